@@ -1,0 +1,296 @@
+//! The shape of `dotd.toml`: every key, its unit and its default, and nothing of how it is checked.
+//!
+//! Before: `config::load` has the file's text. After: `config::validate` checks ranges and sense.
+//! Holds: names that are the contract with operators; a name here is a name in the file.
+//! Never: reads a file, touches a socket, knows what a room does with its part.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{Xdp, duration};
+
+/// The whole file. Rooms get their own part, never the whole.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Process: workers, user, folders.
+    pub server: Server,
+    /// Addresses we listen on.
+    pub listen: Listen,
+    /// Certificates, versions, tickets.
+    pub tls: Tls,
+    /// Deadlines and caps of a DoT session.
+    pub session: Session,
+    /// Where queries go; empty means one embedded backend.
+    pub backend: Vec<Backend>,
+    /// Choice among several backends.
+    pub balance: Balance,
+    /// What the engine adds to and keeps of messages.
+    pub dns: Dns,
+    /// The kernel half.
+    pub xdp: Xdp,
+    /// Metrics and health over HTTP.
+    pub control: Control,
+    /// Log level, form and privacy.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Pinned worker threads: "auto" is one per usable core.
+    pub workers: Workers,
+    /// User to become after start; empty stays who we are.
+    pub user: String,
+    /// Self-signed certificate and ticket secret.
+    pub state_dir: PathBuf,
+    /// Holds `control.sock`.
+    pub run_dir: PathBuf,
+}
+
+/// `server.workers`: "auto" or a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// One per core this process may use.
+    Auto,
+    /// So many.
+    Count(u16),
+}
+
+/// `[listen]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// DNS-over-TLS listeners.
+    pub dot: Vec<SocketAddr>,
+    /// Cleartext DNS listeners, UDP and TCP.
+    pub do53: Vec<SocketAddr>,
+    /// Prefixes that may speak PROXY v2 to us.
+    pub proxy_protocol_from: Vec<IpNet>,
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Chains and keys in PEM; empty: self-signed in `server.state_dir`.
+    pub certificates: Vec<Certificate>,
+    /// Oldest version we speak.
+    pub min_version: TlsVersion,
+    /// PEM file of authorities for mutual TLS; empty: off.
+    pub client_ca: PathBuf,
+    /// File with the fleet's ticket secret; empty: a key of our own, gone at exit.
+    pub ticket_secret: PathBuf,
+    /// Age at which the ticket key is replaced.
+    #[serde(with = "duration")]
+    pub ticket_rotation: Duration,
+}
+
+/// One entry of `tls.certificates`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// PEM chain, leaf first.
+    pub cert: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+/// `tls.min_version`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246) and newer.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3 (RFC 8446) only.
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// `[session]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Session {
+    /// Absolute time for a handshake, from accept.
+    #[serde(with = "duration")]
+    pub handshake_timeout: Duration,
+    /// Absolute time from a message's first octet to its last.
+    #[serde(with = "duration")]
+    pub message_timeout: Duration,
+    /// Time without a whole message before we close.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// Longest life of a session.
+    #[serde(with = "duration")]
+    pub duration_max: Duration,
+    /// Most queries of a session.
+    pub queries_max: u64,
+    /// Most unanswered queries of a session; then we stop reading.
+    pub in_flight_max: u16,
+    /// Most connections of the process.
+    pub connections_max: u32,
+    /// Most connections of one client prefix.
+    pub connections_per_prefix_max: u32,
+}
+
+/// One `[[backend]]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Socket address, or "embedded".
+    pub address: BackendAddress,
+    /// How we speak to it.
+    #[serde(default)]
+    pub transport: Transport,
+    /// Tell it the client's address (PROXY protocol version 2).
+    #[serde(default)]
+    pub proxy_v2: bool,
+    /// Name in its certificate, `transport = "tls"`.
+    #[serde(default)]
+    pub server_name: String,
+    /// Base64 SHA-256 of its public key, `transport = "tls"`.
+    #[serde(default)]
+    pub spki_pins: Vec<String>,
+    /// What to do when its TLS fails.
+    #[serde(default)]
+    pub on_tls_failure: OnTlsFailure,
+    /// Time to wait for a response.
+    #[serde(default = "Backend::default_timeout", with = "duration")]
+    pub timeout: Duration,
+    /// Share among the backends.
+    #[serde(default = "Backend::default_weight")]
+    pub weight: u16,
+    /// Permit cleartext to an address that is not loopback.
+    #[serde(default)]
+    pub allow_cleartext: bool,
+}
+
+/// `backend.address`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendAddress {
+    /// The zone that dotd carries, for a first run.
+    Embedded,
+    /// A DNS server.
+    Socket(SocketAddr),
+}
+
+/// `backend.transport`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// UDP; a response with TC=1 is asked for again over TCP.
+    #[default]
+    Udp,
+    /// TCP.
+    Tcp,
+    /// DNS over TLS.
+    Tls,
+}
+
+/// `backend.on_tls_failure`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTlsFailure {
+    /// Try the next backend.
+    #[default]
+    Next,
+    /// Try this one without TLS.
+    Cleartext,
+    /// Respond SERVFAIL.
+    Refuse,
+}
+
+/// `[balance]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Balance {
+    /// Which backend gets the next query.
+    pub policy: Policy,
+    /// Time between health checks.
+    #[serde(with = "duration")]
+    pub health_interval: Duration,
+}
+
+/// `balance.policy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// The one with the fewest unanswered queries per weight.
+    LeastOutstanding,
+    /// Each in turn.
+    RoundRobin,
+    /// By qname, so that each name stays with one backend.
+    Hash,
+    /// The first that is up.
+    First,
+}
+
+/// `[dns]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// Pad responses to padded queries (RFC 8467).
+    pub padding: bool,
+    /// Answer edns-tcp-keepalive (RFC 7828).
+    pub keepalive: bool,
+    /// Cached responses per worker; 0: no cache.
+    pub cache_entries: u32,
+}
+
+/// `[control]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// Address for metrics and health; absent or empty: none.
+    #[serde(deserialize_with = "super::parse::optional_socket")]
+    pub http: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Least severe level that is written.
+    pub level: LogLevel,
+    /// Form of a line.
+    pub format: LogFormat,
+    /// How much of a client's address a log line may hold.
+    pub client_address: ClientAddress,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the levels")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `log.client_address`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAddress {
+    /// Nothing.
+    None,
+    /// The client prefix.
+    Prefix,
+    /// Everything.
+    Full,
+}

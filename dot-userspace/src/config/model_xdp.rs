@@ -1,0 +1,137 @@
+//! The shape of `[xdp]` in `dotd.toml`: every key, its unit and its meaning.
+//!
+//! Before: `config::load` has the file's text. After: `config::validate`, then the `xdp` room alone.
+//! Never: knows maps or programs.
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// `[xdp]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Xdp {
+    /// How to attach.
+    pub mode: XdpMode,
+    /// Refuse to start without XDP on every interface.
+    pub required: bool,
+    /// Interfaces; empty: those that carry the listen addresses.
+    pub interfaces: Vec<String>,
+    /// Cleartext on TCP/853.
+    pub cleartext_853: Gate,
+    /// TLS on TCP/53.
+    pub tls_53: Gate,
+    /// Anything on UDP/853.
+    pub udp_853: Gate,
+    /// Prefixes beyond every limit.
+    pub allow: Vec<IpNet>,
+    /// Prefixes that get nothing.
+    pub deny: Vec<IpNet>,
+    /// How connections find their worker.
+    pub steering: Steering,
+    /// SYN cookies made by XDP.
+    pub syn_cookies: SynCookies,
+    /// Rates per client prefix.
+    pub limit: XdpLimit,
+}
+
+/// `xdp.mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// Native, then generic, then off.
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
+/// What a gate does with a packet it does not want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gate {
+    /// Drop it.
+    Drop,
+    /// Reset its connection.
+    Reset,
+    /// Let it pass, count it as `would_drop`.
+    Count,
+    /// Let it pass.
+    Pass,
+}
+
+/// `xdp.steering`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Steering {
+    /// The best this kernel has.
+    Auto,
+    /// Packets move to the worker's CPU.
+    Cpumap,
+    /// Connections go to the worker of the packet's CPU.
+    Reuseport,
+    /// The kernel's own hash.
+    Off,
+}
+
+/// `xdp.syn_cookies`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynCookies {
+    /// Above the flood rate.
+    Auto,
+    /// For every SYN.
+    Always,
+    /// Never.
+    Off,
+}
+
+/// `[xdp.limit]`: per client prefix; a rate of 0 is no limit.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct XdpLimit {
+    /// Octets' worth of an IPv4 client prefix, in bits.
+    pub prefix_v4: u8,
+    /// Length of an IPv6 client prefix, in bits.
+    pub prefix_v6: u8,
+    /// TCP SYN per second, each port apart.
+    pub syn_per_second: u32,
+    /// TCP SYN at once.
+    pub syn_burst: u32,
+    /// UDP/53 queries per second.
+    pub udp53_per_second: u32,
+    /// UDP/53 queries at once.
+    pub udp53_burst: u32,
+    /// What to do with UDP/53 over the limit.
+    pub udp53_over: Over,
+    /// Handshake cost per second: full 1, resumed 0.2, failed 3.
+    pub handshake_cost_per_second: u32,
+    /// Length of a ban in seconds.
+    pub ban_seconds: u32,
+    /// Enforce, or only count.
+    pub mode: LimitMode,
+}
+
+/// `xdp.limit.udp53_over`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Over {
+    /// Answer TC=1 so that a real client comes back over TCP.
+    Truncate,
+    /// Drop.
+    Drop,
+    /// Let pass and count.
+    Count,
+}
+
+/// `xdp.limit.mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitMode {
+    /// Limits refuse.
+    Enforce,
+    /// Limits count what they would refuse.
+    Count,
+}

@@ -1,0 +1,55 @@
+//! Keys whose TOML form is not their Rust form: "auto" or a number, "embedded" or an address.
+//!
+//! Before: a TOML value. After: a typed one. Never: checks ranges (`config::validate` does).
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+use super::{BackendAddress, Workers};
+
+/// An address, or an empty string for none.
+///
+/// # Errors
+/// Anything that is neither.
+pub(super) fn optional_socket<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| D::Error::custom(format!("\"{text}\" is no address:port; write \"127.0.0.1:8853\"")))
+}
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Number(u16),
+            Word(String),
+        }
+        match Form::deserialize(deserializer) {
+            Ok(Form::Number(count)) => Ok(Self::Count(count)),
+            Ok(Form::Word(word)) if word == "auto" => Ok(Self::Auto),
+            _ => Err(D::Error::custom("workers is \"auto\" or a number from 1 to 256")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BackendAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "embedded" {
+            return Ok(Self::Embedded);
+        }
+        text.parse().map(Self::Socket).map_err(|_| {
+            D::Error::custom(format!(
+                "\"{text}\" is no address:port and not \"embedded\"; write \"127.0.0.1:53\""
+            ))
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! Room `dns`: being built.

@@ -1,0 +1,176 @@
+//! The counters of the workers: one writer each, read by the control thread at any time.
+//!
+//! Before: every room of a worker that decides something counts it here, once.
+//! After: `ledger::snapshot` adds the workers up.
+//! Holds: a line per worker of plain 64-bit numbers, padded so that no two workers share a cache line.
+//! Never: locks, or does an atomic read-modify-write: each line has one writing thread.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crossbeam::utils::CachePadded;
+
+/// Names one counter per line: variant, metric family, label value.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $family:literal, $label:literal;)*) => {
+        /// What a worker counts. `family()` and `label()` are its names in snapshots and metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub enum Counter { $($(#[$doc])* $variant),* }
+
+        impl Counter {
+            /// Every counter, in the order of the lines.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant),*];
+
+            /// The group, a JSON object in snapshots and a metric family in `/metrics`.
+            #[must_use]
+            pub const fn family(self) -> &'static str { match self { $(Counter::$variant => $family),* } }
+
+            /// The name inside the group.
+            #[must_use]
+            pub const fn label(self) -> &'static str { match self { $(Counter::$variant => $label),* } }
+        }
+    };
+}
+
+counters! {
+    /// TCP connections accepted.
+    Accepted = "connections", "accepted";
+    /// Connections refused at accept: over `connections_max`.
+    RefusedTotal = "connections", "refused_total_cap";
+    /// Connections refused at accept: over `connections_per_prefix_max`.
+    RefusedPrefix = "connections", "refused_prefix_cap";
+    /// `accept` failed for want of a file descriptor or memory.
+    AcceptFailed = "connections", "accept_failed";
+    /// Connections open now: a gauge.
+    Open = "connections_open", "open";
+    /// Full handshakes done, TLS 1.3.
+    HandshakeFull13 = "handshakes", "full_tls13";
+    /// Resumed handshakes done, TLS 1.3.
+    HandshakeResumed13 = "handshakes", "resumed_tls13";
+    /// Full handshakes done, TLS 1.2.
+    HandshakeFull12 = "handshakes", "full_tls12";
+    /// Resumed handshakes done, TLS 1.2.
+    HandshakeResumed12 = "handshakes", "resumed_tls12";
+    /// Handshake not done within its deadline.
+    HandshakeTimeout = "handshakes", "failed_timeout";
+    /// The client left before its handshake was done.
+    HandshakeClosed = "handshakes", "failed_closed";
+    /// First octets that are not TLS: cleartext DNS, HTTP, garbage.
+    HandshakeNotTls = "handshakes", "failed_not_tls";
+    /// No version in common.
+    HandshakeVersion = "handshakes", "failed_version";
+    /// No cipher suite, group or signature scheme in common.
+    HandshakeNoCommon = "handshakes", "failed_no_common_parameters";
+    /// ALPN offered without `dot`.
+    HandshakeAlpn = "handshakes", "failed_alpn";
+    /// The client sent a fatal alert.
+    HandshakeAlert = "handshakes", "failed_client_alert";
+    /// Anything else that TLS refused.
+    HandshakeOther = "handshakes", "failed_other";
+    /// Sessions ended by the client: close_notify or FIN.
+    EndClient = "session_ends", "client";
+    /// Reset or another transport error.
+    EndTransport = "session_ends", "transport";
+    /// No whole message within `idle_timeout`.
+    EndIdle = "session_ends", "idle";
+    /// A message not whole within `message_timeout`.
+    EndMessageTimeout = "session_ends", "message_timeout";
+    /// `duration_max` reached.
+    EndDuration = "session_ends", "duration";
+    /// `queries_max` reached.
+    EndQueries = "session_ends", "queries";
+    /// The client does not read its responses.
+    EndSlowReader = "session_ends", "slow_reader";
+    /// Broken framing or a message too short to answer.
+    EndFraming = "session_ends", "framing";
+    /// TLS broken inside the session.
+    EndTls = "session_ends", "tls";
+    /// We are stopping.
+    EndDrain = "session_ends", "drain";
+    /// Messages received from clients.
+    Received = "queries", "received";
+    /// Forwarded to a backend.
+    Forwarded = "queries", "forwarded";
+    /// Answered by dotd itself.
+    Responded = "queries", "responded";
+    /// Dropped: QR=1.
+    DroppedResponse = "queries", "dropped_is_response";
+    /// Dropped with its session: shorter than a header.
+    DroppedShort = "queries", "dropped_short";
+    /// Dropped: the client left before the response.
+    DroppedClientGone = "queries", "dropped_client_gone";
+    /// Responses written, rcode NOERROR.
+    RcodeNoError = "responses", "NOERROR";
+    /// Responses written, rcode FORMERR.
+    RcodeFormErr = "responses", "FORMERR";
+    /// Responses written, rcode SERVFAIL.
+    RcodeServFail = "responses", "SERVFAIL";
+    /// Responses written, rcode NXDOMAIN.
+    RcodeNxDomain = "responses", "NXDOMAIN";
+    /// Responses written, rcode NOTIMP.
+    RcodeNotImp = "responses", "NOTIMP";
+    /// Responses written, rcode REFUSED.
+    RcodeRefused = "responses", "REFUSED";
+    /// Responses written, any other rcode.
+    RcodeOther = "responses", "other";
+    /// Datagrams sent to backends.
+    BackendSent = "backend", "sent";
+    /// `sendmmsg` calls; sent ÷ calls is the batch.
+    BackendSendCalls = "backend", "send_calls";
+    /// Datagrams that the kernel refused.
+    BackendSendFailed = "backend", "send_failed";
+    /// Datagrams received from backends.
+    BackendReceived = "backend", "received";
+    /// `recvmmsg` calls that brought something.
+    BackendReceiveCalls = "backend", "receive_calls";
+    /// Datagrams that match no query in flight.
+    BackendUnmatched = "backend", "unmatched";
+    /// Queries no backend answered in time.
+    BackendTimeout = "backend", "timeout";
+    /// The backend is not there: ICMP or refused connection.
+    BackendUnreachable = "backend", "unreachable";
+    /// Responses with TC=1, asked for again over TCP.
+    BackendTruncated = "backend", "truncated";
+    /// The retry over TCP failed.
+    BackendTcpFailed = "backend", "tcp_failed";
+    /// Queries refused because every slot is taken.
+    BackendFull = "backend", "full";
+    /// Queries at the backends now: a gauge.
+    BackendOutstanding = "backend_outstanding", "outstanding";
+}
+
+/// One worker's counters. Cloning shares the line.
+#[derive(Clone, Debug)]
+pub struct WorkerCounters {
+    line: Arc<CachePadded<[AtomicU64; Counter::ALL.len()]>>,
+}
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        let line = [const { AtomicU64::new(0) }; Counter::ALL.len()];
+        Self { line: Arc::new(CachePadded::new(line)) }
+    }
+}
+
+impl WorkerCounters {
+    /// Adds to a counter. Only the owning worker may call this.
+    pub fn add(&self, counter: Counter, count: u64) {
+        if let Some(cell) = self.line.get(counter as usize) {
+            cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
+        }
+    }
+
+    /// Lowers a gauge. Only the owning worker may call this.
+    pub fn subtract(&self, counter: Counter, count: u64) {
+        self.add(counter, count.wrapping_neg());
+    }
+
+    /// Reads a counter, from any thread.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.line.get(counter as usize).map_or(0, |cell| cell.load(Relaxed))
+    }
+}

@@ -1,0 +1,1 @@
+//! Room `start`: being built.

@@ -1,0 +1,1 @@
+//! Room `worker`: being built.

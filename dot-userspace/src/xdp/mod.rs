@@ -1,0 +1,1 @@
+//! Room `xdp`: being built.

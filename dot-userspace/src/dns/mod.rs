@@ -14,6 +14,7 @@ mod synthesize;
 mod triage;
 
 pub use codes::{Ede, Rcode, rcode_of};
+pub use hickory_proto::op::ResponseCode;
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION};
 pub use forward::{BACKEND_PAYLOAD_OCTETS, forward};
 pub use query::{Opt, Query, QueryError};

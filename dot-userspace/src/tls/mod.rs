@@ -1,1 +1,4 @@
 //! Room `tls`: being built.
+
+pub mod certificate;
+mod self_signed;

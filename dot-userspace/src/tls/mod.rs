@@ -5,6 +5,7 @@
 
 pub mod certificate;
 mod handshake;
+mod self_signed;
 mod serving;
 mod tickets;
 

@@ -67,7 +67,7 @@ impl<'a> Text<'a> {
         let mut span = None;
         let mut at = None;
         for step in &steps {
-            let Some(next) = step.into_value(at, self.tree.get_ref()) else { break };
+            let Some(next) = step.follow(at, self.tree.get_ref()) else { break };
             span = Some(next.span());
             at = Some(next.get_ref());
         }
@@ -95,7 +95,7 @@ impl From<&str> for Step {
 
 impl Step {
     /// Takes the step from `at`, or from the root.
-    fn into_value<'t, 'i>(
+    fn follow<'t, 'i>(
         &self,
         at: Option<&'t DeValue<'i>>,
         root: &'t DeTable<'i>,

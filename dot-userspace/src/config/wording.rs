@@ -24,6 +24,10 @@ pub(super) fn shape(message: &str, path: &str) -> String {
     if let Some((name, _)) = after(&message, "missing field `") {
         return format!("{path}: lacks `{name}`, which has no default");
     }
+    let message = PLAIN
+        .iter()
+        .find(|(theirs, _)| *theirs == message)
+        .map_or(message.clone(), |(_, ours)| (*ours).to_owned());
     let message = NUMBERS.iter().fold(message, |message, (name, words)| {
         match message.strip_suffix(&format!("expected {name}")) {
             Some(head) => format!("{head}expected {words}"),
@@ -46,10 +50,18 @@ pub(super) fn nearest<'a>(name: &str, choices: &[&'a str]) -> Option<&'a str> {
     let name = name.to_lowercase();
     choices
         .iter()
-        .map(|choice| (strsim::jaro_winkler(&name, choice), *choice))
+        .map(|choice| (likeness(&name, choice), *choice))
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, choice)| choice)
+}
+
+/// From 0 to 1. Jaro-Winkler sees a common start; in a short word, two letters that changed places weigh too much
+/// for it, so that one slip of the hand counts as nearly right.
+fn likeness(one: &str, other: &str) -> f64 {
+    let slips = strsim::osa_distance(one, other);
+    let is_slip = slips <= 1 && other.chars().count() >= SHORT_WORD;
+    strsim::jaro_winkler(one, other).max(if is_slip { SLIP_LIKENESS } else { 0.0 })
 }
 
 /// `` head`name`rest ``: name and rest.
@@ -68,6 +80,15 @@ fn one_line(message: &str) -> String {
 
 /// Jaro-Winkler: typing mistakes of one or two letters are above 0.8, other words below.
 const LIKENESS_MIN: f64 = 0.75;
+/// Two letters have no typing mistake that is nearer to one word than to another.
+const SHORT_WORD: usize = 3;
+/// Above other words, below the word itself.
+const SLIP_LIKENESS: f64 = 0.95;
+/// Messages of the standard library and of `ipnet` that name no way out.
+const PLAIN: &[(&str, &str)] = &[
+    ("invalid socket address syntax", "no address:port; write one such as \"0.0.0.0:853\" or \"[::]:853\""),
+    ("invalid IP address syntax", "no prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\""),
+];
 /// What serde calls a number.
 const NUMBERS: &[(&str, &str)] = &[
     ("u8", "a whole number from 0 to 255"),

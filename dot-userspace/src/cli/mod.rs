@@ -101,3 +101,9 @@ fn print(text: &str) -> Result<(), CliError> {
         _ => Ok(()),
     }
 }
+
+/// The client of the control socket, for the tests of its server.
+#[cfg(test)]
+pub(crate) fn ask_for_tests<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, String> {
+    ask::ask(socket, path).map(|(_, meaning)| meaning).map_err(|error| error.to_string())
+}

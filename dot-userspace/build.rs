@@ -37,7 +37,9 @@ fn object() -> Result<(), Box<dyn Error>> {
     }
     println!("cargo::rerun-if-changed={}", root.join("xtask/src/bpf_object.rs").display());
     let toolchain = bpf_object::find()?;
-    let built = bpf_object::build(&root, &toolchain, &[])?;
+    let features: &[&str] =
+        if env::var_os("CARGO_FEATURE_DEBUG_LOG").is_some() { &["debug-log"] } else { &[] };
+    let built = bpf_object::build(&root, &toolchain, features)?;
     let object = PathBuf::from(env::var("OUT_DIR")?).join("dot-ebpf.o");
     if !strip(&built, &object) {
         fs::copy(&built, &object)?;

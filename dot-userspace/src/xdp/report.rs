@@ -1,0 +1,71 @@
+//! What the kernel half is doing, in words that `status`, `xdp show` and `/metrics` pass on.
+
+use serde::{Deserialize, Serialize};
+
+/// State of the kernel half.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// "native", "generic", "mixed" (both), or "off".
+    pub state: String,
+    /// Why off.
+    pub reason: Option<String>,
+    /// Each interface.
+    pub interfaces: Vec<InterfaceReport>,
+    /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu", or "kernel-hash".
+    pub steering: String,
+    /// Why not the first of these.
+    pub steering_reason: Option<String>,
+    /// Each loaded program.
+    pub programs: Vec<ProgramReport>,
+}
+
+/// XDP on one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// The interface.
+    pub name: String,
+    /// "native", "generic", or "off".
+    pub mode: String,
+    /// Why not native.
+    pub reason: Option<String>,
+    /// How our own SYN-ACKs are seen: "tcx", "clsact", or "off" (the gates then pass all streams).
+    pub learner: String,
+}
+
+/// One loaded program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramReport {
+    /// Its name in the object.
+    pub name: String,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// Instructions that the verifier looked at.
+    pub verified_instructions: u32,
+    /// Size after translation.
+    pub translated_octets: u32,
+}
+
+/// How often one verdict was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketCount {
+    /// "pass", "drop", or "would_drop".
+    pub verdict: String,
+    /// Its reason, in snake case.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+}
+
+impl Report {
+    /// Sets the state from the interfaces that are not off.
+    pub(super) fn summarize(&mut self) {
+        let has = |mode: &str| self.interfaces.iter().any(|interface| interface.mode == mode);
+        self.state = match (has("native"), has("generic")) {
+            (true, true) => "mixed",
+            (true, false) => "native",
+            (false, true) => "generic",
+            (false, false) => "off",
+        }
+        .into();
+    }
+}

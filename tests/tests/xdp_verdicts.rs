@@ -59,7 +59,7 @@ fn lab_with_flows(test: &str, gate: Gate) -> Option<Lab> {
 }
 
 /// Goal: the gate sees through every lawful shape of headers. Method: the same five segments in each shape,
-/// on both DNS-over-TLS ports. Covers: C-18.
+/// on both DNS-over-TLS ports. Covers: C-3.
 #[test]
 fn every_header_shape_is_seen_through() {
     let Some(mut lab) = lab_with_flows("every_header_shape_is_seen_through", Gate::Drop) else { return };
@@ -81,7 +81,7 @@ fn every_header_shape_is_seen_through() {
 }
 
 /// Goal: an opening is judged octet by octet, however it is cut, repeated or reordered. Method: a table over
-/// one connection whose sequence numbers wrap. Covers: C-18.
+/// one connection whose sequence numbers wrap. Covers: C-3.
 #[test]
 fn openings_are_judged_however_they_are_cut() {
     let Some(mut lab) = lab_with_flows("openings_are_judged_however_they_are_cut", Gate::Drop) else {

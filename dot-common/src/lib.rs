@@ -1,2 +1,2 @@
+//! The contract between dotd's kernel half and its engine.
 #![no_std]
-//! stub

@@ -3,6 +3,11 @@
 //! Before: a clone, and a Rust toolchain. After: everything README.md promises. Each verb has one file.
 //! Never: depends on another crate of the workspace, so that it builds when they do not.
 
+// dot-userspace/build.rs includes the same file: what is public there is private here.
+#[allow(unreachable_pub)]
+mod bpf_object;
+mod command;
+mod setup;
 mod tidy;
 
 use std::{
@@ -23,6 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Install what this project needs and the machine lacks; says so first
+    Setup(setup::Setup),
     /// Check the rules of the house that rustc and clippy do not know
     Tidy(tidy::Tidy),
 }
@@ -40,6 +47,7 @@ fn main() -> ExitCode {
 
 fn run(root: &Path, verb: Verb) -> Result<ExitCode> {
     match verb {
+        Verb::Setup(arguments) => setup::run(&arguments)?,
         Verb::Tidy(arguments) => tidy::run(root, &arguments)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -16,6 +16,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 use anyhow::{Result, bail};
 
 use machine::Machine;
+pub(crate) use machine::{is_command, is_root};
 use plan::{Plan, Step};
 
 /// Arguments of `cargo xtask setup`.
@@ -43,6 +44,17 @@ pub(crate) struct Setup {
     /// Only say what would be installed
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// What the other verbs call: silent when nothing is missing.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn ensure(tests: bool) -> Result<()> {
+    if Machine::look(tests).is_complete() {
+        return Ok(());
+    }
+    run(&Setup { tests, dry_run: false })
 }
 
 /// Installs what is missing, and says so first.

@@ -39,7 +39,7 @@ pub(super) fn lint(root: &Path) -> Result<()> {
             }
         };
         lint.args(["--release", "--package", "dot-ebpf", "--target", TARGET, "-Z", "build-std=core"]);
-        lint.args(["--features", features, "--target-dir"]).arg(build::target(root).join("bpf-lint"));
+        lint.args(["--features", features, "--target-dir"]).arg(build::target(root).join("bpf"));
         lint.args(["--", "-D", "warnings"]).current_dir(root);
         command::run(environment(&mut lint, &toolchain)?)?;
     }

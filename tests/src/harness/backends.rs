@@ -96,6 +96,7 @@ impl Backend {
         let log = File::create(scratch.path().join("log")).expect("our own folder");
         command.stdout(Stdio::null()).stderr(log);
         let process = Process::start(name, &network.server, &scratch, command);
+        let backend = Self { address, _process: process, scratch };
         let socket =
             network.server.run(move || UdpSocket::bind((address.ip(), 0)).expect("loopback has ports"));
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("not zero");

@@ -13,6 +13,7 @@ pub mod netns;
 pub mod process;
 pub mod require;
 pub mod response;
+pub mod scene;
 pub mod scratch;
 pub mod scripted;
 pub mod server;

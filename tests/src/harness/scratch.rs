@@ -60,7 +60,7 @@ impl Scratch {
         path
     }
 
-    /// Makes a folder in the folder, writable by everybody, and gives its path.
+    /// Makes a folder in the folder and gives its path.
     ///
     /// # Panics
     /// When it cannot be made.
@@ -68,7 +68,7 @@ impl Scratch {
     pub fn folder(&self, name: &str) -> PathBuf {
         let path = self.path.join(name);
         fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("our own folder");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own folder");
         path
     }
 

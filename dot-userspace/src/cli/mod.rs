@@ -1,1 +1,3 @@
 //! Room `cli`: being built.
+
+pub mod logging;

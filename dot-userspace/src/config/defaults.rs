@@ -6,10 +6,8 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     Backend, Balance, ClientAddress, Dns, Gate, LimitMode, Listen, Log, LogFormat, LogLevel, Over, Policy,
-    Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode,
+    Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode, limit,
 };
-
-const HOUR: Duration = Duration::from_secs(3600);
 
 impl Default for Server {
     fn default() -> Self {
@@ -43,7 +41,7 @@ impl Default for Tls {
             min_version: TlsVersion::V1_2,
             client_ca: PathBuf::new(),
             ticket_secret: PathBuf::new(),
-            ticket_rotation: 6 * HOUR,
+            ticket_rotation: limit::TICKET_ROTATION.default,
         }
     }
 }
@@ -51,14 +49,14 @@ impl Default for Tls {
 impl Default for Session {
     fn default() -> Self {
         Self {
-            handshake_timeout: Duration::from_secs(5),
-            message_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(30),
-            duration_max: HOUR,
-            queries_max: 100_000,
-            in_flight_max: 256,
-            connections_max: 100_000,
-            connections_per_prefix_max: 500,
+            handshake_timeout: limit::HANDSHAKE_TIMEOUT.default,
+            message_timeout: limit::MESSAGE_TIMEOUT.default,
+            idle_timeout: limit::IDLE_TIMEOUT.default,
+            duration_max: limit::DURATION_MAX.default,
+            queries_max: limit::QUERIES_MAX.default,
+            in_flight_max: limit::IN_FLIGHT_MAX.default,
+            connections_max: limit::CONNECTIONS_MAX.default,
+            connections_per_prefix_max: limit::CONNECTIONS_PER_PREFIX_MAX.default,
         }
     }
 }
@@ -66,24 +64,24 @@ impl Default for Session {
 impl Backend {
     /// Two seconds: a stub resolver gives up after about five.
     pub(super) const fn default_timeout() -> Duration {
-        Duration::from_secs(2)
+        limit::BACKEND_TIMEOUT.default
     }
 
     /// Equal shares.
     pub(super) const fn default_weight() -> u16 {
-        1
+        limit::BACKEND_WEIGHT.default
     }
 }
 
 impl Default for Balance {
     fn default() -> Self {
-        Self { policy: Policy::LeastOutstanding, health_interval: Duration::from_secs(1) }
+        Self { policy: Policy::LeastOutstanding, health_interval: limit::HEALTH_INTERVAL.default }
     }
 }
 
 impl Default for Dns {
     fn default() -> Self {
-        Self { padding: true, keepalive: true, cache_entries: 0 }
+        Self { padding: true, keepalive: true, cache_entries: limit::CACHE_ENTRIES.default }
     }
 }
 
@@ -108,15 +106,15 @@ impl Default for Xdp {
 impl Default for XdpLimit {
     fn default() -> Self {
         Self {
-            prefix_v4: 32,
-            prefix_v6: 56,
-            syn_per_second: 0,
-            syn_burst: 100,
-            udp53_per_second: 0,
-            udp53_burst: 400,
+            prefix_v4: limit::PREFIX_V4.default,
+            prefix_v6: limit::PREFIX_V6.default,
+            syn_per_second: limit::RATE.default,
+            syn_burst: limit::SYN_BURST.default,
+            udp53_per_second: limit::RATE.default,
+            udp53_burst: limit::UDP53_BURST.default,
             udp53_over: Over::Truncate,
-            handshake_cost_per_second: 0,
-            ban_seconds: 0,
+            handshake_cost_per_second: limit::RATE.default,
+            ban_seconds: limit::BAN_SECONDS.default,
             mode: LimitMode::Enforce,
         }
     }

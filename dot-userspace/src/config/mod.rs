@@ -5,9 +5,26 @@
 
 mod defaults;
 mod duration;
+mod error;
+pub mod limit;
+mod load;
 mod model;
 mod model_xdp;
+mod not_yet;
 mod parse;
+mod range;
+mod sense;
+mod text;
+mod wording;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConfigErrors, Mistake};
+pub use limit::Limit;
+pub use load::{DEFAULT_PATH, load, parse};
 pub use model::*;
 pub use model_xdp::*;
+
+/// Name of the control socket in `server.run_dir`.
+pub const CONTROL_SOCKET: &str = "control.sock";

@@ -1,1 +1,24 @@
-//! Room `control`: being built.
+//! Room `control`: the process seen and asked from outside, over a Unix socket and, when configured, HTTP.
+//!
+//! Before: `start` gives it listeners and a [`Source`]. After: `cli` verbs and Prometheus read it.
+//! Never: stands on the query path, or holds state of its own: every answer is made from the [`Source`].
+
+mod metrics;
+mod router;
+mod serve;
+mod status;
+
+pub use serve::{serve_http, serve_unix};
+pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status};
+
+use crate::{ledger::Snapshot, xdp};
+
+/// Where answers come from. Each call is quick and never blocks: it runs on the control thread's runtime.
+pub trait Source: Send + Sync + 'static {
+    /// The process as it stands.
+    fn status(&self) -> Status;
+    /// Every counter at this moment.
+    fn snapshot(&self) -> Snapshot;
+    /// The kernel half.
+    fn xdp(&self) -> xdp::Report;
+}

@@ -3,6 +3,8 @@
 //! Before: rooms count through [`WorkerCounters`]; XDP counts in its map. After: `control` shows it.
 //! Never: decides anything.
 
+mod snapshot;
 mod worker;
 
+pub use snapshot::{ControlCounters, Difference, Snapshot};
 pub use worker::{Counter, WorkerCounters};

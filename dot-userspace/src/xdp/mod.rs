@@ -1,1 +1,5 @@
 //! Room `xdp`: being built.
+
+mod report;
+
+pub use report::{InterfaceReport, PacketCount, ProgramReport, Report};

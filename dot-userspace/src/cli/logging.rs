@@ -1,0 +1,177 @@
+//! Log lines to standard error, by a thread of their own, so that no worker ever waits for a terminal.
+//!
+//! Before: rooms log through `tracing`. After: a line is written, or counted as lost when standard error does
+//! not keep up.
+//! Never: blocks or grows: a full queue drops the line.
+
+use std::{
+    io::{self, Write as _},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use tracing_subscriber::{
+    filter::LevelFilter,
+    fmt::{self, MakeWriter},
+    layer::{Layer as _, SubscriberExt as _},
+};
+
+use crate::config::{Log, LogFormat, LogLevel};
+
+/// Sends log lines to standard error from now on. The first call of a process wins; later ones change nothing.
+///
+/// # Errors
+/// The log thread cannot be started.
+pub fn init(log: &Log) -> io::Result<()> {
+    if QUEUE.get().is_some() {
+        return Ok(());
+    }
+    let (sender, receiver) = bounded(LINES_MAX);
+    thread::Builder::new().name("dotd-log".into()).spawn(move || write_lines(&receiver))?;
+    if QUEUE.set(sender.clone()).is_err() {
+        return Ok(());
+    }
+    let layer = fmt::layer().with_writer(Queue { sender }).with_ansi(false).with_target(false);
+    let layer = match log.format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(layer.with_filter(level(log.level)));
+    // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
+}
+
+/// Lines dropped since the start of the process.
+#[must_use]
+pub fn lines_lost() -> u64 {
+    LINES_LOST.load(Relaxed)
+}
+
+/// Waits, but not for long, until every line so far is written: call it once, before the process ends.
+pub fn flush() {
+    let Some(sender) = QUEUE.get() else { return };
+    let (done, written) = bounded(1);
+    let deadline = Instant::now() + FLUSH_TIMEOUT;
+    if sender.send_deadline(Entry::Flush(done), deadline).is_ok() {
+        let _ = written.recv_deadline(deadline);
+    }
+}
+
+/// What the log thread receives.
+enum Entry {
+    Line(Vec<u8>),
+    Flush(Sender<()>),
+}
+
+/// The log thread: everything that is waiting goes out in one write.
+fn write_lines(receiver: &Receiver<Entry>) {
+    let mut batch = Vec::new();
+    while let Ok(first) = receiver.recv() {
+        let mut waiting = Some(first);
+        let mut flushes = Vec::new();
+        while let Some(entry) = waiting {
+            match entry {
+                Entry::Line(line) => batch.extend_from_slice(&line),
+                Entry::Flush(done) => flushes.push(done),
+            }
+            waiting = if batch.len() < BATCH_OCTETS_MAX { receiver.try_recv().ok() } else { None };
+        }
+        // Nobody is left to tell when standard error is gone.
+        let _ = io::stderr().lock().write_all(&batch);
+        batch.clear();
+        for done in flushes {
+            let _ = done.try_send(());
+        }
+    }
+}
+
+/// Gives each event a buffer that is queued when it is whole.
+struct Queue {
+    sender: Sender<Entry>,
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { octets: Vec::new(), sender: &self.sender }
+    }
+}
+
+/// One line being written.
+struct Line<'a> {
+    octets: Vec<u8>,
+    sender: &'a Sender<Entry>,
+}
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.octets.extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let octets = std::mem::take(&mut self.octets);
+        if octets.is_empty() {
+            return;
+        }
+        match self.sender.try_send(Entry::Line(octets)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                LINES_LOST.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// The queue of the process.
+static QUEUE: OnceLock<Sender<Entry>> = OnceLock::new();
+/// Not on the query path: counted only when standard error is already too slow.
+static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+/// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than that.
+const LINES_MAX: usize = 4096;
+/// One write of at most about 64 KiB, the size of a pipe.
+const BATCH_OCTETS_MAX: usize = 64 << 10;
+/// A stuck terminal must not keep a stopped dotd alive.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a full queue drops lines, counts each, and the writer does not wait. Method: a queue of one line
+    /// that nobody reads takes three lines; were it to block, this test would never end.
+    #[test]
+    fn full_queue_drops_and_counts() {
+        let (sender, receiver) = bounded(1);
+        let queue = Queue { sender };
+        let before = lines_lost();
+        for _ in 0..3 {
+            queue.make_writer().write_all(b"line\n").unwrap();
+        }
+        assert_eq!(lines_lost() - before, 2);
+        assert!(matches!(receiver.try_recv(), Ok(Entry::Line(line)) if line == b"line\n"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Keys of the contract that this version of dotd does not honour: one line each, to be deleted with the work.
+//!
+//! Before: values are in range. After: nothing that an operator set is ignored.
+//! Never: lets a value pass that no room reads.
+
+use std::time::Duration;
+
+use super::{
+    Backend, ClientAddress, Config, Gate, LimitMode, Mistake, OnTlsFailure, Over, Policy, Steering,
+    SynCookies, Transport, limit, text::Text,
+};
+
+/// A key, what to write instead, and whether the config asks for what is missing.
+type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
+
+/// Everything outside `[[backend]]`.
+const CONFIG: &[Line<Config>] = &[
+    ("listen.do53", "[]", |config| !config.listen.do53.is_empty()),
+    ("listen.proxy_protocol_from", "[]", |config| !config.listen.proxy_protocol_from.is_empty()),
+    ("tls.client_ca", "\"\"", |config| !config.tls.client_ca.as_os_str().is_empty()),
+    ("tls.ticket_secret", "\"\"", |config| !config.tls.ticket_secret.as_os_str().is_empty()),
+    ("balance.policy", "\"least-outstanding\"", |config| config.balance.policy == Policy::Hash),
+    ("balance.health_interval", "\"0s\"", |config| config.balance.health_interval != Duration::ZERO),
+    ("dns.cache_entries", "0", |config| config.dns.cache_entries != 0),
+    ("xdp.cleartext_853", "\"drop\"", |config| config.xdp.cleartext_853 == Gate::Reset),
+    ("xdp.tls_53", "\"drop\"", |config| config.xdp.tls_53 == Gate::Reset),
+    ("xdp.allow", "[]", |config| !config.xdp.allow.is_empty()),
+    ("xdp.deny", "[]", |config| !config.xdp.deny.is_empty()),
+    ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
+    ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
+    ("xdp.limit.syn_per_second", "0", |config| config.xdp.limit.syn_per_second != 0),
+    ("xdp.limit.syn_burst", "100", |config| config.xdp.limit.syn_burst != limit::SYN_BURST.default),
+    ("xdp.limit.udp53_per_second", "0", |config| config.xdp.limit.udp53_per_second != 0),
+    ("xdp.limit.udp53_burst", "400", |config| config.xdp.limit.udp53_burst != limit::UDP53_BURST.default),
+    ("xdp.limit.udp53_over", "\"truncate\"", |config| config.xdp.limit.udp53_over != Over::Truncate),
+    ("xdp.limit.handshake_cost_per_second", "0", |config| config.xdp.limit.handshake_cost_per_second != 0),
+    ("xdp.limit.ban_seconds", "0", |config| config.xdp.limit.ban_seconds != 0),
+    ("xdp.limit.mode", "\"enforce\"", |config| config.xdp.limit.mode != LimitMode::Enforce),
+    ("log.client_address", "\"prefix\"", |config| config.log.client_address == ClientAddress::Full),
+];
+
+/// Inside each `[[backend]]`.
+const BACKEND: &[Line<Backend>] = &[
+    ("transport", "\"udp\"", |backend| backend.transport != Transport::Udp),
+    ("proxy_v2", "false", |backend| backend.proxy_v2),
+    ("on_tls_failure", "\"next\"", |backend| backend.on_tls_failure != OnTlsFailure::Next),
+];
+
+/// Notes every value that this version does not honour.
+pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {
+    let mut note = |path: &str, instead: &str| {
+        let message = format!("not in this version of dotd; remove it or set {instead}");
+        mistakes.push(text.at(path, &message));
+    };
+    for (path, instead, is_asked) in CONFIG {
+        if is_asked(config) {
+            note(path, instead);
+        }
+    }
+    for (index, backend) in config.backend.iter().enumerate() {
+        for (key, instead, is_asked) in BACKEND {
+            if is_asked(backend) {
+                note(&format!("backend.{index}.{key}"), instead);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Every number and duration against its [`Limit`].
+//!
+//! Before: types fit. After: `config::sense` looks at values together. Never: holds a limit (`config::limit` does).
+
+use std::time::Duration;
+
+use super::{Config, Limit, Mistake, Workers, limit, text::Text};
+
+/// Notes every value outside its range.
+pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {
+    let mut check = Check { text, mistakes };
+    if let Workers::Count(count) = config.server.workers {
+        check.within("server.workers", count, &limit::WORKERS);
+    }
+    check.within("tls.ticket_rotation", config.tls.ticket_rotation, &limit::TICKET_ROTATION);
+    let session = &config.session;
+    check.within("session.handshake_timeout", session.handshake_timeout, &limit::HANDSHAKE_TIMEOUT);
+    check.within("session.message_timeout", session.message_timeout, &limit::MESSAGE_TIMEOUT);
+    check.within("session.idle_timeout", session.idle_timeout, &limit::IDLE_TIMEOUT);
+    check.within("session.duration_max", session.duration_max, &limit::DURATION_MAX);
+    check.within("session.queries_max", session.queries_max, &limit::QUERIES_MAX);
+    check.within("session.in_flight_max", session.in_flight_max, &limit::IN_FLIGHT_MAX);
+    check.within("session.connections_max", session.connections_max, &limit::CONNECTIONS_MAX);
+    let per_prefix = session.connections_per_prefix_max;
+    check.within("session.connections_per_prefix_max", per_prefix, &limit::CONNECTIONS_PER_PREFIX_MAX);
+    for (index, backend) in config.backend.iter().enumerate() {
+        check.within(&format!("backend.{index}.timeout"), backend.timeout, &limit::BACKEND_TIMEOUT);
+        check.within(&format!("backend.{index}.weight"), backend.weight, &limit::BACKEND_WEIGHT);
+    }
+    check.zero_or_within("balance.health_interval", config.balance.health_interval, &limit::HEALTH_INTERVAL);
+    check.zero_or_within("dns.cache_entries", config.dns.cache_entries, &limit::CACHE_ENTRIES);
+    let limits = &config.xdp.limit;
+    check.within("xdp.limit.prefix_v4", limits.prefix_v4, &limit::PREFIX_V4);
+    check.within("xdp.limit.prefix_v6", limits.prefix_v6, &limit::PREFIX_V6);
+    check.zero_or_within("xdp.limit.syn_per_second", limits.syn_per_second, &limit::RATE);
+    check.within("xdp.limit.syn_burst", limits.syn_burst, &limit::SYN_BURST);
+    check.zero_or_within("xdp.limit.udp53_per_second", limits.udp53_per_second, &limit::RATE);
+    check.within("xdp.limit.udp53_burst", limits.udp53_burst, &limit::UDP53_BURST);
+    let cost = limits.handshake_cost_per_second;
+    check.zero_or_within("xdp.limit.handshake_cost_per_second", cost, &limit::RATE);
+    check.zero_or_within("xdp.limit.ban_seconds", limits.ban_seconds, &limit::BAN_SECONDS);
+}
+
+struct Check<'a, 't> {
+    text: &'a Text<'t>,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Check<'_, '_> {
+    fn within<T: Quantity>(&mut self, path: &str, value: T, limit: &Limit<T>) {
+        let message = if value < limit.min {
+            format!("{} is less than {}, the smallest permitted", value.show(), limit.min.show())
+        } else if value > limit.max {
+            format!("{} is more than {}, the largest permitted", value.show(), limit.max.show())
+        } else {
+            return;
+        };
+        self.mistakes.push(self.text.at(path, &message));
+    }
+
+    /// For values whose zero means "off".
+    fn zero_or_within<T: Quantity + Default>(&mut self, path: &str, value: T, limit: &Limit<T>) {
+        if value != T::default() {
+            self.within(path, value, limit);
+        }
+    }
+}
+
+/// A value with an order that operators can read.
+trait Quantity: Copy + PartialOrd {
+    fn show(self) -> String;
+}
+
+macro_rules! numbers {
+    ($($number:ty),*) => {
+        $(impl Quantity for $number {
+            fn show(self) -> String {
+                self.to_string()
+            }
+        })*
+    };
+}
+numbers!(u8, u16, u32, u64);
+
+impl Quantity for Duration {
+    fn show(self) -> String {
+        humantime::format_duration(self).to_string()
+    }
+}

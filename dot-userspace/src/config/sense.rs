@@ -1,0 +1,201 @@
+//! Values that fit alone and make no sense together, or that would be unsafe.
+//!
+//! Before: types and ranges fit. After: a config that a start can work with.
+//! Never: asks the system: what exists is for `dotd check` and `start`.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::{
+    Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Transport, XdpMode, limit, text::Text,
+};
+
+/// Notes everything that contradicts itself or RFCs.
+pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {
+    let mut check = Check { text, mistakes };
+    check.folders(config);
+    check.listeners(config);
+    check.certificates(config);
+    for (index, backend) in config.backend.iter().enumerate() {
+        check.backend(index, backend);
+    }
+    check.backends_once(config);
+    check.xdp(config);
+}
+
+struct Check<'a, 't> {
+    text: &'a Text<'t>,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Check<'_, '_> {
+    fn note(&mut self, path: &str, message: impl AsRef<str>) {
+        self.mistakes.push(self.text.at(path, message.as_ref()));
+    }
+
+    fn folders(&mut self, config: &Config) {
+        let server = &config.server;
+        for (path, folder) in [("server.state_dir", &server.state_dir), ("server.run_dir", &server.run_dir)] {
+            if folder.as_os_str().is_empty() {
+                self.note(path, "is empty; name a folder");
+            }
+        }
+        let octets = server.run_dir.join(super::CONTROL_SOCKET).as_os_str().len();
+        if octets > limit::SOCKET_PATH_OCTETS_MAX {
+            let max = limit::SOCKET_PATH_OCTETS_MAX - super::CONTROL_SOCKET.len() - 1;
+            self.note("server.run_dir", format!("too long for a socket's path; at most {max} octets"));
+        }
+    }
+
+    fn listeners(&mut self, config: &Config) {
+        let listen = &config.listen;
+        if listen.dot.is_empty() && listen.do53.is_empty() {
+            self.note("listen.dot", "is empty; name at least one address, such as \"0.0.0.0:853\"");
+        }
+        let mut seen = HashSet::new();
+        for (key, addresses) in [("dot", &listen.dot), ("do53", &listen.do53)] {
+            for (index, address) in addresses.iter().enumerate() {
+                let path = format!("listen.{key}.{index}");
+                if key == "dot" && address.port() == CLEARTEXT_PORT {
+                    self.note(
+                        &path,
+                        format!("{address}: DNS over TLS must not use port 53 (RFC 7858 §3.1); use 853"),
+                    );
+                }
+                if address.port() == 0 {
+                    self.note(&path, format!("{address}: port 0 is none; use 853"));
+                }
+                if !seen.insert(*address) {
+                    self.note(&path, format!("{address} is listed twice; remove one"));
+                }
+            }
+        }
+        if let Some(http) = config.control.http.filter(|http| seen.contains(http)) {
+            self.note("control.http", format!("{http} is a DNS listener's address; use another port"));
+        }
+    }
+
+    fn certificates(&mut self, config: &Config) {
+        let mut seen = HashSet::new();
+        for (index, entry) in config.tls.certificates.iter().enumerate() {
+            for (key, file) in [("cert", &entry.cert), ("key", &entry.key)] {
+                if file.as_os_str().is_empty() {
+                    self.note(&format!("tls.certificates.{index}.{key}"), "is empty; name a PEM file");
+                }
+            }
+            if !seen.insert(&entry.cert) {
+                let message = format!("{} is listed twice; remove one", entry.cert.display());
+                self.note(&format!("tls.certificates.{index}.cert"), message);
+            }
+        }
+    }
+
+    fn backend(&mut self, index: usize, backend: &Backend) {
+        let at = |key: &str| format!("backend.{index}.{key}");
+        let is_tls = backend.transport == Transport::Tls;
+        match backend.address {
+            BackendAddress::Embedded if backend.transport != Transport::Udp => {
+                self.note(&at("transport"), "the embedded backend has none; remove it");
+            }
+            BackendAddress::Embedded => {}
+            BackendAddress::Socket(address) => self.backend_address(index, backend, address),
+        }
+        if is_tls && backend.server_name.is_empty() && backend.spki_pins.is_empty() {
+            self.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to know the backend by");
+        }
+        if !is_tls && !backend.server_name.is_empty() {
+            self.note(&at("server_name"), "is used with transport = \"tls\" only; remove it");
+        }
+        if !is_tls && !backend.spki_pins.is_empty() {
+            self.note(&at("spki_pins"), "is used with transport = \"tls\" only; remove it");
+        }
+        for (pin_index, pin) in backend.spki_pins.iter().enumerate() {
+            if STANDARD.decode(pin).is_ok_and(|digest| digest.len() == SHA256_OCTETS) {
+                continue;
+            }
+            let message =
+                format!("\"{pin}\" is not Base64 of {SHA256_OCTETS} octets; `dotd pin FILE` prints one");
+            self.note(&at(&format!("spki_pins.{pin_index}")), message);
+        }
+    }
+
+    fn backend_address(&mut self, index: usize, backend: &Backend, address: SocketAddr) {
+        let path = format!("backend.{index}.address");
+        if address.port() == 0 {
+            self.note(&path, format!("{address}: port 0 is none; use 53"));
+        }
+        let host = address.ip().to_canonical();
+        if host.is_unspecified() || is_multicast(host) {
+            self.note(&path, format!("{address} is no host's address; use \"127.0.0.1:53\""));
+        } else if !host.is_loopback() && !backend.allow_cleartext {
+            if backend.transport != Transport::Tls {
+                let message = format!(
+                    "queries to {address} would leave this machine in cleartext; set allow_cleartext = true if that network is yours"
+                );
+                self.note(&path, message);
+            } else if backend.on_tls_failure == OnTlsFailure::Cleartext {
+                let message = format!("\"cleartext\" to {address} needs allow_cleartext = true");
+                self.note(&format!("backend.{index}.on_tls_failure"), message);
+            }
+        }
+    }
+
+    fn backends_once(&mut self, config: &Config) {
+        let mut seen = Vec::new();
+        for (index, backend) in config.backend.iter().enumerate() {
+            let path = format!("backend.{index}.address");
+            if seen.contains(&backend.address) {
+                self.note(&path, "is listed twice; remove one, or give the other a `weight`");
+            }
+            seen.push(backend.address);
+            if let BackendAddress::Socket(address) = backend.address
+                && (config.listen.dot.contains(&address) || config.listen.do53.contains(&address))
+            {
+                self.note(&path, format!("{address} is dotd itself; name the DNS server behind it"));
+            }
+        }
+    }
+
+    fn xdp(&mut self, config: &Config) {
+        let xdp = &config.xdp;
+        if xdp.mode == XdpMode::Off && xdp.required {
+            self.note("xdp.required", "contradicts xdp.mode = \"off\"; change one");
+        }
+        if xdp.udp_853 == Gate::Reset {
+            self.note("xdp.udp_853", "UDP has no connection to reset; use \"drop\", \"count\" or \"pass\"");
+        }
+        let mut seen = HashSet::new();
+        for (index, name) in xdp.interfaces.iter().enumerate() {
+            let path = format!("xdp.interfaces.{index}");
+            if !is_interface_name(name) {
+                let max = limit::INTERFACE_NAME_OCTETS_MAX;
+                let message =
+                    format!("\"{name}\" is no interface name (1 to {max} octets); `ip link` lists them");
+                self.note(&path, message);
+            } else if !seen.insert(name) {
+                self.note(&path, format!("\"{name}\" is listed twice; remove one"));
+            }
+        }
+    }
+}
+
+fn is_multicast(host: IpAddr) -> bool {
+    host.is_multicast() || host == IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
+}
+
+/// What the kernel's `dev_valid_name` permits.
+fn is_interface_name(name: &str) -> bool {
+    let is_short = (1..=limit::INTERFACE_NAME_OCTETS_MAX).contains(&name.len());
+    let is_clean =
+        !name.chars().any(|sign| matches!(sign, '/' | ':') || sign.is_whitespace() || sign == '\0');
+    is_short && is_clean && name != "." && name != ".."
+}
+
+/// RFC 7858 §3.1: "This port MUST NOT be port 53".
+const CLEARTEXT_PORT: u16 = 53;
+/// Octets of a SHA-256 digest.
+const SHA256_OCTETS: usize = 32;

@@ -1,0 +1,218 @@
+//! The text of a config file with its places: TOML becomes a [`Config`], and each key keeps its line and column.
+//!
+//! Before: `config::load` read the file. After: the checks ask where a key stands.
+//! Holds: the way to more than one mistake: what serde refuses is noted, taken out of the tree, and serde asked again.
+//! Never: knows what a key means.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, Deserializer, Error},
+};
+
+use super::{Config, Mistake, wording};
+
+/// A parsed file.
+pub(super) struct Text<'a> {
+    source: &'a str,
+    file: &'a str,
+    tree: Spanned<DeTable<'a>>,
+}
+
+impl<'a> Text<'a> {
+    /// Parses TOML; every breach of its grammar is a mistake, and then the tree is empty: half of a tree would
+    /// bring mistakes that are none.
+    pub(super) fn parse(source: &'a str, file: &'a str) -> (Self, Vec<Mistake>) {
+        let (tree, errors) = DeTable::parse_recoverable(source);
+        let mut text = Self { source, file, tree };
+        let mistakes: Vec<_> = errors
+            .iter()
+            .take(MISTAKES_MAX)
+            .map(|error| text.mistake(error.span(), wording::grammar(error.message())))
+            .collect();
+        if !mistakes.is_empty() {
+            text.tree = Spanned::new(0..0, DeTable::new());
+        }
+        (text, mistakes)
+    }
+
+    /// Deserializes; afterwards the tree holds exactly what the config was made of.
+    pub(super) fn config(mut self, mistakes: &mut Vec<Mistake>) -> (Config, Self) {
+        for _ in 0..MISTAKES_MAX {
+            let error = match Config::deserialize(Deserializer::from(self.tree.clone())) {
+                Ok(config) => return (config, self),
+                Err(error) => error,
+            };
+            let path = self.explain(&error, mistakes);
+            if !remove(self.tree.get_mut(), &path) {
+                break;
+            }
+        }
+        self.tree = Spanned::new(0..0, DeTable::new());
+        (Config::default(), self)
+    }
+
+    /// Notes what serde refused, and finds the entry to take out.
+    fn explain(&self, error: &Error, mistakes: &mut Vec<Mistake>) -> Vec<Step> {
+        let path = error.span().map(|span| smallest_around(self.tree.get_ref(), &span)).unwrap_or_default();
+        mistakes.push(self.mistake(error.span(), wording::shape(error.message(), &show(&path))));
+        path
+    }
+
+    /// A mistake at a key: its value's place, or that of the nearest table around it that is in the file.
+    pub(super) fn at(&self, path: &str, message: &str) -> Mistake {
+        let steps: Vec<Step> = path.split('.').map(Step::from).collect();
+        let mut span = None;
+        let mut at = None;
+        for step in &steps {
+            let Some(next) = step.into_value(at, self.tree.get_ref()) else { break };
+            span = Some(next.span());
+            at = Some(next.get_ref());
+        }
+        self.mistake(span, format!("{}: {message}", show(&steps)))
+    }
+
+    fn mistake(&self, span: Option<Range<usize>>, message: String) -> Mistake {
+        let place = span.map(|span| place(self.source, span.start));
+        Mistake { file: self.file.to_owned(), place, message }
+    }
+}
+
+/// One step from a table or array to what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl From<&str> for Step {
+    fn from(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Key(text.to_owned()), Self::Index)
+    }
+}
+
+impl Step {
+    /// Takes the step from `at`, or from the root.
+    fn into_value<'t, 'i>(
+        &self,
+        at: Option<&'t DeValue<'i>>,
+        root: &'t DeTable<'i>,
+    ) -> Option<&'t Spanned<DeValue<'i>>> {
+        match (self, at) {
+            (Self::Key(key), None) => root.get(key.as_str()),
+            (Self::Key(key), Some(DeValue::Table(table))) => table.get(key.as_str()),
+            (Self::Index(index), Some(DeValue::Array(array))) => array.get(*index),
+            _ => None,
+        }
+    }
+}
+
+/// A path as operators write it: the place says which of several backends is meant.
+fn show(path: &[Step]) -> String {
+    let keys = path.iter().filter_map(|step| match step {
+        Step::Key(key) => Some(key.as_str()),
+        Step::Index(_) => None,
+    });
+    keys.collect::<Vec<_>>().join(".")
+}
+
+/// Path of the smallest key or value whose span holds `wanted`; empty when there is none.
+fn smallest_around(root: &DeTable<'_>, wanted: &Range<usize>) -> Vec<Step> {
+    let mut found = (usize::MAX, Vec::new());
+    let mut path = Vec::new();
+    search_table(root, wanted, &mut path, &mut found);
+    found.1
+}
+
+fn search_table(
+    table: &DeTable<'_>,
+    wanted: &Range<usize>,
+    path: &mut Vec<Step>,
+    found: &mut (usize, Vec<Step>),
+) {
+    for (key, value) in table {
+        path.push(Step::Key(key.get_ref().to_string()));
+        consider(&key.span(), wanted, path, found);
+        search_value(value, wanted, path, found);
+        path.pop();
+    }
+}
+
+fn search_value(
+    value: &Spanned<DeValue<'_>>,
+    wanted: &Range<usize>,
+    path: &mut Vec<Step>,
+    found: &mut (usize, Vec<Step>),
+) {
+    consider(&value.span(), wanted, path, found);
+    match value.get_ref() {
+        DeValue::Table(table) => search_table(table, wanted, path, found),
+        DeValue::Array(array) => {
+            for (index, element) in array.iter().enumerate() {
+                path.push(Step::Index(index));
+                search_value(element, wanted, path, found);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Takes `path` when its span holds `wanted` and is smaller than the best so far; of equals, the deepest.
+fn consider(span: &Range<usize>, wanted: &Range<usize>, path: &[Step], found: &mut (usize, Vec<Step>)) {
+    if span.start <= wanted.start && wanted.end <= span.end && span.len() <= found.0 {
+        *found = (span.len(), path.to_vec());
+    }
+}
+
+/// Takes the entry at `path` out; false when it is not there.
+fn remove(root: &mut DeTable<'_>, path: &[Step]) -> bool {
+    let Some((last, above)) = path.split_last() else { return false };
+    let Some((first, rest)) = above.split_first() else {
+        return matches!(last, Step::Key(key) if root.remove(key.as_str()).is_some());
+    };
+    let Step::Key(first) = first else { return false };
+    let mut at = root.get_mut(first.as_str()).map(Spanned::get_mut);
+    for step in rest {
+        at = match (step, at) {
+            (Step::Key(key), Some(DeValue::Table(table))) => {
+                table.get_mut(key.as_str()).map(Spanned::get_mut)
+            }
+            (Step::Index(index), Some(DeValue::Array(array))) => array.get_mut(*index).map(Spanned::get_mut),
+            _ => None,
+        };
+    }
+    match (last, at) {
+        (Step::Key(key), Some(DeValue::Table(table))) => table.remove(key.as_str()).is_some(),
+        (Step::Index(index), Some(DeValue::Array(array))) => take_element(array, *index),
+        _ => false,
+    }
+}
+
+/// [`toml::de::DeArray`] has no `remove`: builds it again without the element.
+fn take_element(array: &mut toml::de::DeArray<'_>, index: usize) -> bool {
+    if index >= array.len() {
+        return false;
+    }
+    let mut rest = toml::de::DeArray::new();
+    for (position, element) in array.iter().enumerate() {
+        if position != index {
+            rest.push(element.clone());
+        }
+    }
+    *array = rest;
+    true
+}
+
+/// Line and column of an octet offset, both from 1; columns are characters.
+fn place(source: &str, offset: usize) -> (usize, usize) {
+    let before = source.get(..offset).unwrap_or(source);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = before.bytes().filter(|octet| *octet == b'\n').count() + 1;
+    (line, before[line_start..].chars().count() + 1)
+}
+
+/// Enough to mend a file with; a file with more is not a config.
+const MISTAKES_MAX: usize = 50;

@@ -1,0 +1,190 @@
+//! A snapshot and a status as OpenMetrics text: labels rather than names.
+//!
+//! Before: `router` asked the source. After: Prometheus parses it.
+//! Holds: the names of DESIGN's contract with dashboards and alerts.
+//! Never: puts a client address or a qname into a label; keeps a metric between scrapes.
+//!
+//! Source: OpenMetrics 1.0.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicI64, AtomicU64},
+    time::SystemTime,
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::Counter as PlainCounter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::{State, Status};
+use crate::ledger::{Counter, Snapshot};
+
+/// Name and value pairs of one series.
+type Labels = Vec<(&'static str, String)>;
+/// One row of a family.
+type Row<N> = (Labels, N);
+
+/// Writes everything, `# EOF` included.
+pub(super) fn encode(status: &Status, snapshot: &Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("dotd");
+    process(&mut registry, status);
+    kernel(&mut registry, status, snapshot);
+    connections(&mut registry, snapshot);
+    queries(&mut registry, snapshot);
+    backends(&mut registry, status, snapshot);
+    accounts(&mut registry, snapshot);
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// The process and its certificates.
+fn process(registry: &mut Registry, status: &Status) {
+    registry.register("build", "What runs", Info::new(vec![("version", status.version.clone())]));
+    let uptime = i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX);
+    gauges_of(registry, "uptime", "Time since ready", Some(Unit::Seconds), [(vec![], uptime)]);
+    let serving = i64::from(status.state == State::Serving);
+    gauges(registry, "serving", "1 while new connections are taken, 0 while draining", [(vec![], serving)]);
+    let workers = i64::try_from(status.workers).unwrap_or(i64::MAX);
+    gauges(registry, "workers", "Worker threads", [(vec![], workers)]);
+    let now = SystemTime::now();
+    let ends = status
+        .certificates
+        .iter()
+        .map(|certificate| (vec![("name", certificate.name.clone())], certificate.expires_in_seconds(now)));
+    let help = "Time until a certificate ends, negative once it has";
+    gauges_of(registry, "certificate_expiry", help, Some(Unit::Seconds), ends);
+}
+
+/// The kernel half.
+fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
+    let interfaces =
+        status.xdp.interfaces.iter().map(|interface| {
+            (vec![("interface", interface.name.clone()), ("mode", interface.mode.clone())], 1)
+        });
+    gauges(registry, "xdp_state", "How XDP is attached to each interface", interfaces);
+    let packets = snapshot
+        .packets
+        .iter()
+        .map(|row| (vec![("verdict", row.verdict.clone()), ("reason", row.reason.clone())], row.count));
+    counters(registry, "packets", "Packets judged by XDP", packets);
+}
+
+/// Connections and handshakes. Accepted = open + every end.
+fn connections(registry: &mut Registry, snapshot: &Snapshot) {
+    let open = i64::try_from(snapshot.count(Counter::Open)).unwrap_or(i64::MAX);
+    // Not `connections`: OpenMetrics gives the counter below that family name.
+    gauges(registry, "connections_open", "Connections now", [(vec![], open)]);
+    let refused = snapshot.family("connections").filter(|(label, _)| label.starts_with("refused_"));
+    let failed = ("handshake_failed", snapshot.prefix_total("handshakes", "failed_"));
+    let ends = refused.chain([failed]).chain(snapshot.family("session_ends"));
+    let rows = ends.map(|(end, count)| (vec![("end", end.to_owned())], count));
+    counters(registry, "connections", "Connections that ended, by how", rows);
+    let accepted = [(vec![], snapshot.count(Counter::Accepted))];
+    counters(registry, "connections_accepted", "TCP connections accepted", accepted);
+    let failed = [(vec![], snapshot.count(Counter::AcceptFailed))];
+    counters(registry, "accept_failures", "accept() that failed for want of a resource", failed);
+    let handshakes = snapshot.family("handshakes").map(|(label, count)| {
+        let (kind, version, result) = handshake_labels(label);
+        let labels =
+            vec![("kind", kind.to_owned()), ("version", version.to_owned()), ("result", result.to_owned())];
+        (labels, count)
+    });
+    counters(registry, "handshakes", "TLS handshakes by kind, version and result", handshakes);
+}
+
+/// Queries in, responses out.
+fn queries(registry: &mut Registry, snapshot: &Snapshot) {
+    let dot = || ("transport", "dot".to_owned());
+    let received = [(vec![dot()], snapshot.count(Counter::Received))];
+    counters(registry, "queries_received", "DNS messages received from clients", received);
+    let dispositions = snapshot.family("queries").filter(|(label, _)| *label != Counter::Received.label());
+    let rows = dispositions.map(|(label, count)| (vec![dot(), ("disposition", label.to_owned())], count));
+    counters(registry, "queries", "DNS messages by what became of them", rows);
+    let rows = snapshot.family("responses").map(|(rcode, count)| (vec![("rcode", rcode.to_owned())], count));
+    counters(registry, "responses", "Responses written, by rcode", rows);
+}
+
+/// The side behind us.
+fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
+    let states = status.backends.iter().map(|backend| {
+        let labels = vec![
+            ("backend", backend.address.clone()),
+            ("transport", backend.transport.clone()),
+            ("state", backend.state.clone()),
+        ];
+        (labels, 1)
+    });
+    gauges(registry, "backend_state", "What is known of each backend", states);
+    for (label, count) in snapshot.family("backend") {
+        let help = format!("Backends: {}, over all of them", label.replace('_', " "));
+        counters(registry, &format!("backend_{label}"), &help, [(vec![], count)]);
+    }
+    let outstanding = i64::try_from(snapshot.count(Counter::BackendOutstanding)).unwrap_or(i64::MAX);
+    gauges(registry, "backend_outstanding", "Queries at the backends now", [(vec![], outstanding)]);
+}
+
+/// The control thread's counts and the ledger's own check.
+fn accounts(registry: &mut Registry, snapshot: &Snapshot) {
+    let control = snapshot.control;
+    let reloads = [("ok", control.reloads_ok), ("failed", control.reloads_failed)];
+    let rows = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
+    counters(registry, "reloads", "Reloads of config and certificates", rows);
+    counters(registry, "log_lines_lost", "Log lines dropped", [(vec![], control.log_lines_lost)]);
+    let difference = snapshot.difference();
+    let rows = [
+        ("connections", difference.connections),
+        ("queries", difference.queries),
+        ("responses", difference.responses),
+    ];
+    let rows = rows.map(|(equation, count)| (vec![("equation", equation.to_owned())], count));
+    gauges(registry, "ledger_difference", "What came in less what was accounted for", rows);
+}
+
+/// Label of the ledger into kind, version, result; a failed handshake has neither kind nor version yet.
+fn handshake_labels(label: &str) -> (&str, &str, &str) {
+    if let Some(cause) = label.strip_prefix("failed_") {
+        return ("none", "none", cause);
+    }
+    let (kind, version) = label.split_once('_').unwrap_or((label, "none"));
+    let version = match version {
+        "tls13" => "1.3",
+        "tls12" => "1.2",
+        other => other,
+    };
+    (kind, version, "ok")
+}
+
+fn counters(registry: &mut Registry, name: &str, help: &str, rows: impl IntoIterator<Item = Row<u64>>) {
+    let family = Family::<Labels, PlainCounter<u64, AtomicU64>>::default();
+    for (labels, count) in rows {
+        family.get_or_create(&labels).inc_by(count);
+    }
+    registry.register(name, help, family);
+}
+
+fn gauges(registry: &mut Registry, name: &str, help: &str, rows: impl IntoIterator<Item = Row<i64>>) {
+    gauges_of(registry, name, help, None, rows);
+}
+
+fn gauges_of(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    unit: Option<Unit>,
+    rows: impl IntoIterator<Item = Row<i64>>,
+) {
+    let family = Family::<Labels, Gauge<i64, AtomicI64>>::default();
+    for (labels, value) in rows {
+        family.get_or_create(&labels).set(value);
+    }
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, family),
+        None => registry.register(name, help, family),
+    }
+}
+
+/// What Prometheus negotiates for (OpenMetrics 1.0 §5.1).
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,0 +1,78 @@
+//! The two routers: JSON for `dotd status` and its kin, metrics and health for monitoring.
+//!
+//! Before: `control::serve` accepted a connection. After: one small response made from the [`Source`].
+//! Never: takes a request body, changes anything, or answers later than [`REQUEST_TIMEOUT`].
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State as Shared},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::json;
+
+use super::{Source, State, metrics};
+
+/// What answers need.
+type AnySource = Arc<dyn Source>;
+
+/// `/status`, `/stats` and `/xdp` as JSON.
+pub(super) fn socket(source: AnySource) -> Router {
+    Router::new()
+        .route("/status", get(async |Shared(source): Shared<AnySource>| Json(source.status())))
+        .route("/stats", get(async |Shared(source): Shared<AnySource>| Json(source.snapshot())))
+        .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())))
+        .fallback(async || not_found(&["/status", "/stats", "/xdp"]))
+        .layer(middleware::from_fn(in_time))
+        .with_state(source)
+}
+
+/// `/metrics` and `/health`.
+pub(super) fn http(source: AnySource) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/health", get(show_health))
+        .fallback(async || not_found(&["/health", "/metrics"]))
+        .layer(middleware::from_fn(in_time))
+        .with_state(source)
+}
+
+async fn show_metrics(Shared(source): Shared<AnySource>) -> Response {
+    match metrics::encode(&source.status(), &source.snapshot()) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics: cannot be written as text");
+            (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": "metrics cannot be written as text" })))
+                .into_response()
+        }
+    }
+}
+
+/// 200 while a load balancer may send clients here, 503 when it should stop.
+async fn show_health(Shared(source): Shared<AnySource>) -> Response {
+    let state = source.status().state;
+    let code = match state {
+        State::Serving => StatusCode::OK,
+        State::Draining => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, Json(json!({ "state": state }))).into_response()
+}
+
+fn not_found(paths: &[&str]) -> Response {
+    (StatusCode::NOT_FOUND, Json(json!({ "error": "no such path", "paths": paths }))).into_response()
+}
+
+/// Bounds a request; its answer needs microseconds, so that only a stuck client or machine gets here.
+async fn in_time(request: Request, next: Next) -> Result<Response, Infallible> {
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    Ok(answer.unwrap_or_else(|_| {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "error": "no answer in time" }))).into_response()
+    }))
+}
+
+/// 5 s: below Prometheus' default scrape timeout of 10 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,107 @@
+//! What `GET /status` says: the whole of dotd as an operator wants to see it first.
+//!
+//! Before: `start` fills it from what runs. After: JSON on the control socket, text in `dotd status`.
+//! Never: holds a counter (`ledger::Snapshot` does) or a secret.
+
+use std::{
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{tls::certificate::Identity, xdp};
+
+/// The running process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of dotd.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Whether it takes new connections.
+    pub state: State,
+    /// Seconds since it was ready.
+    pub uptime_seconds: u64,
+    /// Worker threads.
+    pub workers: usize,
+    /// Where it listens.
+    pub listeners: Vec<ListenerStatus>,
+    /// Where queries go.
+    pub backends: Vec<BackendStatus>,
+    /// What it presents to clients.
+    pub certificates: Vec<CertificateStatus>,
+    /// The kernel half.
+    pub xdp: xdp::Report,
+}
+
+/// Whether dotd takes new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It does.
+    Serving,
+    /// It finishes its sessions, then stops.
+    Draining,
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Where.
+    pub address: SocketAddr,
+    /// "dot".
+    pub transport: String,
+}
+
+/// One backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// "embedded" or its address.
+    pub address: String,
+    /// "embedded", "udp", "tcp" or "tls".
+    pub transport: String,
+    /// "up", "down", or "unchecked" without health checks.
+    pub state: String,
+}
+
+/// One certificate that clients may get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Its file, or "self-signed".
+    pub name: String,
+    /// Base64 of SHA-256 over its SubjectPublicKeyInfo.
+    pub spki_pin: String,
+    /// End of its validity, seconds since 1970.
+    pub not_after_unix: u64,
+    /// Names it is good for.
+    pub dns_names: Vec<String>,
+    /// What is doubtful about it.
+    pub warnings: Vec<String>,
+}
+
+impl CertificateStatus {
+    /// Seconds until its end, negative once that is past.
+    #[must_use]
+    pub fn expires_in_seconds(&self, now: SystemTime) -> i64 {
+        let signed = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+        signed(self.not_after_unix) - signed(unix_seconds(now))
+    }
+}
+
+impl From<&Identity> for CertificateStatus {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            name: identity.name.clone(),
+            spki_pin: identity.spki_pin.clone(),
+            not_after_unix: unix_seconds(identity.not_after),
+            dns_names: identity.dns_names.clone(),
+            warnings: identity.warnings.clone(),
+        }
+    }
+}
+
+/// Seconds since 1970; 0 for anything before.
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,276 @@
+//! One moment of every counter: kernel packets, the workers added up, the control thread.
+//!
+//! Before: XDP and the workers counted, each in memory of its own. After: `control` serves it as JSON and
+//! OpenMetrics, `cli` prints it.
+//! Holds: the equations that every count must satisfy ([`Snapshot::difference`]).
+//! Never: stops a writer: counters of a running engine are read one after the other, so that a difference of
+//! a busy moment may be a few units; at rest it is zero.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Counter, WorkerCounters};
+use crate::xdp::PacketCount;
+
+/// Every counter at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Verdicts of the kernel half, also those that never happened.
+    pub packets: Vec<PacketCount>,
+    /// All workers together: family, then label, then count.
+    pub engine: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What the control thread counted.
+    pub control: ControlCounters,
+}
+
+/// What the control thread counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlCounters {
+    /// Reloads that took effect.
+    pub reloads_ok: u64,
+    /// Reloads that changed nothing because the new file or certificate was wrong.
+    pub reloads_failed: u64,
+    /// Log lines dropped because standard error did not keep up.
+    pub log_lines_lost: u64,
+}
+
+/// What came in less what was accounted for; every field is zero when no query is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Accepted − (refused + failed handshakes + session ends + open).
+    pub connections: i64,
+    /// Received − (forwarded + responded + dropped as no query).
+    pub queries: i64,
+    /// Forwarded + responded − (responses written + client gone + outstanding at backends).
+    pub responses: i64,
+}
+
+impl Difference {
+    /// Whether every equation holds.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Snapshot {
+    /// Adds the workers up and puts the kernel's and the control thread's counts beside them.
+    #[must_use]
+    pub fn collect(packets: Vec<PacketCount>, workers: &[WorkerCounters], control: ControlCounters) -> Self {
+        let mut engine = BTreeMap::<String, BTreeMap<String, u64>>::new();
+        for &counter in Counter::ALL {
+            let total = workers.iter().fold(0u64, |sum, worker| sum.wrapping_add(worker.get(counter)));
+            engine.entry(counter.family().into()).or_default().insert(counter.label().into(), total);
+        }
+        Self { packets, engine, control }
+    }
+
+    /// One counter over all workers.
+    #[must_use]
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.engine.get(counter.family()).and_then(|family| family.get(counter.label())).copied().unwrap_or(0)
+    }
+
+    /// Every label of a family together.
+    #[must_use]
+    pub fn family_total(&self, family: &str) -> u64 {
+        self.family(family).map(|(_, count)| count).fold(0, u64::wrapping_add)
+    }
+
+    /// The labels of a family that start with `prefix`, together.
+    #[must_use]
+    pub fn prefix_total(&self, family: &str, prefix: &str) -> u64 {
+        self.family(family)
+            .filter(|(label, _)| label.starts_with(prefix))
+            .map(|(_, count)| count)
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// Packets with this verdict, over every reason.
+    #[must_use]
+    pub fn packets_total(&self, verdict: &str) -> u64 {
+        self.packets
+            .iter()
+            .filter(|row| row.verdict == verdict)
+            .map(|row| row.count)
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// The labels of a family with their counts; nothing for a family that is not there.
+    pub fn family(&self, family: &str) -> impl Iterator<Item = (&str, u64)> {
+        self.engine.get(family).into_iter().flatten().map(|(label, count)| (label.as_str(), *count))
+    }
+
+    /// Checks the ledger's equations.
+    #[must_use]
+    pub fn difference(&self) -> Difference {
+        let connections = [
+            self.prefix_total("connections", "refused_"),
+            self.prefix_total("handshakes", "failed_"),
+            self.family_total("session_ends"),
+            self.count(Counter::Open),
+        ];
+        let queries = [
+            self.count(Counter::Forwarded),
+            self.count(Counter::Responded),
+            self.count(Counter::DroppedResponse),
+            self.count(Counter::DroppedShort),
+        ];
+        let to_answer = self.count(Counter::Forwarded).wrapping_add(self.count(Counter::Responded));
+        let responses = [
+            self.family_total("responses"),
+            self.count(Counter::DroppedClientGone),
+            self.count(Counter::BackendOutstanding),
+        ];
+        Difference {
+            connections: less(self.count(Counter::Accepted), &connections),
+            queries: less(self.count(Counter::Received), &queries),
+            responses: less(to_answer, &responses),
+        }
+    }
+}
+
+/// For people: one line a counter, numbers aligned, counters that never counted left out.
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "kernel packets")?;
+        let seen = self.packets.iter().filter(|row| row.count != 0);
+        write_rows(f, seen.map(|row| (format!("{} {}", row.verdict, row.reason), i128::from(row.count))))?;
+        for family in self.engine.keys() {
+            writeln!(f, "{}", family.replace('_', " "))?;
+            let seen = self.family(family).filter(|(_, count)| *count != 0);
+            write_rows(f, seen.map(|(label, count)| (label.to_owned(), i128::from(count))))?;
+        }
+        writeln!(f, "control")?;
+        let ControlCounters { reloads_ok, reloads_failed, log_lines_lost } = self.control;
+        let rows = [
+            ("reloads_ok", reloads_ok),
+            ("reloads_failed", reloads_failed),
+            ("log_lines_lost", log_lines_lost),
+        ];
+        write_rows(f, rows.map(|(label, count)| (label.to_owned(), i128::from(count))))?;
+        writeln!(f, "ledger difference")?;
+        let Difference { connections, queries, responses } = self.difference();
+        let rows = [("connections", connections), ("queries", queries), ("responses", responses)];
+        write_rows(f, rows.map(|(label, count)| (label.to_owned(), i128::from(count))))
+    }
+}
+
+/// Writes rows under a heading, "none" when there is none.
+fn write_rows(f: &mut fmt::Formatter<'_>, rows: impl IntoIterator<Item = (String, i128)>) -> fmt::Result {
+    let mut is_empty = true;
+    for (label, count) in rows {
+        is_empty = false;
+        writeln!(f, "  {label:<LABEL_WIDTH$} {count:>COUNT_WIDTH$}")?;
+    }
+    if is_empty { writeln!(f, "  none") } else { Ok(()) }
+}
+
+/// `total` − Σ `parts`, in wrapping arithmetic: the counters themselves wrap.
+fn less(total: u64, parts: &[u64]) -> i64 {
+    parts.iter().fold(total, |rest, part| rest.wrapping_sub(*part)).cast_signed()
+}
+
+/// Wider than the longest label, so that the numbers of all families stand in one column.
+const LABEL_WIDTH: usize = 36;
+/// Digits of a busy year.
+const COUNT_WIDTH: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(verdict: &str, reason: &str, count: u64) -> PacketCount {
+        PacketCount { verdict: verdict.into(), reason: reason.into(), count }
+    }
+
+    /// Goal: two workers add up, a gauge that one raised and another lowered included.
+    /// Method: the gauge goes up on one line and down on the other, below zero for that line alone.
+    #[test]
+    fn adds_workers_up() {
+        let workers = [WorkerCounters::default(), WorkerCounters::default()];
+        workers[0].add(Counter::Accepted, 3);
+        workers[1].add(Counter::Accepted, 4);
+        workers[0].add(Counter::Open, 5);
+        workers[1].subtract(Counter::Open, 2);
+        let snapshot = Snapshot::collect(vec![], &workers, ControlCounters::default());
+        assert_eq!(snapshot.count(Counter::Accepted), 7);
+        assert_eq!(snapshot.count(Counter::Open), 3);
+        let labels: usize = snapshot.engine.values().map(BTreeMap::len).sum();
+        assert_eq!(labels, Counter::ALL.len(), "two counters share one family and label");
+    }
+
+    /// Goal: the ledger is zero when each thing that came in has one end, and names the equation that broke.
+    /// Method: a small history that balances; then one more of each first term.
+    #[test]
+    fn difference_is_zero_only_when_balanced() {
+        let worker = WorkerCounters::default();
+        for (counter, count) in [
+            (Counter::Accepted, 10),
+            (Counter::RefusedPrefix, 2),
+            (Counter::HandshakeNotTls, 1),
+            (Counter::HandshakeFull13, 7),
+            (Counter::EndClient, 3),
+            (Counter::EndIdle, 1),
+            (Counter::Open, 3),
+            (Counter::Received, 20),
+            (Counter::Forwarded, 15),
+            (Counter::Responded, 3),
+            (Counter::DroppedResponse, 1),
+            (Counter::DroppedShort, 1),
+            (Counter::RcodeNoError, 14),
+            (Counter::RcodeServFail, 1),
+            (Counter::DroppedClientGone, 1),
+            (Counter::BackendOutstanding, 2),
+        ] {
+            worker.add(counter, count);
+        }
+        let of = |worker: &WorkerCounters| {
+            Snapshot::collect(vec![], std::slice::from_ref(worker), ControlCounters::default()).difference()
+        };
+        assert!(of(&worker).is_zero(), "{:?}", of(&worker));
+        worker.add(Counter::Accepted, 1);
+        assert_eq!(of(&worker), Difference { connections: 1, queries: 0, responses: 0 });
+        worker.add(Counter::Received, 2);
+        assert_eq!(of(&worker), Difference { connections: 1, queries: 2, responses: 0 });
+        worker.add(Counter::RcodeOther, 3);
+        assert_eq!(of(&worker), Difference { connections: 1, queries: 2, responses: -3 });
+    }
+
+    /// Goal: what crosses the control socket comes back the same. Method: JSON there and back.
+    #[test]
+    fn survives_json() {
+        let worker = WorkerCounters::default();
+        worker.add(Counter::Received, u64::MAX);
+        let control = ControlCounters { reloads_ok: 1, reloads_failed: 2, log_lines_lost: 3 };
+        let snapshot = Snapshot::collect(vec![packet("drop", "cleartext_853", 9)], &[worker], control);
+        let text = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
+    }
+
+    /// Goal: a person sees what happened and not what did not. Method: exact lines, one zero left out.
+    #[test]
+    fn displays_what_counted() {
+        let worker = WorkerCounters::default();
+        worker.add(Counter::Received, 42);
+        let packets = vec![packet("drop", "cleartext_853", 9), packet("drop", "udp_853", 0)];
+        let text = Snapshot::collect(packets, &[worker], ControlCounters::default()).to_string();
+        let row = |label: &str, count: i64| format!("  {label:<36} {count:>16}\n");
+        assert!(
+            text.starts_with(&format!("kernel packets\n{}backend\n  none\n", row("drop cleartext_853", 9)))
+        );
+        assert!(text.contains(&format!("queries\n{}responses\n  none\n", row("received", 42))), "{text}");
+        assert!(text.contains(&row("queries", 42)), "the unanswered queries are a difference: {text}");
+        assert!(!text.contains("udp_853"));
+    }
+
+    /// Goal: totals by verdict leave other verdicts alone.
+    #[test]
+    fn totals_packets_by_verdict() {
+        let packets = vec![packet("drop", "a", 2), packet("drop", "b", 3), packet("pass", "a", 7)];
+        let snapshot = Snapshot { packets, ..Snapshot::default() };
+        assert_eq!((snapshot.packets_total("drop"), snapshot.packets_total("pass")), (5, 7));
+        assert_eq!(snapshot.packets_total("would_drop"), 0);
+    }
+}

@@ -1,0 +1,170 @@
+//! Certificates and keys from files: read, checked, and with the pin that clients verify.
+//!
+//! Before: `config` names PEM files, or none. After: `tls` serves each [`Identity`]; `cli` and `control` show it.
+//! Holds: what is refused (a key that is not the leaf's, a leaf that is not valid now, RSA below 2048 bits,
+//! SHA-1 or MD5) and what is only warned about (C-69).
+//! Never: opens a socket, keeps state, or returns half an identity: an error leaves the old one live.
+//!
+//! Source: RFC 7468 (PEM), RFC 5280, RFC 7858 §4.2 and RFC 7469 §2.4 (pins), RFC 9325 §4.
+
+mod error;
+mod examine;
+pub(in crate::tls) mod pem;
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rustls::{crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+pub use error::CertificateError;
+use examine::Leaf;
+
+use super::self_signed;
+use crate::config;
+
+/// A certificate chain with its key, ready to serve.
+#[derive(Debug)]
+pub struct Identity {
+    /// Path of the certificate, or "self-signed".
+    pub name: String,
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's private key.
+    pub key: PrivateKeyDer<'static>,
+    /// Base64 of SHA-256 over the leaf's SubjectPublicKeyInfo: survives renewal with the same key (C-67).
+    pub spki_pin: String,
+    /// End of the leaf's validity.
+    pub not_after: SystemTime,
+    /// DNS names of the leaf.
+    pub dns_names: Vec<String>,
+    /// What is doubtful, a line each; loud at start and in `dotd check`.
+    pub warnings: Vec<String>,
+}
+
+/// Reads one chain and its key, and checks that they are one pair, valid now and strong enough.
+///
+/// # Errors
+/// [`CertificateError`] names the file and the way out.
+pub fn load(cert: &Path, key: &Path) -> Result<Identity, CertificateError> {
+    load_at(cert, key, SystemTime::now())
+}
+
+/// Reads every configured certificate; with none configured, the self-signed one of `state_dir`.
+///
+/// # Errors
+/// The first certificate that is wrong.
+pub fn load_all(tls: &config::Tls, state_dir: &Path) -> Result<Vec<Identity>, CertificateError> {
+    if tls.certificates.is_empty() {
+        return Ok(vec![self_signed::load_or_create(state_dir, SystemTime::now())?]);
+    }
+    tls.certificates.iter().map(|entry| load(&entry.cert, &entry.key)).collect()
+}
+
+/// Reads what [`load_all`] would, and leaves the disk as it is: `None` stands for a self-signed certificate
+/// that the next start makes.
+///
+/// # Errors
+/// Each certificate has its own.
+#[must_use]
+pub fn preview_all(tls: &config::Tls, state_dir: &Path) -> Vec<Result<Option<Identity>, CertificateError>> {
+    if tls.certificates.is_empty() {
+        return vec![self_signed::load_existing(state_dir, SystemTime::now())];
+    }
+    tls.certificates.iter().map(|entry| load(&entry.cert, &entry.key).map(Some)).collect()
+}
+
+/// The pin of a PEM file: of its first certificate, or of its private key when it holds no certificate
+/// (a backup pin, RFC 7858 §4.2, is that of a key which has no certificate yet). Validity does not matter here.
+///
+/// # Errors
+/// A file that cannot be read or holds neither.
+pub fn pin_of_file(path: &Path) -> Result<String, CertificateError> {
+    let text = pem::read(path)?;
+    if let Ok(chain) = pem::chain(path, &text) {
+        let (first, _) = chain.split_first().ok_or_else(|| CertificateError::no_certificate(path))?;
+        return Ok(pin(examine::leaf(path, first)?.spki));
+    }
+    let Ok(key) = pem::key(path, &text) else {
+        return pem::chain(path, &text).map(|_| String::new());
+    };
+    let signing = any_supported_type(&key).map_err(|_| CertificateError::unsupported_key(path))?;
+    let spki = signing.public_key().ok_or_else(|| CertificateError::unsupported_key(path))?;
+    Ok(pin(&spki))
+}
+
+/// [`load`] at a given time.
+fn load_at(cert: &Path, key: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
+    let chain = pem::chain(cert, &pem::read(cert)?)?;
+    let secret = pem::key(key, &pem::read(key)?)?;
+    let mut identity = assemble(cert, key, chain, secret, now)?;
+    identity.warnings.extend(pem::loose_permissions(key));
+    Ok(identity)
+}
+
+/// Checks chain and key together.
+pub(super) fn assemble(
+    cert: &Path,
+    key: &Path,
+    chain: Vec<CertificateDer<'static>>,
+    secret: PrivateKeyDer<'static>,
+    now: SystemTime,
+) -> Result<Identity, CertificateError> {
+    let (first, issuers) = chain.split_first().ok_or_else(|| CertificateError::no_certificate(cert))?;
+    let leaf = examine::leaf(cert, first)?;
+    leaf.refuse_weak(cert)?;
+    check_pair(cert, key, &chain, &secret)?;
+    leaf.refuse_outside_validity(cert, now)?;
+    let mut warnings = leaf.warnings(now);
+    warnings.extend(examine::chain_warnings(&leaf, issuers, now));
+    let warnings = warnings.into_iter().map(|warning| format!("{}: {warning}", cert.display())).collect();
+    let Leaf { spki, not_after_unix, dns_names, .. } = leaf;
+    Ok(Identity {
+        name: cert.display().to_string(),
+        spki_pin: pin(spki),
+        not_after: UNIX_EPOCH + Duration::from_secs(not_after_unix),
+        dns_names,
+        warnings,
+        chain,
+        key: secret,
+    })
+}
+
+/// Refuses a key that is not the leaf's, and says when it belongs to another certificate of the file.
+fn check_pair(
+    cert: &Path,
+    key: &Path,
+    chain: &[CertificateDer<'static>],
+    secret: &PrivateKeyDer<'static>,
+) -> Result<(), CertificateError> {
+    let signing = any_supported_type(secret).map_err(|_| CertificateError::unsupported_key(key))?;
+    let matches = |candidate: &CertificateDer<'static>| {
+        CertifiedKey::new(vec![candidate.clone()], signing.clone()).keys_match()
+    };
+    let mut verdicts = chain.iter().map(matches);
+    match verdicts.next() {
+        Some(Ok(())) => Ok(()),
+        Some(Err(rustls::Error::InvalidCertificate(reason))) => {
+            Err(CertificateError::Malformed { path: cert.into(), reason: format!("{reason:?}") })
+        }
+        _ => {
+            let (cert, key) = (cert.into(), key.into());
+            Err(match verdicts.position(|verdict| verdict.is_ok()) {
+                Some(position) => CertificateError::LeafNotFirst { cert, key, position: position + 2 },
+                None => CertificateError::KeyMismatch { cert, key },
+            })
+        }
+    }
+}
+
+/// Base64 of SHA-256 over a DER SubjectPublicKeyInfo (RFC 7469 §2.4).
+fn pin(spki: &[u8]) -> String {
+    STANDARD.encode(digest::digest(&digest::SHA256, spki))
+}
+
+#[cfg(test)]
+mod tests;

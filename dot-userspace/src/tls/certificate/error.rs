@@ -1,0 +1,64 @@
+//! What can be wrong with a certificate or key file, each with its way out, in one line.
+//!
+//! Before: `tls::certificate` found it. After: `start` or `cli` prints it. Never: shows key material.
+
+use std::{io, path::Path, path::PathBuf};
+
+/// Names the file, what is wrong with it, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it is")]
+pub enum CertificateError {
+    #[error("{}: no such file: put the PEM file there or correct `tls.certificates`", path.display())]
+    Missing { path: PathBuf },
+    #[error("{}: cannot be read ({source}): give dotd's starting user the right to read it", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{}: is no regular file: name a PEM file", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("{}: larger than {max} octets: a PEM chain is not; name the right file", path.display())]
+    TooLarge { path: PathBuf, max: u64 },
+    #[error("{}: is empty: was a renewal interrupted? write the PEM file again", path.display())]
+    Empty { path: PathBuf },
+    #[error("{}: is not PEM: convert it with `openssl x509 -inform der` (key: `openssl pkey -inform der`)", path.display())]
+    NotPem { path: PathBuf },
+    #[error("{}: PEM block is cut off or damaged ({reason}): write the file again", path.display())]
+    Truncated { path: PathBuf, reason: String },
+    #[error("{}: holds no certificate{hint}", path.display())]
+    NoCertificate { path: PathBuf, hint: &'static str },
+    #[error("{}: holds no private key{hint}", path.display())]
+    NoKey { path: PathBuf, hint: &'static str },
+    #[error("{}: is encrypted and dotd asks for no passphrase: decrypt it with `openssl pkey -in FILE -out FILE`", path.display())]
+    EncryptedKey { path: PathBuf },
+    #[error("{}: not a key dotd can use: take ECDSA P-256, P-384, Ed25519 or RSA of 2048 bits and more", path.display())]
+    UnsupportedKey { path: PathBuf },
+    #[error("{}: not a certificate TLS can use ({reason}): issue it again as X.509 version 3", path.display())]
+    Malformed { path: PathBuf, reason: String },
+    #[error("{} is not the key of {}: name the key that the certificate was issued for", key.display(), cert.display())]
+    KeyMismatch { cert: PathBuf, key: PathBuf },
+    #[error("{} is the key of certificate {position} in {}: put the server's own certificate first", key.display(), cert.display())]
+    LeafNotFirst { cert: PathBuf, key: PathBuf, position: usize },
+    #[error("{}: expired on {not_after}: renew it", path.display())]
+    Expired { path: PathBuf, not_after: String },
+    #[error("{}: not valid before {not_before}: correct this machine's clock or the certificate", path.display())]
+    NotYetValid { path: PathBuf, not_before: String },
+    #[error("{}: too weak ({reason}): issue it again with ECDSA P-256 and SHA-256", path.display())]
+    Weak { path: PathBuf, reason: String },
+    #[error("{}: cannot be written ({source}): make it writable or change `server.state_dir`", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error("{}: cannot make a self-signed certificate ({reason}): name a certificate in `tls.certificates`", path.display())]
+    NotMade { path: PathBuf, reason: String },
+    #[error("{source}; or delete the file: dotd makes a new one, with a new pin")]
+    SelfSigned { source: Box<CertificateError> },
+}
+
+impl CertificateError {
+    pub(super) fn no_certificate(path: &Path) -> Self {
+        Self::NoCertificate {
+            path: path.into(),
+            hint: ": name a PEM file with the server's certificate first",
+        }
+    }
+
+    pub(super) fn unsupported_key(path: &Path) -> Self {
+        Self::UnsupportedKey { path: path.into() }
+    }
+}

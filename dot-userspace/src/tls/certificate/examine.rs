@@ -1,0 +1,166 @@
+//! What an X.509 certificate says, and what of it is refused or doubtful.
+//!
+//! Before: `pem` gave DER. After: `tls::certificate` puts the identity together.
+//! Holds: the thresholds of C-69. Never: reads a file or a clock.
+//!
+//! Source: RFC 5280 §4, RFC 9325 §4.1 and §4.5 (key sizes, SHA-1), RFC 8310 §8.1 (names).
+
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::{
+    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _, public_key::PublicKey,
+};
+
+use super::CertificateError;
+
+/// The parts of a leaf that dotd looks at.
+pub(super) struct Leaf<'a> {
+    /// DER SubjectPublicKeyInfo.
+    pub(super) spki: &'a [u8],
+    /// End of validity, seconds since 1970.
+    pub(super) not_after_unix: u64,
+    /// DNS names of its subjectAltName.
+    pub(super) dns_names: Vec<String>,
+    parsed: X509Certificate<'a>,
+}
+
+/// Parses a leaf.
+pub(super) fn leaf<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<Leaf<'a>, CertificateError> {
+    let (_, parsed) = X509Certificate::from_der(der)
+        .map_err(|error| CertificateError::Malformed { path: path.into(), reason: error.to_string() })?;
+    let dns_names = names(&parsed)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+        .collect();
+    Ok(Leaf {
+        spki: parsed.tbs_certificate.subject_pki.raw,
+        not_after_unix: parsed.validity().not_after.timestamp().try_into().unwrap_or(0),
+        dns_names,
+        parsed,
+    })
+}
+
+impl Leaf<'_> {
+    /// Refuses keys and signatures that a client would not trust today.
+    pub(super) fn refuse_weak(&self, path: &Path) -> Result<(), CertificateError> {
+        match weakness(&self.parsed) {
+            Some(reason) => Err(CertificateError::Weak { path: path.into(), reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a leaf before its first and after its last second.
+    pub(super) fn refuse_outside_validity(
+        &self,
+        path: &Path,
+        now: SystemTime,
+    ) -> Result<(), CertificateError> {
+        let (validity, now) = (self.parsed.validity(), unix(now));
+        let path = path.into();
+        if now > validity.not_after.timestamp() {
+            return Err(CertificateError::Expired { path, not_after: validity.not_after.to_string() });
+        }
+        if now < validity.not_before.timestamp() {
+            return Err(CertificateError::NotYetValid { path, not_before: validity.not_before.to_string() });
+        }
+        Ok(())
+    }
+
+    /// What is doubtful about the leaf alone.
+    pub(super) fn warnings(&self, now: SystemTime) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if names(&self.parsed).next().is_none() {
+            warnings.push("no subjectAltName: clients that check the name will refuse it".to_owned());
+        }
+        if !serves(&self.parsed) {
+            warnings.push("its extended key usage is not for servers: clients will refuse it".to_owned());
+        }
+        let validity = self.parsed.validity();
+        let life = validity.not_after.timestamp() - validity.not_before.timestamp();
+        let left = validity.not_after.timestamp() - unix(now);
+        if left < life / LIFE_PARTS {
+            warnings.push(format!("ends in {} hours: renew it now", left / 3600));
+        }
+        warnings
+    }
+}
+
+/// What is doubtful about the certificates behind the leaf.
+pub(super) fn chain_warnings(
+    leaf: &Leaf<'_>,
+    issuers: &[CertificateDer<'static>],
+    now: SystemTime,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut issuer_wanted = leaf.parsed.issuer().as_raw().to_vec();
+    for (position, der) in (2..).zip(issuers) {
+        let Ok((_, issuer)) = X509Certificate::from_der(der) else {
+            warnings.push(format!("certificate {position} of the chain cannot be parsed"));
+            break;
+        };
+        if issuer.subject().as_raw() != issuer_wanted {
+            warnings.push(format!("certificate {position} of the chain did not issue the one before it"));
+        }
+        let validity = issuer.validity();
+        if !(validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&unix(now)) {
+            warnings.push(format!("certificate {position} of the chain is not valid now"));
+        }
+        let is_root = issuer.subject() == issuer.issuer();
+        if let Some(reason) = weakness(&issuer).filter(|_| !is_root) {
+            warnings.push(format!("certificate {position} of the chain is weak: {reason}"));
+        }
+        issuer_wanted = issuer.issuer().as_raw().to_vec();
+    }
+    warnings
+}
+
+/// Why a certificate is too weak, if it is.
+fn weakness(certificate: &X509Certificate<'_>) -> Option<String> {
+    if let Ok(PublicKey::RSA(rsa)) = certificate.public_key().parsed() {
+        let bits = rsa.key_size();
+        if bits < RSA_BITS_MIN {
+            return Some(format!("RSA key of {bits} bits, at least {RSA_BITS_MIN}"));
+        }
+    }
+    let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
+    WEAK_SIGNATURES.iter().find(|(oid, _)| *oid == algorithm).map(|(_, name)| format!("signed with {name}"))
+}
+
+/// The subjectAltName, empty when absent or broken.
+fn names<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = &'a GeneralName<'a>> {
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    extension.into_iter().flat_map(|extension| extension.value.general_names.iter())
+}
+
+/// Whether the extended key usage, when there is one, lets it serve TLS.
+fn serves(certificate: &X509Certificate<'_>) -> bool {
+    match certificate.extended_key_usage() {
+        Ok(Some(usage)) => usage.value.server_auth || usage.value.any,
+        _ => true,
+    }
+}
+
+/// Seconds since 1970, as certificates count them.
+fn unix(time: SystemTime) -> i64 {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+/// RFC 9325 §4.5: at least 2048 bits.
+const RSA_BITS_MIN: usize = 2048;
+/// A warning starts at the last tenth of a life: 9 days of 90, 14 hours of 6 days.
+const LIFE_PARTS: i64 = 10;
+/// Signature algorithms by OID that no client should trust (RFC 9325 §4.4, RFC 9155).
+const WEAK_SIGNATURES: &[(&str, &str)] = &[
+    ("1.2.840.113549.1.1.2", "MD2"),
+    ("1.2.840.113549.1.1.4", "MD5"),
+    ("1.2.840.113549.1.1.5", "SHA-1"),
+    ("1.2.840.10040.4.3", "DSA and SHA-1"),
+    ("1.2.840.10045.4.1", "SHA-1"),
+];

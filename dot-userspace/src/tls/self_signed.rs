@@ -1,0 +1,159 @@
+//! The certificate of a dotd that was given none: made once, kept in `state_dir`, renewed with the same key.
+//!
+//! Before: `tls.certificates` is empty. After: clients trust its pin (RFC 7858 §4.2), which is why the key stays.
+//! Holds: one PEM file with key and certificate, mode 0600, that appears whole or not at all.
+//! Never: replaces a key that is there, also when the file is damaged: that would break every pinned client.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+
+use super::certificate::{CertificateError, Identity, assemble, pem};
+
+/// The identity kept in `state_dir`; makes it when it is absent, renews it when it ends soon.
+pub(super) fn load_or_create(state_dir: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
+    let path = state_dir.join(FILE_NAME);
+    match fs::symlink_metadata(&path) {
+        Ok(_) => load_or_renew(&path, now),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path, now),
+        Err(source) => Err(CertificateError::Unreadable { path, source }),
+    }
+}
+
+/// The identity kept in `state_dir` as it is, `None` when there is none or the next start renews it.
+pub(super) fn load_existing(state_dir: &Path, now: SystemTime) -> Result<Option<Identity>, CertificateError> {
+    let path = state_dir.join(FILE_NAME);
+    match load_kept(&path, now) {
+        Ok(identity) => Ok(Some(identity)),
+        Err(CertificateError::Missing { .. } | CertificateError::Expired { .. }) => Ok(None),
+        Err(error) => Err(or_delete(error)),
+    }
+}
+
+fn load_or_renew(path: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
+    match load_kept(path, now) {
+        Ok(identity) if identity.not_after >= now + RENEW_BEFORE => Ok(identity),
+        Ok(_) | Err(CertificateError::Expired { .. } | CertificateError::NotYetValid { .. }) => {
+            let text = pem::read(path)?;
+            let key = pem::key(path, &text).map_err(or_delete)?;
+            let key = KeyPair::try_from(&key).map_err(|error| not_made(path, &error))?;
+            write_whole(path, &issue(path, &key, now)?, Arrival::Replace)
+                .map_err(|source| CertificateError::Unwritable { path: path.into(), source })?;
+            load_kept(path, now)
+        }
+        Err(error) => Err(or_delete(error)),
+    }
+}
+
+/// Makes key and certificate. When another dotd was quicker, its file wins and is read.
+fn create(path: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
+    let unwritable = |source| CertificateError::Unwritable { path: path.into(), source };
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unwritable)?;
+    }
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| not_made(path, &error))?;
+    match write_whole(path, &issue(path, &key, now)?, Arrival::OnlyIfAbsent) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(unwritable(source)),
+    }
+    load_kept(path, now).map_err(or_delete)
+}
+
+fn load_kept(path: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
+    let text = pem::read(path)?;
+    let (chain, key) = (pem::chain(path, &text)?, pem::key(path, &text)?);
+    let mut identity = assemble(path, path, chain, key, now)?;
+    identity.name = NAME.to_owned();
+    Ok(identity)
+}
+
+/// The PEM text of `key` and a new certificate for it.
+fn issue(path: &Path, key: &KeyPair, now: SystemTime) -> Result<String, CertificateError> {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into_iter().chain(hostname());
+    let names: Vec<String> = names.collect();
+    let mut params = CertificateParams::new(names).map_err(|error| not_made(path, &error))?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "dotd self-signed");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let today = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + today.saturating_sub(CLOCK_SKEW);
+    params.not_after = epoch + today + LIFE;
+    let certificate = params.self_signed(key).map_err(|error| not_made(path, &error))?;
+    Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
+}
+
+/// How a new file takes its place.
+enum Arrival {
+    OnlyIfAbsent,
+    Replace,
+}
+
+/// Writes beside `path`, then moves into place: whoever reads sees all of it or nothing.
+fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> {
+    let draft = draft_path(path);
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let arrived = written.and_then(|()| match arrival {
+        Arrival::OnlyIfAbsent => fs::hard_link(&draft, path),
+        Arrival::Replace => fs::rename(&draft, path),
+    });
+    let _ = fs::remove_file(&draft);
+    arrived?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+}
+
+/// A name of its own for each writer, in the same folder: a rename does not cross file systems.
+fn draft_path(path: &Path) -> PathBuf {
+    path.with_extension(format!("pem.{}-{:?}", std::process::id(), std::thread::current().id()))
+}
+
+/// This machine's name, when it is one that a certificate can hold.
+fn hostname() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+    let is_name = !name.is_empty()
+        && name != "localhost"
+        && name.len() <= DNS_NAME_OCTETS_MAX
+        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.'));
+    is_name.then(|| name.to_owned())
+}
+
+fn not_made(path: &Path, error: &rcgen::Error) -> CertificateError {
+    CertificateError::NotMade { path: path.into(), reason: error.to_string() }
+}
+
+fn or_delete(source: CertificateError) -> CertificateError {
+    CertificateError::SelfSigned { source: Box::new(source) }
+}
+
+/// What [`Identity::name`] says of it.
+const NAME: &str = "self-signed";
+/// Its file in `state_dir`.
+const FILE_NAME: &str = "self-signed.pem";
+/// 825 days: the longest life that Apple's clients accept; clients of a pin do not look.
+const LIFE: Duration = Duration::from_secs(825 * 86_400);
+/// A third of its life is left: a dotd that restarts once a year never serves an expired one.
+const RENEW_BEFORE: Duration = Duration::from_secs(275 * 86_400);
+/// Clients whose clock is behind by up to a day still accept a new one.
+const CLOCK_SKEW: Duration = Duration::from_secs(86_400);
+/// RFC 1035 §2.3.4, without the root's dot.
+const DNS_NAME_OCTETS_MAX: usize = 253;
+
+#[cfg(test)]
+mod tests;

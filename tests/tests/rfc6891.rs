@@ -6,10 +6,11 @@ use dot_tests::{
     harness::{
         config::Config,
         dot::Dot,
-        message::{A, Opt, Query, framed, header, question},
-        netns::SERVER_V4,
+        message::{A, Opt, Query, append_opt, framed, header, question, reply_to},
+        netns::{Network, SERVER_V4},
         response::Message,
         scene::{HONEST, honest, scripted},
+        scripted::Act,
     },
     require,
 };
@@ -51,11 +52,24 @@ fn a_later_edns_version_is_badvers() {
 }
 
 /// Goal: OPT in, OPT out; no OPT in, no OPT out, whatever the backend does (§6.1.1, §7).
-/// Method: a backend that never sends OPT. Covers: C-41
+/// Method: an honest backend, one that never sends OPT, and one that always does. Covers: C-41
 #[test]
 fn opt_answers_opt() {
     require!(Root);
     let (network, _backend, _dotd) = scripted(Config::new(), honest);
+    assert_opt_answers_opt(&network);
+    let (network, _backend, _dotd) =
+        scripted(Config::new(), |query| vec![Act::Send(reply_to(&query.octets, A, &[HONEST.to_vec()]))]);
+    assert_opt_answers_opt(&network);
+    let (network, _backend, _dotd) = scripted(Config::new(), |query| {
+        let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        append_opt(&mut reply, &Opt::default());
+        vec![Act::Send(reply)]
+    });
+    assert_opt_answers_opt(&network);
+}
+
+fn assert_opt_answers_opt(network: &Network) {
     let mut session = Dot::connect(&network.client, SERVER_V4);
     let with = session.exchange(&Query::new(1, "dotd.test", A).opt(Opt::default()).octets());
     let without = session.exchange(&Query::new(2, "dotd.test", A).octets());

@@ -39,7 +39,9 @@ fn responses_to_padded_queries_are_whole_blocks() {
             .chunks(255)
             .flat_map(|part| [&[u8::try_from(part.len()).unwrap_or(255)], part].concat())
             .collect();
-        vec![Act::Send(reply_to(&query.octets, TXT, &[text]))]
+        let mut reply = reply_to(&query.octets, TXT, &[text]);
+        append_opt(&mut reply, &Opt::default());
+        vec![Act::Send(reply)]
     };
     let (network, _backend, _dotd) = scripted(Config::new(), script);
     let mut session = Dot::connect(&network.client, SERVER_V4);

@@ -5,8 +5,9 @@
 
 use super::{
     config::Config,
-    message::{A, reply_to},
+    message::{A, Opt, append_opt, reply_to},
     netns::Network,
+    response::Message,
     scripted::{Act, Received, Scripted},
     server::Server,
 };
@@ -44,8 +45,12 @@ pub fn scripted_with(
     (network, backend, dotd)
 }
 
-/// A script: one A record for every query, at once.
+/// A script: one A record for every query, at once, and OPT to OPT as real servers do.
 #[must_use]
 pub fn honest(query: &Received) -> Vec<Act> {
-    vec![Act::Send(reply_to(&query.octets, A, &[HONEST.to_vec()]))]
+    let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+    if Message::parse(&query.octets).is_some_and(|query| query.opt_count() > 0) {
+        append_opt(&mut reply, &Opt::default());
+    }
+    vec![Act::Send(reply)]
 }

@@ -35,15 +35,37 @@ impl Stats {
             .sum()
     }
 
-    /// Packets that the kernel half counted under a verdict, over the reasons that contain `reason`.
+    /// Packets that the kernel half counted under a verdict and a reason; an empty reason means all of them.
     #[must_use]
     pub fn packets(&self, verdict: &str, reason: &str) -> u64 {
         let rows = find(&self.0, "packets").and_then(Value::as_array).map_or(&[][..], |rows| rows);
         let is_asked = |row: &&Value| {
             row["verdict"].as_str() == Some(verdict)
-                && row["reason"].as_str().is_some_and(|name| name.contains(reason))
+                && (reason.is_empty() || row["reason"].as_str() == Some(reason))
         };
         rows.iter().filter(is_asked).filter_map(|row| row["count"].as_u64()).sum()
+    }
+
+    /// What came in less what was accounted for, as DESIGN §4 has it: connections, queries, responses.
+    /// All zero when nothing is under way.
+    #[must_use]
+    pub fn difference(&self) -> [i128; 3] {
+        let count = |family, label| i128::from(self.counter(family, label));
+        let sum = |family, prefix| i128::from(self.sum(family, prefix));
+        let (forwarded, responded) = (count("queries", "forwarded"), count("queries", "responded"));
+        let client_gone = count("queries", "dropped_client_gone");
+        [
+            count("connections", "accepted")
+                - sum("connections", "refused_")
+                - sum("handshakes", "failed_")
+                - sum("session_ends", "")
+                - count("connections_open", "open"),
+            count("queries", "received") - forwarded - responded - sum("queries", "dropped_") + client_gone,
+            forwarded + responded
+                - sum("responses", "")
+                - client_gone
+                - count("backend_outstanding", "outstanding"),
+        ]
     }
 }
 

@@ -11,7 +11,8 @@ use dot_tests::{
     harness::{
         backends::{Backend, dnsperf_queries},
         capture::{Capture, holds},
-        clients::{kdig, tool, udp},
+        clients::{dnsperf, getdns, is_answered_over_tls, kdig, s_client, tool, udp},
+        dot::Dot,
         eventually,
         message::{A, Query, TXT, reply_to},
         netns::{Network, SERVER_V4, SERVER_V6},
@@ -126,4 +127,28 @@ fn kdig_fails_where_nobody_listens() {
     let network = Network::new();
     let said = kdig(&network.client, SERVER_V4, "+tls dotd.test A");
     assert!(!said.is_success && !said.has("NOERROR"), "{}", said.text);
+}
+
+/// Goal: every client can do over TLS what the other files ask of it, against a server that is not dotd.
+/// Method: Unbound's own DoT; kdig, getdns, s_client, dnsperf, and our client. If this fails, dotd is innocent.
+#[test]
+fn clients_speak_dot_to_unbound() {
+    require!(Root, Command("unbound"), Command("kdig"), Command("getdns_query"), Command("dnsperf"));
+    let network = Network::new();
+    let _unbound = Backend::unbound_over_tls(&network);
+    for address in [SERVER_V4, SERVER_V6] {
+        let said = kdig(&network.client, address, "+tls www.dotd.test A");
+        assert!(is_answered_over_tls(&said), "{}", said.text);
+        let said = getdns(&network.client, address, &["dotd.test", "A"]);
+        assert!(said.is_success && said.has("GETDNS_RESPSTATUS_GOOD"), "{}", said.text);
+        let said = s_client(&network.client, address, &["-tls1_3"]);
+        assert!(said.has("New, TLSv1.3"), "{}", said.text);
+        let mut session = Dot::connect(&network.client, address);
+        let query = Query::new(1, "big.dotd.test", TXT).octets();
+        assert!(session.exchange(&query).rdata(TXT)[0].len() > 4096);
+        let scratch = Scratch::new();
+        let queries = scratch.write("queries", dnsperf_queries(500));
+        let said = dnsperf(&network.client, address, &queries, "-c 2 -q 20");
+        assert_eq!(said.number_after("Queries completed:"), 500, "{}", said.text);
+    }
 }

@@ -67,15 +67,18 @@ impl Backend {
     /// Unbound on 127.0.0.1, at this port, with the zone as its own.
     #[must_use]
     pub fn unbound(network: &Network, port: u16) -> Self {
+        Self::unbound_with(network, port, Scratch::new(), "")
+    }
+
+    fn unbound_with(network: &Network, port: u16, scratch: Scratch, more: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let scratch = Scratch::new();
         let zone = scratch.write("dotd.test.zone", zone());
         let folder = scratch.folder("unbound").display().to_string();
         let text = format!(
             "server:\n interface: 127.0.0.1@{port}\n port: {port}\n do-daemonize: no\n username: \"\"\n \
              chroot: \"\"\n directory: \"{folder}\"\n pidfile: \"\"\n use-syslog: no\n verbosity: 0\n \
              num-threads: 1\n module-config: \"iterator\"\n do-not-query-localhost: no\n \
-             local-zone: \"test.\" nodefault\n\
+             local-zone: \"test.\" nodefault\n{more}\
              auth-zone:\n name: dotd.test\n zonefile: \"{}\"\n for-downstream: yes\n for-upstream: yes\n\
              remote-control:\n control-enable: no\n",
             zone.display(),
@@ -84,6 +87,21 @@ impl Backend {
         let mut command = bound_to_namespace("unbound");
         command.arg("-d").arg("-c").arg(config);
         Self::start(network, "unbound", address, scratch, command)
+    }
+
+    /// Unbound as a DoT server of its own on every address, port 853: what clients do without dotd.
+    #[must_use]
+    pub fn unbound_over_tls(network: &Network) -> Self {
+        let made = rcgen::generate_simple_self_signed(["ns.dotd.test".to_owned()]).expect("a certificate");
+        let scratch = Scratch::new();
+        let cert = scratch.write("cert.pem", made.cert.pem()).display().to_string();
+        let key = scratch.write("key.pem", made.signing_key.serialize_pem()).display().to_string();
+        let tls = format!(
+            " interface: 0.0.0.0@853\n interface: ::0@853\n access-control: 0.0.0.0/0 allow\n \
+             access-control: ::0/0 allow\n tls-port: 853\n tls-service-pem: \"{cert}\"\n \
+             tls-service-key: \"{key}\"\n"
+        );
+        Self::unbound_with(network, 5353, scratch, &tls)
     }
 
     fn start(

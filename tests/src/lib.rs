@@ -1,1 +1,3 @@
 //! stub
+pub mod frames;
+pub mod xdp_lab;

@@ -1,1 +1,24 @@
-//! Room `dns`: being built.
+//! Room `dns`: what a message says, what we do about it, and what we write into it.
+//!
+//! Before: `session::framing` cut a message. After: `backend` forwards it, or `session::writer` answers.
+//! The line: [`Query::parse`] → [`triage`] → [`forward`] … backend … [`respond`] or [`synthesize`].
+//! Never: opens a socket, waits, or re-encodes what only passes through.
+
+mod codes;
+mod edns;
+mod forward;
+mod query;
+mod records;
+mod respond;
+mod synthesize;
+mod triage;
+
+pub use codes::{Ede, Rcode, rcode_of};
+pub use hickory_proto::op::ResponseCode;
+pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION};
+pub use forward::{BACKEND_PAYLOAD_OCTETS, forward};
+pub use query::{Opt, Query, QueryError};
+pub use records::{HEADER_OCTETS, is_truncated, question_matches};
+pub use respond::{Asked, Hop, ResponseError, respond};
+pub use synthesize::synthesize;
+pub use triage::{Disposition, DropReason, Reply, triage};

@@ -100,8 +100,8 @@ counters! {
     DroppedResponse = "queries", "dropped_is_response";
     /// Dropped with its session: shorter than a header.
     DroppedShort = "queries", "dropped_short";
-    /// Dropped: the client left before the response.
-    DroppedClientGone = "queries", "dropped_client_gone";
+    /// Outcomes whose client had left.
+    DroppedClientGone = "responses", "client_gone";
     /// Responses written, rcode NOERROR.
     RcodeNoError = "responses", "NOERROR";
     /// Responses written, rcode FORMERR.

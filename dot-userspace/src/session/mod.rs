@@ -1,1 +1,132 @@
-//! Room `session`: being built.
+//! Room `session`: one DoT connection after its handshake, from its first message to its end.
+//!
+//! Before: `tls::handshake` gave a decrypted stream. After: `worker::accept` counts how it ended.
+//! The line, for each turn: read → [`framing`] → `dns::triage` → `backend` … [`Inbox`] → writer.
+//! [`serve`] is the only function that walks it. Steps 6 to 9 of 9.
+//! Never: holds a buffer while idle, answers in cleartext, or lets one client's slowness reach another.
+
+mod clock;
+mod end;
+pub mod framing;
+mod inbox;
+mod reader;
+mod room;
+mod writer;
+
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, timeout},
+};
+
+use clock::Clock;
+pub use end::SessionEnd;
+pub use inbox::Inbox;
+use reader::Reader;
+pub use room::{Limits, Room};
+use writer::Writer;
+
+/// Longest time for close_notify and FIN; a client that does not take them is cut.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Octets of a client still talking that we take before we cut it, so that no reset eats our last words.
+const LINGER_OCTETS_MAX: usize = 64 * 1024;
+
+/// Serves one session to its end.
+///
+/// # Cancel safety
+/// Dropping the future cuts the connection; queries at the backend end on their own and are counted.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, room: Rc<Room>) -> SessionEnd {
+    let inbox = Inbox::open(Rc::clone(&room));
+    let mut session = Session {
+        stream,
+        reader: Reader::default(),
+        writer: Writer::default(),
+        clock: Clock::start(),
+        closing: None,
+        inbox: Rc::clone(&inbox),
+        room,
+    };
+    let end = poll_fn(|context| session.poll_turn(context)).await;
+    inbox.close();
+    if end.is_orderly() {
+        // Whether the client takes our farewell changes nothing any more.
+        let _ = timeout(CLOSE_TIMEOUT, farewell(&mut session.stream)).await;
+    }
+    end
+}
+
+/// A session between two turns.
+struct Session<S> {
+    stream: S,
+    reader: Reader,
+    writer: Writer,
+    clock: Clock,
+    /// Why no more queries are read; the session ends when the last response is out.
+    closing: Option<SessionEnd>,
+    inbox: Rc<Inbox>,
+    room: Rc<Room>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Everything that can be done now: read, triage, write, look at the clock.
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<SessionEnd> {
+        self.inbox.wake_by(context.waker());
+        let now = Instant::now();
+        loop {
+            if self.closing.is_none() {
+                match self.reader.read(&mut self.stream, context, &self.inbox, now) {
+                    Ok(()) => {}
+                    Err(end) if end.is_abrupt() => return Poll::Ready(end),
+                    Err(end) => self.closing = Some(end),
+                }
+            }
+            match self.writer.write(&mut self.stream, context, &self.inbox, now) {
+                // Room was made by writing: what waited in the reader can go on.
+                Ok(true) if self.closing.is_none() && self.reader.is_held() && self.inbox.has_room() => {}
+                Ok(_) => break,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        self.closing = self.closing.or_else(|| self.room.must_close());
+        if let Some(end) = self.closing.filter(|_| self.is_quiet()) {
+            return Poll::Ready(end);
+        }
+        self.clock.poll(context, now, self.deadline())
+    }
+
+    /// Nothing is at a backend, and nothing waits to be written.
+    fn is_quiet(&self) -> bool {
+        self.inbox.is_quiet() && self.writer.is_quiet()
+    }
+
+    /// The next moment at which this session ends unless something happens, and how it would end.
+    fn deadline(&self) -> (Instant, SessionEnd) {
+        let limits = self.room.limits();
+        let over = (self.clock.started() + limits.duration_max, SessionEnd::Duration);
+        let message = self.reader.message_since().map(|since| (since + limits.message_timeout, SessionEnd::MessageTimeout));
+        let write = self.writer.blocked_since().map(|since| (since + limits.message_timeout, SessionEnd::SlowReader));
+        let idle_since = self.reader.last_message().unwrap_or(self.clock.started());
+        let idle = self.is_quiet().then_some((idle_since + limits.idle_timeout, SessionEnd::Idle));
+        [message, write, idle].into_iter().flatten().fold(over, |first, next| if next.0 < first.0 { next } else { first })
+    }
+}
+
+/// close_notify, FIN, and patience with what the client had already sent.
+async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let mut octets = [0; 512];
+    let mut taken = 0;
+    while taken < LINGER_OCTETS_MAX {
+        match stream.read(&mut octets).await? {
+            0 => break,
+            more => taken += more,
+        }
+    }
+    Ok(())
+}

@@ -1,4 +1,14 @@
-//! Room `tls`: being built.
+//! Room `tls`: certificates, tickets, handshakes. The only room that names rustls.
+//!
+//! Before: `worker::accept` has a connection. After: `session` reads decrypted octets. Step 5 of 9.
+//! Never: reads a DNS message, or lets a handshake outlive its deadline.
 
 pub mod certificate;
+mod handshake;
 mod self_signed;
+mod serving;
+mod tickets;
+
+pub use handshake::{Handshake, HandshakeFailure, HandshakeKind, Stream, accept, is_tls_error};
+pub use serving::{Serving, ServingError, serving};
+pub use tickets::{Tickets, TicketsError};

@@ -1,1 +1,195 @@
-//! Room `worker`: being built.
+//! Room `worker`: one pinned thread with its own listeners, sessions, backend sockets and counters.
+//!
+//! Before: `start` bound the listeners and chose the CPU. After: connections are served until the drain.
+//! Holds: everything of one thread (`Rc`, `Cell`); the control thread speaks to it through a channel.
+//! Never: shares a session, a socket or a counter with another worker; blocks.
+
+mod accept;
+mod admission;
+
+use std::{
+    io,
+    net::TcpListener,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, LocalSet, spawn_local},
+    time::{Instant, sleep_until},
+};
+
+use accept::Doors;
+pub use admission::Admission;
+
+use crate::{
+    backend::{Backends, UpstreamConfig},
+    config::Policy,
+    ledger::WorkerCounters,
+    session::{Limits, Room},
+    tls::Serving,
+};
+
+/// How often a draining worker looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// What a worker works by; a reload brings a new one.
+#[derive(Clone)]
+pub struct Settings {
+    /// Certificates and versions.
+    pub serving: Serving,
+    /// Deadlines and caps.
+    pub limits: Limits,
+    /// Absolute time for a handshake.
+    pub handshake_timeout: Duration,
+    /// Where queries go.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Which of them is next.
+    pub policy: Policy,
+}
+
+/// What the control thread tells a worker.
+pub enum Command {
+    /// Work by these from now on.
+    Reload(Box<Settings>),
+    /// Take nothing new; end when nothing is owed, or at this moment.
+    Drain(Instant),
+}
+
+/// Everything a worker starts with.
+pub struct Plan {
+    /// Its number, from 0.
+    pub index: usize,
+    /// The CPU it stays on; `None`: wherever the kernel likes.
+    pub cpu: Option<usize>,
+    /// Its own listeners, one a listen address.
+    pub listeners: Vec<TcpListener>,
+    /// What it works by.
+    pub settings: Settings,
+    /// Its line in the ledger.
+    pub counters: WorkerCounters,
+    /// Caps that all workers share.
+    pub admission: Arc<Admission>,
+}
+
+/// A running worker, seen from the control thread.
+pub struct Worker {
+    commands: Sender<Command>,
+    bell: Arc<Notify>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the runtime, the listeners or the thread cannot be made.
+    pub fn spawn(plan: Plan) -> io::Result<Self> {
+        let (commands, receiver) = unbounded();
+        let bell = Arc::new(Notify::new());
+        let thread_bell = Arc::clone(&bell);
+        let (ready, is_ready) = crossbeam::channel::bounded(1);
+        let thread = thread::Builder::new().name(format!("worker-{}", plan.index)).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => {
+                    pin_to(plan.cpu);
+                    let _ = ready.send(Ok(()));
+                    LocalSet::new().block_on(&runtime, work(plan, receiver, &thread_bell));
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            }
+        })?;
+        is_ready.recv().map_err(io::Error::other)??;
+        Ok(Self { commands, bell, thread })
+    }
+
+    /// Tells the worker something; it hears it in its next turn.
+    pub fn tell(&self, command: Command) {
+        // A worker that is gone needs no commands; `join` reports how it went.
+        let _ = self.commands.send(command);
+        self.bell.notify_one();
+    }
+
+    /// Waits for the thread to end. `false`: it panicked.
+    #[must_use]
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+fn pin_to(cpu: Option<usize>) {
+    let Some(cpu) = cpu else { return };
+    let mut set = CpuSet::new();
+    if let Err(error) = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)) {
+        tracing::warn!(cpu, %error, "a worker cannot stay on its CPU");
+    }
+}
+
+/// A worker's life: open the doors, hear commands, drain.
+async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
+    let Plan { settings, counters, admission, listeners, .. } = plan;
+    let backends = Backends::start(&settings.upstreams, settings.policy, &counters);
+    let room = Rc::new(Room::new(settings.limits, backends, counters));
+    let doors = Rc::new(Doors::new(Rc::clone(&room), admission, &settings));
+    let accepting = open(listeners, &doors);
+    let mut current = settings;
+    let until = loop {
+        bell.notified().await;
+        let mut drain = None;
+        for command in commands.try_iter() {
+            match command {
+                Command::Reload(settings) => {
+                    reload(&room, &doors, &current, &settings);
+                    current = *settings;
+                }
+                Command::Drain(until) => drain = Some(until),
+            }
+        }
+        if let Some(until) = drain {
+            break until;
+        }
+    };
+    accepting.iter().for_each(AbortHandle::abort);
+    room.drain();
+    while room.sessions() > 0 && Instant::now() < until {
+        sleep_until(until.min(Instant::now() + DRAIN_LOOK)).await;
+    }
+}
+
+fn open(listeners: Vec<TcpListener>, doors: &Rc<Doors>) -> Vec<AbortHandle> {
+    let tasks = listeners.into_iter().filter_map(|listener| {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => Some(spawn_local(accept::accept_all(listener, Rc::clone(doors))).abort_handle()),
+            Err(error) => {
+                tracing::error!(%error, "a listener cannot be registered; its worker serves without it");
+                None
+            }
+        }
+    });
+    tasks.collect()
+}
+
+/// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.
+fn reload(room: &Rc<Room>, doors: &Doors, old: &Settings, new: &Settings) {
+    let is_same = old.upstreams == new.upstreams && old.policy == new.policy;
+    let backends = (!is_same).then(|| Backends::start(&new.upstreams, new.policy, &room.counters));
+    room.reload(new.limits, backends);
+    doors.reload(new);
+}

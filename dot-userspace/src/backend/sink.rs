@@ -1,0 +1,33 @@
+//! Where a query's outcome goes: the session that asked, through a trait so that no backend knows sessions.
+//!
+//! Before: a backend has matched a response, or given up. After: `session::inbox` queues it for its client.
+//! Never: waits; an outcome is taken at once or its client is gone.
+
+use crate::dns::Asked;
+
+/// Takes the outcome of queries, exactly one for each query that was accepted by `Backends::submit`.
+pub trait Sink {
+    /// A response that matches its query. `Err`: its records are broken; keep waiting for a true one.
+    ///
+    /// # Errors
+    /// [`Broken`] when the response cannot be passed on.
+    fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken>;
+
+    /// No response will come. `query` is what the backend was sent (its ID is not the client's).
+    fn failure(&self, asked: Asked, query: &[u8], failure: Failure);
+}
+
+/// The response's records do not fit into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
+
+/// Why a backend gave no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing came in time.
+    Silent,
+    /// Nobody is there: connection refused, or the network says so.
+    Unreachable,
+    /// Every slot for queries in flight is taken.
+    Full,
+}

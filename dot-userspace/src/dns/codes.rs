@@ -1,0 +1,62 @@
+//! Response codes and extended errors by name. The one place that knows their numbers and labels.
+//!
+//! Before: `triage` or a backend's failure chose one. After: `synthesize` writes it, the ledger counts it.
+//! Never: decides which one fits.
+//!
+//! Source: RFC 1035 §4.1.1, RFC 6891 §9, RFC 8914 §4; names by hickory-proto, as IANA has them.
+
+use hickory_proto::op::ResponseCode;
+
+/// A response code that dotd itself gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rcode(ResponseCode);
+
+#[expect(missing_docs, reason = "the names are the field's")]
+impl Rcode {
+    pub const FORM_ERR: Self = Self(ResponseCode::FormErr);
+    pub const SERV_FAIL: Self = Self(ResponseCode::ServFail);
+    pub const NOT_IMP: Self = Self(ResponseCode::NotImp);
+    pub const REFUSED: Self = Self(ResponseCode::Refused);
+    pub const BAD_VERS: Self = Self(ResponseCode::BADVERS);
+}
+
+impl Rcode {
+    /// The four bits of the header.
+    #[must_use]
+    pub fn low(self) -> u8 {
+        self.0.low()
+    }
+
+    /// The eight bits that stand in an OPT record (RFC 6891 §6.1.3).
+    #[must_use]
+    pub fn high(self) -> u8 {
+        self.0.high()
+    }
+}
+
+/// The response code in a whole message's header, extended bits left out.
+#[must_use]
+pub fn rcode_of(message: &[u8]) -> ResponseCode {
+    ResponseCode::from_low(message.get(3).copied().unwrap_or_default() & 0x0f)
+}
+
+/// An extended DNS error: why, for people and programs (RFC 8914).
+///
+/// The text is short UTF-8 of ours: never an address, never a name from the query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ede {
+    /// INFO-CODE.
+    pub code: u16,
+    /// EXTRA-TEXT.
+    pub text: &'static str,
+}
+
+#[expect(missing_docs, reason = "the names are RFC 8914's")]
+impl Ede {
+    pub const NOT_READY: Self = Self { code: 14, text: "draining" };
+    pub const BLOCKED_OPCODE: Self = Self { code: 18, text: "NOTIFY and UPDATE are not accepted here" };
+    pub const NOT_SUPPORTED_TRANSFER: Self = Self { code: 21, text: "zone transfer is not relayed" };
+    pub const BACKEND_SILENT: Self = Self { code: 22, text: "no answer from the backend" };
+    pub const BACKEND_UNREACHABLE: Self = Self { code: 23, text: "backend unreachable" };
+    pub const BACKEND_BUSY: Self = Self { code: 23, text: "too many queries in flight" };
+}

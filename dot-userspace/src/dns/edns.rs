@@ -1,0 +1,104 @@
+//! The options of an OPT record: found, stripped, and those that are ours written.
+//!
+//! Before: `records` found the OPT. After: `forward` and `respond` have edited it.
+//! Holds: which options are hop-by-hop, and the size of a padding block.
+//! Never: touches an option that is not hop-by-hop.
+//!
+//! Source: RFC 6891 §6.1.2, RFC 7828 §3, RFC 7830 §3, RFC 8467 §4.1, RFC 8914 §2.
+
+use super::{Ede, records::u16_at};
+
+/// OPTION-CODE of edns-tcp-keepalive (RFC 7828 §3.1).
+pub const KEEPALIVE_OPTION: u16 = 11;
+/// OPTION-CODE of Padding (RFC 7830 §3).
+pub const PADDING_OPTION: u16 = 12;
+/// OPTION-CODE of Extended DNS Error (RFC 8914 §2).
+const EDE_OPTION: u16 = 15;
+/// Responses are padded to a multiple of this many octets (RFC 8467 §4.1).
+pub const PADDING_BLOCK_OCTETS: usize = 468;
+/// OPTION-CODE and OPTION-LENGTH.
+const OPTION_HEADER_OCTETS: usize = 4;
+/// Largest DNS message over a stream.
+const MESSAGE_OCTETS_MAX: usize = 65_535;
+
+/// What the options of one OPT record say to this hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HopOptions {
+    /// edns-tcp-keepalive is there.
+    pub keepalive: bool,
+    /// Padding is there.
+    pub padding: bool,
+}
+
+/// Walks the options in `rdata`: code and value of each. `None` where an option does not fit.
+fn options(rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
+    let mut rest = rdata;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let whole = u16_at(rest, 2).map(|octets| OPTION_HEADER_OCTETS + usize::from(octets));
+        let (Some(code), Some((option, behind))) =
+            (u16_at(rest, 0), whole.and_then(|octets| rest.split_at_checked(octets)))
+        else {
+            rest = &[];
+            return Some(None);
+        };
+        rest = behind;
+        Some(Some((code, option)))
+    })
+}
+
+/// Reads which hop-by-hop options are there; `None` when an option runs past the record.
+pub(super) fn read_hop_options(rdata: &[u8]) -> Option<HopOptions> {
+    let mut found = HopOptions::default();
+    for option in options(rdata) {
+        match option?.0 {
+            KEEPALIVE_OPTION => found.keepalive = true,
+            PADDING_OPTION => found.padding = true,
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+/// Appends every option of `rdata` that is not hop-by-hop, octets unchanged.
+pub(super) fn copy_end_to_end(rdata: &[u8], out: &mut Vec<u8>) {
+    for (code, option) in options(rdata).flatten() {
+        if code != KEEPALIVE_OPTION && code != PADDING_OPTION {
+            out.extend_from_slice(option);
+        }
+    }
+}
+
+fn write_option_header(out: &mut Vec<u8>, code: u16, octets: u16) {
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(&octets.to_be_bytes());
+}
+
+/// Appends edns-tcp-keepalive; the timeout in units of 100 ms.
+pub(super) fn write_keepalive(out: &mut Vec<u8>, timeout_100ms: u16) {
+    write_option_header(out, KEEPALIVE_OPTION, 2);
+    out.extend_from_slice(&timeout_100ms.to_be_bytes());
+}
+
+/// Appends an extended error.
+pub(super) fn write_ede(out: &mut Vec<u8>, ede: Ede) {
+    let text_octets = u16::try_from(ede.text.len()).unwrap_or_default();
+    write_option_header(out, EDE_OPTION, 2 + text_octets);
+    out.extend_from_slice(&ede.code.to_be_bytes());
+    if text_octets > 0 {
+        out.extend_from_slice(ede.text.as_bytes());
+    }
+}
+
+/// Appends padding, so that the message that began at `message_start` ends on a block boundary.
+///
+/// Zero fill (RFC 7830 §3). A message too near the largest one is padded up to that instead.
+pub(super) fn write_padding(out: &mut Vec<u8>, message_start: usize) {
+    let unpadded = out.len() - message_start + OPTION_HEADER_OCTETS;
+    let target = unpadded.next_multiple_of(PADDING_BLOCK_OCTETS).min(MESSAGE_OCTETS_MAX);
+    let Some(fill) = target.checked_sub(unpadded).and_then(|octets| u16::try_from(octets).ok()) else { return };
+    write_option_header(out, PADDING_OPTION, fill);
+    out.resize(out.len() + usize::from(fill), 0);
+}

@@ -1,0 +1,46 @@
+//! Writes a query as the backend gets it: our ID, no hop-by-hop option, a payload size for this hop.
+//!
+//! Before: `triage` said forward. After: `backend` sends the octets.
+//! Never: changes a signed message beyond its ID, or any octet that is not this hop's.
+//!
+//! Source: RFC 5625 §4, RFC 6891 §6.2.3, RFC 7828 §4, RFC 7830 §6, RFC 9715 §3.
+
+use super::{
+    Query,
+    edns::copy_end_to_end,
+};
+
+/// UDP payload size that we advertise to a backend: RFC 9715 §3.2 keeps it at 1400 or less.
+pub const BACKEND_PAYLOAD_OCTETS: u16 = 1400;
+
+/// Writes `message`, which `query` describes, into `out` with the message ID `id`.
+///
+/// A TSIG covers the original ID inside its own RDATA (RFC 8945 §5.3.1), so the header's may change.
+pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) {
+    out.clear();
+    match query.opt {
+        Some(opt) if !query.is_signed => {
+            let (head, rdata) = (message.get(..opt.rdata), message.get(opt.rdata..opt.end));
+            let (head, rdata) = (head.unwrap_or_default(), rdata.unwrap_or_default());
+            out.extend_from_slice(head);
+            write_at(out, opt.start + 3, BACKEND_PAYLOAD_OCTETS);
+            if opt.keepalive || opt.padding {
+                copy_end_to_end(rdata, out);
+                let octets = u16::try_from(out.len() - opt.rdata).unwrap_or_default();
+                write_at(out, opt.rdata - 2, octets);
+            } else {
+                out.extend_from_slice(rdata);
+            }
+            out.extend_from_slice(message.get(opt.end..).unwrap_or_default());
+        }
+        _ => out.extend_from_slice(message),
+    }
+    write_at(out, 0, id);
+}
+
+/// Overwrites two octets, where they exist.
+pub(super) fn write_at(out: &mut [u8], offset: usize, value: u16) {
+    if let Some(octets) = out.get_mut(offset..offset + 2) {
+        octets.copy_from_slice(&value.to_be_bytes());
+    }
+}

@@ -1,0 +1,142 @@
+//! Reads a client's message as far as a front end must. Step 7a of 9 on the query path.
+//!
+//! Before: `session::framing` cut one message. After: `triage` decides about the [`Query`].
+//! Holds: offsets into the message, never copies of it.
+//! Never: allocates, follows compression pointers, or judges.
+//!
+//! Source: RFC 1035 §4.1, RFC 6891 §6.1, RFC 9619.
+
+use thiserror::Error;
+
+use super::{
+    edns::{HopOptions, read_hop_options},
+    records::{Counts, HEADER_OCTETS, TailError, question_name_end, u16_at, walk_tail},
+};
+
+/// What a front end knows of a query. Offsets are octets from the start of the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The client's message ID.
+    pub id: u16,
+    /// One past the question section.
+    pub question_end: usize,
+    /// QTYPE.
+    pub qtype: u16,
+    /// QCLASS.
+    pub qclass: u16,
+    /// The OPT record.
+    pub opt: Option<Opt>,
+    /// TSIG or SIG(0): the octets must pass as they are (RFC 5625 §4.5).
+    pub is_signed: bool,
+}
+
+/// The OPT record of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opt {
+    /// Its first octet (the root label).
+    pub start: usize,
+    /// First octet of its options.
+    pub rdata: usize,
+    /// One past its last octet.
+    pub end: usize,
+    /// EDNS version.
+    pub version: u8,
+    /// DO is set: the client wants DNSSEC records (RFC 3225).
+    pub dnssec_ok: bool,
+    /// It stands last in the message, so it may grow and shrink.
+    pub is_last: bool,
+    /// The client speaks edns-tcp-keepalive.
+    pub keepalive: bool,
+    /// The client padded its query.
+    pub padding: bool,
+}
+
+/// Why a message is no query that we can forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum QueryError {
+    /// Shorter than a header.
+    #[error("message of {0} octets is shorter than a DNS header")]
+    Short(usize),
+    /// QR is set.
+    #[error("message is a response")]
+    IsResponse,
+    /// An opcode other than QUERY.
+    #[error("opcode {0}")]
+    Opcode(u8),
+    /// RFC 9619: exactly one question.
+    #[error("{0} questions")]
+    QuestionCount(u16),
+    /// The question does not fit, or its name is no name.
+    #[error("broken question")]
+    BrokenQuestion,
+    /// A record does not fit, or octets follow the last one.
+    #[error("broken records")]
+    BrokenRecords {
+        /// One past the question, which is sound.
+        question_end: usize,
+    },
+    /// Two OPT records, or one where it may not stand (RFC 6891 §6.1.1).
+    #[error("misplaced OPT record")]
+    MisplacedOpt {
+        /// One past the question, which is sound.
+        question_end: usize,
+    },
+    /// An option runs past its OPT record, or the record cannot be edited where it stands.
+    #[error("broken OPT record")]
+    BrokenOpt {
+        /// One past the question, which is sound.
+        question_end: usize,
+    },
+}
+
+impl Query {
+    /// Reads `message`.
+    ///
+    /// # Errors
+    /// [`QueryError`], in the order in which a front end must answer: the header first.
+    pub fn parse(message: &[u8]) -> Result<Self, QueryError> {
+        let (Some(id), Some(counts)) = (u16_at(message, 0), Counts::read(message)) else {
+            return Err(QueryError::Short(message.len()));
+        };
+        let flags = message.get(2).copied().unwrap_or_default();
+        if flags & 0x80 != 0 {
+            return Err(QueryError::IsResponse);
+        }
+        let opcode = (flags >> 3) & 0x0f;
+        if opcode != 0 {
+            return Err(QueryError::Opcode(opcode));
+        }
+        if counts.question != 1 {
+            return Err(QueryError::QuestionCount(counts.question));
+        }
+        let name_end = question_name_end(message, HEADER_OCTETS).ok_or(QueryError::BrokenQuestion)?;
+        let qtype = u16_at(message, name_end).ok_or(QueryError::BrokenQuestion)?;
+        let qclass = u16_at(message, name_end + 2).ok_or(QueryError::BrokenQuestion)?;
+        let question_end = name_end + 4;
+        let tail = walk_tail(message, question_end, counts).map_err(|error| match error {
+            TailError::Broken => QueryError::BrokenRecords { question_end },
+            TailError::MisplacedOpt => QueryError::MisplacedOpt { question_end },
+        })?;
+        if tail.end != message.len() {
+            return Err(QueryError::BrokenRecords { question_end });
+        }
+        let opt = tail.opt.map(|record| read_opt(message, record, tail.end)).transpose();
+        let opt = opt.map_err(|()| QueryError::BrokenOpt { question_end })?;
+        Ok(Self { id, question_end, qtype, qclass, opt, is_signed: tail.is_signed })
+    }
+}
+
+fn read_opt(message: &[u8], record: super::records::Record, end: usize) -> Result<Opt, ()> {
+    let rdata = message.get(record.rdata..record.end).ok_or(())?;
+    let HopOptions { keepalive, padding } = read_hop_options(rdata).ok_or(())?;
+    Ok(Opt {
+        start: record.start,
+        rdata: record.rdata,
+        end: record.end,
+        version: message.get(record.fixed + 5).copied().ok_or(())?,
+        dnssec_ok: message.get(record.fixed + 6).copied().ok_or(())? & 0x80 != 0,
+        is_last: record.end == end,
+        keepalive,
+        padding,
+    })
+}

@@ -1,0 +1,119 @@
+//! Writes a backend's response as the client gets it: its ID, and the EDNS options of its own hop.
+//!
+//! Before: `backend` matched a response to a query. After: `session::writer` seals the octets.
+//! Never: re-encodes a record, changes a signed message beyond its ID, pads cleartext.
+//!
+//! Source: RFC 6891 §7, RFC 7828 §3.3, RFC 7830 §4, RFC 8467 §4.1.
+
+use thiserror::Error;
+
+use super::{
+    Query,
+    edns::{copy_end_to_end, read_hop_options, write_keepalive, write_padding},
+    forward::write_at,
+    records::{Counts, HEADER_OCTETS, Record, walk_tail},
+};
+
+/// What the client asked of its hop; kept while the query is at the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The client's message ID.
+    pub id: u16,
+    /// One past the question.
+    pub question_end: u16,
+    /// The query had an OPT record.
+    pub has_opt: bool,
+    /// The client padded its query.
+    pub padding: bool,
+    /// The client asked for edns-tcp-keepalive.
+    pub keepalive: bool,
+}
+
+impl Asked {
+    /// What `query` asks of this hop.
+    #[must_use]
+    pub fn by(query: &Query) -> Self {
+        Self {
+            id: query.id,
+            question_end: u16::try_from(query.question_end).unwrap_or(u16::MAX),
+            has_opt: query.opt.is_some(),
+            padding: query.opt.is_some_and(|opt| opt.padding),
+            keepalive: query.opt.is_some_and(|opt| opt.keepalive),
+        }
+    }
+}
+
+/// What this hop gives at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Pad responses to padded queries.
+    pub padding: bool,
+    /// TIMEOUT of edns-tcp-keepalive in 100 ms; `None`: the option is off.
+    pub keepalive_100ms: Option<u16>,
+}
+
+/// Why a response from a backend cannot be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ResponseError {
+    /// Its records do not fit into it.
+    #[error("broken records in a response")]
+    Broken,
+}
+
+/// Appends `response` to `out` for the client that `asked`.
+///
+/// # Errors
+/// [`ResponseError::Broken`]; `out` is then as it was.
+pub fn respond(response: &[u8], asked: Asked, hop: Hop, out: &mut Vec<u8>) -> Result<(), ResponseError> {
+    let start = out.len();
+    let counts = Counts::read(response).ok_or(ResponseError::Broken)?;
+    let question_end = if counts.question == 0 { HEADER_OCTETS } else { usize::from(asked.question_end) };
+    let tail = walk_tail(response, question_end, counts).map_err(|_| ResponseError::Broken)?;
+    let body = response.get(..tail.end).ok_or(ResponseError::Broken)?;
+    match tail.opt {
+        Some(opt) if !tail.is_signed && opt.end == tail.end => {
+            write_edited(body, opt, asked, hop, out)?;
+        }
+        _ => out.extend_from_slice(body),
+    }
+    if let Some(message) = out.get_mut(start..) {
+        write_at(message, 0, asked.id);
+    }
+    Ok(())
+}
+
+/// Appends the message with its last record, the OPT, rewritten: theirs out, ours in.
+fn write_edited(
+    body: &[u8],
+    opt: Record,
+    asked: Asked,
+    hop: Hop,
+    out: &mut Vec<u8>,
+) -> Result<(), ResponseError> {
+    let head = body.get(..opt.rdata).ok_or(ResponseError::Broken)?;
+    let rdata = body.get(opt.rdata..opt.end).ok_or(ResponseError::Broken)?;
+    let theirs = read_hop_options(rdata).ok_or(ResponseError::Broken)?;
+    let start = out.len();
+    out.extend_from_slice(head);
+    if theirs.keepalive || theirs.padding {
+        copy_end_to_end(rdata, out);
+    } else {
+        out.extend_from_slice(rdata);
+    }
+    write_hop(asked, hop, start, out);
+    let rdata_octets = u16::try_from(out.len() - start - opt.rdata).unwrap_or(u16::MAX);
+    if let Some(message) = out.get_mut(start..) {
+        write_at(message, opt.rdata - 2, rdata_octets);
+    }
+    Ok(())
+}
+
+/// Appends the options of our hop: keepalive, then padding as the last one (RFC 7830 §3).
+pub(super) fn write_hop(asked: Asked, hop: Hop, message_start: usize, out: &mut Vec<u8>) {
+    if let (true, Some(timeout)) = (asked.keepalive, hop.keepalive_100ms) {
+        write_keepalive(out, timeout);
+    }
+    if asked.padding && hop.padding {
+        write_padding(out, message_start);
+    }
+}

@@ -1,0 +1,118 @@
+//! Decides about a message: forward, respond ourselves, drop, or close. Step 7b of 9 on the query path.
+//!
+//! Before: [`Query::parse`] read it. After: `session::serve` does what the disposition says and counts it.
+//! Holds: every rule for messages that a front end answers alone.
+//! Never: has a side effect; the same octets get the same disposition.
+//!
+//! Source: RFC 8906 §8, RFC 9619, RFC 6891 §6.1.3 and §7, RFC 8490 §5.1.1, RFC 5936, RFC 8914.
+
+use super::{Ede, HEADER_OCTETS, Query, QueryError, Rcode};
+
+/// QTYPE of an incremental zone transfer (RFC 1995).
+const TYPE_IXFR: u16 = 251;
+/// QTYPE of a zone transfer (RFC 5936).
+const TYPE_AXFR: u16 = 252;
+/// Opcode NOTIFY (RFC 1996).
+const OPCODE_NOTIFY: u8 = 4;
+/// Opcode UPDATE (RFC 2136).
+const OPCODE_UPDATE: u8 = 5;
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// To a backend.
+    Forward(Query),
+    /// We answer.
+    Respond(Reply),
+    /// No answer; the session goes on.
+    Drop(DropReason),
+    /// No answer, and the session ends: framing can no longer be trusted.
+    Close(DropReason),
+}
+
+/// Why a message gets no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// QR=1: answering responses makes loops.
+    IsResponse,
+    /// Shorter than a header: there is no ID to answer to.
+    Short,
+}
+
+/// A response that dotd makes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Response code.
+    pub rcode: Rcode,
+    /// Why, when the client speaks EDNS.
+    pub ede: Option<Ede>,
+    /// One past the question to echo; the header's end when there is none to echo.
+    pub question_end: usize,
+    /// The client speaks EDNS, so the response has an OPT record.
+    pub has_opt: bool,
+    /// The client padded its query.
+    pub padding: bool,
+    /// The client asked for keepalive.
+    pub keepalive: bool,
+}
+
+impl Reply {
+    /// A reply to a query that could be read.
+    #[must_use]
+    pub fn to(query: &Query, rcode: Rcode, ede: Option<Ede>) -> Self {
+        Self {
+            rcode,
+            ede,
+            question_end: query.question_end,
+            has_opt: query.opt.is_some(),
+            padding: query.opt.is_some_and(|opt| opt.padding),
+            keepalive: query.opt.is_some_and(|opt| opt.keepalive),
+        }
+    }
+
+    /// A reply to a message that could not: the question is echoed as far as it was sound.
+    fn plain(rcode: Rcode, question_end: usize, has_opt: bool) -> Self {
+        Self { rcode, ede: None, question_end, has_opt, padding: false, keepalive: false }
+    }
+}
+
+/// Decides about one message. Pure: no clock, no socket, no state.
+#[must_use]
+pub fn triage(message: &[u8]) -> Disposition {
+    match Query::parse(message) {
+        Ok(query) => triage_query(query),
+        Err(error) => triage_error(error),
+    }
+}
+
+fn triage_query(query: Query) -> Disposition {
+    if query.opt.is_some_and(|opt| opt.version > 0) {
+        return Disposition::Respond(Reply::to(&query, Rcode::BAD_VERS, None));
+    }
+    if matches!(query.qtype, TYPE_AXFR | TYPE_IXFR) {
+        let ede = Some(Ede::NOT_SUPPORTED_TRANSFER);
+        return Disposition::Respond(Reply::to(&query, Rcode::REFUSED, ede));
+    }
+    let needs_edit = query.opt.is_some_and(|opt| !opt.is_last && (opt.keepalive || opt.padding));
+    if needs_edit && !query.is_signed {
+        // Records behind the OPT may point into each other: shrinking it would move them.
+        return Disposition::Respond(Reply::to(&query, Rcode::FORM_ERR, None));
+    }
+    Disposition::Forward(query)
+}
+
+fn triage_error(error: QueryError) -> Disposition {
+    let (rcode, question_end, has_opt) = match error {
+        QueryError::Short(_) => return Disposition::Close(DropReason::Short),
+        QueryError::IsResponse => return Disposition::Drop(DropReason::IsResponse),
+        QueryError::Opcode(OPCODE_NOTIFY | OPCODE_UPDATE) => (Rcode::REFUSED, HEADER_OCTETS, false),
+        QueryError::Opcode(_) => (Rcode::NOT_IMP, HEADER_OCTETS, false),
+        QueryError::QuestionCount(_) | QueryError::BrokenQuestion => (Rcode::FORM_ERR, HEADER_OCTETS, false),
+        QueryError::BrokenRecords { question_end } => (Rcode::FORM_ERR, question_end, false),
+        // There was an OPT, so the client speaks EDNS and gets one back (RFC 6891 §7).
+        QueryError::MisplacedOpt { question_end } | QueryError::BrokenOpt { question_end } => {
+            (Rcode::FORM_ERR, question_end, true)
+        }
+    };
+    Disposition::Respond(Reply::plain(rcode, question_end, has_opt))
+}

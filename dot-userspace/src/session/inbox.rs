@@ -1,0 +1,192 @@
+//! Responses on their way to one client: framed, in the order in which they became ready (RFC 7766 §7).
+//!
+//! Before: `backend` has an outcome, or `dns::triage` said respond. After: `session::writer` takes them all.
+//! Holds: how many queries are in flight, and whom to wake.
+//! Never: waits, reorders, or grows without bound: [`Inbox::has_room`] stops the reader first.
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    rc::Rc,
+    task::Waker,
+};
+
+use super::{Room, framing::append_message};
+use crate::{
+    backend::{Broken, Failure, Sink},
+    dns::{self, Asked, Ede, Hop, Rcode, Reply},
+    ledger::Counter,
+};
+
+/// Octets of waiting responses at which the reader stops.
+const WAITING_OCTETS_MAX: usize = 128 * 1024;
+
+/// Where a session's responses wait.
+pub struct Inbox {
+    /// What the sessions of this worker share.
+    pub room: Rc<Room>,
+    octets: RefCell<Vec<u8>>,
+    in_flight: Cell<usize>,
+    number: Cell<u64>,
+    is_open: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Inbox {
+    pub(super) fn open(room: Rc<Room>) -> Rc<Self> {
+        let inbox = Rc::new(Self {
+            room,
+            octets: RefCell::default(),
+            in_flight: Cell::new(0),
+            number: Cell::new(0),
+            is_open: Cell::new(true),
+            waker: RefCell::default(),
+        });
+        inbox.number.set(inbox.room.enter(&inbox));
+        inbox
+    }
+
+    /// The client is gone, or soon will be: outcomes are only counted from now on.
+    pub(super) fn close(&self) {
+        self.is_open.set(false);
+        self.waker.replace(None);
+        self.room.give_buffer(self.octets.take());
+        self.room.leave(self.number.get());
+    }
+
+    pub(super) fn wake_by(&self, waker: &Waker) {
+        let mut current = self.waker.borrow_mut();
+        if !current.as_ref().is_some_and(|current| current.will_wake(waker)) {
+            *current = Some(waker.clone());
+        }
+    }
+
+    /// Has the session polled again.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// A query left for a backend; its outcome will come here.
+    pub(super) fn expect(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// That query found no backend.
+    pub(super) fn expect_no_more(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+    }
+
+    /// Another query may be read.
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight.get() < self.room.limits().in_flight_max
+            && self.octets.borrow().len() < WAITING_OCTETS_MAX
+    }
+
+    /// Nothing in flight, nothing waiting.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.in_flight.get() == 0 && self.octets.borrow().is_empty()
+    }
+
+    /// Exchanges all waiting responses for `empty`. `false`: none waited, nothing was exchanged.
+    pub(super) fn take(&self, empty: &mut Vec<u8>) -> bool {
+        let mut octets = self.octets.borrow_mut();
+        if octets.is_empty() {
+            return false;
+        }
+        std::mem::swap(&mut *octets, empty);
+        true
+    }
+
+    /// Queues a response of dotd's own to `message`.
+    pub(super) fn answer(&self, message: &[u8], reply: &Reply) {
+        let hop = self.room.hop();
+        let write = |out: &mut Vec<u8>| {
+            dns::synthesize(message, reply, hop, out);
+            Ok::<_, Infallible>(())
+        };
+        let _ = self.append(write);
+    }
+
+    /// Appends one framed message and counts its rcode. `Ok(false)`: it would be too long.
+    fn append<E>(&self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<bool, E> {
+        let mut octets = self.octets.borrow_mut();
+        if octets.capacity() == 0 {
+            *octets = self.room.take_buffer();
+        }
+        let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
+        let rcode = octets.get(place).map(dns::rcode_of);
+        self.room.counters.add(rcode.map_or(Counter::RcodeOther, rcode_counter), 1);
+        Ok(true)
+    }
+
+    /// One query fewer in flight; the client, if still there, hears of it.
+    fn settle(&self) {
+        self.expect_no_more();
+        self.wake();
+    }
+}
+
+impl Sink for Inbox {
+    fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
+        if !self.is_open.get() {
+            self.room.counters.add(Counter::DroppedClientGone, 1);
+            return Ok(());
+        }
+        let hop = self.room.hop();
+        let written = self.append(|out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)?;
+        if !written {
+            // Too long by our own options: without them it is what the backend sent.
+            let bare = Hop { padding: false, keepalive_100ms: None };
+            self.append(|out| dns::respond(response, asked, bare, out)).map_err(|_| Broken)?;
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
+        if !self.is_open.get() {
+            self.room.counters.add(Counter::DroppedClientGone, 1);
+            return;
+        }
+        let reply = failure_reply(asked, failure);
+        let start = asked.id.to_be_bytes();
+        // The query went out under another ID.
+        let mut message = query.to_vec();
+        if let Some(id) = message.first_chunk_mut::<2>() {
+            *id = start;
+        }
+        self.answer(&message, &reply);
+        self.settle();
+    }
+}
+
+/// SERVFAIL, never silence (RFC 5625 §6.3), with the reason for who can read it.
+pub(super) fn failure_reply(asked: Asked, failure: Failure) -> Reply {
+    let ede = match failure {
+        Failure::Silent => Ede::BACKEND_SILENT,
+        Failure::Unreachable => Ede::BACKEND_UNREACHABLE,
+        Failure::Full => Ede::BACKEND_BUSY,
+    };
+    Reply {
+        rcode: Rcode::SERV_FAIL,
+        ede: Some(ede),
+        question_end: usize::from(asked.question_end),
+        has_opt: asked.has_opt,
+        padding: asked.padding,
+        keepalive: asked.keepalive,
+    }
+}
+
+fn rcode_counter(rcode: dns::ResponseCode) -> Counter {
+    match rcode {
+        dns::ResponseCode::NoError => Counter::RcodeNoError,
+        dns::ResponseCode::FormErr => Counter::RcodeFormErr,
+        dns::ResponseCode::ServFail => Counter::RcodeServFail,
+        dns::ResponseCode::NXDomain => Counter::RcodeNxDomain,
+        dns::ResponseCode::NotImp => Counter::RcodeNotImp,
+        dns::ResponseCode::Refused => Counter::RcodeRefused,
+        _ => Counter::RcodeOther,
+    }
+}

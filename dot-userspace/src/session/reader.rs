@@ -1,0 +1,178 @@
+//! The reading half of a session: octets in, messages cut, triaged and sent on their way.
+//!
+//! Before: the decrypted stream. After: each message is at a backend, answered, or dropped, and counted.
+//! Holds: the octets of one message that is not whole yet; nothing while idle.
+//! Never: reads while the session has no room for another query (backpressure, RFC 7766 §6.2.1.1).
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::Instant,
+};
+
+use super::{
+    Inbox, SessionEnd,
+    framing::cut_message,
+    inbox::failure_reply,
+};
+use crate::{
+    backend::Sink,
+    dns::{Asked, Disposition, DropReason, Query, triage},
+    ledger::Counter,
+    tls,
+};
+
+/// What the reader remembers between turns.
+#[derive(Default)]
+pub(super) struct Reader {
+    /// The front of a message that is not whole, or messages that wait for room.
+    pending: BytesMut,
+    is_held: bool,
+    message_since: Option<Instant>,
+    last_message: Option<Instant>,
+    queries: u64,
+}
+
+impl Reader {
+    /// Since when a message has been incomplete.
+    pub(super) fn message_since(&self) -> Option<Instant> {
+        self.message_since
+    }
+
+    /// When the last whole message came; only that keeps a session from being idle (RFC 7766 §6.2.3).
+    pub(super) fn last_message(&self) -> Option<Instant> {
+        self.last_message
+    }
+
+    /// Whole messages may be waiting for room.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Reads and handles what is there, until the stream or the room for queries is exhausted.
+    ///
+    /// # Errors
+    /// How the session ends; responses still owed are for the caller to wait for.
+    pub(super) fn read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+        inbox: &Rc<Inbox>,
+        now: Instant,
+    ) -> Result<(), SessionEnd> {
+        if self.is_held {
+            let mut pending = std::mem::take(&mut self.pending);
+            let taken = self.take_messages(&pending, inbox, now)?;
+            pending.advance(taken);
+            self.keep(pending, now);
+        }
+        while !self.is_held {
+            let mut scratch = inbox.room.scratch.borrow_mut();
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(end_of(&error)),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(SessionEnd::Client),
+                Poll::Ready(Ok(())) => self.take_octets(buffer.filled(), inbox, now)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles `octets`, which follow whatever is pending.
+    fn take_octets(&mut self, octets: &[u8], inbox: &Rc<Inbox>, now: Instant) -> Result<(), SessionEnd> {
+        if self.pending.is_empty() {
+            let taken = self.take_messages(octets, inbox, now)?;
+            let rest = octets.get(taken..).unwrap_or_default();
+            let pending = if rest.is_empty() { BytesMut::new() } else { BytesMut::from(rest) };
+            self.keep(pending, now);
+        } else {
+            let mut pending = std::mem::take(&mut self.pending);
+            pending.extend_from_slice(octets);
+            let taken = self.take_messages(&pending, inbox, now)?;
+            pending.advance(taken);
+            self.keep(pending, now);
+        }
+        Ok(())
+    }
+
+    /// Keeps what is left, or nothing at all: an idle session holds no buffer.
+    fn keep(&mut self, pending: BytesMut, now: Instant) {
+        let is_partial = !pending.is_empty() && !self.is_held;
+        self.message_since = is_partial.then(|| self.message_since.unwrap_or(now));
+        self.pending = if pending.is_empty() { BytesMut::new() } else { pending };
+    }
+
+    /// Handles every whole message in front of `octets` while there is room; returns the octets used.
+    fn take_messages(&mut self, octets: &[u8], inbox: &Rc<Inbox>, now: Instant) -> Result<usize, SessionEnd> {
+        let mut taken = 0;
+        self.is_held = false;
+        while let Some(rest) = octets.get(taken..).filter(|rest| !rest.is_empty()) {
+            if !inbox.has_room() {
+                self.is_held = true;
+                break;
+            }
+            let Some(cut) = cut_message(rest).map_err(|_| SessionEnd::Framing)? else { break };
+            self.last_message = Some(now);
+            self.message_since = None;
+            self.take_message(cut.message, inbox)?;
+            taken += cut.octets;
+        }
+        Ok(taken)
+    }
+
+    /// One message: to a backend, answered, or dropped. Counted once, here.
+    fn take_message(&mut self, message: &[u8], inbox: &Rc<Inbox>) -> Result<(), SessionEnd> {
+        let counters = &inbox.room.counters;
+        counters.add(Counter::Received, 1);
+        self.queries += 1;
+        match triage(message) {
+            Disposition::Forward(query) => forward(message, &query, inbox),
+            Disposition::Respond(reply) => {
+                inbox.answer(message, &reply);
+                counters.add(Counter::Responded, 1);
+            }
+            Disposition::Drop(reason) => counters.add(drop_counter(reason), 1),
+            Disposition::Close(reason) => {
+                counters.add(drop_counter(reason), 1);
+                return Err(SessionEnd::Framing);
+            }
+        }
+        if self.queries >= inbox.room.limits().queries_max { Err(SessionEnd::Queries) } else { Ok(()) }
+    }
+}
+
+/// Sends a query to a backend; where none takes it, the client hears SERVFAIL at once.
+fn forward(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
+    inbox.expect();
+    let sink = Rc::clone(inbox) as Rc<dyn Sink>;
+    if let Err(failure) = inbox.room.backends().submit(message, query, sink) {
+        inbox.expect_no_more();
+        inbox.answer(message, &failure_reply(Asked::by(query), failure));
+        inbox.room.counters.add(Counter::Responded, 1);
+    }
+}
+
+fn drop_counter(reason: DropReason) -> Counter {
+    match reason {
+        DropReason::IsResponse => Counter::DroppedResponse,
+        DropReason::Short => Counter::DroppedShort,
+    }
+}
+
+/// What an error of the stream means. A FIN without close_notify is a client that closed: DNS messages
+/// carry their own length, so nothing can have been cut unseen (RFC 7858 §3.3, RFC 8446 §6.1).
+fn end_of(error: &io::Error) -> SessionEnd {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => SessionEnd::Client,
+        _ if tls::is_tls_error(error) => SessionEnd::Tls,
+        _ => SessionEnd::Transport,
+    }
+}

@@ -1,0 +1,149 @@
+//! What the sessions of one worker share: limits, backends, buffers, counters. No locks: one thread.
+//!
+//! Before: the worker makes one. After: every session holds it.
+//! Never: leaves its thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    time::Duration,
+};
+
+use super::{Inbox, SessionEnd};
+use crate::{
+    backend::Backends,
+    dns::Hop,
+    ledger::WorkerCounters,
+};
+
+/// Octets read at a time: one TLS record holds at most 16 KiB.
+const READ_OCTETS: usize = 16 * 1024;
+/// Buffers kept for the next session that writes.
+const POOL_MAX: usize = 64;
+/// A buffer that grew beyond this is given back to the allocator.
+const POOLED_OCTETS_MAX: usize = 64 * 1024;
+
+/// Deadlines and caps of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From a message's first octet to its last; also for a client to take what we write.
+    pub message_timeout: Duration,
+    /// Without a whole message.
+    pub idle_timeout: Duration,
+    /// From the handshake on.
+    pub duration_max: Duration,
+    /// Queries of a session.
+    pub queries_max: u64,
+    /// Unanswered queries of a session.
+    pub in_flight_max: usize,
+    /// Pad responses to padded queries.
+    pub padding: bool,
+    /// Answer edns-tcp-keepalive.
+    pub keepalive: bool,
+}
+
+/// What the sessions of one worker share.
+pub struct Room {
+    limits: Cell<Limits>,
+    backends: RefCell<Rc<Backends>>,
+    is_draining: Cell<bool>,
+    sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
+    next_session: Cell<u64>,
+    pool: RefCell<Vec<Vec<u8>>>,
+    /// Where each read lands before it is cut; empty again before the next session reads.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    /// The worker's line in the ledger.
+    pub counters: WorkerCounters,
+}
+
+impl Room {
+    /// A room without sessions.
+    #[must_use]
+    pub fn new(limits: Limits, backends: Backends, counters: WorkerCounters) -> Self {
+        Self {
+            limits: Cell::new(limits),
+            backends: RefCell::new(Rc::new(backends)),
+            is_draining: Cell::new(false),
+            sessions: RefCell::default(),
+            next_session: Cell::new(0),
+            pool: RefCell::default(),
+            scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
+            counters,
+        }
+    }
+
+    /// Limits as of now; a reload changes them for running sessions too.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    /// The backends as of now.
+    #[must_use]
+    pub fn backends(&self) -> Rc<Backends> {
+        Rc::clone(&self.backends.borrow())
+    }
+
+    /// Takes new limits, and new backends where they changed. Queries in flight keep the old ones.
+    pub fn reload(&self, limits: Limits, backends: Option<Backends>) {
+        self.limits.set(limits);
+        if let Some(backends) = backends {
+            self.backends.replace(Rc::new(backends));
+        }
+        self.wake_all();
+    }
+
+    /// No session reads another query; each ends when it owes nothing.
+    pub fn drain(&self) {
+        self.is_draining.set(true);
+        self.wake_all();
+    }
+
+    /// Sessions now.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    /// What this hop tells a client in EDNS. The keepalive timeout is 0 while draining (RFC 7828 §3.3.2).
+    #[must_use]
+    pub fn hop(&self) -> Hop {
+        let limits = self.limits.get();
+        let timeout = u16::try_from(limits.idle_timeout.as_millis() / 100).unwrap_or(u16::MAX);
+        let timeout = if self.is_draining.get() { 0 } else { timeout };
+        Hop { padding: limits.padding, keepalive_100ms: limits.keepalive.then_some(timeout) }
+    }
+
+    pub(super) fn must_close(&self) -> Option<SessionEnd> {
+        self.is_draining.get().then_some(SessionEnd::Drain)
+    }
+
+    pub(super) fn enter(&self, inbox: &Rc<Inbox>) -> u64 {
+        let number = self.next_session.get();
+        self.next_session.set(number.wrapping_add(1));
+        self.sessions.borrow_mut().insert(number, Rc::clone(inbox));
+        number
+    }
+
+    pub(super) fn leave(&self, number: u64) {
+        self.sessions.borrow_mut().remove(&number);
+    }
+
+    pub(super) fn take_buffer(&self) -> Vec<u8> {
+        self.pool.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        let mut pool = self.pool.borrow_mut();
+        let is_worth_keeping = (1..=POOLED_OCTETS_MAX).contains(&buffer.capacity());
+        if is_worth_keeping && pool.len() < POOL_MAX {
+            buffer.clear();
+            pool.push(buffer);
+        }
+    }
+
+    fn wake_all(&self) {
+        self.sessions.borrow().values().for_each(|inbox| inbox.wake());
+    }
+}

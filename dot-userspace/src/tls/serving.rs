@@ -1,0 +1,133 @@
+//! What the workers serve with: versions, certificates by name, tickets. Immutable; a reload makes a new one.
+//!
+//! Before: `certificate` loaded and checked the identities. After: `handshake::accept` uses it.
+//! Holds: which certificate answers which SNI.
+//! Never: offers early data (RFC 9210 §4.4), renegotiation, or a version below 1.2.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+    version::{TLS12, TLS13},
+};
+use thiserror::Error;
+
+use super::{Tickets, certificate::Identity};
+use crate::config::TlsVersion;
+
+/// The ALPN protocol of DNS over TLS (RFC 7858 as registered by RFC 9250's registry entry `dot`).
+const ALPN_DOT: &[u8] = b"dot";
+/// Tickets after a full TLS 1.3 handshake. One: a stub resolver resumes one connection at a time, and each
+/// costs some 2.5 µs.
+const TICKETS_PER_HANDSHAKE: usize = 1;
+
+/// Why the identities cannot be served.
+#[derive(Debug, Error)]
+pub enum ServingError {
+    /// There is no certificate at all.
+    #[error("no certificate to serve")]
+    Empty,
+    /// The key is of a kind that we cannot sign with.
+    #[error("{name}: the private key cannot be used: {error}; use ECDSA P-256, P-384, Ed25519 or RSA")]
+    Key {
+        /// The certificate's file.
+        name: String,
+        /// What the library says.
+        error: rustls::Error,
+    },
+    /// The versions do not fit the provider.
+    #[error("TLS cannot be set up: {0}")]
+    Protocol(rustls::Error),
+}
+
+/// A TLS configuration that is being served. Clones share it.
+#[derive(Clone)]
+pub struct Serving(pub(super) Arc<ServerConfig>);
+
+/// Builds what the workers serve with.
+///
+/// # Errors
+/// [`ServingError`]; whatever is being served stays.
+pub fn serving(
+    identities: &[Identity],
+    min_version: TlsVersion,
+    tickets: &Tickets,
+) -> Result<Serving, ServingError> {
+    let certificates = Certificates::new(identities)?;
+    let versions: &[&rustls::SupportedProtocolVersion] = match min_version {
+        TlsVersion::V1_2 => &[&TLS13, &TLS12],
+        TlsVersion::V1_3 => &[&TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_protocol_versions(versions).map_err(ServingError::Protocol)?;
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = vec![ALPN_DOT.to_vec()];
+    config.ticketer = Arc::clone(&tickets.0);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+    config.max_early_data_size = 0;
+    // Without the extended master secret a TLS 1.2 session can be spliced (RFC 7627).
+    config.require_ems = true;
+    Ok(Serving(Arc::new(config)))
+}
+
+/// Certificates in the order of the config; the first is the default.
+struct Certificates(Vec<(Vec<String>, Arc<CertifiedKey>)>);
+
+impl Certificates {
+    fn new(identities: &[Identity]) -> Result<Self, ServingError> {
+        let certified = identities.iter().map(|identity| {
+            let key = aws_lc_rs::sign::any_supported_type(&identity.key)
+                .map_err(|error| ServingError::Key { name: identity.name.clone(), error })?;
+            let names = identity.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect();
+            Ok((names, Arc::new(CertifiedKey::new(identity.chain.clone(), key))))
+        });
+        let certified = certified.collect::<Result<Vec<_>, ServingError>>()?;
+        if certified.is_empty() { Err(ServingError::Empty) } else { Ok(Self(certified)) }
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.0.iter().map(|(names, _)| names)).finish()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    /// The first certificate for the name whose key the client can verify; for no name or an unknown one,
+    /// the first that it can verify at all; else the default, so that the alert is about signatures.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let wanted = hello.server_name().map(str::to_ascii_lowercase);
+        let fits = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let named = |names: &[String]| {
+            wanted.as_deref().is_some_and(|wanted| names.iter().any(|name| name_matches(name, wanted)))
+        };
+        let by_name = self.0.iter().find(|(names, key)| named(names) && fits(key));
+        let by_key = || self.0.iter().find(|(_, key)| fits(key));
+        by_name.or_else(by_key).or_else(|| self.0.first()).map(|(_, key)| Arc::clone(key))
+    }
+}
+
+/// Whether a certificate's name covers `wanted`; a leading `*` stands for one label (RFC 6125 §6.4.3).
+fn name_matches(name: &str, wanted: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => wanted.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+        None => name == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_matches;
+
+    #[test]
+    fn a_wildcard_stands_for_one_label() {
+        assert!(name_matches("*.example.net", "dns.example.net"));
+        assert!(!name_matches("*.example.net", "example.net"));
+        assert!(!name_matches("*.example.net", "a.dns.example.net"));
+        assert!(name_matches("dns.example.net", "dns.example.net"));
+    }
+}

@@ -15,6 +15,7 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use tracing::Subscriber;
 use tracing_subscriber::{
     filter::LevelFilter,
     fmt::{self, MakeWriter},
@@ -36,15 +37,19 @@ pub fn init(log: &Log) -> io::Result<()> {
     if QUEUE.set(sender.clone()).is_err() {
         return Ok(());
     }
-    let layer = fmt::layer().with_writer(Queue { sender }).with_ansi(false).with_target(false);
+    // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
+    let _ = tracing::subscriber::set_global_default(subscriber(log, Queue { sender }));
+    Ok(())
+}
+
+/// Level and form as configured, lines to `queue`.
+fn subscriber(log: &Log, queue: Queue) -> impl Subscriber + Send + Sync {
+    let layer = fmt::layer().with_writer(queue).with_ansi(false).with_target(false);
     let layer = match log.format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(level(log.level)));
-    // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
-    let _ = tracing::subscriber::set_global_default(subscriber);
-    Ok(())
+    tracing_subscriber::registry().with(layer.with_filter(level(log.level)))
 }
 
 /// Lines dropped since the start of the process.
@@ -173,5 +178,40 @@ mod tests {
         }
         assert_eq!(lines_lost() - before, 2);
         assert!(matches!(receiver.try_recv(), Ok(Entry::Line(line)) if line == b"line\n"));
+    }
+
+    /// The lines that two events bring, under a config.
+    fn lines(log: &Log) -> Vec<String> {
+        let (sender, receiver) = bounded(8);
+        tracing::subscriber::with_default(subscriber(log, Queue { sender }), || {
+            tracing::debug!("fine");
+            tracing::warn!(path = "a b", "coarse");
+        });
+        let entries = receiver.try_iter().map(|entry| match entry {
+            Entry::Line(line) => String::from_utf8(line).unwrap(),
+            Entry::Flush(_) => panic!("nobody flushed"),
+        });
+        entries.collect()
+    }
+
+    /// Goal: the level holds lines back, and each event is one line. Method: one event on either side of it.
+    #[test]
+    fn level_holds_lines_back() {
+        let seen = lines(&Log { level: LogLevel::Info, ..Log::default() });
+        assert_eq!(seen.len(), 1);
+        assert!(seen[0].ends_with(" WARN coarse path=\"a b\"\n"), "{seen:?}");
+        assert_eq!(lines(&Log { level: LogLevel::Debug, ..Log::default() }).len(), 2);
+        assert_eq!(lines(&Log { level: LogLevel::Error, ..Log::default() }).len(), 0);
+    }
+
+    /// Goal: JSON lines parse, with level, message and fields side by side.
+    #[test]
+    fn json_lines_parse() {
+        let seen = lines(&Log { format: LogFormat::Json, ..Log::default() });
+        let line: serde_json::Value = serde_json::from_str(&seen[0]).unwrap();
+        assert_eq!(
+            (&line["level"], &line["message"], &line["path"]),
+            (&"WARN".into(), &"coarse".into(), &"a b".into())
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::{io::Write, net::SocketAddr, thread, time::Duration};
 
 use dot_tests::{
     harness::{
-        clients::{DOT_PORT, read_to_close, tcp},
+        clients::{DOT_PORT, alert, is_nothing_but_an_alert, read_to_close, tcp},
         config::Config,
         dot::Dot,
         message::{A, Query},
@@ -36,11 +36,6 @@ fn answer_to(network: &Network, octets: &[u8]) -> Vec<u8> {
 
 fn assert_served(innocent: &mut Dot) {
     assert_eq!(innocent.exchange(&Query::new(1, "www.dotd.test", A).octets()).rdata(A), [HONEST]);
-}
-
-/// Level and description, if the octets are one alert record and nothing else.
-fn alert(octets: &[u8]) -> Option<[u8; 2]> {
-    (octets.len() == 7 && octets[0] == 0x15).then(|| [octets[5], octets[6]])
 }
 
 /// A ClientHello of one version that offers the suite 0xc02f, with these extensions.
@@ -77,7 +72,7 @@ fn what_is_not_tls_is_closed_and_counted() {
     ];
     for (count, guest) in (1..).zip(guests) {
         let octets = answer_to(&network, guest);
-        assert!(octets.is_empty() || octets[0] == 0x15, "{octets:02x?} to {guest:02x?}");
+        assert!(is_nothing_but_an_alert(&octets), "{octets:02x?} to {guest:02x?}");
         dotd.counts("it is counted", |stats| stats.counter("handshakes", "failed_not_tls") == count);
         assert_served(&mut innocent);
     }
@@ -119,7 +114,7 @@ fn sslv2_is_closed() {
     require!(Root);
     let (network, _backend, dotd) = scene();
     let octets = answer_to(&network, &[0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10, 1, 0, 0x80, 0x42, 0x42]);
-    assert!(octets.is_empty() || octets[0] == 0x15, "{octets:02x?}");
+    assert!(is_nothing_but_an_alert(&octets), "{octets:02x?}");
     dotd.counts("it is counted", |stats| stats.sum("handshakes", "failed_") == 1);
 }
 
@@ -147,7 +142,7 @@ fn unfinished_handshakes_end_at_their_deadline() {
     let whole = hello(3, &EXTENSIONS);
     for (count, part) in (1..).zip([&[][..], &whole[..1], &whole[..20]]) {
         let octets = answer_to(&network, part);
-        assert!(octets.is_empty() || octets[0] == 0x15, "{octets:02x?}");
+        assert!(is_nothing_but_an_alert(&octets), "{octets:02x?}");
         dotd.counts("it is counted", |stats| stats.counter("handshakes", "failed_timeout") == count);
     }
     let mut slow = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));

@@ -1,2 +1,25 @@
+//! The contract of dotd's two halves: what a packet is, what becomes of it, and the shape of every BPF map.
+//!
+//! The same code decides in the kernel (dot-ebpf), in unit tests, and in the differential test that
+//! compares both. In the order of a packet's way:
+//! [`frame`] reads octets within bounds → [`packet`] finds headers and ports → [`judge`] decides, with
+//! [`settings`] and [`flow`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
+//! which counter that is. Aside: [`prefix`] (who counts as one client), [`steer`] (which worker gets a
+//! connection), [`maps`] (names and sizes).
+//!
+//! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of [`pod`].
+
 #![no_std]
-//! stub
+
+pub mod counters;
+pub mod flow;
+pub mod frame;
+pub mod judge;
+pub mod maps;
+pub mod packet;
+#[cfg(feature = "user")]
+mod pod;
+pub mod prefix;
+pub mod settings;
+pub mod steer;
+pub mod verdict;

@@ -1,3 +1,57 @@
-//! stub
+//! dotd's kernel half: a frame comes in, a verdict goes out, and it is counted once. Steps 1 to 3 of 9 of a query.
+//!
+//! Three programs: [`dotd_xdp`] judges what comes in on an interface, [`dotd_learn`] sees our own SYN-ACKs
+//! leave at tc egress, [`dotd_steer`] gives a new connection to the worker of the packet's CPU.
+//! Holds: the entry points, and what follows from a verdict. What decides is in dot-common, where tests
+//! reach it.
+//! Never: answers on the wire (XDP_TX loses frames on veth), keeps an address list, logs by default.
+
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+#![allow(missing_docs, unreachable_pub, reason = "aya's macros generate a second, public function each")]
+
+mod cleartext;
+mod context;
+mod judge;
+mod learn;
+mod maps;
+mod steer;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, sk_action, xdp_action},
+    macros::{classifier, sk_reuseport, xdp},
+    programs::{SkReuseportContext, TcContext, XdpContext},
+};
+
+/// Judges a frame, counts the verdict, and passes, drops or resets. Frames may span several buffers.
+#[xdp(frags)]
+pub fn dotd_xdp(context: XdpContext) -> u32 {
+    judge::judge(&context).unwrap_or(xdp_action::XDP_PASS)
+}
+
+/// Writes down the client's initial sequence number when our stack accepts a connection.
+///
+/// Never decides: other programs of this hook run after it.
+#[classifier]
+pub fn dotd_learn(context: TcContext) -> i32 {
+    learn::learn(&context);
+    TC_ACT_UNSPEC
+}
+
+/// Selects the listener of the worker that owns this CPU; without one the kernel's hash selects.
+#[sk_reuseport]
+pub fn dotd_steer(context: SkReuseportContext) -> u32 {
+    steer::select(&context);
+    sk_action::SK_PASS
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Several helpers are for programs under the GPL only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

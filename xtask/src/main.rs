@@ -1,2 +1,90 @@
-//! stub
-fn main() {}
+//! The project's own tool: one verb sets up a machine, one builds, one runs, one tests, two check.
+//!
+//! Before: a clone, and a Rust toolchain. After: everything README.md promises. Each verb has one file.
+//! Never: depends on another crate of the workspace, so that it builds when they do not.
+
+// dot-userspace/build.rs includes the same file: what is public there is private here.
+#[allow(unreachable_pub)]
+mod bpf_object;
+mod build;
+mod command;
+mod lint;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Everything a developer or a first-time user of dotd does, one verb each.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask run         from a clone to a DNS-over-TLS server that answers
+    cargo xtask test        from a clone to every test passed
+    cargo xtask lint && cargo xtask tidy      before a commit
+
+    `cargo xtask <verb> --help` has more examples. Each verb installs what it lacks and says so.
+
+EXIT STATUS:
+    0 fine, 1 failed (one line on stderr), 2 a mistake in the command line.")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install what this project needs and the machine lacks; says so first
+    Setup(setup::Setup),
+    /// Build dotd, kernel half and engine in one file
+    Build(build::Build),
+    /// Build the kernel half alone, for a look at it
+    BuildEbpf(build::BuildEbpf),
+    /// Set up, build and start dotd; prints a client's command line to try
+    Run(run::Run),
+    /// Set up and run every test; lists what was skipped and why
+    Test(test::Test),
+    /// Format, clippy, documentation, dependencies: every warning is an error
+    Lint(lint::Lint),
+    /// Check the rules of the house that rustc and clippy do not know
+    Tidy(tidy::Tidy),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match top().and_then(|root| execute(&root, arguments.verb)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(root: &Path, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup(arguments) => setup::run(&arguments)?,
+        Verb::Build(arguments) => build::run(root, &arguments).map(|_| ())?,
+        Verb::BuildEbpf(arguments) => build::run_ebpf(root, &arguments)?,
+        Verb::Run(arguments) => run::run(root, &arguments)?,
+        Verb::Test(arguments) => test::run(root, &arguments)?,
+        Verb::Lint(arguments) => lint::run(root, &arguments)?,
+        Verb::Tidy(arguments) => tidy::run(root, &arguments)?,
+    }
+    Ok(())
+}
+
+/// The top of the repository: the folder above this crate's.
+fn top() -> Result<PathBuf> {
+    let manifest =
+        std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    Path::new(&manifest).parent().map(Path::to_path_buf).context("xtask lies in a folder of the workspace")
+}

@@ -1,3 +1,109 @@
-//! Room `cli`: being built.
+//! Room `cli`: the command line of `dotd`. Exit status 0 fine, 1 failed, 2 wrong usage.
+//!
+//! Before: the shell. After: `start::run` serves; every other verb prints and ends.
+//! Never: keeps state, or prints more than one line for one reason.
 
+mod arguments;
+mod ask;
+mod check;
+mod error;
 pub mod logging;
+mod pin;
+mod rights;
+mod show;
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory as _, Parser as _};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    config::{self, CONTROL_SOCKET},
+    control::Status,
+    ledger::Snapshot,
+    start, xdp,
+};
+use arguments::{Arguments, ControlArguments, Verb, XdpVerb};
+use error::CliError;
+
+/// Runs the verb of the command line; ends the process itself after wrong usage and `--help`.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = run_verb(arguments);
+    logging::flush();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let lines = error.to_string();
+            let text: String = lines.lines().map(|line| format!("dotd: {line}\n")).collect();
+            // Nobody is left to tell when standard error is gone.
+            let _ = io::stderr().write_all(text.as_bytes());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_verb(arguments: Arguments) -> Result<(), CliError> {
+    let path = arguments.config;
+    match arguments.verb {
+        Verb::Run => {
+            let config = config::load(path.as_deref())?;
+            logging::init(&config.log).map_err(CliError::System)?;
+            start::run(config, path).map_err(CliError::Start)
+        }
+        Verb::Check => print(&check::check(path.as_deref())?),
+        Verb::Pin { files } => print(&pin::pins(&files, path.as_deref())?),
+        Verb::Status { control } => show_answer::<Status>(&control, path.as_deref(), "/status", show::status),
+        Verb::Stats { control } => {
+            show_answer::<Snapshot>(&control, path.as_deref(), "/stats", Snapshot::to_string)
+        }
+        Verb::Xdp { verb: XdpVerb::Show { control } } => {
+            show_answer::<xdp::Report>(&control, path.as_deref(), "/xdp", show::xdp)
+        }
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "dotd", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// Asks the running dotd and prints the answer for people or for programs.
+fn show_answer<T: DeserializeOwned + Serialize>(
+    control: &ControlArguments,
+    config: Option<&Path>,
+    path: &str,
+    text: fn(&T) -> String,
+) -> Result<(), CliError> {
+    let socket = socket(control, config)?;
+    let (body, meaning) = ask::ask::<T>(&socket, path)?;
+    if control.json { print(&format!("{body}\n")) } else { print(&text(&meaning)) }
+}
+
+/// `--socket`, or the one in the config's run_dir.
+fn socket(control: &ControlArguments, config: Option<&Path>) -> Result<PathBuf, CliError> {
+    match &control.socket {
+        Some(socket) => Ok(socket.clone()),
+        None => Ok(config::load(config)?.server.run_dir.join(CONTROL_SOCKET)),
+    }
+}
+
+/// Writes to standard output; a reader that has left, as `head` does, is no failure.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The client of the control socket, for the tests of its server.
+#[cfg(test)]
+pub(crate) fn ask_for_tests<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, String> {
+    ask::ask(socket, path).map(|(_, meaning)| meaning).map_err(|error| error.to_string())
+}

@@ -2,17 +2,33 @@
 //!
 //! Before: a TOML string. After: a `Duration`. Never: takes a bare number, whose unit nobody knows.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{
+    Deserializer,
+    de::{Error, Visitor},
+};
 
 /// Reads a duration with its unit.
 ///
 /// # Errors
-/// A string without a unit, or with one that is not known.
+/// A string without a unit, or with one that is not known; a bare number.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|error| {
-        D::Error::custom(format!("\"{text}\" is no duration ({error}); write \"5s\" or \"250ms\""))
-    })
+    deserializer.deserialize_str(WithUnit)
+}
+
+struct WithUnit;
+
+impl Visitor<'_> for WithUnit {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit, such as \"5s\" or \"250ms\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+        humantime::parse_duration(text).map_err(|_| {
+            E::custom(format!("\"{text}\" is no duration; write one such as \"5s\" or \"250ms\""))
+        })
+    }
 }

@@ -35,7 +35,7 @@ impl<'de> Deserialize<'de> for Workers {
         match Form::deserialize(deserializer) {
             Ok(Form::Number(count)) => Ok(Self::Count(count)),
             Ok(Form::Word(word)) if word == "auto" => Ok(Self::Auto),
-            _ => Err(D::Error::custom("workers is \"auto\" or a number from 1 to 256")),
+            _ => Err(D::Error::custom("write \"auto\" or a number from 1 to 256")),
         }
     }
 }

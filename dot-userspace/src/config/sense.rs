@@ -149,7 +149,7 @@ impl Check<'_, '_> {
         for (index, backend) in config.backend.iter().enumerate() {
             let path = format!("backend.{index}.address");
             if seen.contains(&backend.address) {
-                self.note(&path, "is listed twice; remove one, or give the other a `weight`");
+                self.note(&path, "is listed twice; remove one, or raise the other's `weight`");
             }
             seen.push(backend.address);
             if let BackendAddress::Socket(address) = backend.address

@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::{
     Spanned,
-    de::{DeTable, DeValue, Deserializer, Error},
+    de::{DeTable, DeValue, Deserializer},
 };
 
 use super::{Config, Mistake, wording};
@@ -40,25 +40,30 @@ impl<'a> Text<'a> {
 
     /// Deserializes; afterwards the tree holds exactly what the config was made of.
     pub(super) fn config(mut self, mistakes: &mut Vec<Mistake>) -> (Config, Self) {
+        let mut taken = Vec::<Vec<Step>>::new();
         for _ in 0..MISTAKES_MAX {
             let error = match Config::deserialize(Deserializer::from(self.tree.clone())) {
                 Ok(config) => return (config, self),
                 Err(error) => error,
             };
-            let path = self.explain(&error, mistakes);
+            let path =
+                error.span().map(|span| smallest_around(self.tree.get_ref(), &span)).unwrap_or_default();
+            // A key that serde misses because its value was taken out is no second mistake.
+            let is_consequence = wording::missing(error.message()).is_some_and(|name| {
+                taken.iter().any(|gone| gone.split_last() == Some((&Step::from(name), path.as_slice())))
+            });
+            if !is_consequence {
+                mistakes.push(self.mistake(error.span(), wording::shape(error.message(), &show(&path))));
+            }
             if !remove(self.tree.get_mut(), &path) {
                 break;
             }
+            // What stood inside is gone with it, and another element may have its index now.
+            taken.retain(|inside| !inside.starts_with(&path));
+            taken.push(path);
         }
         self.tree = Spanned::new(0..0, DeTable::new());
         (Config::default(), self)
-    }
-
-    /// Notes what serde refused, and finds the entry to take out.
-    fn explain(&self, error: &Error, mistakes: &mut Vec<Mistake>) -> Vec<Step> {
-        let path = error.span().map(|span| smallest_around(self.tree.get_ref(), &span)).unwrap_or_default();
-        mistakes.push(self.mistake(error.span(), wording::shape(error.message(), &show(&path))));
-        path
     }
 
     /// A mistake at a key: its value's place, or that of the nearest table around it that is in the file.
@@ -67,7 +72,7 @@ impl<'a> Text<'a> {
         let mut span = None;
         let mut at = None;
         for step in &steps {
-            let Some(next) = step.into_value(at, self.tree.get_ref()) else { break };
+            let Some(next) = step.follow(at, self.tree.get_ref()) else { break };
             span = Some(next.span());
             at = Some(next.get_ref());
         }
@@ -95,7 +100,7 @@ impl From<&str> for Step {
 
 impl Step {
     /// Takes the step from `at`, or from the root.
-    fn into_value<'t, 'i>(
+    fn follow<'t, 'i>(
         &self,
         at: Option<&'t DeValue<'i>>,
         root: &'t DeTable<'i>,
@@ -167,15 +172,16 @@ fn consider(span: &Range<usize>, wanted: &Range<usize>, path: &[Step], found: &m
     }
 }
 
-/// Takes the entry at `path` out; false when it is not there.
+/// Takes the entry at `path` out; false when it is not there. A list that loses its last element goes too: that it
+/// is empty would be a mistake of ours.
 fn remove(root: &mut DeTable<'_>, path: &[Step]) -> bool {
     let Some((last, above)) = path.split_last() else { return false };
-    let Some((first, rest)) = above.split_first() else {
+    let Some(first) = above.first() else {
         return matches!(last, Step::Key(key) if root.remove(key.as_str()).is_some());
     };
     let Step::Key(first) = first else { return false };
     let mut at = root.get_mut(first.as_str()).map(Spanned::get_mut);
-    for step in rest {
+    for step in &above[1..] {
         at = match (step, at) {
             (Step::Key(key), Some(DeValue::Table(table))) => {
                 table.get_mut(key.as_str()).map(Spanned::get_mut)
@@ -186,6 +192,7 @@ fn remove(root: &mut DeTable<'_>, path: &[Step]) -> bool {
     }
     match (last, at) {
         (Step::Key(key), Some(DeValue::Table(table))) => table.remove(key.as_str()).is_some(),
+        (Step::Index(_), Some(DeValue::Array(array))) if array.len() == 1 => remove(root, above),
         (Step::Index(index), Some(DeValue::Array(array))) => take_element(array, *index),
         _ => false,
     }

@@ -21,16 +21,29 @@ pub(super) fn shape(message: &str, path: &str) -> String {
         let hint = nearest(name, &choices).map(|near| format!("; nearest is \"{near}\"")).unwrap_or_default();
         return format!("{path}: \"{name}\" is not known: it takes {all}{hint}");
     }
-    if let Some((name, _)) = after(&message, "missing field `") {
+    if let Some(name) = missing(&message) {
         return format!("{path}: lacks `{name}`, which has no default");
     }
-    let message = NUMBERS.iter().fold(message, |message, (name, words)| {
+    let message = PLAIN
+        .iter()
+        .find(|(theirs, _)| *theirs == message)
+        .map_or(message.clone(), |(_, ours)| (*ours).to_owned());
+    let message = WORDS.iter().fold(message, |message, (name, words)| {
         match message.strip_suffix(&format!("expected {name}")) {
             Some(head) => format!("{head}expected {words}"),
             None => message,
         }
     });
+    let message = match message.split_once("expected struct ") {
+        Some((head, _)) => format!("{head}expected a table"),
+        None => message,
+    };
     if path.is_empty() { message } else { format!("{path}: {message}") }
+}
+
+/// The key that a message says is missing.
+pub(super) fn missing(message: &str) -> Option<&str> {
+    after(message, "missing field `").map(|(name, _)| name)
 }
 
 /// What to write in the place of an unknown key.
@@ -44,12 +57,23 @@ fn suggestion(name: &str, expected: &[&str], parent: &str) -> String {
 /// The choice most like `name`, if one is like it at all.
 pub(super) fn nearest<'a>(name: &str, choices: &[&'a str]) -> Option<&'a str> {
     let name = name.to_lowercase();
+    if choices.iter().all(|choice| choice.parse::<f64>().is_ok()) {
+        return None; // No number is nearly another.
+    }
     choices
         .iter()
-        .map(|choice| (strsim::jaro_winkler(&name, choice), *choice))
+        .map(|choice| (likeness(&name, choice), *choice))
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, choice)| choice)
+}
+
+/// From 0 to 1. Jaro-Winkler sees a common start; in a short word, two letters that changed places weigh too much
+/// for it, so that one slip of the hand counts as nearly right.
+fn likeness(one: &str, other: &str) -> f64 {
+    let slips = strsim::osa_distance(one, other);
+    let is_slip = slips <= 1 && other.chars().count() >= SHORT_WORD;
+    strsim::jaro_winkler(one, other).max(if is_slip { SLIP_LIKENESS } else { 0.0 })
 }
 
 /// `` head`name`rest ``: name and rest.
@@ -68,11 +92,23 @@ fn one_line(message: &str) -> String {
 
 /// Jaro-Winkler: typing mistakes of one or two letters are above 0.8, other words below.
 const LIKENESS_MIN: f64 = 0.75;
-/// What serde calls a number.
-const NUMBERS: &[(&str, &str)] = &[
+/// Two letters have no typing mistake that is nearer to one word than to another.
+const SHORT_WORD: usize = 3;
+/// Above other words, below the word itself.
+const SLIP_LIKENESS: f64 = 0.95;
+/// Messages of the standard library and of `ipnet` that name no way out.
+const PLAIN: &[(&str, &str)] = &[
+    ("invalid socket address syntax", "no address:port; write one such as \"0.0.0.0:853\" or \"[::]:853\""),
+    ("invalid IP address syntax", "no prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\""),
+];
+/// What serde expects, and what a person writes.
+const WORDS: &[(&str, &str)] = &[
     ("u8", "a whole number from 0 to 255"),
     ("u16", "a whole number from 0 to 65535"),
     ("u32", "a whole number from 0 to 4294967295"),
     ("u64", "a whole number"),
     ("a boolean", "true or false"),
+    ("a sequence", "a list in [ ]"),
+    ("a string", "text in quotes"),
+    ("socket address", "an address:port in quotes"),
 ];

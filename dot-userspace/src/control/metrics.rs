@@ -44,11 +44,11 @@ pub(super) fn encode(status: &Status, snapshot: &Snapshot) -> Result<String, fmt
 fn process(registry: &mut Registry, status: &Status) {
     registry.register("build", "What runs", Info::new(vec![("version", status.version.clone())]));
     let uptime = i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX);
-    gauges_of(registry, "uptime", "Time since ready", Some(Unit::Seconds), [(vec![], uptime)]);
+    gauge(registry, "uptime", "Time since ready", Some(Unit::Seconds), uptime);
     let serving = i64::from(status.state == State::Serving);
-    gauges(registry, "serving", "1 while new connections are taken, 0 while draining", [(vec![], serving)]);
+    gauge(registry, "serving", "1 while new connections are taken, 0 while draining", None, serving);
     let workers = i64::try_from(status.workers).unwrap_or(i64::MAX);
-    gauges(registry, "workers", "Worker threads", [(vec![], workers)]);
+    gauge(registry, "workers", "Worker threads", None, workers);
     let now = SystemTime::now();
     let ends = status
         .certificates
@@ -76,16 +76,16 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
 fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     let open = i64::try_from(snapshot.count(Counter::Open)).unwrap_or(i64::MAX);
     // Not `connections`: OpenMetrics gives the counter below that family name.
-    gauges(registry, "connections_open", "Connections now", [(vec![], open)]);
+    gauge(registry, "connections_open", "Connections now", None, open);
     let refused = snapshot.family("connections").filter(|(label, _)| label.starts_with("refused_"));
     let failed = ("handshake_failed", snapshot.prefix_total("handshakes", "failed_"));
     let ends = refused.chain([failed]).chain(snapshot.family("session_ends"));
     let rows = ends.map(|(end, count)| (vec![("end", end.to_owned())], count));
     counters(registry, "connections", "Connections that ended, by how", rows);
-    let accepted = [(vec![], snapshot.count(Counter::Accepted))];
-    counters(registry, "connections_accepted", "TCP connections accepted", accepted);
-    let failed = [(vec![], snapshot.count(Counter::AcceptFailed))];
-    counters(registry, "accept_failures", "accept() that failed for want of a resource", failed);
+    let accepted = snapshot.count(Counter::Accepted);
+    counter(registry, "connections_accepted", "TCP connections accepted", accepted);
+    let failed = snapshot.count(Counter::AcceptFailed);
+    counter(registry, "accept_failures", "accept() that failed for want of a resource", failed);
     let handshakes = snapshot.family("handshakes").map(|(label, count)| {
         let (kind, version, result) = handshake_labels(label);
         let labels =
@@ -120,10 +120,10 @@ fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     gauges(registry, "backend_state", "What is known of each backend", states);
     for (label, count) in snapshot.family("backend") {
         let help = format!("Backends: {}, over all of them", label.replace('_', " "));
-        counters(registry, &format!("backend_{label}"), &help, [(vec![], count)]);
+        counter(registry, &format!("backend_{label}"), &help, count);
     }
     let outstanding = i64::try_from(snapshot.count(Counter::BackendOutstanding)).unwrap_or(i64::MAX);
-    gauges(registry, "backend_outstanding", "Queries at the backends now", [(vec![], outstanding)]);
+    gauge(registry, "backend_outstanding", "Queries at the backends now", None, outstanding);
 }
 
 /// The control thread's counts and the ledger's own check.
@@ -132,7 +132,7 @@ fn accounts(registry: &mut Registry, snapshot: &Snapshot) {
     let reloads = [("ok", control.reloads_ok), ("failed", control.reloads_failed)];
     let rows = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
     counters(registry, "reloads", "Reloads of config and certificates", rows);
-    counters(registry, "log_lines_lost", "Log lines dropped", [(vec![], control.log_lines_lost)]);
+    counter(registry, "log_lines_lost", "Log lines dropped", control.log_lines_lost);
     let difference = snapshot.difference();
     let rows = [
         ("connections", difference.connections),
@@ -155,6 +155,21 @@ fn handshake_labels(label: &str) -> (&str, &str, &str) {
         other => other,
     };
     (kind, version, "ok")
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, count: u64) {
+    let counter = PlainCounter::<u64, AtomicU64>::default();
+    counter.inc_by(count);
+    registry.register(name, help, counter);
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, value: i64) {
+    let gauge = Gauge::<i64, AtomicI64>::default();
+    gauge.set(value);
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, gauge),
+        None => registry.register(name, help, gauge),
+    }
 }
 
 fn counters(registry: &mut Registry, name: &str, help: &str, rows: impl IntoIterator<Item = Row<u64>>) {

@@ -8,6 +8,9 @@ mod router;
 mod serve;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 pub use serve::{serve_http, serve_unix};
 pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status};
 

@@ -124,6 +124,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 }
 
 /// 64: one operator and a few monitors need less; each costs a file descriptor and about 20 KiB.
-const CONNECTIONS_MAX: usize = 64;
+pub(super) const CONNECTIONS_MAX: usize = 64;
 /// 90 s: longer than the usual scrape intervals of 15 to 60 s, so that Prometheus keeps its connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);

@@ -1,1 +1,82 @@
-//! Room `start`: being built.
+//! Room `start`: the order of things. What needs rights is done first, then they are given up for good.
+//!
+//! Before: `cli` has a checked config. After: workers serve until a signal, then everything is undone.
+//! The line: identities → listeners → XDP → privileges → workers → control → signals → drain → detach.
+//! Never: serves before every part has reported its state, or holds a right once it serves.
+
+mod listeners;
+mod plan;
+pub mod privileges;
+mod process;
+mod serve;
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use anyhow::Context;
+
+use crate::{
+    backend::Embedded,
+    config::{Config, Workers},
+    tls::{self, Tickets, certificate},
+    worker::{Admission, Plan, Worker},
+    xdp,
+};
+use process::{Process, Running};
+
+/// Descriptors kept for everything that is not a client's connection.
+const DESCRIPTORS_RESERVED: u64 = 512;
+
+/// Serves by `config` until TERM or INT. `path` is read again at HUP.
+///
+/// # Errors
+/// One line that names the thing that cannot be had and the way out. Nothing is left behind.
+pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
+    let user = privileges::user(&config.server.user)?;
+    let descriptors = privileges::raise_descriptors();
+    let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
+    let tickets = Tickets::new(config.tls.ticket_rotation)?;
+    let serving = tls::serving(&identities, config.tls.min_version, &tickets)?;
+    let cpus = privileges::usable_cpus();
+    let workers = match config.server.workers {
+        Workers::Auto => cpus.len().max(1),
+        Workers::Count(count) => usize::from(count),
+    };
+    let groups = listeners::bind(&config, workers)?;
+    let http = listeners::bind_http(config.control.http)?;
+    let control_socket = listeners::ControlSocket::bind(&config.server.run_dir, user)?;
+    let embedded = plan::needs_embedded(&config).then(Embedded::bind).transpose();
+    let embedded = embedded.context("the embedded backend finds no free loopback port")?;
+    let upstreams = plan::upstreams(&config, embedded.as_ref().map(Embedded::address));
+    let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
+    let xdp = xdp::start(&config.xdp, &sockets, user)?;
+    drop(sockets);
+    privileges::hand_over(&config.server.state_dir, user)?;
+    privileges::drop_all(user)?;
+    // From here on nothing has rights, and every thread made inherits that.
+    if let Some(embedded) = embedded {
+        embedded.spawn().context("the embedded backend cannot start its thread")?;
+    }
+    let connections_max = plan::connections_max(&config.session, descriptors, DESCRIPTORS_RESERVED);
+    let admission = Arc::new(Admission::new(
+        connections_max,
+        config.session.connections_per_prefix_max,
+        config.xdp.limit.prefix_v4,
+        config.xdp.limit.prefix_v6,
+    ));
+    let settings = plan::settings(&config, serving, upstreams.clone());
+    let process = Process::new(&config, workers, &identities, xdp);
+    let mut running = Vec::with_capacity(workers);
+    for (index, listeners) in listeners::by_worker(groups, workers).into_iter().enumerate() {
+        let plan = Plan {
+            index,
+            cpu: cpus.get(index % cpus.len().max(1)).copied().filter(|_| workers <= cpus.len()),
+            listeners,
+            settings: settings.clone(),
+            counters: process.counters(index),
+            admission: Arc::clone(&admission),
+        };
+        running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
+    }
+    let running = Running { path, config, tickets, upstreams, admission, descriptors, workers: running };
+    serve::serve(Arc::new(process), running, control_socket, http, Instant::now())
+}

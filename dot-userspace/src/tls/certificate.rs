@@ -85,13 +85,14 @@ pub fn preview_all(tls: &config::Tls, state_dir: &Path) -> Vec<Result<Option<Ide
 /// A file that cannot be read or holds neither.
 pub fn pin_of_file(path: &Path) -> Result<String, CertificateError> {
     let text = pem::read(path)?;
-    if let Ok(chain) = pem::chain(path, &text) {
-        let (first, _) = chain.split_first().ok_or_else(|| CertificateError::no_certificate(path))?;
-        return Ok(pin(examine::leaf(path, first)?.spki));
-    }
-    let Ok(key) = pem::key(path, &text) else {
-        return pem::chain(path, &text).map(|_| String::new());
+    let refused = match pem::chain(path, &text) {
+        Ok(chain) => {
+            let first = chain.first().ok_or_else(|| CertificateError::no_certificate(path))?;
+            return Ok(pin(examine::leaf(path, first)?.spki));
+        }
+        Err(error) => error,
     };
+    let Ok(key) = pem::key(path, &text) else { return Err(refused) };
     let signing = any_supported_type(&key).map_err(|_| CertificateError::unsupported_key(path))?;
     let spki = signing.public_key().ok_or_else(|| CertificateError::unsupported_key(path))?;
     Ok(pin(&spki))

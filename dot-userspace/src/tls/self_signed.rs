@@ -24,7 +24,9 @@ pub(super) fn load_or_create(state_dir: &Path, now: SystemTime) -> Result<Identi
     let path = state_dir.join(FILE_NAME);
     match fs::symlink_metadata(&path) {
         Ok(_) => load_or_renew(&path, now),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path, now),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            create(&path, now)
+        }
         Err(source) => Err(CertificateError::Unreadable { path, source }),
     }
 }

@@ -1,5 +1,246 @@
-//! Room `xdp`: being built.
+//! Room `xdp`: loads the kernel half, attaches it, and reads what it counted. The only room that knows aya.
+//!
+//! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
+//! thread; every right may be gone, for it works on descriptors it holds.
+//! Holds: in the order of use: [`interfaces`] (where), [`pins`] (what survives us), [`attach`] (how, and
+//! what the driver said), [`steering`] (which worker), [`report`] (in words).
+//! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
+//! demands XDP makes an error of that.
 
+mod attach;
+mod error;
+mod interfaces;
+#[cfg(feature = "debug-log")]
+mod log;
+pub mod object;
+mod pins;
 mod report;
+mod steering;
 
-pub use report::{InterfaceReport, PacketCount, ProgramReport, Report};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use aya::maps::{Array, MapData, PerCpuArray};
+use dot_common::{
+    counters,
+    settings::{DOT_PORTS_MAX, Gate, Ports, SCHEMA, Settings},
+};
+
+use self::{
+    attach::{Kernel, Link},
+    pins::Pins,
+};
+pub use self::{
+    error::XdpError,
+    report::{InterfaceReport, PacketCount, ProgramReport, Report},
+};
+use crate::config;
+
+/// The listeners of one address: one SO_REUSEPORT group, one socket per worker.
+pub struct ListenerGroup<'a> {
+    /// What they are bound to.
+    pub address: SocketAddr,
+    /// By worker.
+    pub sockets: Vec<BorrowedFd<'a>>,
+}
+
+/// The kernel half, as far as it is there.
+pub struct Xdp {
+    report: Report,
+    ports: Ports,
+    kernel: Option<Attached>,
+}
+
+/// What we hold while attached.
+struct Attached {
+    counters: PerCpuArray<MapData, u64>,
+    settings: Array<MapData, Settings>,
+    links: Vec<Link>,
+    pins: Option<Pins>,
+}
+
+/// Loads and attaches the kernel half as `config` says, and steers `groups`.
+///
+/// `owner` (user, group) gets the pins, so that an unprivileged process can remove them at its end.
+///
+/// # Errors
+/// Only when `config` demands what cannot be had: `mode` native or generic, `required`, or a value that
+/// this version does not have.
+pub fn start(
+    config: &config::Xdp,
+    groups: &[ListenerGroup<'_>],
+    owner: Option<(u32, u32)>,
+) -> Result<Xdp, XdpError> {
+    let ports = ports(groups)?;
+    let steering = steering::steer(config.steering, groups)?;
+    let mut report =
+        Report { steering: steering.name, steering_reason: steering.reason, ..Report::default() };
+    let attached = if config.mode == config::XdpMode::Off {
+        Err(XdpError::NotWanted)
+    } else {
+        attach(config, groups, &ports, owner, &mut report)
+    };
+    report.programs.extend(steering.program);
+    let demanded =
+        config.required || matches!(config.mode, config::XdpMode::Native | config::XdpMode::Generic);
+    match attached {
+        Ok(attached) => {
+            report.summarize();
+            Ok(Xdp { report, ports, kernel: Some(attached) })
+        }
+        Err(error) if demanded => Err(error),
+        Err(error) => {
+            report.state = "off".into();
+            report.reason = Some(error.to_string());
+            Ok(Xdp { report, ports, kernel: None })
+        }
+    }
+}
+
+impl Xdp {
+    /// What is attached where, in which mode, and why not.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.report.clone()
+    }
+
+    /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.
+    #[must_use]
+    pub fn packets(&self) -> Vec<PacketCount> {
+        let counters = self.kernel.as_ref().map(|kernel| &kernel.counters);
+        let total = |index| -> u64 {
+            let per_cpu = counters.and_then(|counters| counters.get(&index, 0).ok());
+            per_cpu.map_or(0, |per_cpu| per_cpu.iter().sum())
+        };
+        counters::rows()
+            .map(|verdict| PacketCount {
+                verdict: verdict.action.name().into(),
+                reason: verdict.reason.name().into(),
+                count: total(counters::index(verdict)),
+            })
+            .collect()
+    }
+
+    /// Takes over what can change while packets flow: the gates.
+    ///
+    /// # Errors
+    /// [`XdpError::Settings`]: the kernel refused the new settings; the old ones still hold.
+    pub fn apply(&mut self, config: &config::Xdp) -> Result<(), XdpError> {
+        let ports = self.ports;
+        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        write_settings(&mut kernel.settings, config, ports)
+    }
+
+    /// Takes the kernel half off every interface, and removes all pins.
+    pub fn detach(self) {
+        let Some(Attached { links, pins, .. }) = self.kernel else { return };
+        // Pins first: a link goes when its last reference does, and its descriptor is the other one.
+        if let Some(pins) = pins {
+            pins.remove(&links);
+        }
+        drop(links);
+    }
+}
+
+/// Loads the object and attaches it to every interface.
+fn attach(
+    config: &config::Xdp,
+    groups: &[ListenerGroup<'_>],
+    ports: &Ports,
+    owner: Option<(u32, u32)>,
+    report: &mut Report,
+) -> Result<Attached, XdpError> {
+    let addresses: Vec<_> = groups.iter().map(|group| group.address.ip()).collect();
+    let interfaces = interfaces::choose(&config.interfaces, &addresses)?;
+    let pins = match Pins::open() {
+        Ok(pins) => Some(pins),
+        Err(error @ XdpError::Locked { .. }) => return Err(error),
+        Err(error) => {
+            tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
+            None
+        }
+    };
+    let mut kernel = Kernel::load(pins.as_ref())?;
+    write_settings(&mut kernel.settings, config, *ports)?;
+    report.programs = kernel.programs()?;
+    let mut links = Vec::new();
+    for interface in &interfaces {
+        let (row, held) = kernel.attach(interface, config.mode, pins.as_ref());
+        let is_off = row.mode == "off";
+        let must = config.required || !matches!(config.mode, config::XdpMode::Auto);
+        if is_off && must && !interface.may_be_skipped() {
+            return Err(XdpError::Interface {
+                name: row.name,
+                reason: row.reason.unwrap_or_else(|| "no reason given".into()),
+            });
+        }
+        report.interfaces.push(row);
+        links.extend(held);
+    }
+    if links.is_empty() {
+        let reasons = report
+            .interfaces
+            .iter()
+            .map(|row| format!("{}: {}", row.name, row.reason.as_deref().unwrap_or("no reason given")));
+        return Err(XdpError::Nowhere { reasons: reasons.collect::<Vec<_>>().join("; ") });
+    }
+    let Kernel { counters, settings, .. } = kernel;
+    if let Some(pins) = &pins {
+        pins.sweep(&links);
+        pins.give_to(owner);
+    }
+    Ok(Attached { counters, settings, links, pins })
+}
+
+/// Ports of the listeners; the cleartext port is 53, whoever listens there.
+fn ports(groups: &[ListenerGroup<'_>]) -> Result<Ports, XdpError> {
+    let mut wanted: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let mut ports = Ports { do53: 53, ..Ports::default() };
+    if wanted.len() > DOT_PORTS_MAX {
+        return Err(XdpError::TooManyPorts { found: wanted.len() });
+    }
+    for (slot, port) in ports.dot.iter_mut().zip(wanted) {
+        *slot = port;
+    }
+    Ok(ports)
+}
+
+fn write_settings(
+    map: &mut Array<MapData, Settings>,
+    config: &config::Xdp,
+    ports: Ports,
+) -> Result<(), XdpError> {
+    let settings = Settings {
+        schema: SCHEMA,
+        ports,
+        cleartext_on_dot: gate(config.cleartext_853),
+        tls_on_do53: gate(config.tls_53),
+        udp_on_dot: gate(config.udp_853),
+        reserved: [0; 3],
+    };
+    map.set(0, settings, 0).map_err(|error| XdpError::Settings { reason: error::innermost(&error) })
+}
+
+fn gate(gate: config::Gate) -> u8 {
+    let gate = match gate {
+        config::Gate::Drop => Gate::Drop,
+        config::Gate::Reset => Gate::Reset,
+        config::Gate::Count => Gate::Count,
+        config::Gate::Pass => Gate::Pass,
+    };
+    gate as u8
+}
+
+impl AsFd for ListenerGroup<'_> {
+    /// Any socket of the group stands for it.
+    ///
+    /// # Panics
+    /// When the group is empty: `start` binds at least one socket per address.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        *self.sockets.first().expect("a group has at least one listener")
+    }
+}

@@ -1,60 +1,71 @@
-//! What the kernel half says of itself: where it is attached, why not, and what it counted.
-//!
-//! Before: `xdp::start` attached what it could. After: `control` shows it, `cli` prints it.
-//! Never: names a foreign crate's type: this is the form that crosses the control socket.
+//! What the kernel half is doing, in words that `status`, `xdp show` and `/metrics` pass on.
 
 use serde::{Deserialize, Serialize};
 
-/// The kernel half as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// State of the kernel half.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// "native", "generic", "mixed" or "off".
+    /// "native", "generic", "mixed" (both), or "off".
     pub state: String,
-    /// Why it is off.
+    /// Why off.
     pub reason: Option<String>,
-    /// Each interface that was asked for.
+    /// Each interface.
     pub interfaces: Vec<InterfaceReport>,
-    /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu" or "kernel-hash".
+    /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu", or "kernel-hash".
     pub steering: String,
-    /// Why steering is less than was asked for.
+    /// Why not the first of these.
     pub steering_reason: Option<String>,
-    /// Programs that are loaded.
+    /// Each loaded program.
     pub programs: Vec<ProgramReport>,
 }
 
-/// One interface.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// XDP on one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceReport {
-    /// Its name.
+    /// The interface.
     pub name: String,
-    /// "native", "generic" or "off".
+    /// "native", "generic", or "off".
     pub mode: String,
-    /// Why it is not native.
+    /// Why not native.
     pub reason: Option<String>,
-    /// "tcx", "clsact" or "off".
+    /// How our own SYN-ACKs are seen: "tcx", "clsact", or "off" (the gates then pass all streams).
     pub learner: String,
 }
 
 /// One loaded program.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramReport {
-    /// Its name.
+    /// Its name in the object.
     pub name: String,
-    /// Its kernel identifier.
+    /// The kernel's number for it.
     pub id: u32,
-    /// Instructions the verifier walked.
+    /// Instructions that the verifier looked at.
     pub verified_instructions: u32,
-    /// Octets of its BPF code.
+    /// Size after translation.
     pub translated_octets: u32,
 }
 
-/// How many packets got one verdict for one reason.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// How often one verdict was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketCount {
-    /// "pass", "drop" or "would_drop".
+    /// "pass", "drop", or "would_drop".
     pub verdict: String,
-    /// Why, in snake_case.
+    /// Its reason, in snake case.
     pub reason: String,
-    /// How many.
+    /// How often.
     pub count: u64,
+}
+
+impl Report {
+    /// Sets the state from the interfaces that are not off.
+    pub(super) fn summarize(&mut self) {
+        let has = |mode: &str| self.interfaces.iter().any(|interface| interface.mode == mode);
+        self.state = match (has("native"), has("generic")) {
+            (true, true) => "mixed",
+            (true, false) => "native",
+            (false, true) => "generic",
+            (false, false) => "off",
+        }
+        .into();
+    }
 }

@@ -1,1 +1,249 @@
-//! Tests of certificate files.
+//! Tests of certificate files: what is refused and its line, what is only warned about, and the pin.
+
+use std::{fs, path::PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+};
+use tempfile::TempDir;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A folder with files in it.
+struct Files {
+    folder: TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+/// A certificate that was valid since yesterday and is for 90 days, with changes.
+fn issue(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> String {
+    params(change).self_signed(key).unwrap().pem()
+}
+
+fn params(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["dns.example".to_owned()]).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + (now - DAY);
+    params.not_after = epoch + (now + 90 * DAY);
+    change(&mut params);
+    params
+}
+
+/// The line of an error, with the folder cut away.
+fn line(files: &Files, error: &CertificateError) -> String {
+    let line = error.to_string();
+    assert!(!line.contains('\n'), "{line}");
+    line.replace(&format!("{}/", files.folder.path().display()), "")
+}
+
+/// Goal: a good pair loads with its name, names, end and pin; every kind of key that we promise works.
+/// Method: the pin is computed again from the key's public half as rcgen gives it.
+#[test]
+fn loads_a_good_pair() {
+    for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
+        let (files, key) = (Files::new(), KeyPair::generate_for(algorithm).unwrap());
+        let cert = files.write("cert.pem", issue(&key, |_| {}));
+        let secret = files.write("key.pem", key.serialize_pem());
+        fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let identity = load(&cert, &secret).unwrap();
+        assert_eq!(identity.name, cert.display().to_string());
+        assert_eq!(identity.dns_names, ["dns.example"]);
+        assert_eq!(identity.warnings, [""; 0]);
+        let left = identity.not_after.duration_since(SystemTime::now()).unwrap();
+        assert!(left > 89 * DAY && left < 91 * DAY);
+        let (_, spki) = x509_parser::pem::parse_x509_pem(key.public_key_pem().as_bytes()).unwrap();
+        assert_eq!(identity.spki_pin, pin(&spki.contents));
+        assert_eq!(pin_of_file(&cert).unwrap(), identity.spki_pin, "of the certificate");
+        assert_eq!(pin_of_file(&secret).unwrap(), identity.spki_pin, "of the key, as a backup pin");
+    }
+}
+
+/// Goal: the pin survives renewal with the same key, and a new key has a new one. Covers: C-67.
+#[test]
+fn pin_belongs_to_the_key() {
+    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+    let first = files.write("first.pem", issue(&key, |_| {}));
+    let renewed = files.write("renewed.pem", issue(&key, |params| params.not_after += DAY));
+    let other = files.write("other.pem", issue(&KeyPair::generate().unwrap(), |_| {}));
+    assert_eq!(pin_of_file(&first).unwrap(), pin_of_file(&renewed).unwrap());
+    assert_ne!(pin_of_file(&first).unwrap(), pin_of_file(&other).unwrap());
+}
+
+/// Goal: each broken file ends in one line that names it and the way out. Method: exact lines.
+#[test]
+fn each_broken_file_has_its_line() {
+    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+    let good = issue(&key, |_| {});
+    let cert = files.write("cert.pem", &good);
+    let secret = files.write("key.pem", key.serialize_pem());
+    files.write("empty.pem", " \n");
+    files.write("text.pem", "hello");
+    files.write("cut.pem", &good[..good.len() / 2]);
+    files.write("damaged.pem", good.replacen('\n', "\n!!!!", 1));
+    files.write("request.pem", good.replace("CERTIFICATE", "CERTIFICATE REQUEST"));
+    files.write("encrypted.pem", key.serialize_pem().replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"));
+    files.write("not-asn1.pem", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
+    files.write("not-a-key.pem", "-----BEGIN PRIVATE KEY-----\naGVsbG8=\n-----END PRIVATE KEY-----\n");
+    files.write("large.pem", vec![b'a'; (1 << 20) + 1]);
+    fs::create_dir(files.folder.path().join("folder")).unwrap();
+    let at = |name: &str| files.folder.path().join(name);
+    for (name, expected) in [
+        ("absent.pem", "absent.pem: no such file: put the PEM file there or correct `tls.certificates`"),
+        ("folder", "folder: is no regular file: name a PEM file"),
+        ("large.pem", "large.pem: larger than 1048576 octets: a PEM chain is not; name the right file"),
+        ("empty.pem", "empty.pem: is empty: was a renewal interrupted? write the PEM file again"),
+        ("text.pem", "text.pem: is not PEM: convert it with"),
+        ("cut.pem", "cut.pem: PEM block is cut off or damaged (no END line): write the file again"),
+        ("damaged.pem", "damaged.pem: PEM block is cut off or damaged (not Base64): write the file again"),
+        ("request.pem", "request.pem: holds no certificate but a request for one: have it signed first"),
+        ("key.pem", "key.pem: holds no certificate but a key: are `cert` and `key` swapped?"),
+        ("not-asn1.pem", "not-asn1.pem: not a certificate TLS can use ("),
+    ] {
+        let line = line(&files, &load(&at(name), &secret).unwrap_err());
+        assert!(line.starts_with(expected), "{name}: {line}");
+    }
+    for (name, expected) in [
+        ("absent.pem", "absent.pem: no such file"),
+        ("cert.pem", "cert.pem: holds no private key but a certificate: are `cert` and `key` swapped?"),
+        ("encrypted.pem", "encrypted.pem: is encrypted and dotd asks for no passphrase"),
+        ("not-a-key.pem", "not-a-key.pem: not a key dotd can use"),
+    ] {
+        let line = line(&files, &load(&cert, &at(name)).unwrap_err());
+        assert!(line.starts_with(expected), "{name}: {line}");
+    }
+}
+
+/// Goal: a key that is not the leaf's is refused, and a leaf that stands second is recognised.
+#[test]
+fn refuses_another_key() {
+    let (files, key, other) = (Files::new(), KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let cert = files.write("cert.pem", issue(&key, |_| {}));
+    let secret = files.write("other.pem", other.serialize_pem());
+    let refused = line(&files, &load(&cert, &secret).unwrap_err());
+    assert_eq!(
+        refused,
+        "other.pem is not the key of cert.pem: name the key that the certificate was issued for"
+    );
+    let both = files.write("both.pem", issue(&key, |_| {}) + &issue(&other, |_| {}));
+    let refused = line(&files, &load(&both, &secret).unwrap_err());
+    assert_eq!(
+        refused,
+        "other.pem is the key of certificate 2 in both.pem: put the server's own certificate first"
+    );
+}
+
+/// Goal: the days before and after a certificate's life are refused, the seconds inside are not.
+/// Method: the same pair at four times. Covers: C-69.
+#[test]
+fn refuses_outside_its_life() {
+    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+    let cert = files.write("cert.pem", issue(&key, |_| {}));
+    let secret = files.write("key.pem", key.serialize_pem());
+    let now = SystemTime::now();
+    let at = |time| load_at(&cert, &secret, time);
+    let early = line(&files, &at(now - 2 * DAY).unwrap_err());
+    assert!(early.starts_with("cert.pem: not valid before ") && early.contains("clock"), "{early}");
+    let late = line(&files, &at(now + 91 * DAY).unwrap_err());
+    assert!(late.starts_with("cert.pem: expired on ") && late.ends_with(": renew it"), "{late}");
+    let end = at(now).unwrap().not_after;
+    assert!(at(end).is_ok(), "the last second counts (RFC 5280 §4.1.2.5)");
+    let warned = at(end - DAY).unwrap().warnings;
+    assert!(warned.iter().any(|warning| warning.ends_with("ends in 24 hours: renew it now")), "{warned:?}");
+}
+
+/// Goal: keys and signatures that clients do not trust are refused. Method: certificates made by openssl, because
+/// rcgen makes none like these. Covers: C-69.
+#[test]
+fn refuses_weak() {
+    let files = Files::new();
+    let key = files.write("key.pem", KeyPair::generate().unwrap().serialize_pem());
+    for (text, reason) in [
+        (include_str!("weak/rsa-1024.pem"), "RSA key of 1024 bits, at least 2048"),
+        (include_str!("weak/sha-1.pem"), "signed with SHA-1"),
+    ] {
+        let cert = files.write("cert.pem", text);
+        let line = line(&files, &load(&cert, &key).unwrap_err());
+        assert!(line.starts_with(&format!("cert.pem: too weak ({reason}): ")), "{line}");
+    }
+}
+
+/// Goal: what works but will trouble somebody is said at start. Covers: C-69.
+#[test]
+fn warns_about_the_doubtful() {
+    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+    let secret = files.write("key.pem", key.serialize_pem());
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let warnings_of = |text: &str| load(&files.write("cert.pem", text), &secret).unwrap().warnings;
+    let assert_warned = |text: String, wanted: &str| {
+        let warnings = warnings_of(&text);
+        assert!(warnings.iter().any(|warning| warning.contains(wanted)), "{wanted}: {warnings:?}");
+    };
+    assert_warned(issue(&key, |_| {}), "every user of this machine may read the key");
+    assert_warned(issue(&key, |params| params.subject_alt_names.clear()), "no subjectAltName");
+    let for_clients = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    assert_warned(issue(&key, for_clients), "not for servers");
+    let stranger = issue(&KeyPair::generate().unwrap(), |params| {
+        params.distinguished_name.push(rcgen::DnType::CommonName, "a stranger");
+    });
+    assert_warned(issue(&key, |_| {}) + &stranger, "certificate 2 of the chain did not issue the one before");
+}
+
+/// Goal: a chain in the right order brings no warning, one whose issuer has expired does.
+#[test]
+fn looks_at_the_chain() {
+    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+    let secret = files.write("key.pem", key.serialize_pem());
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let authority_key = KeyPair::generate().unwrap();
+    let chain_of = |end: fn(&mut CertificateParams)| {
+        let authority = params(|params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.distinguished_name.push(rcgen::DnType::CommonName, "an authority");
+            end(params);
+        });
+        let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
+        let issuer = Issuer::new(authority, &authority_key);
+        params(|_| {}).signed_by(&key, &issuer).unwrap().pem() + &authority_pem
+    };
+    let good = files.write("good.pem", chain_of(|_| {}));
+    assert_eq!(load(&good, &secret).unwrap().warnings, [""; 0]);
+    let ended = files.write("ended.pem", chain_of(|params| params.not_after = params.not_before));
+    let warnings = load(&ended, &secret).unwrap().warnings;
+    assert!(warnings[0].ends_with("certificate 2 of the chain is not valid now"), "{warnings:?}");
+}
+
+/// Goal: all certificates of a config come in its order, and one that is wrong is an error of all.
+#[test]
+fn loads_all_or_nothing() {
+    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+    let entry = |name: &str| config::Certificate {
+        cert: files.write(&format!("{name}.pem"), issue(&key, |_| {})),
+        key: files.write(&format!("{name}.key"), key.serialize_pem()),
+    };
+    let mut tls = config::Tls { certificates: vec![entry("one"), entry("two")], ..config::Tls::default() };
+    let nowhere = files.folder.path().join("nowhere");
+    let names: Vec<_> = load_all(&tls, &nowhere).unwrap().into_iter().map(|identity| identity.name).collect();
+    assert!(names[0].ends_with("one.pem") && names[1].ends_with("two.pem"), "{names:?}");
+    assert!(!nowhere.exists(), "no self-signed certificate beside configured ones");
+    tls.certificates[1].key = files.folder.path().join("absent.key");
+    assert!(matches!(load_all(&tls, &nowhere), Err(CertificateError::Missing { .. })));
+    let previews = preview_all(&tls, &nowhere);
+    assert!(previews[0].is_ok() && previews[1].is_err());
+}

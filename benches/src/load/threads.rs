@@ -1,0 +1,236 @@
+//! Spreads connections over threads, starts all clocks at once, and adds up.
+//!
+//! Before: options, queries and clients. After: an [`Outcome`] for `report`.
+//! Holds: each thread's share of the queries. Never: lets the first handshakes count as load, where
+//! connections are to live: every session stands before the clock starts.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{IsTerminal, Write, stderr},
+    rc::Rc,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow};
+use tokio::{sync::Semaphore, task::LocalSet};
+
+use super::{
+    client::{Client, Clients},
+    connection::{Stream, drive, open},
+    cpu::Usage,
+    options::Options,
+    queries::{Query, Wrong, rcode_of},
+    tally::Tally,
+};
+
+/// Handshakes of one thread at once while sessions are set up: a listen queue is often 128 long.
+const CONNECTING_MAX: usize = 32;
+/// How often the main thread looks whether all is done.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What one thread's connections share.
+pub struct Share {
+    /// Everything that can be asked.
+    pub queries: Arc<[Query]>,
+    /// Queries in flight on a connection.
+    pub depth: u16,
+    /// Queries on one connection; the largest number for no limit.
+    pub per_connection: u64,
+    /// Time for a handshake or a response.
+    pub patience: Duration,
+    /// The counts.
+    pub tally: RefCell<Tally>,
+    expected: u16,
+    left: Cell<u64>,
+    deadline: Cell<Option<Instant>>,
+    cursor: Cell<usize>,
+    progress: Arc<AtomicU64>,
+}
+
+/// The result of a run.
+pub struct Outcome {
+    /// All threads' counts.
+    pub tally: Tally,
+    /// From the common start to the last response.
+    pub elapsed: Duration,
+    /// Our own CPU.
+    pub own: Usage,
+    /// The server's CPU, with `--server-pid`.
+    pub server: Option<Usage>,
+}
+
+impl Share {
+    fn new(options: &Options, queries: Arc<[Query]>, number: u16, progress: Arc<AtomicU64>) -> Result<Self> {
+        let threads = u64::from(options.threads);
+        let number = u64::from(number);
+        // Split without remainder: the first threads take one more.
+        let left = options.queries.map(|all| all / threads + u64::from(number < all % threads));
+        let mut expected = 0;
+        for rcode in &options.expect {
+            expected |= 1 << rcode_of(rcode)?;
+        }
+        let cursor = queries.len() * usize::try_from(number)? / usize::from(options.threads);
+        Ok(Self {
+            queries,
+            depth: options.depth,
+            per_connection: if options.per_connection == 0 { u64::MAX } else { options.per_connection },
+            patience: options.patience(),
+            tally: RefCell::default(),
+            expected,
+            left: Cell::new(left.unwrap_or(u64::MAX)),
+            deadline: Cell::new(None),
+            cursor: Cell::new(cursor),
+            progress,
+        })
+    }
+
+    /// The next query to send; none when the share is used up or the time is over.
+    pub fn next(&self, now: Instant) -> Option<usize> {
+        let is_over = self.deadline.get().is_some_and(|deadline| now >= deadline);
+        let left = self.left.get().checked_sub(1).filter(|_| !is_over)?;
+        self.left.set(left);
+        self.tally.borrow_mut().sent += 1;
+        let query = self.cursor.get();
+        self.cursor.set((query + 1) % self.queries.len());
+        Some(query)
+    }
+
+    /// Is there anything left to send, and time for it?
+    pub fn may_send(&self) -> bool {
+        self.left.get() > 0 && self.deadline.get().is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    /// Counts a response that has its query.
+    pub fn answered(&self, checked: Result<u8, Wrong>, latency: Duration) {
+        let mut tally = self.tally.borrow_mut();
+        tally.response(checked, |rcode| self.expected & (1 << rcode) != 0, latency);
+        // One writer; the main thread only shows it.
+        self.progress.store(tally.answered, Relaxed);
+    }
+}
+
+/// Runs the whole load.
+///
+/// # Errors
+/// The server's process is not there, a thread could not start, or no session could be opened at all.
+pub fn run(options: &Options, queries: Vec<Query>, clients: &Clients) -> Result<Outcome> {
+    let queries: Arc<[Query]> = queries.into();
+    let barrier = Arc::new(Barrier::new(usize::from(options.threads) + 1));
+    let mut threads = Vec::new();
+    let mut progress = Vec::new();
+    for number in 0..options.threads {
+        let (options, clients, queries) = (options.clone(), clients.clone(), Arc::clone(&queries));
+        let (barrier, counter) = (Arc::clone(&barrier), Arc::new(AtomicU64::new(0)));
+        progress.push(Arc::clone(&counter));
+        let share = move || Share::new(&options, queries, number, counter).map(|share| (options, share));
+        let work = move || -> Result<(Tally, Instant)> {
+            let prepared = share();
+            // Whatever went wrong: the others wait here.
+            let Ok((options, share)) = prepared else {
+                barrier.wait();
+                return prepared.map(|_| (Tally::default(), Instant::now()));
+            };
+            one_thread(&options, &clients, share, number, &barrier)
+        };
+        threads.push(thread::Builder::new().name(format!("load-{number}")).spawn(work)?);
+    }
+    barrier.wait();
+    let begun = Instant::now();
+    let own = Usage::of(std::process::id())?;
+    let server = options.server_pid.map(Usage::of).transpose()?;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        thread::sleep(LOOK);
+        show_progress(options, &progress, begun);
+    }
+    let own = Usage::of(std::process::id())?.since(&own);
+    let server = match (options.server_pid, server) {
+        (Some(pid), Some(before)) => {
+            Some(Usage::of(pid).context("the server ended during the run")?.since(&before))
+        }
+        _ => None,
+    };
+    let mut outcome = Outcome { tally: Tally::default(), elapsed: Duration::ZERO, own, server };
+    for thread in threads {
+        let (tally, ended) = thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
+        outcome.tally.add(&tally);
+        outcome.elapsed = outcome.elapsed.max(ended.saturating_duration_since(begun));
+    }
+    Ok(outcome)
+}
+
+/// One thread: its sessions, the common start, its share.
+fn one_thread(
+    options: &Options,
+    clients: &Clients,
+    share: Share,
+    number: u16,
+    barrier: &Barrier,
+) -> Result<(Tally, Instant)> {
+    let numbers = (0..options.connections).filter(|n| n % u32::from(options.threads) == u32::from(number));
+    let clients: Vec<Client> = numbers.map(|number| clients.client(number)).collect();
+    let share = Rc::new(share);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else {
+        barrier.wait();
+        return Err(runtime.err().map_or_else(|| anyhow!("no runtime"), Into::into));
+    };
+    let local = LocalSet::new();
+    let is_lasting = options.per_connection == 0;
+    let sessions = local.block_on(&runtime, connect_all(Rc::clone(&share), clients, is_lasting));
+    barrier.wait();
+    share.deadline.set(options.duration().map(|duration| Instant::now() + duration));
+    local.block_on(&runtime, async {
+        let connections: Vec<_> = sessions
+            .into_iter()
+            .map(|(client, first)| tokio::task::spawn_local(drive(Rc::clone(&share), client, first)))
+            .collect();
+        for connection in connections {
+            connection.await?;
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    let tally = share.tally.borrow().clone();
+    Ok((tally, Instant::now()))
+}
+
+/// Opens every session, a few at a time; where connections are short-lived, none.
+async fn connect_all(
+    share: Rc<Share>,
+    clients: Vec<Client>,
+    is_lasting: bool,
+) -> Vec<(Client, Option<Stream>)> {
+    let permits = Rc::new(Semaphore::new(CONNECTING_MAX));
+    let mut pending = Vec::new();
+    for client in clients {
+        let (share, permits) = (Rc::clone(&share), Rc::clone(&permits));
+        pending.push(tokio::task::spawn_local(async move {
+            let _permit = permits.acquire().await;
+            let first = if is_lasting { open(&share, &client).await } else { None };
+            (client, first)
+        }));
+    }
+    let mut sessions = Vec::new();
+    for pending in pending {
+        // A task that panicked has said so on stderr; its connection is missing from the report.
+        sessions.extend(pending.await);
+    }
+    sessions
+}
+
+/// A line on the terminal, once a second.
+fn show_progress(options: &Options, progress: &[Arc<AtomicU64>], begun: Instant) {
+    let elapsed = begun.elapsed();
+    let is_due = elapsed.subsec_nanos() < u32::try_from(LOOK.as_nanos()).unwrap_or(u32::MAX);
+    if options.quiet || !is_due || !stderr().is_terminal() {
+        return;
+    }
+    let answered: u64 = progress.iter().map(|counter| counter.load(Relaxed)).sum();
+    let rate = answered as f64 / elapsed.as_secs_f64();
+    // A terminal that is gone ends nothing.
+    let _ = write!(stderr(), "\r{:>4} s  {answered} answered  {rate:.0}/s   ", elapsed.as_secs());
+}

@@ -1,0 +1,118 @@
+//! Reads a frame within its bounds. The one door between the parser and the octets.
+//!
+//! Before: the driver, the stack, or a test has a frame. After: [`crate::packet`] reads headers,
+//! [`crate::judge`] the first octets of a stream.
+//! Holds: the two traits, and what they mean for a plain slice. dot-ebpf implements them for kernel
+//! contexts with pointers that the verifier follows.
+//! Never: panics; what is not there is `None`.
+
+/// Largest offset at which a header may begin.
+///
+/// Two VLAN tags, IPv6 and four extension headers of 2,048 octets end below 8,300. The kernel's verifier
+/// needs some bound, and this one is a mask.
+pub const HEADER_OFFSET_MAX: u32 = 0x3fff;
+
+/// Headers: 16- and 32-bit fields in the order in which RFC diagrams draw them.
+pub trait Headers {
+    /// Octets of the whole frame, also of those parts that lie outside the first buffer.
+    fn octets(&self) -> u32;
+
+    /// The 16-bit field at `offset`, in host order.
+    fn u16_at(&self, offset: u32) -> Option<u16>;
+
+    /// `N` 32-bit words from `offset` on, in host order: bit 0 of the RFC's diagram is the highest bit.
+    fn words_at<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
+
+    /// Gives back what it was given.
+    ///
+    /// In the kernel it goes through a map on its way: the verifier then knows nothing of how the value
+    /// came to be, and all paths through the parser become one (159,821 verified instructions became
+    /// 7,010 when this was tried).
+    fn settle(&self, located: Located) -> Option<Located> {
+        Some(located)
+    }
+}
+
+/// Payload: a few octets of a stream, wherever they lie.
+pub trait Payload: Headers {
+    /// `count` octets (1 to 8) from `offset` on; the first is the lowest eight bits.
+    fn load(&self, offset: u32, count: u32) -> Option<u64>;
+}
+
+/// Where the headers of a datagram lie. All offsets count from the frame's first octet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Located {
+    /// First octet of the IP header.
+    pub ip: u32,
+    /// First octet of the transport header.
+    pub transport: u32,
+    /// One past the datagram's last octet, as its IP header claims.
+    pub end: u32,
+    /// Protocol number in bits 0 to 7, [`Located::V6`], [`Located::FIRST_FRAGMENT`].
+    pub kind: u32,
+}
+
+impl Located {
+    /// Bit of `kind`: IPv6.
+    pub const V6: u32 = 1 << 8;
+    /// Bit of `kind`: the first of several fragments.
+    pub const FIRST_FRAGMENT: u32 = 1 << 9;
+
+    /// The transport protocol's number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn protocol(&self) -> u32 {
+        self.kind & 0xff
+    }
+
+    /// Whether the IP header is version 6.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_v6(&self) -> bool {
+        self.kind & Self::V6 != 0
+    }
+
+    /// Whether more fragments follow this first one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_first_fragment(&self) -> bool {
+        self.kind & Self::FIRST_FRAGMENT != 0
+    }
+}
+
+impl Headers for &[u8] {
+    fn octets(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+
+    fn u16_at(&self, offset: u32) -> Option<u16> {
+        let octets = header(self, offset)?.first_chunk::<2>()?;
+        Some(u16::from_be_bytes(*octets))
+    }
+
+    fn words_at<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        let (octets, _) = header(self, offset)?.as_chunks::<4>();
+        let mut words = [0; N];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = u32::from_be_bytes(*octets.get(index)?);
+        }
+        Some(words)
+    }
+}
+
+impl Payload for &[u8] {
+    fn load(&self, offset: u32, count: u32) -> Option<u64> {
+        let from = usize::try_from(offset).ok()?;
+        let count = usize::try_from(count).ok().filter(|count| (1..=8).contains(count))?;
+        let octets = self.get(from..from.checked_add(count)?)?;
+        Some(octets.iter().rev().fold(0, |word, octet| word << 8 | u64::from(*octet)))
+    }
+}
+
+fn header(frame: &[u8], offset: u32) -> Option<&[u8]> {
+    if offset > HEADER_OFFSET_MAX {
+        return None;
+    }
+    frame.get(usize::try_from(offset).ok()?..)
+}

@@ -1,0 +1,112 @@
+//! Decides about a packet. Step 3 of 9 of a query, and its whole arithmetic.
+//!
+//! Before: [`crate::packet::parse`] gave us the packet. After: dot-ebpf counts the verdict and acts.
+//! Holds: the order of questions. Knows of the world only what its arguments say.
+//! Never: writes; and never drops octets of a connection it does not know: TLS itself is the security
+//! boundary, a gate sheds load.
+
+use crate::{
+    flow::{self, Flow, FlowKey},
+    frame::Payload,
+    packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
+    settings::{Gate, Settings},
+    verdict::{Action, Reason, Verdict},
+};
+
+/// What the judge may ask for, and mostly does not need.
+pub trait Knowledge {
+    /// What the learner wrote about a connection.
+    fn flow(&self, key: &FlowKey) -> Option<Flow>;
+
+    /// Monotonic time in nanoseconds.
+    fn now_ns(&self) -> u64;
+}
+
+/// From frame to verdict; `None`: not a packet of ours.
+#[inline(always)]
+pub fn judge_frame(frame: &impl Payload, settings: &Settings, known: &impl Knowledge) -> Option<Verdict> {
+    match parse(frame, &settings.ports) {
+        Ok(None) => None,
+        Ok(Some(packet)) => Some(judge(frame, &packet, settings, known)),
+        Err(malformed) => Some(malformed.into()),
+    }
+}
+
+/// From packet to verdict.
+#[inline(always)]
+pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
+    match (&packet.transport, packet.service) {
+        (Transport::TcpFragment, _) => Verdict::drop(Reason::TcpFragment),
+        (Transport::Udp, Service::Do53) => Verdict::pass(Reason::Do53Datagram),
+        (Transport::Udp, Service::Dot) => gated(settings.udp_on_dot, Reason::UdpOnDot),
+        (Transport::Tcp(segment), service) => {
+            let gate = match service {
+                Service::Dot => settings.cleartext_on_dot,
+                Service::Do53 => settings.tls_on_do53,
+            };
+            judge_segment(frame, segment, packet, gate, known)
+        }
+    }
+}
+
+#[inline(always)]
+fn judge_segment(
+    frame: &impl Payload,
+    segment: &Segment,
+    packet: &Packet,
+    gate: u8,
+    known: &impl Knowledge,
+) -> Verdict {
+    // The octets of a reset are words for people (RFC 9293 §3.10.7): no stream ever holds them.
+    if segment.payload_octets == 0 || segment.has(flags::RST) {
+        let is_syn = segment.has(flags::SYN) && !segment.has(flags::RST | flags::ACK);
+        return Verdict::pass(if is_syn { Reason::Syn } else { Reason::Control });
+    }
+    if matches!(Gate::from_octet(gate), Gate::Pass) {
+        return Verdict::pass(Reason::Ungated);
+    }
+    let place = match place_in_stream(segment, &packet.flow, known) {
+        Ok(place) => place,
+        Err(reason) => return Verdict::pass(reason),
+    };
+    let Some(opening) = flow::opening(place, segment.payload_octets) else {
+        return Verdict::pass(Reason::Stream);
+    };
+    let Some(octets) = frame.load(segment.payload_offset + opening.skip, opening.count) else {
+        return Malformed::IpLength.into();
+    };
+    let fits = flow::fits_client_hello(octets, &opening);
+    match packet.service {
+        Service::Dot if fits => Verdict::pass(Reason::ClientHello),
+        Service::Dot => gated(gate, Reason::CleartextOnDot),
+        // A DNS message may begin 16 03: 5,635 octets. With all six it would be a query that says
+        // RCODE 1, which none does. Fewer than six in a segment prove nothing, and pass.
+        Service::Do53 if fits && opening.count == flow::TEMPLATE_OCTETS => gated(gate, Reason::TlsOnDo53),
+        Service::Do53 => Verdict::pass(Reason::Do53Stream),
+    }
+}
+
+/// The place in its stream of a segment's first octet, wrapping; or why we cannot say.
+#[inline(always)]
+fn place_in_stream(segment: &Segment, key: &FlowKey, known: &impl Knowledge) -> Result<u32, Reason> {
+    // TCP Fast Open: octets in the SYN itself are the stream's first.
+    if segment.has(flags::SYN) && !segment.has(flags::ACK) {
+        return Ok(0);
+    }
+    let flow = known.flow(key).ok_or(Reason::UnknownFlow)?;
+    if !flow.is_enforced(known.now_ns()) {
+        return Err(Reason::FlowExpired);
+    }
+    // A SYN takes one sequence number: the stream begins one after it.
+    let syn = if segment.has(flags::SYN) { 1 } else { 0 };
+    Ok(segment.sequence.wrapping_add(syn).wrapping_sub(flow.initial.wrapping_add(1)))
+}
+
+#[inline(always)]
+fn gated(gate: u8, reason: Reason) -> Verdict {
+    match Gate::from_octet(gate) {
+        Gate::Pass => Verdict::pass(Reason::Ungated),
+        Gate::Count => Verdict { action: Action::WouldDrop, reason },
+        Gate::Drop | Gate::Reset => Verdict::drop(reason),
+    }
+}

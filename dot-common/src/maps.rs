@@ -1,0 +1,34 @@
+//! Names and sizes of the BPF maps. A name here is the name in the object, in pins and in `bpftool map`.
+//!
+//! Each map has one writing side.
+
+/// Per-CPU array of `u64` by [`crate::counters::index`]. Written by XDP.
+pub const COUNTERS: &str = "COUNTERS";
+/// Array of one [`crate::settings::Settings`]. Written by the loader.
+pub const SETTINGS: &str = "SETTINGS";
+/// LRU hash from [`crate::flow::FlowKey`] to [`crate::flow::Flow`]. Written by the learner (XDP counts offences).
+pub const FLOWS: &str = "FLOWS";
+/// Per-CPU array of one [`crate::frame::Located`]: where the parser's paths meet. Written by XDP.
+pub const SCRATCH: &str = "SCRATCH";
+/// Array of listeners by worker. Written by the loader.
+pub const SOCKETS: &str = "SOCKETS";
+
+/// Every map.
+pub const ALL: [&str; 5] = [COUNTERS, SETTINGS, FLOWS, SCRATCH, SOCKETS];
+
+/// Connections whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
+pub const FLOWS_MAX: u32 = 131_072;
+/// Most workers.
+pub const WORKERS_MAX: u32 = 1024;
+
+/// The XDP program.
+pub const PROGRAM_XDP: &str = "dotd_xdp";
+/// The learner of our own SYN-ACKs, at tc egress.
+pub const PROGRAM_LEARN: &str = "dotd_learn";
+/// The sk_reuseport program.
+pub const PROGRAM_STEER: &str = "dotd_steer";
+
+/// Number of listeners in a group: a constant of the loaded steering program.
+pub const GLOBAL_WORKERS: &str = "WORKERS";
+/// Number of CPUs that take packets: a constant of the loaded steering program.
+pub const GLOBAL_CPUS: &str = "CPUS";

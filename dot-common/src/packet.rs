@@ -1,0 +1,308 @@
+//! Finds out whether a frame carries a packet to one of our ports, and what kind. Step 2 of 9 of a query.
+//!
+//! Before: a frame, as the network gave it. After: [`crate::judge`] decides about a [`Packet`].
+//! Holds: Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with up to four extension headers,
+//! fragments, TCP, UDP.
+//! Never: looks at payload, at a checksum (the stack checks them), or at an address' worth.
+//!
+//! What is malformed: a packet is refused only when it can be *attributed*, that is, when its version,
+//! header length and extension headers lead to a destination port of ours, and it then lies: about its
+//! length, or about its transport header. What cannot be attributed passes uncounted: the stack discards
+//! it, and another service may want to see it do so. Frame padding after the datagram is no lie.
+//! Later fragments carry no port: they pass, and never become a datagram, for their first is refused.
+//!
+//! Source: RFC 791 §3.1, RFC 8200 §3 and §4, RFC 4302 §2.2 (AH counts in 4-octet units), RFC 9293 §3.1,
+//! RFC 768, IEEE 802.1Q.
+
+use crate::{
+    flow::{FlowKey, Sequence},
+    frame::{Headers, Located},
+    settings::Ports,
+};
+
+/// A packet to one of our ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Client, server and their ports.
+    pub flow: FlowKey,
+    /// Whose port it is.
+    pub service: Service,
+    /// What it carries.
+    pub transport: Transport,
+    /// Where its headers lie.
+    pub located: Located,
+}
+
+/// Which of our services a port belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// DNS over TLS (RFC 7858).
+    Dot,
+    /// DNS in cleartext (RFC 1035, RFC 7766).
+    Do53,
+}
+
+/// The transport of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A datagram, or the first fragment of one.
+    Udp,
+    /// The first fragment of a segment. No stack cuts a segment that path MTU discovery could keep whole.
+    TcpFragment,
+    /// A whole segment.
+    Tcp(Segment),
+}
+
+/// A TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Sequence number of its first octet (of the SYN, if there is one).
+    pub sequence: Sequence,
+    /// The eight control bits, see [`flags`].
+    pub flags: u8,
+    /// Where in the frame its octets begin.
+    pub payload_offset: u32,
+    /// How many there are.
+    pub payload_octets: u32,
+}
+
+/// Control bits of a TCP header.
+pub mod flags {
+    /// No more octets follow.
+    pub const FIN: u8 = 1;
+    /// Begins a connection.
+    pub const SYN: u8 = 2;
+    /// Ends one at once.
+    pub const RST: u8 = 4;
+    /// The acknowledgment number counts.
+    pub const ACK: u8 = 16;
+}
+
+impl Segment {
+    /// Whether any of the control bits `bits` is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(&self, bits: u8) -> bool {
+        self.flags & bits != 0
+    }
+}
+
+/// How a packet to one of our ports lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// The IP header claims more octets than the frame has, or fewer than its own headers take.
+    IpLength,
+    /// The datagram ends inside the TCP header.
+    TcpTruncated,
+    /// The data offset is below five, or leads beyond the datagram.
+    TcpDataOffset,
+    /// The UDP length is below eight, or beyond the datagram.
+    UdpLength,
+}
+
+/// Reads a frame. `Ok(None)`: not for our ports, or not attributable to them.
+///
+/// # Errors
+/// [`Malformed`]: for one of our ports, and lying.
+#[inline(always)]
+pub fn parse(frame: &impl Headers, ports: &Ports) -> Result<Option<Packet>, Malformed> {
+    let Some(located) = locate(frame).and_then(|located| frame.settle(located)) else {
+        return Ok(None);
+    };
+    read(frame, &located, ports)
+}
+
+/// Our own SYN-ACK, leaving: the flow as its client will use it, and the client's initial sequence number.
+///
+/// The number is `acknowledgment - 1`: what the stack accepted, and not what some SYN claimed.
+#[inline(always)]
+pub fn parse_syn_ack(frame: &impl Headers, ports: &Ports) -> Option<(FlowKey, Sequence)> {
+    let located = frame.settle(locate(frame)?)?;
+    if located.protocol() != PROTOCOL_TCP || located.is_first_fragment() {
+        return None;
+    }
+    let [both_ports, _, acknowledgment, control] = frame.words_at::<4>(located.transport)?;
+    let (from, to) = split(both_ports);
+    ports.service(from)?;
+    if control >> 16 & u32::from(flags::SYN | flags::ACK) != u32::from(flags::SYN | flags::ACK) {
+        return None;
+    }
+    let addresses = addresses(frame, &located)?;
+    let flow = FlowKey::new(addresses.destination, to, addresses.source, from, located.is_v6());
+    Some((flow, acknowledgment.wrapping_sub(1)))
+}
+
+const PROTOCOL_TCP: u32 = 6;
+const PROTOCOL_UDP: u32 = 17;
+const UDP_HEADER_OCTETS: u32 = 8;
+const TCP_HEADER_OCTETS_MIN: u32 = 20;
+const VLAN_TAGS_MAX: u32 = 2;
+const EXTENSION_HEADERS_MAX: u32 = 4;
+
+/// Follows the headers to a transport protocol. `None`: not IP, a later fragment, or a chain that breaks.
+#[inline(always)]
+fn locate(frame: &impl Headers) -> Option<Located> {
+    const ETHERTYPE_OFFSET: u32 = 12;
+    let mut offset = ETHERTYPE_OFFSET;
+    let mut ethertype = frame.u16_at(offset)?;
+    for _ in 0..VLAN_TAGS_MAX {
+        // Customer (0x8100) and service (0x88a8) tags: four octets before the next type.
+        if ethertype == 0x8100 || ethertype == 0x88a8 {
+            offset += 4;
+            ethertype = frame.u16_at(offset)?;
+        }
+    }
+    match ethertype {
+        0x0800 => locate_v4(frame, offset + 2),
+        0x86dd => locate_v6(frame, offset + 2),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn locate_v4(frame: &impl Headers, ip: u32) -> Option<Located> {
+    const MORE_FRAGMENTS: u32 = 0x2000;
+    const FRAGMENT_OFFSET: u32 = 0x1fff;
+    let [first, second, third] = frame.words_at::<3>(ip)?;
+    let header_words = first >> 24 & 0xf;
+    if first >> 28 != 4 || header_words < 5 || second & FRAGMENT_OFFSET != 0 {
+        return None;
+    }
+    let mut kind = third >> 16 & 0xff;
+    if second & MORE_FRAGMENTS != 0 {
+        kind |= Located::FIRST_FRAGMENT;
+    }
+    let claimed = first & 0xffff;
+    let end = end_of(frame, ip, claimed, claimed);
+    Some(Located { ip, transport: ip + header_words * 4, end, kind })
+}
+
+#[inline(always)]
+fn locate_v6(frame: &impl Headers, ip: u32) -> Option<Located> {
+    const HEADER_OCTETS: u32 = 40;
+    let [first, second] = frame.words_at::<2>(ip)?;
+    if first >> 28 != 6 {
+        return None;
+    }
+    let claimed = second >> 16;
+    let end = end_of(frame, ip, claimed, HEADER_OCTETS + claimed);
+    let mut next = second >> 8 & 0xff;
+    let mut transport = ip + HEADER_OCTETS;
+    let mut fragment = 0;
+    for _ in 0..EXTENSION_HEADERS_MAX {
+        let is_fragment = next == 44;
+        let is_authentication = next == 51;
+        // Hop-by-hop options, routing, destination options, mobility.
+        if !(is_fragment || is_authentication || matches!(next, 0 | 43 | 60 | 135)) {
+            break;
+        }
+        let [word] = frame.words_at::<1>(transport)?;
+        let length = word >> 16 & 0xff;
+        if is_fragment {
+            if word & 0xfff8 != 0 {
+                return None;
+            }
+            // Offset zero and no more to come: an atomic fragment is a whole datagram (RFC 6946).
+            if word & 1 != 0 {
+                fragment = Located::FIRST_FRAGMENT;
+            }
+            transport += 8;
+        } else if is_authentication {
+            transport += (length + 2) * 4;
+        } else {
+            transport += (length + 1) * 8;
+        }
+        next = word >> 24;
+    }
+    Some(Located { ip, transport, end, kind: next | Located::V6 | fragment })
+}
+
+/// One past the datagram's last octet.
+///
+/// A length field of zero in a frame beyond 65,535 octets is the stack's own ("BIG TCP" aggregates,
+/// RFC 2675 jumbograms): such a datagram ends where the frame does.
+#[inline(always)]
+fn end_of(frame: &impl Headers, ip: u32, claimed: u32, octets: u32) -> u32 {
+    if claimed == 0 && frame.octets() > 0xffff { frame.octets() } else { ip + octets }
+}
+
+/// Attributes a located datagram to our ports, and holds it to its claims.
+#[inline(always)]
+fn read(frame: &impl Headers, located: &Located, ports: &Ports) -> Result<Option<Packet>, Malformed> {
+    let protocol = located.protocol();
+    if protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP {
+        return Ok(None);
+    }
+    let Some([both_ports]) = frame.words_at::<1>(located.transport) else { return Ok(None) };
+    let (from, to) = split(both_ports);
+    let Some(service) = ports.service(to) else { return Ok(None) };
+    if located.end > frame.octets() || located.end < located.transport {
+        return Err(Malformed::IpLength);
+    }
+    let octets = located.end - located.transport;
+    let addresses = addresses(frame, located).ok_or(Malformed::IpLength)?;
+    let flow = FlowKey::new(addresses.source, from, addresses.destination, to, located.is_v6());
+    let transport = if protocol == PROTOCOL_UDP {
+        check_udp(frame, located, octets)?;
+        Transport::Udp
+    } else if located.is_first_fragment() {
+        Transport::TcpFragment
+    } else {
+        Transport::Tcp(read_segment(frame, located, octets)?)
+    };
+    Ok(Some(Packet { flow, service, transport, located: *located }))
+}
+
+#[inline(always)]
+fn check_udp(frame: &impl Headers, located: &Located, octets: u32) -> Result<(), Malformed> {
+    let Some(length) = frame.u16_at(located.transport + 4) else { return Err(Malformed::UdpLength) };
+    let length = u32::from(length);
+    // The length counts all fragments: of a first one we only know that it is not too short.
+    let is_too_long = length > octets && !located.is_first_fragment();
+    if octets < UDP_HEADER_OCTETS || length < UDP_HEADER_OCTETS || is_too_long {
+        return Err(Malformed::UdpLength);
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn read_segment(frame: &impl Headers, located: &Located, octets: u32) -> Result<Segment, Malformed> {
+    if octets < TCP_HEADER_OCTETS_MIN {
+        return Err(Malformed::TcpTruncated);
+    }
+    let words = frame.words_at::<3>(located.transport + 4);
+    let Some([sequence, _, control]) = words else { return Err(Malformed::TcpTruncated) };
+    let header_octets = (control >> 28) * 4;
+    if header_octets < TCP_HEADER_OCTETS_MIN || header_octets > octets {
+        return Err(Malformed::TcpDataOffset);
+    }
+    Ok(Segment {
+        sequence,
+        flags: (control >> 16 & 0xff) as u8,
+        payload_offset: located.transport + header_octets,
+        payload_octets: octets - header_octets,
+    })
+}
+
+/// Source and destination of a datagram; an IPv4 address is the first word.
+struct Addresses {
+    source: [u32; 4],
+    destination: [u32; 4],
+}
+
+#[inline(always)]
+fn addresses(frame: &impl Headers, located: &Located) -> Option<Addresses> {
+    if located.is_v6() {
+        let [a, b, c, d, e, f, g, h] = frame.words_at::<8>(located.ip + 8)?;
+        Some(Addresses { source: [a, b, c, d], destination: [e, f, g, h] })
+    } else {
+        let [source, destination] = frame.words_at::<2>(located.ip + 12)?;
+        Some(Addresses { source: [source, 0, 0, 0], destination: [destination, 0, 0, 0] })
+    }
+}
+
+/// Source and destination port of a transport header's first word.
+#[inline(always)]
+const fn split(both_ports: u32) -> (u16, u16) {
+    ((both_ports >> 16) as u16, (both_ports & 0xffff) as u16)
+}

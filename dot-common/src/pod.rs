@@ -1,0 +1,20 @@
+//! Says to the loader's crate that the map types are plain octets.
+//!
+//! Only with the feature `user`: the BPF build needs no such promise.
+
+use aya::Pod;
+
+use crate::{
+    flow::{Flow, FlowKey},
+    frame::Located,
+    settings::Settings,
+};
+
+// SAFETY: repr(C) integers, 40 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for FlowKey {}
+// SAFETY: repr(C) integers, 16 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for Flow {}
+// SAFETY: repr(C) integers, 20 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for Settings {}
+// SAFETY: four u32; every bit pattern is a value.
+unsafe impl Pod for Located {}

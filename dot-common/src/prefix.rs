@@ -1,0 +1,79 @@
+//! Who counts as one client: an address without its last bits, as one number.
+//!
+//! Before: an address of a packet or of an accepted connection. After: a key of whatever is kept per client.
+//! Holds: the layout `[version: 8 bits][prefix: 56 bits, left-aligned]`, the same for both versions.
+//! Never: keeps more than 56 bits of an IPv6 address: a client can use all of its /56 (RFC 6177).
+
+use core::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// Most bits of an address that a prefix keeps.
+pub const PREFIX_BITS_MAX: u8 = 56;
+
+/// An address prefix.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientPrefix(u64);
+
+impl ClientPrefix {
+    const VERSION_SHIFT: u32 = 56;
+
+    /// The first `bits` (at most 32) of an IPv4 address in host order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(address: u32, bits: u8) -> Self {
+        Self::new(4, (address as u64) << 32, if bits > 32 { 32 } else { bits })
+    }
+
+    /// The first `bits` (at most [`PREFIX_BITS_MAX`]) of an IPv6 address, given its first two words.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v6(first: u32, second: u32, bits: u8) -> Self {
+        Self::new(6, (first as u64) << 32 | second as u64, bits)
+    }
+
+    /// The prefix of an address; an IPv4-mapped IPv6 address is an IPv4 address.
+    #[must_use]
+    pub fn of(address: IpAddr, bits_v4: u8, bits_v6: u8) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::v4(address.to_bits(), bits_v4),
+            IpAddr::V6(address) => {
+                let high = address.to_bits() >> 64;
+                Self::v6((high >> 32) as u32, (high & 0xffff_ffff) as u32, bits_v6)
+            }
+        }
+    }
+
+    /// The key, as maps hold it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn key(self) -> u64 {
+        self.0
+    }
+
+    /// The prefix's first address.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        let aligned = self.0 << 8;
+        if self.0 >> Self::VERSION_SHIFT == 4 {
+            IpAddr::V4(Ipv4Addr::from_bits((aligned >> 32) as u32))
+        } else {
+            IpAddr::V6(Ipv6Addr::from_bits(u128::from(aligned) << 64))
+        }
+    }
+
+    #[inline(always)]
+    const fn new(version: u64, aligned: u64, bits: u8) -> Self {
+        let bits = if bits > PREFIX_BITS_MAX { PREFIX_BITS_MAX } else { bits };
+        let mask = if bits == 0 { 0 } else { u64::MAX << (64 - bits as u32) };
+        Self(version << Self::VERSION_SHIFT | (aligned & mask) >> 8)
+    }
+}
+
+impl fmt::Display for ClientPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address().fmt(f)
+    }
+}

@@ -1,0 +1,90 @@
+//! What the loader tells the kernel half: which ports are ours, and how strict each gate is.
+//!
+//! Before: the config file. After: [`crate::packet`] asks for a port's service, [`crate::judge`] for a
+//! gate's mode. One writer, the loader; the kernel half reads.
+//! Never: holds an address: the kernel routes.
+
+use crate::packet::Service;
+
+/// Version of all map shapes and their meaning: a folder of pins is of one schema.
+pub const SCHEMA: u32 = 1;
+
+/// Most DNS-over-TLS ports.
+pub const DOT_PORTS_MAX: usize = 4;
+
+/// The ports that are ours; 0 means none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// DNS over TLS.
+    pub dot: [u16; DOT_PORTS_MAX],
+    /// DNS in cleartext.
+    pub do53: u16,
+}
+
+impl Ports {
+    /// The service of a port.
+    #[must_use]
+    #[inline(always)]
+    pub const fn service(&self, port: u16) -> Option<Service> {
+        let [a, b, c, d] = self.dot;
+        if port == 0 {
+            None
+        } else if port == a || port == b || port == c || port == d {
+            Some(Service::Dot)
+        } else if port == self.do53 {
+            Some(Service::Do53)
+        } else {
+            None
+        }
+    }
+}
+
+/// What a gate does with a packet it does not want.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gate {
+    /// Does not look. The zeroed map means this.
+    #[default]
+    Pass = 0,
+    /// Lets it pass, and counts what it would have dropped.
+    Count = 1,
+    /// Drops it.
+    Drop = 2,
+    /// Turns it into a reset of its connection.
+    Reset = 3,
+}
+
+impl Gate {
+    /// The gate that a byte of the map means; unknown ones pass.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_octet(octet: u8) -> Self {
+        match octet {
+            1 => Self::Count,
+            2 => Self::Drop,
+            3 => Self::Reset,
+            _ => Self::Pass,
+        }
+    }
+}
+
+/// The one value of the map SETTINGS. 20 octets, no padding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// [`SCHEMA`]; 0 before the loader wrote.
+    pub schema: u32,
+    /// Our ports.
+    pub ports: Ports,
+    /// Octets on a DNS-over-TLS port that are no TLS: a [`Gate`].
+    pub cleartext_on_dot: u8,
+    /// TLS on the cleartext port: a [`Gate`].
+    pub tls_on_do53: u8,
+    /// Datagrams to a DNS-over-TLS port: a [`Gate`].
+    pub udp_on_dot: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<Settings>() == 20 && align_of::<Settings>() == 4);

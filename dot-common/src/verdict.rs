@@ -1,0 +1,134 @@
+//! What becomes of a packet, and why: the words that counters, metrics and people use.
+//!
+//! Before: [`crate::judge`] decided. After: [`crate::counters`] turns a verdict into a counter.
+//! Holds: every reason with its name; a name here is a label in `/metrics`, and does not change.
+
+use crate::packet::Malformed;
+
+/// What happens to a packet, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What happens.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What happens to a packet.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It goes on to the stack.
+    Pass = 0,
+    /// It ends here (or its connection does).
+    Drop = 1,
+    /// It goes on, but would not if its gate were shut.
+    WouldDrop = 2,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 3] = [Self::Pass, Self::Drop, Self::WouldDrop];
+
+    /// Its name in snapshots and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::WouldDrop => "would_drop",
+        }
+    }
+}
+
+/// Names one reason per line: variant, name, and the actions it can come with.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $actions:expr;)*) => {
+        /// Why a packet passes or does not.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Reason { $($(#[$doc])* $variant),* }
+
+        impl Reason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its name in snapshots and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str { match self { $(Self::$variant => $name),* } }
+
+            /// The actions it can come with.
+            #[must_use]
+            pub const fn actions(self) -> &'static [Action] { match self { $(Self::$variant => $actions),* } }
+        }
+    };
+}
+
+const PASSES: &[Action] = &[Action::Pass];
+const DROPS: &[Action] = &[Action::Drop];
+const GATED: &[Action] = &[Action::Drop, Action::WouldDrop];
+
+reasons! {
+    /// A connection begins, without octets.
+    Syn = "syn", PASSES;
+    /// A segment without octets for a stream: ACK, FIN, RST.
+    Control = "control", PASSES;
+    /// The first octets of a stream, and they fit a TLS ClientHello.
+    ClientHello = "client_hello", PASSES;
+    /// Octets of a stream beyond the opening that a gate looks at.
+    Stream = "stream", PASSES;
+    /// Octets of a connection whose SYN-ACK we did not see: older than we are.
+    UnknownFlow = "unknown_flow", PASSES;
+    /// Octets of a connection older than the time in which its opening is judged.
+    FlowExpired = "flow_expired", PASSES;
+    /// Octets on a port whose gate does not look.
+    Ungated = "ungated", PASSES;
+    /// A datagram to the cleartext port.
+    Do53Datagram = "do53_datagram", PASSES;
+    /// First octets of a stream to the cleartext port, not TLS.
+    Do53Stream = "do53_stream", PASSES;
+    /// First octets on a DNS-over-TLS port that are no TLS.
+    CleartextOnDot = "cleartext_on_dot", GATED;
+    /// A TLS ClientHello on the cleartext port.
+    TlsOnDo53 = "tls_on_do53", GATED;
+    /// A datagram to a DNS-over-TLS port.
+    UdpOnDot = "udp_on_dot", GATED;
+    /// The first fragment of a TCP segment.
+    TcpFragment = "tcp_fragment", DROPS;
+    /// [`Malformed::IpLength`].
+    IpLength = "malformed_ip_length", DROPS;
+    /// [`Malformed::TcpTruncated`].
+    TcpTruncated = "malformed_tcp_truncated", DROPS;
+    /// [`Malformed::TcpDataOffset`].
+    TcpDataOffset = "malformed_tcp_data_offset", DROPS;
+    /// [`Malformed::UdpLength`].
+    UdpLength = "malformed_udp_length", DROPS;
+}
+
+impl Verdict {
+    /// Passes, because.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pass(reason: Reason) -> Self {
+        Self { action: Action::Pass, reason }
+    }
+
+    /// Is dropped, because.
+    #[must_use]
+    #[inline(always)]
+    pub const fn drop(reason: Reason) -> Self {
+        Self { action: Action::Drop, reason }
+    }
+}
+
+impl From<Malformed> for Verdict {
+    #[inline(always)]
+    fn from(malformed: Malformed) -> Self {
+        Self::drop(match malformed {
+            Malformed::IpLength => Reason::IpLength,
+            Malformed::TcpTruncated => Reason::TcpTruncated,
+            Malformed::TcpDataOffset => Reason::TcpDataOffset,
+            Malformed::UdpLength => Reason::UdpLength,
+        })
+    }
+}

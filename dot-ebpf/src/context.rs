@@ -1,0 +1,178 @@
+//! Reads and writes frames within bounds that the kernel's verifier can follow.
+//!
+//! Before: a program's context. After: `dot_common::packet` reads it like any other frame.
+//! Holds: [`Frame`] for the two kinds of context, and the only pointers into packets there are.
+//! Never: keeps a pointer: each access forms its own, checks it, uses it.
+//!
+//! The idiom: make the offset opaque to LLVM, bound it, add it to the frame's start, make the sum opaque,
+//! check *that* pointer against the end, and use *that* pointer. Otherwise LLVM checks one register and
+//! reads through another, and Linux 6.1 refuses.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
+};
+use dot_common::frame::{HEADER_OFFSET_MAX, Headers, Located, Payload};
+
+use crate::maps;
+
+/// A context whose first buffer can be addressed.
+pub(crate) trait Linear {
+    /// Address of the frame's first octet.
+    fn start(&self) -> usize;
+    /// Address one past the first buffer's last octet.
+    fn end(&self) -> usize;
+    /// Octets of the frame in all its buffers.
+    fn octets(&self) -> u32;
+}
+
+impl Linear for XdpContext {
+    #[inline(always)]
+    fn start(&self) -> usize {
+        self.data()
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.data_end()
+    }
+
+    #[inline(always)]
+    fn octets(&self) -> u32 {
+        // SAFETY: the context is the one the kernel gave this program.
+        let octets = unsafe { bpf_xdp_get_buff_len(self.ctx) };
+        octets as u32
+    }
+}
+
+impl Linear for TcContext {
+    #[inline(always)]
+    fn start(&self) -> usize {
+        self.data()
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        self.data_end()
+    }
+
+    #[inline(always)]
+    fn octets(&self) -> u32 {
+        self.len()
+    }
+}
+
+/// The frame of a context.
+pub(crate) struct Frame<'a, C>(pub(crate) &'a C);
+
+impl<C: Linear> Frame<'_, C> {
+    /// A checked pointer to `OCTETS` octets at `offset`.
+    #[inline(always)]
+    fn at<const OCTETS: usize>(&self, offset: u32) -> Option<usize> {
+        let offset = opaque(offset as usize);
+        if offset > HEADER_OFFSET_MAX as usize {
+            return None;
+        }
+        let pointer = opaque(self.0.start() + offset);
+        if pointer + OCTETS > self.0.end() { None } else { Some(pointer) }
+    }
+
+    /// Writes the 16-bit field at `offset`, given in host order.
+    #[inline(always)]
+    pub(crate) fn put_u16(&self, offset: u32, value: u16) -> Option<()> {
+        let pointer = self.at::<2>(offset)?;
+        // SAFETY: `at` checked two octets; BPF stores may be unaligned, which a Rust store may not.
+        unsafe {
+            asm!("*(u16 *)({to} + 0) = {value}", to = in(reg) pointer,
+                value = in(reg) u64::from(value.to_be()), options(nostack, preserves_flags));
+        }
+        Some(())
+    }
+
+    /// Writes the 32-bit word at `offset`, given in host order.
+    #[inline(always)]
+    pub(crate) fn put_word(&self, offset: u32, value: u32) -> Option<()> {
+        let pointer = self.at::<4>(offset)?;
+        // SAFETY: `at` checked four octets; BPF stores may be unaligned, which a Rust store may not.
+        unsafe {
+            asm!("*(u32 *)({to} + 0) = {value}", to = in(reg) pointer,
+                value = in(reg) u64::from(value.to_be()), options(nostack, preserves_flags));
+        }
+        Some(())
+    }
+}
+
+impl<C: Linear> Headers for Frame<'_, C> {
+    #[inline(always)]
+    fn octets(&self) -> u32 {
+        self.0.octets()
+    }
+
+    #[inline(always)]
+    fn u16_at(&self, offset: u32) -> Option<u16> {
+        let pointer = self.at::<2>(offset)?;
+        let field: u64;
+        // SAFETY: `at` checked two octets; BPF loads may be unaligned, which a Rust load may not.
+        unsafe {
+            asm!("{field} = *(u16 *)({from} + 0)", field = lateout(reg) field, from = in(reg) pointer,
+                options(nostack, preserves_flags, readonly));
+        }
+        Some(u16::from_be(field as u16))
+    }
+
+    #[inline(always)]
+    fn words_at<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        const { assert!(N <= 8) };
+        // One check for the largest need; `N * 4` cannot be a const argument on a stable compiler.
+        let first = match N {
+            1 => self.at::<4>(offset)?,
+            2 => self.at::<8>(offset)?,
+            3 => self.at::<12>(offset)?,
+            4 => self.at::<16>(offset)?,
+            5 => self.at::<20>(offset)?,
+            _ => self.at::<32>(offset)?,
+        };
+        let mut words = [0; N];
+        let mut index = 0;
+        while index < N {
+            let word: u64;
+            // SAFETY: `at` checked `N` words; BPF loads may be unaligned, which a Rust load may not.
+            unsafe {
+                asm!("{word} = *(u32 *)({from} + 0)", word = lateout(reg) word,
+                    from = in(reg) first + index * 4, options(nostack, preserves_flags, readonly));
+            }
+            words[index] = u32::from_be(word as u32);
+            index += 1;
+        }
+        Some(words)
+    }
+
+    #[inline(always)]
+    fn settle(&self, located: Located) -> Option<Located> {
+        maps::through_scratch(located)
+    }
+}
+
+impl Payload for Frame<'_, XdpContext> {
+    #[inline(always)]
+    fn load(&self, offset: u32, count: u32) -> Option<u64> {
+        // 1 to 8 by construction: Linux 6.1 learns nothing from a comparison with zero.
+        let count = (opaque(count.wrapping_sub(1) as usize) & 7) + 1;
+        let mut octets = 0u64;
+        // SAFETY: `octets` is eight octets on the stack, `count` is at most eight.
+        let failed =
+            unsafe { bpf_xdp_load_bytes(self.0.ctx, offset, (&raw mut octets).cast(), count as u32) };
+        // BPF is little-endian as we build it: the first octet is the lowest.
+        if failed == 0 { Some(octets) } else { None }
+    }
+}
+
+/// Hides a value's history from LLVM, so that checks after it are on the register that is used.
+#[inline(always)]
+fn opaque(mut value: usize) -> usize {
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}

@@ -1,0 +1,66 @@
+//! From frame to XDP action: parse, judge, count once, act. Step 3 of 9 of a query.
+//!
+//! Before: the driver gave us a frame. After: the stack gets it, or nobody.
+//! Holds: what a verdict means for XDP. The verdict itself is `dot_common::judge`'s.
+//! Never: counts a packet twice, or one that is not ours.
+
+use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
+use dot_common::{
+    flow::{Flow, FlowKey},
+    judge::{self, Knowledge},
+    packet::{Packet, Service, parse},
+    settings::{Gate, Settings},
+    verdict::{Action, Reason, Verdict},
+};
+
+use crate::{cleartext, context::Frame, maps};
+
+/// The XDP action for a frame; `None` when it is none of ours.
+#[inline(always)]
+pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
+    let settings = maps::settings()?;
+    let frame = Frame(context);
+    let packet = match parse(&frame, &settings.ports) {
+        Ok(None) => return None,
+        Ok(Some(packet)) => packet,
+        Err(malformed) => {
+            maps::count(malformed.into());
+            return Some(xdp_action::XDP_DROP);
+        }
+    };
+    let verdict = judge::judge(&frame, &packet, settings, &Kernel);
+    maps::count(verdict);
+    #[cfg(feature = "debug-log")]
+    aya_log_ebpf::debug!(context, "action {} reason {}", verdict.action as u32, verdict.reason as u32);
+    Some(match verdict.action {
+        Action::Pass | Action::WouldDrop => xdp_action::XDP_PASS,
+        Action::Drop if is_reset(&packet, settings, verdict) => cleartext::reset(context, &packet),
+        Action::Drop => xdp_action::XDP_DROP,
+    })
+}
+
+/// Whether the gate that refused a segment wants its connection reset.
+#[inline(always)]
+fn is_reset(packet: &Packet, settings: &Settings, verdict: Verdict) -> bool {
+    let gate = match packet.service {
+        Service::Dot => settings.cleartext_on_dot,
+        Service::Do53 => settings.tls_on_do53,
+    };
+    matches!(verdict.reason, Reason::CleartextOnDot | Reason::TlsOnDo53)
+        && matches!(Gate::from_octet(gate), Gate::Reset)
+}
+
+/// What the judge may ask the kernel.
+struct Kernel;
+
+impl Knowledge for Kernel {
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        maps::flow(key)
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        maps::now_ns()
+    }
+}

@@ -1,0 +1,27 @@
+//! Gives a new connection to the listener of the worker on this CPU.
+//!
+//! Before: the stack has a SYN for a SO_REUSEPORT group. After: that worker accepts.
+//! Holds: one group: the loader loads this program once for each listen address, with its own SOCKETS.
+//! Never: refuses: an empty slot leaves the choice to the kernel's hash.
+
+use aya_ebpf::{Global, helpers::bpf_get_smp_processor_id, programs::SkReuseportContext};
+use dot_common::steer::worker;
+
+use crate::maps::SOCKETS;
+
+/// Listeners of the group; set by the loader before the program loads.
+#[unsafe(no_mangle)]
+static WORKERS: Global<u32> = Global::new(1);
+
+/// CPUs that take packets; set by the loader before the program loads.
+#[unsafe(no_mangle)]
+static CPUS: Global<u32> = Global::new(1);
+
+/// Selects the socket.
+#[inline(always)]
+pub(crate) fn select(context: &SkReuseportContext) {
+    // SAFETY: no arguments, no effect.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let worker = worker(cpu, context.hash(), CPUS.load(), WORKERS.load());
+    let _ = SOCKETS.select_reuseport(context, worker);
+}

@@ -1,0 +1,220 @@
+//! The verbs and options of `dotd`, with the help an operator reads instead of a manual page.
+//!
+//! Before: the shell's words. After: `cli::main` calls the verb. Never: does anything but describe.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// DNS over TLS in front of your DNS server.
+///
+/// dotd takes DNS-over-TLS queries (RFC 7858) on port 853, forwards them in batches to a DNS server behind it and
+/// returns the responses. An XDP program in the kernel drops what does not belong on the port before it costs
+/// anything; without the rights for it everything still works, and dotd says so.
+#[derive(Debug, Parser)]
+#[command(name = "dotd", version, max_term_width = 100, arg_required_else_help = true, after_help = EXAMPLES,
+    after_long_help = LONG_EXAMPLES)]
+pub(super) struct Arguments {
+    /// Config file (TOML) [default: /etc/dotd/dotd.toml if it is there, else every default]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Serve DNS over TLS until TERM or INT
+    ///
+    /// Prints how XDP is attached, where it listens, the certificate's pin and a `kdig` line that works when pasted,
+    /// then `ready`. HUP reads config and certificates again; when they are wrong, the old ones stay.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run,
+    /// Say what `run` would do, and every mistake in config and certificates
+    ///
+    /// Touches nothing: opens no listener, writes no file, sends no packet. One line for each mistake with file, line
+    /// and column; exit status 1 when there is one.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check,
+    /// Print SPKI pins of certificates, as clients take them (RFC 7858 §4.2)
+    ///
+    /// A pin is the Base64 form of SHA-256 over a certificate's public key. It stays the same when the certificate is
+    /// renewed with the same key. Without files: of the certificates that the config names, or of the self-signed one.
+    #[command(after_help = PIN_EXAMPLES)]
+    Pin {
+        /// PEM files: certificates, or private keys for backup pins
+        #[arg(value_name = "CERT")]
+        files: Vec<PathBuf>,
+    },
+    /// Show the running dotd: listeners, backends, certificates, XDP
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Show every counter of the running dotd
+    ///
+    /// Kernel, workers and control thread in one ledger. "ledger difference" is what came in less what was accounted
+    /// for: all zero when nothing is under way.
+    #[command(after_help = STATS_EXAMPLES)]
+    Stats {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// The kernel half of the running dotd
+    Xdp {
+        #[command(subcommand)]
+        verb: XdpVerb,
+    },
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with the kernel half.
+#[derive(Debug, Subcommand)]
+pub(super) enum XdpVerb {
+    /// Show interfaces, steering and programs
+    #[command(after_help = XDP_EXAMPLES)]
+    Show {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
+/// How to reach a running dotd and how to print its answer.
+#[derive(Debug, Args)]
+pub(super) struct ControlArguments {
+    /// Control socket of the running dotd [default: control.sock in the config's run_dir]
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    /// Print the answer as JSON, for programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+const EXAMPLES: &str = "\
+EXAMPLES
+  dotd run                      serve with the defaults: port 853, embedded zone, self-signed certificate
+  dotd check -c dotd.toml       what would happen, and every mistake in a line
+  dotd pin                      the pin that clients verify
+  dotd status                   the running dotd at a glance
+
+`dotd --help` says more, `dotd VERB --help` all about one verb.";
+
+const LONG_EXAMPLES: &str = "\
+EXAMPLES
+  Serve with the defaults: port 853, the embedded zone dotd.test, a self-signed certificate:
+      dotd run
+
+  In front of the DNS server on this machine, with your own certificate; dotd.toml holds
+      [tls]
+      certificates = [{ cert = \"/etc/dotd/tls/fullchain.pem\", key = \"/etc/dotd/tls/key.pem\" }]
+      [[backend]]
+      address = \"127.0.0.1:53\"
+  and then
+      dotd check -c dotd.toml && dotd run -c dotd.toml
+
+  Ask it, and verify its pin:
+      kdig @127.0.0.1 +tls +tls-pin=\"$(dotd pin | cut -d'\"' -f2)\" dotd.test A
+
+  Watch it:
+      dotd status
+      dotd stats --json | jq .engine.queries
+
+FILES
+  /etc/dotd/dotd.toml           config; every key has a default
+  /var/lib/dotd/self-signed.pem key and certificate when the config names none
+  /run/dotd/control.sock        what status, stats and xdp ask
+
+SIGNALS
+  TERM, INT                     finish the sessions, then stop
+  HUP                           read config and certificates again
+
+EXIT STATUS
+  0  fine
+  1  failed; one line on standard error for each reason
+  2  wrong usage";
+
+const RUN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd run                      every default; needs root for port 853 and XDP
+  dotd run -c ./dotd.toml       as an ordinary user: ports from 1024, folders of your own, XDP off";
+
+const CHECK_EXAMPLES: &str = "\
+EXAMPLES
+  dotd check                    the default config
+  dotd check -c new.toml && mv new.toml /etc/dotd/dotd.toml && pkill -HUP -x dotd";
+
+const PIN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd pin                      of the certificates that `dotd run` would serve
+  dotd pin fullchain.pem        of the first certificate in a file
+  dotd pin backup-key.pem       of a key that has no certificate yet: a backup pin
+
+  The same by hand:
+  openssl x509 -in fullchain.pem -pubkey -noout | openssl pkey -pubin -outform der \\
+    | openssl dgst -sha256 -binary | base64";
+
+const STATUS_EXAMPLES: &str = "\
+EXAMPLES
+  dotd status
+  dotd status --socket ./run/control.sock
+  dotd status --json | jq '.certificates[].not_after_unix'";
+
+const STATS_EXAMPLES: &str = "\
+EXAMPLES
+  dotd stats                    what counted so far, for people
+  dotd stats --json | jq '.packets[] | select(.verdict == \"drop\")'";
+
+const XDP_EXAMPLES: &str = "\
+EXAMPLES
+  dotd xdp show
+  dotd xdp show --json | jq '.programs[].verified_instructions'";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+EXAMPLES
+  dotd completions bash > /usr/share/bash-completion/completions/dotd
+  dotd completions zsh > ~/.zfunc/_dotd";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Goal: the tree is sound: no clashing options, no missing values. Method: clap's own assertions.
+    #[test]
+    fn tree_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    /// Goal: the option --config works on both sides of the verb, because people put it there.
+    #[test]
+    fn config_stands_before_or_after_the_verb() {
+        for words in [["dotd", "-c", "x.toml", "check"], ["dotd", "check", "--config", "x.toml"]] {
+            let arguments = Arguments::try_parse_from(words).unwrap();
+            assert_eq!(arguments.config, Some("x.toml".into()));
+        }
+    }
+
+    /// Goal: every verb that a person types shows how. Method: its help holds EXAMPLES and the verb itself.
+    #[test]
+    fn every_verb_has_examples() {
+        fn look(command: &mut clap::Command, words: &str) {
+            let leaves: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+            if leaves.is_empty() {
+                let help = command.render_long_help().to_string();
+                assert!(help.contains("EXAMPLES") && help.contains(words), "{words}: {help}");
+            }
+            for leaf in leaves.iter().filter(|leaf| *leaf != "help") {
+                look(command.find_subcommand_mut(leaf).unwrap(), &format!("{words} {leaf}"));
+            }
+        }
+        look(&mut Arguments::command(), "dotd");
+    }
+}

@@ -1,0 +1,152 @@
+//! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would stop it.
+//!
+//! Before: a config file. After: a report, or a line for each mistake.
+//! Never: opens a listener (a running dotd would lose connections to it), writes a file, sends a packet.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    time::SystemTime,
+};
+
+use super::{error::CliError, pin, rights::Rights, show};
+use crate::{
+    config::{self, BackendAddress, Config, Transport, Workers, XdpMode},
+    control::CertificateStatus,
+    tls::certificate,
+};
+
+/// The report; it ends with `ok`.
+pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
+    let config = config::load(path)?;
+    let rights = Rights::of_this_process();
+    let mut report = Report::default();
+    report.source(path);
+    report.listeners(&config, rights);
+    report.backends(&config);
+    report.certificates(&config);
+    report.xdp(&config.xdp, rights);
+    if report.mistakes.is_empty() { Ok(report.text + "ok\n") } else { Err(CliError::Check(report.mistakes)) }
+}
+
+#[derive(Default)]
+struct Report {
+    text: String,
+    mistakes: Vec<String>,
+}
+
+impl Report {
+    fn line(&mut self, line: &str) {
+        self.text += line;
+        self.text.push('\n');
+    }
+
+    fn source(&mut self, path: Option<&Path>) {
+        let used = path.or_else(|| Some(Path::new(config::DEFAULT_PATH)).filter(|path| path.exists()));
+        let name = used.map_or("none: every default".to_owned(), |path| path.display().to_string());
+        self.line(&format!("config: {name}"));
+    }
+
+    fn listeners(&mut self, config: &Config, rights: Rights) {
+        let workers = match config.server.workers {
+            Workers::Auto => "one per core".to_owned(),
+            Workers::Count(count) => count.to_string(),
+        };
+        self.line(&format!("workers: {workers}"));
+        let addresses = &config.listen.dot;
+        let names: Vec<_> = addresses.iter().map(|address| format!("{address} (dot)")).collect();
+        self.line(&format!("listening: {}", names.join(", ")));
+        let (dot, http) = (addresses.iter().map(|at| ("listen.dot", at)), config.control.http.iter());
+        for (key, address) in dot.chain(http.map(|at| ("control.http", at))) {
+            // Another port of the same address, over UDP: no client can be there.
+            if let Err(error) = UdpSocket::bind(SocketAddr::new(address.ip(), 0)) {
+                self.mistakes.push(format!("{key}: {address} is not an address of this machine ({error})"));
+            }
+            if !rights.may_open(address.port()) {
+                self.line(&format!("warning: this user may not open {address}: run dotd as root"));
+            }
+        }
+        if let Some(http) = config.control.http {
+            self.line(&format!("metrics: http://{http}/metrics"));
+        }
+    }
+
+    fn backends(&mut self, config: &Config) {
+        if config.backend.is_empty() {
+            self.line("backend: embedded");
+        }
+        for backend in &config.backend {
+            let BackendAddress::Socket(address) = backend.address else {
+                self.line("backend: embedded");
+                continue;
+            };
+            let transport = match backend.transport {
+                Transport::Udp => "udp",
+                Transport::Tcp => "tcp",
+                Transport::Tls => "tls",
+            };
+            self.line(&format!("backend: {address} ({transport})"));
+            if !has_route(address) {
+                self.line(&format!("warning: no route from here to backend {address}"));
+            }
+        }
+    }
+
+    fn certificates(&mut self, config: &Config) {
+        let state_dir = &config.server.state_dir;
+        for identity in certificate::preview_all(&config.tls, state_dir) {
+            match identity {
+                Ok(Some(identity)) => {
+                    let seconds = CertificateStatus::from(&identity).expires_in_seconds(SystemTime::now());
+                    let (ends, names) = (show::ends(seconds), show::names(&identity.dns_names));
+                    self.line(&format!("certificate: {}: {ends}, {names}", identity.name));
+                    self.text += &pin::line(&identity.spki_pin);
+                    for warning in &identity.warnings {
+                        self.line(&format!("warning: {warning}"));
+                    }
+                }
+                Ok(None) => {
+                    let folder = state_dir.display();
+                    self.line(&format!("certificate: self-signed; `dotd run` makes it in {folder}"));
+                }
+                Err(error) => self.mistakes.push(error.to_string()),
+            }
+        }
+    }
+
+    fn xdp(&mut self, xdp: &config::Xdp, rights: Rights) {
+        for name in &xdp.interfaces {
+            if !Path::new("/sys/class/net").join(name).exists() {
+                let message = format!("xdp.interfaces: no interface \"{name}\" here: `ip link` lists them");
+                self.mistakes.push(message);
+            }
+        }
+        let order = match xdp.mode {
+            XdpMode::Off => return self.line("xdp: off (xdp.mode = \"off\")"),
+            XdpMode::Auto => "native, then generic",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        };
+        let lacking = rights.lacking_for_xdp().join(", ");
+        let is_demanded = xdp.required || xdp.mode != XdpMode::Auto;
+        if !lacking.is_empty() && is_demanded {
+            self.mistakes.push(format!(
+                "xdp: the config demands it and this user lacks {lacking}: run as root or set xdp.mode = \"auto\""
+            ));
+        } else if !lacking.is_empty() {
+            self.line(&format!("xdp: off for this user, who lacks {lacking}: run dotd as root"));
+        } else {
+            let interfaces = match xdp.interfaces.as_slice() {
+                [] => "the interfaces that carry the listen addresses".to_owned(),
+                names => names.join(", "),
+            };
+            self.line(&format!("xdp: {order}, on {interfaces}"));
+        }
+    }
+}
+
+/// Whether the kernel has a route: `connect` on UDP asks its table and sends nothing.
+fn has_route(address: SocketAddr) -> bool {
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    UdpSocket::bind(any).is_ok_and(|socket| socket.connect(address).is_ok())
+}

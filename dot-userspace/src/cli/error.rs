@@ -1,0 +1,34 @@
+//! Why a verb failed: each `Display` line goes to standard error behind `dotd: `.
+//!
+//! Before: a verb gave up. After: `cli::main` prints it and ends with 1. Never: more than a line for one reason.
+
+use std::{io, path::PathBuf};
+
+use crate::{config::ConfigErrors, tls::certificate::CertificateError};
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("{}", .0.join("\n"))]
+    Check(Vec<String>),
+    #[error("no self-signed certificate in {} yet: `dotd run` makes it, or name a file: `dotd pin CERT`", .0.display())]
+    NoPin(PathBuf),
+    #[error("dotd is not running (no {}): start it with `dotd run` or name its socket with --socket", .0.display())]
+    NotRunning(PathBuf),
+    #[error("dotd is not running (nobody listens on {}): start it with `dotd run` or name its socket with --socket", .0.display())]
+    NobodyListens(PathBuf),
+    #[error("{}: no right to ask dotd: run this as root or as the user dotd runs as", .0.display())]
+    NotPermitted(PathBuf),
+    #[error("{}: {reason}: is it the control socket of a dotd of this version?", socket.display())]
+    NoAnswer { socket: PathBuf, reason: String },
+    #[error("cannot start a runtime or log thread: {0}: free memory or raise the limit of threads")]
+    System(io::Error),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    #[error("{0:#}")]
+    Start(anyhow::Error),
+}

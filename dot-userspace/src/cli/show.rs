@@ -1,0 +1,196 @@
+//! `dotd status` and `dotd xdp show` for people.
+//!
+//! Before: the running dotd's answer. After: aligned lines on standard output. Never: asks or decides.
+
+use std::{fmt::Write as _, time::SystemTime};
+
+use crate::{
+    control::{CertificateStatus, State, Status},
+    xdp::Report,
+};
+
+/// The process at a glance.
+pub(super) fn status(status: &Status) -> String {
+    let state = match status.state {
+        State::Serving => "serving",
+        State::Draining => "draining",
+    };
+    let mut text = String::new();
+    let Status { version, pid, workers, .. } = status;
+    let uptime = duration(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
+    row(&mut text, "dotd", &format!("{version}, {state} for {uptime}, process {pid}, {workers} workers"));
+    for listener in &status.listeners {
+        row(&mut text, "listener", &format!("{} ({})", listener.address, listener.transport));
+    }
+    for backend in &status.backends {
+        let how =
+            if backend.transport == backend.address { "" } else { &format!(" ({})", backend.transport) };
+        row(&mut text, "backend", &format!("{}{how}, {}", backend.address, backend.state));
+    }
+    for certificate in &status.certificates {
+        self::certificate(&mut text, certificate);
+    }
+    text + &xdp(&status.xdp)
+}
+
+/// The kernel half.
+pub(super) fn xdp(report: &Report) -> String {
+    let mut text = String::new();
+    row(&mut text, "xdp", &because(&report.state, report.reason.as_deref()));
+    for interface in &report.interfaces {
+        let state = because(&interface.mode, interface.reason.as_deref());
+        row(&mut text, "interface", &format!("{}: {state}, learner {}", interface.name, interface.learner));
+    }
+    if !report.steering.is_empty() {
+        row(&mut text, "steering", &because(&report.steering, report.steering_reason.as_deref()));
+    }
+    for program in &report.programs {
+        let (name, id) = (&program.name, program.id);
+        let verified = program.verified_instructions;
+        let octets = program.translated_octets;
+        let line = format!("{name}: id {id}, {verified} instructions verified, {octets} octets");
+        row(&mut text, "program", &line);
+    }
+    text
+}
+
+/// How long a certificate still lives, in words.
+pub(super) fn ends(seconds: i64) -> String {
+    if seconds < 0 {
+        format!("EXPIRED {} ago", duration(seconds.saturating_neg()))
+    } else {
+        format!("ends in {}", duration(seconds))
+    }
+}
+
+fn certificate(text: &mut String, certificate: &CertificateStatus) {
+    let ends = ends(certificate.expires_in_seconds(SystemTime::now()));
+    let names = names(&certificate.dns_names);
+    row(text, "certificate", &format!("{}: {ends}, {names}", certificate.name));
+    row(text, "", &format!("pin-sha256=\"{}\"", certificate.spki_pin));
+    for warning in &certificate.warnings {
+        row(text, "", &format!("warning: {warning}"));
+    }
+}
+
+/// DNS names in a line.
+pub(super) fn names(dns_names: &[String]) -> String {
+    if dns_names.is_empty() { "no DNS names".to_owned() } else { format!("for {}", dns_names.join(", ")) }
+}
+
+/// A state with its reason.
+fn because(state: &str, reason: Option<&str>) -> String {
+    reason.map_or_else(|| state.to_owned(), |reason| format!("{state} ({reason})"))
+}
+
+/// The two largest units: an operator plans in days and waits in seconds.
+fn duration(seconds: i64) -> String {
+    let units = [("days", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
+    let largest = units.iter().position(|(_, length)| seconds >= *length).unwrap_or(units.len() - 1);
+    let mut rest = seconds;
+    let mut words = Vec::new();
+    for (name, length) in units.iter().skip(largest).take(2) {
+        let count = rest / length;
+        rest %= length;
+        if count > 0 || words.is_empty() {
+            let name = if *name == "days" && count == 1 { "day" } else { name };
+            words.push(format!("{count} {name}"));
+        }
+    }
+    words.join(" ")
+}
+
+fn row(text: &mut String, label: &str, value: &str) {
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "{label:<LABEL_WIDTH$}{value}");
+}
+
+/// One wider than "certificate".
+const LABEL_WIDTH: usize = 13;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        control::{BackendStatus, ListenerStatus},
+        xdp::{InterfaceReport, ProgramReport},
+    };
+
+    /// Goal: durations read well at each unit's edge.
+    #[test]
+    fn durations_have_two_units() {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3661, "1 h 1 min"),
+            (86_400, "1 day"),
+            (90_000, "1 day 1 h"),
+            (825 * 86_400, "825 days"),
+        ] {
+            assert_eq!(duration(seconds), words);
+        }
+        assert_eq!(ends(-7200), "EXPIRED 2 h ago");
+    }
+
+    /// Goal: an operator sees every part of a status, an expired certificate loudly.
+    #[test]
+    fn status_shows_every_part() {
+        let report = Report {
+            state: "generic".into(),
+            reason: None,
+            interfaces: vec![InterfaceReport {
+                name: "eth0".into(),
+                mode: "generic".into(),
+                reason: Some("driver has no native mode".into()),
+                learner: "tcx".into(),
+            }],
+            steering: "kernel-hash".into(),
+            steering_reason: Some("no right".into()),
+            programs: vec![ProgramReport {
+                name: "dotd_xdp".into(),
+                id: 7,
+                verified_instructions: 900,
+                translated_octets: 4000,
+            }],
+        };
+        let answer = Status {
+            version: "0.1.0".into(),
+            pid: 42,
+            state: State::Draining,
+            uptime_seconds: 61,
+            workers: 2,
+            listeners: vec![ListenerStatus {
+                address: "127.0.0.1:853".parse().unwrap(),
+                transport: "dot".into(),
+            }],
+            backends: vec![BackendStatus {
+                address: "embedded".into(),
+                transport: "embedded".into(),
+                state: "unchecked".into(),
+            }],
+            certificates: vec![CertificateStatus {
+                name: "self-signed".into(),
+                spki_pin: "PIN=".into(),
+                not_after_unix: 1,
+                dns_names: vec!["localhost".into()],
+                warnings: vec!["old".into()],
+            }],
+            xdp: report,
+        };
+        let text = status(&answer);
+        for line in [
+            "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
+            "listener     127.0.0.1:853 (dot)\n",
+            "backend      embedded, unchecked\n",
+            "certificate  self-signed: EXPIRED ",
+            " ago, for localhost\n",
+            "             pin-sha256=\"PIN=\"\n             warning: old\n",
+            "interface    eth0: generic (driver has no native mode), learner tcx\n",
+            "steering     kernel-hash (no right)\n",
+            "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Mistakes and the exact lines that an operator gets for them.
+
+/// Text of a file; each line without the file's name.
+pub(super) const MISTAKES: &[(&str, &[&str])] = &[
+    ("nonsense", &["1:9: not TOML: key with no value, expected `=`"]),
+    ("[session\nidle_timeout = \"5s\"", &["1:9: not TOML: unclosed table, expected `]`"]),
+    ("[session]\nidle_timeout = \"5s\"\nidle_timeout = \"6s\"", &["3:1: not TOML: duplicate key"]),
+    ("[sesion]", &["1:2: unknown key `sesion`: did you mean `session`?"]),
+    (
+        "idle_timeout = \"5s\"",
+        &[
+            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, session, backend, balance, dns, xdp, control, log",
+        ],
+    ),
+    (
+        "[session]\n  idle_timout = \"5s\"",
+        &["2:3: unknown key `session.idle_timout`: did you mean `session.idle_timeout`?"],
+    ),
+    (
+        "[session]\nzzz = 1",
+        &[
+            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, idle_timeout, duration_max, queries_max, in_flight_max, connections_max, connections_per_prefix_max",
+        ],
+    ),
+    ("[xdp.limits]", &["1:6: unknown key `xdp.limits`: did you mean `xdp.limit`?"]),
+    ("[[backends]]\naddress = \"127.0.0.1:53\"", &["1:3: unknown key `backends`: did you mean `backend`?"]),
+    (
+        "[session]\nidle_timeout = 30",
+        &[
+            "2:16: session.idle_timeout: invalid type: integer `30`, expected a duration with its unit, such as \"5s\" or \"250ms\"",
+        ],
+    ),
+    (
+        "[session]\nidle_timeout = \"30\"",
+        &["2:16: session.idle_timeout: \"30\" is no duration; write one such as \"5s\" or \"250ms\""],
+    ),
+    (
+        "[session]\nidle_timeout = \"10ms\"",
+        &["2:16: session.idle_timeout: 10ms is less than 200ms, the smallest permitted"],
+    ),
+    (
+        "[session]\nhandshake_timeout = \"5min\"",
+        &["2:21: session.handshake_timeout: 5m is more than 1m, the largest permitted"],
+    ),
+    (
+        "[session]\nin_flight_max = 65536",
+        &[
+            "2:17: session.in_flight_max: invalid value: integer `65536`, expected a whole number from 0 to 65535",
+        ],
+    ),
+    (
+        "[session]\nin_flight_max = 0",
+        &["2:17: session.in_flight_max: 0 is less than 1, the smallest permitted"],
+    ),
+    (
+        "[session]\nqueries_max = -1",
+        &["2:15: session.queries_max: invalid value: integer `-1`, expected a whole number"],
+    ),
+    (
+        "[session]\nconnections_max = \"many\"",
+        &[
+            "2:19: session.connections_max: invalid type: string \"many\", expected a whole number from 0 to 4294967295",
+        ],
+    ),
+    ("[server]\nworkers = \"all\"", &["2:11: server.workers: write \"auto\" or a number from 1 to 256"]),
+    ("[server]\nworkers = 257", &["2:11: server.workers: 257 is more than 256, the largest permitted"]),
+    ("[server]\nrun_dir = \"\"", &["2:11: server.run_dir: is empty; name a folder"]),
+    (
+        "[server]\nrun_dir = \"/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"",
+        &["2:11: server.run_dir: too long for a socket's path; at most 94 octets"],
+    ),
+    (
+        "[listen]\ndot = []",
+        &["2:7: listen.dot: is empty; name at least one address, such as \"0.0.0.0:853\""],
+    ),
+    (
+        "[listen]\ndot = [\"0.0.0.0:853\", \"0.0.0.0:53\"]",
+        &["2:23: listen.dot: 0.0.0.0:53: DNS over TLS must not use port 53 (RFC 7858 §3.1); use 853"],
+    ),
+    (
+        "[listen]\ndot = [\"0.0.0.0\"]",
+        &["2:8: listen.dot: no address:port; write one such as \"0.0.0.0:853\" or \"[::]:853\""],
+    ),
+    (
+        "[listen]\ndot = [\"[::]:853\",\n  \"[::]:853\"]",
+        &["3:3: listen.dot: [::]:853 is listed twice; remove one"],
+    ),
+    ("[listen]\ndot = [\"[::]:0\"]", &["2:8: listen.dot: [::]:0: port 0 is none; use 853"]),
+    (
+        "[listen]\ndot = \"[::]:853\"",
+        &["2:7: listen.dot: invalid type: string \"[::]:853\", expected a list in [ ]"],
+    ),
+    (
+        "[listen]\ndo53 = [\"127.0.0.1:53\"]",
+        &["2:8: listen.do53: not in this version of dotd; remove it or set []"],
+    ),
+    (
+        "[listen]\nproxy_protocol_from = [\"10.0.0.0/33\"]",
+        &[
+            "2:24: listen.proxy_protocol_from: no prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\"",
+        ],
+    ),
+    (
+        "[tls]\nmin_version = \"1.1\"",
+        &["2:15: tls.min_version: \"1.1\" is not known: it takes \"1.2\", \"1.3\""],
+    ),
+    (
+        "[tls]\ncertificates = [{ cert = \"a.pem\" }]",
+        &["2:17: tls.certificates: lacks `key`, which has no default"],
+    ),
+    (
+        "[tls]\ncertificates = [{ cert = \"a.pem\", key = \"\" }]",
+        &["2:41: tls.certificates.key: is empty; name a PEM file"],
+    ),
+    (
+        "[tls]\nticket_rotation = \"7days\"",
+        &["2:19: tls.ticket_rotation: 7days is more than 3days 12h, the largest permitted"],
+    ),
+    (
+        "[tls]\nclient_ca = \"ca.pem\"",
+        &["2:13: tls.client_ca: not in this version of dotd; remove it or set \"\""],
+    ),
+    ("[[backend]]\ntransport = \"udp\"", &["1:1: backend: lacks `address`, which has no default"]),
+    (
+        "[[backend]]\naddress = \"localhost:53\"",
+        &[
+            "2:11: backend.address: \"localhost:53\" is no address:port and not \"embedded\"; write \"127.0.0.1:53\"",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"192.0.2.1:53\"",
+        &[
+            "2:11: backend.address: queries to 192.0.2.1:53 would leave this machine in cleartext; set allow_cleartext = true if that network is yours",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"0.0.0.0:53\"",
+        &["2:11: backend.address: 0.0.0.0:53 is no host's address; use \"127.0.0.1:53\""],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\n[[backend]]\naddress = \"127.0.0.1:53\"",
+        &["4:11: backend.address: is listed twice; remove one, or raise the other's `weight`"],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:853\"\n[listen]\ndot = [\"127.0.0.1:853\"]",
+        &["2:11: backend.address: 127.0.0.1:853 is dotd itself; name the DNS server behind it"],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\nserver_name = \"a.example\"",
+        &["3:15: backend.server_name: is used with transport = \"tls\" only; remove it"],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\nweight = 0",
+        &["3:10: backend.weight: 0 is less than 1, the smallest permitted"],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\nproxy_v2 = \"yes\"",
+        &["3:12: backend.proxy_v2: invalid type: string \"yes\", expected true or false"],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\nproxy_v2 = true",
+        &["3:12: backend.proxy_v2: not in this version of dotd; remove it or set false"],
+    ),
+    (
+        "[balance]\npolicy = \"roundrobin\"",
+        &[
+            "2:10: balance.policy: \"roundrobin\" is not known: it takes \"least-outstanding\", \"round-robin\", \"hash\", \"first\"; nearest is \"round-robin\"",
+        ],
+    ),
+    (
+        "[balance]\npolicy = \"hash\"",
+        &["2:10: balance.policy: not in this version of dotd; remove it or set \"least-outstanding\""],
+    ),
+    (
+        "[balance]\nhealth_interval = \"1s\"",
+        &["2:19: balance.health_interval: not in this version of dotd; remove it or set \"0s\""],
+    ),
+    (
+        "[dns]\ncache_entries = 1000",
+        &["2:17: dns.cache_entries: not in this version of dotd; remove it or set 0"],
+    ),
+    (
+        "[xdp]\ncleartext_853 = \"rest\"",
+        &[
+            "2:17: xdp.cleartext_853: \"rest\" is not known: it takes \"drop\", \"reset\", \"count\", \"pass\"; nearest is \"reset\"",
+        ],
+    ),
+    (
+        "[xdp]\ncleartext_853 = \"reset\"",
+        &["2:17: xdp.cleartext_853: not in this version of dotd; remove it or set \"drop\""],
+    ),
+    (
+        "[xdp]\nudp_853 = \"reset\"",
+        &["2:11: xdp.udp_853: UDP has no connection to reset; use \"drop\", \"count\" or \"pass\""],
+    ),
+    (
+        "[xdp]\nmode = \"off\"\nrequired = true",
+        &["3:12: xdp.required: contradicts xdp.mode = \"off\"; change one"],
+    ),
+    (
+        "[xdp]\ninterfaces = [\"eth0\", \"a-name-that-is-long\"]",
+        &[
+            "2:23: xdp.interfaces: \"a-name-that-is-long\" is no interface name (1 to 15 octets); `ip link` lists them",
+        ],
+    ),
+    (
+        "[xdp]\ninterfaces = [\"eth0\", \"eth0\"]",
+        &["2:23: xdp.interfaces: \"eth0\" is listed twice; remove one"],
+    ),
+    (
+        "[xdp]\ndeny = [\"192.0.2.0/24\"]",
+        &["2:8: xdp.deny: not in this version of dotd; remove it or set []"],
+    ),
+    (
+        "[xdp.limit]\nsyn_per_second = 50",
+        &["2:18: xdp.limit.syn_per_second: not in this version of dotd; remove it or set 0"],
+    ),
+    (
+        "[xdp.limit]\nprefix_v4 = 33",
+        &["2:13: xdp.limit.prefix_v4: 33 is more than 32, the largest permitted"],
+    ),
+    (
+        "[control]\nhttp = \"8853\"",
+        &["2:8: control.http: \"8853\" is no address:port; write \"127.0.0.1:8853\""],
+    ),
+    (
+        "[control]\nhttp = \"127.0.0.1:853\"\n[listen]\ndot = [\"127.0.0.1:853\"]",
+        &["2:8: control.http: 127.0.0.1:853 is a DNS listener's address; use another port"],
+    ),
+    (
+        "[log]\nlevel = \"loud\"",
+        &[
+            "2:9: log.level: \"loud\" is not known: it takes \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
+        ],
+    ),
+    (
+        "[log]\nclient_address = \"full\"",
+        &["2:18: log.client_address: not in this version of dotd; remove it or set \"prefix\""],
+    ),
+    ("session = 1", &["1:11: session: invalid type: integer `1`, expected a table"]),
+    (
+        "[[backend]]\naddress = \"x\"\n[[backend]]\nweight = 2\n[sessions]",
+        &[
+            "2:11: backend.address: \"x\" is no address:port and not \"embedded\"; write \"127.0.0.1:53\"",
+            "3:1: backend: lacks `address`, which has no default",
+            "5:2: unknown key `sessions`: did you mean `session`?",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"192.0.2.1:853\"\ntransport = \"tls\"\nspki_pins = [\"abcd\"]\non_tls_failure = \"cleartext\"",
+        &[
+            "3:13: backend.transport: not in this version of dotd; remove it or set \"udp\"",
+            "4:14: backend.spki_pins: \"abcd\" is not Base64 of 32 octets; `dotd pin FILE` prints one",
+            "5:18: backend.on_tls_failure: \"cleartext\" to 192.0.2.1:853 needs allow_cleartext = true",
+            "5:18: backend.on_tls_failure: not in this version of dotd; remove it or set \"next\"",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"",
+        &[
+            "3:13: backend.transport: \"tls\" needs `server_name` or `spki_pins` to know the backend by",
+            "3:13: backend.transport: not in this version of dotd; remove it or set \"udp\"",
+        ],
+    ),
+];

@@ -1,0 +1,274 @@
+//! Tests of the control room: both listeners over real sockets, asked as a client asks.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
+};
+
+use super::*;
+use crate::{
+    ledger::{ControlCounters, Counter, WorkerCounters},
+    xdp::{InterfaceReport, PacketCount},
+};
+
+/// A dotd that stands still.
+struct Still {
+    state: Mutex<State>,
+}
+
+/// The first count of [`Still`]; each counter has the next one, so that none can stand for another.
+const FIRST_COUNT: u64 = 1_000_001;
+
+impl Source for Still {
+    fn status(&self) -> Status {
+        Status {
+            version: "1.2.3".into(),
+            pid: 42,
+            state: *self.state.lock().unwrap(),
+            uptime_seconds: 7,
+            workers: 2,
+            listeners: vec![ListenerStatus {
+                address: "127.0.0.1:853".parse().unwrap(),
+                transport: "dot".into(),
+            }],
+            backends: vec![BackendStatus {
+                address: "embedded".into(),
+                transport: "embedded".into(),
+                state: "unchecked".into(),
+            }],
+            certificates: vec![CertificateStatus {
+                name: "a \"name\"\n".into(),
+                spki_pin: "PIN=".into(),
+                not_after_unix: 0,
+                dns_names: vec![],
+                warnings: vec![],
+            }],
+            xdp: self.xdp(),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let worker = WorkerCounters::default();
+        for (&counter, count) in Counter::ALL.iter().zip(FIRST_COUNT..) {
+            worker.add(counter, count);
+        }
+        let packets = vec![PacketCount { verdict: "drop".into(), reason: "cleartext_853".into(), count: 9 }];
+        let control = ControlCounters { reloads_ok: 3, reloads_failed: 4, log_lines_lost: 5 };
+        Snapshot::collect(packets, &[worker], control)
+    }
+
+    fn xdp(&self) -> xdp::Report {
+        let eth0 = InterfaceReport { name: "eth0".into(), mode: "native".into(), ..Default::default() };
+        xdp::Report { state: "native".into(), interfaces: vec![eth0], ..Default::default() }
+    }
+}
+
+fn still() -> Arc<Still> {
+    Arc::new(Still { state: Mutex::new(State::Serving) })
+}
+
+/// Runs `client` beside a control socket, on one thread.
+fn beside_socket<F: Future>(client: impl FnOnce(std::path::PathBuf) -> F) -> F::Output {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    runtime().block_on(async {
+        tokio::select! {
+            result = serve_unix(listener, still()) => panic!("stopped serving: {result:?}"),
+            output = client(path) => output,
+        }
+    })
+}
+
+/// Runs `client` beside the HTTP listener, on one thread.
+fn beside_http<F: Future>(source: Arc<Still>, client: impl FnOnce(std::net::SocketAddr) -> F) -> F::Output {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime().block_on(async {
+        tokio::select! {
+            result = serve_http(listener, source) => panic!("stopped serving: {result:?}"),
+            output = client(address) => output,
+        }
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// One request on a connection of its own: status, head and body.
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request: &str) -> (u16, String, String) {
+    let request = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_owned())
+}
+
+async fn ask_unix(path: &Path, request: &str) -> (u16, String, String) {
+    ask(UnixStream::connect(path).await.unwrap(), request).await
+}
+
+async fn ask_tcp(address: std::net::SocketAddr, request: &str) -> (u16, String, String) {
+    ask(TcpStream::connect(address).await.unwrap(), request).await
+}
+
+/// Goal: the three answers are JSON that means what the source said. Method: deserialize and compare.
+#[test]
+fn socket_answers_what_the_source_says() {
+    beside_socket(async |path| {
+        let (code, head, body) = ask_unix(&path, "GET /status").await;
+        assert!(code == 200 && head.contains("content-type: application/json"), "{head}");
+        assert_eq!(serde_json::from_str::<Status>(&body).unwrap(), still().status());
+        let (_, _, body) = ask_unix(&path, "GET /stats").await;
+        assert_eq!(serde_json::from_str::<Snapshot>(&body).unwrap(), still().snapshot());
+        let (_, _, body) = ask_unix(&path, "GET /xdp").await;
+        assert_eq!(serde_json::from_str::<xdp::Report>(&body).unwrap(), still().xdp());
+    });
+}
+
+/// Goal: a wrong path says which are right; a wrong method and garbage are refused; the server lives on.
+#[test]
+fn refuses_the_rest() {
+    beside_socket(async |path| {
+        let (code, _, body) = ask_unix(&path, "GET /metrics").await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &body["paths"]), (404, &json!(["/status", "/stats", "/xdp"])));
+        assert_eq!(ask_unix(&path, "POST /status").await.0, 405);
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        stream.write_all(b"\0\x01garbage\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        // The server may close before it has read everything, which is a reset here.
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
+        assert_eq!(ask_unix(&path, "GET /status").await.0, 200);
+    });
+    beside_http(still(), async |address| {
+        let (code, _, body) = ask_tcp(address, "GET /status").await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &body["paths"]), (404, &json!(["/health", "/metrics"])));
+    });
+}
+
+/// Goal: a load balancer learns of a drain. Method: 200, then 503 once the source drains.
+#[test]
+fn health_follows_the_state() {
+    let source = still();
+    beside_http(source.clone(), async |address| {
+        let (code, _, body) = ask_tcp(address, "GET /health").await;
+        assert_eq!((code, body.as_str()), (200, r#"{"state":"serving"}"#));
+        *source.state.lock().unwrap() = State::Draining;
+        let (code, _, body) = ask_tcp(address, "GET /health").await;
+        assert_eq!((code, body.as_str()), (503, r#"{"state":"draining"}"#));
+    });
+}
+
+/// Goal: Prometheus takes the text: its type, its end, each family once, labels escaped.
+#[test]
+fn metrics_are_openmetrics() {
+    let (code, head, text) = beside_http(still(), async |address| ask_tcp(address, "GET /metrics").await);
+    assert_eq!(code, 200);
+    let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(head.contains(kind), "{head}");
+    assert!(text.ends_with("# EOF\n"));
+    let types: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    let names: BTreeSet<_> = types.iter().filter_map(|line| line.split(' ').nth(2)).collect();
+    assert_eq!(names.len(), types.len(), "a family stands twice: {types:?}");
+    for line in [
+        "dotd_build_info{version=\"1.2.3\"} 1",
+        "dotd_serving 1",
+        "dotd_uptime_seconds 7",
+        "dotd_packets_total{verdict=\"drop\",reason=\"cleartext_853\"} 9",
+        "dotd_xdp_state{interface=\"eth0\",mode=\"native\"} 1",
+        "dotd_backend_state{backend=\"embedded\",transport=\"embedded\",state=\"unchecked\"} 1",
+        "dotd_reloads_total{result=\"failed\"} 4",
+        "dotd_log_lines_lost_total 5",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let expiry = text.lines().find(|line| line.starts_with("dotd_certificate_expiry_seconds{")).unwrap();
+    assert!(expiry.starts_with(r#"dotd_certificate_expiry_seconds{name="a \"name\"\n"} -"#), "{expiry}");
+}
+
+/// Goal: no counter is forgotten, and each stands under its own labels. Method: every counter has a number of its
+/// own, and each number stands in the text once, at the end of a line.
+#[test]
+fn metrics_hold_every_counter() {
+    let text = beside_http(still(), async |address| ask_tcp(address, "GET /metrics").await.2);
+    for (counter, count) in Counter::ALL.iter().zip(FIRST_COUNT..) {
+        let end = format!(" {count}");
+        let lines: Vec<_> = text.lines().filter(|line| line.ends_with(&end)).collect();
+        assert_eq!(lines.len(), 1, "{counter:?}: {lines:?}");
+    }
+    let value_of = |counter: Counter| {
+        FIRST_COUNT + Counter::ALL.iter().position(|found| *found == counter).unwrap() as u64
+    };
+    for (series, counter) in [
+        (r#"dotd_connections_open"#, Counter::Open),
+        (r#"dotd_connections_total{end="idle"}"#, Counter::EndIdle),
+        (r#"dotd_connections_total{end="refused_prefix_cap"}"#, Counter::RefusedPrefix),
+        (r#"dotd_handshakes_total{kind="resumed",version="1.3",result="ok"}"#, Counter::HandshakeResumed13),
+        (r#"dotd_handshakes_total{kind="none",version="none",result="not_tls"}"#, Counter::HandshakeNotTls),
+        (r#"dotd_queries_received_total{transport="dot"}"#, Counter::Received),
+        (r#"dotd_queries_total{transport="dot",disposition="forwarded"}"#, Counter::Forwarded),
+        (r#"dotd_responses_total{rcode="NXDOMAIN"}"#, Counter::RcodeNxDomain),
+        (r#"dotd_backend_sent_total"#, Counter::BackendSent),
+        (r#"dotd_backend_outstanding"#, Counter::BackendOutstanding),
+    ] {
+        let line = format!("{series} {}", value_of(counter));
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+/// Goal: control connections cannot use up dotd's file descriptors. Method: with every place taken, one more client
+/// is not answered while all others are, on the same thread; it is once a place is free.
+#[test]
+fn connections_are_bounded() {
+    const REQUEST: &[u8] = b"GET /xdp HTTP/1.1\r\nhost: x\r\n\r\n";
+    beside_socket(async |path| {
+        let mut inside = Vec::new();
+        for _ in 0..serve::CONNECTIONS_MAX {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            stream.write_all(REQUEST).await.unwrap();
+            assert_ne!(stream.read(&mut [0; 4096]).await.unwrap(), 0);
+            inside.push(stream);
+        }
+        let mut outside = UnixStream::connect(&path).await.unwrap();
+        outside.write_all(REQUEST).await.unwrap();
+        for stream in &mut inside {
+            stream.write_all(REQUEST).await.unwrap();
+            assert_ne!(stream.read(&mut [0; 4096]).await.unwrap(), 0);
+        }
+        let early = outside.try_read(&mut [0; 4096]).map_err(|error| error.kind());
+        assert_eq!(early, Err(std::io::ErrorKind::WouldBlock));
+        inside.pop();
+        assert_ne!(outside.read(&mut [0; 4096]).await.unwrap(), 0);
+    });
+}
+
+/// Goal: `dotd status` and the socket speak the same. Method: the command line's own client asks, from a thread as
+/// another process would.
+#[test]
+fn is_what_the_command_line_asks() {
+    let status = beside_socket(async |path| {
+        tokio::task::spawn_blocking(move || crate::cli::ask_for_tests::<Status>(&path, "/status"))
+            .await
+            .unwrap()
+    });
+    assert_eq!(status, Ok(still().status()));
+    let refused = beside_socket(async |path| {
+        tokio::task::spawn_blocking(move || crate::cli::ask_for_tests::<Status>(&path, "/absent"))
+            .await
+            .unwrap()
+    });
+    let line = refused.unwrap_err();
+    assert!(line.contains("answers /absent with 404") && line.contains("control.sock"), "{line}");
+}

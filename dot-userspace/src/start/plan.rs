@@ -1,0 +1,91 @@
+//! From the config to what each room works by. Pure.
+//!
+//! Before: a checked config. After: `worker` and `session` have their part of it.
+//! Never: hands the whole config to a room.
+
+use std::net::SocketAddr;
+
+use crate::{
+    backend::UpstreamConfig,
+    config::{BackendAddress, Config, Session, Transport},
+    control::BackendStatus,
+    session::Limits,
+    tls::Serving,
+    worker::Settings,
+};
+
+/// Whether any query may go to the zone that dotd carries: nothing is configured, or it is asked for.
+pub(super) fn needs_embedded(config: &Config) -> bool {
+    config.backend.is_empty() || config.backend.iter().any(|backend| backend.address == BackendAddress::Embedded)
+}
+
+/// The backends as workers know them; `embedded` is where that one answers.
+pub(super) fn upstreams(config: &Config, embedded: Option<SocketAddr>) -> Vec<UpstreamConfig> {
+    let rest = config.balance.health_interval;
+    let configured = config.backend.iter().filter_map(|backend| {
+        let address = match backend.address {
+            BackendAddress::Socket(address) => Some(address),
+            BackendAddress::Embedded => embedded,
+        };
+        Some(UpstreamConfig { address: address?, timeout: backend.timeout, weight: backend.weight, rest })
+    });
+    let configured: Vec<_> = configured.collect();
+    match (configured.is_empty(), embedded) {
+        (true, Some(address)) => {
+            vec![UpstreamConfig { address, timeout: std::time::Duration::from_secs(2), weight: 1, rest }]
+        }
+        _ => configured,
+    }
+}
+
+/// The backends as an operator sees them.
+pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
+    let status = |address: String, transport: &str| BackendStatus {
+        address,
+        transport: transport.to_owned(),
+        state: "unchecked".to_owned(),
+    };
+    if config.backend.is_empty() {
+        return vec![status("embedded".into(), "embedded")];
+    }
+    let statuses = config.backend.iter().map(|backend| match (backend.address, backend.transport) {
+        (BackendAddress::Embedded, _) => status("embedded".into(), "embedded"),
+        (BackendAddress::Socket(address), Transport::Udp) => status(address.to_string(), "udp"),
+        (BackendAddress::Socket(address), Transport::Tcp) => status(address.to_string(), "tcp"),
+        (BackendAddress::Socket(address), Transport::Tls) => status(address.to_string(), "tls"),
+    });
+    statuses.collect()
+}
+
+/// What every worker works by.
+pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<UpstreamConfig>) -> Settings {
+    Settings {
+        serving,
+        limits: Limits {
+            message_timeout: config.session.message_timeout,
+            idle_timeout: config.session.idle_timeout,
+            duration_max: config.session.duration_max,
+            queries_max: config.session.queries_max,
+            in_flight_max: usize::from(config.session.in_flight_max),
+            padding: config.dns.padding,
+            keepalive: config.dns.keepalive,
+        },
+        handshake_timeout: config.session.handshake_timeout,
+        upstreams,
+        policy: config.balance.policy,
+    }
+}
+
+/// The cap on connections that the open files of this process allow; says so where that is less (C-26).
+pub(super) fn connections_max(session: &Session, descriptors: u64, reserved: u64) -> u32 {
+    let allowed = u32::try_from(descriptors.saturating_sub(reserved)).unwrap_or(u32::MAX);
+    if allowed < session.connections_max {
+        tracing::info!(
+            connections_max = allowed,
+            configured = session.connections_max,
+            open_files = descriptors,
+            "fewer connections than configured: raise the limit on open files (LimitNOFILE)"
+        );
+    }
+    allowed.min(session.connections_max)
+}

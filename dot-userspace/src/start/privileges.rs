@@ -1,0 +1,98 @@
+//! Rights: which user we become, how many files we may open, and that nothing is left once we serve.
+//!
+//! Before: started as root, with some capabilities, or as anybody. After: [`drop_all`] left no capability
+//! in any set of this thread, and the threads it makes inherit that.
+//! Never: regains anything: no_new_privs is set.
+
+use std::{fs, os::unix::fs::chown, path::Path};
+
+use anyhow::{Context, anyhow, bail};
+use caps::CapSet;
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{Pid, User, geteuid, setgid, setgroups, setuid},
+};
+
+/// A user and its group.
+pub type Owner = (u32, u32);
+
+/// The user to become after start; `None`: stay who we are.
+///
+/// # Errors
+/// The user does not exist, or we are not root and cannot become anybody.
+pub fn user(name: &str) -> anyhow::Result<Option<Owner>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let found = User::from_name(name).with_context(|| format!("server.user: cannot look up \"{name}\""))?;
+    let found = found.ok_or_else(|| anyhow!("server.user: there is no user \"{name}\"; make it (useradd --system {name}) or leave it empty"))?;
+    if geteuid() == found.uid {
+        return Ok(None);
+    }
+    if !geteuid().is_root() {
+        bail!("server.user: only root can become \"{name}\"; start as root, or leave it empty");
+    }
+    Ok(Some((found.uid.as_raw(), found.gid.as_raw())))
+}
+
+/// Lifts the soft limit on open files to the hard one; returns what holds now.
+pub fn raise_descriptors() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
+/// The CPUs that this process may use.
+pub fn usable_cpus() -> Vec<usize> {
+    let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
+    (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
+}
+
+/// Gives what dotd keeps in `state_dir` to the user it becomes, so that a reload can read it.
+///
+/// # Errors
+/// The folder cannot be given away.
+pub fn hand_over(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
+    let (Some((uid, gid)), true) = (owner, state_dir.is_dir()) else { return Ok(()) };
+    let give = |path: &Path| {
+        chown(path, Some(uid), Some(gid)).with_context(|| format!("{}: cannot be given to uid {uid}", path.display()))
+    };
+    give(state_dir)?;
+    for entry in fs::read_dir(state_dir).with_context(|| state_dir.display().to_string())? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            give(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Becomes `owner` and gives up every capability.
+///
+/// # Errors
+/// Rights that could not be given up: we must not serve with them.
+pub fn drop_all(owner: Option<Owner>) -> anyhow::Result<()> {
+    // The bounding set needs CAP_SETPCAP to shrink, so it goes first; without it there is nothing to regain.
+    let _ = caps::clear(None, CapSet::Bounding);
+    if let Some((uid, gid)) = owner {
+        setgroups(&[]).context("supplementary groups cannot be given up")?;
+        setgid(gid.into()).with_context(|| format!("cannot become gid {gid}"))?;
+        setuid(uid.into()).with_context(|| format!("cannot become uid {uid}"))?;
+    }
+    drop_of_thread()?;
+    nix::sys::prctl::set_no_new_privs().context("no_new_privs cannot be set")
+}
+
+/// Gives up every capability of the calling thread. For threads that were made before [`drop_all`].
+///
+/// # Errors
+/// Capabilities that could not be given up.
+pub fn drop_of_thread() -> anyhow::Result<()> {
+    for set in [CapSet::Ambient, CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
+        caps::clear(None, set).map_err(|error| anyhow!("capabilities ({set:?}) cannot be given up: {error}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! The running process as `control` sees it: counters, certificates, the kernel half.
+//!
+//! Before: `start::run` has everything in place. After: every answer of the control socket is made here.
+//! Never: changes anything but by [`Process::reloaded`] and its counters.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use super::plan;
+use crate::{
+    backend::UpstreamConfig,
+    cli,
+    config::{self, Config},
+    control::{BackendStatus, CertificateStatus, ListenerStatus, Source, State, Status},
+    ledger::{ControlCounters, Snapshot, WorkerCounters},
+    tls::{Tickets, certificate::Identity},
+    worker::{Admission, Worker},
+    xdp::{Report, Xdp, XdpError},
+};
+
+/// What the control thread works with, and nobody else.
+pub(super) struct Running {
+    /// Read again at HUP.
+    pub path: Option<PathBuf>,
+    /// As it is being served.
+    pub config: Config,
+    /// Outlive every reload.
+    pub tickets: Tickets,
+    /// As the workers know them.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Caps of all workers.
+    pub admission: Arc<Admission>,
+    /// Open files we may have.
+    pub descriptors: u64,
+    /// The worker threads.
+    pub workers: Vec<Worker>,
+}
+
+/// What the control socket tells.
+pub(super) struct Process {
+    started: Instant,
+    counters: Vec<WorkerCounters>,
+    listeners: Vec<ListenerStatus>,
+    backends: Mutex<Vec<BackendStatus>>,
+    certificates: Mutex<Vec<CertificateStatus>>,
+    xdp: Mutex<Option<Xdp>>,
+    is_draining: AtomicBool,
+    reloads_ok: AtomicU64,
+    reloads_failed: AtomicU64,
+}
+
+/// A poisoned lock means that another answer panicked; what it guards is replaced whole, never half.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Process {
+    pub(super) fn new(config: &Config, workers: usize, identities: &[Identity], xdp: Xdp) -> Self {
+        let listener = |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
+        Self {
+            started: Instant::now(),
+            counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
+            listeners: config.listen.dot.iter().map(listener).collect(),
+            backends: Mutex::new(plan::backend_statuses(config)),
+            certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
+            xdp: Mutex::new(Some(xdp)),
+            is_draining: AtomicBool::new(false),
+            reloads_ok: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+        }
+    }
+
+    /// The line of worker `index`.
+    pub(super) fn counters(&self, index: usize) -> WorkerCounters {
+        self.counters.get(index).cloned().unwrap_or_default()
+    }
+
+    /// A reload took effect.
+    pub(super) fn reloaded(&self, config: &Config, identities: &[Identity]) {
+        *lock(&self.backends) = plan::backend_statuses(config);
+        *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
+        self.reloads_ok.fetch_add(1, Relaxed);
+    }
+
+    /// A reload changed nothing.
+    pub(super) fn reload_failed(&self) {
+        self.reloads_failed.fetch_add(1, Relaxed);
+    }
+
+    /// New gates for the kernel half.
+    pub(super) fn apply_xdp(&self, config: &config::Xdp) -> Result<(), XdpError> {
+        lock(&self.xdp).as_mut().map_or(Ok(()), |xdp| xdp.apply(config))
+    }
+
+    /// No more new connections.
+    pub(super) fn draining(&self) {
+        self.is_draining.store(true, Relaxed);
+    }
+
+    /// Takes the kernel half away: links and pins are gone when this returns.
+    pub(super) fn detach_xdp(&self) {
+        if let Some(xdp) = lock(&self.xdp).take() {
+            xdp.detach();
+        }
+    }
+}
+
+impl Source for Process {
+    fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            state: if self.is_draining.load(Relaxed) { State::Draining } else { State::Serving },
+            uptime_seconds: self.started.elapsed().as_secs(),
+            workers: self.counters.len(),
+            listeners: self.listeners.clone(),
+            backends: lock(&self.backends).clone(),
+            certificates: lock(&self.certificates).clone(),
+            xdp: self.xdp(),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let packets = lock(&self.xdp).as_ref().map(Xdp::packets).unwrap_or_default();
+        let control = ControlCounters {
+            reloads_ok: self.reloads_ok.load(Relaxed),
+            reloads_failed: self.reloads_failed.load(Relaxed),
+            log_lines_lost: cli::logging::lines_lost(),
+        };
+        Snapshot::collect(packets, &self.counters, control)
+    }
+
+    fn xdp(&self) -> Report {
+        lock(&self.xdp).as_ref().map(Xdp::report).unwrap_or_default()
+    }
+}

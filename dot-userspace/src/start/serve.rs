@@ -1,0 +1,220 @@
+//! The control thread while dotd serves: says that it is ready, hears signals, reloads, drains, cleans up.
+//!
+//! Before: workers run. After: sessions are drained, the kernel half is detached, the socket is removed.
+//! Never: lets a bad config or certificate replace a good one: whatever fails, the old stays.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{interval, sleep},
+};
+
+use super::{
+    listeners::ControlSocket,
+    plan,
+    process::{Process, Running},
+};
+use crate::{
+    config::{self, Config},
+    control::{self, Source, Status},
+    tls::{self, certificate},
+    worker::Command,
+    xdp::Report,
+};
+
+/// Time for sessions to end by themselves once we stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the workers are looked after.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves until TERM or INT.
+///
+/// # Errors
+/// The runtime or a signal cannot be had, or a worker died.
+pub(super) fn serve(
+    process: Arc<Process>,
+    running: Running,
+    socket: ControlSocket,
+    http: Option<TcpListener>,
+    began: Instant,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("the control thread has no runtime")?;
+    let result = runtime.block_on(async {
+        let source = Arc::clone(&process) as Arc<dyn Source>;
+        let unix = socket.listener().context("the control socket is gone")?;
+        tokio::spawn(control::serve_unix(unix, Arc::clone(&source)));
+        if let Some(http) = http {
+            tokio::spawn(control::serve_http(http, source));
+        }
+        announce(&process.status());
+        tracing::info!(milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
+        // Without systemd there is nobody to notify, which is no error.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let running = hear_signals(&process, running).await?;
+        drain(&process, running).await
+    });
+    process.detach_xdp();
+    drop(socket);
+    result
+}
+
+/// HUP reloads, TERM and INT end this. USR1 is taken so that a log rotation does not end us: we log to
+/// standard error and have no file to open again.
+async fn hear_signals(process: &Process, mut running: Running) -> anyhow::Result<Running> {
+    let hear = |kind: SignalKind| signal(kind).context("signals cannot be heard");
+    let (mut hup, mut usr1) = (hear(SignalKind::hangup())?, hear(SignalKind::user_defined1())?);
+    let (mut term, mut int) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+    let mut watch = interval(WATCH_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = hup.recv() => {
+                coalesce(&mut hup).await;
+                reload(process, &mut running);
+            }
+            _ = usr1.recv() => {}
+            _ = term.recv() => return Ok(running),
+            _ = int.recv() => return Ok(running),
+            _ = watch.tick() => {
+                if running.workers.iter().any(crate::worker::Worker::is_finished) {
+                    anyhow::bail!("a worker thread died; see the lines before this one");
+                }
+            }
+        }
+    }
+}
+
+/// A thousand HUPs at once are one reload.
+async fn coalesce(hup: &mut Signal) {
+    sleep(Duration::from_millis(20)).await;
+    while tokio::time::timeout(Duration::ZERO, hup.recv()).await.is_ok() {}
+}
+
+/// Reads everything again; on any error the old stays and one line says why.
+fn reload(process: &Process, running: &mut Running) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    match try_reload(process, running) {
+        Ok(()) => tracing::info!("reloaded"),
+        Err(error) => {
+            process.reload_failed();
+            for line in format!("{error:#}").lines() {
+                tracing::error!("not reloaded, the old config stays: {line}");
+            }
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
+    let config = config::load(running.path.as_deref())?;
+    let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
+    let serving = tls::serving(&identities, config.tls.min_version, &running.tickets)?;
+    if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
+        anyhow::bail!("backend: the embedded one is made at start; restart dotd");
+    }
+    let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
+    process.apply_xdp(&config.xdp)?;
+    say_what_needs_a_restart(&running.config, &config);
+    running.upstreams = plan::upstreams(&config, embedded);
+    let connections = plan::connections_max(&config.session, running.descriptors, super::DESCRIPTORS_RESERVED);
+    running.admission.reload(connections, config.session.connections_per_prefix_max);
+    let settings = plan::settings(&config, serving, running.upstreams.clone());
+    for worker in &running.workers {
+        worker.tell(Command::Reload(Box::new(settings.clone())));
+    }
+    process.reloaded(&config, &identities);
+    running.config = config;
+    Ok(())
+}
+
+/// Where the embedded backend of this process answers.
+fn embedded_address(running: &Running) -> Option<SocketAddr> {
+    let position = running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
+    running.upstreams.get(position.unwrap_or(0)).map(|upstream| upstream.address)
+}
+
+fn say_what_needs_a_restart(old: &Config, new: &Config) {
+    let changed = [
+        ("server", old.server != new.server),
+        ("listen", old.listen != new.listen),
+        ("tls.ticket_rotation", old.tls.ticket_rotation != new.tls.ticket_rotation),
+        ("control", old.control != new.control),
+        ("log", old.log != new.log),
+        ("xdp.mode", old.xdp.mode != new.xdp.mode || old.xdp.required != new.xdp.required),
+        ("xdp.interfaces", old.xdp.interfaces != new.xdp.interfaces),
+        ("xdp.steering", old.xdp.steering != new.xdp.steering),
+        ("xdp.limit", old.xdp.limit != new.xdp.limit),
+    ];
+    for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {
+        tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
+    }
+}
+
+async fn drain(process: &Process, running: Running) -> anyhow::Result<()> {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!(connections = running.admission.total(), "draining");
+    process.draining();
+    let until = tokio::time::Instant::now() + DRAIN_TIMEOUT;
+    for worker in &running.workers {
+        worker.tell(Command::Drain(until));
+    }
+    // The control socket goes on answering while the workers finish.
+    while !running.workers.iter().all(crate::worker::Worker::is_finished) {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let ended: Vec<bool> = running.workers.into_iter().map(crate::worker::Worker::join).collect();
+    anyhow::ensure!(ended.iter().all(|is_well| *is_well), "a worker thread died while draining");
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Says on standard output what runs, ending in `ready`.
+fn announce(status: &Status) {
+    println!("xdp: {}", describe_xdp(&status.xdp));
+    if status.xdp.state != "off" {
+        println!("steering: {}", status.xdp.steering);
+    }
+    let listeners = status.listeners.iter().map(|listener| format!("{} ({})", listener.address, listener.transport));
+    println!("listening: {}", listeners.collect::<Vec<_>>().join(", "));
+    let backends = status.backends.iter().map(|backend| backend.address.clone());
+    println!("backend: {}", backends.collect::<Vec<_>>().join(", "));
+    for certificate in &status.certificates {
+        println!("pin-sha256=\"{}\"", certificate.spki_pin);
+        for warning in &certificate.warnings {
+            println!("warning: {}: {warning}", certificate.name);
+        }
+    }
+    if let (Some(listener), Some(certificate)) = (status.listeners.first(), status.certificates.first()) {
+        let host = reachable(listener.address.ip());
+        let (port, pin) = (listener.address.port(), &certificate.spki_pin);
+        println!("try: kdig @{host} -p {port} +tls +tls-pin={pin} dotd.test A");
+    }
+    println!("ready");
+}
+
+/// One state for the whole kernel half: `native on eth0; generic on lo`, or `off (why)`.
+fn describe_xdp(report: &Report) -> String {
+    let interfaces = report.interfaces.iter().map(|interface| match &interface.reason {
+        Some(reason) => format!("{} on {} ({reason})", interface.mode, interface.name),
+        None => format!("{} on {}", interface.mode, interface.name),
+    });
+    match (&report.reason, report.state.as_str()) {
+        (Some(reason), "off") => format!("off ({reason})"),
+        _ => interfaces.collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// An address that a client on this machine can use for a listener on `host`.
+fn reachable(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => host,
+    }
+}

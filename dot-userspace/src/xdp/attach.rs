@@ -1,0 +1,278 @@
+//! Loads the object, and attaches its XDP program and its learner to an interface.
+//!
+//! Before: `interfaces` chose it, `pins` may hold a predecessor's link. After: frames are judged.
+//! Holds: the order native, generic, off, by hand: aya's own default hides which one it got. A link of a
+//! predecessor is taken over (its program replaced at once); without one a new link is made.
+//! Never: keeps an attachment that would outlive us unseen (netlink ones have no descriptor).
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData, PerCpuArray},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact, qdisc_detach_program,
+        },
+        xdp::{Xdp, XdpLink, XdpMode},
+    },
+    util::KernelVersion,
+};
+use dot_common::{
+    maps::{self, PROGRAM_LEARN, PROGRAM_XDP},
+    settings::Settings,
+};
+
+use super::{
+    InterfaceReport, ProgramReport, XdpError, error::innermost, interfaces::Interface, object::OBJECT,
+    pins::Pins,
+};
+use crate::config;
+
+/// The loaded object: maps of ours taken out, programs ready to attach.
+pub(super) struct Kernel {
+    object: Ebpf,
+    pub(super) counters: PerCpuArray<MapData, u64>,
+    pub(super) settings: Array<MapData, Settings>,
+}
+
+/// Something that stays attached as long as we hold it, or its pin.
+pub(super) enum Link {
+    /// Pinned under this name.
+    Pinned(#[expect(dead_code, reason = "held, not used")] PinnedLink, String),
+    /// Held by us alone.
+    Held(#[expect(dead_code, reason = "held, not used")] FdLink),
+    /// A tc filter, before Linux 6.6: detached when dropped, if we then still may.
+    Filter(#[expect(dead_code, reason = "held, not used")] SchedClassifierLink),
+}
+
+impl Link {
+    /// The name of its pin.
+    pub(super) fn pin_name(&self) -> Option<&str> {
+        match self {
+            Self::Pinned(_, name) => Some(name),
+            Self::Held(_) | Self::Filter(_) => None,
+        }
+    }
+}
+
+impl Kernel {
+    /// Loads all maps and both programs.
+    pub(super) fn load(pins: Option<&Pins>) -> Result<Self, XdpError> {
+        let mut loader = EbpfLoader::new();
+        if let Some(pins) = pins {
+            loader.map_pin_path(maps::FLOWS, pins.flows());
+        }
+        // The listeners' map belongs to the steering programs, which have one each.
+        loader.map_max_entries(maps::SOCKETS, 1);
+        let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF object", &error))?;
+        if let Some(pins) = pins {
+            pins.keep(&object, maps::COUNTERS);
+            pins.keep(&object, maps::SETTINGS);
+        }
+        let counters = PerCpuArray::try_from(take(&mut object, maps::COUNTERS)?)
+            .map_err(|error| refused(maps::COUNTERS, &error))?;
+        let settings = Array::try_from(take(&mut object, maps::SETTINGS)?)
+            .map_err(|error| refused(maps::SETTINGS, &error))?;
+        let mut kernel = Self { object, counters, settings };
+        kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
+        kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
+        #[cfg(feature = "debug-log")]
+        super::log::start(&mut kernel.object);
+        Ok(kernel)
+    }
+
+    /// What the kernel says about both programs.
+    pub(super) fn programs(&self) -> Result<Vec<ProgramReport>, XdpError> {
+        [PROGRAM_XDP, PROGRAM_LEARN].iter().map(|name| program_report(&self.object, name)).collect()
+    }
+
+    /// Attaches to one interface, and says how that went.
+    pub(super) fn attach(
+        &mut self,
+        interface: &Interface,
+        mode: config::XdpMode,
+        pins: Option<&Pins>,
+    ) -> (InterfaceReport, Vec<Link>) {
+        let mut row = InterfaceReport {
+            name: interface.name.clone(),
+            mode: "off".into(),
+            reason: interface.obstacle().map(str::to_owned),
+            learner: "off".into(),
+        };
+        if row.reason.is_some() {
+            return (row, Vec::new());
+        }
+        let mut links = Vec::new();
+        let mut reasons = Vec::new();
+        for (name, flag) in modes(mode) {
+            match self.attach_xdp(interface, name, flag, pins) {
+                Ok(link) => {
+                    row.mode = name.into();
+                    links.push(link);
+                    break;
+                }
+                Err(reason) => reasons.push(format!("{name}: {reason}")),
+            }
+        }
+        if !links.is_empty() {
+            match self.attach_learner(interface, pins) {
+                Ok((name, link)) => {
+                    row.learner = name.into();
+                    links.push(link);
+                }
+                Err(reason) => reasons.push(format!("learner: {reason}")),
+            }
+        }
+        row.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        (row, links)
+    }
+
+    fn attach_xdp(
+        &mut self,
+        interface: &Interface,
+        name: &str,
+        mode: XdpMode,
+        pins: Option<&Pins>,
+    ) -> Result<Link, String> {
+        let pin = format!("xdp_{name}_{}", interface.index);
+        let program = self.xdp().map_err(|error| error.to_string())?;
+        if let Some(link) = pins.and_then(|pins| take_over_xdp(program, pins, &pin)) {
+            return Ok(link);
+        }
+        if let Some(pins) = pins {
+            // A predecessor's link in the other mode keeps the interface; it is ours to end.
+            for other in ["native", "generic"] {
+                pins.unlink(&format!("xdp_{other}_{}", interface.index));
+            }
+        }
+        let id = program.attach_to_if_index(interface.index, mode).map_err(|error| innermost(&error))?;
+        let link = program.take_link(id).map_err(|error| innermost(&error))?;
+        let link = FdLink::try_from(link).map_err(|_| "no XDP links in this kernel (Linux 5.9 has them)")?;
+        keep(link, pin, pins)
+    }
+
+    fn attach_learner(
+        &mut self,
+        interface: &Interface,
+        pins: Option<&Pins>,
+    ) -> Result<(&'static str, Link), String> {
+        let pin = format!("learn_{}", interface.index);
+        let program = self.learner().map_err(|error| error.to_string())?;
+        let has_tcx = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
+        if !has_tcx {
+            return attach_filter(program, &interface.name).map(|link| ("clsact", Link::Filter(link)));
+        }
+        if let Some(link) = pins.and_then(|pins| take_over_learner(program, pins, &pin)) {
+            return Ok(("tcx", link));
+        }
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = program
+            .attach_with_options(&interface.name, TcAttachType::Egress, options)
+            .map_err(|error| innermost(&error))?;
+        let link = program.take_link(id).map_err(|error| innermost(&error))?;
+        let link = FdLink::try_from(link).map_err(|error| innermost(&error))?;
+        Ok(("tcx", keep(link, pin, pins)?))
+    }
+
+    fn xdp(&mut self) -> Result<&mut Xdp, XdpError> {
+        let program = self.object.program_mut(PROGRAM_XDP).ok_or_else(|| absent(PROGRAM_XDP))?;
+        program.try_into().map_err(|error: ProgramError| refused(PROGRAM_XDP, &error))
+    }
+
+    fn learner(&mut self) -> Result<&mut SchedClassifier, XdpError> {
+        let program = self.object.program_mut(PROGRAM_LEARN).ok_or_else(|| absent(PROGRAM_LEARN))?;
+        program.try_into().map_err(|error: ProgramError| refused(PROGRAM_LEARN, &error))
+    }
+}
+
+/// The modes to try, in order.
+fn modes(mode: config::XdpMode) -> Vec<(&'static str, XdpMode)> {
+    let (native, generic) = (("native", XdpMode::Driver), ("generic", XdpMode::Skb));
+    match mode {
+        config::XdpMode::Auto => vec![native, generic],
+        config::XdpMode::Native => vec![native],
+        config::XdpMode::Generic => vec![generic],
+        config::XdpMode::Off => Vec::new(),
+    }
+}
+
+/// Puts our program into a predecessor's link; its frames are judged without a gap.
+fn take_over_xdp(program: &mut Xdp, pins: &Pins, pin: &str) -> Option<Link> {
+    let old = PinnedLink::from_pin(pins.path(pin)).ok()?;
+    let link = XdpLink::try_from(FdLink::from(old)).ok()?;
+    // Refused for a link whose interface is gone: the caller then makes a new one.
+    let id = program.attach_to_link(link).ok()?;
+    let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
+    tracing::info!("{pin}: took over the link of a predecessor");
+    Some(keep_pinned(link, pin, pins))
+}
+
+/// As [`take_over_xdp`], for the learner.
+fn take_over_learner(program: &mut SchedClassifier, pins: &Pins, pin: &str) -> Option<Link> {
+    let old = PinnedLink::from_pin(pins.path(pin)).ok()?;
+    let link = SchedClassifierLink::try_from(FdLink::from(old)).ok()?;
+    let id = program.attach_to_link(link).ok()?;
+    let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
+    Some(keep_pinned(link, pin, pins))
+}
+
+/// Holds a link whose pin is in place already.
+fn keep_pinned(link: FdLink, pin: &str, pins: &Pins) -> Link {
+    match PinnedLink::from_pin(pins.path(pin)) {
+        Ok(pinned) => Link::Pinned(pinned, pin.to_owned()),
+        Err(_) => Link::Held(link),
+    }
+}
+
+/// Pins a new link. One that cannot be pinned is lost, and with it the attachment: aya's `pin` takes it whole.
+fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Link, String> {
+    let Some(pins) = pins else { return Ok(Link::Held(link)) };
+    pins.unlink(&pin);
+    let path = pins.path(&pin);
+    match link.pin(&path) {
+        Ok(pinned) => Ok(Link::Pinned(pinned, pin)),
+        Err(error) => Err(format!("{}: {}", path.display(), innermost(&error))),
+    }
+}
+
+/// The learner as a tc filter, for kernels without tcx. A filter that a predecessor left is replaced.
+fn attach_filter(program: &mut SchedClassifier, interface: &str) -> Result<SchedClassifierLink, String> {
+    match qdisc_add_clsact(interface) {
+        Ok(()) | Err(TcError::AlreadyAttached) => {}
+        // "File exists": the qdisc is there, which is all we want.
+        Err(error) => tracing::debug!("clsact on {interface}: {}", innermost(&error)),
+    }
+    // Not found is the usual answer.
+    let _ = qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_LEARN);
+    let options = TcAttachOptions::Netlink(NlOptions::default());
+    let id = program
+        .attach_with_options(interface, TcAttachType::Egress, options)
+        .map_err(|error| innermost(&error))?;
+    program.take_link(id).map_err(|error| innermost(&error))
+}
+
+/// What the kernel says about a loaded program.
+pub(super) fn program_report(object: &Ebpf, name: &str) -> Result<ProgramReport, XdpError> {
+    let program = object.program(name).ok_or_else(|| absent(name))?;
+    let info = program.info().map_err(|error| refused(name, &error))?;
+    Ok(ProgramReport {
+        name: name.to_owned(),
+        id: info.id(),
+        verified_instructions: info.verified_instruction_count().unwrap_or(0),
+        translated_octets: info.size_translated().unwrap_or(0),
+    })
+}
+
+/// A map of the object, ours from now on.
+pub(super) fn take(object: &mut Ebpf, name: &str) -> Result<Map, XdpError> {
+    object.take_map(name).ok_or_else(|| absent(name))
+}
+
+pub(super) fn absent(name: &str) -> XdpError {
+    XdpError::Load { what: name.into(), reason: "it is not in the object; build again".into() }
+}
+
+pub(super) fn refused(what: &str, error: &dyn std::error::Error) -> XdpError {
+    XdpError::Load { what: what.into(), reason: innermost(error) }
+}

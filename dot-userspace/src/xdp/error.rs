@@ -1,0 +1,101 @@
+//! What can go wrong with the kernel half, each in one line with the way out.
+
+use std::error::Error;
+
+use thiserror::Error;
+
+/// Why XDP is not there, or not as the config demands.
+#[derive(Debug, Error)]
+pub enum XdpError {
+    /// `xdp.mode = "off"`.
+    #[error("xdp.mode is \"off\"")]
+    NotWanted,
+    /// A value that this version does not have.
+    #[error("{key} = {value}: not in this version; use {instead}")]
+    NotYet {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: &'static str,
+        /// What to write.
+        instead: &'static str,
+    },
+    /// More ports than the kernel half knows.
+    #[error(
+        "listen.dot has {found} different ports, XDP knows {}: use fewer, or xdp.mode = \"off\"",
+        dot_common::settings::DOT_PORTS_MAX
+    )]
+    TooManyPorts {
+        /// How many there are.
+        found: usize,
+    },
+    /// The interfaces cannot be listed.
+    #[error("network interfaces cannot be listed: {reason}")]
+    Interfaces {
+        /// What the system said.
+        reason: String,
+    },
+    /// The kernel refused a map or a program.
+    #[error("{what} was refused: {reason}{}", advice(.reason))]
+    Load {
+        /// The map or program.
+        what: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// An interface that must have XDP has not.
+    #[error("XDP on {name}: {reason}")]
+    Interface {
+        /// The interface.
+        name: String,
+        /// Each mode that was tried, with what the kernel said.
+        reason: String,
+    },
+    /// No interface has XDP.
+    #[error("XDP on no interface: {reasons}")]
+    Nowhere {
+        /// Each interface with its reason.
+        reasons: String,
+    },
+    /// Another dotd is at work.
+    #[error(
+        "{folder} is in use: another dotd runs XDP in this network namespace; stop it, or set xdp.mode = \"off\" here"
+    )]
+    Locked {
+        /// The folder of pins.
+        folder: String,
+    },
+    /// The pins cannot be made.
+    #[error("{path}: {reason}")]
+    Pins {
+        /// The file or folder.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The settings cannot be written.
+    #[error("the kernel refused new settings: {reason}")]
+    Settings {
+        /// What the kernel said.
+        reason: String,
+    },
+}
+
+/// What to do about a refusal.
+fn advice(reason: &str) -> &'static str {
+    if reason.contains("not permitted") || reason.contains("ermission denied") {
+        "; run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    } else {
+        ""
+    }
+}
+
+/// The words of the error at the bottom: what the kernel said, in one line.
+pub(super) fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    let words = error.to_string();
+    words.lines().next().unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,25 @@
+//! Passes on what the kernel half logs. Only with the feature `debug-log`.
+//!
+//! Holds: a thread that empties aya-log's ring ten times a second; it ends with the process.
+
+use std::{thread, time::Duration};
+
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+
+/// Starts the thread; without a ring in the object there is nothing to read.
+pub(super) fn start(object: &mut Ebpf) {
+    let mut logger = match EbpfLogger::init(object) {
+        Ok(logger) => logger,
+        Err(error) => return tracing::warn!("no packet log: {error}"),
+    };
+    let spawned = thread::Builder::new().name("packet-log".into()).spawn(move || {
+        loop {
+            logger.flush();
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::warn!("no packet log: {error}");
+    }
+}

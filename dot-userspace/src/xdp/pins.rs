@@ -1,0 +1,166 @@
+//! What outlives this process: links and maps in the BPF file system.
+//!
+//! Before: `/sys/fs/bpf`, mounted here if need be. After: a successor finds the links of a crashed
+//! predecessor and replaces its program without a gap; an orderly end leaves nothing.
+//! Holds: `/sys/fs/bpf/dotd/v<schema>/<network namespace>`, locked by who runs; descriptors of the folders,
+//! because after a change of user the way to them may be closed (systemd mounts bpffs for root alone).
+//! Never: reuses a map before its shape was compared: the kernel half would read nonsense.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::{MapInfo, MapType},
+};
+use dot_common::{
+    flow::{Flow, FlowKey},
+    maps::{COUNTERS, FLOWS, FLOWS_MAX, SETTINGS},
+    settings::SCHEMA,
+};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::{Gid, Uid, UnlinkatFlags, chown, unlinkat},
+};
+
+use super::{XdpError, attach::Link, error::innermost};
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The folder of this schema and network namespace, locked.
+#[derive(Debug)]
+pub(super) struct Pins {
+    folder: PathBuf,
+    lock: Flock<File>,
+    /// Outermost last: each holds the one before.
+    parents: Vec<(File, OsString)>,
+}
+
+impl Pins {
+    /// Makes the folder, mounting the BPF file system if it is not there, and locks it.
+    pub(super) fn open() -> Result<Self, XdpError> {
+        mount_bpffs()?;
+        let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(at("/proc/thread-self/ns/net"))?;
+        let folder = Path::new(BPFFS).join(format!("dotd/v{SCHEMA}/{}", namespace.ino()));
+        fs::create_dir_all(&folder).map_err(at(&folder.display().to_string()))?;
+        let opened = File::open(&folder).map_err(at(&folder.display().to_string()))?;
+        let lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+            let name = folder.display().to_string();
+            match errno {
+                Errno::EWOULDBLOCK => XdpError::Locked { folder: name },
+                errno => XdpError::Pins { path: name, reason: errno.desc().into() },
+            }
+        })?;
+        let mut parents = Vec::new();
+        for pair in folder.ancestors().take(4).collect::<Vec<_>>().windows(2) {
+            let [child, parent] = pair else { continue };
+            let name = child.file_name().unwrap_or_default().to_owned();
+            parents.push((File::open(parent).map_err(at(&parent.display().to_string()))?, name));
+        }
+        Ok(Self { folder, lock, parents })
+    }
+
+    /// The path of a pin.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The path of FLOWS; what is pinned there and has another shape is removed first.
+    pub(super) fn flows(&self) -> PathBuf {
+        let path = self.path(FLOWS);
+        if let Ok(found) = MapInfo::from_pin(&path) {
+            let shape = (found.key_size(), found.value_size(), found.max_entries());
+            let wanted = (size_of::<FlowKey>() as u32, size_of::<Flow>() as u32, FLOWS_MAX);
+            let is_lru = found.map_type().is_ok_and(|kind| kind == MapType::LruHash);
+            if shape != wanted || !is_lru {
+                tracing::warn!("{}: {shape:?} is not the {wanted:?} we need: replaced", path.display());
+                self.unlink(FLOWS);
+            }
+        } else {
+            // Not there, or no map at all.
+            self.unlink(FLOWS);
+        }
+        path
+    }
+
+    /// Pins a map of ours in place of a predecessor's: a new process counts from zero. A failure costs
+    /// visibility only.
+    pub(super) fn keep(&self, object: &Ebpf, name: &str) {
+        self.unlink(name);
+        let path = self.path(name);
+        let pinned = object.map(name).map(|map| map.pin(&path));
+        if let Some(Err(error)) = pinned {
+            tracing::warn!("{} is not pinned: {}", path.display(), innermost(&error));
+        }
+    }
+
+    /// Removes one pin, if it is there.
+    pub(super) fn unlink(&self, name: &str) {
+        match unlinkat(&*self.lock, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => tracing::warn!("{}: {}", self.path(name).display(), errno.desc()),
+        }
+    }
+
+    /// Removes pinned links of a predecessor that are none of ours: its interfaces are free then.
+    pub(super) fn sweep(&self, links: &[Link]) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            let is_map = dot_common::maps::ALL.contains(&name.as_str());
+            if !is_map && !links.iter().any(|link| link.pin_name() == Some(&name)) {
+                self.unlink(&name);
+            }
+        }
+    }
+
+    /// Gives folders and pins to the user that this process will be.
+    pub(super) fn give_to(&self, owner: Option<(u32, u32)>) {
+        let Some((user, group)) = owner else { return };
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let folders = self.folder.ancestors().take(3).map(Path::to_path_buf);
+        for path in entries.chain(folders) {
+            if let Err(errno) = chown(&path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))) {
+                tracing::warn!("{} stays root's: {}", path.display(), errno.desc());
+            }
+        }
+    }
+
+    /// Removes all pins and, where we may, the folders.
+    pub(super) fn remove(self, links: &[Link]) {
+        let pinned = [COUNTERS, FLOWS, SETTINGS].into_iter().chain(links.iter().filter_map(Link::pin_name));
+        for name in pinned {
+            self.unlink(name);
+        }
+        for (parent, name) in &self.parents {
+            // Another namespace's folder beside ours, or a parent that is root's, ends this.
+            if unlinkat(parent, name.as_os_str(), UnlinkatFlags::RemoveDir).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// Mounts the BPF file system at its usual place, unless it is there.
+fn mount_bpffs() -> Result<(), XdpError> {
+    let is_there = statfs(BPFFS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+    if is_there {
+        return Ok(());
+    }
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|errno| XdpError::Pins {
+        path: BPFFS.into(),
+        reason: format!("no BPF file system, and mounting one failed: {}", errno.desc()),
+    })
+}
+
+fn at(path: &str) -> impl FnOnce(io::Error) -> XdpError {
+    let path = path.to_owned();
+    move |error| XdpError::Pins { path, reason: error.to_string() }
+}

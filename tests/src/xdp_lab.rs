@@ -1,0 +1,161 @@
+//! Runs the kernel half on built frames, without an interface: BPF_PROG_TEST_RUN.
+//!
+//! Before: a test built a frame. After: the XDP action, the one verdict that was counted, and the frame as
+//! the program left it.
+//! Holds: one loaded object with its own maps, so that tests run side by side.
+//! Never: attaches or pins anything; all is gone when the lab is.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
+};
+use dot_common::{
+    counters,
+    flow::{Flow, FlowKey},
+    maps,
+    settings::{Gate, Ports, SCHEMA, Settings},
+    verdict::Verdict,
+};
+use dot_userspace::xdp::object::OBJECT;
+
+/// XDP_DROP.
+pub const XDP_DROP: u32 = 1;
+/// XDP_PASS.
+pub const XDP_PASS: u32 = 2;
+
+/// A loaded kernel half.
+pub struct Lab {
+    object: Ebpf,
+    counters: PerCpuArray<MapData, u64>,
+    settings: Array<MapData, Settings>,
+    flows: HashMap<MapData, FlowKey, Flow>,
+    counted: Vec<u64>,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// [`XDP_DROP`] or [`XDP_PASS`].
+    pub action: u32,
+    /// What was counted; `None`: nothing, the frame is none of ours.
+    pub verdict: Option<Verdict>,
+    /// The frame afterwards.
+    pub octets: Vec<u8>,
+}
+
+/// DNS over TLS on 853 and 8853, cleartext DNS on 53, all gates as given.
+#[must_use]
+pub fn settings(gate: Gate) -> Settings {
+    let ports = Ports { dot: [853, 8853, 0, 0], do53: 53 };
+    let gate = gate as u8;
+    Settings {
+        schema: SCHEMA,
+        ports,
+        cleartext_on_dot: gate,
+        tls_on_do53: gate,
+        udp_on_dot: gate,
+        reserved: [0; 3],
+    }
+}
+
+impl Lab {
+    /// Loads the object. `None`, with the reason printed: not root.
+    #[must_use]
+    pub fn open(test: &str, settings: &Settings) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIPPED {test}: BPF programs need root");
+            return None;
+        }
+        let mut object =
+            EbpfLoader::new().map_max_entries(maps::FLOWS, 4096).load(OBJECT).expect("the object loads");
+        let mut take = |name: &str| object.take_map(name).expect("the object has all maps");
+        let counters = PerCpuArray::try_from(take(maps::COUNTERS)).unwrap();
+        let map = Array::try_from(take(maps::SETTINGS)).unwrap();
+        let flows = HashMap::try_from(take(maps::FLOWS)).unwrap();
+        let mut lab =
+            Self { object, counters, settings: map, flows, counted: vec![0; counters::COUNTERS as usize] };
+        lab.xdp().load().expect("the XDP program passes the verifier");
+        lab.learner().load().expect("the learner passes the verifier");
+        lab.set(settings);
+        Some(lab)
+    }
+
+    /// Writes new settings.
+    pub fn set(&mut self, settings: &Settings) {
+        self.settings.set(0, settings, 0).unwrap();
+    }
+
+    /// Runs the XDP program once on a frame of at least 14 octets.
+    ///
+    /// # Panics
+    /// When more than one verdict was counted.
+    pub fn judge(&mut self, frame: &[u8]) -> Outcome {
+        let mut octets = vec![0; frame.len()];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut octets), ..Default::default() };
+        let run = self.xdp().test_run(options).expect("the program runs");
+        octets.truncate(run.data_size_out as usize);
+        Outcome { action: run.return_value, verdict: self.newly_counted(), octets }
+    }
+
+    /// Nanoseconds per frame, over so many runs on the same frame.
+    pub fn nanoseconds(&mut self, frame: &[u8], repeat: u32) -> u128 {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
+        let duration = self.xdp().test_run(options).expect("the program runs").duration;
+        self.newly_counted_any();
+        duration.as_nanos()
+    }
+
+    /// Shows a frame of our own to the learner.
+    pub fn learn(&mut self, frame: &[u8]) -> u32 {
+        let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
+        self.learner().test_run(options).expect("the learner runs").return_value
+    }
+
+    /// What is known of a connection.
+    #[must_use]
+    pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.get(key, 0).ok()
+    }
+
+    /// Every known connection.
+    #[must_use]
+    pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
+        self.flows.iter().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Writes down a connection, as the learner would.
+    pub fn know(&mut self, key: &FlowKey, flow: &Flow) {
+        self.flows.insert(key, flow, 0).unwrap();
+    }
+
+    fn newly_counted(&mut self) -> Option<Verdict> {
+        let new = self.newly_counted_any();
+        let total: u64 = new.iter().map(|(_, count)| count).sum();
+        assert!(total <= 1, "one frame, several verdicts: {new:?}");
+        let index = new.first()?.0;
+        let row = counters::rows().find(|verdict| counters::index(*verdict) == index);
+        Some(row.expect("only verdicts that can be are counted"))
+    }
+
+    fn newly_counted_any(&mut self) -> Vec<(u32, u64)> {
+        let mut new = Vec::new();
+        for (index, before) in (0..).zip(&mut self.counted) {
+            let now = self.counters.get(&index, 0).unwrap().iter().sum();
+            if now != *before {
+                new.push((index, now - *before));
+                *before = now;
+            }
+        }
+        new
+    }
+
+    fn xdp(&mut self) -> &mut Xdp {
+        self.object.program_mut(maps::PROGRAM_XDP).unwrap().try_into().unwrap()
+    }
+
+    fn learner(&mut self) -> &mut SchedClassifier {
+        self.object.program_mut(maps::PROGRAM_LEARN).unwrap().try_into().unwrap()
+    }
+}

@@ -1,0 +1,72 @@
+//! Is the compiled kernel half what dot-common says it is, and does this kernel take it?
+//!
+//! Never: attaches anything.
+
+use aya::{Ebpf, EbpfLoader, maps::Map, programs::Program};
+use dot_common::{
+    counters::COUNTERS as COUNTERS_MAX,
+    flow::{Flow, FlowKey},
+    maps,
+};
+use dot_userspace::xdp::object::OBJECT;
+
+/// Verified instructions that a program may cost. The kernel's own limit is a million; 160,000 took 155 ms
+/// to load.
+const VERIFIED_INSTRUCTIONS_MAX: u32 = 50_000;
+
+fn load(test: &str) -> Option<Ebpf> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED {test}: BPF programs need root");
+        return None;
+    }
+    Some(EbpfLoader::new().load(OBJECT).expect("the object loads"))
+}
+
+/// Goal: the object holds every map, in the shape that both halves rely on.
+/// Method: loads it and asks the kernel. Covers: issue 2, item 5.
+#[test]
+fn object_holds_the_maps() {
+    let Some(object) = load("object_holds_the_maps") else { return };
+    for name in maps::ALL {
+        assert!(object.map(name).is_some(), "{name} is missing");
+    }
+    let shape = |name: &str| {
+        let map = match object.map(name) {
+            Some(Map::LruHashMap(map) | Map::PerCpuArray(map) | Map::Array(map)) => map,
+            other => panic!("{name}: {other:?}"),
+        };
+        let info = map.info().unwrap();
+        (info.key_size() as usize, info.value_size() as usize, info.max_entries())
+    };
+    assert_eq!(shape(maps::FLOWS), (size_of::<FlowKey>(), size_of::<Flow>(), maps::FLOWS_MAX));
+    assert_eq!(shape(maps::COUNTERS), (4, 8, COUNTERS_MAX));
+    assert_eq!(shape(maps::SETTINGS), (4, 20, 1));
+    assert!(matches!(object.map(maps::SOCKETS), Some(Map::ReusePortSockArray(_))));
+}
+
+/// Goal: each program passes the verifier, far from its limits. Method: loads each, and prints its figures.
+/// Covers: issue 2, item 5.
+#[test]
+fn programs_load_within_budget() {
+    let Some(mut object) = load("programs_load_within_budget") else { return };
+    println!("object: {} octets", OBJECT.len());
+    let mut names: Vec<String> = object.programs().map(|(name, _)| name.to_owned()).collect();
+    names.sort();
+    assert_eq!(names, [maps::PROGRAM_LEARN, maps::PROGRAM_STEER, maps::PROGRAM_XDP]);
+    for name in names {
+        let program = object.program_mut(&name).unwrap();
+        let loaded = match program {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            Program::SkReuseport(program) => program.load(),
+            other => panic!("{name} is a {other:?}"),
+        };
+        if let Err(error) = loaded {
+            panic!("{name}: {error:#?}");
+        }
+        let info = program.info().unwrap();
+        let verified = info.verified_instruction_count().unwrap();
+        println!("{name}: {verified} verified instructions, {} octets", info.size_translated().unwrap());
+        assert!(verified < VERIFIED_INSTRUCTIONS_MAX, "{name}: {verified} verified instructions");
+    }
+}

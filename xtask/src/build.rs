@@ -1,0 +1,84 @@
+//! `cargo xtask build` and `cargo xtask build-ebpf`: dotd, and its kernel half alone.
+//!
+//! Before: a clone. After: `target/<profile>/dotd`, or `target/bpf/…/dot-ebpf` for a look at it.
+//! Never: runs what it builds.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{bpf_object, command, setup};
+
+/// Arguments of `cargo xtask build`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask build                  target/debug/dotd, quick to build
+    cargo xtask build --release        target/release/dotd, for production and for measuring
+
+    The kernel half is compiled and embedded on the way: dotd is one file.
+
+EXIT STATUS:
+    0 when built, 1 when not, 2 for a mistake in the command line.")]
+pub(crate) struct Build {
+    /// Optimise: link-time optimisation over everything, minutes instead of seconds
+    #[arg(long)]
+    pub(crate) release: bool,
+}
+
+/// Arguments of `cargo xtask build-ebpf`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask build-ebpf                           the object that dotd embeds, with debug sections
+    cargo xtask build-ebpf --features debug-log      with packet logs through aya-log
+    llvm-objdump -S target/bpf/bpfel-unknown-none/release/dot-ebpf
+
+EXIT STATUS:
+    0 when built, 1 when not, 2 for a mistake in the command line.")]
+pub(crate) struct BuildEbpf {
+    /// Features of dot-ebpf, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    features: Vec<String>,
+}
+
+/// Sets up what is missing, builds dotd, and returns its path.
+///
+/// # Errors
+/// Setup or the build failed.
+pub(crate) fn run(root: &Path, arguments: &Build) -> Result<PathBuf> {
+    setup::ensure(false)?;
+    let mut cargo = command::cargo(root);
+    cargo.args(["build", "--package", "dot-userspace", "--bin", "dotd"]);
+    if arguments.release {
+        cargo.arg("--release");
+    }
+    command::run(&mut cargo)?;
+    let profile = if arguments.release { "release" } else { "debug" };
+    let binary = target(root).join(profile).join("dotd");
+    let octets =
+        std::fs::metadata(&binary).with_context(|| format!("{} is not there", binary.display()))?.len();
+    println!("build: {} ({octets} octets)", binary.display());
+    Ok(binary)
+}
+
+/// Sets up what is missing and builds the kernel half alone.
+///
+/// # Errors
+/// Setup or the build failed.
+pub(crate) fn run_ebpf(root: &Path, arguments: &BuildEbpf) -> Result<()> {
+    setup::ensure(false)?;
+    let toolchain = bpf_object::find()?;
+    println!("build-ebpf: {}, {}", toolchain.name, toolchain.rustc.display());
+    let features: Vec<&str> = arguments.features.iter().map(String::as_str).collect();
+    let object = bpf_object::build(root, &toolchain, &features)?;
+    let octets = std::fs::metadata(&object)?.len();
+    println!("build-ebpf: {} ({octets} octets with debug sections)", object.display());
+    Ok(())
+}
+
+/// Cargo's target folder.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    // Relative ones are relative to where cargo was called, and cargo runs us there.
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}

@@ -1,0 +1,88 @@
+//! apt, with its services kept down: what it offers, and the one call that installs.
+//!
+//! Before: `plan` names packages. After: they are installed, and no service was started.
+//! Never: removes a package, adds a source, or leaves a trace in /usr/sbin/policy-rc.d.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::Result;
+
+use crate::command;
+
+/// Runs a command while a policy file forbids every service start; see the script's head.
+const KEEP_SERVICES_DOWN: &str = include_str!("keep_services_down.sh");
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// What apt offers, asked once a name.
+pub(super) struct Packages {
+    has_apt: bool,
+    known: RefCell<BTreeMap<String, bool>>,
+    is_updated: OnceCell<()>,
+}
+
+impl Packages {
+    pub(super) fn new(has_apt: bool) -> Self {
+        Self { has_apt, known: RefCell::default(), is_updated: OnceCell::new() }
+    }
+
+    /// Can apt install this package?
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        if !self.has_apt {
+            return false;
+        }
+        let ask = || {
+            let policy = Command::new("apt-cache").args(["policy", name]).env("LC_ALL", "C").output();
+            policy.is_ok_and(|policy| has_candidate(&String::from_utf8_lossy(&policy.stdout)))
+        };
+        *self.known.borrow_mut().entry(name.to_owned()).or_insert_with(ask)
+    }
+
+    /// Fetches the package lists, once a run.
+    pub(super) fn update(&mut self) -> Result<()> {
+        if self.is_updated.set(()).is_ok() {
+            command::run(Command::new("apt-get").args(["-q", "update"]))?;
+            self.known.borrow_mut().clear();
+        }
+        Ok(())
+    }
+
+    /// Installs, without starting services. When that fails the lists may be old: once more with fresh ones.
+    pub(super) fn install(&mut self, names: &BTreeSet<String>) -> Result<()> {
+        let install = || {
+            let mut install = keep_services_down(Path::new(POLICY));
+            install.args(["apt-get", "-q", "-y", "--no-install-recommends", "--no-remove", "install"]);
+            install.args(names).env("DEBIAN_FRONTEND", "noninteractive");
+            println!(
+                "+ apt-get install --no-install-recommends {}",
+                names.iter().cloned().collect::<Vec<_>>().join(" ")
+            );
+            command::run_quietly(&mut install)
+        };
+        if install().is_ok() {
+            return Ok(());
+        }
+        println!("setup: that failed; once more with fresh package lists");
+        self.update()?;
+        install()
+    }
+}
+
+/// A command line that runs what is appended to it while `policy` forbids service starts.
+pub(super) fn keep_services_down(policy: &Path) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", KEEP_SERVICES_DOWN, "keep_services_down"]).arg(policy);
+    shell
+}
+
+/// Does `apt-cache policy` name a version that can be installed?
+pub(super) fn has_candidate(policy: &str) -> bool {
+    policy
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Candidate:"))
+        .any(|version| version.trim() != "(none)")
+}

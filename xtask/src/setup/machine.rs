@@ -1,0 +1,162 @@
+//! What this machine has: looked at, never changed.
+//!
+//! Before: nothing. After: `plan::decide` knows all it decides by.
+//! Holds: the test tools and the packages they come in.
+//! Never: asks the network, or a package manager: a look takes milliseconds.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::bpf_object::{self, Missing, Toolchain};
+
+/// A program that tests or the linter call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tool {
+    /// Its name on PATH.
+    pub(crate) command: &'static str,
+    /// Packages that bring it, the first one known wins: Debian's name, then Ubuntu's where it differs.
+    pub(crate) packages: &'static [&'static str],
+    /// Why we want it.
+    pub(crate) purpose: &'static str,
+}
+
+/// What `--tests` adds.
+pub(crate) const TOOLS: &[Tool] = &[
+    Tool { command: "kdig", packages: &["knot-dnsutils"], purpose: "DoT client with pin checks" },
+    Tool { command: "dig", packages: &["bind9-dnsutils", "dnsutils"], purpose: "cleartext and DoT client" },
+    Tool { command: "getdns_query", packages: &["getdns-utils"], purpose: "DoT client, strict profile" },
+    Tool { command: "dnsperf", packages: &["dnsperf"], purpose: "DoT under load" },
+    Tool { command: "openssl", packages: &["openssl"], purpose: "TLS client, certificates" },
+    Tool { command: "nsd", packages: &["nsd"], purpose: "backend: authoritative server" },
+    Tool { command: "unbound", packages: &["unbound"], purpose: "backend: resolver" },
+    Tool { command: "tcpdump", packages: &["tcpdump"], purpose: "sees that no cleartext leaves" },
+    Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },
+    Tool { command: "ip", packages: &["iproute2"], purpose: "test networks" },
+    Tool { command: "bpftool", packages: &["bpftool", "linux-tools-common"], purpose: "looks at programs" },
+    Tool { command: "strace", packages: &["strace"], purpose: "counts system calls" },
+];
+
+/// The result of a look.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) is_root: bool,
+    pub(crate) has_sudo: bool,
+    pub(crate) has_apt: bool,
+    pub(crate) has_rustup: bool,
+    pub(crate) has_c_compiler: bool,
+    /// What the build will use, or what each way lacks.
+    pub(crate) toolchain: Result<Toolchain, Missing>,
+    /// LLVM of a rustup nightly, and whether `rust-src` is with it.
+    pub(crate) nightly: Option<Nightly>,
+    /// `/usr/bin/rustc` of Debian's rustc-web with its sources.
+    pub(crate) has_debian_rustc: bool,
+    /// The linker in our cache folder.
+    pub(crate) has_linker: bool,
+    /// A clippy for the compiler of way 2; asked for with the test tools only.
+    pub(crate) lacks_clippy: bool,
+    /// Empty unless test tools were asked for.
+    pub(crate) missing_tools: Vec<&'static Tool>,
+}
+
+/// A rustup nightly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nightly {
+    /// Major version of its LLVM; bitcode is read by a linker of the same or a newer one.
+    pub(crate) llvm: u32,
+    /// The component `rust-src` is installed.
+    pub(crate) has_sources: bool,
+}
+
+impl Machine {
+    /// Looks at the machine.
+    pub(crate) fn look(with_tests: bool) -> Self {
+        let toolchain = bpf_object::find();
+        let is_debian = toolchain.as_ref().is_ok_and(|found| found.rustc == Path::new("/usr/bin/rustc"));
+        let missing = TOOLS.iter().filter(|tool| with_tests && !is_command(tool.command)).collect();
+        Self {
+            is_root: is_root(),
+            has_sudo: is_command("sudo"),
+            has_apt: is_command("apt-get") && is_command("dpkg"),
+            has_rustup: is_command("rustup"),
+            has_c_compiler: is_command("cc"),
+            // Two programs are started for it, so only where the answer matters.
+            nightly: if toolchain.is_err() { nightly() } else { None },
+            has_debian_rustc: has_debian_rustc(),
+            has_linker: super::cache_folder()
+                .is_some_and(|cache| cache.join(bpf_object::LINKER_FOLDER).join("bpf-linker").is_file()),
+            lacks_clippy: with_tests && is_debian && !Path::new("/usr/bin/cargo-clippy").is_file(),
+            missing_tools: missing,
+            toolchain,
+        }
+    }
+
+    /// Nothing is missing of what was asked for.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.has_c_compiler && self.toolchain.is_ok() && self.missing_tools.is_empty() && !self.lacks_clippy
+    }
+
+    /// The toolchain for people.
+    pub(crate) fn toolchain_name(&self) -> &str {
+        self.toolchain.as_ref().map_or("no toolchain", |toolchain| toolchain.name)
+    }
+
+    /// How an ordinary user becomes root here.
+    pub(crate) fn root_hint(&self) -> &'static str {
+        if self.has_sudo { "" } else { " as root" }
+    }
+
+    /// The last word when neither way worked.
+    pub(crate) fn way_out(&self) -> &'static str {
+        if self.has_rustup {
+            "rustup toolchain install nightly --component rust-src, and put a bpf-linker on PATH \
+             (https://github.com/aya-rs/bpf-linker)"
+        } else {
+            "install rustup (https://rustup.rs) or use Debian 12 or newer, and run setup again"
+        }
+    }
+}
+
+/// Is there such a program on PATH, or where Debian keeps those of administrators?
+pub(crate) fn is_command(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(administrators).any(|folder| folder.join(name).is_file())
+}
+
+/// Effective user 0, from /proc: no C library needed.
+pub(crate) fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    uids.split_whitespace().nth(1) == Some("0")
+}
+
+fn has_debian_rustc() -> bool {
+    ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/lib/rustlib/src/rust/library/core/Cargo.toml"]
+        .iter()
+        .all(|file| Path::new(file).is_file())
+        && is_package("rustc-web")
+}
+
+/// Is this Debian package installed?
+fn is_package(name: &str) -> bool {
+    let query = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", name]).output();
+    query.is_ok_and(|query| query.stdout == b"installed")
+}
+
+fn nightly() -> Option<Nightly> {
+    let rustc = |arguments: &[&str]| {
+        let run = Command::new("rustup").args(["run", "nightly", "rustc"]).args(arguments).output().ok()?;
+        run.status.success().then(|| String::from_utf8_lossy(&run.stdout).into_owned())
+    };
+    let sysroot = rustc(&["--print", "sysroot"])?;
+    let sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml");
+    Some(Nightly { llvm: llvm_of(&rustc(&["-vV"])?)?, has_sources: sources.is_file() })
+}
+
+/// The major version in rustc's "LLVM version: 22.1.8".
+pub(super) fn llvm_of(version: &str) -> Option<u32> {
+    version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?.split('.').next()?.parse().ok()
+}

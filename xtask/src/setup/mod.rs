@@ -1,0 +1,156 @@
+//! `cargo xtask setup`: what this project needs and the machine lacks is named, then installed.
+//!
+//! Before: a clone, and cargo. After: `build`, `run` and, with `--tests`, `test` find all they call.
+//! Holds: the order: look, decide, say, install, look again.
+//! Never: asks, starts a service, or installs what is there: a second run changes nothing.
+
+mod apt;
+mod linker;
+mod machine;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use anyhow::{Result, bail};
+
+use machine::Machine;
+pub(crate) use machine::{is_command, is_root};
+use plan::{Plan, Step};
+
+/// Arguments of `cargo xtask setup`.
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = "\
+WHAT IT NEEDS:
+    A C compiler (the cryptography is C), and a Rust compiler that builds the kernel half for BPF.
+    Two ways lead there, the first that the machine has or can have is taken:
+      1. a rustup nightly with the component rust-src, and bpf-linker;
+      2. Debian's packages rustc-web, cargo-web, rust-web-src and llvm-22-dev, and a bpf-linker that
+         cargo builds into ${XDG_CACHE_HOME:-~/.cache}/dotd.
+    apt packages need root; an ordinary user is shown the commands instead.
+
+EXAMPLES:
+    cargo xtask setup --dry-run      say what would be installed, and change nothing
+    cargo xtask setup                what `build` and `run` need
+    cargo xtask setup --tests        also the DNS clients and servers that the tests talk to
+
+EXIT STATUS:
+    0 when all is there, 1 when something could not be installed.")]
+pub(crate) struct Setup {
+    /// Also install what the tests and the linter use
+    #[arg(long)]
+    pub(crate) tests: bool,
+    /// Only say what would be installed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What the other verbs call: silent when nothing is missing.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn ensure(tests: bool) -> Result<()> {
+    if Machine::look(tests).is_complete() {
+        return Ok(());
+    }
+    run(&Setup { tests, dry_run: false })
+}
+
+/// Installs what is missing, and says so first.
+///
+/// # Errors
+/// Something that the build needs could not be installed. Missing test tools are only told: the tests
+/// that need them are skipped.
+pub(crate) fn run(arguments: &Setup) -> Result<()> {
+    let machine = Machine::look(arguments.tests);
+    if machine.is_complete() {
+        println!("setup: all there ({})", machine.toolchain_name());
+        return Ok(());
+    }
+    let mut packages = apt::Packages::new(machine.has_apt);
+    let mut plan = plan::decide(&machine, &|name| packages.is_known(name));
+    if plan.lacks_packages() && machine.has_apt && machine.is_root && !arguments.dry_run {
+        println!("setup: this machine's package lists do not know all we need: apt-get update");
+        packages.update()?;
+        plan = plan::decide(&machine, &|name| packages.is_known(name));
+    }
+    println!("setup: to install");
+    print!("{plan}");
+    if arguments.dry_run {
+        if !plan.impossible.is_empty() && machine.has_apt {
+            println!("setup: apt's lists may be empty or old; without --dry-run they are fetched first");
+        }
+        return Ok(());
+    }
+    let is_allowed = machine.is_root || plan.packages().is_empty();
+    if is_allowed {
+        install(&plan, &mut packages)?;
+    } else {
+        explain_root(&machine, &plan);
+    }
+    verify(arguments.tests)
+}
+
+fn install(plan: &Plan, packages: &mut apt::Packages) -> Result<()> {
+    let wanted = plan.packages();
+    if !wanted.is_empty() {
+        packages.install(&wanted)?;
+    }
+    for step in &plan.steps {
+        match step {
+            Step::Packages { .. } => {}
+            Step::RustSources { has_nightly } => linker::add_rust_sources(*has_nightly)?,
+            Step::Linker { llvm, folder } => linker::build(*llvm, folder.as_deref())?,
+        }
+    }
+    Ok(())
+}
+
+/// An ordinary user cannot install packages: the exact commands, and what still works.
+fn explain_root(machine: &Machine, plan: &Plan) {
+    let sudo = if machine.has_sudo { "sudo " } else { "" };
+    let names: BTreeSet<_> = plan.packages();
+    let names: Vec<_> = names.into_iter().collect();
+    println!("setup: apt needs root and you are an ordinary user. Run this{}:", machine.root_hint());
+    println!("    {sudo}apt-get update");
+    println!("    {sudo}apt-get install --no-install-recommends {}", names.join(" "));
+    if plan.installs_services() {
+        println!(
+            "  (nsd and unbound start as services on port 53 when installed so; `cargo xtask setup --tests`"
+        );
+        println!("   as root installs them without starting them)");
+    }
+    println!("  then `cargo xtask setup` again, as yourself.");
+}
+
+/// Looks again. What the build needs must be there now; what only tests need may be missing.
+fn verify(with_tests: bool) -> Result<()> {
+    let machine = Machine::look(with_tests);
+    for tool in &machine.missing_tools {
+        println!(
+            "setup: still missing: {} ({}); tests that need it will be skipped",
+            tool.command, tool.purpose
+        );
+    }
+    if !machine.has_c_compiler {
+        bail!(
+            "no C compiler: install gcc (Debian, Ubuntu: apt-get install gcc libc6-dev) and run setup again"
+        );
+    }
+    match &machine.toolchain {
+        Ok(toolchain) => println!("setup: ready ({})", toolchain.name),
+        Err(missing) => bail!(
+            "no compiler for the kernel half: {}. Without it nothing here builds; way out: {}",
+            missing.reasons.join("; "),
+            machine.way_out()
+        ),
+    }
+    Ok(())
+}
+
+/// The user's cache folder, after the XDG base directory specification.
+fn cache_folder() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from).or_else(home)
+}

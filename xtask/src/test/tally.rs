@@ -1,0 +1,176 @@
+//! Counts what a test runner prints: passed, failed, skipped with their reasons.
+//!
+//! Before: lines of `cargo test -- --show-output`. After: the closing lines of `cargo xtask test`.
+//! Never: believes that a skipped test passed.
+
+use std::{collections::BTreeSet, fmt::Write};
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+    skipped: BTreeSet<String>,
+    failures: BTreeSet<String>,
+    is_inside_successes: bool,
+}
+
+impl Tally {
+    /// Takes a line; false when it is only the output of a test that passed.
+    pub(super) fn line(&mut self, line: &str) -> bool {
+        self.skipped_line(line);
+        let text = line.trim_end();
+        if let Some(counts) = text.strip_prefix("test result: ") {
+            self.is_inside_successes = false;
+            self.counts(counts);
+            return true;
+        }
+        match text {
+            "successes:" => self.is_inside_successes = true,
+            "failures:" => self.is_inside_successes = false,
+            _ => {}
+        }
+        self.named_end(text);
+        !self.is_inside_successes
+    }
+
+    /// Notes `SKIPPED <name>: <why>`, wherever in the line it stands; the same line twice counts once.
+    pub(super) fn skipped_line(&mut self, line: &str) {
+        const MARK: &str = "SKIPPED ";
+        let Some(at) = line.find(MARK) else { return };
+        let told = line[at + MARK.len()..].trim();
+        let is_name = told.split_once(": ").is_some_and(|(name, _)| !name.is_empty() && !name.contains(' '));
+        if is_name {
+            self.skipped.insert(told.to_owned());
+        }
+    }
+
+    /// `test a::b ... FAILED` and `test a::b ... ignored, why`.
+    fn named_end(&mut self, line: &str) {
+        let Some((name, end)) = line.strip_prefix("test ").and_then(|test| test.split_once(" ... ")) else {
+            return;
+        };
+        if end.ends_with("FAILED") {
+            self.failures.insert(name.to_owned());
+        } else if let Some(why) = end.strip_prefix("ignored") {
+            let why = why.trim_start_matches(", ");
+            self.skipped.insert(format!("{name}: {}", if why.is_empty() { "marked #[ignore]" } else { why }));
+        }
+    }
+
+    /// `ok. 9 passed; 0 failed; 1 ignored; 0 measured; …`.
+    fn counts(&mut self, counts: &str) {
+        for part in counts.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let (Some(number), Some(what)) =
+                (words.next().and_then(|word| word.parse::<usize>().ok()), words.next())
+            else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+
+    /// Tests that failed.
+    pub(super) fn failed(&self) -> usize {
+        self.failed
+    }
+
+    /// No test was executed: skipped ones and ignored ones do not count.
+    pub(super) fn is_empty(&self) -> bool {
+        self.really_passed() + self.failed == 0
+    }
+
+    /// A test that skips itself returns, and the runner calls it passed; an ignored one it counts apart.
+    fn really_passed(&self) -> usize {
+        (self.passed + self.ignored).saturating_sub(self.skipped.len())
+    }
+
+    /// The lines after everything: skipped, failed, and the numbers.
+    pub(super) fn summary(&self) -> String {
+        let mut text = String::from("\n");
+        // Writing to a String cannot fail.
+        for skipped in &self.skipped {
+            let _ = writeln!(text, "SKIPPED {skipped}");
+        }
+        for failure in &self.failures {
+            let _ = writeln!(text, "FAILED {failure}");
+        }
+        let (passed, skipped) = (self.really_passed(), self.skipped.len());
+        let _ = writeln!(text, "{passed} passed, {} failed, {skipped} skipped", self.failed);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "\
+running 5 tests
+test a::passes ... ok
+test a::skips ... SKIPPED a::skips: needs root
+ok
+test a::waits ... ignored, takes an hour
+test a::breaks ... FAILED
+test a::also ... ok
+
+successes:
+
+---- a::passes stdout ----
+chatter
+SKIPPED a::also: no kdig
+
+successes:
+    a::passes
+
+failures:
+
+---- a::breaks stdout ----
+thread panicked
+
+test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+
+    fn tally(output: &str) -> (Tally, String) {
+        let mut tally = Tally::default();
+        let shown = output.lines().filter(|line| tally.line(line)).collect::<Vec<_>>().join("\n");
+        (tally, shown)
+    }
+
+    /// Goal: skipped tests are no passed ones, whichever way they tell. Method: a runner's output with both
+    /// ways, and the file's line again, which must not count twice.
+    #[test]
+    fn counts_skipped_apart() {
+        let (mut tally, _) = tally(OUTPUT);
+        tally.skipped_line("SKIPPED a::skips: needs root");
+        let summary = tally.summary();
+        assert!(summary.ends_with("\n1 passed, 1 failed, 3 skipped\n"), "{summary}");
+        for line in ["SKIPPED a::waits: takes an hour", "SKIPPED a::also: no kdig", "FAILED a::breaks"] {
+            assert!(summary.contains(line), "{summary}");
+        }
+        assert!(!tally.is_empty());
+    }
+
+    /// Goal: output of tests that passed is hidden, that of failures is not.
+    #[test]
+    fn hides_output_of_passed_tests() {
+        let (_, shown) = tally(OUTPUT);
+        assert!(!shown.contains("chatter") && shown.contains("thread panicked"), "{shown}");
+        assert!(shown.contains("test result:"), "{shown}");
+    }
+
+    /// Goal: a run in which every test skipped itself is no success. Method: one test, skipped.
+    #[test]
+    fn nothing_but_skipped_is_empty() {
+        let (only_skipped, _) = tally("SKIPPED a: no root\ntest result: ok. 1 passed; 0 failed; 0 ignored\n");
+        assert!(only_skipped.is_empty());
+        assert!(tally("").0.is_empty());
+    }
+}

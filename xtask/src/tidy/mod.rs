@@ -1,0 +1,157 @@
+//! `cargo xtask tidy`: the rules of the house that rustc and clippy do not know, checked file by file.
+//!
+//! Before: the tree as it lies on disk. After: `xtask::lint` and CI trust these rules.
+//! Holds: the walk, the order of the checks and the form of a finding; each rule has a file of its own.
+//! Never: changes a file.
+
+mod headers;
+mod places;
+mod rooms;
+mod sizes;
+mod source;
+#[cfg(test)]
+mod tests;
+mod unsafety;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use source::Source;
+
+/// Arguments of `cargo xtask tidy`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask tidy                             check the whole tree
+    cargo xtask tidy dot-userspace/src/tls       only what lies under a folder
+
+EXIT STATUS:
+    0 when nothing was found, 1 when something was, 2 for a mistake in the command line.
+    Each finding is one line: path:line: what is wrong; how to mend it.")]
+pub(crate) struct Tidy {
+    /// Check only what lies under these paths, relative to the top of the repository
+    paths: Vec<PathBuf>,
+}
+
+/// One broken rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Finding {
+    path: String,
+    line: usize,
+    what: String,
+}
+
+impl Finding {
+    fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line, what: what.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.what)
+    }
+}
+
+/// Checks the tree under `root` and prints every finding.
+///
+/// # Errors
+/// At least one finding, or a file that cannot be read.
+pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
+    let files = files(root)?;
+    let mut findings = Vec::new();
+    let mut checked = 0;
+    for path in files.iter().filter(|path| is_wanted(path, &arguments.paths)) {
+        let Ok(text) = std::fs::read_to_string(root.join(path)) else { continue };
+        checked += 1;
+        findings.extend(check(root, path, &text));
+    }
+    if arguments.paths.is_empty() {
+        findings.extend(unsafety::stale_entries(root));
+        findings.extend(rooms::stale_entries(&files));
+    }
+    if checked == 0 {
+        bail!("no file to check: are the paths relative to {}?", root.display());
+    }
+    findings.sort();
+    for finding in &findings {
+        println!("{finding}");
+    }
+    match findings.len() {
+        0 => {
+            println!("tidy: {checked} files, nothing found");
+            Ok(())
+        }
+        count => bail!("tidy: {count} findings in {checked} files"),
+    }
+}
+
+/// Every rule on one file; `path` is relative to `root`, with slashes.
+fn check(root: &Path, path: &str, text: &str) -> Vec<Finding> {
+    let mut findings = places::check(root, path, text);
+    if !path.ends_with(".rs") {
+        return findings;
+    }
+    findings.extend(headers::check(path, text));
+    findings.extend(sizes::check_file(path, text));
+    match Source::parse(path, text) {
+        Ok(source) => {
+            findings.extend(sizes::check_functions(&source));
+            findings.extend(rooms::check(&source));
+            findings.extend(unsafety::check(&source));
+        }
+        Err(error) => findings.push(Finding::new(path, error.line, error.what)),
+    }
+    findings
+}
+
+fn is_wanted(path: &str, wanted: &[PathBuf]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|prefix| Path::new(path).starts_with(prefix))
+}
+
+/// The project's own text files, relative to `root`, sorted: build output and version control left out.
+fn files(root: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let kind = entry.file_type()?;
+            if kind.is_dir() && name != "target" && name != ".git" {
+                folders.push(entry.path());
+            } else if kind.is_file() && is_text(&name.to_string_lossy()) {
+                let path = entry.path();
+                let relative = path.strip_prefix(root).context("a walk stays under its root")?;
+                found.push(relative.to_string_lossy().replace('\\', "/"));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Text we write by hand: sources, documents, settings, scripts and units. Lock files are machine-made.
+fn is_text(name: &str) -> bool {
+    const ENDINGS: [&str; 12] = [
+        ".rs",
+        ".md",
+        ".toml",
+        ".sh",
+        ".service",
+        ".zone",
+        ".conf",
+        ".txt",
+        ".yml",
+        ".json",
+        ".py",
+        ".gitignore",
+    ];
+    ENDINGS.iter().any(|ending| name.ends_with(ending)) || !name.contains('.')
+}

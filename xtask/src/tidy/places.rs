@@ -1,0 +1,61 @@
+//! Rule: the project stands alone. No text names a place on somebody's machine, or a path that leads out
+//! of the repository or to nowhere.
+//!
+//! Before: a text file. After: findings. Never: follows links to the network.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::Finding;
+
+/// Folders that exist on one person's machine and on no other. In pieces, so that this file passes itself.
+const PRIVATE_ROOTS: &[&str] =
+    &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Use", "rs/"), concat!("/wo", "rk/")];
+
+/// What may stand before an absolute path in running text.
+const PATH_OPENERS: &[char] = &[' ', '"', '\'', '`', '(', '=', ':', '[', '<', ',', '\t'];
+
+/// Checks every line of a text.
+pub(super) fn check(root: &Path, path: &str, text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        for private in PRIVATE_ROOTS {
+            if holds_absolute(line, private) {
+                let what = format!("names {private}, a place on one machine; say it relative to the project");
+                findings.push(Finding::new(path, number + 1, what));
+            }
+        }
+        for upward in upward_paths(line) {
+            if !leads_to_something(root, path, upward) {
+                let what = format!("{upward} leads out of the repository or to nothing; mend the path");
+                findings.push(Finding::new(path, number + 1, what));
+            }
+        }
+    }
+    findings
+}
+
+fn holds_absolute(line: &str, private: &str) -> bool {
+    line.match_indices(private)
+        .any(|(at, _)| line[..at].chars().next_back().is_none_or(|c| PATH_OPENERS.contains(&c)))
+}
+
+/// Words of a line that climb out of their folder.
+fn upward_paths(line: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_alphanumeric() || "./_-".contains(c);
+    line.split(move |c| !is_part(c))
+        .filter(|word| word.starts_with("../") && word.len() > "../".len())
+        .map(|word| word.trim_end_matches('.'))
+}
+
+/// Does `upward`, read from the folder of `path`, name something inside the repository?
+fn leads_to_something(root: &Path, path: &str, upward: &str) -> bool {
+    let mut resolved: PathBuf = Path::new(path).parent().unwrap_or(Path::new("")).to_path_buf();
+    for component in Path::new(upward).components() {
+        match component {
+            Component::ParentDir if !resolved.pop() => return false,
+            Component::Normal(name) => resolved.push(name),
+            _ => {}
+        }
+    }
+    root.join(resolved).exists()
+}

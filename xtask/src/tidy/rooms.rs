@@ -1,0 +1,134 @@
+//! Rule: a foreign crate is named only in the room that owns it.
+//!
+//! Before: a file's tokens. After: a finding for each name outside its room.
+//! Holds: the table of owners. tests/, benches/ and `#[cfg(test)]` code look at the rooms from outside
+//! with whatever tool fits, and are exempt.
+//! Never: reads Cargo.toml; a crate that is not in the table may be used anywhere.
+
+use super::{Finding, source::Source};
+
+/// A foreign crate, as code names it, and the path prefixes that may.
+struct Owner {
+    name: &'static str,
+    rooms: &'static [&'static str],
+}
+
+const fn owner(name: &'static str, rooms: &'static [&'static str]) -> Owner {
+    Owner { name, rooms }
+}
+
+const CONFIG: &str = "dot-userspace/src/config";
+const CONTROL: &str = "dot-userspace/src/control";
+const CLI: &str = "dot-userspace/src/cli";
+const DNS: &str = "dot-userspace/src/dns";
+const EBPF: &str = "dot-ebpf/src";
+const EMBEDDED: &str = "dot-userspace/src/backend/embedded";
+const START: &str = "dot-userspace/src/start";
+const TIDY: &str = "xtask/src/tidy";
+const TLS: &str = "dot-userspace/src/tls";
+const XDP: &str = "dot-userspace/src/xdp";
+const XTASK: &str = "xtask/src";
+
+/// Who owns what. A prefix ends a path component, or is the beginning of a file name (`embedded_zone.rs`).
+const OWNERS: &[Owner] = &[
+    // dot-common implements aya's Pod for its map shapes (feature `user`).
+    owner("aya", &[XDP, "dot-common/src"]),
+    owner("aya_log", &[XDP]),
+    owner("aya_ebpf", &[EBPF]),
+    owner("aya_log_ebpf", &[EBPF]),
+    owner("aws_lc_rs", &[TLS]),
+    owner("rcgen", &[TLS]),
+    owner("rustls", &[TLS]),
+    owner("rustls_pki_types", &[TLS]),
+    owner("tokio_rustls", &[TLS]),
+    owner("x509_parser", &[TLS]),
+    // hickory-server's types are hickory-proto's: the embedded zone cannot avoid them.
+    owner("hickory_proto", &[DNS, EMBEDDED]),
+    owner("hickory_server", &[EMBEDDED]),
+    owner("humantime", &[CONFIG]),
+    owner("strsim", &[CONFIG]),
+    owner("toml", &[CONFIG]),
+    owner("axum", &[CONTROL]),
+    owner("prometheus_client", &[CONTROL]),
+    owner("clap", &[CLI, XTASK]),
+    owner("http_body_util", &[CLI]),
+    owner("hyper", &[CLI]),
+    owner("hyper_util", &[CLI]),
+    owner("caps", &[START]),
+    owner("sd_notify", &[START]),
+    // xdp asks for the interfaces that carry our addresses (getifaddrs).
+    owner("nix", &[START, XDP]),
+    owner("mimalloc", &["dot-userspace/src/main.rs"]),
+    owner("proc_macro2", &[TIDY]),
+    owner("syn", &[TIDY]),
+];
+
+/// Trees that look at the rooms from outside.
+const EXEMPT: &[&str] = &["tests/", "benches/"];
+
+/// Checks which crates a file names.
+pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
+    if EXEMPT.iter().any(|tree| source.path.starts_with(tree)) || is_test_file(source.path) {
+        return Vec::new();
+    }
+    let mut findings: Vec<Finding> = Vec::new();
+    for index in 0..source.tokens.len() {
+        let Some(owner) = OWNERS.iter().find(|owner| owner.name == source.text(Some(index))) else {
+            continue;
+        };
+        if owner.rooms.iter().any(|room| source.path.starts_with(room)) || !names_a_crate(source, index) {
+            continue;
+        }
+        let line = source.tokens[index].line;
+        if !source.is_test_line(line) {
+            let what = format!(
+                "names crate {}, which belongs to {}; ask that room for what you need",
+                owner.name,
+                owner.rooms.join(", ")
+            );
+            findings.push(Finding::new(source.path, line, what));
+        }
+    }
+    findings.dedup();
+    findings
+}
+
+/// A file that only `#[cfg(test)] mod tests;` brings in.
+fn is_test_file(path: &str) -> bool {
+    path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
+}
+
+/// Is the word at `index` the root of a path (`aya::…`, `use aya;`), and no part of another one?
+fn names_a_crate(source: &Source<'_>, index: usize) -> bool {
+    let before = |count: usize| source.text(index.checked_sub(count));
+    let after = |count: usize| source.text(Some(index + count));
+    let is_inside_a_path = before(1) == ":" && before(2) == ":" && is_word(before(3));
+    let is_a_member = before(1) == ".";
+    if is_inside_a_path || is_a_member {
+        return false;
+    }
+    let is_root = after(1) == ":" && after(2) == ":";
+    let is_imported_whole =
+        matches!(before(1), "use" | "crate") && before(2) != ":" && matches!(after(1), ";" | "as");
+    is_root || is_imported_whole
+}
+
+/// What a path segment ends with: a word, or the `>` of generic arguments.
+fn is_word(text: &str) -> bool {
+    text == ">" || text.starts_with(|first: char| first.is_alphanumeric() || first == '_')
+}
+
+/// Rooms of the table that no file lies in any more.
+pub(super) fn stale_entries(files: &[String]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for owner in OWNERS {
+        for room in owner.rooms {
+            if !files.iter().any(|file| file.starts_with(room)) {
+                let what =
+                    format!("crate {} belongs to {room}, which is not there; mend the table", owner.name);
+                findings.push(Finding::new("xtask/src/tidy/rooms.rs", 1, what));
+            }
+        }
+    }
+    findings
+}

@@ -1,0 +1,57 @@
+//! Rule: `unsafe` only in the files of this list, each with its reason; unfinished code nowhere.
+//!
+//! Before: a file's tokens. After: findings. Holds: the list.
+//! Never: replaces `clippy::undocumented_unsafe_blocks`, which asks for the SAFETY comment.
+
+use std::path::Path;
+
+use super::{Finding, source::Source};
+
+/// Where `unsafe` and `libc` may stand, and why no safe way exists there.
+const FILES: &[(&str, &str)] = &[];
+
+/// Macros that say "not finished" or were left behind by a debugging session.
+const UNFINISHED: &[&str] = &["todo", "unimplemented", "dbg"];
+
+/// Checks one file.
+pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
+    let is_listed = FILES.iter().any(|(path, _)| *path == source.path);
+    let mut findings = Vec::new();
+    for (index, token) in source.tokens.iter().enumerate() {
+        let next = source.text(Some(index + 1));
+        let finding = match token.text.as_str() {
+            "unsafe" if !is_listed => Some(
+                "unsafe in a file that is not listed for it; find a safe way, or add the file with its reason \
+                 to xtask/src/tidy/unsafety.rs"
+                    .to_owned(),
+            ),
+            "libc" if !is_listed && next == ":" && !is_exempt_from_libc(source, token.line) => Some(
+                "libc in a file that is not listed for unsafe; use nix, socket2 or rustix through their rooms"
+                    .to_owned(),
+            ),
+            word if next == "!" && UNFINISHED.contains(&word) => Some(format!("{word}! is left; finish it")),
+            _ => None,
+        };
+        findings.extend(finding.map(|what| Finding::new(source.path, token.line, what)));
+    }
+    findings
+}
+
+/// Tests may name libc's constants.
+fn is_exempt_from_libc(source: &Source<'_>, line: usize) -> bool {
+    source.path.starts_with("tests/") || source.path.starts_with("benches/") || source.is_test_line(line)
+}
+
+/// Listed files that are gone, or that no longer need to be listed.
+pub(super) fn stale_entries(root: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, _) in FILES {
+        let text = std::fs::read_to_string(root.join(path)).unwrap_or_default();
+        let is_needed = text.contains("unsafe") || text.contains("libc::");
+        if !is_needed {
+            let what = format!("{path} is listed for unsafe and holds none; take it off the list");
+            findings.push(Finding::new("xtask/src/tidy/unsafety.rs", 1, what));
+        }
+    }
+    findings
+}

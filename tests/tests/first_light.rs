@@ -158,7 +158,9 @@ fn openssl_speaks_both_versions() {
     }
     for version in ["-tls1", "-tls1_1"] {
         let said = s_client(&network.client, SERVER_V4, &[version, "-cipher", "ALL:@SECLEVEL=0"]);
-        assert!(said.has("alert protocol version") && !said.has("New, TLSv1"), "{}", said.text);
+        // OpenSSL's old hellos have no signature_algorithms, which rustls misses before it sees the version.
+        let is_refused = said.has("alert protocol version") || said.has("alert handshake failure");
+        assert!(is_refused && !said.has("New, TLSv1"), "{}", said.text);
     }
 }
 

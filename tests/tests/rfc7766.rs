@@ -158,8 +158,8 @@ fn half_close_still_gets_its_answers() {
     dotd.counts("the client's end is counted", |stats| stats.counter("session_ends", "client") == 1);
 }
 
-/// Goal: a client that leaves with queries in flight costs nothing later: slots return, the sum stays exact.
-/// Method: drop the session while the backend holds, release, watch the gauges. Covers: C-23
+/// Goal: a client that crashes with queries in flight costs nothing later: slots return, the sum stays exact.
+/// Method: RST while the backend holds two replies; release them, watch the gauges. Covers: C-23, A-37
 #[test]
 fn a_client_that_leaves_frees_its_slots() {
     require!(Root);
@@ -170,13 +170,15 @@ fn a_client_that_leaves_frees_its_slots() {
         Query::new(2, "slow-2.dotd.test", A).octets(),
     ]);
     eventually("both wait at the backend", || (backend.held() == 2).then_some(()));
-    drop(session);
-    dotd.counts("the connection is gone", |stats| stats.counter("connections_open", "open") == 0);
+    session.abort();
+    dotd.counts("the connection is gone", |stats| stats.counter("session_ends", "transport") == 1);
     backend.release();
     let stats =
         dotd.counts("the slots are free", |stats| stats.counter("backend_outstanding", "outstanding") == 0);
     assert_eq!(stats.counter("queries", "received"), 2);
-    assert_eq!(stats.sum("responses", ""), 0, "nobody was there to be answered");
+    assert_eq!(stats.counter("responses", "client_gone"), 2);
+    assert_eq!(stats.sum("responses", ""), 2, "nobody was there to be answered");
+    assert_eq!(stats.difference(), [0; 3]);
 }
 
 /// Goal: a stalled half of a message ends its session at `message_timeout`, and octets do not reset it (§6.2.3).

@@ -161,6 +161,18 @@ pub fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
     }
 }
 
+/// Level and description, if the octets are one TLS alert record in clear and nothing else.
+#[must_use]
+pub fn alert(octets: &[u8]) -> Option<[u8; 2]> {
+    (octets.len() == 7 && octets[0] == 0x15).then(|| [octets[5], octets[6]])
+}
+
+/// Whether a peer that is not TLS was told at most that: nothing at all, or one fatal alert.
+#[must_use]
+pub fn is_nothing_but_an_alert(octets: &[u8]) -> bool {
+    octets.is_empty() || alert(octets).is_some_and(|[level, _]| level == 2)
+}
+
 /// Whether a socket has nothing to read now. Ask it after something that proves the server had its turn.
 ///
 /// # Panics

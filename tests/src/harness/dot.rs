@@ -8,6 +8,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     sync::Arc,
+    time::Duration,
 };
 
 use rustls::{
@@ -16,6 +17,7 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use socket2::SockRef;
 
 use super::{
     clients::{DOT_PORT, tcp},
@@ -184,6 +186,14 @@ impl Dot {
         self.tls.send_close_notify();
         self.flush();
         self.stream.shutdown(Shutdown::Write).expect("still open");
+    }
+
+    /// Leaves with RST, as a client that crashed or was unplugged.
+    ///
+    /// # Panics
+    /// When the connection is gone already.
+    pub fn abort(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
     }
 
     /// Reads until the session ends; messages that come meanwhile are lost.

@@ -16,7 +16,12 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+
 use super::{message::framed, netns::Network};
+
+/// Room for a burst of some thousand queries.
+const BUFFER_OCTETS: usize = 8 << 20;
 
 /// One query as it came.
 #[derive(Clone, Debug)]
@@ -87,6 +92,8 @@ impl Scripted {
             is_over: AtomicBool::new(false),
         });
         udp.set_read_timeout(Some(Duration::from_millis(50))).expect("not zero");
+        // A script must see every query of a burst; what the kernel drops would look like dotd's loss.
+        setsockopt(&udp, RcvBufForce, &BUFFER_OCTETS).expect("root may");
         tcp.set_nonblocking(true).expect("a plain socket");
         let (for_udp, for_tcp) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = vec![

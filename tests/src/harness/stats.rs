@@ -53,18 +53,14 @@ impl Stats {
         let count = |family, label| i128::from(self.counter(family, label));
         let sum = |family, prefix| i128::from(self.sum(family, prefix));
         let (forwarded, responded) = (count("queries", "forwarded"), count("queries", "responded"));
-        let client_gone = count("queries", "dropped_client_gone");
         [
             count("connections", "accepted")
                 - sum("connections", "refused_")
                 - sum("handshakes", "failed_")
                 - sum("session_ends", "")
                 - count("connections_open", "open"),
-            count("queries", "received") - forwarded - responded - sum("queries", "dropped_") + client_gone,
-            forwarded + responded
-                - sum("responses", "")
-                - client_gone
-                - count("backend_outstanding", "outstanding"),
+            count("queries", "received") - forwarded - responded - sum("queries", "dropped_"),
+            forwarded + responded - sum("responses", "") - count("backend_outstanding", "outstanding"),
         ]
     }
 }

@@ -17,12 +17,15 @@ use std::{
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use tracing::Subscriber;
 use tracing_subscriber::{
-    filter::LevelFilter,
+    filter::{LevelFilter, Targets},
     fmt::{self, MakeWriter},
     layer::{Layer as _, SubscriberExt as _},
 };
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::{
+    config::{Log, LogFormat, LogLevel},
+    start::privileges,
+};
 
 /// Sends log lines to standard error from now on. The first call of a process wins; later ones change nothing.
 ///
@@ -33,7 +36,14 @@ pub fn init(log: &Log) -> io::Result<()> {
         return Ok(());
     }
     let (sender, receiver) = bounded(LINES_MAX);
-    thread::Builder::new().name("dotd-log".into()).spawn(move || write_lines(&receiver))?;
+    let write = move || {
+        // Made before the process gives up its rights: a thread keeps what it was born with.
+        match privileges::drop_of_thread() {
+            Ok(()) => write_lines(&receiver),
+            Err(error) => eprintln!("dotd: no logs: {error:#}"),
+        }
+    };
+    thread::Builder::new().name("dotd-log".into()).spawn(write)?;
     if QUEUE.set(sender.clone()).is_err() {
         return Ok(());
     }
@@ -49,7 +59,7 @@ fn subscriber(log: &Log, queue: Queue) -> impl Subscriber + Send + Sync {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(level(log.level)))
+    tracing_subscriber::registry().with(layer.with_filter(targets(level(log.level))))
 }
 
 /// Lines dropped since the start of the process.
@@ -139,6 +149,15 @@ impl Drop for Line<'_> {
             }
         }
     }
+}
+
+/// The embedded zone's server writes every qname at info; ours are not written above debug (RFC 8932 §5.1).
+fn targets(level: LevelFilter) -> Targets {
+    let theirs = if level < LevelFilter::DEBUG { level.min(LevelFilter::WARN) } else { level };
+    Targets::new()
+        .with_default(level)
+        .with_target("hickory_server", theirs)
+        .with_target("hickory_net", theirs)
 }
 
 fn level(level: LogLevel) -> LevelFilter {

@@ -95,7 +95,11 @@ impl HandshakeFailure {
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub async fn accept(tcp: TcpStream, serving: &Serving, deadline: Instant) -> Result<Handshake, HandshakeFailure> {
+pub async fn accept(
+    tcp: TcpStream,
+    serving: &Serving,
+    deadline: Instant,
+) -> Result<Handshake, HandshakeFailure> {
     match timeout_at(deadline, shake_hands(tcp, serving)).await {
         Ok(Ok(stream)) => Ok(Handshake { kind: kind_of(&stream), stream }),
         Ok(Err(error)) => Err(cause_of(&error)),

@@ -52,10 +52,8 @@ pub(super) async fn read(tcp: &mut TcpStream) -> io::Result<Accepted> {
 /// The alert where rustls has a less fitting one: before TLS 1.2 a hello has no signature algorithms, and
 /// what is wrong with it is its version.
 fn alert_for(error: &TlsError) -> Option<&'static [u8]> {
-    let is_old = matches!(
-        error,
-        TlsError::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
-    );
+    let is_old =
+        matches!(error, TlsError::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired));
     is_old.then_some(&PROTOCOL_VERSION_ALERT)
 }
 

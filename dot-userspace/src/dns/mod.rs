@@ -22,3 +22,6 @@ pub use records::{HEADER_OCTETS, is_truncated, question_matches};
 pub use respond::{Asked, Hop, ResponseError, respond};
 pub use synthesize::synthesize;
 pub use triage::{Disposition, DropReason, Reply, triage};
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,10 @@ use tracing_subscriber::{
     layer::{Layer as _, SubscriberExt as _},
 };
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::{
+    config::{Log, LogFormat, LogLevel},
+    start::privileges,
+};
 
 /// Sends log lines to standard error from now on. The first call of a process wins; later ones change nothing.
 ///
@@ -76,6 +79,10 @@ enum Entry {
 
 /// The log thread: everything that is waiting goes out in one write.
 fn write_lines(receiver: &Receiver<Entry>) {
+    // It starts before `start` gives the rights up, which a thread can only do for itself, and it needs none.
+    if let Err(error) = privileges::drop_of_thread() {
+        let _ = writeln!(io::stderr(), "dotd: log thread: {error}");
+    }
     let mut batch = Vec::new();
     while let Ok(first) = receiver.recv() {
         let mut waiting = Some(first);

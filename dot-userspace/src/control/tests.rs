@@ -65,7 +65,12 @@ impl Source for Still {
     }
 
     fn xdp(&self) -> xdp::Report {
-        let eth0 = InterfaceReport { name: "eth0".into(), mode: "native".into(), ..Default::default() };
+        let eth0 = InterfaceReport {
+            name: "eth0".into(),
+            mode: "native".into(),
+            reason: None,
+            learner: "tcx".into(),
+        };
         xdp::Report { state: "native".into(), interfaces: vec![eth0], ..Default::default() }
     }
 }
@@ -220,6 +225,7 @@ fn metrics_hold_every_counter() {
         (r#"dotd_queries_received_total{transport="dot"}"#, Counter::Received),
         (r#"dotd_queries_total{transport="dot",disposition="forwarded"}"#, Counter::Forwarded),
         (r#"dotd_responses_total{rcode="NXDOMAIN"}"#, Counter::RcodeNxDomain),
+        (r#"dotd_responses_unsent_total"#, Counter::DroppedClientGone),
         (r#"dotd_backend_sent_total"#, Counter::BackendSent),
         (r#"dotd_backend_outstanding"#, Counter::BackendOutstanding),
     ] {

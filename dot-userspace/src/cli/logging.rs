@@ -17,7 +17,7 @@ use std::{
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use tracing::Subscriber;
 use tracing_subscriber::{
-    filter::LevelFilter,
+    filter::{LevelFilter, Targets},
     fmt::{self, MakeWriter},
     layer::{Layer as _, SubscriberExt as _},
 };
@@ -52,7 +52,7 @@ fn subscriber(log: &Log, queue: Queue) -> impl Subscriber + Send + Sync {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(level(log.level)))
+    tracing_subscriber::registry().with(layer.with_filter(levels(log.level)))
 }
 
 /// Lines dropped since the start of the process.
@@ -148,14 +148,20 @@ impl Drop for Line<'_> {
     }
 }
 
-fn level(level: LogLevel) -> LevelFilter {
-    match level {
+/// What each crate may say. Ours keep qnames and client addresses below info (RFC 8932); others do not know that
+/// rule, so that they say what an operator must hear and no more, and the DNS library, which writes a line with the
+/// qname for each query, nothing at all unless someone is debugging.
+fn levels(level: LogLevel) -> Targets {
+    let ours = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    let of_dns = if ours >= LevelFilter::DEBUG { ours } else { LevelFilter::OFF };
+    let others = if ours >= LevelFilter::TRACE { ours } else { ours.min(LevelFilter::WARN) };
+    Targets::new().with_default(others).with_target("dot", ours).with_target("hickory", of_dns)
 }
 
 /// The queue of the process.
@@ -209,6 +215,25 @@ mod tests {
         assert!(seen[0].ends_with(" WARN coarse path=\"a b\"\n"), "{seen:?}");
         assert_eq!(lines(&Log { level: LogLevel::Debug, ..Log::default() }).len(), 2);
         assert_eq!(lines(&Log { level: LogLevel::Error, ..Log::default() }).len(), 0);
+    }
+
+    /// Goal: no line at the usual levels holds a qname, whatever a library says (C-73). Method: what the DNS library
+    /// writes for each query, and what others write, under every level. Covers: C-73.
+    #[test]
+    fn libraries_tell_no_qname() {
+        let lines_of = |level: LogLevel| {
+            let (sender, receiver) = bounded(8);
+            let log = Log { level, ..Log::default() };
+            tracing::subscriber::with_default(subscriber(&log, Queue { sender }), || {
+                tracing::warn!(target: "hickory_server::server", "query:www.dotd.test.:A:IN");
+                tracing::info!(target: "axum::serve", "a connection");
+                tracing::warn!(target: "axum::serve", "no more connections");
+            });
+            receiver.try_iter().count()
+        };
+        let counts =
+            [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace].map(lines_of);
+        assert_eq!(counts, [0, 1, 1, 2, 3]);
     }
 
     /// Goal: JSON lines parse, with level, message and fields side by side.

@@ -1,4 +1,5 @@
-//! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would stop it.
+//! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would stop
+//! it.
 //!
 //! Before: a config file. After: a report, or a line for each mistake.
 //! Never: opens a listener (a running dotd would lose connections to it), writes a file, sends a packet.
@@ -49,7 +50,8 @@ impl Report {
         self.line(&format!("config: {name}"));
     }
 
-    /// A user that is not there stops a start; that this user cannot become another is no fault of the config.
+    /// A user that is not there stops a start; that this user cannot become another is no fault of the
+    /// config.
     fn user(&mut self, name: &str, rights: Rights) {
         match privileges::user(name) {
             Ok(_) => {}

@@ -27,7 +27,8 @@ use crate::{
     start::privileges,
 };
 
-/// Sends log lines to standard error from now on. The first call of a process wins; later ones change nothing.
+/// Sends log lines to standard error from now on. The first call of a process wins; later ones change
+/// nothing.
 ///
 /// # Errors
 /// The log thread cannot be started.
@@ -148,9 +149,9 @@ impl Drop for Line<'_> {
     }
 }
 
-/// What each crate may say. Ours keep qnames and client addresses below info (RFC 8932); others do not know that
-/// rule, so that they say what an operator must hear and no more, and the DNS library, which writes a line with the
-/// qname for each query, nothing at all unless someone is debugging.
+/// What each crate may say. Ours keep qnames and client addresses below info (RFC 8932); others do not know
+/// that rule, so that they say what an operator must hear and no more, and the DNS library, which writes a
+/// line with the qname for each query, nothing at all unless someone is debugging.
 fn levels(level: LogLevel) -> Targets {
     let ours = match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -168,7 +169,8 @@ fn levels(level: LogLevel) -> Targets {
 static QUEUE: OnceLock<Sender<Entry>> = OnceLock::new();
 /// Not on the query path: counted only when standard error is already too slow.
 static LINES_LOST: AtomicU64 = AtomicU64::new(0);
-/// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than that.
+/// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than
+/// that.
 const LINES_MAX: usize = 4096;
 /// One write of at most about 64 KiB, the size of a pipe.
 const BATCH_OCTETS_MAX: usize = 64 << 10;
@@ -217,8 +219,8 @@ mod tests {
         assert_eq!(lines(&Log { level: LogLevel::Error, ..Log::default() }).len(), 0);
     }
 
-    /// Goal: no line at the usual levels holds a qname, whatever a library says (C-73). Method: what the DNS library
-    /// writes for each query, and what others write, under every level. Covers: C-73.
+    /// Goal: no line at the usual levels holds a qname, whatever a library says (C-73). Method: what the DNS
+    /// library writes for each query, and what others write, under every level. Covers: C-73.
     #[test]
     fn libraries_tell_no_qname() {
         let lines_of = |level: LogLevel| {

@@ -1,6 +1,7 @@
 //! Which rights of this process matter to dotd, as the kernel states them.
 //!
-//! Before: `/proc/self/status`. After: `dotd check` says what would work. Never: changes a right (`start` does).
+//! Before: `/proc/self/status`. After: `dotd check` says what would work. Never: changes a right (`start`
+//! does).
 //!
 //! Source: capabilities(7).
 
@@ -60,7 +61,8 @@ const BPF: u32 = 39;
 mod tests {
     use super::*;
 
-    /// Goal: the mask is read right: root lacks nothing, a user everything, CAP_SYS_ADMIN stands for the newer two.
+    /// Goal: the mask is read right: root lacks nothing, a user everything, CAP_SYS_ADMIN stands for the
+    /// newer two.
     #[test]
     fn names_what_is_lacking() {
         let lacking = |mask: &str| {

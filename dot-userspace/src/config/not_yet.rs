@@ -1,4 +1,5 @@
-//! Keys of the contract that this version of dotd does not honour: one line each, to be deleted with the work.
+//! Keys of the contract that this version of dotd does not honour: one line each, to be deleted with the
+//! work.
 //!
 //! Before: values are in range. After: nothing that an operator set is ignored.
 //! Never: lets a value pass that no room reads.

@@ -1,6 +1,7 @@
 //! Every number and duration against its [`Limit`].
 //!
-//! Before: types fit. After: `config::sense` looks at values together. Never: holds a limit (`config::limit` does).
+//! Before: types fit. After: `config::sense` looks at values together. Never: holds a limit (`config::limit`
+//! does).
 
 use std::time::Duration;
 

@@ -82,7 +82,8 @@ enum Entry {
 fn write_lines(receiver: &Receiver<Entry>) {
     // It starts before `start` gives the rights up, which a thread can only do for itself, and it needs none.
     if let Err(error) = privileges::drop_of_thread() {
-        let _ = writeln!(io::stderr(), "dotd: log thread: {error}");
+        let _ = writeln!(io::stderr(), "dotd: no log lines: {error:#}");
+        return;
     }
     let mut batch = Vec::new();
     while let Ok(first) = receiver.recv() {

@@ -1,4 +1,5 @@
-//! The binary `dotd` as a shell sees it: exit status, the line on standard error, what stands on standard output.
+//! The binary `dotd` as a shell sees it: exit status, the line on standard error, what stands on standard
+//! output.
 //!
 //! Nothing here needs a right or opens a listener: `dotd run` has its tests in the package dot-tests.
 
@@ -73,7 +74,8 @@ impl Place {
     }
 }
 
-/// Goal: a broken config ends `check` and `run` with 1, a line for each mistake, key and nearest right one named.
+/// Goal: a broken config ends `check` and `run` with 1, a line for each mistake, key and nearest right one
+/// named.
 /// Method: two mistakes, exact lines.
 #[test]
 fn broken_config_names_each_mistake() {
@@ -99,7 +101,8 @@ fn absent_config_is_an_error() {
     assert_fails_with(&output, &format!("{}: {line}", absent.display()));
 }
 
-/// Goal: wrong usage ends with 2 and says how it goes. Method: no verb, a wrong one, a wrong option, a missing value.
+/// Goal: wrong usage ends with 2 and says how it goes. Method: no verb, a wrong one, a wrong option, a
+/// missing value.
 #[test]
 fn wrong_usage_ends_with_2() {
     for words in
@@ -137,7 +140,8 @@ fn help_has_examples() {
     assert_eq!(version, format!("dotd {}\n", env!("CARGO_PKG_VERSION")));
 }
 
-/// Goal: `check` says what would happen and changes nothing. Method: before there is a certificate, and after.
+/// Goal: `check` says what would happen and changes nothing. Method: before there is a certificate, and
+/// after.
 #[test]
 fn check_says_what_would_happen() {
     let place = Place::new("[[backend]]\naddress = \"127.0.0.1:5353\"\n");
@@ -188,8 +192,8 @@ fn check_refuses_a_crossed_pair() {
     assert_fails_with(&place.dotd(&["check"]), &line);
 }
 
-/// Goal: the self-signed certificate is used again, so that a pin holds over starts; `pin` without one says so and
-/// makes none. Method: `dotd pin` around two loads. Covers: C-67.
+/// Goal: the self-signed certificate is used again, so that a pin holds over starts; `pin` without one says
+/// so and makes none. Method: `dotd pin` around two loads. Covers: C-67.
 #[test]
 fn self_signed_pin_stays() {
     let place = Place::new("");
@@ -263,8 +267,8 @@ fn says_when_dotd_is_not_running() {
     assert_fails_with(&dotd(&["status", "--socket", socket.to_str().unwrap()]), &line);
 }
 
-/// Goal: a socket that is not dotd's ends in one line, not in a wait or a panic. Method: a server that answers with
-/// something else, or closes at once.
+/// Goal: a socket that is not dotd's ends in one line, not in a wait or a panic. Method: a server that
+/// answers with something else, or closes at once.
 #[test]
 fn says_when_the_socket_is_not_dotds() {
     let place = Place::new("");
@@ -287,8 +291,8 @@ fn says_when_the_socket_is_not_dotds() {
     }
 }
 
-/// Goal: a reader that leaves early, as `head` does, is no failure. Method: standard output is closed before it is
-/// read; whether dotd was quicker does not matter.
+/// Goal: a reader that leaves early, as `head` does, is no failure. Method: standard output is closed before
+/// it is read; whether dotd was quicker does not matter.
 #[test]
 fn early_reader_is_no_failure() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_dotd"))

@@ -27,7 +27,8 @@ use crate::{
     start::privileges,
 };
 
-/// Sends log lines to standard error from now on. The first call of a process wins; later ones change nothing.
+/// Sends log lines to standard error from now on. The first call of a process wins; later ones change
+/// nothing.
 ///
 /// # Errors
 /// The log thread cannot be started.
@@ -36,14 +37,7 @@ pub fn init(log: &Log) -> io::Result<()> {
         return Ok(());
     }
     let (sender, receiver) = bounded(LINES_MAX);
-    let write = move || {
-        // Made before the process gives up its rights: a thread keeps what it was born with.
-        match privileges::drop_of_thread() {
-            Ok(()) => write_lines(&receiver),
-            Err(error) => eprintln!("dotd: no logs: {error:#}"),
-        }
-    };
-    thread::Builder::new().name("dotd-log".into()).spawn(write)?;
+    thread::Builder::new().name("dotd-log".into()).spawn(move || write_lines(&receiver))?;
     if QUEUE.set(sender.clone()).is_err() {
         return Ok(());
     }
@@ -59,7 +53,7 @@ fn subscriber(log: &Log, queue: Queue) -> impl Subscriber + Send + Sync {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(targets(level(log.level))))
+    tracing_subscriber::registry().with(layer.with_filter(levels(log.level)))
 }
 
 /// Lines dropped since the start of the process.
@@ -86,6 +80,11 @@ enum Entry {
 
 /// The log thread: everything that is waiting goes out in one write.
 fn write_lines(receiver: &Receiver<Entry>) {
+    // It starts before `start` gives the rights up, which a thread can only do for itself, and it needs none.
+    if let Err(error) = privileges::drop_of_thread() {
+        let _ = writeln!(io::stderr(), "dotd: no log lines: {error:#}");
+        return;
+    }
     let mut batch = Vec::new();
     while let Ok(first) = receiver.recv() {
         let mut waiting = Some(first);
@@ -151,30 +150,28 @@ impl Drop for Line<'_> {
     }
 }
 
-/// The embedded zone's server writes every qname at info; ours are not written above debug (RFC 8932 §5.1).
-fn targets(level: LevelFilter) -> Targets {
-    let theirs = if level < LevelFilter::DEBUG { level.min(LevelFilter::WARN) } else { level };
-    Targets::new()
-        .with_default(level)
-        .with_target("hickory_server", theirs)
-        .with_target("hickory_net", theirs)
-}
-
-fn level(level: LogLevel) -> LevelFilter {
-    match level {
+/// What each crate may say. Ours keep qnames and client addresses below info (RFC 8932); others do not know
+/// that rule, so that they say what an operator must hear and no more, and the DNS library, which writes a
+/// line with the qname for each query, nothing at all unless someone is debugging.
+fn levels(level: LogLevel) -> Targets {
+    let ours = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    let of_dns = if ours >= LevelFilter::DEBUG { ours } else { LevelFilter::OFF };
+    let others = if ours >= LevelFilter::TRACE { ours } else { ours.min(LevelFilter::WARN) };
+    Targets::new().with_default(others).with_target("dot", ours).with_target("hickory", of_dns)
 }
 
 /// The queue of the process.
 static QUEUE: OnceLock<Sender<Entry>> = OnceLock::new();
 /// Not on the query path: counted only when standard error is already too slow.
 static LINES_LOST: AtomicU64 = AtomicU64::new(0);
-/// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than that.
+/// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than
+/// that.
 const LINES_MAX: usize = 4096;
 /// One write of at most about 64 KiB, the size of a pipe.
 const BATCH_OCTETS_MAX: usize = 64 << 10;
@@ -221,6 +218,25 @@ mod tests {
         assert!(seen[0].ends_with(" WARN coarse path=\"a b\"\n"), "{seen:?}");
         assert_eq!(lines(&Log { level: LogLevel::Debug, ..Log::default() }).len(), 2);
         assert_eq!(lines(&Log { level: LogLevel::Error, ..Log::default() }).len(), 0);
+    }
+
+    /// Goal: no line at the usual levels holds a qname, whatever a library says (C-73). Method: what the DNS
+    /// library writes for each query, and what others write, under every level. Covers: C-73.
+    #[test]
+    fn libraries_tell_no_qname() {
+        let lines_of = |level: LogLevel| {
+            let (sender, receiver) = bounded(8);
+            let log = Log { level, ..Log::default() };
+            tracing::subscriber::with_default(subscriber(&log, Queue { sender }), || {
+                tracing::warn!(target: "hickory_server::server", "query:www.dotd.test.:A:IN");
+                tracing::info!(target: "axum::serve", "a connection");
+                tracing::warn!(target: "axum::serve", "no more connections");
+            });
+            receiver.try_iter().count()
+        };
+        let counts =
+            [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace].map(lines_of);
+        assert_eq!(counts, [0, 1, 1, 2, 3]);
     }
 
     /// Goal: JSON lines parse, with level, message and fields side by side.

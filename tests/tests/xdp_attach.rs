@@ -96,6 +96,12 @@ fn try_begin(
     start(config, &[group], owner)
 }
 
+/// The control thread owns it: it must be able to get there.
+#[expect(dead_code, reason = "compiling is the test")]
+fn moves_between_threads(xdp: Xdp) -> impl Send {
+    xdp
+}
+
 fn interface(report: &Report, name: &str) -> (String, String) {
     let row = report.interfaces.iter().find(|row| row.name == name);
     let row = row.unwrap_or_else(|| panic!("{name} is not in {report:#?}"));
@@ -253,7 +259,10 @@ fn demands_that_cannot_be_met() {
         let listeners = listeners("0.0.0.0:853", 1);
         let refusal = |config: Config| match try_begin(&config, &listeners, None) {
             Ok(xdp) => panic!("{:#?}", xdp.report()),
-            Err(error) => error.to_string(),
+            Err(error) => {
+                assert_eq!(pins(), Vec::<PathBuf>::new(), "{error}");
+                error.to_string()
+            }
         };
         let named = |name: &str| vec![name.to_owned()];
         let native_lo = Config { mode: XdpMode::Native, interfaces: named("lo"), ..Config::default() };
@@ -263,6 +272,13 @@ fn demands_that_cannot_be_met() {
         assert_eq!(refusal(absent), "XDP on eth9: no such interface");
         let cpumap = Config { steering: Steering::Cpumap, ..Config::default() };
         assert!(refusal(cpumap).contains("xdp.steering"));
+        // The first interface had its program when the second refused.
+        let both = vec!["here".to_owned(), "lo".to_owned()];
+        let native_both = Config { mode: XdpMode::Native, interfaces: both, ..Config::default() };
+        assert!(refusal(native_both).starts_with("XDP on lo: native: "));
+        until_free("here");
+        let contradiction = Config { mode: XdpMode::Off, required: true, ..Config::default() };
+        assert!(refusal(contradiction).contains("contradict"));
 
         // Nobody named loopback: native leaves it out.
         let native = begin(&Config { mode: XdpMode::Native, ..Config::default() }, &listeners);

@@ -1,3 +1,4 @@
 //! stub
 pub mod frames;
+pub mod xdp_field;
 pub mod xdp_lab;

@@ -65,13 +65,21 @@ fn judge_segment(
     if matches!(Gate::from_octet(gate), Gate::Pass) {
         return Verdict::pass(Reason::Ungated);
     }
-    let place = match place_in_stream(segment, &packet.flow, known) {
-        Ok(place) => place,
-        Err(reason) => return Verdict::pass(reason),
+    // TCP Fast Open: octets in the SYN itself are the stream's first, whatever we know.
+    let is_fast_open = segment.has(flags::SYN) && !segment.has(flags::ACK);
+    let flow = if is_fast_open { None } else { known.flow(&packet.flow) };
+    let place = match &flow {
+        None if is_fast_open => 0,
+        None => return Verdict::pass(Reason::UnknownFlow),
+        Some(flow) => place_in_stream(segment, flow),
     };
     let Some(opening) = flow::opening(place, segment.payload_octets) else {
         return Verdict::pass(Reason::Stream);
     };
+    // The clock costs more than all of the above: asked last, and not for established connections.
+    if flow.is_some_and(|flow| !flow.is_enforced(known.now_ns())) {
+        return Verdict::pass(Reason::FlowExpired);
+    }
     let Some(octets) = frame.load(segment.payload_offset + opening.skip, opening.count) else {
         return Malformed::IpLength.into();
     };
@@ -86,20 +94,12 @@ fn judge_segment(
     }
 }
 
-/// The place in its stream of a segment's first octet, wrapping; or why we cannot say.
+/// The place in its stream of a segment's first octet, wrapping.
 #[inline(always)]
-fn place_in_stream(segment: &Segment, key: &FlowKey, known: &impl Knowledge) -> Result<u32, Reason> {
-    // TCP Fast Open: octets in the SYN itself are the stream's first.
-    if segment.has(flags::SYN) && !segment.has(flags::ACK) {
-        return Ok(0);
-    }
-    let flow = known.flow(key).ok_or(Reason::UnknownFlow)?;
-    if !flow.is_enforced(known.now_ns()) {
-        return Err(Reason::FlowExpired);
-    }
+fn place_in_stream(segment: &Segment, flow: &Flow) -> u32 {
     // A SYN takes one sequence number: the stream begins one after it.
     let syn = if segment.has(flags::SYN) { 1 } else { 0 };
-    Ok(segment.sequence.wrapping_add(syn).wrapping_sub(flow.initial.wrapping_add(1)))
+    segment.sequence.wrapping_add(syn).wrapping_sub(flow.initial.wrapping_add(1))
 }
 
 #[inline(always)]

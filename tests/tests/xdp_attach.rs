@@ -7,7 +7,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{TcpListener, TcpStream},
     os::{fd::AsFd, unix::fs::MetadataExt},
     path::PathBuf,
     process::Command,
@@ -15,58 +15,12 @@ use std::{
     time::Duration,
 };
 
+use aya::util::KernelVersion;
+use dot_tests::xdp_field::{beside, ip, isolated, listeners};
 use dot_userspace::{
     config::{Gate, Steering, Xdp as Config, XdpMode},
     xdp::{ListenerGroup, Report, Xdp, start},
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
-use socket2::{Domain, Socket, Type};
-
-/// Runs `body` in namespaces of its own, with loopback up and a pair of veth interfaces `here` and `there`.
-fn isolated(test: &str, body: fn()) {
-    if !nix::unistd::geteuid().is_root() {
-        println!("SKIPPED {test}: network namespaces need root");
-        return;
-    }
-    let run = move || {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("own namespaces");
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
-        // A BPF file system of our own hides the machine's, if it has one.
-        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), None::<&str>).expect("bpffs");
-        ip("link set lo up");
-        ip("link add here type veth peer name there");
-        ip("address add 192.0.2.1/24 dev here");
-        ip("link set here up");
-        ip("link set there up");
-        body();
-    };
-    if let Err(panic) = thread::spawn(run).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is installed");
-    assert!(status.success(), "ip {arguments}");
-}
-
-/// So many listeners of one address, as workers have them.
-fn listeners(address: &str, workers: usize) -> Vec<TcpListener> {
-    let address: SocketAddr = address.parse().unwrap();
-    (0..workers)
-        .map(|_| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-            socket.set_reuse_port(true).unwrap();
-            socket.bind(&address.into()).unwrap();
-            socket.listen(16).unwrap();
-            socket.into()
-        })
-        .collect()
-}
 
 /// The next connection of any listener, blocking.
 fn accept_any(listeners: &[TcpListener]) -> TcpStream {
@@ -94,6 +48,12 @@ fn try_begin(
     let address = listeners[0].local_addr().unwrap();
     let group = ListenerGroup { address, sockets: listeners.iter().map(AsFd::as_fd).collect() };
     start(config, &[group], owner)
+}
+
+/// The control thread owns it: it must be able to get there.
+#[expect(dead_code, reason = "compiling is the test")]
+fn moves_between_threads(xdp: Xdp) -> impl Send {
+    xdp
 }
 
 fn interface(report: &Report, name: &str) -> (String, String) {
@@ -151,8 +111,10 @@ fn attaches_judges_and_leaves_nothing() {
         let xdp = begin(&Config::default(), &listeners);
         let report = xdp.report();
         assert_eq!(report.state, "mixed", "{report:#?}");
-        assert_eq!(interface(&report, "here"), ("native".into(), "tcx".into()));
-        assert_eq!(interface(&report, "lo"), ("generic".into(), "tcx".into()));
+        let learner =
+            if KernelVersion::current().unwrap() < KernelVersion::new(6, 6, 0) { "clsact" } else { "tcx" };
+        assert_eq!(interface(&report, "here"), ("native".into(), learner.into()));
+        assert_eq!(interface(&report, "lo"), ("generic".into(), learner.into()));
         assert_eq!(report.steering, "reuseport-ebpf", "{report:#?}");
         assert_eq!(report.programs.len(), 3, "{report:#?}");
         assert!(programs_on("here").contains("prog/xdp"), "{}", programs_on("here"));
@@ -180,7 +142,19 @@ fn attaches_judges_and_leaves_nothing() {
     });
 }
 
-/// Goal: `reset` ends the connection on both sides. Method: a client says cleartext until it is told.
+/// Says cleartext to `address` and waits for the reset; what it got instead, if not that.
+fn is_reset(address: &str) -> Result<(), String> {
+    let mut client = TcpStream::connect(address).map_err(|error| error.to_string())?;
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    client.write_all(b"\x00\x1dcleartext").unwrap();
+    match client.read(&mut [0; 9]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+        other => Err(format!("{address}: {other:?}")),
+    }
+}
+
+/// Goal: `reset` ends the connection on both sides, in generic mode. Method: a client on loopback says
+/// cleartext until it is told.
 #[test]
 fn reset_ends_the_connection() {
     isolated("reset_ends_the_connection", || {
@@ -188,14 +162,51 @@ fn reset_ends_the_connection() {
             let listeners = listeners(address, 1);
             let config = Config { cleartext_853: Gate::Reset, ..Config::default() };
             let xdp = begin(&config, &listeners);
-            let mut client = TcpStream::connect(address).unwrap();
-            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-            client.write_all(b"\x00\x1dcleartext").unwrap();
-            let error = client.read(&mut [0; 9]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{address}: {error}");
+            is_reset(address).unwrap();
             assert!(count(&xdp, "drop", "cleartext_on_dot") >= 2, "{address}");
             xdp.detach();
         }
+    });
+}
+
+/// Goal: the same through a driver: native mode, real checksum offload, both IP versions, then `drop`.
+/// Method: a client in a namespace of its own, at the other end of the veth pair.
+#[test]
+fn native_mode_resets_and_drops() {
+    isolated("native_mode_resets_and_drops", || {
+        ip("address add 2001:db8::1/64 dev here nodad");
+        let listeners =
+            [listeners("192.0.2.1:853", 1), listeners("[2001:db8::1]:853", 1)].map(|mut one| one.remove(0));
+        let groups: Vec<_> = listeners
+            .iter()
+            .map(|one| ListenerGroup { address: one.local_addr().unwrap(), sockets: vec![one.as_fd()] })
+            .collect();
+        let native = Config { mode: XdpMode::Native, ..Config::default() };
+        let config = Config { cleartext_853: Gate::Reset, ..native.clone() };
+        let mut xdp = start(&config, &groups, None).unwrap();
+        assert_eq!(xdp.report().interfaces.len(), 1, "{:#?}", xdp.report());
+        assert_eq!(xdp.report().state, "native");
+        let outcomes = beside("there", &["192.0.2.2/24", "2001:db8::2/64"], || {
+            ["192.0.2.1:853", "[2001:db8::1]:853"].map(is_reset)
+        });
+        assert_eq!(outcomes, [Ok(()), Ok(())]);
+        let resets = count(&xdp, "drop", "cleartext_on_dot");
+        assert!(resets >= 4, "{resets}");
+
+        xdp.apply(&native).unwrap();
+        assert_eq!(native.cleartext_853, Gate::Drop);
+        beside("there", &["192.0.2.2/24", "2001:db8::2/64"], || {
+            let datagrams = std::net::UdpSocket::bind("192.0.2.2:0").unwrap();
+            datagrams.send_to(b"quic?", "192.0.2.1:853").unwrap();
+            let mut liar = TcpStream::connect("192.0.2.1:853").unwrap();
+            liar.write_all(b"cleartext").unwrap();
+        });
+        let (mut stream, _) = listeners[0].accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(!matches!(stream.read(&mut [0; 9]), Ok(octets) if octets > 0), "cleartext came through");
+        assert!(count(&xdp, "drop", "cleartext_on_dot") > resets);
+        assert_eq!(count(&xdp, "drop", "udp_on_dot"), 1);
+        xdp.detach();
     });
 }
 
@@ -253,7 +264,10 @@ fn demands_that_cannot_be_met() {
         let listeners = listeners("0.0.0.0:853", 1);
         let refusal = |config: Config| match try_begin(&config, &listeners, None) {
             Ok(xdp) => panic!("{:#?}", xdp.report()),
-            Err(error) => error.to_string(),
+            Err(error) => {
+                assert_eq!(pins(), Vec::<PathBuf>::new(), "{error}");
+                error.to_string()
+            }
         };
         let named = |name: &str| vec![name.to_owned()];
         let native_lo = Config { mode: XdpMode::Native, interfaces: named("lo"), ..Config::default() };
@@ -263,6 +277,13 @@ fn demands_that_cannot_be_met() {
         assert_eq!(refusal(absent), "XDP on eth9: no such interface");
         let cpumap = Config { steering: Steering::Cpumap, ..Config::default() };
         assert!(refusal(cpumap).contains("xdp.steering"));
+        // The first interface had its program when the second refused.
+        let both = vec!["here".to_owned(), "lo".to_owned()];
+        let native_both = Config { mode: XdpMode::Native, interfaces: both, ..Config::default() };
+        assert!(refusal(native_both).starts_with("XDP on lo: native: "));
+        until_free("here");
+        let contradiction = Config { mode: XdpMode::Off, required: true, ..Config::default() };
+        assert!(refusal(contradiction).contains("contradict"));
 
         // Nobody named loopback: native leaves it out.
         let native = begin(&Config { mode: XdpMode::Native, ..Config::default() }, &listeners);

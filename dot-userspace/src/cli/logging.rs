@@ -15,13 +15,17 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use tracing::Subscriber;
 use tracing_subscriber::{
-    filter::LevelFilter,
+    filter::{LevelFilter, Targets},
     fmt::{self, MakeWriter},
     layer::{Layer as _, SubscriberExt as _},
 };
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::{
+    config::{Log, LogFormat, LogLevel},
+    start::privileges,
+};
 
 /// Sends log lines to standard error from now on. The first call of a process wins; later ones change nothing.
 ///
@@ -32,19 +36,30 @@ pub fn init(log: &Log) -> io::Result<()> {
         return Ok(());
     }
     let (sender, receiver) = bounded(LINES_MAX);
-    thread::Builder::new().name("dotd-log".into()).spawn(move || write_lines(&receiver))?;
+    let write = move || {
+        // Made before the process gives up its rights: a thread keeps what it was born with.
+        match privileges::drop_of_thread() {
+            Ok(()) => write_lines(&receiver),
+            Err(error) => eprintln!("dotd: no logs: {error:#}"),
+        }
+    };
+    thread::Builder::new().name("dotd-log".into()).spawn(write)?;
     if QUEUE.set(sender.clone()).is_err() {
         return Ok(());
     }
-    let layer = fmt::layer().with_writer(Queue { sender }).with_ansi(false).with_target(false);
+    // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
+    let _ = tracing::subscriber::set_global_default(subscriber(log, Queue { sender }));
+    Ok(())
+}
+
+/// Level and form as configured, lines to `queue`.
+fn subscriber(log: &Log, queue: Queue) -> impl Subscriber + Send + Sync {
+    let layer = fmt::layer().with_writer(queue).with_ansi(false).with_target(false);
     let layer = match log.format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(level(log.level)));
-    // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
-    let _ = tracing::subscriber::set_global_default(subscriber);
-    Ok(())
+    tracing_subscriber::registry().with(layer.with_filter(targets(level(log.level))))
 }
 
 /// Lines dropped since the start of the process.
@@ -136,6 +151,15 @@ impl Drop for Line<'_> {
     }
 }
 
+/// The embedded zone's server writes every qname at info; ours are not written above debug (RFC 8932 §5.1).
+fn targets(level: LevelFilter) -> Targets {
+    let theirs = if level < LevelFilter::DEBUG { level.min(LevelFilter::WARN) } else { level };
+    Targets::new()
+        .with_default(level)
+        .with_target("hickory_server", theirs)
+        .with_target("hickory_net", theirs)
+}
+
 fn level(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -173,5 +197,40 @@ mod tests {
         }
         assert_eq!(lines_lost() - before, 2);
         assert!(matches!(receiver.try_recv(), Ok(Entry::Line(line)) if line == b"line\n"));
+    }
+
+    /// The lines that two events bring, under a config.
+    fn lines(log: &Log) -> Vec<String> {
+        let (sender, receiver) = bounded(8);
+        tracing::subscriber::with_default(subscriber(log, Queue { sender }), || {
+            tracing::debug!("fine");
+            tracing::warn!(path = "a b", "coarse");
+        });
+        let entries = receiver.try_iter().map(|entry| match entry {
+            Entry::Line(line) => String::from_utf8(line).unwrap(),
+            Entry::Flush(_) => panic!("nobody flushed"),
+        });
+        entries.collect()
+    }
+
+    /// Goal: the level holds lines back, and each event is one line. Method: one event on either side of it.
+    #[test]
+    fn level_holds_lines_back() {
+        let seen = lines(&Log { level: LogLevel::Info, ..Log::default() });
+        assert_eq!(seen.len(), 1);
+        assert!(seen[0].ends_with(" WARN coarse path=\"a b\"\n"), "{seen:?}");
+        assert_eq!(lines(&Log { level: LogLevel::Debug, ..Log::default() }).len(), 2);
+        assert_eq!(lines(&Log { level: LogLevel::Error, ..Log::default() }).len(), 0);
+    }
+
+    /// Goal: JSON lines parse, with level, message and fields side by side.
+    #[test]
+    fn json_lines_parse() {
+        let seen = lines(&Log { format: LogFormat::Json, ..Log::default() });
+        let line: serde_json::Value = serde_json::from_str(&seen[0]).unwrap();
+        assert_eq!(
+            (&line["level"], &line["message"], &line["path"]),
+            (&"WARN".into(), &"coarse".into(), &"a b".into())
+        );
     }
 }

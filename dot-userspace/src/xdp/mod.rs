@@ -134,6 +134,8 @@ impl Xdp {
     }
 
     /// Takes the kernel half off every interface, and removes all pins.
+    ///
+    /// The kernel ends a link whose pin was removed a few milliseconds later.
     pub fn detach(self) {
         let Some(Attached { links, pins, .. }) = self.kernel else { return };
         // Pins first: a link goes when its last reference does, and its descriptor is the other one.

@@ -20,7 +20,7 @@ pub struct Report {
 }
 
 /// XDP on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceReport {
     /// The interface.
     pub name: String,
@@ -33,7 +33,7 @@ pub struct InterfaceReport {
 }
 
 /// One loaded program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramReport {
     /// Its name in the object.
     pub name: String,
@@ -46,7 +46,7 @@ pub struct ProgramReport {
 }
 
 /// How often one verdict was given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketCount {
     /// "pass", "drop", or "would_drop".
     pub verdict: String,

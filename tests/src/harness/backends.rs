@@ -1,0 +1,178 @@
+//! Real DNS servers from apt behind dotd, on loopback in the server's namespace.
+//!
+//! Before: a namespace. After: the server has answered us a query, so it is there.
+//! Holds: one generated zone, the same names as dotd's embedded zone and a thousand hosts more.
+//! Never: runs as a service; waits by the clock.
+
+use std::{
+    fmt::Write,
+    fs::{self, File},
+    net::{SocketAddr, UdpSocket},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use super::{
+    eventually,
+    message::{Query, SOA},
+    netns::Network,
+    process::{Process, bound_to_namespace},
+    response::Message,
+    scratch::Scratch,
+};
+
+/// Names `host-0.dotd.test` and so on.
+pub const HOSTS: usize = 1000;
+/// Octets in the TXT record of `big.dotd.test`, in strings of 200.
+pub const BIG_OCTETS: usize = 5000;
+
+/// A server that answers for `dotd.test`.
+#[derive(Debug)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: SocketAddr,
+    _process: Process,
+    scratch: Scratch,
+}
+
+impl Backend {
+    /// NSD on 127.0.0.1, at this port.
+    #[must_use]
+    pub fn nsd(network: &Network, port: u16) -> Self {
+        Self::nsd_at(network, SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// NSD at this address.
+    #[must_use]
+    pub fn nsd_at(network: &Network, address: SocketAddr) -> Self {
+        let scratch = Scratch::new();
+        let zone = scratch.write("dotd.test.zone", zone());
+        let folder = scratch.folder("nsd").display().to_string();
+        let text = format!(
+            "server:\n ip-address: {}@{}\n server-count: 1\n username: \"\"\n chroot: \"\"\n database: \"\"\n \
+             zonesdir: \"{folder}\"\n pidfile: \"\"\n xfrdir: \"{folder}\"\n \
+             xfrdfile: \"{folder}/xfrd.state\"\n zonelistfile: \"{folder}/zone.list\"\n rrl-ratelimit: 0\n \
+             tcp-count: 200\nremote-control:\n control-enable: no\nzone:\n name: dotd.test\n zonefile: \"{}\"\n",
+            address.ip(),
+            address.port(),
+            zone.display(),
+        );
+        let config = scratch.write("nsd.conf", text);
+        let mut command = bound_to_namespace("nsd");
+        command.arg("-d").arg("-c").arg(config);
+        Self::start(network, "nsd", address, scratch, command)
+    }
+
+    /// Unbound on 127.0.0.1, at this port, with the zone as its own.
+    #[must_use]
+    pub fn unbound(network: &Network, port: u16) -> Self {
+        Self::unbound_with(network, port, Scratch::new(), "")
+    }
+
+    fn unbound_with(network: &Network, port: u16, scratch: Scratch, more: &str) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let zone = scratch.write("dotd.test.zone", zone());
+        let folder = scratch.folder("unbound").display().to_string();
+        let text = format!(
+            "server:\n interface: 127.0.0.1@{port}\n port: {port}\n do-daemonize: no\n username: \"\"\n \
+             chroot: \"\"\n directory: \"{folder}\"\n pidfile: \"\"\n use-syslog: no\n verbosity: 0\n \
+             num-threads: 1\n module-config: \"iterator\"\n do-not-query-localhost: no\n \
+             local-zone: \"test.\" nodefault\n{more}\
+             auth-zone:\n name: dotd.test\n zonefile: \"{}\"\n for-downstream: yes\n for-upstream: yes\n\
+             remote-control:\n control-enable: no\n",
+            zone.display(),
+        );
+        let config = scratch.write("unbound.conf", text);
+        let mut command = bound_to_namespace("unbound");
+        command.arg("-d").arg("-c").arg(config);
+        Self::start(network, "unbound", address, scratch, command)
+    }
+
+    /// Unbound as a DoT server of its own on every address, port 853: what clients do without dotd.
+    #[must_use]
+    pub fn unbound_over_tls(network: &Network) -> Self {
+        let made = rcgen::generate_simple_self_signed(["ns.dotd.test".to_owned()]).expect("a certificate");
+        let scratch = Scratch::new();
+        let cert = scratch.write("cert.pem", made.cert.pem()).display().to_string();
+        let key = scratch.write("key.pem", made.signing_key.serialize_pem()).display().to_string();
+        let tls = format!(
+            " interface: 0.0.0.0@853\n interface: ::0@853\n access-control: 0.0.0.0/0 allow\n \
+             access-control: ::0/0 allow\n tls-port: 853\n tls-service-pem: \"{cert}\"\n \
+             tls-service-key: \"{key}\"\n"
+        );
+        Self::unbound_with(network, 5353, scratch, &tls)
+    }
+
+    fn start(
+        network: &Network,
+        name: &str,
+        address: SocketAddr,
+        scratch: Scratch,
+        mut command: Command,
+    ) -> Self {
+        let log = File::create(scratch.path().join("log")).expect("our own folder");
+        command.stdout(Stdio::null()).stderr(log);
+        let process = Process::start(name, &network.server, &scratch, command);
+        let backend = Self { address, _process: process, scratch };
+        let socket =
+            network.server.run(move || UdpSocket::bind((address.ip(), 0)).expect("loopback has ports"));
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("not zero");
+        let query = Query::new(1, "dotd.test", SOA).octets();
+        eventually(&format!("{name} answers at {address}"), || {
+            socket.send_to(&query, address).ok()?;
+            let mut buffer = [0; 512];
+            let length = socket.recv(&mut buffer).ok()?;
+            Message::parse(&buffer[..length]).filter(|reply| reply.rcode() == 0).map(|_| ())
+        });
+        backend
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default();
+            eprintln!("--- backend {} ---\n{log}---", self.address);
+        }
+    }
+}
+
+/// Lines for dnsperf: `count` queries, the hosts in turn, every seventh for a name that is not there.
+#[must_use]
+pub fn dnsperf_queries(count: usize) -> String {
+    let mut text = String::new();
+    for index in 0..count {
+        let _ = match index % 7 {
+            6 => writeln!(text, "absent-{index}.dotd.test A"),
+            3 => writeln!(text, "host-{}.dotd.test AAAA", index % HOSTS),
+            _ => writeln!(text, "host-{}.dotd.test A", index % HOSTS),
+        };
+    }
+    text
+}
+
+/// The zone: the embedded one's names, and the hosts.
+fn zone() -> String {
+    let mut text = String::from(
+        "$ORIGIN dotd.test.\n$TTL 300\n@ SOA ns.dotd.test. hostmaster.dotd.test. 1 3600 600 86400 60\n\
+         @ NS ns\n@ A 192.0.2.53\n@ AAAA 2001:db8::53\n@ MX 10 mail\nns A 192.0.2.53\nmail A 192.0.2.25\n\
+         www A 192.0.2.80\nwww AAAA 2001:db8::80\ntxt TXT \"DNS over TLS\"\nbig TXT",
+    );
+    for index in 0..BIG_OCTETS / 200 {
+        let _ = write!(
+            text,
+            " \"{}\"",
+            char::from(b'a' + u8::try_from(index % 26).expect("small")).to_string().repeat(200)
+        );
+    }
+    text.push('\n');
+    for index in 0..HOSTS {
+        let _ = writeln!(
+            text,
+            "host-{index} A 198.51.100.{}\nhost-{index} AAAA 2001:db8:1::{index:x}",
+            index % 250
+        );
+    }
+    text
+}

@@ -1,0 +1,189 @@
+//! Clients that others wrote: kdig, dig, getdns_query, openssl s_client, dnsperf. And a bare TCP socket.
+//!
+//! Before: a namespace and an address. After: what the client printed, and the few facts tests ask of it.
+//! Never: takes a client's silence for success.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use super::{DEADLINE, netns::Namespace, process::bounded};
+
+/// The port of DNS over TLS.
+pub const DOT_PORT: u16 = 853;
+
+/// What a client program said.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Whether it exited with 0.
+    pub is_success: bool,
+    /// stdout, then stderr.
+    pub text: String,
+}
+
+impl Said {
+    fn from(output: &Output) -> Self {
+        let text = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
+        Self { is_success: output.status.success(), text }
+    }
+
+    /// Whether it said this.
+    #[must_use]
+    pub fn has(&self, part: &str) -> bool {
+        self.text.contains(part)
+    }
+
+    /// The number that follows `label`, for example dnsperf's `Queries lost:`.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn number_after(&self, label: &str) -> u64 {
+        let rest = self.text.split_once(label).map(|(_, rest)| rest.trim_start()).unwrap_or_default();
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or_else(|_| panic!("no number after {label:?} in {}", self.text))
+    }
+}
+
+/// Runs a program with these words in a namespace.
+#[must_use]
+pub fn tool(namespace: &Namespace, program: &str, words: &[&str]) -> Said {
+    let mut command = bounded(program);
+    command.args(words);
+    Said::from(&namespace.output(command))
+}
+
+/// `kdig @server -p 853` with these words.
+#[must_use]
+pub fn kdig(namespace: &Namespace, server: IpAddr, words: &str) -> Said {
+    let at = format!("@{server}");
+    let mut all = vec![&*at, "-p", "853", "+timeout=5", "+retry=0"];
+    all.extend(words.split_whitespace());
+    tool(namespace, "kdig", &all)
+}
+
+/// Whether kdig got NOERROR over TLS.
+#[must_use]
+pub fn is_answered_over_tls(said: &Said) -> bool {
+    said.is_success && said.has("TLS session (TLS1.") && said.has("status: NOERROR")
+}
+
+/// getdns as a stub resolver with TLS as its only transport.
+#[must_use]
+pub fn getdns(namespace: &Namespace, server: IpAddr, words: &[&str]) -> Said {
+    let at = format!("@{server}");
+    let mut all = vec![&*at, "-s", "-l", "L", "-t", "5000"];
+    all.extend(words);
+    tool(namespace, "getdns_query", &all)
+}
+
+/// `openssl s_client` to port 853 with these words; stdin is at its end, so it leaves after the handshake.
+#[must_use]
+pub fn s_client(namespace: &Namespace, server: IpAddr, words: &[&str]) -> Said {
+    let address = SocketAddr::new(server, DOT_PORT).to_string();
+    let mut all = vec!["s_client", "-connect", &*address];
+    all.extend(words);
+    tool(namespace, "openssl", &all)
+}
+
+/// The same, sending `input` to the server and staying until the server closes.
+///
+/// # Panics
+/// When the program cannot be started.
+#[must_use]
+pub fn s_client_sending(namespace: &Namespace, server: IpAddr, words: &[&str], input: &[u8]) -> Vec<u8> {
+    let address = SocketAddr::new(server, DOT_PORT).to_string();
+    let mut command = bounded("openssl");
+    command.args(["s_client", "-connect", &*address, "-quiet", "-ign_eof"]).args(words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = namespace.spawn(command);
+    child.stdin.take().expect("piped").write_all(input).expect("openssl reads");
+    child.wait_with_output().expect("our own child").stdout
+}
+
+/// dnsperf over TLS against port 853 with a file of queries.
+#[must_use]
+pub fn dnsperf(namespace: &Namespace, server: IpAddr, queries: &Path, words: &str) -> Said {
+    let (server, queries) = (server.to_string(), queries.display().to_string());
+    let mut all = vec!["-m", "dot", "-s", &*server, "-p", "853", "-d", &*queries];
+    all.extend(words.split_whitespace());
+    tool(namespace, "dnsperf", &all)
+}
+
+/// A TCP connection from a namespace; reads give up after [`DEADLINE`].
+///
+/// # Panics
+/// When it is not accepted.
+#[must_use]
+pub fn tcp(namespace: &Namespace, server: SocketAddr) -> TcpStream {
+    let stream = namespace.run(move || TcpStream::connect_timeout(&server, DEADLINE));
+    let stream = stream.unwrap_or_else(|error| panic!("{server}: {error}"));
+    stream.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    stream.set_nodelay(true).expect("a TCP socket");
+    stream
+}
+
+/// A UDP socket of a namespace, connected to `server`.
+///
+/// # Panics
+/// When the namespace has no address of that family.
+#[must_use]
+pub fn udp(namespace: &Namespace, server: SocketAddr) -> UdpSocket {
+    namespace.run(move || {
+        let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).expect("a free port");
+        socket.connect(server).expect("an address of that family");
+        socket
+    })
+}
+
+/// Reads until the peer closes or resets, and gives all octets.
+///
+/// # Panics
+/// When the peer does neither within [`DEADLINE`].
+#[must_use]
+pub fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return octets,
+            Ok(count) => octets.extend(&chunk[..count]),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                return octets;
+            }
+            Err(error) => panic!("the server does not close: {error}"),
+        }
+    }
+}
+
+/// Level and description, if the octets are one TLS alert record in clear and nothing else.
+#[must_use]
+pub fn alert(octets: &[u8]) -> Option<[u8; 2]> {
+    (octets.len() == 7 && octets[0] == 0x15).then(|| [octets[5], octets[6]])
+}
+
+/// Whether a peer that is not TLS was told at most that: nothing at all, or one fatal alert.
+#[must_use]
+pub fn is_nothing_but_an_alert(octets: &[u8]) -> bool {
+    octets.is_empty() || alert(octets).is_some_and(|[level, _]| level == 2)
+}
+
+/// Whether a socket has nothing to read now. Ask it after something that proves the server had its turn.
+///
+/// # Panics
+/// When the socket is broken.
+#[must_use]
+pub fn is_silent(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_millis(1))).expect("not zero");
+    let is_silent = match stream.read(&mut [0; 1]) {
+        Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        Ok(_) => false,
+    };
+    stream.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    is_silent
+}

@@ -1,0 +1,88 @@
+//! Writes the `dotd.toml` of a test: defaults for namespaces, and what the test sets beside them.
+//!
+//! Before: a test names keys. After: `harness::server` writes the text into its scratch folder.
+//! Never: checks anything; a wrong key is dotd's to find.
+
+use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
+
+use super::netns::SERVER_INTERFACE;
+
+/// The text to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    sections: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+    backends: Vec<String>,
+}
+
+impl Config {
+    /// Port 853 on every address, two workers, the embedded zone, XDP in auto mode on the veth alone.
+    #[must_use]
+    pub fn new() -> Self {
+        let config = Self { sections: BTreeMap::new(), backends: Vec::new() };
+        config.set("server", "workers", "2").set("listen", "dot", r#"["0.0.0.0:853", "[::]:853"]"#).set(
+            "xdp",
+            "interfaces",
+            &format!(r#"["{SERVER_INTERFACE}"]"#),
+        )
+    }
+
+    /// Sets `[section] key = value`, the value in TOML.
+    #[must_use]
+    pub fn set(mut self, section: &'static str, key: &'static str, value: &str) -> Self {
+        self.sections.entry(section).or_default().insert(key, value.to_owned());
+        self
+    }
+
+    /// `xdp.mode`.
+    #[must_use]
+    pub fn xdp(self, mode: &str) -> Self {
+        self.set("xdp", "mode", &format!("\"{mode}\""))
+    }
+
+    /// One more backend over UDP.
+    #[must_use]
+    pub fn backend(self, address: SocketAddr) -> Self {
+        self.backend_with(address, "")
+    }
+
+    /// One more backend with more keys, in TOML lines.
+    #[must_use]
+    pub fn backend_with(mut self, address: SocketAddr, keys: &str) -> Self {
+        self.backends.push(format!("address = \"{address}\"\n{keys}\n"));
+        self
+    }
+
+    /// A certificate and its key.
+    #[must_use]
+    pub fn certificate(self, cert: &Path, key: &Path) -> Self {
+        let entry = format!(r#"[{{ cert = "{}", key = "{}" }}]"#, cert.display(), key.display());
+        self.set("tls", "certificates", &entry)
+    }
+
+    /// The file's text, with the two folders that the server gives.
+    #[must_use]
+    pub fn text(&self, state_dir: &Path, run_dir: &Path) -> String {
+        let folders = self.clone().set("server", "state_dir", &format!("\"{}\"", state_dir.display())).set(
+            "server",
+            "run_dir",
+            &format!("\"{}\"", run_dir.display()),
+        );
+        let mut text = String::new();
+        for (section, keys) in &folders.sections {
+            let _ = writeln!(text, "[{section}]");
+            for (key, value) in keys {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        }
+        for backend in &folders.backends {
+            let _ = write!(text, "[[backend]]\n{backend}");
+        }
+        text
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}

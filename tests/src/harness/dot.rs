@@ -1,0 +1,321 @@
+//! A DNS-over-TLS client of our own, which sees each record and says exactly which octets it sends.
+//!
+//! Before: a namespace and an address. After: messages, records, and how the session ended.
+//! Holds: rustls without its stream: octets go in and out where a test can count them.
+//! Never: checks the certificate (kdig and getdns do), retries, or hides an alert.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use socket2::SockRef;
+
+use super::{
+    clients::{DOT_PORT, tcp},
+    message::framed,
+    netns::Namespace,
+    response::Message,
+    scripted::take_message,
+};
+
+/// What the client offers.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// ALPN names, in order; none: no extension.
+    pub alpn: Vec<Vec<u8>>,
+    /// SNI.
+    pub server_name: Option<&'static str>,
+    /// Only TLS 1.2.
+    pub is_tls12: bool,
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self { alpn: vec![b"dot".to_vec()], server_name: None, is_tls12: false }
+    }
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// close_notify, then FIN: as it should be.
+    CloseNotify,
+    /// FIN without close_notify: a truncation attack looks like this.
+    BareFin,
+    /// RST.
+    Reset,
+    /// Anything TLS objects to, an alert of the server's among them.
+    Broken(String),
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Dot {
+    stream: TcpStream,
+    tls: ClientConnection,
+    incoming: Vec<u8>,
+    records: Vec<usize>,
+    plain: Vec<u8>,
+    end: Option<End>,
+}
+
+impl Dot {
+    /// Connects, does the handshake with ALPN `dot` and no SNI.
+    ///
+    /// # Panics
+    /// When the handshake fails.
+    #[must_use]
+    pub fn connect(namespace: &Namespace, server: IpAddr) -> Self {
+        Self::attempt(namespace, server, &Offer::default()).unwrap_or_else(|end| panic!("handshake: {end:?}"))
+    }
+
+    /// The same with another offer.
+    ///
+    /// # Errors
+    /// How the handshake ended.
+    pub fn attempt(namespace: &Namespace, server: IpAddr, offer: &Offer) -> Result<Self, End> {
+        Self::over(tcp(namespace, SocketAddr::new(server, DOT_PORT)), server, offer)
+    }
+
+    /// The handshake over a connection that is open already.
+    ///
+    /// # Errors
+    /// How the handshake ended.
+    ///
+    /// # Panics
+    /// When rustls refuses the offer.
+    pub fn over(stream: TcpStream, server: IpAddr, offer: &Offer) -> Result<Self, End> {
+        let mut config = client_config(offer.is_tls12);
+        config.alpn_protocols.clone_from(&offer.alpn);
+        config.enable_sni = offer.server_name.is_some();
+        let name = offer.server_name.map_or_else(
+            || ServerName::from(server),
+            |name| ServerName::try_from(name).expect("a host name"),
+        );
+        let tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
+        let mut session =
+            Self { stream, tls, incoming: Vec::new(), records: Vec::new(), plain: Vec::new(), end: None };
+        session.flush();
+        while session.tls.is_handshaking() && session.end.is_none() {
+            session.pump();
+        }
+        session.records.clear();
+        session.end.take().map_or(Ok(session), Err)
+    }
+
+    /// The ALPN name the server chose.
+    #[must_use]
+    pub fn alpn(&self) -> Option<Vec<u8>> {
+        self.tls.alpn_protocol().map(<[u8]>::to_vec)
+    }
+
+    /// The server's certificates, leaf first.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<Vec<u8>> {
+        self.tls.peer_certificates().unwrap_or_default().iter().map(|der| der.to_vec()).collect()
+    }
+
+    /// Sends octets as they are, in one record and one write (if at most 16 KiB).
+    pub fn send(&mut self, octets: &[u8]) {
+        self.tls.writer().write_all(octets).expect("rustls takes it");
+        self.flush();
+    }
+
+    /// Sends one message with its length prefix.
+    pub fn ask(&mut self, message: &[u8]) {
+        self.send(&framed(message));
+    }
+
+    /// Sends many messages in one write.
+    pub fn ask_all(&mut self, messages: &[Vec<u8>]) {
+        let octets: Vec<u8> = messages.iter().flat_map(|message| framed(message)).collect();
+        self.send(&octets);
+    }
+
+    /// The next message, octets only; `None` when the session ended first.
+    pub fn receive_octets(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(message) = take_message(&mut self.plain) {
+                return Some(message);
+            }
+            if self.end.is_some() {
+                return None;
+            }
+            self.pump();
+        }
+    }
+
+    /// The next message, parsed.
+    ///
+    /// # Panics
+    /// When the session ends first or the message is not well-formed.
+    pub fn receive(&mut self) -> Message {
+        let octets = self.receive_octets().unwrap_or_else(|| panic!("a message, not {:?}", self.end));
+        Message::parse(&octets).unwrap_or_else(|| panic!("not a DNS message: {octets:02x?}"))
+    }
+
+    /// Asks and gives the answer.
+    ///
+    /// # Panics
+    /// As [`Dot::receive`].
+    pub fn exchange(&mut self, message: &[u8]) -> Message {
+        self.ask(message);
+        self.receive()
+    }
+
+    /// Plaintext octets of each application record so far, since the handshake.
+    #[must_use]
+    pub fn records(&self) -> &[usize] {
+        &self.records
+    }
+
+    /// Says close_notify and FIN, and goes on reading.
+    ///
+    /// # Panics
+    /// When the connection is gone already.
+    pub fn half_close(&mut self) {
+        self.tls.send_close_notify();
+        self.flush();
+        self.stream.shutdown(Shutdown::Write).expect("still open");
+    }
+
+    /// Leaves with RST, as a client that crashed or was unplugged.
+    ///
+    /// # Panics
+    /// When the connection is gone already.
+    pub fn abort(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+    }
+
+    /// Reads until the session ends; messages that come meanwhile are lost.
+    pub fn end(&mut self) -> End {
+        loop {
+            if let Some(end) = &self.end {
+                return end.clone();
+            }
+            self.pump();
+        }
+    }
+
+    /// Whether nothing has come that was not taken.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.plain.is_empty() && self.end.is_none()
+    }
+
+    fn flush(&mut self) {
+        while self.tls.wants_write() {
+            if self.tls.write_tls(&mut self.stream).is_err() {
+                self.end.get_or_insert(End::Reset);
+                return;
+            }
+        }
+    }
+
+    /// Reads from the network once and takes what came, record by record.
+    fn pump(&mut self) {
+        let mut chunk = [0; 16_384];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => {
+                self.end.get_or_insert(End::BareFin);
+            }
+            Ok(count) => self.incoming.extend(&chunk[..count]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                self.end.get_or_insert(End::Reset);
+            }
+            Err(error) => panic!("nothing came from the server: {error}"),
+        }
+        while let Some(record) = take_record(&mut self.incoming) {
+            self.take(&record);
+        }
+        self.flush();
+    }
+
+    fn take(&mut self, record: &[u8]) {
+        let mut rest = record;
+        while !rest.is_empty() && self.end.is_none() {
+            self.tls.read_tls(&mut rest).expect("memory does not fail");
+            match self.tls.process_new_packets() {
+                Ok(state) => {
+                    let mut plain = vec![0; state.plaintext_bytes_to_read()];
+                    self.tls.reader().read_exact(&mut plain).expect("as many as rustls says");
+                    if !plain.is_empty() {
+                        self.records.push(plain.len());
+                    }
+                    self.plain.extend(plain);
+                    if state.peer_has_closed() {
+                        self.end = Some(End::CloseNotify);
+                    }
+                }
+                Err(error) => self.end = Some(End::Broken(error.to_string())),
+            }
+        }
+    }
+}
+
+/// Takes one whole TLS record from the front, if it is there.
+fn take_record(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let length = usize::from(u16::from_be_bytes([*buffer.get(3)?, *buffer.get(4)?]));
+    (buffer.len() >= 5 + length).then(|| buffer.drain(..5 + length).collect())
+}
+
+fn client_config(is_tls12: bool) -> ClientConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let versions: &[_] = if is_tls12 { &[&rustls::version::TLS12] } else { rustls::ALL_VERSIONS };
+    ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .expect("versions that the provider has")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth()
+}
+
+/// Takes any certificate, and checks that the server holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

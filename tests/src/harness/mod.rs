@@ -1,0 +1,44 @@
+//! The stage of an end-to-end test: two network namespaces, a server in one, clients in the other.
+//!
+//! Before: a test asks `require!` for what it needs. After: it asserts what a client saw and what dotd counted.
+//! Holds: namespaces, processes, backends, clients, the capture. Never: leaves one of them behind.
+
+pub mod backends;
+pub mod capture;
+pub mod clients;
+pub mod config;
+pub mod dot;
+pub mod message;
+pub mod netns;
+pub mod process;
+pub mod require;
+pub mod response;
+pub mod scene;
+pub mod scratch;
+pub mod scripted;
+pub mod server;
+pub mod stats;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything that must happen may take before a test gives up. It bounds a failure; no test passes
+/// or fails by the clock below it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Asks until the answer is there.
+///
+/// # Panics
+/// When [`DEADLINE`] has passed, naming `what`.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,94 @@
+//! What a test needs of the machine; without it the test says so and ends.
+//!
+//! Before: a test begins. After: it runs, or its name and the reason stand in the output as `SKIPPED`.
+//! Never: skips in silence, or skips for what dotd itself did wrong.
+
+use std::{
+    env,
+    fs::OpenOptions,
+    io::{Write, stdout},
+    path::Path,
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use nix::unistd::Uid;
+
+/// One thing a test may need.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// Root: namespaces, veth, port 853.
+    Root,
+    /// The right to load BPF programs.
+    Bpf,
+    /// A program from apt; `cargo xtask setup` installs it.
+    Command(&'static str),
+}
+
+impl Need {
+    /// Why it is missing, or nothing.
+    fn missing(self) -> Option<String> {
+        match self {
+            Self::Root if Uid::effective().is_root() => None,
+            Self::Root => Some("needs root for network namespaces (run it with sudo)".to_owned()),
+            Self::Bpf => bpf_missing(),
+            Self::Command(name) if is_on_path(name) => None,
+            Self::Command(name) => Some(format!("needs {name} (`cargo xtask setup` installs it)")),
+        }
+    }
+}
+
+/// Whether everything is there; if not, says `SKIPPED <test>: <why>`.
+#[must_use]
+pub fn met(test: &str, needs: &[Need]) -> bool {
+    let reasons: Vec<String> = needs.iter().filter_map(|need| need.missing()).collect();
+    if reasons.is_empty() {
+        return true;
+    }
+    let line = format!("SKIPPED {test}: {}\n", reasons.join("; "));
+    // Written past the test runner's capture, which would hide it.
+    let _ = stdout().write_all(line.as_bytes());
+    if let Some(path) = env::var_os("DOTD_SKIPPED_FILE") {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+    false
+}
+
+/// Ends the test with a `SKIPPED` line unless the machine has all of these [`Need`]s.
+#[macro_export]
+macro_rules! require {
+    ($($need:expr),+ $(,)?) => {
+        fn here() {}
+        let name = ::std::any::type_name_of_val(&here).trim_end_matches("::here");
+        {
+            #[allow(unused_imports)]
+            use $crate::harness::require::Need::{Bpf, Command, Root};
+            if !$crate::harness::require::met(name, &[$($need),+]) {
+                return;
+            }
+        }
+    };
+}
+
+fn is_on_path(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain([Path::new("/usr/sbin").into(), Path::new("/sbin").into()])
+        .any(|folder| folder.join(name).is_file())
+}
+
+/// Loading a program is asked of the kernel once, by the smallest one there is: a map listing needs the same right.
+fn bpf_missing() -> Option<String> {
+    static ANSWER: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        let mut command = Command::new("bpftool");
+        command.args(["prog", "list"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.status() {
+            Ok(status) if status.success() => None,
+            Ok(_) => Some("needs the right to load BPF programs (CAP_BPF, CAP_NET_ADMIN)".to_owned()),
+            Err(error) => Some(format!("needs bpftool: {error}")),
+        }
+    };
+    ANSWER.get_or_init(ask).clone()
+}

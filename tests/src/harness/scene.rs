@@ -1,0 +1,56 @@
+//! The two scenes most tests play in: dotd with its embedded zone, and dotd before a scripted backend.
+//!
+//! Before: a [`Config`]. After: everything runs; what is dropped first is what was started last.
+//! Never: hides a choice that matters to a test; those are in its config and its script.
+
+use super::{
+    config::Config,
+    message::{A, Opt, append_opt, reply_to},
+    netns::Network,
+    response::Message,
+    scripted::{Act, Received, Scripted},
+    server::Server,
+};
+
+/// The address that [`honest`] gives for every name.
+pub const HONEST: [u8; 4] = [192, 0, 2, 77];
+
+/// dotd and its embedded zone.
+#[must_use]
+pub fn embedded(config: &Config) -> (Network, Server) {
+    let network = Network::new();
+    let dotd = Server::start(&network, config);
+    (network, dotd)
+}
+
+/// dotd before a backend that follows `script`, over UDP (TC=1: TCP) with two seconds' patience.
+#[must_use]
+pub fn scripted(
+    config: Config,
+    script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static,
+) -> (Network, Scripted, Server) {
+    scripted_with(config, "", script)
+}
+
+/// The same with more keys for the backend, in TOML lines.
+#[must_use]
+pub fn scripted_with(
+    config: Config,
+    keys: &str,
+    script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static,
+) -> (Network, Scripted, Server) {
+    let network = Network::new();
+    let backend = Scripted::start(&network, script);
+    let dotd = Server::start(&network, &config.backend_with(backend.address, keys));
+    (network, backend, dotd)
+}
+
+/// A script: one A record for every query, at once, and OPT to OPT as real servers do.
+#[must_use]
+pub fn honest(query: &Received) -> Vec<Act> {
+    let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+    if Message::parse(&query.octets).is_some_and(|query| query.opt_count() > 0) {
+        append_opt(&mut reply, &Opt::default());
+    }
+    vec![Act::Send(reply)]
+}

@@ -1,0 +1,219 @@
+//! A backend that does what a test tells it: silent, late, lying, truncating.
+//!
+//! Before: a test gives a function from what was received to what is sent. After: it asks what came.
+//! Holds: one UDP socket and one TCP listener at the same port, on loopback in the server's namespace.
+//! Never: uses time to order things: a held reply goes out when the test releases it.
+
+use std::{
+    collections::VecDeque,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+
+use super::{message::framed, netns::Network};
+
+/// Room for a burst of some thousand queries.
+const BUFFER_OCTETS: usize = 8 << 20;
+
+/// One query as it came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Over TCP, or else UDP.
+    pub is_tcp: bool,
+    /// Sender.
+    pub from: SocketAddr,
+    /// The message, without a length prefix.
+    pub octets: Vec<u8>,
+}
+
+/// What to do about it.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Send these octets from where the query arrived.
+    Send(Vec<u8>),
+    /// Send them from another port, as an off-path attacker would (UDP only).
+    SendFromElsewhere(Vec<u8>),
+    /// Keep them until [`Scripted::release`].
+    Hold(Vec<u8>),
+}
+
+type Script = dyn Fn(&Received) -> Vec<Act> + Send + Sync;
+
+/// The running backend.
+#[derive(Debug)]
+pub struct Scripted {
+    /// Where it listens, UDP and TCP.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    script: Box<Script>,
+    received: Mutex<Vec<Received>>,
+    held: Mutex<VecDeque<(Reply, Vec<u8>)>>,
+    elsewhere: UdpSocket,
+    is_over: AtomicBool,
+}
+
+/// The way back to who asked.
+#[derive(Debug)]
+enum Reply {
+    Datagram(UdpSocket, SocketAddr),
+    Stream(TcpStream),
+}
+
+impl Scripted {
+    /// Starts it at a port of the kernel's choice.
+    ///
+    /// # Panics
+    /// When loopback has no port that is free for both.
+    #[must_use]
+    pub fn start(network: &Network, script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static) -> Self {
+        let (udp, tcp, elsewhere) = network.server.run(|| {
+            let tcp = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+            let udp = UdpSocket::bind(tcp.local_addr().expect("bound")).expect("free for UDP too");
+            (udp, tcp, UdpSocket::bind(("127.0.0.1", 0)).expect("a free port"))
+        });
+        let address = udp.local_addr().expect("bound");
+        let shared = Arc::new(Shared {
+            script: Box::new(script),
+            received: Mutex::default(),
+            held: Mutex::default(),
+            elsewhere,
+            is_over: AtomicBool::new(false),
+        });
+        udp.set_read_timeout(Some(Duration::from_millis(50))).expect("not zero");
+        // A script must see every query of a burst; what the kernel drops would look like dotd's loss.
+        setsockopt(&udp, RcvBufForce, &BUFFER_OCTETS).expect("root may");
+        tcp.set_nonblocking(true).expect("a plain socket");
+        let (for_udp, for_tcp) = (Arc::clone(&shared), Arc::clone(&shared));
+        let threads = vec![
+            thread::spawn(move || serve_udp(&udp, &for_udp)),
+            thread::spawn(move || serve_tcp(&tcp, &for_tcp)),
+        ];
+        Self { address, shared, threads }
+    }
+
+    /// All that came so far.
+    #[must_use]
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.received.lock().expect("no script panics").clone()
+    }
+
+    /// Number of replies held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.shared.held.lock().expect("no script panics").len()
+    }
+
+    /// Sends what was held, in the order it was held.
+    pub fn release(&self) {
+        let held: Vec<_> = self.shared.held.lock().expect("no script panics").drain(..).collect();
+        for (reply, octets) in held {
+            reply.send(&octets);
+        }
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, form: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        form.debug_struct("Shared").field("received", &self.received).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn answer(&self, query: Received, way_back: impl Fn() -> Reply) {
+        self.received.lock().expect("no script panics").push(query.clone());
+        for act in (self.script)(&query) {
+            match act {
+                Act::Send(octets) => way_back().send(&octets),
+                Act::SendFromElsewhere(octets) => {
+                    let _ = self.elsewhere.send_to(&octets, query.from);
+                }
+                Act::Hold(octets) => {
+                    self.held.lock().expect("no script panics").push_back((way_back(), octets));
+                }
+            }
+        }
+    }
+}
+
+impl Reply {
+    fn send(self, octets: &[u8]) {
+        // The peer may have gone; that is its business.
+        let _ = match self {
+            Self::Datagram(socket, to) => socket.send_to(octets, to).map(|_| ()),
+            Self::Stream(mut stream) => stream.write_all(&framed(octets)),
+        };
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, shared: &Shared) {
+    let mut buffer = vec![0; 65_535];
+    while !shared.is_over.load(Relaxed) {
+        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let query = Received { is_tcp: false, from, octets: buffer[..length].to_vec() };
+            shared.answer(query, || Reply::Datagram(socket.try_clone().expect("a descriptor is free"), from));
+        }
+    }
+}
+
+fn serve_tcp(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut sessions = Vec::new();
+    while !shared.is_over.load(Relaxed) {
+        match listener.accept() {
+            Ok((stream, from)) => {
+                let shared = Arc::clone(shared);
+                sessions.push(thread::spawn(move || serve_stream(&stream, from, &shared)));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    for session in sessions {
+        let _ = session.join();
+    }
+}
+
+fn serve_stream(stream: &TcpStream, from: SocketAddr, shared: &Shared) {
+    let _ = stream.set_nonblocking(false);
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
+    let (mut reader, mut buffer) = (stream, Vec::new());
+    while !shared.is_over.load(Relaxed) {
+        let mut chunk = [0; 4096];
+        match reader.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(count) => buffer.extend(&chunk[..count]),
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(_) => return,
+        }
+        while let Some(octets) = take_message(&mut buffer) {
+            let query = Received { is_tcp: true, from, octets };
+            shared.answer(query, || Reply::Stream(stream.try_clone().expect("a descriptor is free")));
+        }
+    }
+}
+
+/// Takes one whole message from the front, if it is there.
+pub(super) fn take_message(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let length = usize::from(u16::from_be_bytes([*buffer.first()?, *buffer.get(1)?]));
+    (buffer.len() >= 2 + length).then(|| buffer.drain(..2 + length).skip(2).collect())
+}

@@ -1,0 +1,124 @@
+//! What an operator types: check, pin, status, stats, xdp show. Exit codes and one-line answers.
+//!
+//! Before: the real binary. After: 0 is fine, 1 failed with one line, 2 is a question we did not understand.
+
+use std::{path::Path, process::Command};
+
+use dot_tests::{
+    harness::{
+        clients::{Said, tool},
+        config::Config,
+        netns::Namespace,
+        process::bounded,
+        scene::embedded,
+        scratch::Scratch,
+        server::binary,
+    },
+    require,
+};
+
+/// Runs `dotd` with these words outside of any namespace, and gives its exit code, stdout and stderr.
+fn dotd(words: &[&str]) -> (Option<i32>, String, String) {
+    let mut command: Command = bounded(&binary().display().to_string());
+    let output = command.args(words).output().expect("dotd can be started");
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|octets| String::from_utf8_lossy(&octets).into_owned());
+    (output.status.code(), stdout, stderr)
+}
+
+fn text(config: &Config, scratch: &Scratch) -> String {
+    let path = scratch.write("dotd.toml", config.text(&scratch.folder("state"), &scratch.folder("run")));
+    path.display().to_string()
+}
+
+fn in_namespace(namespace: &Namespace, words: &[&str]) -> Said {
+    tool(namespace, &binary().display().to_string(), words)
+}
+
+fn path_text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Goal: `check` says yes to a good config, and no to a bad one with a line for each mistake.
+/// Method: two mistakes at once; both are named, the exit code is 1.
+#[test]
+fn check_names_every_mistake() {
+    let scratch = Scratch::new();
+    let good = Config::new().xdp("off").set("listen", "dot", r#"["127.0.0.1:8853"]"#);
+    let (code, stdout, stderr) = dotd(&["check", "-c", &text(&good, &scratch)]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let bad = good.set("session", "idle_timout", "\"5s\"").set("xdp", "mode", "\"turbo\"");
+    let (code, stdout, stderr) = dotd(&["check", "-c", &text(&bad, &scratch)]);
+    let said = stdout + &stderr;
+    assert!(code == Some(1) && said.contains("idle_timeout") && said.contains("turbo"), "{code:?} {said}");
+    let (code, _, stderr) = dotd(&["check", "-c", "/nonexistent/dotd.toml"]);
+    assert!(code == Some(1) && stderr.contains("/nonexistent/dotd.toml"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+/// Goal: `check` finds a certificate and a key that do not belong together.
+/// Method: two of each, crossed.
+#[test]
+fn check_finds_a_key_of_another_certificate() {
+    let scratch = Scratch::new();
+    let make = || rcgen::generate_simple_self_signed(["dotd.test".to_owned()]).expect("a certificate");
+    let cert = scratch.write("one.crt", make().cert.pem());
+    let key = scratch.write("two.key", make().signing_key.serialize_pem());
+    let config = Config::new().xdp("off").certificate(&cert, &key);
+    let (code, stdout, stderr) = dotd(&["check", "-c", &text(&config, &scratch)]);
+    let said = stdout + &stderr;
+    assert!(code == Some(1) && said.contains("two.key"), "{code:?} {said}");
+}
+
+/// Goal: what is no usage ends with 2 and a hint; help with 0.
+/// Method: a verb and a flag nobody has.
+#[test]
+fn usage_errors_exit_with_2() {
+    for words in [&["serve"][..], &["run", "--fast"], &["pin", "-x"]] {
+        let (code, _, stderr) = dotd(words);
+        assert!(code == Some(2) && stderr.contains("Usage"), "{words:?}: {stderr}");
+    }
+    let (code, stdout, _) = dotd(&["--help"]);
+    assert!(code == Some(0) && stdout.contains("run") && stdout.contains("check"), "{stdout}");
+}
+
+/// Goal: `pin` prints what `run` prints and what a client can check, for the self-signed certificate and for a file.
+/// Method: the same config for both; the pin of a certificate file by `openssl`'s own computation. Covers: C-67
+#[test]
+fn pin_is_the_same_everywhere() {
+    require!(Root, Command("openssl"), Command("sh"));
+    let (network, server) = embedded(&Config::new());
+    let config = path_text(&server.folder().join("dotd.toml"));
+    let said = in_namespace(&network.server, &["pin", "-c", &config]);
+    assert!(said.is_success && said.has(&format!("pin-sha256=\"{}\"", server.pin())), "{}", said.text);
+    let made = rcgen::generate_simple_self_signed(["dotd.test".to_owned()]).expect("a certificate");
+    let cert = path_text(&server.write("made.crt", made.cert.pem()));
+    let script = format!(
+        "openssl x509 -in {cert} -pubkey -noout | openssl pkey -pubin -outform der | \
+         openssl dgst -sha256 -binary | openssl base64"
+    );
+    let expected = tool(&network.server, "sh", &["-c", &script]);
+    let said = in_namespace(&network.server, &["pin", &cert]);
+    assert!(said.is_success && said.has(expected.text.trim()), "{} is not {}", said.text, expected.text);
+}
+
+/// Goal: status, stats and xdp show speak to the control socket; without a server they fail in one line.
+/// Method: by `--socket` and by `-c`; then with a socket that is not there.
+#[test]
+fn control_verbs_speak_to_the_socket() {
+    require!(Root, Bpf);
+    let (network, server) = embedded(&Config::new());
+    let socket = path_text(&server.folder().join("run/control.sock"));
+    let config = path_text(&server.folder().join("dotd.toml"));
+    for words in [&["status"][..], &["stats"], &["stats", "--json"], &["xdp", "show"]] {
+        for place in [["--socket", &socket], ["-c", &config]] {
+            let said = in_namespace(&network.server, &[words, &place].concat());
+            assert!(said.is_success && !said.text.trim().is_empty(), "{words:?}: {}", said.text);
+        }
+        let (code, _, stderr) = dotd(&[words, &["--socket", "/nonexistent/control.sock"]].concat());
+        assert!(code == Some(1) && stderr.contains("/nonexistent/control.sock"), "{stderr}");
+        assert!(stderr.starts_with("dotd: ") && stderr.lines().count() == 1, "{stderr}");
+    }
+    let said = in_namespace(&network.server, &["xdp", "show", "--socket", &socket]);
+    assert!(said.has("native") && said.has("server"), "{}", said.text);
+}

@@ -1,0 +1,128 @@
+//! SIGHUP changes what it can and keeps what it must; SIGTERM answers what is in flight.
+//!
+//! Before: a dotd with certificates of the test's making. After: no session and no query is lost by a signal.
+
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+use dot_tests::{
+    harness::{
+        config::Config,
+        dot::{Dot, End},
+        eventually,
+        message::{A, Query, reply_to},
+        netns::{Network, SERVER_V4},
+        scene::{HONEST, honest, scripted},
+        scratch::Scratch,
+        scripted::{Act, Received, Scripted},
+        server::Server,
+    },
+    require,
+};
+
+/// A self-signed certificate for `name`, written as two files; gives their paths and the certificate.
+fn certificate(scratch: &Scratch, name: &str) -> (PathBuf, PathBuf, Vec<u8>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    let cert = scratch.write(&format!("{name}.crt"), made.cert.pem());
+    let key = scratch.write(&format!("{name}.key"), made.signing_key.serialize_pem());
+    (cert, key, made.cert.der().to_vec())
+}
+
+fn leaf(network: &Network) -> Vec<u8> {
+    Dot::connect(&network.client, SERVER_V4).certificates().swap_remove(0)
+}
+
+fn ask(session: &mut Dot) {
+    assert_eq!(session.exchange(&Query::new(1, "www.dotd.test", A).octets()).rdata(A), [HONEST]);
+}
+
+/// Goal: HUP with a good config switches the certificate for new sessions and disturbs no old one.
+/// Method: the leaf that new handshakes see, and a session from before.
+#[test]
+fn hup_switches_the_certificate() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let (old_cert, old_key, old) = certificate(&scratch, "old.dotd.test");
+    let (new_cert, new_key, new) = certificate(&scratch, "new.dotd.test");
+    let backend = Scripted::start(&network, honest);
+    let config = Config::new().backend(backend.address);
+    let mut dotd = Server::launch(&network, &config.clone().certificate(&old_cert, &old_key), scratch, &[]);
+    let mut before = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(leaf(&network), old);
+    dotd.rewrite_config(&config.certificate(&new_cert, &new_key));
+    dotd.signal(Signal::SIGHUP);
+    eventually("new sessions see the new certificate", || (leaf(&network) == new).then_some(()));
+    ask(&mut before);
+    ask(&mut Dot::connect(&network.client, SERVER_V4));
+    dotd.stop();
+}
+
+/// Goal: HUP with a config that is broken keeps the old one and logs one line that names the mistake.
+/// Method: an unknown key, a missing key file, a key of another certificate; each time the old leaf.
+#[test]
+fn hup_with_a_broken_config_keeps_the_old() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let (cert, key, der) = certificate(&scratch, "kept.dotd.test");
+    let (_, other_key, _) = certificate(&scratch, "other.dotd.test");
+    let absent = scratch.path().join("absent.key");
+    let truncated = scratch.write("truncated.key", "-----BEGIN PRIVATE KEY-----\nMIG");
+    let config = Config::new().certificate(&cert, &key);
+    let mut dotd = Server::launch(&network, &config, scratch, &[]);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for (broken, part) in [
+        (config.clone().set("session", "idle_timout", "\"1s\""), "idle_timeout"),
+        (config.clone().certificate(&cert, &absent), "absent.key"),
+        (config.clone().certificate(&cert, &truncated), "truncated.key"),
+        (config.clone().certificate(&cert, &other_key), "other.dotd.test.key"),
+    ] {
+        let before = dotd.stderr().lines().count() + dotd.stdout().lines().count();
+        dotd.rewrite_config(&broken);
+        dotd.signal(Signal::SIGHUP);
+        let said = || dotd.stderr() + &dotd.stdout();
+        eventually(&format!("a line names {part}"), || said().contains(part).then_some(()));
+        assert_eq!(said().lines().count(), before + 1, "one line for {part}: {}", said());
+        assert_eq!(leaf(&network), der);
+    }
+    assert_eq!(session.exchange(&Query::new(1, "dotd.test", A).octets()).rdata(A), [[192, 0, 2, 53]]);
+    dotd.stop();
+}
+
+/// Goal: many HUPs in a row lose nothing.
+/// Method: fifty signals while a session asks.
+#[test]
+fn many_hups_lose_nothing() {
+    require!(Root);
+    let (network, _backend, mut dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for _ in 0..50 {
+        dotd.signal(Signal::SIGHUP);
+        ask(&mut session);
+    }
+    ask(&mut Dot::connect(&network.client, SERVER_V4));
+    dotd.stop();
+}
+
+/// Goal: TERM stops accepting, answers what is in flight, says close_notify, and exits 0.
+/// Method: the backend holds a reply until dotd has had its signal; TERM twice. Covers: A-71, C-28
+#[test]
+fn term_answers_what_is_in_flight() {
+    require!(Root);
+    let script = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))];
+    let (network, backend, mut dotd) = scripted(Config::new(), script);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let mut idle = Dot::connect(&network.client, SERVER_V4);
+    session.ask(&Query::new(5, "www.dotd.test", A).octets());
+    eventually("the query waits at the backend", || (backend.held() == 1).then_some(()));
+    dotd.signal(Signal::SIGTERM);
+    // An idle session ends at once, which shows that draining has begun.
+    assert_eq!(idle.end(), End::CloseNotify);
+    dotd.signal(Signal::SIGTERM);
+    backend.release();
+    let answer = session.receive();
+    assert_eq!((answer.id, answer.rdata(A)), (5, vec![&HONEST[..]]));
+    assert_eq!(session.end(), End::CloseNotify);
+    let (ended, _scratch) = dotd.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}

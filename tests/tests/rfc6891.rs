@@ -1,0 +1,186 @@
+//! RFC 6891, EDNS, and what a message may be at all: opcodes, counts, OPT records.
+//!
+//! Before: `harness::scene`. After: each mistake has its rcode, and what is no mistake passes unchanged.
+
+use dot_tests::{
+    harness::{
+        config::Config,
+        dot::Dot,
+        message::{A, Opt, Query, append_opt, framed, header, question, reply_to},
+        netns::{Network, SERVER_V4},
+        response::Message,
+        scene::{HONEST, honest, scripted},
+        scripted::Act,
+    },
+    require,
+};
+
+const FORMERR: u16 = 1;
+const NOTIMP: u16 = 4;
+const BADVERS: u16 = 16;
+
+/// Goal: more than one OPT is FORMERR (§6.1.1), and no backend hears of it.
+/// Method: two equal OPTs, then two that differ. Covers: C-42, A-27
+#[test]
+fn two_opts_are_formerr() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for second in [Opt::default(), Opt { payload_octets: 4096, ..Opt::default() }] {
+        let query = Query::new(1, "dotd.test", A).opt(Opt::default()).opt(second);
+        let answer = session.exchange(&query.octets());
+        assert_eq!((answer.id, answer.rcode()), (1, FORMERR));
+        assert!(answer.opt_count() <= 1);
+    }
+    assert_eq!(backend.received().len(), 0);
+}
+
+/// Goal: EDNS version 1 is BADVERS with our version 0 (§6.1.3, RFC 8906 §8.2.2).
+/// Method: versions 1 and 255. Covers: C-43
+#[test]
+fn a_later_edns_version_is_badvers() {
+    require!(Root);
+    let (network, _backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for version in [1, 255] {
+        let query = Query::new(2, "dotd.test", A).opt(Opt { version, ..Opt::default() });
+        let answer = session.exchange(&query.octets());
+        assert_eq!((answer.id, answer.rcode(), answer.opt_count()), (2, BADVERS, 1));
+        assert_eq!(answer.opt().map(|opt| (opt.ttl >> 16) & 0xff), Some(0), "our version");
+        assert_eq!(answer.counts[1], 0, "no answer");
+    }
+}
+
+/// Goal: OPT in, OPT out; no OPT in, no OPT out, whatever the backend does (§6.1.1, §7).
+/// Method: an honest backend, one that never sends OPT, and one that always does. Covers: C-41
+#[test]
+fn opt_answers_opt() {
+    require!(Root);
+    let (network, _backend, _dotd) = scripted(Config::new(), honest);
+    assert_opt_answers_opt(&network);
+    let (network, _backend, _dotd) =
+        scripted(Config::new(), |query| vec![Act::Send(reply_to(&query.octets, A, &[HONEST.to_vec()]))]);
+    assert_opt_answers_opt(&network);
+    let (network, _backend, _dotd) = scripted(Config::new(), |query| {
+        let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        append_opt(&mut reply, &Opt::default());
+        vec![Act::Send(reply)]
+    });
+    assert_opt_answers_opt(&network);
+}
+
+fn assert_opt_answers_opt(network: &Network) {
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let with = session.exchange(&Query::new(1, "dotd.test", A).opt(Opt::default()).octets());
+    let without = session.exchange(&Query::new(2, "dotd.test", A).octets());
+    assert_eq!((with.opt_count(), without.opt_count()), (1, 0));
+    assert_eq!((with.rdata(A), without.rdata(A)), (vec![&HONEST[..]], vec![&HONEST[..]]));
+}
+
+/// Goal: unknown options and bits, AD, CD, DO and any qtype pass unchanged (§6.1.2, RFC 5625 §4).
+/// Method: compare what the backend received with what the client sent. Covers: C-44
+#[test]
+fn what_we_do_not_know_passes_unchanged() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for (flags, edns_flags, qtype) in [(0x0130, 0x8000, 65), (0x0110, 0xc001, 65_280), (0x0000, 0x0000, 255)]
+    {
+        let mut opt = Opt::with(65_001, b"left alone");
+        opt.flags = edns_flags;
+        let _ = session.exchange(&Query::new(1, "dotd.test", qtype).flags(flags).opt(opt).octets());
+        let received = backend.received().pop().expect("it was asked");
+        let asked = Message::parse(&received.octets).expect("dotd sends whole messages");
+        assert_eq!((asked.flags, &asked.question), (flags, &question("dotd.test", qtype)));
+        assert_eq!(asked.option(65_001), Some(b"left alone".to_vec()));
+        assert_eq!(asked.opt().map(|opt| opt.ttl & 0xffff), Some(u32::from(edns_flags)));
+    }
+}
+
+/// Goal: an option longer than its OPT is FORMERR with OPT (§7), and no backend hears of it.
+/// Method: an option that claims 200 octets and has 2. Covers: C-45, A-29
+#[test]
+fn an_option_beyond_its_record_is_formerr() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut query = Query::new(3, "dotd.test", A).opt(Opt::with(65_001, &[1, 2])).octets();
+    let claim = query.len() - 3;
+    query[claim] = 200;
+    let answer = Dot::connect(&network.client, SERVER_V4).exchange(&query);
+    assert_eq!((answer.rcode(), answer.opt_count()), (FORMERR, 1));
+    assert_eq!(backend.received().len(), 0);
+}
+
+/// Goal: opcodes we do not know are NOTIMP, the header only (RFC 8906 §8.1.4); DSO too (RFC 8490 §5.1.1).
+/// Method: opcodes 1, 2, 3, 6 and 15 with a question; the session lives on. Covers: C-47, C-49, A-18
+#[test]
+fn unknown_opcodes_are_notimp() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for opcode in [1, 2, 3, 6, 15] {
+        let query = Query::new(opcode, "dotd.test", A).flags(opcode << 11).octets();
+        let answer = session.exchange(&query);
+        assert_eq!((answer.id, answer.rcode(), answer.counts), (opcode, NOTIMP, [0; 4]), "opcode {opcode}");
+        assert_eq!(answer.flags >> 11 & 0xf, opcode, "the opcode is echoed");
+    }
+    assert_eq!(session.exchange(&Query::new(9, "dotd.test", A).octets()).rdata(A), [HONEST]);
+    assert_eq!(backend.received().len(), 1);
+}
+
+/// Goal: a query has one question: QDCOUNT 0, 2 and 65535 are FORMERR (RFC 9619), whatever follows.
+/// Method: two real questions; counts without what they count. Covers: C-48, A-23, A-24
+#[test]
+fn other_than_one_question_is_formerr() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let two = [header(1, 0x0100, [2, 0, 0, 0]), question("a.test", A), question("b.test", A)].concat();
+    let many = [header(2, 0x0100, [u16::MAX, 0, 0, 0]), question("a.test", A)].concat();
+    let none = header(3, 0x0100, [0; 4]);
+    let hollow = [header(4, 0x0100, [1, u16::MAX, u16::MAX, u16::MAX]), question("a.test", A)].concat();
+    for (id, message) in [(1, two), (2, many), (3, none), (4, hollow)] {
+        let answer = session.exchange(&message);
+        assert_eq!((answer.id, answer.rcode()), (id, FORMERR), "message {id}");
+    }
+    assert_eq!(backend.received().len(), 0);
+}
+
+/// Goal: names that are none are FORMERR: loops, reserved label types, more than 255 octets; no backend hears
+/// of them and the parser ends. Method: five malformed questions.
+#[test]
+fn malformed_names_are_formerr() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let tail = [0, 1, 0, 1];
+    let long = [&[63; 1][..], &[b'x'; 63]].concat().repeat(5);
+    let names: [&[u8]; 5] =
+        [&[0xc0, 12], &[0xc0, 200], &[0x40, 1, 0], &[0x80, 1, 0], &[&*long, &[0]].concat()];
+    for (id, name) in (0_u16..).zip(names) {
+        let message = [&*header(id, 0x0100, [1, 0, 0, 0]), name, &tail].concat();
+        let answer = session.exchange(&message);
+        assert_eq!((answer.id, answer.rcode()), (id, FORMERR), "{name:02x?}");
+    }
+    assert_eq!(backend.received().len(), 0);
+}
+
+/// Goal: octets after a message's last record never reach the backend as part of it, and framing stays in step.
+/// Method: a query with eight octets more inside its frame, a good one behind it.
+#[test]
+fn octets_after_the_message_do_not_pass() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let query = Query::new(1, "first.dotd.test", A).octets();
+    let long = [&*query, b"smuggled"].concat();
+    session.send(&[framed(&long), framed(&Query::new(2, "second.dotd.test", A).octets())].concat());
+    let mut answers = [session.receive(), session.receive()];
+    answers.sort_by_key(|answer| answer.id);
+    assert_eq!([answers[0].id, answers[1].id], [1, 2]);
+    assert!([0, FORMERR].contains(&answers[0].rcode()));
+    assert_eq!(answers[1].rcode(), 0);
+    for received in backend.received() {
+        assert!(Message::parse(&received.octets).is_some(), "octets left over: {:02x?}", received.octets);
+    }
+}

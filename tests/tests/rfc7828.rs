@@ -1,0 +1,84 @@
+//! RFC 7828, edns-tcp-keepalive: the session's own value, hop by hop.
+//!
+//! Before: `harness::scene`. After: a client that reads TIMEOUT may keep its session that long.
+
+use dot_tests::{
+    harness::{
+        config::Config,
+        dot::Dot,
+        message::{A, OPTION_KEEPALIVE, Opt, Query, append_opt, reply_to},
+        netns::SERVER_V4,
+        response::Message,
+        scene::{HONEST, honest, scripted},
+        scripted::{Act, Received},
+    },
+    require,
+};
+
+fn asking(id: u16) -> Vec<u8> {
+    Query::new(id, "www.dotd.test", A).opt(Opt::with(OPTION_KEEPALIVE, &[])).octets()
+}
+
+/// Goal: TIMEOUT is the session's idle timeout in units of 100 ms (§3.3.2).
+/// Method: two idle timeouts, the option asked for. Covers: C-31
+#[test]
+fn timeout_is_the_idle_timeout() {
+    require!(Root);
+    for (idle, units) in [("12s", 120_u16), ("2500ms", 25)] {
+        let config = Config::new().set("session", "idle_timeout", &format!("\"{idle}\""));
+        let (network, _backend, _dotd) = scripted(config, honest);
+        let answer = Dot::connect(&network.client, SERVER_V4).exchange(&asking(1));
+        assert_eq!(answer.option(OPTION_KEEPALIVE), Some(units.to_be_bytes().to_vec()), "{idle}");
+        assert_eq!(answer.rdata(A), [HONEST]);
+    }
+}
+
+/// Goal: never in a response to a query without OPT (§3.4), which then has no OPT at all.
+/// Method: a plain query; `dns.keepalive = false` as the other way to have none. Covers: C-33, C-41
+#[test]
+fn no_opt_no_keepalive() {
+    require!(Root);
+    let (network, _backend, _dotd) = scripted(Config::new(), honest);
+    let answer = Dot::connect(&network.client, SERVER_V4).exchange(&Query::new(1, "dotd.test", A).octets());
+    assert_eq!((answer.opt_count(), answer.rdata(A)), (0, vec![&HONEST[..]]));
+    let (network, _backend, _dotd) = scripted(Config::new().set("dns", "keepalive", "false"), honest);
+    let answer = Dot::connect(&network.client, SERVER_V4).exchange(&asking(1));
+    assert_eq!(answer.option(OPTION_KEEPALIVE), None);
+}
+
+/// Goal: hop by hop: the option does not reach the backend, and the backend's value does not reach the client.
+/// Method: the backend sends TIMEOUT 9999 in its OPT. Covers: C-35
+#[test]
+fn keepalive_is_hop_by_hop() {
+    require!(Root);
+    let script = |query: &Received| {
+        let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        append_opt(&mut reply, &Opt::with(OPTION_KEEPALIVE, &9999_u16.to_be_bytes()));
+        vec![Act::Send(reply)]
+    };
+    let (network, backend, _dotd) = scripted(Config::new(), script);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let answer = session.exchange(&asking(1));
+    assert_eq!(answer.option(OPTION_KEEPALIVE), Some(300_u16.to_be_bytes().to_vec()));
+    assert_eq!(answer.options().iter().filter(|(code, _)| *code == OPTION_KEEPALIVE).count(), 1);
+    let plain = session.exchange(&Query::new(2, "dotd.test", A).opt(Opt::default()).octets());
+    assert!(plain.option(OPTION_KEEPALIVE).is_none_or(|value| value == 300_u16.to_be_bytes()));
+    for received in backend.received() {
+        let asked = Message::parse(&received.octets).expect("dotd sends whole messages");
+        assert_eq!(asked.option(OPTION_KEEPALIVE), None);
+    }
+}
+
+/// Goal: a query option with a value, which RFC 7828 §3.2.1 forbids, has one stable outcome.
+/// Method: the same query three times, on one session and on another. Covers: C-34
+#[test]
+fn a_query_option_with_a_value_has_one_outcome() {
+    require!(Root);
+    let (network, _backend, _dotd) = scripted(Config::new(), honest);
+    let query = Query::new(1, "dotd.test", A).opt(Opt::with(OPTION_KEEPALIVE, &[0, 1])).octets();
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let first = session.exchange(&query);
+    assert!([0, 1].contains(&first.rcode()), "{first:?}");
+    assert_eq!(session.exchange(&query), first);
+    assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&query), first);
+}

@@ -1,0 +1,96 @@
+//! RFC 8914, extended DNS errors: a failure of ours says what failed, to those who speak EDNS.
+//!
+//! Before: `harness::scene`. After: never silence, never an internal address.
+
+use dot_tests::{
+    harness::{
+        config::Config,
+        dot::Dot,
+        message::{A, OPTION_EDE, Opt, Query, append_opt, reply_to},
+        netns::{Network, SERVER_V4},
+        response::Message,
+        scene::{HONEST, scripted, scripted_with},
+        scripted::{Act, Received},
+        server::Server,
+    },
+    require,
+};
+
+const SERVFAIL: u16 = 2;
+const NO_REACHABLE_AUTHORITY: u16 = 22;
+const NETWORK_ERROR: u16 = 23;
+
+fn with_opt(id: u16) -> Vec<u8> {
+    Query::new(id, "www.dotd.test", A).opt(Opt::default()).octets()
+}
+
+/// SERVFAIL with one EDE about the backend, whose text is short, UTF-8 and names no address.
+fn assert_backend_failure(answer: &Message) {
+    assert_eq!((answer.rcode(), answer.opt_count()), (SERVFAIL, 1), "{answer:?}");
+    let value = answer.option(OPTION_EDE).expect("an EDE");
+    let code = u16::from_be_bytes([value[0], value[1]]);
+    assert!([NO_REACHABLE_AUTHORITY, NETWORK_ERROR].contains(&code), "EDE {code}");
+    let text = std::str::from_utf8(&value[2..]).expect("UTF-8");
+    assert!(text.len() <= 64 && !text.contains("127.") && !text.contains(':'), "{text}");
+}
+
+/// Goal: a silent backend is SERVFAIL with EDE 22 or 23, never silence; without OPT in the query no OPT
+/// (RFC 5625 §6.3, RFC 8914). Method: a script that says nothing. Covers: C-52, C-57, C-58, C-41, A-59
+#[test]
+fn a_silent_backend_is_servfail() {
+    require!(Root);
+    let (network, backend, dotd) = scripted_with(Config::new(), "timeout = \"200ms\"", |_| Vec::new());
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_backend_failure(&session.exchange(&with_opt(1)));
+    let plain = session.exchange(&Query::new(2, "www.dotd.test", A).octets());
+    assert_eq!((plain.id, plain.rcode(), plain.opt_count()), (2, SERVFAIL, 0));
+    assert!(!backend.received().is_empty(), "it was asked");
+    let stats = dotd.stats();
+    assert!(stats.counter("backend", "timeout") >= 2);
+    assert_eq!(stats.counter("responses", "SERVFAIL"), 2);
+    assert_eq!(stats.counter("backend_outstanding", "outstanding"), 0);
+}
+
+/// Goal: a backend that is not there is SERVFAIL with EDE, and is counted.
+/// Method: a loopback port where nobody listens, so the kernel says so at once. Covers: C-52, C-57, A-58
+#[test]
+fn an_absent_backend_is_servfail() {
+    require!(Root);
+    let network = Network::new();
+    let config = Config::new().backend_with(([127, 0, 0, 1], 9).into(), "timeout = \"500ms\"");
+    let dotd = Server::start(&network, &config);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_backend_failure(&session.exchange(&with_opt(1)));
+    let stats = dotd.stats();
+    assert!(stats.counter("backend", "unreachable") + stats.counter("backend", "timeout") >= 1, "{stats:?}");
+}
+
+/// Goal: a late response helps nobody and harms nobody: it is dropped as unmatched.
+/// Method: the backend's reply is released after the client had its SERVFAIL.
+#[test]
+fn a_late_response_is_dropped() {
+    require!(Root);
+    let script = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))];
+    let (network, backend, dotd) = scripted_with(Config::new(), "timeout = \"200ms\"", script);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(session.exchange(&with_opt(1)).rcode(), SERVFAIL);
+    backend.release();
+    dotd.counts("the late one is counted", |stats| stats.counter("backend", "unmatched") >= 1);
+    assert!(session.is_quiet());
+}
+
+/// Goal: a backend's own EDE passes (RFC 8914 §5).
+/// Method: code 6 with a text in the backend's OPT. Covers: C-58
+#[test]
+fn a_backends_own_error_passes() {
+    require!(Root);
+    let script = |query: &Received| {
+        let mut reply = reply_to(&query.octets, A, &[]);
+        reply[3] = 0x82;
+        append_opt(&mut reply, &Opt::with(OPTION_EDE, b"\0\x06bogus"));
+        vec![Act::Send(reply)]
+    };
+    let (network, _backend, _dotd) = scripted(Config::new(), script);
+    let answer = Dot::connect(&network.client, SERVER_V4).exchange(&with_opt(1));
+    assert_eq!((answer.rcode(), answer.option(OPTION_EDE)), (SERVFAIL, Some(b"\0\x06bogus".to_vec())));
+}

@@ -1,0 +1,133 @@
+//! RFC 9210, DNS over TCP in operation: caps and deadlines that an operator sets, and what they see of them.
+//!
+//! Before: `harness::scene` with one cap lowered. After: the cap holds, is counted, and harms nobody below it.
+
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+};
+
+use dot_tests::{
+    harness::{
+        clients::tcp,
+        config::Config,
+        dot::{Dot, End, Offer},
+        message::{A, Query},
+        netns::{SERVER_V4, SERVER_V6},
+        scene::{HONEST, embedded, honest, scripted},
+    },
+    require,
+};
+
+fn host(id: u16) -> Vec<u8> {
+    Query::new(id, "www.dotd.test", A).octets()
+}
+
+/// Goal: `queries_max` ends a session after its last answer, with close_notify (RFC 9210 §4.2).
+/// Method: five are allowed, seven are sent in one write; five come back. Covers: C-24
+#[test]
+fn queries_max_ends_a_session_in_order() {
+    require!(Root);
+    let (network, _backend, dotd) = scripted(Config::new().set("session", "queries_max", "5"), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask_all(&(0..7).map(host).collect::<Vec<_>>());
+    let mut ids: Vec<u16> = (0..5).map(|_| session.receive().id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [0, 1, 2, 3, 4]);
+    assert_eq!((session.receive_octets(), session.end()), (None, End::CloseNotify));
+    dotd.counts("it is counted", |stats| stats.counter("session_ends", "queries") == 1);
+}
+
+/// Goal: `duration_max` ends even a busy session, with close_notify.
+/// Method: one second is allowed; the client asks until it ends. Covers: C-24
+#[test]
+fn duration_max_ends_a_busy_session() {
+    require!(Root);
+    let (network, _backend, dotd) = scripted(Config::new().set("session", "duration_max", "\"1s\""), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    while session.is_quiet() {
+        session.ask(&host(1));
+        if session.receive_octets().is_none() {
+            break;
+        }
+    }
+    assert_eq!(session.end(), End::CloseNotify);
+    dotd.counts("it is counted", |stats| stats.counter("session_ends", "duration") == 1);
+}
+
+/// Goal: one client prefix gets no more than its share of connections, and another is served (RFC 9210 §4.2).
+/// Method: three are allowed; the fourth from IPv4 is closed, the first from IPv6 is served; a place that
+/// is given back is used again. Covers: C-25
+#[test]
+fn a_prefix_has_its_cap() {
+    require!(Root);
+    let config = Config::new().set("session", "connections_per_prefix_max", "3");
+    let (network, _backend, dotd) = scripted(config, honest);
+    let mut held: Vec<Dot> = (0..3).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+    let refused = Dot::attempt(&network.client, SERVER_V4, &Offer::default());
+    assert!(matches!(refused, Err(End::BareFin | End::Reset)), "{refused:?}");
+    assert_eq!(Dot::connect(&network.client, SERVER_V6).exchange(&host(1)).rdata(A), [HONEST]);
+    assert_eq!(dotd.stats().counter("connections", "refused_prefix_cap"), 1);
+    drop(held.pop());
+    dotd.counts("a place is free", |stats| stats.counter("connections_open", "open") == 2);
+    held.push(Dot::connect(&network.client, SERVER_V4));
+    for session in &mut held {
+        assert_eq!(session.exchange(&host(2)).rdata(A), [HONEST]);
+    }
+}
+
+/// Goal: the process has its cap, whoever comes.
+/// Method: two are allowed, over both families; the third is closed and counted. Covers: C-25
+#[test]
+fn the_process_has_its_cap() {
+    require!(Root);
+    let (network, _backend, dotd) = scripted(Config::new().set("session", "connections_max", "2"), honest);
+    let mut held = [Dot::connect(&network.client, SERVER_V4), Dot::connect(&network.client, SERVER_V6)];
+    let refused = Dot::attempt(&network.client, SERVER_V4, &Offer::default());
+    assert!(matches!(refused, Err(End::BareFin | End::Reset)), "{refused:?}");
+    let stats = dotd.counts("it is counted", |stats| stats.counter("connections", "refused_total_cap") == 1);
+    assert_eq!(stats.counter("connections", "accepted"), 3);
+    for session in &mut held {
+        assert_eq!(session.exchange(&host(3)).rdata(A), [HONEST]);
+    }
+}
+
+/// Goal: `in_flight_max` is backpressure, not refusal: more queries wait in the socket and are all answered.
+/// Method: four in flight, two hundred in one write. Covers: C-17, A-33
+#[test]
+fn in_flight_max_is_backpressure() {
+    require!(Root);
+    let (network, _backend, dotd) = scripted(Config::new().set("session", "in_flight_max", "4"), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask_all(&(0..200).map(host).collect::<Vec<_>>());
+    let mut ids: Vec<u16> = (0..200).map(|_| session.receive().id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..200).collect::<Vec<_>>());
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
+/// Goal: metrics speak of TLS connections and queries as fully as of anything (§6), in OpenMetrics form, and
+/// health is 200. Method: `control.http`; both paths by hand. Covers: C-29
+#[test]
+fn metrics_and_health_are_served() {
+    require!(Root);
+    let (network, dotd) = embedded(&Config::new().set("control", "http", "\"127.0.0.1:8853\""));
+    let _ = Dot::connect(&network.client, SERVER_V4).exchange(&Query::new(1, "dotd.test", A).octets());
+    dotd.counts("it is counted", |stats| stats.counter("responses", "NOERROR") == 1);
+    let ask = |path: &str| {
+        let mut stream = tcp(&network.server, SocketAddr::from(([127, 0, 0, 1], 8853)));
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: dotd\r\nConnection: close\r\n\r\n").expect("open");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("HTTP in UTF-8");
+        text
+    };
+    let metrics = ask("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.trim_end().ends_with("# EOF"), "{metrics}");
+    for part in
+        ["dotd_packets_total{", "dotd_handshakes_total{", "dotd_queries_total{", "dotd_responses_total{"]
+    {
+        assert!(metrics.contains(part), "{part} in {metrics}");
+    }
+    assert!(ask("/health").starts_with("HTTP/1.1 200"));
+    assert!(ask("/other").starts_with("HTTP/1.1 404"));
+}

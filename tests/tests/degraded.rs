@@ -167,7 +167,7 @@ fn config_mistakes_are_one_line_each() {
         (off().set("xdp", "mode", "\"turbo\""), "turbo"),
         (off().certificate(&missing, &missing), "none.pem"),
         (off().set("listen", "dot", "[\"localhost\"]"), "dot"),
-        (off().set("listen", "dot", "= ="), ""),
+        (off().set("listen", "dot", "yes"), "TOML"),
     ] {
         let ended = Server::attempt(&network, &config, Scratch::new(), &[]).expect_err("refused");
         assert_one_line(&ended, part);

@@ -47,10 +47,11 @@ impl Capture {
         let thread = thread::spawn(move || {
             let mut buffer = vec![0; 1 << 17];
             loop {
+                // Asked before the read: what was there when the end was announced is still read.
+                let is_over = until.load(Relaxed);
                 match socket.read(&mut buffer) {
                     Ok(length) => into.lock().expect("no reader panics").push(buffer[..length].to_vec()),
-                    // Over only when nothing is left to read: a frame that was sent before is here.
-                    Err(_) if until.load(Relaxed) => return,
+                    Err(_) if is_over => return,
                     Err(_) => {}
                 }
             }

@@ -21,3 +21,34 @@ pub fn rows() -> impl Iterator<Item = Verdict> {
         .iter()
         .flat_map(|&reason| reason.actions().iter().map(move |&action| Verdict { action, reason }))
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Goal: every verdict has an entry of its own inside the map, and a name of its own.
+    #[test]
+    fn every_verdict_has_its_own_counter() {
+        let entries: BTreeSet<u32> = rows().map(index).collect();
+        let names: BTreeSet<_> = rows().map(|row| (row.action.name(), row.reason.name())).collect();
+        assert_eq!(entries.len(), rows().count());
+        assert_eq!(names.len(), rows().count());
+        assert!(entries.iter().all(|entry| *entry < COUNTERS));
+    }
+
+    /// Goal: names are labels of metrics: snake case.
+    #[test]
+    fn names_are_snake_case() {
+        for row in rows() {
+            for name in [row.action.name(), row.reason.name()] {
+                let is_snake = name
+                    .bytes()
+                    .all(|octet| octet.is_ascii_lowercase() || octet == b'_' || octet.is_ascii_digit());
+                assert!(is_snake && !name.is_empty(), "{name}");
+            }
+        }
+    }
+}

@@ -121,3 +121,95 @@ pub const fn fits_client_hello(octets: u64, opening: &Opening) -> bool {
     let length_high = octets >> 24 & 0xff;
     (octets ^ FIXED) & FIXED_MASK & present == 0 && minor <= MINOR_MAX && length_high <= LENGTH_HIGH_MAX
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HELLO: [u8; 6] = [0x16, 3, 1, 2, 0, 1];
+
+    /// The template, said once more, octet by octet.
+    fn fits_octet(place: usize, octet: u8) -> bool {
+        match place {
+            0 => octet == 0x16,
+            1 => octet == 3,
+            2 => octet <= 4,
+            3 => octet <= 0x40,
+            4 => true,
+            _ => octet == 1,
+        }
+    }
+
+    fn packed(octets: &[u8]) -> u64 {
+        octets.iter().rev().fold(0, |word, octet| word << 8 | u64::from(*octet))
+    }
+
+    /// Goal: a real ClientHello fits however it is cut. Method: every part of it.
+    #[test]
+    fn every_part_of_a_client_hello_fits() {
+        for from in 0..6 {
+            for to in from + 1..=6 {
+                let part = Opening { skip: 0, place: from as u32, count: (to - from) as u32 };
+                assert!(fits_client_hello(packed(&HELLO[from..to]), &part), "{from}..{to}");
+            }
+        }
+    }
+
+    /// Goal: enforcement ends after a minute, and a clock behind the learner's does not end it.
+    #[test]
+    fn enforcement_ends() {
+        let flow = Flow { learned_ns: 5_000_000_000, initial: 0, offences: 0 };
+        assert!(flow.is_enforced(0));
+        assert!(flow.is_enforced(65_000_000_000));
+        assert!(!flow.is_enforced(65_000_000_001));
+    }
+
+    proptest! {
+        /// Goal: the masked arithmetic is the octet-by-octet template. Method: random octets near the
+        /// template; garbage above the counted octets must not matter.
+        #[test]
+        fn template_is_what_it_says(
+            octets in prop::collection::vec(prop_oneof![0u8..6, Just(0x16), Just(0x40), any::<u8>()], 6),
+            garbage: u64, place in 0usize..6, length in 1usize..=6,
+        ) {
+            let count = length.min(6 - place);
+            let part = Opening { skip: 0, place: place as u32, count: count as u32 };
+            let word = packed(&octets[..count]) | garbage << (count * 8);
+            let wanted = (0..count).all(|index| fits_octet(place + index, octets[index]));
+            prop_assert_eq!(fits_client_hello(word, &part), wanted);
+        }
+
+        /// Goal: an opening is exactly the overlap of a segment with the first six octets of its stream.
+        /// Method: counts the overlap octet by octet, with positions that wrap.
+        #[test]
+        fn opening_is_the_overlap(place in prop_oneof![0u32..9, (u32::MAX - 40)..=u32::MAX, any::<u32>()], octets in 0u32..70_000) {
+            let far = u64::from(octets.min(50));
+            let signed = i64::from(place as i32);
+            let inside: Vec<i64> = (0..i64::try_from(far).unwrap()).filter(|index| (0..6).contains(&(signed + index))).collect();
+            // A segment that begins more than 50 octets early may reach the opening too: not enumerated.
+            prop_assume!(signed >= -40);
+            match opening(place, octets) {
+                None => prop_assert!(inside.is_empty()),
+                Some(found) => {
+                    prop_assert_eq!(i64::from(found.skip), inside[0]);
+                    prop_assert_eq!(i64::from(found.place), signed + inside[0]);
+                    prop_assert_eq!(found.count as usize, inside.len());
+                }
+            }
+        }
+
+        /// Goal: no position and length can panic, or lead outside the segment.
+        #[test]
+        fn opening_stays_inside_the_segment(place: u32, octets: u32) {
+            if let Some(found) = opening(place, octets) {
+                prop_assert!((1..=6).contains(&found.count) && found.place + found.count <= 6);
+                prop_assert!(u64::from(found.skip) + u64::from(found.count) <= u64::from(octets));
+            }
+        }
+    }
+}

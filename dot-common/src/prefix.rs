@@ -77,3 +77,53 @@ impl fmt::Display for ClientPrefix {
         self.address().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prefix(address: &str, bits_v4: u8, bits_v6: u8) -> ClientPrefix {
+        ClientPrefix::of(address.parse().unwrap(), bits_v4, bits_v6)
+    }
+
+    /// Goal: addresses of one prefix are one client, others are not, and versions never meet.
+    #[test]
+    fn same_prefix_same_client() {
+        assert_eq!(prefix("192.0.2.7", 24, 56), prefix("192.0.2.200", 24, 56));
+        assert_ne!(prefix("192.0.2.7", 32, 56), prefix("192.0.2.8", 32, 56));
+        assert_eq!(prefix("2001:db8:0:17::1", 32, 56), prefix("2001:db8:0:1f::9", 32, 56));
+        assert_ne!(prefix("2001:db8:0:17::1", 32, 56), prefix("2001:db8:0:117::1", 32, 56));
+        assert_eq!(prefix("::ffff:192.0.2.7", 32, 56), prefix("192.0.2.7", 32, 56));
+        assert_ne!(prefix("0.0.0.0", 0, 0), prefix("::", 0, 0));
+    }
+
+    /// Goal: a prefix reads as the network it is.
+    #[test]
+    fn displays_its_network() {
+        assert_eq!(prefix("192.0.2.7", 24, 56).to_string(), "192.0.2.0");
+        assert_eq!(prefix("192.0.2.7", 32, 56).to_string(), "192.0.2.7");
+        assert_eq!(prefix("2001:db8:0:17::1", 32, 48).to_string(), "2001:db8::");
+    }
+
+    proptest! {
+        /// Goal: the key is the masked address, for any address and any number of bits. Method: masks the
+        /// address as a whole and compares.
+        #[test]
+        fn key_is_the_masked_address(v6: u128, v4: u32, bits: u8) {
+            let kept = bits.min(PREFIX_BITS_MAX);
+            let mask = u128::MAX.checked_shl(128 - u32::from(kept)).unwrap_or(0);
+            let found = ClientPrefix::of(Ipv6Addr::from_bits(v6).into(), 32, bits);
+            if Ipv6Addr::from_bits(v6).to_ipv4_mapped().is_none() {
+                prop_assert_eq!(found.address(), IpAddr::V6(Ipv6Addr::from_bits(v6 & mask)));
+            }
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            let found = ClientPrefix::of(Ipv4Addr::from_bits(v4).into(), bits, 56);
+            prop_assert_eq!(found.address(), IpAddr::V4(Ipv4Addr::from_bits(v4 & mask)));
+        }
+    }
+}

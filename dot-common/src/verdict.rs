@@ -79,7 +79,7 @@ reasons! {
     Stream = "stream", PASSES;
     /// Octets of a connection whose SYN-ACK we did not see: older than we are.
     UnknownFlow = "unknown_flow", PASSES;
-    /// Octets of a connection older than the time in which its opening is judged.
+    /// First octets of a connection older than the time in which those are judged.
     FlowExpired = "flow_expired", PASSES;
     /// Octets on a port whose gate does not look.
     Ungated = "ungated", PASSES;

@@ -56,7 +56,7 @@ pub(crate) fn flow(key: &FlowKey) -> Option<Flow> {
     let key = *key;
     // SAFETY: the value is copied at once; a concurrent write can tear it, which costs one wrong verdict on
     // a segment of a connection that is just being opened a second time.
-    unsafe { FLOWS.get(&key) }.copied()
+    unsafe { FLOWS.get(key) }.copied()
 }
 
 /// Writes down a connection.
@@ -70,7 +70,7 @@ pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
 #[inline(always)]
 pub(crate) fn offend(key: &FlowKey) -> u32 {
     let key = *key;
-    let Some(flow) = FLOWS.get_ptr_mut(&key) else { return 0 };
+    let Some(flow) = FLOWS.get_ptr_mut(key) else { return 0 };
     // SAFETY: a checked map value; a lost increment under a race is harmless.
     unsafe {
         let before = (*flow).offences;

@@ -331,9 +331,12 @@ fn address(address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// Makes a segment lie in its frame in some way.
+pub type Shape = fn(Build) -> Build;
+
 /// Every lawful way in which a whole segment can lie in a frame: name, and what makes it so.
 #[must_use]
-pub fn shapes() -> Vec<(&'static str, fn(Build) -> Build)> {
+pub fn shapes() -> Vec<(&'static str, Shape)> {
     vec![
         ("v4", |build| build),
         ("v4_padded_to_sixty_octets", |build| build.padding(6)),

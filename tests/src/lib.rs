@@ -5,4 +5,5 @@
 
 pub mod frames;
 pub mod harness;
+pub mod xdp_field;
 pub mod xdp_lab;

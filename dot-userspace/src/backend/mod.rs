@@ -95,9 +95,9 @@ impl Backends {
                 let turn = self.turn.get().wrapping_add(1);
                 self.turn.set(turn);
                 let awake: Vec<_> = awake.collect();
-                let shares = awake.iter().flat_map(|upstream| {
-                    std::iter::repeat_n(*upstream, usize::from(upstream.weight))
-                });
+                let shares = awake
+                    .iter()
+                    .flat_map(|upstream| std::iter::repeat_n(*upstream, usize::from(upstream.weight)));
                 let total: usize = awake.iter().map(|upstream| usize::from(upstream.weight)).sum();
                 shares.skip(turn.checked_rem(total).unwrap_or_default()).chain(&self.upstreams).next()
             }

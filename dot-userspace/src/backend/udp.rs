@@ -18,10 +18,7 @@ use super::{
     tcp,
     upstream::Upstream,
 };
-use crate::{
-    dns,
-    ledger::Counter,
-};
+use crate::{dns, ledger::Counter};
 
 /// Source ports in use at a time; each batch leaves over a random one.
 const PORTS: usize = 8;
@@ -77,7 +74,8 @@ fn send_batch(upstream: &Rc<Upstream>) -> Sent {
     address_batch(upstream, &port, batch);
     let result = {
         let flights = upstream.flights.borrow();
-        let datagrams = batch.iter().filter_map(|slot| flights.get(*slot)).map(|flight| flight.query.as_slice());
+        let datagrams =
+            batch.iter().filter_map(|slot| flights.get(*slot)).map(|flight| flight.query.as_slice());
         port.socket.try_io(Interest::WRITABLE, || mmsg::send(port.socket.as_raw_fd(), datagrams))
     };
     settle_batch(upstream, port, batch, result)

@@ -140,9 +140,10 @@ impl Upstream {
     /// Nobody is there: what flies over `port` has failed, and new queries go elsewhere for a while.
     pub fn unreachable(&self, port: &Rc<Port>) {
         self.down_until.set(Some(Instant::now() + self.rest));
-        let lost = self.flights.borrow().find(|flight| {
-            flight.sent.as_ref().is_some_and(|(over, _)| Rc::ptr_eq(over, port))
-        });
+        let lost = self
+            .flights
+            .borrow()
+            .find(|flight| flight.sent.as_ref().is_some_and(|(over, _)| Rc::ptr_eq(over, port)));
         for slot in lost {
             self.fail(slot, Failure::Unreachable);
         }

@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 
 /// DNS over TLS in front of your DNS server.
 ///
-/// dotd takes DNS-over-TLS queries (RFC 7858) on port 853, forwards them in batches to a DNS server behind it and
-/// returns the responses. An XDP program in the kernel drops what does not belong on the port before it costs
-/// anything; without the rights for it everything still works, and dotd says so.
+/// dotd takes DNS-over-TLS queries (RFC 7858) on port 853, forwards them in batches to a DNS server behind it
+/// and returns the responses. An XDP program in the kernel drops what does not belong on the port before it
+/// costs anything; without the rights for it everything still works, and dotd says so.
 #[derive(Debug, Parser)]
 #[command(name = "dotd", version, max_term_width = 100, arg_required_else_help = true, after_help = EXAMPLES,
     after_long_help = LONG_EXAMPLES)]
@@ -27,20 +27,21 @@ pub(super) struct Arguments {
 pub(super) enum Verb {
     /// Serve DNS over TLS until TERM or INT
     ///
-    /// Prints how XDP is attached, where it listens, the certificate's pin and a `kdig` line that works when pasted,
-    /// then `ready`. HUP reads config and certificates again; when they are wrong, the old ones stay.
+    /// Prints how XDP is attached, where it listens, the certificate's pin and a `kdig` line that works when
+    /// pasted, then `ready`. HUP reads config and certificates again; when they are wrong, the old ones stay.
     #[command(after_help = RUN_EXAMPLES)]
     Run,
     /// Say what `run` would do, and every mistake in config and certificates
     ///
-    /// Touches nothing: opens no listener, writes no file, sends no packet. One line for each mistake with file, line
-    /// and column; exit status 1 when there is one.
+    /// Touches nothing: opens no listener, writes no file, sends no packet. One line for each mistake with
+    /// file, line and column; exit status 1 when there is one.
     #[command(after_help = CHECK_EXAMPLES)]
     Check,
     /// Print SPKI pins of certificates, as clients take them (RFC 7858 §4.2)
     ///
-    /// A pin is the Base64 form of SHA-256 over a certificate's public key. It stays the same when the certificate is
-    /// renewed with the same key. Without files: of the certificates that the config names, or of the self-signed one.
+    /// A pin is the Base64 form of SHA-256 over a certificate's public key. It stays the same when the
+    /// certificate is renewed with the same key. Without files: of the certificates that the config names, or
+    /// of the self-signed one.
     #[command(after_help = PIN_EXAMPLES)]
     Pin {
         /// PEM files: certificates, or private keys for backup pins
@@ -55,8 +56,8 @@ pub(super) enum Verb {
     },
     /// Show every counter of the running dotd
     ///
-    /// Kernel, workers and control thread in one ledger. "ledger difference" is what came in less what was accounted
-    /// for: all zero when nothing is under way.
+    /// Kernel, workers and control thread in one ledger. "ledger difference" is what came in less what was
+    /// accounted for: all zero when nothing is under way.
     #[command(after_help = STATS_EXAMPLES)]
     Stats {
         #[command(flatten)]

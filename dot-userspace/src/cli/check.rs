@@ -1,4 +1,5 @@
-//! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would stop it.
+//! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would stop
+//! it.
 //!
 //! Before: a config file. After: a report, or a line for each mistake.
 //! Never: opens a listener (a running dotd would lose connections to it), writes a file, sends a packet.
@@ -13,6 +14,7 @@ use super::{error::CliError, pin, rights::Rights, show};
 use crate::{
     config::{self, BackendAddress, Config, Transport, Workers, XdpMode},
     control::CertificateStatus,
+    start::privileges,
     tls::certificate,
 };
 
@@ -22,6 +24,7 @@ pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
     let rights = Rights::of_this_process();
     let mut report = Report::default();
     report.source(path);
+    report.user(&config.server.user, rights);
     report.listeners(&config, rights);
     report.backends(&config);
     report.certificates(&config);
@@ -45,6 +48,16 @@ impl Report {
         let used = path.or_else(|| Some(Path::new(config::DEFAULT_PATH)).filter(|path| path.exists()));
         let name = used.map_or("none: every default".to_owned(), |path| path.display().to_string());
         self.line(&format!("config: {name}"));
+    }
+
+    /// A user that is not there stops a start; that this user cannot become another is no fault of the
+    /// config.
+    fn user(&mut self, name: &str, rights: Rights) {
+        match privileges::user(name) {
+            Ok(_) => {}
+            Err(error) if rights.may_become_another() => self.mistakes.push(format!("{error:#}")),
+            Err(error) => self.line(&format!("warning: {error:#}")),
+        }
     }
 
     fn listeners(&mut self, config: &Config, rights: Rights) {

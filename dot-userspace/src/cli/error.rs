@@ -1,6 +1,7 @@
 //! Why a verb failed: each `Display` line goes to standard error behind `dotd: `.
 //!
-//! Before: a verb gave up. After: `cli::main` prints it and ends with 1. Never: more than a line for one reason.
+//! Before: a verb gave up. After: `cli::main` prints it and ends with 1. Never: more than a line for one
+//! reason.
 
 use std::{io, path::PathBuf};
 

@@ -15,15 +15,20 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use tracing::Subscriber;
 use tracing_subscriber::{
-    filter::LevelFilter,
+    filter::{LevelFilter, Targets},
     fmt::{self, MakeWriter},
     layer::{Layer as _, SubscriberExt as _},
 };
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::{
+    config::{Log, LogFormat, LogLevel},
+    start::privileges,
+};
 
-/// Sends log lines to standard error from now on. The first call of a process wins; later ones change nothing.
+/// Sends log lines to standard error from now on. The first call of a process wins; later ones change
+/// nothing.
 ///
 /// # Errors
 /// The log thread cannot be started.
@@ -36,15 +41,19 @@ pub fn init(log: &Log) -> io::Result<()> {
     if QUEUE.set(sender.clone()).is_err() {
         return Ok(());
     }
-    let layer = fmt::layer().with_writer(Queue { sender }).with_ansi(false).with_target(false);
+    // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
+    let _ = tracing::subscriber::set_global_default(subscriber(log, Queue { sender }));
+    Ok(())
+}
+
+/// Level and form as configured, lines to `queue`.
+fn subscriber(log: &Log, queue: Queue) -> impl Subscriber + Send + Sync {
+    let layer = fmt::layer().with_writer(queue).with_ansi(false).with_target(false);
     let layer = match log.format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(level(log.level)));
-    // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
-    let _ = tracing::subscriber::set_global_default(subscriber);
-    Ok(())
+    tracing_subscriber::registry().with(layer.with_filter(levels(log.level)))
 }
 
 /// Lines dropped since the start of the process.
@@ -71,6 +80,11 @@ enum Entry {
 
 /// The log thread: everything that is waiting goes out in one write.
 fn write_lines(receiver: &Receiver<Entry>) {
+    // It starts before `start` gives the rights up, which a thread can only do for itself, and it needs none.
+    if let Err(error) = privileges::drop_of_thread() {
+        let _ = writeln!(io::stderr(), "dotd: no log lines: {error:#}");
+        return;
+    }
     let mut batch = Vec::new();
     while let Ok(first) = receiver.recv() {
         let mut waiting = Some(first);
@@ -136,21 +150,28 @@ impl Drop for Line<'_> {
     }
 }
 
-fn level(level: LogLevel) -> LevelFilter {
-    match level {
+/// What each crate may say. Ours keep qnames and client addresses below info (RFC 8932); others do not know
+/// that rule, so that they say what an operator must hear and no more, and the DNS library, which writes a
+/// line with the qname for each query, nothing at all unless someone is debugging.
+fn levels(level: LogLevel) -> Targets {
+    let ours = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    let of_dns = if ours >= LevelFilter::DEBUG { ours } else { LevelFilter::OFF };
+    let others = if ours >= LevelFilter::TRACE { ours } else { ours.min(LevelFilter::WARN) };
+    Targets::new().with_default(others).with_target("dot", ours).with_target("hickory", of_dns)
 }
 
 /// The queue of the process.
 static QUEUE: OnceLock<Sender<Entry>> = OnceLock::new();
 /// Not on the query path: counted only when standard error is already too slow.
 static LINES_LOST: AtomicU64 = AtomicU64::new(0);
-/// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than that.
+/// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than
+/// that.
 const LINES_MAX: usize = 4096;
 /// One write of at most about 64 KiB, the size of a pipe.
 const BATCH_OCTETS_MAX: usize = 64 << 10;
@@ -173,5 +194,59 @@ mod tests {
         }
         assert_eq!(lines_lost() - before, 2);
         assert!(matches!(receiver.try_recv(), Ok(Entry::Line(line)) if line == b"line\n"));
+    }
+
+    /// The lines that two events bring, under a config.
+    fn lines(log: &Log) -> Vec<String> {
+        let (sender, receiver) = bounded(8);
+        tracing::subscriber::with_default(subscriber(log, Queue { sender }), || {
+            tracing::debug!("fine");
+            tracing::warn!(path = "a b", "coarse");
+        });
+        let entries = receiver.try_iter().map(|entry| match entry {
+            Entry::Line(line) => String::from_utf8(line).unwrap(),
+            Entry::Flush(_) => panic!("nobody flushed"),
+        });
+        entries.collect()
+    }
+
+    /// Goal: the level holds lines back, and each event is one line. Method: one event on either side of it.
+    #[test]
+    fn level_holds_lines_back() {
+        let seen = lines(&Log { level: LogLevel::Info, ..Log::default() });
+        assert_eq!(seen.len(), 1);
+        assert!(seen[0].ends_with(" WARN coarse path=\"a b\"\n"), "{seen:?}");
+        assert_eq!(lines(&Log { level: LogLevel::Debug, ..Log::default() }).len(), 2);
+        assert_eq!(lines(&Log { level: LogLevel::Error, ..Log::default() }).len(), 0);
+    }
+
+    /// Goal: no line at the usual levels holds a qname, whatever a library says (C-73). Method: what the DNS
+    /// library writes for each query, and what others write, under every level. Covers: C-73.
+    #[test]
+    fn libraries_tell_no_qname() {
+        let lines_of = |level: LogLevel| {
+            let (sender, receiver) = bounded(8);
+            let log = Log { level, ..Log::default() };
+            tracing::subscriber::with_default(subscriber(&log, Queue { sender }), || {
+                tracing::warn!(target: "hickory_server::server", "query:www.dotd.test.:A:IN");
+                tracing::info!(target: "axum::serve", "a connection");
+                tracing::warn!(target: "axum::serve", "no more connections");
+            });
+            receiver.try_iter().count()
+        };
+        let counts =
+            [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace].map(lines_of);
+        assert_eq!(counts, [0, 1, 1, 2, 3]);
+    }
+
+    /// Goal: JSON lines parse, with level, message and fields side by side.
+    #[test]
+    fn json_lines_parse() {
+        let seen = lines(&Log { format: LogFormat::Json, ..Log::default() });
+        let line: serde_json::Value = serde_json::from_str(&seen[0]).unwrap();
+        assert_eq!(
+            (&line["level"], &line["message"], &line["path"]),
+            (&"WARN".into(), &"coarse".into(), &"a b".into())
+        );
     }
 }

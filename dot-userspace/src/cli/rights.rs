@@ -1,6 +1,7 @@
 //! Which rights of this process matter to dotd, as the kernel states them.
 //!
-//! Before: `/proc/self/status`. After: `dotd check` says what would work. Never: changes a right (`start` does).
+//! Before: `/proc/self/status`. After: `dotd check` says what would work. Never: changes a right (`start`
+//! does).
 //!
 //! Source: capabilities(7).
 
@@ -36,6 +37,11 @@ impl Rights {
         needed.into_iter().filter(|(_, is_there)| !is_there).map(|(name, _)| name).collect()
     }
 
+    /// Whether `server.user` can be another than now.
+    pub(super) fn may_become_another(self) -> bool {
+        self.effective & (1 << SETUID) != 0
+    }
+
     /// Whether ports below `net.ipv4.ip_unprivileged_port_start` can be opened.
     pub(super) fn may_open(self, port: u16) -> bool {
         let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok();
@@ -44,6 +50,7 @@ impl Rights {
     }
 }
 
+const SETUID: u32 = 7;
 const NET_BIND_SERVICE: u32 = 10;
 const NET_ADMIN: u32 = 12;
 const SYS_ADMIN: u32 = 21;
@@ -54,7 +61,8 @@ const BPF: u32 = 39;
 mod tests {
     use super::*;
 
-    /// Goal: the mask is read right: root lacks nothing, a user everything, CAP_SYS_ADMIN stands for the newer two.
+    /// Goal: the mask is read right: root lacks nothing, a user everything, CAP_SYS_ADMIN stands for the
+    /// newer two.
     #[test]
     fn names_what_is_lacking() {
         let lacking = |mask: &str| {

@@ -1,6 +1,7 @@
 //! What each number and duration may be: default, smallest and largest, with the reason or the source.
 //!
-//! Before: RFCs, other servers and measurements. After: `defaults` and `range` use these and no number of their own.
+//! Before: RFCs, other servers and measurements. After: `defaults` and `range` use these and no number of
+//! their own.
 //! Never: holds a value without saying where it is from.
 
 use std::time::Duration;
@@ -23,16 +24,16 @@ pub const WORKERS: Limit<u16> = Limit { default: 1, min: 1, max: 256 };
 /// Age of the ticket key. 6 h; a ticket lives for at most two rotations, and RFC 8446 §4.6.1 gives it 7 days.
 pub const TICKET_ROTATION: Limit<Duration> = Limit { default: h(6), min: s(60), max: h(84) };
 
-/// A whole handshake, from accept. 5 s: two round trips to the far side of the world with a lost segment take 3 s;
-/// below 200 ms nobody far away gets in.
+/// A whole handshake, from accept. 5 s: two round trips to the far side of the world with a lost segment take
+/// 3 s; below 200 ms nobody far away gets in.
 pub const HANDSHAKE_TIMEOUT: Limit<Duration> = Limit { default: s(5), min: ms(200), max: s(60) };
 
-/// From a message's first octet to its last. 5 s: a message fits into a few segments; slower is an attack
-/// or a link on which a stub resolver has given up already.
+/// From a message's first octet to its last. 5 s: a message fits into a few segments; slower is an attack
+/// or a link on which a stub resolver has given up already.
 pub const MESSAGE_TIMEOUT: Limit<Duration> = Limit { default: s(5), min: ms(200), max: s(60) };
 
-/// Idle time before a session closes. 30 s; RFC 7766 §6.2.3 asks for "a few seconds", and 30 s is what Unbound
-/// and BIND use. 1 h fits the 16 bits of 100 ms that RFC 7828 §3.1 has for it.
+/// Idle time before a session closes. 30 s; RFC 7766 §6.2.3 asks for "a few seconds", and 30 s is what
+/// Unbound and BIND use. 1 h fits the 16 bits of 100 ms that RFC 7828 §3.1 has for it.
 pub const IDLE_TIMEOUT: Limit<Duration> = Limit { default: s(30), min: ms(200), max: h(1) };
 
 /// Longest life of a session. 1 h: new keys and new balance now and then; a week is as long as a ticket.
@@ -42,25 +43,28 @@ pub const DURATION_MAX: Limit<Duration> = Limit { default: h(1), min: s(1), max:
 /// (RFC 8446 §5.5: 2^24.5 records).
 pub const QUERIES_MAX: Limit<u64> = Limit { default: 100_000, min: 1, max: 16_000_000 };
 
-/// Most unanswered queries of a session. 256: what one turn of the loop can batch; 65,535: a session has no more
-/// message IDs (RFC 1035 §4.1.1).
+/// Most unanswered queries of a session. 256: what one turn of the loop can batch; 65,535: a session has no
+/// more message IDs (RFC 1035 §4.1.1).
 pub const IN_FLIGHT_MAX: Limit<u16> = Limit { default: 256, min: 1, max: 65_535 };
 
-/// Most connections of the process. 100,000 at about 20 KiB each are 2 GiB; lowered to RLIMIT_NOFILE at start.
+/// Most connections of the process. 100,000 at about 20 KiB each are 2 GiB; lowered to RLIMIT_NOFILE at
+/// start.
 pub const CONNECTIONS_MAX: Limit<u32> = Limit { default: 100_000, min: 1, max: 10_000_000 };
 
-/// Most connections of one client prefix. 500: a carrier's NAT address stays below, one attacker cannot fill us.
+/// Most connections of one client prefix. 500: a carrier's NAT address stays below, one attacker cannot fill
+/// us.
 pub const CONNECTIONS_PER_PREFIX_MAX: Limit<u32> = Limit { default: 500, min: 1, max: 10_000_000 };
 
-/// Time to wait for a backend. 2 s: a stub resolver gives up after about five; 50 ms: a resolver must be able to
-/// ask one authoritative server.
+/// Time to wait for a backend. 2 s: a stub resolver gives up after about five; 50 ms: a resolver must be able
+/// to ask one authoritative server.
 pub const BACKEND_TIMEOUT: Limit<Duration> = Limit { default: s(2), min: ms(50), max: s(30) };
 
 /// Share of a backend. 1: equal; 1000 keeps sums of weights far from overflow.
 pub const BACKEND_WEIGHT: Limit<u16> = Limit { default: 1, min: 1, max: 1000 };
 
-/// Time between health checks; 0: no checks. 100 ms to 1 h: faster is load, slower is no health check.
-pub const HEALTH_INTERVAL: Limit<Duration> = Limit { default: s(0), min: ms(100), max: h(1) };
+/// Rest of a backend that nobody was at, before it is asked again. 1 s: a restart of a DNS server; 100 ms to
+/// 1 h: less is load on a backend that starts, more is a backend forgotten.
+pub const HEALTH_INTERVAL: Limit<Duration> = Limit { default: s(1), min: ms(100), max: h(1) };
 
 /// Cached responses per worker; 0: no cache. 10 million at about 200 octets are 2 GiB.
 pub const CACHE_ENTRIES: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
@@ -68,7 +72,8 @@ pub const CACHE_ENTRIES: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_00
 /// Length of an IPv4 client prefix. 32: one address; below 8 a prefix is most of the world.
 pub const PREFIX_V4: Limit<u8> = Limit { default: 32, min: 8, max: 32 };
 
-/// Length of an IPv6 client prefix. 56: what many providers give one customer (RFC 6177); below 16 it is a registry.
+/// Length of an IPv6 client prefix. 56: what many providers give one customer (RFC 6177); below 16 it is a
+/// registry.
 pub const PREFIX_V6: Limit<u8> = Limit { default: 56, min: 16, max: 128 };
 
 /// A rate per second and client prefix; 0: no limit. 10 million: more than one core of XDP can see.

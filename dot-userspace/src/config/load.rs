@@ -1,7 +1,8 @@
 //! A file becomes a [`Config`], or a list of everything that is wrong with it.
 //!
 //! Before: `cli` has a path, or none. After: `start` gives each room its part.
-//! Holds: the order of checks: TOML, then shape and types, then ranges, then sense, then what this version lacks.
+//! Holds: the order of checks: TOML, then shape and types, then ranges, then sense, then what this version
+//! lacks.
 //! Never: gives a config away that has a mistake; reads more than [`FILE_OCTETS_MAX`].
 
 use std::{fs::File, io, io::Read as _, path::Path};

@@ -209,7 +209,7 @@ pub enum OnTlsFailure {
 pub struct Balance {
     /// Which backend gets the next query.
     pub policy: Policy,
-    /// Time between health checks.
+    /// Rest of a backend that nobody was at, before it is asked again.
     #[serde(with = "duration")]
     pub health_interval: Duration,
 }

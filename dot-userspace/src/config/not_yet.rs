@@ -1,9 +1,8 @@
-//! Keys of the contract that this version of dotd does not honour: one line each, to be deleted with the work.
+//! Keys of the contract that this version of dotd does not honour: one line each, to be deleted with the
+//! work.
 //!
 //! Before: values are in range. After: nothing that an operator set is ignored.
 //! Never: lets a value pass that no room reads.
-
-use std::time::Duration;
 
 use super::{
     Backend, ClientAddress, Config, Gate, LimitMode, Mistake, OnTlsFailure, Over, Policy, Steering,
@@ -20,7 +19,6 @@ const CONFIG: &[Line<Config>] = &[
     ("tls.client_ca", "\"\"", |config| !config.tls.client_ca.as_os_str().is_empty()),
     ("tls.ticket_secret", "\"\"", |config| !config.tls.ticket_secret.as_os_str().is_empty()),
     ("balance.policy", "\"least-outstanding\"", |config| config.balance.policy == Policy::Hash),
-    ("balance.health_interval", "\"0s\"", |config| config.balance.health_interval != Duration::ZERO),
     ("dns.cache_entries", "0", |config| config.dns.cache_entries != 0),
     ("xdp.cleartext_853", "\"drop\"", |config| config.xdp.cleartext_853 == Gate::Reset),
     ("xdp.tls_53", "\"drop\"", |config| config.xdp.tls_53 == Gate::Reset),
@@ -36,7 +34,7 @@ const CONFIG: &[Line<Config>] = &[
     ("xdp.limit.handshake_cost_per_second", "0", |config| config.xdp.limit.handshake_cost_per_second != 0),
     ("xdp.limit.ban_seconds", "0", |config| config.xdp.limit.ban_seconds != 0),
     ("xdp.limit.mode", "\"enforce\"", |config| config.xdp.limit.mode != LimitMode::Enforce),
-    ("log.client_address", "\"prefix\"", |config| config.log.client_address == ClientAddress::Full),
+    ("log.client_address", "\"none\"", |config| config.log.client_address != ClientAddress::None),
 ];
 
 /// Inside each `[[backend]]`.

@@ -1,6 +1,7 @@
 //! Every number and duration against its [`Limit`].
 //!
-//! Before: types fit. After: `config::sense` looks at values together. Never: holds a limit (`config::limit` does).
+//! Before: types fit. After: `config::sense` looks at values together. Never: holds a limit (`config::limit`
+//! does).
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
         check.within(&format!("backend.{index}.timeout"), backend.timeout, &limit::BACKEND_TIMEOUT);
         check.within(&format!("backend.{index}.weight"), backend.weight, &limit::BACKEND_WEIGHT);
     }
-    check.zero_or_within("balance.health_interval", config.balance.health_interval, &limit::HEALTH_INTERVAL);
+    check.within("balance.health_interval", config.balance.health_interval, &limit::HEALTH_INTERVAL);
     check.zero_or_within("dns.cache_entries", config.dns.cache_entries, &limit::CACHE_ENTRIES);
     let limits = &config.xdp.limit;
     check.within("xdp.limit.prefix_v4", limits.prefix_v4, &limit::PREFIX_V4);

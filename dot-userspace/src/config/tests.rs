@@ -38,8 +38,8 @@ fn manual_states_the_defaults() {
     assert_eq!(with_backend, shortest);
 }
 
-/// Goal: the manual has every key. Method: a key is taken out of nowhere: serde lists all keys of a section when it
-/// meets an unknown one; each must stand in the manual at the start of a line.
+/// Goal: the manual has every key. Method: a key is taken out of nowhere: serde lists all keys of a section
+/// when it meets an unknown one; each must stand in the manual at the start of a line.
 #[test]
 fn manual_has_every_key() {
     let text = "[server]\n1=1\n[listen]\n1=1\n[tls]\n1=1\n[session]\n1=1\n[balance]\n1=1\n[dns]\n1=1\n[xdp]\n1=1\n\
@@ -102,7 +102,8 @@ fn accepts_what_it_honours() {
     assert_eq!(config.control.http, Some("127.0.0.1:9853".parse().unwrap()));
 }
 
-/// Goal: a file that is not there is a mistake only when it was named; a folder and text that is not UTF-8 are mistakes.
+/// Goal: a file that is not there is a mistake only when it was named; a folder and text that is not UTF-8
+/// are mistakes.
 #[test]
 fn names_what_is_wrong_with_the_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,9 @@
-//! The text of a config file with its places: TOML becomes a [`Config`], and each key keeps its line and column.
+//! The text of a config file with its places: TOML becomes a [`Config`], and each key keeps its line and
+//! column.
 //!
 //! Before: `config::load` read the file. After: the checks ask where a key stands.
-//! Holds: the way to more than one mistake: what serde refuses is noted, taken out of the tree, and serde asked again.
+//! Holds: the way to more than one mistake: what serde refuses is noted, taken out of the tree, and serde
+//! asked again.
 //! Never: knows what a key means.
 
 use std::ops::Range;
@@ -22,8 +24,8 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// Parses TOML; every breach of its grammar is a mistake, and then the tree is empty: half of a tree would
-    /// bring mistakes that are none.
+    /// Parses TOML; every breach of its grammar is a mistake, and then the tree is empty: half of a tree
+    /// would bring mistakes that are none.
     pub(super) fn parse(source: &'a str, file: &'a str) -> (Self, Vec<Mistake>) {
         let (tree, errors) = DeTable::parse_recoverable(source);
         let mut text = Self { source, file, tree };
@@ -172,8 +174,8 @@ fn consider(span: &Range<usize>, wanted: &Range<usize>, path: &[Step], found: &m
     }
 }
 
-/// Takes the entry at `path` out; false when it is not there. A list that loses its last element goes too: that it
-/// is empty would be a mistake of ours.
+/// Takes the entry at `path` out; false when it is not there. A list that loses its last element goes too:
+/// that it is empty would be a mistake of ours.
 fn remove(root: &mut DeTable<'_>, path: &[Step]) -> bool {
     let Some((last, above)) = path.split_last() else { return false };
     let Some(first) = above.first() else {

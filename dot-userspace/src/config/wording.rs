@@ -68,8 +68,8 @@ pub(super) fn nearest<'a>(name: &str, choices: &[&'a str]) -> Option<&'a str> {
         .map(|(_, choice)| choice)
 }
 
-/// From 0 to 1. Jaro-Winkler sees a common start; in a short word, two letters that changed places weigh too much
-/// for it, so that one slip of the hand counts as nearly right.
+/// From 0 to 1. Jaro-Winkler sees a common start; in a short word, two letters that changed places weigh too
+/// much for it, so that one slip of the hand counts as nearly right.
 fn likeness(one: &str, other: &str) -> f64 {
     let slips = strsim::osa_distance(one, other);
     let is_slip = slips <= 1 && other.chars().count() >= SHORT_WORD;

@@ -103,8 +103,12 @@ fn queries(registry: &mut Registry, snapshot: &Snapshot) {
     let dispositions = snapshot.family("queries").filter(|(label, _)| *label != Counter::Received.label());
     let rows = dispositions.map(|(label, count)| (vec![dot(), ("disposition", label.to_owned())], count));
     counters(registry, "queries", "DNS messages by what became of them", rows);
-    let rows = snapshot.family("responses").map(|(rcode, count)| (vec![("rcode", rcode.to_owned())], count));
+    let is_written = |label: &str| label != Counter::DroppedClientGone.label();
+    let written = snapshot.family("responses").filter(|(label, _)| is_written(label));
+    let rows = written.map(|(rcode, count)| (vec![("rcode", rcode.to_owned())], count));
     counters(registry, "responses", "Responses written, by rcode", rows);
+    let gone = snapshot.count(Counter::DroppedClientGone);
+    counter(registry, "responses_unsent", "Responses whose client had left", gone);
 }
 
 /// The side behind us.

@@ -65,7 +65,12 @@ impl Source for Still {
     }
 
     fn xdp(&self) -> xdp::Report {
-        let eth0 = InterfaceReport { name: "eth0".into(), mode: "native".into(), ..Default::default() };
+        let eth0 = InterfaceReport {
+            name: "eth0".into(),
+            mode: "native".into(),
+            reason: None,
+            learner: "tcx".into(),
+        };
         xdp::Report { state: "native".into(), interfaces: vec![eth0], ..Default::default() }
     }
 }
@@ -198,8 +203,8 @@ fn metrics_are_openmetrics() {
     assert!(expiry.starts_with(r#"dotd_certificate_expiry_seconds{name="a \"name\"\n"} -"#), "{expiry}");
 }
 
-/// Goal: no counter is forgotten, and each stands under its own labels. Method: every counter has a number of its
-/// own, and each number stands in the text once, at the end of a line.
+/// Goal: no counter is forgotten, and each stands under its own labels. Method: every counter has a number of
+/// its own, and each number stands in the text once, at the end of a line.
 #[test]
 fn metrics_hold_every_counter() {
     let text = beside_http(still(), async |address| ask_tcp(address, "GET /metrics").await.2);
@@ -220,6 +225,7 @@ fn metrics_hold_every_counter() {
         (r#"dotd_queries_received_total{transport="dot"}"#, Counter::Received),
         (r#"dotd_queries_total{transport="dot",disposition="forwarded"}"#, Counter::Forwarded),
         (r#"dotd_responses_total{rcode="NXDOMAIN"}"#, Counter::RcodeNxDomain),
+        (r#"dotd_responses_unsent_total"#, Counter::DroppedClientGone),
         (r#"dotd_backend_sent_total"#, Counter::BackendSent),
         (r#"dotd_backend_outstanding"#, Counter::BackendOutstanding),
     ] {
@@ -228,8 +234,8 @@ fn metrics_hold_every_counter() {
     }
 }
 
-/// Goal: control connections cannot use up dotd's file descriptors. Method: with every place taken, one more client
-/// is not answered while all others are, on the same thread; it is once a place is free.
+/// Goal: control connections cannot use up dotd's file descriptors. Method: with every place taken, one more
+/// client is not answered while all others are, on the same thread; it is once a place is free.
 #[test]
 fn connections_are_bounded() {
     const REQUEST: &[u8] = b"GET /xdp HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -254,8 +260,8 @@ fn connections_are_bounded() {
     });
 }
 
-/// Goal: `dotd status` and the socket speak the same. Method: the command line's own client asks, from a thread as
-/// another process would.
+/// Goal: `dotd status` and the socket speak the same. Method: the command line's own client asks, from a
+/// thread as another process would.
 #[test]
 fn is_what_the_command_line_asks() {
     let status = beside_socket(async |path| {

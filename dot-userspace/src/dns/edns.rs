@@ -98,7 +98,9 @@ pub(super) fn write_ede(out: &mut Vec<u8>, ede: Ede) {
 pub(super) fn write_padding(out: &mut Vec<u8>, message_start: usize) {
     let unpadded = out.len() - message_start + OPTION_HEADER_OCTETS;
     let target = unpadded.next_multiple_of(PADDING_BLOCK_OCTETS).min(MESSAGE_OCTETS_MAX);
-    let Some(fill) = target.checked_sub(unpadded).and_then(|octets| u16::try_from(octets).ok()) else { return };
+    let Some(fill) = target.checked_sub(unpadded).and_then(|octets| u16::try_from(octets).ok()) else {
+        return;
+    };
     write_option_header(out, PADDING_OPTION, fill);
     out.resize(out.len() + usize::from(fill), 0);
 }

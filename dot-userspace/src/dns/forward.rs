@@ -5,10 +5,7 @@
 //!
 //! Source: RFC 5625 §4, RFC 6891 §6.2.3, RFC 7828 §4, RFC 7830 §6, RFC 9715 §3.
 
-use super::{
-    Query,
-    edns::copy_end_to_end,
-};
+use super::{Query, edns::copy_end_to_end};
 
 /// UDP payload size that we advertise to a backend: RFC 9715 §3.2 keeps it at 1400 or less.
 pub const BACKEND_PAYLOAD_OCTETS: u16 = 1400;

@@ -14,11 +14,14 @@ mod synthesize;
 mod triage;
 
 pub use codes::{Ede, Rcode, rcode_of};
-pub use hickory_proto::op::ResponseCode;
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION};
 pub use forward::{BACKEND_PAYLOAD_OCTETS, forward};
+pub use hickory_proto::op::ResponseCode;
 pub use query::{Opt, Query, QueryError};
 pub use records::{HEADER_OCTETS, is_truncated, question_matches};
 pub use respond::{Asked, Hop, ResponseError, respond};
 pub use synthesize::synthesize;
 pub use triage::{Disposition, DropReason, Reply, triage};
+
+#[cfg(test)]
+mod tests;

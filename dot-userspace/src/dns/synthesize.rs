@@ -10,8 +10,8 @@ use super::{
     Asked, HEADER_OCTETS, Reply,
     edns::write_ede,
     forward::BACKEND_PAYLOAD_OCTETS,
-    respond::{Hop, write_hop},
     records::u16_at,
+    respond::{Hop, write_hop},
 };
 
 /// Appends the response that `reply` describes to `out`. `message` is the query it answers.

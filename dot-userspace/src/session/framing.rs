@@ -95,8 +95,20 @@ mod tests {
     #[test]
     fn leaves_no_trace_of_a_message_that_could_not_be_written() {
         let mut out = vec![1, 2, 3];
-        assert_eq!(append_message(&mut out, |out| { out.push(9); Err::<(), _>("no") }), Err("no"));
-        assert_eq!(append_message(&mut out, |out| { out.resize(70_000, 0); Ok::<_, ()>(()) }), Ok(None));
+        assert_eq!(
+            append_message(&mut out, |out| {
+                out.push(9);
+                Err::<(), _>("no")
+            }),
+            Err("no")
+        );
+        assert_eq!(
+            append_message(&mut out, |out| {
+                out.resize(70_000, 0);
+                Ok::<_, ()>(())
+            }),
+            Ok(None)
+        );
         assert_eq!(append_message(&mut out, |_| Ok::<_, ()>(())), Ok(None));
         assert_eq!(out, [1, 2, 3]);
     }

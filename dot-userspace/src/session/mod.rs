@@ -109,11 +109,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn deadline(&self) -> (Instant, SessionEnd) {
         let limits = self.room.limits();
         let over = (self.clock.started() + limits.duration_max, SessionEnd::Duration);
-        let message = self.reader.message_since().map(|since| (since + limits.message_timeout, SessionEnd::MessageTimeout));
-        let write = self.writer.blocked_since().map(|since| (since + limits.message_timeout, SessionEnd::SlowReader));
+        let message = self
+            .reader
+            .message_since()
+            .map(|since| (since + limits.message_timeout, SessionEnd::MessageTimeout));
+        let write =
+            self.writer.blocked_since().map(|since| (since + limits.message_timeout, SessionEnd::SlowReader));
         let idle_since = self.reader.last_message().unwrap_or(self.clock.started());
         let idle = self.is_quiet().then_some((idle_since + limits.idle_timeout, SessionEnd::Idle));
-        [message, write, idle].into_iter().flatten().fold(over, |first, next| if next.0 < first.0 { next } else { first })
+        [message, write, idle]
+            .into_iter()
+            .flatten()
+            .fold(over, |first, next| if next.0 < first.0 { next } else { first })
     }
 }
 

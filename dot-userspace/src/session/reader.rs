@@ -17,11 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    Inbox, SessionEnd,
-    framing::cut_message,
-    inbox::failure_reply,
-};
+use super::{Inbox, SessionEnd, framing::cut_message, inbox::failure_reply};
 use crate::{
     backend::Sink,
     dns::{Asked, Disposition, DropReason, Query, triage},

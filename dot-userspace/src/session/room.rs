@@ -11,11 +11,7 @@ use std::{
 };
 
 use super::{Inbox, SessionEnd};
-use crate::{
-    backend::Backends,
-    dns::Hop,
-    ledger::WorkerCounters,
-};
+use crate::{backend::Backends, dns::Hop, ledger::WorkerCounters};
 
 /// Octets read at a time: one TLS record holds at most 16 KiB.
 const READ_OCTETS: usize = 16 * 1024;

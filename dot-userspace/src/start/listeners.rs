@@ -92,7 +92,8 @@ fn listen(address: SocketAddr, is_shared: bool, patience: Duration) -> io::Resul
 /// The address and why it cannot be had.
 pub(super) fn bind_http(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).map_err(|error| explain_bind(address, &error, "control.http"))?;
+    let listener =
+        TcpListener::bind(address).map_err(|error| explain_bind(address, &error, "control.http"))?;
     listener.set_nonblocking(true)?;
     Ok(Some(listener))
 }
@@ -130,15 +131,20 @@ impl ControlSocket {
         fs::create_dir_all(run_dir).with_context(explain)?;
         let path = run_dir.join(CONTROL_SOCKET);
         if UnixStream::connect(&path).is_ok() {
-            bail!("{}: another dotd is running with this run_dir; stop it, or set server.run_dir", path.display());
+            bail!(
+                "{}: another dotd is running with this run_dir; stop it, or set server.run_dir",
+                path.display()
+            );
         }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("{}: a stale socket cannot be removed", path.display()));
+                return Err(error)
+                    .with_context(|| format!("{}: a stale socket cannot be removed", path.display()));
             }
             _ => {}
         }
-        let listener = UnixListener::bind(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
+        let listener =
+            UnixListener::bind(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).with_context(explain)?;
         if let Some((uid, gid)) = owner {
             // The folder too: whoever we become must be able to remove the socket at the end.

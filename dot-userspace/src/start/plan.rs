@@ -16,7 +16,8 @@ use crate::{
 
 /// Whether any query may go to the zone that dotd carries: nothing is configured, or it is asked for.
 pub(super) fn needs_embedded(config: &Config) -> bool {
-    config.backend.is_empty() || config.backend.iter().any(|backend| backend.address == BackendAddress::Embedded)
+    config.backend.is_empty()
+        || config.backend.iter().any(|backend| backend.address == BackendAddress::Embedded)
 }
 
 /// The backends as workers know them; `embedded` is where that one answers.

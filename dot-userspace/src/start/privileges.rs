@@ -26,7 +26,11 @@ pub fn user(name: &str) -> anyhow::Result<Option<Owner>> {
         return Ok(None);
     }
     let found = User::from_name(name).with_context(|| format!("server.user: cannot look up \"{name}\""))?;
-    let found = found.ok_or_else(|| anyhow!("server.user: there is no user \"{name}\"; make it (useradd --system {name}) or leave it empty"))?;
+    let found = found.ok_or_else(|| {
+        anyhow!(
+            "server.user: there is no user \"{name}\"; make it (useradd --system {name}) or leave it empty"
+        )
+    })?;
     if geteuid() == found.uid {
         return Ok(None);
     }
@@ -58,7 +62,8 @@ pub fn usable_cpus() -> Vec<usize> {
 pub fn hand_over(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
     let (Some((uid, gid)), true) = (owner, state_dir.is_dir()) else { return Ok(()) };
     let give = |path: &Path| {
-        chown(path, Some(uid), Some(gid)).with_context(|| format!("{}: cannot be given to uid {uid}", path.display()))
+        chown(path, Some(uid), Some(gid))
+            .with_context(|| format!("{}: cannot be given to uid {uid}", path.display()))
     };
     give(state_dir)?;
     for entry in fs::read_dir(state_dir).with_context(|| state_dir.display().to_string())? {
@@ -92,7 +97,8 @@ pub fn drop_all(owner: Option<Owner>) -> anyhow::Result<()> {
 /// Capabilities that could not be given up.
 pub fn drop_of_thread() -> anyhow::Result<()> {
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
-        caps::clear(None, set).map_err(|error| anyhow!("capabilities ({set:?}) cannot be given up: {error}"))?;
+        caps::clear(None, set)
+            .map_err(|error| anyhow!("capabilities ({set:?}) cannot be given up: {error}"))?;
     }
     Ok(())
 }

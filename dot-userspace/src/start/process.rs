@@ -62,7 +62,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Process {
     pub(super) fn new(config: &Config, workers: usize, identities: &[Identity], xdp: Xdp) -> Self {
-        let listener = |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
+        let listener =
+            |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
         Self {
             started: Instant::now(),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),

@@ -54,7 +54,10 @@ pub(super) fn serve(
             tokio::spawn(control::serve_http(http, source));
         }
         announce(&process.status());
-        tracing::info!(milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
+        tracing::info!(
+            milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "ready"
+        );
         // Without systemd there is nobody to notify, which is no error.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let running = hear_signals(&process, running).await?;
@@ -122,7 +125,8 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     process.apply_xdp(&config.xdp)?;
     say_what_needs_a_restart(&running.config, &config);
     running.upstreams = plan::upstreams(&config, embedded);
-    let connections = plan::connections_max(&config.session, running.descriptors, super::DESCRIPTORS_RESERVED);
+    let connections =
+        plan::connections_max(&config.session, running.descriptors, super::DESCRIPTORS_RESERVED);
     running.admission.reload(connections, config.session.connections_per_prefix_max);
     let settings = plan::settings(&config, serving, running.upstreams.clone());
     for worker in &running.workers {
@@ -135,7 +139,8 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
 
 /// Where the embedded backend of this process answers.
 fn embedded_address(running: &Running) -> Option<SocketAddr> {
-    let position = running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
+    let position =
+        running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
     running.upstreams.get(position.unwrap_or(0)).map(|upstream| upstream.address)
 }
 
@@ -180,7 +185,8 @@ fn announce(status: &Status) {
     if status.xdp.state != "off" {
         println!("steering: {}", status.xdp.steering);
     }
-    let listeners = status.listeners.iter().map(|listener| format!("{} ({})", listener.address, listener.transport));
+    let listeners =
+        status.listeners.iter().map(|listener| format!("{} ({})", listener.address, listener.transport));
     println!("listening: {}", listeners.collect::<Vec<_>>().join(", "));
     let backends = status.backends.iter().map(|backend| backend.address.clone());
     println!("backend: {}", backends.collect::<Vec<_>>().join(", "));

@@ -1,6 +1,7 @@
 //! Certificates and keys from files: read, checked, and with the pin that clients verify.
 //!
-//! Before: `config` names PEM files, or none. After: `tls` serves each [`Identity`]; `cli` and `control` show it.
+//! Before: `config` names PEM files, or none. After: `tls` serves each [`Identity`]; `cli` and `control` show
+//! it.
 //! Holds: what is refused (a key that is not the leaf's, a leaf that is not valid now, RSA below 2048 bits,
 //! SHA-1 or MD5) and what is only warned about (C-69).
 //! Never: opens a socket, keeps state, or returns half an identity: an error leaves the old one live.
@@ -78,8 +79,8 @@ pub fn preview_all(tls: &config::Tls, state_dir: &Path) -> Vec<Result<Option<Ide
     tls.certificates.iter().map(|entry| load(&entry.cert, &entry.key).map(Some)).collect()
 }
 
-/// The pin of a PEM file: of its first certificate, or of its private key when it holds no certificate
-/// (a backup pin, RFC 7858 §4.2, is that of a key which has no certificate yet). Validity does not matter here.
+/// The pin of a PEM file: of its first certificate, or of its private key when it holds no certificate (a
+/// backup pin, RFC 7858 §4.2, is that of a key which has no certificate yet). Validity does not matter here.
 ///
 /// # Errors
 /// A file that cannot be read or holds neither.

@@ -12,9 +12,9 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::StartHandshake;
 
-use super::Serving;
+use super::{Serving, hello};
 use crate::ledger::Counter;
 
 /// A stream of decrypted octets.
@@ -95,13 +95,21 @@ impl HandshakeFailure {
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub async fn accept(tcp: TcpStream, serving: &Serving, deadline: Instant) -> Result<Handshake, HandshakeFailure> {
-    let acceptor = TlsAcceptor::from(serving.0.clone());
-    match timeout_at(deadline, acceptor.accept(tcp)).await {
+pub async fn accept(
+    tcp: TcpStream,
+    serving: &Serving,
+    deadline: Instant,
+) -> Result<Handshake, HandshakeFailure> {
+    match timeout_at(deadline, shake_hands(tcp, serving)).await {
         Ok(Ok(stream)) => Ok(Handshake { kind: kind_of(&stream), stream }),
         Ok(Err(error)) => Err(cause_of(&error)),
         Err(_) => Err(HandshakeFailure::Timeout),
     }
+}
+
+async fn shake_hands(mut tcp: TcpStream, serving: &Serving) -> io::Result<Stream> {
+    let accepted = hello::read(&mut tcp).await?;
+    StartHandshake::from_parts(accepted, tcp).into_stream(serving.0.clone()).await
 }
 
 fn kind_of(stream: &Stream) -> HandshakeKind {
@@ -123,6 +131,7 @@ fn cause_of(error: &io::Error) -> HandshakeFailure {
         TlsError::PeerIncompatible(reason) => match reason {
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled => HandshakeFailure::Version,

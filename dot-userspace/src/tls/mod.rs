@@ -5,6 +5,7 @@
 
 pub mod certificate;
 mod handshake;
+mod hello;
 mod self_signed;
 mod serving;
 mod tickets;

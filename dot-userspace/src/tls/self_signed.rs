@@ -1,6 +1,7 @@
 //! The certificate of a dotd that was given none: made once, kept in `state_dir`, renewed with the same key.
 //!
-//! Before: `tls.certificates` is empty. After: clients trust its pin (RFC 7858 §4.2), which is why the key stays.
+//! Before: `tls.certificates` is empty. After: clients trust its pin (RFC 7858 §4.2), which is why the key
+//! stays.
 //! Holds: one PEM file with key and certificate, mode 0600, that appears whole or not at all.
 //! Never: replaces a key that is there, also when the file is damaged: that would break every pinned client.
 

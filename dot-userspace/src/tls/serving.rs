@@ -114,7 +114,9 @@ impl ResolvesServerCert for Certificates {
 /// Whether a certificate's name covers `wanted`; a leading `*` stands for one label (RFC 6125 §6.4.3).
 fn name_matches(name: &str, wanted: &str) -> bool {
     match name.strip_prefix("*.") {
-        Some(parent) => wanted.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+        Some(parent) => {
+            wanted.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+        }
         None => name == wanted,
     }
 }

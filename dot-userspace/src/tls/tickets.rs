@@ -6,11 +6,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use rustls::{
-    crypto::aws_lc_rs::Ticketer,
-    server::ProducesTickets,
-    ticketer::TicketRotator,
-};
+use rustls::{crypto::aws_lc_rs::Ticketer, server::ProducesTickets, ticketer::TicketRotator};
 use thiserror::Error;
 
 /// Why there are no ticket keys.

@@ -4,14 +4,7 @@
 //! Never: spins when descriptors run out, or lets one connection's panic take another one with it (each is
 //! a task of its own).
 
-use std::{
-    cell::RefCell,
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -19,7 +12,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Admission, Settings, admission::{Place, Refused}};
+use super::{
+    Admission, Settings,
+    admission::{Place, Refused},
+};
 use crate::{
     ledger::{Counter, WorkerCounters},
     session::{self, Room},

@@ -174,15 +174,14 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
 }
 
 fn open(listeners: Vec<TcpListener>, doors: &Rc<Doors>) -> Vec<AbortHandle> {
-    let tasks = listeners.into_iter().filter_map(|listener| {
-        match tokio::net::TcpListener::from_std(listener) {
+    let tasks =
+        listeners.into_iter().filter_map(|listener| match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => Some(spawn_local(accept::accept_all(listener, Rc::clone(doors))).abort_handle()),
             Err(error) => {
                 tracing::error!(%error, "a listener cannot be registered; its worker serves without it");
                 None
             }
-        }
-    });
+        });
     tasks.collect()
 }
 

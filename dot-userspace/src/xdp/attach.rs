@@ -5,6 +5,8 @@
 //! predecessor is taken over (its program replaced at once); without one a new link is made.
 //! Never: keeps an attachment that would outlive us unseen (netlink ones have no descriptor).
 
+use std::{thread, time::Duration};
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, PerCpuArray},
@@ -16,6 +18,7 @@ use aya::{
         },
         xdp::{Xdp, XdpLink, XdpMode},
     },
+    sys::SyscallError,
     util::KernelVersion,
 };
 use dot_common::{
@@ -105,15 +108,13 @@ impl Kernel {
         }
         let mut links = Vec::new();
         let mut reasons = Vec::new();
-        for (name, flag) in modes(mode) {
-            match self.attach_xdp(interface, name, flag, pins) {
-                Ok(link) => {
-                    row.mode = name.into();
-                    links.push(link);
-                    break;
-                }
-                Err(reason) => reasons.push(format!("{name}: {reason}")),
+        match self.attach_xdp(interface, &modes(mode), pins, &mut reasons) {
+            Ok(Some((mode, link))) => {
+                row.mode = mode.into();
+                links.push(link);
             }
+            Ok(None) => {}
+            Err(error) => reasons.push(error.to_string()),
         }
         if !links.is_empty() {
             match self.attach_learner(interface, pins) {
@@ -128,28 +129,34 @@ impl Kernel {
         (row, links)
     }
 
+    /// Takes over a predecessor's link in one of the modes, or makes one in the first that works.
     fn attach_xdp(
         &mut self,
         interface: &Interface,
-        name: &str,
-        mode: XdpMode,
+        modes: &[(&'static str, XdpMode)],
         pins: Option<&Pins>,
-    ) -> Result<Link, String> {
-        let pin = format!("xdp_{name}_{}", interface.index);
-        let program = self.xdp().map_err(|error| error.to_string())?;
-        if let Some(link) = pins.and_then(|pins| take_over_xdp(program, pins, &pin)) {
-            return Ok(link);
-        }
+        reasons: &mut Vec<String>,
+    ) -> Result<Option<(&'static str, Link)>, XdpError> {
+        let pin = |mode: &str| format!("xdp_{mode}_{}", interface.index);
+        let program = self.xdp()?;
         if let Some(pins) = pins {
-            // A predecessor's link in the other mode keeps the interface; it is ours to end.
-            for other in ["native", "generic"] {
-                pins.unlink(&format!("xdp_{other}_{}", interface.index));
+            for (mode, _) in modes {
+                if let Some(link) = take_over_xdp(program, pins, &pin(mode)) {
+                    return Ok(Some((*mode, link)));
+                }
+            }
+            // What is left is dead, or in a mode that the config no longer wants.
+            for mode in ["native", "generic"] {
+                pins.unlink(&pin(mode));
             }
         }
-        let id = program.attach_to_if_index(interface.index, mode).map_err(|error| innermost(&error))?;
-        let link = program.take_link(id).map_err(|error| innermost(&error))?;
-        let link = FdLink::try_from(link).map_err(|_| "no XDP links in this kernel (Linux 5.9 has them)")?;
-        keep(link, pin, pins)
+        for (mode, flag) in modes {
+            match attach_new(program, interface.index, *flag).and_then(|link| keep(link, pin(mode), pins)) {
+                Ok(link) => return Ok(Some((*mode, link))),
+                Err(reason) => reasons.push(format!("{mode}: {reason}")),
+            }
+        }
+        Ok(None)
     }
 
     fn attach_learner(
@@ -184,6 +191,31 @@ impl Kernel {
         let program = self.object.program_mut(PROGRAM_LEARN).ok_or_else(|| absent(PROGRAM_LEARN))?;
         program.try_into().map_err(|error: ProgramError| refused(PROGRAM_LEARN, &error))
     }
+}
+
+/// A new XDP link.
+///
+/// A link whose pin was removed lives on for some milliseconds, and the interface is busy so long: a
+/// predecessor that has just ended is waited for.
+fn attach_new(program: &mut Xdp, index: u32, mode: XdpMode) -> Result<FdLink, String> {
+    const TRIES: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut tries = 1;
+    let id = loop {
+        match program.attach_to_if_index(index, mode) {
+            Ok(id) => break id,
+            Err(error) if tries < TRIES && is_busy(&error) => thread::sleep(PAUSE),
+            Err(error) => return Err(innermost(&error)),
+        }
+        tries += 1;
+    };
+    let link = program.take_link(id).map_err(|error| innermost(&error))?;
+    FdLink::try_from(link).map_err(|_| "no XDP links in this kernel (Linux 5.9 has them)".into())
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    let ProgramError::SyscallError(SyscallError { io_error, .. }) = error else { return false };
+    matches!(io_error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
 /// The modes to try, in order.

@@ -10,6 +10,9 @@ pub enum XdpError {
     /// `xdp.mode = "off"`.
     #[error("xdp.mode is \"off\"")]
     NotWanted,
+    /// The config contradicts itself.
+    #[error("xdp.required = true and xdp.mode = \"off\" contradict each other: change one")]
+    RequiredButOff,
     /// A value that this version does not have.
     #[error("{key} = {value}: not in this version; use {instead}")]
     NotYet {

@@ -30,6 +30,7 @@ use dot_common::{
 
 use self::{
     attach::{Kernel, Link},
+    interfaces::Interface,
     pins::Pins,
 };
 pub use self::{
@@ -78,7 +79,7 @@ pub fn start(
     let mut report =
         Report { steering: steering.name, steering_reason: steering.reason, ..Report::default() };
     let attached = if config.mode == config::XdpMode::Off {
-        Err(XdpError::NotWanted)
+        Err(if config.required { XdpError::RequiredButOff } else { XdpError::NotWanted })
     } else {
         attach(config, groups, &ports, owner, &mut report)
     };
@@ -134,6 +135,8 @@ impl Xdp {
     }
 
     /// Takes the kernel half off every interface, and removes all pins.
+    ///
+    /// The kernel ends a link whose pin was removed a few milliseconds later.
     pub fn detach(self) {
         let Some(Attached { links, pins, .. }) = self.kernel else { return };
         // Pins first: a link goes when its last reference does, and its descriptor is the other one.
@@ -144,7 +147,7 @@ impl Xdp {
     }
 }
 
-/// Loads the object and attaches it to every interface.
+/// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.
 fn attach(
     config: &config::Xdp,
     groups: &[ListenerGroup<'_>],
@@ -154,44 +157,65 @@ fn attach(
 ) -> Result<Attached, XdpError> {
     let addresses: Vec<_> = groups.iter().map(|group| group.address.ip()).collect();
     let interfaces = interfaces::choose(&config.interfaces, &addresses)?;
-    let pins = match Pins::open() {
-        Ok(pins) => Some(pins),
+    let (pins, pinless) = match Pins::open() {
+        Ok(pins) => (Some(pins), None),
         Err(error @ XdpError::Locked { .. }) => return Err(error),
-        Err(error) => {
-            tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
-            None
-        }
+        Err(error) => (None, Some(error)),
     };
-    let mut kernel = Kernel::load(pins.as_ref())?;
+    let mut links = Vec::new();
+    match attach_each(config, ports, &interfaces, pins.as_ref(), report, &mut links) {
+        Ok(Kernel { counters, settings, .. }) => {
+            if let Some(pins) = &pins {
+                pins.sweep(&links);
+                pins.give_to(owner);
+            }
+            if let Some(error) = pinless {
+                tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
+            }
+            Ok(Attached { counters, settings, links, pins })
+        }
+        Err(error) => {
+            if let Some(pins) = pins {
+                pins.remove(&links);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Fills `links` and the report; on an error, with what was attached before it.
+fn attach_each(
+    config: &config::Xdp,
+    ports: &Ports,
+    interfaces: &[Interface],
+    pins: Option<&Pins>,
+    report: &mut Report,
+    links: &mut Vec<Link>,
+) -> Result<Kernel, XdpError> {
+    let mut kernel = Kernel::load(pins)?;
     write_settings(&mut kernel.settings, config, *ports)?;
     report.programs = kernel.programs()?;
-    let mut links = Vec::new();
-    for interface in &interfaces {
-        let (row, held) = kernel.attach(interface, config.mode, pins.as_ref());
-        let is_off = row.mode == "off";
-        let must = config.required || !matches!(config.mode, config::XdpMode::Auto);
-        if is_off && must && !interface.may_be_skipped() {
-            return Err(XdpError::Interface {
-                name: row.name,
-                reason: row.reason.unwrap_or_else(|| "no reason given".into()),
-            });
+    let must = config.required || config.mode != config::XdpMode::Auto;
+    for interface in interfaces {
+        let (row, held) = kernel.attach(interface, config.mode, pins);
+        links.extend(held);
+        if row.mode == "off" && must && !interface.may_be_skipped() {
+            let reason = row.reason.unwrap_or_else(|| "no reason given".into());
+            return Err(XdpError::Interface { name: row.name, reason });
         }
         report.interfaces.push(row);
-        links.extend(held);
     }
     if links.is_empty() {
         let reasons = report
             .interfaces
             .iter()
             .map(|row| format!("{}: {}", row.name, row.reason.as_deref().unwrap_or("no reason given")));
-        return Err(XdpError::Nowhere { reasons: reasons.collect::<Vec<_>>().join("; ") });
+        let reasons: Vec<_> = reasons.collect();
+        let reasons =
+            if reasons.is_empty() { "none carries a listen address".into() } else { reasons.join("; ") };
+        return Err(XdpError::Nowhere { reasons });
     }
-    let Kernel { counters, settings, .. } = kernel;
-    if let Some(pins) = &pins {
-        pins.sweep(&links);
-        pins.give_to(owner);
-    }
-    Ok(Attached { counters, settings, links, pins })
+    Ok(kernel)
 }
 
 /// Ports of the listeners; the cleartext port is 53, whoever listens there.

@@ -20,7 +20,7 @@ use aya::{
 };
 use dot_common::{
     flow::{Flow, FlowKey},
-    maps::{COUNTERS, FLOWS, FLOWS_MAX, SETTINGS},
+    maps::{self, COUNTERS, FLOWS, FLOWS_MAX, SETTINGS},
     settings::SCHEMA,
 };
 use nix::{
@@ -112,13 +112,18 @@ impl Pins {
 
     /// Removes pinned links of a predecessor that are none of ours: its interfaces are free then.
     pub(super) fn sweep(&self, links: &[Link]) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-            let is_map = dot_common::maps::ALL.contains(&name.as_str());
+        for name in self.names() {
+            let is_map = maps::ALL.contains(&name.as_str());
             if !is_map && !links.iter().any(|link| link.pin_name() == Some(&name)) {
                 self.unlink(&name);
             }
         }
+    }
+
+    /// What is in the folder, as far as we may look.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Gives folders and pins to the user that this process will be.
@@ -133,11 +138,12 @@ impl Pins {
         }
     }
 
-    /// Removes all pins and, where we may, the folders.
+    /// Removes all pins, ours and a predecessor's, and, where we may, the folders.
     pub(super) fn remove(self, links: &[Link]) {
-        let pinned = [COUNTERS, FLOWS, SETTINGS].into_iter().chain(links.iter().filter_map(Link::pin_name));
-        for name in pinned {
-            self.unlink(name);
+        // By name as well as by listing: after a change of user the path may be closed to us.
+        let ours = [COUNTERS, FLOWS, SETTINGS].into_iter().chain(links.iter().filter_map(Link::pin_name));
+        for name in ours.map(str::to_owned).chain(self.names()) {
+            self.unlink(&name);
         }
         for (parent, name) in &self.parents {
             // Another namespace's folder beside ours, or a parent that is root's, ends this.

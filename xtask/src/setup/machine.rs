@@ -10,6 +10,7 @@ use std::{
     process::Command,
 };
 
+use super::plan::LINKER_LLVMS;
 use crate::bpf_object::{self, Missing, Toolchain};
 
 /// A program that tests or the linter call.
@@ -47,6 +48,9 @@ pub(crate) struct Machine {
     pub(crate) has_apt: bool,
     pub(crate) has_rustup: bool,
     pub(crate) has_c_compiler: bool,
+    pub(crate) has_cxx_compiler: bool,
+    /// Development files of these LLVMs are installed.
+    pub(crate) llvms: Vec<u32>,
     /// What the build will use, or what each way lacks.
     pub(crate) toolchain: Result<Toolchain, Missing>,
     /// LLVM of a rustup nightly, and whether `rust-src` is with it.
@@ -82,6 +86,11 @@ impl Machine {
             has_apt: is_command("apt-get") && is_command("dpkg"),
             has_rustup: is_command("rustup"),
             has_c_compiler: is_command("cc"),
+            has_cxx_compiler: is_command("c++"),
+            llvms: LINKER_LLVMS
+                .into_iter()
+                .filter(|llvm| Path::new(&format!("/usr/lib/llvm-{llvm}/include/llvm-c")).is_dir())
+                .collect(),
             // Two programs are started for it, so only where the answer matters.
             nightly: if toolchain.is_err() { nightly() } else { None },
             has_debian_rustc: has_debian_rustc(),

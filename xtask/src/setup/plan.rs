@@ -11,7 +11,7 @@ use super::machine::{Machine, Nightly, Tool};
 /// LLVM of Debian's rustc-web, for which our cached linker is built.
 pub(super) const DEBIAN_LLVM: u32 = 22;
 /// The LLVM versions that bpf-linker 0.13 can be built against.
-const LINKER_LLVMS: [u32; 3] = [21, 22, 23];
+pub(super) const LINKER_LLVMS: [u32; 3] = [21, 22, 23];
 /// Debian's compiler, its cargo and the sources of `core`. Conflicts with Debian's package `rustup`.
 const DEBIAN_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
@@ -56,10 +56,10 @@ pub(super) fn decide(machine: &Machine, is_known: &dyn Fn(&str) -> bool) -> Plan
 fn toolchain(machine: &Machine, is_known: &dyn Fn(&str) -> bool, plan: &mut Plan) {
     let has_debian = machine.has_debian_rustc || DEBIAN_RUST.iter().all(|name| is_known(name));
     match machine.nightly {
-        Some(nightly) if nightly.has_sources && linker_llvm(nightly, is_known).is_some() => {
-            nightly_linker(nightly, is_known, plan);
+        Some(nightly) if nightly.has_sources && linker_llvm(machine, nightly, is_known).is_some() => {
+            nightly_linker(machine, nightly, is_known, plan);
         }
-        _ if has_debian && (machine.has_linker || is_known(&llvm_package(DEBIAN_LLVM))) => {
+        _ if has_debian && (machine.has_linker || machine.llvms.contains(&DEBIAN_LLVM) || is_known(&llvm_package(DEBIAN_LLVM))) => {
             debian(machine, is_known, plan);
         }
         nightly if machine.has_rustup => {
@@ -68,7 +68,7 @@ fn toolchain(machine: &Machine, is_known: &dyn Fn(&str) -> bool, plan: &mut Plan
             }
             // A nightly that is not here yet has the newest LLVM.
             let newest = Nightly { llvm: LINKER_LLVMS[LINKER_LLVMS.len() - 1], has_sources: true };
-            nightly_linker(nightly.unwrap_or(newest), is_known, plan);
+            nightly_linker(machine, nightly.unwrap_or(newest), is_known, plan);
         }
         _ => plan.impossible.push(
             "a compiler for the kernel half: no rustup here, and apt does not offer rustc-web and llvm-22-dev".into(),
@@ -81,18 +81,16 @@ fn debian(machine: &Machine, is_known: &dyn Fn(&str) -> bool, plan: &mut Plan) {
         plan.want(&DEBIAN_RUST, "Rust 1.96 with library sources: compiles the kernel half", is_known);
     }
     if !machine.has_linker {
-        let llvm = llvm_package(DEBIAN_LLVM);
-        plan.want(&[&llvm, "g++"], "LLVM that bpf-linker is built against", is_known);
+        plan.llvm(machine, DEBIAN_LLVM, is_known);
         let folder = super::cache_folder().map(|cache| cache.join(super::linker::ROOT));
         plan.steps.push(Step::Linker { llvm: DEBIAN_LLVM, folder });
     }
 }
 
-fn nightly_linker(nightly: Nightly, is_known: &dyn Fn(&str) -> bool, plan: &mut Plan) {
-    match linker_llvm(nightly, is_known) {
+fn nightly_linker(machine: &Machine, nightly: Nightly, is_known: &dyn Fn(&str) -> bool, plan: &mut Plan) {
+    match linker_llvm(machine, nightly, is_known) {
         Some(llvm) => {
-            let package = llvm_package(llvm);
-            plan.want(&[&package, "g++"], "LLVM that bpf-linker is built against", is_known);
+            plan.llvm(machine, llvm, is_known);
             plan.steps.push(Step::Linker { llvm, folder: None });
         }
         None => plan.impossible.push(format!(
@@ -103,9 +101,10 @@ fn nightly_linker(nightly: Nightly, is_known: &dyn Fn(&str) -> bool, plan: &mut 
     }
 }
 
-/// The oldest LLVM that apt offers, bpf-linker knows and this compiler's bitcode can be read by.
-fn linker_llvm(nightly: Nightly, is_known: &dyn Fn(&str) -> bool) -> Option<u32> {
-    LINKER_LLVMS.into_iter().filter(|llvm| *llvm >= nightly.llvm).find(|llvm| is_known(&llvm_package(*llvm)))
+/// The oldest LLVM that is here or on offer, bpf-linker knows and this compiler's bitcode can be read by.
+fn linker_llvm(machine: &Machine, nightly: Nightly, is_known: &dyn Fn(&str) -> bool) -> Option<u32> {
+    let is_to_be_had = |llvm: &u32| machine.llvms.contains(llvm) || is_known(&llvm_package(*llvm));
+    LINKER_LLVMS.into_iter().filter(|llvm| *llvm >= nightly.llvm).find(is_to_be_had)
 }
 
 fn llvm_package(llvm: u32) -> String {
@@ -140,6 +139,16 @@ impl Plan {
         if !known.is_empty() {
             let names = known.into_iter().map(str::to_owned).collect();
             self.steps.push(Step::Packages { names, why });
+        }
+    }
+
+    /// What bpf-linker is built with, as far as it is not here.
+    fn llvm(&mut self, machine: &Machine, llvm: u32, is_known: &dyn Fn(&str) -> bool) {
+        if !machine.llvms.contains(&llvm) {
+            self.want(&[&llvm_package(llvm)], "LLVM that bpf-linker is built against", is_known);
+        }
+        if !machine.has_cxx_compiler {
+            self.want(&["g++"], "C++ library that LLVM needs to be linked", is_known);
         }
     }
 

@@ -24,6 +24,8 @@ fn bare() -> Machine {
         has_apt: true,
         has_rustup: true,
         has_c_compiler: true,
+        has_cxx_compiler: false,
+        llvms: Vec::new(),
         toolchain: Err(Missing { reasons: Vec::new() }),
         nightly: None,
         has_debian_rustc: false,
@@ -54,6 +56,9 @@ fn debian_takes_its_own_packages() {
 fn installs_only_what_is_missing() {
     let no_linker = plan::decide(&Machine { has_debian_rustc: true, ..bare() }, &|_| true);
     assert_eq!(packages(&no_linker), ["g++", "llvm-22-dev"]);
+    let compilers = Machine { has_debian_rustc: true, has_cxx_compiler: true, llvms: vec![22], ..bare() };
+    let only_linker = plan::decide(&compilers, &|_| true);
+    assert!(matches!(only_linker.steps[..], [Step::Linker { llvm: 22, .. }]), "{only_linker:?}");
     let no_rustc = plan::decide(&Machine { has_linker: true, ..bare() }, &|_| true);
     assert_eq!(packages(&no_rustc), ["cargo-web", "rust-web-src", "rustc-web"]);
     assert!(!no_rustc.steps.iter().any(|step| matches!(step, Step::Linker { .. })), "{no_rustc:?}");

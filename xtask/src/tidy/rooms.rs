@@ -56,8 +56,8 @@ const OWNERS: &[Owner] = &[
     owner("hyper_util", &[CLI]),
     owner("caps", &[START]),
     owner("sd_notify", &[START]),
-    // xdp asks for the interfaces that carry our addresses (getifaddrs).
-    owner("nix", &[START, XDP]),
+    // xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU.
+    owner("nix", &[START, XDP, "dot-userspace/src/worker/mod.rs"]),
     owner("mimalloc", &["dot-userspace/src/main.rs"]),
     owner("proc_macro2", &[TIDY]),
     owner("syn", &[TIDY]),

@@ -172,8 +172,8 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:10: balance.policy: not in this version of dotd; remove it or set \"least-outstanding\""],
     ),
     (
-        "[balance]\nhealth_interval = \"1s\"",
-        &["2:19: balance.health_interval: not in this version of dotd; remove it or set \"0s\""],
+        "[balance]\nhealth_interval = \"0s\"",
+        &["2:19: balance.health_interval: 0s is less than 100ms, the smallest permitted"],
     ),
     (
         "[dns]\ncache_entries = 1000",
@@ -235,7 +235,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[log]\nclient_address = \"full\"",
-        &["2:18: log.client_address: not in this version of dotd; remove it or set \"prefix\""],
+        &["2:18: log.client_address: not in this version of dotd; remove it or set \"none\""],
     ),
     ("session = 1", &["1:11: session: invalid type: integer `1`, expected a table"]),
     (

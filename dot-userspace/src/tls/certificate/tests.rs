@@ -166,8 +166,8 @@ fn refuses_outside_its_life() {
     assert!(warned.iter().any(|warning| warning.ends_with("ends in 24 hours: renew it now")), "{warned:?}");
 }
 
-/// Goal: keys and signatures that clients do not trust are refused. Method: certificates made by openssl, because
-/// rcgen makes none like these. Covers: C-69.
+/// Goal: keys and signatures that clients do not trust are refused. Method: certificates made by openssl,
+/// because rcgen makes none like these. Covers: C-69.
 #[test]
 fn refuses_weak() {
     let files = Files::new();

@@ -1,0 +1,99 @@
+//! Interfaces to attach to: network and mount namespaces that belong to one thread, and go with it.
+//!
+//! Before: a test wants real interfaces. After: `lo`, and a veth pair `here` and `there`; [`beside`] puts the
+//! other end into a namespace of its own.
+//! Never: touches an interface, mount or pin of the machine; leaves anything, also after a panic.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::Command,
+    sync::mpsc,
+    thread,
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::gettid,
+};
+use socket2::{Domain, Socket, Type};
+
+/// Runs `body` in namespaces of its own, with loopback up and a pair of veth interfaces `here` and `there`.
+pub fn isolated(test: &str, body: fn()) {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED {test}: network namespaces need root");
+        return;
+    }
+    let run = move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("own namespaces");
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+        // A BPF file system of our own hides the machine's, if it has one.
+        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), None::<&str>).expect("bpffs");
+        ip("link set lo up");
+        ip("link add here type veth peer name there");
+        ip("address add 192.0.2.1/24 dev here");
+        ip("link set here up");
+        ip("link set there up");
+        body();
+    };
+    if let Err(panic) = thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs iproute2 in this thread's namespace.
+///
+/// # Panics
+/// When it fails.
+pub fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is installed");
+    assert!(status.success(), "ip {arguments}");
+}
+
+/// So many listeners of one address, as workers have them.
+#[must_use]
+pub fn listeners(address: &str, workers: usize) -> Vec<TcpListener> {
+    let address: SocketAddr = address.parse().unwrap();
+    (0..workers)
+        .map(|_| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&address.into()).unwrap();
+            socket.listen(16).unwrap();
+            socket.into()
+        })
+        .collect()
+}
+
+/// Runs `body` in a network namespace beside this thread's, where interface `name` is moved to, with these
+/// addresses; then the interface comes back. After a panic it goes with its namespace.
+pub fn beside<T: Send>(name: &str, addresses: &[&str], body: impl FnOnce() -> T + Send) -> T {
+    let (tell, hear) = mpsc::channel();
+    let (go, wait) = mpsc::channel::<()>();
+    let home = gettid();
+    thread::scope(|scope| {
+        let other = scope.spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("own namespace");
+            tell.send(gettid()).expect("the test waits");
+            wait.recv().expect("the interface comes");
+            ip("link set lo up");
+            for address in addresses {
+                ip(&format!(
+                    "address add {address} dev {name}{}",
+                    if address.contains(':') { " nodad" } else { "" }
+                ));
+            }
+            ip(&format!("link set {name} up"));
+            let outcome = body();
+            ip(&format!("link set {name} netns {home}"));
+            outcome
+        });
+        ip(&format!("link set {name} netns {}", hear.recv().expect("the thread starts")));
+        go.send(()).expect("the thread waits");
+        match other.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}

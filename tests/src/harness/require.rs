@@ -10,9 +10,14 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::OnceLock,
+    thread,
 };
 
-use nix::unistd::Uid;
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, unshare},
+    unistd::Uid,
+};
 
 /// One thing a test may need.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +34,7 @@ impl Need {
     /// Why it is missing, or nothing.
     fn missing(self) -> Option<String> {
         match self {
-            Self::Root if Uid::effective().is_root() => None,
+            Self::Root if Uid::effective().is_root() => namespaces_missing(),
             Self::Root => Some("needs root for network namespaces (run it with sudo)".to_owned()),
             Self::Bpf => bpf_missing(),
             Self::Command(name) if is_on_path(name) => None,
@@ -78,7 +83,20 @@ fn is_on_path(name: &str) -> bool {
         .any(|folder| folder.join(name).is_file())
 }
 
-/// Loading a program is asked of the kernel once, by the smallest one there is: a map listing needs the same right.
+/// Root in a container may lack it; a thread that tries and ends leaves nothing.
+fn namespaces_missing() -> Option<String> {
+    static ANSWER: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+        let tried = thread::spawn(move || unshare(flags)).join().unwrap_or(Err(Errno::EPERM));
+        tried
+            .err()
+            .map(|errno| format!("needs the right to make namespaces, CAP_SYS_ADMIN ({})", errno.desc()))
+    };
+    ANSWER.get_or_init(ask).clone()
+}
+
+/// Asked once, of a listing of programs, which needs the same right as loading one.
 fn bpf_missing() -> Option<String> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     let ask = || {

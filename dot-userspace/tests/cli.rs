@@ -169,6 +169,8 @@ fn check_looks_at_the_machine() {
         "interfaces = [\"dotd-absent0\"]\n[tls]\ncertificates = [{ cert = \"/absent.pem\", key = \"/k\" }]\n\
          [control]\nhttp = \"192.0.2.254:9853\"\n",
     );
+    let text = fs::read_to_string(place.config()).unwrap();
+    fs::write(place.config(), text.replace("\"off\"", "\"auto\"")).unwrap();
     let output = place.dotd(&["check"]);
     let text = stderr(&output);
     let starts: Vec<_> = text.lines().collect();

@@ -1,6 +1,6 @@
 //! One connection: as many queries in flight as it may, each response checked against its query.
 //!
-//! Before: `client` opens sessions. After: every query is counted in the thread's [`Tally`].
+//! Before: `client` opens sessions. After: every query is counted in the thread's tally.
 //! Holds: which slot an ID belongs to. Never: waits for a response while it could write, or the reverse:
 //! with deep pipelines both sides would wait for each other.
 //!

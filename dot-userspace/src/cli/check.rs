@@ -128,7 +128,8 @@ impl Report {
     }
 
     fn xdp(&mut self, xdp: &config::Xdp, rights: Rights) {
-        for name in &xdp.interfaces {
+        let interfaces = xdp.interfaces.iter().filter(|_| xdp.mode != XdpMode::Off);
+        for name in interfaces {
             if !Path::new("/sys/class/net").join(name).exists() {
                 let message = format!("xdp.interfaces: no interface \"{name}\" here: `ip link` lists them");
                 self.mistakes.push(message);

@@ -7,7 +7,6 @@ mod arguments;
 mod ask;
 mod check;
 mod error;
-pub mod logging;
 mod pin;
 mod rights;
 mod show;
@@ -25,7 +24,8 @@ use crate::{
     config::{self, CONTROL_SOCKET},
     control::Status,
     ledger::Snapshot,
-    start, xdp,
+    start::{self, logging},
+    xdp,
 };
 use arguments::{Arguments, ControlArguments, Verb, XdpVerb};
 use error::CliError;
@@ -53,7 +53,7 @@ fn run_verb(arguments: Arguments) -> Result<(), CliError> {
     match arguments.verb {
         Verb::Run => {
             let config = config::load(path.as_deref())?;
-            logging::init(&config.log).map_err(CliError::System)?;
+            logging::init(&config.log);
             start::run(config, path).map_err(CliError::Start)
         }
         Verb::Check => print(&check::check(path.as_deref())?),

@@ -29,11 +29,13 @@ impl<'a> Text<'a> {
     pub(super) fn parse(source: &'a str, file: &'a str) -> (Self, Vec<Mistake>) {
         let (tree, errors) = DeTable::parse_recoverable(source);
         let mut text = Self { source, file, tree };
-        let mistakes: Vec<_> = errors
+        let mut mistakes: Vec<_> = errors
             .iter()
             .take(MISTAKES_MAX)
             .map(|error| text.mistake(error.span(), wording::grammar(error.message())))
             .collect();
+        // What the parser says of the rest of a line follows from what it said first.
+        mistakes.dedup_by_key(|mistake| mistake.place.map(|(line, _)| line));
         if !mistakes.is_empty() {
             text.tree = Spanned::new(0..0, DeTable::new());
         }

@@ -10,8 +10,14 @@ use thiserror::Error;
 use super::{
     Query,
     edns::{copy_end_to_end, read_hop_options, write_keepalive, write_padding},
-    forward::write_at,
+    forward::{BACKEND_PAYLOAD_OCTETS, write_at},
     records::{Counts, HEADER_OCTETS, Record, walk_tail},
+};
+
+/// Root, OPT, payload size of [`BACKEND_PAYLOAD_OCTETS`], RCODE and version 0, no flags, no options.
+const EMPTY_OPT: [u8; 11] = {
+    let [high, low] = BACKEND_PAYLOAD_OCTETS.to_be_bytes();
+    [0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]
 };
 
 /// What the client asked of its hop; kept while the query is at the backend.
@@ -71,8 +77,17 @@ pub fn respond(response: &[u8], asked: Asked, hop: Hop, out: &mut Vec<u8>) -> Re
     let tail = walk_tail(response, question_end, counts).map_err(|_| ResponseError::Broken)?;
     let body = response.get(..tail.end).ok_or(ResponseError::Broken)?;
     match tail.opt {
-        Some(opt) if !tail.is_signed && opt.end == tail.end => {
+        Some(opt) if !tail.is_signed && opt.end == tail.end && asked.has_opt => {
             write_edited(body, opt, asked, hop, out)?;
+        }
+        Some(opt) if !tail.is_signed && opt.end == tail.end => {
+            out.extend_from_slice(body.get(..opt.start).ok_or(ResponseError::Broken)?);
+            write_additional(out, start, counts.additional.wrapping_sub(1));
+        }
+        None if !tail.is_signed && asked.has_opt && counts.additional < u16::MAX => {
+            out.extend_from_slice(body);
+            write_additional(out, start, counts.additional + 1);
+            write_opt(out, start, asked, hop);
         }
         _ => out.extend_from_slice(body),
     }
@@ -80,6 +95,20 @@ pub fn respond(response: &[u8], asked: Asked, hop: Hop, out: &mut Vec<u8>) -> Re
         write_at(message, 0, asked.id);
     }
     Ok(())
+}
+
+/// Appends an OPT of our own, for a backend that does not speak EDNS to a client that does (RFC 6891 §7).
+fn write_opt(out: &mut Vec<u8>, message_start: usize, asked: Asked, hop: Hop) {
+    out.extend_from_slice(&EMPTY_OPT);
+    let rdata = out.len();
+    write_hop(asked, hop, message_start, out);
+    let octets = u16::try_from(out.len() - rdata).unwrap_or(u16::MAX);
+    write_at(out, rdata - 2, octets);
+}
+
+/// Sets ARCOUNT of the message that begins at `message_start`.
+fn write_additional(out: &mut [u8], message_start: usize, count: u16) {
+    write_at(out, message_start + 10, count);
 }
 
 /// Appends the message with its last record, the OPT, rewritten: theirs out, ours in.

@@ -85,7 +85,8 @@ fn a_query_without_opt_passes_but_for_its_id() {
 #[test]
 fn hop_by_hop_options_stop_here() {
     let ecs = (8, vec![0, 1, 24, 0, 192, 0, 2]);
-    let message = query("dotd.test.", Some(&[(12, vec![0; 40]), ecs.clone(), (11, vec![]), (65001, vec![1, 2])]));
+    let message =
+        query("dotd.test.", Some(&[(12, vec![0; 40]), ecs.clone(), (11, vec![]), (65001, vec![1, 2])]));
     let out = forwarded(&message);
     let opt = Query::parse(&out).unwrap().opt.unwrap();
     assert!(!opt.keepalive && !opt.padding);
@@ -134,6 +135,18 @@ fn responses_are_padded_when_the_query_was() {
     }
     let alone = responded(&response("dotd.test.", 1, None), &query("dotd.test.", None), HOP);
     assert_eq!(alone.len(), response("dotd.test.", 1, None).len());
+}
+
+/// Goal: a client that speaks EDNS gets an OPT from a backend that does not, and the other way round.
+/// Covers: C-41.
+#[test]
+fn an_opt_is_for_who_sent_one() {
+    let (with, without) = (query("dotd.test.", Some(&[(12, vec![0; 3])])), query("dotd.test.", None));
+    let out = responded(&response("dotd.test.", 2, None), &with, HOP);
+    let read = Message::from_vec(&out).unwrap();
+    assert!(read.edns.is_some() && read.answers.len() == 2 && out.len() == PADDING_BLOCK_OCTETS);
+    let out = responded(&response("dotd.test.", 2, Some(&[(65_001, vec![1])])), &without, HOP);
+    assert_eq!(out[2..], response("dotd.test.", 2, None)[2..]);
 }
 
 /// A response with QR and the answers' place cleared, so that the query reader reads its OPT.

@@ -5,6 +5,7 @@
 //! Never: serves before every part has reported its state, or holds a right once it serves.
 
 mod listeners;
+pub mod logging;
 mod plan;
 pub mod privileges;
 mod process;
@@ -53,6 +54,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     privileges::hand_over(&config.server.state_dir, user)?;
     privileges::drop_all(user)?;
     // From here on nothing has rights, and every thread made inherits that.
+    logging::write_from_now_on().context("the log thread cannot start")?;
     if let Some(embedded) = embedded {
         embedded.spawn().context("the embedded backend cannot start its thread")?;
     }

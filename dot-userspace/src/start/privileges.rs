@@ -91,11 +91,7 @@ pub fn drop_all(owner: Option<Owner>) -> anyhow::Result<()> {
     nix::sys::prctl::set_no_new_privs().context("no_new_privs cannot be set")
 }
 
-/// Gives up every capability of the calling thread. For threads that were made before [`drop_all`].
-///
-/// # Errors
-/// Capabilities that could not be given up.
-pub fn drop_of_thread() -> anyhow::Result<()> {
+fn drop_of_thread() -> anyhow::Result<()> {
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
         caps::clear(None, set)
             .map_err(|error| anyhow!("capabilities ({set:?}) cannot be given up: {error}"))?;

@@ -12,10 +12,9 @@ use std::{
     time::Instant,
 };
 
-use super::plan;
+use super::{logging, plan};
 use crate::{
     backend::UpstreamConfig,
-    cli,
     config::{self, Config},
     control::{BackendStatus, CertificateStatus, ListenerStatus, Source, State, Status},
     ledger::{ControlCounters, Snapshot, WorkerCounters},
@@ -132,7 +131,7 @@ impl Source for Process {
         let control = ControlCounters {
             reloads_ok: self.reloads_ok.load(Relaxed),
             reloads_failed: self.reloads_failed.load(Relaxed),
-            log_lines_lost: cli::logging::lines_lost(),
+            log_lines_lost: logging::lines_lost(),
         };
         Snapshot::collect(packets, &self.counters, control)
     }

@@ -77,14 +77,25 @@ pub(crate) fn run(root: &Path, arguments: &Lint) -> Result<()> {
 
 fn clippy(root: &Path) -> Result<()> {
     let mut clippy = command::cargo(root);
-    clippy.args(["clippy", "--workspace", "--exclude", "dot-ebpf", "--all-targets", "--", "-D", "warnings"]);
+    clippy.args([
+        "clippy",
+        "--keep-going",
+        "--workspace",
+        "--exclude",
+        "dot-ebpf",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
     command::run(&mut clippy)
 }
 
 fn doc(root: &Path) -> Result<()> {
     let mut doc = command::cargo(root);
     doc.args(["doc", "--workspace", "--exclude", "dot-ebpf", "--no-deps", "--document-private-items"]);
-    command::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    // Private items are documented in the same run, so links to them lead somewhere.
+    command::run(doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"))
 }
 
 fn deny(root: &Path) -> Result<()> {

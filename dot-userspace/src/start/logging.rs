@@ -7,7 +7,7 @@
 use std::{
     io::{self, Write as _},
     sync::{
-        OnceLock,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
@@ -22,28 +22,37 @@ use tracing_subscriber::{
     layer::{Layer as _, SubscriberExt as _},
 };
 
-use crate::{
-    config::{Log, LogFormat, LogLevel},
-    start::privileges,
-};
+use crate::config::{Log, LogFormat, LogLevel};
 
-/// Sends log lines to standard error from now on. The first call of a process wins; later ones change
-/// nothing.
-///
-/// # Errors
-/// The log thread cannot be started.
-pub fn init(log: &Log) -> io::Result<()> {
-    if QUEUE.get().is_some() {
-        return Ok(());
-    }
+/// Collects log lines from now on; [`write_from_now_on`] writes them. The first call of a process wins.
+pub fn init(log: &Log) {
     let (sender, receiver) = bounded(LINES_MAX);
-    thread::Builder::new().name("dotd-log".into()).spawn(move || write_lines(&receiver))?;
-    if QUEUE.set(sender.clone()).is_err() {
-        return Ok(());
+    if QUEUE.set((sender.clone(), Mutex::new(Some(receiver)))).is_err() {
+        return;
     }
     // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
     let _ = tracing::subscriber::set_global_default(subscriber(log, Queue { sender }));
-    Ok(())
+}
+
+/// Starts the thread that writes. Only once the process has given up its rights: a thread keeps what it was
+/// born with, and while it had other rights than the rest nobody could become another user.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn write_from_now_on() -> io::Result<()> {
+    let Some(receiver) = take_receiver() else { return Ok(()) };
+    let write = move || {
+        while let Ok(first) = receiver.recv() {
+            write_waiting(first, &receiver);
+        }
+    };
+    thread::Builder::new().name("dotd-log".into()).spawn(write).map(drop)
+}
+
+/// What nobody writes yet.
+fn take_receiver() -> Option<Receiver<Entry>> {
+    let (_, receiver) = QUEUE.get()?;
+    receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Level and form as configured, lines to `queue`.
@@ -64,7 +73,14 @@ pub fn lines_lost() -> u64 {
 
 /// Waits, but not for long, until every line so far is written: call it once, before the process ends.
 pub fn flush() {
-    let Some(sender) = QUEUE.get() else { return };
+    if let Some(receiver) = take_receiver() {
+        // The start failed before there was a thread: the lines are ours to write.
+        if let Ok(first) = receiver.try_recv() {
+            write_waiting(first, &receiver);
+        }
+        return;
+    }
+    let Some((sender, _)) = QUEUE.get() else { return };
     let (done, written) = bounded(1);
     let deadline = Instant::now() + FLUSH_TIMEOUT;
     if sender.send_deadline(Entry::Flush(done), deadline).is_ok() {
@@ -78,30 +94,22 @@ enum Entry {
     Flush(Sender<()>),
 }
 
-/// The log thread: everything that is waiting goes out in one write.
-fn write_lines(receiver: &Receiver<Entry>) {
-    // It starts before `start` gives the rights up, which a thread can only do for itself, and it needs none.
-    if let Err(error) = privileges::drop_of_thread() {
-        let _ = writeln!(io::stderr(), "dotd: no log lines: {error:#}");
-        return;
-    }
+/// Everything that is waiting behind `first` goes out in one write.
+fn write_waiting(first: Entry, receiver: &Receiver<Entry>) {
     let mut batch = Vec::new();
-    while let Ok(first) = receiver.recv() {
-        let mut waiting = Some(first);
-        let mut flushes = Vec::new();
-        while let Some(entry) = waiting {
-            match entry {
-                Entry::Line(line) => batch.extend_from_slice(&line),
-                Entry::Flush(done) => flushes.push(done),
-            }
-            waiting = if batch.len() < BATCH_OCTETS_MAX { receiver.try_recv().ok() } else { None };
+    let mut flushes = Vec::new();
+    let mut waiting = Some(first);
+    while let Some(entry) = waiting {
+        match entry {
+            Entry::Line(line) => batch.extend_from_slice(&line),
+            Entry::Flush(done) => flushes.push(done),
         }
-        // Nobody is left to tell when standard error is gone.
-        let _ = io::stderr().lock().write_all(&batch);
-        batch.clear();
-        for done in flushes {
-            let _ = done.try_send(());
-        }
+        waiting = if batch.len() < BATCH_OCTETS_MAX { receiver.try_recv().ok() } else { None };
+    }
+    // Nobody is left to tell when standard error is gone.
+    let _ = io::stderr().lock().write_all(&batch);
+    for done in flushes {
+        let _ = done.try_send(());
     }
 }
 
@@ -167,7 +175,7 @@ fn levels(level: LogLevel) -> Targets {
 }
 
 /// The queue of the process.
-static QUEUE: OnceLock<Sender<Entry>> = OnceLock::new();
+static QUEUE: OnceLock<(Sender<Entry>, Mutex<Option<Receiver<Entry>>>)> = OnceLock::new();
 /// Not on the query path: counted only when standard error is already too slow.
 static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 /// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than

@@ -6,6 +6,7 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -37,6 +38,8 @@ pub struct Server {
 pub struct Ended {
     /// Exit code; `None` after a signal.
     pub code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
     /// Everything on stdout.
     pub stdout: String,
     /// Everything on stderr.
@@ -230,7 +233,7 @@ impl Server {
         for reader in self.written.readers.drain(..) {
             let _ = reader.join();
         }
-        Ended { code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
+        Ended { code: status.code(), signal: status.signal(), stdout: self.stdout(), stderr: self.stderr() }
     }
 }
 

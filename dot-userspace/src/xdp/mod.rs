@@ -10,9 +10,9 @@
 mod attach;
 mod error;
 mod interfaces;
-#[cfg(feature = "debug-log")]
-mod log;
 pub mod object;
+#[cfg(feature = "debug-log")]
+mod packet_log;
 mod pins;
 mod report;
 mod steering;

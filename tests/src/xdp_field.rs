@@ -24,6 +24,8 @@ pub fn isolated(test: &str, body: fn()) {
         println!("SKIPPED {test}: network namespaces need root");
         return;
     }
+    // aya asks the kernel once per process what it can do: before any thread gives up its rights.
+    let _ = aya::features();
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("own namespaces");
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
@@ -60,7 +62,7 @@ pub fn listeners(address: &str, workers: usize) -> Vec<TcpListener> {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
             socket.set_reuse_port(true).unwrap();
             socket.bind(&address.into()).unwrap();
-            socket.listen(16).unwrap();
+            socket.listen(1024).unwrap();
             socket.into()
         })
         .collect()

@@ -210,6 +210,20 @@ fn native_mode_resets_and_drops() {
     });
 }
 
+/// Goal: jumbo frames do not cost native mode. Method: attaches to a veth with an MTU of 9,000, which a
+/// program without `frags` may not have.
+#[test]
+fn jumbo_mtu_stays_native() {
+    isolated("jumbo_mtu_stays_native", || {
+        ip("link set here mtu 9000");
+        ip("link set there mtu 9000");
+        let listeners = listeners("192.0.2.1:853", 1);
+        let xdp = begin(&Config::default(), &listeners);
+        assert_eq!(interface(&xdp.report(), "here").0, "native", "{:#?}", xdp.report());
+        xdp.detach();
+    });
+}
+
 /// Goal: a crashed predecessor's links are taken over, with its flows, and no second set is made.
 /// Method: drops one without detaching, as a crash would, and compares pins and flows.
 #[test]

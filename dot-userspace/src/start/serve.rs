@@ -219,7 +219,11 @@ fn announce(status: &Status) {
     if let (Some(listener), Some(certificate)) = (status.listeners.first(), status.certificates.first()) {
         let host = reachable(listener.address.ip());
         let (port, pin) = (listener.address.port(), &certificate.spki_pin);
-        println!("try: kdig @{host} -p {port} +tls +tls-pin={pin} dotd.test A");
+        let name = match status.backends.first() {
+            Some(backend) if backend.address != "embedded" => "example.com",
+            _ => "dotd.test",
+        };
+        println!("try: kdig @{host} -p {port} +tls +tls-pin={pin} {name} A");
     }
     println!("ready");
 }

@@ -44,6 +44,19 @@ pub fn isolated(test: &str, body: fn()) {
     }
 }
 
+/// The user of [`become_nobody`].
+pub const NOBODY: u32 = 65_534;
+
+/// Gives up every right of this thread, and of no other: glibc's calls would change them all.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn become_nobody() {
+    // SAFETY: the raw call takes three numbers and changes this thread alone.
+    let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+    assert_eq!(changed, 0, "setresuid");
+}
+
 /// Runs iproute2 in this thread's namespace.
 ///
 /// # Panics

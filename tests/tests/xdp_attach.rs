@@ -16,7 +16,7 @@ use std::{
 };
 
 use aya::util::KernelVersion;
-use dot_tests::xdp_field::{beside, ip, isolated, listeners};
+use dot_tests::xdp_field::{NOBODY, become_nobody, beside, ip, isolated, listeners};
 use dot_userspace::{
     config::{Gate, Steering, Xdp as Config, XdpMode},
     xdp::{ListenerGroup, Report, Xdp, start},
@@ -316,16 +316,13 @@ fn demands_that_cannot_be_met() {
 #[test]
 fn works_without_rights() {
     isolated("works_without_rights", || {
-        const NOBODY: u32 = 65_534;
         let listeners = listeners("0.0.0.0:853", 2);
         let mut xdp = try_begin(&Config::default(), &listeners, Some((NOBODY, NOBODY))).unwrap();
         let pin = pins().into_iter().find(|path| path.ends_with("FLOWS")).expect("FLOWS is pinned");
         assert_eq!(fs::metadata(&pin).unwrap().uid(), NOBODY);
         // systemd mounts bpffs for root alone: the way to our folder is closed from now on.
         fs::set_permissions("/sys/fs/bpf", std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        // SAFETY: the raw call changes this thread alone (glibc's would change all), and takes three numbers.
-        let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
-        assert_eq!(changed, 0);
+        become_nobody();
         assert!(fs::read_dir("/sys/fs/bpf").is_err(), "rights are not gone");
 
         let mut client = TcpStream::connect("127.0.0.1:853").unwrap();
@@ -344,9 +341,7 @@ fn works_without_rights() {
 fn without_rights_it_is_off_and_says_so() {
     isolated("without_rights_it_is_off_and_says_so", || {
         let listeners = listeners("127.0.0.1:8853", 2);
-        // SAFETY: the raw call changes this thread alone, and takes three numbers.
-        let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
-        assert_eq!(changed, 0);
+        become_nobody();
         let xdp = begin(&Config::default(), &listeners);
         let report = xdp.report();
         assert_eq!(report.state, "off");

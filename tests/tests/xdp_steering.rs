@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use dot_tests::xdp_field::{isolated, listeners};
+use dot_tests::xdp_field::{become_nobody, isolated, listeners};
 use dot_userspace::{
     config::{Steering, Xdp as Config, XdpMode},
     xdp::{ListenerGroup, Report, start},
@@ -106,9 +106,7 @@ fn program_gives_each_cpu_its_worker() {
 fn classic_program_gives_each_cpu_its_worker() {
     isolated("classic_program_gives_each_cpu_its_worker", || {
         let groups = [listeners("127.0.0.1:8853", cpus().len())];
-        // SAFETY: the raw call changes this thread alone, and takes three numbers.
-        let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
-        assert_eq!(changed, 0);
+        become_nobody();
         let report = steer(Steering::Reuseport, &groups);
         if cpus().len() < 2 {
             return assert_eq!(report.steering, "kernel-hash");

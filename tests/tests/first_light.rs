@@ -225,3 +225,23 @@ fn a_big_answer_is_the_backends_own() {
     assert!(through.text.len() > BIG_OCTETS, "{}", through.text);
     assert_eq!(through.text, direct.text);
 }
+
+/// Goal: a first run shows what DO brings. Method: the embedded zone, asked with and without DO: signatures
+/// for an answer, NSEC for a name that is not there. Covers: C-44
+#[test]
+fn the_embedded_zone_is_signed() {
+    require!(Root, Command("kdig"));
+    let (network, _dotd) = embedded(&Config::new());
+    let signed = kdig(&network.client, SERVER_V4, "+tls +dnssec www.dotd.test A");
+    assert!(
+        is_answered_over_tls(&signed) && signed.has("RRSIG") && signed.has("192.0.2.80"),
+        "{}",
+        signed.text
+    );
+    let key = kdig(&network.client, SERVER_V4, "+tls dotd.test DNSKEY");
+    assert!(key.has("257 3 13"), "{}", key.text);
+    let absent = kdig(&network.client, SERVER_V4, "+tls +dnssec absent.dotd.test A");
+    assert!(absent.has("NXDOMAIN") && absent.has("NSEC"), "{}", absent.text);
+    let plain = kdig(&network.client, SERVER_V4, "+tls www.dotd.test A");
+    assert!(!plain.has("RRSIG"), "{}", plain.text);
+}

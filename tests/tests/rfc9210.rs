@@ -16,6 +16,7 @@ use dot_tests::{
         message::{A, Query, framed},
         netns::{Network, SERVER_V4, SERVER_V6},
         scene::{HONEST, embedded, honest, scripted},
+        scratch::Scratch,
         server::Server,
     },
     require,
@@ -92,6 +93,21 @@ fn the_process_has_its_cap() {
     for session in &mut held {
         assert_eq!(session.exchange(&host(3)).rdata(A), [HONEST]);
     }
+}
+
+/// Goal: the cap on connections stays below the limit on open files, and the log says so (§4.2).
+/// Method: prlimit gives dotd 1024 descriptors. Covers: C-26
+#[test]
+fn connections_max_fits_the_open_files() {
+    require!(Root, Command("prlimit"));
+    let network = Network::new();
+    let wrapper = ["prlimit", "--nofile=1024:1024"];
+    let dotd = Server::launch(&network, &Config::new().xdp("off"), Scratch::new(), &wrapper);
+    let ended = dotd.stop();
+    let line = ended.stderr.lines().find(|line| line.contains("connections_max=")).expect("a line about it");
+    let cap = line.split("connections_max=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let cap: u32 = cap.and_then(|digits| digits.parse().ok()).expect("a number");
+    assert!((1..1024).contains(&cap), "{line}");
 }
 
 /// Goal: `in_flight_max` is backpressure, not refusal: more queries wait in the socket and are all answered.

@@ -7,7 +7,7 @@
 //! which counter that is. Aside: [`prefix`] (who counts as one client), [`steer`] (which worker gets a
 //! connection), [`maps`] (names and sizes).
 //!
-//! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of [`pod`].
+//! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of `pod`.
 
 #![no_std]
 

@@ -24,6 +24,8 @@ pub fn isolated(test: &str, body: fn()) {
         println!("SKIPPED {test}: network namespaces need root");
         return;
     }
+    // aya asks the kernel once per process what it can do: before any thread gives up its rights.
+    let _ = aya::features();
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("own namespaces");
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
@@ -40,6 +42,19 @@ pub fn isolated(test: &str, body: fn()) {
     if let Err(panic) = thread::spawn(run).join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// The user of [`become_nobody`].
+pub const NOBODY: u32 = 65_534;
+
+/// Gives up every right of this thread, and of no other: glibc's calls would change them all.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn become_nobody() {
+    // SAFETY: the raw call takes three numbers and changes this thread alone.
+    let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+    assert_eq!(changed, 0, "setresuid");
 }
 
 /// Runs iproute2 in this thread's namespace.
@@ -60,7 +75,7 @@ pub fn listeners(address: &str, workers: usize) -> Vec<TcpListener> {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
             socket.set_reuse_port(true).unwrap();
             socket.bind(&address.into()).unwrap();
-            socket.listen(16).unwrap();
+            socket.listen(1024).unwrap();
             socket.into()
         })
         .collect()

@@ -53,20 +53,18 @@ proptest! {
     /// Goal: datagrams and first fragments are told apart from segments.
     #[test]
     fn datagrams_and_fragments_are_read_as_built(
-        shape in 0..shapes().len(), payload in prop::collection::vec(any::<u8>(), 8..900), client_port: u16,
+        (name, shape) in prop::sample::select(shapes()), payload in prop::collection::vec(any::<u8>(), 8..900),
+        client_port: u16,
     ) {
-        let shape = shapes()[shape].1;
         let ports = settings(Gate::Drop).ports;
         let transport = |build: Build| {
             parse(&build.frame().octets.as_slice(), &ports).map(|packet| packet.map(|packet| packet.transport))
         };
-        let udp = || shape(Build::udp(853, &payload).client_port(client_port));
-        prop_assert_eq!(transport(udp()), Ok(Some(Transport::Udp)));
-        let is_v6_atomic = shape(Build::tcp(853, 0, 0, &[])).frame().octets.windows(2).any(|pair| pair == [44, 64]);
+        let udp = shape(Build::udp(853, &payload).client_port(client_port));
+        prop_assert_eq!(transport(udp), Ok(Some(Transport::Udp)));
+        // A fifth extension header would be one too many, and an atomic fragment is one already.
+        prop_assume!(!name.contains("four_extension_headers") && !name.contains("atomic"));
         let tcp = |fragment| shape(Build::tcp(853, 16, 1, &payload)).fragment(fragment);
-        // A shape with four extension headers has no room for a fragment header among them.
-        let many = shape(Build::tcp(853, 0, 0, &[])).frame();
-        prop_assume!(!is_v6_atomic && many.transport - many.ip < 72);
         prop_assert_eq!(transport(tcp(Fragment::First)), Ok(Some(Transport::TcpFragment)));
         prop_assert_eq!(transport(tcp(Fragment::Later(3))), Ok(None));
     }

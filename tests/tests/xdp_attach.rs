@@ -16,7 +16,7 @@ use std::{
 };
 
 use aya::util::KernelVersion;
-use dot_tests::xdp_field::{beside, ip, isolated, listeners};
+use dot_tests::xdp_field::{NOBODY, become_nobody, beside, ip, isolated, listeners};
 use dot_userspace::{
     config::{Gate, Steering, Xdp as Config, XdpMode},
     xdp::{ListenerGroup, Report, Xdp, start},
@@ -210,6 +210,20 @@ fn native_mode_resets_and_drops() {
     });
 }
 
+/// Goal: jumbo frames do not cost native mode. Method: attaches to a veth with an MTU of 9,000, which a
+/// program without `frags` may not have.
+#[test]
+fn jumbo_mtu_stays_native() {
+    isolated("jumbo_mtu_stays_native", || {
+        ip("link set here mtu 9000");
+        ip("link set there mtu 9000");
+        let listeners = listeners("192.0.2.1:853", 1);
+        let xdp = begin(&Config::default(), &listeners);
+        assert_eq!(interface(&xdp.report(), "here").0, "native", "{:#?}", xdp.report());
+        xdp.detach();
+    });
+}
+
 /// Goal: a crashed predecessor's links are taken over, with its flows, and no second set is made.
 /// Method: drops one without detaching, as a crash would, and compares pins and flows.
 #[test]
@@ -302,16 +316,13 @@ fn demands_that_cannot_be_met() {
 #[test]
 fn works_without_rights() {
     isolated("works_without_rights", || {
-        const NOBODY: u32 = 65_534;
         let listeners = listeners("0.0.0.0:853", 2);
         let mut xdp = try_begin(&Config::default(), &listeners, Some((NOBODY, NOBODY))).unwrap();
         let pin = pins().into_iter().find(|path| path.ends_with("FLOWS")).expect("FLOWS is pinned");
         assert_eq!(fs::metadata(&pin).unwrap().uid(), NOBODY);
         // systemd mounts bpffs for root alone: the way to our folder is closed from now on.
         fs::set_permissions("/sys/fs/bpf", std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        // SAFETY: the raw call changes this thread alone (glibc's would change all), and takes three numbers.
-        let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
-        assert_eq!(changed, 0);
+        become_nobody();
         assert!(fs::read_dir("/sys/fs/bpf").is_err(), "rights are not gone");
 
         let mut client = TcpStream::connect("127.0.0.1:853").unwrap();
@@ -330,9 +341,7 @@ fn works_without_rights() {
 fn without_rights_it_is_off_and_says_so() {
     isolated("without_rights_it_is_off_and_says_so", || {
         let listeners = listeners("127.0.0.1:8853", 2);
-        // SAFETY: the raw call changes this thread alone, and takes three numbers.
-        let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
-        assert_eq!(changed, 0);
+        become_nobody();
         let xdp = begin(&Config::default(), &listeners);
         let report = xdp.report();
         assert_eq!(report.state, "off");

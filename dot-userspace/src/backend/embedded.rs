@@ -24,6 +24,8 @@ const ZONE: &str = include_str!("dotd.test.zone");
 const ORIGIN: &str = "dotd.test.";
 /// Ports tried until one is free for both UDP and TCP.
 const BIND_TRIES: usize = 16;
+/// Room for queries that wait for the server's thread.
+const RECEIVE_OCTETS: usize = 4 << 20;
 /// Idle time of a TCP connection to the embedded server.
 const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Responses of one TCP connection that may wait.
@@ -48,6 +50,8 @@ impl Embedded {
             let address = tcp.local_addr()?;
             match UdpSocket::bind(address) {
                 Ok(udp) => {
+                    // A turn's burst must fit; the kernel caps it by net.core.rmem_max.
+                    let _ = socket2::SockRef::from(&udp).set_recv_buffer_size(RECEIVE_OCTETS);
                     udp.set_nonblocking(true)?;
                     tcp.set_nonblocking(true)?;
                     return Ok(Self { udp, tcp, address });

@@ -24,6 +24,8 @@ pub struct Flight {
     pub sink: Option<Rc<dyn Sink>>,
     /// When we give up.
     pub deadline: Instant,
+    /// When we send it again: a datagram may be lost.
+    pub retransmit: Instant,
     /// Over which port and with which ID it was sent; `None` while queued or on its way over TCP.
     pub sent: Option<(Rc<Port>, u16)>,
 }
@@ -41,7 +43,7 @@ impl Flights {
         &mut self,
         asked: Asked,
         sink: Rc<dyn Sink>,
-        deadline: Instant,
+        (deadline, retransmit): (Instant, Instant),
         fill: impl FnOnce(&mut Vec<u8>),
     ) -> Option<u16> {
         let slot = match self.free.pop() {
@@ -52,6 +54,7 @@ impl Flights {
         fill(&mut flight.query);
         flight.asked = asked;
         flight.deadline = deadline;
+        flight.retransmit = retransmit;
         flight.sent = None;
         flight.sink = Some(sink);
         Some(slot)
@@ -62,7 +65,9 @@ impl Flights {
             return None;
         }
         let slot = u16::try_from(self.slots.len()).ok()?;
-        self.slots.push(Flight { query: Vec::new(), asked, sink: None, deadline, sent: None });
+        let flight =
+            Flight { query: Vec::new(), asked, sink: None, deadline, retransmit: deadline, sent: None };
+        self.slots.push(flight);
         Some(slot)
     }
 

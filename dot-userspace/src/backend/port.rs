@@ -79,10 +79,9 @@ impl Port {
 
     /// Frees `id`.
     pub fn release(&self, id: u16) {
-        if let Some(entry) = self.slots.borrow_mut().get_mut(usize::from(id)) {
-            if std::mem::take(entry) != 0 {
-                self.outstanding.set(self.outstanding.get().saturating_sub(1));
-            }
+        let freed = self.slots.borrow_mut().get_mut(usize::from(id)).map(std::mem::take);
+        if freed.is_some_and(|entry| entry != 0) {
+            self.outstanding.set(self.outstanding.get().saturating_sub(1));
         }
     }
 

@@ -243,7 +243,7 @@ fn judge(upstream: &Upstream, slot: u16, datagram: &[u8], is_cut: bool) -> Match
     }
 }
 
-/// Ends flights past their deadline, and closes retired ports that nobody waits on.
+/// Ends flights past their deadline, sends lost ones again, and closes retired ports that nobody waits on.
 async fn sweep(upstream: Rc<Upstream>) {
     loop {
         if upstream.flights.borrow().outstanding() == 0 && upstream.retired.borrow().is_empty() {
@@ -254,6 +254,10 @@ async fn sweep(upstream: Rc<Upstream>) {
         let late = upstream.flights.borrow().find(|flight| flight.deadline <= now);
         for slot in late {
             upstream.fail(slot, Failure::Silent);
+        }
+        let lost = upstream.flights.borrow().find(|flight| flight.retransmit <= now);
+        for slot in lost {
+            upstream.retransmit(slot);
         }
         upstream.retired.borrow_mut().retain(|(port, task)| {
             if port.is_quiet() {

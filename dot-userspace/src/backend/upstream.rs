@@ -28,6 +28,9 @@ use crate::{
 /// Longest query sent as a datagram; a longer one goes over TCP at once.
 const DATAGRAM_QUERY_OCTETS_MAX: usize = 1400;
 
+/// Times a query is sent within its timeout: once, and again for each quarter of it without an answer.
+const SENDS_MAX: u32 = 4;
+
 /// A backend, its queries in flight and its ports.
 pub struct Upstream {
     /// Where it listens.
@@ -94,7 +97,8 @@ impl Upstream {
     /// [`Failure::Full`]: the sink will hear nothing.
     pub fn submit(self: &Rc<Self>, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
         let asked = Asked::by(query);
-        let deadline = Instant::now() + self.timeout;
+        let now = Instant::now();
+        let deadline = now + self.timeout;
         if message.len() > DATAGRAM_QUERY_OCTETS_MAX {
             let mut octets = Vec::new();
             dns::forward(message, query, self.random.u16().ok_or(Failure::Full)?, &mut octets);
@@ -102,16 +106,13 @@ impl Upstream {
         }
         let mut flights = self.flights.borrow_mut();
         let fill = |octets: &mut Vec<u8>| dns::forward(message, query, 0, octets);
-        let slot = flights.insert(asked, sink, deadline, fill).ok_or(Failure::Full)?;
+        let slot =
+            flights.insert(asked, sink, (deadline, now + self.patience()), fill).ok_or(Failure::Full)?;
         if flights.outstanding() == 1 {
             self.flying.notify_one();
         }
         self.counters.add(Counter::BackendOutstanding, 1);
-        let mut queue = self.queue.borrow_mut();
-        if queue.is_empty() {
-            self.work.notify_one();
-        }
-        queue.push(slot);
+        self.enqueue(slot);
         Ok(())
     }
 
@@ -125,6 +126,30 @@ impl Upstream {
         if let Some((asked, query)) = flights.ended(slot) {
             sink.failure(asked, query, failure);
         }
+    }
+
+    /// How long a datagram may be on its way before it is taken for lost.
+    fn patience(&self) -> Duration {
+        self.timeout / SENDS_MAX
+    }
+
+    /// Sends the query in `slot` again, under a new ID; a late answer to the old one is no longer believed.
+    pub fn retransmit(&self, slot: u16) {
+        let mut flights = self.flights.borrow_mut();
+        let Some(flight) = flights.get_mut(slot) else { return };
+        let Some((port, id)) = flight.sent.take() else { return };
+        port.release(id);
+        flight.retransmit = Instant::now() + self.patience();
+        self.counters.add(Counter::BackendRetransmitted, 1);
+        self.enqueue(slot);
+    }
+
+    fn enqueue(&self, slot: u16) {
+        let mut queue = self.queue.borrow_mut();
+        if queue.is_empty() {
+            self.work.notify_one();
+        }
+        queue.push(slot);
     }
 
     /// Counts a failure; the one place that does.

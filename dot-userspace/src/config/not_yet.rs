@@ -5,8 +5,8 @@
 //! Never: lets a value pass that no room reads.
 
 use super::{
-    Backend, ClientAddress, Config, Gate, LimitMode, Mistake, OnTlsFailure, Over, Policy, Steering,
-    SynCookies, Transport, limit, text::Text,
+    Backend, ClientAddress, Config, LimitMode, Mistake, OnTlsFailure, Over, Policy, Steering, SynCookies,
+    Transport, limit, text::Text,
 };
 
 /// A key, what to write instead, and whether the config asks for what is missing.
@@ -20,8 +20,6 @@ const CONFIG: &[Line<Config>] = &[
     ("tls.ticket_secret", "\"\"", |config| !config.tls.ticket_secret.as_os_str().is_empty()),
     ("balance.policy", "\"least-outstanding\"", |config| config.balance.policy == Policy::Hash),
     ("dns.cache_entries", "0", |config| config.dns.cache_entries != 0),
-    ("xdp.cleartext_853", "\"drop\"", |config| config.xdp.cleartext_853 == Gate::Reset),
-    ("xdp.tls_53", "\"drop\"", |config| config.xdp.tls_53 == Gate::Reset),
     ("xdp.allow", "[]", |config| !config.xdp.allow.is_empty()),
     ("xdp.deny", "[]", |config| !config.xdp.deny.is_empty()),
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),

@@ -1,7 +1,7 @@
 //! Room `dns`: what a message says, what we do about it, and what we write into it.
 //!
 //! Before: `session::framing` cut a message. After: `backend` forwards it, or `session::writer` answers.
-//! The line: [`Query::parse`] → [`triage`] → [`forward`] … backend … [`respond`] or [`synthesize`].
+//! The line: [`Query::parse`] → [`triage()`] → [`forward()`] … backend … [`respond()`] or [`synthesize()`].
 //! Never: opens a socket, waits, or re-encodes what only passes through.
 
 mod codes;

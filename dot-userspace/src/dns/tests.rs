@@ -126,7 +126,6 @@ fn responses_are_padded_when_the_query_was() {
         let from_backend = response("dotd.test.", answers, Some(&[(12, vec![5; 3]), (11, vec![0, 9])]));
         let out = responded(&from_backend, &padded, HOP);
         assert_eq!(out.len() % PADDING_BLOCK_OCTETS, 0);
-        assert!(out.iter().rev().take_while(|octet| **octet == 0).count() > 0 || out.len() % 468 == 0);
         let read = Message::from_vec(&out).unwrap();
         assert_eq!(read.answers.len(), usize::from(answers));
         let out = responded(&from_backend, &plain, HOP);

@@ -118,6 +118,8 @@ counters! {
     RcodeOther = "responses", "other";
     /// Datagrams sent to backends.
     BackendSent = "backend", "sent";
+    /// Queries sent again: no answer within a quarter of the backend's timeout.
+    BackendRetransmitted = "backend", "retransmitted";
     /// `sendmmsg` calls; sent ÷ calls is the batch.
     BackendSendCalls = "backend", "send_calls";
     /// Datagrams that the kernel refused.

@@ -175,7 +175,9 @@ fn levels(level: LogLevel) -> Targets {
 }
 
 /// The queue of the process.
-static QUEUE: OnceLock<(Sender<Entry>, Mutex<Option<Receiver<Entry>>>)> = OnceLock::new();
+static QUEUE: OnceLock<(Sender<Entry>, Unwritten)> = OnceLock::new();
+/// The queue's other end, until a thread takes it.
+type Unwritten = Mutex<Option<Receiver<Entry>>>;
 /// Not on the query path: counted only when standard error is already too slow.
 static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 /// 4096 lines, about 1 MiB: a start with a thousand interfaces fits, a stuck terminal costs no more than

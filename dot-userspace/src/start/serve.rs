@@ -53,6 +53,8 @@ pub(super) fn serve(
         if let Some(http) = http {
             tokio::spawn(control::serve_http(http, source));
         }
+        // Before anybody hears that we are ready: a signal that follows must not find its default action.
+        let signals = Signals::hear()?;
         announce(&process.status());
         tracing::info!(
             milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -60,7 +62,7 @@ pub(super) fn serve(
         );
         // Without systemd there is nobody to notify, which is no error.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        let running = hear_signals(&process, running).await?;
+        let running = hear_signals(&process, running, signals).await?;
         drain(&process, running).await
     });
     process.detach_xdp();
@@ -68,12 +70,30 @@ pub(super) fn serve(
     result
 }
 
+/// The signals that dotd answers to.
+struct Signals {
+    hup: Signal,
+    usr1: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn hear() -> anyhow::Result<Self> {
+        let hear = |kind: SignalKind| signal(kind).context("signals cannot be heard");
+        Ok(Self {
+            hup: hear(SignalKind::hangup())?,
+            usr1: hear(SignalKind::user_defined1())?,
+            term: hear(SignalKind::terminate())?,
+            int: hear(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// HUP reloads, TERM and INT end this. USR1 is taken so that a log rotation does not end us: we log to
 /// standard error and have no file to open again.
-async fn hear_signals(process: &Process, mut running: Running) -> anyhow::Result<Running> {
-    let hear = |kind: SignalKind| signal(kind).context("signals cannot be heard");
-    let (mut hup, mut usr1) = (hear(SignalKind::hangup())?, hear(SignalKind::user_defined1())?);
-    let (mut term, mut int) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+async fn hear_signals(process: &Process, mut running: Running, signals: Signals) -> anyhow::Result<Running> {
+    let Signals { mut hup, mut usr1, mut term, mut int } = signals;
     let mut watch = interval(WATCH_INTERVAL);
     loop {
         tokio::select! {
@@ -199,7 +219,11 @@ fn announce(status: &Status) {
     if let (Some(listener), Some(certificate)) = (status.listeners.first(), status.certificates.first()) {
         let host = reachable(listener.address.ip());
         let (port, pin) = (listener.address.port(), &certificate.spki_pin);
-        println!("try: kdig @{host} -p {port} +tls +tls-pin={pin} dotd.test A");
+        let name = match status.backends.first() {
+            Some(backend) if backend.address != "embedded" => "example.com",
+            _ => "dotd.test",
+        };
+        println!("try: kdig @{host} -p {port} +tls +tls-pin={pin} {name} A");
     }
     println!("ready");
 }

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use accept::Doors;
-pub use admission::Admission;
+pub use admission::{Admission, Place, Refused};
 
 use crate::{
     backend::{Backends, UpstreamConfig},

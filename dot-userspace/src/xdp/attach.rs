@@ -81,7 +81,7 @@ impl Kernel {
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         #[cfg(feature = "debug-log")]
-        super::log::start(&mut kernel.object);
+        super::packet_log::start(&mut kernel.object);
         Ok(kernel)
     }
 

@@ -2,17 +2,17 @@
 //!
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread; every right may be gone, for it works on descriptors it holds.
-//! Holds: in the order of use: [`interfaces`] (where), [`pins`] (what survives us), [`attach`] (how, and
-//! what the driver said), [`steering`] (which worker), [`report`] (in words).
+//! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
+//! what the driver said), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
 mod attach;
 mod error;
 mod interfaces;
-#[cfg(feature = "debug-log")]
-mod log;
 pub mod object;
+#[cfg(feature = "debug-log")]
+mod packet_log;
 mod pins;
 mod report;
 mod steering;

@@ -25,7 +25,7 @@ const FILES: &[(&str, &str)] = &[
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),
     ("dot-userspace/src/xdp/steering.rs", "SO_ATTACH_REUSEPORT_CBPF: socket2 and nix do not have it"),
-    ("tests/tests/xdp_attach.rs", "setresuid for one thread alone, which glibc and nix do not offer"),
+    ("tests/src/xdp_field.rs", "setresuid for one thread alone, which glibc and nix do not offer"),
 ];
 
 /// Macros that say "not finished" or were left behind by a debugging session.

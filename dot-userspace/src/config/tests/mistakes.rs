@@ -186,10 +186,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[xdp]\ncleartext_853 = \"reset\"",
-        &["2:17: xdp.cleartext_853: not in this version of dotd; remove it or set \"drop\""],
-    ),
-    (
         "[xdp]\nudp_853 = \"reset\"",
         &["2:11: xdp.udp_853: UDP has no connection to reset; use \"drop\", \"count\" or \"pass\""],
     ),

@@ -1,15 +1,17 @@
 //! Passes on what the kernel half logs. Only with the feature `debug-log`.
 //!
-//! Holds: a thread that empties aya-log's ring ten times a second; it ends with the process.
+//! Holds: a thread that empties aya-log's ring ten times a second, and ends with the process; and the bridge
+//! from aya-log's `log` to our `tracing`.
 
 use std::{thread, time::Duration};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
+use log::{Log, Metadata, Record};
 
 /// Starts the thread; without a ring in the object there is nothing to read.
 pub(super) fn start(object: &mut Ebpf) {
-    let mut logger = match EbpfLogger::init(object) {
+    let mut logger = match EbpfLogger::init_with_logger(object, ToTracing) {
         Ok(logger) => logger,
         Err(error) => return tracing::warn!("no packet log: {error}"),
     };
@@ -22,4 +24,19 @@ pub(super) fn start(object: &mut Ebpf) {
     if let Err(error) = spawned {
         tracing::warn!("no packet log: {error}");
     }
+}
+
+/// Writes every record as a debug event.
+struct ToTracing;
+
+impl Log for ToTracing {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        tracing::debug!("kernel: {}", record.args());
+    }
+
+    fn flush(&self) {}
 }

@@ -178,7 +178,7 @@ fn openssl_carries_a_query() {
 /// Goal: tickets resume a session on whichever worker takes the connection (RFC 5077, RFC 8446 §2.2), and early
 /// data is refused (RFC 9210 §4.4).
 /// Method: a session saved from CPU 0, resumed six times from CPUs 0 and 1, in both versions; `-early_data`.
-/// Covers: C-64, C-70, A-50
+/// Covers: C-64 (tickets), C-70 (workers)
 #[test]
 fn tickets_resume_across_workers() {
     require!(Root, Command("openssl"), Command("taskset"));

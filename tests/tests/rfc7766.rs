@@ -186,7 +186,7 @@ fn a_client_that_leaves_frees_its_slots() {
 }
 
 /// Goal: a stalled half of a message ends its session at `message_timeout`, and octets do not reset it (§6.2.3).
-/// Method: short timeout; one prefix octet, then silence; a second session lives on. Covers: C-14, A-6, A-7
+/// Method: short timeout; one prefix octet, then silence; a second session lives on. Covers: C-14, A-6
 #[test]
 fn half_a_message_is_cut_at_its_deadline() {
     require!(Root);
@@ -221,7 +221,7 @@ fn a_trickling_message_is_cut_at_its_deadline() {
 
 /// Goal: a client that asks without end and never reads is held by backpressure, then cut, in bounded memory, and
 /// a client beside it is served. Method: queries for 5,000 octets each until dotd stops reading; its end and its
-/// memory.
+/// memory.
 #[test]
 fn a_client_that_never_reads_is_cut() {
     require!(Root);

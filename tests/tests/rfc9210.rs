@@ -111,7 +111,7 @@ fn connections_max_fits_the_open_files() {
 }
 
 /// Goal: `in_flight_max` is backpressure, not refusal: more queries wait in the socket and are all answered.
-/// Method: four in flight, two hundred in one write. Covers: C-17, A-33
+/// Method: four in flight, two hundred in one write. Covers: C-17
 #[test]
 fn in_flight_max_is_backpressure() {
     require!(Root);

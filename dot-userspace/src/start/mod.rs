@@ -36,7 +36,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let descriptors = privileges::raise_descriptors();
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
     let tickets = Tickets::new(config.tls.ticket_rotation)?;
-    let serving = tls::serving(&identities, config.tls.min_version, &tickets)?;
+    let serving = tls::serving(&identities, &config.tls, &tickets)?;
     let cpus = privileges::usable_cpus();
     let workers = match config.server.workers {
         Workers::Auto => cpus.len().max(1),

@@ -137,7 +137,7 @@ fn reload(process: &Process, running: &mut Running) {
 fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let config = config::load(running.path.as_deref())?;
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
-    let serving = tls::serving(&identities, config.tls.min_version, &running.tickets)?;
+    let serving = tls::serving(&identities, &config.tls, &running.tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
         anyhow::bail!("backend: the embedded one is made at start; restart dotd");
     }

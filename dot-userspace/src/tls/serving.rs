@@ -15,8 +15,12 @@ use rustls::{
 };
 use thiserror::Error;
 
-use super::{Tickets, certificate::Identity};
-use crate::config::TlsVersion;
+use super::{
+    Tickets,
+    certificate::{CertificateError, Identity},
+    client_ca::client_verifier,
+};
+use crate::config::{self, TlsVersion};
 
 /// The ALPN protocol of DNS over TLS (RFC 7858 as registered by RFC 9250's registry entry `dot`).
 const ALPN_DOT: &[u8] = b"dot";
@@ -38,6 +42,9 @@ pub enum ServingError {
         /// What the library says.
         error: rustls::Error,
     },
+    /// `tls.client_ca` holds no authority.
+    #[error("tls.client_ca: {0}")]
+    ClientCa(#[from] CertificateError),
     /// The versions do not fit the provider.
     #[error("TLS cannot be set up: {0}")]
     Protocol(rustls::Error),
@@ -53,17 +60,21 @@ pub struct Serving(pub(super) Arc<ServerConfig>);
 /// [`ServingError`]; whatever is being served stays.
 pub fn serving(
     identities: &[Identity],
-    min_version: TlsVersion,
+    tls: &config::Tls,
     tickets: &Tickets,
 ) -> Result<Serving, ServingError> {
     let certificates = Certificates::new(identities)?;
-    let versions: &[&rustls::SupportedProtocolVersion] = match min_version {
+    let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
         TlsVersion::V1_2 => &[&TLS13, &TLS12],
         TlsVersion::V1_3 => &[&TLS13],
     };
     let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_protocol_versions(versions).map_err(ServingError::Protocol)?;
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(certificates));
+    let builder = match tls.client_ca.as_path() {
+        path if path.as_os_str().is_empty() => builder.with_no_client_auth(),
+        path => builder.with_client_cert_verifier(client_verifier(path)?),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![ALPN_DOT.to_vec()];
     config.ticketer = Arc::clone(&tickets.0);
     config.session_storage = Arc::new(NoServerSessionStorage {});

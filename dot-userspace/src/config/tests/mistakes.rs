@@ -116,10 +116,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         "[tls]\nticket_rotation = \"7days\"",
         &["2:19: tls.ticket_rotation: 7days is more than 3days 12h, the largest permitted"],
     ),
-    (
-        "[tls]\nclient_ca = \"ca.pem\"",
-        &["2:13: tls.client_ca: not in this version of dotd; remove it or set \"\""],
-    ),
     ("[[backend]]\ntransport = \"udp\"", &["1:1: backend: lacks `address`, which has no default"]),
     (
         "[[backend]]\naddress = \"localhost:53\"",

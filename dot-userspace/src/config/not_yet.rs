@@ -16,7 +16,6 @@ type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
 const CONFIG: &[Line<Config>] = &[
     ("listen.do53", "[]", |config| !config.listen.do53.is_empty()),
     ("listen.proxy_protocol_from", "[]", |config| !config.listen.proxy_protocol_from.is_empty()),
-    ("tls.ticket_secret", "\"\"", |config| !config.tls.ticket_secret.as_os_str().is_empty()),
     ("balance.policy", "\"least-outstanding\"", |config| config.balance.policy == Policy::Hash),
     ("dns.cache_entries", "0", |config| config.dns.cache_entries != 0),
     ("xdp.allow", "[]", |config| !config.xdp.allow.is_empty()),

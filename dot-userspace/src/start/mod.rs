@@ -35,7 +35,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let user = privileges::user(&config.server.user)?;
     let descriptors = privileges::raise_descriptors();
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
-    let tickets = Tickets::new(config.tls.ticket_rotation)?;
+    let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
     let cpus = privileges::usable_cpus();
     let workers = match config.server.workers {

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::{self, Config},
     control::{self, Source, Status},
-    tls::{self, certificate},
+    tls::{self, Tickets, certificate},
     worker::Command,
     xdp::Report,
 };
@@ -137,7 +137,12 @@ fn reload(process: &Process, running: &mut Running) {
 fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let config = config::load(running.path.as_deref())?;
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
-    let serving = tls::serving(&identities, &config.tls, &running.tickets)?;
+    // A fleet's keys come from its file, which may have changed; our own stay, or no client could resume.
+    let tickets = match config.tls.ticket_secret.as_os_str().is_empty() {
+        true => running.tickets.clone(),
+        false => Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?,
+    };
+    let serving = tls::serving(&identities, &config.tls, &tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
         anyhow::bail!("backend: the embedded one is made at start; restart dotd");
     }
@@ -165,10 +170,11 @@ fn embedded_address(running: &Running) -> Option<SocketAddr> {
 }
 
 fn say_what_needs_a_restart(old: &Config, new: &Config) {
+    let is_own_key = new.tls.ticket_secret.as_os_str().is_empty();
     let changed = [
         ("server", old.server != new.server),
         ("listen", old.listen != new.listen),
-        ("tls.ticket_rotation", old.tls.ticket_rotation != new.tls.ticket_rotation),
+        ("tls.ticket_rotation", is_own_key && old.tls.ticket_rotation != new.tls.ticket_rotation),
         ("control", old.control != new.control),
         ("log", old.log != new.log),
         ("xdp.mode", old.xdp.mode != new.xdp.mode || old.xdp.required != new.xdp.required),

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 
 use dot_tests::{
     harness::{
-        clients::{is_answered_over_tls, kdig},
+        clients::{is_answered_over_tls, kdig, s_client, s_client_sending},
         config::Config,
+        message::{A, Query, framed},
         netns::{Network, SERVER_V4},
         scratch::Scratch,
         server::Server,
     },
     require,
 };
+use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -71,4 +73,30 @@ fn a_broken_authority_is_named() {
         ended.stderr.contains("tls.client_ca: ") && ended.stderr.contains("ca.pem: is not PEM"),
         "{ended:?}"
     );
+}
+
+/// Goal: no ticket is a way around the certificate: a resumed handshake would check none. Method: a session
+/// saved while anybody was welcome, offered after a reload that asks for certificates.
+#[test]
+fn a_ticket_from_before_opens_no_door() {
+    require!(Root, Command("openssl"));
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let ca = scratch.write("ca.pem", authority().pem());
+    let saved = scratch.path().join("session.pem").display().to_string();
+    let open = Config::new().set("session", "idle_timeout", "\"300ms\"");
+    let mut dotd = Server::launch(&network, &open, scratch, &[]);
+    let query = framed(&Query::new(1, "dotd.test", A).octets());
+    let octets = s_client_sending(&network.client, SERVER_V4, &["-tls1_3", "-sess_out", &saved], &query);
+    assert!(octets.len() > 14, "anybody is welcome");
+    let resumed = s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", &saved]);
+    assert!(resumed.has("Reused, TLSv1.3"), "{}", resumed.text);
+    dotd.rewrite_config(&open.set("tls", "client_ca", &format!("\"{}\"", ca.display())));
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 1);
+    let said = s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", &saved]);
+    assert!(!said.has("Reused, TLSv1.3"), "{}", said.text);
+    dotd.counts("refused for want of a certificate", |stats| {
+        stats.counter("handshakes", "failed_client_certificate") >= 1
+    });
+    dotd.stop();
 }

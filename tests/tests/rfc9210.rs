@@ -6,6 +6,8 @@ use std::{
     fs,
     io::{Read, Write},
     net::SocketAddr,
+    thread,
+    time::Duration,
 };
 
 use dot_tests::{
@@ -13,10 +15,11 @@ use dot_tests::{
         clients::{DOT_PORT, tcp},
         config::Config,
         dot::{Dot, End, Offer},
-        message::{A, Query, framed},
+        message::{A, Query, framed, reply_to},
         netns::{Network, SERVER_V4, SERVER_V6},
-        scene::{HONEST, embedded, honest, scripted},
+        scene::{HONEST, embedded, honest, scripted, scripted_with},
         scratch::Scratch,
+        scripted::{Act, Received},
         server::Server,
     },
     require,
@@ -54,6 +57,23 @@ fn duration_max_ends_a_busy_session() {
             break;
         }
     }
+    assert_eq!(session.end(), End::CloseNotify);
+    dotd.counts("it is counted", |stats| stats.counter("session_ends", "duration") == 1);
+}
+
+/// Goal: what a session is owed when its time is over is still answered (RFC 7766 §6.2.3).
+/// Method: a query that the backend holds until after `duration_max`; its answer, then close_notify. Covers: C-24
+#[test]
+fn duration_max_owes_no_answer() {
+    require!(Root);
+    let hold = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))];
+    let config = Config::new().set("session", "duration_max", "\"1s\"");
+    let (network, backend, dotd) = scripted_with(config, "timeout = \"30s\"", hold);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask(&host(1));
+    thread::sleep(Duration::from_millis(1500));
+    backend.release();
+    assert_eq!((session.receive().id, session.receive_octets()), (1, None));
     assert_eq!(session.end(), End::CloseNotify);
     dotd.counts("it is counted", |stats| stats.counter("session_ends", "duration") == 1);
 }

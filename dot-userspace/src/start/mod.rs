@@ -22,7 +22,7 @@ use crate::{
     worker::{Admission, Plan, Worker},
     xdp,
 };
-use process::{Process, Running};
+use process::{Kernel, Process, Running};
 
 /// Descriptors kept for everything that is not a client's connection.
 const DESCRIPTORS_RESERVED: u64 = 512;
@@ -33,6 +33,9 @@ const DESCRIPTORS_RESERVED: u64 = 512;
 /// One line that names the thing that cannot be had and the way out. Nothing is left behind.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let user = privileges::user(&config.server.user)?;
+    if let Some(warning) = privileges::warning(user) {
+        tracing::warn!("{warning}");
+    }
     let descriptors = privileges::raise_descriptors();
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
@@ -49,7 +52,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
     let upstreams = plan::upstreams(&config, embedded.as_ref().map(Embedded::address));
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
-    let xdp = xdp::start(&config.xdp, &sockets, user)?;
+    let kernel = Kernel(Some(xdp::start(&config.xdp, &sockets, user)?));
     drop(sockets);
     privileges::hand_over(&config.server.state_dir, user)?;
     privileges::drop_all(user)?;
@@ -66,7 +69,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         config.xdp.limit.prefix_v6,
     ));
     let settings = plan::settings(&config, serving, upstreams.clone());
-    let process = Process::new(&config, workers, &identities, xdp);
+    let process = Process::new(&config, workers, &identities, kernel);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners::by_worker(groups, workers).into_iter().enumerate() {
         let plan = Plan {

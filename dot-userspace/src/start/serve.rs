@@ -4,6 +4,7 @@
 //! Never: lets a bad config or certificate replace a good one: whatever fails, the old stays.
 
 use std::{
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
@@ -158,7 +159,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
     process.reloaded(&config, &identities);
-    running.config = config;
+    running.config = as_it_runs(&running.config, config);
     Ok(())
 }
 
@@ -167,6 +168,19 @@ fn embedded_address(running: &Running) -> Option<SocketAddr> {
     let position =
         running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
     running.upstreams.get(position.unwrap_or(0)).map(|upstream| upstream.address)
+}
+
+/// The new config with what still runs by the old one, so that the next reload compares with the truth.
+fn as_it_runs(old: &Config, new: Config) -> Config {
+    let old = old.clone();
+    let xdp = config::Xdp {
+        mode: old.xdp.mode,
+        required: old.xdp.required,
+        interfaces: old.xdp.interfaces,
+        steering: old.xdp.steering,
+        ..new.xdp
+    };
+    Config { server: old.server, listen: old.listen, control: old.control, log: old.log, xdp, ..new }
 }
 
 fn say_what_needs_a_restart(old: &Config, new: &Config) {
@@ -207,20 +221,24 @@ async fn drain(process: &Process, running: Running) -> anyhow::Result<()> {
 
 /// Says on standard output what runs, ending in `ready`.
 fn announce(status: &Status) {
-    println!("xdp: {}", describe_xdp(&status.xdp));
+    // Whoever reads may have gone (`dotd run | head -1`); that is no reason to stop.
+    let _ = io::stdout().write_all(announcement(status).as_bytes());
+}
+
+fn announcement(status: &Status) -> String {
+    let mut lines = vec![format!("xdp: {}", describe_xdp(&status.xdp))];
     if status.xdp.state != "off" {
-        println!("steering: {}", status.xdp.steering);
+        lines.push(format!("steering: {}", status.xdp.steering));
     }
     let listeners =
         status.listeners.iter().map(|listener| format!("{} ({})", listener.address, listener.transport));
-    println!("listening: {}", listeners.collect::<Vec<_>>().join(", "));
+    lines.push(format!("listening: {}", listeners.collect::<Vec<_>>().join(", ")));
     let backends = status.backends.iter().map(|backend| backend.address.clone());
-    println!("backend: {}", backends.collect::<Vec<_>>().join(", "));
+    lines.push(format!("backend: {}", backends.collect::<Vec<_>>().join(", ")));
     for certificate in &status.certificates {
-        println!("pin-sha256=\"{}\"", certificate.spki_pin);
-        for warning in &certificate.warnings {
-            println!("warning: {}: {warning}", certificate.name);
-        }
+        lines.push(format!("pin-sha256=\"{}\"", certificate.spki_pin));
+        let warnings = certificate.warnings.iter();
+        lines.extend(warnings.map(|warning| format!("warning: {}: {warning}", certificate.name)));
     }
     if let (Some(listener), Some(certificate)) = (status.listeners.first(), status.certificates.first()) {
         let host = reachable(listener.address.ip());
@@ -229,9 +247,9 @@ fn announce(status: &Status) {
             Some(backend) if backend.address != "embedded" => "example.com",
             _ => "dotd.test",
         };
-        println!("try: kdig @{host} -p {port} +tls +tls-pin={pin} {name} A");
+        lines.push(format!("try: kdig @{host} -p {port} +tls +tls-pin={pin} {name} A"));
     }
-    println!("ready");
+    lines.join("\n") + "\nready\n"
 }
 
 /// One state for the whole kernel half: `native on eth0; generic on lo`, or `off (why)`.

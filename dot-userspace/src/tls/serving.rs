@@ -19,12 +19,13 @@ use super::{
     Tickets,
     certificate::{CertificateError, Identity},
     client_ca::client_verifier,
+    tickets::NoTickets,
 };
 use crate::config::{self, TlsVersion};
 
 /// The ALPN protocol of DNS over TLS (RFC 7858 as registered by RFC 9250's registry entry `dot`).
 const ALPN_DOT: &[u8] = b"dot";
-/// Tickets after a full TLS 1.3 handshake. One: a stub resolver resumes one connection at a time, and each
+/// Tickets after a TLS 1.3 handshake. One: a stub resolver resumes one connection at a time, and each
 /// costs some 2.5 µs.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
@@ -77,8 +78,14 @@ pub fn serving(
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![ALPN_DOT.to_vec()];
     config.ticketer = Arc::clone(&tickets.0);
-    config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+    if !tls.client_ca.as_os_str().is_empty() {
+        // A resumed handshake checks no certificate: a ticket from before `client_ca` was set, from a client
+        // whose certificate has expired, or of an authority since removed would open the door.
+        config.ticketer = Arc::new(NoTickets);
+        config.send_tls13_tickets = 0;
+    }
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
     // Without the extended master secret a TLS 1.2 session can be spliced (RFC 7627).
     config.require_ems = true;

@@ -11,11 +11,11 @@ mod fleet;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use rustls::{crypto::aws_lc_rs::Ticketer, server::ProducesTickets, ticketer::TicketRotator};
+use rustls::{crypto::GetRandomFailed, server::ProducesTickets, ticketer::TicketRotator};
 use thiserror::Error;
 
 use super::certificate::{CertificateError, pem};
-use fleet::FleetTickets;
+use fleet::{FleetTickets, Key};
 
 /// Fewest octets of a secret: as many as the keys that come from it.
 const SECRET_OCTETS_MIN: usize = 32;
@@ -69,36 +69,59 @@ impl Tickets {
     fn of_this_process(rotation: Duration) -> Result<Self, TicketsError> {
         let seconds = u32::try_from(rotation.as_secs()).unwrap_or(u32::MAX);
         let rotator = TicketRotator::new(seconds, || {
-            let key = Ticketer::new().map_err(|_| rustls::crypto::GetRandomFailed)?;
-            Ok(Box::new(TicketKey(key)))
+            let key = Key::random().ok_or(GetRandomFailed)?;
+            Ok(Box::new(OneKey(key)) as Box<dyn ProducesTickets>)
         });
         Ok(Self(Arc::new(rotator.map_err(TicketsError::Random)?)))
     }
 }
 
-/// One random key of the rotation.
-struct TicketKey(Arc<dyn ProducesTickets>);
+/// One random key of the rotation, erased when the one after the next is made.
+struct OneKey(Key);
 
-impl fmt::Debug for TicketKey {
+impl fmt::Debug for OneKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("TicketKey")
+        formatter.write_str("OneKey")
     }
 }
 
-impl ProducesTickets for TicketKey {
+impl ProducesTickets for OneKey {
     fn enabled(&self) -> bool {
-        self.0.enabled()
+        true
     }
 
     fn lifetime(&self) -> u32 {
-        self.0.lifetime()
+        // The rotator's own counts; one key knows no time.
+        0
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.0.encrypt(plain)
+        self.0.seal(plain)
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.0.decrypt(cipher)
+        self.0.open(cipher)
+    }
+}
+
+/// No tickets at all.
+#[derive(Debug)]
+pub(super) struct NoTickets;
+
+impl ProducesTickets for NoTickets {
+    fn enabled(&self) -> bool {
+        false
+    }
+
+    fn lifetime(&self) -> u32 {
+        0
+    }
+
+    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
     }
 }

@@ -49,7 +49,7 @@ struct Keys {
 }
 
 /// The key of one period.
-struct Key {
+pub(super) struct Key {
     name: [u8; NAME_OCTETS],
     aead: LessSafeKey,
 }
@@ -85,9 +85,7 @@ impl FleetTickets {
 
     fn open_at(&self, ticket: &[u8], seconds: u64) -> Option<Vec<u8>> {
         self.with_keys(seconds, |keys| {
-            let name = ticket.first_chunk::<NAME_OCTETS>()?;
-            let mut known = std::iter::once(&keys.current).chain(&keys.neighbours);
-            known.find(|key| key.name == *name)?.open(ticket)
+            std::iter::once(&keys.current).chain(&keys.neighbours).find_map(|key| key.open(ticket))
         })
     }
 }
@@ -133,11 +131,23 @@ impl Key {
         let mut material = [0; NAME_OCTETS + KEY_OCTETS];
         let info = [b"dotd ticket".as_slice(), &period.to_be_bytes()];
         secret.expand(&info, Octets(material.len())).ok()?.fill(&mut material).ok()?;
+        Self::from_material(&material)
+    }
+
+    /// A key that only this process has.
+    pub(super) fn random() -> Option<Self> {
+        let mut material = [0; NAME_OCTETS + KEY_OCTETS];
+        getrandom::fill(&mut material).ok()?;
+        Self::from_material(&material)
+    }
+
+    fn from_material(material: &[u8; NAME_OCTETS + KEY_OCTETS]) -> Option<Self> {
         let (name, key) = material.split_first_chunk::<NAME_OCTETS>()?;
         Some(Self { name: *name, aead: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?) })
     }
 
-    fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
+    /// A ticket that holds `plain`.
+    pub(super) fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).ok()?;
         let mut sealed = plain.to_vec();
@@ -146,8 +156,10 @@ impl Key {
         Some([&self.name, nonce.as_slice(), &sealed].concat())
     }
 
-    fn open(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let (name, rest) = ticket.split_first_chunk::<NAME_OCTETS>()?;
+    /// What a ticket holds; `None` when it is another key's, or was changed.
+    pub(super) fn open(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) =
+            ticket.split_first_chunk::<NAME_OCTETS>().filter(|(name, _)| **name == self.name)?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
         let mut plain = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);

@@ -84,7 +84,7 @@ pub struct Options {
     /// Seconds to wait for a handshake or for a response
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=600))]
     pub timeout: u16,
-    /// Also report the CPU that this process used: its user and system time per query
+    /// Also report the CPU that this process and its children used: user and system time per query
     #[arg(long)]
     pub server_pid: Option<u32>,
     /// Print the report as JSON

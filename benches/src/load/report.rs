@@ -74,6 +74,8 @@ fn usage(usage: &Usage, queries: u64) -> Value {
         "us_per_query": per_query(usage.total(), queries),
         "user_us_per_query": per_query(usage.user, queries),
         "system_us_per_query": per_query(usage.system, queries),
+        "voluntary_switches": usage.switches.voluntary,
+        "involuntary_switches": usage.switches.involuntary,
         "threads": threads,
     })
 }

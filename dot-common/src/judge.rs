@@ -9,7 +9,7 @@ use crate::{
     flow::{self, Flow, FlowKey},
     frame::Payload,
     packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
-    settings::{Gate, Settings},
+    settings::{Gate, Settings, version_bit},
     verdict::{Action, Reason, Verdict},
 };
 
@@ -20,6 +20,9 @@ pub trait Knowledge {
 
     /// Monotonic time in nanoseconds.
     fn now_ns(&self) -> u64;
+
+    /// Whether the deny list of its IP version holds a client.
+    fn is_denied(&self, flow: &FlowKey) -> bool;
 }
 
 /// From frame to verdict; `None`: not a packet of ours.
@@ -35,6 +38,9 @@ pub fn judge_frame(frame: &impl Payload, settings: &Settings, known: &impl Knowl
 /// From packet to verdict.
 #[inline(always)]
 pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
+    if settings.deny & version_bit(packet.flow.is_v6()) != 0 && known.is_denied(&packet.flow) {
+        return Verdict::drop(Reason::Denied);
+    }
     match (&packet.transport, packet.service) {
         (Transport::TcpFragment, _) => Verdict::drop(Reason::TcpFragment),
         (Transport::Udp, Service::Do53) => Verdict::pass(Reason::Do53Datagram),
@@ -131,6 +137,10 @@ mod tests {
         fn now_ns(&self) -> u64 {
             0
         }
+
+        fn is_denied(&self, flow: &FlowKey) -> bool {
+            flow.client[0] & 1 == 1
+        }
     }
 
     fn settings(gate: Gate) -> Settings {
@@ -180,9 +190,9 @@ mod tests {
     proptest! {
         /// Goal: no octets whatever make the judge panic, and every verdict is one that can be counted.
         #[test]
-        fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5) {
+        fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, deny in 0u8..4) {
             let flow = Flow { learned_ns: 0, initial, offences: 0 };
-            let settings = settings(Gate::from_octet(gate));
+            let settings = Settings { deny, ..settings(Gate::from_octet(gate)) };
             for known in [Always(None), Always(Some(flow))] {
                 if let Some(verdict) = judge_frame(&octets.as_slice(), &settings, &known) {
                     prop_assert!(verdict.reason.actions().contains(&verdict.action), "{verdict:?}");

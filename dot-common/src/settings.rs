@@ -1,8 +1,8 @@
 //! What the loader tells the kernel half: which ports are ours, and how strict each gate is.
 //!
 //! Before: the config file. After: [`crate::packet`] asks for a port's service, [`crate::judge`] for a
-//! gate's mode. One writer, the loader; the kernel half reads.
-//! Never: holds an address: the kernel routes.
+//! gate's mode, and whether a list is worth asking. One writer, the loader; the kernel half reads.
+//! Never: holds an address: lists are maps of their own, and the kernel routes.
 
 use crate::packet::Service;
 
@@ -83,8 +83,17 @@ pub struct Settings {
     pub tls_on_do53: u8,
     /// Datagrams to a DNS-over-TLS port: a [`Gate`].
     pub udp_on_dot: u8,
+    /// IP versions with entries on the deny list, by [`version_bit`]: an empty list is not asked.
+    pub deny: u8,
     /// Always zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
+}
+
+/// The bit of an IP version in [`Settings::deny`].
+#[must_use]
+#[inline(always)]
+pub const fn version_bit(is_v6: bool) -> u8 {
+    if is_v6 { 2 } else { 1 }
 }
 
 const _: () = assert!(size_of::<Settings>() == 20 && align_of::<Settings>() == 4);

@@ -93,6 +93,8 @@ reasons! {
     TlsOnDo53 = "tls_on_do53", GATED;
     /// A datagram to a DNS-over-TLS port.
     UdpOnDot = "udp_on_dot", GATED;
+    /// Its client is on the deny list.
+    Denied = "denied", DROPS;
     /// The first fragment of a TCP segment.
     TcpFragment = "tcp_fragment", DROPS;
     /// [`Malformed::IpLength`].

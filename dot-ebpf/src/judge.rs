@@ -63,4 +63,9 @@ impl Knowledge for Kernel {
     fn now_ns(&self) -> u64 {
         maps::now_ns()
     }
+
+    #[inline(always)]
+    fn is_denied(&self, flow: &FlowKey) -> bool {
+        maps::is_denied(flow)
+    }
 }

@@ -4,7 +4,7 @@
 //! leave at tc egress, [`dotd_steer`] gives a new connection to the worker of the packet's CPU.
 //! Holds: the entry points, and what follows from a verdict. What decides is in dot-common, where tests
 //! reach it.
-//! Never: answers on the wire (XDP_TX loses frames on veth), keeps an address list, logs by default.
+//! Never: answers on the wire (XDP_TX loses frames on veth), writes an address list, logs by default.
 
 #![no_std]
 #![no_main]

@@ -6,13 +6,13 @@
 use aya_ebpf::{
     helpers::bpf_ktime_get_coarse_ns,
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray, ReusePortSockArray},
+    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, lpm_trie::Key},
 };
 use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     frame::Located,
-    maps::{FLOWS_MAX, WORKERS_MAX},
+    maps::{FLOWS_MAX, LISTED_MAX, WORKERS_MAX},
     settings::Settings,
     verdict::Verdict,
 };
@@ -25,6 +25,12 @@ static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
 #[map]
 static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+
+#[map]
+static DENY4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
+
+#[map]
+static DENY6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
 
 #[map]
 static SCRATCH: PerCpuArray<Located> = PerCpuArray::with_max_entries(1, 0);
@@ -76,6 +82,18 @@ pub(crate) fn offend(key: &FlowKey) -> u32 {
         let before = (*flow).offences;
         (*flow).offences = before.wrapping_add(1);
         before
+    }
+}
+
+/// Whether the deny list holds a client.
+#[inline(always)]
+pub(crate) fn is_denied(flow: &FlowKey) -> bool {
+    let [a, b, c, d] = flow.client;
+    // Tries compare octets in the order of the wire.
+    if flow.is_v6() {
+        DENY6.get(Key::new(128, [a.to_be(), b.to_be(), c.to_be(), d.to_be()])).is_some()
+    } else {
+        DENY4.get(Key::new(32, a.to_be())).is_some()
     }
 }
 

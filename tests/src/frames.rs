@@ -76,6 +76,8 @@ pub enum Fragment {
 #[derive(Clone, Debug)]
 pub struct Build {
     is_v6: bool,
+    client: Option<IpAddr>,
+    server: Option<IpAddr>,
     protocol: u8,
     client_port: u16,
     server_port: u16,
@@ -98,6 +100,8 @@ impl Build {
     pub fn tcp(server_port: u16, flags: u8, sequence: u32, payload: &[u8]) -> Self {
         Self {
             is_v6: false,
+            client: None,
+            server: None,
             protocol: 6,
             client_port: 40_000,
             server_port,
@@ -132,6 +136,18 @@ impl Build {
     #[must_use]
     pub fn v6(self) -> Self {
         Self { is_v6: true, ..self }
+    }
+
+    /// From this client, of whichever IP version it is.
+    #[must_use]
+    pub fn client(self, client: IpAddr) -> Self {
+        Self { is_v6: client.is_ipv6(), client: Some(client), ..self }
+    }
+
+    /// To this server.
+    #[must_use]
+    pub fn server(self, server: IpAddr) -> Self {
+        Self { server: Some(server), ..self }
     }
 
     /// From this client port.
@@ -181,21 +197,21 @@ impl Build {
     /// The address the frame comes from.
     #[must_use]
     pub fn source(&self) -> IpAddr {
-        if self.is_reply { self.server() } else { self.client() }
+        if self.is_reply { self.server_address() } else { self.client_address() }
     }
 
     /// The address the frame goes to.
     #[must_use]
     pub fn destination(&self) -> IpAddr {
-        if self.is_reply { self.client() } else { self.server() }
+        if self.is_reply { self.client_address() } else { self.server_address() }
     }
 
-    fn client(&self) -> IpAddr {
-        if self.is_v6 { CLIENT_V6.into() } else { CLIENT_V4.into() }
+    fn client_address(&self) -> IpAddr {
+        self.client.unwrap_or(if self.is_v6 { CLIENT_V6.into() } else { CLIENT_V4.into() })
     }
 
-    fn server(&self) -> IpAddr {
-        if self.is_v6 { SERVER_V6.into() } else { SERVER_V4.into() }
+    fn server_address(&self) -> IpAddr {
+        self.server.unwrap_or(if self.is_v6 { SERVER_V6.into() } else { SERVER_V4.into() })
     }
 
     /// The octets.

@@ -5,9 +5,14 @@
 //! Holds: one loaded object with its own maps, so that tests run side by side.
 //! Never: attaches or pins anything; all is gone when the lab is.
 
+use std::net::IpAddr;
+
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{
+        Array, HashMap, MapData, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 use dot_common::{
@@ -55,7 +60,8 @@ pub fn settings(gate: Gate) -> Settings {
         cleartext_on_dot: gate,
         tls_on_do53: gate,
         udp_on_dot: gate,
-        reserved: [0; 3],
+        deny: 0,
+        reserved: [0; 2],
     }
 }
 
@@ -128,6 +134,26 @@ impl Lab {
     /// Writes down a connection, as the learner would.
     pub fn know(&mut self, key: &FlowKey, flow: &Flow) {
         self.flows.insert(key, flow, 0).unwrap();
+    }
+
+    /// Puts a prefix on the deny list; the settings must say that the list has entries.
+    pub fn deny(&mut self, address: IpAddr, bits: u32) {
+        self.list([maps::DENY4, maps::DENY6], address, bits);
+    }
+
+    fn list(&mut self, [v4, v6]: [&str; 2], address: IpAddr, bits: u32) {
+        match address {
+            IpAddr::V4(address) => {
+                let mut trie =
+                    LpmTrie::<_, [u8; 4], u32>::try_from(self.object.map_mut(v4).unwrap()).unwrap();
+                trie.insert(&Key::new(bits, address.octets()), 1, 0).unwrap();
+            }
+            IpAddr::V6(address) => {
+                let mut trie =
+                    LpmTrie::<_, [u8; 16], u32>::try_from(self.object.map_mut(v6).unwrap()).unwrap();
+                trie.insert(&Key::new(bits, address.octets()), 1, 0).unwrap();
+            }
+        }
     }
 
     fn newly_counted(&mut self) -> Option<Verdict> {

@@ -4,12 +4,15 @@
 //! slices. Needs root; prints SKIPPED without.
 //! Never: a clock or a random seed from outside: a failure prints the frame, and comes again.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use dot_common::{
     flow::{Flow, FlowKey},
     judge::{Knowledge, judge_frame},
-    settings::Gate,
+    settings::{Gate, Settings},
     verdict::{Action, Verdict},
 };
 use dot_tests::{
@@ -40,6 +43,12 @@ impl Dice {
     }
 }
 
+/// Of the two clients of each IP version, the one that is denied.
+const DENIED: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 9)),
+];
+
 /// The flows that both sides know.
 struct Known(HashMap<FlowKey, Flow>);
 
@@ -51,6 +60,16 @@ impl Knowledge for Known {
     fn now_ns(&self) -> u64 {
         // Later than any test machine's uptime: flows of time 0 are over, those of time u64::MAX are not.
         1 << 60
+    }
+
+    fn is_denied(&self, flow: &FlowKey) -> bool {
+        let [first, second, _, _] = flow.client;
+        // 192.0.2.192/26 and 2001:db8:bad::/48.
+        if flow.is_v6() {
+            first == 0x2001_0db8 && second >> 16 == 0x0bad
+        } else {
+            first >> 6 == 0xc000_02c0 >> 6
+        }
     }
 }
 
@@ -76,7 +95,10 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
             1 => build.fragment(Fragment::Later(dice.one_of(&[1, 2, 8191]))),
             _ => build,
         };
-        shape(build).frame().octets
+        let build = shape(build);
+        let is_v6 = build.source().is_ipv6();
+        let build = if dice.below(8) == 0 { build.client(DENIED[usize::from(is_v6)]) } else { build };
+        build.frame().octets
     };
     if dice.below(40) == 0 {
         octets.truncate(14 + dice.below(120));
@@ -115,11 +137,13 @@ fn kernel_and_host_agree() {
         flow.learned_ns = if key.ports >> 16 == 40_000 { u64::MAX } else { 0 };
         lab.know(key, flow);
     }
+    lab.deny(DENIED[0], 26);
+    lab.deny(DENIED[1], 48);
     let mut dice = Dice(0x0853_0853_0853_0853);
     let mut seen = HashMap::<Option<(&str, &str)>, u32>::new();
     for round in 0..FRAMES {
         let gate = [Gate::Drop, Gate::Count, Gate::Pass][round as usize % 3];
-        let settings = settings(gate);
+        let settings = Settings { deny: dice.one_of(&[3, 3, 2, 1, 0]), ..settings(gate) };
         lab.set(&settings);
         let octets = frame(&mut dice);
         let host = judge_frame(&octets.as_slice(), &settings, &known);

@@ -76,6 +76,10 @@ pub const PREFIX_V4: Limit<u8> = Limit { default: 32, min: 8, max: 32 };
 /// registry.
 pub const PREFIX_V6: Limit<u8> = Limit { default: 56, min: 16, max: 128 };
 
+/// Most prefixes of `xdp.deny`. 16,384: what people keep by hand; half of what the kernel's map
+/// holds, because a reload adds before it removes.
+pub const LISTED_MAX: usize = dot_common::maps::LISTED_MAX as usize / 2;
+
 /// A rate per second and client prefix; 0: no limit. 10 million: more than one core of XDP can see.
 pub const RATE: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
 

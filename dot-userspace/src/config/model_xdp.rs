@@ -24,7 +24,7 @@ pub struct Xdp {
     pub udp_853: Gate,
     /// Prefixes beyond every limit.
     pub allow: Vec<IpNet>,
-    /// Prefixes that get nothing.
+    /// Prefixes that get nothing, whatever else is said of them.
     pub deny: Vec<IpNet>,
     /// How connections find their worker.
     pub steering: Steering,

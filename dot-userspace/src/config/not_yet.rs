@@ -19,7 +19,6 @@ const CONFIG: &[Line<Config>] = &[
     ("balance.policy", "\"least-outstanding\"", |config| config.balance.policy == Policy::Hash),
     ("dns.cache_entries", "0", |config| config.dns.cache_entries != 0),
     ("xdp.allow", "[]", |config| !config.xdp.allow.is_empty()),
-    ("xdp.deny", "[]", |config| !config.xdp.deny.is_empty()),
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
     ("xdp.limit.syn_per_second", "0", |config| config.xdp.limit.syn_per_second != 0),

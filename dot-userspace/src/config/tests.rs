@@ -86,6 +86,7 @@ fn accepts_what_it_honours() {
         mode = "generic"
         interfaces = ["eth0", "eth0.853"]
         cleartext_853 = "count"
+        deny = ["192.0.2.0/24", "2001:db8::/32"]
         [control]
         http = "127.0.0.1:9853"
         "#,
@@ -99,6 +100,7 @@ fn accepts_what_it_honours() {
     assert_eq!(config.backend[2].address, BackendAddress::Embedded);
     assert_eq!(config.balance.policy, Policy::RoundRobin);
     assert_eq!(config.xdp.cleartext_853, Gate::Count);
+    assert_eq!(config.xdp.deny, ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
     assert_eq!(config.control.http, Some("127.0.0.1:9853".parse().unwrap()));
 }
 

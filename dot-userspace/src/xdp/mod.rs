@@ -3,13 +3,14 @@
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
-//! what the driver said), `steering` (which worker), `report` (in words).
+//! what the driver said), `list` (which clients), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
 mod attach;
 mod error;
 mod interfaces;
+mod list;
 pub mod object;
 #[cfg(feature = "debug-log")]
 mod packet_log;
@@ -31,6 +32,7 @@ use dot_common::{
 use self::{
     attach::{Kernel, Link},
     interfaces::Interface,
+    list::List,
     pins::Pins,
 };
 pub use self::{
@@ -58,6 +60,7 @@ pub struct Xdp {
 struct Attached {
     counters: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
+    deny: List,
     links: Vec<Link>,
     pins: Option<Pins>,
 }
@@ -124,14 +127,23 @@ impl Xdp {
             .collect()
     }
 
-    /// Takes over what can change while packets flow: the gates.
+    /// Takes over what can change while packets flow: the gates and the deny list.
+    ///
+    /// Added first, removed last: no prefix that stays on a list is off it for a moment.
     ///
     /// # Errors
-    /// [`XdpError::Settings`]: the kernel refused the new settings; the old ones still hold.
+    /// [`XdpError::List`], [`XdpError::Settings`]: the kernel refused something; what was before still holds.
     pub fn apply(&mut self, config: &config::Xdp) -> Result<(), XdpError> {
         let ports = self.ports;
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
-        write_settings(&mut kernel.settings, config, ports)
+        let before = kernel.deny.prefixes();
+        kernel.deny.grow(&config.deny)?;
+        if let Err(error) = write_settings(&mut kernel.settings, config, ports) {
+            kernel.deny.shrink(&before);
+            return Err(error);
+        }
+        kernel.deny.shrink(&config.deny);
+        Ok(())
     }
 
     /// Takes the kernel half off every interface, and removes all pins.
@@ -164,7 +176,7 @@ fn attach(
     };
     let mut links = Vec::new();
     match attach_each(config, ports, &interfaces, pins.as_ref(), report, &mut links) {
-        Ok(Kernel { counters, settings, .. }) => {
+        Ok(Kernel { counters, settings, deny, .. }) => {
             if let Some(pins) = &pins {
                 pins.sweep(&links);
                 pins.give_to(owner);
@@ -172,7 +184,7 @@ fn attach(
             if let Some(error) = pinless {
                 tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
             }
-            Ok(Attached { counters, settings, links, pins })
+            Ok(Attached { counters, settings, deny, links, pins })
         }
         Err(error) => {
             if let Some(pins) = pins {
@@ -193,6 +205,7 @@ fn attach_each(
     links: &mut Vec<Link>,
 ) -> Result<Kernel, XdpError> {
     let mut kernel = Kernel::load(pins)?;
+    kernel.deny.grow(&config.deny)?;
     write_settings(&mut kernel.settings, config, *ports)?;
     report.programs = kernel.programs()?;
     let must = config.required || config.mode != config::XdpMode::Auto;
@@ -244,7 +257,8 @@ fn write_settings(
         cleartext_on_dot: gate(config.cleartext_853),
         tls_on_do53: gate(config.tls_53),
         udp_on_dot: gate(config.udp_853),
-        reserved: [0; 3],
+        deny: list::versions(&config.deny),
+        reserved: [0; 2],
     };
     map.set(0, settings, 0).map_err(|error| XdpError::Settings { reason: error::innermost(&error) })
 }

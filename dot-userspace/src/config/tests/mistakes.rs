@@ -200,8 +200,16 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:23: xdp.interfaces: \"eth0\" is listed twice; remove one"],
     ),
     (
-        "[xdp]\ndeny = [\"192.0.2.0/24\"]",
-        &["2:8: xdp.deny: not in this version of dotd; remove it or set []"],
+        "[xdp]\nallow = [\"192.0.2.0/24\"]",
+        &["2:9: xdp.allow: not in this version of dotd; remove it or set []"],
+    ),
+    (
+        "[xdp]\ndeny = [\"192.0.2.7/24\", \"192.0.2.0/24\"]",
+        &["2:25: xdp.deny: 192.0.2.0/24 is listed twice; remove one"],
+    ),
+    (
+        "[xdp]\ndeny = [\"::ffff:192.0.2.0/120\"]",
+        &["2:9: xdp.deny: ::ffff:192.0.2.0/120 is no address on the wire; write \"192.0.2.0/24\""],
     ),
     (
         "[xdp.limit]\nsyn_per_second = 50",

@@ -28,6 +28,8 @@ pub struct Flight {
     pub retransmit: Instant,
     /// Over which port and with which ID it was sent; `None` while queued or on its way over TCP.
     pub sent: Option<(Rc<Port>, u16)>,
+    /// The slot stands in the queue; it must not stand there twice, also when its query has changed.
+    pub is_queued: bool,
 }
 
 /// The table. An index is a slot.
@@ -65,8 +67,15 @@ impl Flights {
             return None;
         }
         let slot = u16::try_from(self.slots.len()).ok()?;
-        let flight =
-            Flight { query: Vec::new(), asked, sink: None, deadline, retransmit: deadline, sent: None };
+        let flight = Flight {
+            query: Vec::new(),
+            asked,
+            sink: None,
+            deadline,
+            retransmit: deadline,
+            sent: None,
+            is_queued: false,
+        };
         self.slots.push(flight);
         Some(slot)
     }
@@ -79,6 +88,12 @@ impl Flights {
     /// The flight in `slot`, to change.
     pub fn get_mut(&mut self, slot: u16) -> Option<&mut Flight> {
         self.slots.get_mut(usize::from(slot)).filter(|flight| flight.sink.is_some())
+    }
+
+    /// Notes that `slot` joins or leaves the queue; `false` when nothing changes.
+    pub fn set_queued(&mut self, slot: u16, is_queued: bool) -> bool {
+        let flight = self.slots.get_mut(usize::from(slot));
+        flight.is_some_and(|flight| std::mem::replace(&mut flight.is_queued, is_queued) != is_queued)
     }
 
     /// Empties `slot`: whoever waited gets the outcome from the caller, once. The port learns that its ID

@@ -74,23 +74,25 @@ impl Backends {
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
         let upstream = self.choose().ok_or(Failure::Unreachable)?;
         let outcome = upstream.submit(message, query, sink);
-        if outcome.is_ok() {
-            self.counters.add(Counter::Forwarded, 1);
+        match outcome {
+            Ok(()) => self.counters.add(Counter::Forwarded, 1),
+            Err(failure) => upstream.count_failure(failure),
         }
         outcome
     }
 
-    /// The backend for the next query: by policy among those that do not rest; if all rest, among all.
+    /// The backend for the next query: by policy among those that do not rest; if all rest, the one that has
+    /// rested longest.
     fn choose(&self) -> Option<&Rc<Upstream>> {
         if let [only] = self.upstreams.as_slice() {
             return Some(only);
         }
         let awake = self.upstreams.iter().filter(|upstream| !upstream.is_resting());
         match self.policy {
-            Policy::First => awake.chain(&self.upstreams).next(),
+            Policy::First => awake.chain(self.longest_at_rest()).next(),
             Policy::LeastOutstanding | Policy::Hash => awake
                 .min_by_key(|upstream| upstream.outstanding() * 1000 / usize::from(upstream.weight))
-                .or_else(|| self.upstreams.first()),
+                .or_else(|| self.longest_at_rest()),
             Policy::RoundRobin => {
                 let turn = self.turn.get().wrapping_add(1);
                 self.turn.set(turn);
@@ -99,8 +101,19 @@ impl Backends {
                     .iter()
                     .flat_map(|upstream| std::iter::repeat_n(*upstream, usize::from(upstream.weight)));
                 let total: usize = awake.iter().map(|upstream| usize::from(upstream.weight)).sum();
-                shares.skip(turn.checked_rem(total).unwrap_or_default()).chain(&self.upstreams).next()
+                shares.skip(turn.checked_rem(total).unwrap_or_default()).chain(self.longest_at_rest()).next()
             }
         }
+    }
+
+    fn longest_at_rest(&self) -> Option<&Rc<Upstream>> {
+        self.upstreams.iter().min_by_key(|upstream| upstream.rests_until())
+    }
+}
+
+/// A reload brings new backends; the old ones finish what they have, then their tasks and sockets go.
+impl Drop for Backends {
+    fn drop(&mut self) {
+        self.upstreams.iter().for_each(|upstream| upstream.end());
     }
 }

@@ -29,20 +29,25 @@ const OVER_TCP_MAX: usize = 256;
 const MISMATCHES_MAX: usize = 8;
 
 /// A query outside the table of flights: it has left UDP.
-pub struct Stray {
+struct Stray {
     /// The query's octets, our ID in front.
-    pub query: Vec<u8>,
+    query: Vec<u8>,
     /// What the client asked of its hop.
-    pub asked: Asked,
+    asked: Asked,
     /// Who waits.
-    pub sink: Rc<dyn Sink>,
+    sink: Rc<dyn Sink>,
     /// When we give up.
-    pub deadline: Instant,
+    deadline: Instant,
 }
 
-/// Takes the query in `slot` off UDP and asks it over TCP.
+/// Takes the query in `slot`, whose response was truncated, off UDP and asks it over TCP.
 pub fn ask_again(upstream: &Rc<Upstream>, slot: u16) {
     upstream.counters.add(Counter::BackendTruncated, 1);
+    take_over(upstream, slot);
+}
+
+/// Takes the query in `slot` out of the table and asks it over TCP.
+pub fn take_over(upstream: &Rc<Upstream>, slot: u16) {
     let stray = {
         let mut flights = upstream.flights.borrow_mut();
         let deadline = flights.get(slot).map(|flight| flight.deadline);
@@ -54,20 +59,17 @@ pub fn ask_again(upstream: &Rc<Upstream>, slot: u16) {
         }
     };
     upstream.counters.subtract(Counter::BackendOutstanding, 1);
-    let (sink, asked, query) = (Rc::clone(&stray.sink), stray.asked, stray.query.clone());
-    if let Err(failure) = ask(upstream, stray) {
-        sink.failure(asked, &query, failure);
-    }
+    ask(upstream, stray);
 }
 
 /// Asks over TCP; the outcome goes to the stray's sink.
-///
-/// # Errors
-/// [`Failure::Full`]: too many already; the sink will hear nothing.
-pub fn ask(upstream: &Rc<Upstream>, stray: Stray) -> Result<(), Failure> {
+fn ask(upstream: &Rc<Upstream>, mut stray: Stray) {
+    if let (Some(id), Some(octets)) = (upstream.random.u16(), stray.query.first_chunk_mut::<2>()) {
+        *octets = id.to_be_bytes();
+    }
     if upstream.over_tcp.get() >= OVER_TCP_MAX {
         upstream.count_failure(Failure::Full);
-        return Err(Failure::Full);
+        return stray.sink.failure(stray.asked, &stray.query, Failure::Full);
     }
     upstream.over_tcp.set(upstream.over_tcp.get() + 1);
     upstream.counters.add(Counter::BackendOutstanding, 1);
@@ -88,7 +90,6 @@ pub fn ask(upstream: &Rc<Upstream>, stray: Stray) -> Result<(), Failure> {
         upstream.count_failure(failure);
         stray.sink.failure(stray.asked, &stray.query, failure);
     });
-    Ok(())
 }
 
 /// One query and its response over a connection of their own.

@@ -42,7 +42,7 @@ enum Sent {
 }
 
 async fn send_queue(upstream: Rc<Upstream>) {
-    loop {
+    while !upstream.is_over() {
         upstream.work.notified().await;
         loop {
             match send_batch(&upstream) {
@@ -62,31 +62,40 @@ async fn send_queue(upstream: Rc<Upstream>) {
 fn send_batch(upstream: &Rc<Upstream>) -> Sent {
     let mut batch = [0u16; BATCH_MAX];
     let count = take_queue(upstream, &mut batch);
-    let Some(batch) = batch.get(..count).filter(|batch| !batch.is_empty()) else { return Sent::All };
+    let Some(batch) = batch.get_mut(..count).filter(|batch| !batch.is_empty()) else {
+        // All that was taken had timed out; there may be more.
+        return if upstream.queue.borrow().is_empty() { Sent::All } else { Sent::More };
+    };
     let port = match fresh_port(upstream) {
         Ok(port) => port,
         Err(error) => {
             tracing::debug!(%error, backend = %upstream.address, "no socket towards the backend");
+            upstream.rest();
             batch.iter().for_each(|slot| upstream.fail(*slot, Failure::Unreachable));
             return Sent::More;
         }
     };
-    address_batch(upstream, &port, batch);
+    let count = address_batch(upstream, &port, batch);
+    let batch = batch.get(..count).unwrap_or_default();
     let result = {
         let flights = upstream.flights.borrow();
         let datagrams =
             batch.iter().filter_map(|slot| flights.get(*slot)).map(|flight| flight.query.as_slice());
-        port.socket.try_io(Interest::WRITABLE, || mmsg::send(port.socket.as_raw_fd(), datagrams))
+        port.socket.try_io(Interest::WRITABLE, || {
+            upstream.counters.add(Counter::BackendSendCalls, 1);
+            mmsg::send(port.socket.as_raw_fd(), datagrams)
+        })
     };
     settle_batch(upstream, port, batch, result)
 }
 
 fn take_queue(upstream: &Upstream, batch: &mut [u16; BATCH_MAX]) -> usize {
     let mut queue = upstream.queue.borrow_mut();
-    let flights = upstream.flights.borrow();
+    let mut flights = upstream.flights.borrow_mut();
     let count = queue.len().min(BATCH_MAX);
     let mut kept = 0;
     for slot in queue.drain(..count) {
+        flights.set_queued(slot, false);
         // A query may have timed out while it waited.
         if let (Some(_), Some(entry)) = (flights.get(slot), batch.get_mut(kept)) {
             *entry = slot;
@@ -96,33 +105,43 @@ fn take_queue(upstream: &Upstream, batch: &mut [u16; BATCH_MAX]) -> usize {
     kept
 }
 
-/// Writes each query's ID. A port without a free one (half its IDs in use) fails the query.
-fn address_batch(upstream: &Upstream, port: &Rc<Port>, batch: &[u16]) {
-    for slot in batch {
-        let claimed = port.claim(*slot, &upstream.random);
+/// Writes each query's ID; returns how many have one, moved to the front. A port without a free one (half its
+/// IDs in use) fails the query.
+fn address_batch(upstream: &Upstream, port: &Rc<Port>, batch: &mut [u16]) -> usize {
+    let mut kept = 0;
+    for at in 0..batch.len() {
+        let Some(slot) = batch.get(at).copied() else { break };
+        let claimed = port.claim(slot, &upstream.random);
         let mut flights = upstream.flights.borrow_mut();
-        match (claimed, flights.get_mut(*slot)) {
+        match (claimed, flights.get_mut(slot)) {
             (Some(id), Some(flight)) => {
                 if let Some(octets) = flight.query.first_chunk_mut::<2>() {
                     *octets = id.to_be_bytes();
                 }
                 flight.sent = Some((Rc::clone(port), id));
+                if let Some(room) = batch.get_mut(kept) {
+                    *room = slot;
+                }
+                kept += 1;
             }
             _ => {
                 drop(flights);
-                upstream.fail(*slot, Failure::Full);
+                upstream.fail(slot, Failure::Full);
             }
         }
     }
+    kept
 }
 
 fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: io::Result<usize>) -> Sent {
-    upstream.counters.add(Counter::BackendSendCalls, 1);
-    let (sent, blocked) = match result {
-        Ok(sent) => (sent, false),
+    let (taken, blocked) = match result {
+        Ok(sent) => {
+            upstream.counters.add(Counter::BackendSent, sent as u64);
+            (sent, false)
+        }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
-        // An earlier datagram met a closed port; the kernel tells us now, and sent none of these.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        // An earlier datagram met a closed port, or there is no way there: none of these was sent either.
+        Err(error) if mmsg::is_of_the_way(&error) => {
             upstream.unreachable(&port);
             return Sent::More;
         }
@@ -135,8 +154,7 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
             (1, false)
         }
     };
-    upstream.counters.add(Counter::BackendSent, sent as u64);
-    requeue(upstream, batch.get(sent..).unwrap_or_default());
+    requeue(upstream, batch.get(taken..).unwrap_or_default());
     match blocked {
         true => Sent::Blocked(port),
         false if upstream.queue.borrow().is_empty() => Sent::All,
@@ -144,7 +162,7 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
     }
 }
 
-/// Puts what was not sent back in front, its IDs free again.
+/// Puts what was not sent back into the queue, its IDs free again.
 fn requeue(upstream: &Upstream, unsent: &[u16]) {
     if unsent.is_empty() {
         return;
@@ -155,21 +173,26 @@ fn requeue(upstream: &Upstream, unsent: &[u16]) {
             port.release(id);
         }
     }
-    upstream.queue.borrow_mut().splice(0..0, unsent.iter().copied());
+    upstream.enqueue(&mut flights, unsent);
 }
 
 /// A random port of those in use; a worn one is replaced first.
 fn fresh_port(upstream: &Rc<Upstream>) -> io::Result<Rc<Port>> {
     let mut ports = upstream.ports.borrow_mut();
     while ports.len() < PORTS {
-        ports.push(open_port(upstream)?);
+        match open_port(upstream) {
+            Ok(port) => ports.push(port),
+            Err(error) if ports.is_empty() => return Err(error),
+            // Fewer ports are less spread, and still serve.
+            Err(_) => break,
+        }
     }
     let drawn = upstream.random.u16().ok_or_else(|| io::Error::other("no random numbers"))?;
-    let Some(entry) = ports.get_mut(usize::from(drawn) % PORTS) else {
-        return Err(io::Error::other("no port"));
-    };
-    if entry.0.is_worn() {
-        let worn = std::mem::replace(entry, open_port(upstream)?);
+    let index = usize::from(drawn).checked_rem(ports.len()).unwrap_or_default();
+    let Some(entry) = ports.get_mut(index) else { return Err(io::Error::other("no port")) };
+    // A worn port is better than none: without a descriptor for its successor it stays.
+    if let Some(new) = entry.0.is_worn().then(|| open_port(upstream).ok()).flatten() {
+        let worn = std::mem::replace(entry, new);
         upstream.retired.borrow_mut().push(worn);
     }
     Ok(Rc::clone(&entry.0))
@@ -193,8 +216,14 @@ async fn receive_all(upstream: Rc<Upstream>, port: Rc<Port>) {
             upstream.counters.add(Counter::BackendReceiveCalls, 1);
             upstream.counters.add(Counter::BackendReceived, got as u64);
             deliver(&upstream, &port, got);
-        } else if result.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            upstream.unreachable(&port);
+        }
+        match result {
+            // There is more; but a flooding backend must not keep the sessions from their turn.
+            Ok(()) => tokio::task::yield_now().await,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock && mmsg::is_of_the_way(&error) => {
+                upstream.unreachable(&port);
+            }
+            Err(_) => {}
         }
     }
 }
@@ -245,8 +274,11 @@ fn judge(upstream: &Upstream, slot: u16, datagram: &[u8], is_cut: bool) -> Match
 
 /// Ends flights past their deadline, sends lost ones again, and closes retired ports that nobody waits on.
 async fn sweep(upstream: Rc<Upstream>) {
-    loop {
-        if upstream.flights.borrow().outstanding() == 0 && upstream.retired.borrow().is_empty() {
+    while !upstream.is_over() {
+        if upstream.flights.borrow().outstanding() == 0
+            && upstream.retired.borrow().is_empty()
+            && !upstream.is_ending.get()
+        {
             upstream.flying.notified().await;
         }
         tokio::time::sleep(SWEEP_INTERVAL).await;
@@ -266,4 +298,8 @@ async fn sweep(upstream: Rc<Upstream>) {
             !port.is_quiet()
         });
     }
+    // The last task of an ending backend: the receivers hold it, and it holds them.
+    let ports = upstream.ports.take().into_iter().chain(upstream.retired.take());
+    ports.for_each(|(_, task)| task.abort());
+    upstream.work.notify_one();
 }

@@ -61,6 +61,8 @@ pub struct Upstream {
     pub counters: WorkerCounters,
     /// Queries on their way over TCP.
     pub over_tcp: Cell<usize>,
+    /// The config has changed: when nothing flies any more, the tasks end.
+    pub is_ending: Cell<bool>,
     down_until: Cell<Option<Instant>>,
 }
 
@@ -87,6 +89,7 @@ impl Upstream {
             random,
             counters,
             over_tcp: Cell::new(0),
+            is_ending: Cell::new(false),
             down_until: Cell::new(None),
         }
     }
@@ -99,11 +102,6 @@ impl Upstream {
         let asked = Asked::by(query);
         let now = Instant::now();
         let deadline = now + self.timeout;
-        if message.len() > DATAGRAM_QUERY_OCTETS_MAX {
-            let mut octets = Vec::new();
-            dns::forward(message, query, self.random.u16().ok_or(Failure::Full)?, &mut octets);
-            return super::tcp::ask(self, super::tcp::Stray { query: octets, asked, sink, deadline });
-        }
         let mut flights = self.flights.borrow_mut();
         let fill = |octets: &mut Vec<u8>| dns::forward(message, query, 0, octets);
         let slot =
@@ -112,7 +110,13 @@ impl Upstream {
             self.flying.notify_one();
         }
         self.counters.add(Counter::BackendOutstanding, 1);
-        self.enqueue(slot);
+        // What counts is the length without the client's padding.
+        if flights.get(slot).is_some_and(|flight| flight.query.len() > DATAGRAM_QUERY_OCTETS_MAX) {
+            drop(flights);
+            super::tcp::take_over(self, slot);
+        } else {
+            self.enqueue(&mut flights, &[slot]);
+        }
         Ok(())
     }
 
@@ -133,23 +137,23 @@ impl Upstream {
         self.timeout / SENDS_MAX
     }
 
-    /// Sends the query in `slot` again, under a new ID; a late answer to the old one is no longer believed.
+    /// Sends the query in `slot` again, as it was: same port, same ID, so that the answer to either is believed,
+    /// and nobody gets several guesses at one question (RFC 5452 §5).
     pub fn retransmit(&self, slot: u16) {
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
-        let Some((port, id)) = flight.sent.take() else { return };
-        port.release(id);
+        let Some((port, _)) = flight.sent.as_ref() else { return };
+        // A full buffer is one more lost datagram; the next quarter sends again.
+        let _ = port.socket.try_send(&flight.query);
         flight.retransmit = Instant::now() + self.patience();
         self.counters.add(Counter::BackendRetransmitted, 1);
-        self.enqueue(slot);
     }
 
-    fn enqueue(&self, slot: u16) {
+    /// Puts `slots` behind the queue, each once, and wakes the sender.
+    pub fn enqueue(&self, flights: &mut Flights, slots: &[u16]) {
         let mut queue = self.queue.borrow_mut();
-        if queue.is_empty() {
-            self.work.notify_one();
-        }
-        queue.push(slot);
+        queue.extend(slots.iter().filter(|slot| flights.set_queued(**slot, true)));
+        self.work.notify_one();
     }
 
     /// Counts a failure; the one place that does.
@@ -162,9 +166,14 @@ impl Upstream {
         self.counters.add(counter, 1);
     }
 
+    /// New queries go elsewhere for a while.
+    pub fn rest(&self) {
+        self.down_until.set(Some(Instant::now() + self.rest));
+    }
+
     /// Nobody is there: what flies over `port` has failed, and new queries go elsewhere for a while.
     pub fn unreachable(&self, port: &Rc<Port>) {
-        self.down_until.set(Some(Instant::now() + self.rest));
+        self.rest();
         let lost = self
             .flights
             .borrow()
@@ -174,9 +183,26 @@ impl Upstream {
         }
     }
 
+    /// Lets the tasks end once every outcome is with its sink.
+    pub fn end(&self) {
+        self.is_ending.set(true);
+        self.work.notify_one();
+        self.flying.notify_one();
+    }
+
+    /// Nothing is owed any more, and nothing new will come.
+    pub fn is_over(&self) -> bool {
+        self.is_ending.get() && self.outstanding() == 0
+    }
+
     /// Whether new queries should go elsewhere.
     pub fn is_resting(&self) -> bool {
         self.down_until.get().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// When its rest ends or ended; `None`: it never rested.
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.down_until.get()
     }
 
     /// Queries in flight, over UDP and TCP.

@@ -24,9 +24,6 @@ use crate::{
 };
 use process::{Kernel, Process, Running};
 
-/// Descriptors kept for everything that is not a client's connection.
-const DESCRIPTORS_RESERVED: u64 = 512;
-
 /// Serves by `config` until TERM or INT. `path` is read again at HUP.
 ///
 /// # Errors
@@ -61,7 +58,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     if let Some(embedded) = embedded {
         embedded.spawn().context("the embedded backend cannot start its thread")?;
     }
-    let connections_max = plan::connections_max(&config.session, descriptors, DESCRIPTORS_RESERVED);
+    let connections_max = plan::connections_max(&config.session, descriptors, workers, upstreams.len());
     let admission = Arc::new(Admission::new(
         connections_max,
         config.session.connections_per_prefix_max,

@@ -151,8 +151,12 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     process.apply_xdp(&config.xdp)?;
     say_what_needs_a_restart(&running.config, &config);
     running.upstreams = plan::upstreams(&config, embedded);
-    let connections =
-        plan::connections_max(&config.session, running.descriptors, super::DESCRIPTORS_RESERVED);
+    let connections = plan::connections_max(
+        &config.session,
+        running.descriptors,
+        running.workers.len(),
+        running.upstreams.len(),
+    );
     running.admission.reload(connections, config.session.connections_per_prefix_max);
     let settings = plan::settings(&config, serving, running.upstreams.clone());
     for worker in &running.workers {

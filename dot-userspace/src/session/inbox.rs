@@ -135,11 +135,13 @@ impl Sink for Inbox {
             return Ok(());
         }
         let hop = self.room.hop();
-        let written = self.append(|out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)?;
-        if !written {
-            // Too long by our own options: without them it is what the backend sent.
-            let bare = Hop { padding: false, keepalive_100ms: None };
-            self.append(|out| dns::respond(response, asked, bare, out)).map_err(|_| Broken)?;
+        // Too long by our own options, or by our own OPT: without them it is what the backend sent.
+        let bare = Hop { padding: false, keepalive_100ms: None };
+        let plain = Asked { has_opt: false, ..asked };
+        for (asked, hop) in [(asked, hop), (asked, bare), (plain, bare)] {
+            if self.append(|out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)? {
+                break;
+            }
         }
         self.settle();
         Ok(())

@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
     time::{interval, sleep},
 };
 
@@ -21,6 +22,7 @@ use super::{
     process::{Process, Running},
 };
 use crate::{
+    backend::{UpstreamConfig, health},
     config::{self, Config},
     control::{self, Source, Status},
     tls::{self, certificate},
@@ -39,7 +41,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The runtime or a signal cannot be had, or a worker died.
 pub(super) fn serve(
     process: Arc<Process>,
-    running: Running,
+    mut running: Running,
     socket: ControlSocket,
     http: Option<TcpListener>,
     began: Instant,
@@ -62,6 +64,7 @@ pub(super) fn serve(
         );
         // Without systemd there is nobody to notify, which is no error.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        running.checks = check_all(&running.upstreams);
         let running = hear_signals(&process, running, signals).await?;
         drain(&process, running).await
     });
@@ -144,7 +147,8 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
     process.apply_xdp(&config.xdp)?;
     say_what_needs_a_restart(&running.config, &config);
-    running.upstreams = plan::upstreams(&config, embedded);
+    running.upstreams = plan::upstreams(&config, embedded, &running.upstreams);
+    running.checks = check_all(&running.upstreams);
     let connections =
         plan::connections_max(&config.session, running.descriptors, super::DESCRIPTORS_RESERVED);
     running.admission.reload(connections, config.session.connections_per_prefix_max);
@@ -152,9 +156,14 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
-    process.reloaded(&config, &identities);
+    process.reloaded(&config, &running.upstreams, &identities);
     running.config = config;
     Ok(())
+}
+
+/// Asks each backend whether it is there, until this is dropped.
+fn check_all(upstreams: &[UpstreamConfig]) -> JoinSet<()> {
+    upstreams.iter().cloned().map(health::watch).collect()
 }
 
 /// Where the embedded backend of this process answers.

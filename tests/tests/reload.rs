@@ -98,6 +98,8 @@ fn hup_with_a_broken_config_keeps_the_old() {
     let config = Config::new().certificate(&cert, &key);
     let mut dotd = Server::launch(&network, &config, scratch, &[]);
     let mut session = Dot::connect(&network.client, SERVER_V4);
+    // The log has a thread of its own: its last line of the start may come after the one on stdout.
+    eventually("the start is logged", || dotd.stderr().contains("INFO ready").then_some(()));
     for (broken, part) in [
         (config.clone().set("session", "idle_timout", "\"1s\""), "idle_timeout"),
         (config.clone().certificate(&cert, &absent), "absent.key"),

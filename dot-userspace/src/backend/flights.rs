@@ -1,20 +1,31 @@
-//! The queries in flight at one backend: a bounded table, its slots used again and again.
+//! The queries in flight of one worker: a bounded table, its slots used again and again.
 //!
 //! Before: `Backends::submit` accepted a query. After: a response, a failure or a deadline ends it.
-//! Holds: what was sent (for a retry and for matching), what the client asked, and who waits.
+//! Holds: what was sent (for another try and for matching), what the client asked, where it is, who waits.
 //! Never: grows beyond [`FLIGHTS_MAX`], allocates once warm, or answers twice: a slot is emptied as it ends.
 
 use std::rc::Rc;
 
 use tokio::time::Instant;
 
-use super::{port::Port, sink::Sink};
-use crate::dns::Asked;
+use super::{ids::Ids, sink::Sink};
+use crate::dns::{Asked, HEADER_OCTETS};
 
-/// Most queries of one worker at one backend. Half of the ID space, so a free random ID is found at once.
+/// Most queries in flight of one worker. Half of the ID space, so a free random ID is found at once.
 pub const FLIGHTS_MAX: usize = 32_768;
+/// QTYPE and QCLASS, which follow the question's name.
+const TYPE_AND_CLASS_OCTETS: usize = 4;
 
-/// One query at the backend.
+/// The way to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// UDP.
+    Datagram,
+    /// A connection.
+    Stream,
+}
+
+/// One query.
 pub struct Flight {
     /// The query's octets; its ID is patched when it is sent.
     pub query: Vec<u8>,
@@ -24,12 +35,58 @@ pub struct Flight {
     pub sink: Option<Rc<dyn Sink>>,
     /// When we give up.
     pub deadline: Instant,
-    /// When we send it again: a datagram may be lost.
-    pub retransmit: Instant,
-    /// Over which port and with which ID it was sent; `None` while queued or on its way over TCP.
-    pub sent: Option<(Rc<Port>, u16)>,
-    /// The slot stands in the queue; it must not stand there twice, also when its query has changed.
-    pub is_queued: bool,
+    /// When its backend has had its share of the deadline.
+    pub patience_until: Instant,
+    /// The backend that has it.
+    pub upstream: usize,
+    /// The way it takes there.
+    pub half: Half,
+    /// Backends that had it, a bit each.
+    pub tried: u64,
+    /// Its connection was closed before it was answered, once.
+    pub is_retried: bool,
+    /// Over which socket and with which ID it was sent; `None` while queued.
+    pub sent: Option<(Rc<Ids>, u16)>,
+}
+
+impl Flight {
+    /// Whether it waits in this queue. A queue may hold slots whose flight has ended or moved on.
+    pub fn waits_at(&self, upstream: usize, half: Half) -> bool {
+        self.sent.is_none() && self.upstream == upstream && self.half == half
+    }
+
+    /// Whether it was sent over `ids` and not taken back.
+    pub fn is_over(&self, ids: &Rc<Ids>) -> bool {
+        self.sent.as_ref().is_some_and(|(over, _)| Rc::ptr_eq(over, ids))
+    }
+
+    /// Takes it back from the socket that has it: what still comes for it there is late and dropped.
+    pub fn take_back(&mut self) {
+        if let Some((ids, id)) = self.sent.take() {
+            ids.release(id);
+        }
+    }
+
+    /// Gives it an ID of `ids`, which stands in its octets when this returns. `false`: none is free.
+    pub fn send_over(&mut self, slot: u16, ids: &Rc<Ids>, random: &super::random::Random) -> bool {
+        let Some(id) = ids.claim(slot, random) else { return false };
+        if let Some(octets) = self.query.first_chunk_mut::<2>() {
+            *octets = id.to_be_bytes();
+        }
+        self.sent = Some((Rc::clone(ids), id));
+        true
+    }
+
+    /// Its name, as the client wrote it.
+    pub fn qname(&self) -> &[u8] {
+        qname(&self.query, usize::from(self.asked.question_end))
+    }
+}
+
+/// The question's name in a message whose question ends at `question_end`.
+pub fn qname(message: &[u8], question_end: usize) -> &[u8] {
+    let end = question_end.saturating_sub(TYPE_AND_CLASS_OCTETS);
+    message.get(HEADER_OCTETS..end).unwrap_or_default()
 }
 
 /// The table. An index is a slot.
@@ -45,7 +102,7 @@ impl Flights {
         &mut self,
         asked: Asked,
         sink: Rc<dyn Sink>,
-        (deadline, retransmit): (Instant, Instant),
+        deadline: Instant,
         fill: impl FnOnce(&mut Vec<u8>),
     ) -> Option<u16> {
         let slot = match self.free.pop() {
@@ -56,7 +113,9 @@ impl Flights {
         fill(&mut flight.query);
         flight.asked = asked;
         flight.deadline = deadline;
-        flight.retransmit = retransmit;
+        flight.patience_until = deadline;
+        flight.tried = 0;
+        flight.is_retried = false;
         flight.sent = None;
         flight.sink = Some(sink);
         Some(slot)
@@ -67,16 +126,18 @@ impl Flights {
             return None;
         }
         let slot = u16::try_from(self.slots.len()).ok()?;
-        let flight = Flight {
+        self.slots.push(Flight {
             query: Vec::new(),
             asked,
             sink: None,
             deadline,
-            retransmit: deadline,
+            patience_until: deadline,
+            upstream: 0,
+            half: Half::Datagram,
+            tried: 0,
+            is_retried: false,
             sent: None,
-            is_queued: false,
-        };
-        self.slots.push(flight);
+        });
         Some(slot)
     }
 
@@ -90,35 +151,25 @@ impl Flights {
         self.slots.get_mut(usize::from(slot)).filter(|flight| flight.sink.is_some())
     }
 
-    /// Notes that `slot` joins or leaves the queue; `false` when nothing changes.
-    pub fn set_queued(&mut self, slot: u16, is_queued: bool) -> bool {
-        let flight = self.slots.get_mut(usize::from(slot));
-        flight.is_some_and(|flight| std::mem::replace(&mut flight.is_queued, is_queued) != is_queued)
-    }
-
-    /// Empties `slot`: whoever waited gets the outcome from the caller, once. The port learns that its ID
-    /// is free again.
+    /// Empties `slot`: whoever waited gets the outcome from the caller, once. Its ID is free again.
     pub fn end(&mut self, slot: u16) -> Option<Rc<dyn Sink>> {
         let flight = self.slots.get_mut(usize::from(slot))?;
         let sink = flight.sink.take()?;
-        if let Some((port, id)) = flight.sent.take() {
-            port.release(id);
-        }
+        flight.take_back();
         self.free.push(slot);
         Some(sink)
     }
 
     /// What an ended slot held; gone once it is used again.
-    pub fn ended(&self, slot: u16) -> Option<(Asked, &[u8])> {
-        let flight = self.slots.get(usize::from(slot)).filter(|flight| flight.sink.is_none())?;
-        Some((flight.asked, &flight.query))
+    pub fn ended(&self, slot: u16) -> Option<&Flight> {
+        self.slots.get(usize::from(slot)).filter(|flight| flight.sink.is_none())
     }
 
-    /// The slots whose flights `is_over` says are over.
-    pub fn find(&self, is_over: impl Fn(&Flight) -> bool) -> Vec<u16> {
+    /// The slots whose flights `is_meant` means.
+    pub fn find(&self, is_meant: impl Fn(&Flight) -> bool) -> Vec<u16> {
         let flights = self.slots.iter().enumerate();
-        let over = flights.filter(|(_, flight)| flight.sink.is_some() && is_over(flight));
-        over.filter_map(|(slot, _)| u16::try_from(slot).ok()).collect()
+        let meant = flights.filter(|(_, flight)| flight.sink.is_some() && is_meant(flight));
+        meant.filter_map(|(slot, _)| u16::try_from(slot).ok()).collect()
     }
 
     /// Queries in flight now.

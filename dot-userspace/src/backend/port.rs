@@ -2,26 +2,19 @@
 //!
 //! Before: `backend::udp` opens a few and replaces them as they age. After: a response's ID leads to its slot.
 //! Holds: a *connected* socket, so the kernel drops what another address or port sends (RFC 5452 §9.1).
-//! Never: hands out an ID twice, or a predictable one.
+//! Never: outlives the age at which its number could have been found out by trying.
 
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::UdpSocket, time::Instant};
 
-use super::random::Random;
+use super::ids::Ids;
 
 /// A port is replaced after so many queries…
 const QUERIES_MAX: u32 = 16_384;
 /// …or this age, whichever comes first.
 const AGE_MAX: Duration = Duration::from_secs(60);
-/// Draws of an ID before we say that none is free; at half occupancy all fail once in 2^32.
-const DRAWS_MAX: usize = 32;
 /// Kernel buffers each way: a burst of responses must not be dropped before we read it.
 const SOCKET_BUFFER_OCTETS: usize = 1 << 20;
 
@@ -29,9 +22,8 @@ const SOCKET_BUFFER_OCTETS: usize = 1 << 20;
 pub struct Port {
     /// Connected to the backend.
     pub socket: UdpSocket,
-    /// ID → slot + 1; 0 is free.
-    slots: RefCell<Box<[u16]>>,
-    outstanding: Cell<u32>,
+    /// Who waits.
+    pub ids: Rc<Ids>,
     sent: Cell<u32>,
     opened: Instant,
 }
@@ -50,39 +42,16 @@ impl Port {
         socket.connect(&backend.into())?;
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,
-            slots: RefCell::new(vec![0; usize::from(u16::MAX) + 1].into_boxed_slice()),
-            outstanding: Cell::new(0),
+            ids: Rc::default(),
             sent: Cell::new(0),
             opened: Instant::now(),
         })
     }
 
-    /// Gives `slot` a free random ID.
-    pub fn claim(&self, slot: u16, random: &Random) -> Option<u16> {
-        let mut slots = self.slots.borrow_mut();
-        for _ in 0..DRAWS_MAX {
-            let id = random.u16()?;
-            if let Some(entry @ 0) = slots.get_mut(usize::from(id)) {
-                *entry = slot.checked_add(1)?;
-                self.outstanding.set(self.outstanding.get() + 1);
-                self.sent.set(self.sent.get().saturating_add(1));
-                return Some(id);
-            }
-        }
-        None
-    }
-
-    /// The slot that waits for `id`.
-    pub fn slot_of(&self, id: u16) -> Option<u16> {
-        self.slots.borrow().get(usize::from(id)).and_then(|entry| entry.checked_sub(1))
-    }
-
-    /// Frees `id`.
-    pub fn release(&self, id: u16) {
-        let freed = self.slots.borrow_mut().get_mut(usize::from(id)).map(std::mem::take);
-        if freed.is_some_and(|entry| entry != 0) {
-            self.outstanding.set(self.outstanding.get().saturating_sub(1));
-        }
+    /// So many queries more have left.
+    pub fn count_sent(&self, queries: usize) {
+        let queries = u32::try_from(queries).unwrap_or(u32::MAX);
+        self.sent.set(self.sent.get().saturating_add(queries));
     }
 
     /// It has served long enough; a new one takes its place.
@@ -92,6 +61,6 @@ impl Port {
 
     /// Nobody waits for it.
     pub fn is_quiet(&self) -> bool {
-        self.outstanding.get() == 0
+        self.ids.outstanding() == 0
     }
 }

@@ -62,8 +62,8 @@ pub const BACKEND_TIMEOUT: Limit<Duration> = Limit { default: s(2), min: ms(50),
 /// Share of a backend. 1: equal; 1000 keeps sums of weights far from overflow.
 pub const BACKEND_WEIGHT: Limit<u16> = Limit { default: 1, min: 1, max: 1000 };
 
-/// Rest of a backend that nobody was at, before it is asked again. 1 s: a restart of a DNS server; 100 ms to
-/// 1 h: less is load on a backend that starts, more is a backend forgotten.
+/// How often a backend is checked, and how long it rests after nobody was there. 1 s: one that is back is
+/// found within a second, at the cost of one query; 100 ms to 1 h: less is load, more is a backend forgotten.
 pub const HEALTH_INTERVAL: Limit<Duration> = Limit { default: s(1), min: ms(100), max: h(1) };
 
 /// Cached responses per worker; 0: no cache. 10 million at about 200 octets are 2 GiB.

@@ -209,7 +209,7 @@ pub enum OnTlsFailure {
 pub struct Balance {
     /// Which backend gets the next query.
     pub policy: Policy,
-    /// Rest of a backend that nobody was at, before it is asked again.
+    /// How often each backend is checked, and how long it rests after nobody was there.
     #[serde(with = "duration")]
     pub health_interval: Duration,
 }

@@ -5,8 +5,8 @@
 //! Never: lets a value pass that no room reads.
 
 use super::{
-    Backend, ClientAddress, Config, LimitMode, Mistake, OnTlsFailure, Over, Policy, Steering, SynCookies,
-    Transport, limit, text::Text,
+    Backend, ClientAddress, Config, LimitMode, Mistake, OnTlsFailure, Over, Steering, SynCookies, Transport,
+    limit, text::Text,
 };
 
 /// A key, what to write instead, and whether the config asks for what is missing.
@@ -16,7 +16,6 @@ type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
 const CONFIG: &[Line<Config>] = &[
     ("listen.do53", "[]", |config| !config.listen.do53.is_empty()),
     ("listen.proxy_protocol_from", "[]", |config| !config.listen.proxy_protocol_from.is_empty()),
-    ("balance.policy", "\"least-outstanding\"", |config| config.balance.policy == Policy::Hash),
     ("dns.cache_entries", "0", |config| config.dns.cache_entries != 0),
     ("xdp.allow", "[]", |config| !config.xdp.allow.is_empty()),
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
@@ -34,7 +33,7 @@ const CONFIG: &[Line<Config>] = &[
 
 /// Inside each `[[backend]]`.
 const BACKEND: &[Line<Backend>] = &[
-    ("transport", "\"udp\"", |backend| backend.transport != Transport::Udp),
+    ("transport", "\"tcp\"", |backend| backend.transport == Transport::Tls),
     ("proxy_v2", "false", |backend| backend.proxy_v2),
     ("on_tls_failure", "\"next\"", |backend| backend.on_tls_failure != OnTlsFailure::Next),
 ];

@@ -19,7 +19,10 @@ use prometheus_client::{
 };
 
 use super::{State, Status};
-use crate::ledger::{Counter, Snapshot};
+use crate::{
+    backend::health::HealthState,
+    ledger::{Counter, Snapshot},
+};
 
 /// Name and value pairs of one series.
 type Labels = Vec<(&'static str, String)>;
@@ -122,6 +125,11 @@ fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
         (labels, 1)
     });
     gauges(registry, "backend_state", "What is known of each backend", states);
+    let up = status.backends.iter().map(|backend| {
+        let is_up = i64::from(backend.state != HealthState::Down.label());
+        (vec![("backend", backend.address.clone())], is_up)
+    });
+    gauges(registry, "backend_up", "0 while a backend misses its health checks", up);
     for (label, count) in snapshot.family("backend") {
         let help = format!("Backends: {}, over all of them", label.replace('_', " "));
         counter(registry, &format!("backend_{label}"), &help, count);

@@ -194,6 +194,7 @@ fn metrics_are_openmetrics() {
         "dotd_packets_total{verdict=\"drop\",reason=\"cleartext_853\"} 9",
         "dotd_xdp_state{interface=\"eth0\",mode=\"native\"} 1",
         "dotd_backend_state{backend=\"embedded\",transport=\"embedded\",state=\"unchecked\"} 1",
+        "dotd_backend_up{backend=\"embedded\"} 1",
         "dotd_reloads_total{result=\"failed\"} 4",
         "dotd_log_lines_lost_total 5",
     ] {

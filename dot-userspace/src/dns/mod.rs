@@ -1,12 +1,13 @@
 //! Room `dns`: what a message says, what we do about it, and what we write into it.
 //!
-//! Before: `session::framing` cut a message. After: `backend` forwards it, or `session::writer` answers.
+//! Before: octets of a stream, which [`framing`] cuts into messages. After: `backend` forwards it, or `session::writer` answers.
 //! The line: [`Query::parse`] → [`triage()`] → [`forward()`] … backend … [`respond()`] or [`synthesize()`].
 //! Never: opens a socket, waits, or re-encodes what only passes through.
 
 mod codes;
 mod edns;
 mod forward;
+pub mod framing;
 mod query;
 mod records;
 mod respond;

@@ -1,6 +1,6 @@
 //! Reads a client's message as far as a front end must. Step 7a of 9 on the query path.
 //!
-//! Before: `session::framing` cut one message. After: `triage` decides about the [`Query`].
+//! Before: `dns::framing` cut one message. After: `triage` decides about the [`Query`].
 //! Holds: offsets into the message, never copies of it.
 //! Never: allocates, follows compression pointers, or judges.
 //!

@@ -130,7 +130,7 @@ counters! {
     BackendReceived = "backend", "received";
     /// `recvmmsg` calls that brought something.
     BackendReceiveCalls = "backend", "receive_calls";
-    /// Datagrams that match no query in flight.
+    /// Datagrams and messages over connections that match no query in flight: forged, or late.
     BackendUnmatched = "backend", "unmatched";
     /// Queries no backend answered in time.
     BackendTimeout = "backend", "timeout";
@@ -138,8 +138,24 @@ counters! {
     BackendUnreachable = "backend", "unreachable";
     /// Responses with TC=1, asked for again over TCP.
     BackendTruncated = "backend", "truncated";
-    /// The retry over TCP failed.
-    BackendTcpFailed = "backend", "tcp_failed";
+    /// Queries written to connections.
+    BackendStreamSent = "backend", "stream_sent";
+    /// Writes to connections; sent ÷ writes is the batch.
+    BackendStreamWrites = "backend", "stream_writes";
+    /// Messages received over connections.
+    BackendStreamReceived = "backend", "stream_received";
+    /// Reads from connections that brought something.
+    BackendStreamReads = "backend", "stream_reads";
+    /// Connections closed because what came was not framed.
+    BackendStreamBroken = "backend", "stream_broken";
+    /// Connections opened.
+    BackendConnections = "backend", "connections";
+    /// Connections that could not be opened.
+    BackendConnectFailed = "backend", "connect_failed";
+    /// Queries sent again because their connection was closed.
+    BackendRetried = "backend", "retried";
+    /// Queries given to another backend because theirs was silent or gone.
+    BackendFailedOver = "backend", "failed_over";
     /// Queries refused because every slot is taken.
     BackendFull = "backend", "full";
     /// Queries at the backends now: a gauge.

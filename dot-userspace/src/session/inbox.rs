@@ -11,10 +11,10 @@ use std::{
     task::Waker,
 };
 
-use super::{Room, framing::append_message};
+use super::Room;
 use crate::{
     backend::{Broken, Failure, Sink},
-    dns::{self, Asked, Ede, Hop, Rcode, Reply},
+    dns::{self, Asked, Ede, Hop, Rcode, Reply, framing::append_message},
     ledger::Counter,
 };
 

@@ -17,10 +17,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Inbox, SessionEnd, framing::cut_message, inbox::failure_reply};
+use super::{Inbox, SessionEnd, inbox::failure_reply};
 use crate::{
     backend::Sink,
-    dns::{Asked, Disposition, DropReason, Query, triage},
+    dns::{Asked, Disposition, DropReason, Query, framing::cut_message, triage},
     ledger::Counter,
     tls,
 };

@@ -14,6 +14,7 @@ mod serve;
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
+use tokio::task::JoinSet;
 
 use crate::{
     backend::Embedded,
@@ -47,7 +48,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let control_socket = listeners::ControlSocket::bind(&config.server.run_dir, user)?;
     let embedded = plan::needs_embedded(&config).then(Embedded::bind).transpose();
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
-    let upstreams = plan::upstreams(&config, embedded.as_ref().map(Embedded::address));
+    let upstreams = plan::upstreams(&config, embedded.as_ref().map(Embedded::address), &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
     let kernel = Kernel(Some(xdp::start(&config.xdp, &sockets, user)?));
     drop(sockets);
@@ -66,7 +67,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         config.xdp.limit.prefix_v6,
     ));
     let settings = plan::settings(&config, serving, upstreams.clone());
-    let process = Process::new(&config, workers, &identities, kernel);
+    let process = Process::new(&config, &upstreams, workers, &identities, kernel);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners::by_worker(groups, workers).into_iter().enumerate() {
         let plan = Plan {
@@ -79,6 +80,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
     }
-    let running = Running { path, config, tickets, upstreams, admission, descriptors, workers: running };
+    let checks = JoinSet::new();
+    let running =
+        Running { path, config, tickets, upstreams, admission, descriptors, workers: running, checks };
     serve::serve(Arc::new(process), running, control_socket, http, Instant::now())
 }

@@ -6,8 +6,11 @@
 use std::net::SocketAddr;
 
 use crate::{
-    backend::UpstreamConfig,
-    config::{BackendAddress, Config, Session, Transport},
+    backend::{
+        UpstreamConfig,
+        health::{Health, HealthState},
+    },
+    config::{BackendAddress, Config, Session, Transport, limit},
     control::BackendStatus,
     session::Limits,
     tls::Serving,
@@ -25,31 +28,42 @@ pub(super) fn needs_embedded(config: &Config) -> bool {
         || config.backend.iter().any(|backend| backend.address == BackendAddress::Embedded)
 }
 
-/// The backends as workers know them; `embedded` is where that one answers.
-pub(super) fn upstreams(config: &Config, embedded: Option<SocketAddr>) -> Vec<UpstreamConfig> {
-    let rest = config.balance.health_interval;
+/// The backends as workers know them; `embedded` is where that one answers. What is known of the health of
+/// a backend among the `known` ones stays known.
+pub(super) fn upstreams(
+    config: &Config,
+    embedded: Option<SocketAddr>,
+    known: &[UpstreamConfig],
+) -> Vec<UpstreamConfig> {
+    let upstream = |address, transport, timeout, weight| {
+        let same = known.iter().find(|one| one.address == address && one.transport == transport);
+        let health = same.map_or_else(Health::default, |same| same.health.clone());
+        let health_interval = config.balance.health_interval;
+        UpstreamConfig { address, transport, timeout, weight, health_interval, health }
+    };
     let configured = config.backend.iter().filter_map(|backend| {
         let address = match backend.address {
             BackendAddress::Socket(address) => Some(address),
             BackendAddress::Embedded => embedded,
         };
-        Some(UpstreamConfig { address: address?, timeout: backend.timeout, weight: backend.weight, rest })
+        Some(upstream(address?, backend.transport, backend.timeout, backend.weight))
     });
     let configured: Vec<_> = configured.collect();
     match (configured.is_empty(), embedded) {
         (true, Some(address)) => {
-            vec![UpstreamConfig { address, timeout: std::time::Duration::from_secs(2), weight: 1, rest }]
+            let (timeout, weight) = (limit::BACKEND_TIMEOUT.default, limit::BACKEND_WEIGHT.default);
+            vec![upstream(address, Transport::Udp, timeout, weight)]
         }
         _ => configured,
     }
 }
 
-/// The backends as an operator sees them.
+/// The backends as an operator sees them, in the order of [`upstreams`]; nobody has been checked yet.
 pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     let status = |address: String, transport: &str| BackendStatus {
         address,
         transport: transport.to_owned(),
-        state: "unchecked".to_owned(),
+        state: HealthState::Unchecked.label().to_owned(),
     };
     if config.backend.is_empty() {
         return vec![status("embedded".into(), "embedded")];

@@ -12,9 +12,11 @@ use std::{
     time::Instant,
 };
 
+use tokio::task::JoinSet;
+
 use super::{logging, plan};
 use crate::{
-    backend::UpstreamConfig,
+    backend::{UpstreamConfig, health::Health},
     config::{self, Config},
     control::{BackendStatus, CertificateStatus, ListenerStatus, Source, State, Status},
     ledger::{ControlCounters, Snapshot, WorkerCounters},
@@ -39,6 +41,8 @@ pub(super) struct Running {
     pub descriptors: u64,
     /// The worker threads.
     pub workers: Vec<Worker>,
+    /// One task a backend, which asks whether it is there.
+    pub checks: JoinSet<()>,
 }
 
 /// What the control socket tells.
@@ -46,7 +50,7 @@ pub(super) struct Process {
     started: Instant,
     counters: Vec<WorkerCounters>,
     listeners: Vec<ListenerStatus>,
-    backends: Mutex<Vec<BackendStatus>>,
+    backends: Mutex<Vec<(BackendStatus, Health)>>,
     certificates: Mutex<Vec<CertificateStatus>>,
     kernel: Mutex<Kernel>,
     is_draining: AtomicBool,
@@ -71,15 +75,31 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Each backend as an operator sees it, with where its health is found.
+fn backends(config: &Config, upstreams: &[UpstreamConfig]) -> Vec<(BackendStatus, Health)> {
+    let healths = upstreams.iter().map(|upstream| upstream.health.clone());
+    plan::backend_statuses(config).into_iter().zip(healths).collect()
+}
+
+fn as_of_now((status, health): &(BackendStatus, Health)) -> BackendStatus {
+    BackendStatus { state: health.state().label().to_owned(), ..status.clone() }
+}
+
 impl Process {
-    pub(super) fn new(config: &Config, workers: usize, identities: &[Identity], kernel: Kernel) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        upstreams: &[UpstreamConfig],
+        workers: usize,
+        identities: &[Identity],
+        kernel: Kernel,
+    ) -> Self {
         let listener =
             |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
         Self {
             started: Instant::now(),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             listeners: config.listen.dot.iter().map(listener).collect(),
-            backends: Mutex::new(plan::backend_statuses(config)),
+            backends: Mutex::new(backends(config, upstreams)),
             certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
             kernel: Mutex::new(kernel),
             is_draining: AtomicBool::new(false),
@@ -94,8 +114,8 @@ impl Process {
     }
 
     /// A reload took effect.
-    pub(super) fn reloaded(&self, config: &Config, identities: &[Identity]) {
-        *lock(&self.backends) = plan::backend_statuses(config);
+    pub(super) fn reloaded(&self, config: &Config, upstreams: &[UpstreamConfig], identities: &[Identity]) {
+        *lock(&self.backends) = backends(config, upstreams);
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.reloads_ok.fetch_add(1, Relaxed);
     }
@@ -130,7 +150,7 @@ impl Source for Process {
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.counters.len(),
             listeners: self.listeners.clone(),
-            backends: lock(&self.backends).clone(),
+            backends: lock(&self.backends).iter().map(as_of_now).collect(),
             certificates: lock(&self.certificates).clone(),
             xdp: self.xdp(),
         }

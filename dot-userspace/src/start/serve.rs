@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
     time::{interval, sleep},
 };
 
@@ -22,6 +23,7 @@ use super::{
     process::{Process, Running},
 };
 use crate::{
+    backend::{UpstreamConfig, health},
     config::{self, Config},
     control::{self, Source, Status},
     tls::{self, Tickets, certificate},
@@ -40,7 +42,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The runtime or a signal cannot be had, or a worker died.
 pub(super) fn serve(
     process: Arc<Process>,
-    running: Running,
+    mut running: Running,
     socket: ControlSocket,
     http: Option<TcpListener>,
     began: Instant,
@@ -63,6 +65,7 @@ pub(super) fn serve(
         );
         // Without systemd there is nobody to notify, which is no error.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        running.checks = check_all(&running.upstreams);
         let running = hear_signals(&process, running, signals).await?;
         drain(&process, running).await
     });
@@ -150,21 +153,23 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
     process.apply_xdp(&config.xdp)?;
     say_what_needs_a_restart(&running.config, &config);
-    running.upstreams = plan::upstreams(&config, embedded);
-    let connections = plan::connections_max(
-        &config.session,
-        running.descriptors,
-        running.workers.len(),
-        running.upstreams.len(),
-    );
+    running.upstreams = plan::upstreams(&config, embedded, &running.upstreams);
+    running.checks = check_all(&running.upstreams);
+    let (workers, backends) = (running.workers.len(), running.upstreams.len());
+    let connections = plan::connections_max(&config.session, running.descriptors, workers, backends);
     running.admission.reload(connections, config.session.connections_per_prefix_max);
     let settings = plan::settings(&config, serving, running.upstreams.clone());
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
-    process.reloaded(&config, &identities);
+    process.reloaded(&config, &running.upstreams, &identities);
     running.config = as_it_runs(&running.config, config);
     Ok(())
+}
+
+/// Asks each backend whether it is there, until this is dropped.
+fn check_all(upstreams: &[UpstreamConfig]) -> JoinSet<()> {
+    upstreams.iter().cloned().map(health::watch).collect()
 }
 
 /// Where the embedded backend of this process answers.

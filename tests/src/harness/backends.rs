@@ -13,6 +13,11 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 use super::{
     eventually,
     message::{Query, SOA},
@@ -32,7 +37,7 @@ pub const BIG_OCTETS: usize = 5000;
 pub struct Backend {
     /// Where it listens.
     pub address: SocketAddr,
-    _process: Process,
+    process: Process,
     scratch: Scratch,
 }
 
@@ -114,7 +119,7 @@ impl Backend {
         let log = File::create(scratch.path().join("log")).expect("our own folder");
         command.stdout(Stdio::null()).stderr(log);
         let process = Process::start(name, &network.server, &scratch, command);
-        let backend = Self { address, _process: process, scratch };
+        let backend = Self { address, process, scratch };
         let socket =
             network.server.run(move || UdpSocket::bind((address.ip(), 0)).expect("loopback has ports"));
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("not zero");
@@ -129,8 +134,32 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// Stops the server and its children: the kernel still takes what is sent, nobody answers.
+    pub fn stop_all(&self) {
+        self.signal_all(Signal::SIGSTOP);
+    }
+
+    /// Has them go on.
+    pub fn continue_all(&self) {
+        self.signal_all(Signal::SIGCONT);
+    }
+
+    /// Parents before children, so that none is left behind by one that forks.
+    fn signal_all(&self, signal: Signal) {
+        let mut family = vec![self.process.pid()];
+        while let Some(pid) = family.pop() {
+            let _ = kill(Pid::from_raw(i32::try_from(pid).expect("a pid fits")), signal);
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+}
+
 impl Drop for Backend {
     fn drop(&mut self) {
+        // A stopped process hears nothing else.
+        self.continue_all();
         if thread::panicking() {
             let log = fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default();
             eprintln!("--- backend {} ---\n{log}---", self.address);

@@ -7,6 +7,8 @@
 
 /// A.
 pub const A: u16 = 1;
+/// NS.
+pub const NS: u16 = 2;
 /// SOA.
 pub const SOA: u16 = 6;
 /// TXT.

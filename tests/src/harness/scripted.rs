@@ -1,16 +1,17 @@
-//! A backend that does what a test tells it: silent, late, lying, truncating.
+//! A backend that does what a test tells it: silent, late, lying, truncating, closing.
 //!
 //! Before: a test gives a function from what was received to what is sent. After: it asks what came.
-//! Holds: one UDP socket and one TCP listener at the same port, on loopback in the server's namespace.
+//! Holds: one UDP socket and one TCP listener at the same port, on loopback in the server's namespace. dotd's
+//! health checks are answered without asking the script, and are not among what was received.
 //! Never: uses time to order things: a held reply goes out when the test releases it.
 
 use std::{
     collections::VecDeque,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -18,7 +19,10 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
-use super::{message::framed, netns::Network};
+use super::{
+    message::{NS, framed, reply_to},
+    netns::Network,
+};
 
 /// Room for a burst of some thousand queries.
 const BUFFER_OCTETS: usize = 8 << 20;
@@ -43,6 +47,22 @@ pub enum Act {
     SendFromElsewhere(Vec<u8>),
     /// Keep them until [`Scripted::release`].
     Hold(Vec<u8>),
+    /// Send them without a length prefix (TCP only).
+    SendRaw(Vec<u8>),
+    /// Close the connection (TCP only).
+    Close,
+}
+
+/// What the backend does before any script is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mood {
+    /// Follows the script.
+    Willing,
+    /// Takes everything and answers nothing, not even health checks: a black hole.
+    Deaf,
+    /// Closes each new connection as soon as it is accepted, and is deaf over UDP.
+    Curt,
 }
 
 type Script = dyn Fn(&Received) -> Vec<Act> + Send + Sync;
@@ -62,6 +82,8 @@ struct Shared {
     held: Mutex<VecDeque<(Reply, Vec<u8>)>>,
     elsewhere: UdpSocket,
     is_over: AtomicBool,
+    mood: Mutex<Mood>,
+    accepted: AtomicUsize,
 }
 
 /// The way back to who asked.
@@ -90,6 +112,8 @@ impl Scripted {
             held: Mutex::default(),
             elsewhere,
             is_over: AtomicBool::new(false),
+            mood: Mutex::new(Mood::Willing),
+            accepted: AtomicUsize::new(0),
         });
         udp.set_read_timeout(Some(Duration::from_millis(50))).expect("not zero");
         // A script must see every query of a burst; what the kernel drops would look like dotd's loss.
@@ -107,6 +131,17 @@ impl Scripted {
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
         self.shared.received.lock().expect("no script panics").clone()
+    }
+
+    /// TCP connections accepted so far, those of health checks included.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Relaxed)
+    }
+
+    /// Changes what it does before any script is asked.
+    pub fn be(&self, mood: Mood) {
+        *self.shared.mood.lock().expect("no script panics") = mood;
     }
 
     /// Number of replies held back.
@@ -140,10 +175,30 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
+    fn mood(&self) -> Mood {
+        *self.mood.lock().expect("no script panics")
+    }
+
     fn answer(&self, query: Received, way_back: impl Fn() -> Reply) {
+        let is_willing = match self.mood() {
+            Mood::Willing => true,
+            Mood::Deaf => false,
+            Mood::Curt => query.is_tcp,
+        };
+        if is_health_check(&query.octets) {
+            if is_willing {
+                way_back().send(&reply_to(&query.octets, NS, &[]));
+            }
+            return;
+        }
         self.received.lock().expect("no script panics").push(query.clone());
+        if !is_willing {
+            return;
+        }
         for act in (self.script)(&query) {
             match act {
+                Act::SendRaw(octets) => way_back().send_raw(&octets),
+                Act::Close => way_back().close(),
                 Act::Send(octets) => way_back().send(&octets),
                 Act::SendFromElsewhere(octets) => {
                     let _ = self.elsewhere.send_to(&octets, query.from);
@@ -156,7 +211,22 @@ impl Shared {
     }
 }
 
+/// `. NS IN`, which no test asks through dotd.
+fn is_health_check(query: &[u8]) -> bool {
+    query.len() == 17 && query[12..] == [0, 0, 2, 0, 1]
+}
+
 impl Reply {
+    fn send_raw(self, octets: &[u8]) {
+        let Self::Stream(mut stream) = self else { panic!("a datagram has no length prefix") };
+        let _ = stream.write_all(octets);
+    }
+
+    fn close(self) {
+        let Self::Stream(stream) = self else { panic!("UDP has no connection to close") };
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+
     fn send(self, octets: &[u8]) {
         // The peer may have gone; that is its business.
         let _ = match self {
@@ -181,6 +251,10 @@ fn serve_tcp(listener: &TcpListener, shared: &Arc<Shared>) {
     while !shared.is_over.load(Relaxed) {
         match listener.accept() {
             Ok((stream, from)) => {
+                shared.accepted.fetch_add(1, Relaxed);
+                if shared.mood() == Mood::Curt {
+                    continue;
+                }
                 let shared = Arc::clone(shared);
                 sessions.push(thread::spawn(move || serve_stream(&stream, from, &shared)));
             }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::{
     DEADLINE,
@@ -176,13 +177,28 @@ impl Server {
     /// When the command fails or says what is not JSON.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        Stats(self.asked("stats"))
+    }
+
+    fn asked(&self, verb: &str) -> Value {
         let mut command = bounded(&binary().display().to_string());
-        command.args(["stats", "--json", "--socket"]).arg(self.folder().join("run/control.sock"));
+        command.args([verb, "--json", "--socket"]).arg(self.folder().join("run/control.sock"));
         let output = command.output().expect("dotd can be started");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "dotd stats: {complaint}");
-        Stats(serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said}")))
+        assert!(output.status.success(), "dotd {verb}: {complaint}");
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said}"))
+    }
+
+    /// "up", "down" or "unchecked" of each backend, in the order of the config.
+    ///
+    /// # Panics
+    /// When the command fails or says what is not JSON.
+    #[must_use]
+    pub fn backend_states(&self) -> Vec<String> {
+        let status = self.asked("status");
+        let backends = status["backends"].as_array().unwrap_or_else(|| panic!("no backends in {status}"));
+        backends.iter().map(|backend| backend["state"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     /// Asks until a snapshot is as it must become.

@@ -164,10 +164,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[balance]\npolicy = \"hash\"",
-        &["2:10: balance.policy: not in this version of dotd; remove it or set \"least-outstanding\""],
-    ),
-    (
         "[balance]\nhealth_interval = \"0s\"",
         &["2:19: balance.health_interval: 0s is less than 100ms, the smallest permitted"],
     ),
@@ -249,7 +245,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[backend]]\naddress = \"192.0.2.1:853\"\ntransport = \"tls\"\nspki_pins = [\"abcd\"]\non_tls_failure = \"cleartext\"",
         &[
-            "3:13: backend.transport: not in this version of dotd; remove it or set \"udp\"",
+            "3:13: backend.transport: not in this version of dotd; remove it or set \"tcp\"",
             "4:14: backend.spki_pins: \"abcd\" is not Base64 of 32 octets; `dotd pin FILE` prints one",
             "5:18: backend.on_tls_failure: \"cleartext\" to 192.0.2.1:853 needs allow_cleartext = true",
             "5:18: backend.on_tls_failure: not in this version of dotd; remove it or set \"next\"",
@@ -259,7 +255,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         "[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"",
         &[
             "3:13: backend.transport: \"tls\" needs `server_name` or `spki_pins` to know the backend by",
-            "3:13: backend.transport: not in this version of dotd; remove it or set \"udp\"",
+            "3:13: backend.transport: not in this version of dotd; remove it or set \"tcp\"",
         ],
     ),
 ];

@@ -1,6 +1,6 @@
-//! Cuts a decrypted octet stream into DNS messages. Step 6 of 9 on the query path.
+//! Cuts an octet stream into DNS messages, and writes them into one. Step 6 of 9 on the query path.
 //!
-//! Before: `tls::handshake` gave us the stream. After: `dns::triage` reads each message.
+//! Before: a client's decrypted stream, or a backend's. After: `dns::triage` or `backend` reads each message.
 //! Holds: the two-octet length prefix, and nothing of what a message says.
 //! Never: allocates, waits, knows tokio or rustls.
 //!

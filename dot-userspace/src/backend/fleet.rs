@@ -1,0 +1,302 @@
+//! All backends of one worker, and the queries they have: who gets a query, who gets it next, how it ends.
+//!
+//! Before: `Backends::submit` hands a query over. After: its sink has heard exactly one outcome.
+//! The line: submit → an upstream's queue → `udp` or `streams` sends → [`Fleet::deliver`]; or no answer:
+//! [`Fleet::try_elsewhere`] → another backend → at its deadline [`Fleet::give_up`].
+//! Never: holds a borrow over an await, tells a sink twice, or gives a backend the same query again while
+//! another has not had it.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+
+use super::{
+    UpstreamConfig,
+    balance::{self, Candidate},
+    flights::{Flights, Half, qname},
+    ids::Ids,
+    mmsg::Inbound,
+    random::Random,
+    sink::{Failure, Sink},
+    udp,
+    upstream::Upstream,
+};
+use crate::{
+    config::Policy,
+    dns::{self, Asked, Query},
+    ledger::{Counter, WorkerCounters},
+};
+
+/// How often deadlines are looked at; a time-out is late by at most this.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+/// Octets read from a connection at a time: many responses for one system call.
+const READ_OCTETS: usize = 64 * 1024;
+
+/// Backends, queries in flight, and what sending and receiving share.
+pub struct Fleet {
+    /// Queries in flight.
+    pub flights: RefCell<Flights>,
+    /// Room for datagrams.
+    pub inbound: RefCell<Inbound>,
+    /// Where a read from a connection lands before it is cut.
+    pub scratch: RefCell<Box<[u8]>>,
+    /// IDs.
+    pub random: Random,
+    /// The worker's counters.
+    pub counters: WorkerCounters,
+    upstreams: RefCell<Vec<Rc<Upstream>>>,
+    policy: Policy,
+    turn: Cell<usize>,
+    /// Wakes the sweeper.
+    flying: Notify,
+    is_retired: Cell<bool>,
+    tasks: RefCell<Vec<AbortHandle>>,
+}
+
+/// What a message from a backend was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// The response; its sink has it.
+    Response,
+    /// The response to this slot's query, too long for a datagram.
+    Truncated(u16),
+    /// Nobody waits for it.
+    NotOurs,
+}
+
+impl Fleet {
+    /// Opens nothing yet; starts the tasks that will.
+    pub fn start(configs: &[UpstreamConfig], policy: Policy, counters: &WorkerCounters) -> Rc<Self> {
+        let fleet = Rc::new(Self {
+            flights: RefCell::default(),
+            inbound: RefCell::default(),
+            scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
+            random: Random::default(),
+            counters: counters.clone(),
+            upstreams: RefCell::default(),
+            policy,
+            turn: Cell::new(0),
+            flying: Notify::new(),
+            is_retired: Cell::new(false),
+            tasks: RefCell::default(),
+        });
+        for (index, config) in configs.iter().enumerate() {
+            let upstream = Rc::new(Upstream::new(config, index, Rc::clone(&fleet)));
+            fleet.tasks.borrow_mut().extend(upstream.start());
+            fleet.upstreams.borrow_mut().push(upstream);
+        }
+        tokio::task::spawn_local(sweep(Rc::clone(&fleet)));
+        fleet
+    }
+
+    /// Takes a query; its outcome goes to `sink`.
+    ///
+    /// # Errors
+    /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
+    pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
+        let name = qname(message, query.question_end);
+        let upstream = self.choose(name, 0).or_else(|| self.choose_asleep(name));
+        let upstream = upstream.ok_or(Failure::Unreachable)?;
+        let deadline = Instant::now() + upstream.config.timeout;
+        let fill = |octets: &mut Vec<u8>| dns::forward(message, query, 0, octets);
+        let slot = self.flights.borrow_mut().insert(Asked::by(query), sink, deadline, fill);
+        let Some(slot) = slot else {
+            self.count_failure(Failure::Full);
+            return Err(Failure::Full);
+        };
+        if self.flights.borrow().outstanding() == 1 {
+            self.flying.notify_one();
+        }
+        self.counters.add(Counter::BackendOutstanding, 1);
+        self.give_to(slot, &upstream);
+        Ok(())
+    }
+
+    /// The next backend by policy among those that are awake and have not `tried` it.
+    fn choose(&self, name: &[u8], tried: u64) -> Option<Rc<Upstream>> {
+        self.choose_of(name, |upstream| tried & upstream.bit() == 0 && upstream.is_awake())
+    }
+
+    /// None is awake: one of them may be, by now.
+    fn choose_asleep(&self, name: &[u8]) -> Option<Rc<Upstream>> {
+        self.choose_of(name, |_| true)
+    }
+
+    fn choose_of(&self, name: &[u8], may: impl Fn(&Upstream) -> bool) -> Option<Rc<Upstream>> {
+        let upstreams = self.upstreams.borrow();
+        if let [only] = upstreams.as_slice() {
+            return may(only).then(|| Rc::clone(only));
+        }
+        let candidates = upstreams.iter().filter(|upstream| may(upstream)).map(|upstream| Candidate {
+            index: upstream.index,
+            key: upstream.config.address,
+            weight: upstream.config.weight,
+            outstanding: upstream.outstanding(),
+        });
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        let chosen = balance::choose(self.policy, turn, name, candidates)?;
+        upstreams.get(chosen).map(Rc::clone)
+    }
+
+    fn upstream(&self, index: usize) -> Option<Rc<Upstream>> {
+        self.upstreams.borrow().get(index).map(Rc::clone)
+    }
+
+    /// Puts the query in `slot` into the queue of `upstream`, for its share of the deadline.
+    fn give_to(&self, slot: u16, upstream: &Upstream) {
+        let mut flights = self.flights.borrow_mut();
+        let Some(flight) = flights.get_mut(slot) else { return };
+        flight.upstream = upstream.index;
+        flight.half = upstream.half_for(flight.query.len());
+        flight.tried |= upstream.bit();
+        flight.is_retried = false;
+        flight.patience_until = Instant::now() + upstream.patience();
+        let half = flight.half;
+        drop(flights);
+        upstream.begin();
+        upstream.enqueue(slot, half);
+    }
+
+    /// Its backend has failed the query in `slot`: another one gets it, or it ends as `failure`.
+    pub fn try_elsewhere(&self, slot: u16, failure: Failure) {
+        if !self.moved(slot) {
+            self.give_up(slot, failure);
+        }
+    }
+
+    /// Moves the query in `slot` to a backend that is awake and has not had it. `false`: there is none.
+    pub fn moved(&self, slot: u16) -> bool {
+        let now = Instant::now();
+        let (next, last) = {
+            let flights = self.flights.borrow();
+            let Some(flight) = flights.get(slot).filter(|flight| now < flight.deadline) else { return false };
+            (self.choose(flight.qname(), flight.tried), flight.upstream)
+        };
+        let Some(next) = next else { return false };
+        if let Some(flight) = self.flights.borrow_mut().get_mut(slot) {
+            flight.take_back();
+        }
+        if let Some(last) = self.upstream(last) {
+            last.finish();
+        }
+        self.counters.add(Counter::BackendFailedOver, 1);
+        self.give_to(slot, &next);
+        true
+    }
+
+    /// Its backend has been silent for its share of the deadline. Another one gets the query; without one a
+    /// datagram is sent again, and a connection goes on waiting.
+    fn lose_patience(&self, slot: u16) {
+        if self.moved(slot) {
+            return;
+        }
+        let mut flights = self.flights.borrow_mut();
+        let Some(flight) = flights.get_mut(slot) else { return };
+        let Some(upstream) = self.upstream(flight.upstream) else { return };
+        flight.patience_until = Instant::now() + upstream.patience();
+        if flight.half == Half::Datagram {
+            udp::send_again(&upstream, flight);
+        }
+    }
+
+    /// Ends `slot` without a response.
+    pub fn give_up(&self, slot: u16, failure: Failure) {
+        let Some(sink) = self.end(slot) else { return };
+        self.count_failure(failure);
+        // `end` keeps the slot's octets until it is used again.
+        if let Some(flight) = self.flights.borrow().ended(slot) {
+            sink.failure(flight.asked, &flight.query, failure);
+        }
+    }
+
+    fn end(&self, slot: u16) -> Option<Rc<dyn Sink>> {
+        let mut flights = self.flights.borrow_mut();
+        let sink = flights.end(slot)?;
+        self.counters.subtract(Counter::BackendOutstanding, 1);
+        if let Some(upstream) = flights.ended(slot).and_then(|flight| self.upstream(flight.upstream)) {
+            upstream.finish();
+        }
+        Some(sink)
+    }
+
+    /// Counts a failure; the one place that does.
+    fn count_failure(&self, failure: Failure) {
+        let counter = match failure {
+            Failure::Silent => Counter::BackendTimeout,
+            Failure::Unreachable => Counter::BackendUnreachable,
+            Failure::Full => Counter::BackendFull,
+        };
+        self.counters.add(counter, 1);
+    }
+
+    /// Gives `message`, which came over `ids`, to whoever waits for it. `is_cut`: it was longer than our room.
+    /// TC=1 is for a datagram only: over a connection it is the response.
+    pub fn deliver(&self, ids: &Rc<Ids>, message: &[u8], half: Half, is_cut: bool) -> Match {
+        let id = message.first_chunk::<2>().map(|octets| u16::from_be_bytes(*octets));
+        let slot = id.and_then(|id| ids.slot_of(id));
+        let outcome = slot.map_or(Match::NotOurs, |slot| self.judge(slot, message, half, is_cut));
+        match (outcome, slot) {
+            (Match::Response, Some(slot)) => drop(self.end(slot)),
+            (Match::NotOurs, _) => self.counters.add(Counter::BackendUnmatched, 1),
+            _ => {}
+        }
+        outcome
+    }
+
+    /// Compares a message with the query; a true response is with its sink when this returns.
+    fn judge(&self, slot: u16, message: &[u8], half: Half, is_cut: bool) -> Match {
+        let flights = self.flights.borrow();
+        let Some(flight) = flights.get(slot) else { return Match::NotOurs };
+        if !dns::question_matches(message, &flight.query, usize::from(flight.asked.question_end)) {
+            return Match::NotOurs;
+        }
+        if half == Half::Datagram && (is_cut || dns::is_truncated(message)) {
+            return Match::Truncated(slot);
+        }
+        match flight.sink.as_ref().map(|sink| sink.response(flight.asked, message)) {
+            Some(Ok(())) => Match::Response,
+            _ => Match::NotOurs,
+        }
+    }
+
+    /// No more queries will come: ends its tasks once nobody waits.
+    pub fn retire(&self) {
+        self.is_retired.set(true);
+        self.flying.notify_one();
+    }
+
+    /// Ends every task but the caller's, and closes every socket.
+    fn dissolve(&self) {
+        self.tasks.take().iter().for_each(AbortHandle::abort);
+        self.upstreams.take().iter().for_each(|upstream| upstream.close());
+    }
+}
+
+/// Ends flights past their deadline, moves those whose backend is silent, closes ports that nobody needs.
+async fn sweep(fleet: Rc<Fleet>) {
+    loop {
+        let is_quiet = fleet.flights.borrow().outstanding() == 0;
+        if is_quiet && fleet.is_retired.get() {
+            return fleet.dissolve();
+        }
+        if is_quiet && !fleet.upstreams.borrow().iter().any(|upstream| upstream.datagrams.has_retired()) {
+            fleet.flying.notified().await;
+        }
+        sleep(SWEEP_INTERVAL).await;
+        let now = Instant::now();
+        let late = fleet.flights.borrow().find(|flight| flight.deadline <= now);
+        late.into_iter().for_each(|slot| fleet.give_up(slot, Failure::Silent));
+        let silent = fleet.flights.borrow().find(|flight| flight.patience_until <= now);
+        silent.into_iter().for_each(|slot| fleet.lose_patience(slot));
+        fleet.upstreams.borrow().iter().for_each(|upstream| udp::close_quiet(upstream));
+    }
+}

@@ -1,0 +1,237 @@
+//! Asks each backend now and then whether it is there, from the control thread, once for all workers.
+//!
+//! Before: `start` has a list of backends. After: workers, status and metrics read one flag each.
+//! Why in one place: a state that all agree on, and one query an interval however many workers there are.
+//! What a worker meets by itself (a closed port, a failed connection) rests the backend for that worker.
+//! Never: judges an answer: any rcode means up. Asks faster than an interval's eighth, or slower than it.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::{sleep, timeout},
+};
+
+use super::{UpstreamConfig, random::Random};
+use crate::{
+    config::Transport,
+    dns::{self, framing::append_message},
+};
+
+/// Misses in a row after which a backend is down: one lost datagram is none.
+const MISSES_MAX: u32 = 3;
+/// After a miss the next check comes this part of an interval later; then twice that, up to the interval.
+const SOONEST: u32 = 8;
+/// The question `. NS IN`: every resolver has the answer, and others refuse it as cheaply.
+const QUESTION: [u8; 5] = [0, 0, 2, 0, 1];
+
+/// What is known of a backend. Cloning shares it; equal means the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<AtomicU8>);
+
+/// A moment of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthState {
+    /// No check has had a result yet.
+    Unchecked,
+    /// The last check was answered, or too few were missed.
+    Up,
+    /// Checks in a row were missed.
+    Down,
+}
+
+impl HealthState {
+    /// As status and metrics say it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unchecked => "unchecked",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl PartialEq for Health {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Health {}
+
+impl Health {
+    /// What is known now.
+    #[must_use]
+    pub fn state(&self) -> HealthState {
+        match self.0.load(Relaxed) {
+            UP => HealthState::Up,
+            DOWN => HealthState::Down,
+            _ => HealthState::Unchecked,
+        }
+    }
+
+    /// Whether new queries should go elsewhere.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.0.load(Relaxed) == DOWN
+    }
+
+    /// Takes the result of a check: how many were missed in a row. Returns what has changed and is worth a line:
+    /// a backend that was there from the first is not.
+    fn learn(&self, misses: u32) -> Option<HealthState> {
+        let (state, number) = match misses {
+            0 => (HealthState::Up, UP),
+            MISSES_MAX.. => (HealthState::Down, DOWN),
+            _ => return None,
+        };
+        let before = self.state();
+        self.0.store(number, Relaxed);
+        let is_first = before == HealthState::Unchecked && state == HealthState::Up;
+        (before != state && !is_first).then_some(state)
+    }
+}
+
+const UP: u8 = 1;
+const DOWN: u8 = 2;
+
+/// Checks `backend` for ever.
+///
+/// # Cancel safety
+/// Dropping it leaves the last state.
+pub async fn watch(backend: UpstreamConfig) {
+    let patience = backend.timeout.min(backend.health_interval);
+    let mut misses: u32 = 0;
+    loop {
+        let result = timeout(patience, check(&backend)).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()));
+        misses = if result.is_ok() { 0 } else { misses.saturating_add(1) };
+        match (backend.health.learn(misses), result) {
+            (Some(HealthState::Down), Err(error)) => {
+                tracing::warn!(backend = %backend.address, %error, "backend is down");
+            }
+            (Some(HealthState::Up), _) => tracing::info!(backend = %backend.address, "backend is up again"),
+            _ => {}
+        }
+        let chance = Random::default().u16().unwrap_or_default();
+        sleep(pause(misses, backend.health_interval, chance)).await;
+    }
+}
+
+/// Time until the next check. Up to a quarter of it is left to chance, so that checks do not march in step.
+fn pause(misses: u32, interval: Duration, chance: u16) -> Duration {
+    let whole = match misses {
+        0 => interval,
+        _ => (interval / SOONEST).saturating_mul(1 << (misses - 1).min(16)).min(interval),
+    };
+    whole - whole.mul_f64(f64::from(chance) / f64::from(u16::MAX) / 4.0)
+}
+
+/// One question, one answer, by the way that queries take.
+async fn check(backend: &UpstreamConfig) -> io::Result<()> {
+    let query = query()?;
+    match backend.transport {
+        Transport::Udp => over_udp(backend.address, &query).await,
+        Transport::Tcp | Transport::Tls => over_tcp(backend.address, &query).await,
+    }
+}
+
+fn query() -> io::Result<Vec<u8>> {
+    let id = Random::default().u16().ok_or_else(|| io::Error::other("no random numbers"))?;
+    // No RD: what a server has at hand is enough.
+    let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    query.splice(..2, id.to_be_bytes());
+    query.extend_from_slice(&QUESTION);
+    Ok(query)
+}
+
+fn is_answer(message: &[u8], query: &[u8]) -> bool {
+    message.first_chunk::<2>() == query.first_chunk::<2>()
+        && dns::question_matches(message, query, query.len())
+}
+
+async fn over_udp(address: SocketAddr, query: &[u8]) -> io::Result<()> {
+    let host: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((host, 0)).await?;
+    socket.connect(address).await?;
+    socket.send(query).await?;
+    let mut message = [0; 4096];
+    loop {
+        let octets = socket.recv(&mut message).await?;
+        if message.get(..octets).is_some_and(|message| is_answer(message, query)) {
+            return Ok(());
+        }
+    }
+}
+
+async fn over_tcp(address: SocketAddr, query: &[u8]) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut framed = Vec::new();
+    append_message(&mut framed, |out| {
+        out.extend_from_slice(query);
+        io::Result::Ok(())
+    })?;
+    stream.write_all(&framed).await?;
+    let mut message = Vec::new();
+    loop {
+        let octets = stream.read_u16().await?;
+        message.resize(usize::from(octets), 0);
+        stream.read_exact(&mut message).await?;
+        if is_answer(&message, query) {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: one miss is none, three are down, one answer is up; only changes are told.
+    #[test]
+    fn three_misses_are_down_and_one_answer_is_up() {
+        let health = Health::default();
+        assert_eq!(health.state(), HealthState::Unchecked);
+        assert_eq!((health.learn(0), health.state()), (None, HealthState::Up));
+        assert_eq!([1, 2].map(|misses| health.learn(misses)), [None; 2]);
+        assert_eq!((health.learn(3), health.is_down()), (Some(HealthState::Down), true));
+        assert_eq!(health.learn(4), None);
+        assert_eq!((health.learn(0), health.is_down()), (Some(HealthState::Up), false));
+    }
+
+    /// Goal: a backend that is back is found within an interval, and one that is not is asked ever less.
+    #[test]
+    fn checks_thin_out_up_to_the_interval() {
+        let second = Duration::from_secs(1);
+        let pauses = [1, 2, 3, 4, 5, 100].map(|misses| pause(misses, second, 0).as_millis());
+        assert_eq!(pauses, [125, 250, 500, 1000, 1000, 1000]);
+        assert_eq!(pause(0, second, u16::MAX).as_millis(), 750);
+    }
+
+    /// Goal: any rcode is an answer, another question or a query is not.
+    #[test]
+    fn an_answer_is_known_by_id_and_question() {
+        let query = query().expect("random numbers");
+        let mut refused = query.clone();
+        refused[2] |= 0x80;
+        refused[3] |= 5;
+        assert!(is_answer(&refused, &query) && !is_answer(&query, &query));
+        let mut other = refused.clone();
+        other[14] = 1;
+        assert!(!is_answer(&other, &query));
+        refused[0] ^= 1;
+        assert!(!is_answer(&refused, &query));
+    }
+}

@@ -1,0 +1,286 @@
+//! Several backends: who gets a query, and who gets it next when the first is silent, gone or closed.
+//!
+//! Before: two backends, one of which fails. After: each query has exactly one answer, from the other one.
+
+use std::collections::HashMap;
+
+use dot_tests::{
+    harness::{
+        DEADLINE,
+        backends::{Backend, dnsperf_queries},
+        clients::dnsperf,
+        config::Config,
+        dot::Dot,
+        eventually,
+        message::{A, Query, reply_to},
+        netns::{Network, SERVER_V4},
+        response::Message,
+        scripted::{Act, Mood, Received, Scripted},
+        server::Server,
+    },
+    require,
+};
+use nix::sys::signal::Signal;
+
+const ONE: [u8; 4] = [192, 0, 2, 1];
+const TWO: [u8; 4] = [192, 0, 2, 2];
+const TRANSPORTS: [&str; 2] = ["transport = \"udp\"", "transport = \"tcp\""];
+
+fn host(id: u16) -> Vec<u8> {
+    Query::new(id, &format!("host-{id}.dotd.test"), A).octets()
+}
+
+fn answering(rdata: [u8; 4]) -> impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static {
+    move |query| vec![Act::Send(reply_to(&query.octets, A, &[rdata.to_vec()]))]
+}
+
+/// Two backends that answer with addresses of their own, and dotd before them.
+fn two(policy: &str, keys: &str) -> (Network, [Scripted; 2], Server) {
+    let network = Network::new();
+    let backends = [ONE, TWO].map(|rdata| Scripted::start(&network, answering(rdata)));
+    let config = Config::new().set("balance", "policy", &format!("\"{policy}\"")).set(
+        "balance",
+        "health_interval",
+        "\"200ms\"",
+    );
+    let config = backends.iter().fold(config, |config, backend| config.backend_with(backend.address, keys));
+    let dotd = Server::start(&network, &config);
+    (network, backends, dotd)
+}
+
+fn await_states(dotd: &Server, expected: [&str; 2]) {
+    eventually(&format!("backends are {expected:?}"), || (dotd.backend_states() == expected).then_some(()));
+}
+
+/// Goal: a query whose backend is a black hole is answered by another within its own deadline, once; what the
+/// first says later is dropped and counted. Method: the first holds its replies; policy `first`, over UDP and
+/// TCP, an interval of health checks that has no part in it.
+#[test]
+fn a_silent_backends_query_goes_to_another() {
+    require!(Root);
+    for keys in TRANSPORTS {
+        let network = Network::new();
+        let hold = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[ONE.to_vec()]))];
+        let (first, second) = (Scripted::start(&network, hold), Scripted::start(&network, answering(TWO)));
+        let config = Config::new().set("balance", "policy", "\"first\"");
+        let config = config.backend_with(first.address, keys).backend_with(second.address, keys);
+        let dotd = Server::start(&network, &config);
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        session.ask_all(&(0..20).map(host).collect::<Vec<_>>());
+        let mut ids: Vec<u16> = (0..20)
+            .map(|_| {
+                let answer = session.receive();
+                assert_eq!(answer.rdata(A), [TWO], "{keys}");
+                answer.id
+            })
+            .collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..20).collect::<Vec<_>>());
+        assert_eq!(first.held(), 20, "{keys}: each was asked of the first, once");
+        first.release();
+        let stats = dotd.counts("late ones are dropped", |stats| stats.counter("backend", "unmatched") == 20);
+        assert_eq!(stats.counter("backend", "failed_over"), 20);
+        assert!(session.is_quiet() && stats.difference() == [0; 3], "{stats:?}");
+    }
+}
+
+/// Goal: a backend that needs longer than its share of the deadline is still believed when nobody else is there:
+/// what is sent again keeps port and ID. Method: the replies are held until the query has come twice.
+///
+#[test]
+fn a_slow_backend_is_waited_for() {
+    require!(Root);
+    let network = Network::new();
+    let hold = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[ONE.to_vec()]))];
+    let backend = Scripted::start(&network, hold);
+    let dotd = Server::start(&network, &Config::new().backend_with(backend.address, "timeout = \"8s\""));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask(&host(1));
+    eventually("the query is sent again", || (backend.held() == 2).then_some(()));
+    backend.release();
+    assert_eq!(session.receive().rdata(A), [ONE]);
+    let received = backend.received();
+    assert_eq!((&received[0].octets, received[0].from), (&received[1].octets, received[1].from));
+    let stats = dotd.counts("the second answer is late", |stats| stats.counter("backend", "unmatched") == 1);
+    assert_eq!((stats.counter("backend", "retransmitted"), stats.difference()), (1, [0; 3]));
+}
+
+/// Goal: a backend that is not there costs its queries nothing but a move.
+/// Method: a port where nobody listens stands first; over UDP and TCP.
+#[test]
+fn an_absent_backends_query_goes_to_another() {
+    require!(Root);
+    for keys in TRANSPORTS {
+        let network = Network::new();
+        let second = Scripted::start(&network, answering(TWO));
+        let config = Config::new().set("balance", "policy", "\"first\"");
+        let config = config.backend_with(([127, 0, 0, 1], 9).into(), keys);
+        let dotd = Server::start(&network, &config.backend_with(second.address, keys));
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        session.ask_all(&(0..50).map(host).collect::<Vec<_>>());
+        for _ in 0..50 {
+            assert_eq!(session.receive().rdata(A), [TWO], "{keys}");
+        }
+        await_states(&dotd, ["down", "up"]);
+        assert_eq!(dotd.stats().difference(), [0; 3]);
+    }
+}
+
+/// Goal: checks say who is up; who is down gets no query, and gets them again once it answers, over UDP and
+/// TCP. Method: one of two turns deaf, then well; policy `round-robin`.
+#[test]
+fn health_checks_find_who_is_up() {
+    require!(Root);
+    for keys in TRANSPORTS {
+        let (network, backends, dotd) = two("round-robin", keys);
+        await_states(&dotd, ["up", "up"]);
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        let mut ask = || -> HashMap<Vec<u8>, usize> {
+            let mut answers = HashMap::new();
+            for id in 0..20 {
+                let answer = session.exchange(&host(id));
+                *answers.entry(answer.rdata(A)[0].to_vec()).or_default() += 1;
+            }
+            answers
+        };
+        assert_eq!(ask(), HashMap::from([(ONE.to_vec(), 10), (TWO.to_vec(), 10)]));
+        backends[0].be(Mood::Deaf);
+        await_states(&dotd, ["down", "up"]);
+        let before = backends[0].received().len();
+        assert_eq!(ask(), HashMap::from([(TWO.to_vec(), 20)]));
+        assert_eq!(backends[0].received().len(), before, "{keys}: who is down is not asked");
+        backends[0].be(Mood::Willing);
+        await_states(&dotd, ["up", "up"]);
+        assert_eq!(ask().get(ONE.as_slice()), Some(&10));
+    }
+}
+
+/// Goal: with every backend down queries are still tried, and the first that answers serves. Method: both are
+/// deaf until both are down; one query fails; one of them recovers.
+#[test]
+fn all_down_then_up_recovers() {
+    require!(Root);
+    for keys in TRANSPORTS {
+        let (network, backends, dotd) = two("least-outstanding", &format!("{keys}\ntimeout = \"300ms\""));
+        backends.iter().for_each(|backend| backend.be(Mood::Deaf));
+        await_states(&dotd, ["down", "down"]);
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        assert_eq!(session.exchange(&host(1)).rcode(), 2);
+        backends[1].be(Mood::Willing);
+        await_states(&dotd, ["down", "up"]);
+        for id in 0..20 {
+            assert_eq!(session.exchange(&host(id)).rdata(A), [TWO], "{keys}");
+        }
+    }
+}
+
+/// Goal: a name stays with one backend however it is written, names spread over both, and where one is down
+/// its names go to the other. Method: 100 names twice in different case; then one backend is deaf.
+#[test]
+fn hash_keeps_a_name_with_a_backend() {
+    require!(Root);
+    let (network, backends, dotd) = two("hash", "");
+    await_states(&dotd, ["up", "up"]);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let mut ask = |id: u16, name: &str| -> Vec<u8> {
+        session.exchange(&Query::new(id, name, A).octets()).rdata(A)[0].to_vec()
+    };
+    let names: Vec<String> = (0..100).map(|number| format!("host-{number}.dotd.test")).collect();
+    let homes: Vec<Vec<u8>> = names.iter().map(|name| ask(1, name)).collect();
+    let shouted: Vec<Vec<u8>> = names.iter().map(|name| ask(2, &name.to_ascii_uppercase())).collect();
+    assert_eq!(homes, shouted);
+    let at_one = homes.iter().filter(|home| **home == ONE).count();
+    assert!((20..=80).contains(&at_one), "{at_one} of 100 at the first");
+    backends[0].be(Mood::Deaf);
+    await_states(&dotd, ["down", "up"]);
+    assert!(names.iter().all(|name| ask(3, name) == TWO));
+}
+
+/// Goal: of two NSDs one is stopped under load: nothing is lost, and status says who is down; continued, it is
+/// up again. Method: SIGSTOP, dnsperf of 5,000 queries, SIGCONT; over UDP and TCP.
+#[test]
+fn a_stopped_nsd_loses_no_query() {
+    require!(Root, Command("dnsperf"), Command("nsd"));
+    for keys in TRANSPORTS {
+        let network = Network::new();
+        let nsds = [5300, 5301].map(|port| Backend::nsd(&network, port));
+        let config = nsds.iter().fold(Config::new(), |config, nsd| config.backend_with(nsd.address, keys));
+        let dotd = Server::start(&network, &config.set("balance", "health_interval", "\"200ms\""));
+        await_states(&dotd, ["up", "up"]);
+        let queries = dotd.write("queries", dnsperf_queries(5000));
+        nsds[0].stop_all();
+        let said = dnsperf(&network.client, SERVER_V4, &queries, "-c 5 -q 200 -t 10");
+        assert_eq!(said.number_after("Queries completed:"), 5000, "{keys}: {}", said.text);
+        assert_eq!(said.number_after("Queries lost:"), 0, "{keys}: {}", said.text);
+        await_states(&dotd, ["down", "up"]);
+        let stats = dotd.stats();
+        assert_eq!(stats.counter("responses", "SERVFAIL"), 0, "{keys}: {stats:?}");
+        assert_eq!(stats.difference(), [0; 3], "{keys}: {stats:?}");
+        nsds[0].continue_all();
+        await_states(&dotd, ["up", "up"]);
+    }
+}
+
+/// Goal: a backend that restarts under load: every query has one answer, SERVFAIL at worst, and afterwards all
+/// are answered again without a burst of connections. Method: NSD ends and starts anew while a session keeps
+/// asking; over UDP and TCP.
+#[test]
+fn a_restart_under_load_is_survived() {
+    require!(Root, Command("nsd"));
+    for keys in TRANSPORTS {
+        let network = Network::new();
+        let nsd = Backend::nsd(&network, 5300);
+        let dotd = Server::start(&network, &Config::new().backend_with(nsd.address, keys));
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        let mut round = || {
+            session.ask_all(&(0..100).map(host).collect::<Vec<_>>());
+            let answers: Vec<Message> = (0..100).map(|_| session.receive()).collect();
+            let mut ids: Vec<u16> = answers.iter().map(|answer| answer.id).collect();
+            ids.sort_unstable();
+            assert_eq!(ids, (0..100).collect::<Vec<_>>(), "{keys}: each has one answer");
+            answers.iter().filter(|answer| answer.rcode() == 0).count()
+        };
+        assert_eq!(round(), 100);
+        drop(nsd);
+        eventually("queries fail", || (round() == 0).then_some(()));
+        let starting = std::thread::scope(|scope| {
+            let start = scope.spawn(|| Backend::nsd(&network, 5300));
+            while !start.is_finished() {
+                round();
+            }
+            start.join().expect("NSD starts")
+        });
+        eventually(&format!("all are answered within {DEADLINE:?}"), || (round() == 100).then_some(()));
+        assert_eq!(round(), 100, "{keys}");
+        let stats = dotd.stats();
+        assert_eq!(stats.difference(), [0; 3], "{keys}: {stats:?}");
+        assert!(stats.counter("backend", "connections") <= 8, "{keys}: {stats:?}");
+        drop(starting);
+    }
+}
+
+/// Goal: a reload that names another backend ends the old one's connections and checks.
+/// Method: ten reloads to and fro between two over TCP, a query after each; open descriptors do not pile up.
+#[test]
+fn a_reload_leaves_nothing_of_old_backends() {
+    require!(Root);
+    let network = Network::new();
+    let backends = [ONE, TWO].map(|rdata| Scripted::start(&network, answering(rdata)));
+    let config = |index: usize| Config::new().backend_with(backends[index].address, TRANSPORTS[1]);
+    let mut dotd = Server::start(&network, &config(0));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(session.exchange(&host(0)).rdata(A), [ONE]);
+    let folder = format!("/proc/{}/fd", dotd.pid());
+    let descriptors = || std::fs::read_dir(&folder).expect("it runs").count();
+    let before = descriptors();
+    for round in 1..=10 {
+        dotd.rewrite_config(&config(round % 2));
+        dotd.signal(Signal::SIGHUP);
+        let expected = [ONE, TWO][round % 2];
+        eventually("the new backend answers", || {
+            (session.exchange(&host(1)).rdata(A) == [expected]).then_some(())
+        });
+    }
+    eventually("old sockets are closed", || (descriptors() <= before + 2).then_some(()));
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}

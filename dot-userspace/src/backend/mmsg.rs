@@ -70,11 +70,6 @@ impl Inbound {
     }
 }
 
-/// The error is about the backend or the way to it, not about one datagram or a moment's memory.
-pub fn is_of_the_way(error: &io::Error) -> bool {
-    !matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::ENOMEM | libc::ENOBUFS | libc::EINTR) | None)
-}
-
 fn slice_over(octets: *const u8, length: usize) -> libc::iovec {
     libc::iovec { iov_base: octets.cast_mut().cast(), iov_len: length }
 }

@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     fleet::Match,
     flights::{Flight, Half},
+    ids::Ids,
     mmsg::{self, BATCH_MAX},
     port::Port,
     sink::Failure,
@@ -252,16 +253,22 @@ fn says_nobody_is_there(error: &io::Error) -> bool {
 }
 
 /// Sends a query again that may have been lost: the same octets over the same port, so that an answer to
-/// either datagram is believed, however slow the backend is.
-pub fn send_again(upstream: &Upstream, flight: &Flight) {
+/// either datagram is believed, however slow the backend is. Returns the IDs of a port that leads nowhere.
+pub fn send_again(upstream: &Upstream, flight: &Flight) -> Option<Rc<Ids>> {
     let (ports, retired) = (upstream.datagrams.ports.borrow(), upstream.datagrams.retired.borrow());
-    let port = ports.iter().chain(retired.iter()).find(|(port, _)| flight.is_over(&port.ids));
-    let Some((port, _)) = port else { return };
-    // What cannot be sent now is lost again.
-    if port.socket.try_send(&flight.query).is_ok() {
-        upstream.fleet.counters.add(Counter::BackendSendCalls, 1);
-        upstream.fleet.counters.add(Counter::BackendSent, 1);
-        upstream.fleet.counters.add(Counter::BackendRetransmitted, 1);
+    let mut all = ports.iter().chain(retired.iter());
+    let (port, _) = all.find(|(port, _)| flight.is_over(&port.ids))?;
+    match port.socket.try_send(&flight.query) {
+        Ok(_) => {
+            let counters = &upstream.fleet.counters;
+            counters.add(Counter::BackendSendCalls, 1);
+            counters.add(Counter::BackendSent, 1);
+            counters.add(Counter::BackendRetransmitted, 1);
+            None
+        }
+        Err(error) if says_nobody_is_there(&error) => Some(Rc::clone(&port.ids)),
+        // What cannot be sent now is lost again.
+        Err(_) => None,
     }
 }
 

@@ -203,8 +203,13 @@ impl Fleet {
         let Some(flight) = flights.get_mut(slot) else { return };
         let Some(upstream) = self.upstream(flight.upstream) else { return };
         flight.patience_until = Instant::now() + upstream.patience();
-        if flight.half == Half::Datagram {
-            udp::send_again(&upstream, flight);
+        let gone = match flight.half {
+            Half::Datagram => udp::send_again(&upstream, flight),
+            Half::Stream => None,
+        };
+        drop(flights);
+        if let Some(ids) = gone {
+            upstream.is_unreachable(&ids);
         }
     }
 

@@ -150,7 +150,7 @@ const RELAY: Entry = Entry {
 const DNSDIST: Entry = Entry {
     program: Program::Installed("dnsdist"),
     arguments: &["--supervised", "--disable-syslog", "-C", "@CONFIG@"],
-    transport: "udp",
+    transport: "tcp",
     ..RELAY
 };
 

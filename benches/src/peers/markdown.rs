@@ -42,7 +42,7 @@ fn head(report: &Report) -> String {
          only within this file.\n\n\
          | | |\n|---|---|\n\
          | machine | {} × {}, {} MiB, Linux {}, {} |\n\
-         | begun | {} (seconds since 1970) |\n\
+         | begun | {} |\n\
          | rounds | {} of {} s for each kind of work and each peer, interleaved |\n\
          | cores | front end on CPU {}, load and backend (NSD) on CPU {} |\n\
          | load average | {} before, {} after |\n\
@@ -52,7 +52,7 @@ fn head(report: &Report) -> String {
         machine.memory_mib,
         machine.kernel,
         machine.system,
-        machine.begun,
+        date(machine.begun),
         report.pace.rounds,
         report.pace.seconds,
         machine.cores.front,
@@ -133,6 +133,23 @@ fn details(report: &Report, work: &Work) -> Vec<Vec<String>> {
     rows
 }
 
+/// `2026-11-23 16:05 UTC`, from seconds since 1970.
+///
+/// Source: H. Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
+fn date(unix_seconds: u64) -> String {
+    let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    // Days since 1 March of year 0: leap days come last in their year, eras of 400 years are alike.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600, seconds % 3600 / 60)
+}
+
 fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
@@ -158,6 +175,20 @@ fn table(rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
     use crate::peers::record;
+
+    /// Goal: days are those of the calendar, leap years included. Method: dates that `date -u` knows.
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (1_709_251_200, "2024-03-01 00:00 UTC"),
+            (1_795_449_212, "2026-11-23 15:53 UTC"),
+        ] {
+            assert_eq!(date(seconds), expected);
+        }
+    }
 
     /// Goal: every row of every table has as many cells as its head. Method: a made-up report.
     #[test]

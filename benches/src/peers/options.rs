@@ -40,7 +40,7 @@ pub struct Options {
     /// Seconds of each load [default: 3, quick: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: Option<u32>,
-    /// Only this work (w100x1, w1000x1, w100x10, w10x100, hsfull, hsres)
+    /// Only this work (w100x1, w1000x1, w100x10, w10x100, hsfull, hsres, open5k)
     #[arg(long, value_delimiter = ',', value_name = "WORK,…")]
     pub work: Vec<String>,
     /// Idle connections to weigh; 0: do not

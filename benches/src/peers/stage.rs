@@ -224,7 +224,9 @@ fn last_line(folder: &Path, entry: &Entry) -> String {
     let log = String::from_utf8_lossy(&log);
     // After a panic Rust adds a note on how to learn more.
     let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
-    log.lines().rfind(is_telling).unwrap_or("nothing").trim().to_owned()
+    let line = log.lines().rfind(is_telling).unwrap_or("nothing").trim();
+    // Names of our folder tell nobody anything.
+    line.replace(&format!("{}/", folder.display()), "")
 }
 
 /// A port that is free for TCP and UDP now.

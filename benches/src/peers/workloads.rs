@@ -50,4 +50,10 @@ pub(super) const WORK: &[Work] = &[
         arguments: &["--connections=32", "--per-connection=1", "--sources=64"],
         is_handshake: true,
     },
+    Work {
+        name: "open5k",
+        about: "100 warm connections, 5000 queries a second at random times whatever comes back (open loop)",
+        arguments: &["--connections=100", "--depth=100", "--rate=5000"],
+        is_handshake: false,
+    },
 ];

@@ -25,6 +25,11 @@ pub const CLIENT_HELLO: [u8; 11] = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
 /// A DNS query over TCP: length prefix, ID, RD, one question.
 pub const CLEARTEXT_QUERY: [u8; 14] = [0, 27, 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
 
+/// A DNS query over UDP: `www.dotd.test`, A, RD.
+pub const QUERY: [u8; 31] = *b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x04dotd\x04test\0\0\x01\0\x01";
+/// An OPT record without options: DO, 1,400 octets.
+pub const OPT: [u8; 11] = [0, 0, 41, 5, 120, 0, 0, 0x80, 0, 0, 0];
+
 /// The client's IPv4 address.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 /// The server's IPv4 address.
@@ -130,6 +135,12 @@ impl Build {
     pub fn syn_ack(server_port: u16, initial: u32) -> Self {
         let build = Self::tcp(server_port, SYN | ACK, 0x5eed, &[]);
         Self { is_reply: true, acknowledgment: initial.wrapping_add(1), tcp_options: 20, ..build }
+    }
+
+    /// From the server to the client.
+    #[must_use]
+    pub fn reply(self) -> Self {
+        Self { is_reply: true, ..self }
     }
 
     /// Over IPv6.

@@ -169,7 +169,14 @@ impl Check<'_, '_> {
         if xdp.udp_853 == Gate::Reset {
             self.note("xdp.udp_853", "UDP has no connection to reset; use \"drop\", \"count\" or \"pass\"");
         }
+        self.prefixes("xdp.allow", &xdp.allow);
         self.prefixes("xdp.deny", &xdp.deny);
+        for (index, prefix) in xdp.allow.iter().enumerate() {
+            if let Some(denied) = xdp.deny.iter().find(|denied| denied.contains(prefix)) {
+                let message = format!("{prefix} is denied by {denied}, which counts more; remove one");
+                self.note(&format!("xdp.allow.{index}"), message);
+            }
+        }
         let mut seen = HashSet::new();
         for (index, name) in xdp.interfaces.iter().enumerate() {
             let path = format!("xdp.interfaces.{index}");

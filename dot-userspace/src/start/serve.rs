@@ -203,7 +203,8 @@ fn say_what_needs_a_restart(old: &Config, new: &Config) {
         ("xdp.mode", old.xdp.mode != new.xdp.mode || old.xdp.required != new.xdp.required),
         ("xdp.interfaces", old.xdp.interfaces != new.xdp.interfaces),
         ("xdp.steering", old.xdp.steering != new.xdp.steering),
-        ("xdp.limit", old.xdp.limit != new.xdp.limit),
+        ("xdp.limit.prefix_v4", old.xdp.limit.prefix_v4 != new.xdp.limit.prefix_v4),
+        ("xdp.limit.prefix_v6", old.xdp.limit.prefix_v6 != new.xdp.limit.prefix_v6),
     ];
     for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");

@@ -1,4 +1,4 @@
-//! A list of client prefixes in two tries, one for each IP version, which changes without a gap.
+//! Lists of client prefixes, each in two tries, one for each IP version, which change without a gap.
 //!
 //! Before: the config's prefixes. After: XDP asks the tries about each packet's source.
 //! Holds: what is in the tries, so that a reload knows what to add and what to remove.
@@ -13,7 +13,7 @@ use aya::{
         lpm_trie::{Key, LpmTrie},
     },
 };
-use dot_common::settings::version_bit;
+use dot_common::{maps, settings::version_bit};
 use ipnet::IpNet;
 
 use super::{
@@ -21,9 +21,55 @@ use super::{
     attach::{refused, take},
     error::innermost,
 };
+use crate::config;
+
+/// Who gets nothing, and whom no limit looks at.
+pub(super) struct Lists {
+    deny: List,
+    allow: List,
+}
+
+/// What was on both lists.
+pub(super) struct Before {
+    deny: Vec<IpNet>,
+    allow: Vec<IpNet>,
+}
+
+impl Lists {
+    /// Takes the maps of both out of the object.
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
+        Ok(Self {
+            deny: List::take(object, "xdp.deny", maps::DENY4, maps::DENY6)?,
+            allow: List::take(object, "xdp.allow", maps::ALLOW4, maps::ALLOW6)?,
+        })
+    }
+
+    /// Adds what the config lists and is not there yet; says what was there. After an error all is as it was.
+    pub(super) fn grow(&mut self, config: &config::Xdp) -> Result<Before, XdpError> {
+        let before = Before { deny: self.deny.prefixes(), allow: self.allow.prefixes() };
+        self.deny.grow(&config.deny)?;
+        if let Err(error) = self.allow.grow(&config.allow) {
+            self.deny.shrink(&before.deny);
+            return Err(error);
+        }
+        Ok(before)
+    }
+
+    /// Removes what the config does not list.
+    pub(super) fn shrink(&mut self, config: &config::Xdp) {
+        self.deny.shrink(&config.deny);
+        self.allow.shrink(&config.allow);
+    }
+
+    /// Takes back what [`Lists::grow`] added.
+    pub(super) fn restore(&mut self, before: &Before) {
+        self.deny.shrink(&before.deny);
+        self.allow.shrink(&before.allow);
+    }
+}
 
 /// Two tries, and what is in them.
-pub(super) struct List {
+struct List {
     /// The config's key, for errors.
     key: &'static str,
     v4: LpmTrie<MapData, [u8; 4], u32>,
@@ -33,7 +79,7 @@ pub(super) struct List {
 
 impl List {
     /// Takes both maps out of the object.
-    pub(super) fn take(object: &mut Ebpf, key: &'static str, v4: &str, v6: &str) -> Result<Self, XdpError> {
+    fn take(object: &mut Ebpf, key: &'static str, v4: &str, v6: &str) -> Result<Self, XdpError> {
         Ok(Self {
             key,
             v4: LpmTrie::try_from(take(object, v4)?).map_err(|error| refused(v4, &error))?,
@@ -43,7 +89,7 @@ impl List {
     }
 
     /// Adds what is not there yet, and removes nothing. After an error the list is as it was.
-    pub(super) fn grow(&mut self, prefixes: &[IpNet]) -> Result<(), XdpError> {
+    fn grow(&mut self, prefixes: &[IpNet]) -> Result<(), XdpError> {
         let before = self.held.clone();
         for prefix in prefixes.iter().map(IpNet::trunc) {
             if self.held.contains(&prefix) {
@@ -63,12 +109,12 @@ impl List {
     }
 
     /// Removes what is not among these, and adds nothing.
-    pub(super) fn shrink(&mut self, prefixes: &[IpNet]) {
+    fn shrink(&mut self, prefixes: &[IpNet]) {
         self.retain(&prefixes.iter().map(IpNet::trunc).collect());
     }
 
     /// What is on the list.
-    pub(super) fn prefixes(&self) -> Vec<IpNet> {
+    fn prefixes(&self) -> Vec<IpNet> {
         self.held.iter().copied().collect()
     }
 

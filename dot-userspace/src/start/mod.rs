@@ -31,9 +31,6 @@ use process::{Kernel, Process, Running};
 /// One line that names the thing that cannot be had and the way out. Nothing is left behind.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let user = privileges::user(&config.server.user)?;
-    if let Some(warning) = privileges::warning(user) {
-        tracing::warn!("{warning}");
-    }
     let descriptors = privileges::raise_descriptors();
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
@@ -67,6 +64,10 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         config.xdp.limit.prefix_v6,
     ));
     let settings = plan::settings(&config, serving, upstreams.clone());
+    // A start that fails says one thing; this one has not.
+    if let Some(warning) = privileges::warning(user) {
+        tracing::warn!("{warning}");
+    }
     let process = Process::new(&config, &upstreams, workers, &identities, kernel);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners::by_worker(groups, workers).into_iter().enumerate() {

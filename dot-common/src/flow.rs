@@ -39,6 +39,13 @@ impl FlowKey {
         let ports = (client_port as u32) << 16 | server_port as u32;
         Self { client, server, ports, version: if is_v6 { 6 } else { 4 } }
     }
+
+    /// Whether it is of IP version 6.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_v6(&self) -> bool {
+        self.version == 6
+    }
 }
 
 /// What the learner wrote down about a connection.

@@ -37,6 +37,11 @@ pub trait Headers {
 pub trait Payload: Headers {
     /// `count` octets (1 to 8) from `offset` on; the first is the lowest eight bits.
     fn load(&self, offset: u32, count: u32) -> Option<u64>;
+
+    /// Gives back what it was given; see [`Headers::settle`].
+    fn forget(&self, value: u32) -> u32 {
+        value
+    }
 }
 
 /// Where the headers of a datagram lie. All offsets count from the frame's first octet.

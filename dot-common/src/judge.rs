@@ -1,15 +1,17 @@
 //! Decides about a packet. Step 3 of 9 of a query, and its whole arithmetic.
 //!
 //! Before: [`crate::packet::parse`] gave us the packet. After: dot-ebpf counts the verdict and acts.
-//! Holds: the order of questions. Knows of the world only what its arguments say.
-//! Never: writes; and never drops octets of a connection it does not know: TLS itself is the security
+//! Holds: the order of questions: deny, allow, limits, gates. Knows of the world only what its arguments say.
+//! Never: writes but by [`Knowledge::admits`]; and never drops octets of a connection it does not know: TLS itself is the security
 //! boundary, a gate sheds load.
 
 use crate::{
-    flow::{self, Flow, FlowKey},
+    flow::{self, Flow, FlowKey, Sequence},
     frame::Payload,
     packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
-    settings::{Gate, Settings},
+    rate::{self, Class, Rate},
+    settings::{Gate, Over, Settings, version_bit},
+    truncation::{self, Truncation},
     verdict::{Action, Reason, Verdict},
 };
 
@@ -20,6 +22,31 @@ pub trait Knowledge {
 
     /// Monotonic time in nanoseconds.
     fn now_ns(&self) -> u64;
+
+    /// Whether the deny list of its IP version holds a client.
+    fn is_denied(&self, flow: &FlowKey) -> bool;
+
+    /// Whether the allow list of its IP version holds a client.
+    fn is_allowed(&self, flow: &FlowKey) -> bool;
+
+    /// Whether one more is within a rate; then it is counted under the key of [`rate::key`].
+    fn admits(&self, key: u64, rate: &Rate) -> bool;
+}
+
+/// A verdict, and what acting on it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgment {
+    /// What happens, and why.
+    pub verdict: Verdict,
+    /// How to answer; there when the action is [`Action::Answer`].
+    pub truncation: Option<Truncation>,
+}
+
+impl From<Verdict> for Judgment {
+    #[inline(always)]
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, truncation: None }
+    }
 }
 
 /// From frame to verdict; `None`: not a packet of ours.
@@ -27,64 +54,162 @@ pub trait Knowledge {
 pub fn judge_frame(frame: &impl Payload, settings: &Settings, known: &impl Knowledge) -> Option<Verdict> {
     match parse(frame, &settings.ports) {
         Ok(None) => None,
-        Ok(Some(packet)) => Some(judge(frame, &packet, settings, known)),
+        Ok(Some(packet)) => Some(judge(frame, &packet, settings, known).verdict),
         Err(malformed) => Some(malformed.into()),
     }
 }
 
 /// From packet to verdict.
 #[inline(always)]
-pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
+pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Judgment {
+    if settings.deny & version_bit(packet.flow.is_v6()) != 0 && known.is_denied(&packet.flow) {
+        return Verdict::drop(Reason::Denied).into();
+    }
     match (&packet.transport, packet.service) {
-        (Transport::TcpFragment, _) => Verdict::drop(Reason::TcpFragment),
-        (Transport::Udp, Service::Do53) => Verdict::pass(Reason::Do53Datagram),
-        (Transport::Udp, Service::Dot) => gated(settings.udp_on_dot, Reason::UdpOnDot),
-        (Transport::Tcp(segment), service) => {
-            let gate = match service {
-                Service::Dot => settings.cleartext_on_dot,
-                Service::Do53 => settings.tls_on_do53,
-            };
-            judge_segment(frame, segment, packet, gate, known)
-        }
+        (Transport::TcpFragment, _) => Verdict::drop(Reason::TcpFragment).into(),
+        (Transport::Udp, Service::Do53) => judge_datagram(frame, packet, settings, known),
+        (Transport::Udp, Service::Dot) => gated(settings.udp_on_dot, Reason::UdpOnDot).into(),
+        (Transport::Tcp(segment), _) => judge_segment(frame, segment, packet, settings, known).into(),
     }
 }
 
+/// Where a client stands with a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Within its rate, or there is no limit.
+    Within,
+    /// On the allow list: no limit looks at it, and no map notes it.
+    Allowed,
+    /// Over its rate.
+    Over,
+}
+
+#[inline(always)]
+fn standing(
+    class: Class,
+    rate: &Rate,
+    packet: &Packet,
+    settings: &Settings,
+    known: &impl Knowledge,
+) -> Standing {
+    if !rate.is_limit() {
+        return Standing::Within;
+    }
+    if settings.allow & version_bit(packet.flow.is_v6()) != 0 && known.is_allowed(&packet.flow) {
+        return Standing::Allowed;
+    }
+    let key = rate::key(class, &packet.flow, settings.prefix_v4, settings.prefix_v6);
+    if known.admits(key, rate) { Standing::Within } else { Standing::Over }
+}
+
+/// A datagram to the cleartext port: queries have a limit, responses (to a resolver's own port 53) have none.
+#[inline(always)]
+fn judge_datagram(
+    frame: &impl Payload,
+    packet: &Packet,
+    settings: &Settings,
+    known: &impl Knowledge,
+) -> Judgment {
+    let within = Verdict::pass(Reason::Do53Datagram).into();
+    if !settings.do53_query.is_limit() || truncation::is_response(frame, &packet.located) {
+        return within;
+    }
+    match standing(Class::Do53Query, &settings.do53_query, packet, settings, known) {
+        Standing::Within => return within,
+        Standing::Allowed => return Verdict::pass(Reason::Allowed).into(),
+        Standing::Over => {}
+    }
+    let reason = Reason::Do53QueryRate;
+    let drop = Verdict::drop(reason);
+    match Over::from_octet(settings.do53_query_over) {
+        Over::Count => Verdict { action: Action::WouldDrop, reason }.into(),
+        Over::Drop => drop.into(),
+        Over::Truncate => match truncation::plan(frame, &packet.located) {
+            None => drop.into(),
+            truncation => Judgment { verdict: Verdict { action: Action::Answer, reason }, truncation },
+        },
+    }
+}
+
+/// A segment: a SYN has a limit, octets have a gate, and a SYN may hold octets (TCP Fast Open).
 #[inline(always)]
 fn judge_segment(
     frame: &impl Payload,
     segment: &Segment,
     packet: &Packet,
-    gate: u8,
+    settings: &Settings,
     known: &impl Knowledge,
 ) -> Verdict {
+    let gate = match packet.service {
+        Service::Dot => settings.cleartext_on_dot,
+        Service::Do53 => settings.tls_on_do53,
+    };
     // The octets of a reset are words for people (RFC 9293 §3.10.7): no stream ever holds them.
-    if segment.payload_octets == 0 || segment.has(flags::RST) {
-        let is_syn = segment.has(flags::SYN) && !segment.has(flags::RST | flags::ACK);
-        return Verdict::pass(if is_syn { Reason::Syn } else { Reason::Control });
+    let has_octets = segment.payload_octets != 0 && !segment.has(flags::RST);
+    if segment.has(flags::SYN) && !segment.has(flags::RST | flags::ACK) {
+        let syn = judge_syn(packet, settings, known);
+        if matches!(syn.action, Action::Drop) || !has_octets {
+            return syn;
+        }
+        // Octets in the SYN itself are the stream's first, whatever we know.
+        let octets = hold_to_gate(frame, segment, 0, packet.service, gate, || true);
+        // A limit that only counts, or does not look, must not open a gate.
+        let is_remarkable = !matches!(syn.reason, Reason::Syn) && matches!(octets.action, Action::Pass);
+        return if is_remarkable { syn } else { octets };
+    }
+    if !has_octets {
+        return Verdict::pass(Reason::Control);
     }
     if matches!(Gate::from_octet(gate), Gate::Pass) {
         return Verdict::pass(Reason::Ungated);
     }
-    // TCP Fast Open: octets in the SYN itself are the stream's first, whatever we know.
-    let is_fast_open = segment.has(flags::SYN) && !segment.has(flags::ACK);
-    let flow = if is_fast_open { None } else { known.flow(&packet.flow) };
-    let place = match &flow {
-        None if is_fast_open => 0,
-        None => return Verdict::pass(Reason::UnknownFlow),
-        Some(flow) => place_in_stream(segment, flow),
+    let Some(flow) = known.flow(&packet.flow) else { return Verdict::pass(Reason::UnknownFlow) };
+    let place = place_in_stream(segment, &flow);
+    hold_to_gate(frame, segment, place, packet.service, gate, || flow.is_enforced(known.now_ns()))
+}
+
+/// A SYN alone: a connection begins.
+#[inline(always)]
+fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
+    let (class, reason) = match packet.service {
+        Service::Dot => (Class::DotSyn, Reason::DotSynRate),
+        Service::Do53 => (Class::Do53Syn, Reason::Do53SynRate),
     };
+    match standing(class, &settings.syn, packet, settings, known) {
+        Standing::Within => Verdict::pass(Reason::Syn),
+        Standing::Allowed => Verdict::pass(Reason::Allowed),
+        Standing::Over => match Over::from_octet(settings.syn_over) {
+            Over::Count => Verdict { action: Action::WouldDrop, reason },
+            Over::Drop | Over::Truncate => Verdict::drop(reason),
+        },
+    }
+}
+
+/// The octets of a segment at `place`, held against the opening of its stream.
+#[inline(always)]
+fn hold_to_gate(
+    frame: &impl Payload,
+    segment: &Segment,
+    place: Sequence,
+    service: Service,
+    gate: u8,
+    is_enforced: impl FnOnce() -> bool,
+) -> Verdict {
+    if matches!(Gate::from_octet(gate), Gate::Pass) {
+        return Verdict::pass(Reason::Ungated);
+    }
     let Some(opening) = flow::opening(place, segment.payload_octets) else {
         return Verdict::pass(Reason::Stream);
     };
     // The clock costs more than all of the above: asked last, and not for established connections.
-    if flow.is_some_and(|flow| !flow.is_enforced(known.now_ns())) {
+    if !is_enforced() {
         return Verdict::pass(Reason::FlowExpired);
     }
     let Some(octets) = frame.load(segment.payload_offset + opening.skip, opening.count) else {
         return Malformed::IpLength.into();
     };
     let fits = flow::fits_client_hello(octets, &opening);
-    match packet.service {
+    match service {
         Service::Dot if fits => Verdict::pass(Reason::ClientHello),
         Service::Dot => gated(gate, Reason::CleartextOnDot),
         // A DNS message may begin 16 03: 5,635 octets. With all six it would be a query that says
@@ -130,6 +255,18 @@ mod tests {
 
         fn now_ns(&self) -> u64 {
             0
+        }
+
+        fn is_denied(&self, flow: &FlowKey) -> bool {
+            flow.client[0] & 1 == 1
+        }
+
+        fn is_allowed(&self, flow: &FlowKey) -> bool {
+            flow.client[0] & 2 == 2
+        }
+
+        fn admits(&self, key: u64, _: &Rate) -> bool {
+            key & 4 == 4
         }
     }
 
@@ -180,9 +317,11 @@ mod tests {
     proptest! {
         /// Goal: no octets whatever make the judge panic, and every verdict is one that can be counted.
         #[test]
-        fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5) {
+        fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, bits in 0u8..4, over in 0u8..4) {
             let flow = Flow { learned_ns: 0, initial, offences: 0 };
-            let settings = settings(Gate::from_octet(gate));
+            let rate = Rate::new(u32::from(over), 1);
+            let limits = Settings { syn: rate, do53_query: rate, syn_over: over, do53_query_over: over, ..settings(Gate::from_octet(gate)) };
+            let settings = Settings { deny: bits, allow: 3, prefix_v4: 32, prefix_v6: 56, ..limits };
             for known in [Always(None), Always(Some(flow))] {
                 if let Some(verdict) = judge_frame(&octets.as_slice(), &settings, &known) {
                     prop_assert!(verdict.reason.actions().contains(&verdict.action), "{verdict:?}");

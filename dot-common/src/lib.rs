@@ -3,8 +3,9 @@
 //! The same code decides in the kernel (dot-ebpf), in unit tests, and in the differential test that
 //! compares both. In the order of a packet's way:
 //! [`frame`] reads octets within bounds → [`packet`] finds headers and ports → [`judge`] decides, with
-//! [`settings`] and [`flow`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
-//! which counter that is. Aside: [`prefix`] (who counts as one client), [`steer`] (which worker gets a
+//! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
+//! which counter that is. Aside: [`prefix`] (who counts as one client), [`truncation`] (how a
+//! query becomes its own answer), [`steer`] (which worker gets a
 //! connection), [`maps`] (names and sizes).
 //!
 //! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of `pod`.
@@ -20,6 +21,8 @@ pub mod packet;
 #[cfg(feature = "user")]
 mod pod;
 pub mod prefix;
+pub mod rate;
 pub mod settings;
 pub mod steer;
+pub mod truncation;
 pub mod verdict;

@@ -8,16 +8,34 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const SETTINGS: &str = "SETTINGS";
 /// LRU hash from [`crate::flow::FlowKey`] to [`crate::flow::Flow`]. Written by the learner (XDP counts offences).
 pub const FLOWS: &str = "FLOWS";
+/// Prefix trie of IPv4 clients that get nothing: four octets. Written by the loader.
+pub const DENY4: &str = "DENY4";
+/// The same for IPv6: sixteen octets.
+pub const DENY6: &str = "DENY6";
+/// Prefix tries of clients beyond every limit, as [`DENY4`] and [`DENY6`]. Written by the loader.
+pub const ALLOW4: &str = "ALLOW4";
+/// See [`ALLOW4`].
+pub const ALLOW6: &str = "ALLOW6";
+/// LRU hash from [`crate::rate::key`] to the `u64` of [`crate::rate::Rate::admit`]. Written by XDP.
+pub const RATE: &str = "RATE";
+/// Per-CPU array of one answer, for its checksum. Written by XDP.
+pub const ANSWER: &str = "ANSWER";
 /// Per-CPU array of one [`crate::frame::Located`]: where the parser's paths meet. Written by XDP.
 pub const SCRATCH: &str = "SCRATCH";
 /// Array of listeners by worker. Written by the loader.
 pub const SOCKETS: &str = "SOCKETS";
 
 /// Every map.
-pub const ALL: [&str; 5] = [COUNTERS, SETTINGS, FLOWS, SCRATCH, SOCKETS];
+pub const ALL: [&str; 11] =
+    [COUNTERS, SETTINGS, FLOWS, DENY4, DENY6, ALLOW4, ALLOW6, RATE, ANSWER, SCRATCH, SOCKETS];
 
 /// Connections whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
 pub const FLOWS_MAX: u32 = 131_072;
+/// Clients whose rate is known at the same time, over all classes. 21 MB; a flood of spoofed addresses evicts
+/// those that came once before those that came again.
+pub const RATE_MAX: u32 = 262_144;
+/// Entries of each prefix trie: twice what a config may list, because a reload adds before it removes.
+pub const LISTED_MAX: u32 = 32_768;
 /// Most workers.
 pub const WORKERS_MAX: u32 = 1024;
 

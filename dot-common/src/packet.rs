@@ -134,7 +134,7 @@ pub fn parse_syn_ack(frame: &impl Headers, ports: &Ports) -> Option<(FlowKey, Se
 
 const PROTOCOL_TCP: u32 = 6;
 const PROTOCOL_UDP: u32 = 17;
-const UDP_HEADER_OCTETS: u32 = 8;
+pub(crate) const UDP_HEADER_OCTETS: u32 = 8;
 const TCP_HEADER_OCTETS_MIN: u32 = 20;
 const VLAN_TAGS_MAX: u32 = 2;
 const EXTENSION_HEADERS_MAX: u32 = 4;

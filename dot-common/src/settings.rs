@@ -1,10 +1,10 @@
 //! What the loader tells the kernel half: which ports are ours, and how strict each gate is.
 //!
 //! Before: the config file. After: [`crate::packet`] asks for a port's service, [`crate::judge`] for a
-//! gate's mode. One writer, the loader; the kernel half reads.
-//! Never: holds an address: the kernel routes.
+//! gate's mode, and whether a list is worth asking. One writer, the loader; the kernel half reads.
+//! Never: holds an address: lists are maps of their own, and the kernel routes.
 
-use crate::packet::Service;
+use crate::{packet::Service, rate::Rate};
 
 /// Version of all map shapes and their meaning: a folder of pins is of one schema.
 pub const SCHEMA: u32 = 1;
@@ -69,7 +69,33 @@ impl Gate {
     }
 }
 
-/// The one value of the map SETTINGS. 20 octets, no padding.
+/// What a limit does with a packet over its rate.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Over {
+    /// Lets it pass, and counts what it would have refused. The zeroed map means this.
+    #[default]
+    Count = 0,
+    /// Drops it.
+    Drop = 1,
+    /// Answers a query by UDP with TC=1, and drops what cannot be answered.
+    Truncate = 2,
+}
+
+impl Over {
+    /// What a byte of the map means; unknown ones count.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_octet(octet: u8) -> Self {
+        match octet {
+            1 => Self::Drop,
+            2 => Self::Truncate,
+            _ => Self::Count,
+        }
+    }
+}
+
+/// The one value of the map SETTINGS. 56 octets, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -83,8 +109,31 @@ pub struct Settings {
     pub tls_on_do53: u8,
     /// Datagrams to a DNS-over-TLS port: a [`Gate`].
     pub udp_on_dot: u8,
+    /// IP versions with entries on the deny list, by [`version_bit`]: an empty list is not asked.
+    pub deny: u8,
+    /// The same for the allow list.
+    pub allow: u8,
+    /// A TCP SYN over its client's rate: an [`Over`], `Count` or `Drop`.
+    pub syn_over: u8,
+    /// A query by UDP over its client's rate: an [`Over`].
+    pub do53_query_over: u8,
+    /// Bits of an IPv4 address that are one client's.
+    pub prefix_v4: u8,
+    /// Bits of an IPv6 address that are one client's.
+    pub prefix_v6: u8,
     /// Always zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// TCP SYN of one client, of each service.
+    pub syn: Rate,
+    /// Queries by UDP of one client.
+    pub do53_query: Rate,
 }
 
-const _: () = assert!(size_of::<Settings>() == 20 && align_of::<Settings>() == 4);
+/// The bit of an IP version in [`Settings::deny`] and [`Settings::allow`].
+#[must_use]
+#[inline(always)]
+pub const fn version_bit(is_v6: bool) -> u8 {
+    if is_v6 { 2 } else { 1 }
+}
+
+const _: () = assert!(size_of::<Settings>() == 56 && align_of::<Settings>() == 8);

@@ -24,11 +24,13 @@ pub enum Action {
     Drop = 1,
     /// It goes on, but would not if its gate were shut.
     WouldDrop = 2,
+    /// It goes back as its own answer.
+    Answer = 3,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 3] = [Self::Pass, Self::Drop, Self::WouldDrop];
+    pub const ALL: [Self; 4] = [Self::Pass, Self::Drop, Self::WouldDrop, Self::Answer];
 
     /// Its name in snapshots and metrics.
     #[must_use]
@@ -37,6 +39,7 @@ impl Action {
             Self::Pass => "pass",
             Self::Drop => "drop",
             Self::WouldDrop => "would_drop",
+            Self::Answer => "answer",
         }
     }
 }
@@ -67,6 +70,8 @@ macro_rules! reasons {
 const PASSES: &[Action] = &[Action::Pass];
 const DROPS: &[Action] = &[Action::Drop];
 const GATED: &[Action] = &[Action::Drop, Action::WouldDrop];
+const LIMITED: &[Action] = GATED;
+const ANSWERED: &[Action] = &[Action::Drop, Action::WouldDrop, Action::Answer];
 
 reasons! {
     /// A connection begins, without octets.
@@ -93,6 +98,16 @@ reasons! {
     TlsOnDo53 = "tls_on_do53", GATED;
     /// A datagram to a DNS-over-TLS port.
     UdpOnDot = "udp_on_dot", GATED;
+    /// What a limit would have counted, from a client on the allow list.
+    Allowed = "allowed", PASSES;
+    /// A SYN to a DNS-over-TLS port, over its client's rate.
+    DotSynRate = "dot_syn_rate", LIMITED;
+    /// A SYN to the cleartext port, over its client's rate.
+    Do53SynRate = "do53_syn_rate", LIMITED;
+    /// A query by UDP to the cleartext port, over its client's rate.
+    Do53QueryRate = "do53_query_rate", ANSWERED;
+    /// Its client is on the deny list.
+    Denied = "denied", DROPS;
     /// The first fragment of a TCP segment.
     TcpFragment = "tcp_fragment", DROPS;
     /// [`Malformed::IpLength`].

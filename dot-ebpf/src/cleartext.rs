@@ -10,7 +10,7 @@
 //!
 //! Source: RFC 9293 §3.5.2 and §3.10.7, RFC 1071 and RFC 1624 (checksums).
 
-use aya_ebpf::{bindings::xdp_action, helpers::bpf_xdp_adjust_tail, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dot_common::{
     frame::Headers,
     packet::{Packet, Transport, flags},
@@ -43,11 +43,8 @@ pub(crate) fn reset(context: &XdpContext, packet: &Packet) -> u32 {
 fn rewrite(context: &XdpContext, packet: &Packet, is_first: bool) -> Option<()> {
     let located = &packet.located;
     let surplus = context.octets().checked_sub(located.transport + TCP_HEADER_OCTETS)?;
-    // SAFETY: the context is the one the kernel gave this program; all pointers are formed anew after this.
-    if surplus > 0 && unsafe { bpf_xdp_adjust_tail(context.ctx, -(surplus as i32)) } != 0 {
-        return None;
-    }
     let frame = Frame(context);
+    frame.shorten(surplus)?;
     let ip_octets = located.transport - located.ip + TCP_HEADER_OCTETS;
     if located.is_v6() {
         const HEADER_OCTETS: u32 = 40;
@@ -80,7 +77,7 @@ fn rewrite(context: &XdpContext, packet: &Packet, is_first: bool) -> Option<()> 
 
 /// The one's complement checksum of a sum of 16-bit words.
 #[inline(always)]
-fn fold(sum: u32) -> u16 {
+pub(crate) fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)

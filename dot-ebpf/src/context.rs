@@ -11,7 +11,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
 use dot_common::frame::{HEADER_OFFSET_MAX, Headers, Located, Payload};
@@ -104,6 +104,19 @@ impl<C: Linear> Frame<'_, C> {
     }
 }
 
+impl Frame<'_, XdpContext> {
+    /// Takes so many octets off the frame's end.
+    #[inline(always)]
+    pub(crate) fn shorten(&self, octets: u32) -> Option<()> {
+        if octets == 0 {
+            return Some(());
+        }
+        // SAFETY: the context is the one the kernel gave this program; each access forms its own pointer.
+        let failed = unsafe { bpf_xdp_adjust_tail(self.0.ctx, -(octets as i32)) };
+        if failed == 0 { Some(()) } else { None }
+    }
+}
+
 impl<C: Linear> Headers for Frame<'_, C> {
     #[inline(always)]
     fn octets(&self) -> u32 {
@@ -167,11 +180,17 @@ impl Payload for Frame<'_, XdpContext> {
         // BPF is little-endian as we build it: the first octet is the lowest.
         if failed == 0 { Some(octets) } else { None }
     }
+
+    #[inline(always)]
+    fn forget(&self, value: u32) -> u32 {
+        let located = Located { ip: value, transport: 0, end: 0, kind: 0 };
+        maps::through_scratch(located).map_or(0, |located| located.ip)
+    }
 }
 
 /// Hides a value's history from LLVM, so that checks after it are on the register that is used.
 #[inline(always)]
-fn opaque(mut value: usize) -> usize {
+pub(crate) fn opaque(mut value: usize) -> usize {
     // SAFETY: moves a register to itself.
     unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
     value

@@ -7,13 +7,14 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dot_common::{
     flow::{Flow, FlowKey},
-    judge::{self, Knowledge},
+    judge::{self, Judgment, Knowledge},
     packet::{Packet, Service, parse},
+    rate::Rate,
     settings::{Gate, Settings},
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{cleartext, context::Frame, maps};
+use crate::{cleartext, context::Frame, maps, truncate};
 
 /// The XDP action for a frame; `None` when it is none of ours.
 #[inline(always)]
@@ -28,7 +29,7 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
             return Some(xdp_action::XDP_DROP);
         }
     };
-    let verdict = judge::judge(&frame, &packet, settings, &Kernel);
+    let Judgment { verdict, truncation } = judge::judge(&frame, &packet, settings, &Kernel);
     maps::count(verdict);
     #[cfg(feature = "debug-log")]
     aya_log_ebpf::debug!(context, "action {} reason {}", verdict.action as u32, verdict.reason as u32);
@@ -36,6 +37,10 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
         Action::Pass | Action::WouldDrop => xdp_action::XDP_PASS,
         Action::Drop if is_reset(&packet, settings, verdict) => cleartext::reset(context, &packet),
         Action::Drop => xdp_action::XDP_DROP,
+        Action::Answer => match &truncation {
+            Some(truncation) => truncate::answer(context, &packet, truncation),
+            None => xdp_action::XDP_DROP,
+        },
     })
 }
 
@@ -62,5 +67,20 @@ impl Knowledge for Kernel {
     #[inline(always)]
     fn now_ns(&self) -> u64 {
         maps::now_ns()
+    }
+
+    #[inline(always)]
+    fn is_denied(&self, flow: &FlowKey) -> bool {
+        maps::is_denied(flow)
+    }
+
+    #[inline(always)]
+    fn is_allowed(&self, flow: &FlowKey) -> bool {
+        maps::is_allowed(flow)
+    }
+
+    #[inline(always)]
+    fn admits(&self, key: u64, rate: &Rate) -> bool {
+        maps::admits(key, rate)
     }
 }

@@ -4,7 +4,7 @@
 //! leave at tc egress, [`dotd_steer`] gives a new connection to the worker of the packet's CPU.
 //! Holds: the entry points, and what follows from a verdict. What decides is in dot-common, where tests
 //! reach it.
-//! Never: answers on the wire (XDP_TX loses frames on veth), keeps an address list, logs by default.
+//! Never: answers on the wire but to a query over its rate, writes an address list, logs by default.
 
 #![no_std]
 #![no_main]
@@ -17,6 +17,7 @@ mod judge;
 mod learn;
 mod maps;
 mod steer;
+mod truncate;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, sk_action, xdp_action},
@@ -24,7 +25,7 @@ use aya_ebpf::{
     programs::{SkReuseportContext, TcContext, XdpContext},
 };
 
-/// Judges a frame, counts the verdict, and passes, drops or resets. Frames may span several buffers.
+/// Judges a frame, counts the verdict, and passes, drops, resets or answers. Frames may span several buffers.
 #[xdp(frags)]
 pub fn dotd_xdp(context: XdpContext) -> u32 {
     judge::judge(&context).unwrap_or(xdp_action::XDP_PASS)

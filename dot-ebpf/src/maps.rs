@@ -3,19 +3,26 @@
 //! Names, sizes and shapes are dot_common's; a static here is called what [`dot_common::maps`] says.
 //! Holds: every access that needs `unsafe`, so that no other room does for maps.
 
+use core::arch::asm;
+
 use aya_ebpf::{
-    helpers::bpf_ktime_get_coarse_ns,
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_xdp_load_bytes},
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray, ReusePortSockArray},
+    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, lpm_trie::Key},
+    programs::XdpContext,
 };
 use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     frame::Located,
-    maps::{FLOWS_MAX, WORKERS_MAX},
+    maps::{FLOWS_MAX, LISTED_MAX, RATE_MAX, WORKERS_MAX},
+    rate::Rate,
     settings::Settings,
     verdict::Verdict,
 };
+
+use crate::context::opaque;
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUNTERS, 0);
@@ -25,6 +32,27 @@ static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
 #[map]
 static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+
+#[map]
+static DENY4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
+
+#[map]
+static DENY6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
+
+#[map]
+static ALLOW4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
+
+#[map]
+static ALLOW6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
+
+#[map]
+static RATE: LruHashMap<u64, u64> = LruHashMap::with_max_entries(RATE_MAX, 0);
+
+/// A UDP datagram of ours: 8 octets of header, 12, 259 and 11 of message.
+const ANSWER_OCTETS: usize = 512;
+
+#[map]
+static ANSWER: PerCpuArray<[u32; ANSWER_OCTETS / 4]> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 static SCRATCH: PerCpuArray<Located> = PerCpuArray::with_max_entries(1, 0);
@@ -77,6 +105,98 @@ pub(crate) fn offend(key: &FlowKey) -> u32 {
         (*flow).offences = before.wrapping_add(1);
         before
     }
+}
+
+/// Whether the deny list holds a client.
+#[inline(always)]
+pub(crate) fn is_denied(flow: &FlowKey) -> bool {
+    is_listed(&DENY4, &DENY6, flow)
+}
+
+/// Whether the allow list holds a client.
+#[inline(always)]
+pub(crate) fn is_allowed(flow: &FlowKey) -> bool {
+    is_listed(&ALLOW4, &ALLOW6, flow)
+}
+
+#[inline(always)]
+fn is_listed(v4: &LpmTrie<u32, u32>, v6: &LpmTrie<[u32; 4], u32>, flow: &FlowKey) -> bool {
+    let [a, b, c, d] = flow.client;
+    // Tries compare octets in the order of the wire.
+    if flow.is_v6() {
+        v6.get(Key::new(128, [a.to_be(), b.to_be(), c.to_be(), d.to_be()])).is_some()
+    } else {
+        v4.get(Key::new(32, a.to_be())).is_some()
+    }
+}
+
+/// Whether one more is within its rate; then it is counted.
+///
+/// The schedule is one number, exchanged as a whole: CPUs that race for it lose nothing and admit nothing twice.
+#[inline(always)]
+pub(crate) fn admits(key: u64, rate: &Rate) -> bool {
+    const TRIES: u32 = 3;
+    const EEXIST: i32 = -17;
+    // SAFETY: no arguments, no effect. The precise clock: within a tick of the coarse one, a burst would be all.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    for _ in 0..TRIES {
+        let Some(slot) = RATE.get_ptr_mut(key) else {
+            let Some(next) = rate.admit(0, now_ns) else { return false };
+            match RATE.insert(key, next, u64::from(BPF_NOEXIST)) {
+                // Another CPU was first.
+                Err(EEXIST) => continue,
+                // A map that takes nothing costs the limit, and nobody's connection.
+                Ok(()) | Err(_) => return true,
+            }
+        };
+        // SAFETY: a checked map value, aligned to eight octets; should the LRU give it to another client
+        // meanwhile, the exchange finds another number and fails.
+        let scheduled_ns = unsafe { slot.read_volatile() };
+        let Some(next) = rate.admit(scheduled_ns, now_ns) else { return false };
+        if exchange(slot, scheduled_ns, next) {
+            return true;
+        }
+    }
+    // Who loses three races in a row sends on several CPUs within nanoseconds.
+    false
+}
+
+/// Puts `new` in place of `old`, if `old` is still there.
+#[inline(always)]
+fn exchange(slot: *mut u64, old: u64, new: u64) -> bool {
+    let mut found = old;
+    // SAFETY: a checked map value, aligned to eight octets. The instruction compares with, and answers in, r0.
+    unsafe {
+        asm!("r0 = cmpxchg_64({slot} + 0, r0, {new})", slot = in(reg) slot, new = in(reg) new,
+            inout("r0") found, options(nostack));
+    }
+    found == old
+}
+
+/// The checksum over `octets` of a frame from `offset` on, added to `seed`; never zero, as UDP wants it. In the
+/// order of octets of the frame.
+#[inline(always)]
+pub(crate) fn checksum(context: &XdpContext, offset: u32, octets: u32, seed: u32) -> Option<u16> {
+    let buffer = ANSWER.get_ptr_mut(0)?;
+    // Whole words, the last one padded with zeros: 1 to 512 octets by construction, as Linux 6.1 can see.
+    let count = (opaque(octets.wrapping_sub(1) as usize) & (ANSWER_OCTETS - 1)) + 1;
+    let last = opaque(count - 1) & (ANSWER_OCTETS - 4);
+    // SAFETY: a checked map value of this CPU; `last` is a word's offset within it.
+    unsafe { buffer.cast::<u8>().add(last).cast::<u32>().write_volatile(0) };
+    // SAFETY: `count` is at most the buffer's length.
+    if unsafe { bpf_xdp_load_bytes(context.ctx, offset, buffer.cast(), count as u32) } != 0 {
+        return None;
+    }
+    let words_octets = last as u32 + 4;
+    // SAFETY: `words_octets` is at most the buffer's length, and a multiple of four.
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, buffer.cast(), words_octets, seed) };
+    if sum < 0 {
+        return None;
+    }
+    let sum = sum as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+    Some(if sum == 0 { 0xffff } else { sum })
 }
 
 /// Sends a value through this CPU's scratch map, so that the verifier forgets its history.

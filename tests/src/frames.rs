@@ -25,6 +25,11 @@ pub const CLIENT_HELLO: [u8; 11] = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
 /// A DNS query over TCP: length prefix, ID, RD, one question.
 pub const CLEARTEXT_QUERY: [u8; 14] = [0, 27, 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
 
+/// A DNS query over UDP: `www.dotd.test`, A, RD.
+pub const QUERY: [u8; 31] = *b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x04dotd\x04test\0\0\x01\0\x01";
+/// An OPT record without options: DO, 1,400 octets.
+pub const OPT: [u8; 11] = [0, 0, 41, 5, 120, 0, 0, 0x80, 0, 0, 0];
+
 /// The client's IPv4 address.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 /// The server's IPv4 address.
@@ -76,6 +81,8 @@ pub enum Fragment {
 #[derive(Clone, Debug)]
 pub struct Build {
     is_v6: bool,
+    client: Option<IpAddr>,
+    server: Option<IpAddr>,
     protocol: u8,
     client_port: u16,
     server_port: u16,
@@ -98,6 +105,8 @@ impl Build {
     pub fn tcp(server_port: u16, flags: u8, sequence: u32, payload: &[u8]) -> Self {
         Self {
             is_v6: false,
+            client: None,
+            server: None,
             protocol: 6,
             client_port: 40_000,
             server_port,
@@ -128,10 +137,28 @@ impl Build {
         Self { is_reply: true, acknowledgment: initial.wrapping_add(1), tcp_options: 20, ..build }
     }
 
+    /// From the server to the client.
+    #[must_use]
+    pub fn reply(self) -> Self {
+        Self { is_reply: true, ..self }
+    }
+
     /// Over IPv6.
     #[must_use]
     pub fn v6(self) -> Self {
         Self { is_v6: true, ..self }
+    }
+
+    /// From this client, of whichever IP version it is.
+    #[must_use]
+    pub fn client(self, client: IpAddr) -> Self {
+        Self { is_v6: client.is_ipv6(), client: Some(client), ..self }
+    }
+
+    /// To this server.
+    #[must_use]
+    pub fn server(self, server: IpAddr) -> Self {
+        Self { server: Some(server), ..self }
     }
 
     /// From this client port.
@@ -181,21 +208,21 @@ impl Build {
     /// The address the frame comes from.
     #[must_use]
     pub fn source(&self) -> IpAddr {
-        if self.is_reply { self.server() } else { self.client() }
+        if self.is_reply { self.server_address() } else { self.client_address() }
     }
 
     /// The address the frame goes to.
     #[must_use]
     pub fn destination(&self) -> IpAddr {
-        if self.is_reply { self.client() } else { self.server() }
+        if self.is_reply { self.client_address() } else { self.server_address() }
     }
 
-    fn client(&self) -> IpAddr {
-        if self.is_v6 { CLIENT_V6.into() } else { CLIENT_V4.into() }
+    fn client_address(&self) -> IpAddr {
+        self.client.unwrap_or(if self.is_v6 { CLIENT_V6.into() } else { CLIENT_V4.into() })
     }
 
-    fn server(&self) -> IpAddr {
-        if self.is_v6 { SERVER_V6.into() } else { SERVER_V4.into() }
+    fn server_address(&self) -> IpAddr {
+        self.server.unwrap_or(if self.is_v6 { SERVER_V6.into() } else { SERVER_V4.into() })
     }
 
     /// The octets.

@@ -5,16 +5,22 @@
 //! Holds: one loaded object with its own maps, so that tests run side by side.
 //! Never: attaches or pins anything; all is gone when the lab is.
 
+use std::net::IpAddr;
+
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{
+        Array, HashMap, MapData, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
     programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     maps,
-    settings::{Gate, Ports, SCHEMA, Settings},
+    rate::Rate,
+    settings::{Gate, Over, Ports, SCHEMA, Settings},
     verdict::Verdict,
 };
 use dot_userspace::xdp::object::OBJECT;
@@ -23,6 +29,8 @@ use dot_userspace::xdp::object::OBJECT;
 pub const XDP_DROP: u32 = 1;
 /// XDP_PASS.
 pub const XDP_PASS: u32 = 2;
+/// XDP_TX.
+pub const XDP_TX: u32 = 3;
 
 /// A loaded kernel half.
 pub struct Lab {
@@ -30,13 +38,14 @@ pub struct Lab {
     counters: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
     flows: HashMap<MapData, FlowKey, Flow>,
+    rates: HashMap<MapData, u64, u64>,
     counted: Vec<u64>,
 }
 
 /// What became of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// [`XDP_DROP`] or [`XDP_PASS`].
+    /// [`XDP_DROP`], [`XDP_PASS`] or [`XDP_TX`].
     pub action: u32,
     /// What was counted; `None`: nothing, the frame is none of ours.
     pub verdict: Option<Verdict>,
@@ -44,7 +53,7 @@ pub struct Outcome {
     pub octets: Vec<u8>,
 }
 
-/// DNS over TLS on 853 and 8853, cleartext DNS on 53, all gates as given.
+/// DNS over TLS on 853 and 8853, cleartext DNS on 53, all gates as given, no limits.
 #[must_use]
 pub fn settings(gate: Gate) -> Settings {
     let ports = Ports { dot: [853, 8853, 0, 0], do53: 53 };
@@ -55,7 +64,15 @@ pub fn settings(gate: Gate) -> Settings {
         cleartext_on_dot: gate,
         tls_on_do53: gate,
         udp_on_dot: gate,
-        reserved: [0; 3],
+        deny: 0,
+        allow: 0,
+        syn_over: Over::Drop as u8,
+        do53_query_over: Over::Truncate as u8,
+        prefix_v4: 32,
+        prefix_v6: 56,
+        reserved: 0,
+        syn: Rate::default(),
+        do53_query: Rate::default(),
     }
 }
 
@@ -67,14 +84,18 @@ impl Lab {
             println!("SKIPPED {test}: BPF programs need root");
             return None;
         }
-        let mut object =
-            EbpfLoader::new().map_max_entries(maps::FLOWS, 4096).load(OBJECT).expect("the object loads");
+        let mut object = EbpfLoader::new()
+            .map_max_entries(maps::FLOWS, 4096)
+            .map_max_entries(maps::RATE, 4096)
+            .load(OBJECT)
+            .expect("the object loads");
         let mut take = |name: &str| object.take_map(name).expect("the object has all maps");
         let counters = PerCpuArray::try_from(take(maps::COUNTERS)).unwrap();
         let map = Array::try_from(take(maps::SETTINGS)).unwrap();
         let flows = HashMap::try_from(take(maps::FLOWS)).unwrap();
-        let mut lab =
-            Self { object, counters, settings: map, flows, counted: vec![0; counters::COUNTERS as usize] };
+        let rates = HashMap::try_from(take(maps::RATE)).unwrap();
+        let counted = vec![0; counters::COUNTERS as usize];
+        let mut lab = Self { object, counters, settings: map, flows, rates, counted };
         lab.xdp().load().expect("the XDP program passes the verifier");
         lab.learner().load().expect("the learner passes the verifier");
         lab.set(settings);
@@ -128,6 +149,44 @@ impl Lab {
     /// Writes down a connection, as the learner would.
     pub fn know(&mut self, key: &FlowKey, flow: &Flow) {
         self.flows.insert(key, flow, 0).unwrap();
+    }
+
+    /// Puts a prefix on the deny list; the settings must say that the list has entries.
+    pub fn deny(&mut self, address: IpAddr, bits: u32) {
+        self.list([maps::DENY4, maps::DENY6], address, bits);
+    }
+
+    /// Puts a prefix on the allow list, in the same way.
+    pub fn allow(&mut self, address: IpAddr, bits: u32) {
+        self.list([maps::ALLOW4, maps::ALLOW6], address, bits);
+    }
+
+    /// The keys of all clients whose rate is known.
+    #[must_use]
+    pub fn rated(&self) -> Vec<u64> {
+        self.rates.keys().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Forgets all rates.
+    pub fn forget_rates(&mut self) {
+        for key in self.rated() {
+            self.rates.remove(&key).unwrap();
+        }
+    }
+
+    fn list(&mut self, [v4, v6]: [&str; 2], address: IpAddr, bits: u32) {
+        match address {
+            IpAddr::V4(address) => {
+                let mut trie =
+                    LpmTrie::<_, [u8; 4], u32>::try_from(self.object.map_mut(v4).unwrap()).unwrap();
+                trie.insert(&Key::new(bits, address.octets()), 1, 0).unwrap();
+            }
+            IpAddr::V6(address) => {
+                let mut trie =
+                    LpmTrie::<_, [u8; 16], u32>::try_from(self.object.map_mut(v6).unwrap()).unwrap();
+                trie.insert(&Key::new(bits, address.octets()), 1, 0).unwrap();
+            }
+        }
     }
 
     fn newly_counted(&mut self) -> Option<Verdict> {

@@ -24,7 +24,7 @@ const PROTOCOL_VERSION: [u8; 2] = [2, 70];
 const HANDSHAKE_FAILURE: [u8; 2] = [2, 40];
 
 fn scene() -> (Network, Scripted, Server) {
-    scripted(Config::new().xdp("off").set("session", "handshake_timeout", "\"500ms\""), honest)
+    scripted(Config::new().xdp("off").set("session", "handshake_timeout", "\"2s\""), honest)
 }
 
 /// Sends octets as a connection's first and gives all that comes back until it closes.

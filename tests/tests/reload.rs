@@ -2,14 +2,14 @@
 //!
 //! Before: a dotd with certificates of the test's making. After: no session and no query is lost by a signal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
 use dot_tests::{
     harness::{
         config::Config,
-        dot::{Dot, End},
+        dot::{Dot, End, Offer},
         eventually,
         message::{A, Query, reply_to},
         netns::{Network, SERVER_V4},
@@ -55,6 +55,33 @@ fn hup_switches_the_certificate() {
     eventually("new sessions see the new certificate", || (leaf(&network) == new).then_some(()));
     ask(&mut before);
     ask(&mut Dot::connect(&network.client, SERVER_V4));
+    dotd.stop();
+}
+
+/// Goal: SNI selects among several certificates; none, or an unknown one, gets the first (RFC 6066 §3).
+/// Method: two certificates, four names, the leaf that each client sees. Covers: C-66
+#[test]
+fn sni_selects_the_certificate() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let (one_cert, one_key, one) = certificate(&scratch, "one.dotd.test");
+    let (two_cert, two_key, two) = certificate(&scratch, "two.dotd.test");
+    let entry =
+        |cert: &Path, key: &Path| format!(r#"{{ cert = "{}", key = "{}" }}"#, cert.display(), key.display());
+    let both = format!("[{}, {}]", entry(&one_cert, &one_key), entry(&two_cert, &two_key));
+    let dotd = Server::launch(&network, &Config::new().set("tls", "certificates", &both), scratch, &[]);
+    let names = [
+        (None, &one),
+        (Some("one.dotd.test"), &one),
+        (Some("two.dotd.test"), &two),
+        (Some("TWO.dotd.test"), &two),
+        (Some("other.example"), &one),
+    ];
+    for (server_name, expected) in names {
+        let offer = Offer { server_name, ..Offer::default() };
+        let session = Dot::attempt(&network.client, SERVER_V4, &offer).expect("served");
+        assert_eq!(&session.certificates()[0], expected, "{server_name:?}");
+    }
     dotd.stop();
 }
 

@@ -150,7 +150,7 @@ fn source_ports_are_spread() {
 /// Goal: TC=1 over UDP is asked again over TCP, and the client sees the whole answer (RFC 9210 §3), whatever
 /// its own EDNS size says: TLS cuts nothing (RFC 8906 §3.2.7).
 /// Method: the backend truncates over UDP, sends 60,000 octets over TCP; compared octet by octet.
-/// Covers: C-16, C-51, A-63
+/// Covers: C-16, C-51
 #[test]
 fn a_truncated_answer_is_fetched_over_tcp() {
     require!(Root);

@@ -98,7 +98,7 @@ fn what_we_do_not_know_passes_unchanged() {
 }
 
 /// Goal: an option longer than its OPT is FORMERR with OPT (§7), and no backend hears of it.
-/// Method: an option that claims 200 octets and has 2. Covers: C-45, A-29
+/// Method: an option that claims 200 octets and has 2. Covers: C-45
 #[test]
 fn an_option_beyond_its_record_is_formerr() {
     require!(Root);

@@ -7,7 +7,7 @@ use dot_tests::{
         config::Config,
         dot::{Dot, End},
         eventually,
-        message::{A, Query, framed, header, reply_to},
+        message::{A, Query, TXT, framed, header, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scene::{HONEST, embedded, honest, scripted},
@@ -15,7 +15,11 @@ use dot_tests::{
     },
     require,
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    thread,
+    time::Duration,
+};
 
 fn host(id: u16) -> Vec<u8> {
     Query::new(id, &format!("host-{id}.dotd.test"), A).octets()
@@ -182,7 +186,7 @@ fn a_client_that_leaves_frees_its_slots() {
 }
 
 /// Goal: a stalled half of a message ends its session at `message_timeout`, and octets do not reset it (§6.2.3).
-/// Method: short timeout; one prefix octet, then silence; a second session lives on. Covers: C-14, A-6, A-7
+/// Method: short timeout; one prefix octet, then silence; a second session lives on. Covers: C-14, A-6
 #[test]
 fn half_a_message_is_cut_at_its_deadline() {
     require!(Root);
@@ -196,6 +200,44 @@ fn half_a_message_is_cut_at_its_deadline() {
     }
     dotd.counts("both are counted", |stats| stats.counter("session_ends", "message_timeout") == 2);
     assert_eq!(innocent.exchange(&host(1)).rdata(A), [HONEST]);
+}
+
+/// Goal: octets do not reset the deadline of their message (§6.2.3): one that trickles is cut.
+/// Method: an octet now and then of a message that would take longer than it may. Covers: C-14, A-8
+#[test]
+fn a_trickling_message_is_cut_at_its_deadline() {
+    require!(Root);
+    let (network, backend, dotd) =
+        scripted(Config::new().set("session", "message_timeout", "\"300ms\""), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for octet in framed(&host(1)).iter().take(20) {
+        session.send(&[*octet]);
+        thread::sleep(Duration::from_millis(30));
+    }
+    assert!(matches!(session.end(), End::CloseNotify | End::Reset));
+    dotd.counts("it is counted", |stats| stats.counter("session_ends", "message_timeout") == 1);
+    assert_eq!(backend.received().len(), 0);
+}
+
+/// Goal: a client that asks without end and never reads is held by backpressure, then cut, in bounded memory, and
+/// a client beside it is served. Method: queries for 5,000 octets each until dotd stops reading; its end and its
+/// memory.
+#[test]
+fn a_client_that_never_reads_is_cut() {
+    require!(Root);
+    let config = Config::new().set("session", "message_timeout", "\"500ms\"");
+    let (network, dotd) = embedded(&config);
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    let mut greedy = Dot::connect(&network.client, SERVER_V4);
+    let queries = vec![Query::new(1, "big.dotd.test", TXT).octets(); 100];
+    let is_held = (0..1000).any(|_| !greedy.try_ask_all(&queries));
+    assert!(is_held, "dotd took 100,000 queries from a client that reads nothing");
+    dotd.counts("it is counted", |stats| stats.counter("session_ends", "slow_reader") == 1);
+    assert_eq!(innocent.exchange(&Query::new(2, "dotd.test", A).octets()).rdata(A), [[192, 0, 2, 53]]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", dotd.pid())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kib < 256 * 1024, "{kib} KiB for one session that does not read");
 }
 
 /// Goal: a frame that cannot be a message ends its session, touches no backend and no other session.

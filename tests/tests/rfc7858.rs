@@ -4,6 +4,7 @@
 
 use dot_tests::{
     harness::{
+        capture::{Capture, Frame},
         clients::{DOT_PORT, is_nothing_but_an_alert, read_to_close, tcp},
         config::Config,
         dot::{Dot, End, Offer},
@@ -41,15 +42,22 @@ fn refuses_tls_on_port_53() {
     assert!(ended.stderr.lines().count() == 1 && ended.stderr.contains("53"), "{ended:?}");
 }
 
-/// Goal: a response and its length prefix are in one TLS record (RFC 7858 §3.3, RFC 7766 §8).
-/// Method: one exchange; our client counts the plaintext octets of each record. Covers: C-12
+/// Goal: a response and its length prefix are in one TLS record and one TCP segment (RFC 7858 §3.3, RFC 7766 §8).
+/// Method: our client counts the plaintext octets of each record; a capture shows that the last record, type and
+/// length in its header, is a segment's whole payload. Covers: C-12
 #[test]
-fn a_response_is_one_record() {
+fn a_response_is_one_record_in_one_segment() {
     require!(Root);
     let (network, _dotd) = embedded(&Config::new());
+    let capture = Capture::start(&network.client);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     let answer = session.exchange(&Query::new(2, "dotd.test", A).octets());
     assert_eq!(session.records(), [answer.octets + 2]);
+    let frames = capture.frames_of(DOT_PORT);
+    let is_data = |frame: &&Frame| frame.source_port == DOT_PORT && !frame.payload.is_empty();
+    let payload = &frames.iter().rev().find(is_data).expect("the response was seen").payload;
+    assert_eq!(payload[..3], [0x17, 3, 3], "a record begins the segment");
+    assert_eq!(usize::from(u16::from_be_bytes([payload[3], payload[4]])) + 5, payload.len());
 }
 
 /// Goal: ID and question come back as sent, case kept, whatever they are (RFC 7858 §3.3).

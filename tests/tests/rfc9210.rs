@@ -3,18 +3,24 @@
 //! Before: `harness::scene` with one cap lowered. After: the cap holds, is counted, and harms nobody below it.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::SocketAddr,
+    thread,
+    time::Duration,
 };
 
 use dot_tests::{
     harness::{
-        clients::tcp,
+        clients::{DOT_PORT, tcp},
         config::Config,
         dot::{Dot, End, Offer},
-        message::{A, Query},
-        netns::{SERVER_V4, SERVER_V6},
-        scene::{HONEST, embedded, honest, scripted},
+        message::{A, Query, framed, reply_to},
+        netns::{Network, SERVER_V4, SERVER_V6},
+        scene::{HONEST, embedded, honest, scripted, scripted_with},
+        scratch::Scratch,
+        scripted::{Act, Received},
+        server::Server,
     },
     require,
 };
@@ -51,6 +57,23 @@ fn duration_max_ends_a_busy_session() {
             break;
         }
     }
+    assert_eq!(session.end(), End::CloseNotify);
+    dotd.counts("it is counted", |stats| stats.counter("session_ends", "duration") == 1);
+}
+
+/// Goal: what a session is owed when its time is over is still answered (RFC 7766 §6.2.3).
+/// Method: a query that the backend holds until after `duration_max`; its answer, then close_notify. Covers: C-24
+#[test]
+fn duration_max_owes_no_answer() {
+    require!(Root);
+    let hold = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))];
+    let config = Config::new().set("session", "duration_max", "\"1s\"");
+    let (network, backend, dotd) = scripted_with(config, "timeout = \"30s\"", hold);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask(&host(1));
+    thread::sleep(Duration::from_millis(1500));
+    backend.release();
+    assert_eq!((session.receive().id, session.receive_octets()), (1, None));
     assert_eq!(session.end(), End::CloseNotify);
     dotd.counts("it is counted", |stats| stats.counter("session_ends", "duration") == 1);
 }
@@ -92,8 +115,23 @@ fn the_process_has_its_cap() {
     }
 }
 
+/// Goal: the cap on connections stays below the limit on open files, and the log says so (§4.2).
+/// Method: prlimit gives dotd 1024 descriptors. Covers: C-26
+#[test]
+fn connections_max_fits_the_open_files() {
+    require!(Root, Command("prlimit"));
+    let network = Network::new();
+    let wrapper = ["prlimit", "--nofile=1024:1024"];
+    let dotd = Server::launch(&network, &Config::new().xdp("off"), Scratch::new(), &wrapper);
+    let ended = dotd.stop();
+    let line = ended.stderr.lines().find(|line| line.contains("connections_max=")).expect("a line about it");
+    let cap = line.split("connections_max=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let cap: u32 = cap.and_then(|digits| digits.parse().ok()).expect("a number");
+    assert!((1..1024).contains(&cap), "{line}");
+}
+
 /// Goal: `in_flight_max` is backpressure, not refusal: more queries wait in the socket and are all answered.
-/// Method: four in flight, two hundred in one write. Covers: C-17, A-33
+/// Method: four in flight, two hundred in one write. Covers: C-17
 #[test]
 fn in_flight_max_is_backpressure() {
     require!(Root);
@@ -130,4 +168,38 @@ fn metrics_and_health_are_served() {
     }
     assert!(ask("/health").starts_with("HTTP/1.1 200"));
     assert!(ask("/other").starts_with("HTTP/1.1 404"));
+}
+
+/// `SyncookiesRecv` of this thread's network namespace.
+fn cookies_received() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("Linux has it");
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    pairs.find(|(name, _)| *name == "SyncookiesRecv").map_or(0, |(_, value)| value.parse().expect("a number"))
+}
+
+/// Goal: clients come in under SYN cookies too, with XDP and without (§4.1), and the gate still holds.
+/// Method: `tcp_syncookies = 2`, which makes a cookie of every SYN; DoT and cleartext. Covers: C-9
+#[test]
+fn syn_cookies_change_nothing() {
+    require!(Root, Bpf);
+    for mode in ["native", "generic", "off"] {
+        let network = Network::new();
+        network
+            .server
+            .run(|| fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("our own namespace"));
+        let dotd = Server::start(&network, &Config::new().xdp(mode));
+        for address in [SERVER_V4, SERVER_V6] {
+            let mut session = Dot::connect(&network.client, address);
+            let answer = session.exchange(&Query::new(1, "dotd.test", A).octets());
+            assert_eq!(answer.rdata(A), [[192, 0, 2, 53]], "{mode} {address}");
+        }
+        assert!(network.server.run(cookies_received) >= 2, "the kernel made no cookies");
+        if mode != "off" {
+            let mut raw = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+            raw.write_all(&framed(&Query::new(2, "dotd.test", A).octets())).expect("open");
+            dotd.counts("cleartext is dropped", |stats| stats.packets("drop", "cleartext_on_dot") > 0);
+        }
+    }
 }

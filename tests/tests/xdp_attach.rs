@@ -7,7 +7,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::{fd::AsFd, unix::fs::MetadataExt},
     path::PathBuf,
     process::Command,
@@ -312,7 +312,7 @@ fn demands_that_cannot_be_met() {
 }
 
 /// Goal: all works after every right is gone. Method: becomes nobody, in this thread alone, then reads,
-/// reloads and detaches.
+/// reloads (gates, and a list that fills and empties) and detaches.
 #[test]
 fn works_without_rights() {
     isolated("works_without_rights", || {
@@ -330,6 +330,13 @@ fn works_without_rights() {
         client.write_all(b"cleartext").unwrap();
         assert_eq!(count(&xdp, "would_drop", "cleartext_on_dot"), 1);
         assert_eq!(count(&xdp, "drop", "cleartext_on_dot"), 0);
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for (deny, denied) in [(vec!["127.0.0.0/8".parse().unwrap()], 1), (Vec::new(), 1)] {
+            xdp.apply(&Config { deny, ..Config::default() }).unwrap();
+            datagrams.send_to(b"quic?", "127.0.0.1:853").unwrap();
+            assert_eq!(count(&xdp, "drop", "denied"), denied);
+        }
+        assert_eq!(count(&xdp, "drop", "udp_on_dot"), 1);
         xdp.detach();
         until_free("here");
     });

@@ -4,17 +4,22 @@
 //! slices. Needs root; prints SKIPPED without.
 //! Never: a clock or a random seed from outside: a failure prints the frame, and comes again.
 
-use std::collections::HashMap;
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use dot_common::{
     flow::{Flow, FlowKey},
     judge::{Knowledge, judge_frame},
-    settings::Gate,
+    rate::Rate,
+    settings::{Gate, Over, Settings},
     verdict::{Action, Verdict},
 };
 use dot_tests::{
-    frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, FIN, Fragment, PSH, RST, SYN, shapes},
-    xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
+    frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, FIN, Fragment, OPT, PSH, QUERY, RST, SYN, shapes},
+    xdp_lab::{Lab, XDP_DROP, XDP_PASS, XDP_TX, settings},
 };
 
 const FRAMES: u32 = 20_000;
@@ -40,17 +45,59 @@ impl Dice {
     }
 }
 
-/// The flows that both sides know.
-struct Known(HashMap<FlowKey, Flow>);
+/// Of the two clients of each IP version, the one that is denied.
+const DENIED: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 9)),
+];
+
+/// As [`DENIED`], for the allow list.
+const ALLOWED: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 9))];
+
+/// Two at once, then one an hour: no machine is so slow that the two sides' clocks matter.
+const RATE: Rate = Rate { period_ns: HOUR_NS, tolerance_ns: HOUR_NS };
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+/// The flows that both sides know, and the schedules of this side.
+struct Known {
+    flows: HashMap<FlowKey, Flow>,
+    schedules: RefCell<HashMap<u64, u64>>,
+}
 
 impl Knowledge for Known {
     fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.0.get(key).copied()
+        self.flows.get(key).copied()
     }
 
     fn now_ns(&self) -> u64 {
         // Later than any test machine's uptime: flows of time 0 are over, those of time u64::MAX are not.
         1 << 60
+    }
+
+    fn is_denied(&self, flow: &FlowKey) -> bool {
+        let [first, second, _, _] = flow.client;
+        // 192.0.2.192/26 and 2001:db8:bad::/48.
+        if flow.is_v6() {
+            first == 0x2001_0db8 && second >> 16 == 0x0bad
+        } else {
+            first >> 6 == 0xc000_02c0 >> 6
+        }
+    }
+
+    fn is_allowed(&self, flow: &FlowKey) -> bool {
+        let [first, second, _, _] = flow.client;
+        // 192.0.2.100/32 and 2001:db8:a::/48.
+        if flow.is_v6() { first == 0x2001_0db8 && second >> 16 == 0xa } else { first == 0xc000_0264 }
+    }
+
+    fn admits(&self, key: u64, rate: &Rate) -> bool {
+        let mut schedules = self.schedules.borrow_mut();
+        let next = rate.admit(schedules.get(&key).copied().unwrap_or(0), self.now_ns());
+        if let Some(next) = next {
+            schedules.insert(key, next);
+        }
+        next.is_some()
     }
 }
 
@@ -64,8 +111,11 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
         let port = dice.one_of(&[853, 853, 853, 8853, 53, 53, 443]);
         let flags = dice.one_of(&[ACK, PSH | ACK, SYN, SYN | ACK, RST, FIN | ACK, 0]);
         let place = dice.one_of(&[0, 0, 1, 2, 5, 6, 7, 600, u32::MAX, u32::MAX - 3, 1 << 31, (1 << 31) - 1]);
-        let build = if dice.below(6) == 0 {
-            Build::udp(port, &payload)
+        let build = if dice.below(4) == 0 {
+            let mut message = QUERY.to_vec();
+            message.extend(dice.one_of(&[&OPT[..], &[], &[7; 20]]));
+            message[2] = dice.one_of(&[1, 1, 1, 1, 0x81, 0x28]);
+            Build::udp(port, if dice.below(3) == 0 { &payload } else { &message })
         } else {
             Build::tcp(port, flags, INITIAL.wrapping_add(1).wrapping_add(place), &payload)
         };
@@ -76,7 +126,14 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
             1 => build.fragment(Fragment::Later(dice.one_of(&[1, 2, 8191]))),
             _ => build,
         };
-        shape(build).frame().octets
+        let build = shape(build);
+        let is_v6 = build.source().is_ipv6();
+        let build = match dice.below(8) {
+            0 => build.client(DENIED[usize::from(is_v6)]),
+            1 => build.client(ALLOWED[usize::from(is_v6)]),
+            _ => build,
+        };
+        build.frame().octets
     };
     if dice.below(40) == 0 {
         octets.truncate(14 + dice.below(120));
@@ -109,24 +166,45 @@ fn kernel_and_host_agree() {
         }
     }
     // 40,000 is always young, 40,001 always old, 40,002 unknown.
-    let mut known = Known(lab.flows().into_iter().collect());
-    assert_eq!(known.0.len(), 12);
-    for (key, flow) in &mut known.0 {
+    let mut known = Known { flows: lab.flows().into_iter().collect(), schedules: RefCell::default() };
+    assert_eq!(known.flows.len(), 12);
+    for (key, flow) in &mut known.flows {
         flow.learned_ns = if key.ports >> 16 == 40_000 { u64::MAX } else { 0 };
         lab.know(key, flow);
     }
+    lab.deny(DENIED[0], 26);
+    lab.deny(DENIED[1], 48);
+    lab.allow(ALLOWED[0], 32);
+    lab.allow(ALLOWED[1], 48);
     let mut dice = Dice(0x0853_0853_0853_0853);
     let mut seen = HashMap::<Option<(&str, &str)>, u32>::new();
     for round in 0..FRAMES {
         let gate = [Gate::Drop, Gate::Count, Gate::Pass][round as usize % 3];
-        let settings = settings(gate);
+        let rate = dice.one_of(&[RATE, RATE, Rate::default()]);
+        let settings = Settings {
+            deny: dice.one_of(&[3, 3, 2, 1, 0]),
+            allow: dice.one_of(&[3, 3, 2, 1, 0]),
+            syn_over: dice.one_of(&[Over::Drop, Over::Count]) as u8,
+            do53_query_over: dice.one_of(&[Over::Drop, Over::Count, Over::Truncate, Over::Truncate]) as u8,
+            syn: rate,
+            do53_query: rate,
+            ..settings(gate)
+        };
+        if round % 2_000 == 0 {
+            lab.forget_rates();
+            known.schedules.borrow_mut().clear();
+        }
         lab.set(&settings);
         let octets = frame(&mut dice);
         let host = judge_frame(&octets.as_slice(), &settings, &known);
         let kernel = lab.judge(&octets);
         assert_eq!(kernel.verdict, host, "frame {round}, gate {gate:?}: {octets:02x?}");
-        let is_dropped = host.is_some_and(|verdict| verdict.action == Action::Drop);
-        assert_eq!(kernel.action, if is_dropped { XDP_DROP } else { XDP_PASS }, "frame {round}");
+        let action = match host.map_or(Action::Pass, |verdict| verdict.action) {
+            Action::Pass | Action::WouldDrop => XDP_PASS,
+            Action::Drop => XDP_DROP,
+            Action::Answer => XDP_TX,
+        };
+        assert_eq!(kernel.action, action, "frame {round}: {octets:02x?}");
         let name = |verdict: Verdict| (verdict.action.name(), verdict.reason.name());
         *seen.entry(host.map(name)).or_default() += 1;
     }

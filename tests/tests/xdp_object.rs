@@ -7,6 +7,7 @@ use dot_common::{
     counters::COUNTERS as COUNTERS_MAX,
     flow::{Flow, FlowKey},
     maps,
+    settings::Settings,
 };
 use dot_userspace::xdp::object::OBJECT;
 
@@ -32,7 +33,7 @@ fn object_holds_the_maps() {
     }
     let shape = |name: &str| {
         let map = match object.map(name) {
-            Some(Map::LruHashMap(map) | Map::PerCpuArray(map) | Map::Array(map)) => map,
+            Some(Map::LruHashMap(map) | Map::PerCpuArray(map) | Map::Array(map) | Map::LpmTrie(map)) => map,
             other => panic!("{name}: {other:?}"),
         };
         let info = map.info().unwrap();
@@ -40,7 +41,11 @@ fn object_holds_the_maps() {
     };
     assert_eq!(shape(maps::FLOWS), (size_of::<FlowKey>(), size_of::<Flow>(), maps::FLOWS_MAX));
     assert_eq!(shape(maps::COUNTERS), (4, 8, COUNTERS_MAX));
-    assert_eq!(shape(maps::SETTINGS), (4, 20, 1));
+    assert_eq!(shape(maps::SETTINGS), (4, size_of::<Settings>(), 1));
+    assert_eq!(shape(maps::RATE), (8, 8, maps::RATE_MAX));
+    for (name, key_octets) in [(maps::DENY4, 8), (maps::DENY6, 20), (maps::ALLOW4, 8), (maps::ALLOW6, 20)] {
+        assert_eq!(shape(name), (key_octets, 4, maps::LISTED_MAX), "{name}");
+    }
     assert!(matches!(object.map(maps::SOCKETS), Some(Map::ReusePortSockArray(_))));
 }
 

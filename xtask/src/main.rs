@@ -1,8 +1,10 @@
-//! The project's own tool: one verb sets up a machine, one builds, one runs, one tests, two check.
+//! The project's own tool: one verb sets up a machine, one builds, one runs, one tests, one measures,
+//! two check.
 //!
 //! Before: a clone, and a Rust toolchain. After: everything README.md promises. Each verb has one file.
 //! Never: depends on another crate of the workspace, so that it builds when they do not.
 
+mod bench;
 // dot-userspace/build.rs includes the same file: what is public there is private here.
 #[allow(unreachable_pub)]
 mod bpf_object;
@@ -52,6 +54,8 @@ enum Verb {
     Run(run::Run),
     /// Set up and run every test; lists what was skipped and why
     Test(test::Test),
+    /// Measure dotd beside its peers, and the XDP program frame by frame
+    Bench(bench::Bench),
     /// Format, clippy, documentation, dependencies: every warning is an error
     Lint(lint::Lint),
     /// Check the rules of the house that rustc and clippy do not know
@@ -76,6 +80,7 @@ fn execute(root: &Path, verb: Verb) -> Result<()> {
         Verb::BuildEbpf(arguments) => build::run_ebpf(root, &arguments)?,
         Verb::Run(arguments) => run::run(root, &arguments)?,
         Verb::Test(arguments) => test::run(root, &arguments)?,
+        Verb::Bench(arguments) => bench::run(root, &arguments)?,
         Verb::Lint(arguments) => lint::run(root, &arguments)?,
         Verb::Tidy(arguments) => tidy::run(root, &arguments)?,
     }

@@ -1,12 +1,16 @@
 //! What a frame costs in the XDP program: nanoseconds per packet, by kind of packet.
 //!
-//! Holds: a table over built frames, each run a million times by BPF_PROG_TEST_RUN, best of five.
+//! Holds: a table over built frames, each run a million times by BPF_PROG_TEST_RUN, best of five. First with
+//! all limits and lists off, then on: what a default config costs.
 //! The floor is a frame that is not IP: the harness itself and the program's first look.
-//! Never: times a program that rewrites its frame (`reset`): the frame is not restored between runs.
+//! Never: times a program that rewrites its frame (`reset`, `truncate`): the frame is not restored between runs.
 
-use dot_common::settings::Gate;
+use dot_common::{
+    rate::Rate,
+    settings::{Gate, Over, Settings},
+};
 use dot_tests::{
-    frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, PSH},
+    frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, CLIENT_V4, CLIENT_V6, Frame, PSH, QUERY, SYN},
     xdp_lab::{Lab, settings},
 };
 
@@ -38,11 +42,56 @@ fn main() -> anyhow::Result<()> {
         ("UDP to 853", Build::udp(853, &CLEARTEXT_QUERY).frame()),
     ];
     let mut floor = None;
-    println!("{:<24}{:>8}{:>14}", "frame", "ns", "above floor");
+    println!("{:<28}{:>8}{:>14}", "frame", "ns", "above floor");
+    table(&mut lab, &mut floor, &cases);
+    let syn = || Build::tcp(853, SYN, 1, &[]);
+    let query = || Build::udp(53, &QUERY);
+    let unlimited = [("SYN, no limit", syn().frame()), ("query, no limit", query().frame())];
+    table(&mut lab, &mut floor, &unlimited);
+
+    // A rate that a million packets in a row keep to, and one that the second packet is over.
+    let (wide, narrow) = (Rate { period_ns: 1, tolerance_ns: u64::MAX >> 2 }, Rate::new(1, 1));
+    let over = Over::Drop as u8;
+    let limited =
+        |rate| Settings { syn: rate, do53_query: rate, do53_query_over: over, ..settings(Gate::Drop) };
+    lab.set(&limited(wide));
+    let within = [
+        ("SYN within its rate", syn().frame()),
+        ("SYN within its rate, v6", syn().v6().frame()),
+        ("query within its rate", query().frame()),
+        ("established data", data(600, &established).frame()),
+    ];
+    table(&mut lab, &mut floor, &within);
+    lab.set(&limited(narrow));
+    table(
+        &mut lab,
+        &mut floor,
+        &[("SYN over its rate", syn().frame()), ("query over its rate", query().frame())],
+    );
+
+    for (address, bits) in [(CLIENT_V4.into(), 24), (CLIENT_V6.into(), 56)] {
+        lab.allow(address, bits);
+        lab.deny(address, bits);
+    }
+    lab.set(&Settings { allow: 3, ..limited(narrow) });
+    table(&mut lab, &mut floor, &[("SYN, allowed", syn().frame()), ("SYN, allowed, v6", syn().v6().frame())]);
+    lab.set(&Settings { deny: 3, ..limited(narrow) });
+    let neighbour = || data(600, &established).client([198, 51, 100, 1].into());
+    let listed = [
+        ("denied", data(600, &established).frame()),
+        ("denied, v6", data(600, &established).v6().frame()),
+        ("data of a neighbour", neighbour().frame()),
+    ];
+    lab.learn(&Build::syn_ack(853, INITIAL).client([198, 51, 100, 1].into()).frame().octets);
+    table(&mut lab, &mut floor, &listed);
+    Ok(())
+}
+
+/// One line a frame; the first frame of all is the floor.
+fn table(lab: &mut Lab, floor: &mut Option<u128>, cases: &[(&str, Frame)]) {
     for (name, frame) in cases {
         let best = (0..ROUNDS).map(|_| lab.nanoseconds(&frame.octets, REPEAT)).min().unwrap_or_default();
         let floor = *floor.get_or_insert(best);
-        println!("{name:<24}{best:>8}{:>14}", best.saturating_sub(floor));
+        println!("{name:<28}{best:>8}{:>14}", best.saturating_sub(floor));
     }
-    Ok(())
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{client::Client, threads::Share};
+use super::{client::Client, pacer::Lane, threads::Share};
 
 /// A server that refuses so often in a row will not come back within this run.
 const FAILURES_MAX: u32 = 10;
@@ -27,6 +27,8 @@ const FAILURES_MAX: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Time for our close_notify to go out.
 const CLOSING: Duration = Duration::from_millis(200);
+/// With nothing in flight there is nothing to lose patience over.
+const FOR_EVER: Duration = Duration::from_secs(86_400);
 
 /// A session with its server.
 pub type Stream = TlsStream<TcpStream>;
@@ -60,10 +62,12 @@ pub async fn open(share: &Share, client: &Client) -> Option<Stream> {
     }
 }
 
-/// Sends queries until the thread's share is used up, on one connection after another.
-pub async fn drive(share: Rc<Share>, client: Client, mut first: Option<Stream>) {
+/// Sends queries until the thread's share is used up, or its lane is done, on one connection after another.
+pub async fn drive(share: Rc<Share>, client: Client, mut first: Option<Stream>, lane: Option<Rc<Lane>>) {
+    let lane = lane.as_deref();
+    let may_send = || lane.map_or_else(|| share.may_send(), |lane| !lane.is_done());
     let mut failures = 0;
-    while first.is_some() || (share.may_send() && failures < FAILURES_MAX) {
+    while first.is_some() || (may_send() && failures < FAILURES_MAX) {
         let stream = match first.take() {
             Some(stream) => stream,
             None => match open(&share, &client).await {
@@ -75,7 +79,7 @@ pub async fn drive(share: Rc<Share>, client: Client, mut first: Option<Stream>) 
                 }
             },
         };
-        match serve(&share, stream).await {
+        match serve(&share, lane, stream).await {
             Ok(End::Done) => return,
             Ok(End::Spent) => failures = 0,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -91,10 +95,10 @@ pub async fn drive(share: Rc<Share>, client: Client, mut first: Option<Stream>) 
 }
 
 /// One session, from its first query to its end. What is in flight when it fails is lost.
-async fn serve(share: &Share, stream: Stream) -> io::Result<End> {
+async fn serve(share: &Share, lane: Option<&Lane>, stream: Stream) -> io::Result<End> {
     let (mut reader, mut writer) = split(stream);
     let mut flight = Flight::new(share.depth);
-    let result = exchange(share, &mut flight, &mut reader, &mut writer).await;
+    let result = exchange(share, lane, &mut flight, &mut reader, &mut writer).await;
     share.tally.borrow_mut().lost += flight.in_flight();
     if result.is_ok() {
         // The server may be gone by now: nothing depends on it.
@@ -105,6 +109,7 @@ async fn serve(share: &Share, stream: Stream) -> io::Result<End> {
 
 async fn exchange(
     share: &Share,
+    lane: Option<&Lane>,
     flight: &mut Flight,
     reader: &mut ReadHalf<Stream>,
     writer: &mut WriteHalf<Stream>,
@@ -112,9 +117,12 @@ async fn exchange(
     let mut allowance = share.per_connection;
     let (mut outgoing, mut incoming) = (Vec::new(), Vec::with_capacity(4096));
     loop {
-        fill(share, flight, &mut allowance, &mut outgoing);
-        if flight.in_flight() == 0 {
-            return Ok(if share.may_send() { End::Spent } else { End::Done });
+        match lane {
+            Some(lane) => fill_from(lane, share, flight, &mut outgoing),
+            None => fill(share, flight, &mut allowance, &mut outgoing),
+        }
+        if flight.in_flight() == 0 && lane.is_none_or(Lane::is_done) {
+            return Ok(if lane.is_none() && share.may_send() { End::Spent } else { End::Done });
         }
         if !outgoing.is_empty() {
             write(reader, writer, &outgoing, &mut incoming).await?;
@@ -123,14 +131,39 @@ async fn exchange(
         if take_all(share, flight, &mut incoming) > 0 {
             continue;
         }
-        let read = timeout(share.patience, reader.read_buf(&mut incoming)).await;
-        let octets = read.map_err(|_| {
-            io::Error::new(io::ErrorKind::TimedOut, format!("no response within {:?}", share.patience))
-        })??;
-        if octets == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let patience = if flight.in_flight() > 0 { share.patience } else { FOR_EVER };
+        let rung = async {
+            match lane {
+                Some(lane) => lane.rung().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            read = read(reader, &mut incoming, patience) => {
+                read?;
+                take_all(share, flight, &mut incoming);
+            }
+            () = rung => {}
         }
-        take_all(share, flight, &mut incoming);
+    }
+}
+
+/// Reads what there is.
+async fn read(reader: &mut ReadHalf<Stream>, incoming: &mut Vec<u8>, patience: Duration) -> io::Result<()> {
+    let read = timeout(patience, reader.read_buf(incoming)).await;
+    let octets = read
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("no response within {patience:?}")))??;
+    if octets == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+}
+
+/// Encodes what is due into free slots; each counts from when it was due.
+fn fill_from(lane: &Lane, share: &Share, flight: &mut Flight, outgoing: &mut Vec<u8>) {
+    while flight.has_room() {
+        let Some((query, due)) = lane.take() else { return };
+        if let Some(id) = flight.take_off(query, due) {
+            share.queries[query].write(id, outgoing);
+        }
     }
 }
 

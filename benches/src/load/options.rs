@@ -6,8 +6,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-/// Loads a DNS-over-TLS server in a closed loop: each connection keeps DEPTH queries in flight and sends
-/// the next when a response came, so the server is never asked for more than it gives.
+/// Loads a DNS-over-TLS server. Closed loop: each connection keeps DEPTH queries in flight and sends the next
+/// when a response came, so the server is never asked for more than it gives. With --rate open loop: queries
+/// fall due at random times (Poisson), and a latency counts from when its query was due.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "dotload",
@@ -18,10 +19,17 @@ EXAMPLES:
         100 connections, one query in flight on each, for 10 seconds
     dotload 127.0.0.1:853 --connections 10 --depth 50 --threads 2 --queries 1000000
         pipelining, a million queries
+    dotload 127.0.0.1:853 --rate 5000 --depth 100
+        open loop: 5000 queries a second over 100 connections, whether or not the server keeps up
     dotload 127.0.0.1:853 --per-connection 1 --no-resumption --tls 1.2
         a new connection with a full TLS 1.2 handshake for each query
     dotload 127.0.0.1:853 --file names.txt --sources 200 --server-pid $(pidof dotd) --json
         names of a file (`name type` a line), from 200 client addresses, with the server's CPU
+
+OPEN LOOP:
+    Each arrival goes to a connection chosen at random; with DEPTH queries in flight there it waits, and the
+    wait is in its latency (no coordinated omission). Arrivals are the same each run. `lag` in the report is
+    how late dotload itself was: where it is not small beside the latency, use more threads or another core.
 
 CERTIFICATES:
     Without --ca any certificate is taken, as a load generator has no secrets; its signature is
@@ -36,9 +44,12 @@ pub struct Options {
     /// Connections open at once
     #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
-    /// Queries in flight on each connection
+    /// Queries in flight on each connection; with --rate at most
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub depth: u16,
+    /// Open loop: queries a second over all connections, at random times
+    #[arg(short, long, conflicts_with = "per_connection", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub rate: Option<u32>,
     /// Threads, each with its share of the connections
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
@@ -84,7 +95,7 @@ pub struct Options {
     /// Seconds to wait for a handshake or for a response
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=600))]
     pub timeout: u16,
-    /// Also report the CPU that this process used: its user and system time per query
+    /// Also report the CPU that this process and its children used: user and system time per query
     #[arg(long)]
     pub server_pid: Option<u32>,
     /// Print the report as JSON

@@ -22,6 +22,7 @@ pub fn json(options: &Options, outcome: &Outcome) -> Value {
         "server": options.server.to_string(),
         "connections": options.connections,
         "depth": options.depth,
+        "rate": options.rate,
         "threads": options.threads,
         "per_connection": options.per_connection,
         "is_resuming": !options.no_resumption,
@@ -42,6 +43,7 @@ pub fn json(options: &Options, outcome: &Outcome) -> Value {
         "errors": tally.errors,
         "latency_us": times(&tally.latency),
         "handshake_us": times(&tally.handshake),
+        "lag_us": options.rate.map(|_| times(&tally.lag)),
         "own_cpu": usage(&outcome.own, tally.answered),
         "server_cpu": outcome.server.as_ref().map(|server| usage(server, tally.answered)),
     })
@@ -74,6 +76,8 @@ fn usage(usage: &Usage, queries: u64) -> Value {
         "us_per_query": per_query(usage.total(), queries),
         "user_us_per_query": per_query(usage.user, queries),
         "system_us_per_query": per_query(usage.system, queries),
+        "voluntary_switches": usage.switches.voluntary,
+        "involuntary_switches": usage.switches.involuntary,
         "threads": threads,
     })
 }
@@ -84,10 +88,11 @@ pub fn text(options: &Options, outcome: &Outcome) -> String {
     let tally = &outcome.tally;
     let mut lines = vec![
         format!(
-            "load        {} × {} in flight to {}, {} threads, {}",
+            "load        {} × {} in flight to {}, {}, {} threads, {}",
             options.connections,
             options.depth,
             options.server,
+            options.rate.map_or_else(|| "closed loop".to_owned(), |rate| format!("open loop at {rate}/s")),
             options.threads,
             if options.no_resumption { "full handshakes" } else { "tickets kept" }
         ),
@@ -106,6 +111,9 @@ pub fn text(options: &Options, outcome: &Outcome) -> String {
             quantiles(&tally.handshake)
         ),
     ];
+    if options.rate.is_some() {
+        lines.push(format!("lag         {}", quantiles(&tally.lag)));
+    }
     let rcodes: Vec<String> =
         tally.rcodes.iter().map(|(rcode, count)| format!("{} {count}", rcode_name(*rcode))).collect();
     lines.push(format!("rcodes      {}", rcodes.join(", ")));

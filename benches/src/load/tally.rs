@@ -47,6 +47,8 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// From connect to the end of the handshake, in nanoseconds.
     pub handshake: Histogram<u64>,
+    /// Open loop: how late we were to send what was due, in nanoseconds.
+    pub lag: Histogram<u64>,
 }
 
 impl Default for Tally {
@@ -73,6 +75,7 @@ impl Default for Tally {
             errors: BTreeMap::new(),
             latency: histogram(),
             handshake: histogram(),
+            lag: histogram(),
         }
     }
 }
@@ -111,6 +114,11 @@ impl Tally {
         }
     }
 
+    /// Notes how late a query was taken up after it was due.
+    pub fn lag(&mut self, lag: Duration) {
+        self.lag.saturating_record(nanoseconds(lag));
+    }
+
     /// Counts what ended a connection, or kept it from being.
     pub fn error(&mut self, what: String) {
         *self.errors.entry(what).or_default() += 1;
@@ -138,6 +146,7 @@ impl Tally {
         // The same bounds everywhere: adding cannot fail.
         let _ = self.latency.add(&other.latency);
         let _ = self.handshake.add(&other.handshake);
+        let _ = self.lag.add(&other.lag);
     }
 
     /// Was every query answered as expected, and was there one?

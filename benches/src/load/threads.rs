@@ -24,6 +24,7 @@ use super::{
     connection::{Stream, drive, open},
     cpu::Usage,
     options::Options,
+    pacer::{Lane, pace},
     queries::{Query, Wrong, rcode_of},
     tally::Tally,
 };
@@ -185,13 +186,22 @@ fn one_thread(
     barrier.wait();
     share.deadline.set(options.duration().map(|duration| Instant::now() + duration));
     local.block_on(&runtime, async {
-        let connections: Vec<_> = sessions
-            .into_iter()
-            .map(|(client, first)| tokio::task::spawn_local(drive(Rc::clone(&share), client, first)))
-            .collect();
+        let lanes: Vec<Rc<Lane>> =
+            options.rate.map_or_else(Vec::new, |_| sessions.iter().map(|_| Rc::default()).collect());
+        let mut connections = Vec::new();
+        for (place, (client, first)) in sessions.into_iter().enumerate() {
+            let driven = drive(Rc::clone(&share), client, first, lanes.get(place).cloned());
+            connections.push(tokio::task::spawn_local(driven));
+        }
+        if let Some(rate) = options.rate {
+            let rate = f64::from(rate) / f64::from(options.threads);
+            pace(Rc::clone(&share), lanes.clone(), rate, number.into()).await?;
+        }
         for connection in connections {
             connection.await?;
         }
+        // A connection that failed too often took no more.
+        share.tally.borrow_mut().lost += lanes.iter().map(|lane| lane.left()).sum::<u64>();
         Ok::<_, anyhow::Error>(())
     })?;
     let tally = share.tally.borrow().clone();

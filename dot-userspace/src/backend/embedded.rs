@@ -13,7 +13,12 @@ use std::{
 
 use hickory_server::{
     Server,
-    proto::{rr::Name, serialize::txt::Parser},
+    dnssec::NxProofKind,
+    proto::{
+        dnssec::{Algorithm, DnsSecError, DnssecSigner, SigningKey, crypto::EcdsaSigningKey, rdata::DNSKEY},
+        rr::Name,
+        serialize::txt::Parser,
+    },
     store::in_memory::InMemoryZoneHandler,
     zone_handler::{AxfrPolicy, Catalog, ZoneHandler, ZoneType},
 };
@@ -22,6 +27,8 @@ use hickory_server::{
 const ZONE: &str = include_str!("dotd.test.zone");
 /// Its name.
 const ORIGIN: &str = "dotd.test.";
+/// Life of its signatures; they are made at every start.
+const SIGNATURES_VALID: Duration = Duration::from_secs(90 * 86_400);
 /// Ports tried until one is free for both UDP and TCP.
 const BIND_TRIES: usize = 16;
 /// Room for queries that wait for the server's thread.
@@ -96,11 +103,27 @@ fn catalog() -> Result<Catalog, String> {
     let origin = Name::from_ascii(ORIGIN).map_err(|error| error.to_string())?;
     let parser = Parser::new(ZONE, None, Some(origin.clone()));
     let (_, records) = parser.parse().map_err(|error| error.to_string())?;
-    let zone: InMemoryZoneHandler =
-        InMemoryZoneHandler::new(origin.clone(), records, ZoneType::Primary, AxfrPolicy::Deny)?;
+    let (kind, transfers, proof) = (ZoneType::Primary, AxfrPolicy::Deny, Some(NxProofKind::Nsec));
+    let mut zone: InMemoryZoneHandler =
+        InMemoryZoneHandler::new(origin.clone(), records, kind, transfers, proof)?;
+    sign(&mut zone, &origin).map_err(|error| error.to_string())?;
     let mut catalog = Catalog::new();
     catalog.upsert(origin.into(), vec![Arc::new(zone) as Arc<dyn ZoneHandler>]);
     Ok(catalog)
+}
+
+/// Signs the zone with a key made for this run: there is no chain to it, but a client sees what DO brings.
+fn sign(zone: &mut InMemoryZoneHandler, origin: &Name) -> Result<(), DnsSecError> {
+    let algorithm = Algorithm::ECDSAP256SHA256;
+    let key = EcdsaSigningKey::from_pkcs8(&EcdsaSigningKey::generate_pkcs8(algorithm)?, algorithm)?;
+    let dnskey = DNSKEY::from_key(&key.to_public_key()?);
+    zone.add_zone_signing_key_mut(DnssecSigner::new(
+        dnskey,
+        Box::new(key),
+        origin.clone(),
+        SIGNATURES_VALID,
+    ))?;
+    zone.secure_zone_mut()
 }
 
 #[cfg(test)]

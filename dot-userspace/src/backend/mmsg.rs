@@ -3,10 +3,7 @@
 //! Before: `backend::udp` has a batch, or room for one. After: one system call for all of it.
 //! Never: blocks, allocates once warm, or keeps a pointer past the call.
 
-use std::{
-    io::{self, IoSlice, IoSliceMut},
-    os::fd::RawFd,
-};
+use std::{io, mem::MaybeUninit, os::fd::RawFd};
 
 /// Most datagrams of one call, each way.
 pub const BATCH_MAX: usize = 64;
@@ -18,35 +15,34 @@ pub const DATAGRAM_OCTETS_MAX: usize = 4096;
 /// # Errors
 /// The error of the *first* datagram: the kernel reports a later one's error at the next call.
 pub fn send<'a>(socket: RawFd, datagrams: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
-    let mut slices: [IoSlice<'_>; BATCH_MAX] = std::array::from_fn(|_| IoSlice::new(&[]));
+    let mut slices = [const { MaybeUninit::uninit() }; BATCH_MAX];
+    let mut headers = [const { MaybeUninit::uninit() }; BATCH_MAX];
     let mut count = 0;
-    for (slice, datagram) in slices.iter_mut().zip(datagrams) {
-        *slice = IoSlice::new(datagram);
+    // Only as many as there are: a batch of one must not pay for 64.
+    for ((header, slice), datagram) in headers.iter_mut().zip(&mut slices).zip(datagrams) {
+        header.write(header_over(slice.write(slice_over(datagram.as_ptr(), datagram.len()))));
         count += 1;
     }
-    let mut headers = [EMPTY; BATCH_MAX];
-    for (header, slice) in headers.iter_mut().zip(&mut slices) {
-        // An IoSlice is an iovec (std guarantees the ABI); the kernel only reads through it.
-        header.msg_hdr.msg_iov = std::ptr::from_mut(slice).cast();
-        header.msg_hdr.msg_iovlen = 1;
-    }
-    let count = libc::c_uint::try_from(count).unwrap_or_default();
-    // SAFETY: `headers` holds at least `count` entries, each with one iovec into `slices`, and both
-    // outlive the call. No name or control buffer is set.
-    let sent = unsafe { libc::sendmmsg(socket, headers.as_mut_ptr(), count, libc::MSG_NOSIGNAL) };
+    // SAFETY: the first `count` headers are written, each over one slice that is, each over octets borrowed
+    // for longer than this call; the kernel only reads through them. No name or control buffer is set.
+    let sent = unsafe { libc::sendmmsg(socket, headers.as_mut_ptr().cast(), count, libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Room for one batch of received datagrams; one per worker.
+/// Room for one batch of received datagrams; one per worker. Its headers are set up once.
 pub struct Inbound {
     octets: Box<[[u8; DATAGRAM_OCTETS_MAX]]>,
-    lengths: [(usize, bool); BATCH_MAX],
+    _slices: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
 }
 
 impl Default for Inbound {
     fn default() -> Self {
-        let octets = vec![[0; DATAGRAM_OCTETS_MAX]; BATCH_MAX].into_boxed_slice();
-        Self { octets, lengths: [(0, false); BATCH_MAX] }
+        let mut octets = vec![[0u8; DATAGRAM_OCTETS_MAX]; BATCH_MAX].into_boxed_slice();
+        let slices = octets.iter_mut().map(|room| slice_over(room.as_mut_ptr(), room.len()));
+        let mut slices: Box<[_]> = slices.collect();
+        let headers = slices.iter_mut().map(header_over).collect();
+        Self { octets, _slices: slices, headers }
     }
 }
 
@@ -56,31 +52,33 @@ impl Inbound {
     /// # Errors
     /// `WouldBlock` when none waits; `ConnectionRefused` when an earlier one met a closed port.
     pub fn receive(&mut self, socket: RawFd) -> io::Result<usize> {
-        let mut octets = self.octets.iter_mut();
-        let mut slices: [IoSliceMut<'_>; BATCH_MAX] =
-            std::array::from_fn(|_| IoSliceMut::new(octets.next().map_or(&mut [], |room| room)));
-        let mut headers = [EMPTY; BATCH_MAX];
-        for (header, slice) in headers.iter_mut().zip(&mut slices) {
-            header.msg_hdr.msg_iov = std::ptr::from_mut(slice).cast();
-            header.msg_hdr.msg_iovlen = 1;
-        }
-        let count = libc::c_uint::try_from(BATCH_MAX).unwrap_or_default();
-        let flags = libc::MSG_DONTWAIT;
-        // SAFETY: as in `send`; the kernel writes at most each iovec's length into rooms that we own.
-        let got = unsafe { libc::recvmmsg(socket, headers.as_mut_ptr(), count, flags, std::ptr::null_mut()) };
-        let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
-        for (length, header) in self.lengths.iter_mut().zip(headers.iter().take(got)) {
-            let octets = usize::try_from(header.msg_len).unwrap_or_default();
-            *length = (octets, header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0);
-        }
-        Ok(got)
+        let count = libc::c_uint::try_from(self.headers.len()).unwrap_or_default();
+        let (headers, flags) = (self.headers.as_mut_ptr(), libc::MSG_DONTWAIT);
+        // SAFETY: `count` headers over slices over rooms, all boxed and ours as long as `self`, which is
+        // borrowed alone; the kernel writes at most each room's length.
+        let got = unsafe { libc::recvmmsg(socket, headers, count, flags, std::ptr::null_mut()) };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
     /// The datagrams of the last call, and whether each was cut to fit.
     pub fn datagrams(&self, count: usize) -> impl Iterator<Item = (&[u8], bool)> {
-        let rooms = self.octets.iter().zip(&self.lengths).take(count);
-        rooms.filter_map(|(room, (octets, is_cut))| Some((room.get(..*octets)?, *is_cut)))
+        let rooms = self.octets.iter().zip(&self.headers).take(count);
+        rooms.filter_map(|(room, header)| {
+            let octets = usize::try_from(header.msg_len).ok()?;
+            Some((room.get(..octets)?, header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0))
+        })
     }
+}
+
+fn slice_over(octets: *const u8, length: usize) -> libc::iovec {
+    libc::iovec { iov_base: octets.cast_mut().cast(), iov_len: length }
+}
+
+fn header_over(slice: &mut libc::iovec) -> libc::mmsghdr {
+    let mut header = EMPTY;
+    header.msg_hdr.msg_iov = slice;
+    header.msg_hdr.msg_iovlen = 1;
+    header
 }
 
 /// A header with nothing in it.
@@ -96,3 +94,36 @@ const EMPTY: libc::mmsghdr = libc::mmsghdr {
     },
     msg_len: 0,
 };
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, os::fd::AsRawFd};
+
+    use super::*;
+
+    /// Goal: what is sent in one call is what is received in one call, octet for octet and in order; one that
+    /// is too long says so; an empty queue would block. Method: two sockets on loopback, three rounds, so
+    /// that headers are used again.
+    #[test]
+    fn a_batch_arrives_as_it_was_sent() {
+        let (near, far) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        near.connect(far.local_addr().unwrap()).unwrap();
+        let mut inbound = Inbound::default();
+        for round in 0..3u8 {
+            let datagrams: Vec<Vec<u8>> = (0..40).map(|n| vec![n ^ round; usize::from(n) * 7 + 1]).collect();
+            let all = datagrams.iter().map(Vec::as_slice);
+            assert_eq!(send(near.as_raw_fd(), all).unwrap(), 40);
+            let mut seen = Vec::new();
+            while let Ok(got) = inbound.receive(far.as_raw_fd()) {
+                seen.extend(inbound.datagrams(got).map(|(octets, is_cut)| (octets.to_vec(), is_cut)));
+            }
+            let expected: Vec<_> = datagrams.into_iter().map(|octets| (octets, false)).collect();
+            assert_eq!(seen, expected);
+        }
+        near.send(&[1; DATAGRAM_OCTETS_MAX + 1]).unwrap();
+        assert_eq!(inbound.receive(far.as_raw_fd()).unwrap(), 1);
+        assert_eq!(inbound.datagrams(1).next().unwrap().0.len(), DATAGRAM_OCTETS_MAX);
+        assert!(inbound.datagrams(1).next().unwrap().1, "cut");
+        assert_eq!(inbound.receive(far.as_raw_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -15,7 +15,7 @@ use crate::{
     config::{self, BackendAddress, Config, Transport, Workers, XdpMode},
     control::CertificateStatus,
     start::privileges,
-    tls::certificate,
+    tls::{Tickets, certificate, client_verifier},
 };
 
 /// The report; it ends with `ok`.
@@ -124,6 +124,17 @@ impl Report {
                 }
                 Err(error) => self.mistakes.push(error.to_string()),
             }
+        }
+        if let Err(error) = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation) {
+            self.mistakes.push(error.to_string());
+        }
+        let client_ca = &config.tls.client_ca;
+        if client_ca.as_os_str().is_empty() {
+            return;
+        }
+        match client_verifier(client_ca) {
+            Ok(_) => self.line(&format!("clients: need a certificate of {}", client_ca.display())),
+            Err(error) => self.mistakes.push(format!("tls.client_ca: {error}")),
         }
     }
 

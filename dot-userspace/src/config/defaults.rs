@@ -108,12 +108,12 @@ impl Default for XdpLimit {
         Self {
             prefix_v4: limit::PREFIX_V4.default,
             prefix_v6: limit::PREFIX_V6.default,
-            syn_per_second: limit::RATE.default,
+            syn_per_second: limit::SYN_PER_SECOND.default,
             syn_burst: limit::SYN_BURST.default,
-            udp53_per_second: limit::RATE.default,
+            udp53_per_second: limit::UDP53_PER_SECOND.default,
             udp53_burst: limit::UDP53_BURST.default,
             udp53_over: Over::Truncate,
-            handshake_cost_per_second: limit::RATE.default,
+            handshake_cost_per_second: limit::HANDSHAKE_COST_PER_SECOND.default,
             ban_seconds: limit::BAN_SECONDS.default,
             mode: LimitMode::Enforce,
         }

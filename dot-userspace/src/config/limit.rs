@@ -73,17 +73,30 @@ pub const CACHE_ENTRIES: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_00
 pub const PREFIX_V4: Limit<u8> = Limit { default: 32, min: 8, max: 32 };
 
 /// Length of an IPv6 client prefix. 56: what many providers give one customer (RFC 6177); below 16 it is a
-/// registry.
-pub const PREFIX_V6: Limit<u8> = Limit { default: 56, min: 16, max: 128 };
+/// registry, and beyond 56 a client could hop within what it was given.
+pub const PREFIX_V6: Limit<u8> = Limit { default: 56, min: 16, max: dot_common::prefix::PREFIX_BITS_MAX };
 
-/// A rate per second and client prefix; 0: no limit. 10 million: more than one core of XDP can see.
-pub const RATE: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
+/// Most prefixes of `xdp.allow` and of `xdp.deny`. 16,384: what people keep by hand; half of what the kernel's map
+/// holds, because a reload adds before it removes.
+pub const LISTED_MAX: usize = dot_common::maps::LISTED_MAX as usize / 2;
+
+/// TCP SYN per second and client prefix; 0: no limit. 50: a stub keeps its connection, so that even a few hundred
+/// people behind one address seldom begin as many, and one core makes 50 full handshakes in 20 ms. 10 million: more
+/// than one core of XDP can see.
+pub const SYN_PER_SECOND: Limit<u32> = Limit { default: 50, min: 1, max: 10_000_000 };
 
 /// TCP SYN at once. 100: a page's worth of connections behind one NAT.
 pub const SYN_BURST: Limit<u32> = Limit { default: 100, min: 1, max: 10_000_000 };
 
-/// UDP queries at once. 400: two seconds of the rate DESIGN suggests.
+/// UDP/53 queries per second and client prefix; 0: no limit. 200: a household asks a few a second, an office's
+/// forwarder some tens; and what is over gets TC=1, and its answer over TCP.
+pub const UDP53_PER_SECOND: Limit<u32> = Limit { default: 200, min: 1, max: 10_000_000 };
+
+/// UDP/53 queries at once. 400: two seconds of the rate.
 pub const UDP53_BURST: Limit<u32> = Limit { default: 400, min: 1, max: 10_000_000 };
+
+/// Cost of handshakes per second and client prefix; 0: no limit, until it is built.
+pub const HANDSHAKE_COST_PER_SECOND: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
 
 /// Length of a ban in seconds; 0: no bans. A week: by then the address has another owner.
 pub const BAN_SECONDS: Limit<u32> = Limit { default: 0, min: 1, max: 604_800 };

@@ -22,9 +22,9 @@ pub struct Xdp {
     pub tls_53: Gate,
     /// Anything on UDP/853.
     pub udp_853: Gate,
-    /// Prefixes beyond every limit.
+    /// Prefixes beyond every limit; gates hold for them too.
     pub allow: Vec<IpNet>,
-    /// Prefixes that get nothing.
+    /// Prefixes that get nothing, whatever else is said of them.
     pub deny: Vec<IpNet>,
     /// How connections find their worker.
     pub steering: Steering,
@@ -92,11 +92,11 @@ pub enum SynCookies {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct XdpLimit {
-    /// Octets' worth of an IPv4 client prefix, in bits.
+    /// Length of an IPv4 client prefix, in bits.
     pub prefix_v4: u8,
     /// Length of an IPv6 client prefix, in bits.
     pub prefix_v6: u8,
-    /// TCP SYN per second, each port apart.
+    /// TCP SYN per second, those to port 53 apart from those to DNS-over-TLS ports.
     pub syn_per_second: u32,
     /// TCP SYN at once.
     pub syn_burst: u32,
@@ -110,7 +110,7 @@ pub struct XdpLimit {
     pub handshake_cost_per_second: u32,
     /// Length of a ban in seconds.
     pub ban_seconds: u32,
-    /// Enforce, or only count.
+    /// Enforce, or only count, whatever `udp53_over` says.
     pub mode: LimitMode,
 }
 

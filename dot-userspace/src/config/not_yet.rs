@@ -5,8 +5,7 @@
 //! Never: lets a value pass that no room reads.
 
 use super::{
-    Backend, ClientAddress, Config, LimitMode, Mistake, OnTlsFailure, Over, Steering, SynCookies, Transport,
-    limit, text::Text,
+    Backend, ClientAddress, Config, Mistake, OnTlsFailure, Steering, SynCookies, Transport, text::Text,
 };
 
 /// A key, what to write instead, and whether the config asks for what is missing.
@@ -16,21 +15,11 @@ type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
 const CONFIG: &[Line<Config>] = &[
     ("listen.do53", "[]", |config| !config.listen.do53.is_empty()),
     ("listen.proxy_protocol_from", "[]", |config| !config.listen.proxy_protocol_from.is_empty()),
-    ("tls.client_ca", "\"\"", |config| !config.tls.client_ca.as_os_str().is_empty()),
-    ("tls.ticket_secret", "\"\"", |config| !config.tls.ticket_secret.as_os_str().is_empty()),
     ("dns.cache_entries", "0", |config| config.dns.cache_entries != 0),
-    ("xdp.allow", "[]", |config| !config.xdp.allow.is_empty()),
-    ("xdp.deny", "[]", |config| !config.xdp.deny.is_empty()),
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
-    ("xdp.limit.syn_per_second", "0", |config| config.xdp.limit.syn_per_second != 0),
-    ("xdp.limit.syn_burst", "100", |config| config.xdp.limit.syn_burst != limit::SYN_BURST.default),
-    ("xdp.limit.udp53_per_second", "0", |config| config.xdp.limit.udp53_per_second != 0),
-    ("xdp.limit.udp53_burst", "400", |config| config.xdp.limit.udp53_burst != limit::UDP53_BURST.default),
-    ("xdp.limit.udp53_over", "\"truncate\"", |config| config.xdp.limit.udp53_over != Over::Truncate),
     ("xdp.limit.handshake_cost_per_second", "0", |config| config.xdp.limit.handshake_cost_per_second != 0),
     ("xdp.limit.ban_seconds", "0", |config| config.xdp.limit.ban_seconds != 0),
-    ("xdp.limit.mode", "\"enforce\"", |config| config.xdp.limit.mode != LimitMode::Enforce),
     ("log.client_address", "\"none\"", |config| config.log.client_address != ClientAddress::None),
 ];
 

@@ -33,12 +33,12 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     let limits = &config.xdp.limit;
     check.within("xdp.limit.prefix_v4", limits.prefix_v4, &limit::PREFIX_V4);
     check.within("xdp.limit.prefix_v6", limits.prefix_v6, &limit::PREFIX_V6);
-    check.zero_or_within("xdp.limit.syn_per_second", limits.syn_per_second, &limit::RATE);
+    check.zero_or_within("xdp.limit.syn_per_second", limits.syn_per_second, &limit::SYN_PER_SECOND);
     check.within("xdp.limit.syn_burst", limits.syn_burst, &limit::SYN_BURST);
-    check.zero_or_within("xdp.limit.udp53_per_second", limits.udp53_per_second, &limit::RATE);
+    check.zero_or_within("xdp.limit.udp53_per_second", limits.udp53_per_second, &limit::UDP53_PER_SECOND);
     check.within("xdp.limit.udp53_burst", limits.udp53_burst, &limit::UDP53_BURST);
     let cost = limits.handshake_cost_per_second;
-    check.zero_or_within("xdp.limit.handshake_cost_per_second", cost, &limit::RATE);
+    check.zero_or_within("xdp.limit.handshake_cost_per_second", cost, &limit::HANDSHAKE_COST_PER_SECOND);
     check.zero_or_within("xdp.limit.ban_seconds", limits.ban_seconds, &limit::BAN_SECONDS);
 }
 

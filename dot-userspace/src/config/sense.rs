@@ -9,6 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Transport, XdpMode, limit, text::Text,
@@ -168,6 +169,14 @@ impl Check<'_, '_> {
         if xdp.udp_853 == Gate::Reset {
             self.note("xdp.udp_853", "UDP has no connection to reset; use \"drop\", \"count\" or \"pass\"");
         }
+        self.prefixes("xdp.allow", &xdp.allow);
+        self.prefixes("xdp.deny", &xdp.deny);
+        for (index, prefix) in xdp.allow.iter().enumerate() {
+            if let Some(denied) = xdp.deny.iter().find(|denied| denied.contains(prefix)) {
+                let message = format!("{prefix} is denied by {denied}, which counts more; remove one");
+                self.note(&format!("xdp.allow.{index}"), message);
+            }
+        }
         let mut seen = HashSet::new();
         for (index, name) in xdp.interfaces.iter().enumerate() {
             let path = format!("xdp.interfaces.{index}");
@@ -181,6 +190,35 @@ impl Check<'_, '_> {
             }
         }
     }
+
+    /// A list of prefixes: short enough, each once, and each such that a packet can have it.
+    fn prefixes(&mut self, path: &str, prefixes: &[IpNet]) {
+        if prefixes.len() > limit::LISTED_MAX {
+            let message = format!(
+                "{} prefixes are more than {}, the most permitted",
+                prefixes.len(),
+                limit::LISTED_MAX
+            );
+            return self.note(path, message);
+        }
+        let mut seen = HashSet::new();
+        for (index, prefix) in prefixes.iter().enumerate() {
+            let path = format!("{path}.{index}");
+            if !seen.insert(prefix.trunc()) {
+                self.note(&path, format!("{} is listed twice; remove one", prefix.trunc()));
+            } else if let Some(v4) = ipv4_of(prefix) {
+                self.note(&path, format!("{prefix} is no address on the wire; write \"{v4}\""));
+            }
+        }
+    }
+}
+
+/// The IPv4 prefix that an IPv4-mapped one means.
+fn ipv4_of(prefix: &IpNet) -> Option<IpNet> {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(v6) = prefix else { return None };
+    let v4 = v6.addr().to_ipv4_mapped()?;
+    Ipv4Net::new(v4, v6.prefix_len().checked_sub(MAPPED_BITS)?).ok().map(IpNet::V4)
 }
 
 fn is_multicast(host: IpAddr) -> bool {

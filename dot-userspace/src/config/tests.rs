@@ -86,6 +86,11 @@ fn accepts_what_it_honours() {
         mode = "generic"
         interfaces = ["eth0", "eth0.853"]
         cleartext_853 = "count"
+        deny = ["192.0.2.0/24", "2001:db8::/32"]
+        allow = ["192.0.0.0/16"]
+        [xdp.limit]
+        udp53_over = "drop"
+        mode = "count"
         [control]
         http = "127.0.0.1:9853"
         "#,
@@ -99,6 +104,9 @@ fn accepts_what_it_honours() {
     assert_eq!(config.backend[2].address, BackendAddress::Embedded);
     assert_eq!(config.balance.policy, Policy::RoundRobin);
     assert_eq!(config.xdp.cleartext_853, Gate::Count);
+    assert_eq!((config.xdp.limit.udp53_over, config.xdp.limit.mode), (Over::Drop, LimitMode::Count));
+    assert_eq!(config.xdp.allow, ["192.0.0.0/16".parse().unwrap()]);
+    assert_eq!(config.xdp.deny, ["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
     assert_eq!(config.control.http, Some("127.0.0.1:9853".parse().unwrap()));
 }
 

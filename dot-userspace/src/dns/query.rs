@@ -61,8 +61,13 @@ pub enum QueryError {
     #[error("message is a response")]
     IsResponse,
     /// An opcode other than QUERY.
-    #[error("opcode {0}")]
-    Opcode(u8),
+    #[error("opcode {opcode}")]
+    Opcode {
+        /// OPCODE.
+        opcode: u8,
+        /// The message is sound enough to show an OPT record: its sender speaks EDNS.
+        has_opt: bool,
+    },
     /// RFC 9619: exactly one question.
     #[error("{0} questions")]
     QuestionCount(u16),
@@ -104,7 +109,7 @@ impl Query {
         }
         let opcode = (flags >> 3) & 0x0f;
         if opcode != 0 {
-            return Err(QueryError::Opcode(opcode));
+            return Err(QueryError::Opcode { opcode, has_opt: has_opt(message, counts) });
         }
         if counts.question != 1 {
             return Err(QueryError::QuestionCount(counts.question));
@@ -124,6 +129,12 @@ impl Query {
         let opt = opt.map_err(|()| QueryError::BrokenOpt { question_end })?;
         Ok(Self { id, question_end, qtype, qclass, opt, is_signed: tail.is_signed })
     }
+}
+
+/// Whether a message with one question, or one zone, has an OPT record where one may stand.
+fn has_opt(message: &[u8], counts: Counts) -> bool {
+    let end = question_name_end(message, HEADER_OCTETS).filter(|_| counts.question == 1);
+    end.and_then(|end| walk_tail(message, end + 4, counts).ok()).is_some_and(|tail| tail.opt.is_some())
 }
 
 fn read_opt(message: &[u8], record: super::records::Record, end: usize) -> Result<Opt, ()> {

@@ -153,12 +153,16 @@ pub(super) fn walk_tail(message: &[u8], question_end: usize, counts: Counts) -> 
 /// `question_end` is the offset behind the question of `query`. Source: RFC 5452 §9.1.
 #[must_use]
 pub fn question_matches(response: &[u8], query: &[u8], question_end: usize) -> bool {
-    let asked = query.get(HEADER_OCTETS..question_end);
-    let answered = response.get(HEADER_OCTETS..question_end);
     let is_response = response.get(2).is_some_and(|flags| flags & 0x80 != 0);
+    let asked = query.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
+    let answered = response.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     match (asked, answered) {
-        (Some(asked), Some(answered)) => {
-            is_response && u16_at(response, 4) == Some(1) && asked.eq_ignore_ascii_case(answered)
+        // Case is for names alone: type 65 is not type 97.
+        (Some((name, fixed)), Some((other_name, other_fixed))) => {
+            is_response
+                && u16_at(response, 4) == Some(1)
+                && fixed == other_fixed
+                && name.eq_ignore_ascii_case(other_name)
         }
         _ => false,
     }

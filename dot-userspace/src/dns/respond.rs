@@ -11,7 +11,7 @@ use super::{
     Query,
     edns::{copy_end_to_end, read_hop_options, write_keepalive, write_padding},
     forward::{BACKEND_PAYLOAD_OCTETS, write_at},
-    records::{Counts, HEADER_OCTETS, Record, walk_tail},
+    records::{Counts, Record, walk_tail},
 };
 
 /// Root, OPT, payload size of [`BACKEND_PAYLOAD_OCTETS`], RCODE and version 0, no flags, no options.
@@ -73,8 +73,8 @@ pub enum ResponseError {
 pub fn respond(response: &[u8], asked: Asked, hop: Hop, out: &mut Vec<u8>) -> Result<(), ResponseError> {
     let start = out.len();
     let counts = Counts::read(response).ok_or(ResponseError::Broken)?;
-    let question_end = if counts.question == 0 { HEADER_OCTETS } else { usize::from(asked.question_end) };
-    let tail = walk_tail(response, question_end, counts).map_err(|_| ResponseError::Broken)?;
+    let tail =
+        walk_tail(response, usize::from(asked.question_end), counts).map_err(|_| ResponseError::Broken)?;
     let body = response.get(..tail.end).ok_or(ResponseError::Broken)?;
     match tail.opt {
         Some(opt) if !tail.is_signed && opt.end == tail.end && asked.has_opt => {

@@ -202,7 +202,10 @@ fn what_is_no_query_is_judged_by_its_header() {
         let mut out = Vec::new();
         let Disposition::Respond(reply) = triage(&message) else { panic!() };
         synthesize(&message, &reply, HOP, &mut out);
-        assert_eq!((out.len(), rcode_of(&out)), (12, rcode), "opcode {opcode}: header only");
+        let ede = Ede::BLOCKED_OPCODE;
+        let octets = if rcode == ResponseCode::Refused { 12 + 11 + 6 + ede.text.len() } else { 12 };
+        assert_eq!((out.len(), rcode_of(&out)), (octets, rcode), "opcode {opcode}: no question is echoed");
+        assert_eq!(reply.ede, (rcode == ResponseCode::Refused).then_some(ede));
     }
     assert_eq!(reply_to(&query("dotd.test.", None)[..12]).metadata.response_code, ResponseCode::FormErr);
     for count in [[0, 0], [0, 2], [255, 255]] {
@@ -274,6 +277,9 @@ fn a_response_must_repeat_the_question() {
     assert!(question_matches(&response("www.DOTD.test.", 1, None), &asked, end));
     assert!(!question_matches(&response("ww2.dotd.test.", 1, None), &asked, end));
     assert!(!question_matches(&asked, &asked, end), "a query is no response");
+    let (mut https, mut other) = (asked.clone(), response("www.dotd.test.", 1, None));
+    (https[end - 3], other[end - 3]) = (65, 97);
+    assert!(!question_matches(&other, &https, end), "a type has no case");
     let mut class = response("www.dotd.test.", 1, None);
     class[end - 1] = 3;
     assert!(!question_matches(&class, &asked, end));

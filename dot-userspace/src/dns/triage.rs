@@ -105,8 +105,12 @@ fn triage_error(error: QueryError) -> Disposition {
     let (rcode, question_end, has_opt) = match error {
         QueryError::Short(_) => return Disposition::Close(DropReason::Short),
         QueryError::IsResponse => return Disposition::Drop(DropReason::IsResponse),
-        QueryError::Opcode(OPCODE_NOTIFY | OPCODE_UPDATE) => (Rcode::REFUSED, HEADER_OCTETS, false),
-        QueryError::Opcode(_) => (Rcode::NOT_IMP, HEADER_OCTETS, false),
+        QueryError::Opcode { opcode: OPCODE_NOTIFY | OPCODE_UPDATE, has_opt } => {
+            let reply = Reply::plain(Rcode::REFUSED, HEADER_OCTETS, has_opt);
+            return Disposition::Respond(Reply { ede: Some(Ede::BLOCKED_OPCODE), ..reply });
+        }
+        // Header only: what the rest of an unknown opcode means, nobody knows (RFC 8906 §8.1.4).
+        QueryError::Opcode { .. } => (Rcode::NOT_IMP, HEADER_OCTETS, false),
         QueryError::QuestionCount(_) | QueryError::BrokenQuestion => (Rcode::FORM_ERR, HEADER_OCTETS, false),
         QueryError::BrokenRecords { question_end } => (Rcode::FORM_ERR, question_end, false),
         // There was an OPT, so the client speaks EDNS and gets one back (RFC 6891 §7).

@@ -66,6 +66,8 @@ counters! {
     HandshakeNoCommon = "handshakes", "failed_no_common_parameters";
     /// ALPN offered without `dot`.
     HandshakeAlpn = "handshakes", "failed_alpn";
+    /// Mutual TLS: no certificate, or none from `tls.client_ca`.
+    HandshakeClientCertificate = "handshakes", "failed_client_certificate";
     /// The client sent a fatal alert.
     HandshakeAlert = "handshakes", "failed_client_alert";
     /// Anything else that TLS refused.

@@ -18,14 +18,19 @@ use crate::{
     ledger::Counter,
 };
 
-/// Octets of waiting responses at which the reader stops.
+/// Octets of unwritten responses at which the reader stops.
 const WAITING_OCTETS_MAX: usize = 128 * 1024;
+/// Octets of unwritten responses at which a further one becomes SERVFAIL: what was in flight when the reader
+/// stopped may bring 64 KiB each.
+const WAITING_OCTETS_HARD_MAX: usize = 4 << 20;
 
 /// Where a session's responses wait.
 pub struct Inbox {
     /// What the sessions of this worker share.
     pub room: Rc<Room>,
     octets: RefCell<Vec<u8>>,
+    /// What the writer has taken and the client has not.
+    unwritten: Cell<usize>,
     in_flight: Cell<usize>,
     number: Cell<u64>,
     is_open: Cell<bool>,
@@ -37,6 +42,7 @@ impl Inbox {
         let inbox = Rc::new(Self {
             room,
             octets: RefCell::default(),
+            unwritten: Cell::new(0),
             in_flight: Cell::new(0),
             number: Cell::new(0),
             is_open: Cell::new(true),
@@ -80,8 +86,17 @@ impl Inbox {
 
     /// Another query may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.in_flight.get() < self.room.limits().in_flight_max
-            && self.octets.borrow().len() < WAITING_OCTETS_MAX
+        self.in_flight.get() < self.room.limits().in_flight_max && self.waiting() < WAITING_OCTETS_MAX
+    }
+
+    /// The writer holds so many octets that the client has not taken.
+    pub(super) fn note_unwritten(&self, octets: usize) {
+        self.unwritten.set(octets);
+    }
+
+    /// Octets that the client has not taken.
+    fn waiting(&self) -> usize {
+        self.octets.borrow().len() + self.unwritten.get()
     }
 
     /// Nothing in flight, nothing waiting.
@@ -106,17 +121,22 @@ impl Inbox {
             dns::synthesize(message, reply, hop, out);
             Ok::<_, Infallible>(())
         };
-        let _ = self.append(write);
+        let _ = self.append(reply.rcode.high() != 0, write);
     }
 
-    /// Appends one framed message and counts its rcode. `Ok(false)`: it would be too long.
-    fn append<E>(&self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<bool, E> {
+    /// Appends one framed message and counts its rcode, of which a header has only the lower part.
+    /// `Ok(false)`: it would be too long.
+    fn append<E>(
+        &self,
+        is_extended: bool,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<bool, E> {
         let mut octets = self.octets.borrow_mut();
         if octets.capacity() == 0 {
             *octets = self.room.take_buffer();
         }
         let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
-        let rcode = octets.get(place).map(dns::rcode_of);
+        let rcode = octets.get(place).filter(|_| !is_extended).map(dns::rcode_of);
         self.room.counters.add(rcode.map_or(Counter::RcodeOther, rcode_counter), 1);
         Ok(true)
     }
@@ -134,12 +154,15 @@ impl Sink for Inbox {
             self.room.counters.add(Counter::DroppedClientGone, 1);
             return Ok(());
         }
-        let hop = self.room.hop();
-        // Too long by our own options, or by our own OPT: without them it is what the backend sent.
+        if self.waiting() + response.len() > WAITING_OCTETS_HARD_MAX {
+            self.failure(asked, response, Failure::Full);
+            return Ok(());
+        }
+        // Too long by what is ours in it: without options, and then without an OPT, it is what the backend sent.
         let bare = Hop { padding: false, keepalive_100ms: None };
         let plain = Asked { has_opt: false, ..asked };
-        for (asked, hop) in [(asked, hop), (asked, bare), (plain, bare)] {
-            if self.append(|out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)? {
+        for (asked, hop) in [(asked, self.room.hop()), (asked, bare), (plain, bare)] {
+            if self.append(false, |out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)? {
                 break;
             }
         }

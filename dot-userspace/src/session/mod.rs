@@ -41,18 +41,18 @@ const LINGER_OCTETS_MAX: usize = 64 * 1024;
 /// # Cancel safety
 /// Dropping the future cuts the connection; queries at the backend end on their own and are counted.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, room: Rc<Room>) -> SessionEnd {
-    let inbox = Inbox::open(Rc::clone(&room));
     let mut session = Session {
         stream,
         reader: Reader::default(),
         writer: Writer::default(),
         clock: Clock::start(),
         closing: None,
-        inbox: Rc::clone(&inbox),
+        last_busy: None,
+        inbox: Inbox::open(Rc::clone(&room)),
         room,
     };
     let end = poll_fn(|context| session.poll_turn(context)).await;
-    inbox.close();
+    session.inbox.close();
     if end.is_orderly() {
         // Whether the client takes our farewell changes nothing any more.
         let _ = timeout(CLOSE_TIMEOUT, farewell(&mut session.stream)).await;
@@ -68,8 +68,17 @@ struct Session<S> {
     clock: Clock,
     /// Why no more queries are read; the session ends when the last response is out.
     closing: Option<SessionEnd>,
+    /// When something was last in flight or being written.
+    last_busy: Option<Instant>,
     inbox: Rc<Inbox>,
     room: Rc<Room>,
+}
+
+/// However the task ends, also by a panic or with its worker, the room forgets the session.
+impl<S> Drop for Session<S> {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -77,6 +86,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<SessionEnd> {
         self.inbox.wake_by(context.waker());
         let now = Instant::now();
+        if !self.is_quiet() {
+            self.last_busy = Some(now);
+        }
         loop {
             if self.closing.is_none() {
                 match self.reader.read(&mut self.stream, context, &self.inbox, now) {
@@ -92,11 +104,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Err(end) => return Poll::Ready(end),
             }
         }
-        self.closing = self.closing.or_else(|| self.room.must_close());
-        if let Some(end) = self.closing.filter(|_| self.is_quiet()) {
-            return Poll::Ready(end);
+        self.closing = self.closing.or_else(|| self.room.must_close()).or_else(|| self.has_lasted(now));
+        self.poll_end(context, now)
+    }
+
+    /// Ready when the session is over: nothing is owed and it is closing, or a deadline has passed.
+    fn poll_end(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<SessionEnd> {
+        loop {
+            if let Some(end) = self.closing.filter(|_| self.is_quiet()) {
+                return Poll::Ready(end);
+            }
+            // Without a deadline responses are owed, and the backends' own deadlines bring us back.
+            let Some(deadline) = self.deadline() else { return Poll::Pending };
+            match self.clock.poll(context, now, deadline) {
+                // No more queries; what is owed is still answered.
+                Poll::Ready(end @ (SessionEnd::Duration | SessionEnd::MessageTimeout)) => {
+                    self.closing = Some(end);
+                }
+                other => return other,
+            }
         }
-        self.clock.poll(context, now, self.deadline())
+    }
+
+    /// `duration_max` has passed.
+    fn has_lasted(&self, now: Instant) -> Option<SessionEnd> {
+        (now >= self.clock.started() + self.room.limits().duration_max).then_some(SessionEnd::Duration)
     }
 
     /// Nothing is at a backend, and nothing waits to be written.
@@ -104,22 +136,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.inbox.is_quiet() && self.writer.is_quiet()
     }
 
-    /// The next moment at which this session ends unless something happens, and how it would end.
-    fn deadline(&self) -> (Instant, SessionEnd) {
+    /// The next moment at which something must happen by itself, and how the session would then end.
+    fn deadline(&self) -> Option<(Instant, SessionEnd)> {
         let limits = self.room.limits();
-        let over = (self.clock.started() + limits.duration_max, SessionEnd::Duration);
-        let message = self
-            .reader
-            .message_since()
-            .map(|since| (since + limits.message_timeout, SessionEnd::MessageTimeout));
-        let write =
-            self.writer.blocked_since().map(|since| (since + limits.message_timeout, SessionEnd::SlowReader));
-        let idle_since = self.reader.last_message().unwrap_or(self.clock.started());
+        let is_open = self.closing.is_none();
+        let over = is_open.then_some((self.clock.started() + limits.duration_max, SessionEnd::Duration));
+        let message = self.reader.message_since().filter(|_| is_open);
+        let message = message.map(|since| (since + limits.message_timeout, SessionEnd::MessageTimeout));
+        let write = self.writer.blocked_since();
+        let write = write.map(|since| (since + limits.message_timeout, SessionEnd::SlowReader));
+        let idle_since = self.reader.last_message().max(self.last_busy).unwrap_or(self.clock.started());
         let idle = self.is_quiet().then_some((idle_since + limits.idle_timeout, SessionEnd::Idle));
-        [message, write, idle]
-            .into_iter()
-            .flatten()
-            .fold(over, |first, next| if next.0 < first.0 { next } else { first })
+        [over, message, write, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 

@@ -51,6 +51,7 @@ impl Writer {
                 Poll::Ready(Ok(0) | Err(_)) => return Err(SessionEnd::Transport),
                 Poll::Ready(Ok(octets)) => {
                     self.written += octets;
+                    inbox.note_unwritten(self.octets.len().saturating_sub(self.written));
                     self.must_flush = true;
                     self.blocked_since = None;
                     has_written = true;
@@ -81,6 +82,7 @@ impl Writer {
         self.octets.clear();
         self.written = 0;
         if inbox.take(&mut self.octets) {
+            inbox.note_unwritten(self.octets.len());
             return true;
         }
         if self.octets.capacity() > 0 {

@@ -10,7 +10,7 @@ use std::{
     os::{
         fd::AsFd,
         unix::{
-            fs::{PermissionsExt, chown},
+            fs::lchown,
             net::{UnixListener, UnixStream},
         },
     },
@@ -19,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::privileges::Owner;
@@ -143,13 +144,16 @@ impl ControlSocket {
             }
             _ => {}
         }
-        let listener =
-            UnixListener::bind(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).with_context(explain)?;
+        // The mode by umask and the owner without following links: there is no moment in which somebody else
+        // could connect, or put a link in the socket's place.
+        let mask = umask(Mode::from_bits_truncate(0o117));
+        let listener = UnixListener::bind(&path);
+        umask(mask);
+        let listener = listener.with_context(|| format!("{}: cannot be made", path.display()))?;
         if let Some((uid, gid)) = owner {
             // The folder too: whoever we become must be able to remove the socket at the end.
-            chown(run_dir, Some(uid), Some(gid)).with_context(explain)?;
-            chown(&path, Some(uid), Some(gid)).with_context(explain)?;
+            lchown(&path, Some(uid), Some(gid)).with_context(explain)?;
+            lchown(run_dir, Some(uid), Some(gid)).with_context(explain)?;
         }
         listener.set_nonblocking(true)?;
         Ok(Self { path, listener })

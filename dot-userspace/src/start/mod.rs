@@ -23,10 +23,7 @@ use crate::{
     worker::{Admission, Plan, Worker},
     xdp,
 };
-use process::{Process, Running};
-
-/// Descriptors kept for everything that is not a client's connection.
-const DESCRIPTORS_RESERVED: u64 = 512;
+use process::{Kernel, Process, Running};
 
 /// Serves by `config` until TERM or INT. `path` is read again at HUP.
 ///
@@ -34,10 +31,13 @@ const DESCRIPTORS_RESERVED: u64 = 512;
 /// One line that names the thing that cannot be had and the way out. Nothing is left behind.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let user = privileges::user(&config.server.user)?;
+    if let Some(warning) = privileges::warning(user) {
+        tracing::warn!("{warning}");
+    }
     let descriptors = privileges::raise_descriptors();
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
-    let tickets = Tickets::new(config.tls.ticket_rotation)?;
-    let serving = tls::serving(&identities, config.tls.min_version, &tickets)?;
+    let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
+    let serving = tls::serving(&identities, &config.tls, &tickets)?;
     let cpus = privileges::usable_cpus();
     let workers = match config.server.workers {
         Workers::Auto => cpus.len().max(1),
@@ -50,7 +50,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
     let upstreams = plan::upstreams(&config, embedded.as_ref().map(Embedded::address), &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
-    let xdp = xdp::start(&config.xdp, &sockets, user)?;
+    let kernel = Kernel(Some(xdp::start(&config.xdp, &sockets, user)?));
     drop(sockets);
     privileges::hand_over(&config.server.state_dir, user)?;
     privileges::drop_all(user)?;
@@ -59,7 +59,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     if let Some(embedded) = embedded {
         embedded.spawn().context("the embedded backend cannot start its thread")?;
     }
-    let connections_max = plan::connections_max(&config.session, descriptors, DESCRIPTORS_RESERVED);
+    let connections_max = plan::connections_max(&config.session, descriptors, workers, upstreams.len());
     let admission = Arc::new(Admission::new(
         connections_max,
         config.session.connections_per_prefix_max,
@@ -67,7 +67,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         config.xdp.limit.prefix_v6,
     ));
     let settings = plan::settings(&config, serving, upstreams.clone());
-    let process = Process::new(&config, &upstreams, workers, &identities, xdp);
+    let process = Process::new(&config, &upstreams, workers, &identities, kernel);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners::by_worker(groups, workers).into_iter().enumerate() {
         let plan = Plan {

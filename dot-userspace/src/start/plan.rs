@@ -17,6 +17,11 @@ use crate::{
     worker::Settings,
 };
 
+/// Open files for listeners, maps, logs and the control socket.
+const DESCRIPTORS_OF_OUR_OWN: u64 = 128;
+/// Open files towards one backend from one worker: its ports in use and retired, and queries over TCP.
+const DESCRIPTORS_PER_BACKEND: u64 = 16 + 256;
+
 /// Whether any query may go to the zone that dotd carries: nothing is configured, or it is asked for.
 pub(super) fn needs_embedded(config: &Config) -> bool {
     config.backend.is_empty()
@@ -92,8 +97,12 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
 }
 
 /// The cap on connections that the open files of this process allow; says so where that is less (C-26).
-pub(super) fn connections_max(session: &Session, descriptors: u64, reserved: u64) -> u32 {
-    let allowed = u32::try_from(descriptors.saturating_sub(reserved)).unwrap_or(u32::MAX);
+pub(super) fn connections_max(session: &Session, descriptors: u64, workers: usize, backends: usize) -> u32 {
+    let of_backends = u64::try_from(workers * backends).unwrap_or(u64::MAX);
+    let reserved = of_backends.saturating_mul(DESCRIPTORS_PER_BACKEND).saturating_add(DESCRIPTORS_OF_OUR_OWN);
+    // Where the limit is tiny, half of it is still for clients.
+    let allowed = descriptors.saturating_sub(reserved.min(descriptors / 2));
+    let allowed = u32::try_from(allowed).unwrap_or(u32::MAX);
     if allowed < session.connections_max {
         tracing::info!(
             connections_max = allowed,

@@ -4,7 +4,7 @@
 //! in any set of this thread, and the threads it makes inherit that.
 //! Never: regains anything: no_new_privs is set.
 
-use std::{fs, os::unix::fs::chown, path::Path};
+use std::{fs, os::unix::fs::lchown, path::Path};
 
 use anyhow::{Context, anyhow, bail};
 use caps::CapSet;
@@ -40,6 +40,15 @@ pub fn user(name: &str) -> anyhow::Result<Option<Owner>> {
     Ok(Some((found.uid.as_raw(), found.gid.as_raw())))
 }
 
+/// What is doubtful about serving as who we are.
+pub fn warning(becoming: Option<Owner>) -> Option<&'static str> {
+    let stays_root = becoming.is_none() && geteuid().is_root();
+    stays_root.then_some(
+        "server.user is empty: dotd gives up every capability and stays uid 0, which owns most files; \
+         name a user of its own (useradd --system dotd)",
+    )
+}
+
 /// Lifts the soft limit on open files to the hard one; returns what holds now.
 pub fn raise_descriptors() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
@@ -62,17 +71,17 @@ pub fn usable_cpus() -> Vec<usize> {
 pub fn hand_over(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
     let (Some((uid, gid)), true) = (owner, state_dir.is_dir()) else { return Ok(()) };
     let give = |path: &Path| {
-        chown(path, Some(uid), Some(gid))
+        // Never through a link: whoever we become may write in this folder, and put one there.
+        lchown(path, Some(uid), Some(gid))
             .with_context(|| format!("{}: cannot be given to uid {uid}", path.display()))
     };
-    give(state_dir)?;
     for entry in fs::read_dir(state_dir).with_context(|| state_dir.display().to_string())? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
             give(&entry.path())?;
         }
     }
-    Ok(())
+    give(state_dir)
 }
 
 /// Becomes `owner` and gives up every capability.

@@ -52,10 +52,22 @@ pub(super) struct Process {
     listeners: Vec<ListenerStatus>,
     backends: Mutex<Vec<(BackendStatus, Health)>>,
     certificates: Mutex<Vec<CertificateStatus>>,
-    xdp: Mutex<Option<Xdp>>,
+    kernel: Mutex<Kernel>,
     is_draining: AtomicBool,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
+}
+
+/// The kernel half, taken away when this is dropped: also when the start fails after it was attached.
+/// (`Xdp` itself stays behind a crash on purpose, for a successor to take over.)
+pub(super) struct Kernel(pub Option<Xdp>);
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        if let Some(xdp) = self.0.take() {
+            xdp.detach();
+        }
+    }
 }
 
 /// A poisoned lock means that another answer panicked; what it guards is replaced whole, never half.
@@ -79,7 +91,7 @@ impl Process {
         upstreams: &[UpstreamConfig],
         workers: usize,
         identities: &[Identity],
-        xdp: Xdp,
+        kernel: Kernel,
     ) -> Self {
         let listener =
             |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
@@ -89,7 +101,7 @@ impl Process {
             listeners: config.listen.dot.iter().map(listener).collect(),
             backends: Mutex::new(backends(config, upstreams)),
             certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
-            xdp: Mutex::new(Some(xdp)),
+            kernel: Mutex::new(kernel),
             is_draining: AtomicBool::new(false),
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
@@ -115,7 +127,7 @@ impl Process {
 
     /// New gates for the kernel half.
     pub(super) fn apply_xdp(&self, config: &config::Xdp) -> Result<(), XdpError> {
-        lock(&self.xdp).as_mut().map_or(Ok(()), |xdp| xdp.apply(config))
+        lock(&self.kernel).0.as_mut().map_or(Ok(()), |xdp| xdp.apply(config))
     }
 
     /// No more new connections.
@@ -125,9 +137,7 @@ impl Process {
 
     /// Takes the kernel half away: links and pins are gone when this returns.
     pub(super) fn detach_xdp(&self) {
-        if let Some(xdp) = lock(&self.xdp).take() {
-            xdp.detach();
-        }
+        drop(lock(&self.kernel).0.take().map(|xdp| Kernel(Some(xdp))));
     }
 }
 
@@ -147,7 +157,7 @@ impl Source for Process {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let packets = lock(&self.xdp).as_ref().map(Xdp::packets).unwrap_or_default();
+        let packets = lock(&self.kernel).0.as_ref().map(Xdp::packets).unwrap_or_default();
         let control = ControlCounters {
             reloads_ok: self.reloads_ok.load(Relaxed),
             reloads_failed: self.reloads_failed.load(Relaxed),
@@ -157,6 +167,6 @@ impl Source for Process {
     }
 
     fn xdp(&self) -> Report {
-        lock(&self.xdp).as_ref().map(Xdp::report).unwrap_or_default()
+        lock(&self.kernel).0.as_ref().map(Xdp::report).unwrap_or_default()
     }
 }

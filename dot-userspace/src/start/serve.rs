@@ -4,6 +4,7 @@
 //! Never: lets a bad config or certificate replace a good one: whatever fails, the old stays.
 
 use std::{
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
@@ -25,7 +26,7 @@ use crate::{
     backend::{UpstreamConfig, health},
     config::{self, Config},
     control::{self, Source, Status},
-    tls::{self, certificate},
+    tls::{self, Tickets, certificate},
     worker::Command,
     xdp::Report,
 };
@@ -140,7 +141,12 @@ fn reload(process: &Process, running: &mut Running) {
 fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let config = config::load(running.path.as_deref())?;
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
-    let serving = tls::serving(&identities, config.tls.min_version, &running.tickets)?;
+    // A fleet's keys come from its file, which may have changed; our own stay, or no client could resume.
+    let tickets = match config.tls.ticket_secret.as_os_str().is_empty() {
+        true => running.tickets.clone(),
+        false => Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?,
+    };
+    let serving = tls::serving(&identities, &config.tls, &tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
         anyhow::bail!("backend: the embedded one is made at start; restart dotd");
     }
@@ -149,15 +155,15 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     say_what_needs_a_restart(&running.config, &config);
     running.upstreams = plan::upstreams(&config, embedded, &running.upstreams);
     running.checks = check_all(&running.upstreams);
-    let connections =
-        plan::connections_max(&config.session, running.descriptors, super::DESCRIPTORS_RESERVED);
+    let (workers, backends) = (running.workers.len(), running.upstreams.len());
+    let connections = plan::connections_max(&config.session, running.descriptors, workers, backends);
     running.admission.reload(connections, config.session.connections_per_prefix_max);
     let settings = plan::settings(&config, serving, running.upstreams.clone());
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
     process.reloaded(&config, &running.upstreams, &identities);
-    running.config = config;
+    running.config = as_it_runs(&running.config, config);
     Ok(())
 }
 
@@ -173,17 +179,32 @@ fn embedded_address(running: &Running) -> Option<SocketAddr> {
     running.upstreams.get(position.unwrap_or(0)).map(|upstream| upstream.address)
 }
 
+/// The new config with what still runs by the old one, so that the next reload compares with the truth.
+fn as_it_runs(old: &Config, new: Config) -> Config {
+    let old = old.clone();
+    let xdp = config::Xdp {
+        mode: old.xdp.mode,
+        required: old.xdp.required,
+        interfaces: old.xdp.interfaces,
+        steering: old.xdp.steering,
+        ..new.xdp
+    };
+    Config { server: old.server, listen: old.listen, control: old.control, log: old.log, xdp, ..new }
+}
+
 fn say_what_needs_a_restart(old: &Config, new: &Config) {
+    let is_own_key = new.tls.ticket_secret.as_os_str().is_empty();
     let changed = [
         ("server", old.server != new.server),
         ("listen", old.listen != new.listen),
-        ("tls.ticket_rotation", old.tls.ticket_rotation != new.tls.ticket_rotation),
+        ("tls.ticket_rotation", is_own_key && old.tls.ticket_rotation != new.tls.ticket_rotation),
         ("control", old.control != new.control),
         ("log", old.log != new.log),
         ("xdp.mode", old.xdp.mode != new.xdp.mode || old.xdp.required != new.xdp.required),
         ("xdp.interfaces", old.xdp.interfaces != new.xdp.interfaces),
         ("xdp.steering", old.xdp.steering != new.xdp.steering),
-        ("xdp.limit", old.xdp.limit != new.xdp.limit),
+        ("xdp.limit.prefix_v4", old.xdp.limit.prefix_v4 != new.xdp.limit.prefix_v4),
+        ("xdp.limit.prefix_v6", old.xdp.limit.prefix_v6 != new.xdp.limit.prefix_v6),
     ];
     for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
@@ -210,20 +231,24 @@ async fn drain(process: &Process, running: Running) -> anyhow::Result<()> {
 
 /// Says on standard output what runs, ending in `ready`.
 fn announce(status: &Status) {
-    println!("xdp: {}", describe_xdp(&status.xdp));
+    // Whoever reads may have gone (`dotd run | head -1`); that is no reason to stop.
+    let _ = io::stdout().write_all(announcement(status).as_bytes());
+}
+
+fn announcement(status: &Status) -> String {
+    let mut lines = vec![format!("xdp: {}", describe_xdp(&status.xdp))];
     if status.xdp.state != "off" {
-        println!("steering: {}", status.xdp.steering);
+        lines.push(format!("steering: {}", status.xdp.steering));
     }
     let listeners =
         status.listeners.iter().map(|listener| format!("{} ({})", listener.address, listener.transport));
-    println!("listening: {}", listeners.collect::<Vec<_>>().join(", "));
+    lines.push(format!("listening: {}", listeners.collect::<Vec<_>>().join(", ")));
     let backends = status.backends.iter().map(|backend| backend.address.clone());
-    println!("backend: {}", backends.collect::<Vec<_>>().join(", "));
+    lines.push(format!("backend: {}", backends.collect::<Vec<_>>().join(", ")));
     for certificate in &status.certificates {
-        println!("pin-sha256=\"{}\"", certificate.spki_pin);
-        for warning in &certificate.warnings {
-            println!("warning: {}: {warning}", certificate.name);
-        }
+        lines.push(format!("pin-sha256=\"{}\"", certificate.spki_pin));
+        let warnings = certificate.warnings.iter();
+        lines.extend(warnings.map(|warning| format!("warning: {}: {warning}", certificate.name)));
     }
     if let (Some(listener), Some(certificate)) = (status.listeners.first(), status.certificates.first()) {
         let host = reachable(listener.address.ip());
@@ -232,9 +257,9 @@ fn announce(status: &Status) {
             Some(backend) if backend.address != "embedded" => "example.com",
             _ => "dotd.test",
         };
-        println!("try: kdig @{host} -p {port} +tls +tls-pin={pin} {name} A");
+        lines.push(format!("try: kdig @{host} -p {port} +tls +tls-pin={pin} {name} A"));
     }
-    println!("ready");
+    lines.join("\n") + "\nready\n"
 }
 
 /// One state for the whole kernel half: `native on eth0; generic on lo`, or `off (why)`.

@@ -65,6 +65,8 @@ pub enum HandshakeFailure {
     NoCommonParameters,
     /// ALPN without `dot`.
     Alpn,
+    /// Mutual TLS: no certificate, or none from `tls.client_ca`.
+    ClientCertificate,
     /// The client sent an alert.
     ClientAlert,
     /// Anything else.
@@ -82,6 +84,7 @@ impl HandshakeFailure {
             Self::Version => Counter::HandshakeVersion,
             Self::NoCommonParameters => Counter::HandshakeNoCommon,
             Self::Alpn => Counter::HandshakeAlpn,
+            Self::ClientCertificate => Counter::HandshakeClientCertificate,
             Self::ClientAlert => Counter::HandshakeAlert,
             Self::Other => Counter::HandshakeOther,
         }
@@ -127,11 +130,13 @@ fn cause_of(error: &io::Error) -> HandshakeFailure {
     match error {
         TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => HandshakeFailure::NotTls,
         TlsError::NoApplicationProtocol => HandshakeFailure::Alpn,
+        TlsError::NoCertificatesPresented | TlsError::InvalidCertificate(_) => {
+            HandshakeFailure::ClientCertificate
+        }
         TlsError::AlertReceived(_) => HandshakeFailure::ClientAlert,
         TlsError::PeerIncompatible(reason) => match reason {
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
-            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled => HandshakeFailure::Version,

@@ -26,9 +26,10 @@ const PROTOCOL_VERSION_ALERT: [u8; 7] = [0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 70]
 /// What was read is lost with the connection; nothing else is.
 pub(super) async fn read(tcp: &mut TcpStream) -> io::Result<Accepted> {
     let mut acceptor = Acceptor::default();
+    let mut opening = Opening::default();
     loop {
         tcp.readable().await?;
-        match acceptor.read_tls(&mut Ready(tcp)) {
+        match acceptor.read_tls(&mut Ready { tcp, opening: &mut opening }) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -40,28 +41,50 @@ pub(super) async fn read(tcp: &mut TcpStream) -> io::Result<Accepted> {
             Err((error, mut alert)) => {
                 let mut octets = Vec::new();
                 alert.write_all(&mut octets)?;
-                tcp.write_all(alert_for(&error).unwrap_or(&octets)).await?;
+                let is_old = opening.is_before_tls12();
+                tcp.write_all(if is_old { &PROTOCOL_VERSION_ALERT } else { &octets }).await?;
                 // Our FIN behind the alert; the client's octets that we never read would turn it into a reset.
                 tcp.shutdown().await?;
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                let error = if is_old { PeerIncompatible::Tls12NotOffered.into() } else { error };
+                return Err(io::Error::new::<TlsError>(io::ErrorKind::InvalidData, error));
             }
         }
     }
 }
 
-/// The alert where rustls has a less fitting one: before TLS 1.2 a hello has no signature algorithms, and
-/// what is wrong with it is its version.
-fn alert_for(error: &TlsError) -> Option<&'static [u8]> {
-    let is_old =
-        matches!(error, TlsError::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired));
-    is_old.then_some(&PROTOCOL_VERSION_ALERT)
+/// The first octets of a connection, as far as they tell a hello's version: a record header, a handshake
+/// header, `legacy_version`.
+#[derive(Default)]
+struct Opening {
+    octets: [u8; 11],
+    length: usize,
+}
+
+impl Opening {
+    fn note(&mut self, octets: &[u8]) {
+        for (room, octet) in self.octets.iter_mut().skip(self.length).zip(octets) {
+            *room = *octet;
+            self.length += 1;
+        }
+    }
+
+    /// A ClientHello of SSL 3, TLS 1.0 or 1.1. It has no signature algorithms, which is what rustls would
+    /// complain about; what is wrong with it is its version.
+    fn is_before_tls12(&self) -> bool {
+        matches!(self.octets, [22, 3, _, _, _, 1, _, _, _, 3, minor] if self.length == 11 && minor < 3)
+    }
 }
 
 /// Reads what is there, without waiting.
-struct Ready<'a>(&'a TcpStream);
+struct Ready<'a> {
+    tcp: &'a TcpStream,
+    opening: &'a mut Opening,
+}
 
 impl Read for Ready<'_> {
     fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(octets)
+        let count = self.tcp.try_read(octets)?;
+        self.opening.note(octets.get(..count).unwrap_or_default());
+        Ok(count)
     }
 }

@@ -4,12 +4,14 @@
 //! Never: reads a DNS message, or lets a handshake outlive its deadline.
 
 pub mod certificate;
+mod client_ca;
 mod handshake;
 mod hello;
 mod self_signed;
 mod serving;
 mod tickets;
 
+pub use client_ca::client_verifier;
 pub use handshake::{Handshake, HandshakeFailure, HandshakeKind, Stream, accept, is_tls_error};
 pub use serving::{Serving, ServingError, serving};
 pub use tickets::{Tickets, TicketsError};

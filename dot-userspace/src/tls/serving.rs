@@ -15,12 +15,17 @@ use rustls::{
 };
 use thiserror::Error;
 
-use super::{Tickets, certificate::Identity};
-use crate::config::TlsVersion;
+use super::{
+    Tickets,
+    certificate::{CertificateError, Identity},
+    client_ca::client_verifier,
+    tickets::NoTickets,
+};
+use crate::config::{self, TlsVersion};
 
 /// The ALPN protocol of DNS over TLS (RFC 7858 as registered by RFC 9250's registry entry `dot`).
 const ALPN_DOT: &[u8] = b"dot";
-/// Tickets after a full TLS 1.3 handshake. One: a stub resolver resumes one connection at a time, and each
+/// Tickets after a TLS 1.3 handshake. One: a stub resolver resumes one connection at a time, and each
 /// costs some 2.5 µs.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
@@ -38,6 +43,9 @@ pub enum ServingError {
         /// What the library says.
         error: rustls::Error,
     },
+    /// `tls.client_ca` holds no authority.
+    #[error("tls.client_ca: {0}")]
+    ClientCa(#[from] CertificateError),
     /// The versions do not fit the provider.
     #[error("TLS cannot be set up: {0}")]
     Protocol(rustls::Error),
@@ -53,21 +61,31 @@ pub struct Serving(pub(super) Arc<ServerConfig>);
 /// [`ServingError`]; whatever is being served stays.
 pub fn serving(
     identities: &[Identity],
-    min_version: TlsVersion,
+    tls: &config::Tls,
     tickets: &Tickets,
 ) -> Result<Serving, ServingError> {
     let certificates = Certificates::new(identities)?;
-    let versions: &[&rustls::SupportedProtocolVersion] = match min_version {
+    let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
         TlsVersion::V1_2 => &[&TLS13, &TLS12],
         TlsVersion::V1_3 => &[&TLS13],
     };
     let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_protocol_versions(versions).map_err(ServingError::Protocol)?;
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(certificates));
+    let builder = match tls.client_ca.as_path() {
+        path if path.as_os_str().is_empty() => builder.with_no_client_auth(),
+        path => builder.with_client_cert_verifier(client_verifier(path)?),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![ALPN_DOT.to_vec()];
     config.ticketer = Arc::clone(&tickets.0);
-    config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+    if !tls.client_ca.as_os_str().is_empty() {
+        // A resumed handshake checks no certificate: a ticket from before `client_ca` was set, from a client
+        // whose certificate has expired, or of an authority since removed would open the door.
+        config.ticketer = Arc::new(NoTickets);
+        config.send_tls13_tickets = 0;
+    }
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
     // Without the extended master secret a TLS 1.2 session can be spliced (RFC 7627).
     config.require_ems = true;

@@ -1,61 +1,127 @@
-//! Session tickets without server state, shared by all workers.
+//! Session tickets without server state: any worker, and with a secret any node, resumes what another began.
 //!
-//! Before: start makes one set of keys. After: any worker resumes what another one began.
-//! Holds: the current key and the one before it; a ticket lives for two rotations at most (RFC 8310 §9).
-//! Never: writes a key anywhere; they are gone with the process.
+//! Before: start has a rotation and perhaps a secret file. After: `serving` seals and opens tickets by it.
+//! Holds: without a secret, random keys of this process, the current and the one before; with one, keys that
+//! every node of a fleet derives alike ([`fleet`]). A ticket lives for two rotations at most.
+//! Never: writes a key anywhere.
+//!
+//! Source: RFC 8446 §4.6.1, RFC 5077 §4, RFC 8310 §9.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod fleet;
 
-use rustls::{crypto::aws_lc_rs::Ticketer, server::ProducesTickets, ticketer::TicketRotator};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use rustls::{crypto::GetRandomFailed, server::ProducesTickets, ticketer::TicketRotator};
 use thiserror::Error;
+
+use super::certificate::{CertificateError, pem};
+use fleet::{FleetTickets, Key};
+
+/// Fewest octets of a secret: as many as the keys that come from it.
+const SECRET_OCTETS_MIN: usize = 32;
 
 /// Why there are no ticket keys.
 #[derive(Debug, Error)]
-#[error("no random numbers for session tickets: {0}")]
-pub struct TicketsError(rustls::Error);
+pub enum TicketsError {
+    /// The kernel has none to give.
+    #[error("no random numbers for session tickets: {0}")]
+    Random(rustls::Error),
+    /// The secret's file.
+    #[error("tls.ticket_secret: {0}")]
+    Unreadable(#[from] CertificateError),
+    /// A short secret can be guessed from one ticket.
+    #[error(
+        "tls.ticket_secret: {path} holds {octets} octets, fewer than {SECRET_OCTETS_MIN}; make it with `openssl rand -base64 48 > {path}` and copy it to every node"
+    )]
+    Short {
+        /// The file.
+        path: String,
+        /// Its octets.
+        octets: usize,
+    },
+    /// The derivation refused.
+    #[error("tls.ticket_secret: no key can be derived")]
+    Derivation,
+}
 
-/// The ticket keys of this process. Clones share them, across threads and reloads.
+/// The ticket keys. Clones share them, across threads and reloads.
 #[derive(Clone, Debug)]
 pub struct Tickets(pub(super) Arc<dyn ProducesTickets>);
 
-/// One key of the rotation.
-struct TicketKey(Arc<dyn ProducesTickets>);
+impl Tickets {
+    /// Keys for this process alone, or for the fleet that shares the file `secret` (an empty path: none).
+    /// Each is replaced after `rotation`.
+    ///
+    /// # Errors
+    /// [`TicketsError`].
+    pub fn new(secret: &Path, rotation: Duration) -> Result<Self, TicketsError> {
+        if secret.as_os_str().is_empty() {
+            return Self::of_this_process(rotation);
+        }
+        let octets = pem::read(secret)?;
+        if octets.len() < SECRET_OCTETS_MIN {
+            return Err(TicketsError::Short { path: secret.display().to_string(), octets: octets.len() });
+        }
+        let tickets = FleetTickets::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
+        Ok(Self(Arc::new(tickets)))
+    }
 
-impl fmt::Debug for TicketKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("TicketKey")
+    fn of_this_process(rotation: Duration) -> Result<Self, TicketsError> {
+        let seconds = u32::try_from(rotation.as_secs()).unwrap_or(u32::MAX);
+        let rotator = TicketRotator::new(seconds, || {
+            let key = Key::random().ok_or(GetRandomFailed)?;
+            Ok(Box::new(OneKey(key)) as Box<dyn ProducesTickets>)
+        });
+        Ok(Self(Arc::new(rotator.map_err(TicketsError::Random)?)))
     }
 }
 
-impl ProducesTickets for TicketKey {
+/// One random key of the rotation, erased when the one after the next is made.
+struct OneKey(Key);
+
+impl fmt::Debug for OneKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OneKey")
+    }
+}
+
+impl ProducesTickets for OneKey {
     fn enabled(&self) -> bool {
-        self.0.enabled()
+        true
     }
 
     fn lifetime(&self) -> u32 {
-        self.0.lifetime()
+        // The rotator's own counts; one key knows no time.
+        0
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.0.encrypt(plain)
+        self.0.seal(plain)
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.0.decrypt(cipher)
+        self.0.open(cipher)
     }
 }
 
-impl Tickets {
-    /// Makes the first key; each is replaced after `rotation`.
-    ///
-    /// # Errors
-    /// [`TicketsError`] without random numbers.
-    pub fn new(rotation: Duration) -> Result<Self, TicketsError> {
-        let seconds = u32::try_from(rotation.as_secs()).unwrap_or(u32::MAX);
-        let rotator = TicketRotator::new(seconds, || {
-            let key = Ticketer::new().map_err(|_| rustls::crypto::GetRandomFailed)?;
-            Ok(Box::new(TicketKey(key)))
-        });
-        Ok(Self(Arc::new(rotator.map_err(TicketsError)?)))
+/// No tickets at all.
+#[derive(Debug)]
+pub(super) struct NoTickets;
+
+impl ProducesTickets for NoTickets {
+    fn enabled(&self) -> bool {
+        false
+    }
+
+    fn lifetime(&self) -> u32 {
+        0
+    }
+
+    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
     }
 }

@@ -19,7 +19,7 @@ use std::{
 const SHARDS: usize = 64;
 
 /// A client prefix as a number: family and leading bits.
-type Prefix = (bool, u64);
+type Prefix = (bool, u128);
 
 /// The caps and who uses them up.
 pub struct Admission {
@@ -96,17 +96,14 @@ impl Admission {
 
     fn prefix_of(&self, client: IpAddr) -> Prefix {
         match client.to_canonical() {
-            IpAddr::V4(address) => (false, leading(u64::from(address.to_bits()) << 32, self.prefix_v4)),
-            IpAddr::V6(address) => {
-                let top = u64::try_from(address.to_bits() >> 64).unwrap_or_default();
-                (true, leading(top, self.prefix_v6))
-            }
+            IpAddr::V4(address) => (false, leading(u128::from(address.to_bits()) << 96, self.prefix_v4)),
+            IpAddr::V6(address) => (true, leading(address.to_bits(), self.prefix_v6)),
         }
     }
 
     /// Runs `change` on the count of `prefix`, and forgets a prefix that has none.
     fn with_count<R>(&self, prefix: Prefix, change: impl FnOnce(&mut u32) -> R) -> R {
-        let hash = prefix.1.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
+        let hash = prefix.1.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) >> 122;
         let shard = self.shards.get(usize::try_from(hash).unwrap_or_default()).unwrap_or(&self.shards[0]);
         // A poisoned lock is a panic elsewhere; the counts are still whole, each change is one step.
         let mut counts = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,12 +116,8 @@ impl Admission {
     }
 }
 
-fn leading(bits: u64, length: u8) -> u64 {
-    match length {
-        0 => 0,
-        1..64 => bits & (u64::MAX << (64 - length)),
-        64.. => bits,
-    }
+fn leading(bits: u128, length: u8) -> u128 {
+    bits & u128::MAX.checked_shl(128_u32.saturating_sub(length.into())).unwrap_or(0)
 }
 
 impl Drop for Place {
@@ -161,6 +154,10 @@ mod tests {
         let _place = admission.admit("2001:db8:0:1::1".parse().unwrap()).ok().unwrap();
         assert_eq!(admission.admit("2001:db8:0:2::1".parse().unwrap()).err(), Some(Refused::Prefix));
         assert!(admission.admit("2001:db8:0:100::1".parse().unwrap()).is_ok());
+        let single = Arc::new(Admission::new(10, 1, 32, 128));
+        let _place = single.admit("2001:db8::1".parse().unwrap()).ok().unwrap();
+        assert!(single.admit("2001:db8::2".parse().unwrap()).is_ok(), "a prefix may be one address");
+        assert_eq!(leading(u128::MAX, 0), 0);
     }
 
     #[test]

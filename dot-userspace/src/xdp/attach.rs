@@ -27,8 +27,8 @@ use dot_common::{
 };
 
 use super::{
-    InterfaceReport, ProgramReport, XdpError, error::innermost, interfaces::Interface, object::OBJECT,
-    pins::Pins,
+    InterfaceReport, ProgramReport, XdpError, error::innermost, interfaces::Interface, list::Lists,
+    object::OBJECT, pins::Pins,
 };
 use crate::config;
 
@@ -37,6 +37,7 @@ pub(super) struct Kernel {
     object: Ebpf,
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) settings: Array<MapData, Settings>,
+    pub(super) lists: Lists,
 }
 
 /// Something that stays attached as long as we hold it, or its pin.
@@ -77,7 +78,8 @@ impl Kernel {
             .map_err(|error| refused(maps::COUNTERS, &error))?;
         let settings = Array::try_from(take(&mut object, maps::SETTINGS)?)
             .map_err(|error| refused(maps::SETTINGS, &error))?;
-        let mut kernel = Self { object, counters, settings };
+        let lists = Lists::take(&mut object)?;
+        let mut kernel = Self { object, counters, settings, lists };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         #[cfg(feature = "debug-log")]

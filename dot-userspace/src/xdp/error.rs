@@ -76,6 +76,16 @@ pub enum XdpError {
         /// What the system said.
         reason: String,
     },
+    /// A prefix cannot be put on a list.
+    #[error("{key}: the kernel refused {prefix}: {reason}")]
+    List {
+        /// The key of the list.
+        key: &'static str,
+        /// The prefix.
+        prefix: String,
+        /// What the kernel said.
+        reason: String,
+    },
     /// The settings cannot be written.
     #[error("the kernel refused new settings: {reason}")]
     Settings {

@@ -3,18 +3,20 @@
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
-//! what the driver said), `steering` (which worker), `report` (in words).
+//! what the driver said), `list` (which clients), `settings` (how strict), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
 mod attach;
 mod error;
 mod interfaces;
+mod list;
 pub mod object;
 #[cfg(feature = "debug-log")]
 mod packet_log;
 mod pins;
 mod report;
+mod settings;
 mod steering;
 
 use std::{
@@ -25,13 +27,15 @@ use std::{
 use aya::maps::{Array, MapData, PerCpuArray};
 use dot_common::{
     counters,
-    settings::{DOT_PORTS_MAX, Gate, Ports, SCHEMA, Settings},
+    settings::{Ports, Settings},
 };
 
 use self::{
     attach::{Kernel, Link},
     interfaces::Interface,
+    list::Lists,
     pins::Pins,
+    settings::Prefixes,
 };
 pub use self::{
     error::XdpError,
@@ -51,6 +55,7 @@ pub struct ListenerGroup<'a> {
 pub struct Xdp {
     report: Report,
     ports: Ports,
+    prefixes: Prefixes,
     kernel: Option<Attached>,
 }
 
@@ -58,6 +63,7 @@ pub struct Xdp {
 struct Attached {
     counters: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
+    lists: Lists,
     links: Vec<Link>,
     pins: Option<Pins>,
 }
@@ -74,7 +80,8 @@ pub fn start(
     groups: &[ListenerGroup<'_>],
     owner: Option<(u32, u32)>,
 ) -> Result<Xdp, XdpError> {
-    let ports = ports(groups)?;
+    let ports = settings::ports(groups)?;
+    let prefixes = Prefixes::of(config);
     let steering = steering::steer(config.steering, groups)?;
     let mut report =
         Report { steering: steering.name, steering_reason: steering.reason, ..Report::default() };
@@ -89,13 +96,13 @@ pub fn start(
     match attached {
         Ok(attached) => {
             report.summarize();
-            Ok(Xdp { report, ports, kernel: Some(attached) })
+            Ok(Xdp { report, ports, prefixes, kernel: Some(attached) })
         }
         Err(error) if demanded => Err(error),
         Err(error) => {
             report.state = "off".into();
             report.reason = Some(error.to_string());
-            Ok(Xdp { report, ports, kernel: None })
+            Ok(Xdp { report, ports, prefixes, kernel: None })
         }
     }
 }
@@ -124,14 +131,23 @@ impl Xdp {
             .collect()
     }
 
-    /// Takes over what can change while packets flow: the gates.
+    /// Takes over what can change while packets flow: the gates, the lists, and the limits but for the
+    /// lengths of client prefixes, which the engine's caps share.
+    ///
+    /// Added first, removed last: no prefix that stays on a list is off it for a moment.
     ///
     /// # Errors
-    /// [`XdpError::Settings`]: the kernel refused the new settings; the old ones still hold.
+    /// [`XdpError::List`], [`XdpError::Settings`]: the kernel refused something; what was before still holds.
     pub fn apply(&mut self, config: &config::Xdp) -> Result<(), XdpError> {
-        let ports = self.ports;
+        let (ports, prefixes) = (self.ports, self.prefixes);
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
-        write_settings(&mut kernel.settings, config, ports)
+        let before = kernel.lists.grow(config)?;
+        if let Err(error) = settings::write(&mut kernel.settings, config, ports, prefixes) {
+            kernel.lists.restore(&before);
+            return Err(error);
+        }
+        kernel.lists.shrink(config);
+        Ok(())
     }
 
     /// Takes the kernel half off every interface, and removes all pins.
@@ -164,7 +180,7 @@ fn attach(
     };
     let mut links = Vec::new();
     match attach_each(config, ports, &interfaces, pins.as_ref(), report, &mut links) {
-        Ok(Kernel { counters, settings, .. }) => {
+        Ok(Kernel { counters, settings, lists, .. }) => {
             if let Some(pins) = &pins {
                 pins.sweep(&links);
                 pins.give_to(owner);
@@ -172,7 +188,7 @@ fn attach(
             if let Some(error) = pinless {
                 tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
             }
-            Ok(Attached { counters, settings, links, pins })
+            Ok(Attached { counters, settings, lists, links, pins })
         }
         Err(error) => {
             if let Some(pins) = pins {
@@ -193,7 +209,8 @@ fn attach_each(
     links: &mut Vec<Link>,
 ) -> Result<Kernel, XdpError> {
     let mut kernel = Kernel::load(pins)?;
-    write_settings(&mut kernel.settings, config, *ports)?;
+    kernel.lists.grow(config)?;
+    settings::write(&mut kernel.settings, config, *ports, Prefixes::of(config))?;
     report.programs = kernel.programs()?;
     let must = config.required || config.mode != config::XdpMode::Auto;
     for interface in interfaces {
@@ -216,47 +233,6 @@ fn attach_each(
         return Err(XdpError::Nowhere { reasons });
     }
     Ok(kernel)
-}
-
-/// Ports of the listeners; the cleartext port is 53, whoever listens there.
-fn ports(groups: &[ListenerGroup<'_>]) -> Result<Ports, XdpError> {
-    let mut wanted: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let mut ports = Ports { do53: 53, ..Ports::default() };
-    if wanted.len() > DOT_PORTS_MAX {
-        return Err(XdpError::TooManyPorts { found: wanted.len() });
-    }
-    for (slot, port) in ports.dot.iter_mut().zip(wanted) {
-        *slot = port;
-    }
-    Ok(ports)
-}
-
-fn write_settings(
-    map: &mut Array<MapData, Settings>,
-    config: &config::Xdp,
-    ports: Ports,
-) -> Result<(), XdpError> {
-    let settings = Settings {
-        schema: SCHEMA,
-        ports,
-        cleartext_on_dot: gate(config.cleartext_853),
-        tls_on_do53: gate(config.tls_53),
-        udp_on_dot: gate(config.udp_853),
-        reserved: [0; 3],
-    };
-    map.set(0, settings, 0).map_err(|error| XdpError::Settings { reason: error::innermost(&error) })
-}
-
-fn gate(gate: config::Gate) -> u8 {
-    let gate = match gate {
-        config::Gate::Drop => Gate::Drop,
-        config::Gate::Reset => Gate::Reset,
-        config::Gate::Count => Gate::Count,
-        config::Gate::Pass => Gate::Pass,
-    };
-    gate as u8
 }
 
 impl AsFd for ListenerGroup<'_> {

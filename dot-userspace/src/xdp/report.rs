@@ -48,7 +48,7 @@ pub struct ProgramReport {
 /// How often one verdict was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PacketCount {
-    /// "pass", "drop", or "would_drop".
+    /// "pass", "drop", "would_drop", or "answer".
     pub verdict: String,
     /// Its reason, in snake case.
     pub reason: String,

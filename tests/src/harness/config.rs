@@ -1,6 +1,7 @@
 //! Writes the `dotd.toml` of a test: defaults for namespaces, and what the test sets beside them.
 //!
 //! Before: a test names keys. After: `harness::server` writes the text into its scratch folder.
+//! Limits of the kernel half are off: tests come from one address. Those of limits set them.
 //! Never: checks anything; a wrong key is dotd's to find.
 
 use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
@@ -15,15 +16,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Port 853 on every address, two workers, the embedded zone, XDP in auto mode on the veth alone.
+    /// Port 853 on every address, two workers, the embedded zone, XDP in auto mode on the veth alone, no limits.
     #[must_use]
     pub fn new() -> Self {
         let config = Self { sections: BTreeMap::new(), backends: Vec::new() };
-        config.set("server", "workers", "2").set("listen", "dot", r#"["0.0.0.0:853", "[::]:853"]"#).set(
-            "xdp",
-            "interfaces",
-            &format!(r#"["{SERVER_INTERFACE}"]"#),
-        )
+        config
+            .set("server", "workers", "2")
+            .set("listen", "dot", r#"["0.0.0.0:853", "[::]:853"]"#)
+            .set("xdp", "interfaces", &format!(r#"["{SERVER_INTERFACE}"]"#))
+            .set("xdp.limit", "syn_per_second", "0")
+            .set("xdp.limit", "udp53_per_second", "0")
     }
 
     /// Sets `[section] key = value`, the value in TOML.

@@ -141,6 +141,17 @@ impl Dot {
         self.send(&octets);
     }
 
+    /// The same, where the server may refuse to read more: `false` when the socket took nothing for a while, or the
+    /// session is over.
+    ///
+    /// # Panics
+    /// When the socket is no socket.
+    pub fn try_ask_all(&mut self, messages: &[Vec<u8>]) -> bool {
+        self.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("not zero");
+        self.ask_all(messages);
+        self.end.is_none()
+    }
+
     /// The next message, octets only; `None` when the session ended first.
     pub fn receive_octets(&mut self) -> Option<Vec<u8>> {
         loop {

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod clients;
 pub mod config;
 pub mod dot;
+pub mod flood;
 pub mod message;
 pub mod netns;
 pub mod process;

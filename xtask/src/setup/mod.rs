@@ -57,6 +57,23 @@ pub(crate) fn ensure(tests: bool) -> Result<()> {
     run(&Setup { tests, dry_run: false })
 }
 
+/// Installs these packages without starting their services; those that apt does not offer are named.
+///
+/// # Errors
+/// apt refused.
+pub(crate) fn install_packages(names: &BTreeSet<String>) -> Result<()> {
+    let mut packages = apt::Packages::new(is_command("apt-get"));
+    if is_command("apt-get") && !names.iter().all(|name| packages.is_known(name)) {
+        packages.update()?;
+    }
+    let (known, unknown): (BTreeSet<String>, BTreeSet<String>) =
+        names.iter().cloned().partition(|name| packages.is_known(name));
+    for name in unknown {
+        println!("setup: {name} is not on offer here");
+    }
+    if known.is_empty() { Ok(()) } else { packages.install(&known) }
+}
+
 /// Installs what is missing, and says so first.
 ///
 /// # Errors

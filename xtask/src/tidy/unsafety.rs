@@ -13,7 +13,6 @@ const FILES: &[(&str, &str)] = &[
         "dot-common/src/pod.rs",
         "promises the loader that map types are plain octets; aya asks for `unsafe impl`",
     ),
-    ("dot-ebpf/src/cleartext.rs", "shortens a frame by a kernel helper"),
     (
         "dot-ebpf/src/context.rs",
         "the one place that reads and writes frames and sockets, within checked bounds",

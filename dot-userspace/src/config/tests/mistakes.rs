@@ -116,10 +116,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         "[tls]\nticket_rotation = \"7days\"",
         &["2:19: tls.ticket_rotation: 7days is more than 3days 12h, the largest permitted"],
     ),
-    (
-        "[tls]\nclient_ca = \"ca.pem\"",
-        &["2:13: tls.client_ca: not in this version of dotd; remove it or set \"\""],
-    ),
     ("[[backend]]\ntransport = \"udp\"", &["1:1: backend: lacks `address`, which has no default"]),
     (
         "[[backend]]\naddress = \"localhost:53\"",
@@ -200,12 +196,35 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:23: xdp.interfaces: \"eth0\" is listed twice; remove one"],
     ),
     (
-        "[xdp]\ndeny = [\"192.0.2.0/24\"]",
-        &["2:8: xdp.deny: not in this version of dotd; remove it or set []"],
+        "[xdp]\nsyn_cookies = \"auto\"",
+        &["2:15: xdp.syn_cookies: not in this version of dotd; remove it or set \"off\""],
     ),
     (
-        "[xdp.limit]\nsyn_per_second = 50",
-        &["2:18: xdp.limit.syn_per_second: not in this version of dotd; remove it or set 0"],
+        "[xdp]\ndeny = [\"192.0.2.0/24\"]\nallow = [\"192.0.0.0/16\", \"192.0.2.64/26\"]",
+        &["3:26: xdp.allow: 192.0.2.64/26 is denied by 192.0.2.0/24, which counts more; remove one"],
+    ),
+    (
+        "[xdp]\ndeny = [\"192.0.2.7/24\", \"192.0.2.0/24\"]",
+        &["2:25: xdp.deny: 192.0.2.0/24 is listed twice; remove one"],
+    ),
+    (
+        "[xdp]\ndeny = [\"::ffff:192.0.2.0/120\"]",
+        &["2:9: xdp.deny: ::ffff:192.0.2.0/120 is no address on the wire; write \"192.0.2.0/24\""],
+    ),
+    (
+        "[xdp.limit]\nsyn_per_second = 20_000_000",
+        &["2:18: xdp.limit.syn_per_second: 20000000 is more than 10000000, the largest permitted"],
+    ),
+    (
+        "[xdp.limit]\nhandshake_cost_per_second = 20\nban_seconds = 60",
+        &[
+            "2:29: xdp.limit.handshake_cost_per_second: not in this version of dotd; remove it or set 0",
+            "3:15: xdp.limit.ban_seconds: not in this version of dotd; remove it or set 0",
+        ],
+    ),
+    (
+        "[xdp.limit]\nprefix_v6 = 64",
+        &["2:13: xdp.limit.prefix_v6: 64 is more than 56, the largest permitted"],
     ),
     (
         "[xdp.limit]\nprefix_v4 = 33",

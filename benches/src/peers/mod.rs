@@ -1,0 +1,69 @@
+//! dotd beside the front ends that people use today: the same work, the same backend, the same core, one table.
+//!
+//! [`options`] say how long → [`catalog`] knows each peer → [`stage`] makes certificate, zone, backend and
+//! configs → [`process`] starts and ends programs → [`idle`] weighs idle connections → [`rounds`] load every
+//! peer in turn → [`summary`] takes medians and ratios → [`text`], [`markdown`] and [`record`] tell it, with
+//! the [`machine`] that it was measured on.
+//!
+//! Never: leaves a process or a file outside the report's folder, also after Ctrl-C or a panic.
+
+mod catalog;
+mod idle;
+mod machine;
+mod markdown;
+mod options;
+mod process;
+mod record;
+mod rounds;
+mod stage;
+mod summary;
+mod text;
+mod workloads;
+
+pub use options::Options;
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use machine::{Cores, Machine};
+use record::{Report, Told};
+
+/// Compares, prints the table, writes the report; `true` when every answer was right.
+///
+/// # Errors
+/// No peer could be started, or the machine does not let us measure.
+pub fn run(options: &Options) -> Result<bool> {
+    let cores = Cores::choose()?;
+    let keeper = process::Keeper::watch()?;
+    let stage = stage::Stage::build(options, cores, &keeper)?;
+    machine::pin(cores.load)?;
+    let mut machine = Machine::look(cores);
+    let (peers, left_out) = stage.start_all(&options.wanted()?)?;
+    for (name, why) in &left_out {
+        eprintln!("peers: {name} is left out: {why}");
+    }
+    if peers.is_empty() {
+        bail!("no peer could be started; see above");
+    }
+    let idle = idle::weigh_all(options, &peers);
+    let runs = rounds::run_all(options, &stage, &peers)?;
+    machine.look_again();
+    let told = peers.iter().map(|peer| Told { entry: peer.entry, version: peer.version.clone() }).collect();
+    drop(peers);
+    drop(stage);
+    let report = Report { machine, pace: options.pace(), peers: told, left_out, idle, runs };
+    print!("{}", text::tables(&report));
+    if let Some(folder) = &options.report {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        write(&folder.join("peers.md"), &markdown::report(&report))?;
+        write(&folder.join("peers.json"), &format!("{:#}\n", report.json()))?;
+    }
+    Ok(report.is_clean())
+}
+
+fn write(path: &std::path::Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("peers: {}", path.display());
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The command line of `peers`, checked.
+//!
+//! Before: words. After: which peers, how long, where to. Never: opens anything.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use super::catalog::{CATALOG, Entry};
+
+/// Compares dotd with stunnel, HAProxy, nginx, dnsdist, Unbound, BIND and Knot Resolver: the same queries over
+/// DNS over TLS, the same backend, one worker pinned to one core, load and backend on another.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "peers",
+    version,
+    after_help = "\
+EXAMPLES:
+    cargo xtask bench peers             install, build, compare: about 15 minutes
+    cargo xtask bench peers --quick     one short round: about 2 minutes
+    cargo xtask bench peers --only dotd,floor,nginx
+
+    Figures are ratios within one run: on a machine that does other work they are not worth more.
+
+EXIT STATUS:
+    0 when every query was answered as expected, 1 when not or when nothing could be measured,
+    2 for a mistake in the command line."
+)]
+pub struct Options {
+    /// One short round
+    #[arg(long)]
+    pub quick: bool,
+    /// Only these: a name, or the first part of names (`dnsdist` is `dnsdist` and `dnsdist-cache`)
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub only: Vec<String>,
+    /// Rounds over all work and all peers [default: 3, quick: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: Option<u32>,
+    /// Seconds of each load [default: 3, quick: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: Option<u32>,
+    /// Only this work (w100x1, w1000x1, w100x10, w10x100, hsfull, hsres, open5k)
+    #[arg(long, value_delimiter = ',', value_name = "WORK,…")]
+    pub work: Vec<String>,
+    /// Idle connections to weigh; 0: do not
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub idle: u32,
+    /// The dotd to measure
+    #[arg(long, default_value = "target/release/dotd")]
+    pub dotd: PathBuf,
+    /// The floor to measure
+    #[arg(long, default_value = "target/release/floor")]
+    pub floor: PathBuf,
+    /// Folder for peers.md and peers.json; without it nothing is written
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+}
+
+/// How often and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    pub(super) rounds: u32,
+    pub(super) seconds: u32,
+    pub(super) idle: u32,
+}
+
+impl Options {
+    pub(super) fn pace(&self) -> Pace {
+        let usual = if self.quick { 1 } else { 3 };
+        Pace { rounds: self.rounds.unwrap_or(usual), seconds: self.seconds.unwrap_or(usual), idle: self.idle }
+    }
+
+    /// The peers that were asked for, in the catalogue's order.
+    ///
+    /// # Errors
+    /// A name that no peer has.
+    pub(super) fn wanted(&self) -> Result<Vec<&'static Entry>> {
+        let is_meant = |asked: &str, name: &str| {
+            name.strip_prefix(asked).is_some_and(|rest| matches!(rest.chars().next(), None | Some('-')))
+        };
+        for asked in &self.only {
+            if !CATALOG.iter().any(|entry| is_meant(asked, entry.name)) {
+                let names: Vec<&str> = CATALOG.iter().map(|entry| entry.name).collect();
+                bail!("--only {asked}: no peer has this name; they are {}", names.join(", "));
+            }
+        }
+        let is_wanted = |entry: &&Entry| {
+            self.only.is_empty() || self.only.iter().any(|asked| is_meant(asked, entry.name))
+        };
+        Ok(CATALOG.iter().filter(is_wanted).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(line: &[&str]) -> Result<Vec<&'static str>> {
+        let options = Options::try_parse_from(line.iter().copied())?;
+        Ok(options.wanted()?.iter().map(|entry| entry.name).collect())
+    }
+
+    /// Goal: a family or a single peer can be chosen, and a slip is told. Method: each kind of name.
+    #[test]
+    fn chooses_peers() {
+        assert_eq!(names(&["peers"]).expect("all").len(), CATALOG.len());
+        let few = names(&["peers", "--only", "floor,dnsdist-cache"]).expect("three");
+        assert_eq!(few, ["dnsdist-cache", "floor-echo", "floor-relay"]);
+        let error = names(&["peers", "--only", "dnsd"]).expect_err("a part of a word is no name");
+        assert!(error.to_string().contains("dnsdist, "), "{error}");
+    }
+}

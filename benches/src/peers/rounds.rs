@@ -1,0 +1,149 @@
+//! The rounds: every kind of work, every peer in turn, so that what the machine does else meets all alike.
+//!
+//! Before: peers that answer. After: a [`Run`] for each load. Never: lets two loads run at once.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use super::{
+    machine::CpuTime,
+    options::Options,
+    stage::{Peer, Stage},
+    workloads::{WORK, Work},
+};
+use crate::load::{
+    client::Clients,
+    options::Options as LoadOptions,
+    queries,
+    threads::{self, Outcome},
+};
+
+/// Closed connections are put away before the next peer has the core.
+const SETTLE: Duration = Duration::from_millis(150);
+const NANOSECONDS_PER_MICROSECOND: f64 = 1e3;
+
+/// One load on one peer.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) peer: &'static str,
+    pub(super) work: &'static Work,
+    /// What was measured, or why nothing was.
+    pub(super) figures: Result<Figures, String>,
+}
+
+/// What one load showed; times in µs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Figures {
+    /// Front end's CPU for each answered query.
+    pub(super) cpu_us: f64,
+    /// The part of it in the program, 0 to 1.
+    pub(super) user_share: f64,
+    /// The load generator's own CPU for each answered query.
+    pub(super) own_cpu_us: f64,
+    /// Context switches of the front end for each answered query.
+    pub(super) voluntary: f64,
+    pub(super) involuntary: f64,
+    pub(super) queries_per_second: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) p999_us: f64,
+    pub(super) answered: u64,
+    /// Queries that were not answered as expected, and responses to nothing.
+    pub(super) faults: u64,
+    /// The part of the handshakes that were resumed, 0 to 1.
+    pub(super) resumed_share: f64,
+    /// The part of the front end's core that others had, 0 to 1.
+    pub(super) others_share: f64,
+}
+
+/// Loads all, round by round.
+///
+/// # Errors
+/// Work that does not exist, or a load that cannot be begun on any peer.
+pub(super) fn run_all(options: &Options, stage: &Stage, peers: &[Peer]) -> Result<Vec<Run>> {
+    let works = wanted(&options.work)?;
+    let pace = options.pace();
+    let mut runs = Vec::new();
+    for round in 0..pace.rounds {
+        for work in &works {
+            for place in 0..peers.len() {
+                // Another begins each round: nobody always comes after the same.
+                let peer = &peers[(place + usize::try_from(round)?) % peers.len()];
+                thread::sleep(SETTLE);
+                let figures = run(stage, peer, work, pace.seconds).map_err(|why| format!("{why:#}"));
+                tell(round, pace.rounds, work, peer, &figures);
+                runs.push(Run { peer: peer.entry.name, work, figures });
+            }
+        }
+    }
+    Ok(runs)
+}
+
+fn wanted(names: &[String]) -> Result<Vec<&'static Work>> {
+    if let Some(unknown) = names.iter().find(|name| !WORK.iter().any(|work| work.name == **name)) {
+        let known: Vec<&str> = WORK.iter().map(|work| work.name).collect();
+        bail!("--work {unknown}: there is {}", known.join(", "));
+    }
+    Ok(WORK.iter().filter(|work| names.is_empty() || names.iter().any(|name| name == work.name)).collect())
+}
+
+fn run(stage: &Stage, peer: &Peer, work: &Work, seconds: u32) -> Result<Figures> {
+    let names = stage.names();
+    let words = [
+        "dotload".to_owned(),
+        peer.address.to_string(),
+        format!("--seconds={seconds}"),
+        format!("--file={}", names.display()),
+        format!("--server-pid={}", peer.process.pid()),
+        "--expect=NOERROR".to_owned(),
+        "--quiet".to_owned(),
+    ];
+    let words = words.into_iter().chain(work.arguments.iter().map(|word| (*word).to_owned()));
+    let options = LoadOptions::try_parse_from(words)?;
+    let clients = Clients::new(&options)?;
+    let before = CpuTime::of(stage.cores().front);
+    let outcome = threads::run(&options, queries::load(&options)?, &clients)?;
+    let after = CpuTime::of(stage.cores().front);
+    let mut figures = figures(&outcome, work)?;
+    let used = outcome.server.as_ref().map(|usage| usage.total().as_secs_f64()).unwrap_or_default();
+    figures.others_share = after.others_share(before, used);
+    Ok(figures)
+}
+
+fn figures(outcome: &Outcome, work: &Work) -> Result<Figures> {
+    let tally = &outcome.tally;
+    let (Some(server), true) = (&outcome.server, tally.answered > 0) else {
+        bail!("no query was answered: {:?}", tally.errors);
+    };
+    let answered = tally.answered as f64;
+    let total = server.total().as_secs_f64();
+    let latency = if work.is_handshake { &tally.handshake } else { &tally.latency };
+    let quantile = |quantile| latency.value_at_quantile(quantile) as f64 / NANOSECONDS_PER_MICROSECOND;
+    let handshakes = (tally.handshakes_full + tally.handshakes_resumed).max(1);
+    Ok(Figures {
+        cpu_us: total * 1e6 / answered,
+        user_share: if total > 0.0 { server.user.as_secs_f64() / total } else { 0.0 },
+        own_cpu_us: outcome.own.total().as_secs_f64() * 1e6 / answered,
+        voluntary: server.switches.voluntary as f64 / answered,
+        involuntary: server.switches.involuntary as f64 / answered,
+        queries_per_second: answered / outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE),
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        answered: tally.answered,
+        faults: (tally.sent - tally.answered) + tally.unknown_id,
+        resumed_share: tally.handshakes_resumed as f64 / handshakes as f64,
+        others_share: 0.0,
+    })
+}
+
+fn tell(round: u32, rounds: u32, work: &Work, peer: &Peer, figures: &Result<Figures, String>) {
+    let name = peer.entry.name;
+    let begin = format!("{}/{rounds}  {:<9}{name:<14}", round + 1, work.name);
+    match figures {
+        Ok(figures) => eprintln!("{begin}{:8.1} µs CPU{:9.0}/s", figures.cpu_us, figures.queries_per_second),
+        Err(why) => eprintln!("{begin}{why}"),
+    }
+}

@@ -1,0 +1,59 @@
+//! The work that every peer is given, each as a command line of `dotload`.
+//!
+//! Before: nothing. After: `rounds` adds server, time and names. Holds: the one table of work.
+
+/// One kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Work {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) arguments: &'static [&'static str],
+    /// One handshake for each query: latencies are handshakes'.
+    pub(super) is_handshake: bool,
+}
+
+/// All work, in the order of the tables.
+pub(super) const WORK: &[Work] = &[
+    Work {
+        name: "w100x1",
+        about: "100 warm connections, one query in flight on each",
+        arguments: &["--connections=100", "--depth=1"],
+        is_handshake: false,
+    },
+    Work {
+        name: "w1000x1",
+        about: "1000 warm connections, one query in flight on each",
+        arguments: &["--connections=1000", "--depth=1"],
+        is_handshake: false,
+    },
+    Work {
+        name: "w100x10",
+        about: "100 warm connections, ten queries in flight on each",
+        arguments: &["--connections=100", "--depth=10"],
+        is_handshake: false,
+    },
+    Work {
+        name: "w10x100",
+        about: "10 warm connections, a hundred queries in flight on each",
+        arguments: &["--connections=10", "--depth=100"],
+        is_handshake: false,
+    },
+    Work {
+        name: "hsfull",
+        about: "a full handshake and one query for each connection, 32 at once",
+        arguments: &["--connections=32", "--per-connection=1", "--no-resumption", "--sources=64"],
+        is_handshake: true,
+    },
+    Work {
+        name: "hsres",
+        about: "a resumed handshake and one query for each connection, 32 at once",
+        arguments: &["--connections=32", "--per-connection=1", "--sources=64"],
+        is_handshake: true,
+    },
+    Work {
+        name: "open5k",
+        about: "100 warm connections, 5000 queries a second at random times whatever comes back (open loop)",
+        arguments: &["--connections=100", "--depth=100", "--rate=5000"],
+        is_handshake: false,
+    },
+];

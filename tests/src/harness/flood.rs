@@ -1,0 +1,127 @@
+//! Sends raw frames from the client's namespace, from whatever addresses they claim to come from.
+//!
+//! Before: a namespace and a way to make frames. After: they were on the wire, and the test knows how many.
+//! Holds: a packet socket and the thread that writes to it. Never: receives; goes on after the test.
+
+use std::{
+    fs,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+};
+
+use nix::{
+    ifaddrs::getifaddrs,
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket},
+};
+
+use super::netns::{CLIENT_INTERFACE, Network, SERVER_INTERFACE};
+use crate::frames::Frame;
+
+/// Where frames leave: the client's end of the pair.
+#[derive(Debug)]
+pub struct Wire {
+    socket: OwnedFd,
+    /// The server's address on the wire: others' frames go no further than XDP.
+    server: [u8; 6],
+}
+
+impl Wire {
+    /// Opens it.
+    ///
+    /// # Panics
+    /// Without the right to do so.
+    #[must_use]
+    pub fn open(network: &Network) -> Self {
+        let socket = network.client.run(|| {
+            let protocol = None;
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+                .expect("root may write frames");
+            let mut links = getifaddrs().expect("interfaces can be listed");
+            let link = links.find_map(|row| {
+                let address = row.address.filter(|_| row.interface_name == CLIENT_INTERFACE)?;
+                address.as_link_addr().copied()
+            });
+            bind(socket.as_raw_fd(), &link.expect("the pair is there")).expect("our own interface");
+            socket
+        });
+        let path = format!("/sys/class/net/{SERVER_INTERFACE}/address");
+        let text = network.server.run(move || fs::read_to_string(path).expect("the pair is there"));
+        let mut server = [0; 6];
+        for (octet, digits) in server.iter_mut().zip(text.trim().split(':')) {
+            *octet = u8::from_str_radix(digits, 16).expect("an Ethernet address");
+        }
+        Self { socket, server }
+    }
+
+    /// Puts one frame on the wire; whether the pair took it.
+    ///
+    /// # Panics
+    /// When the socket is broken.
+    pub fn send(&self, frame: Frame) -> bool {
+        let octets = frame.patched(0, &self.server).octets;
+        match send(self.socket.as_raw_fd(), &octets, MsgFlags::empty()) {
+            Ok(sent) => sent == octets.len(),
+            Err(nix::errno::Errno::ENOBUFS) => false,
+            Err(errno) => panic!("the wire broke: {errno}"),
+        }
+    }
+}
+
+/// A running flood.
+#[derive(Debug)]
+pub struct Flood {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Flood {
+    /// Sends what `next` makes of the numbers from zero on, until it makes nothing or the flood is stopped.
+    #[must_use]
+    pub fn start(network: &Network, mut next: impl FnMut(u64) -> Option<Frame> + Send + 'static) -> Self {
+        let wire = Wire::open(network);
+        let is_over = Arc::<AtomicBool>::default();
+        let until = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let mut sent = 0;
+            for number in 0.. {
+                let Some(frame) = next(number).filter(|_| !until.load(Relaxed)) else { break };
+                sent += u64::from(wire.send(frame));
+            }
+            sent
+        });
+        Self { is_over, thread: Some(thread) }
+    }
+
+    /// Ends it; how many frames the wire took.
+    ///
+    /// # Panics
+    /// With the panic of `next`.
+    #[must_use]
+    pub fn stop(self) -> u64 {
+        self.is_over.store(true, Relaxed);
+        self.finish()
+    }
+
+    /// Waits until `next` makes no more; how many frames the wire took.
+    ///
+    /// # Panics
+    /// With the panic of `next`.
+    #[must_use]
+    pub fn finish(mut self) -> u64 {
+        let thread = self.thread.take().expect("joined once");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

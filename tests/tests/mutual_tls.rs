@@ -1,0 +1,102 @@
+//! Mutual TLS: only clients with a certificate of `tls.client_ca` are served (RFC 8310 §6.6).
+//!
+//! Before: an authority of the test's making. After: kdig with its certificate is answered, others are not.
+
+use std::path::PathBuf;
+
+use dot_tests::{
+    harness::{
+        clients::{is_answered_over_tls, kdig, s_client, s_client_sending},
+        config::Config,
+        message::{A, Query, framed},
+        netns::{Network, SERVER_V4},
+        scratch::Scratch,
+        server::Server,
+    },
+    require,
+};
+use nix::sys::signal::Signal;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+}
+
+/// A client's certificate and key, as kdig's options.
+fn client_of(authority: &Authority, scratch: &Scratch, name: &str) -> String {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new([name.to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, authority).expect("a certificate");
+    let cert: PathBuf = scratch.write(&format!("{name}.crt"), certificate.pem());
+    let key: PathBuf = scratch.write(&format!("{name}.key"), key.serialize_pem());
+    format!("+tls +tls-certfile={} +tls-keyfile={} dotd.test A", cert.display(), key.display())
+}
+
+/// Goal: a certificate of the named authority opens the door; none, or another authority's, does not, and
+/// each refusal is counted as what it is. Method: kdig three times; a query that were let through would be
+/// counted as received.
+#[test]
+fn only_clients_of_the_authority_are_served() {
+    require!(Root, Command("kdig"));
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let (ours, theirs) = (authority(), authority());
+    let ca = scratch.write("ca.pem", ours.pem());
+    let (known, unknown) = (client_of(&ours, &scratch, "known"), client_of(&theirs, &scratch, "unknown"));
+    let config = Config::new().set("tls", "client_ca", &format!("\"{}\"", ca.display()));
+    let dotd = Server::launch(&network, &config, scratch, &[]);
+    let served = kdig(&network.client, SERVER_V4, &known);
+    assert!(is_answered_over_tls(&served), "{}", served.text);
+    for refused in ["+tls dotd.test A", &unknown] {
+        let said = kdig(&network.client, SERVER_V4, refused);
+        assert!(!said.has("NOERROR"), "{}", said.text);
+    }
+    let stats =
+        dotd.counts("two refused", |stats| stats.counter("handshakes", "failed_client_certificate") >= 2);
+    assert_eq!(stats.counter("queries", "received"), 1, "{stats:?}");
+    dotd.stop();
+}
+
+/// Goal: an authority that cannot be used is named at start. Method: a file without a certificate.
+#[test]
+fn a_broken_authority_is_named() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let ca = scratch.write("ca.pem", "nothing\n");
+    let config = Config::new().set("tls", "client_ca", &format!("\"{}\"", ca.display()));
+    let ended = Server::attempt(&network, &config, scratch, &[]).expect_err("refused");
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("tls.client_ca: ") && ended.stderr.contains("ca.pem: is not PEM"),
+        "{ended:?}"
+    );
+}
+
+/// Goal: no ticket is a way around the certificate: a resumed handshake would check none. Method: a session
+/// saved while anybody was welcome, offered after a reload that asks for certificates.
+#[test]
+fn a_ticket_from_before_opens_no_door() {
+    require!(Root, Command("openssl"));
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let ca = scratch.write("ca.pem", authority().pem());
+    let saved = scratch.path().join("session.pem").display().to_string();
+    let open = Config::new().set("session", "idle_timeout", "\"300ms\"");
+    let mut dotd = Server::launch(&network, &open, scratch, &[]);
+    let query = framed(&Query::new(1, "dotd.test", A).octets());
+    let octets = s_client_sending(&network.client, SERVER_V4, &["-tls1_3", "-sess_out", &saved], &query);
+    assert!(octets.len() > 14, "anybody is welcome");
+    let resumed = s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", &saved]);
+    assert!(resumed.has("Reused, TLSv1.3"), "{}", resumed.text);
+    dotd.rewrite_config(&open.set("tls", "client_ca", &format!("\"{}\"", ca.display())));
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 1);
+    let said = s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", &saved]);
+    assert!(!said.has("Reused, TLSv1.3"), "{}", said.text);
+    dotd.counts("refused for want of a certificate", |stats| {
+        stats.counter("handshakes", "failed_client_certificate") >= 1
+    });
+    dotd.stop();
+}

@@ -1,0 +1,274 @@
+//! Floods against the real server: who is over its rate gets its rate, and nobody else pays for it.
+//!
+//! Before: dotd on one end of a veth pair, raw frames from the other. After: counters say what came through.
+//! Never: lets the clock decide: time is only read around the kernel's own, to say what a rate allows.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use dot_tests::{
+    frames::{Build, QUERY, SYN},
+    harness::{
+        backends::Backend,
+        clients::{is_answered_over_tls, kdig, tool},
+        config::Config,
+        eventually,
+        flood::{Flood, Wire},
+        netns::{CLIENT_INTERFACE, CLIENT_V4, Network, SERVER_V4, SERVER_V6},
+        scene::embedded,
+        server::Server,
+        stats::Stats,
+    },
+    require,
+};
+use nix::sys::signal::Signal;
+
+/// A flood ends by itself after so many frames, whatever a test forgets.
+const FRAMES_MAX: u64 = 5_000_000;
+
+fn limits(keys: &[(&'static str, &str)]) -> Config {
+    keys.iter().fold(Config::new(), |config, (key, value)| config.set("xdp.limit", key, value))
+}
+
+/// Waits until two looks in a row see the same: every frame on its way has arrived.
+fn settled(dotd: &Server, count: impl Fn(&Stats) -> u64) -> u64 {
+    let mut last = u64::MAX;
+    eventually("the counters stand still", || {
+        let now = count(&dotd.stats());
+        let is_still = now == last;
+        last = now;
+        is_still.then_some(now)
+    })
+}
+
+const PER_SECOND: u64 = 500;
+/// Twenty seconds of the rate: a sender that stalls for less than that loses nothing.
+const BURST: u64 = 10_000;
+
+/// How many packets of a flood the limit let through, and the shortest and longest time it can have taken.
+struct Measured {
+    admitted: u64,
+    within: [Duration; 2],
+}
+
+/// Floods from two threads until the burst is spent and a good deal of the rate was used.
+fn measure(
+    network: &Network,
+    dotd: &Server,
+    make: impl Fn(u64) -> Build + Send + Clone + 'static,
+    count: impl Fn(&Stats) -> u64,
+) -> Measured {
+    let before = Instant::now();
+    assert!(Wire::open(network).send(make(0).frame()));
+    dotd.counts("the first frame is counted", |stats| count(stats) == 1);
+    let begun = Instant::now();
+    let floods: Vec<Flood> = (1..=2u64)
+        .map(|thread| {
+            let make = make.clone();
+            let next = move |number| (number < FRAMES_MAX).then(|| make(number * 2 + thread).frame());
+            Flood::start(network, next)
+        })
+        .collect();
+    dotd.counts("burst and rate are used", |stats| count(stats) > BURST + 3 * PER_SECOND);
+    let almost_ended = Instant::now();
+    let sent: u64 = floods.into_iter().map(Flood::stop).sum();
+    let admitted = settled(dotd, count);
+    assert!(sent > 2 * admitted, "{sent} frames are no flood");
+    Measured { admitted, within: [almost_ended - begun, before.elapsed()] }
+}
+
+/// Goal: a source over its rate gets burst + rate · t of it within 2 %, from two CPUs at once, and while it
+/// hops over all /64 of its /56; a client beside it that is under its rate gets everything.
+/// Method: three raw floods, one a class, and kdig sessions beside them; time is the kernel's monotonic clock, read
+/// around the flood. Covers: issue 3, item 2.
+#[test]
+fn a_source_over_its_rate_gets_its_rate() {
+    require!(Root, Bpf, Command("kdig"));
+    let (rate, burst) = (PER_SECOND.to_string(), BURST.to_string());
+    let keys = [
+        ("syn_per_second", &*rate),
+        ("syn_burst", &burst),
+        ("udp53_per_second", &rate),
+        ("udp53_burst", &burst),
+        ("udp53_over", "\"drop\""),
+    ];
+    let source = |last| IpAddr::V4(Ipv4Addr::new(10, 53, 0, last));
+    let dot_syn = move |_| Build::tcp(853, SYN, 7, &[]).client(source(99)).server(SERVER_V4);
+    let do53_syn = move |_| Build::tcp(53, SYN, 7, &[]).client(source(98)).server(SERVER_V4);
+    let hopping_query = |number: u64| {
+        let hop = Ipv6Addr::new(0xfd53, 0, 0x17, 0xab00 | (number & 0xff) as u16, 0, 0, 0, number as u16);
+        Build::udp(53, &QUERY).client(hop.into()).server(SERVER_V6)
+    };
+    type Case = (&'static str, &'static str, Box<dyn Fn(&Network, &Server) -> Measured>);
+    let cases: [Case; 3] = [
+        (
+            "syn",
+            "dot_syn_rate",
+            Box::new(move |network, dotd| {
+                measure(network, dotd, dot_syn, |stats| stats.packets("pass", "syn"))
+            }),
+        ),
+        (
+            "syn",
+            "do53_syn_rate",
+            Box::new(move |network, dotd| {
+                measure(network, dotd, do53_syn, |stats| stats.packets("pass", "syn"))
+            }),
+        ),
+        (
+            "do53_datagram",
+            "do53_query_rate",
+            Box::new(move |network, dotd| {
+                measure(network, dotd, hopping_query, |stats| stats.packets("pass", "do53_datagram"))
+            }),
+        ),
+    ];
+    for (passes, reason, flood) in cases {
+        let (network, dotd) = embedded(&limits(&keys));
+        let Measured { admitted, within: [shortest, longest] } = flood(&network, &dotd);
+        let allowed = |time: Duration| BURST as f64 + PER_SECOND as f64 * time.as_secs_f64();
+        println!(
+            "{reason}: {admitted} admitted; {:.0} to {:.0} allowed",
+            allowed(shortest),
+            allowed(longest)
+        );
+        assert!(admitted as f64 >= 0.98 * allowed(shortest), "{reason}: {admitted}, too few");
+        assert!(admitted as f64 <= 1.02 * allowed(longest), "{reason}: {admitted}, too many");
+        let stats = dotd.stats();
+        assert!(stats.packets("drop", reason) > admitted, "{reason}: too little was refused");
+        assert_eq!(stats.packets("pass", passes), admitted);
+        for _ in 0..5 {
+            let said = kdig(&network.client, SERVER_V4, "+tls www.dotd.test A");
+            assert!(is_answered_over_tls(&said), "beside {reason}: {}", said.text);
+        }
+        dotd.stop();
+    }
+}
+
+/// Asks over and over while a flood runs that `next` makes, until the flood is over or 25 questions were
+/// answered; every one must be.
+fn served_meanwhile(network: &Network, next: impl Fn(u64) -> Build + Send + 'static) {
+    let made = Arc::<AtomicU64>::default();
+    let count = Arc::clone(&made);
+    let flood = Flood::start(network, move |number| {
+        count.store(number, Relaxed);
+        (number < FRAMES_MAX).then(|| next(number).frame())
+    });
+    eventually("the flood is on", || (made.load(Relaxed) > 100_000).then_some(()));
+    for round in 0..25 {
+        let said = kdig(&network.client, SERVER_V4, "+tls +timeout=10 www.dotd.test A");
+        assert!(is_answered_over_tls(&said), "{round}: {}", said.text);
+    }
+    assert!(flood.stop() > 100_000);
+}
+
+/// One of 100,000 addresses that nobody has.
+fn spoofed(number: u64) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a80_0000 + (number % 100_000) as u32).into()
+}
+
+/// Goal: spoofed floods from 100,000 addresses evict nobody and block nobody: an innocent client is answered every
+/// time, under the default limits. Method: SYN to 853 and queries to 53, raw, from one end; kdig from there too.
+/// Covers: issue 3, item 2.
+#[test]
+fn spoofed_floods_do_not_hurt_the_innocent() {
+    require!(Root, Bpf, Command("kdig"));
+    let keys = [("syn_per_second", "50"), ("udp53_per_second", "200")];
+    let (network, dotd) = embedded(&limits(&keys));
+    // SYN-ACKs for them go where nobody answers, as on a real wire.
+    network.server.ip(&format!("route add default via {CLIENT_V4}"));
+    served_meanwhile(&network, |number| {
+        let client_port = 1024 + (number >> 17) as u16;
+        let syn = Build::tcp(853, SYN, number as u32, &[]).client_port(client_port);
+        syn.client(spoofed(number)).server(SERVER_V4)
+    });
+    served_meanwhile(&network, |number| Build::udp(53, &QUERY).client(spoofed(number)).server(SERVER_V4));
+    let stats = dotd.stats();
+    assert!(stats.packets("pass", "syn") > 100_000, "the flood did not come through XDP");
+    assert!(stats.packets("pass", "do53_datagram") > 100_000);
+    dotd.stop();
+}
+
+/// Goal: an allow-listed client is served while its whole neighbourhood, one client prefix, is over its rate; a
+/// neighbour who is not listed is not. HUP puts limits and lists in force. Method: a flood from the same /24 and
+/// kdig from both. Covers: issue 3, item 1.
+#[test]
+fn allowed_clients_are_served_under_their_neighbours_flood() {
+    require!(Root, Bpf, Command("kdig"));
+    const NEIGHBOUR: &str = "10.53.0.77";
+    let keys = [("prefix_v4", "24"), ("syn_per_second", "1"), ("syn_burst", "1")];
+    let (network, mut dotd) = embedded(&limits(&[keys[0]]));
+    network.client.ip(&format!("address add {NEIGHBOUR}/24 dev {CLIENT_INTERFACE}"));
+    let from_neighbour = format!("-b {NEIGHBOUR} +tls +timeout=2 www.dotd.test A");
+    assert!(is_answered_over_tls(&kdig(&network.client, SERVER_V4, &from_neighbour)));
+    let allow = limits(&keys).set("xdp", "allow", &format!("[\"{CLIENT_V4}/32\"]"));
+    dotd.rewrite_config(&allow);
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the limits hold", |stats| stats.counter("control", "reloads_ok") == 1);
+
+    let flood = Flood::start(&network, |number| {
+        let source = Ipv4Addr::new(10, 53, 0, 100 + (number % 100) as u8);
+        let syn = Build::tcp(853, SYN, number as u32, &[]).client(source.into()).server(SERVER_V4);
+        (number < FRAMES_MAX).then(|| syn.frame())
+    });
+    dotd.counts("the prefix is over its rate", |stats| stats.packets("drop", "dot_syn_rate") > 1000);
+    for _ in 0..10 {
+        let said = kdig(&network.client, SERVER_V4, "+tls +timeout=10 www.dotd.test A");
+        assert!(is_answered_over_tls(&said), "{}", said.text);
+    }
+    let refused = kdig(&network.client, SERVER_V4, &from_neighbour);
+    assert!(!is_answered_over_tls(&refused), "a neighbour got through: {}", refused.text);
+    assert!(flood.stop() > 1000);
+    assert!(dotd.stats().packets("pass", "allowed") >= 10);
+
+    // In count mode the same neighbour is served, and what would have been refused is counted.
+    dotd.rewrite_config(&allow.set("xdp.limit", "mode", "\"count\""));
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("limits only count", |stats| stats.counter("control", "reloads_ok") == 2);
+    eventually("it is counted", || {
+        assert!(is_answered_over_tls(&kdig(&network.client, SERVER_V4, &from_neighbour)));
+        (dotd.stats().packets("would_drop", "dot_syn_rate") > 0).then_some(())
+    });
+    dotd.stop();
+}
+
+/// Goal: a query by UDP over its client's rate hears TC=1 from XDP, and real clients come back over TCP and get
+/// their answer, over both families. Method: NSD on port 53, a rate of one a second, kdig and dig until they say
+/// that they went over to TCP; every single one must be answered. Covers: issue 3, item 2.
+#[test]
+fn queries_over_the_rate_come_back_over_tcp() {
+    require!(Root, Bpf, Command("nsd"), Command("kdig"), Command("dig"));
+    let network = Network::new();
+    let servers =
+        [SERVER_V4, SERVER_V6].map(|address| Backend::nsd_at(&network, SocketAddr::new(address, 53)));
+    let keys = [("udp53_per_second", "1"), ("udp53_burst", "1")];
+    // A veth in native mode loses what XDP sends back, unless its peer has a native program too.
+    let dotd = Server::start(&network, &limits(&keys).xdp("generic"));
+    for (count, (program, words, says)) in (1..).zip([
+        ("kdig", "+retry=0 www.dotd.test A", "retrying over TCP"),
+        ("kdig", "+retry=0 +edns +dnssec +cookie www.dotd.test A", "retrying over TCP"),
+        ("dig", "+tries=1 www.dotd.test A", "Truncated, retrying in TCP mode"),
+        ("dig", "+tries=1 +noedns www.dotd.test A", "Truncated, retrying in TCP mode"),
+    ]) {
+        for server in &servers {
+            let at = format!("@{}", server.address.ip());
+            let all: Vec<&str> = [&*at].into_iter().chain(words.split(' ')).collect();
+            eventually("a client goes over to TCP", || {
+                let said = tool(&network.client, program, &all);
+                assert!(said.has("status: NOERROR") && said.has("192.0.2.80"), "{program}: {}", said.text);
+                let complaint =
+                    ["malformed", "extra", "Warning", "ERROR: "].iter().find(|word| said.has(word));
+                assert!(complaint.is_none(), "{program} does not like it: {}", said.text);
+                said.has(says).then_some(())
+            });
+        }
+        assert!(dotd.stats().packets("answer", "do53_query_rate") >= count);
+    }
+    dotd.stop();
+}

@@ -1,0 +1,180 @@
+//! `cargo xtask bench`: dotd measured, beside its peers and frame by frame.
+//!
+//! Before: a clone. After: a table, and for `peers` a report in benches/report.
+//! Holds: which packages carry which peer. Never: measures anything itself: it builds the programs of `benches`
+//! and becomes them.
+
+use std::{collections::BTreeSet, os::unix::process::CommandExt, path::Path, process::Command};
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+
+use crate::{
+    build::{self, Build},
+    command, setup,
+};
+
+/// A peer's program and the packages that bring it.
+struct Peer {
+    program: &'static str,
+    packages: &'static [&'static str],
+}
+
+const fn peer(program: &'static str, packages: &'static [&'static str]) -> Peer {
+    Peer { program, packages }
+}
+
+/// What `bench peers` compares with, and the backend of all.
+const PEERS: &[Peer] = &[
+    peer("stunnel4", &["stunnel4"]),
+    peer("haproxy", &["haproxy"]),
+    peer("nginx", &["nginx", "libnginx-mod-stream"]),
+    peer("dnsdist", &["dnsdist"]),
+    peer("unbound", &["unbound"]),
+    peer("named", &["bind9"]),
+    peer("kresd", &["knot-resolver"]),
+    peer("nsd", &["nsd"]),
+];
+
+/// Where `bench peers` puts its report.
+const REPORT: &str = "benches/report";
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask bench peers             beside stunnel, HAProxy, nginx, dnsdist, Unbound, BIND, Knot Resolver
+    cargo xtask bench peers --quick     the same in about 2 minutes
+    cargo xtask bench xdp               nanoseconds of the XDP program for each kind of frame, as root
+
+EXIT STATUS:
+    0 when measured, 1 when not or when an answer was wrong, 2 for a mistake in the command line.")]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Compare with other front ends: CPU, latency, memory; report in benches/report
+    Peers(Peers),
+    /// Measure the XDP program, frame by frame
+    Xdp,
+}
+
+/// Arguments of `cargo xtask bench peers`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+    Installs the peers from apt without starting their services (as root), builds dotd and the load
+    generator with all optimisation, starts every peer on loopback with the configs of benches/peers
+    before one NSD, one worker each on one core, and gives all the same work in turn. Peers that
+    cannot be had are left out, and the report says so.
+
+    Options after `--` go to the program `peers`; `-- --help` lists them.
+
+EXAMPLES:
+    cargo xtask bench peers                             about 15 minutes
+    cargo xtask bench peers --quick                     about 2 minutes
+    cargo xtask bench peers --only dotd,floor,nginx
+    cargo xtask bench peers -- --work w10x100 --seconds 10 --rounds 5
+
+EXIT STATUS:
+    0 when every answer was right, 1 when not or when nothing could be measured, 130 after Ctrl-C,
+    2 for a mistake in the command line.")]
+struct Peers {
+    /// One short round
+    #[arg(long)]
+    quick: bool,
+    /// Only these peers
+    #[arg(long, value_name = "NAME,…")]
+    only: Option<String>,
+    /// Install nothing
+    #[arg(long)]
+    no_setup: bool,
+    /// Options of the program `peers`, after `--`
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+/// Sets up, builds, and becomes the program that measures. Returns only when that fails.
+///
+/// # Errors
+/// Setup or the build failed, or the program did not start.
+pub(crate) fn run(root: &Path, arguments: &Bench) -> Result<()> {
+    match &arguments.what {
+        What::Peers(arguments) => peers(root, arguments),
+        What::Xdp => xdp(root),
+    }
+}
+
+fn peers(root: &Path, arguments: &Peers) -> Result<()> {
+    if !arguments.no_setup {
+        install()?;
+    }
+    let dotd = build::run(root, &Build { release: true })?;
+    build_benches(root, &["peers", "floor"])?;
+    let folder = build::target(root).join("release");
+    let mut command = Command::new(folder.join("peers"));
+    command.arg("--dotd").arg(dotd).arg("--floor").arg(folder.join("floor"));
+    command.arg("--report").arg(root.join(REPORT));
+    command.args(arguments.quick.then_some("--quick"));
+    command.args(arguments.only.iter().flat_map(|only| ["--only", only]));
+    become_program(command.args(&arguments.more))
+}
+
+fn xdp(root: &Path) -> Result<()> {
+    setup::ensure(false)?;
+    build_benches(root, &["xdp"])?;
+    become_program(&mut Command::new(build::target(root).join("release/xdp")))
+}
+
+fn build_benches(root: &Path, programs: &[&str]) -> Result<()> {
+    let mut cargo = command::cargo(root);
+    cargo.args(["build", "--release", "--package", "dot-benches"]);
+    cargo.args(programs.iter().flat_map(|program| ["--bin", program]));
+    command::run(&mut cargo)
+}
+
+/// Ctrl-C and TERM are the program's own from here on.
+fn become_program(program: &mut Command) -> Result<()> {
+    let error = command::without_cargo(program).exec();
+    bail!("cannot start {}: {error}", program.get_program().to_string_lossy())
+}
+
+/// Installs the packages of peers that are not here, without starting their services.
+fn install() -> Result<()> {
+    let missing = missing(setup::is_command);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().cloned().collect::<Vec<_>>().join(" ");
+    println!("bench: to install: {names}");
+    if setup::is_root() {
+        return setup::install_packages(&missing);
+    }
+    println!("bench: apt needs root and you are an ordinary user; what is missing is left out. As root:");
+    println!(
+        "    cargo xtask bench peers    (installs without starting services; plain apt-get would start them)"
+    );
+    Ok(())
+}
+
+/// The packages of all peers whose program is not here.
+fn missing(is_command: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let absent = PEERS.iter().filter(|peer| !is_command(peer.program));
+    absent.flat_map(|peer| peer.packages).map(|name| (*name).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: only what is missing is installed, with what belongs to it. Method: machines that lack one.
+    #[test]
+    fn names_missing_packages() {
+        assert!(missing(|_| true).is_empty());
+        let names: Vec<String> = missing(|name| name != "nginx").into_iter().collect();
+        assert_eq!(names, ["libnginx-mod-stream", "nginx"]);
+        assert_eq!(missing(|_| false).len(), PEERS.len() + 1);
+    }
+}

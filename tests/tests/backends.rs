@@ -234,6 +234,28 @@ fn accept_then_close_backs_off() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
+/// Goal: more queries than all connections may hold, all of them unanswered, leave no trace: the next query is
+/// sent. Method: 5,000 queries of one session to a deaf backend, each SERVFAIL; then it hears.
+#[test]
+fn connections_that_were_full_of_silence_serve_again() {
+    require!(Root);
+    let config = Config::new().set("session", "in_flight_max", "10000");
+    let keys = format!("{TCP}\ntimeout = \"1s\"");
+    let (network, backend, dotd) = scripted_with(config, &keys, honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    backend.be(Mood::Deaf);
+    for part in (0..5000).collect::<Vec<u16>>().chunks(500) {
+        session.ask_all(&part.iter().map(|id| host(*id)).collect::<Vec<_>>());
+    }
+    for _ in 0..5000 {
+        assert_eq!(session.receive().rcode(), SERVFAIL);
+    }
+    assert!(connections(&backend) <= 8, "{} connections", connections(&backend));
+    backend.be(Mood::Willing);
+    assert_eq!(session.exchange(&host(1)).rdata(A), [HONEST]);
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
 /// Goal: TC=1 over TCP is the response, passed on as it is; nothing is asked again.
 /// Method: a backend that truncates always.
 #[test]

@@ -270,6 +270,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
                     self.last_use = Instant::now();
                     self.upstream.fleet.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
+                    // There is room again for what waits.
+                    self.upstream.streams.look();
                 }
             }
         }

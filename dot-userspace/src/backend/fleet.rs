@@ -302,6 +302,10 @@ async fn sweep(fleet: Rc<Fleet>) {
         late.into_iter().for_each(|slot| fleet.give_up(slot, Failure::Silent));
         let silent = fleet.flights.borrow().find(|flight| flight.patience_until <= now);
         silent.into_iter().for_each(|slot| fleet.lose_patience(slot));
-        fleet.upstreams.borrow().iter().for_each(|upstream| udp::close_quiet(upstream));
+        for upstream in fleet.upstreams.borrow().iter() {
+            udp::close_quiet(upstream);
+            // What was given up has left room on connections.
+            upstream.streams.look();
+        }
     }
 }

@@ -57,11 +57,8 @@ pub struct Streams {
 impl Streams {
     /// Queues `slot` for this turn's write.
     pub fn enqueue(&self, slot: u16) {
-        let mut queue = self.queue.borrow_mut();
-        if queue.is_empty() {
-            self.work.notify_one();
-        }
-        queue.push_back(slot);
+        self.queue.borrow_mut().push_back(slot);
+        self.work.notify_one();
     }
 
     /// Has the distributor look again, should anything wait.

@@ -44,11 +44,8 @@ pub struct Datagrams {
 impl Datagrams {
     /// Queues `slot` for this turn's batch.
     pub fn enqueue(&self, slot: u16) {
-        let mut queue = self.queue.borrow_mut();
-        if queue.is_empty() {
-            self.work.notify_one();
-        }
-        queue.push(slot);
+        self.queue.borrow_mut().push(slot);
+        self.work.notify_one();
     }
 
     /// Whether a port out of use still waits for responses.

@@ -5,7 +5,7 @@
 //! Holds: one loaded object with its own maps, so that tests run side by side.
 //! Never: attaches or pins anything; all is gone when the lab is.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Barrier, thread};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -24,6 +24,10 @@ use dot_common::{
     verdict::Verdict,
 };
 use dot_userspace::xdp::object::OBJECT;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 
 /// XDP_DROP.
 pub const XDP_DROP: u32 = 1;
@@ -128,6 +132,31 @@ impl Lab {
         duration.as_nanos()
     }
 
+    /// Judges a frame so many times on each of two CPUs at once; what was counted. `None`: there is one CPU only.
+    pub fn race(&mut self, frame: &[u8], repeat: u32) -> Option<Vec<(Verdict, u64)>> {
+        let usable = sched_getaffinity(Pid::from_raw(0)).expect("our own CPUs");
+        let mut cpus = (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu).unwrap_or(false));
+        let cpus = [cpus.next()?, cpus.next()?];
+        let start = Barrier::new(cpus.len());
+        let program: &Xdp = self.xdp();
+        thread::scope(|scope| {
+            for cpu in cpus {
+                let start = &start;
+                scope.spawn(move || {
+                    let mut one = CpuSet::new();
+                    one.set(cpu)
+                        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &one))
+                        .expect("a CPU of ours");
+                    start.wait();
+                    let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
+                    program.test_run(options).expect("the program runs");
+                });
+            }
+        });
+        let new = self.newly_counted_any().into_iter();
+        Some(new.map(|(index, count)| (verdict(index), count)).collect())
+    }
+
     /// Shows a frame of our own to the learner.
     pub fn learn(&mut self, frame: &[u8]) -> u32 {
         let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
@@ -194,8 +223,7 @@ impl Lab {
         let total: u64 = new.iter().map(|(_, count)| count).sum();
         assert!(total <= 1, "one frame, several verdicts: {new:?}");
         let index = new.first()?.0;
-        let row = counters::rows().find(|verdict| counters::index(*verdict) == index);
-        Some(row.expect("only verdicts that can be are counted"))
+        Some(verdict(index))
     }
 
     fn newly_counted_any(&mut self) -> Vec<(u32, u64)> {
@@ -217,4 +245,10 @@ impl Lab {
     fn learner(&mut self) -> &mut SchedClassifier {
         self.object.program_mut(maps::PROGRAM_LEARN).unwrap().try_into().unwrap()
     }
+}
+
+/// The verdict that a counter counts.
+fn verdict(index: u32) -> Verdict {
+    let row = counters::rows().find(|verdict| counters::index(*verdict) == index);
+    row.expect("only verdicts that can be are counted")
 }

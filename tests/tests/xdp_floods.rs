@@ -83,8 +83,8 @@ fn measure(
     Measured { admitted, within: [almost_ended - begun, before.elapsed()] }
 }
 
-/// Goal: a source over its rate gets burst + rate · t of it within 2 %, from two CPUs at once, and while it
-/// hops over all /64 of its /56; a client beside it that is under its rate gets everything.
+/// Goal: a source over its rate gets burst + rate · t of it, never more and at most 2 % less, from two CPUs at
+/// once, and while it hops over all /64 of its /56; a client beside it that is under its rate gets everything.
 /// Method: three raw floods, one a class, and kdig sessions beside them; time is the kernel's monotonic clock, read
 /// around the flood. Covers: issue 3, item 2.
 #[test]
@@ -139,7 +139,8 @@ fn a_source_over_its_rate_gets_its_rate() {
             allowed(longest)
         );
         assert!(admitted as f64 >= 0.98 * allowed(shortest), "{reason}: {admitted}, too few");
-        assert!(admitted as f64 <= 1.02 * allowed(longest), "{reason}: {admitted}, too many");
+        // The bound itself, without any allowance: two CPUs that race must not gain a packet.
+        assert!(admitted as f64 <= allowed(longest) + 1.0, "{reason}: {admitted}, too many");
         let stats = dotd.stats();
         assert!(stats.packets("drop", reason) > admitted, "{reason}: too little was refused");
         assert_eq!(stats.packets("pass", passes), admitted);

@@ -100,6 +100,22 @@ fn bursts_end_where_they_should() {
     }
 }
 
+/// Goal: CPUs that race for one client's budget spend it exactly: none of it twice, all of it once.
+/// Method: two CPUs run the program two million times each on the same frame; the burst is less than that.
+#[test]
+fn racing_cpus_spend_a_budget_exactly() {
+    const BURST: u64 = 2_400_000;
+    const EACH: u32 = 2_000_000;
+    let test = "racing_cpus_spend_a_budget_exactly";
+    let Some(mut lab) = Lab::open(test, &limited(BURST)) else { return };
+    let Some(counted) = lab.race(&syn(853).frame().octets, EACH) else {
+        println!("SKIPPED {test}: there is one CPU only");
+        return;
+    };
+    let dropped = over(Action::Drop, Reason::DotSynRate);
+    assert_eq!(counted, [(SYN_PASSES, BURST), (dropped, 2 * u64::from(EACH) - BURST)]);
+}
+
 /// Goal: only what begins something is counted, and only its client is. Method: a spent budget, beside packets
 /// that have no budget, and clients with one of their own.
 #[test]

@@ -26,7 +26,7 @@ use crate::{
     backend::{UpstreamConfig, health},
     config::{self, Config},
     control::{self, Source, Status},
-    tls::{self, Tickets, certificate},
+    tls::{self, Tickets, TicketsError, certificate},
     worker::Command,
     xdp::Report,
 };
@@ -141,11 +141,7 @@ fn reload(process: &Process, running: &mut Running) {
 fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let config = config::load(running.path.as_deref())?;
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
-    // A fleet's keys come from its file, which may have changed; our own stay, or no client could resume.
-    let tickets = match config.tls.ticket_secret.as_os_str().is_empty() {
-        true => running.tickets.clone(),
-        false => Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?,
-    };
+    let tickets = tickets(running, &config.tls)?;
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
         anyhow::bail!("backend: the embedded one is made at start; restart dotd");
@@ -163,8 +159,19 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
     process.reloaded(&config, &running.upstreams, &identities);
+    running.tickets = tickets;
     running.config = as_it_runs(&running.config, config);
     Ok(())
+}
+
+/// A fleet's keys come from its file, which may have changed; our own stay, or no client could resume. Keys of
+/// a secret that is no longer named end here.
+fn tickets(running: &Running, tls: &config::Tls) -> Result<Tickets, TicketsError> {
+    let is_own = |tls: &config::Tls| tls.ticket_secret.as_os_str().is_empty();
+    if is_own(tls) && is_own(&running.config.tls) {
+        return Ok(running.tickets.clone());
+    }
+    Tickets::new(&tls.ticket_secret, tls.ticket_rotation)
 }
 
 /// Asks each backend whether it is there, until this is dropped.
@@ -187,6 +194,11 @@ fn as_it_runs(old: &Config, new: Config) -> Config {
         required: old.xdp.required,
         interfaces: old.xdp.interfaces,
         steering: old.xdp.steering,
+        limit: config::XdpLimit {
+            prefix_v4: old.xdp.limit.prefix_v4,
+            prefix_v6: old.xdp.limit.prefix_v6,
+            ..new.xdp.limit
+        },
         ..new.xdp
     };
     Config { server: old.server, listen: old.listen, control: old.control, log: old.log, xdp, ..new }

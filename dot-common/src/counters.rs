@@ -2,6 +2,7 @@
 //!
 //! Before: a [`Verdict`]. After: the kernel adds one; `xdp::packets` reads all rows by name.
 //! Holds: a dense table of action × reason; pairs that cannot be stay zero and are not shown.
+//! Never: counts; whoever owns the map does, once a packet.
 
 use crate::verdict::{Action, Reason, Verdict};
 

@@ -1,6 +1,9 @@
 //! Names and sizes of the BPF maps. A name here is the name in the object, in pins and in `bpftool map`.
 //!
 //! Each map has one writing side.
+//!
+//! Before: nothing. After: dot-ebpf declares the maps, the loader finds them by these names.
+//! Never: says what is in a map (`settings`, `flow`, `counters` do).
 
 /// Per-CPU array of `u64` by [`crate::counters::index`]. Written by XDP.
 pub const COUNTERS: &str = "COUNTERS";

@@ -3,6 +3,7 @@
 //! Before: the stack has a SYN for a group of listeners. After: dot-ebpf selects the socket of that worker;
 //! an empty slot leaves the choice to the kernel's own hash.
 //! Holds: the rule, for any number of workers and CPUs.
+//! Never: asks whether that worker has time.
 
 /// The worker for a connection whose packets arrive on `cpu`.
 ///

@@ -2,6 +2,7 @@
 //!
 //! Before: [`crate::judge`] decided. After: [`crate::counters`] turns a verdict into a counter.
 //! Holds: every reason with its name; a name here is a label in `/metrics`, and does not change.
+//! Never: decides.
 
 use crate::packet::Malformed;
 

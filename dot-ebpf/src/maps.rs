@@ -2,6 +2,7 @@
 //!
 //! Names, sizes and shapes are dot_common's; a static here is called what [`dot_common::maps`] says.
 //! Holds: every access that needs `unsafe`, so that no other room does for maps.
+//! Never: judges what it reads.
 
 use core::arch::asm;
 

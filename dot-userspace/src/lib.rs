@@ -2,7 +2,7 @@
 //!
 //! The nine steps of a query, in the order of ARCHITECTURE.md:
 //! `worker::accept` → `tls::handshake` → `dns::framing` → `dns::query` → `dns::triage` → `backend`
-//! → `dns::response` → `session::writer`. Steps 1 to 3 happen in the kernel (dot-ebpf).
+//! → `dns::respond` → `session::writer`. Steps 1 to 3 happen in the kernel (dot-ebpf).
 //!
 //! A library so that tests and benchmarks reach the rooms; operators use the binary `dotd`.
 

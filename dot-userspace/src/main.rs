@@ -1,4 +1,6 @@
 //! The binary `dotd`: an allocator and the command line, nothing else.
+//!
+//! Before: the shell. After: `cli::main` says how it ended. Never: holds logic that a test could want.
 
 use std::process::ExitCode;
 

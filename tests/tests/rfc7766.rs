@@ -11,7 +11,7 @@ use dot_tests::{
         netns::{Network, SERVER_V4},
         response::Message,
         scene::{HONEST, embedded, honest, scripted},
-        scripted::{Act, Received},
+        scripted::{Act, Received, Scripted},
     },
     require,
 };
@@ -143,6 +143,15 @@ fn responses_keep_to_their_session() {
     assert_eq!(first.receive().qname(), "slow-first.dotd.test");
 }
 
+/// Two queries of `session` that the backend holds.
+fn leave_two_waiting(session: &mut Dot, backend: &Scripted) {
+    session.ask_all(&[
+        Query::new(1, "slow-1.dotd.test", A).octets(),
+        Query::new(2, "slow-2.dotd.test", A).octets(),
+    ]);
+    eventually("both wait at the backend", || (backend.held() == 2).then_some(()));
+}
+
 /// Goal: after a half-close what is outstanding is answered, then close_notify, then FIN (RFC 1035 §4.2.2).
 /// Method: the backend holds two replies until the client has said close_notify and FIN. Covers: C-22, A-36
 #[test]
@@ -150,11 +159,7 @@ fn half_close_still_gets_its_answers() {
     require!(Root);
     let (network, backend, dotd) = scripted(Config::new(), slow_names_wait);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    session.ask_all(&[
-        Query::new(1, "slow-1.dotd.test", A).octets(),
-        Query::new(2, "slow-2.dotd.test", A).octets(),
-    ]);
-    eventually("both wait at the backend", || (backend.held() == 2).then_some(()));
+    leave_two_waiting(&mut session, &backend);
     session.half_close();
     backend.release();
     assert_eq!(HashSet::from([session.receive().id, session.receive().id]), HashSet::from([1, 2]));
@@ -169,11 +174,7 @@ fn a_client_that_leaves_frees_its_slots() {
     require!(Root);
     let (network, backend, dotd) = scripted(Config::new(), slow_names_wait);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    session.ask_all(&[
-        Query::new(1, "slow-1.dotd.test", A).octets(),
-        Query::new(2, "slow-2.dotd.test", A).octets(),
-    ]);
-    eventually("both wait at the backend", || (backend.held() == 2).then_some(()));
+    leave_two_waiting(&mut session, &backend);
     session.abort();
     dotd.counts("the connection is gone", |stats| stats.counter("session_ends", "transport") == 1);
     backend.release();

@@ -2,6 +2,7 @@
 //!
 //! Holds: a thread that empties aya-log's ring ten times a second, and ends with the process; and the bridge
 //! from aya-log's `log` to our `tracing`.
+//! Never: is part of a release.
 
 use std::{thread, time::Duration};
 

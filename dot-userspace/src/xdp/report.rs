@@ -1,4 +1,6 @@
 //! What the kernel half is doing, in words that `status`, `xdp show` and `/metrics` pass on.
+//!
+//! Before: `attach` and `steering` know how it went. After: JSON, text and labels. Never: holds a count.
 
 use serde::{Deserialize, Serialize};
 

@@ -105,6 +105,15 @@ pub fn s_client_sending(namespace: &Namespace, server: IpAddr, words: &[&str], i
     child.wait_with_output().expect("our own child").stdout
 }
 
+/// A TLS 1.3 session that OpenSSL saved in `file`; it stays for `query`'s answer, as tickets follow the handshake.
+///
+/// # Panics
+/// When there was no answer, or no ticket.
+pub fn save_session(namespace: &Namespace, server: IpAddr, file: &str, query: &[u8]) {
+    let octets = s_client_sending(namespace, server, &["-tls1_3", "-sess_out", file], query);
+    assert!(octets.len() > 14 && Path::new(file).exists(), "no ticket");
+}
+
 /// dnsperf over TLS against port 853 with a file of queries.
 #[must_use]
 pub fn dnsperf(namespace: &Namespace, server: IpAddr, queries: &Path, words: &str) -> Said {

@@ -111,7 +111,7 @@ impl Pair {
     }
 
     /// What the client says now, as the server hears it.
-    fn from_client(&mut self, content: &[u8]) -> (Vec<u8>, Taken) {
+    fn client_says(&mut self, content: &[u8]) -> (Vec<u8>, Taken) {
         self.client.writer().write_all(content).unwrap();
         let mut wire = Vec::new();
         say(&mut self.client, &mut wire);
@@ -120,7 +120,7 @@ impl Pair {
     }
 
     /// What the server says now, as the client hears it.
-    fn from_server(&mut self, content: &[u8]) -> Result<Vec<u8>, TlsError> {
+    fn server_says(&mut self, content: &[u8]) -> Result<Vec<u8>, TlsError> {
         self.records.seal(content, &mut self.to_client).unwrap();
         hear(&mut self.client, &mut self.to_client)
     }
@@ -141,9 +141,9 @@ fn every_suite_carries_both_directions() {
         let mut pair = shake_hands(*suite, version);
         for octets in [1, 100, 16_384, 16_385, 50_000] {
             let content: Vec<u8> = (0..octets).map(|n: usize| n.to_le_bytes()[0]).collect();
-            let (heard, taken) = pair.from_client(&content);
+            let (heard, taken) = pair.client_says(&content);
             assert_eq!((heard, taken.closing), (content.clone(), None), "{suite:?} up, {octets}");
-            assert_eq!(pair.from_server(&content).unwrap(), content, "{suite:?} down, {octets}");
+            assert_eq!(pair.server_says(&content).unwrap(), content, "{suite:?} down, {octets}");
         }
     }
 }
@@ -171,13 +171,13 @@ fn a_record_that_is_cut_waits_for_its_rest() {
 #[test]
 fn key_updates_are_followed_in_both_directions() {
     let mut pair = Pair::new();
-    assert_eq!(pair.from_server(b"before").unwrap(), b"before");
+    assert_eq!(pair.server_says(b"before").unwrap(), b"before");
     for round in 0..40_u8 {
         pair.client.refresh_traffic_keys().unwrap();
-        let (heard, taken) = pair.from_client(&[round]);
+        let (heard, taken) = pair.client_says(&[round]);
         assert_eq!((heard, taken.closing), (vec![round], None));
         assert!(!pair.to_client.is_empty(), "it was asked for one");
-        assert_eq!(pair.from_server(&[round, 1]).unwrap(), [round, 1]);
+        assert_eq!(pair.server_says(&[round, 1]).unwrap(), [round, 1]);
     }
 }
 
@@ -187,7 +187,7 @@ fn a_flood_of_key_updates_ends_the_connection() {
     let mut pair = Pair::new();
     let closings = (0..=IDLE_RECORDS_MAX).map(|_| {
         pair.client.refresh_traffic_keys().unwrap();
-        pair.from_client(&[]).1.closing
+        pair.client_says(&[]).1.closing
     });
     let closings: Vec<_> = closings.collect();
     let (last, before) = closings.split_last().unwrap();

@@ -66,11 +66,13 @@ impl Report {
             Workers::Count(count) => count.to_string(),
         };
         self.line(&format!("workers: {workers}"));
-        let addresses = &config.listen.dot;
-        let names: Vec<_> = addresses.iter().map(|address| format!("{address} (dot)")).collect();
+        let of = |key, addresses: &[SocketAddr]| addresses.iter().map(|at| (key, *at)).collect::<Vec<_>>();
+        let dns = [of("listen.dot", &config.listen.dot), of("listen.do53", &config.listen.do53)].concat();
+        let names = dns.iter().map(|(key, address)| format!("{address} ({})", key.replace("listen.", "")));
+        let names: Vec<_> = names.collect();
         self.line(&format!("listening: {}", names.join(", ")));
-        let (dot, http) = (addresses.iter().map(|at| ("listen.dot", at)), config.control.http.iter());
-        for (key, address) in dot.chain(http.map(|at| ("control.http", at))) {
+        let http = config.control.http.map(|at| ("control.http", at));
+        for (key, address) in dns.into_iter().chain(http) {
             // Another port of the same address, over UDP: no client can be there.
             if let Err(error) = UdpSocket::bind(SocketAddr::new(address.ip(), 0)) {
                 self.mistakes.push(format!("{key}: {address} is not an address of this machine ({error})"));

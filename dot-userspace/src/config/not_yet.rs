@@ -13,7 +13,6 @@ type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
 
 /// Everything outside `[[backend]]`.
 const CONFIG: &[Line<Config>] = &[
-    ("listen.do53", "[]", |config| !config.listen.do53.is_empty()),
     ("listen.proxy_protocol_from", "[]", |config| !config.listen.proxy_protocol_from.is_empty()),
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),

@@ -35,7 +35,7 @@ pub(super) fn encode(status: &Status, snapshot: &Snapshot) -> Result<String, fmt
     process(&mut registry, status);
     kernel(&mut registry, status, snapshot);
     connections(&mut registry, snapshot);
-    queries(&mut registry, snapshot);
+    queries(&mut registry, status, snapshot);
     backends(&mut registry, status, snapshot);
     cache(&mut registry, snapshot);
     accounts(&mut registry, snapshot);
@@ -103,13 +103,27 @@ fn connections(registry: &mut Registry, snapshot: &Snapshot) {
 }
 
 /// Queries in, responses out.
-fn queries(registry: &mut Registry, snapshot: &Snapshot) {
-    let dot = || ("transport", "dot".to_owned());
-    let received = [(vec![dot()], snapshot.count(Counter::Received))];
+fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
+    let count = |counter| snapshot.count(counter);
+    // The engine has one line for all transports; they are told apart where they come in.
+    let is_dot_alone = status.listeners.iter().all(|listener| listener.transport == "dot");
+    let transport = || ("transport", if is_dot_alone { "dot" } else { "any" }.to_owned());
+    let received = [(vec![transport()], count(Counter::Received))];
     counters(registry, "queries_received", "DNS messages received from clients", received);
     let dispositions = snapshot.family("queries").filter(|(label, _)| *label != Counter::Received.label());
-    let rows = dispositions.map(|(label, count)| (vec![dot(), ("disposition", label.to_owned())], count));
+    let rows =
+        dispositions.map(|(label, count)| (vec![transport(), ("disposition", label.to_owned())], count));
     counters(registry, "queries", "DNS messages by what became of them", rows);
+    let received = [("udp", Counter::ReceivedDatagram), ("tcp", Counter::ReceivedPlain)];
+    let rows = received.map(|(way, counter)| (vec![("transport", way.to_owned())], count(counter)));
+    counters(registry, "do53_received", "DNS messages in clear, of those received", rows);
+    for (name, help, of) in [
+        ("do53_connections", "TCP connections in clear, of those accepted", Counter::AcceptedPlain),
+        ("do53_truncated", "Responses by UDP that said TC=1", Counter::TruncatedDatagram),
+        ("do53_send_failed", "Responses by UDP that the kernel refused to send", Counter::DatagramSendFailed),
+    ] {
+        counter(registry, name, help, count(of));
+    }
     let is_written = |label: &str| label != Counter::DroppedClientGone.label();
     let written = snapshot.family("responses").filter(|(label, _)| is_written(label));
     let rows = written.map(|(rcode, count)| (vec![("rcode", rcode.to_owned())], count));

@@ -50,7 +50,7 @@ pub enum State {
 pub struct ListenerStatus {
     /// Where.
     pub address: SocketAddr,
-    /// "dot".
+    /// "dot" or "do53".
     pub transport: String,
 }
 

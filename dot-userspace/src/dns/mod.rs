@@ -15,6 +15,7 @@ mod records;
 mod respond;
 mod synthesize;
 mod triage;
+mod truncate;
 
 pub use age::{STALE_TTL_SECONDS, count_down, make_stale};
 pub use codes::{Ede, Rcode, rcode_of};
@@ -27,6 +28,7 @@ pub use records::{HEADER_OCTETS, is_truncated, question_matches};
 pub use respond::{Asked, Hop, ResponseError, respond};
 pub use synthesize::synthesize;
 pub use triage::{Disposition, DropReason, Reply, triage};
+pub use truncate::{datagram_octets_max, truncate};
 
 #[cfg(test)]
 mod tests;

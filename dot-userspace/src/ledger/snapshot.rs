@@ -131,6 +131,7 @@ impl Snapshot {
             self.count(Counter::Joined),
             self.count(Counter::DroppedResponse),
             self.count(Counter::DroppedShort),
+            self.count(Counter::DroppedUnanswerable),
         ];
         let asked = self.count(Counter::Received).wrapping_add(self.count(Counter::CacheRefresh));
         let to_answer = [Counter::Forwarded, Counter::Responded, Counter::Cached, Counter::Joined]

@@ -104,9 +104,11 @@ counters! {
     Joined = "queries", "joined";
     /// Dropped: QR=1.
     DroppedResponse = "queries", "dropped_is_response";
-    /// Dropped with its session: shorter than a header.
+    /// Dropped, over TCP and TLS with its session: shorter than a header.
     DroppedShort = "queries", "dropped_short";
-    /// Outcomes whose client had left.
+    /// Datagrams dropped: longer than any query, or from where no answer can go (port 0, a multicast address).
+    DroppedUnanswerable = "queries", "dropped_unanswerable";
+    /// Outcomes whose client had left, or over UDP whose way out was full.
     DroppedClientGone = "responses", "client_gone";
     /// Responses written, rcode NOERROR.
     RcodeNoError = "responses", "NOERROR";
@@ -162,6 +164,16 @@ counters! {
     BackendFailedOver = "backend", "failed_over";
     /// Queries refused because every slot is taken.
     BackendFull = "backend", "full";
+    /// Connections in clear, of those accepted.
+    AcceptedPlain = "do53", "accepted";
+    /// Queries by UDP, of those received.
+    ReceivedDatagram = "do53", "received_udp";
+    /// Queries by TCP in clear, of those received.
+    ReceivedPlain = "do53", "received_tcp";
+    /// Responses by UDP that said TC=1, because the client or the path takes no more.
+    TruncatedDatagram = "do53", "truncated";
+    /// Responses by UDP that the kernel refused to send.
+    DatagramSendFailed = "do53", "send_failed";
     /// Queries at the backends now: a gauge.
     BackendOutstanding = "backend_outstanding", "outstanding";
     /// Queries answered by a response that still held.

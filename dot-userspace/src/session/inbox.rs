@@ -28,6 +28,8 @@ const WAITING_OCTETS_HARD_MAX: usize = 4 << 20;
 pub struct Inbox {
     /// What the sessions of this worker share.
     pub room: Rc<Room>,
+    /// Padding hides something.
+    is_encrypted: bool,
     octets: RefCell<Vec<u8>>,
     /// What the writer has taken and the client has not.
     unwritten: Cell<usize>,
@@ -38,9 +40,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn open(room: Rc<Room>) -> Rc<Self> {
+    pub(super) fn open(room: Rc<Room>, is_encrypted: bool) -> Rc<Self> {
         let inbox = Rc::new(Self {
             room,
+            is_encrypted,
             octets: RefCell::default(),
             unwritten: Cell::new(0),
             in_flight: Cell::new(0),
@@ -74,6 +77,11 @@ impl Inbox {
         }
     }
 
+    /// Nobody on the way can read what is written.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.is_encrypted
+    }
+
     /// Another query may be read.
     pub(super) fn has_room(&self) -> bool {
         self.in_flight.get() < self.room.limits().in_flight_max && self.waiting() < WAITING_OCTETS_MAX
@@ -100,9 +108,15 @@ impl Inbox {
         (!octets.is_empty()).then(|| std::mem::take(&mut *octets))
     }
 
+    /// What this hop tells the client in EDNS.
+    fn hop(&self) -> Hop {
+        let hop = self.room.hop();
+        Hop { padding: hop.padding && self.is_encrypted, ..hop }
+    }
+
     /// Queues a response of dotd's own to `message`.
     pub(super) fn answer(&self, message: &[u8], reply: &Reply) {
-        let hop = self.room.hop();
+        let hop = self.hop();
         let write = |out: &mut Vec<u8>| {
             dns::synthesize(message, reply, hop, out);
             Ok::<_, Infallible>(())
@@ -132,7 +146,7 @@ impl Inbox {
         // Too long by what is ours in it: without options, and then without an OPT, it is what the backend sent.
         let bare = Hop { padding: false, keepalive_100ms: None };
         let plain = Asked { has_opt: false, ..asked };
-        for (asked, hop) in [(asked, self.room.hop()), (asked, bare), (plain, bare)] {
+        for (asked, hop) in [(asked, self.hop()), (asked, bare), (plain, bare)] {
             if self.append(false, |out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)? {
                 break;
             }
@@ -191,7 +205,7 @@ impl Sink for Inbox {
 }
 
 /// SERVFAIL, never silence (RFC 5625 §6.3), with the reason for who can read it.
-fn failure_reply(asked: Asked, failure: Failure) -> Reply {
+pub(super) fn failure_reply(asked: Asked, failure: Failure) -> Reply {
     let ede = match failure {
         Failure::Silent => Ede::BACKEND_SILENT,
         Failure::Unreachable => Ede::BACKEND_UNREACHABLE,
@@ -207,7 +221,7 @@ fn failure_reply(asked: Asked, failure: Failure) -> Reply {
     }
 }
 
-fn rcode_counter(rcode: dns::ResponseCode) -> Counter {
+pub(super) fn rcode_counter(rcode: dns::ResponseCode) -> Counter {
     match rcode {
         dns::ResponseCode::NoError => Counter::RcodeNoError,
         dns::ResponseCode::FormErr => Counter::RcodeFormErr,

@@ -1,12 +1,13 @@
-//! Room `session`: one DoT connection after its handshake, from its first message to its end.
+//! Room `session`: one DoT connection after its handshake, from its first message to its end; and DNS in clear.
 //!
 //! Before: `tls::handshake` gave a decrypted stream. After: `worker::accept` counts how it ended.
 //! The line, for each turn: read → `dns::framing` → `dns::triage` → [`Answers`] → `backend` … [`Inbox`] → writer.
 //! [`serve`] is the only function that walks it. Steps 6 to 9 of 9.
-//! Never: holds a buffer while idle, answers in cleartext, or lets one client's slowness reach another.
+//! Never: holds a buffer while idle, answers in cleartext on a port for TLS, or lets one client's slowness reach another.
 
 mod answers;
 mod clock;
+mod do53;
 mod end;
 mod inbox;
 mod link;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, timeout};
 
 pub use answers::Answers;
 use clock::Clock;
+pub use do53::{Plain, serve_datagrams};
 pub use end::SessionEnd;
 pub use inbox::Inbox;
 pub use link::Link;
@@ -42,6 +44,7 @@ const LINGER_OCTETS_MAX: usize = 64 * 1024;
 /// # Cancel safety
 /// Dropping the future cuts the connection; queries at the backend end on their own and are counted.
 pub async fn serve<L: Link>(link: L, room: Rc<Room>) -> SessionEnd {
+    let inbox = Inbox::open(Rc::clone(&room), link.is_encrypted());
     let mut session = Session {
         link,
         reader: Reader::default(),
@@ -49,7 +52,7 @@ pub async fn serve<L: Link>(link: L, room: Rc<Room>) -> SessionEnd {
         clock: Clock::start(),
         closing: None,
         last_busy: None,
-        inbox: Inbox::open(Rc::clone(&room)),
+        inbox,
         room,
     };
     let end = poll_fn(|context| session.poll_turn(context)).await;

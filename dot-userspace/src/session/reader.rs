@@ -124,6 +124,7 @@ impl Reader {
     fn take_message(&mut self, message: &[u8], inbox: &Rc<Inbox>) -> Result<(), SessionEnd> {
         let counters = &inbox.room.counters;
         counters.add(Counter::Received, 1);
+        counters.add(Counter::ReceivedPlain, u64::from(!inbox.is_encrypted()));
         self.queries += 1;
         match triage(message) {
             Disposition::Forward(query) => ask(&inbox.room, message, &query, inbox),
@@ -141,7 +142,7 @@ impl Reader {
     }
 }
 
-fn drop_counter(reason: DropReason) -> Counter {
+pub(super) fn drop_counter(reason: DropReason) -> Counter {
     match reason {
         DropReason::IsResponse => Counter::DroppedResponse,
         DropReason::Short => Counter::DroppedShort,

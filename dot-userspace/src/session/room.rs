@@ -47,6 +47,8 @@ pub struct Room {
     /// `None`: the cache is off.
     answers: RefCell<Option<Rc<Answers>>>,
     is_draining: Cell<bool>,
+    /// Datagrams that wait for an answer, and answers that wait for the kernel.
+    owed: Cell<usize>,
     sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
     next_session: Cell<u64>,
     pool: RefCell<Vec<Vec<u8>>>,
@@ -67,6 +69,7 @@ impl Room {
             backends: RefCell::new(Rc::new(backends)),
             answers: RefCell::default(),
             is_draining: Cell::new(false),
+            owed: Cell::new(0),
             sessions: RefCell::default(),
             next_session: Cell::new(0),
             pool: RefCell::default(),
@@ -123,10 +126,20 @@ impl Room {
         self.wake_all();
     }
 
-    /// Sessions now.
+    /// Nobody is owed anything: no session is open, and no datagram waits for its answer.
     #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.sessions.borrow().len()
+    pub fn is_quiet(&self) -> bool {
+        self.sessions.borrow().is_empty() && self.owed.get() == 0
+    }
+
+    /// So many datagrams more are owed.
+    pub(super) fn owe(&self, datagrams: usize) {
+        self.owed.set(self.owed.get() + datagrams);
+    }
+
+    /// So many are no longer.
+    pub(super) fn settle(&self, datagrams: usize) {
+        self.owed.set(self.owed.get().saturating_sub(datagrams));
     }
 
     /// What this hop tells a client in EDNS. The keepalive timeout is 0 while draining (RFC 7828 §3.3.2).

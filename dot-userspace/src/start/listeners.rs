@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     os::{
         fd::AsFd,
         unix::{
@@ -25,11 +25,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::privileges::Owner;
 use crate::{
     config::{CONTROL_SOCKET, Config},
+    worker::Listeners,
     xdp::ListenerGroup,
 };
 
 /// Connections that may wait for `accept`; the kernel caps it by net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+/// Kernel buffers of a socket for datagrams: a burst of clients must not be dropped before we read it.
+const DATAGRAM_BUFFER_OCTETS: usize = 4 << 20;
 /// All workers' listeners of one address.
 pub(super) struct Group {
     address: SocketAddr,
@@ -43,31 +46,63 @@ impl Group {
     }
 }
 
-/// Binds every address of `listen.dot`, once a worker.
+/// Binds every address of `listen.dot` and `listen.do53`, once a worker. Only the groups of the first are for the kernel
+/// half: it knows port 53 by itself.
 ///
 /// # Errors
 /// The address and why it cannot be had.
-pub(super) fn bind(config: &Config, workers: usize) -> anyhow::Result<Vec<Group>> {
+pub(super) fn bind(config: &Config, workers: usize) -> anyhow::Result<(Vec<Group>, Vec<Listeners>)> {
     let patience = config.session.idle_timeout;
-    let groups = config.listen.dot.iter().map(|address| {
-        let explain = |error: io::Error| explain_bind(*address, &error, "listen.dot");
-        drop(listen(*address, false, patience).map_err(explain)?);
-        let sockets = (0..workers).map(|_| listen(*address, true, patience));
-        let sockets = sockets.collect::<io::Result<Vec<_>>>().map_err(explain)?;
-        Ok(Group { address: *address, sockets })
+    let dot =
+        groups(&config.listen.dot, workers, "listen.dot", |at, is_shared| listen(at, is_shared, patience))?;
+    let dot: Vec<Group> = dot.into_iter().map(|(address, sockets)| Group { address, sockets }).collect();
+    let key = "listen.do53";
+    let streams = groups(&config.listen.do53, workers, key, |at, is_shared| listen(at, is_shared, patience))?;
+    let datagrams = groups(&config.listen.do53, workers, key, receive)?;
+    let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
+    for group in &dot {
+        for (own, socket) in by_worker.iter_mut().zip(&group.sockets) {
+            own.dot.push(socket.try_clone()?);
+        }
+    }
+    for (_, sockets) in streams {
+        by_worker.iter_mut().zip(sockets).for_each(|(own, socket)| own.do53.push(socket));
+    }
+    for (_, sockets) in datagrams {
+        by_worker.iter_mut().zip(sockets).for_each(|(own, socket)| own.datagrams.push(socket));
+    }
+    Ok((dot, by_worker))
+}
+
+/// One socket a worker for each address, after each was taken alone once.
+fn groups<S>(
+    addresses: &[SocketAddr],
+    workers: usize,
+    key: &str,
+    open: impl Fn(SocketAddr, bool) -> io::Result<S>,
+) -> anyhow::Result<Vec<(SocketAddr, Vec<S>)>> {
+    let groups = addresses.iter().map(|address| {
+        let explain = |error: io::Error| explain_bind(*address, &error, key);
+        drop(open(*address, false).map_err(explain)?);
+        let sockets = (0..workers).map(|_| open(*address, true));
+        Ok((*address, sockets.collect::<io::Result<Vec<_>>>().map_err(explain)?))
     });
     groups.collect()
 }
 
-/// The groups turned round: each worker's own listeners.
-pub(super) fn by_worker(groups: Vec<Group>, workers: usize) -> Vec<Vec<TcpListener>> {
-    let mut by_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-    for group in groups {
-        for (own, socket) in by_worker.iter_mut().zip(group.sockets) {
-            own.push(socket);
-        }
+/// One socket for datagrams.
+fn receive(address: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(is_shared)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
     }
-    by_worker
+    socket.set_nonblocking(true)?;
+    // Best effort: the kernel caps these by net.core.[rw]mem_max.
+    let _ = socket.set_recv_buffer_size(DATAGRAM_BUFFER_OCTETS);
+    let _ = socket.set_send_buffer_size(DATAGRAM_BUFFER_OCTETS);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 /// One listener. What is set here, accepted connections inherit: no system call per connection.

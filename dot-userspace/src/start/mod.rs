@@ -41,7 +41,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         Workers::Auto => cpus.len().max(1),
         Workers::Count(count) => usize::from(count),
     };
-    let groups = listeners::bind(&config, workers)?;
+    let (groups, listeners) = listeners::bind(&config, workers)?;
     let http = listeners::bind_http(config.control.http)?;
     let control_socket = listeners::ControlSocket::bind(&config.server.run_dir, user)?;
     let embedded = plan::needs_embedded(&config).then(Embedded::bind).transpose();
@@ -50,6 +50,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
     let kernel = Kernel(Some(xdp::start(&config.xdp, &sockets, user)?));
     drop(sockets);
+    drop(groups);
     privileges::hand_over(&config.server.state_dir, user)?;
     privileges::drop_all(user)?;
     // From here on nothing has rights, and every thread made inherits that.
@@ -71,7 +72,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     }
     let process = Process::new(&config, &upstreams, workers, &identities, kernel);
     let mut running = Vec::with_capacity(workers);
-    for (index, listeners) in listeners::by_worker(groups, workers).into_iter().enumerate() {
+    for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
             index,
             cpu: cpus.get(index % cpus.len().max(1)).copied().filter(|_| workers <= cpus.len()),

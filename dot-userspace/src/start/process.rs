@@ -4,6 +4,7 @@
 //! Never: changes anything but by [`Process::reloaded`] and its counters.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -93,12 +94,16 @@ impl Process {
         identities: &[Identity],
         kernel: Kernel,
     ) -> Self {
-        let listener =
-            |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
+        let listeners = |addresses: &[SocketAddr], transport: &str| {
+            let status =
+                |address: &SocketAddr| ListenerStatus { address: *address, transport: transport.into() };
+            addresses.iter().map(status).collect::<Vec<_>>()
+        };
+        let (dot, do53) = (listeners(&config.listen.dot, "dot"), listeners(&config.listen.do53, "do53"));
         Self {
             started: Instant::now(),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
-            listeners: config.listen.dot.iter().map(listener).collect(),
+            listeners: [dot, do53].concat(),
             backends: Mutex::new(backends(config, upstreams)),
             certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
             kernel: Mutex::new(kernel),

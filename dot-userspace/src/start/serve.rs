@@ -264,7 +264,8 @@ fn announcement(status: &Status) -> String {
         let warnings = certificate.warnings.iter();
         lines.extend(warnings.map(|warning| format!("warning: {}: {warning}", certificate.name)));
     }
-    if let (Some(listener), Some(certificate)) = (status.listeners.first(), status.certificates.first()) {
+    let dot = status.listeners.iter().find(|listener| listener.transport == "dot");
+    if let (Some(listener), Some(certificate)) = (dot, status.certificates.first()) {
         let host = reachable(listener.address.ip());
         let (port, pin) = (listener.address.port(), &certificate.spki_pin);
         let name = match status.backends.first() {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
-    session::{self, Room},
+    session::{self, Plain, Room},
     tls::{self, Serving, Turnstile},
 };
 
@@ -41,19 +41,33 @@ impl Doors {
         Self { room, admission, turnstile, current }
     }
 
+    /// What the sessions of this worker share.
+    pub(super) fn room(&self) -> &Rc<Room> {
+        &self.room
+    }
+
     pub(super) fn reload(&self, settings: &Settings) {
         self.current.replace((settings.serving.clone(), settings.handshake_timeout));
     }
 }
 
+/// What is spoken on a listener's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    /// DNS over TLS.
+    Dot,
+    /// DNS in clear.
+    Do53,
+}
+
 /// Accepts until aborted.
-pub(super) async fn accept_all(listener: TcpListener, doors: Rc<Doors>) {
+pub(super) async fn accept_all(listener: TcpListener, transport: Transport, doors: Rc<Doors>) {
     let counters = doors.room.counters.clone();
     loop {
         match listener.accept().await {
             Ok((tcp, client)) => {
                 counters.add(Counter::Accepted, 1);
-                admit(tcp, client, &doors);
+                admit(tcp, client, transport, &doors);
             }
             Err(error) => {
                 counters.add(Counter::AcceptFailed, 1);
@@ -74,12 +88,17 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
+fn admit(tcp: TcpStream, client: SocketAddr, transport: Transport, doors: &Rc<Doors>) {
     let counters = &doors.room.counters;
     match doors.admission.admit(client.ip()) {
         Ok(place) => {
-            let (serving, timeout) = doors.current.borrow().clone();
             let open = Open::new(counters.clone(), place);
+            if transport == Transport::Do53 {
+                counters.add(Counter::AcceptedPlain, 1);
+                spawn_local(converse_in_clear(tcp, Rc::clone(doors), open));
+                return;
+            }
+            let (serving, timeout) = doors.current.borrow().clone();
             let deadline = Instant::now() + timeout;
             spawn_local(converse(tcp, serving, deadline, Rc::clone(doors), open));
         }
@@ -105,6 +124,12 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.counters.subtract(Counter::Open, 1);
     }
+}
+
+/// One connection without a handshake.
+async fn converse_in_clear(tcp: TcpStream, doors: Rc<Doors>, open: Open) {
+    let end = session::serve(Plain::new(tcp), Rc::clone(&doors.room)).await;
+    open.counters.add(end.counter(), 1);
 }
 
 /// One connection from handshake to end.

@@ -9,7 +9,7 @@ mod admission;
 
 use std::{
     io,
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -27,14 +27,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use accept::Doors;
+use accept::{Doors, Transport};
 pub use admission::{Admission, Place, Refused};
 
 use crate::{
     backend::{Backends, UpstreamConfig},
     config::Policy,
     ledger::WorkerCounters,
-    session::{Limits, Room},
+    session::{self, Limits, Room},
     tls::Serving,
 };
 
@@ -66,14 +66,25 @@ pub enum Command {
     Drain(Instant),
 }
 
+/// The sockets of one worker, each list with one for each listen address.
+#[derive(Default)]
+pub struct Listeners {
+    /// DNS over TLS.
+    pub dot: Vec<TcpListener>,
+    /// DNS in clear by TCP.
+    pub do53: Vec<TcpListener>,
+    /// DNS in clear by UDP.
+    pub datagrams: Vec<UdpSocket>,
+}
+
 /// Everything a worker starts with.
 pub struct Plan {
     /// Its number, from 0.
     pub index: usize,
     /// The CPU it stays on; `None`: wherever the kernel likes.
     pub cpu: Option<usize>,
-    /// Its own listeners, one a listen address.
-    pub listeners: Vec<TcpListener>,
+    /// Its own sockets.
+    pub listeners: Listeners,
     /// What it works by.
     pub settings: Settings,
     /// Its line in the ledger.
@@ -171,21 +182,32 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     };
     accepting.iter().for_each(AbortHandle::abort);
     room.drain();
-    while room.sessions() > 0 && Instant::now() < until {
+    while !room.is_quiet() && Instant::now() < until {
         sleep_until(until.min(Instant::now() + DRAIN_LOOK)).await;
     }
 }
 
-fn open(listeners: Vec<TcpListener>, doors: &Rc<Doors>) -> Vec<AbortHandle> {
-    let tasks =
-        listeners.into_iter().filter_map(|listener| match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => Some(spawn_local(accept::accept_all(listener, Rc::clone(doors))).abort_handle()),
-            Err(error) => {
-                tracing::error!(%error, "a listener cannot be registered; its worker serves without it");
-                None
-            }
-        });
-    tasks.collect()
+fn open(listeners: Listeners, doors: &Rc<Doors>) -> Vec<AbortHandle> {
+    let accept = |transport| {
+        move |listener| {
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
+            Some(spawn_local(accept::accept_all(listener, transport, Rc::clone(doors))).abort_handle())
+        }
+    };
+    let dot = listeners.dot.into_iter().filter_map(accept(Transport::Dot));
+    let do53 = listeners.do53.into_iter().filter_map(accept(Transport::Do53));
+    let datagrams = listeners.datagrams.into_iter().filter_map(|socket| {
+        let socket = tokio::net::UdpSocket::from_std(socket).map_err(not_registered).ok()?;
+        let room = Rc::clone(doors.room());
+        let task =
+            spawn_local(async { session::serve_datagrams(socket, room).await.map_err(not_registered) });
+        Some(task.abort_handle())
+    });
+    dot.chain(do53).chain(datagrams).collect()
+}
+
+fn not_registered(error: io::Error) {
+    tracing::error!(%error, "a socket cannot be registered; its worker serves without it");
 }
 
 /// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.

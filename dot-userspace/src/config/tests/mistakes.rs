@@ -91,8 +91,8 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:7: listen.dot: invalid type: string \"[::]:853\", expected a list in [ ]"],
     ),
     (
-        "[listen]\ndo53 = [\"127.0.0.1:53\"]",
-        &["2:8: listen.do53: not in this version of dotd; remove it or set []"],
+        "[listen]\ndo53 = [\"127.0.0.1:53\", \"127.0.0.1:53\"]",
+        &["2:25: listen.do53: 127.0.0.1:53 is listed twice; remove one"],
     ),
     (
         "[listen]\nproxy_protocol_from = [\"10.0.0.0/33\"]",

@@ -1,0 +1,270 @@
+//! DNS by UDP, in clear: a turn's datagrams in one system call each way, and between them the same line as a session's.
+//!
+//! Before: the kernel chose this worker's socket for a datagram. After: its answer left from the address that was
+//! asked. TCP on the same port is a [`super::serve`] over a [`Plain`].
+//! Holds: answers that the kernel has not taken, up to [`WAITING_OCTETS_MAX`].
+//! Never: pads (RFC 8467 is for encrypted transports), speaks of keepalive (RFC 7828 §3.2.1), answers a response or
+//! port 0, or sends more than the client takes and a path carries: what is longer is TC=1.
+//!
+//! Source: RFC 1035 §4.2.1, RFC 6891 §6.2, RFC 9715, RFC 9210 §3.
+
+mod batch;
+mod plain;
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    ops::Range,
+    os::fd::AsRawFd,
+    rc::Rc,
+};
+
+use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::spawn_local};
+
+use batch::{BATCH_MAX, Ends, Inbound, Outbound};
+pub use plain::Plain;
+
+use super::{
+    Room,
+    answers::{Asker, ask},
+    inbox::{failure_reply, rcode_counter},
+    reader::drop_counter,
+};
+use crate::{
+    backend::{Broken, Failure, Sink},
+    dns::{self, Asked, Disposition, Hop, Reply, triage},
+    ledger::Counter,
+};
+
+/// Octets of answers that wait for the kernel; further ones are dropped, as on any full path.
+const WAITING_OCTETS_MAX: usize = 4 << 20;
+/// Nothing of ours in EDNS: in clear there is no padding, over UDP no keepalive.
+const HOP: Hop = Hop { padding: false, keepalive_100ms: None };
+
+/// Answers the datagrams of one socket until the task is aborted; what is under way then is still answered.
+///
+/// # Errors
+/// What the kernel says of the socket.
+pub async fn serve_datagrams(socket: UdpSocket, room: Rc<Room>) -> io::Result<()> {
+    let address = socket.local_addr()?;
+    if address.ip().is_unspecified() {
+        batch::tell_destination(socket.as_raw_fd(), address.is_ipv6())?;
+    }
+    let door = Rc::new(Door { socket, room, waiting: RefCell::default(), bell: Notify::new() });
+    spawn_local(send_all(Rc::clone(&door)));
+    let mut inbound = Inbound::default();
+    loop {
+        door.socket.readable().await?;
+        let mut got = 0;
+        let _ = door.socket.try_io(Interest::READABLE, || {
+            got = inbound.receive(door.socket.as_raw_fd())?;
+            // Fewer than asked for: the kernel's queue is empty, so wait without asking once more.
+            if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        for (octets, ends, is_cut) in inbound.datagrams(got) {
+            door.take(octets, ends, is_cut);
+        }
+        if got == BATCH_MAX {
+            // A flood must not starve the sessions.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// One socket and the answers that wait to leave over it.
+struct Door {
+    socket: UdpSocket,
+    room: Rc<Room>,
+    waiting: RefCell<Waiting>,
+    bell: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    octets: Vec<u8>,
+    datagrams: Vec<(Range<usize>, Ends)>,
+    /// So many of them have left.
+    sent: usize,
+}
+
+impl Door {
+    /// One datagram. Counted once, here.
+    fn take(self: &Rc<Self>, message: &[u8], ends: Ends, is_cut: bool) {
+        let counters = &self.room.counters;
+        counters.add(Counter::Received, 1);
+        counters.add(Counter::ReceivedDatagram, 1);
+        if is_cut || !is_answerable(ends.client) {
+            return counters.add(Counter::DroppedUnanswerable, 1);
+        }
+        match triage(message) {
+            Disposition::Forward(query) => {
+                let octets_max = dns::datagram_octets_max(message, &query);
+                ask(&self.room, message, &query, &Asking { door: self, ends, octets_max });
+            }
+            Disposition::Respond(reply) => {
+                self.answer(ends, message, &reply);
+                counters.add(Counter::Responded, 1);
+            }
+            Disposition::Drop(reason) | Disposition::Close(reason) => counters.add(drop_counter(reason), 1),
+        }
+    }
+
+    /// Queues a response of dotd's own, which is never longer than every client takes.
+    fn answer(&self, ends: Ends, message: &[u8], reply: &Reply) {
+        let write = |out: &mut Vec<u8>| {
+            dns::synthesize(message, reply, HOP, out);
+            Ok::<_, Infallible>(())
+        };
+        let _ = self.push(ends, usize::MAX, reply.question_end, reply.rcode.high() != 0, write);
+    }
+
+    /// Queues a backend's response.
+    fn pass(&self, ends: Ends, octets_max: usize, asked: Asked, response: &[u8]) -> Result<(), Broken> {
+        let write = |out: &mut Vec<u8>| dns::respond(response, asked, HOP, out).map_err(|_| Broken);
+        self.push(ends, octets_max, usize::from(asked.question_end), false, write)
+    }
+
+    fn push<E>(
+        &self,
+        ends: Ends,
+        octets_max: usize,
+        question_end: usize,
+        is_extended: bool,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut waiting = self.waiting.borrow_mut();
+        let waiting = &mut *waiting;
+        let start = waiting.octets.len();
+        write(&mut waiting.octets)?;
+        if waiting.octets.len() - start > octets_max {
+            dns::truncate(&mut waiting.octets, start, question_end);
+            self.room.counters.add(Counter::TruncatedDatagram, 1);
+        }
+        if waiting.octets.len() > WAITING_OCTETS_MAX {
+            waiting.octets.truncate(start);
+            self.room.counters.add(Counter::DroppedClientGone, 1);
+            return Ok(());
+        }
+        let rcode = waiting.octets.get(start..).filter(|_| !is_extended).map(dns::rcode_of);
+        self.room.counters.add(rcode.map_or(Counter::RcodeOther, rcode_counter), 1);
+        waiting.datagrams.push((start..waiting.octets.len(), ends));
+        self.room.owe(1);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// Sends one batch. `Ok(false)`: nothing waits any more.
+    fn send_batch(&self, outbound: &mut Outbound) -> io::Result<bool> {
+        let mut waiting = self.waiting.borrow_mut();
+        let waiting = &mut *waiting;
+        let rest = waiting.datagrams.get(waiting.sent..).unwrap_or_default();
+        if rest.is_empty() {
+            waiting.datagrams.clear();
+            waiting.octets.clear();
+            waiting.sent = 0;
+            return Ok(false);
+        }
+        let octets = &waiting.octets;
+        let datagrams =
+            rest.iter().map(|(range, ends)| (octets.get(range.clone()).unwrap_or_default(), *ends));
+        let sent =
+            self.socket.try_io(Interest::WRITABLE, || outbound.send(self.socket.as_raw_fd(), datagrams));
+        let gone = match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            // The first one cannot leave (its client's network is gone, a filter says no): the others may.
+            Err(_) => {
+                self.room.counters.add(Counter::DatagramSendFailed, 1);
+                1
+            }
+            Ok(sent) => sent,
+        };
+        waiting.sent += gone;
+        self.room.settle(gone);
+        Ok(true)
+    }
+}
+
+/// Sends what waits, all of a turn together: it is woken by the first and runs after all.
+async fn send_all(door: Rc<Door>) {
+    let mut outbound = Outbound::default();
+    loop {
+        door.bell.notified().await;
+        loop {
+            match door.send_batch(&mut outbound) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => {
+                    if door.socket.writable().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether an answer can arrive, and at one host alone.
+fn is_answerable(client: SocketAddr) -> bool {
+    let host = client.ip().to_canonical();
+    client.port() != 0 && !host.is_unspecified() && !host.is_multicast()
+}
+
+/// A datagram that is being looked at.
+struct Asking<'a> {
+    door: &'a Rc<Door>,
+    ends: Ends,
+    octets_max: usize,
+}
+
+impl Asker for Asking<'_> {
+    fn pass(&self, asked: Asked, response: &[u8]) -> bool {
+        self.door.pass(self.ends, self.octets_max, asked, response).is_ok()
+    }
+
+    fn expect(&self) -> Rc<dyn Sink> {
+        self.door.room.owe(1);
+        let Self { door, ends, octets_max } = *self;
+        Rc::new(Client { door: Rc::clone(door), ends, octets_max, is_owed: Cell::new(true) })
+    }
+}
+
+/// A datagram's sender, who waits for an answer.
+struct Client {
+    door: Rc<Door>,
+    ends: Ends,
+    octets_max: usize,
+    is_owed: Cell<bool>,
+}
+
+impl Client {
+    fn settle(&self) {
+        self.door.room.settle(usize::from(self.is_owed.replace(false)));
+    }
+}
+
+/// However it ends: the worker does not wait for it any more.
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+impl Sink for Client {
+    fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
+        self.door.pass(self.ends, self.octets_max, asked, response)?;
+        self.settle();
+        Ok(())
+    }
+
+    fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
+        // The query may have gone out under another ID.
+        let mut message = query.to_vec();
+        if let Some(id) = message.first_chunk_mut::<2>() {
+            *id = asked.id.to_be_bytes();
+        }
+        self.door.answer(self.ends, &message, &failure_reply(asked, failure));
+        self.settle();
+    }
+}

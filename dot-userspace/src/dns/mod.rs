@@ -16,7 +16,7 @@ mod triage;
 
 pub use codes::{Ede, Rcode, rcode_of};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION};
-pub use forward::{BACKEND_PAYLOAD_OCTETS, forward};
+pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;
 pub use query::{Opt, Query, QueryError};
 pub use records::{HEADER_OCTETS, is_truncated, question_matches};

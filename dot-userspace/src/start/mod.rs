@@ -4,6 +4,7 @@
 //! The line: identities → listeners → XDP → privileges → workers → control → signals → drain → detach.
 //! Never: serves before every part has reported its state, or holds a right once it serves.
 
+mod dialer;
 mod listeners;
 pub mod logging;
 mod plan;
@@ -45,7 +46,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let control_socket = listeners::ControlSocket::bind(&config.server.run_dir, user)?;
     let embedded = plan::needs_embedded(&config).then(Embedded::bind).transpose();
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
-    let upstreams = plan::upstreams(&config, embedded.as_ref().map(Embedded::address), &[]);
+    let upstreams =
+        plan::upstreams(&config, embedded.as_ref().map(Embedded::address), dialer::all(&config)?, &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
     let kernel = Kernel(Some(xdp::start(&config.xdp, &sockets, user)?));
     drop(sockets);

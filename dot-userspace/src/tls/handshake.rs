@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::StartHandshake;
 
 use super::{Serving, hello};
-use crate::ledger::Counter;
+use crate::{ledger::Counter, proxy::ClientTls};
 
 /// A stream of decrypted octets.
 pub type Stream = tokio_rustls::server::TlsStream<TcpStream>;
@@ -26,6 +26,19 @@ pub struct Handshake {
     pub stream: Stream,
     /// How it was done.
     pub kind: HandshakeKind,
+}
+
+impl Handshake {
+    /// What a backend may learn of it.
+    #[must_use]
+    pub fn client_tls(&self) -> ClientTls {
+        let (_, connection) = self.stream.get_ref();
+        ClientTls {
+            is_tls13: self.kind.is_tls13,
+            has_alpn: connection.alpn_protocol().is_some(),
+            is_certified: connection.peer_certificates().is_some(),
+        }
+    }
 }
 
 /// How a handshake was done.

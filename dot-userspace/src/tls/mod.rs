@@ -10,8 +10,10 @@ mod hello;
 mod self_signed;
 mod serving;
 mod tickets;
+mod upstream;
 
 pub use client_ca::client_verifier;
 pub use handshake::{Handshake, HandshakeFailure, HandshakeKind, Stream, accept, is_tls_error};
 pub use serving::{Serving, ServingError, serving};
 pub use tickets::{Tickets, TicketsError};
+pub use upstream::Upstream;

@@ -22,7 +22,7 @@ use crate::{
     ledger::{Counter, WorkerCounters},
     proxy::{self, Client},
     session::{self, Room},
-    tls::{self, Serving},
+    tls::{self, Serving, Turnstile},
 };
 
 /// Rest after `accept` failed for want of descriptors or memory: others must end first.
@@ -32,6 +32,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
+    turnstile: Rc<Turnstile>,
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
     trusted: RefCell<Arc<[IpNet]>>,
@@ -40,7 +41,10 @@ pub(super) struct Doors {
 impl Doors {
     pub(super) fn new(room: Rc<Room>, admission: Arc<Admission>, settings: &Settings) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
-        Self { room, admission, current, trusted: RefCell::new(Arc::clone(&settings.proxy_protocol_from)) }
+        let turnstile = Rc::new(Turnstile::default());
+        spawn_local(Rc::clone(&turnstile).run());
+        let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
+        Self { room, admission, turnstile, current, trusted }
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
@@ -92,7 +96,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
         Ok(place) => {
             let serving = doors.current.borrow().0.clone();
             let open = Open::new(doors.room.counters.clone(), place);
-            spawn_local(converse(tcp, (peer, None), serving, deadline, Rc::clone(&doors.room), open));
+            spawn_local(converse(tcp, (peer, None), serving, deadline, Rc::clone(doors), open));
         }
         Err(refused) => count_refused(&doors.room.counters, refused),
     }
@@ -130,7 +134,7 @@ async fn introduce(
         return count_refused(&open.counters, refused);
     }
     let serving = doors.current.borrow().0.clone();
-    converse(tcp, (source, destination), serving, deadline, Rc::clone(&doors.room), open).await;
+    converse(tcp, (source, destination), serving, deadline, doors, open).await;
 }
 
 /// An open connection: one in the gauge and one place, given back however it ends.
@@ -158,17 +162,19 @@ async fn converse(
     (source, destination): (SocketAddr, Option<SocketAddr>),
     serving: Serving,
     deadline: Instant,
-    room: Rc<Room>,
+    doors: Rc<Doors>,
     open: Open,
 ) {
     let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);
-    match tls::accept(tcp, &serving, deadline).await {
+    // In a box: what a handshake needs is not for the session to hold.
+    let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
+    match handshake {
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
-            let tls = Some(handshake.client_tls());
+            let tls = Some(handshake.kind.client_tls());
             let client = Client { source, destination, is_datagram: false, tls };
-            let end = session::serve(handshake.stream, room, client).await;
+            let end = session::serve(handshake.stream, Rc::clone(&doors.room), client).await;
             open.counters.add(end.counter(), 1);
         }
         Err(failure) => open.counters.add(failure.counter(), 1),

@@ -25,6 +25,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
         check.backend(index, backend);
     }
     check.backends_once(config);
+    check.cache(config);
     check.xdp(config);
 }
 
@@ -160,6 +161,14 @@ impl Check<'_, '_> {
                 let message = format!("\"cleartext\" to {address} needs allow_cleartext = true");
                 self.note(&format!("backend.{index}.on_tls_failure"), message);
             }
+        }
+    }
+
+    fn cache(&mut self, config: &Config) {
+        if config.dns.cache_entries != 0 && config.backend.iter().any(|backend| backend.proxy_v2) {
+            let message =
+                "a backend with proxy_v2 may answer each client differently; set 0, or proxy_v2 = false";
+            self.note("dns.cache_entries", message);
         }
     }
 

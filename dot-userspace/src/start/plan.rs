@@ -113,6 +113,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         proxy_protocol_from: config.listen.proxy_protocol_from.as_slice().into(),
         upstreams,
         policy: config.balance.policy,
+        cache_entries: config.dns.cache_entries,
     }
 }
 

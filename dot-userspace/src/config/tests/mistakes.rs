@@ -158,6 +158,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["3:12: backend.proxy_v2: the embedded backend takes no header; remove it"],
     ),
     (
+        "[dns]\ncache_entries = 9\n[[backend]]\naddress = \"127.0.0.1:53\"\nproxy_v2 = true",
+        &[
+            "2:17: dns.cache_entries: a backend with proxy_v2 may answer each client differently; set 0, or proxy_v2 = false",
+        ],
+    ),
+    (
         "[listen]\nproxy_protocol_from = [\"192.0.2.0/24\"]",
         &[
             "2:23: listen.proxy_protocol_from: a PROXY header is no TLS, which xdp.cleartext_853 refuses; set that to \"pass\" or \"count\"",
@@ -182,8 +188,8 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:19: balance.health_interval: 0s is less than 100ms, the smallest permitted"],
     ),
     (
-        "[dns]\ncache_entries = 1000",
-        &["2:17: dns.cache_entries: not in this version of dotd; remove it or set 0"],
+        "[dns]\ncache_entries = 10_000_001",
+        &["2:17: dns.cache_entries: 10000001 is more than 10000000, the largest permitted"],
     ),
     (
         "[xdp]\ncleartext_853 = \"rest\"",

@@ -16,6 +16,7 @@ use crate::{
     backend::{Broken, Failure, Sink},
     dns::{self, Asked, Ede, Hop, Rcode, Reply, framing::append_message},
     ledger::Counter,
+    proxy::Client,
 };
 
 /// Octets of unwritten responses at which the reader stops.
@@ -28,8 +29,8 @@ const WAITING_OCTETS_HARD_MAX: usize = 4 << 20;
 pub struct Inbox {
     /// What the sessions of this worker share.
     pub room: Rc<Room>,
-    /// Padding hides something.
-    is_encrypted: bool,
+    /// Who it is, for backends that are to know.
+    client: Client,
     octets: RefCell<Vec<u8>>,
     /// What the writer has taken and the client has not.
     unwritten: Cell<usize>,
@@ -40,10 +41,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn open(room: Rc<Room>, is_encrypted: bool) -> Rc<Self> {
+    pub(super) fn open(room: Rc<Room>, client: Client) -> Rc<Self> {
         let inbox = Rc::new(Self {
             room,
-            is_encrypted,
+            client,
             octets: RefCell::default(),
             unwritten: Cell::new(0),
             in_flight: Cell::new(0),
@@ -79,7 +80,7 @@ impl Inbox {
 
     /// Nobody on the way can read what is written.
     pub(super) fn is_encrypted(&self) -> bool {
-        self.is_encrypted
+        self.client.tls.is_some()
     }
 
     /// Another query may be read.
@@ -111,7 +112,7 @@ impl Inbox {
     /// What this hop tells the client in EDNS.
     fn hop(&self) -> Hop {
         let hop = self.room.hop();
-        Hop { padding: hop.padding && self.is_encrypted, ..hop }
+        Hop { padding: hop.padding && self.is_encrypted(), ..hop }
     }
 
     /// Queues a response of dotd's own to `message`.
@@ -173,6 +174,10 @@ impl Asker for Rc<Inbox> {
 }
 
 impl Sink for Inbox {
+    fn client(&self) -> Option<Client> {
+        Some(self.client)
+    }
+
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
         if !self.is_open.get() {
             self.room.counters.add(Counter::DroppedClientGone, 1);
@@ -209,6 +214,7 @@ pub(super) fn failure_reply(asked: Asked, failure: Failure) -> Reply {
     let ede = match failure {
         Failure::Silent => Ede::BACKEND_SILENT,
         Failure::Unreachable => Ede::BACKEND_UNREACHABLE,
+        Failure::NotSecure => Ede::BACKEND_NOT_SECURE,
         Failure::Full => Ede::BACKEND_BUSY,
     };
     Reply {

@@ -14,9 +14,6 @@ use crate::tls;
 
 /// A connection that a session can be served on.
 pub trait Link {
-    /// Nobody on the way can read it: only then is there anything to pad (RFC 7830 §6).
-    fn is_encrypted(&self) -> bool;
-
     /// Reads what is there into `scratch`; says where in it the octets for the session are, at least one.
     ///
     /// # Errors
@@ -53,10 +50,6 @@ pub trait Link {
 }
 
 impl Link for tls::Stream {
-    fn is_encrypted(&self) -> bool {
-        true
-    }
-
     fn poll_read(
         &mut self,
         context: &mut Context<'_>,

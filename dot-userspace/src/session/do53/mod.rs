@@ -36,6 +36,7 @@ use crate::{
     backend::{Broken, Failure, Sink},
     dns::{self, Asked, Disposition, Hop, Reply, triage},
     ledger::Counter,
+    proxy::Client,
 };
 
 /// Octets of answers that wait for the kernel; further ones are dropped, as on any full path.
@@ -52,7 +53,7 @@ pub async fn serve_datagrams(socket: UdpSocket, room: Rc<Room>) -> io::Result<()
     if address.ip().is_unspecified() {
         batch::tell_destination(socket.as_raw_fd(), address.is_ipv6())?;
     }
-    let door = Rc::new(Door { socket, room, waiting: RefCell::default(), bell: Notify::new() });
+    let door = Rc::new(Door { socket, address, room, waiting: RefCell::default(), bell: Notify::new() });
     spawn_local(send_all(Rc::clone(&door)));
     let mut inbound = Inbound::default();
     loop {
@@ -76,6 +77,8 @@ pub async fn serve_datagrams(socket: UdpSocket, room: Rc<Room>) -> io::Result<()
 /// One socket and the answers that wait to leave over it.
 struct Door {
     socket: UdpSocket,
+    /// Where it is bound.
+    address: SocketAddr,
     room: Rc<Room>,
     waiting: RefCell<Waiting>,
     bell: Notify,
@@ -226,32 +229,39 @@ impl Asker for Asking<'_> {
     fn expect(&self) -> Rc<dyn Sink> {
         self.door.room.owe(1);
         let Self { door, ends, octets_max } = *self;
-        Rc::new(Client { door: Rc::clone(door), ends, octets_max, is_owed: Cell::new(true) })
+        Rc::new(Sender { door: Rc::clone(door), ends, octets_max, is_owed: Cell::new(true) })
     }
 }
 
 /// A datagram's sender, who waits for an answer.
-struct Client {
+struct Sender {
     door: Rc<Door>,
     ends: Ends,
     octets_max: usize,
     is_owed: Cell<bool>,
 }
 
-impl Client {
+impl Sender {
     fn settle(&self) {
         self.door.room.settle(usize::from(self.is_owed.replace(false)));
     }
 }
 
 /// However it ends: the worker does not wait for it any more.
-impl Drop for Client {
+impl Drop for Sender {
     fn drop(&mut self) {
         self.settle();
     }
 }
 
-impl Sink for Client {
+impl Sink for Sender {
+    fn client(&self) -> Option<Client> {
+        let here = self.door.address;
+        let host = self.ends.ours.map_or(here.ip(), |(host, _)| host);
+        let destination = SocketAddr::new(host, here.port());
+        Some(Client { source: self.ends.client, destination, is_datagram: true, tls: None })
+    }
+
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
         self.door.pass(self.ends, self.octets_max, asked, response)?;
         self.settle();

@@ -43,10 +43,6 @@ impl Plain {
 }
 
 impl Link for Plain {
-    fn is_encrypted(&self) -> bool {
-        false
-    }
-
     fn poll_read(
         &mut self,
         context: &mut Context<'_>,

@@ -66,7 +66,8 @@ pub(super) fn ends(seconds: i64) -> String {
 fn certificate(text: &mut String, certificate: &CertificateStatus) {
     let ends = ends(certificate.expires_in_seconds(SystemTime::now()));
     let names = names(&certificate.dns_names);
-    row(text, "certificate", &format!("{}: {ends}, {names}", certificate.name));
+    let stapled = if certificate.is_stapled { ", stapled" } else { "" };
+    row(text, "certificate", &format!("{}: {ends}, {names}{stapled}", certificate.name));
     row(text, "", &format!("pin-sha256=\"{}\"", certificate.spki_pin));
     for warning in &certificate.warnings {
         row(text, "", &format!("warning: {warning}"));
@@ -173,6 +174,7 @@ mod tests {
                 name: "self-signed".into(),
                 spki_pin: "PIN=".into(),
                 not_after_unix: 1,
+                is_stapled: true,
                 dns_names: vec!["localhost".into()],
                 warnings: vec!["old".into()],
             }],

@@ -186,7 +186,7 @@ mod tests {
             "listener     127.0.0.1:853 (dot)\n",
             "backend      embedded, unchecked\n",
             "certificate  self-signed: EXPIRED ",
-            " ago, for localhost\n",
+            " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",
             "interface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\n",

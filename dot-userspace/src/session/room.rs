@@ -81,6 +81,11 @@ impl Room {
         Rc::clone(&self.backends.borrow())
     }
 
+    /// Queries in flight that one session may have while others want some too.
+    pub(super) fn share(&self) -> usize {
+        self.backends.borrow().share()
+    }
+
     /// Takes new limits, and new backends where they changed. Queries in flight keep the old ones.
     pub fn reload(&self, limits: Limits, backends: Option<Backends>) {
         self.limits.set(limits);

@@ -4,7 +4,14 @@
 //! Never: spins when descriptors run out, or lets one connection's panic take another one with it (each is
 //! a task of its own).
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -15,10 +22,11 @@ use tokio::{
 use super::{
     Admission, Settings,
     admission::{Place, Refused},
+    seats::Seats,
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
-    session::{self, Room},
+    session::{self, Room, Seat},
     tls::{self, Serving, Turnstile},
 };
 
@@ -30,6 +38,7 @@ pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
     turnstile: Rc<Turnstile>,
+    seats: Rc<Seats>,
     current: RefCell<(Serving, Duration)>,
 }
 
@@ -38,7 +47,21 @@ impl Doors {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
-        Self { room, admission, turnstile, current }
+        Self { room, admission, turnstile, seats: Rc::new(Seats::new()), current }
+    }
+
+    /// Timeouts of this worker are by as many connections as there are now, everywhere.
+    pub(super) fn note_fill(&self) {
+        self.room.note_fill(self.admission.fill());
+    }
+
+    /// A place for a connection from `client`: a free one, or that of whoever has been idle longest.
+    fn place_for(&self, client: IpAddr) -> Result<Place, Refused> {
+        self.admission.admit(client).or_else(|refused| {
+            let prefix = self.admission.prefix_of(client);
+            let has_room = self.seats.make_room(refused, prefix, Instant::now());
+            if has_room { self.admission.admit(client) } else { Err(refused) }
+        })
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
@@ -76,8 +99,9 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
     let counters = &doors.room.counters;
-    match doors.admission.admit(client.ip()) {
+    match doors.place_for(client.ip()) {
         Ok(place) => {
+            doors.note_fill();
             let (serving, timeout) = doors.current.borrow().clone();
             let open = Open::new(counters.clone(), place);
             let deadline = Instant::now() + timeout;
@@ -91,13 +115,14 @@ fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
 /// An open connection: one in the gauge and one place, given back however it ends.
 struct Open {
     counters: WorkerCounters,
-    _place: Place,
+    /// Until the session has it.
+    place: Option<Place>,
 }
 
 impl Open {
     fn new(counters: WorkerCounters, place: Place) -> Self {
         counters.add(Counter::Open, 1);
-        Self { counters, _place: place }
+        Self { counters, place: Some(place) }
     }
 }
 
@@ -108,16 +133,21 @@ impl Drop for Open {
 }
 
 /// One connection from handshake to end.
-async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, doors: Rc<Doors>, open: Open) {
+async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, doors: Rc<Doors>, mut open: Open) {
     // In a box: what a handshake needs is not for the session to hold.
     let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
     match handshake {
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
-            let end = session::serve(handshake.stream, Rc::clone(&doors.room)).await;
+            let seat = Rc::new(Seat::default());
+            let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
+            let end = session::serve(handshake.stream, Rc::clone(&doors.room), seat).await;
             open.counters.add(end.counter(), 1);
+            drop(taken);
         }
         Err(failure) => open.counters.add(failure.counter(), 1),
     }
+    drop(open);
+    doors.note_fill();
 }

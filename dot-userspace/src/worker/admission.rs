@@ -15,11 +15,13 @@ use std::{
     },
 };
 
+use crate::session::Fill;
+
 /// Locks among which the prefixes are spread.
 const SHARDS: usize = 64;
 
 /// A client prefix as a number: family and leading bits.
-type Prefix = (bool, u128);
+pub(super) type Prefix = (bool, u128);
 
 /// The caps and who uses them up.
 pub struct Admission {
@@ -71,19 +73,20 @@ impl Admission {
     /// # Errors
     /// [`Refused`], with the cap that is reached.
     pub fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Place, Refused> {
-        if self.total.fetch_add(1, Relaxed) >= self.total_max.load(Relaxed) {
-            self.total.fetch_sub(1, Relaxed);
-            return Err(Refused::Total);
-        }
         let prefix = self.prefix_of(client);
         let is_admitted = self.with_count(prefix, |count| {
             let has_room = *count < self.per_prefix_max.load(Relaxed);
             *count += u32::from(has_room);
             has_room
         });
+        // Its own cap first: a client that has all it may have is not to displace others.
         if !is_admitted {
-            self.total.fetch_sub(1, Relaxed);
             return Err(Refused::Prefix);
+        }
+        if self.total.fetch_add(1, Relaxed) >= self.total_max.load(Relaxed) {
+            self.total.fetch_sub(1, Relaxed);
+            self.with_count(prefix, |count| *count = count.saturating_sub(1));
+            return Err(Refused::Total);
         }
         Ok(Place { admission: Arc::clone(self), prefix })
     }
@@ -94,7 +97,13 @@ impl Admission {
         self.total.load(Relaxed)
     }
 
-    fn prefix_of(&self, client: IpAddr) -> Prefix {
+    /// Connections now, and the most there may be.
+    #[must_use]
+    pub fn fill(&self) -> Fill {
+        Fill { open: self.total(), max: self.total_max.load(Relaxed) }
+    }
+
+    pub(super) fn prefix_of(&self, client: IpAddr) -> Prefix {
         match client.to_canonical() {
             IpAddr::V4(address) => (false, leading(u128::from(address.to_bits()) << 96, self.prefix_v4)),
             IpAddr::V6(address) => (true, leading(address.to_bits(), self.prefix_v6)),
@@ -113,6 +122,12 @@ impl Admission {
             counts.remove(&prefix);
         }
         result
+    }
+}
+
+impl Place {
+    pub(super) fn prefix(&self) -> Prefix {
+        self.prefix
     }
 }
 

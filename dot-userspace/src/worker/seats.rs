@@ -96,12 +96,12 @@ impl Seats {
             }
             queue.remove(&guest);
             let idle_since = guest.seat.idle_since().map_or_else(|| self.moment(now), |at| self.moment(at));
-            if idle_since <= latest {
+            if idle_since <= guest.known_since.get() {
                 guest.place.take();
                 guest.seat.ask_to_leave();
                 return true;
             }
-            guest.known_since.set(idle_since.max(guest.known_since.get() + 1));
+            guest.known_since.set(idle_since);
             queue.insert(&guest);
         }
         false

@@ -35,6 +35,8 @@ pub use room::{Limits, Room};
 pub use seat::Seat;
 use writer::Writer;
 
+use crate::proxy::Client;
+
 /// Octets of a client still talking that we take before we cut it, so that no reset eats our last words.
 const LINGER_OCTETS_MAX: usize = 64 * 1024;
 
@@ -42,7 +44,7 @@ const LINGER_OCTETS_MAX: usize = 64 * 1024;
 ///
 /// # Cancel safety
 /// Dropping the future cuts the connection; queries at the backend end on their own and are counted.
-pub async fn serve<L: Link>(link: L, room: Rc<Room>, seat: Rc<Seat>) -> SessionEnd {
+pub async fn serve<L: Link>(link: L, room: Rc<Room>, client: Client, seat: Rc<Seat>) -> SessionEnd {
     let mut session = Session {
         link,
         reader: Reader::default(),
@@ -50,7 +52,7 @@ pub async fn serve<L: Link>(link: L, room: Rc<Room>, seat: Rc<Seat>) -> SessionE
         clock: Clock::start(),
         closing: None,
         last_busy: None,
-        inbox: Inbox::open(Rc::clone(&room)),
+        inbox: Inbox::open(Rc::clone(&room), client),
         room,
         seat,
     };

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
+
 use tokio::{
     net::{TcpListener, TcpStream},
     task::spawn_local,
@@ -26,6 +28,7 @@ use super::{
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
+    proxy::{self, Client},
     session::{self, Room, Seat},
     tls::{self, Serving, Turnstile},
 };
@@ -40,6 +43,8 @@ pub(super) struct Doors {
     turnstile: Rc<Turnstile>,
     seats: Rc<Seats>,
     current: RefCell<(Serving, Duration)>,
+    /// Load balancers, who say for whom they come.
+    trusted: RefCell<Arc<[IpNet]>>,
 }
 
 impl Doors {
@@ -47,7 +52,8 @@ impl Doors {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
-        Self { room, admission, turnstile, seats: Rc::new(Seats::new()), current }
+        let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
+        Self { room, admission, turnstile, seats: Rc::new(Seats::new()), current, trusted }
     }
 
     /// Timeouts of this worker are by as many connections as there are now, everywhere.
@@ -55,17 +61,24 @@ impl Doors {
         self.room.note_fill(self.admission.fill());
     }
 
-    /// A place for a connection from `client`: a free one, or that of whoever has been idle longest.
-    fn place_for(&self, client: IpAddr) -> Result<Place, Refused> {
-        self.admission.admit(client).or_else(|refused| {
-            let prefix = self.admission.prefix_of(client);
-            let has_room = self.seats.make_room(refused, prefix, Instant::now());
-            if has_room { self.admission.admit(client) } else { Err(refused) }
-        })
+    /// Does `admit`; where a cap forbids it, again with the place of whoever has been idle longest.
+    fn with_room<T>(
+        &self,
+        client: Option<IpAddr>,
+        mut admit: impl FnMut() -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let admitted = admit().or_else(|refused| {
+            let prefix = client.map(|client| self.admission.prefix_of(client));
+            let within = prefix.filter(|_| refused == Refused::Prefix);
+            if self.seats.make_room(within, Instant::now()) { admit() } else { Err(refused) }
+        });
+        self.note_fill();
+        admitted
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
         self.current.replace((settings.serving.clone(), settings.handshake_timeout));
+        self.trusted.replace(Arc::clone(&settings.proxy_protocol_from));
     }
 }
 
@@ -97,19 +110,62 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
-    let counters = &doors.room.counters;
-    match doors.place_for(client.ip()) {
-        Ok(place) => {
-            doors.note_fill();
-            let (serving, timeout) = doors.current.borrow().clone();
-            let open = Open::new(counters.clone(), place);
-            let deadline = Instant::now() + timeout;
-            spawn_local(converse(tcp, serving, deadline, Rc::clone(doors), open));
-        }
-        Err(Refused::Total) => counters.add(Counter::RefusedTotal, 1),
-        Err(Refused::Prefix) => counters.add(Counter::RefusedPrefix, 1),
+fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
+    let deadline = Instant::now() + doors.current.borrow().1;
+    if proxy::is_trusted(&doors.trusted.borrow(), peer.ip()) {
+        return match doors.with_room(None, || doors.admission.admit_unknown()) {
+            Ok(place) => {
+                let open = Open::new(doors.room.counters.clone(), place);
+                spawn_local(introduce(tcp, peer, deadline, Rc::clone(doors), open));
+            }
+            Err(refused) => count_refused(&doors.room.counters, refused),
+        };
     }
+    match doors.with_room(Some(peer.ip()), || doors.admission.admit(peer.ip())) {
+        Ok(place) => {
+            let serving = doors.current.borrow().0.clone();
+            let open = Open::new(doors.room.counters.clone(), place);
+            spawn_local(converse(tcp, (peer, None), serving, deadline, Rc::clone(doors), open));
+        }
+        Err(refused) => count_refused(&doors.room.counters, refused),
+    }
+}
+
+fn count_refused(counters: &WorkerCounters, refused: Refused) {
+    match refused {
+        Refused::Total => counters.add(Counter::RefusedTotal, 1),
+        Refused::Prefix => counters.add(Counter::RefusedPrefix, 1),
+    }
+}
+
+/// A load balancer's connection: its header says whose it is, and for whom it counts.
+async fn introduce(
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    deadline: Instant,
+    doors: Rc<Doors>,
+    mut open: Open,
+) {
+    let (source, destination) = match proxy::receive(&mut tcp, deadline).await {
+        Ok(Some((source, destination))) => (source, Some(destination)),
+        Ok(None) => (peer, None),
+        Err(refusal) => {
+            tracing::debug!(%refusal, "a connection from a load balancer is closed");
+            let counter = match refusal {
+                proxy::Refusal::Timeout => Counter::HandshakeTimeout,
+                proxy::Refusal::Closed => Counter::HandshakeClosed,
+                proxy::Refusal::Malformed(_) => Counter::HandshakeProxyHeader,
+            };
+            return open.counters.add(counter, 1);
+        }
+    };
+    let place = &mut open.place;
+    let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
+    if let Err(refused) = doors.with_room(Some(source.ip()), belongs) {
+        return count_refused(&open.counters, refused);
+    }
+    let serving = doors.current.borrow().0.clone();
+    converse(tcp, (source, destination), serving, deadline, doors, open).await;
 }
 
 /// An open connection: one in the gauge and one place, given back however it ends.
@@ -132,17 +188,27 @@ impl Drop for Open {
     }
 }
 
-/// One connection from handshake to end.
-async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, doors: Rc<Doors>, mut open: Open) {
+/// One connection from handshake to end. Its destination is asked of the kernel where no header named it.
+async fn converse(
+    tcp: TcpStream,
+    (source, destination): (SocketAddr, Option<SocketAddr>),
+    serving: Serving,
+    deadline: Instant,
+    doors: Rc<Doors>,
+    mut open: Open,
+) {
+    let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);
     // In a box: what a handshake needs is not for the session to hold.
     let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
     match handshake {
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
+            let tls = Some(handshake.kind.client_tls());
+            let client = Client { source, destination, is_datagram: false, tls };
             let seat = Rc::new(Seat::default());
             let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
-            let end = session::serve(handshake.stream, Rc::clone(&doors.room), seat).await;
+            let end = session::serve(handshake.stream, Rc::clone(&doors.room), client, seat).await;
             open.counters.add(end.counter(), 1);
             drop(taken);
         }

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::admission::{Place, Prefix, Refused};
+use super::admission::{Place, Prefix};
 use crate::session::Seat;
 
 /// Who was busy within this time keeps its place: a client that waits for its next answer asks again at once.
@@ -39,14 +39,14 @@ type Moment = u64;
 #[derive(Default)]
 struct Queue {
     all: BTreeMap<(Moment, u64), Rc<Guest>>,
-    by_prefix: BTreeMap<(Prefix, Moment, u64), Rc<Guest>>,
+    by_prefix: BTreeMap<(Option<Prefix>, Moment, u64), Rc<Guest>>,
 }
 
 /// One session.
 struct Guest {
     seat: Rc<Seat>,
     number: u64,
-    prefix: Prefix,
+    prefix: Option<Prefix>,
     /// Where it stands in the queue.
     known_since: Cell<Moment>,
     /// Given back with the session, or when another gets it.
@@ -79,13 +79,9 @@ impl Seats {
         Taken { seats: Rc::clone(self), guest }
     }
 
-    /// Has the longest idle session give its place back: of `prefix` where its cap is reached, else of all.
-    /// `false`: nobody here has been idle for long enough.
-    pub(super) fn make_room(&self, refused: Refused, prefix: Prefix, now: Instant) -> bool {
-        let within = match refused {
-            Refused::Total => None,
-            Refused::Prefix => Some(prefix),
-        };
+    /// Has the longest idle session give its place back: of the prefix `within`, where one is at its cap, else of
+    /// all. `false`: nobody here has been idle for long enough.
+    pub(super) fn make_room(&self, within: Option<Prefix>, now: Instant) -> bool {
         let latest = self.moment(now).checked_sub(IDLE_MIN.as_millis().try_into().unwrap_or(Moment::MAX));
         let Some(latest) = latest else { return false };
         let mut queue = self.queue.borrow_mut();
@@ -133,7 +129,9 @@ impl Queue {
 
     /// Who has been known to be idle longest, of `prefix` or of all.
     fn first(&self, prefix: Option<Prefix>) -> Option<Rc<Guest>> {
-        let Some(prefix) = prefix else { return self.all.values().next().map(Rc::clone) };
+        if prefix.is_none() {
+            return self.all.values().next().map(Rc::clone);
+        }
         let mut of_prefix = self.by_prefix.range((prefix, 0, 0)..=(prefix, Moment::MAX, u64::MAX));
         of_prefix.next().map(|(_, guest)| Rc::clone(guest))
     }
@@ -144,7 +142,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::worker::Admission;
+    use crate::worker::{Admission, Refused};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -168,7 +166,8 @@ mod tests {
         }
 
         fn make_room(&self, refused: Refused, client: &str, at: Duration) -> bool {
-            self.seats.make_room(refused, self.admission.prefix_of(client.parse().unwrap()), self.began + at)
+            let prefix = self.admission.prefix_of(client.parse().unwrap());
+            self.seats.make_room(Some(prefix).filter(|_| refused == Refused::Prefix), self.began + at)
         }
     }
 

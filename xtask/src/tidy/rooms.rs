@@ -40,6 +40,7 @@ const OWNERS: &[Owner] = &[
     owner("der", &[TLS]),
     owner("rcgen", &[TLS]),
     owner("rustls", &[TLS]),
+    owner("rustls_native_certs", &[TLS]),
     owner("rustls_pki_types", &[TLS]),
     owner("tokio_rustls", &[TLS]),
     owner("x509_ocsp", &[TLS]),

@@ -33,7 +33,9 @@ pub(super) fn kernel(series: &str) -> Result<Kernel> {
     let cache = setup::cache_folder().context("neither XDG_CACHE_HOME nor HOME is set")?.join("dotd/kernels");
     fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
     let Some(name) = newest(&offered(series)?).or_else(|| newest(&cached(&cache, series))) else {
-        bail!("apt offers no linux-image-{series}.*-cloud-amd64: this needs Debian's archive (apt-get update)");
+        bail!(
+            "apt offers no linux-image-{series}.*-cloud-amd64: this needs Debian's archive (apt-get update)"
+        );
     };
     let folder = cache.join(&name);
     if !folder.join("vmlinuz").is_file() {
@@ -114,7 +116,8 @@ mod tests {
     /// Goal: numbers are compared as numbers. Method: names whose letters say otherwise.
     #[test]
     fn newest_is_by_number() {
-        let names = ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-56-cloud-amd64"].map(str::to_owned);
+        let names =
+            ["linux-image-6.1.0-9-cloud-amd64", "linux-image-6.1.0-56-cloud-amd64"].map(str::to_owned);
         assert_eq!(newest(&names).as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
         assert_eq!(newest(&[]), None);
     }

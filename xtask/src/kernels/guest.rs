@@ -85,7 +85,8 @@ impl Guest<'_> {
         archive.folder("/dev");
         archive.device("dev/console", [5, 1]);
         archive.file("/init", INIT.as_bytes());
-        let mut programs = vec![("/bin/busybox".to_owned(), which("busybox")?), ("/bin/ip".to_owned(), which("ip")?)];
+        let mut programs =
+            vec![("/bin/busybox".to_owned(), which("busybox")?), ("/bin/ip".to_owned(), which("ip")?)];
         for test in self.tests {
             let stripped = folder.join(&test.name);
             command::run_quietly(Command::new("strip").arg("-o").arg(&stripped).arg(&test.path))?;
@@ -112,8 +113,12 @@ impl Guest<'_> {
 /// Where a program is.
 fn which(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from));
-    folders.map(|folder| folder.join(name)).find(|file| file.is_file()).with_context(|| format!("no {name} here"))
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from));
+    folders
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .with_context(|| format!("no {name} here"))
 }
 
 /// The libraries that a program is started with, its loader among them; none for a static one.
@@ -145,12 +150,16 @@ mod tests {
     /// Goal: what other programs say is understood. Method: lines as cargo and ldd write them.
     #[test]
     fn lines_of_cargo_and_ldd() {
-        let message = r#"{"reason":"compiler-artifact","executable":"/t/debug/deps/xdp_object-12ab","fresh":true}"#;
+        let message =
+            r#"{"reason":"compiler-artifact","executable":"/t/debug/deps/xdp_object-12ab","fresh":true}"#;
         assert_eq!(executable(message), Some("/t/debug/deps/xdp_object-12ab".into()));
         assert_eq!(executable(r#"{"executable":null}"#), None);
         let libc = "\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)";
         assert_eq!(library(libc), Some("/lib/x86_64-linux-gnu/libc.so.6".into()));
-        assert_eq!(library("\t/lib64/ld-linux-x86-64.so.2 (0x1)"), Some("/lib64/ld-linux-x86-64.so.2".into()));
+        assert_eq!(
+            library("\t/lib64/ld-linux-x86-64.so.2 (0x1)"),
+            Some("/lib64/ld-linux-x86-64.so.2".into())
+        );
         for none in ["\tlinux-vdso.so.1 (0x7ffc)", "\tnot a dynamic executable", "\tstatically linked"] {
             assert_eq!(library(none), None);
         }

@@ -63,7 +63,9 @@ pub(super) fn boot(image: &Path, initramfs: &Path, is_verbose: bool) -> Result<S
                 last.push(line);
             }
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => bail!("no end after {TIME_MAX:?}; its last words:\n{}", tail(&last)),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("no end after {TIME_MAX:?}; its last words:\n{}", tail(&last))
+            }
         }
     }
     if !said.is_done || !said.complaints.is_empty() {
@@ -88,7 +90,9 @@ impl Drop for Machine {
 
 impl Said {
     fn hear(&mut self, line: &str) {
-        let words: Vec<&str> = line.split_whitespace().collect();
+        // The kernel's own messages may stand before ours, in the same line.
+        let from = line.find("DOTD ").unwrap_or(0);
+        let words: Vec<&str> = line[from..].split_whitespace().collect();
         match words.as_slice() {
             ["DOTD", "kernel", release] => (*release).clone_into(&mut self.kernel),
             ["DOTD", "ended", test, status] => self.ended.push(((*test).to_owned(), (*status).to_owned())),
@@ -113,9 +117,11 @@ impl Said {
 
     /// What is not as it should be; `tests` are the programs that must have ended well.
     pub(super) fn failures(&self, tests: &[&str]) -> Vec<String> {
-        let ended_well = |test: &&&str| self.ended.iter().any(|(name, status)| name == **test && status == "0");
+        let ended_well =
+            |test: &&&str| self.ended.iter().any(|(name, status)| name == **test && status == "0");
         let mut failures = self.complaints.clone();
-        failures.extend(tests.iter().filter(|test| !ended_well(test)).map(|test| format!("{test} did not pass")));
+        failures
+            .extend(tests.iter().filter(|test| !ended_well(test)).map(|test| format!("{test} did not pass")));
         failures
     }
 }
@@ -130,7 +136,7 @@ mod tests {
         let mut said = Said::default();
         for line in [
             "[    3.1] veth: loading",
-            "DOTD kernel 6.1.0-56-cloud-amd64",
+            "[    3.2] random: DOTD kernel 6.1.0-56-cloud-amd64",
             "test programs_load_within_budget ... object: 97000 octets",
             "dotd_xdp: 34087 verified instructions, 25752 octets",
             "ok",
@@ -139,7 +145,7 @@ mod tests {
         ] {
             said.hear(line);
         }
-        assert_eq!((said.passed, said.programs.len()), (2, 1));
+        assert_eq!((said.kernel.as_str(), said.passed, said.programs.len()), ("6.1.0-56-cloud-amd64", 2, 1));
         assert_eq!(said.programs[0], "dotd_xdp: 34087 verified instructions, 25752 octets");
         assert!(said.failures(&["xdp_object"]).is_empty());
         assert_eq!(said.failures(&["xdp_object", "xdp_attach"]), ["xdp_attach did not pass"]);

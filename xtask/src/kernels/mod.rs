@@ -69,7 +69,8 @@ pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
     let tests = guest::build_tests(root, TESTS)?;
     let mut failures = Vec::new();
     let mut table = Vec::new();
-    for series in SERIES.iter().filter(|series| arguments.only.as_deref().is_none_or(|only| only == **series)) {
+    for series in SERIES.iter().filter(|series| arguments.only.as_deref().is_none_or(|only| only == **series))
+    {
         let began = Instant::now();
         let kernel = debian::kernel(series)?;
         let initramfs = folder.join(format!("{}.cpio", kernel.name));
@@ -77,7 +78,8 @@ pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
         let said = machine::boot(&kernel.image, &initramfs, arguments.verbose)?;
         println!("{}: {}, {} s", kernel.name, said.summary(), began.elapsed().as_secs());
         table.extend(said.programs.iter().map(|line| format!("{:<10} {line}", kernel.series)));
-        failures.extend(said.failures(TESTS).into_iter().map(|failure| format!("{}: {failure}", kernel.name)));
+        failures
+            .extend(said.failures(TESTS).into_iter().map(|failure| format!("{}: {failure}", kernel.name)));
     }
     println!("\nwhat the programs cost the verifier");
     table.iter().for_each(|line| println!("  {line}"));

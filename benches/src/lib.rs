@@ -6,3 +6,5 @@
 pub mod floor;
 pub mod load;
 pub mod peers;
+pub mod plot;
+pub mod responder;

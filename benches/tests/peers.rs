@@ -24,6 +24,7 @@ fn comparison(folder: &Path, seconds: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peers"));
     command.args(["--only=dotd,floor", "--rounds=1", "--work=w100x1", "--idle=20", "--seconds", seconds]);
     command.arg("--dotd").arg(floor.with_file_name("dotd")).arg("--floor").arg(&floor);
+    command.arg("--responder").arg(env!("CARGO_BIN_EXE_responder"));
     command.arg("--report").arg(folder.join("report"));
     let temporary = folder.join("temporary");
     fs::create_dir(&temporary).expect("our own folder");

@@ -70,7 +70,8 @@ impl Clients {
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
                 .with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"dot".to_vec()];
+        config.alpn_protocols = if options.no_alpn { Vec::new() } else { vec![b"dot".to_vec()] };
+        config.enable_sni = !options.no_sni;
         config.resumption = Resumption::disabled();
         let is_resuming = !options.no_resumption;
         let name = ServerName::try_from(options.server_name.clone())

@@ -12,6 +12,8 @@ pub(super) enum Kind {
     Answers,
     /// dotd; it asks the backend for every query.
     Ours,
+    /// dotd with its cache.
+    OursCached,
     /// What is measured against, and no server.
     Floor,
 }
@@ -22,9 +24,19 @@ impl Kind {
             Self::Relay => "relay",
             Self::Answers => "answers itself",
             Self::Ours => "ours, relay",
+            Self::OursCached => "ours, from its cache",
             Self::Floor => "floor",
         }
     }
+}
+
+/// Who is behind a front end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// NSD: a write for each answer over TCP, a datagram for each over UDP.
+    Nsd,
+    /// `responder`: all answers to what was read in one write.
+    Coalescing,
 }
 
 /// Where the program is.
@@ -36,6 +48,8 @@ pub(super) enum Program {
     Dotd,
     /// `--floor`
     Floor,
+    /// `--responder`
+    Responder,
 }
 
 /// One peer. In arguments and template stand names to fill, in at signs: see `stage`.
@@ -52,6 +66,15 @@ pub(super) struct Entry {
     pub(super) transport: &'static str,
     /// Does it answer from the zone? An echo does not.
     pub(super) is_answering: bool,
+    /// Is it also measured before the backend that coalesces?
+    pub(super) is_coalesced: bool,
+}
+
+impl Entry {
+    /// Is it measured before this backend?
+    pub(super) fn has(&self, backend: Backend) -> bool {
+        backend == Backend::Nsd || self.is_coalesced
+    }
 }
 
 /// All peers, in the order of the tables.
@@ -62,8 +85,7 @@ pub(super) const CATALOG: &[Entry] = &[
         arguments: &["@CONFIG@"],
         version: &["-version"],
         config: include_str!("../../peers/stunnel.conf"),
-        transport: "tcp",
-        ..RELAY
+        ..STREAMS
     },
     Entry {
         name: "haproxy",
@@ -71,8 +93,7 @@ pub(super) const CATALOG: &[Entry] = &[
         arguments: &["-db", "-f", "@CONFIG@"],
         version: &["-v"],
         config: include_str!("../../peers/haproxy.conf"),
-        transport: "tcp",
-        ..RELAY
+        ..STREAMS
     },
     Entry {
         name: "nginx",
@@ -80,14 +101,14 @@ pub(super) const CATALOG: &[Entry] = &[
         arguments: &["-e", "stderr", "-c", "@CONFIG@"],
         version: &["-v"],
         config: include_str!("../../peers/nginx.conf"),
-        transport: "tcp",
-        ..RELAY
+        ..STREAMS
     },
     Entry { name: "dnsdist", config: include_str!("../../peers/dnsdist.conf"), ..DNSDIST },
     Entry {
         name: "dnsdist-cache",
         kind: Kind::Answers,
         config: include_str!("../../peers/dnsdist-cache.conf"),
+        is_coalesced: false,
         ..DNSDIST
     },
     Entry {
@@ -121,7 +142,14 @@ pub(super) const CATALOG: &[Entry] = &[
         ..RELAY
     },
     Entry { name: "dotd", transport: "udp", ..DOTD },
-    Entry { name: "dotd-tcp", transport: "tcp", ..DOTD },
+    Entry { name: "dotd-tcp", transport: "tcp", is_coalesced: true, ..DOTD },
+    Entry {
+        name: "dotd-cache",
+        kind: Kind::OursCached,
+        config: include_str!("../../peers/dotd-cache.toml"),
+        transport: "udp",
+        ..DOTD
+    },
     Entry {
         name: "floor-echo",
         arguments: &["echo", FLOOR[0], FLOOR[1], FLOOR[2]],
@@ -130,8 +158,15 @@ pub(super) const CATALOG: &[Entry] = &[
     },
     Entry {
         name: "floor-relay",
-        arguments: &["relay", FLOOR[0], FLOOR[1], FLOOR[2], "--backend=127.0.0.1:@BACKEND_PORT@"],
+        arguments: &["relay", FLOOR[0], FLOOR[1], FLOOR[2], FLOOR[3]],
         transport: "udp",
+        ..FLOORS
+    },
+    Entry {
+        name: "floor-relay-tcp",
+        arguments: &["relay-tcp", FLOOR[0], FLOOR[1], FLOOR[2], FLOOR[3]],
+        transport: "tcp",
+        is_coalesced: true,
         ..FLOORS
     },
 ];
@@ -145,13 +180,16 @@ const RELAY: Entry = Entry {
     config: "",
     transport: "",
     is_answering: true,
+    is_coalesced: false,
 };
+
+/// Those that ask over TCP.
+const STREAMS: Entry = Entry { transport: "tcp", is_coalesced: true, ..RELAY };
 
 const DNSDIST: Entry = Entry {
     program: Program::Installed("dnsdist"),
     arguments: &["--supervised", "--disable-syslog", "-C", "@CONFIG@"],
-    transport: "tcp",
-    ..RELAY
+    ..STREAMS
 };
 
 const DOTD: Entry = Entry {
@@ -161,12 +199,23 @@ const DOTD: Entry = Entry {
     ..RELAY
 };
 
-const FLOOR: [&str; 3] = ["--listen=127.0.0.1:@PORT@", "--cert=@CERT@", "--key=@KEY@"];
+const FLOOR: [&str; 4] =
+    ["--listen=127.0.0.1:@PORT@", "--cert=@CERT@", "--key=@KEY@", "--backend=127.0.0.1:@BACKEND_PORT@"];
 
 const FLOORS: Entry = Entry { kind: Kind::Floor, program: Program::Floor, transport: "none", ..RELAY };
 
-/// The backend of all relays, told like a peer.
-pub(super) const BACKEND: Entry = Entry {
+/// The backends of all relays, told like peers.
+pub(super) const BACKENDS: [(Backend, Entry); 2] = [(Backend::Nsd, NSD), (Backend::Coalescing, RESPONDER)];
+
+const RESPONDER: Entry = Entry {
+    name: "responder",
+    program: Program::Responder,
+    arguments: &["127.0.0.1:@PORT@"],
+    transport: "none",
+    ..RELAY
+};
+
+const NSD: Entry = Entry {
     name: "nsd",
     program: Program::Installed("nsd"),
     arguments: &["-d", "-c", "@CONFIG@"],

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{machine::kib, options::Options, stage::Peer};
+use super::{catalog::Backend, machine::kib, options::Options, stage::Peer};
 use crate::load::{
     client::{Client, Clients},
     connection::Stream,
@@ -71,10 +71,10 @@ pub(super) fn weigh_all(options: &Options, peers: &[Peer]) -> Vec<Idle> {
         return Vec::new();
     }
     let mut weighed = Vec::new();
-    for peer in peers {
+    for peer in peers.iter().filter(|peer| peer.backend == Backend::Nsd) {
         match weigh(peer, options.idle) {
             Ok(idle) => {
-                eprintln!("idle    {:<14}{:8.1} KiB a connection", peer.entry.name, idle.pss_kib);
+                eprintln!("idle    {:<16}{:8.1} KiB a connection", peer.entry.name, idle.pss_kib);
                 weighed.push(idle);
             }
             Err(why) => eprintln!("peers: {}: cannot be weighed: {why:#}", peer.entry.name),

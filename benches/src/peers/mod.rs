@@ -2,16 +2,18 @@
 //!
 //! [`options`] say how long → [`catalog`] knows each peer → [`stage`] makes certificate, zone, backend and
 //! configs → [`process`] starts and ends programs → [`idle`] weighs idle connections → [`rounds`] load every
-//! peer in turn → [`summary`] takes medians and ratios → [`text`], [`markdown`] and [`record`] tell it, with
+//! peer in turn → [`summary`] takes medians and ratios, [`goals`] hold them against what is promised → [`text`], [`markdown`], [`pictures`] and [`record`] tell it, with
 //! the [`machine`] that it was measured on.
 //!
 //! Never: leaves a process or a file outside the report's folder, also after Ctrl-C or a panic.
 
 mod catalog;
+mod goals;
 mod idle;
 mod machine;
 mod markdown;
 mod options;
+mod pictures;
 mod process;
 mod record;
 mod rounds;
@@ -26,6 +28,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
+use catalog::Backend;
 use machine::{Cores, Machine};
 use record::{Report, Told};
 
@@ -36,7 +39,8 @@ use record::{Report, Told};
 pub fn run(options: &Options) -> Result<bool> {
     let cores = Cores::choose()?;
     let keeper = process::Keeper::watch()?;
-    let stage = stage::Stage::build(options, cores, &keeper)?;
+    let works = options.works()?;
+    let stage = stage::Stage::build(options, &works, cores, &keeper)?;
     machine::pin(cores.load)?;
     let mut machine = Machine::look(cores);
     let (peers, left_out) = stage.start_all(&options.wanted()?)?;
@@ -47,17 +51,21 @@ pub fn run(options: &Options) -> Result<bool> {
         bail!("no peer could be started; see above");
     }
     let idle = idle::weigh_all(options, &peers);
-    let runs = rounds::run_all(options, &stage, &peers)?;
+    let runs = rounds::run_all(options.pace(), &works, &stage, &peers);
+    let calls =
+        if options.no_calls { Vec::new() } else { rounds::count_calls(options, &works, &stage, &peers) };
     machine.look_again();
-    let told = peers.iter().map(|peer| Told { entry: peer.entry, version: peer.version.clone() }).collect();
+    let plain = peers.iter().filter(|peer| peer.backend == Backend::Nsd);
+    let told = plain.map(|peer| Told { entry: peer.entry, version: peer.version.clone() }).collect();
     drop(peers);
     drop(stage);
-    let report = Report { machine, pace: options.pace(), peers: told, left_out, idle, runs };
+    let report = Report { machine, pace: options.pace(), peers: told, left_out, idle, runs, calls };
     print!("{}", text::tables(&report));
     if let Some(folder) = &options.report {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         write(&folder.join("peers.md"), &markdown::report(&report))?;
         write(&folder.join("peers.json"), &format!("{:#}\n", report.json()))?;
+        pictures::draw(&report, folder)?;
     }
     Ok(report.is_clean())
 }

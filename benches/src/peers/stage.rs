@@ -1,4 +1,4 @@
-//! What all peers share: one certificate, one zone, one backend, one client; and the start of each.
+//! What all peers share: one certificate, one zone, two backends, one client; and the start of each.
 //!
 //! Before: the catalogue. After: peers that have each given a right answer.
 //! Holds: the templates' names and values, the folder of everything written.
@@ -18,11 +18,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use tempfile::TempDir;
 
 use super::{
-    catalog::{BACKEND, Entry, Program},
+    catalog::{BACKENDS, Backend, Entry, Program},
     idle,
     machine::Cores,
     options::Options,
     process::{Keeper, Process},
+    workloads::Work,
 };
 
 /// Names in the zone beside its apex: `host-0` and so on.
@@ -38,14 +39,22 @@ pub(super) struct Stage {
     cores: Cores,
     keeper: Keeper,
     // Before the folder: ended before that goes.
-    _backend: Process,
+    backends: Vec<Behind>,
     folder: TempDir,
-    backend_port: u16,
+}
+
+/// A backend that runs.
+struct Behind {
+    backend: Backend,
+    port: u16,
+    _process: Process,
 }
 
 /// A peer that runs and answers.
 pub(super) struct Peer {
     pub(super) entry: &'static Entry,
+    /// Who is behind it.
+    pub(super) backend: Backend,
     pub(super) version: String,
     pub(super) address: SocketAddr,
     pub(super) process: Process,
@@ -55,11 +64,12 @@ pub(super) struct Peer {
 pub(super) type LeftOut = Vec<(&'static str, String)>;
 
 impl Stage {
-    /// Makes the certificate and the zone, and starts the backend.
+    /// Makes the certificate and the zone, and starts the backends that this work needs; idle connections are
+    /// weighed before NSD.
     ///
     /// # Errors
     /// No folder, no free port, or no NSD.
-    pub(super) fn build(options: &Options, cores: Cores, keeper: &Keeper) -> Result<Self> {
+    pub(super) fn build(options: &Options, works: &[&Work], cores: Cores, keeper: &Keeper) -> Result<Self> {
         raise_file_limit();
         let folder = tempfile::Builder::new().prefix("dotd-peers-").tempdir()?;
         keeper.remove_at_signal(folder.path());
@@ -70,19 +80,24 @@ impl Stage {
         fs::write(folder.path().join("both.pem"), cert + &key)?;
         fs::write(folder.path().join("zone"), zone())?;
         fs::write(folder.path().join("names"), names())?;
-        let backend_port = free_port()?;
-        let backend =
-            launch(options, &BACKEND, folder.path(), backend_port, backend_port, keeper, cores.load)?;
-        let stage = Self {
-            options: options.clone(),
-            cores,
-            keeper: keeper.clone(),
-            _backend: backend,
-            folder,
-            backend_port,
-        };
-        stage.await_backend()?;
+        let mut stage =
+            Self { options: options.clone(), cores, keeper: keeper.clone(), backends: Vec::new(), folder };
+        for (backend, entry) in &BACKENDS {
+            if *backend == Backend::Nsd || works.iter().any(|work| work.backend == *backend) {
+                stage.start_backend(*backend, entry)?;
+            }
+        }
         Ok(stage)
+    }
+
+    fn start_backend(&mut self, backend: Backend, entry: &Entry) -> Result<()> {
+        let port = free_port()?;
+        let own = self.folder.path().join(entry.name);
+        let process = launch(&self.options, entry, self, &own, [port, port], self.cores.load)?;
+        await_backend(port)
+            .with_context(|| format!("backend {} does not answer: {}", entry.name, self.last_line(&own)))?;
+        self.backends.push(Behind { backend, port, _process: process });
+        Ok(())
     }
 
     pub(super) fn cores(&self) -> Cores {
@@ -94,26 +109,29 @@ impl Stage {
         self.folder.path().join("names")
     }
 
-    /// Starts each and asks it; those that fail are left out, with the reason.
+    /// Starts each before each backend that it is measured before, and asks it; those that fail are left out, with
+    /// the reason.
     ///
     /// # Errors
     /// No free port.
     pub(super) fn start_all(&self, entries: &[&'static Entry]) -> Result<(Vec<Peer>, LeftOut)> {
         let (mut peers, mut left_out) = (Vec::new(), LeftOut::new());
-        for entry in entries {
-            let port = free_port()?;
-            match self.start(entry, port) {
-                Ok(peer) => peers.push(peer),
-                Err(why) => left_out.push((entry.name, format!("{why:#}"))),
+        for behind in &self.backends {
+            for entry in entries.iter().filter(|entry| entry.has(behind.backend)) {
+                let port = free_port()?;
+                match self.start(entry, behind, port) {
+                    Ok(peer) => peers.push(peer),
+                    Err(why) => left_out.push((entry.name, format!("{why:#}"))),
+                }
             }
         }
+        left_out.dedup();
         Ok((peers, left_out))
     }
 
-    fn start(&self, entry: &'static Entry, port: u16) -> Result<Peer> {
-        let folder = self.folder.path();
-        let process =
-            launch(&self.options, entry, folder, port, self.backend_port, &self.keeper, self.cores.front)?;
+    fn start(&self, entry: &'static Entry, behind: &Behind, port: u16) -> Result<Peer> {
+        let own = self.folder.path().join(format!("{}-{}", entry.name, behind.port));
+        let process = launch(&self.options, entry, self, &own, [port, behind.port], self.cores.front)?;
         let address = SocketAddr::from((LOOPBACK, port));
         let end = Instant::now() + READY;
         loop {
@@ -121,48 +139,58 @@ impl Stage {
             let ended = process.ended();
             match idle::ask_once(address, entry.is_answering) {
                 Ok(()) if ended.is_none() => break,
-                _ if ended.is_some() => bail!("it ended at once: {}", last_line(folder, entry)),
+                _ if ended.is_some() => bail!("it ended at once: {}", self.last_line(&own)),
                 Err(why) if Instant::now() > end => {
-                    return Err(why.context(format!("it says: {}", last_line(folder, entry))));
+                    return Err(why.context(format!("it says: {}", self.last_line(&own))));
                 }
                 _ => thread::sleep(LOOK),
             }
         }
         let version = version(&program(&self.options, entry)?, entry.version);
-        Ok(Peer { entry, version, address, process })
+        Ok(Peer { entry, backend: behind.backend, version, address, process })
     }
 
-    fn await_backend(&self) -> Result<()> {
-        let socket = UdpSocket::bind((LOOPBACK, 0))?;
-        socket.set_read_timeout(Some(LOOK))?;
-        socket.connect((LOOPBACK, self.backend_port))?;
-        let end = Instant::now() + READY;
-        let mut response = [0; 512];
-        while Instant::now() < end {
-            // A port that is closed yet refuses the send.
-            let _ = socket.send(b"\0\x07\0\0\0\x01\0\0\0\0\0\0\x04dotd\x04test\0\0\x01\0\x01");
-            if socket.recv(&mut response).is_ok_and(|octets| octets > 12) {
-                return Ok(());
-            }
-            thread::sleep(LOOK);
-        }
-        bail!("the backend does not answer: {}", last_line(self.folder.path(), &BACKEND))
+    /// The last that a program said, from its own folder.
+    fn last_line(&self, own: &Path) -> String {
+        let log = fs::read(own.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        // After a panic Rust adds a note on how to learn more.
+        let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
+        let line = log.lines().rfind(is_telling).unwrap_or("nothing").trim();
+        // Names of our folder tell nobody anything.
+        line.replace(&format!("{}/", self.folder.path().display()), "")
     }
 }
 
-/// Fills the template and starts the program.
+fn await_backend(port: u16) -> Result<()> {
+    let socket = UdpSocket::bind((LOOPBACK, 0))?;
+    socket.set_read_timeout(Some(LOOK))?;
+    socket.connect((LOOPBACK, port))?;
+    let end = Instant::now() + READY;
+    let mut response = [0; 512];
+    while Instant::now() < end {
+        // A port that is closed yet refuses the send.
+        let _ = socket.send(b"\0\x07\0\0\0\x01\0\0\0\0\0\0\x04dotd\x04test\0\0\x01\0\x01");
+        if socket.recv(&mut response).is_ok_and(|octets| octets > 12) {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
+    }
+    bail!("nothing within {READY:?}")
+}
+
+/// Fills the template and starts the program. Ports: its own and the backend's.
 fn launch(
     options: &Options,
     entry: &Entry,
-    folder: &Path,
-    port: u16,
-    backend_port: u16,
-    keeper: &Keeper,
+    stage: &Stage,
+    own: &Path,
+    [port, backend_port]: [u16; 2],
     core: usize,
 ) -> Result<Process> {
     let program = program(options, entry)?;
-    let own = folder.join(entry.name);
-    fs::create_dir_all(&own)?;
+    let folder = stage.folder.path();
+    fs::create_dir_all(own)?;
     let config = own.join("config");
     let path = |path: &Path| path.display().to_string();
     let values = [
@@ -173,13 +201,13 @@ fn launch(
         ("KEY", path(&folder.join("key.pem"))),
         ("PEM", path(&folder.join("both.pem"))),
         ("ZONE", path(&folder.join("zone"))),
-        ("DIR", path(&own)),
+        ("DIR", path(own)),
         ("CONFIG", path(&config)),
         ("TRANSPORT", entry.transport.to_owned()),
     ];
     fs::write(&config, fill(entry.config, &values))?;
     let arguments: Vec<String> = entry.arguments.iter().map(|argument| fill(argument, &values)).collect();
-    Process::start(keeper, core, &program, &arguments, &own.join("log"))
+    Process::start(&stage.keeper, core, &program, &arguments, &own.join("log"))
 }
 
 /// Puts values in the place of their names between at signs.
@@ -194,6 +222,9 @@ fn program(options: &Options, entry: &Entry) -> Result<PathBuf> {
     match entry.program {
         Program::Dotd => built(&options.dotd, "cargo xtask build --release"),
         Program::Floor => built(&options.floor, "cargo build --release -p dot-benches --bin floor"),
+        Program::Responder => {
+            built(&options.responder, "cargo build --release -p dot-benches --bin responder")
+        }
         Program::Installed(name) => {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -217,16 +248,6 @@ fn version_line(text: &str) -> String {
     };
     let words = text.lines().flat_map(|line| line.split([' ', '/', ','])).find(is_version);
     words.unwrap_or_default().trim_matches(['(', ')', 'v', ',']).to_owned()
-}
-
-fn last_line(folder: &Path, entry: &Entry) -> String {
-    let log = fs::read(folder.join(entry.name).join("log")).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    // After a panic Rust adds a note on how to learn more.
-    let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
-    let line = log.lines().rfind(is_telling).unwrap_or("nothing").trim();
-    // Names of our folder tell nobody anything.
-    line.replace(&format!("{}/", folder.display()), "")
 }
 
 /// A port that is free for TCP and UDP now.
@@ -286,7 +307,7 @@ mod tests {
             "TRANSPORT",
         ]
         .map(|name| (name, "x".to_owned()));
-        for entry in CATALOG.iter().chain([&BACKEND]) {
+        for entry in CATALOG.iter().chain(BACKENDS.iter().map(|(_, entry)| entry)) {
             for template in entry.arguments.iter().chain([&entry.config]) {
                 let filled = fill(template, &values);
                 let left = filled.split('@').skip(1).find(|word| {

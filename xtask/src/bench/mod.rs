@@ -67,7 +67,8 @@ enum What {
 #[command(after_help = "\
     Installs the peers from apt without starting their services (as root), builds dotd and the load
     generator with all optimisation, starts every peer on loopback with the configs of benches/peers
-    before one NSD, one worker each on one core, and gives all the same work in turn. Peers that
+    before one NSD (or a backend of ours that coalesces), one worker each on one core, and gives all
+    the same work in turn. Peers that
     cannot be had are left out, and the report says so.
 
     Options after `--` go to the program `peers`; `-- --help` lists them.
@@ -76,7 +77,8 @@ EXAMPLES:
     cargo xtask bench peers                             about 15 minutes
     cargo xtask bench peers --quick                     about 2 minutes
     cargo xtask bench peers --only dotd,floor,nginx
-    cargo xtask bench peers -- --work w10x100 --seconds 10 --rounds 5
+    cargo xtask bench peers --work w10x100,c10x100 -- --seconds 10 --rounds 5
+    cargo xtask bench peers --work open --rate 10000    the open loop at another rate
 
 EXIT STATUS:
     0 when every answer was right, 1 when not or when nothing could be measured, 130 after Ctrl-C,
@@ -88,6 +90,12 @@ struct Peers {
     /// Only these peers
     #[arg(long, value_name = "NAME,…")]
     only: Option<String>,
+    /// Only this work (w100x1, w1000x1, w100x10, w10x100, c10x100, hsfull, hsres, open5k, open)
+    #[arg(long, value_name = "WORK,…")]
+    work: Option<String>,
+    /// Queries a second of the work `open` [default: 20000]
+    #[arg(long)]
+    rate: Option<u32>,
     /// Install nothing
     #[arg(long)]
     no_setup: bool,
@@ -112,13 +120,16 @@ fn peers(root: &Path, arguments: &Peers) -> Result<()> {
         install()?;
     }
     let dotd = build::run(root, &Build { release: true })?;
-    build_benches(root, &["peers", "floor"])?;
+    build_benches(root, &["peers", "floor", "responder"])?;
     let folder = build::target(root).join("release");
     let mut command = Command::new(folder.join("peers"));
     command.arg("--dotd").arg(dotd).arg("--floor").arg(folder.join("floor"));
+    command.arg("--responder").arg(folder.join("responder"));
     command.arg("--report").arg(root.join(REPORT));
     command.args(arguments.quick.then_some("--quick"));
     command.args(arguments.only.iter().flat_map(|only| ["--only", only]));
+    command.args(arguments.work.iter().flat_map(|work| ["--work", work]));
+    command.args(arguments.rate.iter().flat_map(|rate| ["--rate".to_owned(), rate.to_string()]));
     become_program(command.args(&arguments.more))
 }
 

@@ -2,7 +2,11 @@
 //!
 //! Before: words. After: every other part reads its own fields. Never: opens anything.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
 
@@ -92,7 +96,7 @@ pub struct Options {
     /// Close a connection after so many queries and open a new one; 0: never
     #[arg(long, default_value_t = 0)]
     pub per_connection: u64,
-    /// Connect from so many addresses, 127.0.1.0 and up: clients a server tells apart (IPv4 loopback only)
+    /// Connect from so many addresses: clients a server tells apart (IPv4; 127.0.1.0 and up on loopback)
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16_000_000))]
     pub sources: u32,
     /// What clients are like, by parts of the connections: chatty=N,idle=N,one-shot=N
@@ -107,6 +111,9 @@ pub struct Options {
     /// Send no server name (SNI)
     #[arg(long)]
     pub no_sni: bool,
+    /// The first of them, where the server is not on loopback; this machine must own all of them
+    #[arg(long, requires = "sources")]
+    pub source_base: Option<Ipv4Addr>,
     /// Name the server must have in its certificate, and sent as SNI
     #[arg(long, default_value = "dotd.test")]
     pub server_name: String,

@@ -5,7 +5,7 @@
 
 /// What a front end does with a query: only like is compared with like without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Asks the backend for every query.
     Relay,
     /// Answers by itself, from a zone or from its cache.
@@ -19,7 +19,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Relay => "relay",
             Self::Answers => "answers itself",
@@ -32,7 +32,7 @@ impl Kind {
 
 /// Who is behind a front end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Backend {
+pub(crate) enum Backend {
     /// NSD: a write for each answer over TCP, a datagram for each over UDP.
     Nsd,
     /// `responder`: all answers to what was read in one write.
@@ -41,7 +41,7 @@ pub(super) enum Backend {
 
 /// Where the program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Program {
+pub(crate) enum Program {
     /// On PATH, or where administrators' programs are.
     Installed(&'static str),
     /// `--dotd`
@@ -54,31 +54,31 @@ pub(super) enum Program {
 
 /// One peer. In arguments and template stand names to fill, in at signs: see `stage`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    pub(super) program: Program,
-    pub(super) arguments: &'static [&'static str],
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) program: Program,
+    pub(crate) arguments: &'static [&'static str],
     /// Arguments that make it say its version.
-    pub(super) version: &'static [&'static str],
-    pub(super) config: &'static str,
+    pub(crate) version: &'static [&'static str],
+    pub(crate) config: &'static str,
     /// How it reaches the backend, or `none`.
-    pub(super) transport: &'static str,
+    pub(crate) transport: &'static str,
     /// Does it answer from the zone? An echo does not.
-    pub(super) is_answering: bool,
+    pub(crate) is_answering: bool,
     /// Is it also measured before the backend that coalesces?
-    pub(super) is_coalesced: bool,
+    pub(crate) is_coalesced: bool,
 }
 
 impl Entry {
     /// Is it measured before this backend?
-    pub(super) fn has(&self, backend: Backend) -> bool {
+    pub(crate) fn has(&self, backend: Backend) -> bool {
         backend == Backend::Nsd || self.is_coalesced
     }
 }
 
 /// All peers, in the order of the tables.
-pub(super) const CATALOG: &[Entry] = &[
+pub(crate) const CATALOG: &[Entry] = &[
     Entry {
         name: "stunnel",
         program: Program::Installed("stunnel4"),
@@ -184,15 +184,15 @@ const RELAY: Entry = Entry {
 };
 
 /// Those that ask over TCP.
-const STREAMS: Entry = Entry { transport: "tcp", is_coalesced: true, ..RELAY };
+pub(crate) const STREAMS: Entry = Entry { transport: "tcp", is_coalesced: true, ..RELAY };
 
-const DNSDIST: Entry = Entry {
+pub(crate) const DNSDIST: Entry = Entry {
     program: Program::Installed("dnsdist"),
     arguments: &["--supervised", "--disable-syslog", "-C", "@CONFIG@"],
     ..STREAMS
 };
 
-const DOTD: Entry = Entry {
+pub(crate) const DOTD: Entry = Entry {
     kind: Kind::Ours,
     arguments: &["run", "-c", "@CONFIG@"],
     config: include_str!("../../peers/dotd.toml"),
@@ -200,12 +200,12 @@ const DOTD: Entry = Entry {
 };
 
 const FLOOR: [&str; 4] =
-    ["--listen=127.0.0.1:@PORT@", "--cert=@CERT@", "--key=@KEY@", "--backend=127.0.0.1:@BACKEND_PORT@"];
+    ["--listen=@ADDRESS@:@PORT@", "--cert=@CERT@", "--key=@KEY@", "--backend=127.0.0.1:@BACKEND_PORT@"];
 
 const FLOORS: Entry = Entry { kind: Kind::Floor, program: Program::Floor, transport: "none", ..RELAY };
 
 /// The backends of all relays, told like peers.
-pub(super) const BACKENDS: [(Backend, Entry); 2] = [(Backend::Nsd, NSD), (Backend::Coalescing, RESPONDER)];
+pub(crate) const BACKENDS: [(Backend, Entry); 2] = [(Backend::Nsd, NSD), (Backend::Coalescing, RESPONDER)];
 
 const RESPONDER: Entry = Entry {
     name: "responder",

@@ -49,17 +49,17 @@ struct Goal {
 }
 
 /// What became of a promise.
-pub(super) struct Judged {
-    pub(super) about: &'static str,
+pub(crate) struct Judged {
+    pub(crate) about: &'static str,
     /// Which of ours, and its figure.
-    pub(super) ours: Option<(&'static str, f64)>,
+    pub(crate) ours: Option<(&'static str, f64)>,
     /// What it is held against, and its figure.
-    pub(super) against: Option<(&'static str, f64)>,
+    pub(crate) against: Option<(&'static str, f64)>,
     /// Ours in relation to that; ours itself where the promise is a number.
-    pub(super) ratio: Option<f64>,
-    pub(super) limit: f64,
+    pub(crate) ratio: Option<f64>,
+    pub(crate) limit: f64,
     /// None when nothing can be said.
-    pub(super) is_met: Option<bool>,
+    pub(crate) is_met: Option<bool>,
 }
 
 const fn cpu(work: &'static str) -> Figure {
@@ -82,26 +82,26 @@ const TCP: &[&str] = &["dotd-tcp"];
 const UDP: &[&str] = &["dotd"];
 
 const GOALS: &[Goal] = &[
-    goal("100 × 1, CPU", cpu("w100x1"), Measure::BestPeer, 0.6),
-    goal("1000 × 1, CPU", cpu("w1000x1"), Measure::BestPeer, 0.55),
-    goal("100 × 10, CPU", cpu("w100x10"), Measure::BestPeer, 0.6),
-    goal("10 × 100, CPU", cpu("w10x100"), Measure::BestPeer, 0.7),
-    goal("10 × 100, CPU", cpu("w10x100"), Measure::Peer("dnsdist"), 0.25),
+    goal("100 × 1, CPU µs", cpu("w100x1"), Measure::BestPeer, 0.6),
+    goal("1000 × 1, CPU µs", cpu("w1000x1"), Measure::BestPeer, 0.55),
+    goal("100 × 10, CPU µs", cpu("w100x10"), Measure::BestPeer, 0.6),
+    goal("10 × 100, CPU µs", cpu("w10x100"), Measure::BestPeer, 0.7),
+    goal("10 × 100, CPU µs", cpu("w10x100"), Measure::Peer("dnsdist"), 0.25),
     Goal {
         ours: TCP, ..goal("10 × 100, coalescing backend, CPU µs", cpu("c10x100"), Measure::Number, 1.3)
     },
     Goal {
         ours: TCP,
-        ..goal("10 × 100, coalescing backend, CPU", cpu("c10x100"), Measure::Peer("dnsdist"), 0.12)
+        ..goal("10 × 100, coalescing backend, CPU µs", cpu("c10x100"), Measure::Peer("dnsdist"), 0.12)
     },
-    cached("100 × 1 cached, CPU", cpu("w100x1"), Measure::BestPeer, 0.7),
-    cached("10 × 100 cached, CPU", cpu("w10x100"), Measure::BestPeer, 0.2),
-    goal("full handshake and a query, CPU", cpu("hsfull"), Measure::Floor, 1.05),
-    goal("resumed handshake and a query, CPU", cpu("hsres"), Measure::Floor, 1.05),
-    goal("p99 at the offered rate", P99, Measure::BestPeer, 1.0),
-    goal("p99 at the offered rate", P99, Measure::Floor, 1.2),
-    cached("p99 at the offered rate, cached", P99, Measure::BestPeer, 1.0),
-    cached("p99 at the offered rate, cached", P99, Measure::Floor, 1.2),
+    cached("100 × 1 cached, CPU µs", cpu("w100x1"), Measure::BestPeer, 0.7),
+    cached("10 × 100 cached, CPU µs", cpu("w10x100"), Measure::BestPeer, 0.2),
+    goal("full handshake and a query, CPU µs", cpu("hsfull"), Measure::Floor, 1.05),
+    goal("resumed handshake and a query, CPU µs", cpu("hsres"), Measure::Floor, 1.05),
+    goal("p99 at the offered rate, µs", P99, Measure::BestPeer, 1.0),
+    goal("p99 at the offered rate, µs", P99, Measure::Floor, 1.2),
+    cached("p99 at the offered rate, cached, µs", P99, Measure::BestPeer, 1.0),
+    cached("p99 at the offered rate, cached, µs", P99, Measure::Floor, 1.2),
     goal("own memory of an idle connection, KiB", Figure::Idle, Measure::Number, 4.0),
     // A datagram may cost a call of its own where the kernel cannot take many at once.
     Goal {
@@ -115,13 +115,13 @@ const GOALS: &[Goal] = &[
 ];
 
 /// Every promise of which this run has a figure of ours.
-pub(super) fn judge(report: &Report) -> Vec<Judged> {
+pub(crate) fn judge(report: &Report) -> Vec<Judged> {
     let judged = GOALS.iter().map(|goal| judge_one(report, goal));
     judged.filter(|judged| judged.ours.is_some()).collect()
 }
 
 /// As rows of a table.
-pub(super) fn rows(report: &Report) -> Vec<Vec<String>> {
+pub(crate) fn rows(report: &Report) -> Vec<Vec<String>> {
     let head = ["work", "ours", "figure", "held against", "its figure", "ratio", "goal", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for judged in judge(report) {
@@ -209,7 +209,7 @@ mod tests {
     fn judges_by_the_best_relay() {
         let mut report = record::tests::report();
         let find = |report: &Report| {
-            judge(report).into_iter().find(|judged| judged.about == "100 × 1, CPU").expect("a promise")
+            judge(report).into_iter().find(|judged| judged.about == "100 × 1, CPU µs").expect("a promise")
         };
         let judged = find(&report);
         assert_eq!(judged.ours, Some(("dotd", 6.0)));

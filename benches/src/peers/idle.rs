@@ -39,19 +39,19 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// A peer's weight for each of `connections`, in KiB.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Idle {
-    pub(super) peer: &'static str,
-    pub(super) connections: usize,
-    pub(super) pss_kib: f64,
-    pub(super) rss_kib: f64,
-    pub(super) anonymous_kib: f64,
+pub(crate) struct Idle {
+    pub(crate) peer: &'static str,
+    pub(crate) connections: usize,
+    pub(crate) pss_kib: f64,
+    pub(crate) rss_kib: f64,
+    pub(crate) anonymous_kib: f64,
 }
 
 /// Connects, asks for the apex, and checks the answer against the zone.
 ///
 /// # Errors
 /// No connection, no response, or a wrong one.
-pub(super) fn ask_once(address: SocketAddr, is_answering: bool) -> Result<()> {
+pub(crate) fn ask_once(address: SocketAddr, is_answering: bool) -> Result<()> {
     let clients = clients(address)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (_, response) = runtime.block_on(ask(&clients.client(0)))?;
@@ -66,7 +66,7 @@ pub(super) fn ask_once(address: SocketAddr, is_answering: bool) -> Result<()> {
 }
 
 /// Weighs each peer; those that refuse connections are missing, with a word on stderr.
-pub(super) fn weigh_all(options: &Options, peers: &[Peer]) -> Vec<Idle> {
+pub(crate) fn weigh_all(options: &Options, peers: &[Peer]) -> Vec<Idle> {
     if options.idle == 0 {
         return Vec::new();
     }

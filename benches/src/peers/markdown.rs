@@ -4,7 +4,9 @@
 //! Never: a figure without its unit, or a ratio without what it is to.
 
 use super::{
-    goals, pictures,
+    goals,
+    machine::Machine,
+    pictures,
     record::{Pick, Report, floor_of},
     summary::{Spread, short, spread},
     text::{calls, costs, none, ratios, weights},
@@ -15,7 +17,7 @@ use super::{
 const NOISE_SHARE: f64 = 0.05;
 
 /// The whole file.
-pub(super) fn report(report: &Report) -> String {
+pub(crate) fn report(report: &Report) -> String {
     let mut text = head(report);
     text += "\n## Goals\n\nOurs is the better of the transports to the backend where two are measured; *best peer* the best of the relays, or of \
              those that answer from zone or cache where it says cached; *floor* the one that does the same work. *not judged*: the \
@@ -57,26 +59,12 @@ fn head(report: &Report) -> String {
     let mut text = format!(
         "# dotd beside its peers\n\n\
          Made by `cargo xtask bench peers`; do not edit. Every figure is of one run on one machine: compare ratios, and \
-         only within this file.\n\n\
-         | | |\n|---|---|\n\
-         | machine | {} × {}, {} MiB, Linux {}, {} |\n\
-         | begun | {} |\n\
+         only within this file.\n\n{}\
          | rounds | {} of {} s for each kind of work and each peer, interleaved |\n\
-         | cores | front end on CPU {}, load and backends (NSD; ours where it says coalescing) on CPU {} |\n\
-         | load average | {} before, {} after |\n\
          | front end's core in others' hands | median {}, worst run {} |\n",
-        machine.cpus,
-        machine.cpu,
-        machine.memory_mib,
-        machine.kernel,
-        machine.system,
-        date(machine.begun),
+        described(machine),
         report.pace.rounds,
         report.pace.seconds,
-        machine.cores.front,
-        machine.cores.load,
-        machine.load[0],
-        machine.load[1],
         percent(others.median),
         percent(others.max),
     );
@@ -100,6 +88,27 @@ fn head(report: &Report) -> String {
         text += &format!("\nFault: {fault}.\n");
     }
     text
+}
+
+/// The first rows of a report's first table: where and when.
+pub(crate) fn described(machine: &Machine) -> String {
+    format!(
+        "| | |\n|---|---|\n\
+         | machine | {} × {}, {} MiB, Linux {}, {} |\n\
+         | begun | {} |\n\
+         | cores | front end on CPU {}, load and backends (NSD; ours where it says coalescing) on CPU {} |\n\
+         | load average | {} before, {} after |\n",
+        machine.cpus,
+        machine.cpu,
+        machine.memory_mib,
+        machine.kernel,
+        machine.system,
+        date(machine.begun),
+        machine.cores.front,
+        machine.cores.load,
+        machine.load[0],
+        machine.load[1],
+    )
 }
 
 /// A column of a table: its head, and what stands in it for a peer.
@@ -190,7 +199,7 @@ fn capital(text: &str) -> String {
 }
 
 /// The first row is the head.
-fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
         text += &format!("| {} |\n", row.join(" | "));

@@ -7,24 +7,24 @@
 //!
 //! Never: leaves a process or a file outside the report's folder, also after Ctrl-C or a panic.
 
-mod catalog;
+pub(crate) mod catalog;
 mod goals;
-mod idle;
-mod machine;
-mod markdown;
+pub(crate) mod idle;
+pub(crate) mod machine;
+pub(crate) mod markdown;
 mod options;
 mod pictures;
-mod process;
+pub(crate) mod process;
 mod record;
 mod rounds;
-mod stage;
-mod summary;
-mod text;
+pub(crate) mod stage;
+pub(crate) mod summary;
+pub(crate) mod text;
 mod workloads;
 
 pub use options::Options;
 
-use std::fs;
+use std::{fs, net::Ipv4Addr};
 
 use anyhow::{Context, Result, bail};
 
@@ -40,10 +40,11 @@ pub fn run(options: &Options) -> Result<bool> {
     let cores = Cores::choose()?;
     let keeper = process::Keeper::watch()?;
     let works = options.works()?;
-    let stage = stage::Stage::build(options, &works, cores, &keeper)?;
+    let stage =
+        stage::Stage::build(&options.programs, &backends(&works), Ipv4Addr::LOCALHOST, cores, &keeper)?;
     machine::pin(cores.load)?;
     let mut machine = Machine::look(cores);
-    let (peers, left_out) = stage.start_all(&options.wanted()?)?;
+    let (peers, left_out) = stage.start_all(&options.wanted()?);
     for (name, why) in &left_out {
         eprintln!("peers: {name} is left out: {why}");
     }
@@ -70,7 +71,14 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(report.is_clean())
 }
 
-fn write(path: &std::path::Path, text: &str) -> Result<()> {
+/// The backends that this work needs; idle connections are weighed before NSD.
+fn backends(works: &[&workloads::Work]) -> Vec<Backend> {
+    let mut backends = vec![Backend::Nsd];
+    backends.extend(works.iter().map(|work| work.backend).find(|backend| *backend != Backend::Nsd));
+    backends
+}
+
+pub(crate) fn write(path: &std::path::Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     println!("peers: {}", path.display());
     Ok(())

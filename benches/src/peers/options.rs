@@ -9,6 +9,7 @@ use clap::Parser;
 
 use super::{
     catalog::{CATALOG, Entry},
+    stage::Programs,
     workloads::{WORK, Work},
 };
 
@@ -55,15 +56,9 @@ pub struct Options {
     /// Idle connections to weigh; 0: do not
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub idle: u32,
-    /// The dotd to measure
-    #[arg(long, default_value = "target/release/dotd")]
-    pub dotd: PathBuf,
-    /// The floor to measure
-    #[arg(long, default_value = "target/release/floor")]
-    pub floor: PathBuf,
-    /// The backend that answers many queries in one write
-    #[arg(long, default_value = "target/release/responder")]
-    pub responder: PathBuf,
+    /// Our own programs
+    #[command(flatten)]
+    pub programs: Programs,
     /// Folder for peers.md, peers.json and plots; without it nothing is written
     #[arg(long)]
     pub report: Option<PathBuf>,
@@ -71,16 +66,16 @@ pub struct Options {
 
 /// How often and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pace {
-    pub(super) rounds: u32,
-    pub(super) seconds: u32,
-    pub(super) idle: u32,
+pub(crate) struct Pace {
+    pub(crate) rounds: u32,
+    pub(crate) seconds: u32,
+    pub(crate) idle: u32,
     /// Queries a second of the work `open`.
-    pub(super) rate: u32,
+    pub(crate) rate: u32,
 }
 
 impl Options {
-    pub(super) fn pace(&self) -> Pace {
+    pub(crate) fn pace(&self) -> Pace {
         let (rounds, seconds) = if self.quick { (1, 1) } else { (3, 2) };
         Pace {
             rounds: self.rounds.unwrap_or(rounds),
@@ -94,7 +89,7 @@ impl Options {
     ///
     /// # Errors
     /// A name that no work has.
-    pub(super) fn works(&self) -> Result<Vec<&'static Work>> {
+    pub(crate) fn works(&self) -> Result<Vec<&'static Work>> {
         if let Some(unknown) = self.work.iter().find(|name| !WORK.iter().any(|work| work.name == **name)) {
             let known: Vec<&str> = WORK.iter().map(|work| work.name).collect();
             bail!("--work {unknown}: there is {}", known.join(", "));
@@ -107,7 +102,7 @@ impl Options {
     ///
     /// # Errors
     /// A name that no peer has.
-    pub(super) fn wanted(&self) -> Result<Vec<&'static Entry>> {
+    pub(crate) fn wanted(&self) -> Result<Vec<&'static Entry>> {
         let is_meant = |asked: &str, name: &str| {
             name.strip_prefix(asked).is_some_and(|rest| matches!(rest.chars().next(), None | Some('-')))
         };

@@ -14,7 +14,7 @@ use super::{
 use crate::plot::{Bar, Panel, Side, bars};
 
 /// Files that [`draw`] makes, and what they show.
-pub(super) const FILES: [(&str, &str); 3] = [
+pub(crate) const FILES: [(&str, &str); 3] = [
     ("peers-cpu.svg", "CPU of the front end for each query or handshake, µs: user (dark) and system (light)"),
     ("peers-latency.svg", "Waiting, ms: p50 (dark), and from there to p99 (light)"),
     ("peers-memory.svg", "Memory and system calls of the front end"),
@@ -25,7 +25,7 @@ const COLUMNS: usize = 3;
 ///
 /// # Errors
 /// A file cannot be written.
-pub(super) fn draw(report: &Report, folder: &Path) -> Result<()> {
+pub(crate) fn draw(report: &Report, folder: &Path) -> Result<()> {
     let works: Vec<&Work> = report.works().collect();
     let panels = |parts: &dyn Fn(&str, &Work) -> Option<[f64; 2]>| -> Vec<Panel> {
         works.iter().map(|work| panel(report, work.name, &|name| parts(name, work))).collect()

@@ -26,53 +26,53 @@ const NANOSECONDS_PER_MICROSECOND: f64 = 1e3;
 
 /// One load on one peer.
 #[derive(Clone, Debug)]
-pub(super) struct Run {
-    pub(super) peer: &'static str,
-    pub(super) work: &'static Work,
+pub(crate) struct Run {
+    pub(crate) peer: &'static str,
+    pub(crate) work: &'static Work,
     /// What was measured, or why nothing was.
-    pub(super) figures: Result<Figures, String>,
+    pub(crate) figures: Result<Figures, String>,
 }
 
 /// What one load showed; times in µs.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     /// Front end's CPU for each answered query.
-    pub(super) cpu_us: f64,
+    pub(crate) cpu_us: f64,
     /// The part of it in the program, 0 to 1.
-    pub(super) user_share: f64,
+    pub(crate) user_share: f64,
     /// The load generator's own CPU for each answered query.
-    pub(super) own_cpu_us: f64,
+    pub(crate) own_cpu_us: f64,
     /// Context switches of the front end for each answered query.
-    pub(super) voluntary: f64,
-    pub(super) involuntary: f64,
-    pub(super) queries_per_second: f64,
-    pub(super) p50_us: f64,
-    pub(super) p99_us: f64,
-    pub(super) p999_us: f64,
-    pub(super) answered: u64,
+    pub(crate) voluntary: f64,
+    pub(crate) involuntary: f64,
+    pub(crate) queries_per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) answered: u64,
     /// Queries that were not answered as expected, and responses to nothing.
-    pub(super) faults: u64,
+    pub(crate) faults: u64,
     /// The part of the handshakes that were resumed, 0 to 1.
-    pub(super) resumed_share: f64,
+    pub(crate) resumed_share: f64,
     /// The part of the front end's core that others had, 0 to 1.
-    pub(super) others_share: f64,
+    pub(crate) others_share: f64,
     /// Open loop: the part of the offered rate that was answered, 0 to about 1; else 1.
-    pub(super) reached: f64,
+    pub(crate) reached: f64,
     /// Open loop: how late the load generator was to send, at its 99th percentile; else 0.
-    pub(super) lag_p99_us: f64,
+    pub(crate) lag_p99_us: f64,
 }
 
 /// System calls of one peer at one kind of work.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Counted {
-    pub(super) peer: &'static str,
-    pub(super) work: &'static Work,
+pub(crate) struct Counted {
+    pub(crate) peer: &'static str,
+    pub(crate) work: &'static Work,
     /// For each answered query.
-    pub(super) calls: f64,
+    pub(crate) calls: f64,
 }
 
 /// Loads all, round by round.
-pub(super) fn run_all(pace: Pace, works: &[&'static Work], stage: &Stage, peers: &[Peer]) -> Vec<Run> {
+pub(crate) fn run_all(pace: Pace, works: &[&'static Work], stage: &Stage, peers: &[Peer]) -> Vec<Run> {
     let mut runs = Vec::new();
     for round in 0..pace.rounds {
         for work in works {
@@ -93,7 +93,7 @@ pub(super) fn run_all(pace: Pace, works: &[&'static Work], stage: &Stage, peers:
 
 /// Counts system calls in loads of their own, a second each: the count slows what it counts. What cannot be counted
 /// is missing, with a word on stderr.
-pub(super) fn count_calls(
+pub(crate) fn count_calls(
     options: &Options,
     works: &[&'static Work],
     stage: &Stage,

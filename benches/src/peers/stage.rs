@@ -21,9 +21,7 @@ use super::{
     catalog::{BACKENDS, Backend, Entry, Program},
     idle,
     machine::Cores,
-    options::Options,
     process::{Keeper, Process},
-    workloads::Work,
 };
 
 /// Names in the zone beside its apex: `host-0` and so on.
@@ -33,9 +31,25 @@ const READY: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(50);
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
+/// Where our own programs are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Programs {
+    /// The dotd to measure; the last one counts
+    #[arg(long, default_value = "target/release/dotd", overrides_with = "dotd")]
+    pub dotd: PathBuf,
+    /// The floor to measure
+    #[arg(long, default_value = "target/release/floor")]
+    pub floor: PathBuf,
+    /// The backend that answers many queries in one write
+    #[arg(long, default_value = "target/release/responder")]
+    pub responder: PathBuf,
+}
+
 /// The common ground.
-pub(super) struct Stage {
-    options: Options,
+pub(crate) struct Stage {
+    programs: Programs,
+    /// Front ends listen here.
+    address: Ipv4Addr,
     cores: Cores,
     keeper: Keeper,
     // Before the folder: ended before that goes.
@@ -51,25 +65,30 @@ struct Behind {
 }
 
 /// A peer that runs and answers.
-pub(super) struct Peer {
-    pub(super) entry: &'static Entry,
+pub(crate) struct Peer {
+    pub(crate) entry: &'static Entry,
     /// Who is behind it.
-    pub(super) backend: Backend,
-    pub(super) version: String,
-    pub(super) address: SocketAddr,
-    pub(super) process: Process,
+    pub(crate) backend: Backend,
+    pub(crate) version: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Process,
 }
 
 /// Names of peers that could not be started, and why.
-pub(super) type LeftOut = Vec<(&'static str, String)>;
+pub(crate) type LeftOut = Vec<(&'static str, String)>;
 
 impl Stage {
-    /// Makes the certificate and the zone, and starts the backends that this work needs; idle connections are
-    /// weighed before NSD.
+    /// Makes the certificate and the zone, and starts these backends on 127.0.0.1.
     ///
     /// # Errors
-    /// No folder, no free port, or no NSD.
-    pub(super) fn build(options: &Options, works: &[&Work], cores: Cores, keeper: &Keeper) -> Result<Self> {
+    /// No folder, no free port, or no backend.
+    pub(crate) fn build(
+        programs: &Programs,
+        backends: &[Backend],
+        address: Ipv4Addr,
+        cores: Cores,
+        keeper: &Keeper,
+    ) -> Result<Self> {
         raise_file_limit();
         let folder = tempfile::Builder::new().prefix("dotd-peers-").tempdir()?;
         keeper.remove_at_signal(folder.path());
@@ -80,12 +99,16 @@ impl Stage {
         fs::write(folder.path().join("both.pem"), cert + &key)?;
         fs::write(folder.path().join("zone"), zone())?;
         fs::write(folder.path().join("names"), names())?;
-        let mut stage =
-            Self { options: options.clone(), cores, keeper: keeper.clone(), backends: Vec::new(), folder };
-        for (backend, entry) in &BACKENDS {
-            if *backend == Backend::Nsd || works.iter().any(|work| work.backend == *backend) {
-                stage.start_backend(*backend, entry)?;
-            }
+        let mut stage = Self {
+            programs: programs.clone(),
+            address,
+            cores,
+            keeper: keeper.clone(),
+            backends: Vec::new(),
+            folder,
+        };
+        for (backend, entry) in BACKENDS.iter().filter(|(backend, _)| backends.contains(backend)) {
+            stage.start_backend(*backend, entry)?;
         }
         Ok(stage)
     }
@@ -93,46 +116,60 @@ impl Stage {
     fn start_backend(&mut self, backend: Backend, entry: &Entry) -> Result<()> {
         let port = free_port()?;
         let own = self.folder.path().join(entry.name);
-        let process = launch(&self.options, entry, self, &own, [port, port], self.cores.load)?;
+        let process = self.launch(entry, &own, [port, port], &[self.cores.load], &[])?;
         await_backend(port)
             .with_context(|| format!("backend {} does not answer: {}", entry.name, self.last_line(&own)))?;
         self.backends.push(Behind { backend, port, _process: process });
         Ok(())
     }
 
-    pub(super) fn cores(&self) -> Cores {
+    pub(crate) fn cores(&self) -> Cores {
         self.cores
     }
 
+    /// The folder of all that is written.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The file of names to ask for.
-    pub(super) fn names(&self) -> PathBuf {
+    pub(crate) fn names(&self) -> PathBuf {
         self.folder.path().join("names")
     }
 
     /// Starts each before each backend that it is measured before, and asks it; those that fail are left out, with
     /// the reason.
-    ///
-    /// # Errors
-    /// No free port.
-    pub(super) fn start_all(&self, entries: &[&'static Entry]) -> Result<(Vec<Peer>, LeftOut)> {
+    pub(crate) fn start_all(&self, entries: &[&'static Entry]) -> (Vec<Peer>, LeftOut) {
         let (mut peers, mut left_out) = (Vec::new(), LeftOut::new());
-        for behind in &self.backends {
-            for entry in entries.iter().filter(|entry| entry.has(behind.backend)) {
-                let port = free_port()?;
-                match self.start(entry, behind, port) {
+        for backend in self.backends.iter().map(|behind| behind.backend) {
+            for entry in entries.iter().filter(|entry| entry.has(backend)) {
+                match self.start(entry, backend, &[self.cores.front], &[]) {
                     Ok(peer) => peers.push(peer),
                     Err(why) => left_out.push((entry.name, format!("{why:#}"))),
                 }
             }
         }
         left_out.dedup();
-        Ok((peers, left_out))
+        (peers, left_out)
     }
 
-    fn start(&self, entry: &'static Entry, behind: &Behind, port: u16) -> Result<Peer> {
-        let own = self.folder.path().join(format!("{}-{}", entry.name, behind.port));
-        let process = launch(&self.options, entry, self, &own, [port, behind.port], self.cores.front)?;
-        let address = SocketAddr::from((LOOPBACK, port));
+    /// Starts one on these cores, with more values for its template, and asks it.
+    ///
+    /// # Errors
+    /// It does not start, or gives no right answer.
+    pub(crate) fn start(
+        &self,
+        entry: &'static Entry,
+        backend: Backend,
+        cores: &[usize],
+        more: &[(&str, String)],
+    ) -> Result<Peer> {
+        let behind = self.backends.iter().find(|behind| behind.backend == backend);
+        let backend_port = behind.map(|behind| behind.port).context("its backend was not started")?;
+        let port = free_port()?;
+        let own = self.folder.path().join(format!("{}-{port}", entry.name));
+        let process = self.launch(entry, &own, [port, backend_port], cores, more)?;
+        let address = SocketAddr::from((self.address, port));
         let end = Instant::now() + READY;
         loop {
             // Whether it runs is asked first: another's answer on its port would not count.
@@ -146,8 +183,41 @@ impl Stage {
                 _ => thread::sleep(LOOK),
             }
         }
-        let version = version(&program(&self.options, entry)?, entry.version);
-        Ok(Peer { entry, backend: behind.backend, version, address, process })
+        let version = version(&program(&self.programs, entry)?, entry.version);
+        Ok(Peer { entry, backend, version, address, process })
+    }
+
+    /// Fills the template and starts the program. Ports: its own and the backend's.
+    fn launch(
+        &self,
+        entry: &Entry,
+        own: &Path,
+        [port, backend_port]: [u16; 2],
+        cores: &[usize],
+        more: &[(&str, String)],
+    ) -> Result<Process> {
+        let program = program(&self.programs, entry)?;
+        let folder = self.folder.path();
+        fs::create_dir_all(own)?;
+        let config = own.join("config");
+        let path = |path: &Path| path.display().to_string();
+        let values = [
+            ("ADDRESS", self.address.to_string()),
+            ("PORT", port.to_string()),
+            ("SPARE_PORT", free_port()?.to_string()),
+            ("BACKEND_PORT", backend_port.to_string()),
+            ("CERT", path(&folder.join("cert.pem"))),
+            ("KEY", path(&folder.join("key.pem"))),
+            ("PEM", path(&folder.join("both.pem"))),
+            ("ZONE", path(&folder.join("zone"))),
+            ("DIR", path(own)),
+            ("CONFIG", path(&config)),
+            ("TRANSPORT", entry.transport.to_owned()),
+        ];
+        let fill = |template: &str| fill(&fill(template, &values), more);
+        fs::write(&config, fill(entry.config))?;
+        let arguments: Vec<String> = entry.arguments.iter().map(|argument| fill(argument)).collect();
+        Process::start(&self.keeper, cores, &program, &arguments, &own.join("log"))
     }
 
     /// The last that a program said, from its own folder.
@@ -179,51 +249,20 @@ fn await_backend(port: u16) -> Result<()> {
     bail!("nothing within {READY:?}")
 }
 
-/// Fills the template and starts the program. Ports: its own and the backend's.
-fn launch(
-    options: &Options,
-    entry: &Entry,
-    stage: &Stage,
-    own: &Path,
-    [port, backend_port]: [u16; 2],
-    core: usize,
-) -> Result<Process> {
-    let program = program(options, entry)?;
-    let folder = stage.folder.path();
-    fs::create_dir_all(own)?;
-    let config = own.join("config");
-    let path = |path: &Path| path.display().to_string();
-    let values = [
-        ("PORT", port.to_string()),
-        ("SPARE_PORT", free_port()?.to_string()),
-        ("BACKEND_PORT", backend_port.to_string()),
-        ("CERT", path(&folder.join("cert.pem"))),
-        ("KEY", path(&folder.join("key.pem"))),
-        ("PEM", path(&folder.join("both.pem"))),
-        ("ZONE", path(&folder.join("zone"))),
-        ("DIR", path(own)),
-        ("CONFIG", path(&config)),
-        ("TRANSPORT", entry.transport.to_owned()),
-    ];
-    fs::write(&config, fill(entry.config, &values))?;
-    let arguments: Vec<String> = entry.arguments.iter().map(|argument| fill(argument, &values)).collect();
-    Process::start(&stage.keeper, core, &program, &arguments, &own.join("log"))
-}
-
 /// Puts values in the place of their names between at signs.
 fn fill(template: &str, values: &[(&str, String)]) -> String {
     values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }
 
-fn program(options: &Options, entry: &Entry) -> Result<PathBuf> {
+fn program(programs: &Programs, entry: &Entry) -> Result<PathBuf> {
     let built = |path: &Path, build: &str| {
         path.canonicalize().with_context(|| format!("no {}: build it with `{build}`", path.display()))
     };
     match entry.program {
-        Program::Dotd => built(&options.dotd, "cargo xtask build --release"),
-        Program::Floor => built(&options.floor, "cargo build --release -p dot-benches --bin floor"),
+        Program::Dotd => built(&programs.dotd, "cargo xtask build --release"),
+        Program::Floor => built(&programs.floor, "cargo build --release -p dot-benches --bin floor"),
         Program::Responder => {
-            built(&options.responder, "cargo build --release -p dot-benches --bin responder")
+            built(&programs.responder, "cargo build --release -p dot-benches --bin responder")
         }
         Program::Installed(name) => {
             let path = std::env::var_os("PATH").unwrap_or_default();
@@ -295,6 +334,7 @@ mod tests {
     #[test]
     fn every_template_is_filled() {
         let values = [
+            "ADDRESS",
             "PORT",
             "SPARE_PORT",
             "BACKEND_PORT",

@@ -6,18 +6,18 @@ use super::catalog::Backend;
 
 /// One kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Work {
-    pub(super) name: &'static str,
-    pub(super) about: &'static str,
-    pub(super) arguments: &'static [&'static str],
+pub(crate) struct Work {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) arguments: &'static [&'static str],
     /// One handshake for each query: latencies are handshakes'.
-    pub(super) is_handshake: bool,
+    pub(crate) is_handshake: bool,
     /// Who answers relays.
-    pub(super) backend: Backend,
+    pub(crate) backend: Backend,
     /// Are system calls counted too, in a load of their own?
-    pub(super) counts_calls: bool,
+    pub(crate) counts_calls: bool,
     /// Is it an open loop at the rate of `--rate`?
-    pub(super) is_at_rate: bool,
+    pub(crate) is_at_rate: bool,
 }
 
 const CLOSED: Work = Work {
@@ -31,7 +31,7 @@ const CLOSED: Work = Work {
 };
 
 /// All work, in the order of the tables.
-pub(super) const WORK: &[Work] = &[
+pub(crate) const WORK: &[Work] = &[
     Work {
         name: "w100x1",
         about: "100 warm connections, one query in flight on each",

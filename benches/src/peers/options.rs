@@ -22,7 +22,7 @@ use super::{
     after_help = "\
 EXAMPLES:
     cargo xtask bench peers             install, build, compare: about 15 minutes
-    cargo xtask bench peers --quick     one short round: about 2 minutes
+    cargo xtask bench peers --quick     one short round: about 4 minutes
     cargo xtask bench peers --only dotd,floor,nginx
 
     Figures are ratios within one run: on a machine that does other work they are not worth more.

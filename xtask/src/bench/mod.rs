@@ -47,7 +47,7 @@ const REPORT: &str = "benches/report";
 #[command(after_help = "\
 EXAMPLES:
     cargo xtask bench peers             beside stunnel, HAProxy, nginx, dnsdist, Unbound, BIND, Knot Resolver
-    cargo xtask bench peers --quick     the same in about 3 minutes
+    cargo xtask bench peers --quick     the same in about 4 minutes
     cargo xtask bench attack            a flood of one-query connections on each of them, as root
     cargo xtask bench scale             cost of a query over connections, cached answers, workers
     cargo xtask bench micro             instructions and nanoseconds of each step of a query
@@ -128,8 +128,8 @@ struct Scale {
     dotd than the one that was just built.
 
 EXAMPLES:
-    cargo xtask bench peers                             about 20 minutes
-    cargo xtask bench peers --quick                     about 3 minutes
+    cargo xtask bench peers                             about 15 minutes
+    cargo xtask bench peers --quick                     about 4 minutes
     cargo xtask bench peers --only dotd,floor,nginx
     cargo xtask bench peers --work w10x100,c10x100 -- --seconds 10 --rounds 5
     cargo xtask bench peers --work open --rate 10000    the open loop at another rate

@@ -15,7 +15,12 @@ use dot_tests::{
     harness::message::{A, Opt, append_opt, reply_to},
     xdp_lab::settings,
 };
-use dot_userspace::dns::{self, Asked, Hop, Query, framing::cut_message};
+use dot_userspace::{
+    cache::{Cache, Found, Key},
+    dns::{self, Asked, Hop, Query, framing::cut_message},
+    ledger::WorkerCounters,
+};
+use tokio::time::Instant;
 
 /// A frame and the settings it meets.
 pub type Framed = (Vec<u8>, Settings);
@@ -23,6 +28,9 @@ pub type Framed = (Vec<u8>, Settings);
 pub type Forwarding = (Vec<u8>, Query, Vec<u8>);
 /// A response, what the client asked for, and room for what it gets.
 pub type Responding = (Vec<u8>, Asked, Vec<u8>);
+
+/// A cache with the answer to a query, the query, what it says, the time, and room for the answer.
+pub type Cached = (Cache, Vec<u8>, Query, Instant, Vec<u8>);
 
 /// A query that a stub resolver sends: OPT with padding to 128 octets.
 pub fn query() -> Vec<u8> {
@@ -41,7 +49,11 @@ pub fn framed(count: u16) -> Vec<u8> {
 
 /// What a backend answers to it: an address and an OPT.
 pub fn response() -> Vec<u8> {
-    let mut response = reply_to(&query(), A, &[vec![198, 51, 100, 77]]);
+    answer_to(&query())
+}
+
+fn answer_to(query: &[u8]) -> Vec<u8> {
+    let mut response = reply_to(query, A, &[vec![198, 51, 100, 77]]);
     append_opt(&mut response, &Opt::default());
     response
 }
@@ -83,6 +95,36 @@ pub fn parse(message: &[u8]) -> bool {
 /// Step 7, whole: what is done about it.
 pub fn triage(message: &[u8]) -> bool {
     matches!(dns::triage(black_box(message)), dns::Disposition::Forward(_))
+}
+
+/// Between 7 and 8: a query that the cache has an answer to, from its key to the answer.
+pub fn cache_hit((cache, message, query, now, out): &mut Cached) -> usize {
+    let Some(key) = Key::of(black_box(message), query) else { return 0 };
+    let Found::Fresh(place, _) = cache.look(&key, *now) else { return 0 };
+    cache.write(place, &message[dns::HEADER_OCTETS..query.question_end], out);
+    out.len()
+}
+
+/// What [`cache_hit`] needs: the answer among ten thousand others.
+pub fn to_hit() -> Cached {
+    let (message, query, out) = to_forward();
+    let now = Instant::now();
+    let mut cache = Cache::new(20_000, &WorkerCounters::default());
+    let keep = |cache: &mut Cache, message: &[u8]| {
+        let query = Query::parse(message).expect("a right query");
+        let key = Key::of(message, &query).expect("a query for the cache");
+        cache.keep(&key, &answer_to(message), now);
+    };
+    for host in 0..10_000 {
+        let other = dot_benches::load::queries::Query::new(&format!("host-{host}.dotd.test."), "A", true);
+        let mut framed = Vec::new();
+        other.expect("a fixed query").write(0, &mut framed);
+        keep(&mut cache, &framed[2..]);
+    }
+    keep(&mut cache, &message);
+    let mut cached = (cache, message, query, now, out);
+    assert!(cache_hit(&mut cached) > 0, "the answer is kept");
+    cached
 }
 
 /// Step 8: padding off, payload size set, for the backend.

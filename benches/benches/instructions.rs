@@ -8,7 +8,7 @@
 
 mod cases;
 
-use cases::{Forwarding, Framed, Responding};
+use cases::{Cached, Forwarding, Framed, Responding};
 use dot_common::rate::Rate;
 use gungraun::prelude::*;
 
@@ -44,6 +44,12 @@ fn triage(message: Vec<u8>) -> (bool, Vec<u8>) {
 }
 
 #[library_benchmark]
+#[bench::case(cases::to_hit())]
+fn cache_hit(mut prepared: Cached) -> (usize, Cached) {
+    (cases::cache_hit(&mut prepared), prepared)
+}
+
+#[library_benchmark]
 #[bench::case(cases::to_forward())]
 fn forward(mut prepared: Forwarding) -> (usize, Forwarding) {
     (cases::forward(&mut prepared), prepared)
@@ -57,7 +63,7 @@ fn respond(mut prepared: Responding) -> (usize, Responding) {
 
 library_benchmark_group!(
     name = steps,
-    benchmarks = [frame_parse, rate_100, framing_100, query_parse, triage, forward, respond]
+    benchmarks = [frame_parse, rate_100, framing_100, query_parse, triage, cache_hit, forward, respond]
 );
 
 main!(library_benchmark_groups = steps);

@@ -41,6 +41,12 @@ fn triage(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench]
+fn cache_hit(bencher: Bencher<'_, '_>) {
+    let mut prepared = cases::to_hit();
+    bencher.bench_local(|| cases::cache_hit(&mut prepared));
+}
+
+#[divan::bench]
 fn forward(bencher: Bencher<'_, '_>) {
     let mut prepared = cases::to_forward();
     bencher.bench_local(|| cases::forward(&mut prepared));

@@ -163,7 +163,7 @@ fn summaries(folder: &Path) -> Vec<PathBuf> {
 /// The name of a step and its instructions, from gungraun's summary.
 fn instructions_of(summary: &str) -> Option<(String, f64)> {
     let summary: Value = serde_json::from_str(summary).ok()?;
-    let count = number(find(&summary["profiles"], "Ir")?)?;
+    let count = find(&summary["profiles"], "Ir")?["values"]["new"].as_f64()?;
     Some((summary["function_name"].as_str()?.to_owned(), count))
 }
 
@@ -172,16 +172,6 @@ fn find<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
     match value {
         Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|value| find(value, key))),
         Value::Array(values) => values.iter().find_map(|value| find(value, key)),
-        _ => None,
-    }
-}
-
-/// The first number, depth first.
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::Object(map) => map.values().find_map(number),
-        Value::Array(values) => values.iter().find_map(number),
         _ => None,
     }
 }
@@ -281,15 +271,15 @@ mod tests {
     /// Goal: the count of this run is taken, not that of an earlier one. Method: summaries with one and with two.
     #[test]
     fn reads_gungraun() {
-        let summary = |metrics: &str| {
+        let summary = |values: &str| {
             format!(
                 r#"{{"function_name":"triage","profiles":[{{"summaries":{{"total":{{"summary":{{"Callgrind":
-                {{"Ir":{{"metrics":{metrics}}}}}}}}}}}}}]}}"#
+                {{"Dr":{{"values":{{"new":2}}}},"Ir":{{"values":{values}}}}}}}}}}}}}]}}"#
             )
         };
         let expected = Some(("triage".to_owned(), 812.0));
-        assert_eq!(instructions_of(&summary(r#"{"Left":{"Int":812}}"#)), expected);
-        assert_eq!(instructions_of(&summary(r#"{"Both":[{"Int":812},{"Int":900}]}"#)), expected);
+        assert_eq!(instructions_of(&summary(r#"{"new":812}"#)), expected);
+        assert_eq!(instructions_of(&summary(r#"{"new":812,"old":900}"#)), expected);
         assert_eq!(instructions_of("{}"), None);
     }
 }

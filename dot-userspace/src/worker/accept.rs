@@ -4,7 +4,14 @@
 //! Never: spins when descriptors run out, or lets one connection's panic take another one with it (each is
 //! a task of its own).
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -17,11 +24,12 @@ use tokio::{
 use super::{
     Admission, Settings,
     admission::{Place, Refused},
+    seats::Seats,
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
     proxy::{self, Client},
-    session::{self, Plain, Room},
+    session::{self, Link, Plain, Room, Seat},
     tls::{self, Serving, Turnstile},
 };
 
@@ -33,6 +41,7 @@ pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
     turnstile: Rc<Turnstile>,
+    seats: Rc<Seats>,
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
     trusted: RefCell<Arc<[IpNet]>>,
@@ -44,7 +53,27 @@ impl Doors {
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
         let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
-        Self { room, admission, turnstile, current, trusted }
+        Self { room, admission, turnstile, seats: Rc::new(Seats::new()), current, trusted }
+    }
+
+    /// Timeouts of this worker are by as many connections as there are now, everywhere.
+    pub(super) fn note_fill(&self) {
+        self.room.note_fill(self.admission.fill());
+    }
+
+    /// Does `admit`; where a cap forbids it, again with the place of whoever has been idle longest.
+    fn with_room<T>(
+        &self,
+        client: Option<IpAddr>,
+        mut admit: impl FnMut() -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let admitted = admit().or_else(|refused| {
+            let prefix = client.map(|client| self.admission.prefix_of(client));
+            let within = prefix.filter(|_| refused == Refused::Prefix);
+            if self.seats.make_room(within, Instant::now()) { admit() } else { Err(refused) }
+        });
+        self.note_fill();
+        admitted
     }
 
     /// What the sessions of this worker share.
@@ -98,7 +127,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, doors: &Rc<Doors>) {
     let deadline = Instant::now() + doors.current.borrow().1;
     if proxy::is_trusted(&doors.trusted.borrow(), peer.ip()) {
-        return match doors.admission.admit_unknown() {
+        return match doors.with_room(None, || doors.admission.admit_unknown()) {
             Ok(place) => {
                 let open = Open::new(doors.room.counters.clone(), place);
                 spawn_local(introduce(tcp, (peer, transport), deadline, Rc::clone(doors), open));
@@ -106,7 +135,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, doors: &Rc<Door
             Err(refused) => count_refused(&doors.room.counters, refused),
         };
     }
-    match doors.admission.admit(peer.ip()) {
+    match doors.with_room(Some(peer.ip()), || doors.admission.admit(peer.ip())) {
         Ok(place) => {
             let open = Open::new(doors.room.counters.clone(), place);
             begin(tcp, (peer, None), transport, deadline, doors, open);
@@ -143,7 +172,9 @@ async fn introduce(
             return open.counters.add(counter, 1);
         }
     };
-    if let Err(refused) = open.place.belongs_to(source.ip()) {
+    let place = &mut open.place;
+    let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
+    if let Err(refused) = doors.with_room(Some(source.ip()), belongs) {
         return count_refused(&open.counters, refused);
     }
     begin(tcp, (source, destination), transport, deadline, &doors, open);
@@ -165,7 +196,8 @@ fn begin(
         }
         Transport::Do53 => {
             open.counters.add(Counter::AcceptedPlain, 1);
-            spawn_local(converse_in_clear(tcp, ends, Rc::clone(doors), open));
+            let client = client(&tcp, ends);
+            spawn_local(serve(Plain::new(tcp), client, Rc::clone(doors), open));
         }
     }
 }
@@ -173,13 +205,14 @@ fn begin(
 /// An open connection: one in the gauge and one place, given back however it ends.
 struct Open {
     counters: WorkerCounters,
-    place: Place,
+    /// Until the session has it.
+    place: Option<Place>,
 }
 
 impl Open {
     fn new(counters: WorkerCounters, place: Place) -> Self {
         counters.add(Counter::Open, 1);
-        Self { counters, place }
+        Self { counters, place: Some(place) }
     }
 }
 
@@ -189,40 +222,45 @@ impl Drop for Open {
     }
 }
 
-/// One connection without a handshake.
-async fn converse_in_clear(
-    tcp: TcpStream,
-    (source, destination): (SocketAddr, Option<SocketAddr>),
-    doors: Rc<Doors>,
-    open: Open,
-) {
+/// Both ends of a connection, in clear until a handshake is done; the near one is asked of the kernel where no header named it.
+fn client(tcp: &TcpStream, (source, destination): (SocketAddr, Option<SocketAddr>)) -> Client {
     let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);
-    let client = Client { source, destination, is_datagram: false, tls: None };
-    let end = session::serve(Plain::new(tcp), Rc::clone(&doors.room), client).await;
-    open.counters.add(end.counter(), 1);
+    Client { source, destination, is_datagram: false, tls: None }
 }
 
-/// One connection from handshake to end. Its destination is asked of the kernel where no header named it.
+/// One connection from handshake to end.
 async fn converse(
     tcp: TcpStream,
-    (source, destination): (SocketAddr, Option<SocketAddr>),
+    ends: (SocketAddr, Option<SocketAddr>),
     serving: Serving,
     deadline: Instant,
     doors: Rc<Doors>,
     open: Open,
 ) {
-    let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);
+    let client = client(&tcp, ends);
     // In a box: what a handshake needs is not for the session to hold.
     let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
     match handshake {
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
-            let tls = Some(handshake.kind.client_tls());
-            let client = Client { source, destination, is_datagram: false, tls };
-            let end = session::serve(handshake.stream, Rc::clone(&doors.room), client).await;
-            open.counters.add(end.counter(), 1);
+            let client = Client { tls: Some(handshake.kind.client_tls()), ..client };
+            serve(handshake.stream, client, doors, open).await;
         }
-        Err(failure) => open.counters.add(failure.counter(), 1),
+        Err(failure) => {
+            open.counters.add(failure.counter(), 1);
+            drop(open);
+            doors.note_fill();
+        }
     }
+}
+
+/// A connection's session, from its beginning to its end.
+async fn serve<L: Link>(link: L, client: Client, doors: Rc<Doors>, mut open: Open) {
+    let seat = Rc::new(Seat::default());
+    let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
+    let end = session::serve(link, Rc::clone(&doors.room), client, seat).await;
+    open.counters.add(end.counter(), 1);
+    drop((taken, open));
+    doors.note_fill();
 }

@@ -8,6 +8,7 @@ use std::{
     fmt::Write,
     fs::{self, File},
     net::{SocketAddr, UdpSocket},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -22,7 +23,7 @@ use super::{
     eventually,
     message::{Query, SOA},
     netns::Network,
-    process::{Process, bound_to_namespace},
+    process::{Process, bound_to_namespace, bounded},
     response::Message,
     scratch::Scratch,
 };
@@ -58,6 +59,37 @@ impl Backend {
     pub fn nsd_at(network: &Network, address: SocketAddr) -> Self {
         let scratch = Scratch::new();
         let zone = scratch.write("dotd.test.zone", zone());
+        Self::nsd_serving(network, address, scratch, &zone)
+    }
+
+    /// NSD on 127.0.0.1, at this port, with the same zone signed. The second is the key of it that a validator is to
+    /// trust: flags, protocol, algorithm, key.
+    ///
+    /// # Panics
+    /// When BIND's tools do not sign it.
+    #[must_use]
+    pub fn nsd_signed(network: &Network, port: u16) -> (Self, String) {
+        let scratch = Scratch::new();
+        scratch.write("dotd.test.zone", zone());
+        let bind = |program: &str, words: &[&str]| {
+            let mut command = bounded(program);
+            let output = command.args(words).current_dir(scratch.path()).output().expect("it can be started");
+            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        };
+        let algorithm = ["-q", "-a", "ECDSAP256SHA256"];
+        let trusted = bind("dnssec-keygen", &[&algorithm[..], &["-f", "KSK", "dotd.test"]].concat());
+        bind("dnssec-keygen", &[&algorithm[..], &["dotd.test"]].concat());
+        bind("dnssec-signzone", &["-S", "-o", "dotd.test", "-f", "signed.zone", "dotd.test.zone"]);
+        let key = fs::read_to_string(scratch.path().join(format!("{trusted}.key"))).expect("it was made");
+        let line = key.lines().find(|line| !line.starts_with(';')).expect("a DNSKEY record");
+        let key = line.split_once("DNSKEY").expect("a DNSKEY record").1.trim().to_owned();
+        let zone = scratch.path().join("signed.zone");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        (Self::nsd_serving(network, address, scratch, &zone), key)
+    }
+
+    fn nsd_serving(network: &Network, address: SocketAddr, scratch: Scratch, zone: &Path) -> Self {
         let folder = scratch.folder("nsd").display().to_string();
         let text = format!(
             "server:\n ip-address: {}@{}\n server-count: 1\n username: \"\"\n chroot: \"\"\n database: \"\"\n \

@@ -1,14 +1,16 @@
 //! Decides about a packet. Step 3 of 9 of a query, and its whole arithmetic.
 //!
 //! Before: [`crate::packet::parse`] gave us the packet. After: dot-ebpf counts the verdict and acts.
-//! Holds: the order of questions: deny, allow, limits, gates. Knows of the world only what its arguments say.
+//! Holds: the order of questions: deny, ban, allow, limits, gates. Knows of the world only what its arguments say.
 //! Never: writes but by [`Knowledge::admits`]; and never drops octets of a connection it does not know: TLS itself is the security
 //! boundary, a gate sheds load.
 
 use crate::{
+    ban::Ban,
     flow::{self, Flow, FlowKey, Sequence},
     frame::Payload,
     packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
+    prefix::ClientPrefix,
     rate::{self, Class, Rate},
     settings::{Gate, Over, Settings, version_bit},
     truncation::{self, Truncation},
@@ -28,6 +30,25 @@ pub trait Knowledge {
 
     /// Whether the allow list of its IP version holds a client.
     fn is_allowed(&self, flow: &FlowKey) -> bool;
+
+    /// Whether a client has a ban that `holds`; then its hit is counted.
+    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool;
+
+    /// [`bars`], in whatever way is cheap: the kernel half makes a call of it.
+    fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason>
+    where
+        Self: Sized,
+    {
+        bars(settings, flow, self)
+    }
+
+    /// [`would_ban`], in the same way.
+    fn would_ban(&self, settings: &Settings, flow: &FlowKey) -> bool
+    where
+        Self: Sized,
+    {
+        would_ban(settings, flow, self)
+    }
 
     /// Whether one more is within a rate; then it is counted under the key of [`rate::key`].
     fn admits(&self, key: u64, rate: &Rate) -> bool;
@@ -62,9 +83,73 @@ pub fn judge_frame(frame: &impl Payload, settings: &Settings, known: &impl Knowl
 /// From packet to verdict.
 #[inline(always)]
 pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Judgment {
-    if settings.deny & version_bit(packet.flow.is_v6()) != 0 && known.is_denied(&packet.flow) {
-        return Verdict::drop(Reason::Denied).into();
+    if (settings.deny | settings.bans) & version_bit(packet.flow.is_v6()) != 0
+        && let Some(reason) = known.bars(settings, &packet.flow)
+    {
+        return Verdict::drop(reason).into();
     }
+    let judgment = judge_packet(frame, packet, settings, known);
+    // Asked last, so that a ban that only counts opens no gate and hides no other limit.
+    if settings.bans & version_bit(packet.flow.is_v6()) != 0
+        && !is_enforced(settings)
+        && matches!(judgment.verdict.action, Action::Pass)
+        && known.would_ban(settings, &packet.flow)
+    {
+        return Verdict { action: Action::WouldDrop, reason: Reason::Banned }.into();
+    }
+    judgment
+}
+
+/// Whether the deny list or a ban refuses a client whatever it sends.
+#[inline(always)]
+pub fn bars(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Option<Reason> {
+    if settings.deny & version_bit(flow.is_v6()) != 0 && known.is_denied(flow) {
+        return Some(Reason::Denied);
+    }
+    let holds = |ban: &Ban| is_enforced(settings) || ban.is_operators();
+    is_banned(settings, flow, known, holds).then_some(Reason::Banned)
+}
+
+/// Whether a ban would refuse a client, were limits enforced.
+#[inline(always)]
+pub fn would_ban(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
+    is_banned(settings, flow, known, |_| true)
+}
+
+/// Whether a ban of a client stands and `holds`. The allow list is asked only where there is one.
+#[inline(always)]
+fn is_banned(
+    settings: &Settings,
+    flow: &FlowKey,
+    known: &impl Knowledge,
+    holds: impl FnOnce(&Ban) -> bool,
+) -> bool {
+    let is_asked = settings.bans & version_bit(flow.is_v6()) != 0;
+    is_asked
+        && known.is_banned(rate::client(flow, settings.prefix_v4, settings.prefix_v6), |ban| {
+            ban.stands(known.now_ns()) && holds(ban) && !is_allowed(settings, flow, known)
+        })
+}
+
+#[inline(always)]
+fn is_allowed(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
+    settings.allow & version_bit(flow.is_v6()) != 0 && known.is_allowed(flow)
+}
+
+/// Whether limits refuse, and do not only count.
+#[inline(always)]
+fn is_enforced(settings: &Settings) -> bool {
+    !matches!(Over::from_octet(settings.over), Over::Count)
+}
+
+/// A packet of a client that may come.
+#[inline(always)]
+fn judge_packet(
+    frame: &impl Payload,
+    packet: &Packet,
+    settings: &Settings,
+    known: &impl Knowledge,
+) -> Judgment {
     match (&packet.transport, packet.service) {
         (Transport::TcpFragment, _) => Verdict::drop(Reason::TcpFragment).into(),
         (Transport::Udp, Service::Do53) => judge_datagram(frame, packet, settings, known),
@@ -95,10 +180,10 @@ fn standing(
     if !rate.is_limit() {
         return Standing::Within;
     }
-    if settings.allow & version_bit(packet.flow.is_v6()) != 0 && known.is_allowed(&packet.flow) {
+    if is_allowed(settings, &packet.flow, known) {
         return Standing::Allowed;
     }
-    let key = rate::key(class, &packet.flow, settings.prefix_v4, settings.prefix_v6);
+    let key = rate::key(class, rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6));
     if known.admits(key, rate) { Standing::Within } else { Standing::Over }
 }
 
@@ -178,10 +263,8 @@ fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Ve
     match standing(class, &settings.syn, packet, settings, known) {
         Standing::Within => Verdict::pass(Reason::Syn),
         Standing::Allowed => Verdict::pass(Reason::Allowed),
-        Standing::Over => match Over::from_octet(settings.syn_over) {
-            Over::Count => Verdict { action: Action::WouldDrop, reason },
-            Over::Drop | Over::Truncate => Verdict::drop(reason),
-        },
+        Standing::Over if is_enforced(settings) => Verdict::drop(reason),
+        Standing::Over => Verdict { action: Action::WouldDrop, reason },
     }
 }
 
@@ -265,6 +348,11 @@ mod tests {
             flow.client[0] & 2 == 2
         }
 
+        fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+            let cause = (client.key() >> 24 & 1) as u32;
+            client.key() & 8 == 8 && holds(&Ban { until_ns: 1, hits: 0, cause, bits: 32 })
+        }
+
         fn admits(&self, key: u64, _: &Rate) -> bool {
             key & 4 == 4
         }
@@ -320,7 +408,7 @@ mod tests {
         fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, bits in 0u8..4, over in 0u8..4) {
             let flow = Flow { learned_ns: 0, initial, offences: 0 };
             let rate = Rate::new(u32::from(over), 1);
-            let limits = Settings { syn: rate, do53_query: rate, syn_over: over, do53_query_over: over, ..settings(Gate::from_octet(gate)) };
+            let limits = Settings { syn: rate, do53_query: rate, over, do53_query_over: over, bans: bits, ..settings(Gate::from_octet(gate)) };
             let settings = Settings { deny: bits, allow: 3, prefix_v4: 32, prefix_v6: 56, ..limits };
             for known in [Always(None), Always(Some(flow))] {
                 if let Some(verdict) = judge_frame(&octets.as_slice(), &settings, &known) {

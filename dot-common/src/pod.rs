@@ -8,6 +8,7 @@
 use aya::Pod;
 
 use crate::{
+    ban::Ban,
     flow::{Flow, FlowKey},
     frame::Located,
     settings::Settings,
@@ -19,5 +20,7 @@ unsafe impl Pod for FlowKey {}
 unsafe impl Pod for Flow {}
 // SAFETY: repr(C) integers, 56 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Settings {}
+// SAFETY: repr(C) integers, 24 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for Ban {}
 // SAFETY: four u32; every bit pattern is a value.
 unsafe impl Pod for Located {}

@@ -113,23 +113,23 @@ pub struct Settings {
     pub deny: u8,
     /// The same for the allow list.
     pub allow: u8,
-    /// A TCP SYN over its client's rate: an [`Over`], `Count` or `Drop`.
-    pub syn_over: u8,
+    /// IP versions with bans.
+    pub bans: u8,
+    /// What limits and bans do where nothing else is said: an [`Over`], `Count` or `Drop`.
+    pub over: u8,
     /// A query by UDP over its client's rate: an [`Over`].
     pub do53_query_over: u8,
     /// Bits of an IPv4 address that are one client's.
     pub prefix_v4: u8,
     /// Bits of an IPv6 address that are one client's.
     pub prefix_v6: u8,
-    /// Always zero.
-    pub reserved: u8,
     /// TCP SYN of one client, of each service.
     pub syn: Rate,
     /// Queries by UDP of one client.
     pub do53_query: Rate,
 }
 
-/// The bit of an IP version in [`Settings::deny`] and [`Settings::allow`].
+/// The bit of an IP version in [`Settings::deny`], [`Settings::allow`] and [`Settings::bans`].
 #[must_use]
 #[inline(always)]
 pub const fn version_bit(is_v6: bool) -> u8 {

@@ -73,6 +73,12 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
         .iter()
         .map(|row| (vec![("verdict", row.verdict.clone()), ("reason", row.reason.clone())], row.count));
     counters(registry, "packets", "Packets judged by XDP", packets);
+    let bans = &status.xdp.bans;
+    gauge(registry, "bans", "Clients banned now", None, i64::try_from(bans.current).unwrap_or(i64::MAX));
+    let made = bans.made.iter().map(|(cause, count)| (vec![("cause", cause.clone())], *count));
+    counters(registry, "bans_made", "Bans made, by cause", made);
+    let help = "Bans lifted before their time for want of room";
+    counter(registry, "bans_displaced", help, bans.displaced);
 }
 
 /// Connections and handshakes. Accepted = open + every end.

@@ -7,9 +7,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::task::JoinSet;
@@ -18,11 +18,13 @@ use super::{logging, plan};
 use crate::{
     backend::{UpstreamConfig, health::Health},
     config::{self, Config},
-    control::{BackendStatus, CertificateStatus, ListenerStatus, Source, State, Status},
+    control::{
+        BackendStatus, BanRequest, CertificateStatus, ListenerStatus, Source, State, Status, UnbanRequest,
+    },
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, Worker},
-    xdp::{Report, Xdp, XdpError},
+    xdp::{BanRow, Report, Xdp, XdpError},
 };
 
 /// What the control thread works with, and nobody else.
@@ -56,7 +58,11 @@ pub(super) struct Process {
     is_draining: AtomicBool,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
+    ban_seconds: AtomicU32,
 }
+
+/// Length of an operator's ban where neither the operator nor the config says one.
+const BAN_SECONDS: u64 = 60;
 
 /// The kernel half, taken away when this is dropped: also when the start fails after it was attached.
 /// (`Xdp` itself stays behind a crash on purpose, for a successor to take over.)
@@ -105,6 +111,7 @@ impl Process {
             is_draining: AtomicBool::new(false),
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
+            ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
         }
     }
 
@@ -117,6 +124,7 @@ impl Process {
     pub(super) fn reloaded(&self, config: &Config, upstreams: &[UpstreamConfig], identities: &[Identity]) {
         *lock(&self.backends) = backends(config, upstreams);
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
+        self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.reloads_ok.fetch_add(1, Relaxed);
     }
 
@@ -128,6 +136,20 @@ impl Process {
     /// New gates for the kernel half.
     pub(super) fn apply_xdp(&self, config: &config::Xdp) -> Result<(), XdpError> {
         lock(&self.kernel).0.as_mut().map_or(Ok(()), |xdp| xdp.apply(config))
+    }
+
+    /// Forgets what is over; to be called every second or so.
+    pub(super) fn sweep(&self) {
+        if let Some(xdp) = &mut lock(&self.kernel).0 {
+            xdp.sweep();
+        }
+    }
+
+    fn with_xdp(&self, act: impl FnOnce(&mut Xdp) -> Result<BanRow, XdpError>) -> Result<BanRow, XdpError> {
+        match &mut lock(&self.kernel).0 {
+            Some(xdp) => act(xdp),
+            None => Err(XdpError::Ban { reason: "dotd is stopping".into() }),
+        }
     }
 
     /// No more new connections.
@@ -168,5 +190,22 @@ impl Source for Process {
 
     fn xdp(&self) -> Report {
         lock(&self.kernel).0.as_ref().map(Xdp::report).unwrap_or_default()
+    }
+
+    fn bans(&self) -> Vec<BanRow> {
+        lock(&self.kernel).0.as_ref().map(Xdp::bans).unwrap_or_default()
+    }
+
+    fn ban(&self, request: &BanRequest) -> Result<BanRow, XdpError> {
+        let seconds = match (request.seconds, self.ban_seconds.load(Relaxed)) {
+            (Some(seconds), _) => seconds,
+            (None, 0) => BAN_SECONDS,
+            (None, seconds) => seconds.into(),
+        };
+        self.with_xdp(|xdp| xdp.ban(&request.client, Duration::from_secs(seconds), &request.reason))
+    }
+
+    fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
+        self.with_xdp(|xdp| xdp.unban(&request.client))
     }
 }

@@ -3,11 +3,13 @@
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
-//! what the driver said), `list` (which clients), `settings` (how strict), `steering` (which worker), `report` (in words).
+//! what the driver said), `list` (which clients), `bans` with `deadlines` (which of them for a while), `settings` (how strict), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
 mod attach;
+mod bans;
+mod deadlines;
 mod error;
 mod interfaces;
 mod list;
@@ -22,24 +24,23 @@ mod steering;
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
+    time::Duration,
 };
 
-use aya::maps::{Array, MapData, PerCpuArray};
-use dot_common::{
-    counters,
-    settings::{Ports, Settings},
-};
+use aya::maps::{MapData, PerCpuArray};
+use dot_common::{counters, settings::Ports};
 
 use self::{
     attach::{Kernel, Link},
+    bans::Bans,
     interfaces::Interface,
     list::Lists,
     pins::Pins,
-    settings::Prefixes,
+    settings::{Prefixes, Written},
 };
 pub use self::{
     error::XdpError,
-    report::{InterfaceReport, PacketCount, ProgramReport, Report},
+    report::{BanCounts, BanRow, InterfaceReport, PacketCount, ProgramReport, Report},
 };
 use crate::config;
 
@@ -62,7 +63,8 @@ pub struct Xdp {
 /// What we hold while attached.
 struct Attached {
     counters: PerCpuArray<MapData, u64>,
-    settings: Array<MapData, Settings>,
+    settings: Written,
+    bans: Bans,
     lists: Lists,
     links: Vec<Link>,
     pins: Option<Pins>,
@@ -111,7 +113,8 @@ impl Xdp {
     /// What is attached where, in which mode, and why not.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.report.clone()
+        let bans = self.kernel.as_ref().map(|kernel| kernel.bans.counts()).unwrap_or_default();
+        Report { bans, ..self.report.clone() }
     }
 
     /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.
@@ -142,12 +145,55 @@ impl Xdp {
         let (ports, prefixes) = (self.ports, self.prefixes);
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
         let before = kernel.lists.grow(config)?;
-        if let Err(error) = settings::write(&mut kernel.settings, config, ports, prefixes) {
+        if let Err(error) = kernel.settings.apply(config, ports, prefixes) {
             kernel.lists.restore(&before);
             return Err(error);
         }
         kernel.lists.shrink(config);
         Ok(())
+    }
+
+    /// Every ban, the one that ends first in front.
+    #[must_use]
+    pub fn bans(&self) -> Vec<BanRow> {
+        self.kernel.as_ref().map(|kernel| kernel.bans.rows()).unwrap_or_default()
+    }
+
+    /// Bans a client, as an operator says it: an address, or a prefix that limits count by.
+    ///
+    /// # Errors
+    /// [`XdpError::Ban`]: the request is wrong, or XDP is off and nothing would hold the ban.
+    pub fn ban(&mut self, client: &str, length: Duration, reason: &str) -> Result<BanRow, XdpError> {
+        let kernel = self.attached()?;
+        let row = kernel.bans.add(client, length, reason)?;
+        kernel.settings.set_bans(kernel.bans.versions())?;
+        Ok(row)
+    }
+
+    /// Lifts a ban, whoever made it.
+    ///
+    /// # Errors
+    /// [`XdpError::Ban`]: there is none.
+    pub fn unban(&mut self, client: &str) -> Result<BanRow, XdpError> {
+        let kernel = self.attached()?;
+        let row = kernel.bans.remove(client)?;
+        kernel.settings.set_bans(kernel.bans.versions())?;
+        Ok(row)
+    }
+
+    /// Forgets what is over; to be called now and then.
+    pub fn sweep(&mut self) {
+        let Some(kernel) = &mut self.kernel else { return };
+        kernel.bans.sweep();
+        if let Err(error) = kernel.settings.set_bans(kernel.bans.versions()) {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn attached(&mut self) -> Result<&mut Attached, XdpError> {
+        let reason = self.report.reason.as_deref().unwrap_or("no reason given");
+        let reason = format!("XDP is off ({reason}): nothing would hold a ban");
+        self.kernel.as_mut().ok_or(XdpError::Ban { reason })
     }
 
     /// Takes the kernel half off every interface, and removes all pins.
@@ -180,7 +226,7 @@ fn attach(
     };
     let mut links = Vec::new();
     match attach_each(config, ports, &interfaces, pins.as_ref(), report, &mut links) {
-        Ok(Kernel { counters, settings, lists, .. }) => {
+        Ok(Kernel { counters, settings, bans, lists, .. }) => {
             if let Some(pins) = &pins {
                 pins.sweep(&links);
                 pins.give_to(owner);
@@ -188,7 +234,7 @@ fn attach(
             if let Some(error) = pinless {
                 tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
             }
-            Ok(Attached { counters, settings, lists, links, pins })
+            Ok(Attached { counters, settings, bans, lists, links, pins })
         }
         Err(error) => {
             if let Some(pins) = pins {
@@ -208,9 +254,11 @@ fn attach_each(
     report: &mut Report,
     links: &mut Vec<Link>,
 ) -> Result<Kernel, XdpError> {
-    let mut kernel = Kernel::load(pins)?;
+    let prefixes = Prefixes::of(config);
+    let mut kernel = Kernel::load(pins, prefixes)?;
     kernel.lists.grow(config)?;
-    settings::write(&mut kernel.settings, config, *ports, Prefixes::of(config))?;
+    kernel.settings.apply(config, *ports, prefixes)?;
+    kernel.settings.set_bans(kernel.bans.versions())?;
     report.programs = kernel.programs()?;
     let must = config.required || config.mode != config::XdpMode::Auto;
     for interface in interfaces {

@@ -50,6 +50,9 @@ pub trait Knowledge {
         would_ban(settings, flow, self)
     }
 
+    /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
+    fn spent_until_ns(&self, client: ClientPrefix) -> u64;
+
     /// Whether one more is within a rate; then it is counted under the key of [`rate::key`].
     fn admits(&self, key: u64, rate: &Rate) -> bool;
 }
@@ -158,35 +161,6 @@ fn judge_packet(
     }
 }
 
-/// Where a client stands with a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Within its rate, or there is no limit.
-    Within,
-    /// On the allow list: no limit looks at it, and no map notes it.
-    Allowed,
-    /// Over its rate.
-    Over,
-}
-
-#[inline(always)]
-fn standing(
-    class: Class,
-    rate: &Rate,
-    packet: &Packet,
-    settings: &Settings,
-    known: &impl Knowledge,
-) -> Standing {
-    if !rate.is_limit() {
-        return Standing::Within;
-    }
-    if is_allowed(settings, &packet.flow, known) {
-        return Standing::Allowed;
-    }
-    let key = rate::key(class, rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6));
-    if known.admits(key, rate) { Standing::Within } else { Standing::Over }
-}
-
 /// A datagram to the cleartext port: queries have a limit, responses (to a resolver's own port 53) have none.
 #[inline(always)]
 fn judge_datagram(
@@ -199,10 +173,12 @@ fn judge_datagram(
     if !settings.do53_query.is_limit() || truncation::is_response(frame, &packet.located) {
         return within;
     }
-    match standing(Class::Do53Query, &settings.do53_query, packet, settings, known) {
-        Standing::Within => return within,
-        Standing::Allowed => return Verdict::pass(Reason::Allowed).into(),
-        Standing::Over => {}
+    if is_allowed(settings, &packet.flow, known) {
+        return Verdict::pass(Reason::Allowed).into();
+    }
+    let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
+    if known.admits(rate::key(Class::Do53Query, client), &settings.do53_query) {
+        return within;
     }
     let reason = Reason::Do53QueryRate;
     let drop = Verdict::drop(reason);
@@ -253,19 +229,35 @@ fn judge_segment(
     hold_to_gate(frame, segment, place, packet.service, gate, || flow.is_enforced(known.now_ns()))
 }
 
-/// A SYN alone: a connection begins.
+/// A SYN alone: a connection begins. The allow list is asked where any limit would be.
 #[inline(always)]
 fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
+    let is_dot = matches!(packet.service, Service::Dot);
+    let may_be_spent = is_dot && settings.spent & version_bit(packet.flow.is_v6()) != 0;
+    if !settings.syn.is_limit() && !may_be_spent {
+        return Verdict::pass(Reason::Syn);
+    }
+    if is_allowed(settings, &packet.flow, known) {
+        return Verdict::pass(Reason::Allowed);
+    }
+    let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
     let (class, reason) = match packet.service {
         Service::Dot => (Class::DotSyn, Reason::DotSynRate),
         Service::Do53 => (Class::Do53Syn, Reason::Do53SynRate),
     };
-    match standing(class, &settings.syn, packet, settings, known) {
-        Standing::Within => Verdict::pass(Reason::Syn),
-        Standing::Allowed => Verdict::pass(Reason::Allowed),
-        Standing::Over if is_enforced(settings) => Verdict::drop(reason),
-        Standing::Over => Verdict { action: Action::WouldDrop, reason },
+    if settings.syn.is_limit() && !known.admits(rate::key(class, client), &settings.syn) {
+        return limited(settings, reason);
     }
+    if may_be_spent && known.spent_until_ns(client) > known.now_ns() {
+        return limited(settings, Reason::HandshakeCost);
+    }
+    Verdict::pass(Reason::Syn)
+}
+
+/// What a limit does that has found too much.
+#[inline(always)]
+fn limited(settings: &Settings, reason: Reason) -> Verdict {
+    Verdict { action: if is_enforced(settings) { Action::Drop } else { Action::WouldDrop }, reason }
 }
 
 /// The octets of a segment at `place`, held against the opening of its stream.
@@ -353,6 +345,10 @@ mod tests {
             client.key() & 8 == 8 && holds(&Ban { until_ns: 1, hits: 0, cause, bits: 32 })
         }
 
+        fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
+            client.key() & 1
+        }
+
         fn admits(&self, key: u64, _: &Rate) -> bool {
             key & 4 == 4
         }
@@ -408,7 +404,7 @@ mod tests {
         fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, bits in 0u8..4, over in 0u8..4) {
             let flow = Flow { learned_ns: 0, initial, offences: 0 };
             let rate = Rate::new(u32::from(over), 1);
-            let limits = Settings { syn: rate, do53_query: rate, over, do53_query_over: over, bans: bits, ..settings(Gate::from_octet(gate)) };
+            let limits = Settings { syn: rate, do53_query: rate, over, do53_query_over: over, bans: bits, spent: bits, ..settings(Gate::from_octet(gate)) };
             let settings = Settings { deny: bits, allow: 3, prefix_v4: 32, prefix_v6: 56, ..limits };
             for known in [Always(None), Always(Some(flow))] {
                 if let Some(verdict) = judge_frame(&octets.as_slice(), &settings, &known) {

@@ -4,7 +4,8 @@
 //! compares both. In the order of a packet's way:
 //! [`frame`] reads octets within bounds → [`packet`] finds headers and ports → [`judge`] decides, with
 //! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
-//! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while),
+//! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`charge`] (what
+//! a client cost),
 //! [`truncation`] (how a query becomes its own answer), [`steer`] (which worker gets a connection), [`maps`]
 //! (names and sizes).
 //!
@@ -13,6 +14,7 @@
 #![no_std]
 
 pub mod ban;
+pub mod charge;
 pub mod counters;
 pub mod flow;
 pub mod frame;

@@ -121,6 +121,11 @@ impl Knowledge for Kernel {
     }
 
     #[inline(always)]
+    fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
+        maps::spent_until_ns(client)
+    }
+
+    #[inline(always)]
     fn admits(&self, key: u64, rate: &Rate) -> bool {
         maps::admits(key, rate)
     }

@@ -18,7 +18,7 @@ use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     frame::Located,
-    maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, RATE_MAX, WORKERS_MAX},
+    maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
     packet::Packet,
     prefix::ClientPrefix,
     rate::Rate,
@@ -54,6 +54,9 @@ static RATE: LruHashMap<u64, u64> = LruHashMap::with_max_entries(RATE_MAX, 0);
 
 #[map]
 static BANS: HashMap<u64, Ban> = HashMap::with_max_entries(BANS_MAX, BPF_F_NO_PREALLOC);
+
+#[map]
+static SPENT: HashMap<u64, u64> = HashMap::with_max_entries(SPENT_MAX, BPF_F_NO_PREALLOC);
 
 /// A UDP datagram of ours: 8 octets of header, 12, 259 and 11 of message.
 const ANSWER_OCTETS: usize = 512;
@@ -153,6 +156,13 @@ pub(crate) fn is_banned(client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) 
         asm!("lock *(u64 *)({ban} + 8) += {one}", ban = in(reg) ban, one = in(reg) 1u64, options(nostack))
     };
     true
+}
+
+/// Until when a client's handshake budget is spent; 0: it is not.
+#[inline(always)]
+pub(crate) fn spent_until_ns(client: ClientPrefix) -> u64 {
+    // SAFETY: one aligned word, copied at once.
+    unsafe { SPENT.get(client.key()) }.map_or(0, |until_ns| *until_ns)
 }
 
 /// Whether one more is within its rate; then it is counted.

@@ -46,6 +46,7 @@ pub struct Lab {
     flows: HashMap<MapData, FlowKey, Flow>,
     rates: HashMap<MapData, u64, u64>,
     bans: HashMap<MapData, u64, Ban>,
+    spent: HashMap<MapData, u64, u64>,
     counted: Vec<u64>,
 }
 
@@ -74,6 +75,8 @@ pub fn settings(gate: Gate) -> Settings {
         deny: 0,
         allow: 0,
         bans: 0,
+        spent: 0,
+        reserved: [0; 7],
         over: Over::Drop as u8,
         do53_query_over: Over::Truncate as u8,
         prefix_v4: 32,
@@ -102,8 +105,9 @@ impl Lab {
         let flows = HashMap::try_from(take(maps::FLOWS)).unwrap();
         let rates = HashMap::try_from(take(maps::RATE)).unwrap();
         let bans = HashMap::try_from(take(maps::BANS)).unwrap();
+        let spent = HashMap::try_from(take(maps::SPENT)).unwrap();
         let counted = vec![0; counters::COUNTERS as usize];
-        let mut lab = Self { object, counters, settings: map, flows, rates, bans, counted };
+        let mut lab = Self { object, counters, settings: map, flows, rates, bans, spent, counted };
         lab.xdp().load().expect("the XDP program passes the verifier");
         lab.learner().load().expect("the learner passes the verifier");
         lab.set(settings);
@@ -216,6 +220,11 @@ impl Lab {
     #[must_use]
     pub fn banned(&self, client: IpAddr) -> Option<Ban> {
         self.bans.get(&ClientPrefix::of(client, 32, 56).key(), 0).ok()
+    }
+
+    /// Says until when the /32 or /56 of a client has spent its handshake budget.
+    pub fn spend(&mut self, client: IpAddr, until_ns: u64) {
+        self.spent.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
     }
 
     /// Forgets all rates.

@@ -67,6 +67,13 @@ const BANNED: [(IpAddr, Cause, bool); 5] = [
     (ALLOWED[1], Cause::Operator, true),
 ];
 
+/// Clients whose handshake budget is spent: for ever, and until a time that is over.
+const SPENT: [(IpAddr, u64); 3] = [
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 60)), u64::MAX),
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 61)), 1),
+    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9)), u64::MAX),
+];
+
 /// Two at once, then one an hour: no machine is so slow that the two sides' clocks matter.
 const RATE: Rate = Rate { period_ns: HOUR_NS, tolerance_ns: HOUR_NS };
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -112,6 +119,12 @@ impl Knowledge for Known {
         is_banned
     }
 
+    fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
+        let spent = SPENT.iter().find(|(address, _)| ClientPrefix::of(*address, 32, 56) == client);
+        // The kernel's clock has some time left until u64::MAX; this one is far ahead of it.
+        spent.map_or(0, |(_, until_ns)| *until_ns)
+    }
+
     fn admits(&self, key: u64, rate: &Rate) -> bool {
         let mut schedules = self.schedules.borrow_mut();
         let next = rate.admit(schedules.get(&key).copied().unwrap_or(0), self.now_ns());
@@ -152,6 +165,10 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
         let build = match dice.below(8) {
             0 => build.client(DENIED[usize::from(is_v6)]),
             1 => build.client(ALLOWED[usize::from(is_v6)]),
+            3 => match SPENT[dice.below(SPENT.len())].0 {
+                spent if spent.is_ipv6() == is_v6 => build.client(spent),
+                _ => build,
+            },
             2 => match BANNED[dice.below(BANNED.len())].0 {
                 banned if banned.is_ipv6() == is_v6 => build.client(banned),
                 _ => build,
@@ -211,6 +228,9 @@ fn kernel_and_host_agree() {
         lab.ban(client, &ban);
         known.bans.borrow_mut().insert(ClientPrefix::of(client, 32, 56).key(), ban);
     }
+    for (client, until_ns) in SPENT {
+        lab.spend(client, until_ns);
+    }
     let mut dice = Dice(0x0853_0853_0853_0853);
     let mut seen = HashMap::<Option<(&str, &str)>, u32>::new();
     for round in 0..FRAMES {
@@ -220,6 +240,7 @@ fn kernel_and_host_agree() {
             deny: dice.one_of(&[3, 3, 2, 1, 0]),
             allow: dice.one_of(&[3, 3, 2, 1, 0]),
             bans: dice.one_of(&[3, 3, 2, 1, 0]),
+            spent: dice.one_of(&[3, 3, 2, 1, 0]),
             over: dice.one_of(&[Over::Drop, Over::Count]) as u8,
             do53_query_over: dice.one_of(&[Over::Drop, Over::Count, Over::Truncate, Over::Truncate]) as u8,
             syn: rate,

@@ -39,6 +39,7 @@ pub(super) fn run(verb: BanVerb, config: Option<&Path>) -> Result<(), CliError> 
 }
 
 /// One line a ban.
+#[expect(clippy::ptr_arg, reason = "show_answer gives what it deserialized")]
 fn table(rows: &Vec<BanRow>) -> String {
     if rows.is_empty() {
         return "no bans\n".to_owned();

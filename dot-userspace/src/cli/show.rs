@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
     control::{CertificateStatus, State, Status},
-    xdp::{BanCounts, Report},
+    xdp::{BanCounts, CostCounts, Report},
 };
 
 /// The process at a glance.
@@ -46,6 +46,8 @@ pub(super) fn xdp(report: &Report) -> String {
     }
     if report.state != "off" {
         row(&mut text, "bans", &bans(&report.bans));
+        let CostCounts { spent, spent_total } = report.costs;
+        row(&mut text, "costs", &format!("{spent} clients refused now, budgets spent so far: {spent_total}"));
     }
     for program in &report.programs {
         let (name, id) = (&program.name, program.id);
@@ -169,6 +171,7 @@ mod tests {
                 translated_octets: 4000,
             }],
             bans: BanCounts { current: 2, made: [("operator".to_owned(), 3)].into(), displaced: 1 },
+            costs: CostCounts { spent: 3, spent_total: 4 },
         };
         let answer = Status {
             version: "0.1.0".into(),
@@ -205,6 +208,7 @@ mod tests {
             "interface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\n",
+            "costs        3 clients refused now, budgets spent so far: 4\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");

@@ -79,6 +79,10 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     counters(registry, "bans_made", "Bans made, by cause", made);
     let help = "Bans lifted before their time for want of room";
     counter(registry, "bans_displaced", help, bans.displaced);
+    let costs = &status.xdp.costs;
+    let spent = i64::try_from(costs.spent).unwrap_or(i64::MAX);
+    gauge(registry, "clients_spent", "Clients refused now for their handshakes' cost", None, spent);
+    counter(registry, "budgets_spent", "Times a client spent its handshake budget", costs.spent_total);
 }
 
 /// Connections and handshakes. Accepted = open + every end.
@@ -151,6 +155,8 @@ fn accounts(registry: &mut Registry, snapshot: &Snapshot) {
     let rows = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
     counters(registry, "reloads", "Reloads of config and certificates", rows);
     counter(registry, "log_lines_lost", "Log lines dropped", control.log_lines_lost);
+    let help = "Batches of what clients cost that found no room";
+    counter(registry, "charges_lost", help, control.charges_lost);
     let difference = snapshot.difference();
     let rows = [
         ("connections", difference.connections),

@@ -60,7 +60,8 @@ impl Source for Still {
             worker.add(counter, count);
         }
         let packets = vec![PacketCount { verdict: "drop".into(), reason: "cleartext_853".into(), count: 9 }];
-        let control = ControlCounters { reloads_ok: 3, reloads_failed: 4, log_lines_lost: 5 };
+        let control =
+            ControlCounters { reloads_ok: 3, reloads_failed: 4, log_lines_lost: 5, charges_lost: 6 };
         Snapshot::collect(packets, &[worker], control)
     }
 
@@ -76,7 +77,13 @@ impl Source for Still {
             made: [("operator".to_owned(), 6), ("garbage".to_owned(), 7)].into(),
             displaced: 8,
         };
-        xdp::Report { state: "native".into(), interfaces: vec![eth0], bans, ..Default::default() }
+        xdp::Report {
+            state: "native".into(),
+            interfaces: vec![eth0],
+            bans,
+            costs: xdp::CostCounts { spent: 4, spent_total: 9 },
+            ..Default::default()
+        }
     }
 
     fn bans(&self) -> Vec<BanRow> {
@@ -253,6 +260,9 @@ fn metrics_are_openmetrics() {
         "dotd_backend_up{backend=\"embedded\"} 1",
         "dotd_reloads_total{result=\"failed\"} 4",
         "dotd_log_lines_lost_total 5",
+        "dotd_charges_lost_total 6",
+        "dotd_clients_spent 4",
+        "dotd_budgets_spent_total 9",
         "dotd_bans 3",
         "dotd_bans_made_total{cause=\"operator\"} 6",
         "dotd_bans_displaced_total 8",

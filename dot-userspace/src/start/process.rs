@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{logging, plan};
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
     },
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
-    worker::{Admission, Worker},
-    xdp::{BanRow, Report, Xdp, XdpError},
+    worker::{Admission, ChargesSink, Worker},
+    xdp::{BanRow, Charges, Report, Xdp, XdpError},
 };
 
 /// What the control thread works with, and nobody else.
@@ -45,6 +45,8 @@ pub(super) struct Running {
     pub workers: Vec<Worker>,
     /// One task a backend, which asks whether it is there.
     pub checks: JoinSet<()>,
+    /// What workers say that clients cost.
+    pub charges: mpsc::Receiver<Charges>,
 }
 
 /// What the control socket tells.
@@ -55,6 +57,7 @@ pub(super) struct Process {
     backends: Mutex<Vec<(BackendStatus, Health)>>,
     certificates: Mutex<Vec<CertificateStatus>>,
     kernel: Mutex<Kernel>,
+    sink: ChargesSink,
     is_draining: AtomicBool,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
@@ -98,7 +101,9 @@ impl Process {
         workers: usize,
         identities: &[Identity],
         kernel: Kernel,
+        sink: ChargesSink,
     ) -> Self {
+        sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listener =
             |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
         Self {
@@ -108,6 +113,7 @@ impl Process {
             backends: Mutex::new(backends(config, upstreams)),
             certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
             kernel: Mutex::new(kernel),
+            sink,
             is_draining: AtomicBool::new(false),
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
@@ -135,13 +141,23 @@ impl Process {
 
     /// New gates for the kernel half.
     pub(super) fn apply_xdp(&self, config: &config::Xdp) -> Result<(), XdpError> {
-        lock(&self.kernel).0.as_mut().map_or(Ok(()), |xdp| xdp.apply(config))
+        lock(&self.kernel).0.as_mut().map_or(Ok(()), |xdp| {
+            self.sink.want(xdp.wants_charges(config));
+            xdp.apply(config)
+        })
     }
 
     /// Forgets what is over; to be called every second or so.
     pub(super) fn sweep(&self) {
         if let Some(xdp) = &mut lock(&self.kernel).0 {
             xdp.sweep();
+        }
+    }
+
+    /// Charges clients with what workers saw of them.
+    pub(super) fn charge(&self, charges: &Charges) {
+        if let Some(xdp) = &mut lock(&self.kernel).0 {
+            xdp.charge(charges);
         }
     }
 
@@ -184,6 +200,7 @@ impl Source for Process {
             reloads_ok: self.reloads_ok.load(Relaxed),
             reloads_failed: self.reloads_failed.load(Relaxed),
             log_lines_lost: logging::lines_lost(),
+            charges_lost: self.sink.lost(),
         };
         Snapshot::collect(packets, &self.counters, control)
     }

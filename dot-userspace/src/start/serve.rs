@@ -108,6 +108,7 @@ async fn hear_signals(process: &Process, mut running: Running, signals: Signals)
             _ = usr1.recv() => {}
             _ = term.recv() => return Ok(running),
             _ = int.recv() => return Ok(running),
+            Some(charges) = running.charges.recv() => process.charge(&charges),
             _ = watch.tick() => {
                 process.sweep();
                 if running.workers.iter().any(crate::worker::Worker::is_finished) {

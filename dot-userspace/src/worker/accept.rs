@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     Admission, Settings,
     admission::{Place, Refused},
+    charges::{Account, Accounts},
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
@@ -29,13 +30,19 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
+    accounts: Rc<Accounts>,
     current: RefCell<(Serving, Duration)>,
 }
 
 impl Doors {
-    pub(super) fn new(room: Rc<Room>, admission: Arc<Admission>, settings: &Settings) -> Self {
+    pub(super) fn new(
+        room: Rc<Room>,
+        admission: Arc<Admission>,
+        accounts: Rc<Accounts>,
+        settings: &Settings,
+    ) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
-        Self { room, admission, current }
+        Self { room, admission, accounts, current }
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
@@ -76,7 +83,7 @@ fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
     match doors.admission.admit(client.ip()) {
         Ok(place) => {
             let (serving, timeout) = doors.current.borrow().clone();
-            let open = Open::new(counters.clone(), place);
+            let open = Open::new(counters.clone(), place, doors.accounts.account(client.ip()));
             let deadline = Instant::now() + timeout;
             spawn_local(converse(tcp, serving, deadline, Rc::clone(&doors.room), open));
         }
@@ -88,13 +95,14 @@ fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
 /// An open connection: one in the gauge and one place, given back however it ends.
 struct Open {
     counters: WorkerCounters,
+    account: Account,
     _place: Place,
 }
 
 impl Open {
-    fn new(counters: WorkerCounters, place: Place) -> Self {
+    fn new(counters: WorkerCounters, place: Place, account: Account) -> Self {
         counters.add(Counter::Open, 1);
-        Self { counters, _place: place }
+        Self { counters, account, _place: place }
     }
 }
 
@@ -110,9 +118,14 @@ async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, room: Rc<
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
+            open.account.handshake(handshake.kind);
             let end = session::serve(handshake.stream, room).await;
             open.counters.add(end.counter(), 1);
+            open.account.end(end);
         }
-        Err(failure) => open.counters.add(failure.counter(), 1),
+        Err(failure) => {
+            open.counters.add(failure.counter(), 1);
+            open.account.failure(failure);
+        }
     }
 }

@@ -26,6 +26,7 @@ use dot_common::maps::{self, PROGRAM_LEARN, PROGRAM_XDP};
 use super::{
     InterfaceReport, ProgramReport, XdpError,
     bans::Bans,
+    costs::Costs,
     error::innermost,
     interfaces::Interface,
     list::Lists,
@@ -41,6 +42,7 @@ pub(super) struct Kernel {
     pub(super) counters: PerCpuArray<MapData, u64>,
     pub(super) settings: Written,
     pub(super) bans: Bans,
+    pub(super) costs: Costs,
     pub(super) lists: Lists,
 }
 
@@ -84,7 +86,8 @@ impl Kernel {
         let settings = Written::take(&mut object)?;
         let bans = Bans::take(&mut object, prefixes)?;
         let lists = Lists::take(&mut object)?;
-        let mut kernel = Self { object, counters, settings, bans, lists };
+        let costs = Costs::take(&mut object)?;
+        let mut kernel = Self { object, counters, settings, bans, costs, lists };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         #[cfg(feature = "debug-log")]

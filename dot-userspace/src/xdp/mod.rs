@@ -3,12 +3,15 @@
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
-//! what the driver said), `list` (which clients), `bans` with `deadlines` (which of them for a while), `settings` (how strict), `steering` (which worker), `report` (in words).
+//! what the driver said), `list` (which clients), `bans` and `costs` (which
+//! of them for a while; with `budget` and `deadlines`), `settings` (how strict), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
 mod attach;
 mod bans;
+mod budget;
+mod costs;
 mod deadlines;
 mod error;
 mod interfaces;
@@ -33,14 +36,16 @@ use dot_common::{counters, settings::Ports};
 use self::{
     attach::{Kernel, Link},
     bans::Bans,
+    costs::Costs,
     interfaces::Interface,
     list::Lists,
     pins::Pins,
     settings::{Prefixes, Written},
 };
 pub use self::{
+    costs::Charges,
     error::XdpError,
-    report::{BanCounts, BanRow, InterfaceReport, PacketCount, ProgramReport, Report},
+    report::{BanCounts, BanRow, CostCounts, InterfaceReport, PacketCount, ProgramReport, Report},
 };
 use crate::config;
 
@@ -65,6 +70,7 @@ struct Attached {
     counters: PerCpuArray<MapData, u64>,
     settings: Written,
     bans: Bans,
+    costs: Costs,
     lists: Lists,
     links: Vec<Link>,
     pins: Option<Pins>,
@@ -113,8 +119,12 @@ impl Xdp {
     /// What is attached where, in which mode, and why not.
     #[must_use]
     pub fn report(&self) -> Report {
-        let bans = self.kernel.as_ref().map(|kernel| kernel.bans.counts()).unwrap_or_default();
-        Report { bans, ..self.report.clone() }
+        let mut report = self.report.clone();
+        if let Some(kernel) = &self.kernel {
+            report.bans = kernel.bans.counts();
+            report.costs = kernel.costs.counts();
+        }
+        report
     }
 
     /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.
@@ -150,7 +160,8 @@ impl Xdp {
             return Err(error);
         }
         kernel.lists.shrink(config);
-        Ok(())
+        kernel.costs.apply(&config.limit);
+        kernel.tell_of_clients()
     }
 
     /// Every ban, the one that ends first in front.
@@ -166,7 +177,7 @@ impl Xdp {
     pub fn ban(&mut self, client: &str, length: Duration, reason: &str) -> Result<BanRow, XdpError> {
         let kernel = self.attached()?;
         let row = kernel.bans.add(client, length, reason)?;
-        kernel.settings.set_bans(kernel.bans.versions())?;
+        kernel.tell_of_clients()?;
         Ok(row)
     }
 
@@ -177,7 +188,7 @@ impl Xdp {
     pub fn unban(&mut self, client: &str) -> Result<BanRow, XdpError> {
         let kernel = self.attached()?;
         let row = kernel.bans.remove(client)?;
-        kernel.settings.set_bans(kernel.bans.versions())?;
+        kernel.tell_of_clients()?;
         Ok(row)
     }
 
@@ -185,9 +196,33 @@ impl Xdp {
     pub fn sweep(&mut self) {
         let Some(kernel) = &mut self.kernel else { return };
         kernel.bans.sweep();
-        if let Err(error) = kernel.settings.set_bans(kernel.bans.versions()) {
+        kernel.costs.sweep();
+        if let Err(error) = kernel.tell_of_clients() {
             tracing::error!("{error}");
         }
+    }
+
+    /// Charges clients with what workers saw of them: who has spent its budget is refused, who does wrong again and again
+    /// is banned.
+    pub fn charge(&mut self, charges: &Charges) {
+        let Some(kernel) = &mut self.kernel else { return };
+        for (client, charge) in charges {
+            if let Some((length, cause)) = kernel.costs.charge(*client, charge)
+                && !kernel.lists.allow(*client)
+            {
+                kernel.bans.add_for(*client, length, cause);
+            }
+        }
+        if let Err(error) = kernel.tell_of_clients() {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Whether anything would come of [`Xdp::charge`].
+    #[must_use]
+    pub fn wants_charges(&self, config: &config::Xdp) -> bool {
+        let limit = &config.limit;
+        self.kernel.is_some() && (limit.handshake_cost_per_second != 0 || limit.ban_seconds != 0)
     }
 
     fn attached(&mut self) -> Result<&mut Attached, XdpError> {
@@ -209,6 +244,13 @@ impl Xdp {
     }
 }
 
+impl Attached {
+    /// Says to the kernel half which IP versions have bans and spent budgets.
+    fn tell_of_clients(&mut self) -> Result<(), XdpError> {
+        self.settings.set_clients(self.bans.versions(), self.costs.versions())
+    }
+}
+
 /// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.
 fn attach(
     config: &config::Xdp,
@@ -226,7 +268,7 @@ fn attach(
     };
     let mut links = Vec::new();
     match attach_each(config, ports, &interfaces, pins.as_ref(), report, &mut links) {
-        Ok(Kernel { counters, settings, bans, lists, .. }) => {
+        Ok(Kernel { counters, settings, bans, costs, lists, .. }) => {
             if let Some(pins) = &pins {
                 pins.sweep(&links);
                 pins.give_to(owner);
@@ -234,7 +276,7 @@ fn attach(
             if let Some(error) = pinless {
                 tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
             }
-            Ok(Attached { counters, settings, bans, lists, links, pins })
+            Ok(Attached { counters, settings, bans, costs, lists, links, pins })
         }
         Err(error) => {
             if let Some(pins) = pins {
@@ -258,7 +300,8 @@ fn attach_each(
     let mut kernel = Kernel::load(pins, prefixes)?;
     kernel.lists.grow(config)?;
     kernel.settings.apply(config, *ports, prefixes)?;
-    kernel.settings.set_bans(kernel.bans.versions())?;
+    kernel.settings.set_clients(kernel.bans.versions(), 0)?;
+    kernel.costs.apply(&config.limit);
     report.programs = kernel.programs()?;
     let must = config.required || config.mode != config::XdpMode::Auto;
     for interface in interfaces {

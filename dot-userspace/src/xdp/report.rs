@@ -23,6 +23,8 @@ pub struct Report {
     pub programs: Vec<ProgramReport>,
     /// How many bans there are, and were.
     pub bans: BanCounts,
+    /// Handshake budgets that are spent.
+    pub costs: CostCounts,
 }
 
 /// XDP on one interface.
@@ -60,6 +62,15 @@ pub struct BanCounts {
     pub made: BTreeMap<String, u64>,
     /// Lifted before their time because all room was taken.
     pub displaced: u64,
+}
+
+/// Handshake budgets in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostCounts {
+    /// Clients that are refused now.
+    pub spent: usize,
+    /// How often a client began to be, since this process began.
+    pub spent_total: u64,
 }
 
 /// One ban.

@@ -67,13 +67,17 @@ impl Written {
         ports: Ports,
         prefixes: Prefixes,
     ) -> Result<(), XdpError> {
-        let bans = self.current.bans;
-        self.write(Settings { bans, ..settings(config, ports, prefixes) })
+        let Settings { bans, spent, .. } = self.current;
+        self.write(Settings { bans, spent, ..settings(config, ports, prefixes) })
     }
 
-    /// Says which IP versions have bans; nothing to do when that is known.
-    pub(super) fn set_bans(&mut self, bans: u8) -> Result<(), XdpError> {
-        if bans == self.current.bans { Ok(()) } else { self.write(Settings { bans, ..self.current }) }
+    /// Says which IP versions have bans and spent budgets; nothing to do when that is known.
+    pub(super) fn set_clients(&mut self, bans: u8, spent: u8) -> Result<(), XdpError> {
+        let Settings { bans: known_bans, spent: known_spent, .. } = self.current;
+        if (bans, spent) == (known_bans, known_spent) {
+            return Ok(());
+        }
+        self.write(Settings { bans, spent, ..self.current })
     }
 
     fn write(&mut self, settings: Settings) -> Result<(), XdpError> {
@@ -84,7 +88,7 @@ impl Written {
     }
 }
 
-/// What the config says, without bans.
+/// What the config says, without what clients did.
 fn settings(config: &config::Xdp, ports: Ports, prefixes: Prefixes) -> Settings {
     let limit = &config.limit;
     Settings {
@@ -96,10 +100,12 @@ fn settings(config: &config::Xdp, ports: Ports, prefixes: Prefixes) -> Settings 
         deny: versions(&config.deny),
         allow: versions(&config.allow),
         bans: 0,
+        spent: 0,
         over: over(config::Over::Drop, limit.mode),
         do53_query_over: over(limit.udp53_over, limit.mode),
         prefix_v4: prefixes.v4,
         prefix_v6: prefixes.v6,
+        reserved: [0; 7],
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),
         do53_query: Rate::new(limit.udp53_per_second, limit.udp53_burst),
     }

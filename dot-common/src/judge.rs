@@ -7,6 +7,7 @@
 
 use crate::{
     ban::Ban,
+    client::{bars, is_allowed, is_enforced, would_ban},
     flow::{self, Flow, FlowKey, Sequence},
     frame::Payload,
     packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
@@ -101,48 +102,6 @@ pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: 
         return Verdict { action: Action::WouldDrop, reason: Reason::Banned }.into();
     }
     judgment
-}
-
-/// Whether the deny list or a ban refuses a client whatever it sends.
-#[inline(always)]
-pub fn bars(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Option<Reason> {
-    if settings.deny & version_bit(flow.is_v6()) != 0 && known.is_denied(flow) {
-        return Some(Reason::Denied);
-    }
-    let holds = |ban: &Ban| is_enforced(settings) || ban.is_operators();
-    is_banned(settings, flow, known, holds).then_some(Reason::Banned)
-}
-
-/// Whether a ban would refuse a client, were limits enforced.
-#[inline(always)]
-pub fn would_ban(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
-    is_banned(settings, flow, known, |_| true)
-}
-
-/// Whether a ban of a client stands and `holds`. The allow list is asked only where there is one.
-#[inline(always)]
-fn is_banned(
-    settings: &Settings,
-    flow: &FlowKey,
-    known: &impl Knowledge,
-    holds: impl FnOnce(&Ban) -> bool,
-) -> bool {
-    let is_asked = settings.bans & version_bit(flow.is_v6()) != 0;
-    is_asked
-        && known.is_banned(rate::client(flow, settings.prefix_v4, settings.prefix_v6), |ban| {
-            ban.stands(known.now_ns()) && holds(ban) && !is_allowed(settings, flow, known)
-        })
-}
-
-#[inline(always)]
-fn is_allowed(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
-    settings.allow & version_bit(flow.is_v6()) != 0 && known.is_allowed(flow)
-}
-
-/// Whether limits refuse, and do not only count.
-#[inline(always)]
-fn is_enforced(settings: &Settings) -> bool {
-    !matches!(Over::from_octet(settings.over), Over::Count)
 }
 
 /// A packet of a client that may come.

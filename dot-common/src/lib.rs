@@ -15,6 +15,7 @@
 
 pub mod ban;
 pub mod charge;
+pub mod client;
 pub mod counters;
 pub mod flow;
 pub mod frame;

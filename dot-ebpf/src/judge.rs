@@ -7,6 +7,7 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dot_common::{
     ban::Ban,
+    client,
     flow::{Flow, FlowKey},
     judge::{self, Judgment, Knowledge},
     packet::{Packet, Service, parse},
@@ -64,7 +65,7 @@ const DENIED: u32 = 2;
 /// has less to walk (80,084 instructions became a third).
 #[inline(never)]
 fn bars(settings: &Settings, flow: &FlowKey) -> u32 {
-    match judge::bars(settings, flow, &Kernel) {
+    match client::bars(settings, flow, &Kernel) {
         Some(Reason::Denied) => DENIED,
         Some(_) => BANNED,
         None => 0,
@@ -74,7 +75,7 @@ fn bars(settings: &Settings, flow: &FlowKey) -> u32 {
 /// As [`bars`].
 #[inline(never)]
 fn would_ban(settings: &Settings, flow: &FlowKey) -> u32 {
-    u32::from(judge::would_ban(settings, flow, &Kernel))
+    u32::from(client::would_ban(settings, flow, &Kernel))
 }
 
 /// What the judge may ask the kernel.

@@ -196,11 +196,8 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
     octets
 }
 
-/// Goal: what tests and fuzzers prove of the Rust code holds for the compiled object: same verdict, counted
-/// once, same action. Method: 20,000 frames through both, with each gate mode in turn. Covers: issue 2, item 4.
-#[test]
-fn kernel_and_host_agree() {
-    let Some(mut lab) = Lab::open("kernel_and_host_agree", &settings(Gate::Drop)) else { return };
+/// Tells the kernel of flows, lists, bans and budgets; what this side then knows.
+fn both_know(lab: &mut Lab) -> Known {
     for port in [853, 8853, 53] {
         for build in [Build::syn_ack(port, INITIAL), Build::syn_ack(port, INITIAL).v6()] {
             lab.learn(&build.frame().octets);
@@ -231,6 +228,15 @@ fn kernel_and_host_agree() {
     for (client, until_ns) in SPENT {
         lab.spend(client, until_ns);
     }
+    known
+}
+
+/// Goal: what tests and fuzzers prove of the Rust code holds for the compiled object: same verdict, counted
+/// once, same action. Method: 20,000 frames through both, with each gate mode in turn. Covers: issue 2, item 4.
+#[test]
+fn kernel_and_host_agree() {
+    let Some(mut lab) = Lab::open("kernel_and_host_agree", &settings(Gate::Drop)) else { return };
+    let known = both_know(&mut lab);
     let mut dice = Dice(0x0853_0853_0853_0853);
     let mut seen = HashMap::<Option<(&str, &str)>, u32>::new();
     for round in 0..FRAMES {

@@ -5,24 +5,17 @@
 //! Never: reads while the session has no room for another query (backpressure, RFC 7766 §6.2.1.1).
 
 use std::{
-    io,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    time::Instant,
-};
+use tokio::time::Instant;
 
-use super::{Inbox, SessionEnd, inbox::failure_reply};
+use super::{Inbox, Link, SessionEnd, answers::ask, end::end_of_reading};
 use crate::{
-    backend::Sink,
-    dns::{Asked, Disposition, DropReason, Query, framing::cut_message, triage},
+    dns::{Disposition, DropReason, framing::cut_message, triage},
     ledger::Counter,
-    tls,
 };
 
 /// What the reader remembers between turns.
@@ -56,9 +49,9 @@ impl Reader {
     ///
     /// # Errors
     /// How the session ends; responses still owed are for the caller to wait for.
-    pub(super) fn read<S: AsyncRead + Unpin>(
+    pub(super) fn read<L: Link>(
         &mut self,
-        stream: &mut S,
+        link: &mut L,
         context: &mut Context<'_>,
         inbox: &Rc<Inbox>,
         now: Instant,
@@ -71,13 +64,16 @@ impl Reader {
         }
         while !self.is_held {
             let mut scratch = inbox.room.scratch.borrow_mut();
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Err(error)) => return Err(end_of(&error)),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(SessionEnd::Client),
-                Poll::Ready(Ok(())) => self.take_octets(buffer.filled(), inbox, now)?,
+            match link.poll_read(context, &mut scratch) {
+                Poll::Pending => break,
+                Poll::Ready(Err(end)) => return Err(end_of_reading(end)),
+                Poll::Ready(Ok(place)) => {
+                    self.take_octets(scratch.get(place).unwrap_or_default(), inbox, now)?;
+                }
             }
+        }
+        if link.is_mid_record() {
+            self.message_since.get_or_insert(now);
         }
         Ok(())
     }
@@ -130,7 +126,7 @@ impl Reader {
         counters.add(Counter::Received, 1);
         self.queries += 1;
         match triage(message) {
-            Disposition::Forward(query) => forward(message, &query, inbox),
+            Disposition::Forward(query) => ask(&inbox.room, message, &query, inbox),
             Disposition::Respond(reply) => {
                 inbox.answer(message, &reply);
                 counters.add(Counter::Responded, 1);
@@ -145,30 +141,9 @@ impl Reader {
     }
 }
 
-/// Sends a query to a backend; where none takes it, the client hears SERVFAIL at once.
-fn forward(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
-    inbox.expect();
-    let sink = Rc::clone(inbox) as Rc<dyn Sink>;
-    if let Err(failure) = inbox.room.backends().submit(message, query, sink) {
-        inbox.expect_no_more();
-        inbox.answer(message, &failure_reply(Asked::by(query), failure));
-        inbox.room.counters.add(Counter::Responded, 1);
-    }
-}
-
 fn drop_counter(reason: DropReason) -> Counter {
     match reason {
         DropReason::IsResponse => Counter::DroppedResponse,
         DropReason::Short => Counter::DroppedShort,
-    }
-}
-
-/// What an error of the stream means. A FIN without close_notify is a client that closed: DNS messages
-/// carry their own length, so nothing can have been cut unseen (RFC 7858 §3.3, RFC 8446 §6.1).
-fn end_of(error: &io::Error) -> SessionEnd {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => SessionEnd::Client,
-        _ if tls::is_tls_error(error) => SessionEnd::Tls,
-        _ => SessionEnd::Transport,
     }
 }

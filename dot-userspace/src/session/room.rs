@@ -10,11 +10,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Inbox, SessionEnd};
-use crate::{backend::Backends, dns::Hop, ledger::WorkerCounters};
+use super::{Answers, Inbox, SessionEnd};
+use crate::{backend::Backends, dns::Hop, ledger::WorkerCounters, tls};
 
-/// Octets read at a time: one TLS record holds at most 16 KiB.
-const READ_OCTETS: usize = 16 * 1024;
+/// Octets read at a time, in as many TLS records as they come.
+const READ_OCTETS: usize = 64 * 1024;
+const _: () = assert!(READ_OCTETS >= tls::SCRATCH_OCTETS_MIN);
 /// Buffers kept for the next session that writes.
 const POOL_MAX: usize = 64;
 /// A buffer that grew beyond this is given back to the allocator.
@@ -43,12 +44,16 @@ pub struct Limits {
 pub struct Room {
     limits: Cell<Limits>,
     backends: RefCell<Rc<Backends>>,
+    /// `None`: the cache is off.
+    answers: RefCell<Option<Rc<Answers>>>,
     is_draining: Cell<bool>,
     sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
     next_session: Cell<u64>,
     pool: RefCell<Vec<Vec<u8>>>,
     /// Where each read lands before it is cut; empty again before the next session reads.
     pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Where responses are sealed before they are written; its content is of no use afterwards.
+    pub(super) sealing: RefCell<Vec<u8>>,
     /// The worker's line in the ledger.
     pub counters: WorkerCounters,
 }
@@ -60,11 +65,13 @@ impl Room {
         Self {
             limits: Cell::new(limits),
             backends: RefCell::new(Rc::new(backends)),
+            answers: RefCell::default(),
             is_draining: Cell::new(false),
             sessions: RefCell::default(),
             next_session: Cell::new(0),
             pool: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
+            sealing: RefCell::default(),
             counters,
         }
     }
@@ -88,6 +95,26 @@ impl Room {
             self.backends.replace(Rc::new(backends));
         }
         self.wake_all();
+    }
+
+    /// The cache and who waits for it, if it is on.
+    pub(super) fn answers(&self) -> Option<Rc<Answers>> {
+        self.answers.borrow().clone()
+    }
+
+    /// An empty cache of so many entries in the place of the one there is; 0: none.
+    pub fn renew_cache(&self, entries: u32) {
+        let answers = (entries > 0).then(|| Answers::new(entries, &self.counters));
+        if let Some(old) = self.answers.replace(answers) {
+            old.retire();
+        }
+    }
+
+    /// Forgets the kept answers for `name` (wire format, lower case).
+    pub fn forget(&self, name: Box<[u8]>) {
+        if let Some(answers) = self.answers() {
+            answers.forget(name);
+        }
     }
 
     /// No session reads another query; each ends when it owes nothing.

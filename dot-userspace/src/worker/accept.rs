@@ -20,7 +20,7 @@ use super::{
 use crate::{
     ledger::{Counter, WorkerCounters},
     session::{self, Room},
-    tls::{self, Serving},
+    tls::{self, Serving, Turnstile},
 };
 
 /// Rest after `accept` failed for want of descriptors or memory: others must end first.
@@ -31,6 +31,7 @@ pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
     accounts: Rc<Accounts>,
+    turnstile: Rc<Turnstile>,
     current: RefCell<(Serving, Duration)>,
 }
 
@@ -42,7 +43,9 @@ impl Doors {
         settings: &Settings,
     ) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
-        Self { room, admission, accounts, current }
+        let turnstile = Rc::new(Turnstile::default());
+        spawn_local(Rc::clone(&turnstile).run());
+        Self { room, admission, accounts, turnstile, current }
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
@@ -85,7 +88,7 @@ fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
             let (serving, timeout) = doors.current.borrow().clone();
             let open = Open::new(counters.clone(), place, doors.accounts.account(client.ip()));
             let deadline = Instant::now() + timeout;
-            spawn_local(converse(tcp, serving, deadline, Rc::clone(&doors.room), open));
+            spawn_local(converse(tcp, serving, deadline, Rc::clone(doors), open));
         }
         Err(Refused::Total) => counters.add(Counter::RefusedTotal, 1),
         Err(Refused::Prefix) => counters.add(Counter::RefusedPrefix, 1),
@@ -113,13 +116,15 @@ impl Drop for Open {
 }
 
 /// One connection from handshake to end.
-async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, room: Rc<Room>, open: Open) {
-    match tls::accept(tcp, &serving, deadline).await {
+async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, doors: Rc<Doors>, open: Open) {
+    // In a box: what a handshake needs is not for the session to hold.
+    let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
+    match handshake {
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
             open.account.handshake(handshake.kind);
-            let end = session::serve(handshake.stream, room).await;
+            let end = session::serve(handshake.stream, Rc::clone(&doors.room)).await;
             open.counters.add(end.counter(), 1);
             open.account.end(end);
         }

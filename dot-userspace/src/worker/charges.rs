@@ -18,11 +18,7 @@ use std::{
 use dot_common::{ban::Cause, charge::Charge, prefix::ClientPrefix};
 use tokio::{sync::mpsc, task::spawn_local, time::sleep};
 
-use crate::{
-    session::SessionEnd,
-    tls::{HandshakeFailure, HandshakeKind},
-    xdp::Charges,
-};
+use crate::{session::SessionEnd, tls::HandshakeFailure, xdp::Charges};
 
 /// Time from a batch's first charge until it is sent.
 const BATCH_TIME: Duration = Duration::from_millis(100);
@@ -117,8 +113,8 @@ pub(super) struct Account {
 
 impl Account {
     /// A handshake was done.
-    pub(super) fn handshake(&self, kind: HandshakeKind) {
-        self.accounts.charge(self.client, &Charge::handshake(kind.is_resumed));
+    pub(super) fn handshake(&self, is_resumed: bool) {
+        self.accounts.charge(self.client, &Charge::handshake(is_resumed));
     }
 
     /// A handshake failed.
@@ -176,8 +172,6 @@ mod tests {
         LocalSet::new().block_on(&runtime, body)
     }
 
-    const FULL: HandshakeKind = HandshakeKind { is_resumed: false, is_tls13: true };
-
     /// Goal: many connections of two clients are one batch with two sums, and an idle worker sends none.
     #[test]
     fn charges_come_in_batches() {
@@ -185,11 +179,11 @@ mod tests {
             let (sink, mut batches) = ChargesSink::new(32, 56);
             let accounts = Accounts::new(sink.clone());
             let account = |client: &str| accounts.account(client.parse().unwrap());
-            account("192.0.2.1").handshake(FULL);
+            account("192.0.2.1").handshake(false);
             assert!(accounts.batch.borrow().is_empty(), "nobody wants it");
             sink.want(true);
             for _ in 0..10 {
-                account("192.0.2.1").handshake(FULL);
+                account("192.0.2.1").handshake(false);
                 account("2001:db8::1").failure(HandshakeFailure::NotTls);
                 account("2001:db8::2").end(SessionEnd::Client);
             }
@@ -212,7 +206,7 @@ mod tests {
             let accounts = Accounts::new(sink.clone());
             for client in 0..(BATCHES_MAX + 2) * BATCH_CLIENTS_MAX {
                 let client = std::net::Ipv4Addr::from_bits(u32::try_from(client).unwrap());
-                accounts.account(client.into()).handshake(FULL);
+                accounts.account(client.into()).handshake(false);
             }
             assert_eq!(sink.lost(), 2);
             let mut received = 0;

@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     Admission, Settings,
     admission::{Place, Refused},
+    charges::{Account, Accounts},
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
@@ -32,6 +33,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
+    accounts: Rc<Accounts>,
     turnstile: Rc<Turnstile>,
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
@@ -39,12 +41,17 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    pub(super) fn new(room: Rc<Room>, admission: Arc<Admission>, settings: &Settings) -> Self {
+    pub(super) fn new(
+        room: Rc<Room>,
+        admission: Arc<Admission>,
+        accounts: Rc<Accounts>,
+        settings: &Settings,
+    ) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
         let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
-        Self { room, admission, turnstile, current, trusted }
+        Self { room, admission, accounts, turnstile, current, trusted }
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
@@ -86,7 +93,8 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
     if proxy::is_trusted(&doors.trusted.borrow(), peer.ip()) {
         return match doors.admission.admit_unknown() {
             Ok(place) => {
-                let open = Open::new(doors.room.counters.clone(), place);
+                // Its SYN are the load balancer's, which must not pay for its clients.
+                let open = Open::new(doors.room.counters.clone(), place, None);
                 spawn_local(introduce(tcp, peer, deadline, Rc::clone(doors), open));
             }
             Err(refused) => count_refused(&doors.room.counters, refused),
@@ -95,7 +103,8 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
     match doors.admission.admit(peer.ip()) {
         Ok(place) => {
             let serving = doors.current.borrow().0.clone();
-            let open = Open::new(doors.room.counters.clone(), place);
+            let account = doors.accounts.account(peer.ip());
+            let open = Open::new(doors.room.counters.clone(), place, Some(account));
             spawn_local(converse(tcp, (peer, None), serving, deadline, Rc::clone(doors), open));
         }
         Err(refused) => count_refused(&doors.room.counters, refused),
@@ -141,12 +150,19 @@ async fn introduce(
 struct Open {
     counters: WorkerCounters,
     place: Place,
+    account: Option<Account>,
 }
 
 impl Open {
-    fn new(counters: WorkerCounters, place: Place) -> Self {
+    fn new(counters: WorkerCounters, place: Place, account: Option<Account>) -> Self {
         counters.add(Counter::Open, 1);
-        Self { counters, place }
+        Self { counters, place, account }
+    }
+
+    fn charge(&self, with: impl FnOnce(&Account)) {
+        if let Some(account) = &self.account {
+            with(account);
+        }
     }
 }
 
@@ -172,11 +188,16 @@ async fn converse(
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
+            open.charge(|account| account.handshake(handshake.kind.is_resumed));
             let tls = Some(handshake.kind.client_tls());
             let client = Client { source, destination, is_datagram: false, tls };
             let end = session::serve(handshake.stream, Rc::clone(&doors.room), client).await;
             open.counters.add(end.counter(), 1);
+            open.charge(|account| account.end(end));
         }
-        Err(failure) => open.counters.add(failure.counter(), 1),
+        Err(failure) => {
+            open.counters.add(failure.counter(), 1);
+            open.charge(|account| account.failure(failure));
+        }
     }
 }

@@ -25,6 +25,7 @@ mod report;
 mod roster;
 mod seat;
 mod settings;
+mod stale;
 mod steering;
 mod watch;
 

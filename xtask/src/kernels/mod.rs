@@ -58,7 +58,7 @@ pub(crate) struct TestKernels {
 /// Something is missing, or a test failed somewhere.
 pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
     if !arguments.no_setup {
-        setup::ensure(true)?;
+        setup::ensure(setup::Wants { tests: true, benches: false })?;
     }
     for program in ["qemu-system-x86_64", "busybox", "ip", "strip", "ldd"] {
         if !setup::is_command(program) {

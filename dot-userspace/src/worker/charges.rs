@@ -157,6 +157,7 @@ fn of_end(end: SessionEnd) -> Charge {
         | SessionEnd::Idle
         | SessionEnd::Duration
         | SessionEnd::Queries
+        | SessionEnd::Evicted
         | SessionEnd::Drain => nothing,
     }
 }

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use tokio::task::JoinSet;
@@ -33,6 +33,8 @@ pub(super) struct Running {
     pub config: Config,
     /// Outlive every reload.
     pub tickets: Tickets,
+    /// When the first of the stapled OCSP responses is no longer true.
+    pub staples_until: Option<SystemTime>,
     /// As the workers know them.
     pub upstreams: Vec<UpstreamConfig>,
     /// Caps of all workers.
@@ -116,6 +118,12 @@ impl Process {
     /// A reload took effect.
     pub(super) fn reloaded(&self, config: &Config, upstreams: &[UpstreamConfig], identities: &[Identity]) {
         *lock(&self.backends) = backends(config, upstreams);
+        *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
+        self.reloads_ok.fetch_add(1, Relaxed);
+    }
+
+    /// New certificates are served.
+    pub(super) fn renewed(&self, identities: &[Identity]) {
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.reloads_ok.fetch_add(1, Relaxed);
     }

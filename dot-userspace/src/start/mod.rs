@@ -6,11 +6,13 @@
 
 mod caretaker;
 mod dialer;
+mod files;
 mod listeners;
 pub mod logging;
 mod plan;
 pub mod privileges;
 mod process;
+mod renew;
 mod serve;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
@@ -86,16 +88,16 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
     }
-    let checks = JoinSet::new();
     let running = Running {
         path,
         config,
         tickets,
+        staples_until: renew::staples_until(&identities),
         upstreams,
         admission,
         descriptors,
         workers: running,
-        checks,
+        checks: JoinSet::new(),
         charges,
     };
     serve::serve(Arc::new(process), running, control_socket, http, Instant::now())

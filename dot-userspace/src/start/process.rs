@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::mpsc, task::JoinSet};
@@ -35,6 +35,8 @@ pub(super) struct Running {
     pub config: Config,
     /// Outlive every reload.
     pub tickets: Tickets,
+    /// When the first of the stapled OCSP responses is no longer true.
+    pub staples_until: Option<SystemTime>,
     /// As the workers know them.
     pub upstreams: Vec<UpstreamConfig>,
     /// Caps of all workers.
@@ -131,6 +133,12 @@ impl Process {
         *lock(&self.backends) = backends(config, upstreams);
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
+        self.reloads_ok.fetch_add(1, Relaxed);
+    }
+
+    /// New certificates are served.
+    pub(super) fn renewed(&self, identities: &[Identity]) {
+        *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.reloads_ok.fetch_add(1, Relaxed);
     }
 

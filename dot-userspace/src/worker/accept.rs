@@ -63,6 +63,11 @@ impl Doors {
         Self { room, admission, accounts, turnstile, seats: Rc::new(Seats::new()), current, trusted }
     }
 
+    /// Handshakes from now on are by `serving`.
+    pub(super) fn serve(&self, serving: Serving) {
+        self.current.borrow_mut().0 = serving;
+    }
+
     /// Timeouts of this worker are by as many connections as there are now, everywhere.
     pub(super) fn note_fill(&self) {
         self.room.note_fill(self.admission.fill());

@@ -69,6 +69,8 @@ pub struct Settings {
 pub enum Command {
     /// Work by these from now on.
     Reload(Box<Settings>),
+    /// New certificates and keys; all else stays.
+    Serve(Serving),
     /// Connections near their cap, or no longer do: look at how many there are.
     NoteFill,
     /// Take nothing new; end when nothing is owed, or at this moment.
@@ -174,6 +176,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                     reload(&room, &doors, &current, &settings);
                     current = *settings;
                 }
+                Command::Serve(serving) => doors.serve(serving),
                 Command::NoteFill => doors.note_fill(),
                 Command::Drain(until) => drain = Some(until),
             }

@@ -13,8 +13,6 @@ type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
 const CONFIG: &[Line<Config>] = &[
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
-    ("xdp.limit.handshake_cost_per_second", "0", |config| config.xdp.limit.handshake_cost_per_second != 0),
-    ("xdp.limit.ban_seconds", "0", |config| config.xdp.limit.ban_seconds != 0),
     ("log.client_address", "\"none\"", |config| config.log.client_address != ClientAddress::None),
 ];
 

@@ -28,6 +28,12 @@ pub(crate) struct Tool {
 pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "kdig", packages: &["knot-dnsutils"], purpose: "DoT client with pin checks" },
     Tool { command: "dig", packages: &["bind9-dnsutils", "dnsutils"], purpose: "cleartext and DoT client" },
+    Tool { command: "delv", packages: &["bind9-dnsutils", "dnsutils"], purpose: "validating client" },
+    Tool {
+        command: "dnssec-signzone",
+        packages: &["bind9-utils", "bind9utils"],
+        purpose: "signs the zone of a test",
+    },
     Tool { command: "getdns_query", packages: &["getdns-utils"], purpose: "DoT client, strict profile" },
     Tool { command: "dnsperf", packages: &["dnsperf"], purpose: "DoT under load" },
     Tool { command: "openssl", packages: &["openssl"], purpose: "TLS client, certificates" },

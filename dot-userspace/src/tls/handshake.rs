@@ -148,9 +148,11 @@ async fn shake_hands(
             }
             Ok(Step::Done) => break,
             Err(error) => {
-                flush(&mut tcp, &mut dialogue.outbound).await?;
                 // Our FIN behind the alert; the client's octets that we never read would turn it into a reset.
-                tcp.shutdown().await?;
+                // Whether the client hears of it changes nothing about the cause.
+                if flush(&mut tcp, &mut dialogue.outbound).await.is_ok() {
+                    let _ = tcp.shutdown().await;
+                }
                 return Err(error.into());
             }
         }
@@ -171,10 +173,10 @@ async fn flush(tcp: &mut TcpStream, octets: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Appends what is there to `inbound`.
+/// Appends what is there to `inbound`, a bounded step at a time: what is behind the handshake goes to the session.
 async fn read(tcp: &mut TcpStream, inbound: &mut Vec<u8>) -> io::Result<()> {
     inbound.reserve(READ_OCTETS);
-    match tcp.read_buf(inbound).await? {
+    match tcp.take(READ_OCTETS as u64).read_buf(inbound).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),
     }

@@ -54,7 +54,7 @@ enum Verb {
     Run(run::Run),
     /// Set up and run every test; lists what was skipped and why
     Test(test::Test),
-    /// Measure dotd beside its peers, and the XDP program frame by frame
+    /// Measure dotd: beside its peers, under a flood, at every size, step by step, frame by frame
     Bench(bench::Bench),
     /// Format, clippy, documentation, dependencies: every warning is an error
     Lint(lint::Lint),

@@ -10,6 +10,7 @@ mod bench;
 mod bpf_object;
 mod build;
 mod command;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -56,6 +57,8 @@ enum Verb {
     Test(test::Test),
     /// Measure dotd beside its peers, and the XDP program frame by frame
     Bench(bench::Bench),
+    /// Run the fuzz targets under libFuzzer
+    Fuzz(fuzz::Fuzz),
     /// Format, clippy, documentation, dependencies: every warning is an error
     Lint(lint::Lint),
     /// Check the rules of the house that rustc and clippy do not know
@@ -81,6 +84,7 @@ fn execute(root: &Path, verb: Verb) -> Result<()> {
         Verb::Run(arguments) => run::run(root, &arguments)?,
         Verb::Test(arguments) => test::run(root, &arguments)?,
         Verb::Bench(arguments) => bench::run(root, &arguments)?,
+        Verb::Fuzz(arguments) => fuzz::run(root, &arguments)?,
         Verb::Lint(arguments) => lint::run(root, &arguments)?,
         Verb::Tidy(arguments) => tidy::run(root, &arguments)?,
     }

@@ -10,7 +10,8 @@ use dot_fuzz::TARGETS;
 fn every_seed_holds() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
     for target in TARGETS {
-        let seeds = fs::read_dir(folder.join(target.name)).unwrap_or_else(|error| panic!("{}: {error}", target.name));
+        let seeds =
+            fs::read_dir(folder.join(target.name)).unwrap_or_else(|error| panic!("{}: {error}", target.name));
         let mut count = 0;
         for seed in seeds {
             let path = seed.expect("our own folder").path();

@@ -50,18 +50,6 @@ pub(crate) fn cargo(root: &std::path::Path) -> Command {
     command
 }
 
-/// The triple of this machine, as the compiler says it.
-///
-/// # Errors
-/// The compiler does not start, or says none.
-pub(crate) fn host_triple() -> Result<String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).arg("-vV").output().context("cannot start rustc")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let triple = said.lines().find_map(|line| line.strip_prefix("host: "));
-    triple.map(str::to_owned).context("rustc -vV names no host")
-}
-
 /// Removes what the outer cargo set, so that another toolchain can be chosen.
 pub(crate) fn without_cargo(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {

@@ -273,7 +273,8 @@ fn dnssec_ok_is_copied_into_our_own_responses() {
         let (mut version, mut transfer) = (message.clone(), message.clone());
         version[opt.start + 6] = 1;
         transfer[parsed.question_end - 3] = 252;
-        let servfail = Reply::to(&Query::parse(&message).unwrap(), Rcode::SERV_FAIL, Some(Ede::BACKEND_SILENT));
+        let servfail =
+            Reply::to(&Query::parse(&message).unwrap(), Rcode::SERV_FAIL, Some(Ede::BACKEND_SILENT));
         let mut failed = Vec::new();
         synthesize(&message, &servfail, HOP, &mut failed);
         for reply in [reply_to(&version), reply_to(&transfer), Message::from_vec(&failed).unwrap()] {

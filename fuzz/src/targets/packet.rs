@@ -69,7 +69,10 @@ pub fn run(octets: &[u8]) {
         assert_eq!(Some(judgment.verdict), verdict);
         assert_eq!(judgment.truncation.is_some(), judgment.verdict.action == Action::Answer);
         if let Some(answer) = judgment.truncation {
-            assert!(answer.message_octets() <= located.end - located.transport - 8, "never longer than the query");
+            assert!(
+                answer.message_octets() <= located.end - located.transport - 8,
+                "never longer than the query"
+            );
         }
     }
     let _ = parse_syn_ack(&frame, &settings.ports);

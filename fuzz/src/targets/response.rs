@@ -41,13 +41,16 @@ fn has_broken_opt(response: &[u8]) -> bool {
     names_are_long
         || opts.len() > 1
         || opts.iter().any(|opt| {
-            !opt.is_additional || opt.owner_octets != 1 || wire::options(&response[opt.rdata.clone()]).is_none()
+            !opt.is_additional
+                || opt.owner_octets != 1
+                || wire::options(&response[opt.rdata.clone()]).is_none()
         })
 }
 
 /// Asserts that `out` is `response` for who `asked`: the ID, and in its OPT what is of this hop.
 pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u8]) {
-    let (theirs, ours) = (wire::read(response).expect("whole"), wire::read(out).expect("what we write is whole"));
+    let (theirs, ours) =
+        (wire::read(response).expect("whole"), wire::read(out).expect("what we write is whole"));
     assert_eq!(ours.end, out.len(), "nothing follows the last record");
     assert_eq!(out[..2], asked.id.to_be_bytes());
     let theirs_opt = theirs.opts().first().copied();
@@ -67,7 +70,8 @@ pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u
     if let Some(theirs_opt) = theirs_opt {
         assert_eq!((opt.class, opt.ttl), (theirs_opt.class, theirs_opt.ttl), "size, rcode, version, flags");
     }
-    let theirs_options = theirs_opt.and_then(|opt| wire::options(&response[opt.rdata.clone()])).unwrap_or_default();
+    let theirs_options =
+        theirs_opt.and_then(|opt| wire::options(&response[opt.rdata.clone()])).unwrap_or_default();
     let options = wire::options(&out[opt.rdata.clone()]);
     // Beyond 65,535 octets it has no length prefix, and `append_message` takes it back.
     let Some(options) = options.filter(|_| out.len() <= 65_535) else {
@@ -76,9 +80,14 @@ pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u
     };
     let is_end_to_end = |option: &&(u16, &[u8])| option.0 != 11 && option.0 != 12;
     assert!(theirs_options.iter().filter(is_end_to_end).eq(options.iter().filter(is_end_to_end)));
-    let timeouts: Vec<&[u8]> = options.iter().filter(|option| option.0 == 11).map(|option| option.1).collect();
+    let timeouts: Vec<&[u8]> =
+        options.iter().filter(|option| option.0 == 11).map(|option| option.1).collect();
     let timeout = hop.keepalive_100ms.filter(|_| asked.keepalive).map(u16::to_be_bytes);
-    assert_eq!(timeouts, timeout.iter().map(<[u8; 2]>::as_slice).collect::<Vec<_>>(), "our timeout, not theirs");
+    assert_eq!(
+        timeouts,
+        timeout.iter().map(<[u8; 2]>::as_slice).collect::<Vec<_>>(),
+        "our timeout, not theirs"
+    );
     if asked.padding && hop.padding {
         let is_near_the_end = out.len() + 4 > 65_535;
         assert!(out.len() % 468 == 0 || out.len() == 65_535 || is_near_the_end, "{} octets", out.len());

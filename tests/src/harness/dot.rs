@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
+    ClientConfig, ClientConnection, DigitallySignedStruct, NamedGroup, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -116,6 +116,47 @@ impl Dot {
     #[must_use]
     pub fn alpn(&self) -> Option<Vec<u8>> {
         self.tls.alpn_protocol().map(<[u8]>::to_vec)
+    }
+
+    /// The key exchange group that both chose.
+    #[must_use]
+    pub fn group(&self) -> Option<NamedGroup> {
+        self.tls.negotiated_key_exchange_group().map(|group| group.name())
+    }
+
+    /// Changes the keys of what we send, and asks the server to change its own (RFC 8446 §4.6.3).
+    ///
+    /// # Panics
+    /// Before TLS 1.3.
+    pub fn update_keys(&mut self) {
+        self.tls.refresh_traffic_keys().expect("TLS 1.3, after its handshake");
+        self.flush();
+    }
+
+    /// The same, where the server may refuse to read more: `false` when the socket took nothing for a while.
+    ///
+    /// # Panics
+    /// Before TLS 1.3.
+    pub fn try_update_keys(&mut self) -> bool {
+        self.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("not zero");
+        self.update_keys();
+        self.end.is_none()
+    }
+
+    /// Sends octets past TLS, as somebody on the way would.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub fn send_below_tls(&mut self, octets: &[u8]) {
+        self.stream.write_all(octets).expect("still open");
+    }
+
+    /// Sends one octet as urgent (RFC 9293 §3.8.5): it is no part of the stream.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub fn send_urgent(&mut self) {
+        SockRef::from(&self.stream).send_out_of_band(&[0x55]).expect("still open");
     }
 
     /// The server's certificates, leaf first.

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: each target of `fuzz/` under libFuzzer, on the compiler that is there, for as long as is asked.
 //!
 //! Before: a clone, a C++ compiler. After: a line for each target with its figures, or the octets that broke it.
-//! Holds: the flags that instrument our code; they are stable ones, so no nightly is needed.
+//! Holds: nothing of the flags that instrument our code: `fuzz/rustc.sh` has them, all stable, so no nightly is needed.
 //! Never: passes when nothing ran; without a C++ compiler it says SKIPPED and why.
 
 mod figures;
@@ -17,16 +17,6 @@ use anyhow::{Context, Result, bail};
 use crate::{build, command, setup};
 use figures::Figures;
 
-/// What LLVM is told: count edges in eight bits each, note their places, show comparisons to the engine.
-const INSTRUMENTATION: &[&str] = &[
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Ccodegen-units=1",
-    "--cfg=fuzzing",
-];
 /// Longest input: a DNS message with its prefix, and what a target asks for beside it.
 const INPUT_OCTETS_MAX: usize = 66_000;
 /// Seconds for one input; none takes a hundredth of one.
@@ -108,14 +98,12 @@ fn chosen(root: &Path, named: &[String]) -> Result<Vec<String>> {
     }
 }
 
-/// Builds the binary `fuzz`. `--target` keeps the flags away from build scripts and macros.
+/// Builds the binary `fuzz`: the crates of this workspace through `fuzz/rustc.sh`, all others as they are.
 fn build_engine(root: &Path) -> Result<PathBuf> {
-    let triple = command::host_triple()?;
     let mut cargo = command::cargo(root);
-    cargo.args(["build", "--package", "dot-fuzz", "--features", "engine", "--bin", "fuzz", "--profile", "fuzz"]);
-    cargo.args(["--target", &triple]).env("RUSTFLAGS", INSTRUMENTATION.join(" "));
-    command::run(&mut cargo)?;
-    Ok(build::target(root).join(triple).join("fuzz/fuzz"))
+    cargo.args(["build", "--package", "dot-fuzz", "--features", "engine", "--bin", "fuzz"]);
+    command::run(cargo.env("RUSTC_WORKSPACE_WRAPPER", root.join("fuzz/rustc.sh")))?;
+    Ok(build::target(root).join("debug/fuzz"))
 }
 
 fn engine_for(engine: &Path, target: &str) -> Command {

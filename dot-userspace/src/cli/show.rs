@@ -37,6 +37,13 @@ pub(super) fn status(status: &Status) -> String {
 pub(super) fn xdp(report: &Report) -> String {
     let mut text = String::new();
     row(&mut text, "xdp", &because(&report.state, report.reason.as_deref()));
+    if let Some(degraded) = &report.degraded {
+        let demanded = if report.required { "; the config demands it, so /health fails" } else { "" };
+        row(&mut text, "", &format!("DEGRADED: {degraded}{demanded}"));
+    }
+    if report.repairs > 0 {
+        row(&mut text, "", &format!("{} times attached again what was lost", report.repairs));
+    }
     for interface in &report.interfaces {
         let state = because(&interface.mode, interface.reason.as_deref());
         row(&mut text, "interface", &format!("{}: {state}, learner {}", interface.name, interface.learner));
@@ -138,12 +145,16 @@ mod tests {
     fn status_shows_every_part() {
         let report = Report {
             state: "generic".into(),
+            degraded: Some("eth1: no such interface".into()),
+            required: true,
+            repairs: 3,
             reason: None,
             interfaces: vec![InterfaceReport {
                 name: "eth0".into(),
                 mode: "generic".into(),
                 reason: Some("driver has no native mode".into()),
                 learner: "tcx".into(),
+                degraded: false,
             }],
             steering: "kernel-hash".into(),
             steering_reason: Some("no right".into()),
@@ -186,6 +197,8 @@ mod tests {
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",
+            "xdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
+            "             3 times attached again what was lost\n",
             "interface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",

@@ -68,6 +68,9 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
             (vec![("interface", interface.name.clone()), ("mode", interface.mode.clone())], 1)
         });
     gauges(registry, "xdp_state", "How XDP is attached to each interface", interfaces);
+    let degraded = i64::from(status.xdp.degraded.is_some());
+    gauge(registry, "xdp_degraded", "1 while XDP is less than the config wants", None, degraded);
+    counter(registry, "xdp_repairs", "What was lost and attached again", status.xdp.repairs);
     let packets = snapshot
         .packets
         .iter()

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, metrics};
+use super::{Source, State, Status, metrics};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
@@ -52,14 +52,17 @@ async fn show_metrics(Shared(source): Shared<AnySource>) -> Response {
     }
 }
 
-/// 200 while a load balancer may send clients here, 503 when it should stop.
+/// 200 while a load balancer may send clients here, 503 when it should stop: while draining, and while XDP is
+/// less than a config wants that demands it.
 async fn show_health(Shared(source): Shared<AnySource>) -> Response {
-    let state = source.status().state;
-    let code = match state {
-        State::Serving => StatusCode::OK,
-        State::Draining => StatusCode::SERVICE_UNAVAILABLE,
+    let Status { state, xdp, .. } = source.status();
+    let is_well = state == State::Serving && !(xdp.required && xdp.degraded.is_some());
+    let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = match xdp.degraded {
+        Some(why) => json!({ "state": state, "degraded": why }),
+        None => json!({ "state": state }),
     };
-    (code, Json(json!({ "state": state }))).into_response()
+    (code, Json(body)).into_response()
 }
 
 fn not_found(paths: &[&str]) -> Response {

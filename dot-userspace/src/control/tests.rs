@@ -21,6 +21,8 @@ use crate::{
 /// A dotd that stands still.
 struct Still {
     state: Mutex<State>,
+    /// Why XDP is degraded, and whether the config demands it.
+    degraded: Mutex<Option<(&'static str, bool)>>,
 }
 
 /// The first count of [`Still`]; each counter has the next one, so that none can stand for another.
@@ -70,13 +72,22 @@ impl Source for Still {
             mode: "native".into(),
             reason: None,
             learner: "tcx".into(),
+            degraded: false,
         };
-        xdp::Report { state: "native".into(), interfaces: vec![eth0], ..Default::default() }
+        let degraded = *self.degraded.lock().unwrap();
+        xdp::Report {
+            state: "native".into(),
+            degraded: degraded.map(|(why, _)| why.to_owned()),
+            required: degraded.is_some_and(|(_, required)| required),
+            repairs: 6,
+            interfaces: vec![eth0],
+            ..Default::default()
+        }
     }
 }
 
 fn still() -> Arc<Still> {
-    Arc::new(Still { state: Mutex::new(State::Serving) })
+    Arc::new(Still { state: Mutex::new(State::Serving), degraded: Mutex::new(None) })
 }
 
 /// Runs `client` beside a control socket, on one thread.
@@ -176,6 +187,22 @@ fn health_follows_the_state() {
     });
 }
 
+/// Goal: who demands XDP and lost it is taken out of service; who does not is told, and stays.
+#[test]
+fn health_follows_xdp_where_it_is_demanded() {
+    let source = still();
+    beside_http(source.clone(), async |address| {
+        for (required, expected) in [(false, 200), (true, 503)] {
+            *source.degraded.lock().unwrap() = Some(("eth0: gone", required));
+            let (code, _, body) = ask_tcp(address, "GET /health").await;
+            let body: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((code, body), (expected, json!({ "state": "serving", "degraded": "eth0: gone" })));
+            let (_, _, text) = ask_tcp(address, "GET /metrics").await;
+            assert!(text.contains("\ndotd_xdp_degraded 1\n"), "{text}");
+        }
+    });
+}
+
 /// Goal: Prometheus takes the text: its type, its end, each family once, labels escaped.
 #[test]
 fn metrics_are_openmetrics() {
@@ -192,6 +219,8 @@ fn metrics_are_openmetrics() {
         "dotd_serving 1",
         "dotd_uptime_seconds 7",
         "dotd_packets_total{verdict=\"drop\",reason=\"cleartext_853\"} 9",
+        "dotd_xdp_degraded 0",
+        "dotd_xdp_repairs_total 6",
         "dotd_xdp_state{interface=\"eth0\",mode=\"native\"} 1",
         "dotd_backend_state{backend=\"embedded\",transport=\"embedded\",state=\"unchecked\"} 1",
         "dotd_backend_up{backend=\"embedded\"} 1",

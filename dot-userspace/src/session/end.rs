@@ -3,7 +3,9 @@
 //! Before: `session::serve` came to an end. After: `worker::accept` counts it.
 //! Never: logs; a client that leaves is no news.
 
-use crate::ledger::Counter;
+use std::io;
+
+use crate::{ledger::Counter, tls::ReadEnd};
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +50,33 @@ impl SessionEnd {
         }
     }
 
-    /// The client is owed close_notify (RFC 8446 §6.1).
+    /// The client is owed a last word: close_notify, or the alert that says what was wrong (RFC 8446 §6).
     #[must_use]
     pub fn is_orderly(self) -> bool {
-        !matches!(self, Self::Transport | Self::SlowReader | Self::Tls)
+        !matches!(self, Self::Transport | Self::SlowReader)
     }
 
     /// Responses still owed are not waited for.
     #[must_use]
     pub fn is_abrupt(self) -> bool {
         matches!(self, Self::Transport | Self::Tls)
+    }
+}
+
+/// The end of what a client says.
+pub(super) fn end_of_reading(end: ReadEnd) -> SessionEnd {
+    match end {
+        ReadEnd::Closed => SessionEnd::Client,
+        ReadEnd::Transport => SessionEnd::Transport,
+        ReadEnd::Tls => SessionEnd::Tls,
+    }
+}
+
+/// What an error of writing means.
+pub(super) fn end_of_sending(error: &io::Error) -> SessionEnd {
+    match error.kind() {
+        // A key that has sealed 2^24 records: as many queries, at most, as a session may ask.
+        io::ErrorKind::QuotaExceeded => SessionEnd::Queries,
+        _ => SessionEnd::Transport,
     }
 }

@@ -104,14 +104,10 @@ impl Inbox {
         self.in_flight.get() == 0 && self.octets.borrow().is_empty()
     }
 
-    /// Exchanges all waiting responses for `empty`. `false`: none waited, nothing was exchanged.
-    pub(super) fn take(&self, empty: &mut Vec<u8>) -> bool {
+    /// All waiting responses.
+    pub(super) fn take(&self) -> Option<Vec<u8>> {
         let mut octets = self.octets.borrow_mut();
-        if octets.is_empty() {
-            return false;
-        }
-        std::mem::swap(&mut *octets, empty);
-        true
+        (!octets.is_empty()).then(|| std::mem::take(&mut *octets))
     }
 
     /// Queues a response of dotd's own to `message`.

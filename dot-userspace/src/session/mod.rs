@@ -8,6 +8,7 @@
 mod clock;
 mod end;
 mod inbox;
+mod link;
 mod reader;
 mod room;
 mod writer;
@@ -19,14 +20,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use clock::Clock;
 pub use end::SessionEnd;
 pub use inbox::Inbox;
+pub use link::Link;
 use reader::Reader;
 pub use room::{Limits, Room};
 use writer::Writer;
@@ -40,9 +39,9 @@ const LINGER_OCTETS_MAX: usize = 64 * 1024;
 ///
 /// # Cancel safety
 /// Dropping the future cuts the connection; queries at the backend end on their own and are counted.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, room: Rc<Room>) -> SessionEnd {
+pub async fn serve<L: Link>(link: L, room: Rc<Room>) -> SessionEnd {
     let mut session = Session {
-        stream,
+        link,
         reader: Reader::default(),
         writer: Writer::default(),
         clock: Clock::start(),
@@ -54,15 +53,15 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, room: Rc<Room>)
     let end = poll_fn(|context| session.poll_turn(context)).await;
     session.inbox.close();
     if end.is_orderly() {
-        // Whether the client takes our farewell changes nothing any more.
-        let _ = timeout(CLOSE_TIMEOUT, farewell(&mut session.stream)).await;
+        // Whether the client takes our farewell changes nothing any more. In a box: no session holds it.
+        let _ = Box::pin(timeout(CLOSE_TIMEOUT, farewell(&mut session.link))).await;
     }
     end
 }
 
 /// A session between two turns.
-struct Session<S> {
-    stream: S,
+struct Session<L> {
+    link: L,
     reader: Reader,
     writer: Writer,
     clock: Clock,
@@ -75,13 +74,13 @@ struct Session<S> {
 }
 
 /// However the task ends, also by a panic or with its worker, the room forgets the session.
-impl<S> Drop for Session<S> {
+impl<L> Drop for Session<L> {
     fn drop(&mut self) {
         self.inbox.close();
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<L: Link> Session<L> {
     /// Everything that can be done now: read, triage, write, look at the clock.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<SessionEnd> {
         self.inbox.wake_by(context.waker());
@@ -91,13 +90,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         loop {
             if self.closing.is_none() {
-                match self.reader.read(&mut self.stream, context, &self.inbox, now) {
+                match self.reader.read(&mut self.link, context, &self.inbox, now) {
                     Ok(()) => {}
                     Err(end) if end.is_abrupt() => return Poll::Ready(end),
                     Err(end) => self.closing = Some(end),
                 }
             }
-            match self.writer.write(&mut self.stream, context, &self.inbox, now) {
+            match self.writer.write(&mut self.link, context, &self.inbox, now) {
                 // Room was made by writing: what waited in the reader can go on.
                 Ok(true) if self.closing.is_none() && self.reader.is_held() && self.inbox.has_room() => {}
                 Ok(_) => break,
@@ -133,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Nothing is at a backend, and nothing waits to be written.
     fn is_quiet(&self) -> bool {
-        self.inbox.is_quiet() && self.writer.is_quiet()
+        self.inbox.is_quiet() && self.link.unsent() == 0
     }
 
     /// The next moment at which something must happen by itself, and how the session would then end.
@@ -151,13 +150,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-/// close_notify, FIN, and patience with what the client had already sent.
-async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> std::io::Result<()> {
-    stream.shutdown().await?;
+/// Last words, FIN, and patience with what the client had already sent.
+async fn farewell<L: Link>(link: &mut L) -> std::io::Result<()> {
+    if link.farewell().await? {
+        return Ok(());
+    }
     let mut octets = [0; 512];
     let mut taken = 0;
     while taken < LINGER_OCTETS_MAX {
-        match stream.read(&mut octets).await? {
+        match link.discard(&mut octets).await? {
             0 => break,
             more => taken += more,
         }

@@ -5,24 +5,18 @@
 //! Never: reads while the session has no room for another query (backpressure, RFC 7766 §6.2.1.1).
 
 use std::{
-    io,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    time::Instant,
-};
+use tokio::time::Instant;
 
-use super::{Inbox, SessionEnd, inbox::failure_reply};
+use super::{Inbox, Link, SessionEnd, end::end_of_reading, inbox::failure_reply};
 use crate::{
     backend::Sink,
     dns::{Asked, Disposition, DropReason, Query, framing::cut_message, triage},
     ledger::Counter,
-    tls,
 };
 
 /// What the reader remembers between turns.
@@ -56,9 +50,9 @@ impl Reader {
     ///
     /// # Errors
     /// How the session ends; responses still owed are for the caller to wait for.
-    pub(super) fn read<S: AsyncRead + Unpin>(
+    pub(super) fn read<L: Link>(
         &mut self,
-        stream: &mut S,
+        link: &mut L,
         context: &mut Context<'_>,
         inbox: &Rc<Inbox>,
         now: Instant,
@@ -71,13 +65,16 @@ impl Reader {
         }
         while !self.is_held {
             let mut scratch = inbox.room.scratch.borrow_mut();
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Err(error)) => return Err(end_of(&error)),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(SessionEnd::Client),
-                Poll::Ready(Ok(())) => self.take_octets(buffer.filled(), inbox, now)?,
+            match link.poll_read(context, &mut scratch) {
+                Poll::Pending => break,
+                Poll::Ready(Err(end)) => return Err(end_of_reading(end)),
+                Poll::Ready(Ok(place)) => {
+                    self.take_octets(scratch.get(place).unwrap_or_default(), inbox, now)?;
+                }
             }
+        }
+        if link.is_mid_record() {
+            self.message_since.get_or_insert(now);
         }
         Ok(())
     }
@@ -160,15 +157,5 @@ fn drop_counter(reason: DropReason) -> Counter {
     match reason {
         DropReason::IsResponse => Counter::DroppedResponse,
         DropReason::Short => Counter::DroppedShort,
-    }
-}
-
-/// What an error of the stream means. A FIN without close_notify is a client that closed: DNS messages
-/// carry their own length, so nothing can have been cut unseen (RFC 7858 §3.3, RFC 8446 §6.1).
-fn end_of(error: &io::Error) -> SessionEnd {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => SessionEnd::Client,
-        _ if tls::is_tls_error(error) => SessionEnd::Tls,
-        _ => SessionEnd::Transport,
     }
 }

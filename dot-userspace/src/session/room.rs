@@ -11,10 +11,11 @@ use std::{
 };
 
 use super::{Inbox, SessionEnd};
-use crate::{backend::Backends, dns::Hop, ledger::WorkerCounters};
+use crate::{backend::Backends, dns::Hop, ledger::WorkerCounters, tls};
 
-/// Octets read at a time: one TLS record holds at most 16 KiB.
-const READ_OCTETS: usize = 16 * 1024;
+/// Octets read at a time, in as many TLS records as they come.
+const READ_OCTETS: usize = 64 * 1024;
+const _: () = assert!(READ_OCTETS >= tls::SCRATCH_OCTETS_MIN);
 /// Buffers kept for the next session that writes.
 const POOL_MAX: usize = 64;
 /// A buffer that grew beyond this is given back to the allocator.
@@ -49,6 +50,8 @@ pub struct Room {
     pool: RefCell<Vec<Vec<u8>>>,
     /// Where each read lands before it is cut; empty again before the next session reads.
     pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Where responses are sealed before they are written; its content is of no use afterwards.
+    pub(super) sealing: RefCell<Vec<u8>>,
     /// The worker's line in the ledger.
     pub counters: WorkerCounters,
 }
@@ -65,6 +68,7 @@ impl Room {
             next_session: Cell::new(0),
             pool: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
+            sealing: RefCell::default(),
             counters,
         }
     }

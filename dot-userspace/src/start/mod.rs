@@ -4,6 +4,7 @@
 //! The line: identities → listeners → XDP → privileges → workers → control → signals → drain → detach.
 //! Never: serves before every part has reported its state, or holds a right once it serves.
 
+mod caretaker;
 mod listeners;
 pub mod logging;
 mod plan;

@@ -130,6 +130,13 @@ impl Process {
         lock(&self.kernel).0.as_mut().map_or(Ok(()), |xdp| xdp.apply(config))
     }
 
+    /// Looks whether the kernel half is still attached, and mends it.
+    pub(super) fn look_after_xdp(&self, has_news: bool) {
+        if let Some(xdp) = lock(&self.kernel).0.as_mut() {
+            xdp.look_after(has_news);
+        }
+    }
+
     /// No more new connections.
     pub(super) fn draining(&self) {
         self.is_draining.store(true, Relaxed);

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    caretaker,
     listeners::ControlSocket,
     plan,
     process::{Process, Running},
@@ -65,6 +66,7 @@ pub(super) fn serve(
         );
         // Without systemd there is nobody to notify, which is no error.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        tokio::spawn(caretaker::look_after_xdp(Arc::clone(&process)));
         running.checks = check_all(&running.upstreams);
         let running = hear_signals(&process, running, signals).await?;
         drain(&process, running).await

@@ -7,18 +7,21 @@
 
 use std::io;
 
-use rustls::{Error as TlsError, PeerIncompatible, ProtocolVersion};
+use rustls::{Error as TlsError, PeerIncompatible};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::StartHandshake;
 
-use super::{Serving, hello};
+use super::{
+    Serving, Stream, Turnstile,
+    dialogue::{Dialogue, Step},
+};
 use crate::ledger::Counter;
 
-/// A stream of decrypted octets.
-pub type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+/// Octets read at a time: a hello with a post-quantum share, or a client's last flight with queries behind it.
+const READ_OCTETS: usize = 4096;
 
 /// A handshake that is done.
 pub struct Handshake {
@@ -94,39 +97,90 @@ impl HandshakeFailure {
 /// Does the handshake on `tcp` before `deadline`.
 ///
 /// # Errors
-/// [`HandshakeFailure`]; the connection is closed.
+/// [`HandshakeFailure`]; the connection is closed, with the alert that TLS has for it.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
 pub async fn accept(
     tcp: TcpStream,
     serving: &Serving,
+    turnstile: &Turnstile,
     deadline: Instant,
 ) -> Result<Handshake, HandshakeFailure> {
-    match timeout_at(deadline, shake_hands(tcp, serving)).await {
-        Ok(Ok(stream)) => Ok(Handshake { kind: kind_of(&stream), stream }),
-        Ok(Err(error)) => Err(cause_of(&error)),
+    match timeout_at(deadline, shake_hands(tcp, serving, turnstile)).await {
+        Ok(Ok(handshake)) => Ok(handshake),
+        Ok(Err(Failed::Tls(error))) => Err(cause_of(&error)),
+        Ok(Err(Failed::Transport)) => Err(HandshakeFailure::Closed),
         Err(_) => Err(HandshakeFailure::Timeout),
     }
 }
 
-async fn shake_hands(mut tcp: TcpStream, serving: &Serving) -> io::Result<Stream> {
-    let accepted = hello::read(&mut tcp).await?;
-    StartHandshake::from_parts(accepted, tcp).into_stream(serving.0.clone()).await
+/// Why it ended early.
+enum Failed {
+    Tls(TlsError),
+    Transport,
 }
 
-fn kind_of(stream: &Stream) -> HandshakeKind {
-    let (_, connection) = stream.get_ref();
-    HandshakeKind {
-        is_resumed: matches!(connection.handshake_kind(), Some(rustls::HandshakeKind::Resumed)),
-        is_tls13: connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
+impl From<TlsError> for Failed {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 
-fn cause_of(error: &io::Error) -> HandshakeFailure {
-    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
-        return HandshakeFailure::Closed;
-    };
+impl From<io::Error> for Failed {
+    fn from(_: io::Error) -> Self {
+        Self::Transport
+    }
+}
+
+async fn shake_hands(
+    mut tcp: TcpStream,
+    serving: &Serving,
+    turnstile: &Turnstile,
+) -> Result<Handshake, Failed> {
+    let mut dialogue = Dialogue::new(serving)?;
+    loop {
+        match dialogue.step() {
+            Ok(Step::Turn { is_resumed }) => turnstile.pass(is_resumed).await,
+            Ok(Step::Read) => {
+                flush(&mut tcp, &mut dialogue.outbound).await?;
+                read(&mut tcp, dialogue.inbound()).await?;
+            }
+            Ok(Step::Done) => break,
+            Err(error) => {
+                flush(&mut tcp, &mut dialogue.outbound).await?;
+                // Our FIN behind the alert; the client's octets that we never read would turn it into a reset.
+                tcp.shutdown().await?;
+                return Err(error.into());
+            }
+        }
+    }
+    let (kind, records, carry, mut unsent) = dialogue.finish()?;
+    if !kind.is_tls13 {
+        // Its client waits for our Finished; in TLS 1.3 only a ticket is left.
+        flush(&mut tcp, &mut unsent).await?;
+    }
+    Ok(Handshake { kind, stream: Stream::new(tcp, records, carry, unsent) })
+}
+
+async fn flush(tcp: &mut TcpStream, octets: &mut Vec<u8>) -> io::Result<()> {
+    if !octets.is_empty() {
+        tcp.write_all(octets).await?;
+        octets.clear();
+    }
+    Ok(())
+}
+
+/// Appends what is there to `inbound`.
+async fn read(tcp: &mut TcpStream, inbound: &mut Vec<u8>) -> io::Result<()> {
+    inbound.reserve(READ_OCTETS);
+    match tcp.read_buf(inbound).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+fn cause_of(error: &TlsError) -> HandshakeFailure {
     match error {
         TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => HandshakeFailure::NotTls,
         TlsError::NoApplicationProtocol => HandshakeFailure::Alpn,
@@ -144,10 +198,4 @@ fn cause_of(error: &io::Error) -> HandshakeFailure {
         },
         _ => HandshakeFailure::Other,
     }
-}
-
-/// Whether an error of an established stream is the other side's TLS, not its transport.
-#[must_use]
-pub fn is_tls_error(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<TlsError>())
 }

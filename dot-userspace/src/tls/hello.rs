@@ -1,90 +1,131 @@
-//! Reads the ClientHello, and answers what is none with the alert that TLS has for it.
+//! What the first octets of a connection say before rustls reads them.
 //!
-//! Before: `handshake::accept` has a fresh connection. After: it knows the hello, or why there is none.
-//! Never: keeps more than one hello's octets; rustls bounds them at 64 KiB.
+//! Before: `dialogue` has a record that is whole, or octets that are none. After: it knows whether the hello offers a ticket,
+//! and which alert an old client understands.
+//! Never: decides anything about security: what is said here orders a queue and words an alert.
 //!
-//! Source: RFC 8446 §4.1.2 and §6.2, appendix D.5.
+//! Source: RFC 8446 §4.1.2, §4.2 and appendix D.5; RFC 5077 §3.2.
 
-use std::io::{self, Read};
-
-use rustls::{
-    Error as TlsError, PeerIncompatible,
-    server::{Accepted, Acceptor},
-};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use super::record::{HANDSHAKE, HEADER_OCTETS, Overflow, PLAINTEXT_OCTETS_MAX, header};
 
 /// A fatal `protocol_version` alert in the record version that every TLS client reads.
-const PROTOCOL_VERSION_ALERT: [u8; 7] = [0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 70];
+pub const PROTOCOL_VERSION_ALERT: [u8; 7] = [0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 70];
 
-/// Reads until the hello is whole.
-///
-/// # Errors
-/// A `rustls::Error` inside when the octets are no hello that we can serve (the alert is then sent), else
-/// the transport's.
-///
-/// # Cancel safety
-/// What was read is lost with the connection; nothing else is.
-pub(super) async fn read(tcp: &mut TcpStream) -> io::Result<Accepted> {
-    let mut acceptor = Acceptor::default();
-    let mut opening = Opening::default();
-    loop {
-        tcp.readable().await?;
-        match acceptor.read_tls(&mut Ready { tcp, opening: &mut opening }) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
+/// Octets of a hello that are always there: handshake header, version, random.
+const FIXED_OCTETS: usize = 4 + 2 + 32;
+/// Extensions that carry a ticket. Source: IANA, TLS ExtensionType values.
+const SESSION_TICKET: u16 = 35;
+const PRE_SHARED_KEY: u16 = 41;
+
+/// Octets that no further ones can make a TLS record.
+#[must_use]
+pub fn is_no_record(octets: &[u8]) -> bool {
+    let is_wrong =
+        |place: usize, is_right: fn(u8) -> bool| octets.get(place).is_some_and(|octet| !is_right(*octet));
+    let is_too_long = match header(octets) {
+        Ok(header) => header
+            .is_some_and(|header| header.content_type == HANDSHAKE && header.octets > PLAINTEXT_OCTETS_MAX),
+        Err(Overflow) => true,
+    };
+    is_wrong(0, |content_type| (20..=24).contains(&content_type))
+        || is_wrong(1, |major| major == 3)
+        || is_too_long
+}
+
+/// A ClientHello of SSL 3, TLS 1.0 or 1.1, by its first record. It has no signature algorithms, which is what
+/// rustls would complain about; what is wrong with it is its version.
+#[must_use]
+pub fn is_before_tls12(octets: &[u8]) -> bool {
+    matches!(octets, [HANDSHAKE, 3, _, _, _, 1, _, _, _, 3, minor, ..] if *minor < 3)
+}
+
+/// Whether the ClientHello in the record `record` offers a ticket. One that lies hurries to no avail: rustls
+/// finds no session and shakes hands in full, and the queue lets both kinds pass.
+#[must_use]
+pub fn offers_ticket(record: &[u8]) -> bool {
+    extensions(record).is_some_and(has_ticket)
+}
+
+/// The extensions of a hello.
+fn extensions(record: &[u8]) -> Option<&[u8]> {
+    let rest = record.get(HEADER_OCTETS + FIXED_OCTETS..)?;
+    let (session_id, rest) = rest.split_first()?;
+    let rest = rest.get(usize::from(*session_id)..)?;
+    let (suites, rest) = split_length(rest)?;
+    let rest = rest.get(usize::from(suites)..)?;
+    let (methods, rest) = rest.split_first()?;
+    let rest = rest.get(usize::from(*methods)..)?;
+    let (octets, rest) = split_length(rest)?;
+    rest.get(..usize::from(octets))
+}
+
+fn has_ticket(mut extensions: &[u8]) -> bool {
+    while let Some((kind, rest)) = split_length(extensions) {
+        let Some((octets, rest)) = split_length(rest) else { return false };
+        // An empty one only says that the client could take a ticket.
+        if kind == PRE_SHARED_KEY || (kind == SESSION_TICKET && octets > 0) {
+            return true;
         }
-        match acceptor.accept() {
-            Ok(Some(accepted)) => return Ok(accepted),
-            Ok(None) => {}
-            Err((error, mut alert)) => {
-                let mut octets = Vec::new();
-                alert.write_all(&mut octets)?;
-                let is_old = opening.is_before_tls12();
-                tcp.write_all(if is_old { &PROTOCOL_VERSION_ALERT } else { &octets }).await?;
-                // Our FIN behind the alert; the client's octets that we never read would turn it into a reset.
-                tcp.shutdown().await?;
-                let error = if is_old { PeerIncompatible::Tls12NotOffered.into() } else { error };
-                return Err(io::Error::new::<TlsError>(io::ErrorKind::InvalidData, error));
-            }
+        extensions = rest.get(usize::from(octets)..).unwrap_or_default();
+    }
+    false
+}
+
+fn split_length(octets: &[u8]) -> Option<(u16, &[u8])> {
+    octets.split_first_chunk::<2>().map(|(number, rest)| (u16::from_be_bytes(*number), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A record with a hello that has these extensions.
+    fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = vec![3, 3];
+        body.extend([7; 32]);
+        body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
+        let mut all = Vec::new();
+        for (kind, octets) in extensions {
+            all.extend(kind.to_be_bytes());
+            all.extend(u16::try_from(octets.len()).unwrap().to_be_bytes());
+            all.extend(*octets);
         }
+        body.extend(u16::try_from(all.len()).unwrap().to_be_bytes());
+        body.extend(all);
+        let mut record = vec![22, 3, 1];
+        record.extend(u16::try_from(body.len() + 4).unwrap().to_be_bytes());
+        record.extend([1, 0]);
+        record.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
+        record.extend(body);
+        record
     }
-}
 
-/// The first octets of a connection, as far as they tell a hello's version: a record header, a handshake
-/// header, `legacy_version`.
-#[derive(Default)]
-struct Opening {
-    octets: [u8; 11],
-    length: usize,
-}
+    #[test]
+    fn a_ticket_is_seen_in_either_version() {
+        assert!(offers_ticket(&hello(&[(10, &[0, 2, 0, 29]), (PRE_SHARED_KEY, &[1, 2, 3])])));
+        assert!(offers_ticket(&hello(&[(SESSION_TICKET, &[9; 40])])));
+        assert!(!offers_ticket(&hello(&[(SESSION_TICKET, &[]), (43, &[2, 3, 4])])), "asks for one, has none");
+        assert!(!offers_ticket(&hello(&[])));
+    }
 
-impl Opening {
-    fn note(&mut self, octets: &[u8]) {
-        for (room, octet) in self.octets.iter_mut().skip(self.length).zip(octets) {
-            *room = *octet;
-            self.length += 1;
+    #[test]
+    fn old_clients_and_other_protocols_are_known_by_their_first_octets() {
+        let mut old = hello(&[]);
+        assert!(!is_before_tls12(&old));
+        old[10] = 1;
+        assert!(is_before_tls12(&old));
+        assert!(is_no_record(b"GET / HTTP/1.1"));
+        assert!(is_no_record(&[0, 29, 0x12]));
+        assert!(is_no_record(&[22, 3, 1, 0xff, 0xff]));
+        assert!(!is_no_record(&[22, 3, 1, 0x02]) && !is_no_record(&[]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_are_looked_at_without_a_fault(octets in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (offers_ticket(&octets), is_no_record(&octets), is_before_tls12(&octets));
         }
-    }
-
-    /// A ClientHello of SSL 3, TLS 1.0 or 1.1. It has no signature algorithms, which is what rustls would
-    /// complain about; what is wrong with it is its version.
-    fn is_before_tls12(&self) -> bool {
-        matches!(self.octets, [22, 3, _, _, _, 1, _, _, _, 3, minor] if self.length == 11 && minor < 3)
-    }
-}
-
-/// Reads what is there, without waiting.
-struct Ready<'a> {
-    tcp: &'a TcpStream,
-    opening: &'a mut Opening,
-}
-
-impl Read for Ready<'_> {
-    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
-        let count = self.tcp.try_read(octets)?;
-        self.opening.note(octets.get(..count).unwrap_or_default());
-        Ok(count)
     }
 }

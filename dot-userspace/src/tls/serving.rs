@@ -89,6 +89,8 @@ pub fn serving(
     config.max_early_data_size = 0;
     // Without the extended master secret a TLS 1.2 session can be spliced (RFC 7627).
     config.require_ems = true;
+    // `records` opens and seals with keys of its own; see ARCHITECTURE, "The record layer".
+    config.enable_secret_extraction = true;
     Ok(Serving(Arc::new(config)))
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ledger::{Counter, WorkerCounters},
     session::{self, Room},
-    tls::{self, Serving},
+    tls::{self, Serving, Turnstile},
 };
 
 /// Rest after `accept` failed for want of descriptors or memory: others must end first.
@@ -29,13 +29,16 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
+    turnstile: Rc<Turnstile>,
     current: RefCell<(Serving, Duration)>,
 }
 
 impl Doors {
     pub(super) fn new(room: Rc<Room>, admission: Arc<Admission>, settings: &Settings) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
-        Self { room, admission, current }
+        let turnstile = Rc::new(Turnstile::default());
+        spawn_local(Rc::clone(&turnstile).run());
+        Self { room, admission, turnstile, current }
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
@@ -78,7 +81,7 @@ fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
             let (serving, timeout) = doors.current.borrow().clone();
             let open = Open::new(counters.clone(), place);
             let deadline = Instant::now() + timeout;
-            spawn_local(converse(tcp, serving, deadline, Rc::clone(&doors.room), open));
+            spawn_local(converse(tcp, serving, deadline, Rc::clone(doors), open));
         }
         Err(Refused::Total) => counters.add(Counter::RefusedTotal, 1),
         Err(Refused::Prefix) => counters.add(Counter::RefusedPrefix, 1),
@@ -105,12 +108,14 @@ impl Drop for Open {
 }
 
 /// One connection from handshake to end.
-async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, room: Rc<Room>, open: Open) {
-    match tls::accept(tcp, &serving, deadline).await {
+async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, doors: Rc<Doors>, open: Open) {
+    // In a box: what a handshake needs is not for the session to hold.
+    let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
+    match handshake {
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
-            let end = session::serve(handshake.stream, room).await;
+            let end = session::serve(handshake.stream, Rc::clone(&doors.room)).await;
             open.counters.add(end.counter(), 1);
         }
         Err(failure) => open.counters.add(failure.counter(), 1),

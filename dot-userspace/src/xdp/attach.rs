@@ -27,8 +27,7 @@ use dot_common::{
 };
 
 use super::{
-    InterfaceReport, ProgramReport, XdpError, error::innermost, interfaces::Interface, list::Lists,
-    object::OBJECT, pins::Pins,
+    ProgramReport, XdpError, error::innermost, interfaces::Interface, list::Lists, object::OBJECT, pins::Pins,
 };
 use crate::config;
 
@@ -42,20 +41,28 @@ pub(super) struct Kernel {
 
 /// Something that stays attached as long as we hold it, or its pin.
 pub(super) enum Link {
-    /// Pinned under this name.
-    Pinned(#[expect(dead_code, reason = "held, not used")] PinnedLink, String),
-    /// Held by us alone.
-    Held(#[expect(dead_code, reason = "held, not used")] FdLink),
+    /// With the name of its pin, if it has one.
+    Held(FdLink, Option<String>),
     /// A tc filter, before Linux 6.6: detached when dropped, if we then still may.
     Filter(#[expect(dead_code, reason = "held, not used")] SchedClassifierLink),
+}
+
+/// What a look at a link found.
+pub(super) enum Found {
+    /// Attached, with our program.
+    Ours(Link),
+    /// Attached; somebody had put another program in our place, and ours is back.
+    TakenBack(Link),
+    /// Attached no more.
+    Lost,
 }
 
 impl Link {
     /// The name of its pin.
     pub(super) fn pin_name(&self) -> Option<&str> {
         match self {
-            Self::Pinned(_, name) => Some(name),
-            Self::Held(_) | Self::Filter(_) => None,
+            Self::Held(_, name) => name.as_deref(),
+            Self::Filter(_) => None,
         }
     }
 }
@@ -92,59 +99,27 @@ impl Kernel {
         [PROGRAM_XDP, PROGRAM_LEARN].iter().map(|name| program_report(&self.object, name)).collect()
     }
 
-    /// Attaches to one interface, and says how that went.
-    pub(super) fn attach(
+    /// Takes over a predecessor's link in one of the modes, or makes one in the first that works.
+    ///
+    /// `patience` is for a predecessor that has just ended: see [`attach_new`]. An error says why, mode by mode;
+    /// with a link, it says why not in a better mode.
+    pub(super) fn attach_xdp(
         &mut self,
-        interface: &Interface,
+        index: u32,
         mode: config::XdpMode,
         pins: Option<&Pins>,
-    ) -> (InterfaceReport, Vec<Link>) {
-        let mut row = InterfaceReport {
-            name: interface.name.clone(),
-            mode: "off".into(),
-            reason: interface.obstacle().map(str::to_owned),
-            learner: "off".into(),
+        patience: Patience,
+    ) -> (Option<(&'static str, Link)>, Vec<String>) {
+        let pin = |mode: &str| format!("xdp_{mode}_{index}");
+        let modes = modes(mode);
+        let program = match self.xdp() {
+            Ok(program) => program,
+            Err(error) => return (None, vec![error.to_string()]),
         };
-        if row.reason.is_some() {
-            return (row, Vec::new());
-        }
-        let mut links = Vec::new();
-        let mut reasons = Vec::new();
-        match self.attach_xdp(interface, &modes(mode), pins, &mut reasons) {
-            Ok(Some((mode, link))) => {
-                row.mode = mode.into();
-                links.push(link);
-            }
-            Ok(None) => {}
-            Err(error) => reasons.push(error.to_string()),
-        }
-        if !links.is_empty() {
-            match self.attach_learner(interface, pins) {
-                Ok((name, link)) => {
-                    row.learner = name.into();
-                    links.push(link);
-                }
-                Err(reason) => reasons.push(format!("learner: {reason}")),
-            }
-        }
-        row.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-        (row, links)
-    }
-
-    /// Takes over a predecessor's link in one of the modes, or makes one in the first that works.
-    fn attach_xdp(
-        &mut self,
-        interface: &Interface,
-        modes: &[(&'static str, XdpMode)],
-        pins: Option<&Pins>,
-        reasons: &mut Vec<String>,
-    ) -> Result<Option<(&'static str, Link)>, XdpError> {
-        let pin = |mode: &str| format!("xdp_{mode}_{}", interface.index);
-        let program = self.xdp()?;
         if let Some(pins) = pins {
-            for (mode, _) in modes {
+            for (mode, _) in &modes {
                 if let Some(link) = take_over_xdp(program, pins, &pin(mode)) {
-                    return Ok(Some((*mode, link)));
+                    return (Some((*mode, link)), Vec::new());
                 }
             }
             // What is left is dead, or in a mode that the config no longer wants.
@@ -152,16 +127,18 @@ impl Kernel {
                 pins.unlink(&pin(mode));
             }
         }
+        let mut reasons = Vec::new();
         for (mode, flag) in modes {
-            match attach_new(program, interface.index, *flag).and_then(|link| keep(link, pin(mode), pins)) {
-                Ok(link) => return Ok(Some((*mode, link))),
+            match attach_new(program, index, flag, patience).and_then(|link| keep(link, pin(mode), pins)) {
+                Ok(link) => return (Some((mode, link)), reasons),
                 Err(reason) => reasons.push(format!("{mode}: {reason}")),
             }
         }
-        Ok(None)
+        (None, reasons)
     }
 
-    fn attach_learner(
+    /// The same for the learner; the name says by which way.
+    pub(super) fn attach_learner(
         &mut self,
         interface: &Interface,
         pins: Option<&Pins>,
@@ -175,6 +152,9 @@ impl Kernel {
         if let Some(link) = pins.and_then(|pins| take_over_learner(program, pins, &pin)) {
             return Ok(("tcx", link));
         }
+        if let Some(pins) = pins {
+            pins.unlink(&pin);
+        }
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program
             .attach_with_options(&interface.name, TcAttachType::Egress, options)
@@ -182,6 +162,32 @@ impl Kernel {
         let link = program.take_link(id).map_err(|error| innermost(&error))?;
         let link = FdLink::try_from(link).map_err(|error| innermost(&error))?;
         Ok(("tcx", keep(link, pin, pins)?))
+    }
+
+    /// Looks at a link of the XDP program. The look is the repair: our program is put into the link, which
+    /// changes nothing where it is there already, and fails where the link has lost its interface.
+    pub(super) fn renew_xdp(&mut self, link: Link) -> Found {
+        let Link::Held(link, pin) = link else { return Found::Lost };
+        let Ok(program) = self.xdp() else { return Found::Lost };
+        let is_ours = program.info().is_ok_and(|ours| holds(&link, ours.id()));
+        let renewed = || {
+            let id = program.attach_to_link(XdpLink::try_from(link).ok()?).ok()?;
+            FdLink::try_from(program.take_link(id).ok()?).ok()
+        };
+        found(renewed(), pin, is_ours)
+    }
+
+    /// As [`Kernel::renew_xdp`], for the learner. A tc filter cannot be looked at without rights: it goes with
+    /// its interface.
+    pub(super) fn renew_learner(&mut self, link: Link) -> Found {
+        let Link::Held(link, pin) = link else { return Found::Ours(link) };
+        let Ok(program) = self.learner() else { return Found::Lost };
+        let is_ours = program.info().is_ok_and(|ours| holds(&link, ours.id()));
+        let renewed = || {
+            let id = program.attach_to_link(SchedClassifierLink::try_from(link).ok()?).ok()?;
+            FdLink::try_from(program.take_link(id).ok()?).ok()
+        };
+        found(renewed(), pin, is_ours)
     }
 
     fn xdp(&mut self) -> Result<&mut Xdp, XdpError> {
@@ -195,24 +201,45 @@ impl Kernel {
     }
 }
 
+/// Whether to wait for a predecessor's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// At start, where nothing else waits.
+    Wait,
+    /// While we serve: another look comes soon.
+    None,
+}
+
 /// A new XDP link.
 ///
 /// A link whose pin was removed lives on for some milliseconds, and the interface is busy so long: a
 /// predecessor that has just ended is waited for.
-fn attach_new(program: &mut Xdp, index: u32, mode: XdpMode) -> Result<FdLink, String> {
-    const TRIES: u32 = 20;
+fn attach_new(program: &mut Xdp, index: u32, mode: XdpMode, patience: Patience) -> Result<FdLink, String> {
     const PAUSE: Duration = Duration::from_millis(20);
-    let mut tries = 1;
+    let tries = if patience == Patience::Wait { 20 } else { 1 };
+    let mut tried = 1;
     let id = loop {
         match program.attach_to_if_index(index, mode) {
             Ok(id) => break id,
-            Err(error) if tries < TRIES && is_busy(&error) => thread::sleep(PAUSE),
+            Err(error) if tried < tries && is_busy(&error) => thread::sleep(PAUSE),
             Err(error) => return Err(innermost(&error)),
         }
-        tries += 1;
+        tried += 1;
     };
     let link = program.take_link(id).map_err(|error| innermost(&error))?;
     FdLink::try_from(link).map_err(|_| "no XDP links in this kernel (Linux 5.9 has them)".into())
+}
+
+fn holds(link: &FdLink, program: u32) -> bool {
+    link.info().is_ok_and(|info| info.program_id() == program)
+}
+
+fn found(link: Option<FdLink>, pin: Option<String>, is_ours: bool) -> Found {
+    match link {
+        Some(link) if is_ours => Found::Ours(Link::Held(link, pin)),
+        Some(link) => Found::TakenBack(Link::Held(link, pin)),
+        None => Found::Lost,
+    }
 }
 
 fn is_busy(error: &ProgramError) -> bool {
@@ -233,40 +260,30 @@ fn modes(mode: config::XdpMode) -> Vec<(&'static str, XdpMode)> {
 
 /// Puts our program into a predecessor's link; its frames are judged without a gap.
 fn take_over_xdp(program: &mut Xdp, pins: &Pins, pin: &str) -> Option<Link> {
-    let old = PinnedLink::from_pin(pins.path(pin)).ok()?;
+    let old = PinnedLink::from_pin(pins.reach(pin)).ok()?;
     let link = XdpLink::try_from(FdLink::from(old)).ok()?;
     // Refused for a link whose interface is gone: the caller then makes a new one.
     let id = program.attach_to_link(link).ok()?;
     let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
     tracing::info!("{pin}: took over the link of a predecessor");
-    Some(keep_pinned(link, pin, pins))
+    Some(Link::Held(link, Some(pin.to_owned())))
 }
 
 /// As [`take_over_xdp`], for the learner.
 fn take_over_learner(program: &mut SchedClassifier, pins: &Pins, pin: &str) -> Option<Link> {
-    let old = PinnedLink::from_pin(pins.path(pin)).ok()?;
+    let old = PinnedLink::from_pin(pins.reach(pin)).ok()?;
     let link = SchedClassifierLink::try_from(FdLink::from(old)).ok()?;
     let id = program.attach_to_link(link).ok()?;
     let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
-    Some(keep_pinned(link, pin, pins))
+    Some(Link::Held(link, Some(pin.to_owned())))
 }
 
-/// Holds a link whose pin is in place already.
-fn keep_pinned(link: FdLink, pin: &str, pins: &Pins) -> Link {
-    match PinnedLink::from_pin(pins.path(pin)) {
-        Ok(pinned) => Link::Pinned(pinned, pin.to_owned()),
-        Err(_) => Link::Held(link),
-    }
-}
-
-/// Pins a new link. One that cannot be pinned is lost, and with it the attachment: aya's `pin` takes it whole.
-fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Link, String> {
-    let Some(pins) = pins else { return Ok(Link::Held(link)) };
-    pins.unlink(&pin);
-    let path = pins.path(&pin);
-    match link.pin(&path) {
-        Ok(pinned) => Ok(Link::Pinned(pinned, pin)),
-        Err(error) => Err(format!("{}: {}", path.display(), innermost(&error))),
+/// Pins a link. One that cannot be pinned is lost, and with it the attachment: aya's `pin` takes it whole.
+pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Link, String> {
+    let Some(pins) = pins else { return Ok(Link::Held(link, None)) };
+    match link.pin(pins.reach(&pin)) {
+        Ok(pinned) => Ok(Link::Held(pinned.into(), Some(pin))),
+        Err(error) => Err(format!("{}: {}", pins.path(&pin).display(), innermost(&error))),
     }
 }
 

@@ -32,6 +32,11 @@ impl Interface {
         self.is_loopback && !self.is_named
     }
 
+    /// Whether packets to an address come in here.
+    fn carries(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) || self.is_loopback && address.is_loopback()
+    }
+
     /// Why nothing can be attached to it, if so.
     pub(super) fn obstacle(&self) -> Option<&'static str> {
         match self {
@@ -42,30 +47,39 @@ impl Interface {
     }
 }
 
-/// The named interfaces; or, with no names, those that carry the addresses: all that are up, for a wildcard.
-pub(super) fn choose(names: &[String], addresses: &[IpAddr]) -> Result<Vec<Interface>, XdpError> {
-    let present = list()?;
+/// Of those present, the named interfaces; or, with no names, those that carry the addresses: all that are
+/// up, for a wildcard. A named one that is not there has index 0.
+pub(super) fn choose(names: &[String], addresses: &[IpAddr], present: &[Interface]) -> Vec<Interface> {
     if !names.is_empty() {
         let named = names.iter().map(|name| {
             let absent = Interface { name: name.clone(), ..Interface::default() };
             let found = present.iter().find(|interface| interface.name == *name).cloned();
             Interface { is_named: true, ..found.unwrap_or(absent) }
         });
-        return Ok(named.collect());
+        return named.collect();
     }
     let is_wildcard = addresses.iter().any(IpAddr::is_unspecified);
-    let carries = |interface: &Interface| {
-        interface.addresses.iter().any(|address| addresses.contains(address))
-            || interface.is_loopback && addresses.iter().any(IpAddr::is_loopback)
-    };
-    let usable = present.into_iter().filter(|interface| interface.is_up && interface.is_ethernet);
-    Ok(usable
-        .filter(|interface| if is_wildcard { !is_above_others(&interface.name) } else { carries(interface) })
-        .collect())
+    let usable = present.iter().filter(|interface| interface.is_up && interface.is_ethernet);
+    let chosen = usable.filter(|interface| {
+        if is_wildcard {
+            !is_above_others(&interface.name)
+        } else {
+            addresses.iter().any(|address| interface.carries(*address))
+        }
+    });
+    chosen.cloned().collect()
+}
+
+/// Listen addresses that none of the chosen interfaces carries; a wildcard is on all of them.
+pub(super) fn unserved(addresses: &[IpAddr], chosen: &[Interface]) -> Vec<IpAddr> {
+    let is_wildcard = addresses.iter().any(IpAddr::is_unspecified);
+    let is_unserved =
+        |address: &&IpAddr| !is_wildcard && !chosen.iter().any(|interface| interface.carries(**address));
+    addresses.iter().filter(is_unserved).copied().collect()
 }
 
 /// Every interface with its addresses.
-fn list() -> Result<Vec<Interface>, XdpError> {
+pub(super) fn list() -> Result<Vec<Interface>, XdpError> {
     let rows = getifaddrs().map_err(|errno| XdpError::Interfaces { reason: errno.desc().into() })?;
     let mut interfaces = BTreeMap::<String, Interface>::new();
     for row in rows {
@@ -105,7 +119,7 @@ mod tests {
     /// Goal: loopback listeners attach to loopback and to nothing else. Method: asks the machine itself.
     #[test]
     fn loopback_address_chooses_loopback() {
-        let chosen = choose(&[], &["127.0.0.1".parse().unwrap()]).unwrap();
+        let chosen = choose(&[], &["127.0.0.1".parse().unwrap()], &list().unwrap());
         assert_eq!(chosen.len(), 1);
         assert!(chosen[0].is_loopback && chosen[0].index > 0 && chosen[0].obstacle().is_none());
         assert!(chosen[0].may_be_skipped());
@@ -114,7 +128,7 @@ mod tests {
     /// Goal: a misspelt name is kept, with its obstacle, so that the report can name it.
     #[test]
     fn absent_interface_is_an_obstacle() {
-        let chosen = choose(&["no-such-nic".into()], &[]).unwrap();
+        let chosen = choose(&["no-such-nic".into()], &[], &list().unwrap());
         assert_eq!(chosen[0].obstacle(), Some("no such interface"));
         assert!(!chosen[0].may_be_skipped());
     }

@@ -16,30 +16,29 @@ pub mod object;
 mod packet_log;
 mod pins;
 mod report;
+mod roster;
+mod seat;
 mod settings;
 mod steering;
+mod watch;
 
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
 };
 
-use aya::maps::{Array, MapData, PerCpuArray};
-use dot_common::{
-    counters,
-    settings::{Ports, Settings},
-};
+use dot_common::{counters, settings::Ports};
 
 use self::{
-    attach::{Kernel, Link},
-    interfaces::Interface,
-    list::Lists,
+    attach::{Kernel, Patience},
     pins::Pins,
+    roster::Roster,
     settings::Prefixes,
 };
 pub use self::{
     error::XdpError,
     report::{InterfaceReport, PacketCount, ProgramReport, Report},
+    watch::Watch,
 };
 use crate::config;
 
@@ -56,15 +55,13 @@ pub struct Xdp {
     report: Report,
     ports: Ports,
     prefixes: Prefixes,
-    kernel: Option<Attached>,
+    kernel: Option<Loaded>,
 }
 
-/// What we hold while attached.
-struct Attached {
-    counters: PerCpuArray<MapData, u64>,
-    settings: Array<MapData, Settings>,
-    lists: Lists,
-    links: Vec<Link>,
+/// What we hold once the programs are loaded.
+struct Loaded {
+    kernel: Kernel,
+    roster: Roster,
     pins: Option<Pins>,
 }
 
@@ -85,26 +82,29 @@ pub fn start(
     let steering = steering::steer(config.steering, groups)?;
     let mut report =
         Report { steering: steering.name, steering_reason: steering.reason, ..Report::default() };
-    let attached = if config.mode == config::XdpMode::Off {
+    report.required =
+        config.required || matches!(config.mode, config::XdpMode::Native | config::XdpMode::Generic);
+    let loaded = if config.mode == config::XdpMode::Off {
         Err(if config.required { XdpError::RequiredButOff } else { XdpError::NotWanted })
     } else {
-        attach(config, groups, &ports, owner, &mut report)
+        load(config, groups, &ports, owner, report.required)
     };
-    report.programs.extend(steering.program);
-    let demanded =
-        config.required || matches!(config.mode, config::XdpMode::Native | config::XdpMode::Generic);
-    match attached {
-        Ok(attached) => {
-            report.summarize();
-            Ok(Xdp { report, ports, prefixes, kernel: Some(attached) })
+    let kernel = match loaded {
+        Ok(loaded) => {
+            report.programs = loaded.kernel.programs()?;
+            Some(loaded)
         }
-        Err(error) if demanded => Err(error),
+        Err(error) if report.required => return Err(error),
         Err(error) => {
             report.state = "off".into();
             report.reason = Some(error.to_string());
-            Ok(Xdp { report, ports, prefixes, kernel: None })
+            None
         }
-    }
+    };
+    report.programs.extend(steering.program);
+    let mut xdp = Xdp { report, ports, prefixes, kernel };
+    xdp.summarize();
+    Ok(xdp)
 }
 
 impl Xdp {
@@ -117,7 +117,7 @@ impl Xdp {
     /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.
     #[must_use]
     pub fn packets(&self) -> Vec<PacketCount> {
-        let counters = self.kernel.as_ref().map(|kernel| &kernel.counters);
+        let counters = self.kernel.as_ref().map(|loaded| &loaded.kernel.counters);
         let total = |index| -> u64 {
             let per_cpu = counters.and_then(|counters| counters.get(&index, 0).ok());
             per_cpu.map_or(0, |per_cpu| per_cpu.iter().sum())
@@ -140,7 +140,7 @@ impl Xdp {
     /// [`XdpError::List`], [`XdpError::Settings`]: the kernel refused something; what was before still holds.
     pub fn apply(&mut self, config: &config::Xdp) -> Result<(), XdpError> {
         let (ports, prefixes) = (self.ports, self.prefixes);
-        let Some(kernel) = &mut self.kernel else { return Ok(()) };
+        let Some(Loaded { kernel, .. }) = &mut self.kernel else { return Ok(()) };
         let before = kernel.lists.grow(config)?;
         if let Err(error) = settings::write(&mut kernel.settings, config, ports, prefixes) {
             kernel.lists.restore(&before);
@@ -150,87 +150,105 @@ impl Xdp {
         Ok(())
     }
 
+    /// Looks whether all that should be attached is, and mends what is not. Needs no right: who holds a
+    /// program may attach it (Linux 5.19). Call it about twice a second: nobody announces a link that was detached.
+    ///
+    /// `has_news`: interfaces or addresses may have changed.
+    pub fn look_after(&mut self, has_news: bool) {
+        let Some(Loaded { kernel, roster, pins }) = &mut self.kernel else { return };
+        self.report.repairs += roster.mend(kernel, pins.as_ref());
+        if has_news {
+            match roster.look(kernel, pins.as_ref(), Patience::None) {
+                Ok(attached) => self.report.repairs += attached,
+                Err(error) => tracing::warn!("xdp: {error}"),
+            }
+        }
+        let before = self.report.degraded.take();
+        self.summarize();
+        match (before, &self.report.degraded) {
+            (before, Some(reason)) if before.as_ref() != Some(reason) => {
+                tracing::error!("xdp: degraded: {reason}");
+            }
+            (Some(_), None) => tracing::info!("xdp: degraded no more"),
+            _ => {}
+        }
+    }
+
     /// Takes the kernel half off every interface, and removes all pins.
     ///
     /// The kernel ends a link whose pin was removed a few milliseconds later.
     pub fn detach(self) {
-        let Some(Attached { links, pins, .. }) = self.kernel else { return };
+        let Some(Loaded { roster, pins, .. }) = self.kernel else { return };
         // Pins first: a link goes when its last reference does, and its descriptor is the other one.
         if let Some(pins) = pins {
-            pins.remove(&links);
+            pins.remove(&roster.links());
         }
-        drop(links);
+    }
+
+    fn summarize(&mut self) {
+        let Some(Loaded { roster, .. }) = &self.kernel else { return };
+        self.report.interfaces = roster.rows();
+        self.report.summarize(roster.unserved());
     }
 }
 
 /// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.
-fn attach(
+///
+/// Without `required` no interface need be there yet: it is waited for.
+fn load(
     config: &config::Xdp,
     groups: &[ListenerGroup<'_>],
     ports: &Ports,
     owner: Option<(u32, u32)>,
-    report: &mut Report,
-) -> Result<Attached, XdpError> {
-    let addresses: Vec<_> = groups.iter().map(|group| group.address.ip()).collect();
-    let interfaces = interfaces::choose(&config.interfaces, &addresses)?;
+    required: bool,
+) -> Result<Loaded, XdpError> {
     let (pins, pinless) = match Pins::open() {
         Ok(pins) => (Some(pins), None),
         Err(error @ XdpError::Locked { .. }) => return Err(error),
         Err(error) => (None, Some(error)),
     };
-    let mut links = Vec::new();
-    match attach_each(config, ports, &interfaces, pins.as_ref(), report, &mut links) {
-        Ok(Kernel { counters, settings, lists, .. }) => {
+    let addresses = groups.iter().map(|group| group.address.ip()).collect();
+    let mut roster = Roster::new(&config.interfaces, addresses, config.mode);
+    match attach(config, ports, pins.as_ref(), &mut roster, required) {
+        Ok(kernel) => {
             if let Some(pins) = &pins {
-                pins.sweep(&links);
+                pins.sweep(&roster.links());
                 pins.give_to(owner);
             }
             if let Some(error) = pinless {
                 tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
             }
-            Ok(Attached { counters, settings, lists, links, pins })
+            Ok(Loaded { kernel, roster, pins })
         }
         Err(error) => {
             if let Some(pins) = pins {
-                pins.remove(&links);
+                pins.remove(&roster.links());
             }
             Err(error)
         }
     }
 }
 
-/// Fills `links` and the report; on an error, with what was attached before it.
-fn attach_each(
+/// Fills the roster; on an error, with what was attached before it.
+fn attach(
     config: &config::Xdp,
     ports: &Ports,
-    interfaces: &[Interface],
     pins: Option<&Pins>,
-    report: &mut Report,
-    links: &mut Vec<Link>,
+    roster: &mut Roster,
+    required: bool,
 ) -> Result<Kernel, XdpError> {
     let mut kernel = Kernel::load(pins)?;
     kernel.lists.grow(config)?;
     settings::write(&mut kernel.settings, config, *ports, Prefixes::of(config))?;
-    report.programs = kernel.programs()?;
-    let must = config.required || config.mode != config::XdpMode::Auto;
-    for interface in interfaces {
-        let (row, held) = kernel.attach(interface, config.mode, pins);
-        links.extend(held);
-        if row.mode == "off" && must && !interface.may_be_skipped() {
-            let reason = row.reason.unwrap_or_else(|| "no reason given".into());
-            return Err(XdpError::Interface { name: row.name, reason });
+    roster.look(&mut kernel, pins, Patience::Wait)?;
+    if required {
+        if let Some(row) = roster.first_failure() {
+            let reason = row.reason.clone().unwrap_or_else(|| "no reason given".into());
+            return Err(XdpError::Interface { name: row.name.clone(), reason });
         }
-        report.interfaces.push(row);
-    }
-    if links.is_empty() {
-        let reasons = report
-            .interfaces
-            .iter()
-            .map(|row| format!("{}: {}", row.name, row.reason.as_deref().unwrap_or("no reason given")));
-        let reasons: Vec<_> = reasons.collect();
-        let reasons =
-            if reasons.is_empty() { "none carries a listen address".into() } else { reasons.join("; ") };
-        return Err(XdpError::Nowhere { reasons });
+        if roster.links().is_empty() {
+            return Err(XdpError::Nowhere { reasons: report::reasons(&roster.rows()) });
+        }
     }
     Ok(kernel)
 }

@@ -10,7 +10,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -25,9 +25,12 @@ use dot_common::{
 };
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
+    fcntl::{AtFlags, Flock, FlockArg},
     mount::{MsFlags, mount},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
+    sys::{
+        stat::fstatat,
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
     unistd::{Gid, Uid, UnlinkatFlags, chown, unlinkat},
 };
 
@@ -73,6 +76,16 @@ impl Pins {
         self.folder.join(name)
     }
 
+    /// The same through our own descriptor: works also when the way to the folder is closed to us.
+    pub(super) fn reach(&self, name: &str) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.lock.as_raw_fd().to_string()).join(name)
+    }
+
+    /// Whether there is such a pin.
+    pub(super) fn has(&self, name: &str) -> bool {
+        fstatat(&*self.lock, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// The path of FLOWS; what is pinned there and has another shape is removed first.
     pub(super) fn flows(&self) -> PathBuf {
         let path = self.path(FLOWS);
@@ -111,7 +124,7 @@ impl Pins {
     }
 
     /// Removes pinned links of a predecessor that are none of ours: its interfaces are free then.
-    pub(super) fn sweep(&self, links: &[Link]) {
+    pub(super) fn sweep(&self, links: &[&Link]) {
         for name in self.names() {
             let is_map = maps::ALL.contains(&name.as_str());
             if !is_map && !links.iter().any(|link| link.pin_name() == Some(&name)) {
@@ -139,9 +152,10 @@ impl Pins {
     }
 
     /// Removes all pins, ours and a predecessor's, and, where we may, the folders.
-    pub(super) fn remove(self, links: &[Link]) {
+    pub(super) fn remove(self, links: &[&Link]) {
         // By name as well as by listing: after a change of user the path may be closed to us.
-        let ours = [COUNTERS, FLOWS, SETTINGS].into_iter().chain(links.iter().filter_map(Link::pin_name));
+        let ours =
+            [COUNTERS, FLOWS, SETTINGS].into_iter().chain(links.iter().filter_map(|link| link.pin_name()));
         for name in ours.map(str::to_owned).chain(self.names()) {
             self.unlink(&name);
         }

@@ -2,7 +2,11 @@
 //!
 //! Before: `attach` and `steering` know how it went. After: JSON, text and labels. Never: holds a count.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
+
+use super::XdpError;
 
 /// State of the kernel half.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +15,15 @@ pub struct Report {
     pub state: String,
     /// Why off.
     pub reason: Option<String>,
+    /// What is not as the config wants it, interface by interface; nothing while all is well.
+    #[serde(default)]
+    pub degraded: Option<String>,
+    /// The config demands XDP: `/health` fails while it is degraded.
+    #[serde(default)]
+    pub required: bool,
+    /// How often something that was lost was attached again.
+    #[serde(default)]
+    pub repairs: u64,
     /// Each interface.
     pub interfaces: Vec<InterfaceReport>,
     /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu", or "kernel-hash".
@@ -32,6 +45,9 @@ pub struct InterfaceReport {
     pub reason: Option<String>,
     /// How our own SYN-ACKs are seen: "tcx", "clsact", or "off" (the gates then pass all streams).
     pub learner: String,
+    /// Less than the config wants.
+    #[serde(default)]
+    pub degraded: bool,
 }
 
 /// One loaded program.
@@ -59,8 +75,9 @@ pub struct PacketCount {
 }
 
 impl Report {
-    /// Sets the state from the interfaces that are not off.
-    pub(super) fn summarize(&mut self) {
+    /// Sets state, reason and what is degraded from the interfaces; `unserved` are listen addresses that no
+    /// interface carries.
+    pub(super) fn summarize(&mut self, unserved: &[IpAddr]) {
         let has = |mode: &str| self.interfaces.iter().any(|interface| interface.mode == mode);
         self.state = match (has("native"), has("generic")) {
             (true, true) => "mixed",
@@ -69,5 +86,21 @@ impl Report {
             (false, false) => "off",
         }
         .into();
+        let degraded = self.interfaces.iter().filter(|row| row.degraded).map(because);
+        let unserved = unserved.iter().map(|address| format!("no interface carries {address}"));
+        let degraded: Vec<_> = degraded.chain(unserved).collect();
+        self.degraded = (!degraded.is_empty()).then(|| degraded.join("; "));
+        self.reason = (self.state == "off")
+            .then(|| XdpError::Nowhere { reasons: reasons(&self.interfaces) }.to_string());
     }
+}
+
+/// Why XDP is on none of these.
+pub(super) fn reasons(rows: &[InterfaceReport]) -> String {
+    let rows: Vec<_> = rows.iter().map(because).collect();
+    if rows.is_empty() { "none carries a listen address".into() } else { rows.join("; ") }
+}
+
+fn because(row: &InterfaceReport) -> String {
+    format!("{}: {}", row.name, row.reason.as_deref().unwrap_or("no reason given"))
 }

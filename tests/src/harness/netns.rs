@@ -155,21 +155,31 @@ impl Network {
     fn build(has_bpffs: bool) -> Self {
         let server = Namespace::new(has_bpffs);
         let client = Namespace::new(false);
+        let network = Self { server, client };
+        network.make_pair();
+        network
+    }
+
+    /// Makes the pair with its addresses; again, after a test has deleted it.
+    ///
+    /// # Panics
+    /// When it is there.
+    pub fn make_pair(&self) {
+        let Self { server, client } = self;
         let pair = format!(
             "link add {SERVER_INTERFACE} type veth peer name {CLIENT_INTERFACE} netns {}",
             client.path
         );
         server.ip(&pair);
         let ends = [
-            (&server, SERVER_INTERFACE, SERVER_V4, SERVER_V6),
-            (&client, CLIENT_INTERFACE, CLIENT_V4, CLIENT_V6),
+            (server, SERVER_INTERFACE, SERVER_V4, SERVER_V6),
+            (client, CLIENT_INTERFACE, CLIENT_V4, CLIENT_V6),
         ];
         for (namespace, interface, v4, v6) in ends {
             namespace.ip(&format!("address add {v4}/24 dev {interface}"));
             namespace.ip(&format!("address add {v6}/64 dev {interface} nodad"));
             namespace.ip(&format!("link set {interface} up"));
         }
-        Self { server, client }
     }
 }
 

@@ -182,7 +182,10 @@ impl Server {
 
     fn asked(&self, verb: &str) -> Value {
         let mut command = bounded(&binary().display().to_string());
-        command.args([verb, "--json", "--socket"]).arg(self.folder().join("run/control.sock"));
+        command
+            .args(verb.split(' '))
+            .args(["--json", "--socket"])
+            .arg(self.folder().join("run/control.sock"));
         let output = command.output().expect("dotd can be started");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -199,6 +202,15 @@ impl Server {
         let status = self.asked("status");
         let backends = status["backends"].as_array().unwrap_or_else(|| panic!("no backends in {status}"));
         backends.iter().map(|backend| backend["state"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// What `xdp show` says of the kernel half.
+    ///
+    /// # Panics
+    /// When the command fails or says what is not JSON.
+    #[must_use]
+    pub fn xdp_report(&self) -> Value {
+        self.asked("xdp show")
     }
 
     /// Asks until a snapshot is as it must become.

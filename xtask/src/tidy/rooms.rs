@@ -56,6 +56,7 @@ const OWNERS: &[Owner] = &[
     owner("hyper_util", &[CLI]),
     owner("caps", &[START]),
     owner("sd_notify", &[START]),
+    owner("netlink_sys", &[XDP]),
     // xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU.
     owner("nix", &[START, XDP, "dot-userspace/src/worker/mod.rs"]),
     owner("mimalloc", &["dot-userspace/src/main.rs"]),

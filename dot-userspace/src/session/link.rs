@@ -1,0 +1,84 @@
+//! What carries a session's octets: TLS, or whatever else can read into a buffer that is not its own.
+//!
+//! Before: a connection is established. After: reader and writer use it without knowing which kind it is.
+//! Never: holds a buffer while it is idle.
+
+use std::{
+    future::Future,
+    io,
+    ops::Range,
+    task::{Context, Poll},
+};
+
+use crate::tls;
+
+/// A connection that a session can be served on.
+pub trait Link {
+    /// Reads what is there into `scratch`; says where in it the octets for the session are, at least one.
+    ///
+    /// # Errors
+    /// How it ended, after everything before the end was given out.
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Range<usize>, tls::ReadEnd>>;
+
+    /// Octets are here that will be readable only with others that are not.
+    fn is_mid_record(&self) -> bool;
+
+    /// Takes all of `content` when nothing waits in [`Link::unsent`] that must not; `out` is room to work in.
+    ///
+    /// # Errors
+    /// The transport's; `QuotaExceeded` when the session has lasted as long as it may.
+    fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Writes what the peer has not taken. `is_answering`: a response follows, for which some of it may wait.
+    ///
+    /// # Errors
+    /// The transport's.
+    fn poll_flush(&mut self, context: &mut Context<'_>, is_answering: bool) -> Poll<io::Result<()>>;
+
+    /// Octets taken by [`Link::send`] that are not with the kernel.
+    fn unsent(&self) -> usize;
+
+    /// The last words and the FIN. `true`: the peer has said all it will.
+    fn farewell(&mut self) -> impl Future<Output = io::Result<bool>>;
+
+    /// Takes octets that nobody will read; returns how many, 0 at the end.
+    fn discard(&mut self, scratch: &mut [u8]) -> impl Future<Output = io::Result<usize>>;
+}
+
+impl Link for tls::Stream {
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Range<usize>, tls::ReadEnd>> {
+        self.poll_read(context, scratch)
+    }
+
+    fn is_mid_record(&self) -> bool {
+        self.is_mid_record()
+    }
+
+    fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        self.send(context, content, out)
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>, is_answering: bool) -> Poll<io::Result<()>> {
+        self.poll_flush(context, is_answering)
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent()
+    }
+
+    async fn farewell(&mut self) -> io::Result<bool> {
+        self.farewell().await
+    }
+
+    async fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        self.discard(scratch).await
+    }
+}

@@ -1,0 +1,197 @@
+//! The inside of TLS records: one key for what comes in, one for what goes out.
+//!
+//! Before: rustls agreed on the secrets. After: a record's octets are plaintext, or the other way round, in place.
+//! Holds: a key, its IV and the number of the next record.
+//! Never: uses a number twice, allocates, or says why a record cannot be opened: a forger must not learn it.
+//!
+//! Source: RFC 8446 §5.2 to §5.5, RFC 5246 §6.2.3.3, RFC 5288 §3, RFC 7905 §2.
+
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use rustls::{ConnectionTrafficSecrets, Error as TlsError};
+
+use super::record::{
+    APPLICATION_DATA, HEADER_OCTETS, Header, LEGACY_VERSION, PLAINTEXT_OCTETS_MAX, put_header,
+};
+
+/// Octets of an AEAD's nonce, tag, and of the nonce's part that TLS 1.2 sends with AES-GCM.
+const NONCE_OCTETS: usize = 12;
+const TAG_OCTETS: usize = 16;
+const EXPLICIT_OCTETS: usize = 8;
+/// Most records under one key: less than the 2^24.5 of AES-GCM (RFC 8446 §5.5).
+pub const RECORDS_MAX: u64 = 1 << 24;
+/// What TLS 1.2 authenticates besides the content: number, type, version, length.
+type Aad12 = [u8; 13];
+
+/// How records of a connection look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// TLS 1.3: the type and padding inside, nothing but the tag outside.
+    Tls13,
+    /// TLS 1.2 with ChaCha20-Poly1305.
+    Tls12,
+    /// TLS 1.2 with AES-GCM: eight octets of the nonce in front.
+    Tls12Explicit,
+}
+
+/// A record could not be opened, or no further one may be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CipherError {
+    /// Not from whom we shook hands with, or damaged.
+    Forged,
+    /// More plaintext than a record may hold.
+    Overflow,
+    /// The key has served its number of records.
+    WornOut,
+}
+
+/// One direction's key.
+pub struct Cipher {
+    key: LessSafeKey,
+    iv: [u8; NONCE_OCTETS],
+    number: u64,
+    shape: Shape,
+}
+
+/// What a record held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// What it is in truth.
+    pub content_type: u8,
+    /// Where the plaintext begins, from the record's first octet.
+    pub start: usize,
+    /// Its octets.
+    pub octets: usize,
+}
+
+impl Cipher {
+    /// A key from rustls's secrets; `number` is the next record's.
+    ///
+    /// # Errors
+    /// When rustls and the AEAD disagree about a length; never with the suites that we offer.
+    pub fn new((number, secrets): (u64, ConnectionTrafficSecrets), is_tls13: bool) -> Result<Self, TlsError> {
+        let is_chacha = matches!(secrets, ConnectionTrafficSecrets::Chacha20Poly1305 { .. });
+        let (algorithm, key, iv) = match &secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+            _ => return Err(TlsError::General("a cipher suite that dotd does not offer".into())),
+        };
+        let key = UnboundKey::new(algorithm, key.as_ref()).ok();
+        let (Some(key), Ok(iv)) = (key, iv.as_ref().try_into()) else {
+            return Err(TlsError::General("a key of a length that its cipher does not have".into()));
+        };
+        let shape = match (is_tls13, is_chacha) {
+            (true, _) => Shape::Tls13,
+            (false, true) => Shape::Tls12,
+            (false, false) => Shape::Tls12Explicit,
+        };
+        Ok(Self { key: LessSafeKey::new(key), iv, number, shape })
+    }
+
+    /// Opens the whole record in `record`, in place.
+    ///
+    /// # Errors
+    /// [`CipherError`]; the connection must end.
+    pub fn open(&mut self, header: Header, record: &mut [u8]) -> Result<Opened, CipherError> {
+        let (front, body) = record.split_at_mut_checked(HEADER_OCTETS).ok_or(CipherError::Forged)?;
+        let explicit = if self.shape == Shape::Tls12Explicit { EXPLICIT_OCTETS } else { 0 };
+        let (explicit_nonce, body) = body.split_at_mut_checked(explicit).ok_or(CipherError::Forged)?;
+        let inner = body.len().checked_sub(TAG_OCTETS).ok_or(CipherError::Forged)?;
+        let nonce = match <[u8; EXPLICIT_OCTETS]>::try_from(&*explicit_nonce) {
+            Ok(sent) => self.salted(sent),
+            Err(_) => self.nonce(),
+        };
+        let plaintext = if self.shape == Shape::Tls13 {
+            self.key.open_in_place(nonce, Aad::from(&*front), body)
+        } else {
+            let aad = self.aad12(header.content_type, inner);
+            self.key.open_in_place(nonce, Aad::from(aad), body)
+        };
+        let plaintext = plaintext.map_err(|_| CipherError::Forged)?;
+        self.number += 1;
+        let (content_type, octets) = match self.shape {
+            Shape::Tls13 => inner_type(plaintext).ok_or(CipherError::Forged)?,
+            Shape::Tls12 | Shape::Tls12Explicit => (header.content_type, plaintext.len()),
+        };
+        if octets > PLAINTEXT_OCTETS_MAX {
+            return Err(CipherError::Overflow);
+        }
+        Ok(Opened { content_type, start: HEADER_OCTETS + explicit, octets })
+    }
+
+    /// Appends `content` to `out` as records of `content_type`.
+    ///
+    /// # Errors
+    /// [`CipherError::WornOut`]; what was appended before is whole.
+    pub fn seal(&mut self, content_type: u8, content: &[u8], out: &mut Vec<u8>) -> Result<(), CipherError> {
+        content.chunks(PLAINTEXT_OCTETS_MAX).try_for_each(|chunk| self.seal_one(content_type, chunk, out))
+    }
+
+    fn seal_one(&mut self, content_type: u8, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), CipherError> {
+        if self.number >= RECORDS_MAX {
+            return Err(CipherError::WornOut);
+        }
+        let (outer, trailer, explicit) = match self.shape {
+            Shape::Tls13 => (APPLICATION_DATA, 1, 0),
+            Shape::Tls12 => (content_type, 0, 0),
+            Shape::Tls12Explicit => (content_type, 0, EXPLICIT_OCTETS),
+        };
+        let octets = explicit + chunk.len() + trailer + TAG_OCTETS;
+        out.reserve(HEADER_OCTETS + octets);
+        let header = put_header(out, outer, octets);
+        let nonce = self.nonce();
+        out.extend_from_slice(nonce.as_ref().get(NONCE_OCTETS - explicit..).unwrap_or_default());
+        let start = out.len();
+        out.extend_from_slice(chunk);
+        if self.shape == Shape::Tls13 {
+            out.push(content_type);
+        }
+        let body = out.get_mut(start..).unwrap_or_default();
+        let tag = if self.shape == Shape::Tls13 {
+            self.key.seal_in_place_separate_tag(nonce, Aad::from(header), body)
+        } else {
+            self.key.seal_in_place_separate_tag(nonce, Aad::from(self.aad12(content_type, chunk.len())), body)
+        };
+        out.extend_from_slice(tag.map_err(|_| CipherError::WornOut)?.as_ref());
+        self.number += 1;
+        Ok(())
+    }
+
+    /// The IV with the record's number (RFC 8446 §5.3). For TLS 1.2 with AES-GCM rustls does the same, so that
+    /// the part that is sent never repeats.
+    fn nonce(&self) -> Nonce {
+        let mut nonce = self.iv;
+        for (octet, number) in nonce.iter_mut().rev().zip(self.number.to_be_bytes().iter().rev()) {
+            *octet ^= number;
+        }
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    /// The nonce of a received record of TLS 1.2 with AES-GCM: our salt, their part (RFC 5288 §3).
+    fn salted(&self, sent: [u8; EXPLICIT_OCTETS]) -> Nonce {
+        let mut nonce = self.iv;
+        for (octet, sent) in nonce.iter_mut().rev().zip(sent.iter().rev()) {
+            *octet = *sent;
+        }
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    fn aad12(&self, content_type: u8, octets: usize) -> Aad12 {
+        let mut aad = [0; 13];
+        let [high, low] = u16::try_from(octets).unwrap_or(u16::MAX).to_be_bytes();
+        let rest = [content_type, LEGACY_VERSION[0], LEGACY_VERSION[1], high, low];
+        let all = self.number.to_be_bytes().into_iter().chain(rest);
+        aad.iter_mut().zip(all).for_each(|(room, octet)| *room = octet);
+        aad
+    }
+}
+
+/// Takes the padding off a TLS 1.3 plaintext: its type is the last octet that is not zero.
+fn inner_type(plaintext: &[u8]) -> Option<(u8, usize)> {
+    let last = plaintext.iter().rposition(|octet| *octet != 0)?;
+    plaintext.get(last).map(|content_type| (*content_type, last))
+}
+
+#[cfg(test)]
+#[path = "cipher/tests.rs"]
+mod tests;

@@ -1,0 +1,172 @@
+//! A handshake without its socket: the client's octets in, ours out, until rustls has agreed on keys.
+//!
+//! Before: octets of a fresh connection. After: [`Records`], and what came behind the handshake; or the cause of its
+//! failure, with the alert among the octets to send.
+//! Holds: rustls's connection and the octets of one flight each way; at most one hello's.
+//! Never: waits, or shows rustls a record behind the handshake's last: that one is for [`Records`] to open.
+//!
+//! Source: RFC 8446 §4 and §6.2, RFC 5246 §7.3.
+
+use rustls::{
+    Error as TlsError, PeerIncompatible, ProtocolVersion,
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus},
+};
+
+use super::{
+    Serving,
+    handshake::HandshakeKind,
+    hello::{PROTOCOL_VERSION_ALERT, is_before_tls12, is_no_record, offers_ticket},
+    record,
+    records::Records,
+};
+
+/// Most octets of the client that are kept: rustls bounds a hello at 64 KiB, records add little.
+const INBOUND_OCTETS_MAX: usize = 80 * 1024;
+
+/// What a dialogue needs next.
+pub enum Step {
+    /// More octets; what is to be sent must be sent first.
+    Read,
+    /// A turn: the hello is here, and what follows costs a signature, or half of that.
+    Turn {
+        /// It offers a ticket.
+        is_resumed: bool,
+    },
+    /// Nothing: keys are agreed on.
+    Done,
+}
+
+/// A handshake in progress.
+pub struct Dialogue {
+    connection: UnbufferedServerConnection,
+    /// The client's octets that rustls has not taken.
+    inbound: Vec<u8>,
+    /// So many of them it has been shown.
+    shown: usize,
+    /// Where the next record begins.
+    next: usize,
+    has_turn: bool,
+    is_old: bool,
+    /// Octets to send.
+    pub outbound: Vec<u8>,
+}
+
+/// What rustls said.
+enum Said {
+    More,
+    Again,
+    Done,
+}
+
+impl Dialogue {
+    /// Waits for a hello.
+    ///
+    /// # Errors
+    /// When the configuration does not suit rustls; never with ours.
+    pub fn new(serving: &Serving) -> Result<Self, TlsError> {
+        let connection = UnbufferedServerConnection::new(serving.0.clone())?;
+        let (inbound, outbound) = (Vec::new(), Vec::new());
+        Ok(Self { connection, inbound, shown: 0, next: 0, has_turn: false, is_old: false, outbound })
+    }
+
+    /// Where the client's next octets go. Append to it only.
+    pub fn inbound(&mut self) -> &mut Vec<u8> {
+        &mut self.inbound
+    }
+
+    /// Goes on as far as the octets that are here lead.
+    ///
+    /// # Errors
+    /// What was wrong; the alert for it is in `outbound`.
+    pub fn step(&mut self) -> Result<Step, TlsError> {
+        loop {
+            match self.hear()? {
+                Said::Again => {}
+                Said::Done => return Ok(Step::Done),
+                Said::More => match record::whole(self.inbound.get(self.next..).unwrap_or_default()) {
+                    Ok(Some((_, octets))) if self.has_turn => {
+                        self.next += octets;
+                        self.shown = self.next;
+                    }
+                    Ok(Some(_)) => {
+                        (self.has_turn, self.is_old) = (true, is_before_tls12(&self.inbound));
+                        return Ok(Step::Turn { is_resumed: offers_ticket(&self.inbound) });
+                    }
+                    // rustls finds the words for what is no record.
+                    _ if self.shown < self.inbound.len() && self.is_lost() => self.shown = self.inbound.len(),
+                    _ if self.is_lost() => return Err(TlsError::General("no record".into())),
+                    _ => return Ok(Step::Read),
+                },
+            }
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        is_no_record(self.inbound.get(self.next..).unwrap_or_default())
+            || self.inbound.len() > INBOUND_OCTETS_MAX
+    }
+
+    /// Shows rustls what may be shown, and does what it asks for.
+    fn hear(&mut self) -> Result<Said, TlsError> {
+        let shown = self.inbound.get_mut(..self.shown).unwrap_or_default();
+        let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(shown);
+        let said = match state {
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                encode(data, &mut self.outbound).map(|()| Said::Again)
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Ok(Said::Again)
+            }
+            Ok(ConnectionState::BlockedHandshake) => Ok(Said::More),
+            Ok(ConnectionState::WriteTraffic(_)) => Ok(Said::Done),
+            Ok(_) => Err(TlsError::General("closed in the middle of the handshake".into())),
+            Err(error) => Err(error),
+        };
+        let discard = discard.min(self.inbound.len());
+        self.inbound.drain(..discard);
+        (self.shown, self.next) = (self.shown.saturating_sub(discard), self.next.saturating_sub(discard));
+        said.map_err(|error| self.fail(error))
+    }
+
+    /// Collects the alert that rustls has for `error`.
+    fn fail(&mut self, error: TlsError) -> TlsError {
+        if self.is_old {
+            self.outbound = PROTOCOL_VERSION_ALERT.to_vec();
+            return PeerIncompatible::Tls12NotOffered.into();
+        }
+        while let Ok(ConnectionState::EncodeTlsData(data)) =
+            self.connection.process_tls_records(&mut []).state
+        {
+            if encode(data, &mut self.outbound).is_err() {
+                break;
+            }
+        }
+        error
+    }
+
+    /// How it went, the connection's records, the octets behind the handshake, and those that are unsent.
+    ///
+    /// # Errors
+    /// When rustls does not part with its keys; never after [`Step::Done`].
+    pub fn finish(self) -> Result<(HandshakeKind, Records, Vec<u8>, Vec<u8>), TlsError> {
+        let kind = HandshakeKind {
+            is_resumed: matches!(self.connection.handshake_kind(), Some(rustls::HandshakeKind::Resumed)),
+            is_tls13: self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
+        };
+        let (secrets, keys) = self.connection.dangerous_into_kernel_connection()?;
+        Ok((kind, Records::new(secrets, keys)?, self.inbound, self.outbound))
+    }
+}
+
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), TlsError> {
+    let start = out.len();
+    if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = data.encode(&mut [])
+    {
+        out.resize(start + required_size, 0);
+        let room = out.get_mut(start..).unwrap_or_default();
+        data.encode(room).map_err(|error| TlsError::General(error.to_string()))?;
+    }
+    Ok(())
+}

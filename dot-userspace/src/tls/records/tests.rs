@@ -1,0 +1,268 @@
+//! Records against rustls's own client, in memory: what one side says is what the other hears, and what is not
+//! right ends the connection with the alert for it.
+
+use std::{
+    io::{Read, Write},
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, RootCertStore, SupportedCipherSuite,
+    SupportedProtocolVersion,
+    crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider},
+    pki_types::{PrivateKeyDer, ServerName},
+    version::{TLS12, TLS13},
+};
+
+use super::*;
+use crate::{
+    config,
+    tls::{
+        Serving, Tickets,
+        certificate::Identity,
+        dialogue::{Dialogue, Step},
+        serving,
+    },
+};
+
+/// A client and what serves it, after the handshake.
+struct Pair {
+    client: ClientConnection,
+    records: Records,
+    /// What the server has for the client.
+    to_client: Vec<u8>,
+}
+
+fn identity() -> (Identity, RootCertStore) {
+    let made = rcgen::generate_simple_self_signed(vec!["dns.example.net".to_owned()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let identity = Identity {
+        name: "test".to_owned(),
+        chain: vec![made.cert.der().clone()],
+        key: PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()),
+        spki_pin: String::new(),
+        not_after: SystemTime::now(),
+        dns_names: Vec::new(),
+        warnings: Vec::new(),
+    };
+    (identity, roots)
+}
+
+fn shake_hands(suite: SupportedCipherSuite, version: &'static SupportedProtocolVersion) -> Pair {
+    let (identity, roots) = identity();
+    let tickets = Tickets::new(Path::new(""), Duration::from_secs(3600)).unwrap();
+    let serving: Serving = serving(&[identity], &config::Config::default().tls, &tickets).unwrap();
+    let mut provider = default_provider();
+    provider.cipher_suites = vec![suite];
+    let client = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("dns.example.net").unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut dialogue = Dialogue::new(&serving).unwrap();
+    loop {
+        match dialogue.step().unwrap() {
+            Step::Turn { is_resumed } => assert!(!is_resumed),
+            Step::Read => {
+                hear(&mut client, &mut dialogue.outbound).unwrap();
+                say(&mut client, dialogue.inbound());
+            }
+            Step::Done => break,
+        }
+    }
+    let (kind, records, carry, mut to_client) = dialogue.finish().unwrap();
+    assert!(!to_client.is_empty(), "a ticket, or the end of the handshake");
+    hear(&mut client, &mut to_client).unwrap();
+    assert_eq!(kind.is_tls13, version.version == ProtocolVersion::TLSv1_3);
+    assert!(carry.is_empty());
+    Pair { client, records, to_client }
+}
+
+/// Moves what the client has to send into `wire`.
+fn say(client: &mut ClientConnection, wire: &mut Vec<u8>) {
+    while client.wants_write() {
+        client.write_tls(wire).unwrap();
+    }
+}
+
+/// Lets the client hear `wire`; gives its plaintext.
+fn hear(client: &mut ClientConnection, wire: &mut Vec<u8>) -> Result<Vec<u8>, TlsError> {
+    let mut rest = &wire[..];
+    let mut plaintext = Vec::new();
+    while !rest.is_empty() {
+        client.read_tls(&mut rest).unwrap();
+        let octets = client.process_new_packets()?.plaintext_bytes_to_read();
+        let start = plaintext.len();
+        plaintext.resize(start + octets, 0);
+        client.reader().read_exact(&mut plaintext[start..]).unwrap();
+    }
+    wire.clear();
+    Ok(plaintext)
+}
+
+impl Pair {
+    fn new() -> Self {
+        shake_hands(suite(CipherSuite::TLS13_AES_128_GCM_SHA256), &TLS13)
+    }
+
+    /// What the client says now, as the server hears it.
+    fn client_says(&mut self, content: &[u8]) -> (Vec<u8>, Taken) {
+        self.client.writer().write_all(content).unwrap();
+        let mut wire = Vec::new();
+        say(&mut self.client, &mut wire);
+        let taken = self.records.open(&mut wire, &mut self.to_client);
+        (wire[taken.plaintext.clone()].to_vec(), taken)
+    }
+
+    /// What the server says now, as the client hears it.
+    fn server_says(&mut self, content: &[u8]) -> Result<Vec<u8>, TlsError> {
+        self.records.seal(content, &mut self.to_client).unwrap();
+        hear(&mut self.client, &mut self.to_client)
+    }
+}
+
+fn suite(name: CipherSuite) -> SupportedCipherSuite {
+    *ALL_CIPHER_SUITES.iter().find(|suite| suite.suite() == name).unwrap()
+}
+
+/// Goal: every suite that we offer carries both directions, one octet to several records at once.
+#[test]
+fn every_suite_carries_both_directions() {
+    for suite in ALL_CIPHER_SUITES {
+        let version = if suite.tls13().is_some() { &TLS13 } else { &TLS12 };
+        if suite.suite().as_str().is_some_and(|name| name.contains("RSA")) {
+            continue; // The certificate is ECDSA; the record layer of these is that of their ECDSA twins.
+        }
+        let mut pair = shake_hands(*suite, version);
+        for octets in [1, 100, 16_384, 16_385, 50_000] {
+            let content: Vec<u8> = (0..octets).map(|n: usize| n.to_le_bytes()[0]).collect();
+            let (heard, taken) = pair.client_says(&content);
+            assert_eq!((heard, taken.closing), (content.clone(), None), "{suite:?} up, {octets}");
+            assert_eq!(pair.server_says(&content).unwrap(), content, "{suite:?} down, {octets}");
+        }
+    }
+}
+
+/// Goal: a run that is cut anywhere gives its whole records now and the rest with the missing octets.
+#[test]
+fn a_record_that_is_cut_waits_for_its_rest() {
+    let mut pair = Pair::new();
+    let mut wire = Vec::new();
+    for content in [&b"one"[..], b"two"] {
+        pair.client.writer().write_all(content).unwrap();
+        say(&mut pair.client, &mut wire);
+    }
+    let cut = wire.len() - 1;
+    let mut front = wire[..cut].to_vec();
+    let taken = pair.records.open(&mut front, &mut Vec::new());
+    assert_eq!(&front[taken.plaintext.clone()], b"one");
+    let mut rest = [&front[taken.used..], &wire[cut..]].concat();
+    let taken = pair.records.open(&mut rest, &mut Vec::new());
+    assert_eq!(&rest[taken.plaintext.clone()], b"two");
+    assert_eq!(taken.used, rest.len());
+}
+
+/// Goal: a key update is followed, and answered when it asks for one, however often and between what.
+#[test]
+fn key_updates_are_followed_in_both_directions() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.server_says(b"before").unwrap(), b"before");
+    for round in 0..40_u8 {
+        pair.client.refresh_traffic_keys().unwrap();
+        let (heard, taken) = pair.client_says(&[round]);
+        assert_eq!((heard, taken.closing), (vec![round], None));
+        assert!(!pair.to_client.is_empty(), "it was asked for one");
+        assert_eq!(pair.server_says(&[round, 1]).unwrap(), [round, 1]);
+    }
+}
+
+/// Goal: records that carry nothing are bounded.
+#[test]
+fn a_flood_of_key_updates_ends_the_connection() {
+    let mut pair = Pair::new();
+    let closings = (0..=IDLE_RECORDS_MAX).map(|_| {
+        pair.client.refresh_traffic_keys().unwrap();
+        pair.client_says(&[]).1.closing
+    });
+    let closings: Vec<_> = closings.collect();
+    let (last, before) = closings.split_last().unwrap();
+    assert!(before.iter().all(Option::is_none));
+    assert_eq!(*last, Some(Closing::Broken(UNEXPECTED_MESSAGE)));
+}
+
+/// Goal: close_notify ends what is read, whatever follows; ours is understood as such.
+#[test]
+fn close_notify_is_heard_and_said() {
+    let mut pair = Pair::new();
+    pair.client.writer().write_all(b"last").unwrap();
+    pair.client.send_close_notify();
+    let mut wire = Vec::new();
+    say(&mut pair.client, &mut wire);
+    wire.extend([0xff; 40]);
+    let taken = pair.records.open(&mut wire, &mut Vec::new());
+    assert_eq!((&wire[taken.plaintext.clone()], taken.closing), (&b"last"[..], Some(Closing::Notified)));
+    pair.records.farewell(taken.closing, &mut pair.to_client);
+    let mut rest = &pair.to_client[..];
+    pair.client.read_tls(&mut rest).unwrap();
+    assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
+}
+
+/// Goal: each wrong record gets the alert that RFC 8446 names.
+#[test]
+fn what_is_wrong_gets_its_alert() {
+    let forged = |wire: &mut Vec<u8>| *wire.last_mut().unwrap() ^= 1;
+    let plain_alert = |wire: &mut Vec<u8>| *wire = vec![21, 3, 3, 0, 2, 1, 0];
+    let change_cipher_spec = |wire: &mut Vec<u8>| *wire = vec![20, 3, 3, 0, 1, 1];
+    let too_long = |wire: &mut Vec<u8>| *wire = vec![23, 3, 3, 0xff, 0xff];
+    let no_tag = |wire: &mut Vec<u8>| *wire = vec![23, 3, 3, 0, 1, 0];
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let cases: [(Change<'_>, u8, &str); 5] = [
+        (&forged, BAD_RECORD_MAC, "BadRecordMac"),
+        (&plain_alert, UNEXPECTED_MESSAGE, "UnexpectedMessage"),
+        (&change_cipher_spec, UNEXPECTED_MESSAGE, "UnexpectedMessage"),
+        (&too_long, RECORD_OVERFLOW, "RecordOverflow"),
+        (&no_tag, BAD_RECORD_MAC, "BadRecordMac"),
+    ];
+    for (change, description, name) in cases {
+        let mut pair = Pair::new();
+        pair.client.writer().write_all(b"query").unwrap();
+        let mut wire = Vec::new();
+        say(&mut pair.client, &mut wire);
+        change(&mut wire);
+        let taken = pair.records.open(&mut wire, &mut Vec::new());
+        assert_eq!(taken.closing, Some(Closing::Broken(description)), "{name}");
+        assert!(taken.plaintext.is_empty());
+        pair.records.farewell(taken.closing, &mut pair.to_client);
+        let heard = hear(&mut pair.client, &mut pair.to_client).unwrap_err();
+        assert_eq!(heard.to_string(), format!("received fatal alert: {name}"));
+    }
+}
+
+/// Goal: handshake messages that are no key update, and key updates that are not right, are refused.
+#[test]
+fn other_handshake_messages_are_refused() {
+    let cases: [(&[u8], u8); 4] = [
+        (&[24, 0, 0, 1, 2], DECODE_ERROR),
+        (&[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], DECODE_ERROR),
+        (&[11, 0, 0, 0], UNEXPECTED_MESSAGE),
+        (&[], UNEXPECTED_MESSAGE),
+    ];
+    for (message, description) in cases {
+        let mut pair = Pair::new();
+        let closing = pair.records.update_key(message, &mut Vec::new());
+        assert_eq!(closing, Some(Closing::Broken(description)), "{message:?}");
+    }
+}
+
+#[test]
+fn alerts_are_read_by_their_description() {
+    assert_eq!(alert(&[1, CLOSE_NOTIFY]), Some(Closing::Notified));
+    assert_eq!(alert(&[1, USER_CANCELED]), None);
+    assert_eq!(alert(&[2, 40]), Some(Closing::Alerted));
+    assert_eq!(alert(&[1]), Some(Closing::Broken(DECODE_ERROR)));
+}

@@ -1,0 +1,213 @@
+//! An established TLS connection on its socket. An idle one holds two keys and no buffer.
+//!
+//! Before: `handshake` is done. After: `session` has plaintext in its worker's own buffer; responses are sealed there.
+//! Holds: the front of a record that is not whole, and sealed octets that the kernel has not taken.
+//! Never: copies a record that is whole on arrival, or seals more while the peer does not take what is sealed.
+
+use std::{
+    io,
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{
+    record::CIPHERTEXT_OCTETS_MAX,
+    records::{Closing, Records},
+};
+
+/// Least room for [`Stream::poll_read`]: the longest front of a record, and as much again.
+pub const SCRATCH_OCTETS_MIN: usize = 2 * CIPHERTEXT_OCTETS_MAX;
+
+/// How a stream ended for the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadEnd {
+    /// close_notify, or a FIN: DNS messages carry their own length, so nothing was cut unseen (RFC 7858 §3.3).
+    Closed,
+    /// Reset, or another error of the transport.
+    Transport,
+    /// Broken TLS, or an alert.
+    Tls,
+}
+
+/// A connection after its handshake.
+pub struct Stream {
+    tcp: TcpStream,
+    records: Records,
+    carry: Vec<u8>,
+    /// `carry` came with the handshake: records in it may be whole.
+    is_fresh: bool,
+    unsent: Vec<u8>,
+    /// What is unsent may wait for the next response: a ticket, a key update.
+    may_wait: bool,
+    closing: Option<Closing>,
+    has_ended: bool,
+}
+
+impl Stream {
+    /// `carry`: octets behind the handshake. `unsent`: what the handshake has still to say.
+    pub fn new(tcp: TcpStream, records: Records, carry: Vec<u8>, unsent: Vec<u8>) -> Self {
+        let (is_fresh, may_wait) = (!carry.is_empty(), !unsent.is_empty());
+        Self { tcp, records, carry, is_fresh, unsent, may_wait, closing: None, has_ended: false }
+    }
+
+    /// Part of a record is here and the rest is not.
+    pub fn is_mid_record(&self) -> bool {
+        !self.carry.is_empty()
+    }
+
+    /// Octets that are sealed and not with the kernel.
+    pub fn unsent(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// Reads what is there into `scratch` (of at least [`SCRATCH_OCTETS_MIN`] octets) and opens it in place;
+    /// says where in it the plaintext is, which is never empty.
+    ///
+    /// # Errors
+    /// [`ReadEnd`], after everything before the end was given out.
+    pub fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Range<usize>, ReadEnd>> {
+        loop {
+            if let Some(end) = self.end() {
+                return Poll::Ready(Err(end));
+            }
+            let held = self.carry.len();
+            let more = match std::mem::take(&mut self.is_fresh) {
+                true => 0,
+                false => match ready!(self.poll_octets(context, scratch.get_mut(held..).unwrap_or_default()))
+                {
+                    Ok(0) => {
+                        self.has_ended = true;
+                        continue;
+                    }
+                    Ok(more) => more,
+                    Err(_) => return Poll::Ready(Err(ReadEnd::Transport)),
+                },
+            };
+            if let Some(front) = scratch.get_mut(..held) {
+                front.copy_from_slice(&self.carry);
+            }
+            let filled = scratch.get_mut(..held + more).unwrap_or_default();
+            let plaintext = self.open(filled);
+            if !plaintext.is_empty() {
+                return Poll::Ready(Ok(plaintext));
+            }
+        }
+    }
+
+    fn poll_octets(&mut self, context: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(room);
+        ready!(Pin::new(&mut self.tcp).poll_read(context, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn open(&mut self, filled: &mut [u8]) -> Range<usize> {
+        let replies = self.unsent.len();
+        let taken = self.records.open(filled, &mut self.unsent);
+        if replies == 0 && !self.unsent.is_empty() {
+            self.may_wait = true;
+        }
+        self.closing = taken.closing;
+        let rest = filled.get(taken.used..).unwrap_or_default();
+        // Emptied before it is filled: a buffer is held only while part of a record is.
+        self.carry = Vec::new();
+        if !rest.is_empty() && taken.closing.is_none() {
+            self.carry = rest.to_vec();
+        }
+        taken.plaintext
+    }
+
+    fn end(&self) -> Option<ReadEnd> {
+        match self.closing {
+            Some(Closing::Notified) => Some(ReadEnd::Closed),
+            Some(Closing::Alerted | Closing::Broken(_)) => Some(ReadEnd::Tls),
+            None => self.has_ended.then_some(ReadEnd::Closed),
+        }
+    }
+
+    /// Seals all of `content` in `out`, which it empties first, and writes what the kernel takes; the rest
+    /// is unsent. Call it only when nothing is unsent but what may wait.
+    ///
+    /// # Errors
+    /// The transport's; `QuotaExceeded` when the key has served as long as it may.
+    pub fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        out.clear();
+        if !self.unsent.is_empty() {
+            out.append(&mut self.unsent);
+            self.unsent = Vec::new();
+        }
+        self.may_wait = false;
+        self.records.seal(content, out).map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        let sent = match Pin::new(&mut self.tcp).poll_write(context, out) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        if let Some(rest) = out.get(sent..).filter(|rest| !rest.is_empty()) {
+            self.unsent = rest.to_vec();
+        }
+        Ok(())
+    }
+
+    /// Writes what is unsent. `is_answering`: a response will follow, for which some of it may wait.
+    ///
+    /// # Errors
+    /// The transport's.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>, is_answering: bool) -> Poll<io::Result<()>> {
+        if self.may_wait && is_answering {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.unsent.is_empty() {
+            let sent = ready!(Pin::new(&mut self.tcp).poll_write(context, &self.unsent))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent.drain(..sent);
+        }
+        (self.unsent, self.may_wait) = (Vec::new(), false);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says close_notify, or what was wrong, together with the FIN. `true`: the peer has said all it will, so
+    /// the socket may be closed at once.
+    ///
+    /// # Errors
+    /// The transport's.
+    pub async fn farewell(&mut self) -> io::Result<bool> {
+        self.records.farewell(self.closing, &mut self.unsent);
+        let is_done = self.closing == Some(Closing::Notified) || self.has_ended;
+        // One segment for the alert and the FIN that follows.
+        let all = std::mem::take(&mut self.unsent);
+        let mut sent = 0;
+        while let Some(rest) = all.get(sent..).filter(|rest| !rest.is_empty()) {
+            let write =
+                || SockRef::from(&self.tcp).send_with_flags(rest, libc::MSG_MORE | libc::MSG_NOSIGNAL);
+            match self.tcp.try_io(Interest::WRITABLE, write) {
+                Ok(more) => sent += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        if !is_done {
+            std::future::poll_fn(|context| Pin::new(&mut self.tcp).poll_shutdown(context)).await?;
+        }
+        Ok(is_done)
+    }
+
+    /// Takes octets that nobody will read any more; returns how many, 0 at the FIN.
+    ///
+    /// # Errors
+    /// The transport's.
+    pub async fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|context| self.poll_octets(context, scratch)).await
+    }
+}

@@ -1,0 +1,143 @@
+//! Lets handshakes pass a few at a time, so that a flood of them does not keep sessions waiting.
+//!
+//! Before: a hello is whole. After: its handshake may be computed in this turn, or in a later one.
+//! Holds: who waits. Most that passes is resumed, as that costs less and its client was here before; a quarter of
+//! each turn is for full handshakes, so that nobody starves.
+//! Never: outlives the handshake's deadline on its behalf: who gives up while it waits is passed over.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    task::yield_now,
+};
+
+/// Handshakes in one turn: some 1.5 ms for full ones, after which whoever can read is heard.
+const TURN: u8 = 4;
+/// Of these, so many are kept for full handshakes while both kinds wait.
+const FULL_SHARE: u8 = 1;
+
+/// A worker's turnstile.
+pub struct Turnstile {
+    left: Cell<u8>,
+    resumed: RefCell<VecDeque<oneshot::Sender<()>>>,
+    full: RefCell<VecDeque<oneshot::Sender<()>>>,
+    bell: Notify,
+}
+
+impl Default for Turnstile {
+    fn default() -> Self {
+        Self {
+            left: Cell::new(TURN),
+            resumed: RefCell::default(),
+            full: RefCell::default(),
+            bell: Notify::new(),
+        }
+    }
+}
+
+impl Turnstile {
+    /// Returns when the handshake may be computed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the place up.
+    pub async fn pass(&self, is_resumed: bool) {
+        self.bell.notify_one();
+        if self.waiting() == 0 && self.left.get() > 0 {
+            self.left.set(self.left.get() - 1);
+            return;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let queue = if is_resumed { &self.resumed } else { &self.full };
+        queue.borrow_mut().push_back(sender);
+        // The turnstile ends with its worker, and so does whoever waits.
+        let _ = receiver.await;
+    }
+
+    /// Handshakes that wait.
+    pub fn waiting(&self) -> usize {
+        self.resumed.borrow().len() + self.full.borrow().len()
+    }
+
+    /// Begins a turn whenever the runtime has looked at its sockets again. Runs until aborted.
+    pub async fn run(self: Rc<Self>) {
+        loop {
+            self.bell.notified().await;
+            while self.left.get() < TURN || self.waiting() > 0 {
+                yield_now().await;
+                self.begin_turn();
+            }
+        }
+    }
+
+    fn begin_turn(&self) {
+        self.left.set(TURN);
+        let mut full_left = FULL_SHARE;
+        while self.left.get() > 0 {
+            let is_full_due = full_left >= self.left.get();
+            let (first, second) =
+                if is_full_due { (&self.full, &self.resumed) } else { (&self.resumed, &self.full) };
+            let next = first.borrow_mut().pop_front().or_else(|| second.borrow_mut().pop_front());
+            let Some(next) = next else { return };
+            // One that is gone takes nothing.
+            if next.send(()).is_ok() {
+                self.left.set(self.left.get() - 1);
+                full_left -= u8::from(is_full_due && full_left > 0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use futures_lite_free::poll_once;
+
+    use super::*;
+
+    /// Polls futures by hand: the turnstile's turns are what is tested.
+    mod futures_lite_free {
+        use std::{
+            future::Future,
+            pin::Pin,
+            task::{Context, Poll, Waker},
+        };
+
+        pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+            future.poll(&mut Context::from_waker(Waker::noop()))
+        }
+    }
+
+    /// Goal: a turn admits four, three of them resumed while both kinds wait; who left is passed over.
+    #[test]
+    fn resumed_handshakes_pass_first_and_full_ones_do_not_starve() {
+        let turnstile = Turnstile::default();
+        let mut early: Vec<_> = (0..4).map(|_| Box::pin(turnstile.pass(false))).collect();
+        assert!(
+            early.iter_mut().all(|pass| poll_once(pass.as_mut()).is_ready()),
+            "a turn's worth passes at once"
+        );
+        let mut full: Vec<_> = (0..6).map(|_| Box::pin(turnstile.pass(false))).collect();
+        let mut resumed: Vec<_> = (0..6).map(|_| Box::pin(turnstile.pass(true))).collect();
+        let passed = |queue: &mut Vec<std::pin::Pin<Box<_>>>| {
+            let before = queue.len();
+            queue.retain_mut(|pass| poll_once(std::pin::Pin::as_mut(pass)).is_pending());
+            before - queue.len()
+        };
+        assert_eq!((passed(&mut full), passed(&mut resumed)), (0, 0));
+        turnstile.begin_turn();
+        assert_eq!((passed(&mut full), passed(&mut resumed)), (1, 3));
+        drop(full.remove(0));
+        turnstile.begin_turn();
+        assert_eq!((passed(&mut full), passed(&mut resumed)), (1, 3), "the one that left took no place");
+        turnstile.begin_turn();
+        assert_eq!((passed(&mut full), passed(&mut resumed)), (3, 0));
+        assert_eq!(turnstile.waiting(), 0);
+        assert_eq!(poll_once(Box::pin(turnstile.pass(true)).as_mut()), Poll::Ready(()), "one place was left");
+    }
+}

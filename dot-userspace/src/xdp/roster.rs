@@ -1,0 +1,197 @@
+//! Every interface that has a seat, and what a look after them changes.
+//!
+//! Before: the config's interfaces, or the listen addresses. After: each of them is attached, or its row says
+//! why not; what somebody detached, replaced or made anew is attached again.
+//! Holds: the comparison of what we hold with what there is, which is pure.
+//! Never: lets go of an interface that is still there: one that is down, or lost its address, comes back.
+
+use std::net::IpAddr;
+
+use super::{
+    InterfaceReport, XdpError,
+    attach::{Kernel, Link, Patience},
+    interfaces::{self, Interface},
+    pins::Pins,
+    seat::Seat,
+};
+use crate::config::XdpMode;
+
+/// What we want, and what we have.
+pub(super) struct Roster {
+    /// The config's interfaces; none: by address.
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    mode: XdpMode,
+    seats: Vec<Seat>,
+    unserved: Vec<IpAddr>,
+}
+
+/// One difference between what we hold and what there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    /// The interface of this number is no more.
+    Gone(u32),
+    /// It has another name.
+    Renamed(u32, String),
+    /// A named interface that was not there is there now, so that its placeholder can go.
+    Found(String),
+    /// An interface that we want and do not hold.
+    New(Interface),
+}
+
+impl Roster {
+    /// Nothing yet: [`Roster::look`] fills it.
+    pub(super) fn new(names: &[String], addresses: Vec<IpAddr>, mode: XdpMode) -> Self {
+        Self { names: names.to_vec(), addresses, mode, seats: Vec::new(), unserved: Vec::new() }
+    }
+
+    /// Compares with the interfaces that there are, and follows. How many were attached.
+    pub(super) fn look(
+        &mut self,
+        kernel: &mut Kernel,
+        pins: Option<&Pins>,
+        patience: Patience,
+    ) -> Result<u64, XdpError> {
+        let present = interfaces::list()?;
+        let chosen = interfaces::choose(&self.names, &self.addresses, &present);
+        let held: Vec<Interface> = self.seats.iter().map(|seat| seat.interface().clone()).collect();
+        let mut attached = 0;
+        for change in changes(&held, &present, &chosen) {
+            match change {
+                Change::Gone(index) => self.leave(pins, |interface| interface.index == index),
+                Change::Found(name) => self.leave(pins, |it| it.index == 0 && it.name == name),
+                Change::Renamed(index, name) => {
+                    let seats = self.seats.iter_mut().filter(|seat| seat.interface().index == index);
+                    seats.for_each(|seat| seat.rename(&name));
+                }
+                Change::New(interface) => {
+                    let seat = Seat::take(interface, kernel, self.mode, pins, patience);
+                    let is_attached = seat.row().mode != "off";
+                    if is_attached && patience == Patience::None {
+                        seat.say("attached");
+                    }
+                    attached += u64::from(is_attached);
+                    self.seats.push(seat);
+                }
+            }
+        }
+        self.unserved =
+            if self.names.is_empty() { interfaces::unserved(&self.addresses, &chosen) } else { Vec::new() };
+        Ok(attached)
+    }
+
+    /// Looks at every link, and mends what is broken. How often it could.
+    pub(super) fn mend(&mut self, kernel: &mut Kernel, pins: Option<&Pins>) -> u64 {
+        let mode = self.mode;
+        self.seats.iter_mut().map(|seat| seat.mend(kernel, mode, pins)).sum()
+    }
+
+    /// The rows of the report.
+    pub(super) fn rows(&self) -> Vec<InterfaceReport> {
+        self.seats.iter().map(|seat| seat.row().clone()).collect()
+    }
+
+    /// Listen addresses that no interface carries.
+    pub(super) fn unserved(&self) -> &[IpAddr] {
+        &self.unserved
+    }
+
+    /// The first interface that is off and must not be.
+    pub(super) fn first_failure(&self) -> Option<&InterfaceReport> {
+        let is_off = |seat: &&Seat| seat.row().mode == "off" && !seat.interface().may_be_skipped();
+        self.seats.iter().find(is_off).map(Seat::row)
+    }
+
+    /// Everything that is attached.
+    pub(super) fn links(&self) -> Vec<&Link> {
+        self.seats.iter().flat_map(Seat::links).collect()
+    }
+
+    fn leave(&mut self, pins: Option<&Pins>, is_left: impl Fn(&Interface) -> bool) {
+        for seat in self.seats.extract_if(.., |seat| is_left(seat.interface())) {
+            if seat.interface().index != 0 {
+                tracing::info!("xdp: interface {} has gone", seat.interface().name);
+            }
+            seat.leave(pins);
+        }
+    }
+}
+
+/// What to do so that what we hold is what there is, in this order.
+fn changes(held: &[Interface], present: &[Interface], chosen: &[Interface]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for ours in held {
+        let now = present.iter().find(|interface| interface.index == ours.index);
+        match now {
+            _ if ours.index == 0 => {
+                if chosen.iter().any(|one| one.index != 0 && one.name == ours.name) {
+                    changes.push(Change::Found(ours.name.clone()));
+                }
+            }
+            None => changes.push(Change::Gone(ours.index)),
+            Some(now) if now.name != ours.name => {
+                changes.push(Change::Renamed(ours.index, now.name.clone()));
+            }
+            Some(_) => {}
+        }
+    }
+    let is_held = |wanted: &Interface| {
+        held.iter().any(|ours| ours.index == wanted.index && (wanted.index != 0 || ours.name == wanted.name))
+    };
+    changes.extend(chosen.iter().filter(|wanted| !is_held(wanted)).cloned().map(Change::New));
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, index: u32) -> Interface {
+        let mut interface = Interface::default();
+        name.clone_into(&mut interface.name);
+        interface.index = index;
+        interface
+    }
+
+    /// Goal: each thing that can happen to an interface leads to what it calls for, and nothing else does.
+    /// Method: what we hold, what there is and what is wanted, case by case.
+    #[test]
+    fn each_difference_is_followed() {
+        let eth = |index| interface("eth0", index);
+        let absent = || interface("eth0", 0);
+        type Case = (&'static str, Vec<Interface>, Vec<Interface>, Vec<Interface>, Vec<Change>);
+        let cases: [Case; 8] = [
+            ("nothing", vec![eth(2)], vec![eth(2)], vec![eth(2)], vec![]),
+            ("first look", vec![], vec![eth(2)], vec![eth(2)], vec![Change::New(eth(2))]),
+            ("down, so not wanted", vec![eth(2)], vec![eth(2)], vec![], vec![]),
+            ("deleted, by address", vec![eth(2)], vec![], vec![], vec![Change::Gone(2)]),
+            (
+                "deleted, by name",
+                vec![eth(2)],
+                vec![],
+                vec![absent()],
+                vec![Change::Gone(2), Change::New(absent())],
+            ),
+            ("still absent", vec![absent()], vec![], vec![absent()], vec![]),
+            (
+                "back",
+                vec![absent()],
+                vec![eth(9)],
+                vec![eth(9)],
+                vec![Change::Found("eth0".into()), Change::New(eth(9))],
+            ),
+            (
+                "made anew between two looks",
+                vec![eth(2)],
+                vec![eth(9)],
+                vec![eth(9)],
+                vec![Change::Gone(2), Change::New(eth(9))],
+            ),
+        ];
+        for (what, held, present, chosen, expected) in cases {
+            assert_eq!(changes(&held, &present, &chosen), expected, "{what}");
+        }
+        let renamed = changes(&[eth(2)], &[interface("wan", 2)], &[absent()]);
+        assert_eq!(renamed, [Change::Renamed(2, "wan".into()), Change::New(absent())]);
+    }
+}

@@ -1,0 +1,184 @@
+//! One interface with what is attached to it: attached, looked at, mended.
+//!
+//! Before: `interfaces` chose it. After: its frames are judged, or its row in the report says why not.
+//! Holds: the two links, and the row. An attachment that exists stays: it ends when its interface does.
+//! Never: waits while we serve; logs the same thing twice.
+
+use super::{
+    InterfaceReport,
+    attach::{Found, Kernel, Link, Patience, keep},
+    interfaces::Interface,
+    pins::Pins,
+};
+use crate::config::XdpMode;
+
+/// The interface, and what we hold of it.
+pub(super) struct Seat {
+    interface: Interface,
+    row: InterfaceReport,
+    xdp: Option<Link>,
+    /// Why it is not attached, or not in a better mode.
+    obstacles: Vec<String>,
+    learner: Option<Link>,
+}
+
+impl Seat {
+    /// Attaches to an interface, as far as that is possible.
+    pub(super) fn take(
+        interface: Interface,
+        kernel: &mut Kernel,
+        mode: XdpMode,
+        pins: Option<&Pins>,
+        patience: Patience,
+    ) -> Self {
+        let row = InterfaceReport {
+            name: interface.name.clone(),
+            mode: "off".into(),
+            learner: "off".into(),
+            ..InterfaceReport::default()
+        };
+        let mut seat = Self { interface, row, xdp: None, obstacles: Vec::new(), learner: None };
+        seat.complete(kernel, mode, pins, patience);
+        seat
+    }
+
+    /// The interface.
+    pub(super) fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Its row in the report.
+    pub(super) fn row(&self) -> &InterfaceReport {
+        &self.row
+    }
+
+    /// What is attached.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.xdp.iter().chain(&self.learner)
+    }
+
+    /// The interface has another name now.
+    pub(super) fn rename(&mut self, name: &str) {
+        if self.interface.name != name {
+            tracing::info!("xdp: interface {} is called {name} now", self.interface.name);
+            name.clone_into(&mut self.interface.name);
+            name.clone_into(&mut self.row.name);
+        }
+    }
+
+    /// Looks whether all is still attached, and mends what is not. How often it could.
+    pub(super) fn mend(&mut self, kernel: &mut Kernel, mode: XdpMode, pins: Option<&Pins>) -> u64 {
+        let name = self.interface.name.clone();
+        let renew_xdp = |link| kernel.renew_xdp(link);
+        let (xdp, mut repairs) = look_at(self.xdp.take(), renew_xdp, pins, &format!("XDP on {name}"));
+        let renew_learner = |link| kernel.renew_learner(link);
+        let (learner, learners) =
+            look_at(self.learner.take(), renew_learner, pins, &format!("learner on {name}"));
+        repairs += learners;
+        let pin = |link| if has_lost_its_pin(&link, pins) { pinned(link, pins) } else { Some(link) };
+        self.xdp = xdp.and_then(pin);
+        self.learner = learner.and_then(pin);
+        let (had_xdp, had_learner) = (self.xdp.is_some(), self.learner.is_some());
+        if !(had_xdp && had_learner) {
+            self.complete(kernel, mode, pins, Patience::None);
+        }
+        let attached = [(had_xdp, &self.xdp), (had_learner, &self.learner)];
+        let attached = attached.into_iter().filter(|(had, link)| !had && link.is_some()).count() as u64;
+        if attached > 0 {
+            self.say("attached again");
+        }
+        repairs + attached
+    }
+
+    /// Says in the log how it stands.
+    pub(super) fn say(&self, what: &str) {
+        let InterfaceReport { name, mode, learner, .. } = &self.row;
+        tracing::info!("xdp: {name}: {what}: {mode}, learner {learner}");
+    }
+
+    /// Lets go of everything, with its pins.
+    pub(super) fn leave(self, pins: Option<&Pins>) {
+        for link in self.links() {
+            if let (Some(pins), Some(pin)) = (pins, link.pin_name()) {
+                pins.unlink(pin);
+            }
+        }
+    }
+
+    /// Attaches what is not attached, and writes the row anew.
+    fn complete(&mut self, kernel: &mut Kernel, mode: XdpMode, pins: Option<&Pins>, patience: Patience) {
+        self.row.reason = self.interface.obstacle().map(str::to_owned);
+        if self.row.reason.is_none() {
+            self.complete_xdp(kernel, mode, pins, patience);
+            let no_learner = self.complete_learner(kernel, pins);
+            let reasons: Vec<_> = self.obstacles.iter().cloned().chain(no_learner).collect();
+            self.row.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        }
+        let is_wanted = !self.interface.may_be_skipped() || self.xdp.is_some();
+        self.row.degraded = is_wanted && (self.xdp.is_none() || self.learner.is_none());
+    }
+
+    fn complete_xdp(&mut self, kernel: &mut Kernel, mode: XdpMode, pins: Option<&Pins>, patience: Patience) {
+        if self.xdp.is_some() {
+            return;
+        }
+        let (attached, obstacles) = kernel.attach_xdp(self.interface.index, mode, pins, patience);
+        self.row.mode = attached.as_ref().map_or("off", |(mode, _)| mode).into();
+        self.xdp = attached.map(|(_, link)| link);
+        self.obstacles = obstacles;
+    }
+
+    fn complete_learner(&mut self, kernel: &mut Kernel, pins: Option<&Pins>) -> Option<String> {
+        // Alone it would learn for nobody.
+        if self.learner.is_some() || self.xdp.is_none() {
+            return None;
+        }
+        match kernel.attach_learner(&self.interface, pins) {
+            Ok((way, link)) => {
+                self.row.learner = way.into();
+                self.learner = Some(link);
+                None
+            }
+            Err(reason) => {
+                self.row.learner = "off".into();
+                Some(format!("learner: {reason}"))
+            }
+        }
+    }
+}
+
+/// Makes the pin anew that somebody removed: without it a crash would leave a gap.
+fn pinned(link: Link, pins: Option<&Pins>) -> Option<Link> {
+    let (Link::Held(held, Some(pin)), Some(pins)) = (link, pins) else { return None };
+    tracing::warn!("xdp: {}: somebody removed this pin; it is made anew", pins.path(&pin).display());
+    keep(held, pin, Some(pins)).map_err(|reason| tracing::warn!("xdp: not pinned: {reason}")).ok()
+}
+
+fn has_lost_its_pin(link: &Link, pins: Option<&Pins>) -> bool {
+    link.pin_name().zip(pins).is_some_and(|(pin, pins)| !pins.has(pin))
+}
+
+/// The link, if it still is one, and how often it was mended. The pin of one that is lost goes.
+fn look_at(
+    link: Option<Link>,
+    renew: impl FnOnce(Link) -> Found,
+    pins: Option<&Pins>,
+    what: &str,
+) -> (Option<Link>, u64) {
+    let Some(link) = link else { return (None, 0) };
+    let pin = link.pin_name().map(str::to_owned);
+    match renew(link) {
+        Found::Ours(link) => (Some(link), 0),
+        Found::TakenBack(link) => {
+            tracing::warn!("xdp: {what}: somebody had replaced our program; it is back");
+            (Some(link), 1)
+        }
+        Found::Lost => {
+            tracing::warn!("xdp: {what}: somebody detached it, or its interface has gone");
+            if let (Some(pin), Some(pins)) = (pin, pins) {
+                pins.unlink(&pin);
+            }
+            (None, 0)
+        }
+    }
+}

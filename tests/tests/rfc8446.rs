@@ -93,6 +93,41 @@ fn openssl_may_update_keys() {
     );
 }
 
+/// Goal: a record without a message that comes in two parts is no half message: the session lives on after the
+/// deadline of messages. Method: a key update whose last octets come later; twice that deadline, then a query.
+/// Covers: C-14, C-62
+#[test]
+fn a_key_update_in_two_parts_ends_nothing() {
+    require!(Root);
+    let config = Config::new().xdp("off").set("session", "message_timeout", "\"1s\"");
+    let (network, _backend, dotd) = scripted(config, honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(session.exchange(&host(1)).id, 1);
+    session.update_keys_in_two_parts(Duration::from_millis(200));
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(session.exchange(&host(2)).rdata(A), [HONEST]);
+    assert_eq!(dotd.stats().counter("session_ends", "message_timeout"), 0);
+}
+
+/// Goal: queries that leave with the end of the handshake are all read, however large the hello before them was,
+/// and so is an offer of many ALPN names. Method: a hello of 56 KiB; 1,500 queries in the same write as Finished.
+/// Covers: C-17, C-65, A-45, A-55
+#[test]
+fn queries_may_follow_the_handshake_at_once() {
+    require!(Root);
+    let (network, _backend, _dotd) = scene();
+    for names in [0, 230] {
+        let mut alpn: Vec<Vec<u8>> = (0..names).map(|name| vec![b'a' + (name % 26); 250]).collect();
+        alpn.push(b"dot".to_vec());
+        let first: Vec<u8> = (0..1500).flat_map(|id| framed(&host(id))).collect();
+        let offer = Offer { alpn, first, ..Offer::default() };
+        let mut session = Dot::attempt(&network.client, SERVER_V4, &offer).expect("served");
+        let mut ids: Vec<u16> = (0..1500).map(|_| session.receive().id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..1500).collect::<Vec<_>>());
+    }
+}
+
 /// Goal: key updates without end are no way to hold a server: they are bounded or cost a client at least what they
 /// cost us, memory stays where it was, others are served. Method: 20,000 updates that are never read.
 #[test]

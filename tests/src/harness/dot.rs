@@ -8,6 +8,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -36,11 +37,13 @@ pub struct Offer {
     pub server_name: Option<&'static str>,
     /// Only TLS 1.2.
     pub is_tls12: bool,
+    /// Octets that leave in the same write as the end of the handshake.
+    pub first: Vec<u8>,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { alpn: vec![b"dot".to_vec()], server_name: None, is_tls12: false }
+        Self { alpn: vec![b"dot".to_vec()], server_name: None, is_tls12: false, first: Vec::new() }
     }
 }
 
@@ -101,7 +104,8 @@ impl Dot {
             || ServerName::from(server),
             |name| ServerName::try_from(name).expect("a host name"),
         );
-        let tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
+        let mut tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
+        tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
         let mut session =
             Self { stream, tls, incoming: Vec::new(), records: Vec::new(), plain: Vec::new(), end: None };
         session.flush();
@@ -133,7 +137,22 @@ impl Dot {
         self.flush();
     }
 
-    /// The same, where the server may refuse to read more: `false` when the socket took nothing for a while.
+    /// The same, with a pause before the record's last three octets.
+    ///
+    /// # Panics
+    /// Before TLS 1.3, or when the connection is gone.
+    pub fn update_keys_in_two_parts(&mut self, pause: Duration) {
+        self.tls.refresh_traffic_keys().expect("TLS 1.3, after its handshake");
+        let mut octets = Vec::new();
+        self.tls.write_tls(&mut octets).expect("memory does not fail");
+        let (front, rest) = octets.split_at(octets.len() - 3);
+        self.send_below_tls(front);
+        thread::sleep(pause);
+        self.send_below_tls(rest);
+    }
+
+    /// As [`Dot::update_keys`], where the server may refuse to read more: `false` when the socket took nothing for
+    /// a while.
     ///
     /// # Panics
     /// Before TLS 1.3.

@@ -25,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "options", run: targets::options::run },
     Target { name: "packet", run: targets::packet::run },
     Target { name: "query", run: targets::query::run },
+    Target { name: "record", run: targets::record::run },
     Target { name: "response", run: targets::response::run },
 ];
 

@@ -5,7 +5,17 @@
 //!
 //! Source: RFC 8446 §4.1.2 and §5.1.
 
+use std::{path::Path, sync::OnceLock, time::Duration};
+
 use dot_common::flow::{fits_client_hello, opening};
+use dot_userspace::{
+    config,
+    tls::{
+        self, Serving, Tickets, certificate,
+        dialogue::{Dialogue, Step},
+        hello::is_no_record,
+    },
+};
 use rustls::server::Acceptor;
 
 /// Runs the target.
@@ -27,9 +37,52 @@ pub fn run(octets: &[u8]) {
         place += length;
     }
     assert!(fits || !is_client_hello(stream), "a ClientHello that the gate drops");
+    if stream.first() == Some(&22) {
+        converse(stream, segment_octets);
+    }
+}
+
+/// The engine's side of a handshake hears the stream: it asks for more, or refuses; nobody without a key comes to its
+/// end, and what it keeps is bounded.
+fn converse(stream: &[u8], piece_octets: usize) {
+    let mut dialogue = Dialogue::new(serving()).expect("a sound configuration");
+    // A hello of 64 KiB in single octets would only be slow.
+    for piece in stream.chunks(piece_octets.max(stream.len() / 64)) {
+        dialogue.inbound().extend_from_slice(piece);
+        loop {
+            match dialogue.step() {
+                Ok(Step::Turn { .. }) => {}
+                Ok(Step::Read) => break,
+                Ok(Step::Done) => panic!("a handshake without a client"),
+                Err(_) => return,
+            }
+        }
+        assert!(dialogue.inbound().len() <= 160 * 1024, "{} octets are kept", dialogue.inbound().len());
+    }
+}
+
+/// A certificate of our own, made once.
+fn serving() -> &'static Serving {
+    static SERVING: OnceLock<Serving> = OnceLock::new();
+    SERVING.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tls = config::Config::default().tls;
+        let identities = certificate::load_all(&tls, folder.path()).expect("a self-signed certificate");
+        let tickets = Tickets::new(Path::new(""), Duration::from_secs(3600)).expect("random keys");
+        tls::serving(&identities, &tls, &tickets).expect("a sound configuration")
+    })
 }
 
 fn is_client_hello(stream: &[u8]) -> bool {
+    let is_one = rustls_accepts(stream);
+    assert!(
+        !is_one || (0..stream.len().min(64)).all(|end| !is_no_record(&stream[..end])),
+        "refused too early"
+    );
+    is_one
+}
+
+fn rustls_accepts(stream: &[u8]) -> bool {
     let mut acceptor = Acceptor::default();
     let mut rest = stream;
     while !rest.is_empty() {

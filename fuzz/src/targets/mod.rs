@@ -8,4 +8,5 @@ pub mod hello;
 pub mod options;
 pub mod packet;
 pub mod query;
+pub mod record;
 pub mod response;

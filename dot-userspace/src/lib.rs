@@ -1,12 +1,13 @@
 //! dotd's engine: a query comes in over TLS, goes to a backend in a batch, and its response goes back.
 //!
 //! The nine steps of a query, in the order of ARCHITECTURE.md:
-//! `worker::accept` → `tls::handshake` → `dns::framing` → `dns::query` → `dns::triage` → `backend`
+//! `worker::accept` → `tls::handshake` → `dns::framing` → `dns::query` → `dns::triage` → `cache` → `backend`
 //! → `dns::respond` → `session::writer`. Steps 1 to 3 happen in the kernel (dot-ebpf).
 //!
 //! A library so that tests and benchmarks reach the rooms; operators use the binary `dotd`.
 
 pub mod backend;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod control;

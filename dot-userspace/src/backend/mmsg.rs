@@ -1,6 +1,8 @@
 //! `sendmmsg` and `recvmmsg` over a connected socket. The only `unsafe` of the engine's query path.
 //!
 //! Before: `backend::udp` has a batch, or room for one. After: one system call for all of it.
+//! Neighbours of one length leave as one datagram that the kernel cuts (UDP_SEGMENT): it then walks its way down
+//! the stack once for all of them.
 //! Never: blocks, allocates once warm, or keeps a pointer past the call.
 
 use std::{io, mem::MaybeUninit, os::fd::RawFd};
@@ -10,23 +12,76 @@ pub const BATCH_MAX: usize = 64;
 /// Room for one datagram: more than any backend may send to the 1400 octets we advertise.
 pub const DATAGRAM_OCTETS_MAX: usize = 4096;
 
-/// Sends up to [`BATCH_MAX`] datagrams; returns how many the kernel took.
+/// Longest datagrams that leave together: a whole batch of them must be less than 64 KiB.
+const SEGMENT_OCTETS_MAX: usize = 1000;
+
+/// Sends up to [`BATCH_MAX`] datagrams; returns how many the kernel took. `may_segment`: neighbours of one
+/// length may leave together.
 ///
 /// # Errors
-/// The error of the *first* datagram: the kernel reports a later one's error at the next call.
-pub fn send<'a>(socket: RawFd, datagrams: impl Iterator<Item = &'a [u8]>) -> io::Result<usize> {
+/// The error of the *first* header: the kernel reports a later one's error at the next call.
+pub fn send<'a>(
+    socket: RawFd,
+    datagrams: impl Iterator<Item = &'a [u8]>,
+    may_segment: bool,
+) -> io::Result<usize> {
     let mut slices = [const { MaybeUninit::uninit() }; BATCH_MAX];
+    let mut runs = [const { MaybeUninit::uninit() }; BATCH_MAX];
     let mut headers = [const { MaybeUninit::uninit() }; BATCH_MAX];
-    let mut count = 0;
+    let mut lengths = [0; BATCH_MAX];
+    let mut slice_count = 0;
     // Only as many as there are: a batch of one must not pay for 64.
-    for ((header, slice), datagram) in headers.iter_mut().zip(&mut slices).zip(datagrams) {
-        header.write(header_over(slice.write(slice_over(datagram.as_ptr(), datagram.len()))));
+    for ((slice, length), datagram) in slices.iter_mut().zip(&mut lengths).zip(datagrams) {
+        slice.write(slice_over(datagram.as_ptr(), datagram.len()));
+        *length = datagram.len();
+        slice_count += 1;
+    }
+    let lengths = lengths.get(..slice_count).unwrap_or_default();
+    let (mut rest, mut count) = (&mut slices[..], 0);
+    let belongs = |one: &usize, next: &usize| may_segment && one == next && *one <= SEGMENT_OCTETS_MAX;
+    for ((header, run), group) in headers.iter_mut().zip(&mut runs).zip(lengths.chunk_by(belongs)) {
+        let Some((own, others)) = rest.split_at_mut_checked(group.len()) else { break };
+        rest = others;
+        let header = header.write(EMPTY);
+        header.msg_hdr.msg_iov = own.as_mut_ptr().cast();
+        header.msg_hdr.msg_iovlen = group.len();
+        if let [length, _, ..] = group {
+            let control = run.write(Segment::of(*length));
+            header.msg_hdr.msg_control = std::ptr::from_mut(control).cast();
+            header.msg_hdr.msg_controllen = size_of::<Segment>();
+        }
         count += 1;
     }
-    // SAFETY: the first `count` headers are written, each over one slice that is, each over octets borrowed
-    // for longer than this call; the kernel only reads through them. No name or control buffer is set.
+    // SAFETY: the first `count` headers are written, each over slices that are, each over octets borrowed for
+    // longer than this call, some with a control message that is written; the kernel only reads through them.
     let sent = unsafe { libc::sendmmsg(socket, headers.as_mut_ptr().cast(), count, libc::MSG_NOSIGNAL) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+    Ok(lengths.chunk_by(belongs).take(sent).map(<[usize]>::len).sum())
+}
+
+/// Whether an error says that this way to the backend has no UDP_SEGMENT: a device without checksum offload,
+/// or one with a smaller MTU than our longest query.
+pub fn lacks_segmentation(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
+}
+
+/// The control message that has a datagram cut: `cmsghdr`, the length of each part, padding.
+#[repr(C)]
+struct Segment {
+    header: libc::cmsghdr,
+    octets: u16,
+    padding: [u8; 6],
+}
+
+impl Segment {
+    fn of(octets: usize) -> Self {
+        // Bounded by SEGMENT_OCTETS_MAX.
+        let octets = u16::try_from(octets).unwrap_or(u16::MAX);
+        let length = size_of::<libc::cmsghdr>() + size_of::<u16>();
+        let header =
+            libc::cmsghdr { cmsg_len: length, cmsg_level: libc::SOL_UDP, cmsg_type: libc::UDP_SEGMENT };
+        Self { header, octets, padding: [0; 6] }
+    }
 }
 
 /// Room for one batch of received datagrams; one per worker. Its headers are set up once.
@@ -110,9 +165,10 @@ mod tests {
         near.connect(far.local_addr().unwrap()).unwrap();
         let mut inbound = Inbound::default();
         for round in 0..3u8 {
-            let datagrams: Vec<Vec<u8>> = (0..40).map(|n| vec![n ^ round; usize::from(n) * 7 + 1]).collect();
+            let datagrams: Vec<Vec<u8>> =
+                (0..40).map(|n| vec![n ^ round; usize::from(n / 5) * 7 + 1]).collect();
             let all = datagrams.iter().map(Vec::as_slice);
-            assert_eq!(send(near.as_raw_fd(), all).unwrap(), 40);
+            assert_eq!(send(near.as_raw_fd(), all, round != 1).unwrap(), 40);
             let mut seen = Vec::new();
             while let Ok(got) = inbound.receive(far.as_raw_fd()) {
                 seen.extend(inbound.datagrams(got).map(|(octets, is_cut)| (octets.to_vec(), is_cut)));

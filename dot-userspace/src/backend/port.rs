@@ -24,6 +24,8 @@ pub struct Port {
     pub socket: UdpSocket,
     /// Who waits.
     pub ids: Rc<Ids>,
+    /// The way there can cut datagrams (UDP_SEGMENT), as far as is known.
+    pub can_segment: Cell<bool>,
     sent: Cell<u32>,
     opened: Instant,
 }
@@ -43,6 +45,7 @@ impl Port {
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,
             ids: Rc::default(),
+            can_segment: Cell::new(true),
             sent: Cell::new(0),
             opened: Instant::now(),
         })

@@ -127,7 +127,7 @@ fn send_batch(upstream: &Rc<Upstream>) -> Sent {
             batch.iter().filter_map(|slot| flights.get(*slot)).map(|flight| flight.query.as_slice());
         port.socket.try_io(Interest::WRITABLE, || {
             upstream.fleet.counters.add(Counter::BackendSendCalls, 1);
-            mmsg::send(port.socket.as_raw_fd(), datagrams)
+            mmsg::send(port.socket.as_raw_fd(), datagrams, port.can_segment.get())
         })
     };
     settle_batch(upstream, port, batch, result)
@@ -165,6 +165,10 @@ fn address_batch(upstream: &Upstream, port: &Rc<Port>, batch: &mut [u16]) -> usi
             upstream.fleet.try_elsewhere(slot, Failure::Full);
         }
     }
+    // Those of one length side by side: they leave together.
+    let flights = upstream.fleet.flights.borrow();
+    let length = |slot: &u16| flights.get(*slot).map(|flight| flight.query.len());
+    batch.get_mut(..addressed).unwrap_or_default().sort_unstable_by_key(length);
     addressed
 }
 
@@ -177,6 +181,11 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
             (sent, false)
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
+        // None was sent; all are sent again, each for itself.
+        Err(error) if port.can_segment.get() && mmsg::lacks_segmentation(&error) => {
+            port.can_segment.set(false);
+            (0, false)
+        }
         // Often about an earlier datagram; the kernel tells us now, and sent none of these.
         Err(error) if says_nobody_is_there(&error) => {
             upstream.is_unreachable(&port.ids);

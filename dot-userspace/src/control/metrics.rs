@@ -37,6 +37,7 @@ pub(super) fn encode(status: &Status, snapshot: &Snapshot) -> Result<String, fmt
     connections(&mut registry, snapshot);
     queries(&mut registry, snapshot);
     backends(&mut registry, status, snapshot);
+    cache(&mut registry, snapshot);
     accounts(&mut registry, snapshot);
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
@@ -139,6 +140,21 @@ fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     }
     let outstanding = i64::try_from(snapshot.count(Counter::BackendOutstanding)).unwrap_or(i64::MAX);
     gauge(registry, "backend_outstanding", "Queries at the backends now", None, outstanding);
+}
+
+/// The caches of all workers together.
+fn cache(registry: &mut Registry, snapshot: &Snapshot) {
+    for (label, count) in snapshot.family("cache") {
+        counter(registry, &format!("cache_{label}"), &format!("Caches: {label}, over all workers"), count);
+    }
+    for (gauge_name, help, size) in [
+        ("cache_entries", "Responses in the caches now", Counter::CacheEntries),
+        ("cache_octets", "Memory that they take", Counter::CacheOctets),
+        ("cache_waiting", "Queries that wait for the answer to an equal one now", Counter::CacheWaiting),
+    ] {
+        let size = i64::try_from(snapshot.count(size)).unwrap_or(i64::MAX);
+        gauge(registry, gauge_name, help, None, size);
+    }
 }
 
 /// The control thread's counts and the ledger's own check.

@@ -53,6 +53,7 @@ pub struct Ede {
 
 #[expect(missing_docs, reason = "the names are RFC 8914's")]
 impl Ede {
+    pub const STALE: Self = Self { code: 3, text: "no backend answered in time" };
     pub const BLOCKED_OPCODE: Self = Self { code: 18, text: "NOTIFY and UPDATE are not accepted here" };
     pub const NOT_SUPPORTED_TRANSFER: Self = Self { code: 21, text: "zone transfer is not relayed" };
     pub const BACKEND_SILENT: Self = Self { code: 22, text: "no answer from the backend" };

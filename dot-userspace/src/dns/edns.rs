@@ -14,6 +14,10 @@ pub const KEEPALIVE_OPTION: u16 = 11;
 pub const PADDING_OPTION: u16 = 12;
 /// OPTION-CODE of Extended DNS Error (RFC 8914 §2).
 const EDE_OPTION: u16 = 15;
+/// OPTION-CODE of Client Subnet (RFC 7871 §6).
+pub const SUBNET_OPTION: u16 = 8;
+/// OPTION-CODE of Report-Channel (RFC 9567 §5).
+const REPORT_CHANNEL_OPTION: u16 = 18;
 /// Responses are padded to a multiple of this many octets (RFC 8467 §4.1).
 pub const PADDING_BLOCK_OCTETS: usize = 468;
 /// OPTION-CODE and OPTION-LENGTH.
@@ -31,7 +35,7 @@ pub(super) struct HopOptions {
 }
 
 /// Walks the options in `rdata`: code and value of each. `None` where an option does not fit.
-fn options(rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
+pub fn options(rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
     let mut rest = rdata;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -47,6 +51,11 @@ fn options(rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
         rest = behind;
         Some(Some((code, option)))
     })
+}
+
+/// Whether an option of a response is the same for every client that asks the same.
+pub(super) fn is_for_all(code: u16) -> bool {
+    matches!(code, KEEPALIVE_OPTION | PADDING_OPTION | EDE_OPTION | REPORT_CHANNEL_OPTION)
 }
 
 /// Reads which hop-by-hop options are there; `None` when an option runs past the record.

@@ -4,20 +4,24 @@
 //! The line: [`Query::parse`] → [`triage()`] → [`forward()`] … backend … [`respond()`] or [`synthesize()`].
 //! Never: opens a socket, waits, or re-encodes what only passes through.
 
+mod age;
 mod codes;
 mod edns;
 mod forward;
 pub mod framing;
+mod lifetime;
 mod query;
 mod records;
 mod respond;
 mod synthesize;
 mod triage;
 
+pub use age::{STALE_TTL_SECONDS, count_down, make_stale};
 pub use codes::{Ede, Rcode, rcode_of};
-pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION};
+pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
 pub use forward::{BACKEND_PAYLOAD_OCTETS, forward};
 pub use hickory_proto::op::ResponseCode;
+pub use lifetime::{Lifetime, TTLS_MAX, lifetime};
 pub use query::{Opt, Query, QueryError};
 pub use records::{HEADER_OCTETS, is_truncated, question_matches};
 pub use respond::{Asked, Hop, ResponseError, respond};

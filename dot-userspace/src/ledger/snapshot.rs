@@ -40,9 +40,10 @@ pub struct ControlCounters {
 pub struct Difference {
     /// Accepted − (refused + failed handshakes + session ends + open).
     pub connections: i64,
-    /// Received − (forwarded + responded + dropped as no query).
+    /// Received + the cache's own − (forwarded + responded + cached + joined + dropped as no query).
     pub queries: i64,
-    /// Forwarded + responded − (responses written or whose client was gone + outstanding at backends).
+    /// Forwarded + responded + cached + joined − (responses written or whose client was gone + outstanding at
+    /// backends + waiting for an equal query + outcomes of the cache's own).
     pub responses: i64,
 }
 
@@ -126,14 +127,24 @@ impl Snapshot {
         let queries = [
             self.count(Counter::Forwarded),
             self.count(Counter::Responded),
+            self.count(Counter::Cached),
+            self.count(Counter::Joined),
             self.count(Counter::DroppedResponse),
             self.count(Counter::DroppedShort),
         ];
-        let to_answer = self.count(Counter::Forwarded).wrapping_add(self.count(Counter::Responded));
-        let responses = [self.family_total("responses"), self.count(Counter::BackendOutstanding)];
+        let asked = self.count(Counter::Received).wrapping_add(self.count(Counter::CacheRefresh));
+        let to_answer = [Counter::Forwarded, Counter::Responded, Counter::Cached, Counter::Joined]
+            .map(|counter| self.count(counter));
+        let to_answer = to_answer.into_iter().fold(0, u64::wrapping_add);
+        let responses = [
+            self.family_total("responses"),
+            self.count(Counter::BackendOutstanding),
+            self.count(Counter::CacheWaiting),
+            self.count(Counter::CacheRefreshed),
+        ];
         Difference {
             connections: less(self.count(Counter::Accepted), &connections),
-            queries: less(self.count(Counter::Received), &queries),
+            queries: less(asked, &queries),
             responses: less(to_answer, &responses),
         }
     }
@@ -231,6 +242,16 @@ mod tests {
             (Counter::RcodeServFail, 1),
             (Counter::DroppedClientGone, 1),
             (Counter::BackendOutstanding, 2),
+            // A miss that is at a backend, one that waits with it, a hit, and a refresh that is done.
+            (Counter::Received, 3),
+            (Counter::Forwarded, 2),
+            (Counter::BackendOutstanding, 1),
+            (Counter::Joined, 1),
+            (Counter::CacheWaiting, 1),
+            (Counter::Cached, 1),
+            (Counter::RcodeNoError, 1),
+            (Counter::CacheRefresh, 1),
+            (Counter::CacheRefreshed, 1),
         ] {
             worker.add(counter, count);
         }

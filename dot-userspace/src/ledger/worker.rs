@@ -98,6 +98,10 @@ counters! {
     Forwarded = "queries", "forwarded";
     /// Answered by dotd itself.
     Responded = "queries", "responded";
+    /// Answered from the cache.
+    Cached = "queries", "cached";
+    /// Waited for the answer to an equal query that was at a backend already.
+    Joined = "queries", "joined";
     /// Dropped: QR=1.
     DroppedResponse = "queries", "dropped_is_response";
     /// Dropped with its session: shorter than a header.
@@ -160,6 +164,28 @@ counters! {
     BackendFull = "backend", "full";
     /// Queries at the backends now: a gauge.
     BackendOutstanding = "backend_outstanding", "outstanding";
+    /// Queries answered by a response that still held.
+    CacheHit = "cache", "hits";
+    /// Queries for which the cache had nothing that held.
+    CacheMissed = "cache", "misses";
+    /// Queries that are not for the cache: signed, with a cookie, or with what may change an answer unknown to us.
+    CacheBypassed = "cache", "bypassed";
+    /// Queries answered by a response that had ended, because no backend gave a newer one.
+    CacheStale = "cache", "stale";
+    /// Responses kept.
+    CacheInserted = "cache", "inserts";
+    /// Responses that made room.
+    CacheEvicted = "cache", "evictions";
+    /// Queries of the cache's own, to have a popular answer anew before it ends.
+    CacheRefresh = "cache", "refreshes";
+    /// Such queries that had their outcome.
+    CacheRefreshed = "cache", "refreshed";
+    /// Responses in the caches now: a gauge.
+    CacheEntries = "cache_entries", "entries";
+    /// Memory that they take: a gauge.
+    CacheOctets = "cache_octets", "octets";
+    /// Queries that wait for the answer to an equal one now: a gauge.
+    CacheWaiting = "cache_waiting", "waiting";
 }
 
 /// One worker's counters. Cloning shares the line.

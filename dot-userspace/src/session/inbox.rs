@@ -11,7 +11,7 @@ use std::{
     task::Waker,
 };
 
-use super::Room;
+use super::{Room, answers::Asker};
 use crate::{
     backend::{Broken, Failure, Sink},
     dns::{self, Asked, Ede, Hop, Rcode, Reply, framing::append_message},
@@ -74,16 +74,6 @@ impl Inbox {
         }
     }
 
-    /// A query left for a backend; its outcome will come here.
-    pub(super) fn expect(&self) {
-        self.in_flight.set(self.in_flight.get() + 1);
-    }
-
-    /// That query found no backend.
-    pub(super) fn expect_no_more(&self) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
-    }
-
     /// Another query may be read.
     pub(super) fn has_room(&self) -> bool {
         self.in_flight.get() < self.room.limits().in_flight_max && self.waiting() < WAITING_OCTETS_MAX
@@ -137,10 +127,34 @@ impl Inbox {
         Ok(true)
     }
 
+    /// Appends a backend's response.
+    fn append_response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
+        // Too long by what is ours in it: without options, and then without an OPT, it is what the backend sent.
+        let bare = Hop { padding: false, keepalive_100ms: None };
+        let plain = Asked { has_opt: false, ..asked };
+        for (asked, hop) in [(asked, self.room.hop()), (asked, bare), (plain, bare)] {
+            if self.append(false, |out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// One query fewer in flight; the client, if still there, hears of it.
     fn settle(&self) {
-        self.expect_no_more();
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
         self.wake();
+    }
+}
+
+impl Asker for Rc<Inbox> {
+    fn pass(&self, asked: Asked, response: &[u8]) -> bool {
+        self.append_response(asked, response).is_ok()
+    }
+
+    fn expect(&self) -> Rc<dyn Sink> {
+        self.in_flight.set(self.in_flight.get() + 1);
+        Rc::clone(self) as Rc<dyn Sink>
     }
 }
 
@@ -154,14 +168,7 @@ impl Sink for Inbox {
             self.failure(asked, response, Failure::Full);
             return Ok(());
         }
-        // Too long by what is ours in it: without options, and then without an OPT, it is what the backend sent.
-        let bare = Hop { padding: false, keepalive_100ms: None };
-        let plain = Asked { has_opt: false, ..asked };
-        for (asked, hop) in [(asked, self.room.hop()), (asked, bare), (plain, bare)] {
-            if self.append(false, |out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)? {
-                break;
-            }
-        }
+        self.append_response(asked, response)?;
         self.settle();
         Ok(())
     }
@@ -184,7 +191,7 @@ impl Sink for Inbox {
 }
 
 /// SERVFAIL, never silence (RFC 5625 §6.3), with the reason for who can read it.
-pub(super) fn failure_reply(asked: Asked, failure: Failure) -> Reply {
+fn failure_reply(asked: Asked, failure: Failure) -> Reply {
     let ede = match failure {
         Failure::Silent => Ede::BACKEND_SILENT,
         Failure::Unreachable => Ede::BACKEND_UNREACHABLE,

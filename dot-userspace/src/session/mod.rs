@@ -1,10 +1,11 @@
 //! Room `session`: one DoT connection after its handshake, from its first message to its end.
 //!
 //! Before: `tls::handshake` gave a decrypted stream. After: `worker::accept` counts how it ended.
-//! The line, for each turn: read → `dns::framing` → `dns::triage` → `backend` … [`Inbox`] → writer.
+//! The line, for each turn: read → `dns::framing` → `dns::triage` → [`Answers`] → `backend` … [`Inbox`] → writer.
 //! [`serve`] is the only function that walks it. Steps 6 to 9 of 9.
 //! Never: holds a buffer while idle, answers in cleartext, or lets one client's slowness reach another.
 
+mod answers;
 mod clock;
 mod end;
 mod inbox;
@@ -22,6 +23,7 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
+pub use answers::Answers;
 use clock::Clock;
 pub use end::SessionEnd;
 pub use inbox::Inbox;

@@ -12,10 +12,9 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use super::{Inbox, Link, SessionEnd, end::end_of_reading, inbox::failure_reply};
+use super::{Inbox, Link, SessionEnd, answers::ask, end::end_of_reading};
 use crate::{
-    backend::Sink,
-    dns::{Asked, Disposition, DropReason, Query, framing::cut_message, triage},
+    dns::{Disposition, DropReason, framing::cut_message, triage},
     ledger::Counter,
 };
 
@@ -127,7 +126,7 @@ impl Reader {
         counters.add(Counter::Received, 1);
         self.queries += 1;
         match triage(message) {
-            Disposition::Forward(query) => forward(message, &query, inbox),
+            Disposition::Forward(query) => ask(&inbox.room, message, &query, inbox),
             Disposition::Respond(reply) => {
                 inbox.answer(message, &reply);
                 counters.add(Counter::Responded, 1);
@@ -139,17 +138,6 @@ impl Reader {
             }
         }
         if self.queries >= inbox.room.limits().queries_max { Err(SessionEnd::Queries) } else { Ok(()) }
-    }
-}
-
-/// Sends a query to a backend; where none takes it, the client hears SERVFAIL at once.
-fn forward(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
-    inbox.expect();
-    let sink = Rc::clone(inbox) as Rc<dyn Sink>;
-    if let Err(failure) = inbox.room.backends().submit(message, query, sink) {
-        inbox.expect_no_more();
-        inbox.answer(message, &failure_reply(Asked::by(query), failure));
-        inbox.room.counters.add(Counter::Responded, 1);
     }
 }
 

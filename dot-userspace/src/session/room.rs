@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Inbox, SessionEnd};
+use super::{Answers, Inbox, SessionEnd};
 use crate::{backend::Backends, dns::Hop, ledger::WorkerCounters, tls};
 
 /// Octets read at a time, in as many TLS records as they come.
@@ -44,6 +44,8 @@ pub struct Limits {
 pub struct Room {
     limits: Cell<Limits>,
     backends: RefCell<Rc<Backends>>,
+    /// `None`: the cache is off.
+    answers: RefCell<Option<Rc<Answers>>>,
     is_draining: Cell<bool>,
     sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
     next_session: Cell<u64>,
@@ -63,6 +65,7 @@ impl Room {
         Self {
             limits: Cell::new(limits),
             backends: RefCell::new(Rc::new(backends)),
+            answers: RefCell::default(),
             is_draining: Cell::new(false),
             sessions: RefCell::default(),
             next_session: Cell::new(0),
@@ -92,6 +95,26 @@ impl Room {
             self.backends.replace(Rc::new(backends));
         }
         self.wake_all();
+    }
+
+    /// The cache and who waits for it, if it is on.
+    pub(super) fn answers(&self) -> Option<Rc<Answers>> {
+        self.answers.borrow().clone()
+    }
+
+    /// An empty cache of so many entries in the place of the one there is; 0: none.
+    pub fn renew_cache(&self, entries: u32) {
+        let answers = (entries > 0).then(|| Answers::new(entries, &self.counters));
+        if let Some(old) = self.answers.replace(answers) {
+            old.retire();
+        }
+    }
+
+    /// Forgets the kept answers for `name` (wire format, lower case).
+    pub fn forget(&self, name: Box<[u8]>) {
+        if let Some(answers) = self.answers() {
+            answers.forget(name);
+        }
     }
 
     /// No session reads another query; each ends when it owes nothing.

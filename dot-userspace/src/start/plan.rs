@@ -93,6 +93,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         handshake_timeout: config.session.handshake_timeout,
         upstreams,
         policy: config.balance.policy,
+        cache_entries: config.dns.cache_entries,
     }
 }
 

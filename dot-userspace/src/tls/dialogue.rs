@@ -7,6 +7,8 @@
 //!
 //! Source: RFC 8446 §4 and §6.2, RFC 5246 §7.3.
 
+use std::sync::Arc;
+
 use rustls::{
     Error as TlsError, PeerIncompatible, ProtocolVersion,
     server::UnbufferedServerConnection,
@@ -16,7 +18,7 @@ use rustls::{
 use super::{
     Serving,
     handshake::HandshakeKind,
-    hello::{PROTOCOL_VERSION_ALERT, is_before_tls12, is_no_record, offers_ticket},
+    hello::{PROTOCOL_VERSION_ALERT, is_before_tls12, is_no_record, offers_ticket, prefers_chacha},
     record,
     records::Records,
 };
@@ -38,7 +40,8 @@ pub enum Step {
 }
 
 /// A handshake in progress.
-pub struct Dialogue {
+pub struct Dialogue<'a> {
+    serving: &'a Serving,
     connection: UnbufferedServerConnection,
     /// The client's octets that rustls has not taken.
     inbound: Vec<u8>,
@@ -59,15 +62,15 @@ enum Said {
     Done,
 }
 
-impl Dialogue {
+impl<'a> Dialogue<'a> {
     /// Waits for a hello.
     ///
     /// # Errors
     /// When the configuration does not suit rustls; never with ours.
-    pub fn new(serving: &Serving) -> Result<Self, TlsError> {
-        let connection = UnbufferedServerConnection::new(serving.0.clone())?;
+    pub fn new(serving: &'a Serving) -> Result<Self, TlsError> {
+        let connection = UnbufferedServerConnection::new(Arc::clone(&serving.ours))?;
         let (inbound, outbound) = (Vec::new(), Vec::new());
-        Ok(Self { connection, inbound, shown: 0, next: 0, has_turn: false, is_old: false, outbound })
+        Ok(Self { serving, connection, inbound, shown: 0, next: 0, has_turn: false, is_old: false, outbound })
     }
 
     /// Where the client's next octets go. Append to it only.
@@ -91,6 +94,10 @@ impl Dialogue {
                     }
                     Ok(Some(_)) => {
                         (self.has_turn, self.is_old) = (true, is_before_tls12(&self.inbound));
+                        if prefers_chacha(&self.inbound) {
+                            self.connection =
+                                UnbufferedServerConnection::new(Arc::clone(&self.serving.theirs))?;
+                        }
                         return Ok(Step::Turn { is_resumed: offers_ticket(&self.inbound) });
                     }
                     // rustls finds the words for what is no record.

@@ -16,6 +16,10 @@ const FIXED_OCTETS: usize = 4 + 2 + 32;
 /// Extensions that carry a ticket. Source: IANA, TLS ExtensionType values.
 const SESSION_TICKET: u16 = 35;
 const PRE_SHARED_KEY: u16 = 41;
+/// Suites with ChaCha20-Poly1305. Source: IANA, TLS Cipher Suites.
+const CHACHA_SUITES: [u16; 3] = [0x1303, 0xcca8, 0xcca9];
+/// Values that mean nothing have this in both octets (RFC 8701 §2).
+const GREASE: u16 = 0x0a0a;
 
 /// Octets that no further ones can make a TLS record.
 #[must_use]
@@ -46,13 +50,27 @@ pub fn offers_ticket(record: &[u8]) -> bool {
     extensions(record).is_some_and(has_ticket)
 }
 
-/// The extensions of a hello.
-fn extensions(record: &[u8]) -> Option<&[u8]> {
+/// Whether the client's first suite is one with ChaCha20: it has no AES in hardware, and says so this way.
+#[must_use]
+pub fn prefers_chacha(record: &[u8]) -> bool {
+    let suites = suites(record).map(|(suites, _)| suites).unwrap_or_default();
+    let suites = suites.chunks_exact(2).filter_map(|suite| suite.try_into().ok().map(u16::from_be_bytes));
+    let first = suites.into_iter().find(|suite| suite & 0x0f0f != GREASE);
+    first.is_some_and(|first| CHACHA_SUITES.contains(&first))
+}
+
+/// The suites of a hello, and what follows them.
+fn suites(record: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = record.get(HEADER_OCTETS + FIXED_OCTETS..)?;
     let (session_id, rest) = rest.split_first()?;
     let rest = rest.get(usize::from(*session_id)..)?;
-    let (suites, rest) = split_length(rest)?;
-    let rest = rest.get(usize::from(suites)..)?;
+    let (octets, rest) = split_length(rest)?;
+    rest.split_at_checked(usize::from(octets))
+}
+
+/// The extensions of a hello.
+fn extensions(record: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = suites(record)?;
     let (methods, rest) = rest.split_first()?;
     let rest = rest.get(usize::from(*methods)..)?;
     let (octets, rest) = split_length(rest)?;
@@ -111,6 +129,20 @@ mod tests {
     }
 
     #[test]
+    fn a_client_without_aes_says_so_with_its_first_suite() {
+        let mut hello = hello(&[]);
+        assert!(!prefers_chacha(&hello));
+        let suite = HEADER_OCTETS + FIXED_OCTETS + 3;
+        hello[suite..suite + 2].copy_from_slice(&[0x13, 0x03]);
+        assert!(prefers_chacha(&hello));
+        // A meaningless value in front, and room made for it.
+        hello.splice(suite..suite, [0x1a, 0x1a]);
+        hello[suite - 1] = 4;
+        assert!(prefers_chacha(&hello));
+        assert!(!prefers_chacha(&hello[..suite + 1]));
+    }
+
+    #[test]
     fn old_clients_and_other_protocols_are_known_by_their_first_octets() {
         let mut old = hello(&[]);
         assert!(!is_before_tls12(&old));
@@ -125,7 +157,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_octets_are_looked_at_without_a_fault(octets in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (offers_ticket(&octets), is_no_record(&octets), is_before_tls12(&octets));
+            let _ = (offers_ticket(&octets), prefers_chacha(&octets), is_no_record(&octets), is_before_tls12(&octets));
         }
     }
 }

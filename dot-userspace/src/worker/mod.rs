@@ -54,6 +54,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamConfig>,
     /// Which of them is next.
     pub policy: Policy,
+    /// Responses that each worker keeps; 0: none.
+    pub cache_entries: u32,
 }
 
 /// What the control thread tells a worker.
@@ -147,6 +149,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let Plan { settings, counters, admission, listeners, .. } = plan;
     let backends = Backends::start(&settings.upstreams, settings.policy, &counters);
     let room = Rc::new(Room::new(settings.limits, backends, counters));
+    room.renew_cache(settings.cache_entries);
     let doors = Rc::new(Doors::new(Rc::clone(&room), admission, &settings));
     let accepting = open(listeners, &doors);
     let mut current = settings;
@@ -190,5 +193,9 @@ fn reload(room: &Rc<Room>, doors: &Doors, old: &Settings, new: &Settings) {
     let is_same = old.upstreams == new.upstreams && old.policy == new.policy;
     let backends = (!is_same).then(|| Backends::start(&new.upstreams, new.policy, &room.counters));
     room.reload(new.limits, backends);
+    // What other backends said is no answer of these.
+    if !is_same || old.cache_entries != new.cache_entries {
+        room.renew_cache(new.cache_entries);
+    }
     doors.reload(new);
 }

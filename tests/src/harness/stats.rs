@@ -52,15 +52,22 @@ impl Stats {
     pub fn difference(&self) -> [i128; 3] {
         let count = |family, label| i128::from(self.counter(family, label));
         let sum = |family, prefix| i128::from(self.sum(family, prefix));
-        let (forwarded, responded) = (count("queries", "forwarded"), count("queries", "responded"));
+        let answered = ["forwarded", "responded", "cached", "joined"].map(|label| count("queries", label));
+        let to_answer: i128 = answered.iter().sum();
         [
             count("connections", "accepted")
                 - sum("connections", "refused_")
                 - sum("handshakes", "failed_")
                 - sum("session_ends", "")
                 - count("connections_open", "open"),
-            count("queries", "received") - forwarded - responded - sum("queries", "dropped_"),
-            forwarded + responded - sum("responses", "") - count("backend_outstanding", "outstanding"),
+            count("queries", "received") + count("cache", "refreshes")
+                - to_answer
+                - sum("queries", "dropped_"),
+            to_answer
+                - sum("responses", "")
+                - count("backend_outstanding", "outstanding")
+                - count("cache_waiting", "waiting")
+                - count("cache", "refreshed"),
         ]
     }
 }

@@ -168,8 +168,8 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:19: balance.health_interval: 0s is less than 100ms, the smallest permitted"],
     ),
     (
-        "[dns]\ncache_entries = 1000",
-        &["2:17: dns.cache_entries: not in this version of dotd; remove it or set 0"],
+        "[dns]\ncache_entries = 10_000_001",
+        &["2:17: dns.cache_entries: 10000001 is more than 10000000, the largest permitted"],
     ),
     (
         "[xdp]\ncleartext_853 = \"rest\"",

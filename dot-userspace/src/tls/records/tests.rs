@@ -51,12 +51,12 @@ fn identity() -> (Identity, RootCertStore) {
     (identity, roots)
 }
 
-fn shake_hands(suite: SupportedCipherSuite, version: &'static SupportedProtocolVersion) -> Pair {
+fn shake_hands(suites: &[SupportedCipherSuite], version: &'static SupportedProtocolVersion) -> Pair {
     let (identity, roots) = identity();
     let tickets = Tickets::new(Path::new(""), Duration::from_secs(3600)).unwrap();
     let serving: Serving = serving(&[identity], &config::Config::default().tls, &tickets).unwrap();
     let mut provider = default_provider();
-    provider.cipher_suites = vec![suite];
+    provider.cipher_suites = suites.to_vec();
     let client = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[version])
         .unwrap()
@@ -107,7 +107,7 @@ fn hear(client: &mut ClientConnection, wire: &mut Vec<u8>) -> Result<Vec<u8>, Tl
 
 impl Pair {
     fn new() -> Self {
-        shake_hands(suite(CipherSuite::TLS13_AES_128_GCM_SHA256), &TLS13)
+        shake_hands(&[suite(CipherSuite::TLS13_AES_128_GCM_SHA256)], &TLS13)
     }
 
     /// What the client says now, as the server hears it.
@@ -130,6 +130,23 @@ fn suite(name: CipherSuite) -> SupportedCipherSuite {
     *ALL_CIPHER_SUITES.iter().find(|suite| suite.suite() == name).unwrap()
 }
 
+/// Goal: the suite is the one that costs least, whatever a client puts first, unless that is ChaCha20: such a client
+/// has no AES in hardware.
+#[test]
+fn the_cheapest_suite_is_chosen_unless_the_client_has_no_aes() {
+    const AES_128: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
+    const AES_256: CipherSuite = CipherSuite::TLS13_AES_256_GCM_SHA384;
+    const CHACHA: CipherSuite = CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+    for (offered, chosen) in [
+        ([AES_256, CHACHA, AES_128], AES_128),
+        ([CHACHA, AES_256, AES_128], CHACHA),
+        ([AES_256, CHACHA, AES_256], AES_256),
+    ] {
+        let pair = shake_hands(&offered.map(suite), &TLS13);
+        assert_eq!(pair.client.negotiated_cipher_suite().map(|suite| suite.suite()), Some(chosen));
+    }
+}
+
 /// Goal: every suite that we offer carries both directions, one octet to several records at once.
 #[test]
 fn every_suite_carries_both_directions() {
@@ -138,7 +155,7 @@ fn every_suite_carries_both_directions() {
         if suite.suite().as_str().is_some_and(|name| name.contains("RSA")) {
             continue; // The certificate is ECDSA; the record layer of these is that of their ECDSA twins.
         }
-        let mut pair = shake_hands(*suite, version);
+        let mut pair = shake_hands(&[*suite], version);
         for octets in [1, 100, 16_384, 16_385, 50_000] {
             let content: Vec<u8> = (0..octets).map(|n: usize| n.to_le_bytes()[0]).collect();
             let (heard, taken) = pair.client_says(&content);

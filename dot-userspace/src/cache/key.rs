@@ -1,0 +1,127 @@
+//! What makes two queries the same: everything that may change an answer, and nothing else.
+//!
+//! Before: `triage` said forward. After: the cache looks for the key, or the query passes it by.
+//! Holds: the question with its name in lower case, RD, AD, CD, DO, whether there is an OPT, a client subnet.
+//! Never: gives a key to a query with anything in it whose effect on the answer is not known.
+//!
+//! Source: RFC 1035 §2.3.3, RFC 6895 §3.1, RFC 6840 §5.7, RFC 7871 §7.3.1, RFC 7873 §5.
+
+use crate::dns::{HEADER_OCTETS, KEEPALIVE_OPTION, Opt, PADDING_OPTION, Query, SUBNET_OPTION, options};
+
+/// Longest question: a name of 255 octets, QTYPE, QCLASS.
+const QUESTION_OCTETS_MAX: usize = 259;
+/// Longest client subnet: option header, family and prefix lengths, an IPv6 address.
+const SUBNET_OCTETS_MAX: usize = 24;
+/// Everything of a key.
+const KEY_OCTETS_MAX: usize = QUESTION_OCTETS_MAX + 1 + SUBNET_OCTETS_MAX;
+/// Of the first octet of flags RD alone may be set; of the second AD and CD.
+const FLAGS_ALLOWED: [u8; 2] = [0x01, 0x30];
+/// The query has an OPT.
+const HAS_OPT: u8 = 0x02;
+/// DO is set.
+const DNSSEC_OK: u8 = 0x04;
+
+/// A key, on the stack. Shape: `[question, its name in lower case][flags: u8][client subnet option, or nothing]`.
+pub struct Key {
+    octets: [u8; KEY_OCTETS_MAX],
+    length: usize,
+    question_octets: usize,
+}
+
+impl Key {
+    /// The key of `message`, which `query` describes. `None`: it is not for the cache.
+    ///
+    /// Signed queries are not, nor cookies (each answer is for one client), options and flags that we do not know,
+    /// types that ask for more than records (128 to 255), and classes that are none.
+    #[must_use]
+    pub fn of(message: &[u8], query: &Query) -> Option<Self> {
+        let question = message.get(HEADER_OCTETS..query.question_end)?;
+        let subnet = subnet(message, query)?;
+        let flags = flags(message, query)?;
+        let is_of_records =
+            !matches!(query.qtype, 0 | 41 | 128..=255) && !matches!(query.qclass, 0 | 254 | 255);
+        if query.is_signed || !is_of_records {
+            return None;
+        }
+        let mut octets = [0; KEY_OCTETS_MAX];
+        let (head, tail) = octets.split_at_mut_checked(question.len())?;
+        head.copy_from_slice(question);
+        // Lengths of labels are below 64, so that no upper-case letter is one.
+        head.get_mut(..question.len().checked_sub(4)?)?.make_ascii_lowercase();
+        let (flag, rest) = tail.split_first_mut()?;
+        *flag = flags;
+        rest.get_mut(..subnet.len())?.copy_from_slice(subnet);
+        Some(Self { octets, length: question.len() + 1 + subnet.len(), question_octets: question.len() })
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or_default()
+    }
+
+    /// The question in lower case, as a kept response holds it.
+    #[must_use]
+    pub fn question(&self) -> &[u8] {
+        self.octets.get(..self.question_octets).unwrap_or_default()
+    }
+
+    /// What is not in the question.
+    #[must_use]
+    pub fn circumstances(&self) -> &[u8] {
+        self.octets.get(self.question_octets..self.length).unwrap_or_default()
+    }
+
+    /// Where the question of its message ends.
+    #[must_use]
+    pub fn question_end(&self) -> usize {
+        HEADER_OCTETS + self.question_octets
+    }
+
+    /// Whether the query carried a client subnet.
+    #[must_use]
+    pub fn has_subnet(&self) -> bool {
+        self.length > self.question_octets + 1
+    }
+
+    /// QTYPE.
+    #[must_use]
+    pub fn qtype(&self) -> u16 {
+        let pair = self.question().split_last_chunk::<4>().map(|(_, [high, low, ..])| [*high, *low]);
+        pair.map_or(0, u16::from_be_bytes)
+    }
+}
+
+/// RD, AD, CD, whether there is an OPT, DO; `None` when any other bit is set, or there are other records.
+fn flags(message: &[u8], query: &Query) -> Option<u8> {
+    let [_, _, first, second, _, _, counts @ ..] = message.first_chunk::<HEADER_OCTETS>()?;
+    let has_others = *counts != [0, 0, 0, 0, 0, u8::from(query.opt.is_some())];
+    if first & !FLAGS_ALLOWED[0] != 0 || second & !FLAGS_ALLOWED[1] != 0 || has_others {
+        return None;
+    }
+    let edns = query.opt.map_or(Some(0), |opt| edns_flags(message, opt))?;
+    Some(first | second | edns)
+}
+
+fn edns_flags(message: &[u8], opt: Opt) -> Option<u8> {
+    // Behind the root label, TYPE and CLASS: extended rcode, version, and two octets of flags.
+    let [rcode, _, high, low] = message.get(opt.start + 5..)?.first_chunk::<4>()?;
+    let is_known = (*rcode, high & 0x7f, *low) == (0, 0, 0);
+    is_known.then_some(HAS_OPT | if opt.dnssec_ok { DNSSEC_OK } else { 0 })
+}
+
+/// The client subnet option, or nothing; `None` when an option stands there that is not for the cache.
+fn subnet<'a>(message: &'a [u8], query: &Query) -> Option<&'a [u8]> {
+    let Some(opt) = query.opt else { return Some(&[]) };
+    let mut found: &[u8] = &[];
+    for option in options(message.get(opt.rdata..opt.end)?) {
+        match option? {
+            (KEEPALIVE_OPTION | PADDING_OPTION, _) => {}
+            (SUBNET_OPTION, octets) if found.is_empty() && octets.len() <= SUBNET_OCTETS_MAX => {
+                found = octets
+            }
+            _ => return None,
+        }
+    }
+    Some(found)
+}

@@ -1,0 +1,337 @@
+//! The cache and the sharing of answers, RFC 2308, RFC 8767: what a client sees, and what the backend is spared.
+//!
+//! Before: `harness::scene` with `dns.cache_entries`. After: who asked what of whom is counted on both sides.
+//! One worker, so that a cache is one.
+
+use std::{cell::RefCell, path::PathBuf};
+
+use dot_tests::{
+    harness::{
+        backends::{Backend, dnsperf_queries},
+        clients::{dnsperf, kdig},
+        config::Config,
+        dot::Dot,
+        eventually,
+        message::{A, OPTION_EDE, OPTION_PADDING, Opt, Query, TXT, append_opt, reply_to},
+        netns::{Network, SERVER_V4},
+        response::Message,
+        scene::{HONEST, honest, scripted, scripted_with},
+        scratch::Scratch,
+        scripted::{Act, Mood, Received},
+        server::Server,
+    },
+    require,
+};
+
+const NXDOMAIN: u16 = 3;
+const SERVFAIL: u16 = 2;
+
+fn cached() -> Config {
+    Config::new().set("server", "workers", "1").set("dns", "cache_entries", "10000")
+}
+
+/// One A record with this TTL, and OPT to OPT.
+fn lasting(seconds: u8) -> impl Fn(&Received) -> Vec<Act> {
+    move |query| {
+        let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        let ttl = reply.len() - HONEST.len() - 3;
+        reply[ttl] = seconds;
+        if Message::parse(&query.octets).is_some_and(|query| query.opt_count() > 0) {
+            append_opt(&mut reply, &Opt::default());
+        }
+        vec![Act::Send(reply)]
+    }
+}
+
+fn ttl(answer: &Message) -> u32 {
+    answer.records.iter().find(|record| record.rtype == A).expect("an A record").ttl
+}
+
+/// Goal: a second query is answered without the backend, with a TTL that has counted down, an ID and a case of
+/// its own, and padding where it asked for it. Method: ask until a second has passed; the backend heard of one.
+/// Covers: C-19, C-36
+#[test]
+fn an_answer_is_kept_and_counts_down() {
+    require!(Root);
+    let (network, backend, dotd) = scripted(cached(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let padded = || Opt::with(OPTION_PADDING, &[0; 3]);
+    assert_eq!(ttl(&session.exchange(&Query::new(1, "www.dotd.test", A).opt(padded()).octets())), 60);
+    let answer = eventually("the TTL is less", || {
+        let answer = session.exchange(&Query::new(0x4321, "wWw.DOTD.test", A).opt(padded()).octets());
+        (ttl(&answer) < 60).then_some(answer)
+    });
+    assert_eq!((answer.id, answer.qname().as_str()), (0x4321, "wWw.DOTD.test"));
+    assert_eq!((answer.rdata(A), answer.octets), (vec![&HONEST[..]], 468));
+    assert_eq!(backend.received().len(), 1);
+    let stats = dotd.counts("all is counted", |stats| stats.difference() == [0; 3]);
+    assert_eq!((stats.counter("cache", "misses"), stats.counter("cache_entries", "entries")), (1, 1));
+    assert!(stats.counter("cache", "hits") >= 1 && stats.counter("cache_octets", "octets") > 100);
+    assert_eq!(stats.counter("cache", "hits"), stats.counter("queries", "cached"));
+}
+
+/// Goal: what changes an answer keeps answers apart: type, RD, CD, AD, DO, OPT or none, a client subnet; and what
+/// is for one client alone is neither given nor kept: cookies, options that we do not know.
+/// Method: each query twice; the backend hears those with a key once, the others twice. Covers: C-44
+#[test]
+fn answers_are_kept_apart() {
+    require!(Root);
+    let (network, backend, dotd) = scripted(cached(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let base = || Query::new(1, "www.dotd.test", A);
+    let subnet = |last| Opt::with(8, &[0, 1, 24, 0, 192, 0, last]);
+    let kept = [
+        base(),
+        base().flags(0),
+        base().flags(0x0110),
+        base().flags(0x0120),
+        base().opt(Opt::default()),
+        base().opt(Opt { flags: 0x8000, ..Opt::default() }),
+        base().opt(subnet(2)),
+        base().opt(subnet(3)),
+        Query::new(1, "wwx.dotd.test", A),
+    ];
+    let passing = [
+        base().opt(Opt::with(10, &[1, 2, 3, 4, 5, 6, 7, 8])),
+        base().opt(Opt::with(3, &[])),
+        base().opt(Opt::with(65_001, b"?")),
+        base().opt(Opt { flags: 0x4000, ..Opt::default() }),
+        Query::new(1, "www.dotd.test", 255),
+    ];
+    for query in kept.iter().chain(&passing) {
+        for _ in 0..2 {
+            assert_eq!(session.exchange(&query.octets()).rdata(A), [HONEST]);
+        }
+    }
+    assert_eq!(backend.received().len(), kept.len() + 2 * passing.len());
+    assert_eq!(dotd.stats().counter("cache", "bypassed"), 2 * passing.len() as u64);
+}
+
+/// Goal: a cookie that a backend gave one client reaches no other one.
+/// Method: the backend puts a cookie into every answer, asked or not; the second client's answer is its own.
+#[test]
+fn a_cookie_is_for_one_client() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(cached(), |query| {
+        let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        append_opt(&mut reply, &Opt::with(10, &[7; 16]));
+        vec![Act::Send(reply)]
+    });
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for _ in 0..2 {
+        let _ = session.exchange(&Query::new(1, "www.dotd.test", A).opt(Opt::default()).octets());
+    }
+    assert_eq!(backend.received().len(), 2);
+}
+
+/// Goal: equal queries that come together are one for the backend, and each client's answer has its own ID, case
+/// and padding. Method: a hundred queries while the backend holds its answer; then it lets go.
+/// Covers: C-19, C-20
+#[test]
+fn equal_queries_are_asked_once() {
+    require!(Root);
+    let (network, backend, dotd) = scripted(cached(), |query| match honest(query).pop() {
+        Some(Act::Send(reply)) => vec![Act::Hold(reply)],
+        _ => Vec::new(),
+    });
+    let mut sessions = [(); 2].map(|()| Dot::connect(&network.client, SERVER_V4));
+    let name = |id: u16| if id.is_multiple_of(2) { "www.dotd.test" } else { "WWW.dotd.TEST" };
+    for (session, start) in sessions.iter_mut().zip([0, 50]) {
+        let query = |id| Query::new(id, name(id), A).opt(Opt::with(OPTION_PADDING, &[])).octets();
+        session.ask_all(&(start..start + 50).map(query).collect::<Vec<_>>());
+    }
+    dotd.counts("ninety-nine wait", |stats| stats.counter("cache_waiting", "waiting") == 99);
+    assert_eq!(backend.received().len(), 1);
+    backend.release();
+    for (session, start) in sessions.iter_mut().zip([0, 50]) {
+        let mut ids: Vec<u16> = Vec::new();
+        for _ in 0..50 {
+            let answer = session.receive();
+            assert_eq!((answer.qname().as_str(), answer.octets), (name(answer.id), 468));
+            assert_eq!(answer.rdata(A), [HONEST]);
+            ids.push(answer.id);
+        }
+        ids.sort_unstable();
+        assert_eq!(ids, (start..start + 50).collect::<Vec<_>>());
+    }
+    assert_eq!(backend.received().len(), 1);
+    dotd.counts("all is counted", |stats| {
+        stats.difference() == [0; 3] && stats.counter("cache_waiting", "waiting") == 0
+    });
+}
+
+/// Goal: while equal queries wait, broken records are no answer for any of them; the true one is awaited.
+/// Method: the backend answers with a record that runs past the message, then truly. Covers: C-54, A-61
+#[test]
+fn broken_records_are_awaited_out_by_all() {
+    require!(Root);
+    let (network, backend, dotd) = scripted(cached(), |query| {
+        let good = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        let broken = good[..good.len() - 2].to_vec();
+        vec![Act::Hold(broken), Act::Hold(good)]
+    });
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask_all(&(0..3).map(|id| Query::new(id, "www.dotd.test", A).octets()).collect::<Vec<_>>());
+    dotd.counts("two wait", |stats| stats.counter("cache_waiting", "waiting") == 2);
+    backend.release();
+    for _ in 0..3 {
+        assert_eq!(session.receive().rdata(A), [HONEST]);
+    }
+    dotd.counts("the broken one is no match", |stats| stats.counter("backend", "unmatched") == 1);
+}
+
+/// Goal: with the backend gone, what has ended is given for 30 s, with a TTL of 30 and, to who speaks EDNS, error 3
+/// (RFC 8767 §4, RFC 8914 §4.4); what is not there is SERVFAIL; and the backend's return is noticed.
+/// Method: a TTL of one second; the backend goes deaf, then answers again.
+#[test]
+fn what_has_ended_is_given_while_no_backend_answers() {
+    require!(Root);
+    let (network, backend, dotd) = scripted_with(cached(), "timeout = \"300ms\"", lasting(1));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let with = Query::new(1, "www.dotd.test", A).opt(Opt::default()).octets();
+    let without = Query::new(2, "www.dotd.test", A).octets();
+    assert_eq!(ttl(&session.exchange(&with)), 1);
+    assert_eq!(ttl(&session.exchange(&without)), 1);
+    backend.be(Mood::Deaf);
+    let stale = eventually("the answer is stale", || {
+        let answer = session.exchange(&with);
+        (ttl(&answer) == 30).then_some(answer)
+    });
+    assert_eq!(stale.option(OPTION_EDE).expect("an extended error")[..2], [0, 3]);
+    let stale = eventually("the other one too", || {
+        let answer = session.exchange(&without);
+        (ttl(&answer) == 30).then_some(answer)
+    });
+    assert_eq!((stale.opt_count(), stale.rcode(), stale.rdata(A)), (0, 0, vec![&HONEST[..]]));
+    assert_eq!(session.exchange(&Query::new(3, "absent.dotd.test", A).octets()).rcode(), SERVFAIL);
+    backend.be(Mood::Willing);
+    eventually("the backend is asked again", || (ttl(&session.exchange(&with)) == 1).then_some(()));
+    let stats = dotd.counts("all is counted", |stats| stats.difference() == [0; 3]);
+    assert!(stats.counter("cache", "stale") >= 2);
+}
+
+/// Goal: a SERVFAIL is no reason to give up an answer that ended a moment ago (RFC 8767 §4).
+#[test]
+fn what_has_ended_is_better_than_servfail() {
+    require!(Root);
+    let is_ill = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let illness = std::sync::Arc::clone(&is_ill);
+    let (network, _backend, _dotd) = scripted(cached(), move |query| {
+        let mut acts = lasting(1)(query);
+        if let (Some(Act::Send(reply)), true) =
+            (acts.first_mut(), illness.load(std::sync::atomic::Ordering::Relaxed))
+        {
+            reply.truncate(query.octets.len());
+            (reply[3], reply[7]) = (0x82, 0);
+        }
+        acts
+    });
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let query = Query::new(1, "www.dotd.test", A).octets();
+    assert_eq!(ttl(&session.exchange(&query)), 1);
+    is_ill.store(true, std::sync::atomic::Ordering::Relaxed);
+    let answer = eventually("the answer is stale", || {
+        let answer = session.exchange(&query);
+        (ttl(&answer) == 30).then_some(answer)
+    });
+    assert_eq!((answer.rcode(), answer.rdata(A)), (0, vec![&HONEST[..]]));
+}
+
+/// Goal: a popular answer is had anew before it ends, by one query of the cache's own, and no client waits for it.
+/// Method: ask again and again for an answer of three seconds; the backend holds what it is asked for the second
+/// time, and clients still have answers. Covers: the ledger's equations with a query that has no client.
+#[test]
+fn a_popular_answer_is_refreshed_before_it_ends() {
+    require!(Root);
+    let asked = std::sync::Mutex::new(0);
+    let (network, backend, dotd) = scripted(cached(), move |query| {
+        let mut asked = asked.lock().expect("no panic here");
+        *asked += 1;
+        match (lasting(3)(query).pop(), *asked) {
+            (Some(Act::Send(reply)), 2) => vec![Act::Hold(reply)],
+            (act, _) => act.into_iter().collect(),
+        }
+    });
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let query = Query::new(1, "www.dotd.test", A).octets();
+    let session = RefCell::new(&mut session);
+    eventually("a refresh is under way", || {
+        let answer = session.borrow_mut().exchange(&query);
+        assert_eq!(answer.rdata(A), [HONEST]);
+        (backend.held() == 1).then_some(())
+    });
+    assert_eq!(backend.received().len(), 2);
+    assert_eq!(dotd.stats().counter("cache", "refreshes"), 1);
+    backend.release();
+    dotd.counts("its outcome is counted", |stats| {
+        stats.counter("cache", "refreshed") == 1 && stats.difference() == [0; 3]
+    });
+}
+
+/// Goal: with NSD behind, that a name or type is not there is kept for as long as its SOA says (RFC 2308), kdig sees
+/// a TTL count down, and a long answer is whole. Method: ask twice; count what NSD was asked.
+#[test]
+fn negative_and_long_answers_of_a_real_server_are_kept() {
+    require!(Root, Command("nsd"), Command("kdig"));
+    let network = Network::new();
+    let backend = Backend::nsd(&network, 5353);
+    let dotd = Server::start(&network, &cached().backend(backend.address));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for (name, qtype, rcode) in
+        [("absent.dotd.test", A, NXDOMAIN), ("txt.dotd.test", A, 0), ("big.dotd.test", TXT, 0)]
+    {
+        let query = Query::new(1, name, qtype).octets();
+        let (first, second) = (session.exchange(&query), session.exchange(&query));
+        assert_eq!((first.rcode(), second.rcode()), (rcode, rcode), "{name}");
+        assert_eq!((first.counts, first.octets), (second.counts, second.octets), "{name}");
+    }
+    let stats = dotd.stats();
+    assert_eq!((stats.counter("queries", "forwarded"), stats.counter("cache", "hits")), (3, 3));
+    eventually("kdig sees the TTL count down", || {
+        let said = kdig(&network.client, SERVER_V4, "+tls www.dotd.test A");
+        assert!(said.has("192.0.2.80"), "{}", said.text);
+        (!said.has("300\tIN\tA")).then_some(())
+    });
+    assert_eq!(dotd.stats().counter("queries", "forwarded"), 4);
+}
+
+/// Goal: other backends' answers are not these backends': a reload that changes them empties the cache, and one that
+/// changes nothing keeps it. Method: HUP with the same config, then with another weight.
+#[test]
+fn a_reload_with_other_backends_forgets() {
+    require!(Root);
+    let (network, backend, mut dotd) = scripted(cached(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let query = Query::new(1, "www.dotd.test", A).octets();
+    let reload = |dotd: &mut Server, config: &Config, count: u64| {
+        dotd.rewrite_config(config);
+        dotd.signal(nix::sys::signal::Signal::SIGHUP);
+        dotd.counts("it is reloaded", |stats| stats.0["control"]["reloads_ok"].as_u64() == Some(count));
+    };
+    let _ = session.exchange(&query);
+    reload(&mut dotd, &cached().backend(backend.address), 1);
+    let _ = session.exchange(&query);
+    assert_eq!(backend.received().len(), 1);
+    reload(&mut dotd, &cached().backend_with(backend.address, "weight = 7"), 2);
+    dotd.counts("nothing is kept", |stats| stats.counter("cache_entries", "entries") == 0);
+    let _ = session.exchange(&query);
+    assert_eq!(backend.received().len(), 2);
+}
+
+/// Goal: under load with more names than fit, nothing is lost, the bound holds and every query is accounted for.
+/// Method: dnsperf over ten connections, a thousand names, a cache of a hundred.
+#[test]
+fn a_small_cache_under_load_loses_nothing() {
+    require!(Root, Command("nsd"), Command("dnsperf"));
+    let network = Network::new();
+    let backend = Backend::nsd(&network, 5353);
+    let config = cached().set("dns", "cache_entries", "100").backend(backend.address);
+    let dotd = Server::start(&network, &config);
+    let scratch = Scratch::new();
+    let queries: PathBuf = scratch.write("queries", dnsperf_queries(2000));
+    let said = dnsperf(&network.client, SERVER_V4, &queries, "-n 3 -c 10 -q 200");
+    assert_eq!((said.number_after("Queries lost:"), said.number_after("Queries completed:")), (0, 6000));
+    let stats = dotd.counts("all is counted", |stats| stats.difference() == [0; 3]);
+    assert!(stats.counter("cache_entries", "entries") <= 100);
+    assert!(stats.counter("cache", "evictions") > 1000);
+}

@@ -90,7 +90,11 @@ pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u
     );
     if asked.padding && hop.padding {
         let is_near_the_end = out.len() + 4 > 65_535;
-        assert!(out.len() % 468 == 0 || out.len() == 65_535 || is_near_the_end, "{} octets", out.len());
+        assert!(
+            out.len().is_multiple_of(468) || out.len() == 65_535 || is_near_the_end,
+            "{} octets",
+            out.len()
+        );
         if !is_near_the_end {
             wire::assert_padded(&options);
         }

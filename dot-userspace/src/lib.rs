@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod dns;
 pub mod ledger;
+pub mod proxy;
 pub mod session;
 pub mod start;
 pub mod tls;

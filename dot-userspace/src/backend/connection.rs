@@ -24,11 +24,11 @@ use std::{
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
+    dial::{NotOpened, Opened, dial},
     fleet::Match,
     flights::{Flight, Half},
     ids::Ids,
@@ -36,8 +36,12 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
-    dns::framing::{FramingError, append_message, cut_message},
+    dns::{
+        self,
+        framing::{FramingError, append_message, cut_message},
+    },
     ledger::Counter,
+    proxy::Client,
 };
 
 /// Unanswered queries on one connection. 512: half of what ten busy clients have in flight, so that two
@@ -50,12 +54,16 @@ const READS_MAX: usize = 8;
 /// A connection without queries is closed after this: as RFC 7766 §6.2.3 wants of a client; most servers
 /// close theirs after 10 s to 2 min.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection that is one client's alone holds a place that another client may need.
+const PERSONAL_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection, as those who fill it see it.
 #[derive(Default)]
 pub struct Connection {
     /// Who waits for which ID on it.
     pub ids: Rc<Ids>,
+    /// Whose alone it is; `None`: nobody's.
+    client: Option<Client>,
     /// Queries that wait to be written, framed.
     out: RefCell<Vec<u8>>,
     is_established: Cell<bool>,
@@ -64,6 +72,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// One that is `client`'s alone. Its table of IDs is small: there may be many.
+    pub fn of(client: Option<Client>) -> Self {
+        Self { ids: Rc::new(Ids::below(2 * IN_FLIGHT_MAX)), client, ..Self::default() }
+    }
+
     /// Whether it can take queries at all.
     pub fn is_established(&self) -> bool {
         self.is_established.get()
@@ -76,15 +89,27 @@ impl Connection {
 
     /// Whether it can take another query now.
     pub fn has_room(&self) -> bool {
-        self.is_established()
-            && self.ids.outstanding() < IN_FLIGHT_MAX
-            && self.out.borrow().len() < WAITING_OCTETS_MAX
+        self.is_established() && self.takes_more()
     }
 
-    /// Appends a query, whose ID is in place, to what is written in this turn. `false`: no frame can hold it.
-    pub fn push(&self, flight: &Flight) -> bool {
+    /// Whether it can take another query, to be written as soon as it is established.
+    pub fn takes_more(&self) -> bool {
+        self.ids.outstanding() < IN_FLIGHT_MAX && self.out.borrow().len() < WAITING_OCTETS_MAX
+    }
+
+    /// Nobody waits for anything on it.
+    pub fn is_quiet(&self) -> bool {
+        self.ids.outstanding() == 0 && self.out.borrow().is_empty()
+    }
+
+    /// Appends a query, whose ID is in place, to what is written in this turn; `pads`: nobody but the backend
+    /// can read it, and nobody shall guess it by its length. `false`: no frame can hold it.
+    pub fn push(&self, flight: &Flight, pads: bool) -> bool {
         let write = |out: &mut Vec<u8>| {
-            out.extend_from_slice(&flight.query);
+            match flight.opt_rdata.filter(|_| pads) {
+                Some(opt_rdata) => dns::pad_query(&flight.query, opt_rdata, out),
+                None => out.extend_from_slice(&flight.query),
+            }
             Ok::<_, Infallible>(())
         };
         matches!(append_message(&mut self.out.borrow_mut(), write), Ok(Some(_)))
@@ -109,8 +134,8 @@ impl Connection {
 #[derive(Debug, Error)]
 pub enum End {
     /// It never began.
-    #[error("not connected: {0}")]
-    NotConnected(io::Error),
+    #[error(transparent)]
+    NotOpened(NotOpened),
     /// The backend closed it.
     #[error("closed by the backend")]
     Closed,
@@ -127,27 +152,26 @@ pub enum End {
 
 /// Opens `connection` and serves it to its end, of which `streams` is told.
 pub async fn live(upstream: Rc<Upstream>, connection: Rc<Connection>) {
-    let end = match timeout(upstream.config.timeout, open(&upstream)).await {
-        Ok(Ok(stream)) => {
-            connection.is_established.set(true);
-            upstream.fleet.counters.add(Counter::BackendConnections, 1);
-            upstream.streams.look();
-            let mut dialogue = Dialogue::new(stream, &upstream, &connection);
-            poll_fn(|context| dialogue.poll_turn(context)).await
-        }
-        Ok(Err(error)) => End::NotConnected(error),
-        Err(_) => End::NotConnected(io::ErrorKind::TimedOut.into()),
+    let config = &upstream.config;
+    let end = match dial(config, connection.client.as_ref()).await {
+        Ok(Opened::Clear(tcp)) => converse(tcp, &upstream, &connection).await,
+        Ok(Opened::Secure(wire)) => converse(wire, &upstream, &connection).await,
+        Err(error) => End::NotOpened(error),
     };
     connection.is_established.set(false);
     streams::ended(&upstream, &connection, &end);
 }
 
-async fn open(upstream: &Upstream) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(upstream.config.address).await?;
-    stream.set_nodelay(true)?;
-    // A backend that vanished without a word is noticed within a query's time, by the kernel.
-    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(upstream.config.timeout))?;
-    Ok(stream)
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    upstream: &Upstream,
+    connection: &Connection,
+) -> End {
+    connection.is_established.set(true);
+    upstream.fleet.counters.add(Counter::BackendConnections, 1);
+    upstream.streams.opened();
+    let mut dialogue = Dialogue::new(stream, upstream, connection);
+    poll_fn(|context| dialogue.poll_turn(context)).await
 }
 
 /// A connection between two turns.
@@ -160,13 +184,16 @@ struct Dialogue<'a, S> {
     /// What is being written, and how far.
     writing: Vec<u8>,
     written: usize,
+    must_flush: bool,
     last_use: Instant,
+    idle_timeout: Duration,
     clock: Pin<Box<Sleep>>,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
     fn new(stream: S, upstream: &'a Upstream, connection: &'a Connection) -> Self {
         let now = Instant::now();
+        let idle_timeout = if connection.client.is_some() { PERSONAL_IDLE_TIMEOUT } else { IDLE_TIMEOUT };
         Self {
             stream,
             upstream,
@@ -174,8 +201,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
             pending: Vec::new(),
             writing: Vec::new(),
             written: 0,
+            must_flush: false,
             last_use: now,
-            clock: Box::pin(sleep_until(now + IDLE_TIMEOUT)),
+            idle_timeout,
+            clock: Box::pin(sleep_until(now + idle_timeout)),
         }
     }
 
@@ -187,7 +216,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
         }
         while self.clock.as_mut().poll(context).is_ready() {
             let is_quiet = self.connection.ids.outstanding() == 0 && self.writing.is_empty();
-            let idle_at = self.last_use + IDLE_TIMEOUT;
+            let idle_at = self.last_use + self.idle_timeout;
             if is_quiet && idle_at <= Instant::now() {
                 return Poll::Ready(End::Idle);
             }
@@ -258,7 +287,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
                 self.written = 0;
                 std::mem::swap(&mut self.writing, &mut *self.connection.out.borrow_mut());
                 if self.writing.is_empty() {
-                    return Ok(());
+                    return self.flush(context);
                 }
                 continue;
             };
@@ -268,11 +297,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
                 Poll::Ready(Ok(0)) => return Err(End::Closed),
                 Poll::Ready(Ok(octets)) => {
                     self.last_use = Instant::now();
+                    self.must_flush = true;
                     self.upstream.fleet.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
                     // There is room again for what waits.
                     self.upstream.streams.look();
                 }
+            }
+        }
+    }
+
+    /// TLS may keep the last record to itself until it is asked; to TCP this is nothing.
+    fn flush(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        if !self.must_flush {
+            return Ok(());
+        }
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(End::Failed(error)),
+            Poll::Ready(Ok(())) => {
+                self.must_flush = false;
+                Ok(())
             }
         }
     }

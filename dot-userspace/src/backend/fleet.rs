@@ -237,7 +237,7 @@ impl Fleet {
     fn count_failure(&self, failure: Failure) {
         let counter = match failure {
             Failure::Silent => Counter::BackendTimeout,
-            Failure::Unreachable => Counter::BackendUnreachable,
+            Failure::Unreachable | Failure::NotSecure => Counter::BackendUnreachable,
             Failure::Full => Counter::BackendFull,
         };
         self.counters.add(counter, 1);

@@ -9,7 +9,10 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::{ids::Ids, sink::Sink};
-use crate::dns::{Asked, HEADER_OCTETS};
+use crate::{
+    dns::{Asked, HEADER_OCTETS},
+    proxy::Client,
+};
 
 /// Most queries in flight of one worker. Half of the ID space, so a free random ID is found at once.
 pub const FLIGHTS_MAX: usize = 32_768;
@@ -31,6 +34,8 @@ pub struct Flight {
     pub query: Vec<u8>,
     /// What the client asked of its hop.
     pub asked: Asked,
+    /// Where the options of its OPT begin, if they may grow.
+    pub opt_rdata: Option<usize>,
     /// Who waits. `None`: the slot is free.
     pub sink: Option<Rc<dyn Sink>>,
     /// When we give up.
@@ -53,6 +58,11 @@ impl Flight {
     /// Whether it waits in this queue. A queue may hold slots whose flight has ended or moved on.
     pub fn waits_at(&self, upstream: usize, half: Half) -> bool {
         self.sent.is_none() && self.upstream == upstream && self.half == half
+    }
+
+    /// Who asked, for a backend that is to know.
+    pub fn client(&self) -> Option<Client> {
+        self.sink.as_ref().and_then(|sink| sink.client())
     }
 
     /// Whether it was sent over `ids` and not taken back.
@@ -97,20 +107,21 @@ pub struct Flights {
 }
 
 impl Flights {
-    /// Takes a slot and lets `fill` write the query into its buffer; `None` when all are taken.
+    /// Takes a slot and lets `fill` write the query into its buffer and say where its OPT may grow; `None` when
+    /// all are taken.
     pub fn insert(
         &mut self,
         asked: Asked,
         sink: Rc<dyn Sink>,
         deadline: Instant,
-        fill: impl FnOnce(&mut Vec<u8>),
+        fill: impl FnOnce(&mut Vec<u8>) -> Option<usize>,
     ) -> Option<u16> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => self.grow(asked, deadline)?,
         };
         let flight = self.slots.get_mut(usize::from(slot))?;
-        fill(&mut flight.query);
+        flight.opt_rdata = fill(&mut flight.query);
         flight.asked = asked;
         flight.deadline = deadline;
         flight.patience_until = deadline;
@@ -129,6 +140,7 @@ impl Flights {
         self.slots.push(Flight {
             query: Vec::new(),
             asked,
+            opt_rdata: None,
             sink: None,
             deadline,
             patience_until: deadline,

@@ -9,22 +9,28 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use thiserror::Error;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::UdpSocket,
     time::{sleep, timeout},
 };
 
-use super::{UpstreamConfig, random::Random};
+use super::{
+    UpstreamConfig,
+    dial::{NotOpened, Opened, dial},
+    random::Random,
+};
 use crate::{
     config::Transport,
     dns::{self, framing::append_message},
+    proxy,
 };
 
 /// Misses in a row after which a backend is down: one lost datagram is none.
@@ -36,7 +42,14 @@ const QUESTION: [u8; 5] = [0, 0, 2, 0, 1];
 
 /// What is known of a backend. Cloning shares it; equal means the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<AtomicU8>);
+pub struct Health(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    state: AtomicU8,
+    /// Why the last check was missed; the control thread's alone.
+    reason: Mutex<String>,
+}
 
 /// A moment of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +86,7 @@ impl Health {
     /// What is known now.
     #[must_use]
     pub fn state(&self) -> HealthState {
-        match self.0.load(Relaxed) {
+        match self.0.state.load(Relaxed) {
             UP => HealthState::Up,
             DOWN => HealthState::Down,
             _ => HealthState::Unchecked,
@@ -83,7 +96,18 @@ impl Health {
     /// Whether new queries should go elsewhere.
     #[must_use]
     pub fn is_down(&self) -> bool {
-        self.0.load(Relaxed) == DOWN
+        self.0.state.load(Relaxed) == DOWN
+    }
+
+    /// Why the last check was missed; `None`: it was not.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        let reason = self.0.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        (!reason.is_empty()).then(|| reason.clone())
+    }
+
+    fn note(&self, reason: String) {
+        *self.0.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Takes the result of a check: how many were missed in a row. Returns what has changed and is worth a line:
@@ -95,10 +119,19 @@ impl Health {
             _ => return None,
         };
         let before = self.state();
-        self.0.store(number, Relaxed);
+        self.0.state.store(number, Relaxed);
         let is_first = before == HealthState::Unchecked && state == HealthState::Up;
         (before != state && !is_first).then_some(state)
     }
+}
+
+/// Why a check was missed.
+#[derive(Debug, Error)]
+enum Missed {
+    #[error(transparent)]
+    NotOpened(#[from] NotOpened),
+    #[error("no answer: {0}")]
+    Unanswered(io::Error),
 }
 
 const UP: u8 = 1;
@@ -109,10 +142,11 @@ const DOWN: u8 = 2;
 /// # Cancel safety
 /// Dropping it leaves the last state.
 pub async fn watch(backend: UpstreamConfig) {
-    let patience = backend.timeout.min(backend.health_interval);
+    let backend = UpstreamConfig { timeout: backend.timeout.min(backend.health_interval), ..backend };
     let mut misses: u32 = 0;
     loop {
-        let result = timeout(patience, check(&backend)).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()));
+        let result = check(&backend).await;
+        backend.health.note(result.as_ref().err().map(ToString::to_string).unwrap_or_default());
         misses = if result.is_ok() { 0 } else { misses.saturating_add(1) };
         match (backend.health.learn(misses), result) {
             (Some(HealthState::Down), Err(error)) => {
@@ -136,12 +170,23 @@ fn pause(misses: u32, interval: Duration, chance: u16) -> Duration {
 }
 
 /// One question, one answer, by the way that queries take.
-async fn check(backend: &UpstreamConfig) -> io::Result<()> {
-    let query = query()?;
-    match backend.transport {
-        Transport::Udp => over_udp(backend.address, &query).await,
-        Transport::Tcp | Transport::Tls => over_tcp(backend.address, &query).await,
+async fn check(backend: &UpstreamConfig) -> Result<(), Missed> {
+    let query = query().map_err(Missed::Unanswered)?;
+    if backend.transport == Transport::Udp {
+        return in_time(backend, over_udp(backend, &query)).await;
     }
+    match dial(backend, None).await? {
+        Opened::Clear(mut tcp) => in_time(backend, over_stream(&mut tcp, &query)).await,
+        Opened::Secure(mut wire) => in_time(backend, over_stream(&mut wire, &query)).await,
+    }
+}
+
+async fn in_time(
+    backend: &UpstreamConfig,
+    answer: impl Future<Output = io::Result<()>>,
+) -> Result<(), Missed> {
+    let late = || Err(io::ErrorKind::TimedOut.into());
+    timeout(backend.timeout, answer).await.unwrap_or_else(|_| late()).map_err(Missed::Unanswered)
 }
 
 fn query() -> io::Result<Vec<u8>> {
@@ -158,14 +203,19 @@ fn is_answer(message: &[u8], query: &[u8]) -> bool {
         && dns::question_matches(message, query, query.len())
 }
 
-async fn over_udp(address: SocketAddr, query: &[u8]) -> io::Result<()> {
-    let host: IpAddr = match address {
+async fn over_udp(backend: &UpstreamConfig, query: &[u8]) -> io::Result<()> {
+    let host: IpAddr = match backend.address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((host, 0)).await?;
-    socket.connect(address).await?;
-    socket.send(query).await?;
+    socket.connect(backend.address).await?;
+    let mut datagram = Vec::new();
+    if backend.proxy_v2 {
+        proxy::header::write(None, &mut datagram);
+    }
+    datagram.extend_from_slice(query);
+    socket.send(&datagram).await?;
     let mut message = [0; 4096];
     loop {
         let octets = socket.recv(&mut message).await?;
@@ -175,15 +225,14 @@ async fn over_udp(address: SocketAddr, query: &[u8]) -> io::Result<()> {
     }
 }
 
-async fn over_tcp(address: SocketAddr, query: &[u8]) -> io::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+async fn over_stream<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, query: &[u8]) -> io::Result<()> {
     let mut framed = Vec::new();
     append_message(&mut framed, |out| {
         out.extend_from_slice(query);
         io::Result::Ok(())
     })?;
     stream.write_all(&framed).await?;
+    stream.flush().await?;
     let mut message = Vec::new();
     loop {
         let octets = stream.read_u16().await?;

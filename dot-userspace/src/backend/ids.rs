@@ -21,17 +21,24 @@ pub struct Ids {
 
 impl Default for Ids {
     fn default() -> Self {
-        let slots = vec![0; usize::from(u16::MAX) + 1].into_boxed_slice();
-        Self { slots: RefCell::new(slots), outstanding: Cell::new(0) }
+        Self::below(usize::from(u16::MAX) + 1)
     }
 }
 
 impl Ids {
+    /// A table of so many IDs (a power of two), from 0 up: less memory, for a connection, into which nobody
+    /// can inject.
+    pub fn below(count: usize) -> Self {
+        let slots = vec![0; count.next_power_of_two()].into_boxed_slice();
+        Self { slots: RefCell::new(slots), outstanding: Cell::new(0) }
+    }
+
     /// Gives `slot` a free random ID.
     pub fn claim(&self, slot: u16, random: &Random) -> Option<u16> {
         let mut slots = self.slots.borrow_mut();
+        let mask = u16::try_from(slots.len() - 1).unwrap_or(u16::MAX);
         for _ in 0..DRAWS_MAX {
-            let id = random.u16()?;
+            let id = random.u16()? & mask;
             if let Some(entry @ 0) = slots.get_mut(usize::from(id)) {
                 *entry = slot.checked_add(1)?;
                 self.outstanding.set(self.outstanding.get() + 1);
@@ -65,6 +72,15 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    /// Goal: a small table hands out its own IDs alone, and says so when none is free.
+    #[test]
+    fn a_small_table_keeps_to_its_ids() {
+        let (ids, random) = (Ids::below(8), Random::default());
+        let drawn: HashSet<u16> = (0..100).filter_map(|slot| ids.claim(slot, &random)).collect();
+        assert_eq!((drawn, ids.outstanding()), ((0..8).collect(), 8));
+        assert_eq!(ids.slot_of(8), None);
+    }
 
     /// Goal: half of the ID space can be in use at once on one socket, no ID twice, 0 and 65535 among what
     /// may be drawn, and freed IDs come back. Method: 32,768 claims, then each released and claimed anew

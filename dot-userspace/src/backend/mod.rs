@@ -8,14 +8,18 @@
 
 mod balance;
 mod connection;
+mod dial;
 mod embedded;
 mod fleet;
 mod flights;
 pub mod health;
 mod ids;
 mod mmsg;
+mod personal;
 mod port;
+mod proxied;
 mod random;
+mod secure;
 mod sink;
 mod streams;
 mod udp;
@@ -26,6 +30,7 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 pub use embedded::Embedded;
 use fleet::Fleet;
 use health::Health;
+pub use secure::{Secure, Securing, Tls, Wire};
 pub use sink::{Broken, Failure, Sink};
 
 use crate::{
@@ -41,6 +46,12 @@ pub struct UpstreamConfig {
     pub address: SocketAddr,
     /// How it is asked.
     pub transport: Transport,
+    /// Its TLS, with [`Transport::Tls`].
+    pub tls: Option<Tls>,
+    /// It hears for whom a query is.
+    pub proxy_v2: bool,
+    /// Queries to it over TLS are padded (RFC 8467).
+    pub pads: bool,
     /// How long a query may take.
     pub timeout: Duration,
     /// Its share.

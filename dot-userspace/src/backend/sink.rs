@@ -3,10 +3,15 @@
 //! Before: a backend has matched a response, or given up. After: `session::inbox` queues it for its client.
 //! Never: waits; an outcome is taken at once or its client is gone.
 
-use crate::dns::Asked;
+use crate::{dns::Asked, proxy::Client};
 
 /// Takes the outcome of queries, exactly one for each query that was accepted by `Backends::submit`.
 pub trait Sink {
+    /// Who asked; asked only for backends that are to know. `None`: nobody whom a backend should hear of.
+    fn client(&self) -> Option<Client> {
+        None
+    }
+
     /// A response that matches its query. `Err`: its records are broken; keep waiting for a true one.
     ///
     /// # Errors
@@ -28,6 +33,8 @@ pub enum Failure {
     Silent,
     /// Nobody is there: connection refused, or the network says so.
     Unreachable,
+    /// Somebody is there, without TLS or under another name or key.
+    NotSecure,
     /// Every slot for queries in flight is taken.
     Full,
 }

@@ -22,7 +22,9 @@ use tokio::{
 
 use super::{
     connection::{Connection, End, live},
+    dial::NotOpened,
     flights::Half,
+    personal::{self, Personal},
     random::Random,
     sink::Failure,
     upstream::Upstream,
@@ -50,7 +52,11 @@ pub struct Streams {
     /// Wakes the distributor.
     work: Notify,
     connections: RefCell<Vec<(Rc<Connection>, AbortHandle)>>,
+    /// Connections of one client each; with `proxy_v2` all are.
+    pub personal: Personal,
     failures: Cell<u32>,
+    /// The last attempt failed for want of TLS.
+    is_insecure: Cell<bool>,
     not_before: Cell<Option<Instant>>,
 }
 
@@ -71,6 +77,28 @@ impl Streams {
     /// Closes every connection.
     pub fn close(&self) {
         self.connections.take().iter().for_each(|(_, task)| task.abort());
+        self.personal.close();
+    }
+
+    /// Takes the query that has waited longest.
+    pub fn next(&self) -> Option<u16> {
+        self.queue.borrow_mut().pop_front()
+    }
+
+    /// What could not go yet waits on, in its order.
+    pub fn put_back(&self, slots: Vec<u16>) {
+        self.queue.borrow_mut().extend(slots);
+    }
+
+    /// A connection can be used from now on.
+    pub fn opened(&self) {
+        self.is_insecure.set(false);
+        self.look();
+    }
+
+    /// Whether it was there when last asked, and was not who it must be.
+    pub fn is_insecure(&self) -> bool {
+        self.is_insecure.get()
     }
 
     /// The connection with the fewest unanswered queries that has room for another.
@@ -81,12 +109,16 @@ impl Streams {
     }
 
     /// When the next connection may be opened, if not now.
-    fn backs_off_until(&self) -> Option<Instant> {
+    pub fn backs_off_until(&self) -> Option<Instant> {
         self.not_before.get().filter(|until| Instant::now() < *until)
     }
 
     fn is_waiting(&self) -> bool {
         !self.queue.borrow().is_empty()
+    }
+
+    fn has_none(&self) -> bool {
+        self.connections.borrow().is_empty() && self.personal.is_empty()
     }
 
     /// One more failure in a row; returns until when no connection is opened.
@@ -138,6 +170,13 @@ async fn distribute(upstream: Rc<Upstream>) {
 /// Gives what waits to connections with room, the whole turn to one of them if it fits.
 fn hand_out(upstream: &Rc<Upstream>) {
     let streams = &upstream.streams;
+    if upstream.config.proxy_v2 {
+        personal::hand_out(upstream);
+        if streams.backs_off_until().is_some() && streams.is_waiting() && streams.has_none() {
+            refuse_waiting(upstream);
+        }
+        return;
+    }
     while streams.is_waiting() {
         let Some(connection) = streams.idlest() else { break };
         fill(upstream, &connection);
@@ -154,12 +193,14 @@ fn hand_out(upstream: &Rc<Upstream>) {
 fn fill(upstream: &Upstream, connection: &Connection) {
     let fleet = &upstream.fleet;
     while connection.has_room() {
-        let Some(slot) = upstream.streams.queue.borrow_mut().pop_front() else { return };
+        let Some(slot) = upstream.streams.next() else { return };
         let mut flights = fleet.flights.borrow_mut();
         let waiting = flights.get_mut(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
         // Otherwise it ended, or moved to another backend, while it waited.
         let Some(flight) = waiting else { continue };
-        if flight.send_over(slot, &connection.ids, &fleet.random) && connection.push(flight) {
+        if flight.send_over(slot, &connection.ids, &fleet.random)
+            && connection.push(flight, upstream.config.pads)
+        {
             fleet.counters.add(Counter::BackendStreamSent, 1);
         } else {
             drop(flights);
@@ -193,18 +234,26 @@ pub fn ended(upstream: &Rc<Upstream>, connection: &Rc<Connection>, end: &End) {
     let (streams, fleet) = (&upstream.streams, &upstream.fleet);
     tracing::debug!(%end, backend = %upstream.config.address, "a connection to a backend has ended");
     streams.connections.borrow_mut().retain(|(one, _)| !Rc::ptr_eq(one, connection));
+    streams.personal.forget(connection);
+    let is_not_opened = matches!(end, End::NotOpened(_));
+    if let End::NotOpened(error) = end {
+        streams.is_insecure.set(matches!(error, NotOpened::NotSecure(_)));
+    }
     let lost = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     let counter = match end {
-        End::NotConnected(_) => Some(Counter::BackendConnectFailed),
+        End::NotOpened(NotOpened::Unconnected(_)) => Some(Counter::BackendConnectFailed),
+        End::NotOpened(NotOpened::NotSecure(_)) => Some(Counter::BackendTlsFailed),
         End::Broken(_) => Some(Counter::BackendStreamBroken),
         End::Closed | End::Failed(_) | End::Idle => None,
     };
     counter.into_iter().for_each(|counter| fleet.counters.add(counter, 1));
     let is_needed = !lost.is_empty() || streams.is_waiting();
     lost.into_iter().for_each(|slot| retry(upstream, slot));
-    if !connection.has_answered() && (is_needed || matches!(end, End::NotConnected(_))) {
+    // One client's connection that was closed says nothing about others': a backend may refuse that client.
+    let is_failure = if upstream.config.proxy_v2 { is_not_opened } else { is_needed || is_not_opened };
+    if !connection.has_answered() && is_failure {
         let until = streams.count_failure(&fleet.random);
-        if streams.connections.borrow().is_empty() {
+        if streams.has_none() {
             // A backend that answers over UDP may be asked on.
             if upstream.config.transport != Transport::Udp {
                 upstream.rest_until(until);
@@ -234,7 +283,10 @@ fn retry(upstream: &Upstream, slot: u16) {
 /// none it waits on through the first failures, and fails after them.
 fn refuse_waiting(upstream: &Upstream) {
     let streams = &upstream.streams;
-    let is_patient = streams.failures.get() <= PATIENT_FAILURES;
+    let is_refused = streams.is_insecure() && upstream.refuses_without_tls();
+    // Who is somebody else now, will be so in a moment.
+    let is_patient = streams.failures.get() <= PATIENT_FAILURES && !streams.is_insecure();
+    let failure = if streams.is_insecure() { Failure::NotSecure } else { Failure::Unreachable };
     let waiting = streams.queue.take();
     for slot in waiting {
         let waits = upstream
@@ -243,13 +295,13 @@ fn refuse_waiting(upstream: &Upstream) {
             .borrow()
             .get(slot)
             .is_some_and(|flight| flight.waits_at(upstream.index, Half::Stream));
-        if !waits || upstream.fleet.moved(slot) {
+        if !waits || (!is_refused && upstream.fleet.moved(slot)) {
             continue;
         }
         if is_patient {
             streams.queue.borrow_mut().push_back(slot);
         } else {
-            upstream.fleet.give_up(slot, Failure::Unreachable);
+            upstream.fleet.give_up(slot, failure);
         }
     }
 }

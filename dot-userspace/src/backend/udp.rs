@@ -21,6 +21,7 @@ use super::{
     ids::Ids,
     mmsg::{self, BATCH_MAX},
     port::Port,
+    proxied::Proxied,
     sink::Failure,
     upstream::Upstream,
 };
@@ -39,6 +40,8 @@ pub struct Datagrams {
     ports: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
     /// Ports out of use that still wait for responses.
     retired: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
+    /// What is sent to a backend that learns its clients.
+    proxied: RefCell<Proxied>,
 }
 
 impl Datagrams {
@@ -121,16 +124,25 @@ fn send_batch(upstream: &Rc<Upstream>) -> Sent {
     };
     let count = address_batch(upstream, &port, batch);
     let batch = batch.get(..count).unwrap_or_default();
-    let result = {
-        let flights = upstream.fleet.flights.borrow();
-        let datagrams =
-            batch.iter().filter_map(|slot| flights.get(*slot)).map(|flight| flight.query.as_slice());
-        port.socket.try_io(Interest::WRITABLE, || {
-            upstream.fleet.counters.add(Counter::BackendSendCalls, 1);
-            mmsg::send(port.socket.as_raw_fd(), datagrams, port.can_segment.get())
-        })
-    };
+    let result = give_to_kernel(upstream, &port, batch);
     settle_batch(upstream, port, batch, result)
+}
+
+fn give_to_kernel(upstream: &Upstream, port: &Port, batch: &[u16]) -> io::Result<usize> {
+    let flights = upstream.fleet.flights.borrow();
+    let queries = batch.iter().filter_map(|slot| flights.get(*slot));
+    let mut proxied = upstream.datagrams.proxied.borrow_mut();
+    if upstream.config.proxy_v2 {
+        proxied.fill(queries.clone());
+    }
+    port.socket.try_io(Interest::WRITABLE, || {
+        upstream.fleet.counters.add(Counter::BackendSendCalls, 1);
+        let (socket, can_segment) = (port.socket.as_raw_fd(), port.can_segment.get());
+        match upstream.config.proxy_v2 {
+            true => mmsg::send(socket, proxied.datagrams(), can_segment),
+            false => mmsg::send(socket, queries.map(|flight| flight.query.as_slice()), can_segment),
+        }
+    })
 }
 
 fn take_queue(upstream: &Upstream, batch: &mut [u16; BATCH_MAX]) -> usize {
@@ -264,7 +276,15 @@ pub fn send_again(upstream: &Upstream, flight: &Flight) -> Option<Rc<Ids>> {
     let (ports, retired) = (upstream.datagrams.ports.borrow(), upstream.datagrams.retired.borrow());
     let mut all = ports.iter().chain(retired.iter());
     let (port, _) = all.find(|(port, _)| flight.is_over(&port.ids))?;
-    match port.socket.try_send(&flight.query) {
+    let result = match upstream.config.proxy_v2 {
+        true => {
+            let mut proxied = upstream.datagrams.proxied.borrow_mut();
+            proxied.fill(std::iter::once(flight));
+            proxied.datagrams().map(|datagram| port.socket.try_send(datagram)).sum()
+        }
+        false => port.socket.try_send(&flight.query),
+    };
+    match result {
         Ok(_) => {
             let counters = &upstream.fleet.counters;
             counters.add(Counter::BackendSendCalls, 1);

@@ -17,7 +17,10 @@ use super::{
     streams::{self, Streams},
     udp::{self, Datagrams},
 };
-use crate::config::Transport;
+use crate::{
+    config::{OnTlsFailure, Transport},
+    proxy::header,
+};
 
 /// Longest query sent as a datagram; a longer one goes over a connection at once.
 const DATAGRAM_QUERY_OCTETS_MAX: usize = 1400;
@@ -62,8 +65,9 @@ impl Upstream {
 
     /// The way a query of so many octets takes.
     pub fn half_for(&self, query_octets: usize) -> Half {
+        let header_octets = if self.config.proxy_v2 { header::WRITTEN_OCTETS_MAX } else { 0 };
         match self.config.transport {
-            Transport::Udp if query_octets <= DATAGRAM_QUERY_OCTETS_MAX => Half::Datagram,
+            Transport::Udp if query_octets + header_octets <= DATAGRAM_QUERY_OCTETS_MAX => Half::Datagram,
             Transport::Udp | Transport::Tcp | Transport::Tls => Half::Stream,
         }
     }
@@ -104,8 +108,19 @@ impl Upstream {
     }
 
     /// Whether new queries may come here: it is not known to be down, and it does not rest.
+    ///
+    /// One that is not to be replaced where its TLS fails stays awake for that: its queries must fail, and not
+    /// go elsewhere.
     pub fn is_awake(&self) -> bool {
+        if self.streams.is_insecure() && self.refuses_without_tls() {
+            return true;
+        }
         !self.config.health.is_down() && self.rests_until.get().is_none_or(|until| until <= Instant::now())
+    }
+
+    /// `on_tls_failure = "refuse"`.
+    pub fn refuses_without_tls(&self) -> bool {
+        self.config.tls.as_ref().is_some_and(|tls| tls.on_failure == OnTlsFailure::Refuse)
     }
 
     /// Its bit among the tried ones. Of more than 64 backends some share one: they count as tried together.

@@ -15,7 +15,7 @@ use crate::{
     config::{self, BackendAddress, Config, Transport, Workers, XdpMode},
     control::CertificateStatus,
     start::privileges,
-    tls::{Tickets, certificate, client_verifier},
+    tls::{Tickets, Upstream, certificate, client_verifier},
 };
 
 /// The report; it ends with `ok`.
@@ -99,6 +99,9 @@ impl Report {
                 Transport::Tls => "tls",
             };
             self.line(&format!("backend: {address} ({transport})"));
+            if let Err(error) = Upstream::of(backend) {
+                self.mistakes.push(error);
+            }
             if !has_route(address) {
                 self.line(&format!("warning: no route from here to backend {address}"));
             }

@@ -25,7 +25,8 @@ pub(super) fn status(status: &Status) -> String {
     for backend in &status.backends {
         let how =
             if backend.transport == backend.address { "" } else { &format!(" ({})", backend.transport) };
-        row(&mut text, "backend", &format!("{}{how}, {}", backend.address, backend.state));
+        let why = backend.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        row(&mut text, "backend", &format!("{}{how}, {}{why}", backend.address, backend.state));
     }
     for certificate in &status.certificates {
         self::certificate(&mut text, certificate);
@@ -178,7 +179,8 @@ mod tests {
             backends: vec![BackendStatus {
                 address: "embedded".into(),
                 transport: "embedded".into(),
-                state: "unchecked".into(),
+                state: "down".into(),
+                reason: Some("TLS: another key".into()),
             }],
             certificates: vec![CertificateStatus {
                 name: "self-signed".into(),
@@ -193,7 +195,7 @@ mod tests {
         for line in [
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
             "listener     127.0.0.1:853 (dot)\n",
-            "backend      embedded, unchecked\n",
+            "backend      embedded, down (TLS: another key)\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",

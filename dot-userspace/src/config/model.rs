@@ -151,6 +151,9 @@ pub struct Backend {
     /// Name in its certificate, `transport = "tls"`.
     #[serde(default)]
     pub server_name: String,
+    /// PEM file of the authorities for `server_name`; empty: the system's.
+    #[serde(default)]
+    pub ca: PathBuf,
     /// Base64 SHA-256 of its public key, `transport = "tls"`.
     #[serde(default)]
     pub spki_pins: Vec<String>,

@@ -4,9 +4,7 @@
 //! Before: values are in range. After: nothing that an operator set is ignored.
 //! Never: lets a value pass that no room reads.
 
-use super::{
-    Backend, ClientAddress, Config, Mistake, OnTlsFailure, Steering, SynCookies, Transport, text::Text,
-};
+use super::{Backend, ClientAddress, Config, Mistake, OnTlsFailure, Steering, SynCookies, text::Text};
 
 /// A key, what to write instead, and whether the config asks for what is missing.
 type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
@@ -14,7 +12,6 @@ type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
 /// Everything outside `[[backend]]`.
 const CONFIG: &[Line<Config>] = &[
     ("listen.do53", "[]", |config| !config.listen.do53.is_empty()),
-    ("listen.proxy_protocol_from", "[]", |config| !config.listen.proxy_protocol_from.is_empty()),
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
     ("xdp.limit.handshake_cost_per_second", "0", |config| config.xdp.limit.handshake_cost_per_second != 0),
@@ -23,11 +20,8 @@ const CONFIG: &[Line<Config>] = &[
 ];
 
 /// Inside each `[[backend]]`.
-const BACKEND: &[Line<Backend>] = &[
-    ("transport", "\"tcp\"", |backend| backend.transport == Transport::Tls),
-    ("proxy_v2", "false", |backend| backend.proxy_v2),
-    ("on_tls_failure", "\"next\"", |backend| backend.on_tls_failure != OnTlsFailure::Next),
-];
+const BACKEND: &[Line<Backend>] =
+    &[("on_tls_failure", "\"next\"", |backend| backend.on_tls_failure == OnTlsFailure::Cleartext)];
 
 /// Notes every value that this version does not honour.
 pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {

@@ -25,6 +25,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
         check.backend(index, backend);
     }
     check.backends_once(config);
+    check.cache(config);
     check.xdp(config);
 }
 
@@ -75,8 +76,20 @@ impl Check<'_, '_> {
                 }
             }
         }
+        self.load_balancers(config);
         if let Some(http) = config.control.http.filter(|http| seen.contains(http)) {
             self.note("control.http", format!("{http} is a DNS listener's address; use another port"));
+        }
+    }
+
+    fn load_balancers(&mut self, config: &Config) {
+        let path = "listen.proxy_protocol_from";
+        self.prefixes(path, &config.listen.proxy_protocol_from);
+        let gate = config.xdp.cleartext_853;
+        let is_gated = config.xdp.mode != XdpMode::Off && matches!(gate, Gate::Drop | Gate::Reset);
+        if is_gated && !config.listen.proxy_protocol_from.is_empty() {
+            let message = "a PROXY header is no TLS, which xdp.cleartext_853 refuses; set that to \"pass\" or \"count\"";
+            self.note(path, message);
         }
     }
 
@@ -102,6 +115,9 @@ impl Check<'_, '_> {
             BackendAddress::Embedded if backend.transport != Transport::Udp => {
                 self.note(&at("transport"), "the embedded backend has none; remove it");
             }
+            BackendAddress::Embedded if backend.proxy_v2 => {
+                self.note(&at("proxy_v2"), "the embedded backend takes no header; remove it");
+            }
             BackendAddress::Embedded => {}
             BackendAddress::Socket(address) => self.backend_address(index, backend, address),
         }
@@ -113,6 +129,9 @@ impl Check<'_, '_> {
         }
         if !is_tls && !backend.spki_pins.is_empty() {
             self.note(&at("spki_pins"), "is used with transport = \"tls\" only; remove it");
+        }
+        if backend.server_name.is_empty() && !backend.ca.as_os_str().is_empty() {
+            self.note(&at("ca"), "vouches for `server_name`, which is not set; remove it or set that");
         }
         for (pin_index, pin) in backend.spki_pins.iter().enumerate() {
             if STANDARD.decode(pin).is_ok_and(|digest| digest.len() == SHA256_OCTETS) {
@@ -142,6 +161,14 @@ impl Check<'_, '_> {
                 let message = format!("\"cleartext\" to {address} needs allow_cleartext = true");
                 self.note(&format!("backend.{index}.on_tls_failure"), message);
             }
+        }
+    }
+
+    fn cache(&mut self, config: &Config) {
+        if config.dns.cache_entries != 0 && config.backend.iter().any(|backend| backend.proxy_v2) {
+            let message =
+                "a backend with proxy_v2 may answer each client differently; set 0, or proxy_v2 = false";
+            self.note("dns.cache_entries", message);
         }
     }
 

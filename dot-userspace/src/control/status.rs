@@ -61,8 +61,11 @@ pub struct BackendStatus {
     pub address: String,
     /// "embedded", "udp", "tcp" or "tls".
     pub transport: String,
-    /// "up", "down", or "unchecked" without health checks.
+    /// "up", "down", or "unchecked" until the first result.
     pub state: String,
+    /// Why the last check was missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One certificate that clients may get.

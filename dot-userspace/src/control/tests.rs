@@ -44,6 +44,7 @@ impl Source for Still {
                 address: "embedded".into(),
                 transport: "embedded".into(),
                 state: "unchecked".into(),
+                reason: None,
             }],
             certificates: vec![CertificateStatus {
                 name: "a \"name\"\n".into(),

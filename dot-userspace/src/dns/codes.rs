@@ -58,5 +58,6 @@ impl Ede {
     pub const NOT_SUPPORTED_TRANSFER: Self = Self { code: 21, text: "zone transfer is not relayed" };
     pub const BACKEND_SILENT: Self = Self { code: 22, text: "no answer from the backend" };
     pub const BACKEND_UNREACHABLE: Self = Self { code: 23, text: "backend unreachable" };
+    pub const BACKEND_NOT_SECURE: Self = Self { code: 23, text: "no TLS with the backend" };
     pub const BACKEND_BUSY: Self = Self { code: 23, text: "too many queries in flight" };
 }

@@ -101,12 +101,17 @@ pub(super) fn write_ede(out: &mut Vec<u8>, ede: Ede) {
     }
 }
 
-/// Appends padding, so that the message that began at `message_start` ends on a block boundary.
+/// Pads a response: see [`write_padding_to`].
+pub(super) fn write_padding(out: &mut Vec<u8>, message_start: usize) {
+    write_padding_to(out, message_start, PADDING_BLOCK_OCTETS);
+}
+
+/// Appends padding, so that the message that began at `message_start` ends on a boundary of so many octets.
 ///
 /// Zero fill (RFC 7830 §3). A message too near the largest one is padded up to that instead.
-pub(super) fn write_padding(out: &mut Vec<u8>, message_start: usize) {
+pub(super) fn write_padding_to(out: &mut Vec<u8>, message_start: usize, block_octets: usize) {
     let unpadded = out.len() - message_start + OPTION_HEADER_OCTETS;
-    let target = unpadded.next_multiple_of(PADDING_BLOCK_OCTETS).min(MESSAGE_OCTETS_MAX);
+    let target = unpadded.next_multiple_of(block_octets).min(MESSAGE_OCTETS_MAX);
     let Some(fill) = target.checked_sub(unpadded).and_then(|octets| u16::try_from(octets).ok()) else {
         return;
     };

@@ -5,15 +5,23 @@
 //!
 //! Source: RFC 5625 §4, RFC 6891 §6.2.3, RFC 7828 §4, RFC 7830 §6, RFC 9715 §3.
 
-use super::{Query, edns::copy_end_to_end};
+use super::{
+    Query,
+    edns::{copy_end_to_end, write_padding_to},
+};
 
 /// UDP payload size that we advertise to a backend: RFC 9715 §3.2 keeps it at 1400 or less.
 pub const BACKEND_PAYLOAD_OCTETS: u16 = 1400;
 
+/// Queries over TLS are padded to a multiple of this many octets (RFC 8467 §4.1).
+pub const QUERY_BLOCK_OCTETS: usize = 128;
+
 /// Writes `message`, which `query` describes, into `out` with the message ID `id`.
 ///
+/// Returns where the options of its OPT record begin, if that stands last and may grow ([`pad_query`]).
+///
 /// A TSIG covers the original ID inside its own RDATA (RFC 8945 §5.3.1), so the header's may change.
-pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) {
+pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) -> Option<usize> {
     out.clear();
     match query.opt {
         Some(opt) if !query.is_signed => {
@@ -33,6 +41,19 @@ pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) {
         _ => out.extend_from_slice(message),
     }
     write_at(out, 0, id);
+    query.opt.filter(|opt| opt.is_last && !query.is_signed).map(|opt| opt.rdata)
+}
+
+/// Appends `query` to `out`, padded to a multiple of [`QUERY_BLOCK_OCTETS`]. `opt_rdata` is what [`forward`]
+/// said of it.
+pub fn pad_query(query: &[u8], opt_rdata: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(query);
+    write_padding_to(out, start, QUERY_BLOCK_OCTETS);
+    let octets = u16::try_from((out.len() - start).saturating_sub(opt_rdata)).unwrap_or_default();
+    if let Some(message) = out.get_mut(start..) {
+        write_at(message, opt_rdata.saturating_sub(2), octets);
+    }
 }
 
 /// Overwrites two octets, where they exist.

@@ -19,7 +19,7 @@ mod triage;
 pub use age::{STALE_TTL_SECONDS, count_down, make_stale};
 pub use codes::{Ede, Rcode, rcode_of};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
-pub use forward::{BACKEND_PAYLOAD_OCTETS, forward};
+pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;
 pub use lifetime::{Lifetime, TTLS_MAX, lifetime};
 pub use query::{Opt, Query, QueryError};
@@ -28,5 +28,7 @@ pub use respond::{Asked, Hop, ResponseError, respond};
 pub use synthesize::synthesize;
 pub use triage::{Disposition, DropReason, Reply, triage};
 
+#[cfg(test)]
+mod edit_tests;
 #[cfg(test)]
 mod tests;

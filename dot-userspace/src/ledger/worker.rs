@@ -68,6 +68,8 @@ counters! {
     HandshakeAlpn = "handshakes", "failed_alpn";
     /// Mutual TLS: no certificate, or none from `tls.client_ca`.
     HandshakeClientCertificate = "handshakes", "failed_client_certificate";
+    /// A load balancer's PROXY header is none.
+    HandshakeProxyHeader = "handshakes", "failed_proxy_header";
     /// The client sent a fatal alert.
     HandshakeAlert = "handshakes", "failed_client_alert";
     /// Anything else that TLS refused.
@@ -156,6 +158,8 @@ counters! {
     BackendConnections = "backend", "connections";
     /// Connections that could not be opened.
     BackendConnectFailed = "backend", "connect_failed";
+    /// Connections that TLS refused: no TLS there, or another name or key.
+    BackendTlsFailed = "backend", "tls_failed";
     /// Queries sent again because their connection was closed.
     BackendRetried = "backend", "retried";
     /// Queries given to another backend because theirs was silent or gone.

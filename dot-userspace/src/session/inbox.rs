@@ -16,6 +16,7 @@ use crate::{
     backend::{Broken, Failure, Sink},
     dns::{self, Asked, Ede, Hop, Rcode, Reply, framing::append_message},
     ledger::Counter,
+    proxy::Client,
 };
 
 /// Octets of unwritten responses at which the reader stops.
@@ -28,6 +29,8 @@ const WAITING_OCTETS_HARD_MAX: usize = 4 << 20;
 pub struct Inbox {
     /// What the sessions of this worker share.
     pub room: Rc<Room>,
+    /// Who it is, for backends that are to know.
+    client: Client,
     octets: RefCell<Vec<u8>>,
     /// What the writer has taken and the client has not.
     unwritten: Cell<usize>,
@@ -38,9 +41,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn open(room: Rc<Room>) -> Rc<Self> {
+    pub(super) fn open(room: Rc<Room>, client: Client) -> Rc<Self> {
         let inbox = Rc::new(Self {
             room,
+            client,
             octets: RefCell::default(),
             unwritten: Cell::new(0),
             in_flight: Cell::new(0),
@@ -159,6 +163,10 @@ impl Asker for Rc<Inbox> {
 }
 
 impl Sink for Inbox {
+    fn client(&self) -> Option<Client> {
+        Some(self.client)
+    }
+
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
         if !self.is_open.get() {
             self.room.counters.add(Counter::DroppedClientGone, 1);
@@ -195,6 +203,7 @@ fn failure_reply(asked: Asked, failure: Failure) -> Reply {
     let ede = match failure {
         Failure::Silent => Ede::BACKEND_SILENT,
         Failure::Unreachable => Ede::BACKEND_UNREACHABLE,
+        Failure::NotSecure => Ede::BACKEND_NOT_SECURE,
         Failure::Full => Ede::BACKEND_BUSY,
     };
     Reply {

@@ -32,6 +32,8 @@ use reader::Reader;
 pub use room::{Limits, Room};
 use writer::Writer;
 
+use crate::proxy::Client;
+
 /// Longest time for close_notify and FIN; a client that does not take them is cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Octets of a client still talking that we take before we cut it, so that no reset eats our last words.
@@ -41,7 +43,7 @@ const LINGER_OCTETS_MAX: usize = 64 * 1024;
 ///
 /// # Cancel safety
 /// Dropping the future cuts the connection; queries at the backend end on their own and are counted.
-pub async fn serve<L: Link>(link: L, room: Rc<Room>) -> SessionEnd {
+pub async fn serve<L: Link>(link: L, room: Rc<Room>, client: Client) -> SessionEnd {
     let mut session = Session {
         link,
         reader: Reader::default(),
@@ -49,7 +51,7 @@ pub async fn serve<L: Link>(link: L, room: Rc<Room>) -> SessionEnd {
         clock: Clock::start(),
         closing: None,
         last_busy: None,
-        inbox: Inbox::open(Rc::clone(&room)),
+        inbox: Inbox::open(Rc::clone(&room), client),
         room,
     };
     let end = poll_fn(|context| session.poll_turn(context)).await;

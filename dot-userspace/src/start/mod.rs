@@ -5,6 +5,7 @@
 //! Never: serves before every part has reported its state, or holds a right once it serves.
 
 mod caretaker;
+mod dialer;
 mod listeners;
 pub mod logging;
 mod plan;
@@ -46,7 +47,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let control_socket = listeners::ControlSocket::bind(&config.server.run_dir, user)?;
     let embedded = plan::needs_embedded(&config).then(Embedded::bind).transpose();
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
-    let upstreams = plan::upstreams(&config, embedded.as_ref().map(Embedded::address), &[]);
+    let upstreams =
+        plan::upstreams(&config, embedded.as_ref().map(Embedded::address), dialer::all(&config)?, &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
     let kernel = Kernel(Some(xdp::start(&config.xdp, &sockets, user)?));
     drop(sockets);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::{
     backend::{
-        UpstreamConfig,
+        Tls, UpstreamConfig,
         health::{Health, HealthState},
     },
     config::{BackendAddress, Config, Session, Transport, limit},
@@ -28,34 +28,52 @@ pub(super) fn needs_embedded(config: &Config) -> bool {
         || config.backend.iter().any(|backend| backend.address == BackendAddress::Embedded)
 }
 
-/// The backends as workers know them; `embedded` is where that one answers. What is known of the health of
-/// a backend among the `known` ones stays known.
+/// The backends as workers know them; `embedded` is where that one answers, `tls` what recognises each. What is
+/// known of the health of a backend among the `known` ones stays known.
 pub(super) fn upstreams(
     config: &Config,
     embedded: Option<SocketAddr>,
+    tls: Vec<Option<Tls>>,
     known: &[UpstreamConfig],
 ) -> Vec<UpstreamConfig> {
-    let upstream = |address, transport, timeout, weight| {
-        let same = known.iter().find(|one| one.address == address && one.transport == transport);
-        let health = same.map_or_else(Health::default, |same| same.health.clone());
-        let health_interval = config.balance.health_interval;
-        UpstreamConfig { address, transport, timeout, weight, health_interval, health }
+    let plain = |address, timeout, weight| UpstreamConfig {
+        address,
+        transport: Transport::Udp,
+        tls: None,
+        proxy_v2: false,
+        pads: false,
+        timeout,
+        weight,
+        health_interval: config.balance.health_interval,
+        health: Health::default(),
     };
-    let configured = config.backend.iter().filter_map(|backend| {
+    let configured = config.backend.iter().zip(tls).filter_map(|(backend, tls)| {
         let address = match backend.address {
             BackendAddress::Socket(address) => Some(address),
             BackendAddress::Embedded => embedded,
         };
-        Some(upstream(address?, backend.transport, backend.timeout, backend.weight))
+        Some(UpstreamConfig {
+            transport: backend.transport,
+            pads: tls.is_some() && config.dns.padding,
+            tls,
+            proxy_v2: backend.proxy_v2,
+            ..plain(address?, backend.timeout, backend.weight)
+        })
     });
-    let configured: Vec<_> = configured.collect();
-    match (configured.is_empty(), embedded) {
-        (true, Some(address)) => {
-            let (timeout, weight) = (limit::BACKEND_TIMEOUT.default, limit::BACKEND_WEIGHT.default);
-            vec![upstream(address, Transport::Udp, timeout, weight)]
-        }
-        _ => configured,
+    let mut upstreams: Vec<_> = configured.collect();
+    if let (true, Some(address)) = (upstreams.is_empty(), embedded) {
+        let (timeout, weight) = (limit::BACKEND_TIMEOUT.default, limit::BACKEND_WEIGHT.default);
+        upstreams.push(plain(address, timeout, weight));
     }
+    for upstream in &mut upstreams {
+        let is_same = |one: &&UpstreamConfig| {
+            (one.address, one.transport, &one.tls) == (upstream.address, upstream.transport, &upstream.tls)
+        };
+        if let Some(same) = known.iter().find(is_same) {
+            upstream.health = same.health.clone();
+        }
+    }
+    upstreams
 }
 
 /// The backends as an operator sees them, in the order of [`upstreams`]; nobody has been checked yet.
@@ -64,6 +82,7 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
         address,
         transport: transport.to_owned(),
         state: HealthState::Unchecked.label().to_owned(),
+        reason: None,
     };
     if config.backend.is_empty() {
         return vec![status("embedded".into(), "embedded")];
@@ -91,6 +110,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
             keepalive: config.dns.keepalive,
         },
         handshake_timeout: config.session.handshake_timeout,
+        proxy_protocol_from: config.listen.proxy_protocol_from.as_slice().into(),
         upstreams,
         policy: config.balance.policy,
         cache_entries: config.dns.cache_entries,

@@ -82,7 +82,7 @@ fn backends(config: &Config, upstreams: &[UpstreamConfig]) -> Vec<(BackendStatus
 }
 
 fn as_of_now((status, health): &(BackendStatus, Health)) -> BackendStatus {
-    BackendStatus { state: health.state().label().to_owned(), ..status.clone() }
+    BackendStatus { state: health.state().label().to_owned(), reason: health.reason(), ..status.clone() }
 }
 
 impl Process {

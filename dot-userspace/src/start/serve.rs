@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    caretaker,
+    caretaker, dialer,
     listeners::ControlSocket,
     plan,
     process::{Process, Running},
@@ -143,6 +143,7 @@ fn reload(process: &Process, running: &mut Running) {
 fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let config = config::load(running.path.as_deref())?;
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
+    let secured = dialer::all(&config)?;
     let tickets = tickets(running, &config.tls)?;
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
@@ -151,7 +152,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
     process.apply_xdp(&config.xdp)?;
     say_what_needs_a_restart(&running.config, &config);
-    running.upstreams = plan::upstreams(&config, embedded, &running.upstreams);
+    running.upstreams = plan::upstreams(&config, embedded, secured, &running.upstreams);
     running.checks = check_all(&running.upstreams);
     let (workers, backends) = (running.workers.len(), running.upstreams.len());
     let connections = plan::connections_max(&config.session, running.descriptors, workers, backends);
@@ -203,14 +204,16 @@ fn as_it_runs(old: &Config, new: Config) -> Config {
         },
         ..new.xdp
     };
-    Config { server: old.server, listen: old.listen, control: old.control, log: old.log, xdp, ..new }
+    let listen = config::Listen { proxy_protocol_from: new.listen.proxy_protocol_from.clone(), ..old.listen };
+    Config { server: old.server, listen, control: old.control, log: old.log, xdp, ..new }
 }
 
 fn say_what_needs_a_restart(old: &Config, new: &Config) {
     let is_own_key = new.tls.ticket_secret.as_os_str().is_empty();
     let changed = [
         ("server", old.server != new.server),
-        ("listen", old.listen != new.listen),
+        ("listen.dot", old.listen.dot != new.listen.dot),
+        ("listen.do53", old.listen.do53 != new.listen.do53),
         ("tls.ticket_rotation", is_own_key && old.tls.ticket_rotation != new.tls.ticket_rotation),
         ("control", old.control != new.control),
         ("log", old.log != new.log),

@@ -161,6 +161,8 @@ impl<'a> Dialogue<'a> {
         let kind = HandshakeKind {
             is_resumed: matches!(self.connection.handshake_kind(), Some(rustls::HandshakeKind::Resumed)),
             is_tls13: self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
+            has_alpn: self.connection.alpn_protocol().is_some(),
+            is_certified: self.connection.peer_certificates().is_some(),
         };
         let (secrets, keys) = self.connection.dangerous_into_kernel_connection()?;
         Ok((kind, Records::new(secrets, keys)?, self.inbound, self.outbound))

@@ -19,7 +19,7 @@ use super::{
     Serving, Stream, Turnstile,
     dialogue::{Dialogue, Step},
 };
-use crate::ledger::Counter;
+use crate::{ledger::Counter, proxy::ClientTls};
 
 /// Octets read at a time: a hello with a post-quantum share, or a client's last flight with queries behind it.
 const READ_OCTETS: usize = 4096;
@@ -39,9 +39,20 @@ pub struct HandshakeKind {
     pub is_resumed: bool,
     /// TLS 1.3; else 1.2.
     pub is_tls13: bool,
+    /// ALPN `dot` was chosen.
+    pub has_alpn: bool,
+    /// The client showed a certificate, which was verified.
+    pub is_certified: bool,
 }
 
 impl HandshakeKind {
+    /// What a backend may learn of it.
+    #[must_use]
+    pub fn client_tls(self) -> ClientTls {
+        let Self { is_tls13, has_alpn, is_certified, .. } = self;
+        ClientTls { is_tls13, has_alpn, is_certified }
+    }
+
     /// Its line in the ledger.
     #[must_use]
     pub fn counter(self) -> Counter {

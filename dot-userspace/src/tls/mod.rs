@@ -18,6 +18,7 @@ mod serving;
 mod stream;
 mod tickets;
 mod turnstile;
+mod upstream;
 
 pub use client_ca::client_verifier;
 pub use handshake::{Handshake, HandshakeFailure, HandshakeKind, accept};
@@ -25,3 +26,4 @@ pub use serving::{Serving, ServingError, serving};
 pub use stream::{ReadEnd, SCRATCH_OCTETS_MIN, Stream};
 pub use tickets::{Tickets, TicketsError};
 pub use turnstile::Turnstile;
+pub use upstream::Upstream;

@@ -24,7 +24,7 @@ use super::{
 use crate::config::{self, TlsVersion};
 
 /// The ALPN protocol of DNS over TLS (RFC 7858 as registered by RFC 9250's registry entry `dot`).
-const ALPN_DOT: &[u8] = b"dot";
+pub(super) const ALPN_DOT: &[u8] = b"dot";
 /// Tickets after a TLS 1.3 handshake. One: a stub resolver resumes one connection at a time, and each
 /// costs some 2.5 µs.
 const TICKETS_PER_HANDSHAKE: usize = 1;

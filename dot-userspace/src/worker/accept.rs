@@ -6,6 +6,8 @@
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
+
 use tokio::{
     net::{TcpListener, TcpStream},
     task::spawn_local,
@@ -18,6 +20,7 @@ use super::{
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
+    proxy::{self, Client},
     session::{self, Room},
     tls::{self, Serving, Turnstile},
 };
@@ -31,6 +34,8 @@ pub(super) struct Doors {
     admission: Arc<Admission>,
     turnstile: Rc<Turnstile>,
     current: RefCell<(Serving, Duration)>,
+    /// Load balancers, who say for whom they come.
+    trusted: RefCell<Arc<[IpNet]>>,
 }
 
 impl Doors {
@@ -38,11 +43,13 @@ impl Doors {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
-        Self { room, admission, turnstile, current }
+        let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
+        Self { room, admission, turnstile, current, trusted }
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
         self.current.replace((settings.serving.clone(), settings.handshake_timeout));
+        self.trusted.replace(Arc::clone(&settings.proxy_protocol_from));
     }
 }
 
@@ -74,30 +81,72 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(tcp: TcpStream, client: SocketAddr, doors: &Rc<Doors>) {
-    let counters = &doors.room.counters;
-    match doors.admission.admit(client.ip()) {
-        Ok(place) => {
-            let (serving, timeout) = doors.current.borrow().clone();
-            let open = Open::new(counters.clone(), place);
-            let deadline = Instant::now() + timeout;
-            spawn_local(converse(tcp, serving, deadline, Rc::clone(doors), open));
-        }
-        Err(Refused::Total) => counters.add(Counter::RefusedTotal, 1),
-        Err(Refused::Prefix) => counters.add(Counter::RefusedPrefix, 1),
+fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
+    let deadline = Instant::now() + doors.current.borrow().1;
+    if proxy::is_trusted(&doors.trusted.borrow(), peer.ip()) {
+        return match doors.admission.admit_unknown() {
+            Ok(place) => {
+                let open = Open::new(doors.room.counters.clone(), place);
+                spawn_local(introduce(tcp, peer, deadline, Rc::clone(doors), open));
+            }
+            Err(refused) => count_refused(&doors.room.counters, refused),
+        };
     }
+    match doors.admission.admit(peer.ip()) {
+        Ok(place) => {
+            let serving = doors.current.borrow().0.clone();
+            let open = Open::new(doors.room.counters.clone(), place);
+            spawn_local(converse(tcp, (peer, None), serving, deadline, Rc::clone(doors), open));
+        }
+        Err(refused) => count_refused(&doors.room.counters, refused),
+    }
+}
+
+fn count_refused(counters: &WorkerCounters, refused: Refused) {
+    match refused {
+        Refused::Total => counters.add(Counter::RefusedTotal, 1),
+        Refused::Prefix => counters.add(Counter::RefusedPrefix, 1),
+    }
+}
+
+/// A load balancer's connection: its header says whose it is, and for whom it counts.
+async fn introduce(
+    mut tcp: TcpStream,
+    peer: SocketAddr,
+    deadline: Instant,
+    doors: Rc<Doors>,
+    mut open: Open,
+) {
+    let (source, destination) = match proxy::receive(&mut tcp, deadline).await {
+        Ok(Some((source, destination))) => (source, Some(destination)),
+        Ok(None) => (peer, None),
+        Err(refusal) => {
+            tracing::debug!(%refusal, "a connection from a load balancer is closed");
+            let counter = match refusal {
+                proxy::Refusal::Timeout => Counter::HandshakeTimeout,
+                proxy::Refusal::Closed => Counter::HandshakeClosed,
+                proxy::Refusal::Malformed(_) => Counter::HandshakeProxyHeader,
+            };
+            return open.counters.add(counter, 1);
+        }
+    };
+    if let Err(refused) = open.place.belongs_to(source.ip()) {
+        return count_refused(&open.counters, refused);
+    }
+    let serving = doors.current.borrow().0.clone();
+    converse(tcp, (source, destination), serving, deadline, doors, open).await;
 }
 
 /// An open connection: one in the gauge and one place, given back however it ends.
 struct Open {
     counters: WorkerCounters,
-    _place: Place,
+    place: Place,
 }
 
 impl Open {
     fn new(counters: WorkerCounters, place: Place) -> Self {
         counters.add(Counter::Open, 1);
-        Self { counters, _place: place }
+        Self { counters, place }
     }
 }
 
@@ -107,15 +156,25 @@ impl Drop for Open {
     }
 }
 
-/// One connection from handshake to end.
-async fn converse(tcp: TcpStream, serving: Serving, deadline: Instant, doors: Rc<Doors>, open: Open) {
+/// One connection from handshake to end. Its destination is asked of the kernel where no header named it.
+async fn converse(
+    tcp: TcpStream,
+    (source, destination): (SocketAddr, Option<SocketAddr>),
+    serving: Serving,
+    deadline: Instant,
+    doors: Rc<Doors>,
+    open: Open,
+) {
+    let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);
     // In a box: what a handshake needs is not for the session to hold.
     let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
     match handshake {
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
-            let end = session::serve(handshake.stream, Rc::clone(&doors.room)).await;
+            let tls = Some(handshake.kind.client_tls());
+            let client = Client { source, destination, is_datagram: false, tls };
+            let end = session::serve(handshake.stream, Rc::clone(&doors.room), client).await;
             open.counters.add(end.counter(), 1);
         }
         Err(failure) => open.counters.add(failure.counter(), 1),

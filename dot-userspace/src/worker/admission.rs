@@ -43,7 +43,8 @@ pub enum Refused {
 /// A place for one connection; dropping it gives it back.
 pub struct Place {
     admission: Arc<Admission>,
-    prefix: Prefix,
+    /// `None`: who the client is, is not known yet.
+    prefix: Option<Prefix>,
 }
 
 impl Admission {
@@ -71,21 +72,21 @@ impl Admission {
     /// # Errors
     /// [`Refused`], with the cap that is reached.
     pub fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Place, Refused> {
+        let mut place = self.admit_unknown()?;
+        place.belongs_to(client)?;
+        Ok(place)
+    }
+
+    /// A place for a connection whose client a load balancer has yet to name.
+    ///
+    /// # Errors
+    /// [`Refused::Total`].
+    pub fn admit_unknown(self: &Arc<Self>) -> Result<Place, Refused> {
         if self.total.fetch_add(1, Relaxed) >= self.total_max.load(Relaxed) {
             self.total.fetch_sub(1, Relaxed);
             return Err(Refused::Total);
         }
-        let prefix = self.prefix_of(client);
-        let is_admitted = self.with_count(prefix, |count| {
-            let has_room = *count < self.per_prefix_max.load(Relaxed);
-            *count += u32::from(has_room);
-            has_room
-        });
-        if !is_admitted {
-            self.total.fetch_sub(1, Relaxed);
-            return Err(Refused::Prefix);
-        }
-        Ok(Place { admission: Arc::clone(self), prefix })
+        Ok(Place { admission: Arc::clone(self), prefix: None })
     }
 
     /// Connections now.
@@ -120,9 +121,36 @@ fn leading(bits: u128, length: u8) -> u128 {
     bits & u128::MAX.checked_shl(128_u32.saturating_sub(length.into())).unwrap_or(0)
 }
 
+impl Place {
+    /// The place is `client`'s from now on.
+    ///
+    /// # Errors
+    /// [`Refused::Prefix`]: its prefix has as many as it may; the place is to be given back.
+    pub fn belongs_to(&mut self, client: IpAddr) -> Result<(), Refused> {
+        let prefix = self.admission.prefix_of(client);
+        let is_admitted = self.admission.with_count(prefix, |count| {
+            let has_room = *count < self.admission.per_prefix_max.load(Relaxed);
+            *count += u32::from(has_room);
+            has_room
+        });
+        if !is_admitted {
+            return Err(Refused::Prefix);
+        }
+        self.give_prefix_back();
+        self.prefix = Some(prefix);
+        Ok(())
+    }
+
+    fn give_prefix_back(&mut self) {
+        if let Some(prefix) = self.prefix.take() {
+            self.admission.with_count(prefix, |count| *count = count.saturating_sub(1));
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.admission.with_count(self.prefix, |count| *count = count.saturating_sub(1));
+        self.give_prefix_back();
         self.admission.total.fetch_sub(1, Relaxed);
     }
 }
@@ -158,6 +186,22 @@ mod tests {
         let _place = single.admit("2001:db8::1".parse().unwrap()).ok().unwrap();
         assert!(single.admit("2001:db8::2".parse().unwrap()).is_ok(), "a prefix may be one address");
         assert_eq!(leading(u128::MAX, 0), 0);
+    }
+
+    /// Goal: a place behind a load balancer counts for the client that it names, and for nobody before.
+    #[test]
+    fn a_place_is_nobodys_until_its_client_is_known() {
+        let admission = admission(3, 1);
+        let mut unknown = admission.admit_unknown().ok().unwrap();
+        let client = "192.0.2.1".parse().unwrap();
+        let known = admission.admit(client).ok().unwrap();
+        assert_eq!(unknown.belongs_to(client), Err(Refused::Prefix));
+        drop(known);
+        assert_eq!(unknown.belongs_to(client), Ok(()));
+        assert_eq!(admission.admit(client).err(), Some(Refused::Prefix));
+        drop(unknown);
+        assert!(admission.admit(client).is_ok());
+        assert_eq!(admission.total(), 0);
     }
 
     #[test]

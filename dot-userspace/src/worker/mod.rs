@@ -17,6 +17,7 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use ipnet::IpNet;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -50,6 +51,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Absolute time for a handshake.
     pub handshake_timeout: Duration,
+    /// Load balancers that may speak PROXY v2 to us.
+    pub proxy_protocol_from: Arc<[IpNet]>,
     /// Where queries go.
     pub upstreams: Vec<UpstreamConfig>,
     /// Which of them is next.

@@ -32,6 +32,11 @@ pub const HOSTS: usize = 1000;
 /// Octets in the TXT record of `big.dotd.test`, in strings of 200.
 pub const BIG_OCTETS: usize = 5000;
 
+/// Where [`Backend::unbound_proxied`] expects PROXY headers.
+pub const PROXIED_PORT: u16 = 5301;
+/// The same, and TLS behind them.
+pub const PROXIED_TLS_PORT: u16 = 5302;
+
 /// A server that answers for `dotd.test`.
 #[derive(Debug)]
 pub struct Backend {
@@ -98,15 +103,54 @@ impl Backend {
     #[must_use]
     pub fn unbound_over_tls(network: &Network) -> Self {
         let made = rcgen::generate_simple_self_signed(["ns.dotd.test".to_owned()]).expect("a certificate");
+        let certificate = (&*made.cert.pem(), &*made.signing_key.serialize_pem());
+        Self::unbound_tls(network, certificate, 853, "interface: 0.0.0.0@853\n interface: ::0@853\n")
+    }
+
+    /// Unbound with this certificate and key for TLS on [`Backend::tls_address`].
+    #[must_use]
+    pub fn unbound_with_certificate(network: &Network, certificate: (&str, &str)) -> Self {
+        Self::unbound_tls(network, certificate, 5303, "interface: 127.0.0.1@5303\n")
+    }
+
+    /// Where [`Backend::unbound_with_certificate`] speaks TLS.
+    #[must_use]
+    pub fn tls_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 5303))
+    }
+
+    fn unbound_tls(network: &Network, certificate: (&str, &str), port: u16, addresses: &str) -> Self {
         let scratch = Scratch::new();
-        let cert = scratch.write("cert.pem", made.cert.pem()).display().to_string();
-        let key = scratch.write("key.pem", made.signing_key.serialize_pem()).display().to_string();
+        let cert = scratch.write("cert.pem", certificate.0).display().to_string();
+        let key = scratch.write("key.pem", certificate.1).display().to_string();
         let tls = format!(
-            " interface: 0.0.0.0@853\n interface: ::0@853\n access-control: 0.0.0.0/0 allow\n \
-             access-control: ::0/0 allow\n tls-port: 853\n tls-service-pem: \"{cert}\"\n \
+            " {addresses} access-control: 0.0.0.0/0 allow\n \
+             access-control: ::0/0 allow\n tls-port: {port}\n tls-service-pem: \"{cert}\"\n \
              tls-service-key: \"{key}\"\n"
         );
         Self::unbound_with(network, 5353, scratch, &tls)
+    }
+
+    /// Unbound on 127.0.0.1 port 5300, which logs each query with its client; from it behind a PROXY header on
+    /// port [`PROXIED_PORT`], and within TLS by this certificate and key on port [`PROXIED_TLS_PORT`].
+    #[must_use]
+    pub fn unbound_proxied(network: &Network, certificate: (&str, &str)) -> Self {
+        let scratch = Scratch::new();
+        let cert = scratch.write("cert.pem", certificate.0).display().to_string();
+        let key = scratch.write("key.pem", certificate.1).display().to_string();
+        let more = format!(
+            " interface: 127.0.0.1@{PROXIED_PORT}\n interface: 127.0.0.1@{PROXIED_TLS_PORT}\n \
+             proxy-protocol-port: {PROXIED_PORT}\n proxy-protocol-port: {PROXIED_TLS_PORT}\n \
+             tls-port: {PROXIED_TLS_PORT}\n tls-service-pem: \"{cert}\"\n tls-service-key: \"{key}\"\n \
+             access-control: 0.0.0.0/0 allow\n access-control: ::0/0 allow\n log-queries: yes\n"
+        );
+        Self::unbound_with(network, 5300, scratch, &more)
+    }
+
+    /// What it wrote so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
     }
 
     pub(super) fn start(

@@ -18,10 +18,12 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{
     message::{NS, framed, reply_to},
     netns::Network,
+    proxied::{Header, take_header},
 };
 
 /// Room for a burst of some thousand queries.
@@ -34,6 +36,8 @@ pub struct Received {
     pub is_tcp: bool,
     /// Sender.
     pub from: SocketAddr,
+    /// The PROXY header of its datagram or connection.
+    pub proxy: Option<Header>,
     /// The message, without a length prefix.
     pub octets: Vec<u8>,
 }
@@ -78,6 +82,7 @@ pub struct Scripted {
 
 struct Shared {
     script: Box<Script>,
+    tls: Option<Arc<ServerConfig>>,
     received: Mutex<Vec<Received>>,
     held: Mutex<VecDeque<(Reply, Vec<u8>)>>,
     elsewhere: UdpSocket,
@@ -90,7 +95,7 @@ struct Shared {
 #[derive(Debug)]
 enum Reply {
     Datagram(UdpSocket, SocketAddr),
-    Stream(TcpStream),
+    Stream(Stream),
 }
 
 impl Scripted {
@@ -100,6 +105,27 @@ impl Scripted {
     /// When loopback has no port that is free for both.
     #[must_use]
     pub fn start(network: &Network, script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static) -> Self {
+        Self::start_with(network, None, script)
+    }
+
+    /// The same, with TLS on its connections.
+    ///
+    /// # Panics
+    /// As [`Scripted::start`].
+    #[must_use]
+    pub fn start_over_tls(
+        network: &Network,
+        tls: Arc<ServerConfig>,
+        script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(network, Some(tls), script)
+    }
+
+    fn start_with(
+        network: &Network,
+        tls: Option<Arc<ServerConfig>>,
+        script: impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static,
+    ) -> Self {
         let (udp, tcp, elsewhere) = network.server.run(|| {
             let tcp = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
             let udp = UdpSocket::bind(tcp.local_addr().expect("bound")).expect("free for UDP too");
@@ -108,6 +134,7 @@ impl Scripted {
         let address = udp.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             script: Box::new(script),
+            tls,
             received: Mutex::default(),
             held: Mutex::default(),
             elsewhere,
@@ -224,7 +251,7 @@ impl Reply {
 
     fn close(self) {
         let Self::Stream(stream) = self else { panic!("UDP has no connection to close") };
-        let _ = stream.shutdown(Shutdown::Both);
+        stream.close();
     }
 
     fn send(self, octets: &[u8]) {
@@ -240,7 +267,8 @@ fn serve_udp(socket: &UdpSocket, shared: &Shared) {
     let mut buffer = vec![0; 65_535];
     while !shared.is_over.load(Relaxed) {
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            let query = Received { is_tcp: false, from, octets: buffer[..length].to_vec() };
+            let mut octets = buffer[..length].to_vec();
+            let query = Received { is_tcp: false, from, proxy: take_header(&mut octets), octets };
             shared.answer(query, || Reply::Datagram(socket.try_clone().expect("a descriptor is free"), from));
         }
     }
@@ -256,7 +284,7 @@ fn serve_tcp(listener: &TcpListener, shared: &Arc<Shared>) {
                     continue;
                 }
                 let shared = Arc::clone(shared);
-                sessions.push(thread::spawn(move || serve_stream(&stream, from, &shared)));
+                sessions.push(thread::spawn(move || serve_stream(stream, from, &shared)));
             }
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
@@ -266,23 +294,73 @@ fn serve_tcp(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn serve_stream(stream: &TcpStream, from: SocketAddr, shared: &Shared) {
-    let _ = stream.set_nonblocking(false);
-    let _ = stream.set_read_timeout(Some(Duration::from_millis(50)));
-    let (mut reader, mut buffer) = (stream, Vec::new());
+fn serve_stream(tcp: TcpStream, from: SocketAddr, shared: &Shared) {
+    let _ = tcp.set_nonblocking(false);
+    let _ = tcp.set_read_timeout(Some(Duration::from_millis(50)));
+    let mut stream = match &shared.tls {
+        None => Stream::Clear(tcp),
+        Some(config) => {
+            let tls = ServerConnection::new(Arc::clone(config)).expect("a sound config");
+            Stream::Secure(Arc::new(Mutex::new(StreamOwned::new(tls, tcp))))
+        }
+    };
+    let (mut proxy, mut buffer) = (None, Vec::new());
     while !shared.is_over.load(Relaxed) {
         let mut chunk = [0; 4096];
-        match reader.read(&mut chunk) {
+        match stream.read(&mut chunk) {
             Ok(0) => return,
             Ok(count) => buffer.extend(&chunk[..count]),
             Err(error)
                 if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
             Err(_) => return,
         }
+        proxy = take_header(&mut buffer).or(proxy);
         while let Some(octets) = take_message(&mut buffer) {
-            let query = Received { is_tcp: true, from, octets };
-            shared.answer(query, || Reply::Stream(stream.try_clone().expect("a descriptor is free")));
+            let query = Received { is_tcp: true, from, proxy: proxy.clone(), octets };
+            shared.answer(query, || Reply::Stream(stream.clone()));
         }
+    }
+}
+
+/// A connection in the clear or within TLS; clones are the same one.
+#[derive(Debug)]
+enum Stream {
+    Clear(TcpStream),
+    Secure(Arc<Mutex<StreamOwned<ServerConnection, TcpStream>>>),
+}
+
+impl Clone for Stream {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Clear(tcp) => Self::Clear(tcp.try_clone().expect("a descriptor is free")),
+            Self::Secure(tls) => Self::Secure(Arc::clone(tls)),
+        }
+    }
+}
+
+impl Stream {
+    fn read(&mut self, chunk: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Clear(tcp) => tcp.read(chunk),
+            Self::Secure(tls) => tls.lock().expect("no reader panics").read(chunk),
+        }
+    }
+
+    fn write_all(&mut self, octets: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Clear(tcp) => tcp.write_all(octets),
+            Self::Secure(tls) => {
+                let mut tls = tls.lock().expect("no writer panics");
+                tls.write_all(octets).and_then(|()| tls.flush())
+            }
+        }
+    }
+
+    fn close(&self) {
+        let _ = match self {
+            Self::Clear(tcp) => tcp.shutdown(Shutdown::Both),
+            Self::Secure(tls) => tls.lock().expect("nobody panics").sock.shutdown(Shutdown::Both),
+        };
     }
 }
 

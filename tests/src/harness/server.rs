@@ -213,6 +213,15 @@ impl Server {
         self.asked("xdp show")
     }
 
+    /// Why a backend's last check was missed.
+    ///
+    /// # Panics
+    /// When the command fails or says what is not JSON.
+    #[must_use]
+    pub fn backend_reason(&self, index: usize) -> Option<String> {
+        self.asked("status")["backends"][index]["reason"].as_str().map(str::to_owned)
+    }
+
     /// Asks until a snapshot is as it must become.
     ///
     /// # Panics

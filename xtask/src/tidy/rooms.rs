@@ -39,6 +39,7 @@ const OWNERS: &[Owner] = &[
     owner("aws_lc_rs", &[TLS]),
     owner("rcgen", &[TLS]),
     owner("rustls", &[TLS]),
+    owner("rustls_native_certs", &[TLS]),
     owner("rustls_pki_types", &[TLS]),
     owner("tokio_rustls", &[TLS]),
     owner("x509_parser", &[TLS]),

@@ -154,8 +154,28 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["3:12: backend.proxy_v2: invalid type: string \"yes\", expected true or false"],
     ),
     (
-        "[[backend]]\naddress = \"127.0.0.1:53\"\nproxy_v2 = true",
-        &["3:12: backend.proxy_v2: not in this version of dotd; remove it or set false"],
+        "[[backend]]\naddress = \"embedded\"\nproxy_v2 = true",
+        &["3:12: backend.proxy_v2: the embedded backend takes no header; remove it"],
+    ),
+    (
+        "[dns]\ncache_entries = 9\n[[backend]]\naddress = \"127.0.0.1:53\"\nproxy_v2 = true",
+        &[
+            "2:17: dns.cache_entries: a backend with proxy_v2 may answer each client differently; set 0, or proxy_v2 = false",
+        ],
+    ),
+    (
+        "[listen]\nproxy_protocol_from = [\"192.0.2.0/24\"]",
+        &[
+            "2:23: listen.proxy_protocol_from: a PROXY header is no TLS, which xdp.cleartext_853 refuses; set that to \"pass\" or \"count\"",
+        ],
+    ),
+    (
+        "[listen]\nproxy_protocol_from = [\"192.0.2.0/24\", \"192.0.2.1/24\"]\n[xdp]\ncleartext_853 = \"pass\"",
+        &["2:40: listen.proxy_protocol_from: 192.0.2.0/24 is listed twice; remove one"],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:853\"\ntransport = \"tls\"\nspki_pins = [\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]\nca = \"ca.pem\"",
+        &["5:6: backend.ca: vouches for `server_name`, which is not set; remove it or set that"],
     ),
     (
         "[balance]\npolicy = \"roundrobin\"",
@@ -260,7 +280,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[backend]]\naddress = \"192.0.2.1:853\"\ntransport = \"tls\"\nspki_pins = [\"abcd\"]\non_tls_failure = \"cleartext\"",
         &[
-            "3:13: backend.transport: not in this version of dotd; remove it or set \"tcp\"",
             "4:14: backend.spki_pins: \"abcd\" is not Base64 of 32 octets; `dotd pin FILE` prints one",
             "5:18: backend.on_tls_failure: \"cleartext\" to 192.0.2.1:853 needs allow_cleartext = true",
             "5:18: backend.on_tls_failure: not in this version of dotd; remove it or set \"next\"",
@@ -268,9 +287,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"",
-        &[
-            "3:13: backend.transport: \"tls\" needs `server_name` or `spki_pins` to know the backend by",
-            "3:13: backend.transport: not in this version of dotd; remove it or set \"tcp\"",
-        ],
+        &["3:13: backend.transport: \"tls\" needs `server_name` or `spki_pins` to know the backend by"],
     ),
 ];

@@ -1,0 +1,232 @@
+//! The octets of a header: written for backends, read from load balancers. Pure.
+//!
+//! Before: a [`Client`], or octets of which nobody knows what they are. After: octets, or both addresses.
+//! Holds: every number of the protocol. Never: allocates for what it reads, or reads version 1.
+//!
+//! ```text
+//! [signature: 12][version 2, command: 1][family, transport: 1][octets that follow: u16]
+//! [source address][destination address][source port: u16][destination port: u16]
+//! [type: u8][octets: u16][value] …
+//! ```
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use thiserror::Error;
+
+use super::{Client, ClientTls};
+
+/// What every header begins with; no TLS record and no length prefix that a DNS client sends does.
+pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Signature, command, family and length.
+pub const PREAMBLE_OCTETS: usize = 16;
+/// Two IPv6 addresses and two ports: the most of what follows that we look at.
+pub const ADDRESSES_OCTETS_MAX: usize = 36;
+/// The longest header that [`write`] makes.
+pub const WRITTEN_OCTETS_MAX: usize = PREAMBLE_OCTETS + ADDRESSES_OCTETS_MAX + TLV_OCTETS_MAX;
+/// ALPN `dot`, and TLS with its version.
+const TLV_OCTETS_MAX: usize = (3 + ALPN.len()) + (3 + SSL_FIXED_OCTETS + 3 + TLS13.len());
+
+const VERSION: u8 = 0x20;
+const COMMAND_LOCAL: u8 = 0x0;
+const COMMAND_PROXY: u8 = 0x1;
+const FAMILY_INET: u8 = 0x10;
+const FAMILY_INET6: u8 = 0x20;
+const TRANSPORT_STREAM: u8 = 0x1;
+const TRANSPORT_DGRAM: u8 = 0x2;
+const IPV4_OCTETS: usize = 12;
+
+/// PP2_TYPE_ALPN.
+const TYPE_ALPN: u8 = 0x01;
+/// PP2_TYPE_SSL.
+const TYPE_SSL: u8 = 0x20;
+/// PP2_SUBTYPE_SSL_VERSION.
+const SUBTYPE_SSL_VERSION: u8 = 0x21;
+/// PP2_CLIENT_SSL: the client came over TLS.
+const CLIENT_SSL: u8 = 0x01;
+/// PP2_CLIENT_CERT_CONN and PP2_CLIENT_CERT_SESS: it showed a certificate, over this connection.
+const CLIENT_CERT: u8 = 0x02 | 0x04;
+/// PP2_TYPE_SSL begins with what the client has and a 32-bit result.
+const SSL_FIXED_OCTETS: usize = 5;
+const ALPN: &[u8] = b"dot";
+const TLS12: &[u8] = b"TLSv1.2";
+const TLS13: &[u8] = b"TLSv1.3";
+
+/// The sixteen octets that every header begins with, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preamble {
+    /// What the addresses are; `None`: none counts, the connection's own do (LOCAL, or nothing that we know).
+    family: Option<Family>,
+    /// Octets that follow.
+    pub octets: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Inet,
+    Inet6,
+}
+
+/// Why octets are no header that we take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Malformed {
+    /// It does not begin as one: TLS without a header, version 1, anything.
+    #[error("no PROXY header of version 2")]
+    Signature,
+    /// Another version or command.
+    #[error("version and command {0:#04x}")]
+    Command(u8),
+    /// No IP, or no TCP.
+    #[error("address family and transport {0:#04x}")]
+    Family(u8),
+    /// Shorter than its addresses.
+    #[error("{0} octets hold no two addresses of their family")]
+    Addresses(u16),
+}
+
+/// Source and destination that a header names.
+pub type Addresses = (SocketAddr, SocketAddr);
+
+/// Reads what a header begins with.
+///
+/// # Errors
+/// [`Malformed`]: the connection cannot be used.
+pub fn parse_preamble(octets: &[u8; PREAMBLE_OCTETS]) -> Result<Preamble, Malformed> {
+    let [signature @ .., command, family, high, low] = octets;
+    if signature != &SIGNATURE {
+        return Err(Malformed::Signature);
+    }
+    let octets = u16::from_be_bytes([*high, *low]);
+    let is_local = match command ^ VERSION {
+        COMMAND_LOCAL => true,
+        COMMAND_PROXY => false,
+        _ => return Err(Malformed::Command(*command)),
+    };
+    let (named, address_octets) = match (*family, is_local) {
+        // Whatever LOCAL says of addresses is to be ignored, and so is "unspecified".
+        (_, true) | (0, false) => (None, 0),
+        (0x11, false) => (Some(Family::Inet), IPV4_OCTETS),
+        (0x21, false) => (Some(Family::Inet6), ADDRESSES_OCTETS_MAX),
+        (other, false) => return Err(Malformed::Family(other)),
+    };
+    if usize::from(octets) < address_octets {
+        return Err(Malformed::Addresses(octets));
+    }
+    Ok(Preamble { family: named, octets })
+}
+
+impl Preamble {
+    /// Octets of the addresses, which come first; the rest is for others.
+    #[must_use]
+    pub fn address_octets(&self) -> usize {
+        match self.family {
+            None => 0,
+            Some(Family::Inet) => IPV4_OCTETS,
+            Some(Family::Inet6) => ADDRESSES_OCTETS_MAX,
+        }
+    }
+
+    /// The addresses in `octets`, which follow the preamble. `None`: the connection's own are the client's.
+    ///
+    /// # Errors
+    /// [`Malformed::Addresses`] when fewer than [`Preamble::address_octets`] are given.
+    pub fn addresses(&self, octets: &[u8]) -> Result<Option<Addresses>, Malformed> {
+        let short = Malformed::Addresses(self.octets);
+        match self.family {
+            None => Ok(None),
+            Some(Family::Inet) => {
+                let (addresses, ports) = octets.split_first_chunk::<8>().ok_or(short)?;
+                let [a, b, c, d, e, f, g, h] = *addresses;
+                endpoints([a, b, c, d].into(), [e, f, g, h].into(), ports).ok_or(short).map(Some)
+            }
+            Some(Family::Inet6) => {
+                let (source, rest) = octets.split_first_chunk::<16>().ok_or(short)?;
+                let (destination, ports) = rest.split_first_chunk::<16>().ok_or(short)?;
+                endpoints((*source).into(), (*destination).into(), ports).ok_or(short).map(Some)
+            }
+        }
+    }
+}
+
+fn endpoints(source: IpAddr, destination: IpAddr, ports: &[u8]) -> Option<Addresses> {
+    let [a, b, c, d] = *ports.first_chunk::<4>()?;
+    let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    Some((
+        SocketAddr::new(source.to_canonical(), source_port),
+        SocketAddr::new(destination.to_canonical(), destination_port),
+    ))
+}
+
+/// A whole header in front of `octets`: what it names, and its length. `Ok(None)`: not all there yet.
+///
+/// # Errors
+/// [`Malformed`]: no octets that follow would help.
+pub fn parse(octets: &[u8]) -> Result<Option<(Option<Addresses>, usize)>, Malformed> {
+    let Some((preamble, rest)) = octets.split_first_chunk::<PREAMBLE_OCTETS>() else {
+        let begins = SIGNATURE.iter().zip(octets).all(|(expected, found)| expected == found);
+        return if begins { Ok(None) } else { Err(Malformed::Signature) };
+    };
+    let preamble = parse_preamble(preamble)?;
+    let Some(body) = rest.get(..usize::from(preamble.octets)) else { return Ok(None) };
+    Ok(Some((preamble.addresses(body)?, PREAMBLE_OCTETS + body.len())))
+}
+
+/// Appends the header of a query that `client` asked; `None`: dotd asks on its own account (LOCAL).
+///
+/// The transport is the client's, as the specification wants, whatever carries the header.
+pub fn write(client: Option<&Client>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&SIGNATURE);
+    let Some(client) = client else {
+        out.extend_from_slice(&[VERSION | COMMAND_LOCAL, 0, 0, 0]);
+        return;
+    };
+    let transport = if client.is_datagram { TRANSPORT_DGRAM } else { TRANSPORT_STREAM };
+    let length_at = out.len() + 2;
+    let (source, destination) = (client.source, client.destination);
+    match (source.ip().to_canonical(), destination.ip().to_canonical()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            out.extend_from_slice(&[VERSION | COMMAND_PROXY, FAMILY_INET | transport, 0, 0]);
+            out.extend_from_slice(&from.octets());
+            out.extend_from_slice(&to.octets());
+        }
+        (from, to) => {
+            out.extend_from_slice(&[VERSION | COMMAND_PROXY, FAMILY_INET6 | transport, 0, 0]);
+            out.extend_from_slice(&as_ipv6(from).octets());
+            out.extend_from_slice(&as_ipv6(to).octets());
+        }
+    }
+    out.extend_from_slice(&source.port().to_be_bytes());
+    out.extend_from_slice(&destination.port().to_be_bytes());
+    if let Some(tls) = client.tls {
+        write_tls(tls, out);
+    }
+    let octets = u16::try_from(out.len() - length_at - 2).unwrap_or_default();
+    if let Some(length) = out.get_mut(length_at..length_at + 2) {
+        length.copy_from_slice(&octets.to_be_bytes());
+    }
+}
+
+fn as_ipv6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+fn write_tls(tls: ClientTls, out: &mut Vec<u8>) {
+    if tls.has_alpn {
+        write_tlv(TYPE_ALPN, &[ALPN], out);
+    }
+    let flags = if tls.is_certified { CLIENT_SSL | CLIENT_CERT } else { CLIENT_SSL };
+    // Zero is "a certificate, and verified" (section 2.2.5).
+    let verify = u32::from(!tls.is_certified).to_be_bytes();
+    let version = if tls.is_tls13 { TLS13 } else { TLS12 };
+    let inner = [SUBTYPE_SSL_VERSION, 0, u8::try_from(version.len()).unwrap_or_default()];
+    write_tlv(TYPE_SSL, &[&[flags], &verify, &inner, version], out);
+}
+
+fn write_tlv(kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
+    let octets = parts.iter().map(|part| part.len()).sum::<usize>();
+    out.push(kind);
+    out.extend_from_slice(&u16::try_from(octets).unwrap_or_default().to_be_bytes());
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}

@@ -1,0 +1,69 @@
+//! Takes the header off a fresh connection of a load balancer, and not one octet more.
+//!
+//! Before: `worker::accept` has a connection from a trusted prefix. After: TLS begins with the next octet.
+//! Never: waits past the deadline, keeps what it does not read, or goes on behind a header that is none.
+
+use std::io;
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::{Instant, timeout_at},
+};
+
+use super::header::{ADDRESSES_OCTETS_MAX, Addresses, Malformed, PREAMBLE_OCTETS, parse_preamble};
+
+/// Octets behind the addresses that are skipped at a time.
+const SKIPPED_OCTETS: usize = 256;
+
+/// Why there is no header.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// Not whole by the deadline.
+    #[error("no whole PROXY header in time")]
+    Timeout,
+    /// The sender went away.
+    #[error("closed before its PROXY header was whole")]
+    Closed,
+    /// It is none.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// Reads one header; `None`: the connection's own addresses are the client's (LOCAL).
+///
+/// # Errors
+/// [`Refusal`]: the connection must be closed.
+///
+/// # Cancel safety
+/// What was read is lost; the connection is of no use then.
+pub async fn receive<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    deadline: Instant,
+) -> Result<Option<Addresses>, Refusal> {
+    timeout_at(deadline, read(stream)).await.unwrap_or(Err(Refusal::Timeout))
+}
+
+async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<Addresses>, Refusal> {
+    let closed = |_: io::Error| Refusal::Closed;
+    let mut preamble = [0; PREAMBLE_OCTETS];
+    // One that is none is refused at its first octet: nobody waits for sixteen of an alert.
+    let (first, rest) = preamble.split_at_mut(1);
+    stream.read_exact(first).await.map_err(closed)?;
+    if first != b"\r" {
+        return Err(Malformed::Signature.into());
+    }
+    stream.read_exact(rest).await.map_err(closed)?;
+    let preamble = parse_preamble(&preamble)?;
+    let mut addresses = [0; ADDRESSES_OCTETS_MAX];
+    let (addresses, _) = addresses.split_at_mut(preamble.address_octets());
+    stream.read_exact(addresses).await.map_err(closed)?;
+    let mut left = usize::from(preamble.octets).saturating_sub(addresses.len());
+    let mut skipped = [0; SKIPPED_OCTETS];
+    while left > 0 {
+        let (part, _) = skipped.split_at_mut(left.min(SKIPPED_OCTETS));
+        stream.read_exact(part).await.map_err(closed)?;
+        left -= part.len();
+    }
+    Ok(preamble.addresses(addresses)?)
+}

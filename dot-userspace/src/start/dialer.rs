@@ -1,0 +1,42 @@
+//! Joins `backend` and `tls`, which ignore each other: what secures connections to backends.
+//!
+//! Before: a checked config. After: each backend with `transport = "tls"` has what recognises it.
+//! Never: opens a connection.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use crate::{
+    backend::{Secure, Securing, Tls, Wire},
+    config::Config,
+    tls::Upstream,
+};
+
+struct Dialer(Upstream);
+
+impl Secure for Dialer {
+    fn secure(&self, tcp: TcpStream) -> Securing<'_> {
+        Box::pin(async move {
+            let stream = self.0.connect(tcp).await?;
+            Ok(Box::new(stream) as Box<dyn Wire>)
+        })
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.0.fingerprint()
+    }
+}
+
+/// The TLS of each backend, in the order of the config.
+///
+/// # Errors
+/// One line: what of which backend cannot be had.
+pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Option<Tls>>> {
+    let tls = config.backend.iter().map(|backend| {
+        let upstream = Upstream::of(backend).map_err(anyhow::Error::msg)?;
+        Ok(upstream
+            .map(|upstream| Tls { by: Arc::new(Dialer(upstream)), on_failure: backend.on_tls_failure }))
+    });
+    tls.collect()
+}

@@ -1,0 +1,196 @@
+//! TLS towards a backend: who it must be, and the handshake that finds out.
+//!
+//! Before: a `[[backend]]` with `transport = "tls"`. After: a stream that is the backend's own, or an error.
+//! Holds: the roots, the name, the pins, and the tickets of earlier handshakes with it.
+//! Never: believes a certificate for any reason but the configured ones, offers early data, or speaks TLS below
+//! 1.2.
+//!
+//! Source: RFC 8310 §8 (name and pins: where both are set, both must hold), RFC 7858 §4.2.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    path::Path,
+    sync::Arc,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rustls::{
+    CertificateError as Refused, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore,
+    SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls12_signature, verify_tls13_signature},
+    server::ParsedCertificate,
+    version::{TLS12, TLS13},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    certificate::{CertificateError, pem},
+    serving::ALPN_DOT,
+};
+use crate::config::Backend;
+
+/// A pin: SHA-256 over a SubjectPublicKeyInfo.
+type Pin = [u8; 32];
+
+/// Everything that a handshake with one backend needs. Clones share tickets.
+#[derive(Clone)]
+pub struct Upstream {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    fingerprint: u64,
+}
+
+impl Upstream {
+    /// Reads what `backend` must show. `Ok(None)`: it is not asked over TLS.
+    ///
+    /// # Errors
+    /// The line for the operator: a file that cannot be read, or a name that is none.
+    pub fn of(backend: &Backend) -> Result<Option<Self>, String> {
+        let crate::config::BackendAddress::Socket(address) = backend.address else { return Ok(None) };
+        if backend.transport != crate::config::Transport::Tls {
+            return Ok(None);
+        }
+        let provider = Arc::new(provider::default_provider());
+        let mut believed = DefaultHasher::new();
+        (&backend.server_name, &backend.spki_pins).hash(&mut believed);
+        let named = match backend.server_name.as_str() {
+            "" => None,
+            _ => Some(by_name(&backend.ca, Arc::clone(&provider), &mut believed)?),
+        };
+        let name = match backend.server_name.as_str() {
+            // An address as a name means no SNI.
+            "" => ServerName::from(address.ip()),
+            text => ServerName::try_from(text.to_owned())
+                .map_err(|_| format!("backend {address}: server_name \"{text}\" is no name of a host"))?,
+        };
+        let verifier = Verifier { named, pins: backend.spki_pins.iter().filter_map(pin).collect(), provider };
+        let provider = Arc::clone(&verifier.provider);
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
+        let builder = builder.map_err(|error| format!("backend {address}: {error}"))?;
+        let mut config =
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+        config.alpn_protocols = vec![ALPN_DOT.to_vec()];
+        config.require_ems = true;
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(Some(Self { connector, name, fingerprint: believed.finish() }))
+    }
+
+    /// Does the handshake.
+    ///
+    /// # Errors
+    /// Those of rustls inside of an `io::Error`: no TLS there, or another name, key or time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection.
+    pub async fn connect(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(self.name.clone(), tcp).await
+    }
+
+    /// Differs where another backend would be believed.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+fn pin(text: &String) -> Option<Pin> {
+    STANDARD.decode(text).ok()?.try_into().ok()
+}
+
+/// What verifies a chain up to the authorities in `ca`, or up to the system's.
+fn by_name(
+    ca: &Path,
+    provider: Arc<CryptoProvider>,
+    believed: &mut DefaultHasher,
+) -> Result<Arc<WebPkiServerVerifier>, String> {
+    let authorities = match ca.as_os_str().is_empty() {
+        true => rustls_native_certs::load_native_certs().certs,
+        false => {
+            let read = pem::read(ca).and_then(|text| pem::chain(ca, &text));
+            read.map_err(|error: CertificateError| format!("backend.ca: {error}"))?
+        }
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        authority.as_ref().hash(believed);
+        let result = roots.add(authority);
+        // Of the system's some hundred, one that webpki cannot use is no reason not to start.
+        if let (Err(error), false) = (result, ca.as_os_str().is_empty()) {
+            return Err(format!("backend.ca: {}: no authority for backends: {error}", ca.display()));
+        }
+    }
+    if roots.is_empty() {
+        return Err(
+            "backend.ca: this system has no certificate authorities; install ca-certificates, or name a \
+                    PEM file"
+                .to_owned(),
+        );
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    verifier.map_err(|error| format!("backend.ca: {error}"))
+}
+
+/// Believes a certificate whose chain and name are right, and whose key has a pin: each where it is configured.
+#[derive(Debug)]
+struct Verifier {
+    named: Option<Arc<WebPkiServerVerifier>>,
+    pins: Vec<Pin>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        if let Some(named) = &self.named {
+            named.verify_server_cert(leaf, chain, name, ocsp, now)?;
+        }
+        if !self.pins.is_empty() {
+            let parsed = ParsedCertificate::try_from(leaf)?;
+            let found = digest(&SHA256, &parsed.subject_public_key_info());
+            if !self.pins.iter().any(|pin| pin == found.as_ref()) {
+                return Err(TlsError::General("the backend's key has none of the configured pins".into()));
+            }
+        }
+        match (&self.named, self.pins.is_empty()) {
+            // The config refuses that; believing nobody is the safe way to be wrong.
+            (None, true) => Err(Refused::ApplicationVerificationFailure.into()),
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

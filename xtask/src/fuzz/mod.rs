@@ -63,7 +63,7 @@ pub(crate) fn run(root: &Path, arguments: &Fuzz) -> Result<()> {
         println!("SKIPPED fuzz: libFuzzer needs a C++ compiler (`cargo xtask setup --tests` installs it)");
         return Ok(());
     }
-    setup::ensure(false)?;
+    setup::ensure(setup::Wants::default())?;
     let engine = build_engine(root)?;
     let folder = build::target(root).join("fuzz");
     if let Some(input) = &arguments.input {

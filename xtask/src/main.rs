@@ -11,6 +11,7 @@ mod bpf_object;
 mod build;
 mod command;
 mod fuzz;
+mod kernels;
 mod lint;
 mod run;
 mod setup;
@@ -55,6 +56,8 @@ enum Verb {
     Run(run::Run),
     /// Set up and run every test; lists what was skipped and why
     Test(test::Test),
+    /// Boot older kernels under QEMU and run the kernel half's tests there
+    TestKernels(kernels::TestKernels),
     /// Measure dotd beside its peers, and the XDP program frame by frame
     Bench(bench::Bench),
     /// Run the fuzz targets under libFuzzer
@@ -83,6 +86,7 @@ fn execute(root: &Path, verb: Verb) -> Result<()> {
         Verb::BuildEbpf(arguments) => build::run_ebpf(root, &arguments)?,
         Verb::Run(arguments) => run::run(root, &arguments)?,
         Verb::Test(arguments) => test::run(root, &arguments)?,
+        Verb::TestKernels(arguments) => kernels::run(root, &arguments)?,
         Verb::Bench(arguments) => bench::run(root, &arguments)?,
         Verb::Fuzz(arguments) => fuzz::run(root, &arguments)?,
         Verb::Lint(arguments) => lint::run(root, &arguments)?,

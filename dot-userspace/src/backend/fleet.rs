@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     UpstreamConfig,
     balance::{self, Candidate},
-    flights::{Flights, Half, qname},
+    flights::{FLIGHTS_MAX, Flights, Half, qname, share},
     ids::Ids,
     mmsg::Inbound,
     random::Random,
@@ -54,6 +54,8 @@ pub struct Fleet {
     pub counters: WorkerCounters,
     upstreams: RefCell<Vec<Rc<Upstream>>>,
     policy: Policy,
+    /// Queries that the backends can have in flight together.
+    capacity: usize,
     turn: Cell<usize>,
     /// Wakes the sweeper.
     flying: Notify,
@@ -83,6 +85,7 @@ impl Fleet {
             counters: counters.clone(),
             upstreams: RefCell::default(),
             policy,
+            capacity: configs.iter().map(UpstreamConfig::capacity).sum::<usize>().min(FLIGHTS_MAX),
             turn: Cell::new(0),
             flying: Notify::new(),
             is_retired: Cell::new(false),
@@ -118,6 +121,11 @@ impl Fleet {
         self.counters.add(Counter::BackendOutstanding, 1);
         self.give_to(slot, &upstream);
         Ok(())
+    }
+
+    /// How many queries in flight one session may have at the moment.
+    pub fn share(&self) -> usize {
+        share(self.flights.borrow().outstanding(), self.capacity)
     }
 
     /// The next backend by policy among those that are awake and have not `tried` it.

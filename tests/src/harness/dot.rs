@@ -39,11 +39,19 @@ pub struct Offer {
     pub is_tls12: bool,
     /// Octets that leave in the same write as the end of the handshake.
     pub first: Vec<u8>,
+    /// The one group to offer; none: all that rustls has.
+    pub group: Option<NamedGroup>,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { alpn: vec![b"dot".to_vec()], server_name: None, is_tls12: false, first: Vec::new() }
+        Self {
+            alpn: vec![b"dot".to_vec()],
+            server_name: None,
+            is_tls12: false,
+            group: None,
+            first: Vec::new(),
+        }
     }
 }
 
@@ -97,7 +105,7 @@ impl Dot {
     /// # Panics
     /// When rustls refuses the offer.
     pub fn over(stream: TcpStream, server: IpAddr, offer: &Offer) -> Result<Self, End> {
-        let mut config = client_config(offer.is_tls12);
+        let mut config = client_config(offer);
         config.alpn_protocols.clone_from(&offer.alpn);
         config.enable_sni = offer.server_name.is_some();
         let name = offer.server_name.map_or_else(
@@ -122,7 +130,7 @@ impl Dot {
         self.tls.alpn_protocol().map(<[u8]>::to_vec)
     }
 
-    /// The key exchange group that both chose.
+    /// The group in which the keys were agreed.
     #[must_use]
     pub fn group(&self) -> Option<NamedGroup> {
         self.tls.negotiated_key_exchange_group().map(|group| group.name())
@@ -151,11 +159,7 @@ impl Dot {
         self.send_below_tls(rest);
     }
 
-    /// As [`Dot::update_keys`], where the server may refuse to read more: `false` when the socket took nothing for
-    /// a while.
-    ///
-    /// # Panics
-    /// Before TLS 1.3.
+    /// As [`Dot::update_keys`]; `false` when the socket took nothing for a while.
     pub fn try_update_keys(&mut self) -> bool {
         self.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("not zero");
         self.update_keys();
@@ -163,9 +167,6 @@ impl Dot {
     }
 
     /// Sends octets past TLS, as somebody on the way would.
-    ///
-    /// # Panics
-    /// When the connection is gone.
     pub fn send_below_tls(&mut self, octets: &[u8]) {
         self.stream.write_all(octets).expect("still open");
     }
@@ -339,9 +340,13 @@ fn take_record(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     (buffer.len() >= 5 + length).then(|| buffer.drain(..5 + length).collect())
 }
 
-fn client_config(is_tls12: bool) -> ClientConfig {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let versions: &[_] = if is_tls12 { &[&rustls::version::TLS12] } else { rustls::ALL_VERSIONS };
+fn client_config(offer: &Offer) -> ClientConfig {
+    let mut provider = aws_lc_rs::default_provider();
+    if let Some(only) = offer.group {
+        provider.kx_groups.retain(|group| group.name() == only);
+    }
+    let provider = Arc::new(provider);
+    let versions: &[_] = if offer.is_tls12 { &[&rustls::version::TLS12] } else { rustls::ALL_VERSIONS };
     ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .expect("versions that the provider has")

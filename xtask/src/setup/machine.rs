@@ -40,6 +40,10 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },
     Tool { command: "ip", packages: &["iproute2"], purpose: "test networks" },
     Tool { command: "bpftool", packages: &["bpftool", "linux-tools-common"], purpose: "looks at programs" },
+    Tool { command: "qemu-system-x86_64", packages: &["qemu-system-x86"], purpose: "boots older kernels" },
+    Tool { command: "busybox", packages: &["busybox-static"], purpose: "first process of a booted kernel" },
+    Tool { command: "strip", packages: &["binutils"], purpose: "makes what a booted kernel is given small" },
+    Tool { command: "xz", packages: &["xz-utils"], purpose: "unpacks kernel modules" },
     Tool { command: "strace", packages: &["strace"], purpose: "counts system calls" },
 ];
 

@@ -172,7 +172,7 @@ fn verify(wants: Wants) -> Result<()> {
 }
 
 /// The user's cache folder, after the XDG base directory specification.
-fn cache_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from).or_else(home)
 }

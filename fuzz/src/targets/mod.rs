@@ -5,8 +5,10 @@
 pub mod config;
 pub mod framing;
 pub mod hello;
+pub mod lifetime;
 pub mod options;
 pub mod packet;
+pub mod proxy;
 pub mod query;
 pub mod record;
 pub mod response;

@@ -24,6 +24,8 @@ pub(super) enum CliError {
     NobodyListens(PathBuf),
     #[error("{}: no right to ask dotd: run this as root or as the user dotd runs as", .0.display())]
     NotPermitted(PathBuf),
+    #[error("{0}")]
+    Refused(String),
     #[error("{}: {reason}: is it the control socket of a dotd of this version?", socket.display())]
     NoAnswer { socket: PathBuf, reason: String },
     #[error("cannot start a runtime or log thread: {0}: free memory or raise the limit of threads")]

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod ask;
+mod ban;
 mod check;
 mod error;
 mod pin;
@@ -62,6 +63,7 @@ fn run_verb(arguments: Arguments) -> Result<(), CliError> {
         Verb::Stats { control } => {
             show_answer::<Snapshot>(&control, path.as_deref(), "/stats", Snapshot::to_string)
         }
+        Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {
             show_answer::<xdp::Report>(&control, path.as_deref(), "/xdp", show::xdp)
         }

@@ -9,7 +9,7 @@ use std::{thread, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, PerCpuArray},
+    maps::{Map, MapData, PerCpuArray},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
@@ -21,13 +21,18 @@ use aya::{
     sys::SyscallError,
     util::KernelVersion,
 };
-use dot_common::{
-    maps::{self, PROGRAM_LEARN, PROGRAM_XDP},
-    settings::Settings,
-};
+use dot_common::maps::{self, PROGRAM_LEARN, PROGRAM_XDP};
 
 use super::{
-    ProgramReport, XdpError, error::innermost, interfaces::Interface, list::Lists, object::OBJECT, pins::Pins,
+    ProgramReport, XdpError,
+    bans::Bans,
+    costs::Costs,
+    error::innermost,
+    interfaces::Interface,
+    list::Lists,
+    object::OBJECT,
+    pins::Pins,
+    settings::{Prefixes, Written},
 };
 use crate::config;
 
@@ -35,7 +40,9 @@ use crate::config;
 pub(super) struct Kernel {
     object: Ebpf,
     pub(super) counters: PerCpuArray<MapData, u64>,
-    pub(super) settings: Array<MapData, Settings>,
+    pub(super) settings: Written,
+    pub(super) bans: Bans,
+    pub(super) costs: Costs,
     pub(super) lists: Lists,
 }
 
@@ -69,10 +76,11 @@ impl Link {
 
 impl Kernel {
     /// Loads all maps and both programs.
-    pub(super) fn load(pins: Option<&Pins>) -> Result<Self, XdpError> {
+    pub(super) fn load(pins: Option<&Pins>, prefixes: Prefixes) -> Result<Self, XdpError> {
         let mut loader = EbpfLoader::new();
         if let Some(pins) = pins {
             loader.map_pin_path(maps::FLOWS, pins.flows());
+            loader.map_pin_path(maps::BANS, pins.bans());
         }
         // The listeners' map belongs to the steering programs, which have one each.
         loader.map_max_entries(maps::SOCKETS, 1);
@@ -83,10 +91,11 @@ impl Kernel {
         }
         let counters = PerCpuArray::try_from(take(&mut object, maps::COUNTERS)?)
             .map_err(|error| refused(maps::COUNTERS, &error))?;
-        let settings = Array::try_from(take(&mut object, maps::SETTINGS)?)
-            .map_err(|error| refused(maps::SETTINGS, &error))?;
+        let settings = Written::take(&mut object)?;
+        let bans = Bans::take(&mut object, prefixes)?;
         let lists = Lists::take(&mut object)?;
-        let mut kernel = Self { object, counters, settings, lists };
+        let costs = Costs::take(&mut object)?;
+        let mut kernel = Self { object, counters, settings, bans, costs, lists };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         #[cfg(feature = "debug-log")]

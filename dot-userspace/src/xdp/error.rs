@@ -35,6 +35,12 @@ pub enum XdpError {
         /// How many there are.
         found: usize,
     },
+    /// A ban cannot be made, or lifted.
+    #[error("{reason}")]
+    Ban {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The interfaces cannot be listed.
     #[error("network interfaces cannot be listed: {reason}")]
     Interfaces {

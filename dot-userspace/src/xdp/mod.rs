@@ -3,11 +3,17 @@
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
-//! what the driver said), `list` (which clients), `settings` (how strict), `steering` (which worker), `report` (in words).
+//! what the driver said), `list` (which clients), `clients` with `bans` and `costs`
+//! (which of them for a while; `budget`, `deadlines`), `settings` (how strict), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
 mod attach;
+mod bans;
+mod budget;
+mod clients;
+mod costs;
+mod deadlines;
 mod error;
 mod interfaces;
 mod list;
@@ -37,8 +43,9 @@ use self::{
     settings::Prefixes,
 };
 pub use self::{
+    costs::Charges,
     error::XdpError,
-    report::{InterfaceReport, PacketCount, ProgramReport, Report},
+    report::{BanCounts, BanRow, CostCounts, InterfaceReport, PacketCount, ProgramReport, Report},
     watch::Watch,
 };
 use crate::config;
@@ -112,7 +119,12 @@ impl Xdp {
     /// What is attached where, in which mode, and why not.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.report.clone()
+        let mut report = self.report.clone();
+        if let Some(Loaded { kernel, .. }) = &self.kernel {
+            report.bans = kernel.bans.counts();
+            report.costs = kernel.costs.counts();
+        }
+        report
     }
 
     /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.
@@ -143,12 +155,13 @@ impl Xdp {
         let (ports, prefixes) = (self.ports, self.prefixes);
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return Ok(()) };
         let before = kernel.lists.grow(config)?;
-        if let Err(error) = settings::write(&mut kernel.settings, config, ports, prefixes) {
+        if let Err(error) = kernel.settings.apply(config, ports, prefixes) {
             kernel.lists.restore(&before);
             return Err(error);
         }
         kernel.lists.shrink(config);
-        Ok(())
+        kernel.costs.apply(&config.limit);
+        kernel.tell_of_clients()
     }
 
     /// Looks whether all that should be attached is, and mends what is not. Needs no right: who holds a
@@ -238,9 +251,12 @@ fn attach(
     roster: &mut Roster,
     required: bool,
 ) -> Result<Kernel, XdpError> {
-    let mut kernel = Kernel::load(pins)?;
+    let prefixes = Prefixes::of(config);
+    let mut kernel = Kernel::load(pins, prefixes)?;
     kernel.lists.grow(config)?;
-    settings::write(&mut kernel.settings, config, *ports, Prefixes::of(config))?;
+    kernel.settings.apply(config, *ports, prefixes)?;
+    kernel.settings.set_clients(kernel.bans.versions(), 0)?;
+    kernel.costs.apply(&config.limit);
     roster.look(&mut kernel, pins, Patience::Wait)?;
     if required {
         if let Some(row) = roster.first_failure() {

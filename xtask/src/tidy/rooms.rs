@@ -58,6 +58,7 @@ const OWNERS: &[Owner] = &[
     owner("hyper", &[CLI]),
     owner("hyper_util", &[CLI]),
     owner("caps", &[START]),
+    owner("notify", &["dot-userspace/src/start/files.rs"]),
     owner("sd_notify", &[START]),
     owner("netlink_sys", &[XDP]),
     // xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU.

@@ -6,9 +6,11 @@
 use std::cell::Cell;
 
 use dot_common::{
+    ban::Ban,
     flow::{Flow, FlowKey},
     judge::{Knowledge, judge, judge_frame},
     packet::{Transport, parse, parse_syn_ack},
+    prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Settings},
     verdict::Action,
@@ -38,6 +40,15 @@ impl Knowledge for Known {
 
     fn is_allowed(&self, _: &FlowKey) -> bool {
         self.bits & 4 != 0
+    }
+
+    fn is_banned(&self, _: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+        let until_ns = if self.bits & 16 != 0 { 2_000_000 } else { 1 };
+        holds(&Ban { until_ns, hits: 0, cause: u32::from(self.bits >> 6), bits: 32 })
+    }
+
+    fn spent_until_ns(&self, _: ClientPrefix) -> u64 {
+        if self.bits & 32 != 0 { 2_000_000 } else { 0 }
     }
 
     fn admits(&self, _: u64, _: &Rate) -> bool {
@@ -84,6 +95,7 @@ fn chosen(choice: u8) -> Settings {
     let mut settings = settings(gates[usize::from(choice & 3)]);
     settings.deny = choice >> 2 & 3;
     settings.allow = choice >> 4 & 3;
+    (settings.bans, settings.spent) = (choice >> 3 & 3, choice >> 5 & 3);
     if choice & 0x40 != 0 {
         settings.syn = limit();
     }

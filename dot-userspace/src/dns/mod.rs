@@ -31,4 +31,6 @@ pub use triage::{Disposition, DropReason, Reply, triage};
 pub use truncate::{datagram_octets_max, truncate};
 
 #[cfg(test)]
+mod edit_tests;
+#[cfg(test)]
 mod tests;

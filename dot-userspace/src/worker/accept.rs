@@ -211,7 +211,7 @@ fn begin(
         Transport::Do53 => {
             open.counters.add(Counter::AcceptedPlain, 1);
             let client = client(&tcp, ends);
-            spawn_local(serve(Plain::new(tcp), client, Rc::clone(doors), open));
+            serve(Plain::new(tcp), client, Rc::clone(doors), open);
         }
     }
 }
@@ -250,7 +250,7 @@ fn client(tcp: &TcpStream, (source, destination): (SocketAddr, Option<SocketAddr
     Client { source, destination, is_datagram: false, tls: None }
 }
 
-/// One connection from handshake to end.
+/// A connection's handshake; its session is a task of its own, so that it holds nothing of the handshake's.
 async fn converse(
     tcp: TcpStream,
     ends: (SocketAddr, Option<SocketAddr>),
@@ -260,15 +260,12 @@ async fn converse(
     open: Open,
 ) {
     let client = client(&tcp, ends);
-    // In a box: what a handshake needs is not for the session to hold.
-    let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
-    match handshake {
+    match tls::accept(tcp, &serving, &doors.turnstile, deadline).await {
         Ok(handshake) => {
-            drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
             open.charge(|account| account.handshake(handshake.kind.is_resumed));
             let client = Client { tls: Some(handshake.kind.client_tls()), ..client };
-            serve(handshake.stream, client, doors, open).await;
+            serve(handshake.stream, client, doors, open);
         }
         Err(failure) => {
             open.counters.add(failure.counter(), 1);
@@ -279,13 +276,15 @@ async fn converse(
     }
 }
 
-/// A connection's session, from its beginning to its end.
-async fn serve<L: Link>(link: L, client: Client, doors: Rc<Doors>, mut open: Open) {
+/// Has a session served in a task of its own, from its beginning to its end.
+fn serve<L: Link + 'static>(link: L, client: Client, doors: Rc<Doors>, mut open: Open) {
     let seat = Rc::new(Seat::default());
     let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
-    let end = session::serve(link, Rc::clone(&doors.room), client, seat).await;
-    open.counters.add(end.counter(), 1);
-    open.charge(|account| account.end(end));
-    drop((taken, open));
-    doors.note_fill();
+    let room = Rc::clone(&doors.room);
+    spawn_local(session::serve(link, room, client, seat, move |end| {
+        open.counters.add(end.counter(), 1);
+        open.charge(|account| account.end(end));
+        drop((taken, open));
+        doors.note_fill();
+    }));
 }

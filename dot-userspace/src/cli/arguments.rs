@@ -127,9 +127,22 @@ pub(super) enum BanVerb {
 /// What to do with the kernel half.
 #[derive(Debug, Subcommand)]
 pub(super) enum XdpVerb {
-    /// Show interfaces, steering and programs
+    /// Show interfaces, steering and programs; what is degraded, and why
     #[command(after_help = XDP_EXAMPLES)]
     Show {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Take the kernel half off every interface
+    ///
+    /// Removes what a dotd that crashed left attached and pinned in this network namespace, whatever its version;
+    /// needs root. While a dotd runs here it is refused: that one would attach again. With --force the running
+    /// dotd is told to let go, and serves on without XDP until it is restarted.
+    #[command(after_help = DETACH_EXAMPLES)]
+    Detach {
+        /// Take XDP from a running dotd
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         control: ControlArguments,
     },
@@ -239,6 +252,11 @@ const BAN_DEL_EXAMPLES: &str = "\
 EXAMPLES
   dotd ban del 192.0.2.7
   dotd ban list --json | jq -r '.[].prefix' | xargs -n 1 dotd ban del";
+
+const DETACH_EXAMPLES: &str = "\
+EXAMPLES
+  dotd xdp detach               after a crash, when no dotd is to be started again
+  dotd xdp detach --force       an emergency: XDP drops what it must not, and sessions must live on";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES

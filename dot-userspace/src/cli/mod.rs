@@ -7,6 +7,7 @@ mod arguments;
 mod ask;
 mod ban;
 mod check;
+mod detach;
 mod error;
 mod pin;
 mod rights;
@@ -66,6 +67,9 @@ fn run_verb(arguments: Arguments) -> Result<(), CliError> {
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {
             show_answer::<xdp::Report>(&control, path.as_deref(), "/xdp", show::xdp)
+        }
+        Verb::Xdp { verb: XdpVerb::Detach { force, control } } => {
+            detach::run(force, &control, path.as_deref())
         }
         Verb::Completions { shell } => {
             let mut script = Vec::new();

@@ -27,6 +27,8 @@ pub trait Source: Send + Sync + 'static {
     fn snapshot(&self) -> Snapshot;
     /// The kernel half.
     fn xdp(&self) -> xdp::Report;
+    /// Takes the kernel half off every interface until a restart; how it stands then.
+    fn leave_xdp(&self) -> xdp::Report;
     /// Every ban, the one that ends first in front.
     fn bans(&self) -> Vec<xdp::BanRow>;
     /// Bans a client; the ban as it stands.

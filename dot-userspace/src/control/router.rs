@@ -25,7 +25,7 @@ pub(super) fn socket(source: AnySource) -> Router {
     Router::new()
         .route("/status", get(async |Shared(source): Shared<AnySource>| Json(source.status())))
         .route("/stats", get(async |Shared(source): Shared<AnySource>| Json(source.snapshot())))
-        .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())))
+        .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
         .merge(bans::route())
         .fallback(async || not_found(&[bans::PATH, "/status", "/stats", "/xdp"]))
         .layer(middleware::from_fn(in_time))
@@ -40,6 +40,10 @@ pub(super) fn http(source: AnySource) -> Router {
         .fallback(async || not_found(&["/health", "/metrics"]))
         .layer(middleware::from_fn(in_time))
         .with_state(source)
+}
+
+async fn leave_xdp(Shared(source): Shared<AnySource>) -> Response {
+    Json(source.leave_xdp()).into_response()
 }
 
 async fn show_metrics(Shared(source): Shared<AnySource>) -> Response {

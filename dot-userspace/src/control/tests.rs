@@ -95,6 +95,10 @@ impl Source for Still {
         }
     }
 
+    fn leave_xdp(&self) -> xdp::Report {
+        xdp::Report { state: "off".into(), ..self.xdp() }
+    }
+
     fn bans(&self) -> Vec<BanRow> {
         vec![BanRow { prefix: "192.0.2.7/32".into(), hits: 5, ..BanRow::default() }]
     }

@@ -224,6 +224,13 @@ impl Source for Process {
         lock(&self.kernel).0.as_ref().map(Xdp::report).unwrap_or_default()
     }
 
+    fn leave_xdp(&self) -> Report {
+        if let Some(xdp) = lock(&self.kernel).0.as_mut() {
+            xdp.leave();
+        }
+        self.xdp()
+    }
+
     fn bans(&self) -> Vec<BanRow> {
         lock(&self.kernel).0.as_ref().map(Xdp::bans).unwrap_or_default()
     }

@@ -28,7 +28,7 @@ use super::{
     bans::Bans,
     costs::Costs,
     error::innermost,
-    interfaces::Interface,
+    interfaces::{self, Interface},
     list::Lists,
     object::OBJECT,
     pins::Pins,
@@ -154,8 +154,7 @@ impl Kernel {
     ) -> Result<(&'static str, Link), String> {
         let pin = format!("learn_{}", interface.index);
         let program = self.learner().map_err(|error| error.to_string())?;
-        let has_tcx = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
-        if !has_tcx {
+        if !has_tcx() {
             return attach_filter(program, &interface.name).map(|link| ("clsact", Link::Filter(link)));
         }
         if let Some(link) = pins.and_then(|pins| take_over_learner(program, pins, &pin)) {
@@ -310,6 +309,21 @@ fn attach_filter(program: &mut SchedClassifier, interface: &str) -> Result<Sched
         .attach_with_options(interface, TcAttachType::Egress, options)
         .map_err(|error| innermost(&error))?;
     program.take_link(id).map_err(|error| innermost(&error))
+}
+
+/// Whether the kernel has links for tc programs.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0))
+}
+
+/// Takes learners that are tc filters off every interface; how many there were.
+pub(super) fn detach_filters() -> Result<usize, XdpError> {
+    if has_tcx() {
+        return Ok(0);
+    }
+    let interfaces = interfaces::list()?;
+    let detach = |name: &str| qdisc_detach_program(name, TcAttachType::Egress, PROGRAM_LEARN).is_ok();
+    Ok(interfaces.iter().filter(|interface| detach(&interface.name)).count())
 }
 
 /// What the kernel says about a loaded program.

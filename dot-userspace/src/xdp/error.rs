@@ -78,7 +78,7 @@ pub enum XdpError {
         folder: String,
     },
     /// The pins cannot be made.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {reason}{}", advice(.reason))]
     Pins {
         /// The file or folder.
         path: String,

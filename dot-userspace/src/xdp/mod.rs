@@ -64,6 +64,8 @@ pub struct Xdp {
     ports: Ports,
     prefixes: Prefixes,
     kernel: Option<Loaded>,
+    /// An operator took it off: it stays off.
+    is_detached: bool,
 }
 
 /// What we hold once the programs are loaded.
@@ -110,7 +112,7 @@ pub fn start(
         }
     };
     report.programs.extend(steering.program);
-    let mut xdp = Xdp { report, ports, prefixes, kernel };
+    let mut xdp = Xdp { report, ports, prefixes, kernel, is_detached: false };
     xdp.summarize();
     Ok(xdp)
 }
@@ -170,6 +172,9 @@ impl Xdp {
     /// `has_news`: interfaces or addresses may have changed.
     pub fn look_after(&mut self, has_news: bool) {
         let Some(Loaded { kernel, roster, pins }) = &mut self.kernel else { return };
+        if self.is_detached {
+            return;
+        }
         self.report.repairs += roster.mend(kernel, pins.as_ref());
         if has_news {
             match roster.look(kernel, pins.as_ref(), Patience::None) {
@@ -199,11 +204,49 @@ impl Xdp {
         }
     }
 
+    /// As [`Xdp::detach`], for a dotd that serves on: counters can still be read, and nothing is attached again.
+    pub fn leave(&mut self) {
+        let Some(Loaded { roster, pins, .. }) = &mut self.kernel else { return };
+        if let Some(pins) = pins.take() {
+            pins.remove(&roster.links());
+        }
+        roster.dissolve();
+        self.is_detached = true;
+        let why = "detached by an operator; restart dotd to attach again";
+        self.report.interfaces.clear();
+        self.report.state = "off".into();
+        self.report.reason = Some(why.into());
+        self.report.degraded = Some(why.into());
+        tracing::warn!("xdp: {why}");
+    }
+
     fn summarize(&mut self) {
         let Some(Loaded { roster, .. }) = &self.kernel else { return };
         self.report.interfaces = roster.rows();
         self.report.summarize(roster.unserved());
     }
+}
+
+/// What [`clear`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Attachments of programs to interfaces.
+    pub links: usize,
+    /// Pins beside them.
+    pub maps: usize,
+}
+
+/// Takes off what a dotd that is gone left attached and pinned in this network namespace, whatever its version.
+///
+/// # Errors
+/// [`XdpError::Locked`]: a dotd runs here. [`XdpError::Pins`]: no right.
+pub fn clear() -> Result<Cleared, XdpError> {
+    let pins = Pins::open()?;
+    let names = pins.names();
+    let links = names.iter().filter(|name| pins::is_link(name)).count();
+    let filters = attach::detach_filters()?;
+    pins.remove(&[]);
+    Ok(Cleared { links: links + filters, maps: names.len() - links })
 }
 
 /// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.

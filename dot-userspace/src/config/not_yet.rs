@@ -4,7 +4,7 @@
 //! Before: values are in range. After: nothing that an operator set is ignored.
 //! Never: lets a value pass that no room reads.
 
-use super::{Backend, ClientAddress, Config, Mistake, OnTlsFailure, Steering, SynCookies, text::Text};
+use super::{Backend, Config, Mistake, OnTlsFailure, Steering, SynCookies, text::Text};
 
 /// A key, what to write instead, and whether the config asks for what is missing.
 type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
@@ -16,7 +16,6 @@ const CONFIG: &[Line<Config>] = &[
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
     ("xdp.limit.handshake_cost_per_second", "0", |config| config.xdp.limit.handshake_cost_per_second != 0),
     ("xdp.limit.ban_seconds", "0", |config| config.xdp.limit.ban_seconds != 0),
-    ("log.client_address", "\"none\"", |config| config.log.client_address != ClientAddress::None),
 ];
 
 /// Inside each `[[backend]]`.

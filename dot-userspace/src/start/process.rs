@@ -14,7 +14,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use super::{logging, plan};
+use super::{fast_open, logging, plan};
 use crate::{
     backend::{UpstreamConfig, health::Health},
     config::{self, Config},
@@ -95,8 +95,11 @@ impl Process {
         identities: &[Identity],
         kernel: Kernel,
     ) -> Self {
-        let listener =
-            |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
+        let listener = |address: &std::net::SocketAddr| ListenerStatus {
+            address: *address,
+            transport: "dot".into(),
+            fast_open: fast_open::state(config.listen.fast_open),
+        };
         Self {
             started: Instant::now(),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),

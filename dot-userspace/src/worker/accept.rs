@@ -5,7 +5,7 @@
 //! a task of its own).
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -25,8 +25,10 @@ use super::{
     Admission, Settings,
     admission::{Place, Refused},
     seats::Seats,
+    shown::Shown,
 };
 use crate::{
+    config::ClientAddress,
     ledger::{Counter, WorkerCounters},
     proxy::{self, Client},
     session::{self, Room, Seat},
@@ -45,6 +47,7 @@ pub(super) struct Doors {
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
     trusted: RefCell<Arc<[IpNet]>>,
+    client_address: Cell<ClientAddress>,
 }
 
 impl Doors {
@@ -53,7 +56,20 @@ impl Doors {
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
         let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
-        Self { room, admission, turnstile, seats: Rc::new(Seats::new()), current, trusted }
+        Self {
+            room,
+            admission,
+            turnstile,
+            seats: Rc::new(Seats::new()),
+            current,
+            trusted,
+            client_address: Cell::new(settings.client_address),
+        }
+    }
+
+    /// A client as a log line may show it.
+    fn shown(&self, client: SocketAddr) -> Shown {
+        Shown(self.client_address.get(), client.ip())
     }
 
     /// Handshakes from now on are by `serving`.
@@ -84,6 +100,7 @@ impl Doors {
     pub(super) fn reload(&self, settings: &Settings) {
         self.current.replace((settings.serving.clone(), settings.handshake_timeout));
         self.trusted.replace(Arc::clone(&settings.proxy_protocol_from));
+        self.client_address.set(settings.client_address);
     }
 }
 
@@ -123,7 +140,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
                 let open = Open::new(doors.room.counters.clone(), place);
                 spawn_local(introduce(tcp, peer, deadline, Rc::clone(doors), open));
             }
-            Err(refused) => count_refused(&doors.room.counters, refused),
+            Err(refused) => refuse(doors, peer, refused),
         };
     }
     match doors.with_room(Some(peer.ip()), || doors.admission.admit(peer.ip())) {
@@ -132,15 +149,17 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
             let open = Open::new(doors.room.counters.clone(), place);
             spawn_local(converse(tcp, (peer, None), serving, deadline, Rc::clone(doors), open));
         }
-        Err(refused) => count_refused(&doors.room.counters, refused),
+        Err(refused) => refuse(doors, peer, refused),
     }
 }
 
-fn count_refused(counters: &WorkerCounters, refused: Refused) {
-    match refused {
-        Refused::Total => counters.add(Counter::RefusedTotal, 1),
-        Refused::Prefix => counters.add(Counter::RefusedPrefix, 1),
-    }
+fn refuse(doors: &Doors, client: SocketAddr, refused: Refused) {
+    let counter = match refused {
+        Refused::Total => Counter::RefusedTotal,
+        Refused::Prefix => Counter::RefusedPrefix,
+    };
+    doors.room.counters.add(counter, 1);
+    tracing::debug!(client = %doors.shown(client), cause = counter.label(), "a connection is refused");
 }
 
 /// A load balancer's connection: its header says whose it is, and for whom it counts.
@@ -155,7 +174,7 @@ async fn introduce(
         Ok(Some((source, destination))) => (source, Some(destination)),
         Ok(None) => (peer, None),
         Err(refusal) => {
-            tracing::debug!(%refusal, "a connection from a load balancer is closed");
+            tracing::debug!(client = %doors.shown(peer), %refusal, "a connection from a load balancer is closed");
             let counter = match refusal {
                 proxy::Refusal::Timeout => Counter::HandshakeTimeout,
                 proxy::Refusal::Closed => Counter::HandshakeClosed,
@@ -167,7 +186,7 @@ async fn introduce(
     let place = &mut open.place;
     let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
     if let Err(refused) = doors.with_room(Some(source.ip()), belongs) {
-        return count_refused(&open.counters, refused);
+        return refuse(&doors, source, refused);
     }
     let serving = doors.current.borrow().0.clone();
     converse(tcp, (source, destination), serving, deadline, doors, open).await;
@@ -215,9 +234,14 @@ async fn converse(
             let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
             let end = session::serve(handshake.stream, Rc::clone(&doors.room), client, seat).await;
             open.counters.add(end.counter(), 1);
+            tracing::debug!(client = %doors.shown(source), end = end.counter().label(), "a session has ended");
             drop(taken);
         }
-        Err(failure) => open.counters.add(failure.counter(), 1),
+        Err(failure) => {
+            open.counters.add(failure.counter(), 1);
+            let cause = failure.counter().label();
+            tracing::debug!(client = %doors.shown(source), cause, "a handshake has failed");
+        }
     }
     drop(open);
     doors.note_fill();

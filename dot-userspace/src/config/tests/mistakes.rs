@@ -264,10 +264,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
             "2:9: log.level: \"loud\" is not known: it takes \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         ],
     ),
-    (
-        "[log]\nclient_address = \"full\"",
-        &["2:18: log.client_address: not in this version of dotd; remove it or set \"none\""],
-    ),
     ("session = 1", &["1:11: session: invalid type: integer `1`, expected a table"]),
     (
         "[[backend]]\naddress = \"x\"\n[[backend]]\nweight = 2\n[sessions]",

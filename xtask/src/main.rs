@@ -57,7 +57,7 @@ enum Verb {
     Test(test::Test),
     /// Boot older kernels under QEMU and run the kernel half's tests there
     TestKernels(kernels::TestKernels),
-    /// Measure dotd beside its peers, and the XDP program frame by frame
+    /// Measure dotd: beside its peers, under a flood, at every size, step by step, frame by frame
     Bench(bench::Bench),
     /// Format, clippy, documentation, dependencies: every warning is an error
     Lint(lint::Lint),

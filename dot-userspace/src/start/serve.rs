@@ -36,7 +36,7 @@ use crate::{
 
 /// Time for sessions to end by themselves once we stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the workers are looked after.
+/// How often the workers are looked after, and bans that are over forgotten.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until TERM or INT.
@@ -122,7 +122,9 @@ async fn hear_signals(process: &Process, mut running: Running, signals: Signals)
             _ = usr1.recv() => {}
             _ = term.recv() => return Ok(running),
             _ = int.recv() => return Ok(running),
+            Some(charges) = running.charges.recv() => process.charge(&charges),
             _ = watch.tick() => {
+                process.sweep();
                 if running.workers.iter().any(crate::worker::Worker::is_finished) {
                     anyhow::bail!("a worker thread died; see the lines before this one");
                 }

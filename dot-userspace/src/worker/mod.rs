@@ -6,6 +6,7 @@
 
 mod accept;
 mod admission;
+mod charges;
 mod seats;
 mod shown;
 
@@ -32,6 +33,8 @@ use tokio::{
 
 use accept::Doors;
 pub use admission::{Admission, Place, Refused};
+use charges::Accounts;
+pub use charges::ChargesSink;
 
 use crate::{
     backend::{Backends, UpstreamConfig},
@@ -91,6 +94,8 @@ pub struct Plan {
     pub counters: WorkerCounters,
     /// Caps that all workers share.
     pub admission: Arc<Admission>,
+    /// Where it says what clients cost.
+    pub charges: ChargesSink,
 }
 
 /// A running worker, seen from the control thread.
@@ -157,11 +162,12 @@ fn pin_to(cpu: Option<usize>) {
 
 /// A worker's life: open the doors, hear commands, drain.
 async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
-    let Plan { settings, counters, admission, listeners, .. } = plan;
+    let Plan { settings, counters, admission, listeners, charges, .. } = plan;
     let backends = Backends::start(&settings.upstreams, settings.policy, &counters);
     let room = Rc::new(Room::new(settings.limits, backends, counters));
     room.renew_cache(settings.cache_entries);
-    let doors = Rc::new(Doors::new(Rc::clone(&room), admission, &settings));
+    let accounts = Accounts::new(charges);
+    let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, &settings));
     let accepting = open(listeners, &doors);
     let mut current = settings;
     let until = loop {

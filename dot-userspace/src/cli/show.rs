@@ -161,6 +161,11 @@ mod tests {
         assert_eq!(ends(-7200), "EXPIRED 2 h ago");
     }
 
+    fn listener() -> ListenerStatus {
+        let address = "127.0.0.1:853".parse().unwrap();
+        ListenerStatus { address, transport: "dot".into(), fast_open: Some("on".into()) }
+    }
+
     /// Goal: an operator sees every part of a status, an expired certificate loudly.
     #[test]
     fn status_shows_every_part() {
@@ -194,11 +199,7 @@ mod tests {
             state: State::Draining,
             uptime_seconds: 61,
             workers: 2,
-            listeners: vec![ListenerStatus {
-                address: "127.0.0.1:853".parse().unwrap(),
-                transport: "dot".into(),
-                fast_open: Some("on".into()),
-            }],
+            listeners: vec![listener()],
             backends: vec![BackendStatus {
                 address: "embedded".into(),
                 transport: "embedded".into(),

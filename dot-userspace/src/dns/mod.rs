@@ -29,4 +29,6 @@ pub use synthesize::synthesize;
 pub use triage::{Disposition, DropReason, Reply, triage};
 
 #[cfg(test)]
+mod edit_tests;
+#[cfg(test)]
 mod tests;

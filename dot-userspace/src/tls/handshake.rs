@@ -7,6 +7,7 @@
 
 use std::io;
 
+use bytes::BufMut as _;
 use rustls::{Error as TlsError, PeerIncompatible};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -159,9 +160,11 @@ async fn shake_hands(
             }
             Ok(Step::Done) => break,
             Err(error) => {
-                flush(&mut tcp, &mut dialogue.outbound).await?;
                 // Our FIN behind the alert; the client's octets that we never read would turn it into a reset.
-                tcp.shutdown().await?;
+                // Whether the client hears of it changes nothing about the cause.
+                if flush(&mut tcp, &mut dialogue.outbound).await.is_ok() {
+                    let _ = tcp.shutdown().await;
+                }
                 return Err(error.into());
             }
         }
@@ -185,7 +188,8 @@ async fn flush(tcp: &mut TcpStream, octets: &mut Vec<u8>) -> io::Result<()> {
 /// Appends what is there to `inbound`.
 async fn read(tcp: &mut TcpStream, inbound: &mut Vec<u8>) -> io::Result<()> {
     inbound.reserve(READ_OCTETS);
-    match tcp.read_buf(inbound).await? {
+    // No more, whatever room a large hello has left: what is behind the handshake must fit a session's buffer.
+    match tcp.read_buf(&mut inbound.limit(READ_OCTETS)).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),
     }

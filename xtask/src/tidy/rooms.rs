@@ -1,7 +1,7 @@
 //! Rule: a foreign crate is named only in the room that owns it.
 //!
 //! Before: a file's tokens. After: a finding for each name outside its room.
-//! Holds: the table of owners. tests/, benches/ and `#[cfg(test)]` code look at the rooms from outside
+//! Holds: the table of owners. tests/, fuzz/, benches/ and `#[cfg(test)]` code look at the rooms from outside
 //! with whatever tool fits, and are exempt.
 //! Never: reads Cargo.toml; a crate that is not in the table may be used anywhere.
 
@@ -69,7 +69,7 @@ const OWNERS: &[Owner] = &[
 ];
 
 /// Trees that look at the rooms from outside.
-const EXEMPT: &[&str] = &["tests/", "benches/"];
+const EXEMPT: &[&str] = &["tests/", "fuzz/", "benches/"];
 
 /// Checks which crates a file names.
 pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {

@@ -108,7 +108,8 @@ impl Fleet {
         let name = qname(message, query.question_end);
         let upstream = self.choose(name, 0).or_else(|| self.choose_asleep(name));
         let upstream = upstream.ok_or(Failure::Unreachable)?;
-        let deadline = Instant::now() + upstream.config.timeout;
+        let now = Instant::now();
+        let deadline = now + upstream.config.timeout;
         let fill = |octets: &mut Vec<u8>| dns::forward(message, query, 0, octets);
         let slot = self.flights.borrow_mut().insert(Asked::by(query), sink, deadline, fill);
         let Some(slot) = slot else {
@@ -119,7 +120,7 @@ impl Fleet {
             self.flying.notify_one();
         }
         self.counters.add(Counter::BackendOutstanding, 1);
-        self.give_to(slot, &upstream);
+        self.give_to(slot, &upstream, now);
         Ok(())
     }
 
@@ -160,14 +161,14 @@ impl Fleet {
     }
 
     /// Puts the query in `slot` into the queue of `upstream`, for its share of the deadline.
-    fn give_to(&self, slot: u16, upstream: &Upstream) {
+    fn give_to(&self, slot: u16, upstream: &Upstream, now: Instant) {
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
         flight.upstream = upstream.index;
         flight.half = upstream.half_for(flight.query.len());
         flight.tried |= upstream.bit();
         flight.is_retried = false;
-        flight.patience_until = Instant::now() + upstream.patience();
+        flight.patience_until = now + upstream.patience();
         let half = flight.half;
         drop(flights);
         upstream.begin();
@@ -197,7 +198,7 @@ impl Fleet {
             last.finish();
         }
         self.counters.add(Counter::BackendFailedOver, 1);
-        self.give_to(slot, &next);
+        self.give_to(slot, &next, now);
         true
     }
 

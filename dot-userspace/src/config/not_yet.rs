@@ -4,7 +4,7 @@
 //! Before: values are in range. After: nothing that an operator set is ignored.
 //! Never: lets a value pass that no room reads.
 
-use super::{Backend, ClientAddress, Config, Mistake, OnTlsFailure, Steering, SynCookies, text::Text};
+use super::{Backend, Config, Mistake, OnTlsFailure, Steering, SynCookies, text::Text};
 
 /// A key, what to write instead, and whether the config asks for what is missing.
 type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
@@ -13,7 +13,6 @@ type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
 const CONFIG: &[Line<Config>] = &[
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
-    ("log.client_address", "\"none\"", |config| config.log.client_address != ClientAddress::None),
 ];
 
 /// Inside each `[[backend]]`.

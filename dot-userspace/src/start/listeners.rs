@@ -22,7 +22,7 @@ use anyhow::{Context, anyhow, bail};
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::privileges::Owner;
+use super::{fast_open, privileges::Owner};
 use crate::{
     config::{CONTROL_SOCKET, Config},
     worker::Listeners,
@@ -53,11 +53,11 @@ impl Group {
 /// The address and why it cannot be had.
 pub(super) fn bind(config: &Config, workers: usize) -> anyhow::Result<(Vec<Group>, Vec<Listeners>)> {
     let patience = config.session.idle_timeout;
-    let dot =
-        groups(&config.listen.dot, workers, "listen.dot", |at, is_shared| listen(at, is_shared, patience))?;
+    let tcp = |at, is_shared| listen(at, is_shared, config.listen.fast_open, patience);
+    let dot = groups(&config.listen.dot, workers, "listen.dot", tcp)?;
     let dot: Vec<Group> = dot.into_iter().map(|(address, sockets)| Group { address, sockets }).collect();
     let key = "listen.do53";
-    let streams = groups(&config.listen.do53, workers, key, |at, is_shared| listen(at, is_shared, patience))?;
+    let streams = groups(&config.listen.do53, workers, key, tcp)?;
     let datagrams = groups(&config.listen.do53, workers, key, receive)?;
     let mut by_worker: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
     for group in &dot {
@@ -106,7 +106,12 @@ fn receive(address: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
 }
 
 /// One listener. What is set here, accepted connections inherit: no system call per connection.
-fn listen(address: SocketAddr, is_shared: bool, patience: Duration) -> io::Result<TcpListener> {
+fn listen(
+    address: SocketAddr,
+    is_shared: bool,
+    has_fast_open: bool,
+    patience: Duration,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
@@ -117,6 +122,9 @@ fn listen(address: SocketAddr, is_shared: bool, patience: Duration) -> io::Resul
     socket.set_tcp_nodelay(true)?;
     // A peer that acknowledges nothing for so long is gone (RFC 5482).
     socket.set_tcp_user_timeout(Some(patience))?;
+    if has_fast_open {
+        fast_open::permit(&socket)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

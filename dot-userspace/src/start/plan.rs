@@ -111,6 +111,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         },
         handshake_timeout: config.session.handshake_timeout,
         proxy_protocol_from: config.listen.proxy_protocol_from.as_slice().into(),
+        client_address: config.log.client_address,
         upstreams,
         policy: config.balance.policy,
         cache_entries: config.dns.cache_entries,

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{logging, plan};
+use super::{fast_open, logging, plan};
 use crate::{
     backend::{UpstreamConfig, health::Health},
     config::{self, Config},
@@ -108,8 +108,11 @@ impl Process {
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
-            let status =
-                |address: &SocketAddr| ListenerStatus { address: *address, transport: transport.into() };
+            let status = |address: &SocketAddr| ListenerStatus {
+                address: *address,
+                transport: transport.into(),
+                fast_open: fast_open::state(config.listen.fast_open),
+            };
             addresses.iter().map(status).collect::<Vec<_>>()
         };
         let (dot, do53) = (listeners(&config.listen.dot, "dot"), listeners(&config.listen.do53, "do53"));

@@ -131,15 +131,10 @@ impl<'a> Dialogue<'a> {
             Ok(_) => Err(TlsError::General("closed in the middle of the handshake".into())),
             Err(error) => Err(error),
         };
-        self.discard(discard);
+        let discard = discard.min(self.inbound.len());
+        self.inbound.drain(..discard);
+        (self.shown, self.next) = (self.shown.saturating_sub(discard), self.next.saturating_sub(discard));
         said.map_err(|error| self.fail(error))
-    }
-
-    /// Forgets octets that rustls has done with.
-    fn discard(&mut self, octets: usize) {
-        let octets = octets.min(self.inbound.len());
-        self.inbound.drain(..octets);
-        (self.shown, self.next) = (self.shown.saturating_sub(octets), self.next.saturating_sub(octets));
     }
 
     /// Collects the alert that rustls has for `error`.
@@ -148,16 +143,13 @@ impl<'a> Dialogue<'a> {
             self.outbound = PROTOCOL_VERSION_ALERT.to_vec();
             return PeerIncompatible::Tls12NotOffered.into();
         }
-        loop {
-            // With what it has not discarded: rustls remembers places in it, and panics where they are gone.
-            let shown = self.inbound.get_mut(..self.shown).unwrap_or_default();
-            let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(shown);
-            let Ok(ConnectionState::EncodeTlsData(data)) = state else { return error };
-            if encode(data, &mut self.outbound).is_err() {
-                return error;
-            }
-            self.discard(discard);
-        }
+        // Not once more than it has something to say: rustls would go on reading where it failed, and panic.
+        while self.connection.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(data)) =
+                self.connection.process_tls_records(&mut []).state
+            && encode(data, &mut self.outbound).is_ok()
+        {}
+        error
     }
 
     /// How it went, the connection's records, the octets behind the handshake, and those that are unsent.

@@ -42,7 +42,7 @@ pub(super) fn question_name_end(message: &[u8], start: usize) -> Option<usize> {
 }
 
 /// The end of an owner name: its root label, or the pointer that stands for the rest.
-fn owner_name_end(message: &[u8], start: usize) -> Option<usize> {
+pub(super) fn owner_name_end(message: &[u8], start: usize) -> Option<usize> {
     let mut offset = start;
     loop {
         let label_octets = usize::from(*message.get(offset)?);
@@ -166,6 +166,14 @@ pub fn question_matches(response: &[u8], query: &[u8], question_end: usize) -> b
         }
         _ => false,
     }
+}
+
+/// Whether `message` is a response without a question section.
+#[must_use]
+pub fn has_no_question(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & 0x80 != 0)
+        && u16_at(message, 4) == Some(0)
+        && message.len() >= HEADER_OCTETS
 }
 
 /// Whether TC is set.

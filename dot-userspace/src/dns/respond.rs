@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Root, OPT, payload size of [`BACKEND_PAYLOAD_OCTETS`], RCODE and version 0, no flags, no options.
-const EMPTY_OPT: [u8; 11] = {
+pub(super) const EMPTY_OPT: [u8; 11] = {
     let [high, low] = BACKEND_PAYLOAD_OCTETS.to_be_bytes();
     [0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]
 };
@@ -33,6 +33,8 @@ pub struct Asked {
     pub padding: bool,
     /// The client asked for edns-tcp-keepalive.
     pub keepalive: bool,
+    /// The backend was told a client subnet of which the client knows nothing.
+    pub subnet_is_ours: bool,
 }
 
 impl Asked {
@@ -45,6 +47,7 @@ impl Asked {
             has_opt: query.opt.is_some(),
             padding: query.opt.is_some_and(|opt| opt.padding),
             keepalive: query.opt.is_some_and(|opt| opt.keepalive),
+            subnet_is_ours: false,
         }
     }
 }
@@ -124,8 +127,8 @@ fn write_edited(
     let theirs = read_hop_options(rdata).ok_or(ResponseError::Broken)?;
     let start = out.len();
     out.extend_from_slice(head);
-    if theirs.keepalive || theirs.padding {
-        copy_end_to_end(rdata, out);
+    if theirs.keepalive || theirs.padding || asked.subnet_is_ours {
+        copy_end_to_end(rdata, !asked.subnet_is_ours, out);
     } else {
         out.extend_from_slice(rdata);
     }

@@ -48,6 +48,7 @@ fn write_opt(message: &[u8], reply: &Reply, hop: Hop, start: usize, out: &mut Ve
         has_opt: true,
         padding: reply.padding,
         keepalive: reply.keepalive,
+        subnet_is_ours: false,
     };
     write_hop(asked, hop, start, out);
     let octets = u16::try_from(out.len() - rdata).unwrap_or_default();

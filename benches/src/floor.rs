@@ -1,8 +1,8 @@
 //! The floor: the least that TLS, TCP and a datagram per query cost, without any DNS server around them.
 //!
 //! Before: a certificate and, for the relay, a backend. After: figures that no front end can go below by much.
-//! Holds: an echo (each query comes back with QR set) and a relay (one datagram a query, one write a
-//! response), on one thread. Never: batches, pads, checks or limits anything: it is no server to use.
+//! Holds: an echo (each query comes back with QR set), a relay over UDP (one datagram a query, one write a
+//! response) and a relay over TCP (a stream to the backend for each client, octets as they come), on one thread. Never: batches, pads, checks or limits anything: it is no server to use.
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc};
 
@@ -22,12 +22,15 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// A longer queue than 1000 connections at once need.
 const BACKLOG: u32 = 4096;
-const PREFIX_OCTETS: usize = 2;
+/// The length before a message (RFC 1035 §4.2.2).
+pub(crate) const PREFIX_OCTETS: usize = 2;
 /// Octets of a message before its flags.
 const ID_OCTETS: usize = 2;
 const QR: u8 = 0x80;
 /// A prefix and a response of usual size: the peers do not keep room for the longest either.
 const BUFFER_OCTETS: usize = PREFIX_OCTETS + 4096;
+/// A TLS record's worth (RFC 8446 §5.1).
+const STREAM_OCTETS: usize = 1 << 14;
 
 /// A front end that does nothing but what every front end must.
 #[derive(Debug, Parser)]
@@ -38,8 +41,9 @@ const BUFFER_OCTETS: usize = PREFIX_OCTETS + 4096;
 EXAMPLES:
     floor echo --listen 127.0.0.1:8853 --cert cert.pem --key key.pem
     floor relay --listen 127.0.0.1:8853 --cert cert.pem --key key.pem --backend 127.0.0.1:53
+    floor relay-tcp --listen 127.0.0.1:8853 --cert cert.pem --key key.pem --backend 127.0.0.1:53
 
-    `cargo xtask bench peers` starts both, and sets every front end in relation to them.
+    `cargo xtask bench peers` starts all, and sets every front end in relation to them.
 
 EXIT STATUS:
     It serves until it is ended; 1 when it could not start, 2 for a mistake in the command line."
@@ -56,8 +60,8 @@ pub struct Options {
     /// Its key in PEM
     #[arg(long)]
     key: PathBuf,
-    /// DNS server over UDP, for relay
-    #[arg(long, required_if_eq("mode", "relay"))]
+    /// DNS server, for relay and relay-tcp
+    #[arg(long, required_if_eq_any([("mode", "relay"), ("mode", "relay-tcp")]))]
     backend: Option<SocketAddr>,
 }
 
@@ -68,6 +72,8 @@ enum Mode {
     Echo,
     /// It goes to the backend as a datagram, and the response back in a write of its own.
     Relay,
+    /// What was read goes on in one write, both ways; the client has a stream of its own to the backend.
+    RelayTcp,
 }
 
 /// Serves on this thread until the process ends.
@@ -102,13 +108,13 @@ async fn serve(options: &Options, acceptor: TlsAcceptor) -> Result<()> {
     socket.bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let listener = socket.listen(BACKLOG)?;
     let acceptor = Rc::new(acceptor);
-    let backend = options.backend.filter(|_| options.mode == Mode::Relay);
+    let (mode, backend) = (options.mode, options.backend);
     loop {
         let (stream, _) = listener.accept().await?;
         let acceptor = Rc::clone(&acceptor);
         tokio::task::spawn_local(async move {
             // A connection that fails is its client's to count.
-            let _ = connection(stream, &acceptor, backend).await;
+            let _ = connection(stream, &acceptor, mode, backend).await;
         });
     }
 }
@@ -116,13 +122,15 @@ async fn serve(options: &Options, acceptor: TlsAcceptor) -> Result<()> {
 async fn connection(
     stream: TcpStream,
     acceptor: &TlsAcceptor,
+    mode: Mode,
     backend: Option<SocketAddr>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    match backend {
-        Some(backend) => relay(stream, backend).await,
-        None => echo(stream).await,
+    match (mode, backend) {
+        (Mode::Relay, Some(backend)) => relay(stream, backend).await,
+        (Mode::RelayTcp, Some(backend)) => relay_tcp(stream, backend).await,
+        _ => echo(stream).await,
     }
 }
 
@@ -174,8 +182,29 @@ async fn relay(mut stream: TlsStream<TcpStream>, backend: SocketAddr) -> io::Res
     }
 }
 
+async fn relay_tcp(mut client: TlsStream<TcpStream>, backend: SocketAddr) -> io::Result<()> {
+    let mut server = TcpStream::connect(backend).await?;
+    server.set_nodelay(true)?;
+    let (mut queries, mut responses) = (vec![0; STREAM_OCTETS], vec![0; STREAM_OCTETS]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut queries) => match read? {
+                0 => return client.shutdown().await,
+                octets => server.write_all(&queries[..octets]).await?,
+            },
+            read = server.read(&mut responses) => match read? {
+                0 => return client.shutdown().await,
+                octets => {
+                    client.write_all(&responses[..octets]).await?;
+                    client.flush().await?;
+                }
+            },
+        }
+    }
+}
+
 /// Takes every whole message, prefix included, from the front.
-fn take_all(incoming: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
+pub(crate) fn take_all(incoming: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
     let mut at = 0;
     while let Some(prefix) = incoming[at..].first_chunk::<PREFIX_OCTETS>() {
         let octets = PREFIX_OCTETS + usize::from(u16::from_be_bytes(*prefix));

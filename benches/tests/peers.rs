@@ -21,9 +21,11 @@ use tempfile::TempDir;
 /// A comparison of the floor, and of dotd where cargo built it, that writes only into `folder`.
 fn comparison(folder: &Path, seconds: &str) -> Command {
     let floor = PathBuf::from(env!("CARGO_BIN_EXE_floor"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_peers"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dotbench"));
+    command.arg("peers");
     command.args(["--only=dotd,floor", "--rounds=1", "--work=w100x1", "--idle=20", "--seconds", seconds]);
     command.arg("--dotd").arg(floor.with_file_name("dotd")).arg("--floor").arg(&floor);
+    command.arg("--responder").arg(env!("CARGO_BIN_EXE_responder"));
     command.arg("--report").arg(folder.join("report"));
     let temporary = folder.join("temporary");
     fs::create_dir(&temporary).expect("our own folder");

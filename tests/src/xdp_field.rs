@@ -5,12 +5,20 @@
 //! Never: touches an interface, mount or pin of the machine; leaves anything, also after a panic.
 
 use std::{
+    fs,
     net::{SocketAddr, TcpListener},
+    os::fd::AsFd,
+    path::PathBuf,
     process::Command,
     sync::mpsc,
     thread,
+    time::Duration,
 };
 
+use dot_userspace::{
+    config::Xdp as Config,
+    xdp::{ListenerGroup, Xdp, XdpError, start},
+};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -66,6 +74,17 @@ pub fn ip(arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
+/// What iproute2 answers in this thread's namespace.
+///
+/// # Panics
+/// When it fails.
+#[must_use]
+pub fn ip_says(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
 /// So many listeners of one address, as workers have them.
 #[must_use]
 pub fn listeners(address: &str, workers: usize) -> Vec<TcpListener> {
@@ -111,4 +130,85 @@ pub fn beside<T: Send>(name: &str, addresses: &[&str], body: impl FnOnce() -> T 
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// Starts the kernel half for these listeners of one address.
+///
+/// # Panics
+/// When the config demands what cannot be had.
+#[must_use]
+pub fn begin(config: &Config, listeners: &[TcpListener]) -> Xdp {
+    try_begin(config, listeners, None).expect("XDP starts, or says in its report why not")
+}
+
+/// The same, where it may fail; pins go to `owner`.
+///
+/// # Errors
+/// The config demands what cannot be had.
+///
+/// # Panics
+/// Without listeners.
+pub fn try_begin(
+    config: &Config,
+    listeners: &[TcpListener],
+    owner: Option<(u32, u32)>,
+) -> Result<Xdp, XdpError> {
+    let address = listeners[0].local_addr().unwrap();
+    let group = ListenerGroup { address, sockets: listeners.iter().map(AsFd::as_fd).collect() };
+    start(config, &[group], owner)
+}
+
+/// How often a verdict was given.
+///
+/// # Panics
+/// When there is none such.
+#[must_use]
+pub fn count(xdp: &Xdp, verdict: &str, reason: &str) -> u64 {
+    let rows = xdp.packets();
+    rows.iter().find(|row| row.verdict == verdict && row.reason == reason).expect("a lawful verdict").count
+}
+
+/// All files and folders of dotd in the BPF file system, sorted.
+///
+/// # Panics
+/// When they cannot be listed.
+#[must_use]
+pub fn pins() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from("/sys/fs/bpf")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    // The file system brings two files of its own.
+    found.retain(|path| path.starts_with("/sys/fs/bpf/dotd"));
+    found.sort();
+    found
+}
+
+/// Waits until an interface has no XDP program: the kernel ends an unpinned link a little later.
+///
+/// # Panics
+/// When it does not.
+pub fn until_free(name: &str) {
+    for _ in 0..500 {
+        if !programs_on(name).contains("xdp") {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{name} still has XDP: {}", programs_on(name));
+}
+
+/// What iproute2 says of an interface.
+///
+/// # Panics
+/// Without iproute2.
+#[must_use]
+pub fn programs_on(name: &str) -> String {
+    ip_says(&format!("-details link show {name}"))
 }

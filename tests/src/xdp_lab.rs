@@ -124,6 +124,25 @@ impl Lab {
         Outcome { action: run.return_value, verdict: self.newly_counted(), octets }
     }
 
+    /// The action that the XDP program gives a frame, if it counts exactly `expected` by it: nothing for `None`.
+    ///
+    /// Asks for one counter only, where [`Lab::judge`] asks for all: what was counted besides, [`Lab::surplus`] knows.
+    pub fn judge_as(&mut self, frame: &[u8], expected: Option<Verdict>) -> Option<u32> {
+        let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
+        let action = self.xdp().test_run(options).expect("the program runs").return_value;
+        let Some(index) = expected.map(counters::index) else { return Some(action) };
+        let now: u64 = self.counters.get(&index, 0).unwrap().iter().sum();
+        let before = &mut self.counted[index as usize];
+        let is_counted = now == *before + 1;
+        *before = now;
+        is_counted.then_some(action)
+    }
+
+    /// What was counted and not asked for since the last time.
+    pub fn surplus(&mut self) -> Vec<(Verdict, u64)> {
+        self.newly_counted_any().into_iter().map(|(index, count)| (verdict(index), count)).collect()
+    }
+
     /// Nanoseconds per frame, over so many runs on the same frame.
     pub fn nanoseconds(&mut self, frame: &[u8], repeat: u32) -> u128 {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };

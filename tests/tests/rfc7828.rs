@@ -6,6 +6,7 @@ use dot_tests::{
     harness::{
         config::Config,
         dot::Dot,
+        eventually,
         message::{A, OPTION_KEEPALIVE, Opt, Query, append_opt, reply_to},
         netns::SERVER_V4,
         response::Message,
@@ -81,4 +82,34 @@ fn a_query_option_with_a_value_has_one_outcome() {
     assert!([0, 1].contains(&first.rcode()), "{first:?}");
     assert_eq!(session.exchange(&query), first);
     assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&query), first);
+}
+
+/// Goal: near the cap on connections TIMEOUT shrinks, at the cap it is 0, which asks clients to leave (§3.3.2), and
+/// the sessions' real timeout shrinks with it (RFC 7766 §6.2.3); with fewer connections both are as configured.
+/// Method: eight places; TIMEOUT as they fill and empty, whichever worker the others are at. Covers: C-27, C-32
+#[test]
+fn timeout_shrinks_near_the_cap() {
+    require!(Root);
+    let config = Config::new()
+        .set("session", "idle_timeout", "\"20s\"")
+        .set("session", "duration_max", "\"5min\"")
+        .set("session", "connections_max", "8");
+    let (network, _backend, dotd) = scripted(config, honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let mut hears = |what: &str, units: u16| {
+        eventually(what, || {
+            let said = session.exchange(&asking(1)).option(OPTION_KEEPALIVE);
+            (said == Some(units.to_be_bytes().to_vec())).then_some(())
+        });
+    };
+    let connect = || Dot::connect(&network.client, SERVER_V4);
+    let mut others: Vec<Dot> = (0..5).map(|_| connect()).collect();
+    hears("six of eight change nothing", 200);
+    others.push(connect());
+    hears("seven of eight: half of the way to a tenth", 110);
+    others.push(connect());
+    hears("all places are taken", 0);
+    drop(others);
+    hears("all are free", 200);
+    dotd.stop();
 }

@@ -135,12 +135,12 @@ fn alpn_and_sni() {
         ] {
             let expected = (!alpn.is_empty()).then(|| dot.to_vec());
             let alpn = alpn.into_iter().map(<[u8]>::to_vec).collect();
-            let offer = Offer { alpn, server_name, is_tls12 };
+            let offer = Offer { alpn, server_name, is_tls12, group: None };
             let mut session = Dot::attempt(&network.client, SERVER_V4, &offer).expect("served");
             assert_eq!(session.alpn(), expected, "{offer:?}");
             let _ = session.exchange(&Query::new(5, "dotd.test", A).octets());
         }
-        let offer = Offer { alpn: vec![b"h2".to_vec()], server_name: None, is_tls12 };
+        let offer = Offer { alpn: vec![b"h2".to_vec()], server_name: None, is_tls12, group: None };
         let end = Dot::attempt(&network.client, SERVER_V4, &offer).expect_err("refused");
         assert!(matches!(&end, End::Broken(why) if why.contains("NoApplicationProtocol")), "{end:?}");
     }

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     thread,
     time::Duration,
 };
@@ -15,11 +15,12 @@ use dot_tests::{
         clients::{DOT_PORT, tcp},
         config::Config,
         dot::{Dot, End, Offer},
+        eventually,
         message::{A, Query, framed, reply_to},
         netns::{Network, SERVER_V4, SERVER_V6},
         scene::{HONEST, embedded, honest, scripted, scripted_with},
         scratch::Scratch,
-        scripted::{Act, Received},
+        scripted::{Act, Received, Scripted},
         server::Server,
     },
     require,
@@ -78,40 +79,90 @@ fn duration_max_owes_no_answer() {
     dotd.counts("it is counted", |stats| stats.counter("session_ends", "duration") == 1);
 }
 
+/// Holds every answer until it is released: whoever asked is not idle.
+fn hold(query: &Received) -> Vec<Act> {
+    vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))]
+}
+
+/// Sessions that wait for an answer, each to query 1.
+fn busy<const COUNT: usize>(network: &Network, backend: &Scripted, servers: [IpAddr; COUNT]) -> [Dot; COUNT] {
+    let sessions = servers.map(|server| {
+        let mut session = Dot::connect(&network.client, server);
+        session.ask(&host(1));
+        session
+    });
+    eventually("all wait at the backend", || (backend.held() == COUNT).then_some(()));
+    sessions
+}
+
 /// Goal: one client prefix gets no more than its share of connections, and another is served (RFC 9210 §4.2).
-/// Method: three are allowed; the fourth from IPv4 is closed, the first from IPv6 is served; a place that
+/// Method: three are allowed, and busy; the fourth from IPv4 is closed, the first from IPv6 is served; a place that
 /// is given back is used again. Covers: C-25
 #[test]
 fn a_prefix_has_its_cap() {
     require!(Root);
     let config = Config::new().set("session", "connections_per_prefix_max", "3");
-    let (network, _backend, dotd) = scripted(config, honest);
-    let mut held: Vec<Dot> = (0..3).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+    let (network, backend, dotd) = scripted_with(config, "timeout = \"30s\"", hold);
+    let [first, mut second, mut third] = busy(&network, &backend, [SERVER_V4; 3]);
     let refused = Dot::attempt(&network.client, SERVER_V4, &Offer::default());
     assert!(matches!(refused, Err(End::BareFin | End::Reset)), "{refused:?}");
-    assert_eq!(Dot::connect(&network.client, SERVER_V6).exchange(&host(1)).rdata(A), [HONEST]);
+    let _other = Dot::connect(&network.client, SERVER_V6);
     assert_eq!(dotd.stats().counter("connections", "refused_prefix_cap"), 1);
-    drop(held.pop());
-    dotd.counts("a place is free", |stats| stats.counter("connections_open", "open") == 2);
-    held.push(Dot::connect(&network.client, SERVER_V4));
-    for session in &mut held {
-        assert_eq!(session.exchange(&host(2)).rdata(A), [HONEST]);
+    first.abort();
+    dotd.counts("a place is free", |stats| stats.counter("connections_open", "open") == 3);
+    let _again = Dot::connect(&network.client, SERVER_V4);
+    backend.release();
+    for session in [&mut second, &mut third] {
+        assert_eq!(session.receive().rdata(A), [HONEST]);
     }
+    assert_eq!(dotd.stats().counter("session_ends", "evicted"), 0);
 }
 
 /// Goal: the process has its cap, whoever comes.
-/// Method: two are allowed, over both families; the third is closed and counted. Covers: C-25
+/// Method: two are allowed, over both families, and busy; the third is closed and counted. Covers: C-25
 #[test]
 fn the_process_has_its_cap() {
     require!(Root);
-    let (network, _backend, dotd) = scripted(Config::new().set("session", "connections_max", "2"), honest);
-    let mut held = [Dot::connect(&network.client, SERVER_V4), Dot::connect(&network.client, SERVER_V6)];
+    let config = Config::new().set("session", "connections_max", "2");
+    let (network, backend, dotd) = scripted_with(config, "timeout = \"30s\"", hold);
+    let mut held = busy(&network, &backend, [SERVER_V4, SERVER_V6]);
     let refused = Dot::attempt(&network.client, SERVER_V4, &Offer::default());
     assert!(matches!(refused, Err(End::BareFin | End::Reset)), "{refused:?}");
     let stats = dotd.counts("it is counted", |stats| stats.counter("connections", "refused_total_cap") == 1);
     assert_eq!(stats.counter("connections", "accepted"), 3);
+    backend.release();
     for session in &mut held {
-        assert_eq!(session.exchange(&host(3)).rdata(A), [HONEST]);
+        assert_eq!(session.receive().rdata(A), [HONEST]);
+    }
+}
+
+/// Goal: where every place is taken the session that has been idle longest gives way, with close_notify, and the new
+/// connection is served (RFC 7766 §6.2.2); at a prefix's cap one of that prefix, even when another has been idle
+/// longer. Method: three places, for all or for the prefix; sessions that were busy one after the other; a fourth.
+/// Covers: C-25
+#[test]
+fn the_longest_idle_session_gives_way() {
+    require!(Root);
+    for (cap, gone) in [("connections_max", 0), ("connections_per_prefix_max", 1)] {
+        let config = Config::new().set("server", "workers", "1").set("session", cap, "3");
+        let (network, _backend, dotd) = scripted(config, honest);
+        let from_v4 = if cap == "connections_max" { 2 } else { 3 };
+        let servers = std::iter::once(SERVER_V6).chain(std::iter::repeat_n(SERVER_V4, from_v4));
+        let mut sessions: Vec<Dot> = servers.map(|server| Dot::connect(&network.client, server)).collect();
+        for session in &mut sessions {
+            assert_eq!(session.exchange(&host(1)).rdata(A), [HONEST]);
+            thread::sleep(Duration::from_millis(20));
+        }
+        thread::sleep(Duration::from_millis(1200));
+        let mut new = Dot::connect(&network.client, SERVER_V4);
+        assert_eq!(new.exchange(&host(2)).rdata(A), [HONEST]);
+        assert_eq!(sessions.remove(gone).end(), End::CloseNotify, "{cap}");
+        for session in &mut sessions {
+            assert_eq!(session.exchange(&host(3)).rdata(A), [HONEST], "{cap}");
+        }
+        let stats = dotd.stats();
+        assert_eq!(stats.counter("session_ends", "evicted"), 1);
+        assert_eq!((stats.sum("connections", "refused_"), stats.difference()), (0, [0; 3]));
     }
 }
 

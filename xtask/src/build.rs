@@ -47,7 +47,7 @@ pub(crate) struct BuildEbpf {
 /// # Errors
 /// Setup or the build failed.
 pub(crate) fn run(root: &Path, arguments: &Build) -> Result<PathBuf> {
-    setup::ensure(false)?;
+    setup::ensure(setup::Wants::default())?;
     let mut cargo = command::cargo(root);
     cargo.args(["build", "--package", "dot-userspace", "--bin", "dotd"]);
     if arguments.release {
@@ -67,7 +67,7 @@ pub(crate) fn run(root: &Path, arguments: &Build) -> Result<PathBuf> {
 /// # Errors
 /// Setup or the build failed.
 pub(crate) fn run_ebpf(root: &Path, arguments: &BuildEbpf) -> Result<()> {
-    setup::ensure(false)?;
+    setup::ensure(setup::Wants::default())?;
     let toolchain = bpf_object::find()?;
     println!("build-ebpf: {}, {}", toolchain.name, toolchain.rustc.display());
     let features: Vec<&str> = arguments.features.iter().map(String::as_str).collect();

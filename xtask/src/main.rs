@@ -10,6 +10,7 @@ mod bench;
 mod bpf_object;
 mod build;
 mod command;
+mod kernels;
 mod lint;
 mod run;
 mod setup;
@@ -54,6 +55,8 @@ enum Verb {
     Run(run::Run),
     /// Set up and run every test; lists what was skipped and why
     Test(test::Test),
+    /// Boot older kernels under QEMU and run the kernel half's tests there
+    TestKernels(kernels::TestKernels),
     /// Measure dotd beside its peers, and the XDP program frame by frame
     Bench(bench::Bench),
     /// Format, clippy, documentation, dependencies: every warning is an error
@@ -80,6 +83,7 @@ fn execute(root: &Path, verb: Verb) -> Result<()> {
         Verb::BuildEbpf(arguments) => build::run_ebpf(root, &arguments)?,
         Verb::Run(arguments) => run::run(root, &arguments)?,
         Verb::Test(arguments) => test::run(root, &arguments)?,
+        Verb::TestKernels(arguments) => kernels::run(root, &arguments)?,
         Verb::Bench(arguments) => bench::run(root, &arguments)?,
         Verb::Lint(arguments) => lint::run(root, &arguments)?,
         Verb::Tidy(arguments) => tidy::run(root, &arguments)?,

@@ -35,6 +35,7 @@ pub struct Clients {
     name: ServerName<'static>,
     server: SocketAddr,
     sources: u32,
+    source_base: u32,
     is_resuming: bool,
 }
 
@@ -52,8 +53,11 @@ impl Clients {
     /// # Errors
     /// A certificate file that cannot be read, or options that contradict each other.
     pub fn new(options: &Options) -> Result<Self> {
-        if options.sources > 0 && !is_v4_loopback(options.server.ip()) {
-            bail!("--sources needs a server in 127.0.0.0/8, and {} is not", options.server.ip());
+        if options.sources > 0 && options.source_base.is_none() && !is_v4_loopback(options.server.ip()) {
+            bail!(
+                "--sources needs a server in 127.0.0.0/8, or --source-base; {} is elsewhere",
+                options.server.ip()
+            );
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let versions: &[&rustls::SupportedProtocolVersion] = match options.tls {
@@ -70,12 +74,14 @@ impl Clients {
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
                 .with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"dot".to_vec()];
+        config.alpn_protocols = if options.no_alpn { Vec::new() } else { vec![b"dot".to_vec()] };
+        config.enable_sni = !options.no_sni;
         config.resumption = Resumption::disabled();
+        let source_base = options.source_base.map_or(SOURCE_BASE, u32::from);
         let is_resuming = !options.no_resumption;
         let name = ServerName::try_from(options.server_name.clone())
             .with_context(|| format!("--server-name {} is no host name", options.server_name))?;
-        Ok(Self { config, name, server: options.server, sources: options.sources, is_resuming })
+        Ok(Self { config, name, server: options.server, sources: options.sources, source_base, is_resuming })
     }
 
     /// The client with this number.
@@ -90,7 +96,9 @@ impl Clients {
             connector: TlsConnector::from(Arc::new(config)),
             name: self.name.clone(),
             server: self.server,
-            source: number.checked_rem(self.sources).map(|offset| Ipv4Addr::from(SOURCE_BASE + offset)),
+            source: number
+                .checked_rem(self.sources)
+                .map(|offset| Ipv4Addr::from(self.source_base.wrapping_add(offset))),
         }
     }
 }

@@ -19,14 +19,14 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{client::Client, pacer::Lane, threads::Share};
+use super::{client::Client, pacer::Lane, population::Population, threads::Share};
 
 /// A server that refuses so often in a row will not come back within this run.
-const FAILURES_MAX: u32 = 10;
+pub(super) const FAILURES_MAX: u32 = 10;
 /// First pause after a failure; doubled each time.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Time for our close_notify to go out.
-const CLOSING: Duration = Duration::from_millis(200);
+pub(super) const CLOSING: Duration = Duration::from_millis(200);
 /// With nothing in flight there is nothing to lose patience over.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
 
@@ -34,7 +34,7 @@ const FOR_EVER: Duration = Duration::from_secs(86_400);
 pub type Stream = TlsStream<TcpStream>;
 
 /// How a session ended, when not by an error.
-enum End {
+pub(super) enum End {
     /// Nothing is left to send.
     Done,
     /// It has sent what one connection may.
@@ -97,8 +97,8 @@ pub async fn drive(share: Rc<Share>, client: Client, mut first: Option<Stream>, 
 /// One session, from its first query to its end. What is in flight when it fails is lost.
 async fn serve(share: &Share, lane: Option<&Lane>, stream: Stream) -> io::Result<End> {
     let (mut reader, mut writer) = split(stream);
-    let mut flight = Flight::new(share.depth);
-    let result = exchange(share, lane, &mut flight, &mut reader, &mut writer).await;
+    let mut flight = Flight::new(share.depth, Population::Chatty);
+    let result = exchange(share, lane, &mut flight, share.per_connection, &mut reader, &mut writer).await;
     share.tally.borrow_mut().lost += flight.in_flight();
     if result.is_ok() {
         // The server may be gone by now: nothing depends on it.
@@ -107,14 +107,15 @@ async fn serve(share: &Share, lane: Option<&Lane>, stream: Stream) -> io::Result
     result
 }
 
-async fn exchange(
+/// Sends `allowance` queries, or what is due, and takes all responses.
+pub(super) async fn exchange(
     share: &Share,
     lane: Option<&Lane>,
     flight: &mut Flight,
+    mut allowance: u64,
     reader: &mut ReadHalf<Stream>,
     writer: &mut WriteHalf<Stream>,
 ) -> io::Result<End> {
-    let mut allowance = share.per_connection;
     let (mut outgoing, mut incoming) = (Vec::new(), Vec::with_capacity(4096));
     loop {
         match lane {
@@ -213,7 +214,7 @@ fn take_all(share: &Share, flight: &mut Flight, incoming: &mut Vec<u8>) -> usize
         match id.and_then(|id| flight.land(id)) {
             Some((query, sent)) => {
                 let checked = share.queries[query].check(message);
-                share.answered(checked, now.saturating_duration_since(sent));
+                share.answered(flight.population, checked, now.saturating_duration_since(sent));
             }
             None => share.tally.borrow_mut().unknown_id += 1,
         }
@@ -231,7 +232,8 @@ fn first_message(octets: &[u8]) -> Option<(&[u8], usize)> {
 
 /// The queries in flight. An ID is its slot plus a multiple of the depth, which changes with every use, so
 /// that a response that comes twice finds nobody.
-struct Flight {
+pub(super) struct Flight {
+    population: Population,
     slots: Vec<Slot>,
     free: Vec<u16>,
     depth: u16,
@@ -245,16 +247,16 @@ struct Slot {
 }
 
 impl Flight {
-    fn new(depth: u16) -> Self {
+    pub(super) fn new(depth: u16, population: Population) -> Self {
         let slots = (0..depth).map(|id| Slot { id, query: 0, sent: None }).collect();
-        Self { slots, free: (0..depth).rev().collect(), depth }
+        Self { population, slots, free: (0..depth).rev().collect(), depth }
     }
 
     fn has_room(&self) -> bool {
         !self.free.is_empty()
     }
 
-    fn in_flight(&self) -> u64 {
+    pub(super) fn in_flight(&self) -> u64 {
         (self.slots.len() - self.free.len()) as u64
     }
 
@@ -287,7 +289,7 @@ mod tests {
     #[test]
     fn ids_find_their_query_once() {
         for depth in [1, 2, 3, 100, 4096] {
-            let mut flight = Flight::new(depth);
+            let mut flight = Flight::new(depth, Population::Chatty);
             let mut flying = std::collections::VecDeque::new();
             for query in 0..70_000 {
                 let id = flight.take_off(query, Instant::now()).expect("room");

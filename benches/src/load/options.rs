@@ -2,9 +2,15 @@
 //!
 //! Before: words. After: every other part reads its own fields. Never: opens anything.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
+
+use super::population::Mix;
 
 /// Loads a DNS-over-TLS server. Closed loop: each connection keeps DEPTH queries in flight and sends the next
 /// when a response came, so the server is never asked for more than it gives. With --rate open loop: queries
@@ -25,11 +31,18 @@ EXAMPLES:
         a new connection with a full TLS 1.2 handshake for each query
     dotload 127.0.0.1:853 --file names.txt --sources 200 --server-pid $(pidof dotd) --json
         names of a file (`name type` a line), from 200 client addresses, with the server's CPU
+    dotload 127.0.0.1:853 --connections 1000 --mix idle=80,one-shot=15,chatty=5 --pause 10
+        most clients idle: a query each 10 seconds on average; some connect for one query; few ask all the time
 
 OPEN LOOP:
     Each arrival goes to a connection chosen at random; with DEPTH queries in flight there it waits, and the
     wait is in its latency (no coordinated omission). Arrivals are the same each run. `lag` in the report is
     how late dotload itself was: where it is not small beside the latency, use more threads or another core.
+
+POPULATIONS:
+    Without --mix every client is chatty. An idle client holds its connection and asks after random pauses
+    (exponential, --pause on average); a one-shot client opens a new one for each query, and pauses as long.
+    --depth and --rate are for the chatty ones.
 
 CERTIFICATES:
     Without --ca any certificate is taken, as a load generator has no secrets; its signature is
@@ -83,9 +96,24 @@ pub struct Options {
     /// Close a connection after so many queries and open a new one; 0: never
     #[arg(long, default_value_t = 0)]
     pub per_connection: u64,
-    /// Connect from so many addresses, 127.0.1.0 and up: clients a server tells apart (IPv4 loopback only)
+    /// Connect from so many addresses: clients a server tells apart (IPv4; 127.0.1.0 and up on loopback)
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16_000_000))]
     pub sources: u32,
+    /// What clients are like, by parts of the connections: chatty=N,idle=N,one-shot=N
+    #[arg(long, value_name = "NAME=PART,…", conflicts_with = "per_connection")]
+    pub mix: Option<Mix>,
+    /// Seconds between queries of an idle or one-shot client, on average
+    #[arg(long, default_value = "5", value_parser = pause)]
+    pub pause: Duration,
+    /// Offer no ALPN protocol; else `dot`
+    #[arg(long)]
+    pub no_alpn: bool,
+    /// Send no server name (SNI)
+    #[arg(long)]
+    pub no_sni: bool,
+    /// The first of them, where the server is not on loopback; this machine must own all of them
+    #[arg(long, requires = "sources")]
+    pub source_base: Option<Ipv4Addr>,
     /// Name the server must have in its certificate, and sent as SNI
     #[arg(long, default_value = "dotd.test")]
     pub server_name: String,
@@ -98,12 +126,21 @@ pub struct Options {
     /// Also report the CPU that this process and its children used: user and system time per query
     #[arg(long)]
     pub server_pid: Option<u32>,
+    /// Also count that process's system calls, as root; the count itself costs it CPU
+    #[arg(long, requires = "server_pid")]
+    pub server_calls: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
-    /// No progress line
+    /// No progress bar
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// Seconds, with a fraction if need be.
+fn pause(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "seconds from 0.001 to 86400".to_owned())
 }
 
 /// `--tls`

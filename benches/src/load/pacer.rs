@@ -123,10 +123,10 @@ impl Timer {
 }
 
 /// xorshift64*: the same arrivals each run, and no security in it.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         // Neighbouring seeds far apart, and never zero, at which it would stay.
         Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -140,7 +140,7 @@ impl Random {
     }
 
     /// Time to the next arrival: exponential, `1 / rate` seconds on average.
-    fn gap(&mut self, rate: f64) -> Duration {
+    pub(super) fn gap(&mut self, rate: f64) -> Duration {
         Duration::from_secs_f64(-(1.0 - self.fraction()).ln() / rate)
     }
 

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::{cpu::Usage, options::Options, queries::rcode_name, threads::Outcome};
+use super::{
+    cpu::Usage, options::Options, population::POPULATIONS, queries::rcode_name, tally::Tally,
+    threads::Outcome,
+};
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 const NANOSECONDS_PER_MICROSECOND: f64 = 1e3;
@@ -24,6 +27,9 @@ pub fn json(options: &Options, outcome: &Outcome) -> Value {
         "depth": options.depth,
         "rate": options.rate,
         "threads": options.threads,
+        "mix": options.mix.map(|mix| mix.to_string()),
+        "pause_seconds": options.mix.map(|_| options.pause.as_secs_f64()),
+        "latency_us_by_population": options.mix.map(|_| populations(tally)),
         "per_connection": options.per_connection,
         "is_resuming": !options.no_resumption,
         "elapsed_seconds": outcome.elapsed.as_secs_f64(),
@@ -45,8 +51,14 @@ pub fn json(options: &Options, outcome: &Outcome) -> Value {
         "handshake_us": times(&tally.handshake),
         "lag_us": options.rate.map(|_| times(&tally.lag)),
         "own_cpu": usage(&outcome.own, tally.answered),
+        "server_calls_per_query": per_answer(outcome.calls, tally.answered),
         "server_cpu": outcome.server.as_ref().map(|server| usage(server, tally.answered)),
     })
+}
+
+fn populations(tally: &Tally) -> BTreeMap<String, Value> {
+    let pairs = POPULATIONS.iter().zip(&tally.by_population);
+    pairs.map(|(population, latency)| (population.to_string(), times(latency))).collect()
 }
 
 fn times(histogram: &Histogram<u64>) -> Value {
@@ -111,6 +123,12 @@ pub fn text(options: &Options, outcome: &Outcome) -> String {
             quantiles(&tally.handshake)
         ),
     ];
+    if let Some(mix) = options.mix {
+        lines.push(format!("mix         {mix}"));
+        for (population, latency) in POPULATIONS.iter().zip(&tally.by_population) {
+            lines.push(format!("  {population:<10}{} answered, {}", latency.len(), quantiles(latency)));
+        }
+    }
     if options.rate.is_some() {
         lines.push(format!("lag         {}", quantiles(&tally.lag)));
     }
@@ -124,6 +142,9 @@ pub fn text(options: &Options, outcome: &Outcome) -> String {
             let used = (thread.user + thread.system).as_secs_f64();
             lines.push(format!("              {used:8.2} s  {} ({})", thread.name, thread.id));
         }
+    }
+    if let Some(each) = per_answer(outcome.calls, tally.answered) {
+        lines.push(format!("calls       server: {each:.3} system calls a query"));
     }
     lines.extend(faults(outcome));
     lines.join("\n")
@@ -183,6 +204,11 @@ fn cpu(usage: &Usage, queries: u64) -> String {
 /// Microseconds for each query; none without queries.
 fn per_query(time: Duration, queries: u64) -> Option<f64> {
     (queries > 0).then(|| time.as_secs_f64() * 1e6 / queries as f64)
+}
+
+/// A count for each query; none without queries.
+fn per_answer(count: Option<u64>, queries: u64) -> Option<f64> {
+    count.filter(|_| queries > 0).map(|count| count as f64 / queries as f64)
 }
 
 fn rate(outcome: &Outcome) -> Option<f64> {

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use super::queries::Wrong;
+use super::{
+    population::{POPULATIONS, Population},
+    queries::Wrong,
+};
 
 /// Longest time a histogram tells apart.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -45,6 +48,8 @@ pub struct Tally {
     pub errors: BTreeMap<String, u64>,
     /// From writing a query to reading its response, in nanoseconds.
     pub latency: Histogram<u64>,
+    /// The same by population, in the order of [`POPULATIONS`].
+    pub by_population: [Histogram<u64>; 3],
     /// From connect to the end of the handshake, in nanoseconds.
     pub handshake: Histogram<u64>,
     /// Open loop: how late we were to send what was due, in nanoseconds.
@@ -74,6 +79,7 @@ impl Default for Tally {
             closed_by_server: 0,
             errors: BTreeMap::new(),
             latency: histogram(),
+            by_population: POPULATIONS.map(|_| histogram()),
             handshake: histogram(),
             lag: histogram(),
         }
@@ -84,11 +90,13 @@ impl Tally {
     /// Counts a response that has its query.
     pub fn response(
         &mut self,
+        population: Population,
         checked: Result<u8, Wrong>,
         is_expected: impl Fn(u8) -> bool,
         latency: Duration,
     ) {
         self.latency.saturating_record(nanoseconds(latency));
+        self.by_population[population as usize].saturating_record(nanoseconds(latency));
         match checked {
             Ok(rcode) => {
                 *self.rcodes.entry(rcode).or_default() += 1;
@@ -145,6 +153,9 @@ impl Tally {
         }
         // The same bounds everywhere: adding cannot fail.
         let _ = self.latency.add(&other.latency);
+        for (sum, other) in self.by_population.iter_mut().zip(&other.by_population) {
+            let _ = sum.add(other);
+        }
         let _ = self.handshake.add(&other.handshake);
         let _ = self.lag.add(&other.lag);
     }
@@ -168,14 +179,15 @@ mod tests {
     #[test]
     fn adds_every_count() {
         let mut one = Tally { sent: 4, lost: 1, ..Tally::default() };
-        one.response(Ok(0), |rcode| rcode == 0, Duration::from_millis(1));
-        one.response(Ok(2), |rcode| rcode == 0, Duration::from_millis(2));
-        one.response(Err(Wrong::Question), |_| true, Duration::from_millis(3));
+        one.response(Population::Chatty, Ok(0), |rcode| rcode == 0, Duration::from_millis(1));
+        one.response(Population::Idle, Ok(2), |rcode| rcode == 0, Duration::from_millis(2));
+        one.response(Population::Idle, Err(Wrong::Question), |_| true, Duration::from_millis(3));
         one.error("reset".into());
         let mut sum = one.clone();
         sum.add(&one);
         assert_eq!((sum.sent, sum.answered, sum.unexpected, sum.other_question, sum.lost), (8, 2, 2, 2, 2));
         assert_eq!((sum.rcodes[&0], sum.rcodes[&2], sum.errors["reset"], sum.latency.len()), (2, 2, 2, 6));
+        assert_eq!(sum.by_population.map(|latency| latency.len()), [2, 4, 0]);
     }
 
     /// Goal: a run is clean only when all is well. Method: each single fault in turn.

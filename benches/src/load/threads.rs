@@ -6,7 +6,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io::{IsTerminal, Write, stderr},
     rc::Rc,
     sync::{
         Arc, Barrier,
@@ -20,11 +19,14 @@ use anyhow::{Context, Result, anyhow};
 use tokio::{sync::Semaphore, task::LocalSet};
 
 use super::{
+    calls::Calls,
     client::{Client, Clients},
     connection::{Stream, drive, open},
     cpu::Usage,
     options::Options,
     pacer::{Lane, pace},
+    population::{Population, wander},
+    progress::Progress,
     queries::{Query, Wrong, rcode_of},
     tally::Tally,
 };
@@ -44,6 +46,8 @@ pub struct Share {
     pub per_connection: u64,
     /// Time for a handshake or a response.
     pub patience: Duration,
+    /// Between queries of clients that are not chatty, on average.
+    pub pause: Duration,
     /// The counts.
     pub tally: RefCell<Tally>,
     expected: u16,
@@ -63,6 +67,8 @@ pub struct Outcome {
     pub own: Usage,
     /// The server's CPU, with `--server-pid`.
     pub server: Option<Usage>,
+    /// The server's system calls, with `--server-calls`.
+    pub calls: Option<u64>,
 }
 
 impl Share {
@@ -81,6 +87,7 @@ impl Share {
             depth: options.depth,
             per_connection: if options.per_connection == 0 { u64::MAX } else { options.per_connection },
             patience: options.patience(),
+            pause: options.pause,
             tally: RefCell::default(),
             expected,
             left: Cell::new(left.unwrap_or(u64::MAX)),
@@ -106,10 +113,15 @@ impl Share {
         self.left.get() > 0 && self.deadline.get().is_none_or(|deadline| Instant::now() < deadline)
     }
 
+    /// Time until the end; none when queries bound the run.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.get().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
     /// Counts a response that has its query.
-    pub fn answered(&self, checked: Result<u8, Wrong>, latency: Duration) {
+    pub fn answered(&self, population: Population, checked: Result<u8, Wrong>, latency: Duration) {
         let mut tally = self.tally.borrow_mut();
-        tally.response(checked, |rcode| self.expected & (1 << rcode) != 0, latency);
+        tally.response(population, checked, |rcode| self.expected & (1 << rcode) != 0, latency);
         // One writer; the main thread only shows it.
         self.progress.store(tally.answered, Relaxed);
     }
@@ -141,21 +153,25 @@ pub fn run(options: &Options, queries: Vec<Query>, clients: &Clients) -> Result<
         threads.push(thread::Builder::new().name(format!("load-{number}")).spawn(work)?);
     }
     barrier.wait();
-    let begun = Instant::now();
+    let (begun, bar) = (Instant::now(), Progress::begin(options));
     let own = Usage::of(std::process::id())?;
     let server = options.server_pid.map(Usage::of).transpose()?;
+    let mut calls = options.server_pid.filter(|_| options.server_calls).map(Calls::of).transpose()?;
     while threads.iter().any(|thread| !thread.is_finished()) {
         thread::sleep(LOOK);
-        show_progress(options, &progress, begun);
+        let answered = progress.iter().map(|counter| counter.load(Relaxed)).sum();
+        bar.show(answered, begun.elapsed());
     }
+    drop(bar);
     let own = Usage::of(std::process::id())?.since(&own);
+    let calls = calls.as_mut().map(Calls::count).transpose()?;
     let server = match (options.server_pid, server) {
         (Some(pid), Some(before)) => {
             Some(Usage::of(pid).context("the server ended during the run")?.since(&before))
         }
         _ => None,
     };
-    let mut outcome = Outcome { tally: Tally::default(), elapsed: Duration::ZERO, own, server };
+    let mut outcome = Outcome { tally: Tally::default(), elapsed: Duration::ZERO, own, server, calls };
     for thread in threads {
         let (tally, ended) = thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
         outcome.tally.add(&tally);
@@ -173,7 +189,7 @@ fn one_thread(
     barrier: &Barrier,
 ) -> Result<(Tally, Instant)> {
     let numbers = (0..options.connections).filter(|n| n % u32::from(options.threads) == u32::from(number));
-    let clients: Vec<Client> = numbers.map(|number| clients.client(number)).collect();
+    let clients: Vec<Party> = numbers.map(|number| Party::new(options, clients, number)).collect();
     let share = Rc::new(share);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else {
@@ -181,19 +197,22 @@ fn one_thread(
         return Err(runtime.err().map_or_else(|| anyhow!("no runtime"), Into::into));
     };
     let local = LocalSet::new();
-    let is_lasting = options.per_connection == 0;
-    let sessions = local.block_on(&runtime, connect_all(Rc::clone(&share), clients, is_lasting));
+    let sessions = local.block_on(&runtime, connect_all(Rc::clone(&share), clients));
     barrier.wait();
     share.deadline.set(options.duration().map(|duration| Instant::now() + duration));
     local.block_on(&runtime, async {
-        let lanes: Vec<Rc<Lane>> =
-            options.rate.map_or_else(Vec::new, |_| sessions.iter().map(|_| Rc::default()).collect());
-        let mut connections = Vec::new();
-        for (place, (client, first)) in sessions.into_iter().enumerate() {
-            let driven = drive(Rc::clone(&share), client, first, lanes.get(place).cloned());
-            connections.push(tokio::task::spawn_local(driven));
+        let (mut lanes, mut connections) = (Vec::<Rc<Lane>>::new(), Vec::new());
+        for (Party { client, population, seed, .. }, first) in sessions {
+            let share = Rc::clone(&share);
+            connections.push(if population == Population::Chatty {
+                let lane = options.rate.map(|_| Rc::default());
+                lanes.extend(lane.clone());
+                tokio::task::spawn_local(drive(share, client, first, lane))
+            } else {
+                tokio::task::spawn_local(wander(share, client, population, first, seed))
+            });
         }
-        if let Some(rate) = options.rate {
+        if let Some(rate) = options.rate.filter(|_| !lanes.is_empty()) {
             let rate = f64::from(rate) / f64::from(options.threads);
             pace(Rc::clone(&share), lanes.clone(), rate, number.into()).await?;
         }
@@ -208,20 +227,33 @@ fn one_thread(
     Ok((tally, Instant::now()))
 }
 
-/// Opens every session, a few at a time; where connections are short-lived, none.
-async fn connect_all(
-    share: Rc<Share>,
-    clients: Vec<Client>,
+/// One client and what it is like.
+struct Party {
+    client: Client,
+    population: Population,
+    seed: u64,
+    /// Does its connection outlive a query?
     is_lasting: bool,
-) -> Vec<(Client, Option<Stream>)> {
+}
+
+impl Party {
+    fn new(options: &Options, clients: &Clients, number: u32) -> Self {
+        let population = options.mix.map_or(Population::Chatty, |mix| mix.of(number));
+        let is_lasting = options.per_connection == 0 && population != Population::OneShot;
+        Self { client: clients.client(number), population, seed: number.into(), is_lasting }
+    }
+}
+
+/// Opens every session that lasts, a few at a time.
+async fn connect_all(share: Rc<Share>, clients: Vec<Party>) -> Vec<(Party, Option<Stream>)> {
     let permits = Rc::new(Semaphore::new(CONNECTING_MAX));
     let mut pending = Vec::new();
-    for client in clients {
+    for party in clients {
         let (share, permits) = (Rc::clone(&share), Rc::clone(&permits));
         pending.push(tokio::task::spawn_local(async move {
             let _permit = permits.acquire().await;
-            let first = if is_lasting { open(&share, &client).await } else { None };
-            (client, first)
+            let first = if party.is_lasting { open(&share, &party.client).await } else { None };
+            (party, first)
         }));
     }
     let mut sessions = Vec::new();
@@ -230,17 +262,4 @@ async fn connect_all(
         sessions.extend(pending.await);
     }
     sessions
-}
-
-/// A line on the terminal, once a second.
-fn show_progress(options: &Options, progress: &[Arc<AtomicU64>], begun: Instant) {
-    let elapsed = begun.elapsed();
-    let is_due = elapsed.subsec_nanos() < u32::try_from(LOOK.as_nanos()).unwrap_or(u32::MAX);
-    if options.quiet || !is_due || !stderr().is_terminal() {
-        return;
-    }
-    let answered: u64 = progress.iter().map(|counter| counter.load(Relaxed)).sum();
-    let rate = answered as f64 / elapsed.as_secs_f64();
-    // A terminal that is gone ends nothing.
-    let _ = write!(stderr(), "\r{:>4} s  {answered} answered  {rate:.0}/s   ", elapsed.as_secs());
 }

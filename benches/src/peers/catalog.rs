@@ -5,65 +5,87 @@
 
 /// What a front end does with a query: only like is compared with like without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Asks the backend for every query.
     Relay,
     /// Answers by itself, from a zone or from its cache.
     Answers,
     /// dotd; it asks the backend for every query.
     Ours,
+    /// dotd with its cache.
+    OursCached,
     /// What is measured against, and no server.
     Floor,
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Relay => "relay",
             Self::Answers => "answers itself",
             Self::Ours => "ours, relay",
+            Self::OursCached => "ours, from its cache",
             Self::Floor => "floor",
         }
     }
 }
 
+/// Who is behind a front end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// NSD: a write for each answer over TCP, a datagram for each over UDP.
+    Nsd,
+    /// `responder`: all answers to what was read in one write.
+    Coalescing,
+}
+
 /// Where the program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Program {
+pub(crate) enum Program {
     /// On PATH, or where administrators' programs are.
     Installed(&'static str),
     /// `--dotd`
     Dotd,
     /// `--floor`
     Floor,
+    /// `--responder`
+    Responder,
 }
 
 /// One peer. In arguments and template stand names to fill, in at signs: see `stage`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    pub(super) program: Program,
-    pub(super) arguments: &'static [&'static str],
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) program: Program,
+    pub(crate) arguments: &'static [&'static str],
     /// Arguments that make it say its version.
-    pub(super) version: &'static [&'static str],
-    pub(super) config: &'static str,
+    pub(crate) version: &'static [&'static str],
+    pub(crate) config: &'static str,
     /// How it reaches the backend, or `none`.
-    pub(super) transport: &'static str,
+    pub(crate) transport: &'static str,
     /// Does it answer from the zone? An echo does not.
-    pub(super) is_answering: bool,
+    pub(crate) is_answering: bool,
+    /// Is it also measured before the backend that coalesces?
+    pub(crate) is_coalesced: bool,
+}
+
+impl Entry {
+    /// Is it measured before this backend?
+    pub(crate) fn has(&self, backend: Backend) -> bool {
+        backend == Backend::Nsd || self.is_coalesced
+    }
 }
 
 /// All peers, in the order of the tables.
-pub(super) const CATALOG: &[Entry] = &[
+pub(crate) const CATALOG: &[Entry] = &[
     Entry {
         name: "stunnel",
         program: Program::Installed("stunnel4"),
         arguments: &["@CONFIG@"],
         version: &["-version"],
         config: include_str!("../../peers/stunnel.conf"),
-        transport: "tcp",
-        ..RELAY
+        ..STREAMS
     },
     Entry {
         name: "haproxy",
@@ -71,8 +93,7 @@ pub(super) const CATALOG: &[Entry] = &[
         arguments: &["-db", "-f", "@CONFIG@"],
         version: &["-v"],
         config: include_str!("../../peers/haproxy.conf"),
-        transport: "tcp",
-        ..RELAY
+        ..STREAMS
     },
     Entry {
         name: "nginx",
@@ -80,14 +101,14 @@ pub(super) const CATALOG: &[Entry] = &[
         arguments: &["-e", "stderr", "-c", "@CONFIG@"],
         version: &["-v"],
         config: include_str!("../../peers/nginx.conf"),
-        transport: "tcp",
-        ..RELAY
+        ..STREAMS
     },
     Entry { name: "dnsdist", config: include_str!("../../peers/dnsdist.conf"), ..DNSDIST },
     Entry {
         name: "dnsdist-cache",
         kind: Kind::Answers,
         config: include_str!("../../peers/dnsdist-cache.conf"),
+        is_coalesced: false,
         ..DNSDIST
     },
     Entry {
@@ -121,7 +142,14 @@ pub(super) const CATALOG: &[Entry] = &[
         ..RELAY
     },
     Entry { name: "dotd", transport: "udp", ..DOTD },
-    Entry { name: "dotd-tcp", transport: "tcp", ..DOTD },
+    Entry { name: "dotd-tcp", transport: "tcp", is_coalesced: true, ..DOTD },
+    Entry {
+        name: "dotd-cache",
+        kind: Kind::OursCached,
+        config: include_str!("../../peers/dotd-cache.toml"),
+        transport: "udp",
+        ..DOTD
+    },
     Entry {
         name: "floor-echo",
         arguments: &["echo", FLOOR[0], FLOOR[1], FLOOR[2]],
@@ -130,8 +158,15 @@ pub(super) const CATALOG: &[Entry] = &[
     },
     Entry {
         name: "floor-relay",
-        arguments: &["relay", FLOOR[0], FLOOR[1], FLOOR[2], "--backend=127.0.0.1:@BACKEND_PORT@"],
+        arguments: &["relay", FLOOR[0], FLOOR[1], FLOOR[2], FLOOR[3]],
         transport: "udp",
+        ..FLOORS
+    },
+    Entry {
+        name: "floor-relay-tcp",
+        arguments: &["relay-tcp", FLOOR[0], FLOOR[1], FLOOR[2], FLOOR[3]],
+        transport: "tcp",
+        is_coalesced: true,
         ..FLOORS
     },
 ];
@@ -145,28 +180,42 @@ const RELAY: Entry = Entry {
     config: "",
     transport: "",
     is_answering: true,
+    is_coalesced: false,
 };
 
-const DNSDIST: Entry = Entry {
+/// Those that ask over TCP.
+pub(crate) const STREAMS: Entry = Entry { transport: "tcp", is_coalesced: true, ..RELAY };
+
+pub(crate) const DNSDIST: Entry = Entry {
     program: Program::Installed("dnsdist"),
     arguments: &["--supervised", "--disable-syslog", "-C", "@CONFIG@"],
-    transport: "tcp",
-    ..RELAY
+    ..STREAMS
 };
 
-const DOTD: Entry = Entry {
+pub(crate) const DOTD: Entry = Entry {
     kind: Kind::Ours,
     arguments: &["run", "-c", "@CONFIG@"],
     config: include_str!("../../peers/dotd.toml"),
     ..RELAY
 };
 
-const FLOOR: [&str; 3] = ["--listen=127.0.0.1:@PORT@", "--cert=@CERT@", "--key=@KEY@"];
+const FLOOR: [&str; 4] =
+    ["--listen=@ADDRESS@:@PORT@", "--cert=@CERT@", "--key=@KEY@", "--backend=127.0.0.1:@BACKEND_PORT@"];
 
 const FLOORS: Entry = Entry { kind: Kind::Floor, program: Program::Floor, transport: "none", ..RELAY };
 
-/// The backend of all relays, told like a peer.
-pub(super) const BACKEND: Entry = Entry {
+/// The backends of all relays, told like peers.
+pub(crate) const BACKENDS: [(Backend, Entry); 2] = [(Backend::Nsd, NSD), (Backend::Coalescing, RESPONDER)];
+
+const RESPONDER: Entry = Entry {
+    name: "responder",
+    program: Program::Responder,
+    arguments: &["127.0.0.1:@PORT@"],
+    transport: "none",
+    ..RELAY
+};
+
+const NSD: Entry = Entry {
     name: "nsd",
     program: Program::Installed("nsd"),
     arguments: &["-d", "-c", "@CONFIG@"],

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{machine::kib, options::Options, stage::Peer};
+use super::{catalog::Backend, machine::kib, options::Options, stage::Peer};
 use crate::load::{
     client::{Client, Clients},
     connection::Stream,
@@ -39,19 +39,19 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// A peer's weight for each of `connections`, in KiB.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Idle {
-    pub(super) peer: &'static str,
-    pub(super) connections: usize,
-    pub(super) pss_kib: f64,
-    pub(super) rss_kib: f64,
-    pub(super) anonymous_kib: f64,
+pub(crate) struct Idle {
+    pub(crate) peer: &'static str,
+    pub(crate) connections: usize,
+    pub(crate) pss_kib: f64,
+    pub(crate) rss_kib: f64,
+    pub(crate) anonymous_kib: f64,
 }
 
 /// Connects, asks for the apex, and checks the answer against the zone.
 ///
 /// # Errors
 /// No connection, no response, or a wrong one.
-pub(super) fn ask_once(address: SocketAddr, is_answering: bool) -> Result<()> {
+pub(crate) fn ask_once(address: SocketAddr, is_answering: bool) -> Result<()> {
     let clients = clients(address)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (_, response) = runtime.block_on(ask(&clients.client(0)))?;
@@ -66,15 +66,15 @@ pub(super) fn ask_once(address: SocketAddr, is_answering: bool) -> Result<()> {
 }
 
 /// Weighs each peer; those that refuse connections are missing, with a word on stderr.
-pub(super) fn weigh_all(options: &Options, peers: &[Peer]) -> Vec<Idle> {
+pub(crate) fn weigh_all(options: &Options, peers: &[Peer]) -> Vec<Idle> {
     if options.idle == 0 {
         return Vec::new();
     }
     let mut weighed = Vec::new();
-    for peer in peers {
+    for peer in peers.iter().filter(|peer| peer.backend == Backend::Nsd) {
         match weigh(peer, options.idle) {
             Ok(idle) => {
-                eprintln!("idle    {:<14}{:8.1} KiB a connection", peer.entry.name, idle.pss_kib);
+                eprintln!("idle    {:<16}{:8.1} KiB a connection", peer.entry.name, idle.pss_kib);
                 weighed.push(idle);
             }
             Err(why) => eprintln!("peers: {}: cannot be weighed: {why:#}", peer.entry.name),

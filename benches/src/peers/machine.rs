@@ -15,11 +15,11 @@ use nix::{
 
 /// Who runs where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cores {
+pub(crate) struct Cores {
     /// The front end's worker.
-    pub(super) front: usize,
+    pub(crate) front: usize,
     /// The load and the backend.
-    pub(super) load: usize,
+    pub(crate) load: usize,
 }
 
 impl Cores {
@@ -27,7 +27,7 @@ impl Cores {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub(super) fn choose() -> Result<Self> {
+    pub(crate) fn choose() -> Result<Self> {
         match own_cores()?[..] {
             [] => bail!("the kernel names no CPU for us"),
             [only] => Ok(Self { front: only, load: only }),
@@ -40,7 +40,7 @@ impl Cores {
 ///
 /// # Errors
 /// The kernel does not say.
-pub(super) fn own_cores() -> Result<Vec<usize>> {
+pub(crate) fn own_cores() -> Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0)).context("sched_getaffinity")?;
     Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
@@ -49,7 +49,7 @@ pub(super) fn own_cores() -> Result<Vec<usize>> {
 ///
 /// # Errors
 /// We may not run there.
-pub(super) fn pin(cpu: usize) -> Result<()> {
+pub(crate) fn pin(cpu: usize) -> Result<()> {
     pin_to(&[cpu])
 }
 
@@ -57,7 +57,7 @@ pub(super) fn pin(cpu: usize) -> Result<()> {
 ///
 /// # Errors
 /// We may run on none of them.
-pub(super) fn pin_to(cpus: &[usize]) -> Result<()> {
+pub(crate) fn pin_to(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
         set.set(*cpu)?;
@@ -67,21 +67,21 @@ pub(super) fn pin_to(cpus: &[usize]) -> Result<()> {
 
 /// What the report says about where it was made.
 #[derive(Clone, Debug)]
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) cpus: usize,
-    pub(super) memory_mib: u64,
-    pub(super) kernel: String,
-    pub(super) system: String,
-    pub(super) cores: Cores,
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cpus: usize,
+    pub(crate) memory_mib: u64,
+    pub(crate) kernel: String,
+    pub(crate) system: String,
+    pub(crate) cores: Cores,
     /// Load averages over one minute, before and after.
-    pub(super) load: [String; 2],
+    pub(crate) load: [String; 2],
     /// Seconds since 1970 at which it began.
-    pub(super) begun: u64,
+    pub(crate) begun: u64,
 }
 
 impl Machine {
-    pub(super) fn look(cores: Cores) -> Self {
+    pub(crate) fn look(cores: Cores) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
         let release = read("/etc/os-release");
@@ -98,7 +98,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn look_again(&mut self) {
+    pub(crate) fn look_again(&mut self) {
         self.load[1] = load();
     }
 }
@@ -110,7 +110,7 @@ fn value(text: &str, key: &str, separator: char) -> Option<String> {
 }
 
 /// A number of KiB, as meminfo and smaps_rollup write them; zero when it is not there.
-pub(super) fn kib(text: &str, key: &str) -> u64 {
+pub(crate) fn kib(text: &str, key: &str) -> u64 {
     let value = value(text, key, ':').unwrap_or_default();
     value.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_default()
 }
@@ -122,23 +122,23 @@ fn load() -> String {
 
 /// The time of one CPU, in ticks of 10 ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct CpuTime {
+pub(crate) struct CpuTime {
     /// Somebody ran, interrupts included.
-    pub(super) busy: u64,
+    pub(crate) busy: u64,
     /// Another guest ran.
-    pub(super) stolen: u64,
+    pub(crate) stolen: u64,
     /// Nobody ran.
-    pub(super) idle: u64,
+    pub(crate) idle: u64,
 }
 
 impl CpuTime {
     /// Reads it now; zero when the kernel does not say.
-    pub(super) fn of(cpu: usize) -> Self {
+    pub(crate) fn of(cpu: usize) -> Self {
         parse_stat(&fs::read_to_string("/proc/stat").unwrap_or_default(), cpu).unwrap_or_default()
     }
 
     /// The part of the time since `before` in which others than `own_seconds` of ours had the CPU.
-    pub(super) fn others_share(self, before: Self, own_seconds: f64) -> f64 {
+    pub(crate) fn others_share(self, before: Self, own_seconds: f64) -> f64 {
         let taken = self.busy.saturating_sub(before.busy) + self.stolen.saturating_sub(before.stolen);
         let all = taken + self.idle.saturating_sub(before.idle);
         if all == 0 {

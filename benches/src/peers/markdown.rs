@@ -4,9 +4,12 @@
 //! Never: a figure without its unit, or a ratio without what it is to.
 
 use super::{
-    record::{FLOOR, Pick, Report},
+    goals,
+    machine::Machine,
+    pictures,
+    record::{Pick, Report, floor_of},
     summary::{Spread, short, spread},
-    text::{costs, none, ratios, weights},
+    text::{calls, costs, none, ratios, weights},
     workloads::Work,
 };
 
@@ -14,8 +17,15 @@ use super::{
 const NOISE_SHARE: f64 = 0.05;
 
 /// The whole file.
-pub(super) fn report(report: &Report) -> String {
+pub(crate) fn report(report: &Report) -> String {
     let mut text = head(report);
+    text += "\n## Goals\n\nOurs is the better of the transports to the backend where two are measured; *best peer* the best of the relays, or of \
+             those that answer from zone or cache where it says cached; *floor* the one that does the same work. *not judged*: the \
+             offered rate was not reached, or there is nothing to compare with.\n\n";
+    text += &table(&goals::rows(report));
+    for (file, about) in pictures::FILES {
+        text += &format!("\n![{about}]({file})\n");
+    }
     text += "\n## CPU\n\nµs of the front end (user and system) for each answered query, or for each handshake with its query; \
              median (min–max).\n\n";
     text += &table(&costs(report));
@@ -26,8 +36,18 @@ pub(super) fn report(report: &Report) -> String {
                  no load. Sockets' memory in the kernel is not in it.\n\n";
         text += &table(&weights(report));
     }
+    if !report.calls.is_empty() {
+        text += "\n## System calls\n\nOf the front end for each answered query, counted by the kernel's tracepoint in loads of their own.\n\n";
+        text += &table(&calls(report));
+    }
     for work in report.works() {
         text += &format!("\n## {}\n\n{}.\n\n", work.name, capital(work.about));
+        if work.is_at_rate {
+            text += &format!(
+                "Offered: {} queries a second. A latency where less was reached is that of a queue that grows.\n\n",
+                report.pace.rate
+            );
+        }
         text += &table(&details(report, work));
     }
     text
@@ -39,26 +59,12 @@ fn head(report: &Report) -> String {
     let mut text = format!(
         "# dotd beside its peers\n\n\
          Made by `cargo xtask bench peers`; do not edit. Every figure is of one run on one machine: compare ratios, and \
-         only within this file.\n\n\
-         | | |\n|---|---|\n\
-         | machine | {} × {}, {} MiB, Linux {}, {} |\n\
-         | begun | {} |\n\
+         only within this file.\n\n{}\
          | rounds | {} of {} s for each kind of work and each peer, interleaved |\n\
-         | cores | front end on CPU {}, load and backend (NSD) on CPU {} |\n\
-         | load average | {} before, {} after |\n\
          | front end's core in others' hands | median {}, worst run {} |\n",
-        machine.cpus,
-        machine.cpu,
-        machine.memory_mib,
-        machine.kernel,
-        machine.system,
-        date(machine.begun),
+        described(machine),
         report.pace.rounds,
         report.pace.seconds,
-        machine.cores.front,
-        machine.cores.load,
-        machine.load[0],
-        machine.load[1],
         percent(others.median),
         percent(others.max),
     );
@@ -67,8 +73,8 @@ fn head(report: &Report) -> String {
                  figures suffer by colder caches and more context switches, latencies by waiting; take them as a rough guide.\n";
     }
     text += "\nAll speak TLS 1.3 with the same ECDSA P-256 certificate, one worker each, logs off. *relay*: asks the backend for \
-             each query. *answers itself*: from the zone or from a cache, so no backend's cost is in it. *floor*: a TLS echo and a \
-             TLS-to-UDP relay of ours that do nothing but what everybody must.\n\n\
+             each query. *answers itself*: from the zone or from a cache, so no backend's cost is in it. *floor*: a TLS echo and \
+             relays of ours to UDP and TCP that do nothing but what everybody must.\n\n\
              | front end | version | kind | to the backend |\n|---|---|---|---|\n";
     for peer in &report.peers {
         let entry = peer.entry;
@@ -84,53 +90,86 @@ fn head(report: &Report) -> String {
     text
 }
 
-/// One kind of work: everything about every peer.
+/// The first rows of a report's first table: where and when.
+pub(crate) fn described(machine: &Machine) -> String {
+    format!(
+        "| | |\n|---|---|\n\
+         | machine | {} × {}, {} MiB, Linux {}, {} |\n\
+         | begun | {} |\n\
+         | cores | front end on CPU {}, load and backends (NSD; ours where it says coalescing) on CPU {} |\n\
+         | load average | {} before, {} after |\n",
+        machine.cpus,
+        machine.cpu,
+        machine.memory_mib,
+        machine.kernel,
+        machine.system,
+        date(machine.begun),
+        machine.cores.front,
+        machine.cores.load,
+        machine.load[0],
+        machine.load[1],
+    )
+}
+
+/// A column of a table: its head, and what stands in it for a peer.
+type Column<'r> = (String, Box<dyn Fn(&str) -> String + 'r>);
+
+/// One kind of work: everything about every peer that did it.
 fn details(report: &Report, work: &Work) -> Vec<Vec<String>> {
-    let latency = if work.is_handshake { "handshake" } else { "latency" };
-    let head = [
-        "front end".to_owned(),
-        "CPU µs".to_owned(),
-        "× best peer".to_owned(),
-        "× best relay".to_owned(),
-        format!("× {FLOOR}"),
-        "user".to_owned(),
-        "switches voluntary".to_owned(),
-        "involuntary".to_owned(),
-        format!("{latency} p50 ms"),
-        "p99 ms".to_owned(),
-        "p99.9 ms".to_owned(),
-        "queries/s".to_owned(),
-        "resumed".to_owned(),
-        "load's CPU µs".to_owned(),
-    ];
-    let mut rows = vec![head.to_vec()];
-    for peer in &report.peers {
-        let name = peer.entry.name;
-        let median = |pick: Pick| report.spread(name, work, pick).map(|spread| spread.median);
-        let ratio = |ratio: Option<f64>| ratio.map_or_else(none, short);
-        let milliseconds = |pick: Pick| median(pick).map_or_else(none, |us| short(us / 1e3));
-        rows.push(vec![
-            name.to_owned(),
-            spread(report.spread(name, work, |figures| figures.cpu_us)),
-            ratio(report.to_best_peer(name, work)),
-            ratio(report.to_best_relay(name, work)),
-            ratio(report.to_floor(name, work)),
-            median(|figures| figures.user_share).map_or_else(none, percent),
-            median(|figures| figures.voluntary).map_or_else(none, short),
-            median(|figures| figures.involuntary).map_or_else(none, short),
-            milliseconds(|figures| figures.p50_us),
-            milliseconds(|figures| figures.p99_us),
-            milliseconds(|figures| figures.p999_us),
-            median(|figures| figures.queries_per_second).map_or_else(none, |rate| format!("{rate:.0}")),
-            if work.is_handshake {
-                median(|figures| figures.resumed_share).map_or_else(none, percent)
-            } else {
-                none()
-            },
-            median(|figures| figures.own_cpu_us).map_or_else(none, short),
-        ]);
+    let columns = columns(report, work);
+    let mut head = vec!["front end".to_owned()];
+    head.extend(columns.iter().map(|(head, _)| head.clone()));
+    let mut rows = vec![head];
+    let is_there = |name: &str| report.runs.iter().any(|run| run.peer == name && run.work == work);
+    for name in report.peers.iter().map(|peer| peer.entry.name).filter(|name| is_there(name)) {
+        let mut row = vec![name.to_owned()];
+        row.extend(columns.iter().map(|(_, cell)| cell(name)));
+        rows.push(row);
     }
     rows
+}
+
+fn columns<'r>(report: &'r Report, work: &'r Work) -> Vec<Column<'r>> {
+    let figure = |head: &str, pick: Pick, tell: fn(f64) -> String| -> Column<'r> {
+        let median = move |name: &str| report.spread(name, work, pick).map(|spread| spread.median);
+        (head.to_owned(), Box::new(move |name: &str| median(name).map_or_else(none, tell)))
+    };
+    let ratio = |head: String, of: fn(&Report, &str, &Work) -> Option<f64>| -> Column<'r> {
+        (head, Box::new(move |name: &str| of(report, name, work).map_or_else(none, short)))
+    };
+    let latency = if work.is_handshake { "handshake" } else { "latency" };
+    let cpu = move |name: &str| spread(report.spread(name, work, |figures| figures.cpu_us));
+    let mut columns: Vec<Column<'r>> = vec![
+        ("CPU µs".to_owned(), Box::new(cpu)),
+        ratio("× best peer".to_owned(), Report::to_best_peer),
+        ratio("× best relay".to_owned(), Report::to_best_relay),
+        ratio(format!("× {}", floor_of(work)), Report::to_floor),
+        figure("user", |figures| figures.user_share, percent),
+        figure("switches voluntary", |figures| figures.voluntary, short),
+        figure("involuntary", |figures| figures.involuntary, short),
+    ];
+    if work.counts_calls {
+        columns.push(ratio("system calls".to_owned(), Report::calls));
+    }
+    columns.extend([
+        figure(&format!("{latency} p50 ms"), |figures| figures.p50_us, milliseconds),
+        figure("p99 ms", |figures| figures.p99_us, milliseconds),
+        figure("p99.9 ms", |figures| figures.p999_us, milliseconds),
+        figure("queries/s", |figures| figures.queries_per_second, |rate| format!("{rate:.0}")),
+    ]);
+    if work.is_handshake {
+        columns.push(figure("resumed", |figures| figures.resumed_share, percent));
+    }
+    if work.is_at_rate {
+        columns.push(figure("of the offered rate", |figures| figures.reached, percent));
+        columns.push(figure("load's lag p99 ms", |figures| figures.lag_p99_us, milliseconds));
+    }
+    columns.push(figure("load's CPU µs", |figures| figures.own_cpu_us, short));
+    columns
+}
+
+fn milliseconds(us: f64) -> String {
+    short(us / 1e3)
 }
 
 /// `2026-11-23 16:05 UTC`, from seconds since 1970.
@@ -160,7 +199,7 @@ fn capital(text: &str) -> String {
 }
 
 /// The first row is the head.
-fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
         text += &format!("| {} |\n", row.join(" | "));

@@ -2,30 +2,33 @@
 //!
 //! [`options`] say how long → [`catalog`] knows each peer → [`stage`] makes certificate, zone, backend and
 //! configs → [`process`] starts and ends programs → [`idle`] weighs idle connections → [`rounds`] load every
-//! peer in turn → [`summary`] takes medians and ratios → [`text`], [`markdown`] and [`record`] tell it, with
+//! peer in turn → [`summary`] takes medians and ratios, [`goals`] hold them against what is promised → [`text`], [`markdown`], [`pictures`] and [`record`] tell it, with
 //! the [`machine`] that it was measured on.
 //!
 //! Never: leaves a process or a file outside the report's folder, also after Ctrl-C or a panic.
 
-mod catalog;
-mod idle;
-mod machine;
-mod markdown;
+pub(crate) mod catalog;
+mod goals;
+pub(crate) mod idle;
+pub(crate) mod machine;
+pub(crate) mod markdown;
 mod options;
-mod process;
+mod pictures;
+pub(crate) mod process;
 mod record;
 mod rounds;
-mod stage;
-mod summary;
-mod text;
+pub(crate) mod stage;
+pub(crate) mod summary;
+pub(crate) mod text;
 mod workloads;
 
 pub use options::Options;
 
-use std::fs;
+use std::{fs, net::Ipv4Addr};
 
 use anyhow::{Context, Result, bail};
 
+use catalog::Backend;
 use machine::{Cores, Machine};
 use record::{Report, Told};
 
@@ -36,10 +39,12 @@ use record::{Report, Told};
 pub fn run(options: &Options) -> Result<bool> {
     let cores = Cores::choose()?;
     let keeper = process::Keeper::watch()?;
-    let stage = stage::Stage::build(options, cores, &keeper)?;
+    let works = options.works()?;
+    let stage =
+        stage::Stage::build(&options.programs, &backends(&works), Ipv4Addr::LOCALHOST, cores, &keeper)?;
     machine::pin(cores.load)?;
     let mut machine = Machine::look(cores);
-    let (peers, left_out) = stage.start_all(&options.wanted()?)?;
+    let (peers, left_out) = stage.start_all(&options.wanted()?);
     for (name, why) in &left_out {
         eprintln!("peers: {name} is left out: {why}");
     }
@@ -47,22 +52,33 @@ pub fn run(options: &Options) -> Result<bool> {
         bail!("no peer could be started; see above");
     }
     let idle = idle::weigh_all(options, &peers);
-    let runs = rounds::run_all(options, &stage, &peers)?;
+    let runs = rounds::run_all(options.pace(), &works, &stage, &peers);
+    let calls =
+        if options.no_calls { Vec::new() } else { rounds::count_calls(options, &works, &stage, &peers) };
     machine.look_again();
-    let told = peers.iter().map(|peer| Told { entry: peer.entry, version: peer.version.clone() }).collect();
+    let plain = peers.iter().filter(|peer| peer.backend == Backend::Nsd);
+    let told = plain.map(|peer| Told { entry: peer.entry, version: peer.version.clone() }).collect();
     drop(peers);
     drop(stage);
-    let report = Report { machine, pace: options.pace(), peers: told, left_out, idle, runs };
+    let report = Report { machine, pace: options.pace(), peers: told, left_out, idle, runs, calls };
     print!("{}", text::tables(&report));
     if let Some(folder) = &options.report {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         write(&folder.join("peers.md"), &markdown::report(&report))?;
         write(&folder.join("peers.json"), &format!("{:#}\n", report.json()))?;
+        pictures::draw(&report, folder)?;
     }
     Ok(report.is_clean())
 }
 
-fn write(path: &std::path::Path, text: &str) -> Result<()> {
+/// The backends that this work needs; idle connections are weighed before NSD.
+fn backends(works: &[&workloads::Work]) -> Vec<Backend> {
+    let mut backends = vec![Backend::Nsd];
+    backends.extend(works.iter().map(|work| work.backend).find(|backend| *backend != Backend::Nsd));
+    backends
+}
+
+pub(crate) fn write(path: &std::path::Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     println!("peers: {}", path.display());
     Ok(())

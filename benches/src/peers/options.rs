@@ -7,7 +7,11 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use super::catalog::{CATALOG, Entry};
+use super::{
+    catalog::{CATALOG, Entry},
+    stage::Programs,
+    workloads::{WORK, Work},
+};
 
 /// Compares dotd with stunnel, HAProxy, nginx, dnsdist, Unbound, BIND and Knot Resolver: the same queries over
 /// DNS over TLS, the same backend, one worker pinned to one core, load and backend on another.
@@ -18,7 +22,7 @@ use super::catalog::{CATALOG, Entry};
     after_help = "\
 EXAMPLES:
     cargo xtask bench peers             install, build, compare: about 15 minutes
-    cargo xtask bench peers --quick     one short round: about 2 minutes
+    cargo xtask bench peers --quick     one short round: about 4 minutes
     cargo xtask bench peers --only dotd,floor,nginx
 
     Figures are ratios within one run: on a machine that does other work they are not worth more.
@@ -37,45 +41,68 @@ pub struct Options {
     /// Rounds over all work and all peers [default: 3, quick: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: Option<u32>,
-    /// Seconds of each load [default: 3, quick: 1]
+    /// Seconds of each load [default: 2, quick: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: Option<u32>,
-    /// Only this work (w100x1, w1000x1, w100x10, w10x100, hsfull, hsres, open5k)
+    /// Only this work (w100x1, w1000x1, w100x10, w10x100, c10x100, hsfull, hsres, open5k, open)
     #[arg(long, value_delimiter = ',', value_name = "WORK,…")]
     pub work: Vec<String>,
+    /// Queries a second of the work `open`; the report says where they could not be offered or answered
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub rate: u32,
+    /// Do not count system calls
+    #[arg(long)]
+    pub no_calls: bool,
     /// Idle connections to weigh; 0: do not
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub idle: u32,
-    /// The dotd to measure
-    #[arg(long, default_value = "target/release/dotd")]
-    pub dotd: PathBuf,
-    /// The floor to measure
-    #[arg(long, default_value = "target/release/floor")]
-    pub floor: PathBuf,
-    /// Folder for peers.md and peers.json; without it nothing is written
+    /// Our own programs
+    #[command(flatten)]
+    pub programs: Programs,
+    /// Folder for peers.md, peers.json and plots; without it nothing is written
     #[arg(long)]
     pub report: Option<PathBuf>,
 }
 
 /// How often and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pace {
-    pub(super) rounds: u32,
-    pub(super) seconds: u32,
-    pub(super) idle: u32,
+pub(crate) struct Pace {
+    pub(crate) rounds: u32,
+    pub(crate) seconds: u32,
+    pub(crate) idle: u32,
+    /// Queries a second of the work `open`.
+    pub(crate) rate: u32,
 }
 
 impl Options {
-    pub(super) fn pace(&self) -> Pace {
-        let usual = if self.quick { 1 } else { 3 };
-        Pace { rounds: self.rounds.unwrap_or(usual), seconds: self.seconds.unwrap_or(usual), idle: self.idle }
+    pub(crate) fn pace(&self) -> Pace {
+        let (rounds, seconds) = if self.quick { (1, 1) } else { (3, 2) };
+        Pace {
+            rounds: self.rounds.unwrap_or(rounds),
+            seconds: self.seconds.unwrap_or(seconds),
+            idle: self.idle,
+            rate: self.rate,
+        }
+    }
+
+    /// The work that was asked for, in the table's order.
+    ///
+    /// # Errors
+    /// A name that no work has.
+    pub(crate) fn works(&self) -> Result<Vec<&'static Work>> {
+        if let Some(unknown) = self.work.iter().find(|name| !WORK.iter().any(|work| work.name == **name)) {
+            let known: Vec<&str> = WORK.iter().map(|work| work.name).collect();
+            bail!("--work {unknown}: there is {}", known.join(", "));
+        }
+        let is_wanted = |work: &&Work| self.work.is_empty() || self.work.iter().any(|name| name == work.name);
+        Ok(WORK.iter().filter(is_wanted).collect())
     }
 
     /// The peers that were asked for, in the catalogue's order.
     ///
     /// # Errors
     /// A name that no peer has.
-    pub(super) fn wanted(&self) -> Result<Vec<&'static Entry>> {
+    pub(crate) fn wanted(&self) -> Result<Vec<&'static Entry>> {
         let is_meant = |asked: &str, name: &str| {
             name.strip_prefix(asked).is_some_and(|rest| matches!(rest.chars().next(), None | Some('-')))
         };
@@ -106,7 +133,7 @@ mod tests {
     fn chooses_peers() {
         assert_eq!(names(&["peers"]).expect("all").len(), CATALOG.len());
         let few = names(&["peers", "--only", "floor,dnsdist-cache"]).expect("three");
-        assert_eq!(few, ["dnsdist-cache", "floor-echo", "floor-relay"]);
+        assert_eq!(few, ["dnsdist-cache", "floor-echo", "floor-relay", "floor-relay-tcp"]);
         let error = names(&["peers", "--only", "dnsd"]).expect_err("a part of a word is no name");
         assert!(error.to_string().contains("dnsdist, "), "{error}");
     }

@@ -1,4 +1,4 @@
-//! Programs that a comparison starts: each on its core, each ended by its own pid.
+//! Programs that a comparison starts: each on its cores, each ended by its own pid.
 //!
 //! Before: a command line. After: the program runs until its value is dropped, Ctrl-C or TERM comes, or we die.
 //! Holds: the list of what runs, under one lock with the start of a program, so that a signal misses none.
@@ -30,7 +30,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Knows what runs and which folders are ours to remove.
 #[derive(Clone)]
-pub(super) struct Keeper(Arc<Mutex<Kept>>);
+pub(crate) struct Keeper(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
@@ -43,7 +43,7 @@ impl Keeper {
     ///
     /// # Errors
     /// No thread or no signal to be had.
-    pub(super) fn watch() -> Result<Self> {
+    pub(crate) fn watch() -> Result<Self> {
         let keeper = Self(Arc::default());
         let kept = Arc::clone(&keeper.0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -69,7 +69,7 @@ impl Keeper {
     }
 
     /// A folder to remove when a signal ends us; its owner removes it otherwise.
-    pub(super) fn remove_at_signal(&self, folder: &Path) {
+    pub(crate) fn remove_at_signal(&self, folder: &Path) {
         self.kept().folder = Some(folder.to_path_buf());
     }
 
@@ -93,24 +93,24 @@ fn end_all(kept: &Mutex<Kept>) -> ! {
         // A file that a dying process still writes is not worth another try.
         let _ = fs::remove_dir_all(folder);
     }
-    eprintln!("peers: interrupted; all that was started has ended");
+    eprintln!("dotbench: interrupted; all that was started has ended");
     std::process::exit(INTERRUPTED)
 }
 
 /// A running program, ended on drop: TERM, and KILL if that does not help.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     keeper: Keeper,
 }
 
 impl Process {
-    /// Starts it on this core; what it prints goes to `log`. The kernel ends it when our main thread dies.
+    /// Starts it on these cores; what it prints goes to `log`. The kernel ends it when our main thread dies.
     ///
     /// # Errors
     /// It did not start.
-    pub(super) fn start(
+    pub(crate) fn start(
         keeper: &Keeper,
-        core: usize,
+        cores: &[usize],
         program: &Path,
         arguments: &[String],
         log: &Path,
@@ -121,7 +121,7 @@ impl Process {
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let own = machine::own_cores()?;
         // Threads and children inherit it; we go back to where we were.
-        machine::pin(core)?;
+        machine::pin_to(cores)?;
         let mut kept = keeper.kept();
         let child = command.spawn();
         let back = machine::pin_to(&own);
@@ -133,12 +133,12 @@ impl Process {
         Ok(process)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&self) -> Option<String> {
+    pub(crate) fn ended(&self) -> Option<String> {
         (!is_alive(self.pid())).then(|| "it ended by itself".to_owned())
     }
 }
@@ -185,7 +185,7 @@ mod tests {
         let before = machine::own_cores().expect("cores");
         let arguments = ["60".to_owned()];
         let log = folder.path().join("log");
-        let sleep = Process::start(&keeper, core, Path::new("sleep"), &arguments, &log).expect("sleep");
+        let sleep = Process::start(&keeper, &[core], Path::new("sleep"), &arguments, &log).expect("sleep");
         let pid = sleep.pid();
         assert!(is_alive(pid) && keeper.kept().pids == [pid]);
         assert_eq!(machine::own_cores().expect("cores"), before);

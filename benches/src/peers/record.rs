@@ -5,53 +5,71 @@
 use serde_json::{Value, json};
 
 use super::{
-    catalog::{Entry, Kind},
+    catalog::{Backend, Entry, Kind},
+    goals,
     idle::Idle,
     machine::Machine,
     options::Pace,
-    rounds::{Figures, Run},
+    rounds::{Counted, Figures, Run},
     stage::LeftOut,
     summary::{Spread, best, ratio},
     workloads::{WORK, Work},
 };
 
 /// A figure of a run.
-pub(super) type Pick = fn(&Figures) -> f64;
+pub(crate) type Pick = fn(&Figures) -> f64;
 
 /// The floor that relays are set in relation to.
-pub(super) const FLOOR: &str = "floor-relay";
+pub(crate) const FLOOR: &str = "floor-relay";
+
+/// The floor of one kind of work.
+pub(crate) fn floor_of(work: &Work) -> &'static str {
+    match work.backend {
+        Backend::Nsd => FLOOR,
+        Backend::Coalescing => "floor-relay-tcp",
+    }
+}
 
 /// A peer, as the report names it.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
-    pub(super) entry: &'static Entry,
-    pub(super) version: String,
+pub(crate) struct Told {
+    pub(crate) entry: &'static Entry,
+    pub(crate) version: String,
 }
 
 /// All of it.
-pub(super) struct Report {
-    pub(super) machine: Machine,
-    pub(super) pace: Pace,
-    pub(super) peers: Vec<Told>,
-    pub(super) left_out: LeftOut,
-    pub(super) idle: Vec<Idle>,
-    pub(super) runs: Vec<Run>,
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    pub(crate) pace: Pace,
+    pub(crate) peers: Vec<Told>,
+    pub(crate) left_out: LeftOut,
+    pub(crate) idle: Vec<Idle>,
+    pub(crate) runs: Vec<Run>,
+    pub(crate) calls: Vec<Counted>,
 }
 
 impl Report {
     /// The work that was done, in the table's order.
-    pub(super) fn works(&self) -> impl Iterator<Item = &'static Work> {
+    pub(crate) fn works(&self) -> impl Iterator<Item = &'static Work> {
         WORK.iter().filter(|work| self.runs.iter().any(|run| run.work == *work))
     }
 
     /// A figure over all rounds.
-    pub(super) fn spread(&self, peer: &str, work: &Work, pick: Pick) -> Option<Spread> {
+    pub(crate) fn spread(&self, peer: &str, work: &Work, pick: Pick) -> Option<Spread> {
         let runs = self.runs.iter().filter(|run| run.peer == peer && run.work == work);
         Spread::of(runs.filter_map(|run| run.figures.as_ref().ok()).map(pick))
     }
 
+    /// System calls a query.
+    pub(crate) fn calls(&self, peer: &str, work: &Work) -> Option<f64> {
+        self.calls
+            .iter()
+            .find(|counted| counted.peer == peer && counted.work == work)
+            .map(|counted| counted.calls)
+    }
+
     /// The median of the front end's CPU.
-    pub(super) fn cpu(&self, peer: &str, work: &Work) -> Option<f64> {
+    pub(crate) fn cpu(&self, peer: &str, work: &Work) -> Option<f64> {
         self.spread(peer, work, |figures| figures.cpu_us).map(|spread| spread.median)
     }
 
@@ -62,33 +80,33 @@ impl Report {
     }
 
     /// How many times the best peer's CPU; dotd and the floor are no peers.
-    pub(super) fn to_best_peer(&self, peer: &str, work: &Work) -> Option<f64> {
+    pub(crate) fn to_best_peer(&self, peer: &str, work: &Work) -> Option<f64> {
         ratio(self.cpu(peer, work)?, self.best_of(&[Kind::Relay, Kind::Answers], work))
     }
 
     /// How many times the CPU of the best that asks the backend for each query, as dotd does.
-    pub(super) fn to_best_relay(&self, peer: &str, work: &Work) -> Option<f64> {
+    pub(crate) fn to_best_relay(&self, peer: &str, work: &Work) -> Option<f64> {
         ratio(self.cpu(peer, work)?, self.best_of(&[Kind::Relay], work))
     }
 
     /// How many times the floor's CPU.
-    pub(super) fn to_floor(&self, peer: &str, work: &Work) -> Option<f64> {
-        ratio(self.cpu(peer, work)?, self.cpu(FLOOR, work))
+    pub(crate) fn to_floor(&self, peer: &str, work: &Work) -> Option<f64> {
+        ratio(self.cpu(peer, work)?, self.cpu(floor_of(work), work))
     }
 
     /// What others took of the front end's core, over all runs.
-    pub(super) fn others(&self) -> Option<Spread> {
+    pub(crate) fn others(&self) -> Option<Spread> {
         let figures = self.runs.iter().filter_map(|run| run.figures.as_ref().ok());
         Spread::of(figures.map(|figures| figures.others_share))
     }
 
     /// Was every query of every run answered as expected?
-    pub(super) fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.faults().is_empty()
     }
 
     /// One line for each run that did not go well.
-    pub(super) fn faults(&self) -> Vec<String> {
+    pub(crate) fn faults(&self) -> Vec<String> {
         let fault = |run: &Run| match &run.figures {
             Ok(figures) if figures.faults == 0 => None,
             Ok(figures) => Some(format!(
@@ -104,7 +122,7 @@ impl Report {
     }
 
     /// Everything, each run by itself as well; times in µs.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let peers: Vec<Value> = self.peers.iter().map(|peer| self.peer(peer)).collect();
         let left_out: Vec<Value> =
             self.left_out.iter().map(|(name, why)| json!({"name": name, "why": why})).collect();
@@ -123,8 +141,10 @@ impl Report {
                 "begun_unix_seconds": machine.begun,
                 "others_share_of_front_core": self.others().map(json_of),
             },
+            "offered_queries_per_second": self.pace.rate,
             "rounds": self.pace.rounds,
             "seconds_of_each_load": self.pace.seconds,
+            "goals": goals::judge(self).iter().map(goal).collect::<Vec<Value>>(),
             "peers": peers,
             "left_out": left_out,
             "faults": self.faults(),
@@ -158,6 +178,7 @@ impl Report {
         for (name, pick) in PICKS {
             figures.insert((*name).to_owned(), json!(self.spread(peer, work, *pick).map(json_of)));
         }
+        figures.insert("system_calls".to_owned(), json!(self.calls(peer, work)));
         figures.insert("to_best_peer".to_owned(), json!(self.to_best_peer(peer, work)));
         figures.insert("to_best_relay".to_owned(), json!(self.to_best_relay(peer, work)));
         figures.insert("to_floor".to_owned(), json!(self.to_floor(peer, work)));
@@ -179,19 +200,33 @@ const PICKS: &[(&str, Pick)] = &[
     ("faults", |figures| figures.faults as f64),
     ("resumed_share", |figures| figures.resumed_share),
     ("others_share_of_core", |figures| figures.others_share),
+    ("reached_share_of_rate", |figures| figures.reached),
+    ("load_lag_p99_us", |figures| figures.lag_p99_us),
 ];
+
+fn goal(judged: &goals::Judged) -> Value {
+    let side = |side: Option<(&str, f64)>| side.map(|(name, figure)| json!({"name": name, "figure": figure}));
+    json!({
+        "about": judged.about,
+        "ours": side(judged.ours),
+        "against": side(judged.against),
+        "ratio": judged.ratio,
+        "limit": judged.limit,
+        "is_met": judged.is_met,
+    })
+}
 
 fn json_of(spread: Spread) -> Value {
     json!({"median": spread.median, "min": spread.min, "max": spread.max})
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::peers::{catalog::CATALOG, machine::Cores};
 
     /// Three peers, two rounds of one kind of work: nginx 10, dnsdist-cache 5, dotd 6 µs, the floor 4.
-    pub(in crate::peers) fn report() -> Report {
+    pub(crate) fn report() -> Report {
         let named = |name: &str| CATALOG.iter().find(|entry| entry.name == name).expect("in the catalogue");
         let names = ["nginx", "dnsdist-cache", "dotd", FLOOR];
         let costs = [10.0, 5.0, 6.0, 4.0];
@@ -199,18 +234,19 @@ pub(super) mod tests {
         let run = |(name, cpu_us): (&'static str, f64)| Run {
             peer: name,
             work: &WORK[0],
-            figures: Ok(Figures { cpu_us, answered: 100, ..Figures::default() }),
+            figures: Ok(Figures { cpu_us, answered: 100, reached: 1.0, ..Figures::default() }),
         };
         let runs = (0..2).flat_map(|_| names.into_iter().zip(costs).map(run)).collect();
         let idle =
             vec![Idle { peer: "dotd", connections: 1000, pss_kib: 12.0, rss_kib: 12.5, anonymous_kib: 11.0 }];
         Report {
             machine: Machine::look(Cores { front: 0, load: 1 }),
-            pace: Pace { rounds: 2, seconds: 1, idle: 1000 },
+            pace: Pace { rounds: 2, seconds: 1, idle: 1000, rate: 20_000 },
             peers,
             left_out: vec![("named", "named is not installed".to_owned())],
             idle,
             runs,
+            calls: vec![Counted { peer: "dotd", work: &WORK[0], calls: 1.5 }],
         }
     }
 

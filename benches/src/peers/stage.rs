@@ -1,4 +1,4 @@
-//! What all peers share: one certificate, one zone, one backend, one client; and the start of each.
+//! What all peers share: one certificate, one zone, two backends, one client; and the start of each.
 //!
 //! Before: the catalogue. After: peers that have each given a right answer.
 //! Holds: the templates' names and values, the folder of everything written.
@@ -18,10 +18,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use tempfile::TempDir;
 
 use super::{
-    catalog::{BACKEND, Entry, Program},
+    catalog::{BACKENDS, Backend, Entry, Program},
     idle,
     machine::Cores,
-    options::Options,
     process::{Keeper, Process},
 };
 
@@ -32,34 +31,64 @@ const READY: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(50);
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
+/// Where our own programs are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Programs {
+    /// The dotd to measure; the last one counts
+    #[arg(long, default_value = "target/release/dotd", overrides_with = "dotd")]
+    pub dotd: PathBuf,
+    /// The floor to measure
+    #[arg(long, default_value = "target/release/floor")]
+    pub floor: PathBuf,
+    /// The backend that answers many queries in one write
+    #[arg(long, default_value = "target/release/responder")]
+    pub responder: PathBuf,
+}
+
 /// The common ground.
-pub(super) struct Stage {
-    options: Options,
+pub(crate) struct Stage {
+    programs: Programs,
+    /// Front ends listen here.
+    address: Ipv4Addr,
     cores: Cores,
     keeper: Keeper,
     // Before the folder: ended before that goes.
-    _backend: Process,
+    backends: Vec<Behind>,
     folder: TempDir,
-    backend_port: u16,
+}
+
+/// A backend that runs.
+struct Behind {
+    backend: Backend,
+    port: u16,
+    _process: Process,
 }
 
 /// A peer that runs and answers.
-pub(super) struct Peer {
-    pub(super) entry: &'static Entry,
-    pub(super) version: String,
-    pub(super) address: SocketAddr,
-    pub(super) process: Process,
+pub(crate) struct Peer {
+    pub(crate) entry: &'static Entry,
+    /// Who is behind it.
+    pub(crate) backend: Backend,
+    pub(crate) version: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Process,
 }
 
 /// Names of peers that could not be started, and why.
-pub(super) type LeftOut = Vec<(&'static str, String)>;
+pub(crate) type LeftOut = Vec<(&'static str, String)>;
 
 impl Stage {
-    /// Makes the certificate and the zone, and starts the backend.
+    /// Makes the certificate and the zone, and starts these backends on 127.0.0.1.
     ///
     /// # Errors
-    /// No folder, no free port, or no NSD.
-    pub(super) fn build(options: &Options, cores: Cores, keeper: &Keeper) -> Result<Self> {
+    /// No folder, no free port, or no backend.
+    pub(crate) fn build(
+        programs: &Programs,
+        backends: &[Backend],
+        address: Ipv4Addr,
+        cores: Cores,
+        keeper: &Keeper,
+    ) -> Result<Self> {
         raise_file_limit();
         let folder = tempfile::Builder::new().prefix("dotd-peers-").tempdir()?;
         keeper.remove_at_signal(folder.path());
@@ -70,116 +99,154 @@ impl Stage {
         fs::write(folder.path().join("both.pem"), cert + &key)?;
         fs::write(folder.path().join("zone"), zone())?;
         fs::write(folder.path().join("names"), names())?;
-        let backend_port = free_port()?;
-        let backend =
-            launch(options, &BACKEND, folder.path(), backend_port, backend_port, keeper, cores.load)?;
-        let stage = Self {
-            options: options.clone(),
+        let mut stage = Self {
+            programs: programs.clone(),
+            address,
             cores,
             keeper: keeper.clone(),
-            _backend: backend,
+            backends: Vec::new(),
             folder,
-            backend_port,
         };
-        stage.await_backend()?;
+        for (backend, entry) in BACKENDS.iter().filter(|(backend, _)| backends.contains(backend)) {
+            stage.start_backend(*backend, entry)?;
+        }
         Ok(stage)
     }
 
-    pub(super) fn cores(&self) -> Cores {
+    fn start_backend(&mut self, backend: Backend, entry: &Entry) -> Result<()> {
+        let port = free_port()?;
+        let own = self.folder.path().join(entry.name);
+        let process = self.launch(entry, &own, [port, port], &[self.cores.load], &[])?;
+        await_backend(port)
+            .with_context(|| format!("backend {} does not answer: {}", entry.name, self.last_line(&own)))?;
+        self.backends.push(Behind { backend, port, _process: process });
+        Ok(())
+    }
+
+    pub(crate) fn cores(&self) -> Cores {
         self.cores
     }
 
+    /// The folder of all that is written.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The file of names to ask for.
-    pub(super) fn names(&self) -> PathBuf {
+    pub(crate) fn names(&self) -> PathBuf {
         self.folder.path().join("names")
     }
 
-    /// Starts each and asks it; those that fail are left out, with the reason.
-    ///
-    /// # Errors
-    /// No free port.
-    pub(super) fn start_all(&self, entries: &[&'static Entry]) -> Result<(Vec<Peer>, LeftOut)> {
+    /// Starts each before each backend that it is measured before, and asks it; those that fail are left out, with
+    /// the reason.
+    pub(crate) fn start_all(&self, entries: &[&'static Entry]) -> (Vec<Peer>, LeftOut) {
         let (mut peers, mut left_out) = (Vec::new(), LeftOut::new());
-        for entry in entries {
-            let port = free_port()?;
-            match self.start(entry, port) {
-                Ok(peer) => peers.push(peer),
-                Err(why) => left_out.push((entry.name, format!("{why:#}"))),
+        for backend in self.backends.iter().map(|behind| behind.backend) {
+            for entry in entries.iter().filter(|entry| entry.has(backend)) {
+                match self.start(entry, backend, &[self.cores.front], &[]) {
+                    Ok(peer) => peers.push(peer),
+                    Err(why) => left_out.push((entry.name, format!("{why:#}"))),
+                }
             }
         }
-        Ok((peers, left_out))
+        left_out.dedup();
+        (peers, left_out)
     }
 
-    fn start(&self, entry: &'static Entry, port: u16) -> Result<Peer> {
-        let folder = self.folder.path();
-        let process =
-            launch(&self.options, entry, folder, port, self.backend_port, &self.keeper, self.cores.front)?;
-        let address = SocketAddr::from((LOOPBACK, port));
+    /// Starts one on these cores, with more values for its template, and asks it.
+    ///
+    /// # Errors
+    /// It does not start, or gives no right answer.
+    pub(crate) fn start(
+        &self,
+        entry: &'static Entry,
+        backend: Backend,
+        cores: &[usize],
+        more: &[(&str, String)],
+    ) -> Result<Peer> {
+        let behind = self.backends.iter().find(|behind| behind.backend == backend);
+        let backend_port = behind.map(|behind| behind.port).context("its backend was not started")?;
+        let port = free_port()?;
+        let own = self.folder.path().join(format!("{}-{port}", entry.name));
+        let process = self.launch(entry, &own, [port, backend_port], cores, more)?;
+        let address = SocketAddr::from((self.address, port));
         let end = Instant::now() + READY;
         loop {
             // Whether it runs is asked first: another's answer on its port would not count.
             let ended = process.ended();
             match idle::ask_once(address, entry.is_answering) {
                 Ok(()) if ended.is_none() => break,
-                _ if ended.is_some() => bail!("it ended at once: {}", last_line(folder, entry)),
+                _ if ended.is_some() => bail!("it ended at once: {}", self.last_line(&own)),
                 Err(why) if Instant::now() > end => {
-                    return Err(why.context(format!("it says: {}", last_line(folder, entry))));
+                    return Err(why.context(format!("it says: {}", self.last_line(&own))));
                 }
                 _ => thread::sleep(LOOK),
             }
         }
-        let version = version(&program(&self.options, entry)?, entry.version);
-        Ok(Peer { entry, version, address, process })
+        let version = version(&program(&self.programs, entry)?, entry.version);
+        Ok(Peer { entry, backend, version, address, process })
     }
 
-    fn await_backend(&self) -> Result<()> {
-        let socket = UdpSocket::bind((LOOPBACK, 0))?;
-        socket.set_read_timeout(Some(LOOK))?;
-        socket.connect((LOOPBACK, self.backend_port))?;
-        let end = Instant::now() + READY;
-        let mut response = [0; 512];
-        while Instant::now() < end {
-            // A port that is closed yet refuses the send.
-            let _ = socket.send(b"\0\x07\0\0\0\x01\0\0\0\0\0\0\x04dotd\x04test\0\0\x01\0\x01");
-            if socket.recv(&mut response).is_ok_and(|octets| octets > 12) {
-                return Ok(());
-            }
-            thread::sleep(LOOK);
-        }
-        bail!("the backend does not answer: {}", last_line(self.folder.path(), &BACKEND))
+    /// Fills the template and starts the program. Ports: its own and the backend's.
+    fn launch(
+        &self,
+        entry: &Entry,
+        own: &Path,
+        [port, backend_port]: [u16; 2],
+        cores: &[usize],
+        more: &[(&str, String)],
+    ) -> Result<Process> {
+        let program = program(&self.programs, entry)?;
+        let folder = self.folder.path();
+        fs::create_dir_all(own)?;
+        let config = own.join("config");
+        let path = |path: &Path| path.display().to_string();
+        let values = [
+            ("ADDRESS", self.address.to_string()),
+            ("PORT", port.to_string()),
+            ("SPARE_PORT", free_port()?.to_string()),
+            ("BACKEND_PORT", backend_port.to_string()),
+            ("CERT", path(&folder.join("cert.pem"))),
+            ("KEY", path(&folder.join("key.pem"))),
+            ("PEM", path(&folder.join("both.pem"))),
+            ("ZONE", path(&folder.join("zone"))),
+            ("DIR", path(own)),
+            ("CONFIG", path(&config)),
+            ("TRANSPORT", entry.transport.to_owned()),
+        ];
+        let fill = |template: &str| fill(&fill(template, &values), more);
+        fs::write(&config, fill(entry.config))?;
+        let arguments: Vec<String> = entry.arguments.iter().map(|argument| fill(argument)).collect();
+        Process::start(&self.keeper, cores, &program, &arguments, &own.join("log"))
+    }
+
+    /// The last that a program said, from its own folder.
+    fn last_line(&self, own: &Path) -> String {
+        let log = fs::read(own.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        // After a panic Rust adds a note on how to learn more.
+        let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
+        let line = log.lines().rfind(is_telling).unwrap_or("nothing").trim();
+        // Names of our folder tell nobody anything.
+        line.replace(&format!("{}/", self.folder.path().display()), "")
     }
 }
 
-/// Fills the template and starts the program.
-fn launch(
-    options: &Options,
-    entry: &Entry,
-    folder: &Path,
-    port: u16,
-    backend_port: u16,
-    keeper: &Keeper,
-    core: usize,
-) -> Result<Process> {
-    let program = program(options, entry)?;
-    let own = folder.join(entry.name);
-    fs::create_dir_all(&own)?;
-    let config = own.join("config");
-    let path = |path: &Path| path.display().to_string();
-    let values = [
-        ("PORT", port.to_string()),
-        ("SPARE_PORT", free_port()?.to_string()),
-        ("BACKEND_PORT", backend_port.to_string()),
-        ("CERT", path(&folder.join("cert.pem"))),
-        ("KEY", path(&folder.join("key.pem"))),
-        ("PEM", path(&folder.join("both.pem"))),
-        ("ZONE", path(&folder.join("zone"))),
-        ("DIR", path(&own)),
-        ("CONFIG", path(&config)),
-        ("TRANSPORT", entry.transport.to_owned()),
-    ];
-    fs::write(&config, fill(entry.config, &values))?;
-    let arguments: Vec<String> = entry.arguments.iter().map(|argument| fill(argument, &values)).collect();
-    Process::start(keeper, core, &program, &arguments, &own.join("log"))
+fn await_backend(port: u16) -> Result<()> {
+    let socket = UdpSocket::bind((LOOPBACK, 0))?;
+    socket.set_read_timeout(Some(LOOK))?;
+    socket.connect((LOOPBACK, port))?;
+    let end = Instant::now() + READY;
+    let mut response = [0; 512];
+    while Instant::now() < end {
+        // A port that is closed yet refuses the send.
+        let _ = socket.send(b"\0\x07\0\0\0\x01\0\0\0\0\0\0\x04dotd\x04test\0\0\x01\0\x01");
+        if socket.recv(&mut response).is_ok_and(|octets| octets > 12) {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
+    }
+    bail!("nothing within {READY:?}")
 }
 
 /// Puts values in the place of their names between at signs.
@@ -187,13 +254,16 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
     values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }
 
-fn program(options: &Options, entry: &Entry) -> Result<PathBuf> {
+fn program(programs: &Programs, entry: &Entry) -> Result<PathBuf> {
     let built = |path: &Path, build: &str| {
         path.canonicalize().with_context(|| format!("no {}: build it with `{build}`", path.display()))
     };
     match entry.program {
-        Program::Dotd => built(&options.dotd, "cargo xtask build --release"),
-        Program::Floor => built(&options.floor, "cargo build --release -p dot-benches --bin floor"),
+        Program::Dotd => built(&programs.dotd, "cargo xtask build --release"),
+        Program::Floor => built(&programs.floor, "cargo build --release -p dot-benches --bin floor"),
+        Program::Responder => {
+            built(&programs.responder, "cargo build --release -p dot-benches --bin responder")
+        }
         Program::Installed(name) => {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -217,16 +287,6 @@ fn version_line(text: &str) -> String {
     };
     let words = text.lines().flat_map(|line| line.split([' ', '/', ','])).find(is_version);
     words.unwrap_or_default().trim_matches(['(', ')', 'v', ',']).to_owned()
-}
-
-fn last_line(folder: &Path, entry: &Entry) -> String {
-    let log = fs::read(folder.join(entry.name).join("log")).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    // After a panic Rust adds a note on how to learn more.
-    let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
-    let line = log.lines().rfind(is_telling).unwrap_or("nothing").trim();
-    // Names of our folder tell nobody anything.
-    line.replace(&format!("{}/", folder.display()), "")
 }
 
 /// A port that is free for TCP and UDP now.
@@ -274,6 +334,7 @@ mod tests {
     #[test]
     fn every_template_is_filled() {
         let values = [
+            "ADDRESS",
             "PORT",
             "SPARE_PORT",
             "BACKEND_PORT",
@@ -286,7 +347,7 @@ mod tests {
             "TRANSPORT",
         ]
         .map(|name| (name, "x".to_owned()));
-        for entry in CATALOG.iter().chain([&BACKEND]) {
+        for entry in CATALOG.iter().chain(BACKENDS.iter().map(|(_, entry)| entry)) {
             for template in entry.arguments.iter().chain([&entry.config]) {
                 let filled = fill(template, &values);
                 let left = filled.split('@').skip(1).find(|word| {

@@ -4,15 +4,15 @@
 
 /// The middle and the ends of some figures.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) min: f64,
-    pub(super) max: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
     /// None without a figure; the mean of the two in the middle when their number is even.
-    pub(super) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = figures.into_iter().filter(|figure| figure.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -27,17 +27,17 @@ impl Spread {
 }
 
 /// How many times `other` it is; none without a measure.
-pub(super) fn ratio(figure: f64, other: Option<f64>) -> Option<f64> {
+pub(crate) fn ratio(figure: f64, other: Option<f64>) -> Option<f64> {
     other.filter(|other| *other > 0.0).map(|other| figure / other)
 }
 
 /// The smallest; none without one.
-pub(super) fn best(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
+pub(crate) fn best(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
     figures.into_iter().filter(|figure| figure.is_finite()).min_by(f64::total_cmp)
 }
 
 /// Three digits that count: 0.42, 4.21, 42.1, 421.
-pub(super) fn short(figure: f64) -> String {
+pub(crate) fn short(figure: f64) -> String {
     match figure {
         figure if figure < 9.995 => format!("{figure:.2}"),
         figure if figure < 99.95 => format!("{figure:.1}"),
@@ -46,7 +46,7 @@ pub(super) fn short(figure: f64) -> String {
 }
 
 /// A median, and its spread when there is one.
-pub(super) fn spread(spread: Option<Spread>) -> String {
+pub(crate) fn spread(spread: Option<Spread>) -> String {
     match spread {
         Some(Spread { median, min, max }) if min < max => {
             format!("{} ({}–{})", short(median), short(min), short(max))

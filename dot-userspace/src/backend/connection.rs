@@ -46,7 +46,7 @@ use crate::{
 
 /// Unanswered queries on one connection. 512: half of what ten busy clients have in flight, so that two
 /// connections carry them; servers bound what they take from one connection far below that anyway.
-const IN_FLIGHT_MAX: usize = 512;
+pub const IN_FLIGHT_MAX: usize = 512;
 /// Octets that wait to be written at which a connection takes no more.
 const WAITING_OCTETS_MAX: usize = 64 * 1024;
 /// Reads of one turn.

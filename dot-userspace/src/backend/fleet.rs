@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     UpstreamConfig,
     balance::{self, Candidate},
-    flights::{Flights, Half, qname},
+    flights::{FLIGHTS_MAX, Flights, Half, qname, share},
     ids::Ids,
     mmsg::Inbound,
     random::Random,
@@ -62,6 +62,8 @@ pub struct Fleet {
     upstreams: RefCell<Vec<Rc<Upstream>>>,
     policy: Policy,
     client_subnet: ClientSubnet,
+    /// Queries that the backends can have in flight together.
+    capacity: usize,
     turn: Cell<usize>,
     /// Wakes the sweeper.
     flying: Notify,
@@ -98,6 +100,7 @@ impl Fleet {
             upstreams: RefCell::default(),
             policy,
             client_subnet,
+            capacity: configs.iter().map(UpstreamConfig::capacity).sum::<usize>().min(FLIGHTS_MAX),
             turn: Cell::new(0),
             flying: Notify::new(),
             is_retired: Cell::new(false),
@@ -157,6 +160,11 @@ impl Fleet {
         }
         self.count_failure(Failure::Full);
         Err(Failure::Full)
+    }
+
+    /// How many queries in flight one session may have at the moment.
+    pub fn share(&self) -> usize {
+        share(self.flights.borrow().outstanding(), self.capacity)
     }
 
     /// The next backend by policy among those that are awake and have not `tried` it.

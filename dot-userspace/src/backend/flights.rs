@@ -16,6 +16,8 @@ use crate::{
 
 /// Most queries in flight of one worker. Half of the ID space, so a free random ID is found at once.
 pub const FLIGHTS_MAX: usize = 32_768;
+/// Share of one session just beyond half of the capacity. 16: what a stub resolver asks for at once to show a page.
+const SHARE_MAX: usize = 16;
 /// QTYPE and QCLASS, which follow the question's name.
 const TYPE_AND_CLASS_OCTETS: usize = 4;
 
@@ -191,5 +193,53 @@ impl Flights {
     /// Queries in flight now.
     pub fn outstanding(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+}
+
+/// How many queries in flight one session may have while its worker has `outstanding` of them, where its backends
+/// can have `capacity`: as many as it likes up to half of that, then a share that shrinks as the rest fills. Never
+/// none: with one, a session goes on as its own answers come, and needs nobody to wake it.
+pub fn share(outstanding: usize, capacity: usize) -> usize {
+    let plenty = capacity / 2;
+    if outstanding < plenty {
+        return usize::MAX;
+    }
+    let free = capacity.saturating_sub(outstanding);
+    (SHARE_MAX * free / plenty.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: who floods a worker leaves a third to others, and however many flood it, each of them gets on.
+    /// Method: sessions that take all they may, in rounds, until nobody may take more.
+    #[test]
+    fn a_flood_leaves_room_for_others() {
+        let fill = |sessions: usize, in_flight_max: usize, capacity: usize| {
+            let (mut taken, mut total) = (vec![0_usize; sessions], 0);
+            let mut last = usize::MAX;
+            while last != total {
+                last = total;
+                for own in &mut taken {
+                    while *own < share(total, capacity).min(in_flight_max) {
+                        (*own, total) = (*own + 1, total + 1);
+                    }
+                }
+            }
+            total
+        };
+        for capacity in [FLIGHTS_MAX, 4096] {
+            let plenty = capacity / 2;
+            assert_eq!(fill(1, 65_535, capacity), plenty);
+            assert_eq!((share(plenty - 1, capacity), share(plenty, capacity)), (usize::MAX, SHARE_MAX));
+            assert_eq!((share(capacity, capacity), share(2 * capacity, capacity), share(0, 0)), (1, 1, 1));
+        }
+        let one_prefix = fill(500, 256, FLIGHTS_MAX);
+        assert!(
+            one_prefix <= FLIGHTS_MAX * 2 / 3 + 500,
+            "{one_prefix} by one client prefix with all it may open"
+        );
+        assert!(share(one_prefix, FLIGHTS_MAX) > SHARE_MAX / 2);
     }
 }

@@ -67,6 +67,16 @@ pub struct UpstreamConfig {
     pub health: Health,
 }
 
+impl UpstreamConfig {
+    /// Queries that it can have in flight from one worker: over connections, as many as those carry.
+    fn capacity(&self) -> usize {
+        match self.transport {
+            Transport::Udp => flights::FLIGHTS_MAX,
+            _ => streams::CONNECTIONS_MAX * connection::IN_FLIGHT_MAX,
+        }
+    }
+}
+
 /// All backends of one worker.
 pub struct Backends {
     fleet: Rc<Fleet>,
@@ -94,6 +104,12 @@ impl Backends {
             self.fleet.counters.add(Counter::Forwarded, 1);
         }
         outcome
+    }
+
+    /// How many queries in flight one session may have at the moment, so that no client takes all there is.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        self.fleet.share()
     }
 }
 

@@ -36,7 +36,7 @@ const CONNECTIONS: usize = 2;
 /// Unanswered queries at which a connection is busy: below, one connection batches better than two.
 const BUSY: usize = 32;
 /// Connections at most, when all are full.
-const CONNECTIONS_MAX: usize = 8;
+pub const CONNECTIONS_MAX: usize = 8;
 /// Failures in a row for which queries wait through the back-off, when no other backend is there: a server
 /// that restarts is back within them. After that they fail at once.
 const PATIENT_FAILURES: u32 = 3;

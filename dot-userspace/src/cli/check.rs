@@ -115,7 +115,8 @@ impl Report {
                 Ok(Some(identity)) => {
                     let seconds = CertificateStatus::from(&identity).expires_in_seconds(SystemTime::now());
                     let (ends, names) = (show::ends(seconds), show::names(&identity.dns_names));
-                    self.line(&format!("certificate: {}: {ends}, {names}", identity.name));
+                    let stapled = if identity.staple.is_some() { ", stapled" } else { "" };
+                    self.line(&format!("certificate: {}: {ends}, {names}{stapled}", identity.name));
                     self.text += &pin::line(&identity.spki_pin);
                     for warning in &identity.warnings {
                         self.line(&format!("warning: {warning}"));

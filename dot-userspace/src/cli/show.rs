@@ -74,7 +74,8 @@ pub(super) fn ends(seconds: i64) -> String {
 fn certificate(text: &mut String, certificate: &CertificateStatus) {
     let ends = ends(certificate.expires_in_seconds(SystemTime::now()));
     let names = names(&certificate.dns_names);
-    row(text, "certificate", &format!("{}: {ends}, {names}", certificate.name));
+    let stapled = if certificate.is_stapled { ", stapled" } else { "" };
+    row(text, "certificate", &format!("{}: {ends}, {names}{stapled}", certificate.name));
     row(text, "", &format!("pin-sha256=\"{}\"", certificate.spki_pin));
     for warning in &certificate.warnings {
         row(text, "", &format!("warning: {warning}"));
@@ -186,6 +187,7 @@ mod tests {
                 name: "self-signed".into(),
                 spki_pin: "PIN=".into(),
                 not_after_unix: 1,
+                is_stapled: true,
                 dns_names: vec!["localhost".into()],
                 warnings: vec!["old".into()],
             }],
@@ -197,7 +199,7 @@ mod tests {
             "listener     127.0.0.1:853 (dot)\n",
             "backend      embedded, down (TLS: another key)\n",
             "certificate  self-signed: EXPIRED ",
-            " ago, for localhost\n",
+            " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",
             "xdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
             "             3 times attached again what was lost\n",

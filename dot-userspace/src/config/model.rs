@@ -97,6 +97,9 @@ pub struct Certificate {
     pub cert: PathBuf,
     /// PEM private key.
     pub key: PathBuf,
+    /// OCSP response in DER, stapled; empty: none.
+    #[serde(default)]
+    pub ocsp: PathBuf,
 }
 
 /// `tls.min_version`

@@ -68,7 +68,7 @@ fn accepts_what_it_honours() {
         [listen]
         dot = ["127.0.0.1:8853", "[::1]:8853"]
         [tls]
-        certificates = [{ cert = "a.pem", key = "a.key" }, { cert = "b.pem", key = "b.key" }]
+        certificates = [{ cert = "a.pem", key = "a.key" }, { cert = "b.pem", key = "b.key", ocsp = "b.der" }]
         min_version = "1.3"
         [session]
         idle_timeout = "1min 30s"

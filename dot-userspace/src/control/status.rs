@@ -77,6 +77,8 @@ pub struct CertificateStatus {
     pub spki_pin: String,
     /// End of its validity, seconds since 1970.
     pub not_after_unix: u64,
+    /// Whether an OCSP response goes with it to clients that ask for one.
+    pub is_stapled: bool,
     /// Names it is good for.
     pub dns_names: Vec<String>,
     /// What is doubtful about it.
@@ -98,6 +100,7 @@ impl From<&Identity> for CertificateStatus {
             name: identity.name.clone(),
             spki_pin: identity.spki_pin.clone(),
             not_after_unix: unix_seconds(identity.not_after),
+            is_stapled: identity.staple.is_some(),
             dns_names: identity.dns_names.clone(),
             warnings: identity.warnings.clone(),
         }

@@ -50,6 +50,7 @@ impl Source for Still {
                 name: "a \"name\"\n".into(),
                 spki_pin: "PIN=".into(),
                 not_after_unix: 0,
+                is_stapled: false,
                 dns_names: vec![],
                 warnings: vec![],
             }],

@@ -92,6 +92,8 @@ counters! {
     EndFraming = "session_ends", "framing";
     /// TLS broken inside the session.
     EndTls = "session_ends", "tls";
+    /// Idle longest when another connection needed a place.
+    EndEvicted = "session_ends", "evicted";
     /// We are stopping.
     EndDrain = "session_ends", "drain";
     /// Messages received from clients.

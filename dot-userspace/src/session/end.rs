@@ -3,9 +3,12 @@
 //! Before: `session::serve` came to an end. After: `worker::accept` counts it.
 //! Never: logs; a client that leaves is no news.
 
-use std::io;
+use std::{io, time::Duration};
 
 use crate::{ledger::Counter, tls::ReadEnd};
+
+/// Longest time for close_notify and FIN; a client that does not take them is cut.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub enum SessionEnd {
     Framing,
     /// Broken TLS inside the session.
     Tls,
+    /// Idle, and another connection needed its place.
+    Evicted,
     /// dotd is stopping.
     Drain,
 }
@@ -46,8 +51,16 @@ impl SessionEnd {
             Self::SlowReader => Counter::EndSlowReader,
             Self::Framing => Counter::EndFraming,
             Self::Tls => Counter::EndTls,
+            Self::Evicted => Counter::EndEvicted,
             Self::Drain => Counter::EndDrain,
         }
+    }
+
+    /// Longest time for the last words, the FIN, and what the client had already sent. Another has the place of
+    /// who was evicted: the words go out, and nobody waits.
+    #[must_use]
+    pub fn farewell_max(self) -> Duration {
+        if self == Self::Evicted { Duration::ZERO } else { FAREWELL_MAX }
     }
 
     /// The client is owed a last word: close_notify, or the alert that says what was wrong (RFC 8446 §6).

@@ -84,9 +84,12 @@ impl Inbox {
         }
     }
 
-    /// Another query may be read.
+    /// Another query may be read. Without room something is in flight, or waits for the client: either wakes us.
     pub(super) fn has_room(&self) -> bool {
-        self.in_flight.get() < self.room.limits().in_flight_max && self.waiting() < WAITING_OCTETS_MAX
+        let in_flight = self.in_flight.get();
+        in_flight < self.room.limits().in_flight_max
+            && in_flight < self.room.share()
+            && self.waiting() < WAITING_OCTETS_MAX
     }
 
     /// The writer holds so many octets that the client has not taken.

@@ -10,15 +10,16 @@ mod clock;
 mod end;
 mod inbox;
 mod link;
+mod pressure;
 mod reader;
 mod room;
+mod seat;
 mod writer;
 
 use std::{
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tokio::time::{Instant, timeout};
@@ -28,22 +29,22 @@ use clock::Clock;
 pub use end::SessionEnd;
 pub use inbox::Inbox;
 pub use link::Link;
+pub use pressure::Fill;
 use reader::Reader;
 pub use room::{Limits, Room};
+pub use seat::Seat;
 use writer::Writer;
 
 use crate::proxy::Client;
 
-/// Longest time for close_notify and FIN; a client that does not take them is cut.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Octets of a client still talking that we take before we cut it, so that no reset eats our last words.
 const LINGER_OCTETS_MAX: usize = 64 * 1024;
 
-/// Serves one session to its end.
+/// Serves one session to its end; at its `seat` others see whether it is idle.
 ///
 /// # Cancel safety
 /// Dropping the future cuts the connection; queries at the backend end on their own and are counted.
-pub async fn serve<L: Link>(link: L, room: Rc<Room>, client: Client) -> SessionEnd {
+pub async fn serve<L: Link>(link: L, room: Rc<Room>, client: Client, seat: Rc<Seat>) -> SessionEnd {
     let mut session = Session {
         link,
         reader: Reader::default(),
@@ -53,12 +54,14 @@ pub async fn serve<L: Link>(link: L, room: Rc<Room>, client: Client) -> SessionE
         last_busy: None,
         inbox: Inbox::open(Rc::clone(&room), client),
         room,
+        seat,
     };
+    session.seat.take(&session.inbox);
     let end = poll_fn(|context| session.poll_turn(context)).await;
     session.inbox.close();
     if end.is_orderly() {
         // Whether the client takes our farewell changes nothing any more. In a box: no session holds it.
-        let _ = Box::pin(timeout(CLOSE_TIMEOUT, farewell(&mut session.link))).await;
+        let _ = Box::pin(timeout(end.farewell_max(), farewell(&mut session.link))).await;
     }
     end
 }
@@ -75,6 +78,7 @@ struct Session<L> {
     last_busy: Option<Instant>,
     inbox: Rc<Inbox>,
     room: Rc<Room>,
+    seat: Rc<Seat>,
 }
 
 /// However the task ends, also by a panic or with its worker, the room forgets the session.
@@ -107,8 +111,11 @@ impl<L: Link> Session<L> {
                 Err(end) => return Poll::Ready(end),
             }
         }
-        self.closing = self.closing.or_else(|| self.room.must_close()).or_else(|| self.has_lasted(now));
-        self.poll_end(context, now)
+        let must_close = || self.room.must_close().or_else(|| self.seat.must_leave());
+        self.closing = self.closing.or_else(must_close).or_else(|| self.has_lasted(now));
+        let end = self.poll_end(context, now);
+        self.seat.note(self.idle_since());
+        end
     }
 
     /// Ready when the session is over: nothing is owed and it is closing, or a deadline has passed.
@@ -139,6 +146,12 @@ impl<L: Link> Session<L> {
         self.inbox.is_quiet() && self.link.unsent() == 0
     }
 
+    /// Since when nothing was asked and nothing is owed.
+    fn idle_since(&self) -> Option<Instant> {
+        let last = self.reader.last_message().max(self.last_busy);
+        self.is_quiet().then(|| last.unwrap_or(self.clock.started()))
+    }
+
     /// The next moment at which something must happen by itself, and how the session would then end.
     fn deadline(&self) -> Option<(Instant, SessionEnd)> {
         let limits = self.room.limits();
@@ -148,8 +161,7 @@ impl<L: Link> Session<L> {
         let message = message.map(|since| (since + limits.message_timeout, SessionEnd::MessageTimeout));
         let write = self.writer.blocked_since();
         let write = write.map(|since| (since + limits.message_timeout, SessionEnd::SlowReader));
-        let idle_since = self.reader.last_message().max(self.last_busy).unwrap_or(self.clock.started());
-        let idle = self.is_quiet().then_some((idle_since + limits.idle_timeout, SessionEnd::Idle));
+        let idle = self.idle_since().map(|since| (since + self.room.idle_timeout(), SessionEnd::Idle));
         [over, message, write, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }

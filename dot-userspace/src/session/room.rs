@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Answers, Inbox, SessionEnd};
+use super::{Answers, Fill, Inbox, SessionEnd};
 use crate::{
     backend::Backends,
     dns::{Allowed, Hop},
@@ -54,6 +54,7 @@ pub struct Room {
     /// `None`: the cache is off.
     answers: RefCell<Option<Rc<Answers>>>,
     is_draining: Cell<bool>,
+    fill: Cell<Fill>,
     sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
     next_session: Cell<u64>,
     pool: RefCell<Vec<Vec<u8>>>,
@@ -74,6 +75,7 @@ impl Room {
             backends: RefCell::new(Rc::new(backends)),
             answers: RefCell::default(),
             is_draining: Cell::new(false),
+            fill: Cell::default(),
             sessions: RefCell::default(),
             next_session: Cell::new(0),
             pool: RefCell::default(),
@@ -93,6 +95,11 @@ impl Room {
     #[must_use]
     pub fn backends(&self) -> Rc<Backends> {
         Rc::clone(&self.backends.borrow())
+    }
+
+    /// Queries in flight that one session may have while others want some too.
+    pub(super) fn share(&self) -> usize {
+        self.backends.borrow().share()
     }
 
     /// Takes new limits, and new backends where they changed. Queries in flight keep the old ones.
@@ -136,12 +143,23 @@ impl Room {
         self.sessions.borrow().len()
     }
 
-    /// What this hop tells a client in EDNS. The keepalive timeout is 0 while draining (RFC 7828 §3.3.2).
+    /// So many connections there are; timeouts shrink with them.
+    pub fn note_fill(&self, fill: Fill) {
+        self.fill.set(fill);
+    }
+
+    /// How long a session may be idle at the moment.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.fill.get().shrunk(self.limits.get().idle_timeout)
+    }
+
+    /// What this hop tells a client in EDNS. The keepalive timeout is 0, which asks it to leave when it has its
+    /// answer, while draining and when every place is taken (RFC 7828 §3.3.2).
     #[must_use]
     pub fn hop(&self) -> Hop {
         let limits = self.limits.get();
-        let timeout = u16::try_from(limits.idle_timeout.as_millis() / 100).unwrap_or(u16::MAX);
-        let timeout = if self.is_draining.get() { 0 } else { timeout };
+        let timeout = u16::try_from(self.idle_timeout().as_millis() / 100).unwrap_or(u16::MAX);
+        let timeout = if self.is_draining.get() || self.fill.get().is_full() { 0 } else { timeout };
         Hop { padding: limits.padding, keepalive_100ms: limits.keepalive.then_some(timeout) }
     }
 

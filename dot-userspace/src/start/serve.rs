@@ -101,6 +101,7 @@ impl Signals {
 async fn hear_signals(process: &Process, mut running: Running, signals: Signals) -> anyhow::Result<Running> {
     let Signals { mut hup, mut usr1, mut term, mut int } = signals;
     let mut watch = interval(WATCH_INTERVAL);
+    let mut is_pressed = false;
     loop {
         tokio::select! {
             _ = hup.recv() => {
@@ -114,9 +115,19 @@ async fn hear_signals(process: &Process, mut running: Running, signals: Signals)
                 if running.workers.iter().any(crate::worker::Worker::is_finished) {
                     anyhow::bail!("a worker thread died; see the lines before this one");
                 }
+                is_pressed = tell_pressure(&running, is_pressed);
             }
         }
     }
+}
+
+/// A worker knows the number of connections when it opens or ends one. Near the cap, and once after, each hears it.
+fn tell_pressure(running: &Running, was_pressed: bool) -> bool {
+    let is_pressed = running.admission.fill().is_pressed();
+    if is_pressed || was_pressed {
+        running.workers.iter().for_each(|worker| worker.tell(Command::NoteFill));
+    }
+    is_pressed
 }
 
 /// A thousand HUPs at once are one reload.

@@ -10,6 +10,7 @@
 
 mod error;
 mod examine;
+mod ocsp;
 pub(in crate::tls) mod pem;
 
 use std::{
@@ -24,6 +25,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use error::CertificateError;
 use examine::Leaf;
+pub use ocsp::Staple;
 
 use super::self_signed;
 use crate::config;
@@ -43,6 +45,8 @@ pub struct Identity {
     pub not_after: SystemTime,
     /// DNS names of the leaf.
     pub dns_names: Vec<String>,
+    /// What a certificate authority says of the leaf, to staple.
+    pub staple: Option<Staple>,
     /// What is doubtful, a line each; loud at start and in `dotd check`.
     pub warnings: Vec<String>,
 }
@@ -63,7 +67,7 @@ pub fn load_all(tls: &config::Tls, state_dir: &Path) -> Result<Vec<Identity>, Ce
     if tls.certificates.is_empty() {
         return Ok(vec![self_signed::load_or_create(state_dir, SystemTime::now())?]);
     }
-    tls.certificates.iter().map(|entry| load(&entry.cert, &entry.key)).collect()
+    tls.certificates.iter().map(load_entry).collect()
 }
 
 /// Reads what [`load_all`] would, and leaves the disk as it is: `None` stands for a self-signed certificate
@@ -76,7 +80,19 @@ pub fn preview_all(tls: &config::Tls, state_dir: &Path) -> Vec<Result<Option<Ide
     if tls.certificates.is_empty() {
         return vec![self_signed::load_existing(state_dir, SystemTime::now())];
     }
-    tls.certificates.iter().map(|entry| load(&entry.cert, &entry.key).map(Some)).collect()
+    tls.certificates.iter().map(|entry| load_entry(entry).map(Some)).collect()
+}
+
+/// One entry of the config: a pair, and what is stapled to it.
+fn load_entry(entry: &config::Certificate) -> Result<Identity, CertificateError> {
+    let now = SystemTime::now();
+    let mut identity = load_at(&entry.cert, &entry.key, now)?;
+    if !entry.ocsp.as_os_str().is_empty() {
+        let (staple, warning) = ocsp::load(&entry.ocsp, &identity.chain, now)?;
+        identity.staple = staple;
+        identity.warnings.extend(warning);
+    }
+    Ok(identity)
 }
 
 /// The pin of a PEM file: of its first certificate, or of its private key when it holds no certificate (a
@@ -130,6 +146,7 @@ pub(super) fn assemble(
         spki_pin: pin(spki),
         not_after: UNIX_EPOCH + Duration::from_secs(not_after_unix),
         dns_names,
+        staple: None,
         warnings,
         chain,
         key: secret,

@@ -124,7 +124,9 @@ impl Certificates {
             let key = aws_lc_rs::sign::any_supported_type(&identity.key)
                 .map_err(|error| ServingError::Key { name: identity.name.clone(), error })?;
             let names = identity.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect();
-            Ok((names, Arc::new(CertifiedKey::new(identity.chain.clone(), key))))
+            let mut certified = CertifiedKey::new(identity.chain.clone(), key);
+            certified.ocsp = identity.staple.as_ref().map(|staple| staple.der.clone());
+            Ok((names, Arc::new(certified)))
         });
         let certified = certified.collect::<Result<Vec<_>, ServingError>>()?;
         if certified.is_empty() { Err(ServingError::Empty) } else { Ok(Self(certified)) }

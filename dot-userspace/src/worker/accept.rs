@@ -4,7 +4,14 @@
 //! Never: spins when descriptors run out, or lets one connection's panic take another one with it (each is
 //! a task of its own).
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -17,11 +24,12 @@ use tokio::{
 use super::{
     Admission, Settings,
     admission::{Place, Refused},
+    seats::Seats,
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
     proxy::{self, Client},
-    session::{self, Room},
+    session::{self, Room, Seat},
     tls::{self, Serving, Turnstile},
 };
 
@@ -33,6 +41,7 @@ pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
     turnstile: Rc<Turnstile>,
+    seats: Rc<Seats>,
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
     trusted: RefCell<Arc<[IpNet]>>,
@@ -44,7 +53,27 @@ impl Doors {
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
         let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
-        Self { room, admission, turnstile, current, trusted }
+        Self { room, admission, turnstile, seats: Rc::new(Seats::new()), current, trusted }
+    }
+
+    /// Timeouts of this worker are by as many connections as there are now, everywhere.
+    pub(super) fn note_fill(&self) {
+        self.room.note_fill(self.admission.fill());
+    }
+
+    /// Does `admit`; where a cap forbids it, again with the place of whoever has been idle longest.
+    fn with_room<T>(
+        &self,
+        client: Option<IpAddr>,
+        mut admit: impl FnMut() -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let admitted = admit().or_else(|refused| {
+            let prefix = client.map(|client| self.admission.prefix_of(client));
+            let within = prefix.filter(|_| refused == Refused::Prefix);
+            if self.seats.make_room(within, Instant::now()) { admit() } else { Err(refused) }
+        });
+        self.note_fill();
+        admitted
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
@@ -84,7 +113,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
     let deadline = Instant::now() + doors.current.borrow().1;
     if proxy::is_trusted(&doors.trusted.borrow(), peer.ip()) {
-        return match doors.admission.admit_unknown() {
+        return match doors.with_room(None, || doors.admission.admit_unknown()) {
             Ok(place) => {
                 let open = Open::new(doors.room.counters.clone(), place);
                 spawn_local(introduce(tcp, peer, deadline, Rc::clone(doors), open));
@@ -92,7 +121,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
             Err(refused) => count_refused(&doors.room.counters, refused),
         };
     }
-    match doors.admission.admit(peer.ip()) {
+    match doors.with_room(Some(peer.ip()), || doors.admission.admit(peer.ip())) {
         Ok(place) => {
             let serving = doors.current.borrow().0.clone();
             let open = Open::new(doors.room.counters.clone(), place);
@@ -130,7 +159,9 @@ async fn introduce(
             return open.counters.add(counter, 1);
         }
     };
-    if let Err(refused) = open.place.belongs_to(source.ip()) {
+    let place = &mut open.place;
+    let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
+    if let Err(refused) = doors.with_room(Some(source.ip()), belongs) {
         return count_refused(&open.counters, refused);
     }
     let serving = doors.current.borrow().0.clone();
@@ -140,13 +171,14 @@ async fn introduce(
 /// An open connection: one in the gauge and one place, given back however it ends.
 struct Open {
     counters: WorkerCounters,
-    place: Place,
+    /// Until the session has it.
+    place: Option<Place>,
 }
 
 impl Open {
     fn new(counters: WorkerCounters, place: Place) -> Self {
         counters.add(Counter::Open, 1);
-        Self { counters, place }
+        Self { counters, place: Some(place) }
     }
 }
 
@@ -163,7 +195,7 @@ async fn converse(
     serving: Serving,
     deadline: Instant,
     doors: Rc<Doors>,
-    open: Open,
+    mut open: Open,
 ) {
     let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);
     // In a box: what a handshake needs is not for the session to hold.
@@ -174,9 +206,14 @@ async fn converse(
             open.counters.add(handshake.kind.counter(), 1);
             let tls = Some(handshake.kind.client_tls());
             let client = Client { source, destination, is_datagram: false, tls };
-            let end = session::serve(handshake.stream, Rc::clone(&doors.room), client).await;
+            let seat = Rc::new(Seat::default());
+            let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
+            let end = session::serve(handshake.stream, Rc::clone(&doors.room), client, seat).await;
             open.counters.add(end.counter(), 1);
+            drop(taken);
         }
         Err(failure) => open.counters.add(failure.counter(), 1),
     }
+    drop(open);
+    doors.note_fill();
 }

@@ -15,11 +15,13 @@ use std::{
     },
 };
 
+use crate::session::Fill;
+
 /// Locks among which the prefixes are spread.
 const SHARDS: usize = 64;
 
 /// A client prefix as a number: family and leading bits.
-type Prefix = (bool, u128);
+pub(super) type Prefix = (bool, u128);
 
 /// The caps and who uses them up.
 pub struct Admission {
@@ -72,9 +74,16 @@ impl Admission {
     /// # Errors
     /// [`Refused`], with the cap that is reached.
     pub fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Place, Refused> {
-        let mut place = self.admit_unknown()?;
+        let mut place = self.admit_unknown().map_err(|refused| {
+            // Its own cap first: a client that has all it may have is not to displace others.
+            if self.is_at_its_cap(client) { Refused::Prefix } else { refused }
+        })?;
         place.belongs_to(client)?;
         Ok(place)
+    }
+
+    fn is_at_its_cap(&self, client: IpAddr) -> bool {
+        self.with_count(self.prefix_of(client), |count| *count >= self.per_prefix_max.load(Relaxed))
     }
 
     /// A place for a connection whose client a load balancer has yet to name.
@@ -95,7 +104,13 @@ impl Admission {
         self.total.load(Relaxed)
     }
 
-    fn prefix_of(&self, client: IpAddr) -> Prefix {
+    /// Connections now, and the most there may be.
+    #[must_use]
+    pub fn fill(&self) -> Fill {
+        Fill { open: self.total(), max: self.total_max.load(Relaxed) }
+    }
+
+    pub(super) fn prefix_of(&self, client: IpAddr) -> Prefix {
         match client.to_canonical() {
             IpAddr::V4(address) => (false, leading(u128::from(address.to_bits()) << 96, self.prefix_v4)),
             IpAddr::V6(address) => (true, leading(address.to_bits(), self.prefix_v6)),
@@ -139,6 +154,10 @@ impl Place {
         self.give_prefix_back();
         self.prefix = Some(prefix);
         Ok(())
+    }
+
+    pub(super) fn prefix(&self) -> Option<Prefix> {
+        self.prefix
     }
 
     fn give_prefix_back(&mut self) {

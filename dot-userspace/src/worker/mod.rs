@@ -6,6 +6,7 @@
 
 mod accept;
 mod admission;
+mod seats;
 
 use std::{
     io,
@@ -67,6 +68,8 @@ pub struct Settings {
 pub enum Command {
     /// Work by these from now on.
     Reload(Box<Settings>),
+    /// Connections near their cap, or no longer do: look at how many there are.
+    NoteFill,
     /// Take nothing new; end when nothing is owed, or at this moment.
     Drain(Instant),
 }
@@ -167,6 +170,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                     reload(&room, &doors, &current, &settings);
                     current = *settings;
                 }
+                Command::NoteFill => doors.note_fill(),
                 Command::Drain(until) => drain = Some(until),
             }
         }

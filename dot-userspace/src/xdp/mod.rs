@@ -19,6 +19,7 @@ mod report;
 mod roster;
 mod seat;
 mod settings;
+mod stale;
 mod steering;
 mod watch;
 

@@ -34,7 +34,7 @@ use nix::{
     unistd::{Gid, Uid, UnlinkatFlags, chown, unlinkat},
 };
 
-use super::{XdpError, attach::Link, error::innermost};
+use super::{XdpError, attach::Link, error::innermost, stale};
 
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -68,7 +68,15 @@ impl Pins {
             let name = child.file_name().unwrap_or_default().to_owned();
             parents.push((File::open(parent).map_err(at(&parent.display().to_string()))?, name));
         }
-        Ok(Self { folder, lock, parents })
+        let pins = Self { folder, lock, parents };
+        let (schema, namespace) = (format!("v{SCHEMA}"), namespace.ino().to_string());
+        stale::adopt(&Path::new(BPFFS).join("dotd"), &schema, &namespace, &pins)?;
+        Ok(pins)
+    }
+
+    /// The folder itself, open.
+    pub(super) fn folder(&self) -> &File {
+        &self.lock
     }
 
     /// The path of a pin.
@@ -166,6 +174,11 @@ impl Pins {
             }
         }
     }
+}
+
+/// Whether a pin of this name is a link.
+pub(super) fn is_link(name: &str) -> bool {
+    name.starts_with("xdp_") || name.starts_with("learn_")
 }
 
 /// Mounts the BPF file system at its usual place, unless it is there.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
+    ClientConfig, ClientConnection, DigitallySignedStruct, NamedGroup, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -36,11 +36,13 @@ pub struct Offer {
     pub server_name: Option<&'static str>,
     /// Only TLS 1.2.
     pub is_tls12: bool,
+    /// The one group to offer; none: all that rustls has.
+    pub group: Option<NamedGroup>,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { alpn: vec![b"dot".to_vec()], server_name: None, is_tls12: false }
+        Self { alpn: vec![b"dot".to_vec()], server_name: None, is_tls12: false, group: None }
     }
 }
 
@@ -94,7 +96,7 @@ impl Dot {
     /// # Panics
     /// When rustls refuses the offer.
     pub fn over(stream: TcpStream, server: IpAddr, offer: &Offer) -> Result<Self, End> {
-        let mut config = client_config(offer.is_tls12);
+        let mut config = client_config(offer);
         config.alpn_protocols.clone_from(&offer.alpn);
         config.enable_sni = offer.server_name.is_some();
         let name = offer.server_name.map_or_else(
@@ -116,6 +118,12 @@ impl Dot {
     #[must_use]
     pub fn alpn(&self) -> Option<Vec<u8>> {
         self.tls.alpn_protocol().map(<[u8]>::to_vec)
+    }
+
+    /// The group in which the keys were agreed.
+    #[must_use]
+    pub fn group(&self) -> Option<NamedGroup> {
+        self.tls.negotiated_key_exchange_group().map(|group| group.name())
     }
 
     /// The server's certificates, leaf first.
@@ -279,9 +287,13 @@ fn take_record(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     (buffer.len() >= 5 + length).then(|| buffer.drain(..5 + length).collect())
 }
 
-fn client_config(is_tls12: bool) -> ClientConfig {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let versions: &[_] = if is_tls12 { &[&rustls::version::TLS12] } else { rustls::ALL_VERSIONS };
+fn client_config(offer: &Offer) -> ClientConfig {
+    let mut provider = aws_lc_rs::default_provider();
+    if let Some(only) = offer.group {
+        provider.kx_groups.retain(|group| group.name() == only);
+    }
+    let provider = Arc::new(provider);
+    let versions: &[_] = if offer.is_tls12 { &[&rustls::version::TLS12] } else { rustls::ALL_VERSIONS };
     ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .expect("versions that the provider has")

@@ -4,7 +4,6 @@
 //! Holds: a packet socket and the thread that writes to it. Never: receives; goes on after the test.
 
 use std::{
-    fs,
     os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc,
@@ -15,7 +14,7 @@ use std::{
 
 use nix::{
     ifaddrs::getifaddrs,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket},
+    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, socket},
 };
 
 use super::netns::{CLIENT_INTERFACE, Network, SERVER_INTERFACE};
@@ -30,31 +29,24 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Opens it.
+    /// Opens it between the namespaces of a test.
     ///
     /// # Panics
     /// Without the right to do so.
     #[must_use]
     pub fn open(network: &Network) -> Self {
-        let socket = network.client.run(|| {
-            let protocol = None;
-            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
-                .expect("root may write frames");
-            let mut links = getifaddrs().expect("interfaces can be listed");
-            let link = links.find_map(|row| {
-                let address = row.address.filter(|_| row.interface_name == CLIENT_INTERFACE)?;
-                address.as_link_addr().copied()
-            });
-            bind(socket.as_raw_fd(), &link.expect("the pair is there")).expect("our own interface");
-            socket
-        });
-        let path = format!("/sys/class/net/{SERVER_INTERFACE}/address");
-        let text = network.server.run(move || fs::read_to_string(path).expect("the pair is there"));
-        let mut server = [0; 6];
-        for (octet, digits) in server.iter_mut().zip(text.trim().split(':')) {
-            *octet = u8::from_str_radix(digits, 16).expect("an Ethernet address");
-        }
+        let socket = network.client.run(|| packet_socket(CLIENT_INTERFACE));
+        let server = network.server.run(|| address_of(SERVER_INTERFACE));
         Self { socket, server }
+    }
+
+    /// Opens it between two interfaces of this thread's own namespace.
+    ///
+    /// # Panics
+    /// Without the right to do so.
+    #[must_use]
+    pub fn between(from: &str, to: &str) -> Self {
+        Self { socket: packet_socket(from), server: address_of(to) }
     }
 
     /// Puts one frame on the wire; whether the pair took it.
@@ -69,6 +61,28 @@ impl Wire {
             Err(errno) => panic!("the wire broke: {errno}"),
         }
     }
+}
+
+/// Writes frames to an interface of this thread's namespace.
+fn packet_socket(interface: &str) -> OwnedFd {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
+        .expect("root may write frames");
+    bind(socket.as_raw_fd(), &link(interface)).expect("our own interface");
+    socket
+}
+
+/// Its Ethernet address.
+fn address_of(interface: &str) -> [u8; 6] {
+    link(interface).addr().expect("an Ethernet address")
+}
+
+fn link(interface: &str) -> LinkAddr {
+    let mut rows = getifaddrs().expect("interfaces can be listed");
+    let found = rows.find_map(|row| {
+        let address = row.address.filter(|_| row.interface_name == interface)?;
+        address.as_link_addr().copied()
+    });
+    found.expect("the pair is there")
 }
 
 /// A running flood.

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: dotd measured, beside its peers and frame by frame.
 //!
-//! Before: a clone. After: a table, and for `peers` a report in benches/report.
+//! Before: a clone. After: a table, and a report in benches/report.
 //! Holds: which packages carry which peer. Never: measures anything itself: it builds the programs of `benches`
-//! and becomes them.
+//! and becomes them, or reads what they counted.
+
+mod micro;
 
 use std::{collections::BTreeSet, os::unix::process::CommandExt, path::Path, process::Command};
 
@@ -41,25 +43,76 @@ const REPORT: &str = "benches/report";
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 EXAMPLES:
     cargo xtask bench peers             beside stunnel, HAProxy, nginx, dnsdist, Unbound, BIND, Knot Resolver
-    cargo xtask bench peers --quick     the same in about 2 minutes
+    cargo xtask bench peers --quick     the same in about 4 minutes
+    cargo xtask bench attack            a flood of one-query connections on each of them, as root
+    cargo xtask bench scale             cost of a query over connections, cached answers, workers
+    cargo xtask bench micro             instructions and nanoseconds of each step of a query
+    cargo xtask bench --check           fails where a step takes over 5 % more instructions than was committed
     cargo xtask bench xdp               nanoseconds of the XDP program for each kind of frame, as root
 
+    docs/performance.md says how to read what they write.
+
 EXIT STATUS:
-    0 when measured, 1 when not or when an answer was wrong, 2 for a mistake in the command line.")]
+    0 when measured, 1 when not, when an answer was wrong or a check failed, 2 for a mistake in the
+    command line.")]
 pub(crate) struct Bench {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    /// Count instructions and compare with benches/report/micro.json, which stays as it is
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
     /// Compare with other front ends: CPU, latency, memory; report in benches/report
     Peers(Peers),
+    /// Flood each front end with connections: CPU, and what innocent clients wait; report in benches/report
+    Attack(Attack),
+    /// Measure over connections, cached answers and workers; report in benches/report
+    Scale(Scale),
+    /// Count and time each step of a query; report in benches/report
+    Micro(micro::Micro),
     /// Measure the XDP program, frame by frame
     Xdp,
+}
+
+/// Arguments of `cargo xtask bench attack`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask bench attack                        about 3 minutes
+    cargo xtask bench attack --only dotd,haproxy
+    cargo xtask bench attack -- --seconds 10 --attackers 200 --addresses 1
+
+EXIT STATUS:
+    0 when measured, 1 when not (needs root), 130 after Ctrl-C, 2 for a mistake in the command line.")]
+struct Attack {
+    /// Only these front ends
+    #[arg(long, value_name = "NAME,…")]
+    only: Option<String>,
+    /// Options of the program, after `--`; `-- --help` lists them
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+/// Arguments of `cargo xtask bench scale`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask bench scale                         about 2 minutes
+    cargo xtask bench scale -- --only cache --entries-max 10000000
+
+EXIT STATUS:
+    0 when every query was answered, 1 when not, 130 after Ctrl-C, 2 for a mistake in the command line.")]
+struct Scale {
+    /// Options of the program, after `--`; `-- --help` lists them
+    #[arg(last = true)]
+    more: Vec<String>,
 }
 
 /// Arguments of `cargo xtask bench peers`.
@@ -67,16 +120,19 @@ enum What {
 #[command(after_help = "\
     Installs the peers from apt without starting their services (as root), builds dotd and the load
     generator with all optimisation, starts every peer on loopback with the configs of benches/peers
-    before one NSD, one worker each on one core, and gives all the same work in turn. Peers that
+    before one NSD (or a backend of ours that coalesces), one worker each on one core, and gives all
+    the same work in turn. Peers that
     cannot be had are left out, and the report says so.
 
-    Options after `--` go to the program `peers`; `-- --help` lists them.
+    Options after `--` go to the program itself; `-- --help` lists them. `-- --dotd PATH` measures another
+    dotd than the one that was just built.
 
 EXAMPLES:
     cargo xtask bench peers                             about 15 minutes
-    cargo xtask bench peers --quick                     about 2 minutes
+    cargo xtask bench peers --quick                     about 4 minutes
     cargo xtask bench peers --only dotd,floor,nginx
-    cargo xtask bench peers -- --work w10x100 --seconds 10 --rounds 5
+    cargo xtask bench peers --work w10x100,c10x100 -- --seconds 10 --rounds 5
+    cargo xtask bench peers --work open --rate 10000    the open loop at another rate
 
 EXIT STATUS:
     0 when every answer was right, 1 when not or when nothing could be measured, 130 after Ctrl-C,
@@ -88,22 +144,33 @@ struct Peers {
     /// Only these peers
     #[arg(long, value_name = "NAME,…")]
     only: Option<String>,
+    /// Only this work (w100x1, w1000x1, w100x10, w10x100, c10x100, hsfull, hsres, open5k, open)
+    #[arg(long, value_name = "WORK,…")]
+    work: Option<String>,
+    /// Queries a second of the work `open` [default: 20000]
+    #[arg(long)]
+    rate: Option<u32>,
     /// Install nothing
     #[arg(long)]
     no_setup: bool,
-    /// Options of the program `peers`, after `--`
+    /// Options of the program, after `--`
     #[arg(last = true)]
     more: Vec<String>,
 }
 
-/// Sets up, builds, and becomes the program that measures. Returns only when that fails.
+/// Sets up, builds, and becomes the program that measures. Returns only when that fails, but for counts.
 ///
 /// # Errors
-/// Setup or the build failed, or the program did not start.
+/// Setup or the build failed, the program did not start, or a check failed.
 pub(crate) fn run(root: &Path, arguments: &Bench) -> Result<()> {
     match &arguments.what {
-        What::Peers(arguments) => peers(root, arguments),
-        What::Xdp => xdp(root),
+        Some(What::Peers(arguments)) => peers(root, arguments),
+        Some(What::Attack(arguments)) => attack(root, arguments),
+        Some(What::Scale(arguments)) => become_program(dotbench(root, "scale")?.args(&arguments.more)),
+        Some(What::Micro(arguments)) => micro::run(root, arguments),
+        Some(What::Xdp) => xdp(root),
+        None if arguments.check => micro::check(root),
+        None => bail!("nothing to do: see `cargo xtask bench --help`"),
     }
 }
 
@@ -111,19 +178,35 @@ fn peers(root: &Path, arguments: &Peers) -> Result<()> {
     if !arguments.no_setup {
         install()?;
     }
-    let dotd = build::run(root, &Build { release: true })?;
-    build_benches(root, &["peers", "floor"])?;
-    let folder = build::target(root).join("release");
-    let mut command = Command::new(folder.join("peers"));
-    command.arg("--dotd").arg(dotd).arg("--floor").arg(folder.join("floor"));
-    command.arg("--report").arg(root.join(REPORT));
+    let mut command = dotbench(root, "peers")?;
     command.args(arguments.quick.then_some("--quick"));
+    command.args(arguments.only.iter().flat_map(|only| ["--only", only]));
+    command.args(arguments.work.iter().flat_map(|work| ["--work", work]));
+    command.args(arguments.rate.iter().flat_map(|rate| ["--rate".to_owned(), rate.to_string()]));
+    become_program(command.args(&arguments.more))
+}
+
+fn attack(root: &Path, arguments: &Attack) -> Result<()> {
+    install()?;
+    let mut command = dotbench(root, "attack")?;
+    command.arg("--dotload").arg(build::target(root).join("release/dotload"));
     command.args(arguments.only.iter().flat_map(|only| ["--only", only]));
     become_program(command.args(&arguments.more))
 }
 
+/// Builds dotd and all programs that measure; the command line of this verb of `dotbench`.
+fn dotbench(root: &Path, verb: &str) -> Result<Command> {
+    let dotd = build::run(root, &Build { release: true })?;
+    build_benches(root, &["dotbench", "dotload", "floor", "responder"])?;
+    let folder = build::target(root).join("release");
+    let mut command = Command::new(folder.join("dotbench"));
+    command.arg(verb).arg("--dotd").arg(dotd).arg("--floor").arg(folder.join("floor"));
+    command.arg("--responder").arg(folder.join("responder")).arg("--report").arg(root.join(REPORT));
+    Ok(command)
+}
+
 fn xdp(root: &Path) -> Result<()> {
-    setup::ensure(false)?;
+    setup::ensure(setup::Wants::default())?;
     build_benches(root, &["xdp"])?;
     become_program(&mut Command::new(build::target(root).join("release/xdp")))
 }

@@ -51,7 +51,7 @@ const ALL: [Step; 5] = [Step::Format, Step::Clippy, Step::Kernel, Step::Doc, Ste
 /// # Errors
 /// At least one step found something or could not run.
 pub(crate) fn run(root: &Path, arguments: &Lint) -> Result<()> {
-    setup::ensure(false)?;
+    setup::ensure(setup::Wants::default())?;
     let mut failed = Vec::new();
     for step in ALL {
         if !arguments.steps.is_empty() && !arguments.steps.contains(&step) {

@@ -37,8 +37,25 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },
     Tool { command: "ip", packages: &["iproute2"], purpose: "test networks" },
     Tool { command: "bpftool", packages: &["bpftool", "linux-tools-common"], purpose: "looks at programs" },
+    Tool { command: "qemu-system-x86_64", packages: &["qemu-system-x86"], purpose: "boots older kernels" },
+    Tool { command: "busybox", packages: &["busybox-static"], purpose: "first process of a booted kernel" },
+    Tool { command: "strip", packages: &["binutils"], purpose: "makes what a booted kernel is given small" },
+    Tool { command: "xz", packages: &["xz-utils"], purpose: "unpacks kernel modules" },
     Tool { command: "strace", packages: &["strace"], purpose: "counts system calls" },
 ];
+
+/// What `--benches` adds.
+const BENCH_TOOLS: &[Tool] =
+    &[Tool { command: "valgrind", packages: &["valgrind"], purpose: "counts instructions (bench micro)" }];
+
+/// What is asked for beside the build's needs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wants {
+    /// What the tests and the linter use.
+    pub(crate) tests: bool,
+    /// What `bench micro` uses.
+    pub(crate) benches: bool,
+}
 
 /// The result of a look.
 #[derive(Debug)]
@@ -61,7 +78,9 @@ pub(crate) struct Machine {
     pub(crate) has_linker: bool,
     /// A clippy for the compiler of way 2; asked for with the test tools only.
     pub(crate) lacks_clippy: bool,
-    /// Empty unless test tools were asked for.
+    /// The program that runs instruction counts is not in our cache; asked for with the bench tools only.
+    pub(crate) lacks_runner: bool,
+    /// Empty unless tools were asked for.
     pub(crate) missing_tools: Vec<&'static Tool>,
 }
 
@@ -76,10 +95,12 @@ pub(crate) struct Nightly {
 
 impl Machine {
     /// Looks at the machine.
-    pub(crate) fn look(with_tests: bool) -> Self {
+    pub(crate) fn look(wants: Wants) -> Self {
         let toolchain = bpf_object::find();
         let is_debian = toolchain.as_ref().is_ok_and(|found| found.rustc == Path::new("/usr/bin/rustc"));
-        let missing = TOOLS.iter().filter(|tool| with_tests && !is_command(tool.command)).collect();
+        let tools = TOOLS.iter().filter(|_| wants.tests);
+        let tools = tools.chain(BENCH_TOOLS.iter().filter(|_| wants.benches));
+        let missing = tools.filter(|tool| !is_command(tool.command)).collect();
         Self {
             is_root: is_root(),
             has_sudo: is_command("sudo"),
@@ -96,7 +117,8 @@ impl Machine {
             has_debian_rustc: has_debian_rustc(),
             has_linker: super::cache_folder()
                 .is_some_and(|cache| cache.join(bpf_object::LINKER_FOLDER).join("bpf-linker").is_file()),
-            lacks_clippy: with_tests && is_debian && !Path::new("/usr/bin/cargo-clippy").is_file(),
+            lacks_runner: wants.benches && super::runner::program().is_none_or(|program| !program.is_file()),
+            lacks_clippy: wants.tests && is_debian && !Path::new("/usr/bin/cargo-clippy").is_file(),
             missing_tools: missing,
             toolchain,
         }
@@ -104,7 +126,8 @@ impl Machine {
 
     /// Nothing is missing of what was asked for.
     pub(crate) fn is_complete(&self) -> bool {
-        self.has_c_compiler && self.toolchain.is_ok() && self.missing_tools.is_empty() && !self.lacks_clippy
+        let has_tools = self.missing_tools.is_empty() && !self.lacks_clippy && !self.lacks_runner;
+        self.has_c_compiler && self.toolchain.is_ok() && has_tools
     }
 
     /// The toolchain for people.

@@ -8,6 +8,7 @@ mod apt;
 mod linker;
 mod machine;
 mod plan;
+mod runner;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +17,9 @@ use std::{collections::BTreeSet, path::PathBuf};
 use anyhow::{Result, bail};
 
 use machine::Machine;
-pub(crate) use machine::{is_command, is_root};
+pub(crate) use machine::{Wants, is_command, is_root};
 use plan::{Plan, Step};
+pub(crate) use runner::program as runner_program;
 
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, Default, clap::Args)]
@@ -34,6 +36,7 @@ EXAMPLES:
     cargo xtask setup --dry-run      say what would be installed, and change nothing
     cargo xtask setup                what `build` and `run` need
     cargo xtask setup --tests        also the DNS clients and servers that the tests talk to
+    cargo xtask setup --benches      also valgrind and the runner of instruction counts
 
 EXIT STATUS:
     0 when all is there, 1 when something could not be installed.")]
@@ -41,6 +44,9 @@ pub(crate) struct Setup {
     /// Also install what the tests and the linter use
     #[arg(long)]
     pub(crate) tests: bool,
+    /// Also install what `bench micro` uses
+    #[arg(long)]
+    pub(crate) benches: bool,
     /// Only say what would be installed
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -50,11 +56,11 @@ pub(crate) struct Setup {
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn ensure(tests: bool) -> Result<()> {
-    if Machine::look(tests).is_complete() {
+pub(crate) fn ensure(wants: Wants) -> Result<()> {
+    if Machine::look(wants).is_complete() {
         return Ok(());
     }
-    run(&Setup { tests, dry_run: false })
+    run(&Setup { tests: wants.tests, benches: wants.benches, dry_run: false })
 }
 
 /// Installs these packages without starting their services; those that apt does not offer are named.
@@ -80,7 +86,8 @@ pub(crate) fn install_packages(names: &BTreeSet<String>) -> Result<()> {
 /// Something that the build needs could not be installed. Missing test tools are only told: the tests
 /// that need them are skipped.
 pub(crate) fn run(arguments: &Setup) -> Result<()> {
-    let machine = Machine::look(arguments.tests);
+    let wants = Wants { tests: arguments.tests, benches: arguments.benches };
+    let machine = Machine::look(wants);
     if machine.is_complete() {
         println!("setup: all there ({})", machine.toolchain_name());
         return Ok(());
@@ -106,7 +113,7 @@ pub(crate) fn run(arguments: &Setup) -> Result<()> {
     } else {
         explain_root(&machine, &plan);
     }
-    verify(arguments.tests)
+    verify(wants)
 }
 
 fn install(plan: &Plan, packages: &mut apt::Packages) -> Result<()> {
@@ -119,6 +126,7 @@ fn install(plan: &Plan, packages: &mut apt::Packages) -> Result<()> {
             Step::Packages { .. } => {}
             Step::RustSources { has_nightly } => linker::add_rust_sources(*has_nightly)?,
             Step::Linker { llvm, folder } => linker::build(*llvm, folder.as_deref())?,
+            Step::Runner => runner::build()?,
         }
     }
     Ok(())
@@ -142,13 +150,10 @@ fn explain_root(machine: &Machine, plan: &Plan) {
 }
 
 /// Looks again. What the build needs must be there now; what only tests need may be missing.
-fn verify(with_tests: bool) -> Result<()> {
-    let machine = Machine::look(with_tests);
+fn verify(wants: Wants) -> Result<()> {
+    let machine = Machine::look(wants);
     for tool in &machine.missing_tools {
-        println!(
-            "setup: still missing: {} ({}); tests that need it will be skipped",
-            tool.command, tool.purpose
-        );
+        println!("setup: still missing: {} ({}); what needs it will be skipped", tool.command, tool.purpose);
     }
     if !machine.has_c_compiler {
         bail!(
@@ -167,7 +172,7 @@ fn verify(with_tests: bool) -> Result<()> {
 }
 
 /// The user's cache folder, after the XDG base directory specification.
-fn cache_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from).or_else(home)
 }

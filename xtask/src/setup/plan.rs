@@ -24,6 +24,8 @@ pub(super) enum Step {
     RustSources { has_nightly: bool },
     /// bpf-linker, built by cargo against this LLVM; into a folder, or where cargo installs programs.
     Linker { llvm: u32, folder: Option<PathBuf> },
+    /// gungraun-runner, built by cargo into our cache folder.
+    Runner,
 }
 
 /// All things to install, and what cannot be had.
@@ -48,6 +50,9 @@ pub(super) fn decide(machine: &Machine, is_known: &dyn Fn(&str) -> bool) -> Plan
     }
     for tool in &machine.missing_tools {
         plan.tool(tool, is_known);
+    }
+    if machine.lacks_runner {
+        plan.steps.push(Step::Runner);
     }
     plan
 }
@@ -169,6 +174,13 @@ impl fmt::Display for Plan {
                 }
                 Step::RustSources { has_nightly: false } => {
                     writeln!(f, "  rustup  nightly with rust-src: compiles the kernel half")?;
+                }
+                Step::Runner => {
+                    writeln!(
+                        f,
+                        "  cargo   gungraun-runner {}: runs instruction counts (about a minute)",
+                        super::runner::VERSION
+                    )?;
                 }
                 Step::Linker { llvm, folder } => {
                     let into = folder.as_ref().map(|folder| format!(" into {}", folder.display()));

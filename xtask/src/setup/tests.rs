@@ -31,6 +31,7 @@ fn bare() -> Machine {
         has_debian_rustc: false,
         has_linker: false,
         lacks_clippy: false,
+        lacks_runner: false,
         missing_tools: Vec::new(),
     }
 }

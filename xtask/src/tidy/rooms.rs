@@ -37,11 +37,13 @@ const OWNERS: &[Owner] = &[
     owner("aya_ebpf", &[EBPF]),
     owner("aya_log_ebpf", &[EBPF]),
     owner("aws_lc_rs", &[TLS]),
+    owner("der", &[TLS]),
     owner("rcgen", &[TLS]),
     owner("rustls", &[TLS]),
     owner("rustls_native_certs", &[TLS]),
     owner("rustls_pki_types", &[TLS]),
     owner("tokio_rustls", &[TLS]),
+    owner("x509_ocsp", &[TLS]),
     owner("x509_parser", &[TLS]),
     // hickory-server's types are hickory-proto's: the embedded zone cannot avoid them.
     owner("hickory_proto", &[DNS, EMBEDDED]),

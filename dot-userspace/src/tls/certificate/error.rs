@@ -8,15 +8,15 @@ use std::{io, path::Path, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it is")]
 pub enum CertificateError {
-    #[error("{}: no such file: put the PEM file there or correct `tls.certificates`", path.display())]
+    #[error("{}: no such file: put it there or correct `tls.certificates`", path.display())]
     Missing { path: PathBuf },
     #[error("{}: cannot be read ({source}): give dotd's starting user the right to read it", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{}: is no regular file: name a PEM file", path.display())]
+    #[error("{}: is no regular file: name one", path.display())]
     NotAFile { path: PathBuf },
     #[error("{}: larger than {max} octets: a PEM chain is not; name the right file", path.display())]
     TooLarge { path: PathBuf, max: u64 },
-    #[error("{}: is empty: was a renewal interrupted? write the PEM file again", path.display())]
+    #[error("{}: is empty: was a renewal interrupted? write it again", path.display())]
     Empty { path: PathBuf },
     #[error("{}: is not PEM: convert it with `openssl x509 -inform der` (key: `openssl pkey -inform der`)", path.display())]
     NotPem { path: PathBuf },
@@ -42,6 +42,10 @@ pub enum CertificateError {
     NotYetValid { path: PathBuf, not_before: String },
     #[error("{}: too weak ({reason}): issue it again with ECDSA P-256 and SHA-256", path.display())]
     Weak { path: PathBuf, reason: String },
+    #[error("{}: not an OCSP response to staple ({reason}): fetch it with `openssl ocsp -respout`, in DER, or take `ocsp` out", path.display())]
+    Staple { path: PathBuf, reason: String },
+    #[error("{}: the certificate is revoked: have another one issued", path.display())]
+    Revoked { path: PathBuf },
     #[error("{}: cannot be written ({source}): make it writable or change `server.state_dir`", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{}: cannot make a self-signed certificate ({reason}): name a certificate in `tls.certificates`", path.display())]

@@ -103,10 +103,10 @@ fn each_broken_file_has_its_line() {
     fs::create_dir(files.folder.path().join("folder")).unwrap();
     let at = |name: &str| files.folder.path().join(name);
     for (name, expected) in [
-        ("absent.pem", "absent.pem: no such file: put the PEM file there or correct `tls.certificates`"),
-        ("folder", "folder: is no regular file: name a PEM file"),
+        ("absent.pem", "absent.pem: no such file: put it there or correct `tls.certificates`"),
+        ("folder", "folder: is no regular file: name one"),
         ("large.pem", "large.pem: larger than 1048576 octets: a PEM chain is not; name the right file"),
-        ("empty.pem", "empty.pem: is empty: was a renewal interrupted? write the PEM file again"),
+        ("empty.pem", "empty.pem: is empty: was a renewal interrupted? write it again"),
         ("text.pem", "text.pem: is not PEM: convert it with"),
         ("cut.pem", "cut.pem: PEM block is cut off or damaged (no END line): write the file again"),
         ("damaged.pem", "damaged.pem: PEM block is cut off or damaged (not Base64): write the file again"),
@@ -236,6 +236,7 @@ fn loads_all_or_nothing() {
     let entry = |name: &str| config::Certificate {
         cert: files.write(&format!("{name}.pem"), issue(&key, |_| {})),
         key: files.write(&format!("{name}.key"), key.serialize_pem()),
+        ocsp: PathBuf::new(),
     };
     let mut tls = config::Tls { certificates: vec![entry("one"), entry("two")], ..config::Tls::default() };
     let nowhere = files.folder.path().join("nowhere");

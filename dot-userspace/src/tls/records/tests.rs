@@ -46,6 +46,7 @@ fn identity() -> (Identity, RootCertStore) {
         spki_pin: String::new(),
         not_after: SystemTime::now(),
         dns_names: Vec::new(),
+        staple: None,
         warnings: Vec::new(),
     };
     (identity, roots)

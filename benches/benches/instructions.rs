@@ -1,0 +1,69 @@
+//! Instructions of each step of a query, counted by valgrind: the same on a busy machine as on a calm one.
+//!
+//! Before: `cargo xtask bench micro` has valgrind and the runner. After: a summary for each case, which `micro` reads.
+//! Never: holds what is measured; see `cases`.
+
+// What the macros make: functions without words, and an exit that leaves nothing behind, because nothing is held.
+#![allow(missing_docs, clippy::disallowed_methods)]
+
+mod cases;
+
+use cases::{Cached, Forwarding, Framed, Responding};
+use dot_common::rate::Rate;
+use gungraun::prelude::*;
+
+#[library_benchmark]
+#[bench::case(cases::frame())]
+fn frame_parse(frame: Framed) -> (bool, Framed) {
+    // What was prepared is given back, so that its end is not counted.
+    (cases::parse_frame(&frame), frame)
+}
+
+#[library_benchmark]
+#[bench::case(cases::limit())]
+fn rate_100(rate: Rate) -> u64 {
+    cases::admit(rate)
+}
+
+#[library_benchmark]
+#[bench::case(cases::framed(100))]
+fn framing_100(stream: Vec<u8>) -> (usize, Vec<u8>) {
+    (cases::cut(&stream), stream)
+}
+
+#[library_benchmark]
+#[bench::case(cases::query())]
+fn query_parse(message: Vec<u8>) -> (bool, Vec<u8>) {
+    (cases::parse(&message), message)
+}
+
+#[library_benchmark]
+#[bench::case(cases::query())]
+fn triage(message: Vec<u8>) -> (bool, Vec<u8>) {
+    (cases::triage(&message), message)
+}
+
+#[library_benchmark]
+#[bench::case(cases::to_hit())]
+fn cache_hit(mut prepared: Cached) -> (usize, Cached) {
+    (cases::cache_hit(&mut prepared), prepared)
+}
+
+#[library_benchmark]
+#[bench::case(cases::to_forward())]
+fn forward(mut prepared: Forwarding) -> (usize, Forwarding) {
+    (cases::forward(&mut prepared), prepared)
+}
+
+#[library_benchmark]
+#[bench::case(cases::to_respond())]
+fn respond(mut prepared: Responding) -> (usize, Responding) {
+    (cases::respond(&mut prepared), prepared)
+}
+
+library_benchmark_group!(
+    name = steps,
+    benchmarks = [frame_parse, rate_100, framing_100, query_parse, triage, cache_hit, forward, respond]
+);
+
+main!(library_benchmark_groups = steps);

@@ -1,0 +1,75 @@
+//! Who is attacked: the peers as they are compared, those that have limits with limits, and dotd three times.
+//!
+//! Before: names. After: entries as `peers::stage` starts them. Holds: the order of the table.
+
+use anyhow::{Result, bail};
+
+use crate::peers::catalog::{CATALOG, DNSDIST, DOTD, Entry, STREAMS};
+
+/// What of the comparison's catalogue is attacked as it is.
+const AS_COMPARED: [&str; 7] = ["stunnel", "haproxy", "nginx", "dnsdist", "unbound", "named", "knot"];
+
+/// With limits.
+const LIMITED: [Entry; 5] = [
+    Entry {
+        name: "haproxy-limit",
+        program: crate::peers::catalog::Program::Installed("haproxy"),
+        arguments: &["-db", "-f", "@CONFIG@"],
+        version: &["-v"],
+        config: include_str!("../../attack/haproxy-limit.conf"),
+        ..STREAMS
+    },
+    Entry { name: "dnsdist-limit", config: include_str!("../../attack/dnsdist-limit.conf"), ..DNSDIST },
+    Entry { name: "dotd", transport: "udp", config: include_str!("../../attack/dotd.toml"), ..DOTD },
+    Entry { name: "dotd-xdp", transport: "udp", config: include_str!("../../attack/dotd-xdp.toml"), ..DOTD },
+    Entry {
+        name: "dotd-cost",
+        transport: "udp",
+        config: include_str!("../../attack/dotd-cost.toml"),
+        ..DOTD
+    },
+];
+
+static LIMITED_FRONTS: &[Entry] = &LIMITED;
+
+/// All of them, in the order of the table.
+fn all() -> Vec<&'static Entry> {
+    let compared = CATALOG.iter().filter(|entry| AS_COMPARED.contains(&entry.name));
+    compared.chain(LIMITED_FRONTS).collect()
+}
+
+/// Those that were asked for: all when none was named.
+///
+/// # Errors
+/// A name that none has.
+pub(super) fn wanted(only: &[String]) -> Result<Vec<&'static Entry>> {
+    let is_meant = |asked: &str, name: &str| {
+        name.strip_prefix(asked).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    let all = all();
+    for asked in only {
+        if !all.iter().any(|entry| is_meant(asked, entry.name)) {
+            let names: Vec<&str> = all.iter().map(|entry| entry.name).collect();
+            bail!("--only {asked}: there is {}", names.join(", "));
+        }
+    }
+    let is_wanted = |entry: &&Entry| only.is_empty() || only.iter().any(|asked| is_meant(asked, entry.name));
+    Ok(all.into_iter().filter(is_wanted).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a family or one can be chosen, and a slip is told. Method: each kind of name.
+    #[test]
+    fn chooses_fronts() {
+        let names = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
+            wanted(&only).map(|entries| entries.iter().map(|entry| entry.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).expect("all").len(), AS_COMPARED.len() + LIMITED.len());
+        assert_eq!(names(&["dotd"]).expect("three"), ["dotd", "dotd-xdp", "dotd-cost"]);
+        assert!(names(&["dotd-x"]).is_err());
+    }
+}

@@ -1,0 +1,93 @@
+//! A flood of clients that connect, ask once and close, and what others notice of it.
+//!
+//! [`fronts`] say who is attacked → [`scene`] makes two namespaces with a veth pair, so that XDP is native, and starts
+//! one front end at a time → innocents are measured alone, then beside the flood → [`report`] tells both.
+//!
+//! Never: sends a packet beyond the namespaces that it made; leaves one of them, or a process, behind.
+
+pub mod fronts;
+pub mod report;
+pub mod scene;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use nix::unistd::Uid;
+
+use crate::peers::{
+    machine::{Cores, Machine},
+    process::Keeper,
+    stage::Programs,
+    write,
+};
+use report::Report;
+
+/// One-query-per-connection flood from addresses of its own: CPU of each front end, and what innocent clients wait.
+///
+/// Innocents: lasting connections that ask at random times, and clients that connect for one query each. The
+/// flood: as many full handshakes as it gets, with one query each, from other addresses; at low priority on the
+/// innocents' core, so that what they wait is the front end's doing.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "attack",
+    after_help = "\
+EXAMPLES:
+    cargo xtask bench attack                    install, build, attack each: about 3 minutes, as root
+    cargo xtask bench attack --only dotd,haproxy
+    cargo xtask bench attack -- --seconds 10 --attackers 200 --addresses 1
+
+EXIT STATUS:
+    0 when measured, 1 when not (needs root), 2 for a mistake in the command line."
+)]
+pub struct Options {
+    /// Only these: a name, or the first part of names (`dotd` is `dotd`, `dotd-xdp` and `dotd-cost`)
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub only: Vec<String>,
+    /// Seconds of each measurement, without and with the flood
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// Connections that the flood has open or tries to open at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub attackers: u32,
+    /// Addresses that the flood comes from
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub addresses: u32,
+    /// Queries a second of the innocent clients
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Our own programs
+    #[command(flatten)]
+    pub programs: Programs,
+    /// The load generator, for the flood
+    #[arg(long, default_value = "target/release/dotload")]
+    pub dotload: PathBuf,
+    /// Folder for attack.md, attack.json and attack.svg; without it nothing is written
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+}
+
+/// Attacks each, prints the table, writes the report; `true` when something was measured.
+///
+/// # Errors
+/// Not root, a name that no front end has, or nothing could be started.
+pub fn run(options: &Options) -> Result<bool> {
+    if !Uid::effective().is_root() {
+        bail!("namespaces and XDP need root: sudo cargo xtask bench attack");
+    }
+    let wanted = fronts::wanted(&options.only)?;
+    let cores = Cores::choose()?;
+    let keeper = Keeper::watch()?;
+    let mut machine = Machine::look(cores);
+    let (rows, left_out) = scene::attack_all(options, &wanted, cores, &keeper)?;
+    machine.look_again();
+    let report = Report { machine, options: options.clone(), rows, left_out };
+    print!("{}", report.text());
+    if let Some(folder) = &options.report {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        write(&folder.join("attack.md"), &report.markdown())?;
+        write(&folder.join("attack.json"), &format!("{:#}\n", report.json()))?;
+        report.draw(&folder.join("attack.svg"))?;
+    }
+    Ok(!report.rows.is_empty())
+}

@@ -1,0 +1,35 @@
+//! `dotbench`: dotd beside the front ends that people use today, under attack, and at every size.
+//!
+//! Before: `cargo xtask bench …` installed and built what it needs. After: a report on stdout and in a folder,
+//! and an exit status that says whether every answer was right.
+//! Never: holds a decision of its own; see `dot_benches::peers`, `attack` and `scale`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use dot_benches::{attack, peers, scale};
+
+/// What `cargo xtask bench` becomes.
+#[derive(Parser)]
+#[command(name = "dotbench", version)]
+enum Arguments {
+    Peers(peers::Options),
+    Attack(attack::Options),
+    Scale(scale::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match &Arguments::parse() {
+        Arguments::Peers(options) => peers::run(options),
+        Arguments::Attack(options) => attack::run(options),
+        Arguments::Scale(options) => scale::run(options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("dotbench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

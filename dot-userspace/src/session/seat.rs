@@ -1,0 +1,60 @@
+//! What a session shows of itself to those who decide who stays when all places are taken.
+//!
+//! Before: `worker` has a connection that may be a session. After: it sees since when nothing happens there, and can
+//! ask it to leave.
+//! Never: costs a turn of its session more than a store.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::{Rc, Weak},
+};
+
+use tokio::time::Instant;
+
+use super::{Inbox, SessionEnd};
+
+/// A session, seen from outside.
+#[derive(Default)]
+pub struct Seat {
+    idle_since: Cell<Option<Instant>>,
+    must_leave: Cell<bool>,
+    inbox: RefCell<Weak<Inbox>>,
+}
+
+impl Seat {
+    /// Since when nothing was asked and nothing was owed; `None` while something is.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.idle_since.get()
+    }
+
+    /// The session ends as soon as it owes nothing.
+    pub fn ask_to_leave(&self) {
+        self.must_leave.set(true);
+        if let Some(inbox) = self.inbox.borrow().upgrade() {
+            inbox.wake();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn note_for_test(&self, idle_since: Option<Instant>) {
+        self.note(idle_since);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_asked_to_leave(&self) -> bool {
+        self.must_leave.get()
+    }
+
+    pub(super) fn take(&self, inbox: &Rc<Inbox>) {
+        self.inbox.replace(Rc::downgrade(inbox));
+    }
+
+    pub(super) fn note(&self, idle_since: Option<Instant>) {
+        self.idle_since.set(idle_since);
+    }
+
+    pub(super) fn must_leave(&self) -> Option<SessionEnd> {
+        self.must_leave.get().then_some(SessionEnd::Evicted)
+    }
+}

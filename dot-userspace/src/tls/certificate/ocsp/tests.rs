@@ -1,0 +1,169 @@
+//! Tests of OCSP responses: whose they are, when they are true, and what is no response at all.
+
+use std::{fs, path::PathBuf};
+
+use aws_lc_rs::digest::digest;
+use der::{
+    Decode, Encode as _,
+    asn1::{BitString, GeneralizedTime, OctetString},
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+use x509_ocsp::{OcspResponse, ResponderId, ResponseData, RevokedInfo, Version};
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A leaf and its issuer.
+fn chain() -> Vec<CertificateDer<'static>> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let leaf = CertificateParams::new(["dns.example".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+    vec![leaf.der().clone(), issuer.der().clone()]
+}
+
+/// The name that a response has for the leaf of `chain`, with this hash.
+fn id_of(chain: &[CertificateDer<'_>], hash: usize) -> CertId {
+    let (oid, algorithm) = HASHES[hash];
+    let (_, leaf) = X509Certificate::from_der(&chain[0]).unwrap();
+    let (_, issuer) = X509Certificate::from_der(&chain[1]).unwrap();
+    let hashed = |of: &[u8]| OctetString::new(digest(algorithm, of).as_ref()).unwrap();
+    // AlgorithmIdentifier without parameters.
+    let hash_algorithm = x509_algorithm(oid);
+    CertId {
+        hash_algorithm,
+        issuer_name_hash: hashed(leaf.issuer().as_raw()),
+        issuer_key_hash: hashed(&issuer.public_key().subject_public_key.data),
+        serial_number: Decode::from_der(&[&[2, leaf.raw_serial().len() as u8], leaf.raw_serial()].concat())
+            .unwrap(),
+    }
+}
+
+/// `SEQUENCE { OBJECT IDENTIFIER }`, whatever type the library has for it.
+fn x509_algorithm<T: for<'a> Decode<'a>>(oid: ObjectIdentifier) -> T {
+    let oid = oid.to_der().unwrap();
+    T::from_der(&[&[0x30, oid.len() as u8], &oid[..]].concat()).unwrap()
+}
+
+fn at(time: SystemTime) -> OcspGeneralizedTime {
+    OcspGeneralizedTime(GeneralizedTime::from_system_time(time).unwrap())
+}
+
+/// A response in DER that says `status` about `id` from `from` until `until`. Nobody signed it.
+fn response(id: CertId, status: CertStatus, from: SystemTime, until: Option<SystemTime>) -> Vec<u8> {
+    let single = SingleResponse {
+        cert_id: id,
+        cert_status: status,
+        this_update: at(from),
+        next_update: until.map(at),
+        single_extensions: None,
+    };
+    let basic = BasicOcspResponse {
+        tbs_response_data: ResponseData {
+            version: Version::V1,
+            responder_id: ResponderId::ByKey(OctetString::new([0; 20]).unwrap()),
+            produced_at: at(from),
+            responses: vec![single],
+            response_extensions: None,
+        },
+        signature_algorithm: x509_algorithm(ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2")),
+        signature: BitString::from_bytes(&[0; 64]).unwrap(),
+        certs: None,
+    };
+    OcspResponse::successful(basic).unwrap().to_der().unwrap()
+}
+
+/// A file with these octets, and its folder.
+fn file(octets: &[u8]) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leaf.ocsp");
+    fs::write(&path, octets).unwrap();
+    (folder, path)
+}
+
+/// What [`load`] says of these octets, the folder cut away.
+fn said(octets: &[u8], chain: &[CertificateDer<'_>]) -> Result<(Option<Staple>, Option<String>), String> {
+    let (folder, path) = file(octets);
+    let folder = format!("{}/", folder.path().display());
+    let (staple, warning) =
+        load(&path, chain, SystemTime::now()).map_err(|error| error.to_string().replace(&folder, ""))?;
+    Ok((staple, warning.map(|warning| warning.replace(&folder, ""))))
+}
+
+/// Goal: a true response about the leaf is stapled octet for octet, whichever hash names it, with its end or
+/// without one. Covers: C-68
+#[test]
+fn staples_what_is_true() {
+    let (chain, now) = (chain(), SystemTime::now());
+    for hash in 0..HASHES.len() {
+        for until in [Some(now + HOUR), None] {
+            let octets = response(id_of(&chain, hash), CertStatus::good(), now - HOUR, until);
+            let (staple, warning) = said(&octets, &chain).unwrap();
+            assert_eq!(warning, None);
+            let staple = staple.unwrap();
+            assert_eq!(staple.der, octets);
+            let second = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+            assert_eq!(staple.until.map(second), until.map(second));
+        }
+    }
+    // Without its issuer in the file a leaf is known by serial number and issuer's name.
+    let octets = response(id_of(&chain, 0), CertStatus::good(), now - HOUR, None);
+    assert!(said(&octets, &chain[..1]).unwrap().0.is_some());
+}
+
+/// Goal: a response whose time is over, or has not come, is not stapled, and the certificate is still served.
+/// Covers: C-68
+#[test]
+fn does_not_staple_what_is_not_true_now() {
+    let (chain, now) = (chain(), SystemTime::now());
+    for (from, until, doubt) in [
+        (now - 2 * HOUR, now - HOUR, "no longer true: fetch it anew"),
+        (now + HOUR, now + 2 * HOUR, "not true yet: correct this machine's clock"),
+    ] {
+        let octets = response(id_of(&chain, 0), CertStatus::good(), from, Some(until));
+        let (staple, warning) = said(&octets, &chain).unwrap();
+        assert_eq!(staple, None);
+        let expected = format!("leaf.ocsp: the OCSP response is {doubt}; it is not stapled");
+        assert_eq!(warning, Some(expected));
+    }
+}
+
+/// Goal: what cannot be stapled is refused with the file's name and the way out. Method: another certificate's,
+/// another issuer's of the same name, "revoked", "unknown", a refusal, PEM, each front part of a good one.
+///
+#[test]
+fn refuses_what_is_no_response_about_the_leaf() {
+    let (chain, other, now) = (chain(), chain(), SystemTime::now());
+    let good = response(id_of(&chain, 0), CertStatus::good(), now - HOUR, None);
+    let lines = [
+        (response(id_of(&other, 0), CertStatus::good(), now - HOUR, None), "about another certificate"),
+        (
+            response(id_of(&chain, 0), CertStatus::unknown(), now - HOUR, None),
+            "does not know the certificate",
+        ),
+        (OcspResponse::try_later().to_der().unwrap(), "the authority refused with TryLater"),
+        (b"-----BEGIN OCSP RESPONSE-----\n".to_vec(), "not DER of one"),
+        ([&good[..], &[0]].concat(), "not DER of one"),
+        (vec![0x30; STAPLE_OCTETS_MAX + 1], "octets, more than 16384"),
+    ];
+    for (octets, reason) in lines {
+        let line = said(&octets, &chain).unwrap_err();
+        assert!(
+            line.starts_with("leaf.ocsp: not an OCSP response to staple (") && line.contains(reason),
+            "{line}"
+        );
+    }
+    let revoked = RevokedInfo { revocation_time: at(now - HOUR), revocation_reason: None };
+    let line = said(&response(id_of(&chain, 0), CertStatus::revoked(revoked), now - HOUR, None), &chain);
+    assert_eq!(line.unwrap_err(), "leaf.ocsp: the certificate is revoked: have another one issued");
+    let mut same_serial = id_of(&chain, 0);
+    same_serial.issuer_key_hash = OctetString::new([7; 20]).unwrap();
+    let line = said(&response(same_serial, CertStatus::good(), now - HOUR, None), &chain).unwrap_err();
+    assert!(line.contains("about another certificate"), "{line}");
+    for end in 1..good.len() {
+        assert!(said(&good[..end], &chain).is_err(), "{end} octets");
+    }
+}

@@ -1,0 +1,156 @@
+//! The machine: QEMU boots a kernel with an archive, and what the guest says is heard.
+//!
+//! Before: an image and an archive. After: every test's end, and what each program cost the verifier.
+//! Never: waits longer than [`TIME_MAX`]; leaves a machine behind.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// A boot takes 8 s, the tests a minute, without virtualisation and on a machine of their own.
+const TIME_MAX: Duration = Duration::from_secs(480);
+
+/// What the guest said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Its own word for itself.
+    kernel: String,
+    /// `dotd_xdp: 34087 verified instructions, …`
+    pub(super) programs: Vec<String>,
+    /// Test programs that ended, with their exit status.
+    ended: Vec<(String, String)>,
+    passed: u32,
+    /// Tests that failed, modules that are missing, panics.
+    complaints: Vec<String>,
+    is_done: bool,
+}
+
+/// Boots, and listens until the machine is off.
+pub(super) fn boot(image: &Path, initramfs: &Path, is_verbose: bool) -> Result<Said> {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    // No hardware virtualisation: it works everywhere. Two CPUs: some tests race two of them.
+    qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"]);
+    qemu.args(["-net", "none", "-append", "console=ttyS0 panic=-1 quiet"]);
+    qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
+    qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut machine = Machine(qemu.spawn().context("cannot start qemu-system-x86_64")?);
+    let output = machine.0.stdout.take().context("its output was asked for")?;
+    let (tell, hear) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(std::io::Result::ok) {
+            if tell.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    let until = Instant::now() + TIME_MAX;
+    let mut said = Said::default();
+    let mut last = Vec::new();
+    loop {
+        match hear.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                if is_verbose {
+                    println!("  | {line}");
+                }
+                said.hear(&line);
+                last.push(line);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("no end after {TIME_MAX:?}; its last words:\n{}", tail(&last))
+            }
+        }
+    }
+    if !said.is_done || !said.complaints.is_empty() {
+        println!("{}", tail(&last));
+    }
+    Ok(said)
+}
+
+fn tail(lines: &[String]) -> String {
+    lines.iter().skip(lines.len().saturating_sub(60)).map(|line| format!("  | {line}\n")).collect()
+}
+
+/// A running QEMU, ended with us.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Said {
+    fn hear(&mut self, line: &str) {
+        // The kernel's own messages may stand before ours, in the same line.
+        let from = line.find("DOTD ").unwrap_or(0);
+        let words: Vec<&str> = line[from..].split_whitespace().collect();
+        match words.as_slice() {
+            ["DOTD", "kernel", release] => (*release).clone_into(&mut self.kernel),
+            ["DOTD", "ended", test, status] => self.ended.push(((*test).to_owned(), (*status).to_owned())),
+            ["DOTD", "done"] => self.is_done = true,
+            ["DOTD", "no-module", module] => self.complaints.push(format!("no module {module}")),
+            ["test", name, "...", .., "FAILED"] => self.complaints.push(format!("{name} failed")),
+            // Without capture a test's own lines stand between its name and its end.
+            [.., "ok"] if words.len() == 1 || words[0] == "test" => self.passed += 1,
+            _ if line.contains("Kernel panic") => self.complaints.push(line.to_owned()),
+            _ if line.contains(" verified instructions, ") => {
+                let from = words.iter().rposition(|word| word.ends_with(':')).unwrap_or(0);
+                self.programs.push(words[from..].join(" "));
+            }
+            _ => {}
+        }
+    }
+
+    /// In a line.
+    pub(super) fn summary(&self) -> String {
+        format!("Linux {}, {} tests passed, {} complaints", self.kernel, self.passed, self.complaints.len())
+    }
+
+    /// What is not as it should be; `tests` are the programs that must have ended well.
+    pub(super) fn failures(&self, tests: &[&str]) -> Vec<String> {
+        let ended_well =
+            |test: &&&str| self.ended.iter().any(|(name, status)| name == **test && status == "0");
+        let mut failures = self.complaints.clone();
+        failures
+            .extend(tests.iter().filter(|test| !ended_well(test)).map(|test| format!("{test} did not pass")));
+        failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Said;
+
+    /// Goal: a guest that died, a test that failed or was never run are failures. Method: what a guest says.
+    #[test]
+    fn a_guest_is_understood() {
+        let mut said = Said::default();
+        for line in [
+            "[    3.1] veth: loading",
+            "[    3.2] random: DOTD kernel 6.1.0-56-cloud-amd64",
+            "test programs_load_within_budget ... object: 97000 octets",
+            "dotd_xdp: 34087 verified instructions, 25752 octets",
+            "ok",
+            "test object_holds_the_maps ... ok",
+            "DOTD ended xdp_object 0",
+        ] {
+            said.hear(line);
+        }
+        assert_eq!((said.kernel.as_str(), said.passed, said.programs.len()), ("6.1.0-56-cloud-amd64", 2, 1));
+        assert_eq!(said.programs[0], "dotd_xdp: 34087 verified instructions, 25752 octets");
+        assert!(said.failures(&["xdp_object"]).is_empty());
+        assert_eq!(said.failures(&["xdp_object", "xdp_attach"]), ["xdp_attach did not pass"]);
+        said.hear("test jumbo ... FAILED");
+        said.hear("DOTD ended xdp_attach 101");
+        assert_eq!(said.failures(&["xdp_attach"]), ["jumbo failed", "xdp_attach did not pass"]);
+    }
+}

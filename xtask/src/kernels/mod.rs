@@ -1,0 +1,87 @@
+//! `cargo xtask test-kernels`: the kernel half on the kernels that users have, not only on ours.
+//!
+//! Before: tests of the loader and of the programs, built by cargo. After: Debian's kernels were booted by QEMU,
+//! each loaded every program, attached them to real interfaces and passed these tests; a table says what each
+//! program cost its verifier.
+//! Holds: which kernels, which tests. Never: needs hardware virtualisation; commits or keeps a binary but in the
+//! user's cache.
+
+mod cpio;
+mod debian;
+mod guest;
+mod machine;
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Result, bail};
+
+use crate::{build, setup};
+use guest::Guest;
+
+/// Debian's stable kernel, and the one of its next release and of this one's backports.
+const SERIES: &[&str] = &["6.1", "6.12"];
+/// What runs in the guest: does each program load and stay within its budget, does the loader attach, take over and
+/// keep working without rights, and is every verdict right.
+const TESTS: &[&str] = &["xdp_object", "xdp_attach", "xdp_verdicts"];
+
+/// Arguments of `cargo xtask test-kernels`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+    Fetches Debian's cloud kernels by name with apt-get download (62 MB, once, into
+    ${XDG_CACHE_HOME:-~/.cache}/dotd/kernels), packs the tests xdp_object, xdp_attach and xdp_verdicts
+    into a small initramfs, and boots each kernel with it under QEMU without hardware virtualisation.
+    Needs Debian (or its package archive) on x86-64; no root.
+
+EXAMPLES:
+    cargo xtask test-kernels               6.1 and 6.12
+    cargo xtask test-kernels --only 6.1
+    cargo xtask test-kernels --verbose     with all that the guest says
+
+EXIT STATUS:
+    0 when every test passed on every kernel, 1 when not or when a kernel could not be had, 2 for a
+    mistake in the command line.")]
+pub(crate) struct TestKernels {
+    /// Only this series
+    #[arg(long, value_name = "SERIES", value_parser = clap::builder::PossibleValuesParser::new(SERIES))]
+    only: Option<String>,
+    /// Install nothing
+    #[arg(long)]
+    no_setup: bool,
+    /// Show all that the guest says
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// Runs the tests on each kernel.
+///
+/// # Errors
+/// Something is missing, or a test failed somewhere.
+pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
+    if !arguments.no_setup {
+        setup::ensure(setup::Wants { tests: true, benches: false })?;
+    }
+    for program in ["qemu-system-x86_64", "busybox", "ip", "strip", "ldd"] {
+        if !setup::is_command(program) {
+            bail!("{program} is missing: cargo xtask setup --tests (as root) installs it");
+        }
+    }
+    let folder = build::target(root).join("kernels");
+    let tests = guest::build_tests(root, TESTS)?;
+    let mut failures = Vec::new();
+    let mut table = Vec::new();
+    for series in SERIES.iter().filter(|series| arguments.only.as_deref().is_none_or(|only| only == **series))
+    {
+        let began = Instant::now();
+        let kernel = debian::kernel(series)?;
+        let initramfs = folder.join(format!("{}.cpio", kernel.name));
+        Guest { tests: &tests, modules: &kernel.modules }.pack(&folder, &initramfs)?;
+        let said = machine::boot(&kernel.image, &initramfs, arguments.verbose)?;
+        println!("{}: {}, {} s", kernel.name, said.summary(), began.elapsed().as_secs());
+        table.extend(said.programs.iter().map(|line| format!("{:<10} {line}", kernel.series)));
+        failures
+            .extend(said.failures(TESTS).into_iter().map(|failure| format!("{}: {failure}", kernel.name)));
+    }
+    println!("\nwhat the programs cost the verifier");
+    table.iter().for_each(|line| println!("  {line}"));
+    if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+}

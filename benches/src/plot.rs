@@ -162,7 +162,7 @@ pub fn lines(path: &Path, heading: &str, counts: &str, figures: &str, series: &[
     chart
         .configure_series_labels()
         .background_style(WHITE.mix(0.8))
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .draw()
         .map_err(told)?;
     root.present().map_err(told)

@@ -1,14 +1,17 @@
 //! Decides about a packet. Step 3 of 9 of a query, and its whole arithmetic.
 //!
 //! Before: [`crate::packet::parse`] gave us the packet. After: dot-ebpf counts the verdict and acts.
-//! Holds: the order of questions: deny, allow, limits, gates. Knows of the world only what its arguments say.
+//! Holds: the order of questions: deny, ban, allow, limits, gates. Knows of the world only what its arguments say.
 //! Never: writes but by [`Knowledge::admits`]; and never drops octets of a connection it does not know: TLS itself is the security
 //! boundary, a gate sheds load.
 
 use crate::{
+    ban::Ban,
+    client::{bars, is_allowed, is_enforced, would_ban},
     flow::{self, Flow, FlowKey, Sequence},
     frame::Payload,
     packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
+    prefix::ClientPrefix,
     rate::{self, Class, Rate},
     settings::{Gate, Over, Settings, version_bit},
     truncation::{self, Truncation},
@@ -28,6 +31,28 @@ pub trait Knowledge {
 
     /// Whether the allow list of its IP version holds a client.
     fn is_allowed(&self, flow: &FlowKey) -> bool;
+
+    /// Whether a client has a ban that `holds`; then its hit is counted.
+    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool;
+
+    /// [`bars`], in whatever way is cheap: the kernel half makes a call of it.
+    fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason>
+    where
+        Self: Sized,
+    {
+        bars(settings, flow, self)
+    }
+
+    /// [`would_ban`], in the same way.
+    fn would_ban(&self, settings: &Settings, flow: &FlowKey) -> bool
+    where
+        Self: Sized,
+    {
+        would_ban(settings, flow, self)
+    }
+
+    /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
+    fn spent_until_ns(&self, client: ClientPrefix) -> u64;
 
     /// Whether one more is within a rate; then it is counted under the key of [`rate::key`].
     fn admits(&self, key: u64, rate: &Rate) -> bool;
@@ -62,44 +87,37 @@ pub fn judge_frame(frame: &impl Payload, settings: &Settings, known: &impl Knowl
 /// From packet to verdict.
 #[inline(always)]
 pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Judgment {
-    if settings.deny & version_bit(packet.flow.is_v6()) != 0 && known.is_denied(&packet.flow) {
-        return Verdict::drop(Reason::Denied).into();
+    if (settings.deny | settings.bans) & version_bit(packet.flow.is_v6()) != 0
+        && let Some(reason) = known.bars(settings, &packet.flow)
+    {
+        return Verdict::drop(reason).into();
     }
+    let judgment = judge_packet(frame, packet, settings, known);
+    // Asked last, so that a ban that only counts opens no gate and hides no other limit.
+    if settings.bans & version_bit(packet.flow.is_v6()) != 0
+        && !is_enforced(settings)
+        && matches!(judgment.verdict.action, Action::Pass)
+        && known.would_ban(settings, &packet.flow)
+    {
+        return Verdict { action: Action::WouldDrop, reason: Reason::Banned }.into();
+    }
+    judgment
+}
+
+/// A packet of a client that may come.
+#[inline(always)]
+fn judge_packet(
+    frame: &impl Payload,
+    packet: &Packet,
+    settings: &Settings,
+    known: &impl Knowledge,
+) -> Judgment {
     match (&packet.transport, packet.service) {
         (Transport::TcpFragment, _) => Verdict::drop(Reason::TcpFragment).into(),
         (Transport::Udp, Service::Do53) => judge_datagram(frame, packet, settings, known),
         (Transport::Udp, Service::Dot) => gated(settings.udp_on_dot, Reason::UdpOnDot).into(),
         (Transport::Tcp(segment), _) => judge_segment(frame, segment, packet, settings, known).into(),
     }
-}
-
-/// Where a client stands with a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Within its rate, or there is no limit.
-    Within,
-    /// On the allow list: no limit looks at it, and no map notes it.
-    Allowed,
-    /// Over its rate.
-    Over,
-}
-
-#[inline(always)]
-fn standing(
-    class: Class,
-    rate: &Rate,
-    packet: &Packet,
-    settings: &Settings,
-    known: &impl Knowledge,
-) -> Standing {
-    if !rate.is_limit() {
-        return Standing::Within;
-    }
-    if settings.allow & version_bit(packet.flow.is_v6()) != 0 && known.is_allowed(&packet.flow) {
-        return Standing::Allowed;
-    }
-    let key = rate::key(class, &packet.flow, settings.prefix_v4, settings.prefix_v6);
-    if known.admits(key, rate) { Standing::Within } else { Standing::Over }
 }
 
 /// A datagram to the cleartext port: queries have a limit, responses (to a resolver's own port 53) have none.
@@ -114,10 +132,12 @@ fn judge_datagram(
     if !settings.do53_query.is_limit() || truncation::is_response(frame, &packet.located) {
         return within;
     }
-    match standing(Class::Do53Query, &settings.do53_query, packet, settings, known) {
-        Standing::Within => return within,
-        Standing::Allowed => return Verdict::pass(Reason::Allowed).into(),
-        Standing::Over => {}
+    if is_allowed(settings, &packet.flow, known) {
+        return Verdict::pass(Reason::Allowed).into();
+    }
+    let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
+    if known.admits(rate::key(Class::Do53Query, client), &settings.do53_query) {
+        return within;
     }
     let reason = Reason::Do53QueryRate;
     let drop = Verdict::drop(reason);
@@ -168,21 +188,35 @@ fn judge_segment(
     hold_to_gate(frame, segment, place, packet.service, gate, || flow.is_enforced(known.now_ns()))
 }
 
-/// A SYN alone: a connection begins.
+/// A SYN alone: a connection begins. The allow list is asked where any limit would be.
 #[inline(always)]
 fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
+    let is_dot = matches!(packet.service, Service::Dot);
+    let may_be_spent = is_dot && settings.spent & version_bit(packet.flow.is_v6()) != 0;
+    if !settings.syn.is_limit() && !may_be_spent {
+        return Verdict::pass(Reason::Syn);
+    }
+    if is_allowed(settings, &packet.flow, known) {
+        return Verdict::pass(Reason::Allowed);
+    }
+    let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
     let (class, reason) = match packet.service {
         Service::Dot => (Class::DotSyn, Reason::DotSynRate),
         Service::Do53 => (Class::Do53Syn, Reason::Do53SynRate),
     };
-    match standing(class, &settings.syn, packet, settings, known) {
-        Standing::Within => Verdict::pass(Reason::Syn),
-        Standing::Allowed => Verdict::pass(Reason::Allowed),
-        Standing::Over => match Over::from_octet(settings.syn_over) {
-            Over::Count => Verdict { action: Action::WouldDrop, reason },
-            Over::Drop | Over::Truncate => Verdict::drop(reason),
-        },
+    if settings.syn.is_limit() && !known.admits(rate::key(class, client), &settings.syn) {
+        return limited(settings, reason);
     }
+    if may_be_spent && known.spent_until_ns(client) > known.now_ns() {
+        return limited(settings, Reason::HandshakeCost);
+    }
+    Verdict::pass(Reason::Syn)
+}
+
+/// What a limit does that has found too much.
+#[inline(always)]
+fn limited(settings: &Settings, reason: Reason) -> Verdict {
+    Verdict { action: if is_enforced(settings) { Action::Drop } else { Action::WouldDrop }, reason }
 }
 
 /// The octets of a segment at `place`, held against the opening of its stream.
@@ -265,6 +299,15 @@ mod tests {
             flow.client[0] & 2 == 2
         }
 
+        fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+            let cause = (client.key() >> 24 & 1) as u32;
+            client.key() & 8 == 8 && holds(&Ban { until_ns: 1, hits: 0, cause, bits: 32 })
+        }
+
+        fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
+            client.key() & 1
+        }
+
         fn admits(&self, key: u64, _: &Rate) -> bool {
             key & 4 == 4
         }
@@ -320,7 +363,7 @@ mod tests {
         fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, bits in 0u8..4, over in 0u8..4) {
             let flow = Flow { learned_ns: 0, initial, offences: 0 };
             let rate = Rate::new(u32::from(over), 1);
-            let limits = Settings { syn: rate, do53_query: rate, syn_over: over, do53_query_over: over, ..settings(Gate::from_octet(gate)) };
+            let limits = Settings { syn: rate, do53_query: rate, over, do53_query_over: over, bans: bits, spent: bits, ..settings(Gate::from_octet(gate)) };
             let settings = Settings { deny: bits, allow: 3, prefix_v4: 32, prefix_v6: 56, ..limits };
             for known in [Always(None), Always(Some(flow))] {
                 if let Some(verdict) = judge_frame(&octets.as_slice(), &settings, &known) {

@@ -4,14 +4,18 @@
 //! compares both. In the order of a packet's way:
 //! [`frame`] reads octets within bounds → [`packet`] finds headers and ports → [`judge`] decides, with
 //! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
-//! which counter that is. Aside: [`prefix`] (who counts as one client), [`truncation`] (how a
-//! query becomes its own answer), [`steer`] (which worker gets a
-//! connection), [`maps`] (names and sizes).
+//! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`charge`] (what
+//! a client cost),
+//! [`truncation`] (how a query becomes its own answer), [`steer`] (which worker gets a connection), [`maps`]
+//! (names and sizes).
 //!
 //! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of `pod`.
 
 #![no_std]
 
+pub mod ban;
+pub mod charge;
+pub mod client;
 pub mod counters;
 pub mod flow;
 pub mod frame;

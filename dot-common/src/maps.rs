@@ -21,6 +21,12 @@ pub const ALLOW4: &str = "ALLOW4";
 pub const ALLOW6: &str = "ALLOW6";
 /// LRU hash from [`crate::rate::key`] to the `u64` of [`crate::rate::Rate::admit`]. Written by XDP.
 pub const RATE: &str = "RATE";
+/// Hash from the key of a [`crate::prefix::ClientPrefix`] to [`crate::ban::Ban`]. Written by the loader (XDP counts
+/// hits). No LRU: an entry that a packet can make somebody forget is no ban.
+pub const BANS: &str = "BANS";
+/// Hash from the same key to the monotonic time, in nanoseconds, until which a client's handshake budget is spent.
+/// Written by the loader.
+pub const SPENT: &str = "SPENT";
 /// Per-CPU array of one answer, for its checksum. Written by XDP.
 pub const ANSWER: &str = "ANSWER";
 /// Per-CPU array of one [`crate::frame::Located`]: where the parser's paths meet. Written by XDP.
@@ -29,14 +35,19 @@ pub const SCRATCH: &str = "SCRATCH";
 pub const SOCKETS: &str = "SOCKETS";
 
 /// Every map.
-pub const ALL: [&str; 11] =
-    [COUNTERS, SETTINGS, FLOWS, DENY4, DENY6, ALLOW4, ALLOW6, RATE, ANSWER, SCRATCH, SOCKETS];
+pub const ALL: [&str; 13] =
+    [COUNTERS, SETTINGS, FLOWS, DENY4, DENY6, ALLOW4, ALLOW6, RATE, BANS, SPENT, ANSWER, SCRATCH, SOCKETS];
 
 /// Connections whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
 pub const FLOWS_MAX: u32 = 131_072;
 /// Clients whose rate is known at the same time, over all classes. 21 MB; a flood of spoofed addresses evicts
 /// those that came once before those that came again.
 pub const RATE_MAX: u32 = 262_144;
+/// Bans at the same time: more clients than an engine can catch within a ban's usual minute. Memory is taken as bans
+/// are made, some 6 MB when all are.
+pub const BANS_MAX: u32 = 65_536;
+/// Clients whose budget is spent at the same time, as [`BANS_MAX`].
+pub const SPENT_MAX: u32 = 65_536;
 /// Entries of each prefix trie: twice what a config may list, because a reload adds before it removes.
 pub const LISTED_MAX: u32 = 32_768;
 /// Most workers.

@@ -8,6 +8,7 @@
 use aya::Pod;
 
 use crate::{
+    ban::Ban,
     flow::{Flow, FlowKey},
     frame::Located,
     settings::Settings,
@@ -17,7 +18,9 @@ use crate::{
 unsafe impl Pod for FlowKey {}
 // SAFETY: repr(C) integers, 16 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Flow {}
-// SAFETY: repr(C) integers, 56 octets asserted, so no padding; every bit pattern is a value.
+// SAFETY: repr(C) integers, 64 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Settings {}
+// SAFETY: repr(C) integers, 24 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for Ban {}
 // SAFETY: four u32; every bit pattern is a value.
 unsafe impl Pod for Located {}

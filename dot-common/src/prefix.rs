@@ -53,6 +53,20 @@ impl ClientPrefix {
         self.0
     }
 
+    /// The prefix of a key.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_key(key: u64) -> Self {
+        Self(key)
+    }
+
+    /// Whether it is of IP version 6.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_v6(self) -> bool {
+        self.0 >> Self::VERSION_SHIFT == 6
+    }
+
     /// The prefix's first address.
     #[must_use]
     pub fn address(self) -> IpAddr {

@@ -73,17 +73,19 @@ impl Rate {
     }
 }
 
-/// The key of the map RATE: a class in the highest four bits over a [`ClientPrefix`].
+/// The key of the map RATE: a class in the highest four bits over a client's [`ClientPrefix`].
 #[must_use]
 #[inline(always)]
-pub const fn key(class: Class, flow: &FlowKey, prefix_v4: u8, prefix_v6: u8) -> u64 {
+pub const fn key(class: Class, client: ClientPrefix) -> u64 {
+    (class as u64) << 60 | client.key()
+}
+
+/// Who sent a packet, as limits and bans know it.
+#[must_use]
+#[inline(always)]
+pub const fn client(flow: &FlowKey, prefix_v4: u8, prefix_v6: u8) -> ClientPrefix {
     let [first, second, _, _] = flow.client;
-    let prefix = if flow.is_v6() {
-        ClientPrefix::v6(first, second, prefix_v6)
-    } else {
-        ClientPrefix::v4(first, prefix_v4)
-    };
-    (class as u64) << 60 | prefix.key()
+    if flow.is_v6() { ClientPrefix::v6(first, second, prefix_v6) } else { ClientPrefix::v4(first, prefix_v4) }
 }
 
 #[cfg(test)]
@@ -128,10 +130,10 @@ mod tests {
         let mut keys = BTreeSet::new();
         for class in [Class::DotSyn, Class::Do53Syn, Class::Do53Query] {
             for (first, second, is_v6) in [(1, 0, false), (2, 0, false), (1, 0, true), (1, 0x100, true)] {
-                assert!(keys.insert(key(class, &flow(first, second, is_v6), 32, 56)));
+                assert!(keys.insert(key(class, client(&flow(first, second, is_v6), 32, 56))));
             }
-            assert!(!keys.insert(key(class, &flow(1, 0xff, true), 32, 56)), "one /56 is one client");
-            assert!(!keys.insert(key(class, &flow(1, 9, false), 32, 56)), "IPv4 has one word");
+            assert!(!keys.insert(key(class, client(&flow(1, 0xff, true), 32, 56))), "one /56 is one client");
+            assert!(!keys.insert(key(class, client(&flow(1, 9, false), 32, 56))), "IPv4 has one word");
         }
     }
 

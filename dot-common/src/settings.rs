@@ -95,7 +95,7 @@ impl Over {
     }
 }
 
-/// The one value of the map SETTINGS. 56 octets, no padding.
+/// The one value of the map SETTINGS. 64 octets, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -113,8 +113,12 @@ pub struct Settings {
     pub deny: u8,
     /// The same for the allow list.
     pub allow: u8,
-    /// A TCP SYN over its client's rate: an [`Over`], `Count` or `Drop`.
-    pub syn_over: u8,
+    /// IP versions with bans.
+    pub bans: u8,
+    /// IP versions with clients whose handshake budget is spent.
+    pub spent: u8,
+    /// What limits and bans do where nothing else is said: an [`Over`], `Count` or `Drop`.
+    pub over: u8,
     /// A query by UDP over its client's rate: an [`Over`].
     pub do53_query_over: u8,
     /// Bits of an IPv4 address that are one client's.
@@ -122,18 +126,18 @@ pub struct Settings {
     /// Bits of an IPv6 address that are one client's.
     pub prefix_v6: u8,
     /// Always zero.
-    pub reserved: u8,
+    pub reserved: [u8; 7],
     /// TCP SYN of one client, of each service.
     pub syn: Rate,
     /// Queries by UDP of one client.
     pub do53_query: Rate,
 }
 
-/// The bit of an IP version in [`Settings::deny`] and [`Settings::allow`].
+/// The bit of an IP version in [`Settings::deny`], [`Settings::allow`], [`Settings::bans`] and [`Settings::spent`].
 #[must_use]
 #[inline(always)]
 pub const fn version_bit(is_v6: bool) -> u8 {
     if is_v6 { 2 } else { 1 }
 }
 
-const _: () = assert!(size_of::<Settings>() == 56 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 64 && align_of::<Settings>() == 8);

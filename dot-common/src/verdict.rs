@@ -107,6 +107,10 @@ reasons! {
     Do53SynRate = "do53_syn_rate", LIMITED;
     /// A query by UDP to the cleartext port, over its client's rate.
     Do53QueryRate = "do53_query_rate", ANSWERED;
+    /// A SYN to a DNS-over-TLS port whose client has spent its handshake budget.
+    HandshakeCost = "cost", LIMITED;
+    /// Its client is banned for a while.
+    Banned = "banned", LIMITED;
     /// Its client is on the deny list.
     Denied = "denied", DROPS;
     /// The first fragment of a TCP segment.

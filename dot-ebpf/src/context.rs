@@ -188,6 +188,14 @@ impl Payload for Frame<'_, XdpContext> {
     }
 }
 
+/// Hides from LLVM what lies behind a pointer.
+#[inline(always)]
+pub(crate) fn forget<T>(mut pointer: *mut T) -> *mut T {
+    // SAFETY: moves a register to itself; without `nomem` LLVM must take memory for changed.
+    unsafe { asm!("{0} = {0}", inout(reg) pointer, options(nostack, preserves_flags)) };
+    pointer
+}
+
 /// Hides a value's history from LLVM, so that checks after it are on the register that is used.
 #[inline(always)]
 pub(crate) fn opaque(mut value: usize) -> usize {

@@ -7,23 +7,26 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::{bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_xdp_load_bytes},
     macros::map,
-    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, lpm_trie::Key},
     programs::XdpContext,
 };
 use dot_common::{
+    ban::Ban,
     counters,
     flow::{Flow, FlowKey},
     frame::Located,
-    maps::{FLOWS_MAX, LISTED_MAX, RATE_MAX, WORKERS_MAX},
+    maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
+    packet::Packet,
+    prefix::ClientPrefix,
     rate::Rate,
     settings::Settings,
     verdict::Verdict,
 };
 
-use crate::context::opaque;
+use crate::context::{forget, opaque};
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUNTERS, 0);
@@ -49,14 +52,26 @@ static ALLOW6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(LISTED_MAX, 0)
 #[map]
 static RATE: LruHashMap<u64, u64> = LruHashMap::with_max_entries(RATE_MAX, 0);
 
+#[map]
+static BANS: HashMap<u64, Ban> = HashMap::with_max_entries(BANS_MAX, BPF_F_NO_PREALLOC);
+
+#[map]
+static SPENT: HashMap<u64, u64> = HashMap::with_max_entries(SPENT_MAX, BPF_F_NO_PREALLOC);
+
 /// A UDP datagram of ours: 8 octets of header, 12, 259 and 11 of message.
 const ANSWER_OCTETS: usize = 512;
 
 #[map]
 static ANSWER: PerCpuArray<[u32; ANSWER_OCTETS / 4]> = PerCpuArray::with_max_entries(1, 0);
 
+/// Where the paths of the parser meet.
+struct Scratch {
+    located: Located,
+    packet: Packet,
+}
+
 #[map]
-static SCRATCH: PerCpuArray<Located> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Listeners of one SO_REUSEPORT group by worker.
 #[map]
@@ -80,9 +95,6 @@ pub(crate) fn settings() -> Option<&'static Settings> {
 /// What we know of a connection.
 #[inline(always)]
 pub(crate) fn flow(key: &FlowKey) -> Option<Flow> {
-    // A copy, so that the helper gets the address of these 40 octets and the rest of the packet stays in
-    // registers: in memory, parts that are meaningless for this kind of packet would hold any register.
-    let key = *key;
     // SAFETY: the value is copied at once; a concurrent write can tear it, which costs one wrong verdict on
     // a segment of a connection that is just being opened a second time.
     unsafe { FLOWS.get(key) }.copied()
@@ -98,7 +110,6 @@ pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
 /// Counts one more refused segment of a connection, and returns how many came before.
 #[inline(always)]
 pub(crate) fn offend(key: &FlowKey) -> u32 {
-    let key = *key;
     let Some(flow) = FLOWS.get_ptr_mut(key) else { return 0 };
     // SAFETY: a checked map value; a lost increment under a race is harmless.
     unsafe {
@@ -129,6 +140,29 @@ fn is_listed(v4: &LpmTrie<u32, u32>, v6: &LpmTrie<[u32; 4], u32>, flow: &FlowKey
     } else {
         v4.get(Key::new(32, a.to_be())).is_some()
     }
+}
+
+/// Whether a client has a ban that `holds`; then its hit is counted.
+#[inline(always)]
+pub(crate) fn is_banned(client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+    let Some(ban) = BANS.get_ptr_mut(client.key()) else { return false };
+    // SAFETY: a checked map value; a copy, so that `holds` cannot see it change. An update of the ban replaces the
+    // value whole, and this one is kept until the program ends.
+    if !holds(&unsafe { *ban }) {
+        return false;
+    }
+    // SAFETY: a checked map value, aligned to eight octets; the second field of four.
+    unsafe {
+        asm!("lock *(u64 *)({ban} + 8) += {one}", ban = in(reg) ban, one = in(reg) 1u64, options(nostack))
+    };
+    true
+}
+
+/// Until when a client's handshake budget is spent; 0: it is not.
+#[inline(always)]
+pub(crate) fn spent_until_ns(client: ClientPrefix) -> u64 {
+    // SAFETY: one aligned word, copied at once.
+    unsafe { SPENT.get(client.key()) }.map_or(0, |until_ns| *until_ns)
 }
 
 /// Whether one more is within its rate; then it is counted.
@@ -206,8 +240,23 @@ pub(crate) fn through_scratch(located: Located) -> Option<Located> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: a checked map value of this CPU, aligned to eight octets.
     unsafe {
+        let scratch = &raw mut (*scratch).located;
         scratch.write_volatile(located);
         Some(scratch.read_volatile())
+    }
+}
+
+/// Leaves a packet in this CPU's scratch map: from here on the verifier knows nothing of how it was read, all paths
+/// to it are one, and its flow is a key in memory, as look-ups want it.
+#[inline(always)]
+pub(crate) fn settle_packet(packet: Packet) -> Option<&'static Packet> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a checked map value of this CPU, aligned to eight octets; nobody writes it again before this frame's
+    // program ends. The barrier keeps LLVM from going on with what it knows of the value.
+    unsafe {
+        let kept = &raw mut (*scratch).packet;
+        kept.write(packet);
+        Some(&*forget(kept))
     }
 }
 

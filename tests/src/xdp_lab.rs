@@ -16,9 +16,11 @@ use aya::{
     programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 use dot_common::{
+    ban::Ban,
     counters,
     flow::{Flow, FlowKey},
     maps,
+    prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Over, Ports, SCHEMA, Settings},
     verdict::Verdict,
@@ -43,6 +45,8 @@ pub struct Lab {
     settings: Array<MapData, Settings>,
     flows: HashMap<MapData, FlowKey, Flow>,
     rates: HashMap<MapData, u64, u64>,
+    bans: HashMap<MapData, u64, Ban>,
+    spent: HashMap<MapData, u64, u64>,
     counted: Vec<u64>,
 }
 
@@ -70,11 +74,13 @@ pub fn settings(gate: Gate) -> Settings {
         udp_on_dot: gate,
         deny: 0,
         allow: 0,
-        syn_over: Over::Drop as u8,
+        bans: 0,
+        spent: 0,
+        reserved: [0; 7],
+        over: Over::Drop as u8,
         do53_query_over: Over::Truncate as u8,
         prefix_v4: 32,
         prefix_v6: 56,
-        reserved: 0,
         syn: Rate::default(),
         do53_query: Rate::default(),
     }
@@ -98,8 +104,10 @@ impl Lab {
         let map = Array::try_from(take(maps::SETTINGS)).unwrap();
         let flows = HashMap::try_from(take(maps::FLOWS)).unwrap();
         let rates = HashMap::try_from(take(maps::RATE)).unwrap();
+        let bans = HashMap::try_from(take(maps::BANS)).unwrap();
+        let spent = HashMap::try_from(take(maps::SPENT)).unwrap();
         let counted = vec![0; counters::COUNTERS as usize];
-        let mut lab = Self { object, counters, settings: map, flows, rates, counted };
+        let mut lab = Self { object, counters, settings: map, flows, rates, bans, spent, counted };
         lab.xdp().load().expect("the XDP program passes the verifier");
         lab.learner().load().expect("the learner passes the verifier");
         lab.set(settings);
@@ -213,6 +221,29 @@ impl Lab {
     #[must_use]
     pub fn rated(&self) -> Vec<u64> {
         self.rates.keys().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Bans the /32 or /56 of a client.
+    pub fn ban(&mut self, client: IpAddr, ban: &Ban) {
+        self.bans.insert(ClientPrefix::of(client, 32, 56).key(), ban, 0).unwrap();
+    }
+
+    /// Lifts every ban.
+    pub fn lift_bans(&mut self) {
+        for key in self.bans.keys().collect::<Result<Vec<_>, _>>().unwrap() {
+            self.bans.remove(&key).unwrap();
+        }
+    }
+
+    /// The ban of a client's /32 or /56.
+    #[must_use]
+    pub fn banned(&self, client: IpAddr) -> Option<Ban> {
+        self.bans.get(&ClientPrefix::of(client, 32, 56).key(), 0).ok()
+    }
+
+    /// Says until when the /32 or /56 of a client has spent its handshake budget.
+    pub fn spend(&mut self, client: IpAddr, until_ns: u64) {
+        self.spent.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
     }
 
     /// Forgets all rates.

@@ -3,13 +3,19 @@
 //!
 //! Before: an authority of the test's making. After: what a client is shown, and what dotd says of its files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
 
 use dot_tests::{
     harness::{
         clients::{s_client, tool},
         config::Config,
         dot::{Dot, Offer},
+        eventually,
+        message::{A, Query},
         netns::{Network, SERVER_V4},
         scratch::Scratch,
         server::Server,
@@ -188,5 +194,148 @@ fn each_group_is_agreed() {
         assert_eq!(session.group(), Some(group));
     }
     assert_eq!(Dot::connect(&network.client, SERVER_V4).group(), Some(groups[0]));
+    dotd.stop();
+}
+
+/// The certificate that a client is shown now.
+fn leaf(network: &Network) -> Vec<u8> {
+    Dot::connect(&network.client, SERVER_V4).certificates().swap_remove(0)
+}
+
+fn served(network: &Network, pair: &Pair) {
+    eventually("the certificate is served", || (leaf(network) == pair.der).then_some(()));
+}
+
+/// Puts `new` in the place of `old` as a careful renewal does: whole files, renamed.
+fn rename_over(new: &Pair, old: &Pair) {
+    fs::rename(&new.cert, &old.cert).expect("our own folder");
+    fs::rename(&new.key, &old.key).expect("our own folder");
+}
+
+fn only(pair: &Pair) -> Config {
+    Config::new().set("tls", "certificates", &format!("[{}]", entry(pair)))
+}
+
+/// Goal: a renewal takes effect without a signal, and disturbs no session. Method: certificate and key renamed over the
+/// old ones, twice; a session from before.
+#[test]
+fn renamed_files_are_served_without_a_signal() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let pairs = ["old", "new", "newest"].map(|name| pair(&scratch, name, &PKCS_ECDSA_P256_SHA256));
+    let [old, new, newest] = &pairs;
+    let dotd = Server::launch(&network, &only(old), scratch, &[]);
+    let mut before = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(leaf(&network), old.der);
+    for renewed in [new, newest] {
+        rename_over(renewed, old);
+        served(&network, renewed);
+    }
+    assert_eq!(before.exchange(&Query::new(1, "dotd.test", A).octets()).rdata(A), [[192, 0, 2, 53]]);
+    let stats = dotd.stats();
+    assert!(stats.counter("control", "reloads_ok") >= 2, "{stats:?}");
+    dotd.stop();
+}
+
+/// Goal: a link that is swapped leads to the new files (as Kubernetes mounts secrets). Method: `..data` names one
+/// folder, then by rename another.
+#[test]
+fn a_swapped_link_is_followed() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let pairs = ["one", "two", "three"].map(|version| {
+        let made = pair(&scratch, version, &PKCS_ECDSA_P256_SHA256);
+        let folder = scratch.folder(version);
+        fs::rename(&made.cert, folder.join("tls.crt")).expect("our own folder");
+        fs::rename(&made.key, folder.join("tls.key")).expect("our own folder");
+        made
+    });
+    let root = scratch.path().to_owned();
+    let swap_to = |version: &str| {
+        symlink(version, root.join("..next")).expect("our own folder");
+        fs::rename(root.join("..next"), root.join("..data")).expect("our own folder");
+    };
+    swap_to("one");
+    for name in ["tls.crt", "tls.key"] {
+        symlink(Path::new("..data").join(name), root.join(name)).expect("our own folder");
+    }
+    let config = Config::new().certificate(&root.join("tls.crt"), &root.join("tls.key"));
+    let dotd = Server::launch(&network, &config, scratch, &[]);
+    assert_eq!(leaf(&network), pairs[0].der);
+    for (version, pair) in ["two", "three"].into_iter().zip(&pairs[1..]) {
+        swap_to(version);
+        served(&network, pair);
+    }
+    dotd.stop();
+}
+
+/// Goal: files that are half written, gone, or of two pairs leave the old certificate served, each with a line that
+/// names the file, and the end of the renewal is served. Method: the key cut off in place, then missing, then another's.
+///
+#[test]
+fn a_half_written_renewal_keeps_the_old() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let pairs = ["old", "new"].map(|name| pair(&scratch, name, &PKCS_ECDSA_P256_SHA256));
+    let [old, new] = &pairs;
+    let dotd = Server::launch(&network, &only(old), scratch, &[]);
+    let text = fs::read_to_string(&new.key).expect("just written");
+    let says = |part: &str| {
+        eventually(&format!("a line says {part:?}"), || dotd.stderr().contains(part).then_some(()));
+        assert_eq!(leaf(&network), old.der, "{part}");
+    };
+    fs::write(&old.key, &text[..text.len() / 2]).expect("our own folder");
+    says("old.key: PEM block is cut off or damaged");
+    fs::remove_file(&old.key).expect("our own folder");
+    says("old.key: no such file");
+    fs::write(&old.key, &text).expect("our own folder");
+    says("old.key is not the key of ");
+    fs::rename(&new.cert, &old.cert).expect("our own folder");
+    served(&network, new);
+    assert!(dotd.stats().counter("control", "reloads_failed") >= 3);
+    dotd.stop();
+}
+
+/// Goal: a renewed key that the user dotd became may not read is named, the old one stays, and it is served as soon as
+/// that is mended. Method: user nobody; a key of mode 0600, then 0644.
+#[test]
+fn a_key_that_the_user_may_not_read_is_named() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let pairs = ["old", "new"].map(|name| pair(&scratch, name, &PKCS_ECDSA_P256_SHA256));
+    let [old, new] = &pairs;
+    let config = only(old).set("server", "user", "\"nobody\"");
+    let dotd = Server::launch(&network, &config, scratch, &[]);
+    fs::set_permissions(&new.key, fs::Permissions::from_mode(0o600)).expect("our own file");
+    rename_over(new, old);
+    let part = "old.key: cannot be read (Permission denied (os error 13)): give the user that dotd runs as";
+    eventually("a line names the key", || dotd.stderr().contains(part).then_some(()));
+    assert_eq!(leaf(&network), old.der);
+    fs::set_permissions(&old.key, fs::Permissions::from_mode(0o644)).expect("our own file");
+    served(&network, new);
+    dotd.stop();
+}
+
+/// Goal: a staple is renewed without a signal, and one that is broken leaves the old one. Method: a response for seven
+/// days, one for nine, and half of a word. Covers: C-68, A-57
+#[test]
+fn a_staple_is_renewed_without_a_signal() {
+    require!(Root, Command("openssl"));
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let (issued, folder) = (issued(&scratch), scratch.path().to_owned());
+    issued.respond(&network, &folder, "V", "7");
+    let dotd = Server::launch(&network, &issued.config(&folder), scratch, &[]);
+    let staple = || {
+        let said = s_client(&network.client, SERVER_V4, &["-status"]);
+        said.text.lines().find(|line| line.contains("Next Update:")).map(str::to_owned)
+    };
+    let first = staple().expect("stapled");
+    issued.respond(&network, &folder, "V", "9");
+    eventually("the new response is stapled", || staple().filter(|line| *line != first));
+    fs::write(folder.join("leaf.ocsp"), "half").expect("our own folder");
+    eventually("a line names it", || {
+        dotd.stderr().contains("leaf.ocsp: not an OCSP response to staple").then_some(())
+    });
+    assert!(staple().is_some());
     dotd.stop();
 }

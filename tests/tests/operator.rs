@@ -6,16 +6,18 @@ use std::{path::Path, process::Command};
 
 use dot_tests::{
     harness::{
-        clients::{Said, tool},
+        clients::{Said, is_answered_over_tls, kdig, tool},
         config::Config,
-        netns::Namespace,
+        eventually,
+        netns::{Namespace, SERVER_V4},
         process::bounded,
         scene::embedded,
         scratch::Scratch,
-        server::binary,
+        server::{Server, binary},
     },
     require,
 };
+use nix::sys::signal::Signal;
 
 /// Runs `dotd` with these words outside of any namespace, and gives its exit code, stdout and stderr.
 fn dotd(words: &[&str]) -> (Option<i32>, String, String) {
@@ -122,4 +124,42 @@ fn control_verbs_speak_to_the_socket() {
     }
     let said = in_namespace(&network.server, &["xdp", "show", "--socket", &socket]);
     assert!(said.has("native") && said.has("server"), "{}", said.text);
+}
+
+/// Goal: `xdp detach` refuses while a dotd runs, takes XDP from it with `--force` while it serves on and stays without,
+/// and removes what a crashed one left; what was counted stays in the books. Method: the verb in each of these states,
+/// `ip link` and bpffs after it. Covers: issue 3, item 9.
+#[test]
+fn xdp_detach_takes_off_what_it_should() {
+    require!(Root, Bpf, Command("kdig"));
+    let (network, mut server) = embedded(&Config::new().set("server", "user", "\"nobody\""));
+    let is_attached = || network.server.ip("link show server").contains("xdp");
+    let is_pinned = || network.server.exists("/sys/fs/bpf/dotd");
+    let socket = path_text(&server.folder().join("run/control.sock"));
+    let detach = |words: &[&str]| in_namespace(&network.server, &[&["xdp", "detach"], words].concat());
+    let asks = || is_answered_over_tls(&kdig(&network.client, SERVER_V4, "+tls dotd.test A"));
+    assert!(asks());
+
+    let said = detach(&["--socket", &socket]);
+    assert!(!said.is_success && said.has("--force") && is_attached(), "{}", said.text);
+    let counted = server.stats().packets("pass", "syn");
+    assert!(counted > 0);
+    let said = detach(&["--force", "--socket", &socket]);
+    assert!(said.is_success && said.has("DEGRADED: detached by an operator"), "{}", said.text);
+    eventually("it is off", || (!is_attached() && !is_pinned()).then_some(()));
+    // Two looks later it still is.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert!(!is_attached() && asks());
+    assert_eq!(server.stats().packets("pass", "syn"), counted);
+    server.stop();
+
+    server = Server::start(&network, &Config::new());
+    server.signal(Signal::SIGKILL);
+    let (_, _scratch) = server.wait();
+    assert!(is_attached() && is_pinned(), "a crash leaves them");
+    let said = detach(&[]);
+    assert!(said.is_success && said.has("removed 2 links"), "{}", said.text);
+    eventually("they are gone", || (!is_attached() && !is_pinned()).then_some(()));
+    let said = detach(&["--force"]);
+    assert!(said.is_success && said.has("nothing was attached"), "{}", said.text);
 }

@@ -5,16 +5,17 @@
 use dot_tests::{
     harness::{
         config::Config,
-        dot::Dot,
+        dot::{Dot, End},
         eventually,
         message::{A, OPTION_KEEPALIVE, Opt, Query, append_opt, reply_to},
         netns::SERVER_V4,
         response::Message,
-        scene::{HONEST, honest, scripted},
+        scene::{HONEST, honest, scripted, scripted_with},
         scripted::{Act, Received},
     },
     require,
 };
+use nix::sys::signal::Signal;
 
 fn asking(id: u16) -> Vec<u8> {
     Query::new(id, "www.dotd.test", A).opt(Opt::with(OPTION_KEEPALIVE, &[])).octets()
@@ -68,6 +69,29 @@ fn keepalive_is_hop_by_hop() {
         let asked = Message::parse(&received.octets).expect("dotd sends whole messages");
         assert_eq!(asked.option(OPTION_KEEPALIVE), None);
     }
+}
+
+/// Goal: who is answered while dotd ends is told to close: TIMEOUT 0 (§3.3.2). Method: a query is at the backend
+/// when TERM comes; its answer, then close_notify. Covers: C-32
+#[test]
+fn timeout_is_zero_while_draining() {
+    require!(Root);
+    let hold = |query: &Received| {
+        let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        append_opt(&mut reply, &Opt::default());
+        vec![Act::Hold(reply)]
+    };
+    let (network, backend, mut dotd) = scripted_with(Config::new(), "timeout = \"20s\"", hold);
+    let mut idle = Dot::connect(&network.client, SERVER_V4);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask(&asking(1));
+    eventually("the query is at the backend", || (backend.held() == 1).then_some(()));
+    dotd.signal(Signal::SIGTERM);
+    // An idle session ends at once, which shows that draining has begun.
+    assert_eq!(idle.end(), End::CloseNotify);
+    backend.release();
+    assert_eq!(session.receive().option(OPTION_KEEPALIVE), Some(vec![0, 0]));
+    assert_eq!(session.end(), End::CloseNotify);
 }
 
 /// Goal: a query option with a value, which RFC 7828 §3.2.1 forbids, has one stable outcome.

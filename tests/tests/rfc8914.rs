@@ -6,7 +6,7 @@ use dot_tests::{
     harness::{
         config::Config,
         dot::Dot,
-        message::{A, OPTION_EDE, Opt, Query, append_opt, reply_to},
+        message::{A, OPTION_EDE, Opt, Query, SOA, append_opt, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scene::{HONEST, scripted, scripted_with},
@@ -77,6 +77,29 @@ fn a_late_response_is_dropped() {
     backend.release();
     dotd.counts("the late one is counted", |stats| stats.counter("backend", "unmatched") >= 1);
     assert!(session.is_quiet());
+}
+
+/// Goal: what is refused by policy says so, to who speaks EDNS: NOTIFY and UPDATE (EDE 18); nothing of it reaches
+/// the backend, and the session lives on. Method: both opcodes with a zone, with and without OPT. Covers: C-57, A-19
+#[test]
+fn what_policy_refuses_has_its_reason() {
+    require!(Root);
+    const REFUSED: u16 = 5;
+    const PROHIBITED: [u8; 2] = [0, 18];
+    let (network, backend, _dotd) = scripted(Config::new(), |_| Vec::new());
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for opcode in [4, 5] {
+        let query = Query::new(opcode, "dotd.test", SOA).flags(opcode << 11);
+        let answer = session.exchange(&query.clone().opt(Opt::default()).octets());
+        assert_eq!((answer.id, answer.rcode(), answer.opt_count()), (opcode, REFUSED, 1));
+        assert_eq!(
+            answer.option(OPTION_EDE).and_then(|value| value.first_chunk().copied()),
+            Some(PROHIBITED)
+        );
+        let plain = session.exchange(&query.octets());
+        assert_eq!((plain.rcode(), plain.opt_count(), plain.flags >> 11 & 15), (REFUSED, 0, opcode));
+    }
+    assert_eq!(backend.received().len(), 0);
 }
 
 /// Goal: a backend's own EDE passes (RFC 8914 §5).

@@ -11,8 +11,10 @@ use std::{
 };
 
 use dot_common::{
+    ban::{Ban, Cause},
     flow::{Flow, FlowKey},
     judge::{Knowledge, judge_frame},
+    prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Over, Settings},
     verdict::{Action, Verdict},
@@ -55,6 +57,23 @@ const DENIED: [IpAddr; 2] = [
 const ALLOWED: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 9))];
 
+/// Clients that are banned: by an operator, by the engine, by an operator until a time that is over, and one that is
+/// also on the allow list.
+const BANNED: [(IpAddr, Cause, bool); 5] = [
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 50)), Cause::Operator, true),
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 51)), Cause::Garbage, true),
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 52)), Cause::Operator, false),
+    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 9)), Cause::Malformed, true),
+    (ALLOWED[1], Cause::Operator, true),
+];
+
+/// Clients whose handshake budget is spent: for ever, and until a time that is over.
+const SPENT: [(IpAddr, u64); 3] = [
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 60)), u64::MAX),
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 61)), 1),
+    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9)), u64::MAX),
+];
+
 /// Two at once, then one an hour: no machine is so slow that the two sides' clocks matter.
 const RATE: Rate = Rate { period_ns: HOUR_NS, tolerance_ns: HOUR_NS };
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -63,6 +82,7 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 struct Known {
     flows: HashMap<FlowKey, Flow>,
     schedules: RefCell<HashMap<u64, u64>>,
+    bans: RefCell<HashMap<u64, Ban>>,
 }
 
 impl Knowledge for Known {
@@ -89,6 +109,20 @@ impl Knowledge for Known {
         let [first, second, _, _] = flow.client;
         // 192.0.2.100/32 and 2001:db8:a::/48.
         if flow.is_v6() { first == 0x2001_0db8 && second >> 16 == 0xa } else { first == 0xc000_0264 }
+    }
+
+    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+        let mut bans = self.bans.borrow_mut();
+        let Some(ban) = bans.get_mut(&client.key()) else { return false };
+        let is_banned = holds(ban);
+        ban.hits += u64::from(is_banned);
+        is_banned
+    }
+
+    fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
+        let spent = SPENT.iter().find(|(address, _)| ClientPrefix::of(*address, 32, 56) == client);
+        // The kernel's clock has some time left until u64::MAX; this one is far ahead of it.
+        spent.map_or(0, |(_, until_ns)| *until_ns)
     }
 
     fn admits(&self, key: u64, rate: &Rate) -> bool {
@@ -131,6 +165,14 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
         let build = match dice.below(8) {
             0 => build.client(DENIED[usize::from(is_v6)]),
             1 => build.client(ALLOWED[usize::from(is_v6)]),
+            3 => match SPENT[dice.below(SPENT.len())].0 {
+                spent if spent.is_ipv6() == is_v6 => build.client(spent),
+                _ => build,
+            },
+            2 => match BANNED[dice.below(BANNED.len())].0 {
+                banned if banned.is_ipv6() == is_v6 => build.client(banned),
+                _ => build,
+            },
             _ => build,
         };
         build.frame().octets
@@ -154,11 +196,8 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
     octets
 }
 
-/// Goal: what tests and fuzzers prove of the Rust code holds for the compiled object: same verdict, counted
-/// once, same action. Method: 100,000 frames through both, with each gate mode in turn. Covers: issue 2, item 4.
-#[test]
-fn kernel_and_host_agree() {
-    let Some(mut lab) = Lab::open("kernel_and_host_agree", &settings(Gate::Drop)) else { return };
+/// Tells the kernel of flows, lists, bans and budgets; what this side then knows.
+fn both_know(lab: &mut Lab) -> Known {
     for port in [853, 8853, 53] {
         for build in [Build::syn_ack(port, INITIAL), Build::syn_ack(port, INITIAL).v6()] {
             lab.learn(&build.frame().octets);
@@ -166,7 +205,11 @@ fn kernel_and_host_agree() {
         }
     }
     // 40,000 is always young, 40,001 always old, 40,002 unknown.
-    let mut known = Known { flows: lab.flows().into_iter().collect(), schedules: RefCell::default() };
+    let mut known = Known {
+        flows: lab.flows().into_iter().collect(),
+        schedules: RefCell::default(),
+        bans: RefCell::default(),
+    };
     assert_eq!(known.flows.len(), 12);
     for (key, flow) in &mut known.flows {
         flow.learned_ns = if key.ports >> 16 == 40_000 { u64::MAX } else { 0 };
@@ -176,6 +219,24 @@ fn kernel_and_host_agree() {
     lab.deny(DENIED[1], 48);
     lab.allow(ALLOWED[0], 32);
     lab.allow(ALLOWED[1], 48);
+    for (client, cause, stands) in BANNED {
+        let until_ns = if stands { u64::MAX } else { 1 };
+        let ban = Ban { until_ns, hits: 0, cause: cause as u32, bits: 0 };
+        lab.ban(client, &ban);
+        known.bans.borrow_mut().insert(ClientPrefix::of(client, 32, 56).key(), ban);
+    }
+    for (client, until_ns) in SPENT {
+        lab.spend(client, until_ns);
+    }
+    known
+}
+
+/// Goal: what tests and fuzzers prove of the Rust code holds for the compiled object: same verdict, counted
+/// once, same action. Method: 100,000 frames through both, with each gate mode in turn. Covers: issue 2, item 4.
+#[test]
+fn kernel_and_host_agree() {
+    let Some(mut lab) = Lab::open("kernel_and_host_agree", &settings(Gate::Drop)) else { return };
+    let known = both_know(&mut lab);
     let mut dice = Dice(0x0853_0853_0853_0853);
     let mut seen = HashMap::<Option<(&str, &str)>, u32>::new();
     for round in 0..FRAMES {
@@ -184,7 +245,9 @@ fn kernel_and_host_agree() {
         let settings = Settings {
             deny: dice.one_of(&[3, 3, 2, 1, 0]),
             allow: dice.one_of(&[3, 3, 2, 1, 0]),
-            syn_over: dice.one_of(&[Over::Drop, Over::Count]) as u8,
+            bans: dice.one_of(&[3, 3, 2, 1, 0]),
+            spent: dice.one_of(&[3, 3, 2, 1, 0]),
+            over: dice.one_of(&[Over::Drop, Over::Count]) as u8,
             do53_query_over: dice.one_of(&[Over::Drop, Over::Count, Over::Truncate, Over::Truncate]) as u8,
             syn: rate,
             do53_query: rate,
@@ -213,6 +276,10 @@ fn kernel_and_host_agree() {
         *seen.entry(host.map(name)).or_default() += 1;
     }
     println!("{seen:#?}");
+    for (client, ..) in BANNED {
+        let key = ClientPrefix::of(client, 32, 56).key();
+        assert_eq!(lab.banned(client).as_ref(), known.bans.borrow().get(&key), "{client}: hits");
+    }
     let missing: Vec<_> = dot_common::counters::rows()
         .filter(|verdict| !seen.contains_key(&Some((verdict.action.name(), verdict.reason.name()))))
         .collect();

@@ -83,7 +83,7 @@ fn bursts_end_where_they_should() {
         for burst in [1, 2, 7] {
             lab.forget_rates();
             let settings = limited(burst as u64);
-            lab.set(&Settings { syn_over: mode as u8, do53_query_over: mode as u8, ..settings });
+            lab.set(&Settings { over: mode as u8, do53_query_over: mode as u8, ..settings });
             for (build, within, over) in [
                 (syn(853), SYN_PASSES, over(syn_action, DotSynRate)),
                 (syn(53).v6(), SYN_PASSES, over(syn_action, Do53SynRate)),
@@ -139,7 +139,7 @@ fn only_beginnings_of_one_client_are_counted() {
     // Octets in a SYN (Fast Open) are no way round, neither of the limit nor of the gate.
     let fast_open = |octets: &[u8]| Build::tcp(853, SYN, 7, octets);
     assert_eq!(verdicts(&mut lab, &fast_open(&CLIENT_HELLO), 1), [dropped]);
-    lab.set(&Settings { syn_over: Over::Count as u8, ..limited(1) });
+    lab.set(&Settings { over: Over::Count as u8, ..limited(1) });
     let would_drop = over(Action::WouldDrop, Reason::DotSynRate);
     let cleartext = Verdict::drop(Reason::CleartextOnDot);
     assert_eq!(verdicts(&mut lab, &fast_open(&CLIENT_HELLO), 1), [would_drop]);

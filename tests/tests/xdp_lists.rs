@@ -31,7 +31,7 @@ fn address(text: &str) -> IpAddr {
 const NEIGHBOUR: &str = "10.53.0.77";
 
 /// Goal: a denied client gets nothing: no port, no transport, no shape of headers is a way round.
-/// Method: each shape from a denied client and from its neighbour outside the prefix.
+/// Method: each shape from a denied client and from its neighbour outside the prefix. Covers: C-11
 #[test]
 fn denied_clients_get_nothing() {
     let settings = Settings { deny: 3, ..settings(Gate::Pass) };

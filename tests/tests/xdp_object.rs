@@ -4,6 +4,7 @@
 
 use aya::{Ebpf, EbpfLoader, maps::Map, programs::Program};
 use dot_common::{
+    ban::Ban,
     counters::COUNTERS as COUNTERS_MAX,
     flow::{Flow, FlowKey},
     maps,
@@ -33,7 +34,13 @@ fn object_holds_the_maps() {
     }
     let shape = |name: &str| {
         let map = match object.map(name) {
-            Some(Map::LruHashMap(map) | Map::PerCpuArray(map) | Map::Array(map) | Map::LpmTrie(map)) => map,
+            Some(
+                Map::LruHashMap(map)
+                | Map::HashMap(map)
+                | Map::PerCpuArray(map)
+                | Map::Array(map)
+                | Map::LpmTrie(map),
+            ) => map,
             other => panic!("{name}: {other:?}"),
         };
         let info = map.info().unwrap();
@@ -43,6 +50,9 @@ fn object_holds_the_maps() {
     assert_eq!(shape(maps::COUNTERS), (4, 8, COUNTERS_MAX));
     assert_eq!(shape(maps::SETTINGS), (4, size_of::<Settings>(), 1));
     assert_eq!(shape(maps::RATE), (8, 8, maps::RATE_MAX));
+    assert_eq!(shape(maps::BANS), (8, size_of::<Ban>(), maps::BANS_MAX));
+    assert_eq!(shape(maps::SPENT), (8, 8, maps::SPENT_MAX));
+    assert!(matches!(object.map(maps::BANS), Some(Map::HashMap(_))), "a ban that a packet can evict is none");
     for (name, key_octets) in [(maps::DENY4, 8), (maps::DENY6, 20), (maps::ALLOW4, 8), (maps::ALLOW6, 20)] {
         assert_eq!(shape(name), (key_octets, 4, maps::LISTED_MAX), "{name}");
     }

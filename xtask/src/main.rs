@@ -10,6 +10,7 @@ mod bench;
 mod bpf_object;
 mod build;
 mod command;
+mod fuzz;
 mod kernels;
 mod lint;
 mod run;
@@ -57,8 +58,10 @@ enum Verb {
     Test(test::Test),
     /// Boot older kernels under QEMU and run the kernel half's tests there
     TestKernels(kernels::TestKernels),
-    /// Measure dotd beside its peers, and the XDP program frame by frame
+    /// Measure dotd: beside its peers, under a flood, at every size, step by step, frame by frame
     Bench(bench::Bench),
+    /// Run the fuzz targets under libFuzzer
+    Fuzz(fuzz::Fuzz),
     /// Format, clippy, documentation, dependencies: every warning is an error
     Lint(lint::Lint),
     /// Check the rules of the house that rustc and clippy do not know
@@ -85,6 +88,7 @@ fn execute(root: &Path, verb: Verb) -> Result<()> {
         Verb::Test(arguments) => test::run(root, &arguments)?,
         Verb::TestKernels(arguments) => kernels::run(root, &arguments)?,
         Verb::Bench(arguments) => bench::run(root, &arguments)?,
+        Verb::Fuzz(arguments) => fuzz::run(root, &arguments)?,
         Verb::Lint(arguments) => lint::run(root, &arguments)?,
         Verb::Tidy(arguments) => tidy::run(root, &arguments)?,
     }

@@ -1,4 +1,5 @@
-//! Who is attacked: the peers as they are compared, those that have limits with limits, and dotd three times.
+//! Who is attacked: the peers and the floor as they are compared, those that have limits with limits, and dotd three
+//! times.
 //!
 //! Before: names. After: entries as `peers::stage` starts them. Holds: the order of the table.
 
@@ -7,7 +8,8 @@ use anyhow::{Result, bail};
 use crate::peers::catalog::{CATALOG, DNSDIST, DOTD, Entry, STREAMS};
 
 /// What of the comparison's catalogue is attacked as it is.
-const AS_COMPARED: [&str; 7] = ["stunnel", "haproxy", "nginx", "dnsdist", "unbound", "named", "knot"];
+const AS_COMPARED: [&str; 8] =
+    ["stunnel", "haproxy", "nginx", "dnsdist", "unbound", "named", "knot", "floor-relay"];
 
 /// With limits.
 const LIMITED: [Entry; 5] = [

@@ -54,7 +54,7 @@ impl Report {
              Made by `cargo xtask bench attack`; do not edit. Compare within this file only.\n\n{}\
              | flood | {} connections at once from {} addresses, a full handshake and one query each, as many as it gets |\n\
              | innocents | 20 lasting connections with {} queries a second, 5 clients that connect for each query; {} s |\n\n\
-             Front end on its core behind a veth pair, NSD, flood and innocents on the other; the flood at lowest priority. *CPU*: \
+             Front end on its core behind a veth pair, NSD, flood and innocents on the other; the flood at low priority. *CPU*: \
              cores that the front end's process had. *core busy*: its core, the kernel's work for it included. *haproxy-limit*: \
              50 new connections a second of one address; *dnsdist-limit*: 4 at once of one address; *dotd*: XDP off; *dotd-xdp*: \
              native, 50 SYN a second of one address; *dotd-cost*: handshake budgets as well.\n\n",
@@ -154,7 +154,11 @@ impl Report {
 }
 
 fn bar(row: &Row, parts: [f64; 2]) -> Bar {
-    let side = if row.name.starts_with("dotd") { plot::Side::Ours } else { plot::Side::Theirs };
+    let side = match row.name.split('-').next() {
+        Some("dotd") => plot::Side::Ours,
+        Some("floor") => plot::Side::Floor,
+        _ => plot::Side::Theirs,
+    };
     Bar { label: row.name.to_owned(), side, parts }
 }
 

@@ -172,7 +172,7 @@ fn flood(
         format!("no {}: build it with `cargo build --release -p dot-benches`", options.dotload.display())
     })?;
     let arguments = [
-        "-n19".to_owned(),
+        "-n10".to_owned(),
         dotload.display().to_string(),
         peer.address.to_string(),
         "--json".to_owned(),

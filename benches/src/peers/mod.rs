@@ -80,6 +80,6 @@ fn backends(works: &[&workloads::Work]) -> Vec<Backend> {
 
 pub(crate) fn write(path: &std::path::Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("peers: {}", path.display());
+    println!("written: {}", path.display());
     Ok(())
 }

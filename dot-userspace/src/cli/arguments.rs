@@ -2,9 +2,11 @@
 //!
 //! Before: the shell's words. After: `cli::main` calls the verb. Never: does anything but describe.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::parse_duration;
 
 /// DNS over TLS in front of your DNS server.
 ///
@@ -63,6 +65,15 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Clients that get nothing for a while
+    ///
+    /// A banned client's packets to our ports are dropped by XDP before they cost anything; whoever is in `xdp.allow` is
+    /// let in all the same. Bans live in the kernel: a reload keeps them, and so does a crash; an orderly stop ends
+    /// them. For ever is `xdp.deny`.
+    Ban {
+        #[command(subcommand)]
+        verb: BanVerb,
+    },
     /// The kernel half of the running dotd
     Xdp {
         #[command(subcommand)]
@@ -76,12 +87,62 @@ pub(super) enum Verb {
     },
 }
 
+/// What to do with bans.
+#[derive(Debug, Subcommand)]
+pub(super) enum BanVerb {
+    /// Show every ban with its hits and the time left
+    #[command(after_help = BAN_LIST_EXAMPLES)]
+    List {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Ban a client, or change its ban
+    ///
+    /// Holds also where `xdp.limit.mode` is "count".
+    #[command(after_help = BAN_ADD_EXAMPLES)]
+    Add {
+        /// An address, whose client prefix is banned, or exactly such a prefix
+        #[arg(value_name = "CLIENT")]
+        client: String,
+        /// How long, up to 7d [default: xdp.limit.ban_seconds, or 1min where that is 0]
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+        length: Option<Duration>,
+        /// Why, for whoever lists bans later
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Lift a ban, whoever made it
+    #[command(after_help = BAN_DEL_EXAMPLES)]
+    Del {
+        /// As in `dotd ban list`
+        #[arg(value_name = "CLIENT")]
+        client: String,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
 /// What to do with the kernel half.
 #[derive(Debug, Subcommand)]
 pub(super) enum XdpVerb {
-    /// Show interfaces, steering and programs
+    /// Show interfaces, steering and programs; what is degraded, and why
     #[command(after_help = XDP_EXAMPLES)]
     Show {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Take the kernel half off every interface
+    ///
+    /// Removes what a dotd that crashed left attached and pinned in this network namespace, whatever its version;
+    /// needs root. While a dotd runs here it is refused: that one would attach again. With --force the running
+    /// dotd is told to let go, and serves on without XDP until it is restarted.
+    #[command(after_help = DETACH_EXAMPLES)]
+    Detach {
+        /// Take XDP from a running dotd
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         control: ControlArguments,
     },
@@ -130,7 +191,7 @@ EXAMPLES
 FILES
   /etc/dotd/dotd.toml           config; every key has a default
   /var/lib/dotd/self-signed.pem key and certificate when the config names none
-  /run/dotd/control.sock        what status, stats and xdp ask
+  /run/dotd/control.sock        what status, stats, ban and xdp ask
 
 SIGNALS
   TERM, INT                     finish the sessions, then stop
@@ -176,6 +237,26 @@ const XDP_EXAMPLES: &str = "\
 EXAMPLES
   dotd xdp show
   dotd xdp show --json | jq '.programs[].verified_instructions'";
+
+const BAN_LIST_EXAMPLES: &str = "\
+EXAMPLES
+  dotd ban list
+  dotd ban list --json | jq '.[] | select(.cause != \"operator\").prefix'";
+
+const BAN_ADD_EXAMPLES: &str = "\
+EXAMPLES
+  dotd ban add 192.0.2.7 --for 10m --reason 'ticket 4711'
+  dotd ban add 2001:db8:17::9   the client prefix of this address: its /56 unless configured otherwise";
+
+const BAN_DEL_EXAMPLES: &str = "\
+EXAMPLES
+  dotd ban del 192.0.2.7
+  dotd ban list --json | jq -r '.[].prefix' | xargs -n 1 dotd ban del";
+
+const DETACH_EXAMPLES: &str = "\
+EXAMPLES
+  dotd xdp detach               after a crash, when no dotd is to be started again
+  dotd xdp detach --force       an emergency: XDP drops what it must not, and sessions must live on";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES

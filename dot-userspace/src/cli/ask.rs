@@ -1,24 +1,49 @@
-//! Asks the running dotd over its control socket: one GET, one JSON answer.
+//! Asks the running dotd over its control socket: one request, one JSON answer.
 //!
 //! Before: a verb knows the path. After: it prints the answer.
 //! Never: waits longer than [`ANSWER_TIMEOUT`], or takes an answer that is not from a dotd.
 
 use std::{io, path::Path, time::Duration};
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode,
+    body::Bytes,
+    client::conn::http1,
+    header::{CONTENT_TYPE, HOST},
+};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::error::CliError;
 
 /// The answer to `GET path`, as it came and as what it means.
 pub(super) fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<(String, T), CliError> {
+    send(socket, Method::GET, path, None)
+}
+
+/// The answer to `method path` with `request` as its body.
+pub(super) fn tell<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    request: &impl Serialize,
+) -> Result<(String, T), CliError> {
+    let body = serde_json::to_string(request).map_err(|error| no_answer(socket, error.to_string()))?;
+    send(socket, method, path, Some(body))
+}
+
+fn send<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<String>,
+) -> Result<(String, T), CliError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
     let body = runtime.block_on(async {
-        tokio::time::timeout(ANSWER_TIMEOUT, fetch(socket, path))
+        tokio::time::timeout(ANSWER_TIMEOUT, fetch(socket, method, path, body))
             .await
             .unwrap_or_else(|_| Err(no_answer(socket, format!("no answer within {ANSWER_TIMEOUT:?}"))))
     })?;
@@ -26,23 +51,37 @@ pub(super) fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<(Str
     Ok((body, meaning))
 }
 
-async fn fetch(socket: &Path, path: &str) -> Result<String, CliError> {
+async fn fetch(socket: &Path, method: Method, path: &str, body: Option<String>) -> Result<String, CliError> {
     let failed = |error: &dyn std::error::Error| no_answer(socket, error.to_string());
     let stream = UnixStream::connect(socket).await.map_err(|error| not_connected(socket, &error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path).header(HOST, "dotd").body(Empty::<Bytes>::new());
+    let request = Request::builder().method(method).uri(path).header(HOST, "dotd");
+    let request = request.header(CONTENT_TYPE, "application/json");
+    let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())));
     let request = request.map_err(|error| failed(&error))?;
     let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
     let status = response.status();
-    if status != StatusCode::OK {
+    let is_refusal = status == StatusCode::UNPROCESSABLE_ENTITY;
+    if status != StatusCode::OK && !is_refusal {
         return Err(no_answer(socket, format!("answers {path} with {status}")));
     }
     let body = Limited::new(response.into_body(), ANSWER_OCTETS_MAX).collect().await;
     let body = body.map_err(|error| no_answer(socket, error.to_string()))?.to_bytes();
     driver.abort();
-    String::from_utf8(body.into()).map_err(|error| failed(&error))
+    let text = String::from_utf8(body.into()).map_err(|error| failed(&error))?;
+    if is_refusal {
+        let Refusal { error } = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+        return Err(CliError::Refused(error));
+    }
+    Ok(text)
+}
+
+/// Why dotd did not do what it was told.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
 }
 
 fn not_connected(socket: &Path, error: &io::Error) -> CliError {

@@ -5,7 +5,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{config::ConfigErrors, tls::certificate::CertificateError};
+use crate::{config::ConfigErrors, tls::certificate::CertificateError, xdp::XdpError};
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,15 @@ pub(super) enum CliError {
     NobodyListens(PathBuf),
     #[error("{}: no right to ask dotd: run this as root or as the user dotd runs as", .0.display())]
     NotPermitted(PathBuf),
+    #[error("{0}")]
+    Refused(String),
+    #[error(
+        "a dotd runs here and would attach again: stop it, or use --force: it then serves on without XDP until it is \
+         restarted"
+    )]
+    Running,
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
     #[error("{}: {reason}: is it the control socket of a dotd of this version?", socket.display())]
     NoAnswer { socket: PathBuf, reason: String },
     #[error("cannot start a runtime or log thread: {0}: free memory or raise the limit of threads")]

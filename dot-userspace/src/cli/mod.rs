@@ -5,7 +5,9 @@
 
 mod arguments;
 mod ask;
+mod ban;
 mod check;
+mod detach;
 mod error;
 mod pin;
 mod rights;
@@ -62,8 +64,12 @@ fn run_verb(arguments: Arguments) -> Result<(), CliError> {
         Verb::Stats { control } => {
             show_answer::<Snapshot>(&control, path.as_deref(), "/stats", Snapshot::to_string)
         }
+        Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {
             show_answer::<xdp::Report>(&control, path.as_deref(), "/xdp", show::xdp)
+        }
+        Verb::Xdp { verb: XdpVerb::Detach { force, control } } => {
+            detach::run(force, &control, path.as_deref())
         }
         Verb::Completions { shell } => {
             let mut script = Vec::new();

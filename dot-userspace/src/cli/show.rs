@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
     control::{CertificateStatus, State, Status},
-    xdp::Report,
+    xdp::{BanCounts, CostCounts, Report},
 };
 
 /// The process at a glance.
@@ -52,6 +52,11 @@ pub(super) fn xdp(report: &Report) -> String {
     if !report.steering.is_empty() {
         row(&mut text, "steering", &because(&report.steering, report.steering_reason.as_deref()));
     }
+    if report.state != "off" {
+        row(&mut text, "bans", &bans(&report.bans));
+        let CostCounts { spent, spent_total } = report.costs;
+        row(&mut text, "costs", &format!("{spent} clients refused now, budgets spent so far: {spent_total}"));
+    }
     for program in &report.programs {
         let (name, id) = (&program.name, program.id);
         let verified = program.verified_instructions;
@@ -60,6 +65,18 @@ pub(super) fn xdp(report: &Report) -> String {
         row(&mut text, "program", &line);
     }
     text
+}
+
+/// How many bans there are, and what made them.
+fn bans(counts: &BanCounts) -> String {
+    let made = counts.made.iter().map(|(cause, count)| format!("{count} by {cause}"));
+    let made: Vec<_> = made.collect();
+    let made = if made.is_empty() { "none".to_owned() } else { made.join(", ") };
+    let displaced = match counts.displaced {
+        0 => String::new(),
+        displaced => format!(", {displaced} lifted early for want of room"),
+    };
+    format!("{} now, made so far: {made}{displaced}", counts.current)
 }
 
 /// How long a certificate still lives, in words.
@@ -93,7 +110,7 @@ fn because(state: &str, reason: Option<&str>) -> String {
 }
 
 /// The two largest units: an operator plans in days and waits in seconds.
-fn duration(seconds: i64) -> String {
+pub(super) fn duration(seconds: i64) -> String {
     let units = [("days", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
     let largest = units.iter().position(|(_, length)| seconds >= *length).unwrap_or(units.len() - 1);
     let mut rest = seconds;
@@ -166,6 +183,8 @@ mod tests {
                 verified_instructions: 900,
                 translated_octets: 4000,
             }],
+            bans: BanCounts { current: 2, made: [("operator".to_owned(), 3)].into(), displaced: 1 },
+            costs: CostCounts { spent: 3, spent_total: 4 },
         };
         let answer = Status {
             version: "0.1.0".into(),
@@ -205,6 +224,8 @@ mod tests {
             "             3 times attached again what was lost\n",
             "interface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\n",
+            "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\n",
+            "costs        3 clients refused now, budgets spent so far: 4\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");

@@ -27,8 +27,15 @@ impl Visitor<'_> for WithUnit {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
-        humantime::parse_duration(text).map_err(|_| {
-            E::custom(format!("\"{text}\" is no duration; write one such as \"5s\" or \"250ms\""))
-        })
+        parse(text).map_err(E::custom)
     }
+}
+
+/// Reads a duration with its unit, also for the command line.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("\"{text}\" is no duration; write one such as \"5s\" or \"250ms\""))
 }

@@ -95,11 +95,13 @@ pub const UDP53_PER_SECOND: Limit<u32> = Limit { default: 200, min: 1, max: 10_0
 /// UDP/53 queries at once. 400: two seconds of the rate.
 pub const UDP53_BURST: Limit<u32> = Limit { default: 400, min: 1, max: 10_000_000 };
 
-/// Cost of handshakes per second and client prefix; 0: no limit, until it is built.
-pub const HANDSHAKE_COST_PER_SECOND: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
+/// Cost of handshakes per second and client prefix (full 1, resumed 0.2, failed 3), ten seconds of it at once; 0: no
+/// limit. 20: a thousandth of a core's time at 48 µs each, and more than the people behind one address begin.
+pub const HANDSHAKE_COST_PER_SECOND: Limit<u32> = Limit { default: 20, min: 1, max: 10_000_000 };
 
-/// Length of a ban in seconds; 0: no bans. A week: by then the address has another owner.
-pub const BAN_SECONDS: Limit<u32> = Limit { default: 0, min: 1, max: 604_800 };
+/// Length of a ban in seconds; 0: the engine bans nobody. 60: an attacker is banned again at once, whoever gets its
+/// address next waits a minute. A week: by then the address has another owner.
+pub const BAN_SECONDS: Limit<u32> = Limit { default: 60, min: 1, max: 604_800 };
 
 /// Octets of the control socket's path: `sun_path` of Linux less its NUL (unix(7)).
 pub const SOCKET_PATH_OCTETS_MAX: usize = 107;

@@ -20,6 +20,7 @@ mod wording;
 #[cfg(test)]
 mod tests;
 
+pub use duration::parse as parse_duration;
 pub use error::{ConfigErrors, Mistake};
 pub use limit::Limit;
 pub use load::{DEFAULT_PATH, load, parse};

@@ -14,8 +14,6 @@ const CONFIG: &[Line<Config>] = &[
     ("listen.do53", "[]", |config| !config.listen.do53.is_empty()),
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
-    ("xdp.limit.handshake_cost_per_second", "0", |config| config.xdp.limit.handshake_cost_per_second != 0),
-    ("xdp.limit.ban_seconds", "0", |config| config.xdp.limit.ban_seconds != 0),
     ("log.client_address", "\"none\"", |config| config.log.client_address != ClientAddress::None),
 ];
 

@@ -77,6 +77,16 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
         .iter()
         .map(|row| (vec![("verdict", row.verdict.clone()), ("reason", row.reason.clone())], row.count));
     counters(registry, "packets", "Packets judged by XDP", packets);
+    let bans = &status.xdp.bans;
+    gauge(registry, "bans", "Clients banned now", None, i64::try_from(bans.current).unwrap_or(i64::MAX));
+    let made = bans.made.iter().map(|(cause, count)| (vec![("cause", cause.clone())], *count));
+    counters(registry, "bans_made", "Bans made, by cause", made);
+    let help = "Bans lifted before their time for want of room";
+    counter(registry, "bans_displaced", help, bans.displaced);
+    let costs = &status.xdp.costs;
+    let spent = i64::try_from(costs.spent).unwrap_or(i64::MAX);
+    gauge(registry, "clients_spent", "Clients refused now for their handshakes' cost", None, spent);
+    counter(registry, "budgets_spent", "Times a client spent its handshake budget", costs.spent_total);
 }
 
 /// Connections and handshakes. Accepted = open + every end.
@@ -164,6 +174,8 @@ fn accounts(registry: &mut Registry, snapshot: &Snapshot) {
     let rows = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
     counters(registry, "reloads", "Reloads of config and certificates", rows);
     counter(registry, "log_lines_lost", "Log lines dropped", control.log_lines_lost);
+    let help = "Batches of what clients cost that found no room";
+    counter(registry, "charges_lost", help, control.charges_lost);
     let difference = snapshot.difference();
     let rows = [
         ("connections", difference.connections),

@@ -1,8 +1,10 @@
 //! Room `control`: the process seen and asked from outside, over a Unix socket and, when configured, HTTP.
 //!
 //! Before: `start` gives it listeners and a [`Source`]. After: `cli` verbs and Prometheus read it.
-//! Never: stands on the query path, or holds state of its own: every answer is made from the [`Source`].
+//! Never: stands on the query path, or holds state of its own: every answer is made from the [`Source`], which also
+//! does what an operator asks for.
 
+mod bans;
 mod metrics;
 mod router;
 mod serve;
@@ -11,6 +13,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use bans::{BanRequest, UnbanRequest};
 pub use serve::{serve_http, serve_unix};
 pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status};
 
@@ -24,4 +27,18 @@ pub trait Source: Send + Sync + 'static {
     fn snapshot(&self) -> Snapshot;
     /// The kernel half.
     fn xdp(&self) -> xdp::Report;
+    /// Takes the kernel half off every interface until a restart; how it stands then.
+    fn leave_xdp(&self) -> xdp::Report;
+    /// Every ban, the one that ends first in front.
+    fn bans(&self) -> Vec<xdp::BanRow>;
+    /// Bans a client; the ban as it stands.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or why it cannot be had.
+    fn ban(&self, request: &BanRequest) -> Result<xdp::BanRow, xdp::XdpError>;
+    /// Lifts a ban; as it stood.
+    ///
+    /// # Errors
+    /// There is none.
+    fn unban(&self, request: &UnbanRequest) -> Result<xdp::BanRow, xdp::XdpError>;
 }

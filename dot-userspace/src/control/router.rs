@@ -1,7 +1,7 @@
 //! The two routers: JSON for `dotd status` and its kin, metrics and health for monitoring.
 //!
 //! Before: `control::serve` accepted a connection. After: one small response made from the [`Source`].
-//! Never: takes a request body, changes anything, or answers later than [`REQUEST_TIMEOUT`].
+//! Never: changes anything but through the [`Source`], or answers later than [`REQUEST_TIMEOUT`]; HTTP changes nothing.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -15,18 +15,19 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, metrics};
+use super::{Source, State, Status, bans, metrics};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats` and `/xdp` as JSON.
+/// `/status`, `/stats`, `/xdp` and `/bans` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     Router::new()
         .route("/status", get(async |Shared(source): Shared<AnySource>| Json(source.status())))
         .route("/stats", get(async |Shared(source): Shared<AnySource>| Json(source.snapshot())))
-        .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())))
-        .fallback(async || not_found(&["/status", "/stats", "/xdp"]))
+        .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
+        .merge(bans::route())
+        .fallback(async || not_found(&[bans::PATH, "/status", "/stats", "/xdp"]))
         .layer(middleware::from_fn(in_time))
         .with_state(source)
 }
@@ -39,6 +40,10 @@ pub(super) fn http(source: AnySource) -> Router {
         .fallback(async || not_found(&["/health", "/metrics"]))
         .layer(middleware::from_fn(in_time))
         .with_state(source)
+}
+
+async fn leave_xdp(Shared(source): Shared<AnySource>) -> Response {
+    Json(source.leave_xdp()).into_response()
 }
 
 async fn show_metrics(Shared(source): Shared<AnySource>) -> Response {

@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{Source, router};
 
-/// Serves `GET /status`, `/stats` and `/xdp` as JSON until dropped. Call it inside a tokio runtime.
+/// Serves `/status`, `/stats`, `/xdp` and `/bans` as JSON until dropped. Call it inside a tokio runtime.
 ///
 /// # Errors
 /// The listener cannot be made non-blocking or registered with the runtime.

@@ -15,7 +15,7 @@ use tokio::{
 use super::*;
 use crate::{
     ledger::{ControlCounters, Counter, WorkerCounters},
-    xdp::{InterfaceReport, PacketCount},
+    xdp::{BanRow, InterfaceReport, PacketCount, XdpError},
 };
 
 /// A dotd that stands still.
@@ -64,7 +64,8 @@ impl Source for Still {
             worker.add(counter, count);
         }
         let packets = vec![PacketCount { verdict: "drop".into(), reason: "cleartext_853".into(), count: 9 }];
-        let control = ControlCounters { reloads_ok: 3, reloads_failed: 4, log_lines_lost: 5 };
+        let control =
+            ControlCounters { reloads_ok: 3, reloads_failed: 4, log_lines_lost: 5, charges_lost: 6 };
         Snapshot::collect(packets, &[worker], control)
     }
 
@@ -76,6 +77,11 @@ impl Source for Still {
             learner: "tcx".into(),
             degraded: false,
         };
+        let bans = xdp::BanCounts {
+            current: 3,
+            made: [("operator".to_owned(), 6), ("garbage".to_owned(), 7)].into(),
+            displaced: 8,
+        };
         let degraded = *self.degraded.lock().unwrap();
         xdp::Report {
             state: "native".into(),
@@ -83,8 +89,32 @@ impl Source for Still {
             required: degraded.is_some_and(|(_, required)| required),
             repairs: 6,
             interfaces: vec![eth0],
+            bans,
+            costs: xdp::CostCounts { spent: 4, spent_total: 9 },
             ..Default::default()
         }
+    }
+
+    fn leave_xdp(&self) -> xdp::Report {
+        xdp::Report { state: "off".into(), ..self.xdp() }
+    }
+
+    fn bans(&self) -> Vec<BanRow> {
+        vec![BanRow { prefix: "192.0.2.7/32".into(), hits: 5, ..BanRow::default() }]
+    }
+
+    fn ban(&self, request: &BanRequest) -> Result<BanRow, XdpError> {
+        let seconds_left = request.seconds.unwrap_or(60);
+        Ok(BanRow {
+            prefix: request.client.clone(),
+            reason: request.reason.clone(),
+            seconds_left,
+            ..BanRow::default()
+        })
+    }
+
+    fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
+        Err(XdpError::Ban { reason: format!("{} is not banned", request.client) })
     }
 }
 
@@ -159,7 +189,7 @@ fn refuses_the_rest() {
     beside_socket(async |path| {
         let (code, _, body) = ask_unix(&path, "GET /metrics").await;
         let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((code, &body["paths"]), (404, &json!(["/status", "/stats", "/xdp"])));
+        assert_eq!((code, &body["paths"]), (404, &json!(["/bans", "/status", "/stats", "/xdp"])));
         assert_eq!(ask_unix(&path, "POST /status").await.0, 405);
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(b"\0\x01garbage\r\n\r\n").await.unwrap();
@@ -173,6 +203,39 @@ fn refuses_the_rest() {
         let (code, _, body) = ask_tcp(address, "GET /status").await;
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!((code, &body["paths"]), (404, &json!(["/health", "/metrics"])));
+    });
+}
+
+/// Goal: bans are listed, made and lifted by what the source does; what is no request is refused with its reason.
+/// Method: one request of each kind, as the command line sends it, and three that are none.
+#[test]
+fn bans_are_asked_of_the_source() {
+    async fn send(path: &Path, method: &str, body: &str) -> (u16, Value) {
+        let length = body.len();
+        let request = format!(
+            "{method} /bans HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        (answer[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+    beside_socket(async |path| {
+        let (code, rows) = send(&path, "GET", "").await;
+        assert_eq!((code, &rows[0]["prefix"], &rows[0]["hits"]), (200, &json!("192.0.2.7/32"), &json!(5)));
+        let (code, row) =
+            send(&path, "POST", r#"{"client": "192.0.2.8", "seconds": 9, "reason": "x"}"#).await;
+        assert_eq!((code, &row["prefix"], &row["seconds_left"]), (200, &json!("192.0.2.8"), &json!(9)));
+        let (code, said) = send(&path, "DELETE", r#"{"client": "192.0.2.8"}"#).await;
+        assert_eq!((code, &said["error"]), (422, &json!("192.0.2.8 is not banned")));
+        let long = format!(r#"{{"client": "x", "reason": "{}"}}"#, "y".repeat(3000));
+        for body in ["", "{", r#"{"client": "x", "reason": "y", "for": 1}"#, &long] {
+            let (code, said) = send(&path, "POST", body).await;
+            assert!(code == 422 && said["error"].is_string(), "{body}: {code} {said}");
+        }
     });
 }
 
@@ -228,6 +291,12 @@ fn metrics_are_openmetrics() {
         "dotd_backend_up{backend=\"embedded\"} 1",
         "dotd_reloads_total{result=\"failed\"} 4",
         "dotd_log_lines_lost_total 5",
+        "dotd_charges_lost_total 6",
+        "dotd_clients_spent 4",
+        "dotd_budgets_spent_total 9",
+        "dotd_bans 3",
+        "dotd_bans_made_total{cause=\"operator\"} 6",
+        "dotd_bans_displaced_total 8",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }

@@ -33,4 +33,6 @@ pub use transfer::{Progress, Transfer};
 pub use triage::{Allowed, Disposition, DropReason, Reply, triage};
 
 #[cfg(test)]
+mod edit_tests;
+#[cfg(test)]
 mod tests;

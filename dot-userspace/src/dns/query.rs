@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{
     edns::{HopOptions, read_hop_options},
-    records::{Counts, HEADER_OCTETS, TailError, question_name_end, u16_at, walk_tail},
+    records::{Counts, HEADER_OCTETS, TailError, question_name_end, questions_end, u16_at, walk_tail},
     subnet::has_subnet,
 };
 
@@ -74,8 +74,13 @@ pub enum QueryError {
         has_opt: bool,
     },
     /// RFC 9619: exactly one question.
-    #[error("{0} questions")]
-    QuestionCount(u16),
+    #[error("{count} questions")]
+    QuestionCount {
+        /// QDCOUNT.
+        count: u16,
+        /// As in [`QueryError::Opcode`].
+        has_opt: bool,
+    },
     /// The question does not fit, or its name is no name.
     #[error("broken question")]
     BrokenQuestion,
@@ -126,7 +131,8 @@ impl Query {
             return Err(QueryError::Opcode { opcode, has_opt: has_opt(message, counts) });
         }
         if counts.question != 1 {
-            return Err(QueryError::QuestionCount(counts.question));
+            let has_opt = has_opt(message, counts);
+            return Err(QueryError::QuestionCount { count: counts.question, has_opt });
         }
         let name_end = question_name_end(message, HEADER_OCTETS).ok_or(QueryError::BrokenQuestion)?;
         let qtype = u16_at(message, name_end).ok_or(QueryError::BrokenQuestion)?;
@@ -145,10 +151,10 @@ impl Query {
     }
 }
 
-/// Whether a message with one question, or one zone, has an OPT record where one may stand.
+/// Whether a message, whatever it is, has an OPT record where one may stand.
 fn has_opt(message: &[u8], counts: Counts) -> bool {
-    let end = question_name_end(message, HEADER_OCTETS).filter(|_| counts.question == 1);
-    end.and_then(|end| walk_tail(message, end + 4, counts).ok()).is_some_and(|tail| tail.opt.is_some())
+    let end = questions_end(message, counts.question);
+    end.and_then(|end| walk_tail(message, end, counts).ok()).is_some_and(|tail| tail.opt.is_some())
 }
 
 fn read_opt(message: &[u8], record: super::records::Record, end: usize) -> Result<Opt, ()> {

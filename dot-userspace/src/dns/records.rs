@@ -58,6 +58,15 @@ pub(super) fn owner_name_end(message: &[u8], start: usize) -> Option<usize> {
     }
 }
 
+/// One past so many questions, or zones of an UPDATE. Linear in the octets of the message, whatever `count` says.
+pub(super) fn questions_end(message: &[u8], count: u16) -> Option<usize> {
+    let mut end = HEADER_OCTETS;
+    for _ in 0..count {
+        end = owner_name_end(message, end)?.checked_add(4).filter(|end| *end <= message.len())?;
+    }
+    Some(end)
+}
+
 /// Where one record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
@@ -153,7 +162,8 @@ pub(super) fn walk_tail(message: &[u8], question_end: usize, counts: Counts) -> 
 /// `question_end` is the offset behind the question of `query`. Source: RFC 5452 §9.1.
 #[must_use]
 pub fn question_matches(response: &[u8], query: &[u8], question_end: usize) -> bool {
-    let is_response = response.get(2).is_some_and(|flags| flags & 0x80 != 0);
+    // QR, and the opcode of a query.
+    let is_response = response.get(2).is_some_and(|flags| flags & 0xf8 == 0x80);
     let asked = query.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     let answered = response.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     match (asked, answered) {

@@ -33,6 +33,8 @@ pub struct Asked {
     pub padding: bool,
     /// The client asked for edns-tcp-keepalive.
     pub keepalive: bool,
+    /// The query had DO set.
+    pub dnssec_ok: bool,
     /// The backend was told a client subnet of which the client knows nothing.
     pub subnet_is_ours: bool,
 }
@@ -47,6 +49,7 @@ impl Asked {
             has_opt: query.opt.is_some(),
             padding: query.opt.is_some_and(|opt| opt.padding),
             keepalive: query.opt.is_some_and(|opt| opt.keepalive),
+            dnssec_ok: query.opt.is_some_and(|opt| opt.dnssec_ok),
             subnet_is_ours: false,
         }
     }

@@ -4,7 +4,7 @@
 //! Holds: header and question of the query, octets unchanged (so 0x20 case survives), and our OPT.
 //! Never: writes an OPT that was not asked for (RFC 6891 §7), or a name of its own.
 //!
-//! Source: RFC 1035 §4.1.1, RFC 6891 §6.1, RFC 8914 §3.
+//! Source: RFC 1035 §4.1.1, RFC 3225 §3, RFC 6891 §6.1, RFC 8914 §3.
 
 use super::{
     Asked, HEADER_OCTETS, Reply,
@@ -37,7 +37,8 @@ pub fn synthesize(message: &[u8], reply: &Reply, hop: Hop, out: &mut Vec<u8>) {
 fn write_opt(message: &[u8], reply: &Reply, hop: Hop, start: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0, 41]);
     out.extend_from_slice(&BACKEND_PAYLOAD_OCTETS.to_be_bytes());
-    out.extend_from_slice(&[reply.rcode.high(), 0, 0, 0, 0, 0]);
+    // RFC 3225 §3: DO is copied; the other flags are zero.
+    out.extend_from_slice(&[reply.rcode.high(), 0, u8::from(reply.dnssec_ok) << 7, 0, 0, 0]);
     let rdata = out.len();
     if let Some(ede) = reply.ede {
         write_ede(out, ede);
@@ -48,6 +49,7 @@ fn write_opt(message: &[u8], reply: &Reply, hop: Hop, start: usize, out: &mut Ve
         has_opt: true,
         padding: reply.padding,
         keepalive: reply.keepalive,
+        dnssec_ok: reply.dnssec_ok,
         subnet_is_ours: false,
     };
     write_hop(asked, hop, start, out);

@@ -247,6 +247,47 @@ fn a_broken_opt_is_answered_with_an_opt() {
     assert_eq!(reply_to(&trailing).metadata.response_code, ResponseCode::FormErr);
 }
 
+/// Goal: FORMERR for a number of questions has an OPT when the query had one (RFC 6891 §6.1.1), also for one that
+/// asks for a cookie alone (RFC 7873 §5.4). Method: none, two and three questions before an OPT; a count that lies.
+/// Covers: C-41, C-48, A-23
+#[test]
+fn formerr_for_the_question_count_answers_opt_with_opt() {
+    let sound = query("dotd.test.", Some(&[(10, vec![7; 8])]));
+    let opt = Query::parse(&sound).unwrap().opt.unwrap();
+    let (header, question, opt) = (&sound[..12], &sound[12..opt.start], &sound[opt.start..]);
+    for (count, questions) in [(0, vec![]), (2, question.repeat(2)), (3, question.repeat(3))] {
+        let mut message = [header, &questions, opt].concat();
+        message[5] = count;
+        let reply = reply_to(&message);
+        assert_eq!(reply.metadata.response_code, ResponseCode::FormErr);
+        assert!(reply.edns.is_some(), "{count} questions");
+        message[4] = 1;
+        assert!(reply_to(&message).edns.is_none(), "an OPT that nobody can find");
+    }
+}
+
+/// Goal: DO comes back as it was sent, in responses of our own too (RFC 3225 §3).
+/// Method: BADVERS, a refused transfer and SERVFAIL, each with DO and without. Covers: C-41, C-43
+#[test]
+fn dnssec_ok_is_copied_into_our_own_responses() {
+    for flags in [0x80, 0] {
+        let mut message = query("dotd.test.", Some(&[]));
+        let parsed = Query::parse(&message).unwrap();
+        let opt = parsed.opt.unwrap();
+        message[opt.start + 7] = flags;
+        let (mut version, mut transfer) = (message.clone(), message.clone());
+        version[opt.start + 6] = 1;
+        transfer[parsed.question_end - 3] = 252;
+        let servfail =
+            Reply::to(&Query::parse(&message).unwrap(), Rcode::SERV_FAIL, Some(Ede::BACKEND_SILENT));
+        let mut failed = Vec::new();
+        synthesize(&message, &servfail, HOP, &mut failed);
+        for reply in [reply_to(&version), reply_to(&transfer), Message::from_vec(&failed).unwrap()] {
+            assert_eq!(reply.edns.unwrap().flags().dnssec_ok, flags != 0);
+        }
+    }
+}
+
 /// Covers: A-20, C-57.
 #[test]
 fn zone_transfers_are_refused_with_a_reason() {
@@ -285,6 +326,9 @@ fn a_response_must_repeat_the_question() {
     let (mut https, mut other) = (asked.clone(), response("www.dotd.test.", 1, None));
     (https[end - 3], other[end - 3]) = (65, 97);
     assert!(!question_matches(&other, &https, end), "a type has no case");
+    let mut notify = response("www.dotd.test.", 1, None);
+    notify[2] |= 4 << 3;
+    assert!(!question_matches(&notify, &asked, end), "a response to another opcode");
     let mut class = response("www.dotd.test.", 1, None);
     class[end - 1] = 3;
     assert!(!question_matches(&class, &asked, end));
@@ -318,7 +362,7 @@ proptest! {
             Disposition::Drop(_) | Disposition::Close(_) => {}
         }
         let mut out = Vec::new();
-        let asked = Asked { id: 7, question_end: 17, has_opt: true, padding: true, keepalive: true, subnet_is_ours: false };
+        let asked = Asked { id: 7, question_end: 17, has_opt: true, padding: true, keepalive: true, dnssec_ok: false, subnet_is_ours: false };
         if respond(&octets, asked, HOP, &mut out).is_err() {
             prop_assert!(out.is_empty());
         }

@@ -80,6 +80,8 @@ pub struct Reply {
     pub padding: bool,
     /// The client asked for keepalive.
     pub keepalive: bool,
+    /// The query had DO set.
+    pub dnssec_ok: bool,
 }
 
 impl Reply {
@@ -93,12 +95,14 @@ impl Reply {
             has_opt: query.opt.is_some(),
             padding: query.opt.is_some_and(|opt| opt.padding),
             keepalive: query.opt.is_some_and(|opt| opt.keepalive),
+            dnssec_ok: query.opt.is_some_and(|opt| opt.dnssec_ok),
         }
     }
 
     /// A reply to a message that could not: the question is echoed as far as it was sound.
     fn plain(rcode: Rcode, question_end: usize, has_opt: bool) -> Self {
-        Self { rcode, ede: None, question_end, has_opt, padding: false, keepalive: false }
+        let (padding, keepalive, dnssec_ok) = (false, false, false);
+        Self { rcode, ede: None, question_end, has_opt, padding, keepalive, dnssec_ok }
     }
 }
 
@@ -139,7 +143,9 @@ fn triage_error(error: QueryError) -> Disposition {
         }
         // Header only: what the rest of an unknown opcode means, nobody knows (RFC 8906 §8.1.4).
         QueryError::Opcode { .. } => (Rcode::NOT_IMP, HEADER_OCTETS, false),
-        QueryError::QuestionCount(_) | QueryError::BrokenQuestion => (Rcode::FORM_ERR, HEADER_OCTETS, false),
+        // The client speaks EDNS, so it gets an OPT, whatever else is wrong (RFC 6891 §6.1.1).
+        QueryError::QuestionCount { has_opt, .. } => (Rcode::FORM_ERR, HEADER_OCTETS, has_opt),
+        QueryError::BrokenQuestion => (Rcode::FORM_ERR, HEADER_OCTETS, false),
         QueryError::BrokenRecords { question_end } => (Rcode::FORM_ERR, question_end, false),
         // There was an OPT, so the client speaks EDNS and gets one back (RFC 6891 §7).
         QueryError::MisplacedOpt { question_end } | QueryError::BrokenOpt { question_end } => {

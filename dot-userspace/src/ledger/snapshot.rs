@@ -33,6 +33,8 @@ pub struct ControlCounters {
     pub reloads_failed: u64,
     /// Log lines dropped because standard error did not keep up.
     pub log_lines_lost: u64,
+    /// Batches of what clients cost that the control thread had no room for.
+    pub charges_lost: u64,
 }
 
 /// What came in less what was accounted for; every field is zero when no query is under way.
@@ -162,11 +164,12 @@ impl fmt::Display for Snapshot {
             write_rows(f, seen.map(|(label, count)| (label.to_owned(), i128::from(count))))?;
         }
         writeln!(f, "control")?;
-        let ControlCounters { reloads_ok, reloads_failed, log_lines_lost } = self.control;
+        let ControlCounters { reloads_ok, reloads_failed, log_lines_lost, charges_lost } = self.control;
         let rows = [
             ("reloads_ok", reloads_ok),
             ("reloads_failed", reloads_failed),
             ("log_lines_lost", log_lines_lost),
+            ("charges_lost", charges_lost),
         ];
         write_rows(f, rows.map(|(label, count)| (label.to_owned(), i128::from(count))))?;
         writeln!(f, "ledger difference")?;
@@ -272,7 +275,8 @@ mod tests {
     fn survives_json() {
         let worker = WorkerCounters::default();
         worker.add(Counter::Received, u64::MAX);
-        let control = ControlCounters { reloads_ok: 1, reloads_failed: 2, log_lines_lost: 3 };
+        let control =
+            ControlCounters { reloads_ok: 1, reloads_failed: 2, log_lines_lost: 3, charges_lost: 4 };
         let snapshot = Snapshot::collect(vec![packet("drop", "cleartext_853", 9)], &[worker], control);
         let text = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);

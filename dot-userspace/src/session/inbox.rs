@@ -285,6 +285,7 @@ fn failure_reply(asked: Asked, failure: Failure) -> Reply {
         has_opt: asked.has_opt,
         padding: asked.padding,
         keepalive: asked.keepalive,
+        dnssec_ok: asked.dnssec_ok,
     }
 }
 

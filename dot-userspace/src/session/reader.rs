@@ -72,9 +72,9 @@ impl Reader {
                 }
             }
         }
-        if link.is_mid_record() {
-            self.message_since.get_or_insert(now);
-        }
+        // A record without a message, a key update for one, is no half message once it is whole.
+        let is_partial = link.is_mid_record() || !(self.pending.is_empty() || self.is_held);
+        self.message_since = is_partial.then(|| self.message_since.unwrap_or(now));
         Ok(())
     }
 

@@ -6,11 +6,13 @@
 
 mod caretaker;
 mod dialer;
+mod files;
 mod listeners;
 pub mod logging;
 mod plan;
 pub mod privileges;
 mod process;
+mod renew;
 mod serve;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
@@ -22,7 +24,7 @@ use crate::{
     backend::Embedded,
     config::{Config, Workers},
     tls::{self, Tickets, certificate},
-    worker::{Admission, Plan, Worker},
+    worker::{Admission, ChargesSink, Plan, Worker},
     xdp,
 };
 use process::{Kernel, Process, Running};
@@ -71,7 +73,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     if let Some(warning) = privileges::warning(user) {
         tracing::warn!("{warning}");
     }
-    let process = Process::new(&config, &upstreams, workers, &identities, kernel);
+    let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
+    let process = Process::new(&config, &upstreams, workers, &identities, kernel, sink.clone());
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners::by_worker(groups, workers).into_iter().enumerate() {
         let plan = Plan {
@@ -81,11 +84,21 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
             settings: settings.clone(),
             counters: process.counters(index),
             admission: Arc::clone(&admission),
+            charges: sink.clone(),
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
     }
-    let checks = JoinSet::new();
-    let running =
-        Running { path, config, tickets, upstreams, admission, descriptors, workers: running, checks };
+    let running = Running {
+        path,
+        config,
+        tickets,
+        staples_until: renew::staples_until(&identities),
+        upstreams,
+        admission,
+        descriptors,
+        workers: running,
+        checks: JoinSet::new(),
+        charges,
+    };
     serve::serve(Arc::new(process), running, control_socket, http, Instant::now())
 }

@@ -7,22 +7,24 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{logging, plan};
 use crate::{
     backend::{UpstreamConfig, health::Health},
     config::{self, Config},
-    control::{BackendStatus, CertificateStatus, ListenerStatus, Source, State, Status},
+    control::{
+        BackendStatus, BanRequest, CertificateStatus, ListenerStatus, Source, State, Status, UnbanRequest,
+    },
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
-    worker::{Admission, Worker},
-    xdp::{Report, Xdp, XdpError},
+    worker::{Admission, ChargesSink, Worker},
+    xdp::{BanRow, Charges, Report, Xdp, XdpError},
 };
 
 /// What the control thread works with, and nobody else.
@@ -33,6 +35,8 @@ pub(super) struct Running {
     pub config: Config,
     /// Outlive every reload.
     pub tickets: Tickets,
+    /// When the first of the stapled OCSP responses is no longer true.
+    pub staples_until: Option<SystemTime>,
     /// As the workers know them.
     pub upstreams: Vec<UpstreamConfig>,
     /// Caps of all workers.
@@ -43,6 +47,8 @@ pub(super) struct Running {
     pub workers: Vec<Worker>,
     /// One task a backend, which asks whether it is there.
     pub checks: JoinSet<()>,
+    /// What workers say that clients cost.
+    pub charges: mpsc::Receiver<Charges>,
 }
 
 /// What the control socket tells.
@@ -53,10 +59,15 @@ pub(super) struct Process {
     backends: Mutex<Vec<(BackendStatus, Health)>>,
     certificates: Mutex<Vec<CertificateStatus>>,
     kernel: Mutex<Kernel>,
+    sink: ChargesSink,
     is_draining: AtomicBool,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
+    ban_seconds: AtomicU32,
 }
+
+/// Length of an operator's ban where neither the operator nor the config says one.
+const BAN_SECONDS: u64 = 60;
 
 /// The kernel half, taken away when this is dropped: also when the start fails after it was attached.
 /// (`Xdp` itself stays behind a crash on purpose, for a successor to take over.)
@@ -92,7 +103,9 @@ impl Process {
         workers: usize,
         identities: &[Identity],
         kernel: Kernel,
+        sink: ChargesSink,
     ) -> Self {
+        sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listener =
             |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
         Self {
@@ -102,9 +115,11 @@ impl Process {
             backends: Mutex::new(backends(config, upstreams)),
             certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
             kernel: Mutex::new(kernel),
+            sink,
             is_draining: AtomicBool::new(false),
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
+            ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
         }
     }
 
@@ -117,6 +132,13 @@ impl Process {
     pub(super) fn reloaded(&self, config: &Config, upstreams: &[UpstreamConfig], identities: &[Identity]) {
         *lock(&self.backends) = backends(config, upstreams);
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
+        self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
+        self.reloads_ok.fetch_add(1, Relaxed);
+    }
+
+    /// New certificates are served.
+    pub(super) fn renewed(&self, identities: &[Identity]) {
+        *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.reloads_ok.fetch_add(1, Relaxed);
     }
 
@@ -127,7 +149,31 @@ impl Process {
 
     /// New gates for the kernel half.
     pub(super) fn apply_xdp(&self, config: &config::Xdp) -> Result<(), XdpError> {
-        lock(&self.kernel).0.as_mut().map_or(Ok(()), |xdp| xdp.apply(config))
+        lock(&self.kernel).0.as_mut().map_or(Ok(()), |xdp| {
+            self.sink.want(xdp.wants_charges(config));
+            xdp.apply(config)
+        })
+    }
+
+    /// Forgets what is over; to be called every second or so.
+    pub(super) fn sweep(&self) {
+        if let Some(xdp) = &mut lock(&self.kernel).0 {
+            xdp.sweep();
+        }
+    }
+
+    /// Charges clients with what workers saw of them.
+    pub(super) fn charge(&self, charges: &Charges) {
+        if let Some(xdp) = &mut lock(&self.kernel).0 {
+            xdp.charge(charges);
+        }
+    }
+
+    fn with_xdp(&self, act: impl FnOnce(&mut Xdp) -> Result<BanRow, XdpError>) -> Result<BanRow, XdpError> {
+        match &mut lock(&self.kernel).0 {
+            Some(xdp) => act(xdp),
+            None => Err(XdpError::Ban { reason: "dotd is stopping".into() }),
+        }
     }
 
     /// Looks whether the kernel half is still attached, and mends it.
@@ -169,11 +215,36 @@ impl Source for Process {
             reloads_ok: self.reloads_ok.load(Relaxed),
             reloads_failed: self.reloads_failed.load(Relaxed),
             log_lines_lost: logging::lines_lost(),
+            charges_lost: self.sink.lost(),
         };
         Snapshot::collect(packets, &self.counters, control)
     }
 
     fn xdp(&self) -> Report {
         lock(&self.kernel).0.as_ref().map(Xdp::report).unwrap_or_default()
+    }
+
+    fn leave_xdp(&self) -> Report {
+        if let Some(xdp) = lock(&self.kernel).0.as_mut() {
+            xdp.leave();
+        }
+        self.xdp()
+    }
+
+    fn bans(&self) -> Vec<BanRow> {
+        lock(&self.kernel).0.as_ref().map(Xdp::bans).unwrap_or_default()
+    }
+
+    fn ban(&self, request: &BanRequest) -> Result<BanRow, XdpError> {
+        let seconds = match (request.seconds, self.ban_seconds.load(Relaxed)) {
+            (Some(seconds), _) => seconds,
+            (None, 0) => BAN_SECONDS,
+            (None, seconds) => seconds.into(),
+        };
+        self.with_xdp(|xdp| xdp.ban(&request.client, Duration::from_secs(seconds), &request.reason))
+    }
+
+    fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
+        self.with_xdp(|xdp| xdp.unban(&request.client))
     }
 }

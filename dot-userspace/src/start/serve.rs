@@ -7,7 +7,7 @@ use std::{
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context;
@@ -19,9 +19,11 @@ use tokio::{
 
 use super::{
     caretaker, dialer,
+    files::Files,
     listeners::ControlSocket,
     plan,
     process::{Process, Running},
+    renew::{renew, staples_until},
 };
 use crate::{
     backend::{UpstreamConfig, health},
@@ -34,7 +36,7 @@ use crate::{
 
 /// Time for sessions to end by themselves once we stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the workers are looked after.
+/// How often the workers are looked after, and bans that are over forgotten.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until TERM or INT.
@@ -102,20 +104,34 @@ async fn hear_signals(process: &Process, mut running: Running, signals: Signals)
     let Signals { mut hup, mut usr1, mut term, mut int } = signals;
     let mut watch = interval(WATCH_INTERVAL);
     let mut is_pressed = false;
+    let mut files = Files::watch(&running.config.tls);
     loop {
         tokio::select! {
             _ = hup.recv() => {
                 coalesce(&mut hup).await;
                 reload(process, &mut running);
+                files.note(&running.config.tls);
+            }
+            () = files.settled() => {
+                if files.have_changed() {
+                    // Before they are read: what changes meanwhile is another change.
+                    files.note(&running.config.tls);
+                    renew(process, &mut running);
+                }
             }
             _ = usr1.recv() => {}
             _ = term.recv() => return Ok(running),
             _ = int.recv() => return Ok(running),
+            Some(charges) = running.charges.recv() => process.charge(&charges),
             _ = watch.tick() => {
+                process.sweep();
                 if running.workers.iter().any(crate::worker::Worker::is_finished) {
                     anyhow::bail!("a worker thread died; see the lines before this one");
                 }
                 is_pressed = tell_pressure(&running, is_pressed);
+                if running.staples_until.is_some_and(|until| until <= SystemTime::now()) {
+                    renew(process, &mut running);
+                }
             }
         }
     }
@@ -174,13 +190,14 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     }
     process.reloaded(&config, &running.upstreams, &identities);
     running.tickets = tickets;
+    running.staples_until = staples_until(&identities);
     running.config = as_it_runs(&running.config, config);
     Ok(())
 }
 
 /// A fleet's keys come from its file, which may have changed; our own stay, or no client could resume. Keys of
 /// a secret that is no longer named end here.
-fn tickets(running: &Running, tls: &config::Tls) -> Result<Tickets, TicketsError> {
+pub(super) fn tickets(running: &Running, tls: &config::Tls) -> Result<Tickets, TicketsError> {
     let is_own = |tls: &config::Tls| tls.ticket_secret.as_os_str().is_empty();
     if is_own(tls) && is_own(&running.config.tls) {
         return Ok(running.tickets.clone());

@@ -7,6 +7,7 @@
 
 use std::io;
 
+use bytes::BufMut as _;
 use rustls::{Error as TlsError, PeerIncompatible};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -185,7 +186,8 @@ async fn flush(tcp: &mut TcpStream, octets: &mut Vec<u8>) -> io::Result<()> {
 /// Appends what is there to `inbound`.
 async fn read(tcp: &mut TcpStream, inbound: &mut Vec<u8>) -> io::Result<()> {
     inbound.reserve(READ_OCTETS);
-    match tcp.read_buf(inbound).await? {
+    // No more, whatever room a large hello has left: what is behind the handshake must fit a session's buffer.
+    match tcp.read_buf(&mut inbound.limit(READ_OCTETS)).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),
     }

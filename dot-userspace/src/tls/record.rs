@@ -11,6 +11,8 @@ pub const HEADER_OCTETS: usize = 5;
 pub const PLAINTEXT_OCTETS_MAX: usize = 1 << 14;
 /// Octets after the header of an encrypted record: TLS 1.2 allows the most.
 pub const CIPHERTEXT_OCTETS_MAX: usize = PLAINTEXT_OCTETS_MAX + 2048;
+/// The same in TLS 1.3.
+pub const CIPHERTEXT13_OCTETS_MAX: usize = PLAINTEXT_OCTETS_MAX + 256;
 /// The version that every record since TLS 1.2 carries.
 pub const LEGACY_VERSION: [u8; 2] = [3, 3];
 

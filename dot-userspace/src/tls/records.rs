@@ -20,6 +20,8 @@ use super::{
 
 /// Records without application data that a peer may send before some come again: key updates, empty records.
 const IDLE_RECORDS_MAX: u8 = 32;
+/// Key updates of one connection: far more than a client's own limits ask for in the hour that a session may last.
+const KEY_UPDATES_MAX: u16 = 256;
 /// A whole KeyUpdate but for its last octet, which asks for one in return, or does not.
 const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 const NOT_REQUESTED: u8 = 0;
@@ -66,6 +68,7 @@ pub struct Records {
     keys: Box<KernelConnection<ServerConnectionData>>,
     is_tls13: bool,
     idle_records: u8,
+    key_updates: u16,
 }
 
 impl Records {
@@ -84,6 +87,7 @@ impl Records {
             keys: Box::new(keys),
             is_tls13,
             idle_records: 0,
+            key_updates: 0,
         })
     }
 
@@ -117,6 +121,9 @@ impl Records {
         if self.is_tls13 && header.content_type != APPLICATION_DATA {
             return Some(Closing::Broken(UNEXPECTED_MESSAGE));
         }
+        if self.is_tls13 && header.octets > record::CIPHERTEXT13_OCTETS_MAX {
+            return Some(Closing::Broken(RECORD_OVERFLOW));
+        }
         let record = octets.get_mut(place.clone()).unwrap_or_default();
         let opened = match self.opener.open(header, record) {
             Ok(opened) => opened,
@@ -149,6 +156,10 @@ impl Records {
             Some(_) => return Some(Closing::Broken(DECODE_ERROR)),
             None => return Some(Closing::Broken(UNEXPECTED_MESSAGE)),
         };
+        self.key_updates += 1;
+        if self.key_updates > KEY_UPDATES_MAX {
+            return Some(Closing::Broken(UNEXPECTED_MESSAGE));
+        }
         let renewed = self.renew_keys(is_asked, replies);
         renewed.is_err().then_some(Closing::Broken(INTERNAL_ERROR))
     }

@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     Admission, Settings,
     admission::{Place, Refused},
+    charges::{Account, Accounts},
     seats::Seats,
 };
 use crate::{
@@ -40,6 +41,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub(super) struct Doors {
     room: Rc<Room>,
     admission: Arc<Admission>,
+    accounts: Rc<Accounts>,
     turnstile: Rc<Turnstile>,
     seats: Rc<Seats>,
     current: RefCell<(Serving, Duration)>,
@@ -48,12 +50,22 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    pub(super) fn new(room: Rc<Room>, admission: Arc<Admission>, settings: &Settings) -> Self {
+    pub(super) fn new(
+        room: Rc<Room>,
+        admission: Arc<Admission>,
+        accounts: Rc<Accounts>,
+        settings: &Settings,
+    ) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
         let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
-        Self { room, admission, turnstile, seats: Rc::new(Seats::new()), current, trusted }
+        Self { room, admission, accounts, turnstile, seats: Rc::new(Seats::new()), current, trusted }
+    }
+
+    /// Handshakes from now on are by `serving`.
+    pub(super) fn serve(&self, serving: Serving) {
+        self.current.borrow_mut().0 = serving;
     }
 
     /// Timeouts of this worker are by as many connections as there are now, everywhere.
@@ -115,7 +127,8 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
     if proxy::is_trusted(&doors.trusted.borrow(), peer.ip()) {
         return match doors.with_room(None, || doors.admission.admit_unknown()) {
             Ok(place) => {
-                let open = Open::new(doors.room.counters.clone(), place);
+                // Its SYN are the load balancer's, which must not pay for its clients.
+                let open = Open::new(doors.room.counters.clone(), place, None);
                 spawn_local(introduce(tcp, peer, deadline, Rc::clone(doors), open));
             }
             Err(refused) => count_refused(&doors.room.counters, refused),
@@ -124,7 +137,8 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
     match doors.with_room(Some(peer.ip()), || doors.admission.admit(peer.ip())) {
         Ok(place) => {
             let serving = doors.current.borrow().0.clone();
-            let open = Open::new(doors.room.counters.clone(), place);
+            let account = doors.accounts.account(peer.ip());
+            let open = Open::new(doors.room.counters.clone(), place, Some(account));
             spawn_local(converse(tcp, (peer, None), serving, deadline, Rc::clone(doors), open));
         }
         Err(refused) => count_refused(&doors.room.counters, refused),
@@ -173,12 +187,19 @@ struct Open {
     counters: WorkerCounters,
     /// Until the session has it.
     place: Option<Place>,
+    account: Option<Account>,
 }
 
 impl Open {
-    fn new(counters: WorkerCounters, place: Place) -> Self {
+    fn new(counters: WorkerCounters, place: Place, account: Option<Account>) -> Self {
         counters.add(Counter::Open, 1);
-        Self { counters, place: Some(place) }
+        Self { counters, place: Some(place), account }
+    }
+
+    fn charge(&self, with: impl FnOnce(&Account)) {
+        if let Some(account) = &self.account {
+            with(account);
+        }
     }
 }
 
@@ -204,15 +225,20 @@ async fn converse(
         Ok(handshake) => {
             drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
+            open.charge(|account| account.handshake(handshake.kind.is_resumed));
             let tls = Some(handshake.kind.client_tls());
             let client = Client { source, destination, is_datagram: false, tls };
             let seat = Rc::new(Seat::default());
             let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
             let end = session::serve(handshake.stream, Rc::clone(&doors.room), client, seat).await;
             open.counters.add(end.counter(), 1);
+            open.charge(|account| account.end(end));
             drop(taken);
         }
-        Err(failure) => open.counters.add(failure.counter(), 1),
+        Err(failure) => {
+            open.counters.add(failure.counter(), 1);
+            open.charge(|account| account.failure(failure));
+        }
     }
     drop(open);
     doors.note_fill();

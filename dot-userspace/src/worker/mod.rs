@@ -6,6 +6,7 @@
 
 mod accept;
 mod admission;
+mod charges;
 mod seats;
 
 use std::{
@@ -31,6 +32,8 @@ use tokio::{
 
 use accept::Doors;
 pub use admission::{Admission, Place, Refused};
+use charges::Accounts;
+pub use charges::ChargesSink;
 
 use crate::{
     backend::{Backends, UpstreamConfig},
@@ -68,6 +71,8 @@ pub struct Settings {
 pub enum Command {
     /// Work by these from now on.
     Reload(Box<Settings>),
+    /// New certificates and keys; all else stays.
+    Serve(Serving),
     /// Connections near their cap, or no longer do: look at how many there are.
     NoteFill,
     /// Take nothing new; end when nothing is owed, or at this moment.
@@ -88,6 +93,8 @@ pub struct Plan {
     pub counters: WorkerCounters,
     /// Caps that all workers share.
     pub admission: Arc<Admission>,
+    /// Where it says what clients cost.
+    pub charges: ChargesSink,
 }
 
 /// A running worker, seen from the control thread.
@@ -154,11 +161,12 @@ fn pin_to(cpu: Option<usize>) {
 
 /// A worker's life: open the doors, hear commands, drain.
 async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
-    let Plan { settings, counters, admission, listeners, .. } = plan;
+    let Plan { settings, counters, admission, listeners, charges, .. } = plan;
     let backends = start_backends(&settings, &counters);
     let room = Rc::new(Room::new(settings.limits, backends, counters));
     room.renew_cache(settings.cache_entries);
-    let doors = Rc::new(Doors::new(Rc::clone(&room), admission, &settings));
+    let accounts = Accounts::new(charges);
+    let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, &settings));
     let accepting = open(listeners, &doors);
     let mut current = settings;
     let until = loop {
@@ -170,6 +178,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                     reload(&room, &doors, &current, &settings);
                     current = *settings;
                 }
+                Command::Serve(serving) => doors.serve(serving),
                 Command::NoteFill => doors.note_fill(),
                 Command::Drain(until) => drain = Some(until),
             }

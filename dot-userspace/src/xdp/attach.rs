@@ -9,7 +9,7 @@ use std::{thread, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData, PerCpuArray},
+    maps::{Map, MapData, PerCpuArray},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
@@ -21,13 +21,18 @@ use aya::{
     sys::SyscallError,
     util::KernelVersion,
 };
-use dot_common::{
-    maps::{self, PROGRAM_LEARN, PROGRAM_XDP},
-    settings::Settings,
-};
+use dot_common::maps::{self, PROGRAM_LEARN, PROGRAM_XDP};
 
 use super::{
-    ProgramReport, XdpError, error::innermost, interfaces::Interface, list::Lists, object::OBJECT, pins::Pins,
+    ProgramReport, XdpError,
+    bans::Bans,
+    costs::Costs,
+    error::innermost,
+    interfaces::{self, Interface},
+    list::Lists,
+    object::OBJECT,
+    pins::Pins,
+    settings::{Prefixes, Written},
 };
 use crate::config;
 
@@ -35,7 +40,9 @@ use crate::config;
 pub(super) struct Kernel {
     object: Ebpf,
     pub(super) counters: PerCpuArray<MapData, u64>,
-    pub(super) settings: Array<MapData, Settings>,
+    pub(super) settings: Written,
+    pub(super) bans: Bans,
+    pub(super) costs: Costs,
     pub(super) lists: Lists,
 }
 
@@ -69,10 +76,11 @@ impl Link {
 
 impl Kernel {
     /// Loads all maps and both programs.
-    pub(super) fn load(pins: Option<&Pins>) -> Result<Self, XdpError> {
+    pub(super) fn load(pins: Option<&Pins>, prefixes: Prefixes) -> Result<Self, XdpError> {
         let mut loader = EbpfLoader::new();
         if let Some(pins) = pins {
             loader.map_pin_path(maps::FLOWS, pins.flows());
+            loader.map_pin_path(maps::BANS, pins.bans());
         }
         // The listeners' map belongs to the steering programs, which have one each.
         loader.map_max_entries(maps::SOCKETS, 1);
@@ -83,10 +91,11 @@ impl Kernel {
         }
         let counters = PerCpuArray::try_from(take(&mut object, maps::COUNTERS)?)
             .map_err(|error| refused(maps::COUNTERS, &error))?;
-        let settings = Array::try_from(take(&mut object, maps::SETTINGS)?)
-            .map_err(|error| refused(maps::SETTINGS, &error))?;
+        let settings = Written::take(&mut object)?;
+        let bans = Bans::take(&mut object, prefixes)?;
         let lists = Lists::take(&mut object)?;
-        let mut kernel = Self { object, counters, settings, lists };
+        let costs = Costs::take(&mut object)?;
+        let mut kernel = Self { object, counters, settings, bans, costs, lists };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         #[cfg(feature = "debug-log")]
@@ -145,8 +154,7 @@ impl Kernel {
     ) -> Result<(&'static str, Link), String> {
         let pin = format!("learn_{}", interface.index);
         let program = self.learner().map_err(|error| error.to_string())?;
-        let has_tcx = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
-        if !has_tcx {
+        if !has_tcx() {
             return attach_filter(program, &interface.name).map(|link| ("clsact", Link::Filter(link)));
         }
         if let Some(link) = pins.and_then(|pins| take_over_learner(program, pins, &pin)) {
@@ -301,6 +309,21 @@ fn attach_filter(program: &mut SchedClassifier, interface: &str) -> Result<Sched
         .attach_with_options(interface, TcAttachType::Egress, options)
         .map_err(|error| innermost(&error))?;
     program.take_link(id).map_err(|error| innermost(&error))
+}
+
+/// Whether the kernel has links for tc programs.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0))
+}
+
+/// Takes learners that are tc filters off every interface; how many there were.
+pub(super) fn detach_filters() -> Result<usize, XdpError> {
+    if has_tcx() {
+        return Ok(0);
+    }
+    let interfaces = interfaces::list()?;
+    let detach = |name: &str| qdisc_detach_program(name, TcAttachType::Egress, PROGRAM_LEARN).is_ok();
+    Ok(interfaces.iter().filter(|interface| detach(&interface.name)).count())
 }
 
 /// What the kernel says about a loaded program.

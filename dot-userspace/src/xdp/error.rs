@@ -35,6 +35,12 @@ pub enum XdpError {
         /// How many there are.
         found: usize,
     },
+    /// A ban cannot be made, or lifted.
+    #[error("{reason}")]
+    Ban {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The interfaces cannot be listed.
     #[error("network interfaces cannot be listed: {reason}")]
     Interfaces {
@@ -72,7 +78,7 @@ pub enum XdpError {
         folder: String,
     },
     /// The pins cannot be made.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {reason}{}", advice(.reason))]
     Pins {
         /// The file or folder.
         path: String,

@@ -13,7 +13,7 @@ use aya::{
         lpm_trie::{Key, LpmTrie},
     },
 };
-use dot_common::{maps, settings::version_bit};
+use dot_common::{maps, prefix::ClientPrefix, settings::version_bit};
 use ipnet::IpNet;
 
 use super::{
@@ -59,6 +59,12 @@ impl Lists {
     pub(super) fn shrink(&mut self, config: &config::Xdp) {
         self.deny.shrink(&config.deny);
         self.allow.shrink(&config.allow);
+    }
+
+    /// Whether no limit looks at a client.
+    pub(super) fn allow(&self, client: ClientPrefix) -> bool {
+        let address = client.address();
+        self.allow.held.iter().any(|prefix| prefix.contains(&address))
     }
 
     /// Takes back what [`Lists::grow`] added.

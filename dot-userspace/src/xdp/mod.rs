@@ -3,11 +3,17 @@
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
-//! what the driver said), `list` (which clients), `settings` (how strict), `steering` (which worker), `report` (in words).
+//! what the driver said), `list` (which clients), `clients` with `bans` and `costs`
+//! (which of them for a while; `budget`, `deadlines`), `settings` (how strict), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
 mod attach;
+mod bans;
+mod budget;
+mod clients;
+mod costs;
+mod deadlines;
 mod error;
 mod interfaces;
 mod list;
@@ -37,8 +43,9 @@ use self::{
     settings::Prefixes,
 };
 pub use self::{
+    costs::Charges,
     error::XdpError,
-    report::{InterfaceReport, PacketCount, ProgramReport, Report},
+    report::{BanCounts, BanRow, CostCounts, InterfaceReport, PacketCount, ProgramReport, Report},
     watch::Watch,
 };
 use crate::config;
@@ -57,6 +64,8 @@ pub struct Xdp {
     ports: Ports,
     prefixes: Prefixes,
     kernel: Option<Loaded>,
+    /// An operator took it off: it stays off.
+    is_detached: bool,
 }
 
 /// What we hold once the programs are loaded.
@@ -103,7 +112,7 @@ pub fn start(
         }
     };
     report.programs.extend(steering.program);
-    let mut xdp = Xdp { report, ports, prefixes, kernel };
+    let mut xdp = Xdp { report, ports, prefixes, kernel, is_detached: false };
     xdp.summarize();
     Ok(xdp)
 }
@@ -112,7 +121,12 @@ impl Xdp {
     /// What is attached where, in which mode, and why not.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.report.clone()
+        let mut report = self.report.clone();
+        if let Some(Loaded { kernel, .. }) = &self.kernel {
+            report.bans = kernel.bans.counts();
+            report.costs = kernel.costs.counts();
+        }
+        report
     }
 
     /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.
@@ -143,12 +157,13 @@ impl Xdp {
         let (ports, prefixes) = (self.ports, self.prefixes);
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return Ok(()) };
         let before = kernel.lists.grow(config)?;
-        if let Err(error) = settings::write(&mut kernel.settings, config, ports, prefixes) {
+        if let Err(error) = kernel.settings.apply(config, ports, prefixes) {
             kernel.lists.restore(&before);
             return Err(error);
         }
         kernel.lists.shrink(config);
-        Ok(())
+        kernel.costs.apply(&config.limit);
+        kernel.tell_of_clients()
     }
 
     /// Looks whether all that should be attached is, and mends what is not. Needs no right: who holds a
@@ -157,6 +172,9 @@ impl Xdp {
     /// `has_news`: interfaces or addresses may have changed.
     pub fn look_after(&mut self, has_news: bool) {
         let Some(Loaded { kernel, roster, pins }) = &mut self.kernel else { return };
+        if self.is_detached {
+            return;
+        }
         self.report.repairs += roster.mend(kernel, pins.as_ref());
         if has_news {
             match roster.look(kernel, pins.as_ref(), Patience::None) {
@@ -186,11 +204,49 @@ impl Xdp {
         }
     }
 
+    /// As [`Xdp::detach`], for a dotd that serves on: counters can still be read, and nothing is attached again.
+    pub fn leave(&mut self) {
+        let Some(Loaded { roster, pins, .. }) = &mut self.kernel else { return };
+        if let Some(pins) = pins.take() {
+            pins.remove(&roster.links());
+        }
+        roster.dissolve();
+        self.is_detached = true;
+        let why = "detached by an operator; restart dotd to attach again";
+        self.report.interfaces.clear();
+        self.report.state = "off".into();
+        self.report.reason = Some(why.into());
+        self.report.degraded = Some(why.into());
+        tracing::warn!("xdp: {why}");
+    }
+
     fn summarize(&mut self) {
         let Some(Loaded { roster, .. }) = &self.kernel else { return };
         self.report.interfaces = roster.rows();
         self.report.summarize(roster.unserved());
     }
+}
+
+/// What [`clear`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Attachments of programs to interfaces.
+    pub links: usize,
+    /// Pins beside them.
+    pub maps: usize,
+}
+
+/// Takes off what a dotd that is gone left attached and pinned in this network namespace, whatever its version.
+///
+/// # Errors
+/// [`XdpError::Locked`]: a dotd runs here. [`XdpError::Pins`]: no right.
+pub fn clear() -> Result<Cleared, XdpError> {
+    let pins = Pins::open()?;
+    let names = pins.names();
+    let links = names.iter().filter(|name| pins::is_link(name)).count();
+    let filters = attach::detach_filters()?;
+    pins.remove(&[]);
+    Ok(Cleared { links: links + filters, maps: names.len() - links })
 }
 
 /// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.
@@ -238,9 +294,12 @@ fn attach(
     roster: &mut Roster,
     required: bool,
 ) -> Result<Kernel, XdpError> {
-    let mut kernel = Kernel::load(pins)?;
+    let prefixes = Prefixes::of(config);
+    let mut kernel = Kernel::load(pins, prefixes)?;
     kernel.lists.grow(config)?;
-    settings::write(&mut kernel.settings, config, *ports, Prefixes::of(config))?;
+    kernel.settings.apply(config, *ports, prefixes)?;
+    kernel.settings.set_clients(kernel.bans.versions(), 0)?;
+    kernel.costs.apply(&config.limit);
     roster.look(&mut kernel, pins, Patience::Wait)?;
     if required {
         if let Some(row) = roster.first_failure() {

@@ -19,8 +19,9 @@ use aya::{
     maps::{MapInfo, MapType},
 };
 use dot_common::{
+    ban::Ban,
     flow::{Flow, FlowKey},
-    maps::{self, COUNTERS, FLOWS, FLOWS_MAX, SETTINGS},
+    maps::{self, BANS, BANS_MAX, COUNTERS, FLOWS, FLOWS_MAX, SETTINGS},
     settings::SCHEMA,
 };
 use nix::{
@@ -94,20 +95,30 @@ impl Pins {
         fstatat(&*self.lock, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// The path of FLOWS; what is pinned there and has another shape is removed first.
+    /// The path of FLOWS, for a map that a successor takes over.
     pub(super) fn flows(&self) -> PathBuf {
-        let path = self.path(FLOWS);
-        if let Ok(found) = MapInfo::from_pin(&path) {
-            let shape = (found.key_size(), found.value_size(), found.max_entries());
-            let wanted = (size_of::<FlowKey>() as u32, size_of::<Flow>() as u32, FLOWS_MAX);
-            let is_lru = found.map_type().is_ok_and(|kind| kind == MapType::LruHash);
-            if shape != wanted || !is_lru {
-                tracing::warn!("{}: {shape:?} is not the {wanted:?} we need: replaced", path.display());
-                self.unlink(FLOWS);
-            }
-        } else {
+        let shape = (MapType::LruHash, size_of::<FlowKey>() as u32, size_of::<Flow>() as u32, FLOWS_MAX);
+        self.fitting(FLOWS, shape)
+    }
+
+    /// The path of BANS, in the same way.
+    pub(super) fn bans(&self) -> PathBuf {
+        self.fitting(BANS, (MapType::Hash, size_of::<u64>() as u32, size_of::<Ban>() as u32, BANS_MAX))
+    }
+
+    /// The path of a pinned map; what is there and has another type, key, value or room is removed first.
+    fn fitting(&self, name: &str, wanted: (MapType, u32, u32, u32)) -> PathBuf {
+        let path = self.path(name);
+        let Ok(found) = MapInfo::from_pin(&path) else {
             // Not there, or no map at all.
-            self.unlink(FLOWS);
+            self.unlink(name);
+            return path;
+        };
+        let sizes = (found.key_size(), found.value_size(), found.max_entries());
+        let is_fit = found.map_type().is_ok_and(|kind| (kind, sizes.0, sizes.1, sizes.2) == wanted);
+        if !is_fit {
+            tracing::warn!("{}: {sizes:?} is not the {wanted:?} we need: replaced", path.display());
+            self.unlink(name);
         }
         path
     }
@@ -142,7 +153,7 @@ impl Pins {
     }
 
     /// What is in the folder, as far as we may look.
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
@@ -162,8 +173,9 @@ impl Pins {
     /// Removes all pins, ours and a predecessor's, and, where we may, the folders.
     pub(super) fn remove(self, links: &[&Link]) {
         // By name as well as by listing: after a change of user the path may be closed to us.
-        let ours =
-            [COUNTERS, FLOWS, SETTINGS].into_iter().chain(links.iter().filter_map(|link| link.pin_name()));
+        let ours = [BANS, COUNTERS, FLOWS, SETTINGS]
+            .into_iter()
+            .chain(links.iter().filter_map(|link| link.pin_name()));
         for name in ours.map(str::to_owned).chain(self.names()) {
             self.unlink(&name);
         }

@@ -2,7 +2,7 @@
 //!
 //! Before: `attach` and `steering` know how it went. After: JSON, text and labels. Never: holds a count.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,10 @@ pub struct Report {
     pub steering_reason: Option<String>,
     /// Each loaded program.
     pub programs: Vec<ProgramReport>,
+    /// How many bans there are, and were.
+    pub bans: BanCounts,
+    /// Handshake budgets that are spent.
+    pub costs: CostCounts,
 }
 
 /// XDP on one interface.
@@ -61,6 +65,41 @@ pub struct ProgramReport {
     pub verified_instructions: u32,
     /// Size after translation.
     pub translated_octets: u32,
+}
+
+/// Bans in numbers, since this process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanCounts {
+    /// Now.
+    pub current: usize,
+    /// Made, by cause.
+    pub made: BTreeMap<String, u64>,
+    /// Lifted before their time because all room was taken.
+    pub displaced: u64,
+}
+
+/// Handshake budgets in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostCounts {
+    /// Clients that are refused now.
+    pub spent: usize,
+    /// How often a client began to be, since this process began.
+    pub spent_total: u64,
+}
+
+/// One ban.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanRow {
+    /// The client prefix with its length.
+    pub prefix: String,
+    /// "operator", or what the engine caught it at.
+    pub cause: String,
+    /// An operator's words.
+    pub reason: String,
+    /// Packets that met it.
+    pub hits: u64,
+    /// Until it ends, rounded up.
+    pub seconds_left: u64,
 }
 
 /// How often one verdict was given.

@@ -107,6 +107,11 @@ impl Roster {
         self.seats.iter().flat_map(Seat::links).collect()
     }
 
+    /// Lets go of everything; pins are the caller's matter.
+    pub(super) fn dissolve(&mut self) {
+        self.seats.clear();
+    }
+
     fn leave(&mut self, pins: Option<&Pins>, is_left: impl Fn(&Interface) -> bool) {
         for seat in self.seats.extract_if(.., |seat| is_left(seat.interface())) {
             if seat.interface().index != 0 {

@@ -3,13 +3,25 @@
 //! Before: a config that was found right. After: XDP judges by it, from the next packet on.
 //! Holds: the translation, and the one place that writes SETTINGS. Never: decides anything.
 
-use aya::maps::{Array, MapData};
+use std::net::IpAddr;
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+};
 use dot_common::{
+    maps::SETTINGS,
+    prefix::ClientPrefix,
     rate::Rate,
     settings::{DOT_PORTS_MAX, Gate, Over, Ports, SCHEMA, Settings},
 };
 
-use super::{ListenerGroup, XdpError, error::innermost, list::versions};
+use super::{
+    ListenerGroup, XdpError,
+    attach::{refused, take},
+    error::innermost,
+    list::versions,
+};
 use crate::config::{self, LimitMode};
 
 /// Lengths of client prefixes: those of the start, because the engine's caps count by the same.
@@ -23,17 +35,63 @@ impl Prefixes {
     pub(super) fn of(config: &config::Xdp) -> Self {
         Self { v4: config.limit.prefix_v4, v6: config.limit.prefix_v6 }
     }
+
+    /// The client prefix of an address.
+    pub(super) fn of_client(self, address: IpAddr) -> ClientPrefix {
+        ClientPrefix::of(address, self.v4, self.v6)
+    }
+
+    /// How long a prefix is.
+    pub(super) fn bits(self, prefix: ClientPrefix) -> u32 {
+        u32::from(if prefix.is_v6() { self.v6 } else { self.v4 })
+    }
 }
 
-/// Writes all of it. A packet that is judged meanwhile may be judged by parts of the old and of the new.
-pub(super) fn write(
-    map: &mut Array<MapData, Settings>,
-    config: &config::Xdp,
-    ports: Ports,
-    prefixes: Prefixes,
-) -> Result<(), XdpError> {
+/// The map, and what we last wrote into it.
+pub(super) struct Written {
+    map: Array<MapData, Settings>,
+    current: Settings,
+}
+
+impl Written {
+    /// Takes the map out of the object. All zero: nothing is ours yet.
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
+        let map = Array::try_from(take(object, SETTINGS)?).map_err(|error| refused(SETTINGS, &error))?;
+        Ok(Self { map, current: Settings::default() })
+    }
+
+    /// Writes what the config says. A packet that is judged meanwhile may be judged by parts of the old and of the new.
+    pub(super) fn apply(
+        &mut self,
+        config: &config::Xdp,
+        ports: Ports,
+        prefixes: Prefixes,
+    ) -> Result<(), XdpError> {
+        let Settings { bans, spent, .. } = self.current;
+        self.write(Settings { bans, spent, ..settings(config, ports, prefixes) })
+    }
+
+    /// Says which IP versions have bans and spent budgets; nothing to do when that is known.
+    pub(super) fn set_clients(&mut self, bans: u8, spent: u8) -> Result<(), XdpError> {
+        let Settings { bans: known_bans, spent: known_spent, .. } = self.current;
+        if (bans, spent) == (known_bans, known_spent) {
+            return Ok(());
+        }
+        self.write(Settings { bans, spent, ..self.current })
+    }
+
+    fn write(&mut self, settings: Settings) -> Result<(), XdpError> {
+        let written = self.map.set(0, settings, 0);
+        written.map_err(|error| XdpError::Settings { reason: innermost(&error) })?;
+        self.current = settings;
+        Ok(())
+    }
+}
+
+/// What the config says, without what clients did.
+fn settings(config: &config::Xdp, ports: Ports, prefixes: Prefixes) -> Settings {
     let limit = &config.limit;
-    let settings = Settings {
+    Settings {
         schema: SCHEMA,
         ports,
         cleartext_on_dot: gate(config.cleartext_853),
@@ -41,15 +99,16 @@ pub(super) fn write(
         udp_on_dot: gate(config.udp_853),
         deny: versions(&config.deny),
         allow: versions(&config.allow),
-        syn_over: over(config::Over::Drop, limit.mode),
+        bans: 0,
+        spent: 0,
+        over: over(config::Over::Drop, limit.mode),
         do53_query_over: over(limit.udp53_over, limit.mode),
         prefix_v4: prefixes.v4,
         prefix_v6: prefixes.v6,
-        reserved: 0,
+        reserved: [0; 7],
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),
         do53_query: Rate::new(limit.udp53_per_second, limit.udp53_burst),
-    };
-    map.set(0, settings, 0).map_err(|error| XdpError::Settings { reason: innermost(&error) })
+    }
 }
 
 /// Ports of the listeners; the cleartext port is 53, whoever listens there.

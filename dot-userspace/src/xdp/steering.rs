@@ -80,6 +80,8 @@ fn by_program(groups: &[ListenerGroup<'_>]) -> Result<ProgramReport, XdpError> {
             .map_max_entries(maps::SOCKETS, workers)
             // Not ours here: as small as it can be, and gone with `object`.
             .map_max_entries(maps::FLOWS, 1)
+            .map_max_entries(maps::BANS, 1)
+            .map_max_entries(maps::SPENT, 1)
             .load(OBJECT)
             .map_err(|error| refused("the BPF object", &error))?;
         let sockets = take(&mut object, maps::SOCKETS)?;

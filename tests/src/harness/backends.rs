@@ -157,7 +157,7 @@ impl Backend {
         fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
     }
 
-    fn start(
+    pub(super) fn start(
         network: &Network,
         name: &str,
         address: SocketAddr,
@@ -230,7 +230,7 @@ pub fn dnsperf_queries(count: usize) -> String {
 }
 
 /// The zone: the embedded one's names, and the hosts.
-fn zone() -> String {
+pub(super) fn zone() -> String {
     let mut text = String::from(
         "$ORIGIN dotd.test.\n$TTL 300\n@ SOA ns.dotd.test. hostmaster.dotd.test. 1 3600 600 86400 60\n\
          @ NS ns\n@ A 192.0.2.53\n@ AAAA 2001:db8::53\n@ MX 10 mail\nns A 192.0.2.53\nmail A 192.0.2.25\n\

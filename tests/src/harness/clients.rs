@@ -26,7 +26,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn from(output: &Output) -> Self {
+    pub(super) fn from(output: &Output) -> Self {
         let text = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
         Self { is_success: output.status.success(), text }
     }

@@ -26,6 +26,8 @@ impl Config {
             .set("xdp", "interfaces", &format!(r#"["{SERVER_INTERFACE}"]"#))
             .set("xdp.limit", "syn_per_second", "0")
             .set("xdp.limit", "udp53_per_second", "0")
+            .set("xdp.limit", "handshake_cost_per_second", "0")
+            .set("xdp.limit", "ban_seconds", "0")
     }
 
     /// Sets `[section] key = value`, the value in TOML.

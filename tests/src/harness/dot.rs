@@ -8,6 +8,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -36,13 +37,21 @@ pub struct Offer {
     pub server_name: Option<&'static str>,
     /// Only TLS 1.2.
     pub is_tls12: bool,
+    /// Octets that leave in the same write as the end of the handshake.
+    pub first: Vec<u8>,
     /// The one group to offer; none: all that rustls has.
     pub group: Option<NamedGroup>,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { alpn: vec![b"dot".to_vec()], server_name: None, is_tls12: false, group: None }
+        Self {
+            alpn: vec![b"dot".to_vec()],
+            server_name: None,
+            is_tls12: false,
+            group: None,
+            first: Vec::new(),
+        }
     }
 }
 
@@ -103,7 +112,8 @@ impl Dot {
             || ServerName::from(server),
             |name| ServerName::try_from(name).expect("a host name"),
         );
-        let tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
+        let mut tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
+        tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
         let mut session =
             Self { stream, tls, incoming: Vec::new(), records: Vec::new(), plain: Vec::new(), end: None };
         session.flush();
@@ -124,6 +134,49 @@ impl Dot {
     #[must_use]
     pub fn group(&self) -> Option<NamedGroup> {
         self.tls.negotiated_key_exchange_group().map(|group| group.name())
+    }
+
+    /// Changes the keys of what we send, and asks the server to change its own (RFC 8446 §4.6.3).
+    ///
+    /// # Panics
+    /// Before TLS 1.3.
+    pub fn update_keys(&mut self) {
+        self.tls.refresh_traffic_keys().expect("TLS 1.3, after its handshake");
+        self.flush();
+    }
+
+    /// The same, with a pause before the record's last three octets.
+    ///
+    /// # Panics
+    /// Before TLS 1.3, or when the connection is gone.
+    pub fn update_keys_in_two_parts(&mut self, pause: Duration) {
+        self.tls.refresh_traffic_keys().expect("TLS 1.3, after its handshake");
+        let mut octets = Vec::new();
+        self.tls.write_tls(&mut octets).expect("memory does not fail");
+        let (front, rest) = octets.split_at(octets.len() - 3);
+        self.send_below_tls(front);
+        thread::sleep(pause);
+        self.send_below_tls(rest);
+    }
+
+    /// As [`Dot::update_keys`]; `false` when the socket took nothing for a while.
+    pub fn try_update_keys(&mut self) -> bool {
+        self.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("not zero");
+        self.update_keys();
+        self.end.is_none()
+    }
+
+    /// Sends octets past TLS, as somebody on the way would.
+    pub fn send_below_tls(&mut self, octets: &[u8]) {
+        self.stream.write_all(octets).expect("still open");
+    }
+
+    /// Sends one octet as urgent (RFC 9293 §3.8.5): it is no part of the stream.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub fn send_urgent(&mut self) {
+        SockRef::from(&self.stream).send_out_of_band(&[0x55]).expect("still open");
     }
 
     /// The server's certificates, leaf first.

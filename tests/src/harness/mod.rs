@@ -20,6 +20,7 @@ pub mod scene;
 pub mod scratch;
 pub mod scripted;
 pub mod server;
+pub mod servers;
 pub mod stats;
 
 use std::{

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::{
     DEADLINE,
+    clients::Said,
     config::Config,
     eventually,
     netns::Network,
@@ -191,6 +192,17 @@ impl Server {
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "dotd {verb}: {complaint}");
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said}"))
+    }
+
+    /// Runs a verb of the command line against this server, as an operator does.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    #[must_use]
+    pub fn operate(&self, words: &[&str]) -> Said {
+        let mut command = bounded(&binary().display().to_string());
+        command.args(words).arg("--socket").arg(self.folder().join("run/control.sock"));
+        Said::from(&command.output().expect("dotd can be started"))
     }
 
     /// "up", "down" or "unchecked" of each backend, in the order of the config.

@@ -142,7 +142,7 @@ fn explain_root(machine: &Machine, plan: &Plan) {
     println!("    {sudo}apt-get install --no-install-recommends {}", names.join(" "));
     if plan.installs_services() {
         println!(
-            "  (nsd and unbound start as services on port 53 when installed so; `cargo xtask setup --tests`"
+            "  (DNS servers start as services on port 53 when installed so; `cargo xtask setup --tests`"
         );
         println!("   as root installs them without starting them)");
     }

@@ -133,7 +133,8 @@ impl Plan {
 
     /// Installing these by hand starts services.
     pub(super) fn installs_services(&self) -> bool {
-        self.packages().iter().any(|name| name == "nsd" || name == "unbound")
+        const SERVICES: [&str; 4] = ["bind9", "knot", "nsd", "unbound"];
+        self.packages().iter().any(|name| SERVICES.contains(&name.as_str()))
     }
 
     fn want(&mut self, names: &[&str], why: &'static str, is_known: &dyn Fn(&str) -> bool) {

@@ -9,6 +9,7 @@ mod places;
 mod rooms;
 mod sizes;
 mod source;
+mod standards;
 #[cfg(test)]
 mod tests;
 mod unsafety;
@@ -21,6 +22,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use source::Source;
+
+/// Its own tests are examples of what it reads.
+const STANDARDS_RULE: &str = "xtask/src/tidy/standards.rs";
 
 /// Arguments of `cargo xtask tidy`.
 #[derive(Debug, clap::Args)]
@@ -65,12 +69,18 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
     let files = files(root)?;
     let mut findings = Vec::new();
     let mut checked = 0;
+    let mut covered = standards::Covered::default();
     for path in files.iter().filter(|path| is_wanted(path, &arguments.paths)) {
         let Ok(text) = std::fs::read_to_string(root.join(path)) else { continue };
         checked += 1;
         findings.extend(check(root, path, &text));
+        if path.ends_with(".rs") && path != STANDARDS_RULE {
+            covered.read(path, &text);
+        }
     }
     if arguments.paths.is_empty() {
+        let document = std::fs::read_to_string(root.join(standards::DOCUMENT));
+        findings.extend(standards::check(&document.unwrap_or_default(), &covered));
         findings.extend(unsafety::stale_entries(root));
         findings.extend(rooms::stale_entries(&files));
     }

@@ -25,6 +25,10 @@ const FILES: &[(&str, &str)] = &[
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),
     ("dot-userspace/src/xdp/steering.rs", "SO_ATTACH_REUSEPORT_CBPF: socket2 and nix do not have it"),
+    (
+        "dot-userspace/tests/allocations.rs",
+        "an allocator that counts: the trait is unsafe, System does the work",
+    ),
     ("tests/src/xdp_field.rs", "setresuid for one thread alone, which glibc and nix do not offer"),
 ];
 

@@ -242,10 +242,10 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:18: xdp.limit.syn_per_second: 20000000 is more than 10000000, the largest permitted"],
     ),
     (
-        "[xdp.limit]\nhandshake_cost_per_second = 20\nban_seconds = 60",
+        "[xdp.limit]\nhandshake_cost_per_second = 20_000_000\nban_seconds = 700_000",
         &[
-            "2:29: xdp.limit.handshake_cost_per_second: not in this version of dotd; remove it or set 0",
-            "3:15: xdp.limit.ban_seconds: not in this version of dotd; remove it or set 0",
+            "2:29: xdp.limit.handshake_cost_per_second: 20000000 is more than 10000000, the largest permitted",
+            "3:15: xdp.limit.ban_seconds: 700000 is more than 604800, the largest permitted",
         ],
     ),
     (

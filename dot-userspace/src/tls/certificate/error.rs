@@ -10,7 +10,7 @@ use std::{io, path::Path, path::PathBuf};
 pub enum CertificateError {
     #[error("{}: no such file: put it there or correct `tls.certificates`", path.display())]
     Missing { path: PathBuf },
-    #[error("{}: cannot be read ({source}): give dotd's starting user the right to read it", path.display())]
+    #[error("{}: cannot be read ({source}): give the user that dotd runs as the right to read it", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{}: is no regular file: name one", path.display())]
     NotAFile { path: PathBuf },

@@ -213,6 +213,19 @@ fn a_flood_of_key_updates_ends_the_connection() {
     assert_eq!(*last, Some(Closing::Broken(UNEXPECTED_MESSAGE)));
 }
 
+/// Goal: application data between them makes no number of key updates lawful: each costs us two derivations and an
+/// answer. Method: an octet and an update in turn. Covers: C-62, A-12
+#[test]
+fn key_updates_between_data_are_bounded() {
+    let mut pair = Pair::new();
+    for _ in 0..KEY_UPDATES_MAX {
+        pair.client.refresh_traffic_keys().unwrap();
+        assert_eq!(pair.client_says(b"x").1.closing, None);
+    }
+    pair.client.refresh_traffic_keys().unwrap();
+    assert_eq!(pair.client_says(b"x").1.closing, Some(Closing::Broken(UNEXPECTED_MESSAGE)));
+}
+
 /// Goal: close_notify ends what is read, whatever follows; ours is understood as such.
 #[test]
 fn close_notify_is_heard_and_said() {
@@ -237,13 +250,16 @@ fn what_is_wrong_gets_its_alert() {
     let plain_alert = |wire: &mut Vec<u8>| *wire = vec![21, 3, 3, 0, 2, 1, 0];
     let change_cipher_spec = |wire: &mut Vec<u8>| *wire = vec![20, 3, 3, 0, 1, 1];
     let too_long = |wire: &mut Vec<u8>| *wire = vec![23, 3, 3, 0xff, 0xff];
+    // TLS 1.3 allows less than 1.2 does (RFC 8446 §5.2), whatever the record holds.
+    let a_little_too_long = |wire: &mut Vec<u8>| *wire = [&[23, 3, 3, 0x41, 1][..], &[7; 0x4101]].concat();
     let no_tag = |wire: &mut Vec<u8>| *wire = vec![23, 3, 3, 0, 1, 0];
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
-    let cases: [(Change<'_>, u8, &str); 5] = [
+    let cases: [(Change<'_>, u8, &str); 6] = [
         (&forged, BAD_RECORD_MAC, "BadRecordMac"),
         (&plain_alert, UNEXPECTED_MESSAGE, "UnexpectedMessage"),
         (&change_cipher_spec, UNEXPECTED_MESSAGE, "UnexpectedMessage"),
         (&too_long, RECORD_OVERFLOW, "RecordOverflow"),
+        (&a_little_too_long, RECORD_OVERFLOW, "RecordOverflow"),
         (&no_tag, BAD_RECORD_MAC, "BadRecordMac"),
     ];
     for (change, description, name) in cases {

@@ -1,0 +1,69 @@
+//! Attack and scale at their smallest: that they measure and write what they say.
+//!
+//! Before: NSD, and the binaries that cargo built. After: a report of each. Never: judges a figure.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use dot_tests::require;
+use serde_json::Value;
+
+/// Runs a verb with these words; its report.
+fn measured(folder: &Path, verb: &str, words: &[&str]) -> Value {
+    let floor = PathBuf::from(env!("CARGO_BIN_EXE_floor"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dotbench"));
+    command.arg(verb).args(words).arg("--dotd").arg(floor.with_file_name("dotd")).arg("--floor").arg(&floor);
+    command.arg("--responder").arg(env!("CARGO_BIN_EXE_responder")).arg("--report").arg(folder);
+    let output = command.stdin(Stdio::null()).output().expect("dotbench can be started");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    let report = fs::read_to_string(folder.join(format!("{verb}.json"))).expect(&complaint);
+    serde_json::from_str(&report).expect("JSON")
+}
+
+/// Goal: innocents are measured without and beside a flood, and the flood is told. Method: the
+/// floor, which refuses nobody, behind a veth pair.
+#[test]
+fn floods_a_front_end() {
+    require!(Root, Command("nsd"), Command("setpriv"), Command("ip"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let words = ["--only=floor-relay", "--seconds=2", "--attackers=4", "--addresses=2", "--rate=50"];
+    let dotload = env!("CARGO_BIN_EXE_dotload");
+    let report = measured(folder.path(), "attack", &[&words[..], &["--dotload", dotload]].concat());
+    let front = &report["fronts"][0];
+    assert_eq!(front["name"], "floor-relay", "{report}");
+    for side in ["alone", "attacked"] {
+        assert!(front[side]["p99_us"].as_f64() > Some(0.0), "{report}");
+        assert_eq!(front[side]["failures"], 0, "{report}");
+    }
+    // At its low priority it may not finish a handshake in time on a busy machine; then it failed, and that is told.
+    let part = |name: &str| front[name].as_f64().expect("a number");
+    assert!(part("flood_handshakes_per_second") + part("flood_failures_per_second") > 0.0, "{report}");
+    assert!(folder.path().join("attack.svg").is_file() && folder.path().join("attack.md").is_file());
+}
+
+/// Goal: each count is measured on its own and set beside the first. Method: ten and twenty connections, one worker.
+#[test]
+fn measures_over_counts() {
+    require!(Command("nsd"), Command("setpriv"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let words = ["--only=connections", "--connections-max=20", "--seconds=1"];
+    let report = measured(folder.path(), "scale", &words);
+    let points = report["points"].as_array().expect("a list");
+    let floor: Vec<&Value> = points.iter().filter(|point| point["front"] == "floor-relay").collect();
+    let counts: Vec<u64> = floor.iter().filter_map(|point| point["count"].as_u64()).collect();
+    assert_eq!(counts, [10, 20], "{report}");
+    assert!(
+        floor.iter().all(|point| point["cpu_us"].as_f64() > Some(0.0) && point["faults"] == 0),
+        "{report}"
+    );
+    let is_told = |name: &str| points.iter().any(|point| point["front"] == name);
+    assert!(
+        is_told("dotd") || report["left_out"].as_array().is_some_and(|left| !left.is_empty()),
+        "{report}"
+    );
+    assert!(folder.path().join("scale-connections.svg").is_file());
+}

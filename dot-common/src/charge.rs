@@ -1,0 +1,82 @@
+//! What a client cost the engine, and what it did wrong, added up until somebody looks.
+//!
+//! Before: a worker saw a handshake or a session end. After: the owner of budgets and bans judges the sum.
+//! Holds: the weights. Never: says how much is too much.
+
+use crate::ban::Cause;
+
+/// Units of a full handshake; a resumed one costs one unit, a fifth.
+pub const UNITS_PER_HANDSHAKE: u32 = 5;
+
+/// Units of a failed handshake: what it kept busy, and got nobody served.
+const UNITS_PER_FAILURE: u32 = 3 * UNITS_PER_HANDSHAKE;
+
+/// How many causes there are.
+const CAUSES: usize = Cause::ALL.len();
+
+/// Charges of one client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charge {
+    /// Cost of its handshakes.
+    pub units: u32,
+    /// Its offences, by [`Cause`].
+    pub strikes: [u32; CAUSES],
+}
+
+impl Charge {
+    /// A handshake that was done.
+    #[must_use]
+    pub const fn handshake(is_resumed: bool) -> Self {
+        let units = if is_resumed { 1 } else { UNITS_PER_HANDSHAKE };
+        Self { units, strikes: [0; CAUSES] }
+    }
+
+    /// A handshake that failed, whoever's fault that was.
+    #[must_use]
+    pub const fn failure() -> Self {
+        Self { units: UNITS_PER_FAILURE, strikes: [0; CAUSES] }
+    }
+
+    /// The same with so many strikes for an offence.
+    #[must_use]
+    pub fn with(mut self, cause: Cause, strikes: u32) -> Self {
+        if let Some(count) = self.strikes.get_mut(cause as usize) {
+            *count = count.saturating_add(strikes);
+        }
+        self
+    }
+
+    /// Adds another one.
+    pub fn add(&mut self, other: &Self) {
+        self.units = self.units.saturating_add(other.units);
+        for (count, more) in self.strikes.iter_mut().zip(other.strikes) {
+            *count = count.saturating_add(more);
+        }
+    }
+
+    /// What it did most, if anything was wrong.
+    #[must_use]
+    pub fn worst(&self) -> Option<Cause> {
+        let most = Cause::ALL.iter().zip(self.strikes).max_by_key(|(_, count)| *count)?;
+        (most.1 > 0).then_some(*most.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the weights of the config's words: full 1, resumed 0.2, failed 3; sums, and what was worst.
+    #[test]
+    fn charges_add_up() {
+        assert_eq!(Charge::handshake(false).units, 5 * Charge::handshake(true).units);
+        assert_eq!(Charge::failure().units, 3 * Charge::handshake(false).units);
+        let mut sum = Charge::failure().with(Cause::Garbage, 1);
+        assert_eq!(sum.worst(), Some(Cause::Garbage));
+        sum.add(&Charge::default().with(Cause::SlowReads, 5));
+        assert_eq!((sum.units, sum.worst()), (15, Some(Cause::SlowReads)));
+        assert_eq!(Charge::handshake(false).worst(), None);
+        sum.add(&Charge { units: u32::MAX, strikes: [u32::MAX; CAUSES] });
+        assert_eq!(sum.units, u32::MAX);
+    }
+}

@@ -1,0 +1,56 @@
+//! Judges a packet by who sent it alone: deny list, bans, allow list.
+//!
+//! Before: [`crate::judge`] has a packet of ours. After: it is refused at once, or judged by what it is.
+//! Holds: which list beats which: deny, then ban unless allowed. Never: looks at a port or a payload.
+
+use crate::{
+    ban::Ban,
+    flow::FlowKey,
+    judge::Knowledge,
+    rate,
+    settings::{Over, Settings, version_bit},
+    verdict::Reason,
+};
+
+/// Whether the deny list or a ban refuses a client whatever it sends.
+#[inline(always)]
+pub fn bars(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Option<Reason> {
+    if settings.deny & version_bit(flow.is_v6()) != 0 && known.is_denied(flow) {
+        return Some(Reason::Denied);
+    }
+    let holds = |ban: &Ban| is_enforced(settings) || ban.is_operators();
+    is_banned(settings, flow, known, holds).then_some(Reason::Banned)
+}
+
+/// Whether a ban would refuse a client, were limits enforced.
+#[inline(always)]
+pub fn would_ban(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
+    is_banned(settings, flow, known, |_| true)
+}
+
+/// Whether a ban of a client stands and `holds`. The allow list is asked only where there is one.
+#[inline(always)]
+fn is_banned(
+    settings: &Settings,
+    flow: &FlowKey,
+    known: &impl Knowledge,
+    holds: impl FnOnce(&Ban) -> bool,
+) -> bool {
+    let is_asked = settings.bans & version_bit(flow.is_v6()) != 0;
+    is_asked
+        && known.is_banned(rate::client(flow, settings.prefix_v4, settings.prefix_v6), |ban| {
+            ban.stands(known.now_ns()) && holds(ban) && !is_allowed(settings, flow, known)
+        })
+}
+
+/// Whether a client is on the allow list of its IP version.
+#[inline(always)]
+pub(crate) fn is_allowed(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
+    settings.allow & version_bit(flow.is_v6()) != 0 && known.is_allowed(flow)
+}
+
+/// Whether limits refuse, and do not only count.
+#[inline(always)]
+pub(crate) fn is_enforced(settings: &Settings) -> bool {
+    !matches!(Over::from_octet(settings.over), Over::Count)
+}

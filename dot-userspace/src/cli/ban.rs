@@ -1,0 +1,91 @@
+//! `dotd ban list|add|del`.
+//!
+//! Before: the words of an operator. After: the running dotd did it, and one line or table says how bans stand.
+//! Never: judges a client or a length: the running dotd knows its config.
+
+use std::{fmt::Write as _, path::Path};
+
+use hyper::Method;
+
+use super::{arguments::BanVerb, ask, error::CliError, print, show, show_answer, socket};
+use crate::{
+    control::{BanRequest, UnbanRequest},
+    xdp::BanRow,
+};
+
+const PATH: &str = "/bans";
+
+/// Runs one of the verbs.
+pub(super) fn run(verb: BanVerb, config: Option<&Path>) -> Result<(), CliError> {
+    let (control, (body, row), done) = match verb {
+        BanVerb::List { control } => return show_answer::<Vec<BanRow>>(&control, config, PATH, table),
+        BanVerb::Add { client, length, reason, control } => {
+            // A part of a second is a second: nobody means no ban.
+            let seconds = length.map(|length| length.as_secs() + u64::from(length.subsec_nanos() > 0));
+            let request = BanRequest { client, seconds, reason };
+            let said = ask::tell::<BanRow>(&socket(&control, config)?, Method::POST, PATH, &request)?;
+            (control, said, "banned")
+        }
+        BanVerb::Del { client, control } => {
+            let request = UnbanRequest { client };
+            let said = ask::tell::<BanRow>(&socket(&control, config)?, Method::DELETE, PATH, &request)?;
+            (control, said, "no longer banned, would have been")
+        }
+    };
+    if control.json {
+        return print(&format!("{body}\n"));
+    }
+    print(&format!("{} {done} for {}, {} hits\n", row.prefix, time_left(&row), row.hits))
+}
+
+/// One line a ban.
+#[expect(clippy::ptr_arg, reason = "show_answer gives what it deserialized")]
+fn table(rows: &Vec<BanRow>) -> String {
+    if rows.is_empty() {
+        return "no bans\n".to_owned();
+    }
+    let columns = ["PREFIX", "CAUSE", "HITS", "LEFT", "REASON"].map(str::to_owned);
+    let lines = rows.iter().map(|row| {
+        [row.prefix.clone(), row.cause.clone(), row.hits.to_string(), time_left(row), row.reason.clone()]
+    });
+    let lines: Vec<[String; 5]> = std::iter::once(columns).chain(lines).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or_default();
+    let widths = [width(0), width(1), width(2), width(3)];
+    let mut text = String::new();
+    for [prefix, cause, hits, left, reason] in &lines {
+        let [a, b, c, d] = widths;
+        let line = format!("{prefix:<a$}  {cause:<b$}  {hits:>c$}  {left:<d$}  {reason}");
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn time_left(row: &BanRow) -> String {
+    show::duration(i64::try_from(row.seconds_left).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: columns stand under each other, numbers to the right, and no line ends in blanks.
+    #[test]
+    fn bans_are_a_table() {
+        let row = |prefix: &str, hits, reason: &str| BanRow {
+            prefix: prefix.into(),
+            cause: "operator".into(),
+            reason: reason.into(),
+            hits,
+            seconds_left: 61,
+        };
+        let rows = vec![row("192.0.2.7/32", 5, ""), row("2001:db8:17::/56", 12_345, "ticket 4711")];
+        let wanted = "\
+PREFIX            CAUSE      HITS  LEFT       REASON
+192.0.2.7/32      operator      5  1 min 1 s
+2001:db8:17::/56  operator  12345  1 min 1 s  ticket 4711
+";
+        assert_eq!(table(&rows), wanted);
+        assert_eq!(table(&vec![]), "no bans\n");
+    }
+}

@@ -1,0 +1,238 @@
+//! Sees when the files of certificates change: the watch that makes a renewal take effect without a signal.
+//!
+//! Before: a config that names files. After: [`Files::have_changed`] says that another load is worth the while.
+//! Holds: a watch on each folder in which a change can lead one of the paths to other content: that of the file, of
+//! each symbolic link on the way, and of what the link names (Kubernetes swaps a link to a folder, certbot one to a
+//! file; writers that are careful rename).
+//! Never: reads a file, queues events (they ring a bell, and ringing twice is ringing once), or watches more than
+//! [`FOLDERS_MAX`].
+
+use std::{
+    collections::{BTreeSet, HashSet, VecDeque},
+    ffi::OsString,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
+
+use crate::config::Tls;
+
+/// A renewal writes several files: it is over when nothing has changed for this long.
+const QUIET: Duration = Duration::from_millis(300);
+/// Somebody who never stops writing is not waited for longer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Folders watched. A certificate needs one to four.
+const FOLDERS_MAX: usize = 256;
+/// Symbolic links followed for one path, as many as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// The files of the certificates being served.
+pub(super) struct Files {
+    watcher: Option<RecommendedWatcher>,
+    watched: HashSet<PathBuf>,
+    paths: BTreeSet<PathBuf>,
+    seen: Vec<Option<Print>>,
+    settled: Arc<Notify>,
+    task: AbortHandle,
+}
+
+/// What tells one content of a path from another: device, inode, length, and when it was changed.
+type Print = (u64, u64, u64, (i64, i64), (i64, i64));
+
+impl Files {
+    /// Watches the files that `tls` names. Where the kernel has no watch left it says so, and HUP still works.
+    pub(super) fn watch(tls: &Tls) -> Self {
+        let (bell, settled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let ring = Arc::clone(&bell);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.is_ok_and(|event| is_change(event.kind)) {
+                ring.notify_one();
+            }
+        });
+        let watcher = watcher.map_err(|error| say_unwatched(&error)).ok();
+        let task = tokio::spawn(settle(bell, Arc::clone(&settled))).abort_handle();
+        let (watched, paths) = (HashSet::new(), BTreeSet::new());
+        let mut files = Self { watcher, watched, paths, seen: Vec::new(), settled, task };
+        files.note(tls);
+        files
+    }
+
+    /// Waits until something has changed in the folders, and then nothing for a moment.
+    ///
+    /// # Cancel safety
+    /// A change is kept for the next call.
+    pub(super) async fn settled(&self) {
+        self.settled.notified().await;
+    }
+
+    /// Whether a path leads to other content than when it was noted.
+    pub(super) fn have_changed(&self) -> bool {
+        self.seen != prints(&self.paths)
+    }
+
+    /// Takes what the files are now for seen, whether or not it could be used, and watches where they are now.
+    pub(super) fn note(&mut self, tls: &Tls) {
+        self.paths = paths(tls);
+        self.follow();
+        // After the watches: what changes from now on rings.
+        self.seen = prints(&self.paths);
+    }
+
+    fn follow(&mut self) {
+        let wanted: HashSet<_> = self.paths.iter().flat_map(|path| folders(path)).take(FOLDERS_MAX).collect();
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.watched.difference(&wanted) {
+            // A folder that is gone took its watch with it.
+            let _ = watcher.unwatch(gone);
+        }
+        // Also those watched before: a folder of the same name may be another one.
+        for folder in &wanted {
+            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                say_unwatched(&error);
+            }
+        }
+        self.watched = wanted;
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn say_unwatched(error: &notify::Error) {
+    tracing::warn!(%error, "files of certificates are not all watched: send HUP after a renewal");
+}
+
+/// Reading is none: dotd's own would ring the bell for ever.
+fn is_change(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    }
+}
+
+/// Rings `settled` when `bell` has rung and then been quiet.
+async fn settle(bell: Arc<Notify>, settled: Arc<Notify>) {
+    loop {
+        bell.notified().await;
+        let patience_until = Instant::now() + PATIENCE;
+        while Instant::now() < patience_until && timeout(QUIET, bell.notified()).await.is_ok() {}
+        settled.notify_one();
+    }
+}
+
+/// Every file that a handshake depends on and somebody else writes.
+fn paths(tls: &Tls) -> BTreeSet<PathBuf> {
+    let pairs = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
+    let files = pairs.chain([&tls.client_ca, &tls.ticket_secret]);
+    files.filter(|path| !path.as_os_str().is_empty()).cloned().collect()
+}
+
+fn prints(paths: &BTreeSet<PathBuf>) -> Vec<Option<Print>> {
+    let print = |path: &PathBuf| {
+        let file = fs::metadata(path).ok()?;
+        let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+        Some((file.dev(), file.ino(), file.len(), modified, changed))
+    };
+    paths.iter().map(print).collect()
+}
+
+/// The folders in which a change can lead `path` elsewhere, as the kernel walks them.
+fn folders(path: &Path) -> BTreeSet<PathBuf> {
+    let mut folders = BTreeSet::new();
+    let mut at = PathBuf::from(if path.is_absolute() { "/" } else { "." });
+    let mut rest: VecDeque<OsString> = names(path).collect();
+    let mut links = 0;
+    while let Some(name) = rest.pop_front() {
+        let next = at.join(&name);
+        match fs::read_link(&next) {
+            Ok(target) if links < LINKS_MAX => {
+                links += 1;
+                folders.insert(at.clone());
+                if target.is_absolute() {
+                    at = PathBuf::from("/");
+                }
+                names(&target).collect::<Vec<_>>().into_iter().rev().for_each(|name| rest.push_front(name));
+            }
+            _ if rest.is_empty() => {
+                folders.insert(at.clone());
+            }
+            _ => at = next,
+        }
+    }
+    folders
+}
+
+/// The names of a path, without what stands for the root or for no step at all.
+fn names(path: &Path) -> impl Iterator<Item = OsString> {
+    let steps = path.components().filter(|step| matches!(step, Component::Normal(_) | Component::ParentDir));
+    steps.map(|step| step.as_os_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Goal: each place where a path can be turned is watched. Method: a file by way of a link to a file, a link to a
+    /// folder (absolute and relative), a folder that is none, and a link to itself.
+    #[test]
+    fn folders_are_those_where_a_path_can_turn() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(scratch.path()).unwrap();
+        for folder in ["live", "archive", "v1", "elsewhere"] {
+            fs::create_dir(root.join(folder)).unwrap();
+        }
+        fs::write(root.join("archive/cert1.pem"), "x").unwrap();
+        fs::write(root.join("v1/tls.crt"), "x").unwrap();
+        symlink(Path::new("..").join("archive/cert1.pem"), root.join("live/cert.pem")).unwrap();
+        symlink(root.join("v1"), root.join("..data")).unwrap();
+        symlink("..data/tls.crt", root.join("tls.crt")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        let of = |path: &str| {
+            let found = folders(&root.join(path));
+            found.iter().map(|folder| fs::canonicalize(folder).unwrap()).collect::<BTreeSet<_>>()
+        };
+        let these = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<BTreeSet<_>>();
+        assert_eq!(of("archive/cert1.pem"), these(&["archive"]));
+        assert_eq!(of("live/cert.pem"), these(&["live", "archive"]));
+        assert_eq!(of("tls.crt"), [root.clone(), root.join("v1")].into());
+        assert_eq!(of("elsewhere/absent.pem"), these(&["elsewhere"]));
+        assert_eq!(of("loop"), [root.clone()].into());
+    }
+
+    /// Goal: other content is seen, however it came, and the same content is not. Method: in place, by rename, gone.
+    #[test]
+    fn other_content_has_another_print() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (file, new) = (scratch.path().join("key.pem"), scratch.path().join("new"));
+        let paths = BTreeSet::from([file.clone()]);
+        let absent = prints(&paths);
+        assert_eq!(absent, [None]);
+        fs::write(&file, "one").unwrap();
+        let one = prints(&paths);
+        assert_ne!(one, absent);
+        assert_eq!(fs::read(&file).unwrap(), b"one");
+        assert_eq!(prints(&paths), one, "reading changes nothing");
+        fs::write(&new, "two").unwrap();
+        fs::rename(&new, &file).unwrap();
+        assert_ne!(prints(&paths), one);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(prints(&paths), absent);
+    }
+}

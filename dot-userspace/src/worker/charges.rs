@@ -1,0 +1,220 @@
+//! What this worker's clients cost and did wrong, on its way to whoever keeps budgets and bans.
+//!
+//! Before: `accept` saw a handshake or a session end. After: the control thread gets a batch, at most ten a second.
+//! Holds: one sum a client that did something since the last batch; bounded.
+//! Never: makes a system call for a connection, or waits: a batch that finds no room is counted and lost.
+
+use std::{
+    cell::RefCell,
+    net::IpAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use dot_common::{ban::Cause, charge::Charge, prefix::ClientPrefix};
+use tokio::{sync::mpsc, task::spawn_local, time::sleep};
+
+use crate::{session::SessionEnd, tls::HandshakeFailure, xdp::Charges};
+
+/// Time from a batch's first charge until it is sent.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// Clients in a batch; one more sends it at once.
+const BATCH_CLIENTS_MAX: usize = 4096;
+/// Batches on their way, of all workers.
+const BATCHES_MAX: usize = 64;
+
+/// The way to the control thread, shared by all workers.
+#[derive(Clone)]
+pub struct ChargesSink {
+    sender: mpsc::Sender<Charges>,
+    prefix_v4: u8,
+    prefix_v6: u8,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    is_wanted: AtomicBool,
+    lost: AtomicU64,
+}
+
+impl ChargesSink {
+    /// A sink for clients of prefixes of these lengths, and where its batches come out. Nothing is wanted yet.
+    #[must_use]
+    pub fn new(prefix_v4: u8, prefix_v6: u8) -> (Self, mpsc::Receiver<Charges>) {
+        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
+        let shared = Arc::new(Shared { is_wanted: AtomicBool::new(false), lost: AtomicU64::new(0) });
+        (Self { sender, prefix_v4, prefix_v6, shared }, receiver)
+    }
+
+    /// Whether anybody has a use for charges: a budget, or bans.
+    pub fn want(&self, is_wanted: bool) {
+        self.shared.is_wanted.store(is_wanted, Relaxed);
+    }
+
+    /// Batches that found no room.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Relaxed)
+    }
+}
+
+/// This worker's batch.
+pub(super) struct Accounts {
+    sink: ChargesSink,
+    batch: RefCell<Charges>,
+}
+
+impl Accounts {
+    pub(super) fn new(sink: ChargesSink) -> Rc<Self> {
+        Rc::new(Self { sink, batch: RefCell::default() })
+    }
+
+    /// The account of one connection's client.
+    pub(super) fn account(self: &Rc<Self>, client: IpAddr) -> Account {
+        let client = ClientPrefix::of(client, self.sink.prefix_v4, self.sink.prefix_v6);
+        Account { accounts: Rc::clone(self), client }
+    }
+
+    fn charge(self: &Rc<Self>, client: ClientPrefix, charge: &Charge) {
+        if *charge == Charge::default() || !self.sink.shared.is_wanted.load(Relaxed) {
+            return;
+        }
+        let mut batch = self.batch.borrow_mut();
+        let is_first = batch.is_empty();
+        batch.entry(client).or_default().add(charge);
+        if batch.len() >= BATCH_CLIENTS_MAX {
+            self.send(std::mem::take(&mut *batch));
+        } else if is_first {
+            let accounts = Rc::clone(self);
+            spawn_local(async move {
+                sleep(BATCH_TIME).await;
+                let batch = accounts.batch.take();
+                accounts.send(batch);
+            });
+        }
+    }
+
+    fn send(&self, batch: Charges) {
+        if !batch.is_empty() && self.sink.sender.try_send(batch).is_err() {
+            self.sink.shared.lost.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Where one connection's client is charged.
+pub(super) struct Account {
+    accounts: Rc<Accounts>,
+    client: ClientPrefix,
+}
+
+impl Account {
+    /// A handshake was done.
+    pub(super) fn handshake(&self, is_resumed: bool) {
+        self.accounts.charge(self.client, &Charge::handshake(is_resumed));
+    }
+
+    /// A handshake failed.
+    pub(super) fn failure(&self, failure: HandshakeFailure) {
+        self.accounts.charge(self.client, &of_failure(failure));
+    }
+
+    /// A session ended.
+    pub(super) fn end(&self, end: SessionEnd) {
+        self.accounts.charge(self.client, &of_end(end));
+    }
+}
+
+/// What no client does that was configured with care is an offence. To leave early, to be far away, or not to trust our
+/// certificate, is none: a whole network behind one address may do that at once.
+fn of_failure(failure: HandshakeFailure) -> Charge {
+    let charge = Charge::failure();
+    match failure {
+        HandshakeFailure::NotTls => charge.with(Cause::Garbage, 1),
+        HandshakeFailure::Version
+        | HandshakeFailure::NoCommonParameters
+        | HandshakeFailure::Alpn
+        | HandshakeFailure::ClientCertificate
+        | HandshakeFailure::Timeout
+        | HandshakeFailure::Other => charge.with(Cause::Handshakes, 1),
+        HandshakeFailure::Closed | HandshakeFailure::ClientAlert => charge,
+    }
+}
+
+/// A reader that stalls keeps memory for as long as it is let: five strikes.
+fn of_end(end: SessionEnd) -> Charge {
+    let nothing = Charge::default();
+    match end {
+        SessionEnd::SlowReader => nothing.with(Cause::SlowReads, 5),
+        SessionEnd::Framing | SessionEnd::Tls | SessionEnd::MessageTimeout => {
+            nothing.with(Cause::Malformed, 1)
+        }
+        SessionEnd::Client
+        | SessionEnd::Transport
+        | SessionEnd::Idle
+        | SessionEnd::Duration
+        | SessionEnd::Queries
+        | SessionEnd::Evicted
+        | SessionEnd::Drain => nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    fn run<F: Future>(body: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        LocalSet::new().block_on(&runtime, body)
+    }
+
+    /// Goal: many connections of two clients are one batch with two sums, and an idle worker sends none.
+    #[test]
+    fn charges_come_in_batches() {
+        run(async {
+            let (sink, mut batches) = ChargesSink::new(32, 56);
+            let accounts = Accounts::new(sink.clone());
+            let account = |client: &str| accounts.account(client.parse().unwrap());
+            account("192.0.2.1").handshake(false);
+            assert!(accounts.batch.borrow().is_empty(), "nobody wants it");
+            sink.want(true);
+            for _ in 0..10 {
+                account("192.0.2.1").handshake(false);
+                account("2001:db8::1").failure(HandshakeFailure::NotTls);
+                account("2001:db8::2").end(SessionEnd::Client);
+            }
+            let batch = batches.recv().await.unwrap();
+            assert_eq!(batch.len(), 2, "{batch:?}");
+            let of = |client: &str| batch[&ClientPrefix::of(client.parse().unwrap(), 32, 56)];
+            assert_eq!(of("192.0.2.1").units, 50);
+            assert_eq!((of("2001:db8::9").units, of("2001:db8::9").worst()), (150, Some(Cause::Garbage)));
+            assert!(batches.try_recv().is_err() && sink.lost() == 0);
+        });
+    }
+
+    /// Goal: what is on its way is bounded: batches that find no room are lost, and counted. Method: more clients than
+    /// all batches together hold, and nobody who takes them.
+    #[test]
+    fn batches_without_room_are_lost_and_counted() {
+        run(async {
+            let (sink, mut batches) = ChargesSink::new(32, 56);
+            sink.want(true);
+            let accounts = Accounts::new(sink.clone());
+            for client in 0..(BATCHES_MAX + 2) * BATCH_CLIENTS_MAX {
+                let client = std::net::Ipv4Addr::from_bits(u32::try_from(client).unwrap());
+                accounts.account(client.into()).handshake(false);
+            }
+            assert_eq!(sink.lost(), 2);
+            let mut received = 0;
+            while batches.try_recv().is_ok() {
+                received += 1;
+            }
+            assert_eq!(received, BATCHES_MAX);
+        });
+    }
+}

@@ -1,0 +1,215 @@
+//! Clients that get nothing for a while: made by the engine or an operator, ended by the clock.
+//!
+//! Before: somebody says whom, how long and why. After: XDP drops what comes from there, and counts it on the ban.
+//! Holds: the map BANS as its one writer, and what the map has no room for: the words of an operator.
+//! Never: bans a longer or shorter prefix than limits count by: one entry is one client.
+//!
+//! A predecessor's bans are taken over with its pinned map, with causes and hits but without words; those of other
+//! prefix lengths are lifted, because their keys would mean somebody else.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+};
+use dot_common::{
+    ban::{Ban, Cause},
+    maps::{BANS, BANS_MAX},
+    prefix::ClientPrefix,
+};
+use ipnet::IpNet;
+use nix::time::{ClockId, clock_gettime};
+
+use super::{
+    XdpError,
+    attach::{refused, take},
+    deadlines::Deadlines,
+    error::innermost,
+    report::{BanCounts, BanRow},
+    settings::Prefixes,
+};
+
+/// Octets of an operator's words.
+const WORDS_OCTETS_MAX: usize = 200;
+/// Longest ban: a week, by then the address has another owner.
+const LENGTH_MAX: Duration = Duration::from_secs(604_800);
+
+/// Every ban.
+pub(super) struct Bans {
+    map: HashMap<MapData, u64, Ban>,
+    ends: Deadlines,
+    words: BTreeMap<ClientPrefix, String>,
+    prefixes: Prefixes,
+    counts: BanCounts,
+}
+
+impl Bans {
+    /// Takes the map out of the object; what a predecessor left in it stays.
+    pub(super) fn take(object: &mut Ebpf, prefixes: Prefixes) -> Result<Self, XdpError> {
+        let map = HashMap::try_from(take(object, BANS)?).map_err(|error| refused(BANS, &error))?;
+        let ends = Deadlines::new(BANS_MAX);
+        let mut bans = Self { map, ends, words: BTreeMap::new(), prefixes, counts: BanCounts::default() };
+        bans.adopt();
+        Ok(bans)
+    }
+
+    /// Takes over what still stands and means the same; lifts the rest.
+    fn adopt(&mut self) {
+        let found: Vec<_> = self.map.iter().flatten().collect();
+        let now_ns = now_ns();
+        for (key, ban) in found {
+            let prefix = ClientPrefix::from_key(key);
+            let is_ours = ban.bits == self.prefixes.bits(prefix);
+            if is_ours && ban.stands(now_ns) && Cause::of(ban.cause).is_some() {
+                self.ends.insert(prefix, ban.until_ns);
+            } else {
+                self.erase(prefix);
+            }
+        }
+        if self.ends.len() > 0 {
+            tracing::info!(bans = self.ends.len(), "took over the bans of a predecessor");
+        }
+    }
+
+    /// Bans the client that an operator names, for `length` from now on; in place of a ban that is there.
+    ///
+    /// # Errors
+    /// [`XdpError::Ban`]: what is wrong with the request, or what the kernel said.
+    pub(super) fn add(&mut self, client: &str, length: Duration, words: &str) -> Result<BanRow, XdpError> {
+        let prefix = self.parse(client)?;
+        if length.is_zero() || length > LENGTH_MAX {
+            return Err(wrong("a ban lasts from a second to a week (7d)"));
+        }
+        if words.len() > WORDS_OCTETS_MAX || words.chars().any(char::is_control) {
+            return Err(wrong(&format!(
+                "a reason has at most {WORDS_OCTETS_MAX} octets and no control characters"
+            )));
+        }
+        self.insert(prefix, length, Cause::Operator)?;
+        self.words.insert(prefix, words.to_owned());
+        self.row(prefix).ok_or_else(|| wrong("the ban was over at once"))
+    }
+
+    /// Bans a client that the engine had enough of. A longer ban that is there stays.
+    pub(super) fn add_for(&mut self, prefix: ClientPrefix, length: Duration, cause: Cause) {
+        let end_ns = now_ns().saturating_add(nanoseconds(length));
+        if self.ends.end_of(prefix).is_some_and(|before| before >= end_ns) {
+            return;
+        }
+        match self.insert(prefix, length, cause) {
+            Ok(()) => tracing::info!(cause = cause.name(), seconds = length.as_secs(), "a client is banned"),
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    /// Lifts a ban.
+    ///
+    /// # Errors
+    /// [`XdpError::Ban`]: there is none, or it is no prefix.
+    pub(super) fn remove(&mut self, client: &str) -> Result<BanRow, XdpError> {
+        let prefix = self.parse(client)?;
+        let row = self.row(prefix).ok_or_else(|| wrong(&format!("{client} is not banned")))?;
+        self.erase(prefix);
+        Ok(row)
+    }
+
+    /// Strikes out what is over. The kernel half ends a ban by itself at its moment.
+    pub(super) fn sweep(&mut self) {
+        let now_ns = now_ns();
+        while let Some(prefix) = self.ends.over(now_ns) {
+            self.erase(prefix);
+        }
+    }
+
+    /// Every ban that stands, the one that ends first in front.
+    pub(super) fn rows(&self) -> Vec<BanRow> {
+        let mut rows: Vec<_> = self.ends.iter().filter_map(|(prefix, _)| self.row(prefix)).collect();
+        rows.sort_by_key(|row| row.seconds_left);
+        rows
+    }
+
+    /// How many there are, and were.
+    pub(super) fn counts(&self) -> BanCounts {
+        BanCounts { current: self.ends.len(), ..self.counts.clone() }
+    }
+
+    /// IP versions with bans.
+    pub(super) fn versions(&self) -> u8 {
+        self.ends.versions()
+    }
+
+    fn insert(&mut self, prefix: ClientPrefix, length: Duration, cause: Cause) -> Result<(), XdpError> {
+        if let Some(nearest) = self.ends.in_the_way_of(prefix) {
+            tracing::warn!(
+                bans = self.ends.len(),
+                "all room for bans is taken: the one nearest to its end gives way"
+            );
+            self.counts.displaced += 1;
+            self.erase(nearest);
+        }
+        let until_ns = now_ns().saturating_add(nanoseconds(length));
+        let hits = self.map.get(&prefix.key(), 0).map_or(0, |before| before.hits);
+        let ban = Ban { until_ns, hits, cause: cause as u32, bits: self.prefixes.bits(prefix) };
+        self.map.insert(prefix.key(), ban, 0).map_err(|error| wrong(&innermost(&error)))?;
+        self.ends.insert(prefix, until_ns);
+        self.words.remove(&prefix);
+        *self.counts.made.entry(cause.name().to_owned()).or_default() += 1;
+        Ok(())
+    }
+
+    fn erase(&mut self, prefix: ClientPrefix) {
+        match self.map.remove(&prefix.key()) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            // It ends by itself; only its room is lost until then.
+            Err(error) => tracing::error!("a ban stays in the map: {}", innermost(&error)),
+        }
+        self.ends.remove(prefix);
+        self.words.remove(&prefix);
+    }
+
+    fn row(&self, prefix: ClientPrefix) -> Option<BanRow> {
+        let ban = self.map.get(&prefix.key(), 0).ok()?;
+        let left_ns = ban.until_ns.checked_sub(now_ns()).filter(|left_ns| *left_ns > 0)?;
+        Some(BanRow {
+            prefix: format!("{prefix}/{}", ban.bits),
+            cause: Cause::of(ban.cause)?.name().to_owned(),
+            reason: self.words.get(&prefix).cloned().unwrap_or_default(),
+            hits: ban.hits,
+            seconds_left: left_ns.div_ceil(NANOSECONDS),
+        })
+    }
+
+    /// The client prefix that an operator means: an address, or exactly a prefix that limits count by.
+    fn parse(&self, text: &str) -> Result<ClientPrefix, XdpError> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(self.prefixes.of_client(address));
+        }
+        let network: IpNet =
+            text.parse().map_err(|_| wrong(&format!("\"{text}\" is no address and no prefix")))?;
+        let prefix = self.prefixes.of_client(network.addr());
+        let bits = self.prefixes.bits(prefix);
+        if u32::from(network.prefix_len()) != bits {
+            return Err(wrong(&format!(
+                "{network}: bans are of /{bits} (xdp.limit.prefix_v4, prefix_v6); xdp.deny takes any length"
+            )));
+        }
+        Ok(prefix)
+    }
+}
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+fn wrong(reason: &str) -> XdpError {
+    XdpError::Ban { reason: reason.into() }
+}
+
+fn nanoseconds(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The clock that bpf_ktime_get_ns reads.
+pub(super) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    nanoseconds(now)
+}

@@ -1,0 +1,85 @@
+//! What is done to single clients: banned, let in again, charged for what they cost.
+//!
+//! Before: an operator or the workers say whom. After: `bans` and `costs` wrote it, and SETTINGS says that there is some.
+//! Never: decides how much is too much; leaves SETTINGS behind the maps.
+
+use std::time::Duration;
+
+use super::{BanRow, Charges, Loaded, Xdp, XdpError, attach::Kernel};
+use crate::config;
+
+impl Xdp {
+    /// Every ban, the one that ends first in front.
+    #[must_use]
+    pub fn bans(&self) -> Vec<BanRow> {
+        self.kernel.as_ref().map(|loaded| loaded.kernel.bans.rows()).unwrap_or_default()
+    }
+
+    /// Bans a client, as an operator says it: an address, or a prefix that limits count by.
+    ///
+    /// # Errors
+    /// [`XdpError::Ban`]: the request is wrong, or XDP is off and nothing would hold the ban.
+    pub fn ban(&mut self, client: &str, length: Duration, reason: &str) -> Result<BanRow, XdpError> {
+        let kernel = self.loaded()?;
+        let row = kernel.bans.add(client, length, reason)?;
+        kernel.tell_of_clients()?;
+        Ok(row)
+    }
+
+    /// Lifts a ban, whoever made it.
+    ///
+    /// # Errors
+    /// [`XdpError::Ban`]: there is none.
+    pub fn unban(&mut self, client: &str) -> Result<BanRow, XdpError> {
+        let kernel = self.loaded()?;
+        let row = kernel.bans.remove(client)?;
+        kernel.tell_of_clients()?;
+        Ok(row)
+    }
+
+    /// Forgets what is over; to be called now and then.
+    pub fn sweep(&mut self) {
+        let Some(Loaded { kernel, .. }) = &mut self.kernel else { return };
+        kernel.bans.sweep();
+        kernel.costs.sweep();
+        if let Err(error) = kernel.tell_of_clients() {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Charges clients with what workers saw of them: who has spent its budget is refused, who does wrong again and again
+    /// is banned.
+    pub fn charge(&mut self, charges: &Charges) {
+        let Some(Loaded { kernel, .. }) = &mut self.kernel else { return };
+        for (client, charge) in charges {
+            if let Some((length, cause)) = kernel.costs.charge(*client, charge)
+                && !kernel.lists.allow(*client)
+            {
+                kernel.bans.add_for(*client, length, cause);
+            }
+        }
+        if let Err(error) = kernel.tell_of_clients() {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Whether anything would come of [`Xdp::charge`].
+    #[must_use]
+    pub fn wants_charges(&self, config: &config::Xdp) -> bool {
+        let limit = &config.limit;
+        self.kernel.is_some() && (limit.handshake_cost_per_second != 0 || limit.ban_seconds != 0)
+    }
+
+    fn loaded(&mut self) -> Result<&mut Kernel, XdpError> {
+        let reason = self.report.reason.as_deref().unwrap_or("no reason given");
+        let reason = format!("XDP is off ({reason}): nothing would hold a ban");
+        self.kernel.as_mut().map(|loaded| &mut loaded.kernel).ok_or(XdpError::Ban { reason })
+    }
+}
+
+impl Kernel {
+    /// Says to the kernel half which IP versions have bans and spent budgets.
+    pub(super) fn tell_of_clients(&mut self) -> Result<(), XdpError> {
+        self.settings.set_clients(self.bans.versions(), self.costs.versions())
+    }
+}

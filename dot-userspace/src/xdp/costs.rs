@@ -1,0 +1,134 @@
+//! What clients cost and do wrong, as the workers saw it: whose next SYN is refused, and who is banned.
+//!
+//! Before: a worker's batch of charges. After: XDP refuses the connections of who has spent its budget, until it has
+//! some again; `bans` takes who does wrong again and again.
+//! Holds: the map SPENT as its one writer; budgets and strikes of each client, which the kernel never sees.
+//! Never: writes for a client within its budget: the usual one costs no system call.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+};
+use dot_common::{
+    ban::Cause,
+    charge::{Charge, UNITS_PER_HANDSHAKE},
+    maps::{SPENT, SPENT_MAX},
+    prefix::ClientPrefix,
+    rate::Rate,
+};
+
+use super::{
+    XdpError,
+    attach::{refused, take},
+    bans::now_ns,
+    budget::Budgets,
+    deadlines::Deadlines,
+    error::innermost,
+    report::CostCounts,
+};
+use crate::config::XdpLimit;
+
+/// Budget at once, in seconds of the rate: a carrier's NAT address whose clients all come back after a restart.
+const BURST_SECONDS: u32 = 10;
+
+/// Offences that a client may commit: one a second, and sixty at once. A whole office of broken clients stays below; who
+/// sends garbage as fast as it can is there within a second.
+const STRIKES: (u32, u32) = (1, 60);
+
+/// Handshake budgets and strikes.
+pub(super) struct Costs {
+    map: HashMap<MapData, u64, u64>,
+    spent: Deadlines,
+    budgets: Budgets,
+    strikes: Budgets,
+    ban_length: Duration,
+    spent_total: u64,
+}
+
+impl Costs {
+    /// Takes the map out of the object, and the limits from the config.
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
+        let map = HashMap::try_from(take(object, SPENT)?).map_err(|error| refused(SPENT, &error))?;
+        Ok(Self {
+            map,
+            spent: Deadlines::new(SPENT_MAX),
+            budgets: Budgets::new(Rate::default(), SPENT_MAX),
+            strikes: Budgets::new(Rate::new(STRIKES.0, STRIKES.1 + 1), SPENT_MAX),
+            ban_length: Duration::ZERO,
+            spent_total: 0,
+        })
+    }
+
+    /// Takes limits over. Without a budget nobody is refused any more; bans that are there stay.
+    pub(super) fn apply(&mut self, limit: &XdpLimit) {
+        let units = limit.handshake_cost_per_second.saturating_mul(UNITS_PER_HANDSHAKE);
+        self.budgets.set_rate(Rate::new(units, units.saturating_mul(BURST_SECONDS)));
+        self.ban_length = Duration::from_secs(limit.ban_seconds.into());
+        if units == 0 {
+            for (client, _) in self.spent.iter().collect::<Vec<_>>() {
+                self.erase(client);
+            }
+        }
+    }
+
+    /// Charges a client; says what to ban it for, if it went too far.
+    pub(super) fn charge(&mut self, client: ClientPrefix, charge: &Charge) -> Option<(Duration, Cause)> {
+        let now_ns = now_ns();
+        if let Some(until_ns) = self.budgets.charge(client, charge.units.into(), now_ns) {
+            self.refuse(client, until_ns);
+        }
+        if self.ban_length.is_zero() {
+            return None;
+        }
+        let strikes = charge.strikes.iter().map(|count| u64::from(*count)).sum();
+        self.strikes.charge(client, strikes, now_ns)?;
+        self.strikes.forgive(client);
+        Some((self.ban_length, charge.worst()?))
+    }
+
+    /// Forgets what is over.
+    pub(super) fn sweep(&mut self) {
+        let now_ns = now_ns();
+        while let Some(client) = self.spent.over(now_ns) {
+            self.erase(client);
+        }
+        self.budgets.sweep(now_ns);
+        self.strikes.sweep(now_ns);
+    }
+
+    /// IP versions with clients that are refused.
+    pub(super) fn versions(&self) -> u8 {
+        self.spent.versions()
+    }
+
+    /// How many clients are refused, and were.
+    pub(super) fn counts(&self) -> CostCounts {
+        CostCounts { spent: self.spent.len(), spent_total: self.spent_total }
+    }
+
+    fn refuse(&mut self, client: ClientPrefix, until_ns: u64) {
+        if let Some(nearest) = self.spent.in_the_way_of(client) {
+            self.erase(nearest);
+        }
+        match self.map.insert(client.key(), until_ns, 0) {
+            Ok(()) => {
+                self.spent_total += u64::from(self.spent.end_of(client).is_none());
+                self.spent.insert(client, until_ns);
+            }
+            Err(error) => tracing::error!("a spent handshake budget is not enforced: {}", innermost(&error)),
+        }
+    }
+
+    fn erase(&mut self, client: ClientPrefix) {
+        match self.map.remove(&client.key()) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(error) => tracing::error!("a spent budget stays in the map: {}", innermost(&error)),
+        }
+        self.spent.remove(client);
+    }
+}
+
+/// What the workers of one turn say of their clients.
+pub type Charges = BTreeMap<ClientPrefix, Charge>;

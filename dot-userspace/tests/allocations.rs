@@ -1,0 +1,232 @@
+//! Counts what a worker asks of the allocator for a query: nothing, once it is warm.
+//!
+//! Before: dotd in this process with one worker, a backend over UDP, a client over TLS; each on threads of their own.
+//! After: an exact number, and where the first allocation came from should it not be zero.
+//! Holds: an allocator that counts on threads named `worker-…`. Never: measures time.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    backtrace::Backtrace,
+    cell::Cell,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use dot_userspace::{config, start};
+use nix::{
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+
+/// Queries in one write: what a busy session's turn brings.
+const BATCH: u16 = 100;
+/// Queries until every buffer has its size.
+const WARM_UP: usize = 3000;
+/// Queries that are counted; with the others fewer than a port lasts (16,384).
+const COUNTED: usize = 10_000;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations and growths on worker threads while [`IS_COUNTING`].
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static IS_COUNTING: AtomicBool = AtomicBool::new(false);
+/// Where the first one came from.
+static FIRST: Mutex<Option<String>> = Mutex::new(None);
+
+thread_local! {
+    /// Whether this thread is a worker; unknown until it is asked for the first time. No destructor, no allocation.
+    static IS_WORKER: Cell<Option<bool>> = const { Cell::new(None) };
+    static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+impl Counting {
+    fn note(&self) {
+        if !IS_COUNTING.load(Relaxed) || IS_INSIDE.get() {
+            return;
+        }
+        // Asking the thread's name allocates.
+        IS_INSIDE.set(true);
+        let is_worker = IS_WORKER.get().unwrap_or_else(|| {
+            let name = prctl::get_name().unwrap_or_default();
+            name.to_bytes().starts_with(b"worker-")
+        });
+        IS_WORKER.set(Some(is_worker));
+        if is_worker && ALLOCATIONS.fetch_add(1, Relaxed) == 0 {
+            *FIRST.lock().expect("one worker") = Some(Backtrace::force_capture().to_string());
+        }
+        IS_INSIDE.set(false);
+    }
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting beside it touches no memory of theirs.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.note();
+        // SAFETY: the caller's promises are `System`'s.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above; `pointer` came from `System`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, octets: usize) -> *mut u8 {
+        self.note();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, octets) }
+    }
+}
+
+/// Takes any certificate: this is about memory.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+type Client = StreamOwned<ClientConnection, TcpStream>;
+
+fn connect(port: u16) -> Client {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has both")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    let name = ServerName::try_from("127.0.0.1").expect("an address");
+    let tls = ClientConnection::new(Arc::new(config), name).expect("a plain offer");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let tcp = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(tcp) => break tcp,
+            Err(error) if Instant::now() > deadline => panic!("dotd does not listen: {error}"),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    tcp.set_nodelay(true).expect("a TCP socket");
+    tcp.set_read_timeout(Some(Duration::from_secs(30))).expect("not zero");
+    StreamOwned::new(tls, tcp)
+}
+
+/// `www.dotd.test` A with an OPT record, keepalive and padding: every edit of the query path is made.
+fn query(id: u16) -> Vec<u8> {
+    let mut message = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 1]].concat();
+    message.extend(b"\x03www\x04dotd\x04test\0\0\x01\0\x01");
+    message.extend([0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 12, 0, 11, 0, 0, 0, 12, 0, 4, 0, 0, 0, 0]);
+    message
+}
+
+/// Asks `count` queries, a batch at a time, and reads as many responses.
+fn ask(client: &mut Client, count: usize) {
+    let batch: Vec<u8> = (0..BATCH)
+        .flat_map(|id| {
+            let message = query(id);
+            [&u16::try_from(message.len()).expect("short").to_be_bytes()[..], &message].concat()
+        })
+        .collect();
+    for _ in 0..count / usize::from(BATCH) {
+        client.write_all(&batch).expect("dotd reads");
+        for _ in 0..BATCH {
+            let mut length = [0; 2];
+            client.read_exact(&mut length).expect("a response");
+            let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+            client.read_exact(&mut message).expect("a whole response");
+            assert!(message[3] & 15 == 0 && message.len() == 468, "NOERROR, padded: {message:02x?}");
+        }
+    }
+}
+
+/// A backend that answers each query with itself and QR: an answer without records.
+fn answer_all(socket: &UdpSocket) {
+    let mut message = [0; 2048];
+    while let Ok((octets, from)) = socket.recv_from(&mut message) {
+        message[2] |= 0x80;
+        let _ = socket.send_to(&message[..octets], from);
+    }
+}
+
+/// Goal: no allocation for a forwarded query in steady state: framing, triage, both edits of the OPT record, the table
+/// of queries, datagrams in batches, the session's inbox, TLS records. Method: 10,000 queries through dotd itself over
+/// one connection, after 3,000 to warm up; calls of the allocator on the worker's thread, counted exactly.
+#[test]
+fn a_forwarded_query_allocates_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backend = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = backend.local_addr().expect("bound");
+    thread::Builder::new().name("backend".into()).spawn(move || answer_all(&backend)).expect("a thread");
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let text = format!(
+        "[server]\nworkers = 1\nuser = \"\"\nstate_dir = \"{0}\"\nrun_dir = \"{0}\"\n[listen]\n\
+         dot = [\"127.0.0.1:{port}\"]\n[xdp]\nmode = \"off\"\n[[backend]]\naddress = \"{address}\"\n",
+        folder.path().display()
+    );
+    let config = config::parse(&text, "allocations.toml").expect("a sound config");
+    let dotd = thread::spawn(move || start::run(config, None));
+    IS_COUNTING.store(true, Relaxed);
+    let mut client = connect(port);
+    ask(&mut client, WARM_UP);
+    let warming_up = ALLOCATIONS.swap(0, Relaxed);
+    assert!(warming_up > 0, "a handshake and cold buffers allocate: what counts none of it proves nothing");
+    ask(&mut client, COUNTED);
+    IS_COUNTING.store(false, Relaxed);
+    let counted = ALLOCATIONS.load(Relaxed);
+    println!("allocations: {warming_up} for a handshake and {WARM_UP} queries, then {counted} for {COUNTED}");
+    drop(client);
+    kill(Pid::this(), Signal::SIGTERM).expect("our own process");
+    dotd.join().expect("no panic").expect("an orderly end");
+    let first = FIRST.lock().expect("the worker is gone").take().unwrap_or_default();
+    assert_eq!(counted, 0, "for {COUNTED} queries; the first:\n{first}");
+}

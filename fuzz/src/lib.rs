@@ -1,0 +1,38 @@
+//! Fuzz targets: everything that reads octets of strangers, and what must hold whatever these are.
+//!
+//! Before: any octets, from an engine (`src/main.rs`) or from the seeds (`tests/seeds.rs`). After: nothing, or a panic.
+//! Holds: the table of targets. Each target asks more than "no panic": it has an oracle of its own, which shares no
+//! line with dotd (`wire.rs`), or compares two ways to the same answer.
+//! Never: opens a socket, keeps state between two runs, or looks at the clock.
+
+pub mod targets;
+mod wire;
+
+/// One target.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Its name: of its file, of its folder of seeds, and on the command line.
+    pub name: &'static str,
+    /// Runs it once.
+    pub run: fn(&[u8]),
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "config", run: targets::config::run },
+    Target { name: "framing", run: targets::framing::run },
+    Target { name: "hello", run: targets::hello::run },
+    Target { name: "lifetime", run: targets::lifetime::run },
+    Target { name: "options", run: targets::options::run },
+    Target { name: "packet", run: targets::packet::run },
+    Target { name: "proxy", run: targets::proxy::run },
+    Target { name: "query", run: targets::query::run },
+    Target { name: "record", run: targets::record::run },
+    Target { name: "response", run: targets::response::run },
+];
+
+/// The target of this name.
+#[must_use]
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}

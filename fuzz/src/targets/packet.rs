@@ -1,0 +1,111 @@
+//! The kernel half's parser and judge, on the host: any frame is judged within its bounds, the same each time.
+//!
+//! Before: two octets of settings and of what is known, then an Ethernet frame. After: parsed, judged, both ways.
+//! Never: needs a kernel; `tests/tests/xdp_differential.rs` compares the two.
+
+use std::cell::Cell;
+
+use dot_common::{
+    ban::Ban,
+    flow::{Flow, FlowKey},
+    judge::{Knowledge, judge, judge_frame},
+    packet::{Transport, parse, parse_syn_ack},
+    prefix::ClientPrefix,
+    rate::Rate,
+    settings::{Gate, Settings},
+    verdict::Action,
+};
+use dot_tests::xdp_lab::settings;
+
+/// Answers as two octets say; counts how often it is asked to admit.
+struct Known {
+    bits: u8,
+    initial: u32,
+    admissions: Cell<u32>,
+}
+
+impl Knowledge for Known {
+    fn flow(&self, _: &FlowKey) -> Option<Flow> {
+        let learned = Flow { learned_ns: 1, initial: self.initial, offences: u32::from(self.bits >> 6) };
+        (self.bits & 1 != 0).then_some(learned)
+    }
+
+    fn now_ns(&self) -> u64 {
+        1_000_000
+    }
+
+    fn is_denied(&self, _: &FlowKey) -> bool {
+        self.bits & 2 != 0
+    }
+
+    fn is_allowed(&self, _: &FlowKey) -> bool {
+        self.bits & 4 != 0
+    }
+
+    fn is_banned(&self, _: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+        let until_ns = if self.bits & 16 != 0 { 2_000_000 } else { 1 };
+        holds(&Ban { until_ns, hits: 0, cause: u32::from(self.bits >> 6), bits: 32 })
+    }
+
+    fn spent_until_ns(&self, _: ClientPrefix) -> u64 {
+        if self.bits & 32 != 0 { 2_000_000 } else { 0 }
+    }
+
+    fn admits(&self, _: u64, _: &Rate) -> bool {
+        self.admissions.set(self.admissions.get() + 1);
+        self.bits & 8 != 0
+    }
+}
+
+/// Runs the target.
+///
+/// # Panics
+/// When a packet reaches beyond its frame, or two looks at it differ.
+pub fn run(octets: &[u8]) {
+    let Some((&[choice, bits], frame)) = octets.split_first_chunk() else { return };
+    let settings = chosen(choice);
+    let parsed = parse(&frame, &settings.ports);
+    assert_eq!(parsed, parse(&frame, &settings.ports));
+    let known = Known { bits, initial: 0, admissions: Cell::new(0) };
+    let verdict = judge_frame(&frame, &settings, &known);
+    assert_eq!(verdict.is_some(), !matches!(parsed, Ok(None)), "ours is judged, and nothing else");
+    assert!(known.admissions.get() <= 1, "a packet is counted once");
+    if let Ok(Some(packet)) = parsed {
+        let (located, length) = (packet.located, u32::try_from(frame.len()).expect("a small frame"));
+        assert!(located.ip < located.transport && located.transport < located.end && located.end <= length);
+        if let Transport::Tcp(segment) = packet.transport {
+            assert_eq!(segment.payload_offset + segment.payload_octets, located.end);
+        }
+        let judgment = judge(&frame, &packet, &settings, &known);
+        assert_eq!(Some(judgment.verdict), verdict);
+        assert_eq!(judgment.truncation.is_some(), judgment.verdict.action == Action::Answer);
+        if let Some(answer) = judgment.truncation {
+            assert!(
+                answer.message_octets() <= located.end - located.transport - 8,
+                "never longer than the query"
+            );
+        }
+    }
+    let _ = parse_syn_ack(&frame, &settings.ports);
+}
+
+/// Settings by the bits of one octet: gates, lists, limits.
+fn chosen(choice: u8) -> Settings {
+    let gates = [Gate::Drop, Gate::Count, Gate::Pass, Gate::Drop];
+    let mut settings = settings(gates[usize::from(choice & 3)]);
+    settings.deny = choice >> 2 & 3;
+    settings.allow = choice >> 4 & 3;
+    (settings.bans, settings.spent) = (choice >> 3 & 3, choice >> 5 & 3);
+    if choice & 0x40 != 0 {
+        settings.syn = limit();
+    }
+    if choice & 0x80 != 0 {
+        settings.do53_query = limit();
+    }
+    settings
+}
+
+/// Any limit at all: `Known::admits` says what it says.
+fn limit() -> Rate {
+    Rate::new(10, 20)
+}

@@ -1,0 +1,55 @@
+//! PROXY headers of version 2: read the same however they arrive, and what is written is what is read.
+//!
+//! Before: octets of a connection. After: parsed whole and from each part; written again from what was read.
+//! Never: reads version 1, which dotd does not.
+//!
+//! Source: "The PROXY protocol, versions 1 & 2", section 2.2.
+
+use dot_userspace::proxy::{
+    Client, ClientTls,
+    header::{PREAMBLE_OCTETS, SIGNATURE, parse, write},
+};
+
+/// Octets that are also parsed from every shorter part.
+const STEPS_MAX: usize = 600;
+
+/// Runs the target.
+///
+/// # Panics
+/// When two ways of reading differ, or what is written cannot be read.
+pub fn run(octets: &[u8]) {
+    let whole = parse(octets);
+    match whole {
+        Ok(Some((addresses, length))) => {
+            assert!(octets.starts_with(&SIGNATURE) && (PREAMBLE_OCTETS..=octets.len()).contains(&length));
+            assert_eq!(usize::from(u16::from_be_bytes([octets[14], octets[15]])) + PREAMBLE_OCTETS, length);
+            for end in 0..length.min(STEPS_MAX) {
+                assert_eq!(parse(&octets[..end]), Ok(None), "a part of {end} octets");
+            }
+            assert_eq!(parse(&octets[..length]), whole, "what follows does not matter");
+            if let Some((source, destination)) = addresses {
+                assert_written(source, destination, octets[length - 1]);
+            }
+        }
+        Ok(None) => {
+            let longest = PREAMBLE_OCTETS
+                + octets.get(14..16).map_or(0, |two| usize::from(two[0]) << 8 | usize::from(two[1]));
+            assert!(octets.len() < longest.max(PREAMBLE_OCTETS), "all of it is there");
+        }
+        // Not even more octets make it a header.
+        Err(error) => assert_eq!(parse(&[octets, &[0; 300]].concat()), Err(error)),
+    }
+}
+
+/// Writes a header for these addresses and reads it back.
+fn assert_written(source: std::net::SocketAddr, destination: std::net::SocketAddr, choice: u8) {
+    let tls = (choice & 1 != 0).then_some(ClientTls {
+        is_tls13: choice & 2 != 0,
+        has_alpn: choice & 4 != 0,
+        is_certified: choice & 8 != 0,
+    });
+    let client = Client { source, destination, is_datagram: false, tls };
+    let mut written = Vec::new();
+    write(Some(&client), &mut written);
+    assert_eq!(parse(&written), Ok(Some((Some((source, destination)), written.len()))));
+}

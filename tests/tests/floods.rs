@@ -1,0 +1,221 @@
+//! More messages than is polite, larger ones than is useful, and clients that leave in the middle.
+//!
+//! Before: `harness::scene`. After: what is owed is answered, what is held is bounded, an innocent client is served.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use dot_tests::{
+    harness::{
+        clients::DOT_PORT,
+        config::Config,
+        dot::{Dot, End},
+        eventually,
+        message::{A, OPTION_PADDING, Opt, Query, framed, reply_to},
+        netns::{Network, SERVER_V4},
+        process::bounded,
+        response::Message,
+        scene::{HONEST, honest, scripted, scripted_with},
+        scripted::{Act, Received},
+        server::Server,
+    },
+    require,
+};
+
+fn host(id: u16) -> Vec<u8> {
+    Query::new(id, "www.dotd.test", A).octets()
+}
+
+fn assert_served(innocent: &mut Dot) {
+    assert_eq!(innocent.exchange(&host(1)).rdata(A), [HONEST]);
+}
+
+/// Goal: 65,536 queries in one stream, every ID once, are all answered: what cannot be in flight waits in the
+/// socket (RFC 7766 §6.2.1.1). Method: OpenSSL reads them from a file and writes the responses to another, so that
+/// reading and writing go on side by side; IDs counted, an innocent client before and after. Covers: C-17, A-33
+#[test]
+fn a_stream_of_65536_queries_is_answered() {
+    require!(Root, Command("openssl"));
+    let config = Config::new().xdp("off").set("session", "idle_timeout", "\"2s\"");
+    let (network, _backend, dotd) = scripted(config, honest);
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    assert_served(&mut innocent);
+    let queries: Vec<u8> = (0..=u16::MAX).flat_map(|id| framed(&host(id))).collect();
+    let (asked, answered) = (dotd.write("queries", &queries), dotd.write("responses", ""));
+    let address = format!("{SERVER_V4}:{DOT_PORT}");
+    let mut command = bounded("openssl");
+    command.args(["s_client", "-connect", &*address, "-quiet", "-ign_eof"]).stderr(Stdio::null());
+    command.stdin(File::open(asked).expect("written")).stdout(File::create(&answered).expect("ours"));
+    // Ends when dotd does, after the idle timeout.
+    let _ = network.client.spawn(command).wait().expect("our own child");
+    let octets = fs::read(answered).expect("written");
+    let mut seen = vec![false; 1 << 16];
+    let mut rest = &octets[..];
+    while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+        let (message, behind) = behind.split_at(usize::from(u16::from_be_bytes(*length)));
+        let answer = Message::parse(message).expect("whole");
+        assert!(answer.rdata(A) == [HONEST] && !seen[usize::from(answer.id)], "{answer:?}");
+        seen[usize::from(answer.id)] = true;
+        rest = behind;
+    }
+    assert_eq!(seen.iter().filter(|is_there| **is_there).count(), 1 << 16);
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    assert_served(&mut innocent);
+    dotd.counts("all is accounted for", |stats| stats.difference() == [0; 3]);
+}
+
+/// Goal: a client that asks much and resets at once leaves nothing behind. Method: 5,000 queries, then RST, ten
+/// times; slots, sessions and sums. Covers: C-23, A-34, A-37
+#[test]
+fn clients_that_reset_after_asking_leave_nothing() {
+    require!(Root);
+    let (network, _backend, dotd) = scripted(Config::new(), honest);
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    for _ in 0..10 {
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        // In parts that rustls takes at once.
+        let queries: Vec<Vec<u8>> = (0..1000).map(host).collect();
+        let _ = (0..5).all(|_| session.try_ask_all(&queries));
+        session.abort();
+    }
+    assert_served(&mut innocent);
+    dotd.counts("nothing is left", |stats| {
+        let is_empty = stats.counter("backend_outstanding", "outstanding") == 0;
+        is_empty && stats.counter("connections_open", "open") == 1 && stats.difference() == [0; 3]
+    });
+}
+
+/// Goal: what one client has at the backend is bounded, so that a backend that answers in pulses (DNSBomb) has
+/// little to release at once, and others wait for none of it. Method: the backend holds one name; the client asks
+/// it a thousand times, `in_flight_max` reach the backend, a second client is served meanwhile; then nothing is
+/// held any more, and all are answered.
+#[test]
+fn what_is_held_for_a_client_is_bounded() {
+    require!(Root);
+    let is_holding = Arc::new(AtomicBool::new(true));
+    let holds = Arc::clone(&is_holding);
+    let script = move |query: &Received| {
+        let reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        vec![if is_slow(query) && holds.load(Relaxed) { Act::Hold(reply) } else { Act::Send(reply) }]
+    };
+    let config = Config::new().set("session", "in_flight_max", "64");
+    let (network, backend, _dotd) = scripted_with(config, "timeout = \"20s\"", script);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask_all(&(0..1000).map(|id| Query::new(id, "slow.dotd.test", A).octets()).collect::<Vec<_>>());
+    eventually("the backend holds what may be in flight", || (backend.held() >= 64).then_some(()));
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    (0..20).for_each(|_| assert_served(&mut innocent));
+    // A datagram that was sent again has the same port and ID, and is in flight once.
+    let received = backend.received();
+    let slow = received.iter().filter(|query| is_slow(query));
+    let in_flight: HashSet<_> = slow.map(|query| (query.from, query.octets[..2].to_vec())).collect();
+    assert_eq!(in_flight.len(), 64);
+    is_holding.store(false, Relaxed);
+    backend.release();
+    (0..1000).for_each(|_| assert_eq!(session.receive().rdata(A), [HONEST]));
+}
+
+fn is_slow(query: &Received) -> bool {
+    Message::parse(&query.octets).is_some_and(|query| query.qname().starts_with("slow"))
+}
+
+/// Goal: many tiny options, and one as large as a message, cost linear time and are answered; padding is stripped,
+/// the others pass. Method: 16,000 empty options; 65,000 octets of padding; the backend's octets.
+#[test]
+fn options_may_be_many_or_large() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    let tiny = Opt { options: vec![(65_001, Vec::new()); 16_000], ..Opt::default() };
+    let large = Opt::with(OPTION_PADDING, &vec![0; 65_000]);
+    let pairs = (0..16_000).map(|index| (if index % 2 == 0 { OPTION_PADDING } else { 65_001 }, Vec::new()));
+    let mixed = Opt { options: pairs.collect(), ..Opt::default() };
+    for (opt, kept) in [(tiny, 16_000), (large, 0), (mixed, 8_000)] {
+        let query = Query::new(1, "www.dotd.test", A).opt(opt).octets();
+        assert!(query.len() > 60_000);
+        assert_eq!(session.exchange(&query).rdata(A), [HONEST]);
+        assert_served(&mut innocent);
+        // The innocent client's queries have no OPT.
+        let received = backend.received();
+        let asked = received.iter().rev().filter_map(|query| Message::parse(&query.octets));
+        let last = asked.into_iter().find(|query| query.opt_count() == 1).expect("it was asked");
+        assert_eq!(last.options().len(), kept);
+    }
+}
+
+/// Resident memory of a process in KiB.
+fn resident_kib(dotd: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", dotd.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Goal: a length prefix of 65,535 allocates nothing. Method: memory of 300 sessions, then each sends that
+/// prefix and one octet: far less than 64 KiB more for each.
+#[test]
+fn a_length_prefix_allocates_nothing() {
+    require!(Root);
+    const SESSIONS: u64 = 300;
+    let config = Config::new().xdp("off").set("session", "connections_per_prefix_max", "1000");
+    let (network, _backend, dotd) = scripted(config, honest);
+    let mut sessions: Vec<Dot> = (0..SESSIONS).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+    sessions.iter_mut().for_each(assert_served);
+    let before = resident_kib(&dotd);
+    sessions.iter_mut().for_each(|session| session.send(&[0xff, 0xff, 7]));
+    // Whoever is served after them proves that all were read.
+    assert_served(&mut Dot::connect(&network.client, SERVER_V4));
+    let grown = resident_kib(&dotd).saturating_sub(before);
+    assert!(grown < SESSIONS * 16, "{grown} KiB for {SESSIONS} prefixes");
+}
+
+/// Goal: an urgent octet (RFC 9293 §3.8.5) is no part of the stream and harms nobody but, at worst, its sender: the
+/// kernel ends a read at its mark, and what follows is read with the client's next octets. Method: one before each
+/// query of ten sessions, a FIN behind it; each is answered, and a client beside them.
+#[test]
+fn an_urgent_octet_is_nothing() {
+    require!(Root);
+    let (network, _backend, dotd) = scripted(Config::new(), honest);
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    for id in 0..10 {
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        session.send_urgent();
+        session.ask(&host(id));
+        session.half_close();
+        assert_eq!(session.receive().rdata(A), [HONEST]);
+        assert_eq!(session.end(), End::CloseNotify);
+        assert_served(&mut innocent);
+    }
+    dotd.counts("only one is left", |stats| stats.counter("connections_open", "open") == 1);
+}
+
+/// Goal: the three sums of the ledger hold after all kinds of messages at once. Method: sessions that send what is
+/// answered, dropped, refused and broken. Covers, C-29
+#[test]
+fn every_message_is_accounted_for() {
+    require!(Root);
+    let (network, _backend, dotd) = scripted(Config::new(), honest);
+    sessions_of_all_kinds(&network);
+    let stats = dotd.counts("all is accounted for", |stats| stats.difference() == [0; 3]);
+    assert!(
+        stats.counter("queries", "dropped_is_response") >= 1 && stats.counter("queries", "responded") >= 1
+    );
+}
+
+fn sessions_of_all_kinds(network: &Network) {
+    let mut response = host(1);
+    response[2] |= 0x80;
+    for last in [host(1), response, host(1)[..12].to_vec(), vec![0; 5], Vec::new()] {
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        assert_eq!(session.exchange(&host(9)).rdata(A), [HONEST]);
+        session.ask(&last);
+        drop(session);
+    }
+}

@@ -1,0 +1,306 @@
+//! Clients that get nothing for a while: in the kernel half, on the command line, and over a restart.
+//!
+//! Before: a ban in a map, or the words of an operator. After: frames are dropped, counted on their ban, until it ends.
+
+use std::{net::IpAddr, os::fd::AsFd, time::Duration};
+
+use dot_common::{
+    ban::{Ban, Cause},
+    maps::BANS_MAX,
+    settings::{Gate, Over, Settings},
+    verdict::{Action, Reason, Verdict},
+};
+use dot_tests::{
+    frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, PSH, QUERY, SYN, shapes},
+    harness::{
+        clients::{is_answered_over_tls, kdig},
+        config::Config,
+        eventually,
+        netns::{CLIENT_INTERFACE, CLIENT_V4, SERVER_V4, SERVER_V6},
+        scene::embedded,
+        server::Server,
+    },
+    require,
+    xdp_field::{isolated, listeners},
+    xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
+};
+use dot_userspace::{
+    config::{Xdp as XdpConfig, XdpMode},
+    xdp::{ListenerGroup, start},
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn ban(cause: Cause, until_ns: u64) -> Ban {
+    Ban { until_ns, hits: 0, cause: cause as u32, bits: 32 }
+}
+
+/// One packet of each kind that we judge.
+fn kinds() -> [Build; 5] {
+    [
+        Build::tcp(853, SYN, 1, &[]),
+        Build::tcp(8853, PSH | ACK, 1, &CLIENT_HELLO),
+        Build::tcp(53, ACK, 1, &[]),
+        Build::udp(53, &QUERY),
+        Build::udp(853, b"quic?"),
+    ]
+}
+
+/// Goal: a banned client gets nothing, in any shape of headers and over any transport, each packet is a hit of its ban,
+/// its neighbours get what they did, and a ban that is over is none. Method: each shape and kind from four clients.
+/// Covers: issue 3, item 3.
+#[test]
+fn banned_clients_get_nothing() {
+    let settings = Settings { bans: 3, ..settings(Gate::Pass) };
+    let Some(mut lab) = Lab::open("banned_clients_get_nothing", &settings) else { return };
+    let clients = [
+        ("198.51.100.1", Some(u64::MAX)),
+        ("198.51.100.2", None),
+        ("198.51.100.3", Some(1)),
+        ("2001:db8:5:1700::1", Some(u64::MAX)),
+        ("2001:db8:5:17ff::2", Some(u64::MAX)),
+        ("2001:db8:5:1800::1", None),
+        ("2001:db8:5:1900::1", Some(1)),
+    ];
+    for (client, until_ns) in clients {
+        if let Some(until_ns) = until_ns {
+            lab.ban(address(client), &ban(Cause::Operator, until_ns));
+        }
+    }
+    let mut hits = 0;
+    for (name, shape) in shapes() {
+        for (client, until_ns) in clients {
+            for kind in kinds() {
+                let build = shape(kind.clone());
+                if build.source().is_ipv6() != address(client).is_ipv6() {
+                    continue;
+                }
+                let is_banned = until_ns == Some(u64::MAX);
+                let outcome = lab.judge(&build.client(address(client)).frame().octets);
+                let found = outcome.verdict == Some(Verdict::drop(Reason::Banned));
+                assert_eq!(found, is_banned, "{name}, {client}, {kind:?}: {outcome:?}");
+                assert_eq!(outcome.action, if is_banned { XDP_DROP } else { XDP_PASS }, "{name}, {client}");
+                hits += u64::from(is_banned);
+            }
+        }
+    }
+    let of = |client| lab.banned(address(client)).expect("the ban is there").hits;
+    assert_eq!(of("198.51.100.1") + of("2001:db8:5:1700::1"), hits);
+    assert_eq!(of("198.51.100.3") + of("2001:db8:5:1900::1"), 0, "a ban that is over was hit");
+}
+
+/// Goal: the allow list beats a ban, the deny list names its own reason first, and bans are asked where the settings say
+/// that there are some. Method: one banned client of each IP version, and a table of settings.
+#[test]
+fn lists_come_before_bans() {
+    let Some(mut lab) = Lab::open("lists_come_before_bans", &settings(Gate::Pass)) else { return };
+    for (client, bits) in [("198.51.100.1", 32), ("2001:db8:5::1", 56)] {
+        lab.ban(address(client), &ban(Cause::Garbage, u64::MAX));
+        lab.allow(address(client), bits);
+        lab.deny(address(client), bits);
+    }
+    let (banned, denied) = (Verdict::drop(Reason::Banned), Verdict::drop(Reason::Denied));
+    let passes = Verdict::pass(Reason::Syn);
+    for (bans, allow, deny, v4, v6) in [
+        (0, 0, 0, passes, passes),
+        (1, 0, 0, banned, passes),
+        (2, 0, 0, passes, banned),
+        (3, 0, 0, banned, banned),
+        (3, 1, 0, passes, banned),
+        (3, 3, 0, passes, passes),
+        (3, 3, 1, denied, passes),
+        (3, 0, 3, denied, denied),
+    ] {
+        lab.set(&Settings { bans, allow, deny, ..settings(Gate::Pass) });
+        for (client, wanted) in [("198.51.100.1", v4), ("2001:db8:5::1", v6)] {
+            let syn = Build::tcp(853, SYN, 1, &[]);
+            let syn = if address(client).is_ipv6() { syn.v6() } else { syn };
+            let found = lab.judge(&syn.client(address(client)).frame().octets).verdict;
+            assert_eq!(found, Some(wanted), "{client} with bans {bans} allow {allow} deny {deny}");
+        }
+    }
+}
+
+/// Goal: where limits only count, the engine's bans do too, and open no gate; an operator's ban holds. Method: a segment
+/// that every gate passes and one that a gate refuses, from a client of each cause.
+#[test]
+fn count_mode_is_the_engines_alone() {
+    let counting = Settings { bans: 3, over: Over::Count as u8, ..settings(Gate::Drop) };
+    let Some(mut lab) = Lab::open("count_mode_is_the_engines_alone", &counting) else { return };
+    let would = Verdict { action: Action::WouldDrop, reason: Reason::Banned };
+    for cause in Cause::ALL {
+        let client = address("198.51.100.9");
+        lab.ban(client, &ban(*cause, u64::MAX));
+        let is_operators = *cause == Cause::Operator;
+        for (build, counted) in [
+            (Build::tcp(853, SYN, 1, &[]), would),
+            (Build::tcp(853, ACK, 1, &[]), would),
+            (Build::udp(53, &QUERY), would),
+            (Build::udp(853, b"quic?"), Verdict::drop(Reason::UdpOnDot)),
+            (Build::tcp(853, SYN, 1, &CLEARTEXT_QUERY), Verdict::drop(Reason::CleartextOnDot)),
+        ] {
+            let wanted = if is_operators { Verdict::drop(Reason::Banned) } else { counted };
+            let found = lab.judge(&build.clone().client(client).frame().octets).verdict;
+            assert_eq!(found, Some(wanted), "{cause:?}, {build:?}");
+        }
+        let hits = lab.banned(client).expect("the ban is there").hits;
+        assert_eq!(hits, if is_operators { 5 } else { 3 }, "{cause:?}");
+    }
+}
+
+fn bans(dotd: &Server) -> Vec<Value> {
+    let said = dotd.operate(&["ban", "list", "--json"]);
+    let rows: Value =
+        serde_json::from_str(&said.text).unwrap_or_else(|error| panic!("{error}: {}", said.text));
+    rows.as_array().expect("a list").clone()
+}
+
+/// Goal: an operator bans a client and sees what it tries, a reload and a crash keep the ban, lifting it lets the client
+/// in; nobody beside it notices. Method: kdig from the client and its neighbour, and the verbs of the command line.
+/// Covers: issue 3, item 3.
+#[test]
+fn operators_ban_and_lift() {
+    require!(Root, Bpf, Command("kdig"));
+    const NEIGHBOUR: &str = "10.53.0.77";
+    let (network, mut dotd) = embedded(&Config::new());
+    network.client.ip(&format!("address add {NEIGHBOUR}/24 dev {CLIENT_INTERFACE}"));
+    let serves = |words: &str| {
+        is_answered_over_tls(&kdig(
+            &network.client,
+            SERVER_V4,
+            &format!("{words} +tls +timeout=2 dotd.test A"),
+        ))
+    };
+    assert_eq!(dotd.operate(&["ban", "list"]).text, "no bans\n");
+    let client = CLIENT_V4.to_string();
+    let said = dotd.operate(&["ban", "add", &client, "--for", "1h", "--reason", "ticket 4711"]);
+    assert!(said.is_success && said.has("10.53.0.2/32 banned for 1 h, 0 hits"), "{}", said.text);
+    assert!(!serves(""), "a banned client was served");
+    assert!(serves(&format!("-b {NEIGHBOUR}")), "its neighbour was not served");
+    assert!(is_answered_over_tls(&kdig(&network.client, SERVER_V6, "+tls dotd.test A")));
+    let rows = bans(&dotd);
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((&row["prefix"], &row["cause"]), (&"10.53.0.2/32".into(), &"operator".into()), "{row}");
+    assert_eq!(row["reason"], "ticket 4711");
+    assert!(row["hits"].as_u64() > Some(0), "{row}");
+    assert_eq!(row["hits"].as_u64(), Some(dotd.stats().packets("drop", "banned")));
+    let table = dotd.operate(&["ban", "list"]);
+    assert!(table.has("PREFIX") && table.has("10.53.0.2/32") && table.has("ticket 4711"), "{}", table.text);
+    let shown = dotd.operate(&["xdp", "show"]);
+    assert!(shown.has("bans         1 now, made so far: 1 by operator"), "{}", shown.text);
+
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 1);
+    assert!(!serves(""), "a reload lifted the ban");
+
+    dotd.signal(Signal::SIGKILL);
+    drop(dotd.wait());
+    let dotd = Server::start(&network, &Config::new());
+    let rows = bans(&dotd);
+    assert_eq!(rows.len(), 1, "a crash lifted the ban");
+    assert_eq!((&rows[0]["cause"], &rows[0]["reason"]), (&"operator".into(), &"".into()), "{rows:?}");
+    assert!(!serves(""), "a crash lifted the ban");
+
+    let said = dotd.operate(&["ban", "del", "10.53.0.2/32"]);
+    assert!(said.is_success && said.has("no longer banned"), "{}", said.text);
+    assert!(serves(""), "the ban was lifted");
+    let said = dotd.operate(&["ban", "del", &client]);
+    assert!(!said.is_success && said.text == "dotd: 10.53.0.2 is not banned\n", "{}", said.text);
+    dotd.stop();
+
+    // An orderly end leaves nothing: the next start knows of no ban.
+    let dotd = Server::start(&network, &Config::new());
+    assert_eq!(bans(&dotd).len(), 0);
+    dotd.stop();
+}
+
+/// Goal: a ban ends by itself, and is forgotten. Method: bans for a second; kdig until it is answered.
+#[test]
+fn bans_expire() {
+    require!(Root, Bpf, Command("kdig"));
+    let (network, dotd) = embedded(&Config::new());
+    let said = dotd.operate(&["ban", "add", &CLIENT_V4.to_string(), "--for", "1s"]);
+    assert!(said.is_success, "{}", said.text);
+    eventually("the client is let in again", || {
+        let said = kdig(&network.client, SERVER_V4, "+tls +timeout=2 dotd.test A");
+        is_answered_over_tls(&said).then_some(())
+    });
+    assert!(bans(&dotd).is_empty());
+    eventually("the ban is forgotten", || {
+        let said = dotd.operate(&["status"]);
+        said.has("bans         0 now, made so far: 1 by operator").then_some(())
+    });
+    dotd.stop();
+}
+
+/// Goal: what is no ban is refused in a line that says why. Method: a table of wrong words; then dotd without XDP.
+#[test]
+fn wrong_bans_are_refused() {
+    require!(Root, Bpf);
+    let (_network, dotd) = embedded(&Config::new());
+    let long = "x".repeat(201);
+    for (words, line) in [
+        (vec!["example.com"], "\"example.com\" is no address and no prefix"),
+        (
+            vec!["192.0.2.0/24"],
+            "192.0.2.0/24: bans are of /32 (xdp.limit.prefix_v4, prefix_v6); xdp.deny takes",
+        ),
+        (vec!["2001:db8::/64"], "2001:db8::/64: bans are of /56"),
+        (vec!["192.0.2.1", "--for", "8d"], "a ban lasts from a second to a week (7d)"),
+        (vec!["192.0.2.1", "--for", "0s"], "a ban lasts from a second to a week (7d)"),
+        (vec!["192.0.2.1", "--reason", &long], "a reason has at most 200 octets and no control characters"),
+        (vec!["192.0.2.1", "--reason", "a\nb"], "a reason has at most 200 octets and no control characters"),
+    ] {
+        let said = dotd.operate(&[&["ban", "add"], &words[..]].concat());
+        assert!(
+            !said.is_success && said.text.starts_with(&format!("dotd: {line}")),
+            "{words:?}: {}",
+            said.text
+        );
+    }
+    let said = dotd.operate(&["ban", "add", "192.0.2.1", "--for", "ten"]);
+    assert!(!said.is_success && said.has("is no duration"), "{}", said.text);
+    dotd.stop();
+    let (_network, dotd) = embedded(&Config::new().xdp("off"));
+    let said = dotd.operate(&["ban", "add", "192.0.2.1"]);
+    assert!(
+        !said.is_success && said.has("XDP is off (xdp.mode is \"off\"): nothing would hold a ban"),
+        "{}",
+        said.text
+    );
+    dotd.stop();
+}
+
+/// Goal: bans are bounded, and when all room is taken the one nearest to its end gives way and nobody else. Method: one
+/// ban more than there is room for; the first is the shortest.
+#[test]
+fn full_map_gives_up_the_ban_nearest_to_its_end() {
+    isolated("full_map_gives_up_the_ban_nearest_to_its_end", || {
+        let listeners = listeners("192.0.2.1:853", 1);
+        let group = ListenerGroup {
+            address: listeners[0].local_addr().unwrap(),
+            sockets: vec![listeners[0].as_fd()],
+        };
+        let config = XdpConfig { mode: XdpMode::Generic, ..XdpConfig::default() };
+        let mut xdp = start(&config, &[group], None).expect("XDP starts");
+        let client = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes()).to_string();
+        let hours = |count: u64| Duration::from_secs(3600 * count);
+        xdp.ban(&client(0), hours(1), "").unwrap();
+        for number in 1..BANS_MAX {
+            xdp.ban(&client(number), hours(2), "").unwrap();
+        }
+        assert_eq!((xdp.report().bans.current, xdp.report().bans.displaced), (BANS_MAX as usize, 0));
+        xdp.ban(&client(BANS_MAX), hours(2), "").unwrap();
+        let counts = xdp.report().bans;
+        assert_eq!((counts.current, counts.displaced), (BANS_MAX as usize, 1));
+        assert_eq!(xdp.unban(&client(0)).unwrap_err().to_string(), "10.0.0.0 is not banned");
+        for number in [1, BANS_MAX - 1, BANS_MAX] {
+            assert_eq!(xdp.unban(&client(number)).unwrap().prefix, format!("{}/32", client(number)));
+        }
+        xdp.detach();
+    });
+}

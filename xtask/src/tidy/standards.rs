@@ -1,0 +1,148 @@
+//! Rule: `docs/standards.md` and the tests agree: what it says holds is tested, and what is tested stands in it.
+//!
+//! Before: the document, and every Rust file. After: findings: an id without a row, a row without its test.
+//! Holds: the form of a row and of a `Covers:` line. Never: judges whether a test tests what it says.
+//!
+//! ```text
+//! | C-12 | RFC 7766 §8 | requirement | holds | `rfc7858::a_response_is_one_record`, `dot-userspace/src/dns/framing.rs::…` |
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Finding;
+
+/// Where the rows stand.
+pub(super) const DOCUMENT: &str = "docs/standards.md";
+/// Tests in this folder are named by their file alone.
+const TESTS: &str = "tests/tests/";
+/// What a row may say of itself; the second and third need a reason.
+const STATES: [&str; 3] = ["holds", "deviates: ", "open: "];
+
+/// The tests of the tree by the ids that they cover: `file::name`.
+#[derive(Debug, Default)]
+pub(super) struct Covered(BTreeMap<String, BTreeSet<String>>);
+
+impl Covered {
+    /// Takes note of a file's tests.
+    pub(super) fn read(&mut self, path: &str, text: &str) {
+        let mut documentation = String::new();
+        for line in text.lines().map(str::trim) {
+            if let Some(words) = line.strip_prefix("///") {
+                documentation.push_str(words);
+                documentation.push('\n');
+            } else if let Some((_, rest)) = line.split_once("fn ").filter(|_| !line.starts_with("//")) {
+                let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                for id in ids(&documentation) {
+                    self.0.entry(id).or_default().insert(format!("{}::{name}", short(path)));
+                }
+                documentation.clear();
+            } else if !line.starts_with("#[") {
+                documentation.clear();
+            }
+        }
+    }
+}
+
+/// A test's file as the document names it.
+fn short(path: &str) -> &str {
+    path.strip_prefix(TESTS).and_then(|name| name.strip_suffix(".rs")).unwrap_or(path)
+}
+
+/// The requirements behind `Covers:`.
+fn ids(documentation: &str) -> impl Iterator<Item = String> {
+    let covers = documentation.split_once("Covers:").map(|(_, rest)| rest).unwrap_or_default();
+    let words = covers.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| is_id(word)).map(str::to_owned)
+}
+
+fn is_id(word: &str) -> bool {
+    word.strip_prefix("C-")
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
+}
+
+/// Compares the document with the tests.
+pub(super) fn check(document: &str, covered: &Covered) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut rows = BTreeSet::new();
+    for (number, line) in document.lines().enumerate() {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let Some(id) = cells.first().filter(|id| is_id(id)) else { continue };
+        let mut complain =
+            |what: String| findings.push(Finding::new(DOCUMENT, number + 1, format!("{id}: {what}")));
+        if !rows.insert((*id).to_owned()) {
+            complain("stands twice; keep one row".to_owned());
+        }
+        let [_, _, _, state, tests] = cells.as_slice() else {
+            complain("a row has five cells: id, source, requirement, state, tests".to_owned());
+            continue;
+        };
+        if !STATES.iter().any(|known| state.starts_with(known)) {
+            complain(format!("\"{state}\" is no state; write `holds`, `deviates: why` or `open: why`"));
+        }
+        let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        if *state == "holds" && named.is_empty() {
+            complain("holds, but names no test; name one that says `Covers:` it".to_owned());
+        }
+        for test in named {
+            if !covered.0.get(*id).is_some_and(|tests| tests.contains(test)) {
+                complain(format!("no test `{test}` says `Covers: {id}`; mend the name, or the test"));
+            }
+        }
+    }
+    for (id, tests) in &covered.0 {
+        if !rows.contains(id) {
+            let what =
+                format!("{id} has no row, and {} covers it; add one", tests.iter().next().map_or("", |t| t));
+            findings.push(Finding::new(DOCUMENT, 1, what));
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEST: &str =
+        "/// Goal: it holds.\n/// Method: by looking. Covers: C-1, A-2,\n/// C-3\n#[test]\nfn it_holds() {\n";
+
+    fn covered() -> Covered {
+        let mut covered = Covered::default();
+        covered.read("tests/tests/rfc1.rs", TEST);
+        covered
+            .read("a/src/b.rs", "    /// Covers: C-3 (half)\n    pub(super) fn half() {}\nfn other() {}\n");
+        covered
+    }
+
+    fn findings(document: &str) -> Vec<String> {
+        check(document, &covered()).iter().map(ToString::to_string).collect()
+    }
+
+    /// Goal: a document that fits has no finding. Method: tests of both kinds of place, a deviation, an open one.
+    #[test]
+    fn what_fits_is_silent() {
+        let document = "# Words\n| id | source | x | state | tests |\n|---|---|---|---|---|\n\
+            | C-1 | RFC 1 §1 | one | holds | `rfc1::it_holds` |\n\
+            | C-2 | RFC 1 §2 | two | deviates: nobody does | |\n\
+            | C-3 | RFC 1 §3 | three | holds | `a/src/b.rs::half`, `rfc1::it_holds` |\n\
+            | C-4 | RFC 1 §4 | four | open: not built | |\n";
+        assert_eq!(findings(document), [""; 0]);
+    }
+
+    /// Goal: each mistake is found. Method: one document of mistakes.
+    #[test]
+    fn mistakes_are_named() {
+        let document = "| C-1 | RFC 1 | one | holds | |\n| C-1 | RFC 1 | one | fine | `rfc1::gone` |\n| C-5 | RFC 1 | holds |\n";
+        let said = findings(document).join("\n");
+        for part in [
+            "md:1: C-1: holds, but",
+            "md:2: C-1: stands twice",
+            "\"fine\" is no state",
+            "`rfc1::gone`",
+            "md:3: C-5: a row has five",
+            "md:1: C-3 has no row",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+}

@@ -74,7 +74,7 @@ pub struct Connection {
 impl Connection {
     /// One that is `client`'s alone. Its table of IDs is small: there may be many.
     pub fn of(client: Option<Client>) -> Self {
-        Self { ids: Rc::new(Ids::below(2 * IN_FLIGHT_MAX)), client, ..Self::default() }
+        Self { client, ..Self::default() }
     }
 
     /// Whether it can take queries at all.

@@ -121,7 +121,8 @@ impl Fleet {
     /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
         let upstream = self.choose_for(message, query)?;
-        let deadline = Instant::now() + upstream.config.timeout;
+        let now = Instant::now();
+        let deadline = now + upstream.config.timeout;
         let told = subnet::of(self.client_subnet, query, sink.as_ref());
         let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), ..Asked::by(query) };
         let fill = |octets: &mut Vec<u8>| told.write(dns::forward(message, query, 0, octets), octets);
@@ -139,7 +140,7 @@ impl Fleet {
             self.flying.notify_one();
         }
         self.counters.add(Counter::BackendOutstanding, 1);
-        self.give_to(slot, &upstream);
+        self.give_to(slot, &upstream, now);
         Ok(())
     }
 
@@ -200,14 +201,14 @@ impl Fleet {
     }
 
     /// Puts the query in `slot` into the queue of `upstream`, for its share of the deadline.
-    fn give_to(&self, slot: u16, upstream: &Upstream) {
+    fn give_to(&self, slot: u16, upstream: &Upstream, now: Instant) {
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
         flight.upstream = upstream.index;
         flight.half = if flight.is_once { Half::Stream } else { upstream.half_for(flight.query.len()) };
         flight.tried |= upstream.bit();
         flight.is_retried = flight.is_once;
-        flight.patience_until = Instant::now() + upstream.patience();
+        flight.patience_until = now + upstream.patience();
         let half = flight.half;
         drop(flights);
         upstream.begin();
@@ -237,7 +238,7 @@ impl Fleet {
             last.finish();
         }
         self.counters.add(Counter::BackendFailedOver, 1);
-        self.give_to(slot, &next);
+        self.give_to(slot, &next, now);
         true
     }
 

@@ -11,36 +11,45 @@ use super::random::Random;
 
 /// Draws of an ID before we say that none is free; at half occupancy all fail once in 2^32.
 const DRAWS_MAX: usize = 32;
+/// Places of a new table.
+const PLACES_MIN: usize = 64;
 
-/// One socket's table.
+/// One socket's table: open addressing, at most half full, so that it is as large as what is in flight and no
+/// larger. An ID is its own hash: we drew it at random.
 pub struct Ids {
-    /// ID → slot + 1; 0 is free.
-    slots: RefCell<Box<[u16]>>,
+    places: RefCell<Box<[Entry]>>,
     outstanding: Cell<usize>,
+}
+
+/// An ID in use.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    id: u16,
+    /// Slot + 1; 0: nothing is here.
+    holder: u16,
 }
 
 impl Default for Ids {
     fn default() -> Self {
-        Self::below(usize::from(u16::MAX) + 1)
+        let places = vec![Entry::default(); PLACES_MIN].into_boxed_slice();
+        Self { places: RefCell::new(places), outstanding: Cell::new(0) }
     }
 }
 
 impl Ids {
-    /// A table of so many IDs (a power of two), from 0 up: less memory, for a connection, into which nobody
-    /// can inject.
-    pub fn below(count: usize) -> Self {
-        let slots = vec![0; count.next_power_of_two()].into_boxed_slice();
-        Self { slots: RefCell::new(slots), outstanding: Cell::new(0) }
-    }
-
     /// Gives `slot` a free random ID.
     pub fn claim(&self, slot: u16, random: &Random) -> Option<u16> {
-        let mut slots = self.slots.borrow_mut();
-        let mask = u16::try_from(slots.len() - 1).unwrap_or(u16::MAX);
+        let holder = slot.checked_add(1)?;
+        let mut places = self.places.borrow_mut();
+        if self.outstanding.get() >= places.len() / 2 {
+            *places = grown(&places);
+        }
         for _ in 0..DRAWS_MAX {
-            let id = random.u16()? & mask;
-            if let Some(entry @ 0) = slots.get_mut(usize::from(id)) {
-                *entry = slot.checked_add(1)?;
+            let id = random.u16()?;
+            let place = find(&places, id);
+            let entry = places.get_mut(place)?;
+            if entry.holder == 0 {
+                *entry = Entry { id, holder };
                 self.outstanding.set(self.outstanding.get() + 1);
                 return Some(id);
             }
@@ -50,15 +59,30 @@ impl Ids {
 
     /// The slot that waits for `id`.
     pub fn slot_of(&self, id: u16) -> Option<u16> {
-        self.slots.borrow().get(usize::from(id)).and_then(|entry| entry.checked_sub(1))
+        let places = self.places.borrow();
+        places.get(find(&places, id))?.holder.checked_sub(1)
     }
 
     /// Frees `id`.
     pub fn release(&self, id: u16) {
-        let freed = self.slots.borrow_mut().get_mut(usize::from(id)).map(std::mem::take);
-        if freed.is_some_and(|entry| entry != 0) {
-            self.outstanding.set(self.outstanding.get().saturating_sub(1));
+        let mut places = self.places.borrow_mut();
+        let mut hole = find(&places, id);
+        if places.get(hole).is_none_or(|entry| entry.holder == 0) {
+            return;
         }
+        self.outstanding.set(self.outstanding.get().saturating_sub(1));
+        // Whoever was pushed past the hole moves into it, so that no search ends early.
+        let mask = places.len() - 1;
+        let mut next = (hole + 1) & mask;
+        while let Some(entry) = places.get(next).copied().filter(|entry| entry.holder != 0) {
+            let home = usize::from(entry.id) & mask;
+            if (next.wrapping_sub(home) & mask) >= (next.wrapping_sub(hole) & mask) {
+                put(&mut places, hole, entry);
+                hole = next;
+            }
+            next = (next + 1) & mask;
+        }
+        put(&mut places, hole, Entry::default());
     }
 
     /// IDs in use.
@@ -67,19 +91,61 @@ impl Ids {
     }
 }
 
+/// Where `id` is, or would be. Ends, because half of the places are free.
+fn find(places: &[Entry], id: u16) -> usize {
+    let mask = places.len() - 1;
+    let mut place = usize::from(id) & mask;
+    while places.get(place).is_some_and(|entry| entry.holder != 0 && entry.id != id) {
+        place = (place + 1) & mask;
+    }
+    place
+}
+
+fn put(places: &mut [Entry], place: usize, entry: Entry) {
+    if let Some(room) = places.get_mut(place) {
+        *room = entry;
+    }
+}
+
+/// The same IDs in a table twice as large.
+fn grown(places: &[Entry]) -> Box<[Entry]> {
+    let mut larger = vec![Entry::default(); places.len() * 2].into_boxed_slice();
+    for entry in places.iter().filter(|entry| entry.holder != 0) {
+        let place = find(&larger, entry.id);
+        put(&mut larger, place, *entry);
+    }
+    larger
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
 
-    /// Goal: a small table hands out its own IDs alone, and says so when none is free.
+    /// Goal: the table is a map, whatever is claimed and freed in whatever order. Method: 200,000 steps of a
+    /// crowd that swells and shrinks, against a HashMap.
     #[test]
-    fn a_small_table_keeps_to_its_ids() {
-        let (ids, random) = (Ids::below(8), Random::default());
-        let drawn: HashSet<u16> = (0..100).filter_map(|slot| ids.claim(slot, &random)).collect();
-        assert_eq!((drawn, ids.outstanding()), ((0..8).collect(), 8));
-        assert_eq!(ids.slot_of(8), None);
+    fn it_is_a_map_in_any_order() {
+        let (ids, random) = (Ids::default(), Random::default());
+        let mut model: Vec<(u16, u16)> = Vec::new();
+        for step in 0..200_000_usize {
+            let target = (step / 7) % 900;
+            let draw = usize::from(random.u16().expect("a number"));
+            if model.len() <= target {
+                let slot = draw.to_le_bytes()[0].into();
+                model.push((ids.claim(slot, &random).expect("free"), slot));
+            } else {
+                let (id, slot) = model.swap_remove(draw % model.len());
+                assert_eq!(ids.slot_of(id), Some(slot));
+                ids.release(id);
+                assert_eq!(ids.slot_of(id), None);
+            }
+            if step % 1000 == 0 {
+                assert!(model.iter().all(|(id, slot)| ids.slot_of(*id) == Some(*slot)));
+            }
+            assert_eq!(ids.outstanding(), model.len());
+        }
     }
 
     /// Goal: half of the ID space can be in use at once on one socket, no ID twice, 0 and 65535 among what

@@ -162,8 +162,9 @@ pub(super) fn walk_tail(message: &[u8], question_end: usize, counts: Counts) -> 
 /// `question_end` is the offset behind the question of `query`. Source: RFC 5452 §9.1.
 #[must_use]
 pub fn question_matches(response: &[u8], query: &[u8], question_end: usize) -> bool {
-    // QR, and the opcode of a query.
-    let is_response = response.get(2).is_some_and(|flags| flags & 0xf8 == 0x80);
+    // QR, and the opcode of the query.
+    let opcode = query.get(2).map_or(0, |flags| flags & 0x78);
+    let is_response = response.get(2).is_some_and(|flags| flags & 0xf8 == 0x80 | opcode);
     let asked = query.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     let answered = response.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     match (asked, answered) {

@@ -40,11 +40,19 @@ use crate::proxy::Client;
 /// Octets of a client still talking that we take before we cut it, so that no reset eats our last words.
 const LINGER_OCTETS_MAX: usize = 64 * 1024;
 
-/// Serves one session to its end; at its `seat` others see whether it is idle.
+/// Serves one session to its end, and tells `done` how it ended; at its `seat` others see whether it is idle.
+/// The future holds the session and nothing twice: there are as many as clients.
 ///
 /// # Cancel safety
-/// Dropping the future cuts the connection; queries at the backend end on their own and are counted.
-pub async fn serve<L: Link>(link: L, room: Rc<Room>, client: Client, seat: Rc<Seat>) -> SessionEnd {
+/// Dropping the future cuts the connection; queries at the backend end on their own and are counted. `done` is
+/// dropped with it.
+pub fn serve<L: Link>(
+    link: L,
+    room: Rc<Room>,
+    client: Client,
+    seat: Rc<Seat>,
+    done: impl FnOnce(SessionEnd),
+) -> impl Future<Output = ()> {
     let mut session = Session {
         link,
         reader: Reader::default(),
@@ -57,13 +65,15 @@ pub async fn serve<L: Link>(link: L, room: Rc<Room>, client: Client, seat: Rc<Se
         seat,
     };
     session.seat.take(&session.inbox);
-    let end = poll_fn(|context| session.poll_turn(context)).await;
-    session.inbox.close();
-    if end.is_orderly() {
-        // Whether the client takes our farewell changes nothing any more. In a box: no session holds it.
-        let _ = Box::pin(timeout(end.farewell_max(), farewell(&mut session.link))).await;
+    async move {
+        let end = poll_fn(|context| session.poll_turn(context)).await;
+        session.inbox.close();
+        if end.is_orderly() {
+            // Whether the client takes our farewell changes nothing any more. In a box: no session holds it.
+            let _ = Box::pin(timeout(end.farewell_max(), farewell(&mut session.link))).await;
+        }
+        done(end);
     }
-    end
 }
 
 /// A session between two turns.
@@ -180,4 +190,21 @@ async fn farewell<L: Link>(link: &mut L) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Seat, SessionEnd, serve};
+    use crate::tls::Stream;
+
+    /// Goal: an idle session is a small future; what it needs while it works is its worker's. C-24 asks for many.
+    #[test]
+    fn a_session_is_small() {
+        fn octets_of<A, B, C, F>(_: impl Fn(Stream, A, B, C, fn(SessionEnd)) -> F) -> usize {
+            size_of::<F>()
+        }
+        let octets = octets_of(serve::<Stream>);
+        assert!(octets <= 448, "{octets}");
+        assert!(size_of::<Seat>() <= 64);
+    }
 }

@@ -160,9 +160,11 @@ async fn shake_hands(
             }
             Ok(Step::Done) => break,
             Err(error) => {
-                flush(&mut tcp, &mut dialogue.outbound).await?;
                 // Our FIN behind the alert; the client's octets that we never read would turn it into a reset.
-                tcp.shutdown().await?;
+                // Whether the client hears of it changes nothing about the cause.
+                if flush(&mut tcp, &mut dialogue.outbound).await.is_ok() {
+                    let _ = tcp.shutdown().await;
+                }
                 return Err(error.into());
             }
         }

@@ -209,7 +209,8 @@ impl Drop for Open {
     }
 }
 
-/// One connection from handshake to end. Its destination is asked of the kernel where no header named it.
+/// A connection's handshake; its session is a task of its own, so that it holds nothing of the handshake's. The
+/// destination is asked of the kernel where no header named it.
 async fn converse(
     tcp: TcpStream,
     (source, destination): (SocketAddr, Option<SocketAddr>),
@@ -219,27 +220,27 @@ async fn converse(
     mut open: Open,
 ) {
     let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);
-    // In a box: what a handshake needs is not for the session to hold.
-    let handshake = Box::pin(tls::accept(tcp, &serving, &doors.turnstile, deadline)).await;
-    match handshake {
+    match tls::accept(tcp, &serving, &doors.turnstile, deadline).await {
         Ok(handshake) => {
-            drop(serving);
             open.counters.add(handshake.kind.counter(), 1);
             open.charge(|account| account.handshake(handshake.kind.is_resumed));
             let tls = Some(handshake.kind.client_tls());
             let client = Client { source, destination, is_datagram: false, tls };
             let seat = Rc::new(Seat::default());
             let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
-            let end = session::serve(handshake.stream, Rc::clone(&doors.room), client, seat).await;
-            open.counters.add(end.counter(), 1);
-            open.charge(|account| account.end(end));
-            drop(taken);
+            let room = Rc::clone(&doors.room);
+            spawn_local(session::serve(handshake.stream, room, client, seat, move |end| {
+                open.counters.add(end.counter(), 1);
+                open.charge(|account| account.end(end));
+                drop((taken, open));
+                doors.note_fill();
+            }));
         }
         Err(failure) => {
             open.counters.add(failure.counter(), 1);
             open.charge(|account| account.failure(failure));
+            drop(open);
+            doors.note_fill();
         }
     }
-    drop(open);
-    doors.note_fill();
 }

@@ -49,13 +49,26 @@ impl Wire {
         Self { socket: packet_socket(from), server: address_of(to) }
     }
 
+    /// The octets of a frame that the other end takes for its own.
+    #[must_use]
+    pub fn addressed(&self, frame: Frame) -> Vec<u8> {
+        frame.patched(0, &self.server).octets
+    }
+
     /// Puts one frame on the wire; whether the pair took it.
     ///
     /// # Panics
     /// When the socket is broken.
     pub fn send(&self, frame: Frame) -> bool {
-        let octets = frame.patched(0, &self.server).octets;
-        match send(self.socket.as_raw_fd(), &octets, MsgFlags::empty()) {
+        self.send_octets(&self.addressed(frame))
+    }
+
+    /// The same with what [`Wire::addressed`] made.
+    ///
+    /// # Panics
+    /// When the socket is broken.
+    pub fn send_octets(&self, octets: &[u8]) -> bool {
+        match send(self.socket.as_raw_fd(), octets, MsgFlags::empty()) {
             Ok(sent) => sent == octets.len(),
             Err(nix::errno::Errno::ENOBUFS) => false,
             Err(errno) => panic!("the wire broke: {errno}"),

@@ -84,3 +84,32 @@ fn a_distant_cleartext_backend_needs_permission() {
     let config = Config::new().xdp("off").backend_with(distant, "allow_cleartext = true");
     Server::start(&network, &config).stop();
 }
+
+/// Goal: `log.client_address` is what a line of level debug says of a client, no more and no less; by default no line
+/// names one, since such lines are not written. Method: a session and a failed handshake under each value.
+/// Covers: C-73
+#[test]
+fn lines_name_clients_as_far_as_they_may() {
+    require!(Root);
+    let whole = CLIENT_V4.to_string();
+    let network_of = |address: &str| format!("{}.0/24", address.rsplit_once('.').expect("IPv4").0);
+    for (how, expected) in [("none", "-".to_owned()), ("prefix", network_of(&whole)), ("full", whole.clone())]
+    {
+        let config = Config::new().xdp("off").set("log", "level", "\"debug\"");
+        let (network, dotd) = embedded(&config.set("log", "client_address", &format!("\"{how}\"")));
+        drop(Dot::connect(&network.client, SERVER_V4));
+        let mut cleartext = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+        cleartext.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("open");
+        let _ = read_to_close(&mut cleartext);
+        dotd.counts("both have ended", |stats| {
+            stats.sum("session_ends", "") == 1 && stats.counter("handshakes", "failed_not_tls") == 1
+        });
+        let said = dotd.stop().stderr;
+        let line =
+            |event: &str| said.lines().find(|line| line.contains(event)).unwrap_or_default().to_owned();
+        let (ended, failed) = (line("a session has ended"), line("a handshake has failed"));
+        assert!(ended.contains(&format!("client={expected} end=")), "{how}: {said}");
+        assert!(failed.contains(&format!("client={expected} cause=\"failed_not_tls\"")), "{how}: {said}");
+        assert_eq!(said.contains(&whole), how == "full", "{said}");
+    }
+}

@@ -20,7 +20,9 @@ pub(super) fn status(status: &Status) -> String {
     let uptime = duration(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
     row(&mut text, "dotd", &format!("{version}, {state} for {uptime}, process {pid}, {workers} workers"));
     for listener in &status.listeners {
-        row(&mut text, "listener", &format!("{} ({})", listener.address, listener.transport));
+        let fast_open = listener.fast_open.iter().map(|state| format!(", fast open {state}"));
+        let fast_open = fast_open.collect::<String>();
+        row(&mut text, "listener", &format!("{} ({}){fast_open}", listener.address, listener.transport));
     }
     for backend in &status.backends {
         let how =
@@ -159,6 +161,11 @@ mod tests {
         assert_eq!(ends(-7200), "EXPIRED 2 h ago");
     }
 
+    fn listener() -> ListenerStatus {
+        let address = "127.0.0.1:853".parse().unwrap();
+        ListenerStatus { address, transport: "dot".into(), fast_open: Some("on".into()) }
+    }
+
     /// Goal: an operator sees every part of a status, an expired certificate loudly.
     #[test]
     fn status_shows_every_part() {
@@ -192,10 +199,7 @@ mod tests {
             state: State::Draining,
             uptime_seconds: 61,
             workers: 2,
-            listeners: vec![ListenerStatus {
-                address: "127.0.0.1:853".parse().unwrap(),
-                transport: "dot".into(),
-            }],
+            listeners: vec![listener()],
             backends: vec![BackendStatus {
                 address: "embedded".into(),
                 transport: "embedded".into(),
@@ -215,7 +219,7 @@ mod tests {
         let text = status(&answer);
         for line in [
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
-            "listener     127.0.0.1:853 (dot)\n",
+            "listener     127.0.0.1:853 (dot), fast open on\n",
             "backend      embedded, down (TLS: another key)\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n",

@@ -30,6 +30,7 @@ impl Default for Listen {
                 any(std::net::Ipv6Addr::UNSPECIFIED.into()),
             ],
             do53: Vec::new(),
+            fast_open: false,
             proxy_protocol_from: Vec::new(),
         }
     }
@@ -131,6 +132,6 @@ impl Default for XdpLimit {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text, client_address: ClientAddress::None }
+        Self { level: LogLevel::Info, format: LogFormat::Text, client_address: ClientAddress::Prefix }
     }
 }

@@ -68,6 +68,8 @@ pub struct Listen {
     pub dot: Vec<SocketAddr>,
     /// Cleartext DNS listeners, UDP and TCP.
     pub do53: Vec<SocketAddr>,
+    /// Accept octets with a SYN (TCP Fast Open).
+    pub fast_open: bool,
     /// Prefixes that may speak PROXY v2 to us.
     pub proxy_protocol_from: Vec<IpNet>,
 }

@@ -4,7 +4,7 @@
 //! Before: values are in range. After: nothing that an operator set is ignored.
 //! Never: lets a value pass that no room reads.
 
-use super::{Backend, ClientAddress, Config, Mistake, OnTlsFailure, Steering, SynCookies, text::Text};
+use super::{Backend, Config, Mistake, OnTlsFailure, Steering, SynCookies, text::Text};
 
 /// A key, what to write instead, and whether the config asks for what is missing.
 type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
@@ -14,7 +14,6 @@ const CONFIG: &[Line<Config>] = &[
     ("listen.do53", "[]", |config| !config.listen.do53.is_empty()),
     ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
     ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
-    ("log.client_address", "\"none\"", |config| config.log.client_address != ClientAddress::None),
 ];
 
 /// Inside each `[[backend]]`.

@@ -52,6 +52,9 @@ pub struct ListenerStatus {
     pub address: SocketAddr,
     /// "dot".
     pub transport: String,
+    /// TCP Fast Open: "on", or "off" and why; absent where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_open: Option<String>,
 }
 
 /// One backend.

@@ -39,6 +39,7 @@ impl Source for Still {
             listeners: vec![ListenerStatus {
                 address: "127.0.0.1:853".parse().unwrap(),
                 transport: "dot".into(),
+                fast_open: None,
             }],
             backends: vec![BackendStatus {
                 address: "embedded".into(),

@@ -22,7 +22,7 @@ use anyhow::{Context, anyhow, bail};
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::privileges::Owner;
+use super::{fast_open, privileges::Owner};
 use crate::{
     config::{CONTROL_SOCKET, Config},
     xdp::ListenerGroup,
@@ -51,8 +51,8 @@ pub(super) fn bind(config: &Config, workers: usize) -> anyhow::Result<Vec<Group>
     let patience = config.session.idle_timeout;
     let groups = config.listen.dot.iter().map(|address| {
         let explain = |error: io::Error| explain_bind(*address, &error, "listen.dot");
-        drop(listen(*address, false, patience).map_err(explain)?);
-        let sockets = (0..workers).map(|_| listen(*address, true, patience));
+        drop(listen(*address, false, config.listen.fast_open, patience).map_err(explain)?);
+        let sockets = (0..workers).map(|_| listen(*address, true, config.listen.fast_open, patience));
         let sockets = sockets.collect::<io::Result<Vec<_>>>().map_err(explain)?;
         Ok(Group { address: *address, sockets })
     });
@@ -71,7 +71,12 @@ pub(super) fn by_worker(groups: Vec<Group>, workers: usize) -> Vec<Vec<TcpListen
 }
 
 /// One listener. What is set here, accepted connections inherit: no system call per connection.
-fn listen(address: SocketAddr, is_shared: bool, patience: Duration) -> io::Result<TcpListener> {
+fn listen(
+    address: SocketAddr,
+    is_shared: bool,
+    has_fast_open: bool,
+    patience: Duration,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
@@ -82,6 +87,9 @@ fn listen(address: SocketAddr, is_shared: bool, patience: Duration) -> io::Resul
     socket.set_tcp_nodelay(true)?;
     // A peer that acknowledges nothing for so long is gone (RFC 5482).
     socket.set_tcp_user_timeout(Some(patience))?;
+    if has_fast_open {
+        fast_open::permit(&socket)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

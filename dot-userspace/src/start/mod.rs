@@ -6,6 +6,7 @@
 
 mod caretaker;
 mod dialer;
+mod fast_open;
 mod files;
 mod listeners;
 pub mod logging;

@@ -120,6 +120,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         },
         handshake_timeout: config.session.handshake_timeout,
         proxy_protocol_from: config.listen.proxy_protocol_from.as_slice().into(),
+        client_address: config.log.client_address,
         upstreams,
         policy: config.balance.policy,
         client_subnet: config.dns.client_subnet,

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{logging, plan};
+use super::{fast_open, logging, plan};
 use crate::{
     backend::{UpstreamConfig, health::Health},
     config::{self, Config},
@@ -106,8 +106,11 @@ impl Process {
         sink: ChargesSink,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
-        let listener =
-            |address: &std::net::SocketAddr| ListenerStatus { address: *address, transport: "dot".into() };
+        let listener = |address: &std::net::SocketAddr| ListenerStatus {
+            address: *address,
+            transport: "dot".into(),
+            fast_open: fast_open::state(config.listen.fast_open),
+        };
         Self {
             started: Instant::now(),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),

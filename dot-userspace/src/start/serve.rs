@@ -233,7 +233,14 @@ fn as_it_runs(old: &Config, new: Config) -> Config {
         ..new.xdp
     };
     let listen = config::Listen { proxy_protocol_from: new.listen.proxy_protocol_from.clone(), ..old.listen };
-    Config { server: old.server, listen, control: old.control, log: old.log, xdp, ..new }
+    Config {
+        server: old.server,
+        listen,
+        control: old.control,
+        log: config::Log { client_address: new.log.client_address, ..old.log },
+        xdp,
+        ..new
+    }
 }
 
 fn say_what_needs_a_restart(old: &Config, new: &Config) {
@@ -244,7 +251,8 @@ fn say_what_needs_a_restart(old: &Config, new: &Config) {
         ("listen.do53", old.listen.do53 != new.listen.do53),
         ("tls.ticket_rotation", is_own_key && old.tls.ticket_rotation != new.tls.ticket_rotation),
         ("control", old.control != new.control),
-        ("log", old.log != new.log),
+        ("log.level", old.log.level != new.log.level),
+        ("log.format", old.log.format != new.log.format),
         ("xdp.mode", old.xdp.mode != new.xdp.mode || old.xdp.required != new.xdp.required),
         ("xdp.interfaces", old.xdp.interfaces != new.xdp.interfaces),
         ("xdp.steering", old.xdp.steering != new.xdp.steering),

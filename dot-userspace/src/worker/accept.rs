@@ -5,7 +5,7 @@
 //! a task of its own).
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -26,8 +26,10 @@ use super::{
     admission::{Place, Refused},
     charges::{Account, Accounts},
     seats::Seats,
+    shown::Shown,
 };
 use crate::{
+    config::ClientAddress,
     ledger::{Counter, WorkerCounters},
     proxy::{self, Client},
     session::{self, Room, Seat},
@@ -47,6 +49,7 @@ pub(super) struct Doors {
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
     trusted: RefCell<Arc<[IpNet]>>,
+    client_address: Cell<ClientAddress>,
 }
 
 impl Doors {
@@ -60,7 +63,21 @@ impl Doors {
         let turnstile = Rc::new(Turnstile::default());
         spawn_local(Rc::clone(&turnstile).run());
         let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
-        Self { room, admission, accounts, turnstile, seats: Rc::new(Seats::new()), current, trusted }
+        Self {
+            room,
+            admission,
+            accounts,
+            turnstile,
+            seats: Rc::new(Seats::new()),
+            current,
+            trusted,
+            client_address: Cell::new(settings.client_address),
+        }
+    }
+
+    /// A client as a log line may show it.
+    fn shown(&self, client: SocketAddr) -> Shown {
+        Shown(self.client_address.get(), client.ip())
     }
 
     /// Handshakes from now on are by `serving`.
@@ -91,6 +108,7 @@ impl Doors {
     pub(super) fn reload(&self, settings: &Settings) {
         self.current.replace((settings.serving.clone(), settings.handshake_timeout));
         self.trusted.replace(Arc::clone(&settings.proxy_protocol_from));
+        self.client_address.set(settings.client_address);
     }
 }
 
@@ -131,7 +149,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
                 let open = Open::new(doors.room.counters.clone(), place, None);
                 spawn_local(introduce(tcp, peer, deadline, Rc::clone(doors), open));
             }
-            Err(refused) => count_refused(&doors.room.counters, refused),
+            Err(refused) => refuse(doors, peer, refused),
         };
     }
     match doors.with_room(Some(peer.ip()), || doors.admission.admit(peer.ip())) {
@@ -141,15 +159,17 @@ fn admit(tcp: TcpStream, peer: SocketAddr, doors: &Rc<Doors>) {
             let open = Open::new(doors.room.counters.clone(), place, Some(account));
             spawn_local(converse(tcp, (peer, None), serving, deadline, Rc::clone(doors), open));
         }
-        Err(refused) => count_refused(&doors.room.counters, refused),
+        Err(refused) => refuse(doors, peer, refused),
     }
 }
 
-fn count_refused(counters: &WorkerCounters, refused: Refused) {
-    match refused {
-        Refused::Total => counters.add(Counter::RefusedTotal, 1),
-        Refused::Prefix => counters.add(Counter::RefusedPrefix, 1),
-    }
+fn refuse(doors: &Doors, client: SocketAddr, refused: Refused) {
+    let counter = match refused {
+        Refused::Total => Counter::RefusedTotal,
+        Refused::Prefix => Counter::RefusedPrefix,
+    };
+    doors.room.counters.add(counter, 1);
+    tracing::debug!(client = %doors.shown(client), cause = counter.label(), "a connection is refused");
 }
 
 /// A load balancer's connection: its header says whose it is, and for whom it counts.
@@ -164,7 +184,7 @@ async fn introduce(
         Ok(Some((source, destination))) => (source, Some(destination)),
         Ok(None) => (peer, None),
         Err(refusal) => {
-            tracing::debug!(%refusal, "a connection from a load balancer is closed");
+            tracing::debug!(client = %doors.shown(peer), %refusal, "a connection from a load balancer is closed");
             let counter = match refusal {
                 proxy::Refusal::Timeout => Counter::HandshakeTimeout,
                 proxy::Refusal::Closed => Counter::HandshakeClosed,
@@ -176,7 +196,7 @@ async fn introduce(
     let place = &mut open.place;
     let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
     if let Err(refused) = doors.with_room(Some(source.ip()), belongs) {
-        return count_refused(&open.counters, refused);
+        return refuse(&doors, source, refused);
     }
     let serving = doors.current.borrow().0.clone();
     converse(tcp, (source, destination), serving, deadline, doors, open).await;
@@ -232,6 +252,8 @@ async fn converse(
             spawn_local(session::serve(handshake.stream, room, client, seat, move |end| {
                 open.counters.add(end.counter(), 1);
                 open.charge(|account| account.end(end));
+                let end = end.counter().label();
+                tracing::debug!(client = %doors.shown(source), end, "a session has ended");
                 drop((taken, open));
                 doors.note_fill();
             }));
@@ -239,6 +261,8 @@ async fn converse(
         Err(failure) => {
             open.counters.add(failure.counter(), 1);
             open.charge(|account| account.failure(failure));
+            let cause = failure.counter().label();
+            tracing::debug!(client = %doors.shown(source), cause, "a handshake has failed");
             drop(open);
             doors.note_fill();
         }

@@ -8,6 +8,7 @@ mod accept;
 mod admission;
 mod charges;
 mod seats;
+mod shown;
 
 use std::{
     io,
@@ -37,7 +38,7 @@ pub use charges::ChargesSink;
 
 use crate::{
     backend::{Backends, UpstreamConfig},
-    config::{ClientSubnet, Policy},
+    config::{ClientAddress, ClientSubnet, Policy},
     ledger::WorkerCounters,
     session::{Limits, Room},
     tls::Serving,
@@ -57,6 +58,8 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// Load balancers that may speak PROXY v2 to us.
     pub proxy_protocol_from: Arc<[IpNet]>,
+    /// How much of a client's address a log line may hold.
+    pub client_address: ClientAddress,
     /// Where queries go.
     pub upstreams: Vec<UpstreamConfig>,
     /// Which of them is next.

@@ -181,6 +181,15 @@ impl Server {
         Stats(self.asked("stats"))
     }
 
+    /// What `dotd status` says, as JSON.
+    ///
+    /// # Panics
+    /// When the command fails or says what is not JSON.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        self.asked("status")
+    }
+
     fn asked(&self, verb: &str) -> Value {
         let mut command = bounded(&binary().display().to_string());
         command

@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/maps.rs", "looks values up in maps: a pointer of the kernel's"),
     ("dot-ebpf/src/steer.rs", "asks a kernel helper for the CPU and selects a socket"),
     ("dot-userspace/src/backend/mmsg.rs", "sendmmsg and recvmmsg: no safe crate has both without allocating"),
+    ("dot-userspace/src/start/fast_open.rs", "names TCP_FASTOPEN for nix; no unsafe"),
     ("dot-userspace/src/tls/stream.rs", "names MSG_MORE for socket2; no unsafe"),
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),

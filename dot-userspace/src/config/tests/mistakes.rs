@@ -176,6 +176,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[listen]\nfast_open = true",
+        &[
+            "2:13: listen.fast_open: xdp.cleartext_853 would drop the rest of a hello that begins in a SYN; set that to \"pass\" or \"count\"",
+        ],
+    ),
+    (
         "[listen]\nproxy_protocol_from = [\"192.0.2.0/24\", \"192.0.2.1/24\"]\n[xdp]\ncleartext_853 = \"pass\"",
         &["2:40: listen.proxy_protocol_from: 192.0.2.0/24 is listed twice; remove one"],
     ),
@@ -269,10 +275,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &[
             "2:9: log.level: \"loud\" is not known: it takes \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         ],
-    ),
-    (
-        "[log]\nclient_address = \"full\"",
-        &["2:18: log.client_address: not in this version of dotd; remove it or set \"none\""],
     ),
     ("session = 1", &["1:11: session: invalid type: integer `1`, expected a table"]),
     (

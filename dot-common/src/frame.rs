@@ -17,6 +17,12 @@ pub trait Headers {
     /// Octets of the whole frame, also of those parts that lie outside the first buffer.
     fn octets(&self) -> u32;
 
+    /// Whether the frame has so many octets. The kernel half need not ask for the parts outside the first buffer
+    /// when that alone is enough.
+    fn reaches(&self, end: u32) -> bool {
+        end <= self.octets()
+    }
+
     /// The 16-bit field at `offset`, in host order.
     fn u16_at(&self, offset: u32) -> Option<u16>;
 

@@ -236,7 +236,7 @@ fn read(frame: &impl Headers, located: &Located, ports: &Ports) -> Result<Option
     let Some([both_ports]) = frame.words_at::<1>(located.transport) else { return Ok(None) };
     let (from, to) = split(both_ports);
     let Some(service) = ports.service(to) else { return Ok(None) };
-    if located.end > frame.octets() || located.end < located.transport {
+    if !frame.reaches(located.end) || located.end < located.transport {
         return Err(Malformed::IpLength);
     }
     let octets = located.end - located.transport;

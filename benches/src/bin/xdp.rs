@@ -6,6 +6,7 @@
 //! Never: times a program that rewrites its frame (`reset`, `truncate`): the frame is not restored between runs.
 
 use dot_common::{
+    ban::Ban,
     rate::Rate,
     settings::{Gate, Over, Settings},
 };
@@ -69,22 +70,44 @@ fn main() -> anyhow::Result<()> {
         &[("SYN over its rate", syn().frame()), ("query over its rate", query().frame())],
     );
 
+    clients(&mut lab, &mut floor, &limited(narrow), &established);
+    Ok(())
+}
+
+/// Packets whose client decides: on a list, banned, or without budget.
+fn clients(lab: &mut Lab, floor: &mut Option<u128>, limited: &Settings, established: &[u8]) {
+    let data = || Build::tcp(853, PSH | ACK, INITIAL + 601, established);
+    let syn = || Build::tcp(853, SYN, 1, &[]);
     for (address, bits) in [(CLIENT_V4.into(), 24), (CLIENT_V6.into(), 56)] {
         lab.allow(address, bits);
         lab.deny(address, bits);
     }
-    lab.set(&Settings { allow: 3, ..limited(narrow) });
-    table(&mut lab, &mut floor, &[("SYN, allowed", syn().frame()), ("SYN, allowed, v6", syn().v6().frame())]);
-    lab.set(&Settings { deny: 3, ..limited(narrow) });
-    let neighbour = || data(600, &established).client([198, 51, 100, 1].into());
+    lab.set(&Settings { allow: 3, ..*limited });
+    table(lab, floor, &[("SYN, allowed", syn().frame()), ("SYN, allowed, v6", syn().v6().frame())]);
+    lab.set(&Settings { deny: 3, ..*limited });
+    let neighbour = || data().client([198, 51, 100, 1].into());
     let listed = [
-        ("denied", data(600, &established).frame()),
-        ("denied, v6", data(600, &established).v6().frame()),
+        ("denied", data().frame()),
+        ("denied, v6", data().v6().frame()),
         ("data of a neighbour", neighbour().frame()),
     ];
     lab.learn(&Build::syn_ack(853, INITIAL).client([198, 51, 100, 1].into()).frame().octets);
-    table(&mut lab, &mut floor, &listed);
-    Ok(())
+    table(lab, floor, &listed);
+
+    let until_ns = u64::MAX;
+    for client in [CLIENT_V4.into(), CLIENT_V6.into()] {
+        lab.ban(client, &Ban { until_ns, ..Ban::default() });
+        lab.spend(client, until_ns);
+    }
+    lab.set(&Settings { bans: 3, ..*limited });
+    let banned = [
+        ("banned", data().frame()),
+        ("banned, v6", data().v6().frame()),
+        ("data beside bans", neighbour().frame()),
+    ];
+    table(lab, floor, &banned);
+    lab.set(&Settings { spent: 3, ..settings(Gate::Drop) });
+    table(lab, floor, &[("SYN, budget spent", syn().frame())]);
 }
 
 /// One line a frame; the first frame of all is the floor.

@@ -94,7 +94,7 @@ pub fn parse(message: &[u8]) -> bool {
 
 /// Step 7, whole: what is done about it.
 pub fn triage(message: &[u8]) -> bool {
-    matches!(dns::triage(black_box(message)), dns::Disposition::Forward(_))
+    matches!(dns::triage(black_box(message), dns::Allowed::default()), dns::Disposition::Forward(_))
 }
 
 /// Between 7 and 8: a query that the cache has an answer to, from its key to the answer.

@@ -108,8 +108,11 @@ fn through_dotd(session: &mut Dot, window: &[Vec<u8>]) -> Vec<Vec<u8>> {
     window.iter().map(|_| session.receive_octets().expect("dotd answers")).collect()
 }
 
+/// An OPT: payload size, flags, and the options that are not for one hop alone.
+type EndToEnd = (u16, u32, Vec<(u16, Vec<u8>)>);
+
 /// An answer's octets before its OPT, its OPT without the options of a hop, and the TTLs, which are zero in the octets.
-fn parts(octets: &[u8]) -> (Vec<u8>, Option<(u16, u32, Vec<(u16, Vec<u8>)>)>, Vec<u32>) {
+fn parts(octets: &[u8]) -> (Vec<u8>, Option<EndToEnd>, Vec<u32>) {
     let message = Message::parse(octets).unwrap_or_else(|| panic!("not whole: {octets:02x?}"));
     let opt = message.opt().map(|opt| {
         let is_end_to_end = |(code, _): &(u16, Vec<u8>)| ![OPTION_KEEPALIVE, OPTION_PADDING].contains(code);

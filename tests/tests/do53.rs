@@ -191,6 +191,22 @@ fn what_is_no_query_by_udp() {
     assert_eq!(stats.counter("queries", "received"), 8);
 }
 
+/// Goal: where transfers are relayed, one by UDP is sent to TCP: only a stream has room for a zone (RFC 1995 §4, RFC 5936
+/// §4.2). Method: AXFR and IXFR by UDP; TC=1, no records, and no backend hears of it.
+#[test]
+fn a_transfer_by_udp_is_sent_to_tcp() {
+    require!(Root);
+    let (network, backend, dotd) = scripted(in_clear().set("dns", "transfers", "true"), honest);
+    let socket = client(&network, SERVER_V4);
+    for (id, qtype) in [(1, 252), (2, 251)] {
+        let answer = exchange(&socket, &Query::new(id, "dotd.test", qtype).octets());
+        assert_eq!((answer.id, answer.rcode(), answer.records.len()), (id, 0, 0));
+        assert_ne!(answer.flags & 0x0200, 0, "TC");
+    }
+    assert!(backend.received().is_empty());
+    dotd.counts("all is counted", |stats| stats.difference() == [0; 3]);
+}
+
 /// Goal: no backend is SERVFAIL by UDP too, never silence. Method: a backend that is not there. Covers: C-52, C-57
 #[test]
 fn no_backend_is_servfail() {

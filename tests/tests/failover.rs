@@ -12,7 +12,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, Query, reply_to},
+        message::{A, OPTION_EDE, Opt, Query, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scripted::{Act, Mood, Received, Scripted},
@@ -22,6 +22,7 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 
+const SERVFAIL: u16 = 2;
 const ONE: [u8; 4] = [192, 0, 2, 1];
 const TWO: [u8; 4] = [192, 0, 2, 2];
 const TRANSPORTS: [&str; 2] = ["transport = \"udp\"", "transport = \"tcp\""];
@@ -283,4 +284,40 @@ fn a_reload_leaves_nothing_of_old_backends() {
     }
     eventually("old sockets are closed", || (descriptors() <= before + 2).then_some(()));
     assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
+/// Goal: a backend never has more unanswered queries than its cap: the next one gets the rest, and where none is left
+/// the client hears SERVFAIL with EDE 23 at once. Method: two backends that hold everything, caps of 10 and 20, one
+/// worker, 40 queries in one write.
+#[test]
+fn no_backend_has_more_than_its_cap() {
+    require!(Root);
+    let network = Network::new();
+    let hold = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[ONE.to_vec()]))];
+    let backends = [10, 20].map(|cap| (Scripted::start(&network, hold), cap));
+    let config = Config::new().set("server", "workers", "1").set("balance", "policy", "\"first\"");
+    let config = backends.iter().fold(config, |config, (backend, cap)| {
+        config.backend_with(backend.address, &format!("outstanding_max = {cap}\ntimeout = \"20s\""))
+    });
+    let dotd = Server::start(&network, &config);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let asked = |id| Query::new(id, "www.dotd.test", A).opt(Opt::default()).octets();
+    session.ask_all(&(0..40).map(asked).collect::<Vec<_>>());
+    for _ in 0..10 {
+        let answer = session.receive();
+        assert_eq!(
+            (answer.rcode(), &answer.option(OPTION_EDE).expect("an EDE")[..2]),
+            (SERVFAIL, &[0, 23][..])
+        );
+    }
+    for (backend, cap) in &backends {
+        eventually("its share is held", || (backend.held() == *cap).then_some(()));
+        backend.release();
+    }
+    for _ in 0..30 {
+        assert_eq!(session.receive().rdata(A), [ONE]);
+    }
+    assert!(session.is_quiet());
+    let stats = dotd.stats();
+    assert_eq!((stats.counter("backend", "full"), stats.difference()), (10, [0; 3]), "{stats:?}");
 }

@@ -26,15 +26,20 @@ use super::{
     mmsg::Inbound,
     random::Random,
     sink::{Failure, Sink},
+    subnet::{self, Told},
     udp,
     upstream::Upstream,
 };
 use crate::{
-    config::Policy,
+    config::{ClientSubnet, Policy},
     dns::{self, Asked, Query},
     ledger::{Counter, WorkerCounters},
 };
 
+/// UPDATE (RFC 2136 §1.3).
+const OPCODE_UPDATE: u8 = 5;
+/// Octets of a message without a question.
+const HEADER_OCTETS: u16 = dns::HEADER_OCTETS as u16;
 /// How often deadlines are looked at; a time-out is late by at most this.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 /// Octets read from a connection at a time: many responses for one system call.
@@ -52,8 +57,11 @@ pub struct Fleet {
     pub random: Random,
     /// The worker's counters.
     pub counters: WorkerCounters,
+    /// Zone transfers under way.
+    pub transfers: Cell<usize>,
     upstreams: RefCell<Vec<Rc<Upstream>>>,
     policy: Policy,
+    client_subnet: ClientSubnet,
     /// Queries that the backends can have in flight together.
     capacity: usize,
     turn: Cell<usize>,
@@ -76,15 +84,22 @@ pub enum Match {
 
 impl Fleet {
     /// Opens nothing yet; starts the tasks that will.
-    pub fn start(configs: &[UpstreamConfig], policy: Policy, counters: &WorkerCounters) -> Rc<Self> {
+    pub fn start(
+        configs: &[UpstreamConfig],
+        policy: Policy,
+        client_subnet: ClientSubnet,
+        counters: &WorkerCounters,
+    ) -> Rc<Self> {
         let fleet = Rc::new(Self {
             flights: RefCell::default(),
             inbound: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
             random: Random::default(),
             counters: counters.clone(),
+            transfers: Cell::new(0),
             upstreams: RefCell::default(),
             policy,
+            client_subnet,
             capacity: configs.iter().map(UpstreamConfig::capacity).sum::<usize>().min(FLIGHTS_MAX),
             turn: Cell::new(0),
             flying: Notify::new(),
@@ -105,23 +120,47 @@ impl Fleet {
     /// # Errors
     /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
-        let name = qname(message, query.question_end);
-        let upstream = self.choose(name, 0).or_else(|| self.choose_asleep(name));
-        let upstream = upstream.ok_or(Failure::Unreachable)?;
+        let upstream = self.choose_for(message, query)?;
         let now = Instant::now();
         let deadline = now + upstream.config.timeout;
-        let fill = |octets: &mut Vec<u8>| dns::forward(message, query, 0, octets);
-        let slot = self.flights.borrow_mut().insert(Asked::by(query), sink, deadline, fill);
+        let told = subnet::of(self.client_subnet, query, sink.as_ref());
+        let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), ..Asked::by(query) };
+        let fill = |octets: &mut Vec<u8>| told.write(dns::forward(message, query, 0, octets), octets);
+        let slot = self.flights.borrow_mut().insert(asked, sink, deadline, fill);
+        let is_once = query.opcode == OPCODE_UPDATE;
         let Some(slot) = slot else {
             self.count_failure(Failure::Full);
             return Err(Failure::Full);
         };
+        if is_once && let Some(flight) = self.flights.borrow_mut().get_mut(slot) {
+            // Done twice it may not be the same: one backend has it, once.
+            (flight.is_once, flight.tried) = (true, u64::MAX);
+        }
         if self.flights.borrow().outstanding() == 1 {
             self.flying.notify_one();
         }
         self.counters.add(Counter::BackendOutstanding, 1);
         self.give_to(slot, &upstream, now);
         Ok(())
+    }
+
+    /// The backend that gets a new query.
+    ///
+    /// # Errors
+    /// [`Failure::Full`]: each has as many as it may; [`Failure::Unreachable`] without a backend.
+    pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<Rc<Upstream>, Failure> {
+        let name = qname(message, query.question_end);
+        // One that sleeps is asked where none is awake, and not where those that are have enough to do.
+        let is_any_awake = || self.upstreams.borrow().iter().any(|upstream| upstream.is_awake());
+        let chosen = self.choose(name, 0);
+        if let Some(upstream) = chosen.or_else(|| self.choose_asleep(name).filter(|_| !is_any_awake())) {
+            return Ok(upstream);
+        }
+        if self.upstreams.borrow().is_empty() {
+            return Err(Failure::Unreachable);
+        }
+        self.count_failure(Failure::Full);
+        Err(Failure::Full)
     }
 
     /// How many queries in flight one session may have at the moment.
@@ -140,6 +179,7 @@ impl Fleet {
     }
 
     fn choose_of(&self, name: &[u8], may: impl Fn(&Upstream) -> bool) -> Option<Rc<Upstream>> {
+        let may = |upstream: &Upstream| upstream.has_room() && may(upstream);
         let upstreams = self.upstreams.borrow();
         if let [only] = upstreams.as_slice() {
             return may(only).then(|| Rc::clone(only));
@@ -165,9 +205,9 @@ impl Fleet {
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
         flight.upstream = upstream.index;
-        flight.half = upstream.half_for(flight.query.len());
+        flight.half = if flight.is_once { Half::Stream } else { upstream.half_for(flight.query.len()) };
         flight.tried |= upstream.bit();
-        flight.is_retried = false;
+        flight.is_retried = flight.is_once;
         flight.patience_until = now + upstream.patience();
         let half = flight.half;
         drop(flights);
@@ -243,7 +283,7 @@ impl Fleet {
     }
 
     /// Counts a failure; the one place that does.
-    fn count_failure(&self, failure: Failure) {
+    pub fn count_failure(&self, failure: Failure) {
         let counter = match failure {
             Failure::Silent => Counter::BackendTimeout,
             Failure::Unreachable | Failure::NotSecure => Counter::BackendUnreachable,
@@ -270,13 +310,18 @@ impl Fleet {
     fn judge(&self, slot: u16, message: &[u8], half: Half, is_cut: bool) -> Match {
         let flights = self.flights.borrow();
         let Some(flight) = flights.get(slot) else { return Match::NotOurs };
-        if !dns::question_matches(message, &flight.query, usize::from(flight.asked.question_end)) {
-            return Match::NotOurs;
+        let mut asked = flight.asked;
+        if !dns::question_matches(message, &flight.query, usize::from(asked.question_end)) {
+            // Servers may leave the zone out of an answer to UPDATE (RFC 2136 §3.8); its connection vouches for it.
+            if !(flight.is_once && dns::has_no_question(message)) {
+                return Match::NotOurs;
+            }
+            asked.question_end = HEADER_OCTETS;
         }
         if half == Half::Datagram && (is_cut || dns::is_truncated(message)) {
             return Match::Truncated(slot);
         }
-        match flight.sink.as_ref().map(|sink| sink.response(flight.asked, message)) {
+        match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
             Some(Ok(())) => Match::Response,
             _ => Match::NotOurs,
         }

@@ -50,6 +50,8 @@ pub struct Flight {
     pub half: Half,
     /// Backends that had it, a bit each.
     pub tried: u64,
+    /// It must not be asked twice.
+    pub is_once: bool,
     /// Its connection was closed before it was answered, once.
     pub is_retried: bool,
     /// Over which socket and with which ID it was sent; `None` while queued.
@@ -128,6 +130,7 @@ impl Flights {
         flight.deadline = deadline;
         flight.patience_until = deadline;
         flight.tried = 0;
+        flight.is_once = false;
         flight.is_retried = false;
         flight.sent = None;
         flight.sink = Some(sink);
@@ -149,6 +152,7 @@ impl Flights {
             upstream: 0,
             half: Half::Datagram,
             tried: 0,
+            is_once: false,
             is_retried: false,
             sent: None,
         });

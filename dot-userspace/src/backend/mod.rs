@@ -22,6 +22,8 @@ mod random;
 mod secure;
 mod sink;
 mod streams;
+mod subnet;
+mod transfer;
 mod udp;
 mod upstream;
 
@@ -32,9 +34,10 @@ use fleet::Fleet;
 use health::Health;
 pub use secure::{Secure, Securing, Tls, Wire};
 pub use sink::{Broken, Failure, Sink};
+pub use transfer::Receiver;
 
 use crate::{
-    config::{Policy, Transport},
+    config::{ClientSubnet, Policy, Transport},
     dns::Query,
     ledger::{Counter, WorkerCounters},
 };
@@ -52,6 +55,8 @@ pub struct UpstreamConfig {
     pub proxy_v2: bool,
     /// Queries to it over TLS are padded (RFC 8467).
     pub pads: bool,
+    /// Most unanswered queries of one worker; 0: no cap.
+    pub outstanding_max: usize,
     /// How long a query may take.
     pub timeout: Duration,
     /// Its share.
@@ -80,8 +85,13 @@ pub struct Backends {
 impl Backends {
     /// Opens nothing yet; starts the tasks that will. Must run on the worker's runtime.
     #[must_use]
-    pub fn start(configs: &[UpstreamConfig], policy: Policy, counters: &WorkerCounters) -> Self {
-        Self { fleet: Fleet::start(configs, policy, counters) }
+    pub fn start(
+        configs: &[UpstreamConfig],
+        policy: Policy,
+        client_subnet: ClientSubnet,
+        counters: &WorkerCounters,
+    ) -> Self {
+        Self { fleet: Fleet::start(configs, policy, client_subnet, counters) }
     }
 
     /// Sends `message`, which `query` describes, with this turn's batch. The outcome goes to `sink`.
@@ -100,6 +110,20 @@ impl Backends {
     #[must_use]
     pub fn share(&self) -> usize {
         self.fleet.share()
+    }
+}
+
+impl Backends {
+    /// Has the zone transfer that `message` asks for relayed to `sink`, over a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Backends::submit`].
+    pub fn transfer(&self, message: &[u8], query: &Query, sink: Rc<dyn Receiver>) -> Result<(), Failure> {
+        let outcome = transfer::begin(&self.fleet, message, query, sink);
+        if outcome.is_ok() {
+            self.fleet.counters.add(Counter::Forwarded, 1);
+        }
+        outcome
     }
 }
 

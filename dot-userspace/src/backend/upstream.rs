@@ -143,6 +143,11 @@ impl Upstream {
         self.outstanding.get()
     }
 
+    /// Whether another query may come.
+    pub fn has_room(&self) -> bool {
+        self.config.outstanding_max == 0 || self.outstanding() < self.config.outstanding_max
+    }
+
     /// Closes every socket.
     pub fn close(&self) {
         self.datagrams.close();

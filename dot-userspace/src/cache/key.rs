@@ -40,7 +40,7 @@ impl Key {
         let flags = flags(message, query)?;
         let is_of_records =
             !matches!(query.qtype, 0 | 41 | 128..=255) && !matches!(query.qclass, 0 | 254 | 255);
-        if query.is_signed || !is_of_records {
+        if query.is_signed || query.opcode != 0 || !is_of_records {
             return None;
         }
         let mut octets = [0; KEY_OCTETS_MAX];

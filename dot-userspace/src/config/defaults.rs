@@ -5,8 +5,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Backend, Balance, ClientAddress, Dns, Gate, LimitMode, Listen, Log, LogFormat, LogLevel, Over, Policy,
-    Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode, limit,
+    Backend, Balance, ClientAddress, ClientSubnet, Dns, Gate, LimitMode, Listen, Log, LogFormat, LogLevel,
+    Over, Policy, Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode,
+    limit,
 };
 
 impl Default for Server {
@@ -82,7 +83,15 @@ impl Default for Balance {
 
 impl Default for Dns {
     fn default() -> Self {
-        Self { padding: true, keepalive: true, cache_entries: limit::CACHE_ENTRIES.default }
+        Self {
+            padding: true,
+            keepalive: true,
+            client_subnet: ClientSubnet::Pass,
+            transfers: false,
+            notify: false,
+            update: false,
+            cache_entries: limit::CACHE_ENTRIES.default,
+        }
     }
 }
 

@@ -168,6 +168,9 @@ pub struct Backend {
     /// Time to wait for a response.
     #[serde(default = "Backend::default_timeout", with = "duration")]
     pub timeout: Duration,
+    /// Most unanswered queries of one worker; 0: no cap of its own.
+    #[serde(default)]
+    pub outstanding_max: u16,
     /// Share among the backends.
     #[serde(default = "Backend::default_weight")]
     pub weight: u16,
@@ -244,8 +247,29 @@ pub struct Dns {
     pub padding: bool,
     /// Answer edns-tcp-keepalive (RFC 7828).
     pub keepalive: bool,
+    /// What backends learn of a client's subnet (ECS, RFC 7871).
+    pub client_subnet: ClientSubnet,
+    /// Relay AXFR and IXFR; else they are refused.
+    pub transfers: bool,
+    /// Forward NOTIFY; else it is refused.
+    pub notify: bool,
+    /// Forward UPDATE; else it is refused.
+    pub update: bool,
     /// Cached responses per worker; 0: no cache.
     pub cache_entries: u32,
+}
+
+/// `dns.client_subnet`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientSubnet {
+    /// What the client says of itself, and nothing if it says nothing.
+    #[default]
+    Pass,
+    /// Nothing.
+    Strip,
+    /// The client's /24 or /56, unless it says something itself.
+    Add,
 }
 
 /// `[control]`

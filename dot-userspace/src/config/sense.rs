@@ -12,7 +12,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Transport, XdpMode, limit, text::Text,
+    Backend, BackendAddress, ClientSubnet, Config, Gate, Mistake, OnTlsFailure, Transport, XdpMode, limit,
+    text::Text,
 };
 
 /// Notes everything that contradicts itself or RFCs.
@@ -172,6 +173,11 @@ impl Check<'_, '_> {
         if config.dns.cache_entries != 0 && config.backend.iter().any(|backend| backend.proxy_v2) {
             let message =
                 "a backend with proxy_v2 may answer each client differently; set 0, or proxy_v2 = false";
+            self.note("dns.cache_entries", message);
+        }
+        if config.dns.cache_entries != 0 && config.dns.client_subnet == ClientSubnet::Add {
+            let message =
+                "with client_subnet = \"add\" each subnet may have its own answer; set 0, or \"pass\"";
             self.note("dns.cache_entries", message);
         }
     }

@@ -13,6 +13,7 @@ pub struct Rcode(ResponseCode);
 
 #[expect(missing_docs, reason = "the names are the field's")]
 impl Rcode {
+    pub const NO_ERROR: Self = Self(ResponseCode::NoError);
     pub const FORM_ERR: Self = Self(ResponseCode::FormErr);
     pub const SERV_FAIL: Self = Self(ResponseCode::ServFail);
     pub const NOT_IMP: Self = Self(ResponseCode::NotImp);

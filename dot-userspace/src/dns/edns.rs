@@ -71,10 +71,11 @@ pub(super) fn read_hop_options(rdata: &[u8]) -> Option<HopOptions> {
     Some(found)
 }
 
-/// Appends every option of `rdata` that is not hop-by-hop, octets unchanged.
-pub(super) fn copy_end_to_end(rdata: &[u8], out: &mut Vec<u8>) {
+/// Appends every option of `rdata` that is not hop-by-hop, octets unchanged. Without `has_subnet` a client subnet
+/// is of this hop too.
+pub(super) fn copy_end_to_end(rdata: &[u8], has_subnet: bool, out: &mut Vec<u8>) {
     for (code, option) in options(rdata).flatten() {
-        if code != KEEPALIVE_OPTION && code != PADDING_OPTION {
+        if code != KEEPALIVE_OPTION && code != PADDING_OPTION && (has_subnet || code != SUBNET_OPTION) {
             out.extend_from_slice(option);
         }
     }

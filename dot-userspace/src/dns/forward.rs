@@ -30,7 +30,7 @@ pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) -> Opt
             out.extend_from_slice(head);
             write_at(out, opt.start + 3, BACKEND_PAYLOAD_OCTETS);
             if opt.keepalive || opt.padding {
-                copy_end_to_end(rdata, out);
+                copy_end_to_end(rdata, true, out);
                 let octets = u16::try_from(out.len() - opt.rdata).unwrap_or_default();
                 write_at(out, opt.rdata - 2, octets);
             } else {

@@ -13,7 +13,9 @@ mod lifetime;
 mod query;
 mod records;
 mod respond;
+mod subnet;
 mod synthesize;
+mod transfer;
 mod triage;
 mod truncate;
 
@@ -24,10 +26,12 @@ pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query
 pub use hickory_proto::op::ResponseCode;
 pub use lifetime::{Lifetime, TTLS_MAX, lifetime};
 pub use query::{Opt, Query, QueryError};
-pub use records::{HEADER_OCTETS, is_truncated, question_matches};
+pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
 pub use respond::{Asked, Hop, ResponseError, respond};
+pub use subnet::{add_subnet, strip_subnet};
 pub use synthesize::synthesize;
-pub use triage::{Disposition, DropReason, Reply, triage};
+pub use transfer::{Progress, Transfer};
+pub use triage::{Allowed, Disposition, DropReason, Reply, triage};
 pub use truncate::{datagram_octets_max, truncate};
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::{
     edns::{HopOptions, read_hop_options},
     records::{Counts, HEADER_OCTETS, TailError, question_name_end, questions_end, u16_at, walk_tail},
+    subnet::has_subnet,
 };
 
 /// What a front end knows of a query. Offsets are octets from the start of the message.
@@ -18,6 +19,8 @@ use super::{
 pub struct Query {
     /// The client's message ID.
     pub id: u16,
+    /// OPCODE: 0, or one that was asked for with [`Query::parse_with`].
+    pub opcode: u8,
     /// One past the question section.
     pub question_end: usize,
     /// QTYPE.
@@ -49,6 +52,8 @@ pub struct Opt {
     pub keepalive: bool,
     /// The client padded its query.
     pub padding: bool,
+    /// The client says of which subnet it is, or that nobody shall.
+    pub subnet: bool,
 }
 
 /// Why a message is no query that we can forward.
@@ -105,6 +110,15 @@ impl Query {
     /// # Errors
     /// [`QueryError`], in the order in which a front end must answer: the header first.
     pub fn parse(message: &[u8]) -> Result<Self, QueryError> {
+        Self::parse_with(message, |_| false)
+    }
+
+    /// Reads `message` also when it is no query, if `may` says so of its opcode: NOTIFY and UPDATE have a question, or a
+    /// zone, where a query has its question (RFC 1996 §3.7, RFC 2136 §2.3).
+    ///
+    /// # Errors
+    /// As [`Query::parse`].
+    pub fn parse_with(message: &[u8], may: impl Fn(u8) -> bool) -> Result<Self, QueryError> {
         let (Some(id), Some(counts)) = (u16_at(message, 0), Counts::read(message)) else {
             return Err(QueryError::Short(message.len()));
         };
@@ -113,7 +127,7 @@ impl Query {
             return Err(QueryError::IsResponse);
         }
         let opcode = (flags >> 3) & 0x0f;
-        if opcode != 0 {
+        if opcode != 0 && !may(opcode) {
             return Err(QueryError::Opcode { opcode, has_opt: has_opt(message, counts) });
         }
         if counts.question != 1 {
@@ -133,7 +147,7 @@ impl Query {
         }
         let opt = tail.opt.map(|record| read_opt(message, record, tail.end)).transpose();
         let opt = opt.map_err(|()| QueryError::BrokenOpt { question_end })?;
-        Ok(Self { id, question_end, qtype, qclass, opt, is_signed: tail.is_signed })
+        Ok(Self { id, opcode, question_end, qtype, qclass, opt, is_signed: tail.is_signed })
     }
 }
 
@@ -155,5 +169,6 @@ fn read_opt(message: &[u8], record: super::records::Record, end: usize) -> Resul
         is_last: record.end == end,
         keepalive,
         padding,
+        subnet: has_subnet(rdata),
     })
 }

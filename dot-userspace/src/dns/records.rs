@@ -42,7 +42,7 @@ pub(super) fn question_name_end(message: &[u8], start: usize) -> Option<usize> {
 }
 
 /// The end of an owner name: its root label, or the pointer that stands for the rest.
-fn owner_name_end(message: &[u8], start: usize) -> Option<usize> {
+pub(super) fn owner_name_end(message: &[u8], start: usize) -> Option<usize> {
     let mut offset = start;
     loop {
         let label_octets = usize::from(*message.get(offset)?);
@@ -162,8 +162,9 @@ pub(super) fn walk_tail(message: &[u8], question_end: usize, counts: Counts) -> 
 /// `question_end` is the offset behind the question of `query`. Source: RFC 5452 §9.1.
 #[must_use]
 pub fn question_matches(response: &[u8], query: &[u8], question_end: usize) -> bool {
-    // QR, and the opcode of a query.
-    let is_response = response.get(2).is_some_and(|flags| flags & 0xf8 == 0x80);
+    // QR, and the opcode of the query.
+    let opcode = query.get(2).map_or(0, |flags| flags & 0x78);
+    let is_response = response.get(2).is_some_and(|flags| flags & 0xf8 == 0x80 | opcode);
     let asked = query.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     let answered = response.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     match (asked, answered) {
@@ -176,6 +177,14 @@ pub fn question_matches(response: &[u8], query: &[u8], question_end: usize) -> b
         }
         _ => false,
     }
+}
+
+/// Whether `message` is a response without a question section.
+#[must_use]
+pub fn has_no_question(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & 0x80 != 0)
+        && u16_at(message, 4) == Some(0)
+        && message.len() >= HEADER_OCTETS
 }
 
 /// Whether TC is set.

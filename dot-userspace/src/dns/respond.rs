@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Root, OPT, payload size of [`BACKEND_PAYLOAD_OCTETS`], RCODE and version 0, no flags, no options.
-const EMPTY_OPT: [u8; 11] = {
+pub(super) const EMPTY_OPT: [u8; 11] = {
     let [high, low] = BACKEND_PAYLOAD_OCTETS.to_be_bytes();
     [0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]
 };
@@ -35,6 +35,8 @@ pub struct Asked {
     pub keepalive: bool,
     /// The query had DO set.
     pub dnssec_ok: bool,
+    /// The backend was told a client subnet of which the client knows nothing.
+    pub subnet_is_ours: bool,
 }
 
 impl Asked {
@@ -48,6 +50,7 @@ impl Asked {
             padding: query.opt.is_some_and(|opt| opt.padding),
             keepalive: query.opt.is_some_and(|opt| opt.keepalive),
             dnssec_ok: query.opt.is_some_and(|opt| opt.dnssec_ok),
+            subnet_is_ours: false,
         }
     }
 }
@@ -127,8 +130,8 @@ fn write_edited(
     let theirs = read_hop_options(rdata).ok_or(ResponseError::Broken)?;
     let start = out.len();
     out.extend_from_slice(head);
-    if theirs.keepalive || theirs.padding {
-        copy_end_to_end(rdata, out);
+    if theirs.keepalive || theirs.padding || asked.subnet_is_ours {
+        copy_end_to_end(rdata, !asked.subnet_is_ours, out);
     } else {
         out.extend_from_slice(rdata);
     }

@@ -50,6 +50,7 @@ fn write_opt(message: &[u8], reply: &Reply, hop: Hop, start: usize, out: &mut Ve
         padding: reply.padding,
         keepalive: reply.keepalive,
         dnssec_ok: reply.dnssec_ok,
+        subnet_is_ours: false,
     };
     write_hop(asked, hop, start, out);
     let octets = u16::try_from(out.len() - rdata).unwrap_or_default();

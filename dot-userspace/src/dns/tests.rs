@@ -65,7 +65,9 @@ fn responded(response: &[u8], asked_by: &[u8], hop: Hop) -> Vec<u8> {
 }
 
 fn reply_to(message: &[u8]) -> Message {
-    let Disposition::Respond(reply) = triage(message) else { panic!("{:?}", triage(message)) };
+    let Disposition::Respond(reply) = triage(message, Allowed::default()) else {
+        panic!("{:?}", triage(message, Allowed::default()))
+    };
     let mut out = Vec::new();
     synthesize(message, &reply, HOP, &mut out);
     Message::from_vec(&out).unwrap()
@@ -184,11 +186,14 @@ fn the_largest_response_is_not_padded_beyond_itself() {
 #[test]
 fn what_is_no_query_is_judged_by_its_header() {
     for octets in 1..12 {
-        assert_eq!(triage(&query("a.", None)[..octets]), Disposition::Close(DropReason::Short));
+        assert_eq!(
+            triage(&query("a.", None)[..octets], Allowed::default()),
+            Disposition::Close(DropReason::Short)
+        );
     }
     let mut message = query("dotd.test.", None);
     message[2] |= 0x80;
-    assert_eq!(triage(&message), Disposition::Drop(DropReason::IsResponse));
+    assert_eq!(triage(&message, Allowed::default()), Disposition::Drop(DropReason::IsResponse));
     for (opcode, rcode) in [
         (1, ResponseCode::NotImp),
         (2, ResponseCode::NotImp),
@@ -200,7 +205,7 @@ fn what_is_no_query_is_judged_by_its_header() {
         let mut message = query("dotd.test.", Some(&[]));
         message[2] = (message[2] & 0x87) | (opcode << 3);
         let mut out = Vec::new();
-        let Disposition::Respond(reply) = triage(&message) else { panic!() };
+        let Disposition::Respond(reply) = triage(&message, Allowed::default()) else { panic!() };
         synthesize(&message, &reply, HOP, &mut out);
         let ede = Ede::BLOCKED_OPCODE;
         let octets = if rcode == ResponseCode::Refused { 12 + 11 + 6 + ede.text.len() } else { 12 };
@@ -289,7 +294,7 @@ fn zone_transfers_are_refused_with_a_reason() {
     let mut message = query("dotd.test.", Some(&[]));
     let end = Query::parse(&message).unwrap().question_end;
     message[end - 3] = 252;
-    let Disposition::Respond(reply) = triage(&message) else { panic!() };
+    let Disposition::Respond(reply) = triage(&message, Allowed::default()) else { panic!() };
     assert_eq!((reply.rcode, reply.ede), (Rcode::REFUSED, Some(Ede::NOT_SUPPORTED_TRANSFER)));
 }
 
@@ -340,12 +345,13 @@ proptest! {
             let additional = octets[11] & 3;
             octets[4..12].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, additional]);
         }
-        match triage(&octets) {
-            Disposition::Forward(query) => {
+        let allowed = Allowed { transfers: quiet, notify: quiet, update: quiet, strips_subnet: quiet };
+        match triage(&octets, allowed) {
+            Disposition::Forward(query) | Disposition::Transfer(query) => {
                 let mut out = Vec::new();
                 forward(&octets, &query, 9, &mut out);
                 prop_assert!(out.len() <= octets.len());
-                prop_assert!(Query::parse(&out).is_ok());
+                prop_assert!(Query::parse_with(&out, |_| quiet).is_ok());
             }
             Disposition::Respond(reply) => {
                 let mut out = Vec::new();
@@ -356,7 +362,7 @@ proptest! {
             Disposition::Drop(_) | Disposition::Close(_) => {}
         }
         let mut out = Vec::new();
-        let asked = Asked { id: 7, question_end: 17, has_opt: true, padding: true, keepalive: true, dnssec_ok: false };
+        let asked = Asked { id: 7, question_end: 17, has_opt: true, padding: true, keepalive: true, dnssec_ok: false, subnet_is_ours: false };
         if respond(&octets, asked, HOP, &mut out).is_err() {
             prop_assert!(out.is_empty());
         }

@@ -6,10 +6,10 @@
 //!
 //! Source: RFC 8906 §8, RFC 9619, RFC 6891 §6.1.3 and §7, RFC 8490 §5.1.1, RFC 5936, RFC 8914.
 
-use super::{Ede, HEADER_OCTETS, Query, QueryError, Rcode};
+use super::{Ede, HEADER_OCTETS, Opt, Query, QueryError, Rcode};
 
 /// QTYPE of an incremental zone transfer (RFC 1995).
-const TYPE_IXFR: u16 = 251;
+pub(super) const TYPE_IXFR: u16 = 251;
 /// QTYPE of a zone transfer (RFC 5936).
 const TYPE_AXFR: u16 = 252;
 /// Opcode NOTIFY (RFC 1996).
@@ -17,11 +17,37 @@ const OPCODE_NOTIFY: u8 = 4;
 /// Opcode UPDATE (RFC 2136).
 const OPCODE_UPDATE: u8 = 5;
 
+/// What an operator lets through beside queries. By default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// AXFR and IXFR.
+    pub transfers: bool,
+    /// NOTIFY.
+    pub notify: bool,
+    /// UPDATE.
+    pub update: bool,
+    /// No client subnet: it is taken out.
+    pub strips_subnet: bool,
+}
+
+impl Allowed {
+    /// Whether messages of this opcode are read.
+    fn has(self, opcode: u8) -> bool {
+        match opcode {
+            OPCODE_NOTIFY => self.notify,
+            OPCODE_UPDATE => self.update,
+            _ => false,
+        }
+    }
+}
+
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// To a backend.
     Forward(Query),
+    /// To a backend, over a connection of its own: many messages will come back.
+    Transfer(Query),
     /// We answer.
     Respond(Reply),
     /// No answer; the session goes on.
@@ -82,27 +108,29 @@ impl Reply {
 
 /// Decides about one message. Pure: no clock, no socket, no state.
 #[must_use]
-pub fn triage(message: &[u8]) -> Disposition {
-    match Query::parse(message) {
-        Ok(query) => triage_query(query),
+pub fn triage(message: &[u8], allowed: Allowed) -> Disposition {
+    match Query::parse_with(message, |opcode| allowed.has(opcode)) {
+        Ok(query) => triage_query(query, allowed),
         Err(error) => triage_error(error),
     }
 }
 
-fn triage_query(query: Query) -> Disposition {
+fn triage_query(query: Query, allowed: Allowed) -> Disposition {
     if query.opt.is_some_and(|opt| opt.version > 0) {
         return Disposition::Respond(Reply::to(&query, Rcode::BAD_VERS, None));
     }
-    if matches!(query.qtype, TYPE_AXFR | TYPE_IXFR) {
+    let is_transfer = matches!(query.qtype, TYPE_AXFR | TYPE_IXFR) && query.opcode == 0;
+    if is_transfer && !allowed.transfers {
         let ede = Some(Ede::NOT_SUPPORTED_TRANSFER);
         return Disposition::Respond(Reply::to(&query, Rcode::REFUSED, ede));
     }
-    let needs_edit = query.opt.is_some_and(|opt| !opt.is_last && (opt.keepalive || opt.padding));
+    let has_ours = |opt: Opt| opt.keepalive || opt.padding || (opt.subnet && allowed.strips_subnet);
+    let needs_edit = query.opt.is_some_and(|opt| !opt.is_last && has_ours(opt));
     if needs_edit && !query.is_signed {
         // Records behind the OPT may point into each other: shrinking it would move them.
         return Disposition::Respond(Reply::to(&query, Rcode::FORM_ERR, None));
     }
-    Disposition::Forward(query)
+    if is_transfer { Disposition::Transfer(query) } else { Disposition::Forward(query) }
 }
 
 fn triage_error(error: QueryError) -> Disposition {

@@ -166,6 +166,8 @@ counters! {
     BackendTlsFailed = "backend", "tls_failed";
     /// Queries sent again because their connection was closed.
     BackendRetried = "backend", "retried";
+    /// Messages of zone transfers.
+    BackendTransferred = "backend", "transferred";
     /// Queries given to another backend because theirs was silent or gone.
     BackendFailedOver = "backend", "failed_over";
     /// Queries refused because every slot is taken.

@@ -21,7 +21,7 @@ pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 pub const PREAMBLE_OCTETS: usize = 16;
 /// Two IPv6 addresses and two ports: the most of what follows that we look at.
 pub const ADDRESSES_OCTETS_MAX: usize = 36;
-/// The longest header that [`write`] makes.
+/// The longest header that [`write()`] makes.
 pub const WRITTEN_OCTETS_MAX: usize = PREAMBLE_OCTETS + ADDRESSES_OCTETS_MAX + TLV_OCTETS_MAX;
 /// ALPN `dot`, and TLS with its version.
 const TLV_OCTETS_MAX: usize = (3 + ALPN.len()) + (3 + SSL_FIXED_OCTETS + 3 + TLS13.len());

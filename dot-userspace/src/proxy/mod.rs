@@ -2,7 +2,7 @@
 //!
 //! Before: a load balancer opens a connection to us, or a query leaves for a backend that wants to know.
 //! After: caps and backends see the client's own address.
-//! The line: [`receive`] → [`header::parse`] on the listening side; [`header::write`] towards backends.
+//! The line: [`receive()`] → [`header::parse`] on the listening side; [`header::write`] towards backends.
 //! Never: believes a header from whom the operator did not name; allocates by a length from the wire.
 //!
 //! Source: "The PROXY protocol, versions 1 & 2", haproxy.org, sections 2.2 to 2.2.5.

@@ -5,16 +5,18 @@
 //! Never: waits, reorders, or grows without bound: [`Inbox::has_room`] stops the reader first.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     convert::Infallible,
     rc::Rc,
     task::Waker,
 };
 
+use tokio::sync::Notify;
+
 use super::{Room, answers::Asker};
 use crate::{
-    backend::{Broken, Failure, Sink},
-    dns::{self, Asked, Ede, Hop, Rcode, Reply, framing::append_message},
+    backend::{Broken, Failure, Receiver, Sink},
+    dns::{self, Asked, Ede, Hop, Query, Rcode, Reply, framing::append_message},
     ledger::Counter,
     proxy::Client,
 };
@@ -38,6 +40,8 @@ pub struct Inbox {
     number: Cell<u64>,
     is_open: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Told when a zone transfer may go on, or its client has left; `None` until there is one.
+    changes: OnceCell<Rc<Notify>>,
 }
 
 impl Inbox {
@@ -51,6 +55,7 @@ impl Inbox {
             number: Cell::new(0),
             is_open: Cell::new(true),
             waker: RefCell::default(),
+            changes: OnceCell::new(),
         });
         inbox.number.set(inbox.room.enter(&inbox));
         inbox
@@ -60,6 +65,7 @@ impl Inbox {
     pub(super) fn close(&self) {
         self.is_open.set(false);
         self.waker.replace(None);
+        self.tell_transfers();
         self.room.give_buffer(self.octets.take());
         self.room.leave(self.number.get());
     }
@@ -94,6 +100,13 @@ impl Inbox {
     /// The writer holds so many octets that the client has not taken.
     pub(super) fn note_unwritten(&self, octets: usize) {
         self.unwritten.set(octets);
+        self.tell_transfers();
+    }
+
+    fn tell_transfers(&self) {
+        if let Some(changes) = self.changes.get() {
+            changes.notify_waiters();
+        }
     }
 
     /// Octets that the client has not taken.
@@ -209,6 +222,62 @@ impl Sink for Inbox {
         }
         self.answer(&message, &reply);
         self.settle();
+    }
+}
+
+impl Receiver for Inbox {
+    fn has_room(&self) -> bool {
+        self.waiting() < WAITING_OCTETS_MAX
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_open.get()
+    }
+
+    fn changes(&self) -> Rc<Notify> {
+        Rc::clone(self.changes.get_or_init(Rc::default))
+    }
+
+    fn message(&self, message: &[u8], is_first: bool) {
+        if !self.is_open.get() {
+            self.room.counters.add(Counter::DroppedClientGone, u64::from(is_first));
+            return;
+        }
+        let write = |out: &mut Vec<u8>| {
+            out.extend_from_slice(message);
+            Ok::<_, Infallible>(())
+        };
+        let _ = match is_first {
+            true => self.append(false, write),
+            false => append_message(&mut self.octets.borrow_mut(), write).map(|place| place.is_some()),
+        };
+        self.wake();
+    }
+
+    fn end(&self, asked: Asked, query: &[u8], is_whole: bool) {
+        if !is_whole && self.is_open.get() {
+            // The ledger has had its response: this is for the client alone (RFC 5936 §2.2).
+            let reply = failure_reply(asked, Failure::Unreachable);
+            let (mut message, hop) = (query.to_vec(), self.room.hop());
+            if let Some(id) = message.first_chunk_mut::<2>() {
+                *id = asked.id.to_be_bytes();
+            }
+            let _ = append_message(&mut self.octets.borrow_mut(), |out| {
+                dns::synthesize(&message, &reply, hop, out);
+                Ok::<_, Infallible>(())
+            });
+        }
+        self.settle();
+    }
+}
+
+/// Has a zone transfer begun; where no backend takes it, the client hears SERVFAIL at once.
+pub(super) fn transfer(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
+    let sink = inbox.expect();
+    let receiver = Rc::clone(inbox) as Rc<dyn Receiver>;
+    if let Err(failure) = inbox.room.backends().transfer(message, query, receiver) {
+        inbox.room.counters.add(Counter::Responded, 1);
+        sink.failure(Asked::by(query), message, failure);
     }
 }
 

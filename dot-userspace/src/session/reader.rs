@@ -12,7 +12,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use super::{Inbox, Link, SessionEnd, answers::ask, end::end_of_reading};
+use super::{Inbox, Link, SessionEnd, answers::ask, end::end_of_reading, inbox::transfer};
 use crate::{
     dns::{Disposition, DropReason, framing::cut_message, triage},
     ledger::Counter,
@@ -126,8 +126,9 @@ impl Reader {
         counters.add(Counter::Received, 1);
         counters.add(Counter::ReceivedPlain, u64::from(!inbox.is_encrypted()));
         self.queries += 1;
-        match triage(message) {
+        match triage(message, inbox.room.limits().allowed) {
             Disposition::Forward(query) => ask(&inbox.room, message, &query, inbox),
+            Disposition::Transfer(query) => transfer(message, &query, inbox),
             Disposition::Respond(reply) => {
                 inbox.answer(message, &reply);
                 counters.add(Counter::Responded, 1);

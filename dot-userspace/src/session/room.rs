@@ -11,7 +11,12 @@ use std::{
 };
 
 use super::{Answers, Fill, Inbox, SessionEnd};
-use crate::{backend::Backends, dns::Hop, ledger::WorkerCounters, tls};
+use crate::{
+    backend::Backends,
+    dns::{Allowed, Hop},
+    ledger::WorkerCounters,
+    tls,
+};
 
 /// Octets read at a time, in as many TLS records as they come.
 const READ_OCTETS: usize = 64 * 1024;
@@ -38,6 +43,8 @@ pub struct Limits {
     pub padding: bool,
     /// Answer edns-tcp-keepalive.
     pub keepalive: bool,
+    /// What else but queries goes to backends.
+    pub allowed: Allowed,
 }
 
 /// What the sessions of one worker share.

@@ -10,8 +10,9 @@ use crate::{
         Tls, UpstreamConfig,
         health::{Health, HealthState},
     },
-    config::{BackendAddress, Config, Session, Transport, limit},
+    config::{BackendAddress, ClientSubnet, Config, Session, Transport, limit},
     control::BackendStatus,
+    dns::Allowed,
     session::Limits,
     tls::Serving,
     worker::Settings,
@@ -42,6 +43,7 @@ pub(super) fn upstreams(
         tls: None,
         proxy_v2: false,
         pads: false,
+        outstanding_max: 0,
         timeout,
         weight,
         health_interval: config.balance.health_interval,
@@ -57,6 +59,7 @@ pub(super) fn upstreams(
             pads: tls.is_some() && config.dns.padding,
             tls,
             proxy_v2: backend.proxy_v2,
+            outstanding_max: usize::from(backend.outstanding_max),
             ..plain(address?, backend.timeout, backend.weight)
         })
     });
@@ -108,12 +111,19 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
             in_flight_max: usize::from(config.session.in_flight_max),
             padding: config.dns.padding,
             keepalive: config.dns.keepalive,
+            allowed: Allowed {
+                transfers: config.dns.transfers,
+                notify: config.dns.notify,
+                update: config.dns.update,
+                strips_subnet: config.dns.client_subnet == ClientSubnet::Strip,
+            },
         },
         handshake_timeout: config.session.handshake_timeout,
         proxy_protocol_from: config.listen.proxy_protocol_from.as_slice().into(),
         client_address: config.log.client_address,
         upstreams,
         policy: config.balance.policy,
+        client_subnet: config.dns.client_subnet,
         cache_entries: config.dns.cache_entries,
     }
 }

@@ -143,13 +143,12 @@ impl<'a> Dialogue<'a> {
             self.outbound = PROTOCOL_VERSION_ALERT.to_vec();
             return PeerIncompatible::Tls12NotOffered.into();
         }
-        while let Ok(ConnectionState::EncodeTlsData(data)) =
-            self.connection.process_tls_records(&mut []).state
-        {
-            if encode(data, &mut self.outbound).is_err() {
-                break;
-            }
-        }
+        // Not once more than it has something to say: rustls would go on reading where it failed, and panic.
+        while self.connection.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(data)) =
+                self.connection.process_tls_records(&mut []).state
+            && encode(data, &mut self.outbound).is_ok()
+        {}
         error
     }
 

@@ -38,7 +38,7 @@ pub use charges::ChargesSink;
 
 use crate::{
     backend::{Backends, UpstreamConfig},
-    config::{ClientAddress, Policy},
+    config::{ClientAddress, ClientSubnet, Policy},
     ledger::WorkerCounters,
     session::{self, Limits, Room},
     tls::Serving,
@@ -64,6 +64,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamConfig>,
     /// Which of them is next.
     pub policy: Policy,
+    /// What they learn of a client's subnet.
+    pub client_subnet: ClientSubnet,
     /// Responses that each worker keeps; 0: none.
     pub cache_entries: u32,
 }
@@ -174,7 +176,7 @@ fn pin_to(cpu: Option<usize>) {
 /// A worker's life: open the doors, hear commands, drain.
 async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let Plan { settings, counters, admission, listeners, charges, .. } = plan;
-    let backends = Backends::start(&settings.upstreams, settings.policy, &counters);
+    let backends = start_backends(&settings, &counters);
     let room = Rc::new(Room::new(settings.limits, backends, counters));
     room.renew_cache(settings.cache_entries);
     let accounts = Accounts::new(charges);
@@ -206,6 +208,10 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     }
 }
 
+fn start_backends(settings: &Settings, counters: &WorkerCounters) -> Backends {
+    Backends::start(&settings.upstreams, settings.policy, settings.client_subnet, counters)
+}
+
 fn open(listeners: Listeners, doors: &Rc<Doors>) -> Vec<AbortHandle> {
     let accept = |transport| {
         move |listener| {
@@ -231,8 +237,9 @@ fn not_registered(error: io::Error) {
 
 /// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.
 fn reload(room: &Rc<Room>, doors: &Doors, old: &Settings, new: &Settings) {
-    let is_same = old.upstreams == new.upstreams && old.policy == new.policy;
-    let backends = (!is_same).then(|| Backends::start(&new.upstreams, new.policy, &room.counters));
+    let is_same =
+        (&old.upstreams, old.policy, old.client_subnet) == (&new.upstreams, new.policy, new.client_subnet);
+    let backends = (!is_same).then(|| start_backends(new, &room.counters));
     room.reload(new.limits, backends);
     // What other backends said is no answer of these.
     if !is_same || old.cache_entries != new.cache_entries {

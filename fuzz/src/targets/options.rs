@@ -3,7 +3,7 @@
 //! Before: octets that are read as a list of options. After: forwarded and responded, with nothing lost.
 //! Never: spends its time on headers; `query` and `response` do that.
 
-use dot_userspace::dns::{Asked, Disposition, Hop, Query, respond, triage};
+use dot_userspace::dns::{Allowed, Asked, Disposition, Hop, Query, respond, triage};
 
 use super::{query::assert_forwarded, response::assert_responded};
 
@@ -21,7 +21,7 @@ pub fn run(octets: &[u8]) {
     let rdata = &rest[..rest.len().min(65_000 - QUERY.len())];
     let length = u16::try_from(rdata.len()).expect("cut to fit");
     let message = [QUERY, &length.to_be_bytes(), rdata].concat();
-    if let Disposition::Forward(query) = triage(&message) {
+    if let Disposition::Forward(query) = triage(&message, Allowed::default()) {
         assert_forwarded(&message, &query);
         assert_eq!(Asked::by(&query).has_opt, Query::parse(&message).is_ok());
     }

@@ -4,7 +4,7 @@
 //! Never: knows what a record means.
 
 use dot_userspace::dns::{
-    BACKEND_PAYLOAD_OCTETS, Disposition, DropReason, Hop, Query, Reply, forward, synthesize, triage,
+    Allowed, BACKEND_PAYLOAD_OCTETS, Disposition, DropReason, Hop, Query, Reply, forward, synthesize, triage,
 };
 
 use crate::wire;
@@ -18,7 +18,7 @@ const HOP: Hop = Hop { padding: true, keepalive_100ms: Some(300) };
 pub fn run(octets: &[u8]) {
     // Nothing longer has a length prefix.
     let message = &octets[..octets.len().min(65_535)];
-    match triage(message) {
+    match triage(message, Allowed::default()) {
         Disposition::Forward(query) => assert_forwarded(message, &query),
         Disposition::Respond(reply) => assert_answered(message, &reply),
         Disposition::Drop(DropReason::IsResponse) => assert!(message.len() >= 12 && message[2] & 0x80 != 0),

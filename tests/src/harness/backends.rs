@@ -33,6 +33,8 @@ pub const HOSTS: usize = 1000;
 /// Octets in the TXT record of `big.dotd.test`, in strings of 200.
 pub const BIG_OCTETS: usize = 5000;
 
+/// What NSD's key `transfer` (hmac-sha256) has as its secret.
+pub const TSIG_SECRET: &str = "c2VjcmV0LW9mLXRoZS10ZXN0cy0zMi1vY3RldHMtbG9uZw==";
 /// Where [`Backend::unbound_proxied`] expects PROXY headers.
 pub const PROXIED_PORT: u16 = 5301;
 /// The same, and TLS behind them.
@@ -95,7 +97,9 @@ impl Backend {
             "server:\n ip-address: {}@{}\n server-count: 1\n username: \"\"\n chroot: \"\"\n database: \"\"\n \
              zonesdir: \"{folder}\"\n pidfile: \"\"\n xfrdir: \"{folder}\"\n \
              xfrdfile: \"{folder}/xfrd.state\"\n zonelistfile: \"{folder}/zone.list\"\n rrl-ratelimit: 0\n \
-             tcp-count: 200\nremote-control:\n control-enable: no\nzone:\n name: dotd.test\n zonefile: \"{}\"\n",
+             tcp-count: 200\nremote-control:\n control-enable: no\nkey:\n name: \"transfer\"\n algorithm: hmac-sha256\n \
+             secret: \"{TSIG_SECRET}\"\nzone:\n name: dotd.test\n zonefile: \"{}\"\n \
+             provide-xfr: 127.0.0.0/8 NOKEY\n provide-xfr: 127.0.0.0/8 transfer\n",
             address.ip(),
             address.port(),
             zone.display(),

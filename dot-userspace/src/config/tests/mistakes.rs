@@ -158,6 +158,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["3:12: backend.proxy_v2: the embedded backend takes no header; remove it"],
     ),
     (
+        "[dns]\ncache_entries = 9\nclient_subnet = \"add\"",
+        &[
+            "2:17: dns.cache_entries: with client_subnet = \"add\" each subnet may have its own answer; set 0, or \"pass\"",
+        ],
+    ),
+    (
         "[dns]\ncache_entries = 9\n[[backend]]\naddress = \"127.0.0.1:53\"\nproxy_v2 = true",
         &[
             "2:17: dns.cache_entries: a backend with proxy_v2 may answer each client differently; set 0, or proxy_v2 = false",

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     backend::{Broken, Failure, Sink},
-    dns::{self, Asked, Disposition, Hop, Reply, triage},
+    dns::{self, Asked, Disposition, Hop, Rcode, Reply, triage},
     ledger::Counter,
     proxy::Client,
 };
@@ -101,10 +101,15 @@ impl Door {
         if is_cut || !is_answerable(ends.client) {
             return counters.add(Counter::DroppedUnanswerable, 1);
         }
-        match triage(message) {
+        match triage(message, self.room.limits().allowed) {
             Disposition::Forward(query) => {
                 let octets_max = dns::datagram_octets_max(message, &query);
                 ask(&self.room, message, &query, &Asking { door: self, ends, octets_max });
+            }
+            // Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
+            Disposition::Transfer(query) => {
+                self.answer_within(0, ends, message, &Reply::to(&query, Rcode::NO_ERROR, None));
+                counters.add(Counter::Responded, 1);
             }
             Disposition::Respond(reply) => {
                 self.answer(ends, message, &reply);
@@ -116,11 +121,15 @@ impl Door {
 
     /// Queues a response of dotd's own, which is never longer than every client takes.
     fn answer(&self, ends: Ends, message: &[u8], reply: &Reply) {
+        self.answer_within(usize::MAX, ends, message, reply);
+    }
+
+    fn answer_within(&self, octets_max: usize, ends: Ends, message: &[u8], reply: &Reply) {
         let write = |out: &mut Vec<u8>| {
             dns::synthesize(message, reply, HOP, out);
             Ok::<_, Infallible>(())
         };
-        let _ = self.push(ends, usize::MAX, reply.question_end, reply.rcode.high() != 0, write);
+        let _ = self.push(ends, octets_max, reply.question_end, reply.rcode.high() != 0, write);
     }
 
     /// Queues a backend's response.

@@ -1,0 +1,235 @@
+//! Zone transfers: a connection of its own for each, its messages passed on one by one as the client takes them.
+//!
+//! Before: `dns::triage` said transfer. After: the client has every message, or one that says that it failed.
+//! Holds: one message at a time: a client that does not read stops the backend.
+//! Never: changes more of a message than its ID (TSIG holds over all of them), waits for octets behind the last
+//! message, or runs more than [`TRANSFERS_MAX`] at once.
+//!
+//! Source: RFC 5936 §2.2 and §4 (AXFR over TCP), RFC 1995 (IXFR), RFC 9103 (over TLS).
+
+use std::{convert::Infallible, io, rc::Rc, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Notify,
+    task::spawn_local,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    dial::{NotOpened, Opened, dial},
+    fleet::Fleet,
+    sink::{Failure, Sink},
+    upstream::Upstream,
+};
+use crate::{
+    dns::{self, Asked, Progress, Query, Transfer, framing::append_message},
+    ledger::Counter,
+};
+
+/// Transfers of one worker at a time; each holds a connection and up to 64 KiB.
+const TRANSFERS_MAX: usize = 16;
+/// A transfer ends by then, however slowly its client reads.
+const DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// A client that takes many messages for one query.
+pub trait Receiver: Sink {
+    /// Whether another message may come now.
+    fn has_room(&self) -> bool;
+
+    /// The client is still there.
+    fn is_open(&self) -> bool;
+
+    /// Told whenever [`Receiver::has_room`] or [`Receiver::is_open`] may have changed.
+    fn changes(&self) -> Rc<Notify>;
+
+    /// Takes a message with the client's ID in place. The first one is the response of the ledger.
+    fn message(&self, message: &[u8], is_first: bool);
+
+    /// No more will come. `is_whole` is false: the client is to know that something is missing.
+    fn end(&self, asked: Asked, query: &[u8], is_whole: bool);
+}
+
+/// How a transfer ended.
+#[derive(Debug, Error)]
+enum End {
+    #[error("whole")]
+    Whole,
+    #[error("the client left")]
+    ClientGone,
+    #[error(transparent)]
+    NotOpened(#[from] NotOpened),
+    #[error("the backend: {0}")]
+    Failed(#[from] io::Error),
+    #[error("broken records")]
+    Broken,
+}
+
+/// Everything of one transfer.
+struct Relay {
+    fleet: Rc<Fleet>,
+    upstream: Rc<Upstream>,
+    asked: Asked,
+    query: Vec<u8>,
+    progress: Transfer,
+    sink: Rc<dyn Receiver>,
+    has_begun: bool,
+}
+
+/// Begins a transfer; its messages go to `sink`.
+///
+/// # Errors
+/// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
+pub fn begin(
+    fleet: &Rc<Fleet>,
+    message: &[u8],
+    query: &Query,
+    sink: Rc<dyn Receiver>,
+) -> Result<(), Failure> {
+    let id = fleet.random.u16();
+    let (Some(id), true) = (id, fleet.transfers.get() < TRANSFERS_MAX) else {
+        fleet.count_failure(Failure::Full);
+        return Err(Failure::Full);
+    };
+    let upstream = fleet.choose_for(message, query)?;
+    let mut octets = Vec::new();
+    dns::forward(message, query, id, &mut octets);
+    fleet.transfers.set(fleet.transfers.get() + 1);
+    fleet.counters.add(Counter::BackendOutstanding, 1);
+    upstream.begin();
+    let relay = Relay {
+        fleet: Rc::clone(fleet),
+        upstream,
+        asked: Asked::by(query),
+        query: octets,
+        progress: Transfer::asked_by(message, query),
+        sink,
+        has_begun: false,
+    };
+    spawn_local(relay.run());
+    Ok(())
+}
+
+/// However it ends, also with its worker: its place is free again.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.fleet.transfers.set(self.fleet.transfers.get().saturating_sub(1));
+        self.upstream.finish();
+        if !self.has_begun {
+            self.fleet.counters.subtract(Counter::BackendOutstanding, 1);
+        }
+    }
+}
+
+impl Relay {
+    async fn run(mut self) {
+        let sink = Rc::clone(&self.sink);
+        let end = tokio::select! {
+            end = self.relay() => end.unwrap_or_else(|end| end),
+            () = is_gone(sink.as_ref()) => End::ClientGone,
+            () = sleep(DURATION_MAX) => End::Failed(io::ErrorKind::TimedOut.into()),
+        };
+        tracing::debug!(%end, backend = %self.upstream.config.address, "a zone transfer has ended");
+        let failure = match end {
+            End::Whole => None,
+            End::NotOpened(NotOpened::NotSecure(_)) => Some(Failure::NotSecure),
+            End::Failed(error) if error.kind() == io::ErrorKind::TimedOut => Some(Failure::Silent),
+            _ => Some(Failure::Unreachable),
+        };
+        match failure {
+            Some(failure) if !self.has_begun => {
+                if sink.is_open() {
+                    self.fleet.count_failure(failure);
+                }
+                self.sink.failure(self.asked, &self.query, failure);
+            }
+            _ => self.sink.end(self.asked, &self.query, failure.is_none()),
+        }
+    }
+
+    async fn relay(&mut self) -> Result<End, End> {
+        let client = self.sink.client();
+        match dial(&self.upstream.config, client.as_ref()).await? {
+            Opened::Clear(stream) => self.carry(stream).await,
+            Opened::Secure(stream) => self.carry(stream).await,
+        }
+    }
+
+    async fn carry<S: AsyncRead + AsyncWrite + Unpin>(&mut self, mut stream: S) -> Result<End, End> {
+        let mut message = Vec::new();
+        let _ = append_message(&mut message, |out| {
+            out.extend_from_slice(&self.query);
+            Ok::<_, Infallible>(())
+        });
+        self.in_time(stream.write_all(&message)).await?;
+        self.in_time(stream.flush()).await?;
+        loop {
+            has_room(self.sink.as_ref()).await;
+            self.read(&mut stream, &mut message).await?;
+            let progress = self.progress.take(&message).ok_or(End::Broken)?;
+            if let Some(id) = message.first_chunk_mut::<2>() {
+                *id = self.asked.id.to_be_bytes();
+            }
+            self.sink.message(&message, !self.has_begun);
+            if !std::mem::replace(&mut self.has_begun, true) {
+                self.fleet.counters.subtract(Counter::BackendOutstanding, 1);
+            }
+            self.fleet.counters.add(Counter::BackendTransferred, 1);
+            if progress == Progress::Done {
+                return Ok(End::Whole);
+            }
+        }
+    }
+
+    /// Reads until a message of this transfer has come; what else does is dropped.
+    async fn read<S: AsyncRead + Unpin>(&self, stream: &mut S, message: &mut Vec<u8>) -> Result<(), End> {
+        let deadline = Instant::now() + self.upstream.config.timeout;
+        let late = || Err(io::ErrorKind::TimedOut.into());
+        loop {
+            timeout_at(deadline, read_message(stream, message)).await.unwrap_or_else(|_| late())?;
+            let question_end = usize::from(self.asked.question_end);
+            let is_ours = dns::question_matches(message, &self.query, question_end)
+                || (self.has_begun && dns::has_no_question(message));
+            if is_ours && message.first_chunk::<2>() == self.query.first_chunk::<2>() {
+                return Ok(());
+            }
+            self.fleet.counters.add(Counter::BackendUnmatched, 1);
+        }
+    }
+
+    async fn in_time(&self, step: impl Future<Output = io::Result<()>>) -> Result<(), End> {
+        let deadline = Instant::now() + self.upstream.config.timeout;
+        let late = || Err(io::ErrorKind::TimedOut.into());
+        Ok(timeout_at(deadline, step).await.unwrap_or_else(|_| late())?)
+    }
+}
+
+async fn read_message<S: AsyncRead + Unpin>(stream: &mut S, message: &mut Vec<u8>) -> io::Result<()> {
+    let octets = stream.read_u16().await?;
+    message.resize(usize::from(octets), 0);
+    stream.read_exact(message).await.map(drop)
+}
+
+async fn has_room(sink: &dyn Receiver) {
+    let changes = sink.changes();
+    loop {
+        // Made before the look, so that no change is missed between.
+        let changed = changes.notified();
+        if sink.has_room() {
+            return;
+        }
+        changed.await;
+    }
+}
+
+async fn is_gone(sink: &dyn Receiver) {
+    let changes = sink.changes();
+    loop {
+        let changed = changes.notified();
+        if !sink.is_open() {
+            return;
+        }
+        changed.await;
+    }
+}

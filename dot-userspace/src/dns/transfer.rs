@@ -1,0 +1,201 @@
+//! Where a zone transfer ends: read from the SOA records that frame it.
+//!
+//! Before: `backend::transfer` has one message after another. After: it knows whether another will come.
+//! Holds: how far the transfer has come, and two serials; nothing of the zone.
+//! Never: follows a pointer, allocates, or judges what lies between the SOA records.
+//!
+//! Source: RFC 5936 §2.2 (AXFR), RFC 1995 §4 (IXFR).
+
+use super::{
+    HEADER_OCTETS, Query,
+    records::{Counts, owner_name_end, question_name_end, record_at, walk_tail},
+    triage::TYPE_IXFR,
+};
+
+/// TYPE of a SOA record.
+const TYPE_SOA: u16 = 6;
+
+/// A transfer under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    is_incremental: bool,
+    /// The serial that the client has, if it says so.
+    has: Option<u32>,
+    /// The serial that it is brought to.
+    serial: u32,
+    stage: Stage,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The first SOA.
+    Begin,
+    /// What tells a whole zone from differences.
+    Second,
+    /// The zone, to the next SOA.
+    Zone,
+    /// What goes, to the next SOA.
+    Deletions,
+    /// What comes, to the next SOA.
+    Additions,
+}
+
+/// Whether another message will come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// One will.
+    More,
+    /// That was the last.
+    Done,
+}
+
+impl Transfer {
+    /// That for which `message` asks, which `query` describes.
+    #[must_use]
+    pub fn asked_by(message: &[u8], query: &Query) -> Self {
+        let is_incremental = query.qtype == TYPE_IXFR;
+        let has = is_incremental.then(|| serial_at(message, query.question_end)).flatten();
+        Self { is_incremental, has, serial: 0, stage: Stage::Begin }
+    }
+
+    /// Takes the next message. `None`: its records do not fit into it.
+    pub fn take(&mut self, message: &[u8]) -> Option<Progress> {
+        let counts = Counts::read(message)?;
+        let question_end = match counts.question {
+            0 => HEADER_OCTETS,
+            1 => question_name_end(message, HEADER_OCTETS)? + 4,
+            _ => return None,
+        };
+        walk_tail(message, question_end, counts).ok()?;
+        let is_error = message.get(3).is_some_and(|flags| flags & 0x0f != 0);
+        if is_error || counts.answer == 0 {
+            return Some(Progress::Done);
+        }
+        let is_first = self.stage == Stage::Begin;
+        let mut offset = question_end;
+        for _ in 0..counts.answer {
+            let record = record_at(message, offset)?;
+            offset = record.end;
+            let serial =
+                if record.rtype == TYPE_SOA { Some(serial_at(message, record.start)?) } else { None };
+            if self.is_over_with(serial) {
+                return Some(Progress::Done);
+            }
+        }
+        // One SOA and nothing else is the whole answer to a client that has it already.
+        let has_it = self.has.is_none_or(|has| has.wrapping_sub(self.serial).cast_signed() >= 0);
+        let is_current = is_first && self.is_incremental && self.stage == Stage::Second && has_it;
+        Some(if is_current { Progress::Done } else { Progress::More })
+    }
+
+    /// One record further; `serial` of a SOA.
+    fn is_over_with(&mut self, serial: Option<u32>) -> bool {
+        let (stage, is_over) = match (self.stage, serial) {
+            (Stage::Begin, Some(serial)) => {
+                self.serial = serial;
+                (Stage::Second, false)
+            }
+            // No transfer begins so; what it is, the client may find out.
+            (Stage::Begin, None) => (Stage::Begin, true),
+            (Stage::Second, Some(serial)) if self.is_incremental && serial != self.serial => {
+                (Stage::Deletions, false)
+            }
+            (Stage::Second | Stage::Zone, Some(_)) => (Stage::Zone, true),
+            (Stage::Second | Stage::Zone, None) => (Stage::Zone, false),
+            (Stage::Deletions, Some(_)) => (Stage::Additions, false),
+            (Stage::Additions, Some(serial)) => (Stage::Deletions, serial == self.serial),
+            (stage @ (Stage::Deletions | Stage::Additions), None) => (stage, false),
+        };
+        self.stage = stage;
+        is_over
+    }
+}
+
+/// The serial of the SOA record at `start`, if there is one.
+fn serial_at(message: &[u8], start: usize) -> Option<u32> {
+    let record = record_at(message, start).filter(|record| record.rtype == TYPE_SOA)?;
+    let primary_end = owner_name_end(message, record.rdata)?;
+    let mailbox_end = owner_name_end(message, primary_end)?;
+    let octets = message.get(mailbox_end..record.end)?.first_chunk::<4>()?;
+    Some(u32::from_be_bytes(*octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record below the root: a SOA of this serial, or another one.
+    fn record(serial: Option<u32>) -> Vec<u8> {
+        let (rtype, rdata) = match serial {
+            Some(serial) => (6_u16, [&[0, 0][..], &serial.to_be_bytes(), &[0; 16]].concat()),
+            None => (1, vec![192, 0, 2, 1]),
+        };
+        let length = u16::try_from(rdata.len()).unwrap().to_be_bytes();
+        [&[0][..], &rtype.to_be_bytes(), &[0, 1, 0, 0, 0, 9], &length, &rdata].concat()
+    }
+
+    fn message(has_question: bool, records: &[Option<u32>]) -> Vec<u8> {
+        let count = u8::try_from(records.len()).unwrap();
+        let mut octets = vec![0, 1, 0x84, 0, 0, u8::from(has_question), 0, count, 0, 0, 0, 0];
+        if has_question {
+            octets.extend([0, 0, 252, 0, 1]);
+        }
+        octets.extend(records.iter().flat_map(|serial| record(*serial)));
+        octets
+    }
+
+    fn transfer(is_incremental: bool, has: Option<u32>) -> Transfer {
+        Transfer { is_incremental, has, serial: 0, stage: Stage::Begin }
+    }
+
+    /// What each message of a transfer says, in turn.
+    fn progress(mut transfer: Transfer, messages: &[&[Option<u32>]]) -> Vec<Option<Progress>> {
+        let numbered = messages.iter().enumerate();
+        numbered.map(|(number, records)| transfer.take(&message(number == 0, records))).collect()
+    }
+
+    const MORE: Option<Progress> = Some(Progress::More);
+    const DONE: Option<Progress> = Some(Progress::Done);
+
+    /// Goal: a zone ends with its second SOA, in whatever messages it comes.
+    #[test]
+    fn a_whole_zone_ends_with_the_second_soa() {
+        let axfr = transfer(false, None);
+        assert_eq!(progress(axfr, &[&[Some(7), None, None, Some(7)]]), [DONE]);
+        assert_eq!(progress(axfr, &[&[Some(7)], &[None], &[None], &[Some(7)]]), [MORE, MORE, MORE, DONE]);
+        assert_eq!(progress(axfr, &[&[Some(7), Some(7), None]]), [DONE], "what trails is not waited for");
+        assert_eq!(progress(axfr, &[&[]]), [DONE]);
+        assert_eq!(progress(axfr, &[&[None]]), [DONE]);
+        let mut refused = message(true, &[Some(7)]);
+        refused[3] = 5;
+        assert_eq!({ axfr }.take(&refused), DONE);
+    }
+
+    /// Goal: differences end with the SOA they lead to, and not with one on the way; a zone in their place ends as
+    /// a zone; one SOA is all for who has it.
+    #[test]
+    fn differences_end_where_they_lead_to() {
+        let ixfr = transfer(true, Some(5));
+        let two_steps = [Some(7), Some(5), None, Some(6), None, None, Some(6), None, Some(7), None, Some(7)];
+        assert_eq!(progress(ixfr, &[&two_steps]), [DONE]);
+        for cut in 1..two_steps.len() {
+            let (front, rest) = two_steps.split_at(cut);
+            assert_eq!(progress(ixfr, &[front, rest]), [MORE, DONE], "cut at {cut}");
+        }
+        assert_eq!(progress(ixfr, &[&[Some(7), None], &[None, Some(7)]]), [MORE, DONE]);
+        for has in [None, Some(7), Some(8)] {
+            assert_eq!(progress(transfer(true, has), &[&[Some(7)]]), [DONE], "{has:?}");
+        }
+        assert_eq!(progress(transfer(true, Some(u32::MAX)), &[&[Some(3)]]), [MORE], "serials wrap");
+    }
+
+    /// Goal: what does not fit is no progress.
+    #[test]
+    fn broken_messages_are_known() {
+        let whole = message(true, &[Some(7), None]);
+        for end in 0..whole.len() {
+            assert_eq!({ transfer(false, None) }.take(&whole[..end]), None);
+        }
+    }
+}

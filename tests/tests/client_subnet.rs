@@ -1,0 +1,103 @@
+//! `dns.client_subnet` (RFC 7871): what a backend learns of where a client is.
+//!
+//! Before: `dns.client_subnet`. After: the options that the backend received, and those that the client got back.
+
+use dot_tests::{
+    harness::{
+        config::Config,
+        dot::Dot,
+        message::{A, Opt, Query, append_opt, reply_to},
+        netns::{Network, SERVER_V4, SERVER_V6},
+        response::Message,
+        scene::{HONEST, scripted},
+        scripted::{Act, Received, Scripted},
+        server::Server,
+    },
+    require,
+};
+
+const OPTION_SUBNET: u16 = 8;
+const OPTION_COOKIE: u16 = 10;
+const COOKIE: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+/// 198.51.100.0/24, as a client says it of itself.
+const SAID: [u8; 7] = [0, 1, 24, 0, 198, 51, 100];
+/// 0.0.0.0/0: nobody shall know.
+const NOBODY: [u8; 4] = [0, 1, 0, 0];
+/// 10.53.0.0/24, where the test's IPv4 client is.
+const V4: [u8; 7] = [0, 1, 24, 0, 10, 53, 0];
+/// fd53::/56, where its IPv6 client is.
+const V6: [u8; 11] = [0, 2, 56, 0, 0xfd, 0x53, 0, 0, 0, 0, 0];
+
+/// Answers, and gives every option of the query back, a subnet with its scope.
+fn echoing(query: &Received) -> Vec<Act> {
+    let asked = Message::parse(&query.octets).expect("whole");
+    let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+    if asked.opt_count() > 0 {
+        let options = [OPTION_COOKIE, OPTION_SUBNET].into_iter();
+        let options = options.filter_map(|code| Some((code, asked.option(code)?))).collect();
+        append_opt(&mut reply, &Opt { options, ..Opt::default() });
+    }
+    vec![Act::Send(reply)]
+}
+
+fn scene(wish: &str) -> (Network, Scripted, Server) {
+    scripted(Config::new().set("dns", "client_subnet", &format!("\"{wish}\"")), echoing)
+}
+
+fn plain(id: u16) -> Query {
+    Query::new(id, "host-1.dotd.test", A)
+}
+
+fn with(subnet: &[u8]) -> Query {
+    let options = vec![(OPTION_SUBNET, subnet.to_vec()), (OPTION_COOKIE, COOKIE.to_vec())];
+    plain(1).opt(Opt { options, ..Opt::default() })
+}
+
+/// The subnet in the last query that the backend received.
+fn told(backend: &Scripted) -> Option<Vec<u8>> {
+    let query = Message::parse(&backend.received().last().expect("a query").octets).expect("well-formed");
+    query.option(OPTION_SUBNET)
+}
+
+/// Goal: by default nothing is added, and what a client says of itself passes both ways; "strip" lets nothing out,
+/// and leaves other options alone. Covers: C-44, C-76
+#[test]
+fn nothing_is_added_and_stripping_strips() {
+    require!(Root);
+    for (wish, passed) in [("pass", Some(&SAID[..])), ("strip", None)] {
+        let (network, backend, dotd) = scene(wish);
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        for query in [plain(1), plain(2).opt(Opt::default())] {
+            assert_eq!(session.exchange(&query.octets()).rcode(), 0);
+            assert_eq!(told(&backend), None, "{wish}");
+        }
+        let answer = session.exchange(&with(&SAID).octets());
+        assert_eq!(told(&backend).as_deref(), passed, "{wish}");
+        assert_eq!(answer.option(OPTION_SUBNET).as_deref(), passed, "{wish}");
+        assert_eq!(answer.option(OPTION_COOKIE).as_deref(), Some(&COOKIE[..]));
+        assert_eq!(dotd.stats().difference(), [0; 3]);
+    }
+}
+
+/// Goal: "add" tells the prefix and no more, for both IP versions, with and without EDNS; what a client says of
+/// itself, /0 among it, holds; and nobody sees in the answer what was added. Covers: C-75, C-76
+#[test]
+fn adding_adds_a_prefix_that_the_client_does_not_see() {
+    require!(Root);
+    let (network, backend, dotd) = scene("add");
+    for (server, prefix) in [(SERVER_V4, &V4[..]), (SERVER_V6, &V6[..])] {
+        let mut session = Dot::connect(&network.client, server);
+        let bare = session.exchange(&plain(1).octets());
+        assert_eq!((told(&backend).as_deref(), bare.opt_count()), (Some(prefix), 0));
+        let answer = session.exchange(&plain(2).opt(Opt::with(OPTION_COOKIE, &COOKIE)).octets());
+        assert_eq!(told(&backend).as_deref(), Some(prefix));
+        assert_eq!((answer.opt_count(), answer.option(OPTION_SUBNET)), (1, None));
+        assert_eq!(answer.option(OPTION_COOKIE).as_deref(), Some(&COOKIE[..]));
+        for own in [&SAID[..], &NOBODY] {
+            let answer = session.exchange(&with(own).octets());
+            assert_eq!(told(&backend).as_deref(), Some(own));
+            assert_eq!(answer.option(OPTION_SUBNET).as_deref(), Some(own));
+        }
+    }
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}

@@ -295,6 +295,43 @@ fn negative_and_long_answers_of_a_real_server_are_kept() {
     assert_eq!(dotd.stats().counter("queries", "forwarded"), 4);
 }
 
+/// Goal: an operator has one name forgotten, in any case of its letters, and then all; others stay. Where there is no cache
+/// the verb says so. Method: two names kept; `dotd cache flush` of one, of what is no name, and of all.
+#[test]
+fn an_operator_has_answers_forgotten() {
+    require!(Root);
+    let (network, backend, dotd) = scripted(cached(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let mut ask = |name: &str| drop(session.exchange(&Query::new(1, name, A).octets()));
+    ask("one.dotd.test");
+    ask("two.dotd.test");
+    let said = dotd.operate(&["cache", "flush", "ONE.dotd.test."]);
+    assert_eq!(said.text, "the answers for ONE.dotd.test. are forgotten by 1 workers\n", "{said:?}");
+    eventually("one is asked anew", || {
+        ask("one.dotd.test");
+        (backend.received().len() == 3).then_some(())
+    });
+    ask("two.dotd.test");
+    assert_eq!(backend.received().len(), 3, "two is kept");
+    let said = dotd.operate(&["cache", "flush", "no..name"]);
+    assert!(said.text.contains("no domain name"), "{said:?}");
+    let said = dotd.operate(&["cache", "flush"]);
+    assert!(said.text.contains("every name"), "{said:?}");
+    eventually("two is asked anew", || {
+        ask("two.dotd.test");
+        (backend.received().len() == 4).then_some(())
+    });
+}
+
+/// Goal: without a cache the verb says so. Method: dotd as it is by default.
+#[test]
+fn nothing_is_forgotten_where_nothing_is_kept() {
+    require!(Root);
+    let (_network, _backend, dotd) = scripted(Config::new(), honest);
+    let said = dotd.operate(&["cache", "flush"]);
+    assert!(said.text.contains("dns.cache_entries is 0"), "{said:?}");
+}
+
 /// Goal: other backends' answers are not these backends': a reload that changes them empties the cache, and one that
 /// changes nothing keeps it. Method: HUP with the same config, then with another weight.
 #[test]

@@ -74,6 +74,11 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: BanVerb,
     },
+    /// The caches of the running dotd
+    Cache {
+        #[command(subcommand)]
+        verb: CacheVerb,
+    },
     /// The kernel half of the running dotd
     Xdp {
         #[command(subcommand)]
@@ -119,6 +124,22 @@ pub(super) enum BanVerb {
         /// As in `dotd ban list`
         #[arg(value_name = "CLIENT")]
         client: String,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
+/// What to do with the caches.
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheVerb {
+    /// Forget kept answers: of one name, or all
+    ///
+    /// Queries that are at a backend go on; what they bring is kept anew. `dotd stats` shows how many answers are kept.
+    #[command(after_help = CACHE_FLUSH_EXAMPLES)]
+    Flush {
+        /// The name whose answers of every type are to go; without it all go
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
         #[command(flatten)]
         control: ControlArguments,
     },
@@ -252,6 +273,11 @@ const BAN_DEL_EXAMPLES: &str = "\
 EXAMPLES
   dotd ban del 192.0.2.7
   dotd ban list --json | jq -r '.[].prefix' | xargs -n 1 dotd ban del";
+
+const CACHE_FLUSH_EXAMPLES: &str = "\
+EXAMPLES
+  dotd cache flush www.example.net     its addresses have changed
+  dotd cache flush                     a backend answered wrongly for a while";
 
 const DETACH_EXAMPLES: &str = "\
 EXAMPLES

@@ -6,6 +6,7 @@
 mod arguments;
 mod ask;
 mod ban;
+mod cache;
 mod check;
 mod detach;
 mod error;
@@ -65,6 +66,7 @@ fn run_verb(arguments: Arguments) -> Result<(), CliError> {
             show_answer::<Snapshot>(&control, path.as_deref(), "/stats", Snapshot::to_string)
         }
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
+        Verb::Cache { verb } => cache::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {
             show_answer::<xdp::Report>(&control, path.as_deref(), "/xdp", show::xdp)
         }

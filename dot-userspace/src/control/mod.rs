@@ -5,6 +5,7 @@
 //! does what an operator asks for.
 
 mod bans;
+mod cache;
 mod metrics;
 mod router;
 mod serve;
@@ -14,6 +15,7 @@ mod status;
 mod tests;
 
 pub use bans::{BanRequest, UnbanRequest};
+pub use cache::{FlushRequest, Flushed};
 pub use serve::{serve_http, serve_unix};
 pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status};
 
@@ -41,4 +43,9 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// There is none.
     fn unban(&self, request: &UnbanRequest) -> Result<xdp::BanRow, xdp::XdpError>;
+    /// Has every worker forget what its cache keeps.
+    ///
+    /// # Errors
+    /// There is no cache, or the name is none.
+    fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String>;
 }

@@ -15,19 +15,20 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, bans, metrics};
+use super::{Source, State, Status, bans, cache, metrics};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp` and `/bans` as JSON.
+/// `/status`, `/stats`, `/xdp`, `/bans` and `/cache` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     Router::new()
         .route("/status", get(async |Shared(source): Shared<AnySource>| Json(source.status())))
         .route("/stats", get(async |Shared(source): Shared<AnySource>| Json(source.snapshot())))
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
         .merge(bans::route())
-        .fallback(async || not_found(&[bans::PATH, "/status", "/stats", "/xdp"]))
+        .merge(cache::route())
+        .fallback(async || not_found(&[bans::PATH, cache::PATH, "/status", "/stats", "/xdp"]))
         .layer(middleware::from_fn(in_time))
         .with_state(source)
 }

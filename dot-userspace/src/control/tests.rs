@@ -117,6 +117,10 @@ impl Source for Still {
     fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
         Err(XdpError::Ban { reason: format!("{} is not banned", request.client) })
     }
+
+    fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {
+        Ok(Flushed { name: request.name.clone(), workers: 2 })
+    }
 }
 
 fn still() -> Arc<Still> {
@@ -190,7 +194,7 @@ fn refuses_the_rest() {
     beside_socket(async |path| {
         let (code, _, body) = ask_unix(&path, "GET /metrics").await;
         let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((code, &body["paths"]), (404, &json!(["/bans", "/status", "/stats", "/xdp"])));
+        assert_eq!((code, &body["paths"]), (404, &json!(["/bans", "/cache", "/status", "/stats", "/xdp"])));
         assert_eq!(ask_unix(&path, "POST /status").await.0, 405);
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(b"\0\x01garbage\r\n\r\n").await.unwrap();

@@ -10,6 +10,7 @@ mod edns;
 mod forward;
 pub mod framing;
 mod lifetime;
+mod name;
 mod query;
 mod records;
 mod respond;
@@ -25,6 +26,7 @@ pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OP
 pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;
 pub use lifetime::{Lifetime, TTLS_MAX, lifetime};
+pub use name::wire_name;
 pub use query::{Opt, Query, QueryError};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
 pub use respond::{Asked, Hop, ResponseError, respond};

@@ -19,7 +19,7 @@ mod serve;
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     backend::Embedded,
@@ -29,6 +29,9 @@ use crate::{
     xdp,
 };
 use process::{Kernel, Process, Running};
+
+/// Flushes of the cache that wait for the control thread.
+const FLUSHES_MAX: usize = 16;
 
 /// Serves by `config` until TERM or INT. `path` is read again at HUP.
 ///
@@ -41,10 +44,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
     let cpus = privileges::usable_cpus();
-    let workers = match config.server.workers {
-        Workers::Auto => cpus.len().max(1),
-        Workers::Count(count) => usize::from(count),
-    };
+    let workers = worker_count(config.server.workers, cpus.len());
     let (groups, listeners) = listeners::bind(&config, workers)?;
     let http = listeners::bind_http(config.control.http)?;
     let control_socket = listeners::ControlSocket::bind(&config.server.run_dir, user)?;
@@ -76,7 +76,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
-    let process = Process::new(&config, &upstreams, workers, &identities, kernel, sink.clone());
+    let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
+    let process = Process::new(&config, &upstreams, workers, &identities, kernel, sink.clone(), flusher);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
@@ -101,6 +102,14 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         workers: running,
         checks: JoinSet::new(),
         charges,
+        flushes,
     };
     serve::serve(Arc::new(process), running, control_socket, http, Instant::now())
+}
+
+fn worker_count(asked: Workers, cpus: usize) -> usize {
+    match asked {
+        Workers::Auto => cpus.max(1),
+        Workers::Count(count) => usize::from(count),
+    }
 }

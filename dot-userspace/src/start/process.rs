@@ -20,8 +20,10 @@ use crate::{
     backend::{UpstreamConfig, health::Health},
     config::{self, Config},
     control::{
-        BackendStatus, BanRequest, CertificateStatus, ListenerStatus, Source, State, Status, UnbanRequest,
+        BackendStatus, BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Source, State,
+        Status, UnbanRequest,
     },
+    dns,
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
@@ -50,6 +52,8 @@ pub(super) struct Running {
     pub checks: JoinSet<()>,
     /// What workers say that clients cost.
     pub charges: mpsc::Receiver<Charges>,
+    /// What an operator wants forgotten.
+    pub flushes: mpsc::Receiver<Flush>,
 }
 
 /// What the control socket tells.
@@ -65,7 +69,12 @@ pub(super) struct Process {
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
     ban_seconds: AtomicU32,
+    cache_entries: AtomicU32,
+    flushes: mpsc::Sender<Flush>,
 }
+
+/// The name (wire format, lower case) whose answers caches are to forget; none: all of them.
+pub(super) type Flush = Option<Box<[u8]>>;
 
 /// Length of an operator's ban where neither the operator nor the config says one.
 const BAN_SECONDS: u64 = 60;
@@ -105,6 +114,7 @@ impl Process {
         identities: &[Identity],
         kernel: Kernel,
         sink: ChargesSink,
+        flushes: mpsc::Sender<Flush>,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
@@ -128,6 +138,8 @@ impl Process {
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
+            cache_entries: AtomicU32::new(config.dns.cache_entries),
+            flushes,
         }
     }
 
@@ -141,6 +153,7 @@ impl Process {
         *lock(&self.backends) = backends(config, upstreams);
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
+        self.cache_entries.store(config.dns.cache_entries, Relaxed);
         self.reloads_ok.fetch_add(1, Relaxed);
     }
 
@@ -254,5 +267,14 @@ impl Source for Process {
 
     fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
         self.with_xdp(|xdp| xdp.unban(&request.client))
+    }
+
+    fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {
+        if self.cache_entries.load(Relaxed) == 0 {
+            return Err("there is no cache: dns.cache_entries is 0".to_owned());
+        }
+        let name = request.name.as_deref().map(dns::wire_name).transpose()?;
+        self.flushes.try_send(name).map_err(|_| "too many at once; try again".to_owned())?;
+        Ok(Flushed { name: request.name.clone(), workers: self.counters.len() })
     }
 }

@@ -123,6 +123,9 @@ async fn hear_signals(process: &Process, mut running: Running, signals: Signals)
             _ = term.recv() => return Ok(running),
             _ = int.recv() => return Ok(running),
             Some(charges) = running.charges.recv() => process.charge(&charges),
+            Some(name) = running.flushes.recv() => {
+                running.workers.iter().for_each(|worker| worker.tell(Command::Flush(name.clone())));
+            }
             _ = watch.tick() => {
                 process.sweep();
                 if running.workers.iter().any(crate::worker::Worker::is_finished) {

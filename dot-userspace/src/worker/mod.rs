@@ -78,6 +78,8 @@ pub enum Command {
     Serve(Serving),
     /// Connections near their cap, or no longer do: look at how many there are.
     NoteFill,
+    /// Forget the kept answers for this name (wire format, lower case), or all of them.
+    Flush(Option<Box<[u8]>>),
     /// Take nothing new; end when nothing is owed, or at this moment.
     Drain(Instant),
 }
@@ -194,6 +196,8 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                 }
                 Command::Serve(serving) => doors.serve(serving),
                 Command::NoteFill => doors.note_fill(),
+                Command::Flush(Some(name)) => room.forget(name),
+                Command::Flush(None) => room.renew_cache(current.cache_entries),
                 Command::Drain(until) => drain = Some(until),
             }
         }

@@ -11,8 +11,8 @@ use super::random::Random;
 
 /// Draws of an ID before we say that none is free; at half occupancy all fail once in 2^32.
 const DRAWS_MAX: usize = 32;
-/// Places of a new table.
-const PLACES_MIN: usize = 64;
+/// Places of a new table: a page, which is enough for 512 queries in flight over one socket.
+const PLACES_MIN: usize = 1024;
 
 /// One socket's table: open addressing, at most half full, so that it is as large as what is in flight and no
 /// larger. An ID is its own hash: we drew it at random.

@@ -36,8 +36,8 @@ pub fn run(octets: &[u8]) {
         }
         place += length;
     }
-    // The record's version means nothing to rustls (RFC 8446 §5.1); the gate believes those that a TLS has had, 3.0 to 3.15.
-    let has_version = stream.get(2).is_none_or(|minor| *minor < 16);
+    // The record's version means nothing to rustls (RFC 8446 §5.1); the gate believes those that a TLS has had, up to 3.4.
+    let has_version = stream.get(2).is_none_or(|minor| *minor <= 4);
     assert!(fits || !has_version || !is_client_hello(stream), "a ClientHello that the gate drops");
     if stream.first() == Some(&22) {
         converse(stream, segment_octets);

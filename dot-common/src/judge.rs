@@ -9,7 +9,7 @@ use crate::{
     ban::Ban,
     client::{bars, is_allowed, is_enforced, would_ban},
     flow::{self, Flow, FlowKey, Sequence},
-    frame::Payload,
+    frame::{Located, Payload},
     packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
     prefix::ClientPrefix,
     rate::{self, Class, Rate},
@@ -35,7 +35,7 @@ pub trait Knowledge {
     /// Whether a client has a ban that `holds`; then its hit is counted.
     fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool;
 
-    /// [`bars`], in whatever way is cheap: the kernel half makes a call of it.
+    /// [`bars`], in whatever way is cheap: the kernel half remembers some clients, and makes a call of it for others.
     fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason>
     where
         Self: Sized,
@@ -49,6 +49,14 @@ pub trait Knowledge {
         Self: Sized,
     {
         would_ban(settings, flow, self)
+    }
+
+    /// [`truncation::plan`], in the same way.
+    fn plan(&self, frame: &impl Payload, located: &Located) -> Option<Truncation>
+    where
+        Self: Sized,
+    {
+        truncation::plan(frame, located)
     }
 
     /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
@@ -144,7 +152,7 @@ fn judge_datagram(
     match Over::from_octet(settings.do53_query_over) {
         Over::Count => Verdict { action: Action::WouldDrop, reason }.into(),
         Over::Drop => drop.into(),
-        Over::Truncate => match truncation::plan(frame, &packet.located) {
+        Over::Truncate => match known.plan(frame, &packet.located) {
             None => drop.into(),
             truncation => Judgment { verdict: Verdict { action: Action::Answer, reason }, truncation },
         },

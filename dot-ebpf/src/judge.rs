@@ -7,17 +7,18 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dot_common::{
     ban::Ban,
-    client,
     flow::{Flow, FlowKey},
+    frame::{Located, Payload},
     judge::{self, Judgment, Knowledge},
     packet::{Packet, Service, parse},
     prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Settings},
+    truncation::Truncation,
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{cleartext, context::Frame, maps, truncate};
+use crate::{calls, context::Frame, maps};
 
 /// The XDP action for a frame; `None` when it is none of ours.
 #[inline(always)]
@@ -32,16 +33,16 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
             return Some(xdp_action::XDP_DROP);
         }
     };
-    let Judgment { verdict, truncation } = judge::judge(&frame, packet, settings, &Kernel);
+    let Judgment { verdict, truncation } = judge::judge(&frame, packet, settings, &Kernel(Some(context)));
     maps::count(verdict);
     #[cfg(feature = "debug-log")]
     aya_log_ebpf::debug!(context, "action {} reason {}", verdict.action as u32, verdict.reason as u32);
     Some(match verdict.action {
         Action::Pass | Action::WouldDrop => xdp_action::XDP_PASS,
-        Action::Drop if is_reset(packet, settings, verdict) => cleartext::reset(context, packet),
+        Action::Drop if is_reset(packet, settings, verdict) => calls::reset(context),
         Action::Drop => xdp_action::XDP_DROP,
         Action::Answer => match &truncation {
-            Some(truncation) => truncate::answer(context, packet, truncation),
+            Some(truncation) => calls::answer(context, truncation),
             None => xdp_action::XDP_DROP,
         },
     })
@@ -58,30 +59,10 @@ fn is_reset(packet: &Packet, settings: &Settings, verdict: Verdict) -> bool {
         && matches!(Gate::from_octet(gate), Gate::Reset)
 }
 
-const BANNED: u32 = 1;
-const DENIED: u32 = 2;
+/// What the judge may ask the kernel; about the frame itself where it is given the context.
+pub(crate) struct Kernel<'a>(pub(crate) Option<&'a XdpContext>);
 
-/// A function of its own, not inlined: however it came to its answer, its caller's paths become one, and the verifier
-/// has less to walk (80,084 instructions became a third).
-#[inline(never)]
-fn bars(settings: &Settings, flow: &FlowKey) -> u32 {
-    match client::bars(settings, flow, &Kernel) {
-        Some(Reason::Denied) => DENIED,
-        Some(_) => BANNED,
-        None => 0,
-    }
-}
-
-/// As [`bars`].
-#[inline(never)]
-fn would_ban(settings: &Settings, flow: &FlowKey) -> u32 {
-    u32::from(client::would_ban(settings, flow, &Kernel))
-}
-
-/// What the judge may ask the kernel.
-struct Kernel;
-
-impl Knowledge for Kernel {
+impl Knowledge for Kernel<'_> {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<Flow> {
         maps::flow(key)
@@ -108,17 +89,18 @@ impl Knowledge for Kernel {
     }
 
     #[inline(always)]
-    fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason> {
-        match bars(settings, flow) {
-            BANNED => Some(Reason::Banned),
-            DENIED => Some(Reason::Denied),
-            _ => None,
-        }
+    fn bars(&self, _: &Settings, _: &FlowKey) -> Option<Reason> {
+        calls::bars()
     }
 
     #[inline(always)]
-    fn would_ban(&self, settings: &Settings, flow: &FlowKey) -> bool {
-        would_ban(settings, flow) != 0
+    fn would_ban(&self, _: &Settings, _: &FlowKey) -> bool {
+        calls::would_ban()
+    }
+
+    #[inline(always)]
+    fn plan(&self, _: &impl Payload, _: &Located) -> Option<Truncation> {
+        self.0.and_then(calls::plan)
     }
 
     #[inline(always)]
@@ -128,6 +110,6 @@ impl Knowledge for Kernel {
 
     #[inline(always)]
     fn admits(&self, key: u64, rate: &Rate) -> bool {
-        maps::admits(key, rate)
+        calls::admits(key, rate)
     }
 }

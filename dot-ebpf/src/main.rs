@@ -11,6 +11,7 @@
 #![feature(asm_experimental_arch)]
 #![allow(missing_docs, unreachable_pub, reason = "aya's macros generate a second, public function each")]
 
+mod calls;
 mod cleartext;
 mod context;
 mod judge;

@@ -260,6 +260,14 @@ pub(crate) fn settle_packet(packet: Packet) -> Option<&'static Packet> {
     }
 }
 
+/// The packet of [`settle_packet`].
+#[inline(always)]
+pub(crate) fn packet() -> Option<&'static Packet> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a checked map value of this CPU, written before this frame's judgment began.
+    unsafe { Some(&*forget(&raw mut (*scratch).packet)) }
+}
+
 /// Monotonic time in nanoseconds, to a tick: enough for a minute, and a third of the cost.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {

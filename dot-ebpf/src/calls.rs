@@ -1,0 +1,120 @@
+//! Parts of a judgment that are functions for the kernel too, and what hides their calls.
+//!
+//! Before: the packet lies in this CPU's scratch map. After: a number, of which the verifier knows nothing.
+//! Holds: functions with external linkage. The verifier walks such a one once, by itself, whatever calls it, and goes on
+//! behind each call with one state; an inlined one, or a static one, it walks for every state that gets there.
+//! Never: takes a pointer but the context: what a function needs it finds in maps.
+
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    programs::XdpContext,
+};
+use dot_common::{
+    client,
+    rate::Rate,
+    truncation::{self, Truncation},
+    verdict::Reason,
+};
+
+use crate::{cleartext, context::Frame, judge::Kernel, maps, truncate};
+
+const DENIED: u32 = 1;
+const BANNED: u32 = 2;
+
+/// [`client::bars`].
+#[inline(always)]
+pub(crate) fn bars() -> Option<Reason> {
+    match dotd_bars() {
+        DENIED => Some(Reason::Denied),
+        BANNED => Some(Reason::Banned),
+        _ => None,
+    }
+}
+
+/// [`client::would_ban`].
+#[inline(always)]
+pub(crate) fn would_ban() -> bool {
+    dotd_would_ban() != 0
+}
+
+/// [`maps::admits`].
+#[inline(always)]
+pub(crate) fn admits(key: u64, rate: &Rate) -> bool {
+    dotd_admits(key, rate.period_ns, rate.tolerance_ns) != 0
+}
+
+/// [`truncation::plan`].
+#[inline(always)]
+pub(crate) fn plan(context: &XdpContext) -> Option<Truncation> {
+    unpacked(dotd_plan(context.ctx))
+}
+
+/// [`cleartext::reset`].
+#[inline(always)]
+pub(crate) fn reset(context: &XdpContext) -> u32 {
+    dotd_reset(context.ctx)
+}
+
+/// [`truncate::answer`].
+#[inline(always)]
+pub(crate) fn answer(context: &XdpContext, truncation: &Truncation) -> u32 {
+    dotd_answer(context.ctx, packed(truncation))
+}
+
+/// A plan as a number that is not zero: a question has five octets at least.
+const fn packed(truncation: &Truncation) -> u32 {
+    truncation.question_octets << 1 | truncation.has_opt as u32
+}
+
+const fn unpacked(plan: u32) -> Option<Truncation> {
+    if plan == 0 {
+        return None;
+    }
+    Some(Truncation { question_octets: plan >> 1, has_opt: plan & 1 != 0 })
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_bars() -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    match client::bars(settings, &packet.flow, &Kernel(None)) {
+        Some(Reason::Denied) => DENIED,
+        Some(_) => BANNED,
+        None => 0,
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_would_ban() -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    u32::from(client::would_ban(settings, &packet.flow, &Kernel(None)))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_admits(key: u64, period_ns: u64, tolerance_ns: u64) -> u32 {
+    u32::from(maps::admits(key, &Rate { period_ns, tolerance_ns }))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_plan(context: *mut xdp_md) -> u32 {
+    let Some(packet) = maps::packet() else { return 0 };
+    let context = XdpContext::new(context);
+    truncation::plan(&Frame(&context), &packet.located).as_ref().map_or(0, packed)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_reset(context: *mut xdp_md) -> u32 {
+    let Some(packet) = maps::packet() else { return xdp_action::XDP_DROP };
+    cleartext::reset(&XdpContext::new(context), packet)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_answer(context: *mut xdp_md, plan: u32) -> u32 {
+    let (Some(packet), Some(truncation)) = (maps::packet(), unpacked(plan)) else { return xdp_action::XDP_DROP };
+    truncate::answer(&XdpContext::new(context), packet, &truncation)
+}

@@ -4,8 +4,8 @@
 //! compares both. In the order of a packet's way:
 //! [`frame`] reads octets within bounds → [`packet`] finds headers and ports → [`judge`] decides, with
 //! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
-//! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`charge`] (what
-//! a client cost),
+//! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`memo`] (whom a CPU need not ask about
+//! again), [`charge`] (what a client cost),
 //! [`truncation`] (how a query becomes its own answer), [`steer`] (which worker gets a connection), [`maps`]
 //! (names and sizes).
 //!
@@ -21,6 +21,7 @@ pub mod flow;
 pub mod frame;
 pub mod judge;
 pub mod maps;
+pub mod memo;
 pub mod packet;
 #[cfg(feature = "user")]
 mod pod;

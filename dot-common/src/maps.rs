@@ -31,12 +31,16 @@ pub const SPENT: &str = "SPENT";
 pub const ANSWER: &str = "ANSWER";
 /// Per-CPU array of one [`crate::frame::Located`]: where the parser's paths meet. Written by XDP.
 pub const SCRATCH: &str = "SCRATCH";
+/// Per-CPU array of [`crate::memo::Memo`] by [`crate::memo::place`]. Written by XDP.
+pub const MEMO: &str = "MEMO";
 /// Array of listeners by worker. Written by the loader.
 pub const SOCKETS: &str = "SOCKETS";
 
 /// Every map.
-pub const ALL: [&str; 13] =
-    [COUNTERS, SETTINGS, FLOWS, DENY4, DENY6, ALLOW4, ALLOW6, RATE, BANS, SPENT, ANSWER, SCRATCH, SOCKETS];
+pub const ALL: [&str; 14] = [
+    COUNTERS, SETTINGS, FLOWS, DENY4, DENY6, ALLOW4, ALLOW6, RATE, BANS, SPENT, ANSWER, SCRATCH, MEMO,
+    SOCKETS,
+];
 
 /// Connections whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
 pub const FLOWS_MAX: u32 = 131_072;
@@ -50,6 +54,8 @@ pub const BANS_MAX: u32 = 65_536;
 pub const SPENT_MAX: u32 = 65_536;
 /// Entries of each prefix trie: twice what a config may list, because a reload adds before it removes.
 pub const LISTED_MAX: u32 = 32_768;
+/// Clients that each CPU remembers.
+pub const MEMO_MAX: u32 = 1 << crate::memo::MEMO_BITS;
 /// Most workers.
 pub const WORKERS_MAX: u32 = 1024;
 

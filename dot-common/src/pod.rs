@@ -11,6 +11,7 @@ use crate::{
     ban::Ban,
     flow::{Flow, FlowKey},
     frame::Located,
+    memo::Memo,
     settings::Settings,
 };
 
@@ -24,3 +25,5 @@ unsafe impl Pod for Settings {}
 unsafe impl Pod for Ban {}
 // SAFETY: four u32; every bit pattern is a value.
 unsafe impl Pod for Located {}
+// SAFETY: repr(C) integers, 56 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for Memo {}

@@ -126,7 +126,10 @@ pub struct Settings {
     /// Bits of an IPv6 address that are one client's.
     pub prefix_v6: u8,
     /// Always zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// Changes with every change of lists, bans and limits, which makes void what CPUs remember of clients; 0: nothing
+    /// is remembered.
+    pub generation: u32,
     /// TCP SYN of one client, of each service.
     pub syn: Rate,
     /// Queries by UDP of one client.

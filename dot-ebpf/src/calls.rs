@@ -11,6 +11,7 @@ use aya_ebpf::{
 };
 use dot_common::{
     client,
+    memo::Standing,
     rate::Rate,
     truncation::{self, Truncation},
     verdict::Reason,
@@ -18,17 +19,10 @@ use dot_common::{
 
 use crate::{cleartext, context::Frame, judge::Kernel, maps, truncate};
 
-const DENIED: u32 = 1;
-const BANNED: u32 = 2;
-
-/// [`client::bars`].
+/// [`client::bars`], of a client that this CPU does not remember.
 #[inline(always)]
 pub(crate) fn bars() -> Option<Reason> {
-    match dotd_bars() {
-        DENIED => Some(Reason::Denied),
-        BANNED => Some(Reason::Banned),
-        _ => None,
-    }
+    Standing::of(dotd_bars()).reason()
 }
 
 /// [`client::would_ban`].
@@ -77,11 +71,15 @@ const fn unpacked(plan: u32) -> Option<Truncation> {
 #[unsafe(no_mangle)]
 extern "C" fn dotd_bars() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
-    match client::bars(settings, &packet.flow, &Kernel(None)) {
-        Some(Reason::Denied) => DENIED,
-        Some(_) => BANNED,
-        None => 0,
-    }
+    // Before lists and bans are asked: what changes meanwhile makes the answer void.
+    let generation = maps::generation(settings);
+    let standing = match client::bars(settings, &packet.flow, &Kernel(None)) {
+        Some(Reason::Denied) => Standing::Denied,
+        Some(_) => Standing::Banned,
+        None => Standing::Unbarred,
+    };
+    maps::memorize(settings, &packet.flow, generation, standing);
+    standing as u32
 }
 
 #[inline(never)]
@@ -115,6 +113,8 @@ extern "C" fn dotd_reset(context: *mut xdp_md) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_answer(context: *mut xdp_md, plan: u32) -> u32 {
-    let (Some(packet), Some(truncation)) = (maps::packet(), unpacked(plan)) else { return xdp_action::XDP_DROP };
+    let (Some(packet), Some(truncation)) = (maps::packet(), unpacked(plan)) else {
+        return xdp_action::XDP_DROP;
+    };
     truncate::answer(&XdpContext::new(context), packet, &truncation)
 }

@@ -10,6 +10,7 @@ use dot_common::{
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     judge::{self, Judgment, Knowledge},
+    memo::Standing,
     packet::{Packet, Service, parse},
     prefix::ClientPrefix,
     rate::Rate,
@@ -89,8 +90,8 @@ impl Knowledge for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn bars(&self, _: &Settings, _: &FlowKey) -> Option<Reason> {
-        calls::bars()
+    fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason> {
+        maps::recall(settings, flow).map_or_else(calls::bars, Standing::reason)
     }
 
     #[inline(always)]

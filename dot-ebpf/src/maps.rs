@@ -8,7 +8,7 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    helpers::{bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_xdp_load_bytes},
+    helpers::{bpf_csum_diff, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_xdp_load_bytes},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, lpm_trie::Key},
     programs::XdpContext,
@@ -18,10 +18,11 @@ use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     frame::Located,
-    maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
+    maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, MEMO_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
+    memo::{self, Memo, Standing},
     packet::Packet,
     prefix::ClientPrefix,
-    rate::Rate,
+    rate::{self, Rate},
     settings::Settings,
     verdict::Verdict,
 };
@@ -73,6 +74,9 @@ struct Scratch {
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+#[map]
+static MEMO: PerCpuArray<Memo> = PerCpuArray::with_max_entries(MEMO_MAX, 0);
+
 /// Listeners of one SO_REUSEPORT group by worker.
 #[map]
 pub(crate) static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(WORKERS_MAX, 0);
@@ -90,6 +94,13 @@ pub(crate) fn count(verdict: Verdict) {
 #[inline(always)]
 pub(crate) fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
+}
+
+/// The settings' generation, as it is now.
+#[inline(always)]
+pub(crate) fn generation(settings: &Settings) -> u32 {
+    // SAFETY: one aligned word of a map value; volatile, so that it is read here and once.
+    unsafe { (&raw const settings.generation).read_volatile() }
 }
 
 /// What we know of a connection.
@@ -151,11 +162,57 @@ pub(crate) fn is_banned(client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) 
     if !holds(&unsafe { *ban }) {
         return false;
     }
+    add_hits(ban, 1);
+    true
+}
+
+#[inline(always)]
+fn add_hits(ban: *mut Ban, hits: u64) {
     // SAFETY: a checked map value, aligned to eight octets; the second field of four.
     unsafe {
-        asm!("lock *(u64 *)({ban} + 8) += {one}", ban = in(reg) ban, one = in(reg) 1u64, options(nostack))
+        asm!("lock *(u64 *)({ban} + 8) += {hits}", ban = in(reg) ban, hits = in(reg) hits, options(nostack))
     };
-    true
+}
+
+/// What this CPU remembers of a packet's client; a hit of its ban is counted.
+#[inline(always)]
+pub(crate) fn recall(settings: &Settings, flow: &FlowKey) -> Option<Standing> {
+    if settings.generation == 0 {
+        return None;
+    }
+    let memo = MEMO.get_ptr_mut(memo::place(flow))?;
+    // SAFETY: a checked map value of this CPU; no program of ours interrupts another on it.
+    let memo = unsafe { &mut *memo };
+    let standing = memo.recall(flow, settings.generation, tick)?;
+    if matches!(standing, Standing::Banned) {
+        memo.hits += 1;
+    }
+    Some(standing)
+}
+
+/// Remembers a packet's client in place of another, whose ban gets the hits that are still owed to it. `generation` was
+/// read before lists and bans were asked.
+#[inline(always)]
+pub(crate) fn memorize(settings: &Settings, flow: &FlowKey, generation: u32, standing: Standing) {
+    let Some(memo) = MEMO.get_ptr_mut(memo::place(flow)) else { return };
+    // SAFETY: a checked map value of this CPU; no program of ours interrupts another on it.
+    let memo = unsafe { &mut *memo };
+    if let Some(owed) = memo.owes()
+        && let Some(ban) = BANS.get_ptr_mut(owed.key())
+    {
+        add_hits(ban, memo.hits);
+    }
+    let ban = rate::client(flow, settings.prefix_v4, settings.prefix_v6).key();
+    let FlowKey { client, version, .. } = *flow;
+    let standing = standing as u32;
+    *memo = Memo { client, version, generation, standing, reserved: 0, tick: tick(), ban, hits: 0 };
+}
+
+/// The tick of the kernel's clock: what the coarse time is made of, in one load.
+#[inline(always)]
+fn tick() -> u64 {
+    // SAFETY: no arguments, no effect.
+    unsafe { bpf_jiffies64() }
 }
 
 /// Until when a client's handshake budget is spent; 0: it is not.

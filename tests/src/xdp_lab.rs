@@ -20,6 +20,7 @@ use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     maps,
+    memo::Memo,
     prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Over, Ports, SCHEMA, Settings},
@@ -47,6 +48,8 @@ pub struct Lab {
     rates: HashMap<MapData, u64, u64>,
     bans: HashMap<MapData, u64, Ban>,
     spent: HashMap<MapData, u64, u64>,
+    memos: PerCpuArray<MapData, Memo>,
+    written: Settings,
     counted: Vec<u64>,
 }
 
@@ -76,7 +79,8 @@ pub fn settings(gate: Gate) -> Settings {
         allow: 0,
         bans: 0,
         spent: 0,
-        reserved: [0; 7],
+        reserved: [0; 3],
+        generation: 0,
         over: Over::Drop as u8,
         do53_query_over: Over::Truncate as u8,
         prefix_v4: 32,
@@ -106,17 +110,28 @@ impl Lab {
         let rates = HashMap::try_from(take(maps::RATE)).unwrap();
         let bans = HashMap::try_from(take(maps::BANS)).unwrap();
         let spent = HashMap::try_from(take(maps::SPENT)).unwrap();
+        let memos = PerCpuArray::try_from(take(maps::MEMO)).unwrap();
         let counted = vec![0; counters::COUNTERS as usize];
-        let mut lab = Self { object, counters, settings: map, flows, rates, bans, spent, counted };
+        let written = *settings;
+        let mut lab =
+            Self { object, counters, settings: map, flows, rates, bans, spent, memos, written, counted };
         lab.xdp().load().expect("the XDP program passes the verifier");
         lab.learner().load().expect("the learner passes the verifier");
         lab.set(settings);
         Some(lab)
     }
 
-    /// Writes new settings.
+    /// Writes new settings, of a new generation.
     pub fn set(&mut self, settings: &Settings) {
-        self.settings.set(0, settings, 0).unwrap();
+        let generation = self.written.generation + 1;
+        self.written = Settings { generation, ..*settings };
+        self.settings.set(0, self.written, 0).unwrap();
+    }
+
+    /// Makes void what CPUs remember, as the loader does when a list or a ban has changed.
+    fn renew(&mut self) {
+        let written = self.written;
+        self.set(&written);
     }
 
     /// Runs the XDP program once on a frame of at least 14 octets.
@@ -226,6 +241,7 @@ impl Lab {
     /// Bans the /32 or /56 of a client.
     pub fn ban(&mut self, client: IpAddr, ban: &Ban) {
         self.bans.insert(ClientPrefix::of(client, 32, 56).key(), ban, 0).unwrap();
+        self.renew();
     }
 
     /// Lifts every ban.
@@ -233,12 +249,18 @@ impl Lab {
         for key in self.bans.keys().collect::<Result<Vec<_>, _>>().unwrap() {
             self.bans.remove(&key).unwrap();
         }
+        self.renew();
     }
 
-    /// The ban of a client's /32 or /56.
+    /// The ban of a client's /32 or /56, with the hits that CPUs have still to add.
     #[must_use]
     pub fn banned(&self, client: IpAddr) -> Option<Ban> {
-        self.bans.get(&ClientPrefix::of(client, 32, 56).key(), 0).ok()
+        let client = ClientPrefix::of(client, 32, 56);
+        let ban = self.bans.get(&client.key(), 0).ok()?;
+        let memos = (0..maps::MEMO_MAX).map(|place| self.memos.get(&place, 0).unwrap());
+        let owed = |memo: &Memo| if memo.owes() == Some(client) { memo.hits } else { 0 };
+        let owed: u64 = memos.map(|of_all| of_all.iter().map(owed).sum::<u64>()).sum();
+        Some(Ban { hits: ban.hits + owed, ..ban })
     }
 
     /// Says until when the /32 or /56 of a client has spent its handshake budget.
@@ -266,6 +288,7 @@ impl Lab {
                 trie.insert(&Key::new(bits, address.octets()), 1, 0).unwrap();
             }
         }
+        self.renew();
     }
 
     fn newly_counted(&mut self) -> Option<Verdict> {

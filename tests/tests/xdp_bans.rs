@@ -2,11 +2,16 @@
 //!
 //! Before: a ban in a map, or the words of an operator. After: frames are dropped, counted on their ban, until it ends.
 
-use std::{net::IpAddr, os::fd::AsFd, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd,
+    thread,
+    time::Duration,
+};
 
 use dot_common::{
     ban::{Ban, Cause},
-    maps::BANS_MAX,
+    maps::{BANS_MAX, MEMO_MAX},
     settings::{Gate, Over, Settings},
     verdict::{Action, Reason, Verdict},
 };
@@ -28,7 +33,10 @@ use dot_userspace::{
     config::{Xdp as XdpConfig, XdpMode},
     xdp::{ListenerGroup, start},
 };
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::Signal,
+    time::{ClockId, clock_gettime},
+};
 use serde_json::Value;
 
 fn address(text: &str) -> IpAddr {
@@ -37,6 +45,12 @@ fn address(text: &str) -> IpAddr {
 
 fn ban(cause: Cause, until_ns: u64) -> Ban {
     Ban { until_ns, hits: 0, cause: cause as u32, bits: 32 }
+}
+
+/// The clock by which bans end.
+fn monotonic_ns() -> u64 {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock that every Linux has"));
+    u64::try_from(now.as_nanos()).unwrap()
 }
 
 /// One packet of each kind that we judge.
@@ -125,6 +139,42 @@ fn lists_come_before_bans() {
     }
 }
 
+/// Goal: a CPU that remembers a banned client neither bans it longer nor loses a hit, also when others take its place.
+/// Method: a thousand packets from each of two CPUs; then as many clients as CPUs remember twice over; a ban that ends
+/// while its client is remembered.
+#[test]
+fn remembered_bans_end_and_keep_their_hits() {
+    let banning = Settings { bans: 1, ..settings(Gate::Pass) };
+    let Some(mut lab) = Lab::open("remembered_bans_end_and_keep_their_hits", &banning) else { return };
+    let client = address("198.51.100.1");
+    let syn = |client| Build::tcp(853, SYN, 1, &[]).client(client).frame().octets;
+    lab.ban(client, &ban(Cause::Garbage, u64::MAX));
+    let hits = |lab: &Lab| lab.banned(client).expect("the ban is there").hits;
+    match lab.race(&syn(client), 1000) {
+        Some(counted) => assert_eq!(counted, [(Verdict::drop(Reason::Banned), 2000)]),
+        None => println!("one CPU: no race"),
+    }
+    let before = hits(&lab);
+    assert!(before == 2000 || before == 0, "{before}");
+    for place in 0..2 * MEMO_MAX {
+        lab.judge_as(&syn(client), None);
+        lab.judge_as(&syn(Ipv4Addr::from_bits(0x0a00_0000 + place).into()), None);
+    }
+    assert_eq!(hits(&lab), before + u64::from(2 * MEMO_MAX));
+    lab.surplus();
+    assert_eq!(lab.judge(&syn(client)).verdict, Some(Verdict::drop(Reason::Banned)));
+
+    let until = monotonic_ns() + 50_000_000;
+    lab.ban(client, &ban(Cause::Garbage, until));
+    while monotonic_ns() < until - 10_000_000 {
+        assert_eq!(lab.judge_as(&syn(client), Some(Verdict::drop(Reason::Banned))), Some(XDP_DROP));
+    }
+    // The kernel half's clock is as old as a tick, 10 ms at most.
+    thread::sleep(Duration::from_millis(30));
+    let passes = lab.judge(&syn(client)).verdict;
+    assert_eq!(passes, Some(Verdict::pass(Reason::Syn)), "the ban is over");
+}
+
 /// Goal: where limits only count, the engine's bans do too, and open no gate; an operator's ban holds. Method: a segment
 /// that every gate passes and one that a gate refuses, from a client of each cause.
 #[test]
@@ -133,7 +183,8 @@ fn count_mode_is_the_engines_alone() {
     let Some(mut lab) = Lab::open("count_mode_is_the_engines_alone", &counting) else { return };
     let would = Verdict { action: Action::WouldDrop, reason: Reason::Banned };
     for cause in Cause::ALL {
-        let client = address("198.51.100.9");
+        // Each a client of its own: hits that a CPU still owes go with the client.
+        let client = address(&format!("198.51.100.{}", *cause as u32));
         lab.ban(client, &ban(*cause, u64::MAX));
         let is_operators = *cause == Cause::Operator;
         for (build, counted) in [

@@ -8,6 +8,7 @@ use dot_common::{
     counters::COUNTERS as COUNTERS_MAX,
     flow::{Flow, FlowKey},
     maps,
+    memo::Memo,
     settings::Settings,
 };
 use dot_userspace::xdp::object::OBJECT;
@@ -52,6 +53,7 @@ fn object_holds_the_maps() {
     assert_eq!(shape(maps::RATE), (8, 8, maps::RATE_MAX));
     assert_eq!(shape(maps::BANS), (8, size_of::<Ban>(), maps::BANS_MAX));
     assert_eq!(shape(maps::SPENT), (8, 8, maps::SPENT_MAX));
+    assert_eq!(shape(maps::MEMO), (4, size_of::<Memo>(), maps::MEMO_MAX));
     assert!(matches!(object.map(maps::BANS), Some(Map::HashMap(_))), "a ban that a packet can evict is none");
     for (name, key_octets) in [(maps::DENY4, 8), (maps::DENY6, 20), (maps::ALLOW4, 8), (maps::ALLOW6, 20)] {
         assert_eq!(shape(name), (key_octets, 4, maps::LISTED_MAX), "{name}");

@@ -11,11 +11,12 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData, MapError, PerCpuArray},
 };
 use dot_common::{
     ban::{Ban, Cause},
-    maps::{BANS, BANS_MAX},
+    maps::{BANS, BANS_MAX, MEMO, MEMO_MAX},
+    memo::Memo,
     prefix::ClientPrefix,
 };
 use ipnet::IpNet;
@@ -38,6 +39,10 @@ const LENGTH_MAX: Duration = Duration::from_secs(604_800);
 /// Every ban.
 pub(super) struct Bans {
     map: HashMap<MapData, u64, Ban>,
+    /// Where each CPU keeps hits that it has still to add to their bans.
+    memos: PerCpuArray<MapData, Memo>,
+    /// Since the kernel half was told.
+    pub(super) has_changed: bool,
     ends: Deadlines,
     words: BTreeMap<ClientPrefix, String>,
     prefixes: Prefixes,
@@ -48,8 +53,9 @@ impl Bans {
     /// Takes the map out of the object; what a predecessor left in it stays.
     pub(super) fn take(object: &mut Ebpf, prefixes: Prefixes) -> Result<Self, XdpError> {
         let map = HashMap::try_from(take(object, BANS)?).map_err(|error| refused(BANS, &error))?;
-        let ends = Deadlines::new(BANS_MAX);
-        let mut bans = Self { map, ends, words: BTreeMap::new(), prefixes, counts: BanCounts::default() };
+        let memos = PerCpuArray::try_from(take(object, MEMO)?).map_err(|error| refused(MEMO, &error))?;
+        let (ends, words, counts) = (Deadlines::new(BANS_MAX), BTreeMap::new(), BanCounts::default());
+        let mut bans = Self { map, memos, has_changed: false, ends, words, prefixes, counts };
         bans.adopt();
         Ok(bans)
     }
@@ -86,9 +92,10 @@ impl Bans {
                 "a reason has at most {WORDS_OCTETS_MAX} octets and no control characters"
             )));
         }
+        let owed = if self.ends.end_of(prefix).is_some() { self.owed() } else { BTreeMap::new() };
         self.insert(prefix, length, Cause::Operator)?;
         self.words.insert(prefix, words.to_owned());
-        self.row(prefix).ok_or_else(|| wrong("the ban was over at once"))
+        self.row(prefix, &owed).ok_or_else(|| wrong("the ban was over at once"))
     }
 
     /// Bans a client that the engine had enough of. A longer ban that is there stays.
@@ -109,7 +116,8 @@ impl Bans {
     /// [`XdpError::Ban`]: there is none, or it is no prefix.
     pub(super) fn remove(&mut self, client: &str) -> Result<BanRow, XdpError> {
         let prefix = self.parse(client)?;
-        let row = self.row(prefix).ok_or_else(|| wrong(&format!("{client} is not banned")))?;
+        let row = self.row(prefix, &self.owed());
+        let row = row.ok_or_else(|| wrong(&format!("{client} is not banned")))?;
         self.erase(prefix);
         Ok(row)
     }
@@ -124,7 +132,8 @@ impl Bans {
 
     /// Every ban that stands, the one that ends first in front.
     pub(super) fn rows(&self) -> Vec<BanRow> {
-        let mut rows: Vec<_> = self.ends.iter().filter_map(|(prefix, _)| self.row(prefix)).collect();
+        let owed = self.owed();
+        let mut rows: Vec<_> = self.ends.iter().filter_map(|(prefix, _)| self.row(prefix, &owed)).collect();
         rows.sort_by_key(|row| row.seconds_left);
         rows
     }
@@ -152,6 +161,7 @@ impl Bans {
         let hits = self.map.get(&prefix.key(), 0).map_or(0, |before| before.hits);
         let ban = Ban { until_ns, hits, cause: cause as u32, bits: self.prefixes.bits(prefix) };
         self.map.insert(prefix.key(), ban, 0).map_err(|error| wrong(&innermost(&error)))?;
+        self.has_changed = true;
         self.ends.insert(prefix, until_ns);
         self.words.remove(&prefix);
         *self.counts.made.entry(cause.name().to_owned()).or_default() += 1;
@@ -164,18 +174,32 @@ impl Bans {
             // It ends by itself; only its room is lost until then.
             Err(error) => tracing::error!("a ban stays in the map: {}", innermost(&error)),
         }
+        self.has_changed = true;
         self.ends.remove(prefix);
         self.words.remove(&prefix);
     }
 
-    fn row(&self, prefix: ClientPrefix) -> Option<BanRow> {
+    /// Hits that CPUs have still to add to their bans.
+    fn owed(&self) -> BTreeMap<ClientPrefix, u64> {
+        let mut owed = BTreeMap::new();
+        for memos in (0..MEMO_MAX).filter_map(|place| self.memos.get(&place, 0).ok()) {
+            for memo in memos.iter() {
+                if let Some(prefix) = memo.owes() {
+                    *owed.entry(prefix).or_default() += memo.hits;
+                }
+            }
+        }
+        owed
+    }
+
+    fn row(&self, prefix: ClientPrefix, owed: &BTreeMap<ClientPrefix, u64>) -> Option<BanRow> {
         let ban = self.map.get(&prefix.key(), 0).ok()?;
         let left_ns = ban.until_ns.checked_sub(now_ns()).filter(|left_ns| *left_ns > 0)?;
         Some(BanRow {
             prefix: format!("{prefix}/{}", ban.bits),
             cause: Cause::of(ban.cause)?.name().to_owned(),
             reason: self.words.get(&prefix).cloned().unwrap_or_default(),
-            hits: ban.hits,
+            hits: ban.hits + owed.get(&prefix).copied().unwrap_or_default(),
             seconds_left: left_ns.div_ceil(NANOSECONDS),
         })
     }

@@ -80,6 +80,9 @@ impl Xdp {
 impl Kernel {
     /// Says to the kernel half which IP versions have bans and spent budgets.
     pub(super) fn tell_of_clients(&mut self) -> Result<(), XdpError> {
-        self.settings.set_clients(self.bans.versions(), self.costs.versions())
+        let has_changed = self.bans.has_changed || self.lists.has_changed;
+        self.settings.set_clients(self.bans.versions(), self.costs.versions(), has_changed)?;
+        (self.bans.has_changed, self.lists.has_changed) = (false, false);
+        Ok(())
     }
 }

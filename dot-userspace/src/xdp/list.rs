@@ -27,6 +27,8 @@ use crate::config;
 pub(super) struct Lists {
     deny: List,
     allow: List,
+    /// Since the kernel half was told.
+    pub(super) has_changed: bool,
 }
 
 /// What was on both lists.
@@ -41,12 +43,14 @@ impl Lists {
         Ok(Self {
             deny: List::take(object, "xdp.deny", maps::DENY4, maps::DENY6)?,
             allow: List::take(object, "xdp.allow", maps::ALLOW4, maps::ALLOW6)?,
+            has_changed: false,
         })
     }
 
     /// Adds what the config lists and is not there yet; says what was there. After an error all is as it was.
     pub(super) fn grow(&mut self, config: &config::Xdp) -> Result<Before, XdpError> {
         let before = Before { deny: self.deny.prefixes(), allow: self.allow.prefixes() };
+        self.has_changed = true;
         self.deny.grow(&config.deny)?;
         if let Err(error) = self.allow.grow(&config.allow) {
             self.deny.shrink(&before.deny);
@@ -57,6 +61,7 @@ impl Lists {
 
     /// Removes what the config does not list.
     pub(super) fn shrink(&mut self, config: &config::Xdp) {
+        self.has_changed = true;
         self.deny.shrink(&config.deny);
         self.allow.shrink(&config.allow);
     }
@@ -69,6 +74,7 @@ impl Lists {
 
     /// Takes back what [`Lists::grow`] added.
     pub(super) fn restore(&mut self, before: &Before) {
+        self.has_changed = true;
         self.deny.shrink(&before.deny);
         self.allow.shrink(&before.allow);
     }

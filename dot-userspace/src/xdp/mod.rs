@@ -159,6 +159,9 @@ impl Xdp {
         let before = kernel.lists.grow(config)?;
         if let Err(error) = kernel.settings.apply(config, ports, prefixes) {
             kernel.lists.restore(&before);
+            if let Err(error) = kernel.tell_of_clients() {
+                tracing::error!("{error}");
+            }
             return Err(error);
         }
         kernel.lists.shrink(config);
@@ -298,8 +301,8 @@ fn attach(
     let mut kernel = Kernel::load(pins, prefixes)?;
     kernel.lists.grow(config)?;
     kernel.settings.apply(config, *ports, prefixes)?;
-    kernel.settings.set_clients(kernel.bans.versions(), 0)?;
     kernel.costs.apply(&config.limit);
+    kernel.tell_of_clients()?;
     roster.look(&mut kernel, pins, Patience::Wait)?;
     if required {
         if let Some(row) = roster.first_failure() {

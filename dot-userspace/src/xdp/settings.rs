@@ -71,19 +71,25 @@ impl Written {
         self.write(Settings { bans, spent, ..settings(config, ports, prefixes) })
     }
 
-    /// Says which IP versions have bans and spent budgets; nothing to do when that is known.
-    pub(super) fn set_clients(&mut self, bans: u8, spent: u8) -> Result<(), XdpError> {
+    /// Says which IP versions have bans and spent budgets, and whether what CPUs remember of clients is void; nothing to
+    /// do when nothing changed.
+    pub(super) fn set_clients(&mut self, bans: u8, spent: u8, has_changed: bool) -> Result<(), XdpError> {
         let Settings { bans: known_bans, spent: known_spent, .. } = self.current;
-        if (bans, spent) == (known_bans, known_spent) {
+        if (bans, spent) == (known_bans, known_spent) && !has_changed {
             return Ok(());
         }
         self.write(Settings { bans, spent, ..self.current })
     }
 
+    /// The generation goes last: what a packet meanwhile remembered by parts of the old settings is void.
     fn write(&mut self, settings: Settings) -> Result<(), XdpError> {
-        let written = self.map.set(0, settings, 0);
-        written.map_err(|error| XdpError::Settings { reason: innermost(&error) })?;
-        self.current = settings;
+        let before = self.current.generation;
+        for generation in [before, before.checked_add(1).unwrap_or(1)] {
+            let settings = Settings { generation, ..settings };
+            let written = self.map.set(0, settings, 0);
+            written.map_err(|error| XdpError::Settings { reason: innermost(&error) })?;
+            self.current = settings;
+        }
         Ok(())
     }
 }
@@ -105,7 +111,8 @@ fn settings(config: &config::Xdp, ports: Ports, prefixes: Prefixes) -> Settings 
         do53_query_over: over(limit.udp53_over, limit.mode),
         prefix_v4: prefixes.v4,
         prefix_v6: prefixes.v6,
-        reserved: [0; 7],
+        reserved: [0; 3],
+        generation: 0,
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),
         do53_query: Rate::new(limit.udp53_per_second, limit.udp53_burst),
     }

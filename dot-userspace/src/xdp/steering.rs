@@ -82,6 +82,7 @@ fn by_program(groups: &[ListenerGroup<'_>]) -> Result<ProgramReport, XdpError> {
             .map_max_entries(maps::FLOWS, 1)
             .map_max_entries(maps::BANS, 1)
             .map_max_entries(maps::SPENT, 1)
+            .map_max_entries(maps::MEMO, 1)
             .load(OBJECT)
             .map_err(|error| refused("the BPF object", &error))?;
         let sockets = take(&mut object, maps::SOCKETS)?;

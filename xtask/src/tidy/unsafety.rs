@@ -13,6 +13,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-common/src/pod.rs",
         "promises the loader that map types are plain octets; aya asks for `unsafe impl`",
     ),
+    ("dot-ebpf/src/calls.rs", "gives functions the linkage that the verifier asks for (unsafe attributes)"),
     (
         "dot-ebpf/src/context.rs",
         "the one place that reads and writes frames and sockets, within checked bounds",

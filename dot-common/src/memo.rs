@@ -1,0 +1,147 @@
+//! What a CPU remembers of the clients it judged last, so that lists and bans need not be asked for each packet.
+//!
+//! Before: [`crate::client::bars`] asked tries and a hash about a client. After: its next packet on this CPU costs an
+//! index and a comparison.
+//! Holds: the entry, its place, and what makes it void. Never: decides; an entry that somebody else's took the place of
+//! is asked for again, so that packets from anywhere cost time and nothing else.
+
+use crate::{flow::FlowKey, prefix::ClientPrefix, verdict::Reason};
+
+/// What lists and bans say about a client.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    #[default]
+    Unbarred = 0,
+    /// It is on the deny list.
+    Denied = 1,
+    /// It is banned.
+    Banned = 2,
+}
+
+impl Standing {
+    /// The standing of a number; unknown ones bar nobody.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Denied,
+            2 => Self::Banned,
+            _ => Self::Unbarred,
+        }
+    }
+
+    /// Why a client with this standing gets nothing.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Unbarred => None,
+            Self::Denied => Some(Reason::Denied),
+            Self::Banned => Some(Reason::Banned),
+        }
+    }
+}
+
+/// One client, by its whole address. 56 octets, no padding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memo {
+    /// Its address, as in [`FlowKey`].
+    pub client: [u32; 4],
+    /// 4 or 6; 0: nobody.
+    pub version: u32,
+    /// The [`Settings::generation`] in which it was asked for.
+    ///
+    /// [`Settings::generation`]: crate::settings::Settings::generation
+    pub generation: u32,
+    /// A [`Standing`].
+    pub standing: u32,
+    /// Always zero.
+    pub reserved: u32,
+    /// Tick of the kernel's clock in which it was asked for: a ban ends by the clock.
+    pub tick: u64,
+    /// The ban it met: the key of its [`ClientPrefix`].
+    pub ban: u64,
+    /// Packets that met the ban since, not yet added to its hits.
+    pub hits: u64,
+}
+
+const _: () = assert!(size_of::<Memo>() == 56 && align_of::<Memo>() == 8);
+
+impl Memo {
+    /// The standing of a packet's client, if it is the one remembered and nothing has changed since.
+    #[must_use]
+    #[inline(always)]
+    pub fn recall(&self, flow: &FlowKey, generation: u32, tick: impl FnOnce() -> u64) -> Option<Standing> {
+        let ([a, b, c, d], [e, f, g, h]) = (self.client, flow.client);
+        let difference = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (self.version ^ flow.version);
+        if difference | (self.generation ^ generation) != 0 {
+            return None;
+        }
+        let standing = Standing::of(self.standing);
+        if matches!(standing, Standing::Banned) && self.tick != tick() { None } else { Some(standing) }
+    }
+
+    /// The prefix whose ban has hits that are still to be added; `None`: there are none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn owes(&self) -> Option<ClientPrefix> {
+        if self.hits == 0 { None } else { Some(ClientPrefix::from_key(self.ban)) }
+    }
+}
+
+/// Clients that a CPU remembers, as a power of two.
+pub const MEMO_BITS: u32 = 10;
+
+/// The place of a packet's client. Who chooses addresses that share one has them asked for each time, no more.
+#[must_use]
+#[inline(always)]
+pub const fn place(flow: &FlowKey) -> u32 {
+    let [a, b, c, d] = flow.client;
+    /// 2^32 divided by the golden ratio: neighbours are spread.
+    const SPREAD: u32 = 0x9e37_79b1;
+    (a ^ b.rotate_left(7) ^ c.rotate_left(13) ^ d.rotate_left(19)).wrapping_mul(SPREAD) >> (32 - MEMO_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn flow(address: u32) -> FlowKey {
+        FlowKey::new([address, 0, 0, 0], 5, [9; 4], 853, false)
+    }
+
+    /// Goal: what is remembered is of this client and of these lists, and a ban of this tick. Method: one difference at
+    /// a time.
+    #[test]
+    fn a_memo_is_void_when_anything_changed() {
+        let client = [7, 0, 0, 0];
+        let memo = Memo { client, version: 4, generation: 3, standing: 2, tick: 10, ..Memo::default() };
+        assert_eq!(memo.recall(&flow(7), 3, || 10), Some(Standing::Banned));
+        assert_eq!(memo.recall(&flow(8), 3, || 10), None, "another client");
+        assert_eq!(memo.recall(&flow(7), 4, || 10), None, "other lists");
+        assert_eq!(memo.recall(&flow(7), 3, || 11), None, "a ban may have ended");
+        assert_eq!(memo.recall(&FlowKey { version: 6, ..flow(7) }, 3, || 10), None, "another IP version");
+        for other in [[0, 7, 0, 0], [0, 0, 7, 0], [7, 0, 0, 1]] {
+            assert_eq!(memo.recall(&FlowKey { client: other, ..flow(7) }, 3, || 10), None, "{other:?}");
+        }
+        for standing in [Standing::Unbarred, Standing::Denied] {
+            let memo = Memo { standing: standing as u32, ..memo };
+            assert_eq!(memo.recall(&flow(7), 3, || 99), Some(standing), "no clock ends it");
+        }
+        assert_eq!(Memo::default().recall(&flow(0), 1, || 0), None, "nobody is no client");
+    }
+
+    /// Goal: neighbours have places of their own, all of them in the map.
+    #[test]
+    fn neighbours_are_spread() {
+        let places: BTreeSet<u32> = (0..256).map(|last| place(&flow(0xc633_6400 | last))).collect();
+        assert_eq!(places.len(), 256);
+        assert!(places.iter().all(|place| *place < 1 << MEMO_BITS));
+    }
+}

@@ -1,6 +1,7 @@
 //! Counts what a worker asks of the allocator for a query: nothing, once it is warm.
 //!
-//! Before: dotd in this process with one worker, a backend over UDP, a client over TLS; each on threads of their own.
+//! Before: dotd in this process with one worker, a backend over UDP, a client over TLS and one over UDP; each on threads
+//! of their own.
 //! After: an exact number, and where the first allocation came from should it not be zero.
 //! Holds: an allocator that counts on threads named `worker-…`. Never: measures time.
 
@@ -37,8 +38,10 @@ use rustls::{
 const BATCH: u16 = 100;
 /// Queries until every buffer has its size.
 const WARM_UP: usize = 3000;
-/// Queries that are counted; with the others fewer than a port lasts (16,384).
+/// Queries of each client that are counted; with the others fewer than eight ports last (16,384 each).
 const COUNTED: usize = 10_000;
+/// Queries by UDP at once: fewer than a socket's buffer holds.
+const DATAGRAMS: u16 = 50;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -188,6 +191,20 @@ fn ask(client: &mut Client, count: usize) {
     }
 }
 
+/// Asks `count` queries by UDP, some at once, and takes as many responses.
+fn ask_by_datagram(socket: &UdpSocket, count: usize) {
+    let mut message = [0; 2048];
+    for _ in 0..count / usize::from(DATAGRAMS) {
+        for id in 0..DATAGRAMS {
+            socket.send(&query(id)).expect("dotd is there");
+        }
+        for _ in 0..DATAGRAMS {
+            let octets = socket.recv(&mut message).expect("a response");
+            assert!(message[3] & 15 == 0 && octets > 12, "NOERROR: {:02x?}", &message[..octets]);
+        }
+    }
+}
+
 /// A backend that answers each query with itself and QR: an answer without records.
 fn answer_all(socket: &UdpSocket) {
     let mut message = [0; 2048];
@@ -197,36 +214,52 @@ fn answer_all(socket: &UdpSocket) {
     }
 }
 
+/// Has `ask` warm up, then counts calls of the allocator: none, or where the first came from.
+fn counted(what: &str, mut ask: impl FnMut(usize)) -> Result<(), String> {
+    IS_COUNTING.store(true, Relaxed);
+    ask(WARM_UP);
+    let warming_up = ALLOCATIONS.swap(0, Relaxed);
+    assert!(warming_up > 0, "{what}: cold buffers allocate: what counts none of it proves nothing");
+    ask(COUNTED);
+    IS_COUNTING.store(false, Relaxed);
+    let counted = ALLOCATIONS.swap(0, Relaxed);
+    println!("{what}: {warming_up} allocations for {WARM_UP} queries at first, then {counted} for {COUNTED}");
+    let first = FIRST.lock().expect("one worker").take().unwrap_or_default();
+    if counted == 0 {
+        Ok(())
+    } else {
+        Err(format!("{what}: {counted} for {COUNTED} queries; the first:\n{first}"))
+    }
+}
+
 /// Goal: no allocation for a forwarded query in steady state: framing, triage, both edits of the OPT record, the table
-/// of queries, datagrams in batches, the session's inbox, TLS records. Method: 10,000 queries through dotd itself over
-/// one connection, after 3,000 to warm up; calls of the allocator on the worker's thread, counted exactly.
+/// of queries, datagrams in batches, the session's inbox, TLS records; and DNS in clear by UDP, where each datagram's
+/// sender is owed an answer. Method: 10,000 queries through dotd itself over one connection, after 3,000 to warm up,
+/// and as many datagrams; calls of the allocator on the worker's thread, counted exactly.
 #[test]
 fn a_forwarded_query_allocates_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let backend = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let address = backend.local_addr().expect("bound");
     thread::Builder::new().name("backend".into()).spawn(move || answer_all(&backend)).expect("a thread");
-    let port =
-        TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let [port, clear] = [free(), free()].map(|free| free.local_addr().expect("bound").port());
     let text = format!(
         "[server]\nworkers = 1\nuser = \"\"\nstate_dir = \"{0}\"\nrun_dir = \"{0}\"\n[listen]\n\
-         dot = [\"127.0.0.1:{port}\"]\n[xdp]\nmode = \"off\"\n[[backend]]\naddress = \"{address}\"\n",
+         dot = [\"127.0.0.1:{port}\"]\ndo53 = [\"127.0.0.1:{clear}\"]\n[xdp]\nmode = \"off\"\n\
+         [[backend]]\naddress = \"{address}\"\n",
         folder.path().display()
     );
     let config = config::parse(&text, "allocations.toml").expect("a sound config");
     let dotd = thread::spawn(move || start::run(config, None));
-    IS_COUNTING.store(true, Relaxed);
     let mut client = connect(port);
-    ask(&mut client, WARM_UP);
-    let warming_up = ALLOCATIONS.swap(0, Relaxed);
-    assert!(warming_up > 0, "a handshake and cold buffers allocate: what counts none of it proves nothing");
-    ask(&mut client, COUNTED);
-    IS_COUNTING.store(false, Relaxed);
-    let counted = ALLOCATIONS.load(Relaxed);
-    println!("allocations: {warming_up} for a handshake and {WARM_UP} queries, then {counted} for {COUNTED}");
+    let over_tls = counted("over TLS", |count| ask(&mut client, count));
     drop(client);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.connect(("127.0.0.1", clear)).expect("loopback");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("not zero");
+    let by_udp = counted("by UDP", |count| ask_by_datagram(&socket, count));
     kill(Pid::this(), Signal::SIGTERM).expect("our own process");
     dotd.join().expect("no panic").expect("an orderly end");
-    let first = FIRST.lock().expect("the worker is gone").take().unwrap_or_default();
-    assert_eq!(counted, 0, "for {COUNTED} queries; the first:\n{first}");
+    assert_eq!([over_tls, by_udp], [Ok(()), Ok(())]);
 }

@@ -2,7 +2,8 @@
 //!
 //! Before: the kernel chose this worker's socket for a datagram. After: its answer left from the address that was
 //! asked. TCP on the same port is a [`super::serve`] over a [`Plain`].
-//! Holds: answers that the kernel has not taken, up to [`WAITING_OCTETS_MAX`].
+//! Holds: answers that the kernel has not taken, up to [`WAITING_OCTETS_MAX`]; senders that are owed nothing, to be used
+//! again, so that a query allocates nothing once the socket is warm.
 //! Never: pads (RFC 8467 is for encrypted transports), speaks of keepalive (RFC 7828 §3.2.1), answers a response or
 //! port 0, or sends more than the client takes and a path carries: what is longer is TC=1.
 //!
@@ -12,13 +13,13 @@ mod batch;
 mod plain;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     convert::Infallible,
     io,
     net::SocketAddr,
     ops::Range,
     os::fd::AsRawFd,
-    rc::Rc,
+    rc::{Rc, Weak},
 };
 
 use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::spawn_local};
@@ -41,6 +42,8 @@ use crate::{
 
 /// Octets of answers that wait for the kernel; further ones are dropped, as on any full path.
 const WAITING_OCTETS_MAX: usize = 4 << 20;
+/// Senders kept for the next queries: half a MiB of them at most.
+const SPARE_SENDERS_MAX: usize = 4096;
 /// Nothing of ours in EDNS: in clear there is no padding, over UDP no keepalive.
 const HOP: Hop = Hop { padding: false, keepalive_100ms: None };
 
@@ -53,7 +56,14 @@ pub async fn serve_datagrams(socket: UdpSocket, room: Rc<Room>) -> io::Result<()
     if address.ip().is_unspecified() {
         batch::tell_destination(socket.as_raw_fd(), address.is_ipv6())?;
     }
-    let door = Rc::new(Door { socket, address, room, waiting: RefCell::default(), bell: Notify::new() });
+    let door = Rc::new(Door {
+        socket,
+        address,
+        room,
+        waiting: RefCell::default(),
+        bell: Notify::new(),
+        spare: RefCell::default(),
+    });
     spawn_local(send_all(Rc::clone(&door)));
     let mut inbound = Inbound::default();
     loop {
@@ -82,6 +92,8 @@ struct Door {
     room: Rc<Room>,
     waiting: RefCell<Waiting>,
     bell: Notify,
+    /// Senders that have their answer. None of them holds the door, which would then never close.
+    spare: RefCell<Vec<Rc<Sender>>>,
 }
 
 #[derive(Default)]
@@ -237,22 +249,45 @@ impl Asker for Asking<'_> {
 
     fn expect(&self) -> Rc<dyn Sink> {
         self.door.room.owe(1);
-        let Self { door, ends, octets_max } = *self;
-        Rc::new(Sender { door: Rc::clone(door), ends, octets_max, is_owed: Cell::new(true) })
+        let spare = self.door.spare.borrow_mut().pop();
+        // Whoever had it as its sink may not have let go of it yet.
+        let sender = spare.filter(|spare| Rc::strong_count(spare) == 1).unwrap_or_else(Sender::nobody);
+        sender.owed.replace(Some(Owed {
+            door: Rc::clone(self.door),
+            ends: self.ends,
+            octets_max: self.octets_max,
+        }));
+        sender
     }
 }
 
-/// A datagram's sender, who waits for an answer.
+/// A datagram's sender, who waits for an answer; afterwards another one's place.
 struct Sender {
+    /// `None`: nothing any more.
+    owed: RefCell<Option<Owed>>,
+    itself: Weak<Self>,
+}
+
+/// What a sender waits for.
+struct Owed {
     door: Rc<Door>,
     ends: Ends,
     octets_max: usize,
-    is_owed: Cell<bool>,
 }
 
 impl Sender {
+    fn nobody() -> Rc<Self> {
+        Rc::new_cyclic(|itself| Self { owed: RefCell::default(), itself: Weak::clone(itself) })
+    }
+
+    /// It has its answer: its place is for the next one.
     fn settle(&self) {
-        self.door.room.settle(usize::from(self.is_owed.replace(false)));
+        let Some(owed) = self.owed.take() else { return };
+        owed.door.room.settle(1);
+        let mut spare = owed.door.spare.borrow_mut();
+        if let Some(itself) = self.itself.upgrade().filter(|_| spare.len() < SPARE_SENDERS_MAX) {
+            spare.push(itself);
+        }
     }
 }
 
@@ -265,14 +300,17 @@ impl Drop for Sender {
 
 impl Sink for Sender {
     fn client(&self) -> Option<Client> {
-        let here = self.door.address;
-        let host = self.ends.ours.map_or(here.ip(), |(host, _)| host);
-        let destination = SocketAddr::new(host, here.port());
-        Some(Client { source: self.ends.client, destination, is_datagram: true, tls: None })
+        let owed = self.owed.borrow();
+        let Owed { door, ends, .. } = owed.as_ref()?;
+        let host = ends.ours.map_or(door.address.ip(), |(host, _)| host);
+        let destination = SocketAddr::new(host, door.address.port());
+        Some(Client { source: ends.client, destination, is_datagram: true, tls: None })
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
-        self.door.pass(self.ends, self.octets_max, asked, response)?;
+        if let Some(Owed { door, ends, octets_max }) = self.owed.borrow().as_ref() {
+            door.pass(*ends, *octets_max, asked, response)?;
+        }
         self.settle();
         Ok(())
     }
@@ -283,7 +321,9 @@ impl Sink for Sender {
         if let Some(id) = message.first_chunk_mut::<2>() {
             *id = asked.id.to_be_bytes();
         }
-        self.door.answer(self.ends, &message, &failure_reply(asked, failure));
+        if let Some(Owed { door, ends, .. }) = self.owed.borrow().as_ref() {
+            door.answer(*ends, &message, &failure_reply(asked, failure));
+        }
         self.settle();
     }
 }

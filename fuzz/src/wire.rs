@@ -68,6 +68,13 @@ impl Message {
     }
 }
 
+/// Whether two octets of these are a compression pointer to `start` or beyond, were there a name.
+pub(crate) fn may_point_to(octets: &[u8], start: usize) -> bool {
+    (1..octets.len()).any(|at| {
+        octets[at - 1] >= 0xc0 && word(octets, at - 1).is_some_and(|word| usize::from(word & 0x3fff) >= start)
+    })
+}
+
 /// Code and value of each option; `None` when one does not fit.
 pub(crate) fn options(rdata: &[u8]) -> Option<Vec<(u16, &[u8])>> {
     let (mut at, mut found) = (0, Vec::new());

@@ -103,15 +103,21 @@ pub(super) fn write_ede(out: &mut Vec<u8>, ede: Ede) {
 }
 
 /// Pads a response: see [`write_padding_to`].
-pub(super) fn write_padding(out: &mut Vec<u8>, message_start: usize) {
-    write_padding_to(out, message_start, PADDING_BLOCK_OCTETS);
+pub(super) fn write_padding(out: &mut Vec<u8>, message_start: usize, behind_octets: usize) {
+    write_padding_to(out, message_start, behind_octets, PADDING_BLOCK_OCTETS);
 }
 
-/// Appends padding, so that the message that began at `message_start` ends on a boundary of so many octets.
+/// Appends padding, so that the message that began at `message_start`, with so many octets that are still to follow,
+/// ends on a boundary of a block.
 ///
 /// Zero fill (RFC 7830 §3). A message too near the largest one is padded up to that instead.
-pub(super) fn write_padding_to(out: &mut Vec<u8>, message_start: usize, block_octets: usize) {
-    let unpadded = out.len() - message_start + OPTION_HEADER_OCTETS;
+pub(super) fn write_padding_to(
+    out: &mut Vec<u8>,
+    message_start: usize,
+    behind_octets: usize,
+    block_octets: usize,
+) {
+    let unpadded = out.len() - message_start + behind_octets + OPTION_HEADER_OCTETS;
     let target = unpadded.next_multiple_of(block_octets).min(MESSAGE_OCTETS_MAX);
     let Some(fill) = target.checked_sub(unpadded).and_then(|octets| u16::try_from(octets).ok()) else {
         return;

@@ -49,7 +49,7 @@ pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) -> Opt
 pub fn pad_query(query: &[u8], opt_rdata: usize, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(query);
-    write_padding_to(out, start, QUERY_BLOCK_OCTETS);
+    write_padding_to(out, start, 0, QUERY_BLOCK_OCTETS);
     let octets = u16::try_from((out.len() - start).saturating_sub(opt_rdata)).unwrap_or_default();
     if let Some(message) = out.get_mut(start..) {
         write_at(message, opt_rdata.saturating_sub(2), octets);

@@ -5,6 +5,7 @@
 //! Never: opens a socket, waits, or re-encodes what only passes through.
 
 mod age;
+mod behind;
 mod codes;
 mod edns;
 mod forward;
@@ -29,13 +30,15 @@ pub use lifetime::{Lifetime, TTLS_MAX, lifetime};
 pub use name::wire_name;
 pub use query::{Opt, Query, QueryError};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
-pub use respond::{Asked, Hop, ResponseError, respond};
+pub use respond::{Asked, Edit, Hop, ResponseError, respond};
 pub use subnet::{add_subnet, strip_subnet};
 pub use synthesize::synthesize;
 pub use transfer::{Progress, Transfer};
 pub use triage::{Allowed, Disposition, DropReason, Reply, triage};
 pub use truncate::{datagram_octets_max, truncate};
 
+#[cfg(test)]
+mod behind_tests;
 #[cfg(test)]
 mod edit_tests;
 #[cfg(test)]

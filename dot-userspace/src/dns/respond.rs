@@ -1,17 +1,19 @@
 //! Writes a backend's response as the client gets it: its ID, and the EDNS options of its own hop.
 //!
 //! Before: `backend` matched a response to a query. After: `session::writer` seals the octets.
-//! Never: re-encodes a record, changes a signed message beyond its ID, pads cleartext.
+//! Never: re-encodes a record, changes a signed message beyond its ID, moves a record to which another one points,
+//! pads cleartext.
 //!
-//! Source: RFC 6891 §7, RFC 7828 §3.3, RFC 7830 §4, RFC 8467 §4.1.
+//! Source: RFC 6891 §6.1.1 and §7, RFC 7828 §3.3, RFC 7830 §4, RFC 8467 §4.1.
 
 use thiserror::Error;
 
 use super::{
     Query,
+    behind::is_entangled,
     edns::{copy_end_to_end, read_hop_options, write_keepalive, write_padding},
     forward::{BACKEND_PAYLOAD_OCTETS, write_at},
-    records::{Counts, Record, walk_tail},
+    records::{Counts, Record, Tail, walk_tail},
 };
 
 /// Root, OPT, payload size of [`BACKEND_PAYLOAD_OCTETS`], RCODE and version 0, no flags, no options.
@@ -72,42 +74,77 @@ pub enum ResponseError {
     Broken,
 }
 
+/// What became of the EDNS of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// It says what is of this hop.
+    Made,
+    /// The response is signed: nothing but the ID changed (RFC 8945 §5.3).
+    Signed,
+    /// Its OPT came as the backend wrote it: records behind it point to each other, and would lose what they point to.
+    Entangled,
+}
+
 /// Appends `response` to `out` for the client that `asked`.
 ///
 /// # Errors
 /// [`ResponseError::Broken`]; `out` is then as it was.
-pub fn respond(response: &[u8], asked: Asked, hop: Hop, out: &mut Vec<u8>) -> Result<(), ResponseError> {
+pub fn respond(response: &[u8], asked: Asked, hop: Hop, out: &mut Vec<u8>) -> Result<Edit, ResponseError> {
     let start = out.len();
     let counts = Counts::read(response).ok_or(ResponseError::Broken)?;
     let tail =
         walk_tail(response, usize::from(asked.question_end), counts).map_err(|_| ResponseError::Broken)?;
     let body = response.get(..tail.end).ok_or(ResponseError::Broken)?;
-    match tail.opt {
-        Some(opt) if !tail.is_signed && opt.end == tail.end && asked.has_opt => {
-            write_edited(body, opt, asked, hop, out)?;
-        }
-        Some(opt) if !tail.is_signed && opt.end == tail.end => {
-            out.extend_from_slice(body.get(..opt.start).ok_or(ResponseError::Broken)?);
-            write_additional(out, start, counts.additional.wrapping_sub(1));
-        }
-        None if !tail.is_signed && asked.has_opt && counts.additional < u16::MAX => {
-            out.extend_from_slice(body);
-            write_additional(out, start, counts.additional + 1);
-            write_opt(out, start, asked, hop);
-        }
-        _ => out.extend_from_slice(body),
-    }
+    let edit = write_body(body, tail, counts.additional, asked, hop, out)?;
     if let Some(message) = out.get_mut(start..) {
         write_at(message, 0, asked.id);
     }
-    Ok(())
+    Ok(edit)
+}
+
+/// Appends the records, of which `additional` stand in the last section.
+fn write_body(
+    body: &[u8],
+    tail: Tail,
+    additional: u16,
+    asked: Asked,
+    hop: Hop,
+    out: &mut Vec<u8>,
+) -> Result<Edit, ResponseError> {
+    let start = out.len();
+    match tail.opt {
+        _ if tail.is_signed => {
+            out.extend_from_slice(body);
+            return Ok(Edit::Signed);
+        }
+        Some(opt) if asked.has_opt => write_edited(body, opt, asked, hop, out)?,
+        Some(opt) => {
+            let behind = body.get(opt.end..).ok_or(ResponseError::Broken)?;
+            out.extend_from_slice(body.get(..opt.start).ok_or(ResponseError::Broken)?);
+            out.extend_from_slice(behind);
+            write_additional(out, start, additional.wrapping_sub(1));
+        }
+        None if asked.has_opt && additional < u16::MAX => {
+            out.extend_from_slice(body);
+            write_additional(out, start, additional + 1);
+            write_opt(out, start, asked, hop);
+        }
+        None => out.extend_from_slice(body),
+    }
+    let has_moved = |opt: Record| opt.end < body.len() && out.len() - start != body.len();
+    if tail.opt.is_some_and(|opt| has_moved(opt) && is_entangled(body, opt)) {
+        out.truncate(start);
+        out.extend_from_slice(body);
+        return Ok(Edit::Entangled);
+    }
+    Ok(Edit::Made)
 }
 
 /// Appends an OPT of our own, for a backend that does not speak EDNS to a client that does (RFC 6891 §7).
 fn write_opt(out: &mut Vec<u8>, message_start: usize, asked: Asked, hop: Hop) {
     out.extend_from_slice(&EMPTY_OPT);
     let rdata = out.len();
-    write_hop(asked, hop, message_start, out);
+    write_hop(asked, hop, message_start, 0, out);
     let octets = u16::try_from(out.len() - rdata).unwrap_or(u16::MAX);
     write_at(out, rdata - 2, octets);
 }
@@ -117,7 +154,7 @@ fn write_additional(out: &mut [u8], message_start: usize, count: u16) {
     write_at(out, message_start + 10, count);
 }
 
-/// Appends the message with its last record, the OPT, rewritten: theirs out, ours in.
+/// Appends the message with its OPT rewritten where it stands: theirs out, ours in.
 fn write_edited(
     body: &[u8],
     opt: Record,
@@ -127,6 +164,7 @@ fn write_edited(
 ) -> Result<(), ResponseError> {
     let head = body.get(..opt.rdata).ok_or(ResponseError::Broken)?;
     let rdata = body.get(opt.rdata..opt.end).ok_or(ResponseError::Broken)?;
+    let behind = body.get(opt.end..).ok_or(ResponseError::Broken)?;
     let theirs = read_hop_options(rdata).ok_or(ResponseError::Broken)?;
     let start = out.len();
     out.extend_from_slice(head);
@@ -135,20 +173,28 @@ fn write_edited(
     } else {
         out.extend_from_slice(rdata);
     }
-    write_hop(asked, hop, start, out);
+    write_hop(asked, hop, start, behind.len(), out);
     let rdata_octets = u16::try_from(out.len() - start - opt.rdata).unwrap_or(u16::MAX);
+    out.extend_from_slice(behind);
     if let Some(message) = out.get_mut(start..) {
         write_at(message, opt.rdata - 2, rdata_octets);
     }
     Ok(())
 }
 
-/// Appends the options of our hop: keepalive, then padding as the last one (RFC 7830 §3).
-pub(super) fn write_hop(asked: Asked, hop: Hop, message_start: usize, out: &mut Vec<u8>) {
+/// Appends the options of our hop: keepalive, then padding as the last one (RFC 7830 §3), for a message with so many
+/// octets behind its OPT.
+pub(super) fn write_hop(
+    asked: Asked,
+    hop: Hop,
+    message_start: usize,
+    behind_octets: usize,
+    out: &mut Vec<u8>,
+) {
     if let (true, Some(timeout)) = (asked.keepalive, hop.keepalive_100ms) {
         write_keepalive(out, timeout);
     }
     if asked.padding && hop.padding {
-        write_padding(out, message_start);
+        write_padding(out, message_start, behind_octets);
     }
 }

@@ -52,7 +52,7 @@ fn write_opt(message: &[u8], reply: &Reply, hop: Hop, start: usize, out: &mut Ve
         dnssec_ok: reply.dnssec_ok,
         subnet_is_ours: false,
     };
-    write_hop(asked, hop, start, out);
+    write_hop(asked, hop, start, 0, out);
     let octets = u16::try_from(out.len() - rdata).unwrap_or_default();
     if let Some(length) = out.get_mut(rdata - 2..rdata) {
         length.copy_from_slice(&octets.to_be_bytes());

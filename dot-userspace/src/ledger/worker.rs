@@ -148,6 +148,8 @@ counters! {
     BackendUnreachable = "backend", "unreachable";
     /// Responses with TC=1, asked for again over TCP.
     BackendTruncated = "backend", "truncated";
+    /// Responses passed on with the backend's OPT as it came, because records behind it point to each other.
+    BackendOptEntangled = "backend", "opt_entangled";
     /// Queries written to connections.
     BackendStreamSent = "backend", "stream_sent";
     /// Writes to connections; sent ÷ writes is the batch.

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::{Room, answers::Asker};
 use crate::{
     backend::{Broken, Failure, Receiver, Sink},
-    dns::{self, Asked, Ede, Hop, Query, Rcode, Reply, framing::append_message},
+    dns::{self, Asked, Ede, Edit, Hop, Query, Rcode, Reply, framing::append_message},
     ledger::Counter,
     proxy::Client,
 };
@@ -163,11 +163,14 @@ impl Inbox {
         // Too long by what is ours in it: without options, and then without an OPT, it is what the backend sent.
         let bare = Hop { padding: false, keepalive_100ms: None };
         let plain = Asked { has_opt: false, ..asked };
+        let mut edit = Edit::Made;
         for (asked, hop) in [(asked, self.hop()), (asked, bare), (plain, bare)] {
-            if self.append(false, |out| dns::respond(response, asked, hop, out)).map_err(|_| Broken)? {
+            let write = |out: &mut Vec<u8>| dns::respond(response, asked, hop, out).map(|made| edit = made);
+            if self.append(false, write).map_err(|_| Broken)? {
                 break;
             }
         }
+        self.room.note_edit(edit);
         Ok(())
     }
 

@@ -13,8 +13,8 @@ use std::{
 use super::{Answers, Fill, Inbox, SessionEnd};
 use crate::{
     backend::Backends,
-    dns::{Allowed, Hop},
-    ledger::WorkerCounters,
+    dns::{Allowed, Edit, Hop},
+    ledger::{Counter, WorkerCounters},
     tls,
 };
 
@@ -174,6 +174,14 @@ impl Room {
         let timeout = u16::try_from(self.idle_timeout().as_millis() / 100).unwrap_or(u16::MAX);
         let timeout = if self.is_draining.get() || self.fill.get().is_full() { 0 } else { timeout };
         Hop { padding: limits.padding, keepalive_100ms: limits.keepalive.then_some(timeout) }
+    }
+
+    /// Counts what became of the EDNS of a response.
+    pub(super) fn note_edit(&self, edit: Edit) {
+        match edit {
+            Edit::Made | Edit::Signed => {}
+            Edit::Entangled => self.counters.add(Counter::BackendOptEntangled, 1),
+        }
     }
 
     pub(super) fn must_close(&self) -> Option<SessionEnd> {

@@ -47,6 +47,13 @@ fn has_broken_opt(response: &[u8]) -> bool {
         })
 }
 
+/// Whether the owner name of a record that stands behind `start` ends in a pointer to there or beyond.
+fn leads_to(response: &[u8], record: &wire::Record, start: usize) -> bool {
+    let owner = &response[record.place.start..record.place.start + record.owner_octets];
+    record.place.start > start
+        && owner.last_chunk::<2>().is_some_and(|end| end[0] >= 0xc0 && wire::may_point_to(end, start))
+}
+
 /// Asserts that `out` is `response` for who `asked`: the ID, and in its OPT what is of this hop.
 pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u8]) {
     let (theirs, ours) =
@@ -54,19 +61,31 @@ pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u
     assert_eq!(ours.end, out.len(), "nothing follows the last record");
     assert_eq!(out[..2], asked.id.to_be_bytes());
     let theirs_opt = theirs.opts().first().copied();
-    let is_movable = theirs_opt.is_none_or(|opt| opt.place.end == theirs.end);
     let is_full = theirs_opt.is_none() && theirs.counts[3] == u16::MAX;
-    if theirs.is_signed() || !is_movable || is_full {
-        assert_eq!(out[2..], response[2..theirs.end], "signed, or no edit is possible: the ID alone");
+    if theirs.is_signed() || is_full {
+        assert_eq!(out[2..], response[2..theirs.end], "signed, or no room for an OPT: the ID alone");
         return;
     }
+    let behind = &response[theirs_opt.map_or(theirs.end, |opt| opt.place.end)..theirs.end];
     let body_end = theirs_opt.map_or(theirs.end, |opt| opt.place.start);
+    if out.len() == theirs.end && wire::may_point_to(behind, body_end) && out[2..] == response[2..theirs.end]
+    {
+        return;
+    }
+    assert!(
+        out.len() == theirs.end || !theirs.records.iter().any(|record| leads_to(response, record, body_end)),
+        "nothing that a name points to has moved"
+    );
     assert_eq!(out[2..10], response[2..10], "flags and the other counts");
-    assert_eq!(out[12..body_end], response[12..body_end], "every other record, octet for octet");
+    assert_eq!(out[12..body_end], response[12..body_end], "every record before the OPT, octet for octet");
+    assert!(out.ends_with(behind), "every record behind it too");
     let opts = ours.opts();
     assert_eq!(opts.len(), usize::from(asked.has_opt), "OPT for whom has OPT");
-    let Some(opt) = opts.first() else { return };
-    assert_eq!((opt.place.start, opt.place.end), (body_end, out.len()));
+    let Some(opt) = opts.first() else {
+        assert_eq!(out.len(), body_end + behind.len(), "nothing between");
+        return;
+    };
+    assert_eq!((opt.place.start, opt.place.end), (body_end, out.len() - behind.len()));
     if let Some(theirs_opt) = theirs_opt {
         assert_eq!((opt.class, opt.ttl), (theirs_opt.class, theirs_opt.ttl), "size, rcode, version, flags");
     }

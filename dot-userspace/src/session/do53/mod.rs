@@ -146,7 +146,11 @@ impl Door {
 
     /// Queues a backend's response.
     fn pass(&self, ends: Ends, octets_max: usize, asked: Asked, response: &[u8]) -> Result<(), Broken> {
-        let write = |out: &mut Vec<u8>| dns::respond(response, asked, HOP, out).map_err(|_| Broken);
+        let write = |out: &mut Vec<u8>| {
+            let edit = dns::respond(response, asked, HOP, out).map_err(|_| Broken)?;
+            self.room.note_edit(edit);
+            Ok(())
+        };
         self.push(ends, octets_max, usize::from(asked.question_end), false, write)
     }
 

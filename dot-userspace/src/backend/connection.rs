@@ -29,9 +29,9 @@ use tokio::{
 
 use super::{
     dial::{NotOpened, Opened, dial},
-    fleet::Match,
     flights::{Flight, Half},
     ids::Ids,
+    matching::Match,
     streams,
     upstream::Upstream,
 };
@@ -269,7 +269,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
             taken += cut.octets;
             responses += 1;
             let outcome = fleet.deliver(&self.connection.ids, cut.message, Half::Stream, false);
-            if outcome == Match::Response && !self.connection.has_answered.replace(true) {
+            let is_answer = matches!(outcome, Match::Response | Match::Withdrawn);
+            if is_answer && !self.connection.has_answered.replace(true) {
                 self.upstream.streams.forget_failures();
                 self.upstream.wake();
             }

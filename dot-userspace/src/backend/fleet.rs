@@ -1,8 +1,8 @@
 //! All backends of one worker, and the queries they have: who gets a query, who gets it next, how it ends.
 //!
 //! Before: `Backends::submit` hands a query over. After: its sink has heard exactly one outcome.
-//! The line: submit → an upstream's queue → `udp` or `streams` sends → [`Fleet::deliver`]; or no answer:
-//! [`Fleet::try_elsewhere`] → another backend → at its deadline [`Fleet::give_up`].
+//! The line: submit → an upstream's queue → `udp` or `streams` sends → `matching` ends it; or no answer:
+//! [`Fleet::try_elsewhere`] → another backend → at its deadline [`Fleet::give_up`]. `hedge` may have two at once.
 //! Never: holds a borrow over an await, tells a sink twice, or gives a backend the same query again while
 //! another has not had it.
 
@@ -21,8 +21,8 @@ use tokio::{
 use super::{
     UpstreamConfig,
     balance::{self, Candidate},
-    flights::{FLIGHTS_MAX, Flights, Half, qname, share},
-    ids::Ids,
+    flights::{FLIGHTS_MAX, Flight, Flights, Half, qname, share},
+    hedge::{self, Hedging},
     mmsg::Inbound,
     random::Random,
     sink::{Failure, Sink},
@@ -38,8 +38,6 @@ use crate::{
 
 /// UPDATE (RFC 2136 §1.3).
 const OPCODE_UPDATE: u8 = 5;
-/// Octets of a message without a question.
-const HEADER_OCTETS: u16 = dns::HEADER_OCTETS as u16;
 /// How often deadlines are looked at; a time-out is late by at most this.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 /// Octets read from a connection at a time: many responses for one system call.
@@ -59,7 +57,10 @@ pub struct Fleet {
     pub counters: WorkerCounters,
     /// Zone transfers under way.
     pub transfers: Cell<usize>,
-    upstreams: RefCell<Vec<Rc<Upstream>>>,
+    /// Second tries.
+    pub hedging: Hedging,
+    /// The backends.
+    pub upstreams: RefCell<Vec<Rc<Upstream>>>,
     policy: Policy,
     client_subnet: ClientSubnet,
     /// Queries that the backends can have in flight together.
@@ -71,22 +72,12 @@ pub struct Fleet {
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
-/// What a message from a backend was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Match {
-    /// The response; its sink has it.
-    Response,
-    /// The response to this slot's query, too long for a datagram.
-    Truncated(u16),
-    /// Nobody waits for it.
-    NotOurs,
-}
-
 impl Fleet {
     /// Opens nothing yet; starts the tasks that will.
     pub fn start(
         configs: &[UpstreamConfig],
         policy: Policy,
+        hedge_percent: u8,
         client_subnet: ClientSubnet,
         counters: &WorkerCounters,
     ) -> Rc<Self> {
@@ -97,6 +88,7 @@ impl Fleet {
             random: Random::default(),
             counters: counters.clone(),
             transfers: Cell::new(0),
+            hedging: Hedging::new(if configs.len() > 1 { hedge_percent } else { 0 }),
             upstreams: RefCell::default(),
             policy,
             client_subnet,
@@ -110,6 +102,10 @@ impl Fleet {
             let upstream = Rc::new(Upstream::new(config, index, Rc::clone(&fleet)));
             fleet.tasks.borrow_mut().extend(upstream.start());
             fleet.upstreams.borrow_mut().push(upstream);
+        }
+        if fleet.hedging.is_on() {
+            let task = tokio::task::spawn_local(hedge::watch(Rc::clone(&fleet)));
+            fleet.tasks.borrow_mut().push(task.abort_handle());
         }
         tokio::task::spawn_local(sweep(Rc::clone(&fleet)));
         fleet
@@ -135,6 +131,12 @@ impl Fleet {
         if is_once && let Some(flight) = self.flights.borrow_mut().get_mut(slot) {
             // Done twice it may not be the same: one backend has it, once.
             (flight.is_once, flight.tried) = (true, u64::MAX);
+        }
+        if self.hedging.is_on() {
+            self.hedging.earn();
+            if let Some(flight) = self.flights.borrow_mut().get_mut(slot) {
+                flight.may_hedge = hedge::is_for(query);
+            }
         }
         if self.flights.borrow().outstanding() == 1 {
             self.flying.notify_one();
@@ -169,7 +171,7 @@ impl Fleet {
     }
 
     /// The next backend by policy among those that are awake and have not `tried` it.
-    fn choose(&self, name: &[u8], tried: u64) -> Option<Rc<Upstream>> {
+    pub fn choose(&self, name: &[u8], tried: u64) -> Option<Rc<Upstream>> {
         self.choose_of(name, |upstream| tried & upstream.bit() == 0 && upstream.is_awake())
     }
 
@@ -196,19 +198,22 @@ impl Fleet {
         upstreams.get(chosen).map(Rc::clone)
     }
 
-    fn upstream(&self, index: usize) -> Option<Rc<Upstream>> {
+    /// The backend at this place of the list.
+    pub fn upstream(&self, index: usize) -> Option<Rc<Upstream>> {
         self.upstreams.borrow().get(index).map(Rc::clone)
     }
 
     /// Puts the query in `slot` into the queue of `upstream`, for its share of the deadline.
-    fn give_to(&self, slot: u16, upstream: &Upstream, now: Instant) {
+    pub fn give_to(&self, slot: u16, upstream: &Upstream, now: Instant) {
         let mut flights = self.flights.borrow_mut();
+        flights.note_tried(slot, upstream.bit());
         let Some(flight) = flights.get_mut(slot) else { return };
         flight.upstream = upstream.index;
         flight.half = if flight.is_once { Half::Stream } else { upstream.half_for(flight.query.len()) };
-        flight.tried |= upstream.bit();
         flight.is_retried = flight.is_once;
         flight.patience_until = now + upstream.patience();
+        flight.given_at = now;
+        flight.late_at = if flight.may_hedge { self.hedging.watch(slot, upstream, now) } else { None };
         let half = flight.half;
         drop(flights);
         upstream.begin();
@@ -227,7 +232,8 @@ impl Fleet {
         let now = Instant::now();
         let (next, last) = {
             let flights = self.flights.borrow();
-            let Some(flight) = flights.get(slot).filter(|flight| now < flight.deadline) else { return false };
+            let may_move = |flight: &&Flight| now < flight.deadline && !flight.is_spare();
+            let Some(flight) = flights.get(slot).filter(may_move) else { return false };
             (self.choose(flight.qname(), flight.tried), flight.upstream)
         };
         let Some(next) = next else { return false };
@@ -253,6 +259,7 @@ impl Fleet {
         let Some(upstream) = self.upstream(flight.upstream) else { return };
         flight.patience_until = Instant::now() + upstream.patience();
         let gone = match flight.half {
+            _ if flight.is_spare() => None,
             Half::Datagram => udp::send_again(&upstream, flight),
             Half::Stream => None,
         };
@@ -262,8 +269,12 @@ impl Fleet {
         }
     }
 
-    /// Ends `slot` without a response.
+    /// Ends `slot` without a response; where another try of its query goes on, nobody hears of this one.
     pub fn give_up(&self, slot: u16, failure: Failure) {
+        if self.flights.borrow().get(slot).is_some_and(|flight| flight.other.is_some()) {
+            drop(self.leave(slot));
+            return;
+        }
         let Some(sink) = self.end(slot) else { return };
         self.count_failure(failure);
         // `end` keeps the slot's octets until it is used again.
@@ -272,10 +283,17 @@ impl Fleet {
         }
     }
 
-    fn end(&self, slot: u16) -> Option<Rc<dyn Sink>> {
+    /// Ends the query whose only slot this is.
+    pub fn end(&self, slot: u16) -> Option<Rc<dyn Sink>> {
+        let sink = self.leave(slot)?;
+        self.counters.subtract(Counter::BackendOutstanding, 1);
+        Some(sink)
+    }
+
+    /// Empties `slot`: its backend has one query fewer.
+    pub fn leave(&self, slot: u16) -> Option<Rc<dyn Sink>> {
         let mut flights = self.flights.borrow_mut();
         let sink = flights.end(slot)?;
-        self.counters.subtract(Counter::BackendOutstanding, 1);
         if let Some(upstream) = flights.ended(slot).and_then(|flight| self.upstream(flight.upstream)) {
             upstream.finish();
         }
@@ -290,41 +308,6 @@ impl Fleet {
             Failure::Full => Counter::BackendFull,
         };
         self.counters.add(counter, 1);
-    }
-
-    /// Gives `message`, which came over `ids`, to whoever waits for it. `is_cut`: it was longer than our room.
-    /// TC=1 is for a datagram only: over a connection it is the response.
-    pub fn deliver(&self, ids: &Rc<Ids>, message: &[u8], half: Half, is_cut: bool) -> Match {
-        let id = message.first_chunk::<2>().map(|octets| u16::from_be_bytes(*octets));
-        let slot = id.and_then(|id| ids.slot_of(id));
-        let outcome = slot.map_or(Match::NotOurs, |slot| self.judge(slot, message, half, is_cut));
-        match (outcome, slot) {
-            (Match::Response, Some(slot)) => drop(self.end(slot)),
-            (Match::NotOurs, _) => self.counters.add(Counter::BackendUnmatched, 1),
-            _ => {}
-        }
-        outcome
-    }
-
-    /// Compares a message with the query; a true response is with its sink when this returns.
-    fn judge(&self, slot: u16, message: &[u8], half: Half, is_cut: bool) -> Match {
-        let flights = self.flights.borrow();
-        let Some(flight) = flights.get(slot) else { return Match::NotOurs };
-        let mut asked = flight.asked;
-        if !dns::question_matches(message, &flight.query, usize::from(asked.question_end)) {
-            // Servers may leave the zone out of an answer to UPDATE (RFC 2136 §3.8); its connection vouches for it.
-            if !(flight.is_once && dns::has_no_question(message)) {
-                return Match::NotOurs;
-            }
-            asked.question_end = HEADER_OCTETS;
-        }
-        if half == Half::Datagram && (is_cut || dns::is_truncated(message)) {
-            return Match::Truncated(slot);
-        }
-        match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
-            Some(Ok(())) => Match::Response,
-            _ => Match::NotOurs,
-        }
     }
 
     /// No more queries will come: ends its tasks once nobody waits.

@@ -1,7 +1,8 @@
 //! The queries in flight of one worker: a bounded table, its slots used again and again.
 //!
 //! Before: `Backends::submit` accepted a query. After: a response, a failure or a deadline ends it.
-//! Holds: what was sent (for another try and for matching), what the client asked, where it is, who waits.
+//! Holds: what was sent (for another try and for matching), what the client asked, where it is, who waits. A query that
+//! two backends have at once (`hedge`) has two slots, which know each other until one of them ends.
 //! Never: grows beyond [`FLIGHTS_MAX`], allocates once warm, or answers twice: a slot is emptied as it ends.
 
 use std::rc::Rc;
@@ -44,6 +45,16 @@ pub struct Flight {
     pub deadline: Instant,
     /// When its backend has had its share of the deadline.
     pub patience_until: Instant,
+    /// When its backend got it.
+    pub given_at: Instant,
+    /// When its backend has taken longer than usual; `None`: that changes nothing.
+    pub late_at: Option<Instant>,
+    /// Another backend may be asked before this one has failed.
+    pub may_hedge: bool,
+    /// The slot of the same query's other try.
+    pub other: Option<u16>,
+    /// It is the later one of two tries.
+    pub is_second: bool,
     /// The backend that has it.
     pub upstream: usize,
     /// The way it takes there.
@@ -67,6 +78,11 @@ impl Flight {
     /// Who asked, for a backend that is to know.
     pub fn client(&self) -> Option<Client> {
         self.sink.as_ref().and_then(|sink| sink.client())
+    }
+
+    /// It is the later one of two tries, and the earlier one goes on.
+    pub fn is_spare(&self) -> bool {
+        self.is_second && self.other.is_some()
     }
 
     /// Whether it was sent over `ids` and not taken back.
@@ -129,6 +145,10 @@ impl Flights {
         flight.asked = asked;
         flight.deadline = deadline;
         flight.patience_until = deadline;
+        flight.late_at = None;
+        flight.may_hedge = false;
+        flight.other = None;
+        flight.is_second = false;
         flight.tried = 0;
         flight.is_once = false;
         flight.is_retried = false;
@@ -149,6 +169,11 @@ impl Flights {
             sink: None,
             deadline,
             patience_until: deadline,
+            given_at: deadline,
+            late_at: None,
+            may_hedge: false,
+            other: None,
+            is_second: false,
             upstream: 0,
             half: Half::Datagram,
             tried: 0,
@@ -157,6 +182,35 @@ impl Flights {
             sent: None,
         });
         Some(slot)
+    }
+
+    /// Gives the query in `slot` a second slot, for another backend to have it too. Who waits is still told once: of the
+    /// first answer, or when both have failed. `None`: all slots are taken.
+    pub fn split(&mut self, slot: u16) -> Option<u16> {
+        let first = self.get_mut(slot)?;
+        let (asked, deadline, tried, opt_rdata) = (first.asked, first.deadline, first.tried, first.opt_rdata);
+        let sink = first.sink.clone()?;
+        first.may_hedge = false;
+        let query = std::mem::take(&mut first.query);
+        let second = self.insert(asked, sink, deadline, |octets| {
+            octets.clear();
+            octets.extend_from_slice(&query);
+            opt_rdata
+        });
+        let first = self.get_mut(slot)?;
+        (first.query, first.other) = (query, second);
+        let other = self.get_mut(second?)?;
+        (other.other, other.is_second, other.tried) = (Some(slot), true, tried);
+        second
+    }
+
+    /// Both tries of the query in `slot` know that the backends in `tried` had it.
+    pub fn note_tried(&mut self, slot: u16, tried: u64) {
+        let Some(flight) = self.get_mut(slot) else { return };
+        flight.tried |= tried;
+        if let Some(other) = flight.other.and_then(|other| self.get_mut(other)) {
+            other.tried |= tried;
+        }
     }
 
     /// The flight in `slot`, if one is there.
@@ -169,12 +223,17 @@ impl Flights {
         self.slots.get_mut(usize::from(slot)).filter(|flight| flight.sink.is_some())
     }
 
-    /// Empties `slot`: whoever waited gets the outcome from the caller, once. Its ID is free again.
+    /// Empties `slot`: whoever waited gets the outcome from the caller, once. Its ID is free again. Another try of the
+    /// same query is the only one from now on.
     pub fn end(&mut self, slot: u16) -> Option<Rc<dyn Sink>> {
         let flight = self.slots.get_mut(usize::from(slot))?;
         let sink = flight.sink.take()?;
         flight.take_back();
+        let other = flight.other.take();
         self.free.push(slot);
+        if let Some(other) = other.and_then(|other| self.get_mut(other)) {
+            other.other = None;
+        }
         Some(sink)
     }
 

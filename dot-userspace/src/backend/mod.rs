@@ -2,7 +2,8 @@
 //!
 //! Before: `dns::triage` said forward. After: a [`Sink`] has a response or a [`Failure`]. Step 8 of 9.
 //! The line: [`Backends::submit`] → `fleet` chooses by `balance` → `upstream` queues → `udp` sends datagrams,
-//! or `streams` fills a `connection` → `fleet` matches what comes back, or asks another backend.
+//! or `streams` fills a `connection` → `matching` knows what comes back, or `fleet` asks another backend; `hedge` may
+//! do so before.
 //! Beside it `health` asks, from the control thread, who is there.
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
 
@@ -13,7 +14,9 @@ mod embedded;
 mod fleet;
 mod flights;
 pub mod health;
+mod hedge;
 mod ids;
+mod matching;
 mod mmsg;
 mod personal;
 mod port;
@@ -23,6 +26,7 @@ mod secure;
 mod sink;
 mod streams;
 mod subnet;
+mod tempo;
 mod transfer;
 mod udp;
 mod upstream;
@@ -88,10 +92,11 @@ impl Backends {
     pub fn start(
         configs: &[UpstreamConfig],
         policy: Policy,
+        hedge_percent: u8,
         client_subnet: ClientSubnet,
         counters: &WorkerCounters,
     ) -> Self {
-        Self { fleet: Fleet::start(configs, policy, client_subnet, counters) }
+        Self { fleet: Fleet::start(configs, policy, hedge_percent, client_subnet, counters) }
     }
 
     /// Sends `message`, which `query` describes, with this turn's batch. The outcome goes to `sink`.

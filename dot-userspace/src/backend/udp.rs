@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use super::{
-    fleet::Match,
     flights::{Flight, Half},
     ids::Ids,
+    matching::Match,
     mmsg::{self, BATCH_MAX},
     port::Port,
     proxied::Proxied,
@@ -331,7 +331,7 @@ fn deliver(upstream: &Rc<Upstream>, port: &Rc<Port>, count: usize) {
     let inbound = upstream.fleet.inbound.borrow();
     for (datagram, is_cut) in inbound.datagrams(count) {
         match upstream.fleet.deliver(&port.ids, datagram, Half::Datagram, is_cut) {
-            Match::Response => upstream.wake(),
+            Match::Response | Match::Withdrawn => upstream.wake(),
             Match::Truncated(slot) => ask_again(upstream, slot),
             Match::NotOurs => {}
         }

@@ -12,6 +12,7 @@ use super::{
     UpstreamConfig,
     fleet::Fleet,
     flights::Half,
+    hedge::Pace,
     ids::Ids,
     sink::Failure,
     streams::{self, Streams},
@@ -40,6 +41,8 @@ pub struct Upstream {
     pub datagrams: Datagrams,
     /// The half over connections.
     pub streams: Streams,
+    /// How long it usually takes.
+    pub pace: Pace,
     outstanding: Cell<usize>,
     rests_until: Cell<Option<Instant>>,
 }
@@ -50,6 +53,7 @@ impl Upstream {
         Self {
             config: config.clone(),
             index,
+            pace: Pace::new(&fleet.hedging),
             fleet,
             datagrams: Datagrams::default(),
             streams: Streams::default(),

@@ -77,7 +77,11 @@ impl Backend {
 
 impl Default for Balance {
     fn default() -> Self {
-        Self { policy: Policy::LeastOutstanding, health_interval: limit::HEALTH_INTERVAL.default }
+        Self {
+            policy: Policy::LeastOutstanding,
+            health_interval: limit::HEALTH_INTERVAL.default,
+            hedge_percent: limit::HEDGE_PERCENT.default,
+        }
     }
 }
 

@@ -66,6 +66,11 @@ pub const BACKEND_WEIGHT: Limit<u16> = Limit { default: 1, min: 1, max: 1000 };
 /// found within a second, at the cost of one query; 100 ms to 1 h: less is load, more is a backend forgotten.
 pub const HEALTH_INTERVAL: Limit<Duration> = Limit { default: s(1), min: ms(100), max: h(1) };
 
+/// Second tries of late queries, in a hundred queries; 0: none. 0: who counts queries, pays for them or keeps a second
+/// backend for bad days decides by himself that some are asked twice. 20: beyond, a slow backend set gets a load that
+/// makes it slower.
+pub const HEDGE_PERCENT: Limit<u8> = Limit { default: 0, min: 1, max: 20 };
+
 /// Cached responses per worker; 0: no cache. 10 million at about 200 octets are 2 GiB.
 pub const CACHE_ENTRIES: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
 

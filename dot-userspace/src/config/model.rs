@@ -223,6 +223,8 @@ pub struct Balance {
     /// How often each backend is checked, and how long it rests after nobody was there.
     #[serde(with = "duration")]
     pub health_interval: Duration,
+    /// Most second tries of late queries, in a hundred queries; 0: none.
+    pub hedge_percent: u8,
 }
 
 /// `balance.policy`

@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
         check.within(&format!("backend.{index}.weight"), backend.weight, &limit::BACKEND_WEIGHT);
     }
     check.within("balance.health_interval", config.balance.health_interval, &limit::HEALTH_INTERVAL);
+    check.zero_or_within("balance.hedge_percent", config.balance.hedge_percent, &limit::HEDGE_PERCENT);
     check.zero_or_within("dns.cache_entries", config.dns.cache_entries, &limit::CACHE_ENTRIES);
     let limits = &config.xdp.limit;
     check.within("xdp.limit.prefix_v4", limits.prefix_v4, &limit::PREFIX_V4);

@@ -172,6 +172,14 @@ counters! {
     BackendTransferred = "backend", "transferred";
     /// Queries given to another backend because theirs was silent or gone.
     BackendFailedOver = "backend", "failed_over";
+    /// Queries given to a second backend too, because the first took longer than usual.
+    BackendHedged = "backend", "hedged";
+    /// Second backends whose answer came first.
+    BackendHedgeWon = "backend", "hedge_won";
+    /// Second backends that said neither what there is nor that there is nothing: the first was waited for.
+    BackendHedgeFailed = "backend", "hedge_failed";
+    /// Queries that a second backend did not get, because as many as may had.
+    BackendHedgeOverBudget = "backend", "hedge_over_budget";
     /// Queries refused because every slot is taken.
     BackendFull = "backend", "full";
     /// Connections in clear, of those accepted.

@@ -123,6 +123,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         client_address: config.log.client_address,
         upstreams,
         policy: config.balance.policy,
+        hedge_percent: config.balance.hedge_percent,
         client_subnet: config.dns.client_subnet,
         cache_entries: config.dns.cache_entries,
     }

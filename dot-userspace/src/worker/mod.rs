@@ -64,6 +64,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamConfig>,
     /// Which of them is next.
     pub policy: Policy,
+    /// Most second tries of late queries, in a hundred queries.
+    pub hedge_percent: u8,
     /// What they learn of a client's subnet.
     pub client_subnet: ClientSubnet,
     /// Responses that each worker keeps; 0: none.
@@ -213,7 +215,8 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
 }
 
 fn start_backends(settings: &Settings, counters: &WorkerCounters) -> Backends {
-    Backends::start(&settings.upstreams, settings.policy, settings.client_subnet, counters)
+    let (upstreams, policy, hedge_percent, client_subnet) = of_backends(settings);
+    Backends::start(upstreams, policy, hedge_percent, client_subnet, counters)
 }
 
 fn open(listeners: Listeners, doors: &Rc<Doors>) -> Vec<AbortHandle> {
@@ -239,10 +242,14 @@ fn not_registered(error: io::Error) {
     tracing::error!(%error, "a socket cannot be registered; its worker serves without it");
 }
 
+/// What backends start with.
+fn of_backends(settings: &Settings) -> (&[UpstreamConfig], Policy, u8, ClientSubnet) {
+    (&settings.upstreams, settings.policy, settings.hedge_percent, settings.client_subnet)
+}
+
 /// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.
 fn reload(room: &Rc<Room>, doors: &Doors, old: &Settings, new: &Settings) {
-    let is_same =
-        (&old.upstreams, old.policy, old.client_subnet) == (&new.upstreams, new.policy, new.client_subnet);
+    let is_same = of_backends(old) == of_backends(new);
     let backends = (!is_same).then(|| start_backends(new, &room.counters));
     room.reload(new.limits, backends);
     // What other backends said is no answer of these.

@@ -200,6 +200,10 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:19: balance.health_interval: 0s is less than 100ms, the smallest permitted"],
     ),
     (
+        "[balance]\nhedge_percent = 21",
+        &["2:17: balance.hedge_percent: 21 is more than 20, the largest permitted"],
+    ),
+    (
         "[dns]\ncache_entries = 10_000_001",
         &["2:17: dns.cache_entries: 10000001 is more than 10000000, the largest permitted"],
     ),

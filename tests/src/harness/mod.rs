@@ -14,6 +14,7 @@ pub mod netns;
 pub mod pki;
 pub mod process;
 pub mod proxied;
+pub mod receivers;
 pub mod require;
 pub mod response;
 pub mod scene;

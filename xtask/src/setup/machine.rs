@@ -41,6 +41,13 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "unbound", packages: &["unbound"], purpose: "backend: resolver" },
     Tool { command: "named", packages: &["bind9"], purpose: "backend: BIND" },
     Tool { command: "knotd", packages: &["knot"], purpose: "backend: Knot DNS" },
+    Tool { command: "kresd", packages: &["knot-resolver"], purpose: "backend that reads PROXY headers" },
+    Tool { command: "dnsdist", packages: &["dnsdist"], purpose: "backend that reads PROXY headers" },
+    Tool {
+        command: "pdns_recursor",
+        packages: &["pdns-recursor"],
+        purpose: "backend that reads PROXY headers",
+    },
     Tool { command: "c++", packages: &["g++"], purpose: "fuzzing: libFuzzer is C++" },
     Tool { command: "tcpdump", packages: &["tcpdump"], purpose: "sees that no cleartext leaves" },
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },

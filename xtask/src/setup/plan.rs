@@ -133,7 +133,8 @@ impl Plan {
 
     /// Installing these by hand starts services.
     pub(super) fn installs_services(&self) -> bool {
-        const SERVICES: [&str; 4] = ["bind9", "knot", "nsd", "unbound"];
+        const SERVICES: [&str; 7] =
+            ["bind9", "dnsdist", "knot", "knot-resolver", "nsd", "pdns-recursor", "unbound"];
         self.packages().iter().any(|name| SERVICES.contains(&name.as_str()))
     }
 

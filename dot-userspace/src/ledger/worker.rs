@@ -140,6 +140,8 @@ counters! {
     BackendReceived = "backend", "received";
     /// `recvmmsg` calls that brought something.
     BackendReceiveCalls = "backend", "receive_calls";
+    /// Times that a worker let answers gather before it looked.
+    BackendPauses = "backend", "pauses";
     /// Datagrams and messages over connections that match no query in flight: forged, or late.
     BackendUnmatched = "backend", "unmatched";
     /// Queries no backend answered in time.

@@ -52,7 +52,10 @@ pub struct Stream {
 
 impl Stream {
     /// `carry`: octets behind the handshake. `unsent`: what the handshake has still to say.
-    pub fn new(tcp: TcpStream, records: Records, carry: Vec<u8>, unsent: Vec<u8>) -> Self {
+    pub fn new(tcp: TcpStream, records: Records, mut carry: Vec<u8>, mut unsent: Vec<u8>) -> Self {
+        // They were the handshake's: a client that asks nothing yet must not hold its pages.
+        carry.shrink_to_fit();
+        unsent.shrink_to_fit();
         let (is_fresh, may_wait) = (!carry.is_empty(), !unsent.is_empty());
         Self { tcp, records, carry, is_fresh, unsent, may_wait, closing: None, has_ended: false }
     }

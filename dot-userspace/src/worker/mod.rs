@@ -2,11 +2,12 @@
 //!
 //! Before: `start` bound the listeners and chose the CPU. After: connections are served until the drain.
 //! Holds: everything of one thread (`Rc`, `Cell`); the control thread speaks to it through a channel.
-//! Never: shares a session, a socket or a counter with another worker; blocks.
+//! Never: shares a session, a socket or a counter with another worker; blocks while there is something to do.
 
 mod accept;
 mod admission;
 mod charges;
+mod moderation;
 mod seats;
 mod shown;
 
@@ -23,9 +24,11 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use ipnet::IpNet;
 use nix::{
     sched::{CpuSet, sched_setaffinity},
+    sys::prctl::set_timerslack,
     unistd::Pid,
 };
 use tokio::{
+    runtime::{Builder, Runtime},
     sync::Notify,
     task::{AbortHandle, LocalSet, spawn_local},
     time::{Instant, sleep_until},
@@ -46,6 +49,9 @@ use crate::{
 
 /// How often a draining worker looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// How much later the kernel may end a worker's pause, in nanoseconds.
+const TIMER_SLACK_NS: u64 = 1_000;
 
 /// What a worker works by; a reload brings a new one.
 #[derive(Clone)]
@@ -133,8 +139,7 @@ impl Worker {
         let thread_bell = Arc::clone(&bell);
         let (ready, is_ready) = crossbeam::channel::bounded(1);
         let thread = thread::Builder::new().name(format!("worker-{}", plan.index)).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            match runtime {
+            match runtime(plan.counters.clone()) {
                 Ok(runtime) => {
                     pin_to(plan.cpu);
                     let _ = ready.send(Ok(()));
@@ -167,6 +172,15 @@ impl Worker {
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
+}
+
+fn runtime(counters: WorkerCounters) -> io::Result<Runtime> {
+    // The kernel's default of 50 µs is a pause by itself.
+    if let Err(error) = set_timerslack(TIMER_SLACK_NS) {
+        tracing::debug!(%error, "pauses of a worker may be longer than they should");
+    }
+    let pause = move || moderation::pause(&counters);
+    Builder::new_current_thread().enable_all().on_thread_park(pause).build()
 }
 
 fn pin_to(cpu: Option<usize>) {

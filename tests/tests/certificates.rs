@@ -7,24 +7,25 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use dot_tests::{
     harness::{
-        clients::{s_client, tool},
+        clients::{http, s_client, tool},
         config::Config,
         dot::{Dot, Offer},
         eventually,
         message::{A, Query},
         netns::{Network, SERVER_V4},
         scratch::Scratch,
-        server::Server,
+        server::{Server, binary},
     },
     require,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_ED25519, PKCS_RSA_SHA256, SerialNumber, SignatureAlgorithm,
+    PKCS_ED25519, PKCS_RSA_SHA256, SerialNumber, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::NamedGroup;
 
@@ -237,6 +238,45 @@ fn renamed_files_are_served_without_a_signal() {
     dotd.stop();
 }
 
+/// Goal: a certificate that expires while dotd runs is loud: the metric goes below zero, `status` says EXPIRED, `check`
+/// fails and says which file; sessions are still served, for clients that know its pin. A renewal ends all that.
+/// Method: a certificate for six seconds; the same looks before and after its end. Covers: A-56, C-69
+#[test]
+fn an_expired_certificate_is_loud() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let [old, new] = ["old", "new"].map(|name| pair(&scratch, name, &PKCS_ECDSA_P256_SHA256));
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key");
+    let mut params = CertificateParams::new(["old".to_owned()]).expect("a name");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(6);
+    scratch.write("old.crt", params.self_signed(&key).expect("signed").pem());
+    scratch.write("old.key", key.serialize_pem());
+    let config = only(&old).set("control", "http", "\"127.0.0.1:8853\"");
+    let dotd = Server::launch(&network, &config, scratch, &[]);
+    let expiry = || {
+        let metrics = http(&network.server, "/metrics");
+        let line = metrics.lines().find(|line| line.starts_with("dotd_certificate_expiry_seconds{"));
+        let line = line.unwrap_or_else(|| panic!("no such metric in {metrics}"));
+        line.rsplit(' ').next().and_then(|number| number.parse::<i64>().ok()).expect("a number")
+    };
+    let check = || {
+        let config = dotd.folder().join("dotd.toml").display().to_string();
+        tool(&network.server, &binary().display().to_string(), &["check", "-c", &config])
+    };
+    let before = check();
+    assert!(before.is_success && expiry() >= 0, "{}", before.text);
+    eventually("it expires", || (expiry() < 0).then_some(()));
+    let after = check();
+    assert!(!after.is_success && after.has("old.crt: expired on "), "{}", after.text);
+    assert!(dotd.operate(&["status"]).has("EXPIRED"), "{}", dotd.operate(&["status"]).text);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(session.exchange(&Query::new(1, "dotd.test", A).octets()).rdata(A), [[192, 0, 2, 53]]);
+    rename_over(&new, &old);
+    served(&network, &new);
+    assert!(expiry() > 0 && check().is_success && !dotd.operate(&["status"]).has("EXPIRED"));
+}
+
 /// Goal: a link that is swapped leads to the new files (as Kubernetes mounts secrets). Method: `..data` names one
 /// folder, then by rename another.
 #[test]
@@ -270,7 +310,8 @@ fn a_swapped_link_is_followed() {
 }
 
 /// Goal: files that are half written, gone, or of two pairs leave the old certificate served, each with a line that
-/// names the file, and the end of the renewal is served. Method: the key cut off in place, then missing, then another's.
+/// names the file, and the end of the renewal is served. Method: the key cut off in place, both files empty in turn, the key
+/// missing, then another's.
 ///
 #[test]
 fn a_half_written_renewal_keeps_the_old() {
@@ -286,6 +327,12 @@ fn a_half_written_renewal_keeps_the_old() {
     };
     fs::write(&old.key, &text[..text.len() / 2]).expect("our own folder");
     says("old.key: PEM block is cut off or damaged");
+    let cert = fs::read_to_string(&old.cert).expect("our own folder");
+    fs::write(&old.cert, "").expect("our own folder");
+    says("old.crt: is empty");
+    fs::write(&old.cert, cert).expect("our own folder");
+    fs::write(&old.key, "").expect("our own folder");
+    says("old.key: is empty");
     fs::remove_file(&old.key).expect("our own folder");
     says("old.key: no such file");
     fs::write(&old.key, &text).expect("our own folder");

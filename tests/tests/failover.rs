@@ -12,7 +12,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, Opt, Query, reply_to},
+        message::{A, OPTION_EDE, Opt, Query, host, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scripted::{Act, Mood, Received, Scripted},
@@ -26,10 +26,6 @@ const SERVFAIL: u16 = 2;
 const ONE: [u8; 4] = [192, 0, 2, 1];
 const TWO: [u8; 4] = [192, 0, 2, 2];
 const TRANSPORTS: [&str; 2] = ["transport = \"udp\"", "transport = \"tcp\""];
-
-fn host(id: u16) -> Vec<u8> {
-    Query::new(id, &format!("host-{id}.dotd.test"), A).octets()
-}
 
 fn answering(rdata: [u8; 4]) -> impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static {
     move |query| vec![Act::Send(reply_to(&query.octets, A, &[rdata.to_vec()]))]

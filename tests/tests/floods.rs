@@ -18,7 +18,7 @@ use dot_tests::{
         config::Config,
         dot::{Dot, End},
         eventually,
-        message::{A, OPTION_PADDING, Opt, Query, framed, reply_to},
+        message::{A, OPTION_PADDING, Opt, Query, framed, reply_to, www},
         netns::{Network, SERVER_V4},
         process::bounded,
         response::Message,
@@ -29,12 +29,8 @@ use dot_tests::{
     require,
 };
 
-fn host(id: u16) -> Vec<u8> {
-    Query::new(id, "www.dotd.test", A).octets()
-}
-
 fn assert_served(innocent: &mut Dot) {
-    assert_eq!(innocent.exchange(&host(1)).rdata(A), [HONEST]);
+    assert_eq!(innocent.exchange(&www(1)).rdata(A), [HONEST]);
 }
 
 /// Goal: 65,536 queries in one stream, every ID once, are all answered: what cannot be in flight waits in the
@@ -47,7 +43,7 @@ fn a_stream_of_65536_queries_is_answered() {
     let (network, _backend, dotd) = scripted(config, honest);
     let mut innocent = Dot::connect(&network.client, SERVER_V4);
     assert_served(&mut innocent);
-    let queries: Vec<u8> = (0..=u16::MAX).flat_map(|id| framed(&host(id))).collect();
+    let queries: Vec<u8> = (0..=u16::MAX).flat_map(|id| framed(&www(id))).collect();
     let (asked, answered) = (dotd.write("queries", &queries), dotd.write("responses", ""));
     let address = format!("{SERVER_V4}:{DOT_PORT}");
     let mut command = bounded("openssl");
@@ -81,7 +77,7 @@ fn clients_that_reset_after_asking_leave_nothing() {
     for _ in 0..10 {
         let mut session = Dot::connect(&network.client, SERVER_V4);
         // In parts that rustls takes at once.
-        let queries: Vec<Vec<u8>> = (0..1000).map(host).collect();
+        let queries: Vec<Vec<u8>> = (0..1000).map(www).collect();
         let _ = (0..5).all(|_| session.try_ask_all(&queries));
         session.abort();
     }
@@ -187,7 +183,7 @@ fn an_urgent_octet_is_nothing() {
     for id in 0..10 {
         let mut session = Dot::connect(&network.client, SERVER_V4);
         session.send_urgent();
-        session.ask(&host(id));
+        session.ask(&www(id));
         session.half_close();
         assert_eq!(session.receive().rdata(A), [HONEST]);
         assert_eq!(session.end(), End::CloseNotify);
@@ -210,11 +206,11 @@ fn every_message_is_accounted_for() {
 }
 
 fn sessions_of_all_kinds(network: &Network) {
-    let mut response = host(1);
+    let mut response = www(1);
     response[2] |= 0x80;
-    for last in [host(1), response, host(1)[..12].to_vec(), vec![0; 5], Vec::new()] {
+    for last in [www(1), response, www(1)[..12].to_vec(), vec![0; 5], Vec::new()] {
         let mut session = Dot::connect(&network.client, SERVER_V4);
-        assert_eq!(session.exchange(&host(9)).rdata(A), [HONEST]);
+        assert_eq!(session.exchange(&www(9)).rdata(A), [HONEST]);
         session.ask(&last);
         drop(session);
     }

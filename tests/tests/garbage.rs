@@ -2,13 +2,14 @@
 //!
 //! Before: XDP off, so that the engine sees it. After: the right alert, one counter, an innocent client served.
 
-use std::{io::Write, net::SocketAddr, thread, time::Duration};
+use std::{io::Write, net::SocketAddr};
 
 use dot_tests::{
     harness::{
         clients::{DOT_PORT, alert, is_nothing_but_an_alert, read_to_close, tcp},
         config::Config,
         dot::Dot,
+        eventually,
         message::{A, Query},
         netns::{Network, SERVER_V4},
         scene::{HONEST, honest, scripted},
@@ -145,12 +146,9 @@ fn unfinished_handshakes_end_at_their_deadline() {
         dotd.counts("it is counted", |stats| stats.counter("handshakes", "failed_timeout") == count);
     }
     let mut slow = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
-    for octet in whole.iter().take(20) {
-        // Each octet arrives by itself; a server that is done with us may refuse the later ones.
-        let _ = slow.write_all(&[*octet]);
-        thread::sleep(Duration::from_millis(30));
-    }
-    let _ = read_to_close(&mut slow);
+    // A record of 16 KiB, which would be whole in minutes.
+    slow.write_all(&[0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3]).expect("open");
+    eventually("it is cut while octets come", || slow.write_all(&[0x42]).is_err().then_some(()));
     dotd.counts("the slow one too", |stats| stats.counter("handshakes", "failed_timeout") == 4);
     assert_served(&mut innocent);
 }

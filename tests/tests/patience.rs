@@ -15,7 +15,7 @@ use dot_tests::{
     harness::{
         config::Config,
         dot::Dot,
-        message::{A, Query, reply_to},
+        message::{A, reply_to, www},
         netns::{Network, SERVER_V4},
         scene::{HONEST, honest, scripted},
         scripted::{Act, Received, Scripted},
@@ -23,10 +23,6 @@ use dot_tests::{
     },
     require,
 };
-
-fn host(id: u16) -> Vec<u8> {
-    Query::new(id, "www.dotd.test", A).octets()
-}
 
 /// Goal: a backend slower than the time after which a query is sent again still answers: the answer to the
 /// first datagram is as good as any. Method: all answers are held until it was sent again.
@@ -36,7 +32,7 @@ fn a_slow_backend_still_answers() {
     let hold = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))];
     let (network, backend, dotd) = scripted(Config::new(), hold);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    session.ask(&host(1));
+    session.ask(&www(1));
     dotd.counts("it is sent again", |stats| stats.counter("backend", "retransmitted") >= 1);
     backend.release();
     assert_eq!(session.receive().rdata(A), [HONEST]);
@@ -57,7 +53,7 @@ fn a_lost_datagram_is_sent_again() {
     };
     let (network, _backend, _dotd) = scripted(Config::new(), lose);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    session.ask_all(&(0..9).map(host).collect::<Vec<_>>());
+    session.ask_all(&(0..9).map(www).collect::<Vec<_>>());
     for _ in 0..9 {
         assert_eq!(session.receive().rdata(A), [HONEST]);
     }
@@ -80,7 +76,7 @@ fn reloads_leave_no_descriptor_behind() {
         dotd.rewrite_config(&config(reload + 1));
         dotd.signal(Signal::SIGHUP);
         dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == reload);
-        assert_eq!(session.exchange(&host(1)).rdata(A), [HONEST]);
+        assert_eq!(session.exchange(&www(1)).rdata(A), [HONEST]);
         // The worker hears of it, and the sweeper of the old backend ends, within a turn or two.
         thread::sleep(Duration::from_millis(150));
         if reload == 1 {

@@ -10,7 +10,7 @@ use dot_tests::{
         netns::{Network, SERVER_V4},
         response::Message,
         scene::{HONEST, honest, scripted},
-        scripted::Act,
+        scripted::{Act, Received},
     },
     require,
 };
@@ -33,6 +33,26 @@ fn two_opts_are_formerr() {
         assert!(answer.opt_count() <= 1);
     }
     assert_eq!(backend.received().len(), 0);
+}
+
+/// Goal: an OPT that stands in the answer or authority section, or below a name, is FORMERR (§6.1.1), and no backend
+/// hears of it. Method: one moved by its count, one with an owner. Covers: A-27, C-42
+#[test]
+fn a_misplaced_opt_is_formerr() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let sound = Query::new(1, "dotd.test", A).opt(Opt::default()).octets();
+    for section in [7, 9] {
+        let mut moved = sound.clone();
+        (moved[section], moved[11]) = (1, 0);
+        assert_eq!(session.exchange(&moved).rcode(), FORMERR, "count at {section}");
+    }
+    let question_end = sound.len() - 11;
+    let named = [&sound[..question_end], &[1, b'a'], &sound[question_end..]].concat();
+    assert_eq!(session.exchange(&named).rcode(), FORMERR, "below a name");
+    assert_eq!(backend.received().len(), 0);
+    assert_eq!(session.exchange(&sound).rdata(A), [HONEST]);
 }
 
 /// Goal: EDNS version 1 is BADVERS with our version 0 (§6.1.3, RFC 8906 §8.2.2).
@@ -146,23 +166,70 @@ fn other_than_one_question_is_formerr() {
     assert_eq!(backend.received().len(), 0);
 }
 
-/// Goal: names that are none are FORMERR: loops, reserved label types, more than 255 octets; no backend hears
-/// of them and the parser ends. Method: five malformed questions.
+/// Goal: names that are none are FORMERR: pointers to themselves, forwards and in a chain, reserved label types, a label
+/// of 64, more than 255 octets; no backend hears of them and the parser ends. Method: each as a question; then loops as
+/// the owner of a record, which no look of ours follows: whatever comes of it, the session answers.
 #[test]
 fn malformed_names_are_formerr() {
     require!(Root);
-    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    // It answers without a look at what stands behind the question.
+    let blind = |query: &Received| {
+        let question_end = header(0, 0, [0; 4]).len() + question("dotd.test", A).len();
+        let mut reply = query.octets[..question_end].to_vec();
+        (reply[2], reply[11]) = (reply[2] | 0x80, 0);
+        vec![Act::Send(reply)]
+    };
+    let (network, backend, _dotd) = scripted(Config::new(), blind);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     let tail = [0, 1, 0, 1];
     let long = [&[63; 1][..], &[b'x'; 63]].concat().repeat(5);
-    let names: [&[u8]; 5] =
-        [&[0xc0, 12], &[0xc0, 200], &[0x40, 1, 0], &[0x80, 1, 0], &[&*long, &[0]].concat()];
+    // Three pointers, of which each leads to the next and the last to the first.
+    let chain = [0xc0, 14, 0xc0, 16, 0xc0, 12];
+    let names: [&[u8]; 8] = [
+        &[0xc0, 12],
+        &[0xc0, 200],
+        &chain,
+        &[1, b'a', 0xc0, 12],
+        &[0x40, 1, 0],
+        &[0x80, 1, 0],
+        &[&[64][..], &[b'x'; 64], &[0]].concat(),
+        &[&*long, &[0]].concat(),
+    ];
     for (id, name) in (0_u16..).zip(names) {
         let message = [&*header(id, 0x0100, [1, 0, 0, 0]), name, &tail].concat();
         let answer = session.exchange(&message);
         assert_eq!((answer.id, answer.rcode()), (id, FORMERR), "{name:02x?}");
     }
     assert_eq!(backend.received().len(), 0);
+    let query = Query::new(1, "dotd.test", A).octets();
+    let at = u8::try_from(query.len()).expect("short");
+    for owner in [[0xc0, at], [0xc0, at + 2], [0xc0, 12], [0xff, 0xff]] {
+        let mut message = [&*query, &owner, &tail, &[0; 4], &[0, 4], &[192, 0, 2, 1]].concat();
+        message[11] = 1;
+        let answer = session.exchange(&message);
+        assert!([0, FORMERR].contains(&answer.rcode()), "{owner:02x?}: {answer:?}");
+        assert_eq!(session.exchange(&query).rcode(), 0);
+    }
+}
+
+/// Goal: a prefix that is shorter than its message ends the message where it says, whatever is behind: what was cut off
+/// is FORMERR, and the next frame is read where the prefix said that it begins. Method: each shorter length of a query
+/// with an OPT record, as a frame of its own, with a good query behind it.
+#[test]
+fn a_short_prefix_cuts_the_message() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let query = Query::new(1, "first.dotd.test", A).opt(Opt::with(65_001, &[7; 5])).octets();
+    for length in 12..query.len() {
+        let good = framed(&Query::new(2, "second.dotd.test", A).octets());
+        session.send(&[framed(&query[..length]), good].concat());
+        let mut answers = [session.receive(), session.receive()];
+        answers.sort_by_key(|answer| answer.id);
+        assert_eq!((answers[0].id, answers[0].rcode()), (1, FORMERR), "{length} octets");
+        assert_eq!((answers[1].id, answers[1].rdata(A)), (2, vec![&HONEST[..]]), "{length} octets");
+    }
+    assert_eq!(backend.received().len(), query.len() - 12, "the good ones alone");
 }
 
 /// Goal: octets after a message's last record never reach the backend as part of it, and framing stays in step.

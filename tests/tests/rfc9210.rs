@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::Write,
     net::{IpAddr, SocketAddr, TcpStream},
     thread,
     time::Duration,
@@ -16,11 +16,11 @@ use socket2::{Domain, Socket, Type};
 use dot_tests::{
     harness::{
         DEADLINE,
-        clients::{DOT_PORT, read_to_close, tcp},
+        clients::{DOT_PORT, http, read_to_close, tcp},
         config::Config,
         dot::{Dot, End, Offer},
         eventually,
-        message::{A, Query, framed, reply_to},
+        message::{A, Query, framed, reply_to, www},
         netns::{Namespace, Network, SERVER_V4, SERVER_V6},
         scene::{HONEST, embedded, honest, scripted, scripted_with},
         scratch::Scratch,
@@ -30,10 +30,6 @@ use dot_tests::{
     require,
 };
 
-fn host(id: u16) -> Vec<u8> {
-    Query::new(id, "www.dotd.test", A).octets()
-}
-
 /// Goal: `queries_max` ends a session after its last answer, with close_notify (RFC 9210 §4.2).
 /// Method: five are allowed, seven are sent in one write; five come back. Covers: C-24
 #[test]
@@ -41,7 +37,7 @@ fn queries_max_ends_a_session_in_order() {
     require!(Root);
     let (network, _backend, dotd) = scripted(Config::new().set("session", "queries_max", "5"), honest);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    session.ask_all(&(0..7).map(host).collect::<Vec<_>>());
+    session.ask_all(&(0..7).map(www).collect::<Vec<_>>());
     let mut ids: Vec<u16> = (0..5).map(|_| session.receive().id).collect();
     ids.sort_unstable();
     assert_eq!(ids, [0, 1, 2, 3, 4]);
@@ -57,7 +53,7 @@ fn duration_max_ends_a_busy_session() {
     let (network, _backend, dotd) = scripted(Config::new().set("session", "duration_max", "\"1s\""), honest);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     while session.is_quiet() {
-        session.ask(&host(1));
+        session.ask(&www(1));
         if session.receive_octets().is_none() {
             break;
         }
@@ -75,7 +71,7 @@ fn duration_max_owes_no_answer() {
     let config = Config::new().set("session", "duration_max", "\"1s\"");
     let (network, backend, dotd) = scripted_with(config, "timeout = \"30s\"", hold);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    session.ask(&host(1));
+    session.ask(&www(1));
     thread::sleep(Duration::from_millis(1500));
     backend.release();
     assert_eq!((session.receive().id, session.receive_octets()), (1, None));
@@ -92,7 +88,7 @@ fn hold(query: &Received) -> Vec<Act> {
 fn busy<const COUNT: usize>(network: &Network, backend: &Scripted, servers: [IpAddr; COUNT]) -> [Dot; COUNT] {
     let sessions = servers.map(|server| {
         let mut session = Dot::connect(&network.client, server);
-        session.ask(&host(1));
+        session.ask(&www(1));
         session
     });
     eventually("all wait at the backend", || (backend.held() == COUNT).then_some(()));
@@ -154,15 +150,15 @@ fn the_longest_idle_session_gives_way() {
         let servers = std::iter::once(SERVER_V6).chain(std::iter::repeat_n(SERVER_V4, from_v4));
         let mut sessions: Vec<Dot> = servers.map(|server| Dot::connect(&network.client, server)).collect();
         for session in &mut sessions {
-            assert_eq!(session.exchange(&host(1)).rdata(A), [HONEST]);
+            assert_eq!(session.exchange(&www(1)).rdata(A), [HONEST]);
             thread::sleep(Duration::from_millis(20));
         }
         thread::sleep(Duration::from_millis(1200));
         let mut new = Dot::connect(&network.client, SERVER_V4);
-        assert_eq!(new.exchange(&host(2)).rdata(A), [HONEST]);
+        assert_eq!(new.exchange(&www(2)).rdata(A), [HONEST]);
         assert_eq!(sessions.remove(gone).end(), End::CloseNotify, "{cap}");
         for session in &mut sessions {
-            assert_eq!(session.exchange(&host(3)).rdata(A), [HONEST], "{cap}");
+            assert_eq!(session.exchange(&www(3)).rdata(A), [HONEST], "{cap}");
         }
         let stats = dotd.stats();
         assert_eq!(stats.counter("session_ends", "evicted"), 1);
@@ -192,7 +188,7 @@ fn in_flight_max_is_backpressure() {
     require!(Root);
     let (network, _backend, dotd) = scripted(Config::new().set("session", "in_flight_max", "4"), honest);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    session.ask_all(&(0..200).map(host).collect::<Vec<_>>());
+    session.ask_all(&(0..200).map(www).collect::<Vec<_>>());
     let mut ids: Vec<u16> = (0..200).map(|_| session.receive().id).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..200).collect::<Vec<_>>());
@@ -207,13 +203,7 @@ fn metrics_and_health_are_served() {
     let (network, dotd) = embedded(&Config::new().set("control", "http", "\"127.0.0.1:8853\""));
     let _ = Dot::connect(&network.client, SERVER_V4).exchange(&Query::new(1, "dotd.test", A).octets());
     dotd.counts("it is counted", |stats| stats.counter("responses", "NOERROR") == 1);
-    let ask = |path: &str| {
-        let mut stream = tcp(&network.server, SocketAddr::from(([127, 0, 0, 1], 8853)));
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: dotd\r\nConnection: close\r\n\r\n").expect("open");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("HTTP in UTF-8");
-        text
-    };
+    let ask = |path: &str| http(&network.server, path);
     let metrics = ask("/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200") && metrics.trim_end().ends_with("# EOF"), "{metrics}");
     for part in

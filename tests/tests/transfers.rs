@@ -191,7 +191,7 @@ fn a_client_that_does_not_read_stops_the_backend() {
         let begin = std::iter::once(Act::Send(part(query, true, &[SOA])));
         begin.chain(std::iter::repeat_n(Act::Send(whole), 2000)).collect()
     };
-    let config = relaying().set("session", "message_timeout", "\"2s\"");
+    let config = relaying().set("session", "write_timeout", "\"2s\"");
     let (network, _backend, dotd) = scripted(config, script);
     let mut stuck = Dot::connect(&network.client, SERVER_V4);
     stuck.ask(&Query::new(1, ZONE, AXFR).octets());
@@ -240,6 +240,28 @@ fn transfers_at_once_are_bounded() {
     assert_eq!(session.receive().rcode(), 0);
     let stats = dotd.counts("quiet", |stats| stats.difference() == [0; 3]);
     assert_eq!(stats.counter("backend", "full"), 1, "{stats:?}");
+}
+
+/// Goal: an IXFR that is a single SOA, which says that there is nothing new (RFC 1995 §4), frees its place and the
+/// backend's connection at once. Method: five times as many in turn as a worker carries at once, on connections that the
+/// backend never closes.
+#[test]
+fn single_soa_transfers_free_their_places() {
+    require!(Root);
+    let script = |query: &Received| vec![Act::Send(part(query, true, &[SOA]))];
+    let (network, backend, dotd) = scripted(relaying().set("server", "workers", "1"), script);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for id in 0..80 {
+        let mut query = header(id, 0x0100, [1, 0, 1, 0]);
+        query.extend(question(ZONE, IXFR));
+        query.extend(record(SOA));
+        let answer = session.exchange(&query);
+        assert_eq!((answer.id, answer.rcode()), (id, 0));
+    }
+    assert_eq!(backend.received().len(), 80);
+    dotd.counts("nothing is held", |stats| {
+        stats.difference() == [0; 3] && stats.counter("backend_outstanding", "outstanding") == 0
+    });
 }
 
 /// An UPDATE that adds a record, as RFC 2136 has it.

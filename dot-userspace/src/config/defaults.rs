@@ -53,6 +53,7 @@ impl Default for Session {
         Self {
             handshake_timeout: limit::HANDSHAKE_TIMEOUT.default,
             message_timeout: limit::MESSAGE_TIMEOUT.default,
+            write_timeout: limit::WRITE_TIMEOUT.default,
             idle_timeout: limit::IDLE_TIMEOUT.default,
             duration_max: limit::DURATION_MAX.default,
             queries_max: limit::QUERIES_MAX.default,

@@ -32,6 +32,10 @@ pub const HANDSHAKE_TIMEOUT: Limit<Duration> = Limit { default: s(5), min: ms(20
 /// or a link on which a stub resolver has given up already.
 pub const MESSAGE_TIMEOUT: Limit<Duration> = Limit { default: s(5), min: ms(200), max: s(60) };
 
+/// For a client to take responses that wait for it; who takes 16 KiB a second has longer. 10 s: of what the kernel holds
+/// for a connection half must be taken before more goes to it.
+pub const WRITE_TIMEOUT: Limit<Duration> = Limit { default: s(10), min: ms(200), max: s(60) };
+
 /// Idle time before a session closes. 30 s; RFC 7766 §6.2.3 asks for "a few seconds", and 30 s is what
 /// Unbound and BIND use. 1 h fits the 16 bits of 100 ms that RFC 7828 §3.1 has for it.
 pub const IDLE_TIMEOUT: Limit<Duration> = Limit { default: s(30), min: ms(200), max: h(1) };

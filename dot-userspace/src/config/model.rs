@@ -125,6 +125,9 @@ pub struct Session {
     /// Absolute time from a message's first octet to its last.
     #[serde(with = "duration")]
     pub message_timeout: Duration,
+    /// Time for a client to take the responses that wait for it.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
     /// Time without a whole message before we close.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,

@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     let session = &config.session;
     check.within("session.handshake_timeout", session.handshake_timeout, &limit::HANDSHAKE_TIMEOUT);
     check.within("session.message_timeout", session.message_timeout, &limit::MESSAGE_TIMEOUT);
+    check.within("session.write_timeout", session.write_timeout, &limit::WRITE_TIMEOUT);
     check.within("session.idle_timeout", session.idle_timeout, &limit::IDLE_TIMEOUT);
     check.within("session.duration_max", session.duration_max, &limit::DURATION_MAX);
     check.within("session.queries_max", session.queries_max, &limit::QUERIES_MAX);

@@ -200,3 +200,39 @@ proptest! {
         }
     }
 }
+
+/// Octets of a message with so many options of no octets each, of which every second is this hop's.
+fn with_tiny_options(count: usize, flags: u8) -> Vec<u8> {
+    let mut message =
+        [&[0, 7, flags, 0, 0, 1, 0, 0, 0, 0, 0, 1][..], b"\x04dotd\x04test\0", &[0, 1, 0, 1]].concat();
+    message.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    message.extend(u16::try_from(count * 4).unwrap().to_be_bytes());
+    message.extend((0..count).flat_map(|index| [0, 11 + u8::try_from(index % 2).unwrap() * 54, 0, 0]));
+    message
+}
+
+/// Goal: tiny options cost linear work, in both directions: so many times as many, so many times the looks, and few for
+/// each. Method: looks are counted, from 250 options to the 16,000 that a message has room for.
+#[test]
+fn tiny_options_cost_linear_work() {
+    let both_ways = |count: usize| {
+        let (query, response) = (with_tiny_options(count, 1), with_tiny_options(count, 0x81));
+        edns::looks::of(|| {
+            let Disposition::Forward(parsed) = triage(&query, Allowed::default()) else {
+                panic!("it is lawful")
+            };
+            let mut out = Vec::new();
+            forward(&query, &parsed, 9, &mut out);
+            assert!(out.len() < query.len(), "those of this hop are taken out");
+            let mut out = Vec::new();
+            respond(&response, Asked::by(&parsed), HOP, &mut out).unwrap();
+        })
+    };
+    // A look more finds the end of each walk.
+    let of_one = both_ways(500) - both_ways(250);
+    assert_eq!(of_one % 250, 0);
+    assert!(of_one / 250 <= 8, "{} looks for each option", of_one / 250);
+    for count in [1_000, 4_000, 16_000] {
+        assert_eq!(both_ways(count), both_ways(250) + of_one / 250 * (count - 250), "{count} options");
+    }
+}

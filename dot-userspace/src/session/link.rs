@@ -45,6 +45,9 @@ pub trait Link {
     /// The last words and the FIN. `true`: the peer has said all it will.
     fn farewell(&mut self) -> impl Future<Output = io::Result<bool>>;
 
+    /// Ends without a word: what the kernel still holds for the peer goes with the connection.
+    fn reset(&mut self);
+
     /// Takes octets that nobody will read; returns how many, 0 at the end.
     fn discard(&mut self, scratch: &mut [u8]) -> impl Future<Output = io::Result<usize>>;
 }
@@ -76,6 +79,10 @@ impl Link for tls::Stream {
 
     async fn farewell(&mut self) -> io::Result<bool> {
         self.farewell().await
+    }
+
+    fn reset(&mut self) {
+        self.reset();
     }
 
     async fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {

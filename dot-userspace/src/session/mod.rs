@@ -73,6 +73,8 @@ pub fn serve<L: Link>(
         if end.is_orderly() {
             // Whether the client takes our farewell changes nothing any more. In a box: no session holds it.
             let _ = Box::pin(timeout(end.farewell_max(), farewell(&mut session.link))).await;
+        } else {
+            session.link.reset();
         }
         done(end);
     }
@@ -171,8 +173,7 @@ impl<L: Link> Session<L> {
         let over = is_open.then_some((self.clock.started() + limits.duration_max, SessionEnd::Duration));
         let message = self.reader.message_since().filter(|_| is_open);
         let message = message.map(|since| (since + limits.message_timeout, SessionEnd::MessageTimeout));
-        let write = self.writer.blocked_since();
-        let write = write.map(|since| (since + limits.message_timeout, SessionEnd::SlowReader));
+        let write = self.writer.patience_ends().map(|at| (at, SessionEnd::SlowReader));
         let idle = self.idle_since().map(|since| (since + self.room.idle_timeout(), SessionEnd::Idle));
         [over, message, write, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }

@@ -72,8 +72,9 @@ impl Reader {
                 }
             }
         }
-        // A record without a message, a key update for one, is no half message once it is whole.
-        let is_partial = link.is_mid_record() || !(self.pending.is_empty() || self.is_held);
+        // A record without a message, a key update for one, is no half message once it is whole; and while we read
+        // nothing, for want of room, the client is late with nothing.
+        let is_partial = !self.is_held && (link.is_mid_record() || !self.pending.is_empty());
         self.message_since = is_partial.then(|| self.message_since.unwrap_or(now));
         Ok(())
     }

@@ -29,8 +29,10 @@ const POOLED_OCTETS_MAX: usize = 64 * 1024;
 /// Deadlines and caps of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// From a message's first octet to its last; also for a client to take what we write.
+    /// From a message's first octet to its last.
     pub message_timeout: Duration,
+    /// For a client to take what waits for it, beside what its pace gains it.
+    pub write_timeout: Duration,
     /// Without a whole message.
     pub idle_timeout: Duration,
     /// From the handshake on.

@@ -1,25 +1,38 @@
 //! The writing half of a session: all waiting responses in as few records and one `write` as fit.
 //!
 //! Before: [`Inbox`] holds framed responses. After: they are with the kernel. Step 9 of 9.
-//! Holds: since when the client has taken nothing; what it has not taken is the link's.
+//! Holds: until when the client may let us wait; what it has not taken is the link's.
 //! Never: takes more from the inbox while the client does not read (bounded output).
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::{Inbox, Link, SessionEnd, end::end_of_sending};
 
+/// Octets a second that are taken for reading: two ISDN channels, 128 kbit/s. It is asked only of who is owed more than
+/// the kernel holds for it, some 50 KiB at least.
+const OCTETS_PER_SECOND_MIN: u32 = 16 * 1024;
+
 /// What the writer remembers between turns.
 #[derive(Default)]
 pub(super) struct Writer {
-    blocked_since: Option<Instant>,
+    patience_ends: Option<Instant>,
 }
 
 impl Writer {
-    /// Since when the client has taken nothing.
-    pub(super) fn blocked_since(&self) -> Option<Instant> {
-        self.blocked_since
+    /// When a client that lets us wait is cut; `None` while none does.
+    pub(super) fn patience_ends(&self) -> Option<Instant> {
+        self.patience_ends
+    }
+
+    /// Something waits, and the client has just taken so many octets of it: none at first.
+    fn note_waiting(&mut self, now: Instant, taken: usize, write_timeout: Duration) {
+        let ends = self.patience_ends.unwrap_or(now + write_timeout);
+        self.patience_ends = Some(ends + gained(taken));
     }
 
     /// Writes until nothing waits or the client takes no more. `Ok(true)`: something was written.
@@ -36,15 +49,12 @@ impl Writer {
         let mut has_written = false;
         loop {
             let before = link.unsent();
-            let flushed = link.poll_flush(context, !inbox.is_quiet());
-            if flushed.is_ready() || link.unsent() < before {
-                self.blocked_since = None;
-            }
-            match flushed {
-                Poll::Ready(Ok(())) => {}
+            match link.poll_flush(context, !inbox.is_quiet()) {
+                Poll::Ready(Ok(())) => self.patience_ends = None,
                 Poll::Ready(Err(error)) => return Err(end_of_sending(&error)),
                 Poll::Pending => {
-                    self.blocked_since.get_or_insert(now);
+                    let taken = before.saturating_sub(link.unsent());
+                    self.note_waiting(now, taken, inbox.room.limits().write_timeout);
                     inbox.note_unwritten(link.unsent());
                     return Ok(has_written);
                 }
@@ -56,5 +66,39 @@ impl Writer {
             sent.map_err(|error| end_of_sending(&error))?;
             has_written = true;
         }
+    }
+}
+
+/// Time that a client gains by taking so many octets. Where it takes no more than the least a second it gains less than
+/// passes, so that a trickle ends too.
+fn gained(octets: usize) -> Duration {
+    Duration::from_secs(1) * u32::try_from(octets).unwrap_or(u32::MAX) / OCTETS_PER_SECOND_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds until a client is cut that takes so many octets each second; `None`: not within an hour.
+    fn cut_after(octets: usize) -> Option<u32> {
+        let (start, mut writer) = (Instant::now(), Writer::default());
+        writer.note_waiting(start, 0, Duration::from_secs(10));
+        (1..3600).find(|second| {
+            let now = start + Duration::from_secs(1) * *second;
+            let is_over = writer.patience_ends().is_some_and(|ends| ends <= now);
+            writer.note_waiting(now, octets, Duration::from_secs(10));
+            is_over
+        })
+    }
+
+    /// Goal: a trickle gains less than it takes, so that it ends as silence does; who keeps the least pace is never cut.
+    /// Method: paces from nothing to twice the least, a step each second.
+    #[test]
+    fn a_trickle_ends() {
+        assert_eq!(cut_after(0), Some(10));
+        assert_eq!(cut_after(1), Some(11), "an octet a second");
+        assert_eq!(cut_after(8 * 1024), Some(19), "half of the least pace");
+        assert_eq!(cut_after(16 * 1024), None);
+        assert_eq!(cut_after(32 * 1024), None);
     }
 }

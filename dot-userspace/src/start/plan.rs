@@ -105,6 +105,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         serving,
         limits: Limits {
             message_timeout: config.session.message_timeout,
+            write_timeout: config.session.write_timeout,
             idle_timeout: config.session.idle_timeout,
             duration_max: config.session.duration_max,
             queries_max: config.session.queries_max,

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    Error as TlsError, PeerIncompatible, ProtocolVersion,
+    AlertDescription, Error as TlsError, PeerIncompatible, ProtocolVersion,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus},
 };
@@ -19,12 +19,15 @@ use super::{
     Serving,
     handshake::HandshakeKind,
     hello::{PROTOCOL_VERSION_ALERT, is_before_tls12, is_no_record, offers_ticket, prefers_chacha},
-    record,
+    record::{self, Header},
     records::Records,
 };
 
 /// Most octets of the client that are kept: rustls bounds a hello at 64 KiB, records add little.
 const INBOUND_OCTETS_MAX: usize = 80 * 1024;
+
+/// Description of the alert that says goodbye (RFC 8446 §6.1).
+const CLOSE_NOTIFY: u8 = 0;
 
 /// What a dialogue needs next.
 pub enum Step {
@@ -88,6 +91,9 @@ impl<'a> Dialogue<'a> {
                 Said::Again => {}
                 Said::Done => return Ok(Step::Done),
                 Said::More => match record::whole(self.inbound.get(self.next..).unwrap_or_default()) {
+                    Ok(Some((header, _))) if self.is_goodbye(header) => {
+                        return Err(TlsError::AlertReceived(AlertDescription::CloseNotify));
+                    }
                     Ok(Some((_, octets))) if self.has_turn => {
                         self.next += octets;
                         self.shown = self.next;
@@ -107,6 +113,15 @@ impl<'a> Dialogue<'a> {
                 },
             }
         }
+    }
+
+    /// The next record is close_notify in clear. rustls waits on, as anybody on the way could have said it; who could may
+    /// as well reset the connection, and a client that says it waits for nothing.
+    fn is_goodbye(&self, header: Header) -> bool {
+        let record = self.inbound.get(self.next..).unwrap_or_default();
+        header.content_type == record::ALERT
+            && header.octets == 2
+            && record.get(record::HEADER_OCTETS + 1) == Some(&CLOSE_NOTIFY)
     }
 
     fn is_lost(&self) -> bool {

@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(super::header(&record[..4]), Ok(None));
     }
 
-    ///
+    /// Covers: C-63.
     #[test]
     fn a_length_above_the_protocols_is_refused_at_its_header() {
         let [high, low] = u16::try_from(CIPHERTEXT_OCTETS_MAX + 1).unwrap().to_be_bytes();

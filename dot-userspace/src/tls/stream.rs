@@ -9,6 +9,7 @@ use std::{
     ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use socket2::SockRef;
@@ -204,6 +205,13 @@ impl Stream {
             std::future::poll_fn(|context| Pin::new(&mut self.tcp).poll_shutdown(context)).await?;
         }
         Ok(is_done)
+    }
+
+    /// Has the connection end in RST when it is dropped: a peer that takes an octet now and then would otherwise keep
+    /// what the kernel holds for it.
+    pub fn reset(&mut self) {
+        // Best effort: without it the kernel ends the connection in its own time.
+        let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
 
     /// Takes octets that nobody will read any more; returns how many, 0 at the FIN.

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
+
 use super::{DEADLINE, netns::Namespace, process::bounded};
 
 /// The port of DNS over TLS.
@@ -136,6 +138,24 @@ pub fn tcp(namespace: &Namespace, server: SocketAddr) -> TcpStream {
     stream
 }
 
+/// The same, where the client's kernel takes no more than about so many octets that nobody reads.
+///
+/// # Panics
+/// When it is not accepted.
+#[must_use]
+pub fn tcp_with_window(namespace: &Namespace, server: SocketAddr, octets: usize) -> TcpStream {
+    let stream = namespace.run(move || {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        socket.set_recv_buffer_size(octets)?;
+        socket.connect_timeout(&server.into(), DEADLINE)?;
+        Ok::<TcpStream, std::io::Error>(socket.into())
+    });
+    let stream = stream.unwrap_or_else(|error| panic!("{server}: {error}"));
+    stream.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    stream.set_nodelay(true).expect("a TCP socket");
+    stream
+}
+
 /// A UDP socket of a namespace, connected to `server`.
 ///
 /// # Panics
@@ -168,6 +188,17 @@ pub fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
             Err(error) => panic!("the server does not close: {error}"),
         }
     }
+}
+
+/// What `control.http` on 127.0.0.1:8853 says: head and body.
+///
+/// # Panics
+/// When nobody answers in UTF-8.
+#[must_use]
+pub fn http(namespace: &Namespace, path: &str) -> String {
+    let mut stream = tcp(namespace, SocketAddr::from(([127, 0, 0, 1], 8853)));
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: dotd\r\nConnection: close\r\n\r\n").expect("open");
+    String::from_utf8(read_to_close(&mut stream)).expect("HTTP in UTF-8")
 }
 
 /// Level and description, if the octets are one TLS alert record in clear and nothing else.

@@ -12,20 +12,17 @@ use std::{
     time::Duration,
 };
 
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, NamedGroup, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, ClientConnection, NamedGroup, crypto::aws_lc_rs, pki_types::ServerName};
 use socket2::SockRef;
 
 use super::{
+    any_certificate::AnyCertificate,
     clients::{DOT_PORT, tcp},
     message::framed,
     netns::Namespace,
     response::Message,
     scripted::take_message,
+    sealer::Sealer,
 };
 
 /// What the client offers.
@@ -101,19 +98,12 @@ impl Dot {
     ///
     /// # Errors
     /// How the handshake ended.
-    ///
-    /// # Panics
-    /// When rustls refuses the offer.
     pub fn over(stream: TcpStream, server: IpAddr, offer: &Offer) -> Result<Self, End> {
-        let mut config = client_config(offer);
-        config.alpn_protocols.clone_from(&offer.alpn);
-        config.enable_sni = offer.server_name.is_some();
-        let name = offer.server_name.map_or_else(
-            || ServerName::from(server),
-            |name| ServerName::try_from(name).expect("a host name"),
-        );
-        let mut tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
-        tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
+        Self::after(stream, connection(server, offer))
+    }
+
+    /// The handshake from where it stands.
+    pub(super) fn after(stream: TcpStream, tls: ClientConnection) -> Result<Self, End> {
         let mut session =
             Self { stream, tls, incoming: Vec::new(), records: Vec::new(), plain: Vec::new(), end: None };
         session.flush();
@@ -260,6 +250,22 @@ impl Dot {
         self.stream.shutdown(Shutdown::Write).expect("still open");
     }
 
+    /// Hands over what seals its records, for a test that seals what no library would.
+    ///
+    /// # Panics
+    /// Before TLS 1.3.
+    #[must_use]
+    pub fn into_sealer(self) -> Sealer {
+        let secrets = self.tls.dangerous_extract_secrets().expect("TLS 1.3, after its handshake");
+        Sealer::new(self.stream, secrets.tx)
+    }
+
+    /// The connection below TLS, for a test that reads as no client would.
+    #[must_use]
+    pub const fn tcp(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
     /// Leaves with RST, as a client that crashed or was unplugged.
     ///
     /// # Panics
@@ -340,6 +346,23 @@ fn take_record(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     (buffer.len() >= 5 + length).then(|| buffer.drain(..5 + length).collect())
 }
 
+/// A handshake with this offer that has not begun.
+///
+/// # Panics
+/// When rustls refuses the offer.
+pub(super) fn connection(server: IpAddr, offer: &Offer) -> ClientConnection {
+    let mut config = client_config(offer);
+    config.alpn_protocols.clone_from(&offer.alpn);
+    config.enable_sni = offer.server_name.is_some();
+    config.enable_secret_extraction = true;
+    let name = offer
+        .server_name
+        .map_or_else(|| ServerName::from(server), |name| ServerName::try_from(name).expect("a host name"));
+    let mut tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
+    tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
+    tls
+}
+
 fn client_config(offer: &Offer) -> ClientConfig {
     let mut provider = aws_lc_rs::default_provider();
     if let Some(only) = offer.group {
@@ -353,45 +376,4 @@ fn client_config(offer: &Offer) -> ClientConfig {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth()
-}
-
-/// Takes any certificate, and checks that the server holds its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -110,6 +110,18 @@ impl Query {
     }
 }
 
+/// A query for an address of `www.dotd.test`, without an OPT record.
+#[must_use]
+pub fn www(id: u16) -> Vec<u8> {
+    Query::new(id, "www.dotd.test", A).octets()
+}
+
+/// A query for an address of a name that only this ID has, without an OPT record.
+#[must_use]
+pub fn host(id: u16) -> Vec<u8> {
+    Query::new(id, &format!("host-{id}.dotd.test"), A).octets()
+}
+
 /// Twelve octets: ID, flags, and the counts of question, answer, authority and additional.
 #[must_use]
 pub fn header(id: u16, flags: u16, counts: [u16; 4]) -> Vec<u8> {

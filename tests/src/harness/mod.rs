@@ -3,6 +3,7 @@
 //! Before: a test asks `require!` for what it needs. After: it asserts what a client saw and what dotd counted.
 //! Holds: namespaces, processes, backends, clients, the capture. Never: leaves one of them behind.
 
+pub mod any_certificate;
 pub mod backends;
 pub mod capture;
 pub mod clients;
@@ -14,14 +15,18 @@ pub mod netns;
 pub mod pki;
 pub mod process;
 pub mod proxied;
+pub mod raw_hello;
 pub mod receivers;
 pub mod require;
 pub mod response;
 pub mod scene;
 pub mod scratch;
 pub mod scripted;
+pub mod sealer;
 pub mod server;
 pub mod servers;
+pub mod session_file;
+pub mod shake;
 pub mod stats;
 
 use std::{

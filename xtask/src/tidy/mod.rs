@@ -79,8 +79,10 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
         }
     }
     if arguments.paths.is_empty() {
-        let document = std::fs::read_to_string(root.join(standards::DOCUMENT));
-        findings.extend(standards::check(&document.unwrap_or_default(), &covered));
+        for page in standards::PAGES {
+            let document = std::fs::read_to_string(root.join(page.path));
+            findings.extend(standards::check(page, &document.unwrap_or_default(), &covered));
+        }
         findings.extend(unsafety::stale_entries(root));
         findings.extend(rooms::stale_entries(&files));
     }

@@ -1,6 +1,7 @@
-//! Rule: `docs/standards.md` and the tests agree: what it says holds is tested, and what is tested stands in it.
+//! Rule: `docs/standards.md`, `docs/attacks.md` and the tests agree: what they say holds is tested, and what is tested
+//! stands in them.
 //!
-//! Before: the document, and every Rust file. After: findings: an id without a row, a row without its test.
+//! Before: a document, and every Rust file. After: findings: an id without a row, a row without its test.
 //! Holds: the form of a row and of a `Covers:` line. Never: judges whether a test tests what it says.
 //!
 //! ```text
@@ -11,8 +12,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
 
+/// A document of rows, and how its ids begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Page {
+    pub path: &'static str,
+    prefix: &'static str,
+}
+
 /// Where the rows stand.
-pub(super) const DOCUMENT: &str = "docs/standards.md";
+pub(super) const PAGES: [Page; 2] =
+    [Page { path: "docs/standards.md", prefix: "C-" }, Page { path: "docs/attacks.md", prefix: "A-" }];
 /// Tests in this folder are named by their file alone.
 const TESTS: &str = "tests/tests/";
 /// What a row may say of itself; the second and third need a reason.
@@ -56,19 +65,26 @@ fn ids(documentation: &str) -> impl Iterator<Item = String> {
 }
 
 fn is_id(word: &str) -> bool {
-    word.strip_prefix("C-")
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
+    PAGES.iter().any(|page| page.has(word))
 }
 
-/// Compares the document with the tests.
-pub(super) fn check(document: &str, covered: &Covered) -> Vec<Finding> {
+impl Page {
+    /// Whether an id is one of its rows'.
+    fn has(self, word: &str) -> bool {
+        word.strip_prefix(self.prefix)
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
+    }
+}
+
+/// Compares a document with the tests.
+pub(super) fn check(page: Page, document: &str, covered: &Covered) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut rows = BTreeSet::new();
     for (number, line) in document.lines().enumerate() {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let Some(id) = cells.first().filter(|id| is_id(id)) else { continue };
+        let Some(id) = cells.first().filter(|id| page.has(id)) else { continue };
         let mut complain =
-            |what: String| findings.push(Finding::new(DOCUMENT, number + 1, format!("{id}: {what}")));
+            |what: String| findings.push(Finding::new(page.path, number + 1, format!("{id}: {what}")));
         if !rows.insert((*id).to_owned()) {
             complain("stands twice; keep one row".to_owned());
         }
@@ -89,11 +105,11 @@ pub(super) fn check(document: &str, covered: &Covered) -> Vec<Finding> {
             }
         }
     }
-    for (id, tests) in &covered.0 {
+    for (id, tests) in covered.0.iter().filter(|(id, _)| page.has(id)) {
         if !rows.contains(id) {
             let what =
                 format!("{id} has no row, and {} covers it; add one", tests.iter().next().map_or("", |t| t));
-            findings.push(Finding::new(DOCUMENT, 1, what));
+            findings.push(Finding::new(page.path, 1, what));
         }
     }
     findings
@@ -115,7 +131,7 @@ mod tests {
     }
 
     fn findings(document: &str) -> Vec<String> {
-        check(document, &covered()).iter().map(ToString::to_string).collect()
+        check(PAGES[0], document, &covered()).iter().map(ToString::to_string).collect()
     }
 
     /// Goal: a document that fits has no finding. Method: tests of both kinds of place, a deviation, an open one.
@@ -127,6 +143,17 @@ mod tests {
             | C-3 | RFC 1 §3 | three | holds | `a/src/b.rs::half`, `rfc1::it_holds` |\n\
             | C-4 | RFC 1 §4 | four | open: not built | |\n";
         assert_eq!(findings(document), [""; 0]);
+    }
+
+    /// Goal: each page has rows of its own. Method: the same document, read as the page of attacks.
+    #[test]
+    fn a_page_has_its_own_rows() {
+        let document = "| C-1 | RFC 1 | one | fine | |\n| A-3 | x | y | holds | `rfc1::it_holds` |\n";
+        let said: Vec<String> =
+            check(PAGES[1], document, &covered()).iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("attacks.md:2: A-3: no test"), "{said:?}");
+        assert!(said[1].contains("A-2 has no row"), "{said:?}");
     }
 
     /// Goal: each mistake is found. Method: one document of mistakes.

@@ -19,7 +19,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nzzz = 1",
         &[
-            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, idle_timeout, duration_max, queries_max, in_flight_max, connections_max, connections_per_prefix_max",
+            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, connections_max, connections_per_prefix_max",
         ],
     ),
     ("[xdp.limits]", &["1:6: unknown key `xdp.limits`: did you mean `xdp.limit`?"]),

@@ -12,8 +12,10 @@ use std::{
     ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -92,6 +94,10 @@ impl Link for Plain {
             poll_fn(|context| Pin::new(&mut self.tcp).poll_shutdown(context)).await?;
         }
         Ok(self.has_ended)
+    }
+
+    fn reset(&mut self) {
+        let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
 
     async fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {

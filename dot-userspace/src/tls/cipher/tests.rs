@@ -42,7 +42,7 @@ fn what_is_sealed_is_what_is_opened() {
     }
 }
 
-/// Goal: one flipped bit anywhere, or a record out of its order, is refused.
+/// Goal: one flipped bit anywhere, or a record out of its order, is refused. Covers: C-63.
 #[test]
 fn a_forged_or_repeated_record_is_refused() {
     for (kind, is_tls13) in SHAPES {
@@ -61,7 +61,7 @@ fn a_forged_or_repeated_record_is_refused() {
     }
 }
 
-///
+/// Covers: C-63.
 #[test]
 fn padding_is_taken_off_and_nothing_but_padding_is_refused() {
     assert_eq!(inner_type(&[5, 6, 23, 0, 0]), Some((23, 2)));

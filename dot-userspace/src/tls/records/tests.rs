@@ -199,7 +199,7 @@ fn key_updates_are_followed_in_both_directions() {
     }
 }
 
-/// Goal: records that carry nothing are bounded.
+/// Goal: records that carry nothing are bounded.
 #[test]
 fn a_flood_of_key_updates_ends_the_connection() {
     let mut pair = Pair::new();
@@ -243,7 +243,7 @@ fn close_notify_is_heard_and_said() {
     assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
 }
 
-/// Goal: each wrong record gets the alert that RFC 8446 names.
+/// Goal: each wrong record gets the alert that RFC 8446 names. Covers: A-48, C-63.
 #[test]
 fn what_is_wrong_gets_its_alert() {
     let forged = |wire: &mut Vec<u8>| *wire.last_mut().unwrap() ^= 1;

@@ -222,6 +222,26 @@ mod tests {
         assert_eq!(ours.open_at(&vec![0; ticket.len()], START), None);
     }
 
+    /// Goal: whoever seals with a key of zeros, under the name that our tickets show, forges nothing, from the first
+    /// moment on (CVE-2020-13777 was that). Method: forgeries for a fleet's keys, a process's own, and theirs as
+    /// `Tickets` makes them.
+    #[test]
+    fn a_key_of_zeros_forges_nothing() {
+        let forged = |genuine: &[u8]| {
+            let mut material = [0; NAME_OCTETS + KEY_OCTETS];
+            material[..NAME_OCTETS].copy_from_slice(&genuine[..NAME_OCTETS]);
+            Key::from_material(&material).unwrap().seal(b"session").unwrap()
+        };
+        let fleet = node(SECRET);
+        assert_eq!(fleet.open_at(&forged(&fleet.seal_at(b"session", START).unwrap()), START), None);
+        let own = Key::random().unwrap();
+        assert_eq!(own.open(&forged(&own.seal(b"session").unwrap())), None);
+        let tickets = super::super::Tickets::new(std::path::Path::new(""), ROTATION).unwrap().0;
+        let genuine = tickets.encrypt(b"session").unwrap();
+        assert_eq!(tickets.decrypt(&genuine).as_deref(), Some(&b"session"[..]));
+        assert_eq!(tickets.decrypt(&forged(&genuine)), None);
+    }
+
     #[test]
     fn equal_sessions_make_different_tickets() {
         let ours = node(SECRET);

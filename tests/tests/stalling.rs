@@ -1,0 +1,253 @@
+//! Clients that keep what they hold: silent before the handshake, half-way through it, and readers that do not read.
+//!
+//! Before: short deadlines, the embedded zone's large record. After: each is cut by its own rule, what it held is free,
+//! and an innocent client was served beside it.
+
+use std::{
+    fs,
+    io::Read,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use dot_tests::{
+    harness::{
+        DEADLINE,
+        clients::{read_to_close, tcp, tcp_with_window},
+        config::Config,
+        dot::{Dot, Offer},
+        eventually,
+        message::{A, Query, TXT, www},
+        netns::{Namespace, Network, SERVER_V4, SERVER_V6},
+        scene::{embedded, honest, scripted},
+        server::Server,
+        shake::{Shake, records},
+    },
+    require,
+};
+
+/// Message type of a ServerHello.
+const SERVER_HELLO: u8 = 2;
+/// What the embedded zone says of its own name.
+const ZONE: [u8; 4] = [192, 0, 2, 53];
+
+fn assert_served(innocent: &mut Dot) {
+    assert_eq!(innocent.exchange(&Query::new(1, "dotd.test", A).octets()).rdata(A), [ZONE]);
+}
+
+/// So many queries for 5,000 octets each.
+fn large(count: usize) -> Vec<Vec<u8>> {
+    vec![Query::new(1, "big.dotd.test", TXT).octets(); count]
+}
+
+/// Goal: a socket without a handshake has a place under the caps as any other, so that silence cannot fill the process,
+/// and loses it at the deadline. Method: ten silent connections of ten that a prefix may have; the next is refused,
+/// another prefix is served; then the first is again.
+#[test]
+fn silent_connections_count() {
+    require!(Root);
+    let config = Config::new().xdp("off").set("session", "connections_per_prefix_max", "10");
+    let (network, dotd) = embedded(&config.set("session", "handshake_timeout", "\"3s\""));
+    let silent: Vec<TcpStream> = (0..10).map(|_| tcp(&network.client, (SERVER_V4, 853).into())).collect();
+    dotd.counts("all are open", |stats| stats.counter("connections_open", "open") == 10);
+    assert!(read_to_close(&mut tcp(&network.client, (SERVER_V4, 853).into())).is_empty());
+    assert_eq!(dotd.stats().counter("connections", "refused_prefix_cap"), 1);
+    let mut innocent = Dot::connect(&network.client, SERVER_V6);
+    assert_served(&mut innocent);
+    dotd.counts("all are cut", |stats| stats.counter("handshakes", "failed_timeout") == 10);
+    assert_served(&mut Dot::connect(&network.client, SERVER_V4));
+    assert_served(&mut innocent);
+    drop(silent);
+}
+
+/// Goal: a client that stops after its hello costs one signature: one flight is sent, and nothing more until the
+/// deadline; a second hello buys no second one. In TLS 1.2 the same holds for who has sent all but its Finished.
+/// Method: rustls's own flights, cut off; the records that came back.
+#[test]
+fn a_hello_is_worth_one_flight() {
+    require!(Root);
+    let config = Config::new().xdp("off").set("session", "handshake_timeout", "\"2s\"");
+    let (network, dotd) = embedded(&config);
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    let flights = |octets: &[u8]| {
+        let is_hello = |(kind, content): &(u8, &[u8])| *kind == 22 && content.first() == Some(&SERVER_HELLO);
+        records(octets).iter().filter(|record| is_hello(record)).count()
+    };
+    for is_tls12 in [false, true] {
+        let offer = Offer { is_tls12, ..Offer::default() };
+        let mut once = Shake::new(&network.client, SERVER_V4, &offer);
+        let hello = once.flight();
+        once.send([&*hello]).expect("open");
+        assert_eq!(flights(&read_to_close(&mut once.stream)), 1);
+        let mut twice = Shake::new(&network.client, SERVER_V4, &offer);
+        let hello = twice.flight().repeat(2);
+        twice.send([&*hello]).expect("open");
+        assert!(flights(&read_to_close(&mut twice.stream)) <= 1);
+        assert_served(&mut innocent);
+    }
+    let mut unfinished =
+        Shake::new(&network.client, SERVER_V4, &Offer { is_tls12: true, ..Offer::default() });
+    let hello = unfinished.flight();
+    unfinished.send([&*hello]).expect("open");
+    let last = unfinished.hear();
+    let finished = 5 + records(&last).last().expect("Finished").1.len();
+    unfinished.send([&last[..last.len() - finished]]).expect("open");
+    assert!(read_to_close(&mut unfinished.stream).is_empty(), "neither a Finished nor a ticket");
+    let stats = dotd.counts("each is counted", |stats| stats.sum("handshakes", "failed_") == 5);
+    assert_eq!(stats.counter("handshakes", "failed_timeout"), 3);
+    assert_eq!((stats.sum("handshakes", "full_"), stats.counter("connections_open", "open")), (1, 1));
+    assert_served(&mut innocent);
+}
+
+/// Has the kernel hold next to nothing for clients, so that what they take is seen octet by octet.
+fn hold_little(server: &Namespace) {
+    server.run(|| fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096")).expect("root may");
+}
+
+/// A client whose own kernel holds little, and which has asked for more than anybody holds.
+fn greedy(network: &Network, queries: usize) -> Dot {
+    let stream = tcp_with_window(&network.client, (SERVER_V4, 853).into(), 8192);
+    let mut greedy = Dot::over(stream, SERVER_V4, &Offer::default()).expect("a session");
+    for _ in 0..queries / 100 {
+        greedy.try_ask_all(&large(100));
+    }
+    greedy
+}
+
+/// Reads so many octets now and then, and asks on, while `is_over` says that the server has not had enough.
+fn trickle(greedy: &mut Dot, octets: usize, is_over: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    let mut buffer = vec![0; octets];
+    while !is_over() {
+        assert!(Instant::now() < end, "{octets} octets now and then keep a session for {DEADLINE:?}");
+        // What dotd has ended may still have octets here.
+        let _ = greedy.tcp().read(&mut buffer);
+        // Not all of it may be taken any more.
+        greedy.try_ask_all(&large(1));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Goal: a client that takes its responses in a trickle, and asks on meanwhile, is cut as one that takes none: a little
+/// progress is not enough. It is reset, so that the kernel holds nothing for it either; memory stays bounded, and a
+/// client beside it is served. Method: some 5 KiB a second, of which each part is seen as progress, and one octet now
+/// and then, under a `write_timeout` of a second.
+#[test]
+fn a_trickling_reader_is_cut() {
+    require!(Root);
+    let config = Config::new().set("session", "write_timeout", "\"1s\"");
+    let (network, dotd) = embedded(&config);
+    hold_little(&network.server);
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    for (count, octets) in (1..).zip([1024, 1]) {
+        let mut greedy = greedy(&network, 1000);
+        let port = greedy.tcp().local_addr().expect("connected").port();
+        trickle(&mut greedy, octets, || dotd.stats().counter("session_ends", "slow_reader") == count);
+        eventually("the kernel holds nothing for it", || (!kernel_has(&network.server, port)).then_some(()));
+        assert_served(&mut innocent);
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", dotd.pid())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kib < 256 * 1024, "{kib} KiB for a session that reads in a trickle");
+    dotd.counts("all is accounted for", |stats| {
+        stats.difference() == [0; 3] && stats.counter("connections_open", "open") == 1
+    });
+}
+
+/// Goal: a client that is slow and honest gets everything. Method: the same sockets, read without a pause, so that the
+/// kernel's small buffers alone make it slow; every answer is whole.
+#[test]
+fn an_honest_reader_gets_everything() {
+    require!(Root);
+    let (network, dotd) = embedded(&Config::new().set("session", "write_timeout", "\"1s\""));
+    hold_little(&network.server);
+    let mut session = greedy(&network, 100);
+    for _ in 0..100 {
+        let text = session.receive().rdata(TXT).concat();
+        assert!(text.len() > 4000, "{} octets", text.len());
+    }
+    assert_eq!(dotd.stats().sum("session_ends", ""), 0);
+}
+
+/// Goal: who reads too slowly again and again is banned for that; another client is served. Method: twenty sessions that
+/// ask for much and read nothing; the ban's cause.
+#[test]
+fn slow_readers_are_banned() {
+    require!(Root, Bpf);
+    let config = Config::new().set("session", "write_timeout", "\"200ms\"");
+    let (network, dotd) = embedded(&config.set("xdp.limit", "ban_seconds", "3600"));
+    hold_little(&network.server);
+    let sessions: Vec<Dot> = (0..20)
+        .map(|_| {
+            let mut session = Dot::connect(&network.client, SERVER_V4);
+            session.try_ask_all(&large(50));
+            session
+        })
+        .collect();
+    eventually("the client is banned", || {
+        dotd.operate(&["ban", "list", "--json"]).has("slow_reads").then_some(())
+    });
+    assert_served(&mut Dot::connect(&network.client, SERVER_V6));
+    drop(sessions);
+}
+
+/// Connections of the server's kernel to this port of a client's, listed by nobody but the kernel once dotd is done.
+fn kernel_has(server: &Namespace, port: u16) -> bool {
+    let table = server.run(|| fs::read_to_string("/proc/thread-self/net/tcp")).expect("Linux has it");
+    table.lines().skip(1).any(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, remote) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        local.ends_with(":0355") && remote.ends_with(&format!(":{port:04X}"))
+    })
+}
+
+/// Goal: a client that closes its window, with all it is owed in the kernel's hands, is forgotten by the kernel too, soon
+/// after its session: TCP_USER_TIMEOUT (RFC 5482). Method: three large answers that nobody reads; the session is idle;
+/// the kernel's table, where an orphan would stay for minutes.
+#[test]
+fn a_closed_window_is_given_up() {
+    require!(Root);
+    let (network, dotd) = embedded(&Config::new().set("session", "idle_timeout", "\"1s\""));
+    let stream = tcp_with_window(&network.client, (SERVER_V4, 853).into(), 4096);
+    let port = stream.local_addr().expect("connected").port();
+    let mut stuck = Dot::over(stream, SERVER_V4, &Offer::default()).expect("a session");
+    stuck.ask_all(&large(4));
+    assert!(kernel_has(&network.server, port), "the table names connections so");
+    dotd.counts("it is over", |stats| stats.sum("session_ends", "") == 1);
+    eventually("the kernel gives up too", || (!kernel_has(&network.server, port)).then_some(()));
+    assert_served(&mut Dot::connect(&network.client, SERVER_V4));
+}
+
+/// Goal: a client that resets in the middle of a response costs nothing later. Method: a hundred large answers, of which
+/// 10,000 octets are read; RST; slots, sessions and sums, five times.
+#[test]
+fn a_reset_in_the_middle_of_a_response_leaves_nothing() {
+    require!(Root);
+    let (network, dotd): (Network, Server) = embedded(&Config::new());
+    let mut innocent = Dot::connect(&network.client, SERVER_V4);
+    for _ in 0..5 {
+        let mut session = greedy(&network, 100);
+        session.tcp().read_exact(&mut [0; 10_000]).expect("it is sent");
+        session.abort();
+        assert_served(&mut innocent);
+    }
+    dotd.counts("nothing is left", |stats| {
+        let is_empty = stats.counter("backend_outstanding", "outstanding") == 0;
+        is_empty && stats.counter("connections_open", "open") == 1 && stats.difference() == [0; 3]
+    });
+}
+
+/// Goal: a session that was opened and never used ends as one that was: close_notify at the idle timeout.
+/// Method: a handshake, then silence; another client asks meanwhile.
+#[test]
+fn an_unused_session_ends_with_close_notify() {
+    require!(Root);
+    let (network, _backend, dotd) =
+        scripted(Config::new().set("session", "idle_timeout", "\"500ms\""), honest);
+    let mut unused = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&www(1)).id, 1);
+    assert_eq!(unused.end(), dot_tests::harness::dot::End::CloseNotify);
+    dotd.counts("both are counted", |stats| stats.sum("session_ends", "") == 2);
+}

@@ -6,7 +6,8 @@
 //! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
 //! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`memo`] (whom a CPU need not ask about
 //! again), [`charge`] (what a client cost),
-//! [`truncation`] (how a query becomes its own answer), [`steer`] (which worker gets a connection), [`maps`]
+//! [`truncation`] (how a query becomes its own answer), [`steer`] (which worker gets a connection), [`chain`] (what may
+//! follow the judge), [`notice`] (what is said of a refusal), [`maps`]
 //! (names and sizes).
 //!
 //! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of `pod`.
@@ -14,6 +15,7 @@
 #![no_std]
 
 pub mod ban;
+pub mod chain;
 pub mod charge;
 pub mod client;
 pub mod counters;
@@ -22,6 +24,7 @@ pub mod frame;
 pub mod judge;
 pub mod maps;
 pub mod memo;
+pub mod notice;
 pub mod packet;
 #[cfg(feature = "user")]
 mod pod;

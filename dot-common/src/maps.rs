@@ -35,11 +35,41 @@ pub const SCRATCH: &str = "SCRATCH";
 pub const MEMO: &str = "MEMO";
 /// Array of listeners by worker. Written by the loader.
 pub const SOCKETS: &str = "SOCKETS";
+/// Array of programs that may follow the judge, by [`crate::chain`]. Written by the loader.
+pub const CHAIN: &str = "CHAIN";
+/// Per-CPU array of one [`crate::chain::Left`]. Written by XDP.
+pub const LEFT: &str = "LEFT";
+/// Ring of [`crate::notice::Notice`]. Written by XDP.
+pub const NOTICES: &str = "NOTICES";
+/// Array of words by [`crate::notice::Place`]. Written by XDP.
+pub const NOTICED: &str = "NOTICED";
+/// Array of `u64` of [`crate::rate::Rate::admit`] by reason. Written by XDP.
+pub const NOTICE_PACE: &str = "NOTICE_PACE";
+/// Per-CPU array of `u64` by [`crate::notice::Fate`]. Written by XDP.
+pub const NOTICE_COUNTS: &str = "NOTICE_COUNTS";
 
 /// Every map.
-pub const ALL: [&str; 14] = [
-    COUNTERS, SETTINGS, FLOWS, DENY4, DENY6, ALLOW4, ALLOW6, RATE, BANS, SPENT, ANSWER, SCRATCH, MEMO,
+pub const ALL: [&str; 20] = [
+    COUNTERS,
+    SETTINGS,
+    FLOWS,
+    DENY4,
+    DENY6,
+    ALLOW4,
+    ALLOW6,
+    RATE,
+    BANS,
+    SPENT,
+    ANSWER,
+    SCRATCH,
+    MEMO,
     SOCKETS,
+    CHAIN,
+    LEFT,
+    NOTICES,
+    NOTICED,
+    NOTICE_PACE,
+    NOTICE_COUNTS,
 ];
 
 /// Connections whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
@@ -65,7 +95,11 @@ pub const PROGRAM_XDP: &str = "dotd_xdp";
 pub const PROGRAM_LEARN: &str = "dotd_learn";
 /// The sk_reuseport program.
 pub const PROGRAM_STEER: &str = "dotd_steer";
+/// Sends notices of refusals; follows the XDP program.
+pub const PROGRAM_NOTICE: &str = "dotd_notice";
 
+/// Which programs follow: bits of [`crate::chain`], a constant of the loaded XDP programs.
+pub const GLOBAL_FOLLOW: &str = "FOLLOW";
 /// Number of listeners in a group: a constant of the loaded steering program.
 pub const GLOBAL_WORKERS: &str = "WORKERS";
 /// Number of CPUs that take packets: a constant of the loaded steering program.

@@ -19,7 +19,7 @@ use dot_common::{
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{calls, context::Frame, maps};
+use crate::{calls, chain, context::Frame, maps};
 
 /// The XDP action for a frame; `None` when it is none of ours.
 #[inline(always)]
@@ -38,7 +38,7 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     maps::count(verdict);
     #[cfg(feature = "debug-log")]
     aya_log_ebpf::debug!(context, "action {} reason {}", verdict.action as u32, verdict.reason as u32);
-    Some(match verdict.action {
+    let xdp_action = match verdict.action {
         Action::Pass | Action::WouldDrop => xdp_action::XDP_PASS,
         Action::Drop if is_reset(packet, settings, verdict) => calls::reset(context),
         Action::Drop => xdp_action::XDP_DROP,
@@ -46,7 +46,8 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
             Some(truncation) => calls::answer(context, truncation),
             None => xdp_action::XDP_DROP,
         },
-    })
+    };
+    Some(chain::finish(context, verdict, xdp_action))
 }
 
 /// Whether the gate that refused a segment wants its connection reset.

@@ -1,7 +1,8 @@
 //! dotd's kernel half: a frame comes in, a verdict goes out, and it is counted once. Steps 1 to 3 of 9 of a query.
 //!
-//! Three programs: [`dotd_xdp`] judges what comes in on an interface, [`dotd_learn`] sees our own SYN-ACKs
-//! leave at tc egress, [`dotd_steer`] gives a new connection to the worker of the packet's CPU.
+//! [`dotd_xdp`] judges what comes in on an interface, [`dotd_learn`] sees our own SYN-ACKs
+//! leave at tc egress, [`dotd_steer`] gives a new connection to the worker of the packet's CPU. Behind the judge may follow,
+//! each only where it is wanted: [`dotd_notice`].
 //! Holds: the entry points, and what follows from a verdict. What decides is in dot-common, where tests
 //! reach it.
 //! Never: answers on the wire but to a query over its rate, writes an address list, logs by default.
@@ -12,11 +13,13 @@
 #![allow(missing_docs, unreachable_pub, reason = "aya's macros generate a second, public function each")]
 
 mod calls;
+mod chain;
 mod cleartext;
 mod context;
 mod judge;
 mod learn;
 mod maps;
+mod notice;
 mod steer;
 mod truncate;
 
@@ -30,6 +33,12 @@ use aya_ebpf::{
 #[xdp(frags)]
 pub fn dotd_xdp(context: XdpContext) -> u32 {
     judge::judge(&context).unwrap_or(xdp_action::XDP_PASS)
+}
+
+/// Notes a refusal for the log, and ends it.
+#[xdp(frags)]
+pub fn dotd_notice(_: XdpContext) -> u32 {
+    notice::note()
 }
 
 /// Writes down the client's initial sequence number when our stack accepts a connection.

@@ -255,7 +255,7 @@ pub(crate) fn admits(key: u64, rate: &Rate) -> bool {
 
 /// Puts `new` in place of `old`, if `old` is still there.
 #[inline(always)]
-fn exchange(slot: *mut u64, old: u64, new: u64) -> bool {
+pub(crate) fn exchange(slot: *mut u64, old: u64, new: u64) -> bool {
     let mut found = old;
     // SAFETY: a checked map value, aligned to eight octets. The instruction compares with, and answers in, r0.
     unsafe {

@@ -10,17 +10,18 @@ use std::{net::IpAddr, sync::Barrier, thread};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        Array, HashMap, MapData, PerCpuArray,
+        Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
     programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 use dot_common::{
     ban::Ban,
-    counters,
+    chain, counters,
     flow::{Flow, FlowKey},
     maps,
     memo::Memo,
+    notice::Fate,
     prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Over, Ports, SCHEMA, Settings},
@@ -50,6 +51,9 @@ pub struct Lab {
     spent: HashMap<MapData, u64, u64>,
     memos: PerCpuArray<MapData, Memo>,
     written: Settings,
+    notices: RingBuf<MapData>,
+    /// Holds the followers' seats: the kernel empties them when nobody does.
+    followers: ProgramArray<MapData>,
     counted: Vec<u64>,
 }
 
@@ -94,11 +98,19 @@ impl Lab {
     /// Loads the object. `None`, with the reason printed: not root.
     #[must_use]
     pub fn open(test: &str, settings: &Settings) -> Option<Self> {
+        Self::open_followed(test, settings, &[])
+    }
+
+    /// The same with programs that follow the judge: slot and name.
+    #[must_use]
+    pub fn open_followed(test: &str, settings: &Settings, followers: &[(u32, &str)]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("SKIPPED {test}: BPF programs need root");
             return None;
         }
+        let follow = followers.iter().fold(0, |bits, (slot, _)| bits | chain::bit(*slot));
         let mut object = EbpfLoader::new()
+            .override_global(maps::GLOBAL_FOLLOW, &follow, true)
             .map_max_entries(maps::FLOWS, 4096)
             .map_max_entries(maps::RATE, 4096)
             .load(OBJECT)
@@ -111,14 +123,53 @@ impl Lab {
         let bans = HashMap::try_from(take(maps::BANS)).unwrap();
         let spent = HashMap::try_from(take(maps::SPENT)).unwrap();
         let memos = PerCpuArray::try_from(take(maps::MEMO)).unwrap();
+        let notices = RingBuf::try_from(take(maps::NOTICES)).unwrap();
+        let chain = ProgramArray::try_from(take(maps::CHAIN)).unwrap();
         let counted = vec![0; counters::COUNTERS as usize];
-        let written = *settings;
-        let mut lab =
-            Self { object, counters, settings: map, flows, rates, bans, spent, memos, written, counted };
+        let mut lab = Self {
+            object,
+            counters,
+            settings: map,
+            flows,
+            rates,
+            bans,
+            spent,
+            memos,
+            written: *settings,
+            notices,
+            followers: chain,
+            counted,
+        };
         lab.xdp().load().expect("the XDP program passes the verifier");
         lab.learner().load().expect("the learner passes the verifier");
+        for (slot, name) in followers {
+            lab.seat(*slot, name);
+        }
         lab.set(settings);
         Some(lab)
+    }
+
+    fn seat(&mut self, slot: u32, name: &str) {
+        let program: &mut Xdp = self.object.program_mut(name).expect(name).try_into().unwrap();
+        program.load().unwrap_or_else(|error| panic!("{name} passes the verifier: {error:#?}"));
+        self.followers.set(slot, program.fd().unwrap(), 0).unwrap();
+    }
+
+    /// The notices that were sent since the last time, as they lie in the ring.
+    pub fn notices(&mut self) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        while let Some(notice) = self.notices.next() {
+            found.push(notice.to_vec());
+        }
+        found
+    }
+
+    /// How many notices had this fate so far.
+    #[must_use]
+    pub fn noticed(&self, fate: Fate) -> u64 {
+        let counts: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.object.map(maps::NOTICE_COUNTS).unwrap()).unwrap();
+        counts.get(&(fate as u32), 0).unwrap().iter().sum()
     }
 
     /// Writes new settings, of a new generation.

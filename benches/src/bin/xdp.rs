@@ -7,6 +7,7 @@
 
 use dot_common::{
     ban::Ban,
+    chain, maps,
     rate::Rate,
     settings::{Gate, Over, Settings},
 };
@@ -71,7 +72,22 @@ fn main() -> anyhow::Result<()> {
     );
 
     clients(&mut lab, &mut floor, &limited(narrow), &established);
+    notices(&mut floor, &limited(narrow));
     Ok(())
+}
+
+/// Refusals that are announced, as dotd has them: all but the first find that it was said.
+fn notices(floor: &mut Option<u128>, limited: &Settings) {
+    let followers = [(chain::NOTICE, maps::PROGRAM_NOTICE)];
+    let Some(mut lab) = Lab::open_followed("notices", limited, &followers) else { return };
+    let announced = [
+        ("SYN over its rate, announced", Build::tcp(853, SYN, 1, &[]).frame()),
+        ("UDP to 853, announced", Build::udp(853, &CLEARTEXT_QUERY).frame()),
+    ];
+    table(&mut lab, floor, &announced);
+    lab.ban(CLIENT_V4.into(), &Ban { until_ns: u64::MAX, ..Ban::default() });
+    lab.set(&Settings { bans: 3, ..*limited });
+    table(&mut lab, floor, &[("banned, announced", Build::udp(53, &QUERY).frame())]);
 }
 
 /// Packets whose client decides: on a list, banned, or without budget.

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
     control::{CertificateStatus, State, Status},
-    xdp::{BanCounts, CostCounts, Report},
+    xdp::{BanCounts, CostCounts, NoticeCounts, Report},
 };
 
 /// The process at a glance.
@@ -58,6 +58,9 @@ pub(super) fn xdp(report: &Report) -> String {
         row(&mut text, "bans", &bans(&report.bans));
         let CostCounts { spent, spent_total } = report.costs;
         row(&mut text, "costs", &format!("{spent} clients refused now, budgets spent so far: {spent_total}"));
+        let NoticeCounts { sent, held_back, lost } = report.notices;
+        let line = format!("{sent} of refused clients, {held_back} held back, {lost} lost");
+        row(&mut text, "notices", &line);
     }
     for program in &report.programs {
         let (name, id) = (&program.name, program.id);
@@ -192,6 +195,7 @@ mod tests {
             }],
             bans: BanCounts { current: 2, made: [("operator".to_owned(), 3)].into(), displaced: 1 },
             costs: CostCounts { spent: 3, spent_total: 4 },
+            notices: NoticeCounts { sent: 5, held_back: 6, lost: 7 },
         };
         let answer = Status {
             version: "0.1.0".into(),
@@ -230,6 +234,7 @@ mod tests {
             "steering     kernel-hash (no right)\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\n",
             "costs        3 clients refused now, budgets spent so far: 4\n",
+            "notices      5 of refused clients, 6 held back, 7 lost\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");

@@ -87,6 +87,10 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let spent = i64::try_from(costs.spent).unwrap_or(i64::MAX);
     gauge(registry, "clients_spent", "Clients refused now for their handshakes' cost", None, spent);
     counter(registry, "budgets_spent", "Times a client spent its handshake budget", costs.spent_total);
+    let notices = &status.xdp.notices;
+    let fates = [("sent", notices.sent), ("held_back", notices.held_back), ("lost", notices.lost)];
+    let rows = fates.map(|(fate, count)| (vec![("fate", fate.to_owned())], count));
+    counters(registry, "notices", "Notices of clients that XDP refuses, by what became of them", rows);
 }
 
 /// Connections and handshakes. Accepted = open + every end.

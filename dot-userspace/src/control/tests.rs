@@ -92,6 +92,7 @@ impl Source for Still {
             interfaces: vec![eth0],
             bans,
             costs: xdp::CostCounts { spent: 4, spent_total: 9 },
+            notices: xdp::NoticeCounts { sent: 11, held_back: 12, lost: 13 },
             ..Default::default()
         }
     }
@@ -299,6 +300,9 @@ fn metrics_are_openmetrics() {
         "dotd_charges_lost_total 6",
         "dotd_clients_spent 4",
         "dotd_budgets_spent_total 9",
+        "dotd_notices_total{fate=\"sent\"} 11",
+        "dotd_notices_total{fate=\"held_back\"} 12",
+        "dotd_notices_total{fate=\"lost\"} 13",
         "dotd_bans 3",
         "dotd_bans_made_total{cause=\"operator\"} 6",
         "dotd_bans_displaced_total 8",

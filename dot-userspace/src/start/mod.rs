@@ -13,6 +13,7 @@ pub mod logging;
 mod plan;
 pub mod privileges;
 mod process;
+mod refusals;
 mod renew;
 mod serve;
 

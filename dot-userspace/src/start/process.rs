@@ -27,7 +27,7 @@ use crate::{
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
-    xdp::{BanRow, Charges, Report, Xdp, XdpError},
+    xdp::{BanRow, Charges, Notices, Report, Xdp, XdpError},
 };
 
 /// What the control thread works with, and nobody else.
@@ -195,6 +195,15 @@ impl Process {
             Some(xdp) => act(xdp),
             None => Err(XdpError::Ban { reason: "dotd is stopping".into() }),
         }
+    }
+
+    /// Who hears of clients that the kernel half refuses.
+    pub(super) fn notices(&self) -> Option<Notices> {
+        let notices = lock(&self.kernel).0.as_mut().map_or(Ok(None), Xdp::notices);
+        notices.unwrap_or_else(|error| {
+            tracing::warn!("refused clients are not announced to us: {error}");
+            None
+        })
     }
 
     /// Looks whether the kernel half is still attached, and mends it.

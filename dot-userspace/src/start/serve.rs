@@ -23,6 +23,7 @@ use super::{
     listeners::ControlSocket,
     plan,
     process::{Process, Running},
+    refusals::{self, Refusals},
     renew::{renew, staples_until},
 };
 use crate::{
@@ -105,6 +106,7 @@ async fn hear_signals(process: &Process, mut running: Running, signals: Signals)
     let mut watch = interval(WATCH_INTERVAL);
     let mut is_pressed = false;
     let mut files = Files::watch(&running.config.tls);
+    let (mut notices, mut refusals) = (process.notices(), Refusals::default());
     loop {
         tokio::select! {
             _ = hup.recv() => {
@@ -123,6 +125,9 @@ async fn hear_signals(process: &Process, mut running: Running, signals: Signals)
             _ = term.recv() => return Ok(running),
             _ = int.recv() => return Ok(running),
             Some(charges) = running.charges.recv() => process.charge(&charges),
+            heard = refusals::heard(&mut notices) => {
+                refusals.say(&heard, running.config.log.client_address, Instant::now());
+            }
             Some(name) = running.flushes.recv() => {
                 running.workers.iter().for_each(|worker| worker.tell(Command::Flush(name.clone())));
             }

@@ -9,7 +9,7 @@ mod admission;
 mod charges;
 mod moderation;
 mod seats;
-mod shown;
+pub mod shown;
 
 use std::{
     io,

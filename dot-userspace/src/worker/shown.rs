@@ -16,7 +16,7 @@ use crate::config::ClientAddress;
 const NETWORK_BITS: (u8, u8) = (24, 56);
 
 /// A client as a line may show it.
-pub(super) struct Shown(pub ClientAddress, pub IpAddr);
+pub struct Shown(pub ClientAddress, pub IpAddr);
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

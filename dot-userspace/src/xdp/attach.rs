@@ -21,15 +21,20 @@ use aya::{
     sys::SyscallError,
     util::KernelVersion,
 };
-use dot_common::maps::{self, PROGRAM_LEARN, PROGRAM_XDP};
+use dot_common::{
+    chain,
+    maps::{self, GLOBAL_FOLLOW, PROGRAM_LEARN, PROGRAM_NOTICE, PROGRAM_XDP},
+};
 
 use super::{
     ProgramReport, XdpError,
     bans::Bans,
     costs::Costs,
     error::innermost,
+    followers::Followers,
     interfaces::{self, Interface},
     list::Lists,
+    notices::Sent,
     object::OBJECT,
     pins::Pins,
     settings::{Prefixes, Written},
@@ -44,6 +49,8 @@ pub(super) struct Kernel {
     pub(super) bans: Bans,
     pub(super) costs: Costs,
     pub(super) lists: Lists,
+    pub(super) notices: Sent,
+    followers: Followers,
 }
 
 /// Something that stays attached as long as we hold it, or its pin.
@@ -78,6 +85,8 @@ impl Kernel {
     /// Loads all maps and both programs.
     pub(super) fn load(pins: Option<&Pins>, prefixes: Prefixes) -> Result<Self, XdpError> {
         let mut loader = EbpfLoader::new();
+        let follow = chain::bit(chain::NOTICE);
+        loader.override_global(GLOBAL_FOLLOW, &follow, true);
         if let Some(pins) = pins {
             loader.map_pin_path(maps::FLOWS, pins.flows());
             loader.map_pin_path(maps::BANS, pins.bans());
@@ -95,17 +104,25 @@ impl Kernel {
         let bans = Bans::take(&mut object, prefixes)?;
         let lists = Lists::take(&mut object)?;
         let costs = Costs::take(&mut object)?;
-        let mut kernel = Self { object, counters, settings, bans, costs, lists };
+        let notices = Sent::take(&mut object)?;
+        let followers = Followers::take(&mut object)?;
+        let mut kernel = Self { object, counters, settings, bans, costs, lists, notices, followers };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
+        if let Err(error) = kernel.followers.seat(&mut kernel.object, PROGRAM_NOTICE, chain::NOTICE) {
+            tracing::warn!("xdp: refused clients are counted, and not announced: {error}");
+        }
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         #[cfg(feature = "debug-log")]
         super::packet_log::start(&mut kernel.object);
         Ok(kernel)
     }
 
-    /// What the kernel says about both programs.
+    /// What the kernel says about all programs.
     pub(super) fn programs(&self) -> Result<Vec<ProgramReport>, XdpError> {
-        [PROGRAM_XDP, PROGRAM_LEARN].iter().map(|name| program_report(&self.object, name)).collect()
+        let both = [PROGRAM_XDP, PROGRAM_LEARN].iter().map(|name| program_report(&self.object, name));
+        let mut programs = both.collect::<Result<Vec<_>, _>>()?;
+        programs.extend(self.followers.programs(&self.object)?);
+        Ok(programs)
     }
 
     /// Takes over a predecessor's link in one of the modes, or makes one in the first that works.

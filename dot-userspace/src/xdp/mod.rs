@@ -4,7 +4,7 @@
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
 //! what the driver said), `list` (which clients), `clients` with `bans` and `costs`
-//! (which of them for a while; `budget`, `deadlines`), `settings` (how strict), `steering` (which worker), `report` (in words).
+//! (which of them for a while; `budget`, `deadlines`), `followers` and `notices` (what comes behind a verdict), `settings` (how strict), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
@@ -15,8 +15,10 @@ mod clients;
 mod costs;
 mod deadlines;
 mod error;
+mod followers;
 mod interfaces;
 mod list;
+mod notices;
 pub mod object;
 #[cfg(feature = "debug-log")]
 mod packet_log;
@@ -45,7 +47,10 @@ use self::{
 pub use self::{
     costs::Charges,
     error::XdpError,
-    report::{BanCounts, BanRow, CostCounts, InterfaceReport, PacketCount, ProgramReport, Report},
+    notices::{Notices, Refusal},
+    report::{
+        BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, PacketCount, ProgramReport, Report,
+    },
     watch::Watch,
 };
 use crate::config;
@@ -125,6 +130,7 @@ impl Xdp {
         if let Some(Loaded { kernel, .. }) = &self.kernel {
             report.bans = kernel.bans.counts();
             report.costs = kernel.costs.counts();
+            report.notices = kernel.notices.counts();
         }
         report
     }
@@ -144,6 +150,14 @@ impl Xdp {
                 count: total(counters::index(verdict)),
             })
             .collect()
+    }
+
+    /// Who hears of refused clients; `None` when somebody does already, or nobody refuses. Call it inside a runtime.
+    ///
+    /// # Errors
+    /// The runtime refused the ring.
+    pub fn notices(&mut self) -> std::io::Result<Option<Notices>> {
+        self.kernel.as_mut().map_or(Ok(None), |loaded| loaded.kernel.notices.listen())
     }
 
     /// Takes over what can change while packets flow: the gates, the lists, and the limits but for the

@@ -36,6 +36,9 @@ pub struct Report {
     pub bans: BanCounts,
     /// Handshake budgets that are spent.
     pub costs: CostCounts,
+    /// Notices of refused clients.
+    #[serde(default)]
+    pub notices: NoticeCounts,
 }
 
 /// XDP on one interface.
@@ -85,6 +88,17 @@ pub struct CostCounts {
     pub spent: usize,
     /// How often a client began to be, since this process began.
     pub spent_total: u64,
+}
+
+/// Notices of refused clients, since this process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeCounts {
+    /// Sent by the kernel half: one a client, reason and minute.
+    pub sent: u64,
+    /// Not sent, because there were too many of one reason.
+    pub held_back: u64,
+    /// Not sent, because the ring was full.
+    pub lost: u64,
 }
 
 /// One ban.

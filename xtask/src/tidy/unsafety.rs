@@ -14,12 +14,14 @@ const FILES: &[(&str, &str)] = &[
         "promises the loader that map types are plain octets; aya asks for `unsafe impl`",
     ),
     ("dot-ebpf/src/calls.rs", "gives functions the linkage that the verifier asks for (unsafe attributes)"),
+    ("dot-ebpf/src/chain.rs", "leaves a value in a map for the program that it jumps to"),
     (
         "dot-ebpf/src/context.rs",
         "the one place that reads and writes frames and sockets, within checked bounds",
     ),
     ("dot-ebpf/src/main.rs", "names the licence's section for the kernel (an unsafe attribute)"),
     ("dot-ebpf/src/maps.rs", "looks values up in maps: a pointer of the kernel's"),
+    ("dot-ebpf/src/notice.rs", "reads and writes words of its own maps: pointers of the kernel's"),
     ("dot-ebpf/src/steer.rs", "asks a kernel helper for the CPU and selects a socket"),
     ("dot-userspace/src/backend/mmsg.rs", "sendmmsg and recvmmsg: no safe crate has both without allocating"),
     ("dot-userspace/src/start/fast_open.rs", "names TCP_FASTOPEN for nix; no unsafe"),
@@ -30,6 +32,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),
+    ("dot-userspace/src/xdp/notices.rs", "promises tokio that the ring keeps its descriptor"),
     ("dot-userspace/src/xdp/steering.rs", "SO_ATTACH_REUSEPORT_CBPF: socket2 and nix do not have it"),
     (
         "dot-userspace/tests/allocations.rs",

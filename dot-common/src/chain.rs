@@ -1,0 +1,33 @@
+//! Which programs may follow the one that judges, each only where it is wanted.
+//!
+//! Before: the loader found a feature in the config, and loaded its program. After: `dotd_xdp` jumps there (a tail call);
+//! where nobody sits in the slot, it goes on as if there were no feature.
+//! Holds: the slots of the map CHAIN, and the bits of the constant FOLLOW, without which the jumps are not even compiled
+//! by the kernel. Never: decides about a packet.
+//!
+//! A dotd that crashed takes the slots with it (the kernel empties an array of programs when its last holder has gone):
+//! what its pinned link still judges is judged without followers.
+
+/// Sends a notice of a refusal.
+pub const NOTICE: u32 = 0;
+/// Slots.
+pub const SLOTS: u32 = 1;
+
+/// The bit of a slot in FOLLOW.
+#[must_use]
+#[inline(always)]
+pub const fn bit(slot: u32) -> u32 {
+    1 << slot
+}
+
+/// What the judging program leaves for its follower. Two 32-bit words, no padding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// The XDP action that is to be taken in the end.
+    pub xdp_action: u32,
+    /// The number of the verdict's reason in the low half, that of its action in the high one.
+    pub verdict: u32,
+}
+
+const _: () = assert!(size_of::<Left>() == 8);

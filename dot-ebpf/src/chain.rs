@@ -1,0 +1,62 @@
+//! Hands a judged frame to the program that follows, if one is wanted and there.
+//!
+//! Before: the verdict was counted, the frame is as it shall be. After: the follower ran in our place, or nothing changed.
+//! Holds: the jumps, and what is left for the follower. Never: hands over anything that was not judged.
+
+use aya_ebpf::{
+    Global,
+    bindings::xdp_action,
+    macros::map,
+    maps::{PerCpuArray, ProgramArray},
+    programs::XdpContext,
+};
+use dot_common::{
+    chain::{self, Left},
+    notice,
+    verdict::Verdict,
+};
+
+#[map]
+static CHAIN: ProgramArray = ProgramArray::with_max_entries(chain::SLOTS, 0);
+
+#[map]
+static LEFT: PerCpuArray<Left> = PerCpuArray::with_max_entries(1, 0);
+
+/// Bits of the slots that are used; set by the loader before the programs load, so that the kernel sees no jump where
+/// none is wanted.
+#[unsafe(no_mangle)]
+static FOLLOW: Global<u32> = Global::new(0);
+
+/// Whether a slot is used.
+#[inline(always)]
+fn has(slot: u32) -> bool {
+    FOLLOW.load() & chain::bit(slot) != 0
+}
+
+/// The end of the judging program: the action, unless a follower takes over, who ends with the same one.
+#[inline(always)]
+pub(crate) fn finish(context: &XdpContext, verdict: Verdict, xdp_action: u32) -> u32 {
+    if has(chain::NOTICE) && notice::is_noted(verdict) {
+        jump(context, chain::NOTICE, verdict, xdp_action);
+    }
+    xdp_action
+}
+
+/// What the judging program left; a look that cannot fail.
+#[inline(always)]
+pub(crate) fn left() -> Option<Left> {
+    LEFT.get(0).copied()
+}
+
+#[inline(always)]
+fn jump(context: &XdpContext, slot: u32, verdict: Verdict, xdp_action: u32) {
+    let Some(left) = LEFT.get_ptr_mut(0) else { return };
+    let numbers = (verdict.action as u32) << 16 | verdict.reason as u32;
+    // SAFETY: a checked map value of this CPU; nobody writes it again before this frame's programs end.
+    unsafe { *left = Left { xdp_action, verdict: numbers } };
+    // SAFETY: the context is the one the kernel gave this program. It comes back when the slot is empty.
+    unsafe { CHAIN.tail_call(context, slot) };
+}
+
+/// What a follower answers that finds nothing left for it, which cannot be: the frame was judged, and passes.
+pub(crate) const NOTHING_LEFT: u32 = xdp_action::XDP_PASS;

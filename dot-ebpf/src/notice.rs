@@ -1,0 +1,82 @@
+//! Says once a minute that a client is refused, and why. Follows the judge where somebody listens.
+//!
+//! Before: a packet was refused, or would have been. After: a notice is in the ring, or its loss is counted, and the
+//! packet ends as it would have without us.
+//! Holds: the table of what was said, the pace of each reason, the ring. The arithmetic is `dot_common::notice`'s.
+//! Never: names an address longer than a client prefix, waits, or changes what becomes of a packet.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, PerCpuArray, RingBuf},
+};
+use dot_common::{
+    notice::{Fate, Notice, PACE, Place, REASONS_MAX, RING_OCTETS, SLOTS},
+    packet::Packet,
+    rate,
+    settings::Settings,
+};
+
+use crate::{
+    chain::{self, NOTHING_LEFT},
+    maps,
+};
+
+#[map]
+static NOTICES: RingBuf = RingBuf::with_byte_size(RING_OCTETS, 0);
+
+#[map]
+static NOTICED: Array<u64> = Array::with_max_entries(SLOTS, 0);
+
+#[map]
+static NOTICE_PACE: Array<u64> = Array::with_max_entries(REASONS_MAX, 0);
+
+#[map]
+static NOTICE_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Fate::ALL.len() as u32, 0);
+
+/// Notes the refusal, and ends with the action that was left.
+#[inline(always)]
+pub(crate) fn note() -> u32 {
+    let Some(left) = chain::left() else { return NOTHING_LEFT };
+    if let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) {
+        note_packet(settings, packet, left.verdict & 0xffff, left.verdict >> 16);
+    }
+    left.xdp_action
+}
+
+#[inline(always)]
+fn note_packet(settings: &Settings, packet: &Packet, reason: u32, action: u32) {
+    let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
+    let place = Place::of(client, reason);
+    let Some(word) = NOTICED.get_ptr_mut(place.slot) else { return };
+    let now_ns = maps::now_ns();
+    // SAFETY: a checked map value, aligned to eight octets; another CPU may write it meanwhile, as a whole.
+    if !place.is_due(unsafe { word.read_volatile() }, now_ns) {
+        return;
+    }
+    let Some(fate) = send(Notice { client: client.key(), reason, action }, now_ns) else { return };
+    // What was not sent may be tried again with the next packet.
+    if matches!(fate, Fate::Sent) {
+        // SAFETY: as above.
+        unsafe { word.write_volatile(place.word(now_ns)) };
+    }
+    if let Some(count) = NOTICE_COUNTS.get_ptr_mut(fate as u32) {
+        // SAFETY: a checked map value of this CPU.
+        unsafe { *count += 1 };
+    }
+}
+
+/// Puts a notice into the ring, if its reason's pace lets it.
+#[inline(always)]
+fn send(notice: Notice, now_ns: u64) -> Option<Fate> {
+    let pace = NOTICE_PACE.get_ptr_mut(notice.reason)?;
+    // SAFETY: a checked map value, aligned to eight octets.
+    let scheduled_ns = unsafe { pace.read_volatile() };
+    let Some(next_ns) = PACE.admit(scheduled_ns, now_ns) else { return Some(Fate::HeldBack) };
+    if !maps::exchange(pace, scheduled_ns, next_ns) {
+        return Some(Fate::HeldBack);
+    }
+    let Some(mut entry) = NOTICES.reserve::<Notice>(0) else { return Some(Fate::Lost) };
+    entry.write(notice);
+    entry.submit(0);
+    Some(Fate::Sent)
+}

@@ -1,0 +1,116 @@
+//! Writes a line for a client that the kernel half refuses: once a minute for what is shown of it, and each reason.
+//!
+//! Before: notices of the kernel half, each of a client prefix. After: one line in the log.
+//! Holds: what was said within the last minute; the kernel half's pace bounds how much that can be.
+//! Never: shows more of a client than its network, /24 or /56, whatever `log.client_address` says: these lines are above
+//! debug.
+//!
+//! Source: RFC 8932 §5.1.1 (minimise what is logged).
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use dot_common::verdict::Action;
+
+use crate::{
+    config::ClientAddress,
+    worker::shown::Shown,
+    xdp::{Notices, Refusal},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What was said lately, by reason and what was shown.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    said: BTreeMap<(&'static str, String), Instant>,
+}
+
+impl Refusals {
+    /// Writes the lines of these.
+    pub(super) fn say(&mut self, refusals: &[Refusal], how: ClientAddress, now: Instant) {
+        for refusal in refusals {
+            if let Some((client, words)) = self.line(refusal, how, now) {
+                tracing::warn!(client, reason = refusal.verdict.reason.name(), "{words}");
+            }
+        }
+    }
+
+    /// What to show of the client, and in which words; `None` when that was said within the minute.
+    fn line(
+        &mut self,
+        refusal: &Refusal,
+        how: ClientAddress,
+        now: Instant,
+    ) -> Option<(String, &'static str)> {
+        let how = if how == ClientAddress::None { how } else { ClientAddress::Prefix };
+        let client = Shown(how, refusal.client.address()).to_string();
+        self.said.retain(|_, said| now.duration_since(*said) < MINUTE);
+        let key = (refusal.verdict.reason.name(), client.clone());
+        if self.said.contains_key(&key) {
+            return None;
+        }
+        self.said.insert(key, now);
+        Some((client, words(refusal.verdict.action)))
+    }
+}
+
+fn words(action: Action) -> &'static str {
+    match action {
+        Action::Pass => "xdp lets packets of a client pass",
+        Action::Drop => "xdp drops packets of a client",
+        Action::WouldDrop => "xdp would drop packets of a client, and counts",
+        Action::Answer => "xdp answers queries of a client with TC=1",
+    }
+}
+
+/// Waits for notices; for ever where nobody sends any.
+///
+/// # Cancel safety
+/// Yes.
+pub(super) async fn heard(notices: &mut Option<Notices>) -> Vec<Refusal> {
+    let Some(listener) = notices else { return std::future::pending().await };
+    match listener.next().await {
+        Ok(refusals) => refusals,
+        Err(error) => {
+            tracing::warn!("refused clients are announced no more: {error}");
+            *notices = None;
+            Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dot_common::{
+        prefix::ClientPrefix,
+        verdict::{Reason, Verdict},
+    };
+
+    use super::*;
+
+    fn refusal(client: u32, reason: Reason) -> Refusal {
+        Refusal { client: ClientPrefix::v4(client, 32), verdict: Verdict::drop(reason) }
+    }
+
+    /// Goal: a network is named once a minute and reason, never an address, and not at all where that is wanted.
+    /// Covers: C-73.
+    #[test]
+    fn a_network_is_named_once_a_minute() {
+        let begun = Instant::now();
+        let mut refusals = Refusals::default();
+        let mut line = |client, reason, how, second| {
+            let now = begun + Duration::from_secs(second);
+            refusals.line(&refusal(client, reason), how, now).map(|(client, _)| client)
+        };
+        let network = Some("192.0.2.0/24".to_owned());
+        assert_eq!(line(0xc000_0207, Reason::Banned, ClientAddress::Full, 0), network);
+        assert_eq!(line(0xc000_0208, Reason::Banned, ClientAddress::Prefix, 1), None, "the same network");
+        assert_eq!(line(0xc000_0208, Reason::UdpOnDot, ClientAddress::Prefix, 2), network);
+        assert_eq!(line(0xc000_0207, Reason::Banned, ClientAddress::Prefix, 61), network);
+        assert_eq!(line(0xc633_6407, Reason::Banned, ClientAddress::None, 62), Some("-".to_owned()));
+        assert_eq!(line(0xcb00_7107, Reason::Banned, ClientAddress::None, 63), None);
+    }
+}

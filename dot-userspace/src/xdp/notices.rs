@@ -1,0 +1,142 @@
+//! What the kernel half says about refused clients: notices out of its ring, and how many there were.
+//!
+//! Before: XDP refused a client for the first time in a minute. After: the control thread has a line to write.
+//! Holds: the ring, and the counts of what was sent, held back and lost. Descriptors alone: no right is needed.
+//! Never: waits for a reader on the kernel's side; reads more at once than a turn of the control thread can bear.
+
+use std::io;
+
+use aya::{
+    Ebpf,
+    maps::{MapData, PerCpuArray, RingBuf},
+};
+use dot_common::{
+    maps::{NOTICE_COUNTS, NOTICES},
+    notice::{Fate, Notice},
+    prefix::ClientPrefix,
+    verdict::Verdict,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::{
+    XdpError,
+    attach::{refused, take},
+    report::NoticeCounts,
+};
+
+/// Notices taken in one turn.
+const BATCH_MAX: usize = 64;
+
+/// Counts of the kernel half, and the ring as long as nobody listens.
+pub(super) struct Sent {
+    counts: PerCpuArray<MapData, u64>,
+    ring: Option<RingBuf<MapData>>,
+}
+
+impl Sent {
+    /// Takes both maps out of the object.
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
+        let counts = PerCpuArray::try_from(take(object, NOTICE_COUNTS)?)
+            .map_err(|error| refused(NOTICE_COUNTS, &error))?;
+        let ring = RingBuf::try_from(take(object, NOTICES)?).map_err(|error| refused(NOTICES, &error))?;
+        Ok(Self { counts, ring: Some(ring) })
+    }
+
+    /// How many notices there were so far, all CPUs together.
+    pub(super) fn counts(&self) -> NoticeCounts {
+        let total = |fate: Fate| -> u64 {
+            self.counts.get(&(fate as u32), 0).map_or(0, |per_cpu| per_cpu.iter().sum())
+        };
+        NoticeCounts { sent: total(Fate::Sent), held_back: total(Fate::HeldBack), lost: total(Fate::Lost) }
+    }
+
+    /// Hands the ring to a listener, once.
+    pub(super) fn listen(&mut self) -> io::Result<Option<Notices>> {
+        let Some(ring) = self.ring.take() else { return Ok(None) };
+        // SAFETY: the ring owns its one descriptor, names no other, and neither leaves this `AsyncFd`.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
+        Ok(Some(Notices { ring }))
+    }
+}
+
+/// The listener.
+pub struct Notices {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+/// A client that is refused, and why; said once a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// As limits and bans count it.
+    pub client: ClientPrefix,
+    /// What happened.
+    pub verdict: Verdict,
+}
+
+impl Notices {
+    /// Waits for the next ones; a turn's worth at most.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    ///
+    /// # Cancel safety
+    /// Yes: what was not taken is there the next time.
+    pub async fn next(&mut self) -> io::Result<Vec<Refusal>> {
+        loop {
+            let mut guard = self.ring.readable_mut().await?;
+            let mut batch = Vec::new();
+            let ring = guard.get_inner_mut();
+            let is_empty = loop {
+                if batch.len() == BATCH_MAX {
+                    break false;
+                }
+                match ring.next() {
+                    Some(octets) => batch.extend(read(&octets)),
+                    None => break true,
+                }
+            };
+            if is_empty {
+                guard.clear_ready();
+            }
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+        }
+    }
+}
+
+/// The notice of an entry; `None`: of a shape that is not ours, which cannot be.
+fn read(octets: &[u8]) -> Option<Refusal> {
+    let (client, rest) = octets.split_first_chunk::<8>()?;
+    let (reason, rest) = rest.split_first_chunk::<4>()?;
+    let (action, _) = rest.split_first_chunk::<4>()?;
+    let notice = Notice {
+        client: u64::from_ne_bytes(*client),
+        reason: u32::from_ne_bytes(*reason),
+        action: u32::from_ne_bytes(*action),
+    };
+    Some(Refusal { client: ClientPrefix::from_key(notice.client), verdict: notice.verdict()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use dot_common::verdict::{Action, Reason};
+
+    use super::*;
+
+    /// Goal: an entry reads as what the kernel half wrote, and what is no entry as nothing.
+    #[test]
+    fn entries_read_as_they_were_written() {
+        let client = ClientPrefix::v4(0xc000_0207, 32);
+        let verdict = Verdict { action: Action::WouldDrop, reason: Reason::UdpOnDot };
+        let octets = [
+            &client.key().to_ne_bytes()[..],
+            &(verdict.reason as u32).to_ne_bytes(),
+            &(verdict.action as u32).to_ne_bytes(),
+        ]
+        .concat();
+        assert_eq!(read(&octets), Some(Refusal { client, verdict }));
+        assert_eq!(read(&octets[..15]), None);
+        assert_eq!(read(&[0xff; 16]), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! Who is refused is said once a minute: by the kernel half into a ring, by dotd into its log.
+//!
+//! Before: frames that are refused. After: one notice a client and reason, within a pace, and a line without an address.
+//! Needs root; prints SKIPPED without. Never: waits for a minute to pass (`dot_common::notice` tests that).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use dot_common::{
+    ban::Ban,
+    chain,
+    maps::PROGRAM_NOTICE,
+    notice::Fate,
+    prefix::ClientPrefix,
+    rate::{self, Rate},
+    settings::{Gate, Over, Settings},
+    verdict::{Action, Reason, Verdict},
+};
+use dot_tests::{
+    frames::{Build, CLEARTEXT_QUERY, CLIENT_HELLO, Fragment, QUERY, SYN, shapes},
+    harness::{config::Config, eventually, flood::Wire, netns::SERVER_V4, scene::embedded},
+    require,
+    xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
+};
+
+const FOLLOWERS: &[(u32, &str)] = &[(chain::NOTICE, PROGRAM_NOTICE)];
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A limit of one at once, and then none for an hour.
+fn limited() -> Settings {
+    let slow = Rate { period_ns: 3_600_000_000_000, tolerance_ns: 0 };
+    Settings { syn: slow, do53_query: slow, ..settings(Gate::Drop) }
+}
+
+/// What a notice says: client, reason, action.
+fn read(notice: &[u8]) -> (ClientPrefix, u32, u32) {
+    let number = |from: usize| u32::from_ne_bytes(notice[from..from + 4].try_into().unwrap());
+    assert_eq!(notice.len(), 16);
+    (ClientPrefix::from_key(u64::from_ne_bytes(notice[..8].try_into().unwrap())), number(8), number(12))
+}
+
+fn expected(client: &str, verdict: Verdict) -> (ClientPrefix, u32, u32) {
+    (ClientPrefix::of(address(client), 32, 56), verdict.reason as u32, verdict.action as u32)
+}
+
+/// Frames of one client that are refused, each for its reason, or would be where `mode` only counts.
+fn refused(client: &str, mode: Over) -> Vec<(Build, Verdict)> {
+    let gate = if mode == Over::Count { Action::WouldDrop } else { Action::Drop };
+    let query = if mode == Over::Truncate { Action::Answer } else { gate };
+    let of = |build: Build, action, reason| (build.client(address(client)), Verdict { action, reason });
+    vec![
+        of(Build::tcp(853, SYN, 7, &[]), gate, Reason::DotSynRate),
+        of(Build::tcp(53, SYN, 7, &[]), gate, Reason::Do53SynRate),
+        of(Build::udp(53, &QUERY), query, Reason::Do53QueryRate),
+        of(Build::tcp(8853, SYN, 7, &CLEARTEXT_QUERY), gate, Reason::CleartextOnDot),
+        of(Build::tcp(53, SYN, 7, &CLIENT_HELLO), gate, Reason::TlsOnDo53),
+        of(Build::udp(853, b"quic?"), gate, Reason::UdpOnDot),
+    ]
+}
+
+/// Goal: each reason is said once of each client, with what became of the packet, and the packet becomes what it would
+/// have; who passes, is denied, or lies, is not spoken of. Method: every reason in each mode, thrice, from two clients; the
+/// ring's octets.
+#[test]
+fn each_client_and_reason_is_said_once() {
+    for mode in [Over::Drop, Over::Truncate, Over::Count] {
+        let gates = settings(if mode == Over::Count { Gate::Count } else { Gate::Drop });
+        let limits = Settings { over: mode as u8, do53_query_over: mode as u8, ..limited() };
+        let gated = Settings {
+            cleartext_on_dot: gates.cleartext_on_dot,
+            tls_on_do53: gates.tls_on_do53,
+            udp_on_dot: gates.udp_on_dot,
+            ..limits
+        };
+        let Some(mut lab) = Lab::open_followed("each_client_and_reason_is_said_once", &gated, FOLLOWERS)
+        else {
+            return;
+        };
+        for client in ["198.51.100.7", "2001:db8:5:1700::7"] {
+            // A gate's offence in a SYN is judged where no limit is.
+            for (build, verdict) in refused(client, mode) {
+                let is_limit = matches!(
+                    verdict.reason,
+                    Reason::DotSynRate | Reason::Do53SynRate | Reason::Do53QueryRate
+                );
+                lab.set(&if is_limit { gated } else { Settings { syn: Rate::default(), ..gated } });
+                let frame = build.frame().octets;
+                if is_limit {
+                    assert_eq!(lab.judge(&frame).verdict.unwrap().action, Action::Pass, "{build:?}");
+                }
+                assert_eq!(lab.notices(), <[Vec<u8>; 0]>::default(), "who is within is not spoken of");
+                for _ in 0..3 {
+                    let outcome = lab.judge(&frame);
+                    assert_eq!(outcome.verdict, Some(verdict), "{client} {mode:?}");
+                    let action = match verdict.action {
+                        Action::WouldDrop => XDP_PASS,
+                        Action::Answer => dot_tests::xdp_lab::XDP_TX,
+                        _ => XDP_DROP,
+                    };
+                    assert_eq!(outcome.action, action, "{client} {verdict:?}");
+                }
+                let said: Vec<_> = lab.notices().iter().map(|notice| read(notice)).collect();
+                assert_eq!(said, [expected(client, verdict)], "{client} {mode:?} {verdict:?}");
+            }
+        }
+        assert_eq!((lab.noticed(Fate::Sent), lab.noticed(Fate::HeldBack)), (12, 0));
+    }
+}
+
+/// Goal: bans and spent budgets are said too, the deny list and lies are not. Method: a frame of each.
+#[test]
+fn bans_and_budgets_are_said_and_an_operators_list_is_not() {
+    let test = "bans_and_budgets_are_said_and_an_operators_list_is_not";
+    let settings = Settings { bans: 1, spent: 1, deny: 1, ..settings(Gate::Drop) };
+    let Some(mut lab) = Lab::open_followed(test, &settings, FOLLOWERS) else { return };
+    lab.ban(address("198.51.100.1"), &Ban { until_ns: u64::MAX, bits: 32, ..Ban::default() });
+    lab.spend(address("198.51.100.2"), u64::MAX);
+    lab.deny(address("198.51.100.3"), 32);
+    let syn = |client: &str| Build::tcp(853, SYN, 1, &[]).client(address(client));
+    let lie = syn("198.51.100.4").frame().patched(16, &[0, 99]);
+    let fragment = syn("198.51.100.4").fragment(Fragment::First).frame();
+    for frame in [
+        syn("198.51.100.1").frame(),
+        syn("198.51.100.2").frame(),
+        syn("198.51.100.3").frame(),
+        syn("198.51.100.4").frame(),
+        lie,
+        fragment,
+    ] {
+        lab.judge(&frame.octets);
+    }
+    let said: Vec<_> = lab.notices().iter().map(|notice| read(notice)).collect();
+    let wanted = [
+        expected("198.51.100.1", Verdict::drop(Reason::Banned)),
+        expected("198.51.100.2", Verdict::drop(Reason::HandshakeCost)),
+    ];
+    assert_eq!(said, wanted);
+}
+
+/// Goal: a flood from very many addresses is a few notices, the rest is counted, and another reason is heard all the same;
+/// who was said before is not said again. Method: ten thousand clients at a gate, then one that is banned.
+#[test]
+fn many_clients_are_few_notices() {
+    let settings = Settings { bans: 1, ..settings(Gate::Drop) };
+    let Some(mut lab) = Lab::open_followed("many_clients_are_few_notices", &settings, FOLLOWERS) else {
+        return;
+    };
+    let datagram = |number: u32| {
+        let client = Ipv4Addr::from_bits(0x0a00_0000 + number);
+        Build::udp(853, b"quic?").client(client.into()).frame().octets
+    };
+    for number in 0..10_000 {
+        assert_eq!(lab.judge_as(&datagram(number), Some(Verdict::drop(Reason::UdpOnDot))), Some(XDP_DROP));
+    }
+    let (sent, held_back) = (lab.noticed(Fate::Sent), lab.noticed(Fate::HeldBack));
+    assert!((10..200).contains(&sent), "{sent} notices");
+    assert_eq!((sent + held_back, lab.noticed(Fate::Lost)), (10_000, 0));
+    assert_eq!(lab.notices().len() as u64, sent);
+    lab.judge(&datagram(0));
+    assert_eq!(lab.noticed(Fate::Sent) + lab.noticed(Fate::HeldBack), 10_000, "the first was said before");
+    let banned = address("198.51.100.1");
+    lab.ban(banned, &Ban { until_ns: u64::MAX, bits: 32, ..Ban::default() });
+    lab.judge(&Build::udp(853, b"quic?").client(banned).frame().octets);
+    assert_eq!(lab.notices().len(), 1, "another reason was not heard");
+    let class = rate::Class::DotSyn as u64;
+    assert!(lab.rated().iter().all(|key| key >> 60 != class), "notices take no room of the limits");
+}
+
+/// Goal: with a follower, packets in any shape of headers become what they become without one. Method: both, frame by
+/// frame, with the frame as it is left.
+#[test]
+fn followers_change_nothing() {
+    for gate in [Gate::Drop, Gate::Reset, Gate::Count] {
+        let test = "followers_change_nothing";
+        let Some(mut alone) = Lab::open(test, &settings(gate)) else { return };
+        let Some(mut followed) = Lab::open_followed(test, &settings(gate), FOLLOWERS) else { return };
+        for (name, shape) in shapes() {
+            for build in [
+                Build::tcp(853, SYN, 7, &CLEARTEXT_QUERY),
+                Build::tcp(853, SYN, 7, &[]),
+                Build::udp(853, b"quic?"),
+                Build::udp(53, &QUERY),
+            ] {
+                let frame = shape(build).frame().octets;
+                assert_eq!(alone.judge(&frame), followed.judge(&frame), "{name} {gate:?}");
+            }
+        }
+    }
+}
+
+/// Goal: the log names the network of a client that is refused, once, and no address; status and metrics count it. Method:
+/// datagrams to 853 on the wire, from two addresses of one network and one of another. Covers: C-73.
+#[test]
+fn the_log_names_a_network_once() {
+    require!(Root, Bpf);
+    for (how, shown) in [("prefix", "198.51.100.0/24"), ("full", "198.51.100.0/24"), ("none", "-")] {
+        let config = Config::new().set("log", "client_address", &format!("\"{how}\""));
+        let (network, dotd) = embedded(&config);
+        let wire = Wire::open(&network);
+        for _ in 0..20 {
+            for client in ["198.51.100.7", "198.51.100.8", "203.0.113.9"] {
+                let build = Build::udp(853, b"quic?").client(address(client)).server(SERVER_V4);
+                let octets = wire.addressed(build.frame());
+                eventually("the wire takes it", || wire.send_octets(&octets).then_some(()));
+            }
+        }
+        dotd.counts("all are dropped", |stats| stats.packets("drop", "udp_on_dot") == 60);
+        let said = eventually("notices are counted", || {
+            let said = dotd.operate(&["xdp", "show"]);
+            said.has("3 of refused clients, 0 held back, 0 lost").then_some(said)
+        });
+        let lines = || dotd.stderr().lines().filter(|line| line.contains("udp_on_dot")).count();
+        let wanted = if how == "none" { 1 } else { 2 };
+        eventually("the lines are written", || (lines() == wanted).then_some(()));
+        let log = dotd.stderr();
+        assert_eq!(log.matches("xdp drops packets of a client").count(), wanted, "{log}");
+        assert!(log.contains(shown), "{log}");
+        for client in ["198.51.100.7", "198.51.100.8", "203.0.113.9"] {
+            assert!(!log.contains(client), "{how}: an address is in the log: {log}");
+        }
+        assert!(said.has("dotd_notice"), "{}", said.text);
+        dotd.stop();
+    }
+}

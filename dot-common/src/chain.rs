@@ -10,8 +10,10 @@
 
 /// Sends a notice of a refusal.
 pub const NOTICE: u32 = 0;
+/// Answers a SYN with a cookie.
+pub const COOKIE: u32 = 1;
 /// Slots.
-pub const SLOTS: u32 = 1;
+pub const SLOTS: u32 = 2;
 
 /// The bit of a slot in FOLLOW.
 #[must_use]

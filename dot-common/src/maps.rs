@@ -47,9 +47,13 @@ pub const NOTICED: &str = "NOTICED";
 pub const NOTICE_PACE: &str = "NOTICE_PACE";
 /// Per-CPU array of `u64` by [`crate::notice::Fate`]. Written by XDP.
 pub const NOTICE_COUNTS: &str = "NOTICE_COUNTS";
+/// Array of one `u64` of [`crate::rate::Rate::admit`]: the schedule of all SYN together. Written by XDP.
+pub const FLOOD: &str = "FLOOD";
+/// Per-CPU array of two headers, for the kernel's cookie. Written by XDP.
+pub const HEADERS: &str = "HEADERS";
 
 /// Every map.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 22] = [
     COUNTERS,
     SETTINGS,
     FLOWS,
@@ -70,6 +74,8 @@ pub const ALL: [&str; 20] = [
     NOTICED,
     NOTICE_PACE,
     NOTICE_COUNTS,
+    FLOOD,
+    HEADERS,
 ];
 
 /// Connections whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
@@ -97,9 +103,14 @@ pub const PROGRAM_LEARN: &str = "dotd_learn";
 pub const PROGRAM_STEER: &str = "dotd_steer";
 /// Sends notices of refusals; follows the XDP program.
 pub const PROGRAM_NOTICE: &str = "dotd_notice";
+/// Answers SYN with cookies; follows the XDP program.
+pub const PROGRAM_COOKIE: &str = "dotd_cookie";
 
 /// Which programs follow: bits of [`crate::chain`], a constant of the loaded XDP programs.
 pub const GLOBAL_FOLLOW: &str = "FOLLOW";
+/// Period and tolerance of the rate of SYN above which cookies are asked for: constants of the loaded cookie program. No
+/// period: they always are.
+pub const GLOBALS_FLOOD: [&str; 2] = ["FLOOD_PERIOD_NS", "FLOOD_TOLERANCE_NS"];
 /// Number of listeners in a group: a constant of the loaded steering program.
 pub const GLOBAL_WORKERS: &str = "WORKERS";
 /// Number of CPUs that take packets: a constant of the loaded steering program.

@@ -109,6 +109,8 @@ reasons! {
     Do53QueryRate = "do53_query_rate", ANSWERED;
     /// A SYN to a DNS-over-TLS port whose client has spent its handshake budget.
     HandshakeCost = "cost", LIMITED;
+    /// A SYN that was answered with a cookie of the kernel's.
+    SynCookie = "syn_cookie", &[Action::Answer];
     /// Its client is banned for a while.
     Banned = "banned", LIMITED;
     /// Its client is on the deny list.

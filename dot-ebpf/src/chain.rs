@@ -13,7 +13,7 @@ use aya_ebpf::{
 use dot_common::{
     chain::{self, Left},
     notice,
-    verdict::Verdict,
+    verdict::{Action, Reason, Verdict},
 };
 
 #[map]
@@ -31,6 +31,14 @@ static FOLLOW: Global<u32> = Global::new(0);
 #[inline(always)]
 fn has(slot: u32) -> bool {
     FOLLOW.load() & chain::bit(slot) != 0
+}
+
+/// Gives a SYN that passes to the program that may answer it, and that counts it: nothing is counted here.
+#[inline(always)]
+pub(crate) fn begin(context: &XdpContext, verdict: Verdict) {
+    if has(chain::COOKIE) && matches!(verdict, Verdict { action: Action::Pass, reason: Reason::Syn }) {
+        jump(context, chain::COOKIE, verdict, xdp_action::XDP_PASS);
+    }
 }
 
 /// The end of the judging program: the action, unless a follower takes over, who ends with the same one.

@@ -105,6 +105,15 @@ impl<C: Linear> Frame<'_, C> {
 }
 
 impl Frame<'_, XdpContext> {
+    /// Sends it back: destination and source of Ethernet change places, three words for twelve octets.
+    #[inline(always)]
+    pub(crate) fn turn_round(&self) -> Option<()> {
+        let [a, b, c] = self.words_at::<3>(0)?;
+        self.put_word(0, b << 16 | c >> 16)?;
+        self.put_word(4, c << 16 | a >> 16)?;
+        self.put_word(8, a << 16 | b >> 16)
+    }
+
     /// Takes so many octets off the frame's end.
     #[inline(always)]
     pub(crate) fn shorten(&self, octets: u32) -> Option<()> {

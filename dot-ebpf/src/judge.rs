@@ -35,6 +35,7 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
         }
     };
     let Judgment { verdict, truncation } = judge::judge(&frame, packet, settings, &Kernel(Some(context)));
+    chain::begin(context, verdict);
     maps::count(verdict);
     #[cfg(feature = "debug-log")]
     aya_log_ebpf::debug!(context, "action {} reason {}", verdict.action as u32, verdict.reason as u32);

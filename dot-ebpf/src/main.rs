@@ -2,10 +2,10 @@
 //!
 //! [`dotd_xdp`] judges what comes in on an interface, [`dotd_learn`] sees our own SYN-ACKs
 //! leave at tc egress, [`dotd_steer`] gives a new connection to the worker of the packet's CPU. Behind the judge may follow,
-//! each only where it is wanted: [`dotd_notice`].
+//! each only where it is wanted: [`dotd_notice`], [`dotd_cookie`].
 //! Holds: the entry points, and what follows from a verdict. What decides is in dot-common, where tests
 //! reach it.
-//! Never: answers on the wire but to a query over its rate, writes an address list, logs by default.
+//! Never: answers on the wire but to a query over its rate and a SYN in a flood, writes an address list, logs by default.
 
 #![no_std]
 #![no_main]
@@ -16,6 +16,7 @@ mod calls;
 mod chain;
 mod cleartext;
 mod context;
+mod cookie;
 mod judge;
 mod learn;
 mod maps;
@@ -39,6 +40,12 @@ pub fn dotd_xdp(context: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn dotd_notice(_: XdpContext) -> u32 {
     notice::note()
+}
+
+/// Answers a SYN with a cookie if the kernel wants one for it, and counts the SYN.
+#[xdp(frags)]
+pub fn dotd_cookie(context: XdpContext) -> u32 {
+    cookie::answer(&context)
 }
 
 /// Writes down the client's initial sequence number when our stack accepts a connection.

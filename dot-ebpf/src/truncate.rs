@@ -54,11 +54,7 @@ fn rewrite(context: &XdpContext, packet: &Packet, truncation: &Truncation) -> Op
     } else {
         write_v4(&frame, packet, octets)?;
     }
-    // Destination and source change places: three words for twelve octets.
-    let [a, b, c] = frame.words_at::<3>(0)?;
-    frame.put_word(0, b << 16 | c >> 16)?;
-    frame.put_word(4, c << 16 | a >> 16)?;
-    frame.put_word(8, a << 16 | b >> 16)?;
+    frame.turn_round()?;
     let end = udp + octets;
     let kept = if end < FRAME_OCTETS_MIN { FRAME_OCTETS_MIN } else { end };
     frame.shorten(context.octets().saturating_sub(kept))

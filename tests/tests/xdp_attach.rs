@@ -70,7 +70,7 @@ fn attaches_judges_and_leaves_nothing() {
         assert_eq!(interface(&report, "here"), ("native".into(), learner.into()));
         assert_eq!(interface(&report, "lo"), ("generic".into(), learner.into()));
         assert_eq!(report.steering, "reuseport-ebpf", "{report:#?}");
-        assert_eq!(report.programs.len(), 3, "{report:#?}");
+        assert_eq!(report.programs.len(), 4, "{report:#?}");
         assert!(programs_on("here").contains("prog/xdp"), "{}", programs_on("here"));
 
         let mut liar = TcpStream::connect("127.0.0.1:853").unwrap();

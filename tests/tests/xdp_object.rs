@@ -73,7 +73,14 @@ fn programs_load_within_budget() {
     println!("object: {} octets", OBJECT.len());
     let mut names: Vec<String> = object.programs().map(|(name, _)| name.to_owned()).collect();
     names.sort();
-    assert_eq!(names, [maps::PROGRAM_LEARN, maps::PROGRAM_NOTICE, maps::PROGRAM_STEER, maps::PROGRAM_XDP]);
+    let all = [
+        maps::PROGRAM_COOKIE,
+        maps::PROGRAM_LEARN,
+        maps::PROGRAM_NOTICE,
+        maps::PROGRAM_STEER,
+        maps::PROGRAM_XDP,
+    ];
+    assert_eq!(names, all);
     for name in names {
         let program = object.program_mut(&name).unwrap();
         let loaded = match program {

@@ -12,10 +12,11 @@ use std::{
 
 use super::{error::CliError, pin, rights::Rights, show};
 use crate::{
-    config::{self, BackendAddress, Config, Transport, Workers, XdpMode},
+    config::{self, BackendAddress, Config, SynCookies, Transport, Workers, XdpMode},
     control::CertificateStatus,
     start::privileges,
     tls::{Tickets, Upstream, certificate, client_verifier},
+    xdp,
 };
 
 /// The report; it ends with `ok`.
@@ -144,22 +145,22 @@ impl Report {
         }
     }
 
-    fn xdp(&mut self, xdp: &config::Xdp, rights: Rights) {
-        let interfaces = xdp.interfaces.iter().filter(|_| xdp.mode != XdpMode::Off);
+    fn xdp(&mut self, config: &config::Xdp, rights: Rights) {
+        let interfaces = config.interfaces.iter().filter(|_| config.mode != XdpMode::Off);
         for name in interfaces {
             if !Path::new("/sys/class/net").join(name).exists() {
                 let message = format!("xdp.interfaces: no interface \"{name}\" here: `ip link` lists them");
                 self.mistakes.push(message);
             }
         }
-        let order = match xdp.mode {
+        let order = match config.mode {
             XdpMode::Off => return self.line("xdp: off (xdp.mode = \"off\")"),
             XdpMode::Auto => "native, then generic",
             XdpMode::Native => "native",
             XdpMode::Generic => "generic",
         };
         let lacking = rights.lacking_for_xdp().join(", ");
-        let is_demanded = xdp.required || xdp.mode != XdpMode::Auto;
+        let is_demanded = config.required || config.mode != XdpMode::Auto;
         if !lacking.is_empty() && is_demanded {
             self.mistakes.push(format!(
                 "xdp: the config demands it and this user lacks {lacking}: run as root or set xdp.mode = \"auto\""
@@ -167,12 +168,25 @@ impl Report {
         } else if !lacking.is_empty() {
             self.line(&format!("xdp: off for this user, who lacks {lacking}: run dotd as root"));
         } else {
-            let interfaces = match xdp.interfaces.as_slice() {
+            let interfaces = match config.interfaces.as_slice() {
                 [] => "the interfaces that carry the listen addresses".to_owned(),
                 names => names.join(", "),
             };
             self.line(&format!("xdp: {order}, on {interfaces}"));
+            if let Some(when) = cookies_when(config) {
+                let kernel = xdp::syn_cookies(config).map(|why| format!("; {why}")).unwrap_or_default();
+                self.line(&format!("syn cookies: {when}{kernel}"));
+            }
         }
+    }
+}
+
+/// When XDP asks the kernel for SYN cookies.
+fn cookies_when(xdp: &config::Xdp) -> Option<String> {
+    match xdp.syn_cookies {
+        SynCookies::Off => None,
+        SynCookies::Always => Some("for every SYN".into()),
+        SynCookies::Auto => Some(format!("above {} SYN a second", xdp.limit.syn_flood_rate)),
     }
 }
 

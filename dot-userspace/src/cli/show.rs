@@ -58,6 +58,9 @@ pub(super) fn xdp(report: &Report) -> String {
         row(&mut text, "bans", &bans(&report.bans));
         let CostCounts { spent, spent_total } = report.costs;
         row(&mut text, "costs", &format!("{spent} clients refused now, budgets spent so far: {spent_total}"));
+        if !report.syn_cookies.is_empty() {
+            row(&mut text, "cookies", &because(&report.syn_cookies, report.syn_cookies_reason.as_deref()));
+        }
         let NoticeCounts { sent, held_back, lost } = report.notices;
         let line = format!("{sent} of refused clients, {held_back} held back, {lost} lost");
         row(&mut text, "notices", &line);
@@ -177,7 +180,6 @@ mod tests {
             degraded: Some("eth1: no such interface".into()),
             required: true,
             repairs: 3,
-            reason: None,
             interfaces: vec![InterfaceReport {
                 name: "eth0".into(),
                 mode: "generic".into(),
@@ -195,7 +197,10 @@ mod tests {
             }],
             bans: BanCounts { current: 2, made: [("operator".to_owned(), 3)].into(), displaced: 1 },
             costs: CostCounts { spent: 3, spent_total: 4 },
+            syn_cookies: "off".into(),
+            syn_cookies_reason: Some("no right".into()),
             notices: NoticeCounts { sent: 5, held_back: 6, lost: 7 },
+            ..Report::default()
         };
         let answer = Status {
             version: "0.1.0".into(),
@@ -234,7 +239,7 @@ mod tests {
             "steering     kernel-hash (no right)\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\n",
             "costs        3 clients refused now, budgets spent so far: 4\n",
-            "notices      5 of refused clients, 6 held back, 7 lost\n",
+            "cookies      off (no right)\nnotices      5 of refused clients, 6 held back, 7 lost\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");

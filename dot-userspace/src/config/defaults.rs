@@ -130,6 +130,7 @@ impl Default for XdpLimit {
             udp53_over: Over::Truncate,
             handshake_cost_per_second: limit::HANDSHAKE_COST_PER_SECOND.default,
             ban_seconds: limit::BAN_SECONDS.default,
+            syn_flood_rate: limit::SYN_FLOOD_RATE.default,
             mode: LimitMode::Enforce,
         }
     }

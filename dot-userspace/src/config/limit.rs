@@ -112,6 +112,10 @@ pub const HANDSHAKE_COST_PER_SECOND: Limit<u32> = Limit { default: 20, min: 1, m
 /// address next waits a minute. A week: by then the address has another owner.
 pub const BAN_SECONDS: Limit<u32> = Limit { default: 60, min: 1, max: 604_800 };
 
+/// TCP SYN per second of all clients together above which XDP asks the kernel for cookies. 10,000: answered by the stack at
+/// 4 µs each they are 4 % of a core, and no crowd of stubs begins as many; 10 million as above.
+pub const SYN_FLOOD_RATE: Limit<u32> = Limit { default: 10_000, min: 1, max: 10_000_000 };
+
 /// Octets of the control socket's path: `sun_path` of Linux less its NUL (unix(7)).
 pub const SOCKET_PATH_OCTETS_MAX: usize = 107;
 

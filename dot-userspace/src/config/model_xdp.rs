@@ -80,7 +80,7 @@ pub enum Steering {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SynCookies {
-    /// Above the flood rate.
+    /// Above `xdp.limit.syn_flood_rate`.
     Auto,
     /// For every SYN.
     Always,
@@ -110,6 +110,8 @@ pub struct XdpLimit {
     pub handshake_cost_per_second: u32,
     /// Length of a ban in seconds.
     pub ban_seconds: u32,
+    /// TCP SYN per second of all clients together above which XDP asks for cookies.
+    pub syn_flood_rate: u32,
     /// Enforce, or only count, whatever `udp53_over` says.
     pub mode: LimitMode,
 }

@@ -4,16 +4,14 @@
 //! Before: values are in range. After: nothing that an operator set is ignored.
 //! Never: lets a value pass that no room reads.
 
-use super::{Backend, Config, Mistake, OnTlsFailure, Steering, SynCookies, text::Text};
+use super::{Backend, Config, Mistake, OnTlsFailure, Steering, text::Text};
 
 /// A key, what to write instead, and whether the config asks for what is missing.
 type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
 
 /// Everything outside `[[backend]]`.
-const CONFIG: &[Line<Config>] = &[
-    ("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap),
-    ("xdp.syn_cookies", "\"off\"", |config| config.xdp.syn_cookies != SynCookies::Off),
-];
+const CONFIG: &[Line<Config>] =
+    &[("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap)];
 
 /// Inside each `[[backend]]`.
 const BACKEND: &[Line<Backend>] =

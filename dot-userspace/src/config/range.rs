@@ -41,6 +41,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     check.within("xdp.limit.udp53_burst", limits.udp53_burst, &limit::UDP53_BURST);
     let cost = limits.handshake_cost_per_second;
     check.zero_or_within("xdp.limit.handshake_cost_per_second", cost, &limit::HANDSHAKE_COST_PER_SECOND);
+    check.within("xdp.limit.syn_flood_rate", limits.syn_flood_rate, &limit::SYN_FLOOD_RATE);
     check.zero_or_within("xdp.limit.ban_seconds", limits.ban_seconds, &limit::BAN_SECONDS);
 }
 

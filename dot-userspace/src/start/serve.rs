@@ -233,9 +233,11 @@ fn as_it_runs(old: &Config, new: Config) -> Config {
         required: old.xdp.required,
         interfaces: old.xdp.interfaces,
         steering: old.xdp.steering,
+        syn_cookies: old.xdp.syn_cookies,
         limit: config::XdpLimit {
             prefix_v4: old.xdp.limit.prefix_v4,
             prefix_v6: old.xdp.limit.prefix_v6,
+            syn_flood_rate: old.xdp.limit.syn_flood_rate,
             ..new.xdp.limit
         },
         ..new.xdp
@@ -264,6 +266,8 @@ fn say_what_needs_a_restart(old: &Config, new: &Config) {
         ("xdp.mode", old.xdp.mode != new.xdp.mode || old.xdp.required != new.xdp.required),
         ("xdp.interfaces", old.xdp.interfaces != new.xdp.interfaces),
         ("xdp.steering", old.xdp.steering != new.xdp.steering),
+        ("xdp.syn_cookies", old.xdp.syn_cookies != new.xdp.syn_cookies),
+        ("xdp.limit.syn_flood_rate", old.xdp.limit.syn_flood_rate != new.xdp.limit.syn_flood_rate),
         ("xdp.limit.prefix_v4", old.xdp.limit.prefix_v4 != new.xdp.limit.prefix_v4),
         ("xdp.limit.prefix_v6", old.xdp.limit.prefix_v6 != new.xdp.limit.prefix_v6),
     ];

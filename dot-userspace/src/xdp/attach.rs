@@ -23,12 +23,13 @@ use aya::{
 };
 use dot_common::{
     chain,
-    maps::{self, GLOBAL_FOLLOW, PROGRAM_LEARN, PROGRAM_NOTICE, PROGRAM_XDP},
+    maps::{self, GLOBAL_FOLLOW, GLOBALS_FLOOD, PROGRAM_COOKIE, PROGRAM_LEARN, PROGRAM_NOTICE, PROGRAM_XDP},
 };
 
 use super::{
     ProgramReport, XdpError,
     bans::Bans,
+    cookies::Cookies,
     costs::Costs,
     error::innermost,
     followers::Followers,
@@ -50,6 +51,7 @@ pub(super) struct Kernel {
     pub(super) costs: Costs,
     pub(super) lists: Lists,
     pub(super) notices: Sent,
+    pub(super) cookies: Cookies,
     followers: Followers,
 }
 
@@ -83,10 +85,19 @@ impl Link {
 
 impl Kernel {
     /// Loads all maps and both programs.
-    pub(super) fn load(pins: Option<&Pins>, prefixes: Prefixes) -> Result<Self, XdpError> {
+    pub(super) fn load(
+        config: &config::Xdp,
+        pins: Option<&Pins>,
+        prefixes: Prefixes,
+    ) -> Result<Self, XdpError> {
         let mut loader = EbpfLoader::new();
-        let follow = chain::bit(chain::NOTICE);
+        let cookies = Cookies::of(config);
+        let has_cookies = if cookies.are_wanted() { chain::bit(chain::COOKIE) } else { 0 };
+        let (follow, flood) = (chain::bit(chain::NOTICE) | has_cookies, cookies.rate());
         loader.override_global(GLOBAL_FOLLOW, &follow, true);
+        for (name, nanoseconds) in GLOBALS_FLOOD.iter().zip([&flood.period_ns, &flood.tolerance_ns]) {
+            loader.override_global(name, nanoseconds, true);
+        }
         if let Some(pins) = pins {
             loader.map_pin_path(maps::FLOWS, pins.flows());
             loader.map_pin_path(maps::BANS, pins.bans());
@@ -106,10 +117,16 @@ impl Kernel {
         let costs = Costs::take(&mut object)?;
         let notices = Sent::take(&mut object)?;
         let followers = Followers::take(&mut object)?;
-        let mut kernel = Self { object, counters, settings, bans, costs, lists, notices, followers };
+        let mut kernel = Self { object, counters, settings, bans, costs, lists, notices, cookies, followers };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         if let Err(error) = kernel.followers.seat(&mut kernel.object, PROGRAM_NOTICE, chain::NOTICE) {
             tracing::warn!("xdp: refused clients are counted, and not announced: {error}");
+        }
+        if kernel.cookies.are_wanted()
+            && let Err(error) = kernel.followers.seat(&mut kernel.object, PROGRAM_COOKIE, chain::COOKIE)
+        {
+            tracing::warn!("xdp: no SYN cookies: {error}");
+            kernel.cookies.refused(error.to_string());
         }
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         #[cfg(feature = "debug-log")]

@@ -4,7 +4,7 @@
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
 //! what the driver said), `list` (which clients), `clients` with `bans` and `costs`
-//! (which of them for a while; `budget`, `deadlines`), `followers` and `notices` (what comes behind a verdict), `settings` (how strict), `steering` (which worker), `report` (in words).
+//! (which of them for a while; `budget`, `deadlines`), `followers`, `notices` and `cookies` (what comes behind a verdict), `settings` (how strict), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
@@ -12,6 +12,7 @@ mod attach;
 mod bans;
 mod budget;
 mod clients;
+mod cookies;
 mod costs;
 mod deadlines;
 mod error;
@@ -131,6 +132,7 @@ impl Xdp {
             report.bans = kernel.bans.counts();
             report.costs = kernel.costs.counts();
             report.notices = kernel.notices.counts();
+            (report.syn_cookies, report.syn_cookies_reason) = kernel.cookies.state();
         }
         report
     }
@@ -244,6 +246,12 @@ impl Xdp {
     }
 }
 
+/// What the kernel would say to a config that wants SYN cookies: why it gives none, or when.
+#[must_use]
+pub fn syn_cookies(config: &config::Xdp) -> Option<String> {
+    cookies::Cookies::of(config).state().1
+}
+
 /// What [`clear`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
@@ -312,7 +320,7 @@ fn attach(
     required: bool,
 ) -> Result<Kernel, XdpError> {
     let prefixes = Prefixes::of(config);
-    let mut kernel = Kernel::load(pins, prefixes)?;
+    let mut kernel = Kernel::load(config, pins, prefixes)?;
     kernel.lists.grow(config)?;
     kernel.settings.apply(config, *ports, prefixes)?;
     kernel.costs.apply(&config.limit);

@@ -36,6 +36,12 @@ pub struct Report {
     pub bans: BanCounts,
     /// Handshake budgets that are spent.
     pub costs: CostCounts,
+    /// SYN cookies from XDP: "off", "auto" or "always".
+    #[serde(default)]
+    pub syn_cookies: String,
+    /// Why off, or when.
+    #[serde(default)]
+    pub syn_cookies_reason: Option<String>,
     /// Notices of refused clients.
     #[serde(default)]
     pub notices: NoticeCounts,

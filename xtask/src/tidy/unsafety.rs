@@ -19,6 +19,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-ebpf/src/context.rs",
         "the one place that reads and writes frames and sockets, within checked bounds",
     ),
+    ("dot-ebpf/src/cookie.rs", "asks kernel helpers for a listener, a route and a cookie"),
     ("dot-ebpf/src/main.rs", "names the licence's section for the kernel (an unsafe attribute)"),
     ("dot-ebpf/src/maps.rs", "looks values up in maps: a pointer of the kernel's"),
     ("dot-ebpf/src/notice.rs", "reads and writes words of its own maps: pointers of the kernel's"),

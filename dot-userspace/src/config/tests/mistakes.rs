@@ -232,8 +232,8 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:23: xdp.interfaces: \"eth0\" is listed twice; remove one"],
     ),
     (
-        "[xdp]\nsyn_cookies = \"auto\"",
-        &["2:15: xdp.syn_cookies: not in this version of dotd; remove it or set \"off\""],
+        "[xdp.limit]\nsyn_flood_rate = 0",
+        &["2:18: xdp.limit.syn_flood_rate: 0 is less than 1, the smallest permitted"],
     ),
     (
         "[xdp]\ndeny = [\"192.0.2.0/24\"]\nallow = [\"192.0.0.0/16\", \"192.0.2.64/26\"]",

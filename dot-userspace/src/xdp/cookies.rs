@@ -1,0 +1,92 @@
+//! SYN cookies from XDP: what the config wants of them, and whether the kernel gives any.
+//!
+//! Before: the config. After: the cookie program's constants, and a word with a reason for `xdp show`.
+//! Holds: the pace, and why the program does not run. Never: makes a cookie, or changes a sysctl.
+
+use std::fs;
+
+use dot_common::rate::Rate;
+
+use crate::config::{SynCookies, Xdp};
+
+/// Decides for the network namespace that reads it: 0 none, 1 when a listener's queue is full, 2 always (ip-sysctl).
+const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_syncookies";
+
+/// A tenth of a second's worth at once: the clock that XDP reads moves in steps of up to 10 ms.
+const BURSTS_PER_SECOND: u32 = 10;
+
+/// What is wanted, and what became of it.
+#[derive(Clone, Debug)]
+pub(super) struct Cookies {
+    wanted: SynCookies,
+    rate: Rate,
+    refusal: Option<String>,
+}
+
+impl Cookies {
+    /// What the config wants.
+    pub(super) fn of(config: &Xdp) -> Self {
+        let per_second = config.limit.syn_flood_rate;
+        let rate = match config.syn_cookies {
+            SynCookies::Auto => Rate::new(per_second, per_second.div_ceil(BURSTS_PER_SECOND)),
+            SynCookies::Always | SynCookies::Off => Rate::default(),
+        };
+        Self { wanted: config.syn_cookies, rate, refusal: None }
+    }
+
+    /// Whether the program is wanted.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.wanted != SynCookies::Off
+    }
+
+    /// The rate of all SYN together above which cookies are asked for; none: they always are.
+    pub(super) fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// The program was refused.
+    pub(super) fn refused(&mut self, why: String) {
+        self.refusal = Some(why);
+    }
+
+    /// The state, and why it is not what one would think.
+    pub(super) fn state(&self) -> (String, Option<String>) {
+        let state = match (self.wanted, &self.refusal) {
+            (SynCookies::Off, _) => return ("off".into(), None),
+            (_, Some(refusal)) => return ("off".into(), Some(refusal.clone())),
+            (SynCookies::Auto, None) => "auto",
+            (SynCookies::Always, None) => "always",
+        };
+        match sysctl().as_deref() {
+            Some("0") => ("off".into(), Some("net.ipv4.tcp_syncookies is 0: set it to 1".into())),
+            Some("2") => (state.into(), None),
+            _ => (state.into(), Some("while a listener's queue is full".into())),
+        }
+    }
+}
+
+/// What the kernel was told about cookies.
+fn sysctl() -> Option<String> {
+    fs::read_to_string(SYSCTL).ok().map(|text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::XdpLimit;
+
+    /// Goal: always asks for every SYN, auto beyond its rate; who wants none is off without a reason.
+    #[test]
+    fn rates_follow_the_config() {
+        let limit = XdpLimit { syn_flood_rate: 1000, ..XdpLimit::default() };
+        let cookies = |syn_cookies| Cookies::of(&Xdp { syn_cookies, limit: limit.clone(), ..Xdp::default() });
+        assert!(!cookies(SynCookies::Off).are_wanted() && cookies(SynCookies::Auto).are_wanted());
+        assert_eq!(cookies(SynCookies::Off).state(), ("off".into(), None));
+        assert!(!cookies(SynCookies::Always).rate().is_limit());
+        let rate = cookies(SynCookies::Auto).rate();
+        assert_eq!((rate.period_ns, rate.tolerance_ns), (1_000_000, 99_000_000));
+        let mut refused = cookies(SynCookies::Always);
+        refused.refused("no such helper".into());
+        assert_eq!(refused.state(), ("off".into(), Some("no such helper".into())));
+    }
+}

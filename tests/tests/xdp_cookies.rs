@@ -1,0 +1,292 @@
+//! SYN answered by XDP with the kernel's cookies: built frames, and real clients under a flood of spoofed ones.
+//!
+//! Before: a listener whose namespace makes cookies. After: SYN-ACKs that nobody remembers, connections that stand.
+//! Needs root; prints SKIPPED without. Never: takes a connection for proof that XDP made the cookie: the kernel's own would
+//! do; its counters tell.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Xdp, xdp::XdpMode},
+};
+use dot_common::{
+    chain,
+    maps::{PROGRAM_COOKIE, PROGRAM_XDP},
+    settings::Gate,
+    verdict::{Action, Reason, Verdict},
+};
+use dot_tests::{
+    frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, SYN, checksum, shapes},
+    harness::{
+        clients::{DOT_PORT, is_answered_over_tls, kdig, read_to_close, s_client, tcp},
+        config::Config,
+        eventually,
+        flood::Flood,
+        netns::{CLIENT_INTERFACE, CLIENT_V4, Network, SERVER_V4, SERVER_V6},
+        server::Server,
+        stats::Stats,
+    },
+    require,
+    xdp_field::{ip, isolated, listeners},
+    xdp_lab::{Lab, XDP_PASS, XDP_TX, settings},
+};
+use dot_userspace::xdp::object::OBJECT;
+
+const COOKIE: Verdict = Verdict { action: Action::Answer, reason: Reason::SynCookie };
+const PASSES: Verdict = Verdict::pass(Reason::Syn);
+const INITIAL: u32 = 0xffff_fffe;
+
+/// Says how the calling thread's namespace makes cookies.
+fn sysctl(value: &'static str) {
+    fs::write("/proc/sys/net/ipv4/tcp_syncookies", value).expect("our own namespace");
+}
+
+fn syn() -> Build {
+    Build::tcp(853, SYN, INITIAL, &[]).tcp_options(20)
+}
+
+/// A listener of both IP versions on the addresses of built frames, in namespaces of this thread.
+fn with_listener(test: &str, body: fn()) {
+    isolated(test, body);
+}
+
+fn lab(test: &str) -> Lab {
+    ip("address add 2001:db8::1/64 dev here nodad");
+    Lab::open_followed(test, &settings(Gate::Drop), &[(chain::COOKIE, PROGRAM_COOKIE)]).expect("root")
+}
+
+/// Goal: a SYN to a listener becomes a lawful SYN-ACK, never longer than it was: addresses and ports turned round, both
+/// checksums whole, the client's number acknowledged, an MSS alone; in every shape that may be turned round, and others
+/// are the stack's. Method: frames in a namespace that always makes cookies.
+#[test]
+fn a_syn_becomes_its_own_syn_ack() {
+    with_listener("a_syn_becomes_its_own_syn_ack", || {
+        sysctl("2");
+        let mut lab = lab("a_syn_becomes_its_own_syn_ack");
+        let _listeners = listeners("[::]:853", 1);
+        let mut turned = Vec::new();
+        for (name, shape) in shapes() {
+            let build = shape(syn());
+            let frame = build.frame();
+            let outcome = lab.judge(&frame.octets);
+            if outcome.action != XDP_TX {
+                assert_eq!((outcome.action, outcome.verdict), (XDP_PASS, Some(PASSES)), "{name}");
+                assert_eq!(outcome.octets, frame.octets, "{name}: passed, but not as it was");
+                continue;
+            }
+            assert_eq!(outcome.verdict, Some(COOKIE), "{name}");
+            assert!(outcome.octets.len() <= frame.octets.len(), "{name}: longer than the SYN");
+            let reply = build.reply();
+            assert_eq!(outcome.octets[..12], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1], "{name}");
+            let (header, segment) = outcome.octets[frame.ip..].split_at(frame.transport - frame.ip);
+            let wanted = reply.frame();
+            if header[0] >> 4 == 4 {
+                assert_eq!(checksum(&[header]), 0, "{name}: IP checksum");
+                assert_eq!(header[2..4], [0, 44], "{name}");
+                assert_eq!(header[12..20], wanted.octets[wanted.ip + 12..][..8], "{name}: addresses");
+            } else {
+                assert_eq!(header[4..6], [0, 24], "{name}");
+                assert_eq!(header[8..40], wanted.octets[wanted.ip + 8..][..32], "{name}: addresses");
+            }
+            let segment = &segment[..24];
+            assert_eq!(reply.transport_checksum(segment), 0, "{name}: TCP checksum");
+            assert_eq!(segment[..4], wanted.octets[wanted.transport..][..4], "{name}: ports");
+            assert_eq!(segment[8..12], INITIAL.wrapping_add(1).to_be_bytes(), "{name}: acknowledgment");
+            assert_eq!((segment[12], segment[13]), (0x60, SYN | ACK), "{name}");
+            // The SYN said no MSS: 536, which is what the kernel's table has for it.
+            assert_eq!(segment[20..22], [2, 4], "{name}: MSS alone");
+            turned.push(name);
+        }
+        let wanted = [
+            "v4",
+            "v4_padded_to_sixty_octets",
+            "v4_forty_octets_of_tcp_options",
+            "vlan_then_v4",
+            "two_vlan_tags_then_v4",
+            "v6",
+            "vlan_then_v6",
+        ];
+        assert_eq!(turned, wanted, "options and extension headers are the stack's");
+        assert_eq!(lab.flows(), [], "a SYN's own word is written nowhere");
+    });
+}
+
+/// Goal: what is not a plain SYN to a listener of this machine is the stack's: other kinds of segment, other ports and
+/// addresses, groups, and every SYN where the kernel wants no cookie. Method: a table.
+#[test]
+fn what_the_kernel_wants_no_cookie_for_is_the_stacks() {
+    with_listener("what_the_kernel_wants_no_cookie_for_is_the_stacks", || {
+        sysctl("2");
+        let mut lab = lab("what_the_kernel_wants_no_cookie_for_is_the_stacks");
+        let _listeners = listeners("[::]:853", 1);
+        let elsewhere: IpAddr = "203.0.113.5".parse().unwrap();
+        fs::write("/proc/sys/net/ipv4/conf/lo/forwarding", "1").unwrap();
+        fs::write("/proc/sys/net/ipv6/conf/lo/forwarding", "1").unwrap();
+        ip("route add default dev here");
+        ip("-6 route add default dev here");
+        let group = syn().frame().patched(0, &[1, 0, 0x5e, 0, 0, 1]);
+        for (name, frame, wanted) in [
+            ("to the listener", syn().frame(), COOKIE),
+            ("to the listener, IPv6", syn().v6().frame(), COOKIE),
+            ("without options", Build::tcp(853, SYN, INITIAL, &[]).frame(), COOKIE),
+            ("to a port where nobody listens", Build::tcp(8853, SYN, INITIAL, &[]).frame(), PASSES),
+            ("to another machine", syn().server(elsewhere).frame(), PASSES),
+            ("to another machine, IPv6", syn().v6().server("2001:db8:9::5".parse().unwrap()).frame(), PASSES),
+            ("to a group", group, PASSES),
+            ("with FIN", Build::tcp(853, SYN | 1, INITIAL, &[]).frame(), PASSES),
+            (
+                "with octets",
+                Build::tcp(853, SYN, INITIAL, &CLIENT_HELLO).frame(),
+                Verdict::pass(Reason::ClientHello),
+            ),
+            ("SYN-ACK", Build::tcp(853, SYN | ACK, INITIAL, &[]).frame(), Verdict::pass(Reason::Control)),
+        ] {
+            let outcome = lab.judge(&frame.octets);
+            assert_eq!(outcome.verdict, Some(wanted), "{name}");
+            let is_answered = wanted == COOKIE;
+            assert_eq!(outcome.action, if is_answered { XDP_TX } else { XDP_PASS }, "{name}");
+            assert!(is_answered || outcome.octets == frame.octets, "{name}: passed, but not as it was");
+        }
+        for value in ["0", "1"] {
+            sysctl(value);
+            assert_eq!(lab.judge(&syn().frame().octets).verdict, Some(PASSES), "tcp_syncookies = {value}");
+        }
+    });
+}
+
+/// A counter of TCP in the calling thread's namespace.
+fn tcp_counter(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("readable");
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let place = names.split(' ').position(|other| other == name).expect("a counter of Linux");
+    values.split(' ').nth(place).and_then(|value| value.parse().ok()).expect("a number")
+}
+
+/// A program that passes everything, natively on the client's end: without one there a veth loses what XDP sends.
+fn peer_program(network: &Network) -> Ebpf {
+    network.client.run(|| {
+        let mut object = EbpfLoader::new().load(OBJECT).expect("the object loads");
+        let program: &mut Xdp = object.program_mut(PROGRAM_XDP).expect("ours").try_into().expect("XDP");
+        program.load().expect("it passes the verifier");
+        program.attach(CLIENT_INTERFACE, XdpMode::Driver).expect("a veth has a native mode");
+        object
+    })
+}
+
+/// dotd that asks for cookies, in a namespace that makes them as `value` says, and what holds the peer's program.
+fn started(mode: &str, value: &'static str, config: Config) -> (Network, Option<Ebpf>, Server) {
+    let network = Network::new();
+    network.server.run(move || sysctl(value));
+    let peer = (mode == "native").then(|| peer_program(&network));
+    let dotd = Server::start(&network, &config.xdp(mode));
+    (network, peer, dotd)
+}
+
+fn asking(how: &str) -> Config {
+    Config::new().set("xdp", "syn_cookies", &format!("\"{how}\""))
+}
+
+/// Goal: real clients connect by XDP's cookies, over both IP versions, natively and generic; what is no TLS is refused by TLS,
+/// because the gate does not know such a connection; nothing is learned. Method: every SYN gets a cookie; kdig, openssl, a bare
+/// socket; the kernel's own counters say that it checked cookies and made none. Covers: A-74, C-9.
+#[test]
+fn real_clients_connect_by_cookies() {
+    require!(Root, Bpf, Command("kdig"), Command("openssl"));
+    for mode in ["generic", "native"] {
+        let (network, _peer, dotd) = started(mode, "2", asking("always"));
+        let mut connected = 0;
+        for address in [SERVER_V4, SERVER_V6] {
+            for _ in 0..3 {
+                let said = kdig(&network.client, address, "+tls www.dotd.test A");
+                assert!(is_answered_over_tls(&said), "{mode} {address}: {}", said.text);
+                connected += 1;
+            }
+            let said = s_client(&network.client, address, &["-brief"]);
+            assert!(said.has("CONNECTION ESTABLISHED"), "{mode} {address}: {}", said.text);
+            connected += 1;
+        }
+        let mut bare = tcp(&network.client, (SERVER_V4, DOT_PORT).into());
+        bare.write_all(&CLEARTEXT_QUERY).expect("open");
+        let heard = read_to_close(&mut bare);
+        assert!(heard.first().is_none_or(|kind| *kind == 0x15), "{mode}: an alert at most: {heard:02x?}");
+        let stats = dotd.stats();
+        assert_eq!(stats.packets("answer", "syn_cookie"), connected + 1, "{mode}");
+        assert_eq!(stats.packets("pass", "syn"), 0, "{mode}");
+        assert!(stats.packets("pass", "unknown_flow") > 0, "{mode}: a SYN's own word was believed");
+        let counter = |name: &'static str| network.server.run(move || tcp_counter(name));
+        assert_eq!(counter("SyncookiesRecv"), connected + 1, "{mode}: the kernel checks them");
+        assert_eq!(counter("SyncookiesSent"), 0, "{mode}: the kernel made some itself");
+        let said = dotd.operate(&["xdp", "show"]);
+        assert!(said.has("cookies      always\n") && said.has("dotd_cookie"), "{}", said.text);
+        dotd.stop();
+    }
+}
+
+/// Goal: where the kernel makes no cookies the SYN passes and clients come in as ever, and `xdp show` and `check` say why;
+/// where it makes them for full queues only, they say that. Method: both values of the sysctl.
+#[test]
+fn what_is_not_active_says_why() {
+    require!(Root, Bpf, Command("kdig"));
+    for (value, line) in [
+        ("0", "cookies      off (net.ipv4.tcp_syncookies is 0: set it to 1)\n"),
+        ("1", "cookies      always (while a listener's queue is full)\n"),
+    ] {
+        let (network, _peer, dotd) = started("generic", value, asking("always"));
+        let said = kdig(&network.client, SERVER_V4, "+tls www.dotd.test A");
+        assert!(is_answered_over_tls(&said), "{value}: {}", said.text);
+        let stats = dotd.stats();
+        assert_eq!((stats.packets("answer", "syn_cookie"), stats.packets("pass", "syn")), (0, 1), "{value}");
+        let said = dotd.operate(&["xdp", "show"]);
+        assert!(said.has(line), "{value}: {}", said.text);
+        dotd.stop();
+    }
+}
+
+/// Frames of the flood at least, and a flood ends by itself.
+const FRAMES: u64 = 100_000;
+const FRAMES_MAX: u64 = 50_000_000;
+
+/// Goal: under a flood of SYN from a million spoofed addresses, at the usual `tcp_syncookies = 1`, XDP answers by cookies once
+/// it is above its rate and the queue is full; real clients connect meanwhile by cookies of XDP's; each SYN is counted
+/// once. Method: raw SYN from one end, kdig from there too. Covers: A-74, C-9.
+#[test]
+fn clients_connect_through_a_spoofed_flood() {
+    require!(Root, Bpf, Command("kdig"));
+    for mode in ["generic", "native"] {
+        let config = asking("auto").set("xdp.limit", "syn_flood_rate", "1000");
+        let (network, _peer, dotd) = started(mode, "1", config);
+        // SYN-ACKs for the addresses go where nobody answers, as on a real wire.
+        network.server.ip(&format!("route add default via {CLIENT_V4}"));
+        let flood = Flood::start(&network, |number| {
+            let client = Ipv4Addr::from_bits(0x0a80_0000 + (number % 1_000_000) as u32);
+            let syn = Build::tcp(853, SYN, number as u32, &[]).tcp_options(4);
+            (number < FRAMES_MAX).then(|| syn.client(client.into()).server(SERVER_V4).frame())
+        });
+        dotd.counts("the flood is answered", |stats| stats.packets("answer", "syn_cookie") > FRAMES);
+        for _ in 0..20 {
+            let said = kdig(&network.client, SERVER_V4, "+tls +timeout=10 www.dotd.test A");
+            assert!(is_answered_over_tls(&said), "{mode}: {}", said.text);
+        }
+        let before = dotd.stats().packets("answer", "syn_cookie");
+        dotd.counts("it goes on", |stats| stats.packets("answer", "syn_cookie") > before + FRAMES);
+        let sent = flood.stop();
+        let taken = |stats: &Stats| stats.packets("answer", "syn_cookie") + stats.packets("pass", "syn");
+        let mut last = 0;
+        eventually("the counters stand still", || {
+            let now = taken(&dotd.stats());
+            std::mem::replace(&mut last, now).eq(&now).then_some(())
+        });
+        assert!((sent..sent + 200).contains(&last), "{mode}: {sent} and 20 of kdig's sent, {last} counted");
+        assert!(network.server.run(|| tcp_counter("SyncookiesRecv")) > 0, "{mode}: nobody came by a cookie");
+        // The kernel's own SYN-ACKs are learned from: such connections are not unknown.
+        assert!(dotd.stats().packets("pass", "unknown_flow") > 0, "{mode}: nobody came by a cookie of XDP's");
+        println!("{mode}: {sent} SYN, {} by cookie", dotd.stats().packets("answer", "syn_cookie"));
+        dotd.stop();
+    }
+}

@@ -237,8 +237,7 @@ mod tests {
             "             3 times attached again what was lost\n",
             "interface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\n",
-            "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\n",
-            "costs        3 clients refused now, budgets spent so far: 4\n",
+            "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\ncosts        3 clients refused now, budgets spent so far: 4\n",
             "cookies      off (no right)\nnotices      5 of refused clients, 6 held back, 7 lost\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",
         ] {

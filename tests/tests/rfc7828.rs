@@ -137,3 +137,22 @@ fn timeout_shrinks_near_the_cap() {
     hears("all are free", 200);
     dotd.stop();
 }
+
+/// Goal: a session that was idle before connections became many leaves by the shrunk timeout, not by the one of its timer.
+/// Method: 50 s, which at the cap are 5; a session that asks once, two seconds later all other places are taken.
+/// Covers: C-27, C-28
+#[test]
+fn who_was_idle_before_learns_of_it() {
+    require!(Root);
+    let config =
+        Config::new().set("session", "idle_timeout", "\"50s\"").set("session", "connections_max", "8");
+    let (network, _backend, dotd) = scripted(config, honest);
+    let mut first = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(first.exchange(&asking(1)).rdata(A), [HONEST]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let others: Vec<Dot> = (0..7).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+    assert_eq!(first.end(), End::CloseNotify, "long before 50 s: this client waits for 20 at most");
+    drop(first);
+    dotd.counts("it was idle", |stats| stats.counter("session_ends", "idle") >= 1);
+    drop(others);
+}

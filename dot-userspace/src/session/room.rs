@@ -164,7 +164,7 @@ impl Room {
     }
 
     /// How long a session may be idle at the moment.
-    pub(super) fn idle_timeout(&self) -> Duration {
+    pub fn idle_timeout(&self) -> Duration {
         self.fill.get().shrunk(self.limits.get().idle_timeout)
     }
 

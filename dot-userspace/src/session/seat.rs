@@ -19,6 +19,8 @@ pub struct Seat {
     idle_since: Cell<Option<Instant>>,
     must_leave: Cell<bool>,
     inbox: RefCell<Weak<Inbox>>,
+    #[cfg(test)]
+    woken: Cell<usize>,
 }
 
 impl Seat {
@@ -31,9 +33,21 @@ impl Seat {
     /// The session ends as soon as it owes nothing.
     pub fn ask_to_leave(&self) {
         self.must_leave.set(true);
+        self.wake();
+    }
+
+    /// Has the session look at its clock.
+    pub fn wake(&self) {
+        #[cfg(test)]
+        self.woken.set(self.woken.get() + 1);
         if let Some(inbox) = self.inbox.borrow().upgrade() {
             inbox.wake();
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn times_woken(&self) -> usize {
+        self.woken.get()
     }
 
     #[cfg(test)]

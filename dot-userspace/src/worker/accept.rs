@@ -90,6 +90,15 @@ impl Doors {
         self.room.note_fill(self.admission.fill());
     }
 
+    /// The same, and sessions whose time is over by that look at their clocks; those whose is not learn of it then.
+    pub(super) fn note_pressure(&self) {
+        self.note_fill();
+        let now = Instant::now();
+        if let Some(latest) = now.checked_sub(self.room.idle_timeout()) {
+            self.seats.wake_overdue(latest, now);
+        }
+    }
+
     /// Does `admit`; where a cap forbids it, again with the place of whoever has been idle longest.
     fn with_room<T>(
         &self,

@@ -211,7 +211,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                     current = *settings;
                 }
                 Command::Serve(serving) => doors.serve(serving),
-                Command::NoteFill => doors.note_fill(),
+                Command::NoteFill => doors.note_pressure(),
                 Command::Flush(Some(name)) => room.forget(name),
                 Command::Flush(None) => room.renew_cache(current.cache_entries),
                 Command::Drain(until) => drain = Some(until),

@@ -1,4 +1,5 @@
-//! Who gives way when every place is taken: the session of this worker that has been idle longest.
+//! Who gives way when every place is taken: the session of this worker that has been idle longest. And who is to look at
+//! its clock, when timeouts have shrunk.
 //!
 //! Before: `admission` refused a connection. After: a place is free for it, or nobody here is idle.
 //! Holds: the sessions in the order of the moments since which they were known to be idle, once over all, once within
@@ -24,6 +25,9 @@ use crate::session::Seat;
 const IDLE_MIN: Duration = Duration::from_secs(1);
 /// Sessions looked at for one new connection. Most of them are idle where it matters.
 const LOOKS_MAX: usize = 64;
+/// Sessions that are woken at once, to learn that their time is over. 4096: a millisecond or two of a worker's time, so
+/// that a hundred thousand leave within half a minute.
+const WAKES_MAX: usize = 4096;
 
 /// The sessions of a worker that may have to give way.
 pub(super) struct Seats {
@@ -101,6 +105,25 @@ impl Seats {
             queue.insert(&guest);
         }
         false
+    }
+
+    /// Wakes those that have been idle since `latest` or longer: their timer was set by a longer timeout than there is now.
+    pub(super) fn wake_overdue(&self, latest: Instant, now: Instant) {
+        let latest = self.moment(latest);
+        let mut queue = self.queue.borrow_mut();
+        let overdue = queue.all.values().take_while(|guest| guest.known_since.get() <= latest);
+        let overdue: Vec<_> = overdue.take(WAKES_MAX).map(Rc::clone).collect();
+        for guest in overdue {
+            let idle_since = guest.seat.idle_since().map_or_else(|| self.moment(now), |at| self.moment(at));
+            if idle_since <= latest {
+                guest.seat.wake();
+            }
+            if idle_since > guest.known_since.get() {
+                queue.remove(&guest);
+                guest.known_since.set(idle_since);
+                queue.insert(&guest);
+            }
+        }
     }
 
     fn moment(&self, at: Instant) -> Moment {
@@ -203,6 +226,22 @@ mod tests {
         }
         assert!(scene.make_room(Refused::Total, "192.0.2.1", 21 * SECOND));
         assert!(recent.is_asked_to_leave() && !busy.is_asked_to_leave());
+    }
+
+    /// Goal: who has been idle for the time of the moment is woken, who was not is not, and stands where it belongs now.
+    /// Method: five seconds are too long; one session idle for ten, one for three, one busy.
+    #[test]
+    fn the_overdue_are_woken() {
+        let scene = Scene::new();
+        let sessions = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|client| scene.sit(client));
+        for ((seat, _), idle) in sessions.iter().zip([Some(10), Some(17), None]) {
+            seat.note_for_test(idle.map(|idle| scene.began + idle * SECOND));
+        }
+        scene.seats.wake_overdue(scene.began + 15 * SECOND, scene.began + 20 * SECOND);
+        let woken = sessions.iter().map(|(seat, _)| seat.times_woken()).collect::<Vec<_>>();
+        assert_eq!(woken, [1, 0, 0]);
+        let known: Vec<_> = scene.seats.queue.borrow().all.keys().map(|(since, _)| *since).collect();
+        assert_eq!(known, [10_000, 17_000, 20_000]);
     }
 
     /// Goal: one new connection looks at no more than a few, and those behind them come later.

@@ -24,7 +24,6 @@ use dot_tests::{
         response::Message,
         scene::{HONEST, honest, scripted, scripted_with},
         scripted::{Act, Received},
-        server::Server,
     },
     require,
 };
@@ -147,13 +146,6 @@ fn options_may_be_many_or_large() {
     }
 }
 
-/// Resident memory of a process in KiB.
-fn resident_kib(dotd: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", dotd.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 /// Goal: a length prefix of 65,535 allocates nothing. Method: memory of 300 sessions, then each sends that
 /// prefix and one octet: far less than 64 KiB more for each.
 #[test]
@@ -164,11 +156,11 @@ fn a_length_prefix_allocates_nothing() {
     let (network, _backend, dotd) = scripted(config, honest);
     let mut sessions: Vec<Dot> = (0..SESSIONS).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
     sessions.iter_mut().for_each(assert_served);
-    let before = resident_kib(&dotd);
+    let before = dotd.memory_kib("VmRSS");
     sessions.iter_mut().for_each(|session| session.send(&[0xff, 0xff, 7]));
     // Whoever is served after them proves that all were read.
     assert_served(&mut Dot::connect(&network.client, SERVER_V4));
-    let grown = resident_kib(&dotd).saturating_sub(before);
+    let grown = dotd.memory_kib("VmRSS").saturating_sub(before);
     assert!(grown < SESSIONS * 16, "{grown} KiB for {SESSIONS} prefixes");
 }
 

@@ -4,7 +4,6 @@
 //! Before: rustls's own hello, with its post-quantum share. After: a session that answers, or an end that costs little.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{Shutdown, SocketAddr},
     thread,
@@ -99,12 +98,6 @@ fn a_large_hello_passes_the_gate() {
     }
 }
 
-fn peak_kib(dotd: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", dotd.pid())).expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
-    peak.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 /// Goal: a hello of 64 KiB, and one of 16 MiB, is refused before it is all there, and costs no memory to speak of.
 /// Method: both claimed and sent in records of 16,000 octets; 64 KiB is answered by an alert at most, and the sockets
 /// never take 16 MiB; twenty of them; memory.
@@ -114,7 +107,7 @@ fn an_endless_hello_is_refused() {
     let (network, _backend, dotd) = scene(Config::new().xdp("off"));
     let mut innocent = Dot::connect(&network.client, SERVER_V4);
     assert_served(&mut innocent);
-    let before = peak_kib(&dotd);
+    let before = dotd.memory_kib("VmHWM");
     let record = |length: usize, fill: usize| {
         let [_, head @ ..] = u32::try_from(length).expect("24 bits").to_be_bytes();
         handshake_record(&[&[1][..], &head, &vec![0; fill]].concat())
@@ -129,7 +122,7 @@ fn an_endless_hello_is_refused() {
         assert!(is_nothing_but_an_alert(&answer), "{answer:02x?}");
         assert_served(&mut innocent);
     }
-    let grown = peak_kib(&dotd).saturating_sub(before);
+    let grown = dotd.memory_kib("VmHWM").saturating_sub(before);
     assert!(grown < 4 * 1024, "{grown} KiB more");
     dotd.counts("each is counted", |stats| stats.sum("handshakes", "failed_") == 40);
 }

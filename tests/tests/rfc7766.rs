@@ -10,12 +10,16 @@ use dot_tests::{
         message::{A, Query, TXT, framed, header, host, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
-        scene::{HONEST, embedded, honest, scripted},
+        scene::{HONEST, embedded, honest, scripted, scripted_with},
         scripted::{Act, Received, Scripted},
     },
     require,
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    thread,
+    time::Duration,
+};
 
 /// Holds every name that starts with `slow`, answers the rest at once.
 fn slow_names_wait(query: &Received) -> Vec<Act> {
@@ -212,6 +216,34 @@ fn a_trickling_message_is_cut_at_its_deadline() {
     assert_eq!(backend.received().len(), 0);
 }
 
+/// Goal: a session that is not read for want of room is late with nothing, though a record of its client's is half here:
+/// all of it is answered when there is room again. Method: one query in flight, which the backend holds beyond
+/// `message_timeout`; behind it a second, and half a record with a third, in one write. Covers: C-14, C-17, A-33
+#[test]
+fn a_held_session_is_not_late() {
+    require!(Root);
+    let config = Config::new().set("session", "message_timeout", "\"1s\"");
+    let config = config.set("session", "in_flight_max", "1");
+    let (network, backend, dotd) = scripted_with(config, "timeout = \"20s\"", slow_names_wait);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let slow = framed(&Query::new(1, "slow.dotd.test", A).octets());
+    let first = session.seal(&[slow, framed(&host(2))].concat());
+    let second = session.seal(&framed(&host(3)));
+    let (half, rest) = second.split_at(second.len() / 2);
+    session.send_below_tls(&[&first, half].concat());
+    eventually("the first is held", || (backend.held() == 1).then_some(()));
+    // Longer than the deadline; other sessions go on.
+    for id in 0..15 {
+        assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&host(id)).id, id);
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(dotd.stats().counter("session_ends", "message_timeout"), 0);
+    backend.release();
+    assert_eq!([session.receive().id, session.receive().id], [1, 2]);
+    session.send_below_tls(rest);
+    assert_eq!(session.receive().id, 3);
+}
+
 /// Goal: a client that asks without end and never reads is held by backpressure, then cut, in bounded memory, and
 /// a client beside it is served. Method: queries for 5,000 octets each until dotd stops reading; its end and its
 /// memory.
@@ -227,9 +259,7 @@ fn a_client_that_never_reads_is_cut() {
     assert!(is_held, "dotd took 100,000 queries from a client that reads nothing");
     dotd.counts("it is counted", |stats| stats.counter("session_ends", "slow_reader") == 1);
     assert_eq!(innocent.exchange(&Query::new(2, "dotd.test", A).octets()).rdata(A), [[192, 0, 2, 53]]);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", dotd.pid())).expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    let kib = dotd.memory_kib("VmHWM");
     assert!(kib < 256 * 1024, "{kib} KiB for one session that does not read");
 }
 

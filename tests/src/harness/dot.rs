@@ -156,6 +156,20 @@ impl Dot {
         self.end.is_none()
     }
 
+    /// Octets as they would leave, sealed, for a test that cuts them elsewhere.
+    ///
+    /// # Panics
+    /// Never: memory does not fail.
+    #[must_use]
+    pub fn seal(&mut self, octets: &[u8]) -> Vec<u8> {
+        self.tls.writer().write_all(octets).expect("rustls takes it");
+        let mut sealed = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut sealed).expect("memory does not fail");
+        }
+        sealed
+    }
+
     /// Sends octets past TLS, as somebody on the way would.
     pub fn send_below_tls(&mut self, octets: &[u8]) {
         self.stream.write_all(octets).expect("still open");

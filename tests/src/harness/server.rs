@@ -117,6 +117,17 @@ impl Server {
         self.process.pid()
     }
 
+    /// Its memory in KiB, by the name that Linux has for it: `VmRSS`, or `VmHWM` for the most so far.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn memory_kib(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux says it");
+        line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number")
+    }
+
     /// The server's folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -12,8 +12,10 @@
 pub const NOTICE: u32 = 0;
 /// Answers a SYN with a cookie.
 pub const COOKIE: u32 = 1;
+/// Moves a packet that passes to the CPU of its connection.
+pub const SPREAD: u32 = 2;
 /// Slots.
-pub const SLOTS: u32 = 2;
+pub const SLOTS: u32 = 3;
 
 /// The bit of a slot in FOLLOW.
 #[must_use]

@@ -51,9 +51,13 @@ pub const NOTICE_COUNTS: &str = "NOTICE_COUNTS";
 pub const FLOOD: &str = "FLOOD";
 /// Per-CPU array of two headers, for the kernel's cookie. Written by XDP.
 pub const HEADERS: &str = "HEADERS";
+/// Queues of CPUs by their number. Written by the loader.
+pub const CPU_QUEUES: &str = "CPU_QUEUES";
+/// Array of the numbers of CPUs that packets are spread over. Written by the loader.
+pub const SPREAD_OVER: &str = "SPREAD_OVER";
 
 /// Every map.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 24] = [
     COUNTERS,
     SETTINGS,
     FLOWS,
@@ -76,6 +80,8 @@ pub const ALL: [&str; 22] = [
     NOTICE_COUNTS,
     FLOOD,
     HEADERS,
+    CPU_QUEUES,
+    SPREAD_OVER,
 ];
 
 /// Connections whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
@@ -92,6 +98,8 @@ pub const SPENT_MAX: u32 = 65_536;
 pub const LISTED_MAX: u32 = 32_768;
 /// Clients that each CPU remembers.
 pub const MEMO_MAX: u32 = 1 << crate::memo::MEMO_BITS;
+/// Most CPUs that packets are spread over.
+pub const CPUS_MAX: u32 = 1024;
 /// Most workers.
 pub const WORKERS_MAX: u32 = 1024;
 
@@ -105,12 +113,16 @@ pub const PROGRAM_STEER: &str = "dotd_steer";
 pub const PROGRAM_NOTICE: &str = "dotd_notice";
 /// Answers SYN with cookies; follows the XDP program.
 pub const PROGRAM_COOKIE: &str = "dotd_cookie";
+/// Moves packets to the CPU of their connection; follows the XDP program.
+pub const PROGRAM_SPREAD: &str = "dotd_spread";
 
 /// Which programs follow: bits of [`crate::chain`], a constant of the loaded XDP programs.
 pub const GLOBAL_FOLLOW: &str = "FOLLOW";
 /// Period and tolerance of the rate of SYN above which cookies are asked for: constants of the loaded cookie program. No
 /// period: they always are.
 pub const GLOBALS_FLOOD: [&str; 2] = ["FLOOD_PERIOD_NS", "FLOOD_TOLERANCE_NS"];
+/// Number of CPUs that packets are spread over: a constant of the loaded program.
+pub const GLOBAL_SPREAD_CPUS: &str = "SPREAD_CPUS";
 /// Number of listeners in a group: a constant of the loaded steering program.
 pub const GLOBAL_WORKERS: &str = "WORKERS";
 /// Number of CPUs that take packets: a constant of the loaded steering program.

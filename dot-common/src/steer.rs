@@ -5,6 +5,8 @@
 //! Holds: the rule, for any number of workers and CPUs.
 //! Never: asks whether that worker has time.
 
+use crate::flow::FlowKey;
+
 /// The worker for a connection whose packets arrive on `cpu`.
 ///
 /// As many workers as CPUs, or fewer: the CPU's own, or the one that shares it. More: those whose number
@@ -21,12 +23,51 @@ pub const fn worker(cpu: u32, hash: u32, cpus: u32, workers: u32) -> u32 {
     }
 }
 
+/// The place among `cpus` of a connection's CPU: the same for all its packets. `None`: there are none.
+#[must_use]
+#[inline(always)]
+pub const fn spread(flow: &FlowKey, cpus: u32) -> Option<u32> {
+    /// 2^64 over the golden ratio, odd (Knuth, TAOCP 6.4).
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let [a, b, c, d] = flow.client;
+    let first = ((a as u64) << 32 | b as u64) ^ flow.ports as u64;
+    let second = (c as u64) << 32 | d as u64;
+    let mixed = first.wrapping_mul(FACTOR) ^ second;
+    // The high half is the mixed one.
+    let hash = ((mixed ^ mixed >> 32).wrapping_mul(FACTOR) >> 32) as u32;
+    hash.checked_rem(cpus)
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
     use std::{collections::BTreeSet, vec::Vec};
 
-    use super::worker;
+    use super::{spread, worker};
+    use crate::flow::FlowKey;
+
+    /// Goal: connections are spread evenly over any number of CPUs, whether they differ by port, by address or by prefix.
+    #[test]
+    fn connections_are_spread_evenly() {
+        let kinds: [fn(u32) -> FlowKey; 3] = [
+            |number| FlowKey::new([1, 0, 0, 0], number as u16, [2; 4], 853, false),
+            |number| FlowKey::new([0x0a00_0000 + number, 0, 0, 0], 40_000, [2; 4], 853, false),
+            |number| FlowKey::new([0x2001_0db8, number, 0, 7], 40_000, [2; 4], 853, true),
+        ];
+        for make in kinds {
+            for cpus in 1..=16 {
+                let mut load = [0u32; 16];
+                for number in 0..16_000 {
+                    let place = spread(&make(number), cpus).expect("there are CPUs");
+                    load[place as usize] += 1;
+                }
+                let fair = 16_000 / cpus;
+                let own = &load[..cpus as usize];
+                assert!(own.iter().all(|count| count.abs_diff(fair) <= fair / 4), "{cpus}: {own:?}");
+            }
+        }
+        assert_eq!(spread(&FlowKey::default(), 0), None);
+    }
 
     /// Goal: every worker gets connections, and none beyond them is asked for. Method: all CPUs and enough
     /// hashes for each pair of sizes.

@@ -37,7 +37,7 @@ fn has(slot: u32) -> bool {
 #[inline(always)]
 pub(crate) fn begin(context: &XdpContext, verdict: Verdict) {
     if has(chain::COOKIE) && matches!(verdict, Verdict { action: Action::Pass, reason: Reason::Syn }) {
-        jump(context, chain::COOKIE, verdict, xdp_action::XDP_PASS);
+        jump(context, chain::COOKIE);
     }
 }
 
@@ -45,7 +45,17 @@ pub(crate) fn begin(context: &XdpContext, verdict: Verdict) {
 #[inline(always)]
 pub(crate) fn finish(context: &XdpContext, verdict: Verdict, xdp_action: u32) -> u32 {
     if has(chain::NOTICE) && notice::is_noted(verdict) {
-        jump(context, chain::NOTICE, verdict, xdp_action);
+        leave(verdict, xdp_action);
+        jump(context, chain::NOTICE);
+    }
+    pass(context, xdp_action)
+}
+
+/// The same action, on the CPU of the packet's connection where it passes and that is wanted.
+#[inline(always)]
+pub(crate) fn pass(context: &XdpContext, xdp_action: u32) -> u32 {
+    if has(chain::SPREAD) && xdp_action == xdp_action::XDP_PASS {
+        jump(context, chain::SPREAD);
     }
     xdp_action
 }
@@ -57,11 +67,15 @@ pub(crate) fn left() -> Option<Left> {
 }
 
 #[inline(always)]
-fn jump(context: &XdpContext, slot: u32, verdict: Verdict, xdp_action: u32) {
+fn leave(verdict: Verdict, xdp_action: u32) {
     let Some(left) = LEFT.get_ptr_mut(0) else { return };
     let numbers = (verdict.action as u32) << 16 | verdict.reason as u32;
     // SAFETY: a checked map value of this CPU; nobody writes it again before this frame's programs end.
     unsafe { *left = Left { xdp_action, verdict: numbers } };
+}
+
+#[inline(always)]
+fn jump(context: &XdpContext, slot: u32) {
     // SAFETY: the context is the one the kernel gave this program. It comes back when the slot is empty.
     unsafe { CHAIN.tail_call(context, slot) };
 }

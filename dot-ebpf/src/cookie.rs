@@ -30,7 +30,7 @@ use dot_common::{
 };
 
 use crate::{
-    chain::NOTHING_LEFT,
+    chain::{self, NOTHING_LEFT},
     cleartext::fold,
     context::{Frame, Linear, opaque},
     maps,
@@ -74,7 +74,7 @@ pub(crate) fn answer(context: &XdpContext) -> u32 {
     let cookie = if is_flood() { cookie_for(context, packet) } else { None };
     let Some(cookie) = cookie else {
         maps::count(Verdict::pass(Reason::Syn));
-        return xdp_action::XDP_PASS;
+        return chain::pass(context, xdp_action::XDP_PASS);
     };
     maps::count(Verdict { action: Action::Answer, reason: Reason::SynCookie });
     match rewrite(context, packet, &cookie) {

@@ -2,7 +2,7 @@
 //!
 //! [`dotd_xdp`] judges what comes in on an interface, [`dotd_learn`] sees our own SYN-ACKs
 //! leave at tc egress, [`dotd_steer`] gives a new connection to the worker of the packet's CPU. Behind the judge may follow,
-//! each only where it is wanted: [`dotd_notice`], [`dotd_cookie`].
+//! each only where it is wanted: [`dotd_notice`], [`dotd_cookie`], [`dotd_spread`].
 //! Holds: the entry points, and what follows from a verdict. What decides is in dot-common, where tests
 //! reach it.
 //! Never: answers on the wire but to a query over its rate and a SYN in a flood, writes an address list, logs by default.
@@ -21,6 +21,7 @@ mod judge;
 mod learn;
 mod maps;
 mod notice;
+mod spread;
 mod steer;
 mod truncate;
 
@@ -38,8 +39,14 @@ pub fn dotd_xdp(context: XdpContext) -> u32 {
 
 /// Notes a refusal for the log, and ends it.
 #[xdp(frags)]
-pub fn dotd_notice(_: XdpContext) -> u32 {
-    notice::note()
+pub fn dotd_notice(context: XdpContext) -> u32 {
+    notice::note(&context)
+}
+
+/// Moves a packet to the CPU of its connection.
+#[xdp(frags)]
+pub fn dotd_spread(_: XdpContext) -> u32 {
+    spread::spread()
 }
 
 /// Answers a SYN with a cookie if the kernel wants one for it, and counts the SYN.

@@ -8,6 +8,7 @@
 use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray, RingBuf},
+    programs::XdpContext,
 };
 use dot_common::{
     notice::{Fate, Notice, PACE, Place, REASONS_MAX, RING_OCTETS, SLOTS},
@@ -35,12 +36,12 @@ static NOTICE_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Fate::ALL
 
 /// Notes the refusal, and ends with the action that was left.
 #[inline(always)]
-pub(crate) fn note() -> u32 {
+pub(crate) fn note(context: &XdpContext) -> u32 {
     let Some(left) = chain::left() else { return NOTHING_LEFT };
     if let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) {
         note_packet(settings, packet, left.verdict & 0xffff, left.verdict >> 16);
     }
-    left.xdp_action
+    chain::pass(context, left.xdp_action)
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use std::{net::IpAddr, sync::Barrier, thread};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        Array, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf,
+        Array, CpuMap, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
     programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
@@ -111,6 +111,7 @@ impl Lab {
         let follow = followers.iter().fold(0, |bits, (slot, _)| bits | chain::bit(*slot));
         let mut object = EbpfLoader::new()
             .override_global(maps::GLOBAL_FOLLOW, &follow, true)
+            .override_global(maps::GLOBAL_SPREAD_CPUS, &1u32, true)
             .map_max_entries(maps::FLOWS, 4096)
             .map_max_entries(maps::RATE, 4096)
             .load(OBJECT)
@@ -145,6 +146,7 @@ impl Lab {
         for (slot, name) in followers {
             lab.seat(*slot, name);
         }
+        lab.queue();
         lab.set(settings);
         Some(lab)
     }
@@ -153,6 +155,12 @@ impl Lab {
         let program: &mut Xdp = self.object.program_mut(name).expect(name).try_into().unwrap();
         program.load().unwrap_or_else(|error| panic!("{name} passes the verifier: {error:#?}"));
         self.followers.set(slot, program.fd().unwrap(), 0).unwrap();
+    }
+
+    /// A queue for the first CPU, which takes all that moves.
+    fn queue(&mut self) {
+        let mut queues = CpuMap::try_from(self.object.map_mut(maps::CPU_QUEUES).unwrap()).unwrap();
+        queues.set(0, 64, None, 0).expect("the first CPU is there");
     }
 
     /// The notices that were sent since the last time, as they lie in the ring.

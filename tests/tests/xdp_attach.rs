@@ -25,7 +25,7 @@ use dot_tests::{
     },
 };
 use dot_userspace::{
-    config::{Gate, Steering, Xdp as Config, XdpMode},
+    config::{Gate, Xdp as Config, XdpMode},
     xdp::{ListenerGroup, Report, Xdp, start},
 };
 
@@ -196,8 +196,6 @@ fn demands_that_cannot_be_met() {
         assert!(line.starts_with("XDP on lo: native: "), "{line}");
         let absent = Config { mode: XdpMode::Generic, interfaces: named("eth9"), ..Config::default() };
         assert_eq!(refusal(absent), "XDP on eth9: no such interface");
-        let cpumap = Config { steering: Steering::Cpumap, ..Config::default() };
-        assert!(refusal(cpumap).contains("xdp.steering"));
         // The first interface had its program when the second refused.
         let both = vec!["here".to_owned(), "lo".to_owned()];
         let native_both = Config { mode: XdpMode::Native, interfaces: both, ..Config::default() };

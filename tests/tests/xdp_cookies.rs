@@ -249,7 +249,7 @@ fn what_is_not_active_says_why() {
 }
 
 /// Frames of the flood at least, and a flood ends by itself.
-const FRAMES: u64 = 100_000;
+const FRAMES: u64 = 20_000;
 const FRAMES_MAX: u64 = 50_000_000;
 
 /// Goal: under a flood of SYN from a million spoofed addresses, at the usual `tcp_syncookies = 1`, XDP answers by cookies once

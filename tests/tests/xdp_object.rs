@@ -77,6 +77,7 @@ fn programs_load_within_budget() {
         maps::PROGRAM_COOKIE,
         maps::PROGRAM_LEARN,
         maps::PROGRAM_NOTICE,
+        maps::PROGRAM_SPREAD,
         maps::PROGRAM_STEER,
         maps::PROGRAM_XDP,
     ];

@@ -4,14 +4,10 @@
 //! Before: values are in range. After: nothing that an operator set is ignored.
 //! Never: lets a value pass that no room reads.
 
-use super::{Backend, Config, Mistake, OnTlsFailure, Steering, text::Text};
+use super::{Backend, Config, Mistake, OnTlsFailure, text::Text};
 
 /// A key, what to write instead, and whether the config asks for what is missing.
 type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
-
-/// Everything outside `[[backend]]`.
-const CONFIG: &[Line<Config>] =
-    &[("xdp.steering", "\"auto\"", |config| config.xdp.steering == Steering::Cpumap)];
 
 /// Inside each `[[backend]]`.
 const BACKEND: &[Line<Backend>] =
@@ -23,11 +19,6 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
         let message = format!("not in this version of dotd; remove it or set {instead}");
         mistakes.push(text.at(path, &message));
     };
-    for (path, instead, is_asked) in CONFIG {
-        if is_asked(config) {
-            note(path, instead);
-        }
-    }
     for (index, backend) in config.backend.iter().enumerate() {
         for (key, instead, is_asked) in BACKEND {
             if is_asked(backend) {

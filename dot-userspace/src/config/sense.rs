@@ -12,8 +12,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Backend, BackendAddress, ClientSubnet, Config, Gate, Mistake, OnTlsFailure, Transport, XdpMode, limit,
-    text::Text,
+    Backend, BackendAddress, ClientSubnet, Config, Gate, Mistake, OnTlsFailure, Steering, Transport, XdpMode,
+    limit, text::Text,
 };
 
 /// Notes everything that contradicts itself or RFCs.
@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     check.backends_once(config);
     check.cache(config);
     check.xdp(config);
+    check.steering(config);
 }
 
 struct Check<'a, 't> {
@@ -80,6 +81,15 @@ impl Check<'_, '_> {
         self.load_balancers(config);
         if let Some(http) = config.control.http.filter(|http| seen.contains(http)) {
             self.note("control.http", format!("{http} is a DNS listener's address; use another port"));
+        }
+    }
+
+    /// Linux hands a packet that moves in generic mode to the stack at the wrong place, and the stack drops it.
+    fn steering(&mut self, config: &Config) {
+        if config.xdp.steering == Steering::Cpumap && config.xdp.mode != XdpMode::Native {
+            let message =
+                "\"cpumap\" needs xdp.mode = \"native\": in generic mode the kernel loses what moves";
+            self.note("xdp.steering", message);
         }
     }
 

@@ -21,15 +21,11 @@ use aya::{
     sys::SyscallError,
     util::KernelVersion,
 };
-use dot_common::{
-    chain,
-    maps::{self, GLOBAL_FOLLOW, GLOBALS_FLOOD, PROGRAM_COOKIE, PROGRAM_LEARN, PROGRAM_NOTICE, PROGRAM_XDP},
-};
+use dot_common::maps::{self, PROGRAM_LEARN, PROGRAM_XDP};
 
 use super::{
     ProgramReport, XdpError,
     bans::Bans,
-    cookies::Cookies,
     costs::Costs,
     error::innermost,
     followers::Followers,
@@ -51,8 +47,7 @@ pub(super) struct Kernel {
     pub(super) costs: Costs,
     pub(super) lists: Lists,
     pub(super) notices: Sent,
-    pub(super) cookies: Cookies,
-    followers: Followers,
+    pub(super) followers: Followers,
 }
 
 /// Something that stays attached as long as we hold it, or its pin.
@@ -91,13 +86,9 @@ impl Kernel {
         prefixes: Prefixes,
     ) -> Result<Self, XdpError> {
         let mut loader = EbpfLoader::new();
-        let cookies = Cookies::of(config);
-        let has_cookies = if cookies.are_wanted() { chain::bit(chain::COOKIE) } else { 0 };
-        let (follow, flood) = (chain::bit(chain::NOTICE) | has_cookies, cookies.rate());
-        loader.override_global(GLOBAL_FOLLOW, &follow, true);
-        for (name, nanoseconds) in GLOBALS_FLOOD.iter().zip([&flood.period_ns, &flood.tolerance_ns]) {
-            loader.override_global(name, nanoseconds, true);
-        }
+        let mut followers = Followers::of(config);
+        let constants = followers.constants();
+        constants.give_to(&mut loader);
         if let Some(pins) = pins {
             loader.map_pin_path(maps::FLOWS, pins.flows());
             loader.map_pin_path(maps::BANS, pins.bans());
@@ -116,18 +107,9 @@ impl Kernel {
         let lists = Lists::take(&mut object)?;
         let costs = Costs::take(&mut object)?;
         let notices = Sent::take(&mut object)?;
-        let followers = Followers::take(&mut object)?;
-        let mut kernel = Self { object, counters, settings, bans, costs, lists, notices, cookies, followers };
+        followers.take_seats(&mut object)?;
+        let mut kernel = Self { object, counters, settings, bans, costs, lists, notices, followers };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
-        if let Err(error) = kernel.followers.seat(&mut kernel.object, PROGRAM_NOTICE, chain::NOTICE) {
-            tracing::warn!("xdp: refused clients are counted, and not announced: {error}");
-        }
-        if kernel.cookies.are_wanted()
-            && let Err(error) = kernel.followers.seat(&mut kernel.object, PROGRAM_COOKIE, chain::COOKIE)
-        {
-            tracing::warn!("xdp: no SYN cookies: {error}");
-            kernel.cookies.refused(error.to_string());
-        }
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         #[cfg(feature = "debug-log")]
         super::packet_log::start(&mut kernel.object);

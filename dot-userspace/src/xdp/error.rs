@@ -16,16 +16,6 @@ pub enum XdpError {
     /// The config contradicts itself.
     #[error("xdp.required = true and xdp.mode = \"off\" contradict each other: change one")]
     RequiredButOff,
-    /// A value that this version does not have.
-    #[error("{key} = {value}: not in this version; use {instead}")]
-    NotYet {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: &'static str,
-        /// What to write.
-        instead: &'static str,
-    },
     /// More ports than the kernel half knows.
     #[error(
         "listen.dot has {found} different ports, XDP knows {}: use fewer, or xdp.mode = \"off\"",

@@ -1,41 +1,115 @@
 //! Loads the programs that follow the judge, each where the config wants it.
 //!
-//! Before: the object was loaded with the bits of what is wanted. After: the judge jumps into what sits in its slot.
+//! Before: the config. After: the object is loaded with the constants of what is wanted, and the judge jumps into what sits
+//! in its slot.
 //! Holds: the array of programs; when its last holder goes, the kernel empties it, and the judge ends frames by itself.
 //! Never: stops the start: without a follower the judge works, and its report says why.
 
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::{MapData, ProgramArray},
     programs::{ProgramError, Xdp},
 };
-use dot_common::maps::CHAIN;
+use dot_common::{
+    chain,
+    maps::{
+        CHAIN, CPU_QUEUES, GLOBAL_FOLLOW, GLOBAL_SPREAD_CPUS, GLOBALS_FLOOD, PROGRAM_COOKIE, PROGRAM_NOTICE,
+        PROGRAM_SPREAD,
+    },
+};
 
 use super::{
     ProgramReport, XdpError,
     attach::{absent, program_report, refused, take},
+    cookies::Cookies,
+    spread::Spread,
 };
+use crate::config;
 
-/// The slots, and what sits there.
+/// What is wanted, and what sits there.
 pub(super) struct Followers {
-    slots: ProgramArray<MapData>,
+    slots: Option<ProgramArray<MapData>>,
     names: Vec<&'static str>,
+    pub(super) cookies: Cookies,
+    pub(super) spread: Spread,
+}
+
+/// What the programs must know when they are loaded.
+pub(super) struct Constants {
+    follow: u32,
+    flood: [u64; 2],
+    cpus: u32,
+    queues: u32,
+}
+
+impl Constants {
+    /// Tells the loader.
+    pub(super) fn give_to<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        loader.override_global(GLOBAL_FOLLOW, &self.follow, true);
+        for (name, nanoseconds) in GLOBALS_FLOOD.iter().zip(&self.flood) {
+            loader.override_global(name, nanoseconds, true);
+        }
+        loader.override_global(GLOBAL_SPREAD_CPUS, &self.cpus, true);
+        loader.map_max_entries(CPU_QUEUES, self.queues);
+    }
 }
 
 impl Followers {
-    /// Takes the array out of the object.
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
+    /// What the config wants.
+    pub(super) fn of(config: &config::Xdp) -> Self {
+        let (cookies, spread) = (Cookies::of(config), Spread::of(config));
+        Self { slots: None, names: Vec::new(), cookies, spread }
+    }
+
+    /// What the programs must know of it.
+    pub(super) fn constants(&self) -> Constants {
+        let wanted = [
+            (chain::NOTICE, true),
+            (chain::COOKIE, self.cookies.are_wanted()),
+            (chain::SPREAD, self.spread.is_wanted()),
+        ];
+        let wanted = wanted.iter().filter(|(_, is_wanted)| *is_wanted);
+        let follow = wanted.fold(0, |bits, (slot, _)| bits | chain::bit(*slot));
+        let flood = self.cookies.rate();
+        Constants {
+            follow,
+            flood: [flood.period_ns, flood.tolerance_ns],
+            cpus: self.spread.count(),
+            queues: self.spread.entries(),
+        }
+    }
+
+    /// Loads what is wanted. Whatever cannot be is left out, and said.
+    pub(super) fn take_seats(&mut self, object: &mut Ebpf) -> Result<(), XdpError> {
         let slots = ProgramArray::try_from(take(object, CHAIN)?).map_err(|error| refused(CHAIN, &error))?;
-        Ok(Self { slots, names: Vec::new() })
+        self.slots = Some(slots);
+        if let Err(error) = self.seat(object, PROGRAM_NOTICE, chain::NOTICE) {
+            tracing::warn!("xdp: refused clients are counted, and not announced: {error}");
+        }
+        if self.cookies.are_wanted()
+            && let Err(error) = self.seat(object, PROGRAM_COOKIE, chain::COOKIE)
+        {
+            tracing::warn!("xdp: no SYN cookies: {error}");
+            self.cookies.refused(error.to_string());
+        }
+        if self.spread.is_wanted() {
+            let made = self.spread.make(object);
+            if let Err(error) = made.and_then(|()| self.seat(object, PROGRAM_SPREAD, chain::SPREAD)) {
+                tracing::warn!("xdp: packets stay on their CPU: {error}");
+                self.spread.refused(error.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// Loads a program of the object and seats it.
-    pub(super) fn seat(&mut self, object: &mut Ebpf, name: &'static str, slot: u32) -> Result<(), XdpError> {
+    fn seat(&mut self, object: &mut Ebpf, name: &'static str, slot: u32) -> Result<(), XdpError> {
+        let slots = self.slots.as_mut().ok_or_else(|| absent(CHAIN))?;
         let program = object.program_mut(name).ok_or_else(|| absent(name))?;
         let program: &mut Xdp = program.try_into().map_err(|error: ProgramError| refused(name, &error))?;
         program.load().map_err(|error| refused(name, &error))?;
         let descriptor = program.fd().map_err(|error| refused(name, &error))?;
-        self.slots.set(slot, descriptor, 0).map_err(|error| refused(name, &error))?;
+        slots.set(slot, descriptor, 0).map_err(|error| refused(name, &error))?;
         self.names.push(name);
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
 //! what the driver said), `list` (which clients), `clients` with `bans` and `costs`
-//! (which of them for a while; `budget`, `deadlines`), `followers`, `notices` and `cookies` (what comes behind a verdict), `settings` (how strict), `steering` (which worker), `report` (in words).
+//! (which of them for a while; `budget`, `deadlines`), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how strict), `steering` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
@@ -28,6 +28,7 @@ mod report;
 mod roster;
 mod seat;
 mod settings;
+mod spread;
 mod stale;
 mod steering;
 mod watch;
@@ -108,6 +109,7 @@ pub fn start(
     let kernel = match loaded {
         Ok(loaded) => {
             report.programs = loaded.kernel.programs()?;
+            report.spread(loaded.kernel.followers.spread.state());
             Some(loaded)
         }
         Err(error) if report.required => return Err(error),
@@ -132,7 +134,7 @@ impl Xdp {
             report.bans = kernel.bans.counts();
             report.costs = kernel.costs.counts();
             report.notices = kernel.notices.counts();
-            (report.syn_cookies, report.syn_cookies_reason) = kernel.cookies.state();
+            (report.syn_cookies, report.syn_cookies_reason) = kernel.followers.cookies.state();
         }
         report
     }

@@ -26,7 +26,7 @@ pub struct Report {
     pub repairs: u64,
     /// Each interface.
     pub interfaces: Vec<InterfaceReport>,
-    /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu", or "kernel-hash".
+    /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu", or "kernel-hash"; behind "cpumap, " where packets move too.
     pub steering: String,
     /// Why not the first of these.
     pub steering_reason: Option<String>,
@@ -134,6 +134,18 @@ pub struct PacketCount {
 }
 
 impl Report {
+    /// Says of the steering whether packets move between CPUs too, or why not.
+    pub(super) fn spread(&mut self, state: Option<Result<(), String>>) {
+        match state {
+            Some(Ok(())) => self.steering = format!("cpumap, {}", self.steering),
+            Some(Err(why)) => {
+                let others = self.steering_reason.iter().map(|reason| format!("; {reason}"));
+                self.steering_reason = Some(format!("cpumap: {why}{}", others.collect::<String>()));
+            }
+            None => {}
+        }
+    }
+
     /// Sets state, reason and what is degraded from the interfaces; `unserved` are listen addresses that no
     /// interface carries.
     pub(super) fn summarize(&mut self, unserved: &[IpAddr]) {
@@ -162,4 +174,29 @@ pub(super) fn reasons(rows: &[InterfaceReport]) -> String {
 
 fn because(row: &InterfaceReport) -> String {
     format!("{}: {}", row.name, row.reason.as_deref().unwrap_or("no reason given"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the steering says that packets move, or why they do not, beside what it said of connections.
+    #[test]
+    fn steering_says_whether_packets_move() {
+        let report = || Report {
+            steering: "kernel-hash".into(),
+            steering_reason: Some("one worker".into()),
+            ..Report::default()
+        };
+        let spread = |state| {
+            let mut report = report();
+            report.spread(state);
+            (report.steering, report.steering_reason.unwrap_or_default())
+        };
+        let same = ("kernel-hash".to_owned(), "one worker".to_owned());
+        assert_eq!(spread(None), same);
+        assert_eq!(spread(Some(Ok(()))), ("cpumap, kernel-hash".to_owned(), same.1.clone()));
+        let declined = spread(Some(Err("no queue".to_owned())));
+        assert_eq!(declined, (same.0, "cpumap: no queue; one worker".to_owned()));
+    }
 }

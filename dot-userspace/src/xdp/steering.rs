@@ -36,11 +36,8 @@ pub(super) struct Steering {
 /// Steers every group.
 pub(super) fn steer(config: config::Steering, groups: &[ListenerGroup<'_>]) -> Result<Steering, XdpError> {
     match config {
-        config::Steering::Cpumap => {
-            return Err(XdpError::NotYet { key: "xdp.steering", value: "\"cpumap\"", instead: "\"auto\"" });
-        }
         config::Steering::Off => return Ok(hash("xdp.steering is \"off\"")),
-        config::Steering::Auto | config::Steering::Reuseport => {}
+        config::Steering::Auto | config::Steering::Reuseport | config::Steering::Cpumap => {}
     }
     if groups.iter().all(|group| group.sockets.len() < 2) {
         return Ok(hash("one worker"));

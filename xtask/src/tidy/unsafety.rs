@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/main.rs", "names the licence's section for the kernel (an unsafe attribute)"),
     ("dot-ebpf/src/maps.rs", "looks values up in maps: a pointer of the kernel's"),
     ("dot-ebpf/src/notice.rs", "reads and writes words of its own maps: pointers of the kernel's"),
+    ("dot-ebpf/src/spread.rs", "names a constant for the loader (an unsafe attribute)"),
     ("dot-ebpf/src/steer.rs", "asks a kernel helper for the CPU and selects a socket"),
     ("dot-userspace/src/backend/mmsg.rs", "sendmmsg and recvmmsg: no safe crate has both without allocating"),
     ("dot-userspace/src/start/fast_open.rs", "names TCP_FASTOPEN for nix; no unsafe"),

@@ -232,6 +232,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:23: xdp.interfaces: \"eth0\" is listed twice; remove one"],
     ),
     (
+        "[xdp]\nmode = \"auto\"\nsteering = \"cpumap\"",
+        &[
+            "3:12: xdp.steering: \"cpumap\" needs xdp.mode = \"native\": in generic mode the kernel loses what moves",
+        ],
+    ),
+    (
         "[xdp.limit]\nsyn_flood_rate = 0",
         &["2:18: xdp.limit.syn_flood_rate: 0 is less than 1, the smallest permitted"],
     ),

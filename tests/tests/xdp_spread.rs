@@ -1,0 +1,78 @@
+//! Packets that move between CPUs (`xdp.steering = "cpumap"`): which do, where to, and whether clients are served.
+//!
+//! Before: a program with queues, or dotd that made them. After: what passes goes to the CPU of its connection's hash.
+//! Needs root; prints SKIPPED without. Never: measures; on these machines it gains nothing.
+
+use std::process::Command;
+
+use dot_common::{
+    chain, counters,
+    maps::{PROGRAM_NOTICE, PROGRAM_SPREAD},
+    settings::{Gate, Over, Settings},
+    verdict::{Action, Reason},
+};
+use dot_tests::{
+    frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, PSH, QUERY, SYN},
+    harness::{
+        clients::{is_answered_over_tls, kdig},
+        config::Config,
+        netns::{CLIENT_INTERFACE, Network, SERVER_V4, SERVER_V6},
+        server::Server,
+    },
+    require,
+    xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
+};
+
+/// XDP_REDIRECT.
+const XDP_REDIRECT: u32 = 4;
+
+/// Goal: what is ours and passes moves, also behind a notice; what is dropped or not ours does not. Method: a table of
+/// frames, with a queue for one CPU; each is counted once and left as it was.
+#[test]
+fn what_passes_moves() {
+    let settings = Settings { over: Over::Count as u8, ..settings(Gate::Count) };
+    let followers = [(chain::NOTICE, PROGRAM_NOTICE), (chain::SPREAD, PROGRAM_SPREAD)];
+    let Some(mut lab) = Lab::open_followed("what_passes_moves", &settings, &followers) else { return };
+    let foreign = Build::tcp(443, SYN, 7, &[]).frame();
+    let lie = Build::tcp(853, SYN, 7, &[]).frame().patched(16, &[0, 99]);
+    for (name, frame, wanted) in [
+        ("SYN", Build::tcp(853, SYN, 7, &[]).frame(), XDP_REDIRECT),
+        ("ACK over IPv6", Build::tcp(853, ACK, 7, &[]).v6().frame(), XDP_REDIRECT),
+        ("unknown flow", Build::tcp(853, PSH | ACK, 7, &CLIENT_HELLO).frame(), XDP_REDIRECT),
+        ("query", Build::udp(53, &QUERY).frame(), XDP_REDIRECT),
+        ("would be dropped", Build::udp(853, b"quic?").frame(), XDP_REDIRECT),
+        ("would be dropped again", Build::tcp(853, SYN, 7, &CLEARTEXT_QUERY).frame(), XDP_REDIRECT),
+        ("another port", foreign, XDP_PASS),
+        ("a lie", lie, XDP_DROP),
+    ] {
+        let outcome = lab.judge(&frame.octets);
+        assert_eq!(outcome.action, wanted, "{name}");
+        assert_eq!(outcome.octets, frame.octets, "{name}");
+    }
+    assert_eq!(lab.notices().len(), 2, "notices come first");
+    let would = counters::rows().filter(|row| row.action == Action::WouldDrop);
+    assert!(would.map(|row| row.reason).any(|reason| reason == Reason::UdpOnDot));
+}
+
+/// Goal: clients are served when packets move, over both IP versions, and dotd says that they do. Method: kdig on a veth
+/// whose other end writes real checksums, as a wire has them.
+#[test]
+fn clients_are_served_across_cpus() {
+    require!(Root, Bpf, Command("kdig"), Command("ethtool"));
+    let network = Network::new();
+    let mut ethtool = Command::new("ethtool");
+    ethtool.args(["-K", CLIENT_INTERFACE, "tx", "off"]);
+    let output = network.client.output(ethtool);
+    assert!(output.status.success(), "{output:?}");
+    let dotd = Server::start(&network, &Config::new().xdp("native").set("xdp", "steering", "\"cpumap\""));
+    let shown = dotd.operate(&["xdp", "show"]);
+    assert!(shown.has("cpumap, ") && shown.has("dotd_spread"), "{}", shown.text);
+    for address in [SERVER_V4, SERVER_V6] {
+        for _ in 0..10 {
+            let said = kdig(&network.client, address, "+tls www.dotd.test A");
+            assert!(is_answered_over_tls(&said), "{address}: {}", said.text);
+        }
+    }
+    assert_eq!(dotd.stats().packets("pass", "syn"), 20, "each SYN is counted once");
+    dotd.stop();
+}

@@ -28,7 +28,7 @@ pub enum Receiver {
     /// Knot DNS, since 3.2: over UDP, of clients over UDP, and without LOCAL, so that checks of its health fail. Its module
     /// `whoami` answers with the client's address.
     Knot,
-    /// Knot Resolver, since 5.4.
+    /// Knot Resolver, since 5.4; over a connection only for what it reads together with the header.
     KnotResolver,
     /// dnsdist, since 1.5.
     Dnsdist,

@@ -62,6 +62,9 @@ pub trait Knowledge {
     /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
     fn spent_until_ns(&self, client: ClientPrefix) -> u64;
 
+    /// Whether no worker takes connections at the moment; see [`crate::line::is_pressed`].
+    fn is_pressed(&self) -> bool;
+
     /// Whether one more is within a rate; then it is counted under the key of [`rate::key`].
     fn admits(&self, key: u64, rate: &Rate) -> bool;
 }
@@ -200,6 +203,10 @@ fn judge_segment(
 #[inline(always)]
 fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
     let is_dot = matches!(packet.service, Service::Dot);
+    // Before the rate: what is dropped for our sake is not on its client's account.
+    if is_dot && known.is_pressed() && !is_allowed(settings, &packet.flow, known) {
+        return limited(settings, Reason::Pressure);
+    }
     let may_be_spent = is_dot && settings.spent & version_bit(packet.flow.is_v6()) != 0;
     if !settings.syn.is_limit() && !may_be_spent {
         return Verdict::pass(Reason::Syn);
@@ -314,6 +321,10 @@ mod tests {
 
         fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
             client.key() & 1
+        }
+
+        fn is_pressed(&self) -> bool {
+            self.0.is_some_and(|flow| flow.initial & 1 == 1)
         }
 
         fn admits(&self, key: u64, _: &Rate) -> bool {

@@ -6,8 +6,8 @@
 //! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
 //! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`memo`] (whom a CPU need not ask about
 //! again), [`charge`] (what a client cost),
-//! [`truncation`] (how a query becomes its own answer), [`steer`] (which worker gets a connection), [`chain`] (what may
-//! follow the judge), [`notice`] (what is said of a refusal), [`maps`]
+//! [`truncation`] (how a query becomes its own answer), [`steer`] and [`mod@line`] (which worker gets a connection), [`chain`]
+//! (what may follow the judge), [`notice`] (what is said of a refusal), [`maps`]
 //! (names and sizes).
 //!
 //! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of `pod`.
@@ -22,6 +22,7 @@ pub mod counters;
 pub mod flow;
 pub mod frame;
 pub mod judge;
+pub mod line;
 pub mod maps;
 pub mod memo;
 pub mod notice;

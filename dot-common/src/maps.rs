@@ -33,6 +33,9 @@ pub const ANSWER: &str = "ANSWER";
 pub const SCRATCH: &str = "SCRATCH";
 /// Per-CPU array of [`crate::memo::Memo`] by [`crate::memo::place`]. Written by XDP.
 pub const MEMO: &str = "MEMO";
+/// Array of [`crate::line::WorkerLine`] by worker, one for each loaded object, mapped into our memory. Written by the
+/// workers, each its own line.
+pub const WORKERS: &str = "WORKERS";
 /// Array of listeners by worker. Written by the loader.
 pub const SOCKETS: &str = "SOCKETS";
 /// Array of programs that may follow the judge, by [`crate::chain`]. Written by the loader.
@@ -57,7 +60,7 @@ pub const CPU_QUEUES: &str = "CPU_QUEUES";
 pub const SPREAD_OVER: &str = "SPREAD_OVER";
 
 /// Every map.
-pub const ALL: [&str; 24] = [
+pub const ALL: [&str; 25] = [
     COUNTERS,
     SETTINGS,
     FLOWS,
@@ -71,6 +74,7 @@ pub const ALL: [&str; 24] = [
     ANSWER,
     SCRATCH,
     MEMO,
+    WORKERS,
     SOCKETS,
     CHAIN,
     LEFT,
@@ -123,7 +127,7 @@ pub const GLOBAL_FOLLOW: &str = "FOLLOW";
 pub const GLOBALS_FLOOD: [&str; 2] = ["FLOOD_PERIOD_NS", "FLOOD_TOLERANCE_NS"];
 /// Number of CPUs that packets are spread over: a constant of the loaded program.
 pub const GLOBAL_SPREAD_CPUS: &str = "SPREAD_CPUS";
-/// Number of listeners in a group: a constant of the loaded steering program.
-pub const GLOBAL_WORKERS: &str = "WORKERS";
+/// Number of workers: a constant of the loaded programs.
+pub const GLOBAL_WORKERS: &str = "WORKER_COUNT";
 /// Number of CPUs that take packets: a constant of the loaded steering program.
 pub const GLOBAL_CPUS: &str = "CPUS";

@@ -11,6 +11,7 @@ use crate::{
     ban::Ban,
     flow::{Flow, FlowKey},
     frame::Located,
+    line::WorkerLine,
     memo::Memo,
     settings::Settings,
 };
@@ -27,3 +28,5 @@ unsafe impl Pod for Ban {}
 unsafe impl Pod for Located {}
 // SAFETY: repr(C) integers, 56 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Memo {}
+// SAFETY: repr(C) integers, 64 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for WorkerLine {}

@@ -111,6 +111,8 @@ reasons! {
     HandshakeCost = "cost", LIMITED;
     /// A SYN that was answered with a cookie of the kernel's.
     SynCookie = "syn_cookie", &[Action::Answer];
+    /// A SYN to a DNS-over-TLS port, while no worker takes connections.
+    Pressure = "pressure", LIMITED;
     /// Its client is banned for a while.
     Banned = "banned", LIMITED;
     /// Its client is on the deny list.

@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use dot_common::{
-    client,
+    client, line,
     memo::Standing,
     rate::Rate,
     truncation::{self, Truncation},
@@ -29,6 +29,12 @@ pub(crate) fn bars() -> Option<Reason> {
 #[inline(always)]
 pub(crate) fn would_ban() -> bool {
     dotd_would_ban() != 0
+}
+
+/// [`line::is_pressed`].
+#[inline(always)]
+pub(crate) fn is_pressed() -> bool {
+    dotd_is_pressed() != 0
 }
 
 /// [`maps::admits`].
@@ -87,6 +93,12 @@ extern "C" fn dotd_bars() -> u32 {
 extern "C" fn dotd_would_ban() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
     u32::from(client::would_ban(settings, &packet.flow, &Kernel(None)))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_is_pressed() -> u32 {
+    u32::from(line::is_pressed(maps::WORKER_COUNT.load(), maps::now_ns(), maps::closed_until_ns))
 }
 
 #[inline(never)]

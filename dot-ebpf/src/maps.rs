@@ -7,7 +7,8 @@
 use core::arch::asm;
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    Global,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::{bpf_csum_diff, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_xdp_load_bytes},
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, lpm_trie::Key},
@@ -18,6 +19,7 @@ use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     frame::Located,
+    line::WorkerLine,
     maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, MEMO_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
     memo::{self, Memo, Standing},
     packet::Packet,
@@ -80,6 +82,37 @@ static MEMO: PerCpuArray<Memo> = PerCpuArray::with_max_entries(MEMO_MAX, 0);
 /// Listeners of one SO_REUSEPORT group by worker.
 #[map]
 pub(crate) static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(WORKERS_MAX, 0);
+
+/// Lines of the workers, which they store into memory that they have mapped.
+#[map]
+static WORKERS: Array<WorkerLine> = Array::with_max_entries(WORKERS_MAX, BPF_F_MMAPABLE);
+
+/// Workers, and with them listeners of a group; set by the loader before a program loads.
+#[unsafe(no_mangle)]
+pub(crate) static WORKER_COUNT: Global<u32> = Global::new(1);
+
+/// What a worker says of itself.
+#[inline(always)]
+pub(crate) fn line(worker: u32) -> Option<WorkerLine> {
+    let line = WORKERS.get_ptr(worker)?;
+    // SAFETY: a checked map value; each word is stored whole, and may be a moment older than its neighbour.
+    unsafe {
+        Some(WorkerLine {
+            open: (&raw const (*line).open).read_volatile(),
+            share: (&raw const (*line).share).read_volatile(),
+            closed_until_ns: (&raw const (*line).closed_until_ns).read_volatile(),
+            ..WorkerLine::default()
+        })
+    }
+}
+
+/// Until when a worker takes no connections; see [`WorkerLine`].
+#[inline(always)]
+pub(crate) fn closed_until_ns(worker: u32) -> Option<u64> {
+    let line = WORKERS.get_ptr(worker)?;
+    // SAFETY: as in [`line`].
+    Some(unsafe { (&raw const (*line).closed_until_ns).read_volatile() })
+}
 
 /// Adds one to the counter of a verdict.
 #[inline(always)]

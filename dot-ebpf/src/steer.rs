@@ -1,17 +1,13 @@
-//! Gives a new connection to the listener of the worker on this CPU.
+//! Gives a new connection to the listener of the worker on this CPU, or to another one where that has no room.
 //!
 //! Before: the stack has a SYN for a SO_REUSEPORT group. After: that worker accepts.
 //! Holds: one group: the loader loads this program once for each listen address, with its own SOCKETS.
 //! Never: refuses: an empty slot leaves the choice to the kernel's hash.
 
 use aya_ebpf::{Global, helpers::bpf_get_smp_processor_id, programs::SkReuseportContext};
-use dot_common::steer::worker;
+use dot_common::{line::choose, steer::worker};
 
-use crate::maps::SOCKETS;
-
-/// Listeners of the group; set by the loader before the program loads.
-#[unsafe(no_mangle)]
-static WORKERS: Global<u32> = Global::new(1);
+use crate::maps::{self, SOCKETS, WORKER_COUNT};
 
 /// CPUs that take packets; set by the loader before the program loads.
 #[unsafe(no_mangle)]
@@ -22,6 +18,8 @@ static CPUS: Global<u32> = Global::new(1);
 pub(crate) fn select(context: &SkReuseportContext) {
     // SAFETY: no arguments, no effect.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let worker = worker(cpu, context.hash(), CPUS.load(), WORKERS.load());
+    let workers = WORKER_COUNT.load();
+    let own = worker(cpu, context.hash(), CPUS.load(), workers);
+    let worker = choose(own, workers, maps::now_ns, maps::line);
     let _ = SOCKETS.select_reuseport(context, worker);
 }

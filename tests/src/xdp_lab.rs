@@ -19,6 +19,7 @@ use dot_common::{
     ban::Ban,
     chain, counters,
     flow::{Flow, FlowKey},
+    line::WorkerLine,
     maps,
     memo::Memo,
     notice::Fate,
@@ -50,6 +51,7 @@ pub struct Lab {
     bans: HashMap<MapData, u64, Ban>,
     spent: HashMap<MapData, u64, u64>,
     memos: PerCpuArray<MapData, Memo>,
+    workers: Array<MapData, WorkerLine>,
     written: Settings,
     notices: RingBuf<MapData>,
     /// Holds the followers' seats: the kernel empties them when nobody does.
@@ -114,6 +116,7 @@ impl Lab {
             .override_global(maps::GLOBAL_SPREAD_CPUS, &1u32, true)
             .map_max_entries(maps::FLOWS, 4096)
             .map_max_entries(maps::RATE, 4096)
+            .map_max_entries(maps::WORKERS, 1)
             .load(OBJECT)
             .expect("the object loads");
         let mut take = |name: &str| object.take_map(name).expect("the object has all maps");
@@ -123,6 +126,7 @@ impl Lab {
         let rates = HashMap::try_from(take(maps::RATE)).unwrap();
         let bans = HashMap::try_from(take(maps::BANS)).unwrap();
         let spent = HashMap::try_from(take(maps::SPENT)).unwrap();
+        let workers = Array::try_from(take(maps::WORKERS)).unwrap();
         let memos = PerCpuArray::try_from(take(maps::MEMO)).unwrap();
         let notices = RingBuf::try_from(take(maps::NOTICES)).unwrap();
         let chain = ProgramArray::try_from(take(maps::CHAIN)).unwrap();
@@ -136,6 +140,7 @@ impl Lab {
             bans,
             spent,
             memos,
+            workers,
             written: *settings,
             notices,
             followers: chain,
@@ -325,6 +330,11 @@ impl Lab {
     /// Says until when the /32 or /56 of a client has spent its handshake budget.
     pub fn spend(&mut self, client: IpAddr, until_ns: u64) {
         self.spent.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
+    }
+
+    /// Closes the one worker until then; 0: it is open.
+    pub fn close_workers(&mut self, closed_until_ns: u64) {
+        self.workers.set(0, WorkerLine { closed_until_ns, ..WorkerLine::default() }, 0).unwrap();
     }
 
     /// Forgets all rates.

@@ -8,6 +8,7 @@ use dot_common::{
     chain,
     counters::COUNTERS as COUNTERS_MAX,
     flow::{Flow, FlowKey},
+    line::WorkerLine,
     maps,
     memo::Memo,
     settings::Settings,
@@ -18,6 +19,9 @@ use dot_userspace::xdp::object::OBJECT;
 /// to load.
 const VERIFIED_INSTRUCTIONS_MAX: u32 = 50_000;
 
+/// Workers of a large machine: the verifier walks a look at all of them once for each, 24 instructions.
+const WORKERS: u32 = 64;
+
 fn load(test: &str) -> Option<Ebpf> {
     if !nix::unistd::geteuid().is_root() {
         println!("SKIPPED {test}: BPF programs need root");
@@ -26,6 +30,7 @@ fn load(test: &str) -> Option<Ebpf> {
     // With every follower, as in a dotd that wants all there is: jumps that nobody wants cost nothing.
     let all = (1u32 << chain::SLOTS) - 1;
     let mut loader = EbpfLoader::new();
+    loader.override_global(maps::GLOBAL_WORKERS, &WORKERS, true);
     Some(loader.override_global(maps::GLOBAL_FOLLOW, &all, true).load(OBJECT).expect("the object loads"))
 }
 
@@ -57,6 +62,7 @@ fn object_holds_the_maps() {
     assert_eq!(shape(maps::RATE), (8, 8, maps::RATE_MAX));
     assert_eq!(shape(maps::BANS), (8, size_of::<Ban>(), maps::BANS_MAX));
     assert_eq!(shape(maps::SPENT), (8, 8, maps::SPENT_MAX));
+    assert_eq!(shape(maps::WORKERS), (4, size_of::<WorkerLine>(), maps::WORKERS_MAX));
     assert_eq!(shape(maps::MEMO), (4, size_of::<Memo>(), maps::MEMO_MAX));
     assert!(matches!(object.map(maps::BANS), Some(Map::HashMap(_))), "a ban that a packet can evict is none");
     for (name, key_octets) in [(maps::DENY4, 8), (maps::DENY6, 20), (maps::ALLOW4, 8), (maps::ALLOW6, 20)] {

@@ -8,12 +8,13 @@ use std::{
     net::{TcpListener, TcpStream},
     os::fd::AsFd,
     thread,
+    time::Duration,
 };
 
 use dot_tests::xdp_field::{become_nobody, isolated, listeners};
 use dot_userspace::{
     config::{Steering, Xdp as Config, XdpMode},
-    xdp::{ListenerGroup, Report, start},
+    xdp::{ListenerGroup, Report, Xdp, start},
 };
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -33,6 +34,10 @@ fn pin_to(cpus: &[usize]) {
 }
 
 fn steer(steering: Steering, groups: &[Vec<TcpListener>]) -> Report {
+    start_steering(steering, groups).report()
+}
+
+fn start_steering(steering: Steering, groups: &[Vec<TcpListener>]) -> Xdp {
     let groups: Vec<_> = groups
         .iter()
         .map(|group| ListenerGroup {
@@ -41,7 +46,7 @@ fn steer(steering: Steering, groups: &[Vec<TcpListener>]) -> Report {
         })
         .collect();
     let config = Config { steering, mode: XdpMode::Off, ..Config::default() };
-    start(&config, &groups, None).unwrap().report()
+    start(&config, &groups, None).unwrap()
 }
 
 /// How many connections wait at each listener; all are closed.
@@ -77,7 +82,7 @@ fn assert_own_worker(groups: &[Vec<TcpListener>], addresses: &[&str]) {
                 if found.iter().sum::<usize>() == held.len() {
                     break;
                 }
-                thread::sleep(std::time::Duration::from_millis(10));
+                thread::sleep(Duration::from_millis(10));
                 found.iter_mut().zip(accepted(group)).for_each(|(sum, more)| *sum += more);
             }
             assert_eq!(found, wanted, "CPU {cpu}, {address}");
@@ -137,5 +142,51 @@ fn more_workers_than_cpus_all_work() {
         drop(groups[0].remove(0));
         let held = connect_from(cpus()[0], address, 40);
         assert_eq!(held.len(), 40, "an empty slot refuses nobody");
+    });
+}
+
+/// Goal: a worker that drains, is closed for a while or has its share gets no connection while another takes them; when
+/// none does each CPU's stay its own. Method: two workers, one CPU's connections, each state of their lines.
+#[test]
+fn connections_go_past_a_worker_without_room() {
+    isolated("connections_go_past_a_worker_without_room", || {
+        if cpus().len() < 2 {
+            return println!("one CPU: nothing to steer");
+        }
+        let (address, cpu, hour) = ("127.0.0.1:853", cpus()[0], Duration::from_secs(3600));
+        let groups = [listeners(address, 2)];
+        let xdp = start_steering(Steering::Auto, &groups);
+        assert_eq!(xdp.report().steering, "reuseport-ebpf");
+        let own = cpu % 2;
+        let lines = [xdp.line(own), xdp.line(1 - own)];
+        // How many of four each of the two gets, the CPU's own first.
+        let shares = || {
+            let held = connect_from(cpu, address, 4);
+            let mut found = [0; 2];
+            for _ in 0..500 {
+                found.iter_mut().zip(accepted(&groups[0])).for_each(|(sum, more)| *sum += more);
+                if found.iter().sum::<usize>() == held.len() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            [found[own], found[1 - own]]
+        };
+        assert_eq!(shares(), [4, 0], "nobody said anything");
+        lines[0].publish(5, 10, 0, true);
+        assert_eq!(shares(), [0, 4], "it has its share");
+        lines[1].publish(6, 10, 0, true);
+        assert_eq!(shares(), [4, 0], "the other one has more");
+        lines[0].close_for(hour);
+        assert_eq!(shares(), [0, 4], "it is closed");
+        lines[1].close_for(hour);
+        assert_eq!(shares(), [4, 0], "both are");
+        lines[1].end();
+        lines[0].publish(0, 10, 0, true);
+        assert_eq!(shares(), [4, 0], "the other one drains");
+        lines[0].end();
+        assert_eq!(shares(), [4, 0], "both drain");
+        let accepting: Vec<bool> = xdp.report().workers.iter().map(|row| row.accepting).collect();
+        assert_eq!(accepting, [false, false]);
     });
 }

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
     control::{CertificateStatus, State, Status},
-    xdp::{BanCounts, CostCounts, NoticeCounts, Report},
+    xdp::{BanCounts, CostCounts, NoticeCounts, Report, WorkerReport},
 };
 
 /// The process at a glance.
@@ -53,6 +53,11 @@ pub(super) fn xdp(report: &Report) -> String {
     }
     if !report.steering.is_empty() {
         row(&mut text, "steering", &because(&report.steering, report.steering_reason.as_deref()));
+    }
+    for (number, WorkerReport { open, share, backlog, accepting }) in report.workers.iter().enumerate() {
+        let state = if *accepting { "" } else { ", takes none now" };
+        let line = format!("{number}: {open} connections of {share}, {backlog} handshakes wait{state}");
+        row(&mut text, "worker", &line);
     }
     if report.state != "off" {
         row(&mut text, "bans", &bans(&report.bans));
@@ -197,6 +202,7 @@ mod tests {
             }],
             bans: BanCounts { current: 2, made: [("operator".to_owned(), 3)].into(), displaced: 1 },
             costs: CostCounts { spent: 3, spent_total: 4 },
+            workers: vec![WorkerReport { open: 5, share: 9, backlog: 2, accepting: false }],
             syn_cookies: "off".into(),
             syn_cookies_reason: Some("no right".into()),
             notices: NoticeCounts { sent: 5, held_back: 6, lost: 7 },
@@ -234,9 +240,8 @@ mod tests {
             " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",
             "xdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
-            "             3 times attached again what was lost\n",
-            "interface    eth0: generic (driver has no native mode), learner tcx\n",
-            "steering     kernel-hash (no right)\n",
+            "             3 times attached again what was lost\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
+            "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\ncosts        3 clients refused now, budgets spent so far: 4\n",
             "cookies      off (no right)\nnotices      5 of refused clients, 6 held back, 7 lost\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",

@@ -22,6 +22,7 @@ use super::{State, Status};
 use crate::{
     backend::health::HealthState,
     ledger::{Counter, Snapshot},
+    xdp::WorkerReport,
 };
 
 /// Name and value pairs of one series.
@@ -83,6 +84,16 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     counters(registry, "bans_made", "Bans made, by cause", made);
     let help = "Bans lifted before their time for want of room";
     counter(registry, "bans_displaced", help, bans.displaced);
+    let line = |value: fn(&WorkerReport) -> i64| {
+        let rows = status.xdp.workers.iter().enumerate();
+        rows.map(move |(worker, row)| (vec![("worker", worker.to_string())], value(row)))
+    };
+    let help = "Connections of each worker";
+    gauges(registry, "worker_connections_open", help, line(|row| row.open.into()));
+    let help = "Handshakes that wait for their turn at each worker";
+    gauges(registry, "worker_backlog", help, line(|row| row.backlog.into()));
+    let help = "1 while a worker takes connections";
+    gauges(registry, "worker_accepting", help, line(|row| row.accepting.into()));
     let costs = &status.xdp.costs;
     let spent = i64::try_from(costs.spent).unwrap_or(i64::MAX);
     gauge(registry, "clients_spent", "Clients refused now for their handshakes' cost", None, spent);

@@ -89,6 +89,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
             counters: process.counters(index),
             admission: Arc::clone(&admission),
             charges: sink.clone(),
+            line: process.line(index)?,
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
     }

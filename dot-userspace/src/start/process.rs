@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use anyhow::Context;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{fast_open, logging, plan};
@@ -27,7 +28,7 @@ use crate::{
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
-    xdp::{BanRow, Charges, Notices, Report, Xdp, XdpError},
+    xdp::{BanRow, Charges, Line, Notices, Report, Xdp, XdpError},
 };
 
 /// What the control thread works with, and nobody else.
@@ -141,6 +142,14 @@ impl Process {
             cache_entries: AtomicU32::new(config.dns.cache_entries),
             flushes,
         }
+    }
+
+    /// A worker's line to the kernel half, for that worker alone.
+    ///
+    /// # Errors
+    /// The kernel half was taken away.
+    pub fn line(&self, worker: usize) -> anyhow::Result<Line> {
+        lock(&self.kernel).0.as_ref().map(|xdp| xdp.line(worker)).context("the kernel half is gone")
     }
 
     /// The line of worker `index`.

@@ -34,10 +34,17 @@ use crate::{
     proxy::{self, Client},
     session::{self, Link, Plain, Room, Seat},
     tls::{self, Serving, Turnstile},
+    xdp::Line,
 };
 
 /// Rest after `accept` failed for want of descriptors or memory: others must end first.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How long a worker takes no connections once it has no place for one, or too many handshakes wait: longer than the
+/// work of a turn, shorter than a client's first retransmission of its SYN (1 s, RFC 6298).
+const CLOSED: Duration = Duration::from_millis(100);
+/// Handshakes that wait beyond which a worker takes no further connections: some 0.4 s of them.
+const BACKLOG_MAX: usize = 1024;
 
 /// What new connections need; a reload changes it for the next one.
 pub(super) struct Doors {
@@ -46,6 +53,7 @@ pub(super) struct Doors {
     accounts: Rc<Accounts>,
     turnstile: Rc<Turnstile>,
     seats: Rc<Seats>,
+    line: Line,
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
     trusted: RefCell<Arc<[IpNet]>>,
@@ -57,6 +65,7 @@ impl Doors {
         room: Rc<Room>,
         admission: Arc<Admission>,
         accounts: Rc<Accounts>,
+        line: Line,
         settings: &Settings,
     ) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
@@ -69,6 +78,7 @@ impl Doors {
             accounts,
             turnstile,
             seats: Rc::new(Seats::new()),
+            line,
             current,
             trusted,
             client_address: Cell::new(settings.client_address),
@@ -85,9 +95,23 @@ impl Doors {
         self.current.borrow_mut().0 = serving;
     }
 
-    /// Timeouts of this worker are by as many connections as there are now, everywhere.
+    /// Timeouts of this worker are by as many connections as there are now, everywhere; and the kernel half hears how many
+    /// of them are here.
     pub(super) fn note_fill(&self) {
-        self.room.note_fill(self.admission.fill());
+        let fill = self.admission.fill();
+        self.room.note_fill(fill);
+        let (open, backlog) = (self.room.counters.get(Counter::Open), self.turnstile.waiting());
+        let is_late = backlog >= BACKLOG_MAX;
+        let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        self.line.publish(number(open), fill.max, number(backlog as u64), !is_late && !fill.is_full());
+        if is_late {
+            self.line.close_for(CLOSED);
+        }
+    }
+
+    /// Takes no connection any more.
+    pub(super) fn close(&self) {
+        self.line.end();
     }
 
     /// The same, and sessions whose time is over by that look at their clocks; those whose is not learn of it then.
@@ -110,7 +134,11 @@ impl Doors {
             let within = prefix.filter(|_| refused == Refused::Prefix);
             if self.seats.make_room(within, Instant::now()) { admit() } else { Err(refused) }
         });
-        self.note_fill();
+        if matches!(admitted, Err(Refused::Total)) {
+            self.note_fill();
+            // Every place is taken and nobody here is idle: others may have someone who is, and XDP hears when none has.
+            self.line.close_for(CLOSED);
+        }
         admitted
     }
 
@@ -169,7 +197,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, doors: &Rc<Door
         return match doors.with_room(None, || doors.admission.admit_unknown()) {
             Ok(place) => {
                 // Its SYN are the load balancer's, which must not pay for its clients.
-                let open = Open::new(doors.room.counters.clone(), place, None);
+                let open = Open::new(doors, place, None);
                 spawn_local(introduce(tcp, (peer, transport), deadline, Rc::clone(doors), open));
             }
             Err(refused) => refuse(doors, peer, refused),
@@ -178,7 +206,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, doors: &Rc<Door
     match doors.with_room(Some(peer.ip()), || doors.admission.admit(peer.ip())) {
         Ok(place) => {
             let account = doors.accounts.account(peer.ip());
-            let open = Open::new(doors.room.counters.clone(), place, Some(account));
+            let open = Open::new(doors, place, Some(account));
             begin(tcp, (peer, None), transport, deadline, doors, open);
         }
         Err(refused) => refuse(doors, peer, refused),
@@ -254,8 +282,10 @@ struct Open {
 }
 
 impl Open {
-    fn new(counters: WorkerCounters, place: Place, account: Option<Account>) -> Self {
+    fn new(doors: &Doors, place: Place, account: Option<Account>) -> Self {
+        let counters = doors.room.counters.clone();
         counters.add(Counter::Open, 1);
+        doors.note_fill();
         Self { counters, place: Some(place), account }
     }
 

@@ -45,6 +45,7 @@ use crate::{
     ledger::WorkerCounters,
     session::{self, Limits, Room},
     tls::Serving,
+    xdp::Line,
 };
 
 /// How often a draining worker looks whether it is done.
@@ -119,6 +120,8 @@ pub struct Plan {
     pub admission: Arc<Admission>,
     /// Where it says what clients cost.
     pub charges: ChargesSink,
+    /// Where it says how it is.
+    pub line: Line,
 }
 
 /// A running worker, seen from the control thread.
@@ -193,12 +196,12 @@ fn pin_to(cpu: Option<usize>) {
 
 /// A worker's life: open the doors, hear commands, drain.
 async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
-    let Plan { settings, counters, admission, listeners, charges, .. } = plan;
+    let Plan { settings, counters, admission, listeners, charges, line, .. } = plan;
     let backends = start_backends(&settings, &counters);
     let room = Rc::new(Room::new(settings.limits, backends, counters));
     room.renew_cache(settings.cache_entries);
     let accounts = Accounts::new(charges);
-    let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, &settings));
+    let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, line, &settings));
     let accepting = open(listeners, &doors);
     let mut current = settings;
     let until = loop {
@@ -221,6 +224,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
             break until;
         }
     };
+    doors.close();
     accepting.iter().for_each(AbortHandle::abort);
     room.drain();
     while !room.is_quiet() && Instant::now() < until {

@@ -21,7 +21,7 @@ use aya::{
     sys::SyscallError,
     util::KernelVersion,
 };
-use dot_common::maps::{self, PROGRAM_LEARN, PROGRAM_XDP};
+use dot_common::maps::{self, GLOBAL_WORKERS, PROGRAM_LEARN, PROGRAM_XDP};
 
 use super::{
     ProgramReport, XdpError,
@@ -30,6 +30,7 @@ use super::{
     error::innermost,
     followers::Followers,
     interfaces::{self, Interface},
+    lines::Tables,
     list::Lists,
     notices::Sent,
     object::OBJECT,
@@ -84,8 +85,11 @@ impl Kernel {
         config: &config::Xdp,
         pins: Option<&Pins>,
         prefixes: Prefixes,
+        tables: &mut Tables,
     ) -> Result<Self, XdpError> {
+        let workers = tables.workers();
         let mut loader = EbpfLoader::new();
+        loader.override_global(GLOBAL_WORKERS, &workers, true).map_max_entries(maps::WORKERS, workers);
         let mut followers = Followers::of(config);
         let constants = followers.constants();
         constants.give_to(&mut loader);
@@ -111,6 +115,7 @@ impl Kernel {
         let mut kernel = Self { object, counters, settings, bans, costs, lists, notices, followers };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
+        tables.adopt(&mut kernel.object)?;
         #[cfg(feature = "debug-log")]
         super::packet_log::start(&mut kernel.object);
         Ok(kernel)

@@ -4,7 +4,7 @@
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
 //! what the driver said), `list` (which clients), `clients` with `bans` and `costs`
-//! (which of them for a while; `budget`, `deadlines`), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how strict), `steering` (which worker), `report` (in words).
+//! (which of them for a while; `budget`, `deadlines`), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how strict), `steering` and `lines` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
@@ -18,6 +18,7 @@ mod deadlines;
 mod error;
 mod followers;
 mod interfaces;
+mod lines;
 mod list;
 mod notices;
 pub mod object;
@@ -42,6 +43,7 @@ use dot_common::{counters, settings::Ports};
 
 use self::{
     attach::{Kernel, Patience},
+    lines::{Lines, Tables},
     pins::Pins,
     roster::Roster,
     settings::Prefixes,
@@ -49,9 +51,11 @@ use self::{
 pub use self::{
     costs::Charges,
     error::XdpError,
+    lines::Line,
     notices::{Notices, Refusal},
     report::{
         BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, PacketCount, ProgramReport, Report,
+        WorkerReport,
     },
     watch::Watch,
 };
@@ -70,6 +74,7 @@ pub struct Xdp {
     report: Report,
     ports: Ports,
     prefixes: Prefixes,
+    lines: Lines,
     kernel: Option<Loaded>,
     /// An operator took it off: it stays off.
     is_detached: bool,
@@ -96,7 +101,8 @@ pub fn start(
 ) -> Result<Xdp, XdpError> {
     let ports = settings::ports(groups)?;
     let prefixes = Prefixes::of(config);
-    let steering = steering::steer(config.steering, groups)?;
+    let mut tables = Tables::new(groups.iter().map(|group| group.sockets.len()).max().unwrap_or_default());
+    let steering = steering::steer(config.steering, groups, &mut tables)?;
     let mut report =
         Report { steering: steering.name, steering_reason: steering.reason, ..Report::default() };
     report.required =
@@ -104,7 +110,7 @@ pub fn start(
     let loaded = if config.mode == config::XdpMode::Off {
         Err(if config.required { XdpError::RequiredButOff } else { XdpError::NotWanted })
     } else {
-        load(config, groups, &ports, owner, report.required)
+        load(config, groups, &ports, owner, report.required, &mut tables)
     };
     let kernel = match loaded {
         Ok(loaded) => {
@@ -120,7 +126,7 @@ pub fn start(
         }
     };
     report.programs.extend(steering.program);
-    let mut xdp = Xdp { report, ports, prefixes, kernel, is_detached: false };
+    let mut xdp = Xdp { report, ports, prefixes, lines: tables.seal(), kernel, is_detached: false };
     xdp.summarize();
     Ok(xdp)
 }
@@ -129,7 +135,7 @@ impl Xdp {
     /// What is attached where, in which mode, and why not.
     #[must_use]
     pub fn report(&self) -> Report {
-        let mut report = self.report.clone();
+        let mut report = Report { workers: self.lines.rows(), ..self.report.clone() };
         if let Some(Loaded { kernel, .. }) = &self.kernel {
             report.bans = kernel.bans.counts();
             report.costs = kernel.costs.counts();
@@ -137,6 +143,12 @@ impl Xdp {
             (report.syn_cookies, report.syn_cookies_reason) = kernel.followers.cookies.state();
         }
         report
+    }
+
+    /// Where a worker says how it is; each worker's is asked for once.
+    #[must_use]
+    pub fn line(&self, worker: usize) -> Line {
+        self.lines.line(worker)
     }
 
     /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.
@@ -285,6 +297,7 @@ fn load(
     ports: &Ports,
     owner: Option<(u32, u32)>,
     required: bool,
+    tables: &mut Tables,
 ) -> Result<Loaded, XdpError> {
     let (pins, pinless) = match Pins::open() {
         Ok(pins) => (Some(pins), None),
@@ -293,7 +306,7 @@ fn load(
     };
     let addresses = groups.iter().map(|group| group.address.ip()).collect();
     let mut roster = Roster::new(&config.interfaces, addresses, config.mode);
-    match attach(config, ports, pins.as_ref(), &mut roster, required) {
+    match attach(config, ports, pins.as_ref(), &mut roster, required, tables) {
         Ok(kernel) => {
             if let Some(pins) = &pins {
                 pins.sweep(&roster.links());
@@ -320,9 +333,10 @@ fn attach(
     pins: Option<&Pins>,
     roster: &mut Roster,
     required: bool,
+    tables: &mut Tables,
 ) -> Result<Kernel, XdpError> {
     let prefixes = Prefixes::of(config);
-    let mut kernel = Kernel::load(config, pins, prefixes)?;
+    let mut kernel = Kernel::load(config, pins, prefixes, tables)?;
     kernel.lists.grow(config)?;
     kernel.settings.apply(config, *ports, prefixes)?;
     kernel.costs.apply(&config.limit);

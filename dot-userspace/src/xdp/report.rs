@@ -45,6 +45,22 @@ pub struct Report {
     /// Notices of refused clients.
     #[serde(default)]
     pub notices: NoticeCounts,
+    /// Each worker, as the kernel half sees it.
+    #[serde(default)]
+    pub workers: Vec<WorkerReport>,
+}
+
+/// What a worker says of itself to the kernel half.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Connections open.
+    pub open: u32,
+    /// Its share of the most there may be: beyond, new ones go to the worker with the fewest.
+    pub share: u32,
+    /// Handshakes that wait for their turn.
+    pub backlog: u32,
+    /// Whether it takes connections.
+    pub accepting: bool,
 }
 
 /// XDP on one interface.

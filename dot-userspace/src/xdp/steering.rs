@@ -1,4 +1,5 @@
-//! Sends each new connection to the worker of the CPU that takes its packets.
+//! Sends each new connection to the worker of the CPU that takes its packets, or past it where its line says that it has
+//! no room.
 //!
 //! Before: the listeners are bound, in one SO_REUSEPORT group per address. After: the kernel selects.
 //! Holds: three ways, the best first: an eBPF program (an empty slot falls back to the kernel's hash), a
@@ -19,6 +20,7 @@ use dot_common::maps::{self, GLOBAL_CPUS, GLOBAL_WORKERS, PROGRAM_STEER, WORKERS
 use super::{
     ListenerGroup, ProgramReport, XdpError,
     attach::{absent, program_report, refused, take},
+    lines::Tables,
     object::OBJECT,
 };
 use crate::config;
@@ -34,7 +36,11 @@ pub(super) struct Steering {
 }
 
 /// Steers every group.
-pub(super) fn steer(config: config::Steering, groups: &[ListenerGroup<'_>]) -> Result<Steering, XdpError> {
+pub(super) fn steer(
+    config: config::Steering,
+    groups: &[ListenerGroup<'_>],
+    tables: &mut Tables,
+) -> Result<Steering, XdpError> {
     match config {
         config::Steering::Off => return Ok(hash("xdp.steering is \"off\"")),
         config::Steering::Auto | config::Steering::Reuseport | config::Steering::Cpumap => {}
@@ -42,7 +48,7 @@ pub(super) fn steer(config: config::Steering, groups: &[ListenerGroup<'_>]) -> R
     if groups.iter().all(|group| group.sockets.len() < 2) {
         return Ok(hash("one worker"));
     }
-    let ebpf = match by_program(groups) {
+    let ebpf = match by_program(groups, tables) {
         Ok(program) => {
             return Ok(Steering { name: "reuseport-ebpf".into(), reason: None, program: Some(program) });
         }
@@ -66,7 +72,7 @@ fn hash(reason: &str) -> Steering {
 }
 
 /// One instance of the program, with its own map of listeners, for each group.
-fn by_program(groups: &[ListenerGroup<'_>]) -> Result<ProgramReport, XdpError> {
+fn by_program(groups: &[ListenerGroup<'_>], tables: &mut Tables) -> Result<ProgramReport, XdpError> {
     let cpus = online_cpus().map_or(1, |cpus| u32::try_from(cpus.len()).unwrap_or(1));
     let mut report = None;
     for group in groups.iter().filter(|group| !group.sockets.is_empty()) {
@@ -75,6 +81,7 @@ fn by_program(groups: &[ListenerGroup<'_>]) -> Result<ProgramReport, XdpError> {
             .override_global(GLOBAL_WORKERS, &workers, true)
             .override_global(GLOBAL_CPUS, &cpus, true)
             .map_max_entries(maps::SOCKETS, workers)
+            .map_max_entries(maps::WORKERS, tables.workers())
             // Not ours here: as small as it can be, and gone with `object`.
             .map_max_entries(maps::FLOWS, 1)
             .map_max_entries(maps::BANS, 1)
@@ -94,6 +101,7 @@ fn by_program(groups: &[ListenerGroup<'_>]) -> Result<ProgramReport, XdpError> {
         }
         // From here on the group holds the program, and the program its map.
         program.attach(group).map_err(|error| refused(PROGRAM_STEER, &error))?;
+        tables.adopt(&mut object)?;
         report = Some(program_report(&object, PROGRAM_STEER)?);
     }
     report.ok_or_else(|| absent(PROGRAM_STEER))

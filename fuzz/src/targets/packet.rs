@@ -51,6 +51,10 @@ impl Knowledge for Known {
         if self.bits & 32 != 0 { 2_000_000 } else { 0 }
     }
 
+    fn is_pressed(&self) -> bool {
+        self.bits & 36 == 36
+    }
+
     fn admits(&self, _: u64, _: &Rate) -> bool {
         self.admissions.set(self.admissions.get() + 1);
         self.bits & 8 != 0

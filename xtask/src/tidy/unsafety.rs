@@ -34,6 +34,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),
+    ("dot-userspace/src/xdp/lines.rs", "maps a BPF map into our memory: aya does not"),
     ("dot-userspace/src/xdp/notices.rs", "promises tokio that the ring keeps its descriptor"),
     ("dot-userspace/src/xdp/steering.rs", "SO_ATTACH_REUSEPORT_CBPF: socket2 and nix do not have it"),
     (

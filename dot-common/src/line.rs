@@ -1,0 +1,147 @@
+//! What a worker says of itself to the kernel half, and what follows for new connections.
+//!
+//! Before: a worker stored its line into the map WORKERS, which it has mapped. After: dotd_steer sends a connection to
+//! another worker, and dotd_xdp drops a SYN where no worker takes any.
+//! Holds: the line, and both decisions. Never: believes a line for ever: a closed worker opens by the clock, also when
+//! its thread is stuck.
+
+/// One worker. 64 octets: a cache line, so that no worker waits for another one's stores.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerLine {
+    /// Connections open.
+    pub open: u32,
+    /// Its share of the most connections there may be: beyond, others are asked first. 0: not known.
+    pub share: u32,
+    /// Handshakes that wait for their turn.
+    pub backlog: u32,
+    /// Always zero.
+    pub reserved: u32,
+    /// Monotonic time in nanoseconds until which it takes no connection: 0: it takes them, [`ENDED`]: it never will.
+    pub closed_until_ns: u64,
+    /// Always zero: the rest of the cache line.
+    pub rest: [u64; 5],
+}
+
+const _: () = assert!(size_of::<WorkerLine>() == 64 && align_of::<WorkerLine>() == 8);
+
+/// The end of time, for a worker that drains.
+pub const ENDED: u64 = u64::MAX;
+
+impl WorkerLine {
+    /// Whether it takes connections at `now_ns`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn accepts(&self, now_ns: u64) -> bool {
+        self.closed_until_ns <= now_ns
+    }
+
+    /// Whether it takes them, and has no more than its share.
+    #[inline(always)]
+    const fn has_room(&self) -> bool {
+        self.closed_until_ns == 0 && (self.share == 0 || self.open < self.share)
+    }
+}
+
+/// Most other workers looked at for one connection: the next ones in the ring, so that each has others to look at.
+const LOOKS_MAX: u32 = 64;
+
+/// The worker for a new connection: `own`, the one of its CPU, unless that takes none or has its share; then the one with
+/// the fewest connections. Where no other takes any it stays `own`.
+#[inline(always)]
+pub fn choose(
+    own: u32,
+    workers: u32,
+    now_ns: impl FnOnce() -> u64,
+    line: impl Fn(u32) -> Option<WorkerLine>,
+) -> u32 {
+    let Some(mine) = line(own) else { return own };
+    if mine.has_room() {
+        return own;
+    }
+    let now_ns = now_ns();
+    let mut fewest = if mine.accepts(now_ns) { mine.open } else { u32::MAX };
+    let mut chosen = own;
+    for distance in 1..=LOOKS_MAX {
+        if distance >= workers {
+            break;
+        }
+        let worker = if own + distance < workers { own + distance } else { own + distance - workers };
+        if let Some(line) = line(worker)
+            && line.accepts(now_ns)
+            && line.open < fewest
+        {
+            (fewest, chosen) = (line.open, worker);
+        }
+    }
+    chosen
+}
+
+/// Whether no worker takes connections though not all of them drain: a SYN is better dropped than answered, for its
+/// client asks again by itself. Of workers that drain the listeners are closed, and the stack says so to clients.
+#[inline(always)]
+pub fn is_pressed(workers: u32, now_ns: u64, closed_until_ns: impl Fn(u32) -> Option<u64>) -> bool {
+    // All of them are the end of time, then so are all their bits: no branch, of which the verifier would walk both ways
+    // for each worker.
+    let mut bits = ENDED;
+    for worker in 0..crate::maps::WORKERS_MAX {
+        if worker >= workers {
+            break;
+        }
+        let Some(until_ns) = closed_until_ns(worker) else { return false };
+        if until_ns <= now_ns {
+            return false;
+        }
+        bits &= until_ns;
+    }
+    bits != ENDED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1000;
+    const CLOSED: u64 = NOW + 1;
+
+    fn chosen(own: u32, lines: &[(u32, u64)]) -> u32 {
+        let line = |&(open, closed_until_ns)| WorkerLine {
+            open,
+            share: 4,
+            closed_until_ns,
+            ..WorkerLine::default()
+        };
+        let workers = u32::try_from(lines.len()).unwrap();
+        choose(own, workers, || NOW, |worker| lines.get(worker as usize).map(line))
+    }
+
+    fn pressed(lines: &[u64]) -> bool {
+        is_pressed(u32::try_from(lines.len()).unwrap(), NOW, |worker| lines.get(worker as usize).copied())
+    }
+
+    /// Goal: a connection stays with its CPU's worker while that has room, and goes to the least loaded otherwise.
+    #[test]
+    fn connections_leave_a_worker_without_room() {
+        assert_eq!(chosen(1, &[(0, 0), (3, 0)]), 1, "below its share, whatever others have");
+        assert_eq!(chosen(1, &[(3, 0), (4, 0), (2, 0)]), 2, "at its share");
+        assert_eq!(chosen(1, &[(9, 0), (4, 0)]), 1, "others have more");
+        assert_eq!(chosen(1, &[(9, 0), (0, CLOSED), (8, 0)]), 2, "closed");
+        assert_eq!(chosen(1, &[(9, 0), (0, ENDED)]), 0, "drained");
+        assert_eq!(
+            chosen(1, &[(0, CLOSED), (9, NOW), (0, ENDED)]),
+            1,
+            "its time is over, and others are closed"
+        );
+        assert_eq!(chosen(0, &[(0, CLOSED), (0, ENDED)]), 0, "nobody to go to");
+        assert_eq!(chosen(7, &[(0, 0)]), 7, "no line, no say");
+    }
+
+    /// Goal: SYNs are dropped where every worker that goes on is closed, and only until their time is over.
+    #[test]
+    fn pressure_is_all_of_those_that_go_on() {
+        assert!(pressed(&[CLOSED]) && pressed(&[CLOSED, CLOSED]) && pressed(&[ENDED, CLOSED]));
+        assert!(!pressed(&[CLOSED, 0]) && !pressed(&[NOW]) && !pressed(&[0]));
+        assert!(!pressed(&[ENDED, ENDED]), "the stack answers for listeners that are closed");
+        assert!(!pressed(&[]));
+    }
+}

@@ -1,0 +1,213 @@
+//! The workers' lines: what each says of itself to the kernel half, without a system call.
+//!
+//! Before: the loader knows how many workers there will be. After: each stores its line, the programs of the kernel half
+//! read it at the next SYN, `status` when somebody asks.
+//! Holds: one table in our own memory, which is there without BPF too, and the mapped table of each loaded object: aya
+//! gives each load maps of its own, and sharing one by pin would need a BPF file system.
+//! Never: has two writers of a line; reads a mapped table back.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    ptr::{NonNull, null_mut},
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use aya::{Ebpf, maps::Map};
+use dot_common::{
+    line::{ENDED, WorkerLine},
+    maps::WORKERS,
+};
+
+use super::{
+    XdpError,
+    attach::{absent, take},
+    bans::now_ns,
+    report::WorkerReport,
+};
+
+/// A [`WorkerLine`] whose words are stored one by one.
+#[derive(Default)]
+#[repr(C, align(64))]
+struct Cells {
+    open: AtomicU32,
+    share: AtomicU32,
+    backlog: AtomicU32,
+    reserved: AtomicU32,
+    closed_until_ns: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Cells>() == size_of::<WorkerLine>());
+
+/// All tables, while the objects are loaded.
+pub(super) struct Tables {
+    ours: Box<[Cells]>,
+    mapped: Vec<Mapped>,
+}
+
+/// The same for good.
+#[derive(Clone)]
+pub(super) struct Lines(Arc<Tables>);
+
+/// One worker's line, for that worker alone.
+pub struct Line {
+    lines: Lines,
+    worker: usize,
+}
+
+impl Tables {
+    /// Lines of so many workers.
+    pub(super) fn new(workers: usize) -> Self {
+        Self { ours: (0..workers).map(|_| Cells::default()).collect(), mapped: Vec::new() }
+    }
+
+    /// How many workers there are; a program takes at least one for granted.
+    pub(super) fn workers(&self) -> u32 {
+        u32::try_from(self.ours.len()).unwrap_or(u32::MAX).clamp(1, dot_common::maps::WORKERS_MAX)
+    }
+
+    /// Takes the table out of an object that was loaded for [`Tables::workers`].
+    pub(super) fn adopt(&mut self, object: &mut Ebpf) -> Result<(), XdpError> {
+        let Map::Array(map) = take(object, WORKERS)? else { return Err(absent(WORKERS)) };
+        let mapped = Mapped::map(map.fd(), self.workers() as usize);
+        let reason = |error: io::Error| XdpError::Load { what: WORKERS.into(), reason: error.to_string() };
+        self.mapped.push(mapped.map_err(reason)?);
+        Ok(())
+    }
+
+    /// From here on workers write.
+    pub(super) fn seal(self) -> Lines {
+        Lines(Arc::new(self))
+    }
+}
+
+impl Lines {
+    /// A worker's line. Of each number one is to be given away.
+    pub(super) fn line(&self, worker: usize) -> Line {
+        Line { lines: self.clone(), worker }
+    }
+
+    /// What all workers say.
+    pub(super) fn rows(&self) -> Vec<WorkerReport> {
+        let now_ns = now_ns();
+        let row = |cells: &Cells| WorkerReport {
+            open: cells.open.load(Relaxed),
+            share: cells.share.load(Relaxed),
+            backlog: cells.backlog.load(Relaxed),
+            accepting: cells.closed_until_ns.load(Relaxed) <= now_ns,
+        };
+        self.0.ours.iter().map(row).collect()
+    }
+}
+
+impl Line {
+    /// How many connections this worker has, of which share of all there may be, and how many handshakes wait. It takes
+    /// connections again if the time for which it was closed is over, or if it `has_room`.
+    pub fn publish(&self, open: u32, connections_max: u32, backlog: u32, has_room: bool) {
+        let workers = self.lines.0.workers();
+        for cells in self.cells() {
+            cells.open.store(open, Relaxed);
+            cells.share.store(connections_max.div_ceil(workers), Relaxed);
+            cells.backlog.store(backlog, Relaxed);
+        }
+        let closed_until_ns = self.cells().next().map_or(0, |cells| cells.closed_until_ns.load(Relaxed));
+        if closed_until_ns != 0 && closed_until_ns != ENDED && (has_room || closed_until_ns <= now_ns()) {
+            self.close_until(0);
+        }
+    }
+
+    /// Takes no connection for a while.
+    pub fn close_for(&self, length: Duration) {
+        let length_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        self.close_until(now_ns().saturating_add(length_ns).min(ENDED - 1));
+    }
+
+    /// Takes no connection any more.
+    pub fn end(&self) {
+        self.close_until(ENDED);
+    }
+
+    fn close_until(&self, closed_until_ns: u64) {
+        self.cells().for_each(|cells| cells.closed_until_ns.store(closed_until_ns, Relaxed));
+    }
+
+    /// This line in every table, ours first.
+    fn cells(&self) -> impl Iterator<Item = &Cells> {
+        let Tables { ours, mapped } = &*self.lines.0;
+        [&**ours]
+            .into_iter()
+            .chain(mapped.iter().map(Mapped::cells))
+            .filter_map(|table| table.get(self.worker))
+    }
+}
+
+/// A map in our memory.
+struct Mapped {
+    cells: NonNull<Cells>,
+    count: usize,
+}
+
+// SAFETY: the memory is the map's until it is unmapped at the end of this value, and its words are atomic.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    fn map(map: impl AsFd, count: usize) -> io::Result<Self> {
+        let (rights, descriptor) = (libc::PROT_READ | libc::PROT_WRITE, map.as_fd().as_raw_fd());
+        // SAFETY: a new mapping at an address of the kernel's choice; the map outlives its descriptor through it.
+        let start = unsafe {
+            libc::mmap(null_mut(), count * size_of::<Cells>(), rights, libc::MAP_SHARED, descriptor, 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let cells = NonNull::new(start.cast::<Cells>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { cells, count })
+    }
+
+    fn cells(&self) -> &[Cells] {
+        // SAFETY: `count` cells are mapped, at a page's start, for as long as `self` is; any octets are cells.
+        unsafe { slice::from_raw_parts(self.cells.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length; nobody has a reference that outlives `self`.
+        let _ = unsafe { libc::munmap(self.cells.as_ptr().cast(), self.count * size_of::<Cells>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a line says what its worker said last, opens when there is room or its time is over, and never once it
+    /// ended. Method: without BPF, where `status` reads the same table.
+    #[test]
+    fn lines_open_and_close() {
+        let lines = Tables::new(2).seal();
+        let (line, other) = (lines.line(0), lines.line(1));
+        let accepting = || lines.rows().iter().map(|row| row.accepting).collect::<Vec<_>>();
+        line.publish(3, 9, 7, true);
+        let row = WorkerReport { open: 3, share: 5, backlog: 7, accepting: true };
+        assert_eq!(lines.rows(), [row, WorkerReport { accepting: true, ..WorkerReport::default() }]);
+        line.close_for(Duration::from_secs(3600));
+        assert_eq!(accepting(), [false, true]);
+        line.publish(3, 9, 7, false);
+        assert_eq!(accepting(), [false, true], "still no room");
+        line.publish(2, 9, 7, true);
+        assert_eq!(accepting(), [true, true]);
+        line.close_for(Duration::ZERO);
+        assert_eq!(accepting(), [true, true], "its time is over");
+        other.end();
+        other.publish(0, 9, 0, true);
+        assert_eq!(accepting(), [true, false], "an end is for good");
+    }
+}

@@ -38,12 +38,26 @@ const FOLDERS_MAX: usize = 256;
 /// Symbolic links followed for one path, as many as Linux follows.
 const LINKS_MAX: usize = 40;
 
+/// What the files of the certificates were at some moment.
+#[derive(PartialEq)]
+pub(super) struct Seen {
+    paths: BTreeSet<PathBuf>,
+    prints: Vec<Option<Print>>,
+}
+
+impl Seen {
+    /// As they are now: to be asked before they are read, so that what changes meanwhile is another change.
+    pub(super) fn now(tls: &Tls) -> Self {
+        let paths = paths(tls);
+        Self { prints: prints(&paths), paths }
+    }
+}
+
 /// The files of the certificates being served.
 pub(super) struct Files {
     watcher: Option<RecommendedWatcher>,
     watched: HashSet<PathBuf>,
-    paths: BTreeSet<PathBuf>,
-    seen: Vec<Option<Print>>,
+    seen: Seen,
     settled: Arc<Notify>,
     task: AbortHandle,
 }
@@ -52,8 +66,9 @@ pub(super) struct Files {
 type Print = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Files {
-    /// Watches the files that `tls` names. Where the kernel has no watch left it says so, and HUP still works.
-    pub(super) fn watch(tls: &Tls) -> Self {
+    /// Watches the files that were `seen` before they were read; what has changed since then has settled at once. Where
+    /// the kernel has no watch left it says so, and HUP still works.
+    pub(super) fn watch(seen: Seen) -> Self {
         let (bell, settled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let ring = Arc::clone(&bell);
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
@@ -63,9 +78,9 @@ impl Files {
         });
         let watcher = watcher.map_err(|error| say_unwatched(&error)).ok();
         let task = tokio::spawn(settle(bell, Arc::clone(&settled))).abort_handle();
-        let (watched, paths) = (HashSet::new(), BTreeSet::new());
-        let mut files = Self { watcher, watched, paths, seen: Vec::new(), settled, task };
-        files.note(tls);
+        let mut files = Self { watcher, watched: HashSet::new(), seen, settled, task };
+        files.follow();
+        files.settled.notify_one();
         files
     }
 
@@ -79,19 +94,27 @@ impl Files {
 
     /// Whether a path leads to other content than when it was noted.
     pub(super) fn have_changed(&self) -> bool {
-        self.seen != prints(&self.paths)
+        self.seen.prints != prints(&self.seen.paths)
     }
 
     /// Takes what the files are now for seen, whether or not it could be used, and watches where they are now.
     pub(super) fn note(&mut self, tls: &Tls) {
-        self.paths = paths(tls);
+        self.seen.paths = paths(tls);
         self.follow();
         // After the watches: what changes from now on rings.
-        self.seen = prints(&self.paths);
+        self.seen.prints = prints(&self.seen.paths);
+    }
+
+    /// After a reload: other files are noted anew, the same ones were before it.
+    pub(super) fn name(&mut self, tls: &Tls) {
+        if self.seen.paths != paths(tls) {
+            self.note(tls);
+        }
     }
 
     fn follow(&mut self) {
-        let wanted: HashSet<_> = self.paths.iter().flat_map(|path| folders(path)).take(FOLDERS_MAX).collect();
+        let wanted: HashSet<_> =
+            self.seen.paths.iter().flat_map(|path| folders(path)).take(FOLDERS_MAX).collect();
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.watched.difference(&wanted) {
             // A folder that is gone took its watch with it.
@@ -188,6 +211,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::config::Config;
 
     /// Goal: each place where a path can be turned is watched. Method: a file by way of a link to a file, a link to a
     /// folder (absolute and relative), a folder that is none, and a link to itself.
@@ -214,6 +238,22 @@ mod tests {
         assert_eq!(of("tls.crt"), [root.clone(), root.join("v1")].into());
         assert_eq!(of("elsewhere/absent.pem"), these(&["elsewhere"]));
         assert_eq!(of("loop"), [root.clone()].into());
+    }
+
+    /// Goal: what changed after it was read, and before it was watched, is no secret. Method: a key written in between.
+    #[tokio::test]
+    async fn a_change_before_the_watch_is_seen() {
+        let scratch = tempfile::tempdir().unwrap();
+        let key = scratch.path().join("key.pem");
+        let tls = Tls { ticket_secret: key.clone(), ..Config::default().tls };
+        fs::write(&key, "one").unwrap();
+        let seen = Seen::now(&tls);
+        fs::write(&key, "another").unwrap();
+        let mut files = Files::watch(seen);
+        files.settled().await;
+        assert!(files.have_changed());
+        files.note(&tls);
+        assert!(!files.have_changed());
     }
 
     /// Goal: other content is seen, however it came, and the same content is not. Method: in place, by rename, gone.

@@ -41,6 +41,7 @@ const FLUSHES_MAX: usize = 16;
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let user = privileges::user(&config.server.user)?;
     let descriptors = privileges::raise_descriptors();
+    let seen = files::Seen::now(&config.tls);
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
@@ -64,9 +65,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     if let Some(embedded) = embedded {
         embedded.spawn().context("the embedded backend cannot start its thread")?;
     }
-    let connections_max = plan::connections_max(&config.session, descriptors, workers, upstreams.len());
     let admission = Arc::new(Admission::new(
-        connections_max,
+        plan::connections_max(&config.session, descriptors, workers, upstreams.len()),
         config.session.connections_per_prefix_max,
         config.xdp.limit.prefix_v4,
         config.xdp.limit.prefix_v6,
@@ -106,7 +106,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         charges,
         flushes,
     };
-    serve::serve(Arc::new(process), running, control_socket, http, Instant::now())
+    serve::serve(Arc::new(process), running, seen, control_socket, http, Instant::now())
 }
 
 fn worker_count(asked: Workers, cpus: usize) -> usize {

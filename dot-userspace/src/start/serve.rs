@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     caretaker, dialer,
-    files::Files,
+    files::{Files, Seen},
     listeners::ControlSocket,
     plan,
     process::{Process, Running},
@@ -47,6 +47,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn serve(
     process: Arc<Process>,
     mut running: Running,
+    seen: Seen,
     socket: ControlSocket,
     http: Option<TcpListener>,
     began: Instant,
@@ -62,6 +63,7 @@ pub(super) fn serve(
         }
         // Before anybody hears that we are ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
+        let files = Files::watch(seen);
         announce(&process.status());
         tracing::info!(
             milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -71,7 +73,7 @@ pub(super) fn serve(
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tokio::spawn(caretaker::look_after_xdp(Arc::clone(&process)));
         running.checks = check_all(&running.upstreams);
-        let running = hear_signals(&process, running, signals).await?;
+        let running = hear_signals(&process, running, signals, files).await?;
         drain(&process, running).await
     });
     process.detach_xdp();
@@ -101,18 +103,23 @@ impl Signals {
 
 /// HUP reloads, TERM and INT end this. USR1 is taken so that a log rotation does not end us: we log to
 /// standard error and have no file to open again.
-async fn hear_signals(process: &Process, mut running: Running, signals: Signals) -> anyhow::Result<Running> {
+async fn hear_signals(
+    process: &Process,
+    mut running: Running,
+    signals: Signals,
+    mut files: Files,
+) -> anyhow::Result<Running> {
     let Signals { mut hup, mut usr1, mut term, mut int } = signals;
     let mut watch = interval(WATCH_INTERVAL);
     let mut is_pressed = false;
-    let mut files = Files::watch(&running.config.tls);
     let (mut notices, mut refusals) = (process.notices(), Refusals::default());
     loop {
         tokio::select! {
             _ = hup.recv() => {
                 coalesce(&mut hup).await;
-                reload(process, &mut running);
                 files.note(&running.config.tls);
+                reload(process, &mut running);
+                files.name(&running.config.tls);
             }
             () = files.settled() => {
                 if files.have_changed() {

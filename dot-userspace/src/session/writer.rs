@@ -29,10 +29,11 @@ impl Writer {
         self.patience_ends
     }
 
-    /// Something waits, and the client has just taken so many octets of it: none at first.
+    /// Something waits, and the kernel has just taken so many octets of it: none at first. Patience never reaches
+    /// further than one timeout, however much was taken: a send buffer that grows is no client that reads.
     fn note_waiting(&mut self, now: Instant, taken: usize, write_timeout: Duration) {
-        let ends = self.patience_ends.unwrap_or(now + write_timeout);
-        self.patience_ends = Some(ends + gained(taken));
+        let full = now + write_timeout;
+        self.patience_ends = Some(self.patience_ends.map_or(full, |ends| full.min(ends + gained(taken))));
     }
 
     /// Writes until nothing waits or the client takes no more. `Ok(true)`: something was written.
@@ -100,5 +101,16 @@ mod tests {
         assert_eq!(cut_after(8 * 1024), Some(19), "half of the least pace");
         assert_eq!(cut_after(16 * 1024), None);
         assert_eq!(cut_after(32 * 1024), None);
+    }
+
+    /// Goal: what the kernel buffers is not saved up as patience. Method: it takes 4 MiB at once, then nothing more.
+    ///
+    #[test]
+    fn a_send_buffer_that_grows_buys_one_timeout() {
+        let (start, mut writer, timeout) = (Instant::now(), Writer::default(), Duration::from_secs(10));
+        writer.note_waiting(start, 0, timeout);
+        let later = start + Duration::from_secs(2);
+        writer.note_waiting(later, 4 * 1024 * 1024, timeout);
+        assert_eq!(writer.patience_ends(), Some(later + timeout));
     }
 }

@@ -5,7 +5,7 @@
 //! Holds: one loaded object with its own maps, so that tests run side by side.
 //! Never: attaches or pins anything; all is gone when the lab is.
 
-use std::{net::IpAddr, sync::Barrier, thread};
+use std::{iter, net::IpAddr, sync::Barrier, thread};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -26,7 +26,7 @@ use dot_common::{
     prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Over, Ports, SCHEMA, Settings},
-    verdict::Verdict,
+    verdict::{Reason, Verdict},
 };
 use dot_userspace::xdp::object::OBJECT;
 use nix::{
@@ -170,11 +170,7 @@ impl Lab {
 
     /// The notices that were sent since the last time, as they lie in the ring.
     pub fn notices(&mut self) -> Vec<Vec<u8>> {
-        let mut found = Vec::new();
-        while let Some(notice) = self.notices.next() {
-            found.push(notice.to_vec());
-        }
-        found
+        iter::from_fn(|| self.notices.next().map(|notice| notice.to_vec())).collect()
     }
 
     /// How many notices had this fate so far.
@@ -183,6 +179,12 @@ impl Lab {
         let counts: PerCpuArray<_, u64> =
             PerCpuArray::try_from(self.object.map(maps::NOTICE_COUNTS).unwrap()).unwrap();
         counts.get(&(fate as u32), 0).unwrap().iter().sum()
+    }
+
+    /// Lets a reason be said as if it never was.
+    pub fn reset_pace(&mut self, reason: Reason) {
+        let mut pace = Array::try_from(self.object.map_mut(maps::NOTICE_PACE).unwrap()).unwrap();
+        pace.set(reason as u32, 0u64, 0).unwrap();
     }
 
     /// Writes new settings, of a new generation.

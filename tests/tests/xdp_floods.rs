@@ -12,14 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dot_common::maps;
 use dot_tests::{
-    frames::{Build, QUERY, SYN},
+    frames::{ACK, Build, FIN, QUERY, RST, SYN},
     harness::{
         backends::Backend,
-        clients::{is_answered_over_tls, kdig, tool},
+        clients::{DOT_PORT, is_answered_over_tls, kdig, tcp, tool},
         config::Config,
+        dot::{Dot, Offer},
         eventually,
         flood::{Flood, Wire},
+        message::{A, Query},
         netns::{CLIENT_INTERFACE, CLIENT_V4, Network, SERVER_V4, SERVER_V6},
         scene::embedded,
         server::Server,
@@ -158,8 +161,8 @@ const QUESTIONS: usize = 1_000;
 const QUESTIONS_AT_ONCE: usize = 50;
 
 /// An innocent client asks while a flood runs that `next` makes; at least 999 of 1,000 questions must be answered over
-/// TLS, and the flood must last for all of them.
-fn served_meanwhile(network: &Network, next: impl Fn(u64) -> Build + Send + 'static) {
+/// TLS, and the flood must last for all of them. Another one's session began before, and has answers all the time.
+fn served_meanwhile(network: &Network, standing: &mut Dot, next: impl Fn(u64) -> Build + Send + 'static) {
     let made = Arc::<AtomicU64>::default();
     let count = Arc::clone(&made);
     let flood = Flood::start(network, move |number| {
@@ -172,6 +175,8 @@ fn served_meanwhile(network: &Network, next: impl Fn(u64) -> Build + Send + 'sta
     for round in 1..=(QUESTIONS / QUESTIONS_AT_ONCE) as u64 {
         let said = kdig(&network.client, SERVER_V4, &format!("+tls +timeout=5 +retry=1 {questions}"));
         answered += said.text.matches("status: NOERROR").count();
+        let reply = standing.exchange(&Query::new(round as u16, "www.dotd.test", A).octets());
+        assert_eq!(reply.rcode(), 0, "a session from before the flood");
         // The questions are spread over all of the flood.
         let share = FRAMES * round * QUESTIONS_AT_ONCE as u64 / QUESTIONS as u64;
         eventually("the flood goes on", || (made.load(Relaxed) > share).then_some(()));
@@ -195,9 +200,15 @@ fn spoofed(number: u64) -> IpAddr {
     Ipv4Addr::from_bits(0x0a80_0000 + (number % SOURCES) as u32).into()
 }
 
+/// One of a million networks of IPv6, each a client of its own.
+fn spoofed_v6(number: u64) -> IpAddr {
+    let network = 0x2001_0db8_0000_0000 | (number % SOURCES) << 8;
+    Ipv6Addr::from_bits(u128::from(network) << 64 | 7).into()
+}
+
 /// Goal: spoofed floods from a million addresses evict nobody and block nobody: an innocent client that keeps to the
 /// limits is answered 999 times of 1,000 at least. Method: SYN to 853 and queries to 53, raw, from one end; kdig from there
-/// too, with a new connection for each question. Covers: issue 3, item 2 and its tests.
+/// too, with a new connection for each question.
 #[test]
 fn spoofed_floods_do_not_hurt_the_innocent() {
     require!(Root, Bpf, Command("kdig"));
@@ -205,16 +216,83 @@ fn spoofed_floods_do_not_hurt_the_innocent() {
     let (network, dotd) = embedded(&limits(&keys));
     // SYN-ACKs for them go where nobody answers, as on a real wire.
     network.server.ip(&format!("route add default via {CLIENT_V4}"));
-    served_meanwhile(&network, |number| {
+    let mut standing = Dot::connect(&network.client, SERVER_V4);
+    served_meanwhile(&network, &mut standing, |number| {
         let client_port = 1024 + (number >> 20) as u16;
         let syn = Build::tcp(853, SYN, number as u32, &[]).client_port(client_port);
         syn.client(spoofed(number)).server(SERVER_V4)
     });
-    served_meanwhile(&network, |number| Build::udp(53, &QUERY).client(spoofed(number)).server(SERVER_V4));
+    served_meanwhile(&network, &mut standing, |number| {
+        Build::udp(53, &QUERY).client(spoofed(number)).server(SERVER_V4)
+    });
     let stats = dotd.stats();
     assert!(stats.packets("pass", "syn") > SOURCES, "the flood did not come through XDP");
     assert!(stats.packets("pass", "do53_datagram") > SOURCES);
     assert!(stats.sum("handshakes", "") >= 2 * QUESTIONS as u64, "kdig did not connect for each question");
+    dotd.stop();
+}
+
+/// Goal: FIN, RST and ACK without a connection hurt nobody: new connections are made beside each of these floods, and a
+/// session in whose very name segments come keeps on. Method: raw segments from a million addresses, one in 64 with the
+/// addresses and ports of a standing session; kdig with a new connection for each question.
+#[test]
+fn floods_of_stray_segments_do_not_hurt_the_innocent() {
+    require!(Root, Bpf, Command("kdig"));
+    let (network, dotd) = embedded(&Config::new());
+    // Where the stack answers with a RST.
+    network.server.ip(&format!("route add default via {CLIENT_V4}"));
+    let stream = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+    let port = stream.local_addr().expect("it is connected").port();
+    let mut standing = Dot::over(stream, SERVER_V4, &Offer::default()).expect("a handshake");
+    for (count, stray) in (1..).zip([FIN, RST, ACK]) {
+        served_meanwhile(&network, &mut standing, move |number| {
+            let segment = Build::tcp(DOT_PORT, stray, (number as u32).wrapping_mul(40_503), &[]);
+            let (client, client_port) = match number % 64 {
+                0 => (CLIENT_V4, port),
+                _ => (spoofed(number), 1024 + (number >> 20) as u16),
+            };
+            segment.client(client).client_port(client_port).server(SERVER_V4)
+        });
+        assert!(dotd.stats().packets("pass", "control") > count * SOURCES, "it did not come through XDP");
+    }
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+    dotd.stop();
+}
+
+/// Goal: a flood of datagrams from everywhere takes nothing from who is on the allow list: each of its connections is let
+/// in where another's second one is not, and its session goes on. Method: raw queries and datagrams to 853, over both IP
+/// versions, from more addresses than the limits' map has room for and from the very client's; a limit of one a second,
+/// which a neighbour is seen to meet first.
+#[test]
+fn allowed_clients_are_beyond_a_flood_from_everywhere() {
+    require!(Root, Bpf, Command("kdig"));
+    assert!(SOURCES > 2 * u64::from(maps::RATE_MAX), "somebody is evicted");
+    let keys = [("syn_per_second", "1"), ("syn_burst", "1"), ("udp53_per_second", "1"), ("udp53_burst", "1")];
+    let (network, dotd) = embedded(&limits(&keys).set("xdp", "allow", &format!("[\"{CLIENT_V4}/32\"]")));
+    network.server.ip(&format!("route add default via {CLIENT_V4}"));
+    let wire = Wire::open(&network);
+    let neighbour = || Build::tcp(DOT_PORT, SYN, 7, &[]).client(Ipv4Addr::new(10, 53, 0, 77).into());
+    eventually("a neighbour is over its rate", || {
+        wire.send(neighbour().server(SERVER_V4).frame());
+        (dotd.stats().packets("drop", "dot_syn_rate") > 0).then_some(())
+    });
+    let refused = settled(&dotd, |stats| stats.packets("drop", "dot_syn_rate"));
+
+    let mut standing = Dot::connect(&network.client, SERVER_V4);
+    served_meanwhile(&network, &mut standing, |number| {
+        let build = if number % 4 == 0 { Build::udp(DOT_PORT, b"quic?") } else { Build::udp(53, &QUERY) };
+        match number % 8 {
+            1 => build.client(CLIENT_V4).server(SERVER_V4),
+            2 | 6 => build.client(spoofed_v6(number)).server(SERVER_V6),
+            _ => build.client(spoofed(number)).server(SERVER_V4),
+        }
+    });
+    let stats = dotd.stats();
+    assert!(stats.packets("pass", "do53_datagram") > SOURCES / 2, "the flood did not come through XDP");
+    assert!(stats.packets("drop", "udp_on_dot") > SOURCES / 5);
+    // Its connections, and the queries in its name.
+    assert!(stats.packets("pass", "allowed") > QUESTIONS as u64 + SOURCES / 9);
+    assert_eq!(stats.packets("drop", "dot_syn_rate"), refused, "nobody else was to be refused");
     dotd.stop();
 }
 

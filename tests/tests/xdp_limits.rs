@@ -147,7 +147,7 @@ fn only_beginnings_of_one_client_are_counted() {
 }
 
 /// Goal: a client is a prefix: hopping within it gains nothing, its neighbour has a budget of its own.
-/// Method: each address of a table once, under a burst of one. Covers: issue 3, item 2.
+/// Method: each address of a table once, under a burst of one.
 #[test]
 fn hopping_within_a_prefix_gains_nothing() {
     let test = "hopping_within_a_prefix_gains_nothing";
@@ -178,7 +178,7 @@ fn hopping_within_a_prefix_gains_nothing() {
 }
 
 /// Goal: an allow-listed client is beyond every limit and in no map, so that nobody's flood can evict it; gates
-/// and the deny list hold for it. Method: a burst of one, a list, and the keys of the map. Covers: issue 3, item 1.
+/// and the deny list hold for it. Method: a burst of one, a list, and the keys of the map.
 #[test]
 fn allowed_clients_are_beyond_limits_and_in_no_map() {
     let test = "allowed_clients_are_beyond_limits_and_in_no_map";

@@ -9,7 +9,7 @@ use dot_common::{
     ban::Ban,
     chain,
     maps::PROGRAM_NOTICE,
-    notice::Fate,
+    notice::{Fate, Notice, RING_OCTETS},
     prefix::ClientPrefix,
     rate::{self, Rate},
     settings::{Gate, Over, Settings},
@@ -21,6 +21,9 @@ use dot_tests::{
     require,
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
 };
+
+/// Of each the ring takes eight octets more, for its own header.
+const NOTICE_OCTETS: u32 = size_of::<Notice>() as u32;
 
 const FOLLOWERS: &[(u32, &str)] = &[(chain::NOTICE, PROGRAM_NOTICE)];
 
@@ -166,6 +169,33 @@ fn many_clients_are_few_notices() {
     assert_eq!(lab.notices().len(), 1, "another reason was not heard");
     let class = rate::Class::DotSyn as u64;
     assert!(lab.rated().iter().all(|key| key >> 60 != class), "notices take no room of the limits");
+}
+
+/// Goal: a ring that nobody reads costs notices, each of them counted, and no verdict; once it is read, who was lost is said
+/// after all. Method: clients at a gate, whose pace is reset before it holds any back, until the ring is full.
+#[test]
+fn a_full_ring_counts_what_it_lost() {
+    let settings = settings(Gate::Drop);
+    let Some(mut lab) = Lab::open_followed("a_full_ring_counts_what_it_lost", &settings, FOLLOWERS) else {
+        return;
+    };
+    let refuse = |lab: &mut Lab, number: u32| {
+        lab.reset_pace(Reason::UdpOnDot);
+        let client = Ipv4Addr::from_bits(0x0a00_0000 + number).into();
+        let frame = Build::udp(853, b"quic?").client(client).frame().octets;
+        assert_eq!(lab.judge_as(&frame, Some(Verdict::drop(Reason::UdpOnDot))), Some(XDP_DROP), "{number}");
+    };
+    let room = u64::from(RING_OCTETS / (NOTICE_OCTETS + 8));
+    let clients = u32::try_from(room).unwrap() + 500;
+    (0..clients).for_each(|number| refuse(&mut lab, number));
+    let (sent, lost) = (lab.noticed(Fate::Sent), lab.noticed(Fate::Lost));
+    assert_eq!((sent + lost, lab.noticed(Fate::HeldBack)), (u64::from(clients), 0));
+    assert!((room - 1..=room).contains(&sent), "{sent} of {room}");
+    assert_eq!(lab.notices().len() as u64, sent);
+    refuse(&mut lab, 0);
+    refuse(&mut lab, clients - 1);
+    assert_eq!((lab.noticed(Fate::Sent), lab.noticed(Fate::Lost)), (sent + 1, lost), "the last was lost");
+    assert_eq!(lab.notices().len(), 1);
 }
 
 /// Goal: with a follower, packets in any shape of headers become what they become without one. Method: both, frame by

@@ -4,7 +4,7 @@
 //! the next SYN is admitted when there is room.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -17,17 +17,22 @@ use dot_common::{
 use dot_tests::{
     frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, FIN, PSH, SYN},
     harness::{
-        clients::DOT_PORT,
+        clients::{DOT_PORT, tcp},
         config::Config,
         dot::Dot,
         eventually,
         message::{A, Query, reply_to},
         netns::SERVER_V4,
+        raw_hello::{greased_hello, handshake_record},
         scene::{HONEST, embedded, scripted_with},
         scripted::{Act, Received},
     },
     require,
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
+};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
 };
 
 /// Goal: where every worker is closed a SYN to DNS over TLS is dropped, and nothing else is: no established connection, no
@@ -77,10 +82,12 @@ fn pressure_drops_new_connections_alone() {
     }
 }
 
+/// How long a client waits for what comes at once or not at all.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Connects twice: the first connection is refused by the worker, which has no place; whether the second is then dropped
 /// before a socket exists.
 fn is_shed() -> bool {
-    const PATIENCE: Duration = Duration::from_millis(500);
     let server = SocketAddr::new(SERVER_V4, DOT_PORT);
     let first = TcpStream::connect_timeout(&server, PATIENCE);
     // Its end says that the worker has seen that it has no place.
@@ -126,6 +133,45 @@ fn a_full_house_sheds_before_a_socket_exists() {
     let shown = dotd.operate(&["xdp", "show"]);
     assert!(shown.has("worker       0: ") && shown.has("worker       1: "), "{}", shown.text);
     assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
+/// Clients whose hellos come at once: three times as many handshakes as may wait.
+const HELLOS: usize = 3_072;
+
+/// Goal: when more than 1,024 handshakes wait at the only worker, SYNs are dropped by XDP though there are places; who was
+/// let in gets its handshake, and when they are done everybody comes in. Method: hellos pile up while dotd is stopped;
+/// further clients once it goes on.
+#[test]
+fn handshakes_beyond_the_mark_shed_new_connections() {
+    require!(Root, Bpf);
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("Linux says it");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("up to the most there may be");
+    let config = Config::new().set("server", "workers", "1").set("session", "handshake_timeout", "\"1m\"");
+    let (network, mut dotd) = embedded(&config.set("session", "connections_per_prefix_max", "8000"));
+    let hello = handshake_record(&greased_hello());
+    dotd.signal(Signal::SIGSTOP);
+    let mut clients = Vec::new();
+    for _ in 0..HELLOS {
+        let mut client = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+        client.write_all(&hello).expect("the kernel takes it");
+        clients.push(client);
+    }
+    dotd.signal(Signal::SIGCONT);
+    let mut late = Vec::new();
+    let stats = eventually("a SYN is shed", || {
+        let server = SocketAddr::new(SERVER_V4, DOT_PORT);
+        late.extend(network.client.run(move || TcpStream::connect_timeout(&server, PATIENCE)));
+        let stats = dotd.stats();
+        (stats.packets("drop", "pressure") > 0).then_some(stats)
+    });
+    assert_eq!((stats.sum("connections", "refused"), late.is_empty()), (0, false), "there were places");
+    for client in &mut clients {
+        assert_eq!(client.read(&mut [0; 1]).expect("the server's flight"), 1);
+    }
+    drop((clients, late));
+    let _new = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(dotd.status()["xdp"]["workers"][0]["backlog"], 0);
+    dotd.stop();
 }
 
 /// Goal: a worker that has its share of all connections gets no more while another has fewer. Method: six places, six

@@ -3,7 +3,7 @@
 //! Before: a program with queues, or dotd that made them. After: what passes goes to the CPU of its connection's hash.
 //! Needs root; prints SKIPPED without. Never: measures; on these machines it gains nothing.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use dot_common::{
     chain, counters,
@@ -17,11 +17,13 @@ use dot_tests::{
         clients::{is_answered_over_tls, kdig},
         config::Config,
         netns::{CLIENT_INTERFACE, Network, SERVER_V4, SERVER_V6},
+        scratch::Scratch,
         server::Server,
     },
     require,
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
 };
+use nix::mount::{MsFlags, mount};
 
 /// XDP_REDIRECT.
 const XDP_REDIRECT: u32 = 4;
@@ -74,5 +76,33 @@ fn clients_are_served_across_cpus() {
         }
     }
     assert_eq!(dotd.stats().packets("pass", "syn"), 20, "each SYN is counted once");
+    dotd.stop();
+}
+
+/// Goal: where the kernel declines a queue, packets stay on their CPU, clients are served, and dotd says why. Method: /sys
+/// names a CPU that cannot be, which dotd then asks a queue for.
+#[test]
+fn a_kernel_that_declines_leaves_packets_where_they_are() {
+    require!(Root, Bpf, Command("kdig"));
+    let network = Network::new();
+    let possible = fs::read_to_string("/sys/devices/system/cpu/possible").expect("Linux says it");
+    let highest: u32 = possible.trim().rsplit(['-', ',']).next().unwrap_or_default().parse().expect("a CPU");
+    let scratch = Scratch::new();
+    let online = scratch.write("online", format!("0,{}\n", highest + 1));
+    network.server.run(move || {
+        const ONLINE: &str = "/sys/devices/system/cpu/online";
+        mount(Some(&online), ONLINE, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("root may");
+    });
+    let config = Config::new().xdp("native").set("xdp", "steering", "\"cpumap\"");
+    let dotd = Server::launch(&network, &config, scratch, &[]);
+    let said = dotd.stderr();
+    assert!(said.contains("xdp: packets stay on their CPU: CPU_QUEUES"), "{said}");
+    let shown = dotd.operate(&["xdp", "show"]);
+    assert!(shown.has("cpumap: CPU_QUEUES") && !shown.has("dotd_spread"), "{}", shown.text);
+    for address in [SERVER_V4, SERVER_V6] {
+        let said = kdig(&network.client, address, "+tls www.dotd.test A");
+        assert!(is_answered_over_tls(&said), "{address}: {}", said.text);
+    }
+    assert_eq!(dotd.stats().packets("pass", "syn"), 2, "the judge works without");
     dotd.stop();
 }

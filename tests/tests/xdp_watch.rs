@@ -132,7 +132,7 @@ fn other(object: &mut Ebpf) -> &mut Xdp {
 
 /// Goal: an interface that is deleted is reported, by name; one that is made anew in its place is judged from then on,
 /// by a dotd that has no right left, in both modes. Method: `ip link delete` and `add`; packets after it.
-/// Covers: issue 3, item 9.
+///
 #[test]
 fn an_interface_made_anew_is_judged_again() {
     require!(Root, Bpf, Command("kdig"));
@@ -159,7 +159,7 @@ fn an_interface_made_anew_is_judged_again() {
 }
 
 /// Goal: down, up, another MTU and another name change nothing: the same program judges on, and nothing is reported.
-/// Method: `ip link set`, packets after each. Covers: issue 3, item 9.
+/// Method: `ip link set`, packets after each.
 #[test]
 fn down_up_mtu_and_rename_change_nothing() {
     require!(Root, Bpf, Command("kdig"));
@@ -193,7 +193,7 @@ fn down_up_mtu_and_rename_change_nothing() {
 }
 
 /// Goal: who detaches our links, removes our pins or puts a program of his own into our place has it undone.
-/// Method: bpftool on the pinned links; `rm`; another process's program. Covers: issue 3, item 9.
+/// Method: bpftool on the pinned links; `rm`; another process's program.
 #[test]
 fn what_others_take_away_comes_back() {
     require!(Root, Bpf, Command("kdig"));
@@ -232,7 +232,7 @@ fn what_others_take_away_comes_back() {
 
 /// Goal: an interface that somebody else's program holds is reported as busy, dotd serves on without, and takes it as
 /// soon as it is free. Method: another process's program, native, before dotd starts; then it goes.
-/// Covers: issue 3, item 9.
+///
 #[test]
 fn a_busy_interface_is_taken_once_it_is_free() {
     require!(Root, Bpf, Command("kdig"));
@@ -257,7 +257,7 @@ fn a_busy_interface_is_taken_once_it_is_free() {
 }
 
 /// Goal: where the config demands XDP, `/health` fails as long as it is lost, status says so, and dotd serves on.
-/// Method: the interface goes and comes. Covers: issue 3, item 9.
+/// Method: the interface goes and comes.
 #[test]
 fn demanded_xdp_that_is_lost_fails_health() {
     require!(Root, Bpf);

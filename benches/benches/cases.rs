@@ -130,7 +130,7 @@ pub fn to_hit() -> Cached {
 /// Step 8: padding off, payload size set, for the backend.
 pub fn forward((message, query, out): &mut Forwarding) -> usize {
     out.clear();
-    dns::forward(black_box(message), query, 7, out);
+    dns::forward(black_box(message), query, 7, true, out);
     out.len()
 }
 

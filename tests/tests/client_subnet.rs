@@ -101,3 +101,41 @@ fn adding_adds_a_prefix_that_the_client_does_not_see() {
     }
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
+
+/// Goal: a subnet is taken out of, and put into, an OPT that is not the last record, and what stands behind it passes.
+/// Method: an address behind the OPT, its name written out. Covers: C-44, C-76
+#[test]
+fn an_opt_before_other_records_is_no_exception() {
+    require!(Root);
+    let address = b"\x02ns\x07example\0\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x4d";
+    for (wish, query, expected) in [
+        ("strip", with(&SAID), None),
+        ("add", plain(1).opt(Opt::with(OPTION_COOKIE, &COOKIE)), Some(&V4[..])),
+    ] {
+        let (network, backend, _dotd) = scene(wish);
+        let mut octets = [&*query.octets(), address].concat();
+        octets[11] += 1;
+        let answer = Dot::connect(&network.client, SERVER_V4).exchange(&octets);
+        assert_eq!((answer.rcode(), answer.option(OPTION_SUBNET)), (0, None), "{wish}");
+        assert_eq!(told(&backend).as_deref(), expected, "{wish}");
+        let received = backend.received().pop().expect("it was asked").octets;
+        assert!(received.ends_with(address), "{wish}");
+        let asked = Message::parse(&received).expect("well-formed");
+        assert_eq!(asked.option(OPTION_COOKIE).as_deref(), Some(&COOKIE[..]));
+    }
+}
+
+/// Goal: what is stripped from queries is stripped from what asks for a zone. Method: AXFR with a subnet, to a backend
+/// that has no zone. Covers: C-76
+#[test]
+fn a_transfer_tells_no_more_than_a_query() {
+    require!(Root);
+    for (wish, passed) in [("pass", Some(&SAID[..])), ("strip", None)] {
+        let config = Config::new().set("dns", "client_subnet", &format!("\"{wish}\""));
+        let (network, backend, _dotd) = scripted(config.set("dns", "transfers", "true"), echoing);
+        let query = Query { qtype: 252, ..with(&SAID) };
+        let _ = Dot::connect(&network.client, SERVER_V4).exchange(&query.octets());
+        assert_eq!(told(&backend).as_deref(), passed, "{wish}");
+        assert_eq!(backend.received().len(), 1);
+    }
+}

@@ -117,6 +117,40 @@ fn what_we_do_not_know_passes_unchanged() {
     }
 }
 
+/// Goal: an OPT is this hop's wherever it stands among the additional records (§6.1.1): padding and keepalive end here,
+/// in a block of 468 octets on the way back, and what stands behind the OPT passes octet for octet; where a name there
+/// points to another one there nothing may move: FORMERR, and no backend hears of it. Method: an address behind the OPT
+/// whose name is written out, or points to the question, or, second, to the first one. Covers: C-35, C-38, C-44, C-53
+#[test]
+fn an_opt_is_edited_where_it_stands() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let options = vec![(11, Vec::new()), (65_001, b"left alone".to_vec()), (12, vec![7; 33])];
+    let bare = Query::new(1, "dotd.test", A).opt(Opt { options, ..Opt::default() }).octets();
+    let address = |owner: &[u8]| [owner, &[0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]].concat();
+    let beside = [0xc0, u8::try_from(bare.len()).expect("short")];
+    for (count, behind, passes) in [
+        (1, address(b"\x02ns\x07example\0"), true),
+        (2, [address(b"\x02ns\xc0\x0c"), address(&[0xc0, 12])].concat(), true),
+        (2, [address(b"\x02ns\x07example\0"), address(&beside)].concat(), false),
+    ] {
+        let mut query = [&*bare, &behind].concat();
+        query[11] += count;
+        let asked_before = backend.received().len();
+        let answer = session.exchange(&query);
+        assert_eq!(answer.octets % 468, 0, "padded, whoever answers");
+        assert_eq!(answer.rcode(), if passes { 0 } else { FORMERR }, "{behind:02x?}");
+        let received = backend.received();
+        assert_eq!(received.len() - asked_before, usize::from(passes));
+        if let Some(received) = received.get(asked_before) {
+            let asked = Message::parse(&received.octets).expect("dotd sends whole messages");
+            assert_eq!(asked.options(), [(65_001, b"left alone".to_vec())]);
+            assert!(received.octets.ends_with(&behind), "as it came");
+        }
+    }
+}
+
 /// Goal: an option longer than its OPT is FORMERR with OPT (§7), and no backend hears of it.
 /// Method: an option that claims 200 octets and has 2. Covers: C-45
 #[test]

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::{ClientSubnet, Policy},
-    dns::{self, Asked, Query},
+    dns::{Asked, Query},
     ledger::{Counter, WorkerCounters},
 };
 
@@ -62,7 +62,8 @@ pub struct Fleet {
     /// The backends.
     pub upstreams: RefCell<Vec<Rc<Upstream>>>,
     policy: Policy,
-    client_subnet: ClientSubnet,
+    /// What backends are told of where a client is.
+    pub client_subnet: ClientSubnet,
     /// Queries that the backends can have in flight together.
     capacity: usize,
     turn: Cell<usize>,
@@ -121,7 +122,7 @@ impl Fleet {
         let deadline = now + upstream.config.timeout;
         let told = subnet::of(self.client_subnet, query, sink.as_ref());
         let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), ..Asked::by(query) };
-        let fill = |octets: &mut Vec<u8>| told.write(dns::forward(message, query, 0, octets), octets);
+        let fill = |octets: &mut Vec<u8>| told.forward(message, query, octets);
         let slot = self.flights.borrow_mut().insert(asked, sink, deadline, fill);
         let is_once = query.opcode == OPCODE_UPDATE;
         let Some(slot) = slot else {

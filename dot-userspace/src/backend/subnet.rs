@@ -26,7 +26,7 @@ pub enum Told {
 
 /// Decides about `query`.
 pub fn of(wish: ClientSubnet, query: &Query, sink: &dyn Sink) -> Told {
-    let is_editable = !query.is_signed && query.opt.is_none_or(|opt| opt.is_last);
+    let is_editable = !query.is_signed && query.opt.is_none_or(|opt| opt.may_resize);
     let says_itself = query.opt.is_some_and(|opt| opt.subnet);
     match wish {
         ClientSubnet::Pass => Told::AsItCame,
@@ -39,13 +39,12 @@ pub fn of(wish: ClientSubnet, query: &Query, sink: &dyn Sink) -> Told {
 }
 
 impl Told {
-    /// Has the forwarded `query` say it; `opt_rdata` is what [`dns::forward`] returned of it, as is the result.
-    pub fn write(self, opt_rdata: Option<usize>, query: &mut Vec<u8>) -> Option<usize> {
-        match (self, opt_rdata) {
-            (Self::Stripped, Some(opt_rdata)) => dns::strip_subnet(query, opt_rdata),
-            (Self::Added(client), _) => return Some(dns::add_subnet(query, opt_rdata, client)),
-            (Self::AsItCame | Self::Stripped, _) => {}
+    /// Writes the query into `octets`, with an ID of 0, so that it says that; returns what [`dns::forward`] does.
+    pub fn forward(self, message: &[u8], query: &Query, octets: &mut Vec<u8>) -> Option<usize> {
+        let opt_rdata = dns::forward(message, query, 0, self != Self::Stripped, octets);
+        match self {
+            Self::Added(client) => Some(dns::add_subnet(octets, opt_rdata, client)),
+            Self::AsItCame | Self::Stripped => opt_rdata,
         }
-        opt_rdata
     }
 }

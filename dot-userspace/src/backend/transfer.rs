@@ -24,6 +24,7 @@ use super::{
     upstream::Upstream,
 };
 use crate::{
+    config::ClientSubnet,
     dns::{self, Asked, Progress, Query, Transfer, framing::append_message},
     ledger::Counter,
 };
@@ -94,7 +95,8 @@ pub fn begin(
     };
     let upstream = fleet.choose_for(message, query)?;
     let mut octets = Vec::new();
-    dns::forward(message, query, id, &mut octets);
+    let passes_subnet = fleet.client_subnet != ClientSubnet::Strip;
+    dns::forward(message, query, id, passes_subnet, &mut octets);
     fleet.transfers.set(fleet.transfers.get() + 1);
     fleet.counters.add(Counter::BackendOutstanding, 1);
     upstream.begin();

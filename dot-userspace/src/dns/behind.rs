@@ -1,6 +1,7 @@
 //! What stands behind an OPT record that grows or shrinks: whether it may move along.
 //!
-//! Before: `respond` has an OPT record that is not the last one. After: it edits it, or leaves the message as it came.
+//! Before: `query` or `respond` has an OPT record that is not the last one. After: it is edited; or the response passes as
+//! it came, and the query, if it needs the edit, is FORMERR.
 //! Why: a name may end in a pointer to another one, by its distance from the message's start. What stands before the OPT
 //! stays where it is, and pointers lead backwards (RFC 1035 §4.1.4): only those from behind to behind would go astray.
 //! Never: follows a pointer, or takes one for none: octets that only look like one count as one.

@@ -1,4 +1,4 @@
-//! Edits of responses whose OPT record is not the last one: what moves is sound, and what cannot move stays.
+//! Edits of messages whose OPT record is not the last one: what moves is sound, and what cannot move stays.
 //!
 //! Before: messages with records behind their OPT, names in full, compressed against what is before it, or against each
 //! other. After: the same records, read by hickory-proto, whatever became of the OPT.
@@ -192,6 +192,45 @@ proptest! {
             prop_assert!(out.len().is_multiple_of(PADDING_BLOCK_OCTETS) && fill.len() < PADDING_BLOCK_OCTETS);
         }
         prop_assert_eq!(options, expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Goal: a query is edited by the same rule: it loses what is of this hop wherever its OPT stands, and every octet
+    /// before and behind it is kept; where records behind it point to each other it is FORMERR if anything had to move.
+    /// Method: octets compared, every name read by hickory-proto before and after. Covers: C-35, C-38, C-44, C-53
+    #[test]
+    fn a_query_is_edited_where_its_opt_stands(
+        mut theirs in prop::collection::btree_map(8u16..15, prop::collection::vec(any::<u8>(), 0..20), 0..5),
+        records in prop::collection::vec(behind(), 1..6), strips_subnet: bool,
+    ) {
+        // hickory-proto refuses a subnet that is none.
+        theirs.entry(SUBNET_OPTION).and_modify(|value| *value = vec![0, 1, 24, 0, 192, 0, 2]);
+        let theirs: Vec<_> = theirs.into_iter().collect();
+        let (mut message, opt, is_entangled) = response(&theirs, &records);
+        message[2] = 1;
+        let mut expected = end_to_end(&theirs);
+        expected.retain(|(code, _)| !strips_subnet || *code != SUBNET_OPTION);
+        let query = match triage(&message, Allowed { strips_subnet, ..Allowed::default() }) {
+            Disposition::Forward(query) => query,
+            other => {
+                prop_assert!(matches!(other, Disposition::Respond(reply) if reply.rcode == Rcode::FORM_ERR));
+                prop_assert!(is_entangled && expected != theirs);
+                return Ok(());
+            }
+        };
+        prop_assert!(!is_entangled || expected == theirs, "nothing that is pointed to has moved");
+        let mut out = Vec::new();
+        let opt_rdata = forward(&message, &query, 0x1234, !strips_subnet, &mut out);
+        prop_assert_eq!(opt_rdata, (!is_entangled).then_some(opt.start + 11));
+        let behind = &message[opt.end..];
+        prop_assert_eq!(&out[..opt.start + 3], &message[..opt.start + 3]);
+        prop_assert_eq!(&out[out.len() - behind.len()..], behind);
+        prop_assert_eq!(options_of(&out[opt.start + 11..out.len() - behind.len()]), expected);
+        let (sent, came) = (Message::from_vec(&out).unwrap(), Message::from_vec(&message).unwrap());
+        prop_assert_eq!((sent.answers, sent.additionals), (came.answers, came.additionals));
     }
 }
 

@@ -127,7 +127,7 @@ proptest! {
         let message = parts.message(false);
         let query = Query::parse(&message).unwrap();
         let mut out = Vec::new();
-        forward(&message, &query, id, &mut out);
+        forward(&message, &query, id, true, &mut out);
         let start = parts.opt_start(&message);
         prop_assert_eq!(&out[..2], &id.to_be_bytes());
         prop_assert_eq!(&out[2..start], &message[2..start]);
@@ -222,7 +222,7 @@ fn tiny_options_cost_linear_work() {
                 panic!("it is lawful")
             };
             let mut out = Vec::new();
-            forward(&query, &parsed, 9, &mut out);
+            forward(&query, &parsed, 9, true, &mut out);
             assert!(out.len() < query.len(), "those of this hop are taken out");
             let mut out = Vec::new();
             respond(&response, Asked::by(&parsed), HOP, &mut out).unwrap();

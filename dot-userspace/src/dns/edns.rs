@@ -6,7 +6,7 @@
 //!
 //! Source: RFC 6891 §6.1.2, RFC 7828 §3, RFC 7830 §3, RFC 8467 §4.1, RFC 8914 §2.
 
-use super::{Ede, records::u16_at};
+use super::{Ede, forward::write_at, records::u16_at};
 
 /// OPTION-CODE of edns-tcp-keepalive (RFC 7828 §3.1).
 pub const KEEPALIVE_OPTION: u16 = 11;
@@ -126,6 +126,18 @@ pub(super) fn write_padding_to(
     };
     write_option_header(out, PADDING_OPTION, fill);
     out.resize(out.len() + usize::from(fill), 0);
+}
+
+/// Moves the last `octets` of `message`, which are options, into the OPT record whose options begin at `opt_rdata`, in
+/// front of what stands behind it.
+pub(super) fn take_in(message: &mut [u8], opt_rdata: usize, octets: usize) {
+    let length_at = opt_rdata.saturating_sub(2);
+    let length = u16_at(message, length_at).map_or(0, usize::from);
+    let behind = message.get_mut(opt_rdata + length..);
+    if let Some(behind) = behind.filter(|behind| behind.len() >= octets) {
+        behind.rotate_right(octets);
+        write_at(message, length_at, u16::try_from(length + octets).unwrap_or_default());
+    }
 }
 
 /// How often a test's thread looked for an option: work is counted, where a clock would only guess.

@@ -7,7 +7,7 @@
 
 use super::{
     Query,
-    edns::{copy_end_to_end, write_padding_to},
+    edns::{copy_end_to_end, take_in, write_padding_to},
 };
 
 /// UDP payload size that we advertise to a backend: RFC 9715 §3.2 keeps it at 1400 or less.
@@ -16,12 +16,19 @@ pub const BACKEND_PAYLOAD_OCTETS: u16 = 1400;
 /// Queries over TLS are padded to a multiple of this many octets (RFC 8467 §4.1).
 pub const QUERY_BLOCK_OCTETS: usize = 128;
 
-/// Writes `message`, which `query` describes, into `out` with the message ID `id`.
+/// Writes `message`, which `query` describes, into `out` with the message ID `id`. Unless it `passes_subnet`, a client
+/// subnet is of this hop too.
 ///
-/// Returns where the options of its OPT record begin, if that stands last and may grow ([`pad_query`]).
+/// Returns where the options of its OPT record begin, if that may grow ([`pad_query`]).
 ///
 /// A TSIG covers the original ID inside its own RDATA (RFC 8945 §5.3.1), so the header's may change.
-pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) -> Option<usize> {
+pub fn forward(
+    message: &[u8],
+    query: &Query,
+    id: u16,
+    passes_subnet: bool,
+    out: &mut Vec<u8>,
+) -> Option<usize> {
     out.clear();
     match query.opt {
         Some(opt) if !query.is_signed => {
@@ -29,8 +36,8 @@ pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) -> Opt
             let (head, rdata) = (head.unwrap_or_default(), rdata.unwrap_or_default());
             out.extend_from_slice(head);
             write_at(out, opt.start + 3, BACKEND_PAYLOAD_OCTETS);
-            if opt.keepalive || opt.padding {
-                copy_end_to_end(rdata, true, out);
+            if opt.keepalive || opt.padding || (opt.subnet && !passes_subnet) {
+                copy_end_to_end(rdata, passes_subnet, out);
                 let octets = u16::try_from(out.len() - opt.rdata).unwrap_or_default();
                 write_at(out, opt.rdata - 2, octets);
             } else {
@@ -41,7 +48,7 @@ pub fn forward(message: &[u8], query: &Query, id: u16, out: &mut Vec<u8>) -> Opt
         _ => out.extend_from_slice(message),
     }
     write_at(out, 0, id);
-    query.opt.filter(|opt| opt.is_last && !query.is_signed).map(|opt| opt.rdata)
+    query.opt.filter(|opt| opt.may_resize && !query.is_signed).map(|opt| opt.rdata)
 }
 
 /// Appends `query` to `out`, padded to a multiple of [`QUERY_BLOCK_OCTETS`]. `opt_rdata` is what [`forward`]
@@ -50,9 +57,9 @@ pub fn pad_query(query: &[u8], opt_rdata: usize, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(query);
     write_padding_to(out, start, 0, QUERY_BLOCK_OCTETS);
-    let octets = u16::try_from((out.len() - start).saturating_sub(opt_rdata)).unwrap_or_default();
+    let octets = out.len() - start - query.len();
     if let Some(message) = out.get_mut(start..) {
-        write_at(message, opt_rdata.saturating_sub(2), octets);
+        take_in(message, opt_rdata, octets);
     }
 }
 

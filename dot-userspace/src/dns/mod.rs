@@ -31,7 +31,7 @@ pub use name::wire_name;
 pub use query::{Opt, Query, QueryError};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
 pub use respond::{Asked, Edit, Hop, ResponseError, respond};
-pub use subnet::{add_subnet, strip_subnet};
+pub use subnet::add_subnet;
 pub use synthesize::synthesize;
 pub use transfer::{Progress, Transfer};
 pub use triage::{Allowed, Disposition, DropReason, Reply, triage};

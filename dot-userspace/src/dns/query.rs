@@ -9,8 +9,11 @@
 use thiserror::Error;
 
 use super::{
+    behind::is_entangled,
     edns::{HopOptions, read_hop_options},
-    records::{Counts, HEADER_OCTETS, TailError, question_name_end, questions_end, u16_at, walk_tail},
+    records::{
+        Counts, HEADER_OCTETS, Record, TailError, question_name_end, questions_end, u16_at, walk_tail,
+    },
     subnet::has_subnet,
 };
 
@@ -46,8 +49,8 @@ pub struct Opt {
     pub version: u8,
     /// DO is set: the client wants DNSSEC records (RFC 3225).
     pub dnssec_ok: bool,
-    /// It stands last in the message, so it may grow and shrink.
-    pub is_last: bool,
+    /// It may grow and shrink: it stands last, or no name behind it points to another one there.
+    pub may_resize: bool,
     /// The client speaks edns-tcp-keepalive.
     pub keepalive: bool,
     /// The client padded its query.
@@ -96,7 +99,7 @@ pub enum QueryError {
         /// One past the question, which is sound.
         question_end: usize,
     },
-    /// An option runs past its OPT record, or the record cannot be edited where it stands.
+    /// An option runs past its OPT record.
     #[error("broken OPT record")]
     BrokenOpt {
         /// One past the question, which is sound.
@@ -145,7 +148,7 @@ impl Query {
         if tail.end != message.len() {
             return Err(QueryError::BrokenRecords { question_end });
         }
-        let opt = tail.opt.map(|record| read_opt(message, record, tail.end)).transpose();
+        let opt = tail.opt.map(|record| read_opt(message, record)).transpose();
         let opt = opt.map_err(|()| QueryError::BrokenOpt { question_end })?;
         Ok(Self { id, opcode, question_end, qtype, qclass, opt, is_signed: tail.is_signed })
     }
@@ -157,7 +160,7 @@ fn has_opt(message: &[u8], counts: Counts) -> bool {
     end.and_then(|end| walk_tail(message, end, counts).ok()).is_some_and(|tail| tail.opt.is_some())
 }
 
-fn read_opt(message: &[u8], record: super::records::Record, end: usize) -> Result<Opt, ()> {
+fn read_opt(message: &[u8], record: Record) -> Result<Opt, ()> {
     let rdata = message.get(record.rdata..record.end).ok_or(())?;
     let HopOptions { keepalive, padding } = read_hop_options(rdata).ok_or(())?;
     Ok(Opt {
@@ -166,7 +169,7 @@ fn read_opt(message: &[u8], record: super::records::Record, end: usize) -> Resul
         end: record.end,
         version: message.get(record.fixed + 5).copied().ok_or(())?,
         dnssec_ok: message.get(record.fixed + 6).copied().ok_or(())? & 0x80 != 0,
-        is_last: record.end == end,
+        may_resize: !is_entangled(message, record),
         keepalive,
         padding,
         subnet: has_subnet(rdata),

@@ -1,15 +1,14 @@
-//! The client subnet (ECS) of a query on its way to a backend: taken out, or put in, where the operator wants that.
+//! The client subnet (ECS) of a query on its way to a backend, where the operator wants one put in.
 //!
-//! Before: `forward` wrote the query, its OPT last. After: a backend knows what it shall know of where the client is.
-//! Never: runs while the option is to pass; adds to a query that has one (also /0, which asks for none); touches a
-//! signed query.
+//! Before: `forward` wrote the query. After: a backend knows what it shall know of where the client is.
+//! Never: adds to a query that has one (also /0, which asks for none); touches a signed query.
 //!
 //! Source: RFC 7871 §6 (format), §7.1.2 (what a client asked for holds), §11.1 (prefix lengths).
 
 use std::net::IpAddr;
 
 use super::{
-    edns::{SUBNET_OPTION, options},
+    edns::{SUBNET_OPTION, options, take_in},
     forward::write_at,
     records::u16_at,
     respond::EMPTY_OPT,
@@ -22,22 +21,8 @@ const IPV6_OCTETS: u8 = 7;
 /// FAMILY, SOURCE and SCOPE PREFIX-LENGTH.
 const FIXED_OCTETS: u8 = 4;
 
-/// Takes the client subnet out of `query`, whose OPT stands last with its options at `opt_rdata`.
-pub fn strip_subnet(query: &mut Vec<u8>, opt_rdata: usize) {
-    let mut offset = opt_rdata;
-    while let (Some(code), Some(octets)) = (u16_at(query, offset), u16_at(query, offset + 2)) {
-        let end = (offset + 4 + usize::from(octets)).min(query.len());
-        if code == SUBNET_OPTION {
-            query.drain(offset..end);
-        } else {
-            offset = end;
-        }
-    }
-    write_rdata_length(query, opt_rdata);
-}
-
-/// Puts the subnet of `client` into `query`, which has none. `opt_rdata`: where the options of its OPT begin, which
-/// stands last; `None`: it has no OPT, and gets one. Returns where its options begin.
+/// Puts the subnet of `client` into `query`, which has none. `opt_rdata`: where the options of its OPT begin, which may
+/// grow; `None`: it has no OPT, and gets one. Returns where its options begin.
 pub fn add_subnet(query: &mut Vec<u8>, opt_rdata: Option<usize>, client: IpAddr) -> usize {
     let opt_rdata = opt_rdata.unwrap_or_else(|| {
         let additional = u16_at(query, 10).unwrap_or_default().saturating_add(1);
@@ -56,16 +41,13 @@ pub fn add_subnet(query: &mut Vec<u8>, opt_rdata: Option<usize>, client: IpAddr)
             (2, IPV6_OCTETS, &v6)
         }
     };
+    let before = query.len();
     query.extend_from_slice(&SUBNET_OPTION.to_be_bytes());
     query.extend_from_slice(&[0, FIXED_OCTETS + octets, 0, family, octets * 8, 0]);
     query.extend_from_slice(address.get(..usize::from(octets)).unwrap_or_default());
-    write_rdata_length(query, opt_rdata);
+    let octets = query.len() - before;
+    take_in(query, opt_rdata, octets);
     opt_rdata
-}
-
-fn write_rdata_length(query: &mut [u8], opt_rdata: usize) {
-    let octets = u16::try_from(query.len().saturating_sub(opt_rdata)).unwrap_or_default();
-    write_at(query, opt_rdata.saturating_sub(2), octets);
 }
 
 /// Whether there is a client subnet among these options.
@@ -75,17 +57,31 @@ pub(super) fn has_subnet(rdata: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Query, forward, pad_query},
+        *,
+    };
 
-    /// A query for the root with an OPT of these options, and where they begin.
-    fn query(options: Option<&[u8]>) -> (Vec<u8>, Option<usize>) {
-        let mut octets = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(options.is_some())];
+    /// An address record, its owner name pointing to the question.
+    const BEHIND: &[u8] = &[2, b'n', b's', 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 77];
+
+    /// A query for the root with an OPT of these options, and these records behind it.
+    fn query(options: Option<&[u8]>, behind: &[&[u8]]) -> Vec<u8> {
+        let records = u8::from(options.is_some()) + u8::try_from(behind.len()).unwrap();
+        let mut octets = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, records];
         octets.extend([0, 0, 1, 0, 1]);
-        let Some(options) = options else { return (octets, None) };
-        octets.extend([0, 0, 41, 5, 120, 0, 0, 0, 0, 0, u8::try_from(options.len()).unwrap()]);
-        let rdata = octets.len();
-        octets.extend(options);
-        (octets, Some(rdata))
+        if let Some(options) = options {
+            octets.extend([0, 0, 41, 5, 120, 0, 0, 0, 0, 0, u8::try_from(options.len()).unwrap()]);
+            octets.extend(options);
+        }
+        [octets, behind.concat()].concat()
+    }
+
+    fn forwarded(message: &[u8], passes_subnet: bool) -> (Vec<u8>, Option<usize>) {
+        let mut out = Vec::new();
+        let query = Query::parse(message).unwrap();
+        let opt_rdata = forward(message, &query, 1, passes_subnet, &mut out);
+        (out, opt_rdata)
     }
 
     const COOKIE: &[u8] = &[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -94,19 +90,18 @@ mod tests {
     /// Goal: the subnet goes, wherever it stands and however often, and all else stays.
     #[test]
     fn strips_the_subnet_alone() {
-        for options in
-            [[SUBNET, COOKIE].concat(), [COOKIE, SUBNET].concat(), [SUBNET, COOKIE, SUBNET].concat()]
-        {
-            let (mut octets, rdata) = query(Some(&options));
-            strip_subnet(&mut octets, rdata.unwrap());
-            assert_eq!((octets, rdata), query(Some(COOKIE)));
+        for behind in [&[][..], &[BEHIND]] {
+            for options in [vec![SUBNET, COOKIE], vec![COOKIE, SUBNET], vec![SUBNET, COOKIE, SUBNET]] {
+                let message = query(Some(&options.concat()), behind);
+                assert_eq!(forwarded(&message, false).0, query(Some(COOKIE), behind));
+                assert_eq!(forwarded(&message, true).0, message);
+            }
+            let message = query(Some(&[]), behind);
+            assert_eq!(forwarded(&message, false).0, message);
         }
-        let (mut octets, rdata) = query(Some(&[]));
-        strip_subnet(&mut octets, rdata.unwrap());
-        assert_eq!((octets, rdata), query(Some(&[])));
     }
 
-    /// Goal: /24 and /56 and no bit more, into the OPT that is there or a new one.
+    /// Goal: /24 and /56 and no bit more, into the OPT that is there, wherever it stands, or a new one; padding joins it.
     #[test]
     fn adds_a_prefix_and_no_address() {
         for (client, option) in [
@@ -114,11 +109,18 @@ mod tests {
             ("::ffff:192.0.2.77", SUBNET),
             ("2001:db8:1:2ff::9", &[0, 8, 0, 11, 0, 2, 56, 0, 0x20, 1, 0x0d, 0xb8, 0, 1, 2][..]),
         ] {
-            for before in [Some(COOKIE), Some(&[][..]), None] {
-                let (mut octets, rdata) = query(before);
-                let at = add_subnet(&mut octets, rdata, client.parse().unwrap());
+            for (before, behind) in
+                [(Some(COOKIE), &[][..]), (Some(COOKIE), &[BEHIND]), (Some(&[]), &[BEHIND]), (None, &[])]
+            {
+                let (mut octets, opt_rdata) = forwarded(&query(before, behind), true);
+                let opt_rdata = add_subnet(&mut octets, opt_rdata, client.parse().unwrap());
                 let expected = [before.unwrap_or_default(), option].concat();
-                assert_eq!((octets, Some(at)), query(Some(&expected)), "{client}");
+                assert_eq!(octets, query(Some(&expected), behind), "{client}");
+                let mut padded = Vec::new();
+                pad_query(&octets, opt_rdata, &mut padded);
+                let fill = 128 - octets.len() - 4;
+                let padding = [&[0, 12, 0, u8::try_from(fill).unwrap()][..], &vec![0; fill]].concat();
+                assert_eq!(padded, query(Some(&[expected, padding].concat()), behind));
             }
         }
     }

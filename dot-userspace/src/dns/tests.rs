@@ -54,7 +54,7 @@ fn response(name: &str, answers: u8, options: Option<&[(u16, Vec<u8>)]>) -> Vec<
 fn forwarded(message: &[u8]) -> Vec<u8> {
     let query = Query::parse(message).unwrap();
     let mut out = Vec::new();
-    forward(message, &query, 0xbeef, &mut out);
+    forward(message, &query, 0xbeef, true, &mut out);
     out
 }
 
@@ -349,7 +349,7 @@ proptest! {
         match triage(&octets, allowed) {
             Disposition::Forward(query) | Disposition::Transfer(query) => {
                 let mut out = Vec::new();
-                forward(&octets, &query, 9, &mut out);
+                forward(&octets, &query, 9, !quiet, &mut out);
                 prop_assert!(out.len() <= octets.len());
                 prop_assert!(Query::parse_with(&out, |_| quiet).is_ok());
             }

@@ -125,9 +125,9 @@ fn triage_query(query: Query, allowed: Allowed) -> Disposition {
         return Disposition::Respond(Reply::to(&query, Rcode::REFUSED, ede));
     }
     let has_ours = |opt: Opt| opt.keepalive || opt.padding || (opt.subnet && allowed.strips_subnet);
-    let needs_edit = query.opt.is_some_and(|opt| !opt.is_last && has_ours(opt));
+    let needs_edit = query.opt.is_some_and(|opt| !opt.may_resize && has_ours(opt));
     if needs_edit && !query.is_signed {
-        // Records behind the OPT may point into each other: shrinking it would move them.
+        // A name behind the OPT points to another one there, which would move; and what is ours may not pass.
         return Disposition::Respond(Reply::to(&query, Rcode::FORM_ERR, None));
     }
     if is_transfer { Disposition::Transfer(query) } else { Disposition::Forward(query) }

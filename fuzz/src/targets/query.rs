@@ -1,12 +1,15 @@
-//! Query and triage: what is forwarded is what came but for this hop's own, and what is answered is sound.
+//! Query and triage: what is forwarded is what came but for this hop's own, moves nothing that a name points to, and what
+//! is answered is sound.
 //!
 //! Before: one message of a client. After: `wire` read it too, and agrees with the disposition.
 //! Never: knows what a record means.
 
 use dot_userspace::dns::{
-    Allowed, BACKEND_PAYLOAD_OCTETS, Disposition, DropReason, Hop, Query, Reply, forward, synthesize, triage,
+    Allowed, BACKEND_PAYLOAD_OCTETS, Disposition, DropReason, Hop, Query, Rcode, Reply, forward, synthesize,
+    triage,
 };
 
+use super::response::leads_to;
 use crate::wire;
 
 const HOP: Hop = Hop { padding: true, keepalive_100ms: Some(300) };
@@ -36,7 +39,7 @@ pub(super) fn assert_forwarded(message: &[u8], query: &Query) {
     assert!(opts.len() <= 1 && opts.iter().all(|opt| opt.is_additional && opt.owner_octets == 1));
     assert_eq!((opts.len() == 1, read.is_signed()), (query.opt.is_some(), query.is_signed));
     let mut out = Vec::new();
-    forward(message, query, 0xbeef, &mut out);
+    forward(message, query, 0xbeef, true, &mut out);
     assert_eq!(out[..2], [0xbe, 0xef]);
     let Some(opt) = opts.first().filter(|_| !read.is_signed()) else {
         assert_eq!(out[2..], message[2..], "without an OPT, or signed: the ID alone");
@@ -63,10 +66,25 @@ pub(super) fn assert_forwarded(message: &[u8], query: &Query) {
         &message[opt.place.end..],
     ];
     assert_eq!(out, expected.concat());
+    assert!(
+        out.len() == message.len()
+            || !read.records.iter().any(|record| leads_to(message, record, opt.place.start)),
+        "nothing that a name points to has moved"
+    );
     assert_eq!(opt.ttl >> 16 & 0xff, 0, "version 0");
 }
 
+/// Asserts that a query whose options could be read is FORMERR only where what stands behind its OPT may not move.
+fn assert_entangled(message: &[u8]) {
+    let read = wire::read(message).expect("its options were read");
+    let opt = read.opts()[0];
+    assert!(wire::may_point_to(&message[opt.place.end..], opt.place.start), "it could have been edited");
+}
+
 fn assert_answered(message: &[u8], reply: &Reply) {
+    if reply.rcode == Rcode::FORM_ERR && (reply.keepalive || reply.padding) {
+        assert_entangled(message);
+    }
     let mut out = Vec::new();
     synthesize(message, reply, HOP, &mut out);
     let read = wire::read(&out).expect("what we make is whole");

@@ -48,7 +48,7 @@ fn has_broken_opt(response: &[u8]) -> bool {
 }
 
 /// Whether the owner name of a record that stands behind `start` ends in a pointer to there or beyond.
-fn leads_to(response: &[u8], record: &wire::Record, start: usize) -> bool {
+pub(super) fn leads_to(response: &[u8], record: &wire::Record, start: usize) -> bool {
     let owner = &response[record.place.start..record.place.start + record.owner_octets];
     record.place.start > start
         && owner.last_chunk::<2>().is_some_and(|end| end[0] >= 0xc0 && wire::may_point_to(end, start))

@@ -39,6 +39,8 @@ use crate::{
 
 /// Rest after `accept` failed for want of descriptors or memory: others must end first.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How often a worker says that it accepts nothing.
+const SHORTAGE_SAID: Duration = Duration::from_secs(60);
 
 /// How long a worker takes no connections once it has no place for one, or too many handshakes wait: longer than the
 /// work of a turn, shorter than a client's first retransmission of its SYN (1 s, RFC 6298).
@@ -58,6 +60,8 @@ pub(super) struct Doors {
     /// Load balancers, who say for whom they come.
     trusted: RefCell<Arc<[IpNet]>>,
     client_address: Cell<ClientAddress>,
+    /// When it was last said that no connection can be accepted.
+    shortage_said: Cell<Option<Instant>>,
 }
 
 impl Doors {
@@ -82,6 +86,17 @@ impl Doors {
             current,
             trusted,
             client_address: Cell::new(settings.client_address),
+            shortage_said: Cell::new(None),
+        }
+    }
+
+    /// A connection waits that cannot be accepted for want of descriptors or memory: who has been idle longest gives way.
+    fn note_shortage(&self, error: &io::Error) {
+        let now = Instant::now();
+        self.seats.make_room(None, now);
+        if self.shortage_said.get().is_none_or(|said| now >= said + SHORTAGE_SAID) {
+            self.shortage_said.set(Some(now));
+            tracing::warn!(%error, "no connection can be accepted for the moment; sessions that are idle give way");
         }
     }
 
@@ -175,7 +190,7 @@ pub(super) async fn accept_all(listener: TcpListener, transport: Transport, door
             Err(error) => {
                 counters.add(Counter::AcceptFailed, 1);
                 if !is_of_the_connection(&error) {
-                    tracing::warn!(%error, "no connection can be accepted for the moment");
+                    doors.note_shortage(&error);
                     sleep(ACCEPT_REST).await;
                 }
             }

@@ -65,6 +65,11 @@ pub fn lacks_segmentation(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
 }
 
+/// Whether an error says that the kernel had no memory to send with: nothing about the backend or the way there.
+pub fn lacks_memory(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// The control message that has a datagram cut: `cmsghdr`, the length of each part, padding.
 #[repr(C)]
 struct Segment {

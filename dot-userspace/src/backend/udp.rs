@@ -206,8 +206,11 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
         Err(error) => {
             tracing::debug!(%error, backend = %upstream.config.address, "the kernel refused a datagram");
             counters.add(Counter::BackendSendFailed, 1);
-            if let Some(slot) = batch.first() {
-                upstream.fleet.try_elsewhere(*slot, Failure::Unreachable);
+            // For want of memory it is lost as on any full path: it has its port and ID, and is sent again.
+            if let Some(slot) = batch.first().filter(|slot| !upstream.fleet.moved(**slot))
+                && !mmsg::lacks_memory(&error)
+            {
+                upstream.fleet.give_up(*slot, Failure::Unreachable);
             }
             (1, false)
         }

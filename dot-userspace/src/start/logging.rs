@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     /// Goal: a full queue drops lines, counts each, and the writer does not wait. Method: a queue of one line
-    /// that nobody reads takes three lines; were it to block, this test would never end.
+    /// that nobody reads takes three lines; were it to block, this test would never end.
     #[test]
     fn full_queue_drops_and_counts() {
         let (sender, receiver) = bounded(1);

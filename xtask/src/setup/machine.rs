@@ -57,7 +57,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "busybox", packages: &["busybox-static"], purpose: "first process of a booted kernel" },
     Tool { command: "strip", packages: &["binutils"], purpose: "makes what a booted kernel is given small" },
     Tool { command: "xz", packages: &["xz-utils"], purpose: "unpacks kernel modules" },
-    Tool { command: "strace", packages: &["strace"], purpose: "counts system calls" },
+    Tool { command: "strace", packages: &["strace"], purpose: "counts system calls, has some fail" },
+    Tool { command: "faketime", packages: &["faketime"], purpose: "a clock that jumps, for one process" },
 ];
 
 /// What `--benches` adds.

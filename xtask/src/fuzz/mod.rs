@@ -2,8 +2,9 @@
 //!
 //! Before: a clone, a C++ compiler. After: a line for each target with its figures, or the octets that broke it.
 //! Holds: nothing of the flags that instrument our code: `fuzz/rustc.sh` has them, all stable, so no nightly is needed.
-//! Never: passes when nothing ran; without a C++ compiler it says SKIPPED and why.
+//! Never: passes when nothing ran, or not to its end; without a C++ compiler it says SKIPPED and why.
 
+mod end;
 mod figures;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{build, command, setup};
+use end::{End, written};
 use figures::Figures;
 
 /// Longest input: a DNS message with its prefix, and what a target asks for beside it.
@@ -38,7 +40,8 @@ EXAMPLES:
     cargo xtask fuzz query --input FILE         one input once more, with its backtrace
 
 EXIT STATUS:
-    0 when every target held (or SKIPPED: no C++ compiler), 1 when one broke, 2 for a mistake in the command line.")]
+    0 when every target held (or SKIPPED: no C++ compiler), 1 when one broke or was interrupted, 2 for a mistake in the
+    command line.")]
 pub(crate) struct Fuzz {
     /// Seconds for each target
     #[arg(long, default_value_t = 60)]
@@ -73,10 +76,11 @@ pub(crate) fn run(root: &Path, arguments: &Fuzz) -> Result<()> {
     let mut broken = Vec::new();
     for target in &targets {
         let run = Run { root, folder: &folder, engine: &engine, target };
-        if !run.fuzz(arguments.seconds)? {
-            broken.push(target.as_str());
-        } else if arguments.save {
-            run.save()?;
+        match run.fuzz(arguments.seconds)? {
+            End::Held if arguments.save => run.save()?,
+            End::Held => {}
+            End::Interrupted | End::Slow => bail!("fuzz: interrupted at {target}"),
+            End::Broke => broken.push(target.as_str()),
         }
     }
     if broken.is_empty() { Ok(()) } else { bail!("fuzz: broken: {}", broken.join(", ")) }
@@ -129,8 +133,8 @@ impl Run<'_> {
         self.root.join("fuzz/seeds").join(self.target)
     }
 
-    /// Runs the target and prints its line; false when it broke.
-    fn fuzz(&self, seconds: u32) -> Result<bool> {
+    /// Runs the target and prints its line.
+    fn fuzz(&self, seconds: u32) -> Result<End> {
         let found = self.folder.join("found").join(self.target);
         for folder in [&self.corpus(), &found] {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -143,17 +147,37 @@ impl Run<'_> {
         engine.arg(format!("-artifact_prefix={}/", found.display())).args([self.corpus(), self.seeds()]);
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         engine.stdout(file.try_clone()?).stderr(file);
-        let is_whole = command::status(&mut engine)?.success();
+        let end = End::of(command::status(&mut engine)?);
         let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-        if is_whole {
-            println!("fuzz: {:<10} {}", self.target, Figures::of(&text));
-            return Ok(true);
+        let figures = Figures::of(&text);
+        match end {
+            End::Held => println!("fuzz: {:<10} {figures}", self.target),
+            End::Interrupted => println!("fuzz: {:<10} interrupted after {figures}", self.target),
+            End::Slow if self.holds(written(&text))? => {
+                println!("fuzz: {:<10} an input took long once, and not again; {figures}", self.target);
+            }
+            End::Slow | End::Broke => {
+                self.show(&text, &log, &found);
+                return Ok(End::Broke);
+            }
         }
+        Ok(end)
+    }
+
+    /// Whether an input holds when it is run alone.
+    fn holds(&self, input: Option<&Path>) -> Result<bool> {
+        let Some(input) = input else { return Ok(false) };
+        let mut engine = engine_for(self.engine, self.target);
+        engine.arg(format!("-timeout={INPUT_SECONDS_MAX}")).arg(input);
+        Ok(command::status(engine.stdout(Stdio::null()).stderr(Stdio::null()))?.success())
+    }
+
+    /// Says what broke the target.
+    fn show(&self, text: &str, log: &Path, found: &Path) {
         println!("fuzz: {} BROKE; the end of {}:", self.target, log.display());
         let lines: Vec<&str> = text.lines().collect();
         lines.iter().skip(lines.len().saturating_sub(40)).for_each(|line| println!("    {line}"));
         println!("fuzz: once more: cargo xtask fuzz {} --input {}/<file>", self.target, found.display());
-        Ok(false)
     }
 
     /// Adds to the seeds what reaches code that they do not.

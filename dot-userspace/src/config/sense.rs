@@ -71,7 +71,8 @@ impl Check<'_, '_> {
                     );
                 }
                 if address.port() == 0 {
-                    self.note(&path, format!("{address}: port 0 is none; use 853"));
+                    let usual = if key == "dot" { 853 } else { CLEARTEXT_PORT };
+                    self.note(&path, format!("{address}: port 0 is none; use {usual}"));
                 }
                 if !seen.insert(*address) {
                     self.note(&path, format!("{address} is listed twice; remove one"));
@@ -201,7 +202,7 @@ impl Check<'_, '_> {
             }
             seen.push(backend.address);
             if let BackendAddress::Socket(address) = backend.address
-                && (config.listen.dot.contains(&address) || config.listen.do53.contains(&address))
+                && config.listen.dot.iter().chain(&config.listen.do53).any(|at| is_reached_at(*at, address))
             {
                 self.note(&path, format!("{address} is dotd itself; name the DNS server behind it"));
             }
@@ -266,6 +267,13 @@ fn ipv4_of(prefix: &IpNet) -> Option<IpNet> {
     let IpNet::V6(v6) = prefix else { return None };
     let v4 = v6.addr().to_ipv4_mapped()?;
     Ipv4Net::new(v4, v6.prefix_len().checked_sub(MAPPED_BITS)?).ok().map(IpNet::V4)
+}
+
+/// Whether who listens on `listener` is met at `address`, as far as that is certain: a wildcard has every loopback address.
+fn is_reached_at(listener: SocketAddr, address: SocketAddr) -> bool {
+    let (own, host) = (listener.ip(), address.ip());
+    let is_within = own.is_unspecified() && host.is_loopback() && own.is_ipv4() == host.is_ipv4();
+    listener.port() == address.port() && (own == host || is_within)
 }
 
 fn is_multicast(host: IpAddr) -> bool {

@@ -85,6 +85,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         "[listen]\ndot = [\"[::]:853\",\n  \"[::]:853\"]",
         &["3:3: listen.dot: [::]:853 is listed twice; remove one"],
     ),
+    ("[listen]\ndo53 = [\"[::]:0\"]", &["2:9: listen.do53: [::]:0: port 0 is none; use 53"]),
     ("[listen]\ndot = [\"[::]:0\"]", &["2:8: listen.dot: [::]:0: port 0 is none; use 853"]),
     (
         "[listen]\ndot = \"[::]:853\"",
@@ -142,6 +143,10 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:11: backend.address: 127.0.0.1:853 is dotd itself; name the DNS server behind it"],
     ),
     (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\n[listen]\ndo53 = [\"0.0.0.0:53\"]",
+        &["2:11: backend.address: 127.0.0.1:53 is dotd itself; name the DNS server behind it"],
+    ),
+    (
         "[[backend]]\naddress = \"127.0.0.1:53\"\nserver_name = \"a.example\"",
         &["3:15: backend.server_name: is used with transport = \"tls\" only; remove it"],
     ),
@@ -186,7 +191,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:40: listen.proxy_protocol_from: 192.0.2.0/24 is listed twice; remove one"],
     ),
     (
-        "[[backend]]\naddress = \"127.0.0.1:853\"\ntransport = \"tls\"\nspki_pins = [\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]\nca = \"ca.pem\"",
+        "[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"\nspki_pins = [\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]\nca = \"ca.pem\"",
         &["5:6: backend.ca: vouches for `server_name`, which is not set; remove it or set that"],
     ),
     (

@@ -203,6 +203,8 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let accounts = Accounts::new(charges);
     let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, line, &settings));
     let accepting = open(listeners, &doors);
+    // Also who has no connection yet says how many it may have.
+    doors.note_fill();
     let mut current = settings;
     let until = loop {
         bell.notified().await;
@@ -275,4 +277,5 @@ fn reload(room: &Rc<Room>, doors: &Doors, old: &Settings, new: &Settings) {
         room.renew_cache(new.cache_entries);
     }
     doors.reload(new);
+    doors.note_fill();
 }

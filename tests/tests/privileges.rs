@@ -2,7 +2,7 @@
 //!
 //! Before: a running dotd. After: /proc, `ip link`, bpffs and bpftool say so.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use nix::sys::signal::Signal;
 
@@ -87,6 +87,29 @@ fn user_nobody_is_nobody_in_every_thread() {
     assert!(dotd.stats().packets("pass", "") > 0);
     dotd.stop();
     assert_nothing_left(&network);
+}
+
+/// Goal: a folder that is not dotd's alone stays whose it is, with all in it but dotd's own file: whoever names /etc by
+/// mistake gives nothing away. Method: a file of root's in both folders, `user = "nobody"`; owners afterwards.
+#[test]
+fn folders_of_others_are_not_given_away() {
+    require!(Root);
+    let scratch = Scratch::new();
+    let others = ["state", "run"].map(|name| {
+        fs::write(scratch.folder(name).join("shadow"), "secret").expect("our own folder");
+        scratch.path().join(name)
+    });
+    let network = Network::new();
+    let dotd =
+        Server::launch(&network, &Config::new().xdp("off").set("server", "user", "\"nobody\""), scratch, &[]);
+    let owner = |path: &Path| fs::symlink_metadata(path).expect("it is there").uid();
+    for folder in others {
+        assert_eq!((owner(&folder), owner(&folder.join("shadow"))), (0, 0), "{}", folder.display());
+    }
+    assert!(dotd.stderr().contains("server.state_dir"), "{}", dotd.stderr());
+    assert_eq!(owner(&dotd.folder().join("state/self-signed.pem")), 65_534);
+    assert_eq!(dotd.status()["state"], "serving");
+    dotd.stop();
 }
 
 /// Goal: SIGTERM and SIGINT leave nothing attached, native or generic.

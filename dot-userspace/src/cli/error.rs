@@ -5,7 +5,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{config::ConfigErrors, tls::certificate::CertificateError, xdp::XdpError};
+use crate::{config::ConfigErrors, start::in_a_line, tls::certificate::CertificateError, xdp::XdpError};
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,6 @@ pub(super) enum CliError {
     System(io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
-    #[error("{0:#}")]
+    #[error("{}", in_a_line(.0))]
     Start(anyhow::Error),
 }

@@ -9,10 +9,7 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{
         fd::AsFd,
-        unix::{
-            fs::lchown,
-            net::{UnixListener, UnixStream},
-        },
+        unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     time::Duration,
@@ -22,7 +19,10 @@ use anyhow::{Context, anyhow, bail};
 use nix::sys::stat::{Mode, umask};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{fast_open, privileges::Owner};
+use super::{
+    fast_open,
+    privileges::{Owner, hand_over},
+};
 use crate::{
     config::{CONTROL_SOCKET, Config},
     worker::Listeners,
@@ -193,11 +193,9 @@ impl ControlSocket {
         let listener = UnixListener::bind(&path);
         umask(mask);
         let listener = listener.with_context(|| format!("{}: cannot be made", path.display()))?;
-        if let Some((uid, gid)) = owner {
-            // The folder too: whoever we become must be able to remove the socket at the end.
-            lchown(&path, Some(uid), Some(gid)).with_context(explain)?;
-            lchown(run_dir, Some(uid), Some(gid)).with_context(explain)?;
-        }
+        // The folder too, where it is ours: whoever we become must be able to remove the socket at the end. Where it is
+        // not, the next start does.
+        hand_over(run_dir, CONTROL_SOCKET, owner).with_context(explain)?;
         listener.set_nonblocking(true)?;
         Ok(Self { path, listener })
     }

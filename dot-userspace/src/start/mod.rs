@@ -39,7 +39,7 @@ const FLUSHES_MAX: usize = 16;
 /// # Errors
 /// One line that names the thing that cannot be had and the way out. Nothing is left behind.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
-    let user = privileges::user(&config.server.user)?;
+    let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
     let descriptors = privileges::raise_descriptors();
     let seen = files::Seen::now(&config.tls);
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
@@ -58,7 +58,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let kernel = Kernel(Some(xdp::start(&config.xdp, &sockets, user)?));
     drop(sockets);
     drop(groups);
-    privileges::hand_over(&config.server.state_dir, user)?;
+    privileges::hand_over_state(&config.server.state_dir, user)?;
     privileges::drop_all(user)?;
     // From here on nothing has rights, and every thread made inherits that.
     logging::write_from_now_on().context("the log thread cannot start")?;
@@ -106,12 +106,37 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         charges,
         flushes,
     };
-    serve::serve(Arc::new(process), running, seen, control_socket, http, Instant::now())
+    serve::serve(Arc::new(process), running, seen, control_socket, http, began)
+}
+
+/// What failed and every cause of it, in a line; what a cause says that was said already is said once.
+#[must_use]
+pub fn in_a_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 fn worker_count(asked: Workers, cpus: usize) -> usize {
     match asked {
         Workers::Auto => cpus.max(1),
         Workers::Count(count) => usize::from(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a line says each cause once, also where an error's own words hold its cause. Method: a file that is not there.
+    #[test]
+    fn a_cause_is_said_once() {
+        let missing = crate::tls::client_verifier("/nowhere/ca.pem".as_ref()).err().expect("it is not there");
+        let once = missing.to_string();
+        let error =
+            anyhow::Error::new(missing).context(format!("tls.client_ca: {once}")).context("not started");
+        assert_eq!(in_a_line(&error), format!("not started: tls.client_ca: {once}"));
     }
 }

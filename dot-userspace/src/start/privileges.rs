@@ -4,7 +4,11 @@
 //! in any set of this thread, and the threads it makes inherit that.
 //! Never: regains anything: no_new_privs is set.
 
-use std::{fs, os::unix::fs::lchown, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, lchown},
+    path::Path,
+};
 
 use anyhow::{Context, anyhow, bail};
 use caps::CapSet;
@@ -13,6 +17,8 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
     unistd::{Pid, User, geteuid, setgid, setgroups, setuid},
 };
+
+use crate::tls::SELF_SIGNED;
 
 /// A user and its group.
 pub type Owner = (u32, u32);
@@ -64,24 +70,46 @@ pub fn usable_cpus() -> Vec<usize> {
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }
 
-/// Gives what dotd keeps in `state_dir` to the user it becomes, so that a reload can read it.
+/// Gives what dotd keeps in `state_dir` to the user it becomes, so that a reload can renew it; says where it cannot.
 ///
 /// # Errors
-/// The folder cannot be given away.
-pub fn hand_over(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
-    let (Some((uid, gid)), true) = (owner, state_dir.is_dir()) else { return Ok(()) };
+/// As [`hand_over`].
+pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
+    if !hand_over(state_dir, SELF_SIGNED, owner)? {
+        let folder = state_dir.display();
+        tracing::warn!(
+            "server.state_dir: {folder} holds what is not dotd's and stays its owner's; name a folder of its own"
+        );
+    }
+    Ok(())
+}
+
+/// Gives `folder` to the user that dotd becomes, and what it keeps there, whose names begin with `own`. A folder that has
+/// anything else in it stays whose it is, and so does that: it may be /etc. `false`: it stays another's.
+///
+/// # Errors
+/// The folder cannot be read or given away.
+pub fn hand_over(folder: &Path, own: &str, owner: Option<Owner>) -> anyhow::Result<bool> {
+    let (Some((uid, gid)), true) = (owner, folder.is_dir()) else { return Ok(true) };
     let give = |path: &Path| {
         // Never through a link: whoever we become may write in this folder, and put one there.
         lchown(path, Some(uid), Some(gid))
             .with_context(|| format!("{}: cannot be given to uid {uid}", path.display()))
     };
-    for entry in fs::read_dir(state_dir).with_context(|| state_dir.display().to_string())? {
+    let mut is_ours = true;
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let entry = entry?;
-        if entry.file_type()?.is_file() {
+        let found = entry.metadata()?;
+        if entry.file_name().to_string_lossy().starts_with(own) && !found.is_dir() && found.nlink() == 1 {
             give(&entry.path())?;
+        } else {
+            is_ours &= found.uid() == uid;
         }
     }
-    give(state_dir)
+    if is_ours {
+        give(folder)?;
+    }
+    Ok(is_ours || fs::symlink_metadata(folder)?.uid() == uid)
 }
 
 /// Becomes `owner` and gives up every capability.

@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 use super::{
+    in_a_line,
     process::{Process, Running},
     serve,
 };
@@ -31,7 +32,7 @@ pub(super) fn renew(process: &Process, running: &mut Running) {
             process.reload_failed();
             // Its end was dealt with: the old ones are served until the next change.
             running.staples_until = None;
-            let error = format!("{error:#}").replace('\n', "; ");
+            let error = in_a_line(&error).replace('\n', "; ");
             tracing::error!("certificates or keys cannot be used, the old ones stay: {error}");
         }
     }

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     caretaker, dialer,
     files::{Files, Seen},
+    in_a_line,
     listeners::ControlSocket,
     plan,
     process::{Process, Running},
@@ -174,7 +175,7 @@ fn reload(process: &Process, running: &mut Running) {
         Ok(()) => tracing::info!("reloaded"),
         Err(error) => {
             process.reload_failed();
-            for line in format!("{error:#}").lines() {
+            for line in in_a_line(&error).lines() {
                 tracing::error!("not reloaded, the old config stays: {line}");
             }
         }

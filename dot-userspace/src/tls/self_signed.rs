@@ -148,7 +148,7 @@ fn or_delete(source: CertificateError) -> CertificateError {
 /// What [`Identity::name`] says of it.
 const NAME: &str = "self-signed";
 /// Its file in `state_dir`.
-const FILE_NAME: &str = "self-signed.pem";
+pub const FILE_NAME: &str = "self-signed.pem";
 /// 825 days: the longest life that Apple's clients accept; clients of a pin do not look.
 const LIFE: Duration = Duration::from_secs(825 * 86_400);
 /// A third of its life is left: a dotd that restarts once a year never serves an expired one.

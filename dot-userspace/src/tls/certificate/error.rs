@@ -8,7 +8,7 @@ use std::{io, path::Path, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it is")]
 pub enum CertificateError {
-    #[error("{}: no such file: put it there or correct `tls.certificates`", path.display())]
+    #[error("{}: no such file: put it there or correct its name in the config", path.display())]
     Missing { path: PathBuf },
     #[error("{}: cannot be read ({source}): give the user that dotd runs as the right to read it", path.display())]
     Unreadable { path: PathBuf, source: io::Error },

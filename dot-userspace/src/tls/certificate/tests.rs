@@ -103,7 +103,7 @@ fn each_broken_file_has_its_line() {
     fs::create_dir(files.folder.path().join("folder")).unwrap();
     let at = |name: &str| files.folder.path().join(name);
     for (name, expected) in [
-        ("absent.pem", "absent.pem: no such file: put it there or correct `tls.certificates`"),
+        ("absent.pem", "absent.pem: no such file: put it there or correct its name in the config"),
         ("folder", "folder: is no regular file: name one"),
         ("large.pem", "large.pem: larger than 1048576 octets: a PEM chain is not; name the right file"),
         ("empty.pem", "empty.pem: is empty: was a renewal interrupted? write it again"),

@@ -124,6 +124,7 @@ fn control_verbs_speak_to_the_socket() {
     }
     let said = in_namespace(&network.server, &["xdp", "show", "--socket", &socket]);
     assert!(said.has("native") && said.has("server"), "{}", said.text);
+    assert!(!said.has("of 0,"), "a worker that nobody came to yet may have connections too: {}", said.text);
 }
 
 /// Goal: `xdp detach` refuses while a dotd runs, takes XDP from it with `--force` while it serves on and stays without,

@@ -12,7 +12,9 @@ use hickory_proto::{rr::Name, serialize::binary::BinEncodable};
 /// # Errors
 /// What is wrong with it.
 pub fn wire_name(text: &str) -> Result<Box<[u8]>, String> {
-    let name = Name::from_ascii(text).map_err(|error| format!("{text}: no domain name: {error}"))?;
+    let name = Name::from_ascii(text).map_err(|error| {
+        format!("{text}: no domain name: {error}").trim_end_matches([':', ' ']).to_owned()
+    })?;
     let octets = name.to_lowercase().to_bytes().map_err(|error| format!("{text}: {error}"))?;
     Ok(octets.into())
 }

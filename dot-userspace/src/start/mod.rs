@@ -133,7 +133,7 @@ mod tests {
     /// Goal: a line says each cause once, also where an error's own words hold its cause. Method: a file that is not there.
     #[test]
     fn a_cause_is_said_once() {
-        let missing = crate::tls::client_verifier("/nowhere/ca.pem".as_ref()).err().expect("it is not there");
+        let missing = crate::tls::client_verifier("/nowhere/ca.pem".as_ref()).expect_err("it is not there");
         let once = missing.to_string();
         let error =
             anyhow::Error::new(missing).context(format!("tls.client_ca: {once}")).context("not started");

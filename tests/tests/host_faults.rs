@@ -13,11 +13,11 @@ use std::{
 
 use dot_tests::{
     harness::{
-        clients::{DOT_PORT, tcp},
+        clients::{DOT_PORT, s_client, save_session, tcp},
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, Opt, Query, host},
+        message::{A, OPTION_EDE, Opt, Query, framed, host},
         netns::{Network, SERVER_V4},
         scene::{HONEST, honest, scripted, scripted_with},
         scratch::Scratch,
@@ -167,7 +167,7 @@ fn without_ports_a_backend_is_not_there() {
 /// under one dotd, its time in a file; the monotonic clock is the true one.
 #[test]
 fn a_clock_that_jumps_ends_nothing() {
-    require!(Root, Command("faketime"));
+    require!(Root, Command("faketime"), Command("openssl"));
     let scratch = Scratch::new();
     let file = scratch.write("time", "+0d");
     let found =
@@ -183,10 +183,12 @@ fn a_clock_that_jumps_ends_nothing() {
     wrapper.extend(words.iter().map(String::as_str));
     let network = Network::new();
     let backend = Scripted::start(&network, honest);
-    let config = Config::new().xdp("off").set("session", "idle_timeout", "\"20s\"").backend(backend.address);
+    let config = Config::new().xdp("off").set("session", "idle_timeout", "\"5s\"").backend(backend.address);
     let mut dotd = Server::launch(&network, &config, scratch, &wrapper);
+    let saved = dotd.folder().join("saved").display().to_string();
+    save_session(&network.client, SERVER_V4, &saved, &framed(&host(1)));
+    let started = dotd.counts("it has left", |stats| stats.counter("connections_open", "open") == 0);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    let started = session_ends(&dotd);
     for jump in ["+400d", "-400d", "+4000d", "+0d"] {
         dotd.write("time", jump);
         for id in 0..20 {
@@ -202,14 +204,14 @@ fn a_clock_that_jumps_ends_nothing() {
     let years =
         dotd.stderr().lines().filter_map(|line| line.get(..4)?.parse::<u32>().ok()).collect::<HashSet<_>>();
     assert!(years.len() > 2, "the clock did not jump: {}", dotd.stderr());
+    let said = s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", &saved]);
+    assert!(said.has("Reused, TLSv1.3"), "{}", said.text);
     let stats = dotd.counts("others have left", |stats| stats.counter("connections_open", "open") == 1);
-    assert_eq!((session_ends(&dotd) - started, stats.counter("session_ends", "client")), (4, 4));
+    let ends = |stats: &Stats| [stats.sum("session_ends", ""), stats.counter("session_ends", "client")];
+    let (before, after) = (ends(&started), ends(&stats));
+    assert_eq!([after[0] - before[0], after[1] - before[1]], [5, 5], "{stats:?}");
     assert_eq!(stats.difference(), [0; 3]);
     dotd.stop();
-}
-
-fn session_ends(dotd: &Server) -> u64 {
-    dotd.stats().sum("session_ends", "")
 }
 
 /// Goal: a log that nobody reads keeps nobody waiting: lines are dropped and counted, clients are served, and TERM ends

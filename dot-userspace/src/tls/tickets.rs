@@ -1,21 +1,23 @@
 //! Session tickets without server state: any worker, and with a secret any node, resumes what another began.
 //!
 //! Before: start has a rotation and perhaps a secret file. After: `serving` seals and opens tickets by it.
-//! Holds: without a secret, random keys of this process, the current and the one before; with one, keys that
-//! every node of a fleet derives alike ([`fleet`]). A ticket lives for two rotations at most.
+//! Holds: without a secret, random keys of this process ([`own`]); with one, keys that every node of a fleet derives
+//! alike ([`fleet`]). A ticket lives for two rotations at most.
 //! Never: writes a key anywhere.
 //!
 //! Source: RFC 8446 §4.6.1, RFC 5077 §4, RFC 8310 §9.
 
 mod fleet;
+mod own;
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use rustls::{crypto::GetRandomFailed, server::ProducesTickets, ticketer::TicketRotator};
+use rustls::server::ProducesTickets;
 use thiserror::Error;
 
 use super::certificate::{CertificateError, pem};
-use fleet::{FleetTickets, Key};
+use fleet::FleetTickets;
+use own::OwnTickets;
 
 /// Fewest octets of a secret: as many as the keys that come from it.
 const SECRET_OCTETS_MIN: usize = 32;
@@ -24,8 +26,8 @@ const SECRET_OCTETS_MIN: usize = 32;
 #[derive(Debug, Error)]
 pub enum TicketsError {
     /// The kernel has none to give.
-    #[error("no random numbers for session tickets: {0}")]
-    Random(rustls::Error),
+    #[error("no random numbers for session tickets")]
+    Random,
     /// The secret's file.
     #[error("tls.ticket_secret: {0}")]
     Unreadable(#[from] CertificateError),
@@ -56,7 +58,7 @@ impl Tickets {
     /// [`TicketsError`].
     pub fn new(secret: &Path, rotation: Duration) -> Result<Self, TicketsError> {
         if secret.as_os_str().is_empty() {
-            return Self::of_this_process(rotation);
+            return OwnTickets::new(rotation).map(|own| Self(Arc::new(own))).ok_or(TicketsError::Random);
         }
         let octets = pem::read(secret)?;
         if octets.len() < SECRET_OCTETS_MIN {
@@ -64,43 +66,6 @@ impl Tickets {
         }
         let tickets = FleetTickets::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
         Ok(Self(Arc::new(tickets)))
-    }
-
-    fn of_this_process(rotation: Duration) -> Result<Self, TicketsError> {
-        let seconds = u32::try_from(rotation.as_secs()).unwrap_or(u32::MAX);
-        let rotator = TicketRotator::new(seconds, || {
-            let key = Key::random().ok_or(GetRandomFailed)?;
-            Ok(Box::new(OneKey(key)) as Box<dyn ProducesTickets>)
-        });
-        Ok(Self(Arc::new(rotator.map_err(TicketsError::Random)?)))
-    }
-}
-
-/// One random key of the rotation, erased when the one after the next is made.
-struct OneKey(Key);
-
-impl fmt::Debug for OneKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("OneKey")
-    }
-}
-
-impl ProducesTickets for OneKey {
-    fn enabled(&self) -> bool {
-        true
-    }
-
-    fn lifetime(&self) -> u32 {
-        // The rotator's own counts; one key knows no time.
-        0
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.0.seal(plain)
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.0.open(cipher)
     }
 }
 

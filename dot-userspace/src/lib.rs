@@ -17,5 +17,6 @@ pub mod proxy;
 pub mod session;
 pub mod start;
 pub mod tls;
+mod vital;
 pub mod worker;
 pub mod xdp;

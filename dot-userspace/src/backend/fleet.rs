@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
-    task::AbortHandle,
+    task::{AbortHandle, spawn_local},
     time::{Instant, sleep},
 };
 
@@ -34,6 +34,7 @@ use crate::{
     config::{ClientSubnet, Policy},
     dns::{Asked, Query},
     ledger::{Counter, WorkerCounters},
+    vital::vital,
 };
 
 /// UPDATE (RFC 2136 §1.3).
@@ -105,10 +106,12 @@ impl Fleet {
             fleet.upstreams.borrow_mut().push(upstream);
         }
         if fleet.hedging.is_on() {
-            let task = tokio::task::spawn_local(hedge::watch(Rc::clone(&fleet)));
+            let watched = Rc::clone(&fleet);
+            let task = spawn_local(vital("hedging", move || hedge::watch(Rc::clone(&watched))));
             fleet.tasks.borrow_mut().push(task.abort_handle());
         }
-        tokio::task::spawn_local(sweep(Rc::clone(&fleet)));
+        let swept = Rc::clone(&fleet);
+        spawn_local(vital("sweeper", move || sweep(Rc::clone(&swept))));
         fleet
     }
 

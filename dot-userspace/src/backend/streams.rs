@@ -29,7 +29,7 @@ use super::{
     sink::Failure,
     upstream::Upstream,
 };
-use crate::{config::Transport, ledger::Counter};
+use crate::{config::Transport, ledger::Counter, vital::vital};
 
 /// Connections that are opened as soon as those before are busy.
 const CONNECTIONS: usize = 2;
@@ -147,7 +147,8 @@ fn back_off(failures: u32, chance: u16) -> Duration {
 
 /// Starts the distributor of `upstream`.
 pub fn start(upstream: &Rc<Upstream>) -> AbortHandle {
-    spawn_local(distribute(Rc::clone(upstream))).abort_handle()
+    let upstream = Rc::clone(upstream);
+    spawn_local(vital("distributor", move || distribute(Rc::clone(&upstream)))).abort_handle()
 }
 
 /// Runs after all that queued queries in this turn.

@@ -25,7 +25,7 @@ use super::{
     sink::Failure,
     upstream::Upstream,
 };
-use crate::ledger::Counter;
+use crate::{ledger::Counter, vital::vital};
 
 /// Source ports in use at a time; each batch leaves over a random one.
 const PORTS: usize = 8;
@@ -66,7 +66,8 @@ impl Datagrams {
 
 /// Starts the sender of `upstream`.
 pub fn start(upstream: &Rc<Upstream>) -> AbortHandle {
-    spawn_local(send_queue(Rc::clone(upstream))).abort_handle()
+    let upstream = Rc::clone(upstream);
+    spawn_local(vital("sender", move || send_queue(Rc::clone(&upstream)))).abort_handle()
 }
 
 /// Closes retired ports that nobody waits on.
@@ -303,7 +304,8 @@ pub fn send_again(upstream: &Upstream, flight: &Flight) -> Option<Rc<Ids>> {
 
 fn open_port(upstream: &Rc<Upstream>) -> io::Result<(Rc<Port>, AbortHandle)> {
     let port = Rc::new(Port::open(upstream.config.address)?);
-    let task = spawn_local(receive_all(Rc::clone(upstream), Rc::clone(&port)));
+    let (upstream, heard) = (Rc::clone(upstream), Rc::clone(&port));
+    let task = spawn_local(vital("receiver", move || receive_all(Rc::clone(&upstream), Rc::clone(&heard))));
     Ok((port, task.abort_handle()))
 }
 

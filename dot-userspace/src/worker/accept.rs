@@ -34,6 +34,7 @@ use crate::{
     proxy::{self, Client},
     session::{self, Link, Plain, Room, Seat},
     tls::{self, Serving, Turnstile},
+    vital::vital,
     xdp::Line,
 };
 
@@ -74,7 +75,8 @@ impl Doors {
     ) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
         let turnstile = Rc::new(Turnstile::default());
-        spawn_local(Rc::clone(&turnstile).run());
+        let own = Rc::clone(&turnstile);
+        spawn_local(vital("turnstile", move || Rc::clone(&own).run()));
         let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
         Self {
             room,
@@ -179,7 +181,7 @@ pub(super) enum Transport {
 }
 
 /// Accepts until aborted.
-pub(super) async fn accept_all(listener: TcpListener, transport: Transport, doors: Rc<Doors>) {
+pub(super) async fn accept_all(listener: Rc<TcpListener>, transport: Transport, doors: Rc<Doors>) {
     let counters = doors.room.counters.clone();
     loop {
         match listener.accept().await {
@@ -366,3 +368,7 @@ fn serve<L: Link + 'static>(link: L, client: Client, doors: Rc<Doors>, mut open:
         doors.note_fill();
     }));
 }
+
+#[cfg(test)]
+#[path = "accept/tests.rs"]
+mod tests;

@@ -45,6 +45,7 @@ use crate::{
     ledger::WorkerCounters,
     session::{self, Limits, Room},
     tls::Serving,
+    vital::vital,
     xdp::Line,
 };
 
@@ -243,7 +244,9 @@ fn open(listeners: Listeners, doors: &Rc<Doors>) -> Vec<AbortHandle> {
     let accept = |transport| {
         move |listener| {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
-            Some(spawn_local(accept::accept_all(listener, transport, Rc::clone(doors))).abort_handle())
+            let (listener, doors) = (Rc::new(listener), Rc::clone(doors));
+            let accept = move || accept::accept_all(Rc::clone(&listener), transport, Rc::clone(&doors));
+            Some(spawn_local(vital("listener", accept)).abort_handle())
         }
     };
     let dot = listeners.dot.into_iter().filter_map(accept(Transport::Dot));

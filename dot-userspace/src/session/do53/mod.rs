@@ -38,6 +38,7 @@ use crate::{
     dns::{self, Asked, Disposition, Hop, Rcode, Reply, triage},
     ledger::Counter,
     proxy::Client,
+    vital::vital,
 };
 
 /// Octets of answers that wait for the kernel; further ones are dropped, as on any full path.
@@ -64,7 +65,13 @@ pub async fn serve_datagrams(socket: UdpSocket, room: Rc<Room>) -> io::Result<()
         bell: Notify::new(),
         spare: RefCell::default(),
     });
-    spawn_local(send_all(Rc::clone(&door)));
+    let own = Rc::clone(&door);
+    spawn_local(vital("sender of datagrams", move || send_all(Rc::clone(&own))));
+    vital("receiver of datagrams", || receive_all(&door)).await
+}
+
+/// Takes every datagram, a batch at a time.
+async fn receive_all(door: &Rc<Door>) -> io::Result<()> {
     let mut inbound = Inbound::default();
     loop {
         door.socket.readable().await?;

@@ -1,0 +1,137 @@
+//! A panic in the middle of a session: what it held is free, and nobody else notices.
+
+use std::{
+    ops::Range,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::{LocalSet, yield_now},
+};
+
+use super::*;
+use crate::{
+    backend::Backends,
+    config::{ClientSubnet, Config, Policy, XdpMode},
+    dns::Allowed,
+    session::Limits,
+    tls::{ReadEnd, Tickets, certificate},
+    worker::ChargesSink,
+    xdp,
+};
+
+/// A connection whose first read panics.
+struct Panics;
+
+impl Link for Panics {
+    fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<Range<usize>, ReadEnd>> {
+        panic!("a panic that the test makes")
+    }
+
+    fn is_mid_record(&self) -> bool {
+        false
+    }
+
+    fn send(&mut self, _: &mut Context<'_>, _: &[u8], _: &mut Vec<u8>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>, _: bool) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn unsent(&self) -> usize {
+        0
+    }
+
+    async fn farewell(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn reset(&mut self) {}
+
+    async fn discard(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+/// The doors of a worker without backends.
+fn doors(admission: &Arc<Admission>) -> Rc<Doors> {
+    let mut config = Config::default();
+    let folder = tempfile::tempdir().unwrap();
+    config.xdp.mode = XdpMode::Off;
+    let identities = certificate::load_all(&config.tls, folder.path()).unwrap();
+    let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation).unwrap();
+    let minute = Duration::from_secs(60);
+    let settings = Settings {
+        serving: tls::serving(&identities, &config.tls, &tickets).unwrap(),
+        limits: Limits {
+            message_timeout: minute,
+            write_timeout: minute,
+            idle_timeout: minute,
+            duration_max: minute,
+            queries_max: 100,
+            in_flight_max: 10,
+            padding: false,
+            keepalive: false,
+            allowed: Allowed::default(),
+        },
+        handshake_timeout: minute,
+        proxy_protocol_from: Arc::default(),
+        client_address: ClientAddress::None,
+        upstreams: Vec::new(),
+        policy: Policy::First,
+        hedge_percent: 0,
+        client_subnet: ClientSubnet::Pass,
+        cache_entries: 0,
+    };
+    let counters = WorkerCounters::default();
+    let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);
+    let room = Rc::new(Room::new(settings.limits, backends, counters));
+    let line = xdp::start(&config.xdp, &[], None).unwrap().line(0);
+    let accounts = Accounts::new(ChargesSink::new(32, 56).0);
+    Rc::new(Doors::new(room, Arc::clone(admission), accounts, line, &settings))
+}
+
+/// Asks with opcode 2, which dotd answers by itself: NOTIMP.
+async fn assert_served(client: &mut TcpStream) {
+    client.write_all(&[0, 12, 0xab, 0xcd, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut answer = [0; 14];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!((&answer[2..4], answer[5] & 0x0f), (&[0xab, 0xcd][..], 4), "{answer:?}");
+}
+
+/// Goal: a panic ends the session it is in and nothing else: its place, its count and its seat are free, sessions beside it
+/// and new ones are served. Method: a session over a connection that panics when it is read, between two over TCP.
+///
+#[test]
+fn a_panic_ends_one_session() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let admission = Arc::new(Admission::new(10, 10, 32, 56));
+        let doors = doors(&admission);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(accept_all(Rc::new(listener), Transport::Do53, Rc::clone(&doors)));
+        let mut beside = TcpStream::connect(address).await.unwrap();
+        assert_served(&mut beside).await;
+        let place = doors.admission.admit(address.ip()).ok().unwrap();
+        let open = Open::new(&doors, place, None);
+        let client = Client { source: address, destination: address, is_datagram: false, tls: None };
+        serve(Panics, client, Rc::clone(&doors), open);
+        assert_eq!((admission.total(), doors.room.counters.get(Counter::Open)), (2, 2));
+        while admission.total() > 1 {
+            yield_now().await;
+        }
+        assert_eq!(doors.room.counters.get(Counter::Open), 1);
+        assert_served(&mut beside).await;
+        let mut new = TcpStream::connect(address).await.unwrap();
+        assert_served(&mut new).await;
+        drop((beside, new));
+        while !doors.room.is_quiet() || admission.total() > 0 {
+            yield_now().await;
+        }
+        assert_eq!(doors.room.counters.get(Counter::Open), 0);
+    });
+}

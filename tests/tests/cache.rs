@@ -161,7 +161,8 @@ fn equal_queries_are_asked_once() {
 }
 
 /// Goal: while equal queries wait, broken records are no answer for any of them; the true one is awaited.
-/// Method: the backend answers with a record that runs past the message, then truly. Covers: C-54, A-61
+/// Method: the backend answers with a record that runs past the message, then truly; whoever asked first has left.
+/// Covers: C-54, A-61
 #[test]
 fn broken_records_are_awaited_out_by_all() {
     require!(Root);
@@ -170,14 +171,20 @@ fn broken_records_are_awaited_out_by_all() {
         let broken = good[..good.len() - 2].to_vec();
         vec![Act::Hold(broken), Act::Hold(good)]
     });
+    let mut first = Dot::connect(&network.client, SERVER_V4);
+    first.ask(&Query::new(9, "www.dotd.test", A).octets());
+    dotd.counts("it is at the backend", |stats| stats.counter("backend_outstanding", "outstanding") == 1);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     session.ask_all(&(0..3).map(|id| Query::new(id, "www.dotd.test", A).octets()).collect::<Vec<_>>());
-    dotd.counts("two wait", |stats| stats.counter("cache_waiting", "waiting") == 2);
+    dotd.counts("three wait", |stats| stats.counter("cache_waiting", "waiting") == 3);
+    first.abort();
+    dotd.counts("it has left", |stats| stats.counter("connections_open", "open") == 1);
     backend.release();
     for _ in 0..3 {
         assert_eq!(session.receive().rdata(A), [HONEST]);
     }
-    dotd.counts("the broken one is no match", |stats| stats.counter("backend", "unmatched") == 1);
+    let stats = dotd.counts("the broken one is no match", |stats| stats.counter("backend", "unmatched") == 1);
+    assert_eq!((stats.difference(), stats.counter("cache_waiting", "waiting")), ([0; 3], 0));
 }
 
 /// Goal: with the backend gone, what has ended is given for 30 s, with a TTL of 30 and, to who speaks EDNS, error 3

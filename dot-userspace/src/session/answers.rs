@@ -205,9 +205,10 @@ impl Asking {
 
     /// Gives `response` to all who wait. `Err`: its records are broken, and they wait on.
     fn give_all(&self, response: &[u8]) -> Result<(), Broken> {
-        let waiting = self.answers.pending.borrow_mut().end(&self.key);
+        let mut waiting = self.answers.pending.borrow_mut().end(&self.key);
         let mut ready = self.answers.ready.borrow_mut();
-        for (position, waiter) in waiting.iter().enumerate() {
+        for position in 0..waiting.len() {
+            let Some(waiter) = waiting.get(position) else { break };
             ready.clear();
             ready.extend_from_slice(response);
             // The first one's question came back as the backend wrote it; the others' have never been there.
@@ -217,12 +218,12 @@ impl Asking {
             }
             match waiter.sink.response(waiter.asked, &ready) {
                 Ok(()) => {}
-                // What is broken is so for all, and the first to get it says so.
-                Err(Broken) if position == 0 => {
+                // What is broken is so for all. Those before have left, and take anything.
+                Err(Broken) => {
+                    drop(waiting.drain(..position));
                     self.answers.pending.borrow_mut().resume(&self.key, waiting);
                     return Err(Broken);
                 }
-                Err(Broken) => waiter.sink.failure(waiter.asked, &waiter.head, Failure::Silent),
             }
             self.settle(waiter);
         }

@@ -3,16 +3,20 @@
 //! Before: `dns.transfers`, `dns.notify` or `dns.update`. After: whole zones, octet for octet, or a client that knows
 //! that it has not got one.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::Write,
+    net::{Shutdown, SocketAddr},
+    time::Duration,
+};
 
 use dot_tests::{
     harness::{
         backends::{Backend, HOSTS, TSIG_SECRET},
-        clients::{kdig, tool},
+        clients::{kdig, read_to_close, tcp, tool},
         config::Config,
         dot::{Dot, End},
         eventually,
-        message::{A, OPTION_EDE, Opt, Query, SOA, header, name, question},
+        message::{A, OPTION_EDE, OPTION_PADDING, Opt, Query, SOA, framed, header, name, question},
         netns::{Network, SERVER_V4},
         response::Message,
         scene::{honest, scripted, scripted_with},
@@ -179,6 +183,24 @@ fn a_transfer_that_breaks_off_is_known_to_be_broken() {
     assert_eq!((answer.rcode(), &answer.option(OPTION_EDE).expect("an EDE")[..2]), (SERVFAIL, &[0, 23][..]));
     assert_eq!(session.exchange(&Query::new(3, "host-1.dotd.test", A).octets()).rcode(), 0);
     assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
+/// Goal: in clear the answer that says so is padded no more than any other. Method: a zone that breaks off over TCP/53, for a
+/// client that padded its query. Covers: C-38
+#[test]
+fn what_breaks_off_in_clear_is_not_padded() {
+    require!(Root);
+    let script = |query: &Received| vec![Act::Send(part(query, true, &[SOA, TXT])), Act::Close];
+    let config = relaying().set("listen", "do53", r#"["0.0.0.0:53"]"#);
+    let (network, _backend, _dotd) = scripted(config, script);
+    let mut stream = tcp(&network.client, SocketAddr::new(SERVER_V4, 53));
+    let query = Query::new(1, ZONE, AXFR).opt(Opt::with(OPTION_PADDING, &[0; 3]));
+    stream.write_all(&framed(&query.octets())).expect("open");
+    stream.shutdown(Shutdown::Write).expect("open");
+    let octets = read_to_close(&mut stream);
+    let first = usize::from(u16::from_be_bytes([octets[0], octets[1]]));
+    let end = Message::parse(&octets[first + 4..]).expect("a second message");
+    assert_eq!((end.id, end.rcode(), end.option(OPTION_PADDING)), (1, SERVFAIL, None), "{end:?}");
 }
 
 /// Goal: a client that does not read stops the backend, in bounded memory, and is cut in the end; one that leaves

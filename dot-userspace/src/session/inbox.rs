@@ -261,7 +261,7 @@ impl Receiver for Inbox {
         if !is_whole && self.is_open.get() {
             // The ledger has had its response: this is for the client alone (RFC 5936 §2.2).
             let reply = failure_reply(asked, Failure::Unreachable);
-            let (mut message, hop) = (query.to_vec(), self.room.hop());
+            let (mut message, hop) = (query.to_vec(), self.hop());
             if let Some(id) = message.first_chunk_mut::<2>() {
                 *id = asked.id.to_be_bytes();
             }

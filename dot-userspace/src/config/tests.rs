@@ -57,6 +57,27 @@ fn manual_has_every_key() {
     }
 }
 
+/// Goal: the file that is installed names every key of the manual, with its default but for those that it says. Method: the
+/// file without them is the default; each key of the manual begins a line of it, or a comment.
+#[test]
+fn the_installed_file_has_every_key() {
+    let installed = include_str!("../../../packaging/dotd.toml");
+    let mut config = parse(installed, "dotd.toml").unwrap();
+    let own = (config.server.user.as_str(), config.tls.certificates.len(), config.backend.len());
+    assert_eq!((own, config.control.http.is_some()), (("dotd", 1, 1), true));
+    config.server.user.clear();
+    config.tls.certificates.clear();
+    config.backend.clear();
+    config.control.http = None;
+    assert_eq!(config, Config::default());
+    for line in manual_blocks().iter().flat_map(|block| block.lines()) {
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        let (open, commented) = (format!("{key} = "), format!("# {key} = "));
+        let has = installed.lines().any(|line| line.starts_with(&open) || line.starts_with(&commented));
+        assert!(has, "{key} is not in packaging/dotd.toml");
+    }
+}
+
 /// Goal: what this version honours is accepted and arrives. Method: one file with a value of each kind.
 #[test]
 fn accepts_what_it_honours() {

@@ -2,7 +2,8 @@
 //!
 //! Before: the decrypted stream. After: each message is at a backend, answered, or dropped, and counted.
 //! Holds: the octets of one message that is not whole yet; nothing while idle.
-//! Never: reads while the session has no room for another query (backpressure, RFC 7766 §6.2.1.1).
+//! Never: reads while the session has no room for another query (backpressure, RFC 7766 §6.2.1.1), or takes more than
+//! [`TURN_MESSAGES_MAX`] before others are heard.
 
 use std::{
     rc::Rc,
@@ -18,12 +19,18 @@ use crate::{
     ledger::Counter,
 };
 
+/// Messages of one turn, a millisecond or less of the worker's time: what is answered without a backend, from the cache
+/// or by dotd itself, is never in flight, so that nothing else would end a turn before its client is slower than we are.
+const TURN_MESSAGES_MAX: u16 = 512;
+
 /// What the reader remembers between turns.
 #[derive(Default)]
 pub(super) struct Reader {
     /// The front of a message that is not whole, or messages that wait for room.
     pending: BytesMut,
     is_held: bool,
+    /// Messages that this turn may still take.
+    turn_left: u16,
     message_since: Option<Instant>,
     last_message: Option<Instant>,
     queries: u64,
@@ -40,9 +47,19 @@ impl Reader {
         self.last_message
     }
 
-    /// Whole messages may be waiting for room.
-    pub(super) fn is_held(&self) -> bool {
-        self.is_held
+    /// Whole messages may have waited for room, and there is some.
+    pub(super) fn may_go_on(&self, inbox: &Inbox) -> bool {
+        self.is_held && !self.is_over() && inbox.has_room()
+    }
+
+    /// Others have been heard since the last message.
+    pub(super) fn begin_turn(&mut self) {
+        self.turn_left = TURN_MESSAGES_MAX;
+    }
+
+    /// This turn has taken all it may: others come first.
+    pub(super) fn is_over(&self) -> bool {
+        self.turn_left == 0
     }
 
     /// Reads and handles what is there, until the stream or the room for queries is exhausted.
@@ -103,16 +120,17 @@ impl Reader {
         self.pending = if pending.is_empty() { BytesMut::new() } else { pending };
     }
 
-    /// Handles every whole message in front of `octets` while there is room; returns the octets used.
+    /// Handles every whole message in front of `octets` while there is room, and the turn lasts; returns the octets used.
     fn take_messages(&mut self, octets: &[u8], inbox: &Rc<Inbox>, now: Instant) -> Result<usize, SessionEnd> {
         let mut taken = 0;
         self.is_held = false;
         while let Some(rest) = octets.get(taken..).filter(|rest| !rest.is_empty()) {
-            if !inbox.has_room() {
+            if self.is_over() || !inbox.has_room() {
                 self.is_held = true;
                 break;
             }
             let Some(cut) = cut_message(rest).map_err(|_| SessionEnd::Framing)? else { break };
+            self.turn_left = self.turn_left.saturating_sub(1);
             self.last_message = Some(now);
             self.message_since = None;
             self.take_message(cut.message, inbox)?;

@@ -1,6 +1,6 @@
 //! Lets answers of backends gather before a worker looks at them, as a network card moderates its interrupts.
 //!
-//! Before: a worker has nothing left to do and is about to wait in epoll. After: it waits, up to 250 µs later.
+//! Before: a worker has nothing left to do and is about to wait in epoll. After: it waits, up to 500 µs later.
 //! Holds: when the worker last began to wait.
 //! Never: pauses a worker that has something to do, or one that few answers are to come to.
 //!
@@ -22,7 +22,7 @@ const GAP_A_QUERY: Duration = Duration::from_nanos(500);
 /// A shorter pause costs more than it saves.
 const GAP_MIN: Duration = Duration::from_micros(10);
 /// The longest that an answer waits for others.
-const GAP_MAX: Duration = Duration::from_micros(250);
+const GAP_MAX: Duration = Duration::from_micros(500);
 
 thread_local! {
     static WAITED_FROM: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!([0, 1, 19].map(gap), [None; 3]);
         assert_eq!(gap(20), Some(GAP_MIN));
         assert_eq!(gap(100), Some(Duration::from_micros(50)));
-        assert_eq!([500, 501, 32_768, u64::MAX].map(gap), [Some(GAP_MAX); 4]);
+        assert_eq!([1000, 1001, 32_768, u64::MAX].map(gap), [Some(GAP_MAX); 4]);
     }
 
     /// Goal: who has not waited lately looks at once. Method: before, within, at and after the gap; a clock that stood.

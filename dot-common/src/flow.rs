@@ -40,6 +40,22 @@ impl FlowKey {
         Self { client, server, ports, version: if is_v6 { 6 } else { 4 } }
     }
 
+    /// What tells it from others of IP version 4: client, server and ports.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4(&self) -> [u32; 3] {
+        let ([client, ..], [server, ..]) = (self.client, self.server);
+        [client, server, self.ports]
+    }
+
+    /// What tells it from others of IP version 6, in the same order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v6(&self) -> [u32; 9] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.client, self.server);
+        [a, b, c, d, e, f, g, h, self.ports]
+    }
+
     /// Whether it is of IP version 6.
     #[must_use]
     #[inline(always)]

@@ -60,8 +60,10 @@ pub struct Located {
     pub transport: u32,
     /// One past the datagram's last octet, as its IP header claims.
     pub end: u32,
-    /// Protocol number in bits 0 to 7, [`Located::V6`], [`Located::FIRST_FRAGMENT`].
+    /// Protocol number in bits 0 to 7, [`Located::V6`], [`Located::FIRST_FRAGMENT`], [`Located::DO53`].
     pub kind: u32,
+    /// Source port in the high half, destination port in the low one; 0: not looked at.
+    pub ports: u32,
 }
 
 impl Located {
@@ -69,6 +71,8 @@ impl Located {
     pub const V6: u32 = 1 << 8;
     /// Bit of `kind`: the first of several fragments.
     pub const FIRST_FRAGMENT: u32 = 1 << 9;
+    /// Bit of `kind`: to the port of cleartext DNS, and not to one of DNS over TLS.
+    pub const DO53: u32 = 1 << 10;
 
     /// The transport protocol's number.
     #[must_use]

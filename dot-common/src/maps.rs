@@ -9,8 +9,10 @@
 pub const COUNTERS: &str = "COUNTERS";
 /// Array of one [`crate::settings::Settings`]. Written by the loader.
 pub const SETTINGS: &str = "SETTINGS";
-/// LRU hash from [`crate::flow::FlowKey`] to [`crate::flow::Flow`]. Written by the learner (XDP counts offences).
-pub const FLOWS: &str = "FLOWS";
+/// LRU hash from [`crate::flow::FlowKey::v4`] to [`crate::flow::Flow`]. Written by the learner (XDP counts offences).
+pub const FLOWS4: &str = "FLOWS4";
+/// The same from [`crate::flow::FlowKey::v6`]. Apart, because what a look-up costs is mostly the hash of its key.
+pub const FLOWS6: &str = "FLOWS6";
 /// Prefix trie of IPv4 clients that get nothing: four octets. Written by the loader.
 pub const DENY4: &str = "DENY4";
 /// The same for IPv6: sixteen octets.
@@ -60,10 +62,11 @@ pub const CPU_QUEUES: &str = "CPU_QUEUES";
 pub const SPREAD_OVER: &str = "SPREAD_OVER";
 
 /// Every map.
-pub const ALL: [&str; 25] = [
+pub const ALL: [&str; 26] = [
     COUNTERS,
     SETTINGS,
-    FLOWS,
+    FLOWS4,
+    FLOWS6,
     DENY4,
     DENY6,
     ALLOW4,
@@ -88,7 +91,7 @@ pub const ALL: [&str; 25] = [
     SPREAD_OVER,
 ];
 
-/// Connections whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
+/// Connections of each IP version whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
 pub const FLOWS_MAX: u32 = 131_072;
 /// Clients whose rate is known at the same time, over all classes. 21 MB; a flood of spoofed addresses evicts
 /// those that came once before those that came again.

@@ -106,10 +106,12 @@ pub enum Malformed {
 /// [`Malformed`]: for one of our ports, and lying.
 #[inline(always)]
 pub fn parse(frame: &impl Headers, ports: &Ports) -> Result<Option<Packet>, Malformed> {
-    let Some(located) = locate(frame).and_then(|located| frame.settle(located)) else {
+    // Most frames of a machine are others', and end before the paths of the parser meet.
+    let attributed = locate(frame).and_then(|located| attribute(frame, located, ports));
+    let Some(located) = attributed.and_then(|located| frame.settle(located)) else {
         return Ok(None);
     };
-    read(frame, &located, ports)
+    read(frame, &located).map(Some)
 }
 
 /// Our own SYN-ACK, leaving: the flow as its client will use it, and the client's initial sequence number.
@@ -174,7 +176,7 @@ fn locate_v4(frame: &impl Headers, ip: u32) -> Option<Located> {
     }
     let claimed = first & 0xffff;
     let end = end_of(frame, ip, claimed, claimed);
-    Some(Located { ip, transport: ip + header_words * 4, end, kind })
+    Some(Located { ip, transport: ip + header_words * 4, end, kind, ports: 0 })
 }
 
 #[inline(always)]
@@ -214,7 +216,7 @@ fn locate_v6(frame: &impl Headers, ip: u32) -> Option<Located> {
         }
         next = word >> 24;
     }
-    Some(Located { ip, transport, end, kind: next | Located::V6 | fragment })
+    Some(Located { ip, transport, end, kind: next | Located::V6 | fragment, ports: 0 })
 }
 
 /// One past the datagram's last octet.
@@ -226,23 +228,33 @@ fn end_of(frame: &impl Headers, ip: u32, claimed: u32, octets: u32) -> u32 {
     if claimed == 0 && frame.octets() > 0xffff { frame.octets() } else { ip + octets }
 }
 
-/// Attributes a located datagram to our ports, and holds it to its claims.
+/// Attributes a located datagram to one of our ports.
 #[inline(always)]
-fn read(frame: &impl Headers, located: &Located, ports: &Ports) -> Result<Option<Packet>, Malformed> {
-    let protocol = located.protocol();
-    if protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP {
-        return Ok(None);
+fn attribute(frame: &impl Headers, located: Located, ports: &Ports) -> Option<Located> {
+    if !matches!(located.protocol(), PROTOCOL_TCP | PROTOCOL_UDP) {
+        return None;
     }
-    let Some([both_ports]) = frame.words_at::<1>(located.transport) else { return Ok(None) };
-    let (from, to) = split(both_ports);
-    let Some(service) = ports.service(to) else { return Ok(None) };
+    let [both_ports] = frame.words_at::<1>(located.transport)?;
+    let (_, to) = split(both_ports);
+    let service = match ports.service(to)? {
+        Service::Dot => 0,
+        Service::Do53 => Located::DO53,
+    };
+    Some(Located { kind: located.kind | service, ports: both_ports, ..located })
+}
+
+/// Holds an attributed datagram to its claims.
+#[inline(always)]
+fn read(frame: &impl Headers, located: &Located) -> Result<Packet, Malformed> {
+    let (from, to) = split(located.ports);
+    let service = if located.kind & Located::DO53 == 0 { Service::Dot } else { Service::Do53 };
     if !frame.reaches(located.end) || located.end < located.transport {
         return Err(Malformed::IpLength);
     }
     let octets = located.end - located.transport;
     let addresses = addresses(frame, located).ok_or(Malformed::IpLength)?;
     let flow = FlowKey::new(addresses.source, from, addresses.destination, to, located.is_v6());
-    let transport = if protocol == PROTOCOL_UDP {
+    let transport = if located.protocol() == PROTOCOL_UDP {
         check_udp(frame, located, octets)?;
         Transport::Udp
     } else if located.is_first_fragment() {
@@ -250,7 +262,7 @@ fn read(frame: &impl Headers, located: &Located, ports: &Ports) -> Result<Option
     } else {
         Transport::Tcp(read_segment(frame, located, octets)?)
     };
-    Ok(Some(Packet { flow, service, transport, located: *located }))
+    Ok(Packet { flow, service, transport, located: *located })
 }
 
 #[inline(always)]

@@ -24,7 +24,7 @@ unsafe impl Pod for Flow {}
 unsafe impl Pod for Settings {}
 // SAFETY: repr(C) integers, 24 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Ban {}
-// SAFETY: four u32; every bit pattern is a value.
+// SAFETY: five u32; every bit pattern is a value.
 unsafe impl Pod for Located {}
 // SAFETY: repr(C) integers, 56 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Memo {}

@@ -125,7 +125,7 @@ mod tests {
         let header = [[0; 24].as_slice(), &length.to_be_bytes(), &[0; 2]].concat();
         let frame = [header.as_slice(), message].concat();
         let end = u32::try_from(frame.len()).unwrap();
-        plan(&frame.as_slice(), &Located { ip: 0, transport: 20, end, kind: 17 })
+        plan(&frame.as_slice(), &Located { ip: 0, transport: 20, end, kind: 17, ports: 0 })
     }
 
     fn query(labels: &[usize], more: &[u8]) -> Vec<u8> {

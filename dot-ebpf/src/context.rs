@@ -31,12 +31,12 @@ pub(crate) trait Linear {
 impl Linear for XdpContext {
     #[inline(always)]
     fn start(&self) -> usize {
-        self.data()
+        opaque(self.data())
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        self.data_end()
+        opaque(self.data_end())
     }
 
     #[inline(always)]
@@ -50,12 +50,12 @@ impl Linear for XdpContext {
 impl Linear for TcContext {
     #[inline(always)]
     fn start(&self) -> usize {
-        self.data()
+        opaque(self.data())
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
-        self.data_end()
+        opaque(self.data_end())
     }
 
     #[inline(always)]
@@ -198,7 +198,7 @@ impl Payload for Frame<'_, XdpContext> {
 
     #[inline(always)]
     fn forget(&self, value: u32) -> u32 {
-        let located = Located { ip: value, transport: 0, end: 0, kind: 0 };
+        let located = Located { ip: value, ..Located::default() };
         maps::through_scratch(located).map_or(0, |located| located.ip)
     }
 }
@@ -215,6 +215,6 @@ pub(crate) fn forget<T>(mut pointer: *mut T) -> *mut T {
 #[inline(always)]
 pub(crate) fn opaque(mut value: usize) -> usize {
     // SAFETY: moves a register to itself.
-    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
     value
 }

@@ -1,7 +1,7 @@
 //! Learns where each connection's stream begins, from our own SYN-ACKs.
 //!
 //! Before: our stack accepted a connection. After: the judge can place any segment of it in its stream.
-//! Holds: nothing but the writing of FLOWS.
+//! Holds: nothing but the writing of FLOWS4 and FLOWS6.
 //! Never: believes a client: a map fed by SYNs is fooled by two of them.
 
 use aya_ebpf::programs::TcContext;

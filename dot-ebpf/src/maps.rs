@@ -38,7 +38,10 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUN
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
 #[map]
-static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+static FLOWS4: LruHashMap<[u32; 3], Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+
+#[map]
+static FLOWS6: LruHashMap<[u32; 9], Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
 
 #[map]
 static DENY4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
@@ -141,20 +144,32 @@ pub(crate) fn generation(settings: &Settings) -> u32 {
 pub(crate) fn flow(key: &FlowKey) -> Option<Flow> {
     // SAFETY: the value is copied at once; a concurrent write can tear it, which costs one wrong verdict on
     // a segment of a connection that is just being opened a second time.
-    unsafe { FLOWS.get(key) }.copied()
+    Some(unsafe { *flow_of(key)? })
 }
 
 /// Writes down a connection.
 #[inline(always)]
 pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
     // A full map evicts its oldest entry; a failure leaves the flow unknown, and unknown flows pass.
-    let _ = FLOWS.insert(key, flow, 0);
+    let _ = if key.is_v6() { FLOWS6.insert(v6(key), flow, 0) } else { FLOWS4.insert(key.v4(), flow, 0) };
+}
+
+#[inline(always)]
+fn flow_of(key: &FlowKey) -> Option<*mut Flow> {
+    if key.is_v6() { FLOWS6.get_ptr_mut(v6(key)) } else { FLOWS4.get_ptr_mut(key.v4()) }
+}
+
+/// [`FlowKey::v6`], where it lies: its words are the key's first.
+#[inline(always)]
+fn v6(key: &FlowKey) -> &[u32; 9] {
+    // SAFETY: a repr(C) struct whose first 36 octets are these nine words.
+    unsafe { &*(&raw const *key).cast() }
 }
 
 /// Counts one more refused segment of a connection, and returns how many came before.
 #[inline(always)]
 pub(crate) fn offend(key: &FlowKey) -> u32 {
-    let Some(flow) = FLOWS.get_ptr_mut(key) else { return 0 };
+    let Some(flow) = flow_of(key) else { return 0 };
     // SAFETY: a checked map value; a lost increment under a race is harmless.
     unsafe {
         let before = (*flow).offences;

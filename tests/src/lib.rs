@@ -6,4 +6,5 @@
 pub mod frames;
 pub mod harness;
 pub mod xdp_field;
+mod xdp_flows;
 pub mod xdp_lab;

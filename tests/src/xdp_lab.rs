@@ -1,7 +1,6 @@
 //! Runs the kernel half on built frames, without an interface: BPF_PROG_TEST_RUN.
 //!
-//! Before: a test built a frame. After: the XDP action, the one verdict that was counted, and the frame as
-//! the program left it.
+//! Before: a test built a frame. After: the XDP action, the one verdict counted, and the frame as it was left.
 //! Holds: one loaded object with its own maps, so that tests run side by side.
 //! Never: attaches or pins anything; all is gone when the lab is.
 
@@ -34,6 +33,8 @@ use nix::{
     unistd::Pid,
 };
 
+use crate::xdp_flows::Flows;
+
 /// XDP_DROP.
 pub const XDP_DROP: u32 = 1;
 /// XDP_PASS.
@@ -46,7 +47,7 @@ pub struct Lab {
     object: Ebpf,
     counters: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
-    flows: HashMap<MapData, FlowKey, Flow>,
+    flows: Flows,
     rates: HashMap<MapData, u64, u64>,
     bans: HashMap<MapData, u64, Ban>,
     spent: HashMap<MapData, u64, u64>,
@@ -114,15 +115,16 @@ impl Lab {
         let mut object = EbpfLoader::new()
             .override_global(maps::GLOBAL_FOLLOW, &follow, true)
             .override_global(maps::GLOBAL_SPREAD_CPUS, &1u32, true)
-            .map_max_entries(maps::FLOWS, 4096)
+            .map_max_entries(maps::FLOWS4, 4096)
+            .map_max_entries(maps::FLOWS6, 4096)
             .map_max_entries(maps::RATE, 4096)
             .map_max_entries(maps::WORKERS, 1)
             .load(OBJECT)
             .expect("the object loads");
+        let flows = Flows::take(&mut object);
         let mut take = |name: &str| object.take_map(name).expect("the object has all maps");
         let counters = PerCpuArray::try_from(take(maps::COUNTERS)).unwrap();
         let map = Array::try_from(take(maps::SETTINGS)).unwrap();
-        let flows = HashMap::try_from(take(maps::FLOWS)).unwrap();
         let rates = HashMap::try_from(take(maps::RATE)).unwrap();
         let bans = HashMap::try_from(take(maps::BANS)).unwrap();
         let spent = HashMap::try_from(take(maps::SPENT)).unwrap();
@@ -274,18 +276,18 @@ impl Lab {
     /// What is known of a connection.
     #[must_use]
     pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.flows.get(key, 0).ok()
+        self.flows.get(key)
     }
 
     /// Every known connection.
     #[must_use]
     pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        self.flows.iter().collect::<Result<_, _>>().unwrap()
+        self.flows.all()
     }
 
     /// Writes down a connection, as the learner would.
     pub fn know(&mut self, key: &FlowKey, flow: &Flow) {
-        self.flows.insert(key, flow, 0).unwrap();
+        self.flows.insert(key, flow);
     }
 
     /// Puts a prefix on the deny list; the settings must say that the list has entries.

@@ -223,7 +223,7 @@ fn works_without_rights() {
     isolated("works_without_rights", || {
         let listeners = listeners("0.0.0.0:853", 2);
         let mut xdp = try_begin(&Config::default(), &listeners, Some((NOBODY, NOBODY))).unwrap();
-        let pin = pins().into_iter().find(|path| path.ends_with("FLOWS")).expect("FLOWS is pinned");
+        let pin = pins().into_iter().find(|path| path.ends_with("FLOWS4")).expect("it is pinned");
         assert_eq!(fs::metadata(&pin).unwrap().uid(), NOBODY);
         // systemd mounts bpffs for root alone: the way to our folder is closed from now on.
         fs::set_permissions("/sys/fs/bpf", std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();

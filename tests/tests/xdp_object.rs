@@ -56,7 +56,9 @@ fn object_holds_the_maps() {
         let info = map.info().unwrap();
         (info.key_size() as usize, info.value_size() as usize, info.max_entries())
     };
-    assert_eq!(shape(maps::FLOWS), (size_of::<FlowKey>(), size_of::<Flow>(), maps::FLOWS_MAX));
+    let (v4, v6) = (size_of_val(&FlowKey::default().v4()), size_of_val(&FlowKey::default().v6()));
+    assert_eq!(shape(maps::FLOWS4), (v4, size_of::<Flow>(), maps::FLOWS_MAX));
+    assert_eq!(shape(maps::FLOWS6), (v6, size_of::<Flow>(), maps::FLOWS_MAX));
     assert_eq!(shape(maps::COUNTERS), (4, 8, COUNTERS_MAX));
     assert_eq!(shape(maps::SETTINGS), (4, size_of::<Settings>(), 1));
     assert_eq!(shape(maps::RATE), (8, 8, maps::RATE_MAX));

@@ -78,7 +78,7 @@ fn links_of_another_schema_are_taken_over() {
         let listeners = listeners("0.0.0.0:853", 2);
         drop(begin(&Config::default(), &listeners));
         let (link, program) = link_on_here();
-        let folder = pins().into_iter().find(|path| path.join("FLOWS").exists()).unwrap();
+        let folder = pins().into_iter().find(|path| path.join("FLOWS4").exists()).unwrap();
         let schema = folder.parent().unwrap();
         let old = root.join("v0");
         fs::rename(schema, &old).unwrap();

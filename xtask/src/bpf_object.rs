@@ -116,7 +116,9 @@ pub fn build(root: &Path, toolchain: &Toolchain, features: &[&str]) -> Result<Pa
     }
     // Debug information becomes BTF (map shapes, line information); loaders strip the rest.
     let arch = env::consts::ARCH;
-    let rustflags = format!("--cfg=bpf_target_arch=\"{arch}\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf");
+    let rustflags = format!(
+        "--cfg=bpf_target_arch=\"{arch}\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf\u{1f}-Ctarget-cpu=v3"
+    );
     cargo
         .current_dir(root)
         .env("RUSTC", &toolchain.rustc)

@@ -73,7 +73,20 @@ fn main() -> anyhow::Result<()> {
 
     clients(&mut lab, &mut floor, &limited(narrow), &established);
     notices(&mut floor, &limited(narrow));
+    moves(&mut floor);
     Ok(())
+}
+
+/// What passes and goes to another CPU: the verdict alone, not the queue, nor the other CPU's work.
+fn moves(floor: &mut Option<u128>) {
+    let followers = [(chain::SPREAD, maps::PROGRAM_SPREAD)];
+    let Some(mut lab) = Lab::open_followed("moves", &settings(Gate::Drop), &followers) else { return };
+    let ack = Build::tcp(853, ACK, 1, &[]);
+    table(
+        &mut lab,
+        floor,
+        &[("pure ACK, moved", ack.frame()), ("pure ACK, moved, v6", ack.clone().v6().frame())],
+    );
 }
 
 /// Refusals that are announced, as dotd has them: all but the first find that it was said.

@@ -110,7 +110,12 @@ const GOALS: &[Goal] = &[
     },
     Goal {
         ours: TCP,
-        ..goal("10 × 100 over TCP, coalescing backend, system calls", Figure::Calls("c10x100"), Measure::Number, 0.2)
+        ..goal(
+            "10 × 100 over TCP, coalescing backend, system calls",
+            Figure::Calls("c10x100"),
+            Measure::Number,
+            0.2,
+        )
     },
 ];
 

@@ -94,7 +94,9 @@ impl Kernel {
         let constants = followers.constants();
         constants.give_to(&mut loader);
         if let Some(pins) = pins {
-            loader.map_pin_path(maps::FLOWS, pins.flows());
+            for (name, path) in pins.flows() {
+                loader.map_pin_path(name, path);
+            }
             loader.map_pin_path(maps::BANS, pins.bans());
         }
         // The listeners' map belongs to the steering programs, which have one each.

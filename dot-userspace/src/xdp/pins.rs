@@ -20,8 +20,8 @@ use aya::{
 };
 use dot_common::{
     ban::Ban,
-    flow::{Flow, FlowKey},
-    maps::{self, BANS, BANS_MAX, COUNTERS, FLOWS, FLOWS_MAX, SETTINGS},
+    flow::Flow,
+    maps::{self, BANS, BANS_MAX, COUNTERS, FLOWS_MAX, FLOWS4, FLOWS6, SETTINGS},
     settings::SCHEMA,
 };
 use nix::{
@@ -95,10 +95,11 @@ impl Pins {
         fstatat(&*self.lock, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// The path of FLOWS, for a map that a successor takes over.
-    pub(super) fn flows(&self) -> PathBuf {
-        let shape = (MapType::LruHash, size_of::<FlowKey>() as u32, size_of::<Flow>() as u32, FLOWS_MAX);
-        self.fitting(FLOWS, shape)
+    /// The maps of flows and their paths, for a successor to take over.
+    pub(super) fn flows(&self) -> [(&'static str, PathBuf); 2] {
+        let octets = size_of::<Flow>() as u32;
+        [(FLOWS4, 12), (FLOWS6, 36)]
+            .map(|(name, key)| (name, self.fitting(name, (MapType::LruHash, key, octets, FLOWS_MAX))))
     }
 
     /// The path of BANS, in the same way.
@@ -173,7 +174,7 @@ impl Pins {
     /// Removes all pins, ours and a predecessor's, and, where we may, the folders.
     pub(super) fn remove(self, links: &[&Link]) {
         // By name as well as by listing: after a change of user the path may be closed to us.
-        let ours = [BANS, COUNTERS, FLOWS, SETTINGS]
+        let ours = [BANS, COUNTERS, FLOWS4, FLOWS6, SETTINGS]
             .into_iter()
             .chain(links.iter().filter_map(|link| link.pin_name()));
         for name in ours.map(str::to_owned).chain(self.names()) {

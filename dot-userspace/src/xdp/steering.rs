@@ -83,7 +83,8 @@ fn by_program(groups: &[ListenerGroup<'_>], tables: &mut Tables) -> Result<Progr
             .map_max_entries(maps::SOCKETS, workers)
             .map_max_entries(maps::WORKERS, tables.workers())
             // Not ours here: as small as it can be, and gone with `object`.
-            .map_max_entries(maps::FLOWS, 1)
+            .map_max_entries(maps::FLOWS4, 1)
+            .map_max_entries(maps::FLOWS6, 1)
             .map_max_entries(maps::BANS, 1)
             .map_max_entries(maps::SPENT, 1)
             .map_max_entries(maps::MEMO, 1)

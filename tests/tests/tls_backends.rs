@@ -244,7 +244,7 @@ fn dotd_before_dotd() {
 fn a_missing_authority_is_named() {
     require!(Root);
     let keys = by_name(NAME, Path::new("/nonexistent/ca.pem"));
-    let config = Config::new().backend_with(([127, 0, 0, 1], 853).into(), &keys);
+    let config = Config::new().backend_with(([127, 0, 0, 1], 8853).into(), &keys);
     let ended = Server::attempt(&Network::new(), &config, Scratch::new(), &[]).expect_err("no start");
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("backend.ca: /nonexistent/ca.pem: no such file"), "{}", ended.stderr);

@@ -14,10 +14,11 @@ use dot_tests::{
     harness::{
         clients::{http, s_client, tool},
         config::Config,
-        dot::{Dot, Offer},
+        dot::Dot,
         eventually,
         message::{A, Query},
         netns::{Network, SERVER_V4},
+        offer::Offer,
         scratch::Scratch,
         server::{Server, binary},
     },

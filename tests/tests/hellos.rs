@@ -14,9 +14,10 @@ use dot_tests::{
     harness::{
         clients::{DOT_PORT, http, is_nothing_but_an_alert, read_to_close, tcp},
         config::Config,
-        dot::{Dot, Offer},
+        dot::Dot,
         message::{A, www},
         netns::{CLIENT_INTERFACE, Network, SERVER_V4, SERVER_V6},
+        offer::Offer,
         raw_hello::{handshake_record, named_hello},
         scene::{HONEST, honest, scripted},
         scripted::Scripted,

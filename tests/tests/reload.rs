@@ -9,10 +9,11 @@ use nix::sys::signal::Signal;
 use dot_tests::{
     harness::{
         config::Config,
-        dot::{Dot, End, Offer},
+        dot::{Dot, End},
         eventually,
         message::{A, Query, reply_to},
         netns::{Network, SERVER_V4},
+        offer::Offer,
         scene::{HONEST, honest, scripted},
         scratch::Scratch,
         scripted::{Act, Received, Scripted},

@@ -313,7 +313,7 @@ fn a_response_from_a_client_is_dropped() {
 fn stalled_sessions_block_nobody() {
     require!(Root);
     let (network, _backend, _dotd): (Network, _, _) = scripted(Config::new(), honest);
-    let stalled: Vec<Dot> = (0..300)
+    let mut stalled: Vec<Dot> = (0..300)
         .map(|_| {
             let mut session = Dot::connect(&network.client, SERVER_V4);
             session.send(&[0]);
@@ -324,5 +324,5 @@ fn stalled_sessions_block_nobody() {
     for id in 0..20 {
         assert_eq!(good.exchange(&host(id)).id, id);
     }
-    assert!(stalled.iter().all(Dot::is_quiet));
+    assert!(stalled.iter_mut().all(Dot::is_quiet));
 }

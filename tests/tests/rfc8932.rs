@@ -10,9 +10,10 @@ use dot_tests::{
     harness::{
         clients::{DOT_PORT, read_to_close, tcp},
         config::Config,
-        dot::{Dot, Offer},
+        dot::Dot,
         message::{A, Opt, Query, framed},
         netns::{CLIENT_V4, CLIENT_V6, Network, SERVER_V4, SERVER_V6},
+        offer::Offer,
         scene::{embedded, scripted_with},
         scratch::Scratch,
         server::Server,

@@ -200,4 +200,6 @@ async fn farewell<L: Link>(link: &mut L) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
+pub mod scripted;
+#[cfg(test)]
 mod tests;

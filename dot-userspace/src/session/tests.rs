@@ -3,8 +3,6 @@
 use std::{
     cell::Cell,
     future::Future,
-    io,
-    ops::Range,
     pin::pin,
     rc::Rc,
     sync::{
@@ -12,19 +10,21 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
-    time::Duration,
 };
 
 use tokio::task::LocalSet;
 
-use super::{Limits, Link, Room, Seat, SessionEnd, serve};
+use super::{
+    Link, Room, Seat, SessionEnd,
+    scripted::{Scripted, no_limits},
+    serve,
+};
 use crate::{
     backend::Backends,
     config::{ClientSubnet, Policy},
-    dns::Allowed,
     ledger::{Counter, WorkerCounters},
     proxy::Client,
-    tls::{ReadEnd, Stream},
+    tls::Stream,
 };
 
 /// Goal: an idle session is a small future; what it needs while it works is its worker's. C-24 asks for many.
@@ -41,47 +41,16 @@ fn a_session_is_small() {
 /// Opcode 2, which dotd answers by itself, framed.
 const STATUS: [u8; 14] = [0, 12, 0, 1, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// A client that has so many reads ready, each as full as can be, and takes whatever it is sent.
-struct Endless {
-    reads_left: usize,
-    asked: Rc<Cell<u64>>,
-}
-
-impl Link for Endless {
-    fn poll_read(&mut self, _: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<Range<usize>, ReadEnd>> {
-        let Some(left) = self.reads_left.checked_sub(1) else { return Poll::Pending };
-        self.reads_left = left;
+/// A client that has so many reads ready, each as full as can be.
+fn endless(mut reads_left: usize, asked: Rc<Cell<u64>>) -> impl Link {
+    Scripted(move |scratch: &mut [u8]| {
+        let Some(left) = reads_left.checked_sub(1) else { return Poll::Pending };
+        reads_left = left;
         let whole =
             scratch.chunks_exact_mut(STATUS.len()).map(|place| place.copy_from_slice(&STATUS)).count();
-        self.asked.set(self.asked.get() + whole as u64);
+        asked.set(asked.get() + whole as u64);
         Poll::Ready(Ok(0..whole * STATUS.len()))
-    }
-
-    fn is_mid_record(&self) -> bool {
-        false
-    }
-
-    fn send(&mut self, _: &mut Context<'_>, _: &[u8], _: &mut Vec<u8>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn poll_flush(&mut self, _: &mut Context<'_>, _: bool) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn unsent(&self) -> usize {
-        0
-    }
-
-    async fn farewell(&mut self) -> io::Result<bool> {
-        Ok(true)
-    }
-
-    fn reset(&mut self) {}
-
-    async fn discard(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Ok(0)
-    }
+    })
 }
 
 /// Counts how often it was woken.
@@ -95,20 +64,8 @@ impl Wake for Bell {
 }
 
 fn room(counters: &WorkerCounters) -> Rc<Room> {
-    let (long, allowed) = (Duration::from_secs(3600), Allowed::default());
-    let limits = Limits {
-        message_timeout: long,
-        write_timeout: long,
-        idle_timeout: long,
-        duration_max: long,
-        queries_max: u64::MAX,
-        in_flight_max: 256,
-        padding: false,
-        keepalive: false,
-        allowed,
-    };
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, counters);
-    Rc::new(Room::new(limits, backends, counters.clone()))
+    Rc::new(Room::new(no_limits(), backends, counters.clone()))
 }
 
 /// Goal: a client that asks what dotd answers by itself, as fast as it can, has bounded turns: others are heard between
@@ -119,7 +76,7 @@ fn a_turn_is_bounded() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let (counters, asked) = (WorkerCounters::default(), Rc::new(Cell::new(0)));
-        let link = Endless { reads_left: 100, asked: Rc::clone(&asked) };
+        let link = endless(100, Rc::clone(&asked));
         let address = "192.0.2.1:853".parse().unwrap();
         let client = Client { source: address, destination: address, is_datagram: false, tls: None };
         let mut session = pin!(serve(link, room(&counters), client, Rc::default(), |_| ()));

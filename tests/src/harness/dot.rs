@@ -5,52 +5,24 @@
 //! Never: checks the certificate (kdig and getdns do), retries, or hides an alert.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
-    sync::Arc,
     thread,
     time::Duration,
 };
 
-use rustls::{ClientConfig, ClientConnection, NamedGroup, crypto::aws_lc_rs, pki_types::ServerName};
+use rustls::{ClientConnection, NamedGroup};
 use socket2::SockRef;
 
 use super::{
-    any_certificate::AnyCertificate,
     clients::{DOT_PORT, tcp},
     message::framed,
     netns::Namespace,
+    offer::{Offer, connection},
     response::Message,
     scripted::take_message,
     sealer::Sealer,
 };
-
-/// What the client offers.
-#[derive(Clone, Debug)]
-pub struct Offer {
-    /// ALPN names, in order; none: no extension.
-    pub alpn: Vec<Vec<u8>>,
-    /// SNI.
-    pub server_name: Option<&'static str>,
-    /// Only TLS 1.2.
-    pub is_tls12: bool,
-    /// Octets that leave in the same write as the end of the handshake.
-    pub first: Vec<u8>,
-    /// The one group to offer; none: all that rustls has.
-    pub group: Option<NamedGroup>,
-}
-
-impl Default for Offer {
-    fn default() -> Self {
-        Self {
-            alpn: vec![b"dot".to_vec()],
-            server_name: None,
-            is_tls12: false,
-            group: None,
-            first: Vec::new(),
-        }
-    }
-}
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -298,9 +270,16 @@ impl Dot {
         }
     }
 
-    /// Whether nothing has come that was not taken.
+    /// Whether nothing has come that was not taken; looks at the network too, and waits for nothing.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
+        let mut chunk = [0; 16_384];
+        self.stream.set_nonblocking(true).expect("a socket");
+        let read = self.stream.read(&mut chunk);
+        self.stream.set_nonblocking(false).expect("a socket");
+        if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            self.took(read, &chunk);
+        }
         self.plain.is_empty() && self.end.is_none()
     }
 
@@ -316,7 +295,12 @@ impl Dot {
     /// Reads from the network once and takes what came, record by record.
     fn pump(&mut self) {
         let mut chunk = [0; 16_384];
-        match self.stream.read(&mut chunk) {
+        let read = self.stream.read(&mut chunk);
+        self.took(read, &chunk);
+    }
+
+    fn took(&mut self, read: io::Result<usize>, chunk: &[u8]) {
+        match read {
             Ok(0) => {
                 self.end.get_or_insert(End::BareFin);
             }
@@ -358,36 +342,4 @@ impl Dot {
 fn take_record(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     let length = usize::from(u16::from_be_bytes([*buffer.get(3)?, *buffer.get(4)?]));
     (buffer.len() >= 5 + length).then(|| buffer.drain(..5 + length).collect())
-}
-
-/// A handshake with this offer that has not begun.
-///
-/// # Panics
-/// When rustls refuses the offer.
-pub(super) fn connection(server: IpAddr, offer: &Offer) -> ClientConnection {
-    let mut config = client_config(offer);
-    config.alpn_protocols.clone_from(&offer.alpn);
-    config.enable_sni = offer.server_name.is_some();
-    config.enable_secret_extraction = true;
-    let name = offer
-        .server_name
-        .map_or_else(|| ServerName::from(server), |name| ServerName::try_from(name).expect("a host name"));
-    let mut tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
-    tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
-    tls
-}
-
-fn client_config(offer: &Offer) -> ClientConfig {
-    let mut provider = aws_lc_rs::default_provider();
-    if let Some(only) = offer.group {
-        provider.kx_groups.retain(|group| group.name() == only);
-    }
-    let provider = Arc::new(provider);
-    let versions: &[_] = if offer.is_tls12 { &[&rustls::version::TLS12] } else { rustls::ALL_VERSIONS };
-    ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions)
-        .expect("versions that the provider has")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth()
 }

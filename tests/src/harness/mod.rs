@@ -12,6 +12,7 @@ pub mod dot;
 pub mod flood;
 pub mod message;
 pub mod netns;
+pub mod offer;
 pub mod pki;
 pub mod process;
 pub mod proxied;

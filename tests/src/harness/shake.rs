@@ -12,8 +12,9 @@ use rustls::ClientConnection;
 
 use super::{
     clients::{DOT_PORT, tcp},
-    dot::{Dot, End, Offer, connection},
+    dot::{Dot, End},
     netns::Namespace,
+    offer::{Offer, connection},
 };
 
 /// A handshake in progress.

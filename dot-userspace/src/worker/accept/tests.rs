@@ -1,10 +1,5 @@
 //! A panic in the middle of a session: what it held is free, and nobody else notices.
 
-use std::{
-    ops::Range,
-    task::{Context, Poll},
-};
-
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::{LocalSet, yield_now},
@@ -14,47 +9,11 @@ use super::*;
 use crate::{
     backend::Backends,
     config::{ClientSubnet, Config, Policy, XdpMode},
-    dns::Allowed,
-    session::Limits,
-    tls::{ReadEnd, Tickets, certificate},
+    session::scripted::{Read, Scripted, no_limits},
+    tls::{Tickets, certificate},
     worker::ChargesSink,
     xdp,
 };
-
-/// A connection whose first read panics.
-struct Panics;
-
-impl Link for Panics {
-    fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<Range<usize>, ReadEnd>> {
-        panic!("a panic that the test makes")
-    }
-
-    fn is_mid_record(&self) -> bool {
-        false
-    }
-
-    fn send(&mut self, _: &mut Context<'_>, _: &[u8], _: &mut Vec<u8>) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn poll_flush(&mut self, _: &mut Context<'_>, _: bool) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn unsent(&self) -> usize {
-        0
-    }
-
-    async fn farewell(&mut self) -> io::Result<bool> {
-        Ok(true)
-    }
-
-    fn reset(&mut self) {}
-
-    async fn discard(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Ok(0)
-    }
-}
 
 /// The doors of a worker without backends.
 fn doors(admission: &Arc<Admission>) -> Rc<Doors> {
@@ -63,21 +22,10 @@ fn doors(admission: &Arc<Admission>) -> Rc<Doors> {
     config.xdp.mode = XdpMode::Off;
     let identities = certificate::load_all(&config.tls, folder.path()).unwrap();
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation).unwrap();
-    let minute = Duration::from_secs(60);
     let settings = Settings {
         serving: tls::serving(&identities, &config.tls, &tickets).unwrap(),
-        limits: Limits {
-            message_timeout: minute,
-            write_timeout: minute,
-            idle_timeout: minute,
-            duration_max: minute,
-            queries_max: 100,
-            in_flight_max: 10,
-            padding: false,
-            keepalive: false,
-            allowed: Allowed::default(),
-        },
-        handshake_timeout: minute,
+        limits: no_limits(),
+        handshake_timeout: Duration::from_secs(60),
         proxy_protocol_from: Arc::default(),
         client_address: ClientAddress::None,
         upstreams: Vec::new(),
@@ -119,7 +67,8 @@ fn a_panic_ends_one_session() {
         let place = doors.admission.admit(address.ip()).ok().unwrap();
         let open = Open::new(&doors, place, None);
         let client = Client { source: address, destination: address, is_datagram: false, tls: None };
-        serve(Panics, client, Rc::clone(&doors), open);
+        let panics = Scripted(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
+        serve(panics, client, Rc::clone(&doors), open);
         assert_eq!((admission.total(), doors.room.counters.get(Counter::Open)), (2, 2));
         while admission.total() > 1 {
             yield_now().await;

@@ -1,0 +1,69 @@
+//! What a client offers in its handshake.
+//!
+//! Before: a test says how its client differs from a usual one. After: a handshake of rustls that has not begun.
+//! Never: touches a socket.
+
+use std::{io::Write as _, net::IpAddr, sync::Arc};
+
+use rustls::{ClientConfig, ClientConnection, NamedGroup, crypto::aws_lc_rs, pki_types::ServerName};
+
+use super::any_certificate::AnyCertificate;
+
+/// What the client offers.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// ALPN names, in order; none: no extension.
+    pub alpn: Vec<Vec<u8>>,
+    /// SNI.
+    pub server_name: Option<&'static str>,
+    /// Only TLS 1.2.
+    pub is_tls12: bool,
+    /// Octets that leave in the same write as the end of the handshake.
+    pub first: Vec<u8>,
+    /// The one group to offer; none: all that rustls has.
+    pub group: Option<NamedGroup>,
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self {
+            alpn: vec![b"dot".to_vec()],
+            server_name: None,
+            is_tls12: false,
+            group: None,
+            first: Vec::new(),
+        }
+    }
+}
+
+/// A handshake with this offer that has not begun.
+///
+/// # Panics
+/// When rustls refuses the offer.
+pub(super) fn connection(server: IpAddr, offer: &Offer) -> ClientConnection {
+    let mut config = client_config(offer);
+    config.alpn_protocols.clone_from(&offer.alpn);
+    config.enable_sni = offer.server_name.is_some();
+    config.enable_secret_extraction = true;
+    let name = offer
+        .server_name
+        .map_or_else(|| ServerName::from(server), |name| ServerName::try_from(name).expect("a host name"));
+    let mut tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
+    tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
+    tls
+}
+
+fn client_config(offer: &Offer) -> ClientConfig {
+    let mut provider = aws_lc_rs::default_provider();
+    if let Some(only) = offer.group {
+        provider.kx_groups.retain(|group| group.name() == only);
+    }
+    let provider = Arc::new(provider);
+    let versions: &[_] = if offer.is_tls12 { &[&rustls::version::TLS12] } else { rustls::ALL_VERSIONS };
+    ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .expect("versions that the provider has")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth()
+}

@@ -12,6 +12,9 @@ use clap::{Parser, ValueEnum};
 
 use super::population::Mix;
 
+/// How long a run is that nothing else bounds.
+const DEFAULT_DURATION: Duration = Duration::from_secs(10);
+
 /// Loads a DNS-over-TLS server. Closed loop: each connection keeps DEPTH queries in flight and sends the next
 /// when a response came, so the server is never asked for more than it gives. With --rate open loop: queries
 /// fall due at random times (Poisson), and a latency counts from when its query was due.
@@ -70,8 +73,8 @@ pub struct Options {
     #[arg(short = 'n', long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
     pub queries: Option<u64>,
     /// End after so many seconds [default: 10, unless --queries]
-    #[arg(short = 's', long, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub seconds: Option<u32>,
+    #[arg(short = 's', long, value_parser = seconds)]
+    pub seconds: Option<Duration>,
     /// Name to ask for
     #[arg(long, default_value = "dotd.test.", conflicts_with = "file")]
     pub name: String,
@@ -103,7 +106,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME=PART,…", conflicts_with = "per_connection")]
     pub mix: Option<Mix>,
     /// Seconds between queries of an idle or one-shot client, on average
-    #[arg(long, default_value = "5", value_parser = pause)]
+    #[arg(long, default_value = "5", value_parser = seconds)]
     pub pause: Duration,
     /// Offer no ALPN protocol; else `dot`
     #[arg(long)]
@@ -138,7 +141,10 @@ pub struct Options {
 }
 
 /// Seconds, with a fraction if need be.
-fn pause(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// Not a number, too short or too long.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "seconds from 0.001 to 86400".to_owned())
 }
@@ -166,7 +172,6 @@ impl Options {
     /// When a run bounded by time ends; none when queries bound it.
     #[must_use]
     pub fn duration(&self) -> Option<Duration> {
-        let seconds = self.seconds.or(if self.queries.is_some() { None } else { Some(10) });
-        seconds.map(|seconds| Duration::from_secs(seconds.into()))
+        self.seconds.or(self.queries.is_none().then_some(DEFAULT_DURATION))
     }
 }

@@ -64,7 +64,7 @@ fn head(report: &Report) -> String {
          | front end's core in others' hands | median {}, worst run {} |\n",
         described(machine),
         report.pace.rounds,
-        report.pace.seconds,
+        report.pace.duration.as_secs_f64(),
         percent(others.median),
         percent(others.max),
     );

@@ -2,7 +2,7 @@
 //!
 //! Before: words. After: which peers, how long, where to. Never: opens anything.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::Parser;
@@ -12,6 +12,7 @@ use super::{
     stage::Programs,
     workloads::{WORK, Work},
 };
+use crate::load::options::seconds;
 
 /// Compares dotd with stunnel, HAProxy, nginx, dnsdist, Unbound, BIND and Knot Resolver: the same queries over
 /// DNS over TLS, the same backend, one worker pinned to one core, load and backend on another.
@@ -22,7 +23,7 @@ use super::{
     after_help = "\
 EXAMPLES:
     cargo xtask bench peers             install, build, compare: about 15 minutes
-    cargo xtask bench peers --quick     one short round: about 4 minutes
+    cargo xtask bench peers --quick     one short round: about 2 minutes
     cargo xtask bench peers --only dotd,floor,nginx
 
     Figures are ratios within one run: on a machine that does other work they are not worth more.
@@ -32,7 +33,7 @@ EXIT STATUS:
     2 for a mistake in the command line."
 )]
 pub struct Options {
-    /// One short round
+    /// One short round, without counting system calls
     #[arg(long)]
     pub quick: bool,
     /// Only these: a name, or the first part of names (`dnsdist` is `dnsdist` and `dnsdist-cache`)
@@ -41,9 +42,9 @@ pub struct Options {
     /// Rounds over all work and all peers [default: 3, quick: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: Option<u32>,
-    /// Seconds of each load [default: 2, quick: 1]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub seconds: Option<u32>,
+    /// Seconds of each load [default: 2, quick: 0.4]
+    #[arg(long, value_parser = seconds)]
+    pub seconds: Option<Duration>,
     /// Only this work (w100x1, w1000x1, w100x10, w10x100, c10x100, hsfull, hsres, open5k, open)
     #[arg(long, value_delimiter = ',', value_name = "WORK,…")]
     pub work: Vec<String>,
@@ -68,7 +69,7 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pace {
     pub(crate) rounds: u32,
-    pub(crate) seconds: u32,
+    pub(crate) duration: Duration,
     pub(crate) idle: u32,
     /// Queries a second of the work `open`.
     pub(crate) rate: u32,
@@ -76,10 +77,10 @@ pub(crate) struct Pace {
 
 impl Options {
     pub(crate) fn pace(&self) -> Pace {
-        let (rounds, seconds) = if self.quick { (1, 1) } else { (3, 2) };
+        let (rounds, milliseconds) = if self.quick { (1, 400) } else { (3, 2000) };
         Pace {
             rounds: self.rounds.unwrap_or(rounds),
-            seconds: self.seconds.unwrap_or(seconds),
+            duration: self.seconds.unwrap_or(Duration::from_millis(milliseconds)),
             idle: self.idle,
             rate: self.rate,
         }

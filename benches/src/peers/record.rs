@@ -143,7 +143,7 @@ impl Report {
             },
             "offered_queries_per_second": self.pace.rate,
             "rounds": self.pace.rounds,
-            "seconds_of_each_load": self.pace.seconds,
+            "seconds_of_each_load": self.pace.duration.as_secs_f64(),
             "goals": goals::judge(self).iter().map(goal).collect::<Vec<Value>>(),
             "peers": peers,
             "left_out": left_out,
@@ -222,6 +222,8 @@ fn json_of(spread: Spread) -> Value {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::peers::{catalog::CATALOG, machine::Cores};
 
@@ -241,7 +243,7 @@ pub(crate) mod tests {
             vec![Idle { peer: "dotd", connections: 1000, pss_kib: 12.0, rss_kib: 12.5, anonymous_kib: 11.0 }];
         Report {
             machine: Machine::look(Cores { front: 0, load: 1 }),
-            pace: Pace { rounds: 2, seconds: 1, idle: 1000, rate: 20_000 },
+            pace: Pace { rounds: 2, duration: Duration::from_secs(1), idle: 1000, rate: 20_000 },
             peers,
             left_out: vec![("named", "named is not installed".to_owned())],
             idle,

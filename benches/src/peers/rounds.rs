@@ -99,7 +99,7 @@ pub(crate) fn count_calls(
     stage: &Stage,
     peers: &[Peer],
 ) -> Vec<Counted> {
-    let pace = Pace { seconds: 1, ..options.pace() };
+    let pace = Pace { duration: Duration::from_secs(1), ..options.pace() };
     let mut counted = Vec::new();
     for work in works.iter().copied().filter(|work| work.counts_calls) {
         for peer in peers.iter().filter(|peer| peer.backend == work.backend) {
@@ -129,7 +129,7 @@ fn load(stage: &Stage, peer: &Peer, work: &Work, pace: Pace, more: &[&str]) -> R
     let mut words = vec![
         "dotload".to_owned(),
         peer.address.to_string(),
-        format!("--seconds={}", pace.seconds),
+        format!("--seconds={}", pace.duration.as_secs_f64()),
         format!("--file={}", names.display()),
         format!("--server-pid={}", peer.process.pid()),
         "--expect=NOERROR".to_owned(),

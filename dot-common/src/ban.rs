@@ -15,7 +15,9 @@ pub struct Ban {
     /// A [`Cause`].
     pub cause: u32,
     /// Length of the client prefix in bits: a key alone does not say it.
-    pub bits: u32,
+    pub bits: u16,
+    /// Tells it from the client's bans before and after it, whose hits a CPU may still owe. A ban that is made longer keeps it.
+    pub serial: u16,
 }
 
 const _: () = assert!(size_of::<Ban>() == 24 && align_of::<Ban>() == 8);

@@ -316,7 +316,7 @@ mod tests {
 
         fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
             let cause = (client.key() >> 24 & 1) as u32;
-            client.key() & 8 == 8 && holds(&Ban { until_ns: 1, hits: 0, cause, bits: 32 })
+            client.key() & 8 == 8 && holds(&Ban { until_ns: 1, cause, ..Ban::default() })
         }
 
         fn spent_until_ns(&self, client: ClientPrefix) -> u64 {

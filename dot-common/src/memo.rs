@@ -5,7 +5,7 @@
 //! Holds: the entry, its place, and what makes it void. Never: decides; an entry that somebody else's took the place of
 //! is asked for again, so that packets from anywhere cost time and nothing else.
 
-use crate::{flow::FlowKey, prefix::ClientPrefix, verdict::Reason};
+use crate::{ban::Ban, flow::FlowKey, prefix::ClientPrefix, verdict::Reason};
 
 /// What lists and bans say about a client.
 #[repr(u32)]
@@ -58,8 +58,8 @@ pub struct Memo {
     pub generation: u32,
     /// A [`Standing`].
     pub standing: u32,
-    /// Always zero.
-    pub reserved: u32,
+    /// The [`Ban::serial`] of the ban it met.
+    pub serial: u32,
     /// Tick of the kernel's clock in which it was asked for: a ban ends by the clock.
     pub tick: u64,
     /// The ban it met: the key of its [`ClientPrefix`].
@@ -89,6 +89,13 @@ impl Memo {
     #[inline(always)]
     pub const fn owes(&self) -> Option<ClientPrefix> {
         if self.hits == 0 { None } else { Some(ClientPrefix::from_key(self.ban)) }
+    }
+
+    /// Whether the hits are a ban's, and not those of one that was lifted before this was made.
+    #[must_use]
+    #[inline(always)]
+    pub const fn met(&self, ban: &Ban) -> bool {
+        self.serial == ban.serial as u32
     }
 }
 
@@ -135,6 +142,17 @@ mod tests {
             assert_eq!(memo.recall(&flow(7), 3, || 99), Some(standing), "no clock ends it");
         }
         assert_eq!(Memo::default().recall(&flow(0), 1, || 0), None, "nobody is no client");
+    }
+
+    /// Goal: hits are of the ban that a client met, and of no other. Method: two bans of one client.
+    #[test]
+    fn hits_are_of_one_ban() {
+        let prefix = ClientPrefix::v4(7, 32);
+        let memo = Memo { ban: prefix.key(), serial: 3, hits: 5, ..Memo::default() };
+        assert_eq!(memo.owes(), Some(prefix));
+        assert_eq!(Memo { hits: 0, ..memo }.owes(), None);
+        let ban = |serial| Ban { serial, ..Ban::default() };
+        assert!(memo.met(&ban(3)) && !memo.met(&ban(4)));
     }
 
     /// Goal: neighbours have places of their own, all of them in the map.

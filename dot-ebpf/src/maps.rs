@@ -247,13 +247,23 @@ pub(crate) fn memorize(settings: &Settings, flow: &FlowKey, generation: u32, sta
     let memo = unsafe { &mut *memo };
     if let Some(owed) = memo.owes()
         && let Some(ban) = BANS.get_ptr_mut(owed.key())
+        // SAFETY: a checked map value, copied at once.
+        && memo.met(&unsafe { *ban })
     {
         add_hits(ban, memo.hits);
     }
     let ban = rate::client(flow, settings.prefix_v4, settings.prefix_v6).key();
     let FlowKey { client, version, .. } = *flow;
+    let serial = if matches!(standing, Standing::Banned) { serial(ban) } else { 0 };
     let standing = standing as u32;
-    *memo = Memo { client, version, generation, standing, reserved: 0, tick: tick(), ban, hits: 0 };
+    *memo = Memo { client, version, generation, standing, serial, tick: tick(), ban, hits: 0 };
+}
+
+/// The [`Ban::serial`] of a ban; 0: it has just gone.
+#[inline(always)]
+fn serial(ban: u64) -> u32 {
+    // SAFETY: a checked map value, copied at once.
+    BANS.get_ptr(ban).map_or(0, |ban| u32::from(unsafe { (*ban).serial }))
 }
 
 /// The tick of the kernel's clock: what the coarse time is made of, in one load.

@@ -326,7 +326,7 @@ impl Lab {
         let client = ClientPrefix::of(client, 32, 56);
         let ban = self.bans.get(&client.key(), 0).ok()?;
         let memos = (0..maps::MEMO_MAX).map(|place| self.memos.get(&place, 0).unwrap());
-        let owed = |memo: &Memo| if memo.owes() == Some(client) { memo.hits } else { 0 };
+        let owed = |memo: &Memo| if memo.owes() == Some(client) && memo.met(&ban) { memo.hits } else { 0 };
         let owed: u64 = memos.map(|of_all| of_all.iter().map(owed).sum::<u64>()).sum();
         Some(Ban { hits: ban.hits + owed, ..ban })
     }

@@ -21,6 +21,7 @@ use dot_tests::{
         clients::{is_answered_over_tls, kdig},
         config::Config,
         eventually,
+        flood::Wire,
         netns::{CLIENT_INTERFACE, CLIENT_V4, SERVER_V4, SERVER_V6},
         scene::embedded,
         server::Server,
@@ -44,7 +45,7 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn ban(cause: Cause, until_ns: u64) -> Ban {
-    Ban { until_ns, hits: 0, cause: cause as u32, bits: 32 }
+    Ban { until_ns, cause: cause as u32, bits: 32, ..Ban::default() }
 }
 
 /// The clock by which bans end.
@@ -175,17 +176,17 @@ fn remembered_bans_end_and_keep_their_hits() {
     assert_eq!(passes, Some(Verdict::pass(Reason::Syn)), "the ban is over");
 }
 
-/// Goal: where limits only count, the engine's bans do too, and open no gate; an operator's ban holds. Method: a segment
-/// that every gate passes and one that a gate refuses, from a client of each cause.
+/// Goal: where limits only count, the engine's bans do too, and open no gate; an operator's ban holds; hits that a CPU owes
+/// to a ban are not paid to the next one. Method: segments that every gate passes and that a gate refuses, from one client
+/// that is banned for each cause in turn.
 #[test]
 fn count_mode_is_the_engines_alone() {
     let counting = Settings { bans: 3, over: Over::Count as u8, ..settings(Gate::Drop) };
     let Some(mut lab) = Lab::open("count_mode_is_the_engines_alone", &counting) else { return };
     let would = Verdict { action: Action::WouldDrop, reason: Reason::Banned };
     for cause in Cause::ALL {
-        // Each a client of its own: hits that a CPU still owes go with the client.
-        let client = address(&format!("198.51.100.{}", *cause as u32));
-        lab.ban(client, &ban(*cause, u64::MAX));
+        let client = address("198.51.100.1");
+        lab.ban(client, &Ban { serial: *cause as u16, ..ban(*cause, u64::MAX) });
         let is_operators = *cause == Cause::Operator;
         for (build, counted) in [
             (Build::tcp(853, SYN, 1, &[]), would),
@@ -266,6 +267,33 @@ fn operators_ban_and_lift() {
     // An orderly end leaves nothing: the next start knows of no ban.
     let dotd = Server::start(&network, &Config::new());
     assert_eq!(bans(&dotd).len(), 0);
+    dotd.stop();
+}
+
+/// Goal: a ban that is made longer keeps its hits, one that is made anew has none. Method: frames from one address, faster
+/// than the kernel's clock ticks; the list after each verb.
+#[test]
+fn operators_see_each_bans_own_hits() {
+    require!(Root, Bpf);
+    let (network, dotd) = embedded(&Config::new());
+    const CLIENT: &str = "10.128.0.7";
+    let verb = |words: &[&str]| {
+        let said = dotd.operate(&[&["ban"], words].concat());
+        assert!(said.is_success, "{}", said.text);
+    };
+    let hits = || bans(&dotd)[0]["hits"].as_u64().expect("a number");
+    verb(&["add", CLIENT, "--for", "1h"]);
+    let wire = Wire::open(&network);
+    let syn = Build::tcp(853, SYN, 1, &[]).client(address(CLIENT)).server(SERVER_V4);
+    let syn = wire.addressed(syn.frame());
+    let sent = (0..1000).filter(|_| wire.send_octets(&syn)).count() as u64;
+    dotd.counts("they met the ban", |stats| stats.packets("drop", "banned") == sent);
+    assert_eq!(hits(), sent);
+    verb(&["add", CLIENT, "--for", "2h"]);
+    assert_eq!(hits(), sent, "a longer ban is the same");
+    verb(&["del", CLIENT]);
+    verb(&["add", CLIENT, "--for", "1h"]);
+    assert_eq!(hits(), 0, "another ban's hits");
     dotd.stop();
 }
 

@@ -227,7 +227,7 @@ fn both_know(lab: &mut Lab) -> Known {
     lab.allow(ALLOWED[1], 48);
     for (client, cause, stands) in BANNED {
         let until_ns = if stands { u64::MAX } else { 1 };
-        let ban = Ban { until_ns, hits: 0, cause: cause as u32, bits: 0 };
+        let ban = Ban { until_ns, cause: cause as u32, ..Ban::default() };
         lab.ban(client, &ban);
         known.bans.borrow_mut().insert(ClientPrefix::of(client, 32, 56).key(), ban);
     }

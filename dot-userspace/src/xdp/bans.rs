@@ -47,7 +47,12 @@ pub(super) struct Bans {
     words: BTreeMap<ClientPrefix, String>,
     prefixes: Prefixes,
     counts: BanCounts,
+    /// That of the ban made last.
+    serial: u16,
 }
+
+/// Hits that CPUs have still to add to a ban, by its client and [`Ban::serial`].
+type Owed = BTreeMap<(ClientPrefix, u32), u64>;
 
 impl Bans {
     /// Takes the map out of the object; what a predecessor left in it stays.
@@ -55,7 +60,7 @@ impl Bans {
         let map = HashMap::try_from(take(object, BANS)?).map_err(|error| refused(BANS, &error))?;
         let memos = PerCpuArray::try_from(take(object, MEMO)?).map_err(|error| refused(MEMO, &error))?;
         let (ends, words, counts) = (Deadlines::new(BANS_MAX), BTreeMap::new(), BanCounts::default());
-        let mut bans = Self { map, memos, has_changed: false, ends, words, prefixes, counts };
+        let mut bans = Self { map, memos, has_changed: false, ends, words, prefixes, counts, serial: 0 };
         bans.adopt();
         Ok(bans)
     }
@@ -69,6 +74,7 @@ impl Bans {
             let is_ours = ban.bits == self.prefixes.bits(prefix);
             if is_ours && ban.stands(now_ns) && Cause::of(ban.cause).is_some() {
                 self.ends.insert(prefix, ban.until_ns);
+                self.serial = self.serial.max(ban.serial);
             } else {
                 self.erase(prefix);
             }
@@ -92,7 +98,7 @@ impl Bans {
                 "a reason has at most {WORDS_OCTETS_MAX} octets and no control characters"
             )));
         }
-        let owed = if self.ends.end_of(prefix).is_some() { self.owed() } else { BTreeMap::new() };
+        let owed = if self.ends.end_of(prefix).is_some() { self.owed() } else { Owed::new() };
         self.insert(prefix, length, Cause::Operator)?;
         self.words.insert(prefix, words.to_owned());
         self.row(prefix, &owed).ok_or_else(|| wrong("the ban was over at once"))
@@ -158,8 +164,11 @@ impl Bans {
             self.erase(nearest);
         }
         let until_ns = now_ns().saturating_add(nanoseconds(length));
-        let hits = self.map.get(&prefix.key(), 0).map_or(0, |before| before.hits);
-        let ban = Ban { until_ns, hits, cause: cause as u32, bits: self.prefixes.bits(prefix) };
+        let before = self.map.get(&prefix.key(), 0).ok();
+        // Of a ban that was lifted some CPU may still owe hits: they are not this one's.
+        self.serial = self.serial.wrapping_add(1);
+        let (hits, serial) = before.map_or((0, self.serial), |before| (before.hits, before.serial));
+        let ban = Ban { until_ns, hits, cause: cause as u32, bits: self.prefixes.bits(prefix), serial };
         self.map.insert(prefix.key(), ban, 0).map_err(|error| wrong(&innermost(&error)))?;
         self.has_changed = true;
         self.ends.insert(prefix, until_ns);
@@ -180,26 +189,26 @@ impl Bans {
     }
 
     /// Hits that CPUs have still to add to their bans.
-    fn owed(&self) -> BTreeMap<ClientPrefix, u64> {
-        let mut owed = BTreeMap::new();
+    fn owed(&self) -> Owed {
+        let mut owed = Owed::new();
         for memos in (0..MEMO_MAX).filter_map(|place| self.memos.get(&place, 0).ok()) {
             for memo in memos.iter() {
                 if let Some(prefix) = memo.owes() {
-                    *owed.entry(prefix).or_default() += memo.hits;
+                    *owed.entry((prefix, memo.serial)).or_default() += memo.hits;
                 }
             }
         }
         owed
     }
 
-    fn row(&self, prefix: ClientPrefix, owed: &BTreeMap<ClientPrefix, u64>) -> Option<BanRow> {
+    fn row(&self, prefix: ClientPrefix, owed: &Owed) -> Option<BanRow> {
         let ban = self.map.get(&prefix.key(), 0).ok()?;
         let left_ns = ban.until_ns.checked_sub(now_ns()).filter(|left_ns| *left_ns > 0)?;
         Some(BanRow {
             prefix: format!("{prefix}/{}", ban.bits),
             cause: Cause::of(ban.cause)?.name().to_owned(),
             reason: self.words.get(&prefix).cloned().unwrap_or_default(),
-            hits: ban.hits + owed.get(&prefix).copied().unwrap_or_default(),
+            hits: ban.hits + owed.get(&(prefix, u32::from(ban.serial))).copied().unwrap_or_default(),
             seconds_left: left_ns.div_ceil(NANOSECONDS),
         })
     }
@@ -213,7 +222,7 @@ impl Bans {
             text.parse().map_err(|_| wrong(&format!("\"{text}\" is no address and no prefix")))?;
         let prefix = self.prefixes.of_client(network.addr());
         let bits = self.prefixes.bits(prefix);
-        if u32::from(network.prefix_len()) != bits {
+        if u16::from(network.prefix_len()) != bits {
             return Err(wrong(&format!(
                 "{network}: bans are of /{bits} (xdp.limit.prefix_v4, prefix_v6); xdp.deny takes any length"
             )));

@@ -42,8 +42,8 @@ impl Prefixes {
     }
 
     /// How long a prefix is.
-    pub(super) fn bits(self, prefix: ClientPrefix) -> u32 {
-        u32::from(if prefix.is_v6() { self.v6 } else { self.v4 })
+    pub(super) fn bits(self, prefix: ClientPrefix) -> u16 {
+        u16::from(if prefix.is_v6() { self.v6 } else { self.v4 })
     }
 }
 

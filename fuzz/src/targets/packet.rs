@@ -44,7 +44,7 @@ impl Knowledge for Known {
 
     fn is_banned(&self, _: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
         let until_ns = if self.bits & 16 != 0 { 2_000_000 } else { 1 };
-        holds(&Ban { until_ns, hits: 0, cause: u32::from(self.bits >> 6), bits: 32 })
+        holds(&Ban { until_ns, cause: u32::from(self.bits >> 6), ..Ban::default() })
     }
 
     fn spent_until_ns(&self, _: ClientPrefix) -> u64 {

@@ -116,7 +116,8 @@ pub fn parse(frame: &impl Headers, ports: &Ports) -> Result<Option<Packet>, Malf
 
 /// Our own SYN-ACK, leaving: the flow as its client will use it, and the client's initial sequence number.
 ///
-/// The number is `acknowledgment - 1`: what the stack accepted, and not what some SYN claimed.
+/// The number is `acknowledgment - 1`: what the stack accepted, and not what some SYN claimed. Octets that came with the SYN
+/// (Fast Open) are in it.
 #[inline(always)]
 pub fn parse_syn_ack(frame: &impl Headers, ports: &Ports) -> Option<(FlowKey, Sequence)> {
     let located = frame.settle(locate(frame)?)?;

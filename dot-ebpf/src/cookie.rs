@@ -14,15 +14,12 @@
 use aya_ebpf::{
     Global,
     bindings::xdp_action,
-    helpers::{
-        bpf_fib_lookup, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_gen_syncookie, bpf_xdp_load_bytes,
-    },
+    helpers::{bpf_fib_lookup, bpf_tcp_gen_syncookie, bpf_xdp_load_bytes},
     macros::map,
     maps::{Array, PerCpuArray},
     programs::XdpContext,
 };
 use dot_common::{
-    flow::FlowKey,
     frame::Headers,
     packet::{Packet, Transport, flags},
     rate::Rate,
@@ -33,7 +30,7 @@ use crate::{
     chain::{self, NOTHING_LEFT},
     cleartext::fold,
     context::{Frame, Linear, opaque},
-    maps,
+    maps, socket,
 };
 
 /// The rate of SYN, all together, above which cookies are asked for; no period: always. Set by the loader before the program
@@ -130,13 +127,10 @@ fn cookie_for(context: &XdpContext, packet: &Packet) -> Option<Cookie> {
     if unsafe { bpf_xdp_load_bytes(context.ctx, located.transport, tcp.cast(), tcp_octets) } != 0 {
         return None;
     }
-    let cookie = if is_v6 {
-        let tuple = tuple_v6(&packet.flow);
-        generate(context, &tuple, headers, 40, tcp, tcp_octets)
-    } else {
-        let tuple = tuple_v4(&packet.flow);
-        generate(context, &tuple, headers, 20, tcp, tcp_octets)
-    };
+    let cookie = socket::of(context.ctx.cast(), &packet.flow, |socket| {
+        // SAFETY: the socket is there until it is released; both headers are as long as said.
+        unsafe { bpf_tcp_gen_syncookie(socket.cast(), headers.cast(), ip_octets, tcp.cast(), tcp_octets) }
+    })?;
     // Negative: the listener's queue has room, `net.ipv4.tcp_syncookies` is 0, or it is no listener.
     if cookie < 0 {
         return None;
@@ -147,47 +141,6 @@ fn cookie_for(context: &XdpContext, packet: &Packet) -> Option<Cookie> {
         sequence: cookie as u32,
         segment_octets: if segment_octets < most { segment_octets } else { most },
     })
-}
-
-/// Asks for the listener, and the listener for a cookie.
-#[inline(always)]
-fn generate<const WORDS: usize>(
-    context: &XdpContext,
-    tuple: &[u32; WORDS],
-    ip: *mut u8,
-    ip_octets: u32,
-    tcp: *mut u8,
-    tcp_octets: u32,
-) -> i64 {
-    /// BPF_F_CURRENT_NETNS: that of the interface.
-    const THIS_NAMESPACE: u64 = u32::MAX as u64;
-    let tuple_octets = WORDS as u32 * 4;
-    let tuple = tuple.as_ptr().cast_mut();
-    // SAFETY: the tuple is as long as said; the context is the one the kernel gave this program.
-    let socket =
-        unsafe { bpf_skc_lookup_tcp(context.ctx.cast(), tuple.cast(), tuple_octets, THIS_NAMESPACE, 0) };
-    if socket.is_null() {
-        return -1;
-    }
-    // SAFETY: the socket is there until it is released; both headers are as long as said.
-    unsafe {
-        let cookie = bpf_tcp_gen_syncookie(socket.cast(), ip.cast(), ip_octets, tcp.cast(), tcp_octets);
-        bpf_sk_release(socket.cast());
-        cookie
-    }
-}
-
-/// Addresses and ports as the helper wants them: in the order of the wire.
-#[inline(always)]
-fn tuple_v4(flow: &FlowKey) -> [u32; 3] {
-    let ([client, ..], [server, ..]) = (flow.client, flow.server);
-    [client.to_be(), server.to_be(), flow.ports.to_be()]
-}
-
-#[inline(always)]
-fn tuple_v6(flow: &FlowKey) -> [u32; 9] {
-    let ([a, b, c, d], [e, f, g, h]) = (flow.client, flow.server);
-    [a, b, c, d, e, f, g, h, flow.ports].map(u32::to_be)
 }
 
 /// Whether a packet is for this machine: not forwarded, and not to a group.

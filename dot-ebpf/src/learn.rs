@@ -1,18 +1,39 @@
 //! Learns where each connection's stream begins, from our own SYN-ACKs.
 //!
 //! Before: our stack accepted a connection. After: the judge can place any segment of it in its stream.
-//! Holds: nothing but the writing of FLOWS4 and FLOWS6.
+//! Holds: the writing of FLOWS4 and FLOWS6, and what a SYN-ACK does not say: how much of the stream came with the SYN.
 //! Never: believes a client: a map fed by SYNs is fooled by two of them.
+//!
+//! Source: RFC 7413 §4.2 (Fast Open: a SYN-ACK acknowledges the SYN's octets too).
 
-use aya_ebpf::programs::TcContext;
-use dot_common::{flow::Flow, packet::parse_syn_ack};
+use aya_ebpf::{helpers::bpf_tcp_sock, programs::TcContext};
+use dot_common::{
+    flow::{Flow, FlowKey},
+    packet::parse_syn_ack,
+};
 
-use crate::{context::Frame, maps};
+use crate::{context::Frame, maps, socket};
 
 /// Writes down the flow of a SYN-ACK from one of our ports.
 #[inline(always)]
 pub(crate) fn learn(context: &TcContext) {
     let Some(settings) = maps::settings() else { return };
-    let Some((key, initial)) = parse_syn_ack(&Frame(context), &settings.ports) else { return };
+    let Some((key, accepted)) = parse_syn_ack(&Frame(context), &settings.ports) else { return };
+    let initial = accepted.wrapping_sub(came_with_syn(context, &key));
     maps::remember(&key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
+}
+
+/// Octets that our stack took with the SYN (Fast Open), also when the SYN-ACK is one that is sent again.
+///
+/// Only such a connection has a socket of its own before its handshake is over, which then says what it received; of others
+/// there is a request, which is no full socket, or a listener, which received nothing.
+#[inline(always)]
+fn came_with_syn(context: &TcContext, key: &FlowKey) -> u32 {
+    let received = socket::of(context.skb.skb.cast(), key, |socket| {
+        // SAFETY: the socket is there until it is released.
+        let tcp = unsafe { bpf_tcp_sock(socket) };
+        // SAFETY: the kernel checked that it is a full TCP socket; one word of it.
+        if tcp.is_null() { 0 } else { unsafe { (*tcp).bytes_received } }
+    });
+    received.unwrap_or(0) as u32
 }

@@ -103,10 +103,6 @@ impl Check<'_, '_> {
             let message = "a PROXY header is no TLS, which xdp.cleartext_853 refuses; set that to \"pass\" or \"count\"";
             self.note(path, message);
         }
-        if is_gated && config.listen.fast_open {
-            let message = "xdp.cleartext_853 would drop the rest of a hello that begins in a SYN; set that to \"pass\" or \"count\"";
-            self.note("listen.fast_open", message);
-        }
     }
 
     fn certificates(&mut self, config: &Config) {

@@ -181,12 +181,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[listen]\nfast_open = true",
-        &[
-            "2:13: listen.fast_open: xdp.cleartext_853 would drop the rest of a hello that begins in a SYN; set that to \"pass\" or \"count\"",
-        ],
-    ),
-    (
         "[listen]\nproxy_protocol_from = [\"192.0.2.0/24\", \"192.0.2.1/24\"]\n[xdp]\ncleartext_853 = \"pass\"",
         &["2:40: listen.proxy_protocol_from: 192.0.2.0/24 is listed twice; remove one"],
     ),

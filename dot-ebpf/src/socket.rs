@@ -1,0 +1,53 @@
+//! Asks the kernel for the socket that a connection has.
+//!
+//! Before: a packet's addresses and ports. After: what the asking program wants of the socket, which is released.
+//! Holds: the tuple in the order of the wire, the look-up, the release.
+//! Never: keeps a socket: the verifier refuses a program that does.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::bpf_sock,
+    cty::c_void,
+    helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use dot_common::flow::FlowKey;
+
+/// What `ask` says of the socket on our side of a connection: its own, one that is being made, or a listener. `None`: there
+/// is none. `context` is that of an XDP or tc program.
+#[inline(always)]
+pub(crate) fn of<T>(context: *mut c_void, flow: &FlowKey, ask: impl FnOnce(*mut bpf_sock) -> T) -> Option<T> {
+    let socket =
+        if flow.is_v6() { look_up(context, &tuple_v6(flow)) } else { look_up(context, &tuple_v4(flow)) };
+    if socket.is_null() {
+        return None;
+    }
+    let said = ask(socket);
+    // SAFETY: the socket of the look-up, released once.
+    unsafe { bpf_sk_release(socket.cast()) };
+    Some(said)
+}
+
+#[inline(always)]
+fn look_up<const WORDS: usize>(context: *mut c_void, tuple: &[u32; WORDS]) -> *mut bpf_sock {
+    /// BPF_F_CURRENT_NETNS: that of the interface.
+    const THIS_NAMESPACE: u64 = u32::MAX as u64;
+    let octets = WORDS as u32 * 4;
+    // SAFETY: the tuple is as long as said; the context is the one the kernel gave the program.
+    unsafe {
+        bpf_skc_lookup_tcp(context, ptr::from_ref(tuple).cast_mut().cast(), octets, THIS_NAMESPACE, 0).cast()
+    }
+}
+
+/// Addresses and ports as the helper wants them: in the order of the wire.
+#[inline(always)]
+fn tuple_v4(flow: &FlowKey) -> [u32; 3] {
+    let ([client, ..], [server, ..]) = (flow.client, flow.server);
+    [client.to_be(), server.to_be(), flow.ports.to_be()]
+}
+
+#[inline(always)]
+fn tuple_v6(flow: &FlowKey) -> [u32; 9] {
+    let ([a, b, c, d], [e, f, g, h]) = (flow.client, flow.server);
+    [a, b, c, d, e, f, g, h, flow.ports].map(u32::to_be)
+}

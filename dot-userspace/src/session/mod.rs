@@ -120,9 +120,9 @@ impl<L: Link> Session<L> {
                 }
             }
             match self.writer.write(&mut self.link, context, &self.inbox, now) {
-                // Room was made by writing: what waited in the reader can go on.
-                Ok(true) if self.closing.is_none() && self.reader.may_go_on(&self.inbox) => {}
-                Ok(_) => break,
+                // The client took what waited, new or old: what was held in the reader can go on. Nothing else wakes it.
+                Ok(()) if self.closing.is_none() && self.reader.may_go_on(&self.inbox) => {}
+                Ok(()) => break,
                 Err(end) => return Poll::Ready(end),
             }
         }

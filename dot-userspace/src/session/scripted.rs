@@ -4,8 +4,10 @@
 //! Never: touches a socket.
 
 use std::{
+    cell::Cell,
     io,
     ops::Range,
+    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,28 +18,48 @@ use crate::{dns::Allowed, tls::ReadEnd};
 /// What a read gives: where in the scratch the octets are, or how the connection ended.
 pub type Read = Poll<Result<Range<usize>, ReadEnd>>;
 
-/// A client that sends what the closure puts into the scratch, and takes whatever it is sent.
-pub struct Scripted<F>(pub F);
+/// A client that sends what the closure puts into the scratch, and takes whatever it is sent, while it takes anything.
+pub struct Scripted<F> {
+    read: F,
+    unsent: usize,
+    is_taking: Rc<Cell<bool>>,
+}
+
+impl<F: FnMut(&mut [u8]) -> Read> Scripted<F> {
+    /// It takes everything at once.
+    pub fn new(read: F) -> Self {
+        Self::taking(Rc::new(Cell::new(true)), read)
+    }
+
+    /// It takes everything at once while `is_taking`, and nothing else.
+    pub fn taking(is_taking: Rc<Cell<bool>>, read: F) -> Self {
+        Self { read, unsent: 0, is_taking }
+    }
+}
 
 impl<F: FnMut(&mut [u8]) -> Read> Link for Scripted<F> {
     fn poll_read(&mut self, _: &mut Context<'_>, scratch: &mut [u8]) -> Read {
-        self.0(scratch)
+        (self.read)(scratch)
     }
 
     fn is_mid_record(&self) -> bool {
         false
     }
 
-    fn send(&mut self, _: &mut Context<'_>, _: &[u8], _: &mut Vec<u8>) -> io::Result<()> {
+    fn send(&mut self, _: &mut Context<'_>, content: &[u8], _: &mut Vec<u8>) -> io::Result<()> {
+        self.unsent += content.len();
         Ok(())
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>, _: bool) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        if self.is_taking.get() {
+            self.unsent = 0;
+        }
+        if self.unsent == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn unsent(&self) -> usize {
-        0
+        self.unsent
     }
 
     async fn farewell(&mut self) -> io::Result<bool> {

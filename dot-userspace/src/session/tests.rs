@@ -43,7 +43,7 @@ const STATUS: [u8; 14] = [0, 12, 0, 1, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// A client that has so many reads ready, each as full as can be.
 fn endless(mut reads_left: usize, asked: Rc<Cell<u64>>) -> impl Link {
-    Scripted(move |scratch: &mut [u8]| {
+    Scripted::new(move |scratch: &mut [u8]| {
         let Some(left) = reads_left.checked_sub(1) else { return Poll::Pending };
         reads_left = left;
         let whole =
@@ -68,6 +68,11 @@ fn room(counters: &WorkerCounters) -> Rc<Room> {
     Rc::new(Room::new(no_limits(), backends, counters.clone()))
 }
 
+fn client() -> Client {
+    let address = "192.0.2.1:853".parse().unwrap();
+    Client { source: address, destination: address, is_datagram: false, tls: None }
+}
+
 /// Goal: a client that asks what dotd answers by itself, as fast as it can, has bounded turns: others are heard between
 /// them, and it is answered all the same. Method: a client with half a million queries ready, polled by hand: each turn
 /// answers some hundreds and asks for another, until all are answered.
@@ -77,9 +82,7 @@ fn a_turn_is_bounded() {
     LocalSet::new().block_on(&runtime, async {
         let (counters, asked) = (WorkerCounters::default(), Rc::new(Cell::new(0)));
         let link = endless(100, Rc::clone(&asked));
-        let address = "192.0.2.1:853".parse().unwrap();
-        let client = Client { source: address, destination: address, is_datagram: false, tls: None };
-        let mut session = pin!(serve(link, room(&counters), client, Rc::default(), |_| ()));
+        let mut session = pin!(serve(link, room(&counters), client(), Rc::default(), |_| ()));
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         let (mut turns, mut before) = (0, 0);
@@ -91,5 +94,51 @@ fn a_turn_is_bounded() {
         }
         assert!(turns > 100 && asked.get() > 400_000, "{turns} turns for {} queries", asked.get());
         assert_eq!(before, asked.get());
+    });
+}
+
+/// A query for the longest name, framed: what its failure says is as long.
+fn longest_query() -> Vec<u8> {
+    let label = |octets: u8| std::iter::once(octets).chain(std::iter::repeat_n(b'x', octets.into()));
+    let name: Vec<u8> = [63, 63, 63, 61, 0].into_iter().flat_map(label).collect();
+    let header = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let message = [&header[..], &name, &[0, 1, 0, 1]].concat();
+    [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], &message].concat()
+}
+
+/// Goal: a session that was held because its client took nothing goes on when the client takes everything at once: nothing
+/// else would wake it, since nothing is in flight and nothing waits. Method: more queries at once than answers may wait
+/// for, without a backend, so that each is answered in its turn; the client then takes all of them.
+#[test]
+fn a_client_that_takes_all_at_once_is_heard_again() {
+    const QUERIES: u64 = 600;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let (counters, is_taking) = (WorkerCounters::default(), Rc::new(Cell::new(false)));
+        let mut queries = longest_query().repeat(usize::try_from(QUERIES).unwrap());
+        let link = Scripted::taking(Rc::clone(&is_taking), move |scratch: &mut [u8]| {
+            let octets = queries.len().min(scratch.len());
+            if octets == 0 {
+                return Poll::Pending;
+            }
+            scratch.iter_mut().zip(queries.drain(..octets)).for_each(|(place, octet)| *place = octet);
+            Poll::Ready(Ok(0..octets))
+        });
+        let mut session = pin!(serve(link, room(&counters), client(), Rc::default(), |_| ()));
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(Arc::clone(&bell));
+        let mut rung = || {
+            assert!(session.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            while bell.0.swap(0, Relaxed) > 0 {
+                assert!(session.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            }
+        };
+        rung();
+        let held_at = counters.get(Counter::Responded);
+        assert!((1..QUERIES).contains(&held_at), "{held_at}");
+        is_taking.set(true);
+        // The socket is writable: this once it rings by itself.
+        rung();
+        assert_eq!(counters.get(Counter::Responded), QUERIES);
     });
 }

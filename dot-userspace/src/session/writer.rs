@@ -36,7 +36,7 @@ impl Writer {
         self.patience_ends = Some(self.patience_ends.map_or(full, |ends| full.min(ends + gained(taken))));
     }
 
-    /// Writes until nothing waits or the client takes no more. `Ok(true)`: something was written.
+    /// Writes until nothing waits or the client takes no more.
     ///
     /// # Errors
     /// [`SessionEnd::Transport`]: the client is gone.
@@ -46,8 +46,7 @@ impl Writer {
         context: &mut Context<'_>,
         inbox: &Inbox,
         now: Instant,
-    ) -> Result<bool, SessionEnd> {
-        let mut has_written = false;
+    ) -> Result<(), SessionEnd> {
         loop {
             let before = link.unsent();
             match link.poll_flush(context, !inbox.is_quiet()) {
@@ -57,15 +56,14 @@ impl Writer {
                     let taken = before.saturating_sub(link.unsent());
                     self.note_waiting(now, taken, inbox.room.limits().write_timeout);
                     inbox.note_unwritten(link.unsent());
-                    return Ok(has_written);
+                    return Ok(());
                 }
             }
             inbox.note_unwritten(0);
-            let Some(responses) = inbox.take() else { return Ok(has_written) };
+            let Some(responses) = inbox.take() else { return Ok(()) };
             let sent = link.send(context, &responses, &mut inbox.room.sealing.borrow_mut());
             inbox.room.give_buffer(responses);
             sent.map_err(|error| end_of_sending(&error))?;
-            has_written = true;
         }
     }
 }

@@ -67,7 +67,7 @@ fn a_panic_ends_one_session() {
         let place = doors.admission.admit(address.ip()).ok().unwrap();
         let open = Open::new(&doors, place, None);
         let client = Client { source: address, destination: address, is_datagram: false, tls: None };
-        let panics = Scripted(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
+        let panics = Scripted::new(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
         serve(panics, client, Rc::clone(&doors), open);
         assert_eq!((admission.total(), doors.room.counters.get(Counter::Open)), (2, 2));
         while admission.total() > 1 {

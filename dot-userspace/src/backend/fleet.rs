@@ -279,12 +279,10 @@ impl Fleet {
             drop(self.leave(slot));
             return;
         }
-        let Some(sink) = self.end(slot) else { return };
+        let held = self.flights.borrow_mut().get_mut(slot).map(Flight::take_query);
+        let (Some((asked, query)), Some(sink)) = (held, self.end(slot)) else { return };
         self.count_failure(failure);
-        // `end` keeps the slot's octets until it is used again.
-        if let Some(flight) = self.flights.borrow().ended(slot) {
-            sink.failure(flight.asked, &flight.query, failure);
-        }
+        sink.failure(asked, &query, failure);
     }
 
     /// Ends the query whose only slot this is.

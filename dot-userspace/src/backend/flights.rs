@@ -3,7 +3,8 @@
 //! Before: `Backends::submit` accepted a query. After: a response, a failure or a deadline ends it.
 //! Holds: what was sent (for another try and for matching), what the client asked, where it is, who waits. A query that
 //! two backends have at once (`hedge`) has two slots, which know each other until one of them ends.
-//! Never: grows beyond [`FLIGHTS_MAX`], allocates once warm, or answers twice: a slot is emptied as it ends.
+//! Never: grows beyond [`FLIGHTS_MAX`], allocates once warm (but for queries longer than [`KEPT_OCTETS_MAX`]), or answers
+//! twice: a slot is emptied as it ends.
 
 use std::rc::Rc;
 
@@ -19,6 +20,9 @@ use crate::{
 pub const FLIGHTS_MAX: usize = 32_768;
 /// Share of one session just beyond half of the capacity. 16: what a stub resolver asks for at once to show a page.
 const SHARE_MAX: usize = 16;
+/// Octets that the buffer of a free slot may have: the queries of nearly all clients are shorter (a padded one has 128),
+/// and what a long one took goes with it, or whoever sends some now and then would have every slot keep 64 KiB.
+const KEPT_OCTETS_MAX: usize = 1024;
 /// QTYPE and QCLASS, which follow the question's name.
 const TYPE_AND_CLASS_OCTETS: usize = 4;
 
@@ -105,6 +109,11 @@ impl Flight {
         }
         self.sent = Some((Rc::clone(ids), id));
         true
+    }
+
+    /// What was asked and how it was sent, for an outcome without a response; the flight is to end then.
+    pub fn take_query(&mut self) -> (Asked, Vec<u8>) {
+        (self.asked, std::mem::take(&mut self.query))
     }
 
     /// Its name, as the client wrote it.
@@ -229,6 +238,9 @@ impl Flights {
         let flight = self.slots.get_mut(usize::from(slot))?;
         let sink = flight.sink.take()?;
         flight.take_back();
+        if flight.query.capacity() > KEPT_OCTETS_MAX {
+            flight.query = Vec::new();
+        }
         let other = flight.other.take();
         self.free.push(slot);
         if let Some(other) = other.and_then(|other| self.get_mut(other)) {
@@ -237,7 +249,7 @@ impl Flights {
         Some(sink)
     }
 
-    /// What an ended slot held; gone once it is used again.
+    /// What an ended slot held, but for a long query; gone once it is used again.
     pub fn ended(&self, slot: u16) -> Option<&Flight> {
         self.slots.get(usize::from(slot)).filter(|flight| flight.sink.is_none())
     }
@@ -269,7 +281,53 @@ pub fn share(outstanding: usize, capacity: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::backend::{Broken, Failure};
+
+    /// Who waits for nothing.
+    struct Nobody;
+
+    impl Sink for Nobody {
+        fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
+            Ok(())
+        }
+
+        fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
+    }
+
+    const ASKED: Asked = Asked {
+        id: 1,
+        question_end: 17,
+        has_opt: false,
+        padding: false,
+        keepalive: false,
+        dnssec_ok: false,
+        subnet_is_ours: false,
+    };
+
+    /// Goal: slots that had long queries hold none of their memory once they are free, and those of usual ones keep theirs,
+    /// which the next query takes. Method: a crowd of either, all in flight at once, then none.
+    #[test]
+    fn long_queries_leave_no_memory_behind() {
+        for (octets, kept) in [(KEPT_OCTETS_MAX, KEPT_OCTETS_MAX), (KEPT_OCTETS_MAX + 1, 0), (65_535, 0)] {
+            let mut flights = Flights::default();
+            let deadline = Instant::now() + Duration::from_secs(1);
+            let mut ask = || {
+                let fill = |query: &mut Vec<u8>| {
+                    query.clear();
+                    query.resize(octets, 0);
+                    None
+                };
+                flights.insert(ASKED, Rc::new(Nobody), deadline, fill).unwrap()
+            };
+            let slots: Vec<u16> = (0..100).map(|_| ask()).collect();
+            slots.into_iter().for_each(|slot| drop(flights.end(slot)));
+            let held = flights.slots.iter().map(|flight| flight.query.capacity());
+            assert_eq!(held.sum::<usize>(), 100 * kept, "after queries of {octets} octets");
+        }
+    }
 
     /// Goal: who floods a worker leaves a third to others, and however many flood it, each of them gets on.
     /// Method: sessions that take all they may, in rounds, until nobody may take more.

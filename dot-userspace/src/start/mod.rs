@@ -15,6 +15,7 @@ pub mod privileges;
 mod process;
 mod refusals;
 mod renew;
+mod restart;
 mod serve;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};

@@ -26,10 +26,11 @@ use super::{
     process::{Process, Running},
     refusals::{self, Refusals},
     renew::{renew, staples_until},
+    restart,
 };
 use crate::{
     backend::{UpstreamConfig, health},
-    config::{self, Config},
+    config,
     control::{self, Source, Status},
     tls::{self, Tickets, TicketsError, certificate},
     worker::Command,
@@ -194,7 +195,9 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     }
     let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
     process.apply_xdp(&config.xdp)?;
-    say_what_needs_a_restart(&running.config, &config);
+    for key in restart::needed_for(&running.config, &config) {
+        tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
+    }
     running.upstreams = plan::upstreams(&config, embedded, secured, &running.upstreams);
     running.checks = check_all(&running.upstreams);
     let (workers, backends) = (running.workers.len(), running.upstreams.len());
@@ -207,15 +210,14 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     process.reloaded(&config, &running.upstreams, &identities);
     running.tickets = tickets;
     running.staples_until = staples_until(&identities);
-    running.config = as_it_runs(&running.config, config);
+    running.config = restart::as_it_runs(&running.config, config);
     Ok(())
 }
 
 /// A fleet's keys come from its file, which may have changed; our own stay, or no client could resume. Keys of
 /// a secret that is no longer named end here.
 pub(super) fn tickets(running: &Running, tls: &config::Tls) -> Result<Tickets, TicketsError> {
-    let is_own = |tls: &config::Tls| tls.ticket_secret.as_os_str().is_empty();
-    if is_own(tls) && is_own(&running.config.tls) {
+    if restart::keeps_own_keys(&running.config.tls, tls) {
         return Ok(running.tickets.clone());
     }
     Tickets::new(&tls.ticket_secret, tls.ticket_rotation)
@@ -231,57 +233,6 @@ fn embedded_address(running: &Running) -> Option<SocketAddr> {
     let position =
         running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
     running.upstreams.get(position.unwrap_or(0)).map(|upstream| upstream.address)
-}
-
-/// The new config with what still runs by the old one, so that the next reload compares with the truth.
-fn as_it_runs(old: &Config, new: Config) -> Config {
-    let old = old.clone();
-    let xdp = config::Xdp {
-        mode: old.xdp.mode,
-        required: old.xdp.required,
-        interfaces: old.xdp.interfaces,
-        steering: old.xdp.steering,
-        syn_cookies: old.xdp.syn_cookies,
-        limit: config::XdpLimit {
-            prefix_v4: old.xdp.limit.prefix_v4,
-            prefix_v6: old.xdp.limit.prefix_v6,
-            syn_flood_rate: old.xdp.limit.syn_flood_rate,
-            ..new.xdp.limit
-        },
-        ..new.xdp
-    };
-    let listen = config::Listen { proxy_protocol_from: new.listen.proxy_protocol_from.clone(), ..old.listen };
-    Config {
-        server: old.server,
-        listen,
-        control: old.control,
-        log: config::Log { client_address: new.log.client_address, ..old.log },
-        xdp,
-        ..new
-    }
-}
-
-fn say_what_needs_a_restart(old: &Config, new: &Config) {
-    let is_own_key = new.tls.ticket_secret.as_os_str().is_empty();
-    let changed = [
-        ("server", old.server != new.server),
-        ("listen.dot", old.listen.dot != new.listen.dot),
-        ("listen.do53", old.listen.do53 != new.listen.do53),
-        ("tls.ticket_rotation", is_own_key && old.tls.ticket_rotation != new.tls.ticket_rotation),
-        ("control", old.control != new.control),
-        ("log.level", old.log.level != new.log.level),
-        ("log.format", old.log.format != new.log.format),
-        ("xdp.mode", old.xdp.mode != new.xdp.mode || old.xdp.required != new.xdp.required),
-        ("xdp.interfaces", old.xdp.interfaces != new.xdp.interfaces),
-        ("xdp.steering", old.xdp.steering != new.xdp.steering),
-        ("xdp.syn_cookies", old.xdp.syn_cookies != new.xdp.syn_cookies),
-        ("xdp.limit.syn_flood_rate", old.xdp.limit.syn_flood_rate != new.xdp.limit.syn_flood_rate),
-        ("xdp.limit.prefix_v4", old.xdp.limit.prefix_v4 != new.xdp.limit.prefix_v4),
-        ("xdp.limit.prefix_v6", old.xdp.limit.prefix_v6 != new.xdp.limit.prefix_v6),
-    ];
-    for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {
-        tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
-    }
 }
 
 async fn drain(process: &Process, running: Running) -> anyhow::Result<()> {

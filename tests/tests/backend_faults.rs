@@ -87,7 +87,7 @@ fn half_a_frame_is_no_response() {
                 (false, _) => vec![Act::Send(truth(query))],
             }
         };
-        let keys = "transport = \"tcp\"\ntimeout = \"500ms\"";
+        let keys = "transport = \"tcp\"\ntimeout = \"2s\"";
         let (network, _backend, dotd) = scripted_with(Config::new(), keys, script);
         let mut session = Dot::connect(&network.client, SERVER_V4);
         let first = session.exchange(&host(1));

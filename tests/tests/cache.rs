@@ -193,7 +193,7 @@ fn broken_records_are_awaited_out_by_all() {
 #[test]
 fn what_has_ended_is_given_while_no_backend_answers() {
     require!(Root);
-    let (network, backend, dotd) = scripted_with(cached(), "timeout = \"300ms\"", lasting(1));
+    let (network, backend, dotd) = scripted_with(cached(), "timeout = \"1s\"", lasting(1));
     let mut session = Dot::connect(&network.client, SERVER_V4);
     let with = Query::new(1, "www.dotd.test", A).opt(Opt::default()).octets();
     let without = Query::new(2, "www.dotd.test", A).octets();

@@ -2,10 +2,7 @@
 //!
 //! Before: `harness::scene` with a listener on port 53. After: what dig and bare sockets see, and what is counted.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
 use dot_tests::{
     harness::{
@@ -14,6 +11,7 @@ use dot_tests::{
         clients::{is_nothing_but_an_alert, read_to_close, tcp, tool, udp},
         config::Config,
         dot::Dot,
+        eventually,
         message::{
             A, OPTION_EDE, OPTION_KEEPALIVE, OPTION_PADDING, Opt, Query, TXT, append_opt, framed, header,
             reply_to,
@@ -21,9 +19,9 @@ use dot_tests::{
         netns::{Network, SERVER_V4, SERVER_V6},
         offer::Offer,
         response::Message,
-        scene::{HONEST, honest, scripted},
+        scene::{HONEST, honest, scripted, scripted_with},
         scratch::Scratch,
-        scripted::Act,
+        scripted::{Act, Received},
         server::Server,
     },
     require,
@@ -48,7 +46,7 @@ fn exchange(socket: &UdpSocket, query: &[u8]) -> Message {
 }
 
 /// Reads one framed message.
-fn receive(stream: &mut std::net::TcpStream) -> Message {
+fn receive(stream: &mut TcpStream) -> Message {
     let mut prefix = [0; 2];
     stream.read_exact(&mut prefix).expect("a prefix");
     let mut message = vec![0; usize::from(u16::from_be_bytes(prefix))];
@@ -260,21 +258,26 @@ fn dnsperf_loses_nothing() {
     }
 }
 
-/// Goal: datagrams that wait for a backend are answered although dotd is told to stop.
+/// Goal: datagrams that wait for a backend are answered although dotd is told to stop. Method: 50 queries that the
+/// backend holds until dotd takes no connection any more.
 #[test]
 fn a_drain_answers_datagrams_too() {
     require!(Root);
-    let (network, backend, mut dotd) = scripted(in_clear(), |query| match honest(query).pop() {
+    let hold = |query: &Received| match honest(query).pop() {
         Some(Act::Send(reply)) => vec![Act::Hold(reply)],
         _ => Vec::new(),
-    });
+    };
+    let (network, backend, mut dotd) = scripted_with(in_clear(), "timeout = \"30s\"", hold);
     let socket = client(&network, SERVER_V4);
     for id in 0..50 {
         socket.send(&Query::new(id, &format!("n{id}.dotd.test"), A).octets()).expect("a socket of our own");
     }
-    dotd.counts("all are at the backend", |stats| stats.counter("backend_outstanding", "outstanding") == 50);
+    eventually("all are at the backend", || (backend.held() == 50).then_some(()));
     dotd.signal(nix::sys::signal::Signal::SIGTERM);
-    std::thread::sleep(Duration::from_millis(50));
+    let at = SocketAddr::new(SERVER_V4, 53);
+    eventually("every worker has closed its doors", || {
+        network.client.run(move || TcpStream::connect_timeout(&at, DEADLINE).is_err()).then_some(())
+    });
     backend.release();
     let mut octets = [0; 512];
     for _ in 0..50 {

@@ -14,12 +14,13 @@ use std::{
 use dot_tests::{
     harness::{
         DEADLINE,
-        clients::{DOT_PORT, read_to_close, s_client, s_client_sending, save_session, tcp},
+        clients::{DOT_PORT, read_to_close, s_client, tcp},
         config::Config,
         dot::Dot,
         message::{A, framed, www},
         netns::{Namespace, Network, SERVER_V4},
         process::bounded,
+        s_client::{s_client_sending, save_session},
         scene::{HONEST, honest, scripted},
         scripted::Scripted,
         server::Server,
@@ -33,8 +34,7 @@ use dot_tests::{
 const APPLICATION_DATA: u8 = 23;
 
 fn scene() -> (Network, Scripted, Server) {
-    let config = Config::new().xdp("off").set("session", "idle_timeout", "\"300ms\"");
-    scripted(config.set("session", "handshake_timeout", "\"3s\""), honest)
+    scripted(Config::new().xdp("off").set("session", "handshake_timeout", "\"3s\""), honest)
 }
 
 fn assert_served(network: &Network) {

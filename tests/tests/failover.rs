@@ -158,7 +158,7 @@ fn health_checks_find_who_is_up() {
 fn all_down_then_up_recovers() {
     require!(Root);
     for keys in TRANSPORTS {
-        let (network, backends, dotd) = two("least-outstanding", &format!("{keys}\ntimeout = \"300ms\""));
+        let (network, backends, dotd) = two("least-outstanding", &format!("{keys}\ntimeout = \"1500ms\""));
         backends.iter().for_each(|backend| backend.be(Mood::Deaf));
         await_states(&dotd, ["down", "down"]);
         let mut session = Dot::connect(&network.client, SERVER_V4);

@@ -7,12 +7,13 @@ use std::{fs, net::IpAddr};
 use dot_tests::{
     harness::{
         backends::{BIG_OCTETS, Backend},
-        clients::{getdns, is_answered_over_tls, kdig, s_client, s_client_sending, tool},
+        clients::{getdns, is_answered_over_tls, kdig, s_client, tool},
         config::Config,
         dot::Dot,
         message::{A, Query, TXT, framed},
         netns::{Network, SERVER_V4, SERVER_V6},
         response::Message,
+        s_client::s_client_sending,
         scene::embedded,
         server::Server,
     },
@@ -168,7 +169,7 @@ fn openssl_speaks_both_versions() {
 #[test]
 fn openssl_carries_a_query() {
     require!(Root, Command("openssl"));
-    let (network, _dotd) = embedded(&Config::new().set("session", "idle_timeout", "\"500ms\""));
+    let (network, _dotd) = embedded(&Config::new());
     let query = framed(&Query::new(77, "dotd.test", A).octets());
     let octets = s_client_sending(&network.client, SERVER_V4, &["-alpn", "dot"], &query);
     let answer = Message::parse(octets.get(2..).unwrap_or_default()).expect("one response and nothing else");
@@ -182,12 +183,11 @@ fn openssl_carries_a_query() {
 #[test]
 fn tickets_resume_across_workers() {
     require!(Root, Command("openssl"), Command("taskset"));
-    let (network, dotd) = embedded(&Config::new().set("session", "idle_timeout", "\"300ms\""));
+    let (network, dotd) = embedded(&Config::new());
     let query = framed(&Query::new(78, "dotd.test", A).octets());
     let saved = dotd.folder().join("session.pem").display().to_string();
     for (version, counter) in [("-tls1_3", "resumed_tls13"), ("-tls1_2", "resumed_tls12")] {
         let _ = fs::remove_file(&saved);
-        // Stays until the idle timeout, so that TLS 1.3's tickets, which follow the handshake, are read.
         let octets = s_client_sending(&network.client, SERVER_V4, &[version, "-sess_out", &saved], &query);
         assert!(octets.len() > 14 && fs::exists(&saved).is_ok_and(|found| found), "{version}: no ticket");
         for turn in 0..6 {

@@ -4,10 +4,11 @@
 
 use dot_tests::{
     harness::{
-        clients::{s_client, save_session},
+        clients::s_client,
         config::Config,
         message::{A, Query, framed},
         netns::{Network, SERVER_V4},
+        s_client::save_session,
         scratch::Scratch,
         server::Server,
     },
@@ -18,11 +19,7 @@ use dot_tests::{
 fn node(network: &Network, secret: &str) -> Server {
     let scratch = Scratch::new();
     let file = scratch.write("ticket-secret", secret);
-    let config = Config::new().set("session", "idle_timeout", "\"300ms\"").set(
-        "tls",
-        "ticket_secret",
-        &format!("\"{}\"", file.display()),
-    );
+    let config = Config::new().set("tls", "ticket_secret", &format!("\"{}\"", file.display()));
     Server::launch(network, &config, scratch, &[])
 }
 

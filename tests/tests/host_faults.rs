@@ -13,12 +13,13 @@ use std::{
 
 use dot_tests::{
     harness::{
-        clients::{DOT_PORT, s_client, save_session, tcp},
+        clients::{DOT_PORT, s_client, tcp},
         config::Config,
         dot::Dot,
         eventually,
         message::{A, OPTION_EDE, Opt, Query, framed, host},
         netns::{Network, SERVER_V4},
+        s_client::save_session,
         scene::{HONEST, honest, scripted, scripted_with},
         scratch::Scratch,
         scripted::Scripted,

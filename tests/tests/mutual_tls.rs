@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use dot_tests::{
     harness::{
-        clients::{is_answered_over_tls, kdig, s_client, save_session},
+        clients::{is_answered_over_tls, kdig, s_client},
         config::Config,
         message::{A, Query, framed},
         netns::{Network, SERVER_V4},
+        s_client::save_session,
         scratch::Scratch,
         server::Server,
     },
@@ -83,7 +84,7 @@ fn a_ticket_from_before_opens_no_door() {
     let (network, scratch) = (Network::new(), Scratch::new());
     let ca = scratch.write("ca.pem", authority().pem());
     let saved = scratch.path().join("session.pem").display().to_string();
-    let open = Config::new().set("session", "idle_timeout", "\"300ms\"");
+    let open = Config::new();
     let mut dotd = Server::launch(&network, &open, scratch, &[]);
     let query = framed(&Query::new(1, "dotd.test", A).octets());
     save_session(&network.client, SERVER_V4, &saved, &query);

@@ -99,7 +99,7 @@ fn a_session_lives_on_after_a_response() {
 #[test]
 fn an_idle_session_ends_with_close_notify() {
     require!(Root);
-    let (network, dotd) = embedded(&Config::new().set("session", "idle_timeout", "\"300ms\""));
+    let (network, dotd) = embedded(&Config::new().set("session", "idle_timeout", "\"2s\""));
     let mut session = Dot::connect(&network.client, SERVER_V4);
     let _ = session.exchange(&Query::new(3, "dotd.test", A).octets());
     assert_eq!(session.end(), End::CloseNotify);

@@ -6,21 +6,20 @@
 use std::{
     io::{Read, Write},
     net::SocketAddr,
-    process::Stdio,
     thread,
     time::Duration,
 };
 
 use dot_tests::{
     harness::{
-        clients::{DOT_PORT, alert, read_to_close, s_client, s_client_sending, tcp},
+        clients::{DOT_PORT, alert, read_to_close, s_client, tcp},
         config::Config,
         dot::{Dot, End},
         message::{A, framed, www},
         netns::{Network, SERVER_V4},
         offer::Offer,
-        process::bounded,
         raw_hello::{greased_hello, handshake_record},
+        s_client::{SClient, s_client_sending},
         scene::{HONEST, honest, scripted},
         scripted::Scripted,
         server::Server,
@@ -36,8 +35,7 @@ const fn record_header(octets: u16) -> [u8; 5] {
 }
 
 fn scene() -> (Network, Scripted, Server) {
-    let config = Config::new().xdp("off").set("session", "idle_timeout", "\"2s\"");
-    scripted(config.set("session", "handshake_timeout", "\"2s\""), honest)
+    scripted(Config::new().xdp("off"), honest)
 }
 
 fn assert_served(network: &Network) {
@@ -67,42 +65,32 @@ fn keys_may_be_updated() {
 fn openssl_may_update_keys() {
     require!(Root, Command("openssl"));
     let (network, _backend, _dotd) = scene();
-    let address = SocketAddr::new(SERVER_V4, DOT_PORT).to_string();
-    let mut command = bounded("openssl");
-    command.args(["s_client", "-connect", &*address, "-tls1_3"]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = network.client.spawn(command);
-    let mut stdin = child.stdin.take().expect("piped");
+    let mut client = SClient::start(&network.client, SERVER_V4, &["-tls1_3"]);
     // A command is what one read of stdin begins with: s_client must have read the last one before the next.
-    for octets in [&b"K\n"[..], &framed(&www(1)), b"k\n", &framed(&www(2))] {
-        thread::sleep(Duration::from_millis(300));
-        stdin.write_all(octets).expect("openssl reads");
+    for (octets, sign, times) in [
+        (&b"K\n"[..], &b"KEYUPDATE"[..], 1),
+        (&framed(&www(1)), &HONEST, 1),
+        (b"k\n", b"KEYUPDATE", 2),
+        (&framed(&www(2)), &HONEST, 2),
+    ] {
+        client.write(octets);
+        client.await_said(sign, times);
     }
-    thread::sleep(Duration::from_millis(300));
-    drop(stdin);
-    let output = child.wait_with_output().expect("our own child");
-    let said = [&*output.stdout, &*output.stderr].concat();
-    assert_eq!(said.windows(9).filter(|part| part == b"KEYUPDATE").count(), 2);
-    assert_eq!(
-        said.windows(4).filter(|part| *part == HONEST).count(),
-        2,
-        "{}",
-        String::from_utf8_lossy(&said)
-    );
+    client.finish();
 }
 
 /// Goal: a record without a message that comes in two parts is no half message: the session lives on after the
-/// deadline of messages. Method: a key update whose last octets come later; twice that deadline, then a query.
+/// deadline of messages. Method: a key update whose last octets come later; longer than that deadline, then a query.
 /// Covers: C-14, C-62
 #[test]
 fn a_key_update_in_two_parts_ends_nothing() {
     require!(Root);
-    let config = Config::new().xdp("off").set("session", "message_timeout", "\"1s\"");
+    let config = Config::new().xdp("off").set("session", "message_timeout", "\"3s\"");
     let (network, _backend, dotd) = scripted(config, honest);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     assert_eq!(session.exchange(&www(1)).id, 1);
     session.update_keys_in_two_parts(Duration::from_millis(200));
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(Duration::from_secs(4));
     assert_eq!(session.exchange(&www(2)).rdata(A), [HONEST]);
     assert_eq!(dotd.stats().counter("session_ends", "message_timeout"), 0);
 }

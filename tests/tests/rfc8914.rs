@@ -6,6 +6,7 @@ use dot_tests::{
     harness::{
         config::Config,
         dot::Dot,
+        eventually,
         message::{A, OPTION_EDE, Opt, Query, SOA, append_opt, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
@@ -44,9 +45,8 @@ fn a_silent_backend_is_servfail() {
     assert_backend_failure(&session.exchange(&with_opt(1)));
     let plain = session.exchange(&Query::new(2, "www.dotd.test", A).octets());
     assert_eq!((plain.id, plain.rcode(), plain.opt_count()), (2, SERVFAIL, 0));
-    assert!(!backend.received().is_empty(), "it was asked");
-    let stats = dotd.stats();
-    assert!(stats.counter("backend", "timeout") >= 2);
+    eventually("it was asked both", || (backend.received().len() >= 2).then_some(()));
+    let stats = dotd.counts("both time-outs", |stats| stats.counter("backend", "timeout") >= 2);
     assert_eq!(stats.counter("responses", "SERVFAIL"), 2);
     assert_eq!(stats.counter("backend_outstanding", "outstanding"), 0);
 }
@@ -74,6 +74,7 @@ fn a_late_response_is_dropped() {
     let (network, backend, dotd) = scripted_with(Config::new(), "timeout = \"200ms\"", script);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     assert_eq!(session.exchange(&with_opt(1)).rcode(), SERVFAIL);
+    eventually("its response is ready", || (backend.held() >= 1).then_some(()));
     backend.release();
     dotd.counts("the late one is counted", |stats| stats.counter("backend", "unmatched") >= 1);
     assert!(session.is_quiet());

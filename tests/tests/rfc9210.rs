@@ -69,11 +69,12 @@ fn duration_max_ends_a_busy_session() {
 fn duration_max_owes_no_answer() {
     require!(Root);
     let hold = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))];
-    let config = Config::new().set("session", "duration_max", "\"1s\"");
+    let config = Config::new().set("session", "duration_max", "\"2s\"");
     let (network, backend, dotd) = scripted_with(config, "timeout = \"30s\"", hold);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     session.ask(&www(1));
-    thread::sleep(Duration::from_millis(1500));
+    eventually("it is held", || (backend.held() == 1).then_some(()));
+    thread::sleep(Duration::from_millis(2500));
     backend.release();
     assert_eq!((session.receive().id, session.receive_octets()), (1, None));
     assert_eq!(session.end(), End::CloseNotify);

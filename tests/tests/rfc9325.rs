@@ -2,14 +2,13 @@
 //!
 //! Before: dotd, and every suite that OpenSSL knows. After: six suites of TLS 1.2 work, and nothing else does.
 
-use std::{io::Write, net::SocketAddr, process::Stdio, thread, time::Duration};
-
 use dot_tests::{
     harness::{
-        clients::{DOT_PORT, s_client, tool},
+        clients::{s_client, tool},
         config::Config,
         netns::SERVER_V4,
         process::bounded,
+        s_client::SClient,
         scene::embedded,
         scratch::Scratch,
     },
@@ -58,26 +57,18 @@ fn only_forward_secret_aead_suites_are_taken() {
     }
 }
 
-/// Goal: renegotiation in TLS 1.2 is refused (RFC 9325 §3.5), twice in a row too, and secure renegotiation is
-/// signalled (RFC 5746). Method: s_client's command `R`. Covers: C-60, A-49
+/// Goal: renegotiation in TLS 1.2 is refused (RFC 9325 §3.5), to each client anew, and secure renegotiation
+/// is signalled (RFC 5746). Method: s_client's command `R`, which ends it by itself; twice. Covers: C-60, A-49
 #[test]
 fn renegotiation_is_refused() {
     require!(Root, Command("openssl"));
-    let (network, _dotd) = embedded(&Config::new().xdp("off").set("session", "idle_timeout", "\"2s\""));
+    let (network, _dotd) = embedded(&Config::new().xdp("off"));
     for _ in 0..2 {
-        let address = SocketAddr::new(SERVER_V4, DOT_PORT).to_string();
-        let mut command = bounded("openssl");
-        command.args(["s_client", "-connect", &*address, "-tls1_2"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = network.client.spawn(command);
-        let mut stdin = child.stdin.take().expect("piped");
-        // s_client takes commands once it has shown the session.
-        thread::sleep(Duration::from_millis(500));
-        let _ = stdin.write_all(b"R\n");
-        thread::sleep(Duration::from_millis(300));
-        let _ = stdin.write_all(b"R\n");
-        let output = child.wait_with_output().expect("our own child");
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let mut client = SClient::start(&network.client, SERVER_V4, &["-tls1_2"]);
+        client.write(b"R\n");
+        client.await_said(b"RENEGOTIATING", 1);
+        client.await_end();
+        let said = client.finish_text();
         assert!(said.contains("Secure Renegotiation IS supported"), "{said}");
         let is_refused = said.contains("no renegotiation") || said.contains("alert unexpected message");
         assert!(said.contains("RENEGOTIATING") && is_refused, "{said}");

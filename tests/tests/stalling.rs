@@ -101,11 +101,6 @@ fn a_hello_is_worth_one_flight() {
     assert_served(&mut innocent);
 }
 
-/// Has the kernel hold next to nothing for clients, so that what they take is seen octet by octet.
-fn hold_little(server: &Namespace) {
-    server.run(|| fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096")).expect("root may");
-}
-
 /// A client whose own kernel holds little, and which has asked for more than anybody holds.
 fn greedy(network: &Network, queries: usize) -> Dot {
     let stream = tcp_with_window(&network.client, (SERVER_V4, 853).into(), 2048);
@@ -144,7 +139,7 @@ fn a_trickling_reader_is_cut() {
     require!(Root);
     let config = Config::new().set("session", "write_timeout", "\"1s\"");
     let (network, dotd) = embedded(&config);
-    hold_little(&network.server);
+    network.server.hold_little();
     let mut innocent = Dot::connect(&network.client, SERVER_V4);
     for (count, (queries, octets, asks_on)) in
         (1..).zip([(1000, 1024, true), (1000, 1024, false), (1000, 1, true), (20, 1, false)])
@@ -170,7 +165,7 @@ fn a_trickling_reader_is_cut() {
 fn an_honest_reader_gets_everything() {
     require!(Root);
     let (network, dotd) = embedded(&Config::new().set("session", "write_timeout", "\"1s\""));
-    hold_little(&network.server);
+    network.server.hold_little();
     let mut session = greedy(&network, 100);
     for _ in 0..100 {
         let text = session.receive().rdata(TXT).concat();
@@ -186,7 +181,7 @@ fn slow_readers_are_banned() {
     require!(Root, Bpf);
     let config = Config::new().set("session", "write_timeout", "\"200ms\"");
     let (network, dotd) = embedded(&config.set("xdp.limit", "ban_seconds", "3600"));
-    hold_little(&network.server);
+    network.server.hold_little();
     let sessions: Vec<Dot> = (0..20)
         .map(|_| {
             let mut session = Dot::connect(&network.client, SERVER_V4);
@@ -252,8 +247,7 @@ fn a_reset_in_the_middle_of_a_response_leaves_nothing() {
 #[test]
 fn an_unused_session_ends_with_close_notify() {
     require!(Root);
-    let (network, _backend, dotd) =
-        scripted(Config::new().set("session", "idle_timeout", "\"500ms\""), honest);
+    let (network, _backend, dotd) = scripted(Config::new().set("session", "idle_timeout", "\"2s\""), honest);
     let mut unused = Dot::connect(&network.client, SERVER_V4);
     assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&www(1)).id, 1);
     assert_eq!(unused.end(), dot_tests::harness::dot::End::CloseNotify);

@@ -1,4 +1,5 @@
-//! Clients that others wrote: kdig, dig, getdns_query, openssl s_client, dnsperf. And a bare TCP socket.
+//! Clients that others wrote: kdig, dig, getdns_query, openssl s_client (while it runs: `s_client`), dnsperf. And a bare
+//! TCP socket.
 //!
 //! Before: a namespace and an address. After: what the client printed, and the few facts tests ask of it.
 //! Never: takes a client's silence for success.
@@ -7,7 +8,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     path::Path,
-    process::{Output, Stdio},
+    process::Output,
     time::Duration,
 };
 
@@ -90,30 +91,6 @@ pub fn s_client(namespace: &Namespace, server: IpAddr, words: &[&str]) -> Said {
     let mut all = vec!["s_client", "-connect", &*address];
     all.extend(words);
     tool(namespace, "openssl", &all)
-}
-
-/// The same, sending `input` to the server and staying until the server closes.
-///
-/// # Panics
-/// When the program cannot be started.
-#[must_use]
-pub fn s_client_sending(namespace: &Namespace, server: IpAddr, words: &[&str], input: &[u8]) -> Vec<u8> {
-    let address = SocketAddr::new(server, DOT_PORT).to_string();
-    let mut command = bounded("openssl");
-    command.args(["s_client", "-connect", &*address, "-quiet", "-ign_eof"]).args(words);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = namespace.spawn(command);
-    child.stdin.take().expect("piped").write_all(input).expect("openssl reads");
-    child.wait_with_output().expect("our own child").stdout
-}
-
-/// A TLS 1.3 session that OpenSSL saved in `file`; it stays for `query`'s answer, as tickets follow the handshake.
-///
-/// # Panics
-/// When there was no answer, or no ticket.
-pub fn save_session(namespace: &Namespace, server: IpAddr, file: &str, query: &[u8]) {
-    let octets = s_client_sending(namespace, server, &["-tls1_3", "-sess_out", file], query);
-    assert!(octets.len() > 14 && Path::new(file).exists(), "no ticket");
 }
 
 /// dnsperf over TLS against port 853 with a file of queries.

@@ -20,6 +20,7 @@ pub mod raw_hello;
 pub mod receivers;
 pub mod require;
 pub mod response;
+pub mod s_client;
 pub mod scene;
 pub mod scratch;
 pub mod scripted;

@@ -3,7 +3,7 @@
 //! Before: a verb built a `Command`. After: it ran, or an error names the line and how it ended.
 //! Never: hides output, or starts a shell on its own account.
 
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -26,6 +26,19 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
         bail!("{} ended with {status}", line(command));
     }
     Ok(())
+}
+
+/// Runs to its end and returns what it prints.
+///
+/// # Errors
+/// It did not start, ended otherwise than well, or prints no UTF-8.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {name}"))?;
+    if !output.status.success() {
+        bail!("{} ended with {}", line(command), output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{name} prints no UTF-8"))
 }
 
 /// Runs to the end.

@@ -55,7 +55,7 @@ pub(crate) struct Run {
 /// # Errors
 /// Setup or the build failed, or dotd did not start.
 pub(crate) fn run(root: &Path, arguments: &Run) -> Result<()> {
-    let binary = build::run(root, &Build { release: arguments.release })?;
+    let binary = build::run(root, &Build { release: arguments.release, pgo: false })?;
     let mut dotd = Command::new(&binary);
     dotd.arg("run");
     if !names_a_config(&arguments.dotd) {

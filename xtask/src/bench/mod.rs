@@ -47,7 +47,7 @@ const REPORT: &str = "benches/report";
 #[command(after_help = "\
 EXAMPLES:
     cargo xtask bench peers             beside stunnel, HAProxy, nginx, dnsdist, Unbound, BIND, Knot Resolver
-    cargo xtask bench peers --quick     the same in about 4 minutes
+    cargo xtask bench peers --quick     the same in about 2 minutes
     cargo xtask bench attack            a flood of one-query connections on each of them, as root
     cargo xtask bench scale             cost of a query over connections, cached answers, workers
     cargo xtask bench micro             instructions and nanoseconds of each step of a query
@@ -129,7 +129,7 @@ struct Scale {
 
 EXAMPLES:
     cargo xtask bench peers                             about 15 minutes
-    cargo xtask bench peers --quick                     about 4 minutes
+    cargo xtask bench peers --quick                     about 2 minutes
     cargo xtask bench peers --only dotd,floor,nginx
     cargo xtask bench peers --work w10x100,c10x100 -- --seconds 10 --rounds 5
     cargo xtask bench peers --work open --rate 10000    the open loop at another rate
@@ -138,7 +138,7 @@ EXIT STATUS:
     0 when every answer was right, 1 when not or when nothing could be measured, 130 after Ctrl-C,
     2 for a mistake in the command line.")]
 struct Peers {
-    /// One short round
+    /// One short round, without counting system calls
     #[arg(long)]
     quick: bool,
     /// Only these peers
@@ -194,14 +194,24 @@ fn attack(root: &Path, arguments: &Attack) -> Result<()> {
     become_program(command.args(&arguments.more))
 }
 
-/// Builds dotd and all programs that measure; the command line of this verb of `dotbench`.
+/// Builds dotd and all programs that measure; the command line of this verb of `dotbench`, with its report.
 fn dotbench(root: &Path, verb: &str) -> Result<Command> {
-    let dotd = build::run(root, &Build { release: true })?;
+    let dotd = build::run(root, &Build { release: true, pgo: false })?;
+    let mut command = program(root, verb, &dotd)?;
+    command.arg("--report").arg(root.join(REPORT));
+    Ok(command)
+}
+
+/// Builds all programs that measure; the command line of this verb of `dotbench` for this dotd.
+///
+/// # Errors
+/// The build failed.
+pub(crate) fn program(root: &Path, verb: &str, dotd: &Path) -> Result<Command> {
     build_benches(root, &["dotbench", "dotload", "floor", "responder"])?;
     let folder = build::target(root).join("release");
     let mut command = Command::new(folder.join("dotbench"));
     command.arg(verb).arg("--dotd").arg(dotd).arg("--floor").arg(folder.join("floor"));
-    command.arg("--responder").arg(folder.join("responder")).arg("--report").arg(root.join(REPORT));
+    command.arg("--responder").arg(folder.join("responder"));
     Ok(command)
 }
 

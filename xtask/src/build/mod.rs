@@ -1,7 +1,9 @@
 //! `cargo xtask build` and `cargo xtask build-ebpf`: dotd, and its kernel half alone.
 //!
 //! Before: a clone. After: `target/<profile>/dotd`, or `target/bpf/…/dot-ebpf` for a look at it.
-//! Never: runs what it builds.
+//! Never: runs what it builds, but for a profile.
+
+mod pgo;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +17,8 @@ use crate::{bpf_object, command, setup};
 EXAMPLES:
     cargo xtask build                  target/debug/dotd, quick to build
     cargo xtask build --release        target/release/dotd, for production and for measuring
+    cargo xtask build --pgo            target/pgo/dotd, the same with a profile: twice the time, and it
+                                       serves `bench peers` on loopback for a minute (needs NSD)
 
     The kernel half is compiled and embedded on the way: dotd is one file.
 
@@ -24,6 +28,9 @@ pub(crate) struct Build {
     /// Optimise: link-time optimisation over everything, minutes instead of seconds
     #[arg(long)]
     pub(crate) release: bool,
+    /// Optimise for what dotd spends its time on: build, put it under load, build again
+    #[arg(long, conflicts_with = "release")]
+    pub(crate) pgo: bool,
 }
 
 /// Arguments of `cargo xtask build-ebpf`.
@@ -47,19 +54,20 @@ pub(crate) struct BuildEbpf {
 /// # Errors
 /// Setup or the build failed.
 pub(crate) fn run(root: &Path, arguments: &Build) -> Result<PathBuf> {
-    setup::ensure(setup::Wants::default())?;
-    let mut cargo = command::cargo(root);
-    cargo.args(["build", "--package", "dot-userspace", "--bin", "dotd"]);
-    if arguments.release {
-        cargo.arg("--release");
-    }
-    command::run(&mut cargo)?;
-    let profile = if arguments.release { "release" } else { "debug" };
-    let binary = target(root).join(profile).join("dotd");
+    let binary = if arguments.pgo { pgo::run(root)? } else { compile(root, arguments.release)? };
     let octets =
         std::fs::metadata(&binary).with_context(|| format!("{} is not there", binary.display()))?.len();
     println!("build: {} ({octets} octets)", binary.display());
     Ok(binary)
+}
+
+fn compile(root: &Path, is_release: bool) -> Result<PathBuf> {
+    setup::ensure(setup::Wants::default())?;
+    let mut cargo = command::cargo(root);
+    cargo.args(["build", "--package", "dot-userspace", "--bin", "dotd"]);
+    cargo.args(is_release.then_some("--release"));
+    command::run(&mut cargo)?;
+    Ok(target(root).join(if is_release { "release" } else { "debug" }).join("dotd"))
 }
 
 /// Sets up what is missing and builds the kernel half alone.

@@ -37,7 +37,11 @@ pub(super) fn load_existing(state_dir: &Path, now: SystemTime) -> Result<Option<
     let path = state_dir.join(FILE_NAME);
     match load_kept(&path, now) {
         Ok(identity) => Ok(Some(identity)),
-        Err(CertificateError::Missing { .. } | CertificateError::Expired { .. }) => Ok(None),
+        Err(
+            CertificateError::Missing { .. }
+            | CertificateError::Expired { .. }
+            | CertificateError::NotYetValid { .. },
+        ) => Ok(None),
         Err(error) => Err(or_delete(error)),
     }
 }

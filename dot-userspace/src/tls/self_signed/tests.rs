@@ -60,6 +60,21 @@ fn is_renewed_with_its_key() {
     }
 }
 
+/// Goal: a look finds nothing wrong with a certificate that the next start renews, before its time (a machine whose clock
+/// was wrong, or is) as after its end; the start keeps the key. Method: a look and a start at either side.
+/// Covers: C-67.
+#[test]
+fn a_look_leaves_to_the_start_what_it_renews() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let first = load_or_create(folder.path(), now).unwrap();
+    for then in [now - 3000 * DAY, now + 5000 * DAY] {
+        assert!(load_existing(folder.path(), then).unwrap().is_none());
+        assert_eq!(load_or_create(folder.path(), then).unwrap().spki_pin, first.spki_pin);
+        assert!(load_existing(folder.path(), then).unwrap().is_some());
+    }
+}
+
 /// Goal: a damaged file is never replaced, because its key may be pinned; the line says how.
 #[test]
 fn damaged_file_stays() {

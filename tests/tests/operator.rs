@@ -4,6 +4,7 @@
 
 use std::{path::Path, process::Command};
 
+use dot_common::verdict::{Action, Verdict};
 use dot_tests::{
     harness::{
         clients::{Said, is_answered_over_tls, kdig, tool},
@@ -17,6 +18,7 @@ use dot_tests::{
     },
     require,
 };
+use dot_userspace::ledger::Counter;
 use nix::sys::signal::Signal;
 
 /// Runs `dotd` with these words outside of any namespace, and gives its exit code, stdout and stderr.
@@ -163,4 +165,27 @@ fn xdp_detach_takes_off_what_it_should() {
     eventually("they are gone", || (!is_attached() && !is_pinned()).then_some(()));
     let said = detach(&["--force"]);
     assert!(said.is_success && said.has("nothing was attached"), "{}", said.text);
+}
+
+/// Goal: the tables in which an operator looks up a count have every name there is: of a verdict, and of what became of a
+/// query. Method: README.md, against the counters that the program has; lies about lengths are one row.
+#[test]
+fn the_readme_names_what_is_counted() {
+    let readme = include_str!("../../README.md");
+    let verdicts = dot_common::counters::rows().map(|verdict| {
+        let Verdict { action, reason } = verdict;
+        let name = if reason.name().starts_with("malformed_") { "malformed_…" } else { reason.name() };
+        // What `count` lets pass has a row for all of them.
+        let action = if action == Action::WouldDrop { Action::Drop } else { action };
+        (format!("| {} |", action.name()), format!("`{name}`"))
+    });
+    for (action, reason) in verdicts {
+        let is_there = readme.lines().any(|line| line.starts_with(&action) && line.contains(&reason));
+        assert!(is_there, "no row {action} {reason}");
+    }
+    let fates = Counter::ALL.iter().filter(|counter| counter.family() == "queries");
+    for fate in fates.map(|counter| counter.label()).filter(|label| *label != "received") {
+        let name = if fate.starts_with("dropped_") { "dropped_…" } else { fate };
+        assert!(readme.contains(&format!("`{name}`")), "no {name}");
+    }
 }

@@ -18,10 +18,10 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, Opt, Query, TXT, append_opt, reply_to, www},
+        message::{A, Opt, Query, TXT, append_opt, reply_to},
         netns::{Network, SERVER_V4, SERVER_V6},
         response::Message,
-        scene::{HONEST, scripted, scripted_with},
+        scene::{HONEST, assert_served, scripted, scripted_with},
         scripted::{Act, Received},
     },
     require,
@@ -71,10 +71,6 @@ fn drained(socket: &UdpSocket) -> Vec<Vec<u8>> {
 
 fn is_cut(answer: &[u8]) -> bool {
     answer[2] & 0x02 != 0
-}
-
-fn assert_served(innocent: &mut Dot) {
-    assert_eq!(innocent.exchange(&www(1)).rdata(A), [HONEST]);
 }
 
 /// Goal: whatever a query says it takes, an answer by UDP is no longer than 1232 octets, and where it would be it is cut

@@ -18,7 +18,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, Opt, Query, host, reply_to},
+        message::{A, NETWORK_ERROR, OPTION_EDE, Opt, Query, SERVFAIL, host, reply_to},
         netns::{CLIENT_V4, Network, SERVER_V4},
         response::Message,
         scene::{HONEST, honest, scripted_with},
@@ -28,9 +28,6 @@ use dot_tests::{
     require,
 };
 
-const SERVFAIL: u16 = 2;
-/// EDE 23, network error; EDE 22, no reachable authority, would be a backend that is silent.
-const NETWORK_ERROR: [u8; 2] = [0, 23];
 const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
 
 fn truth(query: &Received) -> Vec<u8> {

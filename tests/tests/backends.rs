@@ -19,7 +19,10 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, AAAA, OPTION_EDE, OPTION_PADDING, Opt, Query, TXT, header, question, reply_to},
+        message::{
+            A, AAAA, NETWORK_ERROR, OPTION_EDE, OPTION_PADDING, Opt, Query, SERVFAIL, TXT, header, question,
+            reply_to,
+        },
         netns::{Network, SERVER_V4, SERVER_V6},
         response::Message,
         scene::{HONEST, honest, scripted_with},
@@ -30,9 +33,6 @@ use dot_tests::{
 };
 
 const TCP: &str = "transport = \"tcp\"";
-const SERVFAIL: u16 = 2;
-/// EDE 23, network error.
-const NETWORK_ERROR: [u8; 2] = [0, 23];
 
 fn named(id: u16, qname: &str) -> Vec<u8> {
     Query::new(id, qname, A).opt(Opt::default()).octets()

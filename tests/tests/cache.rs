@@ -12,7 +12,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, OPTION_PADDING, Opt, Query, TXT, append_opt, reply_to},
+        message::{A, OPTION_EDE, OPTION_PADDING, Opt, Query, SERVFAIL, TXT, append_opt, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scene::{HONEST, honest, scripted, scripted_with},
@@ -24,7 +24,6 @@ use dot_tests::{
 };
 
 const NXDOMAIN: u16 = 3;
-const SERVFAIL: u16 = 2;
 
 fn cached() -> Config {
     Config::new().set("server", "workers", "1").set("dns", "cache_entries", "10000")

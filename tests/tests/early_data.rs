@@ -17,11 +17,11 @@ use dot_tests::{
         clients::{DOT_PORT, read_to_close, s_client, tcp},
         config::Config,
         dot::Dot,
-        message::{A, framed, www},
+        message::{framed, www},
         netns::{Namespace, Network, SERVER_V4},
         process::bounded,
         s_client::{s_client_sending, save_session},
-        scene::{HONEST, honest, scripted},
+        scene::{assert_served, honest, scripted},
         scripted::Scripted,
         server::Server,
         session_file::{tampered, with_early_data},
@@ -35,10 +35,6 @@ const APPLICATION_DATA: u8 = 23;
 
 fn scene() -> (Network, Scripted, Server) {
     scripted(Config::new().xdp("off").set("session", "handshake_timeout", "\"3s\""), honest)
-}
-
-fn assert_served(network: &Network) {
-    assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&www(1)).rdata(A), [HONEST]);
 }
 
 /// Somebody on the way, who takes one connection to dotd and keeps what the client said before the server did.
@@ -113,7 +109,7 @@ fn early_data_is_refused_and_its_replay_is_nothing() {
         let mut stream = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
         stream.write_all(&flight).expect("open");
         let _ = read_to_close(&mut stream);
-        assert_served(&network);
+        assert_served(&mut Dot::connect(&network.client, SERVER_V4));
     }
     assert_eq!(backend.received().len(), 6, "the saved session's query, and the innocent clients'");
     let stats = dotd.counts("all is over", |stats| stats.difference() == [0; 3]);
@@ -144,7 +140,7 @@ fn a_changed_ticket_is_a_whole_handshake() {
             let octets = s_client_sending(&network.client, SERVER_V4, &words, &framed(&www(9)));
             assert_eq!(octets.get(2..4), Some(&[0, 9][..]), "{version}: an answer over the resumed session");
         }
-        assert_served(&network);
+        assert_served(&mut Dot::connect(&network.client, SERVER_V4));
     }
     let stats = dotd.stats();
     assert_eq!(

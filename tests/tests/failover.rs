@@ -12,7 +12,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, Opt, Query, host, reply_to},
+        message::{A, OPTION_EDE, Opt, Query, SERVFAIL, host, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scripted::{Act, Mood, Received, Scripted},
@@ -22,7 +22,6 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 
-const SERVFAIL: u16 = 2;
 const ONE: [u8; 4] = [192, 0, 2, 1];
 const TWO: [u8; 4] = [192, 0, 2, 2];
 const TRANSPORTS: [&str; 2] = ["transport = \"udp\"", "transport = \"tcp\""];

@@ -22,15 +22,11 @@ use dot_tests::{
         netns::{Network, SERVER_V4},
         process::bounded,
         response::Message,
-        scene::{HONEST, honest, scripted, scripted_with},
+        scene::{HONEST, assert_served, honest, scripted, scripted_with},
         scripted::{Act, Received},
     },
     require,
 };
-
-fn assert_served(innocent: &mut Dot) {
-    assert_eq!(innocent.exchange(&www(1)).rdata(A), [HONEST]);
-}
 
 /// Goal: 65,536 queries in one stream, every ID once, are all answered: what cannot be in flight waits in the
 /// socket (RFC 7766 §6.2.1.1). Method: OpenSSL reads them from a file and writes the responses to another, so that

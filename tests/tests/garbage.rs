@@ -10,9 +10,8 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, Query},
         netns::{Network, SERVER_V4},
-        scene::{HONEST, honest, scripted},
+        scene::{assert_served, honest, scripted},
         scripted::Scripted,
         server::Server,
     },
@@ -33,10 +32,6 @@ fn answer_to(network: &Network, octets: &[u8]) -> Vec<u8> {
     let mut stream = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
     stream.write_all(octets).expect("open");
     read_to_close(&mut stream)
-}
-
-fn assert_served(innocent: &mut Dot) {
-    assert_eq!(innocent.exchange(&Query::new(1, "www.dotd.test", A).octets()).rdata(A), [HONEST]);
 }
 
 /// A ClientHello of one version that offers the suite 0xc02f, with these extensions.

@@ -9,7 +9,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, Query, SOA, header, question, reply_to},
+        message::{A, Query, SERVFAIL, SOA, header, question, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scripted::{Act, Received, Scripted},
@@ -21,7 +21,6 @@ use dot_tests::{
 
 const ONE: [u8; 4] = [192, 0, 2, 1];
 const TWO: [u8; 4] = [192, 0, 2, 2];
-const SERVFAIL: u16 = 2;
 /// So many plain queries, and the first backend is known.
 const WARM_UP: u16 = 300;
 /// A quarter of it is when fail-over begins, which has no part here.

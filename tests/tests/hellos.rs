@@ -15,11 +15,10 @@ use dot_tests::{
         clients::{DOT_PORT, http, is_nothing_but_an_alert, read_to_close, tcp},
         config::Config,
         dot::Dot,
-        message::{A, www},
         netns::{CLIENT_INTERFACE, Network, SERVER_V4, SERVER_V6},
         offer::Offer,
         raw_hello::{handshake_record, named_hello},
-        scene::{HONEST, honest, scripted},
+        scene::{assert_served, honest, scripted},
         scripted::Scripted,
         server::Server,
         shake::{Shake, recut},
@@ -36,10 +35,6 @@ const RECORDS_MAX: usize = 100_000;
 /// One worker: where it spins nobody else is served.
 fn scene(config: Config) -> (Network, Scripted, Server) {
     scripted(config.set("server", "workers", "1"), honest)
-}
-
-fn assert_served(innocent: &mut Dot) {
-    assert_eq!(innocent.exchange(&www(1)).rdata(A), [HONEST]);
 }
 
 /// A hello cut in every way leads to a session that answers.

@@ -17,7 +17,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, Opt, Query, framed, host},
+        message::{A, NETWORK_ERROR, OPTION_EDE, Opt, Query, SERVFAIL, framed, host},
         netns::{Network, SERVER_V4},
         s_client::save_session,
         scene::{HONEST, honest, scripted, scripted_with},
@@ -32,10 +32,6 @@ use nix::{
     sys::{signal::Signal, stat::Mode},
     unistd::mkfifo,
 };
-
-const SERVFAIL: u16 = 2;
-/// EDE 23, network error.
-const NETWORK_ERROR: [u8; 2] = [0, 23];
 
 fn assert_honest(session: &mut Dot, id: u16) {
     assert_eq!(session.exchange(&host(id)).rdata(A), [HONEST], "query {id}");

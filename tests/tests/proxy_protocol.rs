@@ -12,7 +12,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, Opt, Query, TXT, reply_to},
+        message::{A, Opt, Query, SERVFAIL, TXT, reply_to},
         netns::{CLIENT_V4, CLIENT_V6, Network, SERVER_V4, SERVER_V6},
         offer::Offer,
         pki::Authority,
@@ -28,7 +28,6 @@ use dot_tests::{
 
 const OVER_UDP: &str = "proxy_v2 = true";
 const OVER_TCP: &str = "proxy_v2 = true\ntransport = \"tcp\"";
-const SERVFAIL: u16 = 2;
 /// PP2_TYPE_ALPN "dot"; PP2_TYPE_SSL: TLS, no certificate, version.
 const TLVS: &[u8] = b"\x01\x00\x03dot\x20\x00\x0f\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3";
 

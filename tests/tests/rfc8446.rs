@@ -20,7 +20,7 @@ use dot_tests::{
         offer::Offer,
         raw_hello::{greased_hello, handshake_record},
         s_client::{SClient, s_client_sending},
-        scene::{HONEST, honest, scripted},
+        scene::{HONEST, assert_served, honest, scripted},
         scripted::Scripted,
         server::Server,
     },
@@ -36,10 +36,6 @@ const fn record_header(octets: u16) -> [u8; 5] {
 
 fn scene() -> (Network, Scripted, Server) {
     scripted(Config::new().xdp("off"), honest)
-}
-
-fn assert_served(network: &Network) {
-    assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&www(1)).rdata(A), [HONEST]);
 }
 
 /// Goal: a client may change its keys and ask for ours to change, in the middle of anything (RFC 8446 §4.6.3).
@@ -125,7 +121,7 @@ fn a_flood_of_key_updates_is_ended() {
     let is_ended = (0..20_000).any(|_| !session.try_update_keys());
     assert!(is_ended, "20,000 key updates were taken");
     dotd.counts("it is counted", |stats| stats.counter("session_ends", "tls") == 1);
-    assert_served(&network);
+    assert_served(&mut Dot::connect(&network.client, SERVER_V4));
 }
 
 /// Goal: a record that is longer than any may be ends in record_overflow, one that was changed on its way in
@@ -142,7 +138,7 @@ fn broken_records_get_their_alert() {
         session.send_below_tls(&octets);
         let end = session.end();
         assert!(matches!(&end, End::Broken(said) if said.contains(description)), "{description}: {end:?}");
-        assert_served(&network);
+        assert_served(&mut Dot::connect(&network.client, SERVER_V4));
     }
     dotd.counts("both are counted", |stats| stats.counter("session_ends", "tls") == 2);
 }
@@ -182,7 +178,7 @@ fn a_client_hello_is_one_however_it_comes() {
         stream.read_exact(&mut answer).expect("a ServerHello");
         assert_eq!((&answer[..3], answer[5]), (&[22, 3, 3][..], 2), "{answer:02x?}");
     }
-    assert_served(&network);
+    assert_served(&mut Dot::connect(&network.client, SERVER_V4));
 }
 
 /// Goal: without tickets, and without anything that would tell one connection from the next, nothing is missing

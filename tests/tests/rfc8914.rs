@@ -7,7 +7,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, Opt, Query, SOA, append_opt, reply_to},
+        message::{A, OPTION_EDE, Opt, Query, SERVFAIL, SOA, append_opt, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scene::{HONEST, scripted, scripted_with},
@@ -17,7 +17,6 @@ use dot_tests::{
     require,
 };
 
-const SERVFAIL: u16 = 2;
 const NO_REACHABLE_AUTHORITY: u16 = 22;
 const NETWORK_ERROR: u16 = 23;
 

@@ -15,7 +15,9 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, OPTION_KEEPALIVE, OPTION_PADDING, Opt, Query, TXT},
+        message::{
+            A, NETWORK_ERROR, OPTION_EDE, OPTION_KEEPALIVE, OPTION_PADDING, Opt, Query, SERVFAIL, TXT,
+        },
         netns::{Network, SERVER_V4},
         pki::{Authority, Issued},
         response::Message,
@@ -28,9 +30,6 @@ use dot_tests::{
 };
 
 const NAME: &str = "ns.dotd.test";
-const SERVFAIL: u16 = 2;
-/// EDE 23, network error.
-const NETWORK_ERROR: [u8; 2] = [0, 23];
 
 fn host(id: u16) -> Query {
     Query::new(id, &format!("host-{id}.dotd.test"), A)

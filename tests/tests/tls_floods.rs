@@ -7,9 +7,9 @@ use dot_tests::{
         clients::read_to_close,
         config::Config,
         dot::Dot,
-        message::{A, framed, www},
+        message::{framed, www},
         netns::{Network, SERVER_V4},
-        scene::{HONEST, honest, scripted},
+        scene::{assert_served, honest, scripted},
         scripted::Scripted,
         sealer::{ALERT, APPLICATION_DATA, HANDSHAKE, Sealer},
         server::Server,
@@ -25,10 +25,6 @@ const RECORDS_MAX: usize = 100_000;
 /// One worker: where it spins nobody else is served.
 fn scene() -> (Network, Scripted, Server) {
     scripted(Config::new().xdp("off").set("server", "workers", "1"), honest)
-}
-
-fn assert_served(innocent: &mut Dot) {
-    assert_eq!(innocent.exchange(&www(1)).rdata(A), [HONEST]);
 }
 
 fn sealer(network: &Network) -> Sealer {

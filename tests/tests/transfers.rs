@@ -16,7 +16,7 @@ use dot_tests::{
         config::Config,
         dot::{Dot, End},
         eventually,
-        message::{A, OPTION_EDE, OPTION_PADDING, Opt, Query, SOA, framed, header, name, question},
+        message::{A, OPTION_EDE, OPTION_PADDING, Opt, Query, SERVFAIL, SOA, framed, header, name, question},
         netns::{Network, SERVER_V4},
         offer::Offer,
         response::Message,
@@ -30,7 +30,6 @@ use dot_tests::{
 const AXFR: u16 = 252;
 const IXFR: u16 = 251;
 const TXT: u16 = 16;
-const SERVFAIL: u16 = 2;
 const ZONE: &str = "dotd.test";
 
 fn relaying() -> Config {

@@ -15,6 +15,10 @@ pub const SOA: u16 = 6;
 pub const TXT: u16 = 16;
 /// AAAA.
 pub const AAAA: u16 = 28;
+/// Response code: server failure.
+pub const SERVFAIL: u16 = 2;
+/// EDE 23, network error (RFC 8914 §4.24), as its option begins.
+pub const NETWORK_ERROR: [u8; 2] = [0, 23];
 /// EDNS option: edns-tcp-keepalive (RFC 7828).
 pub const OPTION_KEEPALIVE: u16 = 11;
 /// EDNS option: padding (RFC 7830).

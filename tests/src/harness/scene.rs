@@ -5,7 +5,8 @@
 
 use super::{
     config::Config,
-    message::{A, Opt, append_opt, reply_to},
+    dot::Dot,
+    message::{A, Opt, append_opt, reply_to, www},
     netns::Network,
     response::Message,
     scripted::{Act, Received, Scripted},
@@ -53,4 +54,12 @@ pub fn honest(query: &Received) -> Vec<Act> {
         append_opt(&mut reply, &Opt::default());
     }
     vec![Act::Send(reply)]
+}
+
+/// A client beside whatever a test does is served, where the backend is [`honest`].
+///
+/// # Panics
+/// When it is not.
+pub fn assert_served(innocent: &mut Dot) {
+    assert_eq!(innocent.exchange(&www(1)).rdata(A), [HONEST]);
 }

@@ -22,7 +22,7 @@ use dot_tests::{
         config::Config,
         eventually,
         flood::Wire,
-        netns::{CLIENT_INTERFACE, CLIENT_V4, SERVER_V4, SERVER_V6},
+        netns::{CLIENT_INTERFACE, CLIENT_V4, SERVER_V4, SERVER_V6, address},
         scene::embedded,
         server::Server,
     },
@@ -39,10 +39,6 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 use serde_json::Value;
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
 
 fn ban(cause: Cause, until_ns: u64) -> Ban {
     Ban { until_ns, cause: cause as u32, bits: 32, ..Ban::default() }

@@ -2,11 +2,7 @@
 //!
 //! Before: real handshakes, real garbage. After: XDP refuses who has spent too much, by a reason of its own.
 
-use std::{
-    io::Write,
-    net::{IpAddr, TcpStream},
-    time::Duration,
-};
+use std::{io::Write, net::TcpStream, time::Duration};
 
 use dot_common::{
     settings::{Gate, Over, Settings},
@@ -19,7 +15,7 @@ use dot_tests::{
         clients::{is_answered_over_tls, kdig, read_to_close},
         config::Config,
         eventually,
-        netns::{CLIENT_INTERFACE, CLIENT_V4, Network, SERVER_V4},
+        netns::{CLIENT_INTERFACE, CLIENT_V4, Network, SERVER_V4, address},
         scene::embedded,
         server::Server,
     },
@@ -28,10 +24,6 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
 
 /// Goal: a client that has spent its budget begins no connection to a DoT port, in any shape of headers; what is not a
 /// new connection, not to a DoT port, or from a client on the allow list is not its budget's business; a time that is

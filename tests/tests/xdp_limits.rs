@@ -3,8 +3,6 @@
 //! Holds: tables of built frames under a rate of one packet an hour, so that no machine is too slow for its
 //! burst. Needs root; prints SKIPPED without. Never: attaches anything, or measures time.
 
-use std::net::IpAddr;
-
 use dot_common::{
     rate::Rate,
     settings::{Gate, Over, Settings},
@@ -12,6 +10,7 @@ use dot_common::{
 };
 use dot_tests::{
     frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, CLIENT_V6, Fragment, OPT, QUERY, RST, SYN, shapes},
+    harness::netns::address,
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, XDP_TX, settings},
 };
 
@@ -25,10 +24,6 @@ fn slow(burst: u64) -> Rate {
 /// Both limits with this burst.
 fn limited(burst: u64) -> Settings {
     Settings { syn: slow(burst), do53_query: slow(burst), ..settings(Gate::Drop) }
-}
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
 }
 
 fn syn(port: u16) -> Build {

@@ -2,8 +2,6 @@
 //!
 //! Before: prefixes in a map, or in `dotd.toml`. After: frames are dropped, with the list as the reason.
 
-use std::net::IpAddr;
-
 use dot_common::{
     settings::{Gate, Settings},
     verdict::{Reason, Verdict},
@@ -15,17 +13,13 @@ use dot_tests::{
         config::Config,
         eventually,
         flood::Flood,
-        netns::{CLIENT_INTERFACE, CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6},
+        netns::{CLIENT_INTERFACE, CLIENT_V4, CLIENT_V6, SERVER_V4, SERVER_V6, address},
         scene::embedded,
     },
     require,
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
 };
 use nix::sys::signal::Signal;
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
 
 /// A client that is on no list, beside [`CLIENT_V4`].
 const NEIGHBOUR: &str = "10.53.0.77";

@@ -3,7 +3,7 @@
 //! Before: frames that are refused. After: one notice a client and reason, within a pace, and a line without an address.
 //! Needs root; prints SKIPPED without. Never: waits for a minute to pass (`dot_common::notice` tests that).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use dot_common::{
     ban::Ban,
@@ -17,7 +17,13 @@ use dot_common::{
 };
 use dot_tests::{
     frames::{Build, CLEARTEXT_QUERY, CLIENT_HELLO, Fragment, QUERY, SYN, shapes},
-    harness::{config::Config, eventually, flood::Wire, netns::SERVER_V4, scene::embedded},
+    harness::{
+        config::Config,
+        eventually,
+        flood::Wire,
+        netns::{SERVER_V4, address},
+        scene::embedded,
+    },
     require,
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
 };
@@ -26,10 +32,6 @@ use dot_tests::{
 const NOTICE_OCTETS: u32 = size_of::<Notice>() as u32;
 
 const FOLLOWERS: &[(u32, &str)] = &[(chain::NOTICE, PROGRAM_NOTICE)];
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
 
 /// A limit of one at once, and then none for an hour.
 fn limited() -> Settings {

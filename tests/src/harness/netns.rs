@@ -35,6 +35,15 @@ pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd53, 0, 0, 0, 0, 0, 0,
 /// The client's IPv6 address.
 pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd53, 0, 0, 0, 0, 0, 0, 2));
 
+/// An address as a person writes it.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn address(text: &str) -> IpAddr {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// One network and mount namespace, and the thread that lives in it.

@@ -153,8 +153,7 @@ impl Inbox {
             *octets = self.room.take_buffer();
         }
         let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
-        let rcode = octets.get(place).filter(|_| !is_extended).map(dns::rcode_of);
-        self.room.counters.add(rcode.map_or(Counter::RcodeOther, rcode_counter), 1);
+        self.room.count_response(octets.get(place).unwrap_or_default(), is_extended);
         Ok(true)
     }
 
@@ -216,13 +215,7 @@ impl Sink for Inbox {
             self.room.counters.add(Counter::DroppedClientGone, 1);
             return;
         }
-        let reply = failure_reply(asked, failure);
-        let start = asked.id.to_be_bytes();
-        // The query went out under another ID.
-        let mut message = query.to_vec();
-        if let Some(id) = message.first_chunk_mut::<2>() {
-            *id = start;
-        }
+        let (message, reply) = failure_reply(asked, query, failure);
         self.answer(&message, &reply);
         self.settle();
     }
@@ -260,11 +253,7 @@ impl Receiver for Inbox {
     fn end(&self, asked: Asked, query: &[u8], is_whole: bool) {
         if !is_whole && self.is_open.get() {
             // The ledger has had its response: this is for the client alone (RFC 5936 §2.2).
-            let reply = failure_reply(asked, Failure::Unreachable);
-            let (mut message, hop) = (query.to_vec(), self.hop());
-            if let Some(id) = message.first_chunk_mut::<2>() {
-                *id = asked.id.to_be_bytes();
-            }
+            let ((message, reply), hop) = (failure_reply(asked, query, Failure::Unreachable), self.hop());
             let _ = append_message(&mut self.octets.borrow_mut(), |out| {
                 dns::synthesize(&message, &reply, hop, out);
                 Ok::<_, Infallible>(())
@@ -284,15 +273,20 @@ pub(super) fn transfer(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
     }
 }
 
-/// SERVFAIL, never silence (RFC 5625 §6.3), with the reason for who can read it.
-pub(super) fn failure_reply(asked: Asked, failure: Failure) -> Reply {
+/// SERVFAIL, never silence (RFC 5625 §6.3), with the reason for who can read it; and what it answers: `query`, which may
+/// have gone out under another ID, with the client's.
+pub(super) fn failure_reply(asked: Asked, query: &[u8], failure: Failure) -> (Vec<u8>, Reply) {
     let ede = match failure {
         Failure::Silent => Ede::BACKEND_SILENT,
         Failure::Unreachable => Ede::BACKEND_UNREACHABLE,
         Failure::NotSecure => Ede::BACKEND_NOT_SECURE,
         Failure::Full => Ede::BACKEND_BUSY,
     };
-    Reply {
+    let mut message = query.to_vec();
+    if let Some(id) = message.first_chunk_mut::<2>() {
+        *id = asked.id.to_be_bytes();
+    }
+    let reply = Reply {
         rcode: Rcode::SERV_FAIL,
         ede: Some(ede),
         question_end: usize::from(asked.question_end),
@@ -300,17 +294,6 @@ pub(super) fn failure_reply(asked: Asked, failure: Failure) -> Reply {
         padding: asked.padding,
         keepalive: asked.keepalive,
         dnssec_ok: asked.dnssec_ok,
-    }
-}
-
-pub(super) fn rcode_counter(rcode: dns::ResponseCode) -> Counter {
-    match rcode {
-        dns::ResponseCode::NoError => Counter::RcodeNoError,
-        dns::ResponseCode::FormErr => Counter::RcodeFormErr,
-        dns::ResponseCode::ServFail => Counter::RcodeServFail,
-        dns::ResponseCode::NXDomain => Counter::RcodeNxDomain,
-        dns::ResponseCode::NotImp => Counter::RcodeNotImp,
-        dns::ResponseCode::Refused => Counter::RcodeRefused,
-        _ => Counter::RcodeOther,
-    }
+    };
+    (message, reply)
 }

@@ -13,7 +13,7 @@ use std::{
 use super::{Answers, Fill, Inbox, SessionEnd};
 use crate::{
     backend::Backends,
-    dns::{Allowed, Edit, Hop},
+    dns::{self, Allowed, Edit, Hop},
     ledger::{Counter, WorkerCounters},
     tls,
 };
@@ -186,6 +186,12 @@ impl Room {
         }
     }
 
+    /// Counts a response by its rcode, of which a header has only the lower part: `is_extended`, it is none of those.
+    pub(super) fn count_response(&self, message: &[u8], is_extended: bool) {
+        let counter = if is_extended { Counter::RcodeOther } else { rcode_counter(dns::rcode_of(message)) };
+        self.counters.add(counter, 1);
+    }
+
     pub(super) fn must_close(&self) -> Option<SessionEnd> {
         self.is_draining.get().then_some(SessionEnd::Drain)
     }
@@ -216,5 +222,17 @@ impl Room {
 
     fn wake_all(&self) {
         self.sessions.borrow().values().for_each(|inbox| inbox.wake());
+    }
+}
+
+fn rcode_counter(rcode: dns::ResponseCode) -> Counter {
+    match rcode {
+        dns::ResponseCode::NoError => Counter::RcodeNoError,
+        dns::ResponseCode::FormErr => Counter::RcodeFormErr,
+        dns::ResponseCode::ServFail => Counter::RcodeServFail,
+        dns::ResponseCode::NXDomain => Counter::RcodeNxDomain,
+        dns::ResponseCode::NotImp => Counter::RcodeNotImp,
+        dns::ResponseCode::Refused => Counter::RcodeRefused,
+        _ => Counter::RcodeOther,
     }
 }

@@ -30,7 +30,7 @@ pub use plain::Plain;
 use super::{
     Room,
     answers::{Asker, ask},
-    inbox::{failure_reply, rcode_counter},
+    inbox::failure_reply,
     reader::drop_counter,
 };
 use crate::{
@@ -182,8 +182,7 @@ impl Door {
             self.room.counters.add(Counter::DroppedClientGone, 1);
             return Ok(());
         }
-        let rcode = waiting.octets.get(start..).filter(|_| !is_extended).map(dns::rcode_of);
-        self.room.counters.add(rcode.map_or(Counter::RcodeOther, rcode_counter), 1);
+        self.room.count_response(waiting.octets.get(start..).unwrap_or_default(), is_extended);
         waiting.datagrams.push((start..waiting.octets.len(), ends));
         self.room.owe(1);
         self.bell.notify_one();
@@ -327,13 +326,9 @@ impl Sink for Sender {
     }
 
     fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
-        // The query may have gone out under another ID.
-        let mut message = query.to_vec();
-        if let Some(id) = message.first_chunk_mut::<2>() {
-            *id = asked.id.to_be_bytes();
-        }
         if let Some(Owed { door, ends, .. }) = self.owed.borrow().as_ref() {
-            door.answer(*ends, &message, &failure_reply(asked, failure));
+            let (message, reply) = failure_reply(asked, query, failure);
+            door.answer(*ends, &message, &reply);
         }
         self.settle();
     }

@@ -101,3 +101,47 @@ fn top() -> Result<PathBuf> {
         std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
     Path::new(&manifest).parent().map(Path::to_path_buf).context("xtask lies in a folder of the workspace")
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    use super::*;
+
+    /// The words behind each `cargo xtask` of a text: to the end of its code, its line, or a remark.
+    fn command_lines(text: &str) -> Vec<Vec<String>> {
+        let found = text.lines().flat_map(|line| line.split("cargo xtask ").skip(1));
+        let words = |rest: &str| {
+            let end = rest
+                .find(['`', '#', '&', '|', ')'])
+                .unwrap_or(rest.len())
+                .min(rest.find("  ").unwrap_or(rest.len()));
+            rest[..end].split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        found.map(words).filter(|words| !words.iter().any(|word| word.starts_with('<'))).collect()
+    }
+
+    /// Goal: what help, README and docs show can be typed. Method: every command line of xtask in them is parsed; in help
+    /// those among the examples.
+    #[test]
+    fn examples_parse() {
+        fn help(command: &mut clap::Command) -> String {
+            let own = command.render_long_help().to_string();
+            let own = own.split_once("EXAMPLES").map(|(_, examples)| examples.to_owned()).unwrap_or_default();
+            command.get_subcommands_mut().map(help).fold(own, |text, more| text + &more)
+        }
+        let texts = [
+            help(&mut Arguments::command()),
+            include_str!("../../README.md").to_owned(),
+            include_str!("../../docs/performance.md").to_owned(),
+            include_str!("../../ARCHITECTURE.md").to_owned(),
+        ];
+        let lines: Vec<_> = texts.iter().flat_map(|text| command_lines(text)).collect();
+        assert!(lines.len() > 60, "{} examples", lines.len());
+        for line in lines {
+            let words = std::iter::once("cargo xtask").chain(line.iter().map(String::as_str));
+            let kind = Arguments::try_parse_from(words).err().map(|error| error.kind());
+            assert!(matches!(kind, None | Some(ErrorKind::DisplayHelp)), "{line:?}: {kind:?}");
+        }
+    }
+}

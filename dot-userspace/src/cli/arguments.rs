@@ -325,4 +325,42 @@ mod tests {
         }
         look(&mut Arguments::command(), "dotd");
     }
+
+    /// The command lines of `dotd` in a text, each as its words: what stands behind two blanks is a remark, what follows a
+    /// pipe, a `>` or `&&` is another program's.
+    fn command_lines(text: &str) -> Vec<Vec<String>> {
+        let parts = text.lines().flat_map(|line| line.split(['|', '>', '&'])).map(str::trim);
+        let ours = parts.filter(|part| part.starts_with("dotd "));
+        let line = |part: &str| part.split("  ").next().unwrap_or_default().to_owned();
+        let words = |line: String| {
+            let quoted = line.split('\'').enumerate().flat_map(|(place, piece)| match place % 2 {
+                0 => piece.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![piece.to_owned()],
+            });
+            quoted.collect()
+        };
+        ours.map(line).map(words).collect()
+    }
+
+    /// Goal: what the help and the README show can be typed. Method: every command line of dotd in them is parsed.
+    #[test]
+    fn examples_parse() {
+        fn help(command: &mut clap::Command) -> String {
+            let both = [command.render_help().to_string(), command.render_long_help().to_string()];
+            // Above stands prose, of which a line may begin with the name.
+            let own =
+                both.iter().filter_map(|text| text.split_once("EXAMPLES")).map(|(_, examples)| examples);
+            let own = own.collect::<String>();
+            command.get_subcommands_mut().map(help).fold(own, |text, more| text + &more)
+        }
+        let help = help(&mut Arguments::command());
+        let readme = include_str!("../../../README.md");
+        let blocks: String = readme.split("```").skip(1).step_by(2).collect();
+        let lines = [command_lines(&help), command_lines(&blocks)].concat();
+        assert!(lines.len() > 30, "{} examples", lines.len());
+        for line in lines {
+            let parsed = Arguments::try_parse_from(&line);
+            assert!(parsed.is_ok(), "{line:?}: {}", parsed.unwrap_err());
+        }
+    }
 }

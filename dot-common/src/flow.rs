@@ -11,14 +11,14 @@
 /// A TCP sequence number, in host order.
 pub type Sequence = u32;
 
-/// One connection, seen from the client. Ten 32-bit words, no padding.
+/// One connection, seen from the client. 40 octets, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
-    /// Client address; IPv4 is the first word.
-    pub client: [u32; 4],
-    /// Server address; IPv4 is the first word.
-    pub server: [u32; 4],
+    /// Client address, its octets in the order of the wire; IPv4 is the first four.
+    pub client: [u64; 2],
+    /// Server address, in the same way.
+    pub server: [u64; 2],
     /// Client port in the high half, server port in the low one.
     pub ports: u32,
     /// 4 or 6.
@@ -26,7 +26,7 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    /// A key from its parts.
+    /// A key from its parts: addresses as words of RFC diagrams, highest bit first.
     #[must_use]
     #[inline(always)]
     pub const fn new(
@@ -37,23 +37,37 @@ impl FlowKey {
         is_v6: bool,
     ) -> Self {
         let ports = (client_port as u32) << 16 | server_port as u32;
-        Self { client, server, ports, version: if is_v6 { 6 } else { 4 } }
+        Self { client: raw(client), server: raw(server), ports, version: if is_v6 { 6 } else { 4 } }
+    }
+
+    /// The client's address as words, highest bit first.
+    #[must_use]
+    #[inline(always)]
+    pub const fn client_words(&self) -> [u32; 4] {
+        words(self.client)
+    }
+
+    /// The server's address as words, highest bit first.
+    #[must_use]
+    #[inline(always)]
+    pub const fn server_words(&self) -> [u32; 4] {
+        words(self.server)
     }
 
     /// What tells it from others of IP version 4: client, server and ports.
     #[must_use]
     #[inline(always)]
     pub const fn v4(&self) -> [u32; 3] {
-        let ([client, ..], [server, ..]) = (self.client, self.server);
-        [client, server, self.ports]
+        [self.client[0] as u32, self.server[0] as u32, self.ports]
     }
 
     /// What tells it from others of IP version 6, in the same order.
     #[must_use]
     #[inline(always)]
     pub const fn v6(&self) -> [u32; 9] {
-        let ([a, b, c, d], [e, f, g, h]) = (self.client, self.server);
-        [a, b, c, d, e, f, g, h, self.ports]
+        let ([a, b], [c, d]) = (self.client, self.server);
+        let (e, f, g, h) = (a >> 32, b >> 32, c >> 32, d >> 32);
+        [a as u32, e as u32, b as u32, f as u32, c as u32, g as u32, d as u32, h as u32, self.ports]
     }
 
     /// Whether it is of IP version 6.
@@ -62,6 +76,22 @@ impl FlowKey {
     pub const fn is_v6(&self) -> bool {
         self.version == 6
     }
+}
+
+/// Words as octets in the order of the wire, the first of them lowest.
+#[inline(always)]
+const fn raw([a, b, c, d]: [u32; 4]) -> [u64; 2] {
+    [
+        (b.swap_bytes() as u64) << 32 | a.swap_bytes() as u64,
+        (d.swap_bytes() as u64) << 32 | c.swap_bytes() as u64,
+    ]
+}
+
+/// The words of [`raw`].
+#[inline(always)]
+const fn words([a, b]: [u64; 2]) -> [u32; 4] {
+    let (a, b) = (a.swap_bytes(), b.swap_bytes());
+    [(a >> 32) as u32, a as u32, (b >> 32) as u32, b as u32]
 }
 
 /// What the learner wrote down about a connection.

@@ -307,11 +307,11 @@ mod tests {
         }
 
         fn is_denied(&self, flow: &FlowKey) -> bool {
-            flow.client[0] & 1 == 1
+            flow.client_words()[0] & 1 == 1
         }
 
         fn is_allowed(&self, flow: &FlowKey) -> bool {
-            flow.client[0] & 2 == 2
+            flow.client_words()[0] & 2 == 2
         }
 
         fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A packet to one of our ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Client, server and their ports.
     pub flow: FlowKey,
@@ -34,18 +34,20 @@ pub struct Packet {
 }
 
 /// Which of our services a port belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Service {
     /// DNS over TLS (RFC 7858).
+    #[default]
     Dot,
     /// DNS in cleartext (RFC 1035, RFC 7766).
     Do53,
 }
 
 /// The transport of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// A datagram, or the first fragment of one.
+    #[default]
     Udp,
     /// The first fragment of a segment. No stack cuts a segment that path MTU discovery could keep whole.
     TcpFragment,
@@ -104,34 +106,64 @@ pub enum Malformed {
 ///
 /// # Errors
 /// [`Malformed`]: for one of our ports, and lying.
-#[inline(always)]
 pub fn parse(frame: &impl Headers, ports: &Ports) -> Result<Option<Packet>, Malformed> {
+    let mut packet = Packet::default();
+    parse_into(frame, ports, || Some(&mut packet)).map(|packet| packet.copied())
+}
+
+/// The same, into the room that is asked for once the packet is known to be for our ports; without room it is nobody's.
+///
+/// The kernel half's room is a map: fields written there at once need no register and no stack meanwhile.
+///
+/// # Errors
+/// [`Malformed`]: for one of our ports, and lying.
+#[inline(always)]
+pub fn parse_into<'a>(
+    frame: &impl Headers,
+    ports: &Ports,
+    room: impl FnOnce() -> Option<&'a mut Packet>,
+) -> Result<Option<&'a Packet>, Malformed> {
     // Most frames of a machine are others', and end before the paths of the parser meet.
-    let attributed = locate(frame).and_then(|located| attribute(frame, located, ports));
-    let Some(located) = attributed.and_then(|located| frame.settle(located)) else {
+    let Some(located) = locate(frame).and_then(|located| attribute(frame, located, ports)) else {
         return Ok(None);
     };
-    read(frame, &located).map(Some)
+    let Some(packet) = room() else { return Ok(None) };
+    packet.located = located;
+    let packet = frame.settle(packet);
+    read(frame, packet)?;
+    Ok(Some(frame.settle(packet)))
 }
 
 /// Our own SYN-ACK, leaving: the flow as its client will use it, and the client's initial sequence number.
 ///
 /// The number is `acknowledgment - 1`: what the stack accepted, and not what some SYN claimed. Octets that came with the SYN
 /// (Fast Open) are in it.
-#[inline(always)]
 pub fn parse_syn_ack(frame: &impl Headers, ports: &Ports) -> Option<(FlowKey, Sequence)> {
-    let located = frame.settle(locate(frame)?)?;
+    let mut packet = Packet::default();
+    parse_syn_ack_into(frame, ports, &mut packet).map(|(flow, initial)| (*flow, initial))
+}
+
+/// The same, into a room: see [`parse_into`].
+#[inline(always)]
+pub fn parse_syn_ack_into<'a>(
+    frame: &impl Headers,
+    ports: &Ports,
+    room: &'a mut Packet,
+) -> Option<(&'a FlowKey, Sequence)> {
+    room.located = locate(frame)?;
+    let packet = frame.settle(room);
+    let located = packet.located;
     if located.protocol() != PROTOCOL_TCP || located.is_first_fragment() {
         return None;
     }
     let [both_ports, _, acknowledgment, control] = frame.words_at::<4>(located.transport)?;
-    let (from, to) = split(both_ports);
+    let (from, _) = split(both_ports);
     ports.service(from)?;
     if control >> 16 & u32::from(flags::SYN | flags::ACK) != u32::from(flags::SYN | flags::ACK) {
         return None;
     }
-    let addresses = addresses(frame, &located)?;
-    let flow = FlowKey::new(addresses.destination, to, addresses.source, from, located.is_v6());
+    let flow = write_flow(frame, packet, both_ports.rotate_left(16))?;
+    (flow.client, flow.server) = (flow.server, flow.client);
     Some((flow, acknowledgment.wrapping_sub(1)))
 }
 
@@ -244,26 +276,25 @@ fn attribute(frame: &impl Headers, located: Located, ports: &Ports) -> Option<Lo
     Some(Located { kind: located.kind | service, ports: both_ports, ..located })
 }
 
-/// Holds an attributed datagram to its claims.
+/// Holds an attributed datagram to its claims, and writes down what it says.
 #[inline(always)]
-fn read(frame: &impl Headers, located: &Located) -> Result<Packet, Malformed> {
-    let (from, to) = split(located.ports);
-    let service = if located.kind & Located::DO53 == 0 { Service::Dot } else { Service::Do53 };
+fn read(frame: &impl Headers, packet: &mut Packet) -> Result<(), Malformed> {
+    let located = packet.located;
     if !frame.reaches(located.end) || located.end < located.transport {
         return Err(Malformed::IpLength);
     }
     let octets = located.end - located.transport;
-    let addresses = addresses(frame, located).ok_or(Malformed::IpLength)?;
-    let flow = FlowKey::new(addresses.source, from, addresses.destination, to, located.is_v6());
-    let transport = if located.protocol() == PROTOCOL_UDP {
-        check_udp(frame, located, octets)?;
-        Transport::Udp
+    write_flow(frame, packet, located.ports).ok_or(Malformed::IpLength)?;
+    packet.service = if located.kind & Located::DO53 == 0 { Service::Dot } else { Service::Do53 };
+    if located.protocol() == PROTOCOL_UDP {
+        check_udp(frame, &located, octets)?;
+        packet.transport = Transport::Udp;
     } else if located.is_first_fragment() {
-        Transport::TcpFragment
+        packet.transport = Transport::TcpFragment;
     } else {
-        Transport::Tcp(read_segment(frame, located, octets)?)
-    };
-    Ok(Packet { flow, service, transport, located: *located })
+        packet.transport = Transport::Tcp(read_segment(frame, &located, octets)?);
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -297,20 +328,19 @@ fn read_segment(frame: &impl Headers, located: &Located, octets: u32) -> Result<
     })
 }
 
-/// Source and destination of a datagram; an IPv4 address is the first word.
-struct Addresses {
-    source: [u32; 4],
-    destination: [u32; 4],
-}
-
+/// Writes down addresses as they lie, the sender's as the client's.
 #[inline(always)]
-fn addresses(frame: &impl Headers, located: &Located) -> Option<Addresses> {
-    if located.is_v6() {
-        let [a, b, c, d, e, f, g, h] = frame.words_at::<8>(located.ip + 8)?;
-        Some(Addresses { source: [a, b, c, d], destination: [e, f, g, h] })
+fn write_flow<'a>(frame: &impl Headers, packet: &'a mut Packet, ports: u32) -> Option<&'a mut FlowKey> {
+    let ip = packet.located.ip;
+    if packet.located.is_v6() {
+        let [a, b, c, d] = frame.octets_at::<4>(ip + 8)?;
+        packet.flow = FlowKey { client: [a, b], server: [c, d], ports, version: 6 };
+        // Here and below: each version writes for itself, or all words would wait on the stack for the paths to meet.
+        Some(&mut frame.settle(packet).flow)
     } else {
-        let [source, destination] = frame.words_at::<2>(located.ip + 12)?;
-        Some(Addresses { source: [source, 0, 0, 0], destination: [destination, 0, 0, 0] })
+        let [both] = frame.octets_at::<1>(ip + 12)?;
+        packet.flow = FlowKey { client: [both & 0xffff_ffff, 0], server: [both >> 32, 0], ports, version: 4 };
+        Some(&mut frame.settle(packet).flow)
     }
 }
 

@@ -78,8 +78,9 @@ impl ClientPrefix {
         }
     }
 
+    /// The first `bits` of an address whose first 64 bits, zeros behind an IPv4 address, are `aligned`.
     #[inline(always)]
-    const fn new(version: u64, aligned: u64, bits: u8) -> Self {
+    pub(crate) const fn new(version: u64, aligned: u64, bits: u8) -> Self {
         let bits = if bits > PREFIX_BITS_MAX { PREFIX_BITS_MAX } else { bits };
         let mask = if bits == 0 { 0 } else { u64::MAX << (64 - bits as u32) };
         Self(version << Self::VERSION_SHIFT | (aligned & mask) >> 8)

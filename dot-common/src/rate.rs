@@ -84,8 +84,12 @@ pub const fn key(class: Class, client: ClientPrefix) -> u64 {
 #[must_use]
 #[inline(always)]
 pub const fn client(flow: &FlowKey, prefix_v4: u8, prefix_v6: u8) -> ClientPrefix {
-    let [first, second, _, _] = flow.client;
-    if flow.is_v6() { ClientPrefix::v6(first, second, prefix_v6) } else { ClientPrefix::v4(first, prefix_v4) }
+    let aligned = flow.client[0].swap_bytes();
+    if flow.is_v6() {
+        ClientPrefix::new(6, aligned, prefix_v6)
+    } else {
+        ClientPrefix::new(4, aligned, prefix_v4)
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use crate::{packet::Service, rate::Rate};
 
 /// Version of all map shapes and their meaning: a folder of pins is of one schema.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Most DNS-over-TLS ports.
 pub const DOT_PORTS_MAX: usize = 4;

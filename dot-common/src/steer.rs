@@ -29,10 +29,8 @@ pub const fn worker(cpu: u32, hash: u32, cpus: u32, workers: u32) -> u32 {
 pub const fn spread(flow: &FlowKey, cpus: u32) -> Option<u32> {
     /// 2^64 over the golden ratio, odd (Knuth, TAOCP 6.4).
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let [a, b, c, d] = flow.client;
-    let first = ((a as u64) << 32 | b as u64) ^ flow.ports as u64;
-    let second = (c as u64) << 32 | d as u64;
-    let mixed = first.wrapping_mul(FACTOR) ^ second;
+    let [first, second] = flow.client;
+    let mixed = (first.swap_bytes() ^ flow.ports as u64).wrapping_mul(FACTOR) ^ second.swap_bytes();
     // The high half is the mixed one.
     let hash = ((mixed ^ mixed >> 32).wrapping_mul(FACTOR) >> 32) as u32;
     hash.checked_rem(cpus)

@@ -64,8 +64,8 @@ fn rewrite(context: &XdpContext, packet: &Packet, is_first: bool) -> Option<()> 
     let control = 5 << 28 | u32::from(flag) << 16 | control & 0xffff;
     let mut sum = PROTOCOL_TCP + TCP_HEADER_OCTETS;
     let flow = &packet.flow;
-    let [a, b, c, d] = flow.client;
-    let [e, f, g, h] = flow.server;
+    let [a, b, c, d] = flow.client_words();
+    let [e, f, g, h] = flow.server_words();
     for word in [a, b, c, d, e, f, g, h, ports, sequence, acknowledgment, control] {
         sum += (word >> 16) + (word & 0xffff);
     }

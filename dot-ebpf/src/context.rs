@@ -14,7 +14,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
-use dot_common::frame::{HEADER_OFFSET_MAX, Headers, Located, Payload};
+use dot_common::frame::{HEADER_OFFSET_MAX, Headers, Payload};
 
 use crate::maps;
 
@@ -178,8 +178,26 @@ impl<C: Linear> Headers for Frame<'_, C> {
     }
 
     #[inline(always)]
-    fn settle(&self, located: Located) -> Option<Located> {
-        maps::through_scratch(located)
+    fn octets_at<const N: usize>(&self, offset: u32) -> Option<[u64; N]> {
+        const { assert!(N == 1 || N == 4) };
+        let first = if N == 1 { self.at::<8>(offset)? } else { self.at::<32>(offset)? };
+        let mut found = [0; N];
+        let mut index = 0;
+        while index < N {
+            // SAFETY: `at` checked `N` times eight octets; BPF loads may be unaligned, which a Rust load may not.
+            unsafe {
+                asm!("{octets} = *(u64 *)({from} + 0)", octets = lateout(reg) found[index],
+                    from = in(reg) first + index * 8, options(nostack, preserves_flags, readonly));
+            }
+            index += 1;
+        }
+        Some(found)
+    }
+
+    #[inline(always)]
+    fn settle<'a, T>(&self, place: &'a mut T) -> &'a mut T {
+        // SAFETY: the same place.
+        unsafe { &mut *forget(place) }
     }
 }
 
@@ -198,8 +216,7 @@ impl Payload for Frame<'_, XdpContext> {
 
     #[inline(always)]
     fn forget(&self, value: u32) -> u32 {
-        let located = Located { ip: value, ..Located::default() };
-        maps::through_scratch(located).map_or(0, |located| located.ip)
+        maps::through_scratch(value).unwrap_or_default()
     }
 }
 

@@ -156,11 +156,10 @@ fn is_ours(context: &XdpContext, packet: &Packet) -> bool {
         return false;
     }
     let flow = &packet.flow;
-    let ([a, b, c, d], [e, f, g, h]) = (flow.client, flow.server);
+    let [a, b, c, d, e, f, g, h, _] = flow.v6();
     let family = if flow.is_v6() { AF_INET6 } else { AF_INET };
     // SAFETY: the context is the one the kernel gave this program.
     let interface = unsafe { (*context.ctx).ingress_ifindex };
-    let [a, b, c, d, e, f, g, h] = [a, b, c, d, e, f, g, h].map(u32::to_be);
     // struct bpf_fib_lookup: family; length; interface; type of service; source; destination; answers.
     let mut question = [family, 0, interface, 0, a, b, c, d, e, f, g, h, 0, 0, 0, 0];
     let octets = size_of_val(&question) as i32;
@@ -181,7 +180,7 @@ fn rewrite(context: &XdpContext, packet: &Packet, cookie: &Cookie) -> Option<()>
     let ports = packet.flow.ports.rotate_left(16);
     let acknowledgment = segment.sequence.wrapping_add(1);
     let control = (tcp_octets / 4) << 28 | u32::from(flags::SYN | flags::ACK) << 16 | WINDOW;
-    let ([a, b, c, d], [e, f, g, h]) = (packet.flow.client, packet.flow.server);
+    let ([a, b, c, d], [e, f, g, h]) = (packet.flow.client_words(), packet.flow.server_words());
     let mut sum = PROTOCOL_TCP + tcp_octets;
     for word in [a, b, c, d, e, f, g, h, ports, cookie.sequence, acknowledgment, control, option] {
         sum += (word >> 16) + (word & 0xffff);
@@ -213,7 +212,7 @@ fn write_v4(frame: &Frame<'_, XdpContext>, packet: &Packet, octets: u32) -> Opti
     let ip = packet.located.ip;
     let first = 0x4500_0000 | (20 + octets);
     let third = HOPS << 24 | PROTOCOL_TCP << 16;
-    let ([source, ..], [destination, ..]) = (packet.flow.server, packet.flow.client);
+    let ([source, ..], [destination, ..]) = (packet.flow.server_words(), packet.flow.client_words());
     let mut sum = 0;
     for word in [first, DONT_FRAGMENT, third, source, destination] {
         sum += (word >> 16) + (word & 0xffff);
@@ -231,7 +230,8 @@ fn write_v6(frame: &Frame<'_, XdpContext>, packet: &Packet, octets: u32) -> Opti
     let ip = packet.located.ip;
     frame.put_word(ip, 6 << 28)?;
     frame.put_word(ip + 4, octets << 16 | PROTOCOL_TCP << 8 | HOPS)?;
-    let (mut at, [a, b, c, d], [e, f, g, h]) = (ip + 8, packet.flow.server, packet.flow.client);
+    let (mut at, [a, b, c, d], [e, f, g, h]) =
+        (ip + 8, packet.flow.server_words(), packet.flow.client_words());
     for word in [a, b, c, d, e, f, g, h] {
         frame.put_word(at, word)?;
         at += 4;

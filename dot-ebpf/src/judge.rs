@@ -11,7 +11,7 @@ use dot_common::{
     frame::{Located, Payload},
     judge::{self, Judgment, Knowledge},
     memo::Standing,
-    packet::{Packet, Service, parse},
+    packet::{Packet, Service, parse_into},
     prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Settings},
@@ -26,9 +26,9 @@ use crate::{calls, chain, context::Frame, maps};
 pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     let settings = maps::settings()?;
     let frame = Frame(context);
-    let packet = match parse(&frame, &settings.ports) {
+    let packet = match parse_into(&frame, &settings.ports, maps::room) {
         Ok(None) => return None,
-        Ok(Some(packet)) => maps::settle_packet(packet)?,
+        Ok(Some(packet)) => packet,
         Err(malformed) => {
             maps::count(malformed.into());
             return Some(xdp_action::XDP_DROP);

@@ -9,7 +9,7 @@
 use aya_ebpf::{helpers::bpf_tcp_sock, programs::TcContext};
 use dot_common::{
     flow::{Flow, FlowKey},
-    packet::parse_syn_ack,
+    packet::parse_syn_ack_into,
 };
 
 use crate::{context::Frame, maps, socket};
@@ -18,9 +18,10 @@ use crate::{context::Frame, maps, socket};
 #[inline(always)]
 pub(crate) fn learn(context: &TcContext) {
     let Some(settings) = maps::settings() else { return };
-    let Some((key, accepted)) = parse_syn_ack(&Frame(context), &settings.ports) else { return };
-    let initial = accepted.wrapping_sub(came_with_syn(context, &key));
-    maps::remember(&key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
+    let Some(room) = maps::room() else { return };
+    let Some((key, accepted)) = parse_syn_ack_into(&Frame(context), &settings.ports, room) else { return };
+    let initial = accepted.wrapping_sub(came_with_syn(context, key));
+    maps::remember(key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
 }
 
 /// Octets that our stack took with the SYN (Fast Open), also when the SYN-ACK is one that is sent again.

@@ -18,7 +18,6 @@ use dot_common::{
     ban::Ban,
     counters,
     flow::{Flow, FlowKey},
-    frame::Located,
     line::WorkerLine,
     maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, MEMO_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
     memo::{self, Memo, Standing},
@@ -72,8 +71,8 @@ static ANSWER: PerCpuArray<[u32; ANSWER_OCTETS / 4]> = PerCpuArray::with_max_ent
 
 /// Where the paths of the parser meet.
 struct Scratch {
-    located: Located,
     packet: Packet,
+    word: u32,
 }
 
 #[map]
@@ -192,12 +191,12 @@ pub(crate) fn is_allowed(flow: &FlowKey) -> bool {
 
 #[inline(always)]
 fn is_listed(v4: &LpmTrie<u32, u32>, v6: &LpmTrie<[u32; 4], u32>, flow: &FlowKey) -> bool {
-    let [a, b, c, d] = flow.client;
     // Tries compare octets in the order of the wire.
+    let [a, b] = flow.client;
     if flow.is_v6() {
-        v6.get(Key::new(128, [a.to_be(), b.to_be(), c.to_be(), d.to_be()])).is_some()
+        v6.get(Key::new(128, [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32])).is_some()
     } else {
-        v4.get(Key::new(32, a.to_be())).is_some()
+        v4.get(Key::new(32, a as u32)).is_some()
     }
 }
 
@@ -351,31 +350,27 @@ pub(crate) fn checksum(context: &XdpContext, offset: u32, octets: u32, seed: u32
 
 /// Sends a value through this CPU's scratch map, so that the verifier forgets its history.
 #[inline(always)]
-pub(crate) fn through_scratch(located: Located) -> Option<Located> {
+pub(crate) fn through_scratch(value: u32) -> Option<u32> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: a checked map value of this CPU, aligned to eight octets.
     unsafe {
-        let scratch = &raw mut (*scratch).located;
-        scratch.write_volatile(located);
-        Some(scratch.read_volatile())
+        let word = &raw mut (*scratch).word;
+        word.write_volatile(value);
+        Some(word.read_volatile())
     }
 }
 
-/// Leaves a packet in this CPU's scratch map: from here on the verifier knows nothing of how it was read, all paths
+/// This CPU's room for the packet that it reads: what is written there the verifier knows nothing of, so that all paths
 /// to it are one, and its flow is a key in memory, as look-ups want it.
 #[inline(always)]
-pub(crate) fn settle_packet(packet: Packet) -> Option<&'static Packet> {
+pub(crate) fn room() -> Option<&'static mut Packet> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a checked map value of this CPU, aligned to eight octets; nobody writes it again before this frame's
-    // program ends. The barrier keeps LLVM from going on with what it knows of the value.
-    unsafe {
-        let kept = &raw mut (*scratch).packet;
-        kept.write(packet);
-        Some(&*forget(kept))
-    }
+    // SAFETY: a checked map value of this CPU, aligned to eight octets, zero at first, which is a packet; nobody else
+    // writes it before this frame's program ends.
+    unsafe { Some(&mut (*scratch).packet) }
 }
 
-/// The packet of [`settle_packet`].
+/// The packet in [`room`], once it is read.
 #[inline(always)]
 pub(crate) fn packet() -> Option<&'static Packet> {
     let scratch = SCRATCH.get_ptr_mut(0)?;

@@ -42,12 +42,12 @@ fn look_up<const WORDS: usize>(context: *mut c_void, tuple: &[u32; WORDS]) -> *m
 /// Addresses and ports as the helper wants them: in the order of the wire.
 #[inline(always)]
 fn tuple_v4(flow: &FlowKey) -> [u32; 3] {
-    let ([client, ..], [server, ..]) = (flow.client, flow.server);
-    [client.to_be(), server.to_be(), flow.ports.to_be()]
+    let [client, server, ports] = flow.v4();
+    [client, server, ports.to_be()]
 }
 
 #[inline(always)]
 fn tuple_v6(flow: &FlowKey) -> [u32; 9] {
-    let ([a, b, c, d], [e, f, g, h]) = (flow.client, flow.server);
-    [a, b, c, d, e, f, g, h, flow.ports].map(u32::to_be)
+    let [a, b, c, d, e, f, g, h, ports] = flow.v6();
+    [a, b, c, d, e, f, g, h, ports.to_be()]
 }

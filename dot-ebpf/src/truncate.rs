@@ -90,7 +90,7 @@ fn write_v4(frame: &Frame<'_, XdpContext>, packet: &Packet, octets: u32) -> Opti
     let [first, second] = frame.words_at::<2>(ip)?;
     let first = first & 0xffff_0000 | (20 + octets);
     let third = HOPS << 24 | PROTOCOL_UDP << 16;
-    let ([source, ..], [destination, ..]) = (packet.flow.server, packet.flow.client);
+    let ([source, ..], [destination, ..]) = (packet.flow.server_words(), packet.flow.client_words());
     let mut sum = 0;
     for word in [first, second, third, source, destination] {
         sum += (word >> 16) + (word & 0xffff);
@@ -107,7 +107,8 @@ fn write_v6(frame: &Frame<'_, XdpContext>, packet: &Packet, octets: u32) -> Opti
     let ip = packet.located.ip;
     frame.put_word(ip, 6 << 28)?;
     frame.put_word(ip + 4, octets << 16 | PROTOCOL_UDP << 8 | HOPS)?;
-    let (mut at, [a, b, c, d], [e, f, g, h]) = (ip + 8, packet.flow.server, packet.flow.client);
+    let (mut at, [a, b, c, d], [e, f, g, h]) =
+        (ip + 8, packet.flow.server_words(), packet.flow.client_words());
     for word in [a, b, c, d, e, f, g, h] {
         frame.put_word(at, word)?;
         at += 4;
@@ -118,7 +119,7 @@ fn write_v6(frame: &Frame<'_, XdpContext>, packet: &Packet, octets: u32) -> Opti
 /// The sum over addresses, protocol and length, in the order of octets in which the helper sums.
 #[inline(always)]
 fn pseudo_header(packet: &Packet, octets: u32) -> u32 {
-    let ([a, b, c, d], [e, f, g, h]) = (packet.flow.server, packet.flow.client);
+    let ([a, b, c, d], [e, f, g, h]) = (packet.flow.server_words(), packet.flow.client_words());
     let mut sum = 0u64;
     for word in [a, b, c, d, e, f, g, h, PROTOCOL_UDP, octets] {
         sum += u64::from(word.to_be());

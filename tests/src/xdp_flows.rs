@@ -32,12 +32,14 @@ impl Flows {
     pub(crate) fn all(&self) -> Vec<(FlowKey, Flow)> {
         let v4 = self.v4.iter().map(|row| {
             let ([client, server, ports], flow) = row.unwrap();
-            let (client, server) = ([client, 0, 0, 0], [server, 0, 0, 0]);
+            let (client, server) = ([client.into(), 0], [server.into(), 0]);
             (FlowKey { client, server, ports, version: 4 }, flow)
         });
         let v6 = self.v6.iter().map(|row| {
             let ([a, b, c, d, e, f, g, h, ports], flow) = row.unwrap();
-            (FlowKey { client: [a, b, c, d], server: [e, f, g, h], ports, version: 6 }, flow)
+            let half = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+            let (client, server) = ([half(a, b), half(c, d)], [half(e, f), half(g, h)]);
+            (FlowKey { client, server, ports, version: 6 }, flow)
         });
         v4.chain(v6).collect()
     }

@@ -97,7 +97,7 @@ impl Knowledge for Known {
     }
 
     fn is_denied(&self, flow: &FlowKey) -> bool {
-        let [first, second, _, _] = flow.client;
+        let [first, second, _, _] = flow.client_words();
         // 192.0.2.192/26 and 2001:db8:bad::/48.
         if flow.is_v6() {
             first == 0x2001_0db8 && second >> 16 == 0x0bad
@@ -107,7 +107,7 @@ impl Knowledge for Known {
     }
 
     fn is_allowed(&self, flow: &FlowKey) -> bool {
-        let [first, second, _, _] = flow.client;
+        let [first, second, _, _] = flow.client_words();
         // 192.0.2.100/32 and 2001:db8:a::/48.
         if flow.is_v6() { first == 0x2001_0db8 && second >> 16 == 0xa } else { first == 0xc000_0264 }
     }

@@ -15,9 +15,14 @@ use std::{
     time::Duration,
 };
 
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Xdp as XdpProgram, xdp::XdpMode},
+};
+use dot_common::maps::PROGRAM_XDP;
 use dot_userspace::{
     config::Xdp as Config,
-    xdp::{ListenerGroup, Xdp, XdpError, start},
+    xdp::{ListenerGroup, Xdp, XdpError, object::OBJECT, start},
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -25,6 +30,21 @@ use nix::{
     unistd::gettid,
 };
 use socket2::{Domain, Socket, Type};
+
+/// A program that passes everything, natively on an interface of this thread's namespace: without one on its other end a veth
+/// loses what XDP sends. It goes with what is returned.
+///
+/// # Panics
+/// Without the right to attach it.
+#[must_use]
+pub fn pass_everything(interface: &str) -> Ebpf {
+    // Without settings nothing is ours.
+    let mut object = EbpfLoader::new().load(OBJECT).expect("the object loads");
+    let program: &mut XdpProgram = object.program_mut(PROGRAM_XDP).expect("ours").try_into().expect("XDP");
+    program.load().expect("it passes the verifier");
+    program.attach(interface, XdpMode::Driver).expect("a veth has a native mode");
+    object
+}
 
 /// Runs `body` in namespaces of its own, with loopback up and a pair of veth interfaces `here` and `there`.
 pub fn isolated(test: &str, body: fn()) {

@@ -10,13 +10,10 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{Xdp, xdp::XdpMode},
-};
+use aya::Ebpf;
 use dot_common::{
     chain,
-    maps::{PROGRAM_COOKIE, PROGRAM_XDP},
+    maps::PROGRAM_COOKIE,
     settings::Gate,
     verdict::{Action, Reason, Verdict},
 };
@@ -32,10 +29,9 @@ use dot_tests::{
         stats::Stats,
     },
     require,
-    xdp_field::{ip, isolated, listeners},
+    xdp_field::{ip, isolated, listeners, pass_everything},
     xdp_lab::{Lab, XDP_PASS, XDP_TX, settings},
 };
-use dot_userspace::xdp::object::OBJECT;
 
 const COOKIE: Verdict = Verdict { action: Action::Answer, reason: Reason::SynCookie };
 const PASSES: Verdict = Verdict::pass(Reason::Syn);
@@ -168,22 +164,11 @@ fn tcp_counter(name: &str) -> u64 {
     values.split(' ').nth(place).and_then(|value| value.parse().ok()).expect("a number")
 }
 
-/// A program that passes everything, natively on the client's end: without one there a veth loses what XDP sends.
-fn peer_program(network: &Network) -> Ebpf {
-    network.client.run(|| {
-        let mut object = EbpfLoader::new().load(OBJECT).expect("the object loads");
-        let program: &mut Xdp = object.program_mut(PROGRAM_XDP).expect("ours").try_into().expect("XDP");
-        program.load().expect("it passes the verifier");
-        program.attach(CLIENT_INTERFACE, XdpMode::Driver).expect("a veth has a native mode");
-        object
-    })
-}
-
 /// dotd that asks for cookies, in a namespace that makes them as `value` says, and what holds the peer's program.
 fn started(mode: &str, value: &'static str, config: Config) -> (Network, Option<Ebpf>, Server) {
     let network = Network::new();
     network.server.run(move || sysctl(value));
-    let peer = (mode == "native").then(|| peer_program(&network));
+    let peer = (mode == "native").then(|| network.client.run(|| pass_everything(CLIENT_INTERFACE)));
     let dotd = Server::start(&network, &config.xdp(mode));
     (network, peer, dotd)
 }

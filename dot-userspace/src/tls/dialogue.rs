@@ -18,7 +18,7 @@ use rustls::{
 use super::{
     Serving,
     handshake::HandshakeKind,
-    hello::{PROTOCOL_VERSION_ALERT, is_before_tls12, is_no_record, offers_ticket, prefers_chacha},
+    hello::{PROTOCOL_VERSION_ALERT, is_before_tls12, is_no_record, offers_session, prefers_chacha},
     record::{self, Header},
     records::Records,
 };
@@ -35,7 +35,7 @@ pub enum Step {
     Read,
     /// A turn: the hello is here, and what follows costs a signature, or half of that.
     Turn {
-        /// It offers a ticket.
+        /// It offers a ticket or a session.
         is_resumed: bool,
     },
     /// Nothing: keys are agreed on.
@@ -104,7 +104,7 @@ impl<'a> Dialogue<'a> {
                             self.connection =
                                 UnbufferedServerConnection::new(Arc::clone(&self.serving.theirs))?;
                         }
-                        return Ok(Step::Turn { is_resumed: offers_ticket(&self.inbound) });
+                        return Ok(Step::Turn { is_resumed: offers_session(&self.inbound) });
                     }
                     // rustls finds the words for what is no record.
                     _ if self.shown < self.inbound.len() && self.is_lost() => self.shown = self.inbound.len(),

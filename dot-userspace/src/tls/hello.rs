@@ -1,6 +1,6 @@
 //! What the first octets of a connection say before rustls reads them.
 //!
-//! Before: `dialogue` has a record that is whole, or octets that are none. After: it knows whether the hello offers a ticket,
+//! Before: `dialogue` has a record that is whole, or octets that are none. After: it knows whether the hello offers a session,
 //! and which alert an old client understands.
 //! Never: decides anything about security: what is said here orders a queue and words an alert.
 //!
@@ -16,6 +16,8 @@ const FIXED_OCTETS: usize = 4 + 2 + 32;
 /// Extensions that carry a ticket. Source: IANA, TLS ExtensionType values.
 const SESSION_TICKET: u16 = 35;
 const PRE_SHARED_KEY: u16 = 41;
+/// Who sends this may speak TLS 1.3, where a session ID means nothing (RFC 8446 §4.1.2 and appendix D.4).
+const SUPPORTED_VERSIONS: u16 = 43;
 /// Suites with ChaCha20-Poly1305. Source: IANA, TLS Cipher Suites.
 const CHACHA_SUITES: [u16; 3] = [0x1303, 0xcca8, 0xcca9];
 /// Values that mean nothing have this in both octets (RFC 8701 §2).
@@ -43,11 +45,12 @@ pub fn is_before_tls12(octets: &[u8]) -> bool {
     matches!(octets, [HANDSHAKE, 3, _, _, _, 1, _, _, _, 3, minor, ..] if *minor < 3)
 }
 
-/// Whether the ClientHello in the record `record` offers a ticket. One that lies hurries to no avail: rustls
-/// finds no session and shakes hands in full, and the queue lets both kinds pass.
+/// Whether the ClientHello in the record `record` offers a ticket, or a session of TLS 1.2. One that lies hurries to no
+/// avail: rustls finds no session and shakes hands in full, and the queue lets both kinds pass.
 #[must_use]
-pub fn offers_ticket(record: &[u8]) -> bool {
-    extensions(record).is_some_and(has_ticket)
+pub fn offers_session(record: &[u8]) -> bool {
+    let has_id = record.get(HEADER_OCTETS + FIXED_OCTETS).is_some_and(|octets| *octets > 0);
+    extensions(record).is_some_and(|extensions| has_ticket(extensions) || (has_id && is_tls12(extensions)))
 }
 
 /// Whether the client's first suite is one with ChaCha20: it has no AES in hardware, and says so this way.
@@ -77,16 +80,23 @@ fn extensions(record: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::from(octets))
 }
 
-fn has_ticket(mut extensions: &[u8]) -> bool {
-    while let Some((kind, rest)) = split_length(extensions) {
-        let Some((octets, rest)) = split_length(rest) else { return false };
-        // An empty one only says that the client could take a ticket.
-        if kind == PRE_SHARED_KEY || (kind == SESSION_TICKET && octets > 0) {
-            return true;
-        }
+fn has_ticket(extensions: &[u8]) -> bool {
+    // An empty one only says that the client could take a ticket.
+    kinds(extensions).any(|(kind, octets)| kind == PRE_SHARED_KEY || (kind == SESSION_TICKET && octets > 0))
+}
+
+fn is_tls12(extensions: &[u8]) -> bool {
+    kinds(extensions).all(|(kind, _)| kind != SUPPORTED_VERSIONS)
+}
+
+/// What each extension is, and its octets.
+fn kinds(mut extensions: &[u8]) -> impl Iterator<Item = (u16, u16)> {
+    std::iter::from_fn(move || {
+        let (kind, rest) = split_length(extensions)?;
+        let (octets, rest) = split_length(rest)?;
         extensions = rest.get(usize::from(octets)..).unwrap_or_default();
-    }
-    false
+        Some((kind, octets))
+    })
 }
 
 fn split_length(octets: &[u8]) -> Option<(u16, &[u8])> {
@@ -122,10 +132,28 @@ mod tests {
 
     #[test]
     fn a_ticket_is_seen_in_either_version() {
-        assert!(offers_ticket(&hello(&[(10, &[0, 2, 0, 29]), (PRE_SHARED_KEY, &[1, 2, 3])])));
-        assert!(offers_ticket(&hello(&[(SESSION_TICKET, &[9; 40])])));
-        assert!(!offers_ticket(&hello(&[(SESSION_TICKET, &[]), (43, &[2, 3, 4])])), "asks for one, has none");
-        assert!(!offers_ticket(&hello(&[])));
+        assert!(offers_session(&hello(&[(10, &[0, 2, 0, 29]), (PRE_SHARED_KEY, &[1, 2, 3])])));
+        assert!(offers_session(&hello(&[(SESSION_TICKET, &[9; 40])])));
+        assert!(
+            !offers_session(&hello(&[(SESSION_TICKET, &[]), (43, &[2, 3, 4])])),
+            "asks for one, has none"
+        );
+        assert!(!offers_session(&hello(&[])));
+    }
+
+    /// Goal: a session ID is a session's in TLS 1.2; in TLS 1.3 every client has one that means nothing.
+    /// Method: an ID of 32 octets in a hello, without and with `supported_versions`.
+    #[test]
+    fn a_session_id_is_seen_where_it_means_something() {
+        let with_id = |extensions: &[(u16, &[u8])]| {
+            let mut hello = hello(extensions);
+            let id = HEADER_OCTETS + FIXED_OCTETS;
+            hello.splice(id..=id, std::iter::once(32).chain([9; 32]));
+            hello
+        };
+        assert!(offers_session(&with_id(&[(10, &[0, 2, 0, 29])])));
+        assert!(!offers_session(&with_id(&[(10, &[0, 2, 0, 29]), (SUPPORTED_VERSIONS, &[2, 3, 4])])));
+        assert!(!offers_session(&with_id(&[])[..60]), "cut off");
     }
 
     #[test]
@@ -157,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_octets_are_looked_at_without_a_fault(octets in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (offers_ticket(&octets), prefers_chacha(&octets), is_no_record(&octets), is_before_tls12(&octets));
+            let _ = (offers_session(&octets), prefers_chacha(&octets), is_no_record(&octets), is_before_tls12(&octets));
         }
     }
 }

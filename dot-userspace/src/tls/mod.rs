@@ -15,6 +15,7 @@ pub mod record;
 pub mod records;
 mod self_signed;
 mod serving;
+mod sessions;
 mod stream;
 mod tickets;
 mod turnstile;

@@ -82,15 +82,16 @@ pub fn serving(
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![ALPN_DOT.to_vec()];
-    config.ticketer = Arc::clone(&tickets.0);
+    config.ticketer = Arc::clone(&tickets.keys) as _;
     config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+    config.session_storage = Arc::clone(&tickets.sessions) as _;
     if !tls.client_ca.as_os_str().is_empty() {
-        // A resumed handshake checks no certificate: a ticket from before `client_ca` was set, from a client
+        // A resumed handshake checks no certificate: a ticket or a session from before `client_ca` was set, from a client
         // whose certificate has expired, or of an authority since removed would open the door.
         config.ticketer = Arc::new(NoTickets);
         config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
     }
-    config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
     // Without the extended master secret a TLS 1.2 session can be spliced (RFC 7627).
     config.require_ems = true;

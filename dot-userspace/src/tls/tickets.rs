@@ -15,7 +15,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use rustls::server::ProducesTickets;
 use thiserror::Error;
 
-use super::certificate::{CertificateError, pem};
+use super::{
+    certificate::{CertificateError, pem},
+    sessions::Sessions,
+};
 use fleet::FleetTickets;
 use own::OwnTickets;
 
@@ -46,9 +49,12 @@ pub enum TicketsError {
     Derivation,
 }
 
-/// The ticket keys. Clones share them, across threads and reloads.
+/// The ticket keys, and the sessions of clients without tickets. Clones share them, across threads and reloads.
 #[derive(Clone, Debug)]
-pub struct Tickets(pub(super) Arc<dyn ProducesTickets>);
+pub struct Tickets {
+    pub(super) keys: Arc<dyn ProducesTickets>,
+    pub(super) sessions: Arc<Sessions>,
+}
 
 impl Tickets {
     /// Keys for this process alone, or for the fleet that shares the file `secret` (an empty path: none).
@@ -57,15 +63,17 @@ impl Tickets {
     /// # Errors
     /// [`TicketsError`].
     pub fn new(secret: &Path, rotation: Duration) -> Result<Self, TicketsError> {
+        let sessions = Arc::new(Sessions::new(rotation));
         if secret.as_os_str().is_empty() {
-            return OwnTickets::new(rotation).map(|own| Self(Arc::new(own))).ok_or(TicketsError::Random);
+            let keys = OwnTickets::new(rotation).ok_or(TicketsError::Random)?;
+            return Ok(Self { keys: Arc::new(keys), sessions });
         }
         let octets = pem::read(secret)?;
         if octets.len() < SECRET_OCTETS_MIN {
             return Err(TicketsError::Short { path: secret.display().to_string(), octets: octets.len() });
         }
-        let tickets = FleetTickets::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
-        Ok(Self(Arc::new(tickets)))
+        let keys = FleetTickets::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
+        Ok(Self { keys: Arc::new(keys), sessions })
     }
 }
 

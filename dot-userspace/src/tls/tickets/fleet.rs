@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(fleet.open_at(&forged(&fleet.seal_at(b"session", START).unwrap()), START), None);
         let own = Key::random().unwrap();
         assert_eq!(own.open(&forged(&own.seal(b"session").unwrap())), None);
-        let tickets = super::super::Tickets::new(std::path::Path::new(""), ROTATION).unwrap().0;
+        let tickets = super::super::Tickets::new(std::path::Path::new(""), ROTATION).unwrap().keys;
         let genuine = tickets.encrypt(b"session").unwrap();
         assert_eq!(tickets.decrypt(&genuine).as_deref(), Some(&b"session"[..]));
         assert_eq!(tickets.decrypt(&forged(&genuine)), None);

@@ -1,0 +1,81 @@
+//! RFC 5246, TLS 1.2: a client that knows no tickets resumes its session by the session's ID.
+//!
+//! Before: OpenSSL without tickets, as embedded stub resolvers have it. After: one handshake with a signature, then none.
+
+use std::fs;
+
+use dot_tests::{
+    harness::{
+        clients::{s_client, tool},
+        config::Config,
+        message::{A, Query, framed},
+        netns::{Network, SERVER_V4},
+        s_client::s_client_sending,
+        scratch::Scratch,
+        server::Server,
+    },
+    require,
+};
+use nix::sys::signal::Signal;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+const NO_TICKET: [&str; 4] = ["-tls1_2", "-no_ticket", "-servername", "one.dotd.test"];
+
+fn query() -> Vec<u8> {
+    framed(&Query::new(7, "dotd.test", A).octets())
+}
+
+/// Goal: a session resumes by its ID on every worker, carries queries, outlives a reload, and is its name's alone; with
+/// `client_ca` it opens no door, because a resumed handshake checks no certificate (§7.4.1.2, §F.1.4).
+/// Method: OpenSSL without tickets saves a session, and comes back from both CPUs, after HUP, under another name, and after
+/// a reload that asks for certificates. Covers: C-70, C-71
+#[test]
+fn a_session_resumes_by_its_id() {
+    require!(Root, Command("openssl"), Command("taskset"));
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let saved = scratch.path().join("session.pem").display().to_string();
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).expect("signed");
+    let ca = scratch.write("ca.pem", authority.pem()).display().to_string();
+    let config = Config::new();
+    let mut dotd = Server::launch(&network, &config, scratch, &[]);
+    let octets = s_client_sending(
+        &network.client,
+        SERVER_V4,
+        &[&NO_TICKET[..], &["-sess_out", &saved]].concat(),
+        &query(),
+    );
+    assert_eq!(octets.get(2..4), Some(&[0, 7][..]), "served in full");
+    let session = tool(&network.client, "openssl", &["sess_id", "-in", &saved, "-noout", "-text"]);
+    assert!(!session.has("TLS session ticket:") && fs::exists(&saved).unwrap_or(false), "{}", session.text);
+
+    let again = [&NO_TICKET[..], &["-sess_in", &saved]].concat();
+    let at = format!("{SERVER_V4}:853");
+    for turn in 0..6 {
+        let cpu = (turn % 2 % std::thread::available_parallelism().map_or(1, usize::from)).to_string();
+        let words = [&["-c", &cpu, "openssl", "s_client", "-connect", &at], &again[..]].concat();
+        let said = tool(&network.client, "taskset", &words);
+        assert!(said.has("Reused, TLSv1.2"), "turn {turn}: {}", said.text);
+    }
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 1);
+    let octets = s_client_sending(&network.client, SERVER_V4, &again, &query());
+    assert_eq!(octets.get(2..4), Some(&[0, 7][..]), "served by the resumed session");
+    dotd.counts("each is counted as what it was", |stats| {
+        stats.counter("handshakes", "resumed_tls12") == 7 && stats.counter("handshakes", "full_tls12") == 1
+    });
+
+    let other = ["-tls1_2", "-no_ticket", "-servername", "two.dotd.test", "-sess_in", &saved];
+    let said = s_client(&network.client, SERVER_V4, &other);
+    assert!(said.has("New, TLSv1.2"), "another name: {}", said.text);
+
+    dotd.rewrite_config(&config.set("tls", "client_ca", &format!("\"{ca}\"")));
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the second reload", |stats| stats.counter("control", "reloads_ok") == 2);
+    let said = s_client(&network.client, SERVER_V4, &again);
+    assert!(!said.has("Reused, TLSv1.2"), "{}", said.text);
+    dotd.counts("no certificate", |stats| stats.counter("handshakes", "failed_client_certificate") >= 1);
+    dotd.stop();
+}

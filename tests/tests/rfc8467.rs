@@ -15,6 +15,8 @@ use dot_tests::{
     require,
 };
 
+const AXFR: u16 = 252;
+
 fn padded(id: u16, qtype: u16, fill: &[u8]) -> Vec<u8> {
     Query::new(id, "www.dotd.test", qtype).opt(Opt::with(OPTION_PADDING, fill)).octets()
 }
@@ -91,7 +93,7 @@ fn padding_is_stripped_before_a_cleartext_backend() {
 }
 
 /// Goal: responses that dotd makes itself are padded too.
-/// Method: FORMERR for two OPTs cannot be (which OPT counts?); NOTIMP, BADVERS and SERVFAIL can. Covers: C-39
+/// Method: SERVFAIL, BADVERS and a refused transfer. FORMERR for two OPTs cannot be (which counts?), NOTIMP has none. Covers: C-39
 #[test]
 fn own_errors_are_padded() {
     require!(Root);
@@ -103,4 +105,8 @@ fn own_errors_are_padded() {
     let future = Opt { version: 1, ..Opt::with(OPTION_PADDING, &[0; 8]) };
     let refused = session.exchange(&Query::new(2, "dotd.test", A).opt(future).octets());
     assert_eq!(refused.rcode(), 16);
+    assert_padded(&refused);
+    let transfer = session.exchange(&padded(3, AXFR, &[0; 8]));
+    assert_eq!(transfer.rcode(), 5);
+    assert_padded(&transfer);
 }

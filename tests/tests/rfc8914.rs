@@ -102,6 +102,43 @@ fn what_policy_refuses_has_its_reason() {
     assert_eq!(backend.received().len(), 0);
 }
 
+/// Goal: who sends what dotd cannot take hears what is wrong with it, if it speaks EDNS: FORMERR and BADVERS say why as the
+/// others do, with a text that names nothing of the query; NOTIMP is the header alone (RFC 8906 §8.1.4).
+/// Method: each mistake with an OPT record, and those that need none without. Covers: C-57, C-58, C-41
+#[test]
+fn what_cannot_be_read_has_its_reason() {
+    require!(Root);
+    let (network, backend, _dotd) = scripted(Config::new(), |_| Vec::new());
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let query = || Query::new(1, "secret.dotd.test", A);
+    let mut two_opts = query().opt(Opt::default()).octets();
+    append_opt(&mut two_opts, &Opt::default());
+    let mut past_its_record = query().opt(Opt::with(OPTION_EDE, &[0; 4])).octets();
+    let length = past_its_record.len() - 5;
+    past_its_record[length] = 200;
+    let mut no_question = vec![0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    append_opt(&mut no_question, &Opt::default());
+    let later = query().opt(Opt { version: 1, ..Opt::default() }).octets();
+    for (what, octets, rcode, code) in [
+        ("two OPT records", &two_opts, 1, 0),
+        ("an option past its record", &past_its_record, 1, 0),
+        ("no question", &no_question, 1, 0),
+        ("a later version", &later, 16, 21),
+    ] {
+        let answer = session.exchange(octets);
+        assert_eq!((answer.rcode(), answer.opt_count()), (rcode, 1), "{what}: {answer:?}");
+        let value = answer.option(OPTION_EDE).unwrap_or_else(|| panic!("{what}: no EDE"));
+        assert_eq!(value[..2], [0, code], "{what}");
+        let text = std::str::from_utf8(&value[2..]).expect("UTF-8");
+        assert!((1..=64).contains(&text.len()) && !text.contains("secret"), "{what}: {text}");
+    }
+    let plain = session.exchange(&no_question[..11].iter().copied().chain([0]).collect::<Vec<_>>());
+    assert_eq!((plain.rcode(), plain.opt_count()), (1, 0));
+    let unknown = session.exchange(&query().flags(15 << 11).opt(Opt::default()).octets());
+    assert_eq!((unknown.rcode(), unknown.counts), (4, [0; 4]));
+    assert_eq!(backend.received().len(), 0);
+}
+
 /// Goal: a backend's own EDE passes (RFC 8914 §5).
 /// Method: code 6 with a text in the backend's OPT. Covers: C-58
 #[test]

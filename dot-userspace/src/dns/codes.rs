@@ -54,9 +54,17 @@ pub struct Ede {
 
 #[expect(missing_docs, reason = "the names are RFC 8914's")]
 impl Ede {
+    // FORMERR has no code of its own: 0 is for what only a text can say (RFC 8914 §4.1).
+    pub const OTHER_QUESTION_COUNT: Self = Self { code: 0, text: "not one question" };
+    pub const OTHER_OPT_PLACE: Self =
+        Self { code: 0, text: "one OPT record, of the root, in the last section" };
+    pub const OTHER_OPTION_LENGTH: Self = Self { code: 0, text: "an option reaches past its OPT record" };
+    pub const OTHER_ENTANGLED: Self =
+        Self { code: 0, text: "records behind the OPT record point to each other" };
     pub const STALE: Self = Self { code: 3, text: "no backend answered in time" };
     pub const BLOCKED_OPCODE: Self = Self { code: 18, text: "NOTIFY and UPDATE are not accepted here" };
     pub const NOT_SUPPORTED_TRANSFER: Self = Self { code: 21, text: "zone transfer is not relayed" };
+    pub const NOT_SUPPORTED_VERSION: Self = Self { code: 21, text: "only EDNS version 0 is known" };
     pub const BACKEND_SILENT: Self = Self { code: 22, text: "no answer from the backend" };
     pub const BACKEND_UNREACHABLE: Self = Self { code: 23, text: "backend unreachable" };
     pub const BACKEND_NOT_SECURE: Self = Self { code: 23, text: "no TLS with the backend" };

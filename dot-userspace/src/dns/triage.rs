@@ -100,9 +100,9 @@ impl Reply {
     }
 
     /// A reply to a message that could not: the question is echoed as far as it was sound.
-    fn plain(rcode: Rcode, question_end: usize, has_opt: bool) -> Self {
+    fn plain(rcode: Rcode, ede: Option<Ede>, question_end: usize, has_opt: bool) -> Self {
         let (padding, keepalive, dnssec_ok) = (false, false, false);
-        Self { rcode, ede: None, question_end, has_opt, padding, keepalive, dnssec_ok }
+        Self { rcode, ede, question_end, has_opt, padding, keepalive, dnssec_ok }
     }
 }
 
@@ -117,7 +117,7 @@ pub fn triage(message: &[u8], allowed: Allowed) -> Disposition {
 
 fn triage_query(query: Query, allowed: Allowed) -> Disposition {
     if query.opt.is_some_and(|opt| opt.version > 0) {
-        return Disposition::Respond(Reply::to(&query, Rcode::BAD_VERS, None));
+        return Disposition::Respond(Reply::to(&query, Rcode::BAD_VERS, Some(Ede::NOT_SUPPORTED_VERSION)));
     }
     let is_transfer = matches!(query.qtype, TYPE_AXFR | TYPE_IXFR) && query.opcode == 0;
     if is_transfer && !allowed.transfers {
@@ -128,29 +128,33 @@ fn triage_query(query: Query, allowed: Allowed) -> Disposition {
     let needs_edit = query.opt.is_some_and(|opt| !opt.may_resize && has_ours(opt));
     if needs_edit && !query.is_signed {
         // A name behind the OPT points to another one there, which would move; and what is ours may not pass.
-        return Disposition::Respond(Reply::to(&query, Rcode::FORM_ERR, None));
+        return Disposition::Respond(Reply::to(&query, Rcode::FORM_ERR, Some(Ede::OTHER_ENTANGLED)));
     }
     if is_transfer { Disposition::Transfer(query) } else { Disposition::Forward(query) }
 }
 
 fn triage_error(error: QueryError) -> Disposition {
-    let (rcode, question_end, has_opt) = match error {
+    let (rcode, ede, question_end, has_opt) = match error {
         QueryError::Short(_) => return Disposition::Close(DropReason::Short),
         QueryError::IsResponse => return Disposition::Drop(DropReason::IsResponse),
         QueryError::Opcode { opcode: OPCODE_NOTIFY | OPCODE_UPDATE, has_opt } => {
-            let reply = Reply::plain(Rcode::REFUSED, HEADER_OCTETS, has_opt);
-            return Disposition::Respond(Reply { ede: Some(Ede::BLOCKED_OPCODE), ..reply });
+            (Rcode::REFUSED, Some(Ede::BLOCKED_OPCODE), HEADER_OCTETS, has_opt)
         }
         // Header only: what the rest of an unknown opcode means, nobody knows (RFC 8906 §8.1.4).
-        QueryError::Opcode { .. } => (Rcode::NOT_IMP, HEADER_OCTETS, false),
+        QueryError::Opcode { .. } => (Rcode::NOT_IMP, None, HEADER_OCTETS, false),
         // The client speaks EDNS, so it gets an OPT, whatever else is wrong (RFC 6891 §6.1.1).
-        QueryError::QuestionCount { has_opt, .. } => (Rcode::FORM_ERR, HEADER_OCTETS, has_opt),
-        QueryError::BrokenQuestion => (Rcode::FORM_ERR, HEADER_OCTETS, false),
-        QueryError::BrokenRecords { question_end } => (Rcode::FORM_ERR, question_end, false),
+        QueryError::QuestionCount { has_opt, .. } => {
+            (Rcode::FORM_ERR, Some(Ede::OTHER_QUESTION_COUNT), HEADER_OCTETS, has_opt)
+        }
+        QueryError::BrokenQuestion => (Rcode::FORM_ERR, None, HEADER_OCTETS, false),
+        QueryError::BrokenRecords { question_end } => (Rcode::FORM_ERR, None, question_end, false),
         // There was an OPT, so the client speaks EDNS and gets one back (RFC 6891 §7).
-        QueryError::MisplacedOpt { question_end } | QueryError::BrokenOpt { question_end } => {
-            (Rcode::FORM_ERR, question_end, true)
+        QueryError::MisplacedOpt { question_end } => {
+            (Rcode::FORM_ERR, Some(Ede::OTHER_OPT_PLACE), question_end, true)
+        }
+        QueryError::BrokenOpt { question_end } => {
+            (Rcode::FORM_ERR, Some(Ede::OTHER_OPTION_LENGTH), question_end, true)
         }
     };
-    Disposition::Respond(Reply::plain(rcode, question_end, has_opt))
+    Disposition::Respond(Reply::plain(rcode, ede, question_end, has_opt))
 }

@@ -50,13 +50,28 @@ fn queries() -> Vec<Vec<u8>> {
                 9 => "elsewhere.example".to_owned(),
                 _ => ["www", "big", "txt", "mail", "ns", "Big"][draw(6) as usize].to_owned() + ".dotd.test",
             };
-            let qtype = if draw(2) == 0 { [1, 28][draw(2) as usize] } else { types[draw(19) as usize] };
+            // Half the addresses that people ask for; then known types, then all there are, but those that mean a transfer
+            // (251, 252) or are no question (TKEY 249, TSIG 250, OPT 41).
+            let qtype = match draw(8) {
+                0..4 => [1, 28][draw(2) as usize],
+                4..7 => types[draw(19) as usize],
+                _ => (1..=260)
+                    .filter(|qtype| ![41, 249, 250, 251, 252].contains(qtype))
+                    .nth(draw(255) as usize)
+                    .expect("255"),
+            };
             let flags = [0x0100, 0x0000, 0x0110, 0x0120, 0x0130][draw(5) as usize];
             let id = u16::try_from(number % 60_000).expect("fits");
             let query = Query::new(id, &name, qtype).flags(flags);
             let option = match draw(12) {
                 0 => Some((10, vec![1, 2, 3, 4, 5, 6, 7, u8::try_from(draw(256)).expect("fits")])),
                 1 => Some((8, vec![0, 1, 24, 0, 192, 0, u8::try_from(draw(4)).expect("fits")])),
+                5 => Some((
+                    8,
+                    [&[0, 2, 56, 0, 0x20, 1, 0x0d, 0xb8, 0, 0][..], &[u8::try_from(draw(4)).expect("fits")]]
+                        .concat(),
+                )),
+                6 => Some((8, vec![0, 1, 0, 0])),
                 2 => Some((65_001, b"unknown".to_vec())),
                 3 => Some((OPTION_PADDING, vec![0; draw(200) as usize])),
                 4 => Some((OPTION_KEEPALIVE, Vec::new())),

@@ -216,6 +216,25 @@ fn a_trickling_message_is_cut_at_its_deadline() {
     assert_eq!(backend.received().len(), 0);
 }
 
+/// Goal: octets are not activity: a session is idle from its last whole message on, though part of another trickles in
+/// (§6.2.3). Method: a message may take a minute, a session may be idle for one second; after an answer, octets of a message
+/// that would be whole in minutes. Covers: C-14
+#[test]
+fn only_whole_messages_keep_a_session_from_being_idle() {
+    require!(Root);
+    let config = Config::new().set("session", "message_timeout", "\"1min\"");
+    let (network, _backend, dotd) = scripted(config.set("session", "idle_timeout", "\"1s\""), honest);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(session.exchange(&host(1)).rdata(A), [HONEST]);
+    session.send(&[0xff, 0xff]);
+    eventually("it is cut while octets come", || {
+        session.send(&[0]);
+        (!session.is_quiet()).then_some(())
+    });
+    let stats = dotd.counts("it was idle", |stats| stats.counter("session_ends", "idle") == 1);
+    assert_eq!(stats.counter("session_ends", "message_timeout"), 0);
+}
+
 /// Goal: a session that is not read for want of room is late with nothing, though a record of its client's is half here:
 /// all of it is answered when there is room again. Method: one query in flight, which the backend holds beyond
 /// `message_timeout`; behind it a second, and half a record with a third, in one write. Covers: C-14, C-17, A-33

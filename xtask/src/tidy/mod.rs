@@ -5,6 +5,7 @@
 //! Never: changes a file.
 
 mod headers;
+mod locks;
 mod places;
 mod rooms;
 mod sizes;
@@ -84,6 +85,7 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
             findings.extend(standards::check(page, &document.unwrap_or_default(), &covered));
         }
         findings.extend(unsafety::stale_entries(root));
+        findings.extend(locks::stale_entries(root));
         findings.extend(rooms::stale_entries(&files));
     }
     if checked == 0 {
@@ -115,6 +117,7 @@ fn check(root: &Path, path: &str, text: &str) -> Vec<Finding> {
             findings.extend(sizes::check_functions(&source));
             findings.extend(rooms::check(&source));
             findings.extend(unsafety::check(&source));
+            findings.extend(locks::check(&source));
         }
         Err(error) => findings.push(Finding::new(path, error.line, error.what)),
     }

@@ -44,6 +44,26 @@ fn rejects_file_over_its_limit() {
     assert_found("xtask/src/sample.rs", &format!("{body}// line\n"), 401, "file of 401 lines");
 }
 
+/// Goal: a lock or an atomic that threads share is found where queries go, and nowhere else. Method: each in a room of the
+/// workers, in a file that is listed, in a test, and in the control thread's room.
+#[test]
+fn rejects_locks_where_queries_go() {
+    for body in [
+        "use std::sync::Mutex;\n",
+        "fn f(a: &A) { a.fetch_add(1); }\n",
+        "fn f(a: &A) { a.x.compare_exchange(); }\n",
+    ] {
+        assert_found("dot-userspace/src/session/sample.rs", body, 2, "where queries go");
+        for path in ["dot-userspace/src/worker/admission.rs", "dot-userspace/src/control/sample.rs"] {
+            assert_eq!(findings(path, body), []);
+        }
+        assert_eq!(
+            findings("dot-userspace/src/cache/sample.rs", &format!("#[cfg(test)]\nmod tests {{ {body} }}\n")),
+            []
+        );
+    }
+}
+
 /// Goal: functions, methods and provided trait methods are all measured, brackets in strings are not.
 /// Method: bodies of 70 and 71 lines in each of the three.
 #[test]

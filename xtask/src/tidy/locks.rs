@@ -1,0 +1,87 @@
+//! Rule: no lock and no atomic read-modify-write where queries go, but in the files of this list, which no query enters.
+//!
+//! Before: a file's tokens. After: findings. Holds: the rooms that workers live in, and the list with its reasons.
+//! Never: looks into foreign crates; `dot-userspace/tests/allocations.rs` and the benches say what those cost.
+
+use std::path::Path;
+
+use super::{Finding, source::Source};
+
+/// Where a worker does its work.
+const ROOMS: &[&str] = &[
+    "dot-userspace/src/backend/",
+    "dot-userspace/src/cache/",
+    "dot-userspace/src/dns/",
+    "dot-userspace/src/ledger/",
+    "dot-userspace/src/proxy/",
+    "dot-userspace/src/session/",
+    "dot-userspace/src/tls/",
+    "dot-userspace/src/worker/",
+];
+
+/// Where one may stand, and when it is taken.
+const FILES: &[(&str, &str)] = &[
+    (
+        "dot-userspace/src/backend/health.rs",
+        "why a backend is down: taken by a health check, never by a query",
+    ),
+    ("dot-userspace/src/tls/sessions.rs", "once for a handshake in TLS 1.2"),
+    ("dot-userspace/src/tls/tickets/fleet.rs", "once for a handshake"),
+    ("dot-userspace/src/tls/tickets/own.rs", "once for a handshake"),
+    ("dot-userspace/src/worker/admission.rs", "once when a connection opens and once when it ends"),
+    (
+        "dot-userspace/src/worker/charges.rs",
+        "for a charge that found no room in its channel: a handshake's or an end's",
+    ),
+];
+
+/// Locks, and what threads would fight for a cache line with.
+const WORDS: &[&str] = &[
+    "Mutex",
+    "RwLock",
+    "Condvar",
+    "fetch_add",
+    "fetch_sub",
+    "fetch_and",
+    "fetch_or",
+    "fetch_xor",
+    "fetch_max",
+    "fetch_min",
+    "fetch_update",
+    "compare_exchange",
+    "compare_exchange_weak",
+];
+
+/// Checks one file.
+pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
+    let is_free = !ROOMS.iter().any(|room| source.path.starts_with(room))
+        || FILES.iter().any(|(path, _)| *path == source.path)
+        || source.path.ends_with("tests.rs");
+    if is_free {
+        return Vec::new();
+    }
+    let found = source.tokens.iter().filter(|token| WORDS.contains(&token.text.as_str()));
+    let found = found.filter(|token| !source.is_test_line(token.line));
+    let finding = |word: &str, line| {
+        let what = format!(
+            "{word} where queries go; workers share nothing: use Cell, RefCell or a channel, or add the file with \
+             when it is taken to xtask/src/tidy/locks.rs"
+        );
+        Finding::new(source.path, line, what)
+    };
+    found.map(|token| finding(&token.text, token.line)).collect()
+}
+
+/// Listed files that are gone, or that need no entry any more.
+pub(super) fn stale_entries(root: &Path) -> Vec<Finding> {
+    let is_stale = |path: &str| {
+        let text = std::fs::read_to_string(root.join(path)).unwrap_or_default();
+        !WORDS.iter().any(|word| text.contains(word))
+    };
+    let stale = FILES.iter().filter(|(path, _)| is_stale(path));
+    let finding = |path: &str| {
+        let what = format!("{path} is listed for locks and holds none; take it off the list");
+        Finding::new("xtask/src/tidy/locks.rs", 1, what)
+    };
+    stale.map(|(path, _)| finding(path)).collect()
+}

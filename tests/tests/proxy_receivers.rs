@@ -99,6 +99,14 @@ fn powerdns_recursor_sees_the_client() {
     assert_sees_clients(Receiver::Recursor, &[UDP, TCP]);
 }
 
+/// Goal: PowerDNS Authoritative takes both our headers. Method: a record that it computes from the address that it sees.
+/// Covers: C-75
+#[test]
+fn powerdns_authoritative_sees_the_client() {
+    require!(Root, Command("pdns_server"));
+    assert_sees_clients(Receiver::Authoritative, &[UDP, TCP]);
+}
+
 /// Goal: BIND takes both our headers. Method: a view of the client's address. Covers: C-75
 #[test]
 fn bind_sees_the_client() {

@@ -34,6 +34,8 @@ pub enum Receiver {
     Dnsdist,
     /// PowerDNS Recursor, since 4.4.
     Recursor,
+    /// PowerDNS Authoritative, since 4.6.
+    Authoritative,
     /// BIND, since 9.20.
     Bind,
 }
@@ -47,6 +49,7 @@ impl Receiver {
             Self::KnotResolver => "kresd",
             Self::Dnsdist => "dnsdist",
             Self::Recursor => "pdns_recursor",
+            Self::Authoritative => "pdns_server",
             Self::Bind => "named",
         }
     }
@@ -70,6 +73,7 @@ impl Receiver {
             Self::KnotResolver => ("kresd.conf", knot_resolver()),
             Self::Dnsdist => ("dnsdist.conf", dnsdist()),
             Self::Recursor => ("recursor.conf", recursor(&scratch, &folder)),
+            Self::Authoritative => ("pdns.conf", authoritative(&scratch, &folder)),
             Self::Bind => ("named.conf", bind(&scratch, &folder)),
         };
         let config = scratch.write(file, text).display().to_string();
@@ -78,7 +82,7 @@ impl Receiver {
             Self::Knot => command.args(["-c", &config]),
             Self::KnotResolver => command.args(["-n", "-c", &config, &folder]),
             Self::Dnsdist => command.args(["--supervised", "--disable-syslog", "-C", &config]),
-            Self::Recursor => {
+            Self::Recursor | Self::Authoritative => {
                 command.args([&format!("--config-dir={}", scratch.path().display()), "--daemon=no"])
             }
             Self::Bind => command.args(["-g", "-n", "1", "-c", &config]),
@@ -164,6 +168,30 @@ fn recursor(scratch: &Scratch, folder: &str) -> String {
          socket-dir={folder}\nlua-dns-script={}\ndnssec=off\nhint-file=no\nsecurity-poll-suffix=\nsetuid=\nsetgid=\n\
          disable-syslog=yes\n",
         script.display()
+    )
+}
+
+/// A record that is computed from who asks.
+fn authoritative(scratch: &Scratch, folder: &str) -> String {
+    let ([a, b, c, d], port) = ADDRESS;
+    let (seen, others) = (Ipv4Addr::from(SEEN), Ipv4Addr::from(OTHERS));
+    let zone = scratch.write(
+        "authoritative.zone",
+        format!(
+            "$ORIGIN dotd.test.\n@ 60 SOA ns.dotd.test. hostmaster.dotd.test. 1 3600 600 86400 60\n@ 60 NS ns\n\
+             ns 60 A 192.0.2.53\nwww 60 LUA A \"view({{ {{ {{'{CLIENT_V4}/32'}}, {{'{seen}'}} }}, \
+             {{ {{'0.0.0.0/0'}}, {{'{others}'}} }} }})\"\n"
+        ),
+    );
+    let zones = scratch.write(
+        "zones.conf",
+        format!("zone \"dotd.test\" {{ type master; file \"{}\"; }};\n", zone.display()),
+    );
+    format!(
+        "launch=bind\nbind-config={}\nlocal-address={a}.{b}.{c}.{d}:{port}\nproxy-protocol-from=127.0.0.1/32\n\
+         enable-lua-records=yes\nsocket-dir={folder}\nsecurity-poll-suffix=\nreceiver-threads=1\n\
+         distributor-threads=1\ncache-ttl=0\nsetuid=\nsetgid=\n",
+        zones.display()
     )
 }
 

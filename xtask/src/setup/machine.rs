@@ -48,6 +48,12 @@ pub(crate) const TOOLS: &[Tool] = &[
         packages: &["pdns-recursor"],
         purpose: "backend that reads PROXY headers",
     },
+    Tool {
+        // Brings the server, which has no zones without it.
+        command: "pdns_server",
+        packages: &["pdns-backend-bind"],
+        purpose: "backend that reads PROXY headers",
+    },
     Tool { command: "c++", packages: &["g++"], purpose: "fuzzing: libFuzzer is C++" },
     Tool { command: "tcpdump", packages: &["tcpdump"], purpose: "sees that no cleartext leaves" },
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },

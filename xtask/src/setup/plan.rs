@@ -133,8 +133,16 @@ impl Plan {
 
     /// Installing these by hand starts services.
     pub(super) fn installs_services(&self) -> bool {
-        const SERVICES: [&str; 7] =
-            ["bind9", "dnsdist", "knot", "knot-resolver", "nsd", "pdns-recursor", "unbound"];
+        const SERVICES: [&str; 8] = [
+            "bind9",
+            "dnsdist",
+            "knot",
+            "knot-resolver",
+            "nsd",
+            "pdns-backend-bind",
+            "pdns-recursor",
+            "unbound",
+        ];
         self.packages().iter().any(|name| SERVICES.contains(&name.as_str()))
     }
 

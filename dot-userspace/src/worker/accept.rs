@@ -14,7 +14,6 @@ use std::{
 };
 
 use ipnet::IpNet;
-
 use tokio::{
     net::{TcpListener, TcpStream},
     task::spawn_local,
@@ -25,6 +24,7 @@ use super::{
     Admission, Settings,
     admission::{Place, Refused},
     charges::{Account, Accounts},
+    is_shortage,
     seats::Seats,
     shown::Shown,
 };
@@ -38,7 +38,7 @@ use crate::{
     xdp::Line,
 };
 
-/// Rest after `accept` failed for want of descriptors or memory: others must end first.
+/// Rest after `accept` failed for another reason than the connection's own: others must end first, or somebody must act.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How often a worker says that it accepts nothing.
 const SHORTAGE_SAID: Duration = Duration::from_secs(60);
@@ -92,13 +92,17 @@ impl Doors {
         }
     }
 
-    /// A connection waits that cannot be accepted for want of descriptors or memory: who has been idle longest gives way.
-    fn note_shortage(&self, error: &io::Error) {
-        let now = Instant::now();
-        self.seats.make_room(None, now);
+    /// A connection waits that cannot be accepted: where descriptors or memory are wanting, who has been idle longest gives
+    /// way.
+    fn note_refusal(&self, error: &io::Error, now: Instant) {
+        let consequence =
+            if is_shortage(error) { "sessions that are idle give way" } else { "it is tried again" };
+        if is_shortage(error) {
+            self.seats.make_room(None, now);
+        }
         if self.shortage_said.get().is_none_or(|said| now >= said + SHORTAGE_SAID) {
             self.shortage_said.set(Some(now));
-            tracing::warn!(%error, "no connection can be accepted for the moment; sessions that are idle give way");
+            tracing::warn!(%error, "no connection can be accepted for the moment; {consequence}");
         }
     }
 
@@ -192,7 +196,7 @@ pub(super) async fn accept_all(listener: Rc<TcpListener>, transport: Transport, 
             Err(error) => {
                 counters.add(Counter::AcceptFailed, 1);
                 if !is_of_the_connection(&error) {
-                    doors.note_shortage(&error);
+                    doors.note_refusal(&error, Instant::now());
                     sleep(ACCEPT_REST).await;
                 }
             }

@@ -23,6 +23,7 @@ use std::{
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use ipnet::IpNet;
 use nix::{
+    errno::Errno,
     sched::{CpuSet, sched_setaffinity},
     sys::prctl::set_timerslack,
     unistd::Pid,
@@ -259,6 +260,12 @@ fn open(listeners: Listeners, doors: &Rc<Doors>) -> Vec<AbortHandle> {
         Some(task.abort_handle())
     });
     dot.chain(do53).chain(datagrams).collect()
+}
+
+/// Whether a connection less would help where none can be accepted: not where a filter or a policy of the machine says no.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
 }
 
 fn not_registered(error: io::Error) {

@@ -84,3 +84,32 @@ fn a_panic_ends_one_session() {
         assert_eq!(doors.room.counters.get(Counter::Open), 0);
     });
 }
+
+/// What accept(2) may say, as Linux numbers it.
+const EPERM: i32 = 1;
+const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
+const EMFILE: i32 = 24;
+const EPROTO: i32 = 71;
+
+/// Goal: nobody loses its place for an error that a free place does not mend. Method: what accept(2) may say; an idle
+/// session of an hour ago, which a shortage has leave and a policy's no does not.
+#[test]
+fn only_a_shortage_takes_a_place() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let admission = Arc::new(Admission::new(10, 10, 32, 56));
+        let doors = doors(&admission);
+        let seat = Rc::new(Seat::default());
+        let taken = doors.seats.take(&seat, admission.admit("192.0.2.1".parse().unwrap()).ok().unwrap());
+        let (since, later) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
+        seat.note_for_test(Some(since));
+        for errno in [EPERM, EACCES, EINVAL, EPROTO] {
+            doors.note_refusal(&io::Error::from_raw_os_error(errno), later);
+            assert_eq!(admission.total(), 1, "{errno}");
+        }
+        doors.note_refusal(&io::Error::from_raw_os_error(EMFILE), later);
+        assert_eq!(admission.total(), 0);
+        drop(taken);
+    });
+}

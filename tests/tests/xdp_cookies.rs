@@ -254,10 +254,17 @@ fn clients_connect_through_a_spoofed_flood() {
             (number < FRAMES_MAX).then(|| syn.client(client.into()).server(SERVER_V4).frame())
         });
         dotd.counts("the flood is answered", |stats| stats.packets("answer", "syn_cookie") > FRAMES);
-        for _ in 0..20 {
+        let serve = || {
             let said = kdig(&network.client, SERVER_V4, "+tls +timeout=10 www.dotd.test A");
             assert!(is_answered_over_tls(&said), "{mode}: {}", said.text);
-        }
+        };
+        (0..20).for_each(|_| serve());
+        // The kernel's own SYN-ACKs are learned from: such connections are not unknown. On a busy machine all of the above
+        // may have found the flood below its rate.
+        eventually("somebody comes by a cookie of XDP's", || {
+            serve();
+            (dotd.stats().packets("pass", "unknown_flow") > 0).then_some(())
+        });
         let before = dotd.stats().packets("answer", "syn_cookie");
         dotd.counts("it goes on", |stats| stats.packets("answer", "syn_cookie") > before + FRAMES);
         let sent = flood.stop();
@@ -267,10 +274,8 @@ fn clients_connect_through_a_spoofed_flood() {
             let now = taken(&dotd.stats());
             std::mem::replace(&mut last, now).eq(&now).then_some(())
         });
-        assert!((sent..sent + 200).contains(&last), "{mode}: {sent} and 20 of kdig's sent, {last} counted");
+        assert!((sent..sent + 200).contains(&last), "{mode}: {sent} and kdig's sent, {last} counted");
         assert!(network.server.run(|| tcp_counter("SyncookiesRecv")) > 0, "{mode}: nobody came by a cookie");
-        // The kernel's own SYN-ACKs are learned from: such connections are not unknown.
-        assert!(dotd.stats().packets("pass", "unknown_flow") > 0, "{mode}: nobody came by a cookie of XDP's");
         println!("{mode}: {sent} SYN, {} by cookie", dotd.stats().packets("answer", "syn_cookie"));
         dotd.stop();
     }

@@ -12,8 +12,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Limits, Link};
-use crate::{dns::Allowed, tls::ReadEnd};
+use super::{Limits, Link, Room};
+use crate::{
+    backend::Backends,
+    config::{ClientSubnet, Policy},
+    dns::Allowed,
+    ledger::WorkerCounters,
+    tls::ReadEnd,
+};
 
 /// What a read gives: where in the scratch the octets are, or how the connection ended.
 pub type Read = Poll<Result<Range<usize>, ReadEnd>>;
@@ -87,4 +93,10 @@ pub fn no_limits() -> Limits {
         keepalive: false,
         allowed: Allowed::default(),
     }
+}
+
+/// What sessions without backends share. Call it inside a `LocalSet`.
+pub fn room(counters: &WorkerCounters) -> Rc<Room> {
+    let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, counters);
+    Rc::new(Room::new(no_limits(), backends, counters.clone()))
 }

@@ -15,13 +15,11 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::{
-    Link, Room, Seat, SessionEnd,
-    scripted::{Scripted, no_limits},
+    Link, Seat, SessionEnd,
+    scripted::{Scripted, room},
     serve,
 };
 use crate::{
-    backend::Backends,
-    config::{ClientSubnet, Policy},
     ledger::{Counter, WorkerCounters},
     proxy::Client,
     tls::Stream,
@@ -61,11 +59,6 @@ impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Relaxed);
     }
-}
-
-fn room(counters: &WorkerCounters) -> Rc<Room> {
-    let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, counters);
-    Rc::new(Room::new(no_limits(), backends, counters.clone()))
 }
 
 fn client() -> Client {

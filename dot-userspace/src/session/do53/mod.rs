@@ -220,11 +220,11 @@ impl Door {
     }
 }
 
-/// Sends what waits, all of a turn together: it is woken by the first and runs after all.
+/// Sends what waits, all of a turn together: it is woken by the first and runs after all. What waits already when it
+/// begins, because the one before it panicked, has no bell left.
 async fn send_all(door: Rc<Door>) {
     let mut outbound = Outbound::default();
     loop {
-        door.bell.notified().await;
         loop {
             match door.send_batch(&mut outbound) {
                 Ok(true) => {}
@@ -236,6 +236,7 @@ async fn send_all(door: Rc<Door>) {
                 }
             }
         }
+        door.bell.notified().await;
     }
 }
 
@@ -331,5 +332,40 @@ impl Sink for Sender {
             door.answer(*ends, &message, &reply);
         }
         self.settle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::{ledger::WorkerCounters, session::scripted::room};
+
+    /// Goal: an answer that waited when its sender panicked leaves as soon as there is a sender again, and not with the next
+    /// query's. Method: an answer whose bell was heard by a sender that is no more.
+    #[test]
+    fn what_waits_leaves_with_a_new_sender() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let door = Rc::new(Door {
+                address: socket.local_addr().unwrap(),
+                socket,
+                room: room(&WorkerCounters::default()),
+                waiting: RefCell::default(),
+                bell: Notify::new(),
+                spare: RefCell::default(),
+            });
+            let ends = Ends { client: client.local_addr().unwrap(), ours: None };
+            // Opcode 2, which dotd answers by itself.
+            door.take(&[0xab, 0xcd, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0], ends, false);
+            door.bell.notified().await;
+            spawn_local(send_all(Rc::clone(&door)));
+            let mut answer = [0; 64];
+            assert_eq!(client.recv(&mut answer).await.unwrap(), 12);
+            assert_eq!(answer[..2], [0xab, 0xcd]);
+        });
     }
 }

@@ -27,7 +27,7 @@ use super::{
     random::Random,
     sink::{Failure, Sink},
     subnet::{self, Told},
-    udp,
+    udp::{self, Again},
     upstream::Upstream,
 };
 use crate::{
@@ -262,14 +262,15 @@ impl Fleet {
         let Some(flight) = flights.get_mut(slot) else { return };
         let Some(upstream) = self.upstream(flight.upstream) else { return };
         flight.patience_until = Instant::now() + upstream.patience();
-        let gone = match flight.half {
-            _ if flight.is_spare() => None,
-            Half::Datagram => udp::send_again(&upstream, flight),
-            Half::Stream => None,
+        let again = match flight.half {
+            Half::Datagram if !flight.is_spare() => udp::send_again(&upstream, flight),
+            Half::Datagram | Half::Stream => Again::Done,
         };
         drop(flights);
-        if let Some(ids) = gone {
-            upstream.is_unreachable(&ids);
+        match again {
+            Again::Done => {}
+            Again::Unreachable(ids) => upstream.is_unreachable(&ids),
+            Again::TooLong => udp::leave_to_stream(&upstream, slot),
         }
     }
 

@@ -18,6 +18,7 @@ mod hedge;
 mod ids;
 mod matching;
 mod mmsg;
+mod path;
 mod personal;
 mod port;
 mod proxied;

@@ -9,7 +9,7 @@ use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::UdpSocket, time::Instant};
 
-use super::ids::Ids;
+use super::{ids::Ids, path};
 
 /// A port is replaced after so many queries…
 const QUERIES_MAX: u32 = 16_384;
@@ -41,6 +41,8 @@ impl Port {
         // Best effort: the kernel caps these by net.core.[rw]mem_max.
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_OCTETS);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_OCTETS);
+        // Best effort too: every Linux has it.
+        let _ = path::forbid_fragments(&socket, backend);
         socket.connect(&backend.into())?;
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,

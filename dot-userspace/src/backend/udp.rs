@@ -3,9 +3,7 @@
 //! Before: `Upstream::enqueue` queued queries. After: each response is with its sink.
 //! Holds: the sender of each backend and worker, and a receiver for each of its ports.
 //! Never: believes a response whose port, ID or question does not match (RFC 5452 §9.1).
-//!
-//! # Cancel safety
-//! The tasks are aborted only with their worker or fleet or, a receiver, when nobody waits on its port.
+//! Cancel safety: tasks are aborted only with their worker or fleet or, a receiver, when nobody waits on its port.
 
 use std::{cell::RefCell, io, os::fd::AsRawFd, rc::Rc};
 
@@ -20,6 +18,7 @@ use super::{
     ids::Ids,
     matching::Match,
     mmsg::{self, BATCH_MAX},
+    path,
     port::Port,
     proxied::Proxied,
     sink::Failure,
@@ -29,6 +28,8 @@ use crate::{ledger::Counter, vital::vital};
 
 /// Source ports in use at a time; each batch leaves over a random one.
 const PORTS: usize = 8;
+/// What a receiver waits for: ICMP's word about an earlier datagram is an error, and alone makes nothing readable.
+const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// The queue and the ports of one backend.
 #[derive(Default)]
@@ -194,6 +195,8 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
             (sent, false)
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
+        // One of them, or an earlier one. None was sent.
+        Err(error) if path::says_too_long(&error) && leave_to_streams(upstream, &port) => (0, false),
         // None was sent; all are sent again, each for itself.
         Err(error) if port.can_segment.get() && mmsg::lacks_segmentation(&error) => {
             port.can_segment.set(false);
@@ -203,6 +206,11 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
         Err(error) if says_nobody_is_there(&error) => {
             upstream.is_unreachable(&port.ids);
             return Sent::More;
+        }
+        // Longer than the kernel says that it may be. The others may be fine.
+        Err(error) if path::says_too_long(&error) => {
+            batch.first().into_iter().for_each(|slot| leave_to_stream(upstream, *slot));
+            (1, false)
         }
         Err(error) => {
             tracing::debug!(%error, backend = %upstream.config.address, "the kernel refused a datagram");
@@ -261,7 +269,7 @@ fn fresh_port(upstream: &Rc<Upstream>) -> io::Result<Rc<Port>> {
     Ok(Rc::clone(&entry.0))
 }
 
-/// Whether an error is about the backend or the way to it, and not about one datagram or our own memory.
+/// An error that is about the backend or the way to it, and not about one datagram or our own memory.
 fn says_nobody_is_there(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -274,12 +282,22 @@ fn says_nobody_is_there(error: &io::Error) -> bool {
     )
 }
 
+/// What became of a query that was to be sent again.
+pub enum Again {
+    /// It was sent, or is lost once more.
+    Done,
+    /// The port with these IDs leads nowhere.
+    Unreachable(Rc<Ids>),
+    /// No datagram may be as long.
+    TooLong,
+}
+
 /// Sends a query again that may have been lost: the same octets over the same port, so that an answer to
-/// either datagram is believed, however slow the backend is. Returns the IDs of a port that leads nowhere.
-pub fn send_again(upstream: &Upstream, flight: &Flight) -> Option<Rc<Ids>> {
+/// either datagram is believed, however slow the backend is.
+pub fn send_again(upstream: &Upstream, flight: &Flight) -> Again {
     let (ports, retired) = (upstream.datagrams.ports.borrow(), upstream.datagrams.retired.borrow());
     let mut all = ports.iter().chain(retired.iter());
-    let (port, _) = all.find(|(port, _)| flight.is_over(&port.ids))?;
+    let Some((port, _)) = all.find(|(port, _)| flight.is_over(&port.ids)) else { return Again::Done };
     let result = match upstream.config.proxy_v2 {
         true => {
             let mut proxied = upstream.datagrams.proxied.borrow_mut();
@@ -294,11 +312,12 @@ pub fn send_again(upstream: &Upstream, flight: &Flight) -> Option<Rc<Ids>> {
             counters.add(Counter::BackendSendCalls, 1);
             counters.add(Counter::BackendSent, 1);
             counters.add(Counter::BackendRetransmitted, 1);
-            None
+            Again::Done
         }
-        Err(error) if says_nobody_is_there(&error) => Some(Rc::clone(&port.ids)),
+        Err(error) if says_nobody_is_there(&error) => Again::Unreachable(Rc::clone(&port.ids)),
+        Err(error) if path::says_too_long(&error) => Again::TooLong,
         // What cannot be sent now is lost again.
-        Err(_) => None,
+        Err(_) => Again::Done,
     }
 }
 
@@ -310,11 +329,13 @@ fn open_port(upstream: &Rc<Upstream>) -> io::Result<(Rc<Port>, AbortHandle)> {
 }
 
 async fn receive_all(upstream: Rc<Upstream>, port: Rc<Port>) {
-    while port.socket.readable().await.is_ok() {
+    while let Ok(ready) = port.socket.ready(HEARD).await {
         let mut got = 0;
-        let result = port.socket.try_io(Interest::READABLE, || {
+        // tokio looks at one of them at a time.
+        let heard = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
+        let result = port.socket.try_io(heard, || {
             got = upstream.fleet.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
-            // Fewer than asked for: the kernel's queue is empty, so wait without asking once more.
+            // Fewer than asked for: the kernel's queue is empty.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if got > 0 {
@@ -325,8 +346,12 @@ async fn receive_all(upstream: Rc<Upstream>, port: Rc<Port>) {
                 // A flood must not starve the sessions.
                 tokio::task::yield_now().await;
             }
-        } else if result.is_err_and(|error| says_nobody_is_there(&error)) {
-            upstream.is_unreachable(&port.ids);
+        } else if let Err(error) = result {
+            if says_nobody_is_there(&error) {
+                upstream.is_unreachable(&port.ids);
+            } else if path::says_too_long(&error) {
+                leave_to_streams(&upstream, &port);
+            }
         }
     }
 }
@@ -344,8 +369,29 @@ fn deliver(upstream: &Rc<Upstream>, port: &Rc<Port>, count: usize) {
 }
 
 /// A datagram is too small for the response (RFC 9210 §3): asks again over a connection.
-fn ask_again(upstream: &Rc<Upstream>, slot: u16) {
+fn ask_again(upstream: &Upstream, slot: u16) {
     upstream.fleet.counters.add(Counter::BackendTruncated, 1);
+    ask_by_stream(upstream, slot);
+}
+
+/// The path takes no datagram as long as some that are with `port`: they go over a connection, and the backend has not
+/// failed. `false`: none of them is.
+fn leave_to_streams(upstream: &Upstream, port: &Port) -> bool {
+    let max = path::datagram_octets_max(&port.socket, upstream.config.address).unwrap_or(usize::MAX);
+    let is_long =
+        |flight: &Flight| flight.is_over(&port.ids) && upstream.datagram_octets(flight.query.len()) > max;
+    let long = upstream.fleet.flights.borrow().find(is_long);
+    long.iter().for_each(|slot| leave_to_stream(upstream, *slot));
+    !long.is_empty()
+}
+
+/// No datagram may be as long as the query in `slot`.
+pub fn leave_to_stream(upstream: &Upstream, slot: u16) {
+    upstream.fleet.counters.add(Counter::BackendTooLong, 1);
+    ask_by_stream(upstream, slot);
+}
+
+fn ask_by_stream(upstream: &Upstream, slot: u16) {
     if let Some(flight) = upstream.fleet.flights.borrow_mut().get_mut(slot) {
         flight.take_back();
         flight.half = Half::Stream;

@@ -69,11 +69,17 @@ impl Upstream {
 
     /// The way a query of so many octets takes.
     pub fn half_for(&self, query_octets: usize) -> Half {
-        let header_octets = if self.config.proxy_v2 { header::WRITTEN_OCTETS_MAX } else { 0 };
         match self.config.transport {
-            Transport::Udp if query_octets + header_octets <= DATAGRAM_QUERY_OCTETS_MAX => Half::Datagram,
+            Transport::Udp if self.datagram_octets(query_octets) <= DATAGRAM_QUERY_OCTETS_MAX => {
+                Half::Datagram
+            }
             Transport::Udp | Transport::Tcp | Transport::Tls => Half::Stream,
         }
+    }
+
+    /// Octets of the datagram that a query of so many becomes, at most.
+    pub fn datagram_octets(&self, query_octets: usize) -> usize {
+        query_octets + if self.config.proxy_v2 { header::WRITTEN_OCTETS_MAX } else { 0 }
     }
 
     /// Queues `slot`; what is queued in one turn leaves together.

@@ -150,6 +150,8 @@ counters! {
     BackendUnreachable = "backend", "unreachable";
     /// Responses with TC=1, asked for again over TCP.
     BackendTruncated = "backend", "truncated";
+    /// Queries longer than a datagram on the path to the backend may be, asked over TCP.
+    BackendTooLong = "backend", "too_long";
     /// Responses passed on with the backend's OPT as it came, because records behind it point to each other.
     BackendOptEntangled = "backend", "opt_entangled";
     /// Queries written to connections.

@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/spread.rs", "names a constant for the loader (an unsafe attribute)"),
     ("dot-ebpf/src/steer.rs", "asks a kernel helper for the CPU and selects a socket"),
     ("dot-userspace/src/backend/mmsg.rs", "sendmmsg and recvmmsg: no safe crate has both without allocating"),
+    ("dot-userspace/src/backend/path.rs", "names options of IP sockets for nix; no unsafe"),
     ("dot-userspace/src/start/fast_open.rs", "names TCP_FASTOPEN for nix; no unsafe"),
     ("dot-userspace/src/tls/stream.rs", "names MSG_MORE for socket2; no unsafe"),
     (

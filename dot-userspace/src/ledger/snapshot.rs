@@ -134,6 +134,7 @@ impl Snapshot {
             self.count(Counter::DroppedResponse),
             self.count(Counter::DroppedShort),
             self.count(Counter::DroppedUnanswerable),
+            self.count(Counter::DroppedPanic),
         ];
         let asked = self.count(Counter::Received).wrapping_add(self.count(Counter::CacheRefresh));
         let to_answer = [Counter::Forwarded, Counter::Responded, Counter::Cached, Counter::Joined]

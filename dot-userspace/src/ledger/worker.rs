@@ -74,6 +74,8 @@ counters! {
     HandshakeAlert = "handshakes", "failed_client_alert";
     /// Anything else that TLS refused.
     HandshakeOther = "handshakes", "failed_other";
+    /// A panic of ours came before its session.
+    HandshakePanic = "handshakes", "failed_panic";
     /// Sessions ended by the client: close_notify or FIN.
     EndClient = "session_ends", "client";
     /// Reset or another transport error.
@@ -96,6 +98,8 @@ counters! {
     EndEvicted = "session_ends", "evicted";
     /// We are stopping.
     EndDrain = "session_ends", "drain";
+    /// A panic of ours in the session.
+    EndPanic = "session_ends", "panic";
     /// Messages received from clients.
     Received = "queries", "received";
     /// Forwarded to a backend.
@@ -112,6 +116,8 @@ counters! {
     DroppedShort = "queries", "dropped_short";
     /// Datagrams dropped: longer than any query, or from where no answer can go (port 0, a multicast address).
     DroppedUnanswerable = "queries", "dropped_unanswerable";
+    /// Dropped: a panic of ours while it was looked at.
+    DroppedPanic = "queries", "dropped_panic";
     /// Outcomes whose client had left, or over UDP whose way out was full.
     DroppedClientGone = "responses", "client_gone";
     /// Responses written, rcode NOERROR.

@@ -13,6 +13,7 @@ mod inbox;
 mod link;
 mod pressure;
 mod reader;
+mod receipt;
 mod room;
 mod seat;
 mod writer;

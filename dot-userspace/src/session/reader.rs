@@ -13,7 +13,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use super::{Inbox, Link, SessionEnd, answers::ask, end::end_of_reading, inbox::transfer};
+use super::{Inbox, Link, SessionEnd, answers::ask, end::end_of_reading, inbox::transfer, receipt::Receipt};
 use crate::{
     dns::{Disposition, DropReason, framing::cut_message, triage},
     ledger::Counter,
@@ -142,7 +142,7 @@ impl Reader {
     /// One message: to a backend, answered, or dropped. Counted once, here.
     fn take_message(&mut self, message: &[u8], inbox: &Rc<Inbox>) -> Result<(), SessionEnd> {
         let counters = &inbox.room.counters;
-        counters.add(Counter::Received, 1);
+        let _receipt = Receipt::of(counters);
         counters.add(Counter::ReceivedPlain, u64::from(!inbox.is_encrypted()));
         self.queries += 1;
         match triage(message, inbox.room.limits().allowed) {

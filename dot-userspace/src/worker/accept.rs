@@ -261,7 +261,7 @@ async fn introduce(
                 proxy::Refusal::Closed => Counter::HandshakeClosed,
                 proxy::Refusal::Malformed(_) => Counter::HandshakeProxyHeader,
             };
-            return open.counters.add(counter, 1);
+            return open.end(counter);
         }
     };
     let place = &mut open.place;
@@ -300,6 +300,8 @@ struct Open {
     /// Until the session has it.
     place: Option<Place>,
     account: Option<Account>,
+    /// Its end in the books where a panic is it; `None`: they have another one.
+    panic_end: Option<Counter>,
 }
 
 impl Open {
@@ -307,7 +309,13 @@ impl Open {
         let counters = doors.room.counters.clone();
         counters.add(Counter::Open, 1);
         doors.note_fill();
-        Self { counters, place: Some(place), account }
+        Self { counters, place: Some(place), account, panic_end: Some(Counter::HandshakePanic) }
+    }
+
+    /// Counts how it ended.
+    fn end(&mut self, end: Counter) {
+        self.panic_end = None;
+        self.counters.add(end, 1);
     }
 
     fn charge(&self, with: impl FnOnce(&Account)) {
@@ -320,6 +328,10 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.counters.subtract(Counter::Open, 1);
+        // Its task has panicked, and drops what it held.
+        if let Some(end) = self.panic_end.filter(|_| std::thread::panicking()) {
+            self.counters.add(end, 1);
+        }
     }
 }
 
@@ -337,7 +349,7 @@ async fn converse(
     serving: Serving,
     deadline: Instant,
     doors: Rc<Doors>,
-    open: Open,
+    mut open: Open,
 ) {
     let client = client(&tcp, ends);
     match tls::accept(tcp, &serving, &doors.turnstile, deadline).await {
@@ -348,7 +360,7 @@ async fn converse(
             serve(handshake.stream, client, doors, open);
         }
         Err(failure) => {
-            open.counters.add(failure.counter(), 1);
+            open.end(failure.counter());
             open.charge(|account| account.failure(failure));
             let cause = failure.counter().label();
             tracing::debug!(client = %doors.shown(client.source), cause, "a handshake has failed");
@@ -363,8 +375,9 @@ fn serve<L: Link + 'static>(link: L, client: Client, doors: Rc<Doors>, mut open:
     let seat = Rc::new(Seat::default());
     let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
     let room = Rc::clone(&doors.room);
+    open.panic_end = Some(Counter::EndPanic);
     spawn_local(session::serve(link, room, client, seat, move |end| {
-        open.counters.add(end.counter(), 1);
+        open.end(end.counter());
         open.charge(|account| account.end(end));
         let end = end.counter().label();
         tracing::debug!(client = %doors.shown(client.source), end, "a session has ended");

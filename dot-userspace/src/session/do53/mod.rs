@@ -32,6 +32,7 @@ use super::{
     answers::{Asker, ask},
     inbox::failure_reply,
     reader::drop_counter,
+    receipt::Receipt,
 };
 use crate::{
     backend::{Broken, Failure, Sink},
@@ -115,7 +116,7 @@ impl Door {
     /// One datagram. Counted once, here.
     fn take(self: &Rc<Self>, message: &[u8], ends: Ends, is_cut: bool) {
         let counters = &self.room.counters;
-        counters.add(Counter::Received, 1);
+        let _receipt = Receipt::of(counters);
         counters.add(Counter::ReceivedDatagram, 1);
         if is_cut || !is_answerable(ends.client) {
             return counters.add(Counter::DroppedUnanswerable, 1);

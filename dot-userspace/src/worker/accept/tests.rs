@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     backend::Backends,
     config::{ClientSubnet, Config, Policy, XdpMode},
+    ledger::{ControlCounters, Snapshot},
     session::scripted::{Read, Scripted, no_limits},
     tls::{Tickets, certificate},
     worker::ChargesSink,
@@ -64,6 +65,8 @@ fn a_panic_ends_one_session() {
         spawn_local(accept_all(Rc::new(listener), Transport::Do53, Rc::clone(&doors)));
         let mut beside = TcpStream::connect(address).await.unwrap();
         assert_served(&mut beside).await;
+        let counters = doors.room.counters.clone();
+        counters.add(Counter::Accepted, 1);
         let place = doors.admission.admit(address.ip()).ok().unwrap();
         let open = Open::new(&doors, place, None);
         let client = Client { source: address, destination: address, is_datagram: false, tls: None };
@@ -81,7 +84,39 @@ fn a_panic_ends_one_session() {
         while !doors.room.is_quiet() || admission.total() > 0 {
             yield_now().await;
         }
-        assert_eq!(doors.room.counters.get(Counter::Open), 0);
+        assert_eq!((counters.get(Counter::Open), counters.get(Counter::EndPanic)), (0, 1));
+        assert!(is_balanced(&counters), "{counters:?}");
+    });
+}
+
+fn is_balanced(counters: &WorkerCounters) -> bool {
+    let own = std::slice::from_ref(counters);
+    Snapshot::collect(Vec::new(), own, ControlCounters::default()).difference().is_zero()
+}
+
+/// Goal: a connection has one end in the books, also where a panic comes in its handshake, and none of a panic that came
+/// after its end was counted. Method: tasks that panic with an open connection.
+#[test]
+fn a_panic_in_a_handshake_is_its_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let admission = Arc::new(Admission::new(10, 10, 32, 56));
+        let doors = doors(&admission);
+        let counters = doors.room.counters.clone();
+        for is_counted in [false, true] {
+            counters.add(Counter::Accepted, 1);
+            let place = doors.admission.admit(IpAddr::from([192, 0, 2, 1])).ok().unwrap();
+            let mut open = Open::new(&doors, place, None);
+            let task = spawn_local(async move {
+                if is_counted {
+                    open.end(Counter::HandshakeClosed);
+                }
+                panic!("a panic that the test makes")
+            });
+            assert!(task.await.is_err_and(|error| error.is_panic()));
+            assert!(is_balanced(&counters), "{counters:?}");
+        }
+        assert_eq!((counters.get(Counter::HandshakePanic), admission.total()), (1, 0));
     });
 }
 

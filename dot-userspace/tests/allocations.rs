@@ -38,8 +38,10 @@ use rustls::{
 const BATCH: u16 = 100;
 /// Queries until every buffer has its size.
 const WARM_UP: usize = 3000;
-/// Queries of each client that are counted; with the others fewer than eight ports last (16,384 each).
+/// Queries of each client that are counted in a round.
 const COUNTED: usize = 10_000;
+/// Rounds until one is without any; all queries of both clients are fewer than eight ports last (16,384 each).
+const ROUNDS_MAX: usize = 4;
 /// Queries by UDP at once: fewer than a socket's buffer holds.
 const DATAGRAMS: u16 = 50;
 
@@ -245,20 +247,29 @@ fn answer_all(socket: &UdpSocket) {
 }
 
 /// Has `ask` warm up, then counts calls of the allocator: none, or where the first came from.
+///
+/// How many answers share a buffer is a matter of timing, so that one may grow once more after the warm-up: it doubles,
+/// which ends within a round or two. What allocates for a query, or for a thousand, does so in every round.
 fn counted(what: &str, mut ask: impl FnMut(usize)) -> Result<(), String> {
     IS_COUNTING.store(true, Relaxed);
     ask(WARM_UP);
     let warming_up = ALLOCATIONS.swap(0, Relaxed);
     assert!(warming_up > 0, "{what}: cold buffers allocate: what counts none of it proves nothing");
-    ask(COUNTED);
+    println!("{what}: {warming_up} allocations for {WARM_UP} queries at first");
+    let mut round = |_| {
+        drop(FIRST.lock().expect("one worker").take());
+        ask(COUNTED);
+        let counted = ALLOCATIONS.swap(0, Relaxed);
+        println!("{what}: then {counted} for {COUNTED}");
+        counted
+    };
+    let is_steady = (0..ROUNDS_MAX).any(|number| round(number) == 0);
     IS_COUNTING.store(false, Relaxed);
-    let counted = ALLOCATIONS.swap(0, Relaxed);
-    println!("{what}: {warming_up} allocations for {WARM_UP} queries at first, then {counted} for {COUNTED}");
     let first = FIRST.lock().expect("one worker").take().unwrap_or_default();
-    if counted == 0 {
+    if is_steady {
         Ok(())
     } else {
-        Err(format!("{what}: {counted} for {COUNTED} queries; the first:\n{first}"))
+        Err(format!("{what}: in each of {ROUNDS_MAX} rounds; the last one's first:\n{first}"))
     }
 }
 
@@ -282,7 +293,7 @@ fn weighed(port: u16) -> i64 {
 
 /// Goal: no allocation for a forwarded query in steady state: framing, triage, both edits of the OPT record, the table
 /// of queries, datagrams in batches, the session's inbox, TLS records; and DNS in clear by UDP, where each datagram's
-/// sender is owed an answer. Method: 10,000 queries through dotd itself over one connection, after 3,000 to warm up,
+/// sender is owed an answer. Method: rounds of 10,000 queries through dotd itself over one connection, after 3,000 to warm up,
 /// and as many datagrams; calls of the allocator on the worker's thread, counted exactly. And an idle session that has asked
 /// once holds neither buffer nor a large future: what the worker holds more with a hundred of them than without.
 #[test]

@@ -293,7 +293,7 @@ fn weighed(port: u16) -> i64 {
 
 /// Goal: no allocation for a forwarded query in steady state: framing, triage, both edits of the OPT record, the table
 /// of queries, datagrams in batches, the session's inbox, TLS records; and DNS in clear by UDP, where each datagram's
-/// sender is owed an answer. Method: rounds of 10,000 queries through dotd itself over one connection, after 3,000 to warm up,
+/// sender is owed an answer. Method: rounds of 10,000 queries over one connection, after 3,000 to warm up,
 /// and as many datagrams; calls of the allocator on the worker's thread, counted exactly. And an idle session that has asked
 /// once holds neither buffer nor a large future: what the worker holds more with a hundred of them than without.
 #[test]

@@ -161,23 +161,35 @@ fn check_says_what_would_happen() {
     assert!(output.contains(&format!("\npin-sha256=\"{pin}\"\n")) && output.ends_with("\nok\n"), "{output}");
 }
 
-/// Goal: what the file cannot show and the machine can is a mistake too, all of it at once.
-/// Method: an address, an interface and a certificate that are not there.
+/// Goal: what the file cannot show and the machine can is a mistake too, all of it at once, each with its place in
+/// the file. Method: an address, a backend's CA, a certificate and an interface that are not there.
 #[test]
 fn check_looks_at_the_machine() {
     let place = Place::new(
-        "interfaces = [\"dotd-absent0\"]\n[tls]\ncertificates = [{ cert = \"/absent.pem\", key = \"/k\" }]\n\
-         [control]\nhttp = \"192.0.2.254:9853\"\n",
+        "interfaces = [\"lo\", \"dotd-absent0\"]\n\
+         [tls]\ncertificates = [{ cert = \"/absent.pem\", key = \"/k\" }]\n\
+         [control]\nhttp = \"192.0.2.254:9853\"\n\
+         [[backend]]\naddress = \"127.0.0.1:853\"\ntransport = \"tls\"\nserver_name = \"a.test\"\nca = \"/absent.ca\"\n",
     );
-    let text = fs::read_to_string(place.config()).unwrap();
-    fs::write(place.config(), text.replace("\"off\"", "\"auto\"")).unwrap();
+    let text = fs::read_to_string(place.config()).unwrap().replace("\"off\"", "\"auto\"");
+    fs::write(place.config(), &text).unwrap();
     let output = place.dotd(&["check"]);
-    let text = stderr(&output);
-    let starts: Vec<_> = text.lines().collect();
-    assert_eq!((output.status.code(), starts.len()), (Some(1), 3), "{text}");
-    assert!(starts[0].starts_with("dotd: control.http: 192.0.2.254:9853 is not an address of this machine"));
-    assert!(starts[1].starts_with("dotd: /absent.pem: no such file: "));
-    assert!(starts[2].starts_with("dotd: xdp.interfaces: no interface \"dotd-absent0\" here"));
+    let said = stderr(&output);
+    let lines: Vec<_> = said.lines().collect();
+    let expected = [
+        ("\"192.0.2.254", "control.http: 192.0.2.254:9853 is not an address of this machine"),
+        ("[[backend]]", "backend.ca: /absent.ca: no such file: "),
+        ("{ cert", "/absent.pem: no such file: "),
+        ("\"dotd-absent0", "xdp.interfaces: no interface \"dotd-absent0\" here"),
+    ];
+    assert_eq!((output.status.code(), lines.len()), (Some(1), expected.len()), "{said}");
+    for (line, (at, words)) in lines.iter().zip(expected) {
+        let before = &text[..text.find(at).unwrap()];
+        let row = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap().len() + 1;
+        let start = format!("dotd: {}:{row}:{column}: {words}", place.config().display());
+        assert!(line.starts_with(&start), "{line}\nshould start with\n{start}");
+    }
 }
 
 /// Goal: a certificate with another's key is refused in one line that names both files.
@@ -190,7 +202,9 @@ fn check_refuses_a_crossed_pair() {
     let more = format!("[tls]\ncertificates = [{{ cert = \"{one}\", key = \"{other}\" }}]\n");
     let config = fs::read_to_string(place.config()).unwrap();
     fs::write(place.config(), config + &more).unwrap();
-    let line = format!("{other} is not the key of {one}: name the key that the certificate was issued for");
+    let at = format!("{}:9:17", place.config().display());
+    let line =
+        format!("{at}: {other} is not the key of {one}: name the key that the certificate was issued for");
     assert_fails_with(&place.dotd(&["check"]), &line);
 }
 

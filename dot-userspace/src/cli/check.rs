@@ -12,7 +12,7 @@ use std::{
 
 use super::{error::CliError, pin, rights::Rights, show};
 use crate::{
-    config::{self, BackendAddress, Config, SynCookies, Transport, Workers, XdpMode},
+    config::{self, BackendAddress, Config, Placed, SynCookies, Transport, Workers, XdpMode},
     control::CertificateStatus,
     start::privileges,
     tls::{Tickets, Upstream, certificate, client_verifier},
@@ -21,28 +21,34 @@ use crate::{
 
 /// The report; it ends with `ok`.
 pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
-    let config = config::load(path)?;
+    let placed = config::load_placed(path)?;
+    let config = &placed.config;
     let rights = Rights::of_this_process();
-    let mut report = Report::default();
+    let mut report = Report { placed: &placed, text: String::new(), mistakes: Vec::new() };
     report.source(path);
     report.user(&config.server.user, rights);
-    report.listeners(&config, rights);
-    report.backends(&config);
-    report.certificates(&config);
+    report.listeners(config, rights);
+    report.backends(config);
+    report.certificates(config);
     report.xdp(&config.xdp, rights);
     if report.mistakes.is_empty() { Ok(report.text + "ok\n") } else { Err(CliError::Check(report.mistakes)) }
 }
 
-#[derive(Default)]
-struct Report {
+struct Report<'a> {
+    placed: &'a Placed,
     text: String,
     mistakes: Vec<String>,
 }
 
-impl Report {
+impl Report<'_> {
     fn line(&mut self, line: &str) {
         self.text += line;
         self.text.push('\n');
+    }
+
+    /// Notes what stops a start, with the place of the key that asks for it.
+    fn mistake(&mut self, key: &str, message: &str) {
+        self.mistakes.push(self.placed.place(key) + message);
     }
 
     fn source(&mut self, path: Option<&Path>) {
@@ -56,7 +62,9 @@ impl Report {
     fn user(&mut self, name: &str, rights: Rights) {
         match privileges::user(name) {
             Ok(_) => {}
-            Err(error) if rights.may_become_another() => self.mistakes.push(format!("{error:#}")),
+            Err(error) if rights.may_become_another() => {
+                self.mistake("server.user", &format!("{error:#}"));
+            }
             Err(error) => self.line(&format!("warning: {error:#}")),
         }
     }
@@ -67,16 +75,20 @@ impl Report {
             Workers::Count(count) => count.to_string(),
         };
         self.line(&format!("workers: {workers}"));
-        let of = |key, addresses: &[SocketAddr]| addresses.iter().map(|at| (key, *at)).collect::<Vec<_>>();
-        let dns = [of("listen.dot", &config.listen.dot), of("listen.do53", &config.listen.do53)].concat();
-        let names = dns.iter().map(|(key, address)| format!("{address} ({})", key.replace("listen.", "")));
+        let dns = [("dot", &config.listen.dot), ("do53", &config.listen.do53)];
+        let names = dns.iter().flat_map(|(key, all)| all.iter().map(move |at| format!("{at} ({key})")));
         let names: Vec<_> = names.collect();
         self.line(&format!("listening: {}", names.join(", ")));
-        let http = config.control.http.map(|at| ("control.http", at));
-        for (key, address) in dns.into_iter().chain(http) {
+        let each = |(key, all): (&str, &Vec<SocketAddr>)| {
+            let indexed = all.iter().enumerate();
+            indexed.map(|(index, at)| (format!("listen.{key}"), format!(".{index}"), *at)).collect::<Vec<_>>()
+        };
+        let http = config.control.http.map(|at| ("control.http".to_owned(), String::new(), at));
+        for (key, index, address) in dns.into_iter().flat_map(each).chain(http) {
             // Another port of the same address, over UDP: no client can be there.
             if let Err(error) = UdpSocket::bind(SocketAddr::new(address.ip(), 0)) {
-                self.mistakes.push(format!("{key}: {address} is not an address of this machine ({error})"));
+                let message = format!("{key}: {address} is not an address of this machine ({error})");
+                self.mistake(&format!("{key}{index}"), &message);
             }
             if !rights.may_open(address.port()) {
                 self.line(&format!("warning: this user may not open {address}: run dotd as root"));
@@ -91,7 +103,7 @@ impl Report {
         if config.backend.is_empty() {
             self.line("backend: embedded");
         }
-        for backend in &config.backend {
+        for (index, backend) in config.backend.iter().enumerate() {
             let BackendAddress::Socket(address) = backend.address else {
                 self.line("backend: embedded");
                 continue;
@@ -103,7 +115,7 @@ impl Report {
             };
             self.line(&format!("backend: {address} ({transport})"));
             if let Err(error) = Upstream::of(backend) {
-                self.mistakes.push(error);
+                self.mistake(&format!("backend.{index}"), &error);
             }
             if !has_route(address) {
                 self.line(&format!("warning: no route from here to backend {address}"));
@@ -113,7 +125,7 @@ impl Report {
 
     fn certificates(&mut self, config: &Config) {
         let state_dir = &config.server.state_dir;
-        for identity in certificate::preview_all(&config.tls, state_dir) {
+        for (index, identity) in certificate::preview_all(&config.tls, state_dir).into_iter().enumerate() {
             match identity {
                 Ok(Some(identity)) => {
                     let seconds = CertificateStatus::from(&identity).expires_in_seconds(SystemTime::now());
@@ -129,11 +141,11 @@ impl Report {
                     let folder = state_dir.display();
                     self.line(&format!("certificate: self-signed; `dotd run` makes it in {folder}"));
                 }
-                Err(error) => self.mistakes.push(error.to_string()),
+                Err(error) => self.mistake(&format!("tls.certificates.{index}"), &error.to_string()),
             }
         }
         if let Err(error) = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation) {
-            self.mistakes.push(error.to_string());
+            self.mistake("tls.ticket_secret", &error.to_string());
         }
         let client_ca = &config.tls.client_ca;
         if client_ca.as_os_str().is_empty() {
@@ -141,16 +153,16 @@ impl Report {
         }
         match client_verifier(client_ca) {
             Ok(_) => self.line(&format!("clients: need a certificate of {}", client_ca.display())),
-            Err(error) => self.mistakes.push(format!("tls.client_ca: {error}")),
+            Err(error) => self.mistake("tls.client_ca", &format!("tls.client_ca: {error}")),
         }
     }
 
     fn xdp(&mut self, config: &config::Xdp, rights: Rights) {
         let interfaces = config.interfaces.iter().filter(|_| config.mode != XdpMode::Off);
-        for name in interfaces {
+        for (index, name) in interfaces.enumerate() {
             if !Path::new("/sys/class/net").join(name).exists() {
                 let message = format!("xdp.interfaces: no interface \"{name}\" here: `ip link` lists them");
-                self.mistakes.push(message);
+                self.mistake(&format!("xdp.interfaces.{index}"), &message);
             }
         }
         let order = match config.mode {
@@ -162,9 +174,10 @@ impl Report {
         let lacking = rights.lacking_for_xdp().join(", ");
         let is_demanded = config.required || config.mode != XdpMode::Auto;
         if !lacking.is_empty() && is_demanded {
-            self.mistakes.push(format!(
-                "xdp: the config demands it and this user lacks {lacking}: run as root or set xdp.mode = \"auto\""
-            ));
+            let key = if config.required { "xdp.required" } else { "xdp.mode" };
+            let way_out = "run as root or set xdp.mode = \"auto\" and xdp.required = false";
+            let message = format!("xdp: the config demands it and this user lacks {lacking}: {way_out}");
+            self.mistake(key, &message);
         } else if !lacking.is_empty() {
             self.line(&format!("xdp: off for this user, who lacks {lacking}: run dotd as root"));
         } else {

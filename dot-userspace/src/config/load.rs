@@ -14,11 +14,22 @@ use super::{Config, ConfigErrors, Mistake, not_yet, range, sense, text::Text};
 /// # Errors
 /// [`ConfigErrors`] holds a line for every mistake that could be seen.
 pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
+    load_placed(path).map(|placed| placed.config)
+}
+
+/// As [`load`], and keeps where each key stands: for who finds mistakes that only this machine can show.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_placed(path: Option<&Path>) -> Result<Placed, ConfigErrors> {
     let named = path.is_some();
     let path = path.unwrap_or(Path::new(DEFAULT_PATH));
     match read(path) {
-        Ok(text) => parse(&text, &path.display().to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Ok(Config::default()),
+        Ok(text) => {
+            let file = path.display().to_string();
+            Ok(Placed { config: parse(&text, &file)?, text, file })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Ok(Placed::default()),
         Err(error) => {
             let message = match error.kind() {
                 io::ErrorKind::NotFound => {
@@ -30,6 +41,25 @@ pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
             let file = path.display().to_string();
             Err(ConfigErrors { mistakes: vec![Mistake { file, place: None, message }] })
         }
+    }
+}
+
+/// A config that is sound in itself, and where its keys stand.
+#[derive(Default)]
+pub struct Placed {
+    /// The config.
+    pub config: Config,
+    text: String,
+    file: String,
+}
+
+impl Placed {
+    /// What a mistake at `key` begins with: `FILE:LINE:COLUMN: `, of the nearest table around it when the file
+    /// does not name it; empty when the key is a default.
+    #[must_use]
+    pub fn place(&self, key: &str) -> String {
+        let place = Text::parse(&self.text, &self.file).0.place_of(key);
+        place.map_or_else(String::new, |(line, column)| format!("{}:{line}:{column}: ", self.file))
     }
 }
 

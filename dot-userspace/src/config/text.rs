@@ -72,21 +72,35 @@ impl<'a> Text<'a> {
 
     /// A mistake at a key: its value's place, or that of the nearest table around it that is in the file.
     pub(super) fn at(&self, path: &str, message: &str) -> Mistake {
-        let steps: Vec<Step> = path.split('.').map(Step::from).collect();
+        let steps = steps(path);
+        self.mistake(self.span(&steps), format!("{}: {message}", show(&steps)))
+    }
+
+    /// Line and column of a key's value, or of the nearest table around it that is in the file.
+    pub(super) fn place_of(&self, path: &str) -> Option<(usize, usize)> {
+        self.span(&steps(path)).map(|span| place(self.source, span.start))
+    }
+
+    fn span(&self, steps: &[Step]) -> Option<Range<usize>> {
         let mut span = None;
         let mut at = None;
-        for step in &steps {
+        for step in steps {
             let Some(next) = step.follow(at, self.tree.get_ref()) else { break };
             span = Some(next.span());
             at = Some(next.get_ref());
         }
-        self.mistake(span, format!("{}: {message}", show(&steps)))
+        span
     }
 
     fn mistake(&self, span: Option<Range<usize>>, message: String) -> Mistake {
         let place = span.map(|span| place(self.source, span.start));
         Mistake { file: self.file.to_owned(), place, message }
     }
+}
+
+/// The way to a key, its steps between full stops: `backend.0.address`.
+fn steps(path: &str) -> Vec<Step> {
+    path.split('.').map(Step::from).collect()
 }
 
 /// One step from a table or array to what is in it.

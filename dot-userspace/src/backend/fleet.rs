@@ -24,6 +24,7 @@ use super::{
     flights::{FLIGHTS_MAX, Flight, Flights, Half, qname, share},
     hedge::{self, Hedging},
     mmsg::Inbound,
+    path,
     random::Random,
     sink::{Failure, Sink},
     subnet::{self, Told},
@@ -270,7 +271,7 @@ impl Fleet {
         match again {
             Again::Done => {}
             Again::Unreachable(ids) => upstream.is_unreachable(&ids),
-            Again::TooLong => udp::leave_to_stream(&upstream, slot),
+            Again::TooLong => path::leave_to_stream(&upstream, slot),
         }
     }
 

@@ -1,12 +1,14 @@
 //! Room `backend`: queries leave in batches, each outcome comes back to the session that asked.
 //!
 //! Before: `dns::triage` said forward. After: a [`Sink`] has a response or a [`Failure`]. Step 8 of 9.
-//! The line: [`Backends::submit`] → `fleet` chooses by `balance` → `upstream` queues → `udp` sends datagrams,
+//! The line: [`Backends::submit`] → `fleet` chooses by `balance` → `upstream` queues → `udp` sends datagrams and `heard` receives,
 //! or `streams` fills a `connection` → `matching` knows what comes back, or `fleet` asks another backend; `hedge` may
 //! do so before.
 //! Beside it `health` asks, from the control thread, who is there.
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
 
+#[cfg(test)]
+mod anew;
 mod balance;
 mod connection;
 mod dial;
@@ -14,6 +16,7 @@ mod embedded;
 mod fleet;
 mod flights;
 pub mod health;
+mod heard;
 mod hedge;
 mod ids;
 mod matching;

@@ -1,7 +1,7 @@
 //! How long a datagram to a backend may be: nothing of ours is cut into fragments on its way.
 //!
 //! Before: `port` made a socket. After: the kernel refuses what is longer than the path's MTU, as far as it knows that,
-//! and `udp` has such a query asked over a connection.
+//! and such a query is asked over a connection.
 //! Never: believes a path smaller than the kernel does.
 //!
 //! Source: RFC 9715 §3.1 and appendix A (no fragments, and TCP in their place).
@@ -12,6 +12,9 @@ use nix::{
     getsockopt_impl, setsockopt_impl, sockopt_impl,
     sys::socket::{getsockopt, setsockopt},
 };
+
+use super::{flights::Flight, port::Port, upstream::Upstream};
+use crate::ledger::Counter;
 
 sockopt_impl!(
     /// What IPv4 does with a datagram that is too long.
@@ -73,6 +76,23 @@ pub fn datagram_octets_max(socket: &impl AsFd, backend: SocketAddr) -> Option<us
 /// Whether an error says that a datagram is too long: the one that was to be sent, or, told by ICMP, an earlier one.
 pub fn says_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
+/// The path takes no datagram as long as some that are with `port`: they go over a connection, and the backend has not
+/// failed. `false`: none of them is.
+pub fn leave_to_streams(upstream: &Upstream, port: &Port) -> bool {
+    let max = datagram_octets_max(&port.socket, upstream.config.address).unwrap_or(usize::MAX);
+    let is_long =
+        |flight: &Flight| flight.is_over(&port.ids) && upstream.datagram_octets(flight.query.len()) > max;
+    let long = upstream.fleet.flights.borrow().find(is_long);
+    long.iter().for_each(|slot| leave_to_stream(upstream, *slot));
+    !long.is_empty()
+}
+
+/// No datagram may be as long as the query in `slot`.
+pub fn leave_to_stream(upstream: &Upstream, slot: u16) {
+    upstream.fleet.counters.add(Counter::BackendTooLong, 1);
+    upstream.ask_by_stream(slot);
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ const BACK_OFF_MAX: Duration = Duration::from_millis(800);
 pub struct Streams {
     queue: RefCell<VecDeque<u16>>,
     /// Wakes the distributor.
-    work: Notify,
+    pub work: Notify,
     connections: RefCell<Vec<(Rc<Connection>, AbortHandle)>>,
     /// Connections of one client each; with `proxy_v2` all are.
     pub personal: Personal,

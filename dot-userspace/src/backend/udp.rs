@@ -1,8 +1,8 @@
-//! The UDP half of a backend: one `sendmmsg` for a turn's queries, one `recvmmsg` for what came back.
+//! The sending half of UDP: one `sendmmsg` for a turn's queries, over a random port (RFC 5452 §9.2).
 //!
-//! Before: `Upstream::enqueue` queued queries. After: each response is with its sink.
-//! Holds: the sender of each backend and worker, and a receiver for each of its ports.
-//! Never: believes a response whose port, ID or question does not match (RFC 5452 §9.1).
+//! Before: `Upstream::enqueue` queued queries. After: `heard` waits for what comes back to the port.
+//! Holds: the sender of each backend and worker, and its ports.
+//! Never: sends a query twice in a batch, or fragments one.
 //! Cancel safety: tasks are aborted only with their worker or fleet or, a receiver, when nobody waits on its port.
 
 use std::{cell::RefCell, io, os::fd::AsRawFd, rc::Rc};
@@ -15,8 +15,8 @@ use tokio::{
 
 use super::{
     flights::{Flight, Half},
+    heard,
     ids::Ids,
-    matching::Match,
     mmsg::{self, BATCH_MAX},
     path,
     port::Port,
@@ -28,15 +28,13 @@ use crate::{ledger::Counter, vital::vital};
 
 /// Source ports in use at a time; each batch leaves over a random one.
 const PORTS: usize = 8;
-/// What a receiver waits for: ICMP's word about an earlier datagram is an error, and alone makes nothing readable.
-const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// The queue and the ports of one backend.
 #[derive(Default)]
 pub struct Datagrams {
     queue: RefCell<Vec<u16>>,
     /// Wakes the sender.
-    work: Notify,
+    pub work: Notify,
     /// Ports in use, each with its receiving task.
     ports: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
     /// Ports out of use that still wait for responses.
@@ -91,9 +89,9 @@ enum Sent {
     More,
 }
 
+/// What waits already when it begins, because the one before it panicked, has nothing left to wake it.
 async fn send_queue(upstream: Rc<Upstream>) {
     loop {
-        upstream.datagrams.work.notified().await;
         loop {
             match send_batch(&upstream) {
                 Sent::All => break,
@@ -105,6 +103,7 @@ async fn send_queue(upstream: Rc<Upstream>) {
                 }
             }
         }
+        upstream.datagrams.work.notified().await;
     }
 }
 
@@ -196,7 +195,7 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
         // One of them, or an earlier one. None was sent.
-        Err(error) if path::says_too_long(&error) && leave_to_streams(upstream, &port) => (0, false),
+        Err(error) if path::says_too_long(&error) && path::leave_to_streams(upstream, &port) => (0, false),
         // None was sent; all are sent again, each for itself.
         Err(error) if port.can_segment.get() && mmsg::lacks_segmentation(&error) => {
             port.can_segment.set(false);
@@ -209,7 +208,7 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
         }
         // Longer than the kernel says that it may be. The others may be fine.
         Err(error) if path::says_too_long(&error) => {
-            batch.first().into_iter().for_each(|slot| leave_to_stream(upstream, *slot));
+            batch.first().into_iter().for_each(|slot| path::leave_to_stream(upstream, *slot));
             (1, false)
         }
         Err(error) => {
@@ -251,7 +250,7 @@ fn requeue(upstream: &Upstream, unsent: &[u16]) {
 fn fresh_port(upstream: &Rc<Upstream>) -> io::Result<Rc<Port>> {
     let mut ports = upstream.datagrams.ports.borrow_mut();
     while ports.len() < PORTS {
-        match open_port(upstream) {
+        match heard::open_port(upstream) {
             Ok(port) => ports.push(port),
             Err(error) if ports.is_empty() => return Err(error),
             Err(_) => break,
@@ -261,7 +260,7 @@ fn fresh_port(upstream: &Rc<Upstream>) -> io::Result<Rc<Port>> {
     let position = usize::from(drawn).checked_rem(ports.len()).unwrap_or_default();
     let Some(entry) = ports.get_mut(position) else { return Err(io::Error::other("no port")) };
     if entry.0.is_worn()
-        && let Ok(fresh) = open_port(upstream)
+        && let Ok(fresh) = heard::open_port(upstream)
     {
         let worn = std::mem::replace(entry, fresh);
         upstream.datagrams.retired.borrow_mut().push(worn);
@@ -270,7 +269,7 @@ fn fresh_port(upstream: &Rc<Upstream>) -> io::Result<Rc<Port>> {
 }
 
 /// An error that is about the backend or the way to it, and not about one datagram or our own memory.
-fn says_nobody_is_there(error: &io::Error) -> bool {
+pub fn says_nobody_is_there(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -319,82 +318,4 @@ pub fn send_again(upstream: &Upstream, flight: &Flight) -> Again {
         // What cannot be sent now is lost again.
         Err(_) => Again::Done,
     }
-}
-
-fn open_port(upstream: &Rc<Upstream>) -> io::Result<(Rc<Port>, AbortHandle)> {
-    let port = Rc::new(Port::open(upstream.config.address)?);
-    let (upstream, heard) = (Rc::clone(upstream), Rc::clone(&port));
-    let task = spawn_local(vital("receiver", move || receive_all(Rc::clone(&upstream), Rc::clone(&heard))));
-    Ok((port, task.abort_handle()))
-}
-
-async fn receive_all(upstream: Rc<Upstream>, port: Rc<Port>) {
-    while let Ok(ready) = port.socket.ready(HEARD).await {
-        let mut got = 0;
-        // tokio looks at one of them at a time.
-        let heard = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
-        let result = port.socket.try_io(heard, || {
-            got = upstream.fleet.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
-            // Fewer than asked for: the kernel's queue is empty.
-            if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        if got > 0 {
-            upstream.fleet.counters.add(Counter::BackendReceiveCalls, 1);
-            upstream.fleet.counters.add(Counter::BackendReceived, got as u64);
-            deliver(&upstream, &port, got);
-            if got == BATCH_MAX {
-                // A flood must not starve the sessions.
-                tokio::task::yield_now().await;
-            }
-        } else if let Err(error) = result {
-            if says_nobody_is_there(&error) {
-                upstream.is_unreachable(&port.ids);
-            } else if path::says_too_long(&error) {
-                leave_to_streams(&upstream, &port);
-            }
-        }
-    }
-}
-
-/// Gives each datagram of the batch to whoever waits for it.
-fn deliver(upstream: &Rc<Upstream>, port: &Rc<Port>, count: usize) {
-    let inbound = upstream.fleet.inbound.borrow();
-    for (datagram, is_cut) in inbound.datagrams(count) {
-        match upstream.fleet.deliver(&port.ids, datagram, Half::Datagram, is_cut) {
-            Match::Response | Match::Withdrawn => upstream.wake(),
-            Match::Truncated(slot) => ask_again(upstream, slot),
-            Match::NotOurs => {}
-        }
-    }
-}
-
-/// A datagram is too small for the response (RFC 9210 §3): asks again over a connection.
-fn ask_again(upstream: &Upstream, slot: u16) {
-    upstream.fleet.counters.add(Counter::BackendTruncated, 1);
-    ask_by_stream(upstream, slot);
-}
-
-/// The path takes no datagram as long as some that are with `port`: they go over a connection, and the backend has not
-/// failed. `false`: none of them is.
-fn leave_to_streams(upstream: &Upstream, port: &Port) -> bool {
-    let max = path::datagram_octets_max(&port.socket, upstream.config.address).unwrap_or(usize::MAX);
-    let is_long =
-        |flight: &Flight| flight.is_over(&port.ids) && upstream.datagram_octets(flight.query.len()) > max;
-    let long = upstream.fleet.flights.borrow().find(is_long);
-    long.iter().for_each(|slot| leave_to_stream(upstream, *slot));
-    !long.is_empty()
-}
-
-/// No datagram may be as long as the query in `slot`.
-pub fn leave_to_stream(upstream: &Upstream, slot: u16) {
-    upstream.fleet.counters.add(Counter::BackendTooLong, 1);
-    ask_by_stream(upstream, slot);
-}
-
-fn ask_by_stream(upstream: &Upstream, slot: u16) {
-    if let Some(flight) = upstream.fleet.flights.borrow_mut().get_mut(slot) {
-        flight.take_back();
-        flight.half = Half::Stream;
-    }
-    upstream.enqueue(slot, Half::Stream);
 }

@@ -90,6 +90,15 @@ impl Upstream {
         }
     }
 
+    /// Has the query in `slot` asked over a connection, and no longer as a datagram.
+    pub fn ask_by_stream(&self, slot: u16) {
+        if let Some(flight) = self.fleet.flights.borrow_mut().get_mut(slot) {
+            flight.take_back();
+            flight.half = Half::Stream;
+        }
+        self.enqueue(slot, Half::Stream);
+    }
+
     /// How long it may be silent about a query before another backend is asked.
     pub fn patience(&self) -> Duration {
         self.config.timeout / SHARES

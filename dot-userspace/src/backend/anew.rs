@@ -1,0 +1,79 @@
+//! Tests of what a task of a backend finds when it begins anew, because the one before it panicked.
+
+use std::{rc::Rc, time::Duration};
+
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, UdpSocket},
+    task::LocalSet,
+};
+
+use super::{Broken, Failure, Health, Sink, UpstreamConfig, fleet::Fleet};
+use crate::{
+    config::{ClientSubnet, Policy, Transport},
+    dns::{Asked, Query},
+    ledger::WorkerCounters,
+};
+
+/// `. IN NS`, RD.
+const QUERY: [u8; 17] = [0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+
+/// Waits for an answer that never comes.
+struct Nobody;
+
+impl Sink for Nobody {
+    fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    fn failure(&self, _: Asked, _: &[u8], failure: Failure) {
+        panic!("{failure:?}");
+    }
+}
+
+/// A worker's backends with a query that waits at the only one, its sender deaf to the bell that rang for it.
+async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Fleet> {
+    let config = UpstreamConfig {
+        address,
+        transport,
+        tls: None,
+        proxy_v2: false,
+        pads: false,
+        outstanding_max: 0,
+        timeout: Duration::from_secs(3600),
+        weight: 1,
+        health_interval: Duration::from_secs(3600),
+        health: Health::default(),
+    };
+    let counters = WorkerCounters::default();
+    let fleet = Fleet::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
+    let query = Query::parse(&QUERY).unwrap();
+    fleet.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
+    let upstream = fleet.upstream(0).unwrap();
+    match transport {
+        Transport::Udp => upstream.datagrams.work.notified().await,
+        _ => upstream.streams.work.notified().await,
+    }
+    fleet
+}
+
+/// Goal: queries that waited when their sender panicked leave as soon as there is a sender again, and not with the next
+/// query. Method: a query whose bell was heard by a sender that is no more; over UDP and TCP.
+#[test]
+fn queries_leave_with_a_new_sender() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let mut heard = [0; 64];
+        let datagrams = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let _fleet = waiting(datagrams.local_addr().unwrap(), Transport::Udp).await;
+        let count = datagrams.recv(&mut heard).await.unwrap();
+        assert_eq!(heard.get(2..count), QUERY.get(2..));
+
+        let streams = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _fleet = waiting(streams.local_addr().unwrap(), Transport::Tcp).await;
+        let (mut stream, _) = streams.accept().await.unwrap();
+        let mut heard = [0; 2 + QUERY.len()];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!((&heard[..2], &heard[4..]), (&[0, 17][..], &QUERY[2..]));
+    });
+}

@@ -273,7 +273,8 @@ fn says_when_dotd_is_not_running() {
     let place = Place::new("");
     let socket = place.path("run/control.sock");
     let way_out = "start it with `dotd run` or name its socket with --socket";
-    for words in [&["status"][..], &["stats", "--json"], &["xdp", "show"]] {
+    let endless = &["ban", "add", "192.0.2.7", "--for", "18446744073709551615s 1ms"][..];
+    for words in [&["status"][..], &["stats", "--json"], &["xdp", "show"], endless] {
         let line = format!("dotd is not running (no {}): {way_out}", socket.display());
         assert_fails_with(&place.dotd(words), &line);
     }

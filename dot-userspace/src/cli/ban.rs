@@ -21,7 +21,8 @@ pub(super) fn run(verb: BanVerb, config: Option<&Path>) -> Result<(), CliError> 
         BanVerb::List { control } => return show_answer::<Vec<BanRow>>(&control, config, PATH, table),
         BanVerb::Add { client, length, reason, control } => {
             // A part of a second is a second: nobody means no ban.
-            let seconds = length.map(|length| length.as_secs() + u64::from(length.subsec_nanos() > 0));
+            let seconds =
+                length.map(|length| length.as_secs().saturating_add((length.subsec_nanos() > 0).into()));
             let request = BanRequest { client, seconds, reason };
             let said = ask::tell::<BanRow>(&socket(&control, config)?, Method::POST, PATH, &request)?;
             (control, said, "banned")

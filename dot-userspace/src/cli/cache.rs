@@ -7,7 +7,7 @@ use std::path::Path;
 
 use hyper::Method;
 
-use super::{arguments::CacheVerb, ask, error::CliError, print, socket};
+use super::{arguments::CacheVerb, ask, error::CliError, print, show, socket};
 use crate::control::{FlushRequest, Flushed};
 
 const PATH: &str = "/cache";
@@ -21,5 +21,5 @@ pub(super) fn run(verb: CacheVerb, config: Option<&Path>) -> Result<(), CliError
         return print(&format!("{body}\n"));
     }
     let what = done.name.as_deref().unwrap_or("every name");
-    print(&format!("the answers for {what} are forgotten by {} workers\n", done.workers))
+    print(&format!("the answers for {what} are forgotten by {}\n", show::of(done.workers, "worker")))
 }

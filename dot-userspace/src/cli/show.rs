@@ -18,7 +18,11 @@ pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
     let Status { version, pid, workers, .. } = status;
     let uptime = duration(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
-    row(&mut text, "dotd", &format!("{version}, {state} for {uptime}, process {pid}, {workers} workers"));
+    row(
+        &mut text,
+        "dotd",
+        &format!("{version}, {state} for {uptime}, process {pid}, {}", of(*workers, "worker")),
+    );
     for listener in &status.listeners {
         let fast_open = listener.fast_open.iter().map(|state| format!(", fast open {state}"));
         let fast_open = fast_open.collect::<String>();
@@ -34,6 +38,11 @@ pub(super) fn status(status: &Status) -> String {
         self::certificate(&mut text, certificate);
     }
     text + &xdp(&status.xdp)
+}
+
+/// "1 worker", "2 workers".
+pub(super) fn of(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The kernel half.

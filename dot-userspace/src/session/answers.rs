@@ -155,25 +155,25 @@ impl Answers {
     ) {
         let is_refresh = first.is_none();
         self.pending.borrow_mut().begin(&key, first);
-        let asking = Rc::new(Asking { answers: Rc::clone(self), key, is_refresh });
-        match room.backends().submit(message, query, Rc::clone(&asking) as Rc<dyn Sink>) {
+        let fetch = Rc::new(Fetch { answers: Rc::clone(self), key, is_refresh });
+        match room.backends().submit(message, query, Rc::clone(&fetch) as Rc<dyn Sink>) {
             Ok(()) => self.counters.add(Counter::CacheRefresh, u64::from(is_refresh)),
             Err(failure) => {
                 self.counters.add(Counter::Responded, u64::from(!is_refresh));
-                asking.fail(failure);
+                fetch.fail(failure);
             }
         }
     }
 }
 
 /// A query of the cache at a backend.
-struct Asking {
+struct Fetch {
     answers: Rc<Answers>,
     key: Key,
     is_refresh: bool,
 }
 
-impl Asking {
+impl Fetch {
     /// Nobody gave an answer: whoever waits gets the one that has ended, or hears of the failure.
     fn fail(&self, failure: Failure) {
         let now = Instant::now();
@@ -237,7 +237,7 @@ impl Waiter {
     }
 }
 
-impl Sink for Asking {
+impl Sink for Fetch {
     fn response(&self, _: Asked, response: &[u8]) -> Result<(), Broken> {
         let now = Instant::now();
         let is_failure = dns::rcode_of(response) == dns::ResponseCode::ServFail;

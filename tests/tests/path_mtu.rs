@@ -4,7 +4,10 @@
 //! Before: two backends, policy `first`, and a path that is small from the beginning or becomes it. After: the first
 //! has answered, over TCP what is long and over UDP what is not.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use dot_tests::{
     harness::{
@@ -118,6 +121,30 @@ fn what_a_router_refuses_goes_by_tcp() {
     assert_first_had_all(&backends, &stats, 8);
     let by_udp = backends[0].received().into_iter().filter(|query| is_long(query) && !query.is_tcp).count();
     assert_eq!((by_udp, stats.counter("backend", "too_long")), (1, 8));
+}
+
+/// Goal: a long query that is lost where no router says a word is asked by TCP, once it has had its patience; a short one
+/// is sent again as it was. Method: a backend, alone, that does not hear long datagrams, nor the first of the short ones.
+///
+#[test]
+fn a_silent_black_hole_is_passed_by_tcp() {
+    require!(Root);
+    let network = Network::new();
+    let shorts = AtomicU32::new(0);
+    let deaf = move |query: &Received| {
+        let is_heard = query.is_tcp || !is_long(query) && shorts.fetch_add(1, Relaxed) > 0;
+        if is_heard { honest(query) } else { vec![] }
+    };
+    let backend = Scripted::start(&network, deaf);
+    let config = Config::new().xdp("off").set("server", "workers", "1");
+    let dotd = Server::start(&network, &config.backend_with(backend.address, "timeout = \"4s\""));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(session.exchange(&long(1)).rdata(A), [HONEST]);
+    assert_eq!(session.exchange(&host(2)).rdata(A), [HONEST]);
+    let asked: Vec<_> = backend.received().iter().map(|query| (is_long(query), query.is_tcp)).collect();
+    assert_eq!(asked, [(true, false), (true, true), (false, false), (false, false)]);
+    let stats = dotd.counts("all is over", |stats| stats.difference() == [0; 3]);
+    assert_eq!((stats.counter("backend", "too_long"), stats.counter("backend", "retransmitted")), (1, 1));
 }
 
 /// Sends who asked the words of a router: your datagram is too long for the next link (RFC 792, RFC 1191 §4).

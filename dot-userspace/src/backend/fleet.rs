@@ -254,7 +254,7 @@ impl Fleet {
     }
 
     /// Its backend has been silent for its share of the deadline. Another one gets the query; without one a
-    /// datagram is sent again, and a connection goes on waiting.
+    /// datagram is sent again, or goes over a connection if not every path carries it; a connection goes on waiting.
     fn lose_patience(&self, slot: u16) {
         if self.moved(slot) {
             return;
@@ -264,8 +264,12 @@ impl Fleet {
         let Some(upstream) = self.upstream(flight.upstream) else { return };
         flight.patience_until = Instant::now() + upstream.patience();
         let again = match flight.half {
-            Half::Datagram if !flight.is_spare() => udp::send_again(&upstream, flight),
-            Half::Datagram | Half::Stream => Again::Done,
+            Half::Stream => Again::Done,
+            Half::Datagram if flight.is_spare() => Again::Done,
+            Half::Datagram if upstream.datagram_octets(flight.query.len()) > path::CARRIED_OCTETS => {
+                Again::TooLong
+            }
+            Half::Datagram => udp::send_again(&upstream, flight),
         };
         drop(flights);
         match again {

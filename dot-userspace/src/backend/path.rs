@@ -52,6 +52,10 @@ sockopt_impl!(
 /// Headers before a datagram's octets: IPv4 and UDP, IPv6 and UDP.
 const HEADERS_OCTETS: [usize; 2] = [20 + 8, 40 + 8];
 
+/// Octets of a datagram that every path carries: IPv6's smallest MTU (RFC 8200 §5) without headers. A longer one that
+/// is lost may be lost each time, where no router says why.
+pub const CARRIED_OCTETS: usize = 1280 - HEADERS_OCTETS[1];
+
 /// Has the kernel refuse, with EMSGSIZE, what does not fit in one packet to `backend`.
 ///
 /// # Errors

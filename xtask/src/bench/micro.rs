@@ -116,7 +116,7 @@ fn committed(root: &Path) -> Result<BTreeMap<String, (f64, Option<f64>)>> {
 
 /// Runs every step under callgrind.
 fn count(root: &Path) -> Result<Figures> {
-    setup::ensure(setup::Wants { tests: false, benches: true })?;
+    setup::ensure(setup::Wants { benches: true, ..Default::default() })?;
     let runner = setup::runner_program().filter(|program| program.is_file());
     let runner = runner.context("no gungraun-runner: `cargo xtask setup --benches` builds it")?;
     let home = build::target(root).join("gungraun");

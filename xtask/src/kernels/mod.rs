@@ -63,11 +63,11 @@ pub(crate) struct TestKernels {
 /// Something is missing, or a test failed somewhere.
 pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
     if !arguments.no_setup {
-        setup::ensure(setup::Wants { tests: true, benches: false })?;
+        setup::ensure(setup::Wants { tests: true, kernels: true, ..Default::default() })?;
     }
     for program in ["qemu-system-x86_64", "busybox", "ip", "strip", "ldd"] {
         if !setup::is_command(program) {
-            bail!("{program} is missing: cargo xtask setup --tests (as root) installs it");
+            bail!("{program} is missing: cargo xtask setup --kernels (as root) installs it");
         }
     }
     let folder = build::target(root).join("kernels");

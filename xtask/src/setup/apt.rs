@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::command;
 
@@ -51,25 +51,39 @@ impl Packages {
         Ok(())
     }
 
-    /// Installs, without starting services. When that fails the lists may be old: once more with fresh ones.
-    pub(super) fn install(&mut self, names: &BTreeSet<String>) -> Result<()> {
-        let install = || {
-            let mut install = keep_services_down(Path::new(POLICY));
-            install.args(["apt-get", "-q", "-y", "--no-install-recommends", "--no-remove", "install"]);
-            install.args(names).env("DEBIAN_FRONTEND", "noninteractive");
-            println!(
-                "+ apt-get install --no-install-recommends {}",
-                names.iter().cloned().collect::<Vec<_>>().join(" ")
-            );
-            command::run_quietly(&mut install)
-        };
-        if install().is_ok() {
-            return Ok(());
+    /// Installs, without starting services, and returns the packages that could not be installed.
+    ///
+    /// A failure may be due to old lists, so a second attempt follows an update. If that fails too, each package is
+    /// tried by itself: one that conflicts with what the machine has (a newer qemu-utils, say) stops no other.
+    pub(super) fn install(&mut self, names: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+        if install(names).is_ok() {
+            return Ok(BTreeSet::new());
         }
         println!("setup: that failed; once more with fresh package lists");
         self.update()?;
-        install()
+        if install(names).is_ok() {
+            return Ok(BTreeSet::new());
+        }
+        println!("setup: that failed too; each package by itself");
+        let fails = |name: &&String| install(&BTreeSet::from([(*name).clone()])).is_err();
+        Ok(names.iter().filter(fails).cloned().collect())
     }
+}
+
+/// One call of apt for these packages.
+fn install(names: &BTreeSet<String>) -> Result<()> {
+    println!(
+        "+ apt-get install --no-install-recommends {}",
+        names.iter().cloned().collect::<Vec<_>>().join(" ")
+    );
+    let mut install = keep_services_down(Path::new(POLICY));
+    install.args(["apt-get", "-q", "-y", "--no-install-recommends", "--no-remove", "install"]);
+    install.args(names).env("DEBIAN_FRONTEND", "noninteractive");
+    let status = command::status(&mut install)?;
+    if !status.success() {
+        bail!("apt-get ended with {status}");
+    }
+    Ok(())
 }
 
 /// A command line that runs what is appended to it while `policy` forbids service starts.

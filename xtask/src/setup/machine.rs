@@ -59,12 +59,20 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },
     Tool { command: "ip", packages: &["iproute2"], purpose: "test networks" },
     Tool { command: "bpftool", packages: &["bpftool", "linux-tools-common"], purpose: "looks at programs" },
-    Tool { command: "qemu-system-x86_64", packages: &["qemu-system-x86"], purpose: "boots older kernels" },
-    Tool { command: "busybox", packages: &["busybox-static"], purpose: "first process of a booted kernel" },
-    Tool { command: "strip", packages: &["binutils"], purpose: "makes what a booted kernel is given small" },
-    Tool { command: "xz", packages: &["xz-utils"], purpose: "unpacks kernel modules" },
     Tool { command: "strace", packages: &["strace"], purpose: "counts system calls, has some fail" },
     Tool { command: "faketime", packages: &["faketime"], purpose: "a clock that jumps, for one process" },
+];
+
+/// What `--kernels` adds.
+const KERNEL_TOOLS: &[Tool] = &[
+    Tool { command: "qemu-system-x86_64", packages: &["qemu-system-x86"], purpose: "boots older kernels" },
+    Tool { command: "busybox", packages: &["busybox-static"], purpose: "first process of a booted kernel" },
+    Tool {
+        command: "strip",
+        packages: &["binutils"],
+        purpose: "makes the programs for a booted kernel small",
+    },
+    Tool { command: "xz", packages: &["xz-utils"], purpose: "unpacks kernel modules" },
 ];
 
 /// What `--benches` adds.
@@ -78,6 +86,8 @@ pub(crate) struct Wants {
     pub(crate) tests: bool,
     /// What `bench micro` uses.
     pub(crate) benches: bool,
+    /// What `test-kernels` uses.
+    pub(crate) kernels: bool,
 }
 
 /// The result of a look.
@@ -123,6 +133,7 @@ impl Machine {
         let is_debian = toolchain.as_ref().is_ok_and(|found| found.rustc == Path::new("/usr/bin/rustc"));
         let tools = TOOLS.iter().filter(|_| wants.tests);
         let tools = tools.chain(BENCH_TOOLS.iter().filter(|_| wants.benches));
+        let tools = tools.chain(KERNEL_TOOLS.iter().filter(|_| wants.kernels));
         let missing = tools.filter(|tool| !is_command(tool.command)).collect();
         Self {
             is_root: is_root(),

@@ -37,6 +37,7 @@ EXAMPLES:
     cargo xtask setup                what `build` and `run` need
     cargo xtask setup --tests        also the DNS clients and servers that the tests talk to
     cargo xtask setup --benches      also valgrind and the runner of instruction counts
+    cargo xtask setup --kernels      also QEMU and the tools that `test-kernels` uses
 
 EXIT STATUS:
     0 when all is there, 1 when something could not be installed.")]
@@ -47,6 +48,9 @@ pub(crate) struct Setup {
     /// Also install what `bench micro` uses
     #[arg(long)]
     pub(crate) benches: bool,
+    /// Also install what `test-kernels` uses
+    #[arg(long)]
+    pub(crate) kernels: bool,
     /// Only say what would be installed
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -60,7 +64,7 @@ pub(crate) fn ensure(wants: Wants) -> Result<()> {
     if Machine::look(wants).is_complete() {
         return Ok(());
     }
-    run(&Setup { tests: wants.tests, benches: wants.benches, dry_run: false })
+    run(&Setup { tests: wants.tests, benches: wants.benches, kernels: wants.kernels, dry_run: false })
 }
 
 /// Installs these packages without starting their services; those that apt does not offer are named.
@@ -77,7 +81,10 @@ pub(crate) fn install_packages(names: &BTreeSet<String>) -> Result<()> {
     for name in unknown {
         println!("setup: {name} is not on offer here");
     }
-    if known.is_empty() { Ok(()) } else { packages.install(&known) }
+    if !known.is_empty() {
+        report_refused(&packages.install(&known)?);
+    }
+    Ok(())
 }
 
 /// Installs what is missing, and says so first.
@@ -86,7 +93,7 @@ pub(crate) fn install_packages(names: &BTreeSet<String>) -> Result<()> {
 /// Something that the build needs could not be installed. Missing test tools are only told: the tests
 /// that need them are skipped.
 pub(crate) fn run(arguments: &Setup) -> Result<()> {
-    let wants = Wants { tests: arguments.tests, benches: arguments.benches };
+    let wants = Wants { tests: arguments.tests, benches: arguments.benches, kernels: arguments.kernels };
     let machine = Machine::look(wants);
     if machine.is_complete() {
         println!("setup: all there ({})", machine.toolchain_name());
@@ -119,7 +126,7 @@ pub(crate) fn run(arguments: &Setup) -> Result<()> {
 fn install(plan: &Plan, packages: &mut apt::Packages) -> Result<()> {
     let wanted = plan.packages();
     if !wanted.is_empty() {
-        packages.install(&wanted)?;
+        report_refused(&packages.install(&wanted)?);
     }
     for step in &plan.steps {
         match step {
@@ -130,6 +137,16 @@ fn install(plan: &Plan, packages: &mut apt::Packages) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names what apt refused. Whether it was needed is for [`verify`] to say.
+fn report_refused(names: &BTreeSet<String>) {
+    for name in names {
+        println!(
+            "setup: apt cannot install {name} here (see above); nothing was removed to make room for it. To see why: \
+             apt-get install --dry-run {name}"
+        );
+    }
 }
 
 /// An ordinary user cannot install packages: the exact commands, and what still works.

@@ -49,7 +49,7 @@ pub(crate) struct Test {
 /// Setup or the build failed, a test failed, or none ran.
 pub(crate) fn run(root: &Path, arguments: &Test) -> Result<()> {
     if !arguments.no_setup {
-        setup::ensure(setup::Wants { tests: true, benches: false })?;
+        setup::ensure(setup::Wants { tests: true, ..Default::default() })?;
     }
     // The tests start the real binary, which `cargo test` alone need not have built.
     command::run(command::cargo(root).args(["build", "--bins"]))?;

@@ -1,7 +1,7 @@
 //! The kernel half's parser and judge, on the host: any frame is judged within its bounds, the same each time.
 //!
 //! Before: two octets of settings and of what is known, then an Ethernet frame. After: parsed, judged, both ways.
-//! Never: needs a kernel; `tests/tests/xdp_differential.rs` compares the two.
+//! Never: needs a kernel; `tests/tests/it/xdp_differential.rs` compares the two.
 
 use std::cell::Cell;
 

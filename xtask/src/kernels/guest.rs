@@ -31,44 +31,33 @@ for module in $(busybox cat /modules/order); do
 done
 echo "DOTD kernel $(busybox uname -r)"
 for test in $(busybox cat /tests/order); do
-    /tests/$test --test-threads=1 --nocapture < /dev/null 2>&1
+    /tests/it --test-threads=1 --nocapture $test:: < /dev/null 2>&1
     echo "DOTD ended $test $?"
 done
 echo "DOTD done"
 busybox poweroff -f
 "#;
 
-/// A test program, by name.
-pub(super) struct TestProgram {
-    name: String,
-    path: PathBuf,
-}
-
 /// What goes into the archive.
 pub(super) struct Guest<'a> {
-    pub(super) tests: &'a [TestProgram],
+    /// The test binary.
+    pub(super) program: &'a Path,
+    /// Its modules that the guest runs, in this order.
+    pub(super) tests: &'a [&'a str],
     pub(super) modules: &'a [PathBuf],
 }
 
-/// Builds the tests, and says where they are.
-pub(super) fn build_tests(root: &Path, names: &[&str]) -> Result<Vec<TestProgram>> {
+/// Builds the test binary, and says where it is.
+pub(super) fn build_tests(root: &Path) -> Result<PathBuf> {
     let mut cargo = command::cargo(root);
-    cargo.args(["test", "--no-run", "--package", "dot-tests", "--message-format", "json-render-diagnostics"]);
-    cargo.args(names.iter().flat_map(|name| ["--test", name]));
+    cargo.args(["test", "--no-run", "--package", "dot-tests", "--test", "it"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
     let built = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !built.status.success() {
         bail!("the tests do not build");
     }
     let messages = String::from_utf8_lossy(&built.stdout).into_owned();
-    let find = |name: &&str| {
-        // cargo names the file after the test, a dash and a hash.
-        let path = messages.lines().filter_map(executable).find(|path| {
-            path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-")))
-        });
-        let path = path.with_context(|| format!("cargo did not say where {name} is"))?;
-        Ok(TestProgram { name: (*name).to_owned(), path })
-    };
-    names.iter().map(find).collect()
+    messages.lines().filter_map(executable).next_back().context("cargo did not say where the tests are")
 }
 
 /// The executable in one of cargo's messages.
@@ -87,11 +76,9 @@ impl Guest<'_> {
         archive.file("/init", INIT.as_bytes());
         let mut programs =
             vec![("/bin/busybox".to_owned(), which("busybox")?), ("/bin/ip".to_owned(), which("ip")?)];
-        for test in self.tests {
-            let stripped = folder.join(&test.name);
-            command::run_quietly(Command::new("strip").arg("-o").arg(&stripped).arg(&test.path))?;
-            programs.push((format!("/tests/{}", test.name), stripped));
-        }
+        let stripped = folder.join("it");
+        command::run_quietly(Command::new("strip").arg("-o").arg(&stripped).arg(self.program))?;
+        programs.push(("/tests/it".to_owned(), stripped));
         let mut libraries = BTreeSet::new();
         for (place, program) in &programs {
             archive.file(place, &read(program)?);
@@ -105,7 +92,7 @@ impl Guest<'_> {
         }
         let order = |names: Vec<String>| names.join("\n").into_bytes();
         archive.file("/modules/order", &order(self.modules.iter().map(|module| file_name(module)).collect()));
-        archive.file("/tests/order", &order(self.tests.iter().map(|test| test.name.clone()).collect()));
+        archive.file("/tests/order", self.tests.join("\n").as_bytes());
         archive.write(into).with_context(|| into.display().to_string())
     }
 }

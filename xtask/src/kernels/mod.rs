@@ -28,7 +28,7 @@ const TESTS: &[&str] = &["xdp_object", "xdp_attach", "xdp_verdicts"];
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
     Fetches Debian's cloud kernels by name with apt-get download (62 MB, once, into
-    ${XDG_CACHE_HOME:-~/.cache}/dotd/kernels), packs the tests xdp_object, xdp_attach and xdp_verdicts
+    ${XDG_CACHE_HOME:-~/.cache}/dotd/kernels), packs the test modules xdp_object, xdp_attach and xdp_verdicts
     into a small initramfs, and boots each kernel with it under QEMU without hardware virtualisation.
     Needs Debian (or its package archive) on x86-64; no root.
 
@@ -46,7 +46,7 @@ pub(crate) struct TestKernels {
     /// Only this series
     #[arg(long, value_name = "SERIES", value_parser = clap::builder::PossibleValuesParser::new(SERIES))]
     only: Option<String>,
-    /// Only this test program
+    /// Only this test module
     #[arg(long, value_name = "TEST", value_parser = clap::builder::PossibleValuesParser::new(TESTS))]
     test: Option<String>,
     /// Install nothing
@@ -72,14 +72,14 @@ pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
     }
     let folder = build::target(root).join("kernels");
     let wanted: Vec<&str> = chosen(TESTS, arguments.test.as_deref());
-    let tests = guest::build_tests(root, &wanted)?;
+    let program = guest::build_tests(root)?;
     let mut failures = Vec::new();
     let mut table = Vec::new();
     for series in chosen(SERIES, arguments.only.as_deref()) {
         let began = Instant::now();
         let kernel = debian::kernel(series)?;
         let initramfs = folder.join(format!("{}.cpio", kernel.name));
-        Guest { tests: &tests, modules: &kernel.modules }.pack(&folder, &initramfs)?;
+        Guest { program: &program, tests: &wanted, modules: &kernel.modules }.pack(&folder, &initramfs)?;
         let said = machine::boot(&kernel.image, &initramfs, arguments.verbose)?;
         println!("{}: {}, {} s", kernel.name, said.summary(), began.elapsed().as_secs());
         table.extend(said.programs.iter().map(|line| format!("{:<10} {line}", kernel.series)));

@@ -23,7 +23,7 @@ pub(super) struct Page {
 pub(super) const PAGES: [Page; 2] =
     [Page { path: "docs/standards.md", prefix: "C-" }, Page { path: "docs/attacks.md", prefix: "A-" }];
 /// Tests in this folder are named by their file alone.
-const TESTS: &str = "tests/tests/";
+const TESTS: &str = "tests/tests/it/";
 /// What a row may say of itself; the second and third need a reason.
 const STATES: [&str; 3] = ["holds", "deviates: ", "open: "];
 
@@ -124,7 +124,7 @@ mod tests {
 
     fn covered() -> Covered {
         let mut covered = Covered::default();
-        covered.read("tests/tests/rfc1.rs", TEST);
+        covered.read("tests/tests/it/rfc1.rs", TEST);
         covered
             .read("a/src/b.rs", "    /// Covers: C-3 (half)\n    pub(super) fn half() {}\nfn other() {}\n");
         covered

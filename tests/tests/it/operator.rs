@@ -171,7 +171,7 @@ fn xdp_detach_takes_off_what_it_should() {
 /// query. Method: README.md, against the counters that the program has; lies about lengths are one row.
 #[test]
 fn the_readme_names_what_is_counted() {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     let verdicts = dot_common::counters::rows().map(|verdict| {
         let Verdict { action, reason } = verdict;
         let name = if reason.name().starts_with("malformed_") { "malformed_…" } else { reason.name() };

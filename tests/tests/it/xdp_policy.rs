@@ -14,7 +14,7 @@ use dot_tests::{
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
 };
 
-const POLICY: &str = include_str!("../../docs/packets.md");
+const POLICY: &str = include_str!("../../../docs/packets.md");
 const INITIAL: u32 = 7;
 
 /// The name of each frame in the table, and its counter; `None`: it is counted nowhere.

@@ -1,0 +1,150 @@
+//! The integration tests: one binary, one module a subject. Every module drives the real `dotd` program.
+//!
+//! Before: `cargo xtask test` built `dotd`. After: each promise of README, docs/standards.md, docs/attacks.md and
+//! docs/packets.md was tried with real clients, backends, interfaces and packets.
+//! Where does a new test go? Into the module whose sentence below names its subject: `rfcNNNN` for a sentence of an RFC,
+//! `xdp_*` for the kernel half, else by what goes wrong or who does it. A module is at most 600 lines.
+//! Never: a sleep as a synchronisation, a port or a namespace that another test could use.
+
+/// DNS in clear over UDP with a forged source address: what dotd sends there, how much, and when.
+mod amplification;
+/// Backends at their worst: ICMP errors, half frames, all of them gone at once, more queries than places.
+mod backend_faults;
+/// Backends over connections: pipelining, what is believed, what happens to queries when one closes.
+mod backends;
+/// The cache and shared answers (RFC 2308, RFC 8767), as clients and backends see them.
+mod cache;
+/// Certificates as operators have them: OCSP, several key types, files that a renewal replaces.
+mod certificates;
+/// Nothing but TLS on 853 and no TLS on 53: the kernel half's gates, and the engine without them.
+mod cleartext;
+/// `dns.client_subnet` (RFC 7871): what a backend learns about a client's network.
+mod client_subnet;
+/// A machine that lacks rights or features: dotd serves and says what is missing.
+mod degraded;
+/// Through dotd a client hears what the backend itself would say, octet for octet.
+mod differential;
+/// DNS in clear through the same engine (`listen.do53`).
+mod do53;
+/// Replayed, changed or stolen first flights and tickets.
+mod early_data;
+/// Several backends: which one gets a query, and which one next.
+mod failover;
+/// One client that asks without end beside one that wants an answer.
+mod fairness;
+/// The whole path, end to end, with clients and backends that others wrote.
+mod first_light;
+/// Several nodes with one `tls.ticket_secret`: a ticket from one node resumes on another.
+mod fleet;
+/// Too many messages, too large messages, clients that leave in the middle.
+mod floods;
+/// What arrives on an Internet port and is not TLS, or old TLS, or half of it.
+mod garbage;
+/// `balance.hedge_percent`: a late query is asked of a second backend too.
+mod hedging;
+/// ClientHellos of real and hostile clients: cut, large, unusual.
+mod hellos;
+/// A machine without descriptors, memory, ports, or with a jumping clock.
+mod host_faults;
+/// Ten thousand queries, none lost, every one in the ledger.
+mod load;
+/// A worker that pauses to gather answers: every answer still arrives.
+mod moderation;
+/// Only clients with a certificate of `tls.client_ca` are served.
+mod mutual_tls;
+/// What an operator types: check, pin, status, stats, xdp show.
+mod operator;
+/// The packet parser over generated frames: no root, no kernel.
+mod packet_properties;
+/// Queries longer than the path to their backend allows (RFC 9715).
+mod path_mtu;
+/// Slow, lossy and changing backends: no query lost, nothing left behind.
+mod patience;
+/// After start dotd holds no right; after its end the kernel holds nothing of dotd.
+mod privileges;
+/// PROXY protocol version 2, towards backends and from a load balancer.
+mod proxy_protocol;
+/// Real servers that read our PROXY headers.
+mod proxy_receivers;
+/// SIGHUP changes what it can and keeps what it must; SIGTERM answers what is in flight.
+mod reload;
+/// DNSSEC: a validator comes to the same verdict through dotd.
+mod rfc4035;
+/// TLS 1.2: session IDs.
+mod rfc5246;
+/// Forgery: which responses dotd believes.
+mod rfc5452;
+/// EDNS, and which messages are well formed.
+mod rfc6891;
+/// DNS over TCP: partial reads, pipelining, order, half-close.
+mod rfc7766;
+/// Edns-tcp-keepalive.
+mod rfc7828;
+/// DNS over TLS: framing and the life of a session.
+mod rfc7858;
+/// Client subnet and cookies pass through.
+mod rfc7871;
+/// TLS 1.3: records, key updates, groups.
+mod rfc8446;
+/// Padding.
+mod rfc8467;
+/// Extended DNS errors.
+mod rfc8914;
+/// Privacy: what logs may hold, where cleartext may go.
+mod rfc8932;
+/// TSIG passes octet for octet.
+mod rfc8945;
+/// Caps and deadlines that an operator sets.
+mod rfc9210;
+/// What old TLS clients offer and dotd refuses.
+mod rfc9325;
+/// Four servers that others wrote, behind dotd.
+mod servers;
+/// The test harness itself: namespaces, backends and capture do what the others assume.
+mod stage;
+/// Clients that hold a connection and send or read nothing.
+mod stalling;
+/// TLS towards backends: who they must be, and what follows when they are not.
+mod tls_backends;
+/// Records that carry nothing, inside an established session.
+mod tls_floods;
+/// Zone transfers, NOTIFY and UPDATE, where the config allows them.
+mod transfers;
+/// The loader on real interfaces: what it attaches, pins, hands over and leaves behind.
+mod xdp_attach;
+/// Banned clients: in the kernel half, on the command line, over a restart.
+mod xdp_bans;
+/// SYN cookies made by XDP.
+mod xdp_cookies;
+/// Budgets of handshakes, and bans that the engine makes.
+mod xdp_costs;
+/// The compiled kernel half decides as the same Rust code does on the host.
+mod xdp_differential;
+/// TCP Fast Open beside the cleartext gate.
+mod xdp_fast_open;
+/// Floods against the real server: the client over its rate gets its rate, others pay nothing.
+mod xdp_floods;
+/// Rates, frame by frame.
+mod xdp_limits;
+/// Allow and deny lists by prefix.
+mod xdp_lists;
+/// A refused client is logged once a minute.
+mod xdp_notices;
+/// The compiled object is what dot-common says, and this kernel takes it.
+mod xdp_object;
+/// Every row of docs/packets.md, shown to the compiled program.
+mod xdp_policy;
+/// When no worker has room, a SYN ends in the kernel half.
+mod xdp_pressure;
+/// Packets that move between CPUs (`xdp.steering = "cpumap"`).
+mod xdp_spread;
+/// A connection goes to the worker of the CPU that takes its packets.
+mod xdp_steering;
+/// One dotd after another: no packet unjudged between them.
+mod xdp_succession;
+/// Each frame to our ports is counted exactly once.
+mod xdp_sums;
+/// Every verdict and every shape of header.
+mod xdp_verdicts;
+/// Interfaces and attachments that change while dotd serves without rights.
+mod xdp_watch;

@@ -26,6 +26,7 @@ use super::{
     process::{Process, bound_to_namespace, bounded},
     response::Message,
     scratch::Scratch,
+    uninterrupted,
 };
 
 /// Names `host-0.dotd.test` and so on.
@@ -207,7 +208,7 @@ impl Backend {
         eventually(&format!("{name} answers at {address}"), || {
             socket.send_to(&query, address).ok()?;
             let mut buffer = [0; 512];
-            let length = socket.recv(&mut buffer).ok()?;
+            let length = uninterrupted(|| socket.recv(&mut buffer)).ok()?;
             Message::parse(&buffer[..length]).filter(|reply| reply.rcode() == 0).map(|_| ())
         });
         backend

@@ -14,7 +14,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-use super::{DEADLINE, netns::Namespace, process::bounded};
+use super::{DEADLINE, netns::Namespace, process::bounded, uninterrupted};
 
 /// The port of DNS over TLS.
 pub const DOT_PORT: u16 = 853;
@@ -156,7 +156,7 @@ pub fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
     let mut octets = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        match stream.read(&mut chunk) {
+        match uninterrupted(|| stream.read(&mut chunk)) {
             Ok(0) => return octets,
             Ok(count) => octets.extend(&chunk[..count]),
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
@@ -197,7 +197,7 @@ pub fn is_nothing_but_an_alert(octets: &[u8]) -> bool {
 #[must_use]
 pub fn is_silent(stream: &mut TcpStream) -> bool {
     stream.set_read_timeout(Some(Duration::from_millis(1))).expect("not zero");
-    let is_silent = match stream.read(&mut [0; 1]) {
+    let is_silent = match uninterrupted(|| stream.read(&mut [0; 1])) {
         Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         Ok(_) => false,
     };

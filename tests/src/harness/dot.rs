@@ -22,6 +22,7 @@ use super::{
     response::Message,
     scripted::take_message,
     sealer::Sealer,
+    uninterrupted,
 };
 
 /// How a session ended.
@@ -275,7 +276,7 @@ impl Dot {
     pub fn is_quiet(&mut self) -> bool {
         let mut chunk = [0; 16_384];
         self.stream.set_nonblocking(true).expect("a socket");
-        let read = self.stream.read(&mut chunk);
+        let read = uninterrupted(|| self.stream.read(&mut chunk));
         self.stream.set_nonblocking(false).expect("a socket");
         if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
             self.took(read, &chunk);
@@ -295,7 +296,7 @@ impl Dot {
     /// Reads from the network once and takes what came, record by record.
     fn pump(&mut self) {
         let mut chunk = [0; 16_384];
-        let read = self.stream.read(&mut chunk);
+        let read = uninterrupted(|| self.stream.read(&mut chunk));
         self.took(read, &chunk);
     }
 

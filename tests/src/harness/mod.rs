@@ -32,6 +32,7 @@ pub mod shake;
 pub mod stats;
 
 use std::{
+    io::{self, ErrorKind},
     thread,
     time::{Duration, Instant},
 };
@@ -52,5 +53,21 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
         thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Calls again as long as the call was interrupted.
+///
+/// A receive with a time-out ends with EINTR when its thread is stopped and continued (signal(7)), be it by a debugger,
+/// a frozen cgroup or a shell; that says nothing about the peer.
+///
+/// # Errors
+/// Those of `call`, but for [`ErrorKind::Interrupted`].
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            ended => return ended,
+        }
     }
 }

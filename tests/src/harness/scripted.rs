@@ -24,6 +24,7 @@ use super::{
     message::{NS, framed, reply_to},
     netns::Network,
     proxied::{Header, take_header},
+    uninterrupted,
 };
 
 /// Room for a burst of some thousand queries.
@@ -266,7 +267,7 @@ impl Reply {
 fn serve_udp(socket: &UdpSocket, shared: &Shared) {
     let mut buffer = vec![0; 65_535];
     while !shared.is_over.load(Relaxed) {
-        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        if let Ok((length, from)) = uninterrupted(|| socket.recv_from(&mut buffer)) {
             let mut octets = buffer[..length].to_vec();
             let query = Received { is_tcp: false, from, proxy: take_header(&mut octets), octets };
             shared.answer(query, || Reply::Datagram(socket.try_clone().expect("a descriptor is free"), from));
@@ -307,7 +308,7 @@ fn serve_stream(tcp: TcpStream, from: SocketAddr, shared: &Shared) {
     let (mut proxy, mut buffer) = (None, Vec::new());
     while !shared.is_over.load(Relaxed) {
         let mut chunk = [0; 4096];
-        match stream.read(&mut chunk) {
+        match uninterrupted(|| stream.read(&mut chunk)) {
             Ok(0) => return,
             Ok(count) => buffer.extend(&chunk[..count]),
             Err(error)
@@ -341,7 +342,7 @@ impl Clone for Stream {
 impl Stream {
     fn read(&mut self, chunk: &mut [u8]) -> std::io::Result<usize> {
         match self {
-            Self::Clear(tcp) => tcp.read(chunk),
+            Self::Clear(tcp) => uninterrupted(|| tcp.read(chunk)),
             Self::Secure(tls) => tls.lock().expect("no reader panics").read(chunk),
         }
     }

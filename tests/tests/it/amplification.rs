@@ -23,6 +23,7 @@ use dot_tests::{
         response::Message,
         scene::{HONEST, assert_served, scripted, scripted_with},
         scripted::{Act, Received},
+        uninterrupted,
     },
     require,
 };
@@ -66,7 +67,10 @@ fn victim(network: &Network) -> UdpSocket {
 /// Everything that comes until nothing does for half a second.
 fn drained(socket: &UdpSocket) -> Vec<Vec<u8>> {
     let mut octets = [0; 65_535];
-    std::iter::from_fn(|| socket.recv(&mut octets).ok().map(|length| octets[..length].to_vec())).collect()
+    std::iter::from_fn(|| {
+        uninterrupted(|| socket.recv(&mut octets)).ok().map(|length| octets[..length].to_vec())
+    })
+    .collect()
 }
 
 fn is_cut(answer: &[u8]) -> bool {

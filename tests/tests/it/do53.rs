@@ -23,6 +23,7 @@ use dot_tests::{
         scratch::Scratch,
         scripted::{Act, Received},
         server::Server,
+        uninterrupted,
     },
     require,
 };
@@ -41,7 +42,7 @@ fn client(network: &Network, server: IpAddr) -> UdpSocket {
 fn exchange(socket: &UdpSocket, query: &[u8]) -> Message {
     socket.send(query).expect("a socket of our own");
     let mut octets = [0; 65_535];
-    let length = socket.recv(&mut octets).expect("an answer");
+    let length = uninterrupted(|| socket.recv(&mut octets)).expect("an answer");
     Message::parse(&octets[..length]).expect("a whole message")
 }
 
@@ -281,7 +282,7 @@ fn a_drain_answers_datagrams_too() {
     backend.release();
     let mut octets = [0; 512];
     for _ in 0..50 {
-        let length = socket.recv(&mut octets).expect("an answer");
+        let length = uninterrupted(|| socket.recv(&mut octets)).expect("an answer");
         assert_eq!(Message::parse(&octets[..length]).expect("whole").rdata(A), [HONEST]);
     }
     let (ended, _scratch) = dotd.wait();

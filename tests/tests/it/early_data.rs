@@ -26,6 +26,7 @@ use dot_tests::{
         server::Server,
         session_file::{tampered, with_early_data},
         shake::records,
+        uninterrupted,
     },
     require,
 };
@@ -53,7 +54,7 @@ impl Tap {
             client.set_read_timeout(Some(DEADLINE)).expect("not zero");
             let (mut first, mut chunk) = (Vec::new(), [0; 4096]);
             while !records(&first).iter().any(|(kind, _)| *kind == APPLICATION_DATA) {
-                match client.read(&mut chunk) {
+                match uninterrupted(|| client.read(&mut chunk)) {
                     Ok(0) | Err(_) => return first,
                     Ok(count) => first.extend(&chunk[..count]),
                 }

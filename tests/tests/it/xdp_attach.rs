@@ -19,6 +19,7 @@ use aya::util::KernelVersion;
 use dot_tests::{
     frames::Build,
     harness::flood::Wire,
+    harness::uninterrupted,
     xdp_field::{
         NOBODY, become_nobody, begin, beside, count, ip, isolated, listeners, pins, programs_on, try_begin,
         until_free,
@@ -85,7 +86,7 @@ fn attaches_judges_and_leaves_nothing() {
         honest.read_exact(&mut octets).expect("the hello arrives");
         let mut lying = heard.iter().find(|stream| !is_client(stream)).unwrap();
         lying.set_nonblocking(true).unwrap();
-        assert_eq!(lying.read(&mut octets).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(uninterrupted(|| lying.read(&mut octets)).unwrap_err().kind(), ErrorKind::WouldBlock);
         assert!(count(&xdp, "drop", "cleartext_on_dot") >= 1);
         assert_eq!(count(&xdp, "pass", "client_hello"), 1);
         assert_eq!(count(&xdp, "pass", "syn"), 2);
@@ -101,7 +102,7 @@ fn is_reset(address: &str) -> Result<(), String> {
     let mut client = TcpStream::connect(address).map_err(|error| error.to_string())?;
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     client.write_all(b"\x00\x1dcleartext").unwrap();
-    match client.read(&mut [0; 9]) {
+    match uninterrupted(|| client.read(&mut [0; 9])) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
         other => Err(format!("{address}: {other:?}")),
     }
@@ -157,7 +158,10 @@ fn native_mode_resets_and_drops() {
         });
         let (mut stream, _) = listeners[0].accept().unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        assert!(!matches!(stream.read(&mut [0; 9]), Ok(octets) if octets > 0), "cleartext came through");
+        assert!(
+            !matches!(uninterrupted(|| stream.read(&mut [0; 9])), Ok(octets) if octets > 0),
+            "cleartext came through"
+        );
         assert!(count(&xdp, "drop", "cleartext_on_dot") > resets);
         assert_eq!(count(&xdp, "drop", "udp_on_dot"), 1);
         xdp.detach();

@@ -26,6 +26,7 @@ use dot_tests::{
         raw_hello::{greased_hello, handshake_record},
         scene::{HONEST, embedded, scripted_with},
         scripted::{Act, Received},
+        uninterrupted,
     },
     require,
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
@@ -91,8 +92,9 @@ fn is_shed() -> bool {
     let server = SocketAddr::new(SERVER_V4, DOT_PORT);
     let first = TcpStream::connect_timeout(&server, PATIENCE);
     // Its end says that the worker has seen that it has no place.
-    let _ = first
-        .map(|mut stream| stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read(&mut [0; 16])));
+    let _ = first.map(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| uninterrupted(|| stream.read(&mut [0; 16])))
+    });
     TcpStream::connect_timeout(&server, PATIENCE).is_err()
 }
 
@@ -166,7 +168,7 @@ fn handshakes_beyond_the_mark_shed_new_connections() {
     });
     assert_eq!((stats.sum("connections", "refused"), late.is_empty()), (0, false), "there were places");
     for client in &mut clients {
-        assert_eq!(client.read(&mut [0; 1]).expect("the server's flight"), 1);
+        assert_eq!(uninterrupted(|| client.read(&mut [0; 1])).expect("the server's flight"), 1);
     }
     drop((clients, late));
     let _new = Dot::connect(&network.client, SERVER_V4);

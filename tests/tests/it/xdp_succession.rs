@@ -24,6 +24,7 @@ use dot_common::counters;
 use dot_tests::{
     frames::Build,
     harness::flood::Wire,
+    harness::uninterrupted,
     xdp_field::{
         begin, beside, count, ip_says, isolated, listeners, pins, programs_on, try_begin, until_free,
     },
@@ -228,7 +229,7 @@ fn coming_and_going_in_a_transfer_loses_no_octet() {
                     .zip((1..).map(|step| step * OCTETS / 6))
                     .peekable();
             while place < OCTETS {
-                let length = stream.read(&mut buffer).expect("the transfer goes on");
+                let length = uninterrupted(|| stream.read(&mut buffer)).expect("the transfer goes on");
                 assert!(length > 0, "it ended after {place} octets");
                 let wrong = buffer[..length].iter().zip(place..).find(|(got, at)| **got != octet(*at));
                 assert!(wrong.is_none(), "{wrong:?}");
@@ -257,7 +258,7 @@ fn coming_and_going_in_a_transfer_loses_no_octet() {
             let mut stream = TcpStream::connect("192.0.2.1:853").unwrap();
             let octets: Vec<u8> = (0..OCTETS).map(octet).collect();
             stream.write_all(&octets).unwrap();
-            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+            assert_eq!(uninterrupted(|| stream.read(&mut [0])).unwrap(), 0);
         });
         server.join().unwrap();
         until_free("here");

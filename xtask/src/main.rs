@@ -121,8 +121,8 @@ mod tests {
         found.map(words).filter(|words| !words.iter().any(|word| word.starts_with('<'))).collect()
     }
 
-    /// Goal: what help, README and docs show can be typed. Method: every command line of xtask in them is parsed; in help
-    /// those among the examples.
+    /// Goal: what help and every page show can be typed. Method: every command line of xtask in them
+    /// is parsed; in help those among the examples.
     #[test]
     fn examples_parse() {
         fn help(command: &mut clap::Command) -> String {
@@ -130,12 +130,14 @@ mod tests {
             let own = own.split_once("EXAMPLES").map(|(_, examples)| examples.to_owned()).unwrap_or_default();
             command.get_subcommands_mut().map(help).fold(own, |text, more| text + &more)
         }
-        let texts = [
-            help(&mut Arguments::command()),
-            include_str!("../../README.md").to_owned(),
-            include_str!("../../docs/performance.md").to_owned(),
-            include_str!("../../ARCHITECTURE.md").to_owned(),
-        ];
+        let mut texts = vec![help(&mut Arguments::command())];
+        for folder in [".", "docs", "docs/guide", "examples"] {
+            let entries = std::fs::read_dir(top().unwrap().join(folder)).unwrap();
+            let pages = entries
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_some_and(|end| end == "md"));
+            texts.extend(pages.map(|page| std::fs::read_to_string(page).unwrap()));
+        }
         let lines: Vec<_> = texts.iter().flat_map(|text| command_lines(text)).collect();
         assert!(lines.len() > 60, "{} examples", lines.len());
         for line in lines {

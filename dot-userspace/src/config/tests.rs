@@ -78,6 +78,34 @@ fn the_installed_file_has_every_key() {
     }
 }
 
+/// Goal: each complete config in examples/, and each block of the guide and README, is one that dotd takes. Method: the
+/// same parser; a block that begins with a section that needs a backend gets none added, because every default holds.
+#[test]
+fn examples_and_guides_are_valid() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut texts = Vec::new();
+    for folder in ["examples", "docs/guide", "."] {
+        for entry in fs::read_dir(top.join(folder)).expect("a folder of this repository") {
+            let path = entry.expect("readable").path();
+            let name = path.display().to_string();
+            let read = || fs::read_to_string(&path).expect("UTF-8");
+            if folder == "examples" && name.ends_with(".toml") {
+                texts.push((name, read()));
+            } else if folder != "." && name.ends_with(".md") || name.ends_with("README.md") {
+                let blocks = read();
+                let blocks = blocks.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+                texts.extend(blocks.map(|block| (name.clone(), block.to_owned())));
+            }
+        }
+    }
+    assert!(texts.len() >= 15, "{} configs", texts.len());
+    for (name, text) in texts {
+        if let Err(errors) = parse(&text, &name) {
+            panic!("{errors}\n{text}");
+        }
+    }
+}
+
 /// Goal: what this version honours is accepted and arrives. Method: one file with a value of each kind.
 #[test]
 fn accepts_what_it_honours() {

@@ -168,10 +168,10 @@ fn xdp_detach_takes_off_what_it_should() {
 }
 
 /// Goal: the tables in which an operator looks up a count have every name there is: of a verdict, and of what became of a
-/// query. Method: README.md, against the counters that the program has; lies about lengths are one row.
+/// query. Method: docs/counters.md, against the counters that the program has; lies about lengths are one row.
 #[test]
-fn the_readme_names_what_is_counted() {
-    let readme = include_str!("../../../README.md");
+fn the_page_of_counters_names_what_is_counted() {
+    let page = include_str!("../../../docs/counters.md");
     let verdicts = dot_common::counters::rows().map(|verdict| {
         let Verdict { action, reason } = verdict;
         let name = if reason.name().starts_with("malformed_") { "malformed_…" } else { reason.name() };
@@ -180,12 +180,12 @@ fn the_readme_names_what_is_counted() {
         (format!("| {} |", action.name()), format!("`{name}`"))
     });
     for (action, reason) in verdicts {
-        let is_there = readme.lines().any(|line| line.starts_with(&action) && line.contains(&reason));
+        let is_there = page.lines().any(|line| line.starts_with(&action) && line.contains(&reason));
         assert!(is_there, "no row {action} {reason}");
     }
     let fates = Counter::ALL.iter().filter(|counter| counter.family() == "queries");
     for fate in fates.map(|counter| counter.label()).filter(|label| *label != "received") {
         let name = if fate.starts_with("dropped_") { "dropped_…" } else { fate };
-        assert!(readme.contains(&format!("`{name}`")), "no {name}");
+        assert!(page.contains(&format!("`{name}`")), "no {name}");
     }
 }

@@ -10,6 +10,7 @@ mod cache;
 mod check;
 mod detach;
 mod error;
+mod examples;
 mod pin;
 mod rights;
 mod show;

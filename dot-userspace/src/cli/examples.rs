@@ -1,0 +1,112 @@
+//! The EXAMPLES of each verb's help.
+//!
+//! Before: nothing. After: `arguments` shows them; its tests parse every line. Never: an example that cannot be typed.
+
+pub(super) const EXAMPLES: &str = "\
+EXAMPLES
+  dotd run                      serve with the defaults: port 853, embedded zone, self-signed certificate
+  dotd check -c dotd.toml       what would happen, and every mistake in a line
+  dotd pin                      the pin that clients verify
+  dotd status                   the running dotd at a glance
+
+`dotd --help` says more, `dotd VERB --help` all about one verb.";
+
+pub(super) const LONG_EXAMPLES: &str = "\
+EXAMPLES
+  Serve with the defaults: port 853, the embedded zone dotd.test, a self-signed certificate:
+      dotd run
+
+  In front of the DNS server on this machine, with your own certificate; dotd.toml holds
+      [tls]
+      certificates = [{ cert = \"/etc/dotd/tls/fullchain.pem\", key = \"/etc/dotd/tls/key.pem\" }]
+      [[backend]]
+      address = \"127.0.0.1:53\"
+  and then
+      dotd check -c dotd.toml && dotd run -c dotd.toml
+
+  Ask it, and verify its pin:
+      kdig @127.0.0.1 +tls +tls-pin=\"$(dotd pin | cut -d'\"' -f2)\" dotd.test A
+
+  Watch it:
+      dotd status
+      dotd stats --json | jq .engine.queries
+
+FILES
+  /etc/dotd/dotd.toml           config; every key has a default
+  /var/lib/dotd/self-signed.pem key and certificate when the config names none
+  /run/dotd/control.sock        what status, stats, ban and xdp ask
+
+SIGNALS
+  TERM, INT                     finish the sessions, then stop
+  HUP                           read config and certificates again
+
+EXIT STATUS
+  0  fine
+  1  failed; one line on standard error for each reason
+  2  wrong usage";
+
+pub(super) const RUN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd run                      every default; needs root for port 853 and XDP
+  dotd run -c ./dotd.toml       as an ordinary user: ports from 1024, folders of your own, XDP off";
+
+pub(super) const CHECK_EXAMPLES: &str = "\
+EXAMPLES
+  dotd check                    the default config
+  dotd check -c new.toml && mv new.toml /etc/dotd/dotd.toml && pkill -HUP -x dotd";
+
+pub(super) const PIN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd pin                      of the certificates that `dotd run` would serve
+  dotd pin fullchain.pem        of the first certificate in a file
+  dotd pin backup-key.pem       of a key that has no certificate yet: a backup pin
+
+  The same by hand:
+  openssl x509 -in fullchain.pem -pubkey -noout | openssl pkey -pubin -outform der \\
+    | openssl dgst -sha256 -binary | base64";
+
+pub(super) const STATUS_EXAMPLES: &str = "\
+EXAMPLES
+  dotd status
+  dotd status --socket ./run/control.sock
+  dotd status --json | jq '.certificates[].not_after_unix'";
+
+pub(super) const STATS_EXAMPLES: &str = "\
+EXAMPLES
+  dotd stats                    what counted so far, for people
+  dotd stats --json | jq '.packets[] | select(.verdict == \"drop\")'";
+
+pub(super) const XDP_EXAMPLES: &str = "\
+EXAMPLES
+  dotd xdp show
+  dotd xdp show --json | jq '.programs[].verified_instructions'";
+
+pub(super) const BAN_LIST_EXAMPLES: &str = "\
+EXAMPLES
+  dotd ban list
+  dotd ban list --json | jq '.[] | select(.cause != \"operator\").prefix'";
+
+pub(super) const BAN_ADD_EXAMPLES: &str = "\
+EXAMPLES
+  dotd ban add 192.0.2.7 --for 10m --reason 'ticket 4711'
+  dotd ban add 2001:db8:17::9   the client prefix of this address: its /56 unless configured otherwise";
+
+pub(super) const BAN_DEL_EXAMPLES: &str = "\
+EXAMPLES
+  dotd ban del 192.0.2.7
+  dotd ban list --json | jq -r '.[].prefix' | xargs -n 1 dotd ban del";
+
+pub(super) const CACHE_FLUSH_EXAMPLES: &str = "\
+EXAMPLES
+  dotd cache flush www.example.net     its addresses have changed
+  dotd cache flush                     a backend answered wrongly for a while";
+
+pub(super) const DETACH_EXAMPLES: &str = "\
+EXAMPLES
+  dotd xdp detach               after a crash, when no dotd is to be started again
+  dotd xdp detach --force       an emergency: XDP drops what it must not, and sessions must live on";
+
+pub(super) const COMPLETIONS_EXAMPLES: &str = "\
+EXAMPLES
+  dotd completions bash > /usr/share/bash-completion/completions/dotd
+  dotd completions zsh > ~/.zfunc/_dotd";

@@ -3,13 +3,16 @@
 //! Before: `cache` copied a response for a client. After: it is one that a client may get.
 //! Never: lets a TTL wrap, or touches an octet that is no TTL.
 //!
-//! Source: RFC 2181 §8, RFC 8767 §4 and §5.2, RFC 8914 §4.4.
+//! Source: RFC 2181 §8, RFC 8767 §4 and §5.2, RFC 8914 §4.4 and §4.20.
 
 use super::{
-    Ede,
-    edns::write_ede,
+    Ede, ResponseCode,
+    behind::is_entangled,
+    edns::{take_in, write_ede},
     forward::write_at,
+    rcode_of,
     records::{Counts, u16_at, walk_tail},
+    respond::EMPTY_OPT,
 };
 
 /// TTL of every record in a stale response (RFC 8767 §5.2).
@@ -22,16 +25,33 @@ pub fn count_down(message: &mut [u8], ttls: &[u8], seconds: u32) {
     }
 }
 
-/// Makes `message`, whose question ends at `question_end`, a stale one: its TTLs are
-/// [`STALE_TTL_SECONDS`], and its OPT, where it stands last, says why.
+/// Makes `message`, whose question ends at `question_end`, a stale one: its TTLs are [`STALE_TTL_SECONDS`], and its OPT says
+/// why. One that its server gave without an OPT gets one, which a client without EDNS is not shown.
 pub fn make_stale(message: &mut Vec<u8>, ttls: &[u8], question_end: usize) {
     each_ttl(message, ttls, |_| STALE_TTL_SECONDS);
-    let tail = Counts::read(message).and_then(|counts| walk_tail(message, question_end, counts).ok());
-    let Some(opt) = tail.and_then(|tail| tail.opt).filter(|opt| opt.end == message.len()) else { return };
-    write_ede(message, Ede::STALE);
-    let octets = u16::try_from(message.len() - opt.rdata).unwrap_or_default();
-    write_at(message, opt.rdata - 2, octets);
+    let is_nxdomain = rcode_of(message) == ResponseCode::NXDomain;
+    let ede = if is_nxdomain { Ede::STALE_NXDOMAIN } else { Ede::STALE };
+    let Some(counts) = Counts::read(message) else { return };
+    let Ok(tail) = walk_tail(message, question_end, counts) else { return };
+    let rdata = match tail.opt {
+        // Records behind it point to each other, and must not move.
+        Some(opt) if is_entangled(message, opt) => return,
+        Some(opt) => opt.rdata,
+        None if tail.end != message.len() => return,
+        None => {
+            write_at(message, ADDITIONAL_COUNT, counts.additional.saturating_add(1));
+            message.extend_from_slice(&EMPTY_OPT);
+            message.len()
+        }
+    };
+    let before = message.len();
+    write_ede(message, ede);
+    let octets = message.len() - before;
+    take_in(message, rdata, octets);
 }
+
+/// Where ARCOUNT stands.
+const ADDITIONAL_COUNT: usize = 10;
 
 fn each_ttl(message: &mut [u8], ttls: &[u8], change: impl Fn(u32) -> u32) {
     for offset in ttls.chunks_exact(2).filter_map(|pair| u16_at(pair, 0)).map(usize::from) {

@@ -62,6 +62,7 @@ impl Ede {
     pub const OTHER_ENTANGLED: Self =
         Self { code: 0, text: "records behind the OPT record point to each other" };
     pub const STALE: Self = Self { code: 3, text: "no backend answered in time" };
+    pub const STALE_NXDOMAIN: Self = Self { code: 19, text: "no backend answered in time" };
     pub const BLOCKED_OPCODE: Self = Self { code: 18, text: "NOTIFY and UPDATE are not accepted here" };
     pub const NOT_SUPPORTED_TRANSFER: Self = Self { code: 21, text: "zone transfer is not relayed" };
     pub const NOT_SUPPORTED_VERSION: Self = Self { code: 21, text: "only EDNS version 0 is known" };

@@ -188,7 +188,7 @@ fn broken_records_are_awaited_out_by_all() {
 
 /// Goal: with the backend gone, what has ended is given for 30 s, with a TTL of 30 and, to who speaks EDNS, error 3
 /// (RFC 8767 §4, RFC 8914 §4.4); what is not there is SERVFAIL; and the backend's return is noticed.
-/// Method: a TTL of one second; the backend goes deaf, then answers again.
+/// Method: a TTL of one second; the backend goes deaf, then answers again. Covers: A-58, C-236
 #[test]
 fn what_has_ended_is_given_while_no_backend_answers() {
     require!(Root);

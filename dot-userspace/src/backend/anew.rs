@@ -31,9 +31,9 @@ impl Sink for Nobody {
     }
 }
 
-/// A worker's backends with a query that waits at the only one, its sender deaf to the bell that rang for it.
-async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Fleet> {
-    let config = UpstreamConfig {
+/// A backend that nobody has asked yet, with an hour's patience.
+pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) -> UpstreamConfig {
+    UpstreamConfig {
         address,
         transport,
         tls: None,
@@ -44,7 +44,12 @@ async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Flee
         weight: 1,
         health_interval: Duration::from_secs(3600),
         health: Health::default(),
-    };
+    }
+}
+
+/// A worker's backends with a query that waits at the only one, its sender deaf to the bell that rang for it.
+async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Fleet> {
+    let config = backend_at(address, transport);
     let counters = WorkerCounters::default();
     let fleet = Fleet::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
     let query = Query::parse(&QUERY).unwrap();

@@ -268,8 +268,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
         {
             taken += cut.octets;
             responses += 1;
-            let outcome = fleet.deliver(&self.connection.ids, cut.message, Half::Stream, false);
-            let is_answer = matches!(outcome, Match::Response | Match::Withdrawn);
+            let outcome =
+                fleet.deliver(self.upstream, &self.connection.ids, cut.message, Half::Stream, false);
+            let is_answer = matches!(outcome, Match::Response | Match::Withdrawn | Match::WithoutEdns(_));
             if is_answer && !self.connection.has_answered.replace(true) {
                 self.upstream.streams.forget_failures();
                 self.upstream.wake();

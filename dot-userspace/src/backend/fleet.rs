@@ -53,6 +53,8 @@ pub struct Fleet {
     pub inbound: RefCell<Inbound>,
     /// Where a read from a connection lands before it is cut.
     pub scratch: RefCell<Box<[u8]>>,
+    /// Where an error that came without its question gets it back.
+    pub whole: RefCell<Vec<u8>>,
     /// IDs.
     pub random: Random,
     /// The worker's counters.
@@ -88,6 +90,7 @@ impl Fleet {
             flights: RefCell::default(),
             inbound: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
+            whole: RefCell::default(),
             random: Random::default(),
             counters: counters.clone(),
             transfers: Cell::new(0),

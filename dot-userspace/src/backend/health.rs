@@ -3,14 +3,16 @@
 //! Before: `start` has a list of backends. After: workers, status and metrics read one flag each.
 //! Why in one place: a state that all agree on, and one query an interval however many workers there are.
 //! What a worker meets by itself (a closed port, a failed connection) rests the backend for that worker.
-//! Never: judges an answer: any rcode means up. Asks faster than an interval's eighth, or slower than it.
+//! It also holds how many messages of a backend matched nothing, and why the last one did: silence and answers that
+//! nobody can use are not the same fault.
+//! Never: judges an answer: any rcode means up, also an error without the question. Asks faster than an interval's eighth, or slower than it.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -25,13 +27,10 @@ use tokio::{
 use super::{
     UpstreamConfig,
     dial::{NotOpened, Opened, dial},
+    matching::{Unmatched, fit},
     random::Random,
 };
-use crate::{
-    config::Transport,
-    dns::{self, framing::append_message},
-    proxy,
-};
+use crate::{config::Transport, dns::framing::append_message, proxy};
 
 /// Misses in a row after which a backend is down: one lost datagram is none.
 const MISSES_MAX: u32 = 3;
@@ -47,6 +46,10 @@ pub struct Health(Arc<Known>);
 #[derive(Debug, Default)]
 struct Known {
     state: AtomicU8,
+    /// Messages that matched nothing, queries' and checks'.
+    unmatched: AtomicU64,
+    /// Why the last of them did, as [`Unmatched`] counts.
+    last_unmatched: AtomicU8,
     /// Why the last check was missed; the control thread's alone.
     reason: Mutex<String>,
 }
@@ -106,6 +109,20 @@ impl Health {
         (!reason.is_empty()).then(|| reason.clone())
     }
 
+    /// A message of its came that nobody waited for. Once for such a message, which is late or forged.
+    pub fn note_unmatched(&self, why: Unmatched) {
+        self.0.last_unmatched.store(why as u8, Relaxed);
+        self.0.unmatched.fetch_add(1, Relaxed);
+    }
+
+    /// How many did, and why the last one.
+    #[must_use]
+    pub fn unmatched(&self) -> Option<(u64, Unmatched)> {
+        let count = self.0.unmatched.load(Relaxed);
+        let why = Unmatched::ALL.get(usize::from(self.0.last_unmatched.load(Relaxed)));
+        why.filter(|_| count > 0).map(|why| (count, *why))
+    }
+
     fn note(&self, reason: String) {
         *self.0.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
@@ -132,6 +149,28 @@ enum Missed {
     NotOpened(#[from] NotOpened),
     #[error("no answer: {0}")]
     Unanswered(io::Error),
+    #[error("no answer that fits; {0}")]
+    Unmatched(Seen),
+}
+
+/// What came in the place of an answer.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    count: u64,
+    last: Unmatched,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(form, "unmatched: {}, last: {}", self.count, self.last)
+    }
+}
+
+/// A check under way: what it asked, and what came that is no answer to it.
+struct Asking<'a> {
+    backend: &'a UpstreamConfig,
+    query: Vec<u8>,
+    seen: Option<Seen>,
 }
 
 const UP: u8 = 1;
@@ -171,22 +210,17 @@ fn pause(misses: u32, interval: Duration, chance: u16) -> Duration {
 
 /// One question, one answer, by the way that queries take.
 async fn check(backend: &UpstreamConfig) -> Result<(), Missed> {
-    let query = query().map_err(Missed::Unanswered)?;
-    if backend.transport == Transport::Udp {
-        return in_time(backend, over_udp(backend, &query)).await;
-    }
-    match dial(backend, None).await? {
-        Opened::Clear(mut tcp) => in_time(backend, over_stream(&mut tcp, &query)).await,
-        Opened::Secure(mut wire) => in_time(backend, over_stream(&mut wire, &query)).await,
-    }
-}
-
-async fn in_time(
-    backend: &UpstreamConfig,
-    answer: impl Future<Output = io::Result<()>>,
-) -> Result<(), Missed> {
-    let late = || Err(io::ErrorKind::TimedOut.into());
-    timeout(backend.timeout, answer).await.unwrap_or_else(|_| late()).map_err(Missed::Unanswered)
+    let mut asking = Asking { backend, query: query().map_err(Missed::Unanswered)?, seen: None };
+    let answer = if backend.transport == Transport::Udp {
+        timeout(backend.timeout, asking.over_udp()).await
+    } else {
+        match dial(backend, None).await? {
+            Opened::Clear(mut tcp) => timeout(backend.timeout, asking.over_stream(&mut tcp)).await,
+            Opened::Secure(mut wire) => timeout(backend.timeout, asking.over_stream(&mut wire)).await,
+        }
+    };
+    let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    answer.map_err(|error| asking.seen.map_or(Missed::Unanswered(error), Missed::Unmatched))
 }
 
 fn query() -> io::Result<Vec<u8>> {
@@ -198,48 +232,59 @@ fn query() -> io::Result<Vec<u8>> {
     Ok(query)
 }
 
-fn is_answer(message: &[u8], query: &[u8]) -> bool {
-    message.first_chunk::<2>() == query.first_chunk::<2>()
-        && dns::question_matches(message, query, query.len())
-}
-
-async fn over_udp(backend: &UpstreamConfig, query: &[u8]) -> io::Result<()> {
-    let host: IpAddr = match backend.address {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((host, 0)).await?;
-    socket.connect(backend.address).await?;
-    let mut datagram = Vec::new();
-    if backend.proxy_v2 {
-        proxy::header::write(None, &mut datagram);
+impl Asking<'_> {
+    /// Whether `message` is the answer; what is not is remembered.
+    fn is_answered_by(&mut self, message: &[u8]) -> bool {
+        let has_id = message.first_chunk::<2>() == self.query.first_chunk::<2>();
+        let last = match fit(message, &self.query, self.query.len()) {
+            _ if !has_id => Unmatched::Id,
+            Ok(_) => return true,
+            Err(why) => why,
+        };
+        self.backend.health.note_unmatched(last);
+        let count = self.seen.map_or(0, |seen| seen.count) + 1;
+        self.seen = Some(Seen { count, last });
+        false
     }
-    datagram.extend_from_slice(query);
-    socket.send(&datagram).await?;
-    let mut message = [0; 4096];
-    loop {
-        let octets = socket.recv(&mut message).await?;
-        if message.get(..octets).is_some_and(|message| is_answer(message, query)) {
-            return Ok(());
+
+    async fn over_udp(&mut self) -> io::Result<()> {
+        let host: IpAddr = match self.backend.address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((host, 0)).await?;
+        socket.connect(self.backend.address).await?;
+        let mut datagram = Vec::new();
+        if self.backend.proxy_v2 {
+            proxy::header::write(None, &mut datagram);
+        }
+        datagram.extend_from_slice(&self.query);
+        socket.send(&datagram).await?;
+        let mut message = [0; 4096];
+        loop {
+            let octets = socket.recv(&mut message).await?;
+            if message.get(..octets).is_some_and(|message| self.is_answered_by(message)) {
+                return Ok(());
+            }
         }
     }
-}
 
-async fn over_stream<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, query: &[u8]) -> io::Result<()> {
-    let mut framed = Vec::new();
-    append_message(&mut framed, |out| {
-        out.extend_from_slice(query);
-        io::Result::Ok(())
-    })?;
-    stream.write_all(&framed).await?;
-    stream.flush().await?;
-    let mut message = Vec::new();
-    loop {
-        let octets = stream.read_u16().await?;
-        message.resize(usize::from(octets), 0);
-        stream.read_exact(&mut message).await?;
-        if is_answer(&message, query) {
-            return Ok(());
+    async fn over_stream<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
+        let mut framed = Vec::new();
+        append_message(&mut framed, |out| {
+            out.extend_from_slice(&self.query);
+            io::Result::Ok(())
+        })?;
+        stream.write_all(&framed).await?;
+        stream.flush().await?;
+        let mut message = Vec::new();
+        loop {
+            let octets = stream.read_u16().await?;
+            message.resize(usize::from(octets), 0);
+            stream.read_exact(&mut message).await?;
+            if self.is_answered_by(&message) {
+                return Ok(());
+            }
         }
     }
 }
@@ -247,6 +292,7 @@ async fn over_stream<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, query: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::anew::backend_at;
 
     /// Goal: one miss is none, three are down, one answer is up; only changes are told.
     #[test]
@@ -269,18 +315,30 @@ mod tests {
         assert_eq!(pause(0, second, u16::MAX).as_millis(), 750);
     }
 
-    /// Goal: any rcode is an answer, another question or a query is not.
+    /// Goal: any rcode is an answer, also without the question where it is an error; another question or a query is not, and
+    /// the reason is kept. Covers: C-231, C-232
     #[test]
     fn an_answer_is_known_by_id_and_question() {
-        let query = query().expect("random numbers");
-        let mut refused = query.clone();
+        let backend = backend_at(([127, 0, 0, 1], 53).into(), Transport::Udp);
+        let mut asking = Asking { backend: &backend, query: query().expect("random numbers"), seen: None };
+        let mut refused = asking.query.clone();
         refused[2] |= 0x80;
         refused[3] |= 5;
-        assert!(is_answer(&refused, &query) && !is_answer(&query, &query));
+        let mut bare = refused[..12].to_vec();
+        bare[5] = 0;
+        assert!(asking.is_answered_by(&refused) && asking.is_answered_by(&bare));
+        assert!(asking.seen.is_none() && backend.health.unmatched().is_none());
+        assert!(!asking.is_answered_by(&asking.query.clone()));
         let mut other = refused.clone();
         other[14] = 1;
-        assert!(!is_answer(&other, &query));
+        assert!(!asking.is_answered_by(&other));
         refused[0] ^= 1;
-        assert!(!is_answer(&refused, &query));
+        assert!(!asking.is_answered_by(&refused));
+        assert_eq!(backend.health.unmatched(), Some((3, Unmatched::Id)));
+        let seen = asking.seen.expect("three");
+        assert_eq!(
+            Missed::Unmatched(seen).to_string(),
+            format!("no answer that fits; unmatched: 3, last: {}", Unmatched::Id)
+        );
     }
 }

@@ -60,10 +60,10 @@ async fn receive_all(upstream: Rc<Upstream>, port: Rc<Port>) {
 fn deliver(upstream: &Rc<Upstream>, port: &Rc<Port>, count: usize) {
     let inbound = upstream.fleet.inbound.borrow();
     for (datagram, is_cut) in inbound.datagrams(count) {
-        match upstream.fleet.deliver(&port.ids, datagram, Half::Datagram, is_cut) {
+        match upstream.fleet.deliver(upstream, &port.ids, datagram, Half::Datagram, is_cut) {
             Match::Response | Match::Withdrawn => upstream.wake(),
             Match::Truncated(slot) => ask_again(upstream, slot),
-            Match::NotOurs => {}
+            Match::WithoutEdns(_) | Match::NotOurs(_) => {}
         }
     }
 }

@@ -1,17 +1,23 @@
 //! Compares what a backend says with what it was asked.
 //!
 //! Before: `udp` or `connection` has a whole message. After: the sink that waits for it has it, or it is counted as
-//! nobody's.
+//! nobody's, with the reason, under the backend's name.
+//! Holds: the rule that queries, health checks and zone transfers share: what is an answer ([`fit`]).
 //! Never: believes a message whose socket, ID, name, type, class and QR do not fit (RFC 5452 §9.1), or whose records are
-//! broken; the true one is still awaited.
+//! broken; the true one is still awaited. An error may leave the question out: who refuses to look at a question need not
+//! repeat it. Names are compared without case (RFC 4343), and the answer keeps the backend's: a client that
+//! varies the case of its names (0x20) sees what came back, and judges itself.
 
-use std::rc::Rc;
+use std::{fmt, rc::Rc};
 
-use super::{fleet::Fleet, flights::Half, hedge, ids::Ids};
-use crate::{dns, ledger::Counter};
+use super::{fleet::Fleet, flights::Half, hedge, ids::Ids, upstream::Upstream};
+use crate::{
+    dns::{self, HEADER_OCTETS},
+    ledger::Counter,
+};
 
 /// Octets of a message without a question.
-const HEADER_OCTETS: u16 = dns::HEADER_OCTETS as u16;
+const HEADER_OCTETS_U16: u16 = HEADER_OCTETS as u16;
 
 /// What a message from a backend was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +28,91 @@ pub enum Match {
     Truncated(u16),
     /// A second try has failed, and the first goes on.
     Withdrawn,
+    /// The backend has no EDNS, and the OPT of this slot's query is ours.
+    WithoutEdns(u16),
     /// Nobody waits for it.
-    NotOurs,
+    NotOurs(Unmatched),
+}
+
+/// Why a message is nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Unmatched {
+    /// No query over its socket has its ID.
+    Id,
+    /// QR is not set, or the opcode is another one.
+    NotAResponse,
+    /// It has no question, and is no error.
+    NoQuestion,
+    /// Name, type or class are others.
+    OtherQuestion,
+    /// Its records do not fit into it.
+    BrokenRecords,
+}
+
+impl Unmatched {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::Id, Self::NotAResponse, Self::NoQuestion, Self::OtherQuestion, Self::BrokenRecords];
+}
+
+impl fmt::Display for Unmatched {
+    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
+        form.write_str(match self {
+            Self::Id => "no query has its ID (late, or forged)",
+            Self::NotAResponse => "no response to a query",
+            Self::NoQuestion => "no question, and no error",
+            Self::OtherQuestion => "another question",
+            Self::BrokenRecords => "broken records",
+        })
+    }
+}
+
+/// How a message with the right ID answers a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It repeats the question.
+    Whole,
+    /// It is an error without the question.
+    BareError,
+}
+
+/// Whether `message`, which has the ID of `query`, answers it. The question of `query` ends at `question_end`.
+///
+/// # Errors
+/// Why it does not.
+pub fn fit(message: &[u8], query: &[u8], question_end: usize) -> Result<Fit, Unmatched> {
+    if dns::question_matches(message, query, question_end) {
+        return Ok(Fit::Whole);
+    }
+    if dns::is_bare_error(message, query) {
+        return Ok(Fit::BareError);
+    }
+    let opcode = query.get(2).map_or(0, |flags| flags & 0x78);
+    Err(match message.get(2) {
+        Some(flags) if flags & 0xf8 == 0x80 | opcode && dns::has_no_question(message) => {
+            Unmatched::NoQuestion
+        }
+        Some(flags) if flags & 0xf8 == 0x80 | opcode => Unmatched::OtherQuestion,
+        _ => Unmatched::NotAResponse,
+    })
 }
 
 impl Fleet {
-    /// Gives `message`, which came over `ids`, to whoever waits for it. `is_cut`: it was longer than our room.
-    /// TC=1 is for a datagram only: over a connection it is the response.
-    pub fn deliver(&self, ids: &Rc<Ids>, message: &[u8], half: Half, is_cut: bool) -> Match {
+    /// Gives `message`, which came from `upstream` over `ids`, to whoever waits for it. `is_cut`: it was longer than our
+    /// room. TC=1 is for a datagram only: over a connection it is the response.
+    pub fn deliver(
+        &self,
+        upstream: &Upstream,
+        ids: &Rc<Ids>,
+        message: &[u8],
+        half: Half,
+        is_cut: bool,
+    ) -> Match {
         let id = message.first_chunk::<2>().map(|octets| u16::from_be_bytes(*octets));
         let slot = id.and_then(|id| ids.slot_of(id));
-        let outcome = slot.map_or(Match::NotOurs, |slot| self.judge(slot, message, half, is_cut));
+        let unknown = Match::NotOurs(Unmatched::Id);
+        let outcome = slot.map_or(unknown, |slot| self.judge(slot, message, half, is_cut));
         match (outcome, slot) {
             (Match::Response, Some(slot)) => {
                 self.note_answer(slot);
@@ -42,7 +122,11 @@ impl Fleet {
                 self.counters.add(Counter::BackendHedgeFailed, 1);
                 drop(self.leave(slot));
             }
-            (Match::NotOurs, _) => self.counters.add(Counter::BackendUnmatched, 1),
+            (Match::WithoutEdns(slot), _) => self.ask_without_edns(upstream, slot),
+            (Match::NotOurs(why), _) => {
+                self.counters.add(Counter::BackendUnmatched, 1);
+                upstream.config.health.note_unmatched(why);
+            }
             _ => {}
         }
         outcome
@@ -51,24 +135,82 @@ impl Fleet {
     /// Compares a message with the query; a true response is with its sink when this returns.
     fn judge(&self, slot: u16, message: &[u8], half: Half, is_cut: bool) -> Match {
         let flights = self.flights.borrow();
-        let Some(flight) = flights.get(slot) else { return Match::NotOurs };
+        let Some(flight) = flights.get(slot) else { return Match::NotOurs(Unmatched::Id) };
         let mut asked = flight.asked;
-        if !dns::question_matches(message, &flight.query, usize::from(asked.question_end)) {
+        let question_end = usize::from(asked.question_end);
+        let mut whole = self.whole.borrow_mut();
+        let message = match fit(message, &flight.query, question_end) {
+            Ok(Fit::Whole) => message,
             // Servers may leave the zone out of an answer to UPDATE (RFC 2136 §3.8); its connection vouches for it.
-            if !(flight.is_once && dns::has_no_question(message)) {
-                return Match::NotOurs;
+            _ if flight.is_once && dns::has_no_question(message) => {
+                asked.question_end = HEADER_OCTETS_U16;
+                message
             }
-            asked.question_end = HEADER_OCTETS;
-        }
+            Ok(Fit::BareError) => {
+                let end = dns::with_question(message, &flight.query, question_end, &mut whole);
+                asked.question_end = u16::try_from(end).unwrap_or(HEADER_OCTETS_U16);
+                whole.as_slice()
+            }
+            Err(why) => return Match::NotOurs(why),
+        };
         if half == Half::Datagram && (is_cut || dns::is_truncated(message)) {
             return Match::Truncated(slot);
+        }
+        let has_our_opt = asked.subnet_is_ours && !asked.has_opt;
+        if has_our_opt && dns::refuses_edns(message) && !dns::has_opt(message) {
+            return Match::WithoutEdns(slot);
         }
         if flight.is_spare() && !hedge::is_welcome(message) {
             return Match::Withdrawn;
         }
         match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
             Some(Ok(())) => Match::Response,
-            _ => Match::NotOurs,
+            _ => Match::NotOurs(Unmatched::BrokenRecords),
+        }
+    }
+
+    /// The client sent no OPT, and shall not hear that the one dotd added is not understood: asks again without it.
+    fn ask_without_edns(&self, upstream: &Upstream, slot: u16) {
+        let mut flights = self.flights.borrow_mut();
+        let Some(flight) = flights.get_mut(slot) else { return };
+        flight.take_back();
+        if let Some(opt_rdata) = flight.opt_rdata.take() {
+            dns::take_opt_off(&mut flight.query, opt_rdata);
+        }
+        flight.asked.subnet_is_ours = false;
+        let half = flight.half;
+        drop(flights);
+        self.counters.add(Counter::BackendWithoutEdns, 1);
+        upstream.enqueue(slot, half);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what is nobody's has its reason, and an error without a question is an answer. Method: one message of each
+    /// kind to a query for `. A`. Covers: C-230, C-232
+    #[test]
+    fn each_message_has_its_reason() {
+        let query = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1];
+        let changed = |changes: &[(usize, u8)]| {
+            let mut message = query;
+            message[2] = 0x81;
+            changes.iter().for_each(|(at, octet)| message[*at] = *octet);
+            fit(&message, &query, query.len())
+        };
+        assert_eq!(changed(&[]), Ok(Fit::Whole));
+        assert_eq!(changed(&[(13, b'A')]), Ok(Fit::Whole), "case makes no other name");
+        assert_eq!(changed(&[(13, b'b')]), Err(Unmatched::OtherQuestion));
+        assert_eq!(changed(&[(16, 28)]), Err(Unmatched::OtherQuestion));
+        assert_eq!(changed(&[(2, 0x01)]), Err(Unmatched::NotAResponse));
+        assert_eq!(changed(&[(2, 0x91)]), Err(Unmatched::NotAResponse));
+        let bare = |rcode| fit(&[0, 7, 0x81, rcode, 0, 0, 0, 0, 0, 0, 0, 0], &query, query.len());
+        assert_eq!([bare(5), bare(1)], [Ok(Fit::BareError); 2]);
+        assert_eq!([bare(0), bare(3)], [Err(Unmatched::NoQuestion); 2]);
+        for (number, reason) in Unmatched::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
         }
     }
 }

@@ -40,6 +40,7 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 pub use embedded::Embedded;
 use fleet::Fleet;
 use health::Health;
+pub use matching::Unmatched;
 pub use secure::{Secure, Securing, Tls, Wire};
 pub use sink::{Broken, Failure, Sink};
 pub use transfer::Receiver;

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     dial::{NotOpened, Opened, dial},
     fleet::Fleet,
+    matching::{Fit, Unmatched, fit},
     sink::{Failure, Sink},
     upstream::Upstream,
 };
@@ -191,12 +192,21 @@ impl Relay {
         loop {
             timeout_at(deadline, read_message(stream, message)).await.unwrap_or_else(|_| late())?;
             let question_end = usize::from(self.asked.question_end);
-            let is_ours = dns::question_matches(message, &self.query, question_end)
-                || (self.has_begun && dns::has_no_question(message));
-            if is_ours && message.first_chunk::<2>() == self.query.first_chunk::<2>() {
-                return Ok(());
-            }
+            let has_id = message.first_chunk::<2>() == self.query.first_chunk::<2>();
+            let why = match fit(message, &self.query, question_end) {
+                _ if !has_id => Unmatched::Id,
+                Ok(Fit::Whole) => return Ok(()),
+                _ if self.has_begun && dns::has_no_question(message) => return Ok(()),
+                Ok(Fit::BareError) => {
+                    let mut whole = Vec::new();
+                    dns::with_question(message, &self.query, question_end, &mut whole);
+                    *message = whole;
+                    return Ok(());
+                }
+                Err(why) => why,
+            };
             self.fleet.counters.add(Counter::BackendUnmatched, 1);
+            self.upstream.config.health.note_unmatched(why);
         }
     }
 

@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
-    control::{CertificateStatus, State, Status},
+    control::{CertificateStatus, State, Status, UnmatchedStatus},
     xdp::{BanCounts, CostCounts, NoticeCounts, Report, WorkerReport},
 };
 
@@ -33,6 +33,9 @@ pub(super) fn status(status: &Status) -> String {
             if backend.transport == backend.address { "" } else { &format!(" ({})", backend.transport) };
         let why = backend.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         row(&mut text, "backend", &format!("{}{how}, {}{why}", backend.address, backend.state));
+        if let Some(UnmatchedStatus { count, last }) = &backend.unmatched {
+            row(&mut text, "", &format!("unmatched: {count}, last: {last}"));
+        }
     }
     for certificate in &status.certificates {
         self::certificate(&mut text, certificate);
@@ -186,6 +189,16 @@ mod tests {
         ListenerStatus { address, transport: "dot".into(), fast_open: Some("on".into()) }
     }
 
+    fn backend() -> BackendStatus {
+        BackendStatus {
+            address: "embedded".into(),
+            transport: "embedded".into(),
+            state: "down".into(),
+            reason: Some("TLS: another key".into()),
+            unmatched: Some(UnmatchedStatus { count: 3, last: "another question".into() }),
+        }
+    }
+
     /// Goal: an operator sees every part of a status, an expired certificate loudly.
     #[test]
     fn status_shows_every_part() {
@@ -224,12 +237,7 @@ mod tests {
             uptime_seconds: 61,
             workers: 2,
             listeners: vec![listener()],
-            backends: vec![BackendStatus {
-                address: "embedded".into(),
-                transport: "embedded".into(),
-                state: "down".into(),
-                reason: Some("TLS: another key".into()),
-            }],
+            backends: vec![backend()],
             certificates: vec![CertificateStatus {
                 name: "self-signed".into(),
                 spki_pin: "PIN=".into(),
@@ -244,7 +252,7 @@ mod tests {
         for line in [
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
             "listener     127.0.0.1:853 (dot), fast open on\n",
-            "backend      embedded, down (TLS: another key)\n",
+            "backend      embedded, down (TLS: another key)\n             unmatched: 3, last: another question\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",

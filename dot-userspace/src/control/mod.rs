@@ -17,7 +17,7 @@ mod tests;
 pub use bans::{BanRequest, UnbanRequest};
 pub use cache::{FlushRequest, Flushed};
 pub use serve::{serve_http, serve_unix};
-pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status};
+pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status, UnmatchedStatus};
 
 use crate::{ledger::Snapshot, xdp};
 

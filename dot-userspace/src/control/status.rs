@@ -69,6 +69,18 @@ pub struct BackendStatus {
     /// Why the last check was missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Messages of it that matched no query or check; absent where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmatched: Option<UnmatchedStatus>,
+}
+
+/// What a backend sent that nobody could use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmatchedStatus {
+    /// How many messages.
+    pub count: u64,
+    /// What was wrong with the last one.
+    pub last: String,
 }
 
 /// One certificate that clients may get.

@@ -46,6 +46,7 @@ impl Source for Still {
                 transport: "embedded".into(),
                 state: "unchecked".into(),
                 reason: None,
+                unmatched: None,
             }],
             certificates: vec![CertificateStatus {
                 name: "a \"name\"\n".into(),

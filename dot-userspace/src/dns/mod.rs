@@ -5,6 +5,7 @@
 //! Never: opens a socket, waits, or re-encodes what only passes through.
 
 mod age;
+mod bare;
 mod behind;
 mod codes;
 mod edns;
@@ -22,16 +23,17 @@ mod triage;
 mod truncate;
 
 pub use age::{STALE_TTL_SECONDS, count_down, make_stale};
+pub use bare::{is_bare_error, with_question};
 pub use codes::{Ede, Rcode, rcode_of};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
 pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;
 pub use lifetime::{Lifetime, TTLS_MAX, lifetime};
 pub use name::wire_name;
-pub use query::{Opt, Query, QueryError};
+pub use query::{Opt, Query, QueryError, has_opt};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
-pub use respond::{Asked, Edit, Hop, ResponseError, respond};
-pub use subnet::add_subnet;
+pub use respond::{Asked, Edit, Hop, ResponseError, refuses_edns, respond};
+pub use subnet::{add_subnet, take_opt_off};
 pub use synthesize::synthesize;
 pub use transfer::{Progress, Transfer};
 pub use triage::{Allowed, Disposition, DropReason, Reply, triage};

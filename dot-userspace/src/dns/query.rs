@@ -131,10 +131,10 @@ impl Query {
         }
         let opcode = (flags >> 3) & 0x0f;
         if opcode != 0 && !may(opcode) {
-            return Err(QueryError::Opcode { opcode, has_opt: has_opt(message, counts) });
+            return Err(QueryError::Opcode { opcode, has_opt: has_opt(message) });
         }
         if counts.question != 1 {
-            let has_opt = has_opt(message, counts);
+            let has_opt = has_opt(message);
             return Err(QueryError::QuestionCount { count: counts.question, has_opt });
         }
         let name_end = question_name_end(message, HEADER_OCTETS).ok_or(QueryError::BrokenQuestion)?;
@@ -155,7 +155,9 @@ impl Query {
 }
 
 /// Whether a message, whatever it is, has an OPT record where one may stand.
-fn has_opt(message: &[u8], counts: Counts) -> bool {
+#[must_use]
+pub fn has_opt(message: &[u8]) -> bool {
+    let Some(counts) = Counts::read(message) else { return false };
     let end = questions_end(message, counts.question);
     end.and_then(|end| walk_tail(message, end, counts).ok()).is_some_and(|tail| tail.opt.is_some())
 }

@@ -9,10 +9,11 @@
 use thiserror::Error;
 
 use super::{
-    Query,
+    Query, ResponseCode,
     behind::is_entangled,
     edns::{copy_end_to_end, read_hop_options, write_keepalive, write_padding},
     forward::{BACKEND_PAYLOAD_OCTETS, write_at},
+    rcode_of,
     records::{Counts, Record, Tail, walk_tail},
 };
 
@@ -124,6 +125,8 @@ fn write_body(
             out.extend_from_slice(behind);
             write_additional(out, start, additional.wrapping_sub(1));
         }
+        // Its server has no EDNS, and says so by leaving the OPT out (RFC 6891 §7): the client asks again without one.
+        None if refuses_edns(body) => out.extend_from_slice(body),
         None if asked.has_opt && additional < u16::MAX => {
             out.extend_from_slice(body);
             write_additional(out, start, additional + 1);
@@ -138,6 +141,13 @@ fn write_body(
         return Ok(Edit::Entangled);
     }
     Ok(Edit::Made)
+}
+
+/// Whether a response without an OPT may mean that its server does not know EDNS: FORMERR (RFC 6891 §7), and NOTIMP, which
+/// servers from before that say (RFC 2671 §5.3).
+#[must_use]
+pub fn refuses_edns(response: &[u8]) -> bool {
+    matches!(rcode_of(response), ResponseCode::FormErr | ResponseCode::NotImp)
 }
 
 /// Appends an OPT of our own, for a backend that does not speak EDNS to a client that does (RFC 6891 §7).

@@ -50,6 +50,13 @@ pub fn add_subnet(query: &mut Vec<u8>, opt_rdata: Option<usize>, client: IpAddr)
     opt_rdata
 }
 
+/// Takes the OPT out again that [`add_subnet`] appended to a `query` without one; its options begin at `opt_rdata`.
+pub fn take_opt_off(query: &mut Vec<u8>, opt_rdata: usize) {
+    let additional = u16_at(query, 10).unwrap_or_default().saturating_sub(1);
+    write_at(query, 10, additional);
+    query.truncate(opt_rdata.saturating_sub(EMPTY_OPT.len()));
+}
+
 /// Whether there is a client subnet among these options.
 pub(super) fn has_subnet(rdata: &[u8]) -> bool {
     options(rdata).flatten().any(|(code, _)| code == SUBNET_OPTION)
@@ -116,6 +123,11 @@ mod tests {
                 let opt_rdata = add_subnet(&mut octets, opt_rdata, client.parse().unwrap());
                 let expected = [before.unwrap_or_default(), option].concat();
                 assert_eq!(octets, query(Some(&expected), behind), "{client}");
+                if before.is_none() {
+                    let mut without = octets.clone();
+                    take_opt_off(&mut without, opt_rdata);
+                    assert_eq!(without, forwarded(&query(None, &[]), true).0);
+                }
                 let mut padded = Vec::new();
                 pad_query(&octets, opt_rdata, &mut padded);
                 let fill = 128 - octets.len() - 4;

@@ -156,6 +156,8 @@ counters! {
     BackendUnreachable = "backend", "unreachable";
     /// Responses with TC=1, asked for again over TCP.
     BackendTruncated = "backend", "truncated";
+    /// Queries asked again without the OPT that dotd had added, because the backend knows no EDNS.
+    BackendWithoutEdns = "backend", "without_edns";
     /// Queries longer than a datagram on the path to the backend may be, asked over TCP.
     BackendTooLong = "backend", "too_long";
     /// Responses passed on with the backend's OPT as it came, because records behind it point to each other.

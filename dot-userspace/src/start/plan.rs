@@ -86,6 +86,7 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
         transport: transport.to_owned(),
         state: HealthState::Unchecked.label().to_owned(),
         reason: None,
+        unmatched: None,
     };
     if config.backend.is_empty() {
         return vec![status("embedded".into(), "embedded")];

@@ -22,7 +22,7 @@ use crate::{
     config::{self, Config},
     control::{
         BackendStatus, BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Source, State,
-        Status, UnbanRequest,
+        Status, UnbanRequest, UnmatchedStatus,
     },
     dns,
     ledger::{ControlCounters, Snapshot, WorkerCounters},
@@ -104,7 +104,9 @@ fn backends(config: &Config, upstreams: &[UpstreamConfig]) -> Vec<(BackendStatus
 }
 
 fn as_of_now((status, health): &(BackendStatus, Health)) -> BackendStatus {
-    BackendStatus { state: health.state().label().to_owned(), reason: health.reason(), ..status.clone() }
+    let unmatched = health.unmatched().map(|(count, last)| UnmatchedStatus { count, last: last.to_string() });
+    let state = health.state().label().to_owned();
+    BackendStatus { state, reason: health.reason(), unmatched, ..status.clone() }
 }
 
 impl Process {

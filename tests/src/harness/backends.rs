@@ -21,7 +21,7 @@ use nix::{
 
 use super::{
     eventually,
-    message::{Query, SOA},
+    message::{Query, REFUSED, SOA},
     netns::Network,
     process::{Process, bound_to_namespace, bounded},
     response::Message,
@@ -117,6 +117,12 @@ impl Backend {
         Self::unbound_with(network, port, Scratch::new(), "")
     }
 
+    /// The same, which refuses whoever asks.
+    #[must_use]
+    pub fn unbound_refusing(network: &Network, port: u16) -> Self {
+        Self::unbound_with(network, port, Scratch::new(), " access-control: 127.0.0.1/32 refuse\n")
+    }
+
     fn unbound_with(network: &Network, port: u16, scratch: Scratch, more: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let zone = scratch.write("dotd.test.zone", zone());
@@ -209,7 +215,8 @@ impl Backend {
             socket.send_to(&query, address).ok()?;
             let mut buffer = [0; 512];
             let length = uninterrupted(|| socket.recv(&mut buffer)).ok()?;
-            Message::parse(&buffer[..length]).filter(|reply| reply.rcode() == 0).map(|_| ())
+            let reply = Message::parse(&buffer[..length]);
+            reply.filter(|reply| matches!(reply.rcode(), 0 | REFUSED)).map(|_| ())
         });
         backend
     }

@@ -15,6 +15,10 @@ pub const SOA: u16 = 6;
 pub const TXT: u16 = 16;
 /// AAAA.
 pub const AAAA: u16 = 28;
+/// Response code: format error.
+pub const FORMERR: u16 = 1;
+/// Response code: refused.
+pub const REFUSED: u16 = 5;
 /// Response code: server failure.
 pub const SERVFAIL: u16 = 2;
 /// EDE 23, network error (RFC 8914 §4.24), as its option begins.
@@ -179,6 +183,13 @@ pub fn reply_to(query: &[u8], qtype: u16, rdata: &[Vec<u8>]) -> Vec<u8> {
         reply.extend(value);
     }
     reply
+}
+
+/// An error to `query` as servers give it that look at no question: its ID and RD, the rcode, and no question.
+#[must_use]
+pub fn bare_error(query: &[u8], rcode: u16) -> Vec<u8> {
+    let id = u16::from_be_bytes([query[0], query[1]]);
+    header(id, 0x8000 | u16::from(query[2] & 0x01) << 8 | rcode, [0; 4])
 }
 
 /// Appends an OPT record to a message that has none.

@@ -21,7 +21,7 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{
-    message::{NS, framed, reply_to},
+    message::{NS, REFUSED, bare_error, framed, reply_to},
     netns::Network,
     proxied::{Header, take_header},
     uninterrupted,
@@ -68,6 +68,10 @@ pub enum Mood {
     Deaf,
     /// Closes each new connection as soon as it is accepted, and is deaf over UDP.
     Curt,
+    /// Follows the script, and refuses health checks by a header alone, as Unbound does to who is on no list of it.
+    Terse,
+    /// Follows the script, and answers health checks with another question.
+    Distracted,
 }
 
 type Script = dyn Fn(&Received) -> Vec<Act> + Send + Sync;
@@ -209,13 +213,20 @@ impl Shared {
 
     fn answer(&self, query: Received, way_back: impl Fn() -> Reply) {
         let is_willing = match self.mood() {
-            Mood::Willing => true,
+            Mood::Willing | Mood::Terse | Mood::Distracted => true,
             Mood::Deaf => false,
             Mood::Curt => query.is_tcp,
         };
         if is_health_check(&query.octets) {
-            if is_willing {
-                way_back().send(&reply_to(&query.octets, NS, &[]));
+            match self.mood() {
+                Mood::Terse => way_back().send(&bare_error(&query.octets, REFUSED)),
+                Mood::Distracted => {
+                    let mut reply = reply_to(&query.octets, NS, &[]);
+                    reply[14] = 1;
+                    way_back().send(&reply);
+                }
+                _ if is_willing => way_back().send(&reply_to(&query.octets, NS, &[])),
+                _ => {}
             }
             return;
         }

@@ -14,6 +14,8 @@ mod backend_faults;
 mod backends;
 /// The cache and shared answers (RFC 2308, RFC 8767), as clients and backends see them.
 mod cache;
+/// The cache by an operator's choices, and its rarer answers: stale ones, TTL bounds, subnets, forgetting.
+mod cache_choices;
 /// Certificates as operators have them: OCSP, several key types, files that a renewal replaces.
 mod certificates;
 /// Nothing but TLS on 853 and no TLS on 53: the kernel half's gates, and the engine without them.
@@ -28,6 +30,8 @@ mod differential;
 mod do53;
 /// Replayed, changed or stolen first flights and tickets.
 mod early_data;
+/// Errors of a backend are answers: without a question, without EDNS, about a question in another case.
+mod error_answers;
 /// Several backends: which one gets a query, and which one next.
 mod failover;
 /// One client that asks without end beside one that wants an answer.

@@ -23,7 +23,7 @@ const ROOMS: &[&str] = &[
 const FILES: &[(&str, &str)] = &[
     (
         "dot-userspace/src/backend/health.rs",
-        "why a backend is down: taken by a health check, never by a query",
+        "why a backend is down, taken by a health check; and a count, once for a message that matches no query",
     ),
     ("dot-userspace/src/tls/sessions.rs", "once for a handshake in TLS 1.2"),
     ("dot-userspace/src/tls/tickets/fleet.rs", "once for a handshake"),

@@ -39,6 +39,7 @@ pub(super) fn encode(status: &Status, snapshot: &Snapshot) -> Result<String, fmt
     queries(&mut registry, status, snapshot);
     backends(&mut registry, status, snapshot);
     cache(&mut registry, snapshot);
+    fairness(&mut registry, snapshot);
     accounts(&mut registry, snapshot);
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
@@ -193,6 +194,14 @@ fn cache(registry: &mut Registry, snapshot: &Snapshot) {
     ] {
         let size = i64::try_from(snapshot.count(size)).unwrap_or(i64::MAX);
         gauge(registry, gauge_name, help, None, size);
+    }
+}
+
+/// What waited or was refused so that others are served.
+fn fairness(registry: &mut Registry, snapshot: &Snapshot) {
+    for (label, count) in snapshot.family("fairness") {
+        let help = format!("For the sake of other clients: {}", label.replace('_', " "));
+        counter(registry, &format!("fairness_{label}"), &help, count);
     }
 }
 

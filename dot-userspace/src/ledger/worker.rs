@@ -228,6 +228,8 @@ counters! {
     CacheOctets = "cache_octets", "octets";
     /// Queries that wait for the answer to an equal one now: a gauge.
     CacheWaiting = "cache_waiting", "waiting";
+    /// Steps of handshakes that waited for their turn.
+    HandshakesWaited = "fairness", "handshakes_waited";
 }
 
 /// One worker's counters. Cloning shares the line.

@@ -21,6 +21,7 @@ use super::{
     hello::{PROTOCOL_VERSION_ALERT, is_before_tls12, is_no_record, offers_session, prefers_chacha},
     record::{self, Header},
     records::Records,
+    steps::{Cost, Steps},
 };
 
 /// Most octets of the client that are kept: rustls bounds a hello at 64 KiB, records add little.
@@ -33,10 +34,10 @@ const CLOSE_NOTIFY: u8 = 0;
 pub enum Step {
     /// More octets; what is to be sent must be sent first.
     Read,
-    /// A turn: the hello is here, and what follows costs a signature, or half of that.
+    /// A turn: a message is whole that costs a signature, a key exchange, or a certificate to verify.
     Turn {
-        /// It offers a ticket or a session.
-        is_resumed: bool,
+        /// It costs less than a full handshake's signature: a ticket or a session is offered, or that signature was made.
+        is_short: bool,
     },
     /// Nothing: keys are agreed on.
     Done,
@@ -52,7 +53,10 @@ pub struct Dialogue<'a> {
     shown: usize,
     /// Where the next record begins.
     next: usize,
-    has_turn: bool,
+    steps: Steps,
+    /// So many octets the last turn is for.
+    covered: usize,
+    has_begun: bool,
     is_old: bool,
     /// Octets to send.
     pub outbound: Vec<u8>,
@@ -72,8 +76,18 @@ impl<'a> Dialogue<'a> {
     /// When the configuration does not suit rustls; never with ours.
     pub fn new(serving: &'a Serving) -> Result<Self, TlsError> {
         let connection = UnbufferedServerConnection::new(Arc::clone(&serving.ours))?;
-        let (inbound, outbound) = (Vec::new(), Vec::new());
-        Ok(Self { serving, connection, inbound, shown: 0, next: 0, has_turn: false, is_old: false, outbound })
+        Ok(Self {
+            serving,
+            connection,
+            inbound: Vec::new(),
+            shown: 0,
+            next: 0,
+            steps: Steps::default(),
+            covered: 0,
+            has_begun: false,
+            is_old: false,
+            outbound: Vec::new(),
+        })
     }
 
     /// Where the client's next octets go. Append to it only.
@@ -94,17 +108,20 @@ impl<'a> Dialogue<'a> {
                     Ok(Some((header, _))) if self.is_goodbye(header) => {
                         return Err(TlsError::AlertReceived(AlertDescription::CloseNotify));
                     }
-                    Ok(Some((_, octets))) if self.has_turn => {
-                        self.next += octets;
-                        self.shown = self.next;
-                    }
-                    Ok(Some(_)) => {
-                        (self.has_turn, self.is_old) = (true, is_before_tls12(&self.inbound));
-                        if prefers_chacha(&self.inbound) {
-                            self.connection =
-                                UnbufferedServerConnection::new(Arc::clone(&self.serving.theirs))?;
+                    Ok(Some((header, octets))) => {
+                        if !self.has_begun {
+                            self.begin()?;
                         }
-                        return Ok(Step::Turn { is_resumed: offers_session(&self.inbound) });
+                        if self.next + octets > self.covered
+                            && let Some(cost) = self.cost(header)
+                        {
+                            self.covered = self.inbound.len();
+                            let record = self.inbound.get(self.next..).unwrap_or_default();
+                            return Ok(Step::Turn {
+                                is_short: cost == Cost::Share || offers_session(record),
+                            });
+                        }
+                        self.show(header, octets);
                     }
                     // rustls finds the words for what is no record.
                     _ if self.shown < self.inbound.len() && self.is_lost() => self.shown = self.inbound.len(),
@@ -113,6 +130,37 @@ impl<'a> Dialogue<'a> {
                 },
             }
         }
+    }
+
+    /// The first record is here: it tells who the client is.
+    fn begin(&mut self) -> Result<(), TlsError> {
+        (self.has_begun, self.is_old) = (true, is_before_tls12(&self.inbound));
+        if prefers_chacha(&self.inbound) {
+            self.connection = UnbufferedServerConnection::new(Arc::clone(&self.serving.theirs))?;
+        }
+        Ok(())
+    }
+
+    /// What the next record costs. Where a client's certificate is verified, and its messages are sealed, each may be the one.
+    fn cost(&self, header: Header) -> Option<Cost> {
+        match header.content_type {
+            record::HANDSHAKE => self.steps.cost(content(&self.inbound, self.next, header)),
+            record::APPLICATION_DATA if self.serving.checks_clients => Some(Cost::Share),
+            _ => None,
+        }
+    }
+
+    /// Rustls is to see the next record.
+    fn show(&mut self, header: Header, octets: usize) {
+        match header.content_type {
+            record::HANDSHAKE => {
+                let _ = self.steps.take(content(&self.inbound, self.next, header));
+            }
+            record::CHANGE_CIPHER_SPEC => self.steps.take_change(),
+            _ => {}
+        }
+        self.next += octets;
+        self.shown = self.next;
     }
 
     /// The next record is close_notify in clear. rustls waits on, as anybody on the way could have said it; who could may
@@ -148,7 +196,9 @@ impl<'a> Dialogue<'a> {
         };
         let discard = discard.min(self.inbound.len());
         self.inbound.drain(..discard);
-        (self.shown, self.next) = (self.shown.saturating_sub(discard), self.next.saturating_sub(discard));
+        for place in [&mut self.shown, &mut self.next, &mut self.covered] {
+            *place = place.saturating_sub(discard);
+        }
         said.map_err(|error| self.fail(error))
     }
 
@@ -181,6 +231,12 @@ impl<'a> Dialogue<'a> {
         let (secrets, keys) = self.connection.dangerous_into_kernel_connection()?;
         Ok((kind, Records::new(secrets, keys)?, self.inbound, self.outbound))
     }
+}
+
+/// The content of the record at `start`.
+fn content(octets: &[u8], start: usize, header: Header) -> &[u8] {
+    let start = start + record::HEADER_OCTETS;
+    octets.get(start..start + header.octets).unwrap_or_default()
 }
 
 fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), TlsError> {

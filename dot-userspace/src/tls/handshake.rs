@@ -153,7 +153,7 @@ async fn shake_hands(
     let mut dialogue = Dialogue::new(serving)?;
     loop {
         match dialogue.step() {
-            Ok(Step::Turn { is_resumed }) => turnstile.pass(is_resumed).await,
+            Ok(Step::Turn { is_short }) => turnstile.pass(is_short).await,
             Ok(Step::Read) => {
                 flush(&mut tcp, &mut dialogue.outbound).await?;
                 read(&mut tcp, dialogue.inbound()).await?;

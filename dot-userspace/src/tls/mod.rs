@@ -16,6 +16,7 @@ pub mod records;
 mod self_signed;
 mod serving;
 mod sessions;
+mod steps;
 mod stream;
 mod tickets;
 mod turnstile;

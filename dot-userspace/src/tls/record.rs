@@ -17,10 +17,12 @@ pub const CIPHERTEXT13_OCTETS_MAX: usize = PLAINTEXT_OCTETS_MAX + 256;
 pub const LEGACY_VERSION: [u8; 2] = [3, 3];
 
 /// Content types. Source: RFC 8446 appendix B.1.
+pub const CHANGE_CIPHER_SPEC: u8 = 20;
+/// See [`CHANGE_CIPHER_SPEC`].
 pub const ALERT: u8 = 21;
-/// See [`ALERT`].
+/// See [`CHANGE_CIPHER_SPEC`].
 pub const HANDSHAKE: u8 = 22;
-/// See [`ALERT`].
+/// See [`CHANGE_CIPHER_SPEC`].
 pub const APPLICATION_DATA: u8 = 23;
 
 /// A record's header.

@@ -58,6 +58,8 @@ pub struct Serving {
     pub(super) ours: Arc<ServerConfig>,
     /// Suites in the client's order, for one that puts ChaCha20 first because it has no AES in hardware.
     pub(super) theirs: Arc<ServerConfig>,
+    /// Clients show a certificate, which we verify.
+    pub(super) checks_clients: bool,
 }
 
 /// Builds what the workers serve with.
@@ -99,7 +101,7 @@ pub fn serving(
     config.enable_secret_extraction = true;
     let theirs = Arc::new(config.clone());
     config.ignore_client_order = true;
-    Ok(Serving { ours: Arc::new(config), theirs })
+    Ok(Serving { ours: Arc::new(config), theirs, checks_clients: !tls.client_ca.as_os_str().is_empty() })
 }
 
 /// rustls's suites, those with AES-128 and SHA-256 first: SHA-256 has instructions of its own where SHA-384 has

@@ -1,8 +1,9 @@
 //! Lets handshakes pass a few at a time, so that a flood of them does not keep sessions waiting.
 //!
-//! Before: a hello is whole. After: its handshake may be computed in this turn, or in a later one.
-//! Holds: who waits. Most that passes is resumed, as that costs less and its client was here before; a quarter of
-//! each turn is for full handshakes, so that nobody starves.
+//! Before: a message is whole that costs a signature, a key exchange or a certificate to verify, whichever records brought
+//! it. After: it may be computed in this turn, or in a later one.
+//! Holds: who waits. Most that passes is short: resumed, or the rest of a handshake that was signed. A quarter of each
+//! turn is for full handshakes, so that nobody starves.
 //! Never: outlives the handshake's deadline on its behalf: who gives up while it waits is passed over.
 
 use std::{
@@ -16,6 +17,8 @@ use tokio::{
     task::yield_now,
 };
 
+use crate::ledger::{Counter, WorkerCounters};
+
 /// Handshakes in one turn: some 1.5 ms for full ones, after which whoever can read is heard.
 const TURN: u8 = 4;
 /// Of these, so many are kept for full handshakes while both kinds wait.
@@ -24,35 +27,38 @@ const FULL_SHARE: u8 = 1;
 /// A worker's turnstile.
 pub struct Turnstile {
     left: Cell<u8>,
-    resumed: RefCell<VecDeque<oneshot::Sender<()>>>,
+    short: RefCell<VecDeque<oneshot::Sender<()>>>,
     full: RefCell<VecDeque<oneshot::Sender<()>>>,
     bell: Notify,
-}
-
-impl Default for Turnstile {
-    fn default() -> Self {
-        Self {
-            left: Cell::new(TURN),
-            resumed: RefCell::default(),
-            full: RefCell::default(),
-            bell: Notify::new(),
-        }
-    }
+    counters: WorkerCounters,
 }
 
 impl Turnstile {
+    /// Of the worker with these counters; nobody waits.
+    #[must_use]
+    pub fn new(counters: WorkerCounters) -> Self {
+        Self {
+            left: Cell::new(TURN),
+            short: RefCell::default(),
+            full: RefCell::default(),
+            bell: Notify::new(),
+            counters,
+        }
+    }
+
     /// Returns when the handshake may be computed.
     ///
     /// # Cancel safety
     /// Dropping the future gives the place up.
-    pub async fn pass(&self, is_resumed: bool) {
+    pub async fn pass(&self, is_short: bool) {
         self.bell.notify_one();
         if self.waiting() == 0 && self.left.get() > 0 {
             self.left.set(self.left.get() - 1);
             return;
         }
+        self.counters.add(Counter::HandshakesWaited, 1);
         let (sender, receiver) = oneshot::channel();
-        let queue = if is_resumed { &self.resumed } else { &self.full };
+        let queue = if is_short { &self.short } else { &self.full };
         queue.borrow_mut().push_back(sender);
         // The turnstile ends with its worker, and so does whoever waits.
         let _ = receiver.await;
@@ -60,7 +66,7 @@ impl Turnstile {
 
     /// Handshakes that wait.
     pub fn waiting(&self) -> usize {
-        self.resumed.borrow().len() + self.full.borrow().len()
+        self.short.borrow().len() + self.full.borrow().len()
     }
 
     /// Begins a turn whenever the runtime has looked at its sockets again. Runs until aborted.
@@ -80,7 +86,7 @@ impl Turnstile {
         while self.left.get() > 0 {
             let is_full_due = full_left >= self.left.get();
             let (first, second) =
-                if is_full_due { (&self.full, &self.resumed) } else { (&self.resumed, &self.full) };
+                if is_full_due { (&self.full, &self.short) } else { (&self.short, &self.full) };
             let next = first.borrow_mut().pop_front().or_else(|| second.borrow_mut().pop_front());
             let Some(next) = next else { return };
             // One that is gone takes nothing.
@@ -116,7 +122,7 @@ mod tests {
     /// Goal: a turn admits four, three of them resumed while both kinds wait; who left is passed over.
     #[test]
     fn resumed_handshakes_pass_first_and_full_ones_do_not_starve() {
-        let turnstile = Turnstile::default();
+        let turnstile = Turnstile::new(WorkerCounters::default());
         let mut early: Vec<_> = (0..4).map(|_| Box::pin(turnstile.pass(false))).collect();
         assert!(
             early.iter_mut().all(|pass| poll_once(pass.as_mut()).is_ready()),

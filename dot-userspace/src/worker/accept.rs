@@ -74,7 +74,7 @@ impl Doors {
         settings: &Settings,
     ) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
-        let turnstile = Rc::new(Turnstile::default());
+        let turnstile = Rc::new(Turnstile::new(room.counters.clone()));
         let own = Rc::clone(&turnstile);
         spawn_local(vital("turnstile", move || Rc::clone(&own).run()));
         let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));

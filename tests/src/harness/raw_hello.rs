@@ -28,6 +28,31 @@ pub fn greased_hello() -> Vec<u8> {
     [&[1, 0, 0, u8::try_from(body.len()).expect("short")], &*body].concat()
 }
 
+/// Two hellos of TLS 1.3: the first one shares a key of X448, which we lack, so that a HelloRetryRequest asks for the
+/// second, with X25519.
+///
+/// # Panics
+/// Never: they are short.
+#[must_use]
+pub fn retried_hellos() -> [Vec<u8>; 2] {
+    let short = |octets: usize| u16::try_from(octets).expect("short").to_be_bytes();
+    let hello = |group: u8, share: &[u8]| {
+        let mut body = vec![3, 3];
+        body.extend([0x42; 32]);
+        body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
+        // supported_versions (1.3), supported_groups (X448, X25519), signature_algorithms (ecdsa_secp256r1_sha256), key_share.
+        let fixed =
+            [&[0, 43, 0, 3, 2, 3, 4][..], &[0, 10, 0, 6, 0, 4, 0, 30, 0, 29], &[0, 13, 0, 4, 0, 2, 4, 3]];
+        let entry = [&[0, group][..], &short(share.len()), share].concat();
+        let key_share = [&[0, 51][..], &short(entry.len() + 2), &short(entry.len()), &entry].concat();
+        let extensions = [&fixed.concat()[..], &key_share].concat();
+        body.extend(short(extensions.len()));
+        body.extend(extensions);
+        [&[1, 0][..], &short(body.len()), &body].concat()
+    };
+    [hello(30, &[9; 56]), hello(29, &[9; 32])]
+}
+
 /// One record of a handshake.
 ///
 /// # Panics

@@ -1,17 +1,30 @@
 //! One client that asks without end, and one that wants an answer: the second gets it (ATTACKS: the innocent client).
 //!
-//! Before: a scripted backend that holds what the flood asks. After: the innocent was answered meanwhile.
+//! Before: a scripted backend that holds what the flood asks, or a server that is stopped while a crowd sends. After: the
+//! innocent was answered meanwhile.
+//! Never: measures time: what counts is who waited, and who was answered while how many others were not.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
+use nix::sys::signal::Signal;
 
 use dot_tests::{
     harness::{
+        clients::{DOT_PORT, tcp},
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, Query, reply_to},
+        message::{A, Query, reply_to, www},
         netns::{Network, SERVER_V4, SERVER_V6},
-        scene::{HONEST, honest, scripted_with},
+        raw_hello::{greased_hello, handshake_record, retried_hellos},
+        scene::{HONEST, embedded, honest, scripted_with},
         scripted::{Act, Received, Scripted},
         server::Server,
+        stats::Stats,
     },
     require,
 };
@@ -61,5 +74,71 @@ fn a_flood_of_queries_leaves_room_for_others() {
     });
     assert_eq!(dotd.stats().difference(), [0; 3]);
     drop(flood);
+    dotd.stop();
+}
+
+/// Connections of a crowd.
+const CROWD: usize = 300;
+
+/// dotd does nothing until it is told to go on, so that all that is sent meanwhile is there at once.
+fn stop(dotd: &mut Server) {
+    dotd.signal(Signal::SIGSTOP);
+    let stat = format!("/proc/{}/stat", dotd.pid());
+    eventually("dotd is stopped", || fs::read_to_string(&stat).ok()?.contains(") T ").then_some(()));
+}
+
+/// A crowd's connections, each of which has sent `first`, and dotd has read that.
+fn crowd(network: &Network, innocent: &mut Dot, first: &[u8]) -> Vec<TcpStream> {
+    let dot = SocketAddr::new(SERVER_V4, DOT_PORT);
+    let mut crowd: Vec<TcpStream> = (0..CROWD).map(|_| tcp(&network.client, dot)).collect();
+    for stream in &mut crowd {
+        stream.write_all(first).expect("open");
+        // Read before the next one sends, so that none waits for another.
+        assert_eq!(innocent.exchange(&www(1)).rcode(), 0);
+    }
+    crowd
+}
+
+/// Goal: the signature of a handshake waits for its turn, whichever records bring what it is for, so that a crowd whose
+/// hellos become whole at once delays nobody. Method: 300 connections send the first octet of their hello in a record of
+/// its own, or a hello that a HelloRetryRequest answers, one after the other; dotd is stopped while they send the rest; all
+/// but those of the first turns have waited then.
+#[test]
+fn signatures_wait_for_their_turn_whatever_brings_them() {
+    require!(Root);
+    // The crowd comes one by one, however long that takes.
+    let config = Config::new().xdp("off").set("server", "workers", "1");
+    let config = config.set("session", "handshake_timeout", "\"60s\"");
+    let (network, mut dotd) = embedded(&config);
+    let hello = greased_hello();
+    let [first, second] = retried_hellos();
+    let flights = [
+        (handshake_record(&hello[..1]), handshake_record(&hello[1..])),
+        (handshake_record(&first), handshake_record(&second)),
+    ];
+    let mut innocent = Dot::connect(&network.client, SERVER_V6);
+    for (round, (flight, rest)) in flights.into_iter().enumerate() {
+        let before = dotd.stats().counter("fairness", "handshakes_waited");
+        let mut crowd = crowd(&network, &mut innocent, &flight);
+        stop(&mut dotd);
+        crowd.iter_mut().for_each(|stream| stream.write_all(&rest).expect("open"));
+        innocent.ask(&www(2));
+        dotd.signal(Signal::SIGCONT);
+        assert_eq!(innocent.receive().rcode(), 0);
+        let waited = |stats: &Stats| stats.counter("fairness", "handshakes_waited") - before;
+        let stats = dotd.counts("the crowd has waited", |stats| waited(stats) >= CROWD as u64 / 2);
+        assert_eq!(
+            stats.sum("handshakes", "failed_"),
+            (round * CROWD) as u64,
+            "those of the last round left"
+        );
+        for stream in &mut crowd {
+            let mut record = [0; 5];
+            stream.read_exact(&mut record).expect("an answer of the server's");
+            assert_eq!(record[0], 22);
+        }
+        drop(crowd);
+        dotd.counts("the crowd has left", |stats| stats.counter("connections_open", "open") == 1);
+    }
     dotd.stop();
 }

@@ -68,7 +68,7 @@ fn shake_hands(suites: &[SupportedCipherSuite], version: &'static SupportedProto
     let mut dialogue = Dialogue::new(&serving).unwrap();
     loop {
         match dialogue.step().unwrap() {
-            Step::Turn { is_resumed } => assert!(!is_resumed),
+            Step::Turn { .. } => {}
             Step::Read => {
                 hear(&mut client, &mut dialogue.outbound).unwrap();
                 say(&mut client, dialogue.inbound());

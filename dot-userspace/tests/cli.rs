@@ -331,3 +331,30 @@ fn completions_know_the_verbs() {
         assert!(["check", "status", "completions"].iter().all(|verb| script.contains(verb)), "{shell}");
     }
 }
+
+/// Goal: what `import` prints is a config that `check` accepts, and what it cannot read ends in one line with a way out.
+/// Method: a stunnel service with a real certificate, in a shell's order; then a file without DNS, and a folder.
+#[test]
+fn an_imported_config_is_accepted() {
+    let place = Place::new("");
+    let (pem, _) = place.self_signed("state");
+    let old = place.path("stunnel.conf");
+    let service =
+        format!("cert = {}\n[dns]\naccept = 127.0.0.1:853\nconnect = 127.0.0.1:53\n", pem.display());
+    fs::write(&old, service).unwrap();
+    let printed = dotd(&["import", "stunnel", old.to_str().unwrap()]);
+    assert_eq!((printed.status.code(), stderr(&printed).as_str()), (Some(0), ""));
+    let new = place.path("new.toml");
+    fs::write(&new, [&printed.stdout[..], b"\n[xdp]\nmode = \"off\"\n"].concat()).unwrap();
+    let checked = dotd(&["check", "-c", new.to_str().unwrap()]);
+    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    fs::write(&old, "[imaps]\naccept = 993\nconnect = 143\n").unwrap();
+    let why = format!(
+        "no TLS service on port 853, and none in front of port 53, in {}: name the file that holds it",
+        old.display()
+    );
+    assert_fails_with(&dotd(&["import", "stunnel", old.to_str().unwrap()]), &why);
+    let folder = place.folder.path().to_str().unwrap();
+    let why = format!("{folder}: not a file of at most 1048576 octets: name a config file");
+    assert_fails_with(&dotd(&["import", "nginx", folder]), &why);
+}

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use super::examples::*;
+use super::{examples::*, import::Program};
 use crate::config::parse_duration;
 
 /// DNS over TLS in front of your DNS server.
@@ -84,6 +84,18 @@ pub(super) enum Verb {
     Xdp {
         #[command(subcommand)]
         verb: XdpVerb,
+    },
+    /// Turn the config of stunnel, HAProxy or nginx into a dotd.toml
+    ///
+    /// Prints TOML that `dotd check` accepts, with the place in the old file behind each value. A line of the old file
+    /// that has no counterpart becomes a comment that says why. Nothing is written or changed.
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import {
+        /// Program that the files belong to
+        program: Program,
+        /// Its config files; those that they include are named here too
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
     },
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]

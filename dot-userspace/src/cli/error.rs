@@ -37,6 +37,8 @@ pub(super) enum CliError {
     NoAnswer { socket: PathBuf, reason: String },
     #[error("cannot start a runtime or log thread: {0}: free memory or raise the limit of threads")]
     System(io::Error),
+    #[error("{0}")]
+    Import(String),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{}", in_a_line(.0))]

@@ -110,3 +110,9 @@ pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES
   dotd completions bash > /usr/share/bash-completion/completions/dotd
   dotd completions zsh > ~/.zfunc/_dotd";
+
+pub(super) const IMPORT_EXAMPLES: &str = "\
+EXAMPLES
+  dotd import stunnel /etc/stunnel/dot.conf > dotd.toml && dotd check -c dotd.toml
+  dotd import haproxy /etc/haproxy/haproxy.cfg
+  dotd import nginx /etc/nginx/nginx.conf /etc/nginx/streams/dot.conf";

@@ -11,6 +11,7 @@ mod check;
 mod detach;
 mod error;
 mod examples;
+mod import;
 mod pin;
 mod rights;
 mod show;
@@ -74,6 +75,7 @@ fn run_verb(arguments: Arguments) -> Result<(), CliError> {
         Verb::Xdp { verb: XdpVerb::Detach { force, control } } => {
             detach::run(force, &control, path.as_deref())
         }
+        Verb::Import { program, files } => print(&import::import(program, &files)?),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "dotd", &mut script);

@@ -48,9 +48,9 @@ const OWNERS: &[Owner] = &[
     // hickory-server's types are hickory-proto's: the embedded zone cannot avoid them.
     owner("hickory_proto", &[DNS, EMBEDDED]),
     owner("hickory_server", &[EMBEDDED]),
-    owner("humantime", &[CONFIG]),
+    owner("humantime", &[CONFIG, CLI]),
     owner("strsim", &[CONFIG]),
-    owner("toml", &[CONFIG]),
+    owner("toml", &[CONFIG, CLI]),
     owner("axum", &[CONTROL]),
     owner("prometheus_client", &[CONTROL]),
     owner("clap", &[CLI, XTASK]),

@@ -1,0 +1,227 @@
+//! HAProxy's config: sections, and in each a line of words.
+//!
+//! Before: the text of a haproxy.cfg. After: the front ends on port 853 and the servers they use are in the draft.
+//! Holds: what each keyword means to dotd. Never: evaluates a rule (`use_backend … if …`).
+//!
+//! Source: HAProxy's configuration manual, sections 4 (proxies) and 5 (bind and server options).
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use super::{
+    draft::{Backend, Draft, Secure},
+    place::{self, DOT},
+};
+
+/// A line's words and its place.
+type Line<'a> = (Vec<&'a str>, String);
+
+/// A `frontend`, `listen`, `backend`, `defaults` or `global`.
+#[derive(Debug, Default)]
+struct Section<'a> {
+    kind: &'a str,
+    name: &'a str,
+    lines: Vec<Line<'a>>,
+}
+
+/// Reads one file.
+pub(super) fn read(name: &str, text: &str, draft: &mut Draft) {
+    let sections = sections(name, text);
+    let mut taken = Vec::new();
+    for section in sections.iter().filter(|section| matches!(section.kind, "frontend" | "listen")) {
+        if section.binds(draft) {
+            section.front_options(draft);
+            let used = section.lines.iter().filter(|(words, _)| words[0] == "default_backend");
+            taken.extend(used.filter_map(|(words, _)| words.get(1).copied()));
+            if section.kind == "listen" {
+                section.servers(draft);
+            }
+        }
+    }
+    for section in
+        sections.iter().filter(|section| section.kind == "backend" && taken.contains(&section.name))
+    {
+        section.servers(draft);
+    }
+    if !taken.is_empty() || !draft.is_empty() {
+        for section in sections.iter().filter(|section| matches!(section.kind, "global" | "defaults")) {
+            section.process_options(draft);
+        }
+    }
+}
+
+/// The file's sections; what stands behind `#` is a remark of its author.
+fn sections<'a>(name: &str, text: &'a str) -> Vec<Section<'a>> {
+    const KINDS: [&str; 5] = ["global", "defaults", "frontend", "listen", "backend"];
+    let mut sections: Vec<Section> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split(" #").next().unwrap_or_default();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let Some(first) = words.first().filter(|first| !first.starts_with('#')) else { continue };
+        if !line.starts_with([' ', '\t']) && KINDS.contains(first) {
+            sections.push(Section {
+                kind: first,
+                name: words.get(1).copied().unwrap_or_default(),
+                lines: Vec::new(),
+            });
+        } else if let Some(section) = sections.last_mut() {
+            section.lines.push((words, format!("{name}:{}", number + 1)));
+        }
+    }
+    sections
+}
+
+/// The word behind each `key` of a line.
+fn values<'a>(words: &[&'a str], key: &str) -> Vec<&'a str> {
+    words.windows(2).filter(|pair| pair[0] == key).map(|pair| pair[1]).collect()
+}
+
+impl Section<'_> {
+    /// Takes the `bind` lines with TLS on port 853; says whether there was one.
+    fn binds(&self, draft: &mut Draft) -> bool {
+        let mut is_ours = false;
+        for (words, place) in self.lines.iter().filter(|(words, _)| words[0] == "bind") {
+            let addresses = words.get(1).copied().unwrap_or_default();
+            let listens: Vec<_> =
+                addresses.split(',').map(|word| place::listen(word, Ipv4Addr::UNSPECIFIED.into())).collect();
+            if !words.contains(&"ssl") || !listens.iter().flatten().any(|listen| listen.port() == DOT) {
+                draft.remark(place, format!("`bind {addresses}` is not DNS over TLS: keep HAProxy for it"));
+                continue;
+            }
+            is_ours = true;
+            for listen in listens {
+                match listen {
+                    Some(listen) => Draft::add(&mut draft.dot, listen, place),
+                    None => draft.remark(
+                        place,
+                        format!("`bind {addresses}`: dotd listens on addresses; write the number"),
+                    ),
+                }
+            }
+            bind_options(words, place, draft);
+        }
+        is_ours
+    }
+
+    fn front_options(&self, draft: &mut Draft) {
+        for (words, place) in &self.lines {
+            match (words[0], words.get(1).copied()) {
+                ("maxconn", Some(number)) => connections(number, place, draft),
+                ("timeout", Some(_)) => timeout(words, place, draft),
+                ("bind" | "default_backend" | "mode" | "server" | "balance" | "option" | "log", _) => {}
+                (word, _) => draft.remark(place, format!("`{word}` has no counterpart")),
+            }
+        }
+    }
+
+    fn process_options(&self, draft: &mut Draft) {
+        for (words, place) in &self.lines {
+            match (words[0], words.get(1).copied()) {
+                ("user", Some(user)) => {
+                    draft.once(|draft| &mut draft.user, user.to_owned(), place, "server.user")
+                }
+                ("maxconn", Some(number)) => connections(number, place, draft),
+                ("timeout", Some(_)) => timeout(words, place, draft),
+                ("chroot", _) => draft.remark(place, "`chroot`: the systemd unit confines dotd instead"),
+                ("group", _) => draft.remark(place, "`group`: dotd takes the primary group of server.user"),
+                ("nbthread", Some(_)) => {
+                    draft.remark(place, "`nbthread`: server.workers, by default one for each core")
+                }
+                (word, _) if word.starts_with("ssl-default-bind") => {
+                    draft.remark(
+                        place,
+                        format!("`{word}`: rustls offers only what is sound; there is nothing to set"),
+                    );
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn servers(&self, draft: &mut Draft) {
+        for (words, place) in &self.lines {
+            match (words[0], words.get(1).copied()) {
+                ("server", Some(_)) => server(words, place, draft),
+                ("balance", Some(policy)) => balance(policy, place, draft),
+                ("use_backend", _) => draft.remark(place, "`use_backend`: dotd has one set of backends"),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn bind_options(words: &[&str], place: &str, draft: &mut Draft) {
+    for file in values(words, "crt") {
+        Draft::add(&mut draft.certificates, (file.to_owned(), file.to_owned()), place);
+    }
+    let is_verified = values(words, "verify").contains(&"required");
+    for file in values(words, "ca-file").into_iter().filter(|_| is_verified) {
+        draft.once(|draft| &mut draft.client_ca, file.to_owned(), place, "tls.client_ca");
+    }
+    if values(words, "ssl-min-ver").contains(&"TLSv1.3") {
+        draft.once(|draft| &mut draft.min_version, "1.3", place, "tls.min_version");
+    }
+    if words.contains(&"accept-proxy") {
+        let why = "`accept-proxy`: list the load balancers in listen.proxy_protocol_from, and set xdp.cleartext_853 = \"pass\"";
+        draft.remark(place, why);
+    }
+}
+
+fn server(words: &[&str], place: &str, draft: &mut Draft) {
+    let word = words.get(2).copied().unwrap_or_default();
+    let Some(address) = place::server(word) else {
+        return draft.remark(place, format!("`server … {word}`: a backend is an address; write the number"));
+    };
+    let first = |key| values(words, key).first().map(|value| (*value).to_owned());
+    let sni = || first("sni").and_then(|sni| Some(sni.strip_prefix("str(")?.strip_suffix(')')?.to_owned()));
+    let tls = words
+        .contains(&"ssl")
+        .then(|| Secure { name: first("verifyhost").or_else(sni), ca: first("ca-file") });
+    if tls.as_ref().is_some_and(|secure| secure.name.is_none()) {
+        let why = format!(
+            "`server … {word} ssl` without `verifyhost`: dotd sends no query to a server that it cannot verify. Add a \
+             [[backend]] with server_name or spki_pins"
+        );
+        return draft.remark(place, why);
+    }
+    if words.contains(&"backup") {
+        draft.once(|draft| &mut draft.policy, "first", place, "balance.policy");
+    }
+    let has_proxy_header = words.iter().any(|word| word.starts_with("send-proxy"));
+    let weight = first("weight").and_then(|weight| weight.parse().ok()).unwrap_or(1);
+    Draft::add(&mut draft.backends, Backend { address, tls, has_proxy_header, weight }, place);
+}
+
+fn balance(policy: &str, place: &str, draft: &mut Draft) {
+    let ours = match policy {
+        "roundrobin" | "static-rr" => "round-robin",
+        "leastconn" => "least-outstanding",
+        "first" => "first",
+        other => {
+            return draft.remark(place, format!("`balance {other}`: see balance.policy for what there is"));
+        }
+    };
+    draft.once(|draft| &mut draft.policy, ours, place, "balance.policy");
+}
+
+fn connections(number: &str, place: &str, draft: &mut Draft) {
+    match number.parse() {
+        Ok(number) => {
+            draft.once(|draft| &mut draft.connections_max, number, place, "session.connections_max")
+        }
+        Err(_) => draft.remark(place, format!("`maxconn {number}`: no number")),
+    }
+}
+
+fn timeout(words: &[&str], place: &str, draft: &mut Draft) {
+    let (kind, word) = (words[1], words.get(2).copied().unwrap_or_default());
+    let time = place::time(word, Duration::from_millis(1));
+    match (kind, time) {
+        ("client", Some(time)) => {
+            draft.once(|draft| &mut draft.idle_timeout, time, place, "session.idle_timeout")
+        }
+        ("client-hs" | "client-handshake", Some(time)) => {
+            draft.once(|draft| &mut draft.handshake_timeout, time, place, "session.handshake_timeout");
+        }
+        _ => {}
+    }
+}

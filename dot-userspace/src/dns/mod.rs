@@ -15,6 +15,7 @@ mod lifetime;
 mod name;
 mod query;
 mod records;
+mod resolver_arpa;
 mod respond;
 mod subnet;
 mod synthesize;

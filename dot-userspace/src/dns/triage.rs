@@ -4,9 +4,9 @@
 //! Holds: every rule for messages that a front end answers alone.
 //! Never: has a side effect; the same octets get the same disposition.
 //!
-//! Source: RFC 8906 §8, RFC 9619, RFC 6891 §6.1.3 and §7, RFC 8490 §5.1.1, RFC 5936, RFC 8914.
+//! Source: RFC 8906 §8, RFC 9619, RFC 6891 §6.1.3 and §7, RFC 8490 §5.1.1, RFC 5936, RFC 8914, RFC 9462 §6.
 
-use super::{Ede, HEADER_OCTETS, Opt, Query, QueryError, Rcode};
+use super::{Ede, HEADER_OCTETS, Opt, Query, QueryError, Rcode, resolver_arpa};
 
 /// QTYPE of an incremental zone transfer (RFC 1995).
 pub(super) const TYPE_IXFR: u16 = 251;
@@ -110,14 +110,17 @@ impl Reply {
 #[must_use]
 pub fn triage(message: &[u8], allowed: Allowed) -> Disposition {
     match Query::parse_with(message, |opcode| allowed.has(opcode)) {
-        Ok(query) => triage_query(query, allowed),
+        Ok(query) => triage_query(message, query, allowed),
         Err(error) => triage_error(error),
     }
 }
 
-fn triage_query(query: Query, allowed: Allowed) -> Disposition {
+fn triage_query(message: &[u8], query: Query, allowed: Allowed) -> Disposition {
     if query.opt.is_some_and(|opt| opt.version > 0) {
         return Disposition::Respond(Reply::to(&query, Rcode::BAD_VERS, Some(Ede::NOT_SUPPORTED_VERSION)));
+    }
+    if query.opcode == 0 && resolver_arpa::is_asked(message, query.question_end) {
+        return Disposition::Respond(Reply::to(&query, Rcode::NO_ERROR, None));
     }
     let is_transfer = matches!(query.qtype, TYPE_AXFR | TYPE_IXFR) && query.opcode == 0;
     if is_transfer && !allowed.transfers {

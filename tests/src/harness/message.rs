@@ -15,6 +15,8 @@ pub const SOA: u16 = 6;
 pub const TXT: u16 = 16;
 /// AAAA.
 pub const AAAA: u16 = 28;
+/// SVCB (RFC 9460).
+pub const SVCB: u16 = 64;
 /// Response code: format error.
 pub const FORMERR: u16 = 1;
 /// Response code: refused.

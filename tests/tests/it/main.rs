@@ -102,6 +102,8 @@ mod rfc8945;
 mod rfc9210;
 /// What old TLS clients offer and dotd refuses.
 mod rfc9325;
+/// Discovery of designated resolvers: `resolver.arpa` is answered here.
+mod rfc9462;
 /// Four servers that others wrote, behind dotd.
 mod servers;
 /// The test harness itself: namespaces, backends and capture do what the others assume.

@@ -6,7 +6,6 @@
 use std::{
     future::Future,
     io,
-    ops::Range,
     task::{Context, Poll},
 };
 
@@ -14,7 +13,7 @@ use crate::tls;
 
 /// A connection that a session can be served on.
 pub trait Link {
-    /// Reads what is there into `scratch`; says where in it the octets for the session are, at least one.
+    /// Reads once into `scratch`; says where in it the octets for the session are, if there are any, and what it cost.
     ///
     /// # Errors
     /// How it ended, after everything before the end was given out.
@@ -22,7 +21,7 @@ pub trait Link {
         &mut self,
         context: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Range<usize>, tls::ReadEnd>>;
+    ) -> Poll<Result<tls::Read, tls::ReadEnd>>;
 
     /// Octets are here that will be readable only with others that are not.
     fn is_mid_record(&self) -> bool;
@@ -57,7 +56,7 @@ impl Link for tls::Stream {
         &mut self,
         context: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Range<usize>, tls::ReadEnd>> {
+    ) -> Poll<Result<tls::Read, tls::ReadEnd>> {
         self.poll_read(context, scratch)
     }
 

@@ -16,6 +16,7 @@ mod reader;
 mod receipt;
 mod room;
 mod seat;
+mod turn;
 mod writer;
 
 use std::{

@@ -2,8 +2,8 @@
 //!
 //! Before: the decrypted stream. After: each message is at a backend, answered, or dropped, and counted.
 //! Holds: the octets of one message that is not whole yet; nothing while idle.
-//! Never: reads while the session has no room for another query (backpressure, RFC 7766 §6.2.1.1), or takes more than
-//! [`TURN_MESSAGES_MAX`] before others are heard.
+//! Never: reads while the session has no room for another query (backpressure, RFC 7766 §6.2.1.1), or goes on when its
+//! [`Turn`] is over.
 
 use std::{
     rc::Rc,
@@ -13,15 +13,13 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use super::{Inbox, Link, SessionEnd, answers::ask, end::end_of_reading, inbox::transfer, receipt::Receipt};
+use super::{
+    Inbox, Link, SessionEnd, answers::ask, end::end_of_reading, inbox::transfer, receipt::Receipt, turn::Turn,
+};
 use crate::{
     dns::{Disposition, DropReason, framing::cut_message, triage},
     ledger::Counter,
 };
-
-/// Messages of one turn, a millisecond or less of the worker's time: what is answered without a backend, from the cache
-/// or by dotd itself, is never in flight, so that nothing else would end a turn before its client is slower than we are.
-const TURN_MESSAGES_MAX: u16 = 512;
 
 /// What the reader remembers between turns.
 #[derive(Default)]
@@ -29,8 +27,7 @@ pub(super) struct Reader {
     /// The front of a message that is not whole, or messages that wait for room.
     pending: BytesMut,
     is_held: bool,
-    /// Messages that this turn may still take.
-    turn_left: u16,
+    turn: Turn,
     message_since: Option<Instant>,
     last_message: Option<Instant>,
     queries: u64,
@@ -52,14 +49,14 @@ impl Reader {
         self.is_held && !self.is_over() && inbox.has_room()
     }
 
-    /// Others have been heard since the last message.
+    /// Others have been heard since the last turn.
     pub(super) fn begin_turn(&mut self) {
-        self.turn_left = TURN_MESSAGES_MAX;
+        self.turn = Turn::default();
     }
 
     /// This turn has taken all it may: others come first.
     pub(super) fn is_over(&self) -> bool {
-        self.turn_left == 0
+        self.turn.is_over()
     }
 
     /// Reads and handles what is there, until the stream or the room for queries is exhausted.
@@ -79,13 +76,17 @@ impl Reader {
             pending.advance(taken);
             self.keep(pending, now);
         }
-        while !self.is_held {
+        while !self.is_held && !self.is_over() {
             let mut scratch = inbox.room.scratch.borrow_mut();
             match link.poll_read(context, &mut scratch) {
                 Poll::Pending => break,
                 Poll::Ready(Err(end)) => return Err(end_of_reading(end)),
-                Poll::Ready(Ok(place)) => {
-                    self.take_octets(scratch.get(place).unwrap_or_default(), inbox, now)?;
+                Poll::Ready(Ok(read)) => {
+                    self.turn.note_read(&read);
+                    let octets = scratch.get(read.plaintext).unwrap_or_default();
+                    if !octets.is_empty() {
+                        self.take_octets(octets, inbox, now)?;
+                    }
                 }
             }
         }
@@ -125,12 +126,12 @@ impl Reader {
         let mut taken = 0;
         self.is_held = false;
         while let Some(rest) = octets.get(taken..).filter(|rest| !rest.is_empty()) {
-            if self.is_over() || !inbox.has_room() {
+            if self.turn.has_no_message() || !inbox.has_room() {
                 self.is_held = true;
                 break;
             }
             let Some(cut) = cut_message(rest).map_err(|_| SessionEnd::Framing)? else { break };
-            self.turn_left = self.turn_left.saturating_sub(1);
+            self.turn.note_message();
             self.last_message = Some(now);
             self.message_since = None;
             self.take_message(cut.message, inbox)?;

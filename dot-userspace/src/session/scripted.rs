@@ -6,7 +6,6 @@
 use std::{
     cell::Cell,
     io,
-    ops::Range,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -18,11 +17,16 @@ use crate::{
     config::{ClientSubnet, Policy},
     dns::Allowed,
     ledger::WorkerCounters,
-    tls::ReadEnd,
+    tls::{self, ReadEnd},
 };
 
-/// What a read gives: where in the scratch the octets are, or how the connection ended.
-pub type Read = Poll<Result<Range<usize>, ReadEnd>>;
+/// What a read gives: where in the scratch the octets are and what they cost, or how the connection ended.
+pub type Read = Poll<Result<tls::Read, ReadEnd>>;
+
+/// A read that found so many octets at the front of the scratch, in one record.
+pub fn found(octets: usize) -> Read {
+    Poll::Ready(Ok(tls::Read { plaintext: 0..octets, octets, records: 1 }))
+}
 
 /// A client that sends what the closure puts into the scratch, and takes whatever it is sent, while it takes anything.
 pub struct Scripted<F> {

@@ -16,13 +16,13 @@ use tokio::task::LocalSet;
 
 use super::{
     Link, Seat, SessionEnd,
-    scripted::{Scripted, room},
+    scripted::{Scripted, found, room},
     serve,
 };
 use crate::{
     ledger::{Counter, WorkerCounters},
     proxy::Client,
-    tls::Stream,
+    tls::{self, Stream},
 };
 
 /// Goal: an idle session is a small future; what it needs while it works is its worker's. C-24 asks for many.
@@ -47,7 +47,7 @@ fn endless(mut reads_left: usize, asked: Rc<Cell<u64>>) -> impl Link {
         let whole =
             scratch.chunks_exact_mut(STATUS.len()).map(|place| place.copy_from_slice(&STATUS)).count();
         asked.set(asked.get() + whole as u64);
-        Poll::Ready(Ok(0..whole * STATUS.len()))
+        found(whole * STATUS.len())
     })
 }
 
@@ -90,6 +90,42 @@ fn a_turn_is_bounded() {
     });
 }
 
+/// Goal: a client that sends records of an octet, records of nothing, or octets that never are a message, as fast as it
+/// can, has bounded turns: it makes nobody wait. Method: reads that are always ready, of one octet in one record, of 64 KiB
+/// in the smallest records, and of records that hold nothing; polled by hand, each poll reads a bounded number of times,
+/// records and octets, and asks for another.
+#[test]
+fn a_turn_is_bounded_by_reads_records_and_octets() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let kinds = [
+        ("octets", tls::Read { plaintext: 0..1, octets: 23, records: 1 }, 32),
+        ("small records", tls::Read { plaintext: 0..2849, octets: 65_527, records: 2849 }, 1),
+        ("empty records", tls::Read { plaintext: 0..0, octets: 22 * 100, records: 100 }, 11),
+        ("large records", tls::Read { plaintext: 0..65_440, octets: 65_536, records: 4 }, 4),
+    ];
+    for (name, read, reads_max) in kinds {
+        LocalSet::new().block_on(&runtime, async {
+            let (counters, reads) = (WorkerCounters::default(), Rc::new(Cell::new(0)));
+            let counted = Rc::clone(&reads);
+            let link = Scripted::new(move |scratch: &mut [u8]| {
+                counted.set(counted.get() + 1);
+                assert!(counted.get() <= 1000, "{name}: a turn without end");
+                // The front of a message of 65,535 octets; what would be whole begins anew.
+                scratch.fill(0xff);
+                Poll::Ready(Ok(read.clone()))
+            });
+            let mut session = pin!(serve(link, room(&counters), client(), Rc::default(), |_| ()));
+            let bell = Arc::new(Bell::default());
+            let waker = Waker::from(Arc::clone(&bell));
+            for turn in 0..5 {
+                assert!(session.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                assert_eq!(reads.replace(0), reads_max, "{name}, turn {turn}");
+                assert!(bell.0.swap(0, Relaxed) > 0, "{name}: it is heard again");
+            }
+        });
+    }
+}
+
 /// A query for the longest name, framed: what its failure says is as long.
 fn longest_query() -> Vec<u8> {
     let label = |octets: u8| std::iter::once(octets).chain(std::iter::repeat_n(b'x', octets.into()));
@@ -115,7 +151,7 @@ fn a_client_that_takes_all_at_once_is_heard_again() {
                 return Poll::Pending;
             }
             scratch.iter_mut().zip(queries.drain(..octets)).for_each(|(place, octet)| *place = octet);
-            Poll::Ready(Ok(0..octets))
+            found(octets)
         });
         let mut session = pin!(serve(link, room(&counters), client(), Rc::default(), |_| ()));
         let bell = Arc::new(Bell::default());

@@ -26,7 +26,7 @@ pub use client_ca::client_verifier;
 pub use handshake::{Handshake, HandshakeFailure, HandshakeKind, accept};
 pub use self_signed::FILE_NAME as SELF_SIGNED;
 pub use serving::{Serving, ServingError, serving};
-pub use stream::{ReadEnd, SCRATCH_OCTETS_MIN, Stream};
+pub use stream::{Read, ReadEnd, SCRATCH_OCTETS_MIN, Stream};
 pub use tickets::{Tickets, TicketsError};
 pub use turnstile::Turnstile;
 pub use upstream::Upstream;

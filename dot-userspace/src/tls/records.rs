@@ -56,6 +56,8 @@ pub struct Taken {
     pub plaintext: Range<usize>,
     /// Octets of the records that were opened; what is behind them is the front of another.
     pub used: usize,
+    /// How many records these are.
+    pub records: usize,
     /// Why it stopped, if not for want of octets.
     pub closing: Option<Closing>,
 }
@@ -94,7 +96,7 @@ impl Records {
     /// Opens every whole record in front of `octets`. Their application data stands together afterwards.
     /// A record that must be answered is: the answer is appended to `replies`.
     pub fn open(&mut self, octets: &mut [u8], replies: &mut Vec<u8>) -> Taken {
-        let mut taken = Taken { plaintext: 0..0, used: 0, closing: None };
+        let mut taken = Taken { plaintext: 0..0, used: 0, records: 0, closing: None };
         while taken.closing.is_none() {
             let rest = octets.get(taken.used..).unwrap_or_default();
             match record::whole(rest) {
@@ -102,6 +104,7 @@ impl Records {
                     let record = taken.used..taken.used + end;
                     taken.closing = self.open_one(header, record, octets, &mut taken.plaintext, replies);
                     taken.used += end;
+                    taken.records += 1;
                 }
                 Ok(None) => break,
                 Err(record::Overflow) => taken.closing = Some(Closing::Broken(RECORD_OVERFLOW)),

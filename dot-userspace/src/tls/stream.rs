@@ -20,11 +20,22 @@ use tokio::{
 
 use super::{
     record::CIPHERTEXT_OCTETS_MAX,
-    records::{Closing, Records},
+    records::{Closing, Records, Taken},
 };
 
 /// Least room for [`Stream::poll_read`]: the longest front of a record, and as much again.
 pub const SCRATCH_OCTETS_MIN: usize = 2 * CIPHERTEXT_OCTETS_MAX;
+
+/// What one read brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// Where in the scratch the plaintext is; empty when no record held any, or none is whole yet.
+    pub plaintext: Range<usize>,
+    /// Octets that came from the socket.
+    pub octets: usize,
+    /// Records that were opened.
+    pub records: usize,
+}
 
 /// How a stream ended for the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +82,8 @@ impl Stream {
         self.unsent.len()
     }
 
-    /// Reads what is there into `scratch` (of at least [`SCRATCH_OCTETS_MIN`] octets) and opens it in place;
-    /// says where in it the plaintext is, which is never empty.
+    /// Reads once into `scratch` (of at least [`SCRATCH_OCTETS_MIN`] octets) and opens in place what is there.
+    /// It never reads twice, so that the caller can bound how much work a turn is.
     ///
     /// # Errors
     /// [`ReadEnd`], after everything before the end was given out.
@@ -80,33 +91,28 @@ impl Stream {
         &mut self,
         context: &mut Context<'_>,
         scratch: &mut [u8],
-    ) -> Poll<Result<Range<usize>, ReadEnd>> {
-        loop {
-            if let Some(end) = self.end() {
-                return Poll::Ready(Err(end));
-            }
-            let held = self.carry.len();
-            let more = match std::mem::take(&mut self.is_fresh) {
-                true => 0,
-                false => match ready!(self.poll_octets(context, scratch.get_mut(held..).unwrap_or_default()))
-                {
-                    Ok(0) => {
-                        self.has_ended = true;
-                        continue;
-                    }
-                    Ok(more) => more,
-                    Err(_) => return Poll::Ready(Err(ReadEnd::Transport)),
-                },
-            };
-            if let Some(front) = scratch.get_mut(..held) {
-                front.copy_from_slice(&self.carry);
-            }
-            let filled = scratch.get_mut(..held + more).unwrap_or_default();
-            let plaintext = self.open(filled);
-            if !plaintext.is_empty() {
-                return Poll::Ready(Ok(plaintext));
-            }
+    ) -> Poll<Result<Read, ReadEnd>> {
+        if let Some(end) = self.end() {
+            return Poll::Ready(Err(end));
         }
+        let held = self.carry.len();
+        let octets = match std::mem::take(&mut self.is_fresh) {
+            true => 0,
+            false => match ready!(self.poll_octets(context, scratch.get_mut(held..).unwrap_or_default())) {
+                Ok(0) => {
+                    self.has_ended = true;
+                    return Poll::Ready(Err(ReadEnd::Closed));
+                }
+                Ok(octets) => octets,
+                Err(_) => return Poll::Ready(Err(ReadEnd::Transport)),
+            },
+        };
+        if let Some(front) = scratch.get_mut(..held) {
+            front.copy_from_slice(&self.carry);
+        }
+        let filled = scratch.get_mut(..held + octets).unwrap_or_default();
+        let Taken { plaintext, records, .. } = self.open(filled);
+        Poll::Ready(Ok(Read { plaintext, octets, records }))
     }
 
     fn poll_octets(&mut self, context: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -115,7 +121,7 @@ impl Stream {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    fn open(&mut self, filled: &mut [u8]) -> Range<usize> {
+    fn open(&mut self, filled: &mut [u8]) -> Taken {
         let replies = self.unsent.len();
         let taken = self.records.open(filled, &mut self.unsent);
         if replies == 0 && !self.unsent.is_empty() {
@@ -128,7 +134,7 @@ impl Stream {
         if !rest.is_empty() && taken.closing.is_none() {
             self.carry = rest.to_vec();
         }
-        taken.plaintext
+        taken
     }
 
     fn end(&self) -> Option<ReadEnd> {

@@ -9,7 +9,6 @@
 use std::{
     future::poll_fn,
     io,
-    ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,7 +20,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{session::Link, tls::ReadEnd};
+use crate::{
+    session::Link,
+    tls::{Read, ReadEnd},
+};
 
 /// A connection without TLS.
 pub struct Plain {
@@ -45,17 +47,13 @@ impl Plain {
 }
 
 impl Link for Plain {
-    fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-        scratch: &mut [u8],
-    ) -> Poll<Result<Range<usize>, ReadEnd>> {
+    fn poll_read(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Result<Read, ReadEnd>> {
         Poll::Ready(match ready!(self.poll_octets(context, scratch)) {
             Ok(0) => {
                 self.has_ended = true;
                 Err(ReadEnd::Closed)
             }
-            Ok(octets) => Ok(0..octets),
+            Ok(octets) => Ok(Read { plaintext: 0..octets, octets, records: 0 }),
             Err(_) => Err(ReadEnd::Transport),
         })
     }

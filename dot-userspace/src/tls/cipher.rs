@@ -17,8 +17,10 @@ use super::record::{
 const NONCE_OCTETS: usize = 12;
 const TAG_OCTETS: usize = 16;
 const EXPLICIT_OCTETS: usize = 8;
-/// Most records under one key: less than the 2^24.5 of AES-GCM (RFC 8446 §5.5).
+/// Most records of application data under one key: less than the 2^24.5 of AES-GCM (RFC 8446 §5.5).
 pub const RECORDS_MAX: u64 = 1 << 24;
+/// Records that a worn key may still seal: close_notify or an alert, and the key update that replaces it.
+pub(super) const LAST_RECORDS: u64 = 16;
 /// What TLS 1.2 authenticates besides the content: number, type, version, length.
 type Aad12 = [u8; 13];
 
@@ -38,8 +40,10 @@ pub enum Shape {
 pub enum CipherError {
     /// Not from whom we shook hands with, or damaged.
     Forged,
-    /// More plaintext than a record may hold.
+    /// More plaintext than a record may hold, padding included.
     Overflow,
+    /// A plaintext of TLS 1.3 without a content type: empty, or all zeros (RFC 8446 §5.4).
+    Typeless,
     /// The key has served its number of records.
     WornOut,
 }
@@ -104,18 +108,20 @@ impl Cipher {
         let plaintext = if self.shape == Shape::Tls13 {
             self.key.open_in_place(nonce, Aad::from(&*front), body)
         } else {
-            let aad = self.aad12(header.content_type, inner);
+            let aad = self.aad12(header.content_type, received_version(front), inner);
             self.key.open_in_place(nonce, Aad::from(aad), body)
         };
         let plaintext = plaintext.map_err(|_| CipherError::Forged)?;
         self.number += 1;
-        let (content_type, octets) = match self.shape {
-            Shape::Tls13 => inner_type(plaintext).ok_or(CipherError::Forged)?,
-            Shape::Tls12 | Shape::Tls12Explicit => (header.content_type, plaintext.len()),
-        };
-        if octets > PLAINTEXT_OCTETS_MAX {
+        // In TLS 1.3 the type and the padding count too, but for one octet (RFC 8446 §5.4).
+        let type_octets = usize::from(self.shape == Shape::Tls13);
+        if plaintext.len() > PLAINTEXT_OCTETS_MAX + type_octets {
             return Err(CipherError::Overflow);
         }
+        let (content_type, octets) = match self.shape {
+            Shape::Tls13 => inner_type(plaintext).ok_or(CipherError::Typeless)?,
+            Shape::Tls12 | Shape::Tls12Explicit => (header.content_type, plaintext.len()),
+        };
         Ok(Opened { content_type, start: HEADER_OCTETS + explicit, octets })
     }
 
@@ -128,7 +134,8 @@ impl Cipher {
     }
 
     fn seal_one(&mut self, content_type: u8, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), CipherError> {
-        if self.number >= RECORDS_MAX {
+        let reserve = if content_type == APPLICATION_DATA { 0 } else { LAST_RECORDS };
+        if self.number >= RECORDS_MAX + reserve {
             return Err(CipherError::WornOut);
         }
         let (outer, trailer, explicit) = match self.shape {
@@ -150,7 +157,8 @@ impl Cipher {
         let tag = if self.shape == Shape::Tls13 {
             self.key.seal_in_place_separate_tag(nonce, Aad::from(header), body)
         } else {
-            self.key.seal_in_place_separate_tag(nonce, Aad::from(self.aad12(content_type, chunk.len())), body)
+            let aad = self.aad12(content_type, LEGACY_VERSION, chunk.len());
+            self.key.seal_in_place_separate_tag(nonce, Aad::from(aad), body)
         };
         out.extend_from_slice(tag.map_err(|_| CipherError::WornOut)?.as_ref());
         self.number += 1;
@@ -176,13 +184,21 @@ impl Cipher {
         Nonce::assume_unique_for_key(nonce)
     }
 
-    fn aad12(&self, content_type: u8, octets: usize) -> Aad12 {
+    fn aad12(&self, content_type: u8, [major, minor]: [u8; 2], octets: usize) -> Aad12 {
         let mut aad = [0; 13];
         let [high, low] = u16::try_from(octets).unwrap_or(u16::MAX).to_be_bytes();
-        let rest = [content_type, LEGACY_VERSION[0], LEGACY_VERSION[1], high, low];
+        let rest = [content_type, major, minor, high, low];
         let all = self.number.to_be_bytes().into_iter().chain(rest);
         aad.iter_mut().zip(all).for_each(|(room, octet)| *room = octet);
         aad
+    }
+}
+
+/// The version in a record's header, which TLS 1.2 authenticates as it came (RFC 5246 §6.2.3.3).
+fn received_version(header: &[u8]) -> [u8; 2] {
+    match header {
+        [_, major, minor, ..] => [*major, *minor],
+        _ => LEGACY_VERSION,
     }
 }
 

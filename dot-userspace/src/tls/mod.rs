@@ -5,12 +5,14 @@
 //!
 //! What reads strangers' octets is public, so that fuzz targets reach it.
 
+pub mod alert;
 pub mod certificate;
 pub mod cipher;
 mod client_ca;
 pub mod dialogue;
 mod handshake;
 pub mod hello;
+pub mod key_update;
 pub mod record;
 pub mod records;
 mod self_signed;

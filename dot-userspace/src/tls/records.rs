@@ -14,7 +14,12 @@ use rustls::{
 };
 
 use super::{
+    alert::{
+        self, BAD_RECORD_MAC, CLOSE_NOTIFY, FATAL, INTERNAL_ERROR, Meaning, RECORD_OVERFLOW,
+        UNEXPECTED_MESSAGE, WARNING,
+    },
     cipher::{Cipher, CipherError},
+    key_update::{self, NOT_REQUESTED, Partial},
     record::{self, ALERT, APPLICATION_DATA, HANDSHAKE, Header},
 };
 
@@ -22,21 +27,8 @@ use super::{
 const IDLE_RECORDS_MAX: u8 = 32;
 /// Key updates of one connection: far more than a client's own limits ask for in the hour that a session may last.
 const KEY_UPDATES_MAX: u16 = 256;
-/// A whole KeyUpdate but for its last octet, which asks for one in return, or does not.
-const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
-const NOT_REQUESTED: u8 = 0;
-const REQUESTED: u8 = 1;
-
-/// Alerts. Source: RFC 8446 §6.
-const WARNING: u8 = 1;
-const FATAL: u8 = 2;
-const CLOSE_NOTIFY: u8 = 0;
-const UNEXPECTED_MESSAGE: u8 = 10;
-const BAD_RECORD_MAC: u8 = 20;
-const RECORD_OVERFLOW: u8 = 22;
-const DECODE_ERROR: u8 = 50;
-const INTERNAL_ERROR: u8 = 80;
-const USER_CANCELED: u8 = 90;
+/// Warnings of one connection: as many as rustls takes.
+const WARNINGS_MAX: u8 = 4;
 
 /// Why no further record is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +61,10 @@ pub struct Records {
     /// Makes the next keys (TLS 1.3).
     keys: Box<KernelConnection<ServerConnectionData>>,
     is_tls13: bool,
+    /// The front of a key update, if its record ended before it did.
+    partial: Partial,
     idle_records: u8,
+    warnings: u8,
     key_updates: u16,
 }
 
@@ -88,7 +83,9 @@ impl Records {
             sealer: Cipher::new(secrets.tx, is_tls13)?,
             keys: Box::new(keys),
             is_tls13,
+            partial: Partial::default(),
             idle_records: 0,
+            warnings: 0,
             key_updates: 0,
         })
     }
@@ -99,18 +96,38 @@ impl Records {
         let mut taken = Taken { plaintext: 0..0, used: 0, records: 0, closing: None };
         while taken.closing.is_none() {
             let rest = octets.get(taken.used..).unwrap_or_default();
-            match record::whole(rest) {
-                Ok(Some((header, end))) => {
-                    let record = taken.used..taken.used + end;
-                    taken.closing = self.open_one(header, record, octets, &mut taken.plaintext, replies);
-                    taken.used += end;
-                    taken.records += 1;
-                }
+            let header = match record::header(rest) {
+                Ok(Some(header)) => header,
                 Ok(None) => break,
-                Err(record::Overflow) => taken.closing = Some(Closing::Broken(RECORD_OVERFLOW)),
+                Err(record::Overflow) => {
+                    taken.closing = Some(Closing::Broken(RECORD_OVERFLOW));
+                    break;
+                }
+            };
+            // What is wrong with a header is said before the rest of its record comes.
+            taken.closing = self.refuse(header).map(Closing::Broken);
+            let end = record::HEADER_OCTETS + header.octets;
+            if taken.closing.is_some() || end > rest.len() {
+                break;
             }
+            let record = taken.used..taken.used + end;
+            taken.closing = self.open_one(header, record, octets, &mut taken.plaintext, replies);
+            taken.used += end;
+            taken.records += 1;
         }
         taken
+    }
+
+    /// The alert for a record that its header says must not come (RFC 8446 §5, §5.2; RFC 5246 §6).
+    fn refuse(&self, header: Header) -> Option<u8> {
+        match header.content_type {
+            APPLICATION_DATA if self.is_tls13 => {
+                (header.octets > record::CIPHERTEXT13_OCTETS_MAX).then_some(RECORD_OVERFLOW)
+            }
+            APPLICATION_DATA | ALERT if !self.is_tls13 => None,
+            // Renegotiation, change_cipher_spec, and types that nobody knows.
+            _ => Some(UNEXPECTED_MESSAGE),
+        }
     }
 
     fn open_one(
@@ -121,22 +138,16 @@ impl Records {
         plaintext: &mut Range<usize>,
         replies: &mut Vec<u8>,
     ) -> Option<Closing> {
-        if self.is_tls13 && header.content_type != APPLICATION_DATA {
-            return Some(Closing::Broken(UNEXPECTED_MESSAGE));
-        }
-        if self.is_tls13 && header.octets > record::CIPHERTEXT13_OCTETS_MAX {
-            return Some(Closing::Broken(RECORD_OVERFLOW));
-        }
         let record = octets.get_mut(place.clone()).unwrap_or_default();
         let opened = match self.opener.open(header, record) {
             Ok(opened) => opened,
-            Err(CipherError::Overflow) => return Some(Closing::Broken(RECORD_OVERFLOW)),
-            Err(CipherError::Forged | CipherError::WornOut) => return Some(Closing::Broken(BAD_RECORD_MAC)),
+            Err(error) => return Some(Closing::Broken(alert_of(error))),
         };
         let content = opened.start..opened.start + opened.octets;
         let is_of_use = opened.content_type == APPLICATION_DATA && opened.octets > 0;
         self.idle_records = if is_of_use { 0 } else { self.idle_records + 1 };
-        if self.idle_records > IDLE_RECORDS_MAX {
+        let is_interrupting = self.partial.is_begun() && opened.content_type != HANDSHAKE;
+        if self.idle_records > IDLE_RECORDS_MAX || is_interrupting {
             return Some(Closing::Broken(UNEXPECTED_MESSAGE));
         }
         match opened.content_type {
@@ -144,38 +155,47 @@ impl Records {
                 join(plaintext, place.start + content.start..place.start + content.end, octets);
                 None
             }
-            ALERT => alert(record.get(content).unwrap_or_default()),
+            ALERT => self.heed(record.get(content).unwrap_or_default()),
             HANDSHAKE if self.is_tls13 => self.update_key(record.get(content).unwrap_or_default(), replies),
             _ => Some(Closing::Broken(UNEXPECTED_MESSAGE)),
         }
     }
 
-    /// The only handshake message that a client may still send. It must fill its record: the next one has
-    /// another key (RFC 8446 §5.1); nobody splits five octets.
-    fn update_key(&mut self, message: &[u8], replies: &mut Vec<u8>) -> Option<Closing> {
-        let is_asked = match message.strip_prefix(&KEY_UPDATE) {
-            Some([NOT_REQUESTED]) => false,
-            Some([REQUESTED]) => true,
-            Some(_) => return Some(Closing::Broken(DECODE_ERROR)),
-            None => return Some(Closing::Broken(UNEXPECTED_MESSAGE)),
+    fn heed(&mut self, content: &[u8]) -> Option<Closing> {
+        match alert::meaning(content, self.is_tls13) {
+            Meaning::Closing => Some(Closing::Notified),
+            Meaning::Error => Some(Closing::Alerted),
+            Meaning::Broken(description) => Some(Closing::Broken(description)),
+            Meaning::Warning => {
+                self.warnings += 1;
+                (self.warnings > WARNINGS_MAX).then_some(Closing::Broken(UNEXPECTED_MESSAGE))
+            }
+        }
+    }
+
+    fn update_key(&mut self, content: &[u8], replies: &mut Vec<u8>) -> Option<Closing> {
+        let is_asked = match self.partial.take(content) {
+            Ok(Some(is_asked)) => is_asked,
+            Ok(None) => return None,
+            Err(description) => return Some(Closing::Broken(description)),
         };
         self.key_updates += 1;
         if self.key_updates > KEY_UPDATES_MAX {
             return Some(Closing::Broken(UNEXPECTED_MESSAGE));
         }
         let renewed = self.renew_keys(is_asked, replies);
-        renewed.is_err().then_some(Closing::Broken(INTERNAL_ERROR))
+        renewed.is_none().then_some(Closing::Broken(INTERNAL_ERROR))
     }
 
-    fn renew_keys(&mut self, is_asked: bool, replies: &mut Vec<u8>) -> Result<(), TlsError> {
-        self.opener = Cipher::new(self.keys.update_rx_secret()?, self.is_tls13)?;
+    fn renew_keys(&mut self, is_asked: bool, replies: &mut Vec<u8>) -> Option<()> {
+        self.opener = Cipher::new(self.keys.update_rx_secret().ok()?, self.is_tls13).ok()?;
         if is_asked {
-            let [kind, high, middle, low] = KEY_UPDATE;
-            // Under the old key; a worn one ends the session at its next response.
-            let _ = self.sealer.seal(HANDSHAKE, &[kind, high, middle, low, NOT_REQUESTED], replies);
-            self.sealer = Cipher::new(self.keys.update_tx_secret()?, self.is_tls13)?;
+            let [kind, high, middle, low] = key_update::FRONT;
+            // Under the old key. Without this record the new key would be one that the peer does not know.
+            self.sealer.seal(HANDSHAKE, &[kind, high, middle, low, NOT_REQUESTED], replies).ok()?;
+            self.sealer = Cipher::new(self.keys.update_tx_secret().ok()?, self.is_tls13).ok()?;
         }
-        Ok(())
+        Some(())
     }
 
     /// Appends `content` to `out` as application data.
@@ -210,13 +230,11 @@ fn join(plaintext: &mut Range<usize>, more: Range<usize>, octets: &mut [u8]) {
     plaintext.end = start + length;
 }
 
-fn alert(content: &[u8]) -> Option<Closing> {
-    match content {
-        [_, CLOSE_NOTIFY] => Some(Closing::Notified),
-        // It says that close_notify comes.
-        [_, USER_CANCELED] => None,
-        [_, _] => Some(Closing::Alerted),
-        _ => Some(Closing::Broken(DECODE_ERROR)),
+fn alert_of(error: CipherError) -> u8 {
+    match error {
+        CipherError::Overflow => RECORD_OVERFLOW,
+        CipherError::Typeless => UNEXPECTED_MESSAGE,
+        CipherError::Forged | CipherError::WornOut => BAD_RECORD_MAC,
     }
 }
 

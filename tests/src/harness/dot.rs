@@ -7,6 +7,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -21,7 +22,7 @@ use super::{
     offer::{Offer, connection},
     response::Message,
     scripted::take_message,
-    sealer::Sealer,
+    sealer::{Sealer, Secrets},
     uninterrupted,
 };
 
@@ -43,6 +44,7 @@ pub enum End {
 pub struct Dot {
     stream: TcpStream,
     tls: ClientConnection,
+    secrets: Arc<Secrets>,
     incoming: Vec<u8>,
     records: Vec<usize>,
     plain: Vec<u8>,
@@ -76,9 +78,12 @@ impl Dot {
     }
 
     /// The handshake from where it stands.
-    pub(super) fn after(stream: TcpStream, tls: ClientConnection) -> Result<Self, End> {
-        let mut session =
-            Self { stream, tls, incoming: Vec::new(), records: Vec::new(), plain: Vec::new(), end: None };
+    pub(super) fn after(
+        stream: TcpStream,
+        (tls, secrets): (ClientConnection, Arc<Secrets>),
+    ) -> Result<Self, End> {
+        let (incoming, records, plain) = Default::default();
+        let mut session = Self { stream, tls, secrets, incoming, records, plain, end: None };
         session.flush();
         while session.tls.is_handshaking() && session.end.is_none() {
             session.pump();
@@ -237,14 +242,14 @@ impl Dot {
         self.stream.shutdown(Shutdown::Write).expect("still open");
     }
 
-    /// Hands over what seals its records, for a test that seals what no library would.
+    /// Hands over what seals and opens its records, for a test that seals what no library would.
     ///
     /// # Panics
-    /// Before TLS 1.3.
+    /// Never: the handshake is done.
     #[must_use]
     pub fn into_sealer(self) -> Sealer {
-        let secrets = self.tls.dangerous_extract_secrets().expect("TLS 1.3, after its handshake");
-        Sealer::new(self.stream, secrets.tx)
+        let keys = self.tls.dangerous_extract_secrets().expect("after its handshake");
+        Sealer::new(self.stream, keys, &self.secrets)
     }
 
     /// The connection below TLS, for a test that reads as no client would.

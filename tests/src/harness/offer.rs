@@ -7,7 +7,7 @@ use std::{io::Write as _, net::IpAddr, sync::Arc};
 
 use rustls::{ClientConfig, ClientConnection, NamedGroup, crypto::aws_lc_rs, pki_types::ServerName};
 
-use super::any_certificate::AnyCertificate;
+use super::{any_certificate::AnyCertificate, sealer::Secrets};
 
 /// What the client offers.
 #[derive(Clone, Debug)]
@@ -36,21 +36,23 @@ impl Default for Offer {
     }
 }
 
-/// A handshake with this offer that has not begun.
+/// A handshake with this offer that has not begun, and where its secrets will be.
 ///
 /// # Panics
 /// When rustls refuses the offer.
-pub(super) fn connection(server: IpAddr, offer: &Offer) -> ClientConnection {
+pub(super) fn connection(server: IpAddr, offer: &Offer) -> (ClientConnection, Arc<Secrets>) {
     let mut config = client_config(offer);
     config.alpn_protocols.clone_from(&offer.alpn);
     config.enable_sni = offer.server_name.is_some();
     config.enable_secret_extraction = true;
+    let secrets = Arc::new(Secrets::default());
+    config.key_log = Arc::clone(&secrets) as _;
     let name = offer
         .server_name
         .map_or_else(|| ServerName::from(server), |name| ServerName::try_from(name).expect("a host name"));
     let mut tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
     tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
-    tls
+    (tls, secrets)
 }
 
 fn client_config(offer: &Offer) -> ClientConfig {

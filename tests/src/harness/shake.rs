@@ -6,6 +6,7 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
+    sync::Arc,
 };
 
 use rustls::ClientConnection;
@@ -15,6 +16,7 @@ use super::{
     dot::{Dot, End},
     netns::Namespace,
     offer::{Offer, connection},
+    sealer::Secrets,
 };
 
 /// A handshake in progress.
@@ -23,6 +25,7 @@ pub struct Shake {
     /// Below TLS.
     pub stream: TcpStream,
     tls: ClientConnection,
+    secrets: Arc<Secrets>,
 }
 
 impl Shake {
@@ -30,7 +33,8 @@ impl Shake {
     #[must_use]
     pub fn new(namespace: &Namespace, server: IpAddr, offer: &Offer) -> Self {
         let stream = tcp(namespace, SocketAddr::new(server, DOT_PORT));
-        Self { stream, tls: connection(server, offer) }
+        let (tls, secrets) = connection(server, offer);
+        Self { stream, tls, secrets }
     }
 
     /// What the client would send now: its hello, or its last flight.
@@ -72,7 +76,7 @@ impl Shake {
     /// # Errors
     /// How the handshake ended.
     pub fn finish(self) -> Result<Dot, End> {
-        Dot::after(self.stream, self.tls)
+        Dot::after(self.stream, (self.tls, self.secrets))
     }
 }
 

@@ -70,6 +70,60 @@ fn padding_is_taken_off_and_nothing_but_padding_is_refused() {
     assert_eq!(inner_type(&[]), None);
 }
 
+/// Goal: TLS 1.2 authenticates the version that its record carries (RFC 5246 §6.2.3.3): a changed one is forged, and one
+/// that the peer sealed so opens. Covers: C-288
+#[test]
+fn the_version_of_a_tls12_record_is_authenticated() {
+    for kind in [0, 1] {
+        let (mut sealer, mut opener) = pair(kind, false);
+        let mut wire = Vec::new();
+        sealer.seal(APPLICATION_DATA, &[1, 2, 3], &mut wire).unwrap();
+        let (header, _) = whole(&wire).unwrap().unwrap();
+        for (place, octet) in [(1, 2), (2, 2), (2, 4)] {
+            let mut changed = wire.clone();
+            changed[place] = octet;
+            assert_eq!(opener.open(header, &mut changed), Err(CipherError::Forged), "{place}: {octet}");
+        }
+        assert_eq!(opener.open(header, &mut wire).map(|opened| opened.octets), Ok(3));
+    }
+}
+
+/// A record of TLS 1.3 whose inside, type and padding included, is `inner`.
+fn record13(inner: &[u8]) -> Vec<u8> {
+    let sealer = pair(0, true).0;
+    let mut record = Vec::new();
+    let header = put_header(&mut record, APPLICATION_DATA, inner.len() + TAG_OCTETS);
+    let mut body = inner.to_vec();
+    sealer.key.seal_in_place_append_tag(sealer.nonce(), Aad::from(header), &mut body).unwrap();
+    [record, body].concat()
+}
+
+/// Goal: what is inside a record of TLS 1.3 may be 2^14 + 1 octets with its type and its padding, and must have a type
+/// (RFC 8446 §5.2, §5.4). Method: sealed by hand, all of it content, nearly all of it padding; nothing, and zeros.
+/// Covers: C-270, C-272, C-273
+#[test]
+fn the_inside_of_a_record_is_bounded_with_its_padding() {
+    let inside = |content: usize, padding: usize| {
+        [vec![7; content], vec![APPLICATION_DATA], vec![0; padding]].concat()
+    };
+    let cases: [(Vec<u8>, Result<usize, CipherError>); 7] = [
+        (inside(PLAINTEXT_OCTETS_MAX, 0), Ok(PLAINTEXT_OCTETS_MAX)),
+        (inside(PLAINTEXT_OCTETS_MAX, 1), Err(CipherError::Overflow)),
+        (inside(3, PLAINTEXT_OCTETS_MAX - 3), Ok(3)),
+        (inside(3, PLAINTEXT_OCTETS_MAX - 2), Err(CipherError::Overflow)),
+        (Vec::new(), Err(CipherError::Typeless)),
+        (vec![0; 100], Err(CipherError::Typeless)),
+        (vec![0; PLAINTEXT_OCTETS_MAX + 2], Err(CipherError::Overflow)),
+    ];
+    for (inner, outcome) in cases {
+        let mut record = record13(&inner);
+        let (header, _) = whole(&record).unwrap().unwrap();
+        let opened = pair(0, true).1.open(header, &mut record).map(|opened| opened.octets);
+        assert_eq!(opened, outcome, "{} octets", inner.len());
+    }
+}
+
+/// Covers: C-275
 #[test]
 fn a_key_ends_before_it_is_worn() {
     let mut sealer = Cipher::new((RECORDS_MAX - 1, secrets(0)), true).unwrap();
@@ -78,4 +132,9 @@ fn a_key_ends_before_it_is_worn() {
     let whole = wire.len();
     assert_eq!(sealer.seal(APPLICATION_DATA, &[1], &mut wire), Err(CipherError::WornOut));
     assert_eq!(wire.len(), whole, "nothing half is left");
+    for _ in 0..LAST_RECORDS - 1 {
+        assert_eq!(sealer.seal(ALERT, &[1, 0], &mut wire), Ok(()), "a last word");
+    }
+    assert_eq!(sealer.seal(ALERT, &[1, 0], &mut wire), Ok(()));
+    assert_eq!(sealer.seal(ALERT, &[1, 0], &mut wire), Err(CipherError::WornOut));
 }

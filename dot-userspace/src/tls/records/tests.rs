@@ -22,6 +22,7 @@ use crate::{
     tls::{
         Serving, Tickets,
         certificate::Identity,
+        cipher,
         dialogue::{Dialogue, Step},
         serving,
     },
@@ -58,11 +59,12 @@ fn shake_hands(suites: &[SupportedCipherSuite], version: &'static SupportedProto
     let serving: Serving = serving(&[identity], &config::Config::default().tls, &tickets).unwrap();
     let mut provider = default_provider();
     provider.cipher_suites = suites.to_vec();
-    let client = ClientConfig::builder_with_provider(Arc::new(provider))
+    let mut client = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[version])
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    client.enable_secret_extraction = true;
     let name = ServerName::try_from("dns.example.net").unwrap();
     let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
     let mut dialogue = Dialogue::new(&serving).unwrap();
@@ -277,26 +279,72 @@ fn what_is_wrong_gets_its_alert() {
     }
 }
 
-/// Goal: handshake messages that are no key update, and key updates that are not right, are refused.
+/// Goal: a header that no record may have is answered before the rest of its record comes, which a client need not send
+/// (§5, §5.2). Method: headers alone, in both versions. Covers: C-268, C-271, C-286
 #[test]
-fn other_handshake_messages_are_refused() {
-    let cases: [(&[u8], u8); 4] = [
-        (&[24, 0, 0, 1, 2], DECODE_ERROR),
-        (&[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], DECODE_ERROR),
-        (&[11, 0, 0, 0], UNEXPECTED_MESSAGE),
-        (&[], UNEXPECTED_MESSAGE),
+fn a_wrong_header_is_answered_at_once() {
+    let tls12 = suite(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+    let cases: [([u8; 5], u8, u8); 6] = [
+        ([20, 3, 3, 0, 1], UNEXPECTED_MESSAGE, UNEXPECTED_MESSAGE),
+        ([22, 3, 3, 0, 40], UNEXPECTED_MESSAGE, UNEXPECTED_MESSAGE),
+        ([24, 3, 3, 0, 40], UNEXPECTED_MESSAGE, UNEXPECTED_MESSAGE),
+        ([0, 3, 3, 0, 40], UNEXPECTED_MESSAGE, UNEXPECTED_MESSAGE),
+        ([23, 3, 3, 0x48, 1], RECORD_OVERFLOW, RECORD_OVERFLOW),
+        ([255, 3, 3, 0, 0], UNEXPECTED_MESSAGE, UNEXPECTED_MESSAGE),
     ];
-    for (message, description) in cases {
-        let mut pair = Pair::new();
-        let closing = pair.records.update_key(message, &mut Vec::new());
-        assert_eq!(closing, Some(Closing::Broken(description)), "{message:?}");
+    for (header, in_tls13, in_tls12) in cases {
+        for (mut pair, description) in [(Pair::new(), in_tls13), (shake_hands(&[tls12], &TLS12), in_tls12)] {
+            let taken = pair.records.open(&mut header.to_vec(), &mut Vec::new());
+            assert_eq!(taken.closing, Some(Closing::Broken(description)), "{header:?}");
+        }
     }
+    let taken = Pair::new().records.open(&mut [23, 3, 3, 0x41, 1], &mut Vec::new());
+    assert_eq!(taken.closing, Some(Closing::Broken(RECORD_OVERFLOW)), "what TLS 1.2 alone allows");
 }
 
+/// Goal: a key that has sealed all it may still says goodbye, and is still replaced where the peer asks for it; where even
+/// that is not possible the session ends, because a new key without a KeyUpdate is one that the peer does not know (§4.6.3,
+/// §5.5). Method: a sealer at its limit, and one beyond; an update that asks for one in return. Covers: C-266, C-275
 #[test]
-fn alerts_are_read_by_their_description() {
-    assert_eq!(alert(&[1, CLOSE_NOTIFY]), Some(Closing::Notified));
-    assert_eq!(alert(&[1, USER_CANCELED]), None);
-    assert_eq!(alert(&[2, 40]), Some(Closing::Alerted));
-    assert_eq!(alert(&[1]), Some(Closing::Broken(DECODE_ERROR)));
+fn a_worn_key_is_replaced_or_ends_the_session() {
+    let worn = |number| {
+        let key = || rustls::crypto::cipher::AeadKey::from([7; 32]);
+        let iv = rustls::crypto::cipher::Iv::from([9; 12]);
+        Cipher::new((number, rustls::ConnectionTrafficSecrets::Aes256Gcm { key: key(), iv }), true).unwrap()
+    };
+    for (number, closing) in [
+        (cipher::RECORDS_MAX, None),
+        (cipher::RECORDS_MAX + cipher::LAST_RECORDS, Some(Closing::Broken(INTERNAL_ERROR))),
+    ] {
+        let mut pair = Pair::new();
+        pair.records.sealer = worn(number);
+        assert!(pair.records.seal(b"x", &mut Vec::new()).is_err(), "worn");
+        pair.client.refresh_traffic_keys().unwrap();
+        assert_eq!(pair.client_says(b"").1.closing, closing);
+        assert_eq!(pair.records.seal(b"x", &mut Vec::new()).is_ok(), closing.is_none(), "a new key");
+    }
+    let mut pair = Pair::new();
+    pair.records.sealer = worn(cipher::RECORDS_MAX);
+    let mut last = Vec::new();
+    pair.records.farewell(None, &mut last);
+    assert!(!last.is_empty(), "close_notify");
+}
+
+/// Goal: a few warnings of TLS 1.2 are nothing, more of them end the connection with an alert, not in silence (RFC 5246
+/// §7.2.2). Method: no_renegotiation, sealed by the client's own key. Covers: C-285
+#[test]
+fn warnings_of_tls12_are_bounded() {
+    let tls12 = suite(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+    let pair = shake_hands(&[tls12], &TLS12);
+    let secrets = pair.client.dangerous_extract_secrets().unwrap();
+    let (mut client, mut records) = (Cipher::new(secrets.tx, false).unwrap(), pair.records);
+    let closings = (0..=WARNINGS_MAX).map(|_| {
+        let mut wire = Vec::new();
+        client.seal(ALERT, &[WARNING, 100], &mut wire).unwrap();
+        records.open(&mut wire, &mut Vec::new()).closing
+    });
+    let closings: Vec<_> = closings.collect();
+    let (last, before) = closings.split_last().unwrap();
+    assert!(before.iter().all(Option::is_none), "{closings:?}");
+    assert_eq!(*last, Some(Closing::Broken(UNEXPECTED_MESSAGE)));
 }

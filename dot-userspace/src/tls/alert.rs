@@ -1,0 +1,85 @@
+//! Alerts: which ones we send, and what one that was received means.
+//!
+//! Before: a record whose content is an alert was opened. After: the connection goes on, or why it does not.
+//! Never: looks at the level in TLS 1.3, where the description says everything.
+//!
+//! Source: RFC 8446 §6, RFC 5246 §7.2.
+
+/// Levels.
+pub const WARNING: u8 = 1;
+/// See [`WARNING`].
+pub const FATAL: u8 = 2;
+
+/// Descriptions. Source: RFC 8446 §6, RFC 5246 §7.2.
+pub const CLOSE_NOTIFY: u8 = 0;
+/// See [`CLOSE_NOTIFY`].
+pub const UNEXPECTED_MESSAGE: u8 = 10;
+/// See [`CLOSE_NOTIFY`].
+pub const BAD_RECORD_MAC: u8 = 20;
+/// See [`CLOSE_NOTIFY`].
+pub const RECORD_OVERFLOW: u8 = 22;
+/// See [`CLOSE_NOTIFY`].
+pub const ILLEGAL_PARAMETER: u8 = 47;
+/// See [`CLOSE_NOTIFY`].
+pub const DECODE_ERROR: u8 = 50;
+/// See [`CLOSE_NOTIFY`].
+pub const INTERNAL_ERROR: u8 = 80;
+/// See [`CLOSE_NOTIFY`].
+pub const USER_CANCELED: u8 = 90;
+
+/// What an alert of the peer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The peer sends nothing more (RFC 8446 §6.1).
+    Closing,
+    /// The connection may go on.
+    Warning,
+    /// The connection is over.
+    Error,
+    /// It is not an alert; the peer is owed this one.
+    Broken(u8),
+}
+
+/// What the alert in a record's `content` means.
+#[must_use]
+pub fn meaning(content: &[u8], is_tls13: bool) -> Meaning {
+    match (content, is_tls13) {
+        (&[], _) => Meaning::Broken(UNEXPECTED_MESSAGE),
+        // RFC 8446 §6: the level "can safely be ignored"; unknown descriptions are errors.
+        (&[_, CLOSE_NOTIFY], true) => Meaning::Closing,
+        (&[_, USER_CANCELED], true) => Meaning::Warning,
+        (&[_, _], true) => Meaning::Error,
+        (&[WARNING | FATAL, CLOSE_NOTIFY], false) => Meaning::Closing,
+        (&[WARNING, _], false) => Meaning::Warning,
+        (&[FATAL, _], false) => Meaning::Error,
+        (&[_, _], false) => Meaning::Broken(ILLEGAL_PARAMETER),
+        _ => Meaning::Broken(DECODE_ERROR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: an alert is read by its description in TLS 1.3, by its level in TLS 1.2, and an alert of another length is
+    /// none (RFC 8446 §5.4, §6; RFC 5246 §6.2.1, §7.2). Covers: C-280, C-282, C-283, C-284, C-287
+    #[test]
+    fn alerts_mean_what_their_version_says() {
+        let cases: [(&[u8], Meaning, Meaning); 9] = [
+            (&[], Meaning::Broken(UNEXPECTED_MESSAGE), Meaning::Broken(UNEXPECTED_MESSAGE)),
+            (&[1, CLOSE_NOTIFY], Meaning::Closing, Meaning::Closing),
+            (&[2, CLOSE_NOTIFY], Meaning::Closing, Meaning::Closing),
+            (&[1, USER_CANCELED], Meaning::Warning, Meaning::Warning),
+            (&[1, 40], Meaning::Error, Meaning::Warning),
+            (&[2, 40], Meaning::Error, Meaning::Error),
+            (&[1, 255], Meaning::Error, Meaning::Warning),
+            (&[3, 40], Meaning::Error, Meaning::Broken(ILLEGAL_PARAMETER)),
+            (&[1], Meaning::Broken(DECODE_ERROR), Meaning::Broken(DECODE_ERROR)),
+        ];
+        for (content, tls13, tls12) in cases {
+            assert_eq!(meaning(content, true), tls13, "{content:?} in TLS 1.3");
+            assert_eq!(meaning(content, false), tls12, "{content:?} in TLS 1.2");
+        }
+        assert_eq!(meaning(&[1, 0, 1, 0], true), Meaning::Broken(DECODE_ERROR), "two in a record");
+    }
+}

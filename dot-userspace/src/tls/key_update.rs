@@ -1,0 +1,94 @@
+//! The only handshake message that a client may send after its handshake: KeyUpdate, in one record or in several.
+//!
+//! Before: a record whose content is of the handshake was opened. After: a whole KeyUpdate, or the alert for what it is not.
+//! Holds: the front of one, of at most four octets. Never: holds any other message.
+//!
+//! Source: RFC 8446 §4.6.3, §5.1.
+
+use super::alert::{DECODE_ERROR, ILLEGAL_PARAMETER, UNEXPECTED_MESSAGE};
+
+/// A KeyUpdate but for its last octet: its type, and its length of one octet.
+pub const FRONT: [u8; 4] = [24, 0, 0, 1];
+/// The last octet of one that asks for none in return.
+pub const NOT_REQUESTED: u8 = 0;
+/// The last octet of one that asks for one.
+const REQUESTED: u8 = 1;
+
+/// The front of a KeyUpdate whose rest has not come.
+#[derive(Debug, Default)]
+pub struct Partial {
+    octets: u8,
+}
+
+impl Partial {
+    /// The next record must go on with it (RFC 8446 §5.1).
+    pub fn is_begun(&self) -> bool {
+        self.octets > 0
+    }
+
+    /// Takes the content of one record. `Some`: a whole KeyUpdate, and whether it asks for one in return.
+    ///
+    /// # Errors
+    /// The alert that the content deserves.
+    pub fn take(&mut self, content: &[u8]) -> Result<Option<bool>, u8> {
+        if content.is_empty() {
+            // RFC 8446 §5.4.
+            return Err(UNEXPECTED_MESSAGE);
+        }
+        let mut rest = content;
+        let begun = usize::from(self.octets);
+        for (place, expected) in FRONT.iter().enumerate().skip(begun) {
+            let Some((octet, behind)) = rest.split_first() else { return Ok(None) };
+            if octet != expected {
+                return Err(if place == 0 { UNEXPECTED_MESSAGE } else { DECODE_ERROR });
+            }
+            (rest, self.octets) = (behind, self.octets + 1);
+        }
+        match rest {
+            [] => Ok(None),
+            [asked] => {
+                self.octets = 0;
+                match *asked {
+                    NOT_REQUESTED => Ok(Some(false)),
+                    REQUESTED => Ok(Some(true)),
+                    _ => Err(ILLEGAL_PARAMETER),
+                }
+            }
+            // The next message has another key, so it cannot be in this record.
+            _ => Err(UNEXPECTED_MESSAGE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a KeyUpdate is one however it is cut into records; nothing may follow it in its record; a value, a length or a
+    /// type that it does not have gets the alert that RFC 8446 names. Covers: C-262, C-263, C-264, C-265
+    #[test]
+    fn a_key_update_is_one_however_it_is_cut() {
+        for cut in 1..5 {
+            let whole = [24, 0, 0, 1, 1];
+            let mut partial = Partial::default();
+            assert_eq!((partial.take(&whole[..cut]), partial.is_begun()), (Ok(None), true), "{cut}");
+            assert_eq!((partial.take(&whole[cut..]), partial.is_begun()), (Ok(Some(true)), false), "{cut}");
+        }
+        let mut partial = Partial::default();
+        let octets = [24, 0, 0, 1, 0].map(|octet| partial.take(&[octet]));
+        assert_eq!(octets, [Ok(None), Ok(None), Ok(None), Ok(None), Ok(Some(false))]);
+        let cases: [(&[u8], u8); 8] = [
+            (&[24, 0, 0, 1, 2], ILLEGAL_PARAMETER),
+            (&[24, 0, 0, 1, 255], ILLEGAL_PARAMETER),
+            (&[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], UNEXPECTED_MESSAGE),
+            (&[24, 0, 0, 1, 0, 0], UNEXPECTED_MESSAGE),
+            (&[24, 0, 0, 0], DECODE_ERROR),
+            (&[24, 0, 0, 2, 0, 0], DECODE_ERROR),
+            (&[11, 0, 0, 0], UNEXPECTED_MESSAGE),
+            (&[], UNEXPECTED_MESSAGE),
+        ];
+        for (content, alert) in cases {
+            assert_eq!(Partial::default().take(content), Err(alert), "{content:?}");
+        }
+    }
+}

@@ -31,6 +31,8 @@ use nix::{
 };
 use socket2::{Domain, Socket, Type};
 
+use crate::harness::mounts;
+
 /// A program that passes everything, natively on an interface of this thread's namespace: without one on its other end a veth
 /// loses what XDP sends. It goes with what is returned.
 ///
@@ -55,11 +57,9 @@ pub fn isolated(test: &str, body: fn()) {
     // aya asks the kernel once per process what it can do: before any thread gives up its rights.
     let _ = aya::features();
     let run = move || {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("own namespaces");
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+        mounts::separate(CloneFlags::CLONE_NEWNET).expect("own namespaces");
         // A BPF file system of our own hides the machine's, if it has one.
-        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), None::<&str>).expect("bpffs");
+        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), mounts::NOTHING).expect("bpffs");
         ip("link set lo up");
         ip("link add here type veth peer name there");
         ip("address add 192.0.2.1/24 dev here");

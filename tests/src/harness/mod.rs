@@ -11,6 +11,7 @@ pub mod config;
 pub mod dot;
 pub mod flood;
 pub mod message;
+pub mod mounts;
 pub mod netns;
 pub mod offer;
 pub mod pki;
@@ -39,7 +40,7 @@ use std::{
 
 /// How long anything that must happen may take before a test gives up. It bounds a failure; no test passes
 /// or fails by the clock below it.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks until the answer is there.
 ///

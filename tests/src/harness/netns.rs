@@ -18,9 +18,11 @@ use std::{
 
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::CloneFlags,
     unistd::gettid,
 };
+
+use super::mounts::{self, NOTHING};
 
 /// The server's end of the veth pair, in the server's namespace.
 pub const SERVER_INTERFACE: &str = "server";
@@ -209,9 +211,7 @@ impl Default for Network {
 
 /// Takes the calling thread into namespaces of its own and gives the path of its network namespace.
 fn enter(has_bpffs: bool) -> nix::Result<String> {
-    const NOTHING: Option<&str> = None;
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
-    mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)?;
+    mounts::separate(CloneFlags::CLONE_NEWNET)?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NOTHING)?;
     if has_bpffs {
         mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), NOTHING)?;

@@ -13,11 +13,9 @@ use std::{
     thread,
 };
 
-use nix::{
-    errno::Errno,
-    sched::{CloneFlags, unshare},
-    unistd::Uid,
-};
+use nix::{errno::Errno, sched::CloneFlags, unistd::Uid};
+
+use super::mounts;
 
 /// One thing a test may need.
 #[derive(Clone, Copy, Debug)]
@@ -92,11 +90,14 @@ fn is_on_path(name: &str) -> bool {
 fn namespaces_missing() -> Option<String> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     let ask = || {
-        let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
-        let tried = thread::spawn(move || unshare(flags)).join().unwrap_or(Err(Errno::EPERM));
-        tried
-            .err()
-            .map(|errno| format!("needs the right to make namespaces, CAP_SYS_ADMIN ({})", errno.desc()))
+        let try_it = || mounts::separate(CloneFlags::CLONE_NEWNET);
+        let tried = thread::spawn(try_it).join().unwrap_or(Err(Errno::EPERM));
+        tried.err().map(|errno| {
+            format!(
+                "needs the right to make namespaces, CAP_SYS_ADMIN, in a chroot CAP_SYS_CHROOT too ({})",
+                errno.desc()
+            )
+        })
     };
     ANSWER.get_or_init(ask).clone()
 }

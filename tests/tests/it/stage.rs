@@ -3,8 +3,10 @@
 //! Before: nothing of dotd. After: a failure elsewhere is dotd's and not the harness's.
 
 use std::{
+    fs,
     net::{IpAddr, SocketAddr, UdpSocket},
     process::Command,
+    thread,
 };
 
 use dot_tests::{
@@ -15,13 +17,19 @@ use dot_tests::{
         dot::Dot,
         eventually,
         message::{A, Query, TXT, reply_to},
-        netns::{Network, SERVER_V4, SERVER_V6},
+        mounts,
+        netns::{Namespace, Network, SERVER_V4, SERVER_V6},
         response::Message,
         scratch::Scratch,
         scripted::{Act, Scripted},
         uninterrupted,
     },
     require,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::{chdir, chroot},
 };
 
 /// Goal: both namespaces see each other over both families, and nothing of it outlives them.
@@ -154,4 +162,44 @@ fn clients_speak_dot_to_unbound() {
         let said = dnsperf(&network.client, address, &queries, "-c 2 -q 20");
         assert_eq!(said.number_after("Queries completed:"), 500, "{}", said.text);
     }
+}
+
+/// Goal: tests run in a chroot whose `/` is no mount point, and their mounts reach nobody. Method: a folder below a mount that
+/// other namespaces share is made `/`; a thread there takes mounts of its own and mounts sysfs; root and working directory
+/// are what they were, and its neighbour sees an empty folder.
+#[test]
+fn a_chroot_into_a_plain_folder_will_do() {
+    require!(Root);
+    let scratch = Scratch::new();
+    let top = scratch.folder("top");
+    let outside = Namespace::new(false);
+    outside.run(move || {
+        mount(Some("tmpfs"), &top, Some("tmpfs"), MsFlags::empty(), mounts::NOTHING)
+            .expect("a mount to share");
+        mount(mounts::NOTHING, &top, mounts::NOTHING, MsFlags::MS_SHARED, mounts::NOTHING)
+            .expect("it is shared");
+        let root = top.join("root");
+        fs::create_dir_all(root.join("sys")).expect("a root");
+        fs::create_dir_all(root.join("here")).expect("a working directory");
+        let inside = thread::spawn({
+            let root = root.clone();
+            move || {
+                // First, for a thread shares both with its process.
+                unshare(CloneFlags::CLONE_FS).expect("root and working directory of its own");
+                chroot(&root).expect("root may");
+                chdir("/here").expect("it was made");
+                mounts::separate(CloneFlags::empty()).expect("mounts of its own");
+                mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), mounts::NOTHING)
+                    .expect("its own /sys");
+                let names = |path: &str| fs::read_dir(path).expect("a folder").count();
+                (names("/"), names("/sys") > 0, fs::exists("../here").expect("its parent"))
+            }
+        });
+        assert_eq!(inside.join().expect("no panic"), (2, true, true));
+        assert_eq!(
+            fs::read_dir(root.join("sys")).expect("still there").count(),
+            0,
+            "the mount was passed on"
+        );
+    });
 }

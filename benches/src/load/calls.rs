@@ -5,18 +5,22 @@
 //!
 //! Source: perf_event_open(2), PERF_TYPE_TRACEPOINT with `inherit`; tracefs, raw_syscalls/sys_enter.
 
-use std::fs;
+use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail};
+use dot_tests::harness::mounts;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::CloneFlags,
+};
 use perf_event::{Builder, Counter, events::Tracepoint};
 
 use super::cpu::descendants;
 
-/// Where the kernel names the tracepoint's number; the second for kernels before 4.1's mount point is made.
-const IDS: [&str; 2] = [
-    "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id",
-    "/sys/kernel/debug/tracing/events/raw_syscalls/sys_enter/id",
-];
+/// Where the tracepoint has its number, within tracefs.
+const ID: &str = "events/raw_syscalls/sys_enter/id";
+/// Where a machine has tracefs mounted, if it has: since Linux 4.1, and before.
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// One counter for each thread; threads and children that begin later count with the one that made them.
 pub struct Calls(Vec<Counter>);
@@ -25,12 +29,9 @@ impl Calls {
     /// Begins to count.
     ///
     /// # Errors
-    /// No tracefs, no right to trace, or no such process.
+    /// No right to trace, a kernel without tracepoints, or no such process.
     pub fn of(pid: u32) -> Result<Self> {
-        let id = IDS.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
-        let id = id.context(
-            "cannot count system calls: no tracefs here; as root: mount -t tracefs nodev /sys/kernel/tracing",
-        )?;
+        let id = tracepoint().context("cannot count system calls")?;
         let mut counters = Vec::new();
         for pid in descendants(pid).into_iter().chain([pid]) {
             // A child may end between the listing and the reading.
@@ -53,6 +54,33 @@ impl Calls {
     pub fn count(&mut self) -> Result<u64> {
         self.0.iter_mut().map(|counter| counter.read().map_err(Into::into)).sum()
     }
+}
+
+/// The tracepoint's number: from the machine's tracefs, else from one that is mounted for this look alone.
+fn tracepoint() -> Result<u64> {
+    let mounted = TRACEFS.iter().find_map(|root| fs::read_to_string(format!("{root}/{ID}")).ok());
+    let id = match mounted {
+        Some(id) => id,
+        None => {
+            thread::spawn(own_tracefs).join().unwrap_or_else(|_| bail!("the thread that looks panicked"))?
+        }
+    };
+    id.trim().parse().with_context(|| format!("the kernel calls its tracepoint {id:?}"))
+}
+
+/// What a tracefs of this thread's own says; the mount goes with the thread.
+fn own_tracefs() -> Result<String> {
+    mounts::separate(CloneFlags::empty())
+        .context("no tracefs is mounted, and none can be (it needs root, CAP_SYS_ADMIN)")?;
+    // Any folder will do, and every machine has this one.
+    mount(Some("tracefs"), "/sys", Some("tracefs"), MsFlags::empty(), mounts::NOTHING)
+        .context("no tracefs is mounted, and this kernel mounts none (it needs CONFIG_TRACING)")?;
+    fs::read_to_string(format!("/sys/{ID}")).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            bail!("this kernel has no tracepoint for system calls (CONFIG_FTRACE_SYSCALLS)")
+        }
+        _ => Err(error.into()),
+    })
 }
 
 fn counter(id: u64, thread: i32) -> Result<Counter> {
@@ -90,5 +118,16 @@ mod tests {
         shell.wait().expect("it ends when its input does");
         // 5000 reads, 5000 writes, and what a shell and a program need to start.
         assert!((10_000..12_000).contains(&counted), "{counted}");
+    }
+
+    /// Goal: the count needs nothing that somebody mounted by hand. Method: the number of the tracepoint as the fallback finds
+    /// it, beside what this process could see before: its own mounts are what they were.
+    #[test]
+    fn mounts_tracefs_for_itself_alone() {
+        require!(Root);
+        let before = fs::read_to_string("/proc/self/mounts").expect("procfs");
+        let id = thread::spawn(own_tracefs).join().expect("no panic").expect("root may mount it");
+        assert!(id.trim().parse::<u64>().is_ok_and(|id| id == tracepoint().expect("found twice")), "{id}");
+        assert_eq!(fs::read_to_string("/proc/self/mounts").expect("procfs"), before);
     }
 }

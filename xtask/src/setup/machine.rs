@@ -34,6 +34,16 @@ pub(crate) const TOOLS: &[Tool] = &[
         packages: &["bind9-utils", "bind9utils"],
         purpose: "signs the zone of a test",
     },
+    Tool {
+        command: "dnssec-keygen",
+        packages: &["bind9-utils", "bind9utils"],
+        purpose: "makes the keys of a signed zone",
+    },
+    Tool {
+        command: "named-checkconf",
+        packages: &["bind9-utils", "bind9utils"],
+        purpose: "says whether this BIND reads PROXY headers",
+    },
     Tool { command: "getdns_query", packages: &["getdns-utils"], purpose: "DoT client, strict profile" },
     Tool { command: "dnsperf", packages: &["dnsperf"], purpose: "DoT under load" },
     Tool { command: "openssl", packages: &["openssl"], purpose: "TLS client, certificates" },
@@ -54,10 +64,14 @@ pub(crate) const TOOLS: &[Tool] = &[
         packages: &["pdns-backend-bind"],
         purpose: "backend that reads PROXY headers",
     },
+    Tool { command: "haproxy", packages: &["haproxy"], purpose: "load balancer that sends PROXY headers" },
     Tool { command: "c++", packages: &["g++"], purpose: "fuzzing: libFuzzer is C++" },
-    Tool { command: "tcpdump", packages: &["tcpdump"], purpose: "sees that no cleartext leaves" },
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },
     Tool { command: "ip", packages: &["iproute2"], purpose: "test networks" },
+    Tool { command: "tc", packages: &["iproute2"], purpose: "slow test networks" },
+    Tool { command: "setpriv", packages: &["util-linux"], purpose: "programs that end with their test" },
+    Tool { command: "prlimit", packages: &["util-linux"], purpose: "a process with few descriptors" },
+    Tool { command: "taskset", packages: &["util-linux"], purpose: "a client on one CPU" },
     Tool { command: "bpftool", packages: &["bpftool", "linux-tools-common"], purpose: "looks at programs" },
     Tool { command: "strace", packages: &["strace"], purpose: "counts system calls, has some fail" },
     Tool { command: "faketime", packages: &["faketime"], purpose: "a clock that jumps, for one process" },
@@ -75,6 +89,17 @@ const KERNEL_TOOLS: &[Tool] = &[
     Tool { command: "xz", packages: &["xz-utils"], purpose: "unpacks kernel modules" },
 ];
 
+/// What `--fresh` adds.
+const FRESH_TOOLS: &[Tool] = &[
+    Tool {
+        command: "debootstrap",
+        packages: &["debootstrap"],
+        purpose: "makes a fresh Debian (test --fresh)",
+    },
+    Tool { command: "unshare", packages: &["util-linux"], purpose: "namespaces of the fresh Debian" },
+    Tool { command: "git", packages: &["git"], purpose: "clones this repository into it" },
+];
+
 /// What `--benches` adds.
 const BENCH_TOOLS: &[Tool] =
     &[Tool { command: "valgrind", packages: &["valgrind"], purpose: "counts instructions (bench micro)" }];
@@ -88,6 +113,8 @@ pub(crate) struct Wants {
     pub(crate) benches: bool,
     /// What `test-kernels` uses.
     pub(crate) kernels: bool,
+    /// What `test --fresh` uses.
+    pub(crate) fresh: bool,
 }
 
 /// The result of a look.
@@ -134,6 +161,7 @@ impl Machine {
         let tools = TOOLS.iter().filter(|_| wants.tests);
         let tools = tools.chain(BENCH_TOOLS.iter().filter(|_| wants.benches));
         let tools = tools.chain(KERNEL_TOOLS.iter().filter(|_| wants.kernels));
+        let tools = tools.chain(FRESH_TOOLS.iter().filter(|_| wants.fresh));
         let missing = tools.filter(|tool| !is_command(tool.command)).collect();
         Self {
             is_root: is_root(),

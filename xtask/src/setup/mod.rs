@@ -5,6 +5,8 @@
 //! Never: asks, starts a service, or installs what is there: a second run changes nothing.
 
 mod apt;
+#[cfg(test)]
+mod asked;
 mod linker;
 mod machine;
 mod plan;
@@ -38,6 +40,7 @@ EXAMPLES:
     cargo xtask setup --tests        also the DNS clients and servers that the tests talk to
     cargo xtask setup --benches      also valgrind and the runner of instruction counts
     cargo xtask setup --kernels      also QEMU and the tools that `test-kernels` uses
+    cargo xtask setup --fresh        also debootstrap, which `test --fresh` uses
 
 EXIT STATUS:
     0 when all is there, 1 when something could not be installed.")]
@@ -51,6 +54,9 @@ pub(crate) struct Setup {
     /// Also install what `test-kernels` uses
     #[arg(long)]
     pub(crate) kernels: bool,
+    /// Also install what `test --fresh` uses
+    #[arg(long)]
+    pub(crate) fresh: bool,
     /// Only say what would be installed
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -64,7 +70,13 @@ pub(crate) fn ensure(wants: Wants) -> Result<()> {
     if Machine::look(wants).is_complete() {
         return Ok(());
     }
-    run(&Setup { tests: wants.tests, benches: wants.benches, kernels: wants.kernels, dry_run: false })
+    run(&Setup {
+        tests: wants.tests,
+        benches: wants.benches,
+        kernels: wants.kernels,
+        fresh: wants.fresh,
+        dry_run: false,
+    })
 }
 
 /// Installs these packages without starting their services; those that apt does not offer are named.
@@ -93,7 +105,12 @@ pub(crate) fn install_packages(names: &BTreeSet<String>) -> Result<()> {
 /// Something that the build needs could not be installed. Missing test tools are only told: the tests
 /// that need them are skipped.
 pub(crate) fn run(arguments: &Setup) -> Result<()> {
-    let wants = Wants { tests: arguments.tests, benches: arguments.benches, kernels: arguments.kernels };
+    let wants = Wants {
+        tests: arguments.tests,
+        benches: arguments.benches,
+        kernels: arguments.kernels,
+        fresh: arguments.fresh,
+    };
     let machine = Machine::look(wants);
     if machine.is_complete() {
         println!("setup: all there ({})", machine.toolchain_name());

@@ -133,9 +133,10 @@ impl Plan {
 
     /// Installing these by hand starts services.
     pub(super) fn installs_services(&self) -> bool {
-        const SERVICES: [&str; 8] = [
+        const SERVICES: [&str; 9] = [
             "bind9",
             "dnsdist",
+            "haproxy",
             "knot",
             "knot-resolver",
             "nsd",

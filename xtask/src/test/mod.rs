@@ -4,6 +4,7 @@
 //! counts as skipped, though the test runner calls it passed.
 //! Never: passes when nothing ran.
 
+mod fresh;
 mod tally;
 
 use std::{
@@ -31,6 +32,7 @@ const THREADS_MAX: usize = 4;
 EXAMPLES:
     cargo xtask test                       set up, then everything
     cargo xtask test --no-setup framing    only tests whose name holds `framing`, and install nothing
+    cargo xtask test --fresh               everything, on a machine that nobody prepared
     cargo test -p dot-common               plain cargo works as well
 
 EXIT STATUS:
@@ -39,6 +41,9 @@ pub(crate) struct Test {
     /// Install nothing; tests whose tools are missing are skipped
     #[arg(long)]
     no_setup: bool,
+    /// Run in a Debian 12 that debootstrap makes, from a clone of HEAD: what a newcomer meets (root; an hour)
+    #[arg(long, conflicts_with = "no_setup")]
+    fresh: bool,
     /// Only tests whose names hold one of these
     filters: Vec<String>,
 }
@@ -48,6 +53,9 @@ pub(crate) struct Test {
 /// # Errors
 /// Setup or the build failed, a test failed, or none ran.
 pub(crate) fn run(root: &Path, arguments: &Test) -> Result<()> {
+    if arguments.fresh {
+        return fresh::run(root, &arguments.filters);
+    }
     if !arguments.no_setup {
         setup::ensure(setup::Wants { tests: true, ..Default::default() })?;
     }

@@ -1,0 +1,58 @@
+//! `cargo xtask test --fresh`: the same command on a machine that nobody prepared.
+//!
+//! Before: root, debootstrap, rustup's cargo. After: the closing line is that of a new Debian 12 with a clone of HEAD.
+//! Holds: what the new machine gets of this one: kernel, network, names, authorities, the Rust toolchain read-only.
+//! Never: uses this machine's target folder, packages or mounts; leaves the new root behind.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build, command, setup};
+
+/// Makes the machine, runs the test command there, and removes the machine.
+const SCRIPT: &str = include_str!("fresh.sh");
+
+/// Runs `cargo xtask test` with these filters in a fresh Debian.
+///
+/// # Errors
+/// The user is not root, the machine could not be made, or the tests failed there.
+pub(super) fn run(root: &Path, filters: &[String]) -> Result<()> {
+    if !setup::is_root() {
+        bail!("--fresh makes a Debian in a folder and namespaces for it: run it as root");
+    }
+    setup::ensure(setup::Wants { fresh: true, ..Default::default() })?;
+    let home = |name: &str, folder: &str| {
+        let user = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(folder));
+        std::env::var_os(name).map(PathBuf::from).or_else(user).filter(|path| path.is_dir())
+    };
+    let rustup = home("RUSTUP_HOME", ".rustup").context("no rustup here (https://rustup.rs)")?;
+    let cargo = home("CARGO_HOME", ".cargo").context("no cargo of rustup's here (https://rustup.rs)")?;
+    let folder = Folder(build::target(root).join(format!("fresh-{}", std::process::id())));
+    std::fs::create_dir_all(&folder.0).with_context(|| format!("cannot make {}", folder.0.display()))?;
+    let mut namespace = Command::new("unshare");
+    namespace.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
+    namespace.args(["sh", "-c", SCRIPT, "fresh.sh"]).args([&folder.0, root, &rustup, &cargo]).args(filters);
+    println!("fresh: a Debian 12 in {}; the work begins with its packages", folder.0.display());
+    let status = command::status(&mut namespace)?;
+    if !status.success() {
+        bail!("the tests failed on a fresh machine ({status})");
+    }
+    Ok(())
+}
+
+/// The new root; removed when nothing is mounted there any more, because its namespace has ended.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) =
+            command::run_quietly(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.0))
+        {
+            eprintln!("fresh: {} is left: {error:#}", self.0.display());
+        }
+    }
+}

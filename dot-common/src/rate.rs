@@ -179,7 +179,7 @@ mod tests {
 
     proptest! {
         /// Goal: the bound that the documentation states. Method: every window between two admitted packets of
-        /// random arrivals, counted. Covers: issue 3, item 2.
+        /// random arrivals, counted.
         #[test]
         fn no_window_admits_more_than_burst_and_rate(
             arrivals in arrivals(), per_second in 1u32..2_000_000, burst in 1u32..80,

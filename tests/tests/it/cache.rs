@@ -245,7 +245,7 @@ fn what_has_ended_is_better_than_servfail() {
 
 /// Goal: a popular answer is had anew before it ends, by one query of the cache's own, and no client waits for it.
 /// Method: ask again and again for an answer of three seconds; the backend holds what it is asked for the second
-/// time, and clients still have answers. Covers: the ledger's equations with a query that has no client.
+/// time, and clients still have answers. The ledger's equations hold with a query that has no client.
 #[test]
 fn a_popular_answer_is_refreshed_before_it_ends() {
     require!(Root);

@@ -131,7 +131,7 @@ fn control_verbs_speak_to_the_socket() {
 
 /// Goal: `xdp detach` refuses while a dotd runs, takes XDP from it with `--force` while it serves on and stays without,
 /// and removes what a crashed one left; what was counted stays in the books. Method: the verb in each of these states,
-/// `ip link` and bpffs after it. Covers: issue 3, item 9.
+/// `ip link` and bpffs after it.
 #[test]
 fn xdp_detach_takes_off_what_it_should() {
     require!(Root, Bpf, Command("kdig"));

@@ -30,7 +30,6 @@ fn key(build: &Build, client_port: u16, server_port: u16) -> FlowKey {
 
 proptest! {
     /// Goal: every field of a segment arrives, in every shape of headers. Method: builds it, parses it.
-    /// Covers: issue 2, item 4.
     #[test]
     fn segments_are_read_as_built(
         shape in 0..shapes().len(), flags: u8, sequence: u32, client_port: u16,

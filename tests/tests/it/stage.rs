@@ -192,10 +192,10 @@ fn a_chroot_into_a_plain_folder_will_do() {
                 mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), mounts::NOTHING)
                     .expect("its own /sys");
                 let names = |path: &str| fs::read_dir(path).expect("a folder").count();
-                (names("/"), names("/sys") > 0, fs::exists("../here").expect("its parent"))
+                (names("/"), names(".."), names("/sys") > 0)
             }
         });
-        assert_eq!(inside.join().expect("no panic"), (2, true, true));
+        assert_eq!(inside.join().expect("no panic"), (2, 2, true));
         assert_eq!(
             fs::read_dir(root.join("sys")).expect("still there").count(),
             0,

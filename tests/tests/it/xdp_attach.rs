@@ -58,7 +58,7 @@ fn interface(report: &Report, name: &str) -> (String, String) {
 
 /// Goal: native where the driver can, generic on loopback, cleartext refused and counted, nothing left.
 /// Method: a wildcard listener of two workers; a client on loopback says cleartext, then a ClientHello.
-/// Covers: C-3, issue 2 item 5.
+/// Covers: C-3.
 #[test]
 fn attaches_judges_and_leaves_nothing() {
     isolated("attaches_judges_and_leaves_nothing", || {
@@ -253,7 +253,7 @@ fn works_without_rights() {
 
 /// Goal: an interface that is deleted and made anew is judged again by a process that has no right left; only a learner
 /// that is a tc filter, before Linux 6.6, stays away, and the report says so. Method: this thread becomes nobody, another
-/// one is root and does it. Covers: issue 3, item 9.
+/// one is root and does it.
 #[test]
 fn lost_links_come_back_without_rights() {
     isolated("lost_links_come_back_without_rights", || {

@@ -72,7 +72,6 @@ fn kinds() -> [Build; 5] {
 
 /// Goal: a banned client gets nothing, in any shape of headers and over any transport, each packet is a hit of its ban,
 /// its neighbours get what they did, and a ban that is over is none. Method: each shape and kind from four clients.
-/// Covers: issue 3, item 3.
 #[test]
 fn banned_clients_get_nothing() {
     let settings = Settings { bans: 3, ..settings(Gate::Pass) };
@@ -225,7 +224,6 @@ fn bans(dotd: &Server) -> Vec<Value> {
 
 /// Goal: an operator bans a client and sees what it tries, a reload and a crash keep the ban, lifting it lets the client
 /// in; nobody beside it notices. Method: kdig from the client and its neighbour, and the verbs of the command line.
-/// Covers: issue 3, item 3.
 #[test]
 fn operators_ban_and_lift() {
     require!(Root, Bpf, Command("kdig"));

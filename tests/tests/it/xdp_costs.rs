@@ -27,7 +27,7 @@ use serde_json::Value;
 
 /// Goal: a client that has spent its budget begins no connection to a DoT port, in any shape of headers; what is not a
 /// new connection, not to a DoT port, or from a client on the allow list is not its budget's business; a time that is
-/// over refuses nobody. Method: a table of frames from three clients. Covers: issue 3, item 3.
+/// over refuses nobody. Method: a table of frames from three clients.
 #[test]
 fn who_has_spent_its_budget_begins_nothing() {
     let spent = Settings { spent: 3, ..settings(Gate::Drop) };
@@ -103,7 +103,7 @@ fn add_neighbour(network: &Network) {
 /// Goal: a client whose handshakes cost more than its budget is refused at its next SYN, with no connection to the
 /// engine, until it has some again; others are served; without a limit it is served at once. Method: kdig makes full
 /// handshakes at a budget of one a second, ten at once, until one is refused; then from a neighbour; then HUP.
-/// Covers: A-13, issue 3 item 3.
+///
 #[test]
 fn real_handshakes_spend_a_budget() {
     require!(Root, Bpf, Command("kdig"));
@@ -167,7 +167,7 @@ fn causes(dotd: &Server) -> Vec<String> {
 
 /// Goal: who sends garbage again and again is banned for a while, by a cause that says so; a network of clients behind
 /// one address, of which some fail, is not; whoever is on the allow list is not either. Method: HTTP on 853 with the
-/// gate open, fewer times than it takes, then more. Covers: A-43, issue 3 item 3.
+/// gate open, fewer times than it takes, then more.
 #[test]
 fn garbage_again_and_again_is_banned() {
     require!(Root, Bpf, Command("kdig"));

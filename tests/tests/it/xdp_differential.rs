@@ -238,7 +238,7 @@ fn both_know(lab: &mut Lab) -> Known {
 }
 
 /// Goal: what tests and fuzzers prove of the Rust code holds for the compiled object: same verdict, counted
-/// once, same action. Method: 100,000 frames through both, with each gate mode in turn. Covers: issue 2, item 4.
+/// once, same action. Method: 100,000 frames through both, with each gate mode in turn.
 #[test]
 fn kernel_and_host_agree() {
     let Some(mut lab) = Lab::open("kernel_and_host_agree", &settings(Gate::Drop)) else { return };

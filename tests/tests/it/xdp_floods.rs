@@ -90,7 +90,7 @@ fn measure(
 /// Goal: a source over its rate gets burst + rate · t of it, never more and at most 2 % less, from two CPUs at
 /// once, and while it hops over all /64 of its /56; a client beside it that is under its rate gets everything.
 /// Method: three raw floods, one a class, and kdig sessions beside them; time is the kernel's monotonic clock, read
-/// around the flood. Covers: issue 3, item 2.
+/// around the flood.
 #[test]
 fn a_source_over_its_rate_gets_its_rate() {
     require!(Root, Bpf, Command("kdig"));
@@ -299,7 +299,7 @@ fn allowed_clients_are_beyond_a_flood_from_everywhere() {
 
 /// Goal: an allow-listed client is served while its whole neighbourhood, one client prefix, is over its rate; a
 /// neighbour who is not listed is not. HUP puts limits and lists in force. Method: a flood from the same /24 and
-/// kdig from both. Covers: issue 3, item 1.
+/// kdig from both.
 #[test]
 fn allowed_clients_are_served_under_their_neighbours_flood() {
     require!(Root, Bpf, Command("kdig"));
@@ -342,7 +342,7 @@ fn allowed_clients_are_served_under_their_neighbours_flood() {
 
 /// Goal: a query by UDP over its client's rate hears TC=1 from XDP, and real clients come back over TCP and get
 /// their answer, over both families. Method: NSD on port 53, a rate of one a second, kdig and dig until they say
-/// that they went over to TCP; every single one must be answered. Covers: issue 3, item 2.
+/// that they went over to TCP; every single one must be answered.
 #[test]
 fn queries_over_the_rate_come_back_over_tcp() {
     require!(Root, Bpf, Command("nsd"), Command("kdig"), Command("dig"));

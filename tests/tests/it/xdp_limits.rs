@@ -65,7 +65,7 @@ fn over(action: Action, reason: Reason) -> Verdict {
 }
 
 /// Goal: each class has a budget of its own, a burst is what it says, and what is over gets what the settings
-/// say. Method: a table over classes and modes. Covers: issue 3, item 2.
+/// say. Method: a table over classes and modes.
 #[test]
 fn bursts_end_where_they_should() {
     let Some(mut lab) = Lab::open("bursts_end_where_they_should", &settings(Gate::Drop)) else { return };

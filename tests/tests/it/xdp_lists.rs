@@ -89,7 +89,6 @@ fn lists_are_asked_only_where_they_count() {
 /// Goal: HUP denies a client and lets it in again, while its neighbours are served; the old list's client
 /// is not let in for a moment when the list changes. Method: kdig from both families; then a flood from a
 /// denied address through thirty reloads that change its neighbours' entries: every frame is counted as denied.
-/// Covers: issue 3, item 1.
 #[test]
 fn reload_changes_the_deny_list_without_a_gap() {
     require!(Root, Bpf, Command("kdig"));

@@ -35,7 +35,7 @@ fn load(test: &str) -> Option<Ebpf> {
 }
 
 /// Goal: the object holds every map, in the shape that both halves rely on.
-/// Method: loads it and asks the kernel. Covers: issue 2, item 5.
+/// Method: loads it and asks the kernel.
 #[test]
 fn object_holds_the_maps() {
     let Some(object) = load("object_holds_the_maps") else { return };
@@ -74,7 +74,6 @@ fn object_holds_the_maps() {
 }
 
 /// Goal: each program passes the verifier, far from its limits. Method: loads each, and prints its figures.
-/// Covers: issue 2, item 5.
 #[test]
 fn programs_load_within_budget() {
     let Some(mut object) = load("programs_load_within_budget") else { return };

@@ -71,7 +71,6 @@ fn link_on_here() -> (u32, u32) {
 /// Goal: an upgrade to another schema of maps leaves no packet unjudged: the link of the old folder is taken over, the
 /// maps beside it, whose shape may be another, are gone, and so is the folder. One of another namespace stays, and what
 /// a running dotd holds is not touched. Method: a crashed predecessor whose folder is renamed to another schema's.
-/// Covers: issue 3, item 9.
 #[test]
 fn links_of_another_schema_are_taken_over() {
     isolated("links_of_another_schema_are_taken_over", || {
@@ -147,7 +146,7 @@ fn lost_by_the_pair() -> u64 {
 
 /// Goal: dotds that crash and follow each other under load leave no packet uncounted: of a flood, each frame is in the
 /// books of one of them, once. Method: a flood of datagrams to 853 through the pair, six successors meanwhile; the sum
-/// over all their counters, which outlive them here, is what was sent. Covers: issue 3, items 9 and 11.
+/// over all their counters, which outlive them here, is what was sent.
 #[test]
 fn replacement_under_load_leaves_no_packet_uncounted() {
     isolated("replacement_under_load_leaves_no_packet_uncounted", || {
@@ -210,7 +209,7 @@ fn octet(place: usize) -> u8 {
 
 /// Goal: attaching, taking over and detaching in the middle of a transfer loses no octet of it and refuses none: what
 /// began before we looked is passed. Method: 24 MiB over one connection to 853, in both modes, while the kernel half
-/// comes and goes; every octet is compared. Covers: issue 3, last item of its tests.
+/// comes and goes; every octet is compared.
 #[test]
 fn coming_and_going_in_a_transfer_loses_no_octet() {
     isolated("coming_and_going_in_a_transfer_loses_no_octet", || {

@@ -290,7 +290,7 @@ fn health(network: &Network) -> u16 {
 }
 
 /// Goal: with a wildcard listener an interface that comes is judged, one that goes is forgotten without complaint.
-/// Method: a second pair, after the start. Covers: issue 3, item 9.
+/// Method: a second pair, after the start.
 #[test]
 fn a_wildcard_takes_new_interfaces() {
     require!(Root, Bpf);

@@ -8,6 +8,7 @@
 set -eu
 root=$1 repository=$2 rustup=$3 cargo=$4
 shift 4
+home=/root
 
 debootstrap --variant=minbase --include=git,gcc,libc6-dev,ca-certificates bookworm "$root" http://deb.debian.org/debian
 cat >"$root/etc/apt/sources.list" <<'SOURCES'
@@ -23,13 +24,13 @@ done
 
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
-mkdir -p "$root/root/.rustup" "$root/root/.cargo/bin"
-mount --bind -o ro "$rustup" "$root/root/.rustup"
-mount --bind -o ro "$cargo/bin" "$root/root/.cargo/bin"
+mkdir -p "$root$home/.rustup" "$root$home/.cargo/bin"
+mount --bind -o ro "$rustup" "$root$home/.rustup"
+mount --bind -o ro "$cargo/bin" "$root$home/.cargo/bin"
 git clone -q --no-hardlinks "$repository" "$root/dotd"
 echo "fresh: $(cat "$root/etc/debian_version"), $(git -C "$root/dotd" log -1 --format='%h %s')"
 
-exec chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
-    PATH=/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+exec chroot "$root" /usr/bin/env -i HOME="$home" TERM="${TERM:-dumb}" LANG=C.UTF-8 \
+    PATH="$home/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
     sh -c 'update-ca-certificates >/dev/null && cd /dotd && cargo xtask test "$@"; status=$?
-           du -sh /dotd/target /root/.cargo/registry; exit $status' fresh "$@"
+           du -sh /dotd/target "$HOME/.cargo/registry"; exit $status' fresh "$@"

@@ -79,6 +79,7 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
             covered.read(path, &text);
         }
     }
+    findings.extend_from_slice(covered.findings());
     if arguments.paths.is_empty() {
         for page in standards::PAGES {
             let document = std::fs::read_to_string(root.join(page.path));

@@ -29,20 +29,29 @@ const STATES: [&str; 3] = ["holds", "deviates: ", "open: "];
 
 /// The tests of the tree by the ids that they cover: `file::name`.
 #[derive(Debug, Default)]
-pub(super) struct Covered(BTreeMap<String, BTreeSet<String>>);
+pub(super) struct Covered {
+    tests: BTreeMap<String, BTreeSet<String>>,
+    findings: Vec<Finding>,
+}
 
 impl Covered {
     /// Takes note of a file's tests.
     pub(super) fn read(&mut self, path: &str, text: &str) {
         let mut documentation = String::new();
-        for line in text.lines().map(str::trim) {
+        for (number, line) in text.lines().map(str::trim).enumerate() {
             if let Some(words) = line.strip_prefix("///") {
                 documentation.push_str(words);
                 documentation.push('\n');
             } else if let Some((_, rest)) = line.split_once("fn ").filter(|_| !line.starts_with("//")) {
                 let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 for id in ids(&documentation) {
-                    self.0.entry(id).or_default().insert(format!("{}::{name}", short(path)));
+                    self.tests.entry(id).or_default().insert(format!("{}::{name}", short(path)));
+                }
+                if points_nowhere(&documentation) {
+                    let what = format!(
+                        "{name}: `Covers:` names what is no row; name rows (C-12, A-3), or leave it out"
+                    );
+                    self.findings.push(Finding::new(path, number + 1, what));
                 }
                 documentation.clear();
             } else if !line.starts_with("#[") {
@@ -50,6 +59,18 @@ impl Covered {
             }
         }
     }
+
+    /// `Covers:` lines that name no row.
+    pub(super) fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+}
+
+/// Whether the words behind `Covers:` are no ids: the first one is none, or an issue is named.
+fn points_nowhere(documentation: &str) -> bool {
+    let Some((_, covers)) = documentation.split_once("Covers:") else { return false };
+    let first = covers.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').find(|word| !word.is_empty());
+    !first.is_some_and(is_id) || covers.split_whitespace().any(|word| word == "issue")
 }
 
 /// A test's file as the document names it.
@@ -100,12 +121,12 @@ pub(super) fn check(page: Page, document: &str, covered: &Covered) -> Vec<Findin
             complain("holds, but names no test; name one that says `Covers:` it".to_owned());
         }
         for test in named {
-            if !covered.0.get(*id).is_some_and(|tests| tests.contains(test)) {
+            if !covered.tests.get(*id).is_some_and(|tests| tests.contains(test)) {
                 complain(format!("no test `{test}` says `Covers: {id}`; mend the name, or the test"));
             }
         }
     }
-    for (id, tests) in covered.0.iter().filter(|(id, _)| page.has(id)) {
+    for (id, tests) in covered.tests.iter().filter(|(id, _)| page.has(id)) {
         if !rows.contains(id) {
             let what =
                 format!("{id} has no row, and {} covers it; add one", tests.iter().next().map_or("", |t| t));
@@ -132,6 +153,17 @@ mod tests {
 
     fn findings(document: &str) -> Vec<String> {
         check(PAGES[0], document, &covered()).iter().map(ToString::to_string).collect()
+    }
+
+    /// Goal: a test that covers something covers a row. Method: an issue's number alone and beside a row, and nothing.
+    #[test]
+    fn covers_names_rows() {
+        let mut covered = covered();
+        assert_eq!(covered.findings(), []);
+        for words in ["issue 3, item 9", "C-3, issue 3 item 9", ""] {
+            covered.read("a.rs", &format!("/// Covers: {words}.\n#[test]\nfn it_does() {{\n"));
+        }
+        assert_eq!(covered.findings().len(), 3, "{:?}", covered.findings());
     }
 
     /// Goal: a document that fits has no finding. Method: tests of both kinds of place, a deviation, an open one.

@@ -13,7 +13,7 @@ use crate::{
     packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
     prefix::ClientPrefix,
     rate::{self, Class, Rate},
-    settings::{Gate, Over, Settings, version_bit},
+    settings::{Gate, Over, Services, Settings, version_bit},
     truncation::{self, Truncation},
     verdict::{Action, Reason, Verdict},
 };
@@ -87,8 +87,13 @@ impl From<Verdict> for Judgment {
 
 /// From frame to verdict; `None`: not a packet of ours.
 #[inline(always)]
-pub fn judge_frame(frame: &impl Payload, settings: &Settings, known: &impl Knowledge) -> Option<Verdict> {
-    match parse(frame, &settings.ports) {
+pub fn judge_frame(
+    frame: &impl Payload,
+    ports: &impl Services,
+    settings: &Settings,
+    known: &impl Knowledge,
+) -> Option<Verdict> {
+    match parse(frame, ports) {
         Ok(None) => None,
         Ok(Some(packet)) => Some(judge(frame, &packet, settings, known).verdict),
         Err(malformed) => Some(malformed.into()),
@@ -295,6 +300,8 @@ mod tests {
     use super::*;
     use crate::settings::{Ports, SCHEMA};
 
+    const PORTS: Ports = Ports { dot: [853, 0, 0, 0], do53: 53 };
+
     struct Always(Option<Flow>);
 
     impl Knowledge for Always {
@@ -333,17 +340,9 @@ mod tests {
     }
 
     fn settings(gate: Gate) -> Settings {
-        let ports = Ports { dot: [853, 0, 0, 0], do53: 53 };
         let gate = gate as u8;
         let zeroed = Settings::default();
-        Settings {
-            schema: SCHEMA,
-            ports,
-            cleartext_on_dot: gate,
-            tls_on_do53: gate,
-            udp_on_dot: gate,
-            ..zeroed
-        }
+        Settings { schema: SCHEMA, cleartext_on_dot: gate, tls_on_do53: gate, udp_on_dot: gate, ..zeroed }
     }
 
     /// Octets that often lead somewhere: an Ethernet and an IP header's first octets, then noise.
@@ -369,10 +368,10 @@ mod tests {
         (frame[12], frame[14], frame[17], frame[23], frame[46]) = (8, 0x45, 40, 6, 0x50);
         let known = Always(None);
         // Destination port 0, which unset settings hold five times.
-        assert_eq!(judge_frame(&frame.as_slice(), &Settings::default(), &known), None);
-        assert_eq!(judge_frame(&frame.as_slice(), &settings(Gate::Drop), &known), None);
+        assert_eq!(judge_frame(&frame.as_slice(), &Ports::default(), &settings(Gate::Drop), &known), None);
+        assert_eq!(judge_frame(&frame.as_slice(), &PORTS, &settings(Gate::Drop), &known), None);
         (frame[36], frame[37]) = (3, 0x55);
-        let verdict = judge_frame(&frame.as_slice(), &settings(Gate::Drop), &known);
+        let verdict = judge_frame(&frame.as_slice(), &PORTS, &settings(Gate::Drop), &known);
         assert_eq!(verdict, Some(Verdict::pass(Reason::Control)));
     }
 
@@ -385,7 +384,7 @@ mod tests {
             let limits = Settings { syn: rate, do53_query: rate, over, do53_query_over: over, bans: bits, spent: bits, ..settings(Gate::from_octet(gate)) };
             let settings = Settings { deny: bits, allow: 3, prefix_v4: 32, prefix_v6: 56, ..limits };
             for known in [Always(None), Always(Some(flow))] {
-                if let Some(verdict) = judge_frame(&octets.as_slice(), &settings, &known) {
+                if let Some(verdict) = judge_frame(&octets.as_slice(), &PORTS, &settings, &known) {
                     prop_assert!(verdict.reason.actions().contains(&verdict.action), "{verdict:?}");
                 }
             }

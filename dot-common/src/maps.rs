@@ -128,6 +128,10 @@ pub const GLOBAL_FOLLOW: &str = "FOLLOW";
 /// Period and tolerance of the rate of SYN above which cookies are asked for: constants of the loaded cookie program. No
 /// period: they always are.
 pub const GLOBALS_FLOOD: [&str; 2] = ["FLOOD_PERIOD_NS", "FLOOD_TOLERANCE_NS"];
+/// Ports of DNS over TLS, as [`crate::settings::Ports::pack`] has them: a constant of the loaded programs.
+pub const GLOBAL_PORTS_DOT: &str = "PORTS_DOT";
+/// The port of cleartext DNS, in the same way.
+pub const GLOBAL_PORT_DO53: &str = "PORT_DO53";
 /// Number of CPUs that packets are spread over: a constant of the loaded program.
 pub const GLOBAL_SPREAD_CPUS: &str = "SPREAD_CPUS";
 /// Number of workers: a constant of the loaded programs.

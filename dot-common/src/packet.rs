@@ -17,7 +17,7 @@
 use crate::{
     flow::{FlowKey, Sequence},
     frame::{Headers, Located},
-    settings::Ports,
+    settings::Services,
 };
 
 /// A packet to one of our ports.
@@ -106,7 +106,7 @@ pub enum Malformed {
 ///
 /// # Errors
 /// [`Malformed`]: for one of our ports, and lying.
-pub fn parse(frame: &impl Headers, ports: &Ports) -> Result<Option<Packet>, Malformed> {
+pub fn parse(frame: &impl Headers, ports: &impl Services) -> Result<Option<Packet>, Malformed> {
     let mut packet = Packet::default();
     parse_into(frame, ports, || Some(&mut packet)).map(|packet| packet.copied())
 }
@@ -120,7 +120,7 @@ pub fn parse(frame: &impl Headers, ports: &Ports) -> Result<Option<Packet>, Malf
 #[inline(always)]
 pub fn parse_into<'a>(
     frame: &impl Headers,
-    ports: &Ports,
+    ports: &impl Services,
     room: impl FnOnce() -> Option<&'a mut Packet>,
 ) -> Result<Option<&'a Packet>, Malformed> {
     // Most frames of a machine are others', and end before the paths of the parser meet.
@@ -138,7 +138,7 @@ pub fn parse_into<'a>(
 ///
 /// The number is `acknowledgment - 1`: what the stack accepted, and not what some SYN claimed. Octets that came with the SYN
 /// (Fast Open) are in it.
-pub fn parse_syn_ack(frame: &impl Headers, ports: &Ports) -> Option<(FlowKey, Sequence)> {
+pub fn parse_syn_ack(frame: &impl Headers, ports: &impl Services) -> Option<(FlowKey, Sequence)> {
     let mut packet = Packet::default();
     parse_syn_ack_into(frame, ports, &mut packet).map(|(flow, initial)| (*flow, initial))
 }
@@ -147,7 +147,7 @@ pub fn parse_syn_ack(frame: &impl Headers, ports: &Ports) -> Option<(FlowKey, Se
 #[inline(always)]
 pub fn parse_syn_ack_into<'a>(
     frame: &impl Headers,
-    ports: &Ports,
+    ports: &impl Services,
     room: &'a mut Packet,
 ) -> Option<(&'a FlowKey, Sequence)> {
     room.located = locate(frame)?;
@@ -263,7 +263,7 @@ fn end_of(frame: &impl Headers, ip: u32, claimed: u32, octets: u32) -> u32 {
 
 /// Attributes a located datagram to one of our ports.
 #[inline(always)]
-fn attribute(frame: &impl Headers, located: Located, ports: &Ports) -> Option<Located> {
+fn attribute(frame: &impl Headers, located: Located, ports: &impl Services) -> Option<Located> {
     if !matches!(located.protocol(), PROTOCOL_TCP | PROTOCOL_UDP) {
         return None;
     }

@@ -2,18 +2,24 @@
 //!
 //! Before: the config file. After: [`crate::packet`] asks for a port's service, [`crate::judge`] for a
 //! gate's mode, and whether a list is worth asking. One writer, the loader; the kernel half reads.
+//! Holds: two kinds. [`Ports`] are constants of the loaded programs, which nobody can change. [`Settings`] are a map.
 //! Never: holds an address: lists are maps of their own, and the kernel routes.
 
 use crate::{packet::Service, rate::Rate};
 
 /// Version of all map shapes and their meaning: a folder of pins is of one schema.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Most DNS-over-TLS ports.
 pub const DOT_PORTS_MAX: usize = 4;
 
+/// Which service a port has.
+pub trait Services {
+    /// The service of a port.
+    fn service(&self, port: u16) -> Option<Service>;
+}
+
 /// The ports that are ours; 0 means none.
-#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
     /// DNS over TLS.
@@ -23,10 +29,29 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The service of a port.
+    /// The two words that the loaded programs hold: ports of DNS over TLS, 16 bits each, the first one lowest; the port of
+    /// cleartext DNS.
     #[must_use]
     #[inline(always)]
-    pub const fn service(&self, port: u16) -> Option<Service> {
+    pub const fn pack(self) -> (u64, u32) {
+        let [a, b, c, d] = self.dot;
+        (a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48, self.do53 as u32)
+    }
+
+    /// The ports of [`Ports::pack`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(dot: u64, do53: u32) -> Self {
+        Self {
+            dot: [dot as u16, (dot >> 16) as u16, (dot >> 32) as u16, (dot >> 48) as u16],
+            do53: do53 as u16,
+        }
+    }
+}
+
+impl Services for Ports {
+    #[inline(always)]
+    fn service(&self, port: u16) -> Option<Service> {
         let [a, b, c, d] = self.dot;
         if port == 0 {
             None
@@ -101,8 +126,6 @@ impl Over {
 pub struct Settings {
     /// [`SCHEMA`]; 0 before the loader wrote.
     pub schema: u32,
-    /// Our ports.
-    pub ports: Ports,
     /// Octets on a DNS-over-TLS port that are no TLS: a [`Gate`].
     pub cleartext_on_dot: u8,
     /// TLS on the cleartext port: a [`Gate`].
@@ -126,7 +149,7 @@ pub struct Settings {
     /// Bits of an IPv6 address that are one client's.
     pub prefix_v6: u8,
     /// Always zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 13],
     /// Changes with every change of lists, bans and limits, which makes void what CPUs remember of clients; 0: nothing
     /// is remembered.
     pub generation: u32,
@@ -144,3 +167,27 @@ pub const fn version_bit(is_v6: bool) -> u8 {
 }
 
 const _: () = assert!(size_of::<Settings>() == 64 && align_of::<Settings>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the two words of a loaded program mean the ports that were packed, and port 0 is nobody's.
+    #[test]
+    fn ports_survive_packing() {
+        for ports in [
+            Ports::default(),
+            Ports { dot: [853, 8853, 1, 65_535], do53: 53 },
+            Ports { dot: [853, 0, 0, 0], do53: 0 },
+        ] {
+            let (dot, do53) = ports.pack();
+            assert_eq!(Ports::unpack(dot, do53), ports);
+            assert_eq!(ports.service(0), None);
+        }
+        let ports = Ports { dot: [853, 0, 0, 65_535], do53: 53 };
+        assert_eq!(
+            [853, 65_535, 53, 54].map(|port| ports.service(port)),
+            [Some(Service::Dot), Some(Service::Dot), Some(Service::Do53), None]
+        );
+    }
+}

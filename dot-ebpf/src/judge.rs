@@ -24,9 +24,8 @@ use crate::{calls, chain, context::Frame, maps};
 /// The XDP action for a frame; `None` when it is none of ours.
 #[inline(always)]
 pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
-    let settings = maps::settings()?;
     let frame = Frame(context);
-    let packet = match parse_into(&frame, &settings.ports, maps::room) {
+    let packet = match parse_into(&frame, &maps::OwnPorts, maps::room) {
         Ok(None) => return None,
         Ok(Some(packet)) => packet,
         Err(malformed) => {
@@ -34,6 +33,7 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
             return Some(xdp_action::XDP_DROP);
         }
     };
+    let settings = maps::settings()?;
     let Judgment { verdict, truncation } = judge::judge(&frame, packet, settings, &Kernel(Some(context)));
     chain::begin(context, verdict);
     maps::count(verdict);

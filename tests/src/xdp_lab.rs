@@ -71,14 +71,15 @@ pub struct Outcome {
     pub octets: Vec<u8>,
 }
 
-/// DNS over TLS on 853 and 8853, cleartext DNS on 53, all gates as given, no limits.
+/// DNS over TLS on 853 and 8853, cleartext DNS on 53: constants of the programs that a [`Lab`] loads.
+pub const PORTS: Ports = Ports { dot: [853, 8853, 0, 0], do53: 53 };
+
+/// All gates as given, no limits.
 #[must_use]
 pub fn settings(gate: Gate) -> Settings {
-    let ports = Ports { dot: [853, 8853, 0, 0], do53: 53 };
     let gate = gate as u8;
     Settings {
         schema: SCHEMA,
-        ports,
         cleartext_on_dot: gate,
         tls_on_do53: gate,
         udp_on_dot: gate,
@@ -86,7 +87,7 @@ pub fn settings(gate: Gate) -> Settings {
         allow: 0,
         bans: 0,
         spent: 0,
-        reserved: [0; 3],
+        reserved: [0; 13],
         generation: 0,
         over: Over::Drop as u8,
         do53_query_over: Over::Truncate as u8,
@@ -112,7 +113,10 @@ impl Lab {
             return None;
         }
         let follow = followers.iter().fold(0, |bits, (slot, _)| bits | chain::bit(*slot));
+        let (dot, do53) = PORTS.pack();
         let mut object = EbpfLoader::new()
+            .override_global(maps::GLOBAL_PORTS_DOT, &dot, true)
+            .override_global(maps::GLOBAL_PORT_DO53, &do53, true)
             .override_global(maps::GLOBAL_FOLLOW, &follow, true)
             .override_global(maps::GLOBAL_SPREAD_CPUS, &1u32, true)
             .map_max_entries(maps::FLOWS4, 4096)

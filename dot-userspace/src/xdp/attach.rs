@@ -21,7 +21,10 @@ use aya::{
     sys::SyscallError,
     util::KernelVersion,
 };
-use dot_common::maps::{self, GLOBAL_WORKERS, PROGRAM_LEARN, PROGRAM_XDP};
+use dot_common::{
+    maps::{self, GLOBAL_PORT_DO53, GLOBAL_PORTS_DOT, GLOBAL_WORKERS, PROGRAM_LEARN, PROGRAM_XDP},
+    settings::Ports,
+};
 
 use super::{
     ProgramReport, XdpError,
@@ -83,12 +86,15 @@ impl Kernel {
     /// Loads all maps and both programs.
     pub(super) fn load(
         config: &config::Xdp,
+        ports: Ports,
         pins: Option<&Pins>,
         prefixes: Prefixes,
         tables: &mut Tables,
     ) -> Result<Self, XdpError> {
         let workers = tables.workers();
         let mut loader = EbpfLoader::new();
+        let (dot, do53) = ports.pack();
+        loader.override_global(GLOBAL_PORTS_DOT, &dot, true).override_global(GLOBAL_PORT_DO53, &do53, true);
         loader.override_global(GLOBAL_WORKERS, &workers, true).map_max_entries(maps::WORKERS, workers);
         let mut followers = Followers::of(config);
         let constants = followers.constants();

@@ -72,7 +72,6 @@ pub struct ListenerGroup<'a> {
 /// The kernel half, as far as it is there.
 pub struct Xdp {
     report: Report,
-    ports: Ports,
     prefixes: Prefixes,
     lines: Lines,
     kernel: Option<Loaded>,
@@ -126,7 +125,7 @@ pub fn start(
         }
     };
     report.programs.extend(steering.program);
-    let mut xdp = Xdp { report, ports, prefixes, lines: tables.seal(), kernel, is_detached: false };
+    let mut xdp = Xdp { report, prefixes, lines: tables.seal(), kernel, is_detached: false };
     xdp.summarize();
     Ok(xdp)
 }
@@ -184,10 +183,10 @@ impl Xdp {
     /// # Errors
     /// [`XdpError::List`], [`XdpError::Settings`]: the kernel refused something; what was before still holds.
     pub fn apply(&mut self, config: &config::Xdp) -> Result<(), XdpError> {
-        let (ports, prefixes) = (self.ports, self.prefixes);
+        let prefixes = self.prefixes;
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return Ok(()) };
         let before = kernel.lists.grow(config)?;
-        if let Err(error) = kernel.settings.apply(config, ports, prefixes) {
+        if let Err(error) = kernel.settings.apply(config, prefixes) {
             kernel.lists.restore(&before);
             if let Err(error) = kernel.tell_of_clients() {
                 tracing::error!("{error}");
@@ -336,9 +335,9 @@ fn attach(
     tables: &mut Tables,
 ) -> Result<Kernel, XdpError> {
     let prefixes = Prefixes::of(config);
-    let mut kernel = Kernel::load(config, pins, prefixes, tables)?;
+    let mut kernel = Kernel::load(config, *ports, pins, prefixes, tables)?;
     kernel.lists.grow(config)?;
-    kernel.settings.apply(config, *ports, prefixes)?;
+    kernel.settings.apply(config, prefixes)?;
     kernel.costs.apply(&config.limit);
     kernel.tell_of_clients()?;
     roster.look(&mut kernel, pins, Patience::Wait)?;

@@ -61,14 +61,9 @@ impl Written {
     }
 
     /// Writes what the config says. A packet that is judged meanwhile may be judged by parts of the old and of the new.
-    pub(super) fn apply(
-        &mut self,
-        config: &config::Xdp,
-        ports: Ports,
-        prefixes: Prefixes,
-    ) -> Result<(), XdpError> {
+    pub(super) fn apply(&mut self, config: &config::Xdp, prefixes: Prefixes) -> Result<(), XdpError> {
         let Settings { bans, spent, .. } = self.current;
-        self.write(Settings { bans, spent, ..settings(config, ports, prefixes) })
+        self.write(Settings { bans, spent, ..settings(config, prefixes) })
     }
 
     /// Says which IP versions have bans and spent budgets, and whether what CPUs remember of clients is void; nothing to
@@ -95,11 +90,10 @@ impl Written {
 }
 
 /// What the config says, without what clients did.
-fn settings(config: &config::Xdp, ports: Ports, prefixes: Prefixes) -> Settings {
+fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
     let limit = &config.limit;
     Settings {
         schema: SCHEMA,
-        ports,
         cleartext_on_dot: gate(config.cleartext_853),
         tls_on_do53: gate(config.tls_53),
         udp_on_dot: gate(config.udp_853),
@@ -111,7 +105,7 @@ fn settings(config: &config::Xdp, ports: Ports, prefixes: Prefixes) -> Settings 
         do53_query_over: over(limit.udp53_over, limit.mode),
         prefix_v4: prefixes.v4,
         prefix_v6: prefixes.v6,
-        reserved: [0; 3],
+        reserved: [0; 13],
         generation: 0,
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),
         do53_query: Rate::new(limit.udp53_per_second, limit.udp53_burst),

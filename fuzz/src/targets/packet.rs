@@ -15,7 +15,7 @@ use dot_common::{
     settings::{Gate, Settings},
     verdict::Action,
 };
-use dot_tests::xdp_lab::settings;
+use dot_tests::xdp_lab::{PORTS, settings};
 
 /// Answers as two octets say; counts how often it is asked to admit.
 struct Known {
@@ -68,10 +68,10 @@ impl Knowledge for Known {
 pub fn run(octets: &[u8]) {
     let Some((&[choice, bits], frame)) = octets.split_first_chunk() else { return };
     let settings = chosen(choice);
-    let parsed = parse(&frame, &settings.ports);
-    assert_eq!(parsed, parse(&frame, &settings.ports));
+    let parsed = parse(&frame, &PORTS);
+    assert_eq!(parsed, parse(&frame, &PORTS));
     let known = Known { bits, initial: 0, admissions: Cell::new(0) };
-    let verdict = judge_frame(&frame, &settings, &known);
+    let verdict = judge_frame(&frame, &PORTS, &settings, &known);
     assert_eq!(verdict.is_some(), !matches!(parsed, Ok(None)), "ours is judged, and nothing else");
     assert!(known.admissions.get() <= 1, "a packet is counted once");
     if let Ok(Some(packet)) = parsed {
@@ -90,7 +90,7 @@ pub fn run(octets: &[u8]) {
             );
         }
     }
-    let _ = parse_syn_ack(&frame, &settings.ports);
+    let _ = parse_syn_ack(&frame, &PORTS);
 }
 
 /// Settings by the bits of one octet: gates, lists, limits.

@@ -3,11 +3,10 @@
 use dot_common::{
     flow::FlowKey,
     packet::{Packet, Service, Transport, parse, parse_syn_ack},
-    settings::Gate,
 };
 use dot_tests::{
     frames::{Build, Fragment, shapes},
-    xdp_lab::settings,
+    xdp_lab::PORTS,
 };
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -37,7 +36,7 @@ proptest! {
     ) {
         let build = shapes()[shape].1(Build::tcp(port, flags, sequence, &payload).client_port(client_port));
         let frame = build.frame();
-        let parsed = parse(&frame.octets.as_slice(), &settings(Gate::Drop).ports);
+        let parsed = parse(&frame.octets.as_slice(), &PORTS);
         let Ok(Some(Packet { flow, service, transport: Transport::Tcp(segment), located })) = parsed else {
             return Err(TestCaseError::fail(format!("{}: {parsed:?}", shapes()[shape].0)));
         };
@@ -55,9 +54,8 @@ proptest! {
         (name, shape) in prop::sample::select(shapes()), payload in prop::collection::vec(any::<u8>(), 8..900),
         client_port: u16,
     ) {
-        let ports = settings(Gate::Drop).ports;
         let transport = |build: Build| {
-            parse(&build.frame().octets.as_slice(), &ports).map(|packet| packet.map(|packet| packet.transport))
+            parse(&build.frame().octets.as_slice(), &PORTS).map(|packet| packet.map(|packet| packet.transport))
         };
         let udp = shape(Build::udp(853, &payload).client_port(client_port));
         prop_assert_eq!(transport(udp), Ok(Some(Transport::Udp)));
@@ -73,7 +71,7 @@ proptest! {
     fn syn_ack_names_the_clients_flow(shape in 0..shapes().len(), initial: u32, client_port: u16) {
         let shape = shapes()[shape].1;
         let reply = shape(Build::syn_ack(853, initial).client_port(client_port)).frame();
-        let found = parse_syn_ack(&reply.octets.as_slice(), &settings(Gate::Drop).ports);
+        let found = parse_syn_ack(&reply.octets.as_slice(), &PORTS);
         let forth = shape(Build::tcp(853, 16, 0, &[]).client_port(client_port));
         prop_assert_eq!(found, Some((key(&forth, client_port, 853), initial)));
     }
@@ -85,7 +83,7 @@ proptest! {
         let frame = shapes()[shape].1(Build::tcp(853, 16, 1, &[7; 20])).frame();
         let keep = keep.min(frame.octets.len());
         let padding = frame.octets.len() - frame.transport - 20 - 20;
-        let parsed = parse(&&frame.octets[..keep], &settings(Gate::Drop).ports);
+        let parsed = parse(&&frame.octets[..keep], &PORTS);
         // Only padding may be missing from a frame that is still whole to us.
         if keep + padding < frame.octets.len() {
             prop_assert!(!matches!(parsed, Ok(Some(_))), "{parsed:?}");

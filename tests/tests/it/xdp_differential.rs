@@ -21,7 +21,7 @@ use dot_common::{
 };
 use dot_tests::{
     frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, FIN, Fragment, OPT, PSH, QUERY, RST, SYN, shapes},
-    xdp_lab::{Lab, XDP_DROP, XDP_PASS, XDP_TX, settings},
+    xdp_lab::{Lab, PORTS, XDP_DROP, XDP_PASS, XDP_TX, settings},
 };
 
 const FRAMES: u32 = 100_000;
@@ -267,7 +267,7 @@ fn kernel_and_host_agree() {
         known.is_pressed.set(dice.below(8) == 0);
         lab.close_workers(if known.is_pressed.get() { u64::MAX - 1 } else { 0 });
         let octets = frame(&mut dice);
-        let host = judge_frame(&octets.as_slice(), &settings, &known);
+        let host = judge_frame(&octets.as_slice(), &PORTS, &settings, &known);
         let kernel = lab.judge_as(&octets, host);
         assert!(kernel.is_some(), "frame {round}, gate {gate:?}: not {host:?}: {octets:02x?}");
         let action = match host.map_or(Action::Pass, |verdict| verdict.action) {

@@ -12,7 +12,7 @@ use dot_tests::{
     frames::{
         ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, FIN, Fragment, Frame, PSH, RST, SYN, checksum, shapes,
     },
-    xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
+    xdp_lab::{Lab, PORTS, XDP_DROP, XDP_PASS, settings},
 };
 
 /// Near the end of the sequence space: every test wraps.
@@ -296,8 +296,7 @@ fn learner_writes_our_syn_acks_only() {
     for (name, shape) in shapes() {
         let frame = shape(Build::syn_ack(853, INITIAL)).frame();
         assert_eq!(lab.learn(&frame.octets), NEXT, "{name}");
-        let (key, initial) =
-            parse_syn_ack(&frame.octets.as_slice(), &settings(Gate::Drop).ports).expect(name);
+        let (key, initial) = parse_syn_ack(&frame.octets.as_slice(), &PORTS).expect(name);
         assert_eq!(initial, INITIAL, "{name}");
         let flow = lab.flow(&key).expect(name);
         assert_eq!((flow.initial, flow.offences), (INITIAL, 0), "{name}");

@@ -11,6 +11,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod disk;
 pub mod dns;
 pub mod ledger;
 pub mod proxy;

@@ -5,18 +5,25 @@
 //! is first taken without it.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{
         fd::AsFd,
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            fs::FileTypeExt,
+            net::{UnixListener, UnixStream},
+        },
     },
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
-use nix::sys::stat::{Mode, umask};
+use nix::{
+    sys::stat::{Mode, umask},
+    unistd::{UnlinkatFlags, unlinkat},
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
@@ -25,6 +32,7 @@ use super::{
 };
 use crate::{
     config::{CONTROL_SOCKET, Config},
+    disk,
     worker::Listeners,
     xdp::ListenerGroup,
 };
@@ -161,7 +169,7 @@ fn explain_bind(address: SocketAddr, error: &io::Error, key: &str) -> anyhow::Er
 
 /// `run_dir/control.sock`, removed again when this is dropped.
 pub(super) struct ControlSocket {
-    path: PathBuf,
+    folder: File,
     listener: UnixListener,
 }
 
@@ -173,31 +181,35 @@ impl ControlSocket {
     pub(super) fn bind(run_dir: &Path, owner: Option<Owner>) -> anyhow::Result<Self> {
         let explain = || format!("server.run_dir: {} cannot be used", run_dir.display());
         fs::create_dir_all(run_dir).with_context(explain)?;
-        let path = run_dir.join(CONTROL_SOCKET);
-        if UnixStream::connect(&path).is_ok() {
+        // From here on by the open folder: its path may lead elsewhere in a moment.
+        let folder = disk::open_folder(run_dir).with_context(explain)?;
+        let (path, at) = (run_dir.join(CONTROL_SOCKET), disk::path_of(&folder).join(CONTROL_SOCKET));
+        if UnixStream::connect(&at).is_ok() {
             bail!(
                 "{}: another dotd is running with this run_dir; stop it, or set server.run_dir",
                 path.display()
             );
         }
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("{}: a stale socket cannot be removed", path.display()));
+        match fs::symlink_metadata(&at) {
+            Ok(found) if !found.file_type().is_socket() => {
+                bail!("{}: is no socket; remove it, or set server.run_dir", path.display());
             }
-            _ => {}
+            Ok(_) => unlinkat(&folder, CONTROL_SOCKET, UnlinkatFlags::NoRemoveDir)
+                .with_context(|| format!("{}: a stale socket cannot be removed", path.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(explain),
         }
         // The mode by umask and the owner without following links: there is no moment in which somebody else
         // could connect, or put a link in the socket's place.
         let mask = umask(Mode::from_bits_truncate(0o117));
-        let listener = UnixListener::bind(&path);
+        let listener = UnixListener::bind(&at);
         umask(mask);
         let listener = listener.with_context(|| format!("{}: cannot be made", path.display()))?;
         // The folder too, where it is ours: whoever we become must be able to remove the socket at the end. Where it is
         // not, the next start does.
         hand_over(run_dir, CONTROL_SOCKET, owner).with_context(explain)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { path, listener })
+        Ok(Self { folder, listener })
     }
 
     /// The socket itself, for the control room.
@@ -209,6 +221,6 @@ impl ControlSocket {
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         // Left behind it would only cost the next start a line; there is nobody to tell at exit.
-        let _ = fs::remove_file(&self.path);
+        let _ = unlinkat(&self.folder, CONTROL_SOCKET, UnlinkatFlags::NoRemoveDir);
     }
 }

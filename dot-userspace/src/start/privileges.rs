@@ -4,21 +4,21 @@
 //! in any set of this thread, and the threads it makes inherit that.
 //! Never: regains anything: no_new_privs is set.
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt, lchown},
-    path::Path,
-};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use anyhow::{Context, anyhow, bail};
 use caps::CapSet;
 use nix::{
+    fcntl::{AtFlags, OFlag, openat},
     sched::{CpuSet, sched_getaffinity},
-    sys::resource::{Resource, getrlimit, setrlimit},
-    unistd::{Pid, User, geteuid, setgid, setgroups, setuid},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        stat::{FileStat, Mode, SFlag, fstat},
+    },
+    unistd::{Gid, Pid, Uid, User, fchown, fchownat, geteuid, setgid, setgroups, setuid},
 };
 
-use crate::tls::SELF_SIGNED;
+use crate::{disk, tls::SELF_SIGNED};
 
 /// A user and its group.
 pub type Owner = (u32, u32);
@@ -87,29 +87,40 @@ pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result
 /// Gives `folder` to the user that dotd becomes, and what it keeps there, whose names begin with `own`. A folder that has
 /// anything else in it stays whose it is, and so does that: it may be /etc. `false`: it stays another's.
 ///
+/// Only a file or socket of ours (or of that user) with one name is given away, and by its descriptor: whoever may write in
+/// the folder may put links there, and change them at any moment.
+///
 /// # Errors
-/// The folder cannot be read or given away.
+/// The folder cannot be read or given away, or another user's link leads to it.
 pub fn hand_over(folder: &Path, own: &str, owner: Option<Owner>) -> anyhow::Result<bool> {
     let (Some((uid, gid)), true) = (owner, folder.is_dir()) else { return Ok(true) };
-    let give = |path: &Path| {
-        // Never through a link: whoever we become may write in this folder, and put one there.
-        lchown(path, Some(uid), Some(gid))
-            .with_context(|| format!("{}: cannot be given to uid {uid}", path.display()))
-    };
+    let explain = || format!("{}: cannot be given to uid {uid}", folder.display());
+    let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    let opened = disk::open_folder(folder).with_context(explain)?;
     let mut is_ours = true;
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let entry = entry?;
-        let found = entry.metadata()?;
-        if entry.file_name().to_string_lossy().starts_with(own) && !found.is_dir() && found.nlink() == 1 {
-            give(&entry.path())?;
+    for entry in fs::read_dir(disk::path_of(&opened)).with_context(explain)? {
+        let name = entry?.file_name();
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        // It may be gone again.
+        let Ok(entry) = openat(&opened, name.as_os_str(), flags, Mode::empty()) else { continue };
+        let found = fstat(&entry).with_context(explain)?;
+        if name.to_string_lossy().starts_with(own) && is_own(&found, uid) {
+            fchownat(&entry, "", user, group, AtFlags::AT_EMPTY_PATH).with_context(explain)?;
         } else {
-            is_ours &= found.uid() == uid;
+            is_ours &= found.st_uid == uid;
         }
     }
     if is_ours {
-        give(folder)?;
+        fchown(&opened, user, group).with_context(explain)?;
     }
-    Ok(is_ours || fs::symlink_metadata(folder)?.uid() == uid)
+    Ok(is_ours || opened.metadata()?.uid() == uid)
+}
+
+/// Whether a file or socket can be one that dotd made, as us or as the user it becomes.
+fn is_own(found: &FileStat, becoming: u32) -> bool {
+    let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
+    let is_ours = found.st_uid == geteuid().as_raw() || found.st_uid == becoming;
+    matches!(kind, SFlag::S_IFREG | SFlag::S_IFSOCK) && found.st_nlink == 1 && is_ours
 }
 
 /// Becomes `owner` and gives up every capability.

@@ -118,9 +118,10 @@ pub fn pin_of_file(path: &Path) -> Result<String, CertificateError> {
 /// [`load`] at a given time.
 fn load_at(cert: &Path, key: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
     let chain = pem::chain(cert, &pem::read(cert)?)?;
-    let secret = pem::key(key, &pem::read(key)?)?;
+    let (text, warning) = pem::read_key(key)?;
+    let secret = pem::key(key, &text)?;
     let mut identity = assemble(cert, key, chain, secret, now)?;
-    identity.warnings.extend(pem::loose_permissions(key));
+    identity.warnings.extend(warning);
     Ok(identity)
 }
 

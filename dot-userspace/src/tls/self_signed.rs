@@ -19,6 +19,7 @@ use rcgen::{
 };
 
 use super::certificate::{CertificateError, Identity, assemble, pem};
+use crate::disk;
 
 /// The identity kept in `state_dir`; makes it when it is absent, renews it when it ends soon.
 pub(super) fn load_or_create(state_dir: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
@@ -50,7 +51,7 @@ fn load_or_renew(path: &Path, now: SystemTime) -> Result<Identity, CertificateEr
     match load_kept(path, now) {
         Ok(identity) if identity.not_after >= now + RENEW_BEFORE => Ok(identity),
         Ok(_) | Err(CertificateError::Expired { .. } | CertificateError::NotYetValid { .. }) => {
-            let text = pem::read(path)?;
+            let text = pem::read_own(path)?;
             let key = pem::key(path, &text).map_err(or_delete)?;
             let key = KeyPair::try_from(&key).map_err(|error| not_made(path, &error))?;
             write_whole(path, &issue(path, &key, now)?, Arrival::Replace)
@@ -77,7 +78,7 @@ fn create(path: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
 }
 
 fn load_kept(path: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
-    let text = pem::read(path)?;
+    let text = pem::read_own(path)?;
     let (chain, key) = (pem::chain(path, &text)?, pem::key(path, &text)?);
     let mut identity = assemble(path, path, chain, key, now)?;
     identity.name = NAME.to_owned();
@@ -109,6 +110,9 @@ enum Arrival {
 
 /// Writes beside `path`, then moves into place: whoever reads sees all of it or nothing.
 fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> {
+    let folder = disk::open_folder(path.parent().unwrap_or(Path::new("")))?;
+    // From here on by the open folder: its path may lead elsewhere in a moment.
+    let path = &disk::path_of(&folder).join(path.file_name().unwrap_or_default());
     let draft = draft_path(path);
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -122,7 +126,7 @@ fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> {
     });
     let _ = fs::remove_file(&draft);
     arrived?;
-    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+    folder.sync_all()
 }
 
 /// A name of its own for each writer, in the same folder: a rename does not cross file systems.

@@ -52,6 +52,8 @@ mod hellos;
 mod host_faults;
 /// Ten thousand queries, none lost, every one in the ledger.
 mod load;
+/// What another local user, and the user that dotd becomes, can do to root's files and to other services.
+mod local_users;
 /// A worker that pauses to gather answers: every answer still arrives.
 mod moderation;
 /// Only clients with a certificate of `tls.client_ca` are served.

@@ -61,9 +61,18 @@ const OWNERS: &[Owner] = &[
     owner("notify", &["dot-userspace/src/start/files.rs"]),
     owner("sd_notify", &[START]),
     owner("netlink_sys", &[XDP]),
-    // xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU; backend asks a
+    // disk opens by descriptors; xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU; backend asks a
     // socket for its path's MTU.
-    owner("nix", &[START, XDP, "dot-userspace/src/worker/mod.rs", "dot-userspace/src/backend/path.rs"]),
+    owner(
+        "nix",
+        &[
+            START,
+            XDP,
+            "dot-userspace/src/disk.rs",
+            "dot-userspace/src/worker/mod.rs",
+            "dot-userspace/src/backend/path.rs",
+        ],
+    ),
     owner("mimalloc", &["dot-userspace/src/main.rs"]),
     owner("proc_macro2", &[TIDY]),
     owner("syn", &[TIDY]),

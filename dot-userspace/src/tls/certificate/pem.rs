@@ -1,12 +1,14 @@
 //! PEM files into DER: a chain, a key, or the one line that says why not.
 //!
 //! Before: `config` named a path. After: `tls::certificate` checks what the DER says.
+//! Holds: each file is opened once, and what is checked is what was opened.
 //! Never: reads more than [`FILE_OCTETS_MAX`], waits on a pipe, or writes.
 //!
 //! Source: RFC 7468.
 
 use std::{
-    fs, io,
+    fs::File,
+    io,
     io::Read as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -18,15 +20,35 @@ use rustls_pki_types::{
 };
 
 use super::CertificateError;
+use crate::disk;
 
-/// Reads a file whole.
+/// Reads a file that the config names, whole.
 pub(in crate::tls) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let metadata = fs::metadata(path).map_err(|source| not_opened(path, source))?;
+    read_open(path, disk::open_named(path)).map(|(text, _)| text)
+}
+
+/// The same for a key; says so when every user of the machine may read it.
+pub(super) fn read_key(path: &Path) -> Result<(Vec<u8>, Option<String>), CertificateError> {
+    let (text, mode) = read_open(path, disk::open_named(path))?;
+    let is_loose = mode & EVERYBODY_READS != 0;
+    let warning =
+        || format!("{}: every user of this machine may read the key: `chmod o-rwx` it", path.display());
+    Ok((text, is_loose.then(warning)))
+}
+
+/// Reads a file that dotd keeps under a name of its own, whole.
+pub(in crate::tls) fn read_own(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    read_open(path, disk::open_own(path)).map(|(text, _)| text)
+}
+
+/// The octets, and the mode, of the file that was opened.
+fn read_open(path: &Path, opened: io::Result<File>) -> Result<(Vec<u8>, u32), CertificateError> {
+    let file = opened.map_err(|source| not_opened(path, source))?;
+    let metadata = file.metadata().map_err(|source| not_opened(path, source))?;
     if !metadata.is_file() {
         return Err(CertificateError::NotAFile { path: path.into() });
     }
     let mut text = Vec::new();
-    let file = fs::File::open(path).map_err(|source| not_opened(path, source))?;
     file.take(FILE_OCTETS_MAX + 1).read_to_end(&mut text).map_err(|source| not_opened(path, source))?;
     if text.len() as u64 > FILE_OCTETS_MAX {
         return Err(CertificateError::TooLarge { path: path.into(), max: FILE_OCTETS_MAX });
@@ -34,7 +56,7 @@ pub(in crate::tls) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     if text.iter().all(u8::is_ascii_whitespace) {
         return Err(CertificateError::Empty { path: path.into() });
     }
-    Ok(text)
+    Ok((text, metadata.permissions().mode()))
 }
 
 /// Every certificate of a PEM text, in its order; at least one.
@@ -77,14 +99,6 @@ pub(in crate::tls) fn key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'sta
         Err(PemError::NoItemsFound) => Err(CertificateError::NotPem { path }),
         Err(error) => Err(damaged(&path, &error)),
     }
-}
-
-/// Says so when every user of the machine may read a key.
-pub(super) fn loose_permissions(path: &Path) -> Option<String> {
-    let mode = fs::metadata(path).ok()?.permissions().mode();
-    let is_loose = mode & EVERYBODY_READS != 0;
-    is_loose
-        .then(|| format!("{}: every user of this machine may read the key: `chmod o-rwx` it", path.display()))
 }
 
 fn not_opened(path: &Path, source: io::Error) -> CertificateError {

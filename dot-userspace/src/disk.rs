@@ -1,0 +1,253 @@
+//! Opens files and folders by a path that somebody else may have bent, and checks what was opened.
+//!
+//! Before: a path from the config, or a name of ours in a folder that another user may write. After: a descriptor; whoever
+//! reads, removes or gives away does so through it, and a path is never walked twice.
+//! Holds: whose symbolic links are believed: root's and our own. Another user's link leads to that user's files only, as
+//! the kernel does in sticky folders (fs.protected_symlinks), and here in every folder.
+//! Never: waits on a pipe or a device; creates or changes anything.
+//!
+//! Source: openat2(2), path_resolution(7), proc(5) (fs.protected_symlinks, fs.protected_hardlinks).
+
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Component, Path},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat},
+    sys::stat::{Mode, SFlag, fstat},
+    unistd::geteuid,
+};
+
+/// Symbolic links followed for one path, as many as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// What the last step of a walk may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    /// Also a link.
+    Any,
+    /// No link: the name is one that dotd gives.
+    NoLink,
+}
+
+/// Where a walk ended.
+struct Found {
+    place: OwnedFd,
+    /// Users other than root and us whose links led there.
+    led_by: Vec<u32>,
+}
+
+/// Opens a file that the config names, to read it. What it is (file, folder, pipe) is the caller's to check.
+///
+/// # Errors
+/// As for any file; a link of another user that leads to a file which is not that user's; a file with two names, in a
+/// folder of another user, that is neither root's nor that user's.
+pub fn open_named(path: &Path) -> io::Result<File> {
+    let Found { place, led_by } = walk(path, Last::Any)?;
+    let file = reopen(&place)?;
+    let owner = file.metadata()?.uid();
+    match led_by.iter().find(|uid| **uid != owner) {
+        None => Ok(file),
+        Some(uid) => {
+            let why = format!("a symbolic link of uid {uid} leads to a file of uid {owner}");
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+        }
+    }
+}
+
+/// Opens a file that dotd keeps under a name of its own, to read it: the last step is no link.
+///
+/// # Errors
+/// As for any file; a link, no regular file, a file with a second name, or one of a user who is neither root, nor us, nor
+/// the folder's owner.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    let Found { place, .. } = walk(path, Last::NoLink)?;
+    let file = reopen(&place)?;
+    let (found, folder) = (file.metadata()?, path.parent().map(open_folder).transpose()?);
+    let folder_owner = folder.map(|folder| folder.metadata()).transpose()?.map(|folder| folder.uid());
+    let is_owned = is_trusted(found.uid()) || Some(found.uid()) == folder_owner;
+    if !found.is_file() || found.nlink() != 1 || !is_owned {
+        let why = format!(
+            "it is no file of dotd's own (owner uid {}, {} names): remove it",
+            found.uid(),
+            found.nlink()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(file)
+}
+
+/// Opens a folder that the config names.
+///
+/// # Errors
+/// As for any folder; another user's link on the way.
+pub fn open_folder(path: &Path) -> io::Result<File> {
+    let Found { place, led_by } = walk(path, Last::Any)?;
+    if let Some(uid) = led_by.first() {
+        let why = format!("a symbolic link of uid {uid} leads there");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = openat(&place, ".", flags, Mode::empty()).map_err(io::Error::from)?;
+    Ok(folder.into())
+}
+
+/// Opens a folder within another one: no link, no other file system, nothing above.
+///
+/// # Errors
+/// There is none of that name, or it is something else.
+pub fn open_folder_in(parent: impl AsFd, name: &str) -> Result<File, Errno> {
+    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS
+            | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    openat2(parent, name, how).map(File::from)
+}
+
+/// The path of an open file or folder, which needs no look at the way to it.
+#[must_use]
+pub fn path_of(open: &impl AsRawFd) -> std::path::PathBuf {
+    Path::new("/proc/self/fd").join(open.as_raw_fd().to_string())
+}
+
+/// Goes step by step, each from the descriptor of the step before, and notes whose links it follows.
+fn walk(path: &Path, last: Last) -> io::Result<Found> {
+    let mut place = start(path)?;
+    let mut rest: VecDeque<OsString> = names(path);
+    let (mut led_by, mut links) = (Vec::new(), 0);
+    while let Some(name) = rest.pop_front() {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let next = openat(&place, name.as_os_str(), flags, Mode::empty()).map_err(io::Error::from)?;
+        let found = fstat(&next).map_err(io::Error::from)?;
+        if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
+            place = next;
+            continue;
+        }
+        links += 1;
+        if links > LINKS_MAX || last == Last::NoLink && rest.is_empty() {
+            return Err(Errno::ELOOP.into());
+        }
+        if !is_trusted(found.st_uid) {
+            led_by.push(found.st_uid);
+        }
+        let target = readlinkat(&next, OsStr::new("")).map_err(io::Error::from)?;
+        let target = Path::new(&target);
+        if target.is_absolute() {
+            place = start(target)?;
+        }
+        names(target).into_iter().rev().for_each(|name| rest.push_front(name));
+    }
+    Ok(Found { place, led_by })
+}
+
+/// Where a path begins.
+fn start(path: &Path) -> io::Result<OwnedFd> {
+    let root = if path.is_absolute() { "/" } else { "." };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(open(root, flags, Mode::empty())?)
+}
+
+/// The steps of a path.
+fn names(path: &Path) -> VecDeque<OsString> {
+    let steps = path.components().filter(|step| matches!(step, Component::Normal(_) | Component::ParentDir));
+    steps.map(|step| step.as_os_str().to_owned()).collect()
+}
+
+/// The file that a walk ended at, to read; a pipe without a writer opens at once.
+fn reopen(place: &OwnedFd) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    Ok(open(&path_of(place), flags, Mode::empty())?.into())
+}
+
+/// Whose links may lead anywhere.
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{chown, lchown, symlink},
+    };
+
+    use super::*;
+
+    const OTHER: u32 = 65_534;
+
+    fn content(file: io::Result<File>) -> Result<String, String> {
+        let file = file.map_err(|error| error.to_string())?;
+        io::read_to_string(file).map_err(|error| error.to_string())
+    }
+
+    /// Goal: links of an operator are followed, however many; another user's lead to that user's files and to no other.
+    /// Method: a key of root's and one of the other's, each by a link of each; a folder that is the other's. As root.
+    ///
+    #[test]
+    fn a_link_of_another_user_leads_to_that_users_files() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        fs::create_dir(at("theirs")).unwrap();
+        fs::write(at("secret"), "root's").unwrap();
+        fs::write(at("theirs/key"), "theirs").unwrap();
+        symlink(at("secret"), at("link")).unwrap();
+        symlink("link", at("link-to-link")).unwrap();
+        symlink("../secret", at("theirs/stolen")).unwrap();
+        symlink("key", at("theirs/own")).unwrap();
+        symlink("theirs", at("folder")).unwrap();
+        assert_eq!(content(open_named(&at("link-to-link"))).as_deref(), Ok("root's"));
+        assert_eq!(content(open_named(&at("folder/stolen"))).as_deref(), Ok("root's"), "our own link");
+        assert!(content(open_own(&at("link"))).is_err(), "the last step is no link");
+        assert_eq!(content(open_own(&at("secret"))).as_deref(), Ok("root's"));
+        fs::hard_link(at("secret"), at("second")).unwrap();
+        assert!(content(open_own(&at("secret"))).is_err(), "it has a second name");
+        symlink("loop", at("loop")).unwrap();
+        assert!(open_named(&at("loop")).is_err());
+        if !geteuid().is_root() {
+            return;
+        }
+        for name in ["theirs", "theirs/key"] {
+            chown(at(name), Some(OTHER), Some(OTHER)).unwrap();
+        }
+        for name in ["theirs/stolen", "theirs/own"] {
+            lchown(at(name), Some(OTHER), Some(OTHER)).unwrap();
+        }
+        let refused = content(open_named(&at("folder/stolen"))).unwrap_err();
+        assert_eq!(refused, "a symbolic link of uid 65534 leads to a file of uid 0");
+        assert_eq!(content(open_named(&at("folder/own"))).as_deref(), Ok("theirs"));
+        assert_eq!(content(open_named(&at("folder/key"))).as_deref(), Ok("theirs"));
+        symlink("..", at("theirs/up")).unwrap();
+        lchown(at("theirs/up"), Some(OTHER), Some(OTHER)).unwrap();
+        assert!(open_folder(&at("theirs/up")).is_err(), "another user's link to a folder");
+        assert!(open_folder(&at("folder")).is_ok());
+    }
+
+    /// Goal: nothing waits, and a folder within another one is a folder there. Method: a pipe that nobody writes; a link,
+    /// a file and a way up in a folder's place.
+    #[test]
+    fn nothing_waits_and_nothing_leads_out() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pipe = scratch.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, Mode::S_IRUSR).unwrap();
+        assert!(!open_named(&pipe).unwrap().metadata().unwrap().is_file());
+        assert!(open_own(&pipe).is_err());
+        fs::create_dir(scratch.path().join("real")).unwrap();
+        symlink("real", scratch.path().join("bent")).unwrap();
+        let parent = open_folder(scratch.path()).unwrap();
+        assert!(open_folder_in(&parent, "real").is_ok());
+        for name in ["bent", "pipe", "..", "/proc/self", "absent"] {
+            assert!(open_folder_in(&parent, name).is_err(), "{name}");
+        }
+    }
+}

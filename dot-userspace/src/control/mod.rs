@@ -7,6 +7,7 @@
 mod bans;
 mod cache;
 mod metrics;
+mod places;
 mod router;
 mod serve;
 mod status;

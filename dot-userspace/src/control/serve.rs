@@ -1,14 +1,17 @@
 //! The two listeners of the control room: a bounded number of connections, none of them for ever.
 //!
 //! Before: `start` bound a Unix socket and perhaps an HTTP address. After: `router` answers each request.
-//! Never: lets an idle or a surplus connection hold a file descriptor that a DNS client could have.
+//! Holds: who gives way in a full house ([`places`](super::places)), and how long a request may take to arrive.
+//! Never: lets an idle or a surplus connection hold a file descriptor that a DNS client could have, or keep another one
+//! from its answer.
 
 use std::{
     future::Future,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -16,11 +19,14 @@ use axum::{Router, serve::Listener};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep},
 };
 
-use super::{Source, router};
+use super::{
+    Source,
+    places::{Place, Places},
+    router,
+};
 
 /// Serves `/status`, `/stats`, `/xdp` and `/bans` as JSON until dropped. Call it inside a tokio runtime.
 ///
@@ -51,31 +57,51 @@ pub async fn serve_http(listener: std::net::TcpListener, source: Arc<dyn Source>
 
 async fn serve<L: Listener>(listener: Bounded<L>, router: Router) -> io::Result<()>
 where
-    L::Addr: std::fmt::Debug,
+    L::Addr: Peer + std::fmt::Debug,
 {
     axum::serve(listener, router).await
 }
 
-/// A listener with at most [`CONNECTIONS_MAX`] connections; the next waits in the kernel's queue.
+/// Who a connection is from, as far as that tells clients apart.
+trait Peer {
+    fn address(&self) -> Option<IpAddr>;
+}
+
+impl Peer for std::net::SocketAddr {
+    fn address(&self) -> Option<IpAddr> {
+        Some(self.ip())
+    }
+}
+
+impl Peer for tokio::net::unix::SocketAddr {
+    fn address(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// A listener with a bounded number of connections; for the next one another gives way.
 struct Bounded<L> {
     listener: L,
-    room: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl<L> Bounded<L> {
     fn new(listener: L) -> Self {
-        Self { listener, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        Self { listener, places: Arc::default() }
     }
 }
 
-impl<L: Listener> Listener for Bounded<L> {
+impl<L: Listener> Listener for Bounded<L>
+where
+    L::Addr: Peer,
+{
     type Io = Impatient<L::Io>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let place = self.room.clone().acquire_owned().await.ok();
         let (stream, address) = self.listener.accept().await;
-        (Impatient { stream, _place: place, idle: Box::pin(sleep(IDLE_TIMEOUT)) }, address)
+        let place = Places::take(&self.places, address.address()).await;
+        (Impatient { stream, place, is_asking: true, over: Box::pin(sleep(REQUEST_TIMEOUT)) }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -83,11 +109,37 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A stream that fails once nothing was read for [`IDLE_TIMEOUT`].
+/// A stream that fails when a request takes longer than [`REQUEST_TIMEOUT`] to arrive, when none comes for
+/// [`IDLE_TIMEOUT`], and when its place is given to another.
 struct Impatient<S> {
     stream: S,
-    _place: Option<OwnedSemaphorePermit>,
-    idle: Pin<Box<Sleep>>,
+    place: Place,
+    /// A request is awaited or has begun; set until some of its answer is written.
+    is_asking: bool,
+    over: Pin<Box<Sleep>>,
+}
+
+impl<S> Impatient<S> {
+    /// Some octets came: the first ones after an answer begin a request.
+    fn note_read(&mut self) {
+        if !self.is_asking {
+            self.is_asking = true;
+            self.over.as_mut().reset(Instant::now() + REQUEST_TIMEOUT);
+        }
+    }
+
+    /// Some of an answer went out.
+    fn note_written(&mut self) {
+        self.is_asking = false;
+        self.place.answered();
+        self.over.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+    }
+
+    /// What a stream that waits does: it fails once it has waited long enough.
+    fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let is_over = self.over.as_mut().poll(context).is_ready() || self.place.poll_lost(context).is_ready();
+        if is_over { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
@@ -96,12 +148,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(context, buffer) {
-            self.idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
-            return Poll::Ready(result);
-        }
-        ready!(self.idle.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(context, buffer) else {
+            return self.wait(context);
+        };
+        self.note_read();
+        Poll::Ready(result)
     }
 }
 
@@ -111,7 +162,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         context: &mut Context<'_>,
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, octets)
+        let Poll::Ready(result) = Pin::new(&mut self.stream).poll_write(context, octets) else {
+            return self.wait(context);
+        };
+        self.note_written();
+        Poll::Ready(result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -123,7 +178,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     }
 }
 
-/// 64: one operator and a few monitors need less; each costs a file descriptor and about 20 KiB.
-pub(super) const CONNECTIONS_MAX: usize = 64;
+/// 5 s: a request is one segment, and who asks is near.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// 90 s: longer than the usual scrape intervals of 15 to 60 s, so that Prometheus keeps its connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);

@@ -1,0 +1,125 @@
+//! The places of one control listener, and who gives way when all are taken.
+//!
+//! Before: a connection was accepted. After: it has a place at once, because one that has asked nothing yet, or has asked
+//! nothing for longest, lost its own.
+//! Holds: half of the places at most for one address, so that a host that takes all it can has its own give way.
+//! Never: keeps a connection waiting for the good will of those that stand.
+
+use std::{
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// The places of a listener.
+pub(super) struct Places {
+    taken: Mutex<Taken>,
+    /// Those who lost their places are still there for a moment.
+    room: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Taken {
+    /// Counts what happens: places are compared by it.
+    now: u64,
+    seats: Vec<Seat>,
+}
+
+struct Seat {
+    number: u64,
+    peer: Option<IpAddr>,
+    /// Whether it was ever given an answer, and when that or its beginning was.
+    is_answered: bool,
+    since: u64,
+    lost: oneshot::Sender<()>,
+}
+
+/// One place, until this is dropped.
+pub(super) struct Place {
+    places: Arc<Places>,
+    number: u64,
+    lost: oneshot::Receiver<()>,
+    is_lost: bool,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { taken: Mutex::default(), room: Arc::new(Semaphore::new(CONNECTIONS_MAX + LEAVING_MAX)) }
+    }
+}
+
+impl Places {
+    /// A place for a connection from `peer`.
+    pub(super) async fn take(places: &Arc<Self>, peer: Option<IpAddr>) -> Place {
+        let (lose, lost) = oneshot::channel();
+        let number = {
+            let mut taken = places.lock();
+            taken.make_room(peer);
+            taken.now += 1;
+            let now = taken.now;
+            taken.seats.push(Seat { number: now, peer, is_answered: false, since: now, lost: lose });
+            now
+        };
+        // Never closed, so that this is always there.
+        let room = places.room.clone().acquire_owned().await.ok();
+        Place { places: Arc::clone(places), number, lost, is_lost: false, _room: room }
+    }
+
+    /// Seats are whole at any moment, also when somebody panicked.
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    /// Has one give way, of the same peer where that has its share, if all places are taken.
+    fn make_room(&mut self, peer: Option<IpAddr>) {
+        let is_of_peer = |seat: &Seat| peer.is_some() && seat.peer == peer;
+        let has_its_share = self.seats.iter().filter(|seat| is_of_peer(seat)).count() >= PEER_MAX;
+        if self.seats.len() < CONNECTIONS_MAX && !has_its_share {
+            return;
+        }
+        let candidates = self.seats.iter().enumerate().filter(|(_, seat)| !has_its_share || is_of_peer(seat));
+        let first = candidates.min_by_key(|(_, seat)| (seat.is_answered, seat.since)).map(|(index, _)| index);
+        if let Some(index) = first {
+            // Whoever dropped the other end is leaving already.
+            let _ = self.seats.swap_remove(index).lost.send(());
+        }
+    }
+}
+
+impl Place {
+    /// It was given an answer.
+    pub(super) fn answered(&self) {
+        let mut taken = self.places.lock();
+        taken.now += 1;
+        let now = taken.now;
+        if let Some(seat) = taken.seats.iter_mut().find(|seat| seat.number == self.number) {
+            (seat.is_answered, seat.since) = (true, now);
+        }
+    }
+
+    /// Ready once another connection has this place.
+    pub(super) fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.is_lost = self.is_lost || Pin::new(&mut self.lost).poll(context).is_ready();
+        if self.is_lost { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().seats.retain(|seat| seat.number != self.number);
+    }
+}
+
+/// 64: one operator and a few monitors need less; each costs a file descriptor and about 20 KiB.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// Of them for one address.
+pub(super) const PEER_MAX: usize = CONNECTIONS_MAX / 2;
+/// Connections that have lost their places and have not closed yet.
+const LEAVING_MAX: usize = 8;

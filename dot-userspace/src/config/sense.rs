@@ -210,6 +210,11 @@ impl Check<'_, '_> {
         if xdp.mode == XdpMode::Off && xdp.required {
             self.note("xdp.required", "contradicts xdp.mode = \"off\"; change one");
         }
+        if xdp.mode == XdpMode::Off && !xdp.deny.is_empty() {
+            let message = "only XDP refuses these clients, and xdp.mode = \"off\" turns it off; change one, or refuse \
+                           them by a firewall (the engine has no list of its own)";
+            self.note("xdp.deny", message);
+        }
         if xdp.udp_853 == Gate::Reset {
             self.note("xdp.udp_853", "UDP has no connection to reset; use \"drop\", \"count\" or \"pass\"");
         }

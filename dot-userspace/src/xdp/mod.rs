@@ -91,7 +91,7 @@ struct Loaded {
 /// `owner` (user, group) gets the pins, so that an unprivileged process can remove them at its end.
 ///
 /// # Errors
-/// Only when `config` demands what cannot be had: `mode` native or generic, `required`, or a value that
+/// Only when `config` demands what cannot be had: `mode` native or generic, `required`, clients to deny, or a value that
 /// this version does not have.
 pub fn start(
     config: &config::Xdp,
@@ -118,6 +118,9 @@ pub fn start(
             Some(loaded)
         }
         Err(error) if report.required => return Err(error),
+        Err(error) if !config.deny.is_empty() => {
+            return Err(XdpError::NotDenied { reason: error.to_string() });
+        }
         Err(error) => {
             report.state = "off".into();
             report.reason = Some(error.to_string());
@@ -182,9 +185,13 @@ impl Xdp {
     ///
     /// # Errors
     /// [`XdpError::List`], [`XdpError::Settings`]: the kernel refused something; what was before still holds.
+    /// [`XdpError::NotDenied`]: XDP is off, and the config denies clients.
     pub fn apply(&mut self, config: &config::Xdp) -> Result<(), XdpError> {
         let prefixes = self.prefixes;
-        let Some(Loaded { kernel, .. }) = &mut self.kernel else { return Ok(()) };
+        let Some(Loaded { kernel, .. }) = &mut self.kernel else {
+            let reason = self.report.reason.clone().unwrap_or_default();
+            return if config.deny.is_empty() { Ok(()) } else { Err(XdpError::NotDenied { reason }) };
+        };
         let before = kernel.lists.grow(config)?;
         if let Err(error) = kernel.settings.apply(config, prefixes) {
             kernel.lists.restore(&before);

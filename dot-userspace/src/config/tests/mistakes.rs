@@ -22,6 +22,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
             "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, connections_max, connections_per_prefix_max",
         ],
     ),
+    (
+        "[xdp]\nmode = \"off\"\ndeny = [\"192.0.2.0/24\"]",
+        &[
+            "3:8: xdp.deny: only XDP refuses these clients, and xdp.mode = \"off\" turns it off; change one, or refuse them by a firewall (the engine has no list of its own)",
+        ],
+    ),
     ("[xdp.limits]", &["1:6: unknown key `xdp.limits`: did you mean `xdp.limit`?"]),
     ("[[backends]]\naddress = \"127.0.0.1:53\"", &["1:3: unknown key `backends`: did you mean `backend`?"]),
     (

@@ -172,7 +172,7 @@ const _: () = assert!(size_of::<Settings>() == 64 && align_of::<Settings>() == 8
 mod tests {
     use super::*;
 
-    /// Goal: the two words of a loaded program mean the ports that were packed, and port 0 is nobody's.
+    /// Goal: the two words of a loaded program mean the ports that were packed, and port 0 is nobody's.
     #[test]
     fn ports_survive_packing() {
         for ports in [

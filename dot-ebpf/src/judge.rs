@@ -19,13 +19,13 @@ use dot_common::{
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{calls, chain, context::Frame, maps};
+use crate::{calls, chain, context::Frame, maps, ports::OwnPorts};
 
 /// The XDP action for a frame; `None` when it is none of ours.
 #[inline(always)]
 pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     let frame = Frame(context);
-    let packet = match parse_into(&frame, &maps::OwnPorts, maps::room) {
+    let packet = match parse_into(&frame, &OwnPorts, maps::room) {
         Ok(None) => return None,
         Ok(Some(packet)) => packet,
         Err(malformed) => {

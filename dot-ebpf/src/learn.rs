@@ -12,13 +12,13 @@ use dot_common::{
     packet::parse_syn_ack_into,
 };
 
-use crate::{context::Frame, maps, socket};
+use crate::{context::Frame, maps, ports::OwnPorts, socket};
 
 /// Writes down the flow of a SYN-ACK from one of our ports.
 #[inline(always)]
 pub(crate) fn learn(context: &TcContext) {
     let Some(room) = maps::room() else { return };
-    let Some((key, accepted)) = parse_syn_ack_into(&Frame(context), &maps::OwnPorts, room) else { return };
+    let Some((key, accepted)) = parse_syn_ack_into(&Frame(context), &OwnPorts, room) else { return };
     let initial = accepted.wrapping_sub(came_with_syn(context, key));
     maps::remember(key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
 }

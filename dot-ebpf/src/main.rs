@@ -21,6 +21,7 @@ mod judge;
 mod learn;
 mod maps;
 mod notice;
+mod ports;
 mod socket;
 mod spread;
 mod steer;

@@ -21,10 +21,10 @@ use dot_common::{
     line::WorkerLine,
     maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, MEMO_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
     memo::{self, Memo, Standing},
-    packet::{Packet, Service},
+    packet::Packet,
     prefix::ClientPrefix,
     rate::{self, Rate},
-    settings::{Ports, Services, Settings},
+    settings::Settings,
     verdict::Verdict,
 };
 
@@ -88,24 +88,6 @@ pub(crate) static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_ent
 /// Lines of the workers, which they store into memory that they have mapped.
 #[map]
 static WORKERS: Array<WorkerLine> = Array::with_max_entries(WORKERS_MAX, BPF_F_MMAPABLE);
-
-/// Ports of DNS over TLS, as [`Ports::pack`] has them; set by the loader before a program loads, and frozen then.
-#[unsafe(no_mangle)]
-static PORTS_DOT: Global<u64> = Global::new(0);
-
-/// The port of cleartext DNS, in the same way.
-#[unsafe(no_mangle)]
-static PORT_DO53: Global<u32> = Global::new(0);
-
-/// The ports that this program was loaded with. Whoever can write every map cannot have it judge another service's.
-pub(crate) struct OwnPorts;
-
-impl Services for OwnPorts {
-    #[inline(always)]
-    fn service(&self, port: u16) -> Option<Service> {
-        Ports::unpack(PORTS_DOT.load(), PORT_DO53.load()).service(port)
-    }
-}
 
 /// Workers, and with them listeners of a group; set by the loader before a program loads.
 #[unsafe(no_mangle)]

@@ -203,7 +203,7 @@ mod tests {
         fs::write(at("theirs/key"), "theirs").unwrap();
         symlink(at("secret"), at("link")).unwrap();
         symlink("link", at("link-to-link")).unwrap();
-        symlink("../secret", at("theirs/stolen")).unwrap();
+        symlink(Path::new("..").join("secret"), at("theirs/stolen")).unwrap();
         symlink("key", at("theirs/own")).unwrap();
         symlink("theirs", at("folder")).unwrap();
         assert_eq!(content(open_named(&at("link-to-link"))).as_deref(), Ok("root's"));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     /// Goal: nothing waits, and a folder within another one is a folder there. Method: a pipe that nobody writes; a link,
-    /// a file and a way up in a folder's place.
+    /// a file and a way up in a folder's place.
     #[test]
     fn nothing_waits_and_nothing_leads_out() {
         let scratch = tempfile::tempdir().unwrap();

@@ -8,3 +8,4 @@ pub mod harness;
 pub mod xdp_field;
 mod xdp_flows;
 pub mod xdp_lab;
+pub mod xdp_settings;

@@ -23,8 +23,7 @@ use dot_common::{
     memo::Memo,
     notice::Fate,
     prefix::ClientPrefix,
-    rate::Rate,
-    settings::{Gate, Over, Ports, SCHEMA, Settings},
+    settings::Settings,
     verdict::{Reason, Verdict},
 };
 use dot_userspace::xdp::object::OBJECT;
@@ -34,6 +33,7 @@ use nix::{
 };
 
 use crate::xdp_flows::Flows;
+pub use crate::xdp_settings::{PORTS, settings};
 
 /// XDP_DROP.
 pub const XDP_DROP: u32 = 1;
@@ -69,33 +69,6 @@ pub struct Outcome {
     pub verdict: Option<Verdict>,
     /// The frame afterwards.
     pub octets: Vec<u8>,
-}
-
-/// DNS over TLS on 853 and 8853, cleartext DNS on 53: constants of the programs that a [`Lab`] loads.
-pub const PORTS: Ports = Ports { dot: [853, 8853, 0, 0], do53: 53 };
-
-/// All gates as given, no limits.
-#[must_use]
-pub fn settings(gate: Gate) -> Settings {
-    let gate = gate as u8;
-    Settings {
-        schema: SCHEMA,
-        cleartext_on_dot: gate,
-        tls_on_do53: gate,
-        udp_on_dot: gate,
-        deny: 0,
-        allow: 0,
-        bans: 0,
-        spent: 0,
-        reserved: [0; 13],
-        generation: 0,
-        over: Over::Drop as u8,
-        do53_query_over: Over::Truncate as u8,
-        prefix_v4: 32,
-        prefix_v6: 56,
-        syn: Rate::default(),
-        do53_query: Rate::default(),
-    }
 }
 
 impl Lab {

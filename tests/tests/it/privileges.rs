@@ -90,7 +90,7 @@ fn user_nobody_is_nobody_in_every_thread() {
 }
 
 /// Goal: a folder that is not dotd's alone stays whose it is, with all in it but dotd's own file: whoever names /etc by
-/// mistake gives nothing away. Method: a file of root's in both folders, `user = "nobody"`; owners afterwards.
+/// mistake gives nothing away. Method: a file of root's in both folders, `user = "nobody"`; owners afterwards.
 #[test]
 fn folders_of_others_are_not_given_away() {
     require!(Root);

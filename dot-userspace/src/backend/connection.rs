@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use super::{
+    arrivals,
     dial::{NotOpened, Opened, dial},
     flights::{Flight, Half},
     ids::Ids,
@@ -235,6 +236,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Dialogue<'a, S> {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(End::Closed),
                 Poll::Ready(Ok(())) => {
                     self.last_use = Instant::now();
+                    arrivals::begin_batch(self.last_use);
                     self.upstream.fleet.counters.add(Counter::BackendStreamReads, 1);
                     self.take_octets(buffer.filled())?;
                 }

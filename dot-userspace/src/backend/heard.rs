@@ -9,9 +9,12 @@ use std::{io, os::fd::AsRawFd, rc::Rc};
 use tokio::{
     io::Interest,
     task::{AbortHandle, spawn_local},
+    time::Instant,
 };
 
-use super::{flights::Half, matching::Match, mmsg::BATCH_MAX, path, port::Port, udp, upstream::Upstream};
+use super::{
+    arrivals, flights::Half, matching::Match, mmsg::BATCH_MAX, path, port::Port, udp, upstream::Upstream,
+};
 use crate::{ledger::Counter, vital::vital};
 
 /// What a receiver waits for: ICMP's word about an earlier datagram is an error, and alone makes nothing readable.
@@ -58,6 +61,7 @@ async fn receive_all(upstream: Rc<Upstream>, port: Rc<Port>) {
 
 /// Gives each datagram of the batch to whoever waits for it.
 fn deliver(upstream: &Rc<Upstream>, port: &Rc<Port>, count: usize) {
+    arrivals::begin_batch(Instant::now());
     let inbound = upstream.fleet.inbound.borrow();
     for (datagram, is_cut) in inbound.datagrams(count) {
         match upstream.fleet.deliver(upstream, &port.ids, datagram, Half::Datagram, is_cut) {

@@ -10,7 +10,7 @@
 
 use std::{fmt, rc::Rc};
 
-use super::{fleet::Fleet, flights::Half, hedge, ids::Ids, upstream::Upstream};
+use super::{arrivals, fleet::Fleet, flights::Half, hedge, ids::Ids, upstream::Upstream};
 use crate::{
     dns::{self, HEADER_OCTETS},
     ledger::Counter,
@@ -164,7 +164,10 @@ impl Fleet {
             return Match::Withdrawn;
         }
         match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
-            Some(Ok(())) => Match::Response,
+            Some(Ok(())) => {
+                arrivals::note(flight.given_at);
+                Match::Response
+            }
             _ => Match::NotOurs(Unmatched::BrokenRecords),
         }
     }

@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 mod anew;
+pub mod arrivals;
 mod balance;
 mod connection;
 mod dial;

@@ -1,13 +1,15 @@
 //! Lets answers of backends gather before a worker looks at them, as a network card moderates its interrupts.
 //!
 //! Before: a worker has nothing left to do and is about to wait in epoll. After: it waits, up to 500 µs later.
-//! Holds: when the worker last began to wait.
-//! Never: pauses a worker that has something to do, or one that few answers are to come to.
+//! Holds: when the worker last began to wait, and how many answers came lately, after how long.
+//! Never: pauses for queries whose answers are not about to come, for less than one answer, or while a worker has other work
+//! than its backends' answers.
 //!
 //! A backend sends each answer by itself, and a worker that is faster wakes for each: a wake-up, an epoll, a receive
 //! and a send, which is most of what an answer costs. A pause bounds how often that happens, and what came meanwhile
-//! shares the calls. It is short beside what its queries wait anyway, because it grows with their number, and a
-//! worker at its limit never pauses: there is always something to do.
+//! shares the calls. It is short beside what its queries wait anyway, because it grows with the number of answers that are
+//! imminent, by how long answers took lately: a query that hangs counts for nothing. A worker at its limit never pauses:
+//! there is always something to do.
 
 use std::{
     cell::Cell,
@@ -15,23 +17,57 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::ledger::{Counter, WorkerCounters};
+use crate::{
+    backend::arrivals::{self, Arrivals},
+    ledger::{Counter, WorkerCounters},
+};
 
-/// From one wait to the next, for each query at a backend: half of what a fast authority takes for an answer.
-const GAP_A_QUERY: Duration = Duration::from_nanos(500);
+/// From one wait to the next, for each imminent answer: half of what a fast authority takes for an answer.
+const GAP_AN_ANSWER: Duration = Duration::from_nanos(500);
 /// A shorter pause costs more than it saves.
 const GAP_MIN: Duration = Duration::from_micros(10);
 /// The longest that an answer waits for others.
 const GAP_MAX: Duration = Duration::from_micros(500);
+/// With fewer queries at backends there is no pause: their gap would be shorter than [`GAP_MIN`].
+const OUTSTANDING_MIN: u64 = 20;
+/// Time over which answers are counted before a pause goes by them: four of the longest pauses.
+const WINDOW: Duration = Duration::from_millis(2);
+/// Answers for each piece of other work, at the least.
+const ANSWERS_FOR_OTHER_WORK: u64 = 16;
+/// What a worker does beside passing on what backends say: a pause would delay it.
+const OTHER_WORK: [Counter; 4] =
+    [Counter::Responded, Counter::Cached, Counter::CacheStale, Counter::Accepted];
 
 thread_local! {
     static WAITED_FROM: Cell<Option<Instant>> = const { Cell::new(None) };
+    static LATELY: Cell<Option<Lately>> = const { Cell::new(None) };
 }
 
-/// For a worker that is about to wait: pauses if it waited a moment ago and many answers are to come.
+/// The window that runs, and what the last one has shown.
+#[derive(Clone, Copy)]
+struct Lately {
+    since: Instant,
+    /// Other work until the window began.
+    other_work: u64,
+    seen: Seen,
+}
+
+/// What came in one window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    elapsed: Duration,
+    arrivals: Arrivals,
+    other_work: u64,
+}
+
+/// For a worker that is about to wait: pauses if it waited a moment ago and many answers are about to come.
 pub(super) fn pause(counters: &WorkerCounters) {
-    let Some(gap) = gap(counters.get(Counter::BackendOutstanding)) else { return };
+    let outstanding = counters.get(Counter::BackendOutstanding);
+    if outstanding < OUTSTANDING_MIN {
+        return;
+    }
     let now = Instant::now();
+    let Some(gap) = gap(outstanding, look(counters, now)) else { return };
     let left = left(gap, WAITED_FROM.get(), now);
     if left.is_zero() {
         WAITED_FROM.set(Some(now));
@@ -42,11 +78,35 @@ pub(super) fn pause(counters: &WorkerCounters) {
     }
 }
 
-/// Least time between two waits with so many queries at backends; `None`: as often as it likes.
-fn gap(outstanding: u64) -> Option<Duration> {
-    let outstanding = u32::try_from(outstanding).unwrap_or(u32::MAX);
-    let gap = GAP_A_QUERY.saturating_mul(outstanding).min(GAP_MAX);
-    (gap >= GAP_MIN).then_some(gap)
+/// What the last whole window has shown.
+fn look(counters: &WorkerCounters, now: Instant) -> Seen {
+    let lately = LATELY.get();
+    let elapsed = lately.map_or(WINDOW, |lately| now.saturating_duration_since(lately.since));
+    if let Some(lately) = lately.filter(|_| elapsed < WINDOW) {
+        return lately.seen;
+    }
+    let other_work = OTHER_WORK.iter().map(|counter| counters.get(*counter)).fold(0, u64::wrapping_add);
+    let arrivals = arrivals::take();
+    // Of what came before the first window it is not known how long it took.
+    let seen = lately.map_or_else(Seen::default, |lately| Seen {
+        elapsed,
+        arrivals,
+        other_work: other_work.wrapping_sub(lately.other_work),
+    });
+    LATELY.set(Some(Lately { since: now, other_work, seen }));
+    seen
+}
+
+/// Least time between two waits with so many queries at backends, of which so many were answered lately; `None`: as often
+/// as it likes.
+fn gap(outstanding: u64, seen: Seen) -> Option<Duration> {
+    let elapsed = seen.elapsed.as_nanos().max(1);
+    let imminent = (seen.arrivals.imminent.as_nanos() / elapsed).min(outstanding.into());
+    let imminent = u32::try_from(imminent).unwrap_or(u32::MAX);
+    let gap = GAP_AN_ANSWER.saturating_mul(imminent).min(GAP_MAX);
+    let will_come = u128::from(seen.arrivals.answers) * gap.as_nanos() >= elapsed;
+    let is_busy_otherwise = seen.other_work.saturating_mul(ANSWERS_FOR_OTHER_WORK) > seen.arrivals.answers;
+    (gap >= GAP_MIN && will_come && !is_busy_otherwise).then_some(gap)
 }
 
 /// What is left of `gap` since the last wait.
@@ -58,13 +118,73 @@ fn left(gap: Duration, waited_from: Option<Instant>, now: Instant) -> Duration {
 mod tests {
     use super::*;
 
-    /// Goal: a few queries are never held up, many by as much as they are, and nobody by more than the longest.
+    /// A second in which so many answers came, each after so long as far as it was imminent.
+    fn seen(answers: u64, imminent_us: u64) -> Seen {
+        let imminent = Duration::from_micros(answers * imminent_us);
+        Seen { elapsed: Duration::from_secs(1), arrivals: Arrivals { answers, imminent }, other_work: 0 }
+    }
+
+    /// Goal: a few queries are never held up, many by as much as they are, and nobody by more than the longest. Method: a
+    /// backend that has just so many queries, at a rate at which their answers come within a few milliseconds.
     #[test]
-    fn the_gap_grows_with_what_is_at_backends_up_to_its_longest() {
-        assert_eq!([0, 1, 19].map(gap), [None; 3]);
-        assert_eq!(gap(20), Some(GAP_MIN));
-        assert_eq!(gap(100), Some(Duration::from_micros(50)));
-        assert_eq!([1000, 1001, 32_768, u64::MAX].map(gap), [Some(GAP_MAX); 4]);
+    fn the_gap_grows_with_what_is_about_to_come_up_to_its_longest() {
+        let of = |outstanding| gap(outstanding, seen(200_000, outstanding.min(1000) * 5));
+        assert_eq!([0, 1, 19].map(of), [None; 3]);
+        assert_eq!(of(20), Some(GAP_MIN));
+        assert_eq!(of(100), Some(Duration::from_micros(50)));
+        assert_eq!([1000, 1001, 32_768, u64::MAX].map(of), [Some(GAP_MAX); 4]);
+    }
+
+    /// Goal: queries that hang hold nobody up, whatever their number, and the answers that come beside them only by their own.
+    /// Method: no answer; one client's 6,000 a second; 100,000 a second that took 0.1 ms; 400,000 of 0.1 ms, which are forty
+    /// at a time.
+    #[test]
+    fn queries_that_hang_count_for_nothing() {
+        for hanging in [1000, 32_768] {
+            assert_eq!(gap(hanging, Seen::default()), None);
+            assert_eq!(gap(hanging, seen(6_000, 160)), None);
+            assert_eq!(gap(hanging, seen(100_000, 100)), None);
+            assert_eq!(gap(hanging, seen(400_000, 100)), Some(Duration::from_micros(20)));
+        }
+    }
+
+    /// Goal: a slow backend's answers are waited for only where one at least is expected within the pause. Method: answers of
+    /// 100 ms, imminent for the last five: 10,000 a second with a thousand outstanding; 100,000 a second.
+    #[test]
+    fn slow_answers_are_no_reason_for_a_pause_in_which_none_comes() {
+        assert_eq!(gap(1000, seen(10_000, 5_000)), None);
+        assert_eq!(gap(10_000, seen(100_000, 5_000)), Some(Duration::from_micros(250)));
+    }
+
+    /// Goal: with work of other kinds there is no pause. Method: answers of dotd's own, one in sixteen and one in fifteen.
+    ///
+    #[test]
+    fn other_work_ends_pauses() {
+        let with = |other_work| gap(1000, Seen { other_work, ..seen(160_000, 5_000) });
+        assert!(with(10_000).is_some());
+        assert_eq!((with(10_001), with(160_000)), (None, None));
+    }
+
+    /// Goal: a window is looked at when it is whole, and what came before the first says nothing. Method: moments within and
+    /// behind a window.
+    #[test]
+    fn a_window_counts_when_it_is_whole() {
+        let (counters, start) = (WorkerCounters::default(), Instant::now());
+        let come = |at: Instant| {
+            arrivals::begin_batch(at.into());
+            (0..100).for_each(|_| arrivals::note((at - Duration::from_millis(1)).into()));
+        };
+        come(start);
+        counters.add(Counter::Cached, 5);
+        assert_eq!(look(&counters, start).arrivals, Arrivals::default());
+        come(start);
+        counters.add(Counter::Cached, 7);
+        assert_eq!(look(&counters, start + WINDOW / 2).arrivals, Arrivals::default());
+        for moment in [start + WINDOW, start + WINDOW * 3 / 2] {
+            let seen = look(&counters, moment);
+            assert_eq!((seen.elapsed, seen.arrivals.answers, seen.other_work), (WINDOW, 100, 7));
+            assert_eq!(seen.arrivals.imminent, Duration::from_millis(100));
+        }
     }
 
     /// Goal: who has not waited lately looks at once. Method: before, within, at and after the gap; a clock that stood.

@@ -182,6 +182,16 @@ impl Scripted {
         self.shared.held.lock().expect("no script panics").len()
     }
 
+    /// Sends the oldest of what is held.
+    ///
+    /// # Panics
+    /// When nothing is held.
+    pub fn release_one(&self) {
+        let oldest = self.shared.held.lock().expect("no script panics").pop_front();
+        let (reply, octets) = oldest.expect("something is held");
+        reply.send(&octets);
+    }
+
     /// Sends what was held, in the order it was held.
     pub fn release(&self) {
         let held: Vec<_> = self.shared.held.lock().expect("no script panics").drain(..).collect();

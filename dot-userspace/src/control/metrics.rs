@@ -37,6 +37,7 @@ pub(super) fn encode(status: &Status, snapshot: &Snapshot) -> Result<String, fmt
     kernel(&mut registry, status, snapshot);
     connections(&mut registry, snapshot);
     queries(&mut registry, status, snapshot);
+    owed(&mut registry, snapshot);
     backends(&mut registry, status, snapshot);
     cache(&mut registry, snapshot);
     fairness(&mut registry, snapshot);
@@ -110,6 +111,9 @@ fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     let open = i64::try_from(snapshot.count(Counter::Open)).unwrap_or(i64::MAX);
     // Not `connections`: OpenMetrics gives the counter below that family name.
     gauge(registry, "connections_open", "Connections now", None, open);
+    let lingering = i64::try_from(snapshot.count(Counter::Lingering)).unwrap_or(i64::MAX);
+    let help = "Sessions that are over, and whose clients have not taken everything";
+    gauge(registry, "sessions_lingering", help, None, lingering);
     let refused = snapshot.family("connections").filter(|(label, _)| label.starts_with("refused_"));
     let failed = ("handshake_failed", snapshot.prefix_total("handshakes", "failed_"));
     let ends = refused.chain([failed]).chain(snapshot.family("session_ends"));
@@ -156,6 +160,13 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     counters(registry, "responses", "Responses written, by rcode", rows);
     let gone = snapshot.count(Counter::DroppedClientGone);
     counter(registry, "responses_unsent", "Responses whose client had left", gone);
+}
+
+/// What clients have not taken.
+fn owed(registry: &mut Registry, snapshot: &Snapshot) {
+    let lost = snapshot.count(Counter::LostOctets);
+    let help = "Octets written for clients that did not arrive, because their connection ended first";
+    counter(registry, "owed_lost_octets", help, lost);
 }
 
 /// The side behind us.

@@ -100,6 +100,10 @@ counters! {
     EndDrain = "session_ends", "drain";
     /// A panic of ours in the session.
     EndPanic = "session_ends", "panic";
+    /// Sessions that are over, and whose clients have not taken everything that was written: a gauge.
+    Lingering = "lingering", "sessions";
+    /// Octets that were written for clients and did not arrive, because their connection ended first.
+    LostOctets = "owed", "lost_octets";
     /// Messages received from clients.
     Received = "queries", "received";
     /// Forwarded to a backend.

@@ -3,12 +3,9 @@
 //! Before: `session::serve` came to an end. After: `worker::accept` counts it.
 //! Never: logs; a client that leaves is no news.
 
-use std::{io, time::Duration};
+use std::io;
 
 use crate::{ledger::Counter, tls::ReadEnd};
-
-/// Longest time for close_notify and FIN; a client that does not take them is cut.
-const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +30,8 @@ pub enum SessionEnd {
     Tls,
     /// Idle, and another connection needed its place.
     Evicted,
+    /// Idle, and another connection needed its descriptor: nobody waits for its client.
+    Starved,
     /// dotd is stopping.
     Drain,
 }
@@ -51,16 +50,9 @@ impl SessionEnd {
             Self::SlowReader => Counter::EndSlowReader,
             Self::Framing => Counter::EndFraming,
             Self::Tls => Counter::EndTls,
-            Self::Evicted => Counter::EndEvicted,
+            Self::Evicted | Self::Starved => Counter::EndEvicted,
             Self::Drain => Counter::EndDrain,
         }
-    }
-
-    /// Longest time for the last words, the FIN, and what the client had already sent. Another has the place of
-    /// who was evicted: the words go out, and nobody waits.
-    #[must_use]
-    pub fn farewell_max(self) -> Duration {
-        if self == Self::Evicted { Duration::ZERO } else { FAREWELL_MAX }
     }
 
     /// The client is owed a last word: close_notify, or the alert that says what was wrong (RFC 8446 §6).

@@ -61,13 +61,17 @@ impl Inbox {
         inbox
     }
 
-    /// The client is gone, or soon will be: outcomes are only counted from now on.
-    pub(super) fn close(&self) {
+    /// The client is gone, or soon will be: outcomes are only counted from now on. Returns how many octets of responses
+    /// no writer has taken.
+    pub(super) fn close(&self) -> usize {
         self.is_open.set(false);
         self.waker.replace(None);
         self.tell_transfers();
-        self.room.give_buffer(self.octets.take());
+        let kept = self.octets.take();
+        let octets = kept.len();
+        self.room.give_buffer(kept);
         self.room.leave(self.number.get());
+        octets
     }
 
     pub(super) fn wake_by(&self, waker: &Waker) {

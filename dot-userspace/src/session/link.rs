@@ -4,11 +4,11 @@
 //! Never: holds a buffer while it is idle.
 
 use std::{
-    future::Future,
     io,
     task::{Context, Poll},
 };
 
+use super::outq::unacknowledged;
 use crate::tls;
 
 /// A connection that a session can be served on.
@@ -41,14 +41,27 @@ pub trait Link {
     /// Octets taken by [`Link::send`] that are not with the kernel.
     fn unsent(&self) -> usize;
 
-    /// The last words and the FIN. `true`: the peer has said all it will.
-    fn farewell(&mut self) -> impl Future<Output = io::Result<bool>>;
+    /// Octets that are with the kernel, and that the peer has not acknowledged.
+    fn unacknowledged(&self) -> usize;
+
+    /// Octets of the session that the peer has acknowledged since it began.
+    fn taken(&self) -> u64;
+
+    /// Says the last words and sends the FIN, after what is unsent. `true`: the peer has sent its own FIN, and is read to
+    /// its end, so that closing loses nothing.
+    ///
+    /// # Errors
+    /// The transport's.
+    fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>>;
 
     /// Ends without a word: what the kernel still holds for the peer goes with the connection.
     fn reset(&mut self);
 
     /// Takes octets that nobody will read; returns how many, 0 at the end.
-    fn discard(&mut self, scratch: &mut [u8]) -> impl Future<Output = io::Result<usize>>;
+    ///
+    /// # Errors
+    /// The transport's.
+    fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>>;
 }
 
 impl Link for tls::Stream {
@@ -76,15 +89,23 @@ impl Link for tls::Stream {
         self.unsent()
     }
 
-    async fn farewell(&mut self) -> io::Result<bool> {
-        self.farewell().await
+    fn unacknowledged(&self) -> usize {
+        unacknowledged(self.socket())
+    }
+
+    fn taken(&self) -> u64 {
+        self.written().saturating_sub(self.unacknowledged() as u64)
+    }
+
+    fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.poll_farewell(context)
     }
 
     fn reset(&mut self) {
         self.reset();
     }
 
-    async fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        self.discard(scratch).await
+    fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_discard(context, scratch)
     }
 }

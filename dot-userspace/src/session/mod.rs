@@ -10,7 +10,10 @@ mod clock;
 mod do53;
 mod end;
 mod inbox;
+mod linger;
 mod link;
+mod outq;
+mod pace;
 mod pressure;
 mod reader;
 mod receipt;
@@ -25,24 +28,23 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 pub use answers::Answers;
 use clock::Clock;
 pub use do53::{Plain, serve_datagrams};
 pub use end::SessionEnd;
 pub use inbox::Inbox;
+pub use linger::EVICTED_LINGERING_MAX;
+use linger::{Left, leave};
 pub use link::Link;
 pub use pressure::Fill;
 use reader::Reader;
 pub use room::{Limits, Room};
-pub use seat::Seat;
+pub use seat::{Seat, Wanted};
 use writer::Writer;
 
-use crate::proxy::Client;
-
-/// Octets of a client still talking that we take before we cut it, so that no reset eats our last words.
-const LINGER_OCTETS_MAX: usize = 64 * 1024;
+use crate::{ledger::Counter, proxy::Client};
 
 /// Serves one session to its end, and tells `done` how it ended; at its `seat` others see whether it is idle.
 /// The future holds the session and nothing twice: there are as many as clients.
@@ -71,11 +73,16 @@ pub fn serve<L: Link>(
     session.seat.take(&session.inbox);
     async move {
         let end = poll_fn(|context| session.poll_turn(context)).await;
-        session.inbox.close();
-        if end.is_orderly() {
-            // Whether the client takes our farewell changes nothing any more. In a box: no session holds it.
-            let _ = Box::pin(timeout(end.farewell_max(), farewell(&mut session.link))).await;
-        } else {
+        let kept = session.inbox.close();
+        let room = Rc::clone(&session.inbox.room);
+        // In a box: no session holds it before its end.
+        let left = match end.is_orderly() {
+            true => Box::pin(leave(&mut session.link, &room, end)).await,
+            false => Left::Incomplete,
+        };
+        if left == Left::Incomplete {
+            let lost = kept + session.link.unsent() + session.link.unacknowledged();
+            room.counters.add(Counter::LostOctets, lost as u64);
             session.link.reset();
         }
         done(end);
@@ -148,6 +155,7 @@ impl<L: Link> Session<L> {
             let Some(deadline) = self.deadline() else { return Poll::Pending };
             match self.clock.poll(context, now, deadline) {
                 // No more queries; what is owed is still answered.
+                Poll::Ready(SessionEnd::SlowReader) if self.writer.is_patient(&self.link, &self.inbox) => {}
                 Poll::Ready(end @ (SessionEnd::Duration | SessionEnd::MessageTimeout)) => {
                     self.closing = Some(end);
                 }
@@ -183,22 +191,6 @@ impl<L: Link> Session<L> {
         let idle = self.idle_since().map(|since| (since + self.room.idle_timeout(), SessionEnd::Idle));
         [over, message, write, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
-}
-
-/// Last words, FIN, and patience with what the client had already sent.
-async fn farewell<L: Link>(link: &mut L) -> std::io::Result<()> {
-    if link.farewell().await? {
-        return Ok(());
-    }
-    let mut octets = [0; 512];
-    let mut taken = 0;
-    while taken < LINGER_OCTETS_MAX {
-        match link.discard(&mut octets).await? {
-            0 => break,
-            more => taken += more,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Answers, Fill, Inbox, SessionEnd};
+use super::{Answers, Fill, Inbox, SessionEnd, linger::Lingering};
 use crate::{
     backend::Backends,
     dns::{self, Allowed, Edit, Hop},
@@ -60,6 +60,8 @@ pub struct Room {
     owed: Cell<usize>,
     fill: Cell<Fill>,
     sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
+    /// Those that are over, and whose clients have not taken everything.
+    pub(super) lingering: Lingering,
     next_session: Cell<u64>,
     pool: RefCell<Vec<Vec<u8>>>,
     /// Where each read lands before it is cut; empty again before the next session reads.
@@ -82,6 +84,7 @@ impl Room {
             owed: Cell::new(0),
             fill: Cell::default(),
             sessions: RefCell::default(),
+            lingering: Lingering::new(&counters),
             next_session: Cell::new(0),
             pool: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
@@ -142,10 +145,10 @@ impl Room {
         self.wake_all();
     }
 
-    /// Nobody is owed anything: no session is open, and no datagram waits for its answer.
+    /// Nobody is owed anything: no session is open or lingers, and no datagram waits for its answer.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.sessions.borrow().is_empty() && self.owed.get() == 0
+        self.sessions.borrow().is_empty() && self.lingering.is_empty() && self.owed.get() == 0
     }
 
     /// So many datagrams more are owed.

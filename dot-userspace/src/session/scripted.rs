@@ -72,14 +72,22 @@ impl<F: FnMut(&mut [u8]) -> Read> Link for Scripted<F> {
         self.unsent
     }
 
-    async fn farewell(&mut self) -> io::Result<bool> {
-        Ok(true)
+    fn unacknowledged(&self) -> usize {
+        0
+    }
+
+    fn taken(&self) -> u64 {
+        0
+    }
+
+    fn poll_farewell(&mut self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        Poll::Ready(Ok(true))
     }
 
     fn reset(&mut self) {}
 
-    async fn discard(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Ok(0)
+    fn poll_discard(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(0))
     }
 }
 

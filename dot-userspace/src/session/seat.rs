@@ -13,11 +13,20 @@ use tokio::time::Instant;
 
 use super::{Inbox, SessionEnd};
 
+/// What another connection needs of a session that is idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Its place under the caps.
+    Place,
+    /// Its descriptor, at once.
+    Descriptor,
+}
+
 /// A session, seen from outside.
 #[derive(Default)]
 pub struct Seat {
     idle_since: Cell<Option<Instant>>,
-    must_leave: Cell<bool>,
+    must_leave: Cell<Option<SessionEnd>>,
     inbox: RefCell<Weak<Inbox>>,
     #[cfg(test)]
     woken: Cell<usize>,
@@ -30,9 +39,12 @@ impl Seat {
         self.idle_since.get()
     }
 
-    /// The session ends as soon as it owes nothing.
-    pub fn ask_to_leave(&self) {
-        self.must_leave.set(true);
+    /// The session ends as soon as it owes nothing: its place is wanted, or its descriptor too.
+    pub fn ask_to_leave(&self, wanted: Wanted) {
+        self.must_leave.set(Some(match wanted {
+            Wanted::Place => SessionEnd::Evicted,
+            Wanted::Descriptor => SessionEnd::Starved,
+        }));
         self.wake();
     }
 
@@ -57,7 +69,7 @@ impl Seat {
 
     #[cfg(test)]
     pub(crate) fn is_asked_to_leave(&self) -> bool {
-        self.must_leave.get()
+        self.must_leave.get().is_some()
     }
 
     pub(super) fn take(&self, inbox: &Rc<Inbox>) {
@@ -69,6 +81,6 @@ impl Seat {
     }
 
     pub(super) fn must_leave(&self) -> Option<SessionEnd> {
-        self.must_leave.get().then_some(SessionEnd::Evicted)
+        self.must_leave.get()
     }
 }

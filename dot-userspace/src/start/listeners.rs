@@ -41,6 +41,10 @@ use crate::{
 const BACKLOG: i32 = 4096;
 /// Kernel buffers of a socket for datagrams: a burst of clients must not be dropped before we read it.
 const DATAGRAM_BUFFER_OCTETS: usize = 4 << 20;
+/// Octets for a client that the kernel takes beyond what it may send now: the longest answer. Without a bound it takes
+/// 4 MiB (net.ipv4.tcp_wmem), and says that it takes more when a third of that is gone: a minute for a slow reader.
+const NOT_SENT_OCTETS: u32 = 64 * 1024;
+
 /// All workers' listeners of one address.
 pub(super) struct Group {
     address: SocketAddr,
@@ -128,6 +132,8 @@ fn listen(
     }
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    // What a client does not take waits in our memory, where it is counted, and not in the kernel's too.
+    socket.set_tcp_notsent_lowat(NOT_SENT_OCTETS)?;
     // A peer that acknowledges nothing for so long is gone (RFC 5482).
     socket.set_tcp_user_timeout(Some(patience))?;
     if has_fast_open {

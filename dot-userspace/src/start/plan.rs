@@ -13,7 +13,7 @@ use crate::{
     config::{BackendAddress, ClientSubnet, Config, Session, Transport, limit},
     control::BackendStatus,
     dns::Allowed,
-    session::Limits,
+    session::{EVICTED_LINGERING_MAX, Limits},
     tls::Serving,
     worker::Settings,
 };
@@ -133,8 +133,10 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
 
 /// The cap on connections that the open files of this process allow; says so where that is less (C-26).
 pub(super) fn connections_max(session: &Session, descriptors: u64, workers: usize, backends: usize) -> u32 {
-    let of_backends = u64::try_from(workers * backends).unwrap_or(u64::MAX);
-    let reserved = of_backends.saturating_mul(DESCRIPTORS_PER_BACKEND).saturating_add(DESCRIPTORS_OF_OUR_OWN);
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let of_backends = count(workers * backends).saturating_mul(DESCRIPTORS_PER_BACKEND);
+    let of_evicted = count(workers * EVICTED_LINGERING_MAX);
+    let reserved = of_backends.saturating_add(of_evicted).saturating_add(DESCRIPTORS_OF_OUR_OWN);
     // Where the limit is tiny, half of it is still for clients.
     let allowed = descriptors.saturating_sub(reserved.min(descriptors / 2));
     let allowed = u32::try_from(allowed).unwrap_or(u32::MAX);

@@ -56,10 +56,15 @@ pub struct Stream {
     /// `carry` came with the handshake: records in it may be whole.
     is_fresh: bool,
     unsent: Vec<u8>,
+    /// Octets of the session that the kernel took so far.
+    written: u64,
     /// What is unsent may wait for the next response: a ticket, a key update.
     may_wait: bool,
     closing: Option<Closing>,
+    /// The peer's FIN was read.
     has_ended: bool,
+    /// The last words are sealed.
+    has_parted: bool,
 }
 
 impl Stream {
@@ -69,12 +74,33 @@ impl Stream {
         carry.shrink_to_fit();
         unsent.shrink_to_fit();
         let (is_fresh, may_wait) = (!carry.is_empty(), !unsent.is_empty());
-        Self { tcp, records, carry, is_fresh, unsent, may_wait, closing: None, has_ended: false }
+        Self {
+            tcp,
+            records,
+            carry,
+            is_fresh,
+            unsent,
+            written: 0,
+            may_wait,
+            closing: None,
+            has_ended: false,
+            has_parted: false,
+        }
     }
 
     /// Part of a record is here and the rest is not.
     pub fn is_mid_record(&self) -> bool {
         !self.carry.is_empty()
+    }
+
+    /// The connection below TLS, for who asks the kernel about it.
+    pub fn socket(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Octets of the session that the kernel took so far.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Octets that are sealed and not with the kernel.
@@ -162,6 +188,7 @@ impl Stream {
             Poll::Ready(sent) => sent?,
             Poll::Pending => 0,
         };
+        self.written += sent as u64;
         if let Some(rest) = out.get(sent..).filter(|rest| !rest.is_empty()) {
             self.unsent = rest.to_vec();
         }
@@ -181,36 +208,43 @@ impl Stream {
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.written += sent as u64;
             self.unsent.drain(..sent);
         }
         (self.unsent, self.may_wait) = (Vec::new(), false);
         Poll::Ready(Ok(()))
     }
 
-    /// Says close_notify, or what was wrong, together with the FIN. `true`: the peer has said all it will, so
-    /// the socket may be closed at once.
+    /// Says close_notify, or what was wrong, together with the FIN, after what is unsent. `true`: the peer has sent its own
+    /// FIN and was read to its end, so the socket may be closed at once.
     ///
     /// # Errors
     /// The transport's.
-    pub async fn farewell(&mut self) -> io::Result<bool> {
-        self.records.farewell(self.closing, &mut self.unsent);
-        let is_done = self.closing == Some(Closing::Notified) || self.has_ended;
-        // One segment for the alert and the FIN that follows.
-        let all = std::mem::take(&mut self.unsent);
-        let mut sent = 0;
-        while let Some(rest) = all.get(sent..).filter(|rest| !rest.is_empty()) {
-            let write =
-                || SockRef::from(&self.tcp).send_with_flags(rest, libc::MSG_MORE | libc::MSG_NOSIGNAL);
-            match self.tcp.try_io(Interest::WRITABLE, write) {
-                Ok(more) => sent += more,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.writable().await?,
-                Err(error) => return Err(error),
+    pub fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if !std::mem::replace(&mut self.has_parted, true) {
+            self.records.farewell(self.closing, &mut self.unsent);
+            // Nothing that comes is opened any more.
+            self.carry = Vec::new();
+        }
+        while !self.unsent.is_empty() {
+            ready!(self.tcp.poll_write_ready(context))?;
+            // One segment for the alert and the FIN that follows.
+            let (tcp, unsent) = (&self.tcp, &self.unsent);
+            let write = || SockRef::from(tcp).send_with_flags(unsent, libc::MSG_MORE | libc::MSG_NOSIGNAL);
+            match tcp.try_io(Interest::WRITABLE, write) {
+                Ok(sent) => {
+                    self.written += sent as u64;
+                    self.unsent.drain(..sent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        if !is_done {
-            std::future::poll_fn(|context| Pin::new(&mut self.tcp).poll_shutdown(context)).await?;
+        self.unsent = Vec::new();
+        if !self.has_ended {
+            ready!(Pin::new(&mut self.tcp).poll_shutdown(context))?;
         }
-        Ok(is_done)
+        Poll::Ready(Ok(self.has_ended))
     }
 
     /// Has the connection end in RST when it is dropped: a peer that takes an octet now and then would otherwise keep
@@ -224,7 +258,9 @@ impl Stream {
     ///
     /// # Errors
     /// The transport's.
-    pub async fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        std::future::poll_fn(|context| self.poll_octets(context, scratch)).await
+    pub fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+        let taken = ready!(self.poll_octets(context, scratch))?;
+        self.has_ended |= taken == 0;
+        Poll::Ready(Ok(taken))
     }
 }

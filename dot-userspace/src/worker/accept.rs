@@ -32,7 +32,7 @@ use crate::{
     config::ClientAddress,
     ledger::{Counter, WorkerCounters},
     proxy::{self, Client},
-    session::{self, Link, Plain, Room, Seat},
+    session::{self, Link, Plain, Room, Seat, Wanted},
     tls::{self, Serving, Turnstile},
     vital::vital,
     xdp::Line,
@@ -98,7 +98,7 @@ impl Doors {
         let consequence =
             if is_shortage(error) { "sessions that are idle give way" } else { "it is tried again" };
         if is_shortage(error) {
-            self.seats.make_room(None, now);
+            self.seats.make_room(Wanted::Descriptor, None, now);
         }
         if self.shortage_said.get().is_none_or(|said| now >= said + SHORTAGE_SAID) {
             self.shortage_said.set(Some(now));
@@ -153,7 +153,7 @@ impl Doors {
         let admitted = admit().or_else(|refused| {
             let prefix = client.map(|client| self.admission.prefix_of(client));
             let within = prefix.filter(|_| refused == Refused::Prefix);
-            if self.seats.make_room(within, Instant::now()) { admit() } else { Err(refused) }
+            if self.seats.make_room(Wanted::Place, within, Instant::now()) { admit() } else { Err(refused) }
         });
         if matches!(admitted, Err(Refused::Total)) {
             self.note_fill();

@@ -158,6 +158,7 @@ fn of_end(end: SessionEnd) -> Charge {
         | SessionEnd::Duration
         | SessionEnd::Queries
         | SessionEnd::Evicted
+        | SessionEnd::Starved
         | SessionEnd::Drain => nothing,
     }
 }

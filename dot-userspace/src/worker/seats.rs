@@ -19,7 +19,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::admission::{Place, Prefix};
-use crate::session::Seat;
+use crate::session::{Seat, Wanted};
 
 /// Who was busy within this time keeps its place: a client that waits for its next answer asks again at once.
 const IDLE_MIN: Duration = Duration::from_secs(1);
@@ -85,7 +85,7 @@ impl Seats {
 
     /// Has the longest idle session give its place back: of the prefix `within`, where one is at its cap, else of
     /// all. `false`: nobody here has been idle for long enough.
-    pub(super) fn make_room(&self, within: Option<Prefix>, now: Instant) -> bool {
+    pub(super) fn make_room(&self, wanted: Wanted, within: Option<Prefix>, now: Instant) -> bool {
         let latest = self.moment(now).checked_sub(IDLE_MIN.as_millis().try_into().unwrap_or(Moment::MAX));
         let Some(latest) = latest else { return false };
         let mut queue = self.queue.borrow_mut();
@@ -98,7 +98,7 @@ impl Seats {
             let idle_since = guest.seat.idle_since().map_or_else(|| self.moment(now), |at| self.moment(at));
             if idle_since <= guest.known_since.get() {
                 guest.place.take();
-                guest.seat.ask_to_leave();
+                guest.seat.ask_to_leave(wanted);
                 return true;
             }
             guest.known_since.set(idle_since);
@@ -190,7 +190,8 @@ mod tests {
 
         fn make_room(&self, refused: Refused, client: &str, at: Duration) -> bool {
             let prefix = self.admission.prefix_of(client.parse().unwrap());
-            self.seats.make_room(Some(prefix).filter(|_| refused == Refused::Prefix), self.began + at)
+            let within = Some(prefix).filter(|_| refused == Refused::Prefix);
+            self.seats.make_room(Wanted::Place, within, self.began + at)
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -146,6 +146,17 @@ impl Dot {
             self.tls.write_tls(&mut sealed).expect("memory does not fail");
         }
         sealed
+    }
+
+    /// Sends octets from a thread of their own, until the socket refuses them, so that answers can be read meanwhile.
+    ///
+    /// # Panics
+    /// When the socket cannot be shared.
+    pub fn send_in_the_background(&mut self, octets: &[u8]) -> JoinHandle<()> {
+        // rustls takes no more at once.
+        let sealed: Vec<u8> = octets.chunks(16_384).flat_map(|chunk| self.seal(chunk)).collect();
+        let mut stream = self.stream.try_clone().expect("a socket");
+        thread::spawn(move || drop(stream.write_all(&sealed)))
     }
 
     /// Sends octets past TLS, as somebody on the way would.

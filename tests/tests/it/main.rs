@@ -30,6 +30,8 @@ mod differential;
 mod do53;
 /// Replayed, changed or stolen first flights and tickets.
 mod early_data;
+/// Sessions that end in order: whatever was written arrives, then close_notify and FIN.
+mod endings;
 /// Errors of a backend are answers: without a question, without EDNS, about a question in another case.
 mod error_answers;
 /// Several backends: which one gets a query, and which one next.

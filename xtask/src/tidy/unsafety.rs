@@ -36,6 +36,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/session/do53/batch.rs",
         "recvmmsg and sendmmsg with addresses: no safe crate has both without allocating",
     ),
+    ("dot-userspace/src/session/outq.rs", "SIOCOUTQ: neither nix nor socket2 has it as a safe call"),
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),
     ("dot-userspace/src/xdp/lines.rs", "maps a BPF map into our memory: aya does not"),

@@ -7,7 +7,6 @@
 //! Source: RFC 7766, RFC 9210.
 
 use std::{
-    future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -21,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    session::Link,
+    session::{Link, outq::unacknowledged},
     tls::{Read, ReadEnd},
 };
 
@@ -29,6 +28,8 @@ use crate::{
 pub struct Plain {
     tcp: TcpStream,
     unsent: Vec<u8>,
+    /// Octets that the kernel took so far.
+    written: u64,
     has_ended: bool,
 }
 
@@ -36,7 +37,7 @@ impl Plain {
     /// Over `tcp`.
     #[must_use]
     pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, unsent: Vec::new(), has_ended: false }
+        Self { tcp, unsent: Vec::new(), written: 0, has_ended: false }
     }
 
     fn poll_octets(&mut self, context: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -67,6 +68,7 @@ impl Link for Plain {
             Poll::Ready(sent) => sent?,
             Poll::Pending => 0,
         };
+        self.written += sent as u64;
         self.unsent.extend_from_slice(content.get(sent..).unwrap_or_default());
         Ok(())
     }
@@ -77,6 +79,7 @@ impl Link for Plain {
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.written += sent as u64;
             self.unsent.drain(..sent);
         }
         self.unsent = Vec::new();
@@ -87,18 +90,29 @@ impl Link for Plain {
         self.unsent.len()
     }
 
-    async fn farewell(&mut self) -> io::Result<bool> {
+    fn unacknowledged(&self) -> usize {
+        unacknowledged(&self.tcp)
+    }
+
+    fn taken(&self) -> u64 {
+        self.written.saturating_sub(self.unacknowledged() as u64)
+    }
+
+    fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        ready!(self.poll_flush(context, false))?;
         if !self.has_ended {
-            poll_fn(|context| Pin::new(&mut self.tcp).poll_shutdown(context)).await?;
+            ready!(Pin::new(&mut self.tcp).poll_shutdown(context))?;
         }
-        Ok(self.has_ended)
+        Poll::Ready(Ok(self.has_ended))
     }
 
     fn reset(&mut self) {
         let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
 
-    async fn discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|context| self.poll_octets(context, scratch)).await
+    fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
+        let taken = ready!(self.poll_octets(context, scratch))?;
+        self.has_ended |= taken == 0;
+        Poll::Ready(Ok(taken))
     }
 }

@@ -1,0 +1,327 @@
+//! The end of a session in order: the last words, the FIN, and patience until the client has taken what was written.
+//!
+//! Before: a session owes nothing, and all it wrote is with the kernel. After: the connection can be closed and nothing of
+//! that is lost. A socket that is closed while octets of the client lie unread resets the connection, and a reset destroys
+//! what is on its way; so what the client still sends is read and discarded until it closes too.
+//! Holds: how many sessions of a worker linger: bounded, the one that has lingered longest gives way.
+//! Never: holds a buffer, waits longer for a client than its pace permits, or reads a client's octets without end.
+//!
+//! Source: RFC 8446 §6.1, RFC 7766 §6.2.3, RFC 1122 §4.2.2.13.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::{Link, Room, SessionEnd, pace::Pace};
+use crate::ledger::{Counter, WorkerCounters};
+
+/// Sessions of a worker that linger at their place under the caps.
+const LINGERING_MAX: usize = 1024;
+/// Sessions that linger after another connection got their place. Each is a descriptor beyond the cap on connections;
+/// `start::plan` keeps so many for each worker.
+pub const EVICTED_LINGERING_MAX: usize = 32;
+/// How often the kernel is asked what the client has taken: nothing announces an acknowledgement.
+const LOOK: Duration = Duration::from_millis(250);
+/// A client that has taken everything and is silent for so long sends nothing that could reset the connection.
+const SILENCE: Duration = Duration::from_millis(500);
+/// Longest time for a client that has taken everything and goes on sending.
+const TALK_MAX: Duration = Duration::from_secs(5);
+/// Octets of a client that goes on sending: what its kernel and ours may hold of a pipeline at Linux's largest buffers.
+const DISCARDED_OCTETS_MAX: usize = 16 << 20;
+/// The same where the client broke the protocol: what it had sent before it could hear of that.
+const DISCARDED_OCTETS_MAX_BROKEN: usize = 64 * 1024;
+
+/// How a session left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The client has everything, or its kernel will have it.
+    Complete,
+    /// What the client had not taken is lost.
+    Incomplete,
+}
+
+/// Says goodbye over `link`, and waits as long as that serves the client.
+pub(super) async fn leave<L: Link>(link: &mut L, room: &Room, end: SessionEnd) -> Left {
+    let seat = room.lingering.enter(end == SessionEnd::Evicted);
+    if end == SessionEnd::Starved {
+        seat.must_go.notify_one();
+    }
+    let mut departure = Departure::new(Instant::now(), discarded_octets_max(end));
+    let mut clock = pin!(sleep_until(Instant::now() + LOOK));
+    let departed = poll_fn(|context| {
+        loop {
+            let now = Instant::now();
+            match departure.poll(link, context, room, now) {
+                Verdict::Left(left) => return Poll::Ready(left),
+                Verdict::WaitUntil(at) => clock.as_mut().reset(at),
+            }
+            if clock.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    });
+    let left = tokio::select! {
+        // The words first: whoever must go at once says them too.
+        biased;
+        left = departed => Some(left),
+        () = seat.must_go.notified() => None,
+    };
+    // Whoever gives way loses only what was not taken.
+    left.unwrap_or(if link.unacknowledged() == 0 { Left::Complete } else { Left::Incomplete })
+}
+
+/// What is done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Left(Left),
+    WaitUntil(Instant),
+}
+
+/// A session on its way out.
+struct Departure {
+    has_said_all: bool,
+    /// When the client last sent something, or the departure began.
+    heard: Instant,
+    discarded: usize,
+    discarded_max: usize,
+    /// Since when the client has had everything.
+    complete_since: Option<Instant>,
+    pace: Pace,
+}
+
+impl Departure {
+    fn new(now: Instant, discarded_max: usize) -> Self {
+        Self {
+            has_said_all: false,
+            heard: now,
+            discarded: 0,
+            discarded_max,
+            complete_since: None,
+            pace: Pace::default(),
+        }
+    }
+
+    /// Everything that can be done now: the last words, one read, a look at what was taken.
+    fn poll<L: Link>(
+        &mut self,
+        link: &mut L,
+        context: &mut Context<'_>,
+        room: &Room,
+        now: Instant,
+    ) -> Verdict {
+        if !self.has_said_all {
+            match link.poll_farewell(context) {
+                // The client has said all it will: the kernel delivers the rest without us.
+                Poll::Ready(Ok(true)) => return Verdict::Left(Left::Complete),
+                Poll::Ready(Ok(false)) => self.has_said_all = true,
+                Poll::Ready(Err(_)) => return Verdict::Left(Left::Incomplete),
+                Poll::Pending => {}
+            }
+        }
+        if self.discarded < self.discarded_max {
+            match link.poll_discard(context, &mut room.scratch.borrow_mut()) {
+                Poll::Ready(Ok(0)) if self.has_said_all => return Verdict::Left(Left::Complete),
+                Poll::Ready(Ok(0)) | Poll::Pending => {}
+                Poll::Ready(Ok(more)) => {
+                    self.discarded += more;
+                    self.heard = now;
+                    // One read a turn: others come first.
+                    context.waker().wake_by_ref();
+                }
+                Poll::Ready(Err(_)) => return Verdict::Left(Left::Incomplete),
+            }
+        }
+        let waiting = link.unsent() + link.unacknowledged();
+        self.look(waiting, link.taken(), now, room.limits().write_timeout)
+    }
+
+    /// Whether to wait on, and until when. `waiting`: octets that the client has not taken; `taken`: those it has.
+    fn look(&mut self, waiting: usize, taken: u64, now: Instant, write_timeout: Duration) -> Verdict {
+        if waiting > 0 || !self.has_said_all {
+            self.complete_since = None;
+            let ends = self.pace.note(now, taken, write_timeout);
+            return match ends <= now {
+                true => Verdict::Left(Left::Incomplete),
+                false => Verdict::WaitUntil(ends.min(now + LOOK)),
+            };
+        }
+        let since = *self.complete_since.get_or_insert(now);
+        let silent_at = self.heard.max(since) + SILENCE;
+        let over_at = silent_at.min(since + TALK_MAX);
+        if over_at <= now || self.discarded >= self.discarded_max {
+            return Verdict::Left(Left::Complete);
+        }
+        Verdict::WaitUntil(over_at)
+    }
+}
+
+fn discarded_octets_max(end: SessionEnd) -> usize {
+    match end {
+        SessionEnd::Tls | SessionEnd::Framing => DISCARDED_OCTETS_MAX_BROKEN,
+        _ => DISCARDED_OCTETS_MAX,
+    }
+}
+
+/// The sessions of a worker that linger.
+pub(super) struct Lingering {
+    counters: WorkerCounters,
+    next: Cell<u64>,
+    placed: RefCell<BTreeMap<u64, Rc<Notify>>>,
+    evicted: RefCell<BTreeMap<u64, Rc<Notify>>>,
+}
+
+/// One of them; it ends with this.
+struct LingeringSeat<'a> {
+    lingering: &'a Lingering,
+    number: u64,
+    must_go: Rc<Notify>,
+}
+
+impl Lingering {
+    pub(super) fn new(counters: &WorkerCounters) -> Self {
+        Self {
+            counters: counters.clone(),
+            next: Cell::new(0),
+            placed: RefCell::default(),
+            evicted: RefCell::default(),
+        }
+    }
+
+    /// No session lingers.
+    pub(super) fn is_empty(&self) -> bool {
+        self.placed.borrow().is_empty() && self.evicted.borrow().is_empty()
+    }
+
+    /// One session more lingers. Where that is one too many, the one that has lingered longest goes.
+    fn enter(&self, is_evicted: bool) -> LingeringSeat<'_> {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        let must_go = Rc::new(Notify::new());
+        let (queue, max) = match is_evicted {
+            true => (&self.evicted, EVICTED_LINGERING_MAX),
+            false => (&self.placed, LINGERING_MAX),
+        };
+        let mut queue = queue.borrow_mut();
+        queue.insert(number, Rc::clone(&must_go));
+        self.counters.add(Counter::Lingering, 1);
+        if queue.len() > max
+            && let Some((_, longest)) = queue.pop_first()
+        {
+            longest.notify_one();
+        }
+        LingeringSeat { lingering: self, number, must_go }
+    }
+}
+
+impl Drop for LingeringSeat<'_> {
+    fn drop(&mut self) {
+        self.lingering.placed.borrow_mut().remove(&self.number);
+        self.lingering.evicted.borrow_mut().remove(&self.number);
+        self.lingering.counters.subtract(Counter::Lingering, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    const STEP: Duration = Duration::from_millis(250);
+
+    fn departure(now: Instant) -> Departure {
+        Departure { has_said_all: true, ..Departure::new(now, DISCARDED_OCTETS_MAX) }
+    }
+
+    /// Goal: a client that takes what was written at 16 KiB a second is waited for, however long that lasts; one that takes
+    /// nothing is cut after `write_timeout`. Method: a megabyte, looked at four times a second.
+    #[test]
+    fn a_slow_reader_gets_all_of_it() {
+        for (pace, expected) in
+            [(16 * 1024, Left::Complete), (0, Left::Incomplete), (8 * 1024, Left::Incomplete)]
+        {
+            let (start, mut taken, all) = (Instant::now(), 0, 1 << 20);
+            let mut departure = departure(start);
+            let left = (0..400).find_map(|step| {
+                taken = (taken + pace / 4).min(all);
+                let now = start + STEP * step;
+                match departure.look(usize::try_from(all - taken).unwrap(), taken, now, TIMEOUT) {
+                    Verdict::Left(left) => Some(left),
+                    Verdict::WaitUntil(at) => {
+                        assert!(at > now);
+                        None
+                    }
+                }
+            });
+            assert_eq!(left, Some(expected), "{pace} octets a second");
+        }
+    }
+
+    /// Goal: a client that has everything and is silent is left soon; one that goes on sending is heard, and left after five
+    /// seconds or 16 MiB. Method: silence; an octet with each look; 64 KiB with each look.
+    #[test]
+    fn a_client_that_talks_on_is_left_in_the_end() {
+        for (octets, looks) in [(0, 2), (1, 20), (1 << 20, 16)] {
+            let start = Instant::now();
+            let mut departure = departure(start);
+            let looks_needed = (0..100).find(|step| {
+                let now = start + STEP * *step;
+                if octets > 0 {
+                    departure.discarded += octets;
+                    departure.heard = now;
+                }
+                departure.look(0, 100, now, TIMEOUT) == Verdict::Left(Left::Complete)
+            });
+            assert_eq!(
+                looks_needed.map(|looks| looks + u32::from(octets > 1)),
+                Some(looks),
+                "{octets} octets a look"
+            );
+        }
+    }
+
+    /// Goal: a session that cannot even say goodbye, because the client takes nothing, is cut as a slow reader is.
+    /// Method: the words do not find room; nothing is owed beside them.
+    #[test]
+    fn words_that_nobody_takes_are_not_waited_for_without_end() {
+        let start = Instant::now();
+        let mut departure = Departure::new(start, DISCARDED_OCTETS_MAX);
+        let wait = departure.look(0, 0, start, TIMEOUT);
+        assert_eq!(wait, Verdict::WaitUntil(start + LOOK));
+        assert_eq!(departure.look(0, 0, start + TIMEOUT, TIMEOUT), Verdict::Left(Left::Incomplete));
+    }
+
+    /// Goal: so many linger and no more; the one that has longest gives way, and those without a place make nobody with a
+    /// place go. Method: one more than there may be, of each kind.
+    #[test]
+    fn the_longest_lingering_gives_way() {
+        let counters = WorkerCounters::default();
+        for (is_evicted, max) in [(true, EVICTED_LINGERING_MAX), (false, LINGERING_MAX)] {
+            let lingering = Lingering::new(&counters);
+            let other = lingering.enter(!is_evicted);
+            let seats: Vec<_> = (0..max).map(|_| lingering.enter(is_evicted)).collect();
+            let must_go = |seat: &LingeringSeat<'_>| {
+                let mut notified = pin!(seat.must_go.notified());
+                notified.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+            };
+            assert!(!seats.iter().any(must_go));
+            let last = lingering.enter(is_evicted);
+            let gone: Vec<_> = seats.iter().map(must_go).collect();
+            assert!(gone[0] && !gone[1..].contains(&true) && !must_go(&last) && !must_go(&other));
+            assert_eq!(counters.get(Counter::Lingering), max as u64 + 2);
+            drop((seats, last, other));
+            assert!(lingering.is_empty());
+            assert_eq!(counters.get(Counter::Lingering), 0);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! How many octets the kernel holds for a peer: written by us, and not acknowledged by the peer's kernel.
+//!
+//! Before: `writer` or `linger` waits for a client. After: it knows what the client has really taken.
+//! Never: counts what only moved from our memory into the kernel's as taken.
+//!
+//! Source: tcp(7), SIOCOUTQ; a FIN that is not acknowledged counts as one octet.
+
+use std::{
+    ffi::c_int,
+    os::fd::{AsFd, AsRawFd},
+};
+
+/// Octets in the send queue of a TCP socket.
+pub(super) fn unacknowledged(socket: impl AsFd) -> usize {
+    let mut octets: c_int = 0;
+    // SAFETY: the descriptor is open as long as `socket` is borrowed; SIOCOUTQ (TIOCOUTQ for sockets) writes one int,
+    // to which the pointer is valid until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+    // A socket that cannot say it has no connection any more: nothing is on its way.
+    if result == 0 { usize::try_from(octets).unwrap_or_default() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// Goal: what a peer's kernel does not take counts, and nothing else does. Method: a peer that reads nothing is written
+    /// to until its kernel is full, then reads all of it.
+    #[test]
+    fn what_the_peer_has_not_taken_counts() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        assert_eq!(unacknowledged(&ours), 0);
+        ours.set_nonblocking(true).unwrap();
+        let mut written = 0;
+        while let Ok(more) = ours.write(&[0; 65_536]) {
+            written += more;
+        }
+        let waiting = unacknowledged(&ours);
+        assert!((1..written).contains(&waiting), "{waiting} of {written}");
+        let mut rest = vec![0; written];
+        peer.read_exact(&mut rest).unwrap();
+        // Acknowledgements are the kernel's own affair, and come without anybody's doing.
+        while unacknowledged(&ours) > 0 {
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Writes a query as the backend gets it: our ID, no hop-by-hop option, a payload size for this hop.
 //!
 //! Before: `triage` said forward. After: `backend` sends the octets.
-//! Never: changes a signed message beyond its ID, or any octet that is not this hop's.
+//! Never: changes a signed message beyond its ID, or any octet that is not this hop's; passes on what follows the message.
 //!
 //! Source: RFC 5625 §4, RFC 6891 §6.2.3, RFC 7828 §4, RFC 7830 §6, RFC 9715 §3.
 
@@ -43,9 +43,9 @@ pub fn forward(
             } else {
                 out.extend_from_slice(rdata);
             }
-            out.extend_from_slice(message.get(opt.end..).unwrap_or_default());
+            out.extend_from_slice(message.get(opt.end..query.end).unwrap_or_default());
         }
-        _ => out.extend_from_slice(message),
+        _ => out.extend_from_slice(message.get(..query.end).unwrap_or(message)),
     }
     write_at(out, 0, id);
     query.opt.filter(|opt| opt.may_resize && !query.is_signed).map(|opt| opt.rdata)

@@ -26,6 +26,8 @@ pub struct Query {
     pub opcode: u8,
     /// One past the question section.
     pub question_end: usize,
+    /// One past the last record. What a client sends behind it is no part of its query, and goes nowhere.
+    pub end: usize,
     /// QTYPE.
     pub qtype: u16,
     /// QCLASS.
@@ -87,7 +89,7 @@ pub enum QueryError {
     /// The question does not fit, or its name is no name.
     #[error("broken question")]
     BrokenQuestion,
-    /// A record does not fit, or octets follow the last one.
+    /// A record does not fit.
     #[error("broken records")]
     BrokenRecords {
         /// One past the question, which is sound.
@@ -145,12 +147,10 @@ impl Query {
             TailError::Broken => QueryError::BrokenRecords { question_end },
             TailError::MisplacedOpt => QueryError::MisplacedOpt { question_end },
         })?;
-        if tail.end != message.len() {
-            return Err(QueryError::BrokenRecords { question_end });
-        }
+        let message = message.get(..tail.end).unwrap_or(message);
         let opt = tail.opt.map(|record| read_opt(message, record)).transpose();
         let opt = opt.map_err(|()| QueryError::BrokenOpt { question_end })?;
-        Ok(Self { id, opcode, question_end, qtype, qclass, opt, is_signed: tail.is_signed })
+        Ok(Self { id, opcode, question_end, end: tail.end, qtype, qclass, opt, is_signed: tail.is_signed })
     }
 }
 

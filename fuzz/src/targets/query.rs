@@ -33,7 +33,9 @@ pub fn run(octets: &[u8]) {
 /// Asserts that `message` is a query, and that nothing but this hop's own is changed on its way.
 pub(super) fn assert_forwarded(message: &[u8], query: &Query) {
     let read = wire::read(message).expect("what is forwarded is whole");
-    assert!(read.end == message.len() && read.counts[0] == 1 && message[2] & 0xf8 == 0);
+    assert!(read.end == query.end && read.counts[0] == 1 && message[2] & 0xf8 == 0);
+    // What stands behind it goes nowhere.
+    let message = &message[..query.end];
     assert_eq!(read.question_end, query.question_end);
     let opts = read.opts();
     assert!(opts.len() <= 1 && opts.iter().all(|opt| opt.is_additional && opt.owner_octets == 1));

@@ -2,15 +2,21 @@
 //!
 //! Before: `harness::scene`. After: each mistake has its rcode, and what is no mistake passes unchanged.
 
+use std::net::{SocketAddr, UdpSocket};
+
 use dot_tests::{
     harness::{
+        DEADLINE,
+        clients::udp,
         config::Config,
         dot::Dot,
-        message::{A, Opt, Query, append_opt, framed, header, question, reply_to},
+        message::{A, OPTION_PADDING, Opt, Query, append_opt, framed, header, question, reply_to},
         netns::{Network, SERVER_V4},
         response::Message,
         scene::{HONEST, honest, scripted},
         scripted::{Act, Received},
+        server::Server,
+        servers::Kind,
     },
     require,
 };
@@ -266,22 +272,66 @@ fn a_short_prefix_cuts_the_message() {
     assert_eq!(backend.received().len(), query.len() - 12, "the good ones alone");
 }
 
-/// Goal: octets after a message's last record never reach the backend as part of it, and framing stays in step.
-/// Method: a query with eight octets more inside its frame, a good one behind it. Covers: A-30, A-31
+/// Goal: octets after a message's last record never reach the backend, the query is answered as if they were not there, as
+/// BIND, NSD and Unbound do, and framing stays in step. Method: queries with octets more inside their frame, without an OPT,
+/// with one that is edited, and with a record behind it; a good one behind each. Covers: A-30, A-31, C-237
 #[test]
 fn octets_after_the_message_do_not_pass() {
     require!(Root);
     let (network, backend, _dotd) = scripted(Config::new(), honest);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    let query = Query::new(1, "first.dotd.test", A).octets();
-    let long = [&*query, b"smuggled"].concat();
-    session.send(&[framed(&long), framed(&Query::new(2, "second.dotd.test", A).octets())].concat());
-    let mut answers = [session.receive(), session.receive()];
-    answers.sort_by_key(|answer| answer.id);
-    assert_eq!([answers[0].id, answers[1].id], [1, 2]);
-    assert!([0, FORMERR].contains(&answers[0].rcode()));
-    assert_eq!(answers[1].rcode(), 0);
+    let query = Query::new(1, "first.dotd.test", A);
+    let padded = query.clone().opt(Opt::with(OPTION_PADDING, &[0; 9])).octets();
+    let mut with_record = padded.clone();
+    with_record[11] += 1;
+    with_record.extend([0, 0, 16, 0, 1, 0, 0, 0, 9, 0, 2, 1, b'x']);
+    for message in [query.octets(), padded, with_record] {
+        for behind in [&b"smuggled"[..], &[0], &[0; 500]] {
+            let long = [&*message, behind].concat();
+            session.send(&[framed(&long), framed(&Query::new(2, "second.dotd.test", A).octets())].concat());
+            let mut answers = [session.receive(), session.receive()];
+            answers.sort_by_key(|answer| answer.id);
+            for (answer, id) in answers.iter().zip([1, 2]) {
+                assert_eq!((answer.id, answer.rcode(), answer.rdata(A)), (id, 0, vec![&HONEST[..]]));
+            }
+        }
+    }
+    assert_eq!(backend.received().len(), 18);
     for received in backend.received() {
         assert!(Message::parse(&received.octets).is_some(), "octets left over: {:02x?}", received.octets);
+    }
+}
+
+/// Goal: BIND, NSD and Unbound answer a query with octets behind it, and through dotd a client hears the same. Method: each
+/// of them asked by itself, then through dotd by a datagram and by a stream. Covers: C-237
+#[test]
+fn servers_answer_what_has_octets_behind() {
+    require!(Root, Command("nsd"), Command("unbound"), Command("named"));
+    let by_datagram = |socket: &UdpSocket, message: &[u8]| {
+        socket.set_read_timeout(Some(DEADLINE)).expect("not zero");
+        socket.send(message).expect("a socket of our own");
+        let mut octets = [0; 1232];
+        let length = socket.recv(&mut octets).expect("an answer");
+        Message::parse(&octets[..length]).expect("whole")
+    };
+    for kind in [Kind::Nsd, Kind::Unbound, Kind::Bind] {
+        let network = Network::new();
+        let backend = kind.start(&network, 5353);
+        let config = Config::new().set("listen", "do53", r#"["0.0.0.0:53"]"#).backend(backend.address);
+        let _dotd = Server::start(&network, &config);
+        let long = [&*Query::new(1, "www.dotd.test", A).octets(), &[0; 7]].concat();
+        let direct = by_datagram(&udp(&network.server, backend.address), &long);
+        assert!(direct.rcode() == 0 && !direct.rdata(A).is_empty(), "{kind:?} itself");
+        for answer in [
+            by_datagram(&udp(&network.client, SocketAddr::new(SERVER_V4, 53)), &long),
+            Dot::connect(&network.client, SERVER_V4).exchange(&long),
+        ] {
+            let sorted = |message: &Message| {
+                let mut rdata: Vec<_> = message.rdata(A).into_iter().map(<[u8]>::to_vec).collect();
+                rdata.sort();
+                rdata
+            };
+            assert_eq!((answer.rcode(), sorted(&answer)), (0, sorted(&direct)), "{kind:?}");
+        }
     }
 }

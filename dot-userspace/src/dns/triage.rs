@@ -56,6 +56,18 @@ pub enum Disposition {
     Close(DropReason),
 }
 
+impl Disposition {
+    /// The message is no query that anybody could answer: FORMERR, or a response. What is sound and refused is none of that.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        match self {
+            Self::Respond(reply) => reply.rcode == Rcode::FORM_ERR,
+            Self::Drop(_) | Self::Close(_) => true,
+            Self::Forward(_) | Self::Transfer(_) => false,
+        }
+    }
+}
+
 /// Why a message gets no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {

@@ -92,6 +92,8 @@ counters! {
     EndSlowReader = "session_ends", "slow_reader";
     /// Broken framing or a message too short to answer.
     EndFraming = "session_ends", "framing";
+    /// Far more messages that nobody can read than queries.
+    EndMalformed = "session_ends", "malformed";
     /// TLS broken inside the session.
     EndTls = "session_ends", "tls";
     /// Idle longest when another connection needed a place.

@@ -26,6 +26,8 @@ pub enum SessionEnd {
     SlowReader,
     /// A length prefix of zero, or a message too short to answer.
     Framing,
+    /// Far more messages that nobody can read than queries.
+    Malformed,
     /// Broken TLS inside the session.
     Tls,
     /// Idle, and another connection needed its place.
@@ -49,6 +51,7 @@ impl SessionEnd {
             Self::Queries => Counter::EndQueries,
             Self::SlowReader => Counter::EndSlowReader,
             Self::Framing => Counter::EndFraming,
+            Self::Malformed => Counter::EndMalformed,
             Self::Tls => Counter::EndTls,
             Self::Evicted | Self::Starved => Counter::EndEvicted,
             Self::Drain => Counter::EndDrain,

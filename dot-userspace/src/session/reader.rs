@@ -21,6 +21,10 @@ use crate::{
     ledger::Counter,
 };
 
+/// Messages that are no queries by which a session may be ahead of its queries. 256: as many as may be in flight, so that a
+/// client with one odd habit goes on, and who sends nothing else is heard no longer than that.
+const MALFORMED_MAX: u16 = 256;
+
 /// What the reader remembers between turns.
 #[derive(Default)]
 pub(super) struct Reader {
@@ -30,7 +34,9 @@ pub(super) struct Reader {
     turn: Turn,
     message_since: Option<Instant>,
     last_message: Option<Instant>,
-    queries: u64,
+    queries: u32,
+    /// Messages that were no queries, less the queries since.
+    malformed: u16,
 }
 
 impl Reader {
@@ -145,8 +151,13 @@ impl Reader {
         let counters = &inbox.room.counters;
         let _receipt = Receipt::of(counters);
         counters.add(Counter::ReceivedPlain, u64::from(!inbox.is_encrypted()));
-        self.queries += 1;
-        match triage(message, inbox.room.limits().allowed) {
+        self.queries = self.queries.saturating_add(1);
+        let disposition = triage(message, inbox.room.limits().allowed);
+        self.malformed = match disposition.is_malformed() {
+            true => self.malformed.saturating_add(1),
+            false => self.malformed.saturating_sub(1),
+        };
+        match disposition {
             Disposition::Forward(query) => ask(&inbox.room, message, &query, inbox),
             Disposition::Transfer(query) => transfer(message, &query, inbox),
             Disposition::Respond(reply) => {
@@ -159,7 +170,14 @@ impl Reader {
                 return Err(SessionEnd::Framing);
             }
         }
-        if self.queries >= inbox.room.limits().queries_max { Err(SessionEnd::Queries) } else { Ok(()) }
+        if self.malformed >= MALFORMED_MAX {
+            return Err(SessionEnd::Malformed);
+        }
+        if u64::from(self.queries) >= inbox.room.limits().queries_max {
+            Err(SessionEnd::Queries)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -149,7 +149,7 @@ fn of_end(end: SessionEnd) -> Charge {
     let nothing = Charge::default();
     match end {
         SessionEnd::SlowReader => nothing.with(Cause::SlowReads, 5),
-        SessionEnd::Framing | SessionEnd::Tls | SessionEnd::MessageTimeout => {
+        SessionEnd::Framing | SessionEnd::Malformed | SessionEnd::Tls | SessionEnd::MessageTimeout => {
             nothing.with(Cause::Malformed, 1)
         }
         SessionEnd::Client

@@ -18,7 +18,7 @@ use dot_tests::{
         config::Config,
         dot::{Dot, End},
         eventually,
-        message::{A, OPTION_PADDING, Opt, Query, framed, reply_to, www},
+        message::{A, OPTION_PADDING, Opt, Query, framed, header, reply_to, www},
         netns::{Network, SERVER_V4},
         process::bounded,
         response::Message,
@@ -178,6 +178,40 @@ fn an_urgent_octet_is_nothing() {
         assert_served(&mut innocent);
     }
     dotd.counts("only one is left", |stats| stats.counter("connections_open", "open") == 1);
+}
+
+/// Goal: a session of nothing but messages that are no queries ends after a bound, in order, with its answers; a client with
+/// one odd habit beside its queries goes on. Method: FORMERR by the hundred, and responses, which get no answer; then as
+/// many of them with a query between.
+#[test]
+fn endless_malformed_messages_end_their_session() {
+    require!(Root);
+    const BOUND: usize = 256;
+    let (network, _backend, dotd) = scripted(Config::new(), honest);
+    let malformed = |id: u16| header(id, 0x0100, [0; 4]);
+    let response = |id: u16| header(id, 0x8100, [0; 4]);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask_all(&(0..BOUND as u16 + 50).map(malformed).collect::<Vec<_>>());
+    for id in 0..BOUND as u16 {
+        let answer = session.receive();
+        assert_eq!((answer.id, answer.rcode()), (id, 1));
+    }
+    assert_eq!(session.end(), End::CloseNotify);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    session.ask_all(&(0..BOUND as u16).map(response).collect::<Vec<_>>());
+    assert_eq!(session.end(), End::CloseNotify);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for id in 0..2 * BOUND {
+        let odd = if id % 2 == 0 { malformed(1) } else { response(2) };
+        session.ask_all(&[odd, www(3)]);
+        let answers = if id % 2 == 0 { 2 } else { 1 };
+        (0..answers).for_each(|_| drop(session.receive()));
+        session.ask(&www(4));
+        assert_eq!(session.receive().rdata(A), [HONEST]);
+    }
+    dotd.counts("both ended so", |stats| {
+        stats.difference() == [0; 3] && stats.counter("session_ends", "malformed") == 2
+    });
 }
 
 /// Goal: the three sums of the ledger hold after all kinds of messages at once. Method: sessions that send what is

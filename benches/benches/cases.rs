@@ -16,8 +16,8 @@ use dot_tests::{
     xdp_lab::{PORTS, settings},
 };
 use dot_userspace::{
-    cache::{Cache, Found, Key},
-    dns::{self, Asked, Hop, Query, framing::cut_message},
+    cache::{Cache, Found, Keeping, Key},
+    dns::{self, Asked, Hop, Query, Told, framing::cut_message},
     ledger::WorkerCounters,
 };
 use tokio::time::Instant;
@@ -99,9 +99,9 @@ pub fn triage(message: &[u8]) -> bool {
 
 /// Between 7 and 8: a query that the cache has an answer to, from its key to the answer.
 pub fn cache_hit((cache, message, query, now, out): &mut Cached) -> usize {
-    let Some(key) = Key::of(black_box(message), query) else { return 0 };
+    let Some(key) = Key::of(black_box(message), query, Told::AsItCame) else { return 0 };
     let Found::Fresh(place, _) = cache.look(&key, *now) else { return 0 };
-    cache.write(place, &message[dns::HEADER_OCTETS..query.question_end], out);
+    cache.write(place, &key, &message[dns::HEADER_OCTETS..query.question_end], out);
     out.len()
 }
 
@@ -109,10 +109,10 @@ pub fn cache_hit((cache, message, query, now, out): &mut Cached) -> usize {
 pub fn to_hit() -> Cached {
     let (message, query, out) = to_forward();
     let now = Instant::now();
-    let mut cache = Cache::new(20_000, &WorkerCounters::default());
+    let mut cache = Cache::new(Keeping::of(20_000), &WorkerCounters::default());
     let keep = |cache: &mut Cache, message: &[u8]| {
         let query = Query::parse(message).expect("a right query");
-        let key = Key::of(message, &query).expect("a query for the cache");
+        let key = Key::of(message, &query, Told::AsItCame).expect("a query for the cache");
         cache.keep(&key, &answer_to(message), now);
     };
     for host in 0..10_000 {

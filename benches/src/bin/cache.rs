@@ -10,8 +10,8 @@ use std::{fs, hint::black_box, time::Duration, time::Instant as Clock};
 
 use dot_tests::harness::message::{A, Query as Asking, reply_to};
 use dot_userspace::{
-    cache::{Cache, Found, Key},
-    dns::Query,
+    cache::{Cache, Found, Keeping, Key},
+    dns::{Query, Told},
     ledger::{Counter, WorkerCounters},
 };
 use nix::time::ClockId;
@@ -34,7 +34,7 @@ fn main() {
     for entries in SIZES.into_iter().filter(|entries| *entries <= largest) {
         let before = resident_octets();
         let counters = WorkerCounters::default();
-        let mut cache = Cache::new(entries, &counters);
+        let mut cache = Cache::new(Keeping::of(entries), &counters);
         let now = Instant::now();
         let (insert, slowest) = fill(&mut cache, entries, now);
         let held = counters.get(Counter::CacheEntries);
@@ -75,7 +75,7 @@ fn fill(cache: &mut Cache, entries: u32, now: Instant) -> (f64, f64) {
     for number in 0..entries {
         query.number(number);
         let response = reply_to(&query.octets, A, &[vec![192, 0, 2, 1]]);
-        let key = Key::of(&query.octets, &query.parsed).expect("for the cache");
+        let key = Key::of(&query.octets, &query.parsed, Told::AsItCame).expect("for the cache");
         let began = Clock::now();
         cache.keep(&key, &response, now);
         let took = began.elapsed().as_secs_f64();
@@ -96,9 +96,12 @@ fn hit(cache: &mut Cache, entries: u32, now: Instant) -> f64 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             query
                 .number(u32::try_from((u64::from(state) * u64::from(entries)) >> 32).expect("below entries"));
-            let key = Key::of(black_box(&query.octets), &query.parsed).expect("for the cache");
+            let key =
+                Key::of(black_box(&query.octets), &query.parsed, Told::AsItCame).expect("for the cache");
             match cache.look(&key, now) {
-                Found::Fresh(place, _) => cache.write(place, &query.octets[12..key.question_end()], &mut out),
+                Found::Fresh(place, _) => {
+                    cache.write(place, &key, &query.octets[12..key.question_end()], &mut out)
+                }
                 _ => missed += 1,
             }
             black_box(&out);

@@ -27,13 +27,13 @@ use super::{
     path,
     random::Random,
     sink::{Failure, Sink},
-    subnet::{self, Told},
+    subnet,
     udp::{self, Again},
     upstream::Upstream,
 };
 use crate::{
     config::{ClientSubnet, Policy},
-    dns::{Asked, Query},
+    dns::{Asked, Query, Told},
     ledger::{Counter, WorkerCounters},
     vital::vital,
 };
@@ -127,9 +127,9 @@ impl Fleet {
         let upstream = self.choose_for(message, query)?;
         let now = Instant::now();
         let deadline = now + upstream.config.timeout;
-        let told = subnet::of(self.client_subnet, query, sink.as_ref());
+        let told = subnet::of(self.client_subnet, query, || sink.client());
         let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), ..Asked::by(query) };
-        let fill = |octets: &mut Vec<u8>| told.forward(message, query, octets);
+        let fill = |octets: &mut Vec<u8>| subnet::forward(told, message, query, octets);
         let slot = self.flights.borrow_mut().insert(asked, sink, deadline, fill);
         let is_once = query.opcode == OPCODE_UPDATE;
         let Some(slot) = slot else {

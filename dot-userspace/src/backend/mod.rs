@@ -48,8 +48,9 @@ pub use transfer::Receiver;
 
 use crate::{
     config::{ClientSubnet, Policy, Transport},
-    dns::Query,
+    dns::{Query, Told},
     ledger::{Counter, WorkerCounters},
+    proxy::Client,
 };
 
 /// One backend, as the workers need to know it.
@@ -115,6 +116,12 @@ impl Backends {
             self.fleet.counters.add(Counter::Forwarded, 1);
         }
         outcome
+    }
+
+    /// What a backend is told of the subnet of `client`, who is asked for only where that may be something, with `query`.
+    #[must_use]
+    pub fn told(&self, query: &Query, client: impl FnOnce() -> Option<Client>) -> Told {
+        subnet::of(self.fleet.client_subnet, query, client)
     }
 
     /// How many queries in flight one session may have at the moment, so that no client takes all there is.

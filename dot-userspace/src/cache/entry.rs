@@ -14,8 +14,6 @@ pub type Tick = u32;
 pub const TICK: Duration = Duration::from_millis(100);
 /// Ticks of a second.
 pub const SECOND: Tick = 10;
-/// How long an answer may be given after its end while no backend gives a newer one.
-const STALE_TICKS: Tick = 30 * SECOND;
 /// What an entry costs beside its octets: slot, cells, queues, ghost, and the allocator's rounding.
 pub const ENTRY_OVERHEAD_OCTETS: usize = 96;
 
@@ -29,10 +27,14 @@ pub struct Entry {
     ttls: u16,
     /// SERVFAIL.
     pub is_failure: bool,
+    /// It is for every client subnet, and was told of one.
+    pub tells_subnet: bool,
     /// When it came.
     pub stored: Tick,
     /// When it ends.
     pub expires: Tick,
+    /// Until when it may be given while no backend gives a newer one.
+    pub stale_until: Tick,
     /// When a backend last failed to give a newer one; zero: it has not.
     pub failed: Tick,
 }
@@ -98,16 +100,16 @@ impl Entry {
 
     /// How it stands at `now`.
     pub fn freshness(&self, now: Tick) -> Freshness {
-        match now.checked_sub(self.expires) {
-            None => Freshness::Fresh,
-            Some(over) if over < STALE_TICKS && !self.is_failure => Freshness::Stale,
-            Some(_) => Freshness::Over,
+        match now {
+            _ if now < self.expires => Freshness::Fresh,
+            _ if now < self.stale_until => Freshness::Stale,
+            _ => Freshness::Over,
         }
     }
 
     /// Ends its life: nobody is to get it any more, however lately it ended.
     pub fn end(&mut self) {
-        (self.expires, self.is_failure) = (0, true);
+        (self.expires, self.stale_until) = (0, 0);
     }
 
     /// Whether it is in the last tenth of its life.

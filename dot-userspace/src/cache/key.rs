@@ -1,12 +1,16 @@
 //! What makes two queries the same: everything that may change an answer, and nothing else.
 //!
 //! Before: `triage` said forward. After: the cache looks for the key, or the query passes it by.
-//! Holds: the question with its name in lower case, RD, AD, CD, DO, whether there is an OPT, a client subnet.
+//! Holds: the question with its name in lower case, RD, AD, CD, DO, whether there is an OPT, and the client subnet that a
+//! backend is sent: the client's own, or dotd's, or none.
 //! Never: gives a key to a query with anything in it whose effect on the answer is not known.
 //!
-//! Source: RFC 1035 §2.3.3, RFC 6895 §3.1, RFC 6840 §5.7, RFC 7871 §7.3.1, RFC 7873 §5.
+//! Source: RFC 1035 §2.3.3, RFC 6895 §3.1, RFC 6840 §5.7, RFC 7871 §7.3, RFC 7873 §5.
 
-use crate::dns::{HEADER_OCTETS, KEEPALIVE_OPTION, Opt, PADDING_OPTION, Query, SUBNET_OPTION, options};
+use crate::dns::{
+    HEADER_OCTETS, KEEPALIVE_OPTION, Opt, PADDING_OPTION, Query, SUBNET_OPTION, SubnetOption, Told,
+    family_of, may_be_for_all, options,
+};
 
 /// Longest question: a name of 255 octets, QTYPE, QCLASS.
 const QUESTION_OCTETS_MAX: usize = 259;
@@ -16,12 +20,15 @@ const SUBNET_OCTETS_MAX: usize = 24;
 const KEY_OCTETS_MAX: usize = QUESTION_OCTETS_MAX + 1 + SUBNET_OCTETS_MAX;
 /// Of the first octet of flags RD alone may be set; of the second AD and CD.
 const FLAGS_ALLOWED: [u8; 2] = [0x01, 0x30];
+/// In the place of a client subnet: every one. No option begins so, for it would have 65,535 octets.
+const EVERY_SUBNET: [u8; 4] = [0, 8, 0xff, 0xff];
 /// The query has an OPT.
 const HAS_OPT: u8 = 0x02;
 /// DO is set.
 const DNSSEC_OK: u8 = 0x04;
 
 /// A key, on the stack. Shape: `[question, its name in lower case][flags: u8][client subnet option, or nothing]`.
+#[derive(Clone)]
 pub struct Key {
     octets: [u8; KEY_OCTETS_MAX],
     length: usize,
@@ -29,14 +36,24 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of `message`, which `query` describes. `None`: it is not for the cache.
+    /// The key of `message`, which `query` describes, of whose client's subnet backends are `told` that. `None`: it is not
+    /// for the cache.
     ///
     /// Signed queries are not, nor cookies (each answer is for one client), options and flags that we do not know,
     /// types that ask for more than records (128 to 255), and classes that are none.
     #[must_use]
-    pub fn of(message: &[u8], query: &Query) -> Option<Self> {
+    pub fn of(message: &[u8], query: &Query, told: Told) -> Option<Self> {
         let question = message.get(HEADER_OCTETS..query.question_end)?;
-        let subnet = subnet(message, query)?;
+        let said = subnet(message, query)?;
+        let added;
+        let subnet = match told {
+            Told::AsItCame => said,
+            Told::Stripped => &[],
+            Told::Added(client) => {
+                added = SubnetOption::of(client);
+                added.octets()
+            }
+        };
         let flags = flags(message, query)?;
         let is_of_records =
             !matches!(query.qtype, 0 | 41 | 128..=255) && !matches!(query.qclass, 0 | 254 | 255);
@@ -78,10 +95,25 @@ impl Key {
         HEADER_OCTETS + self.question_octets
     }
 
-    /// Whether the query carried a client subnet.
+    /// The client subnet option that the backend is sent.
     #[must_use]
-    pub fn has_subnet(&self) -> bool {
-        self.length > self.question_octets + 1
+    pub fn subnet(&self) -> Option<&[u8]> {
+        self.octets.get(self.question_octets + 1..self.length).filter(|option| !option.is_empty())
+    }
+
+    /// Under what an answer is kept that is for every subnet of the same family. `None`: this key's answers are its own.
+    #[must_use]
+    pub fn shared(&self) -> Option<Self> {
+        let subnet = self.subnet().filter(|option| may_be_for_all(option))?;
+        let family = family_of(subnet);
+        let mut shared = self.clone();
+        shared.length = self.question_octets + 1 + EVERY_SUBNET.len() + family.len();
+        let place = shared.octets.get_mut(self.question_octets + 1..shared.length)?;
+        place
+            .iter_mut()
+            .zip(EVERY_SUBNET.into_iter().chain(family))
+            .for_each(|(place, octet)| *place = octet);
+        Some(shared)
     }
 
     /// QTYPE.

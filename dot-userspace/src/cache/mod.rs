@@ -7,7 +7,7 @@
 //! Never: shares with another worker, allocates for a hit, keeps what is for one client alone, or pauses: each
 //! step is bounded, however many entries there are.
 //!
-//! Source: RFC 2308, RFC 8767.
+//! Source: RFC 2308, RFC 8767, RFC 7871 §7.3.
 
 mod entry;
 mod index;
@@ -16,11 +16,14 @@ mod pending;
 mod table;
 
 #[cfg(test)]
+mod subnet_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
     cell::Cell,
     hash::{BuildHasher, Hasher, RandomState},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -32,7 +35,8 @@ pub use pending::{Joined, Pending};
 use table::Table;
 
 use crate::{
-    dns::{self, HEADER_OCTETS},
+    config::{Limit, limit},
+    dns::{self, HEADER_OCTETS, Scope},
     ledger::{Counter, WorkerCounters},
 };
 
@@ -45,14 +49,63 @@ const RECHECK_TICKS: Tick = SECOND;
 /// Entries of one step of what goes over all of them.
 const STEP_ENTRIES: usize = 4096;
 
+/// What is kept, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Responses, of [`ENTRY_OCTETS`] on average; 0: no cache.
+    pub entries: u32,
+    /// Between what their lives must be.
+    pub bounds: dns::Bounds,
+    /// For how many seconds after its end one is given while no backend gives a newer one.
+    pub stale_seconds: u32,
+}
+
+impl Keeping {
+    /// So many entries, and for the rest what holds where the config says nothing.
+    #[must_use]
+    pub fn of(entries: u32) -> Self {
+        let seconds = |limit: &Limit<Duration>| u32::try_from(limit.default.as_secs()).unwrap_or(u32::MAX);
+        let bounds = dns::Bounds {
+            least: seconds(&limit::CACHE_TTL_MIN),
+            most: seconds(&limit::CACHE_TTL_MAX),
+            negative_most: seconds(&limit::CACHE_NEGATIVE_TTL_MAX),
+        };
+        Self { entries, bounds, stale_seconds: seconds(&limit::CACHE_STALE) }
+    }
+}
+
+/// Which answers an operator wants forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forget {
+    /// Those for this name, in wire format and lower case…
+    pub name: Box<[u8]>,
+    /// …or for it and all below it.
+    pub is_suffix: bool,
+    /// Of this type alone; `None`: of each.
+    pub qtype: Option<u16>,
+}
+
+impl Forget {
+    /// Whether answers to `question`, in lower case, are to go.
+    fn means(&self, question: &[u8]) -> bool {
+        let Some((name, [high, low, ..])) = question.split_last_chunk::<4>() else { return false };
+        let is_type = self.qtype.is_none_or(|qtype| qtype == u16::from_be_bytes([*high, *low]));
+        let is_name = if self.is_suffix { dns::is_below(name, &self.name) } else { *name == *self.name };
+        is_type && is_name
+    }
+}
+
 /// One worker's cache.
 pub struct Cache {
     table: Table,
     hasher: RandomState,
     made: Instant,
     counters: WorkerCounters,
+    keeping: Keeping,
     /// Where TTLs stand in the response that is being kept.
     ttls: Vec<u16>,
+    /// A response without its client subnet.
+    bare: Vec<u8>,
     /// What the gauges say of this cache.
     shown: Cell<(u64, u64)>,
 }
@@ -74,44 +127,71 @@ pub struct Place {
     slot: u32,
     age_seconds: u32,
     is_stale: bool,
+    is_for_all: bool,
+}
+
+impl Place {
+    /// The answer is for every client subnet.
+    #[must_use]
+    pub fn is_for_all(self) -> bool {
+        self.is_for_all
+    }
 }
 
 impl Cache {
-    /// An empty cache for so many entries of [`ENTRY_OCTETS`] on average.
+    /// An empty cache.
     #[must_use]
-    pub fn new(entries: u32, counters: &WorkerCounters) -> Self {
-        let entries = usize::try_from(entries).unwrap_or(usize::MAX).max(1);
+    pub fn new(keeping: Keeping, counters: &WorkerCounters) -> Self {
+        let entries = usize::try_from(keeping.entries).unwrap_or(usize::MAX).max(1);
         let octets = entries.saturating_mul(ENTRY_OCTETS).max(OCTETS_MIN);
         Self {
             table: Table::new(entries, octets),
             hasher: RandomState::new(),
             made: Instant::now(),
             counters: counters.clone(),
+            keeping,
             ttls: Vec::with_capacity(dns::TTLS_MAX),
+            bare: Vec::new(),
             shown: Cell::new((0, 0)),
         }
     }
 
     /// Looks for the answer to `key`. Counts nothing: the caller knows what became of it.
+    ///
+    /// Of a client subnet the answer for it counts, then the one for all (RFC 7871 §7.3.1: the longest match).
     pub fn look(&mut self, key: &Key, now: Instant) -> Found {
         let now = self.tick(now);
+        let own = self.look_for(key, now, false);
+        if matches!(own, Found::Fresh(..)) {
+            return own;
+        }
+        let Some(shared) = key.shared() else { return own };
+        match (self.look_for(&shared, now, true), own) {
+            (fresh @ Found::Fresh(..), _) | (fresh, Found::Nothing) => fresh,
+            (_, own) => own,
+        }
+    }
+
+    fn look_for(&mut self, key: &Key, now: Tick, is_for_all: bool) -> Found {
         let Some(slot) = self.slot(self.hash(key), key) else { return Found::Nothing };
         let Some(entry) = self.table.entry(slot) else { return Found::Nothing };
         let age_seconds = now.saturating_sub(entry.stored) / SECOND;
         let has_failed = entry.has_failed_within(RECHECK_TICKS, now);
+        let place = |is_stale| Place { slot, age_seconds, is_stale, is_for_all };
         match entry.freshness(now) {
             Freshness::Fresh => {
                 let is_ending = entry.is_ending(now) && !has_failed && !entry.is_failure;
                 let hits = self.table.hit(slot);
-                Found::Fresh(Place { slot, age_seconds, is_stale: false }, is_ending && hits > 0)
+                Found::Fresh(place(false), is_ending && hits > 0)
             }
-            Freshness::Stale => Found::Stale(Place { slot, age_seconds, is_stale: true }, has_failed),
+            Freshness::Stale => Found::Stale(place(true), has_failed),
             Freshness::Over => Found::Nothing,
         }
     }
 
-    /// Writes the answer at `place` for a client that wrote its question as `question`, with TTLs as of now.
-    pub fn write(&self, place: Place, question: &[u8], out: &mut Vec<u8>) {
+    /// Writes the answer at `place`, which was found for `key`, for a client that wrote its question as `question`, with
+    /// TTLs as of now.
+    pub fn write(&self, place: Place, key: &Key, question: &[u8], out: &mut Vec<u8>) {
         out.clear();
         let Some(entry) = self.table.entry(place.slot) else { return };
         out.extend_from_slice(entry.message());
@@ -124,19 +204,48 @@ impl Cache {
         } else {
             dns::count_down(out, entry.ttls(), place.age_seconds);
         }
+        if let Some(subnet) = key.subnet().filter(|_| place.is_for_all && entry.tells_subnet) {
+            dns::tell_subnet(out, question_end, subnet);
+        }
     }
 
-    /// Keeps `response` as the answer to `key`, if it may be kept.
+    /// Keeps `response` as the answer to `key`, if it may be kept; as one for all where it says that it is.
     pub fn keep(&mut self, key: &Key, response: &[u8], now: Instant) {
-        let mut ttls = std::mem::take(&mut self.ttls);
-        let (qtype, has_subnet) = (key.qtype(), key.has_subnet());
-        let lifetime = dns::lifetime(response, key.question_end(), qtype, has_subnet, &mut ttls);
-        let entry = lifetime.and_then(|lifetime| Some((lifetime, Entry::new(key, response, &ttls)?)));
-        self.ttls = ttls;
-        let Some((lifetime, mut entry)) = entry else { return };
+        let (mut ttls, mut bare) = (std::mem::take(&mut self.ttls), std::mem::take(&mut self.bare));
+        let bounds = self.keeping.bounds;
+        let lifetime =
+            dns::lifetime(response, key.question_end(), key.qtype(), key.subnet(), bounds, &mut ttls);
+        if let Some(lifetime) = lifetime {
+            let shared = key.shared().filter(|_| lifetime.scope != Scope::Some && !lifetime.is_failure);
+            let tells_subnet = shared.is_some() && lifetime.scope == Scope::All;
+            let is_told =
+                tells_subnet && dns::without_subnet(response, key.question_end(), &mut bare).is_some();
+            match shared {
+                Some(shared) if is_told => self.keep_as(&shared, &bare, &ttls, lifetime, true, now),
+                Some(shared) if !tells_subnet => self.keep_as(&shared, response, &ttls, lifetime, false, now),
+                // For some alone; or its OPT stands where it cannot be edited.
+                _ => self.keep_as(key, response, &ttls, lifetime, false, now),
+            }
+        }
+        (self.ttls, self.bare) = (ttls, bare);
+    }
+
+    fn keep_as(
+        &mut self,
+        key: &Key,
+        response: &[u8],
+        ttls: &[u16],
+        lifetime: dns::Lifetime,
+        tells_subnet: bool,
+        now: Instant,
+    ) {
+        let Some(mut entry) = Entry::new(key, response, ttls) else { return };
         entry.is_failure = lifetime.is_failure;
+        entry.tells_subnet = tells_subnet;
         entry.stored = self.tick(now);
         entry.expires = entry.stored.saturating_add(lifetime.seconds.saturating_mul(SECOND));
+        let stale_seconds = if lifetime.is_failure { 0 } else { self.keeping.stale_seconds };
+        entry.stale_until = entry.expires.saturating_add(stale_seconds.saturating_mul(SECOND));
         self.put(key, entry);
     }
 
@@ -161,9 +270,11 @@ impl Cache {
     /// No backend gave a newer answer to `key`: the old one, if there is one, is given meanwhile.
     pub fn note_failure(&mut self, key: &Key, now: Instant) {
         let now = self.tick(now);
-        let slot = self.slot(self.hash(key), key);
-        if let Some(entry) = slot.and_then(|slot| self.table.entry_mut(slot)) {
-            entry.failed = now.max(1);
+        for key in key.shared().iter().chain([key]) {
+            let slot = self.slot(self.hash(key), key);
+            if let Some(entry) = slot.and_then(|slot| self.table.entry_mut(slot)) {
+                entry.failed = now.max(1);
+            }
         }
     }
 
@@ -174,12 +285,9 @@ impl Cache {
         gone == STEP_ENTRIES
     }
 
-    /// Ends the answers for `name` (wire format, lower case) among some slots from `start` on. Returns where to
-    /// go on.
-    pub fn forget(&mut self, name: &[u8], start: usize) -> Option<usize> {
-        let is_of_name =
-            |entry: &Entry| entry.question().split_last_chunk::<4>().is_some_and(|(own, _)| own == name);
-        self.table.expire(start, STEP_ENTRIES, is_of_name)
+    /// Ends the answers that `forget` means among some slots from `start` on. Returns where to go on.
+    pub fn forget(&mut self, forget: &Forget, start: usize) -> Option<usize> {
+        self.table.expire(start, STEP_ENTRIES, |entry| forget.means(entry.question()))
     }
 
     fn slot(&self, hash: u32, key: &Key) -> Option<u32> {

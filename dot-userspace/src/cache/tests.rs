@@ -5,12 +5,12 @@ use std::{collections::HashMap, time::Duration};
 use proptest::prelude::*;
 
 use super::{entry::Entry, index::Index, table::Table, *};
-use crate::dns::Query;
+use crate::dns::{Query, Told};
 
-const RD: u8 = 0x01;
+pub(super) const RD: u8 = 0x01;
 
 /// A query for `name` (labels in text) of type `qtype`, with an OPT of these flags and options if any.
-fn query(name: &str, qtype: u16, flags: [u8; 2], opt: Option<(u8, &[u8])>) -> Vec<u8> {
+pub(super) fn query(name: &str, qtype: u16, flags: [u8; 2], opt: Option<(u8, &[u8])>) -> Vec<u8> {
     let mut message = vec![0x12, 0x34, flags[0], flags[1], 0, 1, 0, 0, 0, 0, 0, u8::from(opt.is_some())];
     for label in name.split('.') {
         message.push(u8::try_from(label.len()).unwrap());
@@ -31,12 +31,12 @@ fn plain(name: &str) -> Vec<u8> {
     query(name, 1, [RD, 0], None)
 }
 
-fn key(message: &[u8]) -> Option<Key> {
-    Key::of(message, &Query::parse(message).unwrap())
+pub(super) fn key(message: &[u8]) -> Option<Key> {
+    Key::of(message, &Query::parse(message).unwrap(), Told::AsItCame)
 }
 
 /// One A record that says `address`, with this TTL.
-fn answer(query: &[u8], ttl: u32, address: [u8; 4]) -> Vec<u8> {
+pub(super) fn answer(query: &[u8], ttl: u32, address: [u8; 4]) -> Vec<u8> {
     let end = Query::parse(query).unwrap().question_end;
     let mut message = query[..end].to_vec();
     message[2] |= 0x80;
@@ -53,15 +53,17 @@ fn given(cache: &mut Cache, query: &[u8], now: Instant) -> Option<([u8; 4], u32,
     let key = key(query).unwrap();
     let (Found::Fresh(place, _) | Found::Stale(place, _)) = cache.look(&key, now) else { return None };
     let mut out = Vec::new();
-    cache.write(place, &query[12..key.question_end()], &mut out);
-    let (head, address) = out.split_last_chunk::<4>().unwrap();
-    let ttl = u32::from_be_bytes(head[head.len() - 6..head.len() - 2].try_into().unwrap());
+    cache.write(place, &key, &query[12..key.question_end()], &mut out);
+    // Behind the question: a pointer, TYPE, CLASS, TTL, a length, the address; and behind that, of a stale one, an OPT.
+    let record = &out[key.question_end()..];
+    let ttl = u32::from_be_bytes(record[6..10].try_into().unwrap());
+    let address = record[12..].first_chunk::<4>().unwrap();
     Some((*address, ttl, out.clone()))
 }
 
-fn cache(entries: u32) -> (Cache, WorkerCounters) {
+pub(super) fn cache(entries: u32) -> (Cache, WorkerCounters) {
     let counters = WorkerCounters::default();
-    (Cache::new(entries, &counters), counters)
+    (Cache::new(Keeping::of(entries), &counters), counters)
 }
 
 /// Goal: what changes an answer keeps queries apart, and nothing else does.
@@ -227,13 +229,14 @@ fn octets_are_bounded() {
 fn forgets_a_name_and_everything() {
     let (mut cache, counters) = cache(10_000);
     let now = Instant::now();
+    let forget = Forget { name: (*b"\x08host-777\x07example\x00").into(), is_suffix: false, qtype: None };
     let names: Vec<_> = (0..9_000).map(|n| plain(&format!("host-{n}.example"))).collect();
     for name in &names {
         cache.keep(&key(name).unwrap(), &answer(name, 3600, [192, 0, 2, 1]), now);
     }
     let mut next = Some(0);
     while let Some(start) = next {
-        next = cache.forget(b"\x08host-777\x07example\x00", start);
+        next = cache.forget(&forget, start);
     }
     for (n, name) in names.iter().enumerate() {
         assert_eq!(given(&mut cache, name, now).is_some(), n != 777, "host-{n}");

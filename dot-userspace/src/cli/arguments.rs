@@ -145,14 +145,20 @@ pub(super) enum BanVerb {
 /// What to do with the caches.
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheVerb {
-    /// Forget kept answers: of one name, or all
+    /// Forget kept answers: of a name, of all below it, of a type, or all
     ///
     /// Queries that are at a backend go on; what they bring is kept anew. `dotd stats` shows how many answers are kept.
     #[command(after_help = CACHE_FLUSH_EXAMPLES)]
     Flush {
-        /// The name whose answers of every type are to go; without it all go
+        /// The name whose answers are to go; without it those of every name
         #[arg(value_name = "NAME")]
         name: Option<String>,
+        /// And those of every name below it
+        #[arg(long, requires = "name")]
+        suffix: bool,
+        /// Answers of this type alone, such as AAAA or TYPE65
+        #[arg(long = "type", value_name = "TYPE")]
+        qtype: Option<String>,
         #[command(flatten)]
         control: ControlArguments,
     },

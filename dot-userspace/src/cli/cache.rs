@@ -14,12 +14,20 @@ const PATH: &str = "/cache";
 
 /// Runs one of the verbs.
 pub(super) fn run(verb: CacheVerb, config: Option<&Path>) -> Result<(), CliError> {
-    let CacheVerb::Flush { name, control } = verb;
-    let request = FlushRequest { name };
+    let CacheVerb::Flush { name, suffix, qtype, control } = verb;
+    let request = FlushRequest { name, suffix, qtype };
     let (body, done) = ask::tell::<Flushed>(&socket(&control, config)?, Method::DELETE, PATH, &request)?;
     if control.json {
         return print(&format!("{body}\n"));
     }
-    let what = done.name.as_deref().unwrap_or("every name");
-    print(&format!("the answers for {what} are forgotten by {}\n", show::of(done.workers, "worker")))
+    let workers = show::of(done.workers, "worker");
+    print(&format!("the answers for {} are forgotten by {workers}\n", what(&done.asked)))
+}
+
+/// "www.example.net and all below it, type AAAA".
+fn what(asked: &FlushRequest) -> String {
+    let name = asked.name.as_deref().unwrap_or("every name");
+    let below = if asked.suffix { " and all below it" } else { "" };
+    let qtype = asked.qtype.as_ref().map(|qtype| format!(", type {qtype},")).unwrap_or_default();
+    format!("{name}{below}{qtype}")
 }

@@ -99,6 +99,9 @@ EXAMPLES
 pub(super) const CACHE_FLUSH_EXAMPLES: &str = "\
 EXAMPLES
   dotd cache flush www.example.net     its addresses have changed
+  dotd cache flush --suffix example.net
+                                       a whole zone has moved
+  dotd cache flush --type AAAA         answers of one type, for every name
   dotd cache flush                     a backend answered wrongly for a while";
 
 pub(super) const DETACH_EXAMPLES: &str = "\

@@ -96,6 +96,10 @@ impl Default for Dns {
             notify: false,
             update: false,
             cache_entries: limit::CACHE_ENTRIES.default,
+            cache_ttl_min: limit::CACHE_TTL_MIN.default,
+            cache_ttl_max: limit::CACHE_TTL_MAX.default,
+            cache_negative_ttl_max: limit::CACHE_NEGATIVE_TTL_MAX.default,
+            cache_stale: limit::CACHE_STALE.default,
         }
     }
 }

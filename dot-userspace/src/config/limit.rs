@@ -78,6 +78,21 @@ pub const HEDGE_PERCENT: Limit<u8> = Limit { default: 0, min: 1, max: 20 };
 /// Cached responses per worker; 0: no cache. 10 million at about 200 octets are 2 GiB.
 pub const CACHE_ENTRIES: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
 
+/// Least time for which an answer is kept, whatever its TTL says. 0: a TTL is its owner's word. An hour: beyond, clients are
+/// given what its owner has long changed.
+pub const CACHE_TTL_MIN: Limit<Duration> = Limit { default: s(0), min: s(0), max: h(1) };
+
+/// Longest time for which an answer is kept. A day, as Unbound has it; a week is what RFC 8767 §4 suggests as a cap.
+pub const CACHE_TTL_MAX: Limit<Duration> = Limit { default: h(24), min: s(1), max: h(168) };
+
+/// Longest time for which it is kept that there is nothing. An hour: RFC 2308 §5 finds one to three sensible, and more than
+/// a day none.
+pub const CACHE_NEGATIVE_TTL_MAX: Limit<Duration> = Limit { default: h(1), min: s(1), max: h(24) };
+
+/// How long after its end an answer is given while no backend gives a newer one; 0: never. 30 s: a backend's restart; RFC
+/// 8767 §5 suggests one to three days as the longest.
+pub const CACHE_STALE: Limit<Duration> = Limit { default: s(30), min: s(0), max: h(72) };
+
 /// Length of an IPv4 client prefix. 32: one address; below 8 a prefix is most of the world.
 pub const PREFIX_V4: Limit<u8> = Limit { default: 32, min: 8, max: 32 };
 

@@ -262,6 +262,18 @@ pub struct Dns {
     pub update: bool,
     /// Cached responses per worker; 0: no cache.
     pub cache_entries: u32,
+    /// How long an answer is kept at least.
+    #[serde(with = "duration")]
+    pub cache_ttl_min: Duration,
+    /// How long an answer is kept at most.
+    #[serde(with = "duration")]
+    pub cache_ttl_max: Duration,
+    /// How long it is kept at most that there is nothing.
+    #[serde(with = "duration")]
+    pub cache_negative_ttl_max: Duration,
+    /// How long after its end an answer is given while no backend gives a newer one.
+    #[serde(with = "duration")]
+    pub cache_stale: Duration,
 }
 
 /// `dns.client_subnet`

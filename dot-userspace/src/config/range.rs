@@ -32,6 +32,11 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     check.within("balance.health_interval", config.balance.health_interval, &limit::HEALTH_INTERVAL);
     check.zero_or_within("balance.hedge_percent", config.balance.hedge_percent, &limit::HEDGE_PERCENT);
     check.zero_or_within("dns.cache_entries", config.dns.cache_entries, &limit::CACHE_ENTRIES);
+    let dns = &config.dns;
+    check.within("dns.cache_ttl_min", dns.cache_ttl_min, &limit::CACHE_TTL_MIN);
+    check.within("dns.cache_ttl_max", dns.cache_ttl_max, &limit::CACHE_TTL_MAX);
+    check.within("dns.cache_negative_ttl_max", dns.cache_negative_ttl_max, &limit::CACHE_NEGATIVE_TTL_MAX);
+    check.within("dns.cache_stale", dns.cache_stale, &limit::CACHE_STALE);
     let limits = &config.xdp.limit;
     check.within("xdp.limit.prefix_v4", limits.prefix_v4, &limit::PREFIX_V4);
     check.within("xdp.limit.prefix_v6", limits.prefix_v6, &limit::PREFIX_V6);

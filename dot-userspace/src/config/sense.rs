@@ -12,8 +12,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Backend, BackendAddress, ClientSubnet, Config, Gate, Mistake, OnTlsFailure, Steering, Transport, XdpMode,
-    limit, text::Text,
+    Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Steering, Transport, XdpMode, limit,
+    text::Text,
 };
 
 /// Notes everything that contradicts itself or RFCs.
@@ -182,10 +182,17 @@ impl Check<'_, '_> {
                 "a backend with proxy_v2 may answer each client differently; set 0, or proxy_v2 = false";
             self.note("dns.cache_entries", message);
         }
-        if config.dns.cache_entries != 0 && config.dns.client_subnet == ClientSubnet::Add {
-            let message =
-                "with client_subnet = \"add\" each subnet may have its own answer; set 0, or \"pass\"";
-            self.note("dns.cache_entries", message);
+        let dns = &config.dns;
+        for (key, most) in
+            [("cache_ttl_max", dns.cache_ttl_max), ("cache_negative_ttl_max", dns.cache_negative_ttl_max)]
+        {
+            if dns.cache_ttl_min > most {
+                let (min, most) = (show(dns.cache_ttl_min), show(most));
+                self.note(
+                    "dns.cache_ttl_min",
+                    format!("{min} is more than dns.{key}, {most}; lower it or raise that"),
+                );
+            }
         }
     }
 
@@ -260,6 +267,10 @@ impl Check<'_, '_> {
             }
         }
     }
+}
+
+fn show(duration: std::time::Duration) -> String {
+    humantime::format_duration(duration).to_string()
 }
 
 /// The IPv4 prefix that an IPv4-mapped one means.

@@ -16,20 +16,47 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Source;
+use crate::{cache::Forget, dns};
 
 /// What `dotd cache flush` asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlushRequest {
     /// The name whose answers are to go; absent: all.
+    #[serde(default)]
     pub name: Option<String>,
+    /// With the answers for every name below it.
+    #[serde(default)]
+    pub suffix: bool,
+    /// Those of this type alone: "AAAA", or "TYPE65".
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub qtype: Option<String>,
+}
+
+impl FlushRequest {
+    /// What that means to a cache; `None`: everything.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the type, in a line.
+    pub fn meant(&self) -> Result<Option<Forget>, String> {
+        if self.suffix && self.name.is_none() {
+            return Err("a suffix needs a name: without one everything is forgotten".to_owned());
+        }
+        if self.name.is_none() && self.qtype.is_none() {
+            return Ok(None);
+        }
+        let name = dns::wire_name(self.name.as_deref().unwrap_or("."))?;
+        let qtype = self.qtype.as_deref().map(dns::record_type).transpose()?;
+        Ok(Some(Forget { name, is_suffix: self.suffix || self.name.is_none(), qtype }))
+    }
 }
 
 /// What is being done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flushed {
     /// As asked for.
-    pub name: Option<String>,
+    #[serde(flatten)]
+    pub asked: FlushRequest,
     /// Workers that were told.
     pub workers: usize,
 }
@@ -59,3 +86,25 @@ async fn flush(
 pub(super) const PATH: &str = "/cache";
 /// A name with every octet escaped needs half of it.
 const BODY_OCTETS_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: each way of asking means what it says; a type alone is of every name, and a suffix of nothing is refused.
+    #[test]
+    fn a_request_means_what_it_says() {
+        let ask = |name: Option<&str>, suffix, qtype: Option<&str>| {
+            let request = FlushRequest { name: name.map(Into::into), suffix, qtype: qtype.map(Into::into) };
+            request.meant()
+        };
+        let forget = |name: &[u8], is_suffix, qtype| Ok(Some(Forget { name: name.into(), is_suffix, qtype }));
+        assert_eq!(ask(None, false, None), Ok(None));
+        assert_eq!(ask(Some("Example"), false, None), forget(b"\x07example\x00", false, None));
+        assert_eq!(ask(Some("example"), true, Some("mx")), forget(b"\x07example\x00", true, Some(15)));
+        assert_eq!(ask(None, false, Some("TYPE65")), forget(b"\x00", true, Some(65)));
+        assert!(ask(None, true, None).is_err() && ask(None, false, Some("nothing")).is_err());
+        let read: FlushRequest = serde_json::from_str(r#"{"name":"example"}"#).unwrap();
+        assert_eq!(read.meant(), forget(b"\x07example\x00", false, None), "as clients of before ask");
+    }
+}

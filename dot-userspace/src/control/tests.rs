@@ -123,7 +123,7 @@ impl Source for Still {
     }
 
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {
-        Ok(Flushed { name: request.name.clone(), workers: 2 })
+        Ok(Flushed { asked: request.clone(), workers: 2 })
     }
 }
 

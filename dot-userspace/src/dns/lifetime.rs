@@ -3,7 +3,8 @@
 //! Before: a backend's response, matched to its query. After: `cache` keeps it, or does not.
 //! Never: follows a name, trusts a count, or calls the TTL field of an OPT record a TTL.
 //!
-//! Source: RFC 2308 §3 and §5, RFC 2181 §8, RFC 8767 §4, RFC 9520 §3.2, RFC 6891 §6.1.3.
+//! Source: RFC 2308 §3 and §5, RFC 2181 §8, RFC 8767 §4, RFC 9520 §3.2, RFC 6891 §6.1.3,
+//! RFC 7871 §7.3.
 
 use hickory_proto::op::ResponseCode;
 
@@ -11,12 +12,20 @@ use super::{
     edns::{self, options},
     is_truncated, rcode_of,
     records::{Counts, Record, TYPE_OPT, TYPE_SIG, TYPE_TSIG, record_at, u16_at},
+    subnet::{Scope, scope_of},
 };
 
-/// Longest time for an answer: a day, as Unbound has it (RFC 8767 §4 asks for a cap, and suggests a week).
-const POSITIVE_SECONDS_MAX: u32 = 86_400;
-/// Longest time for a negative answer: RFC 2308 §5 finds one to three hours sensible.
-const NEGATIVE_SECONDS_MAX: u32 = 3_600;
+/// Between what a life must be, in seconds, whatever a response says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Of any answer, also one whose TTL is less, or zero.
+    pub least: u32,
+    /// Of an answer. RFC 8767 §4 asks for a cap.
+    pub most: u32,
+    /// Of one that says that there is nothing: RFC 2308 §5 finds one to three hours sensible.
+    pub negative_most: u32,
+}
+
 /// SERVFAIL: the shortest time that RFC 9520 §3.2 has for it. A backend that is back is heard at once.
 const FAILURE_SECONDS: u32 = 1;
 /// Most records of a response that is kept; counting TTLs down costs a little each.
@@ -33,34 +42,41 @@ pub struct Lifetime {
     pub seconds: u32,
     /// SERVFAIL: it is no answer, and never worth more than one that was.
     pub is_failure: bool,
+    /// For whom it is, where the query carried a client subnet.
+    pub scope: Scope,
 }
 
 /// Decides whether `response` to a question of type `qtype` that ends at `question_end` may be kept.
 ///
-/// `ttls` then holds the offset of every TTL. `has_subnet`: the query carried a client subnet (RFC 7871),
-/// so that the response may. `None`: it must not be kept, or its records do not fit into it.
+/// `ttls` then holds the offset of every TTL. `subnet`: the client subnet option that the backend was sent (RFC 7871), of
+/// which the response may speak. `None`: it must not be kept, or its records do not fit into it.
 #[must_use]
 pub fn lifetime(
     response: &[u8],
     question_end: usize,
     qtype: u16,
-    has_subnet: bool,
+    subnet: Option<&[u8]>,
+    bounds: Bounds,
     ttls: &mut Vec<u16>,
 ) -> Option<Lifetime> {
     ttls.clear();
-    let found = Found::walk(response, question_end, qtype, has_subnet, ttls)?;
+    let found = Found::walk(response, question_end, qtype, subnet, ttls)?;
     // QR, opcode QUERY, not cut.
     if response.get(2)? & 0xf8 != 0x80 || is_truncated(response) {
         return None;
     }
-    let kept = |seconds: u32| (seconds > 0).then_some(Lifetime { seconds, is_failure: false });
+    let scope = found.scope;
+    let kept = |seconds: u32, most: u32| {
+        let seconds = seconds.min(most).max(bounds.least);
+        (seconds > 0).then_some(Lifetime { seconds, is_failure: false, scope })
+    };
     match rcode_of(response) {
-        ResponseCode::NoError if found.has_answer => kept(found.least.min(POSITIVE_SECONDS_MAX)),
+        ResponseCode::NoError if found.has_answer => kept(found.least, bounds.most),
         // Without a SOA nobody says how long there is none (RFC 2308 §5).
         ResponseCode::NoError | ResponseCode::NXDomain => {
-            kept(found.negative?.min(found.least).min(NEGATIVE_SECONDS_MAX))
+            kept(found.negative?.min(found.least), bounds.negative_most)
         }
-        ResponseCode::ServFail => Some(Lifetime { seconds: FAILURE_SECONDS, is_failure: true }),
+        ResponseCode::ServFail => Some(Lifetime { seconds: FAILURE_SECONDS, is_failure: true, scope }),
         _ => None,
     }
 }
@@ -73,6 +89,8 @@ struct Found {
     least: u32,
     /// The lesser of TTL and MINIMUM of the SOA in the authority section.
     negative: Option<u32>,
+    /// What the OPT says of the client subnet.
+    scope: Scope,
 }
 
 impl Found {
@@ -80,12 +98,12 @@ impl Found {
         response: &[u8],
         question_end: usize,
         qtype: u16,
-        has_subnet: bool,
+        subnet: Option<&[u8]>,
         ttls: &mut Vec<u16>,
     ) -> Option<Self> {
         let counts = Counts::read(response)?;
         let (answers, authority) = (u32::from(counts.answer), u32::from(counts.authority));
-        let mut found = Self { has_answer: false, least: u32::MAX, negative: None };
+        let mut found = Self { has_answer: false, least: u32::MAX, negative: None, scope: Scope::Unsaid };
         let (mut end, mut has_opt) = (question_end, false);
         for position in 0..answers + authority + u32::from(counts.additional) {
             let record = record_at(response, end)?;
@@ -93,7 +111,7 @@ impl Found {
             match record.rtype {
                 TYPE_TSIG | TYPE_SIG => return None,
                 TYPE_OPT if !has_opt && position >= answers + authority => {
-                    is_plain_opt(response, record, has_subnet).then_some(())?;
+                    found.scope = plain_opt(response, record, subnet)?;
                     has_opt = true;
                     continue;
                 }
@@ -133,18 +151,19 @@ fn u32_at(message: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from(u16_at(message, offset)?) << 16 | u32::from(u16_at(message, offset + 2)?))
 }
 
-/// An OPT of the root, without an extended rcode, in which nothing is for one client alone: cookies are, and what we do not
-/// know may be.
-fn is_plain_opt(response: &[u8], record: Record, has_subnet: bool) -> bool {
-    let Some(rdata) = response.get(record.rdata..record.end) else { return false };
-    let is_for_all = |code| match code {
-        edns::SUBNET_OPTION => has_subnet,
-        code => edns::is_for_all(code),
-    };
+/// What an OPT of the root, without an extended rcode, says of `subnet`. `None`: something in it is for one client alone:
+/// cookies are, and what we do not know may be.
+fn plain_opt(response: &[u8], record: Record, subnet: Option<&[u8]>) -> Option<Scope> {
+    let mut scope = Scope::Unsaid;
+    for option in options(response.get(record.rdata..record.end)?) {
+        match option? {
+            (edns::SUBNET_OPTION, answered) => scope = scope_of(answered, subnet?)?,
+            (code, _) if edns::is_for_all(code) => {}
+            _ => return None,
+        }
+    }
     let is_of_root = record.fixed == record.start + 1;
-    is_of_root
-        && response.get(record.fixed + TTL_OFFSET) == Some(&0)
-        && options(rdata).all(|option| option.is_some_and(|(code, _)| is_for_all(code)))
+    (is_of_root && response.get(record.fixed + TTL_OFFSET) == Some(&0)).then_some(scope)
 }
 
 #[cfg(test)]
@@ -179,8 +198,54 @@ mod tests {
         [&[0; 18][..], &minimum.to_be_bytes()].concat()
     }
 
+    const BOUNDS: Bounds = Bounds { least: 0, most: 86_400, negative_most: 3600 };
+
     fn seconds(message: &[u8], qtype: u16) -> Option<u32> {
-        lifetime(message, QUESTION_END, qtype, false, &mut Vec::new()).map(|lifetime| lifetime.seconds)
+        seconds_within(message, qtype, BOUNDS)
+    }
+
+    fn seconds_within(message: &[u8], qtype: u16, bounds: Bounds) -> Option<u32> {
+        let found = lifetime(message, QUESTION_END, qtype, None, bounds, &mut Vec::new());
+        found.map(|lifetime| lifetime.seconds)
+    }
+
+    /// Goal: bounds hold for what a response says of itself: raised, also from zero, and lowered, answers and what says that
+    /// there is none each by its own. Method: TTLs around each bound.
+    #[test]
+    fn bounds_hold() {
+        let bounds = Bounds { least: 30, most: 600, negative_most: 120 };
+        for (ttl, positive, negative) in
+            [(0, 30, 30), (29, 30, 30), (100, 100, 100), (300, 300, 120), (900, 600, 120)]
+        {
+            let answer = message(0, A, [&[(A, ttl, &[1; 4])], &[], &[]]);
+            assert_eq!(seconds_within(&answer, A, bounds), Some(positive));
+            let nothing = message(3, A, [&[], &[(SOA, ttl, &soa(ttl))], &[]]);
+            assert_eq!(seconds_within(&nothing, A, bounds), Some(negative));
+        }
+        assert_eq!(seconds_within(&message(3, A, [&[], &[], &[]]), A, bounds), None, "nobody says how long");
+    }
+
+    /// Goal: a response is for all where its scope is zero or it says none, for some otherwise, and of no use where it is about
+    /// another subnet (RFC 7871 §7.3). Method: options to 192.0.2.0/24.
+    #[test]
+    fn the_scope_is_read() {
+        let asked = [0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
+        let scope = |options: &[u8]| {
+            let message = message(0, A, [&[(A, 60, &[1; 4])], &[], &[(TYPE_OPT, 0, options)]]);
+            lifetime(&message, QUESTION_END, A, Some(&asked), BOUNDS, &mut Vec::new())
+                .map(|found| found.scope)
+        };
+        assert_eq!((scope(&[]), scope(&asked)), (Some(Scope::Unsaid), Some(Scope::All)));
+        assert_eq!(scope(&[0, 8, 0, 7, 0, 1, 24, 16, 192, 0, 2]), Some(Scope::Some));
+        for other in [
+            &[0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 3][..],
+            &[0, 8, 0, 7, 0, 2, 24, 0, 192, 0, 2],
+            &[0, 8, 0, 6, 0, 1, 16, 0, 192, 0],
+            &[0, 8, 0, 4, 0, 1, 0, 0],
+            &[0, 8, 0, 0],
+        ] {
+            assert_eq!(scope(other), None, "{other:?}");
+        }
     }
 
     /// Goal: an answer lasts as long as its shortest TTL, whatever section that is in and not the OPT's; at most a
@@ -193,8 +258,8 @@ mod tests {
             [&[(A, 300, &[1; 4]), (RRSIG, 120, &[2; 20])], &[(2, 60, &[0])], &[(A, 90, &[3; 4])]],
         );
         let mut ttls = Vec::new();
-        let found = lifetime(&long, QUESTION_END, A, false, &mut ttls);
-        assert_eq!(found, Some(Lifetime { seconds: 60, is_failure: false }));
+        let found = lifetime(&long, QUESTION_END, A, None, BOUNDS, &mut ttls);
+        assert_eq!(found, Some(Lifetime { seconds: 60, is_failure: false, scope: Scope::Unsaid }));
         let read = ttls.iter().map(|offset| u32_at(&long, usize::from(*offset)).unwrap());
         assert_eq!(read.collect::<Vec<_>>(), [300, 120, 60, 90]);
         let ede = [0, 15, 0, 2, 0, 3];
@@ -269,9 +334,8 @@ mod tests {
         ] {
             assert_eq!(seconds(&bad, A), None, "{bad:02x?}");
         }
-        let subnet = with(&[(TYPE_OPT, 0, &[0, 8, 0, 4, 0, 1, 0, 0])]);
-        assert!(lifetime(&subnet, QUESTION_END, A, true, &mut Vec::new()).is_some(), "it was asked for");
-        let failure = lifetime(&message(2, A, [&[], &[], &[]]), QUESTION_END, A, false, &mut Vec::new());
-        assert_eq!(failure, Some(Lifetime { seconds: 1, is_failure: true }));
+        let failure = message(2, A, [&[], &[], &[]]);
+        let failure = lifetime(&failure, QUESTION_END, A, None, BOUNDS, &mut Vec::new());
+        assert_eq!(failure, Some(Lifetime { seconds: 1, is_failure: true, scope: Scope::Unsaid }));
     }
 }

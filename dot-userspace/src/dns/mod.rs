@@ -29,12 +29,15 @@ pub use codes::{Ede, Rcode, rcode_of};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
 pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;
-pub use lifetime::{Lifetime, TTLS_MAX, lifetime};
-pub use name::wire_name;
+pub use lifetime::{Bounds, Lifetime, TTLS_MAX, lifetime};
+pub use name::{is_below, record_type, wire_name};
 pub use query::{Opt, Query, QueryError, has_opt};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
 pub use respond::{Asked, Edit, Hop, ResponseError, refuses_edns, respond};
-pub use subnet::{add_subnet, take_opt_off};
+pub use subnet::{
+    Scope, SubnetOption, Told, add_subnet, family_of, may_be_for_all, take_opt_off, tell_subnet,
+    without_subnet,
+};
 pub use synthesize::synthesize;
 pub use transfer::{Progress, Transfer};
 pub use triage::{Allowed, Disposition, DropReason, Reply, triage};

@@ -5,7 +5,10 @@
 //!
 //! Source: RFC 1035 §3.1 and §5.1 (escapes), RFC 4343.
 
-use hickory_proto::{rr::Name, serialize::binary::BinEncodable};
+use hickory_proto::{
+    rr::{Name, RecordType},
+    serialize::binary::BinEncodable,
+};
 
 /// The name `text` in wire format, in lower case; a dot at its end makes no difference.
 ///
@@ -19,9 +22,64 @@ pub fn wire_name(text: &str) -> Result<Box<[u8]>, String> {
     Ok(octets.into())
 }
 
+/// The number of the type `text`: a name such as "AAAA", or "TYPE65" (RFC 3597 §5).
+///
+/// # Errors
+/// It is none.
+pub fn record_type(text: &str) -> Result<u16, String> {
+    let text = text.to_ascii_uppercase();
+    let number = text.strip_prefix("TYPE").and_then(|digits| digits.parse().ok());
+    let named = || text.parse::<RecordType>().ok().map(u16::from);
+    number
+        .or_else(named)
+        .ok_or_else(|| format!("{text}: no record type; write one such as \"AAAA\" or \"TYPE65\""))
+}
+
+/// Whether `name` is `top`, or below it. Both in wire format, lower case.
+#[must_use]
+pub fn is_below(name: &[u8], top: &[u8]) -> bool {
+    let mut rest = name;
+    loop {
+        if rest == top {
+            return true;
+        }
+        let behind = rest.split_first().and_then(|(octets, rest)| rest.get(usize::from(*octets)..));
+        match behind.filter(|behind| behind.len() >= top.len()) {
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::wire_name;
+    use super::*;
+
+    /// Goal: a suffix is whole labels: the name itself and what is below, nothing that only ends in the same letters.
+    #[test]
+    fn below_is_by_labels() {
+        let of = |text| wire_name(text).unwrap();
+        for (name, is_below_it) in [
+            ("example.net", true),
+            ("www.example.net", true),
+            ("a.b.example.net", true),
+            ("wwwexample.net", false),
+            ("net", false),
+            ("example.net.www", false),
+            (".", false),
+        ] {
+            assert_eq!(is_below(&of(name), &of("example.net")), is_below_it, "{name}");
+            assert!(is_below(&of(name), &of(".")));
+        }
+        // A label whose octets look like the suffix is no suffix.
+        assert!(!is_below(b"\x04\x03net\x00", b"\x03net\x00"));
+    }
+
+    #[test]
+    fn a_type_has_a_name_or_a_number() {
+        assert_eq!(["aaaa", "A", "TYPE65", "type1"].map(record_type), [Ok(28), Ok(1), Ok(65), Ok(1)]);
+        assert!(["", "TYPE", "TYPE65536", "WWW"].iter().all(|text| record_type(text).is_err()));
+    }
 
     #[test]
     fn a_name_is_its_labels_in_lower_case() {

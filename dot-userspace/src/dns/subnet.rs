@@ -8,9 +8,9 @@
 use std::net::IpAddr;
 
 use super::{
-    edns::{SUBNET_OPTION, options, take_in},
+    edns::{SUBNET_OPTION, copy_end_to_end, options, take_in},
     forward::write_at,
-    records::u16_at,
+    records::{Counts, Record, u16_at, walk_tail},
     respond::EMPTY_OPT,
 };
 
@@ -20,6 +20,115 @@ const IPV4_OCTETS: u8 = 3;
 const IPV6_OCTETS: u8 = 7;
 /// FAMILY, SOURCE and SCOPE PREFIX-LENGTH.
 const FIXED_OCTETS: u8 = 4;
+/// OPTION-CODE and OPTION-LENGTH.
+const HEADER_OCTETS: usize = 4;
+/// Where SOURCE PREFIX-LENGTH stands in an option, its header included, and SCOPE PREFIX-LENGTH behind it.
+const SOURCE_AT: usize = HEADER_OCTETS + 2;
+const SCOPE_AT: usize = SOURCE_AT + 1;
+
+/// What a backend is told of a client's subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// What the client says itself.
+    AsItCame,
+    /// Nothing.
+    Stripped,
+    /// The subnet of this address.
+    Added(IpAddr),
+}
+
+/// A client subnet option, its header included.
+pub struct SubnetOption {
+    octets: [u8; HEADER_OCTETS + FIXED_OCTETS as usize + IPV6_OCTETS as usize],
+    length: usize,
+}
+
+impl SubnetOption {
+    /// What is told of `client`: the first bits of its address.
+    #[must_use]
+    pub fn of(client: IpAddr) -> Self {
+        let (v4, v6);
+        let (family, octets, address): (u8, u8, &[u8]) = match client.to_canonical() {
+            IpAddr::V4(address) => {
+                v4 = address.octets();
+                (1, IPV4_OCTETS, &v4)
+            }
+            IpAddr::V6(address) => {
+                v6 = address.octets();
+                (2, IPV6_OCTETS, &v6)
+            }
+        };
+        let [high, low] = SUBNET_OPTION.to_be_bytes();
+        let head = [high, low, 0, FIXED_OCTETS + octets, 0, family, octets * 8, 0];
+        let mut option = Self { octets: Default::default(), length: head.len() + usize::from(octets) };
+        let written = head.iter().chain(address.iter().take(usize::from(octets)));
+        option.octets.iter_mut().zip(written).for_each(|(place, octet)| *place = *octet);
+        option
+    }
+
+    /// Its octets.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// For whom a response to a query with a client subnet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// It does not say: its server knows no subnets, and everybody gets the same.
+    Unsaid,
+    /// For everybody of the family: SCOPE PREFIX-LENGTH 0.
+    All,
+    /// For some.
+    Some,
+}
+
+/// What the option `answered` says to who sent `asked`; `None`: it is about another subnet (RFC 7871 §7.3).
+pub(super) fn scope_of(answered: &[u8], asked: &[u8]) -> Option<Scope> {
+    let (head, rest) = answered.split_at_checked(SCOPE_AT)?;
+    let (asked_head, asked_rest) = asked.split_at_checked(SCOPE_AT)?;
+    let ((scope, address), (_, asked_address)) = (rest.split_first()?, asked_rest.split_first()?);
+    let is_same = head == asked_head && address == asked_address;
+    is_same.then_some(if *scope == 0 { Scope::All } else { Scope::Some })
+}
+
+/// Whether an answer to who sent this option may be one for everybody: not where he asks for no subnet (SOURCE 0), which
+/// has scope 0 whatever others get, nor where the option is none.
+#[must_use]
+pub fn may_be_for_all(option: &[u8]) -> bool {
+    option.len() > SCOPE_AT && option.get(SOURCE_AT) != Some(&0) && option.get(SCOPE_AT) == Some(&0)
+}
+
+/// FAMILY of an option, its header included.
+#[must_use]
+pub fn family_of(option: &[u8]) -> [u8; 2] {
+    option.get(HEADER_OCTETS..HEADER_OCTETS + 2).and_then(|pair| pair.try_into().ok()).unwrap_or_default()
+}
+
+/// Writes `response`, whose question ends at `question_end`, into `out` without its client subnet. `None`: its OPT is not the
+/// last record.
+pub fn without_subnet(response: &[u8], question_end: usize, out: &mut Vec<u8>) -> Option<()> {
+    let opt = opt_of(response, question_end).filter(|opt| opt.end == response.len())?;
+    out.clear();
+    out.extend_from_slice(response.get(..opt.rdata)?);
+    copy_end_to_end(response.get(opt.rdata..opt.end)?, false, out);
+    let octets = u16::try_from(out.len() - opt.rdata).ok()?;
+    write_at(out, opt.rdata - 2, octets);
+    Some(())
+}
+
+/// Tells the client in `message`, which is for everybody, of the subnet `option` that it sent: as it sent it, scope 0
+/// (RFC 7871 §7.2.1).
+pub fn tell_subnet(message: &mut Vec<u8>, question_end: usize, option: &[u8]) {
+    let Some(opt) = opt_of(message, question_end) else { return };
+    message.extend_from_slice(option);
+    take_in(message, opt.rdata, option.len());
+}
+
+fn opt_of(message: &[u8], question_end: usize) -> Option<Record> {
+    walk_tail(message, question_end, Counts::read(message)?).ok()?.opt
+}
 
 /// Puts the subnet of `client` into `query`, which has none. `opt_rdata`: where the options of its OPT begin, which may
 /// grow; `None`: it has no OPT, and gets one. Returns where its options begin.
@@ -30,22 +139,9 @@ pub fn add_subnet(query: &mut Vec<u8>, opt_rdata: Option<usize>, client: IpAddr)
         query.extend_from_slice(&EMPTY_OPT);
         query.len()
     });
-    let (v4, v6);
-    let (family, octets, address): (u8, u8, &[u8]) = match client.to_canonical() {
-        IpAddr::V4(address) => {
-            v4 = address.octets();
-            (1, IPV4_OCTETS, &v4)
-        }
-        IpAddr::V6(address) => {
-            v6 = address.octets();
-            (2, IPV6_OCTETS, &v6)
-        }
-    };
-    let before = query.len();
-    query.extend_from_slice(&SUBNET_OPTION.to_be_bytes());
-    query.extend_from_slice(&[0, FIXED_OCTETS + octets, 0, family, octets * 8, 0]);
-    query.extend_from_slice(address.get(..usize::from(octets)).unwrap_or_default());
-    let octets = query.len() - before;
+    let option = SubnetOption::of(client);
+    query.extend_from_slice(option.octets());
+    let octets = option.octets().len();
     take_in(query, opt_rdata, octets);
     opt_rdata
 }

@@ -14,9 +14,10 @@ use tokio::{task::spawn_local, time::Instant};
 use super::Room;
 use crate::{
     backend::{Broken, Failure, Sink},
-    cache::{Cache, Found, Joined, Key, Pending, Place},
-    dns::{self, Asked, HEADER_OCTETS, Query},
+    cache::{Cache, Forget, Found, Joined, Keeping, Key, Pending, Place},
+    dns::{self, Asked, HEADER_OCTETS, Query, Told},
     ledger::{Counter, WorkerCounters},
+    proxy::Client,
 };
 
 /// Who has a query answered: a session, or a datagram's sender.
@@ -25,31 +26,56 @@ pub(super) trait Asker {
     fn pass(&self, asked: Asked, response: &[u8]) -> bool;
     /// One outcome will come later, through what this returns.
     fn expect(&self) -> Rc<dyn Sink>;
+    /// Who asks.
+    fn client(&self) -> Option<Client>;
 }
 
 /// Has `message`, which `query` describes, answered.
 pub(super) fn ask(room: &Room, message: &[u8], query: &Query, asker: &impl Asker) {
     let Some(answers) = room.answers() else { return forward(room, message, query, asker) };
-    let Some(key) = Key::of(message, query) else {
+    let told = room.backends().told(query, || asker.client());
+    let Some(key) = Key::of(message, query, told) else {
         room.counters.add(Counter::CacheBypassed, 1);
         return forward(room, message, query, asker);
     };
+    let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), ..Asked::by(query) };
+    let fetching = Fetching { room, message, query, asked };
     let now = Instant::now();
     let found = answers.cache.borrow_mut().look(&key, now);
     match found {
-        Found::Fresh(place, wants_refresh) if answers.give(place, message, query, asker) => {
+        Found::Fresh(place, wants_refresh) if answers.give(place, &key, &fetching, asker) => {
             room.counters.add(Counter::CacheHit, 1);
-            if wants_refresh && !answers.pending.borrow().has(&key) {
-                answers.ask_backend(room, message, query, key, None);
+            if wants_refresh {
+                answers.refresh(place, key, &fetching, asker);
             }
         }
-        Found::Stale(place, true) if answers.give(place, message, query, asker) => {
+        Found::Stale(place, true) if answers.give(place, &key, &fetching, asker) => {
             room.counters.add(Counter::CacheStale, 1);
         }
         _ => {
             room.counters.add(Counter::CacheMissed, 1);
-            answers.wait(room, message, query, key, asker);
+            answers.wait(key, &fetching, asker);
         }
+    }
+}
+
+/// A query that the cache may answer.
+struct Fetching<'a> {
+    room: &'a Room,
+    message: &'a [u8],
+    query: &'a Query,
+    asked: Asked,
+}
+
+impl Fetching<'_> {
+    /// Its message up to the question's end.
+    fn head(&self) -> &[u8] {
+        self.message.get(..self.query.question_end).unwrap_or_default()
+    }
+
+    /// Its question, as its client wrote it.
+    fn question(&self) -> &[u8] {
+        self.head().get(HEADER_OCTETS..).unwrap_or_default()
     }
 }
 
@@ -84,9 +110,9 @@ struct Waiter {
 impl Answers {
     /// Nothing yet.
     #[must_use]
-    pub fn new(entries: u32, counters: &WorkerCounters) -> Rc<Self> {
+    pub fn new(keeping: Keeping, counters: &WorkerCounters) -> Rc<Self> {
         Rc::new(Self {
-            cache: RefCell::new(Cache::new(entries, counters)),
+            cache: RefCell::new(Cache::new(keeping, counters)),
             pending: RefCell::default(),
             ready: RefCell::default(),
             counters: counters.clone(),
@@ -103,34 +129,33 @@ impl Answers {
         });
     }
 
-    /// Forgets the answers for `name` (wire format, lower case), a bit in each turn.
-    pub fn forget(self: &Rc<Self>, name: Box<[u8]>) {
+    /// Forgets the answers that `forget` means, a bit in each turn.
+    pub fn forget(self: &Rc<Self>, forget: Forget) {
         let answers = Rc::clone(self);
         spawn_local(async move {
             let mut next = Some(0);
             while let Some(start) = next {
-                next = answers.cache.borrow_mut().forget(&name, start);
+                next = answers.cache.borrow_mut().forget(&forget, start);
                 tokio::task::yield_now().await;
             }
         });
     }
 
     /// Gives `asker` the answer at `place`.
-    fn give(&self, place: Place, message: &[u8], query: &Query, asker: &impl Asker) -> bool {
-        let question = message.get(HEADER_OCTETS..query.question_end).unwrap_or_default();
+    fn give(&self, place: Place, key: &Key, fetching: &Fetching<'_>, asker: &impl Asker) -> bool {
         let mut ready = self.ready.borrow_mut();
-        self.cache.borrow().write(place, question, &mut ready);
-        let is_passed = asker.pass(Asked::by(query), &ready);
+        self.cache.borrow().write(place, key, fetching.question(), &mut ready);
+        let is_passed = asker.pass(fetching.asked, &ready);
         self.counters.add(Counter::Cached, u64::from(is_passed));
         is_passed
     }
 
     /// Has `asker` wait for the answer, with others or as the one whose query a backend gets.
-    fn wait(self: &Rc<Self>, room: &Room, message: &[u8], query: &Query, key: Key, asker: &impl Asker) {
+    fn wait(self: &Rc<Self>, key: Key, fetching: &Fetching<'_>, asker: &impl Asker) {
         let waiter = |is_first| Waiter {
             sink: asker.expect(),
-            asked: Asked::by(query),
-            head: message.get(..query.question_end).unwrap_or_default().into(),
+            asked: fetching.asked,
+            head: fetching.head().into(),
             is_first,
         };
         let joined = self.pending.borrow_mut().join(&key, || waiter(false));
@@ -139,24 +164,36 @@ impl Answers {
                 self.counters.add(Counter::Joined, 1);
                 self.counters.add(Counter::CacheWaiting, 1);
             }
-            Joined::IsFirst => self.ask_backend(room, message, query, key, Some(waiter(true))),
-            Joined::IsFull => forward(room, message, query, asker),
+            Joined::IsFirst => self.ask_backend(key, None, fetching, Some(waiter(true)), asker),
+            Joined::IsFull => forward(fetching.room, fetching.message, fetching.query, asker),
         }
     }
 
-    /// Asks a backend, for `first` or, when that is nobody, to have the answer anew.
+    /// Has the popular answer at `place` anew before it ends, unless that is under way: of one for every client subnet,
+    /// once for all of them.
+    fn refresh(self: &Rc<Self>, place: Place, key: Key, fetching: &Fetching<'_>, asker: &impl Asker) {
+        let shared = key.shared().filter(|_| place.is_for_all()).map(Box::new);
+        if !self.pending.borrow().has(shared.as_deref().unwrap_or(&key)) {
+            self.ask_backend(key, shared, fetching, None, asker);
+        }
+    }
+
+    /// Asks a backend, for `first` or, when that is nobody, to have the answer anew. Others find that under `key`, or under
+    /// `shared` where there is one.
     fn ask_backend(
         self: &Rc<Self>,
-        room: &Room,
-        message: &[u8],
-        query: &Query,
         key: Key,
+        shared: Option<Box<Key>>,
+        fetching: &Fetching<'_>,
         first: Option<Waiter>,
+        asker: &impl Asker,
     ) {
         let is_refresh = first.is_none();
-        self.pending.borrow_mut().begin(&key, first);
-        let fetch = Rc::new(Fetch { answers: Rc::clone(self), key, is_refresh });
-        match room.backends().submit(message, query, Rc::clone(&fetch) as Rc<dyn Sink>) {
+        self.pending.borrow_mut().begin(shared.as_deref().unwrap_or(&key), first);
+        let client = if fetching.asked.subnet_is_ours { asker.client() } else { None };
+        let fetch = Rc::new(Fetch { answers: Rc::clone(self), key, shared, client, is_refresh });
+        let backends = fetching.room.backends();
+        match backends.submit(fetching.message, fetching.query, Rc::clone(&fetch) as Rc<dyn Sink>) {
             Ok(()) => self.counters.add(Counter::CacheRefresh, u64::from(is_refresh)),
             Err(failure) => {
                 self.counters.add(Counter::Responded, u64::from(!is_refresh));
@@ -170,22 +207,31 @@ impl Answers {
 struct Fetch {
     answers: Rc<Answers>,
     key: Key,
+    /// Under what it is found, where it is for every client subnet.
+    shared: Option<Box<Key>>,
+    /// Whose subnet a backend is told.
+    client: Option<Client>,
     is_refresh: bool,
 }
 
 impl Fetch {
+    /// Under what those who wait for it are found.
+    fn place(&self) -> &Key {
+        self.shared.as_deref().unwrap_or(&self.key)
+    }
+
     /// Nobody gave an answer: whoever waits gets the one that has ended, or hears of the failure.
     fn fail(&self, failure: Failure) {
         let now = Instant::now();
         let answers = &self.answers;
         answers.cache.borrow_mut().note_failure(&self.key, now);
-        let waiting = answers.pending.borrow_mut().end(&self.key);
+        let waiting = answers.pending.borrow_mut().end(self.place());
         for waiter in waiting {
             let found = answers.cache.borrow_mut().look(&self.key, now);
             let has_answer = match found {
                 Found::Fresh(place, _) | Found::Stale(place, _) => {
                     let mut ready = answers.ready.borrow_mut();
-                    answers.cache.borrow().write(place, waiter.question(), &mut ready);
+                    answers.cache.borrow().write(place, &self.key, waiter.question(), &mut ready);
                     let is_passed = waiter.sink.response(waiter.asked, &ready).is_ok();
                     answers.counters.add(Counter::CacheStale, u64::from(is_passed));
                     is_passed
@@ -205,7 +251,7 @@ impl Fetch {
 
     /// Gives `response` to all who wait. `Err`: its records are broken, and they wait on.
     fn give_all(&self, response: &[u8]) -> Result<(), Broken> {
-        let mut waiting = self.answers.pending.borrow_mut().end(&self.key);
+        let mut waiting = self.answers.pending.borrow_mut().end(self.place());
         let mut ready = self.answers.ready.borrow_mut();
         for position in 0..waiting.len() {
             let Some(waiter) = waiting.get(position) else { break };
@@ -221,7 +267,7 @@ impl Fetch {
                 // What is broken is so for all. Those before have left, and take anything.
                 Err(Broken) => {
                     drop(waiting.drain(..position));
-                    self.answers.pending.borrow_mut().resume(&self.key, waiting);
+                    self.answers.pending.borrow_mut().resume(self.place(), waiting);
                     return Err(Broken);
                 }
             }
@@ -238,6 +284,10 @@ impl Waiter {
 }
 
 impl Sink for Fetch {
+    fn client(&self) -> Option<Client> {
+        self.client
+    }
+
     fn response(&self, _: Asked, response: &[u8]) -> Result<(), Broken> {
         let now = Instant::now();
         let is_failure = dns::rcode_of(response) == dns::ResponseCode::ServFail;

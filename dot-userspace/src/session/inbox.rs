@@ -193,6 +193,10 @@ impl Asker for Rc<Inbox> {
         self.in_flight.set(self.in_flight.get() + 1);
         Rc::clone(self) as Rc<dyn Sink>
     }
+
+    fn client(&self) -> Option<Client> {
+        Some(self.client)
+    }
 }
 
 impl Sink for Inbox {

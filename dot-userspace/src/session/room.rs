@@ -13,6 +13,7 @@ use std::{
 use super::{Answers, Fill, Inbox, SessionEnd, linger::Lingering};
 use crate::{
     backend::Backends,
+    cache::{Forget, Keeping},
     dns::{self, Allowed, Edit, Hop},
     ledger::{Counter, WorkerCounters},
     tls,
@@ -124,18 +125,18 @@ impl Room {
         self.answers.borrow().clone()
     }
 
-    /// An empty cache of so many entries in the place of the one there is; 0: none.
-    pub fn renew_cache(&self, entries: u32) {
-        let answers = (entries > 0).then(|| Answers::new(entries, &self.counters));
+    /// An empty cache in the place of the one there is, if any is to be.
+    pub fn renew_cache(&self, keeping: Keeping) {
+        let answers = (keeping.entries > 0).then(|| Answers::new(keeping, &self.counters));
         if let Some(old) = self.answers.replace(answers) {
             old.retire();
         }
     }
 
-    /// Forgets the kept answers for `name` (wire format, lower case).
-    pub fn forget(&self, name: Box<[u8]>) {
+    /// Forgets the kept answers that `forget` means.
+    pub fn forget(&self, forget: Forget) {
         if let Some(answers) = self.answers() {
-            answers.forget(name);
+            answers.forget(forget);
         }
     }
 

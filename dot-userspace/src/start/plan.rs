@@ -3,16 +3,17 @@
 //! Before: a checked config. After: `worker` and `session` have their part of it.
 //! Never: hands the whole config to a room.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     backend::{
         Tls, UpstreamConfig,
         health::{Health, HealthState},
     },
-    config::{BackendAddress, ClientSubnet, Config, Session, Transport, limit},
+    cache::Keeping,
+    config::{self, BackendAddress, ClientSubnet, Config, Session, Transport, limit},
     control::BackendStatus,
-    dns::Allowed,
+    dns::{Allowed, Bounds},
     session::{EVICTED_LINGERING_MAX, Limits},
     tls::Serving,
     worker::Settings,
@@ -127,8 +128,19 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         policy: config.balance.policy,
         hedge_percent: config.balance.hedge_percent,
         client_subnet: config.dns.client_subnet,
-        cache_entries: config.dns.cache_entries,
+        keeping: keeping(&config.dns),
     }
+}
+
+/// What workers keep of what backends say.
+fn keeping(dns: &config::Dns) -> Keeping {
+    let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+    let bounds = Bounds {
+        least: seconds(dns.cache_ttl_min),
+        most: seconds(dns.cache_ttl_max),
+        negative_most: seconds(dns.cache_negative_ttl_max),
+    };
+    Keeping { entries: dns.cache_entries, bounds, stale_seconds: seconds(dns.cache_stale) }
 }
 
 /// The cap on connections that the open files of this process allow; says so where that is less (C-26).

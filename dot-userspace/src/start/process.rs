@@ -19,12 +19,12 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{fast_open, logging, plan};
 use crate::{
     backend::{UpstreamConfig, health::Health},
+    cache::Forget,
     config::{self, Config},
     control::{
         BackendStatus, BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Source, State,
         Status, UnbanRequest, UnmatchedStatus,
     },
-    dns,
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
@@ -74,8 +74,8 @@ pub(super) struct Process {
     flushes: mpsc::Sender<Flush>,
 }
 
-/// The name (wire format, lower case) whose answers caches are to forget; none: all of them.
-pub(super) type Flush = Option<Box<[u8]>>;
+/// What caches are to forget; none: everything.
+pub(super) type Flush = Option<Forget>;
 
 /// Length of an operator's ban where neither the operator nor the config says one.
 const BAN_SECONDS: u64 = 60;
@@ -293,8 +293,7 @@ impl Source for Process {
         if self.cache_entries.load(Relaxed) == 0 {
             return Err("there is no cache: dns.cache_entries is 0".to_owned());
         }
-        let name = request.name.as_deref().map(dns::wire_name).transpose()?;
-        self.flushes.try_send(name).map_err(|_| "too many at once; try again".to_owned())?;
-        Ok(Flushed { name: request.name.clone(), workers: self.counters.len() })
+        self.flushes.try_send(request.meant()?).map_err(|_| "too many at once; try again".to_owned())?;
+        Ok(Flushed { asked: request.clone(), workers: self.counters.len() })
     }
 }

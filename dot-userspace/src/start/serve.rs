@@ -137,8 +137,8 @@ async fn hear_signals(
             heard = refusals::heard(&mut notices) => {
                 refusals.say(&heard, running.config.log.client_address, Instant::now());
             }
-            Some(name) = running.flushes.recv() => {
-                running.workers.iter().for_each(|worker| worker.tell(Command::Flush(name.clone())));
+            Some(flush) = running.flushes.recv() => {
+                running.workers.iter().for_each(|worker| worker.tell(Command::Flush(flush.clone())));
             }
             _ = watch.tick() => {
                 process.sweep();

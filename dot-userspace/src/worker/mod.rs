@@ -42,6 +42,7 @@ pub use charges::ChargesSink;
 
 use crate::{
     backend::{Backends, UpstreamConfig},
+    cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Policy},
     ledger::WorkerCounters,
     session::{self, Limits, Room},
@@ -77,8 +78,8 @@ pub struct Settings {
     pub hedge_percent: u8,
     /// What they learn of a client's subnet.
     pub client_subnet: ClientSubnet,
-    /// Responses that each worker keeps; 0: none.
-    pub cache_entries: u32,
+    /// What each worker keeps of what they say.
+    pub keeping: Keeping,
 }
 
 /// What the control thread tells a worker.
@@ -89,8 +90,8 @@ pub enum Command {
     Serve(Serving),
     /// Connections near their cap, or no longer do: look at how many there are.
     NoteFill,
-    /// Forget the kept answers for this name (wire format, lower case), or all of them.
-    Flush(Option<Box<[u8]>>),
+    /// Forget these kept answers, or all of them.
+    Flush(Option<Forget>),
     /// Take nothing new; end when nothing is owed, or at this moment.
     Drain(Instant),
 }
@@ -201,7 +202,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let Plan { settings, counters, admission, listeners, charges, line, .. } = plan;
     let backends = start_backends(&settings, &counters);
     let room = Rc::new(Room::new(settings.limits, backends, counters));
-    room.renew_cache(settings.cache_entries);
+    room.renew_cache(settings.keeping);
     let accounts = Accounts::new(charges);
     let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, line, &settings));
     let accepting = open(listeners, &doors);
@@ -219,8 +220,8 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                 }
                 Command::Serve(serving) => doors.serve(serving),
                 Command::NoteFill => doors.note_pressure(),
-                Command::Flush(Some(name)) => room.forget(name),
-                Command::Flush(None) => room.renew_cache(current.cache_entries),
+                Command::Flush(Some(forget)) => room.forget(forget),
+                Command::Flush(None) => room.renew_cache(current.keeping),
                 Command::Drain(until) => drain = Some(until),
             }
         }
@@ -283,8 +284,8 @@ fn reload(room: &Rc<Room>, doors: &Doors, old: &Settings, new: &Settings) {
     let backends = (!is_same).then(|| start_backends(new, &room.counters));
     room.reload(new.limits, backends);
     // What other backends said is no answer of these.
-    if !is_same || old.cache_entries != new.cache_entries {
-        room.renew_cache(new.cache_entries);
+    if !is_same || old.keeping != new.keeping {
+        room.renew_cache(new.keeping);
     }
     doors.reload(new);
     doors.note_fill();

@@ -3,13 +3,15 @@
 //! Before: `harness::scene` with `dns.cache_entries`. After: who asked what of whom is counted on both sides.
 //! One worker, so that a cache is one.
 
+use nix::sys::signal::Signal;
+
 use dot_tests::{
     harness::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, OPTION_EDE, Opt, Query, reply_to},
-        netns::SERVER_V4,
+        message::{A, OPTION_EDE, Opt, Query, SERVFAIL, TXT, append_opt, reply_to},
+        netns::{SERVER_V4, SERVER_V6},
         response::Message,
         scene::{HONEST, scripted_with},
         scripted::{Act, Mood, Received},
@@ -64,5 +66,170 @@ fn stale_answers_without_an_opt_have_their_reason() {
             let reason = answer.option(OPTION_EDE).map(|value| u16::from(value[1]));
             assert_eq!(reason, (!query.opts.is_empty()).then_some(info_code), "{name}");
         }
+    }
+}
+
+/// A TTL for each name: "ttl-N.…", an A record with that; "none-N.…", NXDOMAIN whose SOA says N.
+fn by_name(query: &Received) -> Vec<Act> {
+    let asked = Message::parse(&query.octets).expect("whole");
+    let name = asked.qname();
+    let (kind, seconds) = name.split('.').next().and_then(|label| label.split_once('-')).expect("kind-N");
+    let seconds: [u8; 4] = seconds.parse::<u32>().expect("a number").to_be_bytes();
+    let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+    let record = reply.len() - 16;
+    reply[record + 6..record + 10].copy_from_slice(&seconds);
+    if kind == "none" {
+        reply.truncate(record);
+        reply[3] |= 3;
+        reply[7] = 0;
+        reply[9] = 1;
+        reply.extend([0xc0, 12, 0, 6, 0, 1]);
+        reply.extend(seconds);
+        reply.extend([0, 22, 0, 0].into_iter().chain([0; 16]).chain(seconds));
+    }
+    vec![Act::Send(reply)]
+}
+
+/// Goal: an operator's bounds hold: a least TTL keeps what says zero, a most TTL has a long answer asked for again, the
+/// same for what is not there, and with `cache_stale = "0s"` nothing that ended is given. A reload changes them.
+/// Method: names that say their TTL, asked until the backend hears of them again. Covers: C-239
+#[test]
+fn an_operators_bounds_hold() {
+    require!(Root);
+    let config = cached().set("dns", "cache_ttl_min", "\"1h\"").set("dns", "cache_ttl_max", "\"2h\"").set(
+        "dns",
+        "cache_stale",
+        "\"0s\"",
+    );
+    let (network, backend, mut dotd) = scripted_with(config, "timeout = \"200ms\"", by_name);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let mut ask = |name: &str| session.exchange(&Query::new(1, name, A).octets());
+    for name in ["ttl-0.test", "none-0.test", "ttl-0.test", "none-0.test"] {
+        let rcode = if name.starts_with("none") { NXDOMAIN } else { 0 };
+        assert_eq!(ask(name).rcode(), rcode);
+    }
+    assert_eq!(backend.received().len(), 2, "what says zero is kept for an hour");
+    let config = cached()
+        .set("dns", "cache_ttl_max", "\"1s\"")
+        .set("dns", "cache_negative_ttl_max", "\"1s\"")
+        .set("dns", "cache_stale", "\"0s\"")
+        .backend_with(backend.address, "timeout = \"200ms\"");
+    dotd.rewrite_config(&config);
+    dotd.signal(Signal::SIGHUP);
+    eventually("the reload", || dotd.stderr().contains("reloaded").then_some(()));
+    for name in ["ttl-5000.test", "none-5000.test"] {
+        let before = backend.received().len();
+        eventually("it is asked for again", || {
+            let _ = ask(name);
+            (backend.received().len() == before + 2).then_some(())
+        });
+    }
+    backend.be(Mood::Deaf);
+    eventually("nothing is stale", || (ask("ttl-5000.test").rcode() == SERVFAIL).then_some(()));
+}
+
+/// Goal: with `client_subnet = "add"` a cache keeps an answer for all (scope 0) once, and one for a subnet for that alone;
+/// clients are shown nothing of what was added. Method: two clients of two networks ask; the backend says scope 0 of one
+/// name, and 24 of the other. Covers: C-238
+#[test]
+fn added_subnets_share_what_is_for_all() {
+    require!(Root);
+    let script = |query: &Received| {
+        let asked = Message::parse(&query.octets).expect("whole");
+        let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        let mut subnet = asked.option(8).expect("dotd adds one");
+        subnet[3] = if asked.qname().starts_with("all") { 0 } else { subnet[2] };
+        append_opt(&mut reply, &Opt::with(8, &subnet));
+        vec![Act::Send(reply)]
+    };
+    let config = cached().set("dns", "client_subnet", "\"add\"");
+    let (network, backend, dotd) = scripted_with(config, "", script);
+    let mut clients = [SERVER_V4, SERVER_V6].map(|server| Dot::connect(&network.client, server));
+    for name in ["all.dotd.test", "some.dotd.test"] {
+        for _ in 0..3 {
+            for client in &mut clients {
+                let query = Query::new(1, name, A);
+                for (query, opts) in [(query.clone(), 0), (query.opt(Opt::default()), 1)] {
+                    let answer = client.exchange(&query.octets());
+                    assert_eq!((answer.rdata(A), answer.opt_count()), (vec![&HONEST[..]], opts));
+                    assert_eq!(answer.option(8), None);
+                }
+            }
+        }
+        let of_name =
+            |query: &&Received| Message::parse(&query.octets).is_some_and(|asked| asked.qname() == name);
+        // Two families, each with and without an OPT of the client's.
+        assert_eq!(backend.received().iter().filter(of_name).count(), 4, "{name}");
+    }
+    dotd.counts("all is counted", |stats| stats.difference() == [0; 3]);
+}
+
+/// Goal: clients that say their subnet share an answer for all, each told of its own subnet, and do not share one for some.
+/// Method: two /24 of one family, and a third that asks for no subnet. Covers: C-238
+#[test]
+fn said_subnets_share_what_is_for_all() {
+    require!(Root);
+    let script = |query: &Received| {
+        let asked = Message::parse(&query.octets).expect("whole");
+        let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+        let mut subnet = asked.option(8).expect("the client says one");
+        subnet[3] = if asked.qname().starts_with("all") { 0 } else { subnet[2] };
+        append_opt(&mut reply, &Opt::with(8, &subnet));
+        vec![Act::Send(reply)]
+    };
+    let (network, backend, _dotd) = scripted_with(cached(), "", script);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let subnets = [&[0, 1, 24, 0, 192, 0, 2][..], &[0, 1, 24, 0, 198, 51, 100], &[0, 1, 0, 0]];
+    for (name, scope, heard) in [("all.dotd.test", 0, 2), ("some.dotd.test", 24, 3)] {
+        let before = backend.received().len();
+        for subnet in subnets.repeat(2) {
+            let answer = session.exchange(&Query::new(1, name, A).opt(Opt::with(8, subnet)).octets());
+            let mut expected = subnet.to_vec();
+            expected[3] = if subnet[2] == 0 { 0 } else { scope };
+            assert_eq!(answer.option(8), Some(expected), "{name}");
+        }
+        assert_eq!(backend.received().len() - before, heard, "{name}");
+    }
+}
+
+/// Goal: an operator has answers forgotten by a suffix and by a type, and others stay. Method: names in two zones, of two
+/// types; after each flush it is counted which are asked for again. Covers: C-240
+#[test]
+fn answers_are_forgotten_by_suffix_and_type() {
+    require!(Root);
+    let (network, backend, dotd) = scripted_with(cached(), "", |query| {
+        let qtype = Message::parse(&query.octets).map_or(A, |asked| {
+            u16::from_be_bytes(asked.question[asked.question.len() - 4..][..2].try_into().expect("two"))
+        });
+        vec![Act::Send(reply_to(&query.octets, qtype, &[HONEST.to_vec()]))]
+    });
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let names = ["dotd.test", "a.dotd.test", "b.a.dotd.test", "xdotd.test"];
+    let mut asked_again = || {
+        let before = backend.received().len();
+        let kept = names.iter().flat_map(|name| [A, TXT].map(|qtype| Query::new(1, name, qtype).octets()));
+        kept.for_each(|query| drop(session.exchange(&query)));
+        backend.received().len() - before
+    };
+    assert_eq!((asked_again(), asked_again()), (8, 0));
+    for (words, forgotten) in [
+        (&["cache", "flush", "a.dotd.test"][..], 2),
+        (&["cache", "flush", "--suffix", "A.dotd.test."], 4),
+        (&["cache", "flush", "--suffix", "dotd.test", "--type", "TXT"], 3),
+        (&["cache", "flush", "--type", "A"], 4),
+        (&["cache", "flush"], 8),
+    ] {
+        assert!(dotd.operate(words).is_success, "{words:?}");
+        let mut total = 0;
+        eventually("they are forgotten", || {
+            total += asked_again();
+            (total == forgotten).then_some(())
+        });
+        assert_eq!(asked_again(), 0, "{words:?}");
+    }
+    let said = dotd.operate(&["cache", "flush", "--suffix", "dotd.test", "--type", "TXT"]);
+    assert!(said.has("dotd.test and all below it, type TXT, are forgotten by 1 worker"), "{}", said.text);
+    for words in [&["cache", "flush", "--type", "nothing"][..], &["cache", "flush", "--suffix"]] {
+        assert!(!dotd.operate(words).is_success, "{words:?}");
     }
 }

@@ -169,9 +169,17 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["3:12: backend.proxy_v2: the embedded backend takes no header; remove it"],
     ),
     (
-        "[dns]\ncache_entries = 9\nclient_subnet = \"add\"",
+        "[dns]\ncache_ttl_min = \"30min\"\ncache_negative_ttl_max = \"10min\"",
         &[
-            "2:17: dns.cache_entries: with client_subnet = \"add\" each subnet may have its own answer; set 0, or \"pass\"",
+            "2:17: dns.cache_ttl_min: 30m is more than dns.cache_negative_ttl_max, 10m; lower it or raise that",
+        ],
+    ),
+    (
+        "[dns]\ncache_ttl_max = \"0s\"\ncache_negative_ttl_max = \"2days\"\ncache_stale = \"4days\"",
+        &[
+            "2:17: dns.cache_ttl_max: 0s is less than 1s, the smallest permitted",
+            "3:26: dns.cache_negative_ttl_max: 2days is more than 1day, the largest permitted",
+            "4:15: dns.cache_stale: 4days is more than 3days, the largest permitted",
         ],
     ),
     (

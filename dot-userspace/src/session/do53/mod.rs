@@ -271,6 +271,17 @@ impl Asker for Asking<'_> {
         }));
         sender
     }
+
+    fn client(&self) -> Option<Client> {
+        Some(client_of(self.door, &self.ends))
+    }
+}
+
+/// Who sent a datagram, and whither.
+fn client_of(door: &Door, ends: &Ends) -> Client {
+    let host = ends.ours.map_or(door.address.ip(), |(host, _)| host);
+    let destination = SocketAddr::new(host, door.address.port());
+    Client { source: ends.client, destination, is_datagram: true, tls: None }
 }
 
 /// A datagram's sender, who waits for an answer; afterwards another one's place.
@@ -313,10 +324,7 @@ impl Drop for Sender {
 impl Sink for Sender {
     fn client(&self) -> Option<Client> {
         let owed = self.owed.borrow();
-        let Owed { door, ends, .. } = owed.as_ref()?;
-        let host = ends.ours.map_or(door.address.ip(), |(host, _)| host);
-        let destination = SocketAddr::new(host, door.address.port());
-        Some(Client { source: ends.client, destination, is_datagram: true, tls: None })
+        owed.as_ref().map(|Owed { door, ends, .. }| client_of(door, ends))
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {

@@ -8,6 +8,7 @@ use tokio::{
 use super::*;
 use crate::{
     backend::Backends,
+    cache::Keeping,
     config::{ClientSubnet, Config, Policy, XdpMode},
     ledger::{ControlCounters, Snapshot},
     session::scripted::{Read, Scripted, no_limits},
@@ -33,7 +34,7 @@ fn doors(admission: &Arc<Admission>) -> Rc<Doors> {
         policy: Policy::First,
         hedge_percent: 0,
         client_subnet: ClientSubnet::Pass,
-        cache_entries: 0,
+        keeping: Keeping::of(0),
     };
     let counters = WorkerCounters::default();
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);

@@ -41,6 +41,7 @@ impl Default for Tls {
         Self {
             certificates: Vec::new(),
             min_version: TlsVersion::V1_2,
+            require_ems: true,
             client_ca: PathBuf::new(),
             ticket_secret: PathBuf::new(),
             ticket_rotation: limit::TICKET_ROTATION.default,

@@ -82,6 +82,8 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// Oldest version we speak.
     pub min_version: TlsVersion,
+    /// TLS 1.2 only with the extended master secret.
+    pub require_ems: bool,
     /// PEM file of authorities for mutual TLS; empty: off.
     pub client_ca: PathBuf,
     /// File with the fleet's ticket secret; empty: a key of our own, gone at exit.

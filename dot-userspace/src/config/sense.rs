@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     check.folders(config);
     check.listeners(config);
     check.certificates(config);
+    check.clients(config);
     for (index, backend) in config.backend.iter().enumerate() {
         check.backend(index, backend);
     }
@@ -52,6 +53,16 @@ impl Check<'_, '_> {
         if octets > limit::SOCKET_PATH_OCTETS_MAX {
             let max = limit::SOCKET_PATH_OCTETS_MAX - super::CONTROL_SOCKET.len() - 1;
             self.note("server.run_dir", format!("too long for a socket's path; at most {max} octets"));
+        }
+    }
+
+    fn clients(&mut self, config: &Config) {
+        let tls = &config.tls;
+        if !tls.require_ems && !tls.client_ca.as_os_str().is_empty() {
+            self.note(
+                "tls.require_ems",
+                "false with tls.client_ca: without it somebody on the way can pass a client's certificate off as his own (RFC 7627 §1); leave it out",
+            );
         }
     }
 

@@ -112,6 +112,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["2:15: tls.min_version: \"1.1\" is not known: it takes \"1.2\", \"1.3\""],
     ),
     (
+        "[tls]\nrequire_ems = false\nclient_ca = \"ca.pem\"",
+        &[
+            "2:15: tls.require_ems: false with tls.client_ca: without it somebody on the way can pass a client's certificate off as his own (RFC 7627 §1); leave it out",
+        ],
+    ),
+    (
         "[tls]\ncertificates = [{ cert = \"a.pem\" }]",
         &["2:17: tls.certificates: lacks `key`, which has no default"],
     ),

@@ -68,6 +68,8 @@ counters! {
     HandshakeAlpn = "handshakes", "failed_alpn";
     /// Mutual TLS: no certificate, or none from `tls.client_ca`.
     HandshakeClientCertificate = "handshakes", "failed_client_certificate";
+    /// A server name that is no host name, such as `*.example`.
+    HandshakeServerName = "handshakes", "failed_server_name";
     /// A load balancer's PROXY header is none.
     HandshakeProxyHeader = "handshakes", "failed_proxy_header";
     /// The client sent a fatal alert.

@@ -18,7 +18,10 @@ use rustls::{
 use super::{
     Serving,
     handshake::HandshakeKind,
-    hello::{PROTOCOL_VERSION_ALERT, is_before_tls12, is_no_record, offers_session, prefers_chacha},
+    hello::{
+        self, PROTOCOL_VERSION_ALERT, RECORD_OVERFLOW_ALERT, is_before_tls12, is_no_record, offers_session,
+        prefers_chacha,
+    },
     record::{self, Header},
     records::Records,
     steps::{Cost, Steps},
@@ -104,6 +107,10 @@ impl<'a> Dialogue<'a> {
             match self.hear()? {
                 Said::Again => {}
                 Said::Done => return Ok(Step::Done),
+                Said::More if self.is_overflow() => {
+                    self.outbound.extend_from_slice(&RECORD_OVERFLOW_ALERT);
+                    return Err(TlsError::PeerSentOversizedRecord);
+                }
                 Said::More => match record::whole(self.inbound.get(self.next..).unwrap_or_default()) {
                     Ok(Some((header, _))) if self.is_goodbye(header) => {
                         return Err(TlsError::AlertReceived(AlertDescription::CloseNotify));
@@ -170,6 +177,18 @@ impl<'a> Dialogue<'a> {
         header.content_type == record::ALERT
             && header.octets == 2
             && record.get(record::HEADER_OCTETS + 1) == Some(&CLOSE_NOTIFY)
+    }
+
+    /// The next record is too long, and the client still reads alerts in clear.
+    fn is_overflow(&self) -> bool {
+        let is_clear = || match self.connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => {
+                self.connection.handshake_kind() == Some(rustls::HandshakeKind::FullWithHelloRetryRequest)
+                    && self.steps.hellos() < 2
+            }
+            _ => !self.steps.is_sealed(),
+        };
+        hello::is_overflow(self.inbound.get(self.next..).unwrap_or_default()) && is_clear()
     }
 
     fn is_lost(&self) -> bool {

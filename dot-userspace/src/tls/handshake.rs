@@ -5,24 +5,30 @@
 //!
 //! Source: RFC 8446 §4, RFC 7858 §3.2, RFC 7301 §3.2.
 
-use std::io;
+use std::{io, time::Duration};
 
 use bytes::BufMut as _;
-use rustls::{Error as TlsError, PeerIncompatible};
+use rustls::{Error as TlsError, PeerIncompatible, PeerMisbehaved};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     Serving, Stream, Turnstile,
     dialogue::{Dialogue, Step},
+    records::Records,
 };
 use crate::{ledger::Counter, proxy::ClientTls};
 
 /// Octets read at a time: a hello with a post-quantum share, or a client's last flight with queries behind it.
 const READ_OCTETS: usize = 4096;
+
+/// Longest time for which a client whose handshake failed is read, so that what it had sent turns no alert into a reset.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+/// Most octets of such a client that are read: as long as a hello may be.
+const LINGER_OCTETS_MAX: usize = 64 * 1024;
 
 /// A handshake that is done.
 pub struct Handshake {
@@ -82,6 +88,8 @@ pub enum HandshakeFailure {
     Alpn,
     /// Mutual TLS: no certificate, or none from `tls.client_ca`.
     ClientCertificate,
+    /// A server name that is no host name.
+    ServerName,
     /// The client sent an alert.
     ClientAlert,
     /// Anything else.
@@ -100,6 +108,7 @@ impl HandshakeFailure {
             Self::NoCommonParameters => Counter::HandshakeNoCommon,
             Self::Alpn => Counter::HandshakeAlpn,
             Self::ClientCertificate => Counter::HandshakeClientCertificate,
+            Self::ServerName => Counter::HandshakeServerName,
             Self::ClientAlert => Counter::HandshakeAlert,
             Self::Other => Counter::HandshakeOther,
         }
@@ -114,17 +123,31 @@ impl HandshakeFailure {
 /// # Cancel safety
 /// Dropping the future closes the connection.
 pub async fn accept(
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     serving: &Serving,
     turnstile: &Turnstile,
     deadline: Instant,
 ) -> Result<Handshake, HandshakeFailure> {
-    match timeout_at(deadline, shake_hands(tcp, serving, turnstile)).await {
-        Ok(Ok(handshake)) => Ok(handshake),
-        Ok(Err(Failed::Tls(error))) => Err(cause_of(&error)),
+    match timeout_at(deadline, shake_hands(&mut tcp, serving, turnstile)).await {
+        Ok(Ok(Shaken { kind, records, carry, unsent })) => {
+            Ok(Handshake { kind, stream: Stream::new(tcp, records, carry, unsent) })
+        }
+        Ok(Err(Failed::Tls(error))) => {
+            // In a box: no handshake holds it before its end.
+            let _ = Box::pin(timeout(LINGER_MAX, linger(&mut tcp))).await;
+            Err(cause_of(&error))
+        }
         Ok(Err(Failed::Transport)) => Err(HandshakeFailure::Closed),
         Err(_) => Err(HandshakeFailure::Timeout),
     }
+}
+
+/// What a handshake leaves.
+struct Shaken {
+    kind: HandshakeKind,
+    records: Records,
+    carry: Vec<u8>,
+    unsent: Vec<u8>,
 }
 
 /// Why it ended early.
@@ -146,23 +169,22 @@ impl From<io::Error> for Failed {
 }
 
 async fn shake_hands(
-    mut tcp: TcpStream,
+    tcp: &mut TcpStream,
     serving: &Serving,
     turnstile: &Turnstile,
-) -> Result<Handshake, Failed> {
+) -> Result<Shaken, Failed> {
     let mut dialogue = Dialogue::new(serving)?;
     loop {
         match dialogue.step() {
             Ok(Step::Turn { is_short }) => turnstile.pass(is_short).await,
             Ok(Step::Read) => {
-                flush(&mut tcp, &mut dialogue.outbound).await?;
-                read(&mut tcp, dialogue.inbound()).await?;
+                flush(tcp, &mut dialogue.outbound).await?;
+                read(tcp, dialogue.inbound()).await?;
             }
             Ok(Step::Done) => break,
             Err(error) => {
-                // Our FIN behind the alert; the client's octets that we never read would turn it into a reset.
-                // Whether the client hears of it changes nothing about the cause.
-                if flush(&mut tcp, &mut dialogue.outbound).await.is_ok() {
+                // Our FIN behind the alert. Whether the client hears of it changes nothing about the cause.
+                if flush(tcp, &mut dialogue.outbound).await.is_ok() {
                     let _ = tcp.shutdown().await;
                 }
                 return Err(error.into());
@@ -172,9 +194,21 @@ async fn shake_hands(
     let (kind, records, carry, mut unsent) = dialogue.finish()?;
     if !kind.is_tls13 {
         // Its client waits for our Finished; in TLS 1.3 only a ticket is left.
-        flush(&mut tcp, &mut unsent).await?;
+        flush(tcp, &mut unsent).await?;
     }
-    Ok(Handshake { kind, stream: Stream::new(tcp, records, carry, unsent) })
+    Ok(Shaken { kind, records, carry, unsent })
+}
+
+/// Reads what a client still sends behind its failure, until its FIN or until it is too much: a socket that is closed with
+/// octets unread ends in RST, which destroys an alert that its peer has not read.
+async fn linger(tcp: &mut TcpStream) {
+    let (mut octets, mut taken) = ([0; READ_OCTETS], 0);
+    while taken < LINGER_OCTETS_MAX {
+        match tcp.read(&mut octets).await {
+            Ok(0) | Err(_) => return,
+            Ok(more) => taken += more,
+        }
+    }
 }
 
 async fn flush(tcp: &mut TcpStream, octets: &mut Vec<u8>) -> io::Result<()> {
@@ -203,6 +237,9 @@ fn cause_of(error: &TlsError) -> HandshakeFailure {
             HandshakeFailure::ClientCertificate
         }
         TlsError::AlertReceived(_) => HandshakeFailure::ClientAlert,
+        TlsError::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+            HandshakeFailure::ServerName
+        }
         TlsError::PeerIncompatible(reason) => match reason {
             PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig

@@ -6,10 +6,16 @@
 //!
 //! Source: RFC 8446 §4.1.2, §4.2 and appendix D.5; RFC 5077 §3.2.
 
-use super::record::{HANDSHAKE, HEADER_OCTETS, Overflow, PLAINTEXT_OCTETS_MAX, header};
+use super::{
+    alert::{FATAL, RECORD_OVERFLOW},
+    record::{ALERT, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER_OCTETS, Overflow, PLAINTEXT_OCTETS_MAX, header},
+};
 
 /// A fatal `protocol_version` alert in the record version that every TLS client reads.
 pub const PROTOCOL_VERSION_ALERT: [u8; 7] = [0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 70];
+
+/// A fatal `record_overflow` alert in clear.
+pub const RECORD_OVERFLOW_ALERT: [u8; 7] = [ALERT, 0x03, 0x03, 0x00, 0x02, FATAL, RECORD_OVERFLOW];
 
 /// Octets of a hello that are always there: handshake header, version, random.
 const FIXED_OCTETS: usize = 4 + 2 + 32;
@@ -36,6 +42,17 @@ pub fn is_no_record(octets: &[u8]) -> bool {
     is_wrong(0, |content_type| (20..=24).contains(&content_type))
         || is_wrong(1, |major| major == 3)
         || is_too_long
+}
+
+/// The header of a record in clear that says it is longer than any may be (RFC 8446 §5.1). rustls knows no such bound.
+#[must_use]
+pub fn is_overflow(octets: &[u8]) -> bool {
+    let Some(&[content_type, major, _, high, low]) = octets.first_chunk::<HEADER_OCTETS>() else {
+        return false;
+    };
+    (CHANGE_CIPHER_SPEC..=HANDSHAKE).contains(&content_type)
+        && major == 3
+        && usize::from(u16::from_be_bytes([high, low])) > PLAINTEXT_OCTETS_MAX
 }
 
 /// A ClientHello of SSL 3, TLS 1.0 or 1.1, by its first record. It has no signature algorithms, which is what
@@ -180,6 +197,9 @@ mod tests {
         assert!(is_no_record(&[0, 29, 0x12]));
         assert!(is_no_record(&[22, 3, 1, 0xff, 0xff]));
         assert!(!is_no_record(&[22, 3, 1, 0x02]) && !is_no_record(&[]));
+        assert!(is_overflow(&[22, 3, 1, 0x40, 1]) && is_overflow(&[21, 3, 3, 0xff, 0xff, 7]));
+        assert!(!is_overflow(&[22, 3, 1, 0x40, 0]) && !is_overflow(&[22, 3, 1, 0x40]));
+        assert!(!is_overflow(&[23, 3, 3, 0x40, 1]) && !is_overflow(b"DNS query"));
     }
 
     proptest! {

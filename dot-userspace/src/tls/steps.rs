@@ -31,6 +31,7 @@ pub struct Steps {
     header: [u8; HEADER_OCTETS],
     /// Octets of the current message so far, its header included.
     octets: usize,
+    hellos: u8,
     has_key_exchange: bool,
     is_sealed: bool,
 }
@@ -59,6 +60,7 @@ impl Steps {
                     CERTIFICATE_VERIFY | CLIENT_KEY_EXCHANGE => Some(Cost::Share),
                     _ => None,
                 });
+                self.hellos = self.hellos.saturating_add(u8::from(kind == CLIENT_HELLO));
                 self.has_key_exchange |= kind == CLIENT_KEY_EXCHANGE;
                 self.octets = 0;
             }
@@ -69,6 +71,16 @@ impl Steps {
     /// The client changes its cipher spec. In TLS 1.2 all that follows is sealed; in TLS 1.3 the record means nothing.
     pub fn take_change(&mut self) {
         self.is_sealed = self.has_key_exchange;
+    }
+
+    /// Whole ClientHellos so far; a second one follows a HelloRetryRequest.
+    pub fn hellos(self) -> u8 {
+        self.hellos
+    }
+
+    /// In TLS 1.2, what follows is sealed.
+    pub fn is_sealed(self) -> bool {
+        self.is_sealed
     }
 
     /// Octets of the current message as far as they are known: its header's, until that is whole.

@@ -128,8 +128,8 @@ impl Account {
     }
 }
 
-/// What no client does that was configured with care is an offence. To leave early, to be far away, or not to trust our
-/// certificate, is none: a whole network behind one address may do that at once.
+/// What no client does that was configured with care is an offence. To leave early, to be far away, not to trust our
+/// certificate, or to know us by a name that is no host name, is none: a whole network behind one address may do that at once.
 fn of_failure(failure: HandshakeFailure) -> Charge {
     let charge = Charge::failure();
     match failure {
@@ -140,7 +140,7 @@ fn of_failure(failure: HandshakeFailure) -> Charge {
         | HandshakeFailure::ClientCertificate
         | HandshakeFailure::Timeout
         | HandshakeFailure::Other => charge.with(Cause::Handshakes, 1),
-        HandshakeFailure::Closed | HandshakeFailure::ClientAlert => charge,
+        HandshakeFailure::Closed | HandshakeFailure::ClientAlert | HandshakeFailure::ServerName => charge,
     }
 }
 
@@ -196,6 +196,17 @@ mod tests {
             assert_eq!((of("2001:db8::9").units, of("2001:db8::9").worst()), (150, Some(Cause::Garbage)));
             assert!(batches.try_recv().is_err() && sink.lost() == 0);
         });
+    }
+
+    /// Goal: a client that knows us by a name that is no host name, or that left, costs as a failure and commits no offence.
+    /// Covers: C-296
+    #[test]
+    fn a_wrong_name_is_no_offence() {
+        for failure in [HandshakeFailure::ServerName, HandshakeFailure::Closed, HandshakeFailure::ClientAlert]
+        {
+            assert_eq!(of_failure(failure).worst(), None, "{failure:?}");
+        }
+        assert_eq!(of_failure(HandshakeFailure::Other).worst(), Some(Cause::Handshakes));
     }
 
     /// Goal: what is on its way is bounded: batches that find no room are lost, and counted. Method: more clients than

@@ -79,6 +79,29 @@ fn assert_answer(client: &mut Sealer, name: &str) {
     }
 }
 
+/// Goal: a ticket lives for seven days at most, has an age_add and a nonce that no other has, and allows no early data
+/// (RFC 8446 §4.6.1). Method: the tickets of four clients, taken apart. Covers: C-64, C-260
+#[test]
+fn a_ticket_is_as_the_rfc_wants_it() {
+    require!(Root);
+    let (network, _backend, _dotd) = scene();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..4 {
+        let mut client = sealer(&network, false);
+        assert!(client.send(APPLICATION_DATA, &framed(&www(7))));
+        let (content_type, message) = client.hear().expect("a ticket");
+        assert_eq!((content_type, message[0]), (HANDSHAKE, 4), "a ticket comes with the first answer");
+        let word = |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().expect("four octets"));
+        let (lifetime, age_add, nonce_octets) = (word(4), word(8), usize::from(message[12]));
+        assert!((1..=604_800).contains(&lifetime), "{lifetime} seconds");
+        let nonce = &message[13..13 + nonce_octets];
+        assert!(seen.insert(age_add.to_be_bytes().to_vec()) && seen.insert(nonce.to_vec()));
+        let ticket = 13 + nonce_octets;
+        let ticket_octets = usize::from(u16::from_be_bytes([message[ticket], message[ticket + 1]]));
+        assert_eq!(&message[ticket + 2 + ticket_octets..], [0, 0], "no extension");
+    }
+}
+
 /// Goal: a KeyUpdate has the value 0 or 1, a length of one octet, and ends its record; no other handshake message may come
 /// (RFC 8446 §4.6.2, §4.6.3, §5.1). Method: each wrong one sealed. Covers: C-261, C-262, C-263, C-265
 #[test]

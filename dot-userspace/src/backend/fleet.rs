@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     UpstreamConfig,
     balance::{self, Candidate},
-    flights::{FLIGHTS_MAX, Flight, Flights, Half, qname, share},
+    flights::{FLIGHTS_MAX, Flight, Flights, Half, qname},
     hedge::{self, Hedging},
     mmsg::Inbound,
     path,
@@ -69,7 +69,7 @@ pub struct Fleet {
     /// What backends are told of where a client is.
     pub client_subnet: ClientSubnet,
     /// Queries that the backends can have in flight together.
-    capacity: usize,
+    pub capacity: usize,
     turn: Cell<usize>,
     /// Wakes the sweeper.
     flying: Notify,
@@ -171,11 +171,6 @@ impl Fleet {
         }
         self.count_failure(Failure::Full);
         Err(Failure::Full)
-    }
-
-    /// How many queries in flight one session may have at the moment.
-    pub fn share(&self) -> usize {
-        share(self.flights.borrow().outstanding(), self.capacity)
     }
 
     /// The next backend by policy among those that are awake and have not `tried` it.

@@ -28,6 +28,7 @@ mod port;
 mod proxied;
 mod random;
 mod secure;
+mod shares;
 mod sink;
 mod streams;
 mod subnet;
@@ -43,6 +44,7 @@ use fleet::Fleet;
 use health::Health;
 pub use matching::Unmatched;
 pub use secure::{Secure, Securing, Tls, Wire};
+pub use shares::Shares;
 pub use sink::{Broken, Failure, Sink};
 pub use transfer::Receiver;
 
@@ -124,10 +126,16 @@ impl Backends {
         subnet::of(self.fleet.client_subnet, query, client)
     }
 
-    /// How many queries in flight one session may have at the moment, so that no client takes all there is.
+    /// What a session and its client may have in flight at the moment, so that no client takes all there is.
     #[must_use]
-    pub fn share(&self) -> usize {
-        self.fleet.share()
+    pub fn shares(&self) -> Shares {
+        self.fleet.shares()
+    }
+
+    /// What a client may have in flight by UDP, while all have so many there.
+    #[must_use]
+    pub fn datagram_share(&self, datagrams: usize) -> usize {
+        self.fleet.datagram_share(datagrams)
     }
 }
 

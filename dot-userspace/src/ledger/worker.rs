@@ -238,6 +238,10 @@ counters! {
     CacheWaiting = "cache_waiting", "waiting";
     /// Steps of handshakes that waited for their turn.
     HandshakesWaited = "fairness", "handshakes_waited";
+    /// Times that a session waited for its turn, because its client had used up the last one.
+    TurnsWaited = "fairness", "turns_waited";
+    /// Queries by UDP that were told to come by TCP (TC=1), because their kind or their client had its share in flight.
+    DatagramsDeferred = "fairness", "datagrams_deferred";
 }
 
 /// One worker's counters. Cloning shares the line.

@@ -28,6 +28,11 @@ pub(super) trait Asker {
     fn expect(&self) -> Rc<dyn Sink>;
     /// Who asks.
     fn client(&self) -> Option<Client>;
+    /// What a backend must be asked for is not asked for now: the asker was told. A session never is: it is not read
+    /// while it has no share.
+    fn is_deferred(&self, _message: &[u8], _query: &Query) -> bool {
+        false
+    }
 }
 
 /// Has `message`, which `query` describes, answered.
@@ -54,6 +59,9 @@ pub(super) fn ask(room: &Room, message: &[u8], query: &Query, asker: &impl Asker
         }
         _ => {
             room.counters.add(Counter::CacheMissed, 1);
+            if asker.is_deferred(message, query) {
+                return;
+            }
             answers.wait(key, &fetching, asker);
         }
     }
@@ -81,6 +89,9 @@ impl Fetching<'_> {
 
 /// Sends a query to a backend; where none takes it, its asker hears SERVFAIL at once.
 fn forward(room: &Room, message: &[u8], query: &Query, asker: &impl Asker) {
+    if asker.is_deferred(message, query) {
+        return;
+    }
     let sink = asker.expect();
     if let Err(failure) = room.backends().submit(message, query, Rc::clone(&sink)) {
         room.counters.add(Counter::Responded, 1);

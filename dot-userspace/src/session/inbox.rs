@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Room, answers::Asker};
+use super::{Room, answers::Asker, clients::Row};
 use crate::{
     backend::{Broken, Failure, Receiver, Sink},
     dns::{self, Asked, Ede, Edit, Hop, Query, Rcode, Reply, framing::append_message},
@@ -27,6 +27,18 @@ const WAITING_OCTETS_MAX: usize = 128 * 1024;
 /// stopped may bring 64 KiB each.
 const WAITING_OCTETS_HARD_MAX: usize = 4 << 20;
 
+/// Where a session stands that may have to wait for its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Waits {
+    /// Nowhere.
+    #[default]
+    Not,
+    /// Others come first.
+    InLine,
+    /// It may use so many units.
+    Granted(u32),
+}
+
 /// Where a session's responses wait.
 pub struct Inbox {
     /// What the sessions of this worker share.
@@ -37,6 +49,9 @@ pub struct Inbox {
     /// What the writer has taken and the client has not.
     unwritten: Cell<usize>,
     in_flight: Cell<usize>,
+    /// Its client, among those of the worker.
+    row: Row,
+    turn: Cell<Waits>,
     number: Cell<u64>,
     is_open: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -47,6 +62,8 @@ pub struct Inbox {
 impl Inbox {
     pub(super) fn open(room: Rc<Room>, client: Client) -> Rc<Self> {
         let inbox = Rc::new(Self {
+            row: room.row_of(client.source.ip()),
+            turn: Cell::default(),
             room,
             client,
             octets: RefCell::default(),
@@ -97,7 +114,7 @@ impl Inbox {
     pub(super) fn has_room(&self) -> bool {
         let in_flight = self.in_flight.get();
         in_flight < self.room.limits().in_flight_max
-            && in_flight < self.room.share()
+            && self.room.has_share(self.row, in_flight)
             && self.waiting() < WAITING_OCTETS_MAX
     }
 
@@ -179,8 +196,60 @@ impl Inbox {
 
     /// One query fewer in flight; the client, if still there, hears of it.
     fn settle(&self) {
-        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        self.end_query();
         self.wake();
+    }
+
+    /// One query fewer in flight.
+    fn end_query(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        self.room.clients.end_queries(self.row, 1);
+    }
+
+    /// Units that the session may use in the turn that begins.
+    pub(super) fn begin_turn(&self) -> u32 {
+        let granted = match self.turn.get() {
+            Waits::Granted(units) => units,
+            Waits::Not | Waits::InLine => 0,
+        };
+        if granted > 0 {
+            self.turn.set(Waits::Not);
+        }
+        self.room.units(self.row, granted)
+    }
+
+    /// So many of them were used.
+    pub(super) fn end_turn(&self, units: u32) {
+        self.room.spend(self.row, units);
+    }
+
+    /// There is more to read, and none of the turn is left: goes on in a later one.
+    pub(super) fn wait_for_turn(self: &Rc<Self>) {
+        if self.turn.get() != Waits::InLine {
+            self.turn.set(Waits::InLine);
+            self.room.counters.add(Counter::TurnsWaited, 1);
+            self.room.turns.wait(self.row, self);
+        }
+    }
+
+    /// It is the session's turn, with so many units. `false`: it has ended.
+    pub(super) fn take_turn(&self, units: u32) -> bool {
+        let is_open = self.is_open.get();
+        self.turn.set(if is_open { Waits::Granted(units) } else { Waits::Not });
+        self.wake();
+        is_open
+    }
+
+    #[cfg(test)]
+    pub(super) fn granted(&self) -> u32 {
+        if let Waits::Granted(units) = self.turn.get() { units } else { 0 }
+    }
+}
+
+/// However its session has ended, also by a panic: nothing of it is in flight any more.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.room.clients.end_queries(self.row, self.in_flight.get());
     }
 }
 
@@ -191,6 +260,7 @@ impl Asker for Rc<Inbox> {
 
     fn expect(&self) -> Rc<dyn Sink> {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.room.clients.begin_query(self.row);
         Rc::clone(self) as Rc<dyn Sink>
     }
 
@@ -207,6 +277,7 @@ impl Sink for Inbox {
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
         if !self.is_open.get() {
             self.room.counters.add(Counter::DroppedClientGone, 1);
+            self.end_query();
             return Ok(());
         }
         if self.waiting() + response.len() > WAITING_OCTETS_HARD_MAX {
@@ -221,7 +292,7 @@ impl Sink for Inbox {
     fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
         if !self.is_open.get() {
             self.room.counters.add(Counter::DroppedClientGone, 1);
-            return;
+            return self.end_query();
         }
         let (message, reply) = failure_reply(asked, query, failure);
         self.answer(&message, &reply);

@@ -6,6 +6,7 @@
 //! Never: holds a buffer while idle, answers in cleartext on a port for TLS, or lets one client's slowness reach another.
 
 mod answers;
+mod clients;
 mod clock;
 mod do53;
 mod end;
@@ -20,6 +21,7 @@ mod receipt;
 mod room;
 mod seat;
 mod turn;
+mod turns;
 mod writer;
 
 use std::{
@@ -115,7 +117,7 @@ impl<L: Link> Session<L> {
     /// Everything that can be done now: read, triage, write, look at the clock.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<SessionEnd> {
         self.inbox.wake_by(context.waker());
-        self.reader.begin_turn();
+        self.reader.begin_turn(self.inbox.begin_turn());
         let now = Instant::now();
         if !self.is_quiet() {
             self.last_busy = Some(now);
@@ -135,8 +137,9 @@ impl<L: Link> Session<L> {
                 Err(end) => return Poll::Ready(end),
             }
         }
+        self.inbox.end_turn(self.reader.spent());
         if self.closing.is_none() && self.reader.is_over() {
-            context.waker().wake_by_ref();
+            self.inbox.wait_for_turn();
         }
         let must_close = || self.room.must_close().or_else(|| self.seat.must_leave());
         self.closing = self.closing.or_else(must_close).or_else(|| self.has_lasted(now));

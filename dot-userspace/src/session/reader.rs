@@ -55,9 +55,14 @@ impl Reader {
         self.is_held && !self.is_over() && inbox.has_room()
     }
 
-    /// Others have been heard since the last turn.
-    pub(super) fn begin_turn(&mut self) {
-        self.turn = Turn::default();
+    /// Others have been heard since the last turn; this one may use so many units.
+    pub(super) fn begin_turn(&mut self, units: u32) {
+        self.turn = Turn::of(units);
+    }
+
+    /// Units that this turn has used.
+    pub(super) fn spent(&self) -> u32 {
+        self.turn.spent()
     }
 
     /// This turn has taken all it may: others come first.

@@ -6,11 +6,17 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
 
-use super::{Answers, Fill, Inbox, SessionEnd, linger::Lingering};
+use super::{
+    Answers, Fill, Inbox, SessionEnd,
+    clients::{Clients, Row},
+    linger::Lingering,
+    turns::Turns,
+};
 use crate::{
     backend::Backends,
     cache::{Forget, Keeping},
@@ -42,6 +48,8 @@ pub struct Limits {
     pub queries_max: u64,
     /// Unanswered queries of a session.
     pub in_flight_max: usize,
+    /// Lengths of client prefixes, IPv4 and IPv6.
+    pub prefix_bits: (u8, u8),
     /// Pad responses to padded queries.
     pub padding: bool,
     /// Answer edns-tcp-keepalive.
@@ -57,6 +65,10 @@ pub struct Room {
     /// `None`: the cache is off.
     answers: RefCell<Option<Rc<Answers>>>,
     is_draining: Cell<bool>,
+    /// What clients use up of this worker.
+    pub(super) clients: Clients,
+    /// Which of them may read.
+    pub(super) turns: Turns,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
     fill: Cell<Fill>,
@@ -82,6 +94,8 @@ impl Room {
             backends: RefCell::new(Rc::new(backends)),
             answers: RefCell::default(),
             is_draining: Cell::new(false),
+            clients: Clients::default(),
+            turns: Turns::default(),
             owed: Cell::new(0),
             fill: Cell::default(),
             sessions: RefCell::default(),
@@ -106,9 +120,37 @@ impl Room {
         Rc::clone(&self.backends.borrow())
     }
 
-    /// Queries in flight that one session may have while others want some too.
-    pub(super) fn share(&self) -> usize {
-        self.backends.borrow().share()
+    /// The row of a client among those of the worker.
+    pub(super) fn row_of(&self, client: IpAddr) -> Row {
+        self.clients.row_of(client, self.limits.get().prefix_bits)
+    }
+
+    /// A session with so many queries in flight, of the client with this row, may have another one there.
+    pub(super) fn has_share(&self, row: Row, in_flight: usize) -> bool {
+        let shares = self.backends.borrow().shares();
+        // With one in flight a session goes on as its own answers come, and needs nobody to wake it.
+        in_flight == 0 || (in_flight < shares.session && self.clients.queries(row) < shares.client)
+    }
+
+    /// A client whose row this is may have another query in flight by UDP.
+    pub(super) fn has_datagram_share(&self, row: Row) -> bool {
+        let (own, all) = self.clients.datagrams(row);
+        own < self.backends.borrow().datagram_share(all)
+    }
+
+    /// Units that a session may use in this turn; `granted` are those for which it has waited.
+    pub(super) fn units(&self, row: Row, granted: u32) -> u32 {
+        self.turns.units(&self.clients, row, granted)
+    }
+
+    /// A session has used so many of them.
+    pub(super) fn spend(&self, row: Row, units: u32) {
+        self.turns.spend(&self.clients, row, units);
+    }
+
+    /// Has turns begin while sessions wait for theirs. Runs until aborted.
+    pub async fn take_turns(self: Rc<Self>) {
+        self.turns.run().await;
     }
 
     /// Takes new limits, and new backends where they changed. Queries in flight keep the old ones.

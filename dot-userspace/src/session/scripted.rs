@@ -101,6 +101,7 @@ pub fn no_limits() -> Limits {
         duration_max: long,
         queries_max: u64::MAX,
         in_flight_max: 256,
+        prefix_bits: (32, 56),
         padding: false,
         keepalive: false,
         allowed: Allowed::default(),
@@ -110,5 +111,7 @@ pub fn no_limits() -> Limits {
 /// What sessions without backends share. Call it inside a `LocalSet`.
 pub fn room(counters: &WorkerCounters) -> Rc<Room> {
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, counters);
-    Rc::new(Room::new(no_limits(), backends, counters.clone()))
+    let room = Rc::new(Room::new(no_limits(), backends, counters.clone()));
+    tokio::task::spawn_local(Rc::clone(&room).take_turns());
+    room
 }

@@ -112,6 +112,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
             duration_max: config.session.duration_max,
             queries_max: config.session.queries_max,
             in_flight_max: usize::from(config.session.in_flight_max),
+            prefix_bits: (config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6),
             padding: config.dns.padding,
             keepalive: config.dns.keepalive,
             allowed: Allowed {

@@ -203,6 +203,8 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let backends = start_backends(&settings, &counters);
     let room = Rc::new(Room::new(settings.limits, backends, counters));
     room.renew_cache(settings.keeping);
+    let taking_turns = Rc::clone(&room);
+    spawn_local(vital("turns", move || Rc::clone(&taking_turns).take_turns()));
     let accounts = Accounts::new(charges);
     let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, line, &settings));
     let accepting = open(listeners, &doors);

@@ -30,13 +30,14 @@ pub use plain::Plain;
 use super::{
     Room,
     answers::{Asker, ask},
+    clients::Row,
     inbox::failure_reply,
     reader::drop_counter,
     receipt::Receipt,
 };
 use crate::{
     backend::{Broken, Failure, Sink},
-    dns::{self, Asked, Disposition, Hop, Rcode, Reply, triage},
+    dns::{self, Asked, Disposition, Hop, Query, Rcode, Reply, triage},
     ledger::Counter,
     proxy::Client,
     vital::vital,
@@ -124,19 +125,23 @@ impl Door {
         match triage(message, self.room.limits().allowed) {
             Disposition::Forward(query) => {
                 let octets_max = dns::datagram_octets_max(message, &query);
-                ask(&self.room, message, &query, &Asking { door: self, ends, octets_max });
+                let row = self.room.row_of(ends.client.ip());
+                ask(&self.room, message, &query, &Asking { door: self, ends, row, octets_max });
             }
             // Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
-            Disposition::Transfer(query) => {
-                self.answer_within(0, ends, message, &Reply::to(&query, Rcode::NO_ERROR, None));
-                counters.add(Counter::Responded, 1);
-            }
+            Disposition::Transfer(query) => self.send_to_tcp(ends, message, &query),
             Disposition::Respond(reply) => {
                 self.answer(ends, message, &reply);
                 counters.add(Counter::Responded, 1);
             }
             Disposition::Drop(reason) | Disposition::Close(reason) => counters.add(drop_counter(reason), 1),
         }
+    }
+
+    /// Has the client ask over TCP (TC=1).
+    fn send_to_tcp(&self, ends: Ends, message: &[u8], query: &Query) {
+        self.answer_within(0, ends, message, &Reply::to(query, Rcode::NO_ERROR, None));
+        self.room.counters.add(Counter::Responded, 1);
     }
 
     /// Queues a response of dotd's own, which is never longer than every client takes.
@@ -251,6 +256,7 @@ fn is_answerable(client: SocketAddr) -> bool {
 struct Asking<'a> {
     door: &'a Rc<Door>,
     ends: Ends,
+    row: Row,
     octets_max: usize,
 }
 
@@ -261,12 +267,14 @@ impl Asker for Asking<'_> {
 
     fn expect(&self) -> Rc<dyn Sink> {
         self.door.room.owe(1);
+        self.door.room.clients.begin_datagram(self.row);
         let spare = self.door.spare.borrow_mut().pop();
         // Whoever had it as its sink may not have let go of it yet.
         let sender = spare.filter(|spare| Rc::strong_count(spare) == 1).unwrap_or_else(Sender::nobody);
         sender.owed.replace(Some(Owed {
             door: Rc::clone(self.door),
             ends: self.ends,
+            row: self.row,
             octets_max: self.octets_max,
         }));
         sender
@@ -274,6 +282,15 @@ impl Asker for Asking<'_> {
 
     fn client(&self) -> Option<Client> {
         Some(client_of(self.door, &self.ends))
+    }
+
+    fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
+        let is_deferred = !self.door.room.has_datagram_share(self.row);
+        if is_deferred {
+            self.door.room.counters.add(Counter::DatagramsDeferred, 1);
+            self.door.send_to_tcp(self.ends, message, query);
+        }
+        is_deferred
     }
 }
 
@@ -295,6 +312,7 @@ struct Sender {
 struct Owed {
     door: Rc<Door>,
     ends: Ends,
+    row: Row,
     octets_max: usize,
 }
 
@@ -307,6 +325,7 @@ impl Sender {
     fn settle(&self) {
         let Some(owed) = self.owed.take() else { return };
         owed.door.room.settle(1);
+        owed.door.room.clients.end_datagram(owed.row);
         let mut spare = owed.door.spare.borrow_mut();
         if let Some(itself) = self.itself.upgrade().filter(|_| spare.len() < SPARE_SENDERS_MAX) {
             spare.push(itself);
@@ -328,7 +347,7 @@ impl Sink for Sender {
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
-        if let Some(Owed { door, ends, octets_max }) = self.owed.borrow().as_ref() {
+        if let Some(Owed { door, ends, octets_max, .. }) = self.owed.borrow().as_ref() {
             door.pass(*ends, *octets_max, asked, response)?;
         }
         self.settle();

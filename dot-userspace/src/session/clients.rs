@@ -1,0 +1,163 @@
+//! What clients use up of a worker at the moment, by prefix: queries in flight, and units of this turn.
+//!
+//! Before: a session begins, or a datagram asks for what a backend must say. After: its share is compared with what its
+//! client has already.
+//! Holds: a table of fixed size in which a prefix has its row by a keyed hash. Two prefixes that meet in a row share one
+//! share: one in 8,192 of those that share it with an attacker, who cannot choose them.
+//! Never: allocates, forgets a query that is in flight, or looks at a clock.
+
+use std::{
+    cell::Cell,
+    hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
+};
+
+use dot_common::prefix::ClientPrefix;
+
+/// Rows as a power of two: 128 KiB a worker.
+const ROWS_BITS: u32 = 13;
+
+/// Where a prefix's sums are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Row(pub(super) u16);
+
+/// The sums of one row.
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    /// Queries in flight of its sessions.
+    queries: Cell<u32>,
+    /// Queries in flight that came by UDP, which proves no address.
+    datagrams: Cell<u32>,
+    /// The turn for which `units` holds.
+    turn: Cell<u32>,
+    units: Cell<u32>,
+}
+
+/// The table of one worker.
+pub(super) struct Clients {
+    rows: Box<[Sums]>,
+    factor: u64,
+    /// All queries in flight that came by UDP.
+    datagrams: Cell<usize>,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        let factor = RandomState::new().hash_one(ROWS_BITS) | 1;
+        Self {
+            rows: vec![Sums::default(); 1 << ROWS_BITS].into_boxed_slice(),
+            factor,
+            datagrams: Cell::new(0),
+        }
+    }
+}
+
+impl Clients {
+    /// The row of a client; `bits` are the lengths of prefixes, IPv4 and IPv6.
+    pub(super) fn row_of(&self, client: IpAddr, bits: (u8, u8)) -> Row {
+        let key = ClientPrefix::of(client, bits.0, bits.1).key();
+        // The prefix's bits lie high in the key, where a product would leave most of them behind.
+        let row = (key ^ key.rotate_right(32)).wrapping_mul(self.factor) >> (u64::BITS - ROWS_BITS);
+        Row(u16::try_from(row).unwrap_or_default())
+    }
+
+    fn sums(&self, row: Row) -> Option<&Sums> {
+        self.rows.get(usize::from(row.0))
+    }
+
+    /// A session's query is in flight.
+    pub(super) fn begin_query(&self, row: Row) {
+        self.sums(row).inspect(|sums| sums.queries.set(sums.queries.get() + 1));
+    }
+
+    /// So many of them are no longer.
+    pub(super) fn end_queries(&self, row: Row, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.sums(row).inspect(|sums| sums.queries.set(sums.queries.get().saturating_sub(count)));
+    }
+
+    /// Queries in flight of the row's sessions.
+    pub(super) fn queries(&self, row: Row) -> usize {
+        self.sums(row).map_or(0, |sums| sums.queries.get() as usize)
+    }
+
+    /// A query that came by UDP is in flight.
+    pub(super) fn begin_datagram(&self, row: Row) {
+        self.datagrams.set(self.datagrams.get() + 1);
+        self.sums(row).inspect(|sums| sums.datagrams.set(sums.datagrams.get() + 1));
+    }
+
+    /// One of them is no longer.
+    pub(super) fn end_datagram(&self, row: Row) {
+        self.datagrams.set(self.datagrams.get().saturating_sub(1));
+        self.sums(row).inspect(|sums| sums.datagrams.set(sums.datagrams.get().saturating_sub(1)));
+    }
+
+    /// Queries in flight that came by UDP: of the row, and of all.
+    pub(super) fn datagrams(&self, row: Row) -> (usize, usize) {
+        let own = self.sums(row).map_or(0, |sums| sums.datagrams.get() as usize);
+        (own, self.datagrams.get())
+    }
+
+    /// Units that the row has used up of this turn.
+    pub(super) fn units(&self, row: Row, turn: u32) -> u32 {
+        self.sums(row).filter(|sums| sums.turn.get() == turn).map_or(0, |sums| sums.units.get())
+    }
+
+    /// The row uses up so many units.
+    pub(super) fn spend(&self, row: Row, turn: u32, units: u32) {
+        let before = self.units(row, turn);
+        if let Some(sums) = self.sums(row) {
+            sums.turn.set(turn);
+            sums.units.set(before.saturating_add(units));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, net::Ipv4Addr};
+
+    use super::*;
+
+    const BITS: (u8, u8) = (32, 56);
+
+    /// Goal: the addresses of a prefix are one client, and prefixes spread over the table, whichever bits they differ in.
+    /// Method: a /56 and its neighbour; 8,192 neighbours, by their last bits and by their first.
+    #[test]
+    fn prefixes_have_rows_of_their_own() {
+        let clients = Clients::default();
+        let row = |client: &str| clients.row_of(client.parse().unwrap(), BITS);
+        assert_eq!(row("2001:db8:0:100::1"), row("2001:db8:0:1ff::2"));
+        assert_eq!(row("192.0.2.1"), row("::ffff:192.0.2.1"));
+        for shift in [0, 8, 19] {
+            let mut rows = HashMap::<Row, u32>::new();
+            for client in 0..8192_u32 {
+                let address = Ipv4Addr::from_bits(0x0a00_0000 ^ client.rotate_left(shift));
+                *rows.entry(clients.row_of(address.into(), BITS)).or_default() += 1;
+            }
+            let most = rows.values().max().unwrap();
+            assert!(rows.len() > 2000 && *most < 64, "{} rows, {most} in one", rows.len());
+        }
+    }
+
+    /// Goal: what begins ends, for each kind apart, and units are of one turn.
+    #[test]
+    fn sums_go_up_and_down() {
+        let clients = Clients::default();
+        let (one, other) = (Row(1), Row(2));
+        (0..5).for_each(|_| clients.begin_query(one));
+        (0..3).for_each(|_| clients.begin_datagram(one));
+        clients.begin_datagram(other);
+        assert_eq!((clients.queries(one), clients.queries(other)), (5, 0));
+        assert_eq!((clients.datagrams(one), clients.datagrams(other)), ((3, 4), (1, 4)));
+        clients.end_queries(one, 5);
+        clients.end_datagram(one);
+        assert_eq!((clients.queries(one), clients.datagrams(one)), (0, (2, 3)));
+        clients.spend(one, 7, 10);
+        clients.spend(one, 7, 5);
+        assert_eq!((clients.units(one, 7), clients.units(one, 8), clients.units(other, 7)), (15, 0, 0));
+        clients.spend(one, 8, 1);
+        assert_eq!((clients.units(one, 7), clients.units(one, 8)), (0, 1));
+    }
+}

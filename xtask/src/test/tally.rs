@@ -14,7 +14,14 @@ pub(super) struct Tally {
     skipped: BTreeSet<String>,
     failures: BTreeSet<String>,
     is_inside_successes: bool,
+    /// Tests that runners began, as they say it themselves.
+    begun: usize,
+    /// How long each test took, in milliseconds.
+    times: Vec<(u64, String)>,
 }
+
+/// How many of the slowest tests the summary names.
+const SLOWEST: usize = 10;
 
 impl Tally {
     /// Takes a line; false when it is only the output of a test that passed.
@@ -25,6 +32,9 @@ impl Tally {
             self.is_inside_successes = false;
             self.counts(counts);
             return true;
+        }
+        if let Some(begun) = text.strip_prefix("running ").and_then(|rest| rest.split_once(" test")) {
+            self.begun += begun.0.parse().unwrap_or(0);
         }
         match text {
             "successes:" => self.is_inside_successes = true,
@@ -51,6 +61,10 @@ impl Tally {
         let Some((name, end)) = line.strip_prefix("test ").and_then(|test| test.split_once(" ... ")) else {
             return;
         };
+        let (end, milliseconds) = timed(end);
+        if let Some(milliseconds) = milliseconds {
+            self.times.push((milliseconds, name.to_owned()));
+        }
         if end.ends_with("FAILED") {
             self.failures.insert(name.to_owned());
         } else if let Some(why) = end.strip_prefix("ignored") {
@@ -75,6 +89,11 @@ impl Tally {
                 _ => {}
             }
         }
+    }
+
+    /// Tests that runners began.
+    pub(super) fn begun(&self) -> usize {
+        self.begun
     }
 
     /// Tests that failed.
@@ -102,9 +121,30 @@ impl Tally {
         for failure in &self.failures {
             let _ = writeln!(text, "FAILED {failure}");
         }
+        if self.times.len() > 1 {
+            let mut times = self.times.clone();
+            times.sort_unstable_by(|one, other| other.cmp(one));
+            for (milliseconds, name) in times.iter().take(SLOWEST) {
+                let _ = writeln!(text, "{:>8} ms  {name}", milliseconds);
+            }
+        }
         let (passed, skipped) = (self.really_passed(), self.skipped.len());
         let _ = writeln!(text, "{passed} passed, {} failed, {skipped} skipped", self.failed);
         text
+    }
+}
+
+/// `ok <1.234s>`: how it ended, and its milliseconds.
+fn timed(end: &str) -> (&str, Option<u64>) {
+    let parts = end.rsplit_once(" <").and_then(|(end, time)| Some((end, time.strip_suffix("s>")?)));
+    let Some((before, (seconds, thousandths))) =
+        parts.and_then(|(end, time)| Some((end, time.split_once('.')?)))
+    else {
+        return (end, None);
+    };
+    match (seconds.parse::<u64>(), thousandths.parse::<u64>()) {
+        (Ok(seconds), Ok(thousandths)) => (before, Some(seconds * 1000 + thousandths)),
+        _ => (end, None),
     }
 }
 
@@ -172,5 +212,20 @@ test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         let (only_skipped, _) = tally("SKIPPED a: no root\ntest result: ok. 1 passed; 0 failed; 0 ignored\n");
         assert!(only_skipped.is_empty());
         assert!(tally("").0.is_empty());
+    }
+
+    /// Goal: times are read, and neither counts nor failures suffer from them. Method: the runner's form with times.
+    #[test]
+    fn names_the_slowest() {
+        let output = "running 3 tests\ntest a::slow ... ok <12.034s>\ntest a::fast ... ok <0.001s>\n\
+            test a::breaks ... FAILED <1.500s>\ntest result: FAILED. 2 passed; 1 failed; 0 ignored\n";
+        let (tally, _) = tally(output);
+        let summary = tally.summary();
+        let lines: Vec<&str> = summary.lines().filter(|line| line.contains(" ms  ")).map(str::trim).collect();
+        assert_eq!(lines, ["12034 ms  a::slow", "1500 ms  a::breaks", "1 ms  a::fast"]);
+        assert!(
+            summary.contains("FAILED a::breaks\n") && summary.ends_with("2 passed, 1 failed, 0 skipped\n")
+        );
+        assert_eq!(tally.begun(), 3);
     }
 }

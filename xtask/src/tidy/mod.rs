@@ -23,6 +23,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use source::Source;
+pub(crate) use standards::{Covered, is_id as is_row, short};
 
 /// Its own tests are examples of what it reads.
 const STANDARDS_RULE: &str = "xtask/src/tidy/standards.rs";
@@ -70,17 +71,14 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
     let files = files(root)?;
     let mut findings = Vec::new();
     let mut checked = 0;
-    let mut covered = standards::Covered::default();
     for path in files.iter().filter(|path| is_wanted(path, &arguments.paths)) {
         let Ok(text) = std::fs::read_to_string(root.join(path)) else { continue };
         checked += 1;
         findings.extend(check(root, path, &text));
-        if path.ends_with(".rs") && path != STANDARDS_RULE {
-            covered.read(path, &text);
-        }
     }
-    findings.extend_from_slice(covered.findings());
     if arguments.paths.is_empty() {
+        let covered = covered(root, &files);
+        findings.extend_from_slice(covered.findings());
         for page in standards::PAGES {
             let document = std::fs::read_to_string(root.join(page.path));
             findings.extend(standards::check(page, &document.unwrap_or_default(), &covered));
@@ -103,6 +101,17 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
         }
         count => bail!("tidy: {count} findings in {checked} files"),
     }
+}
+
+/// The tests of these files by the rows that they cover.
+pub(crate) fn covered(root: &Path, files: &[String]) -> Covered {
+    let mut covered = Covered::default();
+    for path in files.iter().filter(|path| path.ends_with(".rs") && *path != STANDARDS_RULE) {
+        if let Ok(text) = std::fs::read_to_string(root.join(path)) {
+            covered.read(path, &text);
+        }
+    }
+    covered
 }
 
 /// Every rule on one file; `path` is relative to `root`, with slashes.
@@ -130,7 +139,7 @@ fn is_wanted(path: &str, wanted: &[PathBuf]) -> bool {
 }
 
 /// The project's own text files, relative to `root`, sorted: build output and version control left out.
-fn files(root: &Path) -> Result<Vec<String>> {
+pub(crate) fn files(root: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {

@@ -29,7 +29,7 @@ const STATES: [&str; 3] = ["holds", "deviates: ", "open: "];
 
 /// The tests of the tree by the ids that they cover: `file::name`.
 #[derive(Debug, Default)]
-pub(super) struct Covered {
+pub(crate) struct Covered {
     tests: BTreeMap<String, BTreeSet<String>>,
     findings: Vec<Finding>,
 }
@@ -64,6 +64,11 @@ impl Covered {
     pub(super) fn findings(&self) -> &[Finding] {
         &self.findings
     }
+
+    /// The tests that cover a row, as `file::name`.
+    pub(crate) fn of(&self, id: &str) -> impl Iterator<Item = &str> {
+        self.tests.get(id).into_iter().flatten().map(String::as_str)
+    }
 }
 
 /// Whether the words behind `Covers:` are no ids: the first one is none, or an issue is named.
@@ -74,7 +79,7 @@ fn points_nowhere(documentation: &str) -> bool {
 }
 
 /// A test's file as the document names it.
-fn short(path: &str) -> &str {
+pub(crate) fn short(path: &str) -> &str {
     path.strip_prefix(TESTS).and_then(|name| name.strip_suffix(".rs")).unwrap_or(path)
 }
 
@@ -85,7 +90,8 @@ fn ids(documentation: &str) -> impl Iterator<Item = String> {
     words.filter(|word| is_id(word)).map(str::to_owned)
 }
 
-fn is_id(word: &str) -> bool {
+/// Whether a word has the form of a row's id.
+pub(crate) fn is_id(word: &str) -> bool {
     PAGES.iter().any(|page| page.has(word))
 }
 

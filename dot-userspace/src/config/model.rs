@@ -1,6 +1,6 @@
 //! The shape of `dotd.toml`: every key, its unit and its default, and nothing of how it is checked.
 //!
-//! Before: `config::load` has the file's text. After: `config::validate` checks ranges and sense.
+//! Before: `config::load` has the file's text. After: `config::range` and `config::sense` check it.
 //! Holds: names that are the contract with operators; a name here is a name in the file.
 //! Never: reads a file, touches a socket, knows what a room does with its part.
 

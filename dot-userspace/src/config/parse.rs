@@ -1,6 +1,6 @@
 //! Keys whose TOML form is not their Rust form: "auto" or a number, "embedded" or an address.
 //!
-//! Before: a TOML value. After: a typed one. Never: checks ranges (`config::validate` does).
+//! Before: a TOML value. After: a typed one. Never: checks ranges (`config::range` does).
 
 use std::net::SocketAddr;
 

@@ -14,8 +14,8 @@ use tokio::{
 
 use super::*;
 use crate::{
-    ledger::{ControlCounters, Counter, WorkerCounters},
-    xdp::{BanRow, InterfaceReport, PacketCount, XdpError},
+    ledger::{ControlCounters, Counter, PacketCount, WorkerCounters},
+    xdp::{BanRow, InterfaceReport, XdpError},
 };
 
 mod full_house;

@@ -44,8 +44,4 @@ pub use triage::{Allowed, Disposition, DropReason, Reply, triage};
 pub use truncate::{datagram_octets_max, truncate};
 
 #[cfg(test)]
-mod behind_tests;
-#[cfg(test)]
-mod edit_tests;
-#[cfg(test)]
 mod tests;

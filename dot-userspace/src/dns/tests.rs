@@ -2,6 +2,9 @@
 //!
 //! hickory-proto is the oracle: it encodes what our code reads, and reads what our code wrote.
 
+mod behind;
+mod edit;
+
 use hickory_proto::{
     op::{Edns, Message, OpCode, Query as Question, ResponseCode},
     rr::{

@@ -6,5 +6,5 @@
 mod snapshot;
 mod worker;
 
-pub use snapshot::{ControlCounters, Difference, Snapshot};
+pub use snapshot::{ControlCounters, Difference, PacketCount, Snapshot};
 pub use worker::{Counter, WorkerCounters};

@@ -11,7 +11,17 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::{Counter, WorkerCounters};
-use crate::xdp::PacketCount;
+
+/// How often one verdict of the kernel half was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketCount {
+    /// "pass", "drop", "would_drop", or "answer".
+    pub verdict: String,
+    /// Its reason, in snake case.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+}
 
 /// Every counter at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //!
 //! Before: `tls::handshake` gave a decrypted stream. After: `worker::accept` counts how it ended.
 //! The line, for each turn: read → `dns::framing` → `dns::triage` → [`Answers`] → `backend` … [`Inbox`] → writer.
-//! [`serve`] is the only function that walks it. Steps 6 to 9 of 9.
+//! [`serve`] walks it for a stream, `do53` for datagrams; nothing else does. Steps 6 to 9 of 9.
 //! Never: holds a buffer while idle, answers in cleartext on a port for TLS, or lets one client's slowness reach another.
 
 mod answers;

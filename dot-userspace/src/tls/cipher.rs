@@ -209,5 +209,4 @@ fn inner_type(plaintext: &[u8]) -> Option<(u8, usize)> {
 }
 
 #[cfg(test)]
-#[path = "cipher/tests.rs"]
 mod tests;

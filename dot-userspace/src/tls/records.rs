@@ -239,5 +239,4 @@ fn alert_of(error: CipherError) -> u8 {
 }
 
 #[cfg(test)]
-#[path = "records/tests.rs"]
 mod tests;

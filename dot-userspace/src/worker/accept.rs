@@ -387,5 +387,4 @@ fn serve<L: Link + 'static>(link: L, client: Client, doors: Rc<Doors>, mut open:
 }
 
 #[cfg(test)]
-#[path = "accept/tests.rs"]
 mod tests;

@@ -54,12 +54,11 @@ pub use self::{
     lines::Line,
     notices::{Notices, Refusal},
     report::{
-        BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, PacketCount, ProgramReport, Report,
-        WorkerReport,
+        BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, ProgramReport, Report, WorkerReport,
     },
     watch::Watch,
 };
-use crate::config;
+use crate::{config, ledger::PacketCount};
 
 /// The listeners of one address: one SO_REUSEPORT group, one socket per worker.
 pub struct ListenerGroup<'a> {

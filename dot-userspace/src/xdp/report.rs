@@ -138,17 +138,6 @@ pub struct BanRow {
     pub seconds_left: u64,
 }
 
-/// How often one verdict was given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PacketCount {
-    /// "pass", "drop", "would_drop", or "answer".
-    pub verdict: String,
-    /// Its reason, in snake case.
-    pub reason: String,
-    /// How often.
-    pub count: u64,
-}
-
 impl Report {
     /// Says of the steering whether packets move between CPUs too, or why not.
     pub(super) fn spread(&mut self, state: Option<Result<(), String>>) {

@@ -4,9 +4,11 @@
 //! Holds: the walk, the order of the checks and the form of a finding; each rule has a file of its own.
 //! Never: changes a file.
 
+mod floors;
 mod headers;
 mod locks;
 mod places;
+mod prose;
 mod rooms;
 mod sizes;
 mod source;
@@ -71,10 +73,15 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
     let files = files(root)?;
     let mut findings = Vec::new();
     let mut checked = 0;
+    let mut names = prose::Names::default();
+    for path in &files {
+        names.read(path, &std::fs::read_to_string(root.join(path)).unwrap_or_default());
+    }
     for path in files.iter().filter(|path| is_wanted(path, &arguments.paths)) {
         let Ok(text) = std::fs::read_to_string(root.join(path)) else { continue };
         checked += 1;
         findings.extend(check(root, path, &text));
+        findings.extend(names.check(path, &text));
     }
     if arguments.paths.is_empty() {
         let covered = covered(root, &files);
@@ -83,6 +90,7 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
             let document = std::fs::read_to_string(root.join(page.path));
             findings.extend(standards::check(page, &document.unwrap_or_default(), &covered));
         }
+        findings.extend(floors::check_page(root));
         findings.extend(unsafety::stale_entries(root));
         findings.extend(locks::stale_entries(root));
         findings.extend(rooms::stale_entries(&files));
@@ -121,11 +129,13 @@ fn check(root: &Path, path: &str, text: &str) -> Vec<Finding> {
         return findings;
     }
     findings.extend(headers::check(path, text));
+    findings.extend(places::check_unit_tests(path, text));
     findings.extend(sizes::check_file(path, text));
     match Source::parse(path, text) {
         Ok(source) => {
             findings.extend(sizes::check_functions(&source));
             findings.extend(rooms::check(&source));
+            findings.extend(floors::check(&source));
             findings.extend(unsafety::check(&source));
             findings.extend(locks::check(&source));
         }

@@ -14,6 +14,21 @@ const PRIVATE_ROOTS: &[&str] =
 /// What may stand before an absolute path in running text.
 const PATH_OPENERS: &[char] = &[' ', '"', '\'', '`', '(', '=', ':', '[', '<', ',', '\t'];
 
+/// Unit tests of X are in X or in X/tests.rs, where Rust finds them by itself.
+pub(super) fn check_unit_tests(path: &str, text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if path.ends_with(concat!("_tests", ".rs")) {
+        findings.push(Finding::new(path, 1, "unit tests of a file X go to X/tests.rs; move it"));
+    }
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("#[path") && line.contains("tests.rs\"") {
+            let what = "Rust finds X/tests.rs by itself; take the attribute away, or move the file there";
+            findings.push(Finding::new(path, number + 1, what));
+        }
+    }
+    findings
+}
+
 /// Checks every line of a text.
 pub(super) fn check(root: &Path, path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -36,12 +36,18 @@ fn rejects_missing_header() {
     assert_eq!(findings("xtask/src/sample.rs", ""), []);
 }
 
-/// Goal: 400 lines pass and 401 do not. Method: comments up to the limit.
+/// Goal: 400 lines pass and 401 do not; 600 of tests. Method: comments up to the limit.
 #[test]
 fn rejects_file_over_its_limit() {
-    let body = "// line\n".repeat(sizes::FILE_LINES_MAX - 1);
-    assert_eq!(findings("xtask/src/sample.rs", &body), []);
-    assert_found("xtask/src/sample.rs", &format!("{body}// line\n"), 401, "file of 401 lines");
+    for (path, lines) in [
+        ("xtask/src/sample.rs", sizes::FILE_LINES_MAX),
+        ("xtask/src/sample/tests.rs", sizes::TEST_LINES_MAX),
+        ("tests/tests/it/sample.rs", sizes::TEST_LINES_MAX),
+    ] {
+        let body = "// line\n".repeat(lines - 1);
+        assert_eq!(findings(path, &body), []);
+        assert_found(path, &format!("{body}// line\n"), lines + 1, "split it where its ideas part");
+    }
 }
 
 /// Goal: a lock or an atomic that threads share is found where queries go, and nowhere else. Method: each in a room of the
@@ -159,4 +165,31 @@ fn reports_a_file_that_does_not_parse() {
     let found = findings("xtask/src/sample.rs", "fn f() {\n");
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].what.contains("does not parse"), "{found:?}");
+}
+
+/// Goal: a room imports from lower floors alone. Method: imports of each form, upward, sideways and downward; in a test; and
+/// a room that is on no floor.
+#[test]
+fn rejects_imports_from_higher_floors() {
+    const BACKEND: &str = "dot-userspace/src/backend/sample.rs";
+    for body in [
+        "use crate::session::Inbox;\n",
+        "use crate::{dns::Query, tls::Serving};\n",
+        "fn f() -> crate::worker::W { g() }\n",
+        "use crate::{config, session};\n",
+    ] {
+        assert_found(BACKEND, body, 2, "which is no lower floor");
+    }
+    assert_eq!(findings(BACKEND, "use crate::{config::{Backend, tls}, dns, backend::Sink};\n"), []);
+    assert_eq!(findings(BACKEND, "#[cfg(test)]\nmod tests {\n    use crate::session::Inbox;\n}\n"), []);
+    assert_eq!(findings("dot-userspace/src/backend/tests.rs", "use crate::session::Inbox;\n"), []);
+    assert_found("dot-userspace/src/attic/mod.rs", "fn f() {}\n", 1, "is on no floor");
+}
+
+/// Goal: unit tests are where the rule says. Method: the two other ways that there were.
+#[test]
+fn rejects_unit_tests_elsewhere() {
+    assert_found("dot-userspace/src/dns/edit_tests.rs", "", 1, "go to X/tests.rs");
+    let attribute = format!("#[{} = \"x/tests.rs\"]\nmod tests;\n", "path");
+    assert_found("dot-userspace/src/dns/x.rs", &attribute, 2, "by itself");
 }

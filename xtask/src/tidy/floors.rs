@@ -1,0 +1,104 @@
+//! Rule: inside dot-userspace a room imports only from rooms of lower floors, as ARCHITECTURE.md says it.
+//!
+//! Before: a file's tokens. After: a finding for each import of the same floor or a higher one; and one where the page says
+//! another order. Holds: the floors. Never: binds tests, which look at rooms from where they like.
+
+use std::path::Path;
+
+use super::{Finding, source::Source};
+
+/// Rooms, the lowest first. Those of one floor ignore each other.
+const FLOORS: &[&[&str]] = &[
+    &["dns", "proxy", "ledger", "config", "vital"],
+    &["tls", "backend", "cache", "xdp"],
+    &["session"],
+    &["worker", "control"],
+    &["start"],
+    &["cli"],
+];
+
+const SOURCES: &str = "dot-userspace/src/";
+/// What stands above all rooms: it declares them, and starts the last.
+const TOP: [&str; 2] = ["lib", "main"];
+
+/// Checks the imports of one file.
+pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
+    let Some(inside) = source.path.strip_prefix(SOURCES) else { return Vec::new() };
+    let is_test = inside.contains("/tests/") || inside.ends_with("/tests.rs");
+    let room = inside.split(['/', '.']).next().unwrap_or_default();
+    if is_test || TOP.contains(&room) {
+        return Vec::new();
+    }
+    let Some(own) = floor(room) else {
+        let what =
+            format!("room {room} is on no floor; add it to xtask/src/tidy/floors.rs and to ARCHITECTURE.md");
+        return vec![Finding::new(source.path, 1, what)];
+    };
+    let mut findings = Vec::new();
+    for (name, line) in imports(source) {
+        let is_allowed = name == room || floor(&name).is_none_or(|floor| floor < own);
+        if !is_allowed && !source.is_test_line(line) {
+            let what =
+                format!("{room} imports {name}, which is no lower floor (ARCHITECTURE.md, Rooms and floors)");
+            findings.push(Finding::new(source.path, line, what));
+        }
+    }
+    findings.dedup();
+    findings
+}
+
+/// What the page says must be this table.
+pub(super) fn check_page(root: &Path) -> Vec<Finding> {
+    const PAGE: &str = "ARCHITECTURE.md";
+    let page = std::fs::read_to_string(root.join(PAGE)).unwrap_or_default();
+    let begun = page.split_once("imports only from rooms to its left:").map(|(_, rest)| rest.trim_start());
+    let said = begun.and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
+    let floors: Vec<Vec<&str>> =
+        said.split('←').map(|floor| floor.split('`').skip(1).step_by(2).collect()).collect();
+    if floors.iter().map(Vec::as_slice).eq(FLOORS.iter().copied()) {
+        return Vec::new();
+    }
+    vec![Finding::new(
+        PAGE,
+        1,
+        format!("says the floors are {floors:?}; xtask/src/tidy/floors.rs has {FLOORS:?}"),
+    )]
+}
+
+fn floor(room: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&room))
+}
+
+/// The rooms behind each `crate::`, also those in braces, with their lines.
+fn imports(source: &Source<'_>) -> Vec<(String, usize)> {
+    let text = |index: usize| source.text(Some(index));
+    let mut found = Vec::new();
+    for index in 0..source.tokens.len() {
+        if text(index) != "crate" || text(index + 1) != ":" || text(index + 2) != ":" {
+            continue;
+        }
+        if text(index + 3) != "{" {
+            found.push((text(index + 3).to_owned(), source.tokens[index].line));
+            continue;
+        }
+        // The first word of each part of the braces.
+        let mut depth = 0_usize;
+        let mut at = index + 3;
+        loop {
+            match text(at) {
+                "{" => depth += 1,
+                "}" => depth -= 1,
+                "" => break,
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+            if depth == 1 && matches!(text(at), "{" | ",") && text(at + 1) != "}" {
+                found.push((text(at + 1).to_owned(), source.tokens[at + 1].line));
+            }
+            at += 1;
+        }
+    }
+    found
+}

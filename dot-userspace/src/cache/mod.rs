@@ -16,8 +16,6 @@ mod pending;
 mod table;
 
 #[cfg(test)]
-mod subnet_tests;
-#[cfg(test)]
 mod tests;
 
 use std::{

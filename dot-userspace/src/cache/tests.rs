@@ -1,5 +1,7 @@
 //! What the cache promises, against a map that forgets nothing and knows each end.
 
+mod subnet;
+
 use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;

@@ -4,10 +4,7 @@
 
 use tokio::time::Instant;
 
-use super::{
-    Cache, Found,
-    tests::{RD, answer, cache, key, query},
-};
+use super::{Cache, Found, RD, answer, cache, key, query};
 use crate::ledger::Counter;
 
 /// Goal: an answer for all subnets is kept once and told to each client as its own subnet, scope 0; one for some is its

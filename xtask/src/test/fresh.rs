@@ -16,6 +16,9 @@ use crate::{build, command, setup};
 /// Makes the machine, runs the test command there, and removes the machine.
 const SCRIPT: &str = include_str!("fresh.sh");
 
+/// What a new root is called, with the process that made it.
+const PREFIX: &str = "fresh-";
+
 /// Runs `cargo xtask test` with these filters in a fresh Debian.
 ///
 /// # Errors
@@ -31,7 +34,8 @@ pub(super) fn run(root: &Path, filters: &[String]) -> Result<()> {
     };
     let rustup = home("RUSTUP_HOME", ".rustup").context("no rustup here (https://rustup.rs)")?;
     let cargo = home("CARGO_HOME", ".cargo").context("no cargo of rustup's here (https://rustup.rs)")?;
-    let folder = Folder(build::target(root).join(format!("fresh-{}", std::process::id())));
+    remove_left_behind(&build::target(root));
+    let folder = Folder(build::target(root).join(format!("{PREFIX}{}", std::process::id())));
     std::fs::create_dir_all(&folder.0).with_context(|| format!("cannot make {}", folder.0.display()))?;
     let mut namespace = Command::new("unshare");
     namespace.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]);
@@ -44,6 +48,17 @@ pub(super) fn run(root: &Path, filters: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Removes the roots of processes that were killed before they could.
+fn remove_left_behind(target: &Path) {
+    for entry in std::fs::read_dir(target).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_dead = name.strip_prefix(PREFIX).is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        if is_dead {
+            drop(Folder(entry.path()));
+        }
+    }
+}
+
 /// The new root; removed when nothing is mounted there any more, because its namespace has ended.
 struct Folder(PathBuf);
 
@@ -54,5 +69,29 @@ impl Drop for Folder {
         {
             eprintln!("fresh: {} is left: {error:#}", self.0.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what a killed run left goes, what a running one uses stays. Method: a folder of each, and one of cargo's.
+    #[test]
+    fn removes_what_a_killed_run_left() {
+        let target = std::env::temp_dir().join(format!("xtask-fresh-{}", std::process::id()));
+        let folder = |name: &str| target.join(name);
+        let ours = format!("{PREFIX}{}", std::process::id());
+        for name in [&format!("{PREFIX}{}", u32::MAX), &ours, "debug"] {
+            std::fs::create_dir_all(folder(name).join("inside")).expect("a folder for the test");
+        }
+        remove_left_behind(&target);
+        let mut left: Vec<_> = std::fs::read_dir(&target)
+            .expect("still there")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        left.sort();
+        std::fs::remove_dir_all(&target).expect("our own");
+        assert_eq!(left, ["debug", &ours]);
     }
 }

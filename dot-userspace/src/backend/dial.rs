@@ -3,7 +3,11 @@
 //! Before: `connection`, `transfer` or `health` needs one. After: queries may be written.
 //! Never: takes longer than a query may, or goes on in cleartext where TLS is asked for.
 
-use std::{future::Future, io};
+use std::{
+    future::Future,
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use thiserror::Error;
 use tokio::{
@@ -19,8 +23,8 @@ use crate::proxy::{Client, header};
 pub enum Opened {
     /// In the clear.
     Clear(TcpStream),
-    /// Within TLS.
-    Secure(Box<dyn Wire>),
+    /// Within TLS, and its socket, for options.
+    Secure(Box<dyn Wire>, OwnedFd),
 }
 
 /// Why there is none.
@@ -50,9 +54,10 @@ pub async fn dial(config: &UpstreamConfig, client: Option<&Client>) -> Result<Op
             opened.map(Opened::Clear).map_err(NotOpened::Unconnected)
         }
         Some(tls) => {
+            let socket = tcp.as_fd().try_clone_to_owned().map_err(NotOpened::Unconnected)?;
             let wire = in_time(deadline, tls.by.secure(tcp)).await.map_err(NotOpened::NotSecure)?;
             let opened = in_time(deadline, introduce(wire, config, client)).await;
-            opened.map(Opened::Secure).map_err(NotOpened::Unconnected)
+            opened.map(|wire| Opened::Secure(wire, socket)).map_err(NotOpened::Unconnected)
         }
     }
 }

@@ -21,14 +21,14 @@ use tokio::{
 use super::{
     UpstreamConfig,
     balance::{self, Candidate},
-    flights::{FLIGHTS_MAX, Flight, Flights, Half, qname},
+    flights::{FLIGHTS_MAX, Flight, Flights, Half, Record, qname},
     hedge::{self, Hedging},
     mmsg::Inbound,
     path,
     random::Random,
+    resend, silence,
     sink::{Failure, Sink},
-    subnet,
-    udp::{self, Again},
+    subnet, udp,
     upstream::Upstream,
 };
 use crate::{
@@ -41,7 +41,7 @@ use crate::{
 /// UPDATE (RFC 2136 §1.3).
 const OPCODE_UPDATE: u8 = 5;
 /// How often deadlines are looked at; a time-out is late by at most this.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 /// Octets read from a connection at a time: many responses for one system call.
 const READ_OCTETS: usize = 64 * 1024;
 
@@ -213,7 +213,7 @@ impl Fleet {
         let Some(flight) = flights.get_mut(slot) else { return };
         flight.upstream = upstream.index;
         flight.half = if flight.is_once { Half::Stream } else { upstream.half_for(flight.query.len()) };
-        flight.is_retried = flight.is_once;
+        flight.record = Record::default();
         flight.patience_until = now + upstream.patience();
         flight.given_at = now;
         flight.late_at = if flight.may_hedge { self.hedging.watch(slot, upstream, now) } else { None };
@@ -261,19 +261,18 @@ impl Fleet {
         let Some(flight) = flights.get_mut(slot) else { return };
         let Some(upstream) = self.upstream(flight.upstream) else { return };
         flight.patience_until = Instant::now() + upstream.patience();
-        let again = match flight.half {
-            Half::Stream => Again::Done,
-            Half::Datagram if flight.is_spare() => Again::Done,
-            Half::Datagram if upstream.datagram_octets(flight.query.len()) > path::CARRIED_OCTETS => {
-                Again::TooLong
+        match flight.half {
+            Half::Datagram if flight.is_spare() => {}
+            Half::Datagram if upstream.datagram_octets(flight.query.len()) <= path::CARRIED_OCTETS => {
+                resend::enqueue(&upstream, slot, flight);
             }
-            Half::Datagram => udp::send_again(&upstream, flight),
-        };
-        drop(flights);
-        match again {
-            Again::Done => {}
-            Again::Unreachable(ids) => upstream.is_unreachable(&ids),
-            Again::TooLong => path::leave_to_stream(&upstream, slot),
+            half => {
+                drop(flights);
+                match half {
+                    Half::Stream => silence::ask_apart(&upstream, slot),
+                    Half::Datagram => path::leave_to_stream(&upstream, slot),
+                }
+            }
         }
     }
 
@@ -312,6 +311,7 @@ impl Fleet {
             Failure::Silent => Counter::BackendTimeout,
             Failure::Unreachable | Failure::NotSecure => Counter::BackendUnreachable,
             Failure::Full => Counter::BackendFull,
+            Failure::Harmful => Counter::BackendRefused,
         };
         self.counters.add(counter, 1);
     }
@@ -346,9 +346,9 @@ async fn sweep(fleet: Rc<Fleet>) {
         let silent = fleet.flights.borrow().find(|flight| flight.patience_until <= now);
         silent.into_iter().for_each(|slot| fleet.lose_patience(slot));
         for upstream in fleet.upstreams.borrow().iter() {
+            resend::send(upstream);
             udp::close_quiet(upstream);
-            // What was given up has left room on connections.
-            upstream.streams.look();
+            upstream.look(now);
         }
     }
 }

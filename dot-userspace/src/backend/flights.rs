@@ -35,6 +35,32 @@ pub enum Half {
     Stream,
 }
 
+/// What happened to a query over the connections of the backend that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the order of what its connection was given.
+    pub order: u32,
+    /// Most queries that may be unanswered on a connection with it, itself included.
+    pub company: u16,
+    /// Connections that closed while it was the only one unanswered.
+    pub lone_ends: u8,
+    /// Times it was moved from a connection that was silent.
+    pub moves: u8,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { order: 0, company: u16::MAX, lone_ends: 0, moves: 0 }
+    }
+}
+
+impl Record {
+    /// It may have closed a connection, and shares none with queries that did not.
+    pub fn is_suspect(&self) -> bool {
+        self.company < u16::MAX
+    }
+}
+
 /// One query.
 pub struct Flight {
     /// The query's octets; its ID is patched when it is sent.
@@ -67,8 +93,8 @@ pub struct Flight {
     pub tried: u64,
     /// It must not be asked twice.
     pub is_once: bool,
-    /// Its connection was closed before it was answered, once.
-    pub is_retried: bool,
+    /// What connections did with it that closed, or fell silent, before it was answered.
+    pub record: Record,
     /// Over which socket and with which ID it was sent; `None` while queued.
     pub sent: Option<(Rc<Ids>, u16)>,
 }
@@ -160,7 +186,7 @@ impl Flights {
         flight.is_second = false;
         flight.tried = 0;
         flight.is_once = false;
-        flight.is_retried = false;
+        flight.record = Record::default();
         flight.sent = None;
         flight.sink = Some(sink);
         Some(slot)
@@ -187,7 +213,7 @@ impl Flights {
             half: Half::Datagram,
             tried: 0,
             is_once: false,
-            is_retried: false,
+            record: Record::default(),
             sent: None,
         });
         Some(slot)

@@ -96,6 +96,12 @@ impl Health {
         }
     }
 
+    /// Whether the last check was answered.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.0.state.load(Relaxed) == UP
+    }
+
     /// Whether new queries should go elsewhere.
     #[must_use]
     pub fn is_down(&self) -> bool {
@@ -216,7 +222,7 @@ async fn check(backend: &UpstreamConfig) -> Result<(), Missed> {
     } else {
         match dial(backend, None).await? {
             Opened::Clear(mut tcp) => timeout(backend.timeout, asking.over_stream(&mut tcp)).await,
-            Opened::Secure(mut wire) => timeout(backend.timeout, asking.over_stream(&mut wire)).await,
+            Opened::Secure(mut wire, _) => timeout(backend.timeout, asking.over_stream(&mut wire)).await,
         }
     };
     let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

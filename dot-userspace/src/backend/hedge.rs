@@ -146,13 +146,16 @@ impl Pace {
 impl Fleet {
     /// The query in `slot` has its answer: its backend is known a little better, and its other try is forgotten.
     pub fn note_answer(&self, slot: u16) {
-        if !self.hedging.is_on() {
-            return;
-        }
-        let now = Instant::now();
         let flights = self.flights.borrow();
         let Some(flight) = flights.get(slot) else { return };
         let (other, is_second) = (flight.other, flight.is_second);
+        flight.sent.iter().for_each(|(ids, _)| ids.note_order(flight.record.order));
+        if !self.hedging.is_on() {
+            // Another try over another connection of the same backend.
+            drop(flights);
+            return other.into_iter().for_each(|other| drop(self.leave(other)));
+        }
+        let now = Instant::now();
         self.note_time(flight.upstream, now - flight.given_at);
         let loser = other.and_then(|other| flights.get(other));
         let lost = loser.map(|loser| (loser.upstream, loser.is_second, now - loser.given_at));

@@ -19,6 +19,9 @@ const PLACES_MIN: usize = 1024;
 pub struct Ids {
     places: RefCell<Box<[Entry]>>,
     outstanding: Cell<usize>,
+    /// The latest query that was answered, in the order in which they were sent over a connection.
+    newest: Cell<u32>,
+    has_reordered: Cell<bool>,
 }
 
 /// An ID in use.
@@ -32,7 +35,12 @@ struct Entry {
 impl Default for Ids {
     fn default() -> Self {
         let places = vec![Entry::default(); PLACES_MIN].into_boxed_slice();
-        Self { places: RefCell::new(places), outstanding: Cell::new(0) }
+        Self {
+            places: RefCell::new(places),
+            outstanding: Cell::new(0),
+            newest: Cell::new(0),
+            has_reordered: Cell::new(false),
+        }
     }
 }
 
@@ -83,6 +91,26 @@ impl Ids {
             next = (next + 1) & mask;
         }
         put(&mut places, hole, Entry::default());
+    }
+
+    /// The query at this place of its connection's order was answered.
+    pub fn note_order(&self, order: u32) {
+        if order < self.newest.get() {
+            self.has_reordered.set(true);
+        } else {
+            self.newest.set(order);
+        }
+    }
+
+    /// Whether a query was answered before one that was sent earlier, of so many that were sent.
+    pub fn has_reordered(&self, sent: u32) -> bool {
+        let over = usize::try_from(sent).unwrap_or(usize::MAX).saturating_sub(self.outstanding.get());
+        let newest = usize::try_from(self.newest.get()).unwrap_or(usize::MAX);
+        // More than are over come no later than the newest that was answered: one of those still waits.
+        if newest > 0 && newest >= over {
+            self.has_reordered.set(true);
+        }
+        self.has_reordered.get()
     }
 
     /// IDs in use.

@@ -7,56 +7,77 @@
 //!
 //! Source: "The PROXY protocol", section 2; RFC 7766 §6.2.2 (few connections) cannot hold here.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
 
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::spawn_local;
 
 use super::{
-    connection::{Connection, live},
+    connection::{Connection, Lane},
+    dialogue::live,
     flights::Half,
-    sink::Failure,
+    streams::Served,
     upstream::Upstream,
 };
-use crate::{ledger::Counter, proxy::Client};
+use crate::proxy::Client;
 
-/// Connections of one worker to one backend; a further client waits for the end of an idle one, or fails.
+/// Connections of one worker to one backend; a further client waits until one of them is quiet, and takes its place.
 const CONNECTIONS_MAX: usize = 256;
-
-/// A connection and the task that serves it.
-type Served = (Rc<Connection>, AbortHandle);
 
 /// The connections of one backend, by client. `None`: queries that nobody in particular asked.
 #[derive(Default)]
-pub struct Personal(RefCell<HashMap<Option<Client>, Served>>);
+pub struct Personal {
+    connections: RefCell<HashMap<Option<Client>, Served>>,
+    /// Queries whose clients have no connection, while every one is in use.
+    waiting: RefCell<VecDeque<u16>>,
+}
 
 impl Personal {
     /// Forgets a connection that is over.
     pub fn forget(&self, connection: &Rc<Connection>) {
-        self.0.borrow_mut().retain(|_, (one, _)| !Rc::ptr_eq(one, connection));
+        self.connections.borrow_mut().retain(|_, (one, _)| !Rc::ptr_eq(one, connection));
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.connections.borrow().is_empty()
+    }
+
+    /// Whether a query waits for a place.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// Takes all that wait for a place.
+    pub fn take(&self) -> VecDeque<u16> {
+        self.waiting.take()
+    }
+
+    /// Calls `each` with every connection.
+    pub fn for_each(&self, mut each: impl FnMut(&Rc<Connection>)) {
+        self.connections.borrow().values().for_each(|(connection, _)| each(connection));
     }
 
     /// Closes every one.
     pub fn close(&self) {
-        self.0.take().values().for_each(|(_, task)| task.abort());
+        self.connections.take().values().for_each(|(_, task)| task.abort());
     }
 
     fn of(&self, client: &Option<Client>) -> Option<Rc<Connection>> {
-        self.0.borrow().get(client).map(|(connection, _)| Rc::clone(connection))
+        self.connections.borrow().get(client).map(|(connection, _)| Rc::clone(connection))
     }
 
-    /// Makes room for another connection; closes an idle one if it must. `false`: all are in use.
+    /// Makes room for another connection; closes a quiet one if it must. `false`: all are in use.
     fn make_room(&self) -> bool {
-        let mut connections = self.0.borrow_mut();
+        let mut connections = self.connections.borrow_mut();
         if connections.len() < CONNECTIONS_MAX {
             return true;
         }
-        let idle = connections.iter().find(|(_, (connection, _))| connection.is_quiet());
-        let Some(client) = idle.map(|(client, _)| *client) else { return false };
+        let quiet = connections.iter().find(|(_, (connection, _))| connection.is_quiet());
+        let Some(client) = quiet.map(|(client, _)| *client) else { return false };
         if let Some((_, task)) = connections.remove(&client) {
             task.abort();
         }
@@ -66,47 +87,66 @@ impl Personal {
 
 /// Gives what waits to the connections of its clients; opens those that are missing.
 pub fn hand_out(upstream: &Rc<Upstream>) {
-    let streams = &upstream.streams;
+    let (streams, personal) = (&upstream.streams, &upstream.streams.personal);
     let may_open = streams.backs_off_until().is_none();
     let mut waiting_on = Vec::new();
+    // Those that wait for a place had their turn, and keep it.
+    let mut has_places = may_open;
+    while has_places {
+        let Some(slot) = personal.waiting.borrow_mut().pop_front() else { break };
+        if place(upstream, slot, true) == Place::None {
+            personal.waiting.borrow_mut().push_front(slot);
+            has_places = false;
+        }
+    }
     while let Some(slot) = streams.next() {
-        let client = {
-            let flights = upstream.fleet.flights.borrow();
-            match flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream)) {
-                Some(flight) => flight.client(),
-                // It ended, or moved to another backend, while it waited.
-                None => continue,
+        match place(upstream, slot, has_places) {
+            Place::Given => {}
+            Place::Full => waiting_on.push(slot),
+            Place::None => {
+                has_places = false;
+                personal.waiting.borrow_mut().push_back(slot);
             }
-        };
-        match streams.personal.of(&client) {
-            Some(connection) if connection.takes_more() => give(upstream, slot, &connection),
-            Some(_) => waiting_on.push(slot),
-            None if !may_open => waiting_on.push(slot),
-            None if streams.personal.make_room() => give(upstream, slot, &open(upstream, client)),
-            None => upstream.fleet.try_elsewhere(slot, Failure::Full),
         }
     }
     streams.put_back(waiting_on);
 }
 
-fn open(upstream: &Rc<Upstream>, client: Option<Client>) -> Rc<Connection> {
-    let connection = Rc::new(Connection::of(client));
-    let task = spawn_local(live(Rc::clone(upstream), Rc::clone(&connection)));
-    let served = (Rc::clone(&connection), task.abort_handle());
-    upstream.streams.personal.0.borrow_mut().insert(client, served);
-    connection
+/// What became of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Its client's connection has it; or it ended, or moved to another backend, while it waited.
+    Given,
+    /// Its client's connection takes no more now.
+    Full,
+    /// Its client has none, and none can be opened.
+    None,
 }
 
-fn give(upstream: &Upstream, slot: u16, connection: &Connection) {
-    let fleet = &upstream.fleet;
-    let mut flights = fleet.flights.borrow_mut();
-    let Some(flight) = flights.get_mut(slot) else { return };
-    if flight.send_over(slot, &connection.ids, &fleet.random) && connection.push(flight, upstream.config.pads)
-    {
-        fleet.counters.add(Counter::BackendStreamSent, 1);
-        connection.wake();
-    } else {
-        drop(flights);
-        fleet.try_elsewhere(slot, Failure::Full);
-    }
+fn place(upstream: &Rc<Upstream>, slot: u16, may_open: bool) -> Place {
+    let personal = &upstream.streams.personal;
+    let (client, company) = {
+        let flights = upstream.fleet.flights.borrow();
+        match flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream)) {
+            Some(flight) => (flight.client(), flight.record.company),
+            None => return Place::Given,
+        }
+    };
+    let connection = match personal.of(&client) {
+        Some(connection) if connection.takes_company(company) => connection,
+        Some(_) => return Place::Full,
+        None if may_open && personal.make_room() => open(upstream, client),
+        None => return Place::None,
+    };
+    connection.give(upstream, slot);
+    connection.wake();
+    Place::Given
+}
+
+fn open(upstream: &Rc<Upstream>, client: Option<Client>) -> Rc<Connection> {
+    let connection = Rc::new(Connection::of(Lane::Personal(client)));
+    let task = spawn_local(live(Rc::clone(upstream), Rc::clone(&connection)));
+    let served = (Rc::clone(&connection), task.abort_handle());
+    upstream.streams.personal.connections.borrow_mut().insert(client, served);
+    connection
 }

@@ -37,4 +37,6 @@ pub enum Failure {
     NotSecure,
     /// Every slot for queries in flight is taken.
     Full,
+    /// The backend closes its connections upon this query.
+    Harmful,
 }

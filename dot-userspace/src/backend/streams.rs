@@ -1,9 +1,11 @@
 //! The connections of one worker to one backend: few, shared by all queries, opened when needed.
 //!
 //! Before: `Upstream::enqueue` queued queries. After: a connection with room has them, or they went elsewhere.
-//! Holds: the queue, the connections, how often opening one has failed in a row.
-//! Never: opens a second connection while a first is being opened, or one sooner than the back-off permits:
-//! a backend that comes back meets one attempt a worker, not all of its queries.
+//! Holds: the queue, the connections, how often opening one has failed in a row. `suspects` has those queries that may have
+//! closed a connection, `silence` looks after connections that do not answer, `personal` has those of one client each.
+//! Never: opens a second connection while a first is being opened (but to a backend that closes each after a few answers),
+//! or one sooner than the back-off permits: a backend that comes back meets one attempt a worker, not all of its queries
+//!
 //!
 //! Source: RFC 7766 §6.2.2 (few connections), §6.2.4 (retry what a closed connection left unanswered).
 
@@ -21,12 +23,16 @@ use tokio::{
 };
 
 use super::{
-    connection::{Connection, End, live},
+    connection::{Connection, Lane},
     dial::NotOpened,
+    dialogue::{End, live},
     flights::Half,
+    habits::Habits,
     personal::{self, Personal},
     random::Random,
+    refusals::Verdict,
     sink::Failure,
+    suspects::{self, Suspects},
     upstream::Upstream,
 };
 use crate::{config::Transport, ledger::Counter, vital::vital};
@@ -44,6 +50,11 @@ const PATIENT_FAILURES: u32 = 3;
 const BACK_OFF_MIN: Duration = Duration::from_millis(25);
 /// …up to this: a backend that is back is found within a second.
 const BACK_OFF_MAX: Duration = Duration::from_millis(800);
+/// A backend that answered over any connection so long ago is there: a connection that it closes is no failure of it.
+const ANSWERING_FOR: Duration = Duration::from_secs(1);
+
+/// A connection and the task that serves it.
+pub type Served = (Rc<Connection>, AbortHandle);
 
 /// The queue and the connections of one backend.
 #[derive(Default)]
@@ -51,10 +62,20 @@ pub struct Streams {
     queue: RefCell<VecDeque<u16>>,
     /// Wakes the distributor.
     pub work: Notify,
-    connections: RefCell<Vec<(Rc<Connection>, AbortHandle)>>,
+    connections: RefCell<Vec<Served>>,
+    /// Queries that may have closed a connection, and connections for them.
+    pub suspects: Suspects,
     /// Connections of one client each; with `proxy_v2` all are.
     pub personal: Personal,
+    /// What the backend does with connections.
+    pub habits: Habits,
+    /// How long it is usually silent before it answers, in an eighth of the sweeper's looks.
+    pub usual_silence: Cell<u32>,
+    /// When it last answered over one of them.
+    pub answered_at: Cell<Option<Instant>>,
     failures: Cell<u32>,
+    /// The last failure was that nobody could be reached.
+    is_unconnected: Cell<bool>,
     /// The last attempt failed for want of TLS.
     is_insecure: Cell<bool>,
     not_before: Cell<Option<Instant>>,
@@ -69,7 +90,7 @@ impl Streams {
 
     /// Has the distributor look again, should anything wait.
     pub fn look(&self) {
-        if !self.queue.borrow().is_empty() {
+        if self.is_waiting() {
             self.work.notify_one();
         }
     }
@@ -77,6 +98,7 @@ impl Streams {
     /// Closes every connection.
     pub fn close(&self) {
         self.connections.take().iter().for_each(|(_, task)| task.abort());
+        self.suspects.close();
         self.personal.close();
     }
 
@@ -90,6 +112,30 @@ impl Streams {
         self.queue.borrow_mut().extend(slots);
     }
 
+    /// Calls `each` with every connection, of whatever lane.
+    pub fn for_each(&self, mut each: impl FnMut(&Rc<Connection>)) {
+        self.connections.borrow().iter().for_each(|(connection, _)| each(connection));
+        self.suspects.for_each(&mut each);
+        self.personal.for_each(each);
+    }
+
+    /// Others waited on a connection behind a query that was not answered for long: all carry fewer, if it is in order.
+    pub fn note_stall(&self, now: Instant) {
+        self.habits.note_stall(now);
+        self.limit_all();
+    }
+
+    /// A connection that has carried all that it should was not closed: there is no such rule.
+    pub fn forget_quota(&self) {
+        self.habits.forget_quota();
+        self.limit_all();
+    }
+
+    fn limit_all(&self) {
+        let (depth, quota) = (self.habits.depth(), self.habits.quota());
+        self.connections.borrow().iter().for_each(|(connection, _)| connection.limit(depth, quota));
+    }
+
     /// A connection can be used from now on.
     pub fn opened(&self) {
         self.is_insecure.set(false);
@@ -101,11 +147,19 @@ impl Streams {
         self.is_insecure.get()
     }
 
-    /// The connection with the fewest unanswered queries that has room for another.
+    /// Whether it has answered over some connection just now.
+    pub fn is_answering(&self) -> bool {
+        self.answered_at.get().is_some_and(|at| at.elapsed() < ANSWERING_FOR)
+    }
+
+    /// The connection with the fewest unanswered queries that has room for another. A silent one only where no other can be
+    /// opened.
     fn idlest(&self) -> Option<Rc<Connection>> {
         let connections = self.connections.borrow();
         let able = connections.iter().map(|(connection, _)| connection).filter(|one| one.has_room());
-        able.min_by_key(|connection| connection.ids.outstanding()).map(Rc::clone)
+        let idlest = able.min_by_key(|one| (one.is_silent(), one.ids.outstanding()))?;
+        let may_wait = connections.len() < CONNECTIONS_MAX && self.backs_off_until().is_none();
+        (!idlest.is_silent() || !may_wait).then(|| Rc::clone(idlest))
     }
 
     /// When the next connection may be opened, if not now.
@@ -114,11 +168,12 @@ impl Streams {
     }
 
     fn is_waiting(&self) -> bool {
-        !self.queue.borrow().is_empty()
+        !self.queue.borrow().is_empty() || self.suspects.is_waiting() || self.personal.is_waiting()
     }
 
-    fn has_none(&self) -> bool {
-        self.connections.borrow().is_empty() && self.personal.is_empty()
+    /// Whether there is no connection at all.
+    pub fn has_none(&self) -> bool {
+        self.connections.borrow().is_empty() && self.suspects.has_none() && self.personal.is_empty()
     }
 
     /// One more failure in a row; returns until when no connection is opened.
@@ -173,74 +228,88 @@ fn hand_out(upstream: &Rc<Upstream>) {
     let streams = &upstream.streams;
     if upstream.config.proxy_v2 {
         personal::hand_out(upstream);
-        if streams.backs_off_until().is_some() && streams.is_waiting() && streams.has_none() {
-            refuse_waiting(upstream);
-        }
-        return;
+    } else {
+        share_out(upstream);
+        suspects::hand_out(upstream);
     }
-    while streams.is_waiting() {
+    if streams.is_waiting() && streams.has_none() && streams.backs_off_until().is_some() {
+        refuse_waiting(upstream);
+    }
+}
+
+fn share_out(upstream: &Rc<Upstream>) {
+    let streams = &upstream.streams;
+    while !streams.queue.borrow().is_empty() {
         let Some(connection) = streams.idlest() else { break };
         fill(upstream, &connection);
         connection.wake();
     }
     if streams.backs_off_until().is_none() {
-        open_another(upstream);
-    } else if streams.is_waiting() && streams.connections.borrow().is_empty() {
-        refuse_waiting(upstream);
+        open_others(upstream);
     }
 }
 
 /// Moves queries from the queue to `connection` while both last.
 fn fill(upstream: &Upstream, connection: &Connection) {
-    let fleet = &upstream.fleet;
+    let (fleet, streams) = (&upstream.fleet, &upstream.streams);
     while connection.has_room() {
-        let Some(slot) = upstream.streams.next() else { return };
-        let mut flights = fleet.flights.borrow_mut();
-        let waiting = flights.get_mut(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
-        // Otherwise it ended, or moved to another backend, while it waited.
-        let Some(flight) = waiting else { continue };
-        if flight.send_over(slot, &connection.ids, &fleet.random)
-            && connection.push(flight, upstream.config.pads)
-        {
-            fleet.counters.add(Counter::BackendStreamSent, 1);
-        } else {
-            drop(flights);
-            fleet.try_elsewhere(slot, Failure::Full);
+        let Some(slot) = streams.next() else { return };
+        let verdict = {
+            let flights = fleet.flights.borrow();
+            let waiting = flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
+            // Otherwise it ended, or moved to another backend, while it waited.
+            let Some(flight) = waiting else { continue };
+            streams.suspects.refusals.judge(flight)
+        };
+        match verdict {
+            Verdict::Unknown => connection.give(upstream, slot),
+            Verdict::Apart => suspects::set_apart(upstream, slot),
+            Verdict::Refused => fleet.try_elsewhere(slot, Failure::Harmful),
         }
     }
 }
 
-/// Opens a connection where one is missing: none is there, too few for what is to do, or all are full.
-fn open_another(upstream: &Rc<Upstream>) {
+/// Opens connections where some are missing: none is there, too few for what is to do, or all are full.
+fn open_others(upstream: &Rc<Upstream>) {
     let streams = &upstream.streams;
+    let habits = &streams.habits;
     let mut connections = streams.connections.borrow_mut();
-    if connections.iter().any(|(connection, _)| !connection.is_established()) {
-        return;
-    }
-    let are_busy = connections.iter().all(|(connection, _)| connection.ids.outstanding() >= BUSY);
-    let wanted = match connections.len() {
-        0 => streams.is_waiting(),
-        count if count < CONNECTIONS => are_busy,
-        count => count < CONNECTIONS_MAX && streams.is_waiting(),
-    };
-    if wanted {
-        let connection = Rc::new(Connection::default());
+    let is_new = |(connection, _): &&Served| !connection.is_established();
+    let mut opening = connections.iter().filter(is_new).count();
+    let able = connections.iter().filter(|(connection, _)| !connection.is_silent() && !connection.is_worn());
+    let (mut count, mut are_busy) = (0, true);
+    let (busy, early) = if habits.is_in_order() { (1, CONNECTIONS_MAX) } else { (BUSY, CONNECTIONS) };
+    able.for_each(|(connection, _)| {
+        count += 1;
+        are_busy &= connection.ids.outstanding() >= busy;
+    });
+    let waiting = streams.queue.borrow().len();
+    while connections.len() < CONNECTIONS_MAX && opening < habits.opening_max(waiting) {
+        let is_wanted = if count > 0 && count < early { are_busy } else { waiting > 0 };
+        if !is_wanted {
+            return;
+        }
+        let connection = Rc::new(Connection::of(Lane::Shared));
+        connection.limit(habits.depth(), habits.quota());
         let task = spawn_local(live(Rc::clone(upstream), Rc::clone(&connection)));
         connections.push((connection, task.abort_handle()));
+        (opening, count) = (opening + 1, count + 1);
     }
 }
 
-/// `connection` is over: what it left unanswered is tried once more over another one, or goes elsewhere.
-pub fn ended(upstream: &Rc<Upstream>, connection: &Rc<Connection>, end: &End) {
+/// `connection`, which could be used from `established_at` on, is over: what it left unanswered is asked again, or goes
+/// elsewhere.
+pub fn ended(
+    upstream: &Rc<Upstream>,
+    connection: &Rc<Connection>,
+    established_at: Option<Instant>,
+    end: &End,
+) {
     let (streams, fleet) = (&upstream.streams, &upstream.fleet);
     tracing::debug!(%end, backend = %upstream.config.address, "a connection to a backend has ended");
     streams.connections.borrow_mut().retain(|(one, _)| !Rc::ptr_eq(one, connection));
+    streams.suspects.forget(connection);
     streams.personal.forget(connection);
-    let is_not_opened = matches!(end, End::NotOpened(_));
-    if let End::NotOpened(error) = end {
-        streams.is_insecure.set(matches!(error, NotOpened::NotSecure(_)));
-    }
-    let lost = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     let counter = match end {
         End::NotOpened(NotOpened::Unconnected(_)) => Some(Counter::BackendConnectFailed),
         End::NotOpened(NotOpened::NotSecure(_)) => Some(Counter::BackendTlsFailed),
@@ -248,11 +317,24 @@ pub fn ended(upstream: &Rc<Upstream>, connection: &Rc<Connection>, end: &End) {
         End::Closed | End::Failed(_) | End::Idle => None,
     };
     counter.into_iter().for_each(|counter| fleet.counters.add(counter, 1));
-    let is_needed = !lost.is_empty() || streams.is_waiting();
-    lost.into_iter().for_each(|slot| retry(upstream, slot));
-    // One client's connection that was closed says nothing about others': a backend may refuse that client.
-    let is_failure = if upstream.config.proxy_v2 { is_not_opened } else { is_needed || is_not_opened };
-    if !connection.has_answered() && is_failure {
+    let lost = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
+    let is_failure = match end {
+        End::NotOpened(error) => {
+            streams.is_insecure.set(matches!(error, NotOpened::NotSecure(_)));
+            true
+        }
+        End::Idle => false,
+        // Connections are closed for many reasons; while others are answered it is no failure of the backend. What is for
+        // suspects, or one client's alone, says nothing about others at all.
+        _ => {
+            let is_needed = !lost.is_empty() || streams.is_waiting();
+            let is_shared = connection.lane == Lane::Shared && connection.answered() == 0;
+            is_shared && is_needed && !streams.is_answering()
+        }
+    };
+    suspects::ask_again(upstream, connection, established_at, lost);
+    if is_failure {
+        streams.is_unconnected.set(matches!(end, End::NotOpened(_)));
         let until = streams.count_failure(&fleet.random);
         if streams.has_none() {
             // A backend that answers over UDP may be asked on.
@@ -265,44 +347,29 @@ pub fn ended(upstream: &Rc<Upstream>, connection: &Rc<Connection>, end: &End) {
     streams.look();
 }
 
-/// Queues again, once, what was in flight over a connection that is gone.
-fn retry(upstream: &Upstream, slot: u16) {
-    let mut flights = upstream.fleet.flights.borrow_mut();
-    let Some(flight) = flights.get_mut(slot) else { return };
-    flight.take_back();
-    if flight.is_retried {
-        drop(flights);
-        return upstream.fleet.try_elsewhere(slot, Failure::Unreachable);
-    }
-    flight.is_retried = true;
-    drop(flights);
-    upstream.fleet.counters.add(Counter::BackendRetried, 1);
-    upstream.streams.enqueue(slot);
-}
-
 /// There is no connection, and none can be opened now: what waits goes to other backends. Where there is
-/// none it waits on through the first failures, and fails after them.
+/// none it waits on through the first failures, or while checks are answered, and fails after them.
 fn refuse_waiting(upstream: &Upstream) {
     let streams = &upstream.streams;
     let is_refused = streams.is_insecure() && upstream.refuses_without_tls();
-    // Who is somebody else now, will be so in a moment.
-    let is_patient = streams.failures.get() <= PATIENT_FAILURES && !streams.is_insecure();
+    let is_there = !streams.is_unconnected.get() && upstream.config.health.is_up();
+    let is_patient = (streams.failures.get() <= PATIENT_FAILURES || is_there) && !streams.is_insecure();
     let failure = if streams.is_insecure() { Failure::NotSecure } else { Failure::Unreachable };
-    let waiting = streams.queue.take();
+    let waiting =
+        streams.queue.take().into_iter().chain(streams.suspects.take()).chain(streams.personal.take());
     for slot in waiting {
-        let waits = upstream
-            .fleet
-            .flights
-            .borrow()
-            .get(slot)
-            .is_some_and(|flight| flight.waits_at(upstream.index, Half::Stream));
+        let (waits, is_suspect) = {
+            let flights = upstream.fleet.flights.borrow();
+            let waiting = flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
+            (waiting.is_some(), waiting.is_some_and(|flight| flight.record.is_suspect()))
+        };
         if !waits || (!is_refused && upstream.fleet.moved(slot)) {
             continue;
         }
-        if is_patient {
-            streams.queue.borrow_mut().push_back(slot);
-        } else {
-            upstream.fleet.give_up(slot, failure);
+        match (is_patient, is_suspect) {
+            (true, true) => streams.suspects.enqueue(slot),
+            (true, false) => streams.queue.borrow_mut().push_back(slot),
+            (false, _) => upstream.fleet.give_up(slot, failure),
         }
     }
 }

@@ -14,13 +14,13 @@ use tokio::{
 };
 
 use super::{
-    flights::{Flight, Half},
+    flights::Half,
     heard,
-    ids::Ids,
     mmsg::{self, BATCH_MAX},
     path,
     port::Port,
     proxied::Proxied,
+    resend::Again,
     sink::Failure,
     upstream::Upstream,
 };
@@ -39,6 +39,8 @@ pub struct Datagrams {
     ports: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
     /// Ports out of use that still wait for responses.
     retired: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
+    /// What is to be sent once more.
+    pub again: Again,
     /// What is sent to a backend that learns its clients.
     proxied: RefCell<Proxied>,
 }
@@ -53,6 +55,12 @@ impl Datagrams {
     /// Whether a port out of use still waits for responses.
     pub fn has_retired(&self) -> bool {
         !self.retired.borrow().is_empty()
+    }
+
+    /// Every port that may still be answered.
+    pub fn open_ports(&self) -> Vec<Rc<Port>> {
+        let (ports, retired) = (self.ports.borrow(), self.retired.borrow());
+        ports.iter().chain(retired.iter()).map(|(port, _)| Rc::clone(port)).collect()
     }
 
     /// Closes every port.
@@ -129,7 +137,8 @@ fn send_batch(upstream: &Rc<Upstream>) -> Sent {
     settle_batch(upstream, port, batch, result)
 }
 
-fn give_to_kernel(upstream: &Upstream, port: &Port, batch: &[u16]) -> io::Result<usize> {
+/// Sends the queries in these slots over `port`, in one call; returns how many the kernel took.
+pub fn give_to_kernel(upstream: &Upstream, port: &Port, batch: &[u16]) -> io::Result<usize> {
     let flights = upstream.fleet.flights.borrow();
     let queries = batch.iter().filter_map(|slot| flights.get(*slot));
     let mut proxied = upstream.datagrams.proxied.borrow_mut();
@@ -190,6 +199,7 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
     let (done, blocked) = match result {
         Ok(sent) => {
             counters.add(Counter::BackendSent, sent as u64);
+            upstream.retries.earn(sent);
             port.count_sent(sent);
             (sent, false)
         }
@@ -279,43 +289,4 @@ pub fn says_nobody_is_there(error: &io::Error) -> bool {
             | io::ErrorKind::AddrNotAvailable
             | io::ErrorKind::PermissionDenied
     )
-}
-
-/// What became of a query that was to be sent again.
-pub enum Again {
-    /// It was sent, or is lost once more.
-    Done,
-    /// The port with these IDs leads nowhere.
-    Unreachable(Rc<Ids>),
-    /// No datagram may be as long.
-    TooLong,
-}
-
-/// Sends a query again that may have been lost: the same octets over the same port, so that an answer to
-/// either datagram is believed, however slow the backend is.
-pub fn send_again(upstream: &Upstream, flight: &Flight) -> Again {
-    let (ports, retired) = (upstream.datagrams.ports.borrow(), upstream.datagrams.retired.borrow());
-    let mut all = ports.iter().chain(retired.iter());
-    let Some((port, _)) = all.find(|(port, _)| flight.is_over(&port.ids)) else { return Again::Done };
-    let result = match upstream.config.proxy_v2 {
-        true => {
-            let mut proxied = upstream.datagrams.proxied.borrow_mut();
-            proxied.fill(std::iter::once(flight));
-            proxied.datagrams().map(|datagram| port.socket.try_send(datagram)).sum()
-        }
-        false => port.socket.try_send(&flight.query),
-    };
-    match result {
-        Ok(_) => {
-            let counters = &upstream.fleet.counters;
-            counters.add(Counter::BackendSendCalls, 1);
-            counters.add(Counter::BackendSent, 1);
-            counters.add(Counter::BackendRetransmitted, 1);
-            Again::Done
-        }
-        Err(error) if says_nobody_is_there(&error) => Again::Unreachable(Rc::clone(&port.ids)),
-        Err(error) if path::says_too_long(&error) => Again::TooLong,
-        // What cannot be sent now is lost again.
-        Err(_) => Again::Done,
-    }
 }

@@ -10,10 +10,12 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
     UpstreamConfig,
+    budget::Budget,
     fleet::Fleet,
     flights::Half,
     hedge::Pace,
     ids::Ids,
+    silence,
     sink::Failure,
     streams::{self, Streams},
     udp::{self, Datagrams},
@@ -43,6 +45,8 @@ pub struct Upstream {
     pub streams: Streams,
     /// How long it usually takes.
     pub pace: Pace,
+    /// How many queries may be sent to it again.
+    pub retries: Budget,
     outstanding: Cell<usize>,
     rests_until: Cell<Option<Instant>>,
 }
@@ -57,6 +61,7 @@ impl Upstream {
             fleet,
             datagrams: Datagrams::default(),
             streams: Streams::default(),
+            retries: Budget::default(),
             outstanding: Cell::new(0),
             rests_until: Cell::new(None),
         }
@@ -102,6 +107,17 @@ impl Upstream {
     /// How long it may be silent about a query before another backend is asked.
     pub fn patience(&self) -> Duration {
         self.config.timeout / SHARES
+    }
+
+    /// Time went by, by one look of the sweeper.
+    pub fn look(self: &Rc<Self>, now: Instant) {
+        self.retries.refill();
+        let streams = &self.streams;
+        streams.suspects.refill(streams.is_answering());
+        streams.suspects.refusals.look(streams.answered_at.get(), now);
+        streams.habits.look(now);
+        // What was given up has left room on connections.
+        silence::look(self, now);
     }
 
     /// Nobody is there: what was sent over `ids` goes elsewhere, as new queries do for a while.

@@ -61,6 +61,8 @@ impl Ede {
     pub const OTHER_OPTION_LENGTH: Self = Self { code: 0, text: "an option reaches past its OPT record" };
     pub const OTHER_ENTANGLED: Self =
         Self { code: 0, text: "records behind the OPT record point to each other" };
+    pub const OTHER_HARMFUL: Self =
+        Self { code: 0, text: "the backend closes its connections upon this query" };
     pub const STALE: Self = Self { code: 3, text: "no backend answered in time" };
     pub const STALE_NXDOMAIN: Self = Self { code: 19, text: "no backend answered in time" };
     pub const BLOCKED_OPCODE: Self = Self { code: 18, text: "NOTIFY and UPDATE are not accepted here" };

@@ -188,6 +188,10 @@ counters! {
     BackendTlsFailed = "backend", "tls_failed";
     /// Queries sent again because their connection was closed.
     BackendRetried = "backend", "retried";
+    /// Queries moved to another connection of their backend, because theirs was silent.
+    BackendMoved = "backend", "moved";
+    /// Queries refused because the backend closes its connections upon them.
+    BackendRefused = "backend", "refused";
     /// Messages of zone transfers.
     BackendTransferred = "backend", "transferred";
     /// Queries given to another backend because theirs was silent or gone.

@@ -360,6 +360,7 @@ pub(super) fn failure_reply(asked: Asked, query: &[u8], failure: Failure) -> (Ve
         Failure::Unreachable => Ede::BACKEND_UNREACHABLE,
         Failure::NotSecure => Ede::BACKEND_NOT_SECURE,
         Failure::Full => Ede::BACKEND_BUSY,
+        Failure::Harmful => Ede::OTHER_HARMFUL,
     };
     let mut message = query.to_vec();
     if let Some(id) = message.first_chunk_mut::<2>() {

@@ -68,8 +68,8 @@ fn icmp_errors_are_failures_at_once() {
     }
 }
 
-/// Goal: half a frame is no response: what closes behind it is asked again, what stays open behind it keeps nobody from
-/// being answered in the end. Method: a prefix that says 200, fifty octets, then a close or silence; the next queries.
+/// Goal: half a frame is no response: what closes, or stays open, behind it is asked again over another connection, and
+/// nobody waits behind it. Method: a prefix that says 200, fifty octets, then a close or silence; the next queries.
 ///
 #[test]
 fn half_a_frame_is_no_response() {
@@ -88,7 +88,7 @@ fn half_a_frame_is_no_response() {
         let (network, _backend, dotd) = scripted_with(Config::new(), keys, script);
         let mut session = Dot::connect(&network.client, SERVER_V4);
         let first = session.exchange(&host(1));
-        assert_eq!(first.rcode(), if closes { 0 } else { SERVFAIL }, "{first:?}");
+        assert_eq!(first.rcode(), 0, "closes: {closes}: {first:?}");
         eventually("queries are answered", || {
             (session.exchange(&host(2)).rdata(A) == [HONEST]).then_some(())
         });
@@ -155,8 +155,8 @@ fn ids_wrap_around_what_is_in_flight() {
         let key = (query.from, query.octets[..2].to_vec());
         let mut held = held.lock().expect("no script panics");
         counter.fetch_add(1, Relaxed);
-        if held.is_none() {
-            *held = Some(key);
+        if query.octets.windows(5).any(|part| part == b"\x04held") {
+            held.get_or_insert(key);
             return vec![Act::Hold(truth(query))];
         }
         reuses.fetch_add(usize::from(held.as_ref() == Some(&key)), Relaxed);
@@ -166,7 +166,9 @@ fn ids_wrap_around_what_is_in_flight() {
     let keys = "transport = \"tcp\"\ntimeout = \"30s\"";
     let (network, backend, dotd) = scripted_with(config, keys, script);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    session.ask(&Query::new(7, "held.dotd.test", A).octets());
+    // With one that overtakes it: a connection that answers nothing is soon left alone.
+    session.ask_all(&[Query::new(7, "held.dotd.test", A).octets(), host(1)]);
+    assert_eq!(session.receive().id, 1);
     eventually("it is held", || (backend.held() == 1).then_some(()));
     for batch in 0..QUERIES / 250 {
         let ids = (0..250).map(|index| u16::try_from((batch * 250 + index) % 1000).expect("small"));
@@ -182,7 +184,9 @@ fn ids_wrap_around_what_is_in_flight() {
     backend.release();
     let last = session.receive();
     assert_eq!((last.id, last.qname().as_str()), (7, "held.dotd.test"));
-    assert_eq!((count.load(Relaxed), reused.load(Relaxed)), (QUERIES as usize + 1, 0));
+    // The held one may have been asked over another connection too, where this one had nothing else to do.
+    let again = count.load(Relaxed) - (QUERIES as usize + 2);
+    assert!(again <= 1 && reused.load(Relaxed) == 0, "{again} again, {reused:?} reused");
     let received = backend.received();
     let mut over = HashMap::<SocketAddr, usize>::new();
     received.iter().for_each(|query| *over.entry(query.from).or_default() += 1);
@@ -191,5 +195,6 @@ fn ids_wrap_around_what_is_in_flight() {
         "no socket carried more than there are IDs: {over:?}"
     );
     let stats = dotd.stats();
-    assert_eq!((stats.difference(), stats.counter("backend", "unmatched")), ([0; 3], 0));
+    assert_eq!(stats.difference(), [0; 3]);
+    assert!(stats.counter("backend", "unmatched") <= again as u64, "{stats:?}");
 }

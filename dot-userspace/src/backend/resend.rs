@@ -1,0 +1,114 @@
+//! Datagrams that may be lost leave once more: in batches, few at a time, and no more than the budget of second tries allows.
+//!
+//! Before: `fleet` found that a backend was silent about a query for its share of the deadline, and that no other backend can
+//! have it. After: the same octets left over the same port, so that an answer to either datagram is believed, however slow
+//! the backend is.
+//! Why few at a time: what was lost as a burst, because a socket's buffer was full, would be lost as a burst again.
+//! Holds: the queries to be sent again at this look of the sweeper.
+//! Never: sends a query again that has moved, or one for which no second try is left.
+
+use std::{cell::RefCell, io, rc::Rc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    fleet::SWEEP_INTERVAL,
+    flights::Flight,
+    mmsg::{self, BATCH_MAX},
+    path,
+    port::Port,
+    udp,
+    upstream::Upstream,
+};
+use crate::ledger::Counter;
+
+/// Datagrams that are sent again at one look of the sweeper.
+const AGAIN_MAX: usize = 2 * BATCH_MAX;
+/// When a query is looked at again that found no room.
+const LATER: Duration = Duration::from_millis(2 * SWEEP_INTERVAL.as_millis() as u64);
+
+/// Queries to be sent again.
+#[derive(Default)]
+pub struct Again(RefCell<Vec<u16>>);
+
+/// Has the query of `flight`, in `slot`, sent again, now or somewhat later.
+pub fn enqueue(upstream: &Upstream, slot: u16, flight: &mut Flight) {
+    let mut again = upstream.datagrams.again.0.borrow_mut();
+    if again.len() < AGAIN_MAX && upstream.retries.spend() {
+        again.push(slot);
+    } else {
+        flight.patience_until = Instant::now() + LATER;
+    }
+}
+
+/// Sends what was queued.
+pub fn send(upstream: &Upstream) {
+    let slots = upstream.datagrams.again.0.take();
+    if slots.is_empty() {
+        return;
+    }
+    for port in upstream.datagrams.open_ports() {
+        let mut batch = [0; BATCH_MAX];
+        let mut left = slots.as_slice();
+        while !left.is_empty() {
+            let count = fill(upstream, &port, &mut left, &mut batch);
+            let batch = batch.get(..count).unwrap_or_default();
+            if !batch.is_empty() && !send_batch(upstream, &port, batch) {
+                break;
+            }
+        }
+    }
+    // Its room is used at the next look.
+    let mut slots = slots;
+    slots.clear();
+    upstream.datagrams.again.0.replace(slots);
+}
+
+/// Takes from `slots` those that were sent over `port`, as many as a batch holds; returns how many.
+fn fill(upstream: &Upstream, port: &Port, slots: &mut &[u16], batch: &mut [u16; BATCH_MAX]) -> usize {
+    let flights = upstream.fleet.flights.borrow();
+    let mut count = 0;
+    while let Some((slot, rest)) = slots.split_first() {
+        let Some(place) = batch.get_mut(count) else { break };
+        if flights.get(*slot).is_some_and(|flight| flight.is_over(&port.ids)) {
+            *place = *slot;
+            count += 1;
+        }
+        *slots = rest;
+    }
+    count
+}
+
+/// Sends a batch. What cannot be sent now is lost again. `false`: the port leads nowhere.
+fn send_batch(upstream: &Upstream, port: &Rc<Port>, batch: &[u16]) -> bool {
+    let mut result = udp::give_to_kernel(upstream, port, batch);
+    if let Err(error) = &result
+        && port.can_segment.get()
+        && mmsg::lacks_segmentation(error)
+    {
+        port.can_segment.set(false);
+        result = udp::give_to_kernel(upstream, port, batch);
+    }
+    match result {
+        Ok(sent) => {
+            let counters = &upstream.fleet.counters;
+            counters.add(Counter::BackendSent, sent as u64);
+            counters.add(Counter::BackendRetransmitted, sent as u64);
+            true
+        }
+        Err(error) => !is_about_the_way(upstream, port, &error, batch),
+    }
+}
+
+fn is_about_the_way(upstream: &Upstream, port: &Rc<Port>, error: &io::Error, batch: &[u16]) -> bool {
+    if udp::says_nobody_is_there(error) {
+        upstream.is_unreachable(&port.ids);
+        return true;
+    }
+    if !path::says_too_long(error) {
+        upstream.fleet.counters.add(Counter::BackendSendFailed, 1);
+    } else if !path::leave_to_streams(upstream, port) {
+        batch.first().into_iter().for_each(|slot| path::leave_to_stream(upstream, *slot));
+    }
+    false
+}

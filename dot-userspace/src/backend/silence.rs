@@ -1,0 +1,174 @@
+//! Connections that have queries and do not answer: whoever waits there behind another moves, and nobody comes.
+//!
+//! Before: the sweeper looks, twenty times a second. After: a connection that was silent for long gets no new queries until
+//! it answers; those behind its oldest are asked over another one, and the oldest too after its share of the deadline.
+//! Why by looks: a clock that is read for each query would cost each of them; silence is counted in looks.
+//! Never: takes the oldest query from a connection before its share is over: it may be slow, and not the connection;
+//! moves more than the budget of second tries allows while the whole backend is silent.
+
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use super::{
+    connection::{Connection, Heard, Lane},
+    fleet::SWEEP_INTERVAL,
+    flights::{Flight, Half},
+    upstream::Upstream,
+};
+use crate::ledger::Counter;
+
+/// Looks in a row without an answer from which on a connection is silent, at least: 100 ms.
+const SILENT_LOOKS_MIN: u32 = 2;
+/// Times that one query is moved.
+const MOVES_MAX: u8 = 3;
+/// Silent connections of one backend that are kept for their oldest query; of more the longest silent one is closed.
+const SILENT_MAX: usize = 4;
+/// Parts of a usual silence, so that its mean moves by one of them.
+const PARTS: u32 = 8;
+
+/// Looks at every connection of `upstream`.
+pub fn look(upstream: &Rc<Upstream>, now: Instant) {
+    let streams = &upstream.streams;
+    let usual = streams.usual_silence.get();
+    // Twice what it usually takes, and no more than half of what a query has before another backend is asked.
+    let most = looks_in(upstream) / 2;
+    let bound = (2 * usual / PARTS + 1).clamp(SILENT_LOOKS_MIN, most.max(SILENT_LOOKS_MIN));
+    let (mut silent, mut longest) = (Vec::new(), None);
+    let (mut reorders, mut is_due) = (false, false);
+    streams.for_each(|connection| {
+        streams.habits.note_answers(connection.answered(), now);
+        reorders |= connection.reorders();
+        // Where answers come in any order one that is slow says nothing about the others.
+        match connection.look(if connection.reorders() { most.max(bound) } else { bound }) {
+            Heard::Nothing => is_due |= connection.is_due(),
+            Heard::Answers(0) => {}
+            Heard::Answers(after) => streams.usual_silence.set(usual - usual / PARTS + after),
+            Heard::Silent(looks) => {
+                longest = longest.max(Some(looks));
+                silent.push((looks, Rc::clone(connection)));
+            }
+        }
+    });
+    if is_due {
+        streams.forget_quota();
+    }
+    if reorders {
+        streams.habits.note_reordering(now);
+    }
+    if usual > 0 && silent.is_empty() && streams.is_answering() {
+        streams.usual_silence.set(usual.saturating_sub(usual.div_ceil(PARTS * PARTS)));
+    }
+    let is_crowded = streams.is_answering()
+        && silent.iter().filter(|(_, one)| one.lane == Lane::Shared).count() > SILENT_MAX;
+    for (looks, connection) in silent {
+        match connection.lane {
+            _ if connection.ids.outstanding() == 0 => connection.end(),
+            Lane::Personal(_) if looks >= looks_in(upstream) => leave(upstream, &connection),
+            Lane::Personal(_) => {}
+            Lane::Shared if is_crowded && Some(looks) == longest => leave(upstream, &connection),
+            _ if looks >= most.max(bound) => relieve(upstream, &connection, looks, now),
+            _ => {}
+        }
+    }
+    streams.look();
+}
+
+/// Looks in a query's time at one backend, before another is asked.
+fn looks_in(upstream: &Upstream) -> u32 {
+    u32::try_from(upstream.patience().as_millis() / SWEEP_INTERVAL.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Moves what waits on `connection`, which was silent for so many looks, behind its oldest query.
+fn relieve(upstream: &Upstream, connection: &Connection, looks: u32, now: Instant) {
+    if connection.ids.outstanding() < 2 {
+        return;
+    }
+    let (fleet, streams) = (&upstream.fleet, &upstream.streams);
+    let mut slots = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
+    {
+        let flights = fleet.flights.borrow();
+        slots.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.record.order));
+    }
+    if connection.lane == Lane::Shared {
+        streams.note_stall(now);
+    }
+    // While others are answered it is this connection that is slow, and moving its queries costs nobody. Otherwise it may
+    // be the backend.
+    let since = now.checked_sub(SWEEP_INTERVAL.saturating_mul(looks));
+    let is_free = streams.answered_at.get().is_some_and(|at| Some(at) > since);
+    for slot in slots.into_iter().skip(1) {
+        if !is_free && fleet.moved(slot) {
+            continue;
+        }
+        let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
+        let mut flights = fleet.flights.borrow_mut();
+        let Some(flight) = flights.get_mut(slot).filter(may_move) else { continue };
+        if !is_free && !upstream.retries.spend() {
+            return;
+        }
+        flight.record.moves += 1;
+        requeue(upstream, flight, slot);
+    }
+}
+
+/// Takes every query from `connection`, which ends, so that its place is free.
+fn leave(upstream: &Upstream, connection: &Rc<Connection>) {
+    let fleet = &upstream.fleet;
+    let slots = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
+    for slot in slots {
+        let mut flights = fleet.flights.borrow_mut();
+        let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
+        let Some(flight) = flights.get_mut(slot).filter(may_move) else { return };
+        if connection.lane == Lane::Shared {
+            // One of them is what the others wait for.
+            flight.record.company = 1;
+        }
+        flight.record.moves += 1;
+        requeue(upstream, flight, slot);
+    }
+    upstream.streams.personal.forget(connection);
+    connection.end();
+}
+
+fn requeue(upstream: &Upstream, flight: &mut Flight, slot: u16) {
+    flight.take_back();
+    upstream.fleet.counters.add(Counter::BackendMoved, 1);
+    match flight.record.is_suspect() && !upstream.config.proxy_v2 {
+        true => upstream.streams.suspects.enqueue(slot),
+        false => upstream.streams.enqueue(slot),
+    }
+}
+
+/// The query in `slot` had its share of the deadline, and no other backend can have it. If its connection was silent for
+/// half of that it is asked over another one too; the first answer counts.
+pub fn ask_apart(upstream: &Upstream, slot: u16) {
+    let fleet = &upstream.fleet;
+    let is_stuck = {
+        let flights = fleet.flights.borrow();
+        let may_ask = |flight: &&Flight| !flight.is_once && flight.other.is_none();
+        let Some(flight) = flights.get(slot).filter(may_ask) else { return };
+        let mut is_stuck = false;
+        upstream.streams.for_each(|connection| {
+            is_stuck |=
+                connection.silent_looks() >= looks_in(upstream) / 2 && flight.is_over(&connection.ids);
+        });
+        is_stuck
+    };
+    if !is_stuck || upstream.config.proxy_v2 || !upstream.retries.spend() {
+        return;
+    }
+    let mut flights = fleet.flights.borrow_mut();
+    let Some(second) = flights.split(slot) else { return };
+    let patience_until = flights.get(slot).map(|flight| flight.deadline);
+    if let (Some(flight), Some(until)) = (flights.get_mut(second), patience_until) {
+        (flight.upstream, flight.half, flight.patience_until) = (upstream.index, Half::Stream, until);
+        flight.given_at = Instant::now();
+        flight.record.company = 1;
+    }
+    drop(flights);
+    upstream.begin();
+    fleet.counters.add(Counter::BackendMoved, 1);
+    upstream.streams.suspects.enqueue(second);
+    upstream.streams.look();
+}

@@ -1,0 +1,217 @@
+//! Connections to a backend are shared: one query that closes, stalls or outlives them takes no other along.
+//!
+//! Before: a backend over TCP, TLS, or UDP with TC=1, that closes upon some names, answers in order, or falls silent on
+//! one connection. After: each query of the innocent client is answered, and the bad ones cost a bounded number of
+//! connections.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Mutex,
+};
+
+use dot_tests::{
+    harness::{
+        config::Config,
+        dot::Dot,
+        eventually,
+        message::{A, AAAA, OPTION_EDE, Opt, Query, SERVFAIL, host, reply_to},
+        netns::{Network, SERVER_V4},
+        pki::Authority,
+        response::Message,
+        scene::{HONEST, honest, scripted_with},
+        scripted::{Act, Received, Scripted},
+        server::Server,
+    },
+    require,
+};
+
+const TCP: &str = "transport = \"tcp\"";
+
+fn qname(query: &Received) -> String {
+    Message::parse(&query.octets).expect("dotd sends whole messages").qname()
+}
+
+fn named(id: u16, qname: &str) -> Vec<u8> {
+    Query::new(id, qname, A).opt(Opt::default()).octets()
+}
+
+/// Answers all names over a connection but those that begin with `kill`, upon which it closes; truncates by UDP.
+fn closes_upon_some(query: &Received) -> Vec<Act> {
+    match (query.is_tcp, qname(query).starts_with("kill")) {
+        (true, true) => vec![Act::Close],
+        (true, false) => honest(query),
+        (false, _) => {
+            let mut cut = reply_to(&query.octets, A, &[]);
+            cut[2] |= 0x02;
+            vec![Act::Send(cut)]
+        }
+    }
+}
+
+/// Rounds of an attacker with queries that close connections beside an innocent client, each with a write of its own;
+/// returns how many of the innocent's were not answered.
+fn rounds_beside(network: &Network, rounds: u16, bad: impl Fn(u16) -> Vec<Vec<u8>>) -> usize {
+    let (mut attacker, mut innocent) =
+        (Dot::connect(&network.client, SERVER_V4), Dot::connect(&network.client, SERVER_V4));
+    let mut lost = 0;
+    for round in 0..rounds {
+        let bad = bad(round);
+        attacker.ask_all(&bad);
+        innocent.ask_all(&(0..10).map(host).collect::<Vec<_>>());
+        lost += (0..10).filter(|_| innocent.receive().rdata(A) != [HONEST]).count();
+        for _ in 0..bad.len() {
+            assert_eq!(attacker.receive().rcode(), SERVFAIL);
+        }
+    }
+    lost
+}
+
+/// Goal: a client whose queries make the backend close its connections, a new name each, takes no other client's service.
+/// Method: over TCP, TLS, and UDP with TC=1, one worker, so that all share connections: three such queries beside ten
+/// innocent ones, fifty times.
+#[test]
+fn queries_that_close_connections_take_nobody_along() {
+    require!(Root);
+    for transport in ["tcp", "tls", "udp"] {
+        let network = Network::new();
+        let issued = Authority::new().issue("ns.dotd.test");
+        let backend = match transport {
+            "tls" => Scripted::start_over_tls(&network, issued.serving(), closes_upon_some),
+            _ => Scripted::start(&network, closes_upon_some),
+        };
+        let pin =
+            if transport == "tls" { format!("spki_pins = [\"{}\"]", issued.pin) } else { String::new() };
+        let keys = format!("transport = \"{transport}\"\n{pin}");
+        let config = Config::new().set("server", "workers", "1").backend_with(backend.address, &keys);
+        let dotd = Server::start(&network, &config);
+        let killers =
+            |round: u16| (0..3).map(|id| named(id, &format!("kill-{round}-{id}.dotd.test"))).collect();
+        assert_eq!(rounds_beside(&network, 50, killers), 0, "{transport}: innocents lost of 500");
+        let stats = dotd.stats();
+        assert_eq!(stats.difference(), [0; 3], "{transport}: {stats:?}");
+        assert!(
+            backend.accepted() < 1500,
+            "{transport}: {} connections for 150 bad queries",
+            backend.accepted()
+        );
+    }
+}
+
+/// Goal: the query that closed its connection twice, alone, is known by its question and not asked again for a while, and
+/// the client is told so; another question of that name is asked. Method: an innocent client that keeps the backend
+/// answering; then the bad query again, in other case, and as AAAA.
+#[test]
+fn a_query_that_closes_connections_is_refused_for_a_while() {
+    require!(Root);
+    let config = Config::new().set("server", "workers", "1");
+    let is_killer = |query: &Received| qname(query).to_lowercase().starts_with("kill");
+    let script = move |query: &Received| match is_killer(query)
+        && query.octets.windows(5).any(|part| part == [0, 0, 1, 0, 1])
+    {
+        true => vec![Act::Close],
+        false => honest(query),
+    };
+    let (network, backend, dotd) = scripted_with(config, TCP, script);
+    eventually("it is known", || {
+        assert_eq!(rounds_beside(&network, 1, |_| vec![named(1, "kill.dotd.test")]), 0);
+        (dotd.stats().counter("backend", "refused") > 0).then_some(())
+    });
+    let killers = || backend.received().iter().filter(|query| is_killer(query)).count();
+    let asked = killers();
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for name in ["kill.dotd.test", "KILL.dotd.test"] {
+        let answer = session.exchange(&named(1, name));
+        let ede = answer.option(OPTION_EDE).expect("an EDE");
+        assert_eq!((answer.rcode(), &ede[..2]), (SERVFAIL, &[0, 0][..]));
+        assert!(String::from_utf8_lossy(&ede[2..]).contains("closes its connections"), "{ede:?}");
+    }
+    assert_eq!(killers(), asked, "it was asked again");
+    assert_eq!(session.exchange(&Query::new(1, "kill.dotd.test", AAAA).octets()).rcode(), 0);
+    let stats = dotd.stats();
+    assert!(stats.counter("backend", "refused") >= 2, "{stats:?}");
+    assert_eq!(stats.difference(), [0; 3]);
+}
+
+/// Goal: a connection that takes queries and never answers loses none of them, and is used no more. Method: the first
+/// connection that carries a query is deaf for ever; 40 queries in turn, then 40 at once.
+#[test]
+fn a_silent_connection_is_left() {
+    require!(Root);
+    let first = Mutex::new(None);
+    let script = move |query: &Received| {
+        let deaf = *first.lock().expect("no script panics").get_or_insert(query.from);
+        if query.from == deaf { Vec::new() } else { honest(query) }
+    };
+    let config = Config::new().set("server", "workers", "1");
+    let (network, backend, dotd) = scripted_with(config, TCP, script);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for id in 0..40 {
+        assert_eq!(session.exchange(&host(id)).rdata(A), [HONEST], "{id}");
+    }
+    session.ask_all(&(0..40).map(host).collect::<Vec<_>>());
+    for _ in 0..40 {
+        assert_eq!(session.receive().rdata(A), [HONEST]);
+    }
+    let received = backend.received();
+    let deaf = received[0].from;
+    assert_eq!(received.iter().filter(|query| query.from == deaf).count(), 1, "one query waited there");
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
+/// A backend that answers each connection in order: behind a name that begins with `slow`, which it never answers, all
+/// the connection's others wait.
+fn in_order() -> impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static {
+    let stalled = Mutex::new(HashSet::<SocketAddr>::new());
+    move |query| {
+        let mut stalled = stalled.lock().expect("no script panics");
+        if qname(query).starts_with("slow") {
+            stalled.insert(query.from);
+        }
+        if stalled.contains(&query.from) { Vec::new() } else { honest(query) }
+    }
+}
+
+/// Goal: a name that is slow holds nobody else's query, where the backend answers a connection in order. Method: five
+/// slow names, each in one write with twenty others.
+#[test]
+fn a_slow_name_holds_nobody() {
+    require!(Root);
+    let config = Config::new().set("server", "workers", "1");
+    let (network, backend, dotd) = scripted_with(config, TCP, in_order());
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for round in 0..5 {
+        let slow = named(1000, &format!("slow-{round}.dotd.test"));
+        session.ask_all(&std::iter::once(slow).chain((0..20).map(host)).collect::<Vec<_>>());
+        let answers: HashMap<u16, Message> =
+            (0..21).map(|_| session.receive()).map(|one| (one.id, one)).collect();
+        assert!((0..20).all(|id| answers[&id].rdata(A) == [HONEST]), "{round}: {answers:?}");
+        assert_eq!(answers[&1000].rcode(), SERVFAIL);
+    }
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+    let used: HashSet<SocketAddr> = backend.received().iter().map(|query| query.from).collect();
+    assert!(used.len() <= 5 * 12, "{} connections", used.len());
+}
+
+/// Goal: a backend that answers once per connection answers all that it is asked at once. Method: it closes after each
+/// answer; 40 queries in one write, three times.
+#[test]
+fn a_backend_that_answers_once_answers_all() {
+    require!(Root);
+    let served = Mutex::new(HashSet::<SocketAddr>::new());
+    let script = move |query: &Received| match served.lock().expect("no panic").insert(query.from) {
+        true => honest(query).into_iter().chain([Act::Close]).collect(),
+        false => Vec::new(),
+    };
+    let (network, backend, dotd) = scripted_with(Config::new(), TCP, script);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for _ in 0..3 {
+        session.ask_all(&(0..40).map(host).collect::<Vec<_>>());
+        let lost = (0..40).filter(|_| session.receive().rdata(A) != [HONEST]).count();
+        assert_eq!(lost, 0, "of 40");
+    }
+    let stats = dotd.stats();
+    assert_eq!(stats.difference(), [0; 3], "{stats:?}");
+    let asked = backend.received().len();
+    assert!(asked < 400, "{asked} queries were sent for 120");
+}

@@ -1,12 +1,13 @@
 //! Judges a packet by who sent it alone: deny list, bans, allow list.
 //!
 //! Before: [`crate::judge`] has a packet of ours. After: it is refused at once, or judged by what it is.
-//! Holds: which list beats which: deny, then ban unless allowed. Never: looks at a port or a payload.
+//! Holds: which list beats which: deny, then ban unless allowed; of what this machine sends itself, only an operator's word
+//! refuses anything. Never: looks at a port or a payload.
 
 use crate::{
     ban::Ban,
     flow::FlowKey,
-    judge::Knowledge,
+    knowledge::Knowledge,
     rate,
     settings::{Over, Settings, version_bit},
     verdict::Reason,
@@ -18,14 +19,15 @@ pub fn bars(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Opti
     if settings.deny & version_bit(flow.is_v6()) != 0 && known.is_denied(flow) {
         return Some(Reason::Denied);
     }
-    let holds = |ban: &Ban| is_enforced(settings) || ban.is_operators();
+    let holds =
+        |ban: &Ban| ban.is_operators() || is_enforced(settings) && !known.is_own(settings.own_interface);
     is_banned(settings, flow, known, holds).then_some(Reason::Banned)
 }
 
 /// Whether a ban would refuse a client, were limits enforced.
 #[inline(always)]
 pub fn would_ban(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
-    is_banned(settings, flow, known, |_| true)
+    !known.is_own(settings.own_interface) && is_banned(settings, flow, known, |_| true)
 }
 
 /// Whether a ban of a client stands and `holds`. The allow list is asked only where there is one.
@@ -45,8 +47,20 @@ fn is_banned(
 
 /// Whether a client is on the allow list of its IP version.
 #[inline(always)]
-pub(crate) fn is_allowed(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
+fn is_allowed(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
     settings.allow & version_bit(flow.is_v6()) != 0 && known.is_allowed(flow)
+}
+
+/// Why no limit counts a client's packet: it is allowed, or this machine sent it itself.
+#[inline(always)]
+pub(crate) fn exemption(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Option<Reason> {
+    if known.is_own(settings.own_interface) {
+        Some(Reason::Own)
+    } else if is_allowed(settings, flow, known) {
+        Some(Reason::Allowed)
+    } else {
+        None
+    }
 }
 
 /// Whether limits refuse, and do not only count.

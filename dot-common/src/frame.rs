@@ -6,10 +6,12 @@
 //! contexts with pointers that the verifier follows.
 //! Never: panics; what is not there is `None`.
 
+use crate::walk::{self, Walked};
+
 /// Largest offset at which a header may begin.
 ///
-/// Two VLAN tags, IPv6 and four extension headers of 2,048 octets end below 8,300. The kernel's verifier
-/// needs some bound, and this one is a mask.
+/// Eight VLAN tags, IPv6 and seven extension headers of 2,048 octets end below 14,500; what lies further is refused. The
+/// kernel's verifier needs some bound, and this one is a mask.
 pub const HEADER_OFFSET_MAX: u32 = 0x3fff;
 
 /// Headers: 16- and 32-bit fields in the order in which RFC diagrams draw them.
@@ -39,6 +41,14 @@ pub trait Headers {
     /// 7,010 when this was tried).
     fn settle<'a, T>(&self, place: &'a mut T) -> &'a mut T {
         place
+    }
+
+    /// [`walk::locate`], in whatever way is cheap: the kernel half makes a call of it, for few frames need it.
+    fn walk(&self, located: &mut Located) -> Walked
+    where
+        Self: Sized,
+    {
+        walk::locate(self, located)
     }
 }
 
@@ -89,6 +99,13 @@ impl Located {
     #[inline(always)]
     pub const fn is_v6(&self) -> bool {
         self.kind & Self::V6 != 0
+    }
+
+    /// Whether it is to the port of cleartext DNS.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_do53(&self) -> bool {
+        self.kind & Self::DO53 != 0
     }
 
     /// Whether more fragments follow this first one.

@@ -5,69 +5,17 @@
 //! Never: writes but by [`Knowledge::admits`]; and never drops octets of a connection it does not know: TLS itself is the security
 //! boundary, a gate sheds load.
 
+pub use crate::knowledge::Knowledge;
 use crate::{
-    ban::Ban,
-    client::{bars, is_allowed, is_enforced, would_ban},
-    flow::{self, Flow, FlowKey, Sequence},
-    frame::{Located, Payload},
-    packet::{Malformed, Packet, Segment, Service, Transport, flags, parse},
-    prefix::ClientPrefix,
-    rate::{self, Class, Rate},
+    client::{exemption, is_enforced},
+    flow::{self, Flow, Sequence},
+    frame::Payload,
+    packet::{Malformed, PROTOCOL_TCP, Packet, Segment, Service, Transport, flags, parse_into},
+    rate::{self, Class},
     settings::{Gate, Over, Services, Settings, version_bit},
-    truncation::{self, Truncation},
+    truncation::Truncation,
     verdict::{Action, Reason, Verdict},
 };
-
-/// What the judge may ask for, and mostly does not need.
-pub trait Knowledge {
-    /// What the learner wrote about a connection.
-    fn flow(&self, key: &FlowKey) -> Option<Flow>;
-
-    /// Monotonic time in nanoseconds.
-    fn now_ns(&self) -> u64;
-
-    /// Whether the deny list of its IP version holds a client.
-    fn is_denied(&self, flow: &FlowKey) -> bool;
-
-    /// Whether the allow list of its IP version holds a client.
-    fn is_allowed(&self, flow: &FlowKey) -> bool;
-
-    /// Whether a client has a ban that `holds`; then its hit is counted.
-    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool;
-
-    /// [`bars`], in whatever way is cheap: the kernel half remembers some clients, and makes a call of it for others.
-    fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason>
-    where
-        Self: Sized,
-    {
-        bars(settings, flow, self)
-    }
-
-    /// [`would_ban`], in the same way.
-    fn would_ban(&self, settings: &Settings, flow: &FlowKey) -> bool
-    where
-        Self: Sized,
-    {
-        would_ban(settings, flow, self)
-    }
-
-    /// [`truncation::plan`], in the same way.
-    fn plan(&self, frame: &impl Payload, located: &Located) -> Option<Truncation>
-    where
-        Self: Sized,
-    {
-        truncation::plan(frame, located)
-    }
-
-    /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
-    fn spent_until_ns(&self, client: ClientPrefix) -> u64;
-
-    /// Whether no worker takes connections at the moment; see [`crate::line::is_pressed`].
-    fn is_pressed(&self) -> bool;
-
-    /// Whether one more is within a rate; then it is counted under the key of [`rate::key`].
-    fn admits(&self, key: u64, rate: &Rate) -> bool;
-}
 
 /// A verdict, and what acting on it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,16 +41,36 @@ pub fn judge_frame(
     settings: &Settings,
     known: &impl Knowledge,
 ) -> Option<Verdict> {
-    match parse(frame, ports) {
+    let mut packet = Packet::default();
+    match parse_into(frame, ports, || Some(&mut packet), |packet| is_ours(settings, packet, known)) {
         Ok(None) => None,
-        Ok(Some(packet)) => Some(judge(frame, &packet, settings, known).verdict),
+        Ok(Some(packet)) => Some(judge(frame, packet, settings, known).verdict),
         Err(malformed) => Some(malformed.into()),
     }
+}
+
+/// Whether a packet is one that we judge: on the cleartext port where anything looks there, and for this machine; where
+/// its addresses are not known, every one is.
+#[inline(always)]
+pub fn is_ours(settings: &Settings, packet: &Packet, known: &impl Knowledge) -> bool {
+    let flow = &packet.flow;
+    if packet.located.is_do53() && settings.do53_is_limited == 0 {
+        // Nobody asked us about this port; the gate looks at TCP alone.
+        let has_gate = !matches!(Gate::from_octet(settings.tls_on_do53), Gate::Pass);
+        if packet.located.protocol() != PROTOCOL_TCP || !has_gate {
+            return false;
+        }
+    }
+    settings.local & version_bit(flow.is_v6()) == 0 || known.is_local(flow)
 }
 
 /// From packet to verdict.
 #[inline(always)]
 pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Judgment {
+    if matches!(packet.service, Service::Do53) && settings.do53_is_limited == 0 {
+        // Nobody asked us about this port but the gate.
+        return judge_beside(frame, packet, settings, known).into();
+    }
     if (settings.deny | settings.bans) & version_bit(packet.flow.is_v6()) != 0
         && let Some(reason) = known.bars(settings, &packet.flow)
     {
@@ -132,11 +100,32 @@ fn judge_packet(
         (Transport::TcpFragment, _) => Verdict::drop(Reason::TcpFragment).into(),
         (Transport::Udp, Service::Do53) => judge_datagram(frame, packet, settings, known),
         (Transport::Udp, Service::Dot) => gated(settings.udp_on_dot, Reason::UdpOnDot).into(),
-        (Transport::Tcp(segment), _) => judge_segment(frame, segment, packet, settings, known).into(),
+        (Transport::Tcp(segment), _) => {
+            let syn = || judge_syn(packet, settings, known);
+            judge_segment(frame, segment, packet, settings, known, syn).into()
+        }
     }
 }
 
-/// A datagram to the cleartext port: queries have a limit, responses (to a resolver's own port 53) have none.
+/// A packet to a cleartext port whose server is none of ours, and asked for none of our limits: the gate alone looks.
+#[inline(always)]
+fn judge_beside(
+    frame: &impl Payload,
+    packet: &Packet,
+    settings: &Settings,
+    known: &impl Knowledge,
+) -> Verdict {
+    match &packet.transport {
+        Transport::TcpFragment => Verdict::drop(Reason::TcpFragment),
+        Transport::Udp => Verdict::pass(Reason::Do53Datagram),
+        Transport::Tcp(segment) => {
+            let syn = || Verdict::pass(Reason::Syn);
+            judge_segment(frame, segment, packet, settings, known, syn)
+        }
+    }
+}
+
+/// A datagram to the cleartext port: whatever it says of itself, a client's are limited; a response (QR=1) is never answered.
 #[inline(always)]
 fn judge_datagram(
     frame: &impl Payload,
@@ -145,11 +134,11 @@ fn judge_datagram(
     known: &impl Knowledge,
 ) -> Judgment {
     let within = Verdict::pass(Reason::Do53Datagram).into();
-    if !settings.do53_query.is_limit() || truncation::is_response(frame, &packet.located) {
+    if !settings.do53_query.is_limit() {
         return within;
     }
-    if is_allowed(settings, &packet.flow, known) {
-        return Verdict::pass(Reason::Allowed).into();
+    if let Some(reason) = exemption(settings, &packet.flow, known) {
+        return Verdict::pass(reason).into();
     }
     let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
     if known.admits(rate::key(Class::Do53Query, client), &settings.do53_query) {
@@ -175,6 +164,7 @@ fn judge_segment(
     packet: &Packet,
     settings: &Settings,
     known: &impl Knowledge,
+    judge_syn: impl FnOnce() -> Verdict,
 ) -> Verdict {
     let gate = match packet.service {
         Service::Dot => settings.cleartext_on_dot,
@@ -183,7 +173,7 @@ fn judge_segment(
     // The octets of a reset are words for people (RFC 9293 §3.10.7): no stream ever holds them.
     let has_octets = segment.payload_octets != 0 && !segment.has(flags::RST);
     if segment.has(flags::SYN) && !segment.has(flags::RST | flags::ACK) {
-        let syn = judge_syn(packet, settings, known);
+        let syn = judge_syn();
         if matches!(syn.action, Action::Drop) || !has_octets {
             return syn;
         }
@@ -209,15 +199,15 @@ fn judge_segment(
 fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
     let is_dot = matches!(packet.service, Service::Dot);
     // Before the rate: what is dropped for our sake is not on its client's account.
-    if is_dot && known.is_pressed() && !is_allowed(settings, &packet.flow, known) {
+    if is_dot && known.is_pressed() && exemption(settings, &packet.flow, known).is_none() {
         return limited(settings, Reason::Pressure);
     }
     let may_be_spent = is_dot && settings.spent & version_bit(packet.flow.is_v6()) != 0;
     if !settings.syn.is_limit() && !may_be_spent {
         return Verdict::pass(Reason::Syn);
     }
-    if is_allowed(settings, &packet.flow, known) {
-        return Verdict::pass(Reason::Allowed);
+    if let Some(reason) = exemption(settings, &packet.flow, known) {
+        return Verdict::pass(reason);
     }
     let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
     let (class, reason) = match packet.service {
@@ -298,7 +288,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::settings::{Ports, SCHEMA};
+    use crate::{
+        ban::Ban,
+        flow::FlowKey,
+        prefix::ClientPrefix,
+        rate::Rate,
+        settings::{Ports, SCHEMA},
+    };
 
     const PORTS: Ports = Ports { dot: [853, 0, 0, 0], do53: 53 };
 
@@ -311,6 +307,14 @@ mod tests {
 
         fn now_ns(&self) -> u64 {
             0
+        }
+
+        fn is_local(&self, flow: &FlowKey) -> bool {
+            flow.server_words()[0] & 1 == 0
+        }
+
+        fn is_own(&self, own_interface: u32) -> bool {
+            own_interface == 1
         }
 
         fn is_denied(&self, flow: &FlowKey) -> bool {
@@ -378,11 +382,11 @@ mod tests {
     proptest! {
         /// Goal: no octets whatever make the judge panic, and every verdict is one that can be counted.
         #[test]
-        fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, bits in 0u8..4, over in 0u8..4) {
+        fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, bits in 0u8..4, over in 0u8..4, own in 0u32..3) {
             let flow = Flow { learned_ns: 0, initial, offences: 0 };
             let rate = Rate::new(u32::from(over), 1);
             let limits = Settings { syn: rate, do53_query: rate, over, do53_query_over: over, bans: bits, spent: bits, ..settings(Gate::from_octet(gate)) };
-            let settings = Settings { deny: bits, allow: 3, prefix_v4: 32, prefix_v6: 56, ..limits };
+            let settings = Settings { deny: bits, allow: 3, local: bits, own_interface: own, do53_is_limited: over & 1, prefix_v4: 32, prefix_v6: 56, ..limits };
             for known in [Always(None), Always(Some(flow))] {
                 if let Some(verdict) = judge_frame(&octets.as_slice(), &PORTS, &settings, &known) {
                     prop_assert!(verdict.reason.actions().contains(&verdict.action), "{verdict:?}");

@@ -2,10 +2,10 @@
 //!
 //! The same code decides in the kernel (dot-ebpf), in unit tests, and in the differential test that
 //! compares both. In the order of a packet's way:
-//! [`frame`] reads octets within bounds → [`packet`] finds headers and ports → [`judge`] decides, with
+//! [`frame`] reads octets within bounds → [`packet`] finds headers and ports, [`walk`] those behind others → [`judge`] decides, with [`knowledge`],
 //! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
 //! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`memo`] (whom a CPU need not ask about
-//! again), [`charge`] (what a client cost),
+//! again), [`local`] (which destinations are this machine's), [`charge`] (what a client cost),
 //! [`truncation`] (how a query becomes its own answer), [`steer`] and [`mod@line`] (which worker gets a connection), [`chain`]
 //! (what may follow the judge), [`notice`] (what is said of a refusal), [`maps`]
 //! (names and sizes).
@@ -22,7 +22,9 @@ pub mod counters;
 pub mod flow;
 pub mod frame;
 pub mod judge;
+pub mod knowledge;
 pub mod line;
+pub mod local;
 pub mod maps;
 pub mod memo;
 pub mod notice;
@@ -35,3 +37,4 @@ pub mod settings;
 pub mod steer;
 pub mod truncation;
 pub mod verdict;
+pub mod walk;

@@ -35,11 +35,19 @@ pub const ANSWER: &str = "ANSWER";
 pub const SCRATCH: &str = "SCRATCH";
 /// Per-CPU array of [`crate::memo::Memo`] by [`crate::memo::place`]. Written by XDP.
 pub const MEMO: &str = "MEMO";
+/// Prefix tries of this machine's own IPv4 addresses and of groups, as [`DENY4`]. Written by the loader.
+pub const LOCAL4: &str = "LOCAL4";
+/// The same for IPv6.
+pub const LOCAL6: &str = "LOCAL6";
+/// Per-CPU array of [`crate::local::Destination`] by [`crate::local::place`]. Written by XDP.
+pub const DESTINATIONS: &str = "DESTINATIONS";
 /// Array of [`crate::line::WorkerLine`] by worker, one for each loaded object, mapped into our memory. Written by the
 /// workers, each its own line.
 pub const WORKERS: &str = "WORKERS";
 /// Array of listeners by worker. Written by the loader.
 pub const SOCKETS: &str = "SOCKETS";
+/// Array of the place of each CPU among those that workers are pinned to, by its number. Written by the loader.
+pub const PLACES: &str = "PLACES";
 /// Array of programs that may follow the judge, by [`crate::chain`]. Written by the loader.
 pub const CHAIN: &str = "CHAIN";
 /// Per-CPU array of one [`crate::chain::Left`]. Written by XDP.
@@ -62,7 +70,7 @@ pub const CPU_QUEUES: &str = "CPU_QUEUES";
 pub const SPREAD_OVER: &str = "SPREAD_OVER";
 
 /// Every map.
-pub const ALL: [&str; 26] = [
+pub const ALL: [&str; 30] = [
     COUNTERS,
     SETTINGS,
     FLOWS4,
@@ -77,8 +85,12 @@ pub const ALL: [&str; 26] = [
     ANSWER,
     SCRATCH,
     MEMO,
+    LOCAL4,
+    LOCAL6,
+    DESTINATIONS,
     WORKERS,
     SOCKETS,
+    PLACES,
     CHAIN,
     LEFT,
     NOTICES,
@@ -103,9 +115,14 @@ pub const BANS_MAX: u32 = 65_536;
 pub const SPENT_MAX: u32 = 65_536;
 /// Entries of each prefix trie: twice what a config may list, because a reload adds before it removes.
 pub const LISTED_MAX: u32 = 32_768;
+/// Most prefixes of this machine's own addresses, of each IP version: what large hosts of containers have. With more, every
+/// destination counts as ours.
+pub const LOCAL_MAX: u32 = 16_384;
+/// Destinations that each CPU remembers.
+pub const DESTINATIONS_MAX: u32 = 1 << crate::local::DESTINATIONS_BITS;
 /// Clients that each CPU remembers.
 pub const MEMO_MAX: u32 = 1 << crate::memo::MEMO_BITS;
-/// Most CPUs that packets are spread over.
+/// Most CPUs that packets are spread over, or that have a place.
 pub const CPUS_MAX: u32 = 1024;
 /// Most workers.
 pub const WORKERS_MAX: u32 = 1024;
@@ -136,5 +153,5 @@ pub const GLOBAL_PORT_DO53: &str = "PORT_DO53";
 pub const GLOBAL_SPREAD_CPUS: &str = "SPREAD_CPUS";
 /// Number of workers: a constant of the loaded programs.
 pub const GLOBAL_WORKERS: &str = "WORKER_COUNT";
-/// Number of CPUs that take packets: a constant of the loaded steering program.
+/// Number of CPUs that workers are pinned to: a constant of the loaded steering program.
 pub const GLOBAL_CPUS: &str = "CPUS";

@@ -1,15 +1,16 @@
 //! Finds out whether a frame carries a packet to one of our ports, and what kind. Step 2 of 9 of a query.
 //!
 //! Before: a frame, as the network gave it. After: [`crate::judge`] decides about a [`Packet`].
-//! Holds: Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with up to four extension headers,
-//! fragments, TCP, UDP.
-//! Never: looks at payload, at a checksum (the stack checks them), or at an address' worth.
+//! Holds: Ethernet, IPv4 with options, IPv6, fragments, TCP, UDP; [`crate::walk`] has VLAN tags and extension headers.
+//! Never: looks at payload, at a checksum (the stack checks them), or at an address' worth; whether a destination is this
+//! machine's is the caller's question.
 //!
-//! What is malformed: a packet is refused only when it can be *attributed*, that is, when its version,
-//! header length and extension headers lead to a destination port of ours, and it then lies: about its
-//! length, or about its transport header. What cannot be attributed passes uncounted: the stack discards
-//! it, and another service may want to see it do so. Frame padding after the datagram is no lie.
-//! Later fragments carry no port: they pass, and never become a datagram, for their first is refused.
+//! What is malformed: a packet is refused only when it is for this machine and can be *attributed*, that is, when its
+//! version, header length and extension headers lead to a destination port of ours, and it then lies: about its
+//! length, or about its transport header. What cannot be attributed passes uncounted, because the stack discards
+//! it, and another service may want to see it do so. The exception is what the stack would take and we cannot read to
+//! its end ([`Malformed::ChainTooLong`], [`Malformed::ChainCut`], [`Malformed::TooManyTags`]). Frame padding after the
+//! datagram is no lie. Later fragments carry no port: they pass, and never become a datagram, for their first is refused.
 //!
 //! Source: RFC 791 §3.1, RFC 8200 §3 and §4, RFC 4302 §2.2 (AH counts in 4-octet units), RFC 9293 §3.1,
 //! RFC 768, IEEE 802.1Q.
@@ -18,6 +19,7 @@ use crate::{
     flow::{FlowKey, Sequence},
     frame::{Headers, Located},
     settings::Services,
+    walk::{self, Walked},
 };
 
 /// A packet to one of our ports.
@@ -100,37 +102,76 @@ pub enum Malformed {
     TcpDataOffset,
     /// The UDP length is below eight, or beyond the datagram.
     UdpLength,
+    /// More IPv6 extension headers than are walked, or headers beyond what can be read.
+    ChainTooLong,
+    /// A first fragment that ends within its IPv6 extension headers (RFC 7112 §5).
+    ChainCut,
+    /// More VLAN tags than are walked.
+    TooManyTags,
 }
 
-/// Reads a frame. `Ok(None)`: not for our ports, or not attributable to them.
+/// Reads a frame, whatever its destination. `Ok(None)`: not for our ports, or not attributable to them.
 ///
 /// # Errors
-/// [`Malformed`]: for one of our ports, and lying.
+/// [`Malformed`]: for one of our ports, and lying; or not readable to its end.
 pub fn parse(frame: &impl Headers, ports: &impl Services) -> Result<Option<Packet>, Malformed> {
     let mut packet = Packet::default();
-    parse_into(frame, ports, || Some(&mut packet)).map(|packet| packet.copied())
+    parse_into(frame, ports, || Some(&mut packet), |_| true).map(|packet| packet.copied())
 }
 
 /// The same, into the room that is asked for once the packet is known to be for our ports; without room it is nobody's.
+/// What `is_ours` denies, of which addresses, ports and headers are known by then, is nobody's either, malformed or not.
 ///
 /// The kernel half's room is a map: fields written there at once need no register and no stack meanwhile.
 ///
 /// # Errors
-/// [`Malformed`]: for one of our ports, and lying.
+/// [`Malformed`]: for one of our ports, and lying; or not readable to its end.
 #[inline(always)]
 pub fn parse_into<'a>(
     frame: &impl Headers,
     ports: &impl Services,
     room: impl FnOnce() -> Option<&'a mut Packet>,
+    is_ours: impl FnOnce(&Packet) -> bool,
 ) -> Result<Option<&'a Packet>, Malformed> {
     // Most frames of a machine are others', and end before the paths of the parser meet.
-    let Some(located) = locate(frame).and_then(|located| attribute(frame, located, ports)) else {
-        return Ok(None);
+    let (packet, broken) = match begin(frame) {
+        None => return Ok(None),
+        Some(Way::Straight(located)) => {
+            let Some(located) = attribute(frame, located, ports) else { return Ok(None) };
+            let Some(packet) = room() else { return Ok(None) };
+            packet.located = located;
+            (packet, None)
+        }
+        Some(Way::Winding) => {
+            let Some(packet) = room() else { return Ok(None) };
+            let walked = frame.walk(&mut packet.located);
+            let packet = frame.settle(packet);
+            let broken = match walked {
+                Walked::Nowhere => return Ok(None),
+                Walked::Located => {
+                    let Some(located) = attribute(frame, packet.located, ports) else { return Ok(None) };
+                    packet.located = located;
+                    None
+                }
+                Walked::ChainTooLong => Some(Malformed::ChainTooLong),
+                Walked::ChainCut => Some(Malformed::ChainCut),
+                Walked::TooManyTags => return Err(Malformed::TooManyTags),
+            };
+            (packet, broken)
+        }
     };
-    let Some(packet) = room() else { return Ok(None) };
-    packet.located = located;
     let packet = frame.settle(packet);
-    read(frame, packet)?;
+    if write_flow(frame, packet, packet.located.ports).is_none() {
+        return Ok(None);
+    }
+    let packet = frame.settle(packet);
+    if !is_ours(packet) {
+        return Ok(None);
+    }
+    match broken {
+        Some(malformed) => return Err(malformed),
+        None => read(frame, packet)?,
+    }
     Ok(Some(frame.settle(packet)))
 }
 
@@ -150,7 +191,11 @@ pub fn parse_syn_ack_into<'a>(
     ports: &impl Services,
     room: &'a mut Packet,
 ) -> Option<(&'a FlowKey, Sequence)> {
-    room.located = locate(frame)?;
+    match begin(frame)? {
+        Way::Straight(located) => room.located = located,
+        Way::Winding if matches!(frame.walk(&mut room.located), Walked::Located) => {}
+        Way::Winding => return None,
+    }
     let packet = frame.settle(room);
     let located = packet.located;
     if located.protocol() != PROTOCOL_TCP || located.is_first_fragment() {
@@ -167,35 +212,44 @@ pub fn parse_syn_ack_into<'a>(
     Some((flow, acknowledgment.wrapping_sub(1)))
 }
 
-const PROTOCOL_TCP: u32 = 6;
-const PROTOCOL_UDP: u32 = 17;
+pub(crate) const PROTOCOL_TCP: u32 = 6;
+pub(crate) const PROTOCOL_UDP: u32 = 17;
 pub(crate) const UDP_HEADER_OCTETS: u32 = 8;
 const TCP_HEADER_OCTETS_MIN: u32 = 20;
-const VLAN_TAGS_MAX: u32 = 2;
-const EXTENSION_HEADERS_MAX: u32 = 4;
+/// Where a frame's first type stands, behind two addresses.
+pub(crate) const ETHERTYPE_OFFSET: u32 = 12;
 
-/// Follows the headers to a transport protocol. `None`: not IP, a later fragment, or a chain that breaks.
+/// How a frame's headers lie.
+enum Way {
+    /// IP at once, and its transport header behind it.
+    Straight(Located),
+    /// VLAN tags or extension headers come before: [`walk::locate`].
+    Winding,
+}
+
+/// Looks at a frame's first headers. `None`: not IP, or neither TCP nor UDP, or a later fragment.
 #[inline(always)]
-fn locate(frame: &impl Headers) -> Option<Located> {
-    const ETHERTYPE_OFFSET: u32 = 12;
-    let mut offset = ETHERTYPE_OFFSET;
-    let mut ethertype = frame.u16_at(offset)?;
-    for _ in 0..VLAN_TAGS_MAX {
-        // Customer (0x8100) and service (0x88a8) tags: four octets before the next type.
-        if ethertype == 0x8100 || ethertype == 0x88a8 {
-            offset += 4;
-            ethertype = frame.u16_at(offset)?;
+fn begin(frame: &impl Headers) -> Option<Way> {
+    const IP: u32 = ETHERTYPE_OFFSET + 2;
+    match frame.u16_at(ETHERTYPE_OFFSET)? {
+        0x0800 => locate_v4(frame, IP).map(Way::Straight),
+        0x86dd => {
+            let (claimed, next) = read_v6(frame, IP)?;
+            if walk::is_extension(next) {
+                return Some(Way::Winding);
+            }
+            let end = end_of(frame, IP, claimed, HEADER_OCTETS_V6 + claimed);
+            let transport = IP + HEADER_OCTETS_V6;
+            Some(Way::Straight(Located { ip: IP, transport, end, kind: next | Located::V6, ports: 0 }))
         }
-    }
-    match ethertype {
-        0x0800 => locate_v4(frame, offset + 2),
-        0x86dd => locate_v6(frame, offset + 2),
+        ethertype if walk::is_tag(ethertype) => Some(Way::Winding),
         _ => None,
     }
 }
 
+/// Follows an IPv4 header to its transport. `None`: none of IPv4, or a later fragment.
 #[inline(always)]
-fn locate_v4(frame: &impl Headers, ip: u32) -> Option<Located> {
+pub(crate) fn locate_v4(frame: &impl Headers, ip: u32) -> Option<Located> {
     const MORE_FRAGMENTS: u32 = 0x2000;
     const FRAGMENT_OFFSET: u32 = 0x1fff;
     let [first, second, third] = frame.words_at::<3>(ip)?;
@@ -212,44 +266,16 @@ fn locate_v4(frame: &impl Headers, ip: u32) -> Option<Located> {
     Some(Located { ip, transport: ip + header_words * 4, end, kind, ports: 0 })
 }
 
+pub(crate) const HEADER_OCTETS_V6: u32 = 40;
+
+/// The payload length that an IPv6 header claims, and what follows it. `None`: none of IPv6.
 #[inline(always)]
-fn locate_v6(frame: &impl Headers, ip: u32) -> Option<Located> {
-    const HEADER_OCTETS: u32 = 40;
+pub(crate) fn read_v6(frame: &impl Headers, ip: u32) -> Option<(u32, u32)> {
     let [first, second] = frame.words_at::<2>(ip)?;
     if first >> 28 != 6 {
         return None;
     }
-    let claimed = second >> 16;
-    let end = end_of(frame, ip, claimed, HEADER_OCTETS + claimed);
-    let mut next = second >> 8 & 0xff;
-    let mut transport = ip + HEADER_OCTETS;
-    let mut fragment = 0;
-    for _ in 0..EXTENSION_HEADERS_MAX {
-        let is_fragment = next == 44;
-        let is_authentication = next == 51;
-        // Hop-by-hop options, routing, destination options, mobility.
-        if !(is_fragment || is_authentication || matches!(next, 0 | 43 | 60 | 135)) {
-            break;
-        }
-        let [word] = frame.words_at::<1>(transport)?;
-        let length = word >> 16 & 0xff;
-        if is_fragment {
-            if word & 0xfff8 != 0 {
-                return None;
-            }
-            // Offset zero and no more to come: an atomic fragment is a whole datagram (RFC 6946).
-            if word & 1 != 0 {
-                fragment = Located::FIRST_FRAGMENT;
-            }
-            transport += 8;
-        } else if is_authentication {
-            transport += (length + 2) * 4;
-        } else {
-            transport += (length + 1) * 8;
-        }
-        next = word >> 24;
-    }
-    Some(Located { ip, transport, end, kind: next | Located::V6 | fragment, ports: 0 })
+    Some((second >> 16, second >> 8 & 0xff))
 }
 
 /// One past the datagram's last octet.
@@ -257,7 +283,7 @@ fn locate_v6(frame: &impl Headers, ip: u32) -> Option<Located> {
 /// A length field of zero in a frame beyond 65,535 octets is the stack's own ("BIG TCP" aggregates,
 /// RFC 2675 jumbograms): such a datagram ends where the frame does.
 #[inline(always)]
-fn end_of(frame: &impl Headers, ip: u32, claimed: u32, octets: u32) -> u32 {
+pub(crate) fn end_of(frame: &impl Headers, ip: u32, claimed: u32, octets: u32) -> u32 {
     if claimed == 0 && frame.octets() > 0xffff { frame.octets() } else { ip + octets }
 }
 
@@ -284,7 +310,6 @@ fn read(frame: &impl Headers, packet: &mut Packet) -> Result<(), Malformed> {
         return Err(Malformed::IpLength);
     }
     let octets = located.end - located.transport;
-    write_flow(frame, packet, located.ports).ok_or(Malformed::IpLength)?;
     packet.service = if located.kind & Located::DO53 == 0 { Service::Dot } else { Service::Do53 };
     if located.protocol() == PROTOCOL_UDP {
         check_udp(frame, &located, octets)?;

@@ -8,7 +8,7 @@
 use crate::{packet::Service, rate::Rate};
 
 /// Version of all map shapes and their meaning: a folder of pins is of one schema.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// Most DNS-over-TLS ports.
 pub const DOT_PORTS_MAX: usize = 4;
@@ -148,18 +148,25 @@ pub struct Settings {
     pub prefix_v4: u8,
     /// Bits of an IPv6 address that are one client's.
     pub prefix_v6: u8,
+    /// Whether lists, bans and limits hold on the cleartext port; 0: only the gate of `tls_on_do53` looks there.
+    pub do53_is_limited: u8,
+    /// IP versions whose local addresses are known, by [`version_bit`]; of others every destination counts as ours.
+    pub local: u8,
     /// Always zero.
-    pub reserved: [u8; 13],
-    /// Changes with every change of lists, bans and limits, which makes void what CPUs remember of clients; 0: nothing
-    /// is remembered.
+    pub reserved: [u8; 7],
+    /// Changes with every change of lists, bans, limits and local addresses, which makes void what CPUs remember of
+    /// clients and destinations; 0: nothing is remembered.
     pub generation: u32,
+    /// Number of the interface on which this machine hears itself (lo): what comes there meets no limit; 0: there is none.
+    pub own_interface: u32,
     /// TCP SYN of one client, of each service.
     pub syn: Rate,
     /// Queries by UDP of one client.
     pub do53_query: Rate,
 }
 
-/// The bit of an IP version in [`Settings::deny`], [`Settings::allow`], [`Settings::bans`] and [`Settings::spent`].
+/// The bit of an IP version in [`Settings::deny`], [`Settings::allow`], [`Settings::bans`], [`Settings::spent`] and
+/// [`Settings::local`].
 #[must_use]
 #[inline(always)]
 pub const fn version_bit(is_v6: bool) -> u8 {

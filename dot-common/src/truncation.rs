@@ -46,17 +46,10 @@ impl Truncation {
     }
 }
 
-/// Whether a datagram is a response (QR=1). One that is too short to say is none.
-#[inline(always)]
-pub fn is_response(frame: &impl Payload, located: &Located) -> bool {
-    const QR: u16 = 0x8000;
-    let message = located.transport + UDP_HEADER_OCTETS;
-    located.end >= message + HEADER_OCTETS && frame.u16_at(message + 2).is_some_and(|flags| flags & QR != 0)
-}
-
 /// The plan for a whole datagram; `None`: no plain query of one question, so that no answer is due.
 ///
-/// IP options and extension headers are not turned round: a source route would lead somewhere else.
+/// IP options and extension headers are not turned round: a source route would lead somewhere else. What came to a group
+/// (a multicast or broadcast frame) has no address that could answer.
 #[inline(always)]
 pub fn plan(frame: &impl Payload, located: &Located) -> Option<Truncation> {
     /// QR and opcode of the flags' first octet.
@@ -65,7 +58,9 @@ pub fn plan(frame: &impl Payload, located: &Located) -> Option<Truncation> {
     let header_octets = if located.is_v6() { 40 } else { 20 };
     let is_plain = located.transport == located.ip + header_octets && !located.is_first_fragment();
     let end = end(frame, located)?;
-    if !is_plain || end < message + HEADER_OCTETS {
+    const GROUP: u16 = 0x0100;
+    let is_group = frame.u16_at(0)? & GROUP != 0;
+    if !is_plain || is_group || end < message + HEADER_OCTETS {
         return None;
     }
     // Flags, QDCOUNT, ANCOUNT, NSCOUNT: one question, and no record between it and the additional section.

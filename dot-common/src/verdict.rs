@@ -101,6 +101,8 @@ reasons! {
     UdpOnDot = "udp_on_dot", GATED;
     /// What a limit would have counted, from a client on the allow list.
     Allowed = "allowed", PASSES;
+    /// What a limit would have counted, from this machine itself.
+    Own = "own", PASSES;
     /// A SYN to a DNS-over-TLS port, over its client's rate.
     DotSynRate = "dot_syn_rate", LIMITED;
     /// A SYN to the cleartext port, over its client's rate.
@@ -127,6 +129,12 @@ reasons! {
     TcpDataOffset = "malformed_tcp_data_offset", DROPS;
     /// [`Malformed::UdpLength`].
     UdpLength = "malformed_udp_length", DROPS;
+    /// [`Malformed::ChainTooLong`].
+    ChainTooLong = "ipv6_chain_too_long", DROPS;
+    /// [`Malformed::ChainCut`].
+    ChainCut = "ipv6_chain_cut", DROPS;
+    /// [`Malformed::TooManyTags`].
+    TooManyTags = "too_many_vlan_tags", DROPS;
 }
 
 impl Verdict {
@@ -153,6 +161,9 @@ impl From<Malformed> for Verdict {
             Malformed::TcpTruncated => Reason::TcpTruncated,
             Malformed::TcpDataOffset => Reason::TcpDataOffset,
             Malformed::UdpLength => Reason::UdpLength,
+            Malformed::ChainTooLong => Reason::ChainTooLong,
+            Malformed::ChainCut => Reason::ChainCut,
+            Malformed::TooManyTags => Reason::TooManyTags,
         })
     }
 }

@@ -10,14 +10,35 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use dot_common::{
-    client, line,
+    client,
+    frame::Located,
+    line,
     memo::Standing,
     rate::Rate,
     truncation::{self, Truncation},
     verdict::Reason,
+    walk::{self, Walked},
 };
 
-use crate::{cleartext, context::Frame, judge::Kernel, maps, truncate};
+use crate::{cleartext, context::Frame, judge::Kernel, lists, maps, truncate};
+
+/// [`walk::locate`], into the room of this CPU's packet.
+#[inline(always)]
+pub(crate) fn walk(context: &XdpContext) -> Walked {
+    Walked::of(dotd_walk(context.ctx))
+}
+
+/// Whether the packet's destination is this machine's, where this CPU does not remember it.
+#[inline(always)]
+pub(crate) fn is_local() -> bool {
+    dotd_is_local() != 0
+}
+
+/// [`client::bars`], of what this machine sends itself: nothing is remembered of that.
+#[inline(always)]
+pub(crate) fn bars_own() -> Option<Reason> {
+    Standing::of(dotd_bars_own()).reason()
+}
 
 /// [`client::bars`], of a client that this CPU does not remember.
 #[inline(always)]
@@ -75,15 +96,43 @@ const fn unpacked(plan: u32) -> Option<Truncation> {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
+extern "C" fn dotd_walk(context: *mut xdp_md) -> u32 {
+    let Some(packet) = maps::room() else { return Walked::Nowhere as u32 };
+    let located: &mut Located = &mut packet.located;
+    walk::locate(&Frame(&XdpContext::new(context)), located) as u32
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_is_local() -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 1 };
+    u32::from(lists::look_up_destination(settings, &packet.flow))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_bars_own() -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    standing(client::bars(settings, &packet.flow, &Kernel::of_own())) as u32
+}
+
+/// What is remembered of a client that is barred for a reason.
+#[inline(always)]
+fn standing(reason: Option<Reason>) -> Standing {
+    match reason {
+        Some(Reason::Denied) => Standing::Denied,
+        Some(_) => Standing::Banned,
+        None => Standing::Unbarred,
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
 extern "C" fn dotd_bars() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
     // Before lists and bans are asked: what changes meanwhile makes the answer void.
     let generation = maps::generation(settings);
-    let standing = match client::bars(settings, &packet.flow, &Kernel(None)) {
-        Some(Reason::Denied) => Standing::Denied,
-        Some(_) => Standing::Banned,
-        None => Standing::Unbarred,
-    };
+    let standing = standing(client::bars(settings, &packet.flow, &Kernel::of_others()));
     maps::memorize(settings, &packet.flow, generation, standing);
     standing as u32
 }
@@ -92,7 +141,7 @@ extern "C" fn dotd_bars() -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn dotd_would_ban() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
-    u32::from(client::would_ban(settings, &packet.flow, &Kernel(None)))
+    u32::from(client::would_ban(settings, &packet.flow, &Kernel::of_others()))
 }
 
 #[inline(never)]

@@ -14,12 +14,23 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
-use dot_common::frame::{HEADER_OFFSET_MAX, Headers, Payload};
+use dot_common::{
+    frame::{HEADER_OFFSET_MAX, Headers, Located, Payload},
+    walk::{self, Walked},
+};
 
-use crate::maps;
+use crate::{calls, maps};
 
 /// A context whose first buffer can be addressed.
 pub(crate) trait Linear {
+    /// [`dot_common::walk::locate`]: with one program's context a call, with the other's in place.
+    fn walk(&self, located: &mut Located) -> Walked
+    where
+        Self: Sized,
+    {
+        walk::locate(&Frame(self), located)
+    }
+
     /// Address of the frame's first octet.
     fn start(&self) -> usize;
     /// Address one past the first buffer's last octet.
@@ -29,6 +40,12 @@ pub(crate) trait Linear {
 }
 
 impl Linear for XdpContext {
+    #[inline(always)]
+    fn walk(&self, _: &mut Located) -> Walked {
+        // The function finds the same room by itself.
+        calls::walk(self)
+    }
+
     #[inline(always)]
     fn start(&self) -> usize {
         opaque(self.data())
@@ -105,6 +122,13 @@ impl<C: Linear> Frame<'_, C> {
 }
 
 impl Frame<'_, XdpContext> {
+    /// The number of the interface on which it came in.
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> u32 {
+        // SAFETY: the context is the one the kernel gave this program.
+        unsafe { (*self.0.ctx).ingress_ifindex }
+    }
+
     /// Sends it back: destination and source of Ethernet change places, three words for twelve octets.
     #[inline(always)]
     pub(crate) fn turn_round(&self) -> Option<()> {
@@ -198,6 +222,11 @@ impl<C: Linear> Headers for Frame<'_, C> {
     fn settle<'a, T>(&self, place: &'a mut T) -> &'a mut T {
         // SAFETY: the same place.
         unsafe { &mut *forget(place) }
+    }
+
+    #[inline(always)]
+    fn walk(&self, located: &mut Located) -> Walked {
+        self.0.walk(located)
     }
 }
 

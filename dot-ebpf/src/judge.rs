@@ -19,13 +19,16 @@ use dot_common::{
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{calls, chain, context::Frame, maps, ports::OwnPorts};
+use crate::{calls, chain, context::Frame, lists, maps, ports::OwnPorts};
 
 /// The XDP action for a frame; `None` when it is none of ours.
 #[inline(always)]
 pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     let frame = Frame(context);
-    let packet = match parse_into(&frame, &OwnPorts, maps::room) {
+    let known = Kernel::about(context);
+    let is_ours =
+        |packet: &Packet| maps::settings().is_some_and(|settings| judge::is_ours(settings, packet, &known));
+    let packet = match parse_into(&frame, &OwnPorts, maps::room, is_ours) {
         Ok(None) => return None,
         Ok(Some(packet)) => packet,
         Err(malformed) => {
@@ -34,7 +37,7 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
         }
     };
     let settings = maps::settings()?;
-    let Judgment { verdict, truncation } = judge::judge(&frame, packet, settings, &Kernel(Some(context)));
+    let Judgment { verdict, truncation } = judge::judge(&frame, packet, settings, &known);
     chain::begin(context, verdict);
     maps::count(verdict);
     #[cfg(feature = "debug-log")]
@@ -63,7 +66,30 @@ fn is_reset(packet: &Packet, settings: &Settings, verdict: Verdict) -> bool {
 }
 
 /// What the judge may ask the kernel; about the frame itself where it is given the context.
-pub(crate) struct Kernel<'a>(pub(crate) Option<&'a XdpContext>);
+pub(crate) struct Kernel<'a> {
+    context: Option<&'a XdpContext>,
+    is_own: bool,
+}
+
+impl<'a> Kernel<'a> {
+    /// About a frame.
+    #[inline(always)]
+    fn about(context: &'a XdpContext) -> Self {
+        Self { context: Some(context), is_own: false }
+    }
+
+    /// About a packet of another machine's.
+    #[inline(always)]
+    pub(crate) fn of_others() -> Self {
+        Self { context: None, is_own: false }
+    }
+
+    /// About a packet of this machine's own.
+    #[inline(always)]
+    pub(crate) fn of_own() -> Self {
+        Self { context: None, is_own: true }
+    }
+}
 
 impl Knowledge for Kernel<'_> {
     #[inline(always)]
@@ -77,13 +103,28 @@ impl Knowledge for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn is_local(&self, flow: &FlowKey) -> bool {
+        maps::settings()
+            .and_then(|settings| lists::recall_destination(settings, flow))
+            .unwrap_or_else(calls::is_local)
+    }
+
+    #[inline(always)]
+    fn is_own(&self, own_interface: u32) -> bool {
+        match self.context {
+            Some(context) => own_interface != 0 && Frame(context).interface() == own_interface,
+            None => self.is_own,
+        }
+    }
+
+    #[inline(always)]
     fn is_denied(&self, flow: &FlowKey) -> bool {
-        maps::is_denied(flow)
+        lists::is_denied(flow)
     }
 
     #[inline(always)]
     fn is_allowed(&self, flow: &FlowKey) -> bool {
-        maps::is_allowed(flow)
+        lists::is_allowed(flow)
     }
 
     #[inline(always)]
@@ -93,17 +134,20 @@ impl Knowledge for Kernel<'_> {
 
     #[inline(always)]
     fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason> {
+        if self.is_own(settings.own_interface) {
+            return calls::bars_own();
+        }
         maps::recall(settings, flow).map_or_else(calls::bars, Standing::reason)
     }
 
     #[inline(always)]
-    fn would_ban(&self, _: &Settings, _: &FlowKey) -> bool {
-        calls::would_ban()
+    fn would_ban(&self, settings: &Settings, _: &FlowKey) -> bool {
+        !self.is_own(settings.own_interface) && calls::would_ban()
     }
 
     #[inline(always)]
     fn plan(&self, _: &impl Payload, _: &Located) -> Option<Truncation> {
-        self.0.and_then(calls::plan)
+        self.context.and_then(calls::plan)
     }
 
     #[inline(always)]

@@ -19,6 +19,7 @@ mod context;
 mod cookie;
 mod judge;
 mod learn;
+mod lists;
 mod maps;
 mod notice;
 mod ports;

@@ -1,6 +1,6 @@
 //! The maps of the kernel half, and what may be done with each.
 //!
-//! Names, sizes and shapes are dot_common's; a static here is called what [`dot_common::maps`] says.
+//! Lists of prefixes are in `lists`. Names, sizes and shapes are dot_common's; a static here is called what [`dot_common::maps`] says.
 //! Holds: every access that needs `unsafe`, so that no other room does for maps.
 //! Never: judges what it reads.
 
@@ -11,7 +11,7 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::{bpf_csum_diff, bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_xdp_load_bytes},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ReusePortSockArray, lpm_trie::Key},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ReusePortSockArray},
     programs::XdpContext,
 };
 use dot_common::{
@@ -19,7 +19,7 @@ use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     line::WorkerLine,
-    maps::{BANS_MAX, FLOWS_MAX, LISTED_MAX, MEMO_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
+    maps::{BANS_MAX, CPUS_MAX, FLOWS_MAX, MEMO_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
     memo::{self, Memo, Standing},
     packet::Packet,
     prefix::ClientPrefix,
@@ -41,18 +41,6 @@ static FLOWS4: LruHashMap<[u32; 3], Flow> = LruHashMap::with_max_entries(FLOWS_M
 
 #[map]
 static FLOWS6: LruHashMap<[u32; 9], Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
-
-#[map]
-static DENY4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
-
-#[map]
-static DENY6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
-
-#[map]
-static ALLOW4: LpmTrie<u32, u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
-
-#[map]
-static ALLOW6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(LISTED_MAX, 0);
 
 #[map]
 static RATE: LruHashMap<u64, u64> = LruHashMap::with_max_entries(RATE_MAX, 0);
@@ -84,6 +72,16 @@ static MEMO: PerCpuArray<Memo> = PerCpuArray::with_max_entries(MEMO_MAX, 0);
 /// Listeners of one SO_REUSEPORT group by worker.
 #[map]
 pub(crate) static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(WORKERS_MAX, 0);
+
+/// The place of each CPU among those that workers are pinned to.
+#[map]
+static PLACES: Array<u32> = Array::with_max_entries(CPUS_MAX, 0);
+
+/// See [`PLACES`].
+#[inline(always)]
+pub(crate) fn place(cpu: u32) -> Option<u32> {
+    PLACES.get(cpu).copied()
+}
 
 /// Lines of the workers, which they store into memory that they have mapped.
 #[map]
@@ -153,6 +151,13 @@ pub(crate) fn remember(key: &FlowKey, flow: &Flow) {
     let _ = if key.is_v6() { FLOWS6.insert(v6(key), flow, 0) } else { FLOWS4.insert(key.v4(), flow, 0) };
 }
 
+/// Forgets a connection.
+#[inline(always)]
+pub(crate) fn forget_flow(key: &FlowKey) {
+    // One that is not there is forgotten already.
+    let _ = if key.is_v6() { FLOWS6.remove(v6(key)) } else { FLOWS4.remove(key.v4()) };
+}
+
 #[inline(always)]
 fn flow_of(key: &FlowKey) -> Option<*mut Flow> {
     if key.is_v6() { FLOWS6.get_ptr_mut(v6(key)) } else { FLOWS4.get_ptr_mut(key.v4()) }
@@ -174,29 +179,6 @@ pub(crate) fn offend(key: &FlowKey) -> u32 {
         let before = (*flow).offences;
         (*flow).offences = before.wrapping_add(1);
         before
-    }
-}
-
-/// Whether the deny list holds a client.
-#[inline(always)]
-pub(crate) fn is_denied(flow: &FlowKey) -> bool {
-    is_listed(&DENY4, &DENY6, flow)
-}
-
-/// Whether the allow list holds a client.
-#[inline(always)]
-pub(crate) fn is_allowed(flow: &FlowKey) -> bool {
-    is_listed(&ALLOW4, &ALLOW6, flow)
-}
-
-#[inline(always)]
-fn is_listed(v4: &LpmTrie<u32, u32>, v6: &LpmTrie<[u32; 4], u32>, flow: &FlowKey) -> bool {
-    // Tries compare octets in the order of the wire.
-    let [a, b] = flow.client;
-    if flow.is_v6() {
-        v6.get(Key::new(128, [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32])).is_some()
-    } else {
-        v4.get(Key::new(32, a as u32)).is_some()
     }
 }
 

@@ -385,6 +385,12 @@ pub fn shapes() -> Vec<(&'static str, Shape)> {
         ("v6_four_extension_headers", |build| {
             build.v6().extension(0, 8).extension(60, 8).extension(43, 8).extension(60, 8)
         }),
+        ("v6_eight_extension_headers", |build| {
+            let build = build.v6().extension(0, 8).extension(43, 8).extension(51, 12);
+            (0..5).fold(build, |build, _| build.extension(60, 8))
+        }),
+        ("eight_priority_tags_then_v4", |build| (0..8).fold(build, |build, _| build.tag(0x8100))),
+        ("tag_v6_five_headers", |build| (0..5).fold(build.v6().tag(0x88a8), |it, _| it.extension(60, 8))),
         ("v6_atomic_fragment", |build| build.v6().fragment(Fragment::Atomic)),
         ("two_vlan_tags_v6_options_atomic", |build| {
             build.v6().tag(0x88a8).tag(0x8100).extension(0, 16).fragment(Fragment::Atomic)

@@ -277,6 +277,11 @@ impl Lab {
         self.list([maps::ALLOW4, maps::ALLOW6], address, bits);
     }
 
+    /// Makes a prefix this machine's, in the same way.
+    pub fn own(&mut self, address: IpAddr, bits: u32) {
+        self.list([maps::LOCAL4, maps::LOCAL6], address, bits);
+    }
+
     /// The keys of all clients whose rate is known.
     #[must_use]
     pub fn rated(&self) -> Vec<u64> {

@@ -10,7 +10,7 @@ use dot_common::{
 /// DNS over TLS on 853 and 8853, cleartext DNS on 53: constants of the programs that a [`Lab`] loads.
 pub const PORTS: Ports = Ports { dot: [853, 8853, 0, 0], do53: 53 };
 
-/// All gates as given, no limits.
+/// All gates as given, no limits, every destination ours.
 #[must_use]
 pub fn settings(gate: Gate) -> Settings {
     let gate = gate as u8;
@@ -23,8 +23,11 @@ pub fn settings(gate: Gate) -> Settings {
         allow: 0,
         bans: 0,
         spent: 0,
-        reserved: [0; 13],
+        do53_is_limited: 1,
+        local: 0,
+        reserved: [0; 7],
         generation: 0,
+        own_interface: 0,
         over: Over::Drop as u8,
         do53_query_over: Over::Truncate as u8,
         prefix_v4: 32,

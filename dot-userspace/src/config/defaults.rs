@@ -6,8 +6,8 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     Backend, Balance, ClientAddress, ClientSubnet, Dns, Gate, LimitMode, Listen, Log, LogFormat, LogLevel,
-    Over, Policy, Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode,
-    limit,
+    Over, Policy, Port53, Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp, XdpLimit,
+    XdpMode, limit,
 };
 
 impl Default for Server {
@@ -114,6 +114,7 @@ impl Default for Xdp {
             cleartext_853: Gate::Drop,
             tls_53: Gate::Drop,
             udp_853: Gate::Drop,
+            port_53: Port53::Auto,
             allow: Vec::new(),
             deny: Vec::new(),
             steering: Steering::Auto,

@@ -3,6 +3,8 @@
 //! Before: `config::load` has the file's text. After: `config::range` and `config::sense`, then the `xdp` room alone.
 //! Never: knows maps or programs.
 
+use std::net::SocketAddr;
+
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -22,6 +24,8 @@ pub struct Xdp {
     pub tls_53: Gate,
     /// Anything on UDP/853.
     pub udp_853: Gate,
+    /// Whether lists, bans and limits hold on port 53.
+    pub port_53: Port53,
     /// Prefixes beyond every limit; gates hold for them too.
     pub allow: Vec<IpNet>,
     /// Prefixes that get nothing, whatever else is said of them.
@@ -32,6 +36,31 @@ pub struct Xdp {
     pub syn_cookies: SynCookies,
     /// Rates per client prefix.
     pub limit: XdpLimit,
+}
+
+impl Xdp {
+    /// The same with `port_53` as these addresses of `listen.do53` make it.
+    #[must_use]
+    pub fn beside(&self, do53: &[SocketAddr]) -> Self {
+        let mut xdp = self.clone();
+        if xdp.port_53 == Port53::Auto {
+            let is_ours = do53.iter().any(|address| address.port() == 53);
+            xdp.port_53 = if is_ours { Port53::On } else { Port53::Off };
+        }
+        xdp
+    }
+}
+
+/// `xdp.port_53`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Port53 {
+    /// Where `listen.do53` has an address with this port.
+    Auto,
+    /// Also for another server's clients.
+    On,
+    /// Not at all.
+    Off,
 }
 
 /// `xdp.mode`

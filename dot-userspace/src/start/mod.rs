@@ -56,7 +56,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let upstreams =
         plan::upstreams(&config, embedded.as_ref().map(Embedded::address), dialer::all(&config)?, &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
-    let kernel = Kernel(Some(xdp::start(&config.xdp, &sockets, user)?));
+    let kernel = Kernel(Some(xdp::start(&config.xdp.beside(&config.listen.do53), &sockets, user)?));
     drop(sockets);
     drop(groups);
     privileges::hand_over_state(&config.server.state_dir, user)?;

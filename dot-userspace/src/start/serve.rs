@@ -194,7 +194,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
         anyhow::bail!("backend: the embedded one is made at start; restart dotd");
     }
     let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
-    process.apply_xdp(&config.xdp)?;
+    process.apply_xdp(&config.xdp.beside(&running.config.listen.do53))?;
     for key in restart::needed_for(&running.config, &config) {
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
     }

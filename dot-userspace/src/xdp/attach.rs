@@ -35,6 +35,7 @@ use super::{
     interfaces::{self, Interface},
     lines::Tables,
     list::Lists,
+    local::Local,
     notices::Sent,
     object::OBJECT,
     pins::Pins,
@@ -50,6 +51,7 @@ pub(super) struct Kernel {
     pub(super) bans: Bans,
     pub(super) costs: Costs,
     pub(super) lists: Lists,
+    pub(super) local: Local,
     pub(super) notices: Sent,
     pub(super) followers: Followers,
 }
@@ -117,16 +119,27 @@ impl Kernel {
         let settings = Written::take(&mut object)?;
         let bans = Bans::take(&mut object, prefixes)?;
         let lists = Lists::take(&mut object)?;
+        let local = Local::take(&mut object)?;
         let costs = Costs::take(&mut object)?;
         let notices = Sent::take(&mut object)?;
         followers.take_seats(&mut object)?;
-        let mut kernel = Self { object, counters, settings, bans, costs, lists, notices, followers };
+        let mut kernel = Self { object, counters, settings, bans, costs, lists, local, notices, followers };
         kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         tables.adopt(&mut kernel.object)?;
         #[cfg(feature = "debug-log")]
         super::packet_log::start(&mut kernel.object);
         Ok(kernel)
+    }
+
+    /// Asks which addresses are this machine's, and tells the kernel half.
+    pub(super) fn know_addresses(&mut self) -> Result<(), XdpError> {
+        self.local.look();
+        if self.local.has_changed {
+            self.settings.set_local(self.local.versions)?;
+            self.local.has_changed = false;
+        }
+        Ok(())
     }
 
     /// What the kernel says about all programs.

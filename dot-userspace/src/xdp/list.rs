@@ -81,8 +81,8 @@ impl Lists {
 }
 
 /// Two tries, and what is in them.
-struct List {
-    /// The config's key, for errors.
+pub(super) struct List {
+    /// The config's key, or a name for people: for errors.
     key: &'static str,
     v4: LpmTrie<MapData, [u8; 4], u32>,
     v6: LpmTrie<MapData, [u8; 16], u32>,
@@ -91,7 +91,7 @@ struct List {
 
 impl List {
     /// Takes both maps out of the object.
-    fn take(object: &mut Ebpf, key: &'static str, v4: &str, v6: &str) -> Result<Self, XdpError> {
+    pub(super) fn take(object: &mut Ebpf, key: &'static str, v4: &str, v6: &str) -> Result<Self, XdpError> {
         Ok(Self {
             key,
             v4: LpmTrie::try_from(take(object, v4)?).map_err(|error| refused(v4, &error))?,
@@ -101,7 +101,7 @@ impl List {
     }
 
     /// Adds what is not there yet, and removes nothing. After an error the list is as it was.
-    fn grow(&mut self, prefixes: &[IpNet]) -> Result<(), XdpError> {
+    pub(super) fn grow(&mut self, prefixes: &[IpNet]) -> Result<(), XdpError> {
         let before = self.held.clone();
         for prefix in prefixes.iter().map(IpNet::trunc) {
             if self.held.contains(&prefix) {
@@ -121,12 +121,12 @@ impl List {
     }
 
     /// Removes what is not among these, and adds nothing.
-    fn shrink(&mut self, prefixes: &[IpNet]) {
+    pub(super) fn shrink(&mut self, prefixes: &[IpNet]) {
         self.retain(&prefixes.iter().map(IpNet::trunc).collect());
     }
 
     /// What is on the list.
-    fn prefixes(&self) -> Vec<IpNet> {
+    pub(super) fn prefixes(&self) -> Vec<IpNet> {
         self.held.iter().copied().collect()
     }
 

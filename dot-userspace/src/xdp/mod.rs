@@ -3,7 +3,7 @@
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
-//! what the driver said), `list` (which clients), `clients` with `bans` and `costs`
+//! what the driver said), `list` (which clients), `local` and `routes` (which destinations), `clients` with `bans` and `costs`
 //! (which of them for a while; `budget`, `deadlines`), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how strict), `steering` and `lines` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
@@ -20,6 +20,7 @@ mod followers;
 mod interfaces;
 mod lines;
 mod list;
+mod local;
 mod notices;
 pub mod object;
 #[cfg(feature = "debug-log")]
@@ -27,6 +28,7 @@ mod packet_log;
 mod pins;
 mod report;
 mod roster;
+mod routes;
 mod seat;
 mod settings;
 mod spread;
@@ -215,6 +217,9 @@ impl Xdp {
         }
         self.report.repairs += roster.mend(kernel, pins.as_ref());
         if has_news {
+            if let Err(error) = kernel.know_addresses() {
+                tracing::error!("{error}");
+            }
             match roster.look(kernel, pins.as_ref(), Patience::None) {
                 Ok(attached) => self.report.repairs += attached,
                 Err(error) => tracing::warn!("xdp: {error}"),
@@ -259,9 +264,9 @@ impl Xdp {
     }
 
     fn summarize(&mut self) {
-        let Some(Loaded { roster, .. }) = &self.kernel else { return };
+        let Some(Loaded { kernel, roster, .. }) = &self.kernel else { return };
         self.report.interfaces = roster.rows();
-        self.report.summarize(roster.unserved());
+        self.report.summarize(roster.unserved(), kernel.local.reason());
     }
 }
 
@@ -346,6 +351,7 @@ fn attach(
     kernel.settings.apply(config, prefixes)?;
     kernel.costs.apply(&config.limit);
     kernel.tell_of_clients()?;
+    kernel.know_addresses()?;
     roster.look(&mut kernel, pins, Patience::Wait)?;
     if required {
         if let Some(row) = roster.first_failure() {

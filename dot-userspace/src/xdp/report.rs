@@ -153,7 +153,7 @@ impl Report {
 
     /// Sets state, reason and what is degraded from the interfaces; `unserved` are listen addresses that no
     /// interface carries.
-    pub(super) fn summarize(&mut self, unserved: &[IpAddr]) {
+    pub(super) fn summarize(&mut self, unserved: &[IpAddr], unknown: Option<&str>) {
         let has = |mode: &str| self.interfaces.iter().any(|interface| interface.mode == mode);
         self.state = match (has("native"), has("generic")) {
             (true, true) => "mixed",
@@ -164,7 +164,7 @@ impl Report {
         .into();
         let degraded = self.interfaces.iter().filter(|row| row.degraded).map(because);
         let unserved = unserved.iter().map(|address| format!("no interface carries {address}"));
-        let degraded: Vec<_> = degraded.chain(unserved).collect();
+        let degraded: Vec<_> = degraded.chain(unserved).chain(unknown.map(str::to_owned)).collect();
         self.degraded = (!degraded.is_empty()).then(|| degraded.join("; "));
         self.reason = (self.state == "off")
             .then(|| XdpError::Nowhere { reasons: reasons(&self.interfaces) }.to_string());

@@ -62,8 +62,13 @@ impl Written {
 
     /// Writes what the config says. A packet that is judged meanwhile may be judged by parts of the old and of the new.
     pub(super) fn apply(&mut self, config: &config::Xdp, prefixes: Prefixes) -> Result<(), XdpError> {
-        let Settings { bans, spent, .. } = self.current;
-        self.write(Settings { bans, spent, ..settings(config, prefixes) })
+        let Settings { bans, spent, local, .. } = self.current;
+        self.write(Settings { bans, spent, local, ..settings(config, prefixes) })
+    }
+
+    /// Says of which IP versions all local addresses are known, and voids what CPUs remember of destinations.
+    pub(super) fn set_local(&mut self, local: u8) -> Result<(), XdpError> {
+        self.write(Settings { local, ..self.current })
     }
 
     /// Says which IP versions have bans and spent budgets, and whether what CPUs remember of clients is void; nothing to
@@ -92,6 +97,7 @@ impl Written {
 /// What the config says, without what clients did.
 fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
     let limit = &config.limit;
+    let is_limited = config.port_53 == config::Port53::On;
     Settings {
         schema: SCHEMA,
         cleartext_on_dot: gate(config.cleartext_853),
@@ -105,14 +111,20 @@ fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
         do53_query_over: over(limit.udp53_over, limit.mode),
         prefix_v4: prefixes.v4,
         prefix_v6: prefixes.v6,
-        reserved: [0; 13],
+        do53_is_limited: u8::from(is_limited),
+        local: 0,
+        reserved: [0; 7],
         generation: 0,
+        own_interface: LOOPBACK,
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),
         do53_query: Rate::new(limit.udp53_per_second, limit.udp53_burst),
     }
 }
 
-/// Ports of the listeners; the cleartext port is 53, whoever listens there.
+/// The number of lo in every network namespace (LOOPBACK_IFINDEX): what this machine sends to itself comes in there alone.
+const LOOPBACK: u32 = 1;
+
+/// Ports of the listeners, and 53: whether anything looks there is a matter of settings.
 pub(super) fn ports(groups: &[ListenerGroup<'_>]) -> Result<Ports, XdpError> {
     let mut wanted: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
     wanted.sort_unstable();

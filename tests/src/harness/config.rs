@@ -13,21 +13,34 @@ use super::netns::SERVER_INTERFACE;
 pub struct Config {
     sections: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     backends: Vec<String>,
+    /// The file to be, instead of all of that.
+    packaged: Option<String>,
 }
 
+const PACKAGED: &str = include_str!("../../../packaging/dotd.toml");
+
 impl Config {
-    /// Port 853 on every address, two workers, the embedded zone, XDP in auto mode on the veth alone, no limits.
+    /// Port 853 on every address, two workers, the embedded zone, XDP in auto mode on the veth alone, also for port 53, no limits.
     #[must_use]
     pub fn new() -> Self {
-        let config = Self { sections: BTreeMap::new(), backends: Vec::new() };
+        let config = Self { sections: BTreeMap::new(), backends: Vec::new(), packaged: None };
         config
             .set("server", "workers", "2")
             .set("listen", "dot", r#"["0.0.0.0:853", "[::]:853"]"#)
             .set("xdp", "interfaces", &format!(r#"["{SERVER_INTERFACE}"]"#))
+            .set("xdp", "port_53", "\"on\"")
             .set("xdp.limit", "syn_per_second", "0")
             .set("xdp.limit", "udp53_per_second", "0")
             .set("xdp.limit", "handshake_cost_per_second", "0")
             .set("xdp.limit", "ban_seconds", "0")
+    }
+
+    /// The file that packages install, but for its user and certificate; its backend is 127.0.0.1:53.
+    #[must_use]
+    pub fn packaged() -> Self {
+        let is_kept = |line: &&str| !line.starts_with("user = ") && !line.starts_with("certificates = ");
+        let text = PACKAGED.lines().filter(is_kept).fold(String::new(), |text, line| text + line + "\n");
+        Self { packaged: Some(text), ..Self::new() }
     }
 
     /// Sets `[section] key = value`, the value in TOML.
@@ -66,6 +79,12 @@ impl Config {
     /// The file's text, with the two folders that the server gives.
     #[must_use]
     pub fn text(&self, state_dir: &Path, run_dir: &Path) -> String {
+        if let Some(packaged) = &self.packaged {
+            let folder = |path: &Path| format!("\"{}\"", path.display());
+            return packaged
+                .replace("\"/var/lib/dotd\"", &folder(state_dir))
+                .replace("\"/run/dotd\"", &folder(run_dir));
+        }
         let folders = self.clone().set("server", "state_dir", &format!("\"{}\"", state_dir.display())).set(
             "server",
             "run_dir",

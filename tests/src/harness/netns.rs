@@ -124,6 +124,20 @@ impl Namespace {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Makes a veth pair from here to another namespace, both ends up, with an address here and there (or none, "").
+    ///
+    /// # Panics
+    /// When an end is there.
+    pub fn join(&self, other: &Self, [here, there]: [&str; 2], addresses: [&str; 2]) {
+        self.ip(&format!("link add {here} type veth peer name {there} netns {}", other.path));
+        for (namespace, name, address) in [(self, here, addresses[0]), (other, there, addresses[1])] {
+            if !address.is_empty() {
+                namespace.ip(&format!("address add {address} dev {name}"));
+            }
+            namespace.ip(&format!("link set {name} up"));
+        }
+    }
+
     /// Has the kernel hold next to nothing of what its programs send by TCP, so that what their peers take is seen octet
     /// by octet, whatever this host's own limits are.
     ///

@@ -130,6 +130,8 @@ mod transfers;
 mod xdp_attach;
 /// Banned clients: in the kernel half, on the command line, over a restart.
 mod xdp_bans;
+/// What the stack accepts was judged, however its headers wind.
+mod xdp_closed;
 /// SYN cookies made by XDP.
 mod xdp_cookies;
 /// Budgets of handshakes, and bans that the engine makes.
@@ -144,6 +146,8 @@ mod xdp_floods;
 mod xdp_limits;
 /// Allow and deny lists by prefix.
 mod xdp_lists;
+/// Only what is for this machine is judged, and what it sends itself meets no limit.
+mod xdp_local;
 /// A refused client is logged once a minute.
 mod xdp_notices;
 /// The compiled object is what dot-common says, and this kernel takes it.

@@ -53,6 +53,12 @@ const DENIED: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 9)),
 ];
 
+/// Destinations that are another machine's.
+const OTHERS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x8000, 0, 0, 0, 0, 9)),
+];
+
 /// As [`DENIED`], for the allow list.
 const ALLOWED: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 9))];
@@ -94,6 +100,21 @@ impl Knowledge for Known {
     fn now_ns(&self) -> u64 {
         // Later than any test machine's uptime: flows of time 0 are over, those of time u64::MAX are not.
         1 << 60
+    }
+
+    fn is_local(&self, flow: &FlowKey) -> bool {
+        let [first, ..] = flow.server_words();
+        // 192.0.2.0/24 and 2001:db8::/33.
+        if flow.is_v6() {
+            first == 0x2001_0db8 && flow.server_words()[1] >> 31 == 0
+        } else {
+            first >> 8 == 0xc0_0002
+        }
+    }
+
+    fn is_own(&self, own_interface: u32) -> bool {
+        // TestRun's frames come in on lo.
+        own_interface == 1
     }
 
     fn is_denied(&self, flow: &FlowKey) -> bool {
@@ -140,6 +161,21 @@ impl Knowledge for Known {
     }
 }
 
+/// Now and then with more tags and extension headers, up to more than are walked, or a fragment header among them.
+fn winding(dice: &mut Dice, build: Build) -> Build {
+    match dice.below(24) {
+        0 => (0..dice.below(11)).fold(build, |build, _| build.tag(0x8100)),
+        1 | 2 => {
+            let headers = dice.below(11);
+            (0..headers).fold(build.v6(), |build, _| match dice.one_of(&[0, 43, 44, 51, 60, 60, 60, 135]) {
+                51 => build.extension(51, 12),
+                number => build.extension(number, 8),
+            })
+        }
+        _ => build,
+    }
+}
+
 /// A frame: built in some shape, then perhaps changed, cut, stretched; or all noise.
 fn frame(dice: &mut Dice) -> Vec<u8> {
     let all_shapes = shapes();
@@ -166,7 +202,12 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
             _ => build,
         };
         let build = shape(build);
+        let build = winding(dice, build);
         let is_v6 = build.source().is_ipv6();
+        let build = match dice.below(16) {
+            0 => build.server(OTHERS[usize::from(is_v6)]),
+            _ => build,
+        };
         let build = match dice.below(8) {
             0 => build.client(DENIED[usize::from(is_v6)]),
             1 => build.client(ALLOWED[usize::from(is_v6)]),
@@ -221,6 +262,8 @@ fn both_know(lab: &mut Lab) -> Known {
         flow.learned_ns = if key.ports >> 16 == 40_000 { u64::MAX } else { 0 };
         lab.know(key, flow);
     }
+    lab.own(Ipv4Addr::new(192, 0, 2, 0).into(), 24);
+    lab.own(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0).into(), 33);
     lab.deny(DENIED[0], 26);
     lab.deny(DENIED[1], 48);
     lab.allow(ALLOWED[0], 32);
@@ -253,6 +296,9 @@ fn kernel_and_host_agree() {
             allow: dice.one_of(&[3, 3, 2, 1, 0]),
             bans: dice.one_of(&[3, 3, 2, 1, 0]),
             spent: dice.one_of(&[3, 3, 2, 1, 0]),
+            local: dice.one_of(&[3, 3, 2, 1, 0]),
+            own_interface: dice.one_of(&[0, 0, 0, 1]),
+            do53_is_limited: dice.one_of(&[1, 1, 0]),
             over: dice.one_of(&[Over::Drop, Over::Count]) as u8,
             do53_query_over: dice.one_of(&[Over::Drop, Over::Count, Over::Truncate, Over::Truncate]) as u8,
             syn: rate,

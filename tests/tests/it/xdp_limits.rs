@@ -111,8 +111,8 @@ fn racing_cpus_spend_a_budget_exactly() {
     assert_eq!(counted, [(SYN_PASSES, BURST), (dropped, 2 * u64::from(EACH) - BURST)]);
 }
 
-/// Goal: only what begins something is counted, and only its client is. Method: a spent budget, beside packets
-/// that have no budget, and clients with one of their own.
+/// Goal: only what begins something is counted, and only its client is; a datagram to 53 is one whatever it calls itself.
+/// Method: a spent budget, beside packets that have no budget, and clients with one of their own.
 #[test]
 fn only_beginnings_of_one_client_are_counted() {
     let test = "only_beginnings_of_one_client_are_counted";
@@ -125,12 +125,16 @@ fn only_beginnings_of_one_client_are_counted() {
         (Build::tcp(853, ACK, 7, &[]), Reason::Control),
         (Build::tcp(853, SYN | ACK, 7, &[]), Reason::Control),
         (Build::tcp(853, SYN | RST, 7, &[]), Reason::Control),
-        (Build::udp(53, &response), Reason::Do53Datagram),
         (syn(853).client(address("192.0.2.8")), Reason::Syn),
         (query().client(address("192.0.2.8")), Reason::Do53Datagram),
     ] {
         assert_eq!(verdicts(&mut lab, &build, 1), [Verdict::pass(reason)], "{build:?}");
     }
+    // Nor is a datagram that calls itself a response: it is counted as a query is, and never answered.
+    assert_eq!(
+        verdicts(&mut lab, &Build::udp(53, &response), 1),
+        [over(Action::Drop, Reason::Do53QueryRate)]
+    );
     // Octets in a SYN (Fast Open) are no way round, neither of the limit nor of the gate.
     let fast_open = |octets: &[u8]| Build::tcp(853, SYN, 7, octets);
     assert_eq!(verdicts(&mut lab, &fast_open(&CLIENT_HELLO), 1), [dropped]);
@@ -269,6 +273,7 @@ fn answers_are_lawful_datagrams() {
         "two_vlan_tags_then_v4",
         "v6",
         "vlan_then_v6",
+        "eight_priority_tags_then_v4",
     ];
     assert_eq!(turned, wanted, "options and extension headers are not turned round");
 }

@@ -77,13 +77,21 @@ fn headers() -> Vec<(&'static str, Frame)> {
     let of_tcp = |offset: usize| tcp().transport + offset;
     let of_udp = |offset: usize| udp().transport + offset;
     let eight = |build: Build| build.extension(60, 8);
-    let five = eight(eight(eight(eight(clear().v6().extension(0, 8)))));
+    let chain_of = |headers| (1..headers).fold(clear().v6().extension(0, 8), |build, _| eight(build));
+    let tagged = |tags| (0..tags).fold(clear(), |build, _| build.tag(0x8100)).frame();
+    let nowhere = Build::tcp(443, ACK, 1, &[]).v6().extension(0, 8);
+    let nine = (0..8).fold(nowhere, |build, _| eight(build)).frame();
+    let options = clear().v6().extension(0, 8).frame();
+    let length_v6 = options.ip + 4;
     let chain = clear().v6().extension(0, 8).frame();
     let chain_length = chain.ip + 41;
     vec![
         ("header: IPv4 of four words", clear().frame().patched(14, &[0x44])),
-        ("header: three VLAN tags", clear().tag(0x88a8).tag(0x8100).tag(0x8100).frame()),
-        ("header: five IPv6 extension headers", five.frame()),
+        ("header: eight VLAN tags", tagged(8)),
+        ("header: nine VLAN tags", tagged(9)),
+        ("header: eight IPv6 extension headers", chain_of(8).frame()),
+        ("header: nine IPv6 extension headers, to any port", nine),
+        ("header: IPv6 options before a payload of length zero", options.patched(length_v6, &[0, 0])),
         ("header: IPv6 chain that leads out of the frame", chain.patched(chain_length, &[200])),
         ("header: TCP data offset of four words", tcp().patched(of_tcp(12), &[0x40])),
         ("header: TCP data offset beyond the segment", tcp().patched(of_tcp(12), &[0xf0])),
@@ -101,6 +109,17 @@ fn fragments() -> Vec<(&'static str, Frame)> {
     let tiny = Build::tcp(853, SYN, INITIAL, &[]).fragment(First).frame();
     let tiny = cut(claiming(tiny, 28), 8);
     let query = Build::udp(53, &[0; 64]).fragment(First).frame();
+    // A fragment header with more to come, then options of sixteen octets, whose payload ends after so many octets.
+    let chain = |octets: u8| {
+        let whole = hello().v6().extension(44, 8).extension(60, 16).frame();
+        let (length, more) = (whole.ip + 4, whole.ip + 42);
+        whole.patched(more, &[0, 1]).patched(length, &[0, octets])
+    };
+    let cut_chain = |octets: u8| {
+        let frame = chain(octets);
+        let end = frame.ip + 40 + usize::from(octets);
+        frame.cut_to(end)
+    };
     // The UDP length counts the fragments to come too.
     let length = query.transport + 4;
     vec![
@@ -116,6 +135,9 @@ fn fragments() -> Vec<(&'static str, Frame)> {
             "fragment: first, shorter than a UDP header",
             cut(claiming(Build::udp(53, &[]).fragment(First).frame(), 24), 4),
         ),
+        ("fragment: first, ends within its IPv6 extension headers", cut_chain(16)),
+        ("fragment: first, ends behind its IPv6 extension headers", cut_chain(24)),
+        ("fragment: first, ends within its headers, padded", chain(16)),
         ("fragment: atomic over IPv6", hello().v6().fragment(Atomic).frame()),
     ]
 }
@@ -178,6 +200,9 @@ fn whatever_may_be_refused_may_be_counted_first() {
         "malformed_tcp_truncated",
         "malformed_tcp_data_offset",
         "malformed_udp_length",
+        "ipv6_chain_too_long",
+        "ipv6_chain_cut",
+        "too_many_vlan_tags",
     ];
     assert_eq!(names, wanted);
     assert!(counters::rows().all(|row| row.action != Action::WouldDrop || has(row.reason, Action::Drop)));

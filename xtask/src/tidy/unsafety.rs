@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("dot-ebpf/src/cookie.rs", "asks kernel helpers for a route and a cookie"),
     ("dot-ebpf/src/main.rs", "names the licence's section for the kernel (an unsafe attribute)"),
+    ("dot-ebpf/src/lists.rs", "looks values up in maps: a pointer of the kernel's"),
     ("dot-ebpf/src/maps.rs", "looks values up in maps: a pointer of the kernel's"),
     ("dot-ebpf/src/learn.rs", "asks a socket how much it received"),
     ("dot-ebpf/src/notice.rs", "reads and writes words of its own maps: pointers of the kernel's"),

@@ -1,0 +1,372 @@
+//! Whose packets are judged: those for this machine alone; and what this machine sends itself meets no limit.
+//!
+//! Before: built frames, or namespaces with a router, a bridge and a third machine. After: counters, and what the third
+//! machine heard. Needs root; prints SKIPPED without.
+//! Never: takes silence for a pass: whoever is to hear something hears it.
+
+use std::{
+    io::Write as _,
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    thread,
+};
+
+use dot_common::{
+    ban::{Ban, Cause},
+    rate::Rate,
+    settings::{Gate, Settings},
+    verdict::{Reason, Verdict},
+};
+use dot_tests::{
+    frames::{
+        Build, CLEARTEXT_QUERY, CLIENT_HELLO, CLIENT_V4, CLIENT_V6, QUERY, SERVER_V4, SERVER_V6, SYN, shapes,
+    },
+    harness::{
+        backends::{Backend, dnsperf_queries},
+        clients::{DOT_PORT, dnsperf, is_answered_over_tls, kdig, tcp, udp},
+        config::Config,
+        eventually,
+        flood::Wire,
+        netns::{self, Namespace, Network, address},
+        server::Server,
+        stats::Stats,
+    },
+    require,
+    xdp_lab::{Lab, XDP_PASS, settings},
+};
+
+use nix::sys::signal::Signal;
+
+/// One packet in an hour.
+const SLOW: Rate = Rate { period_ns: 3_600_000_000_000, tolerance_ns: 0 };
+
+fn all_limited() -> Settings {
+    Settings { syn: SLOW, do53_query: SLOW, ..settings(Gate::Drop) }
+}
+
+/// Goal: what is for another machine passes uncounted, whatever it is and however its headers lie; what is for one of our
+/// prefixes is judged. Method: frames of every shape to our addresses and to others'.
+#[test]
+fn only_local_destinations_are_judged() {
+    let judged = Settings { local: 3, ..settings(Gate::Drop) };
+    let Some(mut lab) = Lab::open("only_local_destinations_are_judged", &judged) else { return };
+    lab.own(SERVER_V4.into(), 32);
+    lab.own(SERVER_V6.into(), 64);
+    for (name, shape) in shapes() {
+        for build in [
+            Build::udp(853, b"quic?"),
+            Build::udp(53, &QUERY),
+            Build::tcp(853, SYN, 7, &[]),
+            Build::tcp(853, SYN, 7, &CLEARTEXT_QUERY),
+        ] {
+            let build = shape(build);
+            let others =
+                if build.source().is_ipv6() { address("2001:db8:1::1") } else { address("192.0.2.99") };
+            assert!(lab.judge(&build.frame().octets).verdict.is_some(), "{name}: ours");
+            let frame = build.server(others).frame();
+            let outcome = lab.judge(&frame.octets);
+            assert_eq!((outcome.action, outcome.verdict), (XDP_PASS, None), "{name}: another machine's");
+            assert_eq!(outcome.octets, frame.octets, "{name}");
+        }
+    }
+    // Lies, and chains that cannot be read, are another machine's matter too.
+    let elsewhere = || Build::tcp(853, SYN, 7, &CLIENT_HELLO).server(address("192.0.2.99"));
+    let chain = |server| {
+        (0..9).fold(Build::tcp(853, SYN, 7, &[]).v6().server(server), |build, _| build.extension(60, 8))
+    };
+    let ours = lab.judge(&chain(SERVER_V6.into()).frame().octets);
+    assert_eq!(ours.verdict, Some(Verdict::drop(Reason::ChainTooLong)));
+    for frame in [elsewhere().frame().cut_to(60), chain(address("2001:db8:1::1")).frame()] {
+        let outcome = lab.judge(&frame.octets);
+        assert_eq!((outcome.action, outcome.verdict), (XDP_PASS, None));
+    }
+    // An address that comes and one that goes: what a CPU remembers is void.
+    let quic = Build::udp(853, b"quic?").server(address("192.0.2.99")).frame();
+    lab.own(address("192.0.2.99"), 32);
+    assert_eq!(lab.judge(&quic.octets).verdict, Some(Verdict::drop(Reason::UdpOnDot)));
+}
+
+/// Goal: what comes in on lo is this machine's own, and meets no limit, no budget, no pressure and no ban of the engine's;
+/// gates, the deny list and an operator's ban hold. Method: frames, which a test run has come in on lo.
+#[test]
+fn what_this_machine_sends_itself_meets_no_limit() {
+    let test = "what_this_machine_sends_itself_meets_no_limit";
+    let own = Settings { own_interface: 1, spent: 3, ..all_limited() };
+    let Some(mut lab) = Lab::open(test, &own) else { return };
+    let pass = Some(Verdict::pass(Reason::Own));
+    for client in [CLIENT_V4.into(), CLIENT_V6.into()] {
+        lab.spend(client, u64::MAX);
+        for build in [Build::tcp(853, SYN, 7, &[]), Build::tcp(53, SYN, 7, &[]), Build::udp(53, &QUERY)] {
+            for round in 0..3 {
+                let verdict = lab.judge(&build.clone().client(client).frame().octets).verdict;
+                assert_eq!(verdict, pass, "{client} round {round}");
+            }
+        }
+    }
+    assert!(lab.rated().is_empty(), "nothing is written down");
+    lab.close_workers(u64::MAX - 1);
+    let syn = Build::tcp(853, SYN, 7, &[]).frame().octets;
+    assert_eq!(lab.judge(&syn).verdict, pass, "pressure");
+    let ban = |cause| Ban { until_ns: u64::MAX, cause: cause as u32, ..Ban::default() };
+    lab.ban(CLIENT_V4.into(), &ban(Cause::Garbage));
+    lab.set(&Settings { bans: 3, ..own });
+    assert_eq!(lab.judge(&syn).verdict, pass, "a ban of the engine's");
+    lab.set(&Settings { bans: 3, own_interface: 0, ..own });
+    let banned = Some(Verdict::drop(Reason::Banned));
+    assert_eq!(lab.judge(&syn).verdict, banned, "which holds for others, also where the CPU remembers it");
+    lab.set(&Settings { bans: 3, ..own });
+    lab.ban(CLIENT_V4.into(), &ban(Cause::Operator));
+    assert_eq!(lab.judge(&syn).verdict, banned, "an operator's");
+    lab.deny(CLIENT_V6.into(), 64);
+    lab.set(&Settings { deny: 3, ..own });
+    let denied = Build::tcp(853, SYN, 7, &[]).v6().frame();
+    assert_eq!(lab.judge(&denied.octets).verdict, Some(Verdict::drop(Reason::Denied)));
+    let quic = Build::udp(853, b"quic?").client(address("192.0.2.9")).frame();
+    assert_eq!(lab.judge(&quic.octets).verdict, Some(Verdict::drop(Reason::UdpOnDot)), "gates hold");
+}
+
+/// Goal: where nobody asked for port 53, datagrams to it are none of ours, and of TCP only the gate looks: no list, ban or
+/// limit holds. Method: frames of a client that is denied, banned and over its rate.
+#[test]
+fn port_53_is_another_servers_unless_asked_for() {
+    let gate_alone = Settings { do53_is_limited: 0, deny: 3, bans: 3, ..all_limited() };
+    let Some(mut lab) = Lab::open("port_53_is_another_servers_unless_asked_for", &gate_alone) else { return };
+    lab.deny(CLIENT_V4.into(), 32);
+    lab.ban(CLIENT_V4.into(), &Ban { until_ns: u64::MAX, ..Ban::default() });
+    lab.learn(&Build::syn_ack(53, 7).frame().octets);
+    for _ in 0..3 {
+        assert_eq!(lab.judge(&Build::udp(53, &QUERY).frame().octets).verdict, None);
+        let syn = Build::tcp(53, SYN, 7, &[]).frame();
+        assert_eq!(lab.judge(&syn.octets).verdict, Some(Verdict::pass(Reason::Syn)));
+        let tls = Build::tcp(53, 16, 8, &CLIENT_HELLO).frame();
+        assert_eq!(
+            lab.judge(&tls.octets).verdict,
+            Some(Verdict::drop(Reason::TlsOnDo53)),
+            "the gate is apart"
+        );
+        let dot = Build::tcp(853, SYN, 7, &[]).frame();
+        assert_eq!(lab.judge(&dot.octets).verdict, Some(Verdict::drop(Reason::Denied)));
+    }
+    lab.set(&Settings { tls_on_do53: Gate::Pass as u8, ..gate_alone });
+    let tls = Build::tcp(53, 16, 8, &CLIENT_HELLO).frame();
+    assert_eq!(lab.judge(&tls.octets).verdict, None, "no gate, no look");
+    assert!(lab.rated().is_empty());
+}
+
+/// A machine beside dotd's: it answers every datagram with itself, takes every connection and sends back what it hears.
+struct Third {
+    namespace: Namespace,
+}
+
+impl Third {
+    fn new() -> Self {
+        Self { namespace: Namespace::new(false) }
+    }
+
+    /// Begins to answer on this address.
+    fn answer(&self, at: IpAddr) {
+        for port in [53, DOT_PORT] {
+            let socket = self.namespace.run(move || UdpSocket::bind((at, port))).expect("a free port");
+            thread::spawn(move || {
+                let mut buffer = [0; 2048];
+                while let Ok((octets, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(&buffer[..octets], from);
+                }
+            });
+        }
+        let listener = self.namespace.run(move || TcpListener::bind((at, DOT_PORT))).expect("a free port");
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = (&stream).write_all(b"third");
+            }
+        });
+    }
+}
+
+/// Asks a third machine past dotd's: every datagram must come back as it was, every connection be its own.
+fn ask(network: &Network, third: IpAddr) {
+    for port in [53, DOT_PORT] {
+        let socket = udp(&network.client, SocketAddr::new(third, port));
+        for _ in 0..50 {
+            socket.send(&QUERY).expect("a way there");
+            let mut heard = [0; 512];
+            let octets = socket.recv(&mut heard).unwrap_or_else(|error| panic!("{third}:{port}: {error}"));
+            assert_eq!(heard[..octets], QUERY, "somebody answered in its name");
+        }
+    }
+    for _ in 0..20 {
+        let mut stream = tcp(&network.client, SocketAddr::new(third, DOT_PORT));
+        stream.write_all(&CLEARTEXT_QUERY).expect("cleartext is its own matter");
+        let mut heard = [0; 5];
+        std::io::Read::read_exact(&mut stream, &mut heard).expect("it says something");
+        assert_eq!(&heard, b"third");
+    }
+}
+
+/// Everything that the kernel half counted.
+fn counted(stats: &Stats) -> u64 {
+    ["pass", "drop", "would_drop", "answer"].iter().map(|verdict| stats.packets(verdict, "")).sum()
+}
+
+/// Limits that a second packet is over, and cookies for every SYN.
+fn strict(mode: &str) -> Config {
+    Config::new()
+        .xdp(mode)
+        .set("xdp", "syn_cookies", "\"always\"")
+        .set("xdp.limit", "syn_per_second", "1")
+        .set("xdp.limit", "syn_burst", "1")
+        .set("xdp.limit", "udp53_per_second", "1")
+        .set("xdp.limit", "udp53_burst", "1")
+}
+
+/// dotd is served, and is seen to be: a datagram to its port is counted.
+fn assert_judges(network: &Network, dotd: &Server, at: IpAddr) {
+    let socket = udp(&network.client, SocketAddr::new(at, DOT_PORT));
+    eventually("packets for dotd are judged", || {
+        socket.send(b"quic?").expect("a way there");
+        (dotd.stats().packets("drop", "udp_on_dot") > 0).then_some(())
+    });
+}
+
+/// Goal: a router's own packets are judged, and nothing that it forwards: no TC=1 in another's name, no datagram dropped, no
+/// SYN answered, nothing counted. Method: a third machine behind dotd's, with a limit of one a second and a cookie for every
+/// SYN.
+#[test]
+fn a_router_judges_only_its_own_packets() {
+    require!(Root, Bpf);
+    for mode in ["generic", "native"] {
+        let (network, third) = (Network::new(), Third::new());
+        network.server.join(&third.namespace, ["far", "third"], ["10.54.0.1/24", "10.54.0.2/24"]);
+        network.server.run(|| {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("our own namespace");
+            std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("our own namespace");
+        });
+        third.namespace.ip("route add default via 10.54.0.1");
+        network.client.ip(&format!("route add 10.54.0.0/24 via {}", netns::SERVER_V4));
+        third.answer(address("10.54.0.2"));
+        let dotd = Server::start(&network, &strict(mode));
+        ask(&network, address("10.54.0.2"));
+        assert_eq!(counted(&dotd.stats()), 0, "{mode}: {:?}", dotd.stats());
+        assert_judges(&network, &dotd, netns::SERVER_V4);
+        // Its address on the other side is this machine's too.
+        let before = counted(&dotd.stats());
+        let socket = udp(&network.client, "10.54.0.1:853".parse().expect("an address"));
+        eventually("the far address is ours", || {
+            socket.send(b"quic?").expect("a way there");
+            (counted(&dotd.stats()) > before).then_some(())
+        });
+        dotd.stop();
+    }
+}
+
+/// Goal: the same on a bridge, whose port has XDP, beside a virtual machine on another port; dotd's own clients are served.
+/// Method: the machine's address is the bridge's.
+#[test]
+fn a_bridge_judges_only_its_own_packets() {
+    require!(Root, Bpf, Command("kdig"));
+    for mode in ["generic", "native"] {
+        let (network, third) = (Network::new(), Third::new());
+        let server = &network.server;
+        server.join(&third.namespace, ["tap", "third"], ["", "10.53.0.9/24"]);
+        server.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("our own namespace"));
+        server.ip("link add bridge type bridge");
+        server.ip(&format!("address del {}/24 dev {}", netns::SERVER_V4, netns::SERVER_INTERFACE));
+        for port in [netns::SERVER_INTERFACE, "tap"] {
+            server.ip(&format!("link set {port} master bridge"));
+        }
+        server.ip(&format!("address add {}/24 dev bridge", netns::SERVER_V4));
+        server.ip("link set bridge up");
+        third.answer(address("10.53.0.9"));
+        let dotd = Server::start(&network, &strict(mode));
+        ask(&network, address("10.53.0.9"));
+        assert_eq!(counted(&dotd.stats()), 0, "{mode}: {:?}", dotd.stats());
+        assert_judges(&network, &dotd, netns::SERVER_V4);
+        if mode == "generic" {
+            // Natively a veth loses the cookie that XDP sends.
+            let said = kdig(&network.client, netns::SERVER_V4, "+tls www.dotd.test A");
+            assert!(is_answered_over_tls(&said), "{}", said.text);
+        }
+        dotd.stop();
+    }
+}
+
+/// Goal: addresses that come and go while dotd serves without rights are followed: secondary ones, of either IP version,
+/// and prefixes that somebody made local. Method: raw frames, until the counter says so.
+#[test]
+fn changed_addresses_are_followed() {
+    require!(Root, Bpf);
+    let network = Network::new();
+    let dotd = Server::start(&network, &Config::new());
+    let wire = Wire::open(&network);
+    let server = &network.server;
+    let interface = netns::SERVER_INTERFACE;
+    for (target, add, remove) in [
+        (
+            "10.53.0.77",
+            format!("address add 10.53.0.77/24 dev {interface}"),
+            format!("address del 10.53.0.77/24 dev {interface}"),
+        ),
+        (
+            "fd53::77",
+            format!("address add fd53::77/64 dev {interface} nodad"),
+            format!("address del fd53::77/64 dev {interface}"),
+        ),
+        (
+            "10.99.0.5",
+            "route add local 10.99.0.0/24 dev lo".to_owned(),
+            "route del local 10.99.0.0/24 dev lo".to_owned(),
+        ),
+    ] {
+        let target = address(target);
+        let client = if target.is_ipv6() { netns::CLIENT_V6 } else { netns::CLIENT_V4 };
+        let frame = || Build::udp(853, b"quic?").client(client).server(target).frame();
+        let is_counted = || {
+            let before = counted(&dotd.stats());
+            assert!(wire.send(frame()), "the pair takes it");
+            // A frame that is surely counted comes behind it.
+            let fence = Build::udp(853, b"fence").client(netns::CLIENT_V4).server(netns::SERVER_V4);
+            assert!(wire.send(fence.frame()), "the pair takes it");
+            let now = dotd.counts("the fence is counted", |stats| counted(stats) > before);
+            counted(&now) - before > 1
+        };
+        assert!(!is_counted(), "{target} is not ours yet");
+        server.ip(&add);
+        eventually("the new address is judged", || is_counted().then_some(()));
+        server.ip(&remove);
+        eventually("the old address is judged no more", || (!is_counted()).then_some(()));
+    }
+    dotd.stop();
+}
+
+/// Goal: the config that packages install does not limit its own backend: no answer or drop of ours comes between dotd and
+/// a server on 127.0.0.1:53, on an interface list that includes lo. Method: NSD there, ten thousand queries over TLS; verdicts,
+/// not time.
+#[test]
+fn the_packaged_config_leaves_its_backend_alone() {
+    require!(Root, Bpf, Command("nsd"), Command("dnsperf"));
+    for asked_for in [false, true] {
+        let network = Network::new();
+        let _nsd = Backend::nsd_at(&network, "127.0.0.1:53".parse().expect("an address"));
+        let mut dotd = Server::start(&network, &Config::packaged());
+        let said = dotd.operate(&["xdp", "show"]);
+        assert!(said.has(" lo: generic"), "XDP is on lo: {}", said.text);
+        if asked_for {
+            // Where an operator wants port 53 limited, the way to the backend still is this machine's own.
+            let text = Config::packaged().text(&dotd.folder().join("state"), &dotd.folder().join("run"));
+            dotd.rewrite_config_text(&text.replace("port_53 = \"auto\"", "port_53 = \"on\""));
+            dotd.signal(Signal::SIGHUP);
+            dotd.counts("the limits hold", |stats| stats.counter("control", "reloads_ok") == 1);
+        }
+        let queries = dotd.write("queries", dnsperf_queries(10_000));
+        let said = dnsperf(&network.client, netns::SERVER_V4, &queries, "-c 5 -q 200 -t 10");
+        assert_eq!(said.number_after("Queries completed:"), 10_000, "{}", said.text);
+        let stats = dotd.stats();
+        for verdict in ["drop", "answer", "would_drop"] {
+            assert_eq!(stats.packets(verdict, ""), 0, "{verdict}: {stats:?}");
+        }
+        assert_eq!(stats.counter("backend", "timeout"), 0, "{stats:?}");
+        assert_eq!(stats.packets("pass", "do53_datagram"), 0, "a limit looked at the backend's datagrams");
+        let own = stats.packets("pass", "own");
+        assert!(if asked_for { own > 100 } else { own == 0 }, "{own}: {stats:?}");
+        dotd.stop();
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Before: our stack accepted a connection. After: the judge can place any segment of it in its stream.
 //! Holds: the writing of FLOWS4 and FLOWS6, and what a SYN-ACK does not say: how much of the stream came with the SYN.
-//! Never: believes a client: a map fed by SYNs is fooled by two of them.
+//! Never: believes a client: a map fed by SYNs is fooled by two of them, and so is one fed by SYN-ACKs that are cookies, for
+//! which nobody remembers the SYN that they answer.
 //!
 //! Source: RFC 7413 §4.2 (Fast Open: a SYN-ACK acknowledges the SYN's octets too).
 
@@ -14,13 +15,30 @@ use dot_common::{
 
 use crate::{context::Frame, maps, ports::OwnPorts, socket};
 
-/// Writes down the flow of a SYN-ACK from one of our ports.
+/// A listener's state: it sent the SYN-ACK itself, and nothing stands yet.
+const LISTENS: u32 = 10;
+
+/// Writes down the flow of a SYN-ACK from one of our ports, if a request or a connection stands behind it; of another one
+/// what was known before is forgotten, because the ACK that comes may belong to any SYN.
 #[inline(always)]
 pub(crate) fn learn(context: &TcContext) {
     let Some(room) = maps::room() else { return };
     let Some((key, accepted)) = parse_syn_ack_into(&Frame(context), &OwnPorts, room) else { return };
+    if !stands(context) {
+        maps::forget_flow(key);
+        return;
+    }
     let initial = accepted.wrapping_sub(came_with_syn(context, key));
     maps::remember(key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
+}
+
+/// Whether the SYN-ACK belongs to a request or to a connection: a cookie belongs to no socket, nor does what is forwarded.
+#[inline(always)]
+fn stands(context: &TcContext) -> bool {
+    // SAFETY: the context is the one the kernel gave this program; it gives the pointer, or none, as a whole.
+    let socket = unsafe { (*context.skb.skb).__bindgen_anon_2.sk };
+    // SAFETY: the kernel checked that it is a socket, if it is not null; one word of it.
+    !socket.is_null() && unsafe { (*socket).state } != LISTENS
 }
 
 /// Octets that our stack took with the SYN (Fast Open), also when the SYN-ACK is one that is sent again.

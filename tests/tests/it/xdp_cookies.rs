@@ -7,7 +7,8 @@
 use std::{
     fs,
     io::Write as _,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    time::Duration,
 };
 
 use aya::Ebpf;
@@ -32,6 +33,8 @@ use dot_tests::{
     xdp_field::{ip, isolated, listeners, pass_everything},
     xdp_lab::{Lab, XDP_PASS, XDP_TX, settings},
 };
+
+use socket2::{Domain, Socket, Type};
 
 const COOKIE: Verdict = Verdict { action: Action::Answer, reason: Reason::SynCookie };
 const PASSES: Verdict = Verdict::pass(Reason::Syn);
@@ -106,6 +109,7 @@ fn a_syn_becomes_its_own_syn_ack() {
             "two_vlan_tags_then_v4",
             "v6",
             "vlan_then_v6",
+            "eight_priority_tags_then_v4",
         ];
         assert_eq!(turned, wanted, "options and extension headers are the stack's");
         assert_eq!(lab.flows(), [], "a SYN's own word is written nowhere");
@@ -231,6 +235,37 @@ fn what_is_not_active_says_why() {
         assert!(said.has(line), "{value}: {}", said.text);
         dotd.stop();
     }
+}
+
+/// Says cleartext to dotd from one and the same port, until `is_seen`; then the connection is reset.
+fn say_cleartext(network: &Network, is_seen: impl Fn() -> bool) {
+    let stream: TcpStream = network.client.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("root may");
+        socket.bind(&SocketAddr::new(CLIENT_V4, 40_000).into()).expect("a free port");
+        socket.set_linger(Some(Duration::ZERO)).expect("a reset at its end");
+        socket.connect(&SocketAddr::new(SERVER_V4, DOT_PORT).into()).expect("a listener");
+        socket.into()
+    });
+    (&stream).write_all(&CLEARTEXT_QUERY).expect("open");
+    eventually("the kernel half has seen it", || is_seen().then_some(()));
+}
+
+/// Goal: a SYN-ACK that is a cookie of the stack's teaches the gate nothing, and what it knew of these ports before is
+/// forgotten: whose SYN it answers nobody knows until the ACK comes, so that another one's number must not say where the
+/// stream begins. Method: cleartext from one port, first behind a request, which the gate knows, then behind a cookie.
+///
+#[test]
+fn cookies_of_the_stack_teach_the_gate_nothing() {
+    require!(Root, Bpf);
+    let (network, _peer, dotd) = started("generic", "1", Config::new());
+    say_cleartext(&network, || dotd.stats().packets("drop", "cleartext_on_dot") > 0);
+    dotd.counts("the reset has come", |stats| stats.counter("connections_open", "open") == 0);
+    network.server.run(|| sysctl("2"));
+    say_cleartext(&network, || dotd.stats().packets("pass", "unknown_flow") > 0);
+    assert_eq!(dotd.stats().packets("pass", "stream"), 0, "it was looked for in the wrong place");
+    assert!(network.server.run(|| tcp_counter("SyncookiesRecv")) > 0, "it came by a cookie");
+    dotd.stop();
 }
 
 /// Frames of the flood at least, and a flood ends by itself.

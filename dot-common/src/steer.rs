@@ -7,19 +7,34 @@
 
 use crate::flow::FlowKey;
 
-/// The worker for a connection whose packets arrive on `cpu`.
+/// The worker for a connection whose packets arrive on the CPU with this `place` among those that workers are pinned to:
+/// [`place`].
 ///
 /// As many workers as CPUs, or fewer: the CPU's own, or the one that shares it. More: those whose number
 /// falls on this CPU share by `hash`, so that none is idle. Without workers or CPUs: 0.
 #[must_use]
 #[inline(always)]
-pub const fn worker(cpu: u32, hash: u32, cpus: u32, workers: u32) -> u32 {
+pub const fn worker(place: u32, hash: u32, cpus: u32, workers: u32) -> u32 {
     // Checked arithmetic throughout: the BPF target has no way to panic.
-    let Some(own) = cpu.checked_rem(if workers < cpus { workers } else { cpus }) else { return 0 };
+    let Some(own) = place.checked_rem(if workers < cpus { workers } else { cpus }) else { return 0 };
     let Some(further) = (workers - own - 1).checked_div(cpus) else { return own };
     match hash.checked_rem(further + 1) {
         Some(lane) => own + cpus * lane,
         None => own,
+    }
+}
+
+/// The place of a CPU among those that workers are pinned to, which are given in their order. One that no worker is pinned to
+/// has a place too, in turn, so that their packets are spread over all workers.
+#[must_use]
+pub fn place(cpu: u32, pinned: &[u32]) -> u32 {
+    let found = pinned.iter().position(|one| *one == cpu);
+    let others = pinned.iter().filter(|one| **one < cpu).count();
+    let count = u32::try_from(pinned.len()).unwrap_or(u32::MAX);
+    let before = cpu.saturating_sub(u32::try_from(others).unwrap_or(u32::MAX));
+    match found {
+        Some(place) => u32::try_from(place).unwrap_or(0),
+        None => before.checked_rem(count).unwrap_or(0),
     }
 }
 
@@ -41,7 +56,7 @@ mod tests {
     extern crate std;
     use std::{collections::BTreeSet, vec::Vec};
 
-    use super::{spread, worker};
+    use super::{place, spread, worker};
     use crate::flow::FlowKey;
 
     /// Goal: connections are spread evenly over any number of CPUs, whether they differ by port, by address or by prefix.
@@ -80,6 +95,25 @@ mod tests {
                 assert!(reached.iter().eq(&all), "{cpus} CPUs, {workers} workers: {reached:?}");
             }
         }
+    }
+
+    /// Goal: with any affinity mask each CPU of it has its own worker, and what comes in on the others is spread over all of
+    /// them. Method: CPUs 0, 2, 4 and 6 of eight, and others.
+    #[test]
+    fn a_mask_with_gaps_leaves_no_worker_idle() {
+        for pinned in [&[0, 2, 4, 6][..], &[4, 5, 6, 7], &[1, 3], &[7], &[0, 1, 2, 3, 4, 5, 6, 7]] {
+            let count = u32::try_from(pinned.len()).unwrap();
+            for (own, cpu) in (0..).zip(pinned) {
+                assert_eq!(worker(place(*cpu, pinned), 99, count, count), own, "{pinned:?}: CPU {cpu}");
+            }
+            let mut load = std::vec![0; pinned.len()];
+            for cpu in (0..8).filter(|cpu| !pinned.contains(cpu)) {
+                load[worker(place(cpu, pinned), 99, count, count) as usize] += 1;
+            }
+            let (most, least) = (load.iter().max().unwrap(), load.iter().min().unwrap());
+            assert!(most - least <= 1, "{pinned:?}: {load:?}");
+        }
+        assert_eq!(place(3, &[]), 0);
     }
 
     /// Goal: as many workers as CPUs: each its own, whatever the hash.

@@ -9,7 +9,7 @@ use dot_common::{line::choose, steer::worker};
 
 use crate::maps::{self, SOCKETS, WORKER_COUNT};
 
-/// CPUs that take packets; set by the loader before the program loads.
+/// CPUs that workers are pinned to; set by the loader before the program loads.
 #[unsafe(no_mangle)]
 static CPUS: Global<u32> = Global::new(1);
 
@@ -19,7 +19,8 @@ pub(crate) fn select(context: &SkReuseportContext) {
     // SAFETY: no arguments, no effect.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let workers = WORKER_COUNT.load();
-    let own = worker(cpu, context.hash(), CPUS.load(), workers);
+    let place = maps::place(cpu).unwrap_or(cpu);
+    let own = worker(place, context.hash(), CPUS.load(), workers);
     let worker = choose(own, workers, maps::now_ns, maps::line);
     let _ = SOCKETS.select_reuseport(context, worker);
 }

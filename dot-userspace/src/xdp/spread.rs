@@ -4,6 +4,8 @@
 //! Holds: the queues, whose threads in the kernel live as long as we hold the map, or the program does.
 //! Never: stops the start: without queues packets stay on the CPU that the card chose, and the report says why.
 
+use std::fs;
+
 use aya::{
     Ebpf,
     maps::{Array, CpuMap, MapData},
@@ -17,6 +19,9 @@ use super::{
 };
 use crate::config::{Steering, Xdp};
 
+/// CPUs that an operator took away from everybody's work (`isolcpus`, isolated partitions).
+const ISOLATED: &str = "/sys/devices/system/cpu/isolated";
+
 /// Packets that wait for a CPU: what the kernel's own samples take, some 2 ms of a 10 Gbit/s card's small frames.
 const QUEUE_PACKETS: u32 = 2048;
 
@@ -28,12 +33,16 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// What the config wants: all CPUs, or none.
+    /// What the config wants: all CPUs but isolated ones, or none.
     pub(super) fn of(config: &Xdp) -> Self {
         let mut spread = Self { cpus: Vec::new(), queues: None, refusal: None };
         if config.steering == Steering::Cpumap {
+            let isolated = cpus(&fs::read_to_string(ISOLATED).unwrap_or_default());
             match online_cpus() {
-                Ok(cpus) => spread.cpus = cpus.into_iter().filter(|cpu| *cpu < CPUS_MAX).collect(),
+                Ok(online) => {
+                    let is_taken = |cpu: &u32| *cpu < CPUS_MAX && !isolated.contains(cpu);
+                    spread.cpus = online.into_iter().filter(is_taken).collect();
+                }
                 Err((what, error)) => spread.refusal = Some(format!("{what}: {error}")),
             }
         }
@@ -83,5 +92,29 @@ impl Spread {
             (None, Some(refusal)) => Some(Err(refusal.clone())),
             (None, None) => None,
         }
+    }
+}
+
+/// The CPUs of a list as the kernel writes it: "2-3,7". What is no list has none.
+fn cpus(list: &str) -> Vec<u32> {
+    let ranges = list.trim().split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?.min(CPUS_MAX))
+    });
+    ranges.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: isolated CPUs are read as the kernel writes them. Method: lists, and what is none.
+    #[test]
+    fn lists_of_cpus_are_read() {
+        assert_eq!(cpus("2-4,7\n"), [2, 3, 4, 7]);
+        for nothing in ["\n", "", "all", "7-", "5-2"] {
+            assert_eq!(cpus(nothing), Vec::<u32>::new(), "{nothing:?}");
+        }
+        assert_eq!(cpus("0-4294967295").len(), CPUS_MAX as usize + 1);
     }
 }

@@ -5,17 +5,25 @@
 //! Holds: three ways, the best first: an eBPF program (an empty slot falls back to the kernel's hash), a
 //! classic BPF program (needs no right), SO_INCOMING_CPU. All three give all reads of a connection to the
 //! CPU of its packets; the kernel's own hash gives half of them, on two CPUs.
+//! The worker of a CPU stands in a table, made from the CPUs that this process may use, to which workers are pinned in
+//! their order: those need not be 0, 1, 2 and so on, and packets may arrive on others.
 //! Never: stops the start: the kernel's hash always works.
 
 use std::os::fd::{AsFd, AsRawFd};
 
 use aya::{
     EbpfLoader,
-    maps::ReusePortSockArray,
+    maps::{Array, ReusePortSockArray},
     programs::{ProgramError, SkReuseport},
-    util::online_cpus,
 };
-use dot_common::maps::{self, GLOBAL_CPUS, GLOBAL_WORKERS, PROGRAM_STEER, WORKERS_MAX};
+use dot_common::{
+    maps::{self, CPUS_MAX, GLOBAL_CPUS, GLOBAL_WORKERS, PLACES, PROGRAM_STEER, WORKERS_MAX},
+    steer,
+};
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    unistd::Pid,
+};
 
 use super::{
     ListenerGroup, ProgramReport, XdpError,
@@ -48,20 +56,21 @@ pub(super) fn steer(
     if groups.iter().all(|group| group.sockets.len() < 2) {
         return Ok(hash("one worker"));
     }
-    let ebpf = match by_program(groups, tables) {
+    let pinned = usable_cpus();
+    let ebpf = match by_program(groups, &pinned, tables) {
         Ok(program) => {
             return Ok(Steering { name: "reuseport-ebpf".into(), reason: None, program: Some(program) });
         }
         Err(error) => error.to_string(),
     };
-    let cbpf = match groups.iter().try_for_each(by_classic_program) {
+    let cbpf = match groups.iter().try_for_each(|group| by_classic_program(group, &pinned)) {
         Ok(()) => {
             return Ok(Steering { name: "reuseport-cbpf".into(), reason: Some(ebpf), program: None });
         }
         Err(error) => error.to_string(),
     };
     let reason = Some(format!("{ebpf}; classic BPF: {cbpf}"));
-    Ok(match groups.iter().try_for_each(by_incoming_cpu) {
+    Ok(match groups.iter().try_for_each(|group| by_incoming_cpu(group, &pinned)) {
         Ok(()) => Steering { name: "incoming-cpu".into(), reason, program: None },
         Err(_) => Steering { name: "kernel-hash".into(), reason, program: None },
     })
@@ -72,8 +81,12 @@ fn hash(reason: &str) -> Steering {
 }
 
 /// One instance of the program, with its own map of listeners, for each group.
-fn by_program(groups: &[ListenerGroup<'_>], tables: &mut Tables) -> Result<ProgramReport, XdpError> {
-    let cpus = online_cpus().map_or(1, |cpus| u32::try_from(cpus.len()).unwrap_or(1));
+fn by_program(
+    groups: &[ListenerGroup<'_>],
+    pinned: &[u32],
+    tables: &mut Tables,
+) -> Result<ProgramReport, XdpError> {
+    let cpus = u32::try_from(pinned.len()).unwrap_or(1).max(1);
     let mut report = None;
     for group in groups.iter().filter(|group| !group.sockets.is_empty()) {
         let workers = u32::try_from(group.sockets.len()).unwrap_or(u32::MAX).min(WORKERS_MAX);
@@ -88,9 +101,15 @@ fn by_program(groups: &[ListenerGroup<'_>], tables: &mut Tables) -> Result<Progr
             .map_max_entries(maps::BANS, 1)
             .map_max_entries(maps::SPENT, 1)
             .map_max_entries(maps::MEMO, 1)
+            .map_max_entries(maps::DESTINATIONS, 1)
             .load(OBJECT)
             .map_err(|error| refused("the BPF object", &error))?;
         let sockets = take(&mut object, maps::SOCKETS)?;
+        let places = take(&mut object, PLACES)?;
+        let mut places = Array::<_, u32>::try_from(places).map_err(|error| refused(PLACES, &error))?;
+        for cpu in 0..CPUS_MAX {
+            places.set(cpu, steer::place(cpu, pinned), 0).map_err(|error| refused(PLACES, &error))?;
+        }
         let program = object.program_mut(PROGRAM_STEER).ok_or_else(|| absent(PROGRAM_STEER))?;
         let program: &mut SkReuseport =
             program.try_into().map_err(|error: ProgramError| refused(PROGRAM_STEER, &error))?;
@@ -108,23 +127,46 @@ fn by_program(groups: &[ListenerGroup<'_>], tables: &mut Tables) -> Result<Progr
     report.ok_or_else(|| absent(PROGRAM_STEER))
 }
 
-/// `return cpu % workers`, as classic BPF.
-fn by_classic_program(group: &ListenerGroup<'_>) -> std::io::Result<()> {
-    const LOAD_WORD_ABSOLUTE: u16 = 0x20;
-    const MODULO_CONSTANT: u16 = 0x94;
-    const RETURN_ACCUMULATOR: u16 = 0x16;
+const LOAD_WORD_ABSOLUTE: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const MODULO_CONSTANT: u16 = 0x94;
+const RETURN_CONSTANT: u16 = 0x06;
+const RETURN_ACCUMULATOR: u16 = 0x16;
+
+/// The table in classic BPF, which has none: a comparison for each CPU whose worker is not `cpu % workers`, then that.
+fn classic_steps(workers: u32, pinned: &[u32]) -> Vec<libc::sock_filter> {
     /// SKF_AD_OFF + SKF_AD_CPU: the "offset" at which the kernel keeps the CPU's number.
     const CPU: u32 = 0xffff_f000 + 36;
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut steps = vec![step(LOAD_WORD_ABSOLUTE, 0, CPU)];
+    for cpu in 0..CPUS_MAX {
+        let worker = steer::place(cpu, pinned) % workers;
+        if worker != cpu % workers {
+            steps.extend([step(JUMP_IF_EQUAL, 1, cpu), step(RETURN_CONSTANT, 0, worker)]);
+        }
+    }
+    steps.extend([step(MODULO_CONSTANT, 0, workers), step(RETURN_ACCUMULATOR, 0, 0)]);
+    steps
+}
+
+/// The CPUs that this process may use, in the order in which workers are pinned to them.
+fn usable_cpus() -> Vec<u32> {
+    let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
+    let usable = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
+    usable.filter_map(|cpu| u32::try_from(cpu).ok()).filter(|cpu| *cpu < CPUS_MAX).collect()
+}
+
+/// `return table[cpu]`, as classic BPF.
+fn by_classic_program(group: &ListenerGroup<'_>, pinned: &[u32]) -> std::io::Result<()> {
     let Ok(workers) = u32::try_from(group.sockets.len()) else { return Ok(()) };
     if workers == 0 {
         return Ok(());
     }
-    let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
-    let mut steps =
-        [step(LOAD_WORD_ABSOLUTE, CPU), step(MODULO_CONSTANT, workers), step(RETURN_ACCUMULATOR, 0)];
-    let program = libc::sock_fprog { len: 3, filter: steps.as_mut_ptr() };
+    let mut steps = classic_steps(workers, pinned);
+    let Ok(len) = u16::try_from(steps.len()) else { return Err(std::io::ErrorKind::InvalidInput.into()) };
+    let program = libc::sock_fprog { len, filter: steps.as_mut_ptr() };
     let size = size_of::<libc::sock_fprog>() as libc::socklen_t;
-    // SAFETY: the option takes a sock_fprog of that size; it and its three steps live through the call.
+    // SAFETY: the option takes a sock_fprog of that size; it and its steps live through the call.
     let failed = unsafe {
         libc::setsockopt(
             group.as_fd().as_raw_fd(),
@@ -138,9 +180,48 @@ fn by_classic_program(group: &ListenerGroup<'_>) -> std::io::Result<()> {
 }
 
 /// Each listener prefers its own CPU.
-fn by_incoming_cpu(group: &ListenerGroup<'_>) -> std::io::Result<()> {
-    for (cpu, socket) in group.sockets.iter().enumerate() {
-        socket2::SockRef::from(socket).set_cpu_affinity(cpu)?;
+fn by_incoming_cpu(group: &ListenerGroup<'_>, pinned: &[u32]) -> std::io::Result<()> {
+    for (cpu, socket) in pinned.iter().cycle().zip(&group.sockets) {
+        socket2::SockRef::from(socket).set_cpu_affinity(*cpu as usize)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a program of ours returns on a CPU.
+    fn run(steps: &[libc::sock_filter], cpu: u32) -> u32 {
+        let (mut accumulator, mut at) = (0, 0);
+        loop {
+            let step = steps[at];
+            at += 1;
+            match step.code {
+                LOAD_WORD_ABSOLUTE => accumulator = cpu,
+                JUMP_IF_EQUAL if accumulator == step.k => at += usize::from(step.jt),
+                JUMP_IF_EQUAL => at += usize::from(step.jf),
+                MODULO_CONSTANT => accumulator %= step.k,
+                RETURN_CONSTANT => return step.k,
+                RETURN_ACCUMULATOR => return accumulator,
+                code => panic!("{code:#x} is no step of ours"),
+            }
+        }
+    }
+
+    /// Goal: the classic program gives each CPU the worker that is pinned to it, whatever the mask, is within what the kernel
+    /// takes, and is as short as before where CPUs are 0, 1, 2. Method: runs it for all CPUs.
+    #[test]
+    fn the_classic_program_follows_the_mask() {
+        for pinned in [&[0, 2, 4, 6][..], &[3], &[512, 1000], &[1, 0], &[0, 1, 2, 3]] {
+            let workers = u32::try_from(pinned.len()).unwrap();
+            let steps = classic_steps(workers, pinned);
+            assert!(steps.len() <= 4096, "BPF_MAXINSNS");
+            for (worker, cpu) in (0..).zip(pinned) {
+                assert_eq!(run(&steps, *cpu), worker, "{pinned:?}: CPU {cpu}");
+            }
+            assert!((0..CPUS_MAX + 9).all(|cpu| run(&steps, cpu) < workers));
+        }
+        assert_eq!(classic_steps(4, &[0, 1, 2, 3]).len(), 3);
+    }
 }

@@ -63,6 +63,10 @@ impl Names {
                 open = None;
                 continue;
             }
+            for target in links(prose).filter(|target| is_page && !self.is_linked(path, target)) {
+                let what = format!("the link leads to {target}, which is not there; mend it");
+                findings.push(Finding::new(path, number + 1, what));
+            }
             for (index, part) in prose.split('`').enumerate() {
                 if index > 0 {
                     match open.take() {
@@ -83,6 +87,20 @@ impl Names {
             }
         }
         findings
+    }
+
+    /// Whether a link of a page leads into the tree, or away from it altogether.
+    fn is_linked(&self, from: &str, target: &str) -> bool {
+        let place = target.split('#').next().unwrap_or_default().trim_end_matches('/');
+        // What climbs out of its folder is `places`'s; pictures are no text, and no file of ours to the walk.
+        let is_other =
+            place.rsplit('/').next().is_some_and(|name| name.contains('.') && !super::is_text(name));
+        if place.is_empty() || place.contains(':') || place.contains("..") || is_other {
+            return true;
+        }
+        let path =
+            from.rsplit_once('/').map_or_else(|| place.to_owned(), |(folder, _)| format!("{folder}/{place}"));
+        self.files.contains(&path) || self.folders.contains(&path)
     }
 
     /// Whether a name leads somewhere, or is none of ours.
@@ -139,6 +157,11 @@ impl Names {
     }
 }
 
+/// The targets of a line's `[text](target)`.
+fn links(line: &str) -> impl Iterator<Item = &str> {
+    line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,5 +202,14 @@ mod tests {
             }
             assert_eq!(said("x.rs", &format!("/// `{gone}`\n")), [""; 0], "no header");
         }
+    }
+
+    /// Goal: a link of a page leads somewhere. Method: from the top and from a folder; to a heading, to the network, to nothing.
+    #[test]
+    fn links_that_lead_nowhere_are_found() {
+        let fine = "[a](docs/standards.md#framing), [b](https://x.example/y.md), [c](#here), [d](docs/)\n";
+        assert_eq!(said("README.md", fine), [""; 0]);
+        assert_eq!(said("docs/config.md", "[a](standards.md)\n"), [""; 0]);
+        assert_eq!(said("docs/config.md", "[a](docs/standards.md), [b](gone.md)\n").len(), 2);
     }
 }

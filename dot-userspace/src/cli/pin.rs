@@ -13,11 +13,12 @@ use crate::{config, tls::certificate};
 /// A line for each file; without files, for each certificate that `dotd run` would serve.
 pub(super) fn pins(files: &[PathBuf], config: Option<&Path>) -> Result<String, CliError> {
     if !files.is_empty() {
-        return lines(files.iter().map(PathBuf::as_path));
+        return files.iter().map(|file| Ok(line(&certificate::pin_of_file(file)?))).collect();
     }
     let config = config::load(config)?;
     if !config.tls.certificates.is_empty() {
-        return lines(config.tls.certificates.iter().map(|entry| entry.cert.as_path()));
+        let certificates = config.tls.certificates.iter();
+        return certificates.map(|entry| Ok(line(&certificate::pin_of_certificate(&entry.cert)?))).collect();
     }
     let state_dir = &config.server.state_dir;
     let mut text = String::new();
@@ -31,12 +32,4 @@ pub(super) fn pins(files: &[PathBuf], config: Option<&Path>) -> Result<String, C
 /// One pin in the form of RFC 7858, with its newline.
 pub(super) fn line(pin: &str) -> String {
     format!("pin-sha256=\"{pin}\"\n")
-}
-
-fn lines<'a>(files: impl Iterator<Item = &'a Path>) -> Result<String, CliError> {
-    let mut text = String::new();
-    for file in files {
-        text += &line(&certificate::pin_of_file(file)?);
-    }
-    Ok(text)
 }

@@ -109,16 +109,30 @@ pub fn pin_of_file(path: &Path) -> Result<String, CertificateError> {
         }
         Err(error) => error,
     };
-    let Ok(key) = pem::key(path, &text) else { return Err(refused) };
+    let key = match pem::key(path, &text) {
+        Ok(key) => key,
+        Err(encrypted @ CertificateError::EncryptedKey { .. }) => return Err(encrypted),
+        Err(_) => return Err(refused),
+    };
     let signing = any_supported_type(&key).map_err(|_| CertificateError::unsupported_key(path))?;
     let spki = signing.public_key().ok_or_else(|| CertificateError::unsupported_key(path))?;
     Ok(pin(&spki))
 }
 
+/// The pin of the first certificate of a PEM file that the config names as `cert`. Validity does not matter here.
+///
+/// # Errors
+/// A file that cannot be read or holds no certificate; a key is named as such.
+pub fn pin_of_certificate(path: &Path) -> Result<String, CertificateError> {
+    let chain = pem::chain(path, &pem::read(path)?)?;
+    let first = chain.first().ok_or_else(|| CertificateError::no_certificate(path))?;
+    Ok(pin(examine::leaf(path, first)?.spki))
+}
+
 /// [`load`] at a given time.
 fn load_at(cert: &Path, key: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
     let chain = pem::chain(cert, &pem::read(cert)?)?;
-    let (text, warning) = pem::read_key(key)?;
+    let (text, warning) = pem::read_secret(key, "key")?;
     let secret = pem::key(key, &text)?;
     let mut identity = assemble(cert, key, chain, secret, now)?;
     identity.warnings.extend(warning);

@@ -54,6 +54,8 @@ pub enum TicketsError {
 pub struct Tickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
     pub(super) sessions: Arc<Sessions>,
+    /// What is doubtful about the secret's file.
+    pub warning: Option<String>,
 }
 
 impl Tickets {
@@ -66,14 +68,14 @@ impl Tickets {
         let sessions = Arc::new(Sessions::new(rotation));
         if secret.as_os_str().is_empty() {
             let keys = OwnTickets::new(rotation).ok_or(TicketsError::Random)?;
-            return Ok(Self { keys: Arc::new(keys), sessions });
+            return Ok(Self { keys: Arc::new(keys), sessions, warning: None });
         }
-        let octets = pem::read(secret)?;
+        let (octets, warning) = pem::read_secret(secret, "secret")?;
         if octets.len() < SECRET_OCTETS_MIN {
             return Err(TicketsError::Short { path: secret.display().to_string(), octets: octets.len() });
         }
         let keys = FleetTickets::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
-        Ok(Self { keys: Arc::new(keys), sessions })
+        Ok(Self { keys: Arc::new(keys), sessions, warning })
     }
 }
 
@@ -96,5 +98,28 @@ impl ProducesTickets for NoTickets {
 
     fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    /// Goal: who reads the secret opens every ticket of the fleet: a file that every user may read draws a warning.
+    /// Covers: C-303
+    #[test]
+    fn a_secret_that_everybody_reads_is_warned_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tickets");
+        fs::write(&path, [7; 48]).unwrap();
+        let warning = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            Tickets::new(&path, Duration::from_secs(3600)).unwrap().warning
+        };
+        assert_eq!(warning(0o640), None);
+        let said = warning(0o644).unwrap();
+        assert!(said.ends_with("every user of this machine may read the secret: `chmod o-rwx` it"), "{said}");
     }
 }

@@ -78,6 +78,23 @@ fn a_backend_that_is_itself_is_asked() {
     }
 }
 
+/// Goal: the authority of a backend is watched as certificates are: a new one is believed without a signal. Method: a file
+/// with another authority, under which nobody is asked; then the right one in its place. Covers: C-304
+#[test]
+fn a_new_authority_is_believed_without_a_signal() {
+    require!(Root);
+    let (authority, other, scratch) = (Authority::new(), Authority::new(), Scratch::new());
+    let (issued, ca) = (authority.issue(NAME), scratch.write("ca.pem", other.pem()));
+    let (network, backend, dotd) = scene(&issued, &by_name(NAME, &ca));
+    assert_refused(&network, &dotd, "BadSignature");
+    assert!(backend.received().is_empty());
+    scratch.write("ca.pem", authority.pem());
+    dotd.counts("it is loaded", |stats| stats.counter("control", "reloads_ok") == 1);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    eventually("it is asked", || (session.exchange(&asked(1)).rdata(A) == [HONEST]).then_some(()));
+    eventually("it is up", || (dotd.backend_states() == ["up"]).then_some(()));
+}
+
 /// Goal: a wrong key, a wrong name, an expired certificate, an unknown authority, a pin that fits with a name that
 /// does not, and no TLS at all: SERVFAIL with a reason, not one query leaves, and status says why.
 /// Method: each at a backend that would answer; what it received.

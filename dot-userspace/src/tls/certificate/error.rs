@@ -20,6 +20,10 @@ pub enum CertificateError {
     Empty { path: PathBuf },
     #[error("{}: is not PEM: convert it with `openssl x509 -inform der` (key: `openssl pkey -inform der`)", path.display())]
     NotPem { path: PathBuf },
+    #[error("{}: begins with a byte order mark, which hides its first line: save it as UTF-8 without one", path.display())]
+    ByteOrderMark { path: PathBuf },
+    #[error("{}: is PKCS#12: convert it with `openssl pkcs12 -in FILE -nodes -out FILE.pem`, and name that for both `cert` and `key`", path.display())]
+    Pkcs12 { path: PathBuf },
     #[error("{}: PEM block is cut off or damaged ({reason}): write the file again", path.display())]
     Truncated { path: PathBuf, reason: String },
     #[error("{}: holds no certificate{hint}", path.display())]

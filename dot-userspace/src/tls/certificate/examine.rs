@@ -99,6 +99,13 @@ pub(super) fn chain_warnings(
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut issuer_wanted = leaf.parsed.issuer().as_raw().to_vec();
+    if issuers.is_empty() && leaf.parsed.subject().as_raw() != issuer_wanted {
+        warnings.push(format!(
+            "holds no certificate but the server's own: clients that lack that of its issuer ({}) will refuse it; take the \
+             full chain",
+            leaf.parsed.issuer()
+        ));
+    }
     for (position, der) in (2..).zip(issuers) {
         let Ok((_, issuer)) = X509Certificate::from_der(der) else {
             warnings.push(format!("certificate {position} of the chain cannot be parsed"));

@@ -1,8 +1,9 @@
 //! OCSP responses from files: what an authority says of a leaf, to be stapled to its handshakes.
 //!
 //! Before: `ocsp` of a certificate names a file in DER that somebody fetches. After: `serving` staples it.
-//! Holds: what is refused (no response, another certificate's, "revoked") and what is only not stapled, with a
-//! warning: one whose time is over helps no client, and the certificate is good without it.
+//! Holds: what is refused (no response, "revoked") and what is only not stapled, with a warning, because the certificate is
+//! good without it: no file, an authority that refuses to answer or does not know the certificate, a response about another
+//! certificate (the one before a renewal, or the next one), or one whose time is over.
 //! Never: fetches a response, or checks its signature: the client, who knows the authority, does.
 //!
 //! Source: RFC 6960 §4.2, RFC 6066 §8, RFC 9325 §7.5.
@@ -38,13 +39,25 @@ pub(super) fn load(
     chain: &[CertificateDer<'_>],
     now: SystemTime,
 ) -> Result<(Option<Staple>, Option<String>), CertificateError> {
-    let octets = pem::read(path)?;
-    let refused = |reason: String| CertificateError::Staple { path: path.into(), reason };
-    let single = find(&octets, chain).map_err(refused)?;
+    let unstapled =
+        |doubt: &str| Ok((None, Some(format!("{}: {doubt}; nothing is stapled", path.display()))));
+    let octets = match pem::read(path) {
+        Ok(octets) => octets,
+        Err(CertificateError::Missing { .. }) => return unstapled("no such file"),
+        Err(CertificateError::Empty { .. }) => return unstapled("is empty"),
+        Err(error) => return Err(error),
+    };
+    let single = match find(&octets, chain) {
+        Ok(single) => single,
+        Err(Flaw::Doubt(doubt)) => return unstapled(&format!("the OCSP response is of no use: {doubt}")),
+        Err(Flaw::Broken(reason)) => return Err(CertificateError::Staple { path: path.into(), reason }),
+    };
     match single.cert_status {
         CertStatus::Good(_) => {}
         CertStatus::Revoked(_) => return Err(CertificateError::Revoked { path: path.into() }),
-        CertStatus::Unknown(_) => return Err(refused("its authority does not know the certificate".into())),
+        CertStatus::Unknown(_) => {
+            return unstapled("the OCSP response is of no use: its authority does not know the certificate");
+        }
     }
     let until = single.next_update.map(time_of);
     let doubt = if time_of(single.this_update) > now + CLOCK_SKEW {
@@ -62,22 +75,30 @@ pub(super) fn load(
     })
 }
 
+/// Why a file says nothing of the leaf.
+enum Flaw {
+    /// It is no response.
+    Broken(String),
+    /// It is one, and does not help.
+    Doubt(String),
+}
+
 /// What `octets` say of the leaf, or why they say nothing.
-fn find(octets: &[u8], chain: &[CertificateDer<'_>]) -> Result<SingleResponse, String> {
+fn find(octets: &[u8], chain: &[CertificateDer<'_>]) -> Result<SingleResponse, Flaw> {
     if octets.len() > STAPLE_OCTETS_MAX {
-        return Err(format!("{} octets, more than {STAPLE_OCTETS_MAX}", octets.len()));
+        return Err(Flaw::Broken(format!("{} octets, more than {STAPLE_OCTETS_MAX}", octets.len())));
     }
-    let broken = |error: der::Error| format!("not DER of one: {error}");
+    let broken = |error: der::Error| Flaw::Broken(format!("not DER of one: {error}"));
     let response = OcspResponse::from_der(octets).map_err(broken)?;
     let bytes = match (response.response_status, response.response_bytes) {
         (OcspResponseStatus::Successful, Some(bytes)) if bytes.response_type == BASIC => bytes.response,
-        (OcspResponseStatus::Successful, _) => return Err("not of the basic kind".into()),
-        (status, _) => return Err(format!("the authority refused with {status:?}")),
+        (OcspResponseStatus::Successful, _) => return Err(Flaw::Broken("not of the basic kind".into())),
+        (status, _) => return Err(Flaw::Doubt(format!("the authority refused with {status:?}"))),
     };
     let basic = BasicOcspResponse::from_der(bytes.as_bytes()).map_err(broken)?;
     let mut responses = basic.tbs_response_data.responses.into_iter();
     let theirs = responses.find(|single| is_of(&single.cert_id, chain));
-    theirs.ok_or_else(|| "about another certificate".into())
+    theirs.ok_or_else(|| Flaw::Doubt("it is about another certificate".into()))
 }
 
 /// Whether `id` means the first certificate of `chain`: by serial number and issuer's name, and by the issuer's

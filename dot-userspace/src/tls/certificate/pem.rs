@@ -27,12 +27,15 @@ pub(in crate::tls) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     read_open(path, disk::open_named(path)).map(|(text, _)| text)
 }
 
-/// The same for a key; says so when every user of the machine may read it.
-pub(super) fn read_key(path: &Path) -> Result<(Vec<u8>, Option<String>), CertificateError> {
+/// The same for a key or a secret; says so when every user of the machine may read it.
+pub(in crate::tls) fn read_secret(
+    path: &Path,
+    what: &str,
+) -> Result<(Vec<u8>, Option<String>), CertificateError> {
     let (text, mode) = read_open(path, disk::open_named(path))?;
     let is_loose = mode & EVERYBODY_READS != 0;
     let warning =
-        || format!("{}: every user of this machine may read the key: `chmod o-rwx` it", path.display());
+        || format!("{}: every user of this machine may read the {what}: `chmod o-rwx` it", path.display());
     Ok((text, is_loose.then(warning)))
 }
 
@@ -64,14 +67,22 @@ pub(in crate::tls) fn chain(
     path: &Path,
     text: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    refuse_other_form(path, text)?;
     let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| damaged(path, &error))?;
+    let begun = text.windows(BEGIN_CERTIFICATE.len()).filter(|window| *window == BEGIN_CERTIFICATE).count();
+    if begun != chain.len() {
+        // The library skips such a block without a word.
+        return Err(CertificateError::Truncated { path: path.into(), reason: JOINED.to_owned() });
+    }
     if !chain.is_empty() {
         return Ok(chain);
     }
     let path = PathBuf::from(path);
-    Err(if contains(text, b"PRIVATE KEY-----") {
+    Err(if is_encrypted(text) {
+        CertificateError::NoCertificate { path, hint: " but an encrypted key: are `cert` and `key` swapped?" }
+    } else if contains(text, b"PRIVATE KEY-----") {
         CertificateError::NoCertificate { path, hint: " but a key: are `cert` and `key` swapped?" }
     } else if contains(text, b"-----BEGIN CERTIFICATE REQUEST") {
         CertificateError::NoCertificate { path, hint: " but a request for one: have it signed first" }
@@ -84,8 +95,9 @@ pub(in crate::tls) fn chain(
 
 /// The first private key of a PEM text.
 pub(in crate::tls) fn key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    refuse_other_form(path, text)?;
     let path = PathBuf::from(path);
-    if contains(text, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(text, b"Proc-Type: 4,ENCRYPTED") {
+    if is_encrypted(text) {
         return Err(CertificateError::EncryptedKey { path });
     }
     match PrivateKeyDer::from_pem_slice(text) {
@@ -99,6 +111,24 @@ pub(in crate::tls) fn key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'sta
         Err(PemError::NoItemsFound) => Err(CertificateError::NotPem { path }),
         Err(error) => Err(damaged(&path, &error)),
     }
+}
+
+/// Refuses what is no PEM, and what hides the first line of one, and says what it is.
+fn refuse_other_form(path: &Path, text: &[u8]) -> Result<(), CertificateError> {
+    let path = || PathBuf::from(path);
+    if [UTF8_MARK, UTF16_LE_MARK, UTF16_BE_MARK].iter().any(|mark| text.starts_with(mark)) {
+        return Err(CertificateError::ByteOrderMark { path: path() });
+    }
+    // A SEQUENCE that begins with version 3, and has content of PKCS#7 (RFC 7292 §4).
+    let front = text.get(..PKCS12_FRONT_OCTETS.min(text.len())).unwrap_or_default();
+    if text.first() == Some(&0x30) && contains(front, &PKCS12_VERSION) && contains(front, &PKCS7_CONTENT) {
+        return Err(CertificateError::Pkcs12 { path: path() });
+    }
+    Ok(())
+}
+
+fn is_encrypted(text: &[u8]) -> bool {
+    contains(text, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(text, b"Proc-Type: 4,ENCRYPTED")
 }
 
 fn not_opened(path: &Path, source: io::Error) -> CertificateError {
@@ -123,6 +153,16 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
     text.windows(wanted.len()).any(|window| window == wanted)
 }
 
+const BEGIN_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+const JOINED: &str = "a BEGIN line is no line of its own: were two files joined without a line's end?";
+/// What some editors put before a text.
+const UTF8_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
+const UTF16_LE_MARK: &[u8] = &[0xff, 0xfe];
+const UTF16_BE_MARK: &[u8] = &[0xfe, 0xff];
+/// PKCS#12's version, and the object identifier of what it holds, 1.2.840.113549.1.7.1.
+const PKCS12_VERSION: [u8; 3] = [2, 1, 3];
+const PKCS7_CONTENT: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1];
+const PKCS12_FRONT_OCTETS: usize = 40;
 /// 1 MiB: chains are a few KiB; more is a wrong file.
 const FILE_OCTETS_MAX: u64 = 1 << 20;
 /// The mode bit that lets others read.

@@ -128,6 +128,63 @@ fn each_broken_file_has_its_line() {
     }
 }
 
+/// Goal: what hides a part of a file from a PEM parser, and what is another format, is named as what it is, by the loader and
+/// by the pin: none of it may be served in part. Method: an intermediate whose BEGIN line is joined to the line before, byte
+/// order marks, PKCS#12, an encrypted key; exact lines. Covers: C-302
+#[test]
+fn other_forms_are_named() {
+    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+    let good = issue(&key, |_| {});
+    let secret = files.write("key.pem", key.serialize_pem());
+    files.write("joined.pem", good.trim_end().to_owned() + &good);
+    files.write("indented.pem", format!("{good}  {good}"));
+    files.write("marked.pem", [b"\xef\xbb\xbf", good.as_bytes()].concat());
+    files.write(
+        "utf16.pem",
+        good.encode_utf16().flat_map(u16::to_le_bytes).fold(vec![0xff, 0xfe], |mut all, octet| {
+            all.push(octet);
+            all
+        }),
+    );
+    let front =
+        [0x30, 0x82, 4, 0, 2, 1, 3, 0x30, 0x82, 3, 0xc6, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1];
+    files.write("both.p12", [&front[..], &[0xa0; 1000]].concat());
+    files.write("encrypted.pem", key.serialize_pem().replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"));
+    let at = |name: &str| files.folder.path().join(name);
+    let joined = "PEM block is cut off or damaged (a BEGIN line is no line of its own: were two files joined without a line's end?)";
+    let mark = "begins with a byte order mark, which hides its first line: save it as UTF-8 without one";
+    let pkcs12 = "is PKCS#12: convert it with `openssl pkcs12";
+    for (name, expected) in [
+        ("joined.pem", joined),
+        ("indented.pem", joined),
+        ("marked.pem", mark),
+        ("utf16.pem", mark),
+        ("both.p12", pkcs12),
+    ] {
+        let expected = format!("{name}: {expected}");
+        for error in [
+            load(&at(name), &secret).map(|_| ()).unwrap_err(),
+            pin_of_certificate(&at(name)).map(|_| ()).unwrap_err(),
+            pin_of_file(&at(name)).map(|_| ()).unwrap_err(),
+        ] {
+            let line = line(&files, &error);
+            assert!(line.starts_with(&expected), "{line}");
+        }
+    }
+    let cert = files.write("cert.pem", &good);
+    for (name, expected) in [("marked.pem", mark), ("both.p12", pkcs12)] {
+        let line = line(&files, &load(&cert, &at(name)).unwrap_err());
+        assert!(line.starts_with(&format!("{name}: {expected}")), "{line}");
+    }
+    let encrypted = "encrypted.pem: is encrypted and dotd asks for no passphrase";
+    let said = line(&files, &pin_of_file(&at("encrypted.pem")).unwrap_err());
+    assert!(said.starts_with(encrypted), "{said}");
+    let said = line(&files, &load(&at("encrypted.pem"), &secret).unwrap_err());
+    assert!(said.contains("holds no certificate but an encrypted key"), "{said}");
+    let said = line(&files, &pin_of_certificate(&secret).unwrap_err());
+    assert_eq!(said, "key.pem: holds no certificate but a key: are `cert` and `key` swapped?");
+}
+
 /// Goal: a key that is not the leaf's is refused, and a leaf that stands second is recognised.
 #[test]
 fn refuses_another_key() {
@@ -205,7 +262,8 @@ fn warns_about_the_doubtful() {
     assert_warned(issue(&key, |_| {}) + &stranger, "certificate 2 of the chain did not issue the one before");
 }
 
-/// Goal: a chain in the right order brings no warning, one whose issuer has expired does.
+/// Goal: a chain in the right order brings no warning; one whose issuer has expired does, and so does a leaf alone that
+/// another one issued. Covers: C-301
 #[test]
 fn looks_at_the_chain() {
     let (files, key) = (Files::new(), KeyPair::generate().unwrap());
@@ -224,6 +282,13 @@ fn looks_at_the_chain() {
     };
     let good = files.write("good.pem", chain_of(|_| {}));
     assert_eq!(load(&good, &secret).unwrap().warnings, [""; 0]);
+    let alone = chain_of(|_| {}).split_inclusive("-----END CERTIFICATE-----\n").next().unwrap().to_owned();
+    let warnings = load(&files.write("alone.pem", alone), &secret).unwrap().warnings;
+    assert!(
+        warnings[0].contains("holds no certificate but the server's own")
+            && warnings[0].contains("an authority"),
+        "{warnings:?}"
+    );
     let ended = files.write("ended.pem", chain_of(|params| params.not_after = params.not_before));
     let warnings = load(&ended, &secret).unwrap().warnings;
     assert!(warnings[0].ends_with("certificate 2 of the chain is not valid now"), "{warnings:?}");

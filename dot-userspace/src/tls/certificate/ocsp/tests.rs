@@ -131,20 +131,42 @@ fn does_not_staple_what_is_not_true_now() {
     }
 }
 
-/// Goal: what cannot be stapled is refused with the file's name and the way out. Method: another certificate's,
-/// another issuer's of the same name, "revoked", "unknown", a refusal, PEM, each front part of a good one.
-///
+/// Goal: a response that does not help is not stapled, with a warning, and the certificate is served: a renewal must not fail
+/// because an authority was slower, or has ended OCSP. Method: another certificate's, another issuer's of the same name,
+/// "unknown", a refusal, no octet, no file. Covers: C-300
 #[test]
-fn refuses_what_is_no_response_about_the_leaf() {
-    let (chain, other, now) = (chain(), chain(), SystemTime::now());
+fn does_not_staple_what_does_not_help() {
+    let (chain, other, now) = (chain(), self::chain(), SystemTime::now());
+    let mut same_serial = id_of(&chain, 0);
+    same_serial.issuer_key_hash = OctetString::new([7; 20]).unwrap();
+    let of = |id: CertId, status: CertStatus| response(id, status, now - HOUR, None);
+    let lines = [
+        (of(id_of(&other, 0), CertStatus::good()), "it is about another certificate"),
+        (of(same_serial, CertStatus::good()), "it is about another certificate"),
+        (of(id_of(&chain, 0), CertStatus::unknown()), "its authority does not know the certificate"),
+        (OcspResponse::try_later().to_der().unwrap(), "the authority refused with TryLater"),
+        (Vec::new(), "is empty"),
+    ];
+    for (octets, doubt) in lines {
+        let (staple, warning) = said(&octets, &chain).unwrap();
+        assert_eq!(staple, None);
+        let warning = warning.unwrap();
+        assert!(warning.starts_with("leaf.ocsp: ") && warning.contains(doubt), "{warning}");
+        assert!(warning.ends_with("; nothing is stapled"), "{warning}");
+    }
+    let (folder, path) = file(&[]);
+    drop(folder);
+    let (staple, warning) = load(&path, &chain, now).unwrap();
+    assert!(staple.is_none() && warning.unwrap().ends_with("leaf.ocsp: no such file; nothing is stapled"));
+}
+
+/// Goal: what is no response is refused with the file's name and the way out, and so is a certificate that is revoked.
+/// Method: "revoked", PEM, an octet behind a response, each front part of a good one.
+#[test]
+fn refuses_what_is_no_response() {
+    let (chain, now) = (chain(), SystemTime::now());
     let good = response(id_of(&chain, 0), CertStatus::good(), now - HOUR, None);
     let lines = [
-        (response(id_of(&other, 0), CertStatus::good(), now - HOUR, None), "about another certificate"),
-        (
-            response(id_of(&chain, 0), CertStatus::unknown(), now - HOUR, None),
-            "does not know the certificate",
-        ),
-        (OcspResponse::try_later().to_der().unwrap(), "the authority refused with TryLater"),
         (b"-----BEGIN OCSP RESPONSE-----\n".to_vec(), "not DER of one"),
         ([&good[..], &[0]].concat(), "not DER of one"),
         (vec![0x30; STAPLE_OCTETS_MAX + 1], "octets, more than 16384"),
@@ -159,10 +181,6 @@ fn refuses_what_is_no_response_about_the_leaf() {
     let revoked = RevokedInfo { revocation_time: at(now - HOUR), revocation_reason: None };
     let line = said(&response(id_of(&chain, 0), CertStatus::revoked(revoked), now - HOUR, None), &chain);
     assert_eq!(line.unwrap_err(), "leaf.ocsp: the certificate is revoked: have another one issued");
-    let mut same_serial = id_of(&chain, 0);
-    same_serial.issuer_key_hash = OctetString::new([7; 20]).unwrap();
-    let line = said(&response(same_serial, CertStatus::good(), now - HOUR, None), &chain).unwrap_err();
-    assert!(line.contains("about another certificate"), "{line}");
     for end in 1..good.len() {
         assert!(said(&good[..end], &chain).is_err(), "{end} octets");
     }

@@ -192,6 +192,33 @@ fn check_looks_at_the_machine() {
     }
 }
 
+/// Goal: a mistake in the file hides none that only this machine can show. Method: an unknown key, and a certificate and an
+/// address that are not there. Covers: C-305
+#[test]
+fn check_says_all_at_once() {
+    let place = Place::new(
+        "[tls]\nmin_versoin = \"1.3\"\ncertificates = [{ cert = \"/nonexistent/a.pem\", key = \"/nonexistent/a.key\" }]\n",
+    );
+    let output = dotd(&["check", "-c", &place.config().display().to_string()]);
+    let said = stderr(&output);
+    assert!(said.contains("unknown key `tls.min_versoin`"), "{said}");
+    assert!(said.contains("/nonexistent/a.pem: no such file"), "{said}");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 2), "{said}");
+}
+
+/// Goal: a pipe in place of a config is named and not waited for. Covers: C-305
+#[test]
+fn check_waits_for_no_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("dotd.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let output = dotd(&["check", "-c", &pipe.display().to_string()]);
+    assert_fails_with(
+        &output,
+        &format!("{}: cannot be read: it is no regular file; name one", pipe.display()),
+    );
+}
+
 /// Goal: a certificate with another's key is refused in one line that names both files.
 /// Method: two self-signed pairs, crossed.
 #[test]

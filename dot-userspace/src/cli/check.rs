@@ -21,10 +21,11 @@ use crate::{
 
 /// The report; it ends with `ok`.
 pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
-    let placed = config::load_placed(path)?;
+    let (placed, mistakes) = config::load_what_is_sound(path)?;
     let config = &placed.config;
     let rights = Rights::of_this_process();
-    let mut report = Report { placed: &placed, text: String::new(), mistakes: Vec::new() };
+    let mistakes = mistakes.iter().map(ToString::to_string).collect();
+    let mut report = Report { placed: &placed, text: String::new(), mistakes };
     report.source(path);
     report.user(&config.server.user, rights);
     report.listeners(config, rights);
@@ -144,8 +145,10 @@ impl Report<'_> {
                 Err(error) => self.mistake(&format!("tls.certificates.{index}"), &error.to_string()),
             }
         }
-        if let Err(error) = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation) {
-            self.mistake("tls.ticket_secret", &error.to_string());
+        match Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation) {
+            Ok(Tickets { warning: Some(warning), .. }) => self.line(&format!("warning: {warning}")),
+            Ok(_) => {}
+            Err(error) => self.mistake("tls.ticket_secret", &error.to_string()),
         }
         let client_ca = &config.tls.client_ca;
         if client_ca.as_os_str().is_empty() {

@@ -3,9 +3,14 @@
 //! Before: `cli` has a path, or none. After: `start` gives each room its part.
 //! Holds: the order of checks: TOML, then shape and types, then ranges, then sense, then what this version
 //! lacks.
-//! Never: gives a config away that has a mistake; reads more than [`FILE_OCTETS_MAX`].
+//! Never: gives a config away that has a mistake without saying so; waits on a pipe; reads more than [`FILE_OCTETS_MAX`].
 
-use std::{fs::File, io, io::Read as _, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    io::Read as _,
+    path::Path,
+};
 
 use super::{Config, ConfigErrors, Mistake, not_yet, range, sense, text::Text};
 
@@ -22,19 +27,32 @@ pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// As [`load`].
 pub fn load_placed(path: Option<&Path>) -> Result<Placed, ConfigErrors> {
+    let (placed, mistakes) = load_what_is_sound(path)?;
+    if mistakes.is_empty() { Ok(placed) } else { Err(ConfigErrors { mistakes }) }
+}
+
+/// As [`load_placed`], for a look at all mistakes at once: a key that cannot be taken has its default, and a mistake.
+///
+/// # Errors
+/// Where nothing of the file can be taken: it cannot be read, or is no TOML.
+pub fn load_what_is_sound(path: Option<&Path>) -> Result<(Placed, Vec<Mistake>), ConfigErrors> {
     let named = path.is_some();
     let path = path.unwrap_or(Path::new(DEFAULT_PATH));
     match read(path) {
         Ok(text) => {
             let file = path.display().to_string();
-            Ok(Placed { config: parse(&text, &file)?, text, file })
+            let (config, mistakes) = examine(&text, &file)?;
+            Ok((Placed { config, text, file }, mistakes))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Ok(Placed::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => {
+            Ok((Placed::default(), Vec::new()))
+        }
         Err(error) => {
             let message = match error.kind() {
                 io::ErrorKind::NotFound => {
                     "no such file: name another with --config, or none for the defaults".into()
                 }
+                io::ErrorKind::InvalidData => "is not UTF-8: save it as that".into(),
                 io::ErrorKind::PermissionDenied => "cannot be read: run as its owner or `chmod` it".into(),
                 _ => format!("cannot be read: {error}"),
             };
@@ -68,21 +86,29 @@ impl Placed {
 /// # Errors
 /// [`ConfigErrors`] holds a line for every mistake that could be seen.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
+    let (config, mistakes) = examine(text, file)?;
+    if mistakes.is_empty() { Ok(config) } else { Err(ConfigErrors { mistakes }) }
+}
+
+/// What can be taken of a config, and every mistake in it.
+fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigErrors> {
     let (text, mut mistakes) = Text::parse(text, file);
+    let is_toml = mistakes.is_empty();
     let (config, text) = text.config(&mut mistakes);
     range::check(&config, &text, &mut mistakes);
     sense::check(&config, &text, &mut mistakes);
     not_yet::check(&config, &text, &mut mistakes);
-    if mistakes.is_empty() {
-        return Ok(config);
-    }
     mistakes.sort_by_key(|mistake| mistake.place);
     mistakes.dedup();
-    Err(ConfigErrors { mistakes })
+    if is_toml { Ok((config, mistakes)) } else { Err(ConfigErrors { mistakes }) }
 }
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
+    // To open a pipe is to wait for its writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file; name one"));
+    }
     File::open(path)?.take(FILE_OCTETS_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_OCTETS_MAX {
         return Err(io::Error::other(format!("larger than {FILE_OCTETS_MAX} octets, which no dotd.toml is")));

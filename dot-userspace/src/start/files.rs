@@ -27,7 +27,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::config::Tls;
+use crate::config::Config;
 
 /// A renewal writes several files: it is over when nothing has changed for this long.
 const QUIET: Duration = Duration::from_millis(300);
@@ -47,8 +47,8 @@ pub(super) struct Seen {
 
 impl Seen {
     /// As they are now: to be asked before they are read, so that what changes meanwhile is another change.
-    pub(super) fn now(tls: &Tls) -> Self {
-        let paths = paths(tls);
+    pub(super) fn now(config: &Config) -> Self {
+        let paths = paths(config);
         Self { prints: prints(&paths), paths }
     }
 }
@@ -98,17 +98,17 @@ impl Files {
     }
 
     /// Takes what the files are now for seen, whether or not it could be used, and watches where they are now.
-    pub(super) fn note(&mut self, tls: &Tls) {
-        self.seen.paths = paths(tls);
+    pub(super) fn note(&mut self, config: &Config) {
+        self.seen.paths = paths(config);
         self.follow();
         // After the watches: what changes from now on rings.
         self.seen.prints = prints(&self.seen.paths);
     }
 
     /// After a reload: other files are noted anew, the same ones were before it.
-    pub(super) fn name(&mut self, tls: &Tls) {
-        if self.seen.paths != paths(tls) {
-            self.note(tls);
+    pub(super) fn name(&mut self, config: &Config) {
+        if self.seen.paths != paths(config) {
+            self.note(config);
         }
     }
 
@@ -158,10 +158,12 @@ async fn settle(bell: Arc<Notify>, settled: Arc<Notify>) {
     }
 }
 
-/// Every file that a handshake depends on and somebody else writes.
-fn paths(tls: &Tls) -> BTreeSet<PathBuf> {
+/// Every file that a handshake depends on, with clients or with backends, and somebody else writes.
+fn paths(config: &Config) -> BTreeSet<PathBuf> {
+    let tls = &config.tls;
     let pairs = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
-    let files = pairs.chain([&tls.client_ca, &tls.ticket_secret]);
+    let authorities = config.backend.iter().map(|backend| &backend.ca);
+    let files = pairs.chain([&tls.client_ca, &tls.ticket_secret]).chain(authorities);
     files.filter(|path| !path.as_os_str().is_empty()).cloned().collect()
 }
 
@@ -211,7 +213,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::Tls;
 
     /// Goal: each place where a path can be turned is watched. Method: a file by way of a link to a file, a link to a
     /// folder (absolute and relative), a folder that is none, and a link to itself.
@@ -246,13 +248,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let key = scratch.path().join("key.pem");
         let tls = Tls { ticket_secret: key.clone(), ..Config::default().tls };
+        let config = Config { tls, ..Config::default() };
         fs::write(&key, "one").unwrap();
-        let seen = Seen::now(&tls);
+        let seen = Seen::now(&config);
         fs::write(&key, "another").unwrap();
         let mut files = Files::watch(seen);
         files.settled().await;
         assert!(files.have_changed());
-        files.note(&tls);
+        files.note(&config);
         assert!(!files.have_changed());
     }
 

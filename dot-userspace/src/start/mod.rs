@@ -42,7 +42,7 @@ const FLUSHES_MAX: usize = 16;
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
     let descriptors = privileges::raise_descriptors();
-    let seen = files::Seen::now(&config.tls);
+    let seen = files::Seen::now(&config);
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
@@ -74,9 +74,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     ));
     let settings = plan::settings(&config, serving, upstreams.clone());
     // A start that fails says one thing; this one has not.
-    if let Some(warning) = privileges::warning(user) {
-        tracing::warn!("{warning}");
-    }
+    let warnings = [privileges::warning(user), tickets.warning.as_deref()];
+    warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
     let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
     let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
     let process = Process::new(&config, &upstreams, workers, &identities, kernel, sink.clone(), flusher);

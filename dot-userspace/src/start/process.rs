@@ -168,12 +168,6 @@ impl Process {
         self.reloads_ok.fetch_add(1, Relaxed);
     }
 
-    /// New certificates are served.
-    pub(super) fn renewed(&self, identities: &[Identity]) {
-        *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
-        self.reloads_ok.fetch_add(1, Relaxed);
-    }
-
     /// A reload changed nothing.
     pub(super) fn reload_failed(&self) {
         self.reloads_failed.fetch_add(1, Relaxed);

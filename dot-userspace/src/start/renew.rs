@@ -1,4 +1,4 @@
-//! Takes new certificates, keys and what belongs to them without a new config: a renewal needs no signal.
+//! Takes new certificates, keys, backends' authorities and what belongs to them without a new config: a renewal needs no signal.
 //!
 //! Before: `files` saw that some have changed, or a stapled response is at its end. After: new handshakes use them.
 //! Never: reads the config again, or replaces anything when one part is wrong: the old ones stay, one line says why.
@@ -6,11 +6,12 @@
 use std::time::SystemTime;
 
 use super::{
-    in_a_line,
+    dialer, in_a_line, plan,
     process::{Process, Running},
     serve,
 };
 use crate::{
+    backend::UpstreamConfig,
     tls::{
         self,
         certificate::{self, Identity},
@@ -22,7 +23,7 @@ use crate::{
 pub(super) fn renew(process: &Process, running: &mut Running) {
     match load(running) {
         Ok(identities) => {
-            process.renewed(&identities);
+            process.reloaded(&running.config, &running.upstreams, &identities);
             tracing::info!("certificates and keys are loaded again");
             for warning in identities.iter().flat_map(|identity| &identity.warnings) {
                 tracing::warn!("{warning}");
@@ -44,12 +45,30 @@ fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
     let identities = certificate::load_all(tls, &running.config.server.state_dir)?;
     let tickets = serve::tickets(running, tls)?;
     let serving = tls::serving(&identities, tls, &tickets)?;
-    for worker in &running.workers {
-        worker.tell(Command::Serve(serving.clone()));
+    let upstreams = upstreams(running)?;
+    if upstreams == running.upstreams {
+        running.workers.iter().for_each(|worker| worker.tell(Command::Serve(serving.clone())));
+    } else {
+        running.upstreams = upstreams;
+        running.checks = serve::check_all(&running.upstreams);
+        let settings = plan::settings(&running.config, serving, running.upstreams.clone());
+        for worker in &running.workers {
+            worker.tell(Command::Reload(Box::new(settings.clone())));
+        }
+    }
+    if let Some(warning) = &tickets.warning {
+        tracing::warn!("{warning}");
     }
     running.tickets = tickets;
     running.staples_until = staples_until(&identities);
     Ok(identities)
+}
+
+/// The backends by the same config: those whose authorities are others now are believed by the new ones.
+fn upstreams(running: &Running) -> anyhow::Result<Vec<UpstreamConfig>> {
+    let config = &running.config;
+    let embedded = plan::needs_embedded(config).then(|| serve::embedded_address(running)).flatten();
+    Ok(plan::upstreams(config, embedded, dialer::all(config)?, &running.upstreams))
 }
 
 /// When the first of the stapled responses is no longer true.

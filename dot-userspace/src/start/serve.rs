@@ -119,14 +119,14 @@ async fn hear_signals(
         tokio::select! {
             _ = hup.recv() => {
                 coalesce(&mut hup).await;
-                files.note(&running.config.tls);
+                files.note(&running.config);
                 reload(process, &mut running);
-                files.name(&running.config.tls);
+                files.name(&running.config);
             }
             () = files.settled() => {
                 if files.have_changed() {
                     // Before they are read: what changes meanwhile is another change.
-                    files.note(&running.config.tls);
+                    files.note(&running.config);
                     renew(process, &mut running);
                 }
             }
@@ -189,6 +189,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
     let secured = dialer::all(&config)?;
     let tickets = tickets(running, &config.tls)?;
+    let doubt = tickets.warning.clone();
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
         anyhow::bail!("backend: the embedded one is made at start; restart dotd");
@@ -208,6 +209,9 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
     process.reloaded(&config, &running.upstreams, &identities);
+    if let Some(doubt) = doubt {
+        tracing::warn!("{doubt}");
+    }
     running.tickets = tickets;
     running.staples_until = staples_until(&identities);
     running.config = restart::as_it_runs(&running.config, config);
@@ -224,12 +228,12 @@ pub(super) fn tickets(running: &Running, tls: &config::Tls) -> Result<Tickets, T
 }
 
 /// Asks each backend whether it is there, until this is dropped.
-fn check_all(upstreams: &[UpstreamConfig]) -> JoinSet<()> {
+pub(super) fn check_all(upstreams: &[UpstreamConfig]) -> JoinSet<()> {
     upstreams.iter().cloned().map(health::watch).collect()
 }
 
 /// Where the embedded backend of this process answers.
-fn embedded_address(running: &Running) -> Option<SocketAddr> {
+pub(super) fn embedded_address(running: &Running) -> Option<SocketAddr> {
     let position =
         running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
     running.upstreams.get(position.unwrap_or(0)).map(|upstream| upstream.address)

@@ -59,6 +59,9 @@ impl Default for Session {
             duration_max: limit::DURATION_MAX.default,
             queries_max: limit::QUERIES_MAX.default,
             in_flight_max: limit::IN_FLIGHT_MAX.default,
+            owed_octets_max: limit::OWED_OCTETS_MAX.default,
+            owed_octets_per_prefix_max: limit::OWED_OCTETS_PER_PREFIX_MAX.default,
+            owed_octets_per_worker_max: limit::OWED_OCTETS_PER_WORKER_MAX.default,
             connections_max: limit::CONNECTIONS_MAX.default,
             connections_per_prefix_max: limit::CONNECTIONS_PER_PREFIX_MAX.default,
         }

@@ -51,6 +51,17 @@ pub const QUERIES_MAX: Limit<u64> = Limit { default: 100_000, min: 1, max: 16_00
 /// more message IDs (RFC 1035 §4.1.1).
 pub const IN_FLIGHT_MAX: Limit<u16> = Limit { default: 256, min: 1, max: 65_535 };
 
+/// Most octets of responses that a session's client may let wait. 4 MiB: `in_flight_max` answers of 16 KiB, or 64 of the
+/// longest there are; 128 KiB: one of those beside the one that is being written; 64 MiB: more is a client's disk.
+pub const OWED_OCTETS_MAX: Limit<u32> = Limit { default: 4 << 20, min: 128 << 10, max: 64 << 20 };
+
+/// The same of one client prefix, on each worker. 16 MiB: a few sessions that take nothing of
+/// all they may ask; more of them share it.
+pub const OWED_OCTETS_PER_PREFIX_MAX: Limit<u32> = Limit { default: 16 << 20, min: 128 << 10, max: 1 << 30 };
+
+/// The same of all clients of a worker. 64 MiB: what a small machine with four cores can spare.
+pub const OWED_OCTETS_PER_WORKER_MAX: Limit<u32> = Limit { default: 64 << 20, min: 1 << 20, max: 1 << 31 };
+
 /// Most connections of the process. 100,000 at about 20 KiB each are 2 GiB; lowered to RLIMIT_NOFILE at
 /// start.
 pub const CONNECTIONS_MAX: Limit<u32> = Limit { default: 100_000, min: 1, max: 10_000_000 };

@@ -140,6 +140,12 @@ pub struct Session {
     pub queries_max: u64,
     /// Most unanswered queries of a session; then we stop reading.
     pub in_flight_max: u16,
+    /// Most octets of responses that a session's client may let wait.
+    pub owed_octets_max: u32,
+    /// Most of one client prefix, on each worker.
+    pub owed_octets_per_prefix_max: u32,
+    /// Most of all clients of a worker.
+    pub owed_octets_per_worker_max: u32,
     /// Most connections of the process.
     pub connections_max: u32,
     /// Most connections of one client prefix.

@@ -22,6 +22,10 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     check.within("session.duration_max", session.duration_max, &limit::DURATION_MAX);
     check.within("session.queries_max", session.queries_max, &limit::QUERIES_MAX);
     check.within("session.in_flight_max", session.in_flight_max, &limit::IN_FLIGHT_MAX);
+    check.within("session.owed_octets_max", session.owed_octets_max, &limit::OWED_OCTETS_MAX);
+    let (per_prefix, per_worker) = (session.owed_octets_per_prefix_max, session.owed_octets_per_worker_max);
+    check.within("session.owed_octets_per_prefix_max", per_prefix, &limit::OWED_OCTETS_PER_PREFIX_MAX);
+    check.within("session.owed_octets_per_worker_max", per_worker, &limit::OWED_OCTETS_PER_WORKER_MAX);
     check.within("session.connections_max", session.connections_max, &limit::CONNECTIONS_MAX);
     let per_prefix = session.connections_per_prefix_max;
     check.within("session.connections_per_prefix_max", per_prefix, &limit::CONNECTIONS_PER_PREFIX_MAX);

@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     check.listeners(config);
     check.certificates(config);
     check.clients(config);
+    check.session(config);
     for (index, backend) in config.backend.iter().enumerate() {
         check.backend(index, backend);
     }
@@ -128,6 +129,23 @@ impl Check<'_, '_> {
                 let message = format!("{} is listed twice; remove one", entry.cert.display());
                 self.note(&format!("tls.certificates.{index}.cert"), message);
             }
+        }
+    }
+
+    fn session(&mut self, config: &Config) {
+        let session = &config.session;
+        let (own, prefix) = (session.owed_octets_max, session.owed_octets_per_prefix_max);
+        if prefix < own {
+            let message =
+                format!("{prefix} is less than session.owed_octets_max, {own}; raise it, or lower that");
+            self.note("session.owed_octets_per_prefix_max", message);
+        }
+        let worker = session.owed_octets_per_worker_max;
+        if worker < prefix {
+            let message = format!(
+                "{worker} is less than session.owed_octets_per_prefix_max, {prefix}; raise it, or lower that"
+            );
+            self.note("session.owed_octets_per_worker_max", message);
         }
     }
 

@@ -164,6 +164,10 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
 
 /// What clients have not taken.
 fn owed(registry: &mut Registry, snapshot: &Snapshot) {
+    let octets = i64::try_from(snapshot.count(Counter::OwedOctets)).unwrap_or(i64::MAX);
+    gauge(registry, "owed_octets", "Octets of responses that clients have not taken", None, octets);
+    let help = "Answers that became SERVFAIL, because their client takes too little of what it is owed";
+    counter(registry, "owed_not_kept", help, snapshot.count(Counter::NotKept));
     let lost = snapshot.count(Counter::LostOctets);
     let help = "Octets written for clients that did not arrive, because their connection ended first";
     counter(registry, "owed_lost_octets", help, lost);

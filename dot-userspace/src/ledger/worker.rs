@@ -92,6 +92,8 @@ counters! {
     EndQueries = "session_ends", "queries";
     /// The client does not read its responses.
     EndSlowReader = "session_ends", "slow_reader";
+    /// Owed most when its worker owed too much.
+    EndOwed = "session_ends", "owed_most";
     /// Broken framing or a message too short to answer.
     EndFraming = "session_ends", "framing";
     /// Far more messages that nobody can read than queries.
@@ -106,6 +108,10 @@ counters! {
     EndPanic = "session_ends", "panic";
     /// Sessions that are over, and whose clients have not taken everything that was written: a gauge.
     Lingering = "lingering", "sessions";
+    /// Octets of responses that wait for clients who have not taken them: a gauge.
+    OwedOctets = "owed_octets", "octets";
+    /// Answers of backends that became SERVFAIL, because their client takes too little of what it is owed.
+    NotKept = "owed", "not_kept";
     /// Octets that were written for clients and did not arrive, because their connection ended first.
     LostOctets = "owed", "lost_octets";
     /// Messages received from clients.

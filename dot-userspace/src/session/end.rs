@@ -24,6 +24,8 @@ pub enum SessionEnd {
     Queries,
     /// The client does not take its responses.
     SlowReader,
+    /// Its worker owed too much, and it was owed most.
+    Owed,
     /// A length prefix of zero, or a message too short to answer.
     Framing,
     /// Far more messages that nobody can read than queries.
@@ -50,6 +52,7 @@ impl SessionEnd {
             Self::Duration => Counter::EndDuration,
             Self::Queries => Counter::EndQueries,
             Self::SlowReader => Counter::EndSlowReader,
+            Self::Owed => Counter::EndOwed,
             Self::Framing => Counter::EndFraming,
             Self::Malformed => Counter::EndMalformed,
             Self::Tls => Counter::EndTls,
@@ -61,7 +64,7 @@ impl SessionEnd {
     /// The client is owed a last word: close_notify, or the alert that says what was wrong (RFC 8446 §6).
     #[must_use]
     pub fn is_orderly(self) -> bool {
-        !matches!(self, Self::Transport | Self::SlowReader)
+        !matches!(self, Self::Transport | Self::SlowReader | Self::Owed)
     }
 
     /// Responses still owed are not waited for.

@@ -13,19 +13,22 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Room, answers::Asker, clients::Row};
+use super::{
+    Room, SessionEnd,
+    answers::Asker,
+    clients::Row,
+    failure::{failure_reply, question_of},
+    owed::Debt,
+};
 use crate::{
     backend::{Broken, Failure, Receiver, Sink},
-    dns::{self, Asked, Ede, Edit, Hop, Query, Rcode, Reply, framing::append_message},
+    dns::{self, Asked, Edit, Hop, Query, Reply, framing::append_message},
     ledger::Counter,
     proxy::Client,
 };
 
 /// Octets of unwritten responses at which the reader stops.
 const WAITING_OCTETS_MAX: usize = 128 * 1024;
-/// Octets of unwritten responses at which a further one becomes SERVFAIL: what was in flight when the reader
-/// stopped may bring 64 KiB each.
-const WAITING_OCTETS_HARD_MAX: usize = 4 << 20;
 
 /// Where a session stands that may have to wait for its turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +51,9 @@ pub struct Inbox {
     octets: RefCell<Vec<u8>>,
     /// What the writer has taken and the client has not.
     unwritten: Cell<usize>,
+    debt: Debt,
+    /// The worker owed too much, and this session was owed most.
+    is_cut: Cell<bool>,
     in_flight: Cell<usize>,
     /// Its client, among those of the worker.
     row: Row,
@@ -61,6 +67,7 @@ pub struct Inbox {
 
 impl Inbox {
     pub(super) fn open(room: Rc<Room>, client: Client) -> Rc<Self> {
+        let debt = room.debts.open(client.source.ip());
         let inbox = Rc::new(Self {
             row: room.row_of(client.source.ip()),
             turn: Cell::default(),
@@ -68,6 +75,8 @@ impl Inbox {
             client,
             octets: RefCell::default(),
             unwritten: Cell::new(0),
+            debt,
+            is_cut: Cell::new(false),
             in_flight: Cell::new(0),
             number: Cell::new(0),
             is_open: Cell::new(true),
@@ -87,6 +96,7 @@ impl Inbox {
         let kept = self.octets.take();
         let octets = kept.len();
         self.room.give_buffer(kept);
+        self.debt.close(&self.room.debts);
         self.room.leave(self.number.get());
         octets
     }
@@ -116,12 +126,36 @@ impl Inbox {
         in_flight < self.room.limits().in_flight_max
             && self.room.has_share(self.row, in_flight)
             && self.waiting() < WAITING_OCTETS_MAX
+            && self.debt.has_room(&self.room, in_flight)
     }
 
     /// The writer holds so many octets that the client has not taken.
     pub(super) fn note_unwritten(&self, octets: usize) {
         self.unwritten.set(octets);
+        self.note_owed();
         self.tell_transfers();
+    }
+
+    /// What this session is owed has changed.
+    fn note_owed(&self) {
+        if self.is_open.get() {
+            self.debt.set(&self.room.debts, self.waiting());
+            self.debt.note_waiting(&self.room.debts, self.number.get(), self.unwritten.get() > 0);
+            self.room.relieve();
+        }
+    }
+
+    /// The worker owes too much, and this session is owed most: it is woken to end, and keeps nothing from now on.
+    pub(super) fn cut(&self) {
+        self.is_cut.set(true);
+        self.wake();
+        let lost = self.close();
+        self.room.counters.add(Counter::LostOctets, lost as u64);
+    }
+
+    /// Why the session must end at once.
+    pub(super) fn must_end(&self) -> Option<SessionEnd> {
+        self.is_cut.get().then_some(SessionEnd::Owed)
     }
 
     fn tell_transfers(&self) {
@@ -175,10 +209,18 @@ impl Inbox {
         }
         let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
         self.room.count_response(octets.get(place).unwrap_or_default(), is_extended);
+        drop(octets);
+        self.note_owed();
         Ok(true)
     }
 
-    /// Appends a backend's response.
+    /// Appends one framed message that is none of the ledger's responses.
+    fn append_uncounted(&self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Infallible>) {
+        let _ = append_message(&mut self.octets.borrow_mut(), write);
+        self.note_owed();
+    }
+
+    /// Appends a backend's response, or SERVFAIL where no message can hold it.
     fn append_response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
         // Too long by what is ours in it: without options, and then without an OPT, it is what the backend sent.
         let bare = Hop { padding: false, keepalive_100ms: None };
@@ -187,10 +229,12 @@ impl Inbox {
         for (asked, hop) in [(asked, self.hop()), (asked, bare), (plain, bare)] {
             let write = |out: &mut Vec<u8>| dns::respond(response, asked, hop, out).map(|made| edit = made);
             if self.append(false, write).map_err(|_| Broken)? {
-                break;
+                self.room.note_edit(edit);
+                return Ok(());
             }
         }
-        self.room.note_edit(edit);
+        let (message, reply) = failure_reply(asked, question_of(asked, response), Failure::Full);
+        self.answer(&message, &reply);
         Ok(())
     }
 
@@ -280,8 +324,11 @@ impl Sink for Inbox {
             self.end_query();
             return Ok(());
         }
-        if self.waiting() + response.len() > WAITING_OCTETS_HARD_MAX {
-            self.failure(asked, response, Failure::Full);
+        if !self.debt.admits(&self.room, response.len()) {
+            self.room.counters.add(Counter::NotKept, 1);
+            // Padding would make each refusal half a KiB.
+            let asked = Asked { padding: false, ..asked };
+            self.failure(asked, question_of(asked, response), Failure::Full);
             return Ok(());
         }
         self.append_response(asked, response)?;
@@ -322,10 +369,10 @@ impl Receiver for Inbox {
             out.extend_from_slice(message);
             Ok::<_, Infallible>(())
         };
-        let _ = match is_first {
-            true => self.append(false, write),
-            false => append_message(&mut self.octets.borrow_mut(), write).map(|place| place.is_some()),
-        };
+        match is_first {
+            true => drop(self.append(false, write)),
+            false => self.append_uncounted(write),
+        }
         self.wake();
     }
 
@@ -333,9 +380,9 @@ impl Receiver for Inbox {
         if !is_whole && self.is_open.get() {
             // The ledger has had its response: this is for the client alone (RFC 5936 §2.2).
             let ((message, reply), hop) = (failure_reply(asked, query, Failure::Unreachable), self.hop());
-            let _ = append_message(&mut self.octets.borrow_mut(), |out| {
+            self.append_uncounted(|out| {
                 dns::synthesize(&message, &reply, hop, out);
-                Ok::<_, Infallible>(())
+                Ok(())
             });
         }
         self.settle();
@@ -350,30 +397,4 @@ pub(super) fn transfer(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
         inbox.room.counters.add(Counter::Responded, 1);
         sink.failure(Asked::by(query), message, failure);
     }
-}
-
-/// SERVFAIL, never silence (RFC 5625 §6.3), with the reason for who can read it; and what it answers: `query`, which may
-/// have gone out under another ID, with the client's.
-pub(super) fn failure_reply(asked: Asked, query: &[u8], failure: Failure) -> (Vec<u8>, Reply) {
-    let ede = match failure {
-        Failure::Silent => Ede::BACKEND_SILENT,
-        Failure::Unreachable => Ede::BACKEND_UNREACHABLE,
-        Failure::NotSecure => Ede::BACKEND_NOT_SECURE,
-        Failure::Full => Ede::BACKEND_BUSY,
-        Failure::Harmful => Ede::OTHER_HARMFUL,
-    };
-    let mut message = query.to_vec();
-    if let Some(id) = message.first_chunk_mut::<2>() {
-        *id = asked.id.to_be_bytes();
-    }
-    let reply = Reply {
-        rcode: Rcode::SERV_FAIL,
-        ede: Some(ede),
-        question_end: usize::from(asked.question_end),
-        has_opt: asked.has_opt,
-        padding: asked.padding,
-        keepalive: asked.keepalive,
-        dnssec_ok: asked.dnssec_ok,
-    };
-    (message, reply)
 }

@@ -10,10 +10,12 @@ mod clients;
 mod clock;
 mod do53;
 mod end;
+mod failure;
 mod inbox;
 mod linger;
 mod link;
 mod outq;
+mod owed;
 mod pace;
 mod pressure;
 mod reader;
@@ -40,6 +42,7 @@ pub use inbox::Inbox;
 pub use linger::EVICTED_LINGERING_MAX;
 use linger::{Left, leave};
 pub use link::Link;
+pub use owed::OwedLimits;
 pub use pressure::Fill;
 use reader::Reader;
 pub use room::{Limits, Room};
@@ -76,15 +79,14 @@ pub fn serve<L: Link>(
     async move {
         let end = poll_fn(|context| session.poll_turn(context)).await;
         let kept = session.inbox.close();
-        let room = Rc::clone(&session.inbox.room);
         // In a box: no session holds it before its end.
         let left = match end.is_orderly() {
-            true => Box::pin(leave(&mut session.link, &room, end)).await,
+            true => Box::pin(leave(&mut session.link, &session.inbox.room, end)).await,
             false => Left::Incomplete,
         };
         if left == Left::Incomplete {
             let lost = kept + session.link.unsent() + session.link.unacknowledged();
-            room.counters.add(Counter::LostOctets, lost as u64);
+            session.inbox.room.counters.add(Counter::LostOctets, lost as u64);
             session.link.reset();
         }
         done(end);
@@ -116,6 +118,9 @@ impl<L> Drop for Session<L> {
 impl<L: Link> Session<L> {
     /// Everything that can be done now: read, triage, write, look at the clock.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<SessionEnd> {
+        if let Some(end) = self.inbox.must_end() {
+            return Poll::Ready(end);
+        }
         self.inbox.wake_by(context.waker());
         self.reader.begin_turn(self.inbox.begin_turn());
         let now = Instant::now();

@@ -15,6 +15,7 @@ use super::{
     Answers, Fill, Inbox, SessionEnd,
     clients::{Clients, Row},
     linger::Lingering,
+    owed::{Debts, OwedLimits},
     turns::Turns,
 };
 use crate::{
@@ -32,6 +33,9 @@ const _: () = assert!(READ_OCTETS >= tls::SCRATCH_OCTETS_MIN);
 const POOL_MAX: usize = 64;
 /// A buffer that grew beyond this is given back to the allocator.
 const POOLED_OCTETS_MAX: usize = 64 * 1024;
+
+/// The same of the buffer in which responses are sealed.
+const SEALING_OCTETS_MAX: usize = 256 * 1024;
 
 /// Deadlines and caps of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub struct Limits {
     pub keepalive: bool,
     /// What else but queries goes to backends.
     pub allowed: Allowed,
+    /// Octets that clients may let wait.
+    pub owed: OwedLimits,
 }
 
 /// What the sessions of one worker share.
@@ -73,6 +79,8 @@ pub struct Room {
     owed: Cell<usize>,
     fill: Cell<Fill>,
     sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
+    /// What the sessions are owed.
+    pub(super) debts: Debts,
     /// Those that are over, and whose clients have not taken everything.
     pub(super) lingering: Lingering,
     next_session: Cell<u64>,
@@ -99,6 +107,7 @@ impl Room {
             owed: Cell::new(0),
             fill: Cell::default(),
             sessions: RefCell::default(),
+            debts: Debts::new(limits.prefix_bits, &counters),
             lingering: Lingering::new(&counters),
             next_session: Cell::new(0),
             pool: RefCell::default(),
@@ -263,6 +272,23 @@ impl Room {
         if is_worth_keeping && pool.len() < POOL_MAX {
             buffer.clear();
             pool.push(buffer);
+        }
+    }
+
+    /// Gives back what one large write has left of the buffer that all share.
+    pub(super) fn shrink_sealing(&self) {
+        let mut sealing = self.sealing.borrow_mut();
+        if sealing.capacity() > SEALING_OCTETS_MAX {
+            *sealing = Vec::new();
+        }
+    }
+
+    /// Ends the sessions that are owed most while the worker owes more than it may.
+    pub(super) fn relieve(&self) {
+        while let Some(number) = self.debts.most_owed(self.limits.get().owed.worker) {
+            let inbox = self.sessions.borrow().get(&number).map(Rc::clone);
+            let Some(inbox) = inbox else { return };
+            inbox.cut();
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Limits, Link, Room};
+use super::{Limits, Link, OwedLimits, Room};
 use crate::{
     backend::Backends,
     config::{ClientSubnet, Policy},
@@ -105,6 +105,7 @@ pub fn no_limits() -> Limits {
         padding: false,
         keepalive: false,
         allowed: Allowed::default(),
+        owed: OwedLimits { session: 4 << 20, client: 16 << 20, worker: 64 << 20 },
     }
 }
 

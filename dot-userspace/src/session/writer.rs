@@ -54,6 +54,7 @@ impl Writer {
             let Some(responses) = inbox.take() else { return Ok(()) };
             let sent = link.send(context, &responses, &mut inbox.room.sealing.borrow_mut());
             inbox.room.give_buffer(responses);
+            inbox.room.shrink_sealing();
             sent.map_err(|error| end_of_sending(&error))?;
         }
     }

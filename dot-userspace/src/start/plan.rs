@@ -14,7 +14,7 @@ use crate::{
     config::{self, BackendAddress, ClientSubnet, Config, Session, Transport, limit},
     control::BackendStatus,
     dns::{Allowed, Bounds},
-    session::{EVICTED_LINGERING_MAX, Limits},
+    session::{EVICTED_LINGERING_MAX, Limits, OwedLimits},
     tls::Serving,
     worker::Settings,
 };
@@ -121,6 +121,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
                 update: config.dns.update,
                 strips_subnet: config.dns.client_subnet == ClientSubnet::Strip,
             },
+            owed: owed_limits(&config.session),
         },
         handshake_timeout: config.session.handshake_timeout,
         proxy_protocol_from: config.listen.proxy_protocol_from.as_slice().into(),
@@ -142,6 +143,16 @@ fn keeping(dns: &config::Dns) -> Keeping {
         negative_most: seconds(dns.cache_negative_ttl_max),
     };
     Keeping { entries: dns.cache_entries, bounds, stale_seconds: seconds(dns.cache_stale) }
+}
+
+/// What clients may let wait.
+fn owed_limits(session: &Session) -> OwedLimits {
+    let octets = |octets: u32| usize::try_from(octets).unwrap_or(usize::MAX);
+    OwedLimits {
+        session: octets(session.owed_octets_max),
+        client: octets(session.owed_octets_per_prefix_max),
+        worker: octets(session.owed_octets_per_worker_max),
+    }
 }
 
 /// The cap on connections that the open files of this process allow; says so where that is less (C-26).

@@ -159,6 +159,7 @@ fn of_end(end: SessionEnd) -> Charge {
         | SessionEnd::Queries
         | SessionEnd::Evicted
         | SessionEnd::Starved
+        | SessionEnd::Owed
         | SessionEnd::Drain => nothing,
     }
 }

@@ -58,6 +58,8 @@ mod host_faults;
 mod load;
 /// What another local user, and the user that dotd becomes, can do to root's files and to other services.
 mod local_users;
+/// Clients that let answers wait: how much memory they may take, and whom it costs.
+mod memory;
 /// A worker that pauses to gather answers: every answer still arrives.
 mod moderation;
 /// Only clients with a certificate of `tls.client_ca` are served.

@@ -19,7 +19,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nzzz = 1",
         &[
-            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, connections_max, connections_per_prefix_max",
+            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max",
         ],
     ),
     (
@@ -57,6 +57,17 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nin_flight_max = 0",
         &["2:17: session.in_flight_max: 0 is less than 1, the smallest permitted"],
+    ),
+    (
+        "[session]\nowed_octets_max = 33_554_432\nowed_octets_per_worker_max = 8_388_608",
+        &[
+            "1:1: session.owed_octets_per_prefix_max: 16777216 is less than session.owed_octets_max, 33554432; raise it, or lower that",
+            "3:30: session.owed_octets_per_worker_max: 8388608 is less than session.owed_octets_per_prefix_max, 16777216; raise it, or lower that",
+        ],
+    ),
+    (
+        "[session]\nowed_octets_max = 1000",
+        &["2:19: session.owed_octets_max: 1000 is less than 131072, the smallest permitted"],
     ),
     (
         "[session]\nqueries_max = -1",

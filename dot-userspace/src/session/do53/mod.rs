@@ -31,7 +31,7 @@ use super::{
     Room,
     answers::{Asker, ask},
     clients::Row,
-    inbox::failure_reply,
+    failure::failure_reply,
     reader::drop_counter,
     receipt::Receipt,
 };

@@ -1,0 +1,40 @@
+//! What a client hears when there is no answer for it.
+//!
+//! Before: a backend failed, or an answer finds no room. After: a reply that `inbox` or `do53` writes.
+//! Never: waits, or says nothing.
+
+use crate::{
+    backend::Failure,
+    dns::{Asked, Ede, Rcode, Reply},
+};
+
+/// A response up to its question's end.
+pub(super) fn question_of(asked: Asked, response: &[u8]) -> &[u8] {
+    response.get(..usize::from(asked.question_end)).unwrap_or(response)
+}
+
+/// SERVFAIL, never silence (RFC 5625 §6.3), with the reason for who can read it; and what it answers: `query`, which may
+/// have gone out under another ID, with the client's.
+pub(super) fn failure_reply(asked: Asked, query: &[u8], failure: Failure) -> (Vec<u8>, Reply) {
+    let ede = match failure {
+        Failure::Silent => Ede::BACKEND_SILENT,
+        Failure::Unreachable => Ede::BACKEND_UNREACHABLE,
+        Failure::NotSecure => Ede::BACKEND_NOT_SECURE,
+        Failure::Full => Ede::BACKEND_BUSY,
+        Failure::Harmful => Ede::OTHER_HARMFUL,
+    };
+    let mut message = query.to_vec();
+    if let Some(id) = message.first_chunk_mut::<2>() {
+        *id = asked.id.to_be_bytes();
+    }
+    let reply = Reply {
+        rcode: Rcode::SERV_FAIL,
+        ede: Some(ede),
+        question_end: usize::from(asked.question_end),
+        has_opt: asked.has_opt,
+        padding: asked.padding,
+        keepalive: asked.keepalive,
+        dnssec_ok: asked.dnssec_ok,
+    };
+    (message, reply)
+}

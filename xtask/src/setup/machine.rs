@@ -73,6 +73,11 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "prlimit", packages: &["util-linux"], purpose: "a process with few descriptors" },
     Tool { command: "taskset", packages: &["util-linux"], purpose: "a client on one CPU" },
     Tool { command: "bpftool", packages: &["bpftool", "linux-tools-common"], purpose: "looks at programs" },
+    Tool {
+        command: "busybox",
+        packages: &["busybox-static"],
+        purpose: "reads the archives of `test-kernels`",
+    },
     Tool { command: "strace", packages: &["strace"], purpose: "counts system calls, has some fail" },
     Tool { command: "faketime", packages: &["faketime"], purpose: "a clock that jumps, for one process" },
 ];

@@ -11,6 +11,9 @@ pub const UNITS_PER_HANDSHAKE: u32 = 5;
 /// Units of a failed handshake: what it kept busy, and got nobody served.
 const UNITS_PER_FAILURE: u32 = 3 * UNITS_PER_HANDSHAKE;
 
+/// Units of a connection that ends before its first octet: it kept nothing busy but an accept.
+const UNITS_PER_PROBE: u32 = 1;
+
 /// How many causes there are.
 const CAUSES: usize = Cause::ALL.len();
 
@@ -19,6 +22,8 @@ const CAUSES: usize = Cause::ALL.len();
 pub struct Charge {
     /// Cost of its handshakes.
     pub units: u32,
+    /// Handshakes that were done.
+    pub handshakes: u32,
     /// Its offences, by [`Cause`].
     pub strikes: [u32; CAUSES],
 }
@@ -28,13 +33,19 @@ impl Charge {
     #[must_use]
     pub const fn handshake(is_resumed: bool) -> Self {
         let units = if is_resumed { 1 } else { UNITS_PER_HANDSHAKE };
-        Self { units, strikes: [0; CAUSES] }
+        Self { units, handshakes: 1, strikes: [0; CAUSES] }
+    }
+
+    /// A connection without an octet: a load balancer's check.
+    #[must_use]
+    pub const fn probe() -> Self {
+        Self { units: UNITS_PER_PROBE, handshakes: 0, strikes: [0; CAUSES] }
     }
 
     /// A handshake that failed, whoever's fault that was.
     #[must_use]
     pub const fn failure() -> Self {
-        Self { units: UNITS_PER_FAILURE, strikes: [0; CAUSES] }
+        Self { units: UNITS_PER_FAILURE, handshakes: 0, strikes: [0; CAUSES] }
     }
 
     /// The same with so many strikes for an offence.
@@ -49,6 +60,7 @@ impl Charge {
     /// Adds another one.
     pub fn add(&mut self, other: &Self) {
         self.units = self.units.saturating_add(other.units);
+        self.handshakes = self.handshakes.saturating_add(other.handshakes);
         for (count, more) in self.strikes.iter_mut().zip(other.strikes) {
             *count = count.saturating_add(more);
         }
@@ -66,17 +78,19 @@ impl Charge {
 mod tests {
     use super::*;
 
-    /// Goal: the weights of the config's words: full 1, resumed 0.2, failed 3; sums, and what was worst.
+    /// Goal: the weights of the config's words: full 1, resumed and probe 0.2, failed 3; sums, and what was worst.
+    ///
     #[test]
     fn charges_add_up() {
         assert_eq!(Charge::handshake(false).units, 5 * Charge::handshake(true).units);
         assert_eq!(Charge::failure().units, 3 * Charge::handshake(false).units);
+        assert!(Charge::probe().units < Charge::handshake(false).units);
         let mut sum = Charge::failure().with(Cause::Garbage, 1);
         assert_eq!(sum.worst(), Some(Cause::Garbage));
         sum.add(&Charge::default().with(Cause::SlowReads, 5));
         assert_eq!((sum.units, sum.worst()), (15, Some(Cause::SlowReads)));
         assert_eq!(Charge::handshake(false).worst(), None);
-        sum.add(&Charge { units: u32::MAX, strikes: [u32::MAX; CAUSES] });
+        sum.add(&Charge { units: u32::MAX, handshakes: u32::MAX, strikes: [u32::MAX; CAUSES] });
         assert_eq!(sum.units, u32::MAX);
     }
 }

@@ -69,7 +69,7 @@ pub fn is_ours(settings: &Settings, packet: &Packet, known: &impl Knowledge) -> 
 pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Judgment {
     if matches!(packet.service, Service::Do53) && settings.do53_is_limited == 0 {
         // Nobody asked us about this port but the gate.
-        return judge_beside(frame, packet, settings, known).into();
+        return beside(frame, packet, settings, known).into();
     }
     if (settings.deny | settings.bans) & version_bit(packet.flow.is_v6()) != 0
         && let Some(reason) = known.bars(settings, &packet.flow)
@@ -109,18 +109,12 @@ fn judge_packet(
 
 /// A packet to a cleartext port whose server is none of ours, and asked for none of our limits: the gate alone looks.
 #[inline(always)]
-fn judge_beside(
-    frame: &impl Payload,
-    packet: &Packet,
-    settings: &Settings,
-    known: &impl Knowledge,
-) -> Verdict {
+fn beside(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
     match &packet.transport {
         Transport::TcpFragment => Verdict::drop(Reason::TcpFragment),
         Transport::Udp => Verdict::pass(Reason::Do53Datagram),
         Transport::Tcp(segment) => {
-            let syn = || Verdict::pass(Reason::Syn);
-            judge_segment(frame, segment, packet, settings, known, syn)
+            judge_segment(frame, segment, packet, settings, known, || Verdict::pass(Reason::Syn))
         }
     }
 }
@@ -214,13 +208,18 @@ fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Ve
         Service::Dot => (Class::DotSyn, Reason::DotSynRate),
         Service::Do53 => (Class::Do53Syn, Reason::Do53SynRate),
     };
+    let mut passes = Reason::Syn;
     if settings.syn.is_limit() && !known.admits(rate::key(class, client), &settings.syn) {
-        return limited(settings, reason);
+        // SYN are anybody's word, handshakes are not: a client is charged for the latter (the loader's budget).
+        if !is_dot || known.proven_until_ns(client) <= known.now_ns() {
+            return limited(settings, reason);
+        }
+        passes = Reason::Proven;
     }
     if may_be_spent && known.spent_until_ns(client) > known.now_ns() {
         return limited(settings, Reason::HandshakeCost);
     }
-    Verdict::pass(Reason::Syn)
+    Verdict::pass(passes)
 }
 
 /// What a limit does that has found too much.
@@ -334,6 +333,10 @@ mod tests {
             client.key() & 1
         }
 
+        fn proven_until_ns(&self, client: ClientPrefix) -> u64 {
+            client.key() >> 1 & 1
+        }
+
         fn is_pressed(&self) -> bool {
             self.0.is_some_and(|flow| flow.initial & 1 == 1)
         }
@@ -344,8 +347,7 @@ mod tests {
     }
 
     fn settings(gate: Gate) -> Settings {
-        let gate = gate as u8;
-        let zeroed = Settings::default();
+        let (gate, zeroed) = (gate as u8, Settings::default());
         Settings { schema: SCHEMA, cleartext_on_dot: gate, tls_on_do53: gate, udp_on_dot: gate, ..zeroed }
     }
 

@@ -65,6 +65,9 @@ pub trait Knowledge {
     /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
     fn spent_until_ns(&self, client: ClientPrefix) -> u64;
 
+    /// Monotonic time in nanoseconds until which a client counts as proven; 0: it does not.
+    fn proven_until_ns(&self, client: ClientPrefix) -> u64;
+
     /// Whether no worker takes connections at the moment; see [`crate::line::is_pressed`].
     fn is_pressed(&self) -> bool;
 

@@ -103,6 +103,9 @@ reasons! {
     Allowed = "allowed", PASSES;
     /// What a limit would have counted, from this machine itself.
     Own = "own", PASSES;
+    /// A SYN to a DNS-over-TLS port in the name of a client that has finished handshakes, and keeps to its rate by these,
+    /// while SYN in its name do not: somebody may be sending them who is not it.
+    Proven = "proven", PASSES;
     /// A SYN to a DNS-over-TLS port, over its client's rate.
     DotSynRate = "dot_syn_rate", LIMITED;
     /// A SYN to the cleartext port, over its client's rate.

@@ -156,6 +156,11 @@ impl Knowledge for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn proven_until_ns(&self, client: ClientPrefix) -> u64 {
+        maps::proven_until_ns(client)
+    }
+
+    #[inline(always)]
     fn is_pressed(&self) -> bool {
         // One worker that takes connections is enough, and mostly the first does: one line, no clock, no call.
         maps::closed_until_ns(0).is_some_and(|until_ns| until_ns != 0) && calls::is_pressed()

@@ -19,7 +19,7 @@ use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     line::WorkerLine,
-    maps::{BANS_MAX, CPUS_MAX, FLOWS_MAX, MEMO_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
+    maps::{BANS_MAX, CPUS_MAX, FLOWS_MAX, MEMO_MAX, PROVEN_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
     memo::{self, Memo, Standing},
     packet::Packet,
     prefix::ClientPrefix,
@@ -50,6 +50,9 @@ static BANS: HashMap<u64, Ban> = HashMap::with_max_entries(BANS_MAX, BPF_F_NO_PR
 
 #[map]
 static SPENT: HashMap<u64, u64> = HashMap::with_max_entries(SPENT_MAX, BPF_F_NO_PREALLOC);
+
+#[map]
+static PROVEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(PROVEN_MAX, 0);
 
 /// A UDP datagram of ours: 8 octets of header, 12, 259 and 11 of message.
 const ANSWER_OCTETS: usize = 512;
@@ -259,6 +262,13 @@ fn tick() -> u64 {
 pub(crate) fn spent_until_ns(client: ClientPrefix) -> u64 {
     // SAFETY: one aligned word, copied at once.
     unsafe { SPENT.get(client.key()) }.map_or(0, |until_ns| *until_ns)
+}
+
+/// Until when a client counts as proven; 0: it does not.
+#[inline(always)]
+pub(crate) fn proven_until_ns(client: ClientPrefix) -> u64 {
+    // SAFETY: one aligned word, copied at once.
+    unsafe { PROVEN.get(client.key()) }.map_or(0, |until_ns| *until_ns)
 }
 
 /// Whether one more is within its rate; then it is counted.

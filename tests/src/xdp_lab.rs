@@ -318,6 +318,13 @@ impl Lab {
         self.spent.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
     }
 
+    /// Says until when the /32 or /56 of a client counts as proven.
+    pub fn prove(&mut self, client: IpAddr, until_ns: u64) {
+        let mut proven: HashMap<_, u64, u64> =
+            HashMap::try_from(self.object.map_mut(maps::PROVEN).unwrap()).unwrap();
+        proven.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
+    }
+
     /// Closes the one worker until then; 0: it is open.
     pub fn close_workers(&mut self, closed_until_ns: u64) {
         self.workers.set(0, WorkerLine { closed_until_ns, ..WorkerLine::default() }, 0).unwrap();

@@ -78,6 +78,8 @@ pub enum HandshakeFailure {
     Timeout,
     /// The client went away.
     Closed,
+    /// The same before its first octet: what a load balancer's check does.
+    Probe,
     /// The octets are not TLS.
     NotTls,
     /// No version in common.
@@ -102,7 +104,7 @@ impl HandshakeFailure {
     pub fn counter(self) -> Counter {
         match self {
             Self::Timeout => Counter::HandshakeTimeout,
-            Self::Closed => Counter::HandshakeClosed,
+            Self::Closed | Self::Probe => Counter::HandshakeClosed,
             Self::NotTls => Counter::HandshakeNotTls,
             Self::Version => Counter::HandshakeVersion,
             Self::NoCommonParameters => Counter::HandshakeNoCommon,
@@ -138,6 +140,7 @@ pub async fn accept(
             Err(cause_of(&error))
         }
         Ok(Err(Failed::Transport)) => Err(HandshakeFailure::Closed),
+        Ok(Err(Failed::Silent)) => Err(HandshakeFailure::Probe),
         Err(_) => Err(HandshakeFailure::Timeout),
     }
 }
@@ -154,6 +157,8 @@ struct Shaken {
 enum Failed {
     Tls(TlsError),
     Transport,
+    /// Transport, before the first octet.
+    Silent,
 }
 
 impl From<TlsError> for Failed {
@@ -174,12 +179,15 @@ async fn shake_hands(
     turnstile: &Turnstile,
 ) -> Result<Shaken, Failed> {
     let mut dialogue = Dialogue::new(serving)?;
+    let mut has_heard = false;
     loop {
         match dialogue.step() {
             Ok(Step::Turn { is_short }) => turnstile.pass(is_short).await,
             Ok(Step::Read) => {
                 flush(tcp, &mut dialogue.outbound).await?;
-                read(tcp, dialogue.inbound()).await?;
+                let heard = read(tcp, dialogue.inbound()).await;
+                heard.map_err(|error| if has_heard { error.into() } else { Failed::Silent })?;
+                has_heard = true;
             }
             Ok(Step::Done) => break,
             Err(error) => {

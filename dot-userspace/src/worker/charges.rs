@@ -133,6 +133,7 @@ impl Account {
 fn of_failure(failure: HandshakeFailure) -> Charge {
     let charge = Charge::failure();
     match failure {
+        HandshakeFailure::Probe => Charge::probe(),
         HandshakeFailure::NotTls => charge.with(Cause::Garbage, 1),
         HandshakeFailure::Version
         | HandshakeFailure::NoCommonParameters
@@ -208,6 +209,15 @@ mod tests {
             assert_eq!(of_failure(failure).worst(), None, "{failure:?}");
         }
         assert_eq!(of_failure(HandshakeFailure::Other).worst(), Some(Cause::Handshakes));
+    }
+
+    /// Goal: who connects and leaves without an octet, as load balancers do, is charged less than a client with a full
+    /// handshake, and does nothing wrong; who leaves in the middle of one is charged as for any failure.
+    #[test]
+    fn a_probe_costs_less_than_a_handshake() {
+        let (probe, closed) = (of_failure(HandshakeFailure::Probe), of_failure(HandshakeFailure::Closed));
+        assert!(probe.units > 0 && probe.units < Charge::handshake(false).units);
+        assert_eq!((probe.worst(), closed), (None, Charge::failure()));
     }
 
     /// Goal: what is on its way is bounded: batches that find no room are lost, and counted. Method: more clients than

@@ -67,7 +67,10 @@ impl Xdp {
     #[must_use]
     pub fn wants_charges(&self, config: &config::Xdp) -> bool {
         let limit = &config.limit;
-        self.kernel.is_some() && (limit.handshake_cost_per_second != 0 || limit.ban_seconds != 0)
+        self.kernel.is_some()
+            && [limit.handshake_cost_per_second, limit.ban_seconds, limit.syn_per_second]
+                .iter()
+                .any(|key| *key != 0)
     }
 
     fn loaded(&mut self) -> Result<&mut Kernel, XdpError> {

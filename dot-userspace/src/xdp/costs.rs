@@ -26,6 +26,7 @@ use super::{
     budget::Budgets,
     deadlines::Deadlines,
     error::innermost,
+    proofs::Proofs,
     report::CostCounts,
 };
 use crate::config::XdpLimit;
@@ -43,6 +44,7 @@ pub(super) struct Costs {
     spent: Deadlines,
     budgets: Budgets,
     strikes: Budgets,
+    proofs: Proofs,
     ban_length: Duration,
     spent_total: u64,
 }
@@ -56,6 +58,7 @@ impl Costs {
             spent: Deadlines::new(SPENT_MAX),
             budgets: Budgets::new(Rate::default(), SPENT_MAX),
             strikes: Budgets::new(Rate::new(STRIKES.0, STRIKES.1 + 1), SPENT_MAX),
+            proofs: Proofs::take(object)?,
             ban_length: Duration::ZERO,
             spent_total: 0,
         })
@@ -65,6 +68,7 @@ impl Costs {
     pub(super) fn apply(&mut self, limit: &XdpLimit) {
         let units = limit.handshake_cost_per_second.saturating_mul(UNITS_PER_HANDSHAKE);
         self.budgets.set_rate(Rate::new(units, units.saturating_mul(BURST_SECONDS)));
+        self.proofs.apply(limit);
         self.ban_length = Duration::from_secs(limit.ban_seconds.into());
         if units == 0 {
             for (client, _) in self.spent.iter().collect::<Vec<_>>() {
@@ -76,6 +80,7 @@ impl Costs {
     /// Charges a client; says what to ban it for, if it went too far.
     pub(super) fn charge(&mut self, client: ClientPrefix, charge: &Charge) -> Option<(Duration, Cause)> {
         let now_ns = now_ns();
+        self.proofs.prove(client, charge.handshakes, now_ns);
         if let Some(until_ns) = self.budgets.charge(client, charge.units.into(), now_ns) {
             self.refuse(client, until_ns);
         }
@@ -96,6 +101,7 @@ impl Costs {
         }
         self.budgets.sweep(now_ns);
         self.strikes.sweep(now_ns);
+        self.proofs.sweep(now_ns);
     }
 
     /// IP versions with clients that are refused.

@@ -4,7 +4,7 @@
 //! thread; every right may be gone, for it works on descriptors it holds.
 //! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
 //! what the driver said), `list` (which clients), `local` and `routes` (which destinations), `clients` with `bans` and `costs`
-//! (which of them for a while; `budget`, `deadlines`), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how strict), `steering` and `lines` (which worker), `report` (in words).
+//! (which of them for a while; `budget`, `deadlines`), `proofs` (who has shown its address), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how strict), `steering` and `lines` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
@@ -26,6 +26,7 @@ pub mod object;
 #[cfg(feature = "debug-log")]
 mod packet_log;
 mod pins;
+mod proofs;
 mod report;
 mod roster;
 mod routes;

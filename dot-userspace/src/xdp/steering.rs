@@ -100,6 +100,7 @@ fn by_program(
             .map_max_entries(maps::FLOWS6, 1)
             .map_max_entries(maps::BANS, 1)
             .map_max_entries(maps::SPENT, 1)
+            .map_max_entries(maps::PROVEN, 1)
             .map_max_entries(maps::MEMO, 1)
             .map_max_entries(maps::DESTINATIONS, 1)
             .load(OBJECT)

@@ -59,6 +59,10 @@ impl Knowledge for Known {
         if self.bits & 32 != 0 { 2_000_000 } else { 0 }
     }
 
+    fn proven_until_ns(&self, _: ClientPrefix) -> u64 {
+        if self.bits & 66 == 66 { 2_000_000 } else { 0 }
+    }
+
     fn is_pressed(&self) -> bool {
         self.bits & 36 == 36
     }

@@ -80,6 +80,9 @@ const SPENT: [(IpAddr, u64); 3] = [
     (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9)), u64::MAX),
 ];
 
+/// A client that has finished handshakes: that of built frames.
+const PROVEN: IpAddr = IpAddr::V4(dot_tests::frames::CLIENT_V4);
+
 /// Two at once, then one an hour: no machine is so slow that the two sides' clocks matter.
 const RATE: Rate = Rate { period_ns: HOUR_NS, tolerance_ns: HOUR_NS };
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -145,6 +148,10 @@ impl Knowledge for Known {
         let spent = SPENT.iter().find(|(address, _)| ClientPrefix::of(*address, 32, 56) == client);
         // The kernel's clock has some time left until u64::MAX; this one is far ahead of it.
         spent.map_or(0, |(_, until_ns)| *until_ns)
+    }
+
+    fn proven_until_ns(&self, client: ClientPrefix) -> u64 {
+        if ClientPrefix::of(PROVEN, 32, 56) == client { u64::MAX } else { 0 }
     }
 
     fn is_pressed(&self) -> bool {
@@ -274,6 +281,7 @@ fn both_know(lab: &mut Lab) -> Known {
         lab.ban(client, &ban);
         known.bans.borrow_mut().insert(ClientPrefix::of(client, 32, 56).key(), ban);
     }
+    lab.prove(PROVEN, u64::MAX);
     for (client, until_ns) in SPENT {
         lab.spend(client, until_ns);
     }

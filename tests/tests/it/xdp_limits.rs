@@ -145,6 +145,27 @@ fn only_beginnings_of_one_client_are_counted() {
     assert_eq!(verdicts(&mut lab, &fast_open(&CLEARTEXT_QUERY), 1), [cleartext]);
 }
 
+/// Goal: SYN over the rate pass in the name of a client that has proved its address, until its proof is over; its budget
+/// holds, its UDP and its SYN to 53 are limited, and nobody else gains. Method: frames of one proven client.
+#[test]
+fn a_proven_client_is_charged_by_its_handshakes() {
+    let test = "a_proven_client_is_charged_by_its_handshakes";
+    let Some(mut lab) = Lab::open(test, &limited(1)) else { return };
+    let (proven, dropped) = (Verdict::pass(Reason::Proven), over(Action::Drop, Reason::DotSynRate));
+    lab.prove(address("192.0.2.7"), u64::MAX);
+    assert_eq!(verdicts(&mut lab, &syn(853), 3), [SYN_PASSES, proven, proven]);
+    assert_eq!(verdicts(&mut lab, &syn(53), 2)[1], over(Action::Drop, Reason::Do53SynRate));
+    assert_eq!(verdicts(&mut lab, &query(), 2)[1].action, Action::Answer);
+    let other = syn(853).client(address("192.0.2.8"));
+    assert_eq!(verdicts(&mut lab, &other, 2), [SYN_PASSES, dropped]);
+    lab.spend(address("192.0.2.7"), u64::MAX);
+    lab.set(&Settings { spent: 3, ..limited(1) });
+    assert_eq!(verdicts(&mut lab, &syn(853), 1), [over(Action::Drop, Reason::HandshakeCost)]);
+    lab.set(&limited(1));
+    lab.prove(address("192.0.2.7"), 1);
+    assert_eq!(verdicts(&mut lab, &syn(853), 1), [dropped], "its proof is over");
+}
+
 /// Goal: a client is a prefix: hopping within it gains nothing, its neighbour has a budget of its own.
 /// Method: each address of a table once, under a burst of one.
 #[test]

@@ -6,8 +6,8 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     Backend, Balance, ClientAddress, ClientSubnet, Dns, Gate, LimitMode, Listen, Log, LogFormat, LogLevel,
-    Over, Policy, Port53, Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp, XdpLimit,
-    XdpMode, limit,
+    Over, Policy, Port53, QueriesOver, Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp,
+    XdpLimit, XdpMode, limit,
 };
 
 impl Default for Server {
@@ -64,6 +64,9 @@ impl Default for Session {
             owed_octets_per_worker_max: limit::OWED_OCTETS_PER_WORKER_MAX.default,
             connections_max: limit::CONNECTIONS_MAX.default,
             connections_per_prefix_max: limit::CONNECTIONS_PER_PREFIX_MAX.default,
+            queries_per_second: limit::QUERIES_PER_SECOND.default,
+            queries_burst: limit::QUERIES_BURST.default,
+            queries_over: QueriesOver::Refuse,
         }
     }
 }

@@ -70,6 +70,16 @@ pub const CONNECTIONS_MAX: Limit<u32> = Limit { default: 100_000, min: 1, max: 1
 /// us.
 pub const CONNECTIONS_PER_PREFIX_MAX: Limit<u32> = Limit { default: 500, min: 1, max: 10_000_000 };
 
+/// Messages per second of a client prefix over connections; 0: no limit. 0: one address may be a forwarder of thousands, whose
+/// rate only the operator knows, and shares and turns are by client without a limit. A million: a worker's own.
+pub const QUERIES_PER_SECOND: Limit<u32> = Limit { default: 0, min: 1, max: 1_000_000 };
+
+/// Such messages at once. 1000: a household's pages, or an office's forwarder that starts with an empty cache.
+pub const QUERIES_BURST: Limit<u32> = Limit { default: 1000, min: 1, max: 1_000_000 };
+
+/// Longest time of the rate that [`QUERIES_BURST`] may be. 1 h: what is saved up for longer is no rate.
+pub const QUERIES_BURST_TIME_MAX: Duration = h(1);
+
 /// Time to wait for a backend. 2 s: a stub resolver gives up after about five; 50 ms: a resolver must be able
 /// to ask one authoritative server.
 pub const BACKEND_TIMEOUT: Limit<Duration> = Limit { default: s(2), min: ms(50), max: s(30) };

@@ -150,6 +150,24 @@ pub struct Session {
     pub connections_max: u32,
     /// Most connections of one client prefix.
     pub connections_per_prefix_max: u32,
+    /// Messages per second of one client prefix over connections; 0: no limit.
+    pub queries_per_second: u32,
+    /// Such messages at once.
+    pub queries_burst: u32,
+    /// What becomes of messages over that rate.
+    pub queries_over: QueriesOver,
+}
+
+/// `session.queries_over`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueriesOver {
+    /// Answer, and count.
+    Count,
+    /// Answer later, at the rate; what would wait for more than a second is refused.
+    Delay,
+    /// Answer REFUSED.
+    Refuse,
 }
 
 /// One `[[backend]]`

@@ -29,6 +29,9 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     check.within("session.connections_max", session.connections_max, &limit::CONNECTIONS_MAX);
     let per_prefix = session.connections_per_prefix_max;
     check.within("session.connections_per_prefix_max", per_prefix, &limit::CONNECTIONS_PER_PREFIX_MAX);
+    let per_second = session.queries_per_second;
+    check.zero_or_within("session.queries_per_second", per_second, &limit::QUERIES_PER_SECOND);
+    check.within("session.queries_burst", session.queries_burst, &limit::QUERIES_BURST);
     for (index, backend) in config.backend.iter().enumerate() {
         check.within(&format!("backend.{index}.timeout"), backend.timeout, &limit::BACKEND_TIMEOUT);
         check.within(&format!("backend.{index}.weight"), backend.weight, &limit::BACKEND_WEIGHT);

@@ -29,6 +29,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
     }
     check.backends_once(config);
     check.cache(config);
+    check.query_rate(config);
     check.xdp(config);
     check.steering(config);
 }
@@ -202,6 +203,18 @@ impl Check<'_, '_> {
                 let message = format!("\"cleartext\" to {address} needs allow_cleartext = true");
                 self.note(&format!("backend.{index}.on_tls_failure"), message);
             }
+        }
+    }
+
+    fn query_rate(&mut self, config: &Config) {
+        let session = &config.session;
+        let seconds = session.queries_burst.checked_div(session.queries_per_second).unwrap_or_default();
+        if u64::from(seconds) > limit::QUERIES_BURST_TIME_MAX.as_secs() {
+            let message = format!(
+                "{} at once are what queries_per_second gives in {seconds} s; at most an hour of it",
+                session.queries_burst
+            );
+            self.note("session.queries_burst", message);
         }
     }
 

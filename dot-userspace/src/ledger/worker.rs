@@ -252,6 +252,10 @@ counters! {
     TurnsWaited = "fairness", "turns_waited";
     /// Queries by UDP that were told to come by TCP (TC=1), because their kind or their client had its share in flight.
     DatagramsDeferred = "fairness", "datagrams_deferred";
+    /// Messages over their client's rate, whatever became of them.
+    QueriesOverRate = "fairness", "queries_over_rate";
+    /// Of these, refused.
+    QueriesRefused = "fairness", "queries_refused";
 }
 
 /// One worker's counters. Cloning shares the line.

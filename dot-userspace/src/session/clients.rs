@@ -6,13 +6,9 @@
 //! share: one in 8,192 of those that share it with an attacker, who cannot choose them.
 //! Never: allocates, forgets a query that is in flight, or looks at a clock.
 
-use std::{
-    cell::Cell,
-    hash::{BuildHasher as _, RandomState},
-    net::IpAddr,
-};
+use std::{cell::Cell, net::IpAddr};
 
-use dot_common::prefix::ClientPrefix;
+use super::keyed::Keyed;
 
 /// Rows as a power of two: 128 KiB a worker.
 const ROWS_BITS: u32 = 13;
@@ -36,28 +32,22 @@ struct Sums {
 /// The table of one worker.
 pub(super) struct Clients {
     rows: Box<[Sums]>,
-    factor: u64,
+    keyed: Keyed,
     /// All queries in flight that came by UDP.
     datagrams: Cell<usize>,
 }
 
 impl Default for Clients {
     fn default() -> Self {
-        let factor = RandomState::new().hash_one(ROWS_BITS) | 1;
-        Self {
-            rows: vec![Sums::default(); 1 << ROWS_BITS].into_boxed_slice(),
-            factor,
-            datagrams: Cell::new(0),
-        }
+        let rows = vec![Sums::default(); 1 << ROWS_BITS].into_boxed_slice();
+        Self { rows, keyed: Keyed::default(), datagrams: Cell::new(0) }
     }
 }
 
 impl Clients {
     /// The row of a client; `bits` are the lengths of prefixes, IPv4 and IPv6.
     pub(super) fn row_of(&self, client: IpAddr, bits: (u8, u8)) -> Row {
-        let key = ClientPrefix::of(client, bits.0, bits.1).key();
-        // The prefix's bits lie high in the key, where a product would leave most of them behind.
-        let row = (key ^ key.rotate_right(32)).wrapping_mul(self.factor) >> (u64::BITS - ROWS_BITS);
+        let row = self.keyed.number(client, bits) >> (u64::BITS - ROWS_BITS);
         Row(u16::try_from(row).unwrap_or_default())
     }
 
@@ -116,30 +106,7 @@ impl Clients {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, net::Ipv4Addr};
-
     use super::*;
-
-    const BITS: (u8, u8) = (32, 56);
-
-    /// Goal: the addresses of a prefix are one client, and prefixes spread over the table, whichever bits they differ in.
-    /// Method: a /56 and its neighbour; 8,192 neighbours, by their last bits and by their first.
-    #[test]
-    fn prefixes_have_rows_of_their_own() {
-        let clients = Clients::default();
-        let row = |client: &str| clients.row_of(client.parse().unwrap(), BITS);
-        assert_eq!(row("2001:db8:0:100::1"), row("2001:db8:0:1ff::2"));
-        assert_eq!(row("192.0.2.1"), row("::ffff:192.0.2.1"));
-        for shift in [0, 8, 19] {
-            let mut rows = HashMap::<Row, u32>::new();
-            for client in 0..8192_u32 {
-                let address = Ipv4Addr::from_bits(0x0a00_0000 ^ client.rotate_left(shift));
-                *rows.entry(clients.row_of(address.into(), BITS)).or_default() += 1;
-            }
-            let most = rows.values().max().unwrap();
-            assert!(rows.len() > 2000 && *most < 64, "{} rows, {most} in one", rows.len());
-        }
-    }
 
     /// Goal: what begins ends, for each kind apart, and units are of one turn.
     #[test]

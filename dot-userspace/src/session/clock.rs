@@ -31,6 +31,16 @@ impl Clock {
         self.started
     }
 
+    /// Rings at this moment too.
+    pub(super) fn ring(&mut self, context: &mut Context<'_>, at: Instant) {
+        if at < self.sleep.deadline() {
+            self.sleep.as_mut().reset(at);
+        }
+        if self.sleep.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+    }
+
     /// Ready with the end when `deadline` has passed; else rings at it.
     pub(super) fn poll(
         &mut self,

@@ -11,13 +11,14 @@ use std::{
     task::Waker,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Room, SessionEnd,
     answers::Asker,
     clients::Row,
     failure::{failure_reply, question_of},
+    fair::Waits,
     owed::Debt,
 };
 use crate::{
@@ -30,24 +31,12 @@ use crate::{
 /// Octets of unwritten responses at which the reader stops.
 const WAITING_OCTETS_MAX: usize = 128 * 1024;
 
-/// Where a session stands that may have to wait for its turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Waits {
-    /// Nowhere.
-    #[default]
-    Not,
-    /// Others come first.
-    InLine,
-    /// It may use so many units.
-    Granted(u32),
-}
-
 /// Where a session's responses wait.
 pub struct Inbox {
     /// What the sessions of this worker share.
     pub room: Rc<Room>,
     /// Who it is, for backends that are to know.
-    client: Client,
+    pub(super) client: Client,
     octets: RefCell<Vec<u8>>,
     /// What the writer has taken and the client has not.
     unwritten: Cell<usize>,
@@ -56,10 +45,12 @@ pub struct Inbox {
     is_cut: Cell<bool>,
     in_flight: Cell<usize>,
     /// Its client, among those of the worker.
-    row: Row,
-    turn: Cell<Waits>,
+    pub(super) row: Row,
+    pub(super) turn: Cell<Waits>,
+    /// The next message is over its client's rate, and has its time; it is held until then.
+    pub(super) delayed_until: Cell<Option<Instant>>,
     number: Cell<u64>,
-    is_open: Cell<bool>,
+    pub(super) is_open: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Told when a zone transfer may go on, or its client has left; `None` until there is one.
     changes: OnceCell<Rc<Notify>>,
@@ -71,6 +62,7 @@ impl Inbox {
         let inbox = Rc::new(Self {
             row: room.row_of(client.source.ip()),
             turn: Cell::default(),
+            delayed_until: Cell::new(None),
             room,
             client,
             octets: RefCell::default(),
@@ -248,45 +240,6 @@ impl Inbox {
     fn end_query(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         self.room.clients.end_queries(self.row, 1);
-    }
-
-    /// Units that the session may use in the turn that begins.
-    pub(super) fn begin_turn(&self) -> u32 {
-        let granted = match self.turn.get() {
-            Waits::Granted(units) => units,
-            Waits::Not | Waits::InLine => 0,
-        };
-        if granted > 0 {
-            self.turn.set(Waits::Not);
-        }
-        self.room.units(self.row, granted)
-    }
-
-    /// So many of them were used.
-    pub(super) fn end_turn(&self, units: u32) {
-        self.room.spend(self.row, units);
-    }
-
-    /// There is more to read, and none of the turn is left: goes on in a later one.
-    pub(super) fn wait_for_turn(self: &Rc<Self>) {
-        if self.turn.get() != Waits::InLine {
-            self.turn.set(Waits::InLine);
-            self.room.counters.add(Counter::TurnsWaited, 1);
-            self.room.turns.wait(self.row, self);
-        }
-    }
-
-    /// It is the session's turn, with so many units. `false`: it has ended.
-    pub(super) fn take_turn(&self, units: u32) -> bool {
-        let is_open = self.is_open.get();
-        self.turn.set(if is_open { Waits::Granted(units) } else { Waits::Not });
-        self.wake();
-        is_open
-    }
-
-    #[cfg(test)]
-    pub(super) fn granted(&self) -> u32 {
-        if let Waits::Granted(units) = self.turn.get() { units } else { 0 }
     }
 }
 

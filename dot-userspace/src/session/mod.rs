@@ -11,13 +11,16 @@ mod clock;
 mod do53;
 mod end;
 mod failure;
+mod fair;
 mod inbox;
+mod keyed;
 mod linger;
 mod link;
 mod outq;
 mod owed;
 mod pace;
 mod pressure;
+mod rates;
 mod reader;
 mod receipt;
 mod room;
@@ -44,6 +47,7 @@ use linger::{Left, leave};
 pub use link::Link;
 pub use owed::OwedLimits;
 pub use pressure::Fill;
+pub use rates::{QueryRate, Rates};
 use reader::Reader;
 pub use room::{Limits, Room};
 pub use seat::{Seat, Wanted};
@@ -141,6 +145,9 @@ impl<L: Link> Session<L> {
                 Ok(()) => break,
                 Err(end) => return Poll::Ready(end),
             }
+        }
+        if let Some(until) = self.inbox.delayed_until() {
+            self.clock.ring(context, until);
         }
         self.inbox.end_turn(self.reader.spent());
         if self.closing.is_none() && self.reader.is_over() {

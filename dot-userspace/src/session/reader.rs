@@ -14,10 +14,11 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::{
-    Inbox, Link, SessionEnd, answers::ask, end::end_of_reading, inbox::transfer, receipt::Receipt, turn::Turn,
+    Inbox, Link, SessionEnd, answers::ask, end::end_of_reading, inbox::transfer, rates::Pace,
+    receipt::Receipt, turn::Turn,
 };
 use crate::{
-    dns::{Disposition, DropReason, framing::cut_message, triage},
+    dns::{Disposition, DropReason, Ede, Rcode, Reply, framing::cut_message, triage},
     ledger::Counter,
 };
 
@@ -52,7 +53,7 @@ impl Reader {
 
     /// Whole messages may have waited for room, and there is some.
     pub(super) fn may_go_on(&self, inbox: &Inbox) -> bool {
-        self.is_held && !self.is_over() && inbox.has_room()
+        self.is_held && inbox.delayed_until().is_none() && !self.is_over() && inbox.has_room()
     }
 
     /// Others have been heard since the last turn; this one may use so many units.
@@ -142,17 +143,23 @@ impl Reader {
                 break;
             }
             let Some(cut) = cut_message(rest).map_err(|_| SessionEnd::Framing)? else { break };
+            let pace = inbox.pace(now);
+            if matches!(pace, Pace::At(_)) {
+                self.is_held = true;
+                break;
+            }
             self.turn.note_message();
             self.last_message = Some(now);
             self.message_since = None;
-            self.take_message(cut.message, inbox)?;
+            self.take_message(cut.message, inbox, pace == Pace::Over)?;
             taken += cut.octets;
         }
         Ok(taken)
     }
 
-    /// One message: to a backend, answered, or dropped. Counted once, here.
-    fn take_message(&mut self, message: &[u8], inbox: &Rc<Inbox>) -> Result<(), SessionEnd> {
+    /// One message: to a backend, answered, or dropped. Counted once, here. `is_over`: its client is over its rate, and hears
+    /// REFUSED.
+    fn take_message(&mut self, message: &[u8], inbox: &Rc<Inbox>, is_over: bool) -> Result<(), SessionEnd> {
         let counters = &inbox.room.counters;
         let _receipt = Receipt::of(counters);
         counters.add(Counter::ReceivedPlain, u64::from(!inbox.is_encrypted()));
@@ -163,6 +170,11 @@ impl Reader {
             false => self.malformed.saturating_sub(1),
         };
         match disposition {
+            Disposition::Forward(query) | Disposition::Transfer(query) if is_over => {
+                inbox.answer(message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::OVER_RATE)));
+                counters.add(Counter::Responded, 1);
+                counters.add(Counter::QueriesRefused, 1);
+            }
             Disposition::Forward(query) => ask(&inbox.room, message, &query, inbox),
             Disposition::Transfer(query) => transfer(message, &query, inbox),
             Disposition::Respond(reply) => {

@@ -8,19 +8,24 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{
     Answers, Fill, Inbox, SessionEnd,
     clients::{Clients, Row},
     linger::Lingering,
     owed::{Debts, OwedLimits},
+    rates::{Pace, QueryRate, Rates},
     turns::Turns,
 };
 use crate::{
     backend::Backends,
     cache::{Forget, Keeping},
+    config::QueriesOver,
     dns::{self, Allowed, Edit, Hop},
     ledger::{Counter, WorkerCounters},
     tls,
@@ -52,6 +57,8 @@ pub struct Limits {
     pub queries_max: u64,
     /// Unanswered queries of a session.
     pub in_flight_max: usize,
+    /// Messages of a client over connections.
+    pub query_rate: QueryRate,
     /// Lengths of client prefixes, IPv4 and IPv6.
     pub prefix_bits: (u8, u8),
     /// Pad responses to padded queries.
@@ -75,6 +82,8 @@ pub struct Room {
     pub(super) clients: Clients,
     /// Which of them may read.
     pub(super) turns: Turns,
+    /// How much they may ask, of any worker.
+    rates: Arc<Rates>,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
     fill: Cell<Fill>,
@@ -96,7 +105,7 @@ pub struct Room {
 impl Room {
     /// A room without sessions.
     #[must_use]
-    pub fn new(limits: Limits, backends: Backends, counters: WorkerCounters) -> Self {
+    pub fn new(limits: Limits, backends: Backends, counters: WorkerCounters, rates: Arc<Rates>) -> Self {
         Self {
             limits: Cell::new(limits),
             backends: RefCell::new(Rc::new(backends)),
@@ -104,6 +113,7 @@ impl Room {
             is_draining: Cell::new(false),
             clients: Clients::default(),
             turns: Turns::default(),
+            rates,
             owed: Cell::new(0),
             fill: Cell::default(),
             sessions: RefCell::default(),
@@ -155,6 +165,17 @@ impl Room {
     /// A session has used so many of them.
     pub(super) fn spend(&self, row: Row, units: u32) {
         self.turns.spend(&self.clients, row, units);
+    }
+
+    /// Whether a message of `client` that came now is within its rate; what is over is counted here.
+    pub(super) fn pace(&self, client: IpAddr, now: Instant) -> Pace {
+        let limits = self.limits.get();
+        if !limits.query_rate.rate.is_limit() {
+            return Pace::Within;
+        }
+        let pace = self.rates.take(client, limits.prefix_bits, limits.query_rate, now);
+        self.counters.add(Counter::QueriesOverRate, u64::from(pace != Pace::Within));
+        if limits.query_rate.over == QueriesOver::Count { Pace::Within } else { pace }
     }
 
     /// Has turns begin while sessions wait for theirs. Runs until aborted.

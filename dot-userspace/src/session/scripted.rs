@@ -7,14 +7,17 @@ use std::{
     cell::Cell,
     io,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use super::{Limits, Link, OwedLimits, Room};
+use dot_common::rate::Rate;
+
+use super::{Limits, Link, OwedLimits, QueryRate, Room};
 use crate::{
     backend::Backends,
-    config::{ClientSubnet, Policy},
+    config::{ClientSubnet, Policy, QueriesOver},
     dns::Allowed,
     ledger::WorkerCounters,
     tls::{self, ReadEnd},
@@ -101,6 +104,7 @@ pub fn no_limits() -> Limits {
         duration_max: long,
         queries_max: u64::MAX,
         in_flight_max: 256,
+        query_rate: QueryRate { rate: Rate::new(0, 0), over: QueriesOver::Refuse },
         prefix_bits: (32, 56),
         padding: false,
         keepalive: false,
@@ -112,7 +116,7 @@ pub fn no_limits() -> Limits {
 /// What sessions without backends share. Call it inside a `LocalSet`.
 pub fn room(counters: &WorkerCounters) -> Rc<Room> {
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, counters);
-    let room = Rc::new(Room::new(no_limits(), backends, counters.clone()));
+    let room = Rc::new(Room::new(no_limits(), backends, counters.clone(), Arc::default()));
     tokio::task::spawn_local(Rc::clone(&room).take_turns());
     room
 }

@@ -26,8 +26,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     backend::Embedded,
     config::{Config, Workers},
+    session::Rates,
     tls::{self, Tickets, certificate},
-    worker::{Admission, ChargesSink, Plan, Worker},
+    worker::{ChargesSink, Plan, Worker},
     xdp,
 };
 use process::{Kernel, Process, Running};
@@ -66,12 +67,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     if let Some(embedded) = embedded {
         embedded.spawn().context("the embedded backend cannot start its thread")?;
     }
-    let admission = Arc::new(Admission::new(
-        plan::connections_max(&config.session, descriptors, workers, upstreams.len()),
-        config.session.connections_per_prefix_max,
-        config.xdp.limit.prefix_v4,
-        config.xdp.limit.prefix_v6,
-    ));
+    let admission = plan::admission(&config, descriptors, workers, upstreams.len());
+    let rates = Arc::new(Rates::default());
     let settings = plan::settings(&config, serving, upstreams.clone());
     // A start that fails says one thing; this one has not.
     let warnings = [privileges::warning(user), tickets.warning.as_deref()];
@@ -88,6 +85,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
             settings: settings.clone(),
             counters: process.counters(index),
             admission: Arc::clone(&admission),
+            rates: Arc::clone(&rates),
             charges: sink.clone(),
             line: process.line(index)?,
         };

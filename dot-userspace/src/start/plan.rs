@@ -3,7 +3,9 @@
 //! Before: a checked config. After: `worker` and `session` have their part of it.
 //! Never: hands the whole config to a room.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use dot_common::rate::Rate;
 
 use crate::{
     backend::{
@@ -14,9 +16,9 @@ use crate::{
     config::{self, BackendAddress, ClientSubnet, Config, Session, Transport, limit},
     control::BackendStatus,
     dns::{Allowed, Bounds},
-    session::{EVICTED_LINGERING_MAX, Limits, OwedLimits},
+    session::{EVICTED_LINGERING_MAX, Limits, OwedLimits, QueryRate},
     tls::Serving,
-    worker::Settings,
+    worker::{Admission, Settings},
 };
 
 /// Open files for listeners, maps, logs and the control socket.
@@ -112,6 +114,10 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
             duration_max: config.session.duration_max,
             queries_max: config.session.queries_max,
             in_flight_max: usize::from(config.session.in_flight_max),
+            query_rate: QueryRate {
+                rate: Rate::new(config.session.queries_per_second, config.session.queries_burst),
+                over: config.session.queries_over,
+            },
             prefix_bits: (config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6),
             padding: config.dns.padding,
             keepalive: config.dns.keepalive,
@@ -153,6 +159,19 @@ fn owed_limits(session: &Session) -> OwedLimits {
         client: octets(session.owed_octets_per_prefix_max),
         worker: octets(session.owed_octets_per_worker_max),
     }
+}
+
+/// The caps on connections.
+pub(super) fn admission(
+    config: &Config,
+    descriptors: u64,
+    workers: usize,
+    backends: usize,
+) -> Arc<Admission> {
+    let (session, limit) = (&config.session, &config.xdp.limit);
+    let total_max = connections_max(session, descriptors, workers, backends);
+    let per_prefix_max = session.connections_per_prefix_max;
+    Arc::new(Admission::new(total_max, per_prefix_max, limit.prefix_v4, limit.prefix_v6))
 }
 
 /// The cap on connections that the open files of this process allow; says so where that is less (C-26).

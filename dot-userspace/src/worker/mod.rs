@@ -45,7 +45,7 @@ use crate::{
     cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Policy},
     ledger::WorkerCounters,
-    session::{self, Limits, Room},
+    session::{self, Limits, Rates, Room},
     tls::Serving,
     vital::vital,
     xdp::Line,
@@ -121,6 +121,8 @@ pub struct Plan {
     pub counters: WorkerCounters,
     /// Caps that all workers share.
     pub admission: Arc<Admission>,
+    /// How much clients may ask, of all workers together.
+    pub rates: Arc<Rates>,
     /// Where it says what clients cost.
     pub charges: ChargesSink,
     /// Where it says how it is.
@@ -199,9 +201,9 @@ fn pin_to(cpu: Option<usize>) {
 
 /// A worker's life: open the doors, hear commands, drain.
 async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
-    let Plan { settings, counters, admission, listeners, charges, line, .. } = plan;
+    let Plan { settings, counters, admission, rates, listeners, charges, line, .. } = plan;
     let backends = start_backends(&settings, &counters);
-    let room = Rc::new(Room::new(settings.limits, backends, counters));
+    let room = Rc::new(Room::new(settings.limits, backends, counters, rates));
     room.renew_cache(settings.keeping);
     let taking_turns = Rc::clone(&room);
     spawn_local(vital("turns", move || Rc::clone(&taking_turns).take_turns()));

@@ -19,7 +19,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, Query, framed, header, reply_to, www},
+        message::{A, Opt, Query, framed, header, reply_to, www},
         netns::{CLIENT_INTERFACE, Network, SERVER_V4, SERVER_V6},
         raw_hello::{greased_hello, handshake_record, retried_hellos},
         scene::{HONEST, embedded, honest, scripted_with},
@@ -176,6 +176,54 @@ fn connections_of_one_address_share_its_turns() {
     assert!(stats.counter("fairness", "turns_waited") > 0 && stats.difference() == [0; 3], "{stats:?}");
     dotd.stop();
 }
+
+/// Goal: a client's messages are within its rate, whatever the number of its connections and their workers, without XDP; what
+/// is over is refused with a reason, delayed or counted, as the config says, and another client has its own rate. Method: ten
+/// at once and one a second, or ten; four connections ask ten times each at once.
+#[test]
+fn a_clients_queries_have_their_rate() {
+    require!(Root);
+    for (over, per_second) in [("refuse", "1"), ("delay", "50"), ("count", "1")] {
+        let config = Config::new()
+            .xdp("off")
+            .set("session", "queries_per_second", per_second)
+            .set("session", "queries_burst", "10")
+            .set("session", "queries_over", &format!("\"{over}\""));
+        let (network, _backend, dotd) = scripted_with(config, "", honest);
+        let mut sessions: Vec<Dot> = (0..4).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+        let query = |id| Query::new(id, "www.dotd.test", A).opt(Opt::default()).octets();
+        let queries: Vec<Vec<u8>> = (0..10).map(query).collect();
+        sessions.iter_mut().for_each(|session| session.ask_all(&queries));
+        let mut refused = 0;
+        for session in &mut sessions {
+            for _ in 0..10 {
+                let answer = session.receive();
+                if answer.rcode() == 5 {
+                    let value = answer.option(OPTION_EDE).expect("an extended error");
+                    assert_eq!(value[..2], [0, 18]);
+                    refused += 1;
+                } else {
+                    assert_eq!(answer.rdata(A), [HONEST]);
+                }
+            }
+        }
+        let stats = dotd.stats();
+        assert!(stats.counter("fairness", "queries_over_rate") > 0, "{over}");
+        assert_eq!(stats.counter("fairness", "queries_refused"), refused);
+        if over == "refuse" {
+            assert!((10..=30).contains(&refused), "{refused}");
+        } else {
+            assert_eq!(refused, 0, "{over}");
+        }
+        let mut other = Dot::connect(&network.client, SERVER_V6);
+        (0..10).for_each(|id| assert_eq!(other.exchange(&query(id)).rdata(A), [HONEST]));
+        assert_eq!(dotd.stats().difference(), [0; 3]);
+        dotd.stop();
+    }
+}
+
+/// EDNS option 15, extended DNS errors (RFC 8914).
+const OPTION_EDE: u16 = 15;
 
 /// Connections of a crowd.
 const CROWD: usize = 300;

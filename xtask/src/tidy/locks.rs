@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/backend/health.rs",
         "why a backend is down, taken by a health check; and a count, once for a message that matches no query",
     ),
+    ("dot-userspace/src/session/rates.rs", "once for a message, where session.queries_per_second is set"),
     ("dot-userspace/src/tls/sessions.rs", "once for a handshake in TLS 1.2"),
     ("dot-userspace/src/tls/tickets/fleet.rs", "once for a handshake"),
     ("dot-userspace/src/tls/tickets/own.rs", "once for a handshake"),

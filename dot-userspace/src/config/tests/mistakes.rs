@@ -19,7 +19,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nzzz = 1",
         &[
-            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max",
+            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max, queries_per_second, queries_burst, queries_over",
         ],
     ),
     (
@@ -68,6 +68,19 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nowed_octets_max = 1000",
         &["2:19: session.owed_octets_max: 1000 is less than 131072, the smallest permitted"],
+    ),
+    (
+        "[session]\nqueries_per_second = 1000001\nqueries_burst = 0",
+        &[
+            "2:22: session.queries_per_second: 1000001 is more than 1000000, the largest permitted",
+            "3:17: session.queries_burst: 0 is less than 1, the smallest permitted",
+        ],
+    ),
+    (
+        "[session]\nqueries_per_second = 1\nqueries_burst = 4000",
+        &[
+            "3:17: session.queries_burst: 4000 at once are what queries_per_second gives in 4000 s; at most an hour of it",
+        ],
     ),
     (
         "[session]\nqueries_max = -1",

@@ -1,0 +1,214 @@
+//! How many messages a client may send in a second over connections, whatever their number and their workers.
+//!
+//! Before: the reader has a whole message. After: it is within its client's rate, waits for it, or is over.
+//! Holds: one number for each client that was heard lately, which all workers share: the time at which its next message
+//! would be on schedule (GCRA, as the kernel half has it in `dot_common::rate`). A table of fixed size, four places for a
+//! client; where all four are others', the one nearest to its schedule is forgotten.
+//! Never: allocates before there is a limit, locks, or admits more than burst + rate · t messages of a client in any time t,
+//! unless four clients that share its places are over theirs.
+//!
+//! Source: ITU-T I.371, Annex A (virtual scheduling).
+
+use std::{
+    net::IpAddr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use dot_common::rate::Rate;
+use tokio::time::Instant;
+
+use super::keyed::Keyed;
+use crate::config::QueriesOver;
+
+/// Sets of the table, as a power of two: 512 KiB.
+const SETS_BITS: u32 = 14;
+/// Places of a set.
+const PLACES: usize = 4;
+/// Low bits of a place: the time on schedule, in units of 128 ns, which comes round in 39 hours. The others tell clients apart.
+const TIME_BITS: u32 = 40;
+/// Nanoseconds of a unit, as a power of two.
+const UNIT_BITS: u32 = 7;
+/// The farthest that a client may be ahead of its schedule: two hours, where the config allows an hour. Beyond, it is behind.
+const AHEAD_MAX: u64 = 1 << 36;
+/// Longest wait of a message; one that would wait longer is over. 1 s: a stub asks again after some five.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Times that another worker may be faster before a message counts as over.
+const TRIES_MAX: usize = 16;
+
+/// What a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryRate {
+    /// Messages and their burst; may be no limit.
+    pub rate: Rate,
+    /// What becomes of what is over.
+    pub over: QueriesOver,
+}
+
+/// What a message may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Be answered.
+    Within,
+    /// Be answered then; its place on the schedule is taken.
+    At(Instant),
+    /// Nothing, by the rate.
+    Over,
+}
+
+/// The rates of all clients of a process.
+#[derive(Debug)]
+pub struct Rates {
+    began: Instant,
+    keyed: Keyed,
+    places: OnceLock<Box<[AtomicU64]>>,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { began: Instant::now(), keyed: Keyed::default(), places: OnceLock::new() }
+    }
+}
+
+impl Rates {
+    /// A message of `client` came now; `bits` are the lengths of prefixes, IPv4 and IPv6.
+    pub(super) fn take(&self, client: IpAddr, bits: (u8, u8), limit: QueryRate, now: Instant) -> Pace {
+        let number = self.keyed.number(client, bits);
+        let now_units = units(now.saturating_duration_since(self.began));
+        let wait_max = if limit.over == QueriesOver::Delay { WAIT_MAX } else { Duration::ZERO };
+        for _ in 0..TRIES_MAX {
+            let Some((place, held)) = self.place(number, now_units) else { break };
+            let ahead = if is_of(held, number) { ahead(held, now_units) } else { 0 };
+            let Some((next, wait)) = schedule(limit.rate, ahead, now_units, units(wait_max)) else {
+                return Pace::Over;
+            };
+            let next = (number & !TIME) | (next & TIME);
+            if place.compare_exchange_weak(held, next, Relaxed, Relaxed).is_ok() {
+                let wait = Duration::from_nanos(wait << UNIT_BITS);
+                return if wait.is_zero() { Pace::Within } else { Pace::At(now + wait) };
+            }
+        }
+        Pace::Over
+    }
+
+    /// The client's place, or the one that it gets, and what is there.
+    fn place(&self, number: u64, now: u64) -> Option<(&AtomicU64, u64)> {
+        let places =
+            self.places.get_or_init(|| (0..PLACES << SETS_BITS).map(|_| AtomicU64::new(0)).collect());
+        // Other bits than those that tell clients apart.
+        let set = usize::try_from(number & ((1 << SETS_BITS) - 1)).ok()?;
+        let places = places.get(set * PLACES..(set + 1) * PLACES)?.iter();
+        let held = places.map(|place| (place, place.load(Relaxed)));
+        held.min_by_key(|(_, held)| (!is_of(*held, number), ahead(*held, now)))
+    }
+}
+
+const TIME: u64 = (1 << TIME_BITS) - 1;
+
+fn is_of(held: u64, number: u64) -> bool {
+    held & !TIME == number & !TIME
+}
+
+/// How far the time in a place is ahead of now.
+fn ahead(held: u64, now: u64) -> u64 {
+    Some(held.wrapping_sub(now) & TIME).filter(|ahead| *ahead <= AHEAD_MAX).unwrap_or(0)
+}
+
+/// A time in units.
+fn units(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos() >> UNIT_BITS).unwrap_or(TIME)
+}
+
+/// The next time on schedule, and how long the message waits, in units; `None`: it would wait too long.
+fn schedule(rate: Rate, ahead: u64, now: u64, wait_max: u64) -> Option<(u64, u64)> {
+    let period = rate.period_ns.div_ceil(1 << UNIT_BITS).max(1);
+    let tolerance = rate.tolerance_ns / rate.period_ns.max(1) * period;
+    // No message under this rate can have led there: it is of another rate, before a reload.
+    let is_foreign = ahead > tolerance + period + wait_max + units(STALE);
+    let ahead = if is_foreign { 0 } else { ahead };
+    let wait = ahead.saturating_sub(tolerance);
+    (wait <= wait_max).then_some((now + ahead + period, wait))
+}
+
+/// How much later another worker's time may be.
+const STALE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const BITS: (u8, u8) = (32, 56);
+
+    fn limit(per_second: u32, burst: u32, over: QueriesOver) -> QueryRate {
+        QueryRate { rate: Rate::new(per_second, burst), over }
+    }
+
+    /// Goal: a client has its burst and its rate, another one its own. Method: a client that sends all at once, then after a
+    /// tenth of a second; its neighbour.
+    #[test]
+    fn a_client_has_its_burst_and_its_rate() {
+        let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));
+        let limit = limit(100, 10, QueriesOver::Refuse);
+        let admitted = |client: &str, after: u64, count: usize| {
+            let at = now + Duration::from_millis(after);
+            let client = client.parse().unwrap();
+            (0..count).filter(|_| rates.take(client, BITS, limit, at) == Pace::Within).count()
+        };
+        assert_eq!(admitted("2001:db8::1", 0, 5) + admitted("2001:db8:0:ff::2", 0, 50), 10, "one /56");
+        assert_eq!(admitted("2001:db8:0:100::1", 0, 50), 10);
+        assert!((9..=10).contains(&admitted("2001:db8::3", 100, 50)));
+        assert_eq!(admitted("2001:db8::3", 5000, 50), 10);
+    }
+
+    /// Goal: delayed messages leave at the rate, one after the other, and none waits longer than a second. Method: two hundred
+    /// at once where a hundred a second may.
+    #[test]
+    fn delayed_messages_leave_at_the_rate() {
+        let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));
+        let limit = limit(100, 10, QueriesOver::Delay);
+        let client = Ipv4Addr::new(192, 0, 2, 1).into();
+        let paces: Vec<Pace> = (0..200).map(|_| rates.take(client, BITS, limit, now)).collect();
+        let is_within = |pace: &&Pace| **pace == Pace::Within;
+        assert_eq!(paces.iter().filter(is_within).count(), 10);
+        let waits: Vec<Instant> =
+            paces.iter().filter_map(|pace| if let Pace::At(at) = pace { Some(*at) } else { None }).collect();
+        assert!((99..=100).contains(&waits.len()), "{}", waits.len());
+        let gaps = waits.iter().zip(waits.iter().skip(1)).map(|(one, next)| *next - *one);
+        assert!(gaps.into_iter().all(|gap| gap >= Duration::from_millis(10)));
+        assert!(waits.iter().all(|at| *at <= now + WAIT_MAX));
+    }
+
+    /// Goal: more clients than places make the table forget, never refuse: each new client has its burst. Method: 200,000
+    /// clients with two messages each.
+    #[test]
+    fn a_crowd_of_clients_refuses_nobody() {
+        let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));
+        let limit = limit(1, 2, QueriesOver::Refuse);
+        for client in 0..200_000 {
+            let client: IpAddr = Ipv4Addr::from_bits(0x0a00_0000 + client).into();
+            assert_eq!([0, 1].map(|_| rates.take(client, BITS, limit, now)), [Pace::Within; 2], "{client}");
+        }
+    }
+
+    /// Goal: workers that count one client at once admit no more than its burst. Method: four threads, ten thousand messages
+    /// each, at one moment.
+    #[test]
+    fn workers_share_a_clients_rate() {
+        let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));
+        let limit = limit(1, 1000, QueriesOver::Refuse);
+        let client: IpAddr = Ipv4Addr::new(192, 0, 2, 1).into();
+        let first = rates.take(client, BITS, limit, now);
+        let admitted: usize = std::thread::scope(|scope| {
+            let worker =
+                || (0..10_000).filter(|_| rates.take(client, BITS, limit, now) == Pace::Within).count();
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!((first, admitted), (Pace::Within, 999));
+    }
+}

@@ -29,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "query", run: targets::query::run },
     Target { name: "record", run: targets::record::run },
     Target { name: "response", run: targets::response::run },
+    Target { name: "twins", run: targets::twins::run },
 ];
 
 /// The target of this name.

@@ -12,3 +12,4 @@ pub mod proxy;
 pub mod query;
 pub mod record;
 pub mod response;
+pub mod twins;

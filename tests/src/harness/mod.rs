@@ -31,6 +31,7 @@ pub mod servers;
 pub mod session_file;
 pub mod shake;
 pub mod stats;
+pub mod twins;
 
 use std::{
     io::{self, ErrorKind},

@@ -128,47 +128,35 @@ impl Key {
     }
 }
 
-/// Both directions of a client.
+/// What seals a client's records.
 #[derive(Debug)]
-pub struct Sealer {
-    stream: TcpStream,
+pub struct Pen {
     is_tls13: bool,
-    sending: Key,
-    receiving: Key,
+    key: Key,
 }
 
-impl Sealer {
-    pub(super) fn new(stream: TcpStream, keys: ExtractedSecrets, secrets: &Secrets) -> Self {
+impl Pen {
+    pub(super) fn new(keys: (u64, ConnectionTrafficSecrets), secrets: &Secrets) -> Self {
         let secrets = secrets.0.lock().expect("no test panics while it holds it");
-        let is_tls13 = !secrets[0].is_empty();
-        let (sending, receiving) = (Key::new(keys.tx, &secrets[0]), Key::new(keys.rx, &secrets[1]));
-        Self { stream, is_tls13, sending, receiving }
+        Self { is_tls13: !secrets[0].is_empty(), key: Key::new(keys, &secrets[0]) }
     }
 
-    /// The next record.
+    /// The next record, of this version.
     ///
     /// # Panics
     /// When it would be too long.
-    pub fn seal(&mut self, content_type: u8, content: &[u8]) -> Vec<u8> {
-        self.seal_as([3, 3], content_type, content)
-    }
-
-    /// The next record, of another version.
-    ///
-    /// # Panics
-    /// As [`Sealer::seal`].
     pub fn seal_as(&mut self, version: [u8; 2], content_type: u8, content: &[u8]) -> Vec<u8> {
         if self.is_tls13 {
             return self.seal_inside(version, &[content, &[content_type]].concat());
         }
-        let explicit = self.sending.explicit_octets(false);
-        let nonce = self.sending.nonce();
+        let explicit = self.key.explicit_octets(false);
+        let nonce = self.key.nonce();
         let mut body = content.to_vec();
-        let aad = self.sending.aad12(content_type, version, content.len());
+        let aad = self.key.aad12(content_type, version, content.len());
         let nonce_on_wire = nonce[12 - explicit..].to_vec();
         let nonce = Nonce::assume_unique_for_key(nonce);
-        self.sending.key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut body).expect("it fits");
-        self.sending.number += 1;
+        self.key.key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut body).expect("it fits");
+        self.key.number += 1;
         let length = u16::try_from(explicit + body.len()).expect("one record").to_be_bytes();
         [&[content_type], &version[..], &length, &nonce_on_wire, &body].concat()
     }
@@ -180,16 +168,62 @@ impl Sealer {
     pub fn seal_inside(&mut self, version: [u8; 2], inside: &[u8]) -> Vec<u8> {
         let length = u16::try_from(inside.len() + TAG_OCTETS).expect("one record").to_be_bytes();
         let header = [&[APPLICATION_DATA], &version[..], &length].concat();
-        let nonce = Nonce::assume_unique_for_key(self.sending.nonce());
+        let nonce = Nonce::assume_unique_for_key(self.key.nonce());
         let mut body = inside.to_vec();
-        self.sending.key.seal_in_place_append_tag(nonce, Aad::from(&*header), &mut body).expect("it fits");
-        self.sending.number += 1;
+        self.key.key.seal_in_place_append_tag(nonce, Aad::from(&*header), &mut body).expect("it fits");
+        self.key.number += 1;
         [header, body].concat()
     }
 
     /// The records from now on are sealed with the next key.
     pub fn update_key(&mut self) {
-        self.sending.update();
+        self.key.update();
+    }
+}
+
+/// Both directions of a client.
+#[derive(Debug)]
+pub struct Sealer {
+    stream: TcpStream,
+    is_tls13: bool,
+    pen: Pen,
+    receiving: Key,
+}
+
+impl Sealer {
+    pub(super) fn new(stream: TcpStream, keys: ExtractedSecrets, secrets: &Secrets) -> Self {
+        let pen = Pen::new(keys.tx, secrets);
+        let secrets = secrets.0.lock().expect("no test panics while it holds it");
+        Self { stream, is_tls13: pen.is_tls13, pen, receiving: Key::new(keys.rx, &secrets[1]) }
+    }
+
+    /// The next record.
+    ///
+    /// # Panics
+    /// When it would be too long.
+    pub fn seal(&mut self, content_type: u8, content: &[u8]) -> Vec<u8> {
+        self.pen.seal_as([3, 3], content_type, content)
+    }
+
+    /// The next record, of another version.
+    ///
+    /// # Panics
+    /// As [`Sealer::seal`].
+    pub fn seal_as(&mut self, version: [u8; 2], content_type: u8, content: &[u8]) -> Vec<u8> {
+        self.pen.seal_as(version, content_type, content)
+    }
+
+    /// The next record of TLS 1.3 with all of its inside: content, type, padding, or less than that.
+    ///
+    /// # Panics
+    /// As [`Sealer::seal`].
+    pub fn seal_inside(&mut self, version: [u8; 2], inside: &[u8]) -> Vec<u8> {
+        self.pen.seal_inside(version, inside)
+    }
+
+    /// The records from now on are sealed with the next key.
+    pub fn update_key(&mut self) {
+        self.pen.update_key();
     }
 
     /// Seals and sends; `false` when the connection is over.

@@ -78,6 +78,8 @@ mod privileges;
 mod proxy_protocol;
 /// Real servers that read our PROXY headers.
 mod proxy_receivers;
+/// Our record layer and rustls's own hear the same records: the same fate, and no root needed.
+mod record_differential;
 /// The record layer by the letter (RFC 8446 §4.6.3, §5, §6; RFC 5246 §6, §7.2): each record that is wrong, and its alert.
 mod records;
 /// SIGHUP changes what it can and keeps what it must; SIGTERM answers what is in flight.

@@ -8,12 +8,12 @@ use dot_tests::{
     harness::{
         config::Config,
         dot::Dot,
-        message::{A, framed, www},
+        message::{A, Query, TXT, framed, reply_to, www},
         netns::{Network, SERVER_V4},
         offer::Offer,
         response::Message,
-        scene::{HONEST, assert_served, honest, scripted},
-        scripted::Scripted,
+        scene::{HONEST, assert_served, honest, scripted, scripted_with},
+        scripted::{Act, Received, Scripted},
         sealer::{ALERT, APPLICATION_DATA, Fin, HANDSHAKE, Sealer},
         server::Server,
     },
@@ -396,4 +396,42 @@ fn an_error_alert_ends_without_a_word() {
     assert!(client.send(ALERT, &CLOSE_NOTIFY));
     assert_eq!(client.hear_all(), (vec![(ALERT, CLOSE_NOTIFY.to_vec())], Fin::Fin));
     assert_served(&mut Dot::connect(&network.client, SERVER_V4));
+}
+
+/// Goal: what comes behind close_notify is ignored, whatever it is, and what is owed is still answered, to its last octet
+/// (RFC 8446 §6.1). Method: five queries for 64 KiB each and close_notify, with a query, a broken record and octets of none
+/// behind it, in both versions; more of them between the answers. All five come, then close_notify and FIN. Covers: C-281
+#[test]
+fn what_follows_close_notify_is_ignored() {
+    require!(Root);
+    let large = |query: &Received| {
+        let rdata = [&[255][..], &[b'x'; 255]].concat();
+        vec![Act::Send(reply_to(&query.octets, TXT, &vec![rdata; 240]))]
+    };
+    let config = Config::new().xdp("off").set("server", "workers", "1");
+    let (network, backend, dotd) = scripted_with(config, "transport = \"tcp\"", large);
+    for (count, is_tls12) in (1..).zip([false, true]) {
+        let mut client = sealer(&network, is_tls12);
+        let query = |id| framed(&Query::new(id, "large.dotd.test", TXT).octets());
+        let asked = client.seal(APPLICATION_DATA, &(0..5).flat_map(query).collect::<Vec<_>>());
+        let goodbye = client.seal(ALERT, &CLOSE_NOTIFY);
+        let stray = client.seal(APPLICATION_DATA, &query(9));
+        assert!(client.send_octets(&[asked, goodbye, stray, vec![0xff; 3000]].concat()));
+        let mut answers = Vec::new();
+        let end = loop {
+            match client.hear() {
+                Ok((APPLICATION_DATA, content)) => answers.extend(content),
+                Ok((HANDSHAKE, _)) => {}
+                Ok(other) => break other,
+                Err(end) => panic!("{end:?} after {} octets", answers.len()),
+            }
+            assert!(client.send_octets(&[0xff; 10]), "it is still read");
+        };
+        assert_eq!(end, (ALERT, CLOSE_NOTIFY.to_vec()));
+        assert_eq!(client.hear(), Err(Fin::Fin));
+        let octets = 2 + usize::from(u16::from_be_bytes([answers[0], answers[1]]));
+        assert!(octets > 60_000 && answers.len() == 5 * octets, "{} of {octets} each", answers.len());
+        dotd.counts("it left in order", |stats| stats.counter("session_ends", "client") == count);
+    }
+    assert_eq!(backend.received().len(), 10, "no query behind it was taken");
 }

@@ -192,13 +192,20 @@ impl Fleet {
         let candidates = upstreams.iter().filter(|upstream| may(upstream)).map(|upstream| Candidate {
             index: upstream.index,
             key: upstream.config.address,
-            weight: upstream.config.weight,
+            weight: upstream.weight.get(),
             outstanding: upstream.outstanding(),
         });
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
         let chosen = balance::choose(self.policy, turn, name, candidates)?;
         upstreams.get(chosen).map(Rc::clone)
+    }
+
+    /// Gives each backend its share by `configs`, which are the same backends.
+    pub fn set_weights(&self, configs: &[UpstreamConfig]) {
+        for (upstream, config) in self.upstreams.borrow().iter().zip(configs) {
+            upstream.weight.set(config.weight);
+        }
     }
 
     /// The backend at this place of the list.

@@ -88,6 +88,12 @@ pub struct UpstreamConfig {
 }
 
 impl UpstreamConfig {
+    /// Whether it is the same backend, asked in the same way: its share alone may be another.
+    #[must_use]
+    pub fn is_same_but_for_weight(&self, other: &Self) -> bool {
+        Self { weight: other.weight, ..self.clone() } == *other
+    }
+
     /// Queries that it can have in flight from one worker: over connections, as many as those carry.
     fn capacity(&self) -> usize {
         match self.transport {
@@ -147,6 +153,11 @@ impl Backends {
 }
 
 impl Backends {
+    /// Gives each backend its share by `configs`, which are the same backends but for that.
+    pub fn set_weights(&self, configs: &[UpstreamConfig]) {
+        self.fleet.set_weights(configs);
+    }
+
     /// Has the zone transfer that `message` asks for relayed to `sink`, over a connection of its own.
     ///
     /// # Errors

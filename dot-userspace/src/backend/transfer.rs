@@ -77,6 +77,8 @@ struct Relay {
     progress: Transfer,
     sink: Rc<dyn Receiver>,
     has_begun: bool,
+    /// The sink has heard how it ended.
+    has_told: bool,
 }
 
 /// Begins a transfer; its messages go to `sink`.
@@ -109,14 +111,16 @@ pub fn begin(
         progress: Transfer::asked_by(message, query),
         sink,
         has_begun: false,
+        has_told: false,
     };
     spawn_local(relay.run());
     Ok(())
 }
 
-/// However it ends, also with its worker: its place is free again.
+/// However it ends, also by a panic or with its worker: its place is free again, and its client knows of the end.
 impl Drop for Relay {
     fn drop(&mut self) {
+        self.tell(Some(Failure::Unreachable));
         self.fleet.transfers.set(self.fleet.transfers.get().saturating_sub(1));
         self.upstream.finish();
         if !self.has_begun {
@@ -140,9 +144,17 @@ impl Relay {
             End::Failed(error) if error.kind() == io::ErrorKind::TimedOut => Some(Failure::Silent),
             _ => Some(Failure::Unreachable),
         };
+        self.tell(failure);
+    }
+
+    /// Tells the sink, once, how it ended.
+    fn tell(&mut self, failure: Option<Failure>) {
+        if std::mem::replace(&mut self.has_told, true) {
+            return;
+        }
         match failure {
             Some(failure) if !self.has_begun => {
-                if sink.is_open() {
+                if self.sink.is_open() {
                     self.fleet.count_failure(failure);
                 }
                 self.sink.failure(self.asked, &self.query, failure);
@@ -243,5 +255,86 @@ async fn is_gone(sink: &dyn Receiver) {
             return;
         }
         changed.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use tokio::{net::TcpListener, task::LocalSet};
+
+    use super::*;
+    use crate::{
+        backend::{Backends, anew::backend_at, sink::Broken},
+        config::{Policy, Transport},
+        dns::{Allowed, Disposition, triage},
+        ledger::WorkerCounters,
+    };
+
+    /// A client in whose turn a panic comes, and what it hears.
+    #[derive(Default)]
+    struct Panicking {
+        heard: RefCell<Vec<&'static str>>,
+        changes: Rc<Notify>,
+        asked_for_room: Cell<bool>,
+    }
+
+    impl Sink for Panicking {
+        fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
+            Ok(())
+        }
+
+        fn failure(&self, _: Asked, _: &[u8], _: Failure) {
+            self.heard.borrow_mut().push("failure");
+        }
+    }
+
+    impl Receiver for Panicking {
+        fn has_room(&self) -> bool {
+            self.asked_for_room.set(true);
+            panic!("a panic that the test makes");
+        }
+
+        fn is_open(&self) -> bool {
+            true
+        }
+
+        fn changes(&self) -> Rc<Notify> {
+            Rc::clone(&self.changes)
+        }
+
+        fn message(&self, _: &[u8], _: bool) {}
+
+        fn end(&self, _: Asked, _: &[u8], _: bool) {
+            self.heard.borrow_mut().push("end");
+        }
+    }
+
+    /// Goal: a transfer whose task panics gives its place back, is at no backend any more, and its client hears of the end,
+    /// once: it had counted the query as in flight for ever. Method: a client in whose turn the panic comes.
+    #[test]
+    fn a_panic_is_a_transfers_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let config = backend_at(listener.local_addr().unwrap(), Transport::Tcp);
+            let counters = WorkerCounters::default();
+            let backends = Backends::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
+            // AXFR of the root.
+            let message = [0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 252, 0, 1];
+            let allowed = Allowed { transfers: true, ..Allowed::default() };
+            let Disposition::Transfer(query) = triage(&message, allowed) else { panic!("an AXFR") };
+            let client = Rc::new(Panicking::default());
+            backends.transfer(&message, &query, Rc::clone(&client) as Rc<dyn Receiver>).unwrap();
+            assert_eq!((backends.fleet.transfers.get(), counters.get(Counter::BackendOutstanding)), (1, 1));
+            let _connection = listener.accept().await.unwrap();
+            while backends.fleet.transfers.get() > 0 {
+                tokio::task::yield_now().await;
+            }
+            assert!(client.asked_for_room.get());
+            assert_eq!(*client.heard.borrow(), ["failure"]);
+            assert_eq!(counters.get(Counter::BackendOutstanding), 0);
+        });
     }
 }

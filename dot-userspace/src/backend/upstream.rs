@@ -47,6 +47,8 @@ pub struct Upstream {
     pub pace: Pace,
     /// How many queries may be sent to it again.
     pub retries: Budget,
+    /// Its share; a reload changes it while queries are in flight.
+    pub weight: Cell<u16>,
     outstanding: Cell<usize>,
     rests_until: Cell<Option<Instant>>,
 }
@@ -62,6 +64,7 @@ impl Upstream {
             datagrams: Datagrams::default(),
             streams: Streams::default(),
             retries: Budget::default(),
+            weight: Cell::new(config.weight),
             outstanding: Cell::new(0),
             rests_until: Cell::new(None),
         }

@@ -15,11 +15,13 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::{
-    Link, Seat, SessionEnd,
+    Inbox, Link, Seat, SessionEnd,
+    answers::Asker as _,
     scripted::{Scripted, found, room},
     serve,
 };
 use crate::{
+    dns::{Asked, Query},
     ledger::{Counter, WorkerCounters},
     proxy::Client,
     tls::{self, Stream},
@@ -180,5 +182,38 @@ fn a_client_that_takes_all_at_once_is_heard_again() {
         // The socket is writable: this once it rings by itself.
         rung().await;
         assert_eq!(counters.get(Counter::Responded), QUERIES);
+    });
+}
+
+/// Goal: an answer that no message can hold, for what was added to it, is SERVFAIL with the client's question, and not silence
+/// (RFC 5625 §6.3). Method: an answer of 65,535 octets and one more. Covers: A-276, C-256
+#[test]
+fn an_answer_that_no_message_holds_is_servfail() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let counters = WorkerCounters::default();
+        let inbox = Inbox::open(room(&counters), client());
+        let question = [1, b'x', 0, 0, 16, 0, 1];
+        let query = [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &question].concat();
+        let asked = Asked::by(&Query::parse(&query).unwrap());
+        for (octets, rcode) in [(65_535, 0), (65_536, 2)] {
+            let record = [0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60];
+            let mut response = [&[0, 9, 0x81, 0x80, 0, 1, 0, 2, 0, 0, 0, 0][..], &question].concat();
+            // Two records, for one holds no more than 65,535 octets.
+            let rdata = octets - response.len() - 2 * 12;
+            for part in [rdata / 2, rdata - rdata / 2] {
+                response.extend(record);
+                response.extend(u16::try_from(part).unwrap().to_be_bytes());
+                response.resize(response.len() + part, 0);
+            }
+            assert_eq!(response.len(), octets);
+            let sink = inbox.expect();
+            sink.response(asked, &response).unwrap();
+            assert!(!inbox.is_quiet(), "it waits to be written");
+            let framed = inbox.take().unwrap();
+            assert_eq!((framed[5] & 0x0f, &framed[2..4]), (rcode, &[0, 7][..]), "{octets} octets");
+            assert_eq!(framed.get(14..21), Some(&question[..]));
+            assert!(inbox.is_quiet());
+        }
     });
 }

@@ -95,6 +95,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         path,
         config,
         tickets,
+        spki_pins: serve::spki_pins(&identities),
         staples_until: renew::staples_until(&identities),
         upstreams,
         admission,

@@ -39,6 +39,8 @@ pub(super) struct Running {
     pub config: Config,
     /// Outlive every reload.
     pub tickets: Tickets,
+    /// Keys of the certificates that they belong to.
+    pub spki_pins: Vec<String>,
     /// When the first of the stapled OCSP responses is no longer true.
     pub staples_until: Option<SystemTime>,
     /// As the workers know them.

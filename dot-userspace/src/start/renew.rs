@@ -43,7 +43,7 @@ pub(super) fn renew(process: &Process, running: &mut Running) {
 fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
     let tls = &running.config.tls;
     let identities = certificate::load_all(tls, &running.config.server.state_dir)?;
-    let tickets = serve::tickets(running, tls)?;
+    let tickets = serve::tickets(running, tls, &identities)?;
     let serving = tls::serving(&identities, tls, &tickets)?;
     let upstreams = upstreams(running)?;
     if upstreams == running.upstreams {
@@ -60,6 +60,7 @@ fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
         tracing::warn!("{warning}");
     }
     running.tickets = tickets;
+    running.spki_pins = serve::spki_pins(&identities);
     running.staples_until = staples_until(&identities);
     Ok(identities)
 }

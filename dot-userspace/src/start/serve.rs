@@ -32,13 +32,18 @@ use crate::{
     backend::{UpstreamConfig, health},
     config,
     control::{self, Source, Status},
-    tls::{self, Tickets, TicketsError, certificate},
+    tls::{
+        self, Tickets, TicketsError,
+        certificate::{self, Identity},
+    },
     worker::Command,
     xdp::Report,
 };
 
 /// Time for sessions to end by themselves once we stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a worker to end after that, before it is taken for stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
 /// How often the workers are looked after, and bans that are over forgotten.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -188,7 +193,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     let config = config::load(running.path.as_deref())?;
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
     let secured = dialer::all(&config)?;
-    let tickets = tickets(running, &config.tls)?;
+    let tickets = tickets(running, &config.tls, &identities)?;
     let doubt = tickets.warning.clone();
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
@@ -213,6 +218,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
         tracing::warn!("{doubt}");
     }
     running.tickets = tickets;
+    running.spki_pins = spki_pins(&identities);
     running.staples_until = staples_until(&identities);
     running.config = restart::as_it_runs(&running.config, config);
     Ok(())
@@ -220,11 +226,32 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
 
 /// A fleet's keys come from its file, which may have changed; our own stay, or no client could resume. Keys of
 /// a secret that is no longer named end here.
-pub(super) fn tickets(running: &Running, tls: &config::Tls) -> Result<Tickets, TicketsError> {
-    if restart::keeps_own_keys(&running.config.tls, tls) {
-        return Ok(running.tickets.clone());
+/// Where a certificate has another key, or the clients' authorities are others, our own keys end too: who had the old key must
+/// not go on by a ticket that was given under it.
+pub(super) fn tickets(
+    running: &Running,
+    tls: &config::Tls,
+    identities: &[Identity],
+) -> Result<Tickets, TicketsError> {
+    let runs = &running.config.tls;
+    if restart::keeps_own_keys(runs, tls) {
+        let is_same = running.spki_pins == spki_pins(identities) && runs.client_ca == tls.client_ca;
+        if is_same {
+            return Ok(running.tickets.clone());
+        }
+        tracing::info!(
+            "a certificate's key or tls.client_ca has changed: tickets from before resume nothing"
+        );
+        return Tickets::new(&tls.ticket_secret, runs.ticket_rotation);
     }
     Tickets::new(&tls.ticket_secret, tls.ticket_rotation)
+}
+
+/// The keys of the certificates, as clients pin them; in an order of their own.
+pub(super) fn spki_pins(identities: &[Identity]) -> Vec<String> {
+    let mut pins: Vec<_> = identities.iter().map(|identity| identity.spki_pin.clone()).collect();
+    pins.sort_unstable();
+    pins
 }
 
 /// Asks each backend whether it is there, until this is dropped.
@@ -248,13 +275,26 @@ async fn drain(process: &Process, running: Running) -> anyhow::Result<()> {
         worker.tell(Command::Drain(until));
     }
     // The control socket goes on answering while the workers finish.
-    while !running.workers.iter().all(crate::worker::Worker::is_finished) {
-        sleep(Duration::from_millis(20)).await;
+    let are_finished = || running.workers.iter().all(crate::worker::Worker::is_finished);
+    if !all_end(are_finished, until + STUCK_AFTER).await {
+        let stuck = running.workers.iter().filter(|worker| !worker.is_finished()).count();
+        anyhow::bail!("{stuck} of the workers do not end; their connections are cut");
     }
     let ended: Vec<bool> = running.workers.into_iter().map(crate::worker::Worker::join).collect();
     anyhow::ensure!(ended.iter().all(|is_well| *is_well), "a worker thread died while draining");
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits until `are_finished`, but not beyond `until`: a worker that is stuck must not keep the process. `false`: one is.
+async fn all_end(are_finished: impl Fn() -> bool, until: tokio::time::Instant) -> bool {
+    while !are_finished() {
+        if tokio::time::Instant::now() >= until {
+            return false;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    true
 }
 
 /// Says on standard output what runs, ending in `ready`.
@@ -309,5 +349,25 @@ fn reachable(host: IpAddr) -> IpAddr {
         IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a worker that does not end keeps the process no longer than it may; workers that end are waited for.
+    /// Method: one that never does, and one that has after a few looks.
+    #[test]
+    fn a_stuck_worker_is_not_waited_for_without_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let now = tokio::time::Instant::now();
+            assert!(!all_end(|| false, now + Duration::from_millis(50)).await);
+            let looks = std::cell::Cell::new(0);
+            let ends = || looks.replace(looks.get() + 1) == 3;
+            assert!(all_end(ends, now + Duration::from_secs(3600)).await);
+            assert_eq!(looks.get(), 4);
+        });
     }
 }

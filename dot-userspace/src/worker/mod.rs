@@ -282,11 +282,21 @@ fn of_backends(settings: &Settings) -> (&[UpstreamConfig], Policy, u8, ClientSub
     (&settings.upstreams, settings.policy, settings.hedge_percent, settings.client_subnet)
 }
 
+/// Whether queries in flight, and what backends said, are still good: weights alone may have changed.
+fn are_backends_same(old: &Settings, new: &Settings) -> bool {
+    let rest = |settings: &Settings| {
+        (settings.upstreams.len(), settings.policy, settings.hedge_percent, settings.client_subnet)
+    };
+    let mut pairs = old.upstreams.iter().zip(&new.upstreams);
+    rest(old) == rest(new) && pairs.all(|(old, new)| old.is_same_but_for_weight(new))
+}
+
 /// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.
 fn reload(room: &Rc<Room>, doors: &Doors, old: &Settings, new: &Settings) {
-    let is_same = of_backends(old) == of_backends(new);
+    let is_same = are_backends_same(old, new);
     let backends = (!is_same).then(|| start_backends(new, &room.counters));
     room.reload(new.limits, backends);
+    room.backends().set_weights(&new.upstreams);
     // What other backends said is no answer of these.
     if !is_same || old.keeping != new.keeping {
         room.renew_cache(new.keeping);

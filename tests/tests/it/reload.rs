@@ -8,12 +8,14 @@ use nix::sys::signal::Signal;
 
 use dot_tests::{
     harness::{
+        clients::s_client,
         config::Config,
         dot::{Dot, End},
         eventually,
-        message::{A, Query, reply_to},
+        message::{A, Query, framed, reply_to},
         netns::{Network, SERVER_V4},
         offer::Offer,
+        s_client::save_session,
         scene::{HONEST, honest, scripted},
         scratch::Scratch,
         scripted::{Act, Received, Scripted},
@@ -155,4 +157,66 @@ fn term_answers_what_is_in_flight() {
     assert_eq!(session.end(), End::CloseNotify);
     let (ended, _scratch) = dotd.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+/// Goal: a reload that changes weights alone changes shares, and nothing else: kept answers stay, and no backend is new.
+/// Method: two backends of equal weight and a kept answer; a reload that gives one of them a thousand times the other's; the
+/// same query, then a hundred others.
+#[test]
+fn a_change_of_weights_keeps_what_backends_said() {
+    require!(Root);
+    let network = Network::new();
+    let (light, heavy) = (Scripted::start(&network, honest), Scripted::start(&network, honest));
+    let config = |weight: u16| {
+        Config::new()
+            .set("server", "workers", "1")
+            .set("dns", "cache_entries", "1000")
+            .set("balance", "policy", "\"round-robin\"")
+            .backend_with(light.address, "weight = 1")
+            .backend_with(heavy.address, &format!("weight = {weight}"))
+    };
+    let mut dotd = Server::start(&network, &config(1));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    ask(&mut session);
+    dotd.rewrite_config(&config(1000));
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("it is reloaded", |stats| stats.counter("control", "reloads_ok") == 1);
+    ask(&mut session);
+    assert_eq!(dotd.stats().counter("cache", "hits"), 1, "the answer was kept");
+    let before = heavy.received().len();
+    for number in 0..100 {
+        let query = Query::new(number, &format!("host-{number}.dotd.test"), A);
+        assert_eq!(session.exchange(&query.octets()).rdata(A), [HONEST]);
+    }
+    let given = heavy.received().len() - before;
+    assert!(given >= 98, "{given} of 100 to the backend with nearly all of the weight");
+}
+
+/// Goal: tickets end with the key of the certificate under which they were given, so that who took the old key cannot go on by
+/// one; a renewal with the same key ends none. Method: OpenSSL's saved session after a reload with the same key and another
+/// certificate, and after one with another key.
+#[test]
+fn tickets_end_with_the_certificates_key() {
+    require!(Root, Command("openssl"));
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let saved = scratch.path().join("session.pem").display().to_string();
+    let (first, other) = [(), ()].map(|()| rcgen::KeyPair::generate().expect("a key")).into();
+    let made = |name: &str, key: &rcgen::KeyPair| {
+        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+        let made = params.self_signed(key).expect("a certificate");
+        let cert = scratch.write(&format!("{name}.crt"), made.pem());
+        let key = scratch.write(&format!("{name}.key"), key.serialize_pem());
+        (Config::new().certificate(&cert, &key), made.der().to_vec())
+    };
+    let [old, renewed, rekeyed] =
+        [("old", &first), ("renewed", &first), ("rekeyed", &other)].map(|(name, key)| made(name, key));
+    let mut dotd = Server::start(&network, &old.0);
+    save_session(&network.client, SERVER_V4, &saved, &framed(&Query::new(1, "dotd.test", A).octets()));
+    for ((config, certificate), is_resumed) in [(renewed, true), (rekeyed, false)] {
+        dotd.rewrite_config(&config);
+        dotd.signal(Signal::SIGHUP);
+        eventually("the certificate is served", || (leaf(&network) == certificate).then_some(()));
+        let said = s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", &saved]);
+        assert_eq!(said.has("Reused, TLSv1.3"), is_resumed, "{}", said.text);
+    }
 }

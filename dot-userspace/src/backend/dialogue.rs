@@ -227,6 +227,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
                 fleet.deliver(self.upstream, &self.connection.ids, cut.message, Half::Stream, false);
             let is_answer = matches!(outcome, Match::Response | Match::Withdrawn | Match::WithoutEdns(_));
             if is_answer {
+                self.upstream.outcomes.note_answer();
                 self.upstream.streams.answered_at.set(Some(self.last_use));
                 if self.connection.count_answer() {
                     self.upstream.streams.forget_failures();

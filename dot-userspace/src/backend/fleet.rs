@@ -24,7 +24,7 @@ use super::{
     flights::{FLIGHTS_MAX, Flight, Flights, Half, Record, qname},
     hedge::{self, Hedging},
     mmsg::Inbound,
-    path,
+    outcomes, path,
     random::Random,
     resend, silence,
     sink::{Failure, Sink},
@@ -213,6 +213,11 @@ impl Fleet {
         self.upstreams.borrow().get(index).map(Rc::clone)
     }
 
+    fn upstream_of(&self, slot: u16) -> Option<Rc<Upstream>> {
+        let upstream = self.flights.borrow().get(slot)?.upstream;
+        self.upstream(upstream)
+    }
+
     /// Puts the query in `slot` into the queue of `upstream`, for its share of the deadline.
     pub fn give_to(&self, slot: u16, upstream: &Upstream, now: Instant) {
         let mut flights = self.flights.borrow_mut();
@@ -232,7 +237,10 @@ impl Fleet {
 
     /// Its backend has failed the query in `slot`: another one gets it, or it ends as `failure`.
     pub fn try_elsewhere(&self, slot: u16, failure: Failure) {
-        if !self.moved(slot) {
+        let last = self.upstream_of(slot);
+        if self.moved(slot) {
+            last.filter(|_| failure.is_a_loss()).into_iter().for_each(|last| last.outcomes.note_loss());
+        } else {
             self.give_up(slot, failure);
         }
     }
@@ -261,8 +269,9 @@ impl Fleet {
     /// Its backend has been silent for its share of the deadline. Another one gets the query; without one a
     /// datagram is sent again, or goes over a connection if not every path carries it; a connection goes on waiting.
     fn lose_patience(&self, slot: u16) {
+        let last = self.upstream_of(slot);
         if self.moved(slot) {
-            return;
+            return last.into_iter().for_each(|last| last.outcomes.note_loss());
         }
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
@@ -289,6 +298,8 @@ impl Fleet {
             drop(self.leave(slot));
             return;
         }
+        let last = self.upstream_of(slot).filter(|_| failure.is_a_loss());
+        last.into_iter().for_each(|last| last.outcomes.note_loss());
         let held = self.flights.borrow_mut().get_mut(slot).map(Flight::take_query);
         let (Some((asked, query)), Some(sink)) = (held, self.end(slot)) else { return };
         self.count_failure(failure);
@@ -352,6 +363,7 @@ async fn sweep(fleet: Rc<Fleet>) {
         late.into_iter().for_each(|slot| fleet.give_up(slot, Failure::Silent));
         let silent = fleet.flights.borrow().find(|flight| flight.patience_until <= now);
         silent.into_iter().for_each(|slot| fleet.lose_patience(slot));
+        outcomes::look(&fleet, now);
         for upstream in fleet.upstreams.borrow().iter() {
             resend::send(upstream);
             udp::close_quiet(upstream);

@@ -28,6 +28,7 @@ use super::{
     UpstreamConfig,
     dial::{NotOpened, Opened, dial},
     matching::{Unmatched, fit},
+    outcomes,
     random::Random,
 };
 use crate::{config::Transport, dns::framing::append_message, proxy};
@@ -36,6 +37,8 @@ use crate::{config::Transport, dns::framing::append_message, proxy};
 const MISSES_MAX: u32 = 3;
 /// After a miss the next check comes this part of an interval later; then twice that, up to the interval.
 const SOONEST: u32 = 8;
+/// A backend that answers fewer queries in a hundred is worth a line.
+const POOR_PERCENT: u8 = 50;
 /// The question `. NS IN`: every resolver has the answer, and others refuse it as cheaply.
 const QUESTION: [u8; 5] = [0, 0, 2, 0, 1];
 
@@ -50,6 +53,11 @@ struct Known {
     unmatched: AtomicU64,
     /// Why the last of them did, as [`Unmatched`] counts.
     last_unmatched: AtomicU8,
+    /// Queries of all workers that were answered, and that were not.
+    answered: AtomicU64,
+    lost: AtomicU64,
+    /// Answered ones of a hundred at the last check, and one; 0: too few were asked.
+    percent: AtomicU8,
     /// Why the last check was missed; the control thread's alone.
     reason: Mutex<String>,
 }
@@ -129,6 +137,29 @@ impl Health {
         why.filter(|_| count > 0).map(|why| (count, *why))
     }
 
+    /// So many queries more were answered, and so many were not. Once a second, from each worker.
+    pub fn note_outcomes(&self, answered: u32, lost: u32) {
+        self.0.answered.fetch_add(answered.into(), Relaxed);
+        self.0.lost.fetch_add(lost.into(), Relaxed);
+    }
+
+    /// How many of a hundred queries were answered between the last checks. `None`: too few were asked.
+    #[must_use]
+    pub fn answered_percent(&self) -> Option<u8> {
+        self.0.percent.load(Relaxed).checked_sub(1)
+    }
+
+    /// Adds up what workers saw since the last check. Returns what has become of it, if that is worth a line: less than
+    /// half were answered, or half and more again.
+    fn learn_outcomes(&self) -> Option<bool> {
+        let was_poor = self.answered_percent().map(|percent| percent < POOR_PERCENT);
+        let percent = outcomes::percent(self.0.answered.swap(0, Relaxed), self.0.lost.swap(0, Relaxed));
+        let percent = percent.and_then(|percent| u8::try_from(percent).ok());
+        self.0.percent.store(percent.map_or(0, |percent| percent + 1), Relaxed);
+        let is_poor = percent.map(|percent| percent < POOR_PERCENT)?;
+        (is_poor != was_poor.unwrap_or(false)).then_some(is_poor)
+    }
+
     fn note(&self, reason: String) {
         *self.0.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
@@ -199,6 +230,16 @@ pub async fn watch(backend: UpstreamConfig) {
             }
             (Some(HealthState::Up), _) => tracing::info!(backend = %backend.address, "backend is up again"),
             _ => {}
+        }
+        match backend.health.learn_outcomes() {
+            Some(true) => {
+                let percent = backend.health.answered_percent().unwrap_or_default();
+                tracing::warn!(backend = %backend.address, percent, "backend answers few of its queries");
+            }
+            Some(false) => {
+                tracing::info!(backend = %backend.address, "backend answers most of its queries again");
+            }
+            None => {}
         }
         let chance = Random::default().u16().unwrap_or_default();
         sleep(pause(misses, backend.health_interval, chance)).await;

@@ -65,7 +65,10 @@ fn deliver(upstream: &Rc<Upstream>, port: &Rc<Port>, count: usize) {
     let inbound = upstream.fleet.inbound.borrow();
     for (datagram, is_cut) in inbound.datagrams(count) {
         match upstream.fleet.deliver(upstream, &port.ids, datagram, Half::Datagram, is_cut) {
-            Match::Response | Match::Withdrawn => upstream.wake(),
+            Match::Response | Match::Withdrawn => {
+                upstream.outcomes.note_answer();
+                upstream.wake();
+            }
             Match::Truncated(slot) => ask_again(upstream, slot),
             Match::WithoutEdns(_) | Match::NotOurs(_) => {}
         }

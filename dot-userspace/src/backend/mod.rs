@@ -25,6 +25,7 @@ mod hedge;
 mod ids;
 mod matching;
 mod mmsg;
+mod outcomes;
 mod path;
 mod personal;
 mod port;

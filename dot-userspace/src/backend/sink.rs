@@ -40,3 +40,10 @@ pub enum Failure {
     /// The backend closes its connections upon this query.
     Harmful,
 }
+
+impl Failure {
+    /// The backend had the query, or should have had it, and gave no answer.
+    pub fn is_a_loss(self) -> bool {
+        matches!(self, Self::Silent | Self::Unreachable | Self::NotSecure)
+    }
+}

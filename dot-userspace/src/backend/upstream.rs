@@ -15,6 +15,7 @@ use super::{
     flights::Half,
     hedge::Pace,
     ids::Ids,
+    outcomes::Outcomes,
     silence,
     sink::Failure,
     streams::{self, Streams},
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     config::{OnTlsFailure, Transport},
+    ledger::Counter,
     proxy::header,
 };
 
@@ -49,6 +51,10 @@ pub struct Upstream {
     pub retries: Budget,
     /// Its share; a reload changes it while queries are in flight.
     pub weight: Cell<u16>,
+    /// How many of its queries it has answered lately.
+    pub outcomes: Outcomes,
+    /// Until when it is set aside, because others answer what it does not.
+    aside_until: Cell<Option<Instant>>,
     outstanding: Cell<usize>,
     rests_until: Cell<Option<Instant>>,
 }
@@ -65,6 +71,8 @@ impl Upstream {
             streams: Streams::default(),
             retries: Budget::default(),
             weight: Cell::new(config.weight),
+            outcomes: Outcomes::default(),
+            aside_until: Cell::new(None),
             outstanding: Cell::new(0),
             rests_until: Cell::new(None),
         }
@@ -140,6 +148,13 @@ impl Upstream {
         self.rests_until.set(Some(until));
     }
 
+    /// New queries go elsewhere, where they can, for one interval of checks, whatever it answers meanwhile.
+    pub fn set_aside(&self, now: Instant) {
+        tracing::debug!(backend = %self.config.address, "answers few of its queries, and others do: set aside");
+        self.aside_until.set(Some(now + self.config.health_interval));
+        self.fleet.counters.add(Counter::BackendSetAside, 1);
+    }
+
     /// It answers: no rest is needed.
     pub fn wake(&self) {
         self.rests_until.set(None);
@@ -153,7 +168,8 @@ impl Upstream {
         if self.streams.is_insecure() && self.refuses_without_tls() {
             return true;
         }
-        !self.config.health.is_down() && self.rests_until.get().is_none_or(|until| until <= Instant::now())
+        let is_over = |until: &Cell<Option<Instant>>| until.get().is_none_or(|until| until <= Instant::now());
+        !self.config.health.is_down() && is_over(&self.rests_until) && is_over(&self.aside_until)
     }
 
     /// `on_tls_failure = "refuse"`.

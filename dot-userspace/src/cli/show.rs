@@ -33,6 +33,9 @@ pub(super) fn status(status: &Status) -> String {
             if backend.transport == backend.address { "" } else { &format!(" ({})", backend.transport) };
         let why = backend.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         row(&mut text, "backend", &format!("{}{how}, {}{why}", backend.address, backend.state));
+        if let Some(percent) = backend.answered_percent {
+            row(&mut text, "", &format!("answers {percent} of 100 queries"));
+        }
         if let Some(UnmatchedStatus { count, last }) = &backend.unmatched {
             row(&mut text, "", &format!("unmatched: {count}, last: {last}"));
         }
@@ -195,6 +198,7 @@ mod tests {
             transport: "embedded".into(),
             state: "down".into(),
             reason: Some("TLS: another key".into()),
+            answered_percent: Some(37),
             unmatched: Some(UnmatchedStatus { count: 3, last: "another question".into() }),
         }
     }
@@ -252,7 +256,7 @@ mod tests {
         for line in [
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
             "listener     127.0.0.1:853 (dot), fast open on\n",
-            "backend      embedded, down (TLS: another key)\n             unmatched: 3, last: another question\n",
+            "backend      embedded, down (TLS: another key)\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",

@@ -69,6 +69,9 @@ pub struct BackendStatus {
     /// Why the last check was missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How many of a hundred queries it answered between its last two checks; absent where few were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_percent: Option<u8>,
     /// Messages of it that matched no query or check; absent where there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmatched: Option<UnmatchedStatus>,

@@ -48,6 +48,7 @@ impl Source for Still {
                 transport: "embedded".into(),
                 state: "unchecked".into(),
                 reason: None,
+                answered_percent: None,
                 unmatched: None,
             }],
             certificates: vec![CertificateStatus {

@@ -198,6 +198,8 @@ counters! {
     BackendMoved = "backend", "moved";
     /// Queries refused because the backend closes its connections upon them.
     BackendRefused = "backend", "refused";
+    /// Times that a backend was set aside because it answered few of its queries, and others did.
+    BackendSetAside = "backend", "set_aside";
     /// Messages of zone transfers.
     BackendTransferred = "backend", "transferred";
     /// Queries given to another backend because theirs was silent or gone.

@@ -89,6 +89,7 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
         transport: transport.to_owned(),
         state: HealthState::Unchecked.label().to_owned(),
         reason: None,
+        answered_percent: None,
         unmatched: None,
     };
     if config.backend.is_empty() {

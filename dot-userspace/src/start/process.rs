@@ -108,7 +108,8 @@ fn backends(config: &Config, upstreams: &[UpstreamConfig]) -> Vec<(BackendStatus
 fn as_of_now((status, health): &(BackendStatus, Health)) -> BackendStatus {
     let unmatched = health.unmatched().map(|(count, last)| UnmatchedStatus { count, last: last.to_string() });
     let state = health.state().label().to_owned();
-    BackendStatus { state, reason: health.reason(), unmatched, ..status.clone() }
+    let answered_percent = health.answered_percent();
+    BackendStatus { state, reason: health.reason(), answered_percent, unmatched, ..status.clone() }
 }
 
 impl Process {

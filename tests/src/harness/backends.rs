@@ -156,6 +156,32 @@ impl Backend {
         Self::unbound_tls(network, certificate, 5303, "interface: 127.0.0.1@5303\n")
     }
 
+    /// The same, which closes the connection upon any name below `deny.dotd.test`.
+    #[must_use]
+    pub fn unbound_that_denies(network: &Network, certificate: (&str, &str)) -> Self {
+        let more = "interface: 127.0.0.1@5303\n local-zone: \"deny.dotd.test.\" deny\n";
+        Self::unbound_tls(network, certificate, 5303, more)
+    }
+
+    /// dnsmasq on 127.0.0.1 port 5300, which answers the queries of a connection one after the other. It gives this address
+    /// for names of `dotd.test`, and asks `slow` for those of `slow.test`.
+    #[must_use]
+    pub fn dnsmasq(network: &Network, address: [u8; 4], slow: SocketAddr) -> Self {
+        let at = SocketAddr::from(([127, 0, 0, 1], 5300));
+        let mut command = bound_to_namespace("dnsmasq");
+        command.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+        ]);
+        command.args(["--user=root", "--pid-file=", "--port=5300", "--listen-address=127.0.0.1"]);
+        command.arg(format!("--address=/dotd.test/{}", std::net::Ipv4Addr::from(address)));
+        command.arg(format!("--server=/slow.test/{}#{}", slow.ip(), slow.port()));
+        Self::start(network, "dnsmasq", at, Scratch::new(), command)
+    }
+
     /// Where [`Backend::unbound_with_certificate`] speaks TLS.
     #[must_use]
     pub fn tls_address(&self) -> SocketAddr {

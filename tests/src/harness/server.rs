@@ -245,6 +245,12 @@ impl Server {
         self.asked("xdp show")
     }
 
+    /// How many of a hundred queries the backend at this place answers, by `dotd status`.
+    #[must_use]
+    pub fn answered_percent(&self, backend: usize) -> Option<u64> {
+        self.status()["backends"][backend]["answered_percent"].as_u64()
+    }
+
     /// Why a backend's last check was missed.
     ///
     /// # Panics

@@ -178,7 +178,7 @@ fn an_idle_close_is_no_error() {
 }
 
 /// Goal: what was in flight over a connection that closes is asked once more, over four connections at most, and answered
-/// (RFC 7766 §6.2.4). Method: 30 queries; the first connection closes upon the tenth, nothing answered.
+/// (RFC 7766 §6.2.4). Method: 30 queries; the first connection closes upon the tenth, nothing answered. Covers, C-210
 #[test]
 fn queries_of_a_closed_connection_are_asked_once_more() {
     require!(Root);

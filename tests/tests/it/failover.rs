@@ -2,7 +2,10 @@
 //!
 //! Before: two backends, one of which fails. After: each query has exactly one answer, from the other one.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use dot_tests::{
     harness::{
@@ -318,4 +321,41 @@ fn no_backend_has_more_than_its_cap() {
     assert!(session.is_quiet());
     let stats = dotd.stats();
     assert_eq!((stats.counter("backend", "full"), stats.difference()), (10, [0; 3]), "{stats:?}");
+}
+
+/// Goal: a backend that answers its checks and few of the queries is set aside while another answers them, and status says
+/// how many it answers. Method: one of two drops four queries of five; round-robin, an interval of checks that no client
+/// waits for.
+#[test]
+fn a_backend_that_answers_few_is_set_aside() {
+    require!(Root);
+    let network = Network::new();
+    let count = AtomicUsize::new(0);
+    let few = move |query: &Received| match count.fetch_add(1, Relaxed) % 5 {
+        0 => answering(ONE)(query),
+        _ => Vec::new(),
+    };
+    let (poor, good) = (Scripted::start(&network, few), Scripted::start(&network, answering(TWO)));
+    let config = Config::new().set("server", "workers", "1").set("balance", "policy", "\"round-robin\"");
+    let config = config.set("balance", "health_interval", "\"6s\"");
+    let keys = "timeout = \"2s\"";
+    let dotd =
+        Server::start(&network, &config.backend_with(poor.address, keys).backend_with(good.address, keys));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    eventually("it is set aside", || {
+        session.ask_all(&(0..40).map(host).collect::<Vec<_>>());
+        (0..40).for_each(|_| assert_eq!(session.receive().rcode(), 0));
+        (dotd.stats().counter("backend", "set_aside") > 0).then_some(())
+    });
+    let before = poor.received().len();
+    session.ask_all(&(0..40).map(host).collect::<Vec<_>>());
+    (0..40).for_each(|_| assert_eq!(session.receive().rdata(A), [TWO]));
+    assert_eq!(poor.received().len(), before, "it is asked no more");
+    assert_eq!(dotd.backend_states(), ["up", "up"]);
+    eventually("status says so", || {
+        session.ask_all(&(0..40).map(host).collect::<Vec<_>>());
+        (0..40).for_each(|_| assert_eq!(session.receive().rcode(), 0));
+        dotd.answered_percent(0).filter(|percent| *percent < 50)
+    });
+    assert_eq!(dotd.stats().difference(), [0; 3]);
 }

@@ -138,6 +138,33 @@ fn who_is_refused_by_the_backend_is_refused_alone() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
+/// Goal: more clients than there are connections to the backend wait for one another, and none hears SERVFAIL.
+/// Method: one worker; 400 sessions with a query each, all sent before any answer is read, and the backend holds the answers
+/// of those that have a connection until it has as many as there may be.
+#[test]
+fn clients_beyond_the_connections_wait() {
+    require!(Root);
+    const CLIENTS: usize = 400;
+    let hold = |query: &Received| vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))];
+    let config = Config::new().xdp("off").set("server", "workers", "1").set(
+        "session",
+        "connections_per_prefix_max",
+        "1000",
+    );
+    let (network, backend, dotd) = scripted_with(config, &format!("{OVER_TCP}\ntimeout = \"30s\""), hold);
+    let mut sessions: Vec<Dot> = (0..CLIENTS).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+    sessions.iter_mut().for_each(|session| session.ask(&host(1)));
+    eventually("every connection is taken", || (backend.held() == 256).then_some(()));
+    assert_eq!(dotd.stats().counter("backend", "full"), 0);
+    backend.release();
+    eventually("the others have theirs", || (backend.held() == CLIENTS - 256).then_some(()));
+    backend.release();
+    for session in &mut sessions {
+        assert_eq!(session.receive().rdata(A), [HONEST]);
+    }
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
 /// Goal: a real resolver reads our headers: over UDP, TCP and TLS it logs the client's own address.
 /// Method: Unbound logs queries; a name for each transport. Covers: C-75
 #[test]

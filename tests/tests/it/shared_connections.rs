@@ -12,6 +12,7 @@ use std::{
 
 use dot_tests::{
     harness::{
+        backends::Backend,
         config::Config,
         dot::Dot,
         eventually,
@@ -214,4 +215,56 @@ fn a_backend_that_answers_once_answers_all() {
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
     let asked = backend.received().len();
     assert!(asked < 400, "{asked} queries were sent for 120");
+}
+
+/// Goal: a real resolver that closes its connections upon some names, as Unbound does with `local-zone: deny`, serves who
+/// asks for others. Method: names below such a zone, a new one each, beside innocent queries; over TCP and TLS.
+#[test]
+fn a_resolver_that_denies_serves_the_others() {
+    require!(Root, Command("unbound"));
+    for transport in ["tcp", "tls"] {
+        let network = Network::new();
+        let issued = Authority::new().issue("ns.dotd.test");
+        let unbound = Backend::unbound_that_denies(&network, (&issued.cert, &issued.key));
+        let (address, pin) = match transport {
+            "tls" => (unbound.tls_address(), format!("spki_pins = [\"{}\"]", issued.pin)),
+            _ => (unbound.address, String::new()),
+        };
+        let keys = format!("transport = \"{transport}\"\n{pin}");
+        let config = Config::new().set("server", "workers", "1").backend_with(address, &keys);
+        let dotd = Server::start(&network, &config);
+        let bad = |round: u16| (0..3).map(|id| named(id, &format!("n{round}-{id}.deny.dotd.test"))).collect();
+        let (mut attacker, mut innocent) =
+            (Dot::connect(&network.client, SERVER_V4), Dot::connect(&network.client, SERVER_V4));
+        for round in 0..50 {
+            let bad: Vec<_> = bad(round);
+            attacker.ask_all(&bad);
+            innocent.ask_all(&(0..10).map(host).collect::<Vec<_>>());
+            let answered = (0..10).filter(|_| innocent.receive().rcode() == 0).count();
+            assert_eq!(answered, 10, "{transport}: round {round}: {}", unbound.log());
+            bad.iter().for_each(|_| assert_eq!(attacker.receive().rcode(), SERVFAIL));
+        }
+        assert_eq!(dotd.stats().difference(), [0; 3]);
+    }
+}
+
+/// Goal: the same for a real server that answers a connection in order: a name that it waits for holds nobody. Method:
+/// dnsmasq, which asks a server that never answers for some names; five of them beside 100 queries. Covers: A-213, C-211
+#[test]
+fn a_name_that_dnsmasq_waits_for_holds_nobody() {
+    require!(Root, Command("dnsmasq"));
+    let network = Network::new();
+    let never = Scripted::start(&network, |_| Vec::new());
+    let dnsmasq = Backend::dnsmasq(&network, HONEST, never.address);
+    let config = Config::new().set("server", "workers", "1").backend_with(dnsmasq.address, TCP);
+    let dotd = Server::start(&network, &config);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for round in 0..5 {
+        let slow = named(1000, &format!("n{round}.slow.test"));
+        session.ask_all(&std::iter::once(slow).chain((0..20).map(host)).collect::<Vec<_>>());
+        let answers: HashMap<u16, Message> =
+            (0..21).map(|_| session.receive()).map(|one| (one.id, one)).collect();
+        assert!((0..20).all(|id| answers[&id].rdata(A) == [HONEST]), "{round}: {answers:?}");
+    }
+    assert_eq!(dotd.stats().difference(), [0; 3]);
 }

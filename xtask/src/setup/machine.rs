@@ -50,6 +50,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "nsd", packages: &["nsd"], purpose: "backend: authoritative server" },
     Tool { command: "unbound", packages: &["unbound"], purpose: "backend: resolver" },
     Tool { command: "named", packages: &["bind9"], purpose: "backend: BIND" },
+    Tool { command: "dnsmasq", packages: &["dnsmasq-base"], purpose: "backend that answers in order" },
     Tool { command: "knotd", packages: &["knot"], purpose: "backend: Knot DNS" },
     Tool { command: "kresd", packages: &["knot-resolver"], purpose: "backend that reads PROXY headers" },
     Tool { command: "dnsdist", packages: &["dnsdist"], purpose: "backend that reads PROXY headers" },

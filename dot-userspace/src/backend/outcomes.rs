@@ -1,0 +1,118 @@
+//! How many of its queries a backend has answered lately, as one worker sees it, and whether others do much better.
+//!
+//! Before: a query has its answer, or its backend lost it. After: new queries go elsewhere for a while where another backend
+//! answers what this one does not; `health` adds up what all workers saw, for status.
+//! Why beside the checks: `. NS` may be answered, over a connection of its own, where what clients ask is not.
+//! Never: judges an rcode; sets a backend aside that is no worse than the others: then it is the queries, which a client may
+//! have chosen; costs more than an addition for a query.
+//!
+//! Source: outlier detection as Envoy and Finagle have it: success ratio in a window, against the others.
+
+use std::cell::Cell;
+
+use tokio::time::Instant;
+
+use super::fleet::Fleet;
+
+/// Outcomes before anything is said.
+const OUTCOMES_MIN: u32 = 16;
+/// Looks of the sweeper after which each outcome counts half: a second.
+const LOOKS: u32 = 20;
+/// A backend that answers fewer in a hundred is set aside…
+const POOR_PERCENT: u32 = 50;
+/// …where another one answers at least as many.
+const GOOD_PERCENT: u32 = 80;
+
+/// The window of one backend.
+#[derive(Default)]
+pub struct Outcomes {
+    answered: Cell<u32>,
+    lost: Cell<u32>,
+    /// Of them, those that `health` has not heard of.
+    unreported: Cell<(u32, u32)>,
+    looks: Cell<u32>,
+}
+
+impl Outcomes {
+    /// A query has its answer.
+    pub fn note_answer(&self) {
+        self.answered.set(self.answered.get().saturating_add(1));
+        let (answered, lost) = self.unreported.get();
+        self.unreported.set((answered.saturating_add(1), lost));
+    }
+
+    /// A query went elsewhere, or failed, for want of an answer.
+    pub fn note_loss(&self) {
+        self.lost.set(self.lost.get().saturating_add(1));
+        let (answered, lost) = self.unreported.get();
+        self.unreported.set((answered, lost.saturating_add(1)));
+    }
+
+    /// Answered ones of a hundred. `None`: too few are over.
+    fn percent(&self) -> Option<u32> {
+        percent(self.answered.get().into(), self.lost.get().into())
+    }
+
+    fn forget(&self) {
+        self.answered.set(0);
+        self.lost.set(0);
+    }
+
+    /// Time went by, by one look; every second it returns what was not reported.
+    fn look(&self) -> Option<(u32, u32)> {
+        let looks = self.looks.get() + 1;
+        self.looks.set(looks % LOOKS);
+        (looks == LOOKS).then(|| {
+            self.answered.set(self.answered.get() / 2);
+            self.lost.set(self.lost.get() / 2);
+            self.unreported.take()
+        })
+    }
+}
+
+/// Answered ones of a hundred. `None`: too few are over.
+pub fn percent(answered: u64, lost: u64) -> Option<u32> {
+    let all = answered.saturating_add(lost);
+    let percent = answered.saturating_mul(100).checked_div(all)?;
+    u32::try_from(percent).ok().filter(|_| all >= u64::from(OUTCOMES_MIN))
+}
+
+/// Looks at every backend: reports, and sets aside which answers much less than another does.
+pub fn look(fleet: &Fleet, now: Instant) {
+    let upstreams = fleet.upstreams.borrow();
+    let best = upstreams.iter().filter_map(|upstream| upstream.outcomes.percent()).max();
+    let is_other_good = best.is_some_and(|best| best >= GOOD_PERCENT);
+    for upstream in upstreams.iter() {
+        let is_poor = upstream.outcomes.percent().is_some_and(|percent| percent < POOR_PERCENT);
+        if is_poor && is_other_good {
+            upstream.set_aside(now);
+            upstream.outcomes.forget();
+        }
+        if let Some((answered, lost)) = upstream.outcomes.look()
+            && (answered > 0 || lost > 0)
+        {
+            upstream.config.health.note_outcomes(answered, lost);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: nothing is said of few queries, a share follows what happens within seconds, and each outcome is reported once.
+    /// Method: answers, then losses, and the looks between.
+    #[test]
+    fn a_share_follows_what_happens() {
+        let outcomes = Outcomes::default();
+        (0..15).for_each(|_| outcomes.note_answer());
+        assert_eq!(outcomes.percent(), None);
+        (0..85).for_each(|_| outcomes.note_answer());
+        (0..100).for_each(|_| outcomes.note_loss());
+        assert_eq!(outcomes.percent(), Some(50));
+        let reports: Vec<_> = (0..2 * LOOKS).filter_map(|_| outcomes.look()).collect();
+        assert_eq!(reports, [(100, 100), (0, 0)]);
+        (0..100).for_each(|_| outcomes.note_loss());
+        assert_eq!(outcomes.percent(), Some(16));
+    }
+}

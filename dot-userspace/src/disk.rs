@@ -18,6 +18,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Component, Path},
+    sync::OnceLock,
 };
 
 use nix::{
@@ -46,12 +47,31 @@ struct Found {
     led_by: Vec<u32>,
 }
 
-/// Opens a file that the config names, to read it. What it is (file, folder, pipe) is the caller's to check.
+/// Who opens what the config names in this process's place; `None` where that is not theirs to open.
+pub type Opener = Box<dyn Fn(&Path) -> Option<io::Result<File>> + Send + Sync>;
+
+/// Set once, in a process that has given up its rights.
+static OPENER: OnceLock<Opener> = OnceLock::new();
+
+/// From now on `opener` opens what the config names; the first call counts.
+pub fn open_through(opener: Opener) {
+    let _ = OPENER.set(opener);
+}
+
+/// Opens a file that the config names, to read it, by way of whoever has the rights, or by our own. What it is (file, folder, pipe) is the caller's to check.
 ///
 /// # Errors
 /// As for any file; a link of another user that leads to a file which is not that user's; a file with two names, in a
 /// folder of another user, that is neither root's nor that user's.
 pub fn open_named(path: &Path) -> io::Result<File> {
+    OPENER.get().and_then(|opener| opener(path)).unwrap_or_else(|| open_directly(path))
+}
+
+/// The same by our own rights.
+///
+/// # Errors
+/// As [`open_named`].
+pub fn open_directly(path: &Path) -> io::Result<File> {
     let Found { place, led_by } = walk(path, Last::Any)?;
     let file = reopen(&place)?;
     let owner = file.metadata()?.uid();

@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod disk;
 pub mod dns;
+pub mod keeper;
 pub mod ledger;
 pub mod proxy;
 pub mod session;

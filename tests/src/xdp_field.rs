@@ -158,24 +158,20 @@ pub fn beside<T: Send>(name: &str, addresses: &[&str], body: impl FnOnce() -> T 
 /// When the config demands what cannot be had.
 #[must_use]
 pub fn begin(config: &Config, listeners: &[TcpListener]) -> Xdp {
-    try_begin(config, listeners, None).expect("XDP starts, or says in its report why not")
+    try_begin(config, listeners).expect("XDP starts, or says in its report why not")
 }
 
-/// The same, where it may fail; pins go to `owner`.
+/// The same, where it may fail.
 ///
 /// # Errors
 /// The config demands what cannot be had.
 ///
 /// # Panics
 /// Without listeners.
-pub fn try_begin(
-    config: &Config,
-    listeners: &[TcpListener],
-    owner: Option<(u32, u32)>,
-) -> Result<Xdp, XdpError> {
+pub fn try_begin(config: &Config, listeners: &[TcpListener]) -> Result<Xdp, XdpError> {
     let address = listeners[0].local_addr().unwrap();
     let group = ListenerGroup { address, sockets: listeners.iter().map(AsFd::as_fd).collect() };
-    start(config, &[group], owner)
+    start(config, &[group])
 }
 
 /// How often a verdict was given.

@@ -32,7 +32,7 @@ EXAMPLES:
         open loop: 5000 queries a second over 100 connections, whether or not the server keeps up
     dotload 127.0.0.1:853 --per-connection 1 --no-resumption --tls 1.2
         a new connection with a full TLS 1.2 handshake for each query
-    dotload 127.0.0.1:853 --file names.txt --sources 200 --server-pid $(pidof dotd) --json
+    dotload 127.0.0.1:853 --file names.txt --sources 200 --server-pid $(pgrep -ox dotd) --json
         names of a file (`name type` a line), from 200 client addresses, with the server's CPU
     dotload 127.0.0.1:853 --connections 1000 --mix idle=80,one-shot=15,chatty=5 --pause 10
         most clients idle: a query each 10 seconds on average; some connect for one query; few ask all the time

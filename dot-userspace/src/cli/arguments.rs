@@ -66,6 +66,15 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Have the running dotd read its config and certificates again
+    ///
+    /// Says what is in effect now, and which keys wait for a restart. When the new config, or a certificate that it names,
+    /// cannot be used, the old one stays, the reason is printed, and the exit status is 1.
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
     /// Clients that get nothing for a while
     ///
     /// A banned client's packets to our ports are dropped by XDP before they cost anything; whoever is in `xdp.allow` is

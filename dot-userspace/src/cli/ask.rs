@@ -43,9 +43,10 @@ fn send<T: DeserializeOwned>(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
     let body = runtime.block_on(async {
-        tokio::time::timeout(ANSWER_TIMEOUT, fetch(socket, method, path, body))
+        let limit = if path == "/reload" { RELOAD_TIMEOUT } else { ANSWER_TIMEOUT };
+        tokio::time::timeout(limit, fetch(socket, method, path, body))
             .await
-            .unwrap_or_else(|_| Err(no_answer(socket, format!("no answer within {ANSWER_TIMEOUT:?}"))))
+            .unwrap_or_else(|_| Err(no_answer(socket, format!("no answer within {limit:?}"))))
     })?;
     let meaning = serde_json::from_str(&body).map_err(|error| no_answer(socket, error.to_string()))?;
     Ok((body, meaning))
@@ -99,5 +100,7 @@ fn no_answer(socket: &Path, reason: String) -> CliError {
 
 /// 5 s: dotd answers in microseconds; a machine under attack needs a little more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// 60 s: thousands of certificates from a slow disk, and their keys to be tried.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// 16 MiB: a thousand interfaces and certificates need less than one.
 const ANSWER_OCTETS_MAX: usize = 16 << 20;

@@ -76,6 +76,11 @@ EXAMPLES
   dotd stats                    what counted so far, for people
   dotd stats --json | jq '.packets[] | select(.verdict == \"drop\")'";
 
+pub(super) const RELOAD_EXAMPLES: &str = "\
+EXAMPLES
+  dotd check && dotd reload     look first, then take over
+  systemctl reload dotd         the same verb, by the unit";
+
 pub(super) const XDP_EXAMPLES: &str = "\
 EXAMPLES
   dotd xdp show

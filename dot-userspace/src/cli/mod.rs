@@ -13,6 +13,7 @@ mod error;
 mod examples;
 mod import;
 mod pin;
+mod reload;
 mod rights;
 mod show;
 
@@ -42,7 +43,7 @@ pub fn main() -> ExitCode {
     let outcome = run_verb(arguments);
     logging::flush();
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             let lines = error.to_string();
             let text: String = lines.lines().map(|line| format!("dotd: {line}\n")).collect();
@@ -53,20 +54,28 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run_verb(arguments: Arguments) -> Result<(), CliError> {
+/// The exit status, where it is no failure of this process.
+fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
-    match arguments.verb {
-        Verb::Run => {
-            let config = config::load(path.as_deref())?;
-            logging::init(&config.log);
-            start::run(config, path).map_err(CliError::Start)
-        }
+    if let Verb::Run = arguments.verb {
+        let config = config::load(path.as_deref())?;
+        logging::init(&config.log);
+        return start::run(config, path).map_err(CliError::Start);
+    }
+    run_short(arguments.verb, path).map(|()| 0)
+}
+
+/// Every verb but the one that serves.
+fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
+    match verb {
+        Verb::Run => Ok(()),
         Verb::Check => print(&check::check(path.as_deref())?),
         Verb::Pin { files } => print(&pin::pins(&files, path.as_deref())?),
         Verb::Status { control } => show_answer::<Status>(&control, path.as_deref(), "/status", show::status),
         Verb::Stats { control } => {
             show_answer::<Snapshot>(&control, path.as_deref(), "/stats", Snapshot::to_string)
         }
+        Verb::Reload { control } => reload::run(&control, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {

@@ -237,6 +237,7 @@ mod tests {
         let answer = Status {
             version: "0.1.0".into(),
             pid: 42,
+            engine_pid: 8,
             state: State::Draining,
             uptime_seconds: 61,
             workers: 2,

@@ -36,17 +36,29 @@ pub fn load_placed(path: Option<&Path>) -> Result<Placed, ConfigErrors> {
 /// # Errors
 /// Where nothing of the file can be taken: it cannot be read, or is no TOML.
 pub fn load_what_is_sound(path: Option<&Path>) -> Result<(Placed, Vec<Mistake>), ConfigErrors> {
+    let Some(Read { text, file }) = read(path)? else { return Ok((Placed::default(), Vec::new())) };
+    let (config, mistakes) = examine(&text, &file)?;
+    Ok((Placed { config, text, file }, mistakes))
+}
+
+/// A config file as it was read, not yet looked at.
+pub struct Read {
+    /// Its text.
+    pub text: String,
+    /// Its name in mistakes.
+    pub file: String,
+}
+
+/// Reads `path`; without one, [`DEFAULT_PATH`], or nothing if that is not there.
+///
+/// # Errors
+/// One line: why it cannot be read.
+pub fn read(path: Option<&Path>) -> Result<Option<Read>, ConfigErrors> {
     let named = path.is_some();
     let path = path.unwrap_or(Path::new(DEFAULT_PATH));
-    match read(path) {
-        Ok(text) => {
-            let file = path.display().to_string();
-            let (config, mistakes) = examine(&text, &file)?;
-            Ok((Placed { config, text, file }, mistakes))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => {
-            Ok((Placed::default(), Vec::new()))
-        }
+    match read_text(path) {
+        Ok(text) => Ok(Some(Read { text, file: path.display().to_string() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Ok(None),
         Err(error) => {
             let message = match error.kind() {
                 io::ErrorKind::NotFound => {
@@ -103,7 +115,7 @@ fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigError
     if is_toml { Ok((config, mistakes)) } else { Err(ConfigErrors { mistakes }) }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     // To open a pipe is to wait for its writer.
     if !fs::metadata(path)?.is_file() {

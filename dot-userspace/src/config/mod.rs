@@ -23,7 +23,7 @@ mod tests;
 pub use duration::parse as parse_duration;
 pub use error::{ConfigErrors, Mistake};
 pub use limit::Limit;
-pub use load::{DEFAULT_PATH, Placed, load, load_placed, load_what_is_sound, parse};
+pub use load::{DEFAULT_PATH, Placed, Read, load, load_placed, load_what_is_sound, parse, read};
 pub use model::*;
 pub use model_xdp::*;
 

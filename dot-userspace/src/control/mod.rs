@@ -8,6 +8,7 @@ mod bans;
 mod cache;
 mod metrics;
 mod places;
+mod reload;
 mod router;
 mod serve;
 mod status;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use bans::{BanRequest, UnbanRequest};
 pub use cache::{FlushRequest, Flushed};
+pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
 pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status, UnmatchedStatus};
 
@@ -44,6 +46,11 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// There is none.
     fn unban(&self, request: &UnbanRequest) -> Result<xdp::BanRow, xdp::XdpError>;
+    /// Has config and certificates read again.
+    ///
+    /// # Errors
+    /// Too many have asked already.
+    fn reload(&self) -> Result<Outcome, String>;
     /// Has every worker forget what its cache keeps.
     ///
     /// # Errors

@@ -15,12 +15,12 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, bans, cache, metrics};
+use super::{Source, State, Status, bans, cache, metrics, reload};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans` and `/cache` as JSON.
+/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache` and `/reload` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     Router::new()
         .route("/status", get(async |Shared(source): Shared<AnySource>| Json(source.status())))
@@ -28,7 +28,8 @@ pub(super) fn socket(source: AnySource) -> Router {
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
         .merge(bans::route())
         .merge(cache::route())
-        .fallback(async || not_found(&[bans::PATH, cache::PATH, "/status", "/stats", "/xdp"]))
+        .merge(reload::route())
+        .fallback(async || not_found(&[bans::PATH, cache::PATH, reload::PATH, "/status", "/stats", "/xdp"]))
         .layer(middleware::from_fn(in_time))
         .with_state(source)
 }

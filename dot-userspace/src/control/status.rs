@@ -17,8 +17,11 @@ use crate::{tls::certificate::Identity, xdp};
 pub struct Status {
     /// Version of dotd.
     pub version: String,
-    /// Its process.
+    /// Its main process, the keeper: signals are for it.
     pub pid: u32,
+    /// The process that serves.
+    #[serde(default)]
+    pub engine_pid: u32,
     /// Whether it takes new connections.
     pub state: State,
     /// Seconds since it was ready.

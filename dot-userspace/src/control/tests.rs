@@ -35,6 +35,7 @@ impl Source for Still {
         Status {
             version: "1.2.3".into(),
             pid: 42,
+            engine_pid: 43,
             state: *self.state.lock().unwrap(),
             uptime_seconds: 7,
             workers: 2,
@@ -123,6 +124,12 @@ impl Source for Still {
         Err(XdpError::Ban { reason: format!("{} is not banned", request.client) })
     }
 
+    fn reload(&self) -> Result<Outcome, String> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let _ = tell.send(Err("dotd.toml:1:1: unknown key `x`".to_owned()));
+        Ok(told)
+    }
+
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {
         Ok(Flushed { asked: request.clone(), workers: 2 })
     }
@@ -199,7 +206,10 @@ fn refuses_the_rest() {
     beside_socket(async |path| {
         let (code, _, body) = ask_unix(&path, "GET /metrics").await;
         let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((code, &body["paths"]), (404, &json!(["/bans", "/cache", "/status", "/stats", "/xdp"])));
+        assert_eq!(
+            (code, &body["paths"]),
+            (404, &json!(["/bans", "/cache", "/reload", "/status", "/stats", "/xdp"]))
+        );
         assert_eq!(ask_unix(&path, "POST /status").await.0, 405);
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(b"\0\x01garbage\r\n\r\n").await.unwrap();

@@ -8,6 +8,7 @@
 //! [`FOLDERS_MAX`].
 
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashSet, VecDeque},
     ffi::OsString,
     fs,
@@ -24,15 +25,17 @@ use notify::{
 use tokio::{
     sync::Notify,
     task::AbortHandle,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
-use crate::config::Config;
+use crate::{config::Config, disk};
 
 /// A renewal writes several files: it is over when nothing has changed for this long.
 const QUIET: Duration = Duration::from_millis(300);
 /// Somebody who never stops writing is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often files are looked at in folders that cannot be watched, such as those that are root's alone.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Folders watched. A certificate needs one to four.
 const FOLDERS_MAX: usize = 256;
 /// Symbolic links followed for one path, as many as Linux follows.
@@ -60,6 +63,8 @@ pub(super) struct Files {
     seen: Seen,
     settled: Arc<Notify>,
     task: AbortHandle,
+    /// When they are looked at without an event: a folder is closed to us, or cannot be watched.
+    next_look: Cell<Option<Instant>>,
 }
 
 /// What tells one content of a path from another: device, inode, length, and when it was changed.
@@ -78,18 +83,23 @@ impl Files {
         });
         let watcher = watcher.map_err(|error| say_unwatched(&error)).ok();
         let task = tokio::spawn(settle(bell, Arc::clone(&settled))).abort_handle();
-        let mut files = Self { watcher, watched: HashSet::new(), seen, settled, task };
+        let next_look = Cell::new(watcher.is_none().then(|| Instant::now() + LOOK_INTERVAL));
+        let mut files = Self { watcher, watched: HashSet::new(), seen, settled, task, next_look };
         files.follow();
         files.settled.notify_one();
         files
     }
 
-    /// Waits until something has changed in the folders, and then nothing for a moment.
+    /// Waits until something has changed in the folders, and then nothing for a moment; or a minute, where there are folders
+    /// that are not watched.
     ///
     /// # Cancel safety
-    /// A change is kept for the next call.
+    /// A change is kept for the next call, and so is the time.
     pub(super) async fn settled(&self) {
-        self.settled.notified().await;
+        let Some(next_look) = self.next_look.get() else { return self.settled.notified().await };
+        if timeout_at(next_look, self.settled.notified()).await.is_err() {
+            self.next_look.set(Some(Instant::now() + LOOK_INTERVAL));
+        }
     }
 
     /// Whether a path leads to other content than when it was noted.
@@ -121,11 +131,14 @@ impl Files {
             let _ = watcher.unwatch(gone);
         }
         // Also those watched before: a folder of the same name may be another one.
-        for folder in &wanted {
-            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                say_unwatched(&error);
-            }
+        let watch = |folder: &PathBuf| watcher.watch(folder, RecursiveMode::NonRecursive).err();
+        let unwatched = wanted.iter().filter_map(watch).last();
+        if let Some(error) = &unwatched
+            && self.next_look.get().is_none()
+        {
+            say_unwatched(error);
         }
+        self.next_look.set(unwatched.map(|_| Instant::now() + LOOK_INTERVAL));
         self.watched = wanted;
     }
 }
@@ -137,7 +150,7 @@ impl Drop for Files {
 }
 
 fn say_unwatched(error: &notify::Error) {
-    tracing::warn!(%error, "files of certificates are not all watched: send HUP after a renewal");
+    tracing::warn!(%error, "files of certificates are not all watched: they are looked at once a minute");
 }
 
 /// Reading is none: dotd's own would ring the bell for ever.
@@ -169,7 +182,7 @@ fn paths(config: &Config) -> BTreeSet<PathBuf> {
 
 fn prints(paths: &BTreeSet<PathBuf>) -> Vec<Option<Print>> {
     let print = |path: &PathBuf| {
-        let file = fs::metadata(path).ok()?;
+        let file = disk::open_named(path).and_then(|file| file.metadata()).ok()?;
         let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
         Some((file.dev(), file.ino(), file.len(), modified, changed))
     };

@@ -177,6 +177,7 @@ fn explain_bind(address: SocketAddr, error: &io::Error, key: &str) -> anyhow::Er
 pub(super) struct ControlSocket {
     folder: File,
     listener: UnixListener,
+    is_left: bool,
 }
 
 impl ControlSocket {
@@ -215,7 +216,12 @@ impl ControlSocket {
         // not, the next start does.
         hand_over(run_dir, CONTROL_SOCKET, owner).with_context(explain)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { folder, listener })
+        Ok(Self { folder, listener, is_left: false })
+    }
+
+    /// Closes it here and leaves it where it is: another process serves it.
+    pub(super) fn leave(mut self) {
+        self.is_left = true;
     }
 
     /// The socket itself, for the control room.
@@ -226,6 +232,9 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         // Left behind it would only cost the next start a line; there is nobody to tell at exit.
         let _ = unlinkat(&self.folder, CONTROL_SOCKET, UnlinkatFlags::NoRemoveDir);
     }

@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, Write as _},
+    os::fd::AsFd as _,
     sync::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,6 +16,7 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Subscriber;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -47,6 +49,35 @@ pub fn write_from_now_on() -> io::Result<()> {
         }
     };
     thread::Builder::new().name("dotd-log".into()).spawn(write).map(drop)
+}
+
+/// The lines that nobody has written yet: for another process to write, because this one never waits for standard error.
+pub fn take_lines() -> Vec<Vec<u8>> {
+    let Some((_, receiver)) = QUEUE.get() else { return Vec::new() };
+    let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+    let entries = receiver.iter().flat_map(Receiver::try_iter);
+    entries.filter_map(|entry| if let Entry::Line(line) = entry { Some(line) } else { None }).collect()
+}
+
+/// Writes a line of another process, as ours are written.
+pub fn pass_on(line: Vec<u8>) {
+    if let Some((sender, _)) = QUEUE.get()
+        && sender.try_send(Entry::Line(line)).is_err()
+    {
+        LINES_LOST.fetch_add(1, Relaxed);
+    }
+}
+
+/// Writes what lines there are if standard error takes them at once: the last words of a process that never waits.
+pub fn flush_at_once() {
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    let is_ready = poll(&mut ready, PollTimeout::ZERO).is_ok_and(|count| count == 1);
+    let text: Vec<u8> = take_lines().concat();
+    if is_ready && !text.is_empty() {
+        // A pipe that is ready takes as much as this whole.
+        let _ = io::stderr().lock().write_all(text.get(..PIPE_OCTETS).unwrap_or(&text));
+    }
 }
 
 /// What nobody writes yet.
@@ -185,6 +216,8 @@ static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 const LINES_MAX: usize = 4096;
 /// One write of at most about 64 KiB, the size of a pipe.
 const BATCH_OCTETS_MAX: usize = 64 << 10;
+/// What a pipe takes at once when it takes anything (pipe(7): PIPE_BUF).
+const PIPE_OCTETS: usize = 4096;
 /// A stuck terminal must not keep a stopped dotd alive.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -1,8 +1,9 @@
 //! Room `start`: the order of things. What needs rights is done first, then they are given up for good.
 //!
 //! Before: `cli` has a checked config. After: workers serve until a signal, then everything is undone.
-//! The line: identities → listeners → XDP → privileges → workers → control → signals → drain → detach.
-//! Never: serves before every part has reported its state, or holds a right once it serves.
+//! The line: identities → listeners → XDP → two processes (`keeper`) → privileges → workers → control → signals → drain →
+//! detach.
+//! Never: serves before every part has reported its state; the process that serves never holds a right.
 
 mod caretaker;
 mod dialer;
@@ -24,58 +25,150 @@ use anyhow::Context;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    backend::Embedded,
+    backend::{Embedded, UpstreamConfig},
     config::{Config, Workers},
+    disk,
+    keeper::{self, Keeper, Part},
     session::Rates,
     tls::{self, Tickets, certificate},
-    worker::{ChargesSink, Plan, Worker},
+    worker::{ChargesSink, Listeners, Plan, Worker},
     xdp,
 };
-use process::{Kernel, Process, Running};
+use files::Seen;
+use listeners::ControlSocket;
+use privileges::Owner;
+use process::{Askers, Kernel, Process, Running};
 
-/// Flushes of the cache that wait for the control thread.
+/// Flushes of the cache, and reloads, that wait for the control thread.
 const FLUSHES_MAX: usize = 16;
 
-/// Serves by `config` until TERM or INT. `path` is read again at HUP.
+/// What was read and opened while there were rights.
+struct Opened {
+    began: Instant,
+    user: Option<Owner>,
+    descriptors: u64,
+    seen: Seen,
+    identities: Vec<certificate::Identity>,
+    tickets: Tickets,
+    serving: tls::Serving,
+    cpus: Vec<usize>,
+    listeners: Vec<Listeners>,
+    http: Option<std::net::TcpListener>,
+    control_socket: ControlSocket,
+    embedded: Option<Embedded>,
+    upstreams: Vec<UpstreamConfig>,
+    kernel: Kernel,
+}
+
+impl Opened {
+    /// Closes and forgets it all in this process; in the engine it goes on.
+    fn leave(self) {
+        let Self { control_socket, mut kernel, .. } = self;
+        control_socket.leave();
+        drop(kernel.0.take());
+    }
+}
+
+/// Serves by `config` until TERM or INT; `path` is read again at HUP. Returns twice: in the keeper with the exit status of
+/// the engine, in the engine with its own.
 ///
 /// # Errors
 /// One line that names the thing that cannot be had and the way out. Nothing is left behind.
-pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
+pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
+    let mut opened = open(&config)?;
+    let holder = opened.kernel.0.as_mut().and_then(xdp::Xdp::give_away);
+    match keeper::part(&config, path.clone()) {
+        Ok(Part::Keeper(duty)) => {
+            opened.leave();
+            logging::take_lines();
+            privileges::keep_few()?;
+            let status = duty.keep(holder, logging::take_lines);
+            logging::flush_at_once();
+            Ok(status)
+        }
+        Ok(Part::Engine(keeper)) => {
+            if let Some(holder) = holder {
+                holder.forget();
+                if let Some(xdp) = &mut opened.kernel.0 {
+                    xdp.ask(keeper.attachments(logging::pass_on));
+                }
+            }
+            privileges::drop_all(opened.user)?;
+            keeper::end_with(keeper.pid()).context("dotd's keeper process is gone")?;
+            keeper.greet()?;
+            let opener = keeper.clone();
+            disk::open_through(Box::new(move |path| opener.open(path)));
+            engine(opened, config, path, keeper).map(|()| 0)
+        }
+        Err(error) => {
+            if let Some(mut holder) = holder {
+                holder.let_go();
+            }
+            Err(error).context("dotd cannot become two processes")
+        }
+    }
+}
+
+/// Reads, binds, loads and attaches: whatever needs rights.
+fn open(config: &Config) -> anyhow::Result<Opened> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
     let descriptors = privileges::raise_descriptors();
-    let seen = files::Seen::now(&config);
+    let seen = Seen::now(config);
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
     let cpus = privileges::usable_cpus();
     let workers = worker_count(config.server.workers, cpus.len());
-    let (groups, listeners) = listeners::bind(&config, workers)?;
+    let (groups, listeners) = listeners::bind(config, workers)?;
     let http = listeners::bind_http(config.control.http)?;
-    let control_socket = listeners::ControlSocket::bind(&config.server.run_dir, user)?;
-    let embedded = plan::needs_embedded(&config).then(Embedded::bind).transpose();
+    let control_socket = ControlSocket::bind(&config.server.run_dir, user)?;
+    let embedded = plan::needs_embedded(config).then(Embedded::bind).transpose();
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
     let upstreams =
-        plan::upstreams(&config, embedded.as_ref().map(Embedded::address), dialer::all(&config)?, &[]);
+        plan::upstreams(config, embedded.as_ref().map(Embedded::address), dialer::all(config)?, &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
-    let kernel = Kernel(Some(xdp::start(&config.xdp.beside(&config.listen.do53), &sockets, user)?));
-    drop(sockets);
-    drop(groups);
+    let kernel = Kernel(Some(xdp::start(&config.xdp.beside(&config.listen.do53), &sockets)?));
     privileges::hand_over_state(&config.server.state_dir, user)?;
-    privileges::drop_all(user)?;
+    Ok(Opened {
+        began,
+        user,
+        descriptors,
+        seen,
+        identities,
+        tickets,
+        serving,
+        cpus,
+        listeners,
+        http,
+        control_socket,
+        embedded,
+        upstreams,
+        kernel,
+    })
+}
+
+/// Serves without rights, until a signal.
+fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper) -> anyhow::Result<()> {
+    let Opened { identities, upstreams, listeners, cpus, descriptors, .. } = opened;
+    let workers = listeners.len();
     // From here on nothing has rights, and every thread made inherits that.
     logging::write_from_now_on().context("the log thread cannot start")?;
-    if let Some(embedded) = embedded {
+    if let Some(embedded) = opened.embedded {
         embedded.spawn().context("the embedded backend cannot start its thread")?;
     }
     let admission = plan::admission(&config, descriptors, workers, upstreams.len());
     let rates = Arc::new(Rates::default());
-    let settings = plan::settings(&config, serving, upstreams.clone());
+    let settings = plan::settings(&config, opened.serving, upstreams.clone());
     // A start that fails says one thing; this one has not.
-    let warnings = [privileges::warning(user), tickets.warning.as_deref()];
+    let warnings = [privileges::warning(opened.user), opened.tickets.warning.as_deref()];
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
     let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
     let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
-    let process = Process::new(&config, &upstreams, workers, &identities, kernel, sink.clone(), flusher);
+    let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
+    let pid = u32::try_from(keeper.pid().as_raw()).unwrap_or_default();
+    let askers = Askers { flushes: flusher, reloads: reloader, pid };
+    let process =
+        Process::new(&config, &upstreams, workers, &identities, opened.kernel, sink.clone(), askers);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
@@ -93,8 +186,9 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     }
     let running = Running {
         path,
+        keeper,
         config,
-        tickets,
+        tickets: opened.tickets,
         spki_pins: serve::spki_pins(&identities),
         staples_until: renew::staples_until(&identities),
         upstreams,
@@ -104,8 +198,10 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
         checks: JoinSet::new(),
         charges,
         flushes,
+        reloads,
     };
-    serve::serve(Arc::new(process), running, seen, control_socket, http, began)
+    let process = Arc::new(process);
+    serve::serve(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
 }
 
 /// What failed and every cause of it, in a line; what a cause says that was said already is said once.

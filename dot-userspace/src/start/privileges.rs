@@ -7,7 +7,7 @@
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use anyhow::{Context, anyhow, bail};
-use caps::CapSet;
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::{
     fcntl::{AtFlags, OFlag, openat},
     sched::{CpuSet, sched_getaffinity},
@@ -122,6 +122,33 @@ fn is_own(found: &FileStat, becoming: u32) -> bool {
     let is_ours = found.st_uid == geteuid().as_raw() || found.st_uid == becoming;
     matches!(kind, SFlag::S_IFREG | SFlag::S_IFSOCK) && found.st_nlink == 1 && is_ours
 }
+
+/// Gives up every capability but those that the keeper's duty needs, as far as this process has them.
+///
+/// # Errors
+/// Rights that could not be given up.
+pub fn keep_few() -> anyhow::Result<()> {
+    let permitted = caps::read(None, CapSet::Permitted).context("capabilities cannot be read")?;
+    let kept: CapsHashSet = KEPT.into_iter().filter(|kept| permitted.contains(kept)).collect();
+    for capability in caps::all() {
+        if !kept.contains(&capability) {
+            // Needs CAP_SETPCAP; without it there is nothing to regain.
+            let _ = caps::drop(None, CapSet::Bounding, capability);
+        }
+    }
+    for set in [CapSet::Ambient, CapSet::Inheritable] {
+        caps::clear(None, set).context("capabilities cannot be given up")?;
+    }
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &kept).context("capabilities cannot be given up")?;
+    }
+    nix::sys::prctl::set_no_new_privs().context("no_new_privs cannot be set")
+}
+
+/// Attach and pin (NET_ADMIN, BPF), signal an engine of another user (KILL), read keys that are root's or another user's at a
+/// renewal (DAC_READ_SEARCH).
+const KEPT: [Capability; 4] =
+    [Capability::CAP_NET_ADMIN, Capability::CAP_BPF, Capability::CAP_KILL, Capability::CAP_DAC_READ_SEARCH];
 
 /// Becomes `owner` and gives up every capability.
 ///

@@ -14,7 +14,10 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use super::{fast_open, logging, plan};
 use crate::{
@@ -22,9 +25,10 @@ use crate::{
     cache::Forget,
     config::{self, Config},
     control::{
-        BackendStatus, BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Source, State,
-        Status, UnbanRequest, UnmatchedStatus,
+        BackendStatus, BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Outcome,
+        Reloaded, Source, State, Status, UnbanRequest, UnmatchedStatus,
     },
+    keeper::Keeper,
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
@@ -33,8 +37,10 @@ use crate::{
 
 /// What the control thread works with, and nobody else.
 pub(super) struct Running {
-    /// Read again at HUP.
+    /// Read again at HUP, by the keeper.
     pub path: Option<PathBuf>,
+    /// Reads and opens what the engine may not.
+    pub keeper: Keeper,
     /// As it is being served.
     pub config: Config,
     /// Outlive every reload.
@@ -57,6 +63,18 @@ pub(super) struct Running {
     pub charges: mpsc::Receiver<Charges>,
     /// What an operator wants forgotten.
     pub flushes: mpsc::Receiver<Flush>,
+    /// Operators who wait for a reload.
+    pub reloads: mpsc::Receiver<Reload>,
+}
+
+/// Who waits for the control thread, and the process that hears signals.
+pub(super) struct Askers {
+    /// What is to be forgotten.
+    pub flushes: mpsc::Sender<Flush>,
+    /// Who wants a reload.
+    pub reloads: mpsc::Sender<Reload>,
+    /// The keeper's number.
+    pub pid: u32,
 }
 
 /// What the control socket tells.
@@ -74,10 +92,16 @@ pub(super) struct Process {
     ban_seconds: AtomicU32,
     cache_entries: AtomicU32,
     flushes: mpsc::Sender<Flush>,
+    reloads: mpsc::Sender<Reload>,
+    /// Of the keeper: signals are for it.
+    pid: u32,
 }
 
 /// What caches are to forget; none: everything.
 pub(super) type Flush = Option<Forget>;
+
+/// Who hears how a reload went.
+pub(super) type Reload = oneshot::Sender<Result<Reloaded, String>>;
 
 /// Length of an operator's ban where neither the operator nor the config says one.
 const BAN_SECONDS: u64 = 60;
@@ -120,7 +144,7 @@ impl Process {
         identities: &[Identity],
         kernel: Kernel,
         sink: ChargesSink,
-        flushes: mpsc::Sender<Flush>,
+        Askers { flushes, reloads, pid }: Askers,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
@@ -146,6 +170,8 @@ impl Process {
             ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
             cache_entries: AtomicU32::new(config.dns.cache_entries),
             flushes,
+            reloads,
+            pid,
         }
     }
 
@@ -236,7 +262,8 @@ impl Source for Process {
     fn status(&self) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
+            pid: self.pid,
+            engine_pid: std::process::id(),
             state: if self.is_draining.load(Relaxed) { State::Draining } else { State::Serving },
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.counters.len(),
@@ -284,6 +311,12 @@ impl Source for Process {
 
     fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
         self.with_xdp(|xdp| xdp.unban(&request.client))
+    }
+
+    fn reload(&self) -> Result<Outcome, String> {
+        let (tell, told) = oneshot::channel();
+        self.reloads.try_send(tell).map_err(|_| "too many at once; try again".to_owned())?;
+        Ok(told)
     }
 
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {

@@ -30,8 +30,9 @@ use super::{
 };
 use crate::{
     backend::{UpstreamConfig, health},
-    config,
-    control::{self, Source, Status},
+    config::{self, Config},
+    control::{self, Reloaded, Source, Status},
+    keeper,
     tls::{
         self, Tickets, TicketsError,
         certificate::{self, Identity},
@@ -76,8 +77,8 @@ pub(super) fn serve(
             milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "ready"
         );
-        // Without systemd there is nobody to notify, which is no error.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        keeper::hear().context("signals cannot be heard")?;
+        running.keeper.notify(keeper::State::Ready);
         tokio::spawn(caretaker::look_after_xdp(Arc::clone(&process)));
         running.checks = check_all(&running.upstreams);
         let running = hear_signals(&process, running, signals, files).await?;
@@ -124,9 +125,11 @@ async fn hear_signals(
         tokio::select! {
             _ = hup.recv() => {
                 coalesce(&mut hup).await;
-                files.note(&running.config);
-                reload(process, &mut running);
-                files.name(&running.config);
+                let _ = reload(process, &mut running, &mut files);
+            }
+            Some(asker) = running.reloads.recv() => {
+                // Who has gone away has the log.
+                let _ = asker.send(reload(process, &mut running, &mut files));
             }
             () = files.settled() => {
                 if files.have_changed() {
@@ -175,22 +178,26 @@ async fn coalesce(hup: &mut Signal) {
 }
 
 /// Reads everything again; on any error the old stays and one line says why.
-fn reload(process: &Process, running: &mut Running) {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-    match try_reload(process, running) {
-        Ok(()) => tracing::info!("reloaded"),
+fn reload(process: &Process, running: &mut Running, files: &mut Files) -> Result<Reloaded, String> {
+    running.keeper.notify(keeper::State::Reloading);
+    files.note(&running.config);
+    let outcome = try_reload(process, running).map_err(|error| in_a_line(&error));
+    files.name(&running.config);
+    match &outcome {
+        Ok(_) => tracing::info!("reloaded"),
         Err(error) => {
             process.reload_failed();
-            for line in in_a_line(&error).lines() {
+            for line in error.lines() {
                 tracing::error!("not reloaded, the old config stays: {line}");
             }
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    running.keeper.notify(keeper::State::Ready);
+    outcome
 }
 
-fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
-    let config = config::load(running.path.as_deref())?;
+fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reloaded> {
+    let config = read_config(running)?;
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
     let secured = dialer::all(&config)?;
     let tickets = tickets(running, &config.tls, &identities)?;
@@ -201,7 +208,8 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     }
     let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
     process.apply_xdp(&config.xdp.beside(&running.config.listen.do53))?;
-    for key in restart::needed_for(&running.config, &config) {
+    let waiting = restart::needed_for(&running.config, &config);
+    for key in &waiting {
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
     }
     running.upstreams = plan::upstreams(&config, embedded, secured, &running.upstreams);
@@ -221,7 +229,17 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     running.spki_pins = spki_pins(&identities);
     running.staples_until = staples_until(&identities);
     running.config = restart::as_it_runs(&running.config, config);
-    Ok(())
+    running.keeper.adopt();
+    Ok(Reloaded { waiting: waiting.into_iter().map(str::to_owned).collect() })
+}
+
+/// The config as the keeper reads it, which may when we may not.
+fn read_config(running: &Running) -> anyhow::Result<Config> {
+    let file = running.path.as_deref().unwrap_or(config::DEFAULT_PATH.as_ref());
+    match running.keeper.config()? {
+        Some(text) => Ok(config::parse(&text, &file.display().to_string())?),
+        None => Ok(Config::default()),
+    }
 }
 
 /// A fleet's keys come from its file, which may have changed; our own stay, or no client could resume. Keys of
@@ -267,7 +285,7 @@ pub(super) fn embedded_address(running: &Running) -> Option<SocketAddr> {
 }
 
 async fn drain(process: &Process, running: Running) -> anyhow::Result<()> {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    running.keeper.notify(keeper::State::Stopping);
     tracing::info!(connections = running.admission.total(), "draining");
     process.draining();
     let until = tokio::time::Instant::now() + DRAIN_TIMEOUT;

@@ -1,4 +1,4 @@
-//! Loads the object, and attaches its XDP program and its learner to an interface.
+//! Attaches the XDP program and the learner to an interface.
 //!
 //! Before: `interfaces` chose it, `pins` may hold a predecessor's link. After: frames are judged.
 //! Holds: the order native, generic, off, by hand: aya's own default hides which one it got. A link of a
@@ -8,60 +8,41 @@
 use std::{thread, time::Duration};
 
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Map, MapData, PerCpuArray},
+    Ebpf,
+    maps::Map,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
-        tc::{
-            NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact, qdisc_detach_program,
-        },
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_detach_program},
         xdp::{Xdp, XdpLink, XdpMode},
     },
     sys::SyscallError,
     util::KernelVersion,
 };
-use dot_common::{
-    maps::{self, GLOBAL_PORT_DO53, GLOBAL_PORTS_DOT, GLOBAL_WORKERS, PROGRAM_LEARN, PROGRAM_XDP},
-    settings::Ports,
-};
+use dot_common::maps::{PROGRAM_LEARN, PROGRAM_XDP};
 
 use super::{
     ProgramReport, XdpError,
-    bans::Bans,
-    costs::Costs,
+    clsact::Clsact,
     error::innermost,
     followers::Followers,
     interfaces::{self, Interface},
-    lines::Tables,
-    list::Lists,
-    local::Local,
-    notices::Sent,
-    object::OBJECT,
     pins::Pins,
-    settings::{Prefixes, Written},
 };
 use crate::config;
 
-/// The loaded object: maps of ours taken out, programs ready to attach.
-pub(super) struct Kernel {
+/// The loaded programs, ready to attach, with the maps that are nobody's but theirs.
+pub(super) struct Programs {
     object: Ebpf,
-    pub(super) counters: PerCpuArray<MapData, u64>,
-    pub(super) settings: Written,
-    pub(super) bans: Bans,
-    pub(super) costs: Costs,
-    pub(super) lists: Lists,
-    pub(super) local: Local,
-    pub(super) notices: Sent,
-    pub(super) followers: Followers,
 }
 
 /// Something that stays attached as long as we hold it, or its pin.
 pub(super) enum Link {
     /// With the name of its pin, if it has one.
     Held(FdLink, Option<String>),
-    /// A tc filter, before Linux 6.6: detached when dropped, if we then still may.
-    Filter(#[expect(dead_code, reason = "held, not used")] SchedClassifierLink),
+    /// A tc filter, before Linux 6.6, and the qdisc that we made for it: both end when this is dropped, in this order.
+    #[expect(dead_code, reason = "held, not used")]
+    Filter(SchedClassifierLink, Option<Clsact>),
 }
 
 /// What a look at a link found.
@@ -79,74 +60,30 @@ impl Link {
     pub(super) fn pin_name(&self) -> Option<&str> {
         match self {
             Self::Held(_, name) => name.as_deref(),
-            Self::Filter(_) => None,
+            Self::Filter(..) => None,
         }
     }
 }
 
-impl Kernel {
-    /// Loads all maps and both programs.
-    pub(super) fn load(
-        config: &config::Xdp,
-        ports: Ports,
-        pins: Option<&Pins>,
-        prefixes: Prefixes,
-        tables: &mut Tables,
-    ) -> Result<Self, XdpError> {
-        let workers = tables.workers();
-        let mut loader = EbpfLoader::new();
-        let (dot, do53) = ports.pack();
-        loader.override_global(GLOBAL_PORTS_DOT, &dot, true).override_global(GLOBAL_PORT_DO53, &do53, true);
-        loader.override_global(GLOBAL_WORKERS, &workers, true).map_max_entries(maps::WORKERS, workers);
-        let mut followers = Followers::of(config);
-        let constants = followers.constants();
-        constants.give_to(&mut loader);
-        if let Some(pins) = pins {
-            for (name, path) in pins.flows() {
-                loader.map_pin_path(name, path);
-            }
-            loader.map_pin_path(maps::BANS, pins.bans());
-        }
-        // The listeners' map belongs to the steering programs, which have one each.
-        loader.map_max_entries(maps::SOCKETS, 1);
-        let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF object", &error))?;
-        if let Some(pins) = pins {
-            pins.keep(&object, maps::COUNTERS);
-            pins.keep(&object, maps::SETTINGS);
-        }
-        let counters = PerCpuArray::try_from(take(&mut object, maps::COUNTERS)?)
-            .map_err(|error| refused(maps::COUNTERS, &error))?;
-        let settings = Written::take(&mut object)?;
-        let bans = Bans::take(&mut object, prefixes)?;
-        let lists = Lists::take(&mut object)?;
-        let local = Local::take(&mut object)?;
-        let costs = Costs::take(&mut object)?;
-        let notices = Sent::take(&mut object)?;
-        followers.take_seats(&mut object)?;
-        let mut kernel = Self { object, counters, settings, bans, costs, lists, local, notices, followers };
-        kernel.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
-        kernel.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
-        tables.adopt(&mut kernel.object)?;
-        #[cfg(feature = "debug-log")]
-        super::packet_log::start(&mut kernel.object);
-        Ok(kernel)
+impl Programs {
+    /// Loads the two programs of an object.
+    pub(super) fn load(object: Ebpf) -> Result<Self, XdpError> {
+        let mut programs = Self { object };
+        programs.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
+        programs.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
+        Ok(programs)
     }
 
-    /// Asks which addresses are this machine's, and tells the kernel half.
-    pub(super) fn know_addresses(&mut self) -> Result<(), XdpError> {
-        self.local.look();
-        if self.local.has_changed {
-            self.settings.set_local(self.local.versions)?;
-            self.local.has_changed = false;
-        }
-        Ok(())
+    /// The object itself, while it is being loaded.
+    pub(super) fn object(&mut self) -> &mut Ebpf {
+        &mut self.object
     }
 
-    /// What the kernel says about all programs.
-    pub(super) fn programs(&self) -> Result<Vec<ProgramReport>, XdpError> {
+    /// What the kernel says about both programs, and those that follow.
+    pub(super) fn report(&self, followers: &Followers) -> Result<Vec<ProgramReport>, XdpError> {
         let both = [PROGRAM_XDP, PROGRAM_LEARN].iter().map(|name| program_report(&self.object, name));
         let mut programs = both.collect::<Result<Vec<_>, _>>()?;
-        programs.extend(self.followers.programs(&self.object)?);
+        programs.extend(followers.programs(&self.object)?);
         Ok(programs)
     }
 
@@ -197,7 +134,7 @@ impl Kernel {
         let pin = format!("learn_{}", interface.index);
         let program = self.learner().map_err(|error| error.to_string())?;
         if !has_tcx() {
-            return attach_filter(program, &interface.name).map(|link| ("clsact", Link::Filter(link)));
+            return attach_filter(program, interface).map(|link| ("clsact", link));
         }
         if let Some(link) = pins.and_then(|pins| take_over_learner(program, pins, &pin)) {
             return Ok(("tcx", link));
@@ -227,7 +164,7 @@ impl Kernel {
         found(renewed(), pin, is_ours)
     }
 
-    /// As [`Kernel::renew_xdp`], for the learner. A tc filter cannot be looked at without rights: it goes with
+    /// As [`Programs::renew_xdp`], for the learner. A tc filter cannot be looked at without rights: it goes with
     /// its interface.
     pub(super) fn renew_learner(&mut self, link: Link) -> Found {
         let Link::Held(link, pin) = link else { return Found::Ours(link) };
@@ -338,19 +275,16 @@ pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Lin
 }
 
 /// The learner as a tc filter, for kernels without tcx. A filter that a predecessor left is replaced.
-fn attach_filter(program: &mut SchedClassifier, interface: &str) -> Result<SchedClassifierLink, String> {
-    match qdisc_add_clsact(interface) {
-        Ok(()) | Err(TcError::AlreadyAttached) => {}
-        // "File exists": the qdisc is there, which is all we want.
-        Err(error) => tracing::debug!("clsact on {interface}: {}", innermost(&error)),
-    }
+fn attach_filter(program: &mut SchedClassifier, interface: &Interface) -> Result<Link, String> {
+    let (qdisc, interface) = (Clsact::make(&interface.name, interface.index), &interface.name);
     // Not found is the usual answer.
     let _ = qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_LEARN);
     let options = TcAttachOptions::Netlink(NlOptions::default());
     let id = program
         .attach_with_options(interface, TcAttachType::Egress, options)
         .map_err(|error| innermost(&error))?;
-    program.take_link(id).map_err(|error| innermost(&error))
+    let filter = program.take_link(id).map_err(|error| innermost(&error))?;
+    Ok(Link::Filter(filter, qdisc))
 }
 
 /// Whether the kernel has links for tc programs.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{BanRow, Charges, Loaded, Xdp, XdpError, attach::Kernel};
+use super::{BanRow, Charges, Loaded, Xdp, XdpError, kernel::Kernel};
 use crate::config;
 
 impl Xdp {

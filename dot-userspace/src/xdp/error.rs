@@ -68,6 +68,12 @@ pub enum XdpError {
         /// Each interface with its reason.
         reasons: String,
     },
+    /// Less than the config demands, which a running dotd would report as degraded.
+    #[error("XDP is demanded (xdp.required, or xdp.mode native or generic) and is less than that: {reason}")]
+    Less {
+        /// What is missing.
+        reason: String,
+    },
     /// Another dotd is at work.
     #[error(
         "{folder} is in use: another dotd runs XDP in this network namespace; stop it, or set xdp.mode = \"off\" here"

@@ -1,10 +1,13 @@
 //! Room `xdp`: loads the kernel half, attaches it, and reads what it counted. The only room that knows aya.
 //!
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
-//! thread; every right may be gone, for it works on descriptors it holds.
-//! Holds: in the order of use: `interfaces` (where), `pins` (what survives us), `attach` (how, and
-//! what the driver said), `list` (which clients), `local` and `routes` (which destinations), `clients` with `bans` and `costs`
-//! (which of them for a while; `budget`, `deadlines`), `proofs` (who has shown its address), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how strict), `steering` and `lines` (which worker), `report` (in words).
+//! thread of the engine, without a right, and works on the maps that it holds; [`Holder`], which has the programs, links
+//! and pins, lives in the keeper ([`Xdp::give_away`]).
+//! Holds: in the order of use: `interfaces` (where), `presence` (who else), `folder` and `pins` (what survives us),
+//! `attach` (how, and what the driver said), `kernel` (maps), `list` (which clients), `local` and `routes` (which
+//! destinations), `clients` with `bans` and `costs` (which of them for a while; `budget`, `deadlines`), `proofs` (who has
+//! shown its address), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how
+//! strict), `steering` and `lines` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
@@ -12,20 +15,26 @@ mod attach;
 mod bans;
 mod budget;
 mod clients;
+mod clsact;
 mod cookies;
 mod costs;
 mod deadlines;
 mod error;
+mod folder;
 mod followers;
+mod holder;
 mod interfaces;
+mod kernel;
 mod lines;
 mod list;
+mod load;
 mod local;
 mod notices;
 pub mod object;
 #[cfg(feature = "debug-log")]
 mod packet_log;
 mod pins;
+mod presence;
 mod proofs;
 mod report;
 mod roster;
@@ -42,24 +51,25 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use dot_common::{counters, settings::Ports};
+use dot_common::counters;
 
-use self::{
-    attach::{Kernel, Patience},
-    lines::{Lines, Tables},
-    pins::Pins,
-    roster::Roster,
-    settings::Prefixes,
-};
 pub use self::{
     costs::Charges,
     error::XdpError,
+    holder::{Attachments, Holder, Look},
     lines::Line,
+    load::{Cleared, clear},
     notices::{Notices, Refusal},
     report::{
         BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, ProgramReport, Report, WorkerReport,
     },
     watch::Watch,
+};
+use self::{
+    kernel::Kernel,
+    lines::{Lines, Tables},
+    load::load,
+    settings::Prefixes,
 };
 use crate::{config, ledger::PacketCount};
 
@@ -84,22 +94,35 @@ pub struct Xdp {
 /// What we hold once the programs are loaded.
 struct Loaded {
     kernel: Kernel,
-    roster: Roster,
-    pins: Option<Pins>,
+    attached: Attached,
+}
+
+/// Who holds what is attached.
+enum Attached {
+    /// We do.
+    Here(Box<Holder>),
+    /// Another process does, and this asks it.
+    Elsewhere(Box<dyn Attachments>),
+    /// Another process does, and nobody asks it.
+    Unasked,
+}
+
+impl Attached {
+    fn ask(&mut self) -> Result<&mut dyn Attachments, String> {
+        match self {
+            Self::Here(holder) => Ok(&mut **holder),
+            Self::Elsewhere(other) => Ok(&mut **other),
+            Self::Unasked => Err("nobody is asked".into()),
+        }
+    }
 }
 
 /// Loads and attaches the kernel half as `config` says, and steers `groups`.
 ///
-/// `owner` (user, group) gets the pins, so that an unprivileged process can remove them at its end.
-///
 /// # Errors
 /// Only when `config` demands what cannot be had: `mode` native or generic, `required`, clients to deny, or a value that
 /// this version does not have.
-pub fn start(
-    config: &config::Xdp,
-    groups: &[ListenerGroup<'_>],
-    owner: Option<(u32, u32)>,
-) -> Result<Xdp, XdpError> {
+pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, XdpError> {
     let ports = settings::ports(groups)?;
     let prefixes = Prefixes::of(config);
     let mut tables = Tables::new(groups.iter().map(|group| group.sockets.len()).max().unwrap_or_default());
@@ -111,13 +134,14 @@ pub fn start(
     let loaded = if config.mode == config::XdpMode::Off {
         Err(if config.required { XdpError::RequiredButOff } else { XdpError::NotWanted })
     } else {
-        load(config, groups, &ports, owner, report.required, &mut tables)
+        load(config, groups, ports, report.required, &mut tables)
     };
     let kernel = match loaded {
-        Ok(loaded) => {
-            report.programs = loaded.kernel.programs()?;
+        Ok((loaded, programs, look)) => {
+            report.programs = programs;
             report.spread(loaded.kernel.followers.spread.state());
-            Some(loaded)
+            report.summarize(look, loaded.kernel.local.reason());
+            demand(&report, loaded).map(Some)?
         }
         Err(error) if report.required => return Err(error),
         Err(error) if !config.deny.is_empty() => {
@@ -130,9 +154,18 @@ pub fn start(
         }
     };
     report.programs.extend(steering.program);
-    let mut xdp = Xdp { report, prefixes, lines: tables.seal(), kernel, is_detached: false };
-    xdp.summarize();
-    Ok(xdp)
+    Ok(Xdp { report, prefixes, lines: tables.seal(), kernel, is_detached: false })
+}
+
+/// What is loaded, unless the config demands more: what `/health` would call unwell while dotd runs, no start accepts.
+fn demand(report: &Report, loaded: Loaded) -> Result<Loaded, XdpError> {
+    match (&report.degraded, loaded.attached) {
+        (Some(reason), Attached::Here(mut holder)) if report.required => {
+            holder.let_go();
+            Err(XdpError::Less { reason: reason.clone() })
+        }
+        (_, attached) => Ok(Loaded { attached, ..loaded }),
+    }
 }
 
 impl Xdp {
@@ -207,27 +240,43 @@ impl Xdp {
         kernel.tell_of_clients()
     }
 
-    /// Looks whether all that should be attached is, and mends what is not. Needs no right: who holds a
-    /// program may attach it (Linux 5.19). Call it about twice a second: nobody announces a link that was detached.
+    /// Gives away what is attached: to the process that keeps it. Until [`Xdp::ask`] nothing is looked after.
+    pub fn give_away(&mut self) -> Option<Holder> {
+        let loaded = self.kernel.as_mut()?;
+        match std::mem::replace(&mut loaded.attached, Attached::Unasked) {
+            Attached::Here(holder) => Some(*holder),
+            other => {
+                loaded.attached = other;
+                None
+            }
+        }
+    }
+
+    /// From now on `other` is asked about what was given away.
+    pub fn ask(&mut self, other: impl Attachments + 'static) {
+        if let Some(loaded) = &mut self.kernel {
+            loaded.attached = Attached::Elsewhere(Box::new(other));
+        }
+    }
+
+    /// Has whoever holds the attachments look whether all that should be attached is, and mend what is not. Call it about
+    /// twice a second: nobody announces a link that was detached.
     ///
     /// `has_news`: interfaces or addresses may have changed.
     pub fn look_after(&mut self, has_news: bool) {
-        let Some(Loaded { kernel, roster, pins }) = &mut self.kernel else { return };
+        let Some(Loaded { kernel, attached }) = &mut self.kernel else { return };
         if self.is_detached {
             return;
         }
-        self.report.repairs += roster.mend(kernel, pins.as_ref());
-        if has_news {
-            if let Err(error) = kernel.know_addresses() {
-                tracing::error!("{error}");
-            }
-            match roster.look(kernel, pins.as_ref(), Patience::None) {
-                Ok(attached) => self.report.repairs += attached,
-                Err(error) => tracing::warn!("xdp: {error}"),
-            }
+        if has_news && let Err(error) = kernel.know_addresses() {
+            tracing::error!("{error}");
         }
+        let look = attached.ask().and_then(|attachments| attachments.look(has_news));
         let before = self.report.degraded.take();
-        self.summarize();
+        match look {
+            Ok(look) => self.report.summarize(look, kernel.local.reason()),
+            Err(reason) => self.report.degraded = Some(format!("XDP is looked after no more: {reason}")),
+        }
         match (before, &self.report.degraded) {
             (before, Some(reason)) if before.as_ref() != Some(reason) => {
                 tracing::error!("xdp: degraded: {reason}");
@@ -240,21 +289,16 @@ impl Xdp {
     /// Takes the kernel half off every interface, and removes all pins.
     ///
     /// The kernel ends a link whose pin was removed a few milliseconds later.
-    pub fn detach(self) {
-        let Some(Loaded { roster, pins, .. }) = self.kernel else { return };
-        // Pins first: a link goes when its last reference does, and its descriptor is the other one.
-        if let Some(pins) = pins {
-            pins.remove(&roster.links());
-        }
+    pub fn detach(mut self) {
+        self.take_off();
     }
 
     /// As [`Xdp::detach`], for a dotd that serves on: counters can still be read, and nothing is attached again.
     pub fn leave(&mut self) {
-        let Some(Loaded { roster, pins, .. }) = &mut self.kernel else { return };
-        if let Some(pins) = pins.take() {
-            pins.remove(&roster.links());
+        if self.kernel.is_none() {
+            return;
         }
-        roster.dissolve();
+        self.take_off();
         self.is_detached = true;
         let why = "detached by an operator; restart dotd to attach again";
         self.report.interfaces.clear();
@@ -264,10 +308,11 @@ impl Xdp {
         tracing::warn!("xdp: {why}");
     }
 
-    fn summarize(&mut self) {
-        let Some(Loaded { kernel, roster, .. }) = &self.kernel else { return };
-        self.report.interfaces = roster.rows();
-        self.report.summarize(roster.unserved(), kernel.local.reason());
+    fn take_off(&mut self) {
+        let Some(Loaded { attached, .. }) = &mut self.kernel else { return };
+        if let Err(reason) = attached.ask().and_then(|attachments| attachments.leave()) {
+            tracing::error!("xdp: not taken off: {reason}");
+        }
     }
 }
 
@@ -275,95 +320,6 @@ impl Xdp {
 #[must_use]
 pub fn syn_cookies(config: &config::Xdp) -> Option<String> {
     cookies::Cookies::of(config).state().1
-}
-
-/// What [`clear`] removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cleared {
-    /// Attachments of programs to interfaces.
-    pub links: usize,
-    /// Pins beside them.
-    pub maps: usize,
-}
-
-/// Takes off what a dotd that is gone left attached and pinned in this network namespace, whatever its version.
-///
-/// # Errors
-/// [`XdpError::Locked`]: a dotd runs here. [`XdpError::Pins`]: no right.
-pub fn clear() -> Result<Cleared, XdpError> {
-    let pins = Pins::open()?;
-    let names = pins.names();
-    let links = names.iter().filter(|name| pins::is_link(name)).count();
-    let filters = attach::detach_filters()?;
-    pins.remove(&[]);
-    Ok(Cleared { links: links + filters, maps: names.len() - links })
-}
-
-/// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.
-///
-/// Without `required` no interface need be there yet: it is waited for.
-fn load(
-    config: &config::Xdp,
-    groups: &[ListenerGroup<'_>],
-    ports: &Ports,
-    owner: Option<(u32, u32)>,
-    required: bool,
-    tables: &mut Tables,
-) -> Result<Loaded, XdpError> {
-    let (pins, pinless) = match Pins::open() {
-        Ok(pins) => (Some(pins), None),
-        Err(error @ XdpError::Locked { .. }) => return Err(error),
-        Err(error) => (None, Some(error)),
-    };
-    let addresses = groups.iter().map(|group| group.address.ip()).collect();
-    let mut roster = Roster::new(&config.interfaces, addresses, config.mode);
-    match attach(config, ports, pins.as_ref(), &mut roster, required, tables) {
-        Ok(kernel) => {
-            if let Some(pins) = &pins {
-                pins.sweep(&roster.links());
-                pins.give_to(owner);
-            }
-            if let Some(error) = pinless {
-                tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
-            }
-            Ok(Loaded { kernel, roster, pins })
-        }
-        Err(error) => {
-            if let Some(pins) = pins {
-                pins.remove(&roster.links());
-            }
-            Err(error)
-        }
-    }
-}
-
-/// Fills the roster; on an error, with what was attached before it.
-fn attach(
-    config: &config::Xdp,
-    ports: &Ports,
-    pins: Option<&Pins>,
-    roster: &mut Roster,
-    required: bool,
-    tables: &mut Tables,
-) -> Result<Kernel, XdpError> {
-    let prefixes = Prefixes::of(config);
-    let mut kernel = Kernel::load(config, *ports, pins, prefixes, tables)?;
-    kernel.lists.grow(config)?;
-    kernel.settings.apply(config, prefixes)?;
-    kernel.costs.apply(&config.limit);
-    kernel.tell_of_clients()?;
-    kernel.know_addresses()?;
-    roster.look(&mut kernel, pins, Patience::Wait)?;
-    if required {
-        if let Some(row) = roster.first_failure() {
-            let reason = row.reason.clone().unwrap_or_else(|| "no reason given".into());
-            return Err(XdpError::Interface { name: row.name.clone(), reason });
-        }
-        if roster.links().is_empty() {
-            return Err(XdpError::Nowhere { reasons: report::reasons(&roster.rows()) });
-        }
-    }
-    Ok(kernel)
 }
 
 impl AsFd for ListenerGroup<'_> {

@@ -1,18 +1,12 @@
 //! What outlives this process: links and maps in the BPF file system.
 //!
-//! Before: `/sys/fs/bpf`, mounted here if need be. After: a successor finds the links of a crashed
-//! predecessor and replaces its program without a gap; an orderly end leaves nothing.
-//! Holds: `/sys/fs/bpf/dotd/v<schema>/<network namespace>`, locked by who runs; descriptors of the folders,
-//! because after a change of user the way to them may be closed (systemd mounts bpffs for root alone).
-//! Never: reuses a map before its shape was compared: the kernel half would read nonsense.
+//! Before: `folder` opened what is ours alone. After: a successor finds the links of a crashed predecessor and replaces its
+//! program without a gap; an orderly end leaves nothing.
+//! Holds: `/sys/fs/bpf/dotd/v<schema>/<network namespace and boot>`, by descriptors. Pins stay root's, and nobody else may
+//! enter: a pin by path is a link to detach, or a map to write.
+//! Never: reuses a map before its shape was compared: the kernel half would read nonsense; gives a pin or folder away.
 
-use std::{
-    ffi::OsString,
-    fs::{self, File},
-    io,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
-};
+use std::{fs::File, path::PathBuf};
 
 use aya::{
     Ebpf,
@@ -22,77 +16,55 @@ use dot_common::{
     ban::Ban,
     flow::Flow,
     maps::{self, BANS, BANS_MAX, COUNTERS, FLOWS_MAX, FLOWS4, FLOWS6, SETTINGS},
-    settings::SCHEMA,
 };
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, Flock, FlockArg},
-    mount::{MsFlags, mount},
-    sys::{
-        stat::fstatat,
-        statfs::{BPF_FS_MAGIC, statfs},
-    },
-    unistd::{Gid, Uid, UnlinkatFlags, chown, unlinkat},
+    fcntl::AtFlags,
+    sys::stat::fstatat,
+    unistd::{UnlinkatFlags, unlinkat},
 };
 
-use super::{XdpError, attach::Link, error::innermost, stale};
+use super::{
+    XdpError,
+    attach::Link,
+    error::innermost,
+    folder::{self, Folders},
+    stale,
+};
+use crate::disk;
 
-const BPFFS: &str = "/sys/fs/bpf";
-
-/// The folder of this schema and network namespace, locked.
+/// The pins of this schema and network namespace.
 #[derive(Debug)]
 pub(super) struct Pins {
-    folder: PathBuf,
-    lock: Flock<File>,
-    /// Outermost last: each holds the one before.
-    parents: Vec<(File, OsString)>,
+    folders: Folders,
 }
 
 impl Pins {
-    /// Makes the folder, mounting the BPF file system if it is not there, and locks it.
+    /// Opens the folder, or makes it, and takes over what dotds of other versions left.
     pub(super) fn open() -> Result<Self, XdpError> {
-        mount_bpffs()?;
-        let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(at("/proc/thread-self/ns/net"))?;
-        let folder = Path::new(BPFFS).join(format!("dotd/v{SCHEMA}/{}", namespace.ino()));
-        fs::create_dir_all(&folder).map_err(at(&folder.display().to_string()))?;
-        let opened = File::open(&folder).map_err(at(&folder.display().to_string()))?;
-        let lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-            let name = folder.display().to_string();
-            match errno {
-                Errno::EWOULDBLOCK => XdpError::Locked { folder: name },
-                errno => XdpError::Pins { path: name, reason: errno.desc().into() },
-            }
-        })?;
-        let mut parents = Vec::new();
-        for pair in folder.ancestors().take(4).collect::<Vec<_>>().windows(2) {
-            let [child, parent] = pair else { continue };
-            let name = child.file_name().unwrap_or_default().to_owned();
-            parents.push((File::open(parent).map_err(at(&parent.display().to_string()))?, name));
-        }
-        let pins = Self { folder, lock, parents };
-        let (schema, namespace) = (format!("v{SCHEMA}"), namespace.ino().to_string());
-        stale::adopt(&Path::new(BPFFS).join("dotd"), &schema, &namespace, &pins)?;
+        let pins = Self { folders: Folders::open()? };
+        stale::adopt(&pins.folders.root, &pins)?;
         Ok(pins)
     }
 
     /// The folder itself, open.
     pub(super) fn folder(&self) -> &File {
-        &self.lock
+        &self.folders.own
     }
 
-    /// The path of a pin.
+    /// The path of a pin, for people.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.folders.path.join(name)
     }
 
-    /// The same through our own descriptor: works also when the way to the folder is closed to us.
+    /// The same through our own descriptor: it leads nowhere else, whatever becomes of the path.
     pub(super) fn reach(&self, name: &str) -> PathBuf {
-        Path::new("/proc/self/fd").join(self.lock.as_raw_fd().to_string()).join(name)
+        disk::path_of(&self.folders.own).join(name)
     }
 
     /// Whether there is such a pin.
     pub(super) fn has(&self, name: &str) -> bool {
-        fstatat(&*self.lock, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+        fstatat(self.folder(), name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// The maps of flows and their paths, for a successor to take over.
@@ -109,7 +81,7 @@ impl Pins {
 
     /// The path of a pinned map; what is there and has another type, key, value or room is removed first.
     fn fitting(&self, name: &str, wanted: (MapType, u32, u32, u32)) -> PathBuf {
-        let path = self.path(name);
+        let path = self.reach(name);
         let Ok(found) = MapInfo::from_pin(&path) else {
             // Not there, or no map at all.
             self.unlink(name);
@@ -118,7 +90,10 @@ impl Pins {
         let sizes = (found.key_size(), found.value_size(), found.max_entries());
         let is_fit = found.map_type().is_ok_and(|kind| (kind, sizes.0, sizes.1, sizes.2) == wanted);
         if !is_fit {
-            tracing::warn!("{}: {sizes:?} is not the {wanted:?} we need: replaced", path.display());
+            tracing::warn!(
+                "{}: {sizes:?} is not the {wanted:?} we need: replaced",
+                self.path(name).display()
+            );
             self.unlink(name);
         }
         path
@@ -128,16 +103,15 @@ impl Pins {
     /// visibility only.
     pub(super) fn keep(&self, object: &Ebpf, name: &str) {
         self.unlink(name);
-        let path = self.path(name);
-        let pinned = object.map(name).map(|map| map.pin(&path));
+        let pinned = object.map(name).map(|map| map.pin(self.reach(name)));
         if let Some(Err(error)) = pinned {
-            tracing::warn!("{} is not pinned: {}", path.display(), innermost(&error));
+            tracing::warn!("{} is not pinned: {}", self.path(name).display(), innermost(&error));
         }
     }
 
     /// Removes one pin, if it is there.
     pub(super) fn unlink(&self, name: &str) {
-        match unlinkat(&*self.lock, name, UnlinkatFlags::NoRemoveDir) {
+        match unlinkat(self.folder(), name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => tracing::warn!("{}: {}", self.path(name).display(), errno.desc()),
         }
@@ -153,35 +127,21 @@ impl Pins {
         }
     }
 
-    /// What is in the folder, as far as we may look.
+    /// What is in the folder.
     pub(super) fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        folder::names(self.folder())
     }
 
-    /// Gives folders and pins to the user that this process will be.
-    pub(super) fn give_to(&self, owner: Option<(u32, u32)>) {
-        let Some((user, group)) = owner else { return };
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let folders = self.folder.ancestors().take(3).map(Path::to_path_buf);
-        for path in entries.chain(folders) {
-            if let Err(errno) = chown(&path, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))) {
-                tracing::warn!("{} stays root's: {}", path.display(), errno.desc());
-            }
-        }
-    }
-
-    /// Removes all pins, ours and a predecessor's, and, where we may, the folders.
+    /// Removes all pins, ours and a predecessor's, and the folders, as far as they are empty then.
     pub(super) fn remove(self, links: &[&Link]) {
-        // By name as well as by listing: after a change of user the path may be closed to us.
         let ours = [BANS, COUNTERS, FLOWS4, FLOWS6, SETTINGS]
             .into_iter()
             .chain(links.iter().filter_map(|link| link.pin_name()));
         for name in ours.map(str::to_owned).chain(self.names()) {
             self.unlink(&name);
         }
-        for (parent, name) in &self.parents {
-            // Another namespace's folder beside ours, or a parent that is root's, ends this.
+        for (parent, name) in &self.folders.parents {
+            // Another namespace's folder beside ours ends this.
             if unlinkat(parent, name.as_os_str(), UnlinkatFlags::RemoveDir).is_err() {
                 break;
             }
@@ -192,21 +152,4 @@ impl Pins {
 /// Whether a pin of this name is a link.
 pub(super) fn is_link(name: &str) -> bool {
     name.starts_with("xdp_") || name.starts_with("learn_")
-}
-
-/// Mounts the BPF file system at its usual place, unless it is there.
-fn mount_bpffs() -> Result<(), XdpError> {
-    let is_there = statfs(BPFFS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
-    if is_there {
-        return Ok(());
-    }
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|errno| XdpError::Pins {
-        path: BPFFS.into(),
-        reason: format!("no BPF file system, and mounting one failed: {}", errno.desc()),
-    })
-}
-
-fn at(path: &str) -> impl FnOnce(io::Error) -> XdpError {
-    let path = path.to_owned();
-    move |error| XdpError::Pins { path, reason: error.to_string() }
 }

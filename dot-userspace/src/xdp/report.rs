@@ -2,11 +2,11 @@
 //!
 //! Before: `attach` and `steering` know how it went. After: JSON, text and labels. Never: holds a count.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::XdpError;
+use super::{Look, XdpError};
 
 /// State of the kernel half.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,7 +153,9 @@ impl Report {
 
     /// Sets state, reason and what is degraded from the interfaces; `unserved` are listen addresses that no
     /// interface carries.
-    pub(super) fn summarize(&mut self, unserved: &[IpAddr], unknown: Option<&str>) {
+    pub(super) fn summarize(&mut self, Look { interfaces, unserved, repairs }: Look, unknown: Option<&str>) {
+        self.interfaces = interfaces;
+        self.repairs += repairs;
         let has = |mode: &str| self.interfaces.iter().any(|interface| interface.mode == mode);
         self.state = match (has("native"), has("generic")) {
             (true, true) => "mixed",

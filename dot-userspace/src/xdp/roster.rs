@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::{
     InterfaceReport, XdpError,
-    attach::{Kernel, Link, Patience},
+    attach::{Link, Patience, Programs},
     interfaces::{self, Interface},
     pins::Pins,
     seat::Seat,
@@ -48,7 +48,7 @@ impl Roster {
     /// Compares with the interfaces that there are, and follows. How many were attached.
     pub(super) fn look(
         &mut self,
-        kernel: &mut Kernel,
+        programs: &mut Programs,
         pins: Option<&Pins>,
         patience: Patience,
     ) -> Result<u64, XdpError> {
@@ -65,7 +65,7 @@ impl Roster {
                     seats.for_each(|seat| seat.rename(&name));
                 }
                 Change::New(interface) => {
-                    let seat = Seat::take(interface, kernel, self.mode, pins, patience);
+                    let seat = Seat::take(interface, programs, self.mode, pins, patience);
                     let is_attached = seat.row().mode != "off";
                     if is_attached && patience == Patience::None {
                         seat.say("attached");
@@ -81,9 +81,9 @@ impl Roster {
     }
 
     /// Looks at every link, and mends what is broken. How often it could.
-    pub(super) fn mend(&mut self, kernel: &mut Kernel, pins: Option<&Pins>) -> u64 {
+    pub(super) fn mend(&mut self, programs: &mut Programs, pins: Option<&Pins>) -> u64 {
         let mode = self.mode;
-        self.seats.iter_mut().map(|seat| seat.mend(kernel, mode, pins)).sum()
+        self.seats.iter_mut().map(|seat| seat.mend(programs, mode, pins)).sum()
     }
 
     /// The rows of the report.
@@ -105,6 +105,11 @@ impl Roster {
     /// Everything that is attached.
     pub(super) fn links(&self) -> Vec<&Link> {
         self.seats.iter().flat_map(Seat::links).collect()
+    }
+
+    /// Everything that is attached, with nothing else of it.
+    pub(super) fn into_links(self) -> impl Iterator<Item = Link> {
+        self.seats.into_iter().flat_map(Seat::into_links)
     }
 
     /// Lets go of everything; pins are the caller's matter.

@@ -6,7 +6,7 @@
 
 use super::{
     InterfaceReport,
-    attach::{Found, Kernel, Link, Patience, keep},
+    attach::{Found, Link, Patience, Programs, keep},
     interfaces::Interface,
     pins::Pins,
 };
@@ -26,7 +26,7 @@ impl Seat {
     /// Attaches to an interface, as far as that is possible.
     pub(super) fn take(
         interface: Interface,
-        kernel: &mut Kernel,
+        programs: &mut Programs,
         mode: XdpMode,
         pins: Option<&Pins>,
         patience: Patience,
@@ -38,7 +38,7 @@ impl Seat {
             ..InterfaceReport::default()
         };
         let mut seat = Self { interface, row, xdp: None, obstacles: Vec::new(), learner: None };
-        seat.complete(kernel, mode, pins, patience);
+        seat.complete(programs, mode, pins, patience);
         seat
     }
 
@@ -57,6 +57,11 @@ impl Seat {
         self.xdp.iter().chain(&self.learner)
     }
 
+    /// The same, whole.
+    pub(super) fn into_links(self) -> impl Iterator<Item = Link> {
+        self.xdp.into_iter().chain(self.learner)
+    }
+
     /// The interface has another name now.
     pub(super) fn rename(&mut self, name: &str) {
         if self.interface.name != name {
@@ -67,11 +72,11 @@ impl Seat {
     }
 
     /// Looks whether all is still attached, and mends what is not. How often it could.
-    pub(super) fn mend(&mut self, kernel: &mut Kernel, mode: XdpMode, pins: Option<&Pins>) -> u64 {
+    pub(super) fn mend(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>) -> u64 {
         let name = self.interface.name.clone();
-        let renew_xdp = |link| kernel.renew_xdp(link);
+        let renew_xdp = |link| programs.renew_xdp(link);
         let (xdp, mut repairs) = look_at(self.xdp.take(), renew_xdp, pins, &format!("XDP on {name}"));
-        let renew_learner = |link| kernel.renew_learner(link);
+        let renew_learner = |link| programs.renew_learner(link);
         let (learner, learners) =
             look_at(self.learner.take(), renew_learner, pins, &format!("learner on {name}"));
         repairs += learners;
@@ -80,7 +85,7 @@ impl Seat {
         self.learner = learner.and_then(pin);
         let (had_xdp, had_learner) = (self.xdp.is_some(), self.learner.is_some());
         if !(had_xdp && had_learner) {
-            self.complete(kernel, mode, pins, Patience::None);
+            self.complete(programs, mode, pins, Patience::None);
         }
         let attached = [(had_xdp, &self.xdp), (had_learner, &self.learner)];
         let attached = attached.into_iter().filter(|(had, link)| !had && link.is_some()).count() as u64;
@@ -106,11 +111,11 @@ impl Seat {
     }
 
     /// Attaches what is not attached, and writes the row anew.
-    fn complete(&mut self, kernel: &mut Kernel, mode: XdpMode, pins: Option<&Pins>, patience: Patience) {
+    fn complete(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>, patience: Patience) {
         self.row.reason = self.interface.obstacle().map(str::to_owned);
         if self.row.reason.is_none() {
-            self.complete_xdp(kernel, mode, pins, patience);
-            let no_learner = self.complete_learner(kernel, pins);
+            self.complete_xdp(programs, mode, pins, patience);
+            let no_learner = self.complete_learner(programs, pins);
             let reasons: Vec<_> = self.obstacles.iter().cloned().chain(no_learner).collect();
             self.row.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         }
@@ -118,22 +123,28 @@ impl Seat {
         self.row.degraded = is_wanted && (self.xdp.is_none() || self.learner.is_none());
     }
 
-    fn complete_xdp(&mut self, kernel: &mut Kernel, mode: XdpMode, pins: Option<&Pins>, patience: Patience) {
+    fn complete_xdp(
+        &mut self,
+        programs: &mut Programs,
+        mode: XdpMode,
+        pins: Option<&Pins>,
+        patience: Patience,
+    ) {
         if self.xdp.is_some() {
             return;
         }
-        let (attached, obstacles) = kernel.attach_xdp(self.interface.index, mode, pins, patience);
+        let (attached, obstacles) = programs.attach_xdp(self.interface.index, mode, pins, patience);
         self.row.mode = attached.as_ref().map_or("off", |(mode, _)| mode).into();
         self.xdp = attached.map(|(_, link)| link);
         self.obstacles = obstacles;
     }
 
-    fn complete_learner(&mut self, kernel: &mut Kernel, pins: Option<&Pins>) -> Option<String> {
+    fn complete_learner(&mut self, programs: &mut Programs, pins: Option<&Pins>) -> Option<String> {
         // Alone it would learn for nobody.
         if self.learner.is_some() || self.xdp.is_none() {
             return None;
         }
-        match kernel.attach_learner(&self.interface, pins) {
+        match programs.attach_learner(&self.interface, pins) {
             Ok((way, link)) => {
                 self.row.learner = way.into();
                 self.learner = Some(link);

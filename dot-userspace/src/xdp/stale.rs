@@ -1,66 +1,86 @@
 //! What a dotd of another version left in the BPF file system.
 //!
-//! Before: our own folder of pins is made and locked. After: links of another schema are in it, so that our program
-//! takes their place without a gap; the maps beside them, whose shape is another one, are gone.
-//! Never: takes anything from a dotd that runs, or from another network namespace.
+//! Before: our own folder of pins is open. After: links of another schema are in it, so that our program takes their place
+//! without a gap; the maps beside them, whose shape is another one, are gone.
+//! Never: takes anything from a dotd that runs, from another network namespace, or out of a folder that somebody else could
+//! write.
 
 use std::{
     fs::{self, File},
-    path::Path,
+    os::unix::fs::MetadataExt,
 };
 
+use dot_common::settings::SCHEMA;
 use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg, renameat},
+    fcntl::{AtFlags, Flock, FlockArg, renameat},
+    sys::stat::{SFlag, fstatat},
     unistd::{UnlinkatFlags, unlinkat},
 };
 
 use super::{
     XdpError,
+    folder::{self, is_ours},
     pins::{Pins, is_link},
 };
+use crate::disk;
 
-/// Moves and removes what is in the folders beside ours. `root` holds a folder for each schema, each of which
-/// holds one for each network namespace.
-pub(super) fn adopt(root: &Path, schema: &str, namespace: &str, ours: &Pins) -> Result<(), XdpError> {
-    let entries = fs::read_dir(root).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name() != schema) {
-        let folder = entry.path().join(namespace);
-        if let Ok(opened) = File::open(&folder) {
-            let lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-                let name = folder.display().to_string();
-                match errno {
-                    Errno::EWOULDBLOCK => XdpError::Locked { folder: name },
-                    errno => XdpError::Pins { path: name, reason: errno.desc().into() },
-                }
-            })?;
-            empty(&folder, &lock, ours);
-            // Where another namespace's folder is beside it, the second of these stays.
-            let _ = fs::remove_dir(&folder);
-            let _ = fs::remove_dir(entry.path());
+/// Moves and removes what is in the folders beside ours. `root` holds a folder for each schema, each of which holds one
+/// for each network namespace.
+pub(super) fn adopt(root: &File, ours: &Pins) -> Result<(), XdpError> {
+    let own = format!("v{SCHEMA}");
+    // Up to schema 3 a namespace was its inode.
+    let inode = fs::metadata("/proc/thread-self/ns/net").map(|found| found.ino().to_string()).ok();
+    let names: Vec<String> = inode.into_iter().chain([folder::identity()?]).collect();
+    for schema in folder::names(root).into_iter().filter(|name| *name != own) {
+        let Ok(of_schema) = disk::open_folder_in(root, &schema) else { continue };
+        if !is_ours(&of_schema) {
+            continue;
         }
+        for name in &names {
+            match disk::open_folder_in(&of_schema, name) {
+                Ok(left) if is_ours(&left) => take_from(left, &schema, ours)?,
+                _ => continue,
+            }
+            // Where it is not empty, it stays.
+            let _ = unlinkat(&of_schema, name.as_str(), UnlinkatFlags::RemoveDir);
+        }
+        let _ = unlinkat(root, schema.as_str(), UnlinkatFlags::RemoveDir);
     }
     Ok(())
 }
 
-fn empty(folder: &Path, opened: &Flock<File>, ours: &Pins) {
+/// Takes the links, and removes the maps, unless a dotd of that version holds them.
+fn take_from(left: File, schema: &str, ours: &Pins) -> Result<(), XdpError> {
+    let is_for_us_alone = left.metadata().is_ok_and(|found| found.mode() & 0o077 == 0);
+    let left = match Flock::lock(left, FlockArg::LockExclusiveNonblock) {
+        Ok(left) => left,
+        // Somebody else could have opened it, and locked it.
+        Err(_) if !is_for_us_alone => return Ok(()),
+        Err(_) => return Err(XdpError::Locked { folder: format!("dotd/{schema}") }),
+    };
     let (mut moved, mut removed) = (0, 0);
-    for name in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()) {
-        let text = name.to_string_lossy();
-        let is_moved = is_link(&text)
-            && !ours.has(&text)
-            && renameat(&**opened, name.as_os_str(), ours.folder(), name.as_os_str()).is_ok();
+    for name in folder::names(&left) {
+        let is_moved = is_link(&name)
+            && is_pin(&left, &name)
+            && !ours.has(&name)
+            && renameat(&*left, name.as_str(), ours.folder(), name.as_str()).is_ok();
         if is_moved {
             moved += 1;
-        } else {
-            match unlinkat(&**opened, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
-                Ok(()) => removed += 1,
-                Err(errno) => tracing::warn!("{}: {}", folder.join(&name).display(), errno.desc()),
-            }
+            continue;
+        }
+        match unlinkat(&*left, name.as_str(), UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => removed += 1,
+            Err(errno) => tracing::warn!("dotd/{schema}: {name}: {}", errno.desc()),
         }
     }
     tracing::info!(
-        "{}: left by a dotd of another version: {moved} links taken over, {removed} other pins removed",
-        folder.display()
+        "dotd/{schema}: left by a dotd of another version: {moved} links taken over, {removed} other pins removed"
     );
+    Ok(())
+}
+
+/// Whether a name is a pin, and no link to one elsewhere.
+fn is_pin(folder: &File, name: &str) -> bool {
+    let found = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    found.is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG)
 }

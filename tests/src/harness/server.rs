@@ -13,7 +13,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use super::{
@@ -111,9 +114,20 @@ impl Server {
         }
     }
 
-    /// The process id.
+    /// The process that serves, the engine. Signals go to the one that was started, as service managers send them.
+    ///
+    /// # Panics
+    /// When it has ended.
     #[must_use]
     pub fn pid(&self) -> u32 {
+        let keeper = self.keeper_pid();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("it runs");
+        children.split_whitespace().next().expect("it has a child").parse().expect("a number")
+    }
+
+    /// The process that was started, the keeper.
+    #[must_use]
+    pub fn keeper_pid(&self) -> u32 {
         self.process.pid()
     }
 
@@ -274,9 +288,16 @@ impl Server {
         })
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process that was started; STOP and CONT, which nobody can hand on, to the one that serves.
+    ///
+    /// # Panics
+    /// When that has ended.
     pub fn signal(&mut self, signal: Signal) {
-        self.process.signal(signal);
+        if !matches!(signal, Signal::SIGSTOP | Signal::SIGCONT) {
+            return self.process.signal(signal);
+        }
+        let engine = i32::try_from(self.pid()).expect("a pid fits");
+        kill(Pid::from_raw(engine), signal).expect("it runs");
     }
 
     /// Waits for its end.

@@ -344,23 +344,33 @@ fn a_half_written_renewal_keeps_the_old() {
     dotd.stop();
 }
 
-/// Goal: a renewed key that the user dotd became may not read is named, the old one stays, and it is served as soon as
-/// that is mended. Method: user nobody; a key of mode 0600, then 0644.
+/// Goal: a renewed key that root alone may read is served, as at a start: the keeper opens it. Method: user nobody; a new key
+/// of mode 0600 in the old one's place; then both in a folder that root alone may enter, and `dotd reload`.
+///
 #[test]
-fn a_key_that_the_user_may_not_read_is_named() {
+fn a_key_that_root_alone_may_read_is_renewed() {
     require!(Root);
     let (network, scratch) = (Network::new(), Scratch::new());
-    let pairs = ["old", "new"].map(|name| pair(&scratch, name, &PKCS_ECDSA_P256_SHA256));
-    let [old, new] = &pairs;
+    let pairs = ["old", "new", "third"].map(|name| pair(&scratch, name, &PKCS_ECDSA_P256_SHA256));
+    let [old, new, third] = &pairs;
     let config = only(old).set("server", "user", "\"nobody\"");
     let dotd = Server::launch(&network, &config, scratch, &[]);
     fs::set_permissions(&new.key, fs::Permissions::from_mode(0o600)).expect("our own file");
     rename_over(new, old);
-    let part = "old.key: cannot be read (Permission denied (os error 13)): give the user that dotd runs as";
-    eventually("a line names the key", || dotd.stderr().contains(part).then_some(()));
-    assert_eq!(leaf(&network), old.der);
-    fs::set_permissions(&old.key, fs::Permissions::from_mode(0o644)).expect("our own file");
     served(&network, new);
+    let closed = dotd.folder().join("closed");
+    fs::create_dir(&closed).expect("our own folder");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("our own folder");
+    let at = |file: &std::path::Path| closed.join(file.file_name().expect("a file"));
+    for file in [&third.cert, &third.key] {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("our own file");
+        fs::rename(file, at(file)).expect("our own file");
+    }
+    let moved = Config::new().certificate(&at(&third.cert), &at(&third.key));
+    dotd.rewrite_config(&moved.set("server", "user", "\"nobody\""));
+    let said = dotd.operate(&["reload"]);
+    assert!(said.is_success && said.has("reloaded"), "{}", said.text);
+    assert_eq!(leaf(&network), third.der);
     dotd.stop();
 }
 

@@ -7,8 +7,15 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::{MetadataExt, PermissionsExt, chown, lchown, symlink},
+            net::{self, UnixListener},
+        },
+    },
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
@@ -16,12 +23,19 @@ use aya::maps::{Array, Map, MapData};
 use dot_tests::{
     harness::{
         config::Config,
+        eventually,
         netns::{Network, SERVER_V4},
         scene::embedded,
         scratch::Scratch,
         server::Server,
     },
     require,
+    xdp_field::become_nobody,
+};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 /// Somebody else: nobody.
@@ -178,4 +192,188 @@ fn clients_are_denied_or_dotd_does_not_start() {
         let ended = Server::attempt(&network, &config, Scratch::new(), wrapper).expect_err("refused");
         assert!(ended.code == Some(1) && ended.stderr.contains("xdp.deny: only XDP refuses"), "{ended:?}");
     }
+}
+
+/// What a process has open, as the kernel names it.
+fn open_files(pid: u32) -> Vec<String> {
+    let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+    let target = |entry: fs::DirEntry| fs::read_link(entry.path()).ok();
+    folder.flatten().filter_map(target).map(|target| target.display().to_string()).collect()
+}
+
+/// The value of one line of a process' status.
+fn status_of(pid: u32, key: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("Linux says it");
+    line.trim().to_owned()
+}
+
+/// Goal: the engine has nothing by which a program is attached or detached, and no way to a pin; the keeper has four
+/// capabilities, one thread and no socket to the network. Method: what both have open; the user of the engine at the
+/// folder.
+#[test]
+fn the_engine_holds_no_link_and_reaches_no_pin() {
+    require!(Root, Bpf, Command("setpriv"));
+    let (network, dotd) = embedded(&Config::new().set("server", "user", "\"nobody\""));
+    let (engine, keeper) = (open_files(dotd.pid()), open_files(dotd.keeper_pid()));
+    let has = |files: &[String], what: &str| files.iter().any(|file| file.contains(what));
+    for what in ["bpf_link", "bpf-link", "bpf-prog", "/sys/fs/bpf"] {
+        assert!(!has(&engine, what), "{what}: {engine:#?}");
+    }
+    assert!(has(&engine, "bpf-map") && has(&keeper, "bpf-prog"), "{engine:#?} {keeper:#?}");
+    // The pair, the standard streams, and the one that says who is here.
+    let sockets = keeper.iter().filter(|file| file.starts_with("socket:")).count();
+    assert!(sockets <= 2, "{keeper:#?}");
+    assert_eq!(status_of(dotd.keeper_pid(), "CapEff:"), "0000008000001024");
+    assert_eq!(status_of(dotd.keeper_pid(), "CapPrm:"), "0000008000001024");
+    assert_eq!(status_of(dotd.keeper_pid(), "Threads:"), "1");
+    assert_eq!(status_of(dotd.pid(), "CapBnd:"), "0000000000000000");
+    let mut list = Command::new("setpriv");
+    list.args(["--reuid=65534", "--regid=65534", "--clear-groups", "ls", "-R", "/sys/fs/bpf/dotd"]);
+    let output = network.server.output(list);
+    assert!(!output.status.success() && output.stdout.len() < 40, "{output:?}");
+    dotd.stop();
+}
+
+/// Goal: whatever a local user puts where dotd's pins will be, a start deletes and gives away nothing of others, and has its
+/// pins. Method: on a BPF file system that is open to everybody, another user's folder, with a link to a folder of another
+/// service in it, locked; then a link in the folder's own place.
+#[test]
+fn planted_folders_lead_nowhere() {
+    require!(Root, Bpf, Command("bpftool"));
+    for is_link in [false, true] {
+        let network = Network::new();
+        let held = network.server.run(move || {
+            let root = Path::new("/sys/fs/bpf");
+            fs::set_permissions(root, fs::Permissions::from_mode(0o1777)).expect("root may");
+            fs::create_dir(root.join("victim")).expect("root may");
+            let words = "map create /sys/fs/bpf/victim/RATE type array key 4 value 4 entries 1 name victim";
+            let made = Command::new("bpftool").args(words.split(' ')).status().expect("installed");
+            assert!(made.success());
+            if is_link {
+                symlink("victim", root.join("dotd")).expect("root may");
+                lchown(root.join("dotd"), Some(OTHER), Some(OTHER)).expect("root may");
+                return None;
+            }
+            fs::create_dir(root.join("dotd")).expect("root may");
+            for name in ["v3", "v4"] {
+                symlink(Path::new("..").join("victim"), root.join("dotd").join(name)).expect("root may");
+            }
+            chown(root.join("dotd"), Some(OTHER), Some(OTHER)).expect("root may");
+            let folder = fs::File::open(root.join("dotd")).expect("ours");
+            Some(Flock::lock(folder, FlockArg::LockExclusiveNonblock).expect("free"))
+        });
+        let dotd = Server::start(&network, &Config::new().set("server", "user", "\"nobody\""));
+        assert_eq!(dotd.xdp(), "native on server");
+        let victim = network.server.run(|| fs::metadata("/sys/fs/bpf/victim/RATE").map(|found| found.uid()));
+        assert_eq!(victim.expect("it is still there"), 0);
+        network.server.run(|| {
+            let folder = fs::symlink_metadata("/sys/fs/bpf/dotd").expect("made");
+            assert!(folder.is_dir() && folder.uid() == 0 && folder.mode() & 0o777 == 0o700);
+        });
+        assert!(!dotd.stderr().contains("nothing is pinned"), "{}", dotd.stderr());
+        network.server.run(|| drop(pinned("COUNTERS")));
+        dotd.stop();
+        assert!(!network.server.exists("/sys/fs/bpf/dotd"));
+        drop(held);
+    }
+}
+
+/// Goal: where dotd mounts the BPF file system itself, nobody else may enter it. Method: a namespace without one.
+///
+#[test]
+fn a_bpf_file_system_of_dotds_own_is_closed() {
+    require!(Root, Bpf);
+    let network = Network::without_bpffs();
+    let dotd = Server::start(&network, &Config::new().set("server", "user", "\"nobody\""));
+    let mounts = fs::read_to_string(format!("/proc/{}/mounts", dotd.keeper_pid())).expect("it runs");
+    let line = mounts.lines().find(|line| line.contains(" /sys/fs/bpf bpf ")).expect("mounted").to_owned();
+    for option in ["nosuid", "nodev", "noexec", "mode=700"] {
+        assert!(line.contains(option), "{line}");
+    }
+    dotd.stop();
+}
+
+/// Goal: a dotd that runs is found from another mount namespace too, and by nobody else's word. Method: `dotd xdp detach`
+/// with a BPF file system of its own, as after `ip netns exec`, beside a running dotd; then a start beside a socket of another user
+/// under a name like dotd's.
+#[test]
+fn a_running_dotd_is_found_and_nobody_plays_it() {
+    require!(Root, Bpf, Command("unshare"));
+    let (network, dotd) = embedded(&Config::new().set("server", "user", "\"nobody\""));
+    let program = dot_tests::harness::server::binary().display().to_string();
+    let script = format!("mount -t bpf bpf /sys/fs/bpf && exec {program} xdp detach");
+    let elsewhere = |network: &Network| {
+        let mut detach = Command::new("unshare");
+        detach.args(["--mount", "sh", "-c", &script]);
+        network.server.output(detach)
+    };
+    let output = elsewhere(&network);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("--force"), "{output:?}");
+    assert!(network.server.ip("link show server").contains("xdp"));
+    dotd.stop();
+    assert!(elsewhere(&network).status.success());
+
+    // A thread of its own: it changes its user.
+    let impostor = network.server.run(|| {
+        let listen = || {
+            become_nobody();
+            let address = net::SocketAddr::from_abstract_name("dotd-xdp-0").expect("a name");
+            UnixListener::bind_addr(&address).expect("anybody may")
+        };
+        thread::spawn(listen).join().expect("it listens")
+    });
+    let dotd = Server::start(&network, &Config::new());
+    assert_eq!(dotd.xdp(), "native on server");
+    dotd.stop();
+    drop(impostor);
+}
+
+/// Goal: an engine that is killed ends its keeper in the same way, and leaves all that the next start takes over; a keeper
+/// that is killed ends its engine. Method: KILL to each; the next start.
+#[test]
+fn neither_process_outlives_the_other() {
+    require!(Root, Bpf);
+    let network = Network::new();
+    let config = Config::new().set("server", "user", "\"nobody\"");
+    let dotd = Server::start(&network, &config);
+    let engine = i32::try_from(dotd.pid()).expect("a pid fits");
+    kill(Pid::from_raw(engine), Signal::SIGKILL).expect("root may");
+    let (ended, scratch) = dotd.wait();
+    assert_eq!((ended.code, ended.signal), (None, Some(9)), "{ended:?}");
+    assert!(
+        network.server.ip("link show server").contains("xdp") && network.server.exists("/sys/fs/bpf/dotd")
+    );
+
+    let mut dotd = Server::launch(&network, &config, scratch, &[]);
+    assert!(dotd.stderr().contains("took over the link of a predecessor"), "{}", dotd.stderr());
+    let engine = dotd.pid();
+    dotd.signal(Signal::SIGKILL);
+    let (ended, scratch) = dotd.wait();
+    assert_eq!(ended.signal, Some(9), "{ended:?}");
+    eventually("the engine is gone", || {
+        let state = fs::read_to_string(format!("/proc/{engine}/status")).unwrap_or_default();
+        (state.is_empty() || state.contains("State:\tZ") || state.contains("State:\tX")).then_some(())
+    });
+    Server::launch(&network, &config, scratch, &[]).stop();
+    assert!(!network.server.exists("/sys/fs/bpf/dotd"));
+}
+
+/// Goal: who is neither root, nor the engine's user, nor in its group, does not reach the control socket. Method: status
+/// as a third user, and as one in the group.
+#[test]
+fn the_control_socket_is_for_its_group() {
+    require!(Root, Command("setpriv"));
+    let (network, dotd) = embedded(&Config::new().xdp("off").set("server", "user", "\"nobody\""));
+    let socket = dotd.folder().join("run/control.sock").display().to_string();
+    let program = dot_tests::harness::server::binary().display().to_string();
+    for (group, may) in [("65533", false), ("65534", true)] {
+        let mut ask = Command::new("setpriv");
+        ask.args(["--reuid=65533", &format!("--regid={group}"), "--clear-groups"]);
+        ask.args([&program, "status", "--socket", &socket]);
+        let output = network.server.output(ask);
+        assert_eq!(output.status.success(), may, "{output:?}");
+    }
+    dotd.stop();
 }

@@ -66,6 +66,8 @@ mod moderation;
 mod mutual_tls;
 /// What an operator types: check, pin, status, stats, xdp show.
 mod operator;
+/// The units of `packaging/`: systemd takes them, and dotd has what they run.
+mod packaging;
 /// The packet parser over generated frames: no root, no kernel.
 mod packet_properties;
 /// Queries longer than the path to their backend allows (RFC 9715).

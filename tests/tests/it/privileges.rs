@@ -154,7 +154,7 @@ fn a_start_after_sigkill_takes_over() {
 }
 
 /// Goal: the key and the control socket are for their owner alone.
-/// Method: modes of what lies in the two folders.
+/// Method: modes of what lies in the two folders.
 #[test]
 fn secrets_are_for_their_owner_alone() {
     require!(Root);

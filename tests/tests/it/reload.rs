@@ -121,6 +121,38 @@ fn hup_with_a_broken_config_keeps_the_old() {
     dotd.stop();
 }
 
+/// Goal: whoever asks for a reload hears how it went: exit status 1 with the reason while the old config goes on, 0 with what
+/// waits for a restart. Method: `dotd reload`, as `systemctl reload` runs it, with a wrong key, a missing certificate, and
+/// a config that is right.
+#[test]
+fn a_reload_says_how_it_went() {
+    require!(Root);
+    let network = Network::new();
+    let config = Config::new().xdp("off").set("server", "user", "\"nobody\"");
+    let dotd = Server::start(&network, &config);
+    let absent = dotd.folder().join("absent.pem");
+    for (broken, part) in [
+        (config.clone().set("session", "idle_timout", "\"1s\""), "idle_timeout"),
+        (config.clone().certificate(&absent, &absent), "absent.pem: no such file"),
+    ] {
+        dotd.rewrite_config(&broken);
+        let said = dotd.operate(&["reload"]);
+        assert!(!said.is_success && said.has(part), "{}", said.text);
+        assert_eq!(dotd.status()["state"], "serving");
+    }
+    let waits = config.clone().set("server", "workers", "3").set("session", "idle_timeout", "\"7s\"");
+    dotd.rewrite_config(&waits);
+    let said = dotd.operate(&["reload"]);
+    assert!(
+        said.is_success && said.has("reloaded\nserver takes effect when dotd is restarted"),
+        "{}",
+        said.text
+    );
+    let reloads = &dotd.stats().0["control"];
+    assert_eq!((&reloads["reloads_ok"], &reloads["reloads_failed"]), (&1.into(), &2.into()));
+    dotd.stop();
+}
+
 /// Goal: many HUPs in a row lose nothing.
 /// Method: fifty signals while a session asks.
 #[test]

@@ -9,7 +9,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     os::{fd::AsFd, unix::fs::MetadataExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::Duration,
@@ -21,7 +21,7 @@ use dot_tests::{
     harness::flood::Wire,
     harness::uninterrupted,
     xdp_field::{
-        NOBODY, become_nobody, begin, beside, count, ip, isolated, listeners, pins, programs_on, try_begin,
+        become_nobody, begin, beside, count, ip, isolated, listeners, pins, programs_on, try_begin,
         until_free,
     },
 };
@@ -138,7 +138,7 @@ fn native_mode_resets_and_drops() {
             .collect();
         let native = Config { mode: XdpMode::Native, ..Config::default() };
         let config = Config { cleartext_853: Gate::Reset, ..native.clone() };
-        let mut xdp = start(&config, &groups, None).unwrap();
+        let mut xdp = start(&config, &groups).unwrap();
         assert_eq!(xdp.report().interfaces.len(), 1, "{:#?}", xdp.report());
         assert_eq!(xdp.report().state, "native");
         let outcomes = beside("there", &["192.0.2.2/24", "2001:db8::2/64"], || {
@@ -187,7 +187,7 @@ fn jumbo_mtu_stays_native() {
 fn demands_that_cannot_be_met() {
     isolated("demands_that_cannot_be_met", || {
         let listeners = listeners("0.0.0.0:853", 1);
-        let refusal = |config: Config| match try_begin(&config, &listeners, None) {
+        let refusal = |config: Config| match try_begin(&config, &listeners) {
             Ok(xdp) => panic!("{:#?}", xdp.report()),
             Err(error) => {
                 assert_eq!(pins(), Vec::<PathBuf>::new(), "{error}");
@@ -220,19 +220,56 @@ fn demands_that_cannot_be_met() {
     });
 }
 
-/// Goal: all works after every right is gone. Method: becomes nobody, in this thread alone, then reads,
-/// reloads (gates, and a list that fills and empties) and detaches.
+/// Goal: `required` at start and `/health` afterwards mean the same. Method: two listen addresses, one of them on an interface
+/// that XDP cannot be on (a tun device): degraded where XDP is not demanded, refused where it is.
+#[test]
+fn no_start_accepts_what_health_calls_unwell() {
+    isolated("no_start_accepts_what_health_calls_unwell", || {
+        ip("tuntap add mode tun name other");
+        ip("address add 198.51.100.1/32 dev other");
+        ip("link set other up");
+        let sets = ["192.0.2.1:853", "198.51.100.1:853"].map(|address| listeners(address, 1));
+        let groups: Vec<_> = sets
+            .iter()
+            .map(|set| ListenerGroup {
+                address: set[0].local_addr().unwrap(),
+                sockets: set.iter().map(AsFd::as_fd).collect(),
+            })
+            .collect();
+        let xdp = start(&Config::default(), &groups).unwrap();
+        let degraded = xdp.report().degraded.expect("one address has no XDP");
+        assert_eq!(degraded, "no interface carries 198.51.100.1");
+        xdp.detach();
+        until_free("here");
+        let required = Config { required: true, ..Config::default() };
+        let error = start(&required, &groups).err().expect("refused").to_string();
+        assert!(error.ends_with("is less than that: no interface carries 198.51.100.1"), "{error}");
+        assert_eq!(pins(), Vec::<PathBuf>::new());
+        until_free("here");
+    });
+}
+
+/// Goal: the engine's part works after every right is gone, pins are root's, and nobody else may enter their folder.
+/// Method: the attachments go to a thread that stays root; this one becomes nobody, reads and reloads (gates, and a list
+/// that fills and empties).
 #[test]
 fn works_without_rights() {
     isolated("works_without_rights", || {
         let listeners = listeners("0.0.0.0:853", 2);
-        let mut xdp = try_begin(&Config::default(), &listeners, Some((NOBODY, NOBODY))).unwrap();
+        let mut xdp = try_begin(&Config::default(), &listeners).unwrap();
         let pin = pins().into_iter().find(|path| path.ends_with("FLOWS4")).expect("it is pinned");
-        assert_eq!(fs::metadata(&pin).unwrap().uid(), NOBODY);
-        // systemd mounts bpffs for root alone: the way to our folder is closed from now on.
-        fs::set_permissions("/sys/fs/bpf", std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let mode =
+            |path: &Path| (fs::metadata(path).unwrap().uid(), fs::metadata(path).unwrap().mode() & 0o777);
+        assert_eq!(mode(&pin), (0, 0o600));
+        assert!(pin.ancestors().skip(1).take(3).all(|folder| mode(folder) == (0, 0o700)), "{pin:?}");
+        let mut holder = xdp.give_away().expect("it is attached");
+        let (end, ends) = mpsc::channel();
+        let keeper = thread::spawn(move || {
+            ends.recv().expect("the test ends");
+            holder.let_go();
+        });
         become_nobody();
-        assert!(fs::read_dir("/sys/fs/bpf").is_err(), "rights are not gone");
+        assert!(fs::read_dir(pin.parent().unwrap()).is_err(), "rights are not gone");
 
         let mut client = TcpStream::connect("127.0.0.1:853").unwrap();
         xdp.apply(&Config { cleartext_853: Gate::Count, ..Config::default() }).unwrap();
@@ -246,54 +283,34 @@ fn works_without_rights() {
             assert_eq!(count(&xdp, "drop", "denied"), denied);
         }
         assert_eq!(count(&xdp, "drop", "udp_on_dot"), 1);
-        xdp.detach();
+        end.send(()).unwrap();
+        keeper.join().unwrap();
         until_free("here");
     });
 }
 
-/// Goal: an interface that is deleted and made anew is judged again by a process that has no right left; only a learner
-/// that is a tc filter, before Linux 6.6, stays away, and the report says so. Method: this thread becomes nobody, another
-/// one is root and does it.
+/// Goal: an interface that is deleted and made anew is judged again, with its learner, whichever way that is attached.
+/// Method: `ip link`, looks between, a packet afterwards.
 #[test]
-fn lost_links_come_back_without_rights() {
-    isolated("lost_links_come_back_without_rights", || {
-        let (tell, hear) = mpsc::channel::<fn()>();
-        let (done, wait) = mpsc::channel();
-        thread::spawn(move || {
-            for work in hear {
-                work();
-                done.send(()).expect("the test waits");
-            }
-        });
-        let as_root = |work: fn()| {
-            tell.send(work).unwrap();
-            wait.recv().expect("root could do it");
-        };
+fn lost_links_come_back() {
+    isolated("lost_links_come_back", || {
         let listeners = listeners("0.0.0.0:853", 2);
         let config = Config { interfaces: vec!["here".into()], ..Config::default() };
-        let mut xdp = try_begin(&config, &listeners, Some((NOBODY, NOBODY))).unwrap();
-        become_nobody();
+        let mut xdp = try_begin(&config, &listeners).unwrap();
         assert_eq!(xdp.report().degraded, None);
-        as_root(|| ip("link delete here"));
+        ip("link delete here");
         xdp.look_after(true);
         assert_eq!(xdp.report().degraded.as_deref(), Some("here: no such interface"));
-        as_root(|| {
-            ip("link add here type veth peer name there");
-            ip("address add 192.0.2.1/24 dev here");
-            ip("link set here up");
-            ip("link set there up");
-        });
+        ip("link add here type veth peer name there");
+        ip("address add 192.0.2.1/24 dev here");
+        ip("link set here up");
+        ip("link set there up");
         xdp.look_after(true);
         let report = xdp.report();
         assert!(interface(&report, "here").0 == "native" && report.repairs == 1, "{report:#?}");
-        if KernelVersion::current().unwrap() < KernelVersion::new(6, 6, 0) {
-            let why = report.degraded.clone().expect("a filter needs rights");
-            assert!(why.starts_with("here: learner: ") && interface(&report, "here").1 == "off", "{why}");
-        } else {
-            assert_eq!(report.degraded, None);
-        }
+        assert_eq!(report.degraded, None);
         let before = count(&xdp, "drop", "udp_on_dot");
-        as_root(|| assert!(Wire::between("there", "here").send(Build::udp(853, b"quic?").frame())));
+        assert!(Wire::between("there", "here").send(Build::udp(853, b"quic?").frame()));
         while count(&xdp, "drop", "udp_on_dot") == before {
             thread::sleep(Duration::from_millis(1));
         }

@@ -375,7 +375,7 @@ fn full_map_gives_up_the_ban_nearest_to_its_end() {
             sockets: vec![listeners[0].as_fd()],
         };
         let config = XdpConfig { mode: XdpMode::Generic, ..XdpConfig::default() };
-        let mut xdp = start(&config, &[group], None).expect("XDP starts");
+        let mut xdp = start(&config, &[group]).expect("XDP starts");
         let client = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes()).to_string();
         let hours = |count: u64| Duration::from_secs(3600 * count);
         xdp.ban(&client(0), hours(1), "").unwrap();

@@ -46,7 +46,7 @@ fn start_steering(steering: Steering, groups: &[Vec<TcpListener>]) -> Xdp {
         })
         .collect();
     let config = Config { steering, mode: XdpMode::Off, ..Config::default() };
-    start(&config, &groups, None).unwrap()
+    start(&config, &groups).unwrap()
 }
 
 /// How many connections wait at each listener; all are closed.

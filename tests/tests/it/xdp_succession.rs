@@ -102,7 +102,7 @@ fn links_of_another_schema_are_taken_over() {
     });
 }
 
-/// Goal: two dotds in one network namespace do not fight. Method: starts a second while the first runs.
+/// Goal: two dotds in one network namespace do not fight. Method: starts a second while the first runs.
 #[test]
 fn second_instance_stays_off() {
     isolated("second_instance_stays_off", || {
@@ -115,7 +115,7 @@ fn second_instance_stays_off() {
         assert_eq!(first.report().state, "generic");
         assert!(!pins().is_empty(), "the second's end must not take the first's pins");
         let required = Config { required: true, ..Config::default() };
-        assert!(try_begin(&required, &listeners, None).is_err());
+        assert!(try_begin(&required, &listeners).is_err());
         first.detach();
     });
 }

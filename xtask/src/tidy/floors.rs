@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["tls", "backend", "cache", "xdp"],
     &["session"],
     &["worker", "control"],
+    &["keeper"],
     &["start"],
     &["cli"],
 ];

@@ -23,6 +23,7 @@ const CLI: &str = "dot-userspace/src/cli";
 const DNS: &str = "dot-userspace/src/dns";
 const EBPF: &str = "dot-ebpf/src";
 const EMBEDDED: &str = "dot-userspace/src/backend/embedded";
+const KEEPER: &str = "dot-userspace/src/keeper";
 const START: &str = "dot-userspace/src/start";
 const TIDY: &str = "xtask/src/tidy";
 const TLS: &str = "dot-userspace/src/tls";
@@ -59,9 +60,9 @@ const OWNERS: &[Owner] = &[
     owner("hyper_util", &[CLI]),
     owner("caps", &[START]),
     owner("notify", &["dot-userspace/src/start/files.rs"]),
-    owner("sd_notify", &[START]),
+    owner("sd_notify", &[KEEPER]),
     owner("netlink_sys", &[XDP]),
-    // disk opens by descriptors; xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU; backend asks a
+    // disk opens by descriptors; the keeper forks, waits and hands descriptors over; xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU; backend asks a
     // socket for its path's MTU.
     owner(
         "nix",
@@ -69,6 +70,7 @@ const OWNERS: &[Owner] = &[
             START,
             XDP,
             "dot-userspace/src/disk.rs",
+            KEEPER,
             "dot-userspace/src/worker/mod.rs",
             "dot-userspace/src/backend/path.rs",
         ],

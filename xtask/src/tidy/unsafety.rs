@@ -31,6 +31,11 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/steer.rs", "asks a kernel helper for the CPU and selects a socket"),
     ("dot-userspace/src/backend/mmsg.rs", "sendmmsg and recvmmsg: no safe crate has both without allocating"),
     ("dot-userspace/src/backend/path.rs", "names options of IP sockets for nix; no unsafe"),
+    ("dot-userspace/src/keeper/mod.rs", "fork: whoever calls it promises that no other thread is lost"),
+    (
+        "dot-userspace/src/keeper/words.rs",
+        "owns descriptors that the kernel received for us: nix gives numbers",
+    ),
     ("dot-userspace/src/start/fast_open.rs", "names TCP_FASTOPEN for nix; no unsafe"),
     ("dot-userspace/src/tls/stream.rs", "names MSG_MORE for socket2; no unsafe"),
     (
@@ -39,6 +44,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("dot-userspace/src/session/outq.rs", "SIOCOUTQ: neither nix nor socket2 has it as a safe call"),
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
+    ("dot-userspace/src/xdp/folder.rs", "names SO_NETNS_COOKIE for nix; no unsafe"),
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),
     ("dot-userspace/src/xdp/lines.rs", "maps a BPF map into our memory: aya does not"),
     ("dot-userspace/src/xdp/notices.rs", "promises tokio that the ring keeps its descriptor"),

@@ -39,7 +39,7 @@ fn doors(admission: &Arc<Admission>) -> Rc<Doors> {
     let counters = WorkerCounters::default();
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);
     let room = Rc::new(Room::new(settings.limits, backends, counters, Arc::default()));
-    let line = xdp::start(&config.xdp, &[], None).unwrap().line(0);
+    let line = xdp::start(&config.xdp, &[]).unwrap().line(0);
     let accounts = Accounts::new(ChargesSink::new(32, 56).0);
     Rc::new(Doors::new(room, Arc::clone(admission), accounts, line, &settings))
 }

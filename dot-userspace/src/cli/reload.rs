@@ -1,0 +1,22 @@
+//! `dotd reload`: has the running dotd read config and certificates again. What `systemctl reload` runs.
+//!
+//! Before: an operator has changed the config. After: it is in effect, or the exit status is 1 and the reason is said.
+//! Never: is content with a signal that nobody answers.
+
+use std::path::Path;
+
+use hyper::Method;
+
+use super::{arguments::ControlArguments, ask, error::CliError, print, socket};
+use crate::control::Reloaded;
+
+/// Runs the verb.
+pub(super) fn run(control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
+    let socket = socket(control, config)?;
+    let (body, reloaded) = ask::tell::<Reloaded>(&socket, Method::POST, "/reload", &())?;
+    if control.json {
+        return print(&format!("{body}\n"));
+    }
+    let waiting = reloaded.waiting.iter().map(|key| format!("{key} takes effect when dotd is restarted\n"));
+    print(&("reloaded\n".to_owned() + &waiting.collect::<String>()))
+}

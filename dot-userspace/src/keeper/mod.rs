@@ -1,0 +1,114 @@
+//! Room `keeper`: the process that was started keeps its rights, few of them, and reads nothing from the network; its
+//! child, the engine, has none and serves.
+//!
+//! Before: `start` has opened, loaded and attached what needs rights. After: [`part`] made two processes of one. The
+//! parent does what the child asks for by a short list of requests, forwards signals, and ends as the child ends.
+//! Holds: `words` (what may be asked, and its form), `duty` (the parent's work), `request` (the child's side).
+//! Never: takes a path, an interface or a program from the child on trust: what the config names is all there is.
+//!
+//! Source: fork(2), unix(7) (SCM_RIGHTS), signalfd(2), prctl(2) (PR_SET_PDEATHSIG).
+
+mod duty;
+mod request;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl,
+        signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+        socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt},
+        time::{TimeVal, TimeValLike},
+    },
+    unistd::{ForkResult, Pid, fork, getpid, getppid},
+};
+
+pub use self::{
+    duty::Duty,
+    request::{Keeper, KeeperError},
+    words::State,
+};
+use crate::config::Config;
+
+/// Which of the two processes this is.
+pub enum Part {
+    /// The one that was started: its duty.
+    Keeper(Box<Duty>),
+    /// Its child: whom it asks.
+    Engine(Keeper),
+}
+
+/// Signals that end, reload or inform dotd, and the news of a child's end.
+pub(crate) const SIGNALS: [Signal; 5] =
+    [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGCHLD];
+/// An answer of the keeper's: it may have to read a config from a slow disk, or to attach to many interfaces.
+const ANSWER_SECONDS_MAX: i64 = 30;
+
+/// Makes two processes of this one. In both, [`SIGNALS`] wait from now on: the keeper reads them, the engine lets them
+/// through when it hears them ([`hear`]).
+///
+/// # Errors
+/// There are other threads, which the child would not have; or the system has no room for another process.
+pub fn part(config: &Config, path: Option<PathBuf>) -> io::Result<Part> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("{threads} threads, and one is all that a fork may have")));
+    }
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    let before = block()?;
+    let keeper = getpid();
+    // SAFETY: there is one thread, so that no lock is held and no state half written in the child.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            Ok(Part::Keeper(Box::new(Duty::new(ours, child, path, config, before)?)))
+        }
+        ForkResult::Child => {
+            drop(ours);
+            Ok(Part::Engine(Keeper::new(patient(theirs)?, keeper)))
+        }
+    }
+}
+
+/// Has the kernel end this process when the keeper ends, however that ends. To be called once the user has changed: that
+/// would undo it.
+///
+/// # Errors
+/// The keeper has ended already.
+pub fn end_with(keeper: Pid) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() == keeper { Ok(()) } else { Err(io::Error::other("the keeper has ended")) }
+}
+
+/// Lets the signals through that have waited: to be called when somebody hears them.
+///
+/// # Errors
+/// The kernel refused.
+pub fn hear() -> io::Result<()> {
+    Ok(sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from_iter(SIGNALS)), None)?)
+}
+
+/// Has the signals wait; those that did so before.
+fn block() -> Result<SigSet, Errno> {
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::from_iter(SIGNALS)), Some(&mut before))?;
+    Ok(before)
+}
+
+/// The engine's end of the pair, which does not wait for ever.
+fn patient(socket: OwnedFd) -> io::Result<OwnedFd> {
+    let seconds = TimeVal::seconds(ANSWER_SECONDS_MAX);
+    setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &seconds)?;
+    setsockopt(&socket.as_fd(), sockopt::SendTimeout, &seconds)?;
+    Ok(socket)
+}

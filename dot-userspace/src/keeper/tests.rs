@@ -1,0 +1,160 @@
+//! What the engine may say to the keeper, and what becomes of everything else.
+
+use std::{
+    io::Read as _,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::PathBuf,
+    thread,
+};
+
+use nix::{
+    sys::{
+        signal::SigSet,
+        socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair},
+    },
+    unistd::Pid,
+};
+use proptest::prelude::*;
+
+use super::{
+    duty::Duty,
+    request::Keeper,
+    words::{Answer, REQUEST_OCTETS_MAX, Request, State, VERSION},
+};
+use crate::config::{self, Certificate, Config};
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
+}
+
+/// A keeper whose config is this file, and what its engine holds.
+fn beside(path: PathBuf) -> (Duty, Keeper, OwnedFd) {
+    let (ours, theirs) = pair();
+    let config = config::load(Some(&path)).unwrap();
+    let duty = Duty::new(ours, Pid::from_raw(i32::MAX), Some(path), &config, SigSet::empty()).unwrap();
+    let raw = theirs.try_clone().unwrap();
+    (duty, Keeper::new(theirs, Pid::this()), raw)
+}
+
+/// A config that names these keys.
+fn text(keys: &[&PathBuf]) -> String {
+    let entries = keys.iter().map(|key| format!("{{ cert = \"{0}\", key = \"{0}\" }}", key.display()));
+    format!("[tls]\ncertificates = [{}]\n", entries.collect::<Vec<_>>().join(", "))
+}
+
+/// Goal: the engine opens what the config names, as the keeper read it, and nothing else: not by another path to the same
+/// file, not after a config without it is being served. Method: two keys, one of them named; then the other way round.
+///
+#[test]
+fn only_what_the_config_names_is_opened() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let (one, other, file) = (at("one.pem"), at("other.pem"), at("dotd.toml"));
+    std::fs::write(&one, "one").unwrap();
+    std::fs::write(&other, "other").unwrap();
+    std::fs::write(&file, text(&[&one])).unwrap();
+    let (mut duty, keeper, _raw) = beside(file.clone());
+    let serving = thread::spawn(move || duty.answer_until_closed());
+    keeper.greet().unwrap();
+    let content = |path: &PathBuf| {
+        keeper.open(path).map(|opened| {
+            let mut text = String::new();
+            opened.map(|mut file| file.read_to_string(&mut text).map(|_| text).unwrap()).unwrap()
+        })
+    };
+    assert_eq!(content(&one).as_deref(), Some("one"));
+    assert!(content(&other).is_none() && content(&at("x").join("..").join("one.pem")).is_none());
+    // Read, but not served yet: both are open.
+    std::fs::write(&file, text(&[&other])).unwrap();
+    assert_eq!(keeper.config().unwrap().as_deref(), Some(&*text(&[&other])));
+    assert_eq!((content(&one).as_deref(), content(&other).as_deref()), (Some("one"), Some("other")));
+    keeper.adopt();
+    assert!(content(&one).is_none() && content(&other).is_some());
+    std::fs::remove_file(&other).unwrap();
+    let gone = keeper.open(&other).expect("it is named").unwrap_err();
+    assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
+    drop((keeper, _raw));
+    serving.join().unwrap();
+}
+
+/// Goal: whatever comes, the keeper answers or refuses, and goes on. Method: packets of every length and content, words of
+/// later versions, answers that nobody reads; a question afterwards.
+#[test]
+fn nonsense_is_refused_and_the_next_question_answered() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("dotd.toml");
+    std::fs::write(&file, "").unwrap();
+    let (mut duty, keeper, raw) = beside(file);
+    let serving = thread::spawn(move || duty.answer_until_closed());
+    let long = vec![b'O'; REQUEST_OCTETS_MAX + 100];
+    for packet in [&b"X"[..], b"L\x02", b"O\0", b"O\0a\0b", b"N\x09", b"V", &long] {
+        send(raw.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL).unwrap();
+        assert!(matches!(Answer::receive(&raw), Ok(Some(Answer::Refused(_)))), "{packet:?}");
+    }
+    drop((keeper, raw));
+    serving.join().unwrap();
+}
+
+/// Goal: answers that nobody reads stop nothing. Method: questions without end on a second thread's watch; the keeper ends
+/// when the pair is closed.
+#[test]
+fn unread_answers_do_not_hold_the_keeper() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("dotd.toml");
+    std::fs::write(&file, "").unwrap();
+    let (mut duty, keeper, raw) = beside(file);
+    let serving = thread::spawn(move || duty.answer_until_closed());
+    for _ in 0..10_000 {
+        let packet = Request::Look { has_news: false }.encode();
+        send(raw.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL).unwrap();
+    }
+    drop((keeper, raw));
+    serving.join().unwrap();
+}
+
+/// Goal: another form of questions is refused in words. Method: a version that there is not.
+#[test]
+fn another_version_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("dotd.toml");
+    std::fs::write(&file, "").unwrap();
+    let (mut duty, keeper, raw) = beside(file);
+    let serving = thread::spawn(move || duty.answer_until_closed());
+    send(raw.as_raw_fd(), &Request::Hello(VERSION + 1).encode(), MsgFlags::MSG_NOSIGNAL).unwrap();
+    let Ok(Some(Answer::Refused(reason))) = Answer::receive(&raw) else { panic!("refused") };
+    assert_eq!(reason, format!("the keeper speaks version {VERSION}, the engine {}", VERSION + 1));
+    drop((keeper, raw));
+    serving.join().unwrap();
+}
+
+/// Goal: every file that a reload reads is one that the keeper opens. Method: a config that names one of each kind.
+#[test]
+fn every_kind_of_file_is_named() {
+    let mut config = Config::default();
+    let entry = Certificate { cert: "/a".into(), key: "/b".into(), ocsp: "/c".into() };
+    config.tls.certificates.push(entry);
+    (config.tls.client_ca, config.tls.ticket_secret) = ("/d".into(), "/e".into());
+    let named: Vec<_> = super::duty::named(&config).iter().map(|path| path.display().to_string()).collect();
+    assert_eq!(named, ["/a", "/b", "/c", "/d", "/e"]);
+}
+
+proptest! {
+    /// Goal: a request survives its form, and any octets are a request that says the same again, or none.
+    #[test]
+    fn requests_survive_their_form(octets in prop::collection::vec(any::<u8>(), 0..64), news: bool, path in "[^\0]{1,50}") {
+        if let Some(request) = Request::decode(&octets) {
+            prop_assert_eq!(request.encode(), octets);
+        }
+        for request in [
+            Request::Hello(VERSION),
+            Request::Look { has_news: news },
+            Request::Leave,
+            Request::Notify(State::Stopping),
+            Request::ReadConfig,
+            Request::Adopt,
+            Request::Open(path.into()),
+        ] {
+            prop_assert_eq!(Request::decode(&request.encode()), Some(request));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the engine may ask of the keeper, octet for octet.
+//!
+//! Before: a wish of the engine's. After: one packet each way, with a file beside the answer where there is one.
+//! Holds: [`VERSION`], which is the first thing that is said, for keepers and engines of different builds.
+//! Never: holds a number that the keeper would use as an index, a length or an address; takes more than
+//! [`REQUEST_OCTETS_MAX`].
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{IoSlice, IoSliceMut},
+    os::{
+        fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+};
+
+/// The form of what follows. 1: an engine that was forked from its keeper.
+pub(super) const VERSION: u8 = 1;
+/// A word and a path.
+pub(super) const REQUEST_OCTETS_MAX: usize = 4 + 4096;
+/// A kind, and a reason in words.
+pub(super) const ANSWER_OCTETS_MAX: usize = 4096;
+
+/// What systemd is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It serves.
+    Ready,
+    /// It reads its config again.
+    Reloading,
+    /// It finishes its sessions.
+    Stopping,
+}
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// First of all.
+    Hello(u8),
+    /// Look after what is attached.
+    Look { has_news: bool },
+    /// Take everything off the interfaces, for good.
+    Leave,
+    /// Tell systemd.
+    Notify(State),
+    /// Read the config file again.
+    ReadConfig,
+    /// The config that was read last is being served: files that only earlier ones named are no longer opened.
+    Adopt,
+    /// Open a file that the config names.
+    Open(PathBuf),
+}
+
+impl Request {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let (word, argument) = match self {
+            Self::Hello(version) => (b'V', *version),
+            Self::Look { has_news } => (b'L', u8::from(*has_news)),
+            Self::Leave => (b'D', 0),
+            Self::Notify(State::Ready) => (b'N', 0),
+            Self::Notify(State::Reloading) => (b'N', 1),
+            Self::Notify(State::Stopping) => (b'N', 2),
+            Self::ReadConfig => (b'C', 0),
+            Self::Adopt => (b'A', 0),
+            Self::Open(_) => (b'O', 0),
+        };
+        let path = if let Self::Open(path) = self { path.as_os_str().as_bytes() } else { &[] };
+        [&[word, argument], path].concat()
+    }
+
+    /// What a packet asks; nothing, where it is none of these.
+    pub(super) fn decode(packet: &[u8]) -> Option<Self> {
+        Some(match packet {
+            [b'V', version] => Self::Hello(*version),
+            [b'L', news @ (0 | 1)] => Self::Look { has_news: *news == 1 },
+            [b'D', 0] => Self::Leave,
+            [b'N', 0] => Self::Notify(State::Ready),
+            [b'N', 1] => Self::Notify(State::Reloading),
+            [b'N', 2] => Self::Notify(State::Stopping),
+            [b'C', 0] => Self::ReadConfig,
+            [b'A', 0] => Self::Adopt,
+            [b'O', 0, path @ ..] if !path.is_empty() && !path.contains(&0) => {
+                Self::Open(Path::new(OsStr::from_bytes(path)).to_path_buf())
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Done; with what was opened or found.
+    Done(Option<File>),
+    /// Not done, and why.
+    Refused(String),
+    /// The system said no: errno.
+    Failed(i32),
+    /// No config names that file.
+    NotNamed,
+}
+
+impl Answer {
+    /// Sends it; whoever does not read has no answer.
+    pub(super) fn send(&self, socket: &impl AsRawFd) -> Result<(), Errno> {
+        let (kind, reason, file) = match self {
+            Self::Done(file) => (b'd', Vec::new(), file.as_ref()),
+            Self::Refused(reason) => (b'r', reason.as_bytes().to_vec(), None),
+            Self::Failed(number) => (b'e', number.to_be_bytes().to_vec(), None),
+            Self::NotNamed => (b'n', Vec::new(), None),
+        };
+        let octets = [&[kind], reason.get(..ANSWER_OCTETS_MAX - 1).unwrap_or(&reason)].concat();
+        let descriptors: Vec<RawFd> = file.iter().map(|file| file.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let rights = if descriptors.is_empty() { &[][..] } else { &rights };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&octets)], rights, flags, None).map(drop)
+    }
+
+    /// Waits for it; nothing: the other end is closed, or says what is no answer.
+    pub(super) fn receive(socket: &impl AsRawFd) -> Result<Option<Self>, Errno> {
+        let mut octets = [0; ANSWER_OCTETS_MAX];
+        let mut room = nix::cmsg_space!([RawFd; 1]);
+        let mut slices = [IoSliceMut::new(&mut octets)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let received = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut room), flags)?;
+        let mut file = None;
+        for message in received.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(descriptors) = message {
+                // SAFETY: the kernel has just made these descriptors, for us alone.
+                let owned = descriptors.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+                file = owned.map(File::from).next();
+            }
+        }
+        let length = received.bytes;
+        Ok(match octets.get(..length) {
+            Some([b'd']) => Some(Self::Done(file)),
+            Some([b'r', reason @ ..]) => Some(Self::Refused(String::from_utf8_lossy(reason).into_owned())),
+            Some([b'e', a, b, c, d]) => Some(Self::Failed(i32::from_be_bytes([*a, *b, *c, *d]))),
+            Some([b'n']) => Some(Self::NotNamed),
+            _ => None,
+        })
+    }
+}

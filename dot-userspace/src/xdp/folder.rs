@@ -1,0 +1,190 @@
+//! Where pins are: a folder for this schema, network namespace and boot, which root alone may enter.
+//!
+//! Before: the BPF file system, mounted here if need be. After: open folders; what is in them was put there by a dotd of
+//! root's, or is gone.
+//! Holds: each step by the descriptor of the step before, without links and within this file system; what belongs to
+//! somebody else (/sys/fs/bpf is open to everybody where it was mounted by hand) is taken into our own hands, and nothing
+//! in it is believed.
+//! Never: removes or changes anything beyond the names of ours in the BPF file system.
+//!
+//! Source: openat2(2), bpf(2) (pins), socket(7) (SO_NETNS_COOKIE).
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use dot_common::settings::SCHEMA;
+use nix::{
+    errno::Errno,
+    fcntl::renameat,
+    getsockopt_impl,
+    mount::{MsFlags, mount},
+    sockopt_impl,
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, getsockopt, socket},
+        stat::{Mode, fchmod, mkdirat},
+        statfs::{BPF_FS_MAGIC, fstatfs},
+    },
+    unistd::{UnlinkatFlags, fchown, getegid, geteuid, unlinkat},
+};
+
+use super::XdpError;
+use crate::disk;
+
+/// Where every kernel since 4.4 has it.
+const BPFFS: &str = "/sys/fs/bpf";
+/// Ours in there.
+pub(super) const ROOT: &str = "dotd";
+/// Links in our folders' place that are removed before this gives up: whoever makes them has no more than a moment each.
+const LINKS_MAX: usize = 8;
+
+sockopt_impl!(
+    /// A number that the kernel gives to each network namespace once, until it boots again.
+    NetworkCookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_NETNS_COOKIE,
+    u64
+);
+
+/// The three folders, open.
+#[derive(Debug)]
+pub(super) struct Folders {
+    /// For people.
+    pub(super) path: PathBuf,
+    /// Pins are in here.
+    pub(super) own: File,
+    /// Folders of all schemas are in here.
+    pub(super) root: File,
+    /// The innermost first, each with the name of ours in it.
+    pub(super) parents: Vec<(File, OsString)>,
+}
+
+impl Folders {
+    /// Opens them, or makes them.
+    pub(super) fn open() -> Result<Self, XdpError> {
+        let file_system = file_system()?;
+        let (schema, own_name) = (format!("v{SCHEMA}"), identity()?);
+        let path = Path::new(BPFFS).join(ROOT).join(&schema).join(&own_name);
+        let step = |parent: &File, name: &str| {
+            enter(parent, name).map_err(|errno| XdpError::Pins {
+                path: path.display().to_string(),
+                reason: format!("{name}: {}", errno.desc()),
+            })
+        };
+        let root = step(&file_system, ROOT)?;
+        let of_schema = step(&root, &schema)?;
+        let own = step(&of_schema, &own_name)?;
+        let reopened = root.try_clone().map_err(at(&path))?;
+        let parents = vec![(of_schema, own_name.into()), (root, schema.into()), (file_system, ROOT.into())];
+        Ok(Self { path, own, root: reopened, parents })
+    }
+}
+
+/// What tells this network namespace from every other one that this BPF file system has seen or will see: an inode's
+/// number is used again, this is not.
+pub(super) fn identity() -> Result<String, XdpError> {
+    let failed = |path: &str, reason: String| XdpError::Pins { path: path.into(), reason };
+    let asked = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .and_then(|socket| getsockopt(&socket, NetworkCookie));
+    let cookie = asked.map_err(|errno| failed("SO_NETNS_COOKIE", errno.desc().into()))?;
+    let boot = "/proc/sys/kernel/random/boot_id";
+    let boot_id = fs::read_to_string(boot).map_err(|error| failed(boot, error.to_string()))?;
+    Ok(format!("{cookie}-{}", boot_id.trim()))
+}
+
+/// The BPF file system itself, mounted unless it is there.
+fn file_system() -> Result<File, XdpError> {
+    let path = Path::new(BPFFS);
+    let open = || {
+        let opened = disk::open_folder(path).map_err(at(path))?;
+        let is_bpf = fstatfs(&opened).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+        Ok(is_bpf.then_some(opened))
+    };
+    if let Some(opened) = open()? {
+        return Ok(opened);
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=0700")).map_err(|errno| XdpError::Pins {
+        path: BPFFS.into(),
+        reason: format!("no BPF file system, and mounting one failed: {}", errno.desc()),
+    })?;
+    open()?.ok_or_else(|| XdpError::Pins { path: BPFFS.into(), reason: "it is no BPF file system".into() })
+}
+
+/// A folder of ours in a folder of ours, made if need be.
+fn enter(parent: &File, name: &str) -> Result<File, Errno> {
+    for _ in 0..LINKS_MAX {
+        match mkdirat(parent, name, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        match disk::open_folder_in(parent, name) {
+            Ok(folder) if is_ours(&folder) => {
+                fchmod(&folder, Mode::S_IRWXU)?;
+                return Ok(folder);
+            }
+            Ok(folder) => put_aside(parent, name, &folder)?,
+            // No folder: a link or a pin that somebody else put in its place.
+            Err(Errno::ELOOP | Errno::ENOTDIR | Errno::EXDEV) => {
+                unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::ELOOP)
+}
+
+/// Whether nobody but us could put anything into a folder.
+pub(super) fn is_ours(folder: &File) -> bool {
+    let ours = geteuid().as_raw();
+    folder.metadata().is_ok_and(|found| found.uid() == ours && found.mode() & 0o022 == 0)
+}
+
+/// Moves a folder that somebody else could write out of the way, and empties it of what an earlier dotd may have left
+/// attached. What cannot be removed stays there, closed to everybody else, under a name that nobody asks for.
+fn put_aside(parent: &File, name: &str, folder: &File) -> Result<(), Errno> {
+    let owner = folder.metadata().map_or(0, |found| found.uid());
+    tracing::warn!("{BPFFS}: {name} could be written by uid {owner}: nothing in it is used");
+    fchown(folder, Some(geteuid()), Some(getegid()))?;
+    fchmod(folder, Mode::S_IRWXU)?;
+    // No dots: the BPF file system keeps names with them to itself.
+    let aside = format!("{name}-of-{owner}-{:08x}", getrandom::u32().unwrap_or_else(|_| std::process::id()));
+    renameat(parent, name, parent, aside.as_str())?;
+    empty(folder, FOLDERS_DEPTH_MAX);
+    let _ = unlinkat(parent, aside.as_str(), UnlinkatFlags::RemoveDir);
+    Ok(())
+}
+
+/// Removes what is in a folder that was taken into our hands.
+fn empty(folder: &File, depth: usize) {
+    for name in names(folder) {
+        if unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir).is_ok() || depth == 0 {
+            continue;
+        }
+        if let Ok(inner) = disk::open_folder_in(folder, &name) {
+            let _ = fchown(&inner, Some(geteuid()), Some(getegid()));
+            let _ = fchmod(&inner, Mode::S_IRWXU);
+            empty(&inner, depth - 1);
+            let _ = unlinkat(folder, name.as_str(), UnlinkatFlags::RemoveDir);
+        }
+    }
+}
+
+/// The names in a folder.
+pub(super) fn names(folder: &File) -> Vec<String> {
+    let entries = fs::read_dir(disk::path_of(folder)).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> XdpError {
+    let path = path.display().to_string();
+    move |error| XdpError::Pins { path, reason: error.to_string() }
+}
+
+/// Folders within one that was put aside: those of a schema, and of namespaces in them.
+const FOLDERS_DEPTH_MAX: usize = 3;

@@ -1,0 +1,100 @@
+//! Loads the object: the maps that dotd works with, and the programs, ready to attach.
+//!
+//! Before: `pins` may hold maps of a predecessor. After: `settings`, `list`, `bans` and `costs` write, packets are counted
+//! once `holder` attaches the programs.
+//! Holds: maps alone: whoever has this can neither attach nor detach anything.
+//! Never: attaches.
+
+use aya::{
+    EbpfLoader,
+    maps::{MapData, PerCpuArray},
+};
+use dot_common::{
+    maps::{self, GLOBAL_PORT_DO53, GLOBAL_PORTS_DOT, GLOBAL_WORKERS},
+    settings::Ports,
+};
+
+use super::{
+    XdpError,
+    attach::{Programs, refused, take},
+    bans::Bans,
+    costs::Costs,
+    followers::Followers,
+    lines::Tables,
+    list::Lists,
+    local::Local,
+    notices::Sent,
+    object::OBJECT,
+    pins::Pins,
+    settings::{Prefixes, Written},
+};
+use crate::config;
+
+/// The maps of the loaded object.
+pub(super) struct Kernel {
+    pub(super) counters: PerCpuArray<MapData, u64>,
+    pub(super) settings: Written,
+    pub(super) bans: Bans,
+    pub(super) costs: Costs,
+    pub(super) lists: Lists,
+    pub(super) local: Local,
+    pub(super) notices: Sent,
+    pub(super) followers: Followers,
+}
+
+impl Kernel {
+    /// Loads all maps and both programs.
+    pub(super) fn load(
+        config: &config::Xdp,
+        ports: Ports,
+        pins: Option<&Pins>,
+        prefixes: Prefixes,
+        tables: &mut Tables,
+    ) -> Result<(Self, Programs), XdpError> {
+        let workers = tables.workers();
+        let mut loader = EbpfLoader::new();
+        let (dot, do53) = ports.pack();
+        loader.override_global(GLOBAL_PORTS_DOT, &dot, true).override_global(GLOBAL_PORT_DO53, &do53, true);
+        loader.override_global(GLOBAL_WORKERS, &workers, true).map_max_entries(maps::WORKERS, workers);
+        let mut followers = Followers::of(config);
+        let constants = followers.constants();
+        constants.give_to(&mut loader);
+        if let Some(pins) = pins {
+            for (name, path) in pins.flows() {
+                loader.map_pin_path(name, path);
+            }
+            loader.map_pin_path(maps::BANS, pins.bans());
+        }
+        // The listeners' map belongs to the steering programs, which have one each.
+        loader.map_max_entries(maps::SOCKETS, 1);
+        let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF object", &error))?;
+        if let Some(pins) = pins {
+            pins.keep(&object, maps::COUNTERS);
+            pins.keep(&object, maps::SETTINGS);
+        }
+        let counters = PerCpuArray::try_from(take(&mut object, maps::COUNTERS)?)
+            .map_err(|error| refused(maps::COUNTERS, &error))?;
+        let settings = Written::take(&mut object)?;
+        let bans = Bans::take(&mut object, prefixes)?;
+        let lists = Lists::take(&mut object)?;
+        let local = Local::take(&mut object)?;
+        let costs = Costs::take(&mut object)?;
+        let notices = Sent::take(&mut object)?;
+        followers.take_seats(&mut object)?;
+        let mut programs = Programs::load(object)?;
+        tables.adopt(programs.object())?;
+        #[cfg(feature = "debug-log")]
+        super::packet_log::start(programs.object());
+        Ok((Self { counters, settings, bans, costs, lists, local, notices, followers }, programs))
+    }
+
+    /// Asks which addresses are this machine's, and tells the kernel half.
+    pub(super) fn know_addresses(&mut self) -> Result<(), XdpError> {
+        self.local.look();
+        if self.local.has_changed {
+            self.settings.set_local(self.local.versions)?;
+            self.local.has_changed = false;
+        }
+        Ok(())
+    }
+}

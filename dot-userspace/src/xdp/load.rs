@@ -1,0 +1,105 @@
+//! Brings the kernel half up, and takes off what a dotd that is gone left.
+//!
+//! Before: listeners, and rights. After: programs are attached and judge by the config; or nothing is attached or pinned.
+//! Never: touches what a running dotd holds.
+
+use dot_common::settings::Ports;
+
+use super::{
+    Attached, ListenerGroup, Loaded, ProgramReport, XdpError,
+    attach::{self, Programs},
+    holder::{Holder, Look},
+    kernel::Kernel,
+    lines::Tables,
+    pins::{self, Pins},
+    presence::Presence,
+    roster::Roster,
+    settings::Prefixes,
+};
+use crate::config;
+
+/// What [`clear`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Attachments of programs to interfaces.
+    pub links: usize,
+    /// Pins beside them.
+    pub maps: usize,
+}
+
+/// Takes off what a dotd that is gone left attached and pinned in this network namespace, whatever its version.
+///
+/// # Errors
+/// [`XdpError::Locked`]: a dotd runs here. [`XdpError::Pins`]: no right.
+pub fn clear() -> Result<Cleared, XdpError> {
+    let _presence = Presence::claim()?;
+    let pins = Pins::open()?;
+    let names = pins.names();
+    let links = names.iter().filter(|name| pins::is_link(name)).count();
+    let filters = attach::detach_filters()?;
+    pins.remove(&[]);
+    Ok(Cleared { links: links + filters, maps: names.len() - links })
+}
+
+/// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.
+///
+/// Without `required` no interface need be there yet: it is waited for.
+pub(super) fn load(
+    config: &config::Xdp,
+    groups: &[ListenerGroup<'_>],
+    ports: Ports,
+    required: bool,
+    tables: &mut Tables,
+) -> Result<(Loaded, Vec<ProgramReport>, Look), XdpError> {
+    let presence = match Presence::claim() {
+        Ok(presence) => Some(presence),
+        Err(error @ XdpError::Locked { .. }) => return Err(error),
+        Err(error) => {
+            tracing::warn!("a second dotd would not find this one: {error}");
+            None
+        }
+    };
+    let (pins, pinless) = match Pins::open() {
+        Ok(pins) => (Some(pins), None),
+        Err(error @ XdpError::Locked { .. }) => return Err(error),
+        Err(error) => (None, Some(error)),
+    };
+    let addresses = groups.iter().map(|group| group.address.ip()).collect();
+    let roster = Roster::new(&config.interfaces, addresses, config.mode);
+    let prepared = prepare(config, ports, pins.as_ref(), tables);
+    let (kernel, programs) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            if let Some(pins) = pins {
+                pins.remove(&[]);
+            }
+            return Err(error);
+        }
+    };
+    let report = programs.report(&kernel.followers);
+    let mut holder = Holder::new(programs, roster, pins, presence);
+    let begun = report.and_then(|report| holder.begin(required).map(|()| report));
+    let report = begun.inspect_err(|_| holder.let_go())?;
+    if let Some(error) = pinless {
+        tracing::warn!("nothing is pinned, a restart will leave a gap: {error}");
+    }
+    let look = holder.seen(0);
+    Ok((Loaded { kernel, attached: Attached::Here(Box::new(holder)) }, report, look))
+}
+
+/// Loads the object and writes what it judges by.
+fn prepare(
+    config: &config::Xdp,
+    ports: Ports,
+    pins: Option<&Pins>,
+    tables: &mut Tables,
+) -> Result<(Kernel, Programs), XdpError> {
+    let prefixes = Prefixes::of(config);
+    let (mut kernel, programs) = Kernel::load(config, ports, pins, prefixes, tables)?;
+    kernel.lists.grow(config)?;
+    kernel.settings.apply(config, prefixes)?;
+    kernel.costs.apply(&config.limit);
+    kernel.tell_of_clients()?;
+    kernel.know_addresses()?;
+    Ok((kernel, programs))
+}

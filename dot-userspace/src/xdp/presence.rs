@@ -1,0 +1,157 @@
+//! Says in this network namespace that a dotd holds its XDP, and finds out whether another one does.
+//!
+//! Before: the kernel half is about to be attached, or to be taken off. After: a second dotd stays off, also one that sees
+//! another BPF file system (`ip netns exec` mounts /sys anew) or another run folder.
+//! Holds: an abstract Unix socket, which exists in a network namespace and nowhere on a disk. Its name is new each time, so
+//! that nobody can take it first; the kernel says whose it is, so that nobody else's counts.
+//! Never: waits longer than a predecessor needs that is ending just now.
+//!
+//! Source: unix(7): abstract sockets, SO_PEERCRED.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt::PeerCredentials,
+    },
+    unistd::geteuid,
+};
+
+use super::XdpError;
+
+/// How the names of these sockets begin.
+const NAME: &str = "dotd-xdp-";
+
+/// As long as this lives, this dotd is the one of its network namespace.
+pub(super) struct Presence {
+    listener: UnixListener,
+}
+
+impl Presence {
+    /// Becomes the dotd of this network namespace.
+    ///
+    /// A process that is being killed is there for some milliseconds yet, and so is a child of it that has not begun its own
+    /// program: another one is believed when it stays.
+    ///
+    /// # Errors
+    /// [`XdpError::Locked`]: another one is.
+    pub(super) fn claim() -> Result<Self, XdpError> {
+        let name = format!("{NAME}{:016x}", random());
+        // Ours first: of two that begin at the same moment, none overlooks the other.
+        let listener = bind(&name).map_err(|error| failed(&error))?;
+        for tried in 1.. {
+            let others = fs::read("/proc/thread-self/net/unix").map_err(|error| failed(&error))?;
+            let others = String::from_utf8_lossy(&others);
+            match names(&others).find(|other| *other != name && is_of_a_dotd(other)) {
+                None => break,
+                Some(other) if tried == TRIES_MAX => {
+                    return Err(XdpError::Locked { folder: format!("@{other}") });
+                }
+                Some(_) => thread::sleep(PAUSE),
+            }
+        }
+        Ok(Self { listener })
+    }
+
+    /// Takes what has connected off the queue, so that it is never full for who asks.
+    pub(super) fn answer(&self) {
+        for _ in 0..QUEUE_MAX {
+            if self.listener.accept().is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn bind(name: &str) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// The names of ours in the kernel's list of sockets: `…: refs protocol flags type state inode @name`.
+fn names(list: &str) -> impl Iterator<Item = &str> {
+    let names = list.lines().filter_map(|line| line.rsplit_once('@').map(|(_, name)| name));
+    names.filter(|name| name.starts_with(NAME))
+}
+
+/// Whether who listens there has the rights of one that runs XDP: root, or as who we are.
+fn is_of_a_dotd(name: &str) -> bool {
+    let Ok(socket) = ask(name) else { return false };
+    getsockopt(&socket, PeerCredentials).is_ok_and(|peer| is_ours(peer.uid()))
+}
+
+fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+/// A connection to who listens; a queue that is full answers at once, with an error.
+fn ask(name: &str) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect_to(&socket, name)?;
+    Ok(socket)
+}
+
+fn connect_to(socket: &OwnedFd, name: &str) -> Result<(), Errno> {
+    connect(socket.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)
+}
+
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()))
+}
+
+fn failed(error: &io::Error) -> XdpError {
+    XdpError::Pins { path: format!("@{NAME}"), reason: error.to_string() }
+}
+
+impl AsFd for Presence {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// How often another dotd is looked for, and the time between.
+const TRIES_MAX: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(20);
+/// Connections taken at once.
+const QUEUE_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: of the kernel's list only names of ours count. Method: lines as the kernel writes them, a path that holds our
+    /// name, and nonsense.
+    #[test]
+    fn only_our_names_are_asked() {
+        let list = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+                    0000000000000000: 00000002 00000000 00010000 0001 01 2341 @dotd-xdp-00ff\n\
+                    0000000000000000: 00000002 00000000 00010000 0001 01 2342 /run/dotd-xdp-1\n\
+                    0000000000000000: 00000002 00000000 00000000 0002 01 2343\n\
+                    0000000000000000: 00000002 00000000 00010000 0001 01 2344 @other\n@@\n";
+        assert_eq!(names(list).collect::<Vec<_>>(), ["dotd-xdp-00ff"]);
+    }
+
+    /// Goal: a second claim finds the first, and none once it is gone. Method: three in this process, which shares its
+    /// network namespace with every other test: under a name of its own.
+    #[test]
+    fn a_listener_of_ours_is_found() {
+        let name = format!("dotd-test-{:016x}", random());
+        assert!(!is_of_a_dotd(&name));
+        let listener = bind(&name).unwrap();
+        assert!(is_of_a_dotd(&name));
+        drop(listener);
+        assert!(!is_of_a_dotd(&name));
+    }
+}

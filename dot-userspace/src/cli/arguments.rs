@@ -89,6 +89,11 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: CacheVerb,
     },
+    /// The session tickets of the running dotd
+    Tickets {
+        #[command(subcommand)]
+        verb: TicketsVerb,
+    },
     /// The kernel half of the running dotd
     Xdp {
         #[command(subcommand)]
@@ -168,6 +173,23 @@ pub(super) enum CacheVerb {
         /// Answers of this type alone, such as AAAA or TYPE65
         #[arg(long = "type", value_name = "TYPE")]
         qtype: Option<String>,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
+/// What to do with session tickets.
+#[derive(Debug, Subcommand)]
+pub(super) enum TicketsVerb {
+    /// Begin the next rotation of ticket keys now
+    ///
+    /// A new key seals from now on, on every worker; tickets of the last key resume until this rotation ends. Keys that
+    /// come from `tls.ticket_secret` are every node's: change that file instead.
+    #[command(after_help = TICKETS_ROTATE_EXAMPLES)]
+    Rotate {
+        /// Tickets and sessions of before resume no more: after a key was seen, or a certificate was replaced
+        #[arg(long)]
+        end_old: bool,
         #[command(flatten)]
         control: ControlArguments,
     },

@@ -109,6 +109,11 @@ EXAMPLES
   dotd cache flush --type AAAA         answers of one type, for every name
   dotd cache flush                     a backend answered wrongly for a while";
 
+pub(super) const TICKETS_ROTATE_EXAMPLES: &str = "\
+EXAMPLES
+  dotd tickets rotate                  by a timer, more often than tls.ticket_rotation
+  dotd tickets rotate --end-old        somebody has seen this machine's memory";
+
 pub(super) const DETACH_EXAMPLES: &str = "\
 EXAMPLES
   dotd xdp detach               after a crash, when no dotd is to be started again

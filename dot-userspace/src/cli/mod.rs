@@ -16,6 +16,7 @@ mod pin;
 mod reload;
 mod rights;
 mod show;
+mod tickets;
 
 use std::{
     io::{self, Write as _},
@@ -78,6 +79,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         Verb::Reload { control } => reload::run(&control, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
+        Verb::Tickets { verb } => tickets::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {
             show_answer::<xdp::Report>(&control, path.as_deref(), "/xdp", show::xdp)
         }

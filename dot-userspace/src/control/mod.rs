@@ -12,6 +12,7 @@ mod reload;
 mod router;
 mod serve;
 mod status;
+mod tickets;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,8 @@ pub use cache::{FlushRequest, Flushed};
 pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
 pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status, UnmatchedStatus};
+
+pub use tickets::{RotateRequest, Rotated};
 
 use crate::{ledger::Snapshot, xdp};
 
@@ -56,4 +59,9 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// There is no cache, or the name is none.
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String>;
+    /// Begins the next rotation of session tickets now.
+    ///
+    /// # Errors
+    /// The keys are a fleet's, or there are no random numbers.
+    fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String>;
 }

@@ -15,12 +15,12 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, bans, cache, metrics, reload};
+use super::{Source, State, Status, bans, cache, metrics, reload, tickets};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache` and `/reload` as JSON.
+/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/reload` and `/tickets` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     Router::new()
         .route("/status", get(async |Shared(source): Shared<AnySource>| Json(source.status())))
@@ -29,7 +29,8 @@ pub(super) fn socket(source: AnySource) -> Router {
         .merge(bans::route())
         .merge(cache::route())
         .merge(reload::route())
-        .fallback(async || not_found(&[bans::PATH, cache::PATH, reload::PATH, "/status", "/stats", "/xdp"]))
+        .merge(tickets::route())
+        .fallback(async || not_found(&[bans::PATH, cache::PATH, reload::PATH, "/status", "/stats", tickets::PATH, "/xdp"]))
         .layer(middleware::from_fn(in_time))
         .with_state(source)
 }

@@ -130,6 +130,10 @@ impl Source for Still {
         Ok(told)
     }
 
+    fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
+        Ok(Rotated { end_old: request.end_old })
+    }
+
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {
         Ok(Flushed { asked: request.clone(), workers: 2 })
     }
@@ -208,7 +212,7 @@ fn refuses_the_rest() {
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(
             (code, &body["paths"]),
-            (404, &json!(["/bans", "/cache", "/reload", "/status", "/stats", "/xdp"]))
+            (404, &json!(["/bans", "/cache", "/reload", "/status", "/stats", "/tickets", "/xdp"]))
         );
         assert_eq!(ask_unix(&path, "POST /status").await.0, 405);
         let mut stream = UnixStream::connect(&path).await.unwrap();

@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config},
     control::{
         BackendStatus, BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Outcome,
-        Reloaded, Source, State, Status, UnbanRequest, UnmatchedStatus,
+        Reloaded, RotateRequest, Rotated, Source, State, Status, UnbanRequest, UnmatchedStatus,
     },
     keeper::Keeper,
     ledger::{ControlCounters, Snapshot, WorkerCounters},
@@ -95,6 +95,8 @@ pub(super) struct Process {
     reloads: mpsc::Sender<Reload>,
     /// Of the keeper: signals are for it.
     pid: u32,
+    /// `None` until the start has them.
+    tickets: Mutex<Option<Tickets>>,
 }
 
 /// What caches are to forget; none: everything.
@@ -172,7 +174,13 @@ impl Process {
             flushes,
             reloads,
             pid,
+            tickets: Mutex::default(),
         }
+    }
+
+    /// Sessions resume by these from now on.
+    pub(super) fn resume_by(&self, tickets: &Tickets) {
+        *lock(&self.tickets) = Some(tickets.clone());
     }
 
     /// A worker's line to the kernel half, for that worker alone.
@@ -191,10 +199,24 @@ impl Process {
     /// A reload took effect.
     pub(super) fn reloaded(&self, config: &Config, upstreams: &[UpstreamConfig], identities: &[Identity]) {
         *lock(&self.backends) = backends(config, upstreams);
-        *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
+        self.certify(identities);
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);
         self.reloads_ok.fetch_add(1, Relaxed);
+    }
+
+    /// Shows these certificates. Where a key is served no more, what it vouched for ends: no session that began under it
+    /// resumes. A fleet's tickets are its operator's to end.
+    fn certify(&self, identities: &[Identity]) {
+        let certificates: Vec<_> = identities.iter().map(CertificateStatus::from).collect();
+        let is_served = |pin: &str| certificates.iter().any(|certificate| certificate.spki_pin == pin);
+        let is_replaced = lock(&self.certificates).iter().any(|old| !is_served(&old.spki_pin));
+        if let Some(tickets) = lock(&self.tickets).as_ref().filter(|_| is_replaced)
+            && tickets.rotate(true).is_ok()
+        {
+            tracing::info!("a certificate's key is served no more: session tickets of before end");
+        }
+        *lock(&self.certificates) = certificates;
     }
 
     /// A reload changed nothing.
@@ -325,5 +347,12 @@ impl Source for Process {
         }
         self.flushes.try_send(request.meant()?).map_err(|_| "too many at once; try again".to_owned())?;
         Ok(Flushed { asked: request.clone(), workers: self.counters.len() })
+    }
+
+    fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
+        let tickets = lock(&self.tickets).clone().ok_or("dotd is starting; try again")?;
+        tickets.rotate(request.end_old).map_err(|error| error.to_string())?;
+        tracing::info!(end_old = request.end_old, "session tickets have a new key");
+        Ok(Rotated { end_old: request.end_old })
     }
 }

@@ -23,6 +23,7 @@ use crate::{
 pub(super) fn renew(process: &Process, running: &mut Running) {
     match load(running) {
         Ok(identities) => {
+            process.resume_by(&running.tickets);
             process.reloaded(&running.config, &running.upstreams, &identities);
             tracing::info!("certificates and keys are loaded again");
             for warning in identities.iter().flat_map(|identity| &identity.warnings) {

@@ -63,6 +63,7 @@ pub(super) fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the control thread has no runtime")?;
     let result = runtime.block_on(async {
+        process.resume_by(&running.tickets);
         let source = Arc::clone(&process) as Arc<dyn Source>;
         let unix = socket.listener().context("the control socket is gone")?;
         tokio::spawn(control::serve_unix(unix, Arc::clone(&source)));
@@ -221,6 +222,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
+    process.resume_by(&tickets);
     process.reloaded(&config, &running.upstreams, &identities);
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");

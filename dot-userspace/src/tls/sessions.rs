@@ -54,6 +54,16 @@ impl Sessions {
         Self { rotation, tables: Mutex::new(tables) }
     }
 
+    /// Begins the next rotation now; `ends_old`: no session of before is left.
+    pub(super) fn rotate(&self, ends_old: bool) {
+        let now = Instant::now();
+        let mut tables = self.tables(now);
+        tables.turn(now + self.rotation);
+        if ends_old {
+            tables.previous = Table::new();
+        }
+    }
+
     /// The tables of this moment. Taken once a handshake in TLS 1.2, never for a query.
     fn tables(&self, now: Instant) -> MutexGuard<'_, Tables> {
         // A poisoned lock is a panic elsewhere; tables are replaced whole, never half.

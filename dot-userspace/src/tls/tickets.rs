@@ -47,12 +47,17 @@ pub enum TicketsError {
     /// The derivation refused.
     #[error("tls.ticket_secret: no key can be derived")]
     Derivation,
+    /// Every node has the same keys.
+    #[error("tls.ticket_secret: the fleet's keys come from this file; write a new one on every node")]
+    Shared,
 }
 
 /// The ticket keys, and the sessions of clients without tickets. Clones share them, across threads and reloads.
 #[derive(Clone, Debug)]
 pub struct Tickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
+    /// The same, where they are this process's alone.
+    own: Option<Arc<OwnTickets>>,
     pub(super) sessions: Arc<Sessions>,
     /// What is doubtful about the secret's file.
     pub warning: Option<String>,
@@ -67,15 +72,32 @@ impl Tickets {
     pub fn new(secret: &Path, rotation: Duration) -> Result<Self, TicketsError> {
         let sessions = Arc::new(Sessions::new(rotation));
         if secret.as_os_str().is_empty() {
-            let keys = OwnTickets::new(rotation).ok_or(TicketsError::Random)?;
-            return Ok(Self { keys: Arc::new(keys), sessions, warning: None });
+            let keys = Arc::new(OwnTickets::new(rotation).ok_or(TicketsError::Random)?);
+            return Ok(Self {
+                keys: Arc::clone(&keys) as Arc<dyn ProducesTickets>,
+                own: Some(keys),
+                sessions,
+                warning: None,
+            });
         }
         let (octets, warning) = pem::read_secret(secret, "secret")?;
         if octets.len() < SECRET_OCTETS_MIN {
             return Err(TicketsError::Short { path: secret.display().to_string(), octets: octets.len() });
         }
         let keys = FleetTickets::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
-        Ok(Self { keys: Arc::new(keys), sessions, warning })
+        Ok(Self { keys: Arc::new(keys), own: None, sessions, warning })
+    }
+
+    /// Begins the next rotation now: a new key seals, the last one opens until the end of that rotation. `ends_old`: it opens
+    /// nothing any more, and no client resumes what it began before. On every worker, from this moment.
+    ///
+    /// # Errors
+    /// [`TicketsError::Shared`]: a fleet's keys are not one node's to change; [`TicketsError::Random`].
+    pub fn rotate(&self, ends_old: bool) -> Result<(), TicketsError> {
+        let own = self.own.as_ref().ok_or(TicketsError::Shared)?;
+        own.rotate(ends_old).ok_or(TicketsError::Random)?;
+        self.sessions.rotate(ends_old);
+        Ok(())
     }
 }
 

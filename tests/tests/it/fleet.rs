@@ -2,10 +2,13 @@
 //!
 //! Before: nodes that never speak to each other. After: OpenSSL's client resumes, or not, as the secrets say.
 
+use nix::sys::signal::Signal;
+
 use dot_tests::{
     harness::{
         clients::s_client,
         config::Config,
+        eventually,
         message::{A, Query, framed},
         netns::{Network, SERVER_V4},
         s_client::save_session,
@@ -57,4 +60,61 @@ fn a_short_secret_is_refused() {
     let ended = Server::attempt(&network, &config, scratch, &[]).expect_err("refused");
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("holds 31 octets, fewer than 32"), "{ended:?}");
+}
+
+/// Whether the session that was `saved` resumes now.
+fn resumes(network: &Network, saved: &str) -> bool {
+    s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", saved]).has("Reused, TLSv1.3")
+}
+
+/// Goal: ticket keys rotate by command, on every worker at once: the last key's tickets resume on, and none of them where an
+/// operator says so; a fleet's keys are not one node's to change, and the verb says what to do. Method: OpenSSL's client
+/// with a saved session, before and after each command. Covers: C-241
+#[test]
+fn ticket_keys_rotate_by_command() {
+    require!(Root, Command("openssl"));
+    let (network, keep) = (Network::new(), Scratch::new());
+    let saved = keep.path().join("session.pem").display().to_string();
+    let query = framed(&Query::new(1, "dotd.test", A).octets());
+    let dotd = Server::start(&network, &Config::new());
+    save_session(&network.client, SERVER_V4, &saved, &query);
+    let said = dotd.operate(&["tickets", "rotate"]);
+    assert!(said.is_success && said.has("older tickets end with this rotation"), "{}", said.text);
+    assert!(resumes(&network, &saved));
+    let said = dotd.operate(&["tickets", "rotate", "--end-old"]);
+    assert!(said.is_success && said.has("no older ticket resumes"), "{}", said.text);
+    (0..4).for_each(|_| assert!(!resumes(&network, &saved)));
+    save_session(&network.client, SERVER_V4, &saved, &query);
+    assert!(resumes(&network, &saved));
+    dotd.stop();
+    let fleet = node(&network, "0123456789abcdef0123456789abcdef0123456789abcdef");
+    let said = fleet.operate(&["tickets", "rotate"]);
+    assert!(!said.is_success && said.has("write a new one on every node"), "{}", said.text);
+}
+
+/// Goal: what a certificate's key vouched for ends with it: a reload that serves another key ends tickets of before; one with
+/// the same keys keeps them. Method: HUP with the same certificate, and with another. Covers: C-241
+#[test]
+fn tickets_end_with_the_key_of_their_certificate() {
+    require!(Root, Command("openssl"));
+    let (network, keep, scratch) = (Network::new(), Scratch::new(), Scratch::new());
+    let saved = keep.path().join("session.pem").display().to_string();
+    let query = framed(&Query::new(1, "dotd.test", A).octets());
+    let write = |folder: &Scratch| {
+        let made = rcgen::generate_simple_self_signed(["ns.dotd.test".to_owned()]).expect("a certificate");
+        let cert = folder.write("cert.pem", made.cert.pem());
+        (cert, folder.write("key.pem", made.signing_key.serialize_pem()))
+    };
+    let (cert, key) = write(&scratch);
+    let config = Config::new().certificate(&cert, &key);
+    let mut dotd = Server::launch(&network, &config, scratch, &[]);
+    save_session(&network.client, SERVER_V4, &saved, &query);
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 1);
+    assert!(resumes(&network, &saved));
+    let (cert, key) = write(&keep);
+    dotd.rewrite_config(&Config::new().certificate(&cert, &key));
+    dotd.signal(Signal::SIGHUP);
+    eventually("another certificate", || dotd.stderr().contains("tickets of before end").then_some(()));
+    assert!(!resumes(&network, &saved));
 }

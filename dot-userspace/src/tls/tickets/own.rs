@@ -47,6 +47,20 @@ impl OwnTickets {
         Some(Self { rotation, keys: Mutex::new(keys) })
     }
 
+    /// Begins the next rotation now. `None`: the kernel has no random numbers, and nothing has changed.
+    pub(super) fn rotate(&self, ends_old: bool) -> Option<()> {
+        self.rotate_at(ends_old, Instant::now())
+    }
+
+    fn rotate_at(&self, ends_old: bool, now: Instant) -> Option<()> {
+        let fresh = Key::random()?;
+        let mut keys = self.keys(now)?;
+        let last = mem::replace(&mut keys.current, fresh);
+        keys.previous = (!ends_old).then_some(last);
+        keys.until = now + self.rotation;
+        Some(())
+    }
+
     /// The keys of this moment. Taken once a handshake, never for a query.
     fn keys(&self, now: Instant) -> Option<MutexGuard<'_, Keys>> {
         // A poisoned lock is a panic elsewhere; keys are replaced whole, never half.
@@ -95,6 +109,34 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
     const ROTATION: Duration = HOUR.saturating_mul(6);
+
+    /// Goal: a rotation by command is a rotation: the last ticket opens until the next one's end, the one before no more; and
+    /// where the old ones are to end, none of them opens. Method: three tickets, three commands. Covers: C-241
+    #[test]
+    fn a_rotation_by_command_is_one() {
+        let start = Instant::now();
+        let own = OwnTickets::at(ROTATION, start).unwrap();
+        let seal = |now| own.seal_at(b"session", now).unwrap();
+        let opens = |ticket: &[u8], now| own.open_at(ticket, now).is_some();
+        let first = seal(start);
+        own.rotate_at(false, start + HOUR).unwrap();
+        let second = seal(start + HOUR);
+        assert!(opens(&first, start + HOUR * 6) && opens(&second, start + HOUR * 12));
+        let own = OwnTickets::at(ROTATION, start).unwrap();
+        let (seal, opens) = (
+            |now| own.seal_at(b"session", now).unwrap(),
+            |ticket: &[u8], now| own.open_at(ticket, now).is_some(),
+        );
+        let first = seal(start);
+        own.rotate_at(false, start).unwrap();
+        let second = seal(start);
+        own.rotate_at(false, start).unwrap();
+        assert_eq!((opens(&first, start), opens(&second, start)), (false, true));
+        own.rotate_at(true, start).unwrap();
+        assert!(!opens(&second, start));
+        let third = seal(start);
+        assert!(opens(&third, start));
+    }
 
     /// Goal: a ticket opens in its rotation and the next and never at two rotations' age, whether others came in between or
     /// nobody did. Method: tickets of the first hour and of the last, a look each hour, or a single one.

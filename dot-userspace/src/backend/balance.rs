@@ -20,13 +20,28 @@ pub struct Candidate<K> {
     pub outstanding: usize,
 }
 
-/// Chooses among `candidates`; `turn` grows by one with each query, `qname` is in wire form.
+/// By what a query is given to a backend, where that depends on the query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affinity<'a> {
+    /// Its name, in wire form.
+    Name(&'a [u8]),
+    /// Its client's part of a cookie: the rest of it is one server's word, which another takes for a forgery (BADCOOKIE, RFC
+    /// 7873 §5.2), so that all queries of that client have the same backend while it is there.
+    Cookie(&'a [u8]),
+}
+
+/// Chooses among `candidates`; `turn` grows by one with each query.
 pub fn choose<K: Hash>(
     policy: Policy,
     turn: usize,
-    qname: &[u8],
+    affinity: Affinity<'_>,
     mut candidates: impl Iterator<Item = Candidate<K>> + Clone,
 ) -> Option<usize> {
+    let (policy, octets) = match affinity {
+        // The first one is the same for all anyway.
+        Affinity::Cookie(cookie) if policy != Policy::First => (Policy::Hash, cookie),
+        Affinity::Cookie(octets) | Affinity::Name(octets) => (policy, octets),
+    };
     match policy {
         Policy::First => candidates.next().map(|first| first.index),
         Policy::LeastOutstanding => {
@@ -43,7 +58,7 @@ pub fn choose<K: Hash>(
             at_share(turn.checked_rem(total)?, candidates)
         }
         Policy::Hash => candidates
-            .map(|one| (score(qname, &one.key, one.weight), one.index))
+            .map(|one| (score(octets, &one.key, one.weight), one.index))
             .max_by(|one, other| one.0.total_cmp(&other.0))
             .map(|(_, index)| index),
     }
@@ -73,11 +88,11 @@ fn spread(turn: usize, total: usize) -> usize {
 
 /// Rendezvous hashing: the highest score wins, so that a backend that goes takes along only its own names
 /// and they spread over all others. Weighted as −w / ln(u) (Schindelhauer and Schomaker, 2005).
-fn score<K: Hash>(qname: &[u8], key: &K, weight: u16) -> f64 {
+fn score<K: Hash>(octets: &[u8], key: &K, weight: u16) -> f64 {
     // Its keys are fixed: every worker and every node gives a name to the same backend.
     let mut hasher = DefaultHasher::new();
     // A label's length is below 64, so that folding by octets leaves it alone.
-    qname.iter().for_each(|octet| hasher.write_u8(octet.to_ascii_lowercase()));
+    octets.iter().for_each(|octet| hasher.write_u8(octet.to_ascii_lowercase()));
     key.hash(&mut hasher);
     // 32 bits are exact in an f64, and above zero so that the logarithm is finite.
     let drawn = u32::try_from(hasher.finish() >> 32).unwrap_or(u32::MAX);
@@ -91,6 +106,8 @@ const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ANY: Affinity<'static> = Affinity::Name(&[0]);
 
     fn backends(weights: &[(u16, usize)]) -> Vec<Candidate<usize>> {
         let numbered = weights.iter().enumerate();
@@ -112,7 +129,7 @@ mod tests {
     #[test]
     fn least_outstanding_is_per_weight() {
         let all = backends(&[(1, 3), (10, 20), (1, 4)]);
-        assert_eq!(choose(Policy::LeastOutstanding, 0, &[], all.into_iter()), Some(1));
+        assert_eq!(choose(Policy::LeastOutstanding, 0, ANY, all.into_iter()), Some(1));
     }
 
     /// Goal: weights hold where nothing is in flight, and where few queries are: no backend is idle beside one that is busier
@@ -128,7 +145,7 @@ mod tests {
                 for turn in 0..10_000 {
                     let all: Vec<_> = weights.iter().copied().zip(outstanding.iter().copied()).collect();
                     let all = backends(&all);
-                    let chosen = choose(Policy::LeastOutstanding, turn, &[], all.iter().copied()).unwrap();
+                    let chosen = choose(Policy::LeastOutstanding, turn, ANY, all.iter().copied()).unwrap();
                     asked[chosen] += 1;
                     outstanding[chosen] += 1;
                     in_flight.push_back(chosen);
@@ -150,14 +167,14 @@ mod tests {
     fn round_robin_gives_shares() {
         let all = backends(&[(2, 0), (1, 0)]);
         let order: Vec<_> =
-            (0..6).map(|turn| choose(Policy::RoundRobin, turn, &[], all.iter().copied()).unwrap()).collect();
+            (0..6).map(|turn| choose(Policy::RoundRobin, turn, ANY, all.iter().copied()).unwrap()).collect();
         assert_eq!(order, [0, 0, 1, 0, 0, 1]);
     }
 
     #[test]
     fn nobody_is_chosen_of_none() {
         for policy in [Policy::First, Policy::LeastOutstanding, Policy::RoundRobin, Policy::Hash] {
-            assert_eq!(choose(policy, 3, &[0], backends(&[]).into_iter()), None);
+            assert_eq!(choose(policy, 3, ANY, backends(&[]).into_iter()), None);
         }
     }
 
@@ -167,7 +184,7 @@ mod tests {
     fn hash_is_stable_fair_and_least_disruptive() {
         let all = backends(&[(1, 0), (1, 0), (2, 0)]);
         let at = |name: &[u8], count: usize| {
-            choose(Policy::Hash, 0, name, all.iter().take(count).copied()).unwrap()
+            choose(Policy::Hash, 0, Affinity::Name(name), all.iter().take(count).copied()).unwrap()
         };
         let mut shares = [0_usize; 3];
         for number in 0..30_000 {
@@ -182,5 +199,25 @@ mod tests {
         for (share, expected) in shares.into_iter().zip([7_500_usize, 7_500, 15_000]) {
             assert!(share.abs_diff(expected) < expected / 20, "{shares:?}");
         }
+    }
+
+    /// Goal: a client with a cookie has one backend whatever the policy and the name, clients spread by weight, and where a
+    /// backend goes only its own clients move. Method: 3,000 cookies over weights 1 and 2. Covers: C-242
+    #[test]
+    fn a_cookie_stays_with_a_backend() {
+        let all = backends(&[(1, 0), (2, 7)]);
+        let mut shares = [0_usize; 2];
+        for number in 0..3000_u64 {
+            let cookie = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+            let at =
+                |policy, turn| choose(policy, turn, Affinity::Cookie(&cookie), all.iter().copied()).unwrap();
+            let chosen = at(Policy::RoundRobin, 0);
+            for policy in [Policy::RoundRobin, Policy::LeastOutstanding, Policy::Hash] {
+                assert!((0..4).all(|turn| at(policy, turn) == chosen), "{policy:?}");
+            }
+            assert_eq!(at(Policy::First, 0), 0);
+            shares[chosen] += 1;
+        }
+        assert!(shares[0].abs_diff(1000) < 100, "{shares:?}");
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     UpstreamConfig,
-    balance::{self, Candidate},
+    balance::{self, Affinity, Candidate},
     flights::{FLIGHTS_MAX, Flight, Flights, Half, Record, qname},
     hedge::{self, Hedging},
     mmsg::Inbound,
@@ -159,11 +159,14 @@ impl Fleet {
     /// # Errors
     /// [`Failure::Full`]: each has as many as it may; [`Failure::Unreachable`] without a backend.
     pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<Rc<Upstream>, Failure> {
-        let name = qname(message, query.question_end);
+        let affinity = match query.client_cookie(message) {
+            Some(cookie) => Affinity::Cookie(cookie),
+            None => Affinity::Name(qname(message, query.question_end)),
+        };
         // One that sleeps is asked where none is awake, and not where those that are have enough to do.
         let is_any_awake = || self.upstreams.borrow().iter().any(|upstream| upstream.is_awake());
-        let chosen = self.choose(name, 0);
-        if let Some(upstream) = chosen.or_else(|| self.choose_asleep(name).filter(|_| !is_any_awake())) {
+        let chosen = self.choose(affinity, 0);
+        if let Some(upstream) = chosen.or_else(|| self.choose_asleep(affinity).filter(|_| !is_any_awake())) {
             return Ok(upstream);
         }
         if self.upstreams.borrow().is_empty() {
@@ -174,16 +177,16 @@ impl Fleet {
     }
 
     /// The next backend by policy among those that are awake and have not `tried` it.
-    pub fn choose(&self, name: &[u8], tried: u64) -> Option<Rc<Upstream>> {
-        self.choose_of(name, |upstream| tried & upstream.bit() == 0 && upstream.is_awake())
+    pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<Rc<Upstream>> {
+        self.choose_of(affinity, |upstream| tried & upstream.bit() == 0 && upstream.is_awake())
     }
 
     /// None is awake: one of them may be, by now.
-    fn choose_asleep(&self, name: &[u8]) -> Option<Rc<Upstream>> {
-        self.choose_of(name, |_| true)
+    fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<Rc<Upstream>> {
+        self.choose_of(affinity, |_| true)
     }
 
-    fn choose_of(&self, name: &[u8], may: impl Fn(&Upstream) -> bool) -> Option<Rc<Upstream>> {
+    fn choose_of(&self, affinity: Affinity<'_>, may: impl Fn(&Upstream) -> bool) -> Option<Rc<Upstream>> {
         let may = |upstream: &Upstream| upstream.has_room() && may(upstream);
         let upstreams = self.upstreams.borrow();
         if let [only] = upstreams.as_slice() {
@@ -197,7 +200,7 @@ impl Fleet {
         });
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
-        let chosen = balance::choose(self.policy, turn, name, candidates)?;
+        let chosen = balance::choose(self.policy, turn, affinity, candidates)?;
         upstreams.get(chosen).map(Rc::clone)
     }
 
@@ -252,7 +255,7 @@ impl Fleet {
             let flights = self.flights.borrow();
             let may_move = |flight: &&Flight| now < flight.deadline && !flight.is_spare();
             let Some(flight) = flights.get(slot).filter(may_move) else { return false };
-            (self.choose(flight.qname(), flight.tried), flight.upstream)
+            (self.choose(flight.affinity(), flight.tried), flight.upstream)
         };
         let Some(next) = next else { return false };
         if let Some(flight) = self.flights.borrow_mut().get_mut(slot) {

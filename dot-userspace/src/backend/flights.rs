@@ -10,9 +10,9 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
-use super::{ids::Ids, sink::Sink};
+use super::{balance::Affinity, ids::Ids, sink::Sink};
 use crate::{
-    dns::{Asked, HEADER_OCTETS},
+    dns::{Asked, HEADER_OCTETS, Query},
     proxy::Client,
 };
 
@@ -145,6 +145,12 @@ impl Flight {
     /// Its name, as the client wrote it.
     pub fn qname(&self) -> &[u8] {
         qname(&self.query, usize::from(self.asked.question_end))
+    }
+
+    /// By what its next backend is chosen. Reads the query again: a backend has failed, so that there is time.
+    pub fn affinity(&self) -> Affinity<'_> {
+        let cookie = Query::parse(&self.query).ok().and_then(|query| query.client_cookie(&self.query));
+        cookie.map_or_else(|| Affinity::Name(self.qname()), Affinity::Cookie)
     }
 }
 

@@ -178,7 +178,7 @@ impl Fleet {
     fn hedge(&self, slot: u16, now: Instant) -> Verdict {
         let next = {
             let flights = self.flights.borrow();
-            flights.get(slot).and_then(|flight| self.choose(flight.qname(), flight.tried))
+            flights.get(slot).and_then(|flight| self.choose(flight.affinity(), flight.tried))
         };
         let Some(next) = next else { return Verdict::NobodyElse };
         if !self.hedging.budget.spend() {

@@ -16,6 +16,10 @@ pub const PADDING_OPTION: u16 = 12;
 const EDE_OPTION: u16 = 15;
 /// OPTION-CODE of Client Subnet (RFC 7871 §6).
 pub const SUBNET_OPTION: u16 = 8;
+/// OPTION-CODE of Cookie (RFC 7873 §4).
+const COOKIE_OPTION: u16 = 10;
+/// Octets of a client's own part of a cookie, which comes first (RFC 7873 §4.1).
+pub const CLIENT_COOKIE_OCTETS: usize = 8;
 /// OPTION-CODE of Report-Channel (RFC 9567 §5).
 const REPORT_CHANNEL_OPTION: u16 = 18;
 /// Responses are padded to a multiple of this many octets (RFC 8467 §4.1).
@@ -32,6 +36,10 @@ pub(super) struct HopOptions {
     pub keepalive: bool,
     /// Padding is there.
     pub padding: bool,
+    /// A client subnet is there.
+    pub subnet: bool,
+    /// Where the client's part of the first cookie begins.
+    pub cookie: Option<usize>,
 }
 
 /// Walks the options in `rdata`: code and value of each. `None` where an option does not fit.
@@ -63,12 +71,19 @@ pub(super) fn is_for_all(code: u16) -> bool {
 /// Reads which hop-by-hop options are there; `None` when an option runs past the record.
 pub(super) fn read_hop_options(rdata: &[u8]) -> Option<HopOptions> {
     let mut found = HopOptions::default();
+    let mut start = 0;
     for option in options(rdata) {
-        match option?.0 {
+        let (code, octets) = option?;
+        match code {
             KEEPALIVE_OPTION => found.keepalive = true,
             PADDING_OPTION => found.padding = true,
+            SUBNET_OPTION => found.subnet = true,
+            COOKIE_OPTION if octets.len() >= OPTION_HEADER_OCTETS + CLIENT_COOKIE_OCTETS => {
+                found.cookie = found.cookie.or(Some(start + OPTION_HEADER_OCTETS));
+            }
             _ => {}
         }
+        start += octets.len();
     }
     Some(found)
 }

@@ -10,11 +10,10 @@ use thiserror::Error;
 
 use super::{
     behind::is_entangled,
-    edns::{HopOptions, read_hop_options},
+    edns::{CLIENT_COOKIE_OCTETS, HopOptions, read_hop_options},
     records::{
         Counts, HEADER_OCTETS, Record, TailError, question_name_end, questions_end, u16_at, walk_tail,
     },
-    subnet::has_subnet,
 };
 
 /// What a front end knows of a query. Offsets are octets from the start of the message.
@@ -59,6 +58,8 @@ pub struct Opt {
     pub padding: bool,
     /// The client says of which subnet it is, or that nobody shall.
     pub subnet: bool,
+    /// Where the client's part of its cookie begins (RFC 7873 §4.1).
+    pub cookie: Option<usize>,
 }
 
 /// Why a message is no query that we can forward.
@@ -154,6 +155,16 @@ impl Query {
     }
 }
 
+impl Query {
+    /// The client's part of the cookie in `message`, which this describes: it stays the same for all that a client asks of a
+    /// server, so that it tells clients apart that share an address.
+    #[must_use]
+    pub fn client_cookie<'a>(&self, message: &'a [u8]) -> Option<&'a [u8]> {
+        let start = self.opt?.cookie?;
+        message.get(start..start + CLIENT_COOKIE_OCTETS)
+    }
+}
+
 /// Whether a message, whatever it is, has an OPT record where one may stand.
 #[must_use]
 pub fn has_opt(message: &[u8]) -> bool {
@@ -164,7 +175,7 @@ pub fn has_opt(message: &[u8]) -> bool {
 
 fn read_opt(message: &[u8], record: Record) -> Result<Opt, ()> {
     let rdata = message.get(record.rdata..record.end).ok_or(())?;
-    let HopOptions { keepalive, padding } = read_hop_options(rdata).ok_or(())?;
+    let HopOptions { keepalive, padding, subnet, cookie } = read_hop_options(rdata).ok_or(())?;
     Ok(Opt {
         start: record.start,
         rdata: record.rdata,
@@ -174,6 +185,7 @@ fn read_opt(message: &[u8], record: Record) -> Result<Opt, ()> {
         may_resize: !is_entangled(message, record),
         keepalive,
         padding,
-        subnet: has_subnet(rdata),
+        subnet,
+        cookie: cookie.map(|start| record.rdata + start),
     })
 }

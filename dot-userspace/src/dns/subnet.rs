@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use super::{
-    edns::{SUBNET_OPTION, copy_end_to_end, options, take_in},
+    edns::{SUBNET_OPTION, copy_end_to_end, take_in},
     forward::write_at,
     records::{Counts, Record, u16_at, walk_tail},
     respond::EMPTY_OPT,
@@ -151,11 +151,6 @@ pub fn take_opt_off(query: &mut Vec<u8>, opt_rdata: usize) {
     let additional = u16_at(query, 10).unwrap_or_default().saturating_sub(1);
     write_at(query, 10, additional);
     query.truncate(opt_rdata.saturating_sub(EMPTY_OPT.len()));
-}
-
-/// Whether there is a client subnet among these options.
-pub(super) fn has_subnet(rdata: &[u8]) -> bool {
-    options(rdata).flatten().any(|(code, _)| code == SUBNET_OPTION)
 }
 
 #[cfg(test)]

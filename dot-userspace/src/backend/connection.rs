@@ -30,7 +30,7 @@ pub const IN_FLIGHT_MAX: usize = 512;
 const WAITING_OCTETS_MAX: usize = 64 * 1024;
 
 /// Which queries a connection carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Lane {
     /// Those of all clients.
     #[default]

@@ -77,7 +77,7 @@ impl Personal {
             return true;
         }
         let quiet = connections.iter().find(|(_, (connection, _))| connection.is_quiet());
-        let Some(client) = quiet.map(|(client, _)| *client) else { return false };
+        let Some(client) = quiet.map(|(client, _)| client.clone()) else { return false };
         if let Some((_, task)) = connections.remove(&client) {
             task.abort();
         }
@@ -144,7 +144,7 @@ fn place(upstream: &Rc<Upstream>, slot: u16, may_open: bool) -> Place {
 }
 
 fn open(upstream: &Rc<Upstream>, client: Option<Client>) -> Rc<Connection> {
-    let connection = Rc::new(Connection::of(Lane::Personal(client)));
+    let connection = Rc::new(Connection::of(Lane::Personal(client.clone())));
     let task = spawn_local(live(Rc::clone(upstream), Rc::clone(&connection)));
     let served = (Rc::clone(&connection), task.abort_handle());
     upstream.streams.personal.connections.borrow_mut().insert(client, served);

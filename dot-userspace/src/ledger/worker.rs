@@ -130,6 +130,8 @@ counters! {
     DroppedShort = "queries", "dropped_short";
     /// Datagrams dropped: longer than any query, or from where no answer can go (port 0, a multicast address).
     DroppedUnanswerable = "queries", "dropped_unanswerable";
+    /// Datagrams of a load balancer dropped: they do not begin with a PROXY header.
+    DroppedProxyHeader = "queries", "dropped_proxy_header";
     /// Dropped: a panic of ours while it was looked at.
     DroppedPanic = "queries", "dropped_panic";
     /// Outcomes whose client had left, or over UDP whose way out was full.

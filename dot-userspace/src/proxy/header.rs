@@ -1,7 +1,7 @@
 //! The octets of a header: written for backends, read from load balancers. Pure.
 //!
 //! Before: a [`Client`], or octets of which nobody knows what they are. After: octets, or both addresses.
-//! Holds: every number of the protocol. Never: allocates for what it reads, or reads version 1.
+//! Holds: every number of the protocol. Never: allocates by a length from the wire, or reads version 1.
 //!
 //! ```text
 //! [signature: 12][version 2, command: 1][family, transport: 1][octets that follow: u16]
@@ -9,11 +9,14 @@
 //! [type: u8][octets: u16][value] …
 //! ```
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use thiserror::Error;
 
-use super::{Client, ClientTls};
+use super::{Client, ClientTls, Named};
 
 /// What every header begins with; no TLS record and no length prefix that a DNS client sends does.
 pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
@@ -22,7 +25,11 @@ pub const PREAMBLE_OCTETS: usize = 16;
 /// Two IPv6 addresses and two ports: the most of what follows that we look at.
 pub const ADDRESSES_OCTETS_MAX: usize = 36;
 /// The longest header that [`write()`] makes.
-pub const WRITTEN_OCTETS_MAX: usize = PREAMBLE_OCTETS + ADDRESSES_OCTETS_MAX + TLV_OCTETS_MAX;
+pub const WRITTEN_OCTETS_MAX: usize =
+    PREAMBLE_OCTETS + ADDRESSES_OCTETS_MAX + TLV_OCTETS_MAX + PASSED_OCTETS_MAX;
+/// Octets of a load balancer's own words that are passed on; where there are more, none is. 256: a cookie, a tenant's name, an
+/// identifier of the connection, and a datagram has still room for its query.
+pub const PASSED_OCTETS_MAX: usize = 256;
 /// ALPN `dot`, and TLS with its version.
 const TLV_OCTETS_MAX: usize = (3 + ALPN.len()) + (3 + SSL_FIXED_OCTETS + 3 + TLS13.len());
 
@@ -37,6 +44,10 @@ const IPV4_OCTETS: usize = 12;
 
 /// PP2_TYPE_ALPN.
 const TYPE_ALPN: u8 = 0x01;
+/// PP2_TYPE_CRC32C: of the header that it stands in.
+const TYPE_CRC32C: u8 = 0x03;
+/// PP2_TYPE_NOOP: nothing.
+const TYPE_NOOP: u8 = 0x04;
 /// PP2_TYPE_SSL.
 const TYPE_SSL: u8 = 0x20;
 /// PP2_SUBTYPE_SSL_VERSION.
@@ -56,6 +67,8 @@ const TLS13: &[u8] = b"TLSv1.3";
 pub struct Preamble {
     /// What the addresses are; `None`: none counts, the connection's own do (LOCAL, or nothing that we know).
     family: Option<Family>,
+    /// The client asked by datagram.
+    pub is_datagram: bool,
     /// Octets that follow.
     pub octets: u16,
 }
@@ -75,12 +88,57 @@ pub enum Malformed {
     /// Another version or command.
     #[error("version and command {0:#04x}")]
     Command(u8),
-    /// No IP, or no TCP.
+    /// No IP, or neither TCP nor UDP.
     #[error("address family and transport {0:#04x}")]
     Family(u8),
     /// Shorter than its addresses.
     #[error("{0} octets hold no two addresses of their family")]
     Addresses(u16),
+}
+
+/// What a load balancer says beside the addresses: type, length and value of each, as they came. Cloning shares them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tlvs(Arc<[u8]>);
+
+impl Tlvs {
+    /// Those of `octets`, which follow the addresses, that hold behind us too. `None`: there are none, they do not fit into
+    /// their header, or they are more than [`PASSED_OCTETS_MAX`].
+    #[must_use]
+    pub fn read(octets: &[u8]) -> Option<Self> {
+        let mut kept = Vec::new();
+        for tlv in tlvs(octets) {
+            let (kind, octets) = tlv?;
+            if kind != TYPE_CRC32C && kind != TYPE_NOOP {
+                kept.extend_from_slice(octets);
+            }
+        }
+        (1..=PASSED_OCTETS_MAX).contains(&kept.len()).then(|| Self(kept.into()))
+    }
+
+    /// Appends them; where the client's TLS ended at this hop, without what they say of an earlier one.
+    fn write(&self, has_tls: bool, out: &mut Vec<u8>) {
+        for (kind, octets) in tlvs(&self.0).flatten() {
+            if !(has_tls && matches!(kind, TYPE_ALPN | TYPE_SSL)) {
+                out.extend_from_slice(octets);
+            }
+        }
+    }
+}
+
+/// Type of each, and its octets with type and length. `None` where one does not fit.
+fn tlvs(octets: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
+    let mut rest = octets;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let cut = rest.first_chunk::<3>().and_then(|[kind, high, low]| {
+            let octets = 3 + usize::from(u16::from_be_bytes([*high, *low]));
+            rest.split_at_checked(octets).map(|(tlv, behind)| (*kind, tlv, behind))
+        });
+        rest = cut.map_or(&[], |(_, _, behind)| behind);
+        Some(cut.map(|(kind, tlv, _)| (kind, tlv)))
+    })
 }
 
 /// Source and destination that a header names.
@@ -104,14 +162,15 @@ pub fn parse_preamble(octets: &[u8; PREAMBLE_OCTETS]) -> Result<Preamble, Malfor
     let (named, address_octets) = match (*family, is_local) {
         // Whatever LOCAL says of addresses is to be ignored, and so is "unspecified".
         (_, true) | (0, false) => (None, 0),
-        (0x11, false) => (Some(Family::Inet), IPV4_OCTETS),
-        (0x21, false) => (Some(Family::Inet6), ADDRESSES_OCTETS_MAX),
+        (0x11 | 0x12, false) => (Some(Family::Inet), IPV4_OCTETS),
+        (0x21 | 0x22, false) => (Some(Family::Inet6), ADDRESSES_OCTETS_MAX),
         (other, false) => return Err(Malformed::Family(other)),
     };
     if usize::from(octets) < address_octets {
         return Err(Malformed::Addresses(octets));
     }
-    Ok(Preamble { family: named, octets })
+    let is_datagram = named.is_some() && family & 0x0f == TRANSPORT_DGRAM;
+    Ok(Preamble { family: named, is_datagram, octets })
 }
 
 impl Preamble {
@@ -160,14 +219,16 @@ fn endpoints(source: IpAddr, destination: IpAddr, ports: &[u8]) -> Option<Addres
 ///
 /// # Errors
 /// [`Malformed`]: no octets that follow would help.
-pub fn parse(octets: &[u8]) -> Result<Option<(Option<Addresses>, usize)>, Malformed> {
+pub fn parse(octets: &[u8]) -> Result<Option<(Named, usize)>, Malformed> {
     let Some((preamble, rest)) = octets.split_first_chunk::<PREAMBLE_OCTETS>() else {
         let begins = SIGNATURE.iter().zip(octets).all(|(expected, found)| expected == found);
         return if begins { Ok(None) } else { Err(Malformed::Signature) };
     };
     let preamble = parse_preamble(preamble)?;
     let Some(body) = rest.get(..usize::from(preamble.octets)) else { return Ok(None) };
-    Ok(Some((preamble.addresses(body)?, PREAMBLE_OCTETS + body.len())))
+    let addresses = preamble.addresses(body)?;
+    let tlvs = addresses.and_then(|_| Tlvs::read(body.get(preamble.address_octets()..)?));
+    Ok(Some((Named { addresses, is_datagram: preamble.is_datagram, tlvs }, PREAMBLE_OCTETS + body.len())))
 }
 
 /// Appends the header of a query that `client` asked; `None`: dotd asks on its own account (LOCAL).
@@ -198,6 +259,9 @@ pub fn write(client: Option<&Client>, out: &mut Vec<u8>) {
     out.extend_from_slice(&destination.port().to_be_bytes());
     if let Some(tls) = client.tls {
         write_tls(tls, out);
+    }
+    if let Some(tlvs) = &client.tlvs {
+        tlvs.write(client.tls.is_some(), out);
     }
     let octets = u16::try_from(out.len() - length_at - 2).unwrap_or_default();
     if let Some(length) = out.get_mut(length_at..length_at + 2) {

@@ -11,7 +11,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::header::{ADDRESSES_OCTETS_MAX, Addresses, Malformed, PREAMBLE_OCTETS, parse_preamble};
+use super::{
+    Named,
+    header::{ADDRESSES_OCTETS_MAX, Malformed, PASSED_OCTETS_MAX, PREAMBLE_OCTETS, Tlvs, parse_preamble},
+};
 
 /// Octets behind the addresses that are skipped at a time.
 const SKIPPED_OCTETS: usize = 256;
@@ -30,21 +33,18 @@ pub enum Refusal {
     Malformed(#[from] Malformed),
 }
 
-/// Reads one header; `None`: the connection's own addresses are the client's (LOCAL).
+/// Reads one header.
 ///
 /// # Errors
 /// [`Refusal`]: the connection must be closed.
 ///
 /// # Cancel safety
 /// What was read is lost; the connection is of no use then.
-pub async fn receive<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    deadline: Instant,
-) -> Result<Option<Addresses>, Refusal> {
+pub async fn receive<S: AsyncRead + Unpin>(stream: &mut S, deadline: Instant) -> Result<Named, Refusal> {
     timeout_at(deadline, read(stream)).await.unwrap_or(Err(Refusal::Timeout))
 }
 
-async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<Addresses>, Refusal> {
+async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Named, Refusal> {
     let closed = |_: io::Error| Refusal::Closed;
     let mut preamble = [0; PREAMBLE_OCTETS];
     // One that is none is refused at its first octet: nobody waits for sixteen of an alert.
@@ -58,12 +58,21 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<Addresses>,
     let mut addresses = [0; ADDRESSES_OCTETS_MAX];
     let (addresses, _) = addresses.split_at_mut(preamble.address_octets());
     stream.read_exact(addresses).await.map_err(closed)?;
-    let mut left = usize::from(preamble.octets).saturating_sub(addresses.len());
+    let addresses = preamble.addresses(addresses)?;
+    let mut left = usize::from(preamble.octets).saturating_sub(preamble.address_octets());
+    let mut tlvs = None;
+    if (1..=PASSED_OCTETS_MAX).contains(&left) {
+        let mut octets = [0; PASSED_OCTETS_MAX];
+        let (octets, _) = octets.split_at_mut(left);
+        stream.read_exact(octets).await.map_err(closed)?;
+        tlvs = addresses.and_then(|_| Tlvs::read(octets));
+        left = 0;
+    }
     let mut skipped = [0; SKIPPED_OCTETS];
     while left > 0 {
         let (part, _) = skipped.split_at_mut(left.min(SKIPPED_OCTETS));
         stream.read_exact(part).await.map_err(closed)?;
         left -= part.len();
     }
-    Ok(preamble.addresses(addresses)?)
+    Ok(Named { addresses, is_datagram: preamble.is_datagram, tlvs })
 }

@@ -24,6 +24,7 @@ fn client(source: &str, destination: &str, tls: Option<ClientTls>) -> Client {
         destination: destination.parse().unwrap(),
         is_datagram: false,
         tls,
+        tlvs: None,
     }
 }
 
@@ -56,7 +57,7 @@ fn writes_addresses_ports_alpn_and_tls() {
     let client = client("192.0.2.1:40000", "198.51.100.2:853", Some(TLS));
     assert_eq!(written(Some(&client)), expected);
     let certified = ClientTls { is_tls13: false, has_alpn: false, is_certified: true };
-    let octets = written(Some(&Client { tls: Some(certified), ..client }));
+    let octets = written(Some(&Client { tls: Some(certified), ..client.clone() }));
     assert_eq!(&octets[28..], [&[0x20, 0, 15, 0x07, 0, 0, 0, 0, 0x21, 0, 7][..], b"TLSv1.2"].concat());
     assert_eq!(written(None), header(0x20, 0, &[]));
 }
@@ -67,11 +68,14 @@ fn writes_ipv6_where_one_end_is_and_the_clients_transport() {
     let mixed = client("[::ffff:192.0.2.1]:1", "[2001:db8::2]:853", None);
     let octets = written(Some(&mixed));
     assert_eq!(octets[12..16], [0x21, 0x21, 0, 36]);
-    assert_eq!(parse(&octets).unwrap().unwrap().0.unwrap().0, "192.0.2.1:1".parse().unwrap());
+    assert_eq!(parse(&octets).unwrap().unwrap().0.addresses.unwrap().0, "192.0.2.1:1".parse().unwrap());
     let datagram = Client { is_datagram: true, ..client("[2001:db8::1]:1", "[2001:db8::2]:53", None) };
     assert_eq!(written(Some(&datagram))[13], 0x22);
     let longest = client("[2001:db8::1]:1", "[2001:db8::2]:853", Some(TLS));
-    assert_eq!(written(Some(&longest)).len(), WRITTEN_OCTETS_MAX);
+    let own = written(Some(&longest)).len();
+    let tlvs = Tlvs::read(&[&[0xe0, 0, 253][..], &[7; 253]].concat());
+    assert_eq!(written(Some(&Client { tlvs, ..longest })).len(), own + 256);
+    assert_eq!(own + 256, WRITTEN_OCTETS_MAX);
 }
 
 /// Goal: LOCAL and unspecified name nobody, and are no error, whatever else they hold.
@@ -81,7 +85,7 @@ fn local_and_unspecified_leave_the_connections_addresses() {
         [(0x20, 0, &[][..]), (0x20, 0x11, &[1; 12]), (0x20, 0xff, &[7; 5]), (0x21, 0, &[9; 3])]
     {
         let octets = header(command, family, body);
-        assert_eq!(parse(&octets), Ok(Some((None, octets.len()))));
+        assert_eq!(parse(&octets), Ok(Some((Named::default(), octets.len()))));
     }
 }
 
@@ -92,7 +96,7 @@ fn malformed_headers_are_refused_by_cause() {
         (header(0x11, 0x11, &[0; 12]), Malformed::Command(0x11)),
         (header(0x22, 0x11, &[0; 12]), Malformed::Command(0x22)),
         (header(0x21, 0x31, &[0; 216]), Malformed::Family(0x31)),
-        (header(0x21, 0x12, &[0; 12]), Malformed::Family(0x12)),
+        (header(0x21, 0x13, &[0; 12]), Malformed::Family(0x13)),
         (header(0x21, 0x11, &[0; 11]), Malformed::Addresses(11)),
         (header(0x21, 0x21, &[0; 12]), Malformed::Addresses(12)),
         (b"PROXY TCP4 192.0.2.1 198.51.100.2 40000 853\r\n".to_vec(), Malformed::Signature),
@@ -100,6 +104,30 @@ fn malformed_headers_are_refused_by_cause() {
     ] {
         assert_eq!(parse(&octets), Err(cause));
     }
+}
+
+/// Goal: what a load balancer says beside the addresses is passed on whole, but for what holds for its own header (a
+/// checksum), what is nothing, and, where the client's TLS ended here, what it says of TLS; more than a bound, or what does
+/// not fit, is not. Method: one header there and back. Covers: C-243
+#[test]
+fn what_a_load_balancer_says_is_passed_on() {
+    let custom = [0xe0, 0, 3, b'a', b'b', b'c'];
+    let (alpn, ssl) = ([0x01, 0, 2, b'h', b'2'], [0x20, 0, 5, 1, 0, 0, 0, 0]);
+    let (checksum, nothing) = ([0x03, 0, 4, 1, 2, 3, 4], [0x04, 0, 1, 0]);
+    let said = [&custom[..], &checksum, &alpn, &nothing, &ssl].concat();
+    let ends = [192, 0, 2, 1, 198, 51, 100, 2, 0x9c, 0x40, 0, 53];
+    let octets = header(0x21, 0x12, &[&ends[..], &said].concat());
+    let (named, length) = parse(&octets).unwrap().unwrap();
+    assert_eq!((length, named.is_datagram), (octets.len(), true));
+    let (source, destination) = named.addresses.unwrap();
+    let client = Client { source, destination, is_datagram: true, tls: None, tlvs: named.tlvs };
+    let expected = [&ends[..], &custom, &alpn, &ssl].concat();
+    assert_eq!(written(Some(&client)), header(0x21, 0x12, &expected));
+    let own = written(Some(&Client { tlvs: None, tls: Some(TLS), ..client.clone() }));
+    let both = written(Some(&Client { tls: Some(TLS), ..client }));
+    assert_eq!(both[16..], [&own[16..], &custom].concat());
+    assert!(Tlvs::read(&[&[0xe0, 1, 0][..], &[7; 256]].concat()).is_none(), "more than is passed on");
+    assert!(Tlvs::read(&[0xe0, 0, 3, 1]).is_none() && Tlvs::read(&[]).is_none());
 }
 
 #[test]
@@ -118,10 +146,11 @@ proptest! {
     /// Goal: what is written is read, with anything behind it left alone, and every shorter part waits.
     #[test]
     fn reads_what_was_written(source in socket(), destination in socket(), tls: bool, behind in prop::collection::vec(any::<u8>(), 0..40)) {
-        let client = Client { source, destination, is_datagram: false, tls: tls.then_some(TLS) };
+        let client = Client { source, destination, is_datagram: false, tls: tls.then_some(TLS), tlvs: None };
         let octets = written(Some(&client));
         let whole = [&octets[..], &behind].concat();
-        prop_assert_eq!(parse(&whole), Ok(Some((Some((source, destination)), octets.len()))));
+        let read = parse(&whole).unwrap().map(|(named, length)| (named.addresses, named.is_datagram, length));
+        prop_assert_eq!(read, Some((Some((source, destination)), false, octets.len())));
         for end in 0..octets.len() {
             prop_assert_eq!(parse(&octets[..end]), Ok(None));
         }
@@ -165,7 +194,8 @@ fn takes_the_header_and_nothing_behind_it() {
             send
         );
         let expected = ("192.0.2.1:7".parse().unwrap(), "198.51.100.2:853".parse().unwrap());
-        assert_eq!(addresses.unwrap(), Some(expected));
+        let named = addresses.unwrap();
+        assert_eq!((named.addresses, named.tlvs), (Some(expected), None), "more is said than is passed on");
     });
 }
 

@@ -296,7 +296,7 @@ impl Waiter {
 
 impl Sink for Fetch {
     fn client(&self) -> Option<Client> {
-        self.client
+        self.client.clone()
     }
 
     fn response(&self, _: Asked, response: &[u8]) -> Result<(), Broken> {

@@ -262,13 +262,13 @@ impl Asker for Rc<Inbox> {
     }
 
     fn client(&self) -> Option<Client> {
-        Some(self.client)
+        Some(self.client.clone())
     }
 }
 
 impl Sink for Inbox {
     fn client(&self) -> Option<Client> {
-        Some(self.client)
+        Some(self.client.clone())
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {

@@ -28,6 +28,7 @@ use crate::{
     config::QueriesOver,
     dns::{self, Allowed, Edit, Hop},
     ledger::{Counter, WorkerCounters},
+    proxy::Trusted,
     tls,
 };
 
@@ -84,6 +85,8 @@ pub struct Room {
     pub(super) turns: Turns,
     /// How much they may ask, of any worker.
     rates: Arc<Rates>,
+    /// Load balancers whose datagrams begin with a PROXY header.
+    trusted: RefCell<Trusted>,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
     fill: Cell<Fill>,
@@ -114,6 +117,7 @@ impl Room {
             clients: Clients::default(),
             turns: Turns::default(),
             rates,
+            trusted: RefCell::default(),
             owed: Cell::new(0),
             fill: Cell::default(),
             sessions: RefCell::default(),
@@ -190,6 +194,16 @@ impl Room {
             self.backends.replace(Rc::new(backends));
         }
         self.wake_all();
+    }
+
+    /// Whose datagrams begin with a PROXY header from now on.
+    pub fn trust(&self, trusted: Trusted) {
+        self.trusted.replace(trusted);
+    }
+
+    /// Whether a datagram of `sender` begins with one.
+    pub(super) fn trusts(&self, sender: IpAddr) -> bool {
+        self.trusted.borrow().has(sender)
     }
 
     /// The cache and who waits for it, if it is on.

@@ -72,7 +72,7 @@ async fn next_turn() {
 
 fn client() -> Client {
     let address = "192.0.2.1:853".parse().unwrap();
-    Client { source: address, destination: address, is_datagram: false, tls: None }
+    Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None }
 }
 
 /// Goal: a client that asks what dotd answers by itself, as fast as it can, has bounded turns: others are heard between

@@ -165,7 +165,8 @@ mod tests {
 
     fn inbox(room: &Rc<Room>, last: u8) -> Rc<Inbox> {
         let address = std::net::SocketAddr::from(([192, 0, 2, last], 853));
-        let client = Client { source: address, destination: address, is_datagram: false, tls: None };
+        let client =
+            Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
         Inbox::open(Rc::clone(room), client)
     }
 

@@ -199,24 +199,10 @@ impl Process {
     /// A reload took effect.
     pub(super) fn reloaded(&self, config: &Config, upstreams: &[UpstreamConfig], identities: &[Identity]) {
         *lock(&self.backends) = backends(config, upstreams);
-        self.certify(identities);
+        *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);
         self.reloads_ok.fetch_add(1, Relaxed);
-    }
-
-    /// Shows these certificates. Where a key is served no more, what it vouched for ends: no session that began under it
-    /// resumes. A fleet's tickets are its operator's to end.
-    fn certify(&self, identities: &[Identity]) {
-        let certificates: Vec<_> = identities.iter().map(CertificateStatus::from).collect();
-        let is_served = |pin: &str| certificates.iter().any(|certificate| certificate.spki_pin == pin);
-        let is_replaced = lock(&self.certificates).iter().any(|old| !is_served(&old.spki_pin));
-        if let Some(tickets) = lock(&self.tickets).as_ref().filter(|_| is_replaced)
-            && tickets.rotate(true).is_ok()
-        {
-            tracing::info!("a certificate's key is served no more: session tickets of before end");
-        }
-        *lock(&self.certificates) = certificates;
     }
 
     /// A reload changed nothing.

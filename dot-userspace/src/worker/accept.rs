@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::spawn_local,
@@ -31,7 +30,7 @@ use super::{
 use crate::{
     config::ClientAddress,
     ledger::{Counter, WorkerCounters},
-    proxy::{self, Client},
+    proxy::{self, Client, Named, Trusted},
     session::{self, Link, Plain, Room, Seat, Wanted},
     tls::{self, Serving, Turnstile},
     vital::vital,
@@ -59,7 +58,7 @@ pub(super) struct Doors {
     line: Line,
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
-    trusted: RefCell<Arc<[IpNet]>>,
+    trusted: RefCell<Trusted>,
     client_address: Cell<ClientAddress>,
     /// When it was last said that no connection can be accepted.
     shortage_said: Cell<Option<Instant>>,
@@ -77,7 +76,8 @@ impl Doors {
         let turnstile = Rc::new(Turnstile::new(room.counters.clone()));
         let own = Rc::clone(&turnstile);
         spawn_local(vital("turnstile", move || Rc::clone(&own).run()));
-        let trusted = RefCell::new(Arc::clone(&settings.proxy_protocol_from));
+        let trusted = RefCell::new(settings.proxy_protocol_from.clone());
+        room.trust(settings.proxy_protocol_from.clone());
         Self {
             room,
             admission,
@@ -170,7 +170,8 @@ impl Doors {
 
     pub(super) fn reload(&self, settings: &Settings) {
         self.current.replace((settings.serving.clone(), settings.handshake_timeout));
-        self.trusted.replace(Arc::clone(&settings.proxy_protocol_from));
+        self.trusted.replace(settings.proxy_protocol_from.clone());
+        self.room.trust(settings.proxy_protocol_from.clone());
         self.client_address.set(settings.client_address);
     }
 }
@@ -214,7 +215,8 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, doors: &Rc<Doors>) {
     let deadline = Instant::now() + doors.current.borrow().1;
-    if proxy::is_trusted(&doors.trusted.borrow(), peer.ip()) {
+    let is_trusted = doors.trusted.borrow().has(peer.ip());
+    if is_trusted {
         return match doors.with_room(None, || doors.admission.admit_unknown()) {
             Ok(place) => {
                 // Its SYN are the load balancer's, which must not pay for its clients.
@@ -228,7 +230,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, doors: &Rc<Door
         Ok(place) => {
             let account = doors.accounts.account(peer.ip());
             let open = Open::new(doors, place, Some(account));
-            begin(tcp, (peer, None), transport, deadline, doors, open);
+            begin(tcp, (peer, Named::default()), transport, deadline, doors, open);
         }
         Err(refused) => refuse(doors, peer, refused),
     }
@@ -251,9 +253,8 @@ async fn introduce(
     doors: Rc<Doors>,
     mut open: Open,
 ) {
-    let (source, destination) = match proxy::receive(&mut tcp, deadline).await {
-        Ok(Some((source, destination))) => (source, Some(destination)),
-        Ok(None) => (peer, None),
+    let named = match proxy::receive(&mut tcp, deadline).await {
+        Ok(named) => named,
         Err(refusal) => {
             tracing::debug!(client = %doors.shown(peer), %refusal, "a connection from a load balancer is closed");
             let counter = match refusal {
@@ -264,18 +265,19 @@ async fn introduce(
             return open.end(counter);
         }
     };
+    let source = named.addresses.map_or(peer, |(source, _)| source);
     let place = &mut open.place;
     let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
     if let Err(refused) = doors.with_room(Some(source.ip()), belongs) {
         return refuse(&doors, source, refused);
     }
-    begin(tcp, (source, destination), transport, deadline, &doors, open);
+    begin(tcp, (source, named), transport, deadline, &doors, open);
 }
 
 /// Has a connection of which both ends are known served.
 fn begin(
     tcp: TcpStream,
-    ends: (SocketAddr, Option<SocketAddr>),
+    ends: (SocketAddr, Named),
     transport: Transport,
     deadline: Instant,
     doors: &Rc<Doors>,
@@ -337,15 +339,16 @@ impl Drop for Open {
 
 /// Both ends of a connection, in clear until a handshake is done; the near one is asked of the kernel where no header
 /// named it.
-fn client(tcp: &TcpStream, (source, destination): (SocketAddr, Option<SocketAddr>)) -> Client {
+fn client(tcp: &TcpStream, (source, named): (SocketAddr, Named)) -> Client {
+    let destination = named.addresses.map(|(_, destination)| destination);
     let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);
-    Client { source, destination, is_datagram: false, tls: None }
+    Client { source, destination, is_datagram: named.is_datagram, tls: None, tlvs: named.tlvs }
 }
 
 /// A connection's handshake; its session is a task of its own, so that it holds nothing of the handshake's.
 async fn converse(
     tcp: TcpStream,
-    ends: (SocketAddr, Option<SocketAddr>),
+    ends: (SocketAddr, Named),
     serving: Serving,
     deadline: Instant,
     doors: Rc<Doors>,
@@ -376,11 +379,12 @@ fn serve<L: Link + 'static>(link: L, client: Client, doors: Rc<Doors>, mut open:
     let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
     let room = Rc::clone(&doors.room);
     open.panic_end = Some(Counter::EndPanic);
+    let source = client.source;
     spawn_local(session::serve(link, room, client, seat, move |end| {
         open.end(end.counter());
         open.charge(|account| account.end(end));
         let end = end.counter().label();
-        tracing::debug!(client = %doors.shown(client.source), end, "a session has ended");
+        tracing::debug!(client = %doors.shown(source), end, "a session has ended");
         drop((taken, open));
         doors.note_fill();
     }));

@@ -21,7 +21,6 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use ipnet::IpNet;
 use nix::{
     errno::Errno,
     sched::{CpuSet, sched_setaffinity},
@@ -45,6 +44,7 @@ use crate::{
     cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Policy},
     ledger::WorkerCounters,
+    proxy::Trusted,
     session::{self, Limits, Rates, Room},
     tls::Serving,
     vital::vital,
@@ -67,7 +67,7 @@ pub struct Settings {
     /// Absolute time for a handshake.
     pub handshake_timeout: Duration,
     /// Load balancers that may speak PROXY v2 to us.
-    pub proxy_protocol_from: Arc<[IpNet]>,
+    pub proxy_protocol_from: Trusted,
     /// How much of a client's address a log line may hold.
     pub client_address: ClientAddress,
     /// Where queries go.

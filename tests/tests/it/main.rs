@@ -24,6 +24,8 @@ mod certificates;
 mod cleartext;
 /// `dns.client_subnet` (RFC 7871): what a backend learns about a client's network.
 mod client_subnet;
+/// Cookies: a client with one stays with one backend (RFC 7873).
+mod cookies;
 /// A machine that lacks rights or features: dotd serves and says what is missing.
 mod degraded;
 /// Through dotd a client hears what the backend itself would say, octet for octet.
@@ -76,6 +78,8 @@ mod path_mtu;
 mod patience;
 /// After start dotd holds no right; after its end the kernel holds nothing of dotd.
 mod privileges;
+/// PROXY headers on datagrams of a load balancer, and what they say beside the addresses.
+mod proxy_in_clear;
 /// PROXY protocol version 2, towards backends and from a load balancer.
 mod proxy_protocol;
 /// Real servers that read our PROXY headers.

@@ -11,42 +11,27 @@
 
 mod batch;
 mod plain;
+mod sender;
 
-use std::{
-    cell::RefCell,
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    ops::Range,
-    os::fd::AsRawFd,
-    rc::{Rc, Weak},
-};
+use std::{cell::RefCell, convert::Infallible, io, net::SocketAddr, ops::Range, os::fd::AsRawFd, rc::Rc};
 
 use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::spawn_local};
 
 use batch::{BATCH_MAX, Ends, Inbound, Outbound};
 pub use plain::Plain;
+use sender::{Asking, Sender};
 
-use super::{
-    Room,
-    answers::{Asker, ask},
-    clients::Row,
-    failure::failure_reply,
-    reader::drop_counter,
-    receipt::Receipt,
-};
+use super::{Room, answers::ask, reader::drop_counter, receipt::Receipt};
 use crate::{
-    backend::{Broken, Failure, Sink},
+    backend::Broken,
     dns::{self, Asked, Disposition, Hop, Query, Rcode, Reply, triage},
     ledger::Counter,
-    proxy::Client,
+    proxy::{Client, header},
     vital::vital,
 };
 
 /// Octets of answers that wait for the kernel; further ones are dropped, as on any full path.
 const WAITING_OCTETS_MAX: usize = 4 << 20;
-/// Senders kept for the next queries: half a MiB of them at most.
-const SPARE_SENDERS_MAX: usize = 4096;
 /// Nothing of ours in EDNS: in clear there is no padding, over UDP no keepalive.
 const HOP: Hop = Hop { padding: false, keepalive_100ms: None };
 
@@ -122,11 +107,34 @@ impl Door {
         if is_cut || !is_answerable(ends.client) {
             return counters.add(Counter::DroppedUnanswerable, 1);
         }
+        if !self.room.trusts(ends.client.ip()) {
+            return self.take_from(message, ends, None);
+        }
+        match header::parse(message) {
+            Ok(Some((named, octets))) => {
+                let client = named.addresses.map(|(source, destination)| Client {
+                    source,
+                    destination,
+                    is_datagram: named.is_datagram,
+                    tls: None,
+                    tlvs: named.tlvs,
+                });
+                self.take_from(message.get(octets..).unwrap_or_default(), ends, client);
+            }
+            // Not whole: no more octets of it will come.
+            Ok(None) | Err(_) => counters.add(Counter::DroppedProxyHeader, 1),
+        }
+    }
+
+    /// The message of a datagram, for whom a load balancer sent it if one did.
+    fn take_from(self: &Rc<Self>, message: &[u8], ends: Ends, client: Option<Client>) {
+        let counters = &self.room.counters;
         match triage(message, self.room.limits().allowed) {
             Disposition::Forward(query) => {
                 let octets_max = dns::datagram_octets_max(message, &query);
-                let row = self.room.row_of(ends.client.ip());
-                ask(&self.room, message, &query, &Asking { door: self, ends, row, octets_max });
+                let source = client.as_ref().map_or(ends.client, |client| client.source);
+                let row = self.room.row_of(source.ip());
+                ask(&self.room, message, &query, &Asking { door: self, ends, row, client, octets_max });
             }
             // Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
             Disposition::Transfer(query) => self.send_to_tcp(ends, message, &query),
@@ -250,117 +258,6 @@ async fn send_all(door: Rc<Door>) {
 fn is_answerable(client: SocketAddr) -> bool {
     let host = client.ip().to_canonical();
     client.port() != 0 && !host.is_unspecified() && !host.is_multicast()
-}
-
-/// A datagram that is being looked at.
-struct Asking<'a> {
-    door: &'a Rc<Door>,
-    ends: Ends,
-    row: Row,
-    octets_max: usize,
-}
-
-impl Asker for Asking<'_> {
-    fn pass(&self, asked: Asked, response: &[u8]) -> bool {
-        self.door.pass(self.ends, self.octets_max, asked, response).is_ok()
-    }
-
-    fn expect(&self) -> Rc<dyn Sink> {
-        self.door.room.owe(1);
-        self.door.room.clients.begin_datagram(self.row);
-        let spare = self.door.spare.borrow_mut().pop();
-        // Whoever had it as its sink may not have let go of it yet.
-        let sender = spare.filter(|spare| Rc::strong_count(spare) == 1).unwrap_or_else(Sender::nobody);
-        sender.owed.replace(Some(Owed {
-            door: Rc::clone(self.door),
-            ends: self.ends,
-            row: self.row,
-            octets_max: self.octets_max,
-        }));
-        sender
-    }
-
-    fn client(&self) -> Option<Client> {
-        Some(client_of(self.door, &self.ends))
-    }
-
-    fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
-        let is_deferred = !self.door.room.has_datagram_share(self.row);
-        if is_deferred {
-            self.door.room.counters.add(Counter::DatagramsDeferred, 1);
-            self.door.send_to_tcp(self.ends, message, query);
-        }
-        is_deferred
-    }
-}
-
-/// Who sent a datagram, and whither.
-fn client_of(door: &Door, ends: &Ends) -> Client {
-    let host = ends.ours.map_or(door.address.ip(), |(host, _)| host);
-    let destination = SocketAddr::new(host, door.address.port());
-    Client { source: ends.client, destination, is_datagram: true, tls: None }
-}
-
-/// A datagram's sender, who waits for an answer; afterwards another one's place.
-struct Sender {
-    /// `None`: nothing any more.
-    owed: RefCell<Option<Owed>>,
-    itself: Weak<Self>,
-}
-
-/// What a sender waits for.
-struct Owed {
-    door: Rc<Door>,
-    ends: Ends,
-    row: Row,
-    octets_max: usize,
-}
-
-impl Sender {
-    fn nobody() -> Rc<Self> {
-        Rc::new_cyclic(|itself| Self { owed: RefCell::default(), itself: Weak::clone(itself) })
-    }
-
-    /// It has its answer: its place is for the next one.
-    fn settle(&self) {
-        let Some(owed) = self.owed.take() else { return };
-        owed.door.room.settle(1);
-        owed.door.room.clients.end_datagram(owed.row);
-        let mut spare = owed.door.spare.borrow_mut();
-        if let Some(itself) = self.itself.upgrade().filter(|_| spare.len() < SPARE_SENDERS_MAX) {
-            spare.push(itself);
-        }
-    }
-}
-
-/// However it ends: the worker does not wait for it any more.
-impl Drop for Sender {
-    fn drop(&mut self) {
-        self.settle();
-    }
-}
-
-impl Sink for Sender {
-    fn client(&self) -> Option<Client> {
-        let owed = self.owed.borrow();
-        owed.as_ref().map(|Owed { door, ends, .. }| client_of(door, ends))
-    }
-
-    fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
-        if let Some(Owed { door, ends, octets_max, .. }) = self.owed.borrow().as_ref() {
-            door.pass(*ends, *octets_max, asked, response)?;
-        }
-        self.settle();
-        Ok(())
-    }
-
-    fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
-        if let Some(Owed { door, ends, .. }) = self.owed.borrow().as_ref() {
-            let (message, reply) = failure_reply(asked, query, failure);
-            door.answer(*ends, &message, &reply);
-        }
-        self.settle();
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn doors(admission: &Arc<Admission>) -> Rc<Doors> {
         serving: tls::serving(&identities, &config.tls, &tickets).unwrap(),
         limits: no_limits(),
         handshake_timeout: Duration::from_secs(60),
-        proxy_protocol_from: Arc::default(),
+        proxy_protocol_from: Trusted::default(),
         client_address: ClientAddress::None,
         upstreams: Vec::new(),
         policy: Policy::First,
@@ -70,7 +70,8 @@ fn a_panic_ends_one_session() {
         counters.add(Counter::Accepted, 1);
         let place = doors.admission.admit(address.ip()).ok().unwrap();
         let open = Open::new(&doors, place, None);
-        let client = Client { source: address, destination: address, is_datagram: false, tls: None };
+        let client =
+            Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
         let panics = Scripted::new(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
         serve(panics, client, Rc::clone(&doors), open);
         assert_eq!((admission.total(), doors.room.counters.get(Counter::Open)), (2, 2));

@@ -115,6 +115,8 @@ fn tickets_end_with_the_key_of_their_certificate() {
     let (cert, key) = write(&keep);
     dotd.rewrite_config(&Config::new().certificate(&cert, &key));
     dotd.signal(Signal::SIGHUP);
-    eventually("another certificate", || dotd.stderr().contains("tickets from before resume nothing").then_some(()));
+    eventually("another certificate", || {
+        dotd.stderr().contains("tickets from before resume nothing").then_some(())
+    });
     assert!(!resumes(&network, &saved));
 }

@@ -30,7 +30,9 @@ pub(super) fn socket(source: AnySource) -> Router {
         .merge(cache::route())
         .merge(reload::route())
         .merge(tickets::route())
-        .fallback(async || not_found(&[bans::PATH, cache::PATH, reload::PATH, "/status", "/stats", tickets::PATH, "/xdp"]))
+        .fallback(async || {
+            not_found(&[bans::PATH, cache::PATH, reload::PATH, "/status", "/stats", tickets::PATH, "/xdp"])
+        })
         .layer(middleware::from_fn(in_time))
         .with_state(source)
 }

@@ -3,7 +3,8 @@
 //! Before: a session owes nothing, and all it wrote is with the kernel. After: the connection can be closed and nothing of
 //! that is lost. A socket that is closed while octets of the client lie unread resets the connection, and a reset destroys
 //! what is on its way; so what the client still sends is read and discarded until it closes too.
-//! Holds: how many sessions of a worker linger: bounded, the one that has lingered longest gives way.
+//! Holds: how many sessions of a worker linger: bounded, the one that has lingered longest gives way. A session that lingers
+//! gives its place or its descriptor to another connection as an idle one does.
 //! Never: holds a buffer, waits longer for a client than its pace permits, or reads a client's octets without end.
 //!
 //! Source: RFC 8446 §6.1, RFC 7766 §6.2.3, RFC 1122 §4.2.2.13.
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Link, Room, SessionEnd, pace::Pace};
+use super::{Link, Room, Seat, SessionEnd, Wanted, pace::Pace};
 use crate::ledger::{Counter, WorkerCounters};
 
 /// Sessions of a worker that linger at their place under the caps.
@@ -51,11 +52,15 @@ pub(super) enum Left {
     Incomplete,
 }
 
-/// Says goodbye over `link`, and waits as long as that serves the client.
-pub(super) async fn leave<L: Link>(link: &mut L, room: &Room, end: SessionEnd) -> Left {
-    let seat = room.lingering.enter(end == SessionEnd::Evicted);
-    if end == SessionEnd::Starved {
-        seat.must_go.notify_one();
+/// Says goodbye over `link`, and waits as long as that serves the client, and as long as no other connection needs what
+/// it holds at its `seat`.
+pub(super) async fn leave<L: Link>(link: &mut L, room: &Room, seat: &Seat, end: SessionEnd) -> Left {
+    // It may have been asked to leave a moment after it had another reason to.
+    let wanted = seat.wanted();
+    let lingering = room.lingering.enter(wanted == Some(Wanted::Place));
+    seat.note_lingering(lingering.number);
+    if wanted == Some(Wanted::Descriptor) {
+        lingering.must_go.notify_one();
     }
     let mut departure = Departure::new(Instant::now(), discarded_octets_max(end));
     let mut clock = pin!(sleep_until(Instant::now() + LOOK));
@@ -75,7 +80,7 @@ pub(super) async fn leave<L: Link>(link: &mut L, room: &Room, end: SessionEnd) -
         // The words first: whoever must go at once says them too.
         biased;
         left = departed => Some(left),
-        () = seat.must_go.notified() => None,
+        () = lingering.must_go.notified() => None,
     };
     // Whoever gives way loses only what was not taken.
     left.unwrap_or(if link.unacknowledged() == 0 { Left::Complete } else { Left::Incomplete })
@@ -203,24 +208,47 @@ impl Lingering {
         self.placed.borrow().is_empty() && self.evicted.borrow().is_empty()
     }
 
-    /// One session more lingers. Where that is one too many, the one that has lingered longest goes.
+    /// One session more lingers.
     fn enter(&self, is_evicted: bool) -> LingeringSeat<'_> {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         let must_go = Rc::new(Notify::new());
-        let (queue, max) = match is_evicted {
-            true => (&self.evicted, EVICTED_LINGERING_MAX),
-            false => (&self.placed, LINGERING_MAX),
-        };
-        let mut queue = queue.borrow_mut();
-        queue.insert(number, Rc::clone(&must_go));
         self.counters.add(Counter::Lingering, 1);
-        if queue.len() > max
-            && let Some((_, longest)) = queue.pop_first()
-        {
-            longest.notify_one();
+        match is_evicted {
+            true => insert(&self.evicted, EVICTED_LINGERING_MAX, number, &must_go),
+            false => insert(&self.placed, LINGERING_MAX, number, &must_go),
         }
         LingeringSeat { lingering: self, number, must_go }
+    }
+
+    /// Another connection needs what the one with this number holds. Without its place it is one of the few that
+    /// linger without; without its descriptor it ends.
+    pub(super) fn give_up(&self, number: u64, wanted: Wanted) {
+        let placed = self.placed.borrow_mut().remove(&number);
+        match (wanted, placed) {
+            (Wanted::Place, Some(must_go)) => {
+                insert(&self.evicted, EVICTED_LINGERING_MAX, number, &must_go);
+            }
+            (Wanted::Descriptor, Some(must_go)) => must_go.notify_one(),
+            (Wanted::Descriptor, None) => {
+                if let Some(must_go) = self.evicted.borrow().get(&number) {
+                    must_go.notify_one();
+                }
+            }
+            // It has none, or has ended.
+            (Wanted::Place, None) => {}
+        }
+    }
+}
+
+/// Puts one more into `queue`. Where that is one too many, the one that has lingered longest goes.
+fn insert(queue: &RefCell<BTreeMap<u64, Rc<Notify>>>, max: usize, number: u64, must_go: &Rc<Notify>) {
+    let mut queue = queue.borrow_mut();
+    queue.insert(number, Rc::clone(must_go));
+    if queue.len() > max
+        && let Some((_, longest)) = queue.pop_first()
+    {
+        longest.notify_one();
     }
 }
 

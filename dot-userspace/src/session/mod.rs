@@ -85,7 +85,7 @@ pub fn serve<L: Link>(
         let kept = session.inbox.close();
         // In a box: no session holds it before its end.
         let left = match end.is_orderly() {
-            true => Box::pin(leave(&mut session.link, &session.inbox.room, end)).await,
+            true => Box::pin(leave(&mut session.link, &session.inbox.room, &session.seat, end)).await,
             false => Left::Incomplete,
         };
         if left == Left::Incomplete {

@@ -36,6 +36,7 @@ pub struct Scripted<F> {
     read: F,
     unsent: usize,
     is_taking: Rc<Cell<bool>>,
+    lingers: bool,
 }
 
 impl<F: FnMut(&mut [u8]) -> Read> Scripted<F> {
@@ -46,7 +47,12 @@ impl<F: FnMut(&mut [u8]) -> Read> Scripted<F> {
 
     /// It takes everything at once while `is_taking`, and nothing else.
     pub fn taking(is_taking: Rc<Cell<bool>>, read: F) -> Self {
-        Self { read, unsent: 0, is_taking }
+        Self { read, unsent: 0, is_taking, lingers: false }
+    }
+
+    /// Its kernel acknowledges nothing, and it never closes: a session that is over waits for it.
+    pub fn lingering(read: F) -> Self {
+        Self { lingers: true, ..Self::new(read) }
     }
 }
 
@@ -76,7 +82,7 @@ impl<F: FnMut(&mut [u8]) -> Read> Link for Scripted<F> {
     }
 
     fn unacknowledged(&self) -> usize {
-        0
+        usize::from(self.lingers)
     }
 
     fn taken(&self) -> u64 {
@@ -84,13 +90,13 @@ impl<F: FnMut(&mut [u8]) -> Read> Link for Scripted<F> {
     }
 
     fn poll_farewell(&mut self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        Poll::Ready(Ok(true))
+        Poll::Ready(Ok(!self.lingers))
     }
 
     fn reset(&mut self) {}
 
     fn poll_discard(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(0))
+        if self.lingers { Poll::Pending } else { Poll::Ready(Ok(0)) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a session shows of itself to those who decide who stays when all places are taken.
 //!
 //! Before: `worker` has a connection that may be a session. After: it sees since when nothing happens there, and can
-//! ask it to leave.
+//! ask it to leave; also while it only waits for its client to take the rest.
 //! Never: costs a turn of its session more than a store.
 
 use std::{
@@ -26,8 +26,10 @@ pub enum Wanted {
 #[derive(Default)]
 pub struct Seat {
     idle_since: Cell<Option<Instant>>,
-    must_leave: Cell<Option<SessionEnd>>,
+    wanted: Cell<Option<Wanted>>,
     inbox: RefCell<Weak<Inbox>>,
+    /// Its number among those of its worker that linger.
+    lingering: Cell<Option<u64>>,
     #[cfg(test)]
     woken: Cell<usize>,
 }
@@ -39,13 +41,15 @@ impl Seat {
         self.idle_since.get()
     }
 
-    /// The session ends as soon as it owes nothing: its place is wanted, or its descriptor too.
+    /// The session ends as soon as it owes nothing: its place is wanted, or its descriptor too. One that lingers is over,
+    /// and gives up what is wanted.
     pub fn ask_to_leave(&self, wanted: Wanted) {
-        self.must_leave.set(Some(match wanted {
-            Wanted::Place => SessionEnd::Evicted,
-            Wanted::Descriptor => SessionEnd::Starved,
-        }));
-        self.wake();
+        self.wanted.set(Some(wanted));
+        let inbox = self.inbox.borrow().upgrade();
+        match (self.lingering.get(), inbox) {
+            (Some(number), Some(inbox)) => inbox.room.lingering.give_up(number, wanted),
+            _ => self.wake(),
+        }
     }
 
     /// Has the session look at its clock.
@@ -69,7 +73,7 @@ impl Seat {
 
     #[cfg(test)]
     pub(crate) fn is_asked_to_leave(&self) -> bool {
-        self.must_leave.get().is_some()
+        self.wanted.get().is_some()
     }
 
     pub(super) fn take(&self, inbox: &Rc<Inbox>) {
@@ -80,7 +84,23 @@ impl Seat {
         self.idle_since.set(idle_since);
     }
 
+    /// The session lingers, as the one with this `number`; from now on it is idle if it was not.
+    pub(super) fn note_lingering(&self, number: u64) {
+        self.lingering.set(Some(number));
+        if self.idle_since.get().is_none() {
+            self.idle_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// What another connection needs of the session.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        self.wanted.get()
+    }
+
     pub(super) fn must_leave(&self) -> Option<SessionEnd> {
-        self.must_leave.get()
+        self.wanted.get().map(|wanted| match wanted {
+            Wanted::Place => SessionEnd::Evicted,
+            Wanted::Descriptor => SessionEnd::Starved,
+        })
     }
 }

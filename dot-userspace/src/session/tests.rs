@@ -15,16 +15,16 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::{
-    Inbox, Link, Seat, SessionEnd,
+    EVICTED_LINGERING_MAX, Inbox, Link, Seat, SessionEnd, Wanted,
     answers::Asker as _,
-    scripted::{Scripted, found, room},
+    scripted::{Read, Scripted, found, room},
     serve,
 };
 use crate::{
     dns::{Asked, Query},
     ledger::{Counter, WorkerCounters},
     proxy::Client,
-    tls::{self, Stream},
+    tls::{self, ReadEnd, Stream},
 };
 
 /// Goal: an idle session is a small future; what it needs while it works is its worker's. C-24 asks for many.
@@ -216,4 +216,73 @@ fn an_answer_that_no_message_holds_is_servfail() {
             assert!(inbox.is_quiet());
         }
     });
+}
+
+/// Goal: a session that lingers gives its place up as others do: it is one of the few that linger without a place, of which the
+/// longest ends; where its descriptor is wanted, it ends at once. So no more descriptors are open than there are places and
+/// those few. Method: clients that close and acknowledge nothing, two more than there may be; each is asked for its
+/// place, while it lingers or a moment before it begins to; then one is asked for its descriptor. Covers: A-274, C-26
+#[test]
+fn a_lingering_session_gives_way() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for is_asked_first in [false, true] {
+        LocalSet::new().block_on(&runtime, async {
+            let counters = WorkerCounters::default();
+            let room = room(&counters);
+            let begin = |_| {
+                let (seat, link) = (Rc::new(Seat::default()), Scripted::lingering(closed));
+                (Rc::clone(&seat), Box::pin(serve(link, Rc::clone(&room), client(), seat, |_| ())))
+            };
+            let mut sessions: Vec<_> = (0..EVICTED_LINGERING_MAX + 2).map(begin).collect();
+            let seats: Vec<_> = sessions.iter().map(|(seat, _)| Rc::clone(seat)).collect();
+            let mut poll = |at: usize| {
+                let mut context = Context::from_waker(Waker::noop());
+                sessions[at].1.as_mut().poll(&mut context).is_ready()
+            };
+            let ask = || seats.iter().for_each(|seat| seat.ask_to_leave(Wanted::Place));
+            if is_asked_first {
+                ask();
+            }
+            assert!(!(0..seats.len()).any(&mut poll), "the clients have not taken what they are owed");
+            assert!(seats.iter().all(|seat| seat.idle_since().is_some()), "each can be found");
+            assert_eq!(counters.get(Counter::Lingering), seats.len() as u64);
+            if !is_asked_first {
+                ask();
+            }
+            let left: Vec<_> = (0..seats.len()).filter(|at| poll(*at)).collect();
+            assert_eq!(left, [0, 1], "as many stay as may");
+            assert_eq!(counters.get(Counter::Lingering), EVICTED_LINGERING_MAX as u64);
+            seats[7].ask_to_leave(Wanted::Descriptor);
+            let left: Vec<_> = (2..seats.len()).filter(|at| poll(*at)).collect();
+            assert_eq!(left, [7]);
+        });
+    }
+}
+
+/// A client that has closed.
+fn closed(_: &mut [u8]) -> Read {
+    Poll::Ready(Err(ReadEnd::Closed))
+}
+
+/// Goal: a session at its place whose descriptor is wanted ends at once, also one that ended by an error of the client, of
+/// which the last turn did not say that it is idle. Method: as above, by the way in which the client ended.
+#[test]
+fn a_lingering_session_gives_its_descriptor() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for end in [ReadEnd::Closed, ReadEnd::Tls] {
+        LocalSet::new().block_on(&runtime, async {
+            let counters = WorkerCounters::default();
+            let (seat, mut end) = (Rc::new(Seat::default()), Some(end));
+            let link = Scripted::lingering(move |_: &mut [u8]| {
+                end.take().map_or(Poll::Pending, |end| Poll::Ready(Err(end)))
+            });
+            let mut session = pin!(serve(link, room(&counters), client(), Rc::clone(&seat), |_| ()));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(session.as_mut().poll(&mut context).is_pending());
+            assert!(seat.idle_since().is_some(), "it can be found");
+            seat.ask_to_leave(Wanted::Descriptor);
+            assert!(session.as_mut().poll(&mut context).is_ready());
+            assert_eq!(counters.get(Counter::Lingering), 0);
+        });
+    }
 }

@@ -16,7 +16,10 @@ use dot_common::{
     settings::{Gate, Over, Settings},
 };
 use dot_tests::{
-    frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, CLIENT_V4, CLIENT_V6, Frame, PSH, QUERY, SYN},
+    frames::{
+        ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, CLIENT_V4, CLIENT_V6, Frame, PSH, QUERY, SERVER_V4,
+        SERVER_V6, SYN,
+    },
     xdp_field::{ip, isolated, listeners},
     xdp_lab::{Lab, settings},
 };
@@ -26,8 +29,21 @@ const ROUNDS: u32 = 5;
 const SINGLE_RUNS: u32 = 2_001;
 const INITIAL: u32 = 7;
 
+/// All gates shut, no limits, and this machine's addresses known: what every program of ours is asked first.
+fn judged() -> Settings {
+    Settings { local: 3, ..settings(Gate::Drop) }
+}
+
+/// A lab that knows the addresses of built frames.
+fn open(name: &str, settings: &Settings, followers: &[(u32, &str)]) -> Option<Lab> {
+    let mut lab = Lab::open_followed(name, settings, followers)?;
+    lab.own(SERVER_V4.into(), 32);
+    lab.own(SERVER_V6.into(), 128);
+    Some(lab)
+}
+
 fn main() -> anyhow::Result<()> {
-    let Some(mut lab) = Lab::open("benchmark xdp", &settings(Gate::Drop)) else {
+    let Some(mut lab) = open("benchmark xdp", &judged(), &[]) else {
         anyhow::bail!("BPF programs need root: run as root");
     };
     for build in [Build::syn_ack(853, INITIAL), Build::syn_ack(853, INITIAL).v6()] {
@@ -43,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         ("pure ACK, v6", data(0, &[]).v6().frame()),
         ("established data", data(600, &established).frame()),
         ("established data, v6", data(600, &established).v6().frame()),
+        ("another machine's", data(0, &CLIENT_HELLO).server([192, 0, 2, 99].into()).frame()),
         ("unknown flow", data(600, &established).client_port(9).frame()),
         ("ClientHello", data(0, &CLIENT_HELLO).frame()),
         ("cleartext drop", data(0, &CLEARTEXT_QUERY).frame()),
@@ -60,8 +77,7 @@ fn main() -> anyhow::Result<()> {
     // A rate that a million packets in a row keep to, and one that the second packet is over.
     let (wide, narrow) = (Rate { period_ns: 1, tolerance_ns: u64::MAX >> 2 }, Rate::new(1, 1));
     let over = Over::Drop as u8;
-    let limited =
-        |rate| Settings { syn: rate, do53_query: rate, do53_query_over: over, ..settings(Gate::Drop) };
+    let limited = |rate| Settings { syn: rate, do53_query: rate, do53_query_over: over, ..judged() };
     lab.set(&limited(wide));
     let within = [
         ("SYN within its rate", syn().frame()),
@@ -91,8 +107,8 @@ fn cookies() {
     let _listeners = listeners("[::]:853", 1);
     let syn = || Build::tcp(853, SYN, 1, &[]).tcp_options(20);
     let followers = [(chain::COOKIE, maps::PROGRAM_COOKIE)];
-    let passing = Lab::open("cookies", &settings(Gate::Drop));
-    let answering = Lab::open_followed("cookies", &settings(Gate::Drop), &followers);
+    let passing = open("cookies", &judged(), &[]);
+    let answering = open("cookies", &judged(), &followers);
     let (Some(mut passing), Some(mut answering)) = (passing, answering) else { return };
     let floor = single(&mut passing, &syn().frame().patched(12, &[8, 6]));
     for (name, median) in [
@@ -114,7 +130,7 @@ fn single(lab: &mut Lab, frame: &Frame) -> u128 {
 /// What passes and goes to another CPU: the verdict alone, not the queue, nor the other CPU's work.
 fn moves(floor: &mut Option<u128>) {
     let followers = [(chain::SPREAD, maps::PROGRAM_SPREAD)];
-    let Some(mut lab) = Lab::open_followed("moves", &settings(Gate::Drop), &followers) else { return };
+    let Some(mut lab) = open("moves", &judged(), &followers) else { return };
     let ack = Build::tcp(853, ACK, 1, &[]);
     table(
         &mut lab,
@@ -126,7 +142,7 @@ fn moves(floor: &mut Option<u128>) {
 /// Refusals that are announced, as dotd has them: all but the first find that it was said.
 fn notices(floor: &mut Option<u128>, limited: &Settings) {
     let followers = [(chain::NOTICE, maps::PROGRAM_NOTICE)];
-    let Some(mut lab) = Lab::open_followed("notices", limited, &followers) else { return };
+    let Some(mut lab) = open("notices", limited, &followers) else { return };
     let announced = [
         ("SYN over its rate, announced", Build::tcp(853, SYN, 1, &[]).frame()),
         ("UDP to 853, announced", Build::udp(853, &CLEARTEXT_QUERY).frame()),
@@ -169,7 +185,7 @@ fn clients(lab: &mut Lab, floor: &mut Option<u128>, limited: &Settings, establis
         ("data beside bans", neighbour().frame()),
     ];
     table(lab, floor, &banned);
-    lab.set(&Settings { spent: 3, ..settings(Gate::Drop) });
+    lab.set(&Settings { spent: 3, ..judged() });
     table(lab, floor, &[("SYN, budget spent", syn().frame())]);
 }
 

@@ -31,7 +31,8 @@ pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
     report.listeners(config, rights);
     report.backends(config);
     report.certificates(config);
-    report.xdp(&config.xdp, rights);
+    let has_own_port = config.listen.dot.iter().any(|address| address.port() == 853);
+    report.xdp(&config.xdp, has_own_port, rights);
     if report.mistakes.is_empty() { Ok(report.text + "ok\n") } else { Err(CliError::Check(report.mistakes)) }
 }
 
@@ -160,7 +161,7 @@ impl Report<'_> {
         }
     }
 
-    fn xdp(&mut self, config: &config::Xdp, rights: Rights) {
+    fn xdp(&mut self, config: &config::Xdp, has_own_port: bool, rights: Rights) {
         let interfaces = config.interfaces.iter().filter(|_| config.mode != XdpMode::Off);
         for (index, name) in interfaces.enumerate() {
             if !Path::new("/sys/class/net").join(name).exists() {
@@ -193,6 +194,10 @@ impl Report<'_> {
                 names => names.join(", "),
             };
             self.line(&format!("xdp: {order}, on {interfaces}"));
+            if !has_own_port {
+                let advice = "where clients' 853 is redirected to it (nftables, iptables), XDP sees 853 and judges nothing";
+                self.line(&format!("warning: listen.dot has no port 853: {advice}"));
+            }
             if let Some(when) = cookies_when(config) {
                 let kernel = xdp::syn_cookies(config).map(|why| format!("; {why}")).unwrap_or_default();
                 self.line(&format!("syn cookies: {when}{kernel}"));

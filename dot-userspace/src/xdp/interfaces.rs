@@ -24,6 +24,8 @@ pub(super) struct Interface {
     is_up: bool,
     is_ethernet: bool,
     addresses: Vec<IpAddr>,
+    /// Names of the interfaces that its frames come in through: a bridge's ports, a VLAN's device.
+    lowers: Vec<String>,
 }
 
 impl Interface {
@@ -47,22 +49,52 @@ impl Interface {
     }
 }
 
+/// Most interfaces on top of each other.
+const STACK_MAX: u32 = 8;
+
+/// The named interfaces, such that no frame is judged twice: where one is above another named one, all that is below it
+/// stands in its place, for they see its frames first.
+fn resolve(names: &[String], present: &[Interface]) -> Vec<Interface> {
+    let mut chosen = Vec::new();
+    for name in names {
+        add(name, names, present, STACK_MAX, &mut chosen);
+    }
+    chosen
+}
+
+fn add(name: &str, names: &[String], present: &[Interface], depth: u32, chosen: &mut Vec<Interface>) {
+    let absent = Interface { name: name.to_owned(), ..Interface::default() };
+    let found = present.iter().find(|interface| interface.name == name).cloned().unwrap_or(absent);
+    let is_named_below = |other: &String| other != name && is_above(&found, other, present, STACK_MAX);
+    if depth > 0 && names.iter().any(is_named_below) {
+        for lower in found.lowers.iter().filter(|lower| *lower != name) {
+            add(lower, names, present, depth - 1, chosen);
+        }
+    } else if chosen.iter().all(|one| one.name != name) {
+        chosen.push(Interface { is_named: true, ..found });
+    }
+}
+
+/// Whether frames of an interface come in through another one.
+fn is_above(upper: &Interface, lower: &str, present: &[Interface], depth: u32) -> bool {
+    let is_below = |name: &String| {
+        let next = present.iter().find(|interface| interface.name == *name);
+        name == lower || depth > 0 && next.is_some_and(|next| is_above(next, lower, present, depth - 1))
+    };
+    upper.lowers.iter().any(is_below)
+}
+
 /// Of those present, the named interfaces; or, with no names, those that carry the addresses: all that are
 /// up, for a wildcard. A named one that is not there has index 0.
 pub(super) fn choose(names: &[String], addresses: &[IpAddr], present: &[Interface]) -> Vec<Interface> {
     if !names.is_empty() {
-        let named = names.iter().map(|name| {
-            let absent = Interface { name: name.clone(), ..Interface::default() };
-            let found = present.iter().find(|interface| interface.name == *name).cloned();
-            Interface { is_named: true, ..found.unwrap_or(absent) }
-        });
-        return named.collect();
+        return resolve(names, present);
     }
     let is_wildcard = addresses.iter().any(IpAddr::is_unspecified);
     let usable = present.iter().filter(|interface| interface.is_up && interface.is_ethernet);
     let chosen = usable.filter(|interface| {
         if is_wildcard {
-            !is_above_others(&interface.name)
+            interface.lowers.is_empty()
         } else {
             addresses.iter().any(|address| interface.carries(*address))
         }
@@ -90,6 +122,9 @@ pub(super) fn list() -> Result<Vec<Interface>, XdpError> {
         interface.is_loopback |= row.flags.contains(InterfaceFlags::IFF_LOOPBACK);
         note_address(interface, &row);
     }
+    for interface in interfaces.values_mut() {
+        interface.lowers = lowers(&interface.name);
+    }
     Ok(interfaces.into_values().collect())
 }
 
@@ -106,10 +141,11 @@ fn note_address(interface: &mut Interface, row: &InterfaceAddress) {
     }
 }
 
-/// Whether packets come to it through another interface (bridge, bond, VLAN): that one judges them.
-fn is_above_others(name: &str) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/sys/class/net/{name}")) else { return false };
-    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("lower_"))
+/// The interfaces that an interface's packets come through (bridge, bond, VLAN): those judge them.
+fn lowers(name: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/sys/class/net/{name}")) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("lower_").map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
@@ -123,6 +159,38 @@ mod tests {
         assert_eq!(chosen.len(), 1);
         assert!(chosen[0].is_loopback && chosen[0].index > 0 && chosen[0].obstacle().is_none());
         assert!(chosen[0].may_be_skipped());
+    }
+
+    /// Goal: no frame is judged at two named interfaces, in whatever order they are named, and none of a bridge's other ports
+    /// is lost. Method: a bridge over a VLAN and a tap, a VLAN, a bond, and an interface by itself.
+    #[test]
+    fn stacks_of_named_interfaces_are_resolved() {
+        let interface = |name: &str, lowers: &[&str]| Interface {
+            name: name.into(),
+            index: 1,
+            lowers: lowers.iter().map(ToString::to_string).collect(),
+            ..Interface::default()
+        };
+        let present = [
+            interface("eth0", &[]),
+            interface("eth1", &[]),
+            interface("tap0", &[]),
+            interface("eth0.100", &["eth0"]),
+            interface("br0", &["eth0.100", "tap0"]),
+            interface("bond0", &["eth0", "eth1"]),
+            interface("loop0", &["loop0", "eth1"]),
+        ];
+        let chosen = |names: &[&str]| -> Vec<String> {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            choose(&names, &[], &present).into_iter().map(|one| one.name).collect()
+        };
+        assert_eq!(chosen(&["eth0", "eth0.100"]), ["eth0"]);
+        assert_eq!(chosen(&["eth0.100", "eth0"]), ["eth0"]);
+        assert_eq!(chosen(&["br0", "eth0"]), ["eth0", "tap0"]);
+        assert_eq!(chosen(&["eth0.100", "br0"]), ["eth0.100", "tap0"]);
+        assert_eq!(chosen(&["bond0", "eth1"]), ["eth0", "eth1"]);
+        assert_eq!(chosen(&["br0", "eth1"]), ["br0", "eth1"], "a bridge alone is judged as a whole");
+        assert_eq!(chosen(&["loop0", "eth1"]), ["eth1"], "no end is no harm");
     }
 
     /// Goal: a misspelt name is kept, with its obstacle, so that the report can name it.

@@ -289,6 +289,30 @@ fn a_bridge_judges_only_its_own_packets() {
     }
 }
 
+/// Goal: a packet is judged once where a bridge and its port are both named, in either order. Method: ten connections through
+/// the bridge, and what was counted.
+#[test]
+fn a_packet_is_judged_once_in_a_stack_of_interfaces() {
+    require!(Root, Bpf);
+    for names in [["server", "bridge"], ["bridge", "server"]] {
+        let network = Network::new();
+        let server = &network.server;
+        server.ip("link add bridge type bridge");
+        server.ip(&format!("address del {}/24 dev server", netns::SERVER_V4));
+        server.ip("link set server master bridge");
+        server.ip(&format!("address add {}/24 dev bridge", netns::SERVER_V4));
+        server.ip("link set bridge up");
+        let config = Config::new().set("xdp", "interfaces", &format!("{names:?}"));
+        let dotd = Server::start(&network, &config);
+        for _ in 0..10 {
+            drop(tcp(&network.client, SocketAddr::new(netns::SERVER_V4, DOT_PORT)));
+        }
+        let stats = dotd.counts("all have come", |stats| stats.counter("connections", "accepted") == 10);
+        assert_eq!(stats.packets("pass", "syn"), 10, "{names:?}");
+        dotd.stop();
+    }
+}
+
 /// Goal: addresses that come and go while dotd serves without rights are followed: secondary ones, of either IP version,
 /// and prefixes that somebody made local. Method: raw frames, until the counter says so.
 #[test]

@@ -152,7 +152,7 @@ fn serve(config: Option<&Config>) -> Result<(Vec<std::net::TcpListener>, Option<
         address: listeners[0].local_addr()?,
         sockets: listeners.iter().map(AsFd::as_fd).collect(),
     };
-    let xdp = config.map(|config| start(config, &[group], None)).transpose()?;
+    let xdp = config.map(|config| start(config, &[group])).transpose()?;
     Ok((listeners, xdp))
 }
 

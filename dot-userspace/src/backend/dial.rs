@@ -3,11 +3,7 @@
 //! Before: `connection`, `transfer` or `health` needs one. After: queries may be written.
 //! Never: takes longer than a query may, or goes on in cleartext where TLS is asked for.
 
-use std::{
-    future::Future,
-    io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{future::Future, io};
 
 use thiserror::Error;
 use tokio::{
@@ -23,8 +19,8 @@ use crate::proxy::{Client, header};
 pub enum Opened {
     /// In the clear.
     Clear(TcpStream),
-    /// Within TLS, and its socket, for options.
-    Secure(Box<dyn Wire>, OwnedFd),
+    /// Within TLS.
+    Secure(Box<dyn Wire>),
 }
 
 /// Why there is none.
@@ -54,10 +50,9 @@ pub async fn dial(config: &UpstreamConfig, client: Option<&Client>) -> Result<Op
             opened.map(Opened::Clear).map_err(NotOpened::Unconnected)
         }
         Some(tls) => {
-            let socket = tcp.as_fd().try_clone_to_owned().map_err(NotOpened::Unconnected)?;
             let wire = in_time(deadline, tls.by.secure(tcp)).await.map_err(NotOpened::NotSecure)?;
             let opened = in_time(deadline, introduce(wire, config, client)).await;
-            opened.map(|wire| Opened::Secure(wire, socket)).map_err(NotOpened::Unconnected)
+            opened.map(Opened::Secure).map_err(NotOpened::Unconnected)
         }
     }
 }
@@ -88,4 +83,66 @@ async fn introduce<S: AsyncWrite + Unpin>(
         stream.flush().await?;
     }
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::fd::AsRawFd,
+        path::PathBuf,
+        sync::{Arc, Mutex},
+    };
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{
+        backend::{Secure, Securing, Tls, anew::backend_at},
+        config::{OnTlsFailure, Transport},
+    };
+
+    impl Wire for TcpStream {
+        fn socket(&self) -> &TcpStream {
+            self
+        }
+    }
+
+    /// Secures nothing, and notes which socket it was given.
+    struct Plain(Arc<Mutex<Option<PathBuf>>>);
+
+    impl Secure for Plain {
+        fn secure(&self, tcp: TcpStream) -> Securing<'_> {
+            let socket = fs::read_link(format!("/proc/self/fd/{}", tcp.as_raw_fd())).unwrap();
+            self.0.lock().unwrap().replace(socket);
+            Box::pin(async move { Ok(Box::new(tcp) as Box<dyn Wire>) })
+        }
+
+        fn fingerprint(&self) -> u64 {
+            0
+        }
+    }
+
+    /// Goal: a connection to a backend is one descriptor, also within TLS: `start::plan` keeps as many as there may be
+    /// connections. Method: the descriptors of this process that are the socket. Covers: C-26
+    #[test]
+    fn a_connection_within_tls_is_one_descriptor() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let socket = Arc::new(Mutex::new(None));
+            let by = Arc::new(Plain(Arc::clone(&socket)));
+            let tls = Some(Tls { by, on_failure: OnTlsFailure::Refuse });
+            let config = backend_at(listener.local_addr().unwrap(), Transport::Tls);
+            let config = UpstreamConfig { tls, ..config };
+            let opened = dial(&config, None).await.ok().unwrap();
+            let socket = socket.lock().unwrap().take().unwrap();
+            let open = fs::read_dir("/proc/self/fd").unwrap();
+            let open = open.filter(|entry| {
+                entry.as_ref().is_ok_and(|entry| fs::read_link(entry.path()).is_ok_and(|link| link == socket))
+            });
+            assert_eq!(open.count(), 1);
+            drop(opened);
+        });
+    }
 }

@@ -79,9 +79,9 @@ pub async fn live(upstream: Rc<Upstream>, connection: Rc<Connection>) {
     };
     let end = match dial(config, client).await {
         Ok(Opened::Clear(tcp)) => converse(tcp, acknowledge, &upstream, &connection).await,
-        Ok(Opened::Secure(wire, tcp)) => {
+        Ok(Opened::Secure(wire)) => {
             #[expect(clippy::borrowed_box, reason = "the stream is the box: only that can be polled")]
-            let acknowledge = |_: &Box<dyn Wire>| acknowledge(&tcp);
+            let acknowledge = |wire: &Box<dyn Wire>| acknowledge(wire.socket());
             converse(wire, acknowledge, &upstream, &connection).await
         }
         Err(error) => End::NotOpened(error),

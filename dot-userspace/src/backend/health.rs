@@ -263,7 +263,7 @@ async fn check(backend: &UpstreamConfig) -> Result<(), Missed> {
     } else {
         match dial(backend, None).await? {
             Opened::Clear(mut tcp) => timeout(backend.timeout, asking.over_stream(&mut tcp)).await,
-            Opened::Secure(mut wire, _) => timeout(backend.timeout, asking.over_stream(&mut wire)).await,
+            Opened::Secure(mut wire) => timeout(backend.timeout, asking.over_stream(&mut wire)).await,
         }
     };
     let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

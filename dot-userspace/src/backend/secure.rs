@@ -13,9 +13,10 @@ use tokio::{
 use crate::config::OnTlsFailure;
 
 /// A connection's octets, decrypted.
-pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The connection under it, for the options of its socket.
+    fn socket(&self) -> &TcpStream;
+}
 
 /// A connection being secured.
 pub type Securing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send + 'a>>;

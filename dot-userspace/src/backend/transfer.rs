@@ -167,7 +167,7 @@ impl Relay {
         let client = self.sink.client();
         match dial(&self.upstream.config, client.as_ref()).await? {
             Opened::Clear(stream) => self.carry(stream).await,
-            Opened::Secure(stream, _) => self.carry(stream).await,
+            Opened::Secure(stream) => self.carry(stream).await,
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::{
     backend::{Secure, Securing, Tls, Wire},
     config::Config,
-    tls::Upstream,
+    tls::{Upstream, UpstreamStream},
 };
 
 struct Dialer(Upstream);
@@ -25,6 +25,12 @@ impl Secure for Dialer {
 
     fn fingerprint(&self) -> u64 {
         self.0.fingerprint()
+    }
+}
+
+impl Wire for UpstreamStream {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
     }
 }
 

@@ -31,4 +31,4 @@ pub use serving::{Serving, ServingError, serving};
 pub use stream::{Read, ReadEnd, SCRATCH_OCTETS_MIN, Stream};
 pub use tickets::{Tickets, TicketsError};
 pub use turnstile::Turnstile;
-pub use upstream::Upstream;
+pub use upstream::{Upstream, UpstreamStream};

@@ -40,6 +40,9 @@ use crate::config::Backend;
 /// A pin: SHA-256 over a SubjectPublicKeyInfo.
 type Pin = [u8; 32];
 
+/// A connection to a backend within TLS.
+pub type UpstreamStream = TlsStream<TcpStream>;
+
 /// Everything that a handshake with one backend needs. Clones share tickets.
 #[derive(Clone)]
 pub struct Upstream {
@@ -90,7 +93,7 @@ impl Upstream {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
-    pub async fn connect(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn connect(&self, tcp: TcpStream) -> io::Result<UpstreamStream> {
         self.connector.connect(self.name.clone(), tcp).await
     }
 

@@ -9,7 +9,8 @@ use super::{fleet::Fleet, flights::share};
 /// Sessions' shares that one client may have, by all its sessions: what a household asks for at once.
 const CLIENT_SESSIONS: usize = 4;
 /// The part of all that queries by UDP may have, together: their senders have proved nothing, and a flood of forged ones
-/// must leave room for those who have. Who finds no room there is told to ask over TCP.
+/// must leave room for those who have; at least one query, where there may be any. A client that finds no room there is told to
+/// ask over TCP.
 const DATAGRAM_PART: usize = 4;
 
 /// What one may have in flight.
@@ -31,7 +32,7 @@ impl Shares {
 
 /// What one client may have in flight by UDP, while all have so many there.
 fn datagram_share(datagrams: usize, capacity: usize) -> usize {
-    let max = capacity / DATAGRAM_PART;
+    let max = (capacity / DATAGRAM_PART).max(capacity.min(1));
     if datagrams >= max { 0 } else { share(datagrams, max).saturating_mul(CLIENT_SESSIONS) }
 }
 
@@ -77,5 +78,15 @@ mod tests {
         }
         assert_eq!(all, 1024);
         assert_eq!(datagram_share(0, 0), 0);
+    }
+
+    /// Goal: where backends can have but a few queries in flight, one of them may have come by UDP. Method: the least that
+    /// `outstanding_max` can be, up to what has a quarter.
+    #[test]
+    fn a_datagram_has_room_however_few_there_may_be() {
+        for capacity in 1..=4 {
+            let shares = [0, 1].map(|datagrams| datagram_share(datagrams, capacity) > 0);
+            assert_eq!(shares, [true, false], "{capacity}");
+        }
     }
 }

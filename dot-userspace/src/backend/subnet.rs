@@ -11,14 +11,19 @@ use crate::{
     proxy::Client,
 };
 
+const OPCODE_QUERY: u8 = 0;
+
 /// Decides about `query`.
 pub fn of(wish: ClientSubnet, query: &Query, client: impl FnOnce() -> Option<Client>) -> Told {
+    // It is a query's that is answered for a subnet; and an option of ours may have to be taken out again, by asking twice, which
+    // an UPDATE must not be.
+    let is_query = query.opcode == OPCODE_QUERY;
     let is_editable = !query.is_signed && query.opt.is_none_or(|opt| opt.may_resize);
     let says_itself = query.opt.is_some_and(|opt| opt.subnet);
     match wish {
         ClientSubnet::Pass => Told::AsItCame,
         ClientSubnet::Strip if is_editable && says_itself => Told::Stripped,
-        ClientSubnet::Add if is_editable && !says_itself => {
+        ClientSubnet::Add if is_query && is_editable && !says_itself => {
             client().map_or(Told::AsItCame, |client| Told::Added(client.source.ip()))
         }
         ClientSubnet::Strip | ClientSubnet::Add => Told::AsItCame,
@@ -31,5 +36,28 @@ pub fn forward(told: Told, message: &[u8], query: &Query, octets: &mut Vec<u8>) 
     match told {
         Told::Added(client) => Some(dns::add_subnet(octets, opt_rdata, client)),
         Told::AsItCame | Told::Stripped => opt_rdata,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: an UPDATE or a NOTIFY says to the backend what its client said: nothing is added, for which it would have to be
+    /// asked a second time where the backend has no EDNS. Method: a message of each opcode, by each wish.
+    #[test]
+    fn only_a_query_is_told_of_a_subnet() {
+        let client = || {
+            let address = "192.0.2.1:853".parse().unwrap();
+            Some(Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None })
+        };
+        let told = |opcode: u8, wish| {
+            let message = [0, 7, opcode << 3, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 6, 0, 1];
+            of(wish, &Query::parse_with(&message, |_| true).unwrap(), client)
+        };
+        for wish in [ClientSubnet::Pass, ClientSubnet::Strip, ClientSubnet::Add] {
+            assert_eq!([4, 5].map(|opcode| told(opcode, wish)), [Told::AsItCame; 2]);
+        }
+        assert_eq!(told(0, ClientSubnet::Add), Told::Added(client().unwrap().source.ip()));
     }
 }

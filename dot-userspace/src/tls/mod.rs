@@ -10,6 +10,7 @@ pub mod certificate;
 pub mod cipher;
 mod client_ca;
 pub mod dialogue;
+mod extended;
 mod handshake;
 pub mod hello;
 pub mod key_update;

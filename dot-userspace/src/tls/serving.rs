@@ -19,6 +19,7 @@ use super::{
     Tickets,
     certificate::{CertificateError, Identity},
     client_ca::client_verifier,
+    extended::Extended,
     tickets::NoTickets,
 };
 use crate::config::{self, TlsVersion};
@@ -87,6 +88,10 @@ pub fn serving(
     config.ticketer = Arc::clone(&tickets.keys) as _;
     config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
     config.session_storage = Arc::clone(&tickets.sessions) as _;
+    if !tls.require_ems {
+        config.ticketer = Arc::new(Extended(Arc::clone(&tickets.keys)));
+        config.session_storage = Arc::new(Extended(Arc::clone(&tickets.sessions)));
+    }
     if !tls.client_ca.as_os_str().is_empty() {
         // A resumed handshake checks no certificate: a ticket or a session from before `client_ca` was set, from a client
         // whose certificate has expired, or of an authority since removed would open the door.

@@ -19,6 +19,10 @@ use dot_tests::{
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
+/// Has OpenSSL leave the extended master secret out of its hello.
+const WITHOUT_EMS: &str = "openssl_conf = of_all\n[of_all]\nssl_conf = of_tls\n[of_tls]\nsystem_default = of_each\n\
+    [of_each]\nOptions = -ExtendedMasterSecret\n";
+
 const NO_TICKET: [&str; 4] = ["-tls1_2", "-no_ticket", "-servername", "one.dotd.test"];
 
 fn query() -> Vec<u8> {
@@ -77,5 +81,35 @@ fn a_session_resumes_by_its_id() {
     let said = s_client(&network.client, SERVER_V4, &again);
     assert!(!said.has("Reused, TLSv1.2"), "{}", said.text);
     dotd.counts("no certificate", |stats| stats.counter("handshakes", "failed_client_certificate") >= 1);
+    dotd.stop();
+}
+
+/// Goal: where clients without the extended master secret are served, none of their sessions is resumed, by ticket or by ID; a
+/// session with it is, by a client that has it (RFC 7627 §5.3). Method: OpenSSL with and without the extension saves a session of
+/// TLS 1.2, and comes back with it. Covers: C-297
+#[test]
+fn a_session_without_the_extended_master_secret_is_not_resumed() {
+    require!(Root, Command("openssl"));
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let without = scratch.write("without.cnf", WITHOUT_EMS).display().to_string();
+    let with = scratch.write("with.cnf", "").display().to_string();
+    let saved = scratch.path().join("session.pem").display().to_string();
+    let dotd = Server::launch(&network, &Config::new().set("tls", "require_ems", "false"), scratch, &[]);
+    let at = format!("{SERVER_V4}:853");
+    let connect = |openssl_conf: &str, words: &[&str]| {
+        let openssl_conf = format!("OPENSSL_CONF={openssl_conf}");
+        let always = [&openssl_conf, "openssl", "s_client", "-connect", &at, "-tls1_2"];
+        tool(&network.client, "env", &[&always, words].concat())
+    };
+    for (conf, has_ems) in [(&without, false), (&with, true)] {
+        for by in [&[][..], &["-no_ticket"]] {
+            let first = connect(conf, &[by, &["-sess_out", &saved]].concat());
+            let said = if has_ems { "Extended master secret: yes" } else { "Extended master secret: no" };
+            assert!(first.has("New, TLSv1.2") && first.has(said), "{}", first.text);
+            let again = connect(conf, &[by, &["-sess_in", &saved]].concat());
+            let said = if has_ems { "Reused, TLSv1.2" } else { "New, TLSv1.2" };
+            assert!(again.has(said), "{by:?}, {has_ems}: {}", again.text);
+        }
+    }
     dotd.stop();
 }

@@ -39,6 +39,8 @@ use crate::{
 
 /// Questions answered before signals are looked at again.
 const QUESTIONS_MAX: usize = 64;
+/// The exit status of shells for a process that ended by a signal, without the signal's number.
+const SIGNALLED: u8 = 128;
 
 /// What the keeper has.
 pub struct Duty {
@@ -61,6 +63,8 @@ pub struct Duty {
 enum End {
     Exit(i32),
     Signal(Signal),
+    /// The kernel says that it ended, and how is not to be known: by a real-time signal, which nix has no name for.
+    Unknown,
 }
 
 impl Duty {
@@ -104,6 +108,7 @@ impl Duty {
             }
             End::Exit(code) => u8::try_from(code).unwrap_or(1),
             End::Signal(number) => self.end_by(number),
+            End::Unknown => SIGNALLED,
         }
     }
 
@@ -239,7 +244,7 @@ impl Duty {
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
         let _ = raise(number);
         // Reached where the signal's default is to do nothing.
-        u8::try_from(128 + number as i32).unwrap_or(1)
+        u8::try_from(i32::from(SIGNALLED) + number as i32).unwrap_or(1)
     }
 }
 
@@ -248,9 +253,9 @@ fn ended(engine: Pid) -> Option<End> {
     match waitpid(engine, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(_, code)) => Some(End::Exit(code)),
         Ok(WaitStatus::Signaled(_, number, _)) => Some(End::Signal(number)),
-        // Somebody else took the news of its end.
-        Err(Errno::ECHILD) => Some(End::Exit(1)),
-        _ => None,
+        Ok(_) | Err(Errno::EINTR) => None,
+        // Its end has been read, and its status is not one that nix knows; or somebody else has read it.
+        Err(_) => Some(End::Unknown),
     }
 }
 

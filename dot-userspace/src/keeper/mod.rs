@@ -19,13 +19,14 @@ use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
     sys::{
         prctl,
-        signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
         socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt},
         time::{TimeVal, TimeValLike},
     },
@@ -51,7 +52,7 @@ pub enum Part {
 pub(crate) const SIGNALS: [Signal; 5] =
     [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGCHLD];
 /// An answer of the keeper's: it may have to read a config from a slow disk, or to attach to many interfaces.
-const ANSWER_SECONDS_MAX: i64 = 30;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes two processes of this one. In both, [`SIGNALS`] wait from now on: the keeper reads them, the engine lets them
 /// through when it hears them ([`hear`]).
@@ -66,6 +67,10 @@ pub fn part(config: &Config, path: Option<PathBuf>) -> io::Result<Part> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
     let before = block()?;
+    // Whoever started us may have it ignored: the kernel would then keep no end of a child for us to read.
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of ours.
+    unsafe { sigaction(Signal::SIGCHLD, &action) }?;
     let keeper = getpid();
     // SAFETY: there is one thread, so that no lock is held and no state half written in the child.
     match unsafe { fork() }? {
@@ -107,7 +112,7 @@ fn block() -> Result<SigSet, Errno> {
 
 /// The engine's end of the pair, which does not wait for ever.
 fn patient(socket: OwnedFd) -> io::Result<OwnedFd> {
-    let seconds = TimeVal::seconds(ANSWER_SECONDS_MAX);
+    let seconds = TimeVal::seconds(ANSWER_TIMEOUT.as_secs().cast_signed());
     setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &seconds)?;
     setsockopt(&socket.as_fd(), sockopt::SendTimeout, &seconds)?;
     Ok(socket)

@@ -11,6 +11,7 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use nix::{
@@ -21,7 +22,10 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::words::{Answer, Request, State, VERSION};
+use super::{
+    ANSWER_TIMEOUT,
+    words::{Answer, Request, State, VERSION},
+};
 use crate::xdp::{Attachments, Look};
 
 /// Why something was not done.
@@ -129,8 +133,20 @@ impl Keeper {
 }
 
 fn exchange(socket: &OwnedFd, request: &Request) -> Result<Option<Answer>, Errno> {
-    send(socket.as_raw_fd(), &request.encode(), MsgFlags::MSG_NOSIGNAL)?;
-    Answer::receive(socket)
+    let (octets, until) = (request.encode(), Instant::now() + ANSWER_TIMEOUT);
+    uninterrupted(until, || send(socket.as_raw_fd(), &octets, MsgFlags::MSG_NOSIGNAL))?;
+    uninterrupted(until, || Answer::receive(socket))
+}
+
+/// Calls again where a signal came first: signal(7), sockets with a timeout are interrupted in spite of SA_RESTART. Nothing
+/// was sent or received then.
+fn uninterrupted<T>(until: Instant, mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) if Instant::now() < until => {}
+            result => return result,
+        }
+    }
 }
 
 fn read(file: &mut File) -> Result<String, KeeperError> {

@@ -360,6 +360,29 @@ fn neither_process_outlives_the_other() {
     assert!(!network.server.exists("/sys/fs/bpf/dotd"));
 }
 
+/// Goal: the keeper also ends after an engine whose end it cannot name, and then takes nothing off. Method: a real-time signal
+/// to the engine; KILL to the engine of a dotd that was started with SIGCHLD ignored.
+#[test]
+fn the_keeper_ends_however_the_engine_ended() {
+    require!(Root, Bpf);
+    let network = Network::new();
+    let config = Config::new().set("server", "user", "\"nobody\"");
+    let mut scratch = Scratch::new();
+    for (wrapper, signal, code, number) in
+        [(&[][..], "40", Some(128), None), (&["env", "--ignore-signal=CHLD"], "9", None, Some(9))]
+    {
+        let dotd = Server::launch(&network, &config, scratch, wrapper);
+        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", dotd.pid())]).status();
+        assert!(sent.expect("a shell").success());
+        let ended;
+        (ended, scratch) = dotd.wait();
+        assert_eq!((ended.code, ended.signal), (code, number), "{ended:?}");
+        assert!(network.server.exists("/sys/fs/bpf/dotd"), "the next start takes it over");
+    }
+    Server::launch(&network, &config, scratch, &[]).stop();
+    assert!(!network.server.exists("/sys/fs/bpf/dotd"));
+}
+
 /// Goal: who is neither root, nor the engine's user, nor in its group, does not reach the control socket. Method: status
 /// as a third user, and as one in the group.
 #[test]

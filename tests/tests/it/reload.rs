@@ -2,9 +2,16 @@
 //!
 //! Before: a dotd with certificates of the test's making. After: no session and no query is lost by a signal.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use dot_tests::{
     harness::{
@@ -153,8 +160,10 @@ fn a_reload_says_how_it_went() {
     dotd.stop();
 }
 
-/// Goal: many HUPs in a row lose nothing.
-/// Method: fifty signals while a session asks.
+/// Goal: many HUPs in a row lose nothing, and the engine still reaches its keeper afterwards: a signal interrupts a question to
+/// it. Method: fifty signals while a session asks; then `dotd reload` twenty times while another thread sends USR1 to the
+/// engine without a pause. Each reload succeeds, and XDP is looked after.
+///
 #[test]
 fn many_hups_lose_nothing() {
     require!(Root);
@@ -165,6 +174,16 @@ fn many_hups_lose_nothing() {
         ask(&mut session);
     }
     ask(&mut Dot::connect(&network.client, SERVER_V4));
+    let (engine, is_over) =
+        (Pid::from_raw(i32::try_from(dotd.pid()).expect("a pid fits")), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| while !is_over.load(Ordering::Relaxed) && kill(engine, Signal::SIGUSR1).is_ok() {});
+        // Each asks the keeper at least three times.
+        let said: Vec<_> = (0..20).map(|_| dotd.operate(&["reload"])).collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(said.iter().all(|said| said.is_success), "{:?}", said.last().map(|said| &said.text));
+    });
+    assert_eq!(dotd.status()["xdp"]["degraded"], serde_json::Value::Null);
     dotd.stop();
 }
 

@@ -31,7 +31,10 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/steer.rs", "asks a kernel helper for the CPU and selects a socket"),
     ("dot-userspace/src/backend/mmsg.rs", "sendmmsg and recvmmsg: no safe crate has both without allocating"),
     ("dot-userspace/src/backend/path.rs", "names options of IP sockets for nix; no unsafe"),
-    ("dot-userspace/src/keeper/mod.rs", "fork: whoever calls it promises that no other thread is lost"),
+    (
+        "dot-userspace/src/keeper/mod.rs",
+        "fork and sigaction: whoever calls them promises that no other thread is lost, and no handler runs",
+    ),
     (
         "dot-userspace/src/keeper/words.rs",
         "owns descriptors that the kernel received for us: nix gives numbers",

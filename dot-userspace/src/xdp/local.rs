@@ -40,29 +40,18 @@ impl Local {
         self.reason.as_deref()
     }
 
+    /// Whether the last answer was less than whole, so that the kernel is to be asked again.
+    pub(super) fn is_open(&self) -> bool {
+        self.reason.is_some() || self.has_changed
+    }
+
     /// Asks anew, and follows. SETTINGS is to be written when something `has_changed`.
     pub(super) fn look(&mut self) {
         let answers = [false, true].map(|is_v6| (is_v6, routes::local(is_v6)));
-        self.follow(answers);
-    }
-
-    fn follow(&mut self, answers: [(bool, io::Result<BTreeSet<IpNet>>); 2]) {
-        let before = (self.versions, self.list.prefixes());
-        let mut wanted: BTreeSet<IpNet> = GROUPS.iter().filter_map(|group| group.parse().ok()).collect();
-        let (mut versions, mut reasons) = (0, Vec::new());
-        for (is_v6, answer) in answers {
-            match answer {
-                Ok(prefixes) => {
-                    wanted.extend(prefixes);
-                    versions |= version_bit(is_v6);
-                }
-                Err(error) if is_absent(&error) => versions |= version_bit(is_v6),
-                Err(error) => reasons.push(format!("IPv{}: {error}", if is_v6 { 6 } else { 4 })),
-            }
-        }
-        let wanted: Vec<IpNet> = wanted.into_iter().collect();
-        match self.list.grow(&wanted) {
-            Ok(()) => self.list.shrink(&wanted),
+        let held = self.list.prefixes();
+        let Wanted { prefixes, mut versions, mut reasons } = wanted(&held, answers);
+        match self.list.grow(&prefixes) {
+            Ok(()) => self.list.shrink(&prefixes),
             Err(error) => {
                 versions = 0;
                 reasons.push(error.to_string());
@@ -71,13 +60,73 @@ impl Local {
         let reasons = (!reasons.is_empty()).then(|| reasons.join("; "));
         self.reason =
             reasons.map(|reasons| format!("packets to every address count as this machine's: {reasons}"));
+        self.has_changed |= (self.versions, held) != (versions, self.list.prefixes());
         self.versions = versions;
-        self.has_changed |= before != (versions, self.list.prefixes());
     }
+}
+
+/// What the tries are to hold.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    prefixes: Vec<IpNet>,
+    /// IP versions whose addresses are known.
+    versions: u8,
+    /// Why one is not.
+    reasons: Vec<String>,
+}
+
+/// What the tries are to hold after these answers. The prefixes of a version without an answer stay: until SETTINGS says that
+/// the version is not known, the kernel half goes by them, and a packet to an address that it misses is judged by nobody.
+fn wanted(held: &[IpNet], answers: [(bool, io::Result<BTreeSet<IpNet>>); 2]) -> Wanted {
+    let mut prefixes: BTreeSet<IpNet> = GROUPS.iter().filter_map(|group| group.parse().ok()).collect();
+    let (mut versions, mut reasons) = (0, Vec::new());
+    for (is_v6, answer) in answers {
+        match answer {
+            Ok(found) => {
+                prefixes.extend(found);
+                versions |= version_bit(is_v6);
+            }
+            Err(error) if is_absent(&error) => versions |= version_bit(is_v6),
+            Err(error) => {
+                prefixes.extend(held.iter().filter(|prefix| matches!(prefix, IpNet::V6(_)) == is_v6));
+                reasons.push(format!("IPv{}: {error}", if is_v6 { 6 } else { 4 }));
+            }
+        }
+    }
+    Wanted { prefixes: prefixes.into_iter().collect(), versions, reasons }
 }
 
 /// A kernel without this IP version has no address of it.
 fn is_absent(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(prefixes: &[&str]) -> BTreeSet<IpNet> {
+        prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect()
+    }
+
+    /// Goal: a question that the kernel does not answer takes no address away; an answer does. Method: an address of each
+    /// version is held, and one version's question fails, or says that the kernel lacks the version.
+    #[test]
+    fn an_unanswered_question_takes_no_address_away() {
+        let held: Vec<IpNet> = set(&["192.0.2.1/32", "2001:db8::1/128"]).into_iter().collect();
+        let all = |more: &[&str]| -> Vec<IpNet> { set(&[&GROUPS, more].concat()).into_iter().collect() };
+        let failed = || Err(io::Error::from_raw_os_error(Errno::ENOBUFS as i32));
+        let absent = || Err(io::Error::from_raw_os_error(Errno::EAFNOSUPPORT as i32));
+        let other = set(&["192.0.2.2/32"]);
+        let half = wanted(&held, [(false, Ok(other.clone())), (true, failed())]);
+        assert_eq!(half.prefixes, all(&["192.0.2.2/32", "2001:db8::1/128"]));
+        assert_eq!((half.versions, half.reasons.len()), (version_bit(false), 1));
+        let none = wanted(&held, [(false, failed()), (true, failed())]);
+        assert_eq!(none.prefixes, all(&["192.0.2.1/32", "2001:db8::1/128"]));
+        assert_eq!((none.versions, none.reasons.len()), (0, 2));
+        let whole = wanted(&held, [(false, Ok(other)), (true, absent())]);
+        assert_eq!(whole.prefixes, all(&["192.0.2.2/32"]));
+        assert_eq!((whole.versions, whole.reasons.len()), (version_bit(false) | version_bit(true), 0));
+    }
 }

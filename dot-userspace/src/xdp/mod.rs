@@ -268,7 +268,10 @@ impl Xdp {
         if self.is_detached {
             return;
         }
-        if has_news && let Err(error) = kernel.know_addresses() {
+        // What was not answered, or could not be written, is asked again: no interface tells of it.
+        if (has_news || kernel.local.is_open())
+            && let Err(error) = kernel.know_addresses()
+        {
             tracing::error!("{error}");
         }
         let look = attached.ask().and_then(|attachments| attachments.look(has_news));

@@ -43,6 +43,8 @@ enum Last {
 /// Where a walk ended.
 struct Found {
     place: OwnedFd,
+    /// The folder that the last step was taken in; `None` for a path without a step.
+    folder: Option<OwnedFd>,
     /// Users other than root and us whose links led there.
     led_by: Vec<u32>,
 }
@@ -61,8 +63,8 @@ pub fn open_through(opener: Opener) {
 /// Opens a file that the config names, to read it, by way of whoever has the rights, or by our own. What it is (file, folder, pipe) is the caller's to check.
 ///
 /// # Errors
-/// As for any file; a link of another user that leads to a file which is not that user's; a file with two names, in a
-/// folder of another user, that is neither root's nor that user's.
+/// As for any file; a link of another user that leads to a file which is not that user's; a file with a second name in a
+/// folder whose owner is neither root, nor us, nor the file's owner, or where everybody may make names.
 pub fn open_named(path: &Path) -> io::Result<File> {
     OPENER.get().and_then(|opener| opener(path)).unwrap_or_else(|| open_directly(path))
 }
@@ -72,16 +74,33 @@ pub fn open_named(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As [`open_named`].
 pub fn open_directly(path: &Path) -> io::Result<File> {
-    let Found { place, led_by } = walk(path, Last::Any)?;
+    let Found { place, folder, led_by } = walk(path, Last::Any)?;
     let file = reopen(&place)?;
-    let owner = file.metadata()?.uid();
-    match led_by.iter().find(|uid| **uid != owner) {
-        None => Ok(file),
-        Some(uid) => {
-            let why = format!("a symbolic link of uid {uid} leads to a file of uid {owner}");
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    let found = file.metadata()?;
+    let owner = found.uid();
+    if let Some(uid) = led_by.iter().find(|uid| **uid != owner) {
+        return Err(refused(format!("a symbolic link of uid {uid} leads to a file of uid {owner}")));
+    }
+    if found.is_file()
+        && found.nlink() != 1
+        && let Some(folder) = folder
+    {
+        let folder = fstat(&folder).map_err(io::Error::from)?;
+        let is_open = Mode::from_bits_truncate(folder.st_mode).contains(Mode::S_IWOTH);
+        if is_open || !is_trusted(folder.st_uid) && folder.st_uid != owner {
+            let names = found.nlink();
+            let why = format!(
+                "a file of uid {owner} with {names} names, in a folder where others may make names (its owner: uid {})",
+                folder.st_uid
+            );
+            return Err(refused(why));
         }
     }
+    Ok(file)
+}
+
+fn refused(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
 /// Opens a file that dotd keeps under a name of its own, to read it: the last step is no link.
@@ -101,7 +120,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
             found.uid(),
             found.nlink()
         );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        return Err(refused(why));
     }
     Ok(file)
 }
@@ -111,10 +130,10 @@ pub fn open_own(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As for any folder; another user's link on the way.
 pub fn open_folder(path: &Path) -> io::Result<File> {
-    let Found { place, led_by } = walk(path, Last::Any)?;
+    let Found { place, led_by, .. } = walk(path, Last::Any)?;
     if let Some(uid) = led_by.first() {
         let why = format!("a symbolic link of uid {uid} leads there");
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        return Err(refused(why));
     }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let folder = openat(&place, ".", flags, Mode::empty()).map_err(io::Error::from)?;
@@ -145,13 +164,13 @@ pub fn path_of(open: &impl AsRawFd) -> std::path::PathBuf {
 fn walk(path: &Path, last: Last) -> io::Result<Found> {
     let mut place = start(path)?;
     let mut rest: VecDeque<OsString> = names(path);
-    let (mut led_by, mut links) = (Vec::new(), 0);
+    let (mut folder, mut led_by, mut links) = (None, Vec::new(), 0);
     while let Some(name) = rest.pop_front() {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let next = openat(&place, name.as_os_str(), flags, Mode::empty()).map_err(io::Error::from)?;
         let found = fstat(&next).map_err(io::Error::from)?;
         if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
-            place = next;
+            folder = Some(std::mem::replace(&mut place, next));
             continue;
         }
         links += 1;
@@ -168,7 +187,7 @@ fn walk(path: &Path, last: Last) -> io::Result<Found> {
         }
         names(target).into_iter().rev().for_each(|name| rest.push_front(name));
     }
-    Ok(Found { place, led_by })
+    Ok(Found { place, folder, led_by })
 }
 
 /// Where a path begins.
@@ -199,7 +218,7 @@ fn is_trusted(uid: u32) -> bool {
 mod tests {
     use std::{
         fs,
-        os::unix::fs::{chown, lchown, symlink},
+        os::unix::fs::{PermissionsExt as _, chown, lchown, symlink},
     };
 
     use super::*;
@@ -251,6 +270,41 @@ mod tests {
         lchown(at("theirs/up"), Some(OTHER), Some(OTHER)).unwrap();
         assert!(open_folder(&at("theirs/up")).is_err(), "another user's link to a folder");
         assert!(open_folder(&at("folder")).is_ok());
+    }
+
+    /// Goal: a second name of another's file, made by the owner of a folder, or by anybody in a folder that is open to all,
+    /// does not pass for a file that the config means; an operator's own second names do. Method: hard links of a file of
+    /// root's in folders of root's, of another user, and of everybody's. As root.
+    #[test]
+    fn a_second_name_of_anothers_file_is_refused() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        fs::write(at("secret"), "root's").unwrap();
+        for folder in ["ours", "theirs", "open"] {
+            fs::create_dir(at(folder)).unwrap();
+            fs::hard_link(at("secret"), at(folder).join("key")).unwrap();
+        }
+        fs::write(at("theirs/own"), "theirs").unwrap();
+        fs::hard_link(at("theirs/own"), at("theirs/second")).unwrap();
+        for name in ["theirs", "theirs/own"] {
+            chown(at(name), Some(OTHER), Some(OTHER)).unwrap();
+        }
+        fs::set_permissions(at("open"), fs::Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(content(open_named(&at("ours/key"))).as_deref(), Ok("root's"));
+        assert_eq!(content(open_named(&at("theirs/second"))).as_deref(), Ok("theirs"));
+        for (name, uid) in [("theirs/key", OTHER), ("open/key", 0)] {
+            let refused = content(open_named(&at(name))).unwrap_err();
+            let why = format!(
+                "a file of uid 0 with 4 names, in a folder where others may make names (its owner: uid {uid})"
+            );
+            assert_eq!(refused, why);
+        }
+        // One name alone is a file like any other, wherever it lies.
+        fs::write(at("theirs/given"), "root's").unwrap();
+        assert_eq!(content(open_named(&at("theirs/given"))).as_deref(), Ok("root's"));
     }
 
     /// Goal: nothing waits, and a folder within another one is a folder there. Method: a pipe that nobody writes; a link,

@@ -12,8 +12,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Steering, Transport, XdpMode, limit,
-    text::Text,
+    Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Port53, Steering, Transport, XdpMode,
+    limit, text::Text,
 };
 
 /// Notes everything that contradicts itself or RFCs.
@@ -264,6 +264,7 @@ impl Check<'_, '_> {
                            them by a firewall (the engine has no list of its own)";
             self.note("xdp.deny", message);
         }
+        self.denied_in_cleartext(config);
         if xdp.udp_853 == Gate::Reset {
             self.note("xdp.udp_853", "UDP has no connection to reset; use \"drop\", \"count\" or \"pass\"");
         }
@@ -286,6 +287,24 @@ impl Check<'_, '_> {
             } else if !seen.insert(name) {
                 self.note(&path, format!("\"{name}\" is listed twice; remove one"));
             }
+        }
+    }
+
+    /// Where XDP does not look, the deny list would be no more than words.
+    fn denied_in_cleartext(&mut self, config: &Config) {
+        let do53 = &config.listen.do53;
+        if config.xdp.deny.is_empty() || config.xdp.mode == XdpMode::Off {
+            return;
+        }
+        let is_looked_at = config.xdp.beside(do53).port_53 == Port53::On;
+        for (index, address) in do53.iter().enumerate() {
+            let what_to_do = match (address.port(), is_looked_at) {
+                (CLEARTEXT_PORT, true) => continue,
+                (CLEARTEXT_PORT, false) => "xdp.port_53 = \"off\" has XDP not look there; use \"auto\"",
+                _ => "of cleartext XDP sees port 53 alone; use it",
+            };
+            let message = format!("{address} is open to the clients on xdp.deny: {what_to_do}");
+            self.note(&format!("listen.do53.{index}"), message);
         }
     }
 

@@ -28,6 +28,13 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
             "3:8: xdp.deny: only XDP refuses these clients, and xdp.mode = \"off\" turns it off; change one, or refuse them by a firewall (the engine has no list of its own)",
         ],
     ),
+    (
+        "[listen]\ndo53 = [\"127.0.0.1:53\", \"127.0.0.1:5353\"]\n[xdp]\nport_53 = \"off\"\ndeny = [\"192.0.2.0/24\"]",
+        &[
+            "2:9: listen.do53: 127.0.0.1:53 is open to the clients on xdp.deny: xdp.port_53 = \"off\" has XDP not look there; use \"auto\"",
+            "2:25: listen.do53: 127.0.0.1:5353 is open to the clients on xdp.deny: of cleartext XDP sees port 53 alone; use it",
+        ],
+    ),
     ("[xdp.limits]", &["1:6: unknown key `xdp.limits`: did you mean `xdp.limit`?"]),
     ("[[backends]]\naddress = \"127.0.0.1:53\"", &["1:3: unknown key `backends`: did you mean `backend`?"]),
     (

@@ -37,6 +37,8 @@ pub enum Lane {
     Shared,
     /// Those that may have closed a connection.
     Trial,
+    /// Those that share none because of what others did.
+    Apart,
     /// One client's, whom the backend is told.
     Personal(Option<Client>),
 }
@@ -139,9 +141,14 @@ impl Connection {
         watch.is_silent && watch.answered == self.answered.get()
     }
 
-    /// Nobody shall use it any more, and nobody waits for anything on it.
+    /// Nobody shall use it any more, and nobody waits for an answer on it: what it has not written yet nobody needs.
     pub fn is_spent(&self) -> bool {
-        self.is_over.get() && self.is_quiet()
+        self.is_over.get() && self.ids.outstanding() == 0
+    }
+
+    /// It gets no more queries, and ends when it has none.
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
     }
 
     /// It was given as many queries as its backend answers on one, and they are answered: the backend closes it now.
@@ -192,18 +199,18 @@ impl Connection {
     /// Sends the query in `slot` over it, with this turn's write. Where it cannot, the query goes elsewhere.
     pub fn give(&self, upstream: &Upstream, slot: u16) {
         let fleet = &upstream.fleet;
-        if self.take(fleet, slot, upstream.config.pads) {
-            fleet.counters.add(Counter::BackendStreamSent, 1);
-            upstream.retries.earn(1);
-        } else {
-            fleet.try_elsewhere(slot, Failure::Full);
-        }
+        let Some(first_tries) = self.take(fleet, slot, upstream.config.pads) else {
+            return fleet.try_elsewhere(slot, Failure::Full);
+        };
+        fleet.counters.add(Counter::BackendStreamSent, 1);
+        upstream.retries.earn(first_tries);
     }
 
-    fn take(&self, fleet: &Fleet, slot: u16, pads: bool) -> bool {
+    /// Takes the query in `slot`; returns how many first tries that is, none if it was given before. `None`: it cannot.
+    fn take(&self, fleet: &Fleet, slot: u16, pads: bool) -> Option<usize> {
         let mut flights = fleet.flights.borrow_mut();
         // Without a flight there is nothing to send elsewhere.
-        let Some(flight) = flights.get_mut(slot) else { return true };
+        let Some(flight) = flights.get_mut(slot) else { return Some(0) };
         if self.ids.outstanding() == 0 {
             // Whoever is alone says how many may join; beside others it has been asked already.
             self.depth.set(self.depth_for(flight));
@@ -211,13 +218,16 @@ impl Connection {
         flight.record.order = self.given.get();
         let is_taken = flight.send_over(slot, &self.ids, &fleet.random) && self.push(flight, pads);
         self.given.set(self.given.get().saturating_add(u32::from(is_taken)));
-        is_taken
+        let is_first = !std::mem::replace(&mut flight.record.was_given, true);
+        is_taken.then_some(usize::from(is_first))
     }
 
     fn depth_for(&self, flight: &Flight) -> usize {
         match self.lane {
             Lane::Shared => self.depth.get(),
-            Lane::Trial | Lane::Personal(_) => usize::from(flight.record.company).min(IN_FLIGHT_MAX),
+            Lane::Trial | Lane::Apart | Lane::Personal(_) => {
+                usize::from(flight.record.company).min(IN_FLIGHT_MAX)
+            }
         }
     }
 

@@ -75,7 +75,7 @@ pub async fn live(upstream: Rc<Upstream>, connection: Rc<Connection>) {
     let config = &upstream.config;
     let client = match &connection.lane {
         Lane::Personal(client) => client.as_ref(),
-        Lane::Shared | Lane::Trial => None,
+        Lane::Shared | Lane::Trial | Lane::Apart => None,
     };
     let end = match dial(config, client).await {
         Ok(Opened::Clear(tcp)) => converse(tcp, acknowledge, &upstream, &connection).await,
@@ -135,7 +135,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
         let now = Instant::now();
         let idle_timeout = match connection.lane {
             Lane::Shared => IDLE_TIMEOUT,
-            Lane::Trial => TRIAL_IDLE_TIMEOUT,
+            Lane::Trial | Lane::Apart => TRIAL_IDLE_TIMEOUT,
             Lane::Personal(_) => PERSONAL_IDLE_TIMEOUT,
         };
         Self {
@@ -164,7 +164,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
         if std::mem::take(&mut self.owes_acknowledgement) && self.connection.ids.outstanding() > 0 {
             (self.acknowledge)(&self.stream);
         }
-        if self.connection.is_spent() && self.writing.is_empty() {
+        if self.connection.is_spent() {
             return Poll::Ready(End::Idle);
         }
         while self.clock.as_mut().poll(context).is_ready() {

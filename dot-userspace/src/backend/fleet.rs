@@ -21,11 +21,12 @@ use tokio::{
 use super::{
     UpstreamConfig,
     balance::{self, Affinity, Candidate},
-    flights::{FLIGHTS_MAX, Flight, Flights, Half, Record, qname},
+    flights::{FLIGHTS_MAX, Flight, Flights, Half, qname},
     hedge::{self, Hedging},
     mmsg::Inbound,
     outcomes, path,
     random::Random,
+    record::Record,
     resend, silence,
     sink::{Failure, Sink},
     subnet, udp,

@@ -6,11 +6,11 @@
 //! Never: grows beyond [`FLIGHTS_MAX`], allocates once warm (but for queries longer than [`KEPT_OCTETS_MAX`]), or answers
 //! twice: a slot is emptied as it ends.
 
-use std::rc::Rc;
+use std::{net::IpAddr, rc::Rc};
 
 use tokio::time::Instant;
 
-use super::{balance::Affinity, ids::Ids, sink::Sink};
+use super::{balance::Affinity, ids::Ids, record::Record, sink::Sink};
 use crate::{
     dns::{Asked, HEADER_OCTETS, Query},
     proxy::Client,
@@ -33,32 +33,6 @@ pub enum Half {
     Datagram,
     /// A connection.
     Stream,
-}
-
-/// What happened to a query over the connections of the backend that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its place in the order of what its connection was given.
-    pub order: u32,
-    /// Most queries that may be unanswered on a connection with it, itself included.
-    pub company: u16,
-    /// Connections that closed while it was the only one unanswered.
-    pub lone_ends: u8,
-    /// Times it was moved from a connection that was silent.
-    pub moves: u8,
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self { order: 0, company: u16::MAX, lone_ends: 0, moves: 0 }
-    }
-}
-
-impl Record {
-    /// It may have closed a connection, and shares none with queries that did not.
-    pub fn is_suspect(&self) -> bool {
-        self.company < u16::MAX
-    }
 }
 
 /// One query.
@@ -113,6 +87,11 @@ impl Flight {
     /// It is the later one of two tries, and the earlier one goes on.
     pub fn is_spare(&self) -> bool {
         self.is_second && self.other.is_some()
+    }
+
+    /// Who asked, whether or not a backend is to know.
+    pub fn asker(&self) -> Option<IpAddr> {
+        self.sink.as_ref().and_then(|sink| sink.asker())
     }
 
     /// Whether it was sent over `ids` and not taken back.

@@ -112,7 +112,7 @@ impl Fleet {
         let id = message.first_chunk::<2>().map(|octets| u16::from_be_bytes(*octets));
         let slot = id.and_then(|id| ids.slot_of(id));
         let unknown = Match::NotOurs(Unmatched::Id);
-        let outcome = slot.map_or(unknown, |slot| self.judge(slot, message, half, is_cut));
+        let outcome = slot.map_or(unknown, |slot| self.judge(upstream, slot, message, (half, is_cut)));
         match (outcome, slot) {
             (Match::Response, Some(slot)) => {
                 self.note_answer(slot);
@@ -133,7 +133,7 @@ impl Fleet {
     }
 
     /// Compares a message with the query; a true response is with its sink when this returns.
-    fn judge(&self, slot: u16, message: &[u8], half: Half, is_cut: bool) -> Match {
+    fn judge(&self, upstream: &Upstream, slot: u16, message: &[u8], (half, is_cut): (Half, bool)) -> Match {
         let flights = self.flights.borrow();
         let Some(flight) = flights.get(slot) else { return Match::NotOurs(Unmatched::Id) };
         let mut asked = flight.asked;
@@ -166,6 +166,9 @@ impl Fleet {
         match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
             Some(Ok(())) => {
                 arrivals::note(flight.given_at);
+                if flight.record.is_apart {
+                    upstream.streams.suspects.refusals.answered(flight);
+                }
                 Match::Response
             }
             _ => Match::NotOurs(Unmatched::BrokenRecords),

@@ -18,6 +18,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::flights::Flight;
+use crate::dns::HEADER_OCTETS;
 
 /// Entries of a table; the one that ends first gives way.
 const ENTRIES: usize = 64;
@@ -29,6 +30,8 @@ const APART_FROM: u32 = 2;
 const BESIDE: Duration = Duration::from_millis(250);
 /// Findings that wait for the answer after.
 const UNCONFIRMED_MAX: usize = 32;
+/// Of a question that is refused one in so many is asked, alone: an answer to it ends the refusal.
+const ASKED_EACH: u32 = 16;
 /// Octets of a message's ID.
 const ID_OCTETS: usize = 2;
 
@@ -37,8 +40,10 @@ const ID_OCTETS: usize = 2;
 pub enum Verdict {
     /// Nothing.
     Unknown,
-    /// Others like it closed connections: it shares none.
+    /// Others of its client closed connections, or it is asked to see whether it still does: it shares none.
     Apart,
+    /// Others of its form below the same name closed connections: it shares none, unless many wait for that.
+    ApartByName,
     /// It closes connections.
     Refused,
 }
@@ -69,6 +74,10 @@ struct Table(RefCell<[Entry; ENTRIES]>);
 struct Entry {
     hash: u64,
     count: u32,
+    /// Times that it was found here.
+    looked_up: u32,
+    /// Whose query was the last that counted.
+    by: Option<u64>,
     until: Option<Instant>,
 }
 
@@ -79,15 +88,23 @@ impl Default for Table {
 }
 
 impl Table {
-    fn count(&self, hash: u64) -> u32 {
-        let entries = self.0.borrow();
-        entries
-            .iter()
-            .find(|entry| entry.until.is_some() && entry.hash == hash)
-            .map_or(0, |entry| entry.count)
+    /// How often `hash` was noted, and how often it was found since; nothing of what is over.
+    fn count(&self, hash: u64, now: Instant) -> Option<(u32, u32)> {
+        let mut entries = self.0.borrow_mut();
+        let is_meant =
+            |entry: &&mut Entry| entry.hash == hash && entry.until.is_some_and(|until| now < until);
+        let entry = entries.iter_mut().find(is_meant)?;
+        entry.looked_up = entry.looked_up.saturating_add(1);
+        Some((entry.count, entry.looked_up))
     }
 
-    fn note(&self, hash: u64, until: Instant) {
+    fn forget(&self, hash: u64) {
+        let mut entries = self.0.borrow_mut();
+        entries.iter_mut().filter(|entry| entry.hash == hash).for_each(|entry| *entry = Entry::default());
+    }
+
+    /// Notes `hash`; what one client alone does counts once, where `by` says whose it was.
+    fn note(&self, hash: u64, by: Option<u64>, until: Instant) {
         let mut entries = self.0.borrow_mut();
         let known = entries.iter().position(|entry| entry.until.is_some() && entry.hash == hash);
         let next = known.or_else(|| {
@@ -95,8 +112,12 @@ impl Table {
             oldest.map(|(place, _)| place)
         });
         let Some(entry) = next.and_then(|place| entries.get_mut(place)) else { return };
-        let count = if known.is_some() { entry.count.saturating_add(1) } else { 1 };
-        *entry = Entry { hash, count, until: Some(until) };
+        let is_same = by.is_some() && entry.by == by;
+        let (count, looked_up) = match known {
+            Some(_) => (entry.count.saturating_add(u32::from(!is_same)), entry.looked_up),
+            None => (1, 0),
+        };
+        *entry = Entry { hash, count, looked_up, by, until: Some(until) };
     }
 
     /// Forgets what is over; returns whether anything is left.
@@ -113,12 +134,26 @@ impl Refusals {
         if !self.is_any.get() {
             return Verdict::Unknown;
         }
-        if self.questions.count(self.question(flight)) > 0 {
-            return Verdict::Refused;
+        let now = Instant::now();
+        if let Some((_, looked_up)) = self.questions.count(self.question(flight), now) {
+            return if looked_up % ASKED_EACH == 0 { Verdict::Apart } else { Verdict::Refused };
         }
-        let is_apart = self.client(flight).is_some_and(|client| self.clients.count(client) >= APART_FROM)
-            || self.parent(flight).is_some_and(|name| self.names.count(name) >= APART_FROM);
-        if is_apart { Verdict::Apart } else { Verdict::Unknown }
+        let is_known =
+            |table: &Table, hash| table.count(hash, now).is_some_and(|(count, _)| count >= APART_FROM);
+        if self.client(flight).is_some_and(|client| is_known(&self.clients, client)) {
+            return Verdict::Apart;
+        }
+        match self.parent(flight).is_some_and(|name| is_known(&self.names, name)) {
+            true => Verdict::ApartByName,
+            false => Verdict::Unknown,
+        }
+    }
+
+    /// A query that shared no connection was answered: its question is not refused any more.
+    pub fn answered(&self, flight: &Flight) {
+        if self.is_any.get() {
+            self.questions.forget(self.question(flight));
+        }
     }
 
     /// Two connections closed on this query alone; the backend last answered over any of them at `answered_at`.
@@ -135,11 +170,12 @@ impl Refusals {
     pub fn look(&self, answered_at: Option<Instant>, now: Instant) {
         let until = now + REMEMBERED_FOR;
         self.unconfirmed.borrow_mut().retain(|finding| {
-            if answered_at.is_some_and(|at| at > finding.at) {
+            if answered_at.is_some_and(|at| at > finding.at && at - finding.at < BESIDE) {
                 self.is_any.set(true);
-                self.questions.note(finding.question, until);
-                finding.client.into_iter().for_each(|client| self.clients.note(client, until));
-                finding.name.into_iter().for_each(|name| self.names.note(name, until));
+                self.questions.note(finding.question, None, until);
+                finding.client.into_iter().for_each(|client| self.clients.note(client, None, until));
+                let by = finding.client;
+                finding.name.into_iter().for_each(|name| self.names.note(name, by.or(Some(0)), until));
                 return false;
             }
             now.saturating_duration_since(finding.at) < BESIDE
@@ -162,14 +198,15 @@ impl Refusals {
 
     /// Its client: an IPv4 address, or the /56 that a network is given.
     fn client(&self, flight: &Flight) -> Option<u64> {
-        let prefix = match flight.client()?.source.ip().to_canonical() {
+        let prefix = match flight.asker()?.to_canonical() {
             IpAddr::V4(address) => u128::from(u32::from(address)),
             IpAddr::V6(address) => u128::from(address) >> 72 << 72,
         };
         Some(self.keys.hash_one(prefix))
     }
 
-    /// The name above its own; of names of a single label there is none.
+    /// The name above its own and all else that the query says: one harmful option must not have a name set apart for those
+    /// who ask without it. Of names of a single label there is none.
     fn parent(&self, flight: &Flight) -> Option<u64> {
         let name = flight.qname();
         let parent = name.get(1 + usize::from(*name.first()?)..)?;
@@ -178,6 +215,9 @@ impl Refusals {
         has_two_labels.then(|| {
             let mut hasher = self.keys.build_hasher();
             parent.iter().for_each(|octet| hasher.write_u8(octet.to_ascii_lowercase()));
+            let name_end = HEADER_OCTETS + name.len();
+            hasher.write(flight.query.get(ID_OCTETS..HEADER_OCTETS).unwrap_or_default());
+            hasher.write(flight.query.get(name_end..).unwrap_or_default());
             hasher.finish()
         })
     }
@@ -185,9 +225,109 @@ impl Refusals {
 
 /// Writes the flags and counts as they are, then the name without its case, then type and class as they are.
 fn write_folded(hasher: &mut impl Hasher, octets: &[u8], name_octets: usize) {
-    let name_begin = crate::dns::HEADER_OCTETS - ID_OCTETS;
+    let name_begin = HEADER_OCTETS - ID_OCTETS;
     for (place, octet) in octets.iter().enumerate() {
         let is_name = place >= name_begin && place < name_begin + name_octets;
         hasher.write_u8(if is_name { octet.to_ascii_lowercase() } else { *octet });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, rc::Rc};
+
+    use super::*;
+    use crate::{
+        backend::{Broken, Failure, Sink, flights::Flights},
+        dns::{Asked, Query},
+    };
+
+    /// Asked from this address, and no backend is told so.
+    struct From(u8);
+
+    impl Sink for From {
+        fn asker(&self) -> Option<IpAddr> {
+            Some(Ipv4Addr::new(192, 0, 2, self.0).into())
+        }
+
+        fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
+            Ok(())
+        }
+
+        fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
+    }
+
+    /// A table with one query for `first`.parent.test from `client`; `option` is the code of one in its OPT.
+    fn asked(client: u8, first: u8, option: u8) -> (Flights, u16) {
+        let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 1, first];
+        message.extend_from_slice(b"\x06parent\x04test\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\x04\0");
+        message.extend_from_slice(&[option, 0, 0]);
+        let query = Query::parse(&message).unwrap();
+        let mut flights = Flights::default();
+        let fill = |octets: &mut Vec<u8>| {
+            octets.clear();
+            octets.extend_from_slice(&message);
+            None
+        };
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let slot = flights.insert(Asked::by(&query), Rc::new(From(client)), deadline, fill).unwrap();
+        (flights, slot)
+    }
+
+    /// Each of these closed two connections alone; answers to others came just before and `after` it.
+    fn found(refusals: &Refusals, queries: &[(u8, u8, u8)], after: Duration) {
+        for (client, first, option) in queries {
+            let (flights, slot) = asked(*client, *first, *option);
+            let now = Instant::now();
+            refusals.suspect(flights.get(slot).unwrap(), Some(now), now);
+            refusals.look(Some(now + after), now + after);
+        }
+    }
+
+    fn judged(refusals: &Refusals, client: u8, first: u8, option: u8) -> Verdict {
+        let (flights, slot) = asked(client, first, option);
+        refusals.judge(flights.get(slot).unwrap())
+    }
+
+    /// Goal: what one client does, or one option, sets no name apart for others; two clients' queries of one form do, for that
+    /// form. Method: findings of one client and of two, then others' queries below the name.
+    #[test]
+    fn a_name_is_set_apart_for_the_form_that_two_clients_used() {
+        let soon = Duration::from_millis(1);
+        let refusals = Refusals::default();
+        found(&refusals, &[(1, b'a', 65), (1, b'b', 65), (1, b'c', 65)], soon);
+        assert_eq!(judged(&refusals, 1, b'x', 10), Verdict::Apart, "the client itself");
+        assert_eq!(judged(&refusals, 2, b'x', 65), Verdict::Unknown, "one client's doing");
+        found(&refusals, &[(3, b'd', 65)], soon);
+        assert_eq!(judged(&refusals, 2, b'x', 65), Verdict::ApartByName);
+        assert_eq!(judged(&refusals, 2, b'x', 10), Verdict::Unknown, "without the option");
+    }
+
+    /// Goal: a finding counts when an answer came soon after it, and ends in time even while nobody looks. Method: an answer
+    /// long after; one soon after, 61 seconds ago.
+    #[test]
+    fn findings_need_an_answer_soon_after_and_end_by_themselves() {
+        let refusals = Refusals::default();
+        found(&refusals, &[(1, b'a', 65)], BESIDE);
+        assert_eq!(judged(&refusals, 1, b'a', 65), Verdict::Unknown);
+        found(&refusals, &[(1, b'a', 65)], BESIDE / 2);
+        assert_eq!(judged(&refusals, 1, b'a', 65), Verdict::Refused);
+        let (flights, slot) = asked(1, b'a', 65);
+        let question = refusals.question(flights.get(slot).unwrap());
+        assert_eq!(refusals.questions.count(question, Instant::now() + 2 * REMEMBERED_FOR), None);
+    }
+
+    /// Goal: a question that is answered again is not refused on. Method: it is judged until it may be asked, and then it is
+    /// answered.
+    #[test]
+    fn a_refused_question_is_asked_now_and_then() {
+        let refusals = Refusals::default();
+        found(&refusals, &[(1, b'a', 65)], Duration::from_millis(1));
+        let verdicts: Vec<Verdict> = (0..ASKED_EACH).map(|_| judged(&refusals, 2, b'a', 65)).collect();
+        let refused = verdicts.iter().filter(|one| **one == Verdict::Refused).count();
+        assert_eq!((refused, verdicts.last()), (ASKED_EACH as usize - 1, Some(&Verdict::Apart)));
+        let (flights, slot) = asked(2, b'a', 65);
+        refusals.answered(flights.get(slot).unwrap());
+        assert_eq!(judged(&refusals, 2, b'a', 65), Verdict::Unknown);
     }
 }

@@ -14,6 +14,9 @@ use super::{
     connection::{Connection, Heard, Lane},
     fleet::SWEEP_INTERVAL,
     flights::{Flight, Half},
+    record::Record,
+    sink::Failure,
+    trials,
     upstream::Upstream,
 };
 use crate::ledger::Counter;
@@ -32,9 +35,9 @@ pub fn look(upstream: &Rc<Upstream>, now: Instant) {
     let streams = &upstream.streams;
     let usual = streams.usual_silence.get();
     // Twice what it usually takes, and no more than half of what a query has before another backend is asked.
-    let most = looks_in(upstream) / 2;
+    let most = half_of_looks(upstream);
     let bound = (2 * usual / PARTS + 1).clamp(SILENT_LOOKS_MIN, most.max(SILENT_LOOKS_MIN));
-    let (mut silent, mut longest) = (Vec::new(), None);
+    let mut silent = Vec::new();
     let (mut reorders, mut is_due) = (false, false);
     streams.for_each(|connection| {
         streams.habits.note_answers(connection.answered(), now);
@@ -45,7 +48,6 @@ pub fn look(upstream: &Rc<Upstream>, now: Instant) {
             Heard::Answers(0) => {}
             Heard::Answers(after) => streams.usual_silence.set(usual - usual / PARTS + after),
             Heard::Silent(looks) => {
-                longest = longest.max(Some(looks));
                 silent.push((looks, Rc::clone(connection)));
             }
         }
@@ -59,14 +61,15 @@ pub fn look(upstream: &Rc<Upstream>, now: Instant) {
     if usual > 0 && silent.is_empty() && streams.is_answering() {
         streams.usual_silence.set(usual.saturating_sub(usual.div_ceil(PARTS * PARTS)));
     }
-    let is_crowded = streams.is_answering()
-        && silent.iter().filter(|(_, one)| one.lane == Lane::Shared).count() > SILENT_MAX;
+    let crowded =
+        [Lane::Shared, Lane::Trial, Lane::Apart].map(|lane| longest_of_many(upstream, &silent, lane));
     for (looks, connection) in silent {
+        let is_crowded = crowded.iter().flatten().any(|one| Rc::ptr_eq(one, &connection));
         match connection.lane {
             _ if connection.ids.outstanding() == 0 => connection.end(),
             Lane::Personal(_) if looks >= looks_in(upstream) => leave(upstream, &connection),
             Lane::Personal(_) => {}
-            Lane::Shared if is_crowded && Some(looks) == longest => leave(upstream, &connection),
+            _ if is_crowded => leave(upstream, &connection),
             _ if looks >= most.max(bound) => relieve(upstream, &connection, looks, now),
             _ => {}
         }
@@ -77,6 +80,26 @@ pub fn look(upstream: &Rc<Upstream>, now: Instant) {
 /// Looks in a query's time at one backend, before another is asked.
 fn looks_in(upstream: &Upstream) -> u32 {
     u32::try_from(upstream.patience().as_millis() / SWEEP_INTERVAL.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// The same for half of that time, at least one.
+fn half_of_looks(upstream: &Upstream) -> u32 {
+    (looks_in(upstream) / 2).max(1)
+}
+
+/// The connection of this lane that was silent for longest, where more are than are kept, and the backend answers others.
+fn longest_of_many(
+    upstream: &Upstream,
+    silent: &[(u32, Rc<Connection>)],
+    lane: Lane,
+) -> Option<Rc<Connection>> {
+    let most = if lane == Lane::Shared { SILENT_MAX } else { trials::SILENT_MAX - 1 };
+    // What was left already is over as soon as nobody waits on it.
+    let of_lane = silent.iter().filter(|(_, one)| one.lane == lane && !one.is_over());
+    if !upstream.streams.is_answering() || of_lane.clone().count() <= most {
+        return None;
+    }
+    of_lane.max_by_key(|(looks, _)| *looks).map(|(_, connection)| Rc::clone(connection))
 }
 
 /// Moves what waits on `connection`, which was silent for so many looks, behind its oldest query.
@@ -93,8 +116,7 @@ fn relieve(upstream: &Upstream, connection: &Connection, looks: u32, now: Instan
     if connection.lane == Lane::Shared {
         streams.note_stall(now);
     }
-    // While others are answered it is this connection that is slow, and moving its queries costs nobody. Otherwise it may
-    // be the backend.
+    // While others are answered it is this connection that is slow. Otherwise it may be the backend.
     let since = now.checked_sub(SWEEP_INTERVAL.saturating_mul(looks));
     let is_free = streams.answered_at.get().is_some_and(|at| Some(at) > since);
     for slot in slots.into_iter().skip(1) {
@@ -104,7 +126,8 @@ fn relieve(upstream: &Upstream, connection: &Connection, looks: u32, now: Instan
         let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
         let mut flights = fleet.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(may_move) else { continue };
-        if !is_free && !upstream.retries.spend() {
+        // Once each is free of charge: it is the connection that is slow.
+        if (!is_free || flight.record.moves > 0) && !upstream.retries.spend() {
             return;
         }
         flight.record.moves += 1;
@@ -112,15 +135,24 @@ fn relieve(upstream: &Upstream, connection: &Connection, looks: u32, now: Instan
     }
 }
 
-/// Takes every query from `connection`, which ends, so that its place is free.
+/// Takes the queries from `connection`, which ends, so that its place is free. One that may not be asked again stays on it,
+/// and holds no place but among the few of a lane that is for suspects: there it has failed.
 fn leave(upstream: &Upstream, connection: &Rc<Connection>) {
     let fleet = &upstream.fleet;
     let slots = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     for slot in slots {
+        let is_trial = matches!(connection.lane, Lane::Trial | Lane::Apart);
         let mut flights = fleet.flights.borrow_mut();
         let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
-        let Some(flight) = flights.get_mut(slot).filter(may_move) else { return };
-        if connection.lane == Lane::Shared {
+        let may_spend = |_: &&mut Flight| connection.lane == Lane::Shared || upstream.retries.spend();
+        let Some(flight) = flights.get_mut(slot).filter(may_move).filter(may_spend) else {
+            drop(flights);
+            if is_trial {
+                fleet.try_elsewhere(slot, Failure::Silent);
+            }
+            continue;
+        };
+        if !matches!(connection.lane, Lane::Personal(_)) {
             // One of them is what the others wait for.
             flight.record.company = 1;
         }
@@ -134,10 +166,8 @@ fn leave(upstream: &Upstream, connection: &Rc<Connection>) {
 fn requeue(upstream: &Upstream, flight: &mut Flight, slot: u16) {
     flight.take_back();
     upstream.fleet.counters.add(Counter::BackendMoved, 1);
-    match flight.record.is_suspect() && !upstream.config.proxy_v2 {
-        true => upstream.streams.suspects.enqueue(slot),
-        false => upstream.streams.enqueue(slot),
-    }
+    upstream.streams.put_in_line(upstream, slot, &flight.record);
+    upstream.streams.look();
 }
 
 /// The query in `slot` had its share of the deadline, and no other backend can have it. If its connection was silent for
@@ -150,8 +180,11 @@ pub fn ask_apart(upstream: &Upstream, slot: u16) {
         let Some(flight) = flights.get(slot).filter(may_ask) else { return };
         let mut is_stuck = false;
         upstream.streams.for_each(|connection| {
-            is_stuck |=
-                connection.silent_looks() >= looks_in(upstream) / 2 && flight.is_over(&connection.ids);
+            // On one of its own it takes nobody's place, and would take two.
+            let is_for_all = connection.lane == Lane::Shared;
+            is_stuck |= is_for_all
+                && connection.silent_looks() >= half_of_looks(upstream)
+                && flight.is_over(&connection.ids);
         });
         is_stuck
     };
@@ -164,11 +197,11 @@ pub fn ask_apart(upstream: &Upstream, slot: u16) {
     if let (Some(flight), Some(until)) = (flights.get_mut(second), patience_until) {
         (flight.upstream, flight.half, flight.patience_until) = (upstream.index, Half::Stream, until);
         flight.given_at = Instant::now();
-        flight.record.company = 1;
+        flight.record = Record { company: 1, is_apart: true, was_given: true, ..Record::default() };
+        upstream.streams.suspects.enqueue(second, &flight.record);
     }
     drop(flights);
     upstream.begin();
     fleet.counters.add(Counter::BackendMoved, 1);
-    upstream.streams.suspects.enqueue(second);
     upstream.streams.look();
 }

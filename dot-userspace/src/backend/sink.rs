@@ -3,6 +3,8 @@
 //! Before: a backend has matched a response, or given up. After: `session::inbox` queues it for its client.
 //! Never: waits; an outcome is taken at once or its client is gone.
 
+use std::net::IpAddr;
+
 use crate::{dns::Asked, proxy::Client};
 
 /// Takes the outcome of queries, exactly one for each query that was accepted by `Backends::submit`.
@@ -10,6 +12,11 @@ pub trait Sink {
     /// Who asked; asked only for backends that are to know. `None`: nobody whom a backend should hear of.
     fn client(&self) -> Option<Client> {
         None
+    }
+
+    /// Who asked, for what is remembered here of clients; no backend is told. `None`: nobody in particular.
+    fn asker(&self) -> Option<IpAddr> {
+        self.client().map(|client| client.source.ip())
     }
 
     /// A response that matches its query. `Err`: its records are broken; keep waiting for a true one.

@@ -28,8 +28,10 @@ use super::{
     dialogue::{End, live},
     flights::Half,
     habits::Habits,
+    outage,
     personal::{self, Personal},
     random::Random,
+    record::Record,
     refusals::Verdict,
     sink::Failure,
     suspects::{self, Suspects},
@@ -43,9 +45,6 @@ const CONNECTIONS: usize = 2;
 const BUSY: usize = 32;
 /// Connections at most, when all are full.
 pub const CONNECTIONS_MAX: usize = 8;
-/// Failures in a row for which queries wait through the back-off, when no other backend is there: a server
-/// that restarts is back within them. After that they fail at once.
-const PATIENT_FAILURES: u32 = 3;
 /// Back-off after the first failure; it doubles with each…
 const BACK_OFF_MIN: Duration = Duration::from_millis(25);
 /// …up to this: a backend that is back is found within a second.
@@ -73,9 +72,10 @@ pub struct Streams {
     pub usual_silence: Cell<u32>,
     /// When it last answered over one of them.
     pub answered_at: Cell<Option<Instant>>,
-    failures: Cell<u32>,
+    /// Attempts that failed in a row.
+    pub failures: Cell<u32>,
     /// The last failure was that nobody could be reached.
-    is_unconnected: Cell<bool>,
+    pub is_unconnected: Cell<bool>,
     /// The last attempt failed for want of TLS.
     is_insecure: Cell<bool>,
     not_before: Cell<Option<Instant>>,
@@ -86,6 +86,15 @@ impl Streams {
     pub fn enqueue(&self, slot: u16) {
         self.queue.borrow_mut().push_back(slot);
         self.work.notify_one();
+    }
+
+    /// Queues `slot` where a query with this record waits: where each client has its own connections there are none for
+    /// suspects.
+    pub fn put_in_line(&self, upstream: &Upstream, slot: u16, record: &Record) {
+        match record.is_suspect() && !upstream.config.proxy_v2 {
+            true => self.suspects.enqueue(slot, record),
+            false => self.queue.borrow_mut().push_back(slot),
+        }
     }
 
     /// Has the distributor look again, should anything wait.
@@ -105,6 +114,11 @@ impl Streams {
     /// Takes the query that has waited longest.
     pub fn next(&self) -> Option<u16> {
         self.queue.borrow_mut().pop_front()
+    }
+
+    /// Takes all that wait, wherever.
+    pub fn take(&self) -> impl Iterator<Item = u16> + use<> {
+        self.queue.take().into_iter().chain(self.suspects.take()).chain(self.personal.take())
     }
 
     /// What could not go yet waits on, in its order.
@@ -233,7 +247,7 @@ fn hand_out(upstream: &Rc<Upstream>) {
         suspects::hand_out(upstream);
     }
     if streams.is_waiting() && streams.has_none() && streams.backs_off_until().is_some() {
-        refuse_waiting(upstream);
+        outage::refuse_waiting(upstream);
     }
 }
 
@@ -263,7 +277,11 @@ fn fill(upstream: &Upstream, connection: &Connection) {
         };
         match verdict {
             Verdict::Unknown => connection.give(upstream, slot),
-            Verdict::Apart => suspects::set_apart(upstream, slot),
+            Verdict::Apart | Verdict::ApartByName => {
+                if !suspects::set_apart(upstream, slot, verdict == Verdict::ApartByName) {
+                    connection.give(upstream, slot);
+                }
+            }
             Verdict::Refused => fleet.try_elsewhere(slot, Failure::Harmful),
         }
     }
@@ -341,37 +359,10 @@ pub fn ended(
             if upstream.config.transport != Transport::Udp {
                 upstream.rest_until(until);
             }
-            refuse_waiting(upstream);
+            outage::refuse_waiting(upstream);
         }
     }
     streams.look();
-}
-
-/// There is no connection, and none can be opened now: what waits goes to other backends. Where there is
-/// none it waits on through the first failures, or while checks are answered, and fails after them.
-fn refuse_waiting(upstream: &Upstream) {
-    let streams = &upstream.streams;
-    let is_refused = streams.is_insecure() && upstream.refuses_without_tls();
-    let is_there = !streams.is_unconnected.get() && upstream.config.health.is_up();
-    let is_patient = (streams.failures.get() <= PATIENT_FAILURES || is_there) && !streams.is_insecure();
-    let failure = if streams.is_insecure() { Failure::NotSecure } else { Failure::Unreachable };
-    let waiting =
-        streams.queue.take().into_iter().chain(streams.suspects.take()).chain(streams.personal.take());
-    for slot in waiting {
-        let (waits, is_suspect) = {
-            let flights = upstream.fleet.flights.borrow();
-            let waiting = flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
-            (waiting.is_some(), waiting.is_some_and(|flight| flight.record.is_suspect()))
-        };
-        if !waits || (!is_refused && upstream.fleet.moved(slot)) {
-            continue;
-        }
-        match (is_patient, is_suspect) {
-            (true, true) => streams.suspects.enqueue(slot),
-            (true, false) => streams.queue.borrow_mut().push_back(slot),
-            (false, _) => upstream.fleet.give_up(slot, failure),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,32 +3,33 @@
 //! Before: a connection ended with queries unanswered, or a query is like others that closed connections. After: each was
 //! asked again on a connection for suspects, beside ever fewer others, until it was answered, or closed two connections
 //! alone: then it is refused, and while the backend answers others it is known by its question (`refusals`).
-//! Holds: the queue of suspects and at most four connections for them, and how many more may be opened now.
+//! Holds: two queues with connections of their own (`trials`), one for those that an accident left and one for those that are
+//! set apart for what others did, and how many connections may be opened now.
 //! Never: puts a suspect on a connection with queries that are none; counts a closed connection as the backend's failure.
 //!
 //! Source: RFC 7766 §6.2.4 (a client should retry what a closed connection left unanswered).
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    rc::Rc,
-};
+use std::{cell::Cell, rc::Rc};
 
 use tokio::{task::spawn_local, time::Instant};
 
 use super::{
     connection::{Connection, Lane},
     dialogue::live,
-    flights::{Flight, Half},
+    flights::Flight,
+    outage,
+    record::Record,
     refusals::Refusals,
     sink::Failure,
-    streams::Served,
+    trials::Trials,
     upstream::Upstream,
 };
 use crate::ledger::Counter;
 
-/// Connections for suspects at a time, beside those for all.
+/// Connections for suspects at a time that are not silent, beside those for all.
 const TRIALS_MAX: usize = 4;
+/// The same for queries that are set apart for what others did.
+const APART_TRIALS_MAX: usize = 2;
 /// Into how many groups the queries of a closed connection are divided: as many as are asked at once.
 const GROUPS: usize = TRIALS_MAX;
 /// Connections for suspects that may be opened at once.
@@ -39,16 +40,23 @@ const OPENINGS_ANSWERING: u32 = 25;
 const OPENINGS_SILENT: u32 = 1;
 /// Of those that a backend which does not answer may have at once.
 const OPENINGS_SILENT_MAX: u32 = 24;
-/// Connections that a query may close alone.
-const LONE_ENDS_MAX: u8 = 2;
+/// Openings that queries set apart leave to those that an accident left.
+const OPENINGS_LEFT: u32 = 16;
+/// New connections that a query may close alone, and any others.
+const NEW_ENDS_MAX: u8 = 2;
+const LONE_ENDS_MAX: u8 = 4;
 /// Queries set apart for what others did that may wait. Beyond, they are refused: who was caught in an accident of others
 /// comes first.
 const APART_MAX: usize = 256;
+/// The same for queries below a name: beyond, they share connections as others do, and none is refused.
+const APART_BY_NAME_MAX: usize = 16;
 
 /// The queue and the connections.
 pub struct Suspects {
-    queue: RefCell<VecDeque<u16>>,
-    trials: RefCell<Vec<Served>>,
+    /// Those that an accident left.
+    caught: Trials,
+    /// Those that are set apart for what others did: they may hang, and must not take the places of the former.
+    apart: Trials,
     openings: Cell<u32>,
     /// What is known of queries before they are asked.
     pub refusals: Refusals,
@@ -57,8 +65,8 @@ pub struct Suspects {
 impl Default for Suspects {
     fn default() -> Self {
         Self {
-            queue: RefCell::default(),
-            trials: RefCell::default(),
+            caught: Trials::new(Lane::Trial, TRIALS_MAX),
+            apart: Trials::new(Lane::Apart, APART_TRIALS_MAX),
             openings: Cell::new(OPENINGS_SILENT_MAX),
             refusals: Refusals::default(),
         }
@@ -67,38 +75,49 @@ impl Default for Suspects {
 
 impl Suspects {
     /// Queues a suspect.
-    pub fn enqueue(&self, slot: u16) {
-        self.queue.borrow_mut().push_back(slot);
+    pub fn enqueue(&self, slot: u16, record: &Record) {
+        let trials = if record.is_apart { &self.apart } else { &self.caught };
+        trials.queue.borrow_mut().push_back(slot);
     }
 
     /// Takes all that wait.
-    pub fn take(&self) -> VecDeque<u16> {
-        self.queue.take()
+    pub fn take(&self) -> impl Iterator<Item = u16> + use<> {
+        self.caught.queue.take().into_iter().chain(self.apart.queue.take())
     }
 
     /// Whether any waits.
     pub fn is_waiting(&self) -> bool {
-        !self.queue.borrow().is_empty()
+        self.both().iter().any(|trials| !trials.queue.borrow().is_empty())
     }
 
     /// Whether there is no connection for them.
     pub fn has_none(&self) -> bool {
-        self.trials.borrow().is_empty()
+        self.both().iter().all(|trials| trials.connections.borrow().is_empty())
     }
 
     /// Forgets a connection that is over.
     pub fn forget(&self, connection: &Rc<Connection>) {
-        self.trials.borrow_mut().retain(|(one, _)| !Rc::ptr_eq(one, connection));
+        for trials in self.both() {
+            trials.connections.borrow_mut().retain(|(one, _)| !Rc::ptr_eq(one, connection));
+        }
     }
 
     /// Calls `each` with every connection.
     pub fn for_each(&self, each: &mut impl FnMut(&Rc<Connection>)) {
-        self.trials.borrow().iter().for_each(|(connection, _)| each(connection));
+        for trials in self.both() {
+            trials.connections.borrow().iter().for_each(|(connection, _)| each(connection));
+        }
     }
 
     /// Closes every connection.
     pub fn close(&self) {
-        self.trials.take().iter().for_each(|(_, task)| task.abort());
+        for trials in self.both() {
+            trials.connections.take().iter().for_each(|(_, task)| task.abort());
+        }
+    }
+
+    fn both(&self) -> [&Trials; 2] {
+        [&self.caught, &self.apart]
     }
 
     /// Time went by, by one look of the sweeper.
@@ -110,63 +129,6 @@ impl Suspects {
         let left = self.openings.get();
         self.openings.set(left.max((left + more).min(max)));
     }
-
-    /// The next that still waits. What ended, or moved to another backend, is dropped.
-    fn front(&self, upstream: &Upstream) -> Option<(u16, Needs)> {
-        let flights = upstream.fleet.flights.borrow();
-        let mut queue = self.queue.borrow_mut();
-        while let Some(slot) = queue.front() {
-            let waiting = flights.get(*slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
-            if let Some(flight) = waiting {
-                return Some((*slot, Needs::of(flight)));
-            }
-            queue.pop_front();
-        }
-        None
-    }
-
-    fn fitting(&self, needs: Needs) -> Option<Rc<Connection>> {
-        let trials = self.trials.borrow();
-        let mut fitting = trials.iter().map(|(connection, _)| connection).filter(|one| needs.fit(one));
-        fitting.next().map(Rc::clone)
-    }
-
-    /// Makes room for another connection, if need be by ending one that nobody uses. `false`: none can be opened now.
-    fn may_open(&self) -> bool {
-        let trials = self.trials.borrow();
-        if trials.iter().any(|(connection, _)| !connection.is_established()) {
-            return trials.len() < TRIALS_MAX;
-        }
-        if trials.len() >= TRIALS_MAX {
-            let mut used = trials.iter().filter(|(connection, _)| connection.is_quiet());
-            used.next().into_iter().for_each(|(connection, _)| connection.end());
-            return false;
-        }
-        true
-    }
-}
-
-/// What a suspect asks of its connection.
-#[derive(Clone, Copy)]
-struct Needs {
-    /// Most queries on it.
-    company: u16,
-    /// Nobody was asked over it: if it is closed that is for this query alone.
-    is_new: bool,
-}
-
-impl Needs {
-    fn of(flight: &Flight) -> Self {
-        Self { company: flight.record.company, is_new: flight.record.lone_ends > 0 }
-    }
-
-    fn fit(self, connection: &Connection) -> bool {
-        let is_new = connection.answered() == 0 && connection.is_quiet();
-        connection.is_established()
-            && connection.takes_company(self.company)
-            && !connection.is_silent()
-            && (is_new || !self.is_new)
-    }
 }
 
 /// Gives the suspects that wait to connections for them; opens those that are missing.
@@ -175,27 +137,27 @@ pub fn hand_out(upstream: &Rc<Upstream>) {
     if suspects.is_waiting() && upstream.config.health.is_down() && !streams.is_answering() {
         return give_back(upstream);
     }
-    while let Some((slot, needs)) = suspects.front(upstream) {
-        let Some(connection) = suspects.fitting(needs) else { break };
-        suspects.queue.borrow_mut().pop_front();
-        connection.give(upstream, slot);
-        connection.wake();
+    for (trials, leaves) in [(&suspects.caught, 0), (&suspects.apart, OPENINGS_LEFT)] {
+        let missing = trials.hand_out(upstream);
+        open(upstream, trials, missing, leaves);
     }
-    let Some((_, needs)) = suspects.front(upstream) else { return };
-    let groups = suspects.queue.borrow().len().div_ceil(usize::from(needs.company.max(1)));
-    let opening = suspects.trials.borrow().iter().filter(|(one, _)| !one.is_established()).count();
-    for _ in opening..groups.min(TRIALS_MAX) {
-        let Some(left) = suspects.openings.get().checked_sub(1) else { return };
+}
+
+/// Opens as many connections as are `missing`, and may be opened.
+fn open(upstream: &Rc<Upstream>, trials: &Trials, missing: usize, leaves: u32) {
+    let (streams, openings) = (&upstream.streams, &upstream.streams.suspects.openings);
+    for _ in 0..missing {
+        let Some(left) = openings.get().checked_sub(1).filter(|left| *left >= leaves) else { return };
         if streams.backs_off_until().is_some() && !streams.is_answering() && !upstream.config.health.is_up() {
             return;
         }
-        if !suspects.may_open() {
+        if !trials.may_open() {
             return;
         }
-        suspects.openings.set(left);
-        let connection = Rc::new(Connection::of(Lane::Trial));
+        openings.set(left);
+        let connection = Rc::new(Connection::of(trials.lane.clone()));
         let task = spawn_local(live(Rc::clone(upstream), Rc::clone(&connection)));
-        suspects.trials.borrow_mut().push((connection, task.abort_handle()));
+        trials.connections.borrow_mut().push((connection, task.abort_handle()));
     }
 }
 
@@ -210,16 +172,23 @@ fn give_back(upstream: &Upstream) {
     }
 }
 
-/// The query in `slot` is like others that closed connections: it shares none.
-pub fn set_apart(upstream: &Upstream, slot: u16) {
+/// The query in `slot` is like others that closed connections: it shares none. `false`: it may, because many below its name
+/// wait.
+pub fn set_apart(upstream: &Upstream, slot: u16, is_by_name: bool) -> bool {
     let suspects = &upstream.streams.suspects;
-    if suspects.queue.borrow().len() >= APART_MAX {
-        return upstream.fleet.try_elsewhere(slot, Failure::Full);
+    let waiting = suspects.apart.queue.borrow().len();
+    if is_by_name && waiting >= APART_BY_NAME_MAX {
+        return false;
+    }
+    if waiting >= APART_MAX {
+        upstream.fleet.try_elsewhere(slot, Failure::Full);
+        return true;
     }
     if let Some(flight) = upstream.fleet.flights.borrow_mut().get_mut(slot) {
-        flight.record.company = 1;
+        (flight.record.company, flight.record.is_apart) = (1, true);
+        suspects.enqueue(slot, &flight.record);
     }
-    suspects.enqueue(slot);
+    true
 }
 
 /// `connection`, which could be used from `established_at` on, is over, and left the queries in `lost` unanswered.
@@ -248,9 +217,13 @@ pub fn ask_again(
     let accident = Accident {
         is_down: upstream.config.health.is_down() && !streams.is_answering(),
         was_opened: established_at.is_some(),
+        is_answering: streams.is_answering(),
+        is_patient: outage::is_patient(upstream),
         is_rule,
         is_personal: matches!(connection.lane, Lane::Personal(_)),
-        is_about_one: connection.lane == Lane::Trial && connection.answered() == 0 && lost.len() == 1,
+        is_about_one: matches!(connection.lane, Lane::Trial | Lane::Apart)
+            && connection.answered() == 0
+            && lost.len() == 1,
         count: lost.len(),
     };
     for slot in lost {
@@ -259,17 +232,17 @@ pub fn ask_again(
             let Some(flight) = flights.get_mut(slot) else { continue };
             flight.take_back();
             let fate = accident.decide(flight);
-            if fate == Fate::GivenUp && accident.is_about_one && !flight.is_once {
+            if fate == Fate::GivenUp && flight.record.new_ends >= NEW_ENDS_MAX && !flight.is_once {
                 streams.suspects.refusals.suspect(flight, streams.answered_at.get(), now);
+            }
+            if fate == Fate::Suspect {
+                streams.suspects.enqueue(slot, &flight.record);
             }
             fate
         };
         match fate {
             Fate::GivenUp => fleet.try_elsewhere(slot, Failure::Unreachable),
-            Fate::Suspect => {
-                fleet.counters.add(Counter::BackendRetried, 1);
-                streams.suspects.enqueue(slot);
-            }
+            Fate::Suspect => fleet.counters.add(Counter::BackendRetried, 1),
             Fate::Innocent => {
                 fleet.counters.add(Counter::BackendRetried, 1);
                 streams.enqueue(slot);
@@ -286,6 +259,10 @@ struct Accident {
     is_about_one: bool,
     /// It could be used.
     was_opened: bool,
+    /// The backend answers others.
+    is_answering: bool,
+    /// Queries wait while none can be opened.
+    is_patient: bool,
     /// The backend closes every connection after as many answers.
     is_rule: bool,
     /// It was one client's alone.
@@ -314,9 +291,13 @@ impl Accident {
         if self.is_rule {
             return Fate::Innocent;
         }
-        let is_lone = self.count == 1 || self.is_down || !self.was_opened;
+        // What could not be opened says nothing of the query: nobody had it.
+        let is_lone = if self.was_opened { self.count == 1 || self.is_down } else { !self.is_patient };
         record.lone_ends = record.lone_ends.saturating_add(u8::from(is_lone));
-        if record.lone_ends >= LONE_ENDS_MAX {
+        record.new_ends = record.new_ends.saturating_add(u8::from(self.is_about_one && !self.is_down));
+        let may_be_chance = self.was_opened && self.is_answering && !self.is_personal;
+        let lone_ends_max = if may_be_chance { LONE_ENDS_MAX } else { NEW_ENDS_MAX };
+        if record.new_ends >= NEW_ENDS_MAX || record.lone_ends >= lone_ends_max {
             return Fate::GivenUp;
         }
         if self.is_down || !self.was_opened {
@@ -332,17 +313,88 @@ impl Accident {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::time::Duration;
 
-    /// Goal: from 512 queries the one that closes connections is alone after five connections, and each of the others is
-    /// asked on. Method: groups as small as they are made, each of which ends.
+    use super::*;
+    use crate::{
+        backend::{Broken, Sink, flights::Flights},
+        dns::{Asked, Query},
+    };
+
+    struct Nobody;
+
+    impl Sink for Nobody {
+        fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
+            Ok(())
+        }
+
+        fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
+    }
+
+    const QUERY: [u8; 17] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+
+    fn flights(count: usize) -> (Flights, Vec<u16>) {
+        let mut flights = Flights::default();
+        let query = Query::parse(&QUERY).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut ask =
+            || flights.insert(Asked::by(&query), Rc::new(Nobody), deadline, |_| None).expect("there is room");
+        let slots = (0..count).map(|_| ask()).collect();
+        (flights, slots)
+    }
+
+    /// A connection that served for a while and left so many.
+    fn left(count: usize) -> Accident {
+        Accident {
+            is_down: false,
+            is_about_one: false,
+            was_opened: true,
+            is_answering: true,
+            is_patient: true,
+            is_rule: false,
+            is_personal: false,
+            count,
+        }
+    }
+
+    /// Goal: from 512 queries the one that closes connections is alone after five of them and fails after two more, and each of
+    /// the others is asked on. Method: the groups that `Accident::decide` says, of which the one with it ends.
     #[test]
     fn groups_shrink_to_one() {
-        let (mut count, mut steps) = (512_usize, 0);
-        while count > 1 {
-            count = usize::from(u16::try_from(count.div_ceil(GROUPS)).unwrap());
+        let (mut flights, mut group) = flights(512);
+        let killer = group[100];
+        let mut steps = 0;
+        while group.len() > 1 {
+            let accident = left(group.len());
+            let fates = group.iter().map(|slot| accident.decide(flights.get_mut(*slot).unwrap()));
+            assert!(fates.into_iter().all(|fate| fate == Fate::Suspect));
+            let company = usize::from(flights.get(killer).unwrap().record.company);
+            assert!(company < group.len(), "{company}");
+            let place = group.iter().position(|slot| *slot == killer).unwrap();
+            group = group.chunks(company).nth(place / company).unwrap().to_vec();
             steps += 1;
         }
-        assert_eq!(steps, 5);
+        assert_eq!((steps, group), (5, vec![killer]));
+        let alone = Accident { is_about_one: true, ..left(1) };
+        let flight = flights.get_mut(killer).unwrap();
+        assert_eq!([alone.decide(flight), alone.decide(flight)], [Fate::Suspect, Fate::GivenUp]);
+    }
+
+    /// Goal: a query is to blame for connections that it closed while they were new, and for no others; those that were not
+    /// opened count when nobody waits any more. Method: one query after each kind of end.
+    #[test]
+    fn only_new_connections_say_that_it_is_the_query() {
+        let (mut flights, slots) = flights(3);
+        let [used, unopened, refused] = slots[..] else { panic!("three") };
+        let flight = flights.get_mut(used).unwrap();
+        let fates = [(); 4].map(|()| left(1).decide(flight));
+        assert_eq!(fates, [Fate::Suspect, Fate::Suspect, Fate::Suspect, Fate::GivenUp]);
+        assert_eq!(flight.record.new_ends, 0, "it is refused to nobody");
+        let unopened = flights.get_mut(unopened).unwrap();
+        let patient = Accident { was_opened: false, is_personal: true, ..left(1) };
+        assert!((0..9).all(|_| patient.decide(unopened) == Fate::Innocent));
+        let refused = flights.get_mut(refused).unwrap();
+        let hasty = Accident { is_patient: false, ..patient };
+        assert_eq!([hasty.decide(refused), hasty.decide(refused)], [Fate::Innocent, Fate::GivenUp]);
     }
 }

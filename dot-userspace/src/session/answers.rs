@@ -7,7 +7,7 @@
 //!
 //! Source: RFC 8767 §5: a backend is asked first, and what has ended is given only when it fails.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use tokio::{task::spawn_local, time::Instant};
 
@@ -202,7 +202,8 @@ impl Answers {
         let is_refresh = first.is_none();
         self.pending.borrow_mut().begin(shared.as_deref().unwrap_or(&key), first);
         let client = if fetching.asked.subnet_is_ours { asker.client() } else { None };
-        let fetch = Rc::new(Fetch { answers: Rc::clone(self), key, shared, client, is_refresh });
+        let asker = asker.client().map(|client| client.source.ip());
+        let fetch = Rc::new(Fetch { answers: Rc::clone(self), key, shared, client, asker, is_refresh });
         let backends = fetching.room.backends();
         match backends.submit(fetching.message, fetching.query, Rc::clone(&fetch) as Rc<dyn Sink>) {
             Ok(()) => self.counters.add(Counter::CacheRefresh, u64::from(is_refresh)),
@@ -222,6 +223,8 @@ struct Fetch {
     shared: Option<Box<Key>>,
     /// Whose subnet a backend is told.
     client: Option<Client>,
+    /// Who asked first.
+    asker: Option<IpAddr>,
     is_refresh: bool,
 }
 
@@ -295,6 +298,10 @@ impl Waiter {
 }
 
 impl Sink for Fetch {
+    fn asker(&self) -> Option<IpAddr> {
+        self.asker
+    }
+
     fn client(&self) -> Option<Client> {
         self.client.clone()
     }

@@ -16,8 +16,8 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         eventually,
-        message::{A, AAAA, OPTION_EDE, Opt, Query, SERVFAIL, host, reply_to},
-        netns::{Network, SERVER_V4},
+        message::{A, AAAA, OPTION_EDE, Opt, Query, SERVFAIL, append_opt, host, reply_to},
+        netns::{Network, SERVER_V4, SERVER_V6},
         pki::Authority,
         response::Message,
         scene::{HONEST, honest, scripted_with},
@@ -51,10 +51,10 @@ fn closes_upon_some(query: &Received) -> Vec<Act> {
 }
 
 /// Rounds of an attacker with queries that close connections beside an innocent client, each with a write of its own;
-/// returns how many of the innocent's were not answered.
+/// returns how many of the innocent's were not answered. They come from different networks.
 fn rounds_beside(network: &Network, rounds: u16, bad: impl Fn(u16) -> Vec<Vec<u8>>) -> usize {
     let (mut attacker, mut innocent) =
-        (Dot::connect(&network.client, SERVER_V4), Dot::connect(&network.client, SERVER_V4));
+        (Dot::connect(&network.client, SERVER_V4), Dot::connect(&network.client, SERVER_V6));
     let mut lost = 0;
     for round in 0..rounds {
         let bad = bad(round);
@@ -87,7 +87,7 @@ fn queries_that_close_connections_take_nobody_along() {
         let config = Config::new().set("server", "workers", "1").backend_with(backend.address, &keys);
         let dotd = Server::start(&network, &config);
         let killers =
-            |round: u16| (0..3).map(|id| named(id, &format!("kill-{round}-{id}.dotd.test"))).collect();
+            |round: u16| (0..3).map(|id| named(id, &format!("kill-{round}-{id}.bad.test"))).collect();
         assert_eq!(rounds_beside(&network, 50, killers), 0, "{transport}: innocents lost of 500");
         let stats = dotd.stats();
         assert_eq!(stats.difference(), [0; 3], "{transport}: {stats:?}");
@@ -97,6 +97,82 @@ fn queries_that_close_connections_take_nobody_along() {
             backend.accepted()
         );
     }
+}
+
+/// Closes upon names that begin with `kill`, never answers those that begin with `hang`.
+fn kills_or_hangs(query: &Received) -> Vec<Act> {
+    if qname(query).starts_with("hang") { Vec::new() } else { closes_upon_some(query) }
+}
+
+/// Two names of the attacker that close connections, answered with failures: it is set apart.
+fn set_apart(attacker: &mut Dot, innocent: &mut Dot, dotd: &Server, backend: &Scripted) {
+    let mut round = 0;
+    eventually("the attacker is set apart", || {
+        for id in 0..2 {
+            innocent.ask_all(&(0..10).map(host).collect::<Vec<_>>());
+            attacker.ask(&named(id, &format!("kill-{round}-{id}.n{round}-{id}.bad.test")));
+            (0..10).for_each(|_| assert_eq!(innocent.receive().rdata(A), [HONEST]));
+            assert_eq!(attacker.receive().rcode(), SERVFAIL);
+            assert_eq!(innocent.exchange(&host(1)).rdata(A), [HONEST]);
+        }
+        round += 1;
+        let (ours, theirs) = (named(1, "apart-attacker.dotd.test"), named(2, "apart-innocent.dotd.test"));
+        let answers = [attacker.exchange(&ours), innocent.exchange(&theirs)];
+        assert!(answers.iter().all(|answer| answer.rdata(A) == [HONEST]), "{:?}", dotd.stats());
+        let received = backend.received();
+        let last = |name: &str| received.iter().rfind(|one| qname(one).starts_with(name)).map(|one| one.from);
+        (last("apart-attacker") != last("apart-innocent")).then_some(())
+    });
+}
+
+/// Goal: who is set apart and asks for names that are never answered takes no connection from those whom somebody else's
+/// query makes lose theirs. Method: forty such queries wait; then ten rounds of a killer beside an innocent client.
+///
+#[test]
+fn queries_that_hang_hold_no_place_of_suspects() {
+    require!(Root);
+    let config = Config::new().set("server", "workers", "1");
+    let (network, backend, dotd) = scripted_with(config, TCP, kills_or_hangs);
+    let mut attacker = Dot::connect(&network.client, SERVER_V4);
+    let mut innocent = Dot::connect(&network.client, SERVER_V6);
+    set_apart(&mut attacker, &mut innocent, &dotd, &backend);
+    attacker.ask_all(&(0..40).map(|id| named(id, &format!("hang-{id}.bad.test"))).collect::<Vec<_>>());
+    eventually("some hang", || {
+        // An innocent client that goes on asking.
+        assert_eq!(innocent.exchange(&host(1)).rdata(A), [HONEST]);
+        let hanging = backend.received().iter().filter(|one| qname(one).starts_with("hang")).count();
+        (hanging >= 5).then_some(())
+    });
+    let killers = |round: u16| vec![named(round, &format!("kill-{round}.worse.test"))];
+    assert_eq!(rounds_beside(&network, 10, killers), 0, "innocents lost of 100");
+    (0..40).for_each(|_| assert_eq!(attacker.receive().rcode(), SERVFAIL));
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
+/// An honest answer that no cache keeps.
+fn without_ttl(query: &Received) -> Vec<Act> {
+    let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
+    // Of one record the last octet of the TTL stands before RDLENGTH and four octets of RDATA.
+    let ttl_end = reply.len() - 7;
+    reply[ttl_end] = 0;
+    append_opt(&mut reply, &Opt::default());
+    vec![Act::Send(reply)]
+}
+
+/// Goal: with the cache on, too, it is known whose queries close connections. Method: as `set_apart` says.
+#[test]
+fn a_client_is_set_apart_with_the_cache_on() {
+    require!(Root);
+    let config = Config::new().set("server", "workers", "1").set("dns", "cache_entries", "10000");
+    let uncached = |query: &Received| match qname(query).starts_with("kill") {
+        true => vec![Act::Close],
+        false => without_ttl(query),
+    };
+    let (network, backend, dotd) = scripted_with(config, TCP, uncached);
+    let mut attacker = Dot::connect(&network.client, SERVER_V4);
+    let mut innocent = Dot::connect(&network.client, SERVER_V6);
+    set_apart(&mut attacker, &mut innocent, &dotd, &backend);
+    assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
 /// Goal: the query that closed its connection twice, alone, is known by its question and not asked again for a while, and

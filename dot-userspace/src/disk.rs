@@ -4,7 +4,7 @@
 //! reads, removes or gives away does so through it, and a path is never walked twice.
 //! Holds: whose symbolic links are believed: root's and our own. Another user's link leads to that user's files only, as
 //! the kernel does in sticky folders (fs.protected_symlinks), and here in every folder.
-//! Never: waits on a pipe or a device; creates or changes anything.
+//! Never: waits on a pipe or a device; creates anything but folders that are absent; changes anything.
 //!
 //! Source: openat2(2), path_resolution(7), proc(5) (fs.protected_symlinks, fs.protected_hardlinks).
 
@@ -24,7 +24,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat},
-    sys::stat::{Mode, SFlag, fstat},
+    sys::stat::{Mode, SFlag, fstat, mkdirat},
     unistd::geteuid,
 };
 
@@ -138,6 +138,37 @@ pub fn open_folder(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let folder = openat(&place, ".", flags, Mode::empty()).map_err(io::Error::from)?;
     Ok(folder.into())
+}
+
+/// Opens a folder that the config names; makes it, and the folders above it, where they are absent: within folders that are
+/// open, so that no link of another user leads elsewhere.
+///
+/// # Errors
+/// As [`open_folder`]; a folder cannot be made.
+pub fn make_folder(path: &Path, mode: u32) -> io::Result<File> {
+    let mut absent = Vec::new();
+    let (mut above, mut names) = (path, path.components());
+    let mut folder = loop {
+        match open_folder(above) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => break found?,
+        }
+        match names.next_back() {
+            Some(Component::Normal(name)) => absent.push(name),
+            _ => return Err(Errno::ENOENT.into()),
+        }
+        above = names.as_path();
+    };
+    while let Some(name) = absent.pop() {
+        match mkdirat(&folder, name, Mode::from_bits_truncate(mode)) {
+            // Another one was quicker.
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        folder = openat(&folder, name, flags, Mode::empty()).map_err(io::Error::from)?.into();
+    }
+    Ok(folder)
 }
 
 /// Opens a folder within another one: no link, no other file system, nothing above.
@@ -270,6 +301,28 @@ mod tests {
         lchown(at("theirs/up"), Some(OTHER), Some(OTHER)).unwrap();
         assert!(open_folder(&at("theirs/up")).is_err(), "another user's link to a folder");
         assert!(open_folder(&at("folder")).is_ok());
+        symlink(scratch.path(), at("theirs/out")).unwrap();
+        lchown(at("theirs/out"), Some(OTHER), Some(OTHER)).unwrap();
+        assert!(make_folder(&at("theirs/out/a/b"), 0o700).is_err(), "another user's link on the way");
+        assert!(!at("a").exists(), "nothing is made where it leads");
+    }
+
+    /// Goal: folders that are absent are made, once, with their mode. Method: three levels, twice; a file in the way; a way up
+    /// through a folder that is absent.
+    #[test]
+    fn absent_folders_are_made() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("one/two/three");
+        for _ in 0..2 {
+            let made = make_folder(&path, 0o700).unwrap();
+            assert_eq!(made.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        assert!(path.is_dir());
+        fs::write(path.join("file"), "").unwrap();
+        assert!(make_folder(&path.join("file/four"), 0o700).is_err());
+        assert!(make_folder(&path.join("absent/../five"), 0o700).is_err());
+        assert!(!path.join("five").exists());
     }
 
     /// Goal: a second name of another's file, made by the owner of a folder, or by anybody in a folder that is open to all,

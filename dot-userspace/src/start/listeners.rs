@@ -187,9 +187,8 @@ impl ControlSocket {
     /// The folder or socket cannot be made, or a running dotd holds it.
     pub(super) fn bind(run_dir: &Path, owner: Option<Owner>) -> anyhow::Result<Self> {
         let explain = || format!("server.run_dir: {} cannot be used", run_dir.display());
-        fs::create_dir_all(run_dir).with_context(explain)?;
         // From here on by the open folder: its path may lead elsewhere in a moment.
-        let folder = disk::open_folder(run_dir).with_context(explain)?;
+        let folder = disk::make_folder(run_dir, 0o777).with_context(explain)?;
         let (path, at) = (run_dir.join(CONTROL_SOCKET), disk::path_of(&folder).join(CONTROL_SOCKET));
         if UnixStream::connect(&at).is_ok() {
             bail!(

@@ -8,7 +8,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -66,7 +66,7 @@ fn load_or_renew(path: &Path, now: SystemTime) -> Result<Identity, CertificateEr
 fn create(path: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
     let unwritable = |source| CertificateError::Unwritable { path: path.into(), source };
     if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unwritable)?;
+        disk::make_folder(folder, 0o700).map_err(unwritable)?;
     }
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| not_made(path, &error))?;
     match write_whole(path, &issue(path, &key, now)?, Arrival::OnlyIfAbsent) {

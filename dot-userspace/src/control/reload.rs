@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    extract::State as Shared,
+    Extension, Json, Router,
+    extract::{ConnectInfo, State as Shared},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::Source;
+use super::{Source, serve::Whole};
 
 /// What is in effect now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,14 @@ pub(super) fn route() -> Router<AnySource> {
     Router::new().route(PATH, post(reload))
 }
 
-async fn reload(Shared(source): Shared<AnySource>) -> Response {
+async fn reload(
+    asking: Option<Extension<ConnectInfo<Whole>>>,
+    Shared(source): Shared<AnySource>,
+) -> Response {
+    // It reads files and attaches to interfaces, on this thread: a request that has arrived is not late because of that.
+    if let Some(Extension(ConnectInfo(whole))) = asking {
+        whole.note();
+    }
     let outcome = match source.reload() {
         Ok(outcome) => outcome.await.unwrap_or_else(|_| Err("dotd is stopping".to_owned())),
         Err(reason) => Err(reason),

@@ -1,7 +1,8 @@
 //! The two routers: JSON for `dotd status` and its kin, metrics and health for monitoring.
 //!
 //! Before: `control::serve` accepted a connection. After: one small response made from the [`Source`].
-//! Never: changes anything but through the [`Source`], or answers later than [`REQUEST_TIMEOUT`]; HTTP changes nothing.
+//! Never: changes anything but through the [`Source`], or answers later than [`REQUEST_TIMEOUT`], but for a
+//! reload; HTTP changes nothing.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -28,12 +29,13 @@ pub(super) fn socket(source: AnySource) -> Router {
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
         .merge(bans::route())
         .merge(cache::route())
-        .merge(reload::route())
         .merge(tickets::route())
         .fallback(async || {
             not_found(&[bans::PATH, cache::PATH, reload::PATH, "/status", "/stats", tickets::PATH, "/xdp"])
         })
         .layer(middleware::from_fn(in_time))
+        // Bounded by its own questions to the keeper, each of which has a time limit.
+        .merge(reload::route())
         .with_state(source)
 }
 

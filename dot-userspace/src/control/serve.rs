@@ -10,12 +10,19 @@ use std::{
     io,
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{Router, serve::Listener};
+use axum::{
+    Router,
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, UnixListener},
@@ -59,7 +66,7 @@ async fn serve<L: Listener>(listener: Bounded<L>, router: Router) -> io::Result<
 where
     L::Addr: Peer + std::fmt::Debug,
 {
-    axum::serve(listener, router).await
+    axum::serve(listener, router.into_make_service_with_connect_info::<Whole>()).await
 }
 
 /// Who a connection is from, as far as that tells clients apart.
@@ -76,6 +83,26 @@ impl Peer for std::net::SocketAddr {
 impl Peer for tokio::net::unix::SocketAddr {
     fn address(&self) -> Option<IpAddr> {
         None
+    }
+}
+
+/// Says of a connection that its request has arrived as a whole, and that its answer takes as long as it takes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Whole(Arc<AtomicBool>);
+
+impl Whole {
+    /// From now on the clock of its request stands, until some of the answer is written.
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<L: Listener> Connected<IncomingStream<'_, Bounded<L>>> for Whole
+where
+    L::Addr: Peer,
+{
+    fn connect_info(stream: IncomingStream<'_, Bounded<L>>) -> Self {
+        stream.io().whole.clone()
     }
 }
 
@@ -101,7 +128,8 @@ where
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (stream, address) = self.listener.accept().await;
         let place = Places::take(&self.places, address.address()).await;
-        (Impatient { stream, place, is_asking: true, over: Box::pin(sleep(REQUEST_TIMEOUT)) }, address)
+        let (whole, over) = (Whole::default(), Box::pin(sleep(REQUEST_TIMEOUT)));
+        (Impatient { stream, place, is_asking: true, whole, over }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -116,6 +144,8 @@ struct Impatient<S> {
     place: Place,
     /// A request is awaited or has begun; set until some of its answer is written.
     is_asking: bool,
+    /// It is being worked on: nothing is late.
+    whole: Whole,
     over: Pin<Box<Sleep>>,
 }
 
@@ -131,13 +161,15 @@ impl<S> Impatient<S> {
     /// Some of an answer went out.
     fn note_written(&mut self) {
         self.is_asking = false;
+        self.whole.0.store(false, Ordering::Relaxed);
         self.place.answered();
         self.over.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
     }
 
     /// What a stream that waits does: it fails once it has waited long enough.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let is_over = self.over.as_mut().poll(context).is_ready() || self.place.poll_lost(context).is_ready();
+        let is_late = !self.whole.0.load(Ordering::Relaxed) && self.over.as_mut().poll(context).is_ready();
+        let is_over = is_late || self.place.poll_lost(context).is_ready();
         if is_over { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
     }
 }

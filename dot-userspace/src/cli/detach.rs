@@ -12,7 +12,7 @@ use crate::xdp::{self, Cleared, Report, XdpError};
 
 /// Runs the verb.
 pub(super) fn run(force: bool, control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
-    match xdp::clear() {
+    match xdp::clear(force) {
         Ok(cleared) => print(&said(cleared, control.json)),
         Err(XdpError::Locked { .. }) if force => {
             let socket = socket(control, config)?;

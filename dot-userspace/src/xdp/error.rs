@@ -82,6 +82,15 @@ pub enum XdpError {
         /// The folder of pins.
         folder: String,
     },
+    /// Perhaps another dotd is at work.
+    #[error(
+        "{name} is named like the socket of a running dotd, its queue of connections stays full, and its owner cannot be \
+         determined; if no dotd runs in this network namespace (`ss -xlp` shows the process), add --force"
+    )]
+    Unanswered {
+        /// The socket.
+        name: String,
+    },
     /// The pins cannot be made.
     #[error("{path}: {reason}{}", advice(.reason))]
     Pins {

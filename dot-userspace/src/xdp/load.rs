@@ -30,9 +30,13 @@ pub struct Cleared {
 /// Takes off what a dotd that is gone left attached and pinned in this network namespace, whatever its version.
 ///
 /// # Errors
-/// [`XdpError::Locked`]: a dotd runs here. [`XdpError::Pins`]: no right.
-pub fn clear() -> Result<Cleared, XdpError> {
-    let _presence = Presence::claim()?;
+/// [`XdpError::Locked`]: a dotd runs here. [`XdpError::Unanswered`]: perhaps one does, and not `force`.
+/// [`XdpError::Pins`]: no right.
+pub fn clear(force: bool) -> Result<Cleared, XdpError> {
+    let presence = Presence::claim()?;
+    if let (Some(name), false) = (&presence.unknown, force) {
+        return Err(XdpError::Unanswered { name: name.clone() });
+    }
     let pins = Pins::open()?;
     let names = pins.names();
     let links = names.iter().filter(|name| pins::is_link(name)).count();
@@ -52,7 +56,15 @@ pub(super) fn load(
     tables: &mut Tables,
 ) -> Result<(Loaded, Vec<ProgramReport>, Look), XdpError> {
     let presence = match Presence::claim() {
-        Ok(presence) => Some(presence),
+        Ok(presence) => {
+            // No reason to stay off: any user can have such a socket.
+            if let Some(name) = &presence.unknown {
+                tracing::warn!(
+                    "xdp: {name} does not say whether another dotd runs in this network namespace"
+                );
+            }
+            Some(presence)
+        }
         Err(error @ XdpError::Locked { .. }) => return Err(error),
         Err(error) => {
             tracing::warn!("a second dotd would not find this one: {error}");

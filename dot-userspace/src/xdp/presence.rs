@@ -35,6 +35,19 @@ const NAME: &str = "dotd-xdp-";
 /// As long as this lives, this dotd is the one of its network namespace.
 pub(super) struct Presence {
     listener: UnixListener,
+    /// A socket named like one of ours whose queue stayed full, so that the kernel did not say whose it is.
+    pub(super) unknown: Option<String>,
+}
+
+/// What a question to a socket named like ours gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// It is a dotd's.
+    Dotd,
+    /// Nobody listens there, or another user does.
+    NoDotd,
+    /// Its queue is full. That may be a dotd that has not had the time to empty it, or another user's who never does.
+    Unknown,
 }
 
 impl Presence {
@@ -43,24 +56,35 @@ impl Presence {
     /// A process that is being killed is there for some milliseconds yet, and so is a child of it that has not begun its own
     /// program: another one is believed when it stays.
     ///
+    /// Another user can keep a queue full, its own or a dotd's: the caller decides what [`Presence::unknown`] means.
+    ///
     /// # Errors
     /// [`XdpError::Locked`]: another one is.
     pub(super) fn claim() -> Result<Self, XdpError> {
         let name = format!("{NAME}{:016x}", random());
         // Ours first: of two that begin at the same moment, none overlooks the other.
         let listener = bind(&name).map_err(|error| failed(&error))?;
+        let mut unknown = None;
         for tried in 1.. {
             let others = fs::read("/proc/thread-self/net/unix").map_err(|error| failed(&error))?;
             let others = String::from_utf8_lossy(&others);
-            match names(&others).find(|other| *other != name && is_of_a_dotd(other)) {
+            let heard = names(&others).filter(|other| *other != name).map(|other| (ask(other), other));
+            let mut heard = heard.filter(|(heard, _)| *heard != Heard::NoDotd);
+            // A dotd before a socket that may be one: the first name of the list may be another user's.
+            let first = heard.next();
+            match heard.find(|(heard, _)| *heard == Heard::Dotd).or(first) {
                 None => break,
-                Some(other) if tried == TRIES_MAX => {
+                Some((Heard::Dotd, other)) if tried == TRIES_MAX => {
                     return Err(XdpError::Locked { folder: format!("@{other}") });
+                }
+                Some((_, other)) if tried == TRIES_MAX => {
+                    unknown = Some(format!("@{other}"));
+                    break;
                 }
                 Some(_) => thread::sleep(PAUSE),
             }
         }
-        Ok(Self { listener })
+        Ok(Self { listener, unknown })
     }
 
     /// Takes what has connected off the queue, so that it is never full for who asks.
@@ -85,18 +109,23 @@ fn names(list: &str) -> impl Iterator<Item = &str> {
     names.filter(|name| name.starts_with(NAME))
 }
 
-/// Whether who listens there has the rights of one that runs XDP: root, or as who we are.
-fn is_of_a_dotd(name: &str) -> bool {
-    let Ok(socket) = ask(name) else { return false };
-    getsockopt(&socket, PeerCredentials).is_ok_and(|peer| is_ours(peer.uid()))
+/// Whether the process that listens there has the rights of one that runs XDP: root, or as who we are.
+fn ask(name: &str) -> Heard {
+    match connected(name) {
+        Ok(socket) if getsockopt(&socket, PeerCredentials).is_ok_and(|peer| is_ours(peer.uid())) => {
+            Heard::Dotd
+        }
+        Err(Errno::EAGAIN) => Heard::Unknown,
+        _ => Heard::NoDotd,
+    }
 }
 
 fn is_ours(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// A connection to who listens; a queue that is full answers at once, with an error.
-fn ask(name: &str) -> Result<OwnedFd, Errno> {
+/// A connection to who listens; a queue that is full answers at once, with EAGAIN.
+fn connected(name: &str) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect_to(&socket, name)?;
@@ -148,10 +177,30 @@ mod tests {
     #[test]
     fn a_listener_of_ours_is_found() {
         let name = format!("dotd-test-{:016x}", random());
-        assert!(!is_of_a_dotd(&name));
+        assert_eq!(ask(&name), Heard::NoDotd);
         let listener = bind(&name).unwrap();
-        assert!(is_of_a_dotd(&name));
+        assert_eq!(ask(&name), Heard::Dotd);
         drop(listener);
-        assert!(!is_of_a_dotd(&name));
+        assert_eq!(ask(&name), Heard::NoDotd);
+    }
+
+    /// Goal: a full queue is no proof that no dotd is there. Method: a listener with room for one, which takes none off; then
+    /// it takes them.
+    #[test]
+    fn a_full_queue_proves_nothing() {
+        let name = format!("dotd-test-{:016x}", random());
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        let address = UnixAddr::new_abstract(name.as_bytes()).unwrap();
+        nix::sys::socket::bind(listener.as_raw_fd(), &address).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(socket) = connected(&name) {
+            waiting.push(socket);
+        }
+        assert_eq!(ask(&name), Heard::Unknown);
+        let listener = UnixListener::from(listener);
+        while listener.accept().is_ok() {}
+        assert_eq!(ask(&name), Heard::Dotd);
     }
 }

@@ -98,6 +98,8 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
             keeper.greet()?;
             let opener = keeper.clone();
             disk::open_through(Box::new(move |path| opener.open(path)));
+            #[cfg(feature = "debug-log")]
+            opened.kernel.0.iter_mut().for_each(xdp::Xdp::pass_packet_log_on);
             engine(opened, config, path, keeper).map(|()| 0)
         }
         Err(error) => {

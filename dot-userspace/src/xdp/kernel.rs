@@ -40,6 +40,8 @@ pub(super) struct Kernel {
     pub(super) local: Local,
     pub(super) notices: Sent,
     pub(super) followers: Followers,
+    #[cfg(feature = "debug-log")]
+    pub(super) packet_log: Option<super::packet_log::PacketLog>,
 }
 
 impl Kernel {
@@ -84,8 +86,20 @@ impl Kernel {
         let mut programs = Programs::load(object)?;
         tables.adopt(programs.object())?;
         #[cfg(feature = "debug-log")]
-        super::packet_log::start(programs.object());
-        Ok((Self { counters, settings, bans, costs, lists, local, notices, followers }, programs))
+        let packet_log = super::packet_log::take(programs.object());
+        let kernel = Self {
+            counters,
+            settings,
+            bans,
+            costs,
+            lists,
+            local,
+            notices,
+            followers,
+            #[cfg(feature = "debug-log")]
+            packet_log,
+        };
+        Ok((kernel, programs))
     }
 
     /// Asks which addresses are this machine's, and tells the kernel half.

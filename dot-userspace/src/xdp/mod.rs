@@ -311,6 +311,13 @@ impl Xdp {
         tracing::warn!("xdp: {why}");
     }
 
+    /// Has what the kernel half logs passed on, by a thread of its own: to be called in the process that serves.
+    #[cfg(feature = "debug-log")]
+    pub fn pass_packet_log_on(&mut self) {
+        let log = self.kernel.as_mut().and_then(|loaded| loaded.kernel.packet_log.take());
+        log.into_iter().for_each(packet_log::PacketLog::start);
+    }
+
     fn take_off(&mut self) {
         let Some(Loaded { attached, .. }) = &mut self.kernel else { return };
         if let Err(reason) = attached.ask().and_then(|attachments| attachments.leave()) {

@@ -10,25 +10,33 @@ use aya::Ebpf;
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 
-/// Starts the thread; without a ring in the object there is nothing to read.
-pub(super) fn start(object: &mut Ebpf) {
-    let mut logger = match EbpfLogger::init_with_logger(object, ToTracing) {
-        Ok(logger) => logger,
-        Err(error) => return tracing::warn!("no packet log: {error}"),
-    };
-    let spawned = thread::Builder::new().name("packet-log".into()).spawn(move || {
-        loop {
-            logger.flush();
-            thread::sleep(Duration::from_millis(100));
+/// The ring, before its thread is there.
+pub(super) struct PacketLog(EbpfLogger<ToTracing>);
+
+/// Takes the ring; without one in the object there is nothing to read.
+pub(super) fn take(object: &mut Ebpf) -> Option<PacketLog> {
+    let logger = EbpfLogger::init_with_logger(object, ToTracing);
+    logger.inspect_err(|error| tracing::warn!("no packet log: {error}")).ok().map(PacketLog)
+}
+
+impl PacketLog {
+    /// Starts the thread: in the engine, because a process that forks has one thread.
+    pub(super) fn start(self) {
+        let Self(mut logger) = self;
+        let spawned = thread::Builder::new().name("packet-log".into()).spawn(move || {
+            loop {
+                logger.flush();
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!("no packet log: {error}");
         }
-    });
-    if let Err(error) = spawned {
-        tracing::warn!("no packet log: {error}");
     }
 }
 
 /// Writes every record as a debug event.
-struct ToTracing;
+pub(super) struct ToTracing;
 
 impl Log for ToTracing {
     fn enabled(&self, _: &Metadata<'_>) -> bool {

@@ -114,8 +114,8 @@ reasons! {
     Do53QueryRate = "do53_query_rate", ANSWERED;
     /// A SYN to a DNS-over-TLS port whose client has spent its handshake budget.
     HandshakeCost = "cost", LIMITED;
-    /// A SYN that was answered with a cookie of the kernel's.
-    SynCookie = "syn_cookie", &[Action::Answer];
+    /// A SYN that was answered with a cookie of the kernel's, or dropped because it could not be rewritten.
+    SynCookie = "syn_cookie", &[Action::Answer, Action::Drop];
     /// A SYN to a DNS-over-TLS port, while no worker takes connections.
     Pressure = "pressure", LIMITED;
     /// Its client is banned for a while.

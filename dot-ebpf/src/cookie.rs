@@ -74,11 +74,13 @@ pub(crate) fn answer(context: &XdpContext) -> u32 {
         maps::count(Verdict::pass(Reason::Syn));
         return chain::pass(context, xdp_action::XDP_PASS);
     };
-    maps::count(Verdict { action: Action::Answer, reason: Reason::SynCookie });
-    match rewrite(context, packet, &cookie) {
-        Some(()) => xdp_action::XDP_TX,
-        None => xdp_action::XDP_DROP,
-    }
+    let (action, xdp_action) = match rewrite(context, packet, &cookie) {
+        Some(()) => (Action::Answer, xdp_action::XDP_TX),
+        // Half of it may be written: the stack must not see it.
+        None => (Action::Drop, xdp_action::XDP_DROP),
+    };
+    maps::count(Verdict { action, reason: Reason::SynCookie });
+    xdp_action
 }
 
 /// Whether SYN come faster than the rate, or there is none.

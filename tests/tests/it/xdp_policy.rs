@@ -194,6 +194,8 @@ fn whatever_may_be_refused_may_be_counted_first() {
         Reason::ALL.iter().filter(|reason| has(**reason, Action::Drop) && !has(**reason, Action::WouldDrop));
     let names: Vec<_> = always.map(|reason| reason.name()).collect();
     let wanted = [
+        // No refusal: a frame that could not be made an answer, and is no SYN any more.
+        "syn_cookie",
         "denied",
         "tcp_fragment",
         "malformed_ip_length",

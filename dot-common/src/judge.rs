@@ -10,7 +10,7 @@ use crate::{
     client::{exemption, is_enforced},
     flow::{self, Flow, Sequence},
     frame::Payload,
-    packet::{Malformed, PROTOCOL_TCP, Packet, Segment, Service, Transport, flags, parse_into},
+    packet::{Interest, Malformed, PROTOCOL_TCP, Packet, Segment, Service, Transport, flags, parse_into},
     rate::{self, Class},
     settings::{Gate, Over, Services, Settings, version_bit},
     truncation::Truncation,
@@ -42,26 +42,30 @@ pub fn judge_frame(
     known: &impl Knowledge,
 ) -> Option<Verdict> {
     let mut packet = Packet::default();
-    match parse_into(frame, ports, || Some(&mut packet), |packet| is_ours(settings, packet, known)) {
+    match parse_into(frame, ports, || Some(&mut packet), |packet| interest(settings, packet, known)) {
         Ok(None) => None,
         Ok(Some(packet)) => Some(judge(frame, packet, settings, known).verdict),
         Err(malformed) => Some(malformed.into()),
     }
 }
 
-/// Whether a packet is one that we judge: on the cleartext port where anything looks there, and for this machine; where
-/// its addresses are not known, every one is.
+/// How closely a packet is looked at. Where this machine's addresses are not known, every one is taken for its own.
 #[inline(always)]
-pub fn is_ours(settings: &Settings, packet: &Packet, known: &impl Knowledge) -> bool {
-    let flow = &packet.flow;
-    if packet.located.is_do53() && settings.do53_is_limited == 0 {
-        // Nobody asked us about this port; the gate looks at TCP alone.
-        let has_gate = !matches!(Gate::from_octet(settings.tls_on_do53), Gate::Pass);
-        if packet.located.protocol() != PROTOCOL_TCP || !has_gate {
-            return false;
+pub fn interest(settings: &Settings, packet: &Packet, known: &impl Knowledge) -> Interest {
+    let (flow, located) = (&packet.flow, &packet.located);
+    let is_beside = located.is_do53() && settings.do53_is_limited == 0;
+    if is_beside {
+        // Nobody asked us about this port; the gate looks at whole segments alone.
+        let is_whole = located.protocol() == PROTOCOL_TCP && !located.is_first_fragment();
+        if !is_whole || matches!(Gate::from_octet(settings.tls_on_do53), Gate::Pass) {
+            return Interest::Nobodys;
         }
     }
-    settings.local & version_bit(flow.is_v6()) == 0 || known.is_local(flow)
+    match settings.local & version_bit(flow.is_v6()) == 0 || known.is_local(flow) {
+        false => Interest::Nobodys,
+        true if is_beside => Interest::Lawful,
+        true => Interest::Whole,
+    }
 }
 
 /// From packet to verdict.
@@ -110,13 +114,8 @@ fn judge_packet(
 /// A packet to a cleartext port whose server is none of ours, and asked for none of our limits: the gate alone looks.
 #[inline(always)]
 fn beside(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
-    match &packet.transport {
-        Transport::TcpFragment => Verdict::drop(Reason::TcpFragment),
-        Transport::Udp => Verdict::pass(Reason::Do53Datagram),
-        Transport::Tcp(segment) => {
-            judge_segment(frame, segment, packet, settings, known, || Verdict::pass(Reason::Syn))
-        }
-    }
+    let Transport::Tcp(segment) = &packet.transport else { return Verdict::pass(Reason::Do53Datagram) };
+    judge_segment(frame, segment, packet, settings, known, || Verdict::pass(Reason::Syn))
 }
 
 /// A datagram to the cleartext port: whatever it says of itself, a client's are limited; a response (QR=1) is never answered.

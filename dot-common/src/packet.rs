@@ -110,17 +110,28 @@ pub enum Malformed {
     TooManyTags,
 }
 
+/// How closely a packet to one of our ports is looked at, of which addresses, ports and headers are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// It is nobody's, malformed or not.
+    Nobodys,
+    /// Another server's, and looked at where it is well-formed.
+    Lawful,
+    /// Ours, malformed or not.
+    Whole,
+}
+
 /// Reads a frame, whatever its destination. `Ok(None)`: not for our ports, or not attributable to them.
 ///
 /// # Errors
 /// [`Malformed`]: for one of our ports, and lying; or not readable to its end.
 pub fn parse(frame: &impl Headers, ports: &impl Services) -> Result<Option<Packet>, Malformed> {
     let mut packet = Packet::default();
-    parse_into(frame, ports, || Some(&mut packet), |_| true).map(|packet| packet.copied())
+    parse_into(frame, ports, || Some(&mut packet), |_| Interest::Whole).map(|packet| packet.copied())
 }
 
 /// The same, into the room that is asked for once the packet is known to be for our ports; without room it is nobody's.
-/// What `is_ours` denies, of which addresses, ports and headers are known by then, is nobody's either, malformed or not.
+/// `interest` says what becomes of it by what is known before its transport is read.
 ///
 /// The kernel half's room is a map: fields written there at once need no register and no stack meanwhile.
 ///
@@ -131,7 +142,7 @@ pub fn parse_into<'a>(
     frame: &impl Headers,
     ports: &impl Services,
     room: impl FnOnce() -> Option<&'a mut Packet>,
-    is_ours: impl FnOnce(&Packet) -> bool,
+    interest: impl FnOnce(&Packet) -> Interest,
 ) -> Result<Option<&'a Packet>, Malformed> {
     // Most frames of a machine are others', and end before the paths of the parser meet.
     let (packet, broken) = match begin(frame) {
@@ -165,12 +176,16 @@ pub fn parse_into<'a>(
         return Ok(None);
     }
     let packet = frame.settle(packet);
-    if !is_ours(packet) {
+    let interest = interest(packet);
+    if matches!(interest, Interest::Nobodys) {
         return Ok(None);
     }
-    match broken {
-        Some(malformed) => return Err(malformed),
-        None => read(frame, packet)?,
+    let malformed = match broken {
+        None => read(frame, packet).err(),
+        broken => broken,
+    };
+    if let Some(malformed) = malformed {
+        return if matches!(interest, Interest::Lawful) { Ok(None) } else { Err(malformed) };
     }
     Ok(Some(frame.settle(packet)))
 }

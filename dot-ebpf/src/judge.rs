@@ -11,7 +11,7 @@ use dot_common::{
     frame::{Located, Payload},
     judge::{self, Judgment, Knowledge},
     memo::Standing,
-    packet::{Packet, Service, parse_into},
+    packet::{Interest, Packet, Service, parse_into},
     prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Settings},
@@ -26,9 +26,10 @@ use crate::{calls, chain, context::Frame, lists, maps, ports::OwnPorts};
 pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     let frame = Frame(context);
     let known = Kernel::about(context);
-    let is_ours =
-        |packet: &Packet| maps::settings().is_some_and(|settings| judge::is_ours(settings, packet, &known));
-    let packet = match parse_into(&frame, &OwnPorts, maps::room, is_ours) {
+    let interest = |packet: &Packet| {
+        maps::settings().map_or(Interest::Nobodys, |settings| judge::interest(settings, packet, &known))
+    };
+    let packet = match parse_into(&frame, &OwnPorts, maps::room, interest) {
         Ok(None) => return None,
         Ok(Some(packet)) => packet,
         Err(malformed) => {

@@ -152,6 +152,40 @@ fn port_53_is_another_servers_unless_asked_for() {
     assert!(lab.rated().is_empty());
 }
 
+/// Goal: what comes to another server's port 53 and is cut or lies is that server's matter, as it comes: passed uncounted,
+/// with the gate on; where port 53 is ours it is dropped. Method: a frame of each kind, over both IP versions.
+///
+#[test]
+fn another_servers_fragments_and_lies_are_its_own() {
+    let beside = Settings { do53_is_limited: 0, ..settings(Gate::Drop) };
+    let Some(mut lab) = Lab::open("another_servers_fragments_and_lies_are_its_own", &beside) else { return };
+    let whole = |is_v6: bool| {
+        let build = Build::tcp(53, 16, 8, &CLIENT_HELLO);
+        if is_v6 { build.v6() } else { build }
+    };
+    let data_offset = |octets| {
+        let frame = whole(false).frame();
+        let at = frame.transport + 12;
+        frame.patched(at, &[octets])
+    };
+    let fragment = whole(false).frame();
+    let more_fragments = fragment.ip + 6;
+    for (name, frame, reason) in [
+        ("first fragment", fragment.patched(more_fragments, &[0x20]), Reason::TcpFragment),
+        ("length beyond the frame", whole(false).frame().cut_to(60), Reason::IpLength),
+        ("length beyond the frame, IPv6", whole(true).frame().cut_to(80), Reason::IpLength),
+        ("data offset of four words", data_offset(0x40), Reason::TcpDataOffset),
+        ("data offset beyond the segment", data_offset(0xf0), Reason::TcpDataOffset),
+    ] {
+        lab.set(&beside);
+        let outcome = lab.judge(&frame.octets);
+        assert_eq!((outcome.action, outcome.verdict), (XDP_PASS, None), "{name}: another server's");
+        assert_eq!(outcome.octets, frame.octets, "{name}");
+        lab.set(&Settings { do53_is_limited: 1, ..beside });
+        assert_eq!(lab.judge(&frame.octets).verdict, Some(Verdict::drop(reason)), "{name}: ours");
+    }
+}
+
 /// A machine beside dotd's: it answers every datagram with itself, takes every connection and sends back what it hears.
 struct Third {
     namespace: Namespace,

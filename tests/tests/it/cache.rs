@@ -339,7 +339,7 @@ fn nothing_is_forgotten_where_nothing_is_kept() {
 }
 
 /// Goal: other backends' answers are not these backends': a reload that changes them empties the cache, and one that
-/// changes nothing keeps it. Method: HUP with the same config, then with another weight.
+/// changes nothing keeps it. Method: HUP with the same config, then with another timeout.
 #[test]
 fn a_reload_with_other_backends_forgets() {
     require!(Root);
@@ -355,7 +355,7 @@ fn a_reload_with_other_backends_forgets() {
     reload(&mut dotd, &cached().backend(backend.address), 1);
     let _ = session.exchange(&query);
     assert_eq!(backend.received().len(), 1);
-    reload(&mut dotd, &cached().backend_with(backend.address, "weight = 7"), 2);
+    reload(&mut dotd, &cached().backend_with(backend.address, "timeout = \"1900ms\""), 2);
     dotd.counts("nothing is kept", |stats| stats.counter("cache_entries", "entries") == 0);
     let _ = session.exchange(&query);
     assert_eq!(backend.received().len(), 2);

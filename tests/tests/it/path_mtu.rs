@@ -93,7 +93,9 @@ fn what_is_too_long_for_the_path_goes_by_tcp() {
         }
         let stats = dotd.counts("all is over", |stats| stats.difference() == [0; 3]);
         assert_first_had_all(&backends, &stats, 21);
-        assert_eq!(stats.counter("backend", "too_long"), 21);
+        // A header may carry 256 octets of a load balancer, so that dotd does not even try a datagram with one.
+        let found_out = if keys.is_empty() { 21 } else { 0 };
+        assert_eq!(stats.counter("backend", "too_long"), found_out);
         assert_eq!(dotd.backend_states()[0], "up");
     }
 }

@@ -311,7 +311,7 @@ fn a_forwarded_query_allocates_nothing() {
         folder.path().display()
     );
     let config = config::parse(&text, "allocations.toml").expect("a sound config");
-    let dotd = thread::spawn(move || start::run(config, None));
+    let dotd = thread::spawn(move || start::run_alone(config));
     let mut client = connect(port);
     let over_tls = counted("over TLS", |count| ask(&mut client, count));
     drop(client);

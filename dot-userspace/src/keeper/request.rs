@@ -59,6 +59,12 @@ impl Keeper {
         Self { socket: Arc::new(Mutex::new(Some(socket))), pid }
     }
 
+    /// No keeper: no question is answered. For a process that serves alone.
+    #[must_use]
+    pub fn absent() -> Self {
+        Self { socket: Arc::new(Mutex::new(None)), pid: Pid::this() }
+    }
+
     /// The process.
     #[must_use]
     pub fn pid(&self) -> Pid {

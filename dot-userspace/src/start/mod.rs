@@ -111,6 +111,17 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
     }
 }
 
+/// Serves in this process alone, without a keeper, until TERM or INT. For a process that has threads already and so cannot
+/// become two, as a test that counts what a worker allocates. Nothing attaches XDP again, and no config is read again.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_alone(config: Config) -> anyhow::Result<()> {
+    let opened = open(&config)?;
+    privileges::drop_all(opened.user)?;
+    engine(opened, config, None, Keeper::absent())
+}
+
 /// Reads, binds, loads and attaches: whatever needs rights.
 fn open(config: &Config) -> anyhow::Result<Opened> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);

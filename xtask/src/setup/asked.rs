@@ -17,7 +17,7 @@ const FORMS: &[&str] =
     &["Command(\"", "Command::new(\"", "bounded(\"", "bound_to_namespace(\"", "run(&scratch, \""];
 
 /// Packages that every Debian has (`Essential: yes`): coreutils, dash.
-const ESSENTIAL: &[&str] = &["sh", "printenv", "timeout"];
+const ESSENTIAL: &[&str] = &["env", "sh", "printenv", "timeout"];
 
 /// The programs that a text names, each with its line.
 fn programs(text: &str) -> Vec<(String, usize)> {

@@ -79,6 +79,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         packages: &["busybox-static"],
         purpose: "reads the archives of `test-kernels`",
     },
+    Tool { command: "systemd-analyze", packages: &["systemd"], purpose: "reads the unit as systemd does" },
     Tool { command: "strace", packages: &["strace"], purpose: "counts system calls, has some fail" },
     Tool { command: "faketime", packages: &["faketime"], purpose: "a clock that jumps, for one process" },
 ];

@@ -131,7 +131,7 @@ mod tests {
             command.get_subcommands_mut().map(help).fold(own, |text, more| text + &more)
         }
         let mut texts = vec![help(&mut Arguments::command())];
-        for folder in [".", "docs", "docs/guide", "examples"] {
+        for folder in [".", "docs", "docs/guide", "docs/internals", "examples"] {
             let entries = std::fs::read_dir(top().unwrap().join(folder)).unwrap();
             let pages = entries
                 .map(|entry| entry.unwrap().path())

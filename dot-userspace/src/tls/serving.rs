@@ -102,7 +102,7 @@ pub fn serving(
     config.max_early_data_size = 0;
     // Without the extended master secret two sessions of TLS 1.2 can be made to have the same keys (RFC 7627 §1).
     config.require_ems = tls.require_ems;
-    // `records` opens and seals with keys of its own; see ARCHITECTURE, "The record layer".
+    // `records` opens and seals with keys of its own; see docs/internals/tls.md, "The record layer".
     config.enable_secret_extraction = true;
     let theirs = Arc::new(config.clone());
     config.ignore_client_order = true;

@@ -40,7 +40,7 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
         let is_allowed = name == room || floor(&name).is_none_or(|floor| floor < own);
         if !is_allowed && !source.is_test_line(line) {
             let what =
-                format!("{room} imports {name}, which is no lower floor (ARCHITECTURE.md, Rooms and floors)");
+                format!("{room} imports {name}, which is no lower floor (ARCHITECTURE.md, The code)");
             findings.push(Finding::new(source.path, line, what));
         }
     }

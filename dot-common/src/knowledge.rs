@@ -71,6 +71,6 @@ pub trait Knowledge {
     /// Whether no worker takes connections at the moment; see [`crate::line::is_pressed`].
     fn is_pressed(&self) -> bool;
 
-    /// Whether one more is within a rate; then it is counted under the key of [`rate::key`].
+    /// Whether one more is within a rate; then it is counted under the key of `rate::key`.
     fn admits(&self, key: u64, rate: &Rate) -> bool;
 }

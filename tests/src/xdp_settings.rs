@@ -7,7 +7,7 @@ use dot_common::{
     settings::{Gate, Over, Ports, SCHEMA, Settings},
 };
 
-/// DNS over TLS on 853 and 8853, cleartext DNS on 53: constants of the programs that a [`Lab`] loads.
+/// DNS over TLS on 853 and 8853, cleartext DNS on 53: constants of the programs that a laboratory loads.
 pub const PORTS: Ports = Ports { dot: [853, 8853, 0, 0], do53: 53 };
 
 /// All gates as given, no limits, every destination ours.

@@ -54,7 +54,7 @@ pub(crate) const SIGNALS: [Signal; 5] =
 /// An answer of the keeper's: it may have to read a config from a slow disk, or to attach to many interfaces.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Makes two processes of this one. In both, [`SIGNALS`] wait from now on: the keeper reads them, the engine lets them
+/// Makes two processes of this one. In both, `SIGNALS` wait from now on: the keeper reads them, the engine lets them
 /// through when it hears them ([`hear`]).
 ///
 /// # Errors

@@ -177,7 +177,11 @@ fn many_hups_lose_nothing() {
     let (engine, is_over) =
         (Pid::from_raw(i32::try_from(dotd.pid()).expect("a pid fits")), AtomicBool::new(false));
     thread::scope(|scope| {
-        scope.spawn(|| while !is_over.load(Ordering::Relaxed) && kill(engine, Signal::SIGUSR1).is_ok() {});
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) && kill(engine, Signal::SIGUSR1).is_ok() {
+                std::hint::spin_loop();
+            }
+        });
         // Each asks the keeper at least three times.
         let said: Vec<_> = (0..20).map(|_| dotd.operate(&["reload"])).collect();
         is_over.store(true, Ordering::Relaxed);

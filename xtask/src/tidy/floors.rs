@@ -39,8 +39,7 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
     for (name, line) in imports(source) {
         let is_allowed = name == room || floor(&name).is_none_or(|floor| floor < own);
         if !is_allowed && !source.is_test_line(line) {
-            let what =
-                format!("{room} imports {name}, which is no lower floor (ARCHITECTURE.md, The code)");
+            let what = format!("{room} imports {name}, which is no lower floor (ARCHITECTURE.md, The code)");
             findings.push(Finding::new(source.path, line, what));
         }
     }

@@ -18,7 +18,7 @@ pub mod ledger;
 pub mod proxy;
 pub mod session;
 pub mod start;
+mod supervise;
 pub mod tls;
-mod vital;
 pub mod worker;
 pub mod xdp;

@@ -36,7 +36,7 @@ use crate::{
     config::{ClientSubnet, Policy},
     dns::{Asked, Query, Told},
     ledger::{Counter, WorkerCounters},
-    vital::vital,
+    supervise::supervise,
 };
 
 /// UPDATE (RFC 2136 §1.3).
@@ -112,11 +112,11 @@ impl Fleet {
         }
         if fleet.hedging.is_on() {
             let watched = Rc::clone(&fleet);
-            let task = spawn_local(vital("hedging", move || hedge::watch(Rc::clone(&watched))));
+            let task = spawn_local(supervise("hedging", move || hedge::watch(Rc::clone(&watched))));
             fleet.tasks.borrow_mut().push(task.abort_handle());
         }
         let swept = Rc::clone(&fleet);
-        spawn_local(vital("sweeper", move || sweep(Rc::clone(&swept))));
+        spawn_local(supervise("sweeper", move || sweep(Rc::clone(&swept))));
         fleet
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     arrivals, flights::Half, matching::Match, mmsg::BATCH_MAX, path, port::Port, udp, upstream::Upstream,
 };
-use crate::{ledger::Counter, vital::vital};
+use crate::{ledger::Counter, supervise::supervise};
 
 /// What a receiver waits for: ICMP's word about an earlier datagram is an error, and alone makes nothing readable.
 const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
@@ -27,7 +27,8 @@ const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
 pub fn open_port(upstream: &Rc<Upstream>) -> io::Result<(Rc<Port>, AbortHandle)> {
     let port = Rc::new(Port::open(upstream.config.address)?);
     let (upstream, heard) = (Rc::clone(upstream), Rc::clone(&port));
-    let task = spawn_local(vital("receiver", move || receive_all(Rc::clone(&upstream), Rc::clone(&heard))));
+    let task =
+        spawn_local(supervise("receiver", move || receive_all(Rc::clone(&upstream), Rc::clone(&heard))));
     Ok((port, task.abort_handle()))
 }
 

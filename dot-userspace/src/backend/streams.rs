@@ -37,7 +37,7 @@ use super::{
     suspects::{self, Suspects},
     upstream::Upstream,
 };
-use crate::{config::Transport, ledger::Counter, vital::vital};
+use crate::{config::Transport, ledger::Counter, supervise::supervise};
 
 /// Connections that are opened as soon as those before are busy.
 const CONNECTIONS: usize = 2;
@@ -217,7 +217,7 @@ fn back_off(failures: u32, chance: u16) -> Duration {
 /// Starts the distributor of `upstream`.
 pub fn start(upstream: &Rc<Upstream>) -> AbortHandle {
     let upstream = Rc::clone(upstream);
-    spawn_local(vital("distributor", move || distribute(Rc::clone(&upstream)))).abort_handle()
+    spawn_local(supervise("distributor", move || distribute(Rc::clone(&upstream)))).abort_handle()
 }
 
 /// Runs after all that queued queries in this turn.

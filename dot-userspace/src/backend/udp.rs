@@ -24,7 +24,7 @@ use super::{
     sink::Failure,
     upstream::Upstream,
 };
-use crate::{ledger::Counter, vital::vital};
+use crate::{ledger::Counter, supervise::supervise};
 
 /// Source ports in use at a time; each batch leaves over a random one.
 const PORTS: usize = 8;
@@ -74,7 +74,7 @@ impl Datagrams {
 /// Starts the sender of `upstream`.
 pub fn start(upstream: &Rc<Upstream>) -> AbortHandle {
     let upstream = Rc::clone(upstream);
-    spawn_local(vital("sender", move || send_queue(Rc::clone(&upstream)))).abort_handle()
+    spawn_local(supervise("sender", move || send_queue(Rc::clone(&upstream)))).abort_handle()
 }
 
 /// Closes retired ports that nobody waits on.

@@ -15,7 +15,7 @@ use crate::{
     config::{self, BackendAddress, Config, Placed, SynCookies, Transport, Workers, XdpMode},
     control::CertificateStatus,
     start::privileges,
-    tls::{Tickets, Upstream, certificate, client_verifier},
+    tls::{BackendTls, Tickets, certificate, client_verifier},
     xdp,
 };
 
@@ -116,7 +116,7 @@ impl Report<'_> {
                 Transport::Tls => "tls",
             };
             self.line(&format!("backend: {address} ({transport})"));
-            if let Err(error) = Upstream::of(backend) {
+            if let Err(error) = BackendTls::of(backend) {
                 self.mistake(&format!("backend.{index}"), &error);
             }
             if !has_route(address) {

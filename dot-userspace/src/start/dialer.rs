@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use crate::{
     backend::{Secure, Securing, Tls, Wire},
     config::Config,
-    tls::{Upstream, UpstreamStream},
+    tls::{BackendTls, BackendTlsStream},
 };
 
-struct Dialer(Upstream);
+struct Dialer(BackendTls);
 
 impl Secure for Dialer {
     fn secure(&self, tcp: TcpStream) -> Securing<'_> {
@@ -28,7 +28,7 @@ impl Secure for Dialer {
     }
 }
 
-impl Wire for UpstreamStream {
+impl Wire for BackendTlsStream {
     fn socket(&self) -> &TcpStream {
         self.get_ref().0
     }
@@ -40,7 +40,7 @@ impl Wire for UpstreamStream {
 /// One line: what of which backend cannot be had.
 pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Option<Tls>>> {
     let tls = config.backend.iter().map(|backend| {
-        let upstream = Upstream::of(backend).map_err(anyhow::Error::msg)?;
+        let upstream = BackendTls::of(backend).map_err(anyhow::Error::msg)?;
         Ok(upstream
             .map(|upstream| Tls { by: Arc::new(Dialer(upstream)), on_failure: backend.on_tls_failure }))
     });

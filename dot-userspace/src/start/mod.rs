@@ -5,7 +5,7 @@
 //! detach.
 //! Never: serves before every part has reported its state; the process that serves never holds a right.
 
-mod caretaker;
+mod control_loop;
 mod dialer;
 mod fast_open;
 mod files;
@@ -17,7 +17,7 @@ mod process;
 mod refusals;
 mod renew;
 mod restart;
-mod serve;
+mod xdp_watchdog;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -202,7 +202,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         keeper,
         config,
         tickets: opened.tickets,
-        spki_pins: serve::spki_pins(&identities),
+        spki_pins: control_loop::spki_pins(&identities),
         staples_until: renew::staples_until(&identities),
         upstreams,
         admission,
@@ -214,7 +214,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         reloads,
     };
     let process = Arc::new(process);
-    serve::serve(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
+    control_loop::run(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
 }
 
 /// What failed and every cause of it, in a line; what a cause says that was said already is said once.

@@ -6,9 +6,8 @@
 use std::time::SystemTime;
 
 use super::{
-    dialer, in_a_line, plan,
+    control_loop, dialer, in_a_line, plan,
     process::{Process, Running},
-    serve,
 };
 use crate::{
     backend::UpstreamConfig,
@@ -44,14 +43,14 @@ pub(super) fn renew(process: &Process, running: &mut Running) {
 fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
     let tls = &running.config.tls;
     let identities = certificate::load_all(tls, &running.config.server.state_dir)?;
-    let tickets = serve::tickets(running, tls, &identities)?;
+    let tickets = control_loop::tickets(running, tls, &identities)?;
     let serving = tls::serving(&identities, tls, &tickets)?;
     let upstreams = upstreams(running)?;
     if upstreams == running.upstreams {
         running.workers.iter().for_each(|worker| worker.tell(Command::Serve(serving.clone())));
     } else {
         running.upstreams = upstreams;
-        running.checks = serve::check_all(&running.upstreams);
+        running.checks = control_loop::check_all(&running.upstreams);
         let settings = plan::settings(&running.config, serving, running.upstreams.clone());
         for worker in &running.workers {
             worker.tell(Command::Reload(Box::new(settings.clone())));
@@ -61,7 +60,7 @@ fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
         tracing::warn!("{warning}");
     }
     running.tickets = tickets;
-    running.spki_pins = serve::spki_pins(&identities);
+    running.spki_pins = control_loop::spki_pins(&identities);
     running.staples_until = staples_until(&identities);
     Ok(identities)
 }
@@ -69,7 +68,7 @@ fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
 /// The backends by the same config: those whose authorities are others now are believed by the new ones.
 fn upstreams(running: &Running) -> anyhow::Result<Vec<UpstreamConfig>> {
     let config = &running.config;
-    let embedded = plan::needs_embedded(config).then(|| serve::embedded_address(running)).flatten();
+    let embedded = plan::needs_embedded(config).then(|| control_loop::embedded_address(running)).flatten();
     Ok(plan::upstreams(config, embedded, dialer::all(config)?, &running.upstreams))
 }
 

@@ -6,6 +6,7 @@
 //! What reads strangers' octets is public, so that fuzz targets reach it.
 
 pub mod alert;
+mod backend_tls;
 pub mod certificate;
 pub mod cipher;
 mod client_ca;
@@ -23,8 +24,8 @@ mod steps;
 mod stream;
 mod tickets;
 mod turnstile;
-mod upstream;
 
+pub use backend_tls::{BackendTls, BackendTlsStream};
 pub use client_ca::client_verifier;
 pub use handshake::{Handshake, HandshakeFailure, HandshakeKind, accept};
 pub use self_signed::FILE_NAME as SELF_SIGNED;
@@ -32,4 +33,3 @@ pub use serving::{Serving, ServingError, serving};
 pub use stream::{Read, ReadEnd, SCRATCH_OCTETS_MIN, Stream};
 pub use tickets::{Tickets, TicketsError};
 pub use turnstile::Turnstile;
-pub use upstream::{Upstream, UpstreamStream};

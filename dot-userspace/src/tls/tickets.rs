@@ -1,14 +1,14 @@
 //! Session tickets without server state: any worker, and with a secret any node, resumes what another began.
 //!
 //! Before: start has a rotation and perhaps a secret file. After: `serving` seals and opens tickets by it.
-//! Holds: without a secret, random keys of this process ([`own`]); with one, keys that every node of a fleet derives
-//! alike ([`fleet`]). A ticket lives for two rotations at most.
+//! Holds: without a secret, random keys of this process ([`process_keys`]); with one, keys that every node of a fleet derives
+//! alike ([`shared_keys`]). A ticket lives for two rotations at most.
 //! Never: writes a key anywhere.
 //!
 //! Source: RFC 8446 §4.6.1, RFC 5077 §4, RFC 8310 §9.
 
-mod fleet;
-mod own;
+mod process_keys;
+mod shared_keys;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -19,8 +19,8 @@ use super::{
     certificate::{CertificateError, pem},
     sessions::Sessions,
 };
-use fleet::FleetTickets;
-use own::OwnTickets;
+use process_keys::ProcessKeys;
+use shared_keys::SharedKeys;
 
 /// Fewest octets of a secret: as many as the keys that come from it.
 const SECRET_OCTETS_MIN: usize = 32;
@@ -57,7 +57,7 @@ pub enum TicketsError {
 pub struct Tickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
     /// The same, where they are this process's alone.
-    own: Option<Arc<OwnTickets>>,
+    process_keys: Option<Arc<ProcessKeys>>,
     pub(super) sessions: Arc<Sessions>,
     /// What is doubtful about the secret's file.
     pub warning: Option<String>,
@@ -72,10 +72,10 @@ impl Tickets {
     pub fn new(secret: &Path, rotation: Duration) -> Result<Self, TicketsError> {
         let sessions = Arc::new(Sessions::new(rotation));
         if secret.as_os_str().is_empty() {
-            let keys = Arc::new(OwnTickets::new(rotation).ok_or(TicketsError::Random)?);
+            let keys = Arc::new(ProcessKeys::new(rotation).ok_or(TicketsError::Random)?);
             return Ok(Self {
                 keys: Arc::clone(&keys) as Arc<dyn ProducesTickets>,
-                own: Some(keys),
+                process_keys: Some(keys),
                 sessions,
                 warning: None,
             });
@@ -84,8 +84,8 @@ impl Tickets {
         if octets.len() < SECRET_OCTETS_MIN {
             return Err(TicketsError::Short { path: secret.display().to_string(), octets: octets.len() });
         }
-        let keys = FleetTickets::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
-        Ok(Self { keys: Arc::new(keys), own: None, sessions, warning })
+        let keys = SharedKeys::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
+        Ok(Self { keys: Arc::new(keys), process_keys: None, sessions, warning })
     }
 
     /// Begins the next rotation now: a new key seals, the last one opens until the end of that rotation. `ends_old`: it opens
@@ -94,8 +94,8 @@ impl Tickets {
     /// # Errors
     /// [`TicketsError::Shared`]: a fleet's keys are not one node's to change; [`TicketsError::Random`].
     pub fn rotate(&self, ends_old: bool) -> Result<(), TicketsError> {
-        let own = self.own.as_ref().ok_or(TicketsError::Shared)?;
-        own.rotate(ends_old).ok_or(TicketsError::Random)?;
+        let keys = self.process_keys.as_ref().ok_or(TicketsError::Shared)?;
+        keys.rotate(ends_old).ok_or(TicketsError::Random)?;
         self.sessions.rotate(ends_old);
         Ok(())
     }

@@ -32,8 +32,8 @@ use crate::{
     ledger::{Counter, WorkerCounters},
     proxy::{self, Client, Named, Trusted},
     session::{self, Link, Plain, Room, Seat, Wanted},
+    supervise::supervise,
     tls::{self, Serving, Turnstile},
-    vital::vital,
     xdp::Line,
 };
 
@@ -75,7 +75,7 @@ impl Doors {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
         let turnstile = Rc::new(Turnstile::new(room.counters.clone()));
         let own = Rc::clone(&turnstile);
-        spawn_local(vital("turnstile", move || Rc::clone(&own).run()));
+        spawn_local(supervise("turnstile", move || Rc::clone(&own).run()));
         let trusted = RefCell::new(settings.proxy_protocol_from.clone());
         room.trust(settings.proxy_protocol_from.clone());
         Self {

@@ -46,8 +46,8 @@ use crate::{
     ledger::WorkerCounters,
     proxy::Trusted,
     session::{self, Limits, Rates, Room},
+    supervise::supervise,
     tls::Serving,
-    vital::vital,
     xdp::Line,
 };
 
@@ -206,7 +206,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let room = Rc::new(Room::new(settings.limits, backends, counters, rates));
     room.renew_cache(settings.keeping);
     let taking_turns = Rc::clone(&room);
-    spawn_local(vital("turns", move || Rc::clone(&taking_turns).take_turns()));
+    spawn_local(supervise("turns", move || Rc::clone(&taking_turns).take_turns()));
     let accounts = Accounts::new(charges);
     let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, line, &settings));
     let accepting = open(listeners, &doors);
@@ -252,7 +252,7 @@ fn open(listeners: Listeners, doors: &Rc<Doors>) -> Vec<AbortHandle> {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
             let (listener, doors) = (Rc::new(listener), Rc::clone(doors));
             let accept = move || accept::accept_all(Rc::clone(&listener), transport, Rc::clone(&doors));
-            Some(spawn_local(vital("listener", accept)).abort_handle())
+            Some(spawn_local(supervise("listener", accept)).abort_handle())
         }
     };
     let dot = listeners.dot.into_iter().filter_map(accept(Transport::Dot));

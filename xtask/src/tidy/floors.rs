@@ -9,7 +9,7 @@ use super::{Finding, source::Source};
 
 /// Rooms, the lowest first. Those of one floor ignore each other.
 const FLOORS: &[&[&str]] = &[
-    &["dns", "proxy", "ledger", "config", "vital", "disk"],
+    &["dns", "proxy", "ledger", "config", "supervise", "disk"],
     &["tls", "backend", "cache", "xdp"],
     &["session"],
     &["worker", "control"],

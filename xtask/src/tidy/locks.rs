@@ -27,8 +27,8 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("dot-userspace/src/session/rates.rs", "once for a message, where session.queries_per_second is set"),
     ("dot-userspace/src/tls/sessions.rs", "once for a handshake in TLS 1.2"),
-    ("dot-userspace/src/tls/tickets/fleet.rs", "once for a handshake"),
-    ("dot-userspace/src/tls/tickets/own.rs", "once for a handshake"),
+    ("dot-userspace/src/tls/tickets/shared_keys.rs", "once for a handshake"),
+    ("dot-userspace/src/tls/tickets/process_keys.rs", "once for a handshake"),
     ("dot-userspace/src/worker/admission.rs", "once when a connection opens and once when it ends"),
     (
         "dot-userspace/src/worker/charges.rs",

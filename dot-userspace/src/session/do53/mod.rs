@@ -27,7 +27,7 @@ use crate::{
     dns::{self, Asked, Disposition, Hop, Query, Rcode, Reply, triage},
     ledger::Counter,
     proxy::{Client, header},
-    vital::vital,
+    supervise::supervise,
 };
 
 /// Octets of answers that wait for the kernel; further ones are dropped, as on any full path.
@@ -53,8 +53,8 @@ pub async fn serve_datagrams(socket: UdpSocket, room: Rc<Room>) -> io::Result<()
         spare: RefCell::default(),
     });
     let own = Rc::clone(&door);
-    spawn_local(vital("sender of datagrams", move || send_all(Rc::clone(&own))));
-    vital("receiver of datagrams", || receive_all(&door)).await
+    spawn_local(supervise("sender of datagrams", move || send_all(Rc::clone(&own))));
+    supervise("receiver of datagrams", || receive_all(&door)).await
 }
 
 /// Takes every datagram, a batch at a time.

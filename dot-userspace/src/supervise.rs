@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_millis(10);
 ///
 /// # Cancel safety
 /// That of the task.
-pub async fn vital<F: Future>(what: &'static str, mut make: impl FnMut() -> F) -> F::Output {
+pub async fn supervise<F: Future>(what: &'static str, mut make: impl FnMut() -> F) -> F::Output {
     loop {
         let mut task = Box::pin(make());
         if let Some(output) = poll_fn(|context| poll(task.as_mut(), context)).await {
@@ -53,7 +53,7 @@ mod tests {
     fn what_panics_begins_anew() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let runs = Cell::new(0);
-        let output = runtime.block_on(vital("a test", || async {
+        let output = runtime.block_on(supervise("a test", || async {
             runs.set(runs.get() + 1);
             assert_ne!(runs.get(), 1, "a panic that the test makes");
             tokio::task::yield_now().await;

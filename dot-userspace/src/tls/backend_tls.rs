@@ -41,17 +41,17 @@ use crate::config::Backend;
 type Pin = [u8; 32];
 
 /// A connection to a backend within TLS.
-pub type UpstreamStream = TlsStream<TcpStream>;
+pub type BackendTlsStream = TlsStream<TcpStream>;
 
 /// Everything that a handshake with one backend needs. Clones share tickets.
 #[derive(Clone)]
-pub struct Upstream {
+pub struct BackendTls {
     connector: TlsConnector,
     name: ServerName<'static>,
     fingerprint: u64,
 }
 
-impl Upstream {
+impl BackendTls {
     /// Reads what `backend` must show. `Ok(None)`: it is not asked over TLS.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Upstream {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
-    pub async fn connect(&self, tcp: TcpStream) -> io::Result<UpstreamStream> {
+    pub async fn connect(&self, tcp: TcpStream) -> io::Result<BackendTlsStream> {
         self.connector.connect(self.name.clone(), tcp).await
     }
 

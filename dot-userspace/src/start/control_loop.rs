@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    caretaker, dialer,
+    dialer,
     files::{Files, Seen},
     in_a_line,
     listeners::ControlSocket,
@@ -26,7 +26,7 @@ use super::{
     process::{Process, Running},
     refusals::{self, Refusals},
     renew::{renew, staples_until},
-    restart,
+    restart, xdp_watchdog,
 };
 use crate::{
     backend::{UpstreamConfig, health},
@@ -52,7 +52,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The runtime or a signal cannot be had, or a worker died.
-pub(super) fn serve(
+pub(super) fn run(
     process: Arc<Process>,
     mut running: Running,
     seen: Seen,
@@ -80,7 +80,7 @@ pub(super) fn serve(
         );
         keeper::hear().context("signals cannot be heard")?;
         running.keeper.notify(keeper::State::Ready);
-        tokio::spawn(caretaker::look_after_xdp(Arc::clone(&process)));
+        tokio::spawn(xdp_watchdog::look_after_xdp(Arc::clone(&process)));
         running.checks = check_all(&running.upstreams);
         let running = hear_signals(&process, running, signals, files).await?;
         drain(&process, running).await

@@ -15,10 +15,10 @@ use std::{
 
 use rustls::server::ProducesTickets;
 
-use super::fleet::Key;
+use super::shared_keys::Key;
 
 /// Seals and opens tickets for this process.
-pub(super) struct OwnTickets {
+pub(super) struct ProcessKeys {
     rotation: Duration,
     keys: Mutex<Keys>,
 }
@@ -30,13 +30,13 @@ struct Keys {
     until: Instant,
 }
 
-impl fmt::Debug for OwnTickets {
+impl fmt::Debug for ProcessKeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("OwnTickets")
+        formatter.write_str("ProcessKeys")
     }
 }
 
-impl OwnTickets {
+impl ProcessKeys {
     /// The first key; `None`: the kernel has no random numbers.
     pub(super) fn new(rotation: Duration) -> Option<Self> {
         Self::at(rotation, Instant::now())
@@ -85,7 +85,7 @@ impl OwnTickets {
     }
 }
 
-impl ProducesTickets for OwnTickets {
+impl ProducesTickets for ProcessKeys {
     fn enabled(&self) -> bool {
         true
     }
@@ -115,14 +115,14 @@ mod tests {
     #[test]
     fn a_rotation_by_command_is_one() {
         let start = Instant::now();
-        let own = OwnTickets::at(ROTATION, start).unwrap();
+        let own = ProcessKeys::at(ROTATION, start).unwrap();
         let seal = |now| own.seal_at(b"session", now).unwrap();
         let opens = |ticket: &[u8], now| own.open_at(ticket, now).is_some();
         let first = seal(start);
         own.rotate_at(false, start + HOUR).unwrap();
         let second = seal(start + HOUR);
         assert!(opens(&first, start + HOUR * 6) && opens(&second, start + HOUR * 12));
-        let own = OwnTickets::at(ROTATION, start).unwrap();
+        let own = ProcessKeys::at(ROTATION, start).unwrap();
         let (seal, opens) = (
             |now| own.seal_at(b"session", now).unwrap(),
             |ticket: &[u8], now| own.open_at(ticket, now).is_some(),
@@ -146,7 +146,7 @@ mod tests {
             for hour in 0..40 {
                 let start = Instant::now();
                 let (busy, quiet) =
-                    (OwnTickets::at(ROTATION, start).unwrap(), OwnTickets::at(ROTATION, start).unwrap());
+                    (ProcessKeys::at(ROTATION, start).unwrap(), ProcessKeys::at(ROTATION, start).unwrap());
                 let tickets =
                     [&busy, &quiet].map(|one| one.seal_at(b"session", start + HOUR * sealed).unwrap());
                 (sealed..hour).for_each(|hour| drop(busy.seal_at(b"another", start + HOUR * hour)));

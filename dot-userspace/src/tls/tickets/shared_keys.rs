@@ -28,15 +28,15 @@ const NAME_OCTETS: usize = 16;
 const KEY_OCTETS: usize = 32;
 
 /// Seals and opens tickets for a fleet.
-pub(super) struct FleetTickets {
+pub(super) struct SharedKeys {
     secret: Prk,
     rotation_seconds: u64,
     keys: Mutex<Keys>,
 }
 
-impl fmt::Debug for FleetTickets {
+impl fmt::Debug for SharedKeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("FleetTickets")
+        formatter.write_str("SharedKeys")
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Key {
     aead: LessSafeKey,
 }
 
-impl FleetTickets {
+impl SharedKeys {
     /// Derives the keys of this moment; `None` where the library refuses.
     pub(super) fn new(secret: &[u8], rotation: Duration) -> Option<Self> {
         Self::at(secret, rotation, now())
@@ -90,7 +90,7 @@ impl FleetTickets {
     }
 }
 
-impl ProducesTickets for FleetTickets {
+impl ProducesTickets for SharedKeys {
     fn enabled(&self) -> bool {
         true
     }
@@ -183,8 +183,8 @@ mod tests {
     const SECRET: &[u8] = b"a secret of more than thirty-two octets";
     const START: u64 = 80_000 * 6 * HOUR;
 
-    fn node(secret: &[u8]) -> FleetTickets {
-        FleetTickets::at(secret, ROTATION, START).unwrap()
+    fn node(secret: &[u8]) -> SharedKeys {
+        SharedKeys::at(secret, ROTATION, START).unwrap()
     }
 
     /// Goal: any node opens any node's ticket in this rotation and the next, also when its clock is somewhat

@@ -7,7 +7,7 @@
 
 pub use crate::knowledge::Knowledge;
 use crate::{
-    client::{exemption, is_enforced},
+    client_lists::{exemption, is_enforced},
     flow::{self, Flow, Sequence},
     frame::Payload,
     packet::{Interest, Malformed, PROTOCOL_TCP, Packet, Segment, Service, Transport, flags, parse_into},

@@ -5,7 +5,7 @@
 
 use crate::{
     ban::Ban,
-    client::{bars, would_ban},
+    client_lists::{bars, would_ban},
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     prefix::ClientPrefix,
@@ -68,7 +68,7 @@ pub trait Knowledge {
     /// Monotonic time in nanoseconds until which a client counts as proven; 0: it does not.
     fn proven_until_ns(&self, client: ClientPrefix) -> u64;
 
-    /// Whether no worker takes connections at the moment; see [`crate::line::is_pressed`].
+    /// Whether no worker takes connections at the moment; see [`crate::worker_status::is_pressed`].
     fn is_pressed(&self) -> bool;
 
     /// Whether one more is within a rate; then it is counted under the key of `rate::key`.

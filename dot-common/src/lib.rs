@@ -4,9 +4,9 @@
 //! compares both. In the order of a packet's way:
 //! [`frame`] reads octets within bounds → [`packet`] finds headers and ports, [`walk`] those behind others → [`judge`] decides, with [`knowledge`],
 //! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
-//! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`memo`] (whom a CPU need not ask about
+//! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`client_cache`] (whom a CPU need not ask about
 //! again), [`local`] (which destinations are this machine's), [`charge`] (what a client cost),
-//! [`truncation`] (how a query becomes its own answer), [`steer`] and [`mod@line`] (which worker gets a connection), [`chain`]
+//! [`truncation`] (how a query becomes its own answer), [`steer`] and [`worker_status`] (which worker gets a connection), [`tail_calls`]
 //! (what may follow the judge), [`notice`] (what is said of a refusal), [`maps`]
 //! (names and sizes).
 //!
@@ -15,18 +15,16 @@
 #![no_std]
 
 pub mod ban;
-pub mod chain;
 pub mod charge;
-pub mod client;
+pub mod client_cache;
+pub mod client_lists;
 pub mod counters;
 pub mod flow;
 pub mod frame;
 pub mod judge;
 pub mod knowledge;
-pub mod line;
 pub mod local;
 pub mod maps;
-pub mod memo;
 pub mod notice;
 pub mod packet;
 #[cfg(feature = "user")]
@@ -35,6 +33,8 @@ pub mod prefix;
 pub mod rate;
 pub mod settings;
 pub mod steer;
+pub mod tail_calls;
 pub mod truncation;
 pub mod verdict;
 pub mod walk;
+pub mod worker_status;

@@ -36,7 +36,7 @@ pub const PROVEN: &str = "PROVEN";
 pub const ANSWER: &str = "ANSWER";
 /// Per-CPU array of one [`crate::frame::Located`]: where the parser's paths meet. Written by XDP.
 pub const SCRATCH: &str = "SCRATCH";
-/// Per-CPU array of [`crate::memo::Memo`] by [`crate::memo::place`]. Written by XDP.
+/// Per-CPU array of [`crate::client_cache::CachedClient`] by [`crate::client_cache::place`]. Written by XDP.
 pub const MEMO: &str = "MEMO";
 /// Prefix tries of this machine's own IPv4 addresses and of groups, as [`DENY4`]. Written by the loader.
 pub const LOCAL4: &str = "LOCAL4";
@@ -44,16 +44,16 @@ pub const LOCAL4: &str = "LOCAL4";
 pub const LOCAL6: &str = "LOCAL6";
 /// Per-CPU array of [`crate::local::Destination`] by [`crate::local::place`]. Written by XDP.
 pub const DESTINATIONS: &str = "DESTINATIONS";
-/// Array of [`crate::line::WorkerLine`] by worker, one for each loaded object, mapped into our memory. Written by the
+/// Array of [`crate::worker_status::WorkerStatus`] by worker, one for each loaded object, mapped into our memory. Written by the
 /// workers, each its own line.
 pub const WORKERS: &str = "WORKERS";
 /// Array of listeners by worker. Written by the loader.
 pub const SOCKETS: &str = "SOCKETS";
 /// Array of the place of each CPU among those that workers are pinned to, by its number. Written by the loader.
 pub const PLACES: &str = "PLACES";
-/// Array of programs that may follow the judge, by [`crate::chain`]. Written by the loader.
+/// Array of programs that may follow the judge, by [`crate::tail_calls`]. Written by the loader.
 pub const CHAIN: &str = "CHAIN";
-/// Per-CPU array of one [`crate::chain::Left`]. Written by XDP.
+/// Per-CPU array of one [`crate::tail_calls::Left`]. Written by XDP.
 pub const LEFT: &str = "LEFT";
 /// Ring of [`crate::notice::Notice`]. Written by XDP.
 pub const NOTICES: &str = "NOTICES";
@@ -127,7 +127,7 @@ pub const LOCAL_MAX: u32 = 16_384;
 /// Destinations that each CPU remembers.
 pub const DESTINATIONS_MAX: u32 = 1 << crate::local::DESTINATIONS_BITS;
 /// Clients that each CPU remembers.
-pub const MEMO_MAX: u32 = 1 << crate::memo::MEMO_BITS;
+pub const MEMO_MAX: u32 = 1 << crate::client_cache::MEMO_BITS;
 /// Most CPUs that packets are spread over, or that have a place.
 pub const CPUS_MAX: u32 = 1024;
 /// Most workers.
@@ -146,7 +146,7 @@ pub const PROGRAM_COOKIE: &str = "dotd_cookie";
 /// Moves packets to the CPU of their connection; follows the XDP program.
 pub const PROGRAM_SPREAD: &str = "dotd_spread";
 
-/// Which programs follow: bits of [`crate::chain`], a constant of the loaded XDP programs.
+/// Which programs follow: bits of [`crate::tail_calls`], a constant of the loaded XDP programs.
 pub const GLOBAL_FOLLOW: &str = "FOLLOW";
 /// Period and tolerance of the rate of SYN above which cookies are asked for: constants of the loaded cookie program. No
 /// period: they always are.

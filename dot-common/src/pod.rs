@@ -9,11 +9,11 @@ use aya::Pod;
 
 use crate::{
     ban::Ban,
+    client_cache::CachedClient,
     flow::{Flow, FlowKey},
     frame::Located,
-    line::WorkerLine,
-    memo::Memo,
     settings::Settings,
+    worker_status::WorkerStatus,
 };
 
 // SAFETY: repr(C) integers, 40 octets asserted, so no padding; every bit pattern is a value.
@@ -27,6 +27,6 @@ unsafe impl Pod for Ban {}
 // SAFETY: five u32; every bit pattern is a value.
 unsafe impl Pod for Located {}
 // SAFETY: repr(C) integers, 56 octets asserted, so no padding; every bit pattern is a value.
-unsafe impl Pod for Memo {}
+unsafe impl Pod for CachedClient {}
 // SAFETY: repr(C) integers, 64 octets asserted, so no padding; every bit pattern is a value.
-unsafe impl Pod for WorkerLine {}
+unsafe impl Pod for WorkerStatus {}

@@ -19,7 +19,7 @@ use dot_common::{
     walk::{self, Walked},
 };
 
-use crate::{calls, maps};
+use crate::{maps, subprograms};
 
 /// A context whose first buffer can be addressed.
 pub(crate) trait Linear {
@@ -43,7 +43,7 @@ impl Linear for XdpContext {
     #[inline(always)]
     fn walk(&self, _: &mut Located) -> Walked {
         // The function finds the same room by itself.
-        calls::walk(self)
+        subprograms::walk(self)
     }
 
     #[inline(always)]

@@ -28,10 +28,10 @@ use dot_common::{
 };
 
 use crate::{
-    chain::{self, NOTHING_LEFT},
     cleartext::fold,
     context::{Frame, Linear, opaque},
     maps, socket,
+    tail_calls::{self, NOTHING_LEFT},
 };
 
 /// The rate of SYN, all together, above which cookies are asked for; no period: always. Set by the loader before the program
@@ -72,7 +72,7 @@ pub(crate) fn answer(context: &XdpContext) -> u32 {
     let cookie = if is_flood() { cookie_for(context, packet) } else { None };
     let Some(cookie) = cookie else {
         maps::count(Verdict::pass(Reason::Syn));
-        return chain::pass(context, xdp_action::XDP_PASS);
+        return tail_calls::pass(context, xdp_action::XDP_PASS);
     };
     let (action, xdp_action) = match rewrite(context, packet, &cookie) {
         Some(()) => (Action::Answer, xdp_action::XDP_TX),

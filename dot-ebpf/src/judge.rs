@@ -7,10 +7,10 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dot_common::{
     ban::Ban,
+    client_cache::Standing,
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     judge::{self, Judgment, Knowledge},
-    memo::Standing,
     packet::{Interest, Packet, Service, parse_into},
     prefix::ClientPrefix,
     rate::Rate,
@@ -19,7 +19,7 @@ use dot_common::{
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{calls, chain, context::Frame, lists, maps, ports::OwnPorts};
+use crate::{context::Frame, lists, maps, ports::OwnPorts, subprograms, tail_calls};
 
 /// The XDP action for a frame; `None` when it is none of ours.
 #[inline(always)]
@@ -39,20 +39,20 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     };
     let settings = maps::settings()?;
     let Judgment { verdict, truncation } = judge::judge(&frame, packet, settings, &known);
-    chain::begin(context, verdict);
+    tail_calls::begin(context, verdict);
     maps::count(verdict);
     #[cfg(feature = "debug-log")]
     aya_log_ebpf::debug!(context, "action {} reason {}", verdict.action as u32, verdict.reason as u32);
     let xdp_action = match verdict.action {
         Action::Pass | Action::WouldDrop => xdp_action::XDP_PASS,
-        Action::Drop if is_reset(packet, settings, verdict) => calls::reset(context),
+        Action::Drop if is_reset(packet, settings, verdict) => subprograms::reset(context),
         Action::Drop => xdp_action::XDP_DROP,
         Action::Answer => match &truncation {
-            Some(truncation) => calls::answer(context, truncation),
+            Some(truncation) => subprograms::answer(context, truncation),
             None => xdp_action::XDP_DROP,
         },
     };
-    Some(chain::finish(context, verdict, xdp_action))
+    Some(tail_calls::finish(context, verdict, xdp_action))
 }
 
 /// Whether the gate that refused a segment wants its connection reset.
@@ -107,7 +107,7 @@ impl Knowledge for Kernel<'_> {
     fn is_local(&self, flow: &FlowKey) -> bool {
         maps::settings()
             .and_then(|settings| lists::recall_destination(settings, flow))
-            .unwrap_or_else(calls::is_local)
+            .unwrap_or_else(subprograms::is_local)
     }
 
     #[inline(always)]
@@ -136,19 +136,19 @@ impl Knowledge for Kernel<'_> {
     #[inline(always)]
     fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason> {
         if self.is_own(settings.own_interface) {
-            return calls::bars_own();
+            return subprograms::bars_own();
         }
-        maps::recall(settings, flow).map_or_else(calls::bars, Standing::reason)
+        maps::recall(settings, flow).map_or_else(subprograms::bars, Standing::reason)
     }
 
     #[inline(always)]
     fn would_ban(&self, settings: &Settings, _: &FlowKey) -> bool {
-        !self.is_own(settings.own_interface) && calls::would_ban()
+        !self.is_own(settings.own_interface) && subprograms::would_ban()
     }
 
     #[inline(always)]
     fn plan(&self, _: &impl Payload, _: &Located) -> Option<Truncation> {
-        self.context.and_then(calls::plan)
+        self.context.and_then(subprograms::plan)
     }
 
     #[inline(always)]
@@ -164,11 +164,11 @@ impl Knowledge for Kernel<'_> {
     #[inline(always)]
     fn is_pressed(&self) -> bool {
         // One worker that takes connections is enough, and mostly the first does: one line, no clock, no call.
-        maps::closed_until_ns(0).is_some_and(|until_ns| until_ns != 0) && calls::is_pressed()
+        maps::closed_until_ns(0).is_some_and(|until_ns| until_ns != 0) && subprograms::is_pressed()
     }
 
     #[inline(always)]
     fn admits(&self, key: u64, rate: &Rate) -> bool {
-        calls::admits(key, rate)
+        subprograms::admits(key, rate)
     }
 }

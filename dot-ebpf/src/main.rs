@@ -12,8 +12,6 @@
 #![feature(asm_experimental_arch)]
 #![allow(missing_docs, unreachable_pub, reason = "aya's macros generate a second, public function each")]
 
-mod calls;
-mod chain;
 mod cleartext;
 mod context;
 mod cookie;
@@ -26,6 +24,8 @@ mod ports;
 mod socket;
 mod spread;
 mod steer;
+mod subprograms;
+mod tail_calls;
 mod truncate;
 
 use aya_ebpf::{

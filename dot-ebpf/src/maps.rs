@@ -16,16 +16,16 @@ use aya_ebpf::{
 };
 use dot_common::{
     ban::Ban,
+    client_cache::{self, CachedClient, Standing},
     counters,
     flow::{Flow, FlowKey},
-    line::WorkerLine,
     maps::{BANS_MAX, CPUS_MAX, FLOWS_MAX, MEMO_MAX, PROVEN_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
-    memo::{self, Memo, Standing},
     packet::Packet,
     prefix::ClientPrefix,
     rate::{self, Rate},
     settings::Settings,
     verdict::Verdict,
+    worker_status::WorkerStatus,
 };
 
 use crate::context::{forget, opaque};
@@ -70,7 +70,7 @@ struct Scratch {
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
-static MEMO: PerCpuArray<Memo> = PerCpuArray::with_max_entries(MEMO_MAX, 0);
+static MEMO: PerCpuArray<CachedClient> = PerCpuArray::with_max_entries(MEMO_MAX, 0);
 
 /// Listeners of one SO_REUSEPORT group by worker.
 #[map]
@@ -88,7 +88,7 @@ pub(crate) fn place(cpu: u32) -> Option<u32> {
 
 /// Lines of the workers, which they store into memory that they have mapped.
 #[map]
-static WORKERS: Array<WorkerLine> = Array::with_max_entries(WORKERS_MAX, BPF_F_MMAPABLE);
+static WORKERS: Array<WorkerStatus> = Array::with_max_entries(WORKERS_MAX, BPF_F_MMAPABLE);
 
 /// Workers, and with them listeners of a group; set by the loader before a program loads.
 #[unsafe(no_mangle)]
@@ -96,25 +96,25 @@ pub(crate) static WORKER_COUNT: Global<u32> = Global::new(1);
 
 /// What a worker says of itself.
 #[inline(always)]
-pub(crate) fn line(worker: u32) -> Option<WorkerLine> {
-    let line = WORKERS.get_ptr(worker)?;
+pub(crate) fn worker_status(worker: u32) -> Option<WorkerStatus> {
+    let status = WORKERS.get_ptr(worker)?;
     // SAFETY: a checked map value; each word is stored whole, and may be a moment older than its neighbour.
     unsafe {
-        Some(WorkerLine {
-            open: (&raw const (*line).open).read_volatile(),
-            share: (&raw const (*line).share).read_volatile(),
-            closed_until_ns: (&raw const (*line).closed_until_ns).read_volatile(),
-            ..WorkerLine::default()
+        Some(WorkerStatus {
+            open: (&raw const (*status).open).read_volatile(),
+            share: (&raw const (*status).share).read_volatile(),
+            closed_until_ns: (&raw const (*status).closed_until_ns).read_volatile(),
+            ..WorkerStatus::default()
         })
     }
 }
 
-/// Until when a worker takes no connections; see [`WorkerLine`].
+/// Until when a worker takes no connections; see [`WorkerStatus`].
 #[inline(always)]
 pub(crate) fn closed_until_ns(worker: u32) -> Option<u64> {
-    let line = WORKERS.get_ptr(worker)?;
+    let status = WORKERS.get_ptr(worker)?;
     // SAFETY: as in [`line`].
-    Some(unsafe { (&raw const (*line).closed_until_ns).read_volatile() })
+    Some(unsafe { (&raw const (*status).closed_until_ns).read_volatile() })
 }
 
 /// Adds one to the counter of a verdict.
@@ -212,12 +212,12 @@ pub(crate) fn recall(settings: &Settings, flow: &FlowKey) -> Option<Standing> {
     if settings.generation == 0 {
         return None;
     }
-    let memo = MEMO.get_ptr_mut(memo::place(flow))?;
+    let cached = MEMO.get_ptr_mut(client_cache::place(flow))?;
     // SAFETY: a checked map value of this CPU; no program of ours interrupts another on it.
-    let memo = unsafe { &mut *memo };
-    let standing = memo.recall(flow, settings.generation, tick)?;
+    let cached = unsafe { &mut *cached };
+    let standing = cached.recall(flow, settings.generation, tick)?;
     if matches!(standing, Standing::Banned) {
-        memo.hits += 1;
+        cached.hits += 1;
     }
     Some(standing)
 }
@@ -226,21 +226,21 @@ pub(crate) fn recall(settings: &Settings, flow: &FlowKey) -> Option<Standing> {
 /// read before lists and bans were asked.
 #[inline(always)]
 pub(crate) fn memorize(settings: &Settings, flow: &FlowKey, generation: u32, standing: Standing) {
-    let Some(memo) = MEMO.get_ptr_mut(memo::place(flow)) else { return };
+    let Some(cached) = MEMO.get_ptr_mut(client_cache::place(flow)) else { return };
     // SAFETY: a checked map value of this CPU; no program of ours interrupts another on it.
-    let memo = unsafe { &mut *memo };
-    if let Some(owed) = memo.owes()
+    let cached = unsafe { &mut *cached };
+    if let Some(owed) = cached.owes()
         && let Some(ban) = BANS.get_ptr_mut(owed.key())
         // SAFETY: a checked map value, copied at once.
-        && memo.met(&unsafe { *ban })
+        && cached.met(&unsafe { *ban })
     {
-        add_hits(ban, memo.hits);
+        add_hits(ban, cached.hits);
     }
     let ban = rate::client(flow, settings.prefix_v4, settings.prefix_v6).key();
     let FlowKey { client, version, .. } = *flow;
     let serial = if matches!(standing, Standing::Banned) { serial(ban) } else { 0 };
     let standing = standing as u32;
-    *memo = Memo { client, version, generation, standing, serial, tick: tick(), ban, hits: 0 };
+    *cached = CachedClient { client, version, generation, standing, serial, tick: tick(), ban, hits: 0 };
 }
 
 /// The [`Ban::serial`] of a ban; 0: it has just gone.

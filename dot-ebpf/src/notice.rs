@@ -18,8 +18,8 @@ use dot_common::{
 };
 
 use crate::{
-    chain::{self, NOTHING_LEFT},
     maps,
+    tail_calls::{self, NOTHING_LEFT},
 };
 
 #[map]
@@ -37,11 +37,11 @@ static NOTICE_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Fate::ALL
 /// Notes the refusal, and ends with the action that was left.
 #[inline(always)]
 pub(crate) fn note(context: &XdpContext) -> u32 {
-    let Some(left) = chain::left() else { return NOTHING_LEFT };
+    let Some(left) = tail_calls::left() else { return NOTHING_LEFT };
     if let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) {
         note_packet(settings, packet, left.verdict & 0xffff, left.verdict >> 16);
     }
-    chain::pass(context, left.xdp_action)
+    tail_calls::pass(context, left.xdp_action)
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use dot_common::{maps::CPUS_MAX, steer};
 
-use crate::{chain::NOTHING_LEFT, maps};
+use crate::{maps, tail_calls::NOTHING_LEFT};
 
 /// By the number of a CPU. As small as it can be, unless the loader says otherwise.
 #[map]

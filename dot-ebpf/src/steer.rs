@@ -5,7 +5,7 @@
 //! Never: refuses: an empty slot leaves the choice to the kernel's hash.
 
 use aya_ebpf::{Global, helpers::bpf_get_smp_processor_id, programs::SkReuseportContext};
-use dot_common::{line::choose, steer::worker};
+use dot_common::{steer::worker, worker_status::choose};
 
 use crate::maps::{self, SOCKETS, WORKER_COUNT};
 
@@ -21,6 +21,6 @@ pub(crate) fn select(context: &SkReuseportContext) {
     let workers = WORKER_COUNT.load();
     let place = maps::place(cpu).unwrap_or(cpu);
     let own = worker(place, context.hash(), CPUS.load(), workers);
-    let worker = choose(own, workers, maps::now_ns, maps::line);
+    let worker = choose(own, workers, maps::now_ns, maps::worker_status);
     let _ = SOCKETS.select_reuseport(context, worker);
 }

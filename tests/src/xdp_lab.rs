@@ -16,15 +16,16 @@ use aya::{
 };
 use dot_common::{
     ban::Ban,
-    chain, counters,
+    client_cache::CachedClient,
+    counters,
     flow::{Flow, FlowKey},
-    line::WorkerLine,
     maps,
-    memo::Memo,
     notice::Fate,
     prefix::ClientPrefix,
     settings::Settings,
+    tail_calls,
     verdict::{Reason, Verdict},
+    worker_status::WorkerStatus,
 };
 use dot_userspace::xdp::object::OBJECT;
 use nix::{
@@ -51,8 +52,8 @@ pub struct Lab {
     rates: HashMap<MapData, u64, u64>,
     bans: HashMap<MapData, u64, Ban>,
     spent: HashMap<MapData, u64, u64>,
-    memos: PerCpuArray<MapData, Memo>,
-    workers: Array<MapData, WorkerLine>,
+    memos: PerCpuArray<MapData, CachedClient>,
+    workers: Array<MapData, WorkerStatus>,
     written: Settings,
     notices: RingBuf<MapData>,
     /// Holds the followers' seats: the kernel empties them when nobody does.
@@ -85,7 +86,7 @@ impl Lab {
             println!("SKIPPED {test}: BPF programs need root");
             return None;
         }
-        let follow = followers.iter().fold(0, |bits, (slot, _)| bits | chain::bit(*slot));
+        let follow = followers.iter().fold(0, |bits, (slot, _)| bits | tail_calls::bit(*slot));
         let (dot, do53) = PORTS.pack();
         let mut object = EbpfLoader::new()
             .override_global(maps::GLOBAL_PORTS_DOT, &dot, true)
@@ -308,7 +309,8 @@ impl Lab {
         let client = ClientPrefix::of(client, 32, 56);
         let ban = self.bans.get(&client.key(), 0).ok()?;
         let memos = (0..maps::MEMO_MAX).map(|place| self.memos.get(&place, 0).unwrap());
-        let owed = |memo: &Memo| if memo.owes() == Some(client) && memo.met(&ban) { memo.hits } else { 0 };
+        let owed =
+            |memo: &CachedClient| if memo.owes() == Some(client) && memo.met(&ban) { memo.hits } else { 0 };
         let owed: u64 = memos.map(|of_all| of_all.iter().map(owed).sum::<u64>()).sum();
         Some(Ban { hits: ban.hits + owed, ..ban })
     }
@@ -327,7 +329,7 @@ impl Lab {
 
     /// Closes the one worker until then; 0: it is open.
     pub fn close_workers(&mut self, closed_until_ns: u64) {
-        self.workers.set(0, WorkerLine { closed_until_ns, ..WorkerLine::default() }, 0).unwrap();
+        self.workers.set(0, WorkerStatus { closed_until_ns, ..WorkerStatus::default() }, 0).unwrap();
     }
 
     /// Forgets all rates.

@@ -11,9 +11,10 @@ use std::fs;
 
 use dot_common::{
     ban::Ban,
-    chain, maps,
+    maps,
     rate::Rate,
     settings::{Gate, Over, Settings},
+    tail_calls,
 };
 use dot_tests::{
     frames::{
@@ -106,7 +107,7 @@ fn cookies() {
     fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("our own namespace");
     let _listeners = listeners("[::]:853", 1);
     let syn = || Build::tcp(853, SYN, 1, &[]).tcp_options(20);
-    let followers = [(chain::COOKIE, maps::PROGRAM_COOKIE)];
+    let followers = [(tail_calls::COOKIE, maps::PROGRAM_COOKIE)];
     let passing = open("cookies", &judged(), &[]);
     let answering = open("cookies", &judged(), &followers);
     let (Some(mut passing), Some(mut answering)) = (passing, answering) else { return };
@@ -129,7 +130,7 @@ fn single(lab: &mut Lab, frame: &Frame) -> u128 {
 
 /// What passes and goes to another CPU: the verdict alone, not the queue, nor the other CPU's work.
 fn moves(floor: &mut Option<u128>) {
-    let followers = [(chain::SPREAD, maps::PROGRAM_SPREAD)];
+    let followers = [(tail_calls::SPREAD, maps::PROGRAM_SPREAD)];
     let Some(mut lab) = open("moves", &judged(), &followers) else { return };
     let ack = Build::tcp(853, ACK, 1, &[]);
     table(
@@ -141,7 +142,7 @@ fn moves(floor: &mut Option<u128>) {
 
 /// Refusals that are announced, as dotd has them: all but the first find that it was said.
 fn notices(floor: &mut Option<u128>, limited: &Settings) {
-    let followers = [(chain::NOTICE, maps::PROGRAM_NOTICE)];
+    let followers = [(tail_calls::NOTICE, maps::PROGRAM_NOTICE)];
     let Some(mut lab) = open("notices", limited, &followers) else { return };
     let announced = [
         ("SYN over its rate, announced", Build::tcp(853, SYN, 1, &[]).frame()),

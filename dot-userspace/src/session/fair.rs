@@ -30,7 +30,7 @@ impl Inbox {
         let pace = match self.delayed_until.take() {
             Some(until) if until > now => Pace::At(until),
             Some(_) => Pace::Within,
-            None => self.room.pace(self.client.source.ip(), now),
+            None => self.shared.pace(self.client.source.ip(), now),
         };
         if let Pace::At(until) = pace {
             self.delayed_until.set(Some(until));
@@ -52,20 +52,20 @@ impl Inbox {
         if granted > 0 {
             self.turn.set(Waits::Not);
         }
-        self.room.units(self.row, granted)
+        self.shared.units(self.row, granted)
     }
 
     /// So many of them were used.
     pub(super) fn end_turn(&self, units: u32) {
-        self.room.spend(self.row, units);
+        self.shared.spend(self.row, units);
     }
 
     /// There is more to read, and none of the turn is left: goes on in a later one.
     pub(super) fn wait_for_turn(self: &Rc<Self>) {
         if self.turn.get() != Waits::InLine {
             self.turn.set(Waits::InLine);
-            self.room.counters.add(Counter::TurnsWaited, 1);
-            self.room.turns.wait(self.row, self);
+            self.shared.counters.add(Counter::TurnsWaited, 1);
+            self.shared.turns.wait(self.row, self);
         }
     }
 

@@ -14,12 +14,12 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Room, SessionEnd,
-    answers::Asker,
+    SessionEnd, WorkerShared,
     clients::Row,
     failure::{failure_reply, question_of},
     fair::Waits,
     owed::Debt,
+    shared_answers::Asker,
 };
 use crate::{
     backend::{Broken, Failure, Receiver, Sink},
@@ -34,7 +34,7 @@ const WAITING_OCTETS_MAX: usize = 128 * 1024;
 /// Where a session's responses wait.
 pub struct Inbox {
     /// What the sessions of this worker share.
-    pub room: Rc<Room>,
+    pub shared: Rc<WorkerShared>,
     /// Who it is, for backends that are to know.
     pub(super) client: Client,
     octets: RefCell<Vec<u8>>,
@@ -57,13 +57,13 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn open(room: Rc<Room>, client: Client) -> Rc<Self> {
-        let debt = room.debts.open(client.source.ip());
+    pub(super) fn open(shared: Rc<WorkerShared>, client: Client) -> Rc<Self> {
+        let debt = shared.debts.open(client.source.ip());
         let inbox = Rc::new(Self {
-            row: room.row_of(client.source.ip()),
+            row: shared.row_of(client.source.ip()),
             turn: Cell::default(),
             delayed_until: Cell::new(None),
-            room,
+            shared,
             client,
             octets: RefCell::default(),
             unwritten: Cell::new(0),
@@ -75,7 +75,7 @@ impl Inbox {
             waker: RefCell::default(),
             changes: OnceCell::new(),
         });
-        inbox.number.set(inbox.room.enter(&inbox));
+        inbox.number.set(inbox.shared.enter(&inbox));
         inbox
     }
 
@@ -87,9 +87,9 @@ impl Inbox {
         self.tell_transfers();
         let kept = self.octets.take();
         let octets = kept.len();
-        self.room.give_buffer(kept);
-        self.debt.close(&self.room.debts);
-        self.room.leave(self.number.get());
+        self.shared.give_buffer(kept);
+        self.debt.close(&self.shared.debts);
+        self.shared.leave(self.number.get());
         octets
     }
 
@@ -115,10 +115,10 @@ impl Inbox {
     /// Another query may be read. Without room something is in flight, or waits for the client: either wakes us.
     pub(super) fn has_room(&self) -> bool {
         let in_flight = self.in_flight.get();
-        in_flight < self.room.limits().in_flight_max
-            && self.room.has_share(self.row, in_flight)
+        in_flight < self.shared.limits().in_flight_max
+            && self.shared.has_share(self.row, in_flight)
             && self.waiting() < WAITING_OCTETS_MAX
-            && self.debt.has_room(&self.room, in_flight)
+            && self.debt.has_room(&self.shared, in_flight)
     }
 
     /// The writer holds so many octets that the client has not taken.
@@ -131,9 +131,9 @@ impl Inbox {
     /// What this session is owed has changed.
     fn note_owed(&self) {
         if self.is_open.get() {
-            self.debt.set(&self.room.debts, self.waiting());
-            self.debt.note_waiting(&self.room.debts, self.number.get(), self.unwritten.get() > 0);
-            self.room.relieve();
+            self.debt.set(&self.shared.debts, self.waiting());
+            self.debt.note_waiting(&self.shared.debts, self.number.get(), self.unwritten.get() > 0);
+            self.shared.relieve();
         }
     }
 
@@ -142,7 +142,7 @@ impl Inbox {
         self.is_cut.set(true);
         self.wake();
         let lost = self.close();
-        self.room.counters.add(Counter::LostOctets, lost as u64);
+        self.shared.counters.add(Counter::LostOctets, lost as u64);
     }
 
     /// Why the session must end at once.
@@ -174,7 +174,7 @@ impl Inbox {
 
     /// What this hop tells the client in EDNS.
     fn hop(&self) -> Hop {
-        let hop = self.room.hop();
+        let hop = self.shared.hop();
         Hop { padding: hop.padding && self.is_encrypted(), ..hop }
     }
 
@@ -197,10 +197,10 @@ impl Inbox {
     ) -> Result<bool, E> {
         let mut octets = self.octets.borrow_mut();
         if octets.capacity() == 0 {
-            *octets = self.room.take_buffer();
+            *octets = self.shared.take_buffer();
         }
         let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
-        self.room.count_response(octets.get(place).unwrap_or_default(), is_extended);
+        self.shared.count_response(octets.get(place).unwrap_or_default(), is_extended);
         drop(octets);
         self.note_owed();
         Ok(true)
@@ -221,7 +221,7 @@ impl Inbox {
         for (asked, hop) in [(asked, self.hop()), (asked, bare), (plain, bare)] {
             let write = |out: &mut Vec<u8>| dns::respond(response, asked, hop, out).map(|made| edit = made);
             if self.append(false, write).map_err(|_| Broken)? {
-                self.room.note_edit(edit);
+                self.shared.note_edit(edit);
                 return Ok(());
             }
         }
@@ -239,14 +239,14 @@ impl Inbox {
     /// One query fewer in flight.
     fn end_query(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        self.room.clients.end_queries(self.row, 1);
+        self.shared.clients.end_queries(self.row, 1);
     }
 }
 
 /// However its session has ended, also by a panic: nothing of it is in flight any more.
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.room.clients.end_queries(self.row, self.in_flight.get());
+        self.shared.clients.end_queries(self.row, self.in_flight.get());
     }
 }
 
@@ -257,7 +257,7 @@ impl Asker for Rc<Inbox> {
 
     fn expect(&self) -> Rc<dyn Sink> {
         self.in_flight.set(self.in_flight.get() + 1);
-        self.room.clients.begin_query(self.row);
+        self.shared.clients.begin_query(self.row);
         Rc::clone(self) as Rc<dyn Sink>
     }
 
@@ -273,12 +273,12 @@ impl Sink for Inbox {
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
         if !self.is_open.get() {
-            self.room.counters.add(Counter::DroppedClientGone, 1);
+            self.shared.counters.add(Counter::DroppedClientGone, 1);
             self.end_query();
             return Ok(());
         }
-        if !self.debt.admits(&self.room, response.len()) {
-            self.room.counters.add(Counter::NotKept, 1);
+        if !self.debt.admits(&self.shared, response.len()) {
+            self.shared.counters.add(Counter::NotKept, 1);
             // Padding would make each refusal half a KiB.
             let asked = Asked { padding: false, ..asked };
             self.failure(asked, question_of(asked, response), Failure::Full);
@@ -291,7 +291,7 @@ impl Sink for Inbox {
 
     fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
         if !self.is_open.get() {
-            self.room.counters.add(Counter::DroppedClientGone, 1);
+            self.shared.counters.add(Counter::DroppedClientGone, 1);
             return self.end_query();
         }
         let (message, reply) = failure_reply(asked, query, failure);
@@ -315,7 +315,7 @@ impl Receiver for Inbox {
 
     fn message(&self, message: &[u8], is_first: bool) {
         if !self.is_open.get() {
-            self.room.counters.add(Counter::DroppedClientGone, u64::from(is_first));
+            self.shared.counters.add(Counter::DroppedClientGone, u64::from(is_first));
             return;
         }
         let write = |out: &mut Vec<u8>| {
@@ -346,8 +346,8 @@ impl Receiver for Inbox {
 pub(super) fn transfer(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
     let sink = inbox.expect();
     let receiver = Rc::clone(inbox) as Rc<dyn Receiver>;
-    if let Err(failure) = inbox.room.backends().transfer(message, query, receiver) {
-        inbox.room.counters.add(Counter::Responded, 1);
+    if let Err(failure) = inbox.shared.backends().transfer(message, query, receiver) {
+        inbox.shared.counters.add(Counter::Responded, 1);
         sink.failure(Asked::by(query), message, failure);
     }
 }

@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Link, Room, Seat, SessionEnd, Wanted, pace::Pace};
+use super::{IdleProbe, Link, SessionEnd, Wanted, WorkerShared, pace::Pace};
 use crate::ledger::{Counter, WorkerCounters};
 
 /// Sessions of a worker that linger at their place under the caps.
@@ -53,25 +53,30 @@ pub(super) enum Left {
 }
 
 /// Says goodbye over `link`, and waits as long as that serves the client, and as long as no other connection needs what
-/// it holds at its `seat`.
-pub(super) async fn leave<L: Link>(link: &mut L, room: &Room, seat: &Seat, end: SessionEnd) -> Left {
+/// it holds at its `probe`.
+pub(super) async fn leave<L: Link>(
+    link: &mut L,
+    shared: &WorkerShared,
+    probe: &IdleProbe,
+    end: SessionEnd,
+) -> Left {
     // It may have been asked to leave a moment after it had another reason to.
-    let wanted = seat.wanted();
-    let lingering = room.lingering.enter(wanted == Some(Wanted::Place));
-    seat.note_lingering(lingering.number);
+    let wanted = probe.wanted();
+    let lingering = shared.lingering.enter(wanted == Some(Wanted::Place));
+    probe.note_lingering(lingering.number);
     if wanted == Some(Wanted::Descriptor) {
         lingering.must_go.notify_one();
     }
     let mut departure = Departure::new(Instant::now(), discarded_octets_max(end));
-    let mut clock = pin!(sleep_until(Instant::now() + LOOK));
+    let mut timer = pin!(sleep_until(Instant::now() + LOOK));
     let departed = poll_fn(|context| {
         loop {
             let now = Instant::now();
-            match departure.poll(link, context, room, now) {
+            match departure.poll(link, context, shared, now) {
                 Verdict::Left(left) => return Poll::Ready(left),
-                Verdict::WaitUntil(at) => clock.as_mut().reset(at),
+                Verdict::WaitUntil(at) => timer.as_mut().reset(at),
             }
-            if clock.as_mut().poll(context).is_pending() {
+            if timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -122,7 +127,7 @@ impl Departure {
         &mut self,
         link: &mut L,
         context: &mut Context<'_>,
-        room: &Room,
+        shared: &WorkerShared,
         now: Instant,
     ) -> Verdict {
         if !self.has_said_all {
@@ -135,7 +140,7 @@ impl Departure {
             }
         }
         if self.discarded < self.discarded_max {
-            match link.poll_discard(context, &mut room.scratch.borrow_mut()) {
+            match link.poll_discard(context, &mut shared.scratch.borrow_mut()) {
                 Poll::Ready(Ok(0)) if self.has_said_all => return Verdict::Left(Left::Complete),
                 Poll::Ready(Ok(0)) | Poll::Pending => {}
                 Poll::Ready(Ok(more)) => {
@@ -148,7 +153,7 @@ impl Departure {
             }
         }
         let waiting = link.unsent() + link.unacknowledged();
-        self.look(waiting, link.taken(), now, room.limits().write_timeout)
+        self.look(waiting, link.taken(), now, shared.limits().write_timeout)
     }
 
     /// Whether to wait on, and until when. `waiting`: octets that the client has not taken; `taken`: those it has.
@@ -187,7 +192,7 @@ pub(super) struct Lingering {
 }
 
 /// One of them; it ends with this.
-struct LingeringSeat<'a> {
+struct LingeringEntry<'a> {
     lingering: &'a Lingering,
     number: u64,
     must_go: Rc<Notify>,
@@ -209,7 +214,7 @@ impl Lingering {
     }
 
     /// One session more lingers.
-    fn enter(&self, is_evicted: bool) -> LingeringSeat<'_> {
+    fn enter(&self, is_evicted: bool) -> LingeringEntry<'_> {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         let must_go = Rc::new(Notify::new());
@@ -218,7 +223,7 @@ impl Lingering {
             true => insert(&self.evicted, EVICTED_LINGERING_MAX, number, &must_go),
             false => insert(&self.placed, LINGERING_MAX, number, &must_go),
         }
-        LingeringSeat { lingering: self, number, must_go }
+        LingeringEntry { lingering: self, number, must_go }
     }
 
     /// Another connection needs what the one with this number holds. Without its place it is one of the few that
@@ -252,7 +257,7 @@ fn insert(queue: &RefCell<BTreeMap<u64, Rc<Notify>>>, max: usize, number: u64, m
     }
 }
 
-impl Drop for LingeringSeat<'_> {
+impl Drop for LingeringEntry<'_> {
     fn drop(&mut self) {
         self.lingering.placed.borrow_mut().remove(&self.number);
         self.lingering.evicted.borrow_mut().remove(&self.number);
@@ -337,17 +342,17 @@ mod tests {
         for (is_evicted, max) in [(true, EVICTED_LINGERING_MAX), (false, LINGERING_MAX)] {
             let lingering = Lingering::new(&counters);
             let other = lingering.enter(!is_evicted);
-            let seats: Vec<_> = (0..max).map(|_| lingering.enter(is_evicted)).collect();
-            let must_go = |seat: &LingeringSeat<'_>| {
-                let mut notified = pin!(seat.must_go.notified());
+            let probes: Vec<_> = (0..max).map(|_| lingering.enter(is_evicted)).collect();
+            let must_go = |probe: &LingeringEntry<'_>| {
+                let mut notified = pin!(probe.must_go.notified());
                 notified.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
             };
-            assert!(!seats.iter().any(must_go));
+            assert!(!probes.iter().any(must_go));
             let last = lingering.enter(is_evicted);
-            let gone: Vec<_> = seats.iter().map(must_go).collect();
+            let gone: Vec<_> = probes.iter().map(must_go).collect();
             assert!(gone[0] && !gone[1..].contains(&true) && !must_go(&last) && !must_go(&other));
             assert_eq!(counters.get(Counter::Lingering), max as u64 + 2);
-            drop((seats, last, other));
+            drop((probes, last, other));
             assert!(lingering.is_empty());
             assert_eq!(counters.get(Counter::Lingering), 0);
         }

@@ -1,17 +1,18 @@
 //! Room `session`: one DoT connection after its handshake, from its first message to its end; and DNS in clear.
 //!
 //! Before: `tls::handshake` gave a decrypted stream. After: `worker::accept` counts how it ended.
-//! The line, for each turn: read → `dns::framing` → `dns::triage` → [`Answers`] → `backend` … [`Inbox`] → writer.
+//! The line, for each turn: read → `dns::framing` → `dns::triage` → [`SharedAnswers`] → `backend` … [`Inbox`] → writer.
 //! [`serve`] walks it for a stream, `do53` for datagrams; nothing else does. Steps 6 to 9 of 9.
 //! Never: holds a buffer while idle, answers in cleartext on a port for TLS, or lets one client's slowness reach another.
 
-mod answers;
 mod clients;
-mod clock;
+mod deadline_timer;
 mod do53;
 mod end;
 mod failure;
 mod fair;
+mod fate_guard;
+mod idle_probe;
 mod inbox;
 mod keyed;
 mod linger;
@@ -22,11 +23,10 @@ mod pace;
 mod pressure;
 mod rates;
 mod reader;
-mod receipt;
-mod room;
-mod seat;
+mod shared_answers;
 mod turn;
 mod turns;
+mod worker_shared;
 mod writer;
 
 use std::{
@@ -37,10 +37,10 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use answers::Answers;
-use clock::Clock;
+use deadline_timer::DeadlineTimer;
 pub use do53::{Plain, serve_datagrams};
 pub use end::SessionEnd;
+pub use idle_probe::{IdleProbe, Wanted};
 pub use inbox::Inbox;
 pub use linger::EVICTED_LINGERING_MAX;
 use linger::{Left, leave};
@@ -49,13 +49,13 @@ pub use owed::OwedLimits;
 pub use pressure::Fill;
 pub use rates::{QueryRate, Rates};
 use reader::Reader;
-pub use room::{Limits, Room};
-pub use seat::{Seat, Wanted};
+pub use shared_answers::SharedAnswers;
+pub use worker_shared::{Limits, WorkerShared};
 use writer::Writer;
 
 use crate::{ledger::Counter, proxy::Client};
 
-/// Serves one session to its end, and tells `done` how it ended; at its `seat` others see whether it is idle.
+/// Serves one session to its end, and tells `done` how it ended; at its `probe` others see whether it is idle.
 /// The future holds the session and nothing twice: there are as many as clients.
 ///
 /// # Cancel safety
@@ -63,34 +63,34 @@ use crate::{ledger::Counter, proxy::Client};
 /// dropped with it.
 pub fn serve<L: Link>(
     link: L,
-    room: Rc<Room>,
+    shared: Rc<WorkerShared>,
     client: Client,
-    seat: Rc<Seat>,
+    probe: Rc<IdleProbe>,
     done: impl FnOnce(SessionEnd),
 ) -> impl Future<Output = ()> {
     let mut session = Session {
         link,
         reader: Reader::default(),
         writer: Writer::default(),
-        clock: Clock::start(),
+        timer: DeadlineTimer::start(),
         closing: None,
         last_busy: None,
-        inbox: Inbox::open(Rc::clone(&room), client),
-        room,
-        seat,
+        inbox: Inbox::open(Rc::clone(&shared), client),
+        shared,
+        probe,
     };
-    session.seat.take(&session.inbox);
+    session.probe.take(&session.inbox);
     async move {
         let end = poll_fn(|context| session.poll_turn(context)).await;
         let kept = session.inbox.close();
         // In a box: no session holds it before its end.
         let left = match end.is_orderly() {
-            true => Box::pin(leave(&mut session.link, &session.inbox.room, &session.seat, end)).await,
+            true => Box::pin(leave(&mut session.link, &session.inbox.shared, &session.probe, end)).await,
             false => Left::Incomplete,
         };
         if left == Left::Incomplete {
             let lost = kept + session.link.unsent() + session.link.unacknowledged();
-            session.inbox.room.counters.add(Counter::LostOctets, lost as u64);
+            session.inbox.shared.counters.add(Counter::LostOctets, lost as u64);
             session.link.reset();
         }
         done(end);
@@ -102,14 +102,14 @@ struct Session<L> {
     link: L,
     reader: Reader,
     writer: Writer,
-    clock: Clock,
+    timer: DeadlineTimer,
     /// Why no more queries are read; the session ends when the last response is out.
     closing: Option<SessionEnd>,
     /// When something was last in flight or being written.
     last_busy: Option<Instant>,
     inbox: Rc<Inbox>,
-    room: Rc<Room>,
-    seat: Rc<Seat>,
+    shared: Rc<WorkerShared>,
+    probe: Rc<IdleProbe>,
 }
 
 /// However the task ends, also by a panic or with its worker, the room forgets the session.
@@ -147,16 +147,16 @@ impl<L: Link> Session<L> {
             }
         }
         if let Some(until) = self.inbox.delayed_until() {
-            self.clock.ring(context, until);
+            self.timer.ring(context, until);
         }
         self.inbox.end_turn(self.reader.spent());
         if self.closing.is_none() && self.reader.is_over() {
             self.inbox.wait_for_turn();
         }
-        let must_close = || self.room.must_close().or_else(|| self.seat.must_leave());
+        let must_close = || self.shared.must_close().or_else(|| self.probe.must_leave());
         self.closing = self.closing.or_else(must_close).or_else(|| self.has_lasted(now));
         let end = self.poll_end(context, now);
-        self.seat.note(self.idle_since());
+        self.probe.note(self.idle_since());
         end
     }
 
@@ -168,7 +168,7 @@ impl<L: Link> Session<L> {
             }
             // Without a deadline responses are owed, and the backends' own deadlines bring us back.
             let Some(deadline) = self.deadline() else { return Poll::Pending };
-            match self.clock.poll(context, now, deadline) {
+            match self.timer.poll(context, now, deadline) {
                 // No more queries; what is owed is still answered.
                 Poll::Ready(SessionEnd::SlowReader) if self.writer.is_patient(&self.link, &self.inbox) => {}
                 Poll::Ready(end @ (SessionEnd::Duration | SessionEnd::MessageTimeout)) => {
@@ -181,7 +181,7 @@ impl<L: Link> Session<L> {
 
     /// `duration_max` has passed.
     fn has_lasted(&self, now: Instant) -> Option<SessionEnd> {
-        (now >= self.clock.started() + self.room.limits().duration_max).then_some(SessionEnd::Duration)
+        (now >= self.timer.started() + self.shared.limits().duration_max).then_some(SessionEnd::Duration)
     }
 
     /// Nothing is at a backend, and nothing waits to be written.
@@ -192,18 +192,18 @@ impl<L: Link> Session<L> {
     /// Since when nothing was asked and nothing is owed.
     fn idle_since(&self) -> Option<Instant> {
         let last = self.reader.last_message().max(self.last_busy);
-        self.is_quiet().then(|| last.unwrap_or(self.clock.started()))
+        self.is_quiet().then(|| last.unwrap_or(self.timer.started()))
     }
 
     /// The next moment at which something must happen by itself, and how the session would then end.
     fn deadline(&self) -> Option<(Instant, SessionEnd)> {
-        let limits = self.room.limits();
+        let limits = self.shared.limits();
         let is_open = self.closing.is_none();
-        let over = is_open.then_some((self.clock.started() + limits.duration_max, SessionEnd::Duration));
+        let over = is_open.then_some((self.timer.started() + limits.duration_max, SessionEnd::Duration));
         let message = self.reader.message_since().filter(|_| is_open);
         let message = message.map(|since| (since + limits.message_timeout, SessionEnd::MessageTimeout));
         let write = self.writer.patience_ends().map(|at| (at, SessionEnd::SlowReader));
-        let idle = self.idle_since().map(|since| (since + self.room.idle_timeout(), SessionEnd::Idle));
+        let idle = self.idle_since().map(|since| (since + self.shared.idle_timeout(), SessionEnd::Idle));
         [over, message, write, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }

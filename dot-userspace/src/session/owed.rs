@@ -17,7 +17,7 @@ use std::{
 
 use dot_common::prefix::ClientPrefix;
 
-use super::Room;
+use super::WorkerShared;
 use crate::ledger::{Counter, WorkerCounters};
 
 /// A response of so many octets is kept beyond the budgets of prefix and worker: it takes less than a refusal costs.
@@ -182,18 +182,19 @@ impl Debt {
     }
 
     /// Whether an answer of so many octets is kept; what it tells of those to come is noted.
-    pub(super) fn admits(&self, room: &Room, octets: usize) -> bool {
+    pub(super) fn admits(&self, shared: &WorkerShared, octets: usize) -> bool {
         let expected = self.expected.get();
         self.expected.set(octets.max(expected - expected / 8));
-        room.limits().owed.admits(self.owed(&room.debts), octets)
+        shared.limits().owed.admits(self.owed(&shared.debts), octets)
     }
 
     /// Whether another query may be asked beside `in_flight`, by what their answers would be. A session that is owed nothing
     /// and waits for nothing always may.
-    pub(super) fn has_room(&self, room: &Room, in_flight: usize) -> bool {
-        let owed = self.owed(&room.debts);
+    pub(super) fn has_room(&self, shared: &WorkerShared, in_flight: usize) -> bool {
+        let owed = self.owed(&shared.debts);
         let coming = in_flight.saturating_add(1).saturating_mul(self.expected.get());
-        owed.session + in_flight == 0 || owed.session.saturating_add(coming) <= room.limits().owed.free(owed)
+        owed.session + in_flight == 0
+            || owed.session.saturating_add(coming) <= shared.limits().owed.free(owed)
     }
 }
 

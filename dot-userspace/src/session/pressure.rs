@@ -1,6 +1,6 @@
 //! How timeouts shrink while connections near their cap. Pure.
 //!
-//! Before: `worker` says how many connections there are. After: `Room` has the idle timeout of the moment.
+//! Before: `worker` says how many connections there are. After: `WorkerShared` has the idle timeout of the moment.
 //! Never: shortens anything below three quarters of the cap.
 //!
 //! Source: RFC 7766 §6.2.3, RFC 7828 §3.3.2.

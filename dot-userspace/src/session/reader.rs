@@ -14,8 +14,8 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::{
-    Inbox, Link, SessionEnd, answers::ask, end::end_of_reading, inbox::transfer, rates::Pace,
-    receipt::Receipt, turn::Turn,
+    Inbox, Link, SessionEnd, end::end_of_reading, fate_guard::FateGuard, inbox::transfer, rates::Pace,
+    shared_answers::ask, turn::Turn,
 };
 use crate::{
     dns::{Disposition, DropReason, Ede, Rcode, Reply, framing::cut_message, triage},
@@ -89,7 +89,7 @@ impl Reader {
             self.keep(pending, now);
         }
         while !self.is_held && !self.is_over() {
-            let mut scratch = inbox.room.scratch.borrow_mut();
+            let mut scratch = inbox.shared.scratch.borrow_mut();
             match link.poll_read(context, &mut scratch) {
                 Poll::Pending => break,
                 Poll::Ready(Err(end)) => return Err(end_of_reading(end)),
@@ -160,11 +160,11 @@ impl Reader {
     /// One message: to a backend, answered, or dropped. Counted once, here. `is_over`: its client is over its rate, and hears
     /// REFUSED.
     fn take_message(&mut self, message: &[u8], inbox: &Rc<Inbox>, is_over: bool) -> Result<(), SessionEnd> {
-        let counters = &inbox.room.counters;
-        let _receipt = Receipt::of(counters);
+        let counters = &inbox.shared.counters;
+        let _fate = FateGuard::of(counters);
         counters.add(Counter::ReceivedPlain, u64::from(!inbox.is_encrypted()));
         self.queries = self.queries.saturating_add(1);
-        let disposition = triage(message, inbox.room.limits().allowed);
+        let disposition = triage(message, inbox.shared.limits().allowed);
         self.malformed = match disposition.is_malformed() {
             true => self.malformed.saturating_add(1),
             false => self.malformed.saturating_sub(1),
@@ -175,7 +175,7 @@ impl Reader {
                 counters.add(Counter::Responded, 1);
                 counters.add(Counter::QueriesRefused, 1);
             }
-            Disposition::Forward(query) => ask(&inbox.room, message, &query, inbox),
+            Disposition::Forward(query) => ask(&inbox.shared, message, &query, inbox),
             Disposition::Transfer(query) => transfer(message, &query, inbox),
             Disposition::Respond(reply) => {
                 inbox.answer(message, &reply);
@@ -190,7 +190,7 @@ impl Reader {
         if self.malformed >= MALFORMED_MAX {
             return Err(SessionEnd::Malformed);
         }
-        if u64::from(self.queries) >= inbox.room.limits().queries_max {
+        if u64::from(self.queries) >= inbox.shared.limits().queries_max {
             Err(SessionEnd::Queries)
         } else {
             Ok(())

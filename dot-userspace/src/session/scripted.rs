@@ -14,7 +14,7 @@ use std::{
 
 use dot_common::rate::Rate;
 
-use super::{Limits, Link, OwedLimits, QueryRate, Room};
+use super::{Limits, Link, OwedLimits, QueryRate, WorkerShared};
 use crate::{
     backend::Backends,
     config::{ClientSubnet, Policy, QueriesOver},
@@ -120,9 +120,9 @@ pub fn no_limits() -> Limits {
 }
 
 /// What sessions without backends share. Call it inside a `LocalSet`.
-pub fn room(counters: &WorkerCounters) -> Rc<Room> {
+pub fn worker_shared(counters: &WorkerCounters) -> Rc<WorkerShared> {
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, counters);
-    let room = Rc::new(Room::new(no_limits(), backends, counters.clone(), Arc::default()));
-    tokio::task::spawn_local(Rc::clone(&room).take_turns());
-    room
+    let shared = Rc::new(WorkerShared::new(no_limits(), backends, counters.clone(), Arc::default()));
+    tokio::task::spawn_local(Rc::clone(&shared).take_turns());
+    shared
 }

@@ -15,10 +15,10 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::{
-    EVICTED_LINGERING_MAX, Inbox, Link, Seat, SessionEnd, Wanted,
-    answers::Asker as _,
-    scripted::{Read, Scripted, found, room},
+    EVICTED_LINGERING_MAX, IdleProbe, Inbox, Link, SessionEnd, Wanted,
+    scripted::{Read, Scripted, found, worker_shared},
     serve,
+    shared_answers::Asker as _,
 };
 use crate::{
     dns::{Asked, Query},
@@ -35,7 +35,7 @@ fn a_session_is_small() {
     }
     let octets = octets_of(serve::<Stream>);
     assert!(octets <= 448, "{octets}");
-    assert!(size_of::<Seat>() <= 64);
+    assert!(size_of::<IdleProbe>() <= 64);
 }
 
 /// Opcode 2, which dotd answers by itself, framed.
@@ -84,7 +84,7 @@ fn a_turn_is_bounded() {
     LocalSet::new().block_on(&runtime, async {
         let (counters, asked) = (WorkerCounters::default(), Rc::new(Cell::new(0)));
         let link = endless(100, Rc::clone(&asked));
-        let mut session = pin!(serve(link, room(&counters), client(), Rc::default(), |_| ()));
+        let mut session = pin!(serve(link, worker_shared(&counters), client(), Rc::default(), |_| ()));
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         let (mut turns, mut before) = (0, 0);
@@ -124,7 +124,7 @@ fn a_turn_is_bounded_by_reads_records_and_octets() {
                 scratch.fill(0xff);
                 Poll::Ready(Ok(read.clone()))
             });
-            let mut session = pin!(serve(link, room(&counters), client(), Rc::default(), |_| ()));
+            let mut session = pin!(serve(link, worker_shared(&counters), client(), Rc::default(), |_| ()));
             let bell = Arc::new(Bell::default());
             let waker = Waker::from(Arc::clone(&bell));
             for turn in 0..5 {
@@ -164,7 +164,7 @@ fn a_client_that_takes_all_at_once_is_heard_again() {
             scratch.iter_mut().zip(queries.drain(..octets)).for_each(|(place, octet)| *place = octet);
             found(octets)
         });
-        let mut session = pin!(serve(link, room(&counters), client(), Rc::default(), |_| ()));
+        let mut session = pin!(serve(link, worker_shared(&counters), client(), Rc::default(), |_| ()));
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         let mut rung = async || {
@@ -192,7 +192,7 @@ fn an_answer_that_no_message_holds_is_servfail() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let counters = WorkerCounters::default();
-        let inbox = Inbox::open(room(&counters), client());
+        let inbox = Inbox::open(worker_shared(&counters), client());
         let question = [1, b'x', 0, 0, 16, 0, 1];
         let query = [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &question].concat();
         let asked = Asked::by(&Query::parse(&query).unwrap());
@@ -228,32 +228,32 @@ fn a_lingering_session_gives_way() {
     for is_asked_first in [false, true] {
         LocalSet::new().block_on(&runtime, async {
             let counters = WorkerCounters::default();
-            let room = room(&counters);
+            let shared = worker_shared(&counters);
             let begin = |_| {
-                let (seat, link) = (Rc::new(Seat::default()), Scripted::lingering(closed));
-                (Rc::clone(&seat), Box::pin(serve(link, Rc::clone(&room), client(), seat, |_| ())))
+                let (probe, link) = (Rc::new(IdleProbe::default()), Scripted::lingering(closed));
+                (Rc::clone(&probe), Box::pin(serve(link, Rc::clone(&shared), client(), probe, |_| ())))
             };
             let mut sessions: Vec<_> = (0..EVICTED_LINGERING_MAX + 2).map(begin).collect();
-            let seats: Vec<_> = sessions.iter().map(|(seat, _)| Rc::clone(seat)).collect();
+            let probes: Vec<_> = sessions.iter().map(|(probe, _)| Rc::clone(probe)).collect();
             let mut poll = |at: usize| {
                 let mut context = Context::from_waker(Waker::noop());
                 sessions[at].1.as_mut().poll(&mut context).is_ready()
             };
-            let ask = || seats.iter().for_each(|seat| seat.ask_to_leave(Wanted::Place));
+            let ask = || probes.iter().for_each(|probe| probe.ask_to_leave(Wanted::Place));
             if is_asked_first {
                 ask();
             }
-            assert!(!(0..seats.len()).any(&mut poll), "the clients have not taken what they are owed");
-            assert!(seats.iter().all(|seat| seat.idle_since().is_some()), "each can be found");
-            assert_eq!(counters.get(Counter::Lingering), seats.len() as u64);
+            assert!(!(0..probes.len()).any(&mut poll), "the clients have not taken what they are owed");
+            assert!(probes.iter().all(|probe| probe.idle_since().is_some()), "each can be found");
+            assert_eq!(counters.get(Counter::Lingering), probes.len() as u64);
             if !is_asked_first {
                 ask();
             }
-            let left: Vec<_> = (0..seats.len()).filter(|at| poll(*at)).collect();
+            let left: Vec<_> = (0..probes.len()).filter(|at| poll(*at)).collect();
             assert_eq!(left, [0, 1], "as many stay as may");
             assert_eq!(counters.get(Counter::Lingering), EVICTED_LINGERING_MAX as u64);
-            seats[7].ask_to_leave(Wanted::Descriptor);
-            let left: Vec<_> = (2..seats.len()).filter(|at| poll(*at)).collect();
+            probes[7].ask_to_leave(Wanted::Descriptor);
+            let left: Vec<_> = (2..probes.len()).filter(|at| poll(*at)).collect();
             assert_eq!(left, [7]);
         });
     }
@@ -272,15 +272,16 @@ fn a_lingering_session_gives_its_descriptor() {
     for end in [ReadEnd::Closed, ReadEnd::Tls] {
         LocalSet::new().block_on(&runtime, async {
             let counters = WorkerCounters::default();
-            let (seat, mut end) = (Rc::new(Seat::default()), Some(end));
+            let (probe, mut end) = (Rc::new(IdleProbe::default()), Some(end));
             let link = Scripted::lingering(move |_: &mut [u8]| {
                 end.take().map_or(Poll::Pending, |end| Poll::Ready(Err(end)))
             });
-            let mut session = pin!(serve(link, room(&counters), client(), Rc::clone(&seat), |_| ()));
+            let mut session =
+                pin!(serve(link, worker_shared(&counters), client(), Rc::clone(&probe), |_| ()));
             let mut context = Context::from_waker(Waker::noop());
             assert!(session.as_mut().poll(&mut context).is_pending());
-            assert!(seat.idle_since().is_some(), "it can be found");
-            seat.ask_to_leave(Wanted::Descriptor);
+            assert!(probe.idle_since().is_some(), "it can be found");
+            probe.ask_to_leave(Wanted::Descriptor);
             assert!(session.as_mut().poll(&mut context).is_ready());
             assert_eq!(counters.get(Counter::Lingering), 0);
         });

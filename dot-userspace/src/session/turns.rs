@@ -160,37 +160,37 @@ mod tests {
     use crate::{
         ledger::WorkerCounters,
         proxy::Client,
-        session::{Room, scripted::room},
+        session::{WorkerShared, scripted::worker_shared},
     };
 
-    fn inbox(room: &Rc<Room>, last: u8) -> Rc<Inbox> {
+    fn inbox(shared: &Rc<WorkerShared>, last: u8) -> Rc<Inbox> {
         let address = std::net::SocketAddr::from(([192, 0, 2, last], 853));
         let client =
             Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
-        Inbox::open(Rc::clone(room), client)
+        Inbox::open(Rc::clone(shared), client)
     }
 
     /// Runs `body` with a room.
-    fn with_room(body: impl FnOnce(&Rc<Room>)) {
+    fn with_shared(body: impl FnOnce(&Rc<WorkerShared>)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        LocalSet::new().block_on(&runtime, async { body(&room(&WorkerCounters::default())) });
+        LocalSet::new().block_on(&runtime, async { body(&worker_shared(&WorkerCounters::default())) });
     }
 
     /// Goal: a client's units are one sum over all its connections, and another client has its own. Method: sessions of one
     /// client use up a turn; one that has waited goes on, one that has not does not; one of another client does.
     #[test]
     fn connections_of_a_client_share_its_turn() {
-        with_room(|room| {
+        with_shared(|shared| {
             let (turns, clients) = (Turns::default(), Clients::default());
             let (flood, innocent) = (Row(1), Row(2));
             assert_eq!(turns.units(&clients, flood, 0), TURN_UNITS);
             (0..50).for_each(|_| turns.spend(&clients, flood, 50));
             assert_eq!(turns.units(&clients, flood, 0), 0);
             assert_eq!(turns.units(&clients, innocent, 0), TURN_UNITS);
-            turns.wait(flood, &inbox(room, 1));
+            turns.wait(flood, &inbox(shared, 1));
             turns.begin();
             assert_eq!(turns.units(&clients, flood, 0), TURN_UNITS / 2, "its only session has its turn");
-            turns.wait(flood, &inbox(room, 1));
+            turns.wait(flood, &inbox(shared, 1));
             assert_eq!((turns.units(&clients, flood, 0), turns.units(&clients, flood, 40)), (0, 40));
             assert_eq!(turns.units(&clients, innocent, 0), TURN_UNITS / 2);
         });
@@ -201,10 +201,10 @@ mod tests {
     /// turn by turn until all have had theirs.
     #[test]
     fn a_turn_is_shared_by_clients_and_no_session_starves() {
-        with_room(|room| {
+        with_shared(|shared| {
             let turns = Turns::default();
-            let crowd: Vec<_> = (0..400).map(|_| inbox(room, 1)).collect();
-            let single: Vec<_> = (2..5).map(|last| inbox(room, last)).collect();
+            let crowd: Vec<_> = (0..400).map(|_| inbox(shared, 1)).collect();
+            let single: Vec<_> = (2..5).map(|last| inbox(shared, last)).collect();
             crowd.iter().for_each(|session| turns.wait(Row(1), session));
             (2..5).zip(&single).for_each(|(row, session)| turns.wait(Row(row), session));
             turns.begin();
@@ -232,9 +232,9 @@ mod tests {
     /// that have ended meanwhile take nothing.
     #[test]
     fn a_turn_ends_however_many_clients_wait() {
-        with_room(|room| {
+        with_shared(|shared| {
             let turns = Turns::default();
-            let sessions: Vec<_> = (0..1000).map(|_| inbox(room, 1)).collect();
+            let sessions: Vec<_> = (0..1000).map(|_| inbox(shared, 1)).collect();
             (0..1000).zip(&sessions).for_each(|(row, session)| turns.wait(Row(row), session));
             for session in sessions.iter().step_by(2) {
                 session.close();

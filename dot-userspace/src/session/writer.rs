@@ -26,7 +26,7 @@ impl Writer {
     /// kernel says nothing of that before half of what it holds is gone.
     pub(super) fn is_patient<L: Link>(&mut self, link: &L, inbox: &Inbox) -> bool {
         let now = Instant::now();
-        self.pace.note(now, link.taken(), inbox.room.limits().write_timeout) > now
+        self.pace.note(now, link.taken(), inbox.shared.limits().write_timeout) > now
     }
 
     /// Writes until nothing waits or the client takes no more.
@@ -45,16 +45,16 @@ impl Writer {
                 Poll::Ready(Ok(())) => self.pace.rest(),
                 Poll::Ready(Err(error)) => return Err(end_of_sending(&error)),
                 Poll::Pending => {
-                    self.pace.note(now, link.taken(), inbox.room.limits().write_timeout);
+                    self.pace.note(now, link.taken(), inbox.shared.limits().write_timeout);
                     inbox.note_unwritten(link.unsent());
                     return Ok(());
                 }
             }
             inbox.note_unwritten(0);
             let Some(responses) = inbox.take() else { return Ok(()) };
-            let sent = link.send(context, &responses, &mut inbox.room.sealing.borrow_mut());
-            inbox.room.give_buffer(responses);
-            inbox.room.shrink_sealing();
+            let sent = link.send(context, &responses, &mut inbox.shared.sealing.borrow_mut());
+            inbox.shared.give_buffer(responses);
+            inbox.shared.shrink_sealing();
             sent.map_err(|error| end_of_sending(&error))?;
         }
     }

@@ -193,7 +193,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
             admission: Arc::clone(&admission),
             rates: Arc::clone(&rates),
             charges: sink.clone(),
-            line: process.line(index)?,
+            status: process.status_writer(index)?,
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
     }

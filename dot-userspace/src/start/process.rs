@@ -32,7 +32,7 @@ use crate::{
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
-    xdp::{BanRow, Charges, Line, Notices, Report, Xdp, XdpError},
+    xdp::{BanRow, Charges, Notices, Report, StatusWriter, Xdp, XdpError},
 };
 
 /// What the control thread works with, and nobody else.
@@ -187,8 +187,8 @@ impl Process {
     ///
     /// # Errors
     /// The kernel half was taken away.
-    pub fn line(&self, worker: usize) -> anyhow::Result<Line> {
-        lock(&self.kernel).0.as_ref().map(|xdp| xdp.line(worker)).context("the kernel half is gone")
+    pub fn status_writer(&self, worker: usize) -> anyhow::Result<StatusWriter> {
+        lock(&self.kernel).0.as_ref().map(|xdp| xdp.status_writer(worker)).context("the kernel half is gone")
     }
 
     /// The line of worker `index`.

@@ -16,7 +16,7 @@ use dot_common::verdict::Action;
 
 use crate::{
     config::ClientAddress,
-    worker::shown::Shown,
+    worker::redacted_address::RedactedAddress,
     xdp::{Notices, Refusal},
 };
 
@@ -46,7 +46,7 @@ impl Refusals {
         now: Instant,
     ) -> Option<(String, &'static str)> {
         let how = if how == ClientAddress::None { how } else { ClientAddress::Prefix };
-        let client = Shown(how, refusal.client.address()).to_string();
+        let client = RedactedAddress(how, refusal.client.address()).to_string();
         self.said.retain(|_, said| now.duration_since(*said) < MINUTE);
         let key = (refusal.verdict.reason.name(), client.clone());
         if self.said.contains_key(&key) {

@@ -23,18 +23,18 @@ use super::{
     Admission, Settings,
     admission::{Place, Refused},
     charges::{Account, Accounts},
+    eviction::EvictionQueue,
     is_shortage,
-    seats::Seats,
-    shown::Shown,
+    redacted_address::RedactedAddress,
 };
 use crate::{
     config::ClientAddress,
     ledger::{Counter, WorkerCounters},
     proxy::{self, Client, Named, Trusted},
-    session::{self, Link, Plain, Room, Seat, Wanted},
+    session::{self, IdleProbe, Link, Plain, Wanted, WorkerShared},
     supervise::supervise,
     tls::{self, Serving, Turnstile},
-    xdp::Line,
+    xdp::StatusWriter,
 };
 
 /// Rest after `accept` failed for another reason than the connection's own: others must end first, or somebody must act.
@@ -49,13 +49,13 @@ const CLOSED: Duration = Duration::from_millis(100);
 const BACKLOG_MAX: usize = 1024;
 
 /// What new connections need; a reload changes it for the next one.
-pub(super) struct Doors {
-    room: Rc<Room>,
+pub(super) struct Acceptor {
+    shared: Rc<WorkerShared>,
     admission: Arc<Admission>,
     accounts: Rc<Accounts>,
     turnstile: Rc<Turnstile>,
-    seats: Rc<Seats>,
-    line: Line,
+    eviction: Rc<EvictionQueue>,
+    status: StatusWriter,
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, who say for whom they come.
     trusted: RefCell<Trusted>,
@@ -64,27 +64,27 @@ pub(super) struct Doors {
     shortage_said: Cell<Option<Instant>>,
 }
 
-impl Doors {
+impl Acceptor {
     pub(super) fn new(
-        room: Rc<Room>,
+        shared: Rc<WorkerShared>,
         admission: Arc<Admission>,
         accounts: Rc<Accounts>,
-        line: Line,
+        status: StatusWriter,
         settings: &Settings,
     ) -> Self {
         let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
-        let turnstile = Rc::new(Turnstile::new(room.counters.clone()));
+        let turnstile = Rc::new(Turnstile::new(shared.counters.clone()));
         let own = Rc::clone(&turnstile);
         spawn_local(supervise("turnstile", move || Rc::clone(&own).run()));
         let trusted = RefCell::new(settings.proxy_protocol_from.clone());
-        room.trust(settings.proxy_protocol_from.clone());
+        shared.trust(settings.proxy_protocol_from.clone());
         Self {
-            room,
+            shared,
             admission,
             accounts,
             turnstile,
-            seats: Rc::new(Seats::new()),
-            line,
+            eviction: Rc::new(EvictionQueue::new()),
+            status,
             current,
             trusted,
             client_address: Cell::new(settings.client_address),
@@ -98,7 +98,7 @@ impl Doors {
         let consequence =
             if is_shortage(error) { "sessions that are idle give way" } else { "it is tried again" };
         if is_shortage(error) {
-            self.seats.make_room(Wanted::Descriptor, None, now);
+            self.eviction.make_room(Wanted::Descriptor, None, now);
         }
         if self.shortage_said.get().is_none_or(|said| now >= said + SHORTAGE_SAID) {
             self.shortage_said.set(Some(now));
@@ -107,8 +107,8 @@ impl Doors {
     }
 
     /// A client as a log line may show it.
-    fn shown(&self, client: SocketAddr) -> Shown {
-        Shown(self.client_address.get(), client.ip())
+    fn redacted(&self, client: SocketAddr) -> RedactedAddress {
+        RedactedAddress(self.client_address.get(), client.ip())
     }
 
     /// Handshakes from now on are by `serving`.
@@ -120,27 +120,27 @@ impl Doors {
     /// of them are here.
     pub(super) fn note_fill(&self) {
         let fill = self.admission.fill();
-        self.room.note_fill(fill);
-        let (open, backlog) = (self.room.counters.get(Counter::Open), self.turnstile.waiting());
+        self.shared.note_fill(fill);
+        let (open, backlog) = (self.shared.counters.get(Counter::Open), self.turnstile.waiting());
         let is_late = backlog >= BACKLOG_MAX;
         let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        self.line.publish(number(open), fill.max, number(backlog as u64), !is_late && !fill.is_full());
+        self.status.publish(number(open), fill.max, number(backlog as u64), !is_late && !fill.is_full());
         if is_late {
-            self.line.close_for(CLOSED);
+            self.status.close_for(CLOSED);
         }
     }
 
     /// Takes no connection any more.
     pub(super) fn close(&self) {
-        self.line.end();
+        self.status.end();
     }
 
     /// The same, and sessions whose time is over by that look at their clocks; those whose is not learn of it then.
     pub(super) fn note_pressure(&self) {
         self.note_fill();
         let now = Instant::now();
-        if let Some(latest) = now.checked_sub(self.room.idle_timeout()) {
-            self.seats.wake_overdue(latest, now);
+        if let Some(latest) = now.checked_sub(self.shared.idle_timeout()) {
+            self.eviction.wake_overdue(latest, now);
         }
     }
 
@@ -153,25 +153,29 @@ impl Doors {
         let admitted = admit().or_else(|refused| {
             let prefix = client.map(|client| self.admission.prefix_of(client));
             let within = prefix.filter(|_| refused == Refused::Prefix);
-            if self.seats.make_room(Wanted::Place, within, Instant::now()) { admit() } else { Err(refused) }
+            if self.eviction.make_room(Wanted::Place, within, Instant::now()) {
+                admit()
+            } else {
+                Err(refused)
+            }
         });
         if matches!(admitted, Err(Refused::Total)) {
             self.note_fill();
             // Every place is taken and nobody here is idle: others may have someone who is, and XDP hears when none has.
-            self.line.close_for(CLOSED);
+            self.status.close_for(CLOSED);
         }
         admitted
     }
 
     /// What the sessions of this worker share.
-    pub(super) fn room(&self) -> &Rc<Room> {
-        &self.room
+    pub(super) fn shared(&self) -> &Rc<WorkerShared> {
+        &self.shared
     }
 
     pub(super) fn reload(&self, settings: &Settings) {
         self.current.replace((settings.serving.clone(), settings.handshake_timeout));
         self.trusted.replace(settings.proxy_protocol_from.clone());
-        self.room.trust(settings.proxy_protocol_from.clone());
+        self.shared.trust(settings.proxy_protocol_from.clone());
         self.client_address.set(settings.client_address);
     }
 }
@@ -186,18 +190,18 @@ pub(super) enum Transport {
 }
 
 /// Accepts until aborted.
-pub(super) async fn accept_all(listener: Rc<TcpListener>, transport: Transport, doors: Rc<Doors>) {
-    let counters = doors.room.counters.clone();
+pub(super) async fn accept_all(listener: Rc<TcpListener>, transport: Transport, acceptor: Rc<Acceptor>) {
+    let counters = acceptor.shared.counters.clone();
     loop {
         match listener.accept().await {
             Ok((tcp, client)) => {
                 counters.add(Counter::Accepted, 1);
-                admit(tcp, client, transport, &doors);
+                admit(tcp, client, transport, &acceptor);
             }
             Err(error) => {
                 counters.add(Counter::AcceptFailed, 1);
                 if !is_of_the_connection(&error) {
-                    doors.note_refusal(&error, Instant::now());
+                    acceptor.note_refusal(&error, Instant::now());
                     sleep(ACCEPT_REST).await;
                 }
             }
@@ -213,36 +217,36 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, doors: &Rc<Doors>) {
-    let deadline = Instant::now() + doors.current.borrow().1;
-    let is_trusted = doors.trusted.borrow().has(peer.ip());
+fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, acceptor: &Rc<Acceptor>) {
+    let deadline = Instant::now() + acceptor.current.borrow().1;
+    let is_trusted = acceptor.trusted.borrow().has(peer.ip());
     if is_trusted {
-        return match doors.with_room(None, || doors.admission.admit_unknown()) {
+        return match acceptor.with_room(None, || acceptor.admission.admit_unknown()) {
             Ok(place) => {
                 // Its SYN are the load balancer's, which must not pay for its clients.
-                let open = Open::new(doors, place, None);
-                spawn_local(introduce(tcp, (peer, transport), deadline, Rc::clone(doors), open));
+                let open = Open::new(acceptor, place, None);
+                spawn_local(introduce(tcp, (peer, transport), deadline, Rc::clone(acceptor), open));
             }
-            Err(refused) => refuse(doors, peer, refused),
+            Err(refused) => refuse(acceptor, peer, refused),
         };
     }
-    match doors.with_room(Some(peer.ip()), || doors.admission.admit(peer.ip())) {
+    match acceptor.with_room(Some(peer.ip()), || acceptor.admission.admit(peer.ip())) {
         Ok(place) => {
-            let account = doors.accounts.account(peer.ip());
-            let open = Open::new(doors, place, Some(account));
-            begin(tcp, (peer, Named::default()), transport, deadline, doors, open);
+            let account = acceptor.accounts.account(peer.ip());
+            let open = Open::new(acceptor, place, Some(account));
+            begin(tcp, (peer, Named::default()), transport, deadline, acceptor, open);
         }
-        Err(refused) => refuse(doors, peer, refused),
+        Err(refused) => refuse(acceptor, peer, refused),
     }
 }
 
-fn refuse(doors: &Doors, client: SocketAddr, refused: Refused) {
+fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
     let counter = match refused {
         Refused::Total => Counter::RefusedTotal,
         Refused::Prefix => Counter::RefusedPrefix,
     };
-    doors.room.counters.add(counter, 1);
-    tracing::debug!(client = %doors.shown(client), cause = counter.label(), "a connection is refused");
+    acceptor.shared.counters.add(counter, 1);
+    tracing::debug!(client = %acceptor.redacted(client), cause = counter.label(), "a connection is refused");
 }
 
 /// A load balancer's connection: its header says whose it is, and for whom it counts.
@@ -250,13 +254,13 @@ async fn introduce(
     mut tcp: TcpStream,
     (peer, transport): (SocketAddr, Transport),
     deadline: Instant,
-    doors: Rc<Doors>,
+    acceptor: Rc<Acceptor>,
     mut open: Open,
 ) {
     let named = match proxy::receive(&mut tcp, deadline).await {
         Ok(named) => named,
         Err(refusal) => {
-            tracing::debug!(client = %doors.shown(peer), %refusal, "a connection from a load balancer is closed");
+            tracing::debug!(client = %acceptor.redacted(peer), %refusal, "a connection from a load balancer is closed");
             let counter = match refusal {
                 proxy::Refusal::Timeout => Counter::HandshakeTimeout,
                 proxy::Refusal::Closed => Counter::HandshakeClosed,
@@ -268,10 +272,10 @@ async fn introduce(
     let source = named.addresses.map_or(peer, |(source, _)| source);
     let place = &mut open.place;
     let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
-    if let Err(refused) = doors.with_room(Some(source.ip()), belongs) {
-        return refuse(&doors, source, refused);
+    if let Err(refused) = acceptor.with_room(Some(source.ip()), belongs) {
+        return refuse(&acceptor, source, refused);
     }
-    begin(tcp, (source, named), transport, deadline, &doors, open);
+    begin(tcp, (source, named), transport, deadline, &acceptor, open);
 }
 
 /// Has a connection of which both ends are known served.
@@ -280,18 +284,18 @@ fn begin(
     ends: (SocketAddr, Named),
     transport: Transport,
     deadline: Instant,
-    doors: &Rc<Doors>,
+    acceptor: &Rc<Acceptor>,
     open: Open,
 ) {
     match transport {
         Transport::Dot => {
-            let serving = doors.current.borrow().0.clone();
-            spawn_local(converse(tcp, ends, serving, deadline, Rc::clone(doors), open));
+            let serving = acceptor.current.borrow().0.clone();
+            spawn_local(converse(tcp, ends, serving, deadline, Rc::clone(acceptor), open));
         }
         Transport::Do53 => {
             open.counters.add(Counter::AcceptedPlain, 1);
             let client = client(&tcp, ends);
-            serve(Plain::new(tcp), client, Rc::clone(doors), open);
+            serve(Plain::new(tcp), client, Rc::clone(acceptor), open);
         }
     }
 }
@@ -307,10 +311,10 @@ struct Open {
 }
 
 impl Open {
-    fn new(doors: &Doors, place: Place, account: Option<Account>) -> Self {
-        let counters = doors.room.counters.clone();
+    fn new(acceptor: &Acceptor, place: Place, account: Option<Account>) -> Self {
+        let counters = acceptor.shared.counters.clone();
         counters.add(Counter::Open, 1);
-        doors.note_fill();
+        acceptor.note_fill();
         Self { counters, place: Some(place), account, panic_end: Some(Counter::HandshakePanic) }
     }
 
@@ -351,42 +355,42 @@ async fn converse(
     ends: (SocketAddr, Named),
     serving: Serving,
     deadline: Instant,
-    doors: Rc<Doors>,
+    acceptor: Rc<Acceptor>,
     mut open: Open,
 ) {
     let client = client(&tcp, ends);
-    match tls::accept(tcp, &serving, &doors.turnstile, deadline).await {
+    match tls::accept(tcp, &serving, &acceptor.turnstile, deadline).await {
         Ok(handshake) => {
             open.counters.add(handshake.kind.counter(), 1);
             open.charge(|account| account.handshake(handshake.kind.is_resumed));
             let client = Client { tls: Some(handshake.kind.client_tls()), ..client };
-            serve(handshake.stream, client, doors, open);
+            serve(handshake.stream, client, acceptor, open);
         }
         Err(failure) => {
             open.end(failure.counter());
             open.charge(|account| account.failure(failure));
             let cause = failure.counter().label();
-            tracing::debug!(client = %doors.shown(client.source), cause, "a handshake has failed");
+            tracing::debug!(client = %acceptor.redacted(client.source), cause, "a handshake has failed");
             drop(open);
-            doors.note_fill();
+            acceptor.note_fill();
         }
     }
 }
 
 /// Has a session served in a task of its own, from its beginning to its end.
-fn serve<L: Link + 'static>(link: L, client: Client, doors: Rc<Doors>, mut open: Open) {
-    let seat = Rc::new(Seat::default());
-    let taken = open.place.take().map(|place| doors.seats.take(&seat, place));
-    let room = Rc::clone(&doors.room);
+fn serve<L: Link + 'static>(link: L, client: Client, acceptor: Rc<Acceptor>, mut open: Open) {
+    let probe = Rc::new(IdleProbe::default());
+    let queued = open.place.take().map(|place| acceptor.eviction.take(&probe, place));
+    let shared = Rc::clone(&acceptor.shared);
     open.panic_end = Some(Counter::EndPanic);
     let source = client.source;
-    spawn_local(session::serve(link, room, client, seat, move |end| {
+    spawn_local(session::serve(link, shared, client, probe, move |end| {
         open.end(end.counter());
         open.charge(|account| account.end(end));
         let end = end.counter().label();
-        tracing::debug!(client = %doors.shown(source), end, "a session has ended");
-        drop((taken, open));
-        doors.note_fill();
+        tracing::debug!(client = %acceptor.redacted(source), end, "a session has ended");
+        drop((queued, open));
+        acceptor.note_fill();
     }));
 }
 

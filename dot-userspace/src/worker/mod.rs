@@ -7,9 +7,9 @@
 mod accept;
 mod admission;
 mod charges;
+mod eviction;
 mod moderation;
-mod seats;
-pub mod shown;
+pub mod redacted_address;
 
 use std::{
     io,
@@ -34,7 +34,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use accept::{Doors, Transport};
+use accept::{Acceptor, Transport};
 pub use admission::{Admission, Place, Refused};
 use charges::Accounts;
 pub use charges::ChargesSink;
@@ -45,10 +45,10 @@ use crate::{
     config::{ClientAddress, ClientSubnet, Policy},
     ledger::WorkerCounters,
     proxy::Trusted,
-    session::{self, Limits, Rates, Room},
+    session::{self, Limits, Rates, WorkerShared},
     supervise::supervise,
     tls::Serving,
-    xdp::Line,
+    xdp::StatusWriter,
 };
 
 /// How often a draining worker looks whether it is done.
@@ -126,7 +126,7 @@ pub struct Plan {
     /// Where it says what clients cost.
     pub charges: ChargesSink,
     /// Where it says how it is.
-    pub line: Line,
+    pub status: StatusWriter,
 }
 
 /// A running worker, seen from the control thread.
@@ -201,17 +201,17 @@ fn pin_to(cpu: Option<usize>) {
 
 /// A worker's life: open the doors, hear commands, drain.
 async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
-    let Plan { settings, counters, admission, rates, listeners, charges, line, .. } = plan;
+    let Plan { settings, counters, admission, rates, listeners, charges, status, .. } = plan;
     let backends = start_backends(&settings, &counters);
-    let room = Rc::new(Room::new(settings.limits, backends, counters, rates));
-    room.renew_cache(settings.keeping);
-    let taking_turns = Rc::clone(&room);
+    let shared = Rc::new(WorkerShared::new(settings.limits, backends, counters, rates));
+    shared.renew_cache(settings.keeping);
+    let taking_turns = Rc::clone(&shared);
     spawn_local(supervise("turns", move || Rc::clone(&taking_turns).take_turns()));
     let accounts = Accounts::new(charges);
-    let doors = Rc::new(Doors::new(Rc::clone(&room), admission, accounts, line, &settings));
-    let accepting = open(listeners, &doors);
+    let acceptor = Rc::new(Acceptor::new(Rc::clone(&shared), admission, accounts, status, &settings));
+    let accepting = open(listeners, &acceptor);
     // Also who has no connection yet says how many it may have.
-    doors.note_fill();
+    acceptor.note_fill();
     let mut current = settings;
     let until = loop {
         bell.notified().await;
@@ -219,13 +219,13 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
         for command in commands.try_iter() {
             match command {
                 Command::Reload(settings) => {
-                    reload(&room, &doors, &current, &settings);
+                    reload(&shared, &acceptor, &current, &settings);
                     current = *settings;
                 }
-                Command::Serve(serving) => doors.serve(serving),
-                Command::NoteFill => doors.note_pressure(),
-                Command::Flush(Some(forget)) => room.forget(forget),
-                Command::Flush(None) => room.renew_cache(current.keeping),
+                Command::Serve(serving) => acceptor.serve(serving),
+                Command::NoteFill => acceptor.note_pressure(),
+                Command::Flush(Some(forget)) => shared.forget(forget),
+                Command::Flush(None) => shared.renew_cache(current.keeping),
                 Command::Drain(until) => drain = Some(until),
             }
         }
@@ -233,10 +233,10 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
             break until;
         }
     };
-    doors.close();
+    acceptor.close();
     accepting.iter().for_each(AbortHandle::abort);
-    room.drain();
-    while !room.is_quiet() && Instant::now() < until {
+    shared.drain();
+    while !shared.is_quiet() && Instant::now() < until {
         sleep_until(until.min(Instant::now() + DRAIN_LOOK)).await;
     }
 }
@@ -246,12 +246,12 @@ fn start_backends(settings: &Settings, counters: &WorkerCounters) -> Backends {
     Backends::start(upstreams, policy, hedge_percent, client_subnet, counters)
 }
 
-fn open(listeners: Listeners, doors: &Rc<Doors>) -> Vec<AbortHandle> {
+fn open(listeners: Listeners, acceptor: &Rc<Acceptor>) -> Vec<AbortHandle> {
     let accept = |transport| {
         move |listener| {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
-            let (listener, doors) = (Rc::new(listener), Rc::clone(doors));
-            let accept = move || accept::accept_all(Rc::clone(&listener), transport, Rc::clone(&doors));
+            let (listener, acceptor) = (Rc::new(listener), Rc::clone(acceptor));
+            let accept = move || accept::accept_all(Rc::clone(&listener), transport, Rc::clone(&acceptor));
             Some(spawn_local(supervise("listener", accept)).abort_handle())
         }
     };
@@ -259,9 +259,9 @@ fn open(listeners: Listeners, doors: &Rc<Doors>) -> Vec<AbortHandle> {
     let do53 = listeners.do53.into_iter().filter_map(accept(Transport::Do53));
     let datagrams = listeners.datagrams.into_iter().filter_map(|socket| {
         let socket = tokio::net::UdpSocket::from_std(socket).map_err(not_registered).ok()?;
-        let room = Rc::clone(doors.room());
+        let shared = Rc::clone(acceptor.shared());
         let task =
-            spawn_local(async { session::serve_datagrams(socket, room).await.map_err(not_registered) });
+            spawn_local(async { session::serve_datagrams(socket, shared).await.map_err(not_registered) });
         Some(task.abort_handle())
     });
     dot.chain(do53).chain(datagrams).collect()
@@ -292,15 +292,15 @@ fn are_backends_same(old: &Settings, new: &Settings) -> bool {
 }
 
 /// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.
-fn reload(room: &Rc<Room>, doors: &Doors, old: &Settings, new: &Settings) {
+fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &Settings) {
     let is_same = are_backends_same(old, new);
-    let backends = (!is_same).then(|| start_backends(new, &room.counters));
-    room.reload(new.limits, backends);
-    room.backends().set_weights(&new.upstreams);
+    let backends = (!is_same).then(|| start_backends(new, &shared.counters));
+    shared.reload(new.limits, backends);
+    shared.backends().set_weights(&new.upstreams);
     // What other backends said is no answer of these.
     if !is_same || old.keeping != new.keeping {
-        room.renew_cache(new.keeping);
+        shared.renew_cache(new.keeping);
     }
-    doors.reload(new);
-    doors.note_fill();
+    acceptor.reload(new);
+    acceptor.note_fill();
 }

@@ -25,9 +25,9 @@ use super::{
     ProgramReport, XdpError,
     clsact::Clsact,
     error::innermost,
-    followers::Followers,
     interfaces::{self, Interface},
     pins::Pins,
+    tail_calls::TailCalls,
 };
 use crate::config;
 
@@ -80,10 +80,10 @@ impl Programs {
     }
 
     /// What the kernel says about both programs, and those that follow.
-    pub(super) fn report(&self, followers: &Followers) -> Result<Vec<ProgramReport>, XdpError> {
+    pub(super) fn report(&self, tail_calls: &TailCalls) -> Result<Vec<ProgramReport>, XdpError> {
         let both = [PROGRAM_XDP, PROGRAM_LEARN].iter().map(|name| program_report(&self.object, name));
         let mut programs = both.collect::<Result<Vec<_>, _>>()?;
-        programs.extend(followers.programs(&self.object)?);
+        programs.extend(tail_calls.programs(&self.object)?);
         Ok(programs)
     }
 

@@ -15,8 +15,8 @@ use aya::{
 };
 use dot_common::{
     ban::{Ban, Cause},
+    client_cache::CachedClient,
     maps::{BANS, BANS_MAX, MEMO, MEMO_MAX},
-    memo::Memo,
     prefix::ClientPrefix,
 };
 use ipnet::IpNet;
@@ -40,7 +40,7 @@ const LENGTH_MAX: Duration = Duration::from_secs(604_800);
 pub(super) struct Bans {
     map: HashMap<MapData, u64, Ban>,
     /// Where each CPU keeps hits that it has still to add to their bans.
-    memos: PerCpuArray<MapData, Memo>,
+    cached: PerCpuArray<MapData, CachedClient>,
     /// Since the kernel half was told.
     pub(super) has_changed: bool,
     ends: Deadlines,
@@ -58,9 +58,9 @@ impl Bans {
     /// Takes the map out of the object; what a predecessor left in it stays.
     pub(super) fn take(object: &mut Ebpf, prefixes: Prefixes) -> Result<Self, XdpError> {
         let map = HashMap::try_from(take(object, BANS)?).map_err(|error| refused(BANS, &error))?;
-        let memos = PerCpuArray::try_from(take(object, MEMO)?).map_err(|error| refused(MEMO, &error))?;
+        let cached = PerCpuArray::try_from(take(object, MEMO)?).map_err(|error| refused(MEMO, &error))?;
         let (ends, words, counts) = (Deadlines::new(BANS_MAX), BTreeMap::new(), BanCounts::default());
-        let mut bans = Self { map, memos, has_changed: false, ends, words, prefixes, counts, serial: 0 };
+        let mut bans = Self { map, cached, has_changed: false, ends, words, prefixes, counts, serial: 0 };
         bans.adopt();
         Ok(bans)
     }
@@ -191,10 +191,10 @@ impl Bans {
     /// Hits that CPUs have still to add to their bans.
     fn owed(&self) -> Owed {
         let mut owed = Owed::new();
-        for memos in (0..MEMO_MAX).filter_map(|place| self.memos.get(&place, 0).ok()) {
-            for memo in memos.iter() {
-                if let Some(prefix) = memo.owes() {
-                    *owed.entry((prefix, memo.serial)).or_default() += memo.hits;
+        for cached in (0..MEMO_MAX).filter_map(|place| self.cached.get(&place, 0).ok()) {
+            for cached in cached.iter() {
+                if let Some(prefix) = cached.owes() {
+                    *owed.entry((prefix, cached.serial)).or_default() += cached.hits;
                 }
             }
         }

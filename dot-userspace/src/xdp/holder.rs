@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     InterfaceReport, XdpError,
     attach::{Link, Patience, Programs},
+    interface_set::InterfaceSet,
     pins::Pins,
     presence::Presence,
     report,
-    roster::Roster,
 };
 
 /// How the attachments stand after a look.
@@ -48,7 +48,7 @@ pub trait Attachments: Send {
 /// Programs, links and pins.
 pub struct Holder {
     programs: Programs,
-    roster: Roster,
+    interface_set: InterfaceSet,
     pins: Option<Pins>,
     presence: Option<Presence>,
     is_empty: bool,
@@ -57,35 +57,39 @@ pub struct Holder {
 impl Holder {
     pub(super) fn new(
         programs: Programs,
-        roster: Roster,
+        interface_set: InterfaceSet,
         pins: Option<Pins>,
         presence: Option<Presence>,
     ) -> Self {
-        Self { programs, roster, pins, presence, is_empty: false }
+        Self { programs, interface_set, pins, presence, is_empty: false }
     }
 
     /// Attaches for the first time; an error when `required` and something is not. What was attached before an error goes
     /// with [`Holder::let_go`].
     pub(super) fn begin(&mut self, required: bool) -> Result<(), XdpError> {
-        self.roster.look(&mut self.programs, self.pins.as_ref(), Patience::Wait)?;
+        self.interface_set.look(&mut self.programs, self.pins.as_ref(), Patience::Wait)?;
         if required {
-            if let Some(row) = self.roster.first_failure() {
+            if let Some(row) = self.interface_set.first_failure() {
                 let reason = row.reason.clone().unwrap_or_else(|| "no reason given".into());
                 return Err(XdpError::Interface { name: row.name.clone(), reason });
             }
-            if self.roster.links().is_empty() {
-                return Err(XdpError::Nowhere { reasons: report::reasons(&self.roster.rows()) });
+            if self.interface_set.links().is_empty() {
+                return Err(XdpError::Nowhere { reasons: report::reasons(&self.interface_set.rows()) });
             }
         }
         if let Some(pins) = &self.pins {
-            pins.sweep(&self.roster.links());
+            pins.sweep(&self.interface_set.links());
         }
         Ok(())
     }
 
     /// How it stands.
     pub(super) fn seen(&self, repairs: u64) -> Look {
-        Look { interfaces: self.roster.rows(), unserved: self.roster.unserved().to_vec(), repairs }
+        Look {
+            interfaces: self.interface_set.rows(),
+            unserved: self.interface_set.unserved().to_vec(),
+            repairs,
+        }
     }
 
     /// Takes everything off every interface, and removes all pins.
@@ -94,9 +98,9 @@ impl Holder {
     pub fn let_go(&mut self) {
         // Pins first: a link goes when its last reference does, and its descriptor is the other one.
         if let Some(pins) = self.pins.take() {
-            pins.remove(&self.roster.links());
+            pins.remove(&self.interface_set.links());
         }
-        self.roster.dissolve();
+        self.interface_set.dissolve();
         self.presence = None;
         self.is_empty = true;
     }
@@ -104,7 +108,7 @@ impl Holder {
     /// Closes every descriptor, and takes nothing off: another process holds it all. What needs a system call to end is
     /// not ended.
     pub fn forget(self) {
-        for link in self.roster.into_links() {
+        for link in self.interface_set.into_links() {
             if let Link::Filter(..) = link {
                 std::mem::forget(link);
             }
@@ -131,9 +135,9 @@ impl Attachments for Holder {
             return Ok(Look::default());
         }
         let (programs, pins) = (&mut self.programs, self.pins.as_ref());
-        let mut repairs = self.roster.mend(programs, pins);
+        let mut repairs = self.interface_set.mend(programs, pins);
         if has_news {
-            match self.roster.look(programs, pins, Patience::None) {
+            match self.interface_set.look(programs, pins, Patience::None) {
                 Ok(attached) => repairs += attached,
                 Err(error) => tracing::warn!("xdp: {error}"),
             }

@@ -19,14 +19,14 @@ use super::{
     attach::{Programs, refused, take},
     bans::Bans,
     costs::Costs,
-    followers::Followers,
-    lines::Tables,
     list::Lists,
     local::Local,
     notices::Sent,
     object::OBJECT,
     pins::Pins,
     settings::{Prefixes, Written},
+    tail_calls::TailCalls,
+    worker_status::Tables,
 };
 use crate::config;
 
@@ -39,7 +39,7 @@ pub(super) struct Kernel {
     pub(super) lists: Lists,
     pub(super) local: Local,
     pub(super) notices: Sent,
-    pub(super) followers: Followers,
+    pub(super) tail_calls: TailCalls,
     #[cfg(feature = "debug-log")]
     pub(super) packet_log: Option<super::packet_log::PacketLog>,
 }
@@ -58,8 +58,8 @@ impl Kernel {
         let (dot, do53) = ports.pack();
         loader.override_global(GLOBAL_PORTS_DOT, &dot, true).override_global(GLOBAL_PORT_DO53, &do53, true);
         loader.override_global(GLOBAL_WORKERS, &workers, true).map_max_entries(maps::WORKERS, workers);
-        let mut followers = Followers::of(config);
-        let constants = followers.constants();
+        let mut tail_calls = TailCalls::of(config);
+        let constants = tail_calls.constants();
         constants.give_to(&mut loader);
         if let Some(pins) = pins {
             for (name, path) in pins.flows() {
@@ -82,7 +82,7 @@ impl Kernel {
         let local = Local::take(&mut object)?;
         let costs = Costs::take(&mut object)?;
         let notices = Sent::take(&mut object)?;
-        followers.take_seats(&mut object)?;
+        tail_calls.fill_slots(&mut object)?;
         let mut programs = Programs::load(object)?;
         tables.adopt(programs.object())?;
         #[cfg(feature = "debug-log")]
@@ -95,7 +95,7 @@ impl Kernel {
             lists,
             local,
             notices,
-            followers,
+            tail_calls,
             #[cfg(feature = "debug-log")]
             packet_log,
         };

@@ -9,12 +9,12 @@ use super::{
     Attached, ListenerGroup, Loaded, ProgramReport, XdpError,
     attach::{self, Programs},
     holder::{Holder, Look},
+    interface_set::InterfaceSet,
     kernel::Kernel,
-    lines::Tables,
     pins::{self, Pins},
     presence::Presence,
-    roster::Roster,
     settings::Prefixes,
+    worker_status::Tables,
 };
 use crate::config;
 
@@ -77,7 +77,7 @@ pub(super) fn load(
         Err(error) => (None, Some(error)),
     };
     let addresses = groups.iter().map(|group| group.address.ip()).collect();
-    let roster = Roster::new(&config.interfaces, addresses, config.mode);
+    let interface_set = InterfaceSet::new(&config.interfaces, addresses, config.mode);
     let prepared = prepare(config, ports, pins.as_ref(), tables);
     let (kernel, programs) = match prepared {
         Ok(prepared) => prepared,
@@ -88,8 +88,8 @@ pub(super) fn load(
             return Err(error);
         }
     };
-    let report = programs.report(&kernel.followers);
-    let mut holder = Holder::new(programs, roster, pins, presence);
+    let report = programs.report(&kernel.tail_calls);
+    let mut holder = Holder::new(programs, interface_set, pins, presence);
     let begun = report.and_then(|report| holder.begin(required).map(|()| report));
     let report = begun.inspect_err(|_| holder.let_go())?;
     if let Some(error) = pinless {

@@ -6,12 +6,13 @@
 //! Holds: in the order of use: `interfaces` (where), `presence` (who else), `folder` and `pins` (what survives us),
 //! `attach` (how, and what the driver said), `kernel` (maps), `list` (which clients), `local` and `routes` (which
 //! destinations), `clients` with `bans` and `costs` (which of them for a while; `budget`, `deadlines`), `proofs` (who has
-//! shown its address), `followers`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how
+//! shown its address), `tail_calls`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how
 //! strict), `steering` and `lines` (which worker), `report` (in words).
 //! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
 //! demands XDP makes an error of that.
 
 mod attach;
+mod attachment;
 mod bans;
 mod budget;
 mod clients;
@@ -21,11 +22,10 @@ mod costs;
 mod deadlines;
 mod error;
 mod folder;
-mod followers;
 mod holder;
+mod interface_set;
 mod interfaces;
 mod kernel;
-mod lines;
 mod list;
 mod load;
 mod local;
@@ -37,14 +37,14 @@ mod pins;
 mod presence;
 mod proofs;
 mod report;
-mod roster;
 mod routes;
-mod seat;
 mod settings;
 mod spread;
 mod stale;
 mod steering;
+mod tail_calls;
 mod watch;
+mod worker_status;
 
 use std::{
     net::SocketAddr,
@@ -57,19 +57,19 @@ pub use self::{
     costs::Charges,
     error::XdpError,
     holder::{Attachments, Holder, Look},
-    lines::Line,
     load::{Cleared, clear},
     notices::{Notices, Refusal},
     report::{
         BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, ProgramReport, Report, WorkerReport,
     },
     watch::Watch,
+    worker_status::StatusWriter,
 };
 use self::{
     kernel::Kernel,
-    lines::{Lines, Tables},
     load::load,
     settings::Prefixes,
+    worker_status::{Tables, WorkerStatuses},
 };
 use crate::{config, ledger::PacketCount};
 
@@ -85,7 +85,7 @@ pub struct ListenerGroup<'a> {
 pub struct Xdp {
     report: Report,
     prefixes: Prefixes,
-    lines: Lines,
+    statuses: WorkerStatuses,
     kernel: Option<Loaded>,
     /// An operator took it off: it stays off.
     is_detached: bool,
@@ -139,7 +139,7 @@ pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, 
     let kernel = match loaded {
         Ok((loaded, programs, look)) => {
             report.programs = programs;
-            report.spread(loaded.kernel.followers.spread.state());
+            report.spread(loaded.kernel.tail_calls.spread.state());
             report.summarize(look, loaded.kernel.local.reason());
             demand(&report, loaded).map(Some)?
         }
@@ -154,7 +154,7 @@ pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, 
         }
     };
     report.programs.extend(steering.program);
-    Ok(Xdp { report, prefixes, lines: tables.seal(), kernel, is_detached: false })
+    Ok(Xdp { report, prefixes, statuses: tables.seal(), kernel, is_detached: false })
 }
 
 /// What is loaded, unless the config demands more: what `/health` would call unwell while dotd runs, no start accepts.
@@ -172,20 +172,20 @@ impl Xdp {
     /// What is attached where, in which mode, and why not.
     #[must_use]
     pub fn report(&self) -> Report {
-        let mut report = Report { workers: self.lines.rows(), ..self.report.clone() };
+        let mut report = Report { workers: self.statuses.rows(), ..self.report.clone() };
         if let Some(Loaded { kernel, .. }) = &self.kernel {
             report.bans = kernel.bans.counts();
             report.costs = kernel.costs.counts();
             report.notices = kernel.notices.counts();
-            (report.syn_cookies, report.syn_cookies_reason) = kernel.followers.cookies.state();
+            (report.syn_cookies, report.syn_cookies_reason) = kernel.tail_calls.cookies.state();
         }
         report
     }
 
     /// Where a worker says how it is; each worker's is asked for once.
     #[must_use]
-    pub fn line(&self, worker: usize) -> Line {
-        self.lines.line(worker)
+    pub fn status_writer(&self, worker: usize) -> StatusWriter {
+        self.statuses.status_writer(worker)
     }
 
     /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.

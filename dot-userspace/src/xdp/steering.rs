@@ -28,8 +28,8 @@ use nix::{
 use super::{
     ListenerGroup, ProgramReport, XdpError,
     attach::{absent, program_report, refused, take},
-    lines::Tables,
     object::OBJECT,
+    worker_status::Tables,
 };
 use crate::config;
 

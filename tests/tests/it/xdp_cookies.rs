@@ -13,9 +13,9 @@ use std::{
 
 use aya::Ebpf;
 use dot_common::{
-    chain,
     maps::PROGRAM_COOKIE,
     settings::Gate,
+    tail_calls,
     verdict::{Action, Reason, Verdict},
 };
 use dot_tests::{
@@ -56,7 +56,7 @@ fn with_listener(test: &str, body: fn()) {
 
 fn lab(test: &str) -> Lab {
     ip("address add 2001:db8::1/64 dev here nodad");
-    Lab::open_followed(test, &settings(Gate::Drop), &[(chain::COOKIE, PROGRAM_COOKIE)]).expect("root")
+    Lab::open_followed(test, &settings(Gate::Drop), &[(tail_calls::COOKIE, PROGRAM_COOKIE)]).expect("root")
 }
 
 /// Goal: a SYN to a listener becomes a lawful SYN-ACK, never longer than it was: addresses and ports turned round, both

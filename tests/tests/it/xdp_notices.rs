@@ -7,12 +7,12 @@ use std::net::Ipv4Addr;
 
 use dot_common::{
     ban::Ban,
-    chain,
     maps::PROGRAM_NOTICE,
     notice::{Fate, Notice, RING_OCTETS},
     prefix::ClientPrefix,
     rate::{self, Rate},
     settings::{Gate, Over, Settings},
+    tail_calls,
     verdict::{Action, Reason, Verdict},
 };
 use dot_tests::{
@@ -31,7 +31,7 @@ use dot_tests::{
 /// Of each the ring takes eight octets more, for its own header.
 const NOTICE_OCTETS: u32 = size_of::<Notice>() as u32;
 
-const FOLLOWERS: &[(u32, &str)] = &[(chain::NOTICE, PROGRAM_NOTICE)];
+const FOLLOWERS: &[(u32, &str)] = &[(tail_calls::NOTICE, PROGRAM_NOTICE)];
 
 /// A limit of one at once, and then none for an hour.
 fn limited() -> Settings {

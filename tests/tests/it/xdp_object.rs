@@ -5,13 +5,13 @@
 use aya::{Ebpf, EbpfLoader, maps::Map, programs::Program};
 use dot_common::{
     ban::Ban,
-    chain,
+    client_cache::CachedClient,
     counters::COUNTERS as COUNTERS_MAX,
     flow::{Flow, FlowKey},
-    line::WorkerLine,
     maps,
-    memo::Memo,
     settings::Settings,
+    tail_calls,
+    worker_status::WorkerStatus,
 };
 use dot_userspace::xdp::object::OBJECT;
 
@@ -28,7 +28,7 @@ fn load(test: &str) -> Option<Ebpf> {
         return None;
     }
     // With every follower, as in a dotd that wants all there is: jumps that nobody wants cost nothing.
-    let all = (1u32 << chain::SLOTS) - 1;
+    let all = (1u32 << tail_calls::SLOTS) - 1;
     let mut loader = EbpfLoader::new();
     loader.override_global(maps::GLOBAL_WORKERS, &WORKERS, true);
     Some(loader.override_global(maps::GLOBAL_FOLLOW, &all, true).load(OBJECT).expect("the object loads"))
@@ -64,8 +64,8 @@ fn object_holds_the_maps() {
     assert_eq!(shape(maps::RATE), (8, 8, maps::RATE_MAX));
     assert_eq!(shape(maps::BANS), (8, size_of::<Ban>(), maps::BANS_MAX));
     assert_eq!(shape(maps::SPENT), (8, 8, maps::SPENT_MAX));
-    assert_eq!(shape(maps::WORKERS), (4, size_of::<WorkerLine>(), maps::WORKERS_MAX));
-    assert_eq!(shape(maps::MEMO), (4, size_of::<Memo>(), maps::MEMO_MAX));
+    assert_eq!(shape(maps::WORKERS), (4, size_of::<WorkerStatus>(), maps::WORKERS_MAX));
+    assert_eq!(shape(maps::MEMO), (4, size_of::<CachedClient>(), maps::MEMO_MAX));
     assert!(matches!(object.map(maps::BANS), Some(Map::HashMap(_))), "a ban that a packet can evict is none");
     for (name, key_octets) in [(maps::DENY4, 8), (maps::DENY6, 20), (maps::ALLOW4, 8), (maps::ALLOW6, 20)] {
         assert_eq!(shape(name), (key_octets, 4, maps::LISTED_MAX), "{name}");

@@ -10,9 +10,9 @@ use std::{
 };
 
 use dot_common::{
-    line::ENDED,
     settings::{Gate, Over, Settings},
     verdict::{Action, Reason, Verdict},
+    worker_status::ENDED,
 };
 use dot_tests::{
     frames::{ACK, Build, CLEARTEXT_QUERY, CLIENT_HELLO, FIN, PSH, SYN},

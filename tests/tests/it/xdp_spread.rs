@@ -6,9 +6,10 @@
 use std::{fs, process::Command};
 
 use dot_common::{
-    chain, counters,
+    counters,
     maps::{PROGRAM_NOTICE, PROGRAM_SPREAD},
     settings::{Gate, Over, Settings},
+    tail_calls,
     verdict::{Action, Reason},
 };
 use dot_tests::{
@@ -33,7 +34,7 @@ const XDP_REDIRECT: u32 = 4;
 #[test]
 fn what_passes_moves() {
     let settings = Settings { over: Over::Count as u8, ..settings(Gate::Count) };
-    let followers = [(chain::NOTICE, PROGRAM_NOTICE), (chain::SPREAD, PROGRAM_SPREAD)];
+    let followers = [(tail_calls::NOTICE, PROGRAM_NOTICE), (tail_calls::SPREAD, PROGRAM_SPREAD)];
     let Some(mut lab) = Lab::open_followed("what_passes_moves", &settings, &followers) else { return };
     let foreign = Build::tcp(443, SYN, 7, &[]).frame();
     let lie = Build::tcp(853, SYN, 7, &[]).frame().patched(16, &[0, 99]);

@@ -158,7 +158,7 @@ fn connections_go_past_a_worker_without_room() {
         let xdp = start_steering(Steering::Auto, &groups);
         assert_eq!(xdp.report().steering, "reuseport-ebpf");
         let own = cpu % 2;
-        let lines = [xdp.line(own), xdp.line(1 - own)];
+        let lines = [xdp.status_writer(own), xdp.status_writer(1 - own)];
         // How many of four each of the two gets, the CPU's own first.
         let shares = || {
             let held = connect_from(cpu, address, 4);

@@ -13,8 +13,11 @@ const FILES: &[(&str, &str)] = &[
         "dot-common/src/pod.rs",
         "promises the loader that map types are plain octets; aya asks for `unsafe impl`",
     ),
-    ("dot-ebpf/src/calls.rs", "gives functions the linkage that the verifier asks for (unsafe attributes)"),
-    ("dot-ebpf/src/chain.rs", "leaves a value in a map for the program that it jumps to"),
+    (
+        "dot-ebpf/src/subprograms.rs",
+        "gives functions the linkage that the verifier asks for (unsafe attributes)",
+    ),
+    ("dot-ebpf/src/tail_calls.rs", "leaves a value in a map for the program that it jumps to"),
     (
         "dot-ebpf/src/context.rs",
         "the one place that reads and writes frames and sockets, within checked bounds",
@@ -49,7 +52,7 @@ const FILES: &[(&str, &str)] = &[
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
     ("dot-userspace/src/xdp/folder.rs", "names SO_NETNS_COOKIE for nix; no unsafe"),
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),
-    ("dot-userspace/src/xdp/lines.rs", "maps a BPF map into our memory: aya does not"),
+    ("dot-userspace/src/xdp/worker_status.rs", "maps a BPF map into our memory: aya does not"),
     ("dot-userspace/src/xdp/notices.rs", "promises tokio that the ring keeps its descriptor"),
     ("dot-userspace/src/xdp/steering.rs", "SO_ATTACH_REUSEPORT_CBPF: socket2 and nix do not have it"),
     (

@@ -66,7 +66,7 @@ impl Default for Inbound {
         let mut octets = vec![[0u8; QUERY_OCTETS_MAX]; BATCH_MAX].into_boxed_slice();
         let mut names: Box<[_]> = (0..BATCH_MAX).map(|_| SockAddrStorage::zeroed()).collect();
         let mut controls = vec![Control([0; CONTROL_OCTETS]); BATCH_MAX].into_boxed_slice();
-        let slices = octets.iter_mut().map(|room| slice_over(room.as_mut_ptr(), room.len()));
+        let slices = octets.iter_mut().map(|shared| slice_over(shared.as_mut_ptr(), shared.len()));
         let mut slices: Box<[_]> = slices.collect();
         let parts = names.iter_mut().zip(controls.iter_mut()).zip(slices.iter_mut());
         let headers = parts.map(|((name, control), slice)| {
@@ -104,8 +104,8 @@ impl Inbound {
     /// The datagrams of the last call, their ends, and whether each was cut to fit.
     pub fn datagrams(&self, count: usize) -> impl Iterator<Item = (&[u8], Ends, bool)> {
         let rooms = self.octets.iter().zip(&self.names).zip(&self.controls).zip(&self.headers).take(count);
-        rooms.filter_map(|(((room, name), control), header)| {
-            let octets = room.get(..usize::try_from(header.msg_len).ok()?)?;
+        rooms.filter_map(|(((shared, name), control), header)| {
+            let octets = shared.get(..usize::try_from(header.msg_len).ok()?)?;
             let length = header.msg_hdr.msg_namelen;
             // SAFETY: the kernel wrote a socket address of this length there; a copy of it is made.
             let client = unsafe { SockAddr::new(std::ptr::read(name), length) }.as_socket()?;

@@ -21,7 +21,7 @@ use batch::{BATCH_MAX, Ends, Inbound, Outbound};
 pub use plain::Plain;
 use sender::{Asking, Sender};
 
-use super::{Room, answers::ask, reader::drop_counter, receipt::Receipt};
+use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, shared_answers::ask};
 use crate::{
     backend::Broken,
     dns::{self, Asked, Disposition, Hop, Query, Rcode, Reply, triage},
@@ -39,37 +39,37 @@ const HOP: Hop = Hop { padding: false, keepalive_100ms: None };
 ///
 /// # Errors
 /// What the kernel says of the socket.
-pub async fn serve_datagrams(socket: UdpSocket, room: Rc<Room>) -> io::Result<()> {
+pub async fn serve_datagrams(socket: UdpSocket, shared: Rc<WorkerShared>) -> io::Result<()> {
     let address = socket.local_addr()?;
     if address.ip().is_unspecified() {
         batch::tell_destination(socket.as_raw_fd(), address.is_ipv6())?;
     }
-    let door = Rc::new(Door {
+    let endpoint = Rc::new(Endpoint {
         socket,
         address,
-        room,
+        shared,
         waiting: RefCell::default(),
         bell: Notify::new(),
         spare: RefCell::default(),
     });
-    let own = Rc::clone(&door);
+    let own = Rc::clone(&endpoint);
     spawn_local(supervise("sender of datagrams", move || send_all(Rc::clone(&own))));
-    supervise("receiver of datagrams", || receive_all(&door)).await
+    supervise("receiver of datagrams", || receive_all(&endpoint)).await
 }
 
 /// Takes every datagram, a batch at a time.
-async fn receive_all(door: &Rc<Door>) -> io::Result<()> {
+async fn receive_all(endpoint: &Rc<Endpoint>) -> io::Result<()> {
     let mut inbound = Inbound::default();
     loop {
-        door.socket.readable().await?;
+        endpoint.socket.readable().await?;
         let mut got = 0;
-        let _ = door.socket.try_io(Interest::READABLE, || {
-            got = inbound.receive(door.socket.as_raw_fd())?;
+        let _ = endpoint.socket.try_io(Interest::READABLE, || {
+            got = inbound.receive(endpoint.socket.as_raw_fd())?;
             // Fewer than asked for: the kernel's queue is empty, so wait without asking once more.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         for (octets, ends, is_cut) in inbound.datagrams(got) {
-            door.take(octets, ends, is_cut);
+            endpoint.take(octets, ends, is_cut);
         }
         if got == BATCH_MAX {
             // A flood must not starve the sessions.
@@ -79,11 +79,11 @@ async fn receive_all(door: &Rc<Door>) -> io::Result<()> {
 }
 
 /// One socket and the answers that wait to leave over it.
-struct Door {
+struct Endpoint {
     socket: UdpSocket,
     /// Where it is bound.
     address: SocketAddr,
-    room: Rc<Room>,
+    shared: Rc<WorkerShared>,
     waiting: RefCell<Waiting>,
     bell: Notify,
     /// Senders that have their answer. None of them holds the door, which would then never close.
@@ -98,16 +98,16 @@ struct Waiting {
     sent: usize,
 }
 
-impl Door {
+impl Endpoint {
     /// One datagram. Counted once, here.
     fn take(self: &Rc<Self>, message: &[u8], ends: Ends, is_cut: bool) {
-        let counters = &self.room.counters;
-        let _receipt = Receipt::of(counters);
+        let counters = &self.shared.counters;
+        let _fate = FateGuard::of(counters);
         counters.add(Counter::ReceivedDatagram, 1);
         if is_cut || !is_answerable(ends.client) {
             return counters.add(Counter::DroppedUnanswerable, 1);
         }
-        if !self.room.trusts(ends.client.ip()) {
+        if !self.shared.trusts(ends.client.ip()) {
             return self.take_from(message, ends, None);
         }
         match header::parse(message) {
@@ -128,13 +128,13 @@ impl Door {
 
     /// The message of a datagram, for whom a load balancer sent it if one did.
     fn take_from(self: &Rc<Self>, message: &[u8], ends: Ends, client: Option<Client>) {
-        let counters = &self.room.counters;
-        match triage(message, self.room.limits().allowed) {
+        let counters = &self.shared.counters;
+        match triage(message, self.shared.limits().allowed) {
             Disposition::Forward(query) => {
                 let octets_max = dns::datagram_octets_max(message, &query);
                 let source = client.as_ref().map_or(ends.client, |client| client.source);
-                let row = self.room.row_of(source.ip());
-                ask(&self.room, message, &query, &Asking { door: self, ends, row, client, octets_max });
+                let row = self.shared.row_of(source.ip());
+                ask(&self.shared, message, &query, &Asking { endpoint: self, ends, row, client, octets_max });
             }
             // Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
             Disposition::Transfer(query) => self.send_to_tcp(ends, message, &query),
@@ -149,7 +149,7 @@ impl Door {
     /// Has the client ask over TCP (TC=1).
     fn send_to_tcp(&self, ends: Ends, message: &[u8], query: &Query) {
         self.answer_within(0, ends, message, &Reply::to(query, Rcode::NO_ERROR, None));
-        self.room.counters.add(Counter::Responded, 1);
+        self.shared.counters.add(Counter::Responded, 1);
     }
 
     /// Queues a response of dotd's own, which is never longer than every client takes.
@@ -169,7 +169,7 @@ impl Door {
     fn pass(&self, ends: Ends, octets_max: usize, asked: Asked, response: &[u8]) -> Result<(), Broken> {
         let write = |out: &mut Vec<u8>| {
             let edit = dns::respond(response, asked, HOP, out).map_err(|_| Broken)?;
-            self.room.note_edit(edit);
+            self.shared.note_edit(edit);
             Ok(())
         };
         self.push(ends, octets_max, usize::from(asked.question_end), false, write)
@@ -189,16 +189,16 @@ impl Door {
         write(&mut waiting.octets)?;
         if waiting.octets.len() - start > octets_max {
             dns::truncate(&mut waiting.octets, start, question_end);
-            self.room.counters.add(Counter::TruncatedDatagram, 1);
+            self.shared.counters.add(Counter::TruncatedDatagram, 1);
         }
         if waiting.octets.len() > WAITING_OCTETS_MAX {
             waiting.octets.truncate(start);
-            self.room.counters.add(Counter::DroppedClientGone, 1);
+            self.shared.counters.add(Counter::DroppedClientGone, 1);
             return Ok(());
         }
-        self.room.count_response(waiting.octets.get(start..).unwrap_or_default(), is_extended);
+        self.shared.count_response(waiting.octets.get(start..).unwrap_or_default(), is_extended);
         waiting.datagrams.push((start..waiting.octets.len(), ends));
-        self.room.owe(1);
+        self.shared.owe(1);
         self.bell.notify_one();
         Ok(())
     }
@@ -223,34 +223,34 @@ impl Door {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             // The first one cannot leave (its client's network is gone, a filter says no): the others may.
             Err(_) => {
-                self.room.counters.add(Counter::DatagramSendFailed, 1);
+                self.shared.counters.add(Counter::DatagramSendFailed, 1);
                 1
             }
             Ok(sent) => sent,
         };
         waiting.sent += gone;
-        self.room.settle(gone);
+        self.shared.settle(gone);
         Ok(true)
     }
 }
 
 /// Sends what waits, all of a turn together: it is woken by the first and runs after all. What waits already when it
 /// begins, because the one before it panicked, has no bell left.
-async fn send_all(door: Rc<Door>) {
+async fn send_all(endpoint: Rc<Endpoint>) {
     let mut outbound = Outbound::default();
     loop {
         loop {
-            match door.send_batch(&mut outbound) {
+            match endpoint.send_batch(&mut outbound) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(_) => {
-                    if door.socket.writable().await.is_err() {
+                    if endpoint.socket.writable().await.is_err() {
                         return;
                     }
                 }
             }
         }
-        door.bell.notified().await;
+        endpoint.bell.notified().await;
     }
 }
 
@@ -265,7 +265,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
-    use crate::{ledger::WorkerCounters, session::scripted::room};
+    use crate::{ledger::WorkerCounters, session::scripted::worker_shared};
 
     /// Goal: an answer that waited when its sender panicked leaves as soon as there is a sender again, and not with the next
     /// query's. Method: an answer whose bell was heard by a sender that is no more.
@@ -275,19 +275,19 @@ mod tests {
         LocalSet::new().block_on(&runtime, async {
             let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let door = Rc::new(Door {
+            let endpoint = Rc::new(Endpoint {
                 address: socket.local_addr().unwrap(),
                 socket,
-                room: room(&WorkerCounters::default()),
+                shared: worker_shared(&WorkerCounters::default()),
                 waiting: RefCell::default(),
                 bell: Notify::new(),
                 spare: RefCell::default(),
             });
             let ends = Ends { client: client.local_addr().unwrap(), ours: None };
             // Opcode 2, which dotd answers by itself.
-            door.take(&[0xab, 0xcd, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0], ends, false);
-            door.bell.notified().await;
-            spawn_local(send_all(Rc::clone(&door)));
+            endpoint.take(&[0xab, 0xcd, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0], ends, false);
+            endpoint.bell.notified().await;
+            spawn_local(send_all(Rc::clone(&endpoint)));
             let mut answer = [0; 64];
             assert_eq!(client.recv(&mut answer).await.unwrap(), 12);
             assert_eq!(answer[..2], [0xab, 0xcd]);

@@ -40,8 +40,8 @@ impl Plain {
         Self { tcp, unsent: Vec::new(), written: 0, has_ended: false }
     }
 
-    fn poll_octets(&mut self, context: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(room);
+    fn poll_octets(&mut self, context: &mut Context<'_>, shared: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(shared);
         ready!(Pin::new(&mut self.tcp).poll_read(context, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }

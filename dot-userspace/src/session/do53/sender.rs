@@ -11,13 +11,13 @@ use std::{
     rc::{Rc, Weak},
 };
 
-use super::{Door, Ends};
+use super::{Endpoint, Ends};
 use crate::{
     backend::{Broken, Failure, Sink},
     dns::{Asked, Query},
     ledger::Counter,
     proxy::Client,
-    session::{answers::Asker, clients::Row, failure::failure_reply},
+    session::{clients::Row, failure::failure_reply, shared_answers::Asker},
 };
 
 /// Senders kept for the next queries: half a MiB of them at most.
@@ -26,7 +26,7 @@ const SPARE_SENDERS_MAX: usize = 4096;
 /// A datagram that is being looked at.
 pub(super) struct Asking<'a> {
     /// Where it came.
-    pub(super) door: &'a Rc<Door>,
+    pub(super) endpoint: &'a Rc<Endpoint>,
     /// Both its ends.
     pub(super) ends: Ends,
     /// What its client uses up of this worker.
@@ -39,17 +39,17 @@ pub(super) struct Asking<'a> {
 
 impl Asker for Asking<'_> {
     fn pass(&self, asked: Asked, response: &[u8]) -> bool {
-        self.door.pass(self.ends, self.octets_max, asked, response).is_ok()
+        self.endpoint.pass(self.ends, self.octets_max, asked, response).is_ok()
     }
 
     fn expect(&self) -> Rc<dyn Sink> {
-        self.door.room.owe(1);
-        self.door.room.clients.begin_datagram(self.row);
-        let spare = self.door.spare.borrow_mut().pop();
+        self.endpoint.shared.owe(1);
+        self.endpoint.shared.clients.begin_datagram(self.row);
+        let spare = self.endpoint.spare.borrow_mut().pop();
         // Whoever had it as its sink may not have let go of it yet.
         let sender = spare.filter(|spare| Rc::strong_count(spare) == 1).unwrap_or_else(Sender::nobody);
         sender.owed.replace(Some(Owed {
-            door: Rc::clone(self.door),
+            endpoint: Rc::clone(self.endpoint),
             ends: self.ends,
             row: self.row,
             client: self.client.clone(),
@@ -59,23 +59,23 @@ impl Asker for Asking<'_> {
     }
 
     fn client(&self) -> Option<Client> {
-        Some(self.client.clone().unwrap_or_else(|| client_of(self.door, &self.ends)))
+        Some(self.client.clone().unwrap_or_else(|| client_of(self.endpoint, &self.ends)))
     }
 
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
-        let is_deferred = !self.door.room.has_datagram_share(self.row);
+        let is_deferred = !self.endpoint.shared.has_datagram_share(self.row);
         if is_deferred {
-            self.door.room.counters.add(Counter::DatagramsDeferred, 1);
-            self.door.send_to_tcp(self.ends, message, query);
+            self.endpoint.shared.counters.add(Counter::DatagramsDeferred, 1);
+            self.endpoint.send_to_tcp(self.ends, message, query);
         }
         is_deferred
     }
 }
 
 /// Who sent a datagram, and whither.
-fn client_of(door: &Door, ends: &Ends) -> Client {
-    let host = ends.ours.map_or(door.address.ip(), |(host, _)| host);
-    let destination = SocketAddr::new(host, door.address.port());
+fn client_of(endpoint: &Endpoint, ends: &Ends) -> Client {
+    let host = ends.ours.map_or(endpoint.address.ip(), |(host, _)| host);
+    let destination = SocketAddr::new(host, endpoint.address.port());
     Client { source: ends.client, destination, is_datagram: true, tls: None, tlvs: None }
 }
 
@@ -88,7 +88,7 @@ pub(super) struct Sender {
 
 /// What a sender waits for.
 struct Owed {
-    door: Rc<Door>,
+    endpoint: Rc<Endpoint>,
     ends: Ends,
     row: Row,
     /// For whom a load balancer sent the query.
@@ -104,9 +104,9 @@ impl Sender {
     /// It has its answer: its place is for the next one.
     fn settle(&self) {
         let Some(owed) = self.owed.take() else { return };
-        owed.door.room.settle(1);
-        owed.door.room.clients.end_datagram(owed.row);
-        let mut spare = owed.door.spare.borrow_mut();
+        owed.endpoint.shared.settle(1);
+        owed.endpoint.shared.clients.end_datagram(owed.row);
+        let mut spare = owed.endpoint.spare.borrow_mut();
         if let Some(itself) = self.itself.upgrade().filter(|_| spare.len() < SPARE_SENDERS_MAX) {
             spare.push(itself);
         }
@@ -123,22 +123,22 @@ impl Drop for Sender {
 impl Sink for Sender {
     fn client(&self) -> Option<Client> {
         let owed = self.owed.borrow();
-        let Owed { door, ends, client, .. } = owed.as_ref()?;
-        Some(client.clone().unwrap_or_else(|| client_of(door, ends)))
+        let Owed { endpoint, ends, client, .. } = owed.as_ref()?;
+        Some(client.clone().unwrap_or_else(|| client_of(endpoint, ends)))
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
-        if let Some(Owed { door, ends, octets_max, .. }) = self.owed.borrow().as_ref() {
-            door.pass(*ends, *octets_max, asked, response)?;
+        if let Some(Owed { endpoint, ends, octets_max, .. }) = self.owed.borrow().as_ref() {
+            endpoint.pass(*ends, *octets_max, asked, response)?;
         }
         self.settle();
         Ok(())
     }
 
     fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
-        if let Some(Owed { door, ends, .. }) = self.owed.borrow().as_ref() {
+        if let Some(Owed { endpoint, ends, .. }) = self.owed.borrow().as_ref() {
             let (message, reply) = failure_reply(asked, query, failure);
-            door.answer(*ends, &message, &reply);
+            endpoint.answer(*ends, &message, &reply);
         }
         self.settle();
     }

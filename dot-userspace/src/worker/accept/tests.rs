@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The doors of a worker without backends.
-fn doors(admission: &Arc<Admission>) -> Rc<Doors> {
+fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
     let mut config = Config::default();
     let folder = tempfile::tempdir().unwrap();
     config.xdp.mode = XdpMode::Off;
@@ -38,10 +38,10 @@ fn doors(admission: &Arc<Admission>) -> Rc<Doors> {
     };
     let counters = WorkerCounters::default();
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);
-    let room = Rc::new(Room::new(settings.limits, backends, counters, Arc::default()));
-    let line = xdp::start(&config.xdp, &[]).unwrap().line(0);
+    let shared = Rc::new(WorkerShared::new(settings.limits, backends, counters, Arc::default()));
+    let status = xdp::start(&config.xdp, &[]).unwrap().status_writer(0);
     let accounts = Accounts::new(ChargesSink::new(32, 56).0);
-    Rc::new(Doors::new(room, Arc::clone(admission), accounts, line, &settings))
+    Rc::new(Acceptor::new(shared, Arc::clone(admission), accounts, status, &settings))
 }
 
 /// Asks with opcode 2, which dotd answers by itself: NOTIMP.
@@ -60,30 +60,30 @@ fn a_panic_ends_one_session() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let admission = Arc::new(Admission::new(10, 10, 32, 56));
-        let doors = doors(&admission);
+        let acceptor = acceptor(&admission);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        spawn_local(accept_all(Rc::new(listener), Transport::Do53, Rc::clone(&doors)));
+        spawn_local(accept_all(Rc::new(listener), Transport::Do53, Rc::clone(&acceptor)));
         let mut beside = TcpStream::connect(address).await.unwrap();
         assert_served(&mut beside).await;
-        let counters = doors.room.counters.clone();
+        let counters = acceptor.shared.counters.clone();
         counters.add(Counter::Accepted, 1);
-        let place = doors.admission.admit(address.ip()).ok().unwrap();
-        let open = Open::new(&doors, place, None);
+        let place = acceptor.admission.admit(address.ip()).ok().unwrap();
+        let open = Open::new(&acceptor, place, None);
         let client =
             Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
         let panics = Scripted::new(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
-        serve(panics, client, Rc::clone(&doors), open);
-        assert_eq!((admission.total(), doors.room.counters.get(Counter::Open)), (2, 2));
+        serve(panics, client, Rc::clone(&acceptor), open);
+        assert_eq!((admission.total(), acceptor.shared.counters.get(Counter::Open)), (2, 2));
         while admission.total() > 1 {
             yield_now().await;
         }
-        assert_eq!(doors.room.counters.get(Counter::Open), 1);
+        assert_eq!(acceptor.shared.counters.get(Counter::Open), 1);
         assert_served(&mut beside).await;
         let mut new = TcpStream::connect(address).await.unwrap();
         assert_served(&mut new).await;
         drop((beside, new));
-        while !doors.room.is_quiet() || admission.total() > 0 {
+        while !acceptor.shared.is_quiet() || admission.total() > 0 {
             yield_now().await;
         }
         assert_eq!((counters.get(Counter::Open), counters.get(Counter::EndPanic)), (0, 1));
@@ -103,12 +103,12 @@ fn a_panic_in_a_handshake_is_its_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let admission = Arc::new(Admission::new(10, 10, 32, 56));
-        let doors = doors(&admission);
-        let counters = doors.room.counters.clone();
+        let acceptor = acceptor(&admission);
+        let counters = acceptor.shared.counters.clone();
         for is_counted in [false, true] {
             counters.add(Counter::Accepted, 1);
-            let place = doors.admission.admit(IpAddr::from([192, 0, 2, 1])).ok().unwrap();
-            let mut open = Open::new(&doors, place, None);
+            let place = acceptor.admission.admit(IpAddr::from([192, 0, 2, 1])).ok().unwrap();
+            let mut open = Open::new(&acceptor, place, None);
             let task = spawn_local(async move {
                 if is_counted {
                     open.end(Counter::HandshakeClosed);
@@ -136,17 +136,18 @@ fn only_a_shortage_takes_a_place() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let admission = Arc::new(Admission::new(10, 10, 32, 56));
-        let doors = doors(&admission);
-        let seat = Rc::new(Seat::default());
-        let taken = doors.seats.take(&seat, admission.admit("192.0.2.1".parse().unwrap()).ok().unwrap());
+        let acceptor = acceptor(&admission);
+        let probe = Rc::new(IdleProbe::default());
+        let queued =
+            acceptor.eviction.take(&probe, admission.admit("192.0.2.1".parse().unwrap()).ok().unwrap());
         let (since, later) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
-        seat.note_for_test(Some(since));
+        probe.note_for_test(Some(since));
         for errno in [EPERM, EACCES, EINVAL, EPROTO] {
-            doors.note_refusal(&io::Error::from_raw_os_error(errno), later);
+            acceptor.note_refusal(&io::Error::from_raw_os_error(errno), later);
             assert_eq!(admission.total(), 1, "{errno}");
         }
-        doors.note_refusal(&io::Error::from_raw_os_error(EMFILE), later);
+        acceptor.note_refusal(&io::Error::from_raw_os_error(EMFILE), later);
         assert_eq!(admission.total(), 0);
-        drop(taken);
+        drop(queued);
     });
 }

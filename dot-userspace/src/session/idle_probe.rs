@@ -24,7 +24,7 @@ pub enum Wanted {
 
 /// A session, seen from outside.
 #[derive(Default)]
-pub struct Seat {
+pub struct IdleProbe {
     idle_since: Cell<Option<Instant>>,
     wanted: Cell<Option<Wanted>>,
     inbox: RefCell<Weak<Inbox>>,
@@ -34,7 +34,7 @@ pub struct Seat {
     woken: Cell<usize>,
 }
 
-impl Seat {
+impl IdleProbe {
     /// Since when nothing was asked and nothing was owed; `None` while something is.
     #[must_use]
     pub fn idle_since(&self) -> Option<Instant> {
@@ -47,7 +47,7 @@ impl Seat {
         self.wanted.set(Some(wanted));
         let inbox = self.inbox.borrow().upgrade();
         match (self.lingering.get(), inbox) {
-            (Some(number), Some(inbox)) => inbox.room.lingering.give_up(number, wanted),
+            (Some(number), Some(inbox)) => inbox.shared.lingering.give_up(number, wanted),
             _ => self.wake(),
         }
     }

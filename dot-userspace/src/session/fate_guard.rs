@@ -8,9 +8,9 @@ use std::thread::panicking;
 use crate::ledger::{ControlCounters, Counter, Snapshot, WorkerCounters};
 
 /// A message that is being looked at. Its fate is counted, in the same turn, by whoever decides about it.
-pub(super) struct Receipt<'a>(&'a WorkerCounters);
+pub(super) struct FateGuard<'a>(&'a WorkerCounters);
 
-impl<'a> Receipt<'a> {
+impl<'a> FateGuard<'a> {
     /// Counts it.
     pub(super) fn of(counters: &'a WorkerCounters) -> Self {
         counters.add(Counter::Received, 1);
@@ -19,7 +19,7 @@ impl<'a> Receipt<'a> {
 }
 
 /// However its turn ends.
-impl Drop for Receipt<'_> {
+impl Drop for FateGuard<'_> {
     fn drop(&mut self) {
         if panicking() {
             let own = std::slice::from_ref(self.0);
@@ -43,7 +43,7 @@ mod tests {
         let counters = WorkerCounters::default();
         for (is_counted, panics) in [(true, false), (false, true), (true, true)] {
             let turn = || {
-                let _receipt = Receipt::of(&counters);
+                let _fate = FateGuard::of(&counters);
                 counters.add(Counter::Responded, u64::from(is_counted));
                 assert!(!panics, "a panic that the test makes");
             };

@@ -16,9 +16,9 @@ use crate::config::ClientAddress;
 const NETWORK_BITS: (u8, u8) = (24, 56);
 
 /// A client as a line may show it.
-pub struct Shown(pub ClientAddress, pub IpAddr);
+pub struct RedactedAddress(pub ClientAddress, pub IpAddr);
 
-impl fmt::Display for Shown {
+impl fmt::Display for RedactedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(how, address) = self;
         let address = address.to_canonical();
@@ -38,15 +38,15 @@ mod tests {
     /// Covers: C-73.
     #[test]
     fn shows_as_much_as_it_may() {
-        let shown = |how, address: &str| Shown(how, address.parse().unwrap()).to_string();
+        let redacted = |how, address: &str| RedactedAddress(how, address.parse().unwrap()).to_string();
         for (address, prefix) in [
             ("192.0.2.77", "192.0.2.0/24"),
             ("::ffff:192.0.2.77", "192.0.2.0/24"),
             ("2001:db8:1:2345::6", "2001:db8:1:2300::/56"),
         ] {
-            assert_eq!(shown(ClientAddress::None, address), "-");
-            assert_eq!(shown(ClientAddress::Prefix, address), prefix);
+            assert_eq!(redacted(ClientAddress::None, address), "-");
+            assert_eq!(redacted(ClientAddress::Prefix, address), prefix);
         }
-        assert_eq!(shown(ClientAddress::Full, "2001:db8::6"), "2001:db8::6");
+        assert_eq!(redacted(ClientAddress::Full, "2001:db8::6"), "2001:db8::6");
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::admission::{Place, Prefix};
-use crate::session::{Seat, Wanted};
+use crate::session::{IdleProbe, Wanted};
 
 /// Who was busy within this time keeps its place: a client that waits for its next answer asks again at once.
 const IDLE_MIN: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ const LOOKS_MAX: usize = 64;
 const WAKES_MAX: usize = 4096;
 
 /// The sessions of a worker that may have to give way.
-pub(super) struct Seats {
+pub(super) struct EvictionQueue {
     began: Instant,
     queue: RefCell<Queue>,
     next: Cell<u64>,
@@ -42,13 +42,13 @@ type Moment = u64;
 /// Both orders, in which each guest stands by the same moment.
 #[derive(Default)]
 struct Queue {
-    all: BTreeMap<(Moment, u64), Rc<Guest>>,
-    by_prefix: BTreeMap<(Option<Prefix>, Moment, u64), Rc<Guest>>,
+    all: BTreeMap<(Moment, u64), Rc<Candidate>>,
+    by_prefix: BTreeMap<(Option<Prefix>, Moment, u64), Rc<Candidate>>,
 }
 
 /// One session.
-struct Guest {
-    seat: Rc<Seat>,
+struct Candidate {
+    probe: Rc<IdleProbe>,
     number: u64,
     prefix: Option<Prefix>,
     /// Where it stands in the queue.
@@ -58,29 +58,29 @@ struct Guest {
 }
 
 /// A session's entry, which ends with it.
-pub(super) struct Taken {
-    seats: Rc<Seats>,
-    guest: Rc<Guest>,
+pub(super) struct Queued {
+    eviction: Rc<EvictionQueue>,
+    candidate: Rc<Candidate>,
 }
 
-impl Seats {
+impl EvictionQueue {
     pub(super) fn new() -> Self {
         Self { began: Instant::now(), queue: RefCell::default(), next: Cell::new(0) }
     }
 
-    /// A session begins at `seat`, by the right of `place`.
-    pub(super) fn take(self: &Rc<Self>, seat: &Rc<Seat>, place: Place) -> Taken {
+    /// A session begins at `probe`, by the right of `place`.
+    pub(super) fn take(self: &Rc<Self>, probe: &Rc<IdleProbe>, place: Place) -> Queued {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
-        let guest = Rc::new(Guest {
-            seat: Rc::clone(seat),
+        let candidate = Rc::new(Candidate {
+            probe: Rc::clone(probe),
             number,
             prefix: place.prefix(),
             known_since: Cell::new(self.moment(Instant::now())),
             place: RefCell::new(Some(place)),
         });
-        self.queue.borrow_mut().insert(&guest);
-        Taken { seats: Rc::clone(self), guest }
+        self.queue.borrow_mut().insert(&candidate);
+        Queued { eviction: Rc::clone(self), candidate }
     }
 
     /// Has the longest idle session give its place back: of the prefix `within`, where one is at its cap, else of
@@ -90,19 +90,20 @@ impl Seats {
         let Some(latest) = latest else { return false };
         let mut queue = self.queue.borrow_mut();
         for _ in 0..LOOKS_MAX {
-            let Some(guest) = queue.first(within) else { return false };
-            if guest.known_since.get() > latest {
+            let Some(candidate) = queue.first(within) else { return false };
+            if candidate.known_since.get() > latest {
                 return false;
             }
-            queue.remove(&guest);
-            let idle_since = guest.seat.idle_since().map_or_else(|| self.moment(now), |at| self.moment(at));
-            if idle_since <= guest.known_since.get() {
-                guest.place.take();
-                guest.seat.ask_to_leave(wanted);
+            queue.remove(&candidate);
+            let idle_since =
+                candidate.probe.idle_since().map_or_else(|| self.moment(now), |at| self.moment(at));
+            if idle_since <= candidate.known_since.get() {
+                candidate.place.take();
+                candidate.probe.ask_to_leave(wanted);
                 return true;
             }
-            guest.known_since.set(idle_since);
-            queue.insert(&guest);
+            candidate.known_since.set(idle_since);
+            queue.insert(&candidate);
         }
         false
     }
@@ -111,17 +112,18 @@ impl Seats {
     pub(super) fn wake_overdue(&self, latest: Instant, now: Instant) {
         let latest = self.moment(latest);
         let mut queue = self.queue.borrow_mut();
-        let overdue = queue.all.values().take_while(|guest| guest.known_since.get() <= latest);
+        let overdue = queue.all.values().take_while(|candidate| candidate.known_since.get() <= latest);
         let overdue: Vec<_> = overdue.take(WAKES_MAX).map(Rc::clone).collect();
-        for guest in overdue {
-            let idle_since = guest.seat.idle_since().map_or_else(|| self.moment(now), |at| self.moment(at));
+        for candidate in overdue {
+            let idle_since =
+                candidate.probe.idle_since().map_or_else(|| self.moment(now), |at| self.moment(at));
             if idle_since <= latest {
-                guest.seat.wake();
+                candidate.probe.wake();
             }
-            if idle_since > guest.known_since.get() {
-                queue.remove(&guest);
-                guest.known_since.set(idle_since);
-                queue.insert(&guest);
+            if idle_since > candidate.known_since.get() {
+                queue.remove(&candidate);
+                candidate.known_since.set(idle_since);
+                queue.insert(&candidate);
             }
         }
     }
@@ -131,32 +133,32 @@ impl Seats {
     }
 }
 
-impl Drop for Taken {
+impl Drop for Queued {
     fn drop(&mut self) {
-        self.seats.queue.borrow_mut().remove(&self.guest);
+        self.eviction.queue.borrow_mut().remove(&self.candidate);
     }
 }
 
 impl Queue {
-    fn insert(&mut self, guest: &Rc<Guest>) {
-        let since = guest.known_since.get();
-        self.all.insert((since, guest.number), Rc::clone(guest));
-        self.by_prefix.insert((guest.prefix, since, guest.number), Rc::clone(guest));
+    fn insert(&mut self, candidate: &Rc<Candidate>) {
+        let since = candidate.known_since.get();
+        self.all.insert((since, candidate.number), Rc::clone(candidate));
+        self.by_prefix.insert((candidate.prefix, since, candidate.number), Rc::clone(candidate));
     }
 
-    fn remove(&mut self, guest: &Guest) {
-        let since = guest.known_since.get();
-        self.all.remove(&(since, guest.number));
-        self.by_prefix.remove(&(guest.prefix, since, guest.number));
+    fn remove(&mut self, candidate: &Candidate) {
+        let since = candidate.known_since.get();
+        self.all.remove(&(since, candidate.number));
+        self.by_prefix.remove(&(candidate.prefix, since, candidate.number));
     }
 
     /// Who has been known to be idle longest, of `prefix` or of all.
-    fn first(&self, prefix: Option<Prefix>) -> Option<Rc<Guest>> {
+    fn first(&self, prefix: Option<Prefix>) -> Option<Rc<Candidate>> {
         if prefix.is_none() {
             return self.all.values().next().map(Rc::clone);
         }
         let mut of_prefix = self.by_prefix.range((prefix, 0, 0)..=(prefix, Moment::MAX, u64::MAX));
-        of_prefix.next().map(|(_, guest)| Rc::clone(guest))
+        of_prefix.next().map(|(_, candidate)| Rc::clone(candidate))
     }
 }
 
@@ -171,27 +173,27 @@ mod tests {
 
     struct Scene {
         admission: Arc<Admission>,
-        seats: Rc<Seats>,
+        eviction: Rc<EvictionQueue>,
         began: Instant,
     }
 
     impl Scene {
         fn new() -> Self {
-            let seats = Rc::new(Seats::new());
-            Self { admission: Arc::new(Admission::new(100, 100, 32, 56)), began: seats.began, seats }
+            let eviction = Rc::new(EvictionQueue::new());
+            Self { admission: Arc::new(Admission::new(100, 100, 32, 56)), began: eviction.began, eviction }
         }
 
-        fn sit(&self, client: &str) -> (Rc<Seat>, Taken) {
-            let seat = Rc::new(Seat::default());
+        fn sit(&self, client: &str) -> (Rc<IdleProbe>, Queued) {
+            let probe = Rc::new(IdleProbe::default());
             let place = self.admission.admit(client.parse().unwrap()).ok().unwrap();
-            let taken = self.seats.take(&seat, place);
-            (seat, taken)
+            let queued = self.eviction.take(&probe, place);
+            (probe, queued)
         }
 
         fn make_room(&self, refused: Refused, client: &str, at: Duration) -> bool {
             let prefix = self.admission.prefix_of(client.parse().unwrap());
             let within = Some(prefix).filter(|_| refused == Refused::Prefix);
-            self.seats.make_room(Wanted::Place, within, self.began + at)
+            self.eviction.make_room(Wanted::Place, within, self.began + at)
         }
     }
 
@@ -200,17 +202,20 @@ mod tests {
     fn the_longest_idle_gives_way() {
         let scene = Scene::new();
         let sessions = ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(|client| scene.sit(client));
-        for ((seat, _), idle) in sessions.iter().zip([5, 3, 1]) {
-            seat.note_for_test(Some(scene.began + idle * SECOND));
+        for ((probe, _), idle) in sessions.iter().zip([5, 3, 1]) {
+            probe.note_for_test(Some(scene.began + idle * SECOND));
         }
-        let left = || sessions.iter().map(|(seat, _)| seat.is_asked_to_leave()).collect::<Vec<_>>();
+        let left = || sessions.iter().map(|(probe, _)| probe.is_asked_to_leave()).collect::<Vec<_>>();
         assert!(scene.make_room(Refused::Prefix, "192.0.2.1", 20 * SECOND));
         assert_eq!((left(), scene.admission.total()), (vec![false, true, false], 2));
         assert!(scene.make_room(Refused::Total, "198.51.100.1", 20 * SECOND));
         assert_eq!((left(), scene.admission.total()), (vec![false, true, true], 1));
         assert!(!scene.make_room(Refused::Prefix, "192.0.2.2", 20 * SECOND), "nobody is left there");
         drop(sessions);
-        assert!(scene.seats.queue.borrow().all.is_empty() && scene.seats.queue.borrow().by_prefix.is_empty());
+        assert!(
+            scene.eviction.queue.borrow().all.is_empty()
+                && scene.eviction.queue.borrow().by_prefix.is_empty()
+        );
         assert_eq!(scene.admission.total(), 0);
     }
 
@@ -235,13 +240,13 @@ mod tests {
     fn the_overdue_are_woken() {
         let scene = Scene::new();
         let sessions = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|client| scene.sit(client));
-        for ((seat, _), idle) in sessions.iter().zip([Some(10), Some(17), None]) {
-            seat.note_for_test(idle.map(|idle| scene.began + idle * SECOND));
+        for ((probe, _), idle) in sessions.iter().zip([Some(10), Some(17), None]) {
+            probe.note_for_test(idle.map(|idle| scene.began + idle * SECOND));
         }
-        scene.seats.wake_overdue(scene.began + 15 * SECOND, scene.began + 20 * SECOND);
-        let woken = sessions.iter().map(|(seat, _)| seat.times_woken()).collect::<Vec<_>>();
+        scene.eviction.wake_overdue(scene.began + 15 * SECOND, scene.began + 20 * SECOND);
+        let woken = sessions.iter().map(|(probe, _)| probe.times_woken()).collect::<Vec<_>>();
         assert_eq!(woken, [1, 0, 0]);
-        let known: Vec<_> = scene.seats.queue.borrow().all.keys().map(|(since, _)| *since).collect();
+        let known: Vec<_> = scene.eviction.queue.borrow().all.keys().map(|(since, _)| *since).collect();
         assert_eq!(known, [10_000, 17_000, 20_000]);
     }
 

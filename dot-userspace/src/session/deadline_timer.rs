@@ -15,12 +15,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::SessionEnd;
 
 /// A session's timer.
-pub(super) struct Clock {
+pub(super) struct DeadlineTimer {
     started: Instant,
     sleep: Pin<Box<Sleep>>,
 }
 
-impl Clock {
+impl DeadlineTimer {
     pub(super) fn start() -> Self {
         let started = Instant::now();
         // Far enough never to ring before the first deadline sets it.

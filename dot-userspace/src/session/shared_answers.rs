@@ -11,7 +11,7 @@ use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use tokio::{task::spawn_local, time::Instant};
 
-use super::Room;
+use super::WorkerShared;
 use crate::{
     backend::{Broken, Failure, Sink},
     cache::{Cache, Forget, Found, Joined, Keeping, Key, Pending, Place},
@@ -36,29 +36,29 @@ pub(super) trait Asker {
 }
 
 /// Has `message`, which `query` describes, answered.
-pub(super) fn ask(room: &Room, message: &[u8], query: &Query, asker: &impl Asker) {
-    let Some(answers) = room.answers() else { return forward(room, message, query, asker) };
-    let told = room.backends().told(query, || asker.client());
+pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
+    let Some(answers) = shared.answers() else { return forward(shared, message, query, asker) };
+    let told = shared.backends().told(query, || asker.client());
     let Some(key) = Key::of(message, query, told) else {
-        room.counters.add(Counter::CacheBypassed, 1);
-        return forward(room, message, query, asker);
+        shared.counters.add(Counter::CacheBypassed, 1);
+        return forward(shared, message, query, asker);
     };
     let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), ..Asked::by(query) };
-    let fetching = Fetching { room, message, query, asked };
+    let fetching = Fetching { shared, message, query, asked };
     let now = Instant::now();
     let found = answers.cache.borrow_mut().look(&key, now);
     match found {
         Found::Fresh(place, wants_refresh) if answers.give(place, &key, &fetching, asker) => {
-            room.counters.add(Counter::CacheHit, 1);
+            shared.counters.add(Counter::CacheHit, 1);
             if wants_refresh {
                 answers.refresh(place, key, &fetching, asker);
             }
         }
         Found::Stale(place, true) if answers.give(place, &key, &fetching, asker) => {
-            room.counters.add(Counter::CacheStale, 1);
+            shared.counters.add(Counter::CacheStale, 1);
         }
         _ => {
-            room.counters.add(Counter::CacheMissed, 1);
+            shared.counters.add(Counter::CacheMissed, 1);
             if asker.is_deferred(message, query) {
                 return;
             }
@@ -69,7 +69,7 @@ pub(super) fn ask(room: &Room, message: &[u8], query: &Query, asker: &impl Asker
 
 /// A query that the cache may answer.
 struct Fetching<'a> {
-    room: &'a Room,
+    shared: &'a WorkerShared,
     message: &'a [u8],
     query: &'a Query,
     asked: Asked,
@@ -88,19 +88,19 @@ impl Fetching<'_> {
 }
 
 /// Sends a query to a backend; where none takes it, its asker hears SERVFAIL at once.
-fn forward(room: &Room, message: &[u8], query: &Query, asker: &impl Asker) {
+fn forward(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
     if asker.is_deferred(message, query) {
         return;
     }
     let sink = asker.expect();
-    if let Err(failure) = room.backends().submit(message, query, Rc::clone(&sink)) {
-        room.counters.add(Counter::Responded, 1);
+    if let Err(failure) = shared.backends().submit(message, query, Rc::clone(&sink)) {
+        shared.counters.add(Counter::Responded, 1);
         sink.failure(Asked::by(query), message, failure);
     }
 }
 
 /// The cache, and who waits.
-pub struct Answers {
+pub struct SharedAnswers {
     cache: RefCell<Cache>,
     pending: RefCell<Pending<Waiter>>,
     /// Where a kept response is made ready for its client.
@@ -118,7 +118,7 @@ struct Waiter {
     is_first: bool,
 }
 
-impl Answers {
+impl SharedAnswers {
     /// Nothing yet.
     #[must_use]
     pub fn new(keeping: Keeping, counters: &WorkerCounters) -> Rc<Self> {
@@ -176,7 +176,7 @@ impl Answers {
                 self.counters.add(Counter::CacheWaiting, 1);
             }
             Joined::IsFirst => self.ask_backend(key, None, fetching, Some(waiter(true)), asker),
-            Joined::IsFull => forward(fetching.room, fetching.message, fetching.query, asker),
+            Joined::IsFull => forward(fetching.shared, fetching.message, fetching.query, asker),
         }
     }
 
@@ -204,7 +204,7 @@ impl Answers {
         let client = if fetching.asked.subnet_is_ours { asker.client() } else { None };
         let asker = asker.client().map(|client| client.source.ip());
         let fetch = Rc::new(Fetch { answers: Rc::clone(self), key, shared, client, asker, is_refresh });
-        let backends = fetching.room.backends();
+        let backends = fetching.shared.backends();
         match backends.submit(fetching.message, fetching.query, Rc::clone(&fetch) as Rc<dyn Sink>) {
             Ok(()) => self.counters.add(Counter::CacheRefresh, u64::from(is_refresh)),
             Err(failure) => {
@@ -217,7 +217,7 @@ impl Answers {
 
 /// A query of the cache at a backend.
 struct Fetch {
-    answers: Rc<Answers>,
+    answers: Rc<SharedAnswers>,
     key: Key,
     /// Under what it is found, where it is for every client subnet.
     shared: Option<Box<Key>>,

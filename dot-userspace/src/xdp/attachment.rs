@@ -13,7 +13,7 @@ use super::{
 use crate::config::XdpMode;
 
 /// The interface, and what we hold of it.
-pub(super) struct Seat {
+pub(super) struct Attachment {
     interface: Interface,
     row: InterfaceReport,
     xdp: Option<Link>,
@@ -22,7 +22,7 @@ pub(super) struct Seat {
     learner: Option<Link>,
 }
 
-impl Seat {
+impl Attachment {
     /// Attaches to an interface, as far as that is possible.
     pub(super) fn take(
         interface: Interface,
@@ -37,9 +37,9 @@ impl Seat {
             learner: "off".into(),
             ..InterfaceReport::default()
         };
-        let mut seat = Self { interface, row, xdp: None, obstacles: Vec::new(), learner: None };
-        seat.complete(programs, mode, pins, patience);
-        seat
+        let mut attachment = Self { interface, row, xdp: None, obstacles: Vec::new(), learner: None };
+        attachment.complete(programs, mode, pins, patience);
+        attachment
     }
 
     /// The interface.

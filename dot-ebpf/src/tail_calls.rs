@@ -11,13 +11,13 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use dot_common::{
-    chain::{self, Left},
     notice,
+    tail_calls::{self, Left},
     verdict::{Action, Reason, Verdict},
 };
 
 #[map]
-static CHAIN: ProgramArray = ProgramArray::with_max_entries(chain::SLOTS, 0);
+static CHAIN: ProgramArray = ProgramArray::with_max_entries(tail_calls::SLOTS, 0);
 
 #[map]
 static LEFT: PerCpuArray<Left> = PerCpuArray::with_max_entries(1, 0);
@@ -30,23 +30,23 @@ static FOLLOW: Global<u32> = Global::new(0);
 /// Whether a slot is used.
 #[inline(always)]
 fn has(slot: u32) -> bool {
-    FOLLOW.load() & chain::bit(slot) != 0
+    FOLLOW.load() & tail_calls::bit(slot) != 0
 }
 
 /// Gives a SYN that passes to the program that may answer it, and that counts it: nothing is counted here.
 #[inline(always)]
 pub(crate) fn begin(context: &XdpContext, verdict: Verdict) {
-    if has(chain::COOKIE) && matches!(verdict, Verdict { action: Action::Pass, reason: Reason::Syn }) {
-        jump(context, chain::COOKIE);
+    if has(tail_calls::COOKIE) && matches!(verdict, Verdict { action: Action::Pass, reason: Reason::Syn }) {
+        jump(context, tail_calls::COOKIE);
     }
 }
 
 /// The end of the judging program: the action, unless a follower takes over, who ends with the same one.
 #[inline(always)]
 pub(crate) fn finish(context: &XdpContext, verdict: Verdict, xdp_action: u32) -> u32 {
-    if has(chain::NOTICE) && notice::is_noted(verdict) {
+    if has(tail_calls::NOTICE) && notice::is_noted(verdict) {
         leave(verdict, xdp_action);
-        jump(context, chain::NOTICE);
+        jump(context, tail_calls::NOTICE);
     }
     pass(context, xdp_action)
 }
@@ -54,8 +54,8 @@ pub(crate) fn finish(context: &XdpContext, verdict: Verdict, xdp_action: u32) ->
 /// The same action, on the CPU of the packet's connection where it passes and that is wanted.
 #[inline(always)]
 pub(crate) fn pass(context: &XdpContext, xdp_action: u32) -> u32 {
-    if has(chain::SPREAD) && xdp_action == xdp_action::XDP_PASS {
-        jump(context, chain::SPREAD);
+    if has(tail_calls::SPREAD) && xdp_action == xdp_action::XDP_PASS {
+        jump(context, tail_calls::SPREAD);
     }
     xdp_action
 }

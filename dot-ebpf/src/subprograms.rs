@@ -10,14 +10,14 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use dot_common::{
-    client,
+    client_cache::Standing,
+    client_lists,
     frame::Located,
-    line,
-    memo::Standing,
     rate::Rate,
     truncation::{self, Truncation},
     verdict::Reason,
     walk::{self, Walked},
+    worker_status,
 };
 
 use crate::{cleartext, context::Frame, judge::Kernel, lists, maps, truncate};
@@ -34,25 +34,25 @@ pub(crate) fn is_local() -> bool {
     dotd_is_local() != 0
 }
 
-/// [`client::bars`], of what this machine sends itself: nothing is remembered of that.
+/// [`client_lists::bars`], of what this machine sends itself: nothing is remembered of that.
 #[inline(always)]
 pub(crate) fn bars_own() -> Option<Reason> {
     Standing::of(dotd_bars_own()).reason()
 }
 
-/// [`client::bars`], of a client that this CPU does not remember.
+/// [`client_lists::bars`], of a client that this CPU does not remember.
 #[inline(always)]
 pub(crate) fn bars() -> Option<Reason> {
     Standing::of(dotd_bars()).reason()
 }
 
-/// [`client::would_ban`].
+/// [`client_lists::would_ban`].
 #[inline(always)]
 pub(crate) fn would_ban() -> bool {
     dotd_would_ban() != 0
 }
 
-/// [`line::is_pressed`].
+/// [`worker_status::is_pressed`].
 #[inline(always)]
 pub(crate) fn is_pressed() -> bool {
     dotd_is_pressed() != 0
@@ -113,7 +113,7 @@ extern "C" fn dotd_is_local() -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn dotd_bars_own() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
-    standing(client::bars(settings, &packet.flow, &Kernel::of_own())) as u32
+    standing(client_lists::bars(settings, &packet.flow, &Kernel::of_own())) as u32
 }
 
 /// What is remembered of a client that is barred for a reason.
@@ -132,7 +132,7 @@ extern "C" fn dotd_bars() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
     // Before lists and bans are asked: what changes meanwhile makes the answer void.
     let generation = maps::generation(settings);
-    let standing = standing(client::bars(settings, &packet.flow, &Kernel::of_others()));
+    let standing = standing(client_lists::bars(settings, &packet.flow, &Kernel::of_others()));
     maps::memorize(settings, &packet.flow, generation, standing);
     standing as u32
 }
@@ -141,13 +141,13 @@ extern "C" fn dotd_bars() -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn dotd_would_ban() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
-    u32::from(client::would_ban(settings, &packet.flow, &Kernel::of_others()))
+    u32::from(client_lists::would_ban(settings, &packet.flow, &Kernel::of_others()))
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_is_pressed() -> u32 {
-    u32::from(line::is_pressed(maps::WORKER_COUNT.load(), maps::now_ns(), maps::closed_until_ns))
+    u32::from(worker_status::is_pressed(maps::WORKER_COUNT.load(), maps::now_ns(), maps::closed_until_ns))
 }
 
 #[inline(never)]

@@ -8,7 +8,7 @@
 /// One worker. 64 octets: a cache line, so that no worker waits for another one's stores.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WorkerLine {
+pub struct WorkerStatus {
     /// Connections open.
     pub open: u32,
     /// Its share of the most connections there may be: beyond, others are asked first. 0: not known.
@@ -23,12 +23,12 @@ pub struct WorkerLine {
     pub rest: [u64; 5],
 }
 
-const _: () = assert!(size_of::<WorkerLine>() == 64 && align_of::<WorkerLine>() == 8);
+const _: () = assert!(size_of::<WorkerStatus>() == 64 && align_of::<WorkerStatus>() == 8);
 
 /// The end of time, for a worker that drains.
 pub const ENDED: u64 = u64::MAX;
 
-impl WorkerLine {
+impl WorkerStatus {
     /// Whether it takes connections at `now_ns`.
     #[must_use]
     #[inline(always)]
@@ -53,9 +53,9 @@ pub fn choose(
     own: u32,
     workers: u32,
     now_ns: impl FnOnce() -> u64,
-    line: impl Fn(u32) -> Option<WorkerLine>,
+    status: impl Fn(u32) -> Option<WorkerStatus>,
 ) -> u32 {
-    let Some(mine) = line(own) else { return own };
+    let Some(mine) = status(own) else { return own };
     if mine.has_room() {
         return own;
     }
@@ -67,11 +67,11 @@ pub fn choose(
             break;
         }
         let worker = if own + distance < workers { own + distance } else { own + distance - workers };
-        if let Some(line) = line(worker)
-            && line.accepts(now_ns)
-            && line.open < fewest
+        if let Some(status) = status(worker)
+            && status.accepts(now_ns)
+            && status.open < fewest
         {
-            (fewest, chosen) = (line.open, worker);
+            (fewest, chosen) = (status.open, worker);
         }
     }
     chosen
@@ -105,14 +105,14 @@ mod tests {
     const CLOSED: u64 = NOW + 1;
 
     fn chosen(own: u32, lines: &[(u32, u64)]) -> u32 {
-        let line = |&(open, closed_until_ns)| WorkerLine {
+        let status = |&(open, closed_until_ns)| WorkerStatus {
             open,
             share: 4,
             closed_until_ns,
-            ..WorkerLine::default()
+            ..WorkerStatus::default()
         };
         let workers = u32::try_from(lines.len()).unwrap();
-        choose(own, workers, || NOW, |worker| lines.get(worker as usize).map(line))
+        choose(own, workers, || NOW, |worker| lines.get(worker as usize).map(status))
     }
 
     fn pressed(lines: &[u64]) -> bool {

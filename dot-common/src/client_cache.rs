@@ -1,6 +1,6 @@
 //! What a CPU remembers of the clients it judged last, so that lists and bans need not be asked for each packet.
 //!
-//! Before: [`crate::client::bars`] asked tries and a hash about a client. After: its next packet on this CPU costs an
+//! Before: [`crate::client_lists::bars`] asked tries and a hash about a client. After: its next packet on this CPU costs an
 //! index and a comparison.
 //! Holds: the entry, its place, and what makes it void. Never: decides; an entry that somebody else's took the place of
 //! is asked for again, so that packets from anywhere cost time and nothing else.
@@ -47,7 +47,7 @@ impl Standing {
 /// One client, by its whole address. 56 octets, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memo {
+pub struct CachedClient {
     /// Its address, as in [`FlowKey`].
     pub client: [u64; 2],
     /// 4 or 6; 0: nobody.
@@ -68,9 +68,9 @@ pub struct Memo {
     pub hits: u64,
 }
 
-const _: () = assert!(size_of::<Memo>() == 56 && align_of::<Memo>() == 8);
+const _: () = assert!(size_of::<CachedClient>() == 56 && align_of::<CachedClient>() == 8);
 
-impl Memo {
+impl CachedClient {
     /// The standing of a packet's client, if it is the one remembered and nothing has changed since.
     #[must_use]
     #[inline(always)]
@@ -130,31 +130,38 @@ mod tests {
     #[test]
     fn a_memo_is_void_when_anything_changed() {
         let client = flow(7).client;
-        let memo = Memo { client, version: 4, generation: 3, standing: 2, tick: 10, ..Memo::default() };
-        assert_eq!(memo.recall(&flow(7), 3, || 10), Some(Standing::Banned));
-        assert_eq!(memo.recall(&flow(8), 3, || 10), None, "another client");
-        assert_eq!(memo.recall(&flow(7), 4, || 10), None, "other lists");
-        assert_eq!(memo.recall(&flow(7), 3, || 11), None, "a ban may have ended");
-        assert_eq!(memo.recall(&FlowKey { version: 6, ..flow(7) }, 3, || 10), None, "another IP version");
+        let cached = CachedClient {
+            client,
+            version: 4,
+            generation: 3,
+            standing: 2,
+            tick: 10,
+            ..CachedClient::default()
+        };
+        assert_eq!(cached.recall(&flow(7), 3, || 10), Some(Standing::Banned));
+        assert_eq!(cached.recall(&flow(8), 3, || 10), None, "another client");
+        assert_eq!(cached.recall(&flow(7), 4, || 10), None, "other lists");
+        assert_eq!(cached.recall(&flow(7), 3, || 11), None, "a ban may have ended");
+        assert_eq!(cached.recall(&FlowKey { version: 6, ..flow(7) }, 3, || 10), None, "another IP version");
         for other in [[7, 0], [0, client[0]], [client[0], 1]] {
-            assert_eq!(memo.recall(&FlowKey { client: other, ..flow(7) }, 3, || 10), None, "{other:?}");
+            assert_eq!(cached.recall(&FlowKey { client: other, ..flow(7) }, 3, || 10), None, "{other:?}");
         }
         for standing in [Standing::Unbarred, Standing::Denied] {
-            let memo = Memo { standing: standing as u32, ..memo };
-            assert_eq!(memo.recall(&flow(7), 3, || 99), Some(standing), "no clock ends it");
+            let cached = CachedClient { standing: standing as u32, ..cached };
+            assert_eq!(cached.recall(&flow(7), 3, || 99), Some(standing), "no clock ends it");
         }
-        assert_eq!(Memo::default().recall(&flow(0), 1, || 0), None, "nobody is no client");
+        assert_eq!(CachedClient::default().recall(&flow(0), 1, || 0), None, "nobody is no client");
     }
 
     /// Goal: hits are of the ban that a client met, and of no other. Method: two bans of one client.
     #[test]
     fn hits_are_of_one_ban() {
         let prefix = ClientPrefix::v4(7, 32);
-        let memo = Memo { ban: prefix.key(), serial: 3, hits: 5, ..Memo::default() };
-        assert_eq!(memo.owes(), Some(prefix));
-        assert_eq!(Memo { hits: 0, ..memo }.owes(), None);
+        let cached = CachedClient { ban: prefix.key(), serial: 3, hits: 5, ..CachedClient::default() };
+        assert_eq!(cached.owes(), Some(prefix));
+        assert_eq!(CachedClient { hits: 0, ..cached }.owes(), None);
         let ban = |serial| Ban { serial, ..Ban::default() };
-        assert!(memo.met(&ban(3)) && !memo.met(&ban(4)));
+        assert!(cached.met(&ban(3)) && !cached.met(&ban(4)));
     }
 
     /// Goal: neighbours have places of their own, all of them in the map.

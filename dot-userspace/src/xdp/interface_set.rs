@@ -10,19 +10,19 @@ use std::net::IpAddr;
 use super::{
     InterfaceReport, XdpError,
     attach::{Link, Patience, Programs},
+    attachment::Attachment,
     interfaces::{self, Interface},
     pins::Pins,
-    seat::Seat,
 };
 use crate::config::XdpMode;
 
 /// What we want, and what we have.
-pub(super) struct Roster {
+pub(super) struct InterfaceSet {
     /// The config's interfaces; none: by address.
     names: Vec<String>,
     addresses: Vec<IpAddr>,
     mode: XdpMode,
-    seats: Vec<Seat>,
+    attachments: Vec<Attachment>,
     unserved: Vec<IpAddr>,
 }
 
@@ -39,10 +39,10 @@ enum Change {
     New(Interface),
 }
 
-impl Roster {
-    /// Nothing yet: [`Roster::look`] fills it.
+impl InterfaceSet {
+    /// Nothing yet: [`InterfaceSet::look`] fills it.
     pub(super) fn new(names: &[String], addresses: Vec<IpAddr>, mode: XdpMode) -> Self {
-        Self { names: names.to_vec(), addresses, mode, seats: Vec::new(), unserved: Vec::new() }
+        Self { names: names.to_vec(), addresses, mode, attachments: Vec::new(), unserved: Vec::new() }
     }
 
     /// Compares with the interfaces that there are, and follows. How many were attached.
@@ -54,24 +54,28 @@ impl Roster {
     ) -> Result<u64, XdpError> {
         let present = interfaces::list()?;
         let chosen = interfaces::choose(&self.names, &self.addresses, &present);
-        let held: Vec<Interface> = self.seats.iter().map(|seat| seat.interface().clone()).collect();
+        let held: Vec<Interface> =
+            self.attachments.iter().map(|attachment| attachment.interface().clone()).collect();
         let mut attached = 0;
         for change in changes(&held, &present, &chosen) {
             match change {
                 Change::Gone(index) => self.leave(pins, |interface| interface.index == index),
                 Change::Found(name) => self.leave(pins, |it| it.index == 0 && it.name == name),
                 Change::Renamed(index, name) => {
-                    let seats = self.seats.iter_mut().filter(|seat| seat.interface().index == index);
-                    seats.for_each(|seat| seat.rename(&name));
+                    let attachments = self
+                        .attachments
+                        .iter_mut()
+                        .filter(|attachment| attachment.interface().index == index);
+                    attachments.for_each(|attachment| attachment.rename(&name));
                 }
                 Change::New(interface) => {
-                    let seat = Seat::take(interface, programs, self.mode, pins, patience);
-                    let is_attached = seat.row().mode != "off";
+                    let attachment = Attachment::take(interface, programs, self.mode, pins, patience);
+                    let is_attached = attachment.row().mode != "off";
                     if is_attached && patience == Patience::None {
-                        seat.say("attached");
+                        attachment.say("attached");
                     }
                     attached += u64::from(is_attached);
-                    self.seats.push(seat);
+                    self.attachments.push(attachment);
                 }
             }
         }
@@ -83,12 +87,12 @@ impl Roster {
     /// Looks at every link, and mends what is broken. How often it could.
     pub(super) fn mend(&mut self, programs: &mut Programs, pins: Option<&Pins>) -> u64 {
         let mode = self.mode;
-        self.seats.iter_mut().map(|seat| seat.mend(programs, mode, pins)).sum()
+        self.attachments.iter_mut().map(|attachment| attachment.mend(programs, mode, pins)).sum()
     }
 
     /// The rows of the report.
     pub(super) fn rows(&self) -> Vec<InterfaceReport> {
-        self.seats.iter().map(|seat| seat.row().clone()).collect()
+        self.attachments.iter().map(|attachment| attachment.row().clone()).collect()
     }
 
     /// Listen addresses that no interface carries.
@@ -98,31 +102,33 @@ impl Roster {
 
     /// The first interface that is off and must not be.
     pub(super) fn first_failure(&self) -> Option<&InterfaceReport> {
-        let is_off = |seat: &&Seat| seat.row().mode == "off" && !seat.interface().may_be_skipped();
-        self.seats.iter().find(is_off).map(Seat::row)
+        let is_off = |attachment: &&Attachment| {
+            attachment.row().mode == "off" && !attachment.interface().may_be_skipped()
+        };
+        self.attachments.iter().find(is_off).map(Attachment::row)
     }
 
     /// Everything that is attached.
     pub(super) fn links(&self) -> Vec<&Link> {
-        self.seats.iter().flat_map(Seat::links).collect()
+        self.attachments.iter().flat_map(Attachment::links).collect()
     }
 
     /// Everything that is attached, with nothing else of it.
     pub(super) fn into_links(self) -> impl Iterator<Item = Link> {
-        self.seats.into_iter().flat_map(Seat::into_links)
+        self.attachments.into_iter().flat_map(Attachment::into_links)
     }
 
     /// Lets go of everything; pins are the caller's matter.
     pub(super) fn dissolve(&mut self) {
-        self.seats.clear();
+        self.attachments.clear();
     }
 
     fn leave(&mut self, pins: Option<&Pins>, is_left: impl Fn(&Interface) -> bool) {
-        for seat in self.seats.extract_if(.., |seat| is_left(seat.interface())) {
-            if seat.interface().index != 0 {
-                tracing::info!("xdp: interface {} has gone", seat.interface().name);
+        for attachment in self.attachments.extract_if(.., |attachment| is_left(attachment.interface())) {
+            if attachment.interface().index != 0 {
+                tracing::info!("xdp: interface {} has gone", attachment.interface().name);
             }
-            seat.leave(pins);
+            attachment.leave(pins);
         }
     }
 }

@@ -20,8 +20,8 @@ use std::{
 
 use aya::{Ebpf, maps::Map};
 use dot_common::{
-    line::{ENDED, WorkerLine},
     maps::WORKERS,
+    worker_status::{ENDED, WorkerStatus},
 };
 
 use super::{
@@ -31,7 +31,7 @@ use super::{
     report::WorkerReport,
 };
 
-/// A [`WorkerLine`] whose words are stored one by one.
+/// A [`WorkerStatus`] whose words are stored one by one.
 #[derive(Default)]
 #[repr(C, align(64))]
 struct Cells {
@@ -42,7 +42,7 @@ struct Cells {
     closed_until_ns: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Cells>() == size_of::<WorkerLine>());
+const _: () = assert!(size_of::<Cells>() == size_of::<WorkerStatus>());
 
 /// All tables, while the objects are loaded.
 pub(super) struct Tables {
@@ -52,11 +52,11 @@ pub(super) struct Tables {
 
 /// The same for good.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Tables>);
+pub(super) struct WorkerStatuses(Arc<Tables>);
 
 /// One worker's line, for that worker alone.
-pub struct Line {
-    lines: Lines,
+pub struct StatusWriter {
+    statuses: WorkerStatuses,
     worker: usize,
 }
 
@@ -81,15 +81,15 @@ impl Tables {
     }
 
     /// From here on workers write.
-    pub(super) fn seal(self) -> Lines {
-        Lines(Arc::new(self))
+    pub(super) fn seal(self) -> WorkerStatuses {
+        WorkerStatuses(Arc::new(self))
     }
 }
 
-impl Lines {
+impl WorkerStatuses {
     /// A worker's line. Of each number one is to be given away.
-    pub(super) fn line(&self, worker: usize) -> Line {
-        Line { lines: self.clone(), worker }
+    pub(super) fn status_writer(&self, worker: usize) -> StatusWriter {
+        StatusWriter { statuses: self.clone(), worker }
     }
 
     /// What all workers say.
@@ -105,11 +105,11 @@ impl Lines {
     }
 }
 
-impl Line {
+impl StatusWriter {
     /// How many connections this worker has, of which share of all there may be, and how many handshakes wait. It takes
     /// connections again if the time for which it was closed is over, or if it `has_room`.
     pub fn publish(&self, open: u32, connections_max: u32, backlog: u32, has_room: bool) {
-        let workers = self.lines.0.workers();
+        let workers = self.statuses.0.workers();
         for cells in self.cells() {
             cells.open.store(open, Relaxed);
             cells.share.store(connections_max.div_ceil(workers), Relaxed);
@@ -138,7 +138,7 @@ impl Line {
 
     /// This line in every table, ours first.
     fn cells(&self) -> impl Iterator<Item = &Cells> {
-        let Tables { ours, mapped } = &*self.lines.0;
+        let Tables { ours, mapped } = &*self.statuses.0;
         [&**ours]
             .into_iter()
             .chain(mapped.iter().map(Mapped::cells))
@@ -192,19 +192,19 @@ mod tests {
     /// ended. Method: without BPF, where `status` reads the same table.
     #[test]
     fn lines_open_and_close() {
-        let lines = Tables::new(2).seal();
-        let (line, other) = (lines.line(0), lines.line(1));
-        let accepting = || lines.rows().iter().map(|row| row.accepting).collect::<Vec<_>>();
-        line.publish(3, 9, 7, true);
+        let statuses = Tables::new(2).seal();
+        let (writer, other) = (statuses.status_writer(0), statuses.status_writer(1));
+        let accepting = || statuses.rows().iter().map(|row| row.accepting).collect::<Vec<_>>();
+        writer.publish(3, 9, 7, true);
         let row = WorkerReport { open: 3, share: 5, backlog: 7, accepting: true };
-        assert_eq!(lines.rows(), [row, WorkerReport { accepting: true, ..WorkerReport::default() }]);
-        line.close_for(Duration::from_secs(3600));
+        assert_eq!(statuses.rows(), [row, WorkerReport { accepting: true, ..WorkerReport::default() }]);
+        writer.close_for(Duration::from_secs(3600));
         assert_eq!(accepting(), [false, true]);
-        line.publish(3, 9, 7, false);
+        writer.publish(3, 9, 7, false);
         assert_eq!(accepting(), [false, true], "still no room");
-        line.publish(2, 9, 7, true);
+        writer.publish(2, 9, 7, true);
         assert_eq!(accepting(), [true, true]);
-        line.close_for(Duration::ZERO);
+        writer.close_for(Duration::ZERO);
         assert_eq!(accepting(), [true, true], "its time is over");
         other.end();
         other.publish(0, 9, 0, true);

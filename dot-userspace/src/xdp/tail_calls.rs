@@ -11,11 +11,11 @@ use aya::{
     programs::{ProgramError, Xdp},
 };
 use dot_common::{
-    chain,
     maps::{
         CHAIN, CPU_QUEUES, GLOBAL_FOLLOW, GLOBAL_SPREAD_CPUS, GLOBALS_FLOOD, PROGRAM_COOKIE, PROGRAM_NOTICE,
         PROGRAM_SPREAD,
     },
+    tail_calls,
 };
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
 use crate::config;
 
 /// What is wanted, and what sits there.
-pub(super) struct Followers {
+pub(super) struct TailCalls {
     slots: Option<ProgramArray<MapData>>,
     names: Vec<&'static str>,
     pub(super) cookies: Cookies,
@@ -54,7 +54,7 @@ impl Constants {
     }
 }
 
-impl Followers {
+impl TailCalls {
     /// What the config wants.
     pub(super) fn of(config: &config::Xdp) -> Self {
         let (cookies, spread) = (Cookies::of(config), Spread::of(config));
@@ -64,12 +64,12 @@ impl Followers {
     /// What the programs must know of it.
     pub(super) fn constants(&self) -> Constants {
         let wanted = [
-            (chain::NOTICE, true),
-            (chain::COOKIE, self.cookies.are_wanted()),
-            (chain::SPREAD, self.spread.is_wanted()),
+            (tail_calls::NOTICE, true),
+            (tail_calls::COOKIE, self.cookies.are_wanted()),
+            (tail_calls::SPREAD, self.spread.is_wanted()),
         ];
         let wanted = wanted.iter().filter(|(_, is_wanted)| *is_wanted);
-        let follow = wanted.fold(0, |bits, (slot, _)| bits | chain::bit(*slot));
+        let follow = wanted.fold(0, |bits, (slot, _)| bits | tail_calls::bit(*slot));
         let flood = self.cookies.rate();
         Constants {
             follow,
@@ -80,21 +80,22 @@ impl Followers {
     }
 
     /// Loads what is wanted. Whatever cannot be is left out, and said.
-    pub(super) fn take_seats(&mut self, object: &mut Ebpf) -> Result<(), XdpError> {
+    pub(super) fn fill_slots(&mut self, object: &mut Ebpf) -> Result<(), XdpError> {
         let slots = ProgramArray::try_from(take(object, CHAIN)?).map_err(|error| refused(CHAIN, &error))?;
         self.slots = Some(slots);
-        if let Err(error) = self.seat(object, PROGRAM_NOTICE, chain::NOTICE) {
+        if let Err(error) = self.fill_slot(object, PROGRAM_NOTICE, tail_calls::NOTICE) {
             tracing::warn!("xdp: refused clients are counted, and not announced: {error}");
         }
         if self.cookies.are_wanted()
-            && let Err(error) = self.seat(object, PROGRAM_COOKIE, chain::COOKIE)
+            && let Err(error) = self.fill_slot(object, PROGRAM_COOKIE, tail_calls::COOKIE)
         {
             tracing::warn!("xdp: no SYN cookies: {error}");
             self.cookies.refused(error.to_string());
         }
         if self.spread.is_wanted() {
             let made = self.spread.make(object);
-            if let Err(error) = made.and_then(|()| self.seat(object, PROGRAM_SPREAD, chain::SPREAD)) {
+            if let Err(error) = made.and_then(|()| self.fill_slot(object, PROGRAM_SPREAD, tail_calls::SPREAD))
+            {
                 tracing::warn!("xdp: packets stay on their CPU: {error}");
                 self.spread.refused(error.to_string());
             }
@@ -103,7 +104,7 @@ impl Followers {
     }
 
     /// Loads a program of the object and seats it.
-    fn seat(&mut self, object: &mut Ebpf, name: &'static str, slot: u32) -> Result<(), XdpError> {
+    fn fill_slot(&mut self, object: &mut Ebpf, name: &'static str, slot: u32) -> Result<(), XdpError> {
         let slots = self.slots.as_mut().ok_or_else(|| absent(CHAIN))?;
         let program = object.program_mut(name).ok_or_else(|| absent(name))?;
         let program: &mut Xdp = program.try_into().map_err(|error: ProgramError| refused(name, &error))?;

@@ -15,7 +15,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Answers, Fill, Inbox, SessionEnd,
+    Fill, Inbox, SessionEnd, SharedAnswers,
     clients::{Clients, Row},
     linger::Lingering,
     owed::{Debts, OwedLimits},
@@ -73,11 +73,11 @@ pub struct Limits {
 }
 
 /// What the sessions of one worker share.
-pub struct Room {
+pub struct WorkerShared {
     limits: Cell<Limits>,
     backends: RefCell<Rc<Backends>>,
     /// `None`: the cache is off.
-    answers: RefCell<Option<Rc<Answers>>>,
+    answers: RefCell<Option<Rc<SharedAnswers>>>,
     is_draining: Cell<bool>,
     /// What clients use up of this worker.
     pub(super) clients: Clients,
@@ -105,7 +105,7 @@ pub struct Room {
     pub counters: WorkerCounters,
 }
 
-impl Room {
+impl WorkerShared {
     /// A room without sessions.
     #[must_use]
     pub fn new(limits: Limits, backends: Backends, counters: WorkerCounters, rates: Arc<Rates>) -> Self {
@@ -207,13 +207,13 @@ impl Room {
     }
 
     /// The cache and who waits for it, if it is on.
-    pub(super) fn answers(&self) -> Option<Rc<Answers>> {
+    pub(super) fn answers(&self) -> Option<Rc<SharedAnswers>> {
         self.answers.borrow().clone()
     }
 
     /// An empty cache in the place of the one there is, if any is to be.
     pub fn renew_cache(&self, keeping: Keeping) {
-        let answers = (keeping.entries > 0).then(|| Answers::new(keeping, &self.counters));
+        let answers = (keeping.entries > 0).then(|| SharedAnswers::new(keeping, &self.counters));
         if let Some(old) = self.answers.replace(answers) {
             old.retire();
         }

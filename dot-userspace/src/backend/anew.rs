@@ -34,6 +34,7 @@ impl Sink for Nobody {
 /// A backend that nobody has asked yet, with an hour's patience.
 pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) -> UpstreamConfig {
     UpstreamConfig {
+        name: "scripted".into(),
         address,
         transport,
         tls: None,

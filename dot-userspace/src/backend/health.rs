@@ -226,18 +226,18 @@ pub async fn watch(backend: UpstreamConfig) {
         misses = if result.is_ok() { 0 } else { misses.saturating_add(1) };
         match (backend.health.learn(misses), result) {
             (Some(HealthState::Down), Err(error)) => {
-                tracing::warn!(backend = %backend.address, %error, "backend is down");
+                tracing::warn!(backend = %backend.name, %error, "backend is down");
             }
-            (Some(HealthState::Up), _) => tracing::info!(backend = %backend.address, "backend is up again"),
+            (Some(HealthState::Up), _) => tracing::info!(backend = %backend.name, "backend is up again"),
             _ => {}
         }
         match backend.health.learn_outcomes() {
             Some(true) => {
                 let percent = backend.health.answered_percent().unwrap_or_default();
-                tracing::warn!(backend = %backend.address, percent, "backend answers few of its queries");
+                tracing::warn!(backend = %backend.name, percent, "backend answers few of its queries");
             }
             Some(false) => {
-                tracing::info!(backend = %backend.address, "backend answers most of its queries again");
+                tracing::info!(backend = %backend.name, "backend answers most of its queries again");
             }
             None => {}
         }

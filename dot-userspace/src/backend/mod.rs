@@ -48,7 +48,7 @@ mod trials;
 mod udp;
 mod upstream;
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 pub use embedded::Embedded;
 use fleet::Fleet;
@@ -69,6 +69,8 @@ use crate::{
 /// One backend, as the workers need to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamConfig {
+    /// What status, metrics and log lines call it.
+    pub name: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
     /// How it is asked.

@@ -324,7 +324,7 @@ pub fn ended(
     end: &End,
 ) {
     let (streams, fleet) = (&upstream.streams, &upstream.fleet);
-    tracing::debug!(%end, backend = %upstream.config.address, "a connection to a backend has ended");
+    tracing::debug!(%end, backend = %upstream.config.name, "a connection to a backend has ended");
     streams.connections.borrow_mut().retain(|(one, _)| !Rc::ptr_eq(one, connection));
     streams.suspects.forget(connection);
     streams.personal.forget(connection);

@@ -137,7 +137,7 @@ impl Relay {
             () = is_gone(sink.as_ref()) => End::ClientGone,
             () = sleep(DURATION_MAX) => End::Failed(io::ErrorKind::TimedOut.into()),
         };
-        tracing::debug!(%end, backend = %self.upstream.config.address, "a zone transfer has ended");
+        tracing::debug!(%end, backend = %self.upstream.config.name, "a zone transfer has ended");
         let failure = match end {
             End::Whole => None,
             End::NotOpened(NotOpened::NotSecure(_)) => Some(Failure::NotSecure),

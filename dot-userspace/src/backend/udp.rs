@@ -125,7 +125,7 @@ fn send_batch(upstream: &Rc<Upstream>) -> Sent {
     let port = match fresh_port(upstream) {
         Ok(port) => port,
         Err(error) => {
-            tracing::debug!(%error, backend = %upstream.config.address, "no socket towards the backend");
+            tracing::debug!(%error, backend = %upstream.config.name, "no socket towards the backend");
             upstream.rest();
             batch.iter().for_each(|slot| upstream.fleet.try_elsewhere(*slot, Failure::Unreachable));
             return Sent::More;
@@ -222,7 +222,7 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
             (1, false)
         }
         Err(error) => {
-            tracing::debug!(%error, backend = %upstream.config.address, "the kernel refused a datagram");
+            tracing::debug!(%error, backend = %upstream.config.name, "the kernel refused a datagram");
             counters.add(Counter::BackendSendFailed, 1);
             // For want of memory it is lost as on any full path: it has its port and ID, and is sent again.
             if let Some(slot) = batch.first().filter(|slot| !upstream.fleet.moved(**slot))

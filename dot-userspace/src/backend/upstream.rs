@@ -150,7 +150,7 @@ impl Upstream {
 
     /// New queries go elsewhere, where they can, for one interval of checks, whatever it answers meanwhile.
     pub fn set_aside(&self, now: Instant) {
-        tracing::debug!(backend = %self.config.address, "answers few of its queries, and others do: set aside");
+        tracing::debug!(backend = %self.config.name, "answers few of its queries, and others do: set aside");
         self.aside_until.set(Some(now + self.config.health_interval));
         self.fleet.counters.add(Counter::BackendSetAside, 1);
     }

@@ -32,7 +32,9 @@ pub(super) fn status(status: &Status) -> String {
         let how =
             if backend.transport == backend.address { "" } else { &format!(" ({})", backend.transport) };
         let why = backend.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        row(&mut text, "backend", &format!("{}{how}, {}{why}", backend.address, backend.state));
+        let is_named = !backend.name.is_empty() && backend.name != backend.address;
+        let name = if !is_named { "" } else { &format!("{}: ", backend.name) };
+        row(&mut text, "backend", &format!("{name}{}{how}, {}{why}", backend.address, backend.state));
         if let Some(percent) = backend.answered_percent {
             row(&mut text, "", &format!("answers {percent} of 100 queries"));
         }
@@ -194,6 +196,7 @@ mod tests {
 
     fn backend() -> BackendStatus {
         BackendStatus {
+            name: "zone".into(),
             address: "embedded".into(),
             transport: "embedded".into(),
             state: "down".into(),
@@ -257,7 +260,7 @@ mod tests {
         for line in [
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
             "listener     127.0.0.1:853 (dot), fast open on\n",
-            "backend      embedded, down (TLS: another key)\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n",
+            "backend      zone: embedded, down (TLS: another key)\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",

@@ -84,6 +84,9 @@ pub const QUERIES_BURST_TIME_MAX: Duration = h(1);
 /// to ask one authoritative server.
 pub const BACKEND_TIMEOUT: Limit<Duration> = Limit { default: s(2), min: ms(50), max: s(30) };
 
+/// Octets of a backend's name: as a label of the DNS (RFC 1035 §2.3.4), which fits a line of `dotd status`.
+pub const BACKEND_NAME_OCTETS_MAX: usize = 63;
+
 /// Share of a backend. 1: equal; 1000 keeps sums of weights far from overflow.
 pub const BACKEND_WEIGHT: Limit<u16> = Limit { default: 1, min: 1, max: 1000 };
 

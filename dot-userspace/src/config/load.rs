@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use super::{Config, ConfigErrors, Mistake, not_yet, range, sense, text::Text};
+use super::{Config, ConfigErrors, Mistake, names, not_yet, range, sense, text::Text};
 
 /// Reads and checks `path`; without one, [`DEFAULT_PATH`] if it is there, else every default.
 ///
@@ -109,6 +109,7 @@ fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigError
     let (config, text) = text.config(&mut mistakes);
     range::check(&config, &text, &mut mistakes);
     sense::check(&config, &text, &mut mistakes);
+    names::check(&config, &text, &mut mistakes);
     not_yet::check(&config, &text, &mut mistakes);
     mistakes.sort_by_key(|mistake| mistake.place);
     mistakes.dedup();

@@ -10,6 +10,7 @@ pub mod limit;
 mod load;
 mod model;
 mod model_xdp;
+mod names;
 mod not_yet;
 mod parse;
 mod range;

@@ -176,6 +176,9 @@ pub enum QueriesOver {
 pub struct Backend {
     /// Socket address, or "embedded".
     pub address: BackendAddress,
+    /// What status, metrics and log lines call it; empty: its address.
+    #[serde(default)]
+    pub name: String,
     /// How we speak to it.
     #[serde(default)]
     pub transport: Transport,
@@ -208,6 +211,18 @@ pub struct Backend {
     pub allow_cleartext: bool,
 }
 
+impl Backend {
+    /// What status, metrics and log lines call it.
+    #[must_use]
+    pub fn called(&self) -> String {
+        match (self.name.as_str(), self.address) {
+            ("", BackendAddress::Embedded) => "embedded".to_owned(),
+            ("", BackendAddress::Socket(address)) => address.to_string(),
+            (name, _) => name.to_owned(),
+        }
+    }
+}
+
 /// `backend.address`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendAddress {
@@ -228,6 +243,18 @@ pub enum Transport {
     Tcp,
     /// DNS over TLS.
     Tls,
+}
+
+impl Transport {
+    /// As the config, status and metrics say it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 /// `backend.on_tls_failure`

@@ -177,7 +177,7 @@ fn owed(registry: &mut Registry, snapshot: &Snapshot) {
 fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let states = status.backends.iter().map(|backend| {
         let labels = vec![
-            ("backend", backend.address.clone()),
+            ("backend", backend.name.clone()),
             ("transport", backend.transport.clone()),
             ("state", backend.state.clone()),
         ];
@@ -186,7 +186,7 @@ fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     gauges(registry, "backend_state", "What is known of each backend", states);
     let up = status.backends.iter().map(|backend| {
         let is_up = i64::from(backend.state != HealthState::Down.label());
-        (vec![("backend", backend.address.clone())], is_up)
+        (vec![("backend", backend.name.clone())], is_up)
     });
     gauges(registry, "backend_up", "0 while a backend misses its health checks", up);
     for (label, count) in snapshot.family("backend") {

@@ -63,6 +63,9 @@ pub struct ListenerStatus {
 /// One backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendStatus {
+    /// What the config calls it; its address where it has no name.
+    #[serde(default)]
+    pub name: String,
     /// "embedded" or its address.
     pub address: String,
     /// "embedded", "udp", "tcp" or "tls".

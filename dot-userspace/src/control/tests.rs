@@ -51,6 +51,7 @@ impl Source for Still {
                 fast_open: None,
             }],
             backends: vec![BackendStatus {
+                name: "embedded".into(),
                 address: "embedded".into(),
                 transport: "embedded".into(),
                 state: "unchecked".into(),

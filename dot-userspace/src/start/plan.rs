@@ -27,6 +27,9 @@ const DESCRIPTORS_OF_OUR_OWN: u64 = 128;
 /// Open files towards one backend from one worker: its ports in use and retired, and queries over TCP.
 const DESCRIPTORS_PER_BACKEND: u64 = 16 + 256;
 
+/// Name, address and transport of the zone that dotd carries.
+const EMBEDDED: &str = "embedded";
+
 /// Whether any query may go to the zone that dotd carries: nothing is configured, or it is asked for.
 pub(super) fn needs_embedded(config: &Config) -> bool {
     config.backend.is_empty()
@@ -41,7 +44,8 @@ pub(super) fn upstreams(
     tls: Vec<Option<Tls>>,
     known: &[UpstreamConfig],
 ) -> Vec<UpstreamConfig> {
-    let plain = |address, timeout, weight| UpstreamConfig {
+    let plain = |name: String, address, timeout, weight| UpstreamConfig {
+        name: name.into(),
         address,
         transport: Transport::Udp,
         tls: None,
@@ -64,13 +68,13 @@ pub(super) fn upstreams(
             tls,
             proxy_v2: backend.proxy_v2,
             outstanding_max: usize::from(backend.outstanding_max),
-            ..plain(address?, backend.timeout, backend.weight)
+            ..plain(backend.called(), address?, backend.timeout, backend.weight)
         })
     });
     let mut upstreams: Vec<_> = configured.collect();
     if let (true, Some(address)) = (upstreams.is_empty(), embedded) {
         let (timeout, weight) = (limit::BACKEND_TIMEOUT.default, limit::BACKEND_WEIGHT.default);
-        upstreams.push(plain(address, timeout, weight));
+        upstreams.push(plain(EMBEDDED.to_owned(), address, timeout, weight));
     }
     for upstream in &mut upstreams {
         let is_same = |one: &&UpstreamConfig| {
@@ -85,7 +89,8 @@ pub(super) fn upstreams(
 
 /// The backends as an operator sees them, in the order of [`upstreams`]; nobody has been checked yet.
 pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
-    let status = |address: String, transport: &str| BackendStatus {
+    let status = |name: String, address: String, transport: &str| BackendStatus {
+        name,
         address,
         transport: transport.to_owned(),
         state: HealthState::Unchecked.label().to_owned(),
@@ -94,13 +99,13 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
         unmatched: None,
     };
     if config.backend.is_empty() {
-        return vec![status("embedded".into(), "embedded")];
+        return vec![status(EMBEDDED.into(), EMBEDDED.into(), EMBEDDED)];
     }
-    let statuses = config.backend.iter().map(|backend| match (backend.address, backend.transport) {
-        (BackendAddress::Embedded, _) => status("embedded".into(), "embedded"),
-        (BackendAddress::Socket(address), Transport::Udp) => status(address.to_string(), "udp"),
-        (BackendAddress::Socket(address), Transport::Tcp) => status(address.to_string(), "tcp"),
-        (BackendAddress::Socket(address), Transport::Tls) => status(address.to_string(), "tls"),
+    let statuses = config.backend.iter().map(|backend| match backend.address {
+        BackendAddress::Embedded => status(backend.called(), EMBEDDED.into(), EMBEDDED),
+        BackendAddress::Socket(address) => {
+            status(backend.called(), address.to_string(), backend.transport.label())
+        }
     });
     statuses.collect()
 }

@@ -122,6 +122,8 @@ mod rfc9210;
 mod rfc9325;
 /// Discovery of designated resolvers: `resolver.arpa` is answered here.
 mod rfc9462;
+/// What an operator sees: names of backends, latencies, what clients hear, in status, metrics and log lines.
+mod seeing;
 /// Four servers that others wrote, behind dotd.
 mod servers;
 /// Connections to a backend that all clients share: what one query does to them is felt by no other.

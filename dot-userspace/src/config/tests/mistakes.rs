@@ -182,6 +182,21 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &["4:11: backend.address: is listed twice; remove one, or raise the other's `weight`"],
     ),
     (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\nname = \"a b\"\n[[backend]]\naddress = \"127.0.0.1:54\"\nname = \"[::1]:53\"",
+        &[
+            "3:8: backend.name: \"a b\" is no name: 1 to 63 of a to z, A to Z, 0 to 9, - _ .",
+            "6:8: backend.name: \"[::1]:53\" is no name: 1 to 63 of a to z, A to Z, 0 to 9, - _ .",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\nname = \"x\"\n[[backend]]\naddress = \"127.0.0.1:54\"\nname = \"x\"",
+        &["6:8: backend.name: \"x\" is another backend's name; choose one for each"],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\nname = \"embedded\"\n[[backend]]\naddress = \"embedded\"",
+        &["3:8: backend.name: \"embedded\" is another backend's name; choose one for each"],
+    ),
+    (
         "[[backend]]\naddress = \"127.0.0.1:853\"\n[listen]\ndot = [\"127.0.0.1:853\"]",
         &["2:11: backend.address: 127.0.0.1:853 is dotd itself; name the DNS server behind it"],
     ),

@@ -1,0 +1,42 @@
+//! Names of backends: each belongs to one backend, and fits a log line, a metric's label and a command line.
+//!
+//! Before: types and ranges fit. After: `dotd backend`, status, metrics and log lines say which backend they mean.
+//! Never: gives a backend a name that the file does not; its address is its name then.
+
+use std::collections::HashSet;
+
+use super::{BackendAddress, Config, Mistake, limit, text::Text};
+
+/// Notes each name that another backend has, or that is no name.
+pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {
+    let mut taken: HashSet<_> = config
+        .backend
+        .iter()
+        .filter(|backend| backend.name.is_empty() && backend.address == BackendAddress::Embedded)
+        .map(|backend| backend.called())
+        .collect();
+    for (index, backend) in config.backend.iter().enumerate() {
+        let name = &backend.name;
+        if name.is_empty() {
+            continue;
+        }
+        let path = format!("backend.{index}.name");
+        if !is_name(name) {
+            let max = limit::BACKEND_NAME_OCTETS_MAX;
+            let message = format!(
+                "\"{}\" is no name: 1 to {max} of a to z, A to Z, 0 to 9, - _ .",
+                name.escape_debug()
+            );
+            mistakes.push(text.at(&path, &message));
+        } else if !taken.insert(name.clone()) {
+            mistakes
+                .push(text.at(&path, &format!("\"{name}\" is another backend's name; choose one for each")));
+        }
+    }
+}
+
+/// Without a colon no name is an address, which is the name of a backend that has no other.
+fn is_name(name: &str) -> bool {
+    let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
+    name.len() <= limit::BACKEND_NAME_OCTETS_MAX && name.bytes().all(is_sign)
+}

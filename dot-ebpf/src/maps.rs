@@ -1,7 +1,7 @@
 //! The maps of the kernel half, and what may be done with each.
 //!
 //! Lists of prefixes are in `lists`. Names, sizes and shapes are dot_common's; a static here is called what [`dot_common::maps`] says.
-//! Holds: every access that needs `unsafe`, so that no other room does for maps.
+//! Holds: every access that needs `unsafe`, so that no other file needs `unsafe` for maps.
 //! Never: judges what it reads.
 
 use core::arch::asm;

@@ -4,7 +4,7 @@
 //! `worker::accept` → `tls::handshake` → `dns::framing` → `dns::query` → `dns::triage` → `cache` → `backend`
 //! → `dns::respond` → `session::writer`. Steps 1 to 3 happen in the kernel (dot-ebpf).
 //!
-//! A library so that tests and benchmarks reach the rooms; operators use the binary `dotd`.
+//! A library so that tests and benchmarks reach the modules; operators use the binary `dotd`.
 
 pub mod backend;
 pub mod cache;

@@ -1,6 +1,6 @@
 //! Tasks that a worker cannot do without: one that panics begins anew.
 //!
-//! Before: a room would spawn a task that serves many. After: a panic in it ends one of its turns, and not the worker's part.
+//! Before: a module would spawn a task that serves many. After: a panic in it ends one of its turns, and not the worker's part.
 //! A session's or a connection's own task needs none of this: it ends alone, and gives back what it held.
 //! Never: hides a panic (each is an error in the log), or spins where one follows another.
 

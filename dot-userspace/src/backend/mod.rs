@@ -1,4 +1,4 @@
-//! Room `backend`: queries leave in batches, each outcome comes back to the session that asked.
+//! Module `backend`: queries leave in batches, each outcome comes back to the session that asked.
 //!
 //! Before: `dns::triage` said forward. After: a [`Sink`] has a response or a [`Failure`]. Step 8 of 9.
 //! The line: [`Backends::submit`] → `fleet` chooses by `balance` → `upstream` queues → `udp` sends datagrams and `heard` receives,

@@ -1,4 +1,4 @@
-//! Room `cache`: responses of the backends, kept by each worker for as long as their TTLs say.
+//! Module `cache`: responses of the backends, kept by each worker for as long as their TTLs say.
 //!
 //! Before: `dns::triage` said forward. After: a copy of a kept response, or a backend is asked.
 //! The line: [`Key::of`] → [`Cache::look`] → [`Cache::write`]; and back: a response → [`Cache::keep`].

@@ -1,4 +1,4 @@
-//! Room `cli`: the command line of `dotd`. Exit status 0 fine, 1 failed, 2 wrong usage.
+//! Module `cli`: the command line of `dotd`. Exit status 0 fine, 1 failed, 2 wrong usage.
 //!
 //! Before: the shell. After: `start::run` serves; every other verb prints and ends.
 //! Never: keeps state, or prints more than one line for one reason.

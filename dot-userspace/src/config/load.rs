@@ -1,7 +1,7 @@
 //! A file becomes a [`Config`], or a list of everything that is wrong with it.
 //!
-//! Before: `cli` has a path, or none. After: `start` gives each room its part.
-//! Holds: the order of checks: TOML, then shape and types, then ranges, then sense, then what this version
+//! Before: `cli` has a path, or none. After: `start` gives each module its part.
+//! Holds: the order of checks: TOML, then shape and types, then ranges, then consistency, then what this version
 //! lacks.
 //! Never: gives a config away that has a mistake without saying so; waits on a pipe; reads more than [`FILE_OCTETS_MAX`].
 
@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use super::{Config, ConfigErrors, Mistake, names, not_yet, range, sense, text::Text};
+use super::{Config, ConfigErrors, Mistake, consistency, names, range, source::Source, unsupported};
 
 /// Reads and checks `path`; without one, [`DEFAULT_PATH`] if it is there, else every default.
 ///
@@ -88,7 +88,7 @@ impl Placed {
     /// does not name it; empty when the key is a default.
     #[must_use]
     pub fn place(&self, key: &str) -> String {
-        let place = Text::parse(&self.text, &self.file).0.place_of(key);
+        let place = Source::parse(&self.text, &self.file).0.place_of(key);
         place.map_or_else(String::new, |(line, column)| format!("{}:{line}:{column}: ", self.file))
     }
 }
@@ -104,13 +104,13 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
 
 /// What can be taken of a config, and every mistake in it.
 fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigErrors> {
-    let (text, mut mistakes) = Text::parse(text, file);
+    let (source, mut mistakes) = Source::parse(text, file);
     let is_toml = mistakes.is_empty();
-    let (config, text) = text.config(&mut mistakes);
-    range::check(&config, &text, &mut mistakes);
-    sense::check(&config, &text, &mut mistakes);
-    names::check(&config, &text, &mut mistakes);
-    not_yet::check(&config, &text, &mut mistakes);
+    let (config, source) = source.config(&mut mistakes);
+    range::check(&config, &source, &mut mistakes);
+    consistency::check(&config, &source, &mut mistakes);
+    names::check(&config, &source, &mut mistakes);
+    unsupported::check(&config, &source, &mut mistakes);
     mistakes.sort_by_key(|mistake| mistake.place);
     mistakes.dedup();
     if is_toml { Ok((config, mistakes)) } else { Err(ConfigErrors { mistakes }) }

@@ -1,22 +1,22 @@
-//! Room `config`: the text of `dotd.toml` becomes a checked [`Config`], or a line that says what to change.
+//! Module `config`: the text of `dotd.toml` becomes a checked [`Config`], or a line that says what to change.
 //!
-//! Before: a file, or none. After: `start` gives each room its own part.
+//! Before: a file, or none. After: `start` gives each module its own part.
 //! Never: opens a socket, keeps state, or lets an unknown key pass.
 
+mod consistency;
 mod defaults;
 mod duration;
 mod error;
 pub mod limit;
 mod load;
+mod messages;
 mod model;
 mod model_xdp;
 mod names;
-mod not_yet;
 mod parse;
 mod range;
-mod sense;
-mod text;
-mod wording;
+mod source;
+mod unsupported;
 
 #[cfg(test)]
 mod tests;

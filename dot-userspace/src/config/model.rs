@@ -1,8 +1,8 @@
 //! The shape of `dotd.toml`: every key, its unit and its default, and nothing of how it is checked.
 //!
-//! Before: `config::load` has the file's text. After: `config::range` and `config::sense` check it.
+//! Before: `config::load` has the file's text. After: `config::range` and `config::consistency` check it.
 //! Holds: names that are the contract with operators; a name here is a name in the file.
-//! Never: reads a file, touches a socket, knows what a room does with its part.
+//! Never: reads a file, touches a socket, knows what a module does with its part.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{Xdp, duration};
 
-/// The whole file. Rooms get their own part, never the whole.
+/// The whole file. Modules get their own part, never the whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

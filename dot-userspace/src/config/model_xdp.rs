@@ -1,6 +1,6 @@
 //! The shape of `[xdp]` in `dotd.toml`: every key, its unit and its meaning.
 //!
-//! Before: `config::load` has the file's text. After: `config::range` and `config::sense`, then the `xdp` room alone.
+//! Before: `config::load` has the file's text. After: `config::range` and `config::consistency`, then the `xdp` module alone.
 //! Never: knows maps or programs.
 
 use std::net::SocketAddr;

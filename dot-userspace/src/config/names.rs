@@ -5,10 +5,10 @@
 
 use std::collections::HashSet;
 
-use super::{BackendAddress, Config, Mistake, limit, text::Text};
+use super::{BackendAddress, Config, Mistake, limit, source::Source};
 
 /// Notes each name that another backend has, or that is no name.
-pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {
+pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mistake>) {
     let mut taken: HashSet<_> = config
         .backend
         .iter()
@@ -27,10 +27,11 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
                 "\"{}\" is no name: 1 to {max} of a to z, A to Z, 0 to 9, - _ .",
                 name.escape_debug()
             );
-            mistakes.push(text.at(&path, &message));
+            mistakes.push(source.at(&path, &message));
         } else if !taken.insert(name.clone()) {
-            mistakes
-                .push(text.at(&path, &format!("\"{name}\" is another backend's name; choose one for each")));
+            mistakes.push(
+                source.at(&path, &format!("\"{name}\" is another backend's name; choose one for each")),
+            );
         }
     }
 }

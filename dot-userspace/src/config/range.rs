@@ -1,15 +1,15 @@
 //! Every number and duration against its [`Limit`].
 //!
-//! Before: types fit. After: `config::sense` looks at values together. Never: holds a limit (`config::limit`
+//! Before: types fit. After: `config::consistency` looks at values together. Never: holds a limit (`config::limit`
 //! does).
 
 use std::time::Duration;
 
-use super::{Config, Limit, Mistake, Workers, limit, text::Text};
+use super::{Config, Limit, Mistake, Workers, limit, source::Source};
 
 /// Notes every value outside its range.
-pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {
-    let mut check = Check { text, mistakes };
+pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mistake>) {
+    let mut check = Check { source, mistakes };
     if let Workers::Count(count) = config.server.workers {
         check.within("server.workers", count, &limit::WORKERS);
     }
@@ -58,7 +58,7 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
 }
 
 struct Check<'a, 't> {
-    text: &'a Text<'t>,
+    source: &'a Source<'t>,
     mistakes: &'a mut Vec<Mistake>,
 }
 
@@ -71,7 +71,7 @@ impl Check<'_, '_> {
         } else {
             return;
         };
-        self.mistakes.push(self.text.at(path, &message));
+        self.mistakes.push(self.source.at(path, &message));
     }
 
     /// For values whose zero means "off".

@@ -1,4 +1,4 @@
-//! Tests of the config room: mistakes and their lines, defaults and the manual, and what no text may do.
+//! Tests of the config module: mistakes and their lines, defaults and the manual, and what no text may do.
 
 mod mistakes;
 

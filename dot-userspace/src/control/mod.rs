@@ -1,4 +1,4 @@
-//! Room `control`: the process seen and asked from outside, over a Unix socket and, when configured, HTTP.
+//! Module `control`: the process seen and asked from outside, over a Unix socket and, when configured, HTTP.
 //!
 //! Before: `start` gives it listeners and a [`Source`]. After: `cli` verbs and Prometheus read it.
 //! Never: stands on the query path, or holds state of its own: every answer is made from the [`Source`], which also

@@ -1,4 +1,4 @@
-//! The two listeners of the control room: a bounded number of connections, none of them for ever.
+//! The two listeners of the control module: a bounded number of connections, none of them for ever.
 //!
 //! Before: `start` bound a Unix socket and perhaps an HTTP address. After: `router` answers each request.
 //! Holds: who gives way in a full house ([`places`](super::places)), and how long a request may take to arrive.

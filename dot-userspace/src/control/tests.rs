@@ -1,4 +1,4 @@
-//! Tests of the control room: both listeners over real sockets, asked as a client asks.
+//! Tests of the control module: both listeners over real sockets, asked as a client asks.
 
 use std::{
     collections::BTreeSet,

@@ -1,18 +1,17 @@
-//! Room `dns`: what a message says, what we do about it, and what we write into it.
+//! Module `dns`: what a message says, what we do about it, and what we write into it.
 //!
 //! Before: octets of a stream, which [`framing`] cuts into messages. After: `backend` forwards it, or `session::writer` answers.
 //! The line: [`Query::parse`] → [`triage()`] → [`forward()`] … backend … [`respond()`] or [`synthesize()`].
 //! Never: opens a socket, waits, or re-encodes what only passes through.
 
-mod age;
 mod bare;
-mod behind;
 mod codes;
 mod edns;
 mod forward;
 pub mod framing;
 mod lifetime;
 mod name;
+mod pointers_past_opt;
 mod query;
 mod records;
 mod resolver_arpa;
@@ -22,8 +21,8 @@ mod synthesize;
 mod transfer;
 mod triage;
 mod truncate;
+mod ttl;
 
-pub use age::{STALE_TTL_SECONDS, count_down, make_stale};
 pub use bare::{is_bare_error, with_question};
 pub use codes::{Ede, Rcode, rcode_of};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
@@ -42,6 +41,7 @@ pub use synthesize::synthesize;
 pub use transfer::{Progress, Transfer};
 pub use triage::{Allowed, Disposition, DropReason, Reply, triage};
 pub use truncate::{datagram_octets_max, truncate};
+pub use ttl::{STALE_TTL_SECONDS, count_down, make_stale};
 
 #[cfg(test)]
 mod tests;

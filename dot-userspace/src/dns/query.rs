@@ -9,8 +9,8 @@
 use thiserror::Error;
 
 use super::{
-    behind::is_entangled,
     edns::{CLIENT_COOKIE_OCTETS, HopOptions, read_hop_options},
+    pointers_past_opt::is_entangled,
     records::{
         Counts, HEADER_OCTETS, Record, TailError, question_name_end, questions_end, u16_at, walk_tail,
     },

@@ -10,9 +10,9 @@ use thiserror::Error;
 
 use super::{
     Query, ResponseCode,
-    behind::is_entangled,
     edns::{copy_end_to_end, read_hop_options, write_keepalive, write_padding},
     forward::{BACKEND_PAYLOAD_OCTETS, write_at},
+    pointers_past_opt::is_entangled,
     rcode_of,
     records::{Counts, Record, Tail, walk_tail},
 };

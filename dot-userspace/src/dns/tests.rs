@@ -2,8 +2,8 @@
 //!
 //! hickory-proto is the oracle: it encodes what our code reads, and reads what our code wrote.
 
-mod behind;
 mod edit;
+mod pointers_past_opt;
 
 use hickory_proto::{
     op::{Edns, Message, OpCode, Query as Question, ResponseCode},

@@ -1,4 +1,4 @@
-//! Room `keeper`: the process that was started keeps its rights, few of them, and reads nothing from the network; its
+//! Module `keeper`: the process that was started keeps its rights, few of them, and reads nothing from the network; its
 //! child, the engine, has none and serves.
 //!
 //! Before: `start` has opened, loaded and attached what needs rights. After: [`part`] made two processes of one. The

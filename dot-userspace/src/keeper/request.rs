@@ -169,7 +169,7 @@ struct Kept {
 }
 
 impl Keeper {
-    /// What it holds, for the room `xdp` to ask; its log lines go to `log`.
+    /// What it holds, for the module `xdp` to ask; its log lines go to `log`.
     pub fn attachments(&self, log: fn(Vec<u8>)) -> impl Attachments + use<> {
         Kept { keeper: self.clone(), log }
     }

@@ -1,6 +1,6 @@
 //! One ledger: what the kernel and the workers counted, in one snapshot.
 //!
-//! Before: rooms count through [`WorkerCounters`]; XDP counts in its map. After: `control` shows it.
+//! Before: modules count through [`WorkerCounters`]; XDP counts in its map. After: `control` shows it.
 //! Never: decides anything.
 
 mod snapshot;

@@ -1,6 +1,6 @@
 //! The counters of the workers: one writer each, read by the control thread at any time.
 //!
-//! Before: every room of a worker that decides something counts it here, once.
+//! Before: every module of a worker that decides something counts it here, once.
 //! After: `ledger::snapshot` adds the workers up.
 //! Holds: a line per worker of plain 64-bit numbers, padded so that no two workers share a cache line.
 //! Never: locks, or does an atomic read-modify-write: each line has one writing thread.

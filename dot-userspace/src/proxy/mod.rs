@@ -1,4 +1,4 @@
-//! Room `proxy`: who a client is, and the header by which proxies tell each other (PROXY protocol, version 2).
+//! Module `proxy`: who a client is, and the header by which proxies tell each other (PROXY protocol, version 2).
 //!
 //! Before: a load balancer opens a connection to us or sends a datagram, or a query leaves for a backend that wants to know.
 //! After: caps and backends see the client's own address.

@@ -1,4 +1,4 @@
-//! Room `session`: one DoT connection after its handshake, from its first message to its end; and DNS in clear.
+//! Module `session`: one DoT connection after its handshake, from its first message to its end; and DNS in clear.
 //!
 //! Before: `tls::handshake` gave a decrypted stream. After: `worker::accept` counts how it ended.
 //! The line, for each turn: read → `dns::framing` → `dns::triage` → [`SharedAnswers`] → `backend` … [`Inbox`] → writer.
@@ -112,7 +112,7 @@ struct Session<L> {
     probe: Rc<IdleProbe>,
 }
 
-/// However the task ends, also by a panic or with its worker, the room forgets the session.
+/// However the task ends, also by a panic or with its worker, `WorkerShared` forgets the session.
 impl<L> Drop for Session<L> {
     fn drop(&mut self) {
         self.inbox.close();

@@ -170,7 +170,7 @@ mod tests {
         Inbox::open(Rc::clone(shared), client)
     }
 
-    /// Runs `body` with a room.
+    /// Runs `body` with what a worker shares.
     fn with_shared(body: impl FnOnce(&Rc<WorkerShared>)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         LocalSet::new().block_on(&runtime, async { body(&worker_shared(&WorkerCounters::default())) });

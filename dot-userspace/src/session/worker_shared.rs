@@ -106,7 +106,7 @@ pub struct WorkerShared {
 }
 
 impl WorkerShared {
-    /// A room without sessions.
+    /// A worker without sessions.
     #[must_use]
     pub fn new(limits: Limits, backends: Backends, counters: WorkerCounters, rates: Arc<Rates>) -> Self {
         Self {

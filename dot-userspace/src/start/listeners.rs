@@ -223,7 +223,7 @@ impl ControlSocket {
         self.is_left = true;
     }
 
-    /// The socket itself, for the control room.
+    /// The socket itself, for the control module.
     pub(super) fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }

@@ -1,6 +1,6 @@
 //! Log lines to standard error, by a thread of their own, so that no worker ever waits for a terminal.
 //!
-//! Before: rooms log through `tracing`. After: a line is written, or counted as lost when standard error does
+//! Before: modules log through `tracing`. After: a line is written, or counted as lost when standard error does
 //! not keep up.
 //! Never: blocks or grows: a full queue drops the line.
 

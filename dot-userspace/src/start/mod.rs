@@ -1,4 +1,4 @@
-//! Room `start`: the order of things. What needs rights is done first, then they are given up for good.
+//! Module `start`: the order of things. What needs rights is done first, then they are given up for good.
 //!
 //! Before: `cli` has a checked config. After: workers serve until a signal, then everything is undone.
 //! The line: identities → listeners → XDP → two processes (`keeper`) → privileges → workers → control → signals → drain →

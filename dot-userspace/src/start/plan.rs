@@ -1,7 +1,7 @@
-//! From the config to what each room works by. Pure.
+//! From the config to what each module works by. Pure.
 //!
 //! Before: a checked config. After: `worker` and `session` have their part of it.
-//! Never: hands the whole config to a room.
+//! Never: hands the whole config to a module.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

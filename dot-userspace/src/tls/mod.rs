@@ -1,4 +1,4 @@
-//! Room `tls`: certificates, tickets, handshakes. The only room that names rustls.
+//! Module `tls`: certificates, tickets, handshakes. The only module that names rustls.
 //!
 //! Before: `worker::accept` has a connection. After: `session` reads decrypted octets. Step 5 of 9.
 //! Never: reads a DNS message, or lets a handshake outlive its deadline.

@@ -1,4 +1,4 @@
-//! Room `worker`: one pinned thread with its own listeners, sessions, backend sockets and counters.
+//! Module `worker`: one pinned thread with its own listeners, sessions, backend sockets and counters.
 //!
 //! Before: `start` bound the listeners and chose the CPU. After: connections are served until the drain.
 //! Holds: everything of one thread (`Rc`, `Cell`); the control thread speaks to it through a channel.

@@ -1,6 +1,6 @@
 //! What can go wrong with the kernel half, each in one line with the way out.
 //!
-//! Before: a room of `xdp` failed. After: `start` ends with the line, or the report gives it as the reason.
+//! Before: a part of `xdp` failed. After: `start` ends with the line, or the report gives it as the reason.
 //! Never: spreads over two lines.
 
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! Room `xdp`: loads the kernel half, attaches it, and reads what it counted. The only room that knows aya.
+//! Module `xdp`: loads the kernel half, attaches it, and reads what it counted. The only module that names aya.
 //!
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
 //! thread of the engine, without a right, and works on the maps that it holds; [`Holder`], which has the programs, links

@@ -1,6 +1,6 @@
 //! Rule: no lock and no atomic read-modify-write where queries go, but in the files of this list, which no query enters.
 //!
-//! Before: a file's tokens. After: findings. Holds: the rooms that workers live in, and the list with its reasons.
+//! Before: a file's tokens. After: findings. Holds: the folders whose code workers run, and the list with its reasons.
 //! Never: looks into foreign crates; `dot-userspace/tests/allocations.rs` and the benches say what those cost.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Finding, source::Source};
 
 /// Where a worker does its work.
-const ROOMS: &[&str] = &[
+const FOLDERS: &[&str] = &[
     "dot-userspace/src/backend/",
     "dot-userspace/src/cache/",
     "dot-userspace/src/dns/",
@@ -55,7 +55,7 @@ const WORDS: &[&str] = &[
 
 /// Checks one file.
 pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
-    let is_free = !ROOMS.iter().any(|room| source.path.starts_with(room))
+    let is_free = !FOLDERS.iter().any(|folder| source.path.starts_with(folder))
         || FILES.iter().any(|(path, _)| *path == source.path)
         || source.path.ends_with("tests.rs");
     if is_free {

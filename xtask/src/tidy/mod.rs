@@ -4,12 +4,12 @@
 //! Holds: the walk, the order of the checks and the form of a finding; each rule has a file of its own.
 //! Never: changes a file.
 
-mod floors;
+mod foreign_crates;
 mod headers;
+mod layers;
 mod locks;
 mod places;
 mod prose;
-mod rooms;
 mod sizes;
 mod source;
 mod standards;
@@ -90,10 +90,10 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
             let document = std::fs::read_to_string(root.join(page.path));
             findings.extend(standards::check(page, &document.unwrap_or_default(), &covered));
         }
-        findings.extend(floors::check_page(root));
+        findings.extend(layers::check_page(root));
         findings.extend(unsafety::stale_entries(root));
         findings.extend(locks::stale_entries(root));
-        findings.extend(rooms::stale_entries(&files));
+        findings.extend(foreign_crates::stale_entries(&files));
     }
     if checked == 0 {
         bail!("no file to check: are the paths relative to {}?", root.display());
@@ -134,8 +134,8 @@ fn check(root: &Path, path: &str, text: &str) -> Vec<Finding> {
     match Source::parse(path, text) {
         Ok(source) => {
             findings.extend(sizes::check_functions(&source));
-            findings.extend(rooms::check(&source));
-            findings.extend(floors::check(&source));
+            findings.extend(foreign_crates::check(&source));
+            findings.extend(layers::check(&source));
             findings.extend(unsafety::check(&source));
             findings.extend(locks::check(&source));
         }

@@ -1,6 +1,6 @@
 //! A Rust file in the two forms the rules need: its syntax tree and its flat row of tokens.
 //!
-//! Before: the file's text. After: `sizes` walks the tree, `rooms` and `unsafety` walk the tokens.
+//! Before: the file's text. After: `sizes` walks the tree, `foreign_crates` and `unsafety` walk the tokens.
 //! Holds: which lines are test code (`#[cfg(test)]`), which some rules do not bind.
 //! Never: judges.
 

@@ -50,8 +50,8 @@ fn rejects_file_over_its_limit() {
     }
 }
 
-/// Goal: a lock or an atomic that threads share is found where queries go, and nowhere else. Method: each in a room of the
-/// workers, in a file that is listed, in a test, and in the control thread's room.
+/// Goal: a lock or an atomic that threads share is found where queries go, and nowhere else. Method: each in a folder of the
+/// workers, in a file that is listed, in a test, and in the control thread's folder.
 #[test]
 fn rejects_locks_where_queries_go() {
     for body in [
@@ -88,8 +88,8 @@ fn rejects_function_over_its_limit() {
     }
 }
 
-/// Goal: a foreign crate outside its room is found in every form of a path.
-/// Method: each form in a room that does not own the crate, then in the one that does.
+/// Goal: a foreign crate outside its folder is found in every form of a path.
+/// Method: each form in a folder that does not own the crate, then in the one that does.
 #[test]
 fn rejects_foreign_crate_outside_its_room() {
     let forms = [
@@ -167,10 +167,10 @@ fn reports_a_file_that_does_not_parse() {
     assert!(found[0].what.contains("does not parse"), "{found:?}");
 }
 
-/// Goal: a room imports from lower floors alone. Method: imports of each form, upward, sideways and downward; in a test; and
-/// a room that is on no floor.
+/// Goal: a module imports from lower layers alone. Method: imports of each form, upward, sideways and downward; in a test; and
+/// a module that is in no layer.
 #[test]
-fn rejects_imports_from_higher_floors() {
+fn rejects_imports_from_higher_layers() {
     const BACKEND: &str = "dot-userspace/src/backend/sample.rs";
     for body in [
         "use crate::session::Inbox;\n",
@@ -178,12 +178,12 @@ fn rejects_imports_from_higher_floors() {
         "fn f() -> crate::worker::W { g() }\n",
         "use crate::{config, session};\n",
     ] {
-        assert_found(BACKEND, body, 2, "which is no lower floor");
+        assert_found(BACKEND, body, 2, "which is no lower layer");
     }
     assert_eq!(findings(BACKEND, "use crate::{config::{Backend, tls}, dns, backend::Sink};\n"), []);
     assert_eq!(findings(BACKEND, "#[cfg(test)]\nmod tests {\n    use crate::session::Inbox;\n}\n"), []);
     assert_eq!(findings("dot-userspace/src/backend/tests.rs", "use crate::session::Inbox;\n"), []);
-    assert_found("dot-userspace/src/attic/mod.rs", "fn f() {}\n", 1, "is on no floor");
+    assert_found("dot-userspace/src/attic/mod.rs", "fn f() {}\n", 1, "is in no layer");
 }
 
 /// Goal: unit tests are where the rule says. Method: the two other ways that there were.

@@ -78,7 +78,7 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
                     .to_owned(),
             ),
             "libc" if !is_listed && next == ":" && !is_exempt_from_libc(source, token.line) => Some(
-                "libc in a file that is not listed for unsafe; use nix, socket2 or rustix through their rooms"
+                "libc in a file that is not listed for unsafe; use nix, socket2 or rustix through the modules that own them"
                     .to_owned(),
             ),
             word if next == "!" && UNFINISHED.contains(&word) => Some(format!("{word}! is left; finish it")),

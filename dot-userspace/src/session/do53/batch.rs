@@ -95,7 +95,7 @@ impl Inbound {
         }
         let count = self.headers.len() as libc::c_uint;
         let (headers, flags) = (self.headers.as_mut_ptr(), libc::MSG_DONTWAIT);
-        // SAFETY: `count` headers over names, controls and slices over rooms, all boxed and ours as long as `self`,
+        // SAFETY: `count` headers over names, controls and slices of octets, all boxed and ours as long as `self`,
         // which is borrowed alone; the kernel writes at most the lengths that stand beside each.
         let got = unsafe { libc::recvmmsg(socket, headers, count, flags, std::ptr::null_mut()) };
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
@@ -103,9 +103,9 @@ impl Inbound {
 
     /// The datagrams of the last call, their ends, and whether each was cut to fit.
     pub fn datagrams(&self, count: usize) -> impl Iterator<Item = (&[u8], Ends, bool)> {
-        let rooms = self.octets.iter().zip(&self.names).zip(&self.controls).zip(&self.headers).take(count);
-        rooms.filter_map(|(((shared, name), control), header)| {
-            let octets = shared.get(..usize::try_from(header.msg_len).ok()?)?;
+        let slots = self.octets.iter().zip(&self.names).zip(&self.controls).zip(&self.headers).take(count);
+        slots.filter_map(|(((octets, name), control), header)| {
+            let octets = octets.get(..usize::try_from(header.msg_len).ok()?)?;
             let length = header.msg_hdr.msg_namelen;
             // SAFETY: the kernel wrote a socket address of this length there; a copy of it is made.
             let client = unsafe { SockAddr::new(std::ptr::read(name), length) }.as_socket()?;

@@ -1,14 +1,14 @@
-//! Rule: inside dot-userspace a room imports only from rooms of lower floors, as ARCHITECTURE.md says it.
+//! Rule: inside dot-userspace a module imports only from modules of lower layers, as ARCHITECTURE.md says it.
 //!
-//! Before: a file's tokens. After: a finding for each import of the same floor or a higher one; and one where the page says
-//! another order. Holds: the floors. Never: binds tests, which look at rooms from where they like.
+//! Before: a file's tokens. After: a finding for each import of the same layer or a higher one; and one where the page says
+//! another order. Holds: the layers. Never: binds tests, which look at modules from where they like.
 
 use std::path::Path;
 
 use super::{Finding, source::Source};
 
-/// Rooms, the lowest first. Those of one floor ignore each other.
-const FLOORS: &[&[&str]] = &[
+/// Modules, the lowest first. Those of one layer ignore each other.
+const LAYERS: &[&[&str]] = &[
     &["dns", "proxy", "ledger", "config", "supervise", "disk"],
     &["tls", "backend", "cache", "xdp"],
     &["session"],
@@ -19,27 +19,29 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 const SOURCES: &str = "dot-userspace/src/";
-/// What stands above all rooms: it declares them, and starts the last.
+/// What stands above all modules: it declares them, and starts the last.
 const TOP: [&str; 2] = ["lib", "main"];
 
 /// Checks the imports of one file.
 pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
     let Some(inside) = source.path.strip_prefix(SOURCES) else { return Vec::new() };
     let is_test = inside.contains("/tests/") || inside.ends_with("/tests.rs");
-    let room = inside.split(['/', '.']).next().unwrap_or_default();
-    if is_test || TOP.contains(&room) {
+    let module = inside.split(['/', '.']).next().unwrap_or_default();
+    if is_test || TOP.contains(&module) {
         return Vec::new();
     }
-    let Some(own) = floor(room) else {
-        let what =
-            format!("room {room} is on no floor; add it to xtask/src/tidy/floors.rs and to ARCHITECTURE.md");
+    let Some(own) = layer(module) else {
+        let what = format!(
+            "module {module} is in no layer; add it to xtask/src/tidy/layers.rs and to ARCHITECTURE.md"
+        );
         return vec![Finding::new(source.path, 1, what)];
     };
     let mut findings = Vec::new();
     for (name, line) in imports(source) {
-        let is_allowed = name == room || floor(&name).is_none_or(|floor| floor < own);
+        let is_allowed = name == module || layer(&name).is_none_or(|layer| layer < own);
         if !is_allowed && !source.is_test_line(line) {
-            let what = format!("{room} imports {name}, which is no lower floor (ARCHITECTURE.md, The code)");
+            let what =
+                format!("{module} imports {name}, which is no lower layer (ARCHITECTURE.md, The code)");
             findings.push(Finding::new(source.path, line, what));
         }
     }
@@ -51,25 +53,25 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
 pub(super) fn check_page(root: &Path) -> Vec<Finding> {
     const PAGE: &str = "ARCHITECTURE.md";
     let page = std::fs::read_to_string(root.join(PAGE)).unwrap_or_default();
-    let begun = page.split_once("imports only from rooms to its left:").map(|(_, rest)| rest.trim_start());
+    let begun = page.split_once("imports only from modules to its left:").map(|(_, rest)| rest.trim_start());
     let said = begun.and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
-    let floors: Vec<Vec<&str>> =
-        said.split('←').map(|floor| floor.split('`').skip(1).step_by(2).collect()).collect();
-    if floors.iter().map(Vec::as_slice).eq(FLOORS.iter().copied()) {
+    let layers: Vec<Vec<&str>> =
+        said.split('←').map(|layer| layer.split('`').skip(1).step_by(2).collect()).collect();
+    if layers.iter().map(Vec::as_slice).eq(LAYERS.iter().copied()) {
         return Vec::new();
     }
     vec![Finding::new(
         PAGE,
         1,
-        format!("says the floors are {floors:?}; xtask/src/tidy/floors.rs has {FLOORS:?}"),
+        format!("says the layers are {layers:?}; xtask/src/tidy/layers.rs has {LAYERS:?}"),
     )]
 }
 
-fn floor(room: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&room))
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
-/// The rooms behind each `crate::`, also those in braces, with their lines.
+/// The modules behind each `crate::`, also those in braces, with their lines.
 fn imports(source: &Source<'_>) -> Vec<(String, usize)> {
     let text = |index: usize| source.text(Some(index));
     let mut found = Vec::new();

@@ -1,7 +1,7 @@
-//! Rule: a foreign crate is named only in the room that owns it.
+//! Rule: a foreign crate is named only in the folder that owns it.
 //!
-//! Before: a file's tokens. After: a finding for each name outside its room.
-//! Holds: the table of owners. tests/, fuzz/, benches/ and `#[cfg(test)]` code look at the rooms from outside
+//! Before: a file's tokens. After: a finding for each name outside its folder.
+//! Holds: the table of owners. tests/, fuzz/, benches/ and `#[cfg(test)]` code look at the folders from outside
 //! with whatever tool fits, and are exempt.
 //! Never: reads Cargo.toml; a crate that is not in the table may be used anywhere.
 
@@ -10,11 +10,11 @@ use super::{Finding, source::Source};
 /// A foreign crate, as code names it, and the path prefixes that may.
 struct Owner {
     name: &'static str,
-    rooms: &'static [&'static str],
+    folders: &'static [&'static str],
 }
 
-const fn owner(name: &'static str, rooms: &'static [&'static str]) -> Owner {
-    Owner { name, rooms }
+const fn owner(name: &'static str, folders: &'static [&'static str]) -> Owner {
+    Owner { name, folders }
 }
 
 const CONFIG: &str = "dot-userspace/src/config";
@@ -80,7 +80,7 @@ const OWNERS: &[Owner] = &[
     owner("syn", &[TIDY]),
 ];
 
-/// Trees that look at the rooms from outside.
+/// Trees that look at the folders from outside.
 const EXEMPT: &[&str] = &["tests/", "fuzz/", "benches/"];
 
 /// Checks which crates a file names.
@@ -93,15 +93,16 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
         let Some(owner) = OWNERS.iter().find(|owner| owner.name == source.text(Some(index))) else {
             continue;
         };
-        if owner.rooms.iter().any(|room| source.path.starts_with(room)) || !names_a_crate(source, index) {
+        if owner.folders.iter().any(|folder| source.path.starts_with(folder)) || !names_a_crate(source, index)
+        {
             continue;
         }
         let line = source.tokens[index].line;
         if !source.is_test_line(line) {
             let what = format!(
-                "names crate {}, which belongs to {}; ask that room for what you need",
+                "names crate {}, which belongs to {}; ask that folder for what you need",
                 owner.name,
-                owner.rooms.join(", ")
+                owner.folders.join(", ")
             );
             findings.push(Finding::new(source.path, line, what));
         }
@@ -135,15 +136,15 @@ fn is_word(text: &str) -> bool {
     text == ">" || text.starts_with(|first: char| first.is_alphanumeric() || first == '_')
 }
 
-/// Rooms of the table that no file lies in any more.
+/// Folders of the table that no file lies in any more.
 pub(super) fn stale_entries(files: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for owner in OWNERS {
-        for room in owner.rooms {
-            if !files.iter().any(|file| file.starts_with(room)) {
+        for folder in owner.folders {
+            if !files.iter().any(|file| file.starts_with(folder)) {
                 let what =
-                    format!("crate {} belongs to {room}, which is not there; mend the table", owner.name);
-                findings.push(Finding::new("xtask/src/tidy/rooms.rs", 1, what));
+                    format!("crate {} belongs to {folder}, which is not there; mend the table", owner.name);
+                findings.push(Finding::new("xtask/src/tidy/foreign_crates.rs", 1, what));
             }
         }
     }

@@ -7,9 +7,9 @@
 
 use super::{
     Ede, ResponseCode,
-    behind::is_entangled,
     edns::{take_in, write_ede},
     forward::write_at,
+    pointers_past_opt::is_entangled,
     rcode_of,
     records::{Counts, u16_at, walk_tail},
     respond::EMPTY_OPT,

@@ -1,6 +1,6 @@
 //! Serde's and toml's messages in the words of an operator: the key, what is wrong, the nearest right one.
 //!
-//! Before: `config::text` has a message and a path. After: a line that says what to change.
+//! Before: `config::source` has a message and a path. After: a line that says what to change.
 //! Never: loses what the message said: one that is not known here passes as it is.
 
 /// A breach of TOML's grammar, in one line.

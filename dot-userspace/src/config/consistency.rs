@@ -13,12 +13,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Port53, Steering, Transport, XdpMode,
-    limit, text::Text,
+    limit, source::Source,
 };
 
 /// Notes everything that contradicts itself or RFCs.
-pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {
-    let mut check = Check { text, mistakes };
+pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mistake>) {
+    let mut check = Check { source, mistakes };
     check.folders(config);
     check.listeners(config);
     check.certificates(config);
@@ -35,13 +35,13 @@ pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake
 }
 
 struct Check<'a, 't> {
-    text: &'a Text<'t>,
+    source: &'a Source<'t>,
     mistakes: &'a mut Vec<Mistake>,
 }
 
 impl Check<'_, '_> {
     fn note(&mut self, path: &str, message: impl AsRef<str>) {
-        self.mistakes.push(self.text.at(path, message.as_ref()));
+        self.mistakes.push(self.source.at(path, message.as_ref()));
     }
 
     fn folders(&mut self, config: &Config) {

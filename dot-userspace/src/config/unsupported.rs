@@ -2,9 +2,9 @@
 //! work.
 //!
 //! Before: values are in range. After: nothing that an operator set is ignored.
-//! Never: lets a value pass that no room reads.
+//! Never: lets a value pass that no module reads.
 
-use super::{Backend, Config, Mistake, OnTlsFailure, text::Text};
+use super::{Backend, Config, Mistake, OnTlsFailure, source::Source};
 
 /// A key, what to write instead, and whether the config asks for what is missing.
 type Line<T> = (&'static str, &'static str, fn(&T) -> bool);
@@ -14,10 +14,10 @@ const BACKEND: &[Line<Backend>] =
     &[("on_tls_failure", "\"next\"", |backend| backend.on_tls_failure == OnTlsFailure::Cleartext)];
 
 /// Notes every value that this version does not honour.
-pub(super) fn check(config: &Config, text: &Text<'_>, mistakes: &mut Vec<Mistake>) {
+pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mistake>) {
     let mut note = |path: &str, instead: &str| {
         let message = format!("not in this version of dotd; remove it or set {instead}");
-        mistakes.push(text.at(path, &message));
+        mistakes.push(source.at(path, &message));
     };
     for (index, backend) in config.backend.iter().enumerate() {
         for (key, instead, is_asked) in BACKEND {

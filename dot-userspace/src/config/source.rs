@@ -14,32 +14,32 @@ use toml::{
     de::{DeTable, DeValue, Deserializer},
 };
 
-use super::{Config, Mistake, wording};
+use super::{Config, Mistake, messages};
 
 /// A parsed file.
-pub(super) struct Text<'a> {
-    source: &'a str,
+pub(super) struct Source<'a> {
+    text: &'a str,
     file: &'a str,
     tree: Spanned<DeTable<'a>>,
 }
 
-impl<'a> Text<'a> {
+impl<'a> Source<'a> {
     /// Parses TOML; every breach of its grammar is a mistake, and then the tree is empty: half of a tree
     /// would bring mistakes that are none.
-    pub(super) fn parse(source: &'a str, file: &'a str) -> (Self, Vec<Mistake>) {
-        let (tree, errors) = DeTable::parse_recoverable(source);
-        let mut text = Self { source, file, tree };
+    pub(super) fn parse(text: &'a str, file: &'a str) -> (Self, Vec<Mistake>) {
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        let mut source = Self { text, file, tree };
         let mut mistakes: Vec<_> = errors
             .iter()
             .take(MISTAKES_MAX)
-            .map(|error| text.mistake(error.span(), wording::grammar(error.message())))
+            .map(|error| source.mistake(error.span(), messages::grammar(error.message())))
             .collect();
         // What the parser says of the rest of a line follows from what it said first.
         mistakes.dedup_by_key(|mistake| mistake.place.map(|(line, _)| line));
         if !mistakes.is_empty() {
-            text.tree = Spanned::new(0..0, DeTable::new());
+            source.tree = Spanned::new(0..0, DeTable::new());
         }
-        (text, mistakes)
+        (source, mistakes)
     }
 
     /// Deserializes; afterwards the tree holds exactly what the config was made of.
@@ -53,11 +53,11 @@ impl<'a> Text<'a> {
             let path =
                 error.span().map(|span| smallest_around(self.tree.get_ref(), &span)).unwrap_or_default();
             // A key that serde misses because its value was taken out is no second mistake.
-            let is_consequence = wording::missing(error.message()).is_some_and(|name| {
+            let is_consequence = messages::missing(error.message()).is_some_and(|name| {
                 taken.iter().any(|gone| gone.split_last() == Some((&Step::from(name), path.as_slice())))
             });
             if !is_consequence {
-                mistakes.push(self.mistake(error.span(), wording::shape(error.message(), &show(&path))));
+                mistakes.push(self.mistake(error.span(), messages::shape(error.message(), &show(&path))));
             }
             if !remove(self.tree.get_mut(), &path) {
                 break;
@@ -78,7 +78,7 @@ impl<'a> Text<'a> {
 
     /// Line and column of a key's value, or of the nearest table around it that is in the file.
     pub(super) fn place_of(&self, path: &str) -> Option<(usize, usize)> {
-        self.span(&steps(path)).map(|span| place(self.source, span.start))
+        self.span(&steps(path)).map(|span| place(self.text, span.start))
     }
 
     fn span(&self, steps: &[Step]) -> Option<Range<usize>> {
@@ -93,7 +93,7 @@ impl<'a> Text<'a> {
     }
 
     fn mistake(&self, span: Option<Range<usize>>, message: String) -> Mistake {
-        let place = span.map(|span| place(self.source, span.start));
+        let place = span.map(|span| place(self.text, span.start));
         Mistake { file: self.file.to_owned(), place, message }
     }
 }
@@ -232,8 +232,8 @@ fn take_element(array: &mut toml::de::DeArray<'_>, index: usize) -> bool {
 }
 
 /// Line and column of an octet offset, both from 1; columns are characters.
-fn place(source: &str, offset: usize) -> (usize, usize) {
-    let before = source.get(..offset).unwrap_or(source);
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = before.bytes().filter(|octet| *octet == b'\n').count() + 1;
     (line, before[line_start..].chars().count() + 1)

@@ -12,7 +12,7 @@ use super::{Broken, Failure, Health, Sink, UpstreamConfig, fleet::Fleet};
 use crate::{
     config::{ClientSubnet, Policy, Transport},
     dns::{Asked, Query},
-    ledger::WorkerCounters,
+    ledger::{BackendLines, WorkerCounters},
 };
 
 /// `. IN NS`, RD.
@@ -45,6 +45,7 @@ pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) ->
         weight: 1,
         health_interval: Duration::from_secs(3600),
         health: Health::default(),
+        lines: BackendLines::default(),
     }
 }
 

@@ -9,6 +9,8 @@ use std::{cell::Cell, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::ledger::turn_time;
+
 /// The last part of a query's wait, in which its answer is imminent. 5 ms: ten of a worker's longest pauses.
 const IMMINENT: Duration = Duration::from_millis(5);
 
@@ -30,6 +32,7 @@ thread_local! {
 /// A batch has come now.
 pub fn begin_batch(now: Instant) {
     BATCH.set(Some(now));
+    turn_time::begin(now);
 }
 
 /// The batch holds the answer to a query that its backend has had since `given_at`.

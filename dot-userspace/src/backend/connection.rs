@@ -217,6 +217,9 @@ impl Connection {
         }
         flight.record.order = self.given.get();
         let is_taken = flight.send_over(slot, &self.ids, &fleet.random) && self.push(flight, pads);
+        if is_taken {
+            flight.note_sent(&fleet.counters);
+        }
         self.given.set(self.given.get().saturating_add(u32::from(is_taken)));
         let is_first = !std::mem::replace(&mut flight.record.was_given, true);
         is_taken.then_some(usize::from(is_first))

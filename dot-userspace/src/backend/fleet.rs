@@ -35,7 +35,7 @@ use super::{
 use crate::{
     config::{ClientSubnet, Policy},
     dns::{Asked, Query, Told},
-    ledger::{Counter, WorkerCounters},
+    ledger::{Counter, WorkerCounters, turn_time},
     supervise::supervise,
 };
 
@@ -126,10 +126,11 @@ impl Fleet {
     /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
         let upstream = self.choose_for(message, query)?;
-        let now = Instant::now();
+        let now = turn_time::now();
         let deadline = now + upstream.config.timeout;
         let told = subnet::of(self.client_subnet, query, || sink.client());
-        let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), ..Asked::by(query) };
+        let since = Some(now.into_std());
+        let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), since, ..Asked::by(query) };
         let fill = |octets: &mut Vec<u8>| subnet::forward(told, message, query, octets);
         let slot = self.flights.borrow_mut().insert(asked, sink, deadline, fill);
         let is_once = query.opcode == OPCODE_UPDATE;
@@ -243,7 +244,7 @@ impl Fleet {
     pub fn try_elsewhere(&self, slot: u16, failure: Failure) {
         let last = self.upstream_of(slot);
         if self.moved(slot) {
-            last.filter(|_| failure.is_a_loss()).into_iter().for_each(|last| last.outcomes.note_loss());
+            last.filter(|_| failure.is_a_loss()).into_iter().for_each(|last| last.note_loss());
         } else {
             self.give_up(slot, failure);
         }
@@ -275,7 +276,7 @@ impl Fleet {
     fn lose_patience(&self, slot: u16) {
         let last = self.upstream_of(slot);
         if self.moved(slot) {
-            return last.into_iter().for_each(|last| last.outcomes.note_loss());
+            return last.into_iter().for_each(|last| last.note_loss());
         }
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
@@ -303,7 +304,7 @@ impl Fleet {
             return;
         }
         let last = self.upstream_of(slot).filter(|_| failure.is_a_loss());
-        last.into_iter().for_each(|last| last.outcomes.note_loss());
+        last.into_iter().for_each(|last| last.note_loss());
         let held = self.flights.borrow_mut().get_mut(slot).map(Flight::take_query);
         let (Some((asked, query)), Some(sink)) = (held, self.end(slot)) else { return };
         self.count_failure(failure);
@@ -363,6 +364,7 @@ async fn sweep(fleet: Rc<Fleet>) {
         }
         sleep(SWEEP_INTERVAL).await;
         let now = Instant::now();
+        turn_time::begin(now);
         let late = fleet.flights.borrow().find(|flight| flight.deadline <= now);
         late.into_iter().for_each(|slot| fleet.give_up(slot, Failure::Silent));
         let silent = fleet.flights.borrow().find(|flight| flight.patience_until <= now);

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{balance::Affinity, ids::Ids, record::Record, sink::Sink};
 use crate::{
     dns::{Asked, HEADER_OCTETS, Query},
+    ledger::{Stage, WorkerCounters, turn_time},
     proxy::Client,
 };
 
@@ -51,6 +52,8 @@ pub struct Flight {
     pub patience_until: Instant,
     /// When its backend got it.
     pub given_at: Instant,
+    /// When it was last sent; `None`: never.
+    pub sent_at: Option<Instant>,
     /// When its backend has taken longer than usual; `None`: that changes nothing.
     pub late_at: Option<Instant>,
     /// Another backend may be asked before this one has failed.
@@ -116,6 +119,15 @@ impl Flight {
         true
     }
 
+    /// It is sent in this turn.
+    pub fn note_sent(&mut self, counters: &WorkerCounters) {
+        let now = turn_time::now();
+        let is_first = self.sent_at.replace(now).is_none();
+        if let Some(since) = self.asked.since.filter(|_| is_first) {
+            counters.stages().record(Stage::Queue, now.into_std().saturating_duration_since(since));
+        }
+    }
+
     /// What was asked and how it was sent, for an outcome without a response; the flight is to end then.
     pub fn take_query(&mut self) -> (Asked, Vec<u8>) {
         (self.asked, std::mem::take(&mut self.query))
@@ -166,6 +178,7 @@ impl Flights {
         flight.deadline = deadline;
         flight.patience_until = deadline;
         flight.late_at = None;
+        flight.sent_at = None;
         flight.may_hedge = false;
         flight.other = None;
         flight.is_second = false;
@@ -191,6 +204,7 @@ impl Flights {
             patience_until: deadline,
             given_at: deadline,
             late_at: None,
+            sent_at: None,
             may_hedge: false,
             other: None,
             is_second: false,
@@ -316,6 +330,7 @@ mod tests {
         keepalive: false,
         dnssec_ok: false,
         subnet_is_ours: false,
+        since: None,
     };
 
     /// Goal: slots that had long queries hold none of their memory once they are free, and those of usual ones keep theirs,

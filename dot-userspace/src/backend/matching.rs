@@ -8,12 +8,19 @@
 //! repeat it. Names are compared without case (RFC 4343), and the answer keeps the backend's: a client that
 //! varies the case of its names (0x20) sees what came back, and judges itself.
 
-use std::{fmt, rc::Rc};
+use std::{fmt, rc::Rc, time::Duration};
 
-use super::{arrivals, fleet::Fleet, flights::Half, hedge, ids::Ids, upstream::Upstream};
+use super::{
+    arrivals,
+    fleet::Fleet,
+    flights::{Flight, Half},
+    hedge,
+    ids::Ids,
+    upstream::Upstream,
+};
 use crate::{
     dns::{self, HEADER_OCTETS},
-    ledger::Counter,
+    ledger::{Counter, turn_time},
 };
 
 /// Octets of a message without a question.
@@ -161,11 +168,13 @@ impl Fleet {
             return Match::WithoutEdns(slot);
         }
         if flight.is_spare() && !hedge::is_welcome(message) {
+            note_answered(upstream, flight, half, message);
             return Match::Withdrawn;
         }
         match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
             Some(Ok(())) => {
                 arrivals::note(flight.given_at);
+                note_answered(upstream, flight, half, message);
                 if flight.record.is_apart {
                     upstream.streams.suspects.refusals.answered(flight);
                 }
@@ -189,6 +198,13 @@ impl Fleet {
         self.counters.add(Counter::BackendWithoutEdns, 1);
         upstream.enqueue(slot, half);
     }
+}
+
+/// Counts an answer of a backend, and how long it took.
+fn note_answered(upstream: &Upstream, flight: &Flight, half: Half, message: &[u8]) {
+    let took = flight.sent_at.map_or(Duration::ZERO, |sent| turn_time::now().saturating_duration_since(sent));
+    let rcode = message.get(3).copied().unwrap_or_default();
+    upstream.line.answered(rcode, half == Half::Datagram, took);
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub use transfer::Receiver;
 use crate::{
     config::{ClientSubnet, Policy, Transport},
     dns::{Query, Told},
-    ledger::{Counter, WorkerCounters},
+    ledger::{BackendLines, Counter, WorkerCounters},
     proxy::Client,
 };
 
@@ -91,6 +91,8 @@ pub struct UpstreamConfig {
     pub health_interval: Duration,
     /// Whether it is there, as [`health::watch`] found.
     pub health: Health,
+    /// What workers count of it.
+    pub lines: BackendLines,
 }
 
 impl UpstreamConfig {

@@ -37,7 +37,11 @@ use super::{
     suspects::{self, Suspects},
     upstream::Upstream,
 };
-use crate::{config::Transport, ledger::Counter, supervise::supervise};
+use crate::{
+    config::Transport,
+    ledger::{Counter, turn_time},
+    supervise::supervise,
+};
 
 /// Connections that are opened as soon as those before are busy.
 const CONNECTIONS: usize = 2;
@@ -239,6 +243,7 @@ async fn distribute(upstream: Rc<Upstream>) {
 
 /// Gives what waits to connections with room, the whole turn to one of them if it fits.
 fn hand_out(upstream: &Rc<Upstream>) {
+    turn_time::begin(Instant::now());
     let streams = &upstream.streams;
     if upstream.config.proxy_v2 {
         personal::hand_out(upstream);

@@ -11,6 +11,7 @@ use tokio::{
     io::Interest,
     sync::Notify,
     task::{AbortHandle, spawn_local},
+    time::Instant,
 };
 
 use super::{
@@ -24,7 +25,10 @@ use super::{
     sink::Failure,
     upstream::Upstream,
 };
-use crate::{ledger::Counter, supervise::supervise};
+use crate::{
+    ledger::{Counter, turn_time},
+    supervise::supervise,
+};
 
 /// Source ports in use at a time; each batch leaves over a random one.
 const PORTS: usize = 8;
@@ -131,6 +135,7 @@ fn send_batch(upstream: &Rc<Upstream>) -> Sent {
             return Sent::More;
         }
     };
+    turn_time::begin(Instant::now());
     let count = address_batch(upstream, &port, batch);
     let batch = batch.get(..count).unwrap_or_default();
     let result = give_to_kernel(upstream, &port, batch);
@@ -180,6 +185,7 @@ fn address_batch(upstream: &Upstream, port: &Rc<Port>, batch: &mut [u16]) -> usi
         let mut flights = upstream.fleet.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(|flight| flight.sent.is_none()) else { continue };
         if flight.send_over(slot, &port.ids, &upstream.fleet.random) {
+            flight.note_sent(&upstream.fleet.counters);
             batch.swap(addressed, position);
             addressed += 1;
         } else {

@@ -4,7 +4,7 @@
 //! Holds: its queues and sockets, how many queries it has, and until when it rests.
 //! Never: holds a borrow over an await.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{task::AbortHandle, time::Instant};
 
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::{OnTlsFailure, Transport},
-    ledger::Counter,
+    ledger::{BackendLine, Counter, Traffic},
     proxy::header,
 };
 
@@ -53,6 +53,8 @@ pub struct Upstream {
     pub weight: Cell<u16>,
     /// How many of its queries it has answered lately.
     pub outcomes: Outcomes,
+    /// What this worker counts of it.
+    pub line: Arc<BackendLine>,
     /// Until when it is set aside, because others answer what it does not.
     aside_until: Cell<Option<Instant>>,
     outstanding: Cell<usize>,
@@ -72,6 +74,7 @@ impl Upstream {
             retries: Budget::default(),
             weight: Cell::new(config.weight),
             outcomes: Outcomes::default(),
+            line: config.lines.open(),
             aside_until: Cell::new(None),
             outstanding: Cell::new(0),
             rests_until: Cell::new(None),
@@ -182,8 +185,15 @@ impl Upstream {
         1 << (self.index % 64)
     }
 
+    /// A query of its went elsewhere, or failed, for want of an answer.
+    pub fn note_loss(&self) {
+        self.outcomes.note_loss();
+        self.line.count(Traffic::Lost);
+    }
+
     /// One query more is here.
     pub fn begin(&self) {
+        self.line.count(Traffic::Asked);
         self.outstanding.set(self.outstanding.get() + 1);
     }
 

@@ -35,12 +35,18 @@ pub(super) fn status(status: &Status) -> String {
         let is_named = !backend.name.is_empty() && backend.name != backend.address;
         let name = if !is_named { "" } else { &format!("{}: ", backend.name) };
         row(&mut text, "backend", &format!("{name}{}{how}, {}{why}", backend.address, backend.state));
+        if let Some(percent) = backend.servfail_percent.filter(|percent| *percent > 0) {
+            row(&mut text, "", &format!("SERVFAIL {percent} of 100 answers, in the last 10 s"));
+        }
         if let Some(percent) = backend.answered_percent {
             row(&mut text, "", &format!("answers {percent} of 100 queries"));
         }
         if let Some(UnmatchedStatus { count, last }) = &backend.unmatched {
             row(&mut text, "", &format!("unmatched: {count}, last: {last}"));
         }
+    }
+    if let Some(percent) = status.servfail_percent.filter(|percent| *percent > 0) {
+        row(&mut text, "clients", &format!("hear SERVFAIL to {percent} of 100 queries, in the last 10 s"));
     }
     for certificate in &status.certificates {
         self::certificate(&mut text, certificate);
@@ -202,6 +208,7 @@ mod tests {
             state: "down".into(),
             reason: Some("TLS: another key".into()),
             answered_percent: Some(37),
+            servfail_percent: Some(93),
             unmatched: Some(UnmatchedStatus { count: 3, last: "another question".into() }),
         }
     }
@@ -246,6 +253,7 @@ mod tests {
             workers: 2,
             listeners: vec![listener()],
             backends: vec![backend()],
+            servfail_percent: Some(41),
             certificates: vec![CertificateStatus {
                 name: "self-signed".into(),
                 spki_pin: "PIN=".into(),
@@ -260,7 +268,8 @@ mod tests {
         for line in [
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
             "listener     127.0.0.1:853 (dot), fast open on\n",
-            "backend      zone: embedded, down (TLS: another key)\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n",
+            "backend      zone: embedded, down (TLS: another key)\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n",
+            "clients      hear SERVFAIL to 41 of 100 queries, in the last 10 s\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",

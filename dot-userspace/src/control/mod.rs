@@ -25,7 +25,10 @@ pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status
 
 pub use tickets::{RotateRequest, Rotated};
 
-use crate::{ledger::Snapshot, xdp};
+use crate::{
+    ledger::{Measured, Snapshot},
+    xdp,
+};
 
 /// Where answers come from. Each call is quick and never blocks: it runs on the control thread's runtime.
 pub trait Source: Send + Sync + 'static {
@@ -33,6 +36,8 @@ pub trait Source: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Every counter at this moment.
     fn snapshot(&self) -> Snapshot;
+    /// Every histogram at this moment.
+    fn measured(&self) -> Vec<Measured>;
     /// The kernel half.
     fn xdp(&self) -> xdp::Report;
     /// Takes the kernel half off every interface until a restart; how it stands then.

@@ -9,7 +9,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{Request, State as Shared},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -53,9 +53,10 @@ async fn leave_xdp(Shared(source): Shared<AnySource>) -> Response {
     Json(source.leave_xdp()).into_response()
 }
 
-async fn show_metrics(Shared(source): Shared<AnySource>) -> Response {
-    match metrics::encode(&source.status(), &source.snapshot()) {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+async fn show_metrics(Shared(source): Shared<AnySource>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    match metrics::encode(accept, &source.status(), &source.snapshot(), source.measured()) {
+        Ok(scrape) => ([(header::CONTENT_TYPE, scrape.content_type)], scrape.body).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics: cannot be written as text");
             (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": "metrics cannot be written as text" })))

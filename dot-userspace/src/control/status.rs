@@ -32,6 +32,9 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// Where queries go.
     pub backends: Vec<BackendStatus>,
+    /// SERVFAIL in a hundred responses to clients, in the last ten seconds; absent where few were written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servfail_percent: Option<u8>,
     /// What it presents to clients.
     pub certificates: Vec<CertificateStatus>,
     /// The kernel half.
@@ -70,7 +73,8 @@ pub struct BackendStatus {
     pub address: String,
     /// "embedded", "udp", "tcp" or "tls".
     pub transport: String,
-    /// "up", "down", or "unchecked" until the first result.
+    /// "up", "down", or "unchecked" until the first result; "failing" where it is up, and half of its answers or more are
+    /// SERVFAIL.
     pub state: String,
     /// Why the last check was missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +82,9 @@ pub struct BackendStatus {
     /// How many of a hundred queries it answered between its last two checks; absent where few were asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_percent: Option<u8>,
+    /// SERVFAIL in a hundred of its answers, in the last ten seconds; absent where few came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub servfail_percent: Option<u8>,
     /// Messages of it that matched no query or check; absent where there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmatched: Option<UnmatchedStatus>,

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -14,11 +15,15 @@ use tokio::{
 
 use super::*;
 use crate::{
-    ledger::{ControlCounters, Counter, PacketCount, WorkerCounters},
+    ledger::{
+        BackendLines, ControlCounters, Counter, Measured, PacketCount, Stage, Traffic, WorkerCounters,
+        latency,
+    },
     xdp::{BanRow, InterfaceReport, XdpError},
 };
 
 mod full_house;
+mod histograms;
 mod slow_reload;
 
 /// A dotd that stands still.
@@ -57,8 +62,10 @@ impl Source for Still {
                 state: "unchecked".into(),
                 reason: None,
                 answered_percent: None,
+                servfail_percent: None,
                 unmatched: None,
             }],
+            servfail_percent: None,
             certificates: vec![CertificateStatus {
                 name: "a \"name\"\n".into(),
                 spki_pin: "PIN=".into(),
@@ -79,7 +86,22 @@ impl Source for Still {
         let packets = vec![PacketCount { verdict: "drop".into(), reason: "cleartext_853".into(), count: 9 }];
         let control =
             ControlCounters { reloads_ok: 3, reloads_failed: 4, log_lines_lost: 5, charges_lost: 6 };
-        Snapshot::collect(packets, &[worker], control)
+        let counts = Traffic::ALL.iter().zip(1001..).map(|(what, count)| (what.label().to_owned(), count));
+        Snapshot {
+            backends: [("embedded".to_owned(), counts.collect())].into(),
+            latency: self.measured().iter().filter_map(Measured::latency).collect(),
+            ..Snapshot::collect(packets, &[worker], control)
+        }
+    }
+
+    fn measured(&self) -> Vec<Measured> {
+        let worker = WorkerCounters::default();
+        worker.stages().record(Stage::Queue, Duration::from_micros(20));
+        worker.stages().record(Stage::Queue, Duration::from_secs(100));
+        let lines = BackendLines::default();
+        lines.open().answered(2, true, Duration::from_millis(3));
+        let stages = latency::stages(std::slice::from_ref(&worker));
+        [stages, latency::of_backend("embedded", "embedded", &lines.sum())].concat()
     }
 
     fn xdp(&self) -> xdp::Report {
@@ -103,6 +125,7 @@ impl Source for Still {
             repairs: 6,
             interfaces: vec![eth0],
             bans,
+            workers: vec![xdp::WorkerReport { open: 1, share: 2, backlog: 3, accepting: true }],
             costs: xdp::CostCounts { spent: 4, spent_total: 9 },
             notices: xdp::NoticeCounts { sent: 11, held_back: 12, lost: 13 },
             ..Default::default()

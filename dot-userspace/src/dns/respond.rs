@@ -6,6 +6,8 @@
 //!
 //! Source: RFC 6891 §6.1.1 and §7, RFC 7828 §3.3, RFC 7830 §4, RFC 8467 §4.1.
 
+use std::time::Instant;
+
 use thiserror::Error;
 
 use super::{
@@ -40,6 +42,8 @@ pub struct Asked {
     pub dnssec_ok: bool,
     /// The backend was told a client subnet of which the client knows nothing.
     pub subnet_is_ours: bool,
+    /// When it was read, for whoever measures; `None`: nobody does.
+    pub since: Option<Instant>,
 }
 
 impl Asked {
@@ -54,6 +58,7 @@ impl Asked {
             keepalive: query.opt.is_some_and(|opt| opt.keepalive),
             dnssec_ok: query.opt.is_some_and(|opt| opt.dnssec_ok),
             subnet_is_ours: false,
+            since: None,
         }
     }
 }

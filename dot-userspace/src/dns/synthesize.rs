@@ -51,6 +51,7 @@ fn write_opt(message: &[u8], reply: &Reply, hop: Hop, start: usize, out: &mut Ve
         keepalive: reply.keepalive,
         dnssec_ok: reply.dnssec_ok,
         subnet_is_ours: false,
+        since: None,
     };
     write_hop(asked, hop, start, 0, out);
     let octets = u16::try_from(out.len() - rdata).unwrap_or_default();

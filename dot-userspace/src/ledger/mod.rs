@@ -3,8 +3,17 @@
 //! Before: modules count through [`WorkerCounters`]; XDP counts in its map. After: `control` shows it.
 //! Never: decides anything.
 
+mod histogram;
+pub mod latency;
 mod snapshot;
+mod stages;
+mod traffic;
+pub mod turn_time;
 mod worker;
 
+pub use histogram::{Durations, Histogram, LONGEST_LOG2, SCHEMA, SHORTEST_LOG2};
+pub use latency::{Latency, Measured};
 pub use snapshot::{ControlCounters, Difference, PacketCount, Snapshot};
+pub use stages::{Disposal, Measure, Stage, Stages};
+pub use traffic::{BackendLine, BackendLines, BackendSum, Traffic};
 pub use worker::{Counter, WorkerCounters};

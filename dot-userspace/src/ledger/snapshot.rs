@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counter, WorkerCounters};
+use super::{Counter, Latency, WorkerCounters, latency::show_us};
 
 /// How often one verdict of the kernel half was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,12 @@ pub struct Snapshot {
     pub engine: BTreeMap<String, BTreeMap<String, u64>>,
     /// What the control thread counted.
     pub control: ControlCounters,
+    /// What each backend was asked and answered, by its name.
+    #[serde(default)]
+    pub backends: BTreeMap<String, BTreeMap<String, u64>>,
+    /// How long stages, queries and backends took.
+    #[serde(default)]
+    pub latency: Vec<Latency>,
 }
 
 /// What the control thread counts.
@@ -76,7 +82,7 @@ impl Snapshot {
             let total = workers.iter().fold(0u64, |sum, worker| sum.wrapping_add(worker.get(counter)));
             engine.entry(counter.family().into()).or_default().insert(counter.label().into(), total);
         }
-        Self { packets, engine, control }
+        Self { packets, engine, control, ..Self::default() }
     }
 
     /// One counter over all workers.
@@ -175,6 +181,12 @@ impl fmt::Display for Snapshot {
             let seen = self.family(family).filter(|(_, count)| *count != 0);
             write_rows(f, seen.map(|(label, count)| (label.to_owned(), i128::from(count))))?;
         }
+        for (name, counts) in &self.backends {
+            writeln!(f, "backend {name}")?;
+            let seen = counts.iter().filter(|(_, count)| **count != 0);
+            write_rows(f, seen.map(|(label, count)| (label.clone(), i128::from(*count))))?;
+        }
+        self.write_latency(f)?;
         writeln!(f, "control")?;
         let ControlCounters { reloads_ok, reloads_failed, log_lines_lost, charges_lost } = self.control;
         let rows = [
@@ -188,6 +200,23 @@ impl fmt::Display for Snapshot {
         let Difference { connections, queries, responses } = self.difference();
         let rows = [("connections", connections), ("queries", queries), ("responses", responses)];
         write_rows(f, rows.map(|(label, count)| (label.to_owned(), i128::from(count))))
+    }
+}
+
+impl Snapshot {
+    /// Quantiles of what was measured, one line each.
+    fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = ["p50", "p90", "p99", "p999"];
+        write!(f, "{:<width$} {:>COUNT_WIDTH$}", "latency", "count", width = LABEL_WIDTH + 2)?;
+        heads.iter().try_for_each(|head| write!(f, " {head:>TIME_WIDTH$}"))?;
+        writeln!(f)?;
+        for row in &self.latency {
+            write!(f, "  {:<LABEL_WIDTH$} {:>COUNT_WIDTH$}", row.name(), row.count)?;
+            let times = [row.p50_us, row.p90_us, row.p99_us, row.p999_us];
+            times.iter().try_for_each(|us| write!(f, " {:>TIME_WIDTH$}", show_us(*us)))?;
+            writeln!(f)?;
+        }
+        if self.latency.is_empty() { writeln!(f, "  none") } else { Ok(()) }
     }
 }
 
@@ -210,6 +239,8 @@ fn less(total: u64, parts: &[u64]) -> i64 {
 const LABEL_WIDTH: usize = 36;
 /// Digits of a busy year.
 const COUNT_WIDTH: usize = 16;
+/// Three digits, a full stop, a unit.
+const TIME_WIDTH: usize = 9;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,8 @@ use std::sync::{
 
 use crossbeam::utils::CachePadded;
 
+use super::Stages;
+
 /// Names one counter per line: variant, metric family, label value.
 macro_rules! counters {
     ($($(#[$doc:meta])* $variant:ident = $family:literal, $label:literal;)*) => {
@@ -262,20 +264,27 @@ counters! {
     QueriesRefused = "fairness", "queries_refused";
 }
 
-/// One worker's counters. Cloning shares the line.
+/// One worker's counters and durations. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct WorkerCounters {
     line: Arc<CachePadded<[AtomicU64; Counter::ALL.len()]>>,
+    stages: Stages,
 }
 
 impl Default for WorkerCounters {
     fn default() -> Self {
         let line = [const { AtomicU64::new(0) }; Counter::ALL.len()];
-        Self { line: Arc::new(CachePadded::new(line)) }
+        Self { line: Arc::new(CachePadded::new(line)), stages: Stages::default() }
     }
 }
 
 impl WorkerCounters {
+    /// How long the stages took that the worker measures.
+    #[must_use]
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
     /// Adds to a counter. Only the owning worker may call this.
     pub fn add(&self, counter: Counter, count: u64) {
         if let Some(cell) = self.line.get(counter as usize) {

@@ -9,9 +9,10 @@ use std::{
     convert::Infallible,
     rc::Rc,
     task::Waker,
+    time::Instant,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use super::{
     SessionEnd, WorkerShared,
@@ -20,11 +21,12 @@ use super::{
     fair::Waits,
     owed::Debt,
     shared_answers::Asker,
+    stamps::Stamps,
 };
 use crate::{
     backend::{Broken, Failure, Receiver, Sink},
     dns::{self, Asked, Edit, Hop, Query, Reply, framing::append_message},
-    ledger::Counter,
+    ledger::{Counter, Disposal, turn_time},
     proxy::Client,
 };
 
@@ -38,6 +40,7 @@ pub struct Inbox {
     /// Who it is, for backends that are to know.
     pub(super) client: Client,
     octets: RefCell<Vec<u8>>,
+    stamps: Stamps,
     /// What the writer has taken and the client has not.
     unwritten: Cell<usize>,
     debt: Debt,
@@ -48,7 +51,7 @@ pub struct Inbox {
     pub(super) row: Row,
     pub(super) turn: Cell<Waits>,
     /// The next message is over its client's rate, and has its time; it is held until then.
-    pub(super) delayed_until: Cell<Option<Instant>>,
+    pub(super) delayed_until: Cell<Option<tokio::time::Instant>>,
     number: Cell<u64>,
     pub(super) is_open: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -66,6 +69,7 @@ impl Inbox {
             shared,
             client,
             octets: RefCell::default(),
+            stamps: Stamps::default(),
             unwritten: Cell::new(0),
             debt,
             is_cut: Cell::new(false),
@@ -88,6 +92,7 @@ impl Inbox {
         let kept = self.octets.take();
         let octets = kept.len();
         self.shared.give_buffer(kept);
+        self.stamps.forget(&self.shared.stamp_pool);
         self.debt.close(&self.shared.debts);
         self.shared.leave(self.number.get());
         octets
@@ -172,20 +177,35 @@ impl Inbox {
         (!octets.is_empty()).then(|| std::mem::take(&mut *octets))
     }
 
+    /// What was taken last is sealed, and the kernel has all of it or not.
+    pub(super) fn note_sent(&self, is_whole: bool) {
+        let (stages, pool) = (self.shared.counters.stages(), &self.shared.stamp_pool);
+        self.stamps.sent(is_whole, self.is_encrypted(), stages, pool);
+    }
+
+    /// The kernel has everything that was taken.
+    pub(super) fn note_flushed(&self) {
+        self.stamps.flushed(self.shared.counters.stages());
+    }
+
     /// What this hop tells the client in EDNS.
     fn hop(&self) -> Hop {
         let hop = self.shared.hop();
         Hop { padding: hop.padding && self.is_encrypted(), ..hop }
     }
 
-    /// Queues a response of dotd's own to `message`.
+    /// Queues a response of dotd's own to `message`, which was read in this turn.
     pub(super) fn answer(&self, message: &[u8], reply: &Reply) {
+        self.answer_as(message, reply, (Some(turn_time::now().into_std()), Disposal::Responded));
+    }
+
+    fn answer_as(&self, message: &[u8], reply: &Reply, measured: (Option<Instant>, Disposal)) {
         let hop = self.hop();
         let write = |out: &mut Vec<u8>| {
             dns::synthesize(message, reply, hop, out);
             Ok::<_, Infallible>(())
         };
-        let _ = self.append(reply.rcode.high() != 0, write);
+        let _ = self.append(reply.rcode.high() != 0, measured, write);
     }
 
     /// Appends one framed message and counts its rcode, of which a header has only the lower part.
@@ -193,6 +213,7 @@ impl Inbox {
     fn append<E>(
         &self,
         is_extended: bool,
+        (since, disposal): (Option<Instant>, Disposal),
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<bool, E> {
         let mut octets = self.octets.borrow_mut();
@@ -202,6 +223,7 @@ impl Inbox {
         let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
         self.shared.count_response(octets.get(place).unwrap_or_default(), is_extended);
         drop(octets);
+        self.stamps.note(since, disposal, &self.shared.stamp_pool);
         self.note_owed();
         Ok(true)
     }
@@ -213,20 +235,20 @@ impl Inbox {
     }
 
     /// Appends a backend's response, or SERVFAIL where no message can hold it.
-    fn append_response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
+    fn append_response(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
         // Too long by what is ours in it: without options, and then without an OPT, it is what the backend sent.
         let bare = Hop { padding: false, keepalive_100ms: None };
         let plain = Asked { has_opt: false, ..asked };
         let mut edit = Edit::Made;
         for (asked, hop) in [(asked, self.hop()), (asked, bare), (plain, bare)] {
             let write = |out: &mut Vec<u8>| dns::respond(response, asked, hop, out).map(|made| edit = made);
-            if self.append(false, write).map_err(|_| Broken)? {
+            if self.append(false, (asked.since, disposal), write).map_err(|_| Broken)? {
                 self.shared.note_edit(edit);
                 return Ok(());
             }
         }
         let (message, reply) = failure_reply(asked, question_of(asked, response), Failure::Full);
-        self.answer(&message, &reply);
+        self.answer_as(&message, &reply, (asked.since, Disposal::Failed));
         Ok(())
     }
 
@@ -252,7 +274,7 @@ impl Drop for Inbox {
 
 impl Asker for Rc<Inbox> {
     fn pass(&self, asked: Asked, response: &[u8]) -> bool {
-        self.append_response(asked, response).is_ok()
+        self.append_response(asked, response, Disposal::Cached).is_ok()
     }
 
     fn expect(&self) -> Rc<dyn Sink> {
@@ -284,7 +306,7 @@ impl Sink for Inbox {
             self.failure(asked, question_of(asked, response), Failure::Full);
             return Ok(());
         }
-        self.append_response(asked, response)?;
+        self.append_response(asked, response, Disposal::Forwarded)?;
         self.settle();
         Ok(())
     }
@@ -295,7 +317,7 @@ impl Sink for Inbox {
             return self.end_query();
         }
         let (message, reply) = failure_reply(asked, query, failure);
-        self.answer(&message, &reply);
+        self.answer_as(&message, &reply, (asked.since, Disposal::Failed));
         self.settle();
     }
 }
@@ -323,7 +345,7 @@ impl Receiver for Inbox {
             Ok::<_, Infallible>(())
         };
         match is_first {
-            true => drop(self.append(false, write)),
+            true => drop(self.append(false, (None, Disposal::Forwarded), write)),
             false => self.append_uncounted(write),
         }
         self.wake();

@@ -24,6 +24,7 @@ mod pressure;
 mod rates;
 mod reader;
 mod shared_answers;
+mod stamps;
 mod turn;
 mod turns;
 mod worker_shared;
@@ -53,7 +54,10 @@ pub use shared_answers::SharedAnswers;
 pub use worker_shared::{Limits, WorkerShared};
 use writer::Writer;
 
-use crate::{ledger::Counter, proxy::Client};
+use crate::{
+    ledger::{Counter, turn_time},
+    proxy::Client,
+};
 
 /// Serves one session to its end, and tells `done` how it ended; at its `probe` others see whether it is idle.
 /// The future holds the session and nothing twice: there are as many as clients.
@@ -128,6 +132,7 @@ impl<L: Link> Session<L> {
         self.inbox.wake_by(context.waker());
         self.reader.begin_turn(self.inbox.begin_turn());
         let now = Instant::now();
+        turn_time::begin(now);
         if !self.is_quiet() {
             self.last_busy = Some(now);
         }

@@ -9,14 +9,14 @@
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
-use tokio::{task::spawn_local, time::Instant};
+use tokio::task::spawn_local;
 
 use super::WorkerShared;
 use crate::{
     backend::{Broken, Failure, Sink},
     cache::{Cache, Forget, Found, Joined, Keeping, Key, Pending, Place},
     dns::{self, Asked, HEADER_OCTETS, Query, Told},
-    ledger::{Counter, WorkerCounters},
+    ledger::{Counter, WorkerCounters, turn_time},
     proxy::Client,
 };
 
@@ -43,9 +43,10 @@ pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &
         shared.counters.add(Counter::CacheBypassed, 1);
         return forward(shared, message, query, asker);
     };
-    let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), ..Asked::by(query) };
+    let now = turn_time::now();
+    let since = Some(now.into_std());
+    let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), since, ..Asked::by(query) };
     let fetching = Fetching { shared, message, query, asked };
-    let now = Instant::now();
     let found = answers.cache.borrow_mut().look(&key, now);
     match found {
         Found::Fresh(place, wants_refresh) if answers.give(place, &key, &fetching, asker) => {
@@ -95,7 +96,8 @@ fn forward(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl As
     let sink = asker.expect();
     if let Err(failure) = shared.backends().submit(message, query, Rc::clone(&sink)) {
         shared.counters.add(Counter::Responded, 1);
-        sink.failure(Asked::by(query), message, failure);
+        let since = Some(turn_time::now().into_std());
+        sink.failure(Asked { since, ..Asked::by(query) }, message, failure);
     }
 }
 
@@ -236,7 +238,7 @@ impl Fetch {
 
     /// Nobody gave an answer: whoever waits gets the one that has ended, or hears of the failure.
     fn fail(&self, failure: Failure) {
-        let now = Instant::now();
+        let now = turn_time::now();
         let answers = &self.answers;
         answers.cache.borrow_mut().note_failure(&self.key, now);
         let waiting = answers.pending.borrow_mut().end(self.place());
@@ -307,7 +309,7 @@ impl Sink for Fetch {
     }
 
     fn response(&self, _: Asked, response: &[u8]) -> Result<(), Broken> {
-        let now = Instant::now();
+        let now = turn_time::now();
         let is_failure = dns::rcode_of(response) == dns::ResponseCode::ServFail;
         let has_older = is_failure && self.answers.cache.borrow_mut().look(&self.key, now) != Found::Nothing;
         if has_older {

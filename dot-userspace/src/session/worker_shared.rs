@@ -20,6 +20,7 @@ use super::{
     linger::Lingering,
     owed::{Debts, OwedLimits},
     rates::{Pace, QueryRate, Rates},
+    stamps::StampPool,
     turns::Turns,
 };
 use crate::{
@@ -97,6 +98,8 @@ pub struct WorkerShared {
     pub(super) lingering: Lingering,
     next_session: Cell<u64>,
     pool: RefCell<Vec<Vec<u8>>>,
+    /// Where the times of responses were, and will be.
+    pub(super) stamp_pool: StampPool,
     /// Where each read lands before it is cut; empty again before the next session reads.
     pub(super) scratch: RefCell<Box<[u8]>>,
     /// Where responses are sealed before they are written; its content is of no use afterwards.
@@ -125,6 +128,7 @@ impl WorkerShared {
             lingering: Lingering::new(&counters),
             next_session: Cell::new(0),
             pool: RefCell::default(),
+            stamp_pool: StampPool::default(),
             scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
             sealing: RefCell::default(),
             counters,

@@ -42,7 +42,10 @@ impl Writer {
     ) -> Result<(), SessionEnd> {
         loop {
             match link.poll_flush(context, !inbox.is_quiet()) {
-                Poll::Ready(Ok(())) => self.pace.rest(),
+                Poll::Ready(Ok(())) => {
+                    self.pace.rest();
+                    inbox.note_flushed();
+                }
                 Poll::Ready(Err(error)) => return Err(end_of_sending(&error)),
                 Poll::Pending => {
                     self.pace.note(now, link.taken(), inbox.shared.limits().write_timeout);
@@ -56,6 +59,7 @@ impl Writer {
             inbox.shared.give_buffer(responses);
             inbox.shared.shrink_sealing();
             sent.map_err(|error| end_of_sending(&error))?;
+            inbox.note_sent(link.unsent() == 0);
         }
     }
 }

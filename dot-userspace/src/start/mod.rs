@@ -9,6 +9,7 @@ mod control_loop;
 mod dialer;
 mod fast_open;
 mod files;
+mod known_backends;
 mod listeners;
 pub mod logging;
 mod plan;

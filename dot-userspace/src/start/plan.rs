@@ -16,6 +16,7 @@ use crate::{
     config::{self, BackendAddress, ClientSubnet, Config, Session, Transport, limit},
     control::BackendStatus,
     dns::{Allowed, Bounds},
+    ledger::BackendLines,
     proxy::Trusted,
     session::{EVICTED_LINGERING_MAX, Limits, OwedLimits, QueryRate},
     tls::Serving,
@@ -37,7 +38,7 @@ pub(super) fn needs_embedded(config: &Config) -> bool {
 }
 
 /// The backends as workers know them; `embedded` is where that one answers, `tls` what recognises each. What is
-/// known of the health of a backend among the `known` ones stays known.
+/// known of the health of a backend among the `known` ones, and what was counted of it, stays.
 pub(super) fn upstreams(
     config: &Config,
     embedded: Option<SocketAddr>,
@@ -56,6 +57,7 @@ pub(super) fn upstreams(
         weight,
         health_interval: config.balance.health_interval,
         health: Health::default(),
+        lines: BackendLines::default(),
     };
     let configured = config.backend.iter().zip(tls).filter_map(|(backend, tls)| {
         let address = match backend.address {
@@ -82,6 +84,7 @@ pub(super) fn upstreams(
         };
         if let Some(same) = known.iter().find(is_same) {
             upstream.health = same.health.clone();
+            upstream.lines = same.lines.clone();
         }
     }
     upstreams
@@ -96,6 +99,7 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
         state: HealthState::Unchecked.label().to_owned(),
         reason: None,
         answered_percent: None,
+        servfail_percent: None,
         unmatched: None,
     };
     if config.backend.is_empty() {

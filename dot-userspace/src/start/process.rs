@@ -19,17 +19,21 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{fast_open, logging, plan};
+use super::{
+    fast_open,
+    known_backends::{KnownBackends, Recent},
+    logging,
+};
 use crate::{
-    backend::{UpstreamConfig, health::Health},
+    backend::UpstreamConfig,
     cache::Forget,
     config::{self, Config},
     control::{
-        BackendStatus, BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Outcome,
-        Reloaded, RotateRequest, Rotated, Source, State, Status, UnbanRequest, UnmatchedStatus,
+        BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Outcome, Reloaded,
+        RotateRequest, Rotated, Source, State, Status, UnbanRequest,
     },
     keeper::Keeper,
-    ledger::{ControlCounters, Snapshot, WorkerCounters},
+    ledger::{ControlCounters, Counter, Measured, Snapshot, WorkerCounters, latency},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
     xdp::{BanRow, Charges, Notices, Report, StatusWriter, Xdp, XdpError},
@@ -82,7 +86,9 @@ pub(super) struct Process {
     started: Instant,
     counters: Vec<WorkerCounters>,
     listeners: Vec<ListenerStatus>,
-    backends: Mutex<Vec<(BackendStatus, Health)>>,
+    backends: Mutex<KnownBackends>,
+    /// Responses to clients, and SERVFAIL among them.
+    responses: Mutex<Recent>,
     certificates: Mutex<Vec<CertificateStatus>>,
     kernel: Mutex<Kernel>,
     sink: ChargesSink,
@@ -125,19 +131,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Each backend as an operator sees it, with where its health is found.
-fn backends(config: &Config, upstreams: &[UpstreamConfig]) -> Vec<(BackendStatus, Health)> {
-    let healths = upstreams.iter().map(|upstream| upstream.health.clone());
-    plan::backend_statuses(config).into_iter().zip(healths).collect()
-}
-
-fn as_of_now((status, health): &(BackendStatus, Health)) -> BackendStatus {
-    let unmatched = health.unmatched().map(|(count, last)| UnmatchedStatus { count, last: last.to_string() });
-    let state = health.state().label().to_owned();
-    let answered_percent = health.answered_percent();
-    BackendStatus { state, reason: health.reason(), answered_percent, unmatched, ..status.clone() }
-}
-
 impl Process {
     pub(super) fn new(
         config: &Config,
@@ -162,7 +155,8 @@ impl Process {
             started: Instant::now(),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             listeners: [dot, do53].concat(),
-            backends: Mutex::new(backends(config, upstreams)),
+            backends: Mutex::new(KnownBackends::of(config, upstreams)),
+            responses: Mutex::default(),
             certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
             kernel: Mutex::new(kernel),
             sink,
@@ -198,7 +192,7 @@ impl Process {
 
     /// A reload took effect.
     pub(super) fn reloaded(&self, config: &Config, upstreams: &[UpstreamConfig], identities: &[Identity]) {
-        *lock(&self.backends) = backends(config, upstreams);
+        lock(&self.backends).reload(config, upstreams);
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);
@@ -220,6 +214,13 @@ impl Process {
 
     /// Forgets what is over; to be called every second or so.
     pub(super) fn sweep(&self) {
+        lock(&self.backends).note_second();
+        let count = |counter: Counter| {
+            self.counters.iter().fold(0, |sum: u64, worker| sum.wrapping_add(worker.get(counter)))
+        };
+        let all = Counter::ALL.iter().filter(|counter| counter.family() == "responses");
+        let all = all.fold(0, |sum: u64, counter| sum.wrapping_add(count(*counter)));
+        lock(&self.responses).note(all, count(Counter::RcodeServFail));
         if let Some(xdp) = &mut lock(&self.kernel).0 {
             xdp.sweep();
         }
@@ -276,7 +277,8 @@ impl Source for Process {
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.counters.len(),
             listeners: self.listeners.clone(),
-            backends: lock(&self.backends).iter().map(as_of_now).collect(),
+            backends: lock(&self.backends).statuses(),
+            servfail_percent: lock(&self.responses).percent(),
             certificates: lock(&self.certificates).clone(),
             xdp: self.xdp(),
         }
@@ -290,7 +292,15 @@ impl Source for Process {
             log_lines_lost: logging::lines_lost(),
             charges_lost: self.sink.lost(),
         };
-        Snapshot::collect(packets, &self.counters, control)
+        // In its own statement: the lock is taken again below.
+        let backends = lock(&self.backends).counts();
+        let latency = self.measured().iter().filter_map(Measured::latency).collect();
+        Snapshot { backends, latency, ..Snapshot::collect(packets, &self.counters, control) }
+    }
+
+    fn measured(&self) -> Vec<Measured> {
+        let backends = lock(&self.backends).measured();
+        [latency::stages(&self.counters), backends].concat()
     }
 
     fn xdp(&self) -> Report {

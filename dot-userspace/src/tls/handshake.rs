@@ -36,6 +36,8 @@ pub struct Handshake {
     pub stream: Stream,
     /// How it was done.
     pub kind: HandshakeKind,
+    /// When the first octets of its hello came.
+    pub heard_at: Instant,
 }
 
 /// How a handshake was done.
@@ -131,8 +133,8 @@ pub async fn accept(
     deadline: Instant,
 ) -> Result<Handshake, HandshakeFailure> {
     match timeout_at(deadline, shake_hands(&mut tcp, serving, turnstile)).await {
-        Ok(Ok(Shaken { kind, records, carry, unsent })) => {
-            Ok(Handshake { kind, stream: Stream::new(tcp, records, carry, unsent) })
+        Ok(Ok(Shaken { kind, records, carry, unsent, heard_at })) => {
+            Ok(Handshake { kind, stream: Stream::new(tcp, records, carry, unsent), heard_at })
         }
         Ok(Err(Failed::Tls(error))) => {
             // In a box: no handshake holds it before its end.
@@ -151,6 +153,7 @@ struct Shaken {
     records: Records,
     carry: Vec<u8>,
     unsent: Vec<u8>,
+    heard_at: Instant,
 }
 
 /// Why it ended early.
@@ -179,15 +182,15 @@ async fn shake_hands(
     turnstile: &Turnstile,
 ) -> Result<Shaken, Failed> {
     let mut dialogue = Dialogue::new(serving)?;
-    let mut has_heard = false;
+    let mut heard_at = None;
     loop {
         match dialogue.step() {
             Ok(Step::Turn { is_short }) => turnstile.pass(is_short).await,
             Ok(Step::Read) => {
                 flush(tcp, &mut dialogue.outbound).await?;
                 let heard = read(tcp, dialogue.inbound()).await;
-                heard.map_err(|error| if has_heard { error.into() } else { Failed::Silent })?;
-                has_heard = true;
+                heard.map_err(|error| if heard_at.is_some() { error.into() } else { Failed::Silent })?;
+                heard_at.get_or_insert_with(Instant::now);
             }
             Ok(Step::Done) => break,
             Err(error) => {
@@ -204,7 +207,8 @@ async fn shake_hands(
         // Its client waits for our Finished; in TLS 1.3 only a ticket is left.
         flush(tcp, &mut unsent).await?;
     }
-    Ok(Shaken { kind, records, carry, unsent })
+    let heard_at = heard_at.unwrap_or_else(Instant::now);
+    Ok(Shaken { kind, records, carry, unsent, heard_at })
 }
 
 /// Reads what a client still sends behind its failure, until its FIN or until it is too much: a socket that is closed with

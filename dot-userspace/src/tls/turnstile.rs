@@ -10,6 +10,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
     task::yield_now,
 };
 
-use crate::ledger::{Counter, WorkerCounters};
+use crate::ledger::{Counter, Stage, WorkerCounters};
 
 /// Handshakes in one turn: some 1.5 ms for full ones, after which whoever can read is heard.
 const TURN: u8 = 4;
@@ -54,14 +55,16 @@ impl Turnstile {
         self.bell.notify_one();
         if self.waiting() == 0 && self.left.get() > 0 {
             self.left.set(self.left.get() - 1);
-            return;
+            return self.counters.stages().record(Stage::HandshakeTurn, Duration::ZERO);
         }
         self.counters.add(Counter::HandshakesWaited, 1);
+        let since = Instant::now();
         let (sender, receiver) = oneshot::channel();
         let queue = if is_short { &self.short } else { &self.full };
         queue.borrow_mut().push_back(sender);
         // The turnstile ends with its worker, and so does whoever waits.
         let _ = receiver.await;
+        self.counters.stages().record(Stage::HandshakeTurn, since.elapsed());
     }
 
     /// Handshakes that wait.

@@ -25,11 +25,12 @@ use super::{
     charges::{Account, Accounts},
     eviction::EvictionQueue,
     is_shortage,
+    open::Open,
     redacted_address::RedactedAddress,
 };
 use crate::{
     config::ClientAddress,
-    ledger::{Counter, WorkerCounters},
+    ledger::Counter,
     proxy::{self, Client, Named, Trusted},
     session::{self, IdleProbe, Link, Plain, Wanted, WorkerShared},
     supervise::supervise,
@@ -167,6 +168,13 @@ impl Acceptor {
         admitted
     }
 
+    /// A connection begins.
+    fn open(&self, place: Place, account: Option<Account>) -> Open {
+        let open = Open::new(&self.shared.counters, place, account);
+        self.note_fill();
+        open
+    }
+
     /// What the sessions of this worker share.
     pub(super) fn shared(&self) -> &Rc<WorkerShared> {
         &self.shared
@@ -224,7 +232,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, acceptor: &Rc<A
         return match acceptor.with_room(None, || acceptor.admission.admit_unknown()) {
             Ok(place) => {
                 // Its SYN are the load balancer's, which must not pay for its clients.
-                let open = Open::new(acceptor, place, None);
+                let open = acceptor.open(place, None);
                 spawn_local(introduce(tcp, (peer, transport), deadline, Rc::clone(acceptor), open));
             }
             Err(refused) => refuse(acceptor, peer, refused),
@@ -233,7 +241,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, acceptor: &Rc<A
     match acceptor.with_room(Some(peer.ip()), || acceptor.admission.admit(peer.ip())) {
         Ok(place) => {
             let account = acceptor.accounts.account(peer.ip());
-            let open = Open::new(acceptor, place, Some(account));
+            let open = acceptor.open(place, Some(account));
             begin(tcp, (peer, Named::default()), transport, deadline, acceptor, open);
         }
         Err(refused) => refuse(acceptor, peer, refused),
@@ -300,47 +308,6 @@ fn begin(
     }
 }
 
-/// An open connection: one in the gauge and one place, given back however it ends.
-struct Open {
-    counters: WorkerCounters,
-    /// Until the session has it.
-    place: Option<Place>,
-    account: Option<Account>,
-    /// Its end in the books where a panic is it; `None`: they have another one.
-    panic_end: Option<Counter>,
-}
-
-impl Open {
-    fn new(acceptor: &Acceptor, place: Place, account: Option<Account>) -> Self {
-        let counters = acceptor.shared.counters.clone();
-        counters.add(Counter::Open, 1);
-        acceptor.note_fill();
-        Self { counters, place: Some(place), account, panic_end: Some(Counter::HandshakePanic) }
-    }
-
-    /// Counts how it ended.
-    fn end(&mut self, end: Counter) {
-        self.panic_end = None;
-        self.counters.add(end, 1);
-    }
-
-    fn charge(&self, with: impl FnOnce(&Account)) {
-        if let Some(account) = &self.account {
-            with(account);
-        }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.counters.subtract(Counter::Open, 1);
-        // Its task has panicked, and drops what it held.
-        if let Some(end) = self.panic_end.filter(|_| std::thread::panicking()) {
-            self.counters.add(end, 1);
-        }
-    }
-}
-
 /// Both ends of a connection, in clear until a handshake is done; the near one is asked of the kernel where no header
 /// named it.
 fn client(tcp: &TcpStream, (source, named): (SocketAddr, Named)) -> Client {
@@ -361,7 +328,7 @@ async fn converse(
     let client = client(&tcp, ends);
     match tls::accept(tcp, &serving, &acceptor.turnstile, deadline).await {
         Ok(handshake) => {
-            open.counters.add(handshake.kind.counter(), 1);
+            open.shook_hands(&handshake);
             open.charge(|account| account.handshake(handshake.kind.is_resumed));
             let client = Client { tls: Some(handshake.kind.client_tls()), ..client };
             serve(handshake.stream, client, acceptor, open);

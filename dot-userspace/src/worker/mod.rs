@@ -9,6 +9,7 @@ mod admission;
 mod charges;
 mod eviction;
 mod moderation;
+mod open;
 pub mod redacted_address;
 
 use std::{

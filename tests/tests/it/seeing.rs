@@ -3,20 +3,27 @@
 //! Before: a dotd with scripted backends. After: each fact is found under the name that the config gives it.
 //! Never: looks into a running process but by what an operator has: verbs, HTTP and standard error.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
 use dot_tests::{
     harness::{
-        clients::http,
-        clients::tool,
+        clients::{http, tool},
         config::Config,
+        dot::Dot,
         eventually,
-        netns::Network,
-        scene::honest,
-        scripted::Scripted,
+        message::{A, Query},
+        netns::{Network, SERVER_V4},
+        scene::{HONEST, honest},
+        scripted::{Act, Received, Scripted},
         server::{Server, binary},
     },
     require,
 };
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// A config whose metrics can be scraped, without XDP.
 fn watched() -> Config {
@@ -57,4 +64,109 @@ fn a_backend_has_one_name_everywhere() {
     eventually("the new name", || (dotd.status()["backends"][1]["name"] == "spare").then_some(()));
     let metrics = http(&network.server, "/metrics");
     assert!(metrics.contains("dotd_backend_up{backend=\"spare\"} 0"), "health is still known: {metrics}");
+}
+
+/// Goal: each stage of a query over TLS is measured: the handshake by its kind, the queue, the backend by its name, the write
+/// and the whole query; `stats` has quantiles and `/metrics` the same counts; and a page lists every family of a scrape, and no
+/// other. Method: two sessions of 20 queries each to a backend that takes 20 ms for its answers; the whole is longer than the
+/// backend, which is longer than it takes. Covers: C-401, C-402
+#[test]
+fn every_stage_is_measured() {
+    require!(Root);
+    let took = std::time::Duration::from_millis(20);
+    let late = move |query: &Received| {
+        std::thread::sleep(took);
+        honest(query)
+    };
+    let network = Network::new();
+    let backend = Scripted::start(&network, late);
+    let dotd = Server::start(&network, &watched().backend_with(backend.address, "name = \"slow\""));
+    for _ in 0..2 {
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        for id in 0..20 {
+            assert_eq!(session.exchange(&Query::new(id, "www.dotd.test", A).octets()).rdata(A), [HONEST]);
+        }
+    }
+    let stats = dotd.counts("all are measured", |stats| latency(&stats.0, "forwarded")["count"] == 40).0;
+    for (label, count) in [("handshake_full", 2), ("accept_to_hello", 2), ("queue", 40), ("slow", 40)] {
+        assert_eq!(latency(&stats, label)["count"], count, "{label}: {}", stats["latency"]);
+    }
+    let [whole, at_backend] =
+        ["forwarded", "slow"].map(|label| latency(&stats, label)["p50_us"].as_f64().unwrap());
+    // A bucket is 9 % wide.
+    assert!(whole * 1.1 >= at_backend && at_backend * 1.1 >= 20_000.0, "{whole} {at_backend}");
+    assert_eq!(stats["backends"]["slow"]["NOERROR"], 40);
+
+    let metrics = http(&network.server, "/metrics");
+    for line in [
+        r#"dotd_query_duration_seconds_count{transport="dot",disposition="forwarded"} 40"#,
+        r#"dotd_backend_duration_seconds_count{backend="slow",transport="udp"} 40"#,
+        r#"dotd_backend_duration_seconds_bucket{le="0.0078125",backend="slow",transport="udp"} 0"#,
+        r#"dotd_backend_responses_total{backend="slow",rcode="NOERROR"} 40"#,
+        r#"dotd_stage_duration_seconds_count{stage="handshake_full"} 2"#,
+    ] {
+        assert!(metrics.lines().any(|found| found.trim_end() == line), "{line} is not in {metrics}");
+    }
+    let page = include_str!("../../../docs/metrics.md");
+    let families = metrics.lines().filter_map(|line| line.trim_end().strip_prefix("# TYPE "));
+    let mut rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `dotd_")).collect();
+    for family in families {
+        let (name, kind) = family.split_once(' ').expect("a name and a type");
+        let row = format!("| `{name}` | {kind} |");
+        let place = rows.iter().position(|found| found.starts_with(&row));
+        let _ = rows.swap_remove(place.unwrap_or_else(|| panic!("docs/metrics.md has no {row}")));
+    }
+    // A family without a row is in no scrape.
+    let is_of_xdp = |row: &&str| {
+        ["dotd_xdp_", "dotd_packets", "dotd_bans_"].iter().any(|name| row[3..].starts_with(name))
+    };
+    assert!(rows.iter().all(is_of_xdp), "not in a scrape: {rows:?}");
+}
+
+/// The row of `latency` that has this value of a label, or nothing.
+fn latency<'a>(stats: &'a Value, label: &str) -> &'a Value {
+    let mut rows = stats["latency"].as_array().into_iter().flatten();
+    let has = |row: &&Value| {
+        row["labels"].as_object().is_some_and(|labels| labels.values().any(|value| value == label))
+    };
+    rows.find(has).unwrap_or(&Value::Null)
+}
+
+/// Goal: a backend that answers its checks and says SERVFAIL to clients is not simply "up": its state is "failing", with the
+/// share, and status says what clients hear; when it answers again it is "up". Method: a backend that says SERVFAIL to all names
+/// but the root, then none; queries until status says it. Covers: A-393
+#[test]
+fn status_says_what_clients_hear() {
+    require!(Root);
+    let network = Network::new();
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&is_broken);
+    let backend = Scripted::start(&network, move |query| {
+        let mut acts = honest(query);
+        if flag.load(Relaxed)
+            && let Act::Send(reply) = &mut acts[0]
+        {
+            reply[3] = reply[3] & 0xf0 | 2;
+        }
+        acts
+    });
+    let dotd = Server::start(&network, &watched().backend_with(backend.address, "name = \"broken\""));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let mut until = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        eventually(what, || {
+            let _ = session.exchange(&Query::new(1, "www.dotd.test", A).octets());
+            let status = dotd.status();
+            is_so(&status).then_some(status)
+        })
+    };
+    let status = until("it fails", &|status| status["backends"][0]["state"] == "failing");
+    assert_eq!(status["backends"][0]["servfail_percent"], 100);
+    let status = until("clients hear it", &|status| status["servfail_percent"].is_u64());
+    assert!(status["servfail_percent"].as_u64() > Some(50), "{status}");
+    let socket = dotd.folder().join("run/control.sock").display().to_string();
+    let said = tool(&network.server, &binary().display().to_string(), &["status", "--socket", &socket]);
+    assert!(said.has(", failing\n") && said.has("clients      hear SERVFAIL to "), "{}", said.text);
+    assert!(http(&network.server, "/metrics").contains("state=\"failing\"} 1"));
+    is_broken.store(false, Relaxed);
+    until("it is well", &|status| status["backends"][0]["state"] == "up");
 }

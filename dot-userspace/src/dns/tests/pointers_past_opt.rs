@@ -139,7 +139,16 @@ fn end_to_end(options: &[(u16, Vec<u8>)]) -> Vec<(u16, Vec<u8>)> {
 fn asked(id: u16, has_opt: bool, padding: bool, keepalive: bool) -> Asked {
     let (padding, keepalive) = (padding && has_opt, keepalive && has_opt);
     let question_end = QUESTION_END;
-    Asked { id, question_end, has_opt, padding, keepalive, dnssec_ok: false, subnet_is_ours: false }
+    Asked {
+        id,
+        question_end,
+        has_opt,
+        padding,
+        keepalive,
+        dnssec_ok: false,
+        subnet_is_ours: false,
+        since: None,
+    }
 }
 
 proptest! {

@@ -13,7 +13,10 @@ mod batch;
 mod plain;
 mod sender;
 
-use std::{cell::RefCell, convert::Infallible, io, net::SocketAddr, ops::Range, os::fd::AsRawFd, rc::Rc};
+use std::{
+    cell::RefCell, convert::Infallible, io, net::SocketAddr, ops::Range, os::fd::AsRawFd, rc::Rc,
+    time::Instant,
+};
 
 use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::spawn_local};
 
@@ -25,7 +28,7 @@ use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, shared_an
 use crate::{
     backend::Broken,
     dns::{self, Asked, Disposition, Hop, Query, Rcode, Reply, triage},
-    ledger::Counter,
+    ledger::{Counter, Disposal, turn_time},
     proxy::{Client, header},
     supervise::supervise,
 };
@@ -68,6 +71,7 @@ async fn receive_all(endpoint: &Rc<Endpoint>) -> io::Result<()> {
             // Fewer than asked for: the kernel's queue is empty, so wait without asking once more.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
+        turn_time::begin(tokio::time::Instant::now());
         for (octets, ends, is_cut) in inbound.datagrams(got) {
             endpoint.take(octets, ends, is_cut);
         }
@@ -77,6 +81,9 @@ async fn receive_all(endpoint: &Rc<Endpoint>) -> io::Result<()> {
         }
     }
 }
+
+/// When a query was read, if anybody measures it, and how it had its answer.
+type Measured = (Option<Instant>, Disposal);
 
 /// One socket and the answers that wait to leave over it.
 struct Endpoint {
@@ -93,7 +100,7 @@ struct Endpoint {
 #[derive(Default)]
 struct Waiting {
     octets: Vec<u8>,
-    datagrams: Vec<(Range<usize>, Ends)>,
+    datagrams: Vec<(Range<usize>, Ends, Measured)>,
     /// So many of them have left.
     sent: usize,
 }
@@ -148,38 +155,69 @@ impl Endpoint {
 
     /// Has the client ask over TCP (TC=1).
     fn send_to_tcp(&self, ends: Ends, message: &[u8], query: &Query) {
-        self.answer_within(0, ends, message, &Reply::to(query, Rcode::NO_ERROR, None));
+        let reply = Reply::to(query, Rcode::NO_ERROR, None);
+        self.answer_within(
+            0,
+            ends,
+            message,
+            &reply,
+            (Some(turn_time::now().into_std()), Disposal::Responded),
+        );
         self.shared.counters.add(Counter::Responded, 1);
     }
 
-    /// Queues a response of dotd's own, which is never longer than every client takes.
+    /// Queues a response of dotd's own to a query that was read in this turn.
     fn answer(&self, ends: Ends, message: &[u8], reply: &Reply) {
-        self.answer_within(usize::MAX, ends, message, reply);
+        self.answer_as(ends, message, reply, (Some(turn_time::now().into_std()), Disposal::Responded));
     }
 
-    fn answer_within(&self, octets_max: usize, ends: Ends, message: &[u8], reply: &Reply) {
+    /// Queues a response of dotd's own, which is never longer than every client takes.
+    fn answer_as(&self, ends: Ends, message: &[u8], reply: &Reply, measured: Measured) {
+        self.answer_within(usize::MAX, ends, message, reply, measured);
+    }
+
+    fn answer_within(
+        &self,
+        octets_max: usize,
+        ends: Ends,
+        message: &[u8],
+        reply: &Reply,
+        measured: Measured,
+    ) {
         let write = |out: &mut Vec<u8>| {
             dns::synthesize(message, reply, HOP, out);
             Ok::<_, Infallible>(())
         };
-        let _ = self.push(ends, octets_max, reply.question_end, reply.rcode.high() != 0, write);
+        let limits = (octets_max, reply.question_end);
+        let _ = self.push((ends, measured), limits, reply.rcode.high() != 0, write);
     }
 
     /// Queues a backend's response.
-    fn pass(&self, ends: Ends, octets_max: usize, asked: Asked, response: &[u8]) -> Result<(), Broken> {
+    fn pass(
+        &self,
+        ends: Ends,
+        octets_max: usize,
+        asked: Asked,
+        response: &[u8],
+        disposal: Disposal,
+    ) -> Result<(), Broken> {
         let write = |out: &mut Vec<u8>| {
             let edit = dns::respond(response, asked, HOP, out).map_err(|_| Broken)?;
             self.shared.note_edit(edit);
             Ok(())
         };
-        self.push(ends, octets_max, usize::from(asked.question_end), false, write)
+        self.push(
+            (ends, (asked.since, disposal)),
+            (octets_max, usize::from(asked.question_end)),
+            false,
+            write,
+        )
     }
 
     fn push<E>(
         &self,
-        ends: Ends,
-        octets_max: usize,
-        question_end: usize,
+        (ends, measured): (Ends, Measured),
+        (octets_max, question_end): (usize, usize),
         is_extended: bool,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -197,7 +235,7 @@ impl Endpoint {
             return Ok(());
         }
         self.shared.count_response(waiting.octets.get(start..).unwrap_or_default(), is_extended);
-        waiting.datagrams.push((start..waiting.octets.len(), ends));
+        waiting.datagrams.push((start..waiting.octets.len(), ends, measured));
         self.shared.owe(1);
         self.bell.notify_one();
         Ok(())
@@ -216,7 +254,7 @@ impl Endpoint {
         }
         let octets = &waiting.octets;
         let datagrams =
-            rest.iter().map(|(range, ends)| (octets.get(range.clone()).unwrap_or_default(), *ends));
+            rest.iter().map(|(range, ends, _)| (octets.get(range.clone()).unwrap_or_default(), *ends));
         let sent =
             self.socket.try_io(Interest::WRITABLE, || outbound.send(self.socket.as_raw_fd(), datagrams));
         let gone = match sent {
@@ -226,11 +264,27 @@ impl Endpoint {
                 self.shared.counters.add(Counter::DatagramSendFailed, 1);
                 1
             }
-            Ok(sent) => sent,
+            Ok(sent) => {
+                self.measure(rest.get(..sent).unwrap_or_default());
+                sent
+            }
         };
         waiting.sent += gone;
         self.shared.settle(gone);
         Ok(true)
+    }
+}
+
+impl Endpoint {
+    /// The kernel has these now.
+    fn measure(&self, sent: &[(Range<usize>, Ends, Measured)]) {
+        let now = Instant::now();
+        for (_, _, (since, disposal)) in sent {
+            if let Some(since) = since {
+                let took = now.saturating_duration_since(*since);
+                self.shared.counters.stages().record(disposal.of_udp(), took);
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Endpoint, Ends};
 use crate::{
     backend::{Broken, Failure, Sink},
     dns::{Asked, Query},
-    ledger::Counter,
+    ledger::{Counter, Disposal},
     proxy::Client,
     session::{clients::Row, failure::failure_reply, shared_answers::Asker},
 };
@@ -39,7 +39,7 @@ pub(super) struct Asking<'a> {
 
 impl Asker for Asking<'_> {
     fn pass(&self, asked: Asked, response: &[u8]) -> bool {
-        self.endpoint.pass(self.ends, self.octets_max, asked, response).is_ok()
+        self.endpoint.pass(self.ends, self.octets_max, asked, response, Disposal::Cached).is_ok()
     }
 
     fn expect(&self) -> Rc<dyn Sink> {
@@ -129,7 +129,7 @@ impl Sink for Sender {
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
         if let Some(Owed { endpoint, ends, octets_max, .. }) = self.owed.borrow().as_ref() {
-            endpoint.pass(*ends, *octets_max, asked, response)?;
+            endpoint.pass(*ends, *octets_max, asked, response, Disposal::Forwarded)?;
         }
         self.settle();
         Ok(())
@@ -138,7 +138,7 @@ impl Sink for Sender {
     fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
         if let Some(Owed { endpoint, ends, .. }) = self.owed.borrow().as_ref() {
             let (message, reply) = failure_reply(asked, query, failure);
-            endpoint.answer(*ends, &message, &reply);
+            endpoint.answer_as(*ends, &message, &reply, (asked.since, Disposal::Failed));
         }
         self.settle();
     }

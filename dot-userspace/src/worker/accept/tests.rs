@@ -10,7 +10,7 @@ use crate::{
     backend::Backends,
     cache::Keeping,
     config::{ClientSubnet, Config, Policy, XdpMode},
-    ledger::{ControlCounters, Snapshot},
+    ledger::{ControlCounters, Snapshot, WorkerCounters},
     session::scripted::{Read, Scripted, no_limits},
     tls::{Tickets, certificate},
     worker::ChargesSink,
@@ -69,7 +69,7 @@ fn a_panic_ends_one_session() {
         let counters = acceptor.shared.counters.clone();
         counters.add(Counter::Accepted, 1);
         let place = acceptor.admission.admit(address.ip()).ok().unwrap();
-        let open = Open::new(&acceptor, place, None);
+        let open = acceptor.open(place, None);
         let client =
             Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
         let panics = Scripted::new(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
@@ -108,7 +108,7 @@ fn a_panic_in_a_handshake_is_its_end() {
         for is_counted in [false, true] {
             counters.add(Counter::Accepted, 1);
             let place = acceptor.admission.admit(IpAddr::from([192, 0, 2, 1])).ok().unwrap();
-            let mut open = Open::new(&acceptor, place, None);
+            let mut open = acceptor.open(place, None);
             let task = spawn_local(async move {
                 if is_counted {
                     open.end(Counter::HandshakeClosed);

@@ -1,10 +1,16 @@
-//! A snapshot and a status as OpenMetrics text: labels rather than names.
+//! A snapshot, a status and the histograms as OpenMetrics text, or in Prometheus's binary form: labels rather than names.
 //!
 //! Before: `router` asked the source. After: Prometheus parses it.
 //! Holds: the names of DESIGN's contract with dashboards and alerts.
 //! Never: puts a client address or a qname into a label; keeps a metric between scrapes.
 //!
-//! Source: OpenMetrics 1.0.
+//! Source: OpenMetrics 1.0; Prometheus exposition formats for what is binary.
+
+mod histograms;
+#[cfg(test)]
+mod page;
+#[cfg(test)]
+pub(super) use page::hold as hold_page;
 
 use std::{
     fmt,
@@ -13,7 +19,7 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::text,
+    encoding::{prometheus_protobuf, text},
     metrics::{counter::Counter as PlainCounter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
@@ -21,7 +27,7 @@ use prometheus_client::{
 use super::{State, Status};
 use crate::{
     backend::health::HealthState,
-    ledger::{Counter, Snapshot},
+    ledger::{Counter, Measured, Snapshot, Traffic},
     xdp::WorkerReport,
 };
 
@@ -30,8 +36,35 @@ type Labels = Vec<(&'static str, String)>;
 /// One row of a family.
 type Row<N> = (Labels, N);
 
-/// Writes everything, `# EOF` included.
-pub(super) fn encode(status: &Status, snapshot: &Snapshot) -> Result<String, fmt::Error> {
+/// What a scrape has, and its type.
+pub(super) struct Scrape {
+    /// For the header Content-Type.
+    pub content_type: &'static str,
+    /// Octets.
+    pub body: Vec<u8>,
+}
+
+/// Writes everything as a scraper wants it, which says `accept`: OpenMetrics text with its `# EOF`, or Prometheus's binary
+/// form, which alone has native histograms.
+pub(super) fn encode(
+    accept: &str,
+    status: &Status,
+    snapshot: &Snapshot,
+    measured: Vec<Measured>,
+) -> Result<Scrape, fmt::Error> {
+    let registry = registry(status, snapshot, measured);
+    if accept.contains("application/vnd.google.protobuf")
+        && accept.contains("io.prometheus.client.MetricFamily")
+    {
+        let body = prometheus_protobuf::encode_to_vec(&registry).map_err(|_| fmt::Error)?;
+        return Ok(Scrape { content_type: PROTOBUF, body });
+    }
+    let mut body = String::new();
+    text::encode(&mut body, &registry)?;
+    Ok(Scrape { content_type: TEXT, body: body.into_bytes() })
+}
+
+fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Registry {
     let mut registry = Registry::with_prefix("dotd");
     process(&mut registry, status);
     kernel(&mut registry, status, snapshot);
@@ -42,9 +75,8 @@ pub(super) fn encode(status: &Status, snapshot: &Snapshot) -> Result<String, fmt
     cache(&mut registry, snapshot);
     fairness(&mut registry, snapshot);
     accounts(&mut registry, snapshot);
-    let mut text = String::new();
-    text::encode(&mut text, &registry)?;
-    Ok(text)
+    histograms::register(&mut registry, measured);
+    registry
 }
 
 /// The process and its certificates.
@@ -189,6 +221,20 @@ fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
         (vec![("backend", backend.name.clone())], is_up)
     });
     gauges(registry, "backend_up", "0 while a backend misses its health checks", up);
+    let of_each = |what: Traffic| {
+        let named = snapshot.backends.iter();
+        named.filter_map(move |(name, counts)| Some((name, *counts.get(what.label())?)))
+    };
+    let row = |(name, count): (&String, u64)| (vec![("backend", name.clone())], count);
+    let help = "Queries given to each backend, also those that another one had before";
+    counters(registry, "backend_queries", help, of_each(Traffic::Asked).map(row));
+    let help = "Queries that went elsewhere or failed, because the backend gave no answer";
+    counters(registry, "backend_lost", help, of_each(Traffic::Lost).map(row));
+    let answers = Traffic::ANSWERS.iter().flat_map(|rcode| {
+        let labels = |name: &String| vec![("backend", name.clone()), ("rcode", rcode.label().to_owned())];
+        of_each(*rcode).map(move |(name, count)| (labels(name), count))
+    });
+    counters(registry, "backend_responses", "Responses of each backend, by rcode", answers);
     for (label, count) in snapshot.family("backend") {
         let help = format!("Backends: {}, over all of them", label.replace('_', " "));
         counter(registry, &format!("backend_{label}"), &help, count);
@@ -297,5 +343,8 @@ fn gauges_of(
     }
 }
 
-/// What Prometheus negotiates for (OpenMetrics 1.0 §5.1).
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What Prometheus negotiates for where it wants native histograms.
+const PROTOBUF: &str =
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+/// What it negotiates for else (OpenMetrics 1.0 §5.1).
+const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,0 +1,176 @@
+//! The stages of a connection and of a query whose durations a worker measures.
+//!
+//! Before: a stage is over. After: `ledger::latency` has the histograms of all workers, by metric and labels.
+//! Holds: one histogram a stage and worker, made once.
+//! Never: allocates, or reads a clock: who records says how long it took.
+
+use std::{array, sync::Arc, time::Duration};
+
+use super::Histogram;
+
+/// Names one stage per line: variant, metric, and the values of that metric's labels.
+macro_rules! stages {
+    ($($(#[$doc:meta])* $variant:ident = $metric:ident($($value:literal),*);)*) => {
+        /// What a worker measures.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Stage { $($(#[$doc])* $variant),* }
+
+        impl Stage {
+            /// Every stage, in the order of the histograms.
+            pub const ALL: &'static [Stage] = &[$(Stage::$variant),*];
+
+            /// Its metric, and the values of the metric's labels.
+            #[must_use]
+            pub const fn labels(self) -> (Measure, &'static [&'static str]) {
+                match self { $(Stage::$variant => (Measure::$metric, &[$($value),*])),* }
+            }
+        }
+    };
+}
+
+/// A family of histograms with the same labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Of a connection, and of a query's way within dotd.
+    Stage,
+    /// Of a query, from its last octet to its response being written.
+    Query,
+    /// Of a backend, from a query being sent to its response.
+    Backend,
+}
+
+impl Measure {
+    /// Its name in snapshots, and the beginning of its metric's.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stage => "stage",
+            Self::Query => "query",
+            Self::Backend => "backend",
+        }
+    }
+
+    /// The names of its labels.
+    #[must_use]
+    pub const fn label_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Stage => &["stage"],
+            Self::Query => &["transport", "disposition"],
+            Self::Backend => &["backend", "transport"],
+        }
+    }
+}
+
+stages! {
+    /// From `accept` to the first octets of a hello, of handshakes that were done.
+    AcceptToHello = Stage("accept_to_hello");
+    /// From the first octets of a hello to the keys, whole.
+    HandshakeFull = Stage("handshake_full");
+    /// The same, by a ticket or a session.
+    HandshakeResumed = Stage("handshake_resumed");
+    /// Part of a handshake: the wait for its turn among others.
+    HandshakeTurn = Stage("handshake_turn");
+    /// From a query's being read to its being sent to a backend.
+    Queue = Stage("queue");
+    /// From the first response that waits for a connection to all of them being with the kernel.
+    Write = Stage("write");
+    /// A backend was asked, for this query or an equal one.
+    DotForwarded = Query("dot", "forwarded");
+    /// The cache had the answer.
+    DotCached = Query("dot", "cached");
+    /// dotd answered by itself.
+    DotResponded = Query("dot", "responded");
+    /// No backend answered: SERVFAIL.
+    DotFailed = Query("dot", "failed");
+    /// A backend was asked, for this query or an equal one.
+    TcpForwarded = Query("do53-tcp", "forwarded");
+    /// The cache had the answer.
+    TcpCached = Query("do53-tcp", "cached");
+    /// dotd answered by itself.
+    TcpResponded = Query("do53-tcp", "responded");
+    /// No backend answered: SERVFAIL.
+    TcpFailed = Query("do53-tcp", "failed");
+    /// A backend was asked, for this query or an equal one.
+    UdpForwarded = Query("do53-udp", "forwarded");
+    /// The cache had the answer.
+    UdpCached = Query("do53-udp", "cached");
+    /// dotd answered by itself.
+    UdpResponded = Query("do53-udp", "responded");
+    /// No backend answered: SERVFAIL.
+    UdpFailed = Query("do53-udp", "failed");
+}
+
+/// How a query had its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposal {
+    /// A backend was asked, for it or an equal one.
+    Forwarded,
+    /// The cache had it.
+    Cached,
+    /// dotd made it.
+    Responded,
+    /// No backend answered.
+    Failed,
+}
+
+impl Disposal {
+    /// The stage of a query by DNS over TLS.
+    #[must_use]
+    pub const fn of_dot(self) -> Stage {
+        match self {
+            Self::Forwarded => Stage::DotForwarded,
+            Self::Cached => Stage::DotCached,
+            Self::Responded => Stage::DotResponded,
+            Self::Failed => Stage::DotFailed,
+        }
+    }
+
+    /// The stage of a query by TCP in clear.
+    #[must_use]
+    pub const fn of_tcp(self) -> Stage {
+        match self {
+            Self::Forwarded => Stage::TcpForwarded,
+            Self::Cached => Stage::TcpCached,
+            Self::Responded => Stage::TcpResponded,
+            Self::Failed => Stage::TcpFailed,
+        }
+    }
+
+    /// The stage of a query by UDP.
+    #[must_use]
+    pub const fn of_udp(self) -> Stage {
+        match self {
+            Self::Forwarded => Stage::UdpForwarded,
+            Self::Cached => Stage::UdpCached,
+            Self::Responded => Stage::UdpResponded,
+            Self::Failed => Stage::UdpFailed,
+        }
+    }
+}
+
+/// One worker's histograms, one a stage. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Stages(Arc<[Histogram; Stage::ALL.len()]>);
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self(Arc::new(array::from_fn(|_| Histogram::default())))
+    }
+}
+
+impl Stages {
+    /// A stage took so long, once. Only the owning worker may call this.
+    #[inline]
+    pub fn record(&self, stage: Stage, took: Duration) {
+        if let Some(histogram) = self.0.get(stage as usize) {
+            histogram.record(took);
+        }
+    }
+
+    /// The histogram of a stage.
+    #[must_use]
+    pub fn of(&self, stage: Stage) -> Option<&Histogram> {
+        self.0.get(stage as usize)
+    }
+}

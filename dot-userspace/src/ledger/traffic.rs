@@ -1,0 +1,229 @@
+//! What each backend was asked and what it answered: counters and durations of one backend, a line for each worker.
+//!
+//! Before: a worker opens its line of a backend. After: the control thread adds the lines up, for status, metrics and stats.
+//! Holds: the lines of the workers that have the backend now, and the sum of those that are no more.
+//! Never: takes its lock for a query: it is taken when a worker begins with a backend, and when somebody looks.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use super::{Durations, Histogram};
+
+/// What is counted of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Traffic {
+    /// Queries given to it, also those that another backend had before.
+    Asked,
+    /// Queries that went elsewhere or failed, because it gave no answer.
+    Lost,
+    /// Answers with rcode NOERROR.
+    NoError,
+    /// With FORMERR.
+    FormErr,
+    /// With SERVFAIL.
+    ServFail,
+    /// With NXDOMAIN.
+    NxDomain,
+    /// With NOTIMP.
+    NotImp,
+    /// With REFUSED.
+    Refused,
+    /// With any other.
+    OtherRcode,
+}
+
+impl Traffic {
+    /// Each, in the order of the counters.
+    pub const ALL: [Self; 9] = [
+        Self::Asked,
+        Self::Lost,
+        Self::NoError,
+        Self::FormErr,
+        Self::ServFail,
+        Self::NxDomain,
+        Self::NotImp,
+        Self::Refused,
+        Self::OtherRcode,
+    ];
+
+    /// The answers among them.
+    pub const ANSWERS: [Self; 7] = [
+        Self::NoError,
+        Self::FormErr,
+        Self::ServFail,
+        Self::NxDomain,
+        Self::NotImp,
+        Self::Refused,
+        Self::OtherRcode,
+    ];
+
+    /// Its name in snapshots; of answers the rcode, as metrics have it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Lost => "lost",
+            Self::NoError => "NOERROR",
+            Self::FormErr => "FORMERR",
+            Self::ServFail => "SERVFAIL",
+            Self::NxDomain => "NXDOMAIN",
+            Self::NotImp => "NOTIMP",
+            Self::Refused => "REFUSED",
+            Self::OtherRcode => "other",
+        }
+    }
+
+    /// The answer with this rcode, of which a header has four bits.
+    #[must_use]
+    pub const fn of_rcode(rcode: u8) -> Self {
+        match rcode & 0xf {
+            0 => Self::NoError,
+            1 => Self::FormErr,
+            2 => Self::ServFail,
+            3 => Self::NxDomain,
+            4 => Self::NotImp,
+            5 => Self::Refused,
+            _ => Self::OtherRcode,
+        }
+    }
+}
+
+/// One worker's line of a backend. Only that worker writes.
+#[derive(Debug, Default)]
+pub struct BackendLine {
+    counts: [AtomicU64; Traffic::ALL.len()],
+    datagrams: Histogram,
+    streams: Histogram,
+}
+
+impl BackendLine {
+    /// It happened once.
+    #[inline]
+    pub fn count(&self, what: Traffic) {
+        if let Some(cell) = self.counts.get(what as usize) {
+            cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// It answered with this rcode, `took` after the query was sent as a datagram or over a connection.
+    #[inline]
+    pub fn answered(&self, rcode: u8, is_datagram: bool, took: Duration) {
+        self.count(Traffic::of_rcode(rcode));
+        if is_datagram { self.datagrams.record(took) } else { self.streams.record(took) }
+    }
+
+    fn add_to(&self, sum: &mut BackendSum) {
+        for (own, all) in self.counts.iter().zip(&mut sum.counts) {
+            *all = all.wrapping_add(own.load(Relaxed));
+        }
+        self.datagrams.add_to(&mut sum.datagrams);
+        self.streams.add_to(&mut sum.streams);
+    }
+}
+
+/// The lines of a backend, added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendSum {
+    counts: [u64; Traffic::ALL.len()],
+    /// From a query being sent as a datagram to its answer.
+    pub datagrams: Durations,
+    /// The same over connections.
+    pub streams: Durations,
+}
+
+impl BackendSum {
+    /// How often that happened.
+    #[must_use]
+    pub fn count(&self, what: Traffic) -> u64 {
+        self.counts.get(what as usize).copied().unwrap_or_default()
+    }
+
+    /// All answers.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        Traffic::ANSWERS.iter().fold(0, |sum, answer| sum.wrapping_add(self.count(*answer)))
+    }
+}
+
+/// Where a backend's lines are found. Cloning shares it; equal means the same one.
+#[derive(Clone, Debug, Default)]
+pub struct BackendLines(Arc<Mutex<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    open: Vec<Arc<BackendLine>>,
+    /// What workers counted that have the backend no more.
+    past: BackendSum,
+}
+
+impl PartialEq for BackendLines {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for BackendLines {}
+
+impl BackendLines {
+    /// A line for a worker that begins with the backend. What nobody writes any more becomes part of the past, so that
+    /// there are as many lines as workers, however often the config is read again.
+    #[must_use]
+    pub fn open(&self) -> Arc<BackendLine> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Lines { open, past } = &mut *lines;
+        open.retain(|line| {
+            let is_written = Arc::strong_count(line) > 1;
+            if !is_written {
+                line.add_to(past);
+            }
+            is_written
+        });
+        let line = Arc::<BackendLine>::default();
+        open.push(Arc::clone(&line));
+        line
+    }
+
+    /// What all workers counted since the backend has been in the config.
+    #[must_use]
+    pub fn sum(&self) -> BackendSum {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = lines.past.clone();
+        lines.open.iter().for_each(|line| line.add_to(&mut sum));
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: nothing that was counted is lost when workers begin anew with a backend, and no line is kept for it. Method: more
+    /// reloads than anybody does, with a count before each.
+    #[test]
+    fn reloads_lose_no_count_and_keep_no_line() {
+        let lines = BackendLines::default();
+        for _ in 0..1000 {
+            let (one, two) = (lines.open(), lines.open());
+            one.count(Traffic::Asked);
+            two.answered(2, true, Duration::from_millis(1));
+            two.answered(0, false, Duration::from_millis(1));
+        }
+        let sum = lines.sum();
+        assert_eq!(
+            (sum.count(Traffic::Asked), sum.count(Traffic::ServFail), sum.answers()),
+            (1000, 1000, 2000)
+        );
+        assert_eq!((sum.datagrams.count(), sum.streams.count()), (1000, 1000));
+        drop(lines.open());
+        assert!(lines.0.lock().unwrap().open.len() <= 3);
+        for (place, what) in Traffic::ALL.into_iter().enumerate() {
+            assert_eq!(what as usize, place);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The backends as an operator sees them: name, health, what was counted of each, and how many answers are SERVFAIL of late.
+//!
+//! Before: the config names them, workers and checks learn of them. After: status, stats and metrics show them.
+//! Holds: for each backend, and for the clients, sums of the last ten seconds.
+//! Never: changes what a worker does: SERVFAIL of a backend is an answer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::plan;
+use crate::{
+    backend::{UpstreamConfig, health::Health},
+    config::Config,
+    control::{BackendStatus, UnmatchedStatus},
+    ledger::{BackendLines, Measured, Traffic, latency},
+};
+
+/// Seconds over which shares are.
+const SECONDS: usize = 10;
+/// Answers before a share is said.
+const ANSWERS_MIN: u64 = 16;
+/// A backend with as many SERVFAIL in a hundred answers is "failing".
+const FAILING_PERCENT: u8 = 50;
+
+/// One backend.
+struct Known {
+    status: BackendStatus,
+    health: Health,
+    lines: BackendLines,
+    recent: Recent,
+}
+
+/// All of them.
+pub(super) struct KnownBackends(Vec<Known>);
+
+impl KnownBackends {
+    pub(super) fn of(config: &Config, upstreams: &[UpstreamConfig]) -> Self {
+        let statuses = plan::backend_statuses(config).into_iter();
+        let known = statuses.zip(upstreams).map(|(status, upstream)| Known {
+            status,
+            health: upstream.health.clone(),
+            lines: upstream.lines.clone(),
+            recent: Recent::default(),
+        });
+        Self(known.collect())
+    }
+
+    /// Those of a new config; what is known of a backend that stays, stays.
+    pub(super) fn reload(&mut self, config: &Config, upstreams: &[UpstreamConfig]) {
+        let mut old = std::mem::replace(self, Self::of(config, upstreams));
+        for known in &mut self.0 {
+            if let Some(same) = old.0.iter_mut().find(|old| old.lines == known.lines) {
+                known.recent = std::mem::take(&mut same.recent);
+            }
+        }
+    }
+
+    /// To be called every second.
+    pub(super) fn note_second(&mut self) {
+        for known in &mut self.0 {
+            let sum = known.lines.sum();
+            known.recent.note(sum.answers(), sum.count(Traffic::ServFail));
+        }
+    }
+
+    pub(super) fn statuses(&self) -> Vec<BackendStatus> {
+        self.0.iter().map(Known::status).collect()
+    }
+
+    /// What each was asked and answered, by name.
+    pub(super) fn counts(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let counts = |known: &Known| {
+            let sum = known.lines.sum();
+            Traffic::ALL.iter().map(|what| (what.label().to_owned(), sum.count(*what))).collect()
+        };
+        self.0.iter().map(|known| (known.status.name.clone(), counts(known))).collect()
+    }
+
+    /// How long each took.
+    pub(super) fn measured(&self) -> Vec<Measured> {
+        let of = |known: &Known| {
+            latency::of_backend(&known.status.name, &known.status.transport, &known.lines.sum())
+        };
+        self.0.iter().flat_map(of).collect()
+    }
+}
+
+impl Known {
+    fn status(&self) -> BackendStatus {
+        let unmatched = self.health.unmatched();
+        let unmatched = unmatched.map(|(count, last)| UnmatchedStatus { count, last: last.to_string() });
+        let servfail_percent = self.recent.percent();
+        let is_failing = servfail_percent.is_some_and(|percent| percent >= FAILING_PERCENT);
+        let state = if is_failing && self.health.is_up() { "failing" } else { self.health.state().label() };
+        BackendStatus {
+            state: state.to_owned(),
+            reason: self.health.reason(),
+            answered_percent: self.health.answered_percent(),
+            servfail_percent,
+            unmatched,
+            ..self.status.clone()
+        }
+    }
+}
+
+/// Two counters over the last seconds: all, and some of them.
+#[derive(Default)]
+pub(super) struct Recent(VecDeque<(u64, u64)>);
+
+impl Recent {
+    /// What they are now; to be called every second.
+    pub(super) fn note(&mut self, all: u64, some: u64) {
+        if self.0.len() > SECONDS {
+            self.0.pop_front();
+        }
+        self.0.push_back((all, some));
+    }
+
+    /// Some in a hundred of all. `None`: too few were counted.
+    pub(super) fn percent(&self) -> Option<u8> {
+        let ((first_all, first_some), (all, some)) = (self.0.front()?, self.0.back()?);
+        let all = all.checked_sub(*first_all).filter(|all| *all >= ANSWERS_MIN)?;
+        let some = some.checked_sub(*first_some)?;
+        u8::try_from(some.saturating_mul(100) / all).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a share is of the last ten seconds, and of enough answers. Method: an hour of good answers, then ten seconds of
+    /// SERVFAIL; then nothing.
+    #[test]
+    fn a_share_is_of_the_last_seconds() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.percent(), None);
+        (0..3600).for_each(|second| recent.note(second * 100, 0));
+        assert_eq!(recent.percent(), Some(0));
+        (1..=5).for_each(|second| recent.note(359_900 + second * 100, second * 100));
+        assert_eq!(recent.percent(), Some(50));
+        (6..=10).for_each(|second| recent.note(359_900 + second * 100, second * 100));
+        assert_eq!(recent.percent(), Some(100));
+        (0..=10).for_each(|_| recent.note(360_900, 1000));
+        assert_eq!((recent.percent(), recent.0.len()), (None, 11));
+    }
+}

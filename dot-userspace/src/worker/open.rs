@@ -1,0 +1,71 @@
+//! A connection from its being accepted to its end: its place in the gauge and under the caps, and its times.
+//!
+//! Before: `accept` has a connection with a place. After: however it ends, the ledger has one end of it.
+//! Never: outlives its connection, or counts two ends.
+
+use tokio::time::Instant;
+
+use super::{admission::Place, charges::Account};
+use crate::{
+    ledger::{Counter, Stage, WorkerCounters},
+    tls::Handshake,
+};
+
+/// An open connection: one in the gauge and one place, given back however it ends.
+pub(super) struct Open {
+    pub(super) counters: WorkerCounters,
+    /// Until the session has it.
+    pub(super) place: Option<Place>,
+    account: Option<Account>,
+    /// When it was accepted.
+    began: Instant,
+    /// Its end in the books where a panic is it; `None`: they have another one.
+    pub(super) panic_end: Option<Counter>,
+}
+
+impl Open {
+    /// One more, accepted now.
+    pub(super) fn new(counters: &WorkerCounters, place: Place, account: Option<Account>) -> Self {
+        counters.add(Counter::Open, 1);
+        Self {
+            counters: counters.clone(),
+            place: Some(place),
+            account,
+            began: Instant::now(),
+            panic_end: Some(Counter::HandshakePanic),
+        }
+    }
+
+    /// Its handshake is done: counts it, and how long it took.
+    pub(super) fn shook_hands(&self, handshake: &Handshake) {
+        let kind = handshake.kind;
+        self.counters.add(kind.counter(), 1);
+        let stages = self.counters.stages();
+        stages.record(Stage::AcceptToHello, handshake.heard_at.saturating_duration_since(self.began));
+        let stage = if kind.is_resumed { Stage::HandshakeResumed } else { Stage::HandshakeFull };
+        stages.record(stage, handshake.heard_at.elapsed());
+    }
+
+    /// Counts how it ended.
+    pub(super) fn end(&mut self, end: Counter) {
+        self.panic_end = None;
+        self.counters.add(end, 1);
+    }
+
+    /// Charges its client, unless that is a load balancer.
+    pub(super) fn charge(&self, with: impl FnOnce(&Account)) {
+        if let Some(account) = &self.account {
+            with(account);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counters.subtract(Counter::Open, 1);
+        // Its task has panicked, and drops what it held.
+        if let Some(end) = self.panic_end.filter(|_| std::thread::panicking()) {
+            self.counters.add(end, 1);
+        }
+    }
+}

@@ -74,3 +74,40 @@ fn the_unit_leaves_the_keeper_its_rights() {
         "installed by the guide"
     );
 }
+
+/// Goal: the alert rules and the board name series that a scrape has, and each label that they select by. Method: every word that
+/// begins with `dotd_` in either file, less the suffix of its type, is a row of docs/metrics.md, which the code is held to; so
+/// are the labels of what is summed by. Covers: C-403
+#[test]
+fn alerts_and_board_name_what_a_scrape_has() {
+    let page = include_str!("../../../docs/metrics.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `dotd_")).collect();
+    for (file, text, count_min) in [
+        ("prometheus-alerts.yml", include_str!("../../../packaging/prometheus-alerts.yml"), 8),
+        ("grafana-dotd.json", include_str!("../../../packaging/grafana-dotd.json"), 15),
+    ] {
+        let words = text.split(|sign: char| !sign.is_ascii_alphanumeric() && sign != '_');
+        let names: Vec<_> = words.filter(|word| word.starts_with("dotd_")).collect();
+        assert!(names.len() >= count_min, "{file}: {names:?}");
+        for name in names {
+            let has = |suffix: &str, kind: &str| {
+                name.strip_suffix(suffix).is_some_and(|family| {
+                    rows.iter().any(|row| row.starts_with(&format!("| `{family}` | {kind} |")))
+                })
+            };
+            let is_there = has("_total", "counter")
+                || has("_bucket", "histogram")
+                || has("_info", "info")
+                || has("", "gauge");
+            assert!(is_there, "{file}: no series {name}");
+        }
+        for by in text.split("sum by (").skip(1).filter_map(|rest| rest.split(')').next()) {
+            for label in by.split(", ").filter(|label| !["instance", "le"].contains(label)) {
+                assert!(page.contains(&format!("`{label}`")), "{file}: no label {label}");
+            }
+        }
+    }
+    let board: serde_json::Value =
+        serde_json::from_str(include_str!("../../../packaging/grafana-dotd.json")).expect("JSON");
+    assert!(board["panels"].as_array().is_some_and(|panels| panels.len() >= 10));
+}

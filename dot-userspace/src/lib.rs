@@ -10,6 +10,7 @@ pub mod backend;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod control;
 pub mod disk;
 pub mod dns;

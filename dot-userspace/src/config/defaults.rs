@@ -6,8 +6,8 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     Backend, Balance, ClientAddress, ClientSubnet, Dns, Gate, LimitMode, Listen, Log, LogFormat, LogLevel,
-    Over, Policy, Port53, QueriesOver, Server, Session, Steering, SynCookies, Tls, TlsVersion, Workers, Xdp,
-    XdpLimit, XdpMode, limit,
+    Over, Policy, Port53, QueriesOver, Sandbox, Server, Session, Steering, SynCookies, Tls, TlsVersion,
+    Workers, Xdp, XdpLimit, XdpMode, limit,
 };
 
 impl Default for Server {
@@ -17,6 +17,7 @@ impl Default for Server {
             user: String::new(),
             state_dir: PathBuf::from("/var/lib/dotd"),
             run_dir: PathBuf::from("/run/dotd"),
+            sandbox: Sandbox::Enforce,
         }
     }
 }

@@ -15,6 +15,7 @@ mod model_xdp;
 mod names;
 mod parse;
 mod range;
+mod sandbox;
 mod source;
 mod unsupported;
 
@@ -27,6 +28,7 @@ pub use limit::Limit;
 pub use load::{DEFAULT_PATH, Placed, Read, load, load_placed, load_what_is_sound, parse, read};
 pub use model::*;
 pub use model_xdp::*;
+pub use sandbox::Sandbox;
 
 /// Name of the control socket in `server.run_dir`.
 pub const CONTROL_SOCKET: &str = "control.sock";

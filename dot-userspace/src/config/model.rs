@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Xdp, duration};
+use super::{Sandbox, Xdp, duration};
 
 /// The whole file. Modules get their own part, never the whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -49,6 +49,8 @@ pub struct Server {
     pub state_dir: PathBuf,
     /// Holds `control.sock`.
     pub run_dir: PathBuf,
+    /// What the kernel refuses the process that serves.
+    pub sandbox: Sandbox,
 }
 
 /// `server.workers`: "auto" or a number.

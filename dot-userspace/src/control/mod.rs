@@ -4,6 +4,8 @@
 //! Never: stands on the query path, or holds state of its own: every answer is made from the [`Source`], which also
 //! does what an operator asks for.
 
+#[cfg(debug_assertions)]
+mod acts;
 mod bans;
 mod cache;
 mod metrics;

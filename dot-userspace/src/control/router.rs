@@ -23,7 +23,10 @@ type AnySource = Arc<dyn Source>;
 
 /// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/reload` and `/tickets` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
-    Router::new()
+    let router = Router::new();
+    #[cfg(debug_assertions)]
+    let router = router.merge(super::acts::route());
+    router
         .route("/status", get(async |Shared(source): Shared<AnySource>| Json(source.status())))
         .route("/stats", get(async |Shared(source): Shared<AnySource>| Json(source.snapshot())))
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))

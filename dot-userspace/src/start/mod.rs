@@ -27,8 +27,8 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     backend::{Embedded, UpstreamConfig},
-    config::{Config, Workers},
-    disk,
+    config::{Config, Sandbox, Workers},
+    confine, disk,
     keeper::{self, Keeper, Part},
     session::Rates,
     tls::{self, Tickets, certificate},
@@ -76,6 +76,8 @@ impl Opened {
 /// # Errors
 /// One line that names the thing that cannot be had and the way out. Nothing is left behind.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
+    confine::close_inherited(3);
+    confine::leave_no_dump().context("core dumps cannot be turned off")?;
     let mut opened = open(&config)?;
     let holder = opened.kernel.0.as_mut().and_then(xdp::Xdp::give_away);
     match keeper::part(&config, path.clone()) {
@@ -99,6 +101,7 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
             keeper.greet()?;
             let opener = keeper.clone();
             disk::open_through(Box::new(move |path| opener.open(path)));
+            confine_engine(&config)?;
             #[cfg(feature = "debug-log")]
             opened.kernel.0.iter_mut().for_each(xdp::Xdp::pass_packet_log_on);
             engine(opened, config, path, keeper).map(|()| 0)
@@ -110,6 +113,22 @@ pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
             Err(error).context("dotd cannot become two processes")
         }
     }
+}
+
+/// Leaves the engine what it needs, and says what that is.
+fn confine_engine(config: &Config) -> anyhow::Result<()> {
+    let server = &config.server;
+    if server.sandbox != Sandbox::Off {
+        confine::forget_environment();
+    }
+    confine::leave_no_dump().context("core dumps cannot be turned off")?;
+    let (said, is_whole) = confine::confine(server.sandbox, [&server.state_dir, &server.run_dir]);
+    if is_whole || server.sandbox == Sandbox::Off {
+        tracing::info!("{said}");
+    } else {
+        tracing::warn!("{said}");
+    }
+    Ok(())
 }
 
 /// Serves in this process alone, without a keeper, until TERM or INT. For a process that has threads already and so cannot

@@ -24,6 +24,8 @@ mod certificates;
 mod cleartext;
 /// `dns.client_subnet` (RFC 7871): what a backend learns about a client's network.
 mod client_subnet;
+/// What the kernel refuses the process that serves.
+mod confined;
 /// Cookies: a client with one stays with one backend (RFC 7873).
 mod cookies;
 /// A machine that lacks rights or features: dotd serves and says what is missing.

@@ -18,6 +18,7 @@ const fn owner(name: &'static str, folders: &'static [&'static str]) -> Owner {
 }
 
 const CONFIG: &str = "dot-userspace/src/config";
+const CONFINE: &str = "dot-userspace/src/confine";
 const CONTROL: &str = "dot-userspace/src/control";
 const CLI: &str = "dot-userspace/src/cli";
 const DNS: &str = "dot-userspace/src/dns";
@@ -59,6 +60,8 @@ const OWNERS: &[Owner] = &[
     owner("hyper", &[CLI]),
     owner("hyper_util", &[CLI]),
     owner("caps", &[START]),
+    owner("landlock", &[CONFINE]),
+    owner("seccompiler", &[CONFINE]),
     owner("notify", &["dot-userspace/src/start/files.rs"]),
     owner("sd_notify", &[KEEPER]),
     owner("netlink_sys", &[XDP]),
@@ -69,6 +72,7 @@ const OWNERS: &[Owner] = &[
         &[
             START,
             XDP,
+            CONFINE,
             "dot-userspace/src/disk.rs",
             KEEPER,
             "dot-userspace/src/worker/mod.rs",

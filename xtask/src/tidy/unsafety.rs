@@ -34,6 +34,12 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/steer.rs", "asks a kernel helper for the CPU and selects a socket"),
     ("dot-userspace/src/backend/mmsg.rs", "sendmmsg and recvmmsg: no safe crate has both without allocating"),
     ("dot-userspace/src/backend/path.rs", "names options of IP sockets for nix; no unsafe"),
+    ("dot-userspace/src/confine/acts.rs", "calls the kernel as an intruder would; debug builds alone"),
+    ("dot-userspace/src/confine/calls.rs", "names system calls and their constants; no unsafe"),
+    (
+        "dot-userspace/src/confine/process.rs",
+        "overwrites the environment and closes what others left open: no safe call may",
+    ),
     (
         "dot-userspace/src/keeper/mod.rs",
         "fork and sigaction: whoever calls them promises that no other thread is lost, and no handler runs",

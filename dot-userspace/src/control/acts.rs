@@ -1,0 +1,26 @@
+//! `/acts`: has the engine try what it may not do. In debug builds, for tests.
+//!
+//! Before: a test asks. After: what the kernel said to each act, or the engine has ended.
+//! Never: is compiled into a release.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::Path,
+    http::StatusCode,
+    routing::{get, post},
+};
+
+use super::Source;
+use crate::confine::acts;
+
+/// `GET /acts` tries every act that is refused; `POST /acts/NAME` tries one that ends the process.
+pub(super) fn route() -> Router<Arc<dyn Source>> {
+    let refused = get(async || Json(acts::try_all()));
+    let deadly = post(async |Path(name): Path<String>| match acts::try_deadly(&name) {
+        true => StatusCode::OK,
+        false => StatusCode::NOT_FOUND,
+    });
+    Router::new().route("/acts", refused).route("/acts/{name}", deadly)
+}

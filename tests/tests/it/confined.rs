@@ -1,0 +1,138 @@
+//! What the kernel refuses the process that serves, and what that process has brought along from its start.
+//!
+//! Before: a dotd of a debug build, which can be asked to try what it may not do. After: the kernel's word for each act.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    os::unix::{fs::MetadataExt, net::UnixStream},
+};
+
+use dot_tests::{
+    harness::{
+        clients::{is_answered_over_tls, kdig},
+        config::Config,
+        netns::{Network, SERVER_V4},
+        require::skip,
+        scratch::Scratch,
+        server::Server,
+    },
+    require,
+};
+
+/// Acts that Landlock refuses; seccomp refuses all others.
+const OF_LANDLOCK: [&str; 5] =
+    ["open a file of root's", "open the config", "make a file in /tmp", "list the root", "listen by TCP"];
+
+/// What dotd says to a request on its control socket; empty when it ended meanwhile.
+fn ask(dotd: &Server, request: &str) -> String {
+    let mut socket = UnixStream::connect(dotd.folder().join("run/control.sock")).expect("it listens");
+    let head = format!("{request} HTTP/1.1\r\nHost: dotd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    socket.write_all(head.as_bytes()).expect("it reads");
+    let mut said = String::new();
+    let _ = socket.read_to_string(&mut said);
+    said.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+}
+
+/// What the kernel said to each act of the engine's.
+fn acts(dotd: &Server) -> BTreeMap<String, Option<String>> {
+    let said: Vec<(String, Option<String>)> = serde_json::from_str(&ask(dotd, "GET /acts")).expect("JSON");
+    said.into_iter().collect()
+}
+
+/// The value of one line of each thread's status file.
+fn of_each_thread(pid: u32, key: &str) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
+    let line =
+        |status: String| Some(status.lines().find_map(|line| line.strip_prefix(key))?.trim().to_owned());
+    threads.flatten().filter_map(status).filter_map(line).collect()
+}
+
+/// Goal: an engine that is taken over can start no program, reach no file but its own, make no code, no listener and no
+/// process, and do nothing to the kernel; dotd needs none of it. Method: the engine tries each act, as root and as another
+/// user; queries, a reload and an orderly end beside it.
+#[test]
+fn every_forbidden_act_is_refused() {
+    require!(Root, Command("kdig"));
+    for user in ["\"\"", "\"nobody\""] {
+        let network = Network::new();
+        let dotd = Server::start(&network, &Config::new().set("server", "user", user));
+        if dotd.stderr().contains("this kernel has no Landlock") {
+            return skip("confined::every_forbidden_act_is_refused", "needs Landlock (Linux 6.7)");
+        }
+        for (act, said) in acts(&dotd) {
+            let wanted = if OF_LANDLOCK.contains(&&*act) { "EACCES" } else { "ENOSYS" };
+            assert_eq!(said.as_deref(), Some(wanted), "{act}, user {user}");
+        }
+        assert!(of_each_thread(dotd.pid(), "Seccomp:").iter().all(|mode| mode == "2"));
+        assert!(of_each_thread(dotd.pid(), "NoNewPrivs:").iter().all(|is_set| is_set == "1"));
+        assert!(dotd.operate(&["reload"]).is_success, "it reloads");
+        let said = kdig(&network.client, SERVER_V4, "+tls dotd.test A");
+        assert!(is_answered_over_tls(&said), "{}", said.text);
+        assert!(dotd.stderr().contains("the engine is confined: system calls by seccomp; files"));
+        dotd.stop();
+    }
+}
+
+/// Goal: a call that only an intruder makes ends the engine before the call is done. Method: each of four, in a dotd of its
+/// own; the signal of seccomp.
+#[test]
+fn a_deadly_act_ends_the_engine() {
+    require!(Root);
+    let network = Network::new();
+    for act in ["execve", "ptrace", "process_vm_writev", "finit_module"] {
+        let dotd = Server::start(&network, &Config::new().xdp("off"));
+        assert_eq!(ask(&dotd, &format!("POST /acts/{act}")), "");
+        let (ended, _scratch) = dotd.wait();
+        assert_eq!(ended.signal, Some(libc::SIGSYS), "{act}: {ended:?}");
+    }
+}
+
+/// Goal: "log" refuses nothing and "off" installs nothing, and each says so. Method: acts that the machine allows root.
+///
+#[test]
+fn the_sandbox_can_be_watched_or_left_off() {
+    require!(Root);
+    let network = Network::new();
+    for (mode, seccomp, said) in
+        [("log", "2", "server.sandbox is \"log\""), ("off", "0", "server.sandbox is \"off\"")]
+    {
+        let config = Config::new().xdp("off").set("server", "sandbox", &format!("\"{mode}\""));
+        let dotd = Server::start(&network, &config);
+        let acts = acts(&dotd);
+        assert_eq!((&acts["list the root"], &acts["listen by TCP"]), (&None, &None), "{mode}");
+        assert!(of_each_thread(dotd.pid(), "Seccomp:").iter().all(|mode| mode == seccomp));
+        assert!(dotd.stderr().contains(said), "{}", dotd.stderr());
+        dotd.stop();
+    }
+}
+
+/// Goal: nothing of whoever starts dotd stays with it: no variable, no descriptor; and no memory of it is written to a disk.
+/// Method: a shell with a secret in its environment and two files open; /proc of both processes.
+#[test]
+fn nothing_is_inherited_and_nothing_dumped() {
+    require!(Root, Command("bash"));
+    let network = Network::new();
+    let script = "ulimit -c unlimited; exec \"$@\" 7</etc/passwd 399<&7";
+    let wrapper = ["env", "CREDENTIAL=hunter2", "RUST_BACKTRACE=1", "bash", "-c", script, "bash"];
+    let config = Config::new().xdp("off").set("server", "user", "\"nobody\"");
+    let dotd = Server::launch(&network, &config, Scratch::new(), &wrapper);
+    for pid in [dotd.pid(), dotd.keeper_pid()] {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten() {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            assert!(!target.ends_with("passwd"), "{entry:?} of {pid}");
+        }
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line");
+        assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
+        // What may be dumped is its user's.
+        assert_eq!(fs::metadata(format!("/proc/{pid}/environ")).expect("it runs").uid(), 0);
+    }
+    let environment = fs::read(format!("/proc/{}/environ", dotd.pid())).expect("root may");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(!environment.contains("hunter2"), "{environment}");
+    assert!(environment.contains("RUST_BACKTRACE=1"), "{environment}");
+    dotd.stop();
+}

@@ -65,6 +65,8 @@ pub struct Connection {
     is_over: Cell<bool>,
     /// What the look at silence saw last.
     watch: Cell<Watch>,
+    /// Answers that it had given when queries were moved from it last, since it was silent.
+    relieved_after: Cell<Option<u32>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -104,6 +106,7 @@ impl Connection {
             quota: Cell::new(u32::MAX),
             is_over: Cell::new(false),
             watch: Cell::default(),
+            relieved_after: Cell::new(None),
             waker: RefCell::default(),
         }
     }
@@ -139,6 +142,16 @@ impl Connection {
     pub fn is_silent(&self) -> bool {
         let watch = self.watch.get();
         watch.is_silent && watch.answered == self.answered.get()
+    }
+
+    /// Queries are moved from it, since it is silent.
+    pub fn note_relief(&self) {
+        self.relieved_after.set(Some(self.answered.get()));
+    }
+
+    /// Queries were moved from it, and it has not answered since.
+    pub fn was_relieved(&self) -> bool {
+        self.relieved_after.get() == Some(self.answered.get())
     }
 
     /// Nobody shall use it any more, and nobody waits for an answer on it: what it has not written yet nobody needs.

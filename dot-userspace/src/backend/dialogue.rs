@@ -230,7 +230,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
                 self.upstream.outcomes.note_answer();
                 self.upstream.streams.answered_at.set(Some(self.last_use));
                 if self.connection.count_answer() {
-                    self.upstream.streams.forget_failures();
+                    self.upstream.streams.back_off.forget();
                     self.upstream.wake();
                 }
             }

@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod anew;
 pub mod arrivals;
+mod back_off;
 mod balance;
 mod budget;
 mod connection;

@@ -3,17 +3,16 @@
 //! Before: `streams` has no connection and backs off. After: whatever waited has a place, or its failure.
 //! Never: has a query fail on the first failures, which are a server that restarts.
 
-use super::{flights::Half, sink::Failure, upstream::Upstream};
+use tokio::time::Instant;
 
-/// Failures in a row for which queries wait through the back-off, when no other backend is there: a server
-/// that restarts is back within them. After that they fail at once.
-const PATIENT_FAILURES: u32 = 3;
+use super::{flights::Half, sink::Failure, upstream::Upstream};
 
 /// Whether what waits goes on to wait although no connection can be opened.
 pub fn is_patient(upstream: &Upstream) -> bool {
     let streams = &upstream.streams;
     let is_there = !streams.is_unconnected.get() && upstream.config.health.is_up();
-    (streams.failures.get() <= PATIENT_FAILURES || is_there) && !streams.is_insecure()
+    let is_worth_waiting = streams.back_off.is_worth_waiting(upstream.config.timeout, Instant::now());
+    (is_worth_waiting || is_there) && !streams.is_insecure()
 }
 
 /// There is no connection, and none can be opened now: what waits goes to other backends. Where there is

@@ -104,21 +104,24 @@ fn longest_of_many(
 
 /// Moves what waits on `connection`, which was silent for so many looks, behind its oldest query.
 fn relieve(upstream: &Upstream, connection: &Connection, looks: u32, now: Instant) {
-    if connection.ids.outstanding() < 2 {
+    let (fleet, streams) = (&upstream.fleet, &upstream.streams);
+    // While others are answered it is this connection that is slow, and moving its queries costs nobody. Otherwise it may
+    // be the backend.
+    let since = now.checked_sub(SWEEP_INTERVAL.saturating_mul(looks));
+    let is_free = streams.answered_at.get().is_some_and(|at| Some(at) > since);
+    let holds_others = connection.ids.outstanding() > 1;
+    if is_free && connection.lane == Lane::Shared && (holds_others || connection.was_relieved()) {
+        streams.note_stall(now);
+    }
+    if !holds_others || streams.back_off.is_any() {
         return;
     }
-    let (fleet, streams) = (&upstream.fleet, &upstream.streams);
+    connection.note_relief();
     let mut slots = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     {
         let flights = fleet.flights.borrow();
         slots.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.record.order));
     }
-    if connection.lane == Lane::Shared {
-        streams.note_stall(now);
-    }
-    // While others are answered it is this connection that is slow. Otherwise it may be the backend.
-    let since = now.checked_sub(SWEEP_INTERVAL.saturating_mul(looks));
-    let is_free = streams.answered_at.get().is_some_and(|at| Some(at) > since);
     for slot in slots.into_iter().skip(1) {
         if !is_free && fleet.moved(slot) {
             continue;

@@ -1,8 +1,9 @@
 //! The connections of one worker to one backend: few, shared by all queries, opened when needed.
 //!
 //! Before: `Upstream::enqueue` queued queries. After: a connection with room has them, or they went elsewhere.
-//! Holds: the queue, the connections, how often opening one has failed in a row. `suspects` has those queries that may have
-//! closed a connection, `silence` looks after connections that do not answer, `personal` has those of one client each.
+//! Holds: the queue, the connections. `back_off` has how often opening one has failed in a row, `suspects` has those queries
+//! that may have closed a connection, `silence` looks after connections that do not answer, `personal` has those of one client
+//! each.
 //! Never: opens a second connection while a first is being opened (but to a backend that closes each after a few answers),
 //! or one sooner than the back-off permits: a backend that comes back meets one attempt a worker, not all of its queries
 //!
@@ -23,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    back_off::BackOff,
     connection::{Connection, Lane},
     dial::NotOpened,
     dialogue::{End, live},
@@ -30,7 +32,6 @@ use super::{
     habits::Habits,
     outage,
     personal::{self, Personal},
-    random::Random,
     record::Record,
     refusals::Verdict,
     sink::Failure,
@@ -49,10 +50,6 @@ const CONNECTIONS: usize = 2;
 const BUSY: usize = 32;
 /// Connections at most, when all are full.
 pub const CONNECTIONS_MAX: usize = 8;
-/// Back-off after the first failure; it doubles with each…
-const BACK_OFF_MIN: Duration = Duration::from_millis(25);
-/// …up to this: a backend that is back is found within a second.
-const BACK_OFF_MAX: Duration = Duration::from_millis(800);
 /// A backend that answered over any connection so long ago is there: a connection that it closes is no failure of it.
 const ANSWERING_FOR: Duration = Duration::from_secs(1);
 
@@ -76,13 +73,12 @@ pub struct Streams {
     pub usual_silence: Cell<u32>,
     /// When it last answered over one of them.
     pub answered_at: Cell<Option<Instant>>,
-    /// Attempts that failed in a row.
-    pub failures: Cell<u32>,
+    /// Failures in a row, and what follows from them.
+    pub back_off: BackOff,
     /// The last failure was that nobody could be reached.
     pub is_unconnected: Cell<bool>,
     /// The last attempt failed for want of TLS.
     is_insecure: Cell<bool>,
-    not_before: Cell<Option<Instant>>,
 }
 
 impl Streams {
@@ -176,13 +172,21 @@ impl Streams {
         let connections = self.connections.borrow();
         let able = connections.iter().map(|(connection, _)| connection).filter(|one| one.has_room());
         let idlest = able.min_by_key(|one| (one.is_silent(), one.ids.outstanding()))?;
-        let may_wait = connections.len() < CONNECTIONS_MAX && self.backs_off_until().is_none();
+        let may_wait = connections.len() < CONNECTIONS_MAX
+            && self.backs_off_until().is_none()
+            && !self.back_off.is_any();
         (!idlest.is_silent() || !may_wait).then(|| Rc::clone(idlest))
+    }
+
+    /// Whether connections for suspects have to wait as those for all: it is not known to be there.
+    pub fn must_back_off(&self, is_up: bool) -> bool {
+        let is_there = self.is_answering() || (is_up && !self.is_unconnected.get());
+        !is_there && self.backs_off_until().is_some()
     }
 
     /// When the next connection may be opened, if not now.
     pub fn backs_off_until(&self) -> Option<Instant> {
-        self.not_before.get().filter(|until| Instant::now() < *until)
+        self.back_off.until(Instant::now())
     }
 
     fn is_waiting(&self) -> bool {
@@ -193,29 +197,6 @@ impl Streams {
     pub fn has_none(&self) -> bool {
         self.connections.borrow().is_empty() && self.suspects.has_none() && self.personal.is_empty()
     }
-
-    /// One more failure in a row; returns until when no connection is opened.
-    fn count_failure(&self, random: &Random) -> Instant {
-        let failures = self.failures.get().saturating_add(1);
-        self.failures.set(failures);
-        let until = Instant::now() + back_off(failures, random.u16().unwrap_or_default());
-        self.not_before.set(Some(until));
-        until
-    }
-
-    /// A connection has given its first answer: the backend is there.
-    pub fn forget_failures(&self) {
-        self.failures.set(0);
-        self.not_before.set(None);
-    }
-}
-
-/// How long no connection is opened after so many failures in a row. Up to a quarter of it is left to
-/// chance, so that workers do not come back all at once.
-fn back_off(failures: u32, chance: u16) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let whole = BACK_OFF_MIN.saturating_mul(1 << doublings).min(BACK_OFF_MAX);
-    whole - whole.mul_f64(f64::from(chance) / f64::from(u16::MAX) / 4.0)
 }
 
 /// Starts the distributor of `upstream`.
@@ -358,7 +339,13 @@ pub fn ended(
     suspects::ask_again(upstream, connection, established_at, lost);
     if is_failure {
         streams.is_unconnected.set(matches!(end, End::NotOpened(_)));
-        let until = streams.count_failure(&fleet.random);
+        let (now, chance) = (Instant::now(), fleet.random.u16().unwrap_or_default());
+        let health = &upstream.config.health;
+        let was_there = health.is_up() || (streams.answered_at.get().is_some() && !health.is_down());
+        let until = match end {
+            End::NotOpened(_) => streams.back_off.count_unopened(was_there, chance, now),
+            _ => streams.back_off.count(was_there, chance, now),
+        };
         if streams.has_none() {
             // A backend that answers over UDP may be asked on.
             if upstream.config.transport != Transport::Udp {
@@ -368,22 +355,4 @@ pub fn ended(
         }
     }
     streams.look();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: attempts thin out, never beyond a second, and spread. Method: every failure count, both ends of
-    /// chance.
-    #[test]
-    fn back_off_doubles_is_bounded_and_spreads() {
-        for failures in 1..100 {
-            let (longest, shortest) = (back_off(failures, 0), back_off(failures, u16::MAX));
-            let expected = BACK_OFF_MIN.saturating_mul(1 << (failures - 1).min(16)).min(BACK_OFF_MAX);
-            assert_eq!(longest, expected);
-            assert_eq!(shortest, expected * 3 / 4);
-            assert!(longest < Duration::from_secs(1));
-        }
-    }
 }

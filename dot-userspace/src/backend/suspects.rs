@@ -148,7 +148,7 @@ fn open(upstream: &Rc<Upstream>, trials: &Trials, missing: usize, leaves: u32) {
     let (streams, openings) = (&upstream.streams, &upstream.streams.suspects.openings);
     for _ in 0..missing {
         let Some(left) = openings.get().checked_sub(1).filter(|left| *left >= leaves) else { return };
-        if streams.backs_off_until().is_some() && !streams.is_answering() && !upstream.config.health.is_up() {
+        if streams.must_back_off(upstream.config.health.is_up()) {
             return;
         }
         if !trials.may_open() {

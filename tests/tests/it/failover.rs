@@ -223,6 +223,56 @@ fn a_stopped_nsd_loses_no_query() {
     }
 }
 
+/// Goal: a restart of the only backend loses nothing, however many attempts to reach it fail, if it is back before the
+/// deadline. Method: queries to an NSD that has ended, and a new one after six attempts.
+#[test]
+fn a_restart_within_the_deadline_loses_nothing() {
+    require!(Root, Command("nsd"));
+    let network = Network::new();
+    let nsd = Backend::nsd(&network, 5300);
+    let keys = "transport = \"tcp\"\ntimeout = \"30s\"";
+    let dotd = Server::start(&network, &Config::new().backend_with(nsd.address, keys));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(session.exchange(&host(0)).rcode(), 0);
+    drop(nsd);
+    session.ask_all(&(0..100).map(host).collect::<Vec<_>>());
+    let failed = || dotd.stats().counter("backend", "connect_failed");
+    eventually("six attempts fail", || (failed() >= 6).then_some(()));
+    let nsd = Backend::nsd(&network, 5300);
+    let answers: Vec<Message> = (0..100).map(|_| session.receive()).collect();
+    assert!(answers.iter().all(|answer| answer.rcode() == 0), "{:?}", dotd.stats());
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+    drop(nsd);
+}
+
+/// Goal: a backend that answers nobody for a while is not taken for one that holds queries behind a slow one: it gets
+/// no more connections afterwards. Method: NSD is stopped until queries were moved, and goes on.
+#[test]
+fn a_pause_is_no_stall() {
+    require!(Root, Command("nsd"));
+    let network = Network::new();
+    let nsd = Backend::nsd(&network, 5300);
+    let keys = "transport = \"tcp\"\ntimeout = \"8s\"";
+    let dotd = Server::start(&network, &Config::new().backend_with(nsd.address, keys));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let mut round = |while_asked: &dyn Fn()| {
+        session.ask_all(&(0..100).map(host).collect::<Vec<_>>());
+        while_asked();
+        assert!((0..100).all(|_| session.receive().rcode() == 0));
+    };
+    round(&|| ());
+    nsd.stop_all();
+    let count = |label| dotd.stats().counter("backend", label);
+    round(&|| {
+        eventually("queries are moved", || (count("moved") > 0).then_some(()));
+        nsd.continue_all();
+    });
+    let before = count("connections");
+    (0..5).for_each(|_| round(&|| ()));
+    let after = count("connections");
+    assert!(after <= before + 2, "{after} connections after {before}");
+}
+
 /// Goal: a backend that restarts under load: every query has one answer, SERVFAIL at worst, and afterwards all
 /// are answered again without a burst of connections. Method: NSD ends and starts anew while a session keeps
 /// asking; over UDP and TCP.

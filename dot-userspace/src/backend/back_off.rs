@@ -1,0 +1,130 @@
+//! How often in a row a backend could not be reached, when it is tried again, and whether queries wait for that.
+//!
+//! Before: a connection could not be opened, or closed without an answer. After: attempts thin out, and the first answer
+//! over any connection ends that.
+//! Why queries wait: a server restarts within the time that a query has, and another backend may not be there.
+//! Holds: the failures in a row, since when, and until when no connection is opened.
+//! Never: counts attempts that could not connect at once as several, or has a query wait for a backend that was down before.
+
+use std::{cell::Cell, time::Duration};
+
+use tokio::time::Instant;
+
+/// Failures in a row for which queries wait, however long they take, when no other backend is there. After them they wait
+/// while the first failure is no longer ago than a query's time, and then fail at once.
+const PATIENT_FAILURES: u32 = 3;
+/// Back-off after the first failure; it doubles with each…
+const BACK_OFF_MIN: Duration = Duration::from_millis(25);
+/// …up to this: a backend that is back is found within a second.
+const BACK_OFF_MAX: Duration = Duration::from_millis(800);
+
+/// The failures of one backend, as one worker sees them.
+#[derive(Default)]
+pub struct BackOff {
+    failures: Cell<u32>,
+    /// When the first of them was. `None`: there was none, or the backend was not there before, and is not restarting.
+    since: Cell<Option<Instant>>,
+    not_before: Cell<Option<Instant>>,
+}
+
+impl BackOff {
+    /// When the next connection may be opened, if not `now`.
+    pub fn until(&self, now: Instant) -> Option<Instant> {
+        self.not_before.get().filter(|until| now < *until)
+    }
+
+    /// One more failure, of a backend that was there before or not; returns until when no connection is opened.
+    pub fn count(&self, was_there: bool, chance: u16, now: Instant) -> Instant {
+        let failures = self.failures.get().saturating_add(1);
+        self.failures.set(failures);
+        if failures == 1 {
+            self.since.set(Some(now).filter(|_| was_there));
+        }
+        let until = now + back_off(failures, chance);
+        self.not_before.set(Some(until));
+        until
+    }
+
+    /// A connection could not be opened. Those that are tried at the same time are one failure.
+    pub fn count_unopened(&self, was_there: bool, chance: u16, now: Instant) -> Instant {
+        self.until(now).unwrap_or_else(|| self.count(was_there, chance, now))
+    }
+
+    /// A connection has given its first answer: the backend is there.
+    pub fn forget(&self) {
+        self.failures.set(0);
+        self.since.set(None);
+        self.not_before.set(None);
+    }
+
+    /// It could not be reached, and has answered nothing since: a connection that is silent says nothing of its own.
+    pub fn is_any(&self) -> bool {
+        self.failures.get() > 0
+    }
+
+    /// Whether queries wait for it to be reached; each has `timeout`.
+    pub fn is_worth_waiting(&self, timeout: Duration, now: Instant) -> bool {
+        let is_restarting =
+            self.since.get().is_some_and(|since| now.saturating_duration_since(since) < timeout);
+        self.failures.get() <= PATIENT_FAILURES || is_restarting
+    }
+}
+
+/// How long no connection is opened after so many failures in a row. Up to a quarter of it is left to
+/// chance, so that workers do not come back all at once.
+fn back_off(failures: u32, chance: u16) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let whole = BACK_OFF_MIN.saturating_mul(1 << doublings).min(BACK_OFF_MAX);
+    whole - whole.mul_f64(f64::from(chance) / f64::from(u16::MAX) / 4.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: attempts thin out, never beyond a second, and spread. Method: every failure count, both ends of
+    /// chance.
+    #[test]
+    fn back_off_doubles_is_bounded_and_spreads() {
+        for failures in 1..100 {
+            let (longest, shortest) = (back_off(failures, 0), back_off(failures, u16::MAX));
+            let expected = BACK_OFF_MIN.saturating_mul(1 << (failures - 1).min(16)).min(BACK_OFF_MAX);
+            assert_eq!(longest, expected);
+            assert_eq!(shortest, expected * 3 / 4);
+            assert!(longest < Duration::from_secs(1));
+        }
+    }
+
+    /// Goal: attempts that fail together are one failure. Method: five at one moment.
+    #[test]
+    fn attempts_at_once_are_one_failure() {
+        let (failures, now) = (BackOff::default(), Instant::now());
+        let until: Vec<Instant> = (0..5).map(|_| failures.count_unopened(true, 0, now)).collect();
+        assert_eq!(until, [now + BACK_OFF_MIN; 5]);
+        assert_eq!(
+            failures.count_unopened(true, 0, now + BACK_OFF_MIN),
+            now + 3 * BACK_OFF_MIN,
+            "the second"
+        );
+    }
+
+    /// Goal: however often a backend that was there cannot be reached, queries wait for as long as one of them may; one that
+    /// was not gets three failures. Method: failures in a row; the clock moved.
+    #[test]
+    fn a_restart_has_a_querys_time() {
+        let (timeout, began) = (Duration::from_secs(2), Instant::now());
+        for was_there in [true, false] {
+            let failures = BackOff::default();
+            let mut now = began;
+            for _ in 0..PATIENT_FAILURES {
+                now = failures.count(was_there, 0, now);
+            }
+            assert!(failures.is_worth_waiting(timeout, now + timeout), "the first, however long they take");
+            failures.count(false, 0, now);
+            assert_eq!(failures.is_worth_waiting(timeout, now), was_there);
+            assert!(!failures.is_worth_waiting(timeout, began + timeout));
+            failures.forget();
+            assert!(failures.is_worth_waiting(timeout, began + timeout) && !failures.is_any());
+        }
+    }
+}

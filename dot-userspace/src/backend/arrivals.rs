@@ -35,13 +35,14 @@ pub fn begin_batch(now: Instant) {
     turn_time::begin(now);
 }
 
-/// The batch holds the answer to a query that its backend has had since `given_at`.
-pub fn note(given_at: Instant) {
-    let Some(now) = BATCH.get() else { return };
+/// The batch holds the answer to a query that its backend has had since `given_at`; returns how long that is.
+pub fn note(given_at: Instant) -> Duration {
+    let Some(now) = BATCH.get() else { return Duration::ZERO };
     let took = now.saturating_duration_since(given_at);
     let Arrivals { answers, imminent } = ARRIVALS.get();
     let imminent = imminent.saturating_add(took.min(IMMINENT));
     ARRIVALS.set(Arrivals { answers: answers + 1, imminent });
+    took
 }
 
 /// The sums, which begin anew.

@@ -1,7 +1,8 @@
 //! What may be sent a second time: a share of what is sent for the first time, and a little more.
 //!
 //! Before: a query was sent, or time went by. After: a query that is unanswered may be sent again, or waits for its turn.
-//! Why: a backend that is slow would otherwise get several times the load that made it slow.
+//! Why: a backend that is slow would otherwise get several times the load that made it slow. One that lost a burst, and answers
+//! what is sent again at once, is not slow: what it lost is sent again however much that is.
 //! Never: allocates, looks at a clock, or says how many first tries there may be.
 
 use std::cell::Cell;
@@ -15,36 +16,63 @@ const FLOOR: u32 = 32;
 /// How many of them come back each time the sweeper looks: 320 a second.
 const FLOOR_EACH: u32 = 16;
 
+/// Looks of the sweeper in which second tries that were needed are half forgotten, about: a second, in which a further answer
+/// would have come.
+const NEEDED_PARTS: u32 = 32;
+
 /// A bucket that first tries fill a little.
-pub struct Budget(Cell<u32>);
+pub struct Budget {
+    /// Fifths of second tries; below 0 where tries that were given back were not needed.
+    left: Cell<i32>,
+    /// Second tries that were given back lately.
+    needed: Cell<u32>,
+}
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Cell::new(FLOOR * FIRST_TRIES))
+        Self { left: Cell::new((FLOOR * FIRST_TRIES).cast_signed()), needed: Cell::new(0) }
     }
 }
 
 impl Budget {
     /// So many queries were sent for the first time.
     pub fn earn(&self, first_tries: usize) {
-        let earned = u32::try_from(first_tries).unwrap_or(u32::MAX);
-        self.0.set(self.0.get().saturating_add(earned).min(SAVED_MAX * FIRST_TRIES));
+        let earned = i32::try_from(first_tries).unwrap_or(i32::MAX);
+        let left = self.left.get().saturating_add(earned);
+        self.left.set(left.min((SAVED_MAX * FIRST_TRIES).cast_signed()));
     }
 
     /// Time went by, by one look of the sweeper.
     pub fn refill(&self) {
-        if self.0.get() < FLOOR * FIRST_TRIES {
+        if self.left.get() < (FLOOR * FIRST_TRIES).cast_signed() {
             self.earn((FLOOR_EACH * FIRST_TRIES) as usize);
         }
+        let needed = self.needed.get();
+        self.needed.set(needed - needed.div_ceil(NEEDED_PARTS));
     }
 
     /// One query is sent again. `false`: it may not be, now.
     pub fn spend(&self) -> bool {
-        let left = self.0.get().checked_sub(FIRST_TRIES);
+        let left = self.left.get().checked_sub(FIRST_TRIES.cast_signed()).filter(|left| *left >= 0);
         left.is_some_and(|left| {
-            self.0.set(left);
+            self.left.set(left);
             true
         })
+    }
+
+    /// A query was answered as soon as it was sent again: its first try was lost, and the second one costs nothing.
+    pub fn was_needed(&self) {
+        self.earn(FIRST_TRIES as usize);
+        self.needed.set((self.needed.get() + 1).min(SAVED_MAX));
+    }
+
+    /// An answer came that nobody waits for. If second tries were given back, it may be the answer to one of them, whose first
+    /// one was slow and not lost.
+    pub fn was_needless(&self) {
+        if let Some(needed) = self.needed.get().checked_sub(1) {
+            self.needed.set(needed);
+            self.left.set(self.left.get() - FIRST_TRIES.cast_signed());
+        }
     }
 }
 
@@ -68,5 +96,40 @@ mod tests {
         assert_eq!(later, 40 * FLOOR_EACH as usize);
         (0..100).for_each(|_| budget.refill());
         assert_eq!((0..100).filter(|_| budget.spend()).count(), FLOOR as usize);
+    }
+
+    /// Goal: all of a lost burst may be sent again, if what is sent again is answered at once. Method: 6,000 first tries, all of
+    /// them lost; 128 are sent again at a look, and answered.
+    #[test]
+    fn what_was_lost_is_sent_again_whole() {
+        let budget = Budget::default();
+        budget.earn(6000);
+        for _ in 0..6000 / 125 {
+            budget.refill();
+            assert!((0..125).all(|_| budget.spend()));
+            (0..125).for_each(|_| budget.was_needed());
+        }
+    }
+
+    /// Goal: a backend that is merely slow gets a fifth more, also where its first answer comes right after the second try.
+    /// Method: 200 queries a look; each second try is given back at once, and paid ten looks later, when its own answer comes;
+    /// answers that nobody waits for, without second tries, cost nothing.
+    #[test]
+    fn what_was_slow_is_paid_in_the_end() {
+        const LOOKS: usize = 400;
+        let budget = Budget::default();
+        let mut again = [0; LOOKS];
+        for look in 0..LOOKS {
+            budget.refill();
+            budget.earn(200);
+            again[look] = (0..200).filter(|_| budget.spend()).count();
+            (0..again[look]).for_each(|_| budget.was_needed());
+            (0..again[look.saturating_sub(10)]).for_each(|_| budget.was_needless());
+        }
+        let (all, fair) = (again.iter().sum::<usize>(), LOOKS * (200 / FIRST_TRIES + FLOOR_EACH) as usize);
+        assert!(all < fair * 2 && all < LOOKS * 200 / 2, "{all} of {}, and {fair} are a fifth", LOOKS * 200);
+        let quiet = Budget::default();
+        (0..1000).for_each(|_| quiet.was_needless());
+        assert_eq!((0..100).filter(|_| quiet.spend()).count(), FLOOR as usize);
     }
 }

@@ -16,6 +16,7 @@ use super::{
     flights::{Flight, Half},
     hedge,
     ids::Ids,
+    resend,
     upstream::Upstream,
 };
 use crate::{
@@ -132,6 +133,7 @@ impl Fleet {
             (Match::WithoutEdns(slot), _) => self.ask_without_edns(upstream, slot),
             (Match::NotOurs(why), _) => {
                 self.counters.add(Counter::BackendUnmatched, 1);
+                upstream.retries.was_needless();
                 upstream.config.health.note_unmatched(why);
             }
             _ => {}
@@ -173,8 +175,11 @@ impl Fleet {
         }
         match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
             Some(Ok(())) => {
-                arrivals::note(flight.given_at);
+                let took = arrivals::note(flight.given_at);
                 note_answered(upstream, flight, half, message);
+                if flight.record.was_resent {
+                    resend::note_answer(upstream, flight, took);
+                }
                 if flight.record.is_apart {
                     upstream.streams.suspects.refusals.answered(flight);
                 }

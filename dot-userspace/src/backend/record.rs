@@ -20,6 +20,8 @@ pub struct Record {
     pub is_apart: bool,
     /// This backend was given it before.
     pub was_given: bool,
+    /// Its datagram was sent again.
+    pub was_resent: bool,
 }
 
 impl Default for Record {
@@ -32,6 +34,7 @@ impl Default for Record {
             moves: 0,
             is_apart: false,
             was_given: false,
+            was_resent: false,
         }
     }
 }

@@ -27,6 +27,9 @@ const AGAIN_MAX: usize = 2 * BATCH_MAX;
 /// When a query is looked at again that found no room.
 const LATER: Duration = Duration::from_millis(2 * SWEEP_INTERVAL.as_millis() as u64);
 
+/// An answer that comes within this part of a query's share of its deadline comes soon.
+const SOON: u32 = 4;
+
 /// Queries to be sent again.
 #[derive(Default)]
 pub struct Again(RefCell<Vec<u16>>);
@@ -35,9 +38,20 @@ pub struct Again(RefCell<Vec<u16>>);
 pub fn enqueue(upstream: &Upstream, slot: u16, flight: &mut Flight) {
     let mut again = upstream.datagrams.again.0.borrow_mut();
     if again.len() < AGAIN_MAX && upstream.retries.spend() {
+        flight.record.was_resent = true;
         again.push(slot);
     } else {
         flight.patience_until = Instant::now() + LATER;
+    }
+}
+
+/// The query of `flight` was answered after so long. If that is soon after its second try, the first one was lost.
+pub fn note_answer(upstream: &Upstream, flight: &Flight, took: Duration) {
+    let patience = upstream.patience();
+    // Its patience began anew with the second try.
+    let soon = flight.patience_until.checked_sub(patience - patience / SOON);
+    if flight.record.was_resent && soon.is_some_and(|soon| flight.given_at + took < soon) {
+        upstream.retries.was_needed();
     }
 }
 

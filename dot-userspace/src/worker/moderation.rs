@@ -172,7 +172,9 @@ mod tests {
         let (counters, start) = (WorkerCounters::default(), Instant::now());
         let come = |at: Instant| {
             arrivals::begin_batch(at.into());
-            (0..100).for_each(|_| arrivals::note((at - Duration::from_millis(1)).into()));
+            for _ in 0..100 {
+                arrivals::note((at - Duration::from_millis(1)).into());
+            }
         };
         come(start);
         counters.add(Counter::Cached, 5);

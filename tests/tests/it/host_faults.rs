@@ -93,12 +93,11 @@ fn what_finds_no_buffers_is_sent_again() {
 }
 
 /// Goal: a full send buffer keeps queries waiting and loses none. Method: loopback, where the backend is, lets some
-/// kilobits a second through, so that sockets fill; then it is as fast as ever.
+/// kilobits a second through, so that sockets fill; then it is as fast as ever. Most of what was sent is lost then.
 #[test]
 fn what_finds_a_full_socket_waits() {
     require!(Root, Command("tc"));
-    // Several times what a socket holds, and no more than second tries within the deadline can make good.
-    const QUERIES: u16 = 2000;
+    const QUERIES: u16 = 6000;
     let config = Config::new().xdp("off").set("server", "workers", "1");
     let config = config.set("session", "in_flight_max", "10000");
     let (network, _backend, dotd) = scripted_with(config, "timeout = \"20s\"", honest);

@@ -65,6 +65,8 @@ impl Default for Session {
             owed_octets_per_worker_max: limit::OWED_OCTETS_PER_WORKER_MAX.default,
             connections_max: limit::CONNECTIONS_MAX.default,
             connections_per_prefix_max: limit::CONNECTIONS_PER_PREFIX_MAX.default,
+            connections_per_listener_max: limit::CONNECTIONS_PER_LISTENER_MAX.default,
+            handshakes_per_second: limit::HANDSHAKES_PER_SECOND.default,
             queries_per_second: limit::QUERIES_PER_SECOND.default,
             queries_burst: limit::QUERIES_BURST.default,
             queries_over: QueriesOver::Refuse,

@@ -80,6 +80,13 @@ pub const QUERIES_BURST: Limit<u32> = Limit { default: 1000, min: 1, max: 1_000_
 /// Longest time of the rate that [`QUERIES_BURST`] may be. 1 h: what is saved up for longer is no rate.
 pub const QUERIES_BURST_TIME_MAX: Duration = h(1);
 
+/// Most connections of one listen address; 0: as many as of all. 0: where every address serves the same, one cap is enough.
+pub const CONNECTIONS_PER_LISTENER_MAX: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
+
+/// Handshakes a second of one client prefix, twice as many at once; 0: no limit. 0: `xdp.limit` refuses more cheaply, and
+/// where XDP is off only an operator knows how many people are behind one address.
+pub const HANDSHAKES_PER_SECOND: Limit<u32> = Limit { default: 0, min: 1, max: 1_000_000 };
+
 /// Time to wait for a backend. 2 s: a stub resolver gives up after about five; 50 ms: a resolver must be able
 /// to ask one authoritative server.
 pub const BACKEND_TIMEOUT: Limit<Duration> = Limit { default: s(2), min: ms(50), max: s(30) };

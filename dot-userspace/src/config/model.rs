@@ -152,6 +152,10 @@ pub struct Session {
     pub connections_max: u32,
     /// Most connections of one client prefix.
     pub connections_per_prefix_max: u32,
+    /// Open connections of one listen address; 0: as many as of all.
+    pub connections_per_listener_max: u32,
+    /// Handshakes a second of one client prefix, in the engine; 0: no limit.
+    pub handshakes_per_second: u32,
     /// Messages per second of one client prefix over connections; 0: no limit.
     pub queries_per_second: u32,
     /// Such messages at once.

@@ -32,6 +32,14 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     let per_second = session.queries_per_second;
     check.zero_or_within("session.queries_per_second", per_second, &limit::QUERIES_PER_SECOND);
     check.within("session.queries_burst", session.queries_burst, &limit::QUERIES_BURST);
+    let per_listener = session.connections_per_listener_max;
+    check.zero_or_within(
+        "session.connections_per_listener_max",
+        per_listener,
+        &limit::CONNECTIONS_PER_LISTENER_MAX,
+    );
+    let handshakes = session.handshakes_per_second;
+    check.zero_or_within("session.handshakes_per_second", handshakes, &limit::HANDSHAKES_PER_SECOND);
     for (index, backend) in config.backend.iter().enumerate() {
         check.within(&format!("backend.{index}.timeout"), backend.timeout, &limit::BACKEND_TIMEOUT);
         check.within(&format!("backend.{index}.weight"), backend.weight, &limit::BACKEND_WEIGHT);

@@ -44,6 +44,10 @@ counters! {
     RefusedTotal = "connections", "refused_total_cap";
     /// Connections refused at accept: over `connections_per_prefix_max`.
     RefusedPrefix = "connections", "refused_prefix_cap";
+    /// Connections refused at accept: over `connections_per_listener_max`.
+    RefusedListener = "connections", "refused_listener_cap";
+    /// Connections refused at accept: over `handshakes_per_second`.
+    RefusedRate = "connections", "refused_handshake_rate";
     /// `accept` failed for want of a file descriptor or memory.
     AcceptFailed = "connections", "accept_failed";
     /// Connections open now: a gauge.

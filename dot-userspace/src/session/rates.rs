@@ -1,4 +1,5 @@
-//! How many messages a client may send in a second over connections, whatever their number and their workers.
+//! How many messages a client may send in a second over connections, whatever their number and their workers; and, in another
+//! table, how many handshakes it may begin.
 //!
 //! Before: the reader has a whole message. After: it is within its client's rate, waits for it, or is over.
 //! Holds: one number for each client that was heard lately, which all workers share: the time at which its next message
@@ -92,6 +93,12 @@ impl Rates {
             }
         }
         Pace::Over
+    }
+
+    /// Whether `client` may do now what `rate` limits; if so, it has.
+    pub fn admits(&self, client: IpAddr, bits: (u8, u8), rate: Rate, now: Instant) -> bool {
+        let limit = QueryRate { rate, over: QueriesOver::Refuse };
+        !rate.is_limit() || self.take(client, bits, limit, now) == Pace::Within
     }
 
     /// The client's place, or the one that it gets, and what is there.

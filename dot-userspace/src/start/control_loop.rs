@@ -216,8 +216,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
     running.upstreams = plan::upstreams(&config, embedded, secured, &running.upstreams);
     running.checks = check_all(&running.upstreams);
     let (workers, backends) = (running.workers.len(), running.upstreams.len());
-    let connections = plan::connections_max(&config.session, running.descriptors, workers, backends);
-    running.admission.reload(connections, config.session.connections_per_prefix_max);
+    running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
     let settings = plan::settings(&config, serving, running.upstreams.clone());
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));

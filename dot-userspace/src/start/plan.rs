@@ -20,7 +20,7 @@ use crate::{
     proxy::Trusted,
     session::{EVICTED_LINGERING_MAX, Limits, OwedLimits, QueryRate},
     tls::Serving,
-    worker::{Admission, Settings},
+    worker::{Admission, Caps, Settings},
 };
 
 /// Open files for listeners, maps, logs and the control socket.
@@ -172,21 +172,30 @@ fn owed_limits(session: &Session) -> OwedLimits {
     }
 }
 
-/// The caps on connections.
+/// The caps on connections, and nobody who uses them yet.
 pub(super) fn admission(
     config: &Config,
     descriptors: u64,
     workers: usize,
     backends: usize,
 ) -> Arc<Admission> {
-    let (session, limit) = (&config.session, &config.xdp.limit);
-    let total_max = connections_max(session, descriptors, workers, backends);
-    let per_prefix_max = session.connections_per_prefix_max;
-    Arc::new(Admission::new(total_max, per_prefix_max, limit.prefix_v4, limit.prefix_v6))
+    let prefix_bits = (config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
+    let listeners = config.listen.dot.len() + config.listen.do53.len();
+    Arc::new(Admission::new(caps(&config.session, descriptors, workers, backends), prefix_bits, listeners))
+}
+
+/// The caps on connections.
+pub(super) fn caps(session: &Session, descriptors: u64, workers: usize, backends: usize) -> Caps {
+    Caps {
+        total: connections_max(session, descriptors, workers, backends),
+        per_prefix: session.connections_per_prefix_max,
+        per_listener: session.connections_per_listener_max,
+        handshakes_per_second: session.handshakes_per_second,
+    }
 }
 
 /// The cap on connections that the open files of this process allow; says so where that is less (C-26).
-pub(super) fn connections_max(session: &Session, descriptors: u64, workers: usize, backends: usize) -> u32 {
+fn connections_max(session: &Session, descriptors: u64, workers: usize, backends: usize) -> u32 {
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let of_backends = count(workers * backends).saturating_mul(DESCRIPTORS_PER_BACKEND);
     let of_evicted = count(workers * EVICTED_LINGERING_MAX);

@@ -23,7 +23,7 @@ use super::{
     Admission, Settings,
     admission::{Place, Refused},
     charges::{Account, Accounts},
-    eviction::EvictionQueue,
+    eviction::{EvictionQueue, Group},
     is_shortage,
     open::Open,
     redacted_address::RedactedAddress,
@@ -145,15 +145,19 @@ impl Acceptor {
         }
     }
 
-    /// Does `admit`; where a cap forbids it, again with the place of whoever has been idle longest.
+    /// Does `admit`; where a cap forbids it, again with the place of the session that has been idle longest under that cap.
     fn with_room<T>(
         &self,
+        listen_address: ListenAddress,
         client: Option<IpAddr>,
         mut admit: impl FnMut() -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         let admitted = admit().or_else(|refused| {
-            let prefix = client.map(|client| self.admission.prefix_of(client));
-            let within = prefix.filter(|_| refused == Refused::Prefix);
+            let within = match refused {
+                Refused::Prefix => client.map(|client| Group::Prefix(Some(self.admission.prefix_of(client)))),
+                Refused::Listener => Some(Group::Listener(listen_address.number)),
+                Refused::Total | Refused::Rate => None,
+            };
             if self.eviction.make_room(Wanted::Place, within, Instant::now()) {
                 admit()
             } else {
@@ -173,6 +177,13 @@ impl Acceptor {
         let open = Open::new(&self.shared.counters, place, account);
         self.note_fill();
         open
+    }
+
+    /// Whether `client` may begin what is spoken there now. To be asked before a place is made for it: a client over its rate
+    /// displaces nobody.
+    fn begins(&self, listen_address: ListenAddress, client: IpAddr) -> Result<(), Refused> {
+        let is_tls = listen_address.transport == Transport::Dot;
+        if is_tls { self.admission.begin_handshake(client, Instant::now()) } else { Ok(()) }
     }
 
     /// What the sessions of this worker share.
@@ -197,14 +208,26 @@ pub(super) enum Transport {
     Do53,
 }
 
+/// The address that a connection came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListenAddress {
+    pub(super) transport: Transport,
+    /// Its place among the listen addresses, the same in every worker.
+    pub(super) number: usize,
+}
+
 /// Accepts until aborted.
-pub(super) async fn accept_all(listener: Rc<TcpListener>, transport: Transport, acceptor: Rc<Acceptor>) {
+pub(super) async fn accept_all(
+    listener: Rc<TcpListener>,
+    listen_address: ListenAddress,
+    acceptor: Rc<Acceptor>,
+) {
     let counters = acceptor.shared.counters.clone();
     loop {
         match listener.accept().await {
             Ok((tcp, client)) => {
                 counters.add(Counter::Accepted, 1);
-                admit(tcp, client, transport, &acceptor);
+                admit(tcp, client, listen_address, &acceptor);
             }
             Err(error) => {
                 counters.add(Counter::AcceptFailed, 1);
@@ -225,24 +248,32 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(tcp: TcpStream, peer: SocketAddr, transport: Transport, acceptor: &Rc<Acceptor>) {
+fn admit(tcp: TcpStream, peer: SocketAddr, listen_address: ListenAddress, acceptor: &Rc<Acceptor>) {
     let deadline = Instant::now() + acceptor.current.borrow().1;
     let is_trusted = acceptor.trusted.borrow().has(peer.ip());
     if is_trusted {
-        return match acceptor.with_room(None, || acceptor.admission.admit_unknown()) {
+        return match acceptor
+            .with_room(listen_address, None, || acceptor.admission.admit_unknown(listen_address.number))
+        {
             Ok(place) => {
                 // Its SYN are the load balancer's, which must not pay for its clients.
                 let open = acceptor.open(place, None);
-                spawn_local(introduce(tcp, (peer, transport), deadline, Rc::clone(acceptor), open));
+                spawn_local(introduce(tcp, (peer, listen_address), deadline, Rc::clone(acceptor), open));
             }
             Err(refused) => refuse(acceptor, peer, refused),
         };
     }
-    match acceptor.with_room(Some(peer.ip()), || acceptor.admission.admit(peer.ip())) {
+    let client = peer.ip();
+    let admit = || {
+        acceptor.with_room(listen_address, Some(client), || {
+            acceptor.admission.admit(client, listen_address.number)
+        })
+    };
+    match acceptor.begins(listen_address, client).and_then(|()| admit()) {
         Ok(place) => {
-            let account = acceptor.accounts.account(peer.ip());
+            let account = acceptor.accounts.account(client);
             let open = acceptor.open(place, Some(account));
-            begin(tcp, (peer, Named::default()), transport, deadline, acceptor, open);
+            begin(tcp, (peer, Named::default()), listen_address, deadline, acceptor, open);
         }
         Err(refused) => refuse(acceptor, peer, refused),
     }
@@ -252,6 +283,8 @@ fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
     let counter = match refused {
         Refused::Total => Counter::RefusedTotal,
         Refused::Prefix => Counter::RefusedPrefix,
+        Refused::Listener => Counter::RefusedListener,
+        Refused::Rate => Counter::RefusedRate,
     };
     acceptor.shared.counters.add(counter, 1);
     tracing::debug!(client = %acceptor.redacted(client), cause = counter.label(), "a connection is refused");
@@ -260,7 +293,7 @@ fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
 /// A load balancer's connection: its header says whose it is, and for whom it counts.
 async fn introduce(
     mut tcp: TcpStream,
-    (peer, transport): (SocketAddr, Transport),
+    (peer, listen_address): (SocketAddr, ListenAddress),
     deadline: Instant,
     acceptor: Rc<Acceptor>,
     mut open: Open,
@@ -280,22 +313,24 @@ async fn introduce(
     let source = named.addresses.map_or(peer, |(source, _)| source);
     let place = &mut open.place;
     let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
-    if let Err(refused) = acceptor.with_room(Some(source.ip()), belongs) {
+    let begins = acceptor.begins(listen_address, source.ip());
+    if let Err(refused) = begins.and_then(|()| acceptor.with_room(listen_address, Some(source.ip()), belongs))
+    {
         return refuse(&acceptor, source, refused);
     }
-    begin(tcp, (source, named), transport, deadline, &acceptor, open);
+    begin(tcp, (source, named), listen_address, deadline, &acceptor, open);
 }
 
 /// Has a connection of which both ends are known served.
 fn begin(
     tcp: TcpStream,
     ends: (SocketAddr, Named),
-    transport: Transport,
+    listen_address: ListenAddress,
     deadline: Instant,
     acceptor: &Rc<Acceptor>,
     open: Open,
 ) {
-    match transport {
+    match listen_address.transport {
         Transport::Dot => {
             let serving = acceptor.current.borrow().0.clone();
             spawn_local(converse(tcp, ends, serving, deadline, Rc::clone(acceptor), open));

@@ -1,7 +1,9 @@
-//! Caps on connections, over all workers: in total and per client prefix.
+//! Caps on connections, over all workers: in total, of each client prefix and of each listen address; and how often a client
+//! prefix may begin a handshake.
 //!
 //! Before: a connection was accepted. After: it has a place that its end gives back, or is refused.
-//! Holds: one count per client prefix that has connections now; nothing about those that have none.
+//! Holds: one count per client prefix that has connections now, one per listen address; nothing about prefixes that have no
+//! connection, but the rates of their handshakes in a table of fixed size, once there is a limit.
 //! Never: stands on the query path: a lock is taken once when a connection opens and once when it ends.
 //!
 //! Source: RFC 7766 §6.2.2, RFC 9210 §4.2.
@@ -15,21 +17,42 @@ use std::{
     },
 };
 
-use crate::session::Fill;
+use dot_common::rate::Rate;
+use tokio::time::Instant;
+
+use crate::session::{Fill, Rates};
 
 /// Locks among which the prefixes are spread.
 const SHARDS: usize = 64;
+/// Handshakes at once, in seconds of their rate: as `xdp.limit.syn_burst` is to `syn_per_second`.
+const BURST_SECONDS: u32 = 2;
 
 /// A client prefix as a number: family and leading bits.
 pub(super) type Prefix = (bool, u128);
 
-/// The caps and who uses them up.
+/// What there may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caps {
+    /// Connections.
+    pub total: u32,
+    /// Of one client prefix.
+    pub per_prefix: u32,
+    /// Of one listen address; 0: as many as of all.
+    pub per_listener: u32,
+    /// Handshakes that a client prefix may begin; 0: no limit.
+    pub handshakes_per_second: u32,
+}
+
+/// The caps and the connections that use them up.
 pub struct Admission {
     total: AtomicU32,
     total_max: AtomicU32,
     per_prefix_max: AtomicU32,
-    prefix_v4: u8,
-    prefix_v6: u8,
+    per_listener_max: AtomicU32,
+    listeners: Box<[AtomicU32]>,
+    handshakes_per_second: AtomicU32,
+    handshakes: Rates,
+    prefix_bits: (u8, u8),
     shards: [Mutex<HashMap<Prefix, u32>>; SHARDS],
 }
 
@@ -40,6 +63,10 @@ pub enum Refused {
     Total,
     /// `connections_per_prefix_max` is reached.
     Prefix,
+    /// `connections_per_listener_max` is reached.
+    Listener,
+    /// `handshakes_per_second` are begun.
+    Rate,
 }
 
 /// A place for one connection; dropping it gives it back.
@@ -47,34 +74,51 @@ pub struct Place {
     admission: Arc<Admission>,
     /// `None`: who the client is, is not known yet.
     prefix: Option<Prefix>,
+    /// The number of its listen address.
+    listener: usize,
 }
 
 impl Admission {
-    /// Caps over client prefixes of these lengths in bits.
+    /// Caps over client prefixes of these lengths in bits, IPv4 and IPv6, and over so many listen addresses.
     #[must_use]
-    pub fn new(total_max: u32, per_prefix_max: u32, prefix_v4: u8, prefix_v6: u8) -> Self {
+    pub fn new(caps: Caps, prefix_bits: (u8, u8), listeners: usize) -> Self {
         Self {
             total: AtomicU32::new(0),
-            total_max: AtomicU32::new(total_max),
-            per_prefix_max: AtomicU32::new(per_prefix_max),
-            prefix_v4,
-            prefix_v6,
+            total_max: AtomicU32::new(caps.total),
+            per_prefix_max: AtomicU32::new(caps.per_prefix),
+            per_listener_max: AtomicU32::new(caps.per_listener),
+            listeners: (0..listeners).map(|_| AtomicU32::new(0)).collect(),
+            handshakes_per_second: AtomicU32::new(caps.handshakes_per_second),
+            handshakes: Rates::default(),
+            prefix_bits,
             shards: std::array::from_fn(|_| Mutex::default()),
         }
     }
 
     /// New caps; connections that are there stay.
-    pub fn reload(&self, total_max: u32, per_prefix_max: u32) {
-        self.total_max.store(total_max, Relaxed);
-        self.per_prefix_max.store(per_prefix_max, Relaxed);
+    pub fn reload(&self, caps: Caps) {
+        self.total_max.store(caps.total, Relaxed);
+        self.per_prefix_max.store(caps.per_prefix, Relaxed);
+        self.per_listener_max.store(caps.per_listener, Relaxed);
+        self.handshakes_per_second.store(caps.handshakes_per_second, Relaxed);
     }
 
-    /// A place for a connection from `client`.
+    /// Has `client` begin a handshake.
+    ///
+    /// # Errors
+    /// [`Refused::Rate`].
+    pub fn begin_handshake(&self, client: IpAddr, now: Instant) -> Result<(), Refused> {
+        let per_second = self.handshakes_per_second.load(Relaxed);
+        let rate = Rate::new(per_second, per_second.saturating_mul(BURST_SECONDS));
+        if self.handshakes.admits(client, self.prefix_bits, rate, now) { Ok(()) } else { Err(Refused::Rate) }
+    }
+
+    /// A place for a connection from `client`, which came to that listen address.
     ///
     /// # Errors
     /// [`Refused`], with the cap that is reached.
-    pub fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Place, Refused> {
-        let mut place = self.admit_unknown().map_err(|refused| {
+    pub fn admit(self: &Arc<Self>, client: IpAddr, listener: usize) -> Result<Place, Refused> {
+        let mut place = self.admit_unknown(listener).map_err(|refused| {
             // Its own cap first: a client that has all it may have is not to displace others.
             if self.is_at_its_cap(client) { Refused::Prefix } else { refused }
         })?;
@@ -89,13 +133,35 @@ impl Admission {
     /// A place for a connection whose client a load balancer has yet to name.
     ///
     /// # Errors
-    /// [`Refused::Total`].
-    pub fn admit_unknown(self: &Arc<Self>) -> Result<Place, Refused> {
+    /// [`Refused::Listener`] or [`Refused::Total`].
+    pub fn admit_unknown(self: &Arc<Self>, listener: usize) -> Result<Place, Refused> {
+        // The listener's cap first: the place of a session that gives way there is one of all places too.
+        if !self.arrive(listener) {
+            return Err(Refused::Listener);
+        }
         if self.total.fetch_add(1, Relaxed) >= self.total_max.load(Relaxed) {
             self.total.fetch_sub(1, Relaxed);
+            self.leave(listener);
             return Err(Refused::Total);
         }
-        Ok(Place { admission: Arc::clone(self), prefix: None })
+        Ok(Place { admission: Arc::clone(self), prefix: None, listener })
+    }
+
+    /// Counts a connection at a listener, also where there is no cap: a reload may set one. `false`: it has all it may have.
+    fn arrive(&self, listener: usize) -> bool {
+        let max = self.per_listener_max.load(Relaxed);
+        let Some(count) = self.listeners.get(listener) else { return true };
+        let has_room = count.fetch_add(1, Relaxed) < max || max == 0;
+        if !has_room {
+            count.fetch_sub(1, Relaxed);
+        }
+        has_room
+    }
+
+    fn leave(&self, listener: usize) {
+        if let Some(count) = self.listeners.get(listener) {
+            count.fetch_sub(1, Relaxed);
+        }
     }
 
     /// Connections now.
@@ -112,8 +178,8 @@ impl Admission {
 
     pub(super) fn prefix_of(&self, client: IpAddr) -> Prefix {
         match client.to_canonical() {
-            IpAddr::V4(address) => (false, leading(u128::from(address.to_bits()) << 96, self.prefix_v4)),
-            IpAddr::V6(address) => (true, leading(address.to_bits(), self.prefix_v6)),
+            IpAddr::V4(address) => (false, leading(u128::from(address.to_bits()) << 96, self.prefix_bits.0)),
+            IpAddr::V6(address) => (true, leading(address.to_bits(), self.prefix_bits.1)),
         }
     }
 
@@ -156,6 +222,10 @@ impl Place {
         Ok(())
     }
 
+    pub(super) fn listener(&self) -> usize {
+        self.listener
+    }
+
     pub(super) fn prefix(&self) -> Option<Prefix> {
         self.prefix
     }
@@ -170,27 +240,30 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.give_prefix_back();
+        self.admission.leave(self.listener);
         self.admission.total.fetch_sub(1, Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn admission(total: u32, per_prefix: u32) -> Arc<Admission> {
-        Arc::new(Admission::new(total, per_prefix, 32, 56))
+        Arc::new(Admission::new(Caps { total, per_prefix, ..Caps::default() }, (32, 56), 2))
     }
 
     /// Covers: C-25.
     #[test]
     fn caps_the_total_and_gives_places_back() {
         let admission = admission(2, 10);
-        let first = admission.admit("192.0.2.1".parse().unwrap()).ok().unwrap();
-        let _second = admission.admit("192.0.2.2".parse().unwrap()).ok().unwrap();
-        assert_eq!(admission.admit("192.0.2.3".parse().unwrap()).err(), Some(Refused::Total));
+        let first = admission.admit("192.0.2.1".parse().unwrap(), 0).ok().unwrap();
+        let _second = admission.admit("192.0.2.2".parse().unwrap(), 0).ok().unwrap();
+        assert_eq!(admission.admit("192.0.2.3".parse().unwrap(), 0).err(), Some(Refused::Total));
         drop(first);
-        assert!(admission.admit("192.0.2.3".parse().unwrap()).is_ok());
+        assert!(admission.admit("192.0.2.3".parse().unwrap(), 0).is_ok());
         assert_eq!(admission.total(), 1);
     }
 
@@ -198,36 +271,82 @@ mod tests {
     #[test]
     fn caps_a_prefix_and_not_its_neighbour() {
         let admission = admission(10, 1);
-        let _place = admission.admit("2001:db8:0:1::1".parse().unwrap()).ok().unwrap();
-        assert_eq!(admission.admit("2001:db8:0:2::1".parse().unwrap()).err(), Some(Refused::Prefix));
-        assert!(admission.admit("2001:db8:0:100::1".parse().unwrap()).is_ok());
-        let single = Arc::new(Admission::new(10, 1, 32, 128));
-        let _place = single.admit("2001:db8::1".parse().unwrap()).ok().unwrap();
-        assert!(single.admit("2001:db8::2".parse().unwrap()).is_ok(), "a prefix may be one address");
+        let _place = admission.admit("2001:db8:0:1::1".parse().unwrap(), 0).ok().unwrap();
+        assert_eq!(admission.admit("2001:db8:0:2::1".parse().unwrap(), 0).err(), Some(Refused::Prefix));
+        assert!(admission.admit("2001:db8:0:100::1".parse().unwrap(), 0).is_ok());
+        let caps = Caps { total: 10, per_prefix: 1, ..Caps::default() };
+        let single = Arc::new(Admission::new(caps, (32, 128), 1));
+        let _place = single.admit("2001:db8::1".parse().unwrap(), 0).ok().unwrap();
+        assert!(single.admit("2001:db8::2".parse().unwrap(), 0).is_ok(), "a prefix may be one address");
         assert_eq!(leading(u128::MAX, 0), 0);
+    }
+
+    /// Goal: a listener has its cap, also over connections from before there was one, its neighbour another, and places come
+    /// back; a client at its own cap hears of that one. Covers: C-244
+    #[test]
+    fn caps_a_listener_and_not_its_neighbour() {
+        let admission = admission(10, 5);
+        let admit = |listener| admission.admit("192.0.2.1".parse().unwrap(), listener);
+        let before: Vec<_> = (0..3).map(|_| admit(0).ok().unwrap()).collect();
+        admission.reload(Caps { total: 10, per_prefix: 5, per_listener: 3, ..Caps::default() });
+        assert_eq!(admit(0).err(), Some(Refused::Listener));
+        assert_eq!(admission.admit_unknown(0).err(), Some(Refused::Listener));
+        assert_eq!(admission.total(), 3);
+        let beside: Vec<_> = (0..2).map(|_| admit(1).ok().unwrap()).collect();
+        assert_eq!(admit(0).err(), Some(Refused::Prefix));
+        drop(before);
+        assert!(admit(0).is_ok());
+        admission.reload(Caps { total: 2, per_prefix: 5, per_listener: 3, ..Caps::default() });
+        assert_eq!(admit(0).err(), Some(Refused::Total));
+        drop(beside);
+        let after: Vec<_> = (0..2).map(|_| admit(0).ok().unwrap()).collect();
+        assert_eq!(
+            (after.len(), admission.total()),
+            (2, 2),
+            "a refusal by the total left the listener's count as it was"
+        );
+    }
+
+    /// Goal: a prefix begins so many handshakes a second, and twice that at once; its neighbour has its own, and without a limit
+    /// there is no rate. Method: moments by hand.
+    #[test]
+    fn a_prefix_has_its_rate_of_handshakes() {
+        let admission = admission(10, 10);
+        let now = Instant::now() + Duration::from_secs(5);
+        let begun = |client: &str, after: u64| {
+            let at = now + Duration::from_secs(after);
+            (0..100).filter(|_| admission.begin_handshake(client.parse().unwrap(), at).is_ok()).count()
+        };
+        assert_eq!(begun("2001:db8:0:1::1", 0), 100);
+        admission.reload(Caps { total: 10, per_prefix: 10, handshakes_per_second: 10, ..Caps::default() });
+        assert_eq!([begun("2001:db8:0:1::1", 1), begun("2001:db8:0:2::1", 1)], [20, 0], "one /56");
+        assert_eq!([begun("2001:db8:0:100::1", 1), begun("2001:db8:0:1::1", 100)], [20, 20]);
+        assert!((9..=10).contains(&begun("2001:db8:0:1::1", 101)));
+        admission.reload(Caps { total: 10, per_prefix: 10, ..Caps::default() });
+        assert_eq!(begun("2001:db8:0:1::1", 101), 100);
     }
 
     /// Goal: a place behind a load balancer counts for the client that it names, and for nobody before.
     #[test]
     fn a_place_is_nobodys_until_its_client_is_known() {
         let admission = admission(3, 1);
-        let mut unknown = admission.admit_unknown().ok().unwrap();
+        let mut unknown = admission.admit_unknown(0).ok().unwrap();
         let client = "192.0.2.1".parse().unwrap();
-        let known = admission.admit(client).ok().unwrap();
+        let known = admission.admit(client, 0).ok().unwrap();
         assert_eq!(unknown.belongs_to(client), Err(Refused::Prefix));
         drop(known);
         assert_eq!(unknown.belongs_to(client), Ok(()));
-        assert_eq!(admission.admit(client).err(), Some(Refused::Prefix));
+        assert_eq!(admission.admit(client, 0).err(), Some(Refused::Prefix));
         drop(unknown);
-        assert!(admission.admit(client).is_ok());
+        assert!(admission.admit(client, 0).is_ok());
         assert_eq!(admission.total(), 0);
     }
 
     #[test]
     fn an_ipv4_client_on_an_ipv6_socket_is_an_ipv4_client() {
         let admission = admission(10, 1);
-        let _place = admission.admit("::ffff:192.0.2.1".parse().unwrap()).ok().unwrap();
-        assert_eq!(admission.admit("192.0.2.1".parse().unwrap()).err(), Some(Refused::Prefix));
-        assert!(admission.admit("::ffff:192.0.2.2".parse().unwrap()).is_ok());
+        let _place = admission.admit("::ffff:192.0.2.1".parse().unwrap(), 0).ok().unwrap();
+        assert_eq!(admission.admit("192.0.2.1".parse().unwrap(), 0).err(), Some(Refused::Prefix));
+        assert!(admission.admit("::ffff:192.0.2.2".parse().unwrap(), 0).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Before: `admission` refused a connection. After: a place is free for it, or nobody here is idle.
 //! Holds: the sessions in the order of the moments since which they were known to be idle, once over all, once within
-//! each client prefix. A moment that is out of date is corrected when it comes to the front: a query costs nothing
+//! each client prefix and each listen address. A moment that is out of date is corrected when it comes to the front: a query costs nothing
 //! here, and a look costs O(log n).
 //! Never: ends a session that is owed an answer, or that was busy a moment ago; looks at more than a few at a time.
 //!
@@ -39,18 +39,27 @@ pub(super) struct EvictionQueue {
 /// Milliseconds since the worker began.
 type Moment = u64;
 
-/// Both orders, in which each guest stands by the same moment.
+/// Sessions that share a cap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Group {
+    /// Of a client prefix.
+    Prefix(Option<Prefix>),
+    /// Of a listen address, by its number.
+    Listener(usize),
+}
+
+/// Both orders, in which each session stands by the same moment.
 #[derive(Default)]
 struct Queue {
     all: BTreeMap<(Moment, u64), Rc<Candidate>>,
-    by_prefix: BTreeMap<(Option<Prefix>, Moment, u64), Rc<Candidate>>,
+    by_group: BTreeMap<(Group, Moment, u64), Rc<Candidate>>,
 }
 
 /// One session.
 struct Candidate {
     probe: Rc<IdleProbe>,
     number: u64,
-    prefix: Option<Prefix>,
+    groups: [Group; 2],
     /// Where it stands in the queue.
     known_since: Cell<Moment>,
     /// Given back with the session, or when another gets it.
@@ -75,7 +84,7 @@ impl EvictionQueue {
         let candidate = Rc::new(Candidate {
             probe: Rc::clone(probe),
             number,
-            prefix: place.prefix(),
+            groups: [Group::Prefix(place.prefix()), Group::Listener(place.listener())],
             known_since: Cell::new(self.moment(Instant::now())),
             place: RefCell::new(Some(place)),
         });
@@ -83,9 +92,9 @@ impl EvictionQueue {
         Queued { eviction: Rc::clone(self), candidate }
     }
 
-    /// Has the longest idle session give its place back: of the prefix `within`, where one is at its cap, else of
+    /// Has the longest idle session give its place back: of the group `within`, where one is at its cap, else of
     /// all. `false`: nobody here has been idle for long enough.
-    pub(super) fn make_room(&self, wanted: Wanted, within: Option<Prefix>, now: Instant) -> bool {
+    pub(super) fn make_room(&self, wanted: Wanted, within: Option<Group>, now: Instant) -> bool {
         let latest = self.moment(now).checked_sub(IDLE_MIN.as_millis().try_into().unwrap_or(Moment::MAX));
         let Some(latest) = latest else { return false };
         let mut queue = self.queue.borrow_mut();
@@ -143,22 +152,24 @@ impl Queue {
     fn insert(&mut self, candidate: &Rc<Candidate>) {
         let since = candidate.known_since.get();
         self.all.insert((since, candidate.number), Rc::clone(candidate));
-        self.by_prefix.insert((candidate.prefix, since, candidate.number), Rc::clone(candidate));
+        for group in candidate.groups {
+            self.by_group.insert((group, since, candidate.number), Rc::clone(candidate));
+        }
     }
 
     fn remove(&mut self, candidate: &Candidate) {
         let since = candidate.known_since.get();
         self.all.remove(&(since, candidate.number));
-        self.by_prefix.remove(&(candidate.prefix, since, candidate.number));
+        for group in candidate.groups {
+            self.by_group.remove(&(group, since, candidate.number));
+        }
     }
 
-    /// Who has been known to be idle longest, of `prefix` or of all.
-    fn first(&self, prefix: Option<Prefix>) -> Option<Rc<Candidate>> {
-        if prefix.is_none() {
-            return self.all.values().next().map(Rc::clone);
-        }
-        let mut of_prefix = self.by_prefix.range((prefix, 0, 0)..=(prefix, Moment::MAX, u64::MAX));
-        of_prefix.next().map(|(_, candidate)| Rc::clone(candidate))
+    /// Who has been known to be idle longest, of a group or of all.
+    fn first(&self, within: Option<Group>) -> Option<Rc<Candidate>> {
+        let Some(group) = within else { return self.all.values().next().map(Rc::clone) };
+        let mut of_group = self.by_group.range((group, 0, 0)..=(group, Moment::MAX, u64::MAX));
+        of_group.next().map(|(_, candidate)| Rc::clone(candidate))
     }
 }
 
@@ -167,7 +178,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::worker::{Admission, Refused};
+    use crate::worker::{Admission, Caps, Refused};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -180,19 +191,24 @@ mod tests {
     impl Scene {
         fn new() -> Self {
             let eviction = Rc::new(EvictionQueue::new());
-            Self { admission: Arc::new(Admission::new(100, 100, 32, 56)), began: eviction.began, eviction }
+            let caps = Caps { total: 100, per_prefix: 100, ..Caps::default() };
+            Self { admission: Arc::new(Admission::new(caps, (32, 56), 2)), began: eviction.began, eviction }
         }
 
         fn sit(&self, client: &str) -> (Rc<IdleProbe>, Queued) {
+            self.sit_at(client, 0)
+        }
+
+        fn sit_at(&self, client: &str, listener: usize) -> (Rc<IdleProbe>, Queued) {
             let probe = Rc::new(IdleProbe::default());
-            let place = self.admission.admit(client.parse().unwrap()).ok().unwrap();
+            let place = self.admission.admit(client.parse().unwrap(), listener).ok().unwrap();
             let queued = self.eviction.take(&probe, place);
             (probe, queued)
         }
 
         fn make_room(&self, refused: Refused, client: &str, at: Duration) -> bool {
             let prefix = self.admission.prefix_of(client.parse().unwrap());
-            let within = Some(prefix).filter(|_| refused == Refused::Prefix);
+            let within = Some(Group::Prefix(Some(prefix))).filter(|_| refused == Refused::Prefix);
             self.eviction.make_room(Wanted::Place, within, self.began + at)
         }
     }
@@ -213,10 +229,25 @@ mod tests {
         assert!(!scene.make_room(Refused::Prefix, "192.0.2.2", 20 * SECOND), "nobody is left there");
         drop(sessions);
         assert!(
-            scene.eviction.queue.borrow().all.is_empty()
-                && scene.eviction.queue.borrow().by_prefix.is_empty()
+            scene.eviction.queue.borrow().all.is_empty() && scene.eviction.queue.borrow().by_group.is_empty()
         );
         assert_eq!(scene.admission.total(), 0);
+    }
+
+    /// Goal: at a listener's cap the longest idle one of that listener goes, though one of another has been idle longer.
+    /// Covers: C-244
+    #[test]
+    fn a_listeners_own_gives_way() {
+        let scene = Scene::new();
+        let sessions = [0, 1, 1].map(|listener| scene.sit_at("192.0.2.1", listener));
+        for ((seat, _), idle) in sessions.iter().zip([1, 5, 3]) {
+            seat.note_for_test(Some(scene.began + idle * SECOND));
+        }
+        let now = scene.began + 20 * SECOND;
+        assert!(scene.eviction.make_room(Wanted::Place, Some(Group::Listener(1)), now));
+        let left = sessions.each_ref().map(|(seat, _)| seat.is_asked_to_leave());
+        assert_eq!((left, scene.admission.total()), ([false, false, true], 2));
+        assert!(!scene.eviction.make_room(Wanted::Place, Some(Group::Listener(2)), now), "nobody came there");
     }
 
     /// Goal: who is owed an answer, or was busy within the last second, stays.

@@ -35,8 +35,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use accept::{Acceptor, Transport};
-pub use admission::{Admission, Place, Refused};
+use accept::{Acceptor, ListenAddress, Transport};
+pub use admission::{Admission, Caps, Place, Refused};
 use charges::Accounts;
 pub use charges::ChargesSink;
 
@@ -248,16 +248,16 @@ fn start_backends(settings: &Settings, counters: &WorkerCounters) -> Backends {
 }
 
 fn open(listeners: Listeners, acceptor: &Rc<Acceptor>) -> Vec<AbortHandle> {
-    let accept = |transport| {
-        move |listener| {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
-            let (listener, acceptor) = (Rc::new(listener), Rc::clone(acceptor));
-            let accept = move || accept::accept_all(Rc::clone(&listener), transport, Rc::clone(&acceptor));
-            Some(spawn_local(supervise("listener", accept)).abort_handle())
-        }
-    };
-    let dot = listeners.dot.into_iter().filter_map(accept(Transport::Dot));
-    let do53 = listeners.do53.into_iter().filter_map(accept(Transport::Do53));
+    let dot = listeners.dot.into_iter().map(|listener| (Transport::Dot, listener));
+    let do53 = listeners.do53.into_iter().map(|listener| (Transport::Do53, listener));
+    // The same number in every worker: each has a socket for each listen address, in one order.
+    let streams = dot.chain(do53).enumerate().filter_map(|(number, (transport, listener))| {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
+        let (listener, acceptor) = (Rc::new(listener), Rc::clone(acceptor));
+        let listen_address = ListenAddress { transport, number };
+        let accept = move || accept::accept_all(Rc::clone(&listener), listen_address, Rc::clone(&acceptor));
+        Some(spawn_local(supervise("listener", accept)).abort_handle())
+    });
     let datagrams = listeners.datagrams.into_iter().filter_map(|socket| {
         let socket = tokio::net::UdpSocket::from_std(socket).map_err(not_registered).ok()?;
         let shared = Rc::clone(acceptor.shared());
@@ -265,7 +265,7 @@ fn open(listeners: Listeners, acceptor: &Rc<Acceptor>) -> Vec<AbortHandle> {
             spawn_local(async { session::serve_datagrams(socket, shared).await.map_err(not_registered) });
         Some(task.abort_handle())
     });
-    dot.chain(do53).chain(datagrams).collect()
+    streams.chain(datagrams).collect()
 }
 
 /// Whether a connection less would help where none can be accepted: not where a filter or a policy of the machine says no.

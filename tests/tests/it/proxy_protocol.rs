@@ -246,6 +246,23 @@ fn a_trusted_header_names_the_client() {
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
 }
 
+/// Goal: the client that a trusted header names has the rate of handshakes, not the load balancer. Method: one a second, two
+/// at once; handshakes for one client until one is refused, then one for another client.
+#[test]
+fn a_named_clients_handshakes_have_a_rate() {
+    require!(Root);
+    let (network, dotd) = embedded(&behind_a_load_balancer().set("session", "handshakes_per_second", "1"));
+    let attempt = |client| {
+        let mut stream = tcp(&network.client, at_853(SERVER_V4));
+        stream.write_all(&header_v4(client, HERE, &[])).expect("sent");
+        Dot::over(stream, SERVER_V4, &Offer::default())
+    };
+    let refused = (0..100).position(|_| attempt(CLIENT).is_err());
+    assert!(refused.is_some_and(|served| served >= 2), "{refused:?}");
+    let _other = attempt(([198, 51, 100, 8], 1)).unwrap_or_else(|end| panic!("handshake: {end:?}"));
+    assert_eq!(dotd.stats().counter("connections", "refused_handshake_rate"), 1);
+}
+
 /// Goal: a trusted sender's header that is none closes the connection without an octet, and is counted as what
 /// it is; one that never comes meets the handshake's deadline.
 #[test]

@@ -120,6 +120,66 @@ fn a_prefix_has_its_cap() {
     assert_eq!(dotd.stats().counter("session_ends", "evicted"), 0);
 }
 
+/// Goal: a listen address gets no more than its share of connections, and another has its own; at the cap the longest idle
+/// session of that address gives way, with close_notify (RFC 9210 §4.2, RFC 7766 §6.2.2).
+/// Method: two are allowed, and busy; the third to IPv4 is closed, one to IPv6 is served; a place that is given back is used
+/// again; once the answers are there, a further one gets the place of an idle one. Covers: C-244
+#[test]
+fn a_listener_has_its_cap() {
+    require!(Root);
+    let config =
+        Config::new().set("server", "workers", "1").set("session", "connections_per_listener_max", "2");
+    let (network, backend, dotd) = scripted_with(config, "timeout = \"30s\"", hold);
+    let [first, mut second] = busy(&network, &backend, [SERVER_V4; 2]);
+    let refused = Dot::attempt(&network.client, SERVER_V4, &Offer::default());
+    assert!(matches!(refused, Err(End::BareFin | End::Reset)), "{refused:?}");
+    let mut other = Dot::connect(&network.client, SERVER_V6);
+    assert_eq!(dotd.stats().counter("connections", "refused_listener_cap"), 1);
+    first.abort();
+    dotd.counts("a place is free", |stats| stats.counter("connections_open", "open") == 2);
+    let mut again = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(dotd.stats().counter("session_ends", "evicted"), 0);
+    backend.release();
+    assert_eq!(second.receive().rdata(A), [HONEST]);
+    let _new = eventually("one that is idle gives way", || {
+        Dot::attempt(&network.client, SERVER_V4, &Offer::default()).ok()
+    });
+    let stats = dotd.counts("it is counted", |stats| stats.counter("session_ends", "evicted") == 1);
+    assert!(other.is_quiet(), "the other address has its own cap");
+    assert_eq!(again.end(), End::CloseNotify);
+    assert!(second.is_quiet(), "it was busy later");
+    assert_eq!(stats.counter("connections", "refused_total_cap"), 0);
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
+/// Goal: a client prefix begins no more handshakes than its rate allows, without XDP, and another has its own; a reload takes
+/// the limit away. Method: one a second, two at once; handshakes until one is refused; one from IPv6; ten after the reload.
+/// Covers: C-244, A-233
+#[test]
+fn handshakes_have_a_rate_without_xdp() {
+    require!(Root);
+    let config = Config::new().xdp("off");
+    let limited = config.clone().set("session", "handshakes_per_second", "1");
+    let (network, dotd) = embedded(&limited);
+    let mut served = Vec::new();
+    let refused = (0..100).find_map(|_| {
+        Dot::attempt(&network.client, SERVER_V4, &Offer::default()).map(|session| served.push(session)).err()
+    });
+    assert!(matches!(refused, Some(End::BareFin | End::Reset)), "{refused:?}");
+    assert!(served.len() >= 2, "two at once: {}", served.len());
+    let _other = Dot::connect(&network.client, SERVER_V6);
+    let stats = dotd.stats();
+    let count = |label| stats.counter("connections", label);
+    assert_eq!((count("refused_handshake_rate"), count("accepted")), (1, served.len() as u64 + 2));
+    assert_eq!(stats.sum("handshakes", "full_tls13"), served.len() as u64 + 1);
+    assert_eq!(stats.difference(), [0; 3]);
+    dotd.rewrite_config(&config);
+    let said = dotd.operate(&["reload"]);
+    assert!(said.is_success, "{}", said.text);
+    let _unlimited: Vec<Dot> = (0..10).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+    assert_eq!(dotd.stats().counter("connections", "refused_handshake_rate"), 1);
+}
+
 /// Goal: the process has its cap, whoever comes.
 /// Method: two are allowed, over both families, and busy; the third is closed and counted. Covers: C-25
 #[test]

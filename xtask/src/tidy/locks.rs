@@ -26,7 +26,10 @@ const FILES: &[(&str, &str)] = &[
         "why a backend is down, taken by a health check; and a count, once for a message that matches no query",
     ),
     ("dot-userspace/src/ledger/traffic.rs", "when a worker begins with a backend, and when somebody looks"),
-    ("dot-userspace/src/session/rates.rs", "once for a message, where session.queries_per_second is set"),
+    (
+        "dot-userspace/src/session/rates.rs",
+        "once for a message or a handshake, where session.queries_per_second or handshakes_per_second is set",
+    ),
     ("dot-userspace/src/tls/sessions.rs", "once for a handshake in TLS 1.2"),
     ("dot-userspace/src/tls/tickets/shared_keys.rs", "once for a handshake"),
     ("dot-userspace/src/tls/tickets/process_keys.rs", "once for a handshake"),

@@ -19,7 +19,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nzzz = 1",
         &[
-            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max, queries_per_second, queries_burst, queries_over",
+            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max, connections_per_listener_max, handshakes_per_second, queries_per_second, queries_burst, queries_over",
         ],
     ),
     (
@@ -75,6 +75,13 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nowed_octets_max = 1000",
         &["2:19: session.owed_octets_max: 1000 is less than 131072, the smallest permitted"],
+    ),
+    (
+        "[session]\nconnections_per_listener_max = 10000001\nhandshakes_per_second = 1000001",
+        &[
+            "2:32: session.connections_per_listener_max: 10000001 is more than 10000000, the largest permitted",
+            "3:25: session.handshakes_per_second: 1000001 is more than 1000000, the largest permitted",
+        ],
     ),
     (
         "[session]\nqueries_per_second = 1000001\nqueries_burst = 0",

@@ -13,11 +13,16 @@ use crate::{
     ledger::{ControlCounters, Snapshot, WorkerCounters},
     session::scripted::{Read, Scripted, no_limits},
     tls::{Tickets, certificate},
-    worker::ChargesSink,
+    worker::{Caps, ChargesSink},
     xdp,
 };
 
-/// The doors of a worker without backends.
+fn admission_of_ten() -> Arc<Admission> {
+    let caps = Caps { total: 10, per_prefix: 10, ..Caps::default() };
+    Arc::new(Admission::new(caps, (32, 56), 1))
+}
+
+/// The acceptor of a worker without backends.
 fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
     let mut config = Config::default();
     let folder = tempfile::tempdir().unwrap();
@@ -59,16 +64,17 @@ async fn assert_served(client: &mut TcpStream) {
 fn a_panic_ends_one_session() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let admission = Arc::new(Admission::new(10, 10, 32, 56));
+        let admission = admission_of_ten();
         let acceptor = acceptor(&admission);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        spawn_local(accept_all(Rc::new(listener), Transport::Do53, Rc::clone(&acceptor)));
+        let listen_address = ListenAddress { transport: Transport::Do53, number: 0 };
+        spawn_local(accept_all(Rc::new(listener), listen_address, Rc::clone(&acceptor)));
         let mut beside = TcpStream::connect(address).await.unwrap();
         assert_served(&mut beside).await;
         let counters = acceptor.shared.counters.clone();
         counters.add(Counter::Accepted, 1);
-        let place = acceptor.admission.admit(address.ip()).ok().unwrap();
+        let place = acceptor.admission.admit(address.ip(), 0).ok().unwrap();
         let open = acceptor.open(place, None);
         let client =
             Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
@@ -102,12 +108,12 @@ fn is_balanced(counters: &WorkerCounters) -> bool {
 fn a_panic_in_a_handshake_is_its_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let admission = Arc::new(Admission::new(10, 10, 32, 56));
+        let admission = admission_of_ten();
         let acceptor = acceptor(&admission);
         let counters = acceptor.shared.counters.clone();
         for is_counted in [false, true] {
             counters.add(Counter::Accepted, 1);
-            let place = acceptor.admission.admit(IpAddr::from([192, 0, 2, 1])).ok().unwrap();
+            let place = acceptor.admission.admit(IpAddr::from([192, 0, 2, 1]), 0).ok().unwrap();
             let mut open = acceptor.open(place, None);
             let task = spawn_local(async move {
                 if is_counted {
@@ -135,11 +141,11 @@ const EPROTO: i32 = 71;
 fn only_a_shortage_takes_a_place() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let admission = Arc::new(Admission::new(10, 10, 32, 56));
+        let admission = admission_of_ten();
         let acceptor = acceptor(&admission);
         let probe = Rc::new(IdleProbe::default());
         let queued =
-            acceptor.eviction.take(&probe, admission.admit("192.0.2.1".parse().unwrap()).ok().unwrap());
+            acceptor.eviction.take(&probe, admission.admit("192.0.2.1".parse().unwrap(), 0).ok().unwrap());
         let (since, later) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
         probe.note_for_test(Some(since));
         for errno in [EPERM, EACCES, EINVAL, EPROTO] {

@@ -11,6 +11,7 @@ pub mod limit;
 mod load;
 mod messages;
 mod model;
+mod model_session;
 mod model_xdp;
 mod names;
 mod parse;
@@ -27,6 +28,7 @@ pub use error::{ConfigErrors, Mistake};
 pub use limit::Limit;
 pub use load::{DEFAULT_PATH, Placed, Read, load, load_placed, load_what_is_sound, parse, read};
 pub use model::*;
+pub use model_session::*;
 pub use model_xdp::*;
 pub use sandbox::Sandbox;
 

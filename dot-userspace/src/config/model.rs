@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Sandbox, Xdp, duration};
+use super::{Sandbox, Session, Xdp, duration};
 
 /// The whole file. Modules get their own part, never the whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -117,63 +117,6 @@ pub enum TlsVersion {
     /// TLS 1.3 (RFC 8446) only.
     #[serde(rename = "1.3")]
     V1_3,
-}
-
-/// `[session]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Session {
-    /// Absolute time for a handshake, from accept.
-    #[serde(with = "duration")]
-    pub handshake_timeout: Duration,
-    /// Absolute time from a message's first octet to its last.
-    #[serde(with = "duration")]
-    pub message_timeout: Duration,
-    /// Time for a client to take the responses that wait for it.
-    #[serde(with = "duration")]
-    pub write_timeout: Duration,
-    /// Time without a whole message before we close.
-    #[serde(with = "duration")]
-    pub idle_timeout: Duration,
-    /// Longest life of a session.
-    #[serde(with = "duration")]
-    pub duration_max: Duration,
-    /// Most queries of a session.
-    pub queries_max: u64,
-    /// Most unanswered queries of a session; then we stop reading.
-    pub in_flight_max: u16,
-    /// Most octets of responses that a session's client may let wait.
-    pub owed_octets_max: u32,
-    /// Most of one client prefix, on each worker.
-    pub owed_octets_per_prefix_max: u32,
-    /// Most of all clients of a worker.
-    pub owed_octets_per_worker_max: u32,
-    /// Most connections of the process.
-    pub connections_max: u32,
-    /// Most connections of one client prefix.
-    pub connections_per_prefix_max: u32,
-    /// Open connections of one listen address; 0: as many as of all.
-    pub connections_per_listener_max: u32,
-    /// Handshakes a second of one client prefix, in the engine; 0: no limit.
-    pub handshakes_per_second: u32,
-    /// Messages per second of one client prefix over connections; 0: no limit.
-    pub queries_per_second: u32,
-    /// Such messages at once.
-    pub queries_burst: u32,
-    /// What becomes of messages over that rate.
-    pub queries_over: QueriesOver,
-}
-
-/// `session.queries_over`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum QueriesOver {
-    /// Answer, and count.
-    Count,
-    /// Answer later, at the rate; what would wait for more than a second is refused.
-    Delay,
-    /// Answer REFUSED.
-    Refuse,
 }
 
 /// One `[[backend]]`

@@ -2,9 +2,14 @@
 //!
 //! Before: `suspects` queued a query. After: it is on a connection of this lane, beside as many as it tolerates.
 //! Holds: a queue, and the connections: a few that are used, and some more that are silent.
-//! Never: has queries wait for a connection that is silent: whoever is not answered there must not hold the places of others.
+//! Never: has queries wait for a connection that is silent, or behind one that no connection fits: whoever is not answered, or
+//! not asked, must not hold the places of others.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+};
 
 use super::{
     connection::{Connection, Lane},
@@ -13,6 +18,12 @@ use super::{
     upstream::Upstream,
 };
 
+/// Parts of a connection.
+const WHOLE: usize = 1 << 16;
+/// Queries without a fitting connection that are looked at in a turn.
+const LOOKED_MAX: usize = 512;
+/// Queries that may pass the first of the queue: connections that they keep busy are not ended for it.
+const PASSED_MAX: usize = 256;
 /// Silent connections of a lane, beside those that are used. Of more the longest silent one is left (`silence`).
 pub const SILENT_MAX: usize = 12;
 
@@ -26,42 +37,52 @@ pub struct Trials {
     pub connections: RefCell<Vec<Served>>,
     /// How many of them may be used at a time.
     used_max: usize,
+    /// Queries that were given a connection while one that came before them waited for another, since the first of the queue
+    /// got one.
+    passed: Cell<usize>,
 }
 
 impl Trials {
     /// Nothing yet.
     pub fn new(lane: Lane, used_max: usize) -> Self {
-        Self { lane, queue: RefCell::default(), connections: RefCell::default(), used_max }
+        Self {
+            lane,
+            queue: RefCell::default(),
+            connections: RefCell::default(),
+            used_max,
+            passed: Cell::new(0),
+        }
     }
 
-    /// Gives what waits to connections that are there; returns how many more are needed.
+    /// Gives what waits to connections that are there; returns how many more are needed. A query for which no connection fits
+    /// does not hold those behind it that fit somewhere.
     pub fn hand_out(&self, upstream: &Upstream) -> usize {
-        while let Some((slot, needs)) = self.front(upstream) {
-            let Some(connection) = self.fitting(needs) else {
-                let groups = self.queue.borrow().len().div_ceil(usize::from(needs.company.max(1)));
-                let connections = self.connections.borrow();
-                let opening = connections.iter().filter(|(one, _)| !one.is_established()).count();
-                return groups.min(self.used_max).saturating_sub(opening);
-            };
-            self.queue.borrow_mut().pop_front();
-            connection.give(upstream, slot);
-            connection.wake();
-        }
-        0
-    }
-
-    /// The next that still waits. What ended, or moved to another backend, is dropped.
-    fn front(&self, upstream: &Upstream) -> Option<(u16, Needs)> {
-        let flights = upstream.fleet.flights.borrow();
-        let mut queue = self.queue.borrow_mut();
-        while let Some(slot) = queue.front() {
-            let waiting = flights.get(*slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
-            if let Some(flight) = waiting {
-                return Some((*slot, Needs::of(flight)));
+        let mut waiting = self.queue.take();
+        let mut unfit = Unfit::default();
+        let mut looked = 0;
+        waiting.retain(|slot| {
+            if looked == LOOKED_MAX || (looked > 0 && self.passed.get() >= PASSED_MAX) {
+                return true;
             }
-            queue.pop_front();
-        }
-        None
+            // What ended, or moved to another backend, is dropped.
+            let Some(needs) = Needs::of_waiting(upstream, *slot) else { return false };
+            let connection = if unfit.covers(needs) { None } else { self.fitting(needs) };
+            let Some(connection) = connection else {
+                looked += 1;
+                unfit.note(needs);
+                return true;
+            };
+            self.passed.set(if looked == 0 { 0 } else { self.passed.get() + 1 });
+            connection.give(upstream, *slot);
+            connection.wake();
+            false
+        });
+        // What was queued meanwhile comes last.
+        waiting.extend(self.queue.take());
+        self.queue.replace(waiting);
+        let connections = self.connections.borrow();
+        let opening = connections.iter().filter(|(one, _)| !one.is_established()).count();
+        unfit.groups().min(self.used_max).saturating_sub(opening)
     }
 
     fn fitting(&self, needs: Needs) -> Option<Rc<Connection>> {
@@ -86,6 +107,35 @@ impl Trials {
     }
 }
 
+/// What could be given no connection in this turn. What asks for as much, or for more, needs no look then: a connection that was
+/// given a query fits none better than before.
+#[derive(Default)]
+struct Unfit {
+    /// The largest company among those that need a new connection, and among the others.
+    company: [u16; 2],
+    /// The part of a connection that all of them need together, in parts of [`WHOLE`].
+    parts: usize,
+}
+
+impl Unfit {
+    fn note(&mut self, needs: Needs) {
+        let [new, any] = &mut self.company;
+        let company = if needs.is_new { new } else { any };
+        *company = needs.company.max(*company);
+        self.parts = self.parts.saturating_add(WHOLE / usize::from(needs.company.max(1)));
+    }
+
+    fn covers(&self, needs: Needs) -> bool {
+        let [new, any] = self.company;
+        needs.company <= any || (needs.is_new && needs.company <= new)
+    }
+
+    /// How many connections would have room for them.
+    fn groups(&self) -> usize {
+        self.parts.div_ceil(WHOLE)
+    }
+}
+
 /// What a suspect asks of its connection.
 #[derive(Clone, Copy)]
 struct Needs {
@@ -100,11 +150,133 @@ impl Needs {
         Self { company: flight.record.company, is_new: flight.record.lone_ends > 0 }
     }
 
+    /// What the query in `slot` needs, if it still waits at `upstream`.
+    fn of_waiting(upstream: &Upstream, slot: u16) -> Option<Self> {
+        let flights = upstream.fleet.flights.borrow();
+        flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream)).map(Self::of)
+    }
+
     fn fit(self, connection: &Connection) -> bool {
         let is_new = connection.answered() == 0 && connection.is_quiet();
         connection.is_established()
             && connection.takes_company(self.company)
             && !connection.is_silent()
             && (is_new || !self.is_new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{task::LocalSet, time::Instant};
+
+    use super::*;
+    use crate::{
+        backend::{Broken, Failure, Sink, anew::backend_at, fleet::Fleet},
+        config::{ClientSubnet, Policy, Transport},
+        dns::{Asked, Query},
+        ledger::WorkerCounters,
+    };
+
+    struct Nobody;
+
+    impl Sink for Nobody {
+        fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
+            Ok(())
+        }
+
+        fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
+    }
+
+    const QUERY: [u8; 17] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+
+    /// A lane with two connections that can be used, and so many queries that wait, with what they need.
+    fn scene(needs: &[Needs], test: impl FnOnce(&Trials, &Rc<Upstream>, &[Rc<Connection>])) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let config = backend_at("127.0.0.1:9".parse().unwrap(), Transport::Tcp);
+            let fleet =
+                Fleet::start(&[config], Policy::First, 0, ClientSubnet::Pass, &WorkerCounters::default());
+            let upstream = fleet.upstream(0).unwrap();
+            let query = Query::parse(&QUERY).unwrap();
+            let trials = Trials::new(Lane::Trial, 4);
+            for needs in needs {
+                fleet.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
+                let slot = upstream.streams.next().unwrap();
+                let mut flights = fleet.flights.borrow_mut();
+                let record = &mut flights.get_mut(slot).unwrap().record;
+                (record.company, record.lone_ends) = (needs.company, u8::from(needs.is_new));
+                trials.queue.borrow_mut().push_back(slot);
+            }
+            let connections = [0; 2].map(|_| {
+                let connection = Rc::new(Connection::of(Lane::Trial));
+                connection.established_at.set(Some(Instant::now()));
+                let task = tokio::task::spawn_local(tokio::time::sleep(Duration::from_secs(1)));
+                trials.connections.borrow_mut().push((Rc::clone(&connection), task.abort_handle()));
+                connection
+            });
+            test(&trials, &upstream, &connections);
+        });
+    }
+
+    const ALONE: Needs = Needs { company: 1, is_new: true };
+    const BESIDE_THREE: Needs = Needs { company: 4, is_new: false };
+
+    /// Goal: a query that needs a connection of its own, while there is none, does not hold those behind it for which there is
+    /// room. Method: connections that have answered before; one query that must be alone on a new one, six that may be
+    /// four on any, and one that has ended meanwhile.
+    #[test]
+    fn one_that_fits_nowhere_holds_nobody() {
+        let needs = [&[ALONE][..], &[BESIDE_THREE; 7]].concat();
+        scene(&needs, |trials, upstream, connections| {
+            connections.iter().for_each(|connection| assert!(connection.count_answer()));
+            let ended = trials.queue.borrow()[3];
+            upstream.fleet.give_up(ended, Failure::Silent);
+            assert_eq!(trials.hand_out(upstream), 1, "the first needs one");
+            let outstanding = [0, 1].map(|one: usize| connections[one].ids.outstanding());
+            assert_eq!((outstanding, trials.queue.borrow().len()), ([4, 2], 1));
+            connections[1].established_at.set(None);
+            assert_eq!(trials.hand_out(upstream), 0, "it is being opened");
+        });
+    }
+
+    /// Goal: however many come behind it, the first of the queue is passed by so many and no more. Method: queries for which there is always room again.
+    #[test]
+    fn the_first_is_passed_by_so_many() {
+        let needs = [&[ALONE][..], &[BESIDE_THREE; PASSED_MAX + 16]].concat();
+        scene(&needs, |trials, upstream, connections| {
+            connections.iter().for_each(|connection| assert!(connection.count_answer()));
+            let mut before = usize::MAX;
+            while trials.queue.borrow().len() < before {
+                before = trials.queue.borrow().len();
+                assert!(trials.hand_out(upstream) > 0);
+                let over = |flight: &Flight| connections.iter().any(|one| flight.is_over(&one.ids));
+                let given = upstream.fleet.flights.borrow().find(over);
+                given.into_iter().for_each(|slot| upstream.fleet.give_up(slot, Failure::Silent));
+                connections.iter().for_each(|connection| connection.out.borrow_mut().clear());
+            }
+            assert_eq!(before, 17);
+        });
+    }
+
+    /// Goal: as many connections are missing as would hold what waits. Method: companies of one, two and four, with no
+    /// connection that fits; more than may be looked at.
+    #[test]
+    fn what_waits_needs_so_many_connections() {
+        let pair = Needs { company: 2, is_new: false };
+        for (needs, missing) in [
+            (vec![ALONE; 3], 3),
+            (vec![pair; 3], 2),
+            (vec![BESIDE_THREE; 4], 1),
+            ([vec![ALONE], vec![pair], vec![BESIDE_THREE; 2]].concat(), 2),
+            (vec![ALONE; LOOKED_MAX + 9], 4),
+        ] {
+            scene(&needs, |trials, upstream, connections| {
+                connections.iter().for_each(|connection| connection.end());
+                assert_eq!(trials.hand_out(upstream), missing);
+                assert_eq!(trials.queue.borrow().len(), needs.len(), "and all wait");
+            });
+        }
     }
 }

@@ -262,6 +262,9 @@ counters! {
     TurnsWaited = "fairness", "turns_waited";
     /// Queries by UDP that were told to come by TCP (TC=1), because their kind or their client had its share in flight.
     DatagramsDeferred = "fairness", "datagrams_deferred";
+    /// Queries that were answered with SERVFAIL, because only the reserve was left at the backends, and their client had its
+    /// share of that.
+    QueriesOverShare = "fairness", "queries_over_share";
     /// Messages over their client's rate, whatever became of them.
     QueriesOverRate = "fairness", "queries_over_rate";
     /// Of these, refused.

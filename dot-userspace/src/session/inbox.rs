@@ -286,6 +286,19 @@ impl Asker for Rc<Inbox> {
     fn client(&self) -> Option<Client> {
         Some(self.client.clone())
     }
+
+    /// A session that has nothing in flight is read, because no answer would wake it; where only the reserve is left, and its
+    /// client has its share of that, it hears so.
+    fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
+        let is_refused = self.in_flight.get() == 0 && !self.shared.has_share_of_first(self.row);
+        if is_refused {
+            let (question, reply) = failure_reply(Asked::by(query), message, Failure::Full);
+            self.answer(&question, &reply);
+            self.shared.counters.add(Counter::Responded, 1);
+            self.shared.counters.add(Counter::QueriesOverShare, 1);
+        }
+        is_refused
+    }
 }
 
 impl Sink for Inbox {

@@ -28,11 +28,8 @@ pub(super) trait Asker {
     fn expect(&self) -> Rc<dyn Sink>;
     /// Who asks.
     fn client(&self) -> Option<Client>;
-    /// What a backend must be asked for is not asked for now: the asker was told. A session never is: it is not read
-    /// while it has no share.
-    fn is_deferred(&self, _message: &[u8], _query: &Query) -> bool {
-        false
-    }
+    /// What a backend must be asked for is not asked for now: the asker was told.
+    fn is_deferred(&self, message: &[u8], query: &Query) -> bool;
 }
 
 /// Has `message`, which `query` describes, answered.

@@ -159,6 +159,11 @@ impl WorkerShared {
         in_flight == 0 || (in_flight < shares.session && self.clients.queries(row) < shares.client)
     }
 
+    /// A client whose row this is may have the first query of one of its sessions in flight, too.
+    pub(super) fn has_share_of_first(&self, row: Row) -> bool {
+        self.clients.queries(row) < self.backends.borrow().shares().client_total
+    }
+
     /// A client whose row this is may have another query in flight by UDP.
     pub(super) fn has_datagram_share(&self, row: Row) -> bool {
         let (own, all) = self.clients.datagrams(row);

@@ -10,7 +10,11 @@ use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::Signal,
+};
+use socket2::{Domain, Socket, Type};
 
 use dot_tests::{
     harness::{
@@ -125,10 +129,95 @@ fn a_flood_by_udp_leaves_room_for_sessions() {
     drop(dotd);
 }
 
+/// Goal: thousands of sessions of a few dozen addresses, each with a slow query or some, leave room for clients that come later,
+/// and hear so at once. Method: a backend over TCP, which can have 4,096 queries, holds those of 60 addresses with four sessions of
+/// 16 each, then four addresses ask one query over each of 100 sessions; then another client asks one at a time, and eight
+/// new addresses ask four at once. Covers: A-342
+#[test]
+fn many_sessions_of_few_addresses_leave_room() {
+    require!(Root);
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("Linux says it");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("up to the most there may be");
+    let config = Config::new()
+        .xdp("off")
+        .set("server", "workers", "1")
+        .set("session", "in_flight_max", "65535")
+        .set("session", "message_timeout", "\"60s\"")
+        .set("listen", "do53", r#"["0.0.0.0:53"]"#);
+    let keys = "transport = \"tcp\"\ntimeout = \"30s\"";
+    let (network, backend, dotd) = scripted_with(config, keys, slow_for_the_flood);
+    let slow = |count: u16| -> Vec<u8> {
+        (0..count).flat_map(|id| framed(&Query::new(id, "slow.dotd.test", A).octets())).collect()
+    };
+    let from = |last: u8, sessions: usize, queries: u16| -> Vec<TcpStream> {
+        let begin = |_| {
+            let mut session = tcp_from(&network, [10, 53, 0, last]);
+            session.write_all(&slow(queries)).expect("the socket has room");
+            session
+        };
+        add_address(&network, [10, 53, 0, last]);
+        (0..sessions).map(begin).collect()
+    };
+    let mut first = Dot::connect(&network.client, SERVER_V6);
+    let queries: Vec<_> = (0..2000).map(|id| Query::new(id, "slow.dotd.test", A).octets()).collect();
+    queries.chunks(500).for_each(|some| first.ask_all(some));
+    let outstanding = |stats: &Stats| stats.counter("backend_outstanding", "outstanding");
+    dotd.counts("half is in flight", |stats| outstanding(stats) >= 2000);
+    let many: Vec<_> = (100..160).flat_map(|last| from(last, 4, 16)).collect();
+    dotd.counts("seven eighths are in flight", |stats| outstanding(stats) >= 3584);
+    let lone: Vec<_> = (160..164).flat_map(|last| from(last, 100, 1)).collect();
+    let over = |stats: &Stats| stats.counter("fairness", "queries_over_share");
+    let stats = dotd.counts("those that are over hear so", |stats| over(stats) >= 300);
+    assert!(outstanding(&stats) < 4096, "{stats:?}");
+    let answered = |session: &mut TcpStream| {
+        let mut octets = [0; 2];
+        session.read_exact(&mut octets).expect("a length");
+        let mut message = vec![0; usize::from(u16::from_be_bytes(octets))];
+        session.read_exact(&mut message).expect("an answer");
+        message[3] & 0xf
+    };
+    let is_served = |last: &u8| {
+        add_address(&network, [10, 53, 0, *last]);
+        let mut session = tcp_from(&network, [10, 53, 0, *last]);
+        let query = framed(&Query::new(1, "www.dotd.test", A).octets());
+        session.write_all(&query.repeat(4)).expect("the socket has room");
+        [0; 4].map(|_| answered(&mut session)) == [0; 4]
+    };
+    // One in 128 shares its row of the table with one of the 64.
+    let served = (170..178).filter(is_served).count();
+    assert!(served >= 6, "{served} of eight: {:?}", dotd.stats());
+    let stats = dotd.stats();
+    assert_eq!(stats.counter("responses", "SERVFAIL"), over(&stats), "{stats:?}");
+    assert_eq!(stats.counter("backend", "full"), 0);
+    eventually("all others are answered", || {
+        backend.release();
+        let stats = dotd.stats();
+        (stats.counter("responses", "NOERROR") + over(&stats) == 2000 + 60 * 64 + 400 + 32).then_some(())
+    });
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+    drop((many, lone));
+}
+
+fn add_address(network: &Network, [a, b, c, d]: [u8; 4]) {
+    network.client.ip(&format!("address add {a}.{b}.{c}.{d}/24 dev {CLIENT_INTERFACE}"));
+}
+
+/// A connection in clear of the client's namespace, from an address that it has.
+fn tcp_from(network: &Network, from: [u8; 4]) -> TcpStream {
+    let connect = move || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.connect(&SocketAddr::new(SERVER_V4, 53).into())?;
+        Ok::<TcpStream, std::io::Error>(socket.into())
+    };
+    let stream = network.client.run(connect).expect("dotd listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    stream
+}
+
 /// A UDP socket of the client's namespace, from an address that it gets for that.
 fn udp_from(network: &Network, from: [u8; 4], server: SocketAddr) -> UdpSocket {
-    let [a, b, c, d] = from;
-    network.client.ip(&format!("address add {a}.{b}.{c}.{d}/24 dev {CLIENT_INTERFACE}"));
+    add_address(network, from);
     network.client.run(move || {
         let socket = UdpSocket::bind(SocketAddr::from((from, 0))).expect("an address of its own");
         socket.connect(server).expect("on the same link");

@@ -24,6 +24,7 @@ use super::{
     },
     record::{self, Header},
     records::Records,
+    sessions::{self, OfConnection},
     steps::{Cost, Steps},
 };
 
@@ -61,6 +62,8 @@ pub struct Dialogue<'a> {
     covered: usize,
     has_begun: bool,
     is_old: bool,
+    /// The ID of the session that the client may resume, or resumes (TLS 1.2).
+    session_id: Option<Vec<u8>>,
     /// Octets to send.
     pub outbound: Vec<u8>,
 }
@@ -89,6 +92,7 @@ impl<'a> Dialogue<'a> {
             covered: 0,
             has_begun: false,
             is_old: false,
+            session_id: None,
             outbound: Vec::new(),
         })
     }
@@ -200,6 +204,9 @@ impl<'a> Dialogue<'a> {
     fn hear(&mut self) -> Result<Said, TlsError> {
         let shown = self.inbound.get_mut(..self.shown).unwrap_or_default();
         let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(shown);
+        if let Some(id) = sessions::take_last() {
+            self.session_id = Some(id);
+        }
         let said = match state {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, &mut self.outbound).map(|()| Said::Again)
@@ -223,6 +230,7 @@ impl<'a> Dialogue<'a> {
 
     /// Collects the alert that rustls has for `error`.
     fn fail(&mut self, error: TlsError) -> TlsError {
+        self.session().into_iter().for_each(OfConnection::forget);
         if self.is_old {
             self.outbound = PROTOCOL_VERSION_ALERT.to_vec();
             return PeerIncompatible::Tls12NotOffered.into();
@@ -236,19 +244,27 @@ impl<'a> Dialogue<'a> {
         error
     }
 
+    fn session(&mut self) -> Option<OfConnection> {
+        let id = self.session_id.take()?;
+        Some(OfConnection { sessions: Arc::clone(&self.serving.sessions), id })
+    }
+
     /// How it went, the connection's records, the octets behind the handshake, and those that are unsent.
     ///
     /// # Errors
     /// When rustls does not part with its keys; never after [`Step::Done`].
-    pub fn finish(self) -> Result<(HandshakeKind, Records, Vec<u8>, Vec<u8>), TlsError> {
+    pub fn finish(mut self) -> Result<(HandshakeKind, Records, Vec<u8>, Vec<u8>), TlsError> {
         let kind = HandshakeKind {
             is_resumed: matches!(self.connection.handshake_kind(), Some(rustls::HandshakeKind::Resumed)),
             is_tls13: self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3),
             has_alpn: self.connection.alpn_protocol().is_some(),
             is_certified: self.connection.peer_certificates().is_some(),
         };
+        let session = self.session();
         let (secrets, keys) = self.connection.dangerous_into_kernel_connection()?;
-        Ok((kind, Records::new(secrets, keys)?, self.inbound, self.outbound))
+        let mut records = Records::new(secrets, keys)?;
+        session.into_iter().for_each(|session| records.keep(session));
+        Ok((kind, records, self.inbound, self.outbound))
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     cipher::{Cipher, CipherError},
     key_update::{self, NOT_REQUESTED, Partial},
     record::{self, ALERT, APPLICATION_DATA, HANDSHAKE, Header},
+    sessions::OfConnection,
 };
 
 /// Records without application data that a peer may send before some come again: key updates, empty records.
@@ -66,6 +67,8 @@ pub struct Records {
     idle_records: u8,
     warnings: u8,
     key_updates: u16,
+    /// The session that ends if the connection fails (TLS 1.2).
+    session: Option<Box<OfConnection>>,
 }
 
 impl Records {
@@ -87,7 +90,20 @@ impl Records {
             idle_records: 0,
             warnings: 0,
             key_updates: 0,
+            session: None,
         })
+    }
+
+    /// Its client may resume this session, unless the connection fails.
+    pub(super) fn keep(&mut self, session: OfConnection) {
+        self.session = Some(Box::new(session));
+    }
+
+    /// The connection has failed, which an alert says, or is about to say (RFC 5246 §7.2.2).
+    fn forget_session(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.forget();
+        }
     }
 
     /// Opens every whole record in front of `octets`. Their application data stands together afterwards.
@@ -114,6 +130,9 @@ impl Records {
             taken.closing = self.open_one(header, record, octets, &mut taken.plaintext, replies);
             taken.used += end;
             taken.records += 1;
+        }
+        if matches!(taken.closing, Some(Closing::Alerted | Closing::Broken(_))) {
+            self.forget_session();
         }
         taken
     }

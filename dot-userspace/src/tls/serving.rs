@@ -20,6 +20,7 @@ use super::{
     certificate::{CertificateError, Identity},
     client_ca::client_verifier,
     extended::Extended,
+    sessions::Sessions,
     tickets::NoTickets,
 };
 use crate::config::{self, TlsVersion};
@@ -61,6 +62,8 @@ pub struct Serving {
     pub(super) theirs: Arc<ServerConfig>,
     /// Clients show a certificate, which we verify.
     pub(super) checks_clients: bool,
+    /// Sessions of clients without tickets.
+    pub(super) sessions: Arc<Sessions>,
 }
 
 /// Builds what the workers serve with.
@@ -106,7 +109,12 @@ pub fn serving(
     config.enable_secret_extraction = true;
     let theirs = Arc::new(config.clone());
     config.ignore_client_order = true;
-    Ok(Serving { ours: Arc::new(config), theirs, checks_clients: !tls.client_ca.as_os_str().is_empty() })
+    Ok(Serving {
+        ours: Arc::new(config),
+        theirs,
+        checks_clients: !tls.client_ca.as_os_str().is_empty(),
+        sessions: Arc::clone(&tickets.sessions),
+    })
 }
 
 /// rustls's suites, those with AES-128 and SHA-256 first: SHA-256 has instructions of its own where SHA-384 has

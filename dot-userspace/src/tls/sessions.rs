@@ -3,14 +3,16 @@
 //! Before: rustls ended a full handshake in TLS 1.2. After: its client resumes it on any worker, for two rotations at most.
 //! Holds: the sessions of this rotation and of the one before, so many of each at most; a new one is never refused, the
 //! older half goes. They are this process's alone: nodes of a fleet share tickets.
-//! Never: is asked in TLS 1.3, which resumes by tickets, or for a query; keeps a session where tickets are off.
+//! Never: is asked in TLS 1.3, which resumes by tickets, or for a query; keeps a session where tickets are off, or one of a
+//! connection that failed.
 //!
-//! Source: RFC 5246 §7.3, §7.4.1.2 and appendix F.1.4.
+//! Source: RFC 5246 §7.2, §7.2.2, §7.3, §7.4.1.2 and appendix F.1.4.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fmt, mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -91,6 +93,31 @@ impl Sessions {
     }
 }
 
+thread_local! {
+    /// The ID of the session that rustls kept or found last, in a handshake of this thread.
+    static LAST: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
+}
+
+/// The ID that rustls kept or found since the last call, in this thread: it does so while it is shown octets of one handshake.
+pub(super) fn take_last() -> Option<Vec<u8>> {
+    LAST.take()
+}
+
+/// The session of a connection, which ends with it if that fails.
+pub(super) struct OfConnection {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) id: Vec<u8>,
+}
+
+impl OfConnection {
+    /// The connection has failed: nobody resumes its session.
+    pub(super) fn forget(self) {
+        let mut tables = self.sessions.tables(Instant::now());
+        tables.current.remove(&self.id);
+        tables.previous.remove(&self.id);
+    }
+}
+
 impl Tables {
     fn turn(&mut self, until: Instant) {
         self.previous = mem::take(&mut self.current);
@@ -100,12 +127,17 @@ impl Tables {
 
 impl StoresServerSessions for Sessions {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        LAST.set(Some(key.clone()));
         self.put_at(key, value, Instant::now());
         true
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.get_at(key, Instant::now())
+        let found = self.get_at(key, Instant::now());
+        if found.is_some() {
+            LAST.set(Some(key.to_vec()));
+        }
+        found
     }
 
     /// For TLS 1.3 without tickets, where we keep nothing.
@@ -160,5 +192,26 @@ mod tests {
         assert!(
             sessions.get_at(&id(0), now).is_none() && sessions.get_at(&id(SESSIONS_MAX * 9), now).is_some()
         );
+    }
+
+    /// Goal: the session of a connection that failed is gone, in whichever table it is, and no other. Method: as rustls asks; a
+    /// session from before a rotation, one from after it. Covers: C-370
+    #[test]
+    fn a_failed_connection_ends_its_session() {
+        let sessions = Arc::new(Sessions::new(HOUR));
+        let keep = |id: u8| {
+            assert!(sessions.put(vec![id], vec![0]));
+            OfConnection { sessions: Arc::clone(&sessions), id: take_last().expect("it was kept") }
+        };
+        let [before, beside] = [1, 2].map(keep);
+        sessions.rotate(false);
+        let after = keep(3);
+        assert!(take_last().is_none());
+        assert!(sessions.get(&[1]).is_some() && sessions.get(&[9]).is_none());
+        assert_eq!(take_last(), Some(vec![1]), "what was found, and not what was not");
+        before.forget();
+        after.forget();
+        assert_eq!([1, 2, 3].map(|id| sessions.get(&[id]).is_some()), [false, true, false]);
+        drop(beside);
     }
 }

@@ -92,6 +92,12 @@ impl Dot {
         session.end.take().map_or(Ok(session), Err)
     }
 
+    /// Whether its handshake resumed an earlier session.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// The ALPN name the server chose.
     #[must_use]
     pub fn alpn(&self) -> Option<Vec<u8>> {

@@ -5,7 +5,12 @@
 
 use std::{io::Write as _, net::IpAddr, sync::Arc};
 
-use rustls::{ClientConfig, ClientConnection, NamedGroup, crypto::aws_lc_rs, pki_types::ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, NamedGroup,
+    client::{Resumption, Tls12Resumption},
+    crypto::aws_lc_rs,
+    pki_types::ServerName,
+};
 
 use super::{any_certificate::AnyCertificate, sealer::Secrets};
 
@@ -22,6 +27,8 @@ pub struct Offer {
     pub first: Vec<u8>,
     /// The one group to offer; none: all that rustls has.
     pub group: Option<NamedGroup>,
+    /// How connections that resume each other's sessions are configured; none: a connection has its own configuration.
+    pub config: Option<Arc<ClientConfig>>,
 }
 
 impl Default for Offer {
@@ -32,6 +39,7 @@ impl Default for Offer {
             is_tls12: false,
             group: None,
             first: Vec::new(),
+            config: None,
         }
     }
 }
@@ -41,18 +49,32 @@ impl Default for Offer {
 /// # Panics
 /// When rustls refuses the offer.
 pub(super) fn connection(server: IpAddr, offer: &Offer) -> (ClientConnection, Arc<Secrets>) {
+    let secrets = Arc::new(Secrets::default());
+    let name = offer
+        .server_name
+        .map_or_else(|| ServerName::from(server), |name| ServerName::try_from(name).expect("a host name"));
+    let of_its_own = || Arc::new(configured(offer, &secrets));
+    let config = offer.config.clone().unwrap_or_else(of_its_own);
+    let mut tls = ClientConnection::new(config, name).expect("an offer that rustls can make");
+    tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
+    (tls, secrets)
+}
+
+/// A configuration for connections in TLS 1.2 that resume each other's sessions by their IDs, without tickets.
+#[must_use]
+pub fn resuming_by_id() -> Arc<ClientConfig> {
+    let mut config = client_config(&Offer { is_tls12: true, ..Offer::default() });
+    config.resumption = Resumption::in_memory_sessions(8).tls12_resumption(Tls12Resumption::SessionIdOnly);
+    Arc::new(config)
+}
+
+fn configured(offer: &Offer, secrets: &Arc<Secrets>) -> ClientConfig {
     let mut config = client_config(offer);
     config.alpn_protocols.clone_from(&offer.alpn);
     config.enable_sni = offer.server_name.is_some();
     config.enable_secret_extraction = true;
-    let secrets = Arc::new(Secrets::default());
-    config.key_log = Arc::clone(&secrets) as _;
-    let name = offer
-        .server_name
-        .map_or_else(|| ServerName::from(server), |name| ServerName::try_from(name).expect("a host name"));
-    let mut tls = ClientConnection::new(Arc::new(config), name).expect("an offer that rustls can make");
-    tls.writer().write_all(&offer.first).expect("rustls keeps it until it may be sent");
-    (tls, secrets)
+    config.key_log = Arc::clone(secrets) as _;
+    config
 }
 
 fn client_config(offer: &Offer) -> ClientConfig {

@@ -8,9 +8,12 @@ use dot_tests::{
     harness::{
         clients::{s_client, tool},
         config::Config,
+        dot::{Dot, End},
         message::{A, Query, framed},
         netns::{Network, SERVER_V4},
+        offer::{Offer, resuming_by_id},
         s_client::s_client_sending,
+        scene::embedded,
         scratch::Scratch,
         server::Server,
     },
@@ -18,6 +21,45 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+/// Goal: a session of a connection that failed resumes no more, and those beside it do; one that ended in order resumes too.
+/// Method: rustls without tickets has a session; a connection with it ends in order, one is abandoned with RST, and in the
+/// last one a record does not open, which is bad_record_mac. Covers: C-370
+#[test]
+fn a_session_that_failed_resumes_no_more() {
+    require!(Root);
+    let (network, dotd) = embedded(&Config::new());
+    let [offer, beside] = [(); 2].map(|()| Offer {
+        server_name: Some("one.dotd.test"),
+        config: Some(resuming_by_id()),
+        ..Offer::default()
+    });
+    let connect = |offer: &Offer| Dot::attempt(&network.client, SERVER_V4, offer).expect("a handshake");
+    let ask =
+        |session: &mut Dot| assert_eq!(session.exchange(&Query::new(7, "dotd.test", A).octets()).rcode(), 0);
+    for offer in [&offer, &beside] {
+        let mut first = connect(offer);
+        ask(&mut first);
+        assert!(!first.is_resumed());
+        first.half_close();
+        let _ = first.end();
+    }
+    for is_last in [false, true] {
+        let mut resumed = connect(&offer);
+        ask(&mut resumed);
+        assert!(resumed.is_resumed());
+        if is_last {
+            resumed.send_below_tls(&[&[23, 3, 3, 0, 32][..], &[0; 32]].concat());
+            assert!(matches!(resumed.end(), End::Broken(why) if why.contains("BadRecordMac")));
+        } else {
+            resumed.abort();
+        }
+    }
+    assert!(!connect(&offer).is_resumed(), "it failed");
+    assert!(connect(&offer).is_resumed(), "a new one");
+    assert!(connect(&beside).is_resumed(), "another client's");
+    drop(dotd);
+}
 
 /// Has OpenSSL leave the extended master secret out of its hello.
 const WITHOUT_EMS: &str = "openssl_conf = of_all\n[of_all]\nssl_conf = of_tls\n[of_tls]\nsystem_default = of_each\n\

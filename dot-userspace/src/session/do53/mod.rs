@@ -12,17 +12,19 @@
 mod batch;
 mod plain;
 mod sender;
+mod waiting;
 
 use std::{
     cell::RefCell, convert::Infallible, io, net::SocketAddr, ops::Range, os::fd::AsRawFd, rc::Rc,
     time::Instant,
 };
 
-use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::spawn_local};
+use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::spawn_local, time};
 
 use batch::{BATCH_MAX, Ends, Inbound, Outbound};
 pub use plain::Plain;
 use sender::{Asking, Sender};
+use waiting::Waiting;
 
 use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, shared_answers::ask};
 use crate::{
@@ -71,7 +73,7 @@ async fn receive_all(endpoint: &Rc<Endpoint>) -> io::Result<()> {
             // Fewer than asked for: the kernel's queue is empty, so wait without asking once more.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
-        turn_time::begin(tokio::time::Instant::now());
+        turn_time::begin(time::Instant::now());
         for (octets, ends, is_cut) in inbound.datagrams(got) {
             endpoint.take(octets, ends, is_cut);
         }
@@ -95,14 +97,6 @@ struct Endpoint {
     bell: Notify,
     /// Senders that have their answer. None of them holds the door, which would then never close.
     spare: RefCell<Vec<Rc<Sender>>>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    octets: Vec<u8>,
-    datagrams: Vec<(Range<usize>, Ends, Measured)>,
-    /// So many of them have left.
-    sent: usize,
 }
 
 impl Endpoint {
@@ -247,9 +241,7 @@ impl Endpoint {
         let waiting = &mut *waiting;
         let rest = waiting.datagrams.get(waiting.sent..).unwrap_or_default();
         if rest.is_empty() {
-            waiting.datagrams.clear();
-            waiting.octets.clear();
-            waiting.sent = 0;
+            waiting.clear(time::Instant::now);
             return Ok(false);
         }
         let octets = &waiting.octets;
@@ -304,7 +296,11 @@ async fn send_all(endpoint: Rc<Endpoint>) {
                 }
             }
         }
-        endpoint.bell.notified().await;
+        let look_again = endpoint.waiting.borrow_mut().shrink(time::Instant::now);
+        match look_again {
+            Some(until) => drop(time::timeout_at(until, endpoint.bell.notified()).await),
+            None => endpoint.bell.notified().await,
+        }
     }
 }
 

@@ -64,6 +64,34 @@ async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Flee
     fleet
 }
 
+/// Goal: a reload changes the limits of a backend that has queries. Method: none, one and two queries at a time; another timeout.
+///
+#[test]
+fn limits_change_while_queries_are_in_flight() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let config = backend_at("127.0.0.1:9".parse().unwrap(), Transport::Tcp);
+        let counters = WorkerCounters::default();
+        let fleet =
+            Fleet::start(std::slice::from_ref(&config), Policy::First, 0, ClientSubnet::Pass, &counters);
+        let query = Query::parse(&QUERY).unwrap();
+        let submit = || fleet.submit(&QUERY, &query, Rc::new(Nobody));
+        let limit = |outstanding_max, seconds| {
+            let config =
+                UpstreamConfig { outstanding_max, timeout: Duration::from_secs(seconds), ..config.clone() };
+            fleet.reload(Policy::RoundRobin, &[config]);
+        };
+        assert_eq!(submit(), Ok(()));
+        limit(1, 3600);
+        assert_eq!(submit(), Err(Failure::Full));
+        limit(2, 7200);
+        assert_eq!((submit(), submit()), (Ok(()), Err(Failure::Full)));
+        let now = tokio::time::Instant::now();
+        let late = fleet.flights.borrow().find(|flight| flight.deadline - now > Duration::from_secs(7000));
+        assert_eq!(late.len(), 1, "the second");
+    });
+}
+
 /// Goal: queries that waited when their sender panicked leave as soon as there is a sender again, and not with the next
 /// query. Method: a query whose bell was heard by a sender that is no more; over UDP and TCP.
 #[test]

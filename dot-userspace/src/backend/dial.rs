@@ -3,7 +3,7 @@
 //! Before: `connection`, `transfer` or `health` needs one. After: queries may be written.
 //! Never: takes longer than a query may, or goes on in cleartext where TLS is asked for.
 
-use std::{future::Future, io};
+use std::{future::Future, io, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -34,16 +34,20 @@ pub enum NotOpened {
     NotSecure(io::Error),
 }
 
-/// Opens one. `client`: for whom it is; `None`: on dotd's own account. Counts only with `proxy_v2`.
+/// Opens one within `timeout`, which is a query's. `client`: for whom it is; `None`: on dotd's own account. Counts only with `proxy_v2`.
 ///
 /// # Errors
 /// [`NotOpened`].
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub async fn dial(config: &UpstreamConfig, client: Option<&Client>) -> Result<Opened, NotOpened> {
-    let deadline = Instant::now() + config.timeout;
-    let tcp = in_time(deadline, connect(config)).await.map_err(NotOpened::Unconnected)?;
+pub async fn dial(
+    config: &UpstreamConfig,
+    timeout: Duration,
+    client: Option<&Client>,
+) -> Result<Opened, NotOpened> {
+    let deadline = Instant::now() + timeout;
+    let tcp = in_time(deadline, connect(config, timeout)).await.map_err(NotOpened::Unconnected)?;
     match &config.tls {
         None => {
             let opened = in_time(deadline, introduce(tcp, config, client)).await;
@@ -61,11 +65,11 @@ async fn in_time<T>(deadline: Instant, step: impl Future<Output = io::Result<T>>
     timeout_at(deadline, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn connect(config: &UpstreamConfig) -> io::Result<TcpStream> {
+async fn connect(config: &UpstreamConfig, timeout: Duration) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(config.address).await?;
     tcp.set_nodelay(true)?;
     // A backend that vanished without a word is noticed within a query's time, by the kernel.
-    socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(config.timeout))?;
+    socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(timeout))?;
     Ok(tcp)
 }
 
@@ -135,7 +139,7 @@ mod tests {
             let tls = Some(Tls { by, on_failure: OnTlsFailure::Refuse });
             let config = backend_at(listener.local_addr().unwrap(), Transport::Tls);
             let config = UpstreamConfig { tls, ..config };
-            let opened = dial(&config, None).await.ok().unwrap();
+            let opened = dial(&config, config.timeout, None).await.ok().unwrap();
             let socket = socket.lock().unwrap().take().unwrap();
             let open = fs::read_dir("/proc/self/fd").unwrap();
             let open = open.filter(|entry| {

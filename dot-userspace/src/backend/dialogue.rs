@@ -77,7 +77,7 @@ pub async fn live(upstream: Rc<Upstream>, connection: Rc<Connection>) {
         Lane::Personal(client) => client.as_ref(),
         Lane::Shared | Lane::Trial | Lane::Apart => None,
     };
-    let end = match dial(config, client).await {
+    let end = match dial(config, upstream.timeout(), client).await {
         Ok(Opened::Clear(tcp)) => converse(tcp, acknowledge, &upstream, &connection).await,
         Ok(Opened::Secure(wire)) => {
             #[expect(clippy::borrowed_box, reason = "the stream is the box: only that can be polled")]

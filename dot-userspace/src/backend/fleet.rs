@@ -66,7 +66,7 @@ pub struct Fleet {
     pub hedging: Hedging,
     /// The backends.
     pub upstreams: RefCell<Vec<Rc<Upstream>>>,
-    policy: Policy,
+    policy: Cell<Policy>,
     /// What backends are told of where a client is.
     pub client_subnet: ClientSubnet,
     /// Queries that the backends can have in flight together.
@@ -97,7 +97,7 @@ impl Fleet {
             transfers: Cell::new(0),
             hedging: Hedging::new(if configs.len() > 1 { hedge_percent } else { 0 }),
             upstreams: RefCell::default(),
-            policy,
+            policy: Cell::new(policy),
             client_subnet,
             capacity: configs.iter().map(UpstreamConfig::capacity).sum::<usize>().min(FLIGHTS_MAX),
             turn: Cell::new(0),
@@ -127,7 +127,7 @@ impl Fleet {
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
         let upstream = self.choose_for(message, query)?;
         let now = turn_time::now();
-        let deadline = now + upstream.config.timeout;
+        let deadline = now + upstream.timeout();
         let told = subnet::of(self.client_subnet, query, || sink.client());
         let since = Some(now.into_std());
         let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), since, ..Asked::by(query) };
@@ -197,19 +197,20 @@ impl Fleet {
         let candidates = upstreams.iter().filter(|upstream| may(upstream)).map(|upstream| Candidate {
             index: upstream.index,
             key: upstream.config.address,
-            weight: upstream.weight.get(),
+            weight: upstream.live.get().weight,
             outstanding: upstream.outstanding(),
         });
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
-        let chosen = balance::choose(self.policy, turn, affinity, candidates)?;
+        let chosen = balance::choose(self.policy.get(), turn, affinity, candidates)?;
         upstreams.get(chosen).map(Rc::clone)
     }
 
-    /// Gives each backend its share by `configs`, which are the same backends.
-    pub fn set_weights(&self, configs: &[UpstreamConfig]) {
+    /// Chooses by `policy` from now on, and gives each backend its limits by `configs`, which are the same backends.
+    pub fn reload(&self, policy: Policy, configs: &[UpstreamConfig]) {
+        self.policy.set(policy);
         for (upstream, config) in self.upstreams.borrow().iter().zip(configs) {
-            upstream.weight.set(config.weight);
+            upstream.live.set(config.live());
         }
     }
 

@@ -261,7 +261,7 @@ async fn check(backend: &UpstreamConfig) -> Result<(), Missed> {
     let answer = if backend.transport == Transport::Udp {
         timeout(backend.timeout, asking.over_udp()).await
     } else {
-        match dial(backend, None).await? {
+        match dial(backend, backend.timeout, None).await? {
             Opened::Clear(mut tcp) => timeout(backend.timeout, asking.over_stream(&mut tcp)).await,
             Opened::Secure(mut wire) => timeout(backend.timeout, asking.over_stream(&mut wire)).await,
         }

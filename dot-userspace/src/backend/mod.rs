@@ -97,10 +97,28 @@ pub struct UpstreamConfig {
 }
 
 impl UpstreamConfig {
-    /// Whether it is the same backend, asked in the same way: its share alone may be another.
+    /// Whether it is the same backend, asked in the same way: what [`Live`] holds may be another.
     #[must_use]
-    pub fn is_same_but_for_weight(&self, other: &Self) -> bool {
-        Self { weight: other.weight, ..self.clone() } == *other
+    pub fn is_same_but_for_limits(&self, other: &Self) -> bool {
+        let Live { weight, timeout, outstanding_max, health_interval } = other.live();
+        Self { weight, timeout, outstanding_max, health_interval, ..self.clone() } == *other
+    }
+
+    /// Whether its answers are those of `other`: the same address, believed for the same reasons.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let said_by = |one: &Self| (one.address, one.transport, one.tls.clone(), one.proxy_v2);
+        said_by(self) == said_by(other)
+    }
+
+    /// What of it a reload changes while queries are in flight.
+    fn live(&self) -> Live {
+        Live {
+            weight: self.weight,
+            timeout: self.timeout,
+            outstanding_max: self.outstanding_max,
+            health_interval: self.health_interval,
+        }
     }
 
     /// Queries that it can have in flight from one worker: over connections, as many as those carry.
@@ -110,6 +128,15 @@ impl UpstreamConfig {
             _ => streams::CONNECTIONS_MAX * connection::IN_FLIGHT_MAX,
         }
     }
+}
+
+/// What of a backend a reload changes while queries are in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Live {
+    weight: u16,
+    timeout: Duration,
+    outstanding_max: usize,
+    health_interval: Duration,
 }
 
 /// All backends of one worker.
@@ -162,9 +189,10 @@ impl Backends {
 }
 
 impl Backends {
-    /// Gives each backend its share by `configs`, which are the same backends but for that.
-    pub fn set_weights(&self, configs: &[UpstreamConfig]) {
-        self.fleet.set_weights(configs);
+    /// Chooses by `policy` from now on, and gives each backend its share and its limits by `configs`, which are the same
+    /// backends but for those.
+    pub fn reload(&self, policy: Policy, configs: &[UpstreamConfig]) {
+        self.fleet.reload(policy, configs);
     }
 
     /// Has the zone transfer that `message` asks for relayed to `sink`, over a connection of its own.

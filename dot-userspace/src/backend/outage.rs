@@ -11,7 +11,7 @@ use super::{flights::Half, sink::Failure, upstream::Upstream};
 pub fn is_patient(upstream: &Upstream) -> bool {
     let streams = &upstream.streams;
     let is_there = !streams.is_unconnected.get() && upstream.config.health.is_up();
-    let is_worth_waiting = streams.back_off.is_worth_waiting(upstream.config.timeout, Instant::now());
+    let is_worth_waiting = streams.back_off.is_worth_waiting(upstream.timeout(), Instant::now());
     (is_worth_waiting || is_there) && !streams.is_insecure()
 }
 

@@ -165,7 +165,7 @@ impl Relay {
 
     async fn relay(&mut self) -> Result<End, End> {
         let client = self.sink.client();
-        match dial(&self.upstream.config, client.as_ref()).await? {
+        match dial(&self.upstream.config, self.upstream.timeout(), client.as_ref()).await? {
             Opened::Clear(stream) => self.carry(stream).await,
             Opened::Secure(stream) => self.carry(stream).await,
         }
@@ -199,7 +199,7 @@ impl Relay {
 
     /// Reads until a message of this transfer has come; what else does is dropped.
     async fn read<S: AsyncRead + Unpin>(&self, stream: &mut S, message: &mut Vec<u8>) -> Result<(), End> {
-        let deadline = Instant::now() + self.upstream.config.timeout;
+        let deadline = Instant::now() + self.upstream.timeout();
         let late = || Err(io::ErrorKind::TimedOut.into());
         loop {
             timeout_at(deadline, read_message(stream, message)).await.unwrap_or_else(|_| late())?;
@@ -223,7 +223,7 @@ impl Relay {
     }
 
     async fn in_time(&self, step: impl Future<Output = io::Result<()>>) -> Result<(), End> {
-        let deadline = Instant::now() + self.upstream.config.timeout;
+        let deadline = Instant::now() + self.upstream.timeout();
         let late = || Err(io::ErrorKind::TimedOut.into());
         Ok(timeout_at(deadline, step).await.unwrap_or_else(|_| late())?)
     }

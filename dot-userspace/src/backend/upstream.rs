@@ -9,7 +9,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
-    UpstreamConfig,
+    Live, UpstreamConfig,
     budget::Budget,
     fleet::Fleet,
     flights::Half,
@@ -49,8 +49,8 @@ pub struct Upstream {
     pub pace: Pace,
     /// How many queries may be sent to it again.
     pub retries: Budget,
-    /// Its share; a reload changes it while queries are in flight.
-    pub weight: Cell<u16>,
+    /// Its share and its limits: what `config` says of them holds until a reload.
+    pub live: Cell<Live>,
     /// How many of its queries it has answered lately.
     pub outcomes: Outcomes,
     /// What this worker counts of it.
@@ -72,7 +72,7 @@ impl Upstream {
             datagrams: Datagrams::default(),
             streams: Streams::default(),
             retries: Budget::default(),
-            weight: Cell::new(config.weight),
+            live: Cell::new(config.live()),
             outcomes: Outcomes::default(),
             line: config.lines.open(),
             aside_until: Cell::new(None),
@@ -118,9 +118,14 @@ impl Upstream {
         self.enqueue(slot, Half::Stream);
     }
 
+    /// How long a query may take.
+    pub fn timeout(&self) -> Duration {
+        self.live.get().timeout
+    }
+
     /// How long it may be silent about a query before another backend is asked.
     pub fn patience(&self) -> Duration {
-        self.config.timeout / SHARES
+        self.timeout() / SHARES
     }
 
     /// Time went by, by one look of the sweeper.
@@ -143,7 +148,7 @@ impl Upstream {
 
     /// New queries go elsewhere for a while, where they can.
     pub fn rest(&self) {
-        self.rest_until(Instant::now() + self.config.health_interval);
+        self.rest_until(Instant::now() + self.live.get().health_interval);
     }
 
     /// New queries go elsewhere, where they can, until then.
@@ -154,7 +159,7 @@ impl Upstream {
     /// New queries go elsewhere, where they can, for one interval of checks, whatever it answers meanwhile.
     pub fn set_aside(&self, now: Instant) {
         tracing::debug!(backend = %self.config.name, "answers few of its queries, and others do: set aside");
-        self.aside_until.set(Some(now + self.config.health_interval));
+        self.aside_until.set(Some(now + self.live.get().health_interval));
         self.fleet.counters.add(Counter::BackendSetAside, 1);
     }
 
@@ -209,7 +214,8 @@ impl Upstream {
 
     /// Whether another query may come.
     pub fn has_room(&self) -> bool {
-        self.config.outstanding_max == 0 || self.outstanding() < self.config.outstanding_max
+        let max = self.live.get().outstanding_max;
+        max == 0 || self.outstanding() < max
     }
 
     /// Closes every socket.

@@ -283,13 +283,19 @@ fn of_backends(settings: &Settings) -> (&[UpstreamConfig], Policy, u8, ClientSub
     (&settings.upstreams, settings.policy, settings.hedge_percent, settings.client_subnet)
 }
 
-/// Whether queries in flight, and what backends said, are still good: weights alone may have changed.
+/// Whether backends go on as they are, with other limits: their connections, and what was learned of them, are still good.
 fn are_backends_same(old: &Settings, new: &Settings) -> bool {
-    let rest = |settings: &Settings| {
-        (settings.upstreams.len(), settings.policy, settings.hedge_percent, settings.client_subnet)
-    };
+    let rest =
+        |settings: &Settings| (settings.upstreams.len(), settings.hedge_percent, settings.client_subnet);
     let mut pairs = old.upstreams.iter().zip(&new.upstreams);
-    rest(old) == rest(new) && pairs.all(|(old, new)| old.is_same_but_for_weight(new))
+    rest(old) == rest(new) && pairs.all(|(old, new)| old.is_same_but_for_limits(new))
+}
+
+/// Whether kept answers are still good: each backend that may have said one is still there, and hears as much of clients.
+fn are_answers_same(old: &Settings, new: &Settings) -> bool {
+    let is_there = |one: &UpstreamConfig| new.upstreams.iter().any(|other| one.says_the_same(other));
+    let rest = |settings: &Settings| (settings.client_subnet, settings.keeping);
+    rest(old) == rest(new) && old.upstreams.iter().all(is_there)
 }
 
 /// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.
@@ -297,9 +303,8 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
     let is_same = are_backends_same(old, new);
     let backends = (!is_same).then(|| start_backends(new, &shared.counters));
     shared.reload(new.limits, backends);
-    shared.backends().set_weights(&new.upstreams);
-    // What other backends said is no answer of these.
-    if !is_same || old.keeping != new.keeping {
+    shared.backends().reload(new.policy, &new.upstreams);
+    if !are_answers_same(old, new) {
         shared.renew_cache(new.keeping);
     }
     acceptor.reload(new);

@@ -27,6 +27,7 @@ use dot_tests::{
         scratch::Scratch,
         scripted::{Act, Received, Scripted},
         server::Server,
+        stats::Stats,
     },
     require,
 };
@@ -245,6 +246,52 @@ fn a_change_of_weights_keeps_what_backends_said() {
     }
     let given = heavy.received().len() - before;
     assert!(given >= 98, "{given} of 100 to the backend with nearly all of the weight");
+}
+
+/// Goal: a reload that changes how backends are asked, and not which, keeps their answers and the connections to them; one that
+/// adds a backend keeps answers; one that takes a backend away which may have said one, or tells backends more of clients, keeps
+/// none. Method: a kept answer that is asked for after each of them, and a new name where connections count.
+#[test]
+fn only_other_answers_empty_the_cache() {
+    require!(Root);
+    let network = Network::new();
+    let (one, other) = (Scripted::start(&network, honest), Scripted::start(&network, honest));
+    let base = || Config::new().set("server", "workers", "1").set("dns", "cache_entries", "1000");
+    let keys = "transport = \"tcp\"";
+    let limits = "transport = \"tcp\"\ntimeout = \"3s\"\noutstanding_max = 1000";
+    let asked_otherwise = || {
+        let config =
+            base().set("balance", "policy", "\"round-robin\"").set("balance", "health_interval", "\"7s\"");
+        config.backend_with(one.address, limits)
+    };
+    let mut dotd = Server::start(&network, &base().backend_with(one.address, keys));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    ask(&mut session);
+    let reloads = [
+        ("limits", asked_otherwise(), true),
+        ("one more", asked_otherwise().backend_with(other.address, keys), true),
+        ("one fewer", base().backend_with(other.address, keys), false),
+        (
+            "their word about clients",
+            base().set("dns", "client_subnet", "\"add\"").backend_with(other.address, keys),
+            false,
+        ),
+    ];
+    for (number, (what, config, is_kept)) in (1..).zip(reloads) {
+        let before = dotd.stats();
+        dotd.rewrite_config(&config);
+        dotd.signal(Signal::SIGHUP);
+        dotd.counts("it is reloaded", |stats| stats.counter("control", "reloads_ok") == number);
+        ask(&mut session);
+        let hits = |stats: &Stats| stats.counter("cache", "hits");
+        assert_eq!(hits(&dotd.stats()) - hits(&before), u64::from(is_kept), "{what}");
+        if number == 1 {
+            let query = Query::new(7, "other.dotd.test", A);
+            assert_eq!(session.exchange(&query.octets()).rdata(A), [HONEST]);
+            assert_eq!(dotd.stats().counter("backend", "connections"), 1, "{what}");
+        }
+    }
+    assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
 /// Goal: tickets end with the key of the certificate under which they were given, so that who took the old key cannot go on by

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{examples::*, import::Program};
+use super::{examples::*, import::Program, query::QueryArguments};
 use crate::config::parse_duration;
 
 /// DNS over TLS in front of your DNS server.
@@ -51,6 +51,11 @@ pub(super) enum Verb {
         #[arg(value_name = "CERT")]
         files: Vec<PathBuf>,
     },
+    /// Ask a DNS server over TLS, TCP or UDP, and show everything about it
+    ///
+    /// A client for diagnosis. Questions and options may be written as for dig and kdig: `+short` is `--short`. All
+    /// questions go out over one connection, and the answers say in which order they came.
+    Query(Box<QueryArguments>),
     /// Show the running dotd: listeners, backends, certificates, XDP
     #[command(after_help = STATUS_EXAMPLES)]
     Status {
@@ -300,7 +305,8 @@ mod tests {
         let lines = [command_lines(&help), command_lines(&blocks)].concat();
         assert!(lines.len() > 30, "{} examples", lines.len());
         for line in lines {
-            let parsed = Arguments::try_parse_from(&line);
+            let words = crate::cli::query::as_options(line.iter().map(std::ffi::OsString::from));
+            let parsed = Arguments::try_parse_from(words);
             assert!(parsed.is_ok(), "{line:?}: {}", parsed.unwrap_err());
         }
     }

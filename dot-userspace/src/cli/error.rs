@@ -39,6 +39,8 @@ pub(super) enum CliError {
     System(io::Error),
     #[error("{0}")]
     Import(String),
+    #[error("{0}")]
+    Query(String),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{}", in_a_line(.0))]

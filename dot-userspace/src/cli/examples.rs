@@ -65,6 +65,26 @@ EXAMPLES
   openssl x509 -in fullchain.pem -pubkey -noout | openssl pkey -pubin -outform der \\
     | openssl dgst -sha256 -binary | base64";
 
+pub(super) const QUERY_EXAMPLES: &str = "\
+EXAMPLES
+  dotd query www.example.net            the dotd of this machine, over TLS
+  dotd query @192.0.2.1 example.net A example.net AAAA +short
+  dotd query @dns.example.net example.net
+                                        by a name, which its certificate must be valid for
+  dotd query @192.0.2.1 +pin=JI3hMU2rmBFQQ49vhBHXURyVcpd6021eiGHOkqZtj0E= example.net
+                                        by its pin: a strict profile, as with a name
+  dotd query @192.0.2.1 --resume example.net
+                                        twice: was the second handshake resumed?
+  dotd query @192.0.2.1 +tcp example.net AXFR
+  dotd query @192.0.2.1 -f names.txt --json | jq '.rounds[].replies[] | select(.outcome != \"answered\")'
+
+EXIT STATUS
+  0  every question was answered, with NOERROR or NXDOMAIN
+  1  failed before anything was asked   2  wrong usage
+  3  an answer with another status      4  no answer in time
+  5  no connection, or it ended early   6  no TLS, or the server is not who it must be
+  7  an answer that is none; of several outcomes the highest counts";
+
 pub(super) const STATUS_EXAMPLES: &str = "\
 EXAMPLES
   dotd status

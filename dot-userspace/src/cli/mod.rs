@@ -1,4 +1,4 @@
-//! Module `cli`: the command line of `dotd`. Exit status 0 fine, 1 failed, 2 wrong usage.
+//! Module `cli`: the command line of `dotd`. Exit status 0 fine, 1 failed, 2 wrong usage; `query` has more.
 //!
 //! Before: the shell. After: `start::run` serves; every other verb prints and ends.
 //! Never: keeps state, or prints more than one line for one reason.
@@ -13,6 +13,7 @@ mod error;
 mod examples;
 mod import;
 mod pin;
+mod query;
 mod reload;
 mod rights;
 mod show;
@@ -40,7 +41,7 @@ use error::CliError;
 /// Runs the verb of the command line; ends the process itself after wrong usage and `--help`.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(query::as_options(std::env::args_os()));
     let outcome = run_verb(arguments);
     logging::flush();
     match outcome {
@@ -63,13 +64,16 @@ fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
         logging::init(&config.log);
         return start::run(config, path).map_err(CliError::Start);
     }
+    if let Verb::Query(arguments) = arguments.verb {
+        return query::run(*arguments, path.as_deref());
+    }
     run_short(arguments.verb, path).map(|()| 0)
 }
 
 /// Every verb but the one that serves.
 fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
     match verb {
-        Verb::Run => Ok(()),
+        Verb::Run | Verb::Query(_) => Ok(()),
         Verb::Check => print(&check::check(path.as_deref())?),
         Verb::Pin { files } => print(&pin::pins(&files, path.as_deref())?),
         Verb::Status { control } => show_answer::<Status>(&control, path.as_deref(), "/status", show::status),

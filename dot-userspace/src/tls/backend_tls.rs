@@ -38,7 +38,7 @@ use super::{
 use crate::config::Backend;
 
 /// A pin: SHA-256 over a SubjectPublicKeyInfo.
-type Pin = [u8; 32];
+pub(super) type Pin = [u8; 32];
 
 /// A connection to a backend within TLS.
 pub type BackendTlsStream = TlsStream<TcpStream>;
@@ -74,7 +74,7 @@ impl BackendTls {
             text => ServerName::try_from(text.to_owned())
                 .map_err(|_| format!("backend {address}: server_name \"{text}\" is no name of a host"))?,
         };
-        let verifier = Verifier { named, pins: backend.spki_pins.iter().filter_map(pin).collect(), provider };
+        let verifier = Verifier::new(named, backend.spki_pins.iter().filter_map(pin).collect(), provider);
         let provider = Arc::clone(&verifier.provider);
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
         let builder = builder.map_err(|error| format!("backend {address}: {error}"))?;
@@ -104,8 +104,17 @@ impl BackendTls {
     }
 }
 
-fn pin(text: &String) -> Option<Pin> {
+/// A pin as `dotd pin` prints it.
+pub(super) fn pin(text: &String) -> Option<Pin> {
     STANDARD.decode(text).ok()?.try_into().ok()
+}
+
+/// What verifies a chain up to the authorities in `ca`, or up to the system's, for whoever compares nothing.
+pub(super) fn authorities(
+    ca: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, String> {
+    by_name(ca, provider, &mut DefaultHasher::new())
 }
 
 /// What verifies a chain up to the authorities in `ca`, or up to the system's.
@@ -143,10 +152,46 @@ fn by_name(
 
 /// Believes a certificate whose chain and name are right, and whose key has a pin: each where it is configured.
 #[derive(Debug)]
-struct Verifier {
+pub(super) struct Verifier {
     named: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
     provider: Arc<CryptoProvider>,
+}
+
+/// What one condition says of a certificate; `None`: it is not configured.
+type Verdict = Option<Result<(), TlsError>>;
+
+impl Verifier {
+    /// By these conditions.
+    pub(super) fn new(
+        named: Option<Arc<WebPkiServerVerifier>>,
+        pins: Vec<Pin>,
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
+        Self { named, pins, provider }
+    }
+
+    /// Whether chain and name are right, and whether the key has a pin.
+    pub(super) fn verdicts(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> (Verdict, Verdict) {
+        let by_name =
+            self.named.as_ref().map(|named| named.verify_server_cert(leaf, chain, name, &[], now).map(drop));
+        (by_name, (!self.pins.is_empty()).then(|| self.has_pin(leaf)))
+    }
+
+    fn has_pin(&self, leaf: &CertificateDer<'_>) -> Result<(), TlsError> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let found = digest(&SHA256, &parsed.subject_public_key_info());
+        match self.pins.iter().any(|pin| pin == found.as_ref()) {
+            true => Ok(()),
+            false => Err(TlsError::General("the backend's key has none of the configured pins".into())),
+        }
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -155,23 +200,17 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        if let Some(named) = &self.named {
-            named.verify_server_cert(leaf, chain, name, ocsp, now)?;
-        }
-        if !self.pins.is_empty() {
-            let parsed = ParsedCertificate::try_from(leaf)?;
-            let found = digest(&SHA256, &parsed.subject_public_key_info());
-            if !self.pins.iter().any(|pin| pin == found.as_ref()) {
-                return Err(TlsError::General("the backend's key has none of the configured pins".into()));
-            }
-        }
-        match (&self.named, self.pins.is_empty()) {
+        match self.verdicts(leaf, chain, name, now) {
             // The config refuses that; believing nobody is the safe way to be wrong.
-            (None, true) => Err(Refused::ApplicationVerificationFailure.into()),
-            _ => Ok(ServerCertVerified::assertion()),
+            (None, None) => Err(Refused::ApplicationVerificationFailure.into()),
+            (by_name, by_pin) => {
+                by_name.transpose()?;
+                by_pin.transpose()?;
+                Ok(ServerCertVerified::assertion())
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod error;
 mod examine;
+mod facts;
 mod ocsp;
 pub(in crate::tls) mod pem;
 
@@ -25,6 +26,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use error::CertificateError;
 use examine::Leaf;
+pub use facts::{CertificateFacts, facts};
 pub use ocsp::Staple;
 
 use super::self_signed;

@@ -14,6 +14,7 @@ pub mod dialogue;
 mod extended;
 mod handshake;
 pub mod hello;
+mod inquiry;
 pub mod key_update;
 pub mod record;
 pub mod records;
@@ -26,8 +27,10 @@ mod tickets;
 mod turnstile;
 
 pub use backend_tls::{BackendTls, BackendTlsStream};
+pub use certificate::CertificateFacts;
 pub use client_ca::client_verifier;
 pub use handshake::{Handshake, HandshakeFailure, HandshakeKind, accept};
+pub use inquiry::{Inquiry, InquiryStream, Shown, Wanted};
 pub use self_signed::FILE_NAME as SELF_SIGNED;
 pub use serving::{Serving, ServingError, serving};
 pub use stream::{Read, ReadEnd, SCRATCH_OCTETS_MIN, Stream};

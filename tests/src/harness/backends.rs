@@ -72,8 +72,17 @@ impl Backend {
     /// When BIND's tools do not sign it.
     #[must_use]
     pub fn nsd_signed(network: &Network, port: u16) -> (Self, String) {
+        Self::nsd_signed_with(network, port, "")
+    }
+
+    /// The same with these lines more in the zone.
+    ///
+    /// # Panics
+    /// As [`Backend::nsd_signed`].
+    #[must_use]
+    pub fn nsd_signed_with(network: &Network, port: u16, more: &str) -> (Self, String) {
         let scratch = Scratch::new();
-        scratch.write("dotd.test.zone", zone());
+        scratch.write("dotd.test.zone", zone() + more);
         let bind = |program: &str, words: &[&str]| {
             let mut command = bounded(program);
             let output = command.args(words).current_dir(scratch.path()).output().expect("it can be started");

@@ -86,6 +86,10 @@ mod proxy_in_clear;
 mod proxy_protocol;
 /// Real servers that read our PROXY headers.
 mod proxy_receivers;
+/// `dotd query`: what it asks, believes, prints and ends with.
+mod query;
+/// `dotd query` beside dig, kdig and getdns_query.
+mod query_peers;
 /// Our record layer and rustls's own hear the same records: the same fate, and no root needed.
 mod record_differential;
 /// The record layer by the letter (RFC 8446 §4.6.3, §5, §6; RFC 5246 §6, §7.2): each record that is wrong, and its alert.

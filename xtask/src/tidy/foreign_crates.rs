@@ -48,7 +48,8 @@ const OWNERS: &[Owner] = &[
     owner("x509_ocsp", &[TLS]),
     owner("x509_parser", &[TLS]),
     // hickory-server's types are hickory-proto's: the embedded zone cannot avoid them.
-    owner("hickory_proto", &[DNS, EMBEDDED]),
+    // `dotd query` prints records.
+    owner("hickory_proto", &[DNS, EMBEDDED, "dot-userspace/src/cli/query"]),
     owner("hickory_server", &[EMBEDDED]),
     owner("humantime", &[CONFIG, CLI]),
     owner("strsim", &[CONFIG]),
@@ -66,7 +67,7 @@ const OWNERS: &[Owner] = &[
     owner("sd_notify", &[KEEPER]),
     owner("netlink_sys", &[XDP]),
     // disk opens by descriptors; the keeper forks, waits and hands descriptors over; xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU; backend asks a
-    // socket for its path's MTU.
+    // socket for its path's MTU, and `dotd query` for Fast Open.
     owner(
         "nix",
         &[
@@ -77,6 +78,7 @@ const OWNERS: &[Owner] = &[
             KEEPER,
             "dot-userspace/src/worker/mod.rs",
             "dot-userspace/src/backend/path.rs",
+            "dot-userspace/src/cli/query/fast_open.rs",
         ],
     ),
     owner("mimalloc", &["dot-userspace/src/main.rs"]),

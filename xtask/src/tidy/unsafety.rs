@@ -40,6 +40,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/confine/process.rs",
         "overwrites the environment and closes what others left open: no safe call may",
     ),
+    ("dot-userspace/src/cli/query/fast_open.rs", "names TCP_INFO for nix; no unsafe"),
     (
         "dot-userspace/src/keeper/mod.rs",
         "fork and sigaction: whoever calls them promises that no other thread is lost, and no handler runs",

@@ -1,0 +1,58 @@
+//! `dotd query`: a client for diagnosis, over TLS, TCP and UDP.
+//!
+//! Before: the shell. After: answers on standard output, and an exit status that says what became of them.
+//! The line: `words` and `arguments` → `plan` → `wire` opens and `exchange` (or `datagrams`) asks what `compose` wrote →
+//! `text` or `json` prints by `zone_form` and `options`; `outcome` has the exit status.
+//! Never: serves a client, keeps state, or asks a question of who is not the server where the profile is strict.
+
+mod arguments;
+mod compose;
+mod datagrams;
+mod exchange;
+mod fast_open;
+mod json;
+mod options;
+mod outcome;
+mod plan;
+mod text;
+mod wire;
+mod words;
+mod zone_form;
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+pub(super) use arguments::QueryArguments;
+pub(super) use words::as_options;
+
+use super::{error::CliError, print};
+use outcome::Round;
+use plan::Plan;
+
+/// Asks and prints; the exit status by outcome.
+pub(super) fn run(arguments: QueryArguments, config: Option<&Path>) -> Result<u8, CliError> {
+    let (is_short, is_json) = (arguments.short, arguments.json);
+    let plan = plan::plan(arguments, config)?;
+    let rounds = ask(&plan).map_err(CliError::Query)?;
+    let status = rounds.iter().map(Round::status).max().unwrap_or_default();
+    if is_json {
+        print(&json::full(&plan, &rounds, status))?;
+    } else if is_short {
+        print(&text::short(&rounds))?;
+        // Nobody is left to tell when standard error is gone.
+        let _ = io::stderr().write_all(text::complaints(&plan, &rounds).as_bytes());
+    } else {
+        print(&text::full(&plan, &rounds))?;
+    }
+    Ok(status)
+}
+
+/// Each round over a connection of its own, or all over one.
+fn ask(plan: &Plan) -> Result<Vec<Round>, String> {
+    match plan.resumes {
+        true => (0..plan.rounds).map(|_| exchange::round(plan)).collect(),
+        false => exchange::rounds_of_one(plan),
+    }
+}

@@ -1,0 +1,117 @@
+//! What became of a question or a connection, and the exit status of it.
+//!
+//! Before: `wire` and `exchange` have tried. After: `text` and `json` print it. Never: waits or prints.
+
+use std::{fmt, io, time::Duration};
+
+use hickory_proto::op::{Message, ResponseCode};
+
+use super::wire::Opening;
+
+/// Questions and answers of one connection, or of datagrams.
+pub(super) struct Round {
+    /// `None`: datagrams.
+    pub(super) opening: Option<Opening>,
+    /// From the first question's leaving to the first octet of an answer.
+    pub(super) first_octet: Option<Duration>,
+    /// In the order of the questions.
+    pub(super) replies: Vec<Reply>,
+    /// Why nothing could be asked.
+    pub(super) failure: Option<Failure>,
+}
+
+/// One question and what became of it.
+pub(super) struct Reply {
+    /// Its place among the questions.
+    pub(super) question: usize,
+    /// Its place among the answers that came, from 1; 0: none came.
+    pub(super) place: usize,
+    pub(super) query_octets: usize,
+    pub(super) octets: usize,
+    pub(super) elapsed: Duration,
+    /// It was asked over TCP because its datagram was truncated.
+    pub(super) was_truncated: bool,
+    pub(super) outcome: Outcome,
+}
+
+/// What came.
+pub(super) enum Outcome {
+    /// A message that fits the question; of a zone transfer all of them.
+    Answered(Vec<Message>),
+    /// Nothing in time.
+    Silent,
+    /// Something that is no answer to it.
+    Malformed(String),
+    /// The connection ended first.
+    Cut(String),
+}
+
+/// Why there was no connection.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Unconnected(io::Error),
+    NotSecure(io::Error),
+    NotAuthentic,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unconnected(error) => write!(form, "not connected: {}", plain(error)),
+            Self::NotSecure(error) => write!(form, "no TLS: {}", plain(error)),
+            Self::NotAuthentic => {
+                form.write_str("strict profile: it is not proven to be the server; nothing was asked")
+            }
+        }
+    }
+}
+
+/// A time-out by its name: the kernel calls that of a socket "would block".
+pub(super) fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "timed out".to_owned(),
+        io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// All questions were answered, each NOERROR or NXDOMAIN.
+const ANSWERED: u8 = 0;
+/// An answer with another response code.
+const REFUSED: u8 = 3;
+/// No answer in time.
+const SILENT: u8 = 4;
+/// No connection, or it ended before an answer.
+const UNCONNECTED: u8 = 5;
+/// No TLS, or a server that is not who it must be.
+const NOT_SECURE: u8 = 6;
+/// An answer that is none.
+const MALFORMED: u8 = 7;
+
+impl Round {
+    /// The worst of its outcomes.
+    pub(super) fn status(&self) -> u8 {
+        let failure = self.failure.as_ref().map(|failure| match failure {
+            Failure::Unconnected(_) => UNCONNECTED,
+            Failure::NotSecure(_) | Failure::NotAuthentic => NOT_SECURE,
+        });
+        let replies = self.replies.iter().map(Reply::status);
+        failure.into_iter().chain(replies).max().unwrap_or(ANSWERED)
+    }
+}
+
+impl Reply {
+    fn status(&self) -> u8 {
+        match &self.outcome {
+            Outcome::Answered(messages) => {
+                let is_fine = |message: &Message| {
+                    matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain)
+                };
+                if messages.iter().all(is_fine) { ANSWERED } else { REFUSED }
+            }
+            Outcome::Silent => SILENT,
+            Outcome::Cut(_) => UNCONNECTED,
+            Outcome::Malformed(_) => MALFORMED,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A connection to the server, with the time that each step of its opening took.
+//!
+//! Before: `plan` knows whom, and who it must be. After: `exchange` writes queries over it and reads what comes.
+//! Never: waits longer than `--timeout` for one step, or sends a question to who is not the server where the profile is
+//! strict.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    fast_open,
+    outcome::Failure,
+    plan::{PORT_CLEAR, Plan, Transport},
+};
+use crate::{
+    proxy::header,
+    tls::{InquiryStream, Shown},
+};
+
+/// A connection that is open.
+pub(super) struct Wire {
+    stream: Stream,
+    /// What its opening showed.
+    pub(super) opening: Opening,
+}
+
+/// How a connection was opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) server: SocketAddr,
+    pub(super) transport: Transport,
+    /// Until the connection was there; with Fast Open until the first write.
+    pub(super) connected: Option<Duration>,
+    /// Until the handshake was over.
+    pub(super) secured: Option<Duration>,
+    pub(super) shown: Option<Shown>,
+    /// Whether octets of the SYN were taken; `None`: nobody asked for it.
+    pub(super) fast_open: Option<bool>,
+    /// Why there is no TLS, where the profile lets it be so.
+    pub(super) fell_back: Option<String>,
+}
+
+enum Stream {
+    Clear(TcpStream),
+    Secure(Box<InquiryStream>),
+}
+
+/// A connection that could not be opened, as far as it came.
+pub(super) struct NotOpened {
+    pub(super) opening: Opening,
+    pub(super) failure: Failure,
+}
+
+impl Wire {
+    /// Opens one by `plan`.
+    pub(super) fn open(plan: &Plan) -> Result<Self, Box<NotOpened>> {
+        let opened = Self::open_to(plan, plan.address, plan.transport);
+        let refused = match opened {
+            Err(refused) if plan.falls_back && plan.tls.is_some() => refused,
+            other => return other,
+        };
+        // RFC 8310 §5, the last choice of an opportunistic client.
+        let reason = refused.failure.to_string();
+        let mut wire = Self::open_to(plan, SocketAddr::new(plan.address.ip(), PORT_CLEAR), Transport::Tcp)?;
+        wire.opening.fell_back = Some(reason);
+        Ok(wire)
+    }
+
+    /// Over TCP in clear, for what does not fit into a datagram.
+    pub(super) fn open_clear(plan: &Plan) -> Result<Self, Box<NotOpened>> {
+        Self::open_to(plan, plan.address, Transport::Tcp)
+    }
+
+    fn open_to(plan: &Plan, server: SocketAddr, transport: Transport) -> Result<Self, Box<NotOpened>> {
+        let mut opening = Opening {
+            server,
+            transport,
+            connected: None,
+            secured: None,
+            shown: None,
+            fast_open: None,
+            fell_back: None,
+        };
+        let tls = plan.tls.as_ref().filter(|_| transport == Transport::Tls);
+        let began = Instant::now();
+        let failed = |opening, failure| Box::new(NotOpened { opening, failure });
+        let mut tcp = match connect(plan, server, tls.is_none() || !plan.proxy_within) {
+            Ok(tcp) => tcp,
+            Err(error) => return Err(failed(opening, Failure::Unconnected(error))),
+        };
+        opening.connected = Some(began.elapsed());
+        let Some(tls) = tls else {
+            return Ok(Self { stream: Stream::Clear(tcp), opening });
+        };
+        let began = Instant::now();
+        let copy = tcp.try_clone();
+        let (mut stream, shown) = match copy.and_then(|copy| tls.connect(copy)) {
+            Ok(secured) => secured,
+            Err(error) => return Err(failed(opening, Failure::NotSecure(error))),
+        };
+        opening.secured = Some(began.elapsed());
+        let is_authentic = shown.is_authentic();
+        opening.shown = Some(shown);
+        if plan.is_strict && !is_authentic {
+            // Nothing was asked, and nothing will be.
+            stream.conn.send_close_notify();
+            let _ = stream.conn.write_tls(&mut tcp);
+            return Err(failed(opening, Failure::NotAuthentic));
+        }
+        let mut wire = Self { stream: Stream::Secure(Box::new(stream)), opening };
+        if let Some(client) = plan.proxy.as_ref().filter(|_| plan.proxy_within) {
+            let mut octets = Vec::new();
+            header::write(Some(client), &mut octets);
+            if let Err(error) = wire.write(&octets) {
+                return Err(failed(wire.opening, Failure::Unconnected(error)));
+            }
+        }
+        Ok(wire)
+    }
+
+    /// Writes all of it.
+    pub(super) fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Clear(tcp) => tcp.write_all(octets),
+            Stream::Secure(stream) => stream.write_all(octets).and_then(|()| stream.flush()),
+        }
+    }
+
+    /// Reads what is there, within `limit`; 0: the server has closed it.
+    pub(super) fn read(&mut self, buffer: &mut [u8], limit: Duration) -> io::Result<usize> {
+        let limit = limit.max(Duration::from_millis(1));
+        match &mut self.stream {
+            Stream::Clear(tcp) => {
+                tcp.set_read_timeout(Some(limit))?;
+                tcp.read(buffer)
+            }
+            Stream::Secure(stream) => {
+                stream.sock.set_read_timeout(Some(limit))?;
+                stream.read(buffer)
+            }
+        }
+    }
+
+    /// Ends it as RFC 7858 §3.4 wants it, and says how it was opened.
+    pub(super) fn close(mut self, plan: &Plan) -> Opening {
+        let tcp = match &mut self.stream {
+            Stream::Clear(tcp) => &*tcp,
+            Stream::Secure(stream) => {
+                stream.conn.send_close_notify();
+                let _ = stream.conn.write_tls(&mut stream.sock);
+                &stream.sock
+            }
+        };
+        if plan.fast_open {
+            self.opening.fast_open = fast_open::was_taken(tcp).ok();
+        }
+        self.opening
+    }
+}
+
+fn connect(plan: &Plan, server: SocketAddr, has_header: bool) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+    if plan.fast_open {
+        fast_open::ask(&socket)?;
+    }
+    socket.connect_timeout(&server.into(), plan.timeout)?;
+    socket.set_tcp_nodelay(true)?;
+    let mut tcp = TcpStream::from(socket);
+    tcp.set_read_timeout(Some(plan.timeout))?;
+    tcp.set_write_timeout(Some(plan.timeout))?;
+    if let Some(client) = plan.proxy.as_ref().filter(|_| has_header) {
+        let mut octets = Vec::new();
+        header::write(Some(client), &mut octets);
+        tcp.write_all(&octets)?;
+    }
+    Ok(tcp)
+}

@@ -1,0 +1,173 @@
+//! dig's and kdig's way to write a question: `@server name type +option=value`.
+//!
+//! Before: the shell's words. After: `arguments` has options that clap knows, and `plan` has questions and a server.
+//! Never: guesses: a word that is neither server, option, type nor class is a name.
+
+use std::{ffi::OsString, net::IpAddr};
+
+use hickory_proto::rr::{DNSClass, Name, RecordType};
+
+/// One question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Question {
+    /// Whose records.
+    pub(super) name: Name,
+    /// Which.
+    pub(super) kind: RecordType,
+    /// Of which class.
+    pub(super) class: DNSClass,
+}
+
+/// What the words of a command line or of a line of a list say.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// Behind the `@`.
+    pub(super) server: Option<String>,
+    /// In their order.
+    pub(super) questions: Vec<Question>,
+}
+
+/// kdig's options that have another name or form here.
+const RENAMED: &[(&str, &str)] = &[
+    ("nopadding", "--padding=0"),
+    ("edns", "--bufsize=1232"),
+    ("cookie", "--cookie="),
+    ("retry", ""),
+    ("tries", ""),
+    ("nocookie", ""),
+    ("recurse", ""),
+    ("rdflag", ""),
+];
+
+/// `+name=value` behind the verb `query`, as clap knows it: `--name=value`. Other verbs keep their words.
+pub(in crate::cli) fn as_options(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let words: Vec<OsString> = words.collect();
+    // The first word behind the program and the config is the verb.
+    let mut at = 1;
+    while let Some(word) = words.get(at).and_then(|word| word.to_str()).filter(|word| word.starts_with('-')) {
+        at += if matches!(word, "-c" | "--config") { 2 } else { 1 };
+    }
+    if words.get(at).is_none_or(|verb| verb != "query") {
+        return words;
+    }
+    let option = |word: &OsString| word.to_str().and_then(|text| text.strip_prefix('+')).map(str::to_owned);
+    let ours = words.into_iter().filter_map(|word| match option(&word) {
+        Some(option) => renamed(&option).map(OsString::from),
+        None => Some(word),
+    });
+    ours.collect()
+}
+
+/// `None`: what is the default here.
+fn renamed(option: &str) -> Option<String> {
+    let name = option.split('=').next().unwrap_or_default();
+    match RENAMED.iter().find(|(theirs, _)| *theirs == name) {
+        Some((_, "")) => None,
+        Some((_, ours)) if !option.contains('=') => Some((*ours).to_owned()),
+        _ => Some(format!("--{option}")),
+    }
+}
+
+/// Reads the words behind the options.
+///
+/// # Errors
+/// One line: a word that is no name, or a type without a name before it.
+pub(super) fn read<'a>(words: impl Iterator<Item = &'a str>) -> Result<Asked, String> {
+    let mut asked = Asked::default();
+    // A type may stand before the first name, as dig lets it.
+    let mut kind_before = None;
+    for word in words {
+        if let Some(server) = word.strip_prefix('@') {
+            asked.server = Some(server.to_owned());
+        } else if let Some(kind) = kind(word) {
+            match asked.questions.last_mut() {
+                Some(question) => question.kind = kind,
+                None => kind_before = Some(kind),
+            }
+        } else if let Some(class) = class(word) {
+            let question = asked.questions.last_mut();
+            question.ok_or_else(|| format!("\"{word}\" is a class: write the name before it"))?.class = class;
+        } else {
+            let kind = kind_before.take().unwrap_or(RecordType::A);
+            asked.questions.push(Question { name: name(word)?, kind, class: DNSClass::IN });
+        }
+    }
+    match kind_before {
+        Some(kind) => Err(format!("type {kind} of which name? a name like a type is written \"{kind}.\"")),
+        None => Ok(asked),
+    }
+}
+
+/// The question for the name of an address.
+pub(super) fn reverse(address: IpAddr) -> Question {
+    Question { name: Name::from(address), kind: RecordType::PTR, class: DNSClass::IN }
+}
+
+fn name(word: &str) -> Result<Name, String> {
+    let parsed = if word.is_ascii() { Name::from_ascii(word) } else { Name::from_utf8(word) };
+    let mut name = parsed.map_err(|error| format!("\"{word}\" is no domain name: {error}"))?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+/// `A`, `aaaa`, `TYPE65`; none: no type that is known by a name.
+fn kind(word: &str) -> Option<RecordType> {
+    let word = word.to_ascii_uppercase();
+    if let Some(number) = word.strip_prefix("TYPE").filter(|number| !number.is_empty()) {
+        return number.parse::<u16>().ok().map(RecordType::from);
+    }
+    if word == "*" {
+        return None;
+    }
+    word.parse().ok()
+}
+
+fn class(word: &str) -> Option<DNSClass> {
+    match word.to_ascii_uppercase().as_str() {
+        "IN" => Some(DNSClass::IN),
+        "CH" | "CHAOS" => Some(DNSClass::CH),
+        "HS" => Some(DNSClass::HS),
+        word => word.strip_prefix("CLASS")?.parse::<u16>().ok().map(DNSClass::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(line: &str) -> Result<Asked, String> {
+        read(line.split_whitespace())
+    }
+
+    /// Goal: questions as dig takes them, several in a line; a name like a type has its dot. Covers: C-470
+    #[test]
+    fn words_are_a_server_and_questions() {
+        let asked = read_all("@192.0.2.1 a.test aaaa b.test c.test TYPE65 CH mx. MX").unwrap();
+        assert_eq!(asked.server.as_deref(), Some("192.0.2.1"));
+        let all: Vec<String> = asked
+            .questions
+            .iter()
+            .map(|one| format!("{} {} {}", one.name.to_ascii(), u16::from(one.kind), one.class))
+            .collect();
+        assert_eq!(all, ["a.test. 28 IN", "b.test. 1 IN", "c.test. 65 CH", "mx. 15 IN"]);
+        assert_eq!(read_all("MX a.test").unwrap().questions[0].kind, RecordType::MX);
+        assert!(read_all("MX").unwrap_err().contains("of which name"));
+        assert!(read_all("a..b").unwrap_err().contains("is no domain name"));
+        assert!(read_all("CH a.test").unwrap_err().contains("is a class"));
+        assert_eq!(read_all("bücher.test").unwrap().questions[0].name.to_ascii(), "xn--bcher-kva.test.");
+    }
+
+    /// Goal: kdig's options are ours behind `query` and nowhere else.
+    #[test]
+    fn options_may_have_a_plus() {
+        let typed = |line: &str| as_options(line.split(' ').map(OsString::from));
+        assert_eq!(
+            typed("dotd query @::1 a.test +short +tls-pin=AA= +nocookie +nopadding"),
+            ["dotd", "query", "@::1", "a.test", "--short", "--tls-pin=AA=", "--padding=0"]
+        );
+        assert_eq!(typed("dotd -c x query +short"), ["dotd", "-c", "x", "query", "--short"]);
+        assert_eq!(typed("dotd ban add +x"), ["dotd", "ban", "add", "+x"]);
+        assert_eq!(typed("dotd -c query check +x"), ["dotd", "-c", "query", "check", "+x"]);
+        assert_eq!(typed("dotd ban query +x"), ["dotd", "ban", "query", "+x"]);
+    }
+}

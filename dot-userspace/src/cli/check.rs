@@ -177,10 +177,6 @@ impl Report<'_> {
         };
         let lacking = rights.lacking_for_xdp().join(", ");
         let is_demanded = config.required || config.mode != XdpMode::Auto;
-        if !lacking.is_empty() && !config.deny.is_empty() {
-            let message = format!("xdp.deny: only XDP refuses these clients, and this user lacks {lacking}");
-            self.mistake("xdp.deny", &message);
-        }
         if !lacking.is_empty() && is_demanded {
             let key = if config.required { "xdp.required" } else { "xdp.mode" };
             let way_out = "run as root or set xdp.mode = \"auto\" and xdp.required = false";

@@ -51,6 +51,9 @@ pub(super) fn status(status: &Status) -> String {
     for certificate in &status.certificates {
         self::certificate(&mut text, certificate);
     }
+    if let Some(access) = &status.access {
+        row(&mut text, "access", access);
+    }
     text + &xdp(&status.xdp)
 }
 
@@ -262,6 +265,7 @@ mod tests {
                 dns_names: vec!["localhost".into()],
                 warnings: vec!["old".into()],
             }],
+            access: Some("1 prefix denied; its clients hear nothing".into()),
             xdp: report,
         };
         let text = status(&answer);
@@ -273,7 +277,7 @@ mod tests {
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",
-            "xdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
+            "access       1 prefix denied; its clients hear nothing\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
             "             3 times attached again what was lost\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\ncosts        3 clients refused now, budgets spent so far: 4\n",

@@ -12,8 +12,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Port53, Steering, Transport, XdpMode,
-    limit, source::Source,
+    Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Steering, Transport, XdpMode,
+    consistency_access, limit, source::Source,
 };
 
 /// Notes everything that contradicts itself or RFCs.
@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.listeners(config);
     check.certificates(config);
     check.clients(config);
+    consistency_access::check(&mut check, config);
     check.session(config);
     for (index, backend) in config.backend.iter().enumerate() {
         check.backend(index, backend);
@@ -34,13 +35,13 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.steering(config);
 }
 
-struct Check<'a, 't> {
+pub(super) struct Check<'a, 't> {
     source: &'a Source<'t>,
     mistakes: &'a mut Vec<Mistake>,
 }
 
 impl Check<'_, '_> {
-    fn note(&mut self, path: &str, message: impl AsRef<str>) {
+    pub(super) fn note(&mut self, path: &str, message: impl AsRef<str>) {
         self.mistakes.push(self.source.at(path, message.as_ref()));
     }
 
@@ -259,23 +260,12 @@ impl Check<'_, '_> {
         if xdp.mode == XdpMode::Off && xdp.required {
             self.note("xdp.required", "contradicts xdp.mode = \"off\"; change one");
         }
-        if xdp.mode == XdpMode::Off && !xdp.deny.is_empty() {
-            let message = "only XDP refuses these clients, and xdp.mode = \"off\" turns it off; change one, or refuse \
-                           them by a firewall (the engine has no list of its own)";
-            self.note("xdp.deny", message);
-        }
-        self.denied_in_cleartext(config);
         if xdp.udp_853 == Gate::Reset {
             self.note("xdp.udp_853", "UDP has no connection to reset; use \"drop\", \"count\" or \"pass\"");
         }
         self.prefixes("xdp.allow", &xdp.allow);
         self.prefixes("xdp.deny", &xdp.deny);
-        for (index, prefix) in xdp.allow.iter().enumerate() {
-            if let Some(denied) = xdp.deny.iter().find(|denied| denied.contains(prefix)) {
-                let message = format!("{prefix} is denied by {denied}, which counts more; remove one");
-                self.note(&format!("xdp.allow.{index}"), message);
-            }
-        }
+        self.allowed_and_denied("xdp.allow", &xdp.allow, &xdp.deny);
         let mut seen = HashSet::new();
         for (index, name) in xdp.interfaces.iter().enumerate() {
             let path = format!("xdp.interfaces.{index}");
@@ -290,26 +280,18 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Where XDP does not look, the deny list would be no more than words.
-    fn denied_in_cleartext(&mut self, config: &Config) {
-        let do53 = &config.listen.do53;
-        if config.xdp.deny.is_empty() || config.xdp.mode == XdpMode::Off {
-            return;
-        }
-        let is_looked_at = config.xdp.beside(do53).port_53 == Port53::On;
-        for (index, address) in do53.iter().enumerate() {
-            let what_to_do = match (address.port(), is_looked_at) {
-                (CLEARTEXT_PORT, true) => continue,
-                (CLEARTEXT_PORT, false) => "xdp.port_53 = \"off\" has XDP not look there; use \"auto\"",
-                _ => "of cleartext XDP sees port 53 alone; use it",
-            };
-            let message = format!("{address} is open to the clients on xdp.deny: {what_to_do}");
-            self.note(&format!("listen.do53.{index}"), message);
+    /// A prefix that is allowed must not lie in one that is denied, which counts more.
+    pub(super) fn allowed_and_denied(&mut self, path: &str, allow: &[IpNet], deny: &[IpNet]) {
+        for (index, prefix) in allow.iter().enumerate() {
+            if let Some(denied) = deny.iter().find(|denied| denied.contains(prefix)) {
+                let message = format!("{prefix} is denied by {denied}, which counts more; remove one");
+                self.note(&format!("{path}.{index}"), message);
+            }
         }
     }
 
     /// A list of prefixes: short enough, each once, and each such that a packet can have it.
-    fn prefixes(&mut self, path: &str, prefixes: &[IpNet]) {
+    pub(super) fn prefixes(&mut self, path: &str, prefixes: &[IpNet]) {
         if prefixes.len() > limit::LISTED_MAX {
             let message = format!(
                 "{} prefixes are more than {}, the most permitted",

@@ -5,9 +5,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Backend, Balance, ClientAddress, ClientSubnet, Dns, Gate, LimitMode, Listen, Log, LogFormat, LogLevel,
-    Over, Policy, Port53, QueriesOver, Sandbox, Server, Session, Steering, SynCookies, Tls, TlsVersion,
-    Workers, Xdp, XdpLimit, XdpMode, limit,
+    Access, Backend, Balance, ClientAddress, ClientSubnet, Denied, Dns, Gate, LimitMode, Listen, Log,
+    LogFormat, LogLevel, Over, Policy, Port53, QueriesOver, Sandbox, Server, Session, Steering, SynCookies,
+    Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode, limit,
 };
 
 impl Default for Server {
@@ -46,6 +46,19 @@ impl Default for Tls {
             client_ca: PathBuf::new(),
             ticket_secret: PathBuf::new(),
             ticket_rotation: limit::TICKET_ROTATION.default,
+        }
+    }
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            server_names: Vec::new(),
+            client_names: Vec::new(),
+            denied: Denied::Close,
+            listener: Vec::new(),
         }
     }
 }

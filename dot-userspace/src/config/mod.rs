@@ -4,6 +4,7 @@
 //! Never: opens a socket, keeps state, or lets an unknown key pass.
 
 mod consistency;
+mod consistency_access;
 mod defaults;
 mod duration;
 mod error;
@@ -11,6 +12,8 @@ pub mod limit;
 mod load;
 mod messages;
 mod model;
+mod model_access;
+mod model_log;
 mod model_session;
 mod model_xdp;
 mod names;
@@ -28,6 +31,8 @@ pub use error::{ConfigErrors, Mistake};
 pub use limit::Limit;
 pub use load::{DEFAULT_PATH, Placed, Read, load, load_placed, load_what_is_sound, parse, read};
 pub use model::*;
+pub use model_access::*;
+pub use model_log::*;
 pub use model_session::*;
 pub use model_xdp::*;
 pub use sandbox::Sandbox;

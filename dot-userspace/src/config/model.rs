@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Sandbox, Session, Xdp, duration};
+use super::{Access, Log, Sandbox, Session, Xdp, duration};
 
 /// The whole file. Modules get their own part, never the whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub listen: Listen,
     /// Certificates, versions, tickets.
     pub tls: Tls,
+    /// Who may ask.
+    pub access: Access,
     /// Deadlines and caps of a DoT session.
     pub session: Session,
     /// Where queries go; empty means one embedded backend.
@@ -298,50 +300,4 @@ pub struct Control {
     /// Address for metrics and health; absent or empty: none.
     #[serde(deserialize_with = "super::parse::optional_socket")]
     pub http: Option<SocketAddr>,
-}
-
-/// `[log]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// Least severe level that is written.
-    pub level: LogLevel,
-    /// Form of a line.
-    pub format: LogFormat,
-    /// How much of a client's address a log line may hold.
-    pub client_address: ClientAddress,
-}
-
-/// `log.level`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names are the levels")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-/// `log.format`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// `log.client_address`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientAddress {
-    /// Nothing.
-    None,
-    /// The client prefix.
-    Prefix,
-    /// Everything.
-    Full,
 }

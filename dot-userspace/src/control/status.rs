@@ -37,6 +37,9 @@ pub struct Status {
     pub servfail_percent: Option<u8>,
     /// What it presents to clients.
     pub certificates: Vec<CertificateStatus>,
+    /// Who may ask, in a line; absent: every client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<String>,
     /// The kernel half.
     pub xdp: xdp::Report,
 }

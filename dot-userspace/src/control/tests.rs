@@ -74,6 +74,7 @@ impl Source for Still {
                 dns_names: vec![],
                 warnings: vec![],
             }],
+            access: None,
             xdp: self.xdp(),
         }
     }

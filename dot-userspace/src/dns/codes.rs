@@ -66,6 +66,7 @@ impl Ede {
     pub const STALE: Self = Self { code: 3, text: "no backend answered in time" };
     pub const STALE_NXDOMAIN: Self = Self { code: 19, text: "no backend answered in time" };
     pub const BLOCKED_OPCODE: Self = Self { code: 18, text: "NOTIFY and UPDATE are not accepted here" };
+    pub const NOT_SERVED: Self = Self { code: 18, text: "this client is not served here" };
     pub const OVER_RATE: Self = Self { code: 18, text: "more queries than this client's rate" };
     pub const NOT_SUPPORTED_TRANSFER: Self = Self { code: 21, text: "zone transfer is not relayed" };
     pub const NOT_SUPPORTED_VERSION: Self = Self { code: 21, text: "only EDNS version 0 is known" };

@@ -147,10 +147,7 @@ impl Snapshot {
             self.count(Counter::Responded),
             self.count(Counter::Cached),
             self.count(Counter::Joined),
-            self.count(Counter::DroppedResponse),
-            self.count(Counter::DroppedShort),
-            self.count(Counter::DroppedUnanswerable),
-            self.count(Counter::DroppedPanic),
+            self.prefix_total("queries", "dropped_"),
         ];
         let asked = self.count(Counter::Received).wrapping_add(self.count(Counter::CacheRefresh));
         let to_answer = [Counter::Forwarded, Counter::Responded, Counter::Cached, Counter::Joined]

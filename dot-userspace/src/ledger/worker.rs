@@ -48,6 +48,8 @@ counters! {
     RefusedListener = "connections", "refused_listener_cap";
     /// Connections refused at accept: over `handshakes_per_second`.
     RefusedRate = "connections", "refused_handshake_rate";
+    /// Connections closed at accept: their client may not ask.
+    RefusedAccess = "connections", "refused_access";
     /// `accept` failed for want of a file descriptor or memory.
     AcceptFailed = "connections", "accept_failed";
     /// Connections open now: a gauge.
@@ -108,6 +110,8 @@ counters! {
     EndTls = "session_ends", "tls";
     /// Idle longest when another connection needed a place.
     EndEvicted = "session_ends", "evicted";
+    /// The client may not ask: by its names, or since a reload.
+    EndDenied = "session_ends", "denied";
     /// We are stopping.
     EndDrain = "session_ends", "drain";
     /// A panic of ours in the session.
@@ -138,6 +142,8 @@ counters! {
     DroppedUnanswerable = "queries", "dropped_unanswerable";
     /// Datagrams of a load balancer dropped: they do not begin with a PROXY header.
     DroppedProxyHeader = "queries", "dropped_proxy_header";
+    /// Datagrams dropped: their client may not ask.
+    DroppedDenied = "queries", "dropped_denied";
     /// Dropped: a panic of ours while it was looked at.
     DroppedPanic = "queries", "dropped_panic";
     /// Outcomes whose client had left, or over UDP whose way out was full.
@@ -269,6 +275,16 @@ counters! {
     QueriesOverRate = "fairness", "queries_over_rate";
     /// Of these, refused.
     QueriesRefused = "fairness", "queries_refused";
+    /// Connections and datagrams of clients that may not ask: their address is on a deny list.
+    AccessDenied = "access", "denied";
+    /// The same: their address is not on the allow list.
+    AccessNotAllowed = "access", "not_allowed";
+    /// Connections that asked for dotd by a name that is not in `server_names`, or by none.
+    AccessServerName = "access", "server_name";
+    /// Connections whose certificate has no name in `client_names`.
+    AccessClientName = "access", "client_name";
+    /// Queries answered REFUSED, because their client may not ask.
+    AccessRefused = "access", "queries_refused";
 }
 
 /// One worker's counters and durations. Cloning shares them.

@@ -36,6 +36,8 @@ pub enum SessionEnd {
     Evicted,
     /// Idle, and another connection needed its descriptor: nobody waits for its client.
     Starved,
+    /// The client may not ask.
+    Denied,
     /// dotd is stopping.
     Drain,
 }
@@ -57,6 +59,7 @@ impl SessionEnd {
             Self::Malformed => Counter::EndMalformed,
             Self::Tls => Counter::EndTls,
             Self::Evicted | Self::Starved => Counter::EndEvicted,
+            Self::Denied => Counter::EndDenied,
             Self::Drain => Counter::EndDrain,
         }
     }

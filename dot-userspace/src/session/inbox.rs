@@ -19,6 +19,7 @@ use super::{
     clients::Row,
     failure::{failure_reply, question_of},
     fair::Waits,
+    guest::{Guest, Standing},
     owed::Debt,
     shared_answers::Asker,
     stamps::Stamps,
@@ -39,6 +40,8 @@ pub struct Inbox {
     pub shared: Rc<WorkerShared>,
     /// Who it is, for backends that are to know.
     pub(super) client: Client,
+    /// Whether it may ask.
+    pub(super) standing: Standing,
     octets: RefCell<Vec<u8>>,
     stamps: Stamps,
     /// What the writer has taken and the client has not.
@@ -60,7 +63,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn open(shared: Rc<WorkerShared>, client: Client) -> Rc<Self> {
+    pub(super) fn open(shared: Rc<WorkerShared>, guest: Guest) -> Rc<Self> {
+        let (standing, client) = (Standing::of(&guest), guest.client);
         let debt = shared.debts.open(client.source.ip());
         let inbox = Rc::new(Self {
             row: shared.row_of(client.source.ip()),
@@ -68,6 +72,7 @@ impl Inbox {
             delayed_until: Cell::new(None),
             shared,
             client,
+            standing,
             octets: RefCell::default(),
             stamps: Stamps::default(),
             unwritten: Cell::new(0),
@@ -152,7 +157,8 @@ impl Inbox {
 
     /// Why the session must end at once.
     pub(super) fn must_end(&self) -> Option<SessionEnd> {
-        self.is_cut.get().then_some(SessionEnd::Owed)
+        let is_denied = self.standing.is_denied();
+        self.is_cut.get().then_some(SessionEnd::Owed).or_else(|| is_denied.then_some(SessionEnd::Denied))
     }
 
     fn tell_transfers(&self) {

@@ -12,6 +12,7 @@ mod end;
 mod failure;
 mod fair;
 mod fate_guard;
+mod guest;
 mod idle_probe;
 mod inbox;
 mod keyed;
@@ -41,6 +42,7 @@ use tokio::time::Instant;
 use deadline_timer::DeadlineTimer;
 pub use do53::{Plain, serve_datagrams};
 pub use end::SessionEnd;
+pub use guest::Guest;
 pub use idle_probe::{IdleProbe, Wanted};
 pub use inbox::Inbox;
 pub use linger::EVICTED_LINGERING_MAX;
@@ -54,10 +56,7 @@ pub use shared_answers::SharedAnswers;
 pub use worker_shared::{Limits, WorkerShared};
 use writer::Writer;
 
-use crate::{
-    ledger::{Counter, turn_time},
-    proxy::Client,
-};
+use crate::ledger::{Counter, turn_time};
 
 /// Serves one session to its end, and tells `done` how it ended; at its `probe` others see whether it is idle.
 /// The future holds the session and nothing twice: there are as many as clients.
@@ -68,7 +67,7 @@ use crate::{
 pub fn serve<L: Link>(
     link: L,
     shared: Rc<WorkerShared>,
-    client: Client,
+    guest: Guest,
     probe: Rc<IdleProbe>,
     done: impl FnOnce(SessionEnd),
 ) -> impl Future<Output = ()> {
@@ -79,7 +78,7 @@ pub fn serve<L: Link>(
         timer: DeadlineTimer::start(),
         closing: None,
         last_busy: None,
-        inbox: Inbox::open(Rc::clone(&shared), client),
+        inbox: Inbox::open(Rc::clone(&shared), guest),
         shared,
         probe,
     };

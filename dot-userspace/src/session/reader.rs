@@ -175,6 +175,11 @@ impl Reader {
                 counters.add(Counter::Responded, 1);
                 counters.add(Counter::QueriesRefused, 1);
             }
+            Disposition::Forward(query) | Disposition::Transfer(query) if inbox.standing.is_refused() => {
+                inbox.answer(message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::NOT_SERVED)));
+                counters.add(Counter::Responded, 1);
+                counters.add(Counter::AccessRefused, 1);
+            }
             Disposition::Forward(query) => ask(&inbox.shared, message, &query, inbox),
             Disposition::Transfer(query) => transfer(message, &query, inbox),
             Disposition::Respond(reply) => {

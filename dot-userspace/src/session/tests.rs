@@ -15,7 +15,7 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::{
-    EVICTED_LINGERING_MAX, IdleProbe, Inbox, Link, SessionEnd, Wanted,
+    EVICTED_LINGERING_MAX, Guest, IdleProbe, Inbox, Link, SessionEnd, Wanted,
     scripted::{Read, Scripted, found, worker_shared},
     serve,
     shared_answers::Asker as _,
@@ -70,9 +70,9 @@ async fn next_turn() {
     }
 }
 
-fn client() -> Client {
+fn client() -> Guest {
     let address = "192.0.2.1:853".parse().unwrap();
-    Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None }
+    Guest::from(Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None })
 }
 
 /// Goal: a client that asks what dotd answers by itself, as fast as it can, has bounded turns: others are heard between

@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -29,6 +29,7 @@ use crate::{
     config::QueriesOver,
     dns::{self, Allowed, Edit, Hop},
     ledger::{Counter, WorkerCounters},
+    policy::{Access, Denial},
     proxy::Trusted,
     tls,
 };
@@ -88,6 +89,8 @@ pub struct WorkerShared {
     rates: Arc<Rates>,
     /// Load balancers whose datagrams begin with a PROXY header.
     trusted: RefCell<Trusted>,
+    /// `None`: every client may ask.
+    access: RefCell<Option<Arc<Access>>>,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
     fill: Cell<Fill>,
@@ -121,6 +124,7 @@ impl WorkerShared {
             turns: Turns::default(),
             rates,
             trusted: RefCell::default(),
+            access: RefCell::default(),
             owed: Cell::new(0),
             fill: Cell::default(),
             sessions: RefCell::default(),
@@ -213,6 +217,29 @@ impl WorkerShared {
     /// Whether a datagram of `sender` begins with one.
     pub(super) fn trusts(&self, sender: IpAddr) -> bool {
         self.trusted.borrow().has(sender)
+    }
+
+    /// Who may ask from now on. Sessions of who may not end, or hear REFUSED.
+    pub fn admit_by(&self, access: Option<Arc<Access>>) {
+        self.access.replace(access);
+        let access = self.access.borrow();
+        for inbox in self.sessions.borrow().values() {
+            if inbox.standing.judge(access.as_deref(), inbox.client.source) {
+                inbox.wake();
+            }
+        }
+    }
+
+    /// Who may ask; `None`: every client.
+    #[must_use]
+    pub fn access(&self) -> Option<Arc<Access>> {
+        self.access.borrow().clone()
+    }
+
+    /// Whether a client may not ask at `listener`, by its address.
+    #[must_use]
+    pub fn denies(&self, listener: SocketAddr, client: IpAddr) -> Option<Denial> {
+        self.access.borrow().as_ref()?.denies_address(listener, client)
     }
 
     /// The cache and who waits for it, if it is on.

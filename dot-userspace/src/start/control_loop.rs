@@ -208,7 +208,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
         anyhow::bail!("backend: the embedded one is made at start; restart dotd");
     }
     let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
-    process.apply_xdp(&config.xdp.beside(&running.config.listen.do53))?;
+    process.apply_xdp(&plan::xdp(&config, &running.config.listen.do53))?;
     let waiting = restart::needed_for(&running.config, &config);
     for key in &waiting {
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");

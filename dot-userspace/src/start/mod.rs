@@ -160,7 +160,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let upstreams =
         plan::upstreams(config, embedded.as_ref().map(Embedded::address), dialer::all(config)?, &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
-    let kernel = Kernel(Some(xdp::start(&config.xdp.beside(&config.listen.do53), &sockets)?));
+    let kernel = Kernel(Some(xdp::start(&plan::xdp(config, &config.listen.do53), &sockets)?));
     privileges::hand_over_state(&config.server.state_dir, user)?;
     Ok(Opened {
         began,

@@ -13,10 +13,11 @@ use crate::{
         health::{Health, HealthState},
     },
     cache::Keeping,
-    config::{self, BackendAddress, ClientSubnet, Config, Session, Transport, limit},
+    config::{self, BackendAddress, ClientSubnet, Config, Denied, Session, Transport, limit},
     control::BackendStatus,
     dns::{Allowed, Bounds},
     ledger::BackendLines,
+    policy::Access,
     proxy::Trusted,
     session::{EVICTED_LINGERING_MAX, Limits, OwedLimits, QueryRate},
     tls::Serving,
@@ -148,7 +149,43 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         hedge_percent: config.balance.hedge_percent,
         client_subnet: config.dns.client_subnet,
         keeping: keeping(&config.dns),
+        access: Access::new(&config.access, &config.xdp.deny).map(Arc::new),
     }
+}
+
+/// The kernel half's part of the config: it holds `access.deny` too, where those clients are to hear nothing, and as many
+/// prefixes as its map has room for; the engine holds them all.
+pub(super) fn xdp(config: &Config, do53: &[SocketAddr]) -> config::Xdp {
+    let mut xdp = config.xdp.beside(do53);
+    if config.access.denied == Denied::Close {
+        let more = config.access.deny.iter().filter(|prefix| !config.xdp.deny.contains(prefix));
+        xdp.deny.extend(more);
+        xdp.deny.truncate(limit::LISTED_MAX);
+    }
+    xdp
+}
+
+/// Who may ask, in a line; `None`: every client.
+pub(super) fn access_in_words(config: &Config) -> Option<String> {
+    let access = &config.access;
+    let lists = || access.listener.iter();
+    let count = |count: usize, one: &str, many: &str| {
+        (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }))
+    };
+    let sum = |own: usize, more: usize| own + more;
+    let allowed = sum(access.allow.len(), lists().map(|list| list.allow.len()).sum());
+    let denied = sum(access.deny.len() + config.xdp.deny.len(), lists().map(|list| list.deny.len()).sum());
+    let servers = sum(access.server_names.len(), lists().map(|list| list.server_names.len()).sum());
+    let clients = sum(access.client_names.len(), lists().map(|list| list.client_names.len()).sum());
+    let parts = [
+        count(allowed, "prefix allowed", "prefixes allowed"),
+        count(denied, "prefix denied", "prefixes denied"),
+        count(servers, "server name", "server names"),
+        count(clients, "client name", "client names"),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    let others = if access.denied == Denied::Close { "others are closed" } else { "others are refused" };
+    (!parts.is_empty()).then(|| format!("{}; {others}", parts.join(", ")))
 }
 
 /// What workers keep of what backends say.

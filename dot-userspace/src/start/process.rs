@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     fast_open,
     known_backends::{KnownBackends, Recent},
-    logging,
+    logging, plan,
 };
 use crate::{
     backend::UpstreamConfig,
@@ -97,6 +97,7 @@ pub(super) struct Process {
     reloads_failed: AtomicU64,
     ban_seconds: AtomicU32,
     cache_entries: AtomicU32,
+    access: Mutex<Option<String>>,
     flushes: mpsc::Sender<Flush>,
     reloads: mpsc::Sender<Reload>,
     /// Of the keeper: signals are for it.
@@ -165,6 +166,7 @@ impl Process {
             reloads_failed: AtomicU64::new(0),
             ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
             cache_entries: AtomicU32::new(config.dns.cache_entries),
+            access: Mutex::new(plan::access_in_words(config)),
             flushes,
             reloads,
             pid,
@@ -196,6 +198,7 @@ impl Process {
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);
+        *lock(&self.access) = plan::access_in_words(config);
         self.reloads_ok.fetch_add(1, Relaxed);
     }
 
@@ -280,6 +283,7 @@ impl Source for Process {
             backends: lock(&self.backends).statuses(),
             servfail_percent: lock(&self.responses).percent(),
             certificates: lock(&self.certificates).clone(),
+            access: lock(&self.access).clone(),
             xdp: self.xdp(),
         }
     }

@@ -26,6 +26,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use error::CertificateError;
 use examine::Leaf;
+pub(in crate::tls) use examine::names_of;
 pub use facts::{CertificateFacts, facts};
 pub use ocsp::Staple;
 

@@ -17,6 +17,7 @@ use rustls::{
 
 use super::{
     Serving,
+    certificate::names_of,
     handshake::HandshakeKind,
     hello::{
         self, PROTOCOL_VERSION_ALERT, RECORD_OVERFLOW_ALERT, is_before_tls12, is_no_record, offers_session,
@@ -24,6 +25,7 @@ use super::{
     },
     record::{self, Header},
     records::Records,
+    serving::take_asked_name,
     sessions::{self, OfConnection},
     steps::{Cost, Steps},
 };
@@ -64,8 +66,18 @@ pub struct Dialogue<'a> {
     is_old: bool,
     /// The ID of the session that the client may resume, or resumes (TLS 1.2).
     session_id: Option<Vec<u8>>,
+    /// The name under which the client asks for us.
+    server_name: Option<Box<str>>,
     /// Octets to send.
     pub outbound: Vec<u8>,
+}
+
+/// Names that a handshake showed.
+pub struct Shown {
+    /// The name under which the client asked for us, in lower case.
+    pub server_name: Option<Box<str>>,
+    /// The names in its certificate, in lower case.
+    pub client_names: Vec<String>,
 }
 
 /// What rustls said.
@@ -93,6 +105,7 @@ impl<'a> Dialogue<'a> {
             has_begun: false,
             is_old: false,
             session_id: None,
+            server_name: None,
             outbound: Vec::new(),
         })
     }
@@ -207,6 +220,9 @@ impl<'a> Dialogue<'a> {
         if let Some(id) = sessions::take_last() {
             self.session_id = Some(id);
         }
+        if let Some(name) = take_asked_name() {
+            self.server_name = name;
+        }
         let said = match state {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, &mut self.outbound).map(|()| Said::Again)
@@ -247,6 +263,15 @@ impl<'a> Dialogue<'a> {
     fn session(&mut self) -> Option<OfConnection> {
         let id = self.session_id.take()?;
         Some(OfConnection { sessions: Arc::clone(&self.serving.sessions), id })
+    }
+
+    /// What the client has shown of itself and of whom it looks for; to be asked once it is done.
+    pub fn shown(&mut self) -> Shown {
+        let certificate = self.connection.peer_certificates().and_then(<[_]>::first);
+        Shown {
+            server_name: self.server_name.take(),
+            client_names: certificate.map(|leaf| names_of(leaf)).unwrap_or_default(),
+        }
     }
 
     /// How it went, the connection's records, the octets behind the handshake, and those that are unsent.

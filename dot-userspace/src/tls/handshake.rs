@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Serving, Stream, Turnstile,
-    dialogue::{Dialogue, Step},
+    dialogue::{Dialogue, Shown, Step},
     records::Records,
 };
 use crate::{ledger::Counter, proxy::ClientTls};
@@ -38,6 +38,10 @@ pub struct Handshake {
     pub kind: HandshakeKind,
     /// When the first octets of its hello came.
     pub heard_at: Instant,
+    /// The name under which the client asked for us, in lower case.
+    pub server_name: Option<Box<str>>,
+    /// The names in its certificate.
+    pub client_names: Vec<String>,
 }
 
 /// How a handshake was done.
@@ -133,8 +137,10 @@ pub async fn accept(
     deadline: Instant,
 ) -> Result<Handshake, HandshakeFailure> {
     match timeout_at(deadline, shake_hands(&mut tcp, serving, turnstile)).await {
-        Ok(Ok(Shaken { kind, records, carry, unsent, heard_at })) => {
-            Ok(Handshake { kind, stream: Stream::new(tcp, records, carry, unsent), heard_at })
+        Ok(Ok(Shaken { kind, shown, records, carry, unsent, heard_at })) => {
+            let Shown { server_name, client_names } = shown;
+            let stream = Stream::new(tcp, records, carry, unsent);
+            Ok(Handshake { stream, kind, heard_at, server_name, client_names })
         }
         Ok(Err(Failed::Tls(error))) => {
             // In a box: no handshake holds it before its end.
@@ -150,6 +156,7 @@ pub async fn accept(
 /// What a handshake leaves.
 struct Shaken {
     kind: HandshakeKind,
+    shown: Shown,
     records: Records,
     carry: Vec<u8>,
     unsent: Vec<u8>,
@@ -202,13 +209,14 @@ async fn shake_hands(
             }
         }
     }
+    let shown = dialogue.shown();
     let (kind, records, carry, mut unsent) = dialogue.finish()?;
     if !kind.is_tls13 {
         // Its client waits for our Finished; in TLS 1.3 only a ticket is left.
         flush(tcp, &mut unsent).await?;
     }
     let heard_at = heard_at.unwrap_or_else(Instant::now);
-    Ok(Shaken { kind, records, carry, unsent, heard_at })
+    Ok(Shaken { kind, shown, records, carry, unsent, heard_at })
 }
 
 /// Reads what a client still sends behind its failure, until its FIN or until it is too much: a socket that is closed with

@@ -4,7 +4,7 @@
 //! Holds: which certificate answers which SNI.
 //! Never: offers early data (RFC 9210 §4.4), renegotiation, or a version below 1.2.
 
-use std::{fmt, sync::Arc};
+use std::{cell::Cell, fmt, sync::Arc};
 
 use rustls::{
     CipherSuite, ServerConfig,
@@ -166,8 +166,21 @@ impl ResolvesServerCert for Certificates {
         };
         let by_name = self.0.iter().find(|(names, key)| named(names) && fits(key));
         let by_key = || self.0.iter().find(|(_, key)| fits(key));
-        by_name.or_else(by_key).or_else(|| self.0.first()).map(|(_, key)| Arc::clone(key))
+        let chosen = by_name.or_else(by_key).or_else(|| self.0.first()).map(|(_, key)| Arc::clone(key));
+        ASKED_NAME.set(Some(wanted.map(String::into_boxed_str)));
+        chosen
     }
+}
+
+thread_local! {
+    /// The name in the hello for which this thread has chosen a certificate last, if its handshake has not taken it. rustls
+    /// tells nobody else.
+    static ASKED_NAME: Cell<Option<Option<Box<str>>>> = const { Cell::new(None) };
+}
+
+/// The name that the hello asked for which rustls was just shown on this thread; outer `None`: it was shown no hello.
+pub(super) fn take_asked_name() -> Option<Option<Box<str>>> {
+    ASKED_NAME.take()
 }
 
 /// Whether a certificate's name covers `wanted`; a leading `*` stands for one label (RFC 6125 §6.4.3).

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     Admission, Settings,
+    access::{Entry, Transport},
     admission::{Place, Refused},
     charges::{Account, Accounts},
     eviction::{EvictionQueue, Group},
@@ -32,7 +33,7 @@ use crate::{
     config::ClientAddress,
     ledger::Counter,
     proxy::{self, Client, Named, Trusted},
-    session::{self, IdleProbe, Link, Plain, Wanted, WorkerShared},
+    session::{self, Guest, IdleProbe, Link, Plain, Wanted, WorkerShared},
     supervise::supervise,
     tls::{self, Serving, Turnstile},
     xdp::StatusWriter,
@@ -108,7 +109,7 @@ impl Acceptor {
     }
 
     /// A client as a log line may show it.
-    fn redacted(&self, client: SocketAddr) -> RedactedAddress {
+    pub(super) fn redacted(&self, client: SocketAddr) -> RedactedAddress {
         RedactedAddress(self.client_address.get(), client.ip())
     }
 
@@ -148,14 +149,14 @@ impl Acceptor {
     /// Does `admit`; where a cap forbids it, again with the place of the session that has been idle longest under that cap.
     fn with_room<T>(
         &self,
-        listen_address: ListenAddress,
+        entry: Entry,
         client: Option<IpAddr>,
         mut admit: impl FnMut() -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         let admitted = admit().or_else(|refused| {
             let within = match refused {
                 Refused::Prefix => client.map(|client| Group::Prefix(Some(self.admission.prefix_of(client)))),
-                Refused::Listener => Some(Group::Listener(listen_address.number)),
+                Refused::Listener => Some(Group::Listener(entry.number)),
                 Refused::Total | Refused::Rate => None,
             };
             if self.eviction.make_room(Wanted::Place, within, Instant::now()) {
@@ -181,8 +182,8 @@ impl Acceptor {
 
     /// Whether `client` may begin what is spoken there now. To be asked before a place is made for it: a client over its rate
     /// displaces nobody.
-    fn begins(&self, listen_address: ListenAddress, client: IpAddr) -> Result<(), Refused> {
-        let is_tls = listen_address.transport == Transport::Dot;
+    fn begins(&self, entry: Entry, client: IpAddr) -> Result<(), Refused> {
+        let is_tls = entry.transport == Transport::Dot;
         if is_tls { self.admission.begin_handshake(client, Instant::now()) } else { Ok(()) }
     }
 
@@ -199,35 +200,14 @@ impl Acceptor {
     }
 }
 
-/// What is spoken on a listener's connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
-    /// DNS over TLS.
-    Dot,
-    /// DNS in clear.
-    Do53,
-}
-
-/// The address that a connection came to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ListenAddress {
-    pub(super) transport: Transport,
-    /// Its place among the listen addresses, the same in every worker.
-    pub(super) number: usize,
-}
-
 /// Accepts until aborted.
-pub(super) async fn accept_all(
-    listener: Rc<TcpListener>,
-    listen_address: ListenAddress,
-    acceptor: Rc<Acceptor>,
-) {
+pub(super) async fn accept_all(listener: Rc<TcpListener>, entry: Entry, acceptor: Rc<Acceptor>) {
     let counters = acceptor.shared.counters.clone();
     loop {
         match listener.accept().await {
             Ok((tcp, client)) => {
                 counters.add(Counter::Accepted, 1);
-                admit(tcp, client, listen_address, &acceptor);
+                admit(tcp, client, entry, &acceptor);
             }
             Err(error) => {
                 counters.add(Counter::AcceptFailed, 1);
@@ -248,32 +228,29 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-fn admit(tcp: TcpStream, peer: SocketAddr, listen_address: ListenAddress, acceptor: &Rc<Acceptor>) {
+fn admit(tcp: TcpStream, peer: SocketAddr, entry: Entry, acceptor: &Rc<Acceptor>) {
     let deadline = Instant::now() + acceptor.current.borrow().1;
     let is_trusted = acceptor.trusted.borrow().has(peer.ip());
     if is_trusted {
-        return match acceptor
-            .with_room(listen_address, None, || acceptor.admission.admit_unknown(listen_address.number))
-        {
+        return match acceptor.with_room(entry, None, || acceptor.admission.admit_unknown(entry.number)) {
             Ok(place) => {
                 // Its SYN are the load balancer's, which must not pay for its clients.
                 let open = acceptor.open(place, None);
-                spawn_local(introduce(tcp, (peer, listen_address), deadline, Rc::clone(acceptor), open));
+                spawn_local(introduce(tcp, (peer, entry), deadline, Rc::clone(acceptor), open));
             }
             Err(refused) => refuse(acceptor, peer, refused),
         };
     }
+    if acceptor.closes_at(entry, peer) {
+        return;
+    }
     let client = peer.ip();
-    let admit = || {
-        acceptor.with_room(listen_address, Some(client), || {
-            acceptor.admission.admit(client, listen_address.number)
-        })
-    };
-    match acceptor.begins(listen_address, client).and_then(|()| admit()) {
+    let admit = || acceptor.with_room(entry, Some(client), || acceptor.admission.admit(client, entry.number));
+    match acceptor.begins(entry, client).and_then(|()| admit()) {
         Ok(place) => {
             let account = acceptor.accounts.account(client);
             let open = acceptor.open(place, Some(account));
-            begin(tcp, (peer, Named::default()), listen_address, deadline, acceptor, open);
+            begin(tcp, (peer, Named::default()), entry, deadline, acceptor, open);
         }
         Err(refused) => refuse(acceptor, peer, refused),
     }
@@ -293,7 +270,7 @@ fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
 /// A load balancer's connection: its header says whose it is, and for whom it counts.
 async fn introduce(
     mut tcp: TcpStream,
-    (peer, listen_address): (SocketAddr, ListenAddress),
+    (peer, entry): (SocketAddr, Entry),
     deadline: Instant,
     acceptor: Rc<Acceptor>,
     mut open: Open,
@@ -311,34 +288,37 @@ async fn introduce(
         }
     };
     let source = named.addresses.map_or(peer, |(source, _)| source);
+    if acceptor.closes_at(entry, source) {
+        open.panic_end = None;
+        return;
+    }
     let place = &mut open.place;
     let belongs = || place.as_mut().map_or(Ok(()), |place| place.belongs_to(source.ip()));
-    let begins = acceptor.begins(listen_address, source.ip());
-    if let Err(refused) = begins.and_then(|()| acceptor.with_room(listen_address, Some(source.ip()), belongs))
-    {
+    let begins = acceptor.begins(entry, source.ip());
+    if let Err(refused) = begins.and_then(|()| acceptor.with_room(entry, Some(source.ip()), belongs)) {
         return refuse(&acceptor, source, refused);
     }
-    begin(tcp, (source, named), listen_address, deadline, &acceptor, open);
+    begin(tcp, (source, named), entry, deadline, &acceptor, open);
 }
 
 /// Has a connection of which both ends are known served.
 fn begin(
     tcp: TcpStream,
     ends: (SocketAddr, Named),
-    listen_address: ListenAddress,
+    entry: Entry,
     deadline: Instant,
     acceptor: &Rc<Acceptor>,
     open: Open,
 ) {
-    match listen_address.transport {
+    let guest = acceptor.guest(entry, client(&tcp, ends));
+    match entry.transport {
         Transport::Dot => {
             let serving = acceptor.current.borrow().0.clone();
-            spawn_local(converse(tcp, ends, serving, deadline, Rc::clone(acceptor), open));
+            spawn_local(converse(tcp, guest, serving, deadline, Rc::clone(acceptor), open));
         }
         Transport::Do53 => {
             open.counters.add(Counter::AcceptedPlain, 1);
-            let client = client(&tcp, ends);
-            serve(Plain::new(tcp), client, Rc::clone(acceptor), open);
+            serve(Plain::new(tcp), guest, Rc::clone(acceptor), open);
         }
     }
 }
@@ -354,25 +334,25 @@ fn client(tcp: &TcpStream, (source, named): (SocketAddr, Named)) -> Client {
 /// A connection's handshake; its session is a task of its own, so that it holds nothing of the handshake's.
 async fn converse(
     tcp: TcpStream,
-    ends: (SocketAddr, Named),
+    mut guest: Guest,
     serving: Serving,
     deadline: Instant,
     acceptor: Rc<Acceptor>,
     mut open: Open,
 ) {
-    let client = client(&tcp, ends);
     match tls::accept(tcp, &serving, &acceptor.turnstile, deadline).await {
         Ok(handshake) => {
             open.shook_hands(&handshake);
             open.charge(|account| account.handshake(handshake.kind.is_resumed));
-            let client = Client { tls: Some(handshake.kind.client_tls()), ..client };
-            serve(handshake.stream, client, acceptor, open);
+            guest.client.tls = Some(handshake.kind.client_tls());
+            acceptor.recognise(&mut guest, handshake.server_name, handshake.client_names);
+            serve(handshake.stream, guest, acceptor, open);
         }
         Err(failure) => {
             open.end(failure.counter());
             open.charge(|account| account.failure(failure));
             let cause = failure.counter().label();
-            tracing::debug!(client = %acceptor.redacted(client.source), cause, "a handshake has failed");
+            tracing::debug!(client = %acceptor.redacted(guest.client.source), cause, "a handshake has failed");
             drop(open);
             acceptor.note_fill();
         }
@@ -380,13 +360,13 @@ async fn converse(
 }
 
 /// Has a session served in a task of its own, from its beginning to its end.
-fn serve<L: Link + 'static>(link: L, client: Client, acceptor: Rc<Acceptor>, mut open: Open) {
+fn serve<L: Link + 'static>(link: L, guest: Guest, acceptor: Rc<Acceptor>, mut open: Open) {
     let probe = Rc::new(IdleProbe::default());
     let queued = open.place.take().map(|place| acceptor.eviction.take(&probe, place));
     let shared = Rc::clone(&acceptor.shared);
     open.panic_end = Some(Counter::EndPanic);
-    let source = client.source;
-    spawn_local(session::serve(link, shared, client, probe, move |end| {
+    let source = guest.client.source;
+    spawn_local(session::serve(link, shared, guest, probe, move |end| {
         open.end(end.counter());
         open.charge(|account| account.end(end));
         let end = end.counter().label();

@@ -161,6 +161,7 @@ fn of_end(end: SessionEnd) -> Charge {
         | SessionEnd::Evicted
         | SessionEnd::Starved
         | SessionEnd::Owed
+        | SessionEnd::Denied
         | SessionEnd::Drain => nothing,
     }
 }

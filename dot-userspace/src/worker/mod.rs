@@ -5,6 +5,7 @@
 //! Never: shares a session, a socket or a counter with another worker; blocks while there is something to do.
 
 mod accept;
+mod access;
 mod admission;
 mod charges;
 mod eviction;
@@ -35,7 +36,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use accept::{Acceptor, ListenAddress, Transport};
+use accept::Acceptor;
+use access::{Entry, Transport};
 pub use admission::{Admission, Caps, Place, Refused};
 use charges::Accounts;
 pub use charges::ChargesSink;
@@ -45,6 +47,7 @@ use crate::{
     cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Policy},
     ledger::WorkerCounters,
+    policy::Access,
     proxy::Trusted,
     session::{self, Limits, Rates, WorkerShared},
     supervise::supervise,
@@ -81,6 +84,8 @@ pub struct Settings {
     pub client_subnet: ClientSubnet,
     /// What each worker keeps of what they say.
     pub keeping: Keeping,
+    /// Who may ask; `None`: every client.
+    pub access: Option<Arc<Access>>,
 }
 
 /// What the control thread tells a worker.
@@ -206,6 +211,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let backends = start_backends(&settings, &counters);
     let shared = Rc::new(WorkerShared::new(settings.limits, backends, counters, rates));
     shared.renew_cache(settings.keeping);
+    shared.admit_by(settings.access.clone());
     let taking_turns = Rc::clone(&shared);
     spawn_local(supervise("turns", move || Rc::clone(&taking_turns).take_turns()));
     let accounts = Accounts::new(charges);
@@ -254,8 +260,8 @@ fn open(listeners: Listeners, acceptor: &Rc<Acceptor>) -> Vec<AbortHandle> {
     let streams = dot.chain(do53).enumerate().filter_map(|(number, (transport, listener))| {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
         let (listener, acceptor) = (Rc::new(listener), Rc::clone(acceptor));
-        let listen_address = ListenAddress { transport, number };
-        let accept = move || accept::accept_all(Rc::clone(&listener), listen_address, Rc::clone(&acceptor));
+        let entry = Entry { transport, number, listener: listener.local_addr().ok() };
+        let accept = move || accept::accept_all(Rc::clone(&listener), entry, Rc::clone(&acceptor));
         Some(spawn_local(supervise("listener", accept)).abort_handle())
     });
     let datagrams = listeners.datagrams.into_iter().filter_map(|socket| {
@@ -307,6 +313,7 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
     if !are_answers_same(old, new) {
         shared.renew_cache(new.keeping);
     }
+    shared.admit_by(new.access.clone());
     acceptor.reload(new);
     acceptor.note_fill();
 }

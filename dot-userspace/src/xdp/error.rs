@@ -16,15 +16,6 @@ pub enum XdpError {
     /// The config contradicts itself.
     #[error("xdp.required = true and xdp.mode = \"off\" contradict each other: change one")]
     RequiredButOff,
-    /// The config denies clients, and nothing would refuse them.
-    #[error(
-        "xdp.deny: only XDP refuses these clients, and it is off: {reason}; make it work, or take the list out and refuse \
-         them by a firewall (the engine has no list of its own)"
-    )]
-    NotDenied {
-        /// Why XDP is off.
-        reason: String,
-    },
     /// More ports than the kernel half knows.
     #[error(
         "listen.dot has {found} different ports, XDP knows {}: use fewer, or xdp.mode = \"off\"",

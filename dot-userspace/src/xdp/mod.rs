@@ -120,8 +120,8 @@ impl Attached {
 /// Loads and attaches the kernel half as `config` says, and steers `groups`.
 ///
 /// # Errors
-/// Only when `config` demands what cannot be had: `mode` native or generic, `required`, clients to deny, or a value that
-/// this version does not have.
+/// Only when `config` demands what cannot be had: `mode` native or generic, `required`, or a value that this
+/// version does not have.
 pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, XdpError> {
     let ports = settings::ports(groups)?;
     let prefixes = Prefixes::of(config);
@@ -144,9 +144,6 @@ pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, 
             demand(&report, loaded).map(Some)?
         }
         Err(error) if report.required => return Err(error),
-        Err(error) if !config.deny.is_empty() => {
-            return Err(XdpError::NotDenied { reason: error.to_string() });
-        }
         Err(error) => {
             report.state = "off".into();
             report.reason = Some(error.to_string());
@@ -220,13 +217,9 @@ impl Xdp {
     ///
     /// # Errors
     /// [`XdpError::List`], [`XdpError::Settings`]: the kernel refused something; what was before still holds.
-    /// [`XdpError::NotDenied`]: XDP is off, and the config denies clients.
     pub fn apply(&mut self, config: &config::Xdp) -> Result<(), XdpError> {
         let prefixes = self.prefixes;
-        let Some(Loaded { kernel, .. }) = &mut self.kernel else {
-            let reason = self.report.reason.clone().unwrap_or_default();
-            return if config.deny.is_empty() { Ok(()) } else { Err(XdpError::NotDenied { reason }) };
-        };
+        let Some(Loaded { kernel, .. }) = &mut self.kernel else { return Ok(()) };
         let before = kernel.lists.grow(config)?;
         if let Err(error) = kernel.settings.apply(config, prefixes) {
             kernel.lists.restore(&before);

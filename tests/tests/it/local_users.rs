@@ -22,9 +22,10 @@ use std::{
 use aya::maps::{Array, Map, MapData};
 use dot_tests::{
     harness::{
+        clients::{DOT_PORT, read_to_close, tcp},
         config::Config,
         eventually,
-        netns::{Network, SERVER_V4},
+        netns::{CLIENT_V4, Network, SERVER_V4},
         scene::embedded,
         scratch::Scratch,
         server::Server,
@@ -180,17 +181,19 @@ fn what_lies_in_the_sockets_place_stays() {
     assert_eq!(fs::read_dir(&target).expect("ours").count(), 0);
 }
 
-/// Goal: a config that denies clients has them refused, or does not start. Method: XDP off, and XDP without the rights.
-/// Covers: A-301.
+/// Goal: a config that denies clients has them refused, also where the kernel half cannot run. Method: XDP off, and XDP
+/// without the rights; the client's own address is denied. Covers: A-301.
 #[test]
-fn clients_are_denied_or_dotd_does_not_start() {
+fn clients_are_denied_without_the_kernel_half() {
     require!(Root, Command("setpriv"));
     const WITHOUT_BPF: [&str; 4] = ["setpriv", "--bounding-set", "-bpf,-net_admin,-sys_admin,-perfmon", "--"];
     let network = Network::new();
-    let config = Config::new().set("xdp", "deny", r#"["192.0.2.0/24"]"#);
+    let config = Config::new().set("xdp", "deny", &format!("[\"{CLIENT_V4}/32\"]"));
     for (config, wrapper) in [(config.clone().xdp("off"), &[][..]), (config, &WITHOUT_BPF[..])] {
-        let ended = Server::attempt(&network, &config, Scratch::new(), wrapper).expect_err("refused");
-        assert!(ended.code == Some(1) && ended.stderr.contains("xdp.deny: only XDP refuses"), "{ended:?}");
+        let dotd = Server::launch(&network, &config, Scratch::new(), wrapper);
+        let mut stream = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+        assert!(read_to_close(&mut stream).is_empty());
+        dotd.counts("it was turned away", |stats| stats.counter("connections", "refused_access") == 1);
     }
 }
 

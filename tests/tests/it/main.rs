@@ -6,6 +6,8 @@
 //! `xdp_*` for the kernel half, else by what goes wrong or who does it. A module is at most 600 lines.
 //! Never: a sleep as a synchronisation, a port or a namespace that another test could use.
 
+/// `[access]`: who may ask, by address, listener, server name and client certificate.
+mod access;
 /// Handshakes that fail: the right alert, and a FIN behind it that lets the alert arrive.
 mod alerts;
 /// DNS in clear over UDP with a forged source address: what dotd sends there, how much, and when.

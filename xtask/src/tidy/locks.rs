@@ -13,6 +13,7 @@ const FOLDERS: &[&str] = &[
     "dot-userspace/src/cache/",
     "dot-userspace/src/dns/",
     "dot-userspace/src/ledger/",
+    "dot-userspace/src/policy/",
     "dot-userspace/src/proxy/",
     "dot-userspace/src/session/",
     "dot-userspace/src/tls/",

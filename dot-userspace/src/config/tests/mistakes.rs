@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, session, backend, balance, dns, xdp, control, log",
+            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, access, session, backend, balance, dns, xdp, control, log",
         ],
     ),
     (
@@ -23,16 +23,32 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[xdp]\nmode = \"off\"\ndeny = [\"192.0.2.0/24\"]",
+        "[access]\nserver_names = [\"dns.example.\"]\nclient_names = [\"*\"]",
         &[
-            "3:8: xdp.deny: only XDP refuses these clients, and xdp.mode = \"off\" turns it off; change one, or refuse them by a firewall (the engine has no list of its own)",
+            "2:17: access.server_names: \"dns.example.\" is no name that a client shows; write one such as \"dns.example\" or \"*.dns.example\"",
+            "3:16: access.client_names: no client shows a certificate without tls.client_ca; set that",
+            "3:17: access.client_names: \"*\" is no name that a client shows; write one such as \"dns.example\" or \"*.dns.example\"",
         ],
     ),
     (
-        "[listen]\ndo53 = [\"127.0.0.1:53\", \"127.0.0.1:5353\"]\n[xdp]\nport_53 = \"off\"\ndeny = [\"192.0.2.0/24\"]",
+        "[listen]\ndo53 = [\"127.0.0.1:53\"]\n[access]\nserver_names = [\"dns.example\"]",
         &[
-            "2:9: listen.do53: 127.0.0.1:53 is open to the clients on xdp.deny: xdp.port_53 = \"off\" has XDP not look there; use \"auto\"",
-            "2:25: listen.do53: 127.0.0.1:5353 is open to the clients on xdp.deny: of cleartext XDP sees port 53 alone; use it",
+            "4:16: access.server_names: clients of listen.do53 show no names, and none of them could ask; move this to an [[access.listener]] of an address of listen.dot",
+        ],
+    ),
+    (
+        "[access]\nallow = [\"192.0.2.0/24\"]\ndeny = [\"192.0.0.0/16\", \"192.0.0.0/16\"]\n[[access.listener]]\naddress = \"192.0.2.1:853\"",
+        &[
+            "2:10: access.allow: 192.0.2.0/24 is denied by 192.0.0.0/16, which counts more; remove one",
+            "3:25: access.deny: 192.0.0.0/16 is listed twice; remove one",
+            "5:11: access.listener.address: 192.0.2.1:853 is no address of [listen]; write one as it stands there",
+        ],
+    ),
+    (
+        "[listen]\ndo53 = [\"127.0.0.1:53\"]\n[[access.listener]]\naddress = \"127.0.0.1:53\"\nserver_names = [\"dns.example\"]\n[[access.listener]]\naddress = \"127.0.0.1:53\"",
+        &[
+            "5:16: access.listener.server_names: clients of 127.0.0.1:53 speak no TLS and show no names; remove it",
+            "7:11: access.listener.address: 127.0.0.1:53 is listed twice; put both in one",
         ],
     ),
     ("[xdp.limits]", &["1:6: unknown key `xdp.limits`: did you mean `xdp.limit`?"]),

@@ -74,6 +74,7 @@ fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Re
     backends(&mut registry, status, snapshot);
     cache(&mut registry, snapshot);
     fairness(&mut registry, snapshot);
+    access(&mut registry, snapshot);
     accounts(&mut registry, snapshot);
     histograms::register(&mut registry, measured);
     registry
@@ -263,6 +264,14 @@ fn fairness(registry: &mut Registry, snapshot: &Snapshot) {
     for (label, count) in snapshot.family("fairness") {
         let help = format!("For the sake of other clients: {}", label.replace('_', " "));
         counter(registry, &format!("fairness_{label}"), &help, count);
+    }
+}
+
+/// Clients that may not ask.
+fn access(registry: &mut Registry, snapshot: &Snapshot) {
+    for (label, count) in snapshot.family("access") {
+        let help = format!("Clients that may not ask: {}", label.replace('_', " "));
+        counter(registry, &format!("access_{label}"), &help, count);
     }
 }
 

@@ -29,8 +29,9 @@ use waiting::Waiting;
 use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, shared_answers::ask};
 use crate::{
     backend::Broken,
-    dns::{self, Asked, Disposition, Hop, Query, Rcode, Reply, triage},
+    dns::{self, Asked, Disposition, Ede, Hop, Query, Rcode, Reply, triage},
     ledger::{Counter, Disposal, turn_time},
+    policy::Denial,
     proxy::{Client, header},
     supervise::supervise,
 };
@@ -127,13 +128,31 @@ impl Endpoint {
         }
     }
 
+    /// Whether who sent a datagram may not ask; what is dropped for that is counted here.
+    fn denies(&self, client: SocketAddr) -> Option<Denial> {
+        let denial = self.shared.denies(self.address, client.ip())?;
+        let counters = &self.shared.counters;
+        counters.add(denial.reason.counter(), 1);
+        counters.add(Counter::DroppedDenied, u64::from(denial.is_silent));
+        Some(denial)
+    }
+
     /// The message of a datagram, for whom a load balancer sent it if one did.
     fn take_from(self: &Rc<Self>, message: &[u8], ends: Ends, client: Option<Client>) {
         let counters = &self.shared.counters;
+        let source = client.as_ref().map_or(ends.client, |client| client.source);
+        let denial = self.denies(source);
+        if denial.is_some_and(|denial| denial.is_silent) {
+            return;
+        }
         match triage(message, self.shared.limits().allowed) {
+            Disposition::Forward(query) | Disposition::Transfer(query) if denial.is_some() => {
+                self.answer(ends, message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::NOT_SERVED)));
+                counters.add(Counter::Responded, 1);
+                counters.add(Counter::AccessRefused, 1);
+            }
             Disposition::Forward(query) => {
                 let octets_max = dns::datagram_octets_max(message, &query);
-                let source = client.as_ref().map_or(ends.client, |client| client.source);
                 let row = self.shared.row_of(source.ip());
                 ask(&self.shared, message, &query, &Asking { endpoint: self, ends, row, client, octets_max });
             }

@@ -46,6 +46,19 @@ pub(super) fn leaf<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<Leaf<
     })
 }
 
+/// The names of a client's certificate, in lower case: DNS names, mail addresses and URIs of its subjectAltName; none where it
+/// cannot be parsed.
+pub fn names_of(der: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return Vec::new() };
+    let shown = names(&parsed).filter_map(|name| match name {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
+            Some(name.to_ascii_lowercase())
+        }
+        _ => None,
+    });
+    shown.collect()
+}
+
 impl Leaf<'_> {
     /// Refuses keys and signatures that a client would not trust today.
     pub(super) fn refuse_weak(&self, path: &Path) -> Result<(), CertificateError> {

@@ -40,6 +40,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
         hedge_percent: 0,
         client_subnet: ClientSubnet::Pass,
         keeping: Keeping::of(0),
+        access: None,
     };
     let counters = WorkerCounters::default();
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);
@@ -68,8 +69,8 @@ fn a_panic_ends_one_session() {
         let acceptor = acceptor(&admission);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let listen_address = ListenAddress { transport: Transport::Do53, number: 0 };
-        spawn_local(accept_all(Rc::new(listener), listen_address, Rc::clone(&acceptor)));
+        let entry = Entry { transport: Transport::Do53, number: 0, listener: None };
+        spawn_local(accept_all(Rc::new(listener), entry, Rc::clone(&acceptor)));
         let mut beside = TcpStream::connect(address).await.unwrap();
         assert_served(&mut beside).await;
         let counters = acceptor.shared.counters.clone();
@@ -79,7 +80,7 @@ fn a_panic_ends_one_session() {
         let client =
             Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
         let panics = Scripted::new(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
-        serve(panics, client, Rc::clone(&acceptor), open);
+        serve(panics, client.into(), Rc::clone(&acceptor), open);
         assert_eq!((admission.total(), acceptor.shared.counters.get(Counter::Open)), (2, 2));
         while admission.total() > 1 {
             yield_now().await;

@@ -1,0 +1,80 @@
+//! `[access]` beside the rest of the config: lists that contradict each other, and lists that nothing would look at.
+//!
+//! Before: types and ranges fit. After: every list of `[access]` holds where it stands.
+//! Never: asks the system.
+
+use std::{collections::HashSet, net::SocketAddr};
+
+use ipnet::IpNet;
+
+use super::{Config, consistency::Check};
+
+/// Notes what is wrong with `[access]`.
+pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
+    let access = &config.access;
+    lists(check, "access", &access.allow, &access.deny);
+    names(check, "access", &access.server_names, &access.client_names);
+    client_names(check, config, "access", &access.client_names);
+    let has_names = !access.server_names.is_empty() || !access.client_names.is_empty();
+    if has_names && !config.listen.do53.is_empty() {
+        let key = if access.server_names.is_empty() { "client_names" } else { "server_names" };
+        let message = "clients of listen.do53 show no names, and none of them could ask; move this to an \
+                       [[access.listener]] of an address of listen.dot";
+        check.note(&format!("access.{key}"), message);
+    }
+    let mut seen = HashSet::new();
+    for (index, own) in access.listener.iter().enumerate() {
+        let path = format!("access.listener.{index}");
+        lists(check, &path, &own.allow, &own.deny);
+        names(check, &path, &own.server_names, &own.client_names);
+        client_names(check, config, &path, &own.client_names);
+        let address = own.address;
+        let has = |listeners: &[SocketAddr]| listeners.contains(&address);
+        if !has(&config.listen.dot) && !has(&config.listen.do53) {
+            check.note(
+                &format!("{path}.address"),
+                format!("{address} is no address of [listen]; write one as it stands there"),
+            );
+        } else if !seen.insert(address) {
+            check.note(&format!("{path}.address"), format!("{address} is listed twice; put both in one"));
+        }
+        let is_clear = has(&config.listen.do53);
+        for (key, names) in [("server_names", &own.server_names), ("client_names", &own.client_names)] {
+            if is_clear && !names.is_empty() {
+                check.note(
+                    &format!("{path}.{key}"),
+                    format!("clients of {address} speak no TLS and show no names; remove it"),
+                );
+            }
+        }
+    }
+}
+
+fn lists(check: &mut Check<'_, '_>, path: &str, allow: &[IpNet], deny: &[IpNet]) {
+    check.prefixes(&format!("{path}.allow"), allow);
+    check.prefixes(&format!("{path}.deny"), deny);
+    check.allowed_and_denied(&format!("{path}.allow"), allow, deny);
+}
+
+fn names(check: &mut Check<'_, '_>, path: &str, server_names: &[String], client_names: &[String]) {
+    for (key, names) in [("server_names", server_names), ("client_names", client_names)] {
+        for (index, name) in names.iter().enumerate() {
+            let plain = name.strip_prefix("*.").unwrap_or(name);
+            if plain.is_empty() || plain.ends_with('.') || plain.contains(['*', ' ']) {
+                let message = format!(
+                    "\"{name}\" is no name that a client shows; write one such as \"dns.example\" or \"*.dns.example\""
+                );
+                check.note(&format!("{path}.{key}.{index}"), message);
+            }
+        }
+    }
+}
+
+fn client_names(check: &mut Check<'_, '_>, config: &Config, path: &str, client_names: &[String]) {
+    if !client_names.is_empty() && config.tls.client_ca.as_os_str().is_empty() {
+        check.note(
+            &format!("{path}.client_names"),
+            "no client shows a certificate without tls.client_ca; set that",
+        );
+    }
+}

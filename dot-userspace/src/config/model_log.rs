@@ -1,0 +1,52 @@
+//! The shape of `[log]` in `dotd.toml`: level, form and privacy of log lines.
+//!
+//! Before: `config::load` has the file's text. After: `start::logging` writes by it.
+//! Never: holds a default (`config::defaults` does).
+
+use serde::Deserialize;
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Least severe level that is written.
+    pub level: LogLevel,
+    /// Form of a line.
+    pub format: LogFormat,
+    /// How much of a client's address a log line may hold.
+    pub client_address: ClientAddress,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are the levels")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `log.client_address`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAddress {
+    /// Nothing.
+    None,
+    /// The client prefix.
+    Prefix,
+    /// Everything.
+    Full,
+}

@@ -1,0 +1,253 @@
+//! Who may ask: by address, by the name under which dotd was asked for, and by the name in a client's certificate.
+//!
+//! Before: a connection or a datagram came, or a handshake is done. After: it is served, refused or closed, and counted by
+//! its reason.
+//! Holds: `[access]`, and `xdp.deny`, which holds here also where the kernel half does not run.
+//! Never: has a side effect: the same client gets the same verdict until a reload.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::PrefixMap;
+use crate::{
+    config::{self, Denied},
+    ledger::Counter,
+};
+
+/// Why a client may not ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessReason {
+    /// Its address is on `deny`, of `[access]` or of `[xdp]`.
+    Denied,
+    /// There is a list `allow`, and its address is not there.
+    NotAllowed,
+    /// It asked for dotd by a name that is not in `server_names`, or by none.
+    ServerName,
+    /// No name of its certificate is in `client_names`.
+    ClientName,
+}
+
+impl AccessReason {
+    /// Its line in the ledger.
+    #[must_use]
+    pub fn counter(self) -> Counter {
+        match self {
+            Self::Denied => Counter::AccessDenied,
+            Self::NotAllowed => Counter::AccessNotAllowed,
+            Self::ServerName => Counter::AccessServerName,
+            Self::ClientName => Counter::AccessClientName,
+        }
+    }
+}
+
+/// A client may not ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Why.
+    pub reason: AccessReason,
+    /// It hears nothing: its connection is closed, its datagram dropped. Else each of its queries is REFUSED.
+    pub is_silent: bool,
+}
+
+/// What a handshake showed of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The name under which it asked for dotd, in lower case.
+    pub server_name: Option<Box<str>>,
+    /// The names in its certificate, in lower case.
+    pub client_names: Vec<String>,
+}
+
+/// Who may ask.
+#[derive(Debug)]
+pub struct Access {
+    everywhere: Lists,
+    listeners: Box<[(SocketAddr, Lists)]>,
+    /// `xdp.deny`: these hear nothing.
+    unheard: PrefixMap,
+    is_silent: bool,
+}
+
+#[derive(Debug)]
+struct Lists {
+    /// Empty: everybody.
+    allow: PrefixMap,
+    deny: PrefixMap,
+    /// Empty: any name, and none.
+    server_names: Box<[Box<str>]>,
+    client_names: Box<[Box<str>]>,
+}
+
+impl Access {
+    /// What the config says; `None`: everybody may ask.
+    #[must_use]
+    pub fn new(access: &config::Access, unheard: &[IpNet]) -> Option<Self> {
+        let everywhere = Lists::new(&access.allow, &access.deny, &access.server_names, &access.client_names);
+        let listeners: Box<[_]> = access
+            .listener
+            .iter()
+            .map(|own| (own.address, Lists::new(&own.allow, &own.deny, &own.server_names, &own.client_names)))
+            .collect();
+        let is_empty = everywhere.is_empty() && listeners.is_empty() && unheard.is_empty();
+        let is_silent = access.denied == Denied::Close;
+        (!is_empty).then(|| Self { everywhere, listeners, unheard: set(unheard), is_silent })
+    }
+
+    /// Whether a client with this address may not ask at `listener`.
+    #[must_use]
+    pub fn denies_address(&self, listener: SocketAddr, client: IpAddr) -> Option<Denial> {
+        if self.unheard.find(client).is_some() {
+            return Some(Denial { reason: AccessReason::Denied, is_silent: true });
+        }
+        let reason = self.lists(listener).find_map(|lists| lists.denies_address(client))?;
+        Some(Denial { reason, is_silent: self.is_silent })
+    }
+
+    /// Whether a client that showed this in its handshake may not ask at `listener`.
+    #[must_use]
+    pub fn denies_names(&self, listener: SocketAddr, identity: &Identity) -> Option<Denial> {
+        let reason = self.lists(listener).find_map(|lists| lists.denies_names(identity))?;
+        Some(Denial { reason, is_silent: self.is_silent })
+    }
+
+    /// The lists that hold at a listener.
+    fn lists(&self, listener: SocketAddr) -> impl Iterator<Item = &Lists> {
+        let own = self.listeners.iter().filter(move |(address, _)| *address == listener);
+        std::iter::once(&self.everywhere).chain(own.map(|(_, lists)| lists))
+    }
+}
+
+impl Lists {
+    fn new(allow: &[IpNet], deny: &[IpNet], server_names: &[String], client_names: &[String]) -> Self {
+        let names = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase().into()).collect();
+        Self {
+            allow: set(allow),
+            deny: set(deny),
+            server_names: names(server_names),
+            client_names: names(client_names),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let has_names = !self.server_names.is_empty() || !self.client_names.is_empty();
+        self.allow.is_empty() && self.deny.is_empty() && !has_names
+    }
+
+    fn denies_address(&self, client: IpAddr) -> Option<AccessReason> {
+        if self.deny.find(client).is_some() {
+            return Some(AccessReason::Denied);
+        }
+        let is_allowed = self.allow.is_empty() || self.allow.find(client).is_some();
+        (!is_allowed).then_some(AccessReason::NotAllowed)
+    }
+
+    fn denies_names(&self, identity: &Identity) -> Option<AccessReason> {
+        let has = |names: &[Box<str>], shown: &str| names.iter().any(|name| fits(name, shown));
+        if !self.server_names.is_empty()
+            && !identity.server_name.as_ref().is_some_and(|shown| has(&self.server_names, shown))
+        {
+            return Some(AccessReason::ServerName);
+        }
+        let is_known = self.client_names.is_empty()
+            || identity.client_names.iter().any(|shown| has(&self.client_names, shown));
+        (!is_known).then_some(AccessReason::ClientName)
+    }
+}
+
+fn set(prefixes: &[IpNet]) -> PrefixMap {
+    PrefixMap::new(prefixes.iter().map(|prefix| (*prefix, 0)))
+}
+
+/// Whether a name of a list means `shown`; a leading `*` stands for one label, as in certificates (RFC 6125 §6.4.3).
+fn fits(name: &str, shown: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => {
+            shown.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+        }
+        None => name == shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERYWHERE: &str = "127.0.0.1:853";
+    const OWN: &str = "192.0.2.1:853";
+
+    /// `[access]` of a config that has these lines there.
+    fn section(text: &str) -> config::Access {
+        let text = format!(
+            "[tls]\nclient_ca = \"ca.pem\"\n[listen]\ndot = [\"127.0.0.1:853\", \"{OWN}\"]\n[access]\n{text}"
+        );
+        config::parse(&text, "f").expect("a sound config").access
+    }
+
+    fn access(text: &str, unheard: &[&str]) -> Option<Access> {
+        let config = section(text);
+        let unheard: Vec<IpNet> = unheard.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        Access::new(&config, &unheard)
+    }
+
+    fn verdict(access: &Access, listener: &str, client: &str) -> Option<Denial> {
+        access.denies_address(listener.parse().unwrap(), client.parse().unwrap())
+    }
+
+    /// Goal: an address is judged by every list that holds at its listener: deny counts more than allow, and an allow list
+    /// leaves everybody else out. Method: lists of both kinds, for all listeners and for one. Covers: A-440, A-441
+    #[test]
+    fn an_address_meets_each_list() {
+        let lists = "allow = [\"10.0.0.0/8\", \"2001:db8::/32\"]\ndeny = [\"10.1.0.0/16\"]\n\
+                     [[access.listener]]\naddress = \"192.0.2.1:853\"\nallow = [\"10.2.0.0/16\"]\n";
+        let access = access(lists, &[]).unwrap();
+        let of = |listener, client| verdict(&access, listener, client).map(|denial| denial.reason);
+        assert_eq!(of(EVERYWHERE, "10.2.3.4"), None);
+        assert_eq!(of(EVERYWHERE, "::ffff:10.2.3.4"), None);
+        assert_eq!(of(EVERYWHERE, "2001:db8:ffff::1"), None);
+        assert_eq!(of(EVERYWHERE, "10.1.2.3"), Some(AccessReason::Denied));
+        assert_eq!(of(EVERYWHERE, "11.0.0.0"), Some(AccessReason::NotAllowed));
+        assert_eq!(of(OWN, "10.2.3.4"), None);
+        assert_eq!(of(OWN, "10.3.3.4"), Some(AccessReason::NotAllowed));
+    }
+
+    /// Goal: `xdp.deny` holds without XDP, and in silence; a config without any list judges nobody. Covers: A-301
+    #[test]
+    fn what_xdp_denies_is_not_heard() {
+        let access = access("denied = \"refuse\"\ndeny = [\"192.0.2.9/32\"]", &["198.51.100.0/24"]).unwrap();
+        let silent = |client| verdict(&access, EVERYWHERE, client).map(|denial| denial.is_silent);
+        assert_eq!(
+            (silent("198.51.100.7"), silent("192.0.2.9"), silent("192.0.2.8")),
+            (Some(true), Some(false), None)
+        );
+        assert!(super::Access::new(&config::Access::default(), &[]).is_none());
+    }
+
+    /// Goal: names are compared whole, a wildcard stands for one label, and who shows none is not let in. Covers: A-442
+    #[test]
+    fn names_are_compared_whole() {
+        let access = access(
+            "server_names = [\"dns.example\", \"*.DOT.example\"]\nclient_names = [\"phone.example\"]",
+            &[],
+        );
+        let access = access.unwrap();
+        let of = |server: Option<&str>, clients: &[&str]| {
+            let client_names = clients.iter().map(|name| (*name).to_owned()).collect();
+            let identity = Identity { server_name: server.map(Into::into), client_names };
+            access.denies_names(EVERYWHERE.parse().unwrap(), &identity).map(|denial| denial.reason)
+        };
+        assert_eq!(of(Some("dns.example"), &["other.example", "phone.example"]), None);
+        assert_eq!(of(Some("anna.dot.example"), &["phone.example"]), None);
+        for server in [
+            None,
+            Some("x.dns.example"),
+            Some("a.anna.dot.example"),
+            Some("dot.example"),
+            Some(".dot.example"),
+        ] {
+            assert_eq!(of(server, &["phone.example"]), Some(AccessReason::ServerName), "{server:?}");
+        }
+        assert_eq!(of(Some("dns.example"), &[]), Some(AccessReason::ClientName));
+        assert_eq!(of(Some("dns.example"), &["xphone.example"]), Some(AccessReason::ClientName));
+    }
+}

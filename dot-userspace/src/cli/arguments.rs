@@ -4,10 +4,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use super::{examples::*, import::Program, query::QueryArguments};
-use crate::config::parse_duration;
+use crate::config::{LogLevel, parse_duration};
 
 /// DNS over TLS in front of your DNS server.
 ///
@@ -98,6 +101,11 @@ pub(super) enum Verb {
     Tickets {
         #[command(subcommand)]
         verb: TicketsVerb,
+    },
+    /// The log of the running dotd
+    Log {
+        #[command(subcommand)]
+        verb: LogVerb,
     },
     /// The kernel half of the running dotd
     Xdp {
@@ -200,6 +208,22 @@ pub(super) enum TicketsVerb {
     },
 }
 
+/// What to do with the log.
+#[derive(Debug, Subcommand)]
+pub(super) enum LogVerb {
+    /// Write lines of this level and above, until the next reload or restart
+    ///
+    /// Level debug writes a line for each session, and trace more: for a look, not for service.
+    #[command(after_help = LOG_LEVEL_EXAMPLES)]
+    Level {
+        /// The least severe level that is written
+        #[arg(value_parser = levels())]
+        level: LogLevel,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
 /// What to do with the kernel half.
 #[derive(Debug, Subcommand)]
 pub(super) enum XdpVerb {
@@ -222,6 +246,13 @@ pub(super) enum XdpVerb {
         #[command(flatten)]
         control: ControlArguments,
     },
+}
+
+/// The names of levels, for help and completions too.
+fn levels() -> impl TypedValueParser<Value = LogLevel> {
+    let names = PossibleValuesParser::new(LogLevel::NAMED.map(|(name, _)| name));
+    let level = |name: String| LogLevel::NAMED.into_iter().find(|(known, _)| *known == name);
+    names.try_map(move |name| level(name).map(|(_, level)| level).ok_or("no such level"))
 }
 
 /// How to reach a running dotd and how to print its answer.

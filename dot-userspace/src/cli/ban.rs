@@ -24,12 +24,12 @@ pub(super) fn run(verb: BanVerb, config: Option<&Path>) -> Result<(), CliError> 
             let seconds =
                 length.map(|length| length.as_secs().saturating_add((length.subsec_nanos() > 0).into()));
             let request = BanRequest { client, seconds, reason };
-            let said = ask::tell::<BanRow>(&socket(&control, config)?, Method::POST, PATH, &request)?;
+            let said = ask::tell::<BanRow>(&socket(&control, config), Method::POST, PATH, &request)?;
             (control, said, "banned")
         }
         BanVerb::Del { client, control } => {
             let request = UnbanRequest { client };
-            let said = ask::tell::<BanRow>(&socket(&control, config)?, Method::DELETE, PATH, &request)?;
+            let said = ask::tell::<BanRow>(&socket(&control, config), Method::DELETE, PATH, &request)?;
             (control, said, "no longer banned, would have been")
         }
     };

@@ -16,7 +16,7 @@ const PATH: &str = "/cache";
 pub(super) fn run(verb: CacheVerb, config: Option<&Path>) -> Result<(), CliError> {
     let CacheVerb::Flush { name, suffix, qtype, control } = verb;
     let request = FlushRequest { name, suffix, qtype };
-    let (body, done) = ask::tell::<Flushed>(&socket(&control, config)?, Method::DELETE, PATH, &request)?;
+    let (body, done) = ask::tell::<Flushed>(&socket(&control, config), Method::DELETE, PATH, &request)?;
     if control.json {
         return print(&format!("{body}\n"));
     }

@@ -14,7 +14,7 @@ use super::{error::CliError, pin, rights::Rights, show};
 use crate::{
     config::{self, BackendAddress, Config, Placed, SynCookies, Transport, Workers, XdpMode},
     control::CertificateStatus,
-    start::privileges,
+    start::{families, privileges},
     tls::{BackendTls, Tickets, certificate, client_verifier},
     xdp,
 };
@@ -22,11 +22,16 @@ use crate::{
 /// The report; it ends with `ok`.
 pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
     let (placed, mistakes) = config::load_what_is_sound(path)?;
-    let config = &placed.config;
+    let mut config = placed.config.clone();
+    let left_out = families::leave_out(&mut config, families::is_here);
+    let config = &config;
     let rights = Rights::of_this_process();
     let mistakes = mistakes.iter().map(ToString::to_string).collect();
     let mut report = Report { placed: &placed, text: String::new(), mistakes };
     report.source(path);
+    for line in left_out {
+        report.line(&format!("warning: {line}"));
+    }
     report.user(&config.server.user, rights);
     report.listeners(config, rights);
     report.backends(config);
@@ -57,6 +62,9 @@ impl Report<'_> {
         let used = path.or_else(|| Some(Path::new(config::DEFAULT_PATH)).filter(|path| path.exists()));
         let name = used.map_or("none: every default".to_owned(), |path| path.display().to_string());
         self.line(&format!("config: {name}"));
+        if self.placed.is_empty_file() {
+            self.line(&format!("warning: {}", self.placed.empty_warning()));
+        }
     }
 
     /// A user that is not there stops a start; that this user cannot become another is no fault of the
@@ -88,7 +96,9 @@ impl Report<'_> {
         let http = config.control.http.map(|at| ("control.http".to_owned(), String::new(), at));
         for (key, index, address) in dns.into_iter().flat_map(each).chain(http) {
             // Another port of the same address, over UDP: no client can be there.
-            if let Err(error) = UdpSocket::bind(SocketAddr::new(address.ip(), 0)) {
+            let mut any_port = address;
+            any_port.set_port(0);
+            if let Err(error) = UdpSocket::bind(any_port) {
                 let message = format!("{key}: {address} is not an address of this machine ({error})");
                 self.mistake(&format!("{key}{index}"), &message);
             }

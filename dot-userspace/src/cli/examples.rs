@@ -134,6 +134,11 @@ EXAMPLES
   dotd tickets rotate                  by a timer, more often than tls.ticket_rotation
   dotd tickets rotate --end-old        somebody has seen this machine's memory";
 
+pub(super) const LOG_LEVEL_EXAMPLES: &str = "\
+EXAMPLES
+  dotd log level debug                 what becomes of one client's sessions
+  dotd log level info                  enough seen";
+
 pub(super) const DETACH_EXAMPLES: &str = "\
 EXAMPLES
   dotd xdp detach               after a crash, when no dotd is to be started again

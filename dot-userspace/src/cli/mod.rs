@@ -12,6 +12,7 @@ mod detach;
 mod error;
 mod examples;
 mod import;
+mod log;
 mod pin;
 mod query;
 mod reload;
@@ -27,12 +28,13 @@ use std::{
 
 use clap::{CommandFactory as _, Parser as _};
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::Level;
 
 use crate::{
     config::{self, CONTROL_SOCKET},
     control::Status,
     ledger::Snapshot,
-    start::{self, logging},
+    start::{self, journal, logging},
     xdp,
 };
 use arguments::{Arguments, ControlArguments, Verb, XdpVerb};
@@ -48,21 +50,30 @@ pub fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             let lines = error.to_string();
-            let text: String = lines.lines().map(|line| format!("dotd: {line}\n")).collect();
-            // Nobody is left to tell when standard error is gone.
-            let _ = io::stderr().write_all(text.as_bytes());
+            complain(Level::ERROR, &lines);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes each line to standard error; in the journal, which is where a unit's verbs write, with its priority.
+fn complain(level: Level, lines: &str) {
+    let prefix = if journal::is_journal(io::stderr()) { journal::prefix(level) } else { "" };
+    let text: String = lines.lines().map(|line| format!("{prefix}dotd: {line}\n")).collect();
+    // Nobody is left to tell when standard error is gone.
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// The exit status, where it is no failure of this process.
 fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
     if let Verb::Run = arguments.verb {
-        let config = config::load(path.as_deref())?;
-        logging::init(&config.log);
-        return start::run(config, path).map_err(CliError::Start);
+        let placed = config::load_placed(path.as_deref())?;
+        logging::init(&placed.config.log);
+        if placed.is_empty_file() {
+            tracing::warn!("{}", placed.empty_warning());
+        }
+        return start::run(placed.config, path).map_err(CliError::Start);
     }
     if let Verb::Query(arguments) = arguments.verb {
         return query::run(*arguments, path.as_deref());
@@ -83,6 +94,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         Verb::Reload { control } => reload::run(&control, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
+        Verb::Log { verb } => log::run(verb, path.as_deref()),
         Verb::Tickets { verb } => tickets::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {
             show_answer::<xdp::Report>(&control, path.as_deref(), "/xdp", show::xdp)
@@ -106,17 +118,28 @@ fn show_answer<T: DeserializeOwned + Serialize>(
     path: &str,
     text: fn(&T) -> String,
 ) -> Result<(), CliError> {
-    let socket = socket(control, config)?;
+    let socket = socket(control, config);
     let (body, meaning) = ask::ask::<T>(&socket, path)?;
     if control.json { print(&format!("{body}\n")) } else { print(&text(&meaning)) }
 }
 
-/// `--socket`, or the one in the config's run_dir.
-fn socket(control: &ControlArguments, config: Option<&Path>) -> Result<PathBuf, CliError> {
-    match &control.socket {
-        Some(socket) => Ok(socket.clone()),
-        None => Ok(config::load(config)?.server.run_dir.join(CONTROL_SOCKET)),
+/// `--socket`, or the one in the config's run_dir. A config with mistakes stops no verb that asks a running dotd: what of it is
+/// sound counts, else the default, and a line says so.
+fn socket(control: &ControlArguments, config: Option<&Path>) -> PathBuf {
+    if let Some(socket) = &control.socket {
+        return socket.clone();
     }
+    let (config, mistakes) = match config::load_what_is_sound(config) {
+        Ok((placed, mistakes)) => (placed.config, mistakes),
+        Err(errors) => (config::Config::default(), errors.mistakes),
+    };
+    let socket = config.server.run_dir.join(CONTROL_SOCKET);
+    if let Some(first) = mistakes.first() {
+        let more = mistakes.len() - 1;
+        let more = if more == 0 { String::new() } else { format!(" (and {more} more; see `dotd check`)") };
+        complain(Level::WARN, &format!("warning: {first}{more}; asking {}", socket.display()));
+    }
+    socket
 }
 
 /// Writes to standard output; a reader that has left, as `head` does, is no failure.

@@ -12,7 +12,7 @@ use crate::control::Reloaded;
 
 /// Runs the verb.
 pub(super) fn run(control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
-    let socket = socket(control, config)?;
+    let socket = socket(control, config);
     let (body, reloaded) = ask::tell::<Reloaded>(&socket, Method::POST, "/reload", &())?;
     if control.json {
         return print(&format!("{body}\n"));

@@ -16,7 +16,7 @@ const PATH: &str = "/tickets";
 pub(super) fn run(verb: TicketsVerb, config: Option<&Path>) -> Result<(), CliError> {
     let TicketsVerb::Rotate { end_old, control } = verb;
     let request = RotateRequest { end_old };
-    let (body, done) = ask::tell::<Rotated>(&socket(&control, config)?, Method::POST, PATH, &request)?;
+    let (body, done) = ask::tell::<Rotated>(&socket(&control, config), Method::POST, PATH, &request)?;
     if control.json {
         return print(&format!("{body}\n"));
     }

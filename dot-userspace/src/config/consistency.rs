@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Steering, Transport, XdpMode,
-    consistency_access, limit, source::Source,
+    consistency_access, limit, reachable, source::Source,
 };
 
 /// Notes everything that contradicts itself or RFCs.
@@ -74,7 +74,7 @@ impl Check<'_, '_> {
         if listen.dot.is_empty() && listen.do53.is_empty() {
             self.note("listen.dot", "is empty; name at least one address, such as \"0.0.0.0:853\"");
         }
-        let mut seen = HashSet::new();
+        let mut seen: Vec<SocketAddr> = Vec::new();
         for (key, addresses) in [("dot", &listen.dot), ("do53", &listen.do53)] {
             for (index, address) in addresses.iter().enumerate() {
                 let path = format!("listen.{key}.{index}");
@@ -88,14 +88,27 @@ impl Check<'_, '_> {
                     let usual = if key == "dot" { 853 } else { CLEARTEXT_PORT };
                     self.note(&path, format!("{address}: port 0 is none; use {usual}"));
                 }
-                if !seen.insert(*address) {
-                    self.note(&path, format!("{address} is listed twice; remove one"));
+                if let Some(message) = reachable::fault(*address) {
+                    self.note(&path, message);
                 }
+                if seen.contains(address) {
+                    self.note(&path, format!("{address} is listed twice; remove one"));
+                } else if let Some(other) = seen.iter().find(|other| reachable::overlap(**other, *address)) {
+                    self.note(
+                        &path,
+                        format!("{address} and {other} are the same port of one address; remove one"),
+                    );
+                }
+                seen.push(*address);
             }
         }
         self.load_balancers(config);
-        if let Some(http) = config.control.http.filter(|http| seen.contains(http)) {
-            self.note("control.http", format!("{http} is a DNS listener's address; use another port"));
+        if let Some(http) = config.control.http {
+            if let Some(message) = reachable::fault(http) {
+                self.note("control.http", message);
+            } else if seen.iter().any(|address| reachable::http_overlaps(http, *address)) {
+                self.note("control.http", format!("{http} is a DNS listener's address; use another port"));
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use super::{Config, ConfigErrors, Mistake, consistency, names, range, source::Source, unsupported};
+use super::{Config, ConfigErrors, Mistake, consistency, names, paths, range, source::Source, unsupported};
 
 /// Reads and checks `path`; without one, [`DEFAULT_PATH`] if it is there, else every default.
 ///
@@ -84,6 +84,19 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// Whether there is a file and no key in it: it may have been cut off, or never been written.
+    #[must_use]
+    pub fn is_empty_file(&self) -> bool {
+        let says_nothing = |line: &str| line.is_empty() || line.starts_with('#') || line.starts_with('[');
+        !self.file.is_empty() && self.text.lines().map(str::trim).all(says_nothing)
+    }
+
+    /// What is doubtful about a file without a key.
+    #[must_use]
+    pub fn empty_warning(&self) -> String {
+        format!("{}: sets no key: every default holds, and the embedded zone dotd.test answers", self.file)
+    }
+
     /// What a mistake at `key` begins with: `FILE:LINE:COLUMN: `, of the nearest table around it when the file
     /// does not name it; empty when the key is a default.
     #[must_use]
@@ -106,7 +119,8 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
 fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigErrors> {
     let (source, mut mistakes) = Source::parse(text, file);
     let is_toml = mistakes.is_empty();
-    let (config, source) = source.config(&mut mistakes);
+    let (mut config, source) = source.config(&mut mistakes);
+    paths::resolve(&mut config, Path::new(file).parent().unwrap_or(Path::new("")));
     range::check(&config, &source, &mut mistakes);
     consistency::check(&config, &source, &mut mistakes);
     names::check(&config, &source, &mut mistakes);

@@ -3,7 +3,7 @@
 //! Before: `config::load` has the file's text. After: `start::logging` writes by it.
 //! Never: holds a default (`config::defaults` does).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Log {
 }
 
 /// `log.level`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names are the levels")]
 pub enum LogLevel {

@@ -8,6 +8,7 @@
 mod acts;
 mod bans;
 mod cache;
+mod log;
 mod metrics;
 mod places;
 mod reload;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use bans::{BanRequest, UnbanRequest};
 pub use cache::{FlushRequest, Flushed};
+pub use log::LogRequest;
 pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
 pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status, UnmatchedStatus};
@@ -28,6 +30,7 @@ pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status
 pub use tickets::{RotateRequest, Rotated};
 
 use crate::{
+    config::LogLevel,
     ledger::{Measured, Snapshot},
     xdp,
 };
@@ -61,6 +64,8 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// Too many have asked already.
     fn reload(&self) -> Result<Outcome, String>;
+    /// Writes log lines of this level and above, until the next reload.
+    fn log_level(&self, level: LogLevel);
     /// Has every worker forget what its cache keeps.
     ///
     /// # Errors

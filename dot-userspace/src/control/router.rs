@@ -16,12 +16,12 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, bans, cache, metrics, reload, tickets};
+use super::{Source, State, Status, bans, cache, log, metrics, reload, tickets};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/reload` and `/tickets` as JSON.
+/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/log`, `/reload` and `/tickets` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
     #[cfg(debug_assertions)]
@@ -32,9 +32,19 @@ pub(super) fn socket(source: AnySource) -> Router {
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
         .merge(bans::route())
         .merge(cache::route())
+        .merge(log::route())
         .merge(tickets::route())
         .fallback(async || {
-            not_found(&[bans::PATH, cache::PATH, reload::PATH, "/status", "/stats", tickets::PATH, "/xdp"])
+            not_found(&[
+                bans::PATH,
+                cache::PATH,
+                log::PATH,
+                reload::PATH,
+                "/status",
+                "/stats",
+                tickets::PATH,
+                "/xdp",
+            ])
         })
         .layer(middleware::from_fn(in_time))
         // Bounded by its own questions to the keeper, each of which has a time limit.

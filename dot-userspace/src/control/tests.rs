@@ -165,6 +165,8 @@ impl Source for Still {
         Ok(told)
     }
 
+    fn log_level(&self, _level: LogLevel) {}
+
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
         Ok(Rotated { end_old: request.end_old })
     }
@@ -247,7 +249,7 @@ fn refuses_the_rest() {
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(
             (code, &body["paths"]),
-            (404, &json!(["/bans", "/cache", "/reload", "/status", "/stats", "/tickets", "/xdp"]))
+            (404, &json!(["/bans", "/cache", "/log", "/reload", "/status", "/stats", "/tickets", "/xdp"]))
         );
         assert_eq!(ask_unix(&path, "POST /status").await.0, 405);
         let mut stream = UnixStream::connect(&path).await.unwrap();

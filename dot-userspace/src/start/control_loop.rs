@@ -4,8 +4,7 @@
 //! Never: lets a bad config or certificate replace a good one: whatever fails, the old stays.
 
 use std::{
-    io::{self, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -18,11 +17,11 @@ use tokio::{
 };
 
 use super::{
-    dialer,
+    announce, dialer, families,
     files::{Files, Seen},
     in_a_line,
     listeners::ControlSocket,
-    plan,
+    logging, plan,
     process::{Process, Running},
     refusals::{self, Refusals},
     renew::{renew, staples_until},
@@ -31,14 +30,13 @@ use super::{
 use crate::{
     backend::{UpstreamConfig, health},
     config::{self, Config},
-    control::{self, Reloaded, Source, Status},
+    control::{self, Reloaded, Source},
     keeper,
     tls::{
         self, Tickets, TicketsError,
         certificate::{self, Identity},
     },
     worker::Command,
-    xdp::Report,
 };
 
 /// Time for sessions to end by themselves once we stop.
@@ -73,7 +71,7 @@ pub(super) fn run(
         // Before anybody hears that we are ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
         let files = Files::watch(seen);
-        announce(&process.status());
+        announce::announce(&process.status(), running.config.log.format);
         tracing::info!(
             milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "ready"
@@ -198,7 +196,8 @@ fn reload(process: &Process, running: &mut Running, files: &mut Files) -> Result
 }
 
 fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reloaded> {
-    let config = read_config(running)?;
+    let mut config = read_config(running)?;
+    families::leave_out(&mut config, families::is_here);
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
     let secured = dialer::all(&config)?;
     let tickets = tickets(running, &config.tls, &identities)?;
@@ -229,6 +228,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
     running.tickets = tickets;
     running.spki_pins = spki_pins(&identities);
     running.staples_until = staples_until(&identities);
+    logging::set_level(config.log.level);
     running.config = restart::as_it_runs(&running.config, config);
     running.keeper.adopt();
     Ok(Reloaded { waiting: waiting.into_iter().map(str::to_owned).collect() })
@@ -314,61 +314,6 @@ async fn all_end(are_finished: impl Fn() -> bool, until: tokio::time::Instant) -
         sleep(Duration::from_millis(20)).await;
     }
     true
-}
-
-/// Says on standard output what runs, ending in `ready`.
-fn announce(status: &Status) {
-    // Whoever reads may have gone (`dotd run | head -1`); that is no reason to stop.
-    let _ = io::stdout().write_all(announcement(status).as_bytes());
-}
-
-fn announcement(status: &Status) -> String {
-    let mut lines = vec![format!("xdp: {}", describe_xdp(&status.xdp))];
-    if status.xdp.state != "off" {
-        lines.push(format!("steering: {}", status.xdp.steering));
-    }
-    let listeners =
-        status.listeners.iter().map(|listener| format!("{} ({})", listener.address, listener.transport));
-    lines.push(format!("listening: {}", listeners.collect::<Vec<_>>().join(", ")));
-    let backends = status.backends.iter().map(|backend| backend.address.clone());
-    lines.push(format!("backend: {}", backends.collect::<Vec<_>>().join(", ")));
-    for certificate in &status.certificates {
-        lines.push(format!("pin-sha256=\"{}\"", certificate.spki_pin));
-        let warnings = certificate.warnings.iter();
-        lines.extend(warnings.map(|warning| format!("warning: {}: {warning}", certificate.name)));
-    }
-    let dot = status.listeners.iter().find(|listener| listener.transport == "dot");
-    if let (Some(listener), Some(certificate)) = (dot, status.certificates.first()) {
-        let host = reachable(listener.address.ip());
-        let (port, pin) = (listener.address.port(), &certificate.spki_pin);
-        let name = match status.backends.first() {
-            Some(backend) if backend.address != "embedded" => "example.com",
-            _ => "dotd.test",
-        };
-        lines.push(format!("try: kdig @{host} -p {port} +tls +tls-pin={pin} {name} A"));
-    }
-    lines.join("\n") + "\nready\n"
-}
-
-/// One state for the whole kernel half: `native on eth0; generic on lo`, or `off (why)`.
-fn describe_xdp(report: &Report) -> String {
-    let interfaces = report.interfaces.iter().map(|interface| match &interface.reason {
-        Some(reason) => format!("{} on {} ({reason})", interface.mode, interface.name),
-        None => format!("{} on {}", interface.mode, interface.name),
-    });
-    match (&report.reason, report.state.as_str()) {
-        (Some(reason), "off") => format!("off ({reason})"),
-        _ => interfaces.collect::<Vec<_>>().join("; "),
-    }
-}
-
-/// An address that a client on this machine can use for a listener on `host`.
-fn reachable(host: IpAddr) -> IpAddr {
-    match host {
-        IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        _ => host,
-    }
 }
 
 #[cfg(test)]

@@ -17,13 +17,16 @@ use std::{
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tracing::Subscriber;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
+    Registry,
     filter::{LevelFilter, Targets},
     fmt::{self, MakeWriter},
     layer::{Layer as _, SubscriberExt as _},
+    reload,
 };
 
+use super::journal;
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// Collects log lines from now on; [`write_from_now_on`] writes them. The first call of a process wins.
@@ -32,8 +35,19 @@ pub fn init(log: &Log) {
     if QUEUE.set((sender.clone(), Mutex::new(Some(receiver)))).is_err() {
         return;
     }
+    let (subscriber, filter) =
+        subscriber(log, Queue { sender, is_journal: journal::is_journal(io::stderr()) });
+    let _ = FILTER.set(filter);
     // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
-    let _ = tracing::subscriber::set_global_default(subscriber(log, Queue { sender }));
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Writes lines of this level and above from now on.
+pub fn set_level(level: LogLevel) {
+    if let Some(filter) = FILTER.get() {
+        // Fails only where the subscriber is gone, and then nothing is written at all.
+        let _ = filter.reload(levels(level));
+    }
 }
 
 /// Starts the thread that writes. Only once the process has given up its rights: a thread keeps what it was
@@ -86,14 +100,18 @@ fn take_receiver() -> Option<Receiver<Entry>> {
     receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// Level and form as configured, lines to `queue`.
-fn subscriber(log: &Log, queue: Queue) -> impl Subscriber + Send + Sync {
+/// Level and form as configured, lines to `queue`; and by what the level is changed.
+fn subscriber(log: &Log, queue: Queue) -> (impl Subscriber + Send + Sync, Filter) {
+    let is_journal = queue.is_journal;
     let layer = fmt::layer().with_writer(queue).with_ansi(false).with_target(false);
     let layer = match log.format {
+        // The journal has a time of its own.
+        LogFormat::Text if is_journal => layer.without_time().boxed(),
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(layer.with_filter(levels(log.level)))
+    let (filter, handle) = reload::Layer::new(levels(log.level));
+    (tracing_subscriber::registry().with(layer.with_filter(filter)), handle)
 }
 
 /// Lines dropped since the start of the process.
@@ -147,19 +165,33 @@ fn write_waiting(first: Entry, receiver: &Receiver<Entry>) {
 /// Gives each event a buffer that is queued when it is whole.
 struct Queue {
     sender: Sender<Entry>,
+    /// Each line begins with its priority.
+    is_journal: bool,
 }
 
 impl<'a> MakeWriter<'a> for Queue {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { octets: Vec::new(), sender: &self.sender }
+        self.line(Level::INFO)
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line<'a> {
+        self.line(*metadata.level())
+    }
+}
+
+impl Queue {
+    fn line(&self, level: Level) -> Line<'_> {
+        let prefix = if self.is_journal { journal::prefix(level) } else { "" };
+        Line { octets: prefix.into(), prefix_octets: prefix.len(), sender: &self.sender }
     }
 }
 
 /// One line being written.
 struct Line<'a> {
     octets: Vec<u8>,
+    prefix_octets: usize,
     sender: &'a Sender<Entry>,
 }
 
@@ -177,7 +209,7 @@ impl io::Write for Line<'_> {
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         let octets = std::mem::take(&mut self.octets);
-        if octets.is_empty() {
+        if octets.len() == self.prefix_octets {
             return;
         }
         match self.sender.try_send(Entry::Line(octets)) {
@@ -207,6 +239,10 @@ fn levels(level: LogLevel) -> Targets {
 
 /// The queue of the process.
 static QUEUE: OnceLock<(Sender<Entry>, Unwritten)> = OnceLock::new();
+/// By what the level of this process is changed.
+static FILTER: OnceLock<Filter> = OnceLock::new();
+/// Which lines are written. Its lock is taken by events that may be written, on no query path at the usual levels.
+type Filter = reload::Handle<Targets, Registry>;
 /// The queue's other end, until a thread takes it.
 type Unwritten = Mutex<Option<Receiver<Entry>>>;
 /// Not on the query path: counted only when standard error is already too slow.
@@ -230,7 +266,7 @@ mod tests {
     #[test]
     fn full_queue_drops_and_counts() {
         let (sender, receiver) = bounded(1);
-        let queue = Queue { sender };
+        let queue = Queue { sender, is_journal: false };
         let before = lines_lost();
         for _ in 0..3 {
             queue.make_writer().write_all(b"line\n").unwrap();
@@ -241,8 +277,12 @@ mod tests {
 
     /// The lines that two events bring, under a config.
     fn lines(log: &Log) -> Vec<String> {
+        lines_to(log, false)
+    }
+
+    fn lines_to(log: &Log, is_journal: bool) -> Vec<String> {
         let (sender, receiver) = bounded(8);
-        tracing::subscriber::with_default(subscriber(log, Queue { sender }), || {
+        tracing::subscriber::with_default(subscriber(log, Queue { sender, is_journal }).0, || {
             tracing::debug!("fine");
             tracing::warn!(path = "a b", "coarse");
         });
@@ -270,16 +310,44 @@ mod tests {
         let lines_of = |level: LogLevel| {
             let (sender, receiver) = bounded(8);
             let log = Log { level, ..Log::default() };
-            tracing::subscriber::with_default(subscriber(&log, Queue { sender }), || {
-                tracing::warn!(target: "hickory_server::server", "query:www.dotd.test.:A:IN");
-                tracing::info!(target: "axum::serve", "a connection");
-                tracing::warn!(target: "axum::serve", "no more connections");
-            });
+            tracing::subscriber::with_default(
+                subscriber(&log, Queue { sender, is_journal: false }).0,
+                || {
+                    tracing::warn!(target: "hickory_server::server", "query:www.dotd.test.:A:IN");
+                    tracing::info!(target: "axum::serve", "a connection");
+                    tracing::warn!(target: "axum::serve", "no more connections");
+                },
+            );
             receiver.try_iter().count()
         };
         let counts =
             [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace].map(lines_of);
         assert_eq!(counts, [0, 1, 1, 2, 3]);
+    }
+
+    /// Goal: a line in the journal begins with its priority, so that `journalctl -p` finds it; JSON too. Method: two events.
+    ///
+    #[test]
+    fn lines_in_the_journal_have_priorities() {
+        let debug = Log { level: LogLevel::Debug, ..Log::default() };
+        assert_eq!(lines_to(&debug, true), ["<7>DEBUG fine\n", "<4> WARN coarse path=\"a b\"\n"]);
+        let json = lines_to(&Log { format: LogFormat::Json, ..Log::default() }, true);
+        assert!(json[0].starts_with("<4>{") && json[0].ends_with("}\n"), "{json:?}");
+    }
+
+    /// Goal: the level changes while a process runs. Method: an event before and after.
+    #[test]
+    fn the_level_changes_live() {
+        let (sender, receiver) = bounded(8);
+        let (subscriber, filter) = subscriber(&Log::default(), Queue { sender, is_journal: false });
+        tracing::subscriber::with_default(subscriber, || {
+            for level in [LogLevel::Info, LogLevel::Debug, LogLevel::Error] {
+                filter.reload(levels(level)).unwrap();
+                tracing::debug!("fine");
+                tracing::warn!("coarse");
+            }
+        });
+        assert_eq!(receiver.try_iter().count(), 3);
     }
 
     /// Goal: JSON lines parse, with level, message and fields side by side.

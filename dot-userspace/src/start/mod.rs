@@ -5,10 +5,13 @@
 //! detach.
 //! Never: serves before every part has reported its state; the process that serves never holds a right.
 
+mod announce;
 mod control_loop;
 mod dialer;
+pub mod families;
 mod fast_open;
 mod files;
+pub mod journal;
 mod known_backends;
 mod listeners;
 pub mod logging;
@@ -75,9 +78,12 @@ impl Opened {
 ///
 /// # Errors
 /// One line that names the thing that cannot be had and the way out. Nothing is left behind.
-pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
+pub fn run(mut config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
     confine::close_inherited(3);
     confine::leave_no_dump().context("core dumps cannot be turned off")?;
+    for line in families::leave_out(&mut config, families::is_here) {
+        tracing::warn!("{line}");
+    }
     let mut opened = open(&config)?;
     let holder = opened.kernel.0.as_mut().and_then(xdp::Xdp::give_away);
     match keeper::part(&config, path.clone()) {

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     backend::UpstreamConfig,
     cache::Forget,
-    config::{self, Config},
+    config::{self, Config, LogLevel},
     control::{
         BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Outcome, Reloaded,
         RotateRequest, Rotated, Source, State, Status, UnbanRequest,
@@ -339,6 +339,11 @@ impl Source for Process {
         let (tell, told) = oneshot::channel();
         self.reloads.try_send(tell).map_err(|_| "too many at once; try again".to_owned())?;
         Ok(told)
+    }
+
+    fn log_level(&self, level: LogLevel) {
+        logging::set_level(level);
+        tracing::info!("log.level is {} until the next reload", level.name());
     }
 
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {

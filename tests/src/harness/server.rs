@@ -105,7 +105,9 @@ impl Server {
         let written = Written::follow(&mut process);
         let mut server = Self { process, scratch, written };
         let status = eventually("dotd prints `ready` or ends", || {
-            let is_ready = server.stdout().lines().any(|line| line == "ready");
+            let is_ready = server.stdout().lines().any(|line| line == "ready")
+                || server.stderr().contains(r#""message":"ready""#)
+                || server.stderr().lines().any(|line| line.starts_with("<6> INFO ready"));
             if is_ready { Some(None) } else { server.process.wait(std::time::Duration::ZERO).map(Some) }
         });
         match status {

@@ -12,6 +12,8 @@ mod access;
 mod alerts;
 /// DNS in clear over UDP with a forged source address: what dotd sends there, how much, and when.
 mod amplification;
+/// dotd as a service: its lines in the journal, and verbs while the config is broken.
+mod appliance;
 /// Backends at their worst: ICMP errors, half frames, all of them gone at once, more queries than places.
 mod backend_faults;
 /// Backends over connections: pipelining, what is believed, what happens to queries when one closes.

@@ -152,7 +152,7 @@ fn a_reload_says_how_it_went() {
     dotd.rewrite_config(&waits);
     let said = dotd.operate(&["reload"]);
     assert!(
-        said.is_success && said.has("reloaded\nserver takes effect when dotd is restarted"),
+        said.is_success && said.has("reloaded\nserver.workers takes effect when dotd is restarted"),
         "{}",
         said.text
     );

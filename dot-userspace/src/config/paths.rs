@@ -1,0 +1,56 @@
+//! Paths of a config file: one that is relative is relative to the folder of the file that names it.
+//!
+//! Before: the keys of a file. After: each path is absolute, or as relative as the file's own.
+//! Never: asks the disk; gives a meaning to an empty path, which means that there is none.
+
+use std::path::{Path, PathBuf};
+
+use super::Config;
+
+/// Puts `folder`, that of the config file, before each relative path.
+pub(super) fn resolve(config: &mut Config, folder: &Path) {
+    let (server, tls) = (&mut config.server, &mut config.tls);
+    let certificates =
+        tls.certificates.iter_mut().flat_map(|entry| [&mut entry.cert, &mut entry.key, &mut entry.ocsp]);
+    let own = [&mut server.state_dir, &mut server.run_dir, &mut tls.client_ca, &mut tls.ticket_secret];
+    let of_backends = config.backend.iter_mut().map(|backend| &mut backend.ca);
+    own.into_iter().chain(certificates).chain(of_backends).for_each(|path| put_before(path, folder));
+}
+
+fn put_before(path: &mut PathBuf, folder: &Path) {
+    if !path.as_os_str().is_empty() {
+        *path = folder.join(&*path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    /// Goal: every path of a config is relative to its file, and an absolute one stays. Method: a file that names each key
+    /// which is a path, in a folder; none of the relative names is left by itself. Covers: A-412.
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let text = "[server]\nstate_dir = \"p\"\nrun_dir = \"q/p\"\n[tls]\nclient_ca = \"p\"\nticket_secret = \"p\"\n\
+                    certificates = [{ cert = \"p\", key = \"/abs/p\", ocsp = \"p\" }]\n\
+                    [[backend]]\naddress = \"127.0.0.1:854\"\ntransport = \"tls\"\nserver_name = \"x\"\nca = \"p\"\n";
+        let config = parse(text, "/etc/dotd/dotd.toml").unwrap();
+        let (server, tls) = (&config.server, &config.tls);
+        assert_eq!(server.run_dir.to_str(), Some("/etc/dotd/q/p"));
+        assert_eq!(tls.certificates[0].key.to_str(), Some("/abs/p"));
+        let entry = &tls.certificates[0];
+        let others = [
+            &server.state_dir,
+            &tls.client_ca,
+            &tls.ticket_secret,
+            &entry.cert,
+            &entry.ocsp,
+            &config.backend[0].ca,
+        ];
+        for path in others {
+            assert_eq!(path.to_str(), Some("/etc/dotd/p"));
+        }
+        let nothing = parse("", "/etc/dotd/dotd.toml").unwrap();
+        assert_eq!(nothing, super::Config::default());
+    }
+}

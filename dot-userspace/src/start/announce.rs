@@ -1,0 +1,81 @@
+//! What dotd says once everything runs: XDP, listeners, backends, pins, and a client's command line to try.
+//!
+//! Before: the state of the process. After: lines on standard output, or log lines where a program reads them.
+//! Never: mixes plain text into a log of JSON.
+
+use std::{
+    io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use super::journal;
+use crate::{config::LogFormat, control::Status, xdp::Report};
+
+/// What a line about something doubtful begins with.
+const WARNING: &str = "warning: ";
+
+/// Says what runs. On standard output for people, ending in `ready`; as log lines where lines are JSON, or standard output is
+/// the journal.
+pub(super) fn announce(status: &Status, format: LogFormat) {
+    let lines = announcement(status);
+    if format == LogFormat::Json || journal::is_journal(io::stdout()) {
+        for line in &lines {
+            match line.strip_prefix(WARNING) {
+                Some(warning) => tracing::warn!("{warning}"),
+                None => tracing::info!("{line}"),
+            }
+        }
+        return;
+    }
+    // Whoever reads may have gone (`dotd run | head -1`); that is no reason to stop.
+    let _ = io::stdout().write_all((lines.join("\n") + "\nready\n").as_bytes());
+}
+
+fn announcement(status: &Status) -> Vec<String> {
+    let mut lines = vec![format!("xdp: {}", describe_xdp(&status.xdp))];
+    if status.xdp.state != "off" {
+        lines.push(format!("steering: {}", status.xdp.steering));
+    }
+    let listeners =
+        status.listeners.iter().map(|listener| format!("{} ({})", listener.address, listener.transport));
+    lines.push(format!("listening: {}", listeners.collect::<Vec<_>>().join(", ")));
+    let backends = status.backends.iter().map(|backend| backend.address.clone());
+    lines.push(format!("backend: {}", backends.collect::<Vec<_>>().join(", ")));
+    for certificate in &status.certificates {
+        lines.push(format!("pin-sha256=\"{}\"", certificate.spki_pin));
+        let warnings = certificate.warnings.iter();
+        lines.extend(warnings.map(|warning| format!("{WARNING}{}: {warning}", certificate.name)));
+    }
+    let dot = status.listeners.iter().find(|listener| listener.transport == "dot");
+    if let (Some(listener), Some(certificate)) = (dot, status.certificates.first()) {
+        let host = reachable(listener.address.ip());
+        let (port, pin) = (listener.address.port(), &certificate.spki_pin);
+        let name = match status.backends.first() {
+            Some(backend) if backend.address != "embedded" => "example.com",
+            _ => "dotd.test",
+        };
+        lines.push(format!("try: kdig @{host} -p {port} +tls +tls-pin={pin} {name} A"));
+    }
+    lines
+}
+
+/// One state for the whole kernel half: `native on eth0; generic on lo`, or `off (why)`.
+fn describe_xdp(report: &Report) -> String {
+    let interfaces = report.interfaces.iter().map(|interface| match &interface.reason {
+        Some(reason) => format!("{} on {} ({reason})", interface.mode, interface.name),
+        None => format!("{} on {}", interface.mode, interface.name),
+    });
+    match (&report.reason, report.state.as_str()) {
+        (Some(reason), "off") => format!("off ({reason})"),
+        _ => interfaces.collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// An address that a client on this machine can use for a listener on `host`.
+fn reachable(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => host,
+    }
+}

@@ -190,16 +190,19 @@ mod tests {
         assert!(waits.iter().all(|at| *at <= now + WAIT_MAX));
     }
 
-    /// Goal: more clients than places make the table forget, never refuse: each new client has its burst. Method: 200,000
-    /// clients with two messages each.
+    /// Goal: more clients than places make the table forget, not refuse: each new client has its burst, unless it has the
+    /// set and the 24 bits of another, as one of four million has. Method: 200,000 clients with two messages each; by such
+    /// chance one in twenty runs refuses one client.
     #[test]
     fn a_crowd_of_clients_refuses_nobody() {
         let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));
         let limit = limit(1, 2, QueriesOver::Refuse);
-        for client in 0..200_000 {
+        let is_refused = |client: &u32| {
             let client: IpAddr = Ipv4Addr::from_bits(0x0a00_0000 + client).into();
-            assert_eq!([0, 1].map(|_| rates.take(client, BITS, limit, now)), [Pace::Within; 2], "{client}");
-        }
+            [0, 1].map(|_| rates.take(client, BITS, limit, now)) != [Pace::Within; 2]
+        };
+        let refused = (0..200_000).filter(is_refused).count();
+        assert!(refused <= 3, "{refused} refused");
     }
 
     /// Goal: workers that count one client at once admit no more than its burst. Method: four threads, ten thousand messages

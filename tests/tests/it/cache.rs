@@ -338,8 +338,8 @@ fn nothing_is_forgotten_where_nothing_is_kept() {
     assert!(said.text.contains("dns.cache_entries is 0"), "{said:?}");
 }
 
-/// Goal: other backends' answers are not these backends': a reload that changes them empties the cache, and one that
-/// changes nothing keeps it. Method: HUP with the same config, then with another timeout.
+/// Goal: other backends' answers are not these backends': a reload that changes how they are asked empties the
+/// cache, and one that changes a limit keeps it. Method: HUP with another timeout, then with another transport.
 #[test]
 fn a_reload_with_other_backends_forgets() {
     require!(Root);
@@ -352,10 +352,10 @@ fn a_reload_with_other_backends_forgets() {
         dotd.counts("it is reloaded", |stats| stats.0["control"]["reloads_ok"].as_u64() == Some(count));
     };
     let _ = session.exchange(&query);
-    reload(&mut dotd, &cached().backend(backend.address), 1);
+    reload(&mut dotd, &cached().backend_with(backend.address, "timeout = \"1900ms\""), 1);
     let _ = session.exchange(&query);
     assert_eq!(backend.received().len(), 1);
-    reload(&mut dotd, &cached().backend_with(backend.address, "timeout = \"1900ms\""), 2);
+    reload(&mut dotd, &cached().backend_with(backend.address, "transport = \"tcp\""), 2);
     dotd.counts("nothing is kept", |stats| stats.counter("cache_entries", "entries") == 0);
     let _ = session.exchange(&query);
     assert_eq!(backend.received().len(), 2);

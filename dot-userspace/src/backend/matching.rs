@@ -8,7 +8,7 @@
 //! repeat it. Names are compared without case (RFC 4343), and the answer keeps the backend's: a client that
 //! varies the case of its names (0x20) sees what came back, and judges itself.
 
-use std::{fmt, rc::Rc, time::Duration};
+use std::{fmt, rc::Rc};
 
 use super::{
     arrivals,
@@ -207,7 +207,7 @@ impl Fleet {
 
 /// Counts an answer of a backend, and how long it took.
 fn note_answered(upstream: &Upstream, flight: &Flight, half: Half, message: &[u8]) {
-    let took = flight.sent_at.map_or(Duration::ZERO, |sent| turn_time::now().saturating_duration_since(sent));
+    let took = flight.sent_at.map_or(0, |sent| turn_time::moment().nanoseconds_since(sent));
     let rcode = message.get(3).copied().unwrap_or_default();
     upstream.line.answered(rcode, half == Half::Datagram, took);
 }

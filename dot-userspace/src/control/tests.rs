@@ -100,7 +100,7 @@ impl Source for Still {
         worker.stages().record(Stage::Queue, Duration::from_micros(20));
         worker.stages().record(Stage::Queue, Duration::from_secs(100));
         let lines = BackendLines::default();
-        lines.open().answered(2, true, Duration::from_millis(3));
+        lines.open().answered(2, true, 3_000_000);
         let stages = latency::stages(std::slice::from_ref(&worker));
         [stages, latency::of_backend("embedded", "embedded", &lines.sum())].concat()
     }

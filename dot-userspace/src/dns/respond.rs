@@ -6,8 +6,6 @@
 //!
 //! Source: RFC 6891 §6.1.1 and §7, RFC 7828 §3.3, RFC 7830 §4, RFC 8467 §4.1.
 
-use std::time::Instant;
-
 use thiserror::Error;
 
 use super::{
@@ -18,6 +16,7 @@ use super::{
     rcode_of,
     records::{Counts, Record, Tail, walk_tail},
 };
+use crate::moment::Moment;
 
 /// Root, OPT, payload size of [`BACKEND_PAYLOAD_OCTETS`], RCODE and version 0, no flags, no options.
 pub(super) const EMPTY_OPT: [u8; 11] = {
@@ -43,7 +42,7 @@ pub struct Asked {
     /// The backend was told a client subnet of which the client knows nothing.
     pub subnet_is_ours: bool,
     /// When it was read, for whoever measures; `None`: nobody does.
-    pub since: Option<Instant>,
+    pub since: Option<Moment>,
 }
 
 impl Asked {

@@ -24,12 +24,13 @@ const PER_OCTAVE: usize = 1 << SCHEMA;
 /// One for what is shorter, eight for each octave, one for what is longer.
 pub const BUCKETS: usize = 2 + PER_OCTAVE * (LONGEST_LOG2 - SHORTEST_LOG2) as usize;
 
-/// A unit is 2^-30 s: a nanosecond and a little less, so that octaves of seconds begin at powers of two.
-const UNIT_LOG2: u32 = 30;
-/// The shortest bound in units, as a power of two.
+/// The shortest bound as a power of two, in units of 2^-30 s: a nanosecond and a little less, so that octaves of seconds begin
+/// at powers of two.
 const SHORTEST_UNITS_LOG2: u32 = 10;
-/// 2^60 / 10^9: nanoseconds become units by this and a shift.
-const UNITS_PER_NANOSECOND_2_30: u64 = 1_152_921_505;
+/// 2^90 / 10^9, rounded down: nanoseconds become units by this and a shift by [`UNITS_SHIFT`], without going beyond a bound.
+const UNITS_PER_NANOSECOND: u64 = 1_237_940_039_285_380_274;
+/// 90 less the 30 of a unit.
+const UNITS_SHIFT: u32 = 60;
 /// A part of an octave ends here, as a 64-bit fraction of the octave: 2^(n/8) − 1. Each eighth of an octave has one such end, but
 /// for the last.
 const ENDS: [u64; PER_OCTAVE] = [
@@ -60,11 +61,17 @@ impl Histogram {
     /// It took so long, once.
     #[inline]
     pub fn record(&self, took: Duration) {
-        if let Some(bucket) = self.buckets.get(bucket_of(took)) {
-            bucket.store(bucket.load(Relaxed).wrapping_add(1), Relaxed);
+        self.record_times(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
+    }
+
+    /// It took so many nanoseconds, so many times.
+    #[inline]
+    pub fn record_times(&self, nanoseconds: u64, times: u64) {
+        if let Some(bucket) = self.buckets.get(bucket_of(nanoseconds)) {
+            bucket.store(bucket.load(Relaxed).wrapping_add(times), Relaxed);
         }
-        let nanoseconds = took.as_secs().wrapping_mul(1_000_000_000).wrapping_add(took.subsec_nanos().into());
-        self.nanoseconds.store(self.nanoseconds.load(Relaxed).wrapping_add(nanoseconds), Relaxed);
+        let sum = self.nanoseconds.load(Relaxed).wrapping_add(nanoseconds.wrapping_mul(times));
+        self.nanoseconds.store(sum, Relaxed);
     }
 
     /// Adds what it holds to `sum`.
@@ -76,12 +83,11 @@ impl Histogram {
     }
 }
 
-/// The bucket of a duration; each holds its upper bound.
+/// The bucket of a duration in nanoseconds; each holds its upper bound.
 #[inline]
-fn bucket_of(took: Duration) -> usize {
-    let fraction = (u64::from(took.subsec_nanos()) * UNITS_PER_NANOSECOND_2_30) >> UNIT_LOG2;
-    let units = (took.as_secs().min(1 << 20) << UNIT_LOG2).wrapping_add(fraction);
-    let below = units.saturating_sub(1);
+fn bucket_of(nanoseconds: u64) -> usize {
+    let units = (u128::from(nanoseconds) * u128::from(UNITS_PER_NANOSECOND)) >> UNITS_SHIFT;
+    let below = u64::try_from(units).unwrap_or(u64::MAX).saturating_sub(1);
     let Some(octave) = below.checked_ilog2().and_then(|log2| log2.checked_sub(SHORTEST_UNITS_LOG2)) else {
         return 0;
     };
@@ -177,13 +183,14 @@ mod tests {
         for bucket in 0..BUCKETS - 1 {
             let end = end_of(bucket);
             let slack = (end * 1e-7).max(4e-9);
-            assert_eq!(bucket_of(Duration::from_secs_f64(end - slack)), bucket, "below {end} s");
-            assert_eq!(bucket_of(Duration::from_secs_f64(end + slack)), bucket + 1, "beyond {end} s");
+            let of = |seconds| bucket_of(Duration::from_secs_f64(seconds).as_nanos() as u64);
+            assert_eq!(of(end - slack), bucket, "below {end} s");
+            assert_eq!(of(end + slack), bucket + 1, "beyond {end} s");
         }
-        assert_eq!(bucket_of(Duration::ZERO), 0);
-        assert_eq!(bucket_of(Duration::from_secs(1)), 160, "a bound belongs to the bucket that it ends");
-        assert_eq!(bucket_of(Duration::from_secs(64)), BUCKETS - 2);
-        assert_eq!(bucket_of(Duration::MAX), BUCKETS - 1);
+        assert_eq!(bucket_of(0), 0);
+        assert_eq!(bucket_of(1_000_000_000), 160, "a bound belongs to the bucket that it ends");
+        assert_eq!(bucket_of(64_000_000_000), BUCKETS - 2);
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
     }
 
     /// Goal: what a scrape says is what was recorded: count, sum, cumulative and native buckets, and quantiles within 9 %.

@@ -168,6 +168,14 @@ impl Stages {
         }
     }
 
+    /// A stage took so many nanoseconds, so many times. Only the owning worker may call this.
+    #[inline]
+    pub fn record_times(&self, stage: Stage, nanoseconds: u64, times: u64) {
+        if let Some(histogram) = self.0.get(stage as usize) {
+            histogram.record_times(nanoseconds, times);
+        }
+    }
+
     /// The histogram of a stage.
     #[must_use]
     pub fn of(&self, stage: Stage) -> Option<&Histogram> {

@@ -9,17 +9,25 @@ use std::cell::Cell;
 
 use tokio::time::Instant;
 
+use crate::moment::Moment;
+
 thread_local! {
-    static TIME: Cell<Option<Instant>> = const { Cell::new(None) };
+    static TIME: Cell<Option<(Instant, Moment)>> = const { Cell::new(None) };
 }
 
 /// A batch begins now.
 pub fn begin(now: Instant) {
-    TIME.set(Some(now));
+    TIME.set(Some((now, Moment::of(now.into_std()))));
 }
 
 /// When the batch under way began; where none ever has, the clock's time.
 #[must_use]
 pub fn now() -> Instant {
-    TIME.get().unwrap_or_else(Instant::now)
+    TIME.get().map_or_else(Instant::now, |(now, _)| now)
+}
+
+/// The same, for what is measured.
+#[must_use]
+pub fn moment() -> Moment {
+    TIME.get().map_or_else(|| Moment::of(Instant::now().into_std()), |(_, moment)| moment)
 }

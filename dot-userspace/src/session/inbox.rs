@@ -9,7 +9,6 @@ use std::{
     convert::Infallible,
     rc::Rc,
     task::Waker,
-    time::Instant,
 };
 
 use tokio::sync::Notify;
@@ -28,6 +27,7 @@ use crate::{
     backend::{Broken, Failure, Receiver, Sink},
     dns::{self, Asked, Edit, Hop, Query, Reply, framing::append_message},
     ledger::{Counter, Disposal, turn_time},
+    moment::Moment,
     proxy::Client,
 };
 
@@ -202,10 +202,10 @@ impl Inbox {
 
     /// Queues a response of dotd's own to `message`, which was read in this turn.
     pub(super) fn answer(&self, message: &[u8], reply: &Reply) {
-        self.answer_as(message, reply, (Some(turn_time::now().into_std()), Disposal::Responded));
+        self.answer_as(message, reply, (Some(turn_time::moment()), Disposal::Responded));
     }
 
-    fn answer_as(&self, message: &[u8], reply: &Reply, measured: (Option<Instant>, Disposal)) {
+    fn answer_as(&self, message: &[u8], reply: &Reply, measured: (Option<Moment>, Disposal)) {
         let hop = self.hop();
         let write = |out: &mut Vec<u8>| {
             dns::synthesize(message, reply, hop, out);
@@ -219,7 +219,7 @@ impl Inbox {
     fn append<E>(
         &self,
         is_extended: bool,
-        (since, disposal): (Option<Instant>, Disposal),
+        (since, disposal): (Option<Moment>, Disposal),
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<bool, E> {
         let mut octets = self.octets.borrow_mut();

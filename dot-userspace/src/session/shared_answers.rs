@@ -41,7 +41,7 @@ pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &
         return forward(shared, message, query, asker);
     };
     let now = turn_time::now();
-    let since = Some(now.into_std());
+    let since = Some(turn_time::moment());
     let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), since, ..Asked::by(query) };
     let fetching = Fetching { shared, message, query, asked };
     let found = answers.cache.borrow_mut().look(&key, now);
@@ -93,7 +93,7 @@ fn forward(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl As
     let sink = asker.expect();
     if let Err(failure) = shared.backends().submit(message, query, Rc::clone(&sink)) {
         shared.counters.add(Counter::Responded, 1);
-        let since = Some(turn_time::now().into_std());
+        let since = Some(turn_time::moment());
         sink.failure(Asked { since, ..Asked::by(query) }, message, failure);
     }
 }

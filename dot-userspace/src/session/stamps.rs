@@ -1,7 +1,8 @@
 //! When the queries were read whose responses wait to be written: each is measured as its response goes to the kernel.
 //!
 //! Before: [`super::Inbox`] has a response. After: the worker's histograms have the whole query, and the write.
-//! Holds: a time for each response that waits, [`STAMPS_MAX`] of them at most; nothing while idle.
+//! Holds: a time for those responses that wait and whose queries were read in one turn, [`STAMPS_MAX`] times at most; nothing
+//! while idle.
 //! Never: reads the clock more often than once a write.
 
 use std::{
@@ -9,24 +10,27 @@ use std::{
     time::Instant,
 };
 
-use crate::ledger::{Disposal, Stage, Stages, turn_time};
+use crate::{
+    ledger::{Disposal, Stage, Stages, turn_time},
+    moment::Moment,
+};
 
-/// Responses of one write that are measured; what is beyond, in the inbox of a client that does not read, is not.
+/// Turns whose responses one write measures; what is beyond, in the inbox of a client that does not read, is not.
 const STAMPS_MAX: usize = 512;
 /// Lists kept for the next session that writes.
 const POOL_MAX: usize = 64;
 
-/// When a query was read, and how it had its response.
-type Stamp = (Instant, Disposal);
+/// When queries were read, how they had their responses, and how many.
+type Stamp = (Moment, Disposal, u64);
 
 /// The times of one session.
 #[derive(Default)]
 pub(super) struct Stamps {
     waiting: RefCell<Vec<Stamp>>,
     /// When the first response of the next write was there.
-    ready_at: Cell<Option<Instant>>,
+    ready_at: Cell<Option<Moment>>,
     /// The same of the write that the client has not taken.
-    unwritten_since: Cell<Option<Instant>>,
+    unwritten_since: Cell<Option<Moment>>,
 }
 
 /// Lists that no session needs at the moment.
@@ -35,32 +39,38 @@ pub(super) struct StampPool(RefCell<Vec<Vec<Stamp>>>);
 
 impl Stamps {
     /// A response waits, to a query that was read at `since`; `None`: nobody measures it.
-    pub(super) fn note(&self, since: Option<Instant>, disposal: Disposal, pool: &StampPool) {
+    pub(super) fn note(&self, since: Option<Moment>, disposal: Disposal, pool: &StampPool) {
         if self.ready_at.get().is_none() {
-            self.ready_at.set(Some(turn_time::now().into_std()));
+            self.ready_at.set(Some(turn_time::moment()));
         }
         let Some(since) = since else { return };
         let mut waiting = self.waiting.borrow_mut();
+        if let Some((last, as_well, times)) = waiting.last_mut()
+            && (*last, *as_well) == (since, disposal)
+        {
+            *times += 1;
+            return;
+        }
         if waiting.capacity() == 0 {
             *waiting = pool.0.borrow_mut().pop().unwrap_or_default();
         }
         if waiting.len() < STAMPS_MAX {
-            waiting.push((since, disposal));
+            waiting.push((since, disposal, 1));
         }
     }
 
     /// All that waited was sealed, and given to the kernel, which took all of it or not.
     pub(super) fn sent(&self, is_whole: bool, is_encrypted: bool, stages: &Stages, pool: &StampPool) {
-        let now = Instant::now();
+        let now = Moment::of(Instant::now());
         let mut waiting = self.waiting.take();
-        for (since, disposal) in waiting.drain(..) {
+        for (since, disposal, times) in waiting.drain(..) {
             let stage = if is_encrypted { disposal.of_dot() } else { disposal.of_tcp() };
-            stages.record(stage, now.saturating_duration_since(since));
+            stages.record_times(stage, now.nanoseconds_since(since), times);
         }
         pool.give(waiting);
         let ready_at = self.ready_at.take();
         match ready_at.filter(|_| is_whole) {
-            Some(since) => stages.record(Stage::Write, now.saturating_duration_since(since)),
+            Some(since) => stages.record_times(Stage::Write, now.nanoseconds_since(since), 1),
             None => self.unwritten_since.set(self.unwritten_since.get().or(ready_at)),
         }
     }
@@ -68,7 +78,7 @@ impl Stamps {
     /// The kernel has everything.
     pub(super) fn flushed(&self, stages: &Stages) {
         if let Some(since) = self.unwritten_since.take() {
-            stages.record(Stage::Write, since.elapsed());
+            stages.record(Stage::Write, Moment::of(Instant::now()).since(since));
         }
     }
 
@@ -96,7 +106,7 @@ mod tests {
     use crate::ledger::WorkerCounters;
 
     /// Goal: each response is measured once, a client that does not read has its write measured to its end, and what waits for
-    /// such a client is bounded. Method: more responses than are kept; a write that is not whole, then its end; an idle
+    /// such a client is bounded. Method: more turns than are kept, two responses each; a write that is not whole, then its end; an idle
     /// session.
     #[test]
     fn each_response_is_measured_once() {
@@ -107,10 +117,15 @@ mod tests {
             stages.of(stage).unwrap().add_to(&mut sum);
             sum.count()
         };
-        let since = Instant::now().checked_sub(Duration::from_millis(5));
-        (0..2 * STAMPS_MAX).for_each(|_| stamps.note(since, Disposal::Forwarded, &pool));
+        let start = Instant::now();
+        let at = |number: usize| Some(Moment::of(start + Duration::from_nanos(number as u64)));
+        let since = at(0);
+        (0..2 * STAMPS_MAX).for_each(|number| stamps.note(at(number / 2 * 2), Disposal::Forwarded, &pool));
+        (2 * STAMPS_MAX..4 * STAMPS_MAX)
+            .for_each(|number| stamps.note(at(number), Disposal::Forwarded, &pool));
         stamps.sent(false, true, stages, &pool);
-        assert_eq!((count(Stage::DotForwarded), count(Stage::Write)), (STAMPS_MAX as u64, 0));
+        let those_of_one_turn = 2 * STAMPS_MAX as u64;
+        assert_eq!((count(Stage::DotForwarded), count(Stage::Write)), (those_of_one_turn, 0));
         stamps.flushed(stages);
         stamps.flushed(stages);
         assert_eq!(count(Stage::Write), 1);

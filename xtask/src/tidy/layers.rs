@@ -9,6 +9,7 @@ use super::{Finding, source::Source};
 
 /// Modules, the lowest first. Those of one layer ignore each other.
 const LAYERS: &[&[&str]] = &[
+    &["moment"],
     &["dns", "proxy", "ledger", "config", "supervise", "disk"],
     &["tls", "backend", "cache", "xdp", "confine", "policy"],
     &["session"],

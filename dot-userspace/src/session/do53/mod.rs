@@ -31,6 +31,7 @@ use crate::{
     backend::Broken,
     dns::{self, Asked, Disposition, Ede, Hop, Query, Rcode, Reply, triage},
     ledger::{Counter, Disposal, turn_time},
+    moment::Moment,
     policy::Denial,
     proxy::{Client, header},
     supervise::supervise,
@@ -86,7 +87,7 @@ async fn receive_all(endpoint: &Rc<Endpoint>) -> io::Result<()> {
 }
 
 /// When a query was read, if anybody measures it, and how it had its answer.
-type Measured = (Option<Instant>, Disposal);
+type Measured = (Option<Moment>, Disposal);
 
 /// One socket and the answers that wait to leave over it.
 struct Endpoint {
@@ -169,19 +170,13 @@ impl Endpoint {
     /// Has the client ask over TCP (TC=1).
     fn send_to_tcp(&self, ends: Ends, message: &[u8], query: &Query) {
         let reply = Reply::to(query, Rcode::NO_ERROR, None);
-        self.answer_within(
-            0,
-            ends,
-            message,
-            &reply,
-            (Some(turn_time::now().into_std()), Disposal::Responded),
-        );
+        self.answer_within(0, ends, message, &reply, (Some(turn_time::moment()), Disposal::Responded));
         self.shared.counters.add(Counter::Responded, 1);
     }
 
     /// Queues a response of dotd's own to a query that was read in this turn.
     fn answer(&self, ends: Ends, message: &[u8], reply: &Reply) {
-        self.answer_as(ends, message, reply, (Some(turn_time::now().into_std()), Disposal::Responded));
+        self.answer_as(ends, message, reply, (Some(turn_time::moment()), Disposal::Responded));
     }
 
     /// Queues a response of dotd's own, which is never longer than every client takes.
@@ -289,11 +284,11 @@ impl Endpoint {
 impl Endpoint {
     /// The kernel has these now.
     fn measure(&self, sent: &[(Range<usize>, Ends, Measured)]) {
-        let now = Instant::now();
+        let now = Moment::of(Instant::now());
         for (_, _, (since, disposal)) in sent {
             if let Some(since) = since {
-                let took = now.saturating_duration_since(*since);
-                self.shared.counters.stages().record(disposal.of_udp(), took);
+                let took = now.nanoseconds_since(*since);
+                self.shared.counters.stages().record_times(disposal.of_udp(), took, 1);
             }
         }
     }

@@ -32,8 +32,6 @@ const RENAMED: &[(&str, &str)] = &[
     ("nopadding", "--padding=0"),
     ("edns", "--bufsize=1232"),
     ("cookie", "--cookie="),
-    ("retry", ""),
-    ("tries", ""),
     ("nocookie", ""),
     ("recurse", ""),
     ("rdflag", ""),
@@ -164,6 +162,11 @@ mod tests {
         assert_eq!(
             typed("dotd query @::1 a.test +short +tls-pin=AA= +nocookie +nopadding"),
             ["dotd", "query", "@::1", "a.test", "--short", "--tls-pin=AA=", "--padding=0"]
+        );
+        assert_eq!(
+            typed("dotd query +tries=3 +retry=2"),
+            ["dotd", "query", "--tries=3", "--retry=2"],
+            "clap refuses them"
         );
         assert_eq!(typed("dotd -c x query +short"), ["dotd", "-c", "x", "query", "--short"]);
         assert_eq!(typed("dotd ban add +x"), ["dotd", "ban", "add", "+x"]);

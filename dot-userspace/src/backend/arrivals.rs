@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::ledger::turn_time;
 
-/// The last part of a query's wait, in which its answer is imminent. 5 ms: ten of a worker's longest pauses.
-const IMMINENT: Duration = Duration::from_millis(5);
+/// The last part of a query's wait, in which its answer is imminent. 10 ms: twenty of a worker's longest pauses.
+const IMMINENT: Duration = Duration::from_millis(10);
 
 /// Answers since the sums were last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +65,7 @@ mod tests {
         for took in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(1)] {
             note(start + Duration::from_secs(1) - took);
         }
-        assert_eq!(take(), Arrivals { answers: 3, imminent: Duration::from_millis(6) });
+        assert_eq!(take(), Arrivals { answers: 3, imminent: Duration::from_millis(11) });
         assert_eq!(take(), Arrivals::default());
     }
 }

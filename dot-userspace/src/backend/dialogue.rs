@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     dns::framing::{FramingError, cut_message},
-    ledger::Counter,
+    ledger::{Counter, turn_time},
 };
 
 /// Reads of one turn.
@@ -90,6 +90,10 @@ pub async fn live(upstream: Rc<Upstream>, connection: Rc<Connection>) {
     streams::ended(&upstream, &connection, established_at, &end);
 }
 
+/// How long an acknowledgement waits for a query that carries it, after one has gone: a millisecond, in which a busy connection
+/// writes several.
+const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(1);
+
 /// Has the kernel acknowledge what was read now. It waits for up to 40 ms for something to send along with it, and a
 /// backend with Nagle's algorithm (RFC 9293 §3.7.4; NSD) holds the next small response back until then.
 fn acknowledge(tcp: &impl AsFd) {
@@ -117,6 +121,12 @@ struct Dialogue<'a, S, A> {
     acknowledge: A,
     /// Something was read since it last did, and nothing written with which that would go.
     owes_acknowledgement: bool,
+    /// When something was last written; `None`: never.
+    wrote_at: Option<Instant>,
+    /// Ends when an acknowledgement that waited for a write is sent without one.
+    acknowledgement: Pin<Box<Sleep>>,
+    /// Somebody waits for that.
+    is_delayed: bool,
     upstream: &'a Upstream,
     connection: &'a Connection,
     /// The front of a response that is not whole.
@@ -142,6 +152,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
             stream,
             acknowledge,
             owes_acknowledgement: false,
+            wrote_at: None,
+            acknowledgement: Box::pin(sleep_until(now)),
+            is_delayed: false,
             upstream,
             connection,
             pending: Vec::new(),
@@ -160,10 +173,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
         if let Err(end) = self.read(context).and_then(|()| self.write(context)) {
             return Poll::Ready(end);
         }
-        // Where all is answered nothing waits for it.
-        if std::mem::take(&mut self.owes_acknowledgement) && self.connection.ids.outstanding() > 0 {
-            (self.acknowledge)(&self.stream);
-        }
+        self.acknowledge_in_time(context);
         if self.connection.is_spent() {
             return Poll::Ready(End::Idle);
         }
@@ -176,6 +186,24 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
             self.clock.as_mut().reset(idle_at.max(Instant::now() + Duration::from_secs(1)));
         }
         Poll::Pending
+    }
+
+    /// Acknowledges what was read, unless a query is about to do that: where the last one went a moment ago, the next one is
+    /// waited for. Backends that hold small responses back until then send fewer and larger ones under load.
+    fn acknowledge_in_time(&mut self, context: &mut Context<'_>) {
+        // Where all is answered nothing waits for it.
+        self.owes_acknowledgement &= self.connection.ids.outstanding() > 0;
+        let until = self.wrote_at.map_or(self.last_use, |at| at + ACKNOWLEDGEMENT_DELAY);
+        if self.owes_acknowledgement && !self.is_delayed && until > self.last_use {
+            self.is_delayed = true;
+            self.acknowledgement.as_mut().reset(until);
+        }
+        let waits = self.is_delayed && self.acknowledgement.as_mut().poll(context).is_pending();
+        self.is_delayed = waits;
+        if self.owes_acknowledgement && !waits {
+            self.owes_acknowledgement = false;
+            (self.acknowledge)(&self.stream);
+        }
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), End> {
@@ -259,6 +287,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
                 Poll::Ready(Ok(octets)) => {
                     self.must_flush = true;
                     self.owes_acknowledgement = false;
+                    self.wrote_at = Some(turn_time::now());
                     self.upstream.fleet.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
                     // There is room again for what waits.

@@ -7,16 +7,13 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State as Shared, rejection::JsonRejection},
-    http::StatusCode,
-    response::{IntoResponse, Response},
+    extract::{DefaultBodyLimit, State as Shared},
+    response::Response,
     routing::get,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::Source;
-use crate::xdp::{BanRow, XdpError};
+use super::{Body, Source, answer};
 
 /// What `dotd ban add` asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +36,6 @@ pub struct UnbanRequest {
 }
 
 type AnySource = Arc<dyn Source>;
-type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// The route.
 pub(super) fn route() -> Router<AnySource> {
@@ -48,22 +44,11 @@ pub(super) fn route() -> Router<AnySource> {
 }
 
 async fn ban(Shared(source): Shared<AnySource>, request: Body<BanRequest>) -> Response {
-    done(request, |request| source.ban(&request))
+    answer(request, |request| source.ban(&request))
 }
 
 async fn unban(Shared(source): Shared<AnySource>, request: Body<UnbanRequest>) -> Response {
-    done(request, |request| source.unban(&request))
-}
-
-fn done<T>(request: Body<T>, act: impl FnOnce(T) -> Result<BanRow, XdpError>) -> Response {
-    let outcome = match request {
-        Ok(Json(request)) => act(request).map_err(|error| error.to_string()),
-        Err(error) => Err(error.body_text()),
-    };
-    match outcome {
-        Ok(row) => Json(row).into_response(),
-        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response(),
-    }
+    answer(request, |request| source.unban(&request))
 }
 
 /// Where.

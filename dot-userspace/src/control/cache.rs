@@ -6,16 +6,14 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, State as Shared, rejection::JsonRejection},
-    http::StatusCode,
-    response::{IntoResponse, Response},
+    Router,
+    extract::{DefaultBodyLimit, State as Shared},
+    response::Response,
     routing::delete,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::Source;
+use super::{Body, Source, answer};
 use crate::{cache::Forget, dns};
 
 /// What `dotd cache flush` asks for.
@@ -68,18 +66,8 @@ pub(super) fn route() -> Router<AnySource> {
     Router::new().route(PATH, delete(flush)).layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
 }
 
-async fn flush(
-    Shared(source): Shared<AnySource>,
-    request: Result<Json<FlushRequest>, JsonRejection>,
-) -> Response {
-    let outcome = match request {
-        Ok(Json(request)) => source.flush_cache(&request),
-        Err(error) => Err(error.body_text()),
-    };
-    match outcome {
-        Ok(flushed) => Json(flushed).into_response(),
-        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response(),
-    }
+async fn flush(Shared(source): Shared<AnySource>, request: Body<FlushRequest>) -> Response {
+    answer(request, |request| source.flush_cache(&request))
 }
 
 /// Where.

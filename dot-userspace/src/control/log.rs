@@ -6,16 +6,14 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, State as Shared, rejection::JsonRejection},
-    http::StatusCode,
-    response::{IntoResponse, Response},
+    Router,
+    extract::{DefaultBodyLimit, State as Shared},
+    response::Response,
     routing::post,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::Source;
+use super::{Body, Source, answer};
 use crate::config::LogLevel;
 
 /// What `dotd log level` asks for, and what is so then.
@@ -33,19 +31,11 @@ pub(super) fn route() -> Router<AnySource> {
     Router::new().route(PATH, post(set)).layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
 }
 
-async fn set(
-    Shared(source): Shared<AnySource>,
-    request: Result<Json<LogRequest>, JsonRejection>,
-) -> Response {
-    match request {
-        Ok(Json(request)) => {
-            source.log_level(request.level);
-            Json(request).into_response()
-        }
-        Err(error) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error.body_text() }))).into_response()
-        }
-    }
+async fn set(Shared(source): Shared<AnySource>, request: Body<LogRequest>) -> Response {
+    answer(request, |request| {
+        source.log_level(request.level);
+        Ok::<_, String>(request)
+    })
 }
 
 /// Where.

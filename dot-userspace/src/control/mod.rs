@@ -29,6 +29,15 @@ pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status
 
 pub use tickets::{RotateRequest, Rotated};
 
+use axum::{
+    Json,
+    extract::rejection::JsonRejection,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::json;
+
 use crate::{
     config::LogLevel,
     ledger::{Measured, Snapshot},
@@ -76,4 +85,19 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The keys are a fleet's, or there are no random numbers.
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String>;
+}
+
+/// A request's body, or what is wrong with it.
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// Does what a request asks for; its answer is what was done, or 422 and why not.
+fn answer<T, D: Serialize, E: ToString>(request: Body<T>, act: impl FnOnce(T) -> Result<D, E>) -> Response {
+    let outcome = match request {
+        Ok(Json(request)) => act(request).map_err(|error| error.to_string()),
+        Err(error) => Err(error.body_text()),
+    };
+    match outcome {
+        Ok(done) => Json(done).into_response(),
+        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response(),
+    }
 }

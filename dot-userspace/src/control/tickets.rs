@@ -6,16 +6,14 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, State as Shared, rejection::JsonRejection},
-    http::StatusCode,
-    response::{IntoResponse, Response},
+    Router,
+    extract::{DefaultBodyLimit, State as Shared},
+    response::Response,
     routing::post,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::Source;
+use super::{Body, Source, answer};
 
 /// What `dotd tickets rotate` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,18 +38,8 @@ pub(super) fn route() -> Router<AnySource> {
     Router::new().route(PATH, post(rotate)).layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
 }
 
-async fn rotate(
-    Shared(source): Shared<AnySource>,
-    request: Result<Json<RotateRequest>, JsonRejection>,
-) -> Response {
-    let outcome = match request {
-        Ok(Json(request)) => source.rotate_tickets(request),
-        Err(error) => Err(error.body_text()),
-    };
-    match outcome {
-        Ok(rotated) => Json(rotated).into_response(),
-        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response(),
-    }
+async fn rotate(Shared(source): Shared<AnySource>, request: Body<RotateRequest>) -> Response {
+    answer(request, |request| source.rotate_tickets(request))
 }
 
 /// Where.

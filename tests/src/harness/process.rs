@@ -32,6 +32,19 @@ pub fn bound_to_namespace(program: &str) -> Command {
     command
 }
 
+/// The value of one line of each thread's status file.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn of_each_thread(pid: u32, key: &str) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status")).ok();
+    let line =
+        |status: String| Some(status.lines().find_map(|line| line.strip_prefix(key))?.trim().to_owned());
+    threads.flatten().filter_map(status).filter_map(line).collect()
+}
+
 /// A running program that is ended on drop: SIGTERM, and SIGKILL if that does not help.
 #[derive(Debug)]
 pub struct Process {

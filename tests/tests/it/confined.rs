@@ -14,6 +14,7 @@ use dot_tests::{
         clients::{is_answered_over_tls, kdig},
         config::Config,
         netns::{Network, SERVER_V4},
+        process::of_each_thread,
         require::skip,
         scratch::Scratch,
         server::Server,
@@ -39,15 +40,6 @@ fn ask(dotd: &Server, request: &str) -> String {
 fn acts(dotd: &Server) -> BTreeMap<String, Option<String>> {
     let said: Vec<(String, Option<String>)> = serde_json::from_str(&ask(dotd, "GET /acts")).expect("JSON");
     said.into_iter().collect()
-}
-
-/// The value of one line of each thread's status file.
-fn of_each_thread(pid: u32, key: &str) -> Vec<String> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
-    let line =
-        |status: String| Some(status.lines().find_map(|line| line.strip_prefix(key))?.trim().to_owned());
-    threads.flatten().filter_map(status).filter_map(line).collect()
 }
 
 /// Goal: an engine that is taken over can start no program, reach no file but its own, make no code, no listener and no

@@ -11,21 +11,13 @@ use dot_tests::{
         clients::{is_answered_over_tls, kdig},
         config::Config,
         netns::{Network, SERVER_V4, SERVER_V6},
+        process::of_each_thread,
         scene::embedded,
         scratch::Scratch,
         server::Server,
     },
     require,
 };
-
-/// The value of one line of each thread's status file.
-fn of_each_thread(pid: u32, key: &str) -> Vec<String> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
-    let line =
-        |status: String| Some(status.lines().find_map(|line| line.strip_prefix(key))?.trim().to_owned());
-    threads.flatten().filter_map(status).filter_map(line).collect()
-}
 
 fn assert_no_capability(dotd: &Server) {
     for key in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {

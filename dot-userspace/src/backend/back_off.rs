@@ -22,7 +22,7 @@ const BACK_OFF_MAX: Duration = Duration::from_millis(800);
 #[derive(Default)]
 pub struct BackOff {
     failures: Cell<u32>,
-    /// When the first of them was. `None`: there was none, or the backend was not there before, and is not restarting.
+    /// When the first failure was. `None`: no failure, or the backend had not answered before, so that it is not a restart.
     since: Cell<Option<Instant>>,
     not_before: Cell<Option<Instant>>,
 }

@@ -43,8 +43,8 @@ fn is_reserve(outstanding: usize, capacity: usize) -> bool {
     outstanding > 0 && outstanding >= capacity - capacity / RESERVE_PART
 }
 
-/// What one client may have in flight by UDP, while all have so many there, and `outstanding` in all ways. Of the reserve
-/// nothing: no sender has proved its address.
+/// How many queries one client may have in flight by UDP, while all clients have `datagrams` by UDP and `outstanding` over every
+/// transport. UDP gets nothing of the reserve, because its senders have not proved their addresses.
 fn datagram_share(datagrams: usize, outstanding: usize, capacity: usize) -> usize {
     let max = (capacity / DATAGRAM_PART).max(capacity.min(1));
     if datagrams >= max || is_reserve(outstanding, capacity) {

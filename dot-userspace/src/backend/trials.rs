@@ -107,8 +107,8 @@ impl Trials {
     }
 }
 
-/// What could be given no connection in this turn. What asks for as much, or for more, needs no look then: a connection that was
-/// given a query fits none better than before.
+/// The needs that no connection could meet in this turn. A query with the same needs, or larger ones, is not tried again: a
+/// connection that was given a query since then has less room than before.
 #[derive(Default)]
 struct Unfit {
     /// The largest company among those that need a new connection, and among the others.
@@ -223,8 +223,8 @@ mod tests {
     const ALONE: Needs = Needs { company: 1, is_new: true };
     const BESIDE_THREE: Needs = Needs { company: 4, is_new: false };
 
-    /// Goal: a query that needs a connection of its own, while there is none, does not hold those behind it for which there is
-    /// room. Method: connections that have answered before; one query that must be alone on a new one, six that may be
+    /// Goal: a query that needs a new connection, which is not there yet, does not hold up the queries behind it that fit on an
+    /// open one. Method: connections that have answered before; one query that must be alone on a new one, six that may be
     /// four on any, and one that has ended meanwhile.
     #[test]
     fn one_that_fits_nowhere_holds_nobody() {

@@ -83,7 +83,8 @@ EXIT STATUS
   1  failed before anything was asked   2  wrong usage
   3  an answer with another status      4  no answer in time
   5  no connection, or it ended early   6  no TLS, or the server is not who it must be
-  7  an answer that is none; of several outcomes the highest counts";
+  7  what came is no answer to the question
+  Of several outcomes the highest counts";
 
 pub(super) const STATUS_EXAMPLES: &str = "\
 EXAMPLES

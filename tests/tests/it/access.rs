@@ -13,6 +13,7 @@ use dot_tests::{
         clients::{kdig, read_to_close, tcp, udp},
         config::Config,
         dot::{Dot, End},
+        eventually,
         message::{A, OPTION_EDE, Opt, Query, REFUSED},
         netns::{CLIENT_V4, Network, SERVER_V4},
         response::Message,
@@ -88,6 +89,31 @@ fn lists_hold_without_the_kernel_half() {
     assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&query(2)).rcode(), 0);
     let stats = dotd.counts("every end is in the books", |stats| stats.difference() == [0; 3]);
     assert_eq!(stats.counter("queries", "received"), 3);
+}
+
+/// Goal: the kernel half drops clients on `access.deny`, so that the engine does not see them; those that are to hear REFUSED
+/// pass. Method: XDP on; datagrams of a denied client until one is dropped; then a reload with `denied = "refuse"`.
+///
+#[test]
+fn the_kernel_half_drops_who_is_denied() {
+    require!(Root, Bpf);
+    let network = Network::new();
+    let config = Config::new().set("listen", "do53", "[\"0.0.0.0:53\"]");
+    let config = config.set("access", "deny", &list(&format!("{CLIENT_V4}/32")));
+    let mut dotd = Server::start(&network, &config);
+    let clear = udp(&network.client, SocketAddr::new(SERVER_V4, 53));
+    eventually("XDP drops it", || {
+        clear.send(&query(1)).expect("sent");
+        (dotd.stats().packets("drop", "denied") > 0).then_some(())
+    });
+    let stats = dotd.stats();
+    assert_eq!((stats.counter("access", "denied"), stats.counter("queries", "received")), (0, 0));
+    dotd.rewrite_config(&config.set("access", "denied", "\"refuse\""));
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 1);
+    clear.send(&query(2)).expect("sent");
+    let answer = heard(&clear).expect("an answer");
+    assert!(answer.rcode() == REFUSED && is_prohibited(&answer), "{answer:?}");
 }
 
 /// Goal: who is not on the allow list hears REFUSED with the extended error 18 on every transport where that is asked for,

@@ -24,6 +24,8 @@ pub struct Charge {
     pub units: u32,
     /// Handshakes that were done.
     pub handshakes: u32,
+    /// Connections of TCP that it finished, whatever became of them.
+    pub connections: u32,
     /// Its offences, by [`Cause`].
     pub strikes: [u32; CAUSES],
 }
@@ -33,19 +35,25 @@ impl Charge {
     #[must_use]
     pub const fn handshake(is_resumed: bool) -> Self {
         let units = if is_resumed { 1 } else { UNITS_PER_HANDSHAKE };
-        Self { units, handshakes: 1, strikes: [0; CAUSES] }
+        Self { units, handshakes: 1, connections: 1, strikes: [0; CAUSES] }
     }
 
     /// A connection without an octet: a load balancer's check.
     #[must_use]
     pub const fn probe() -> Self {
-        Self { units: UNITS_PER_PROBE, handshakes: 0, strikes: [0; CAUSES] }
+        Self { units: UNITS_PER_PROBE, handshakes: 0, connections: 1, strikes: [0; CAUSES] }
+    }
+
+    /// A connection that was closed at once, because a cap has no place for it.
+    #[must_use]
+    pub const fn refusal() -> Self {
+        Self { units: 0, handshakes: 0, connections: 1, strikes: [0; CAUSES] }
     }
 
     /// A handshake that failed, whoever's fault that was.
     #[must_use]
     pub const fn failure() -> Self {
-        Self { units: UNITS_PER_FAILURE, handshakes: 0, strikes: [0; CAUSES] }
+        Self { units: UNITS_PER_FAILURE, handshakes: 0, connections: 1, strikes: [0; CAUSES] }
     }
 
     /// The same with so many strikes for an offence.
@@ -61,6 +69,7 @@ impl Charge {
     pub fn add(&mut self, other: &Self) {
         self.units = self.units.saturating_add(other.units);
         self.handshakes = self.handshakes.saturating_add(other.handshakes);
+        self.connections = self.connections.saturating_add(other.connections);
         for (count, more) in self.strikes.iter_mut().zip(other.strikes) {
             *count = count.saturating_add(more);
         }
@@ -90,7 +99,9 @@ mod tests {
         sum.add(&Charge::default().with(Cause::SlowReads, 5));
         assert_eq!((sum.units, sum.worst()), (15, Some(Cause::SlowReads)));
         assert_eq!(Charge::handshake(false).worst(), None);
-        sum.add(&Charge { units: u32::MAX, handshakes: u32::MAX, strikes: [u32::MAX; CAUSES] });
-        assert_eq!(sum.units, u32::MAX);
+        assert_eq!((sum.connections, Charge::refusal().connections, Charge::refusal().units), (1, 1, 0));
+        let (units, handshakes, connections) = (u32::MAX, u32::MAX, u32::MAX);
+        sum.add(&Charge { units, handshakes, connections, strikes: [u32::MAX; CAUSES] });
+        assert_eq!((sum.units, sum.connections), (u32::MAX, u32::MAX));
     }
 }

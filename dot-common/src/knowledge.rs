@@ -9,6 +9,7 @@ use crate::{
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     prefix::ClientPrefix,
+    proof::Proof,
     rate::Rate,
     settings::Settings,
     truncation::{self, Truncation},
@@ -65,8 +66,8 @@ pub trait Knowledge {
     /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
     fn spent_until_ns(&self, client: ClientPrefix) -> u64;
 
-    /// Monotonic time in nanoseconds until which a client counts as proven; 0: it does not.
-    fn proven_until_ns(&self, client: ClientPrefix) -> u64;
+    /// What the connections that a client finished say of it.
+    fn proof(&self, client: ClientPrefix) -> Proof;
 
     /// Whether no worker takes connections at the moment; see [`crate::worker_status::is_pressed`].
     fn is_pressed(&self) -> bool;

@@ -30,6 +30,7 @@ pub mod packet;
 #[cfg(feature = "user")]
 mod pod;
 pub mod prefix;
+pub mod proof;
 pub mod rate;
 pub mod settings;
 pub mod steer;

@@ -29,8 +29,8 @@ pub const BANS: &str = "BANS";
 /// Hash from the same key to the monotonic time, in nanoseconds, until which a client's handshake budget is spent.
 /// Written by the loader.
 pub const SPENT: &str = "SPENT";
-/// LRU hash from the same key to the monotonic time, in nanoseconds, until which a client counts as proven: it finished
-/// handshakes, and keeps to its rate by these. Written by the loader alone, so that no packet spends or evicts a proof.
+/// LRU hash from the same key to the [`crate::proof::Proof`] of a client that finished connections. Written by the loader alone,
+/// so that no packet spends or evicts a proof.
 pub const PROVEN: &str = "PROVEN";
 /// Per-CPU array of one answer, for its checksum. Written by XDP.
 pub const ANSWER: &str = "ANSWER";
@@ -117,7 +117,7 @@ pub const RATE_MAX: u32 = 262_144;
 pub const BANS_MAX: u32 = 65_536;
 /// Clients whose budget is spent at the same time, as [`BANS_MAX`].
 pub const SPENT_MAX: u32 = 65_536;
-/// Clients that are proven at the same time, as [`BANS_MAX`].
+/// Clients with a proof at the same time, as [`BANS_MAX`].
 pub const PROVEN_MAX: u32 = 65_536;
 /// Entries of each prefix trie: twice what a config may list, because a reload adds before it removes.
 pub const LISTED_MAX: u32 = 32_768;

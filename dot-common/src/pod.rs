@@ -12,6 +12,7 @@ use crate::{
     client_cache::CachedClient,
     flow::{Flow, FlowKey},
     frame::Located,
+    proof::Proof,
     settings::Settings,
     worker_status::WorkerStatus,
 };
@@ -26,6 +27,8 @@ unsafe impl Pod for Settings {}
 unsafe impl Pod for Ban {}
 // SAFETY: five u32; every bit pattern is a value.
 unsafe impl Pod for Located {}
+// SAFETY: one u64; every bit pattern is a value.
+unsafe impl Pod for Proof {}
 // SAFETY: repr(C) integers, 56 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for CachedClient {}
 // SAFETY: repr(C) integers, 64 octets asserted, so no padding; every bit pattern is a value.

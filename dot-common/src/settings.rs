@@ -8,7 +8,7 @@
 use crate::{packet::Service, rate::Rate};
 
 /// Version of all map shapes and their meaning: a folder of pins is of one schema.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// Most DNS-over-TLS ports.
 pub const DOT_PORTS_MAX: usize = 4;
@@ -152,8 +152,11 @@ pub struct Settings {
     pub do53_is_limited: u8,
     /// IP versions whose local addresses are known, by [`version_bit`]; of others every destination counts as ours.
     pub local: u8,
+    /// Whether the stack answers with a cookie what its queue has no room for: then a SYN over its client's rate is let
+    /// through, unless the client is known to finish too many connections; 0: it is dropped.
+    pub has_cookies: u8,
     /// Always zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
     /// Changes with every change of lists, bans, limits and local addresses, which makes void what CPUs remember of
     /// clients and destinations; 0: nothing is remembered.
     pub generation: u32,

@@ -8,6 +8,8 @@
 //! A dotd that crashed takes the slots with it (the kernel empties an array of programs when its last holder has gone):
 //! what its pinned link still judges is judged without followers.
 
+use crate::verdict::Reason;
+
 /// Sends a notice of a refusal.
 pub const NOTICE: u32 = 0;
 /// Answers a SYN with a cookie.
@@ -24,6 +26,20 @@ pub const fn bit(slot: u32) -> u32 {
     1 << slot
 }
 
+/// Whether a cookie may answer a packet that passes for this reason.
+#[must_use]
+#[inline(always)]
+pub const fn may_be_cookie(reason: Reason) -> bool {
+    matches!(reason, Reason::Syn) || is_over(reason)
+}
+
+/// Whether a SYN that passes for this reason is over its client's rate, so that a cookie is asked for at any pace.
+#[must_use]
+#[inline(always)]
+pub const fn is_over(reason: Reason) -> bool {
+    matches!(reason, Reason::Proven | Reason::Unproven)
+}
+
 /// What the judging program leaves for its follower. Two 32-bit words, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,3 +51,12 @@ pub struct Left {
 }
 
 const _: () = assert!(size_of::<Left>() == 8);
+
+impl Left {
+    /// The number of the verdict's reason.
+    #[must_use]
+    #[inline(always)]
+    pub const fn reason(&self) -> u32 {
+        self.verdict & 0xffff
+    }
+}

@@ -106,6 +106,9 @@ reasons! {
     /// A SYN to a DNS-over-TLS port in the name of a client that has finished handshakes, and keeps to its rate by these,
     /// while SYN in its name do not: somebody may be sending them who is not it.
     Proven = "proven", PASSES;
+    /// A SYN to a DNS-over-TLS port, over the rate of a client of which nothing is known: somebody may be sending them who
+    /// is not it. The stack, or XDP, answers with a cookie once queues are full.
+    Unproven = "unproven", PASSES;
     /// A SYN to a DNS-over-TLS port, over its client's rate.
     DotSynRate = "dot_syn_rate", LIMITED;
     /// A SYN to the cleartext port, over its client's rate.

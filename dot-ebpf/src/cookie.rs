@@ -24,6 +24,7 @@ use dot_common::{
     packet::{Packet, Transport, flags},
     rate::Rate,
     settings::version_bit,
+    tail_calls::is_over,
     verdict::{Action, Reason, Verdict},
 };
 
@@ -68,10 +69,13 @@ struct Cookie {
 /// Answers the SYN that the judge let pass, or lets it pass; counts which.
 #[inline(always)]
 pub(crate) fn answer(context: &XdpContext) -> u32 {
-    let Some(packet) = maps::packet() else { return NOTHING_LEFT };
-    let cookie = if is_flood() { cookie_for(context, packet) } else { None };
+    let (Some(packet), Some(left)) = (maps::packet(), tail_calls::left()) else { return NOTHING_LEFT };
+    let passes = [Reason::Syn, Reason::Proven, Reason::Unproven];
+    let reason = passes.into_iter().find(|reason| *reason as u32 == left.reason()).unwrap_or(Reason::Syn);
+    let is_wanted = is_over(reason) || is_flood();
+    let cookie = if is_wanted { cookie_for(context, packet) } else { None };
     let Some(cookie) = cookie else {
-        maps::count(Verdict::pass(Reason::Syn));
+        maps::count(Verdict::pass(reason));
         return tail_calls::pass(context, xdp_action::XDP_PASS);
     };
     let (action, xdp_action) = match rewrite(context, packet, &cookie) {

@@ -13,6 +13,7 @@ use dot_common::{
     judge::{self, Judgment, Knowledge},
     packet::{Interest, Packet, Service, parse_into},
     prefix::ClientPrefix,
+    proof::Proof,
     rate::Rate,
     settings::{Gate, Settings},
     truncation::Truncation,
@@ -157,8 +158,8 @@ impl Knowledge for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn proven_until_ns(&self, client: ClientPrefix) -> u64 {
-        maps::proven_until_ns(client)
+    fn proof(&self, client: ClientPrefix) -> Proof {
+        maps::proof(client)
     }
 
     #[inline(always)]

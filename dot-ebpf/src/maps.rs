@@ -22,6 +22,7 @@ use dot_common::{
     maps::{BANS_MAX, CPUS_MAX, FLOWS_MAX, MEMO_MAX, PROVEN_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
     packet::Packet,
     prefix::ClientPrefix,
+    proof::Proof,
     rate::{self, Rate},
     settings::Settings,
     verdict::Verdict,
@@ -52,7 +53,7 @@ static BANS: HashMap<u64, Ban> = HashMap::with_max_entries(BANS_MAX, BPF_F_NO_PR
 static SPENT: HashMap<u64, u64> = HashMap::with_max_entries(SPENT_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
-static PROVEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(PROVEN_MAX, 0);
+static PROVEN: LruHashMap<u64, Proof> = LruHashMap::with_max_entries(PROVEN_MAX, 0);
 
 /// A UDP datagram of ours: 8 octets of header, 12, 259 and 11 of message.
 const ANSWER_OCTETS: usize = 512;
@@ -264,11 +265,11 @@ pub(crate) fn spent_until_ns(client: ClientPrefix) -> u64 {
     unsafe { SPENT.get(client.key()) }.map_or(0, |until_ns| *until_ns)
 }
 
-/// Until when a client counts as proven; 0: it does not.
+/// What the connections that a client finished say of it.
 #[inline(always)]
-pub(crate) fn proven_until_ns(client: ClientPrefix) -> u64 {
+pub(crate) fn proof(client: ClientPrefix) -> Proof {
     // SAFETY: one aligned word, copied at once.
-    unsafe { PROVEN.get(client.key()) }.map_or(0, |until_ns| *until_ns)
+    unsafe { PROVEN.get(client.key()) }.copied().unwrap_or_default()
 }
 
 /// Whether one more is within its rate; then it is counted.

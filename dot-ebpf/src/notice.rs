@@ -39,7 +39,7 @@ static NOTICE_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Fate::ALL
 pub(crate) fn note(context: &XdpContext) -> u32 {
     let Some(left) = tail_calls::left() else { return NOTHING_LEFT };
     if let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) {
-        note_packet(settings, packet, left.verdict & 0xffff, left.verdict >> 16);
+        note_packet(settings, packet, left.reason(), left.verdict >> 16);
     }
     tail_calls::pass(context, left.xdp_action)
 }

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use dot_common::{
     notice,
     tail_calls::{self, Left},
-    verdict::{Action, Reason, Verdict},
+    verdict::{Action, Verdict},
 };
 
 #[map]
@@ -36,7 +36,11 @@ fn has(slot: u32) -> bool {
 /// Gives a SYN that passes to the program that may answer it, and that counts it: nothing is counted here.
 #[inline(always)]
 pub(crate) fn begin(context: &XdpContext, verdict: Verdict) {
-    if has(tail_calls::COOKIE) && matches!(verdict, Verdict { action: Action::Pass, reason: Reason::Syn }) {
+    if has(tail_calls::COOKIE)
+        && matches!(verdict.action, Action::Pass)
+        && tail_calls::may_be_cookie(verdict.reason)
+    {
+        leave(verdict, xdp_action::XDP_PASS);
         jump(context, tail_calls::COOKIE);
     }
 }

@@ -22,6 +22,7 @@ use dot_common::{
     maps,
     notice::Fate,
     prefix::ClientPrefix,
+    proof::Proof,
     settings::Settings,
     tail_calls,
     verdict::{Reason, Verdict},
@@ -320,11 +321,11 @@ impl Lab {
         self.spent.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
     }
 
-    /// Says until when the /32 or /56 of a client counts as proven.
-    pub fn prove(&mut self, client: IpAddr, until_ns: u64) {
-        let mut proven: HashMap<_, u64, u64> =
+    /// Says what the connections of a client's /32 or /56 say of it.
+    pub fn prove(&mut self, client: IpAddr, proof: Proof) {
+        let mut proven: HashMap<_, u64, Proof> =
             HashMap::try_from(self.object.map_mut(maps::PROVEN).unwrap()).unwrap();
-        proven.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
+        proven.insert(ClientPrefix::of(client, 32, 56).key(), proof, 0).unwrap();
     }
 
     /// Closes the one worker until then; 0: it is open.

@@ -92,6 +92,10 @@ pub(super) fn xdp(report: &Report) -> String {
         if !report.syn_cookies.is_empty() {
             row(&mut text, "cookies", &because(&report.syn_cookies, report.syn_cookies_reason.as_deref()));
         }
+        if !report.syn_over.is_empty() {
+            let over = because(&report.syn_over, report.syn_over_reason.as_deref());
+            row(&mut text, "over rate", &over);
+        }
         let NoticeCounts { sent, held_back, lost } = report.notices;
         let line = format!("{sent} of refused clients, {held_back} held back, {lost} lost");
         row(&mut text, "notices", &line);
@@ -216,6 +220,10 @@ mod tests {
         }
     }
 
+    fn over_rate() -> Report {
+        Report { syn_over: "drop".into(), syn_over_reason: Some("no cookies".into()), ..Report::default() }
+    }
+
     /// Goal: an operator sees every part of a status, an expired certificate loudly.
     #[test]
     fn status_shows_every_part() {
@@ -245,7 +253,7 @@ mod tests {
             syn_cookies: "off".into(),
             syn_cookies_reason: Some("no right".into()),
             notices: NoticeCounts { sent: 5, held_back: 6, lost: 7 },
-            ..Report::default()
+            ..over_rate()
         };
         let answer = Status {
             version: "0.1.0".into(),
@@ -281,7 +289,7 @@ mod tests {
             "             3 times attached again what was lost\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\ncosts        3 clients refused now, budgets spent so far: 4\n",
-            "cookies      off (no right)\nnotices      5 of refused clients, 6 held back, 7 lost\n",
+            "cookies      off (no right)\nover rate    drop (no cookies)\nnotices      5 of refused clients, 6 held back, 7 lost\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");

@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{
     Access, Backend, Balance, ClientAddress, ClientSubnet, Denied, Dns, Gate, LimitMode, Listen, Log,
     LogFormat, LogLevel, Over, Policy, Port53, QueriesOver, Sandbox, Server, Session, Steering, SynCookies,
-    Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode, limit,
+    SynOver, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode, limit,
 };
 
 impl Default for Server {
@@ -153,6 +153,7 @@ impl Default for XdpLimit {
             prefix_v6: limit::PREFIX_V6.default,
             syn_per_second: limit::SYN_PER_SECOND.default,
             syn_burst: limit::SYN_BURST.default,
+            syn_over: SynOver::Cookie,
             udp53_per_second: limit::UDP53_PER_SECOND.default,
             udp53_burst: limit::UDP53_BURST.default,
             udp53_over: Over::Truncate,

@@ -129,6 +129,8 @@ pub struct XdpLimit {
     pub syn_per_second: u32,
     /// TCP SYN at once.
     pub syn_burst: u32,
+    /// What to do with SYN to a DNS-over-TLS port over the limit.
+    pub syn_over: SynOver,
     /// UDP/53 queries per second.
     pub udp53_per_second: u32,
     /// UDP/53 queries at once.
@@ -143,6 +145,16 @@ pub struct XdpLimit {
     pub syn_flood_rate: u32,
     /// Enforce, or only count, whatever `udp53_over` says.
     pub mode: LimitMode,
+}
+
+/// `xdp.limit.syn_over`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SynOver {
+    /// Let the stack answer with a cookie once its queue is full: only who finishes too many connections is refused.
+    Cookie,
+    /// Drop it.
+    Drop,
 }
 
 /// `xdp.limit.udp53_over`

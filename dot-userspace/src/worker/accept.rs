@@ -252,7 +252,10 @@ fn admit(tcp: TcpStream, peer: SocketAddr, entry: Entry, acceptor: &Rc<Acceptor>
             let open = acceptor.open(place, Some(account));
             begin(tcp, (peer, Named::default()), entry, deadline, acceptor, open);
         }
-        Err(refused) => refuse(acceptor, peer, refused),
+        Err(refused) => {
+            acceptor.accounts.account(peer.ip()).refusal();
+            refuse(acceptor, peer, refused);
+        }
     }
 }
 

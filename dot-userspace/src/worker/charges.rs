@@ -122,6 +122,11 @@ impl Account {
         self.accounts.charge(self.client, &of_failure(failure));
     }
 
+    /// A cap has no place for it.
+    pub(super) fn refusal(&self) {
+        self.accounts.charge(self.client, &Charge::refusal());
+    }
+
     /// A session ended.
     pub(super) fn end(&self, end: SessionEnd) {
         self.accounts.charge(self.client, &of_end(end));

@@ -58,11 +58,19 @@ impl Cookies {
             (SynCookies::Always, None) => "always",
         };
         match sysctl().as_deref() {
-            Some("0") => ("off".into(), Some("net.ipv4.tcp_syncookies is 0: set it to 1".into())),
+            Some("0") => ("off".into(), Some(NOT_MADE.into())),
             Some("2") => (state.into(), None),
             _ => (state.into(), Some("while a listener's queue is full".into())),
         }
     }
+}
+
+/// Why the kernel makes none.
+pub(super) const NOT_MADE: &str = "net.ipv4.tcp_syncookies is 0: set it to 1";
+
+/// Whether the kernel makes cookies at all. Where that cannot be read, it is taken for no.
+pub(super) fn are_made() -> bool {
+    sysctl().is_some_and(|value| value != "0")
 }
 
 /// What the kernel was told about cookies.

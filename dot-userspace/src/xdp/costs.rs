@@ -80,7 +80,7 @@ impl Costs {
     /// Charges a client; says what to ban it for, if it went too far.
     pub(super) fn charge(&mut self, client: ClientPrefix, charge: &Charge) -> Option<(Duration, Cause)> {
         let now_ns = now_ns();
-        self.proofs.prove(client, charge.handshakes, now_ns);
+        self.proofs.prove(client, charge, now_ns);
         if let Some(until_ns) = self.budgets.charge(client, charge.units.into(), now_ns) {
             self.refuse(client, until_ns);
         }

@@ -175,6 +175,8 @@ impl Xdp {
             report.costs = kernel.costs.counts();
             report.notices = kernel.notices.counts();
             (report.syn_cookies, report.syn_cookies_reason) = kernel.tail_calls.cookies.state();
+            let (over, reason) = kernel.settings.syn_over();
+            (report.syn_over, report.syn_over_reason) = (over.into(), reason.map(str::to_owned));
         }
         report
     }
@@ -265,6 +267,9 @@ impl Xdp {
         if (has_news || kernel.local.is_open())
             && let Err(error) = kernel.know_addresses()
         {
+            tracing::error!("{error}");
+        }
+        if let Err(error) = kernel.settings.look_for_cookies() {
             tracing::error!("{error}");
         }
         let look = attached.ask().and_then(|attachments| attachments.look(has_news));

@@ -1,8 +1,8 @@
-//! Which clients have proved their address, so that SYN in their name that others send cost them nothing.
+//! Which clients finish connections, so that SYN in their name that others send cost them nothing.
 //!
-//! Before: the workers' charges say who finished handshakes. After: XDP lets a proven client's SYN pass where SYN in its name
-//! are over its rate, for those may be anybody's; what the client itself may do is counted here, by handshakes.
-//! Holds: the map PROVEN as its one writer, and a budget of handshakes for each client at the rate of its SYN.
+//! Before: the workers' charges say who finished connections and handshakes. After: where SYN in a client's name are over its
+//! rate, which may be anybody's, XDP lets them pass, unless the client itself finished more connections than its rate allows.
+//! Holds: the map PROVEN as its one writer, and a budget of connections for each client at the rate of its SYN.
 //! Never: takes a packet's word; writes for a client whose proof is fresh: the usual one costs a write in minutes.
 
 use aya::{
@@ -10,8 +10,10 @@ use aya::{
     maps::{HashMap, MapData, MapError},
 };
 use dot_common::{
+    charge::Charge,
     maps::{PROVEN, PROVEN_MAX},
     prefix::ClientPrefix,
+    proof::Proof,
     rate::Rate,
 };
 
@@ -29,9 +31,10 @@ const PROOF_NS: u64 = 600_000_000_000;
 
 /// Proofs, and what clients did since.
 pub(super) struct Proofs {
-    map: HashMap<MapData, u64, u64>,
+    map: HashMap<MapData, u64, Proof>,
+    /// Of both kinds of proof.
     ends: Deadlines,
-    handshakes: Budgets,
+    connections: Budgets,
     is_wanted: bool,
 }
 
@@ -39,33 +42,37 @@ impl Proofs {
     /// Takes the map out of the object. Nothing is wanted before [`Proofs::apply`].
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
         let map = HashMap::try_from(take(object, PROVEN)?).map_err(|error| refused(PROVEN, &error))?;
-        let handshakes = Budgets::new(Rate::default(), PROVEN_MAX);
-        Ok(Self { map, ends: Deadlines::new(PROVEN_MAX), handshakes, is_wanted: false })
+        let connections = Budgets::new(Rate::default(), PROVEN_MAX);
+        Ok(Self { map, ends: Deadlines::new(PROVEN_MAX), connections, is_wanted: false })
     }
 
     /// Takes the limit of SYN over: without one nobody needs a proof.
     pub(super) fn apply(&mut self, limit: &XdpLimit) {
         let rate = Rate::new(limit.syn_per_second, limit.syn_burst);
-        self.handshakes.set_rate(rate);
+        self.connections.set_rate(rate);
         self.is_wanted = rate.is_limit();
     }
 
-    /// A client finished so many handshakes. Over its rate it has no proof, and its SYN count as anybody's.
-    pub(super) fn prove(&mut self, client: ClientPrefix, handshakes: u32, now_ns: u64) {
-        if !self.is_wanted || handshakes == 0 {
+    /// A client finished connections and handshakes. While it is over its rate by connections it has no proof, and its SYN over
+    /// the rate are refused.
+    pub(super) fn prove(&mut self, client: ClientPrefix, charge: &Charge, now_ns: u64) {
+        if !self.is_wanted {
             return;
         }
-        if self.handshakes.charge(client, handshakes.into(), now_ns).is_some() {
-            return self.erase(client);
+        if let Some(until_ns) = self.connections.charge(client, charge.connections.into(), now_ns) {
+            return self.write(client, Proof::excessive(until_ns), until_ns);
         }
-        let end_ns = now_ns + PROOF_NS;
-        if self.ends.end_of(client).is_some_and(|end| end > now_ns + PROOF_NS / 2) {
-            return;
+        let is_fresh = self.ends.end_of(client).is_some_and(|end_ns| end_ns > now_ns + PROOF_NS / 2);
+        if charge.handshakes > 0 && !is_fresh {
+            self.write(client, Proof::proven(now_ns + PROOF_NS), now_ns + PROOF_NS);
         }
+    }
+
+    fn write(&mut self, client: ClientPrefix, proof: Proof, end_ns: u64) {
         if let Some(nearest) = self.ends.in_the_way_of(client) {
             self.erase(nearest);
         }
-        match self.map.insert(client.key(), end_ns, 0) {
+        match self.map.insert(client.key(), proof, 0) {
             Ok(()) => self.ends.insert(client, end_ns),
             Err(error) => tracing::error!("a client's proof is not noted: {}", innermost(&error)),
         }
@@ -76,7 +83,7 @@ impl Proofs {
         while let Some(client) = self.ends.over(now_ns) {
             self.erase(client);
         }
-        self.handshakes.sweep(now_ns);
+        self.connections.sweep(now_ns);
     }
 
     fn erase(&mut self, client: ClientPrefix) {

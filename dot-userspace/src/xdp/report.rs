@@ -42,6 +42,12 @@ pub struct Report {
     /// Why off, or when.
     #[serde(default)]
     pub syn_cookies_reason: Option<String>,
+    /// SYN over their client's rate: "cookie" or "drop".
+    #[serde(default)]
+    pub syn_over: String,
+    /// Why not as the config wants it.
+    #[serde(default)]
+    pub syn_over_reason: Option<String>,
     /// Notices of refused clients.
     #[serde(default)]
     pub notices: NoticeCounts,

@@ -19,10 +19,11 @@ use dot_common::{
 use super::{
     ListenerGroup, XdpError,
     attach::{refused, take},
+    cookies,
     error::innermost,
     list::versions,
 };
-use crate::config::{self, LimitMode};
+use crate::config::{self, LimitMode, SynOver};
 
 /// Lengths of client prefixes: those of the start, because the engine's caps count by the same.
 #[derive(Clone, Copy, Debug)]
@@ -51,19 +52,44 @@ impl Prefixes {
 pub(super) struct Written {
     map: Array<MapData, Settings>,
     current: Settings,
+    syn_over: SynOver,
 }
 
 impl Written {
     /// Takes the map out of the object. All zero: nothing is ours yet.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
         let map = Array::try_from(take(object, SETTINGS)?).map_err(|error| refused(SETTINGS, &error))?;
-        Ok(Self { map, current: Settings::default() })
+        Ok(Self { map, current: Settings::default(), syn_over: SynOver::Drop })
     }
 
     /// Writes what the config says. A packet that is judged meanwhile may be judged by parts of the old and of the new.
     pub(super) fn apply(&mut self, config: &config::Xdp, prefixes: Prefixes) -> Result<(), XdpError> {
         let Settings { bans, spent, local, .. } = self.current;
-        self.write(Settings { bans, spent, local, ..settings(config, prefixes) })
+        self.syn_over = config.limit.syn_over;
+        let has_cookies = u8::from(self.has_cookies());
+        self.write(Settings { bans, spent, local, has_cookies, ..settings(config, prefixes) })
+    }
+
+    /// Looks whether the stack still makes cookies; nothing to do when nothing changed.
+    pub(super) fn look_for_cookies(&mut self) -> Result<(), XdpError> {
+        let has_cookies = u8::from(self.has_cookies());
+        if has_cookies == self.current.has_cookies {
+            return Ok(());
+        }
+        self.write(Settings { has_cookies, ..self.current })
+    }
+
+    /// What becomes of a SYN over its client's rate, and why it is not what the config wants.
+    pub(super) fn syn_over(&self) -> (&'static str, Option<&'static str>) {
+        match (self.syn_over, self.current.has_cookies) {
+            (SynOver::Drop, _) => ("drop", None),
+            (SynOver::Cookie, 0) => ("drop", Some(cookies::NOT_MADE)),
+            (SynOver::Cookie, _) => ("cookie", None),
+        }
+    }
+
+    fn has_cookies(&self) -> bool {
+        self.syn_over == SynOver::Cookie && cookies::are_made()
     }
 
     /// Says of which IP versions all local addresses are known, and voids what CPUs remember of destinations.
@@ -113,7 +139,8 @@ fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
         prefix_v6: prefixes.v6,
         do53_is_limited: u8::from(is_limited),
         local: 0,
-        reserved: [0; 7],
+        has_cookies: 0,
+        reserved: [0; 6],
         generation: 0,
         own_interface: LOOPBACK,
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),

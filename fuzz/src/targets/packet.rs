@@ -11,6 +11,7 @@ use dot_common::{
     judge::{Knowledge, judge, judge_frame},
     packet::{Transport, parse, parse_syn_ack},
     prefix::ClientPrefix,
+    proof::Proof,
     rate::Rate,
     settings::{Gate, Settings},
     verdict::Action,
@@ -59,8 +60,12 @@ impl Knowledge for Known {
         if self.bits & 32 != 0 { 2_000_000 } else { 0 }
     }
 
-    fn proven_until_ns(&self, _: ClientPrefix) -> u64 {
-        if self.bits & 66 == 66 { 2_000_000 } else { 0 }
+    fn proof(&self, _: ClientPrefix) -> Proof {
+        match self.bits & 66 {
+            66 => Proof::proven(2_000_000),
+            64 => Proof::excessive(2_000_000),
+            _ => Proof::default(),
+        }
     }
 
     fn is_pressed(&self) -> bool {

@@ -15,6 +15,7 @@ use dot_common::{
     flow::{Flow, FlowKey},
     judge::{Knowledge, judge_frame},
     prefix::ClientPrefix,
+    proof::Proof,
     rate::Rate,
     settings::{Gate, Over, Settings},
     verdict::{Action, Reason, Verdict},
@@ -150,8 +151,8 @@ impl Knowledge for Known {
         spent.map_or(0, |(_, until_ns)| *until_ns)
     }
 
-    fn proven_until_ns(&self, client: ClientPrefix) -> u64 {
-        if ClientPrefix::of(PROVEN, 32, 56) == client { u64::MAX } else { 0 }
+    fn proof(&self, client: ClientPrefix) -> Proof {
+        if ClientPrefix::of(PROVEN, 32, 56) == client { Proof::proven(u64::MAX) } else { Proof::default() }
     }
 
     fn is_pressed(&self) -> bool {
@@ -281,7 +282,7 @@ fn both_know(lab: &mut Lab) -> Known {
         lab.ban(client, &ban);
         known.bans.borrow_mut().insert(ClientPrefix::of(client, 32, 56).key(), ban);
     }
-    lab.prove(PROVEN, u64::MAX);
+    lab.prove(PROVEN, Proof::proven(u64::MAX));
     for (client, until_ns) in SPENT {
         lab.spend(client, until_ns);
     }
@@ -307,6 +308,7 @@ fn kernel_and_host_agree() {
             local: dice.one_of(&[3, 3, 2, 1, 0]),
             own_interface: dice.one_of(&[0, 0, 0, 1]),
             do53_is_limited: dice.one_of(&[1, 1, 0]),
+            has_cookies: dice.one_of(&[0, 1]),
             over: dice.one_of(&[Over::Drop, Over::Count]) as u8,
             do53_query_over: dice.one_of(&[Over::Drop, Over::Count, Over::Truncate, Over::Truncate]) as u8,
             syn: rate,

@@ -4,7 +4,7 @@
 //! Never: lets the clock decide: time is only read around the kernel's own, to say what a rate allows.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -98,6 +98,7 @@ fn a_source_over_its_rate_gets_its_rate() {
     let keys = [
         ("syn_per_second", &*rate),
         ("syn_burst", &burst),
+        ("syn_over", "\"drop\""),
         ("udp53_per_second", &rate),
         ("udp53_burst", &burst),
         ("udp53_over", "\"drop\""),
@@ -277,8 +278,9 @@ fn floods_of_stray_segments_do_not_hurt_the_innocent() {
 fn allowed_clients_are_beyond_a_flood_from_everywhere() {
     require!(Root, Bpf, Command("kdig"));
     assert!(SOURCES > 2 * u64::from(maps::RATE_MAX), "somebody is evicted");
-    let keys = [("syn_per_second", "1"), ("syn_burst", "1"), ("udp53_per_second", "1"), ("udp53_burst", "1")];
-    let (network, dotd) = embedded(&limits(&keys).set("xdp", "allow", &format!("[\"{CLIENT_V4}/32\"]")));
+    let keys = [("syn_per_second", "1"), ("syn_burst", "1"), ("syn_over", "\"drop\"")];
+    let limits = limits(&keys).set("xdp.limit", "udp53_per_second", "1").set("xdp.limit", "udp53_burst", "1");
+    let (network, dotd) = embedded(&limits.set("xdp", "allow", &format!("[\"{CLIENT_V4}/32\"]")));
     network.server.ip(&format!("route add default via {CLIENT_V4}"));
     let wire = Wire::open(&network);
     let neighbour = || Build::tcp(DOT_PORT, SYN, 7, &[]).client(Ipv4Addr::new(10, 53, 0, 77).into());
@@ -306,17 +308,17 @@ fn allowed_clients_are_beyond_a_flood_from_everywhere() {
     dotd.stop();
 }
 
-/// Goal: an allow-listed client is served while its whole neighbourhood, one client prefix, is over its rate. HUP puts limits and lists in force. Method: a flood from the same /24 and
-/// kdig from both.
+/// Goal: an allow-listed client is served while its whole neighbourhood, one client prefix, is over its rate; a neighbour that
+/// is not listed and was never here before is not, where SYN over the rate are dropped. HUP puts limits and lists in force. Method: a
+/// flood from the same /24, kdig from both.
 #[test]
 fn allowed_clients_are_served_under_their_neighbours_flood() {
     require!(Root, Bpf, Command("kdig"));
     const NEIGHBOUR: &str = "10.53.0.77";
-    let keys = [("prefix_v4", "24"), ("syn_per_second", "1"), ("syn_burst", "1")];
+    let keys = [("prefix_v4", "24"), ("syn_per_second", "1"), ("syn_burst", "1"), ("syn_over", "\"drop\"")];
     let (network, mut dotd) = embedded(&limits(&[keys[0]]));
     network.client.ip(&format!("address add {NEIGHBOUR}/24 dev {CLIENT_INTERFACE}"));
-    let from_neighbour = format!("-b {NEIGHBOUR} +tls +timeout=2 www.dotd.test A");
-    assert!(is_answered_over_tls(&kdig(&network.client, SERVER_V4, &from_neighbour)));
+    let from_neighbour = format!("-b {NEIGHBOUR} +tls +timeout=2 +retry=0 www.dotd.test A");
     let allow = limits(&keys).set("xdp", "allow", &format!("[\"{CLIENT_V4}/32\"]"));
     dotd.rewrite_config(&allow);
     dotd.signal(Signal::SIGHUP);
@@ -328,6 +330,8 @@ fn allowed_clients_are_served_under_their_neighbours_flood() {
         (number < FRAMES_MAX).then(|| syn.frame())
     });
     dotd.counts("the prefix is over its rate", |stats| stats.packets("drop", "dot_syn_rate") > 1000);
+    let refused = kdig(&network.client, SERVER_V4, &from_neighbour);
+    assert!(!is_answered_over_tls(&refused), "a neighbour got through: {}", refused.text);
     for _ in 0..10 {
         let said = kdig(&network.client, SERVER_V4, "+tls +timeout=10 www.dotd.test A");
         assert!(is_answered_over_tls(&said), "{}", said.text);
@@ -354,11 +358,7 @@ fn a_spoofer_does_not_spend_a_clients_rate() {
     require!(Root, Bpf, Command("kdig"));
     let keys = [("syn_per_second", "50"), ("syn_burst", "100")];
     let (network, dotd) = embedded(&limits(&keys));
-    let ask = |times: usize| {
-        let questions = vec!["www.dotd.test A"; times].join(" ");
-        let said = kdig(&network.client, SERVER_V4, &format!("+tls +timeout=10 +retry=1 {questions}"));
-        said.text.matches("status: NOERROR").count()
-    };
+    let ask = |times| answered(&network, "", times);
     assert_eq!(ask(1), 1, "a handshake, before anybody forges its address");
     let flood = Flood::start(&network, |number| {
         // No wait for anything: this is the flood's pace.
@@ -374,6 +374,105 @@ fn a_spoofer_does_not_spend_a_clients_rate() {
     let more = |verdict, reason| stats.packets(verdict, reason) - before.packets(verdict, reason);
     assert!(more("pass", "proven") > 100, "the flood was not over its rate meanwhile");
     assert!(flood.stop() > 100);
+    dotd.stop();
+}
+
+/// How many of so many questions are answered, over a connection each, from the network's client; `words` for kdig.
+fn answered(network: &Network, words: &str, times: usize) -> usize {
+    answered_by(SERVER_V4, network, words, times)
+}
+
+/// The same of another address.
+fn answered_by(server: IpAddr, network: &Network, words: &str, times: usize) -> usize {
+    let questions = vec!["www.dotd.test A"; times].join(" ");
+    let said = kdig(&network.client, server, &format!("{words} +tls +timeout=10 +retry=1 {questions}"));
+    said.text.matches("status: NOERROR").count()
+}
+
+/// Goal: who sends SYN with addresses of a client's prefix locks nobody out of it who was never here before: 99 of 100
+/// connections of an innocent newcomer stand, over both IP versions. Method: a /24 and a /56 as clients, raw SYN from them as fast
+/// as they come; each newcomer, an address that is new in its prefix, asks kdig's questions with a connection for each.
+#[test]
+fn a_spoofer_does_not_lock_out_a_newcomer() {
+    require!(Root, Bpf, Command("kdig"));
+    // The newcomers themselves keep to it.
+    let keys = [("prefix_v4", "24"), ("syn_per_second", "50"), ("syn_burst", "150")];
+    let (network, dotd) = embedded(&limits(&keys));
+    let flood = Flood::start(&network, |number| {
+        let host = 100 + (number % 100) as u8;
+        let syn = Build::tcp(DOT_PORT, SYN, number as u32, &[]).client_port(1024 + (number % 30_000) as u16);
+        let syn = match number % 2 {
+            0 => syn.client(Ipv4Addr::new(10, 53, 0, host).into()).server(SERVER_V4),
+            _ => syn.client(Ipv6Addr::new(0xfd53, 0, 0, 0, 0, 0, 7, host.into()).into()).server(SERVER_V6),
+        };
+        (number < MANY_FRAMES_MAX).then(|| syn.frame())
+    });
+    dotd.counts("the prefix is over its rate", |stats| stats.packets("pass", "unproven") > 10_000);
+    let before = dotd.stats();
+    let newcomers = (50..54).map(|host| format!("10.53.0.{host}"));
+    let served = newcomers.map(|address| {
+        network.client.ip(&format!("address add {address}/24 dev {CLIENT_INTERFACE}"));
+        answered(&network, &format!("-b {address}"), 25)
+    });
+    let served: usize = served.sum();
+    assert!(served >= 99, "{served} of 100 connections");
+    let served = answered_by(SERVER_V6, &network, "", 100);
+    assert!(served >= 99, "{served} of 100 connections over IPv6");
+    let more = dotd.stats().packets("pass", "unproven") - before.packets("pass", "unproven");
+    assert!(more > 1_000, "the flood was not over the rate meanwhile");
+    assert_eq!(dotd.stats().packets("drop", "dot_syn_rate"), 0, "nobody finished too many connections");
+    assert!(flood.stop() > 1_000);
+    dotd.stop();
+}
+
+/// Goal: the rate still is one: a client that finishes more connections than it allows is refused, whether it says anything over
+/// them or not, and is served again after a while; its neighbour is not concerned. Method: real connections at a rate of one a
+/// second, opened and closed, until XDP refuses one; kdig from both.
+#[test]
+fn who_finishes_too_many_connections_is_refused() {
+    require!(Root, Bpf, Command("kdig"));
+    let keys = [("syn_per_second", "1"), ("syn_burst", "5"), ("handshake_cost_per_second", "0")];
+    let (network, dotd) = embedded(&limits(&keys));
+    let server = SocketAddr::new(SERVER_V4, DOT_PORT);
+    eventually("it is refused", || {
+        // A SYN that is dropped would be sent again for minutes.
+        let connect = move || TcpStream::connect_timeout(&server, Duration::from_secs(1));
+        drop(network.client.run(connect));
+        (dotd.stats().packets("drop", "dot_syn_rate") > 0).then_some(())
+    });
+    network.client.ip(&format!("address add 10.53.0.77/24 dev {CLIENT_INTERFACE}"));
+    assert_eq!(answered(&network, "-b 10.53.0.77", 1), 1, "its neighbour");
+    eventually("it has its rate again", || (answered(&network, "", 1) == 1).then_some(()));
+    dotd.stop();
+}
+
+/// Goal: where the stack makes no cookies, SYN over the rate are dropped as with `syn_over = "drop"`, `xdp show` says why, and a
+/// change of the sysctl is followed. Method: both values while dotd runs.
+#[test]
+fn without_cookies_of_the_stack_the_rate_drops() {
+    require!(Root, Bpf);
+    let (network, dotd) = embedded(&limits(&[("syn_per_second", "1"), ("syn_burst", "1")]));
+    let wire = Wire::open(&network);
+    let syn =
+        || Build::tcp(DOT_PORT, SYN, 7, &[]).client(Ipv4Addr::new(10, 53, 0, 77).into()).server(SERVER_V4);
+    let shows = |line: &str| {
+        eventually(line, || {
+            dotd.operate(&["xdp", "show"]).has(&format!("over rate    {line}\n")).then_some(())
+        });
+    };
+    shows("cookie");
+    for (value, verdict, reason, line) in [
+        ("0", "drop", "dot_syn_rate", "drop (net.ipv4.tcp_syncookies is 0: set it to 1)"),
+        ("1", "pass", "unproven", "cookie"),
+    ] {
+        network.server.run(move || std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", value)).expect("ours");
+        shows(line);
+        let before = dotd.stats().packets(verdict, reason);
+        eventually("it is counted so", || {
+            wire.send(syn().frame());
+            (dotd.stats().packets(verdict, reason) > before).then_some(())
+        });
+    }
     dotd.stop();
 }
 

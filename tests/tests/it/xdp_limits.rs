@@ -4,6 +4,7 @@
 //! burst. Needs root; prints SKIPPED without. Never: attaches anything, or measures time.
 
 use dot_common::{
+    proof::Proof,
     rate::Rate,
     settings::{Gate, Over, Settings},
     verdict::{Action, Reason, Verdict},
@@ -152,7 +153,7 @@ fn a_proven_client_is_charged_by_its_handshakes() {
     let test = "a_proven_client_is_charged_by_its_handshakes";
     let Some(mut lab) = Lab::open(test, &limited(1)) else { return };
     let (proven, dropped) = (Verdict::pass(Reason::Proven), over(Action::Drop, Reason::DotSynRate));
-    lab.prove(address("192.0.2.7"), u64::MAX);
+    lab.prove(address("192.0.2.7"), Proof::proven(u64::MAX));
     assert_eq!(verdicts(&mut lab, &syn(853), 3), [SYN_PASSES, proven, proven]);
     assert_eq!(verdicts(&mut lab, &syn(53), 2)[1], over(Action::Drop, Reason::Do53SynRate));
     assert_eq!(verdicts(&mut lab, &query(), 2)[1].action, Action::Answer);
@@ -162,8 +163,36 @@ fn a_proven_client_is_charged_by_its_handshakes() {
     lab.set(&Settings { spent: 3, ..limited(1) });
     assert_eq!(verdicts(&mut lab, &syn(853), 1), [over(Action::Drop, Reason::HandshakeCost)]);
     lab.set(&limited(1));
-    lab.prove(address("192.0.2.7"), 1);
+    lab.prove(address("192.0.2.7"), Proof::proven(1));
     assert_eq!(verdicts(&mut lab, &syn(853), 1), [dropped], "its proof is over");
+}
+
+/// Goal: where the stack makes cookies, SYN over the rate pass in the name of a client of which nothing is known, and of
+/// none that finished more connections than its rate allows, until that is over; its SYN to 53 and its UDP are limited as ever.
+/// Method: frames of both clients, with and without cookies.
+#[test]
+fn an_unknown_client_is_not_limited_by_what_others_send() {
+    let test = "an_unknown_client_is_not_limited_by_what_others_send";
+    let with_cookies = Settings { has_cookies: 1, ..limited(1) };
+    let Some(mut lab) = Lab::open(test, &with_cookies) else { return };
+    let (unproven, dropped) = (Verdict::pass(Reason::Unproven), over(Action::Drop, Reason::DotSynRate));
+    for build in [syn(853), syn(853).v6()] {
+        assert_eq!(verdicts(&mut lab, &build, 3), [SYN_PASSES, unproven, unproven]);
+    }
+    assert_eq!(verdicts(&mut lab, &syn(53), 2)[1], over(Action::Drop, Reason::Do53SynRate));
+    assert_eq!(verdicts(&mut lab, &query(), 2)[1].action, Action::Answer);
+    lab.prove(address("192.0.2.7"), Proof::excessive(u64::MAX));
+    assert_eq!(verdicts(&mut lab, &syn(853), 1), [dropped], "it finished too many connections itself");
+    lab.set(&Settings { over: Over::Count as u8, ..with_cookies });
+    assert_eq!(verdicts(&mut lab, &syn(853), 1), [over(Action::WouldDrop, Reason::DotSynRate)]);
+    lab.set(&with_cookies);
+    lab.prove(address("192.0.2.7"), Proof::excessive(1));
+    assert_eq!(verdicts(&mut lab, &syn(853), 1), [unproven], "that is over");
+    lab.spend(address("192.0.2.7"), u64::MAX);
+    lab.set(&Settings { spent: 3, ..with_cookies });
+    assert_eq!(verdicts(&mut lab, &syn(853), 1), [over(Action::Drop, Reason::HandshakeCost)]);
+    lab.set(&limited(1));
+    assert_eq!(verdicts(&mut lab, &syn(853), 1), [dropped], "without cookies a queue would fill");
 }
 
 /// Goal: a client is a prefix: hopping within it gains nothing, its neighbour has a budget of its own.

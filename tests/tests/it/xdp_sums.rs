@@ -43,6 +43,7 @@ fn config(mode: &str) -> Config {
         .set("xdp", "deny", &format!("[\"{DENIED}/32\"]"))
         .set("xdp.limit", "syn_per_second", "100")
         .set("xdp.limit", "syn_burst", "100")
+        .set("xdp.limit", "syn_over", "\"drop\"")
         .set("xdp.limit", "udp53_per_second", "100")
         .set("xdp.limit", "udp53_burst", "100")
         .set("xdp.limit", "udp53_over", "\"drop\"")

@@ -1,0 +1,120 @@
+//! Verdicts of plausible and random frames, over every mode of the gates.
+//!
+//! Before: `judge` compiles. After: it is total, and each frame has one verdict. Never: asks a kernel.
+
+extern crate std;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    ban::Ban,
+    flow::FlowKey,
+    prefix::ClientPrefix,
+    proof::Proof,
+    rate::Rate,
+    settings::{Ports, SCHEMA},
+};
+
+const PORTS: Ports = Ports { dot: [853, 0, 0, 0], do53: 53 };
+
+struct Always(Option<Flow>);
+
+impl Knowledge for Always {
+    fn flow(&self, _: &FlowKey) -> Option<Flow> {
+        self.0
+    }
+
+    fn now_ns(&self) -> u64 {
+        0
+    }
+
+    fn is_local(&self, flow: &FlowKey) -> bool {
+        flow.server_words()[0] & 1 == 0
+    }
+
+    fn is_own(&self, own_interface: u32) -> bool {
+        own_interface == 1
+    }
+
+    fn is_denied(&self, flow: &FlowKey) -> bool {
+        flow.client_words()[0] & 1 == 1
+    }
+
+    fn is_allowed(&self, flow: &FlowKey) -> bool {
+        flow.client_words()[0] & 2 == 2
+    }
+
+    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+        let cause = (client.key() >> 24 & 1) as u32;
+        client.key() & 8 == 8 && holds(&Ban { until_ns: 1, cause, ..Ban::default() })
+    }
+
+    fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
+        client.key() & 1
+    }
+
+    fn proof(&self, client: ClientPrefix) -> Proof {
+        if client.key() & 2 == 2 { Proof::proven(1) } else { Proof::excessive(client.key() >> 2 & 1) }
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.0.is_some_and(|flow| flow.initial & 1 == 1)
+    }
+
+    fn admits(&self, key: u64, _: &Rate) -> bool {
+        key & 4 == 4
+    }
+}
+
+fn settings(gate: Gate) -> Settings {
+    let (gate, zeroed) = (gate as u8, Settings::default());
+    Settings { schema: SCHEMA, cleartext_on_dot: gate, tls_on_do53: gate, udp_on_dot: gate, ..zeroed }
+}
+
+/// Octets that often lead somewhere: an Ethernet and an IP header's first octets, then noise.
+fn plausible() -> impl Strategy<Value = Vec<u8>> {
+    let noise = prop::collection::vec(
+        prop_oneof![3 => any::<u8>(), 1 => Just(0u8), 1 => Just(6u8), 1 => Just(0x50u8)],
+        0..200,
+    );
+    let start = prop_oneof![
+        Just([8u8, 0, 0x45].to_vec()),
+        Just([8u8, 0, 0x4f].to_vec()),
+        Just([0x86u8, 0xdd, 0x60].to_vec()),
+        Just([0x81u8, 0, 0, 1, 0x86, 0xdd, 0x60].to_vec()),
+        Just([].to_vec()),
+    ];
+    (start, noise).prop_map(|(start, noise)| [[2; 12].to_vec(), start, noise].concat())
+}
+
+/// Goal: before the loader wrote settings, nothing is ours.
+#[test]
+fn unset_settings_pass_everything() {
+    let mut frame = [0u8; 54];
+    (frame[12], frame[14], frame[17], frame[23], frame[46]) = (8, 0x45, 40, 6, 0x50);
+    let known = Always(None);
+    // Destination port 0, which unset settings hold five times.
+    assert_eq!(judge_frame(&frame.as_slice(), &Ports::default(), &settings(Gate::Drop), &known), None);
+    assert_eq!(judge_frame(&frame.as_slice(), &PORTS, &settings(Gate::Drop), &known), None);
+    (frame[36], frame[37]) = (3, 0x55);
+    let verdict = judge_frame(&frame.as_slice(), &PORTS, &settings(Gate::Drop), &known);
+    assert_eq!(verdict, Some(Verdict::pass(Reason::Control)));
+}
+
+proptest! {
+    /// Goal: no octets whatever make the judge panic, and every verdict is one that can be counted.
+    #[test]
+    fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, bits in 0u8..4, over in 0u8..4, own in 0u32..3) {
+        let flow = Flow { learned_ns: 0, initial, offences: 0 };
+        let rate = Rate::new(u32::from(over), 1);
+        let limits = Settings { syn: rate, do53_query: rate, over, do53_query_over: over, bans: bits, spent: bits, ..settings(Gate::from_octet(gate)) };
+        let settings = Settings { deny: bits, allow: 3, local: bits, own_interface: own, do53_is_limited: over & 1, prefix_v4: 32, prefix_v6: 56, ..limits };
+        for known in [Always(None), Always(Some(flow))] {
+            if let Some(verdict) = judge_frame(&octets.as_slice(), &PORTS, &settings, &known) {
+                prop_assert!(verdict.reason.actions().contains(&verdict.action), "{verdict:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What finished connections say of a client whose SYN are over its rate.
+//!
+//! Before: the loader counted the connections that a client finished, which nobody can do in its name. After: [`crate::judge`]
+//! knows what a SYN over the rate deserves. Holds: the one word that the map PROVEN has for a client.
+//! Never: is written by a packet.
+
+/// How far a client is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It finished no connection lately: SYN in its name may be anybody's.
+    Unknown,
+    /// It finished handshakes, and keeps to its rate by these.
+    Proven,
+    /// It finished more connections than its rate allows: it is over its rate itself.
+    Excessive,
+}
+
+/// What is known of a client, until when. 8 octets; all zero: nothing.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proof(u64);
+
+impl Proof {
+    const EXCESSIVE: u64 = 1 << 63;
+
+    /// Proven until this monotonic time.
+    #[must_use]
+    pub const fn proven(until_ns: u64) -> Self {
+        Self(until_ns & !Self::EXCESSIVE)
+    }
+
+    /// Over its rate until this monotonic time.
+    #[must_use]
+    pub const fn excessive(until_ns: u64) -> Self {
+        Self(until_ns | Self::EXCESSIVE)
+    }
+
+    /// How far the client is known at a time.
+    #[must_use]
+    #[inline(always)]
+    pub const fn trust(self, now_ns: u64) -> Trust {
+        if self.0 & !Self::EXCESSIVE <= now_ns {
+            Trust::Unknown
+        } else if self.0 & Self::EXCESSIVE == 0 {
+            Trust::Proven
+        } else {
+            Trust::Excessive
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a word means what it was made of until its time is over, and nothing from then on; zero means nothing.
+    #[test]
+    fn words_end_with_their_time() {
+        assert_eq!(Proof::default().trust(0), Trust::Unknown);
+        assert_eq!((Proof::proven(5).trust(4), Proof::proven(5).trust(5)), (Trust::Proven, Trust::Unknown));
+        assert_eq!(
+            (Proof::excessive(5).trust(4), Proof::excessive(5).trust(5)),
+            (Trust::Excessive, Trust::Unknown)
+        );
+        assert_eq!(Proof::proven(u64::MAX).trust(1 << 62), Trust::Proven);
+    }
+}

@@ -25,8 +25,9 @@ pub(super) struct Kernel {
     pub(super) modules: Vec<PathBuf>,
 }
 
-/// Interfaces for the tests, and what a tc filter hangs on before Linux 6.6.
-const MODULES: &[&str] = &["drivers/net/veth.ko", "net/sched/sch_ingress.ko", "net/sched/cls_bpf.ko"];
+/// Interfaces for the tests (a tun has no Ethernet), and what a tc filter hangs on before Linux 6.6.
+const MODULES: &[&str] =
+    &["drivers/net/veth.ko", "drivers/net/tun.ko", "net/sched/sch_ingress.ko", "net/sched/cls_bpf.ko"];
 
 /// The newest cloud kernel of a series that apt offers, or else the newest in the cache.
 pub(super) fn kernel(series: &str) -> Result<Kernel> {
@@ -38,11 +39,12 @@ pub(super) fn kernel(series: &str) -> Result<Kernel> {
         );
     };
     let folder = cache.join(&name);
-    if !folder.join("vmlinuz").is_file() {
+    let modules = MODULES.iter().filter_map(|module| Path::new(module).file_name());
+    let modules: Vec<_> = modules.map(|module| folder.join(module)).collect();
+    // A cache of an older version of this list lacks modules.
+    if !folder.join("vmlinuz").is_file() || !modules.iter().all(|module| module.is_file()) {
         fetch(&cache, &folder, &name)?;
     }
-    let modules = MODULES.iter().filter_map(|module| Path::new(module).file_name());
-    let modules = modules.map(|module| folder.join(module)).collect();
     Ok(Kernel { series: series.to_owned(), image: folder.join("vmlinuz"), modules, name })
 }
 
@@ -89,6 +91,8 @@ fn fetch(cache: &Path, folder: &Path, name: &str) -> Result<()> {
         let from = work.join("tree/lib/modules").join(release).join("kernel").join(module);
         keep_module(&from, &kept).with_context(|| format!("{name} holds no {module}"))?;
     }
+    // What an older version of the list kept.
+    let _ = fs::remove_dir_all(folder);
     fs::rename(&kept, folder)?;
     fs::remove_dir_all(&work).with_context(|| work.display().to_string())
 }

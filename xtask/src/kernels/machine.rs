@@ -29,6 +29,8 @@ pub(super) struct Said {
     passed: u32,
     /// Tests that failed, modules that are missing, panics.
     complaints: Vec<String>,
+    /// The test that began last.
+    test: String,
     is_done: bool,
 }
 
@@ -100,7 +102,9 @@ impl Said {
             ["DOTD", "no-module", module] => self.complaints.push(format!("no module {module}")),
             ["test", name, "...", .., "FAILED"] => self.complaints.push(format!("{name} failed")),
             // Without capture a test's own lines stand between its name and its end.
+            ["FAILED"] => self.complaints.push(format!("{} failed", self.test)),
             [.., "ok"] if words.len() == 1 || words[0] == "test" => self.passed += 1,
+            ["test", name, "...", ..] => (*name).clone_into(&mut self.test),
             _ if line.contains("Kernel panic") => self.complaints.push(line.to_owned()),
             _ if line.contains(" verified instructions, ") => {
                 let from = words.iter().rposition(|word| word.ends_with(':')).unwrap_or(0);
@@ -150,7 +154,10 @@ mod tests {
         assert!(said.failures(&["xdp_object"]).is_empty());
         assert_eq!(said.failures(&["xdp_object", "xdp_attach"]), ["xdp_attach did not pass"]);
         said.hear("test jumbo ... FAILED");
+        said.hear("test loud ... open: No such file or directory");
+        said.hear("FAILED");
         said.hear("DOTD ended xdp_attach 101");
-        assert_eq!(said.failures(&["xdp_attach"]), ["jumbo failed", "xdp_attach did not pass"]);
+        let failures = ["jumbo failed", "loud failed", "xdp_attach did not pass"];
+        assert_eq!(said.failures(&["xdp_attach"]), failures);
     }
 }

@@ -14,6 +14,7 @@ pub mod confine;
 pub mod control;
 pub mod disk;
 pub mod dns;
+pub mod events;
 pub mod keeper;
 pub mod ledger;
 pub mod moment;

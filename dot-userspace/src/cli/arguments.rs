@@ -5,7 +5,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand,
+    ArgAction, Args, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
@@ -222,6 +222,18 @@ pub(super) enum LogVerb {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Write a line for each connection that ends, or none, until the next reload or restart
+    ///
+    /// How long its parts took, how many queries it had, and how it ended; never what was asked. `log.connections` does the
+    /// same for good.
+    #[command(after_help = LOG_CONNECTIONS_EXAMPLES)]
+    Connections {
+        /// Whether there are lines
+        #[arg(value_parser = switch(), action = ArgAction::Set)]
+        switch: bool,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
 }
 
 /// What to do with the kernel half.
@@ -249,6 +261,11 @@ pub(super) enum XdpVerb {
 }
 
 /// The names of levels, for help and completions too.
+/// "on" or "off".
+fn switch() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
+}
+
 fn levels() -> impl TypedValueParser<Value = LogLevel> {
     let names = PossibleValuesParser::new(LogLevel::NAMED.map(|(name, _)| name));
     let level = |name: String| LogLevel::NAMED.into_iter().find(|(known, _)| *known == name);

@@ -140,6 +140,12 @@ EXAMPLES
   dotd log level debug                 what becomes of one client's sessions
   dotd log level info                  enough seen";
 
+pub(super) const LOG_CONNECTIONS_EXAMPLES: &str = "\
+EXAMPLES
+  dotd log connections on              who comes, how long handshakes take, how sessions end
+  journalctl -fu dotd | grep 'a connection has ended'
+  dotd log connections off";
+
 pub(super) const DETACH_EXAMPLES: &str = "\
 EXAMPLES
   dotd xdp detach               after a crash, when no dotd is to be started again

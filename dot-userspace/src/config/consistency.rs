@@ -33,6 +33,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.query_rate(config);
     check.xdp(config);
     check.steering(config);
+    check.log(config);
 }
 
 pub(super) struct Check<'a, 't> {
@@ -43,6 +44,16 @@ pub(super) struct Check<'a, 't> {
 impl Check<'_, '_> {
     pub(super) fn note(&mut self, path: &str, message: impl AsRef<str>) {
         self.mistakes.push(self.source.at(path, message.as_ref()));
+    }
+
+    fn log(&mut self, config: &Config) {
+        if config.log.connections && !config.log.level.shows_connections() {
+            let level = config.log.level.name();
+            self.note(
+                "log.connections",
+                format!("its lines are of level info; log.level = \"{level}\" holds them back"),
+            );
+        }
     }
 
     fn folders(&mut self, config: &Config) {

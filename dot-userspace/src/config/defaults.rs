@@ -167,6 +167,11 @@ impl Default for XdpLimit {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text, client_address: ClientAddress::Prefix }
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            client_address: ClientAddress::Prefix,
+            connections: false,
+        }
     }
 }

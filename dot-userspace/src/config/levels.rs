@@ -14,6 +14,12 @@ impl LogLevel {
         ("trace", Self::Trace),
     ];
 
+    /// Whether lines of level info are written, which those of connections are.
+    #[must_use]
+    pub fn shows_connections(self) -> bool {
+        !matches!(self, Self::Error | Self::Warn)
+    }
+
     /// Its name in the file.
     #[must_use]
     pub fn name(self) -> &'static str {

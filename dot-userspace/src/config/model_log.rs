@@ -15,6 +15,8 @@ pub struct Log {
     pub format: LogFormat,
     /// How much of a client's address a log line may hold.
     pub client_address: ClientAddress,
+    /// A line for each connection that ends.
+    pub connections: bool,
 }
 
 /// `log.level`

@@ -1,6 +1,6 @@
-//! `/log` on the control socket: the level of the log, until a reload.
+//! `/log` on the control socket: the level of the log, and whether it has a line for each connection, until a reload.
 //!
-//! Before: `router` has the request. After: the [`Source`] writes lines of that level and above.
+//! Before: `router` has the request. After: the [`Source`] writes such lines.
 //! Never: takes a body beyond [`BODY_OCTETS_MAX`].
 
 use std::sync::Arc;
@@ -16,12 +16,16 @@ use serde::{Deserialize, Serialize};
 use super::{Body, Source, answer};
 use crate::config::LogLevel;
 
-/// What `dotd log level` asks for, and what is so then.
+/// What `dotd log` asks for, and what is so then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogRequest {
     /// The least severe level that is written.
-    pub level: LogLevel,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// Whether there is a line for each connection that ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<bool>,
 }
 
 type AnySource = Arc<dyn Source>;
@@ -32,13 +36,10 @@ pub(super) fn route() -> Router<AnySource> {
 }
 
 async fn set(Shared(source): Shared<AnySource>, request: Body<LogRequest>) -> Response {
-    answer(request, |request| {
-        source.log_level(request.level);
-        Ok::<_, String>(request)
-    })
+    answer(request, |request| source.log(request))
 }
 
 /// Where.
 pub(super) const PATH: &str = "/log";
-/// One word.
+/// Two words.
 const BODY_OCTETS_MAX: usize = 256;

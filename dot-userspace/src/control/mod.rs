@@ -39,7 +39,6 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    config::LogLevel,
     ledger::{Measured, Snapshot},
     xdp,
 };
@@ -73,8 +72,11 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// Too many have asked already.
     fn reload(&self) -> Result<Outcome, String>;
-    /// Writes log lines of this level and above, until the next reload.
-    fn log_level(&self, level: LogLevel);
+    /// Writes other log lines until the next reload; which ones then.
+    ///
+    /// # Errors
+    /// The level holds back the lines that are asked for.
+    fn log(&self, request: LogRequest) -> Result<LogRequest, String>;
     /// Has every worker forget what its cache keeps.
     ///
     /// # Errors

@@ -85,8 +85,13 @@ impl Source for Still {
             worker.add(counter, count);
         }
         let packets = vec![PacketCount { verdict: "drop".into(), reason: "cleartext_853".into(), count: 9 }];
-        let control =
-            ControlCounters { reloads_ok: 3, reloads_failed: 4, log_lines_lost: 5, charges_lost: 6 };
+        let control = ControlCounters {
+            reloads_ok: 3,
+            reloads_failed: 4,
+            log_lines_lost: 5,
+            charges_lost: 6,
+            events_lost: 7,
+        };
         let counts = Traffic::ALL.iter().zip(1001..).map(|(what, count)| (what.label().to_owned(), count));
         Snapshot {
             backends: [("embedded".to_owned(), counts.collect())].into(),
@@ -165,7 +170,9 @@ impl Source for Still {
         Ok(told)
     }
 
-    fn log_level(&self, _level: LogLevel) {}
+    fn log(&self, request: LogRequest) -> Result<LogRequest, String> {
+        Ok(request)
+    }
 
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
         Ok(Rotated { end_old: request.end_old })
@@ -353,6 +360,7 @@ fn metrics_are_openmetrics() {
         "dotd_reloads_total{result=\"failed\"} 4",
         "dotd_log_lines_lost_total 5",
         "dotd_charges_lost_total 6",
+        "dotd_events_lost_total 7",
         "dotd_clients_spent 4",
         "dotd_budgets_spent_total 9",
         "dotd_notices_total{fate=\"sent\"} 11",

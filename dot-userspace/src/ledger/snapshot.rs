@@ -51,6 +51,9 @@ pub struct ControlCounters {
     pub log_lines_lost: u64,
     /// Batches of what clients cost that the control thread had no room for.
     pub charges_lost: u64,
+    /// Refusals and other events for operators that found no room.
+    #[serde(default)]
+    pub events_lost: u64,
 }
 
 /// What came in less what was accounted for; every field is zero when no query is under way.
@@ -185,12 +188,14 @@ impl fmt::Display for Snapshot {
         }
         self.write_latency(f)?;
         writeln!(f, "control")?;
-        let ControlCounters { reloads_ok, reloads_failed, log_lines_lost, charges_lost } = self.control;
+        let ControlCounters { reloads_ok, reloads_failed, log_lines_lost, charges_lost, events_lost } =
+            self.control;
         let rows = [
             ("reloads_ok", reloads_ok),
             ("reloads_failed", reloads_failed),
             ("log_lines_lost", log_lines_lost),
             ("charges_lost", charges_lost),
+            ("events_lost", events_lost),
         ];
         write_rows(f, rows.map(|(label, count)| (label.to_owned(), i128::from(count))))?;
         writeln!(f, "ledger difference")?;
@@ -315,8 +320,13 @@ mod tests {
     fn survives_json() {
         let worker = WorkerCounters::default();
         worker.add(Counter::Received, u64::MAX);
-        let control =
-            ControlCounters { reloads_ok: 1, reloads_failed: 2, log_lines_lost: 3, charges_lost: 4 };
+        let control = ControlCounters {
+            reloads_ok: 1,
+            reloads_failed: 2,
+            log_lines_lost: 3,
+            charges_lost: 4,
+            events_lost: 5,
+        };
         let snapshot = Snapshot::collect(vec![packet("drop", "cleartext_853", 9)], &[worker], control);
         let text = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);

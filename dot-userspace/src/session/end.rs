@@ -42,7 +42,40 @@ pub enum SessionEnd {
     Drain,
 }
 
+/// A session that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// How.
+    pub end: SessionEnd,
+    /// Messages that its client sent.
+    pub queries: u32,
+    /// Octets that its client has acknowledged; 0 where no connections are logged.
+    pub octets_taken: u64,
+}
+
 impl SessionEnd {
+    /// dotd ended it for what its client did, or for want of a place.
+    #[must_use]
+    pub fn is_refusal(self) -> bool {
+        match self {
+            Self::MessageTimeout
+            | Self::SlowReader
+            | Self::Owed
+            | Self::Framing
+            | Self::Malformed
+            | Self::Tls
+            | Self::Evicted
+            | Self::Starved => true,
+            Self::Client
+            | Self::Transport
+            | Self::Idle
+            | Self::Duration
+            | Self::Queries
+            | Self::Denied
+            | Self::Drain => false,
+        }
+    }
+
     /// Its line in the ledger.
     #[must_use]
     pub fn counter(self) -> Counter {

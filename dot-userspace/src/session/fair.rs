@@ -43,6 +43,11 @@ impl Inbox {
         self.delayed_until.get()
     }
 
+    /// Its client was refused something, for this reason.
+    pub(super) fn refused(&self, reason: Counter) {
+        self.shared.events.refused(self.client.source.ip(), reason);
+    }
+
     /// Units that the session may use in the turn that begins.
     pub(super) fn begin_turn(&self) -> u32 {
         let granted = match self.turn.get() {

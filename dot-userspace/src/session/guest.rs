@@ -8,6 +8,7 @@
 use std::{cell::Cell, net::SocketAddr};
 
 use crate::{
+    ledger::Counter,
     policy::{Access, Denial},
     proxy::Client,
 };
@@ -54,6 +55,11 @@ impl Standing {
     /// Each query is REFUSED.
     pub(super) fn is_refused(&self) -> bool {
         self.by_address.get().or(self.by_names).is_some()
+    }
+
+    /// Why, as it is counted.
+    pub(super) fn reason(&self) -> Option<Counter> {
+        self.by_address.get().or(self.by_names).map(|denial| denial.reason.counter())
     }
 
     /// The session ends.

@@ -302,6 +302,7 @@ impl Asker for Rc<Inbox> {
             self.answer(&question, &reply);
             self.shared.counters.add(Counter::Responded, 1);
             self.shared.counters.add(Counter::QueriesOverShare, 1);
+            self.refused(Counter::QueriesOverShare);
         }
         is_refused
     }
@@ -320,6 +321,7 @@ impl Sink for Inbox {
         }
         if !self.debt.admits(&self.shared, response.len()) {
             self.shared.counters.add(Counter::NotKept, 1);
+            self.refused(Counter::NotKept);
             // Padding would make each refusal half a KiB.
             let asked = Asked { padding: false, ..asked };
             self.failure(asked, question_of(asked, response), Failure::Full);

@@ -41,7 +41,7 @@ use tokio::time::Instant;
 
 use deadline_timer::DeadlineTimer;
 pub use do53::{Plain, serve_datagrams};
-pub use end::SessionEnd;
+pub use end::{Ended, SessionEnd};
 pub use guest::Guest;
 pub use idle_probe::{IdleProbe, Wanted};
 pub use inbox::Inbox;
@@ -69,7 +69,7 @@ pub fn serve<L: Link>(
     shared: Rc<WorkerShared>,
     guest: Guest,
     probe: Rc<IdleProbe>,
-    done: impl FnOnce(SessionEnd),
+    done: impl FnOnce(Ended),
 ) -> impl Future<Output = ()> {
     let mut session = Session {
         link,
@@ -96,7 +96,7 @@ pub fn serve<L: Link>(
             session.inbox.shared.counters.add(Counter::LostOctets, lost as u64);
             session.link.reset();
         }
-        done(end);
+        done(session.ended(end));
     }
 }
 
@@ -123,6 +123,12 @@ impl<L> Drop for Session<L> {
 }
 
 impl<L: Link> Session<L> {
+    /// How it ended, and what it did, as far as anybody wants to know.
+    fn ended(&self, end: SessionEnd) -> Ended {
+        let octets_taken = if self.shared.events.logs_connections() { self.link.taken() } else { 0 };
+        Ended { end, queries: self.reader.queries(), octets_taken }
+    }
+
     /// Everything that can be done now: read, triage, write, look at the clock.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<SessionEnd> {
         if let Some(end) = self.inbox.must_end() {

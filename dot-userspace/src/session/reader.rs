@@ -46,6 +46,11 @@ impl Reader {
         self.message_since
     }
 
+    /// Messages so far.
+    pub(super) fn queries(&self) -> u32 {
+        self.queries
+    }
+
     /// When the last whole message came; only that keeps a session from being idle (RFC 7766 §6.2.3).
     pub(super) fn last_message(&self) -> Option<Instant> {
         self.last_message
@@ -174,11 +179,13 @@ impl Reader {
                 inbox.answer(message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::OVER_RATE)));
                 counters.add(Counter::Responded, 1);
                 counters.add(Counter::QueriesRefused, 1);
+                inbox.refused(Counter::QueriesRefused);
             }
             Disposition::Forward(query) | Disposition::Transfer(query) if inbox.standing.is_refused() => {
                 inbox.answer(message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::NOT_SERVED)));
                 counters.add(Counter::Responded, 1);
                 counters.add(Counter::AccessRefused, 1);
+                inbox.standing.reason().into_iter().for_each(|reason| inbox.refused(reason));
             }
             Disposition::Forward(query) => ask(&inbox.shared, message, &query, inbox),
             Disposition::Transfer(query) => transfer(message, &query, inbox),

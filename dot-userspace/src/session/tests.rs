@@ -15,7 +15,7 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::{
-    EVICTED_LINGERING_MAX, Guest, IdleProbe, Inbox, Link, SessionEnd, Wanted,
+    EVICTED_LINGERING_MAX, Ended, Guest, IdleProbe, Inbox, Link, Wanted,
     scripted::{Read, Scripted, found, worker_shared},
     serve,
     shared_answers::Asker as _,
@@ -30,7 +30,7 @@ use crate::{
 /// Goal: an idle session is a small future; what it needs while it works is its worker's. C-24 asks for many.
 #[test]
 fn a_session_is_small() {
-    fn octets_of<A, B, C, F>(_: impl Fn(Stream, A, B, C, fn(SessionEnd)) -> F) -> usize {
+    fn octets_of<A, B, C, F>(_: impl Fn(Stream, A, B, C, fn(Ended)) -> F) -> usize {
         size_of::<F>()
     }
     let octets = octets_of(serve::<Stream>);

@@ -28,6 +28,7 @@ use crate::{
     cache::{Forget, Keeping},
     config::QueriesOver,
     dns::{self, Allowed, Edit, Hop},
+    events::Events,
     ledger::{Counter, WorkerCounters},
     policy::{Access, Denial},
     proxy::Trusted,
@@ -109,6 +110,8 @@ pub struct WorkerShared {
     pub(super) sealing: RefCell<Vec<u8>>,
     /// The worker's line in the ledger.
     pub counters: WorkerCounters,
+    /// What it tells operators.
+    pub events: Rc<Events>,
 }
 
 impl WorkerShared {
@@ -136,6 +139,7 @@ impl WorkerShared {
             scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
             sealing: RefCell::default(),
             counters,
+            events: Rc::default(),
         }
     }
 

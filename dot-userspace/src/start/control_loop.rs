@@ -17,7 +17,9 @@ use tokio::{
 };
 
 use super::{
-    announce, dialer, families,
+    announce, dialer,
+    engine_refusals::EngineRefusals,
+    families,
     files::{Files, Seen},
     in_a_line,
     listeners::ControlSocket,
@@ -120,6 +122,7 @@ async fn hear_signals(
     let mut watch = interval(WATCH_INTERVAL);
     let mut is_pressed = false;
     let (mut notices, mut refusals) = (process.notices(), Refusals::default());
+    let mut engine_refusals = EngineRefusals::default();
     loop {
         tokio::select! {
             _ = hup.recv() => {
@@ -141,6 +144,9 @@ async fn hear_signals(
             _ = term.recv() => return Ok(running),
             _ = int.recv() => return Ok(running),
             Some(charges) = running.charges.recv() => process.charge(&charges),
+            Some(refused) = running.refused.recv() => {
+                engine_refusals.say(&refused, running.config.log.client_address, Instant::now());
+            }
             heard = refusals::heard(&mut notices) => {
                 refusals.say(&heard, running.config.log.client_address, Instant::now());
             }
@@ -149,6 +155,7 @@ async fn hear_signals(
             }
             _ = watch.tick() => {
                 process.sweep();
+                engine_refusals.say_more(Instant::now());
                 if running.workers.iter().any(crate::worker::Worker::is_finished) {
                     anyhow::bail!("a worker thread died; see the lines before this one");
                 }

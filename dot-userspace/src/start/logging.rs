@@ -27,7 +27,11 @@ use tracing_subscriber::{
 };
 
 use super::journal;
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::{
+    config::{Log, LogFormat, LogLevel},
+    control::LogRequest,
+    events::EventSink,
+};
 
 /// Collects log lines from now on; [`write_from_now_on`] writes them. The first call of a process wins.
 pub fn init(log: &Log) {
@@ -38,12 +42,40 @@ pub fn init(log: &Log) {
     let (subscriber, filter) =
         subscriber(log, Queue { sender, is_journal: journal::is_journal(io::stderr()) });
     let _ = FILTER.set(filter);
+    *LEVEL.lock().unwrap_or_else(PoisonError::into_inner) = log.level;
     // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
+/// Does what an operator asks for; as it stands then.
+///
+/// # Errors
+/// Lines of connections would not be written at this level.
+pub fn change(request: LogRequest, events: &EventSink) -> Result<LogRequest, String> {
+    let level = request.level.unwrap_or_else(level);
+    let connections = request.connections.unwrap_or_else(|| events.logs_connections());
+    if request.connections == Some(true) && !level.shows_connections() {
+        return Err(format!("log.level is {}: lines of connections are of level info", level.name()));
+    }
+    if let Some(level) = request.level {
+        set_level(level);
+        tracing::info!("log.level is {} until the next reload", level.name());
+    }
+    if let Some(connections) = request.connections {
+        events.log_connections(connections);
+        tracing::info!("log.connections is {connections} until the next reload");
+    }
+    Ok(LogRequest { level: Some(level), connections: Some(connections) })
+}
+
+/// The level of now.
+fn level() -> LogLevel {
+    *LEVEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Writes lines of this level and above from now on.
 pub fn set_level(level: LogLevel) {
+    *LEVEL.lock().unwrap_or_else(PoisonError::into_inner) = level;
     if let Some(filter) = FILTER.get() {
         // Fails only where the subscriber is gone, and then nothing is written at all.
         let _ = filter.reload(levels(level));
@@ -239,6 +271,8 @@ fn levels(level: LogLevel) -> Targets {
 
 /// The queue of the process.
 static QUEUE: OnceLock<(Sender<Entry>, Unwritten)> = OnceLock::new();
+/// The level of this process; taken when an operator changes it.
+static LEVEL: Mutex<LogLevel> = Mutex::new(LogLevel::Info);
 /// By what the level of this process is changed.
 static FILTER: OnceLock<Filter> = OnceLock::new();
 /// Which lines are written. Its lock is taken by events that may be written, on no query path at the usual levels.

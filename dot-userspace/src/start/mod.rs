@@ -8,6 +8,7 @@
 mod announce;
 mod control_loop;
 mod dialer;
+mod engine_refusals;
 pub mod families;
 mod fast_open;
 mod files;
@@ -32,6 +33,7 @@ use crate::{
     backend::{Embedded, UpstreamConfig},
     config::{Config, Sandbox, Workers},
     confine, disk,
+    events::EventSink,
     keeper::{self, Keeper, Part},
     session::Rates,
     tls::{self, Tickets, certificate},
@@ -202,10 +204,12 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     let warnings = [privileges::warning(opened.user), opened.tickets.warning.as_deref()];
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
     let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
+    let (events, refused) = EventSink::new();
+    events.log_connections(config.log.connections);
     let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
     let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
     let pid = u32::try_from(keeper.pid().as_raw()).unwrap_or_default();
-    let askers = Askers { flushes: flusher, reloads: reloader, pid };
+    let askers = Askers { flushes: flusher, reloads: reloader, events: events.clone(), pid };
     let process =
         Process::new(&config, &upstreams, workers, &identities, opened.kernel, sink.clone(), askers);
     let mut running = Vec::with_capacity(workers);
@@ -219,6 +223,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
             admission: Arc::clone(&admission),
             rates: Arc::clone(&rates),
             charges: sink.clone(),
+            events: events.clone(),
             status: process.status_writer(index)?,
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
@@ -236,6 +241,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         workers: running,
         checks: JoinSet::new(),
         charges,
+        refused,
         flushes,
         reloads,
     };

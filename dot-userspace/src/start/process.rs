@@ -27,11 +27,12 @@ use super::{
 use crate::{
     backend::UpstreamConfig,
     cache::Forget,
-    config::{self, Config, LogLevel},
+    config::{self, Config},
     control::{
-        BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, Outcome, Reloaded,
+        BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, LogRequest, Outcome, Reloaded,
         RotateRequest, Rotated, Source, State, Status, UnbanRequest,
     },
+    events::{EventSink, Refused},
     keeper::Keeper,
     ledger::{ControlCounters, Counter, Measured, Snapshot, WorkerCounters, latency},
     tls::{Tickets, certificate::Identity},
@@ -65,6 +66,8 @@ pub(super) struct Running {
     pub checks: JoinSet<()>,
     /// What workers say that clients cost.
     pub charges: mpsc::Receiver<Charges>,
+    /// What workers refuse to clients.
+    pub refused: mpsc::Receiver<Vec<Refused>>,
     /// What an operator wants forgotten.
     pub flushes: mpsc::Receiver<Flush>,
     /// Operators who wait for a reload.
@@ -77,6 +80,8 @@ pub(super) struct Askers {
     pub flushes: mpsc::Sender<Flush>,
     /// Who wants a reload.
     pub reloads: mpsc::Sender<Reload>,
+    /// Where workers tell what they do to clients.
+    pub events: EventSink,
     /// The keeper's number.
     pub pid: u32,
 }
@@ -92,6 +97,7 @@ pub(super) struct Process {
     certificates: Mutex<Vec<CertificateStatus>>,
     kernel: Mutex<Kernel>,
     sink: ChargesSink,
+    events: EventSink,
     is_draining: AtomicBool,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
@@ -140,7 +146,7 @@ impl Process {
         identities: &[Identity],
         kernel: Kernel,
         sink: ChargesSink,
-        Askers { flushes, reloads, pid }: Askers,
+        Askers { flushes, reloads, events, pid }: Askers,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
@@ -161,6 +167,7 @@ impl Process {
             certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
             kernel: Mutex::new(kernel),
             sink,
+            events,
             is_draining: AtomicBool::new(false),
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
@@ -199,6 +206,7 @@ impl Process {
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);
         *lock(&self.access) = plan::access_in_words(config);
+        self.events.log_connections(config.log.connections);
         self.reloads_ok.fetch_add(1, Relaxed);
     }
 
@@ -295,6 +303,7 @@ impl Source for Process {
             reloads_failed: self.reloads_failed.load(Relaxed),
             log_lines_lost: logging::lines_lost(),
             charges_lost: self.sink.lost(),
+            events_lost: self.events.lost(),
         };
         // In its own statement: the lock is taken again below.
         let backends = lock(&self.backends).counts();
@@ -341,9 +350,8 @@ impl Source for Process {
         Ok(told)
     }
 
-    fn log_level(&self, level: LogLevel) {
-        logging::set_level(level);
-        tracing::info!("log.level is {} until the next reload", level.name());
+    fn log(&self, request: LogRequest) -> Result<LogRequest, String> {
+        logging::change(request, &self.events)
     }
 
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {

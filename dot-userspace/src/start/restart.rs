@@ -123,13 +123,14 @@ mod tests {
     /// keys that begin anew, with another rotation, because a fleet's secret comes or goes.
     #[test]
     fn what_is_in_effect_is_not_said_to_wait() {
-        let changes: [Change; 8] = [
+        let changes: [Change; 9] = [
             |config| config.listen.proxy_protocol_from = vec!["192.0.2.0/24".parse().unwrap()],
             |config| config.tls.client_ca = "/ca.pem".into(),
             |config| config.session.in_flight_max = 3,
             |config| config.dns.cache_entries = 3,
             |config| config.log.client_address = ClientAddress::Full,
             |config| config.log.level = LogLevel::Trace,
+            |config| config.log.connections = true,
             |config| config.xdp.limit.syn_burst = 3,
             |config| {
                 config.tls.ticket_secret = "/secret".into();

@@ -27,6 +27,39 @@ pub const INTERNAL_ERROR: u8 = 80;
 /// See [`CLOSE_NOTIFY`].
 pub const USER_CANCELED: u8 = 90;
 
+/// The name of an alert in the registry.
+#[must_use]
+pub fn name(description: u8) -> &'static str {
+    match description {
+        CLOSE_NOTIFY => "close_notify",
+        UNEXPECTED_MESSAGE => "unexpected_message",
+        BAD_RECORD_MAC => "bad_record_mac",
+        RECORD_OVERFLOW => "record_overflow",
+        40 => "handshake_failure",
+        42 => "bad_certificate",
+        43 => "unsupported_certificate",
+        44 => "certificate_revoked",
+        45 => "certificate_expired",
+        46 => "certificate_unknown",
+        ILLEGAL_PARAMETER => "illegal_parameter",
+        48 => "unknown_ca",
+        49 => "access_denied",
+        DECODE_ERROR => "decode_error",
+        51 => "decrypt_error",
+        70 => "protocol_version",
+        71 => "insufficient_security",
+        INTERNAL_ERROR => "internal_error",
+        USER_CANCELED => "user_canceled",
+        109 => "missing_extension",
+        110 => "unsupported_extension",
+        112 => "unrecognized_name",
+        113 => "bad_certificate_status_response",
+        116 => "certificate_required",
+        120 => "no_application_protocol",
+        _ => "another",
+    }
+}
+
 /// What an alert of the peer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {

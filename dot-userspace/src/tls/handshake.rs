@@ -98,13 +98,19 @@ pub enum HandshakeFailure {
     ClientCertificate,
     /// A server name that is no host name.
     ServerName,
-    /// The client sent an alert.
-    ClientAlert,
+    /// The client sent this alert.
+    ClientAlert(u8),
     /// Anything else.
     Other,
 }
 
 impl HandshakeFailure {
+    /// The alert that the client sent.
+    #[must_use]
+    pub fn alert(self) -> Option<u8> {
+        if let Self::ClientAlert(alert) = self { Some(alert) } else { None }
+    }
+
     /// Its line in the ledger.
     #[must_use]
     pub fn counter(self) -> Counter {
@@ -117,7 +123,7 @@ impl HandshakeFailure {
             Self::Alpn => Counter::HandshakeAlpn,
             Self::ClientCertificate => Counter::HandshakeClientCertificate,
             Self::ServerName => Counter::HandshakeServerName,
-            Self::ClientAlert => Counter::HandshakeAlert,
+            Self::ClientAlert(_) => Counter::HandshakeAlert,
             Self::Other => Counter::HandshakeOther,
         }
     }
@@ -256,7 +262,7 @@ fn cause_of(error: &TlsError) -> HandshakeFailure {
         TlsError::NoCertificatesPresented | TlsError::InvalidCertificate(_) => {
             HandshakeFailure::ClientCertificate
         }
-        TlsError::AlertReceived(_) => HandshakeFailure::ClientAlert,
+        TlsError::AlertReceived(alert) => HandshakeFailure::ClientAlert(u8::from(*alert)),
         TlsError::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
             HandshakeFailure::ServerName
         }

@@ -267,6 +267,7 @@ fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
         Refused::Rate => Counter::RefusedRate,
     };
     acceptor.shared.counters.add(counter, 1);
+    acceptor.shared.events.refused(client.ip(), counter);
     tracing::debug!(client = %acceptor.redacted(client), cause = counter.label(), "a connection is refused");
 }
 
@@ -287,6 +288,7 @@ async fn introduce(
                 proxy::Refusal::Closed => Counter::HandshakeClosed,
                 proxy::Refusal::Malformed(_) => Counter::HandshakeProxyHeader,
             };
+            acceptor.shared.events.refused(peer.ip(), counter);
             return open.end(counter);
         }
     };
@@ -354,8 +356,7 @@ async fn converse(
         Err(failure) => {
             open.end(failure.counter());
             open.charge(|account| account.failure(failure));
-            let cause = failure.counter().label();
-            tracing::debug!(client = %acceptor.redacted(guest.client.source), cause, "a handshake has failed");
+            acceptor.note_failure(&open, &guest, failure);
             drop(open);
             acceptor.note_fill();
         }
@@ -368,12 +369,12 @@ fn serve<L: Link + 'static>(link: L, guest: Guest, acceptor: Rc<Acceptor>, mut o
     let queued = open.place.take().map(|place| acceptor.eviction.take(&probe, place));
     let shared = Rc::clone(&acceptor.shared);
     open.panic_end = Some(Counter::EndPanic);
-    let source = guest.client.source;
-    spawn_local(session::serve(link, shared, guest, probe, move |end| {
+    let (source, listener) = (guest.client.source, guest.listener);
+    spawn_local(session::serve(link, shared, guest, probe, move |ended| {
+        let end = ended.end;
         open.end(end.counter());
         open.charge(|account| account.end(end));
-        let end = end.counter().label();
-        tracing::debug!(client = %acceptor.redacted(source), end, "a session has ended");
+        acceptor.note_end(&open, (source, listener), ended);
         drop((queued, open));
         acceptor.note_fill();
     }));

@@ -146,7 +146,7 @@ fn of_failure(failure: HandshakeFailure) -> Charge {
         | HandshakeFailure::ClientCertificate
         | HandshakeFailure::Timeout
         | HandshakeFailure::Other => charge.with(Cause::Handshakes, 1),
-        HandshakeFailure::Closed | HandshakeFailure::ClientAlert | HandshakeFailure::ServerName => charge,
+        HandshakeFailure::Closed | HandshakeFailure::ClientAlert(_) | HandshakeFailure::ServerName => charge,
     }
 }
 
@@ -210,7 +210,8 @@ mod tests {
     /// Covers: C-296
     #[test]
     fn a_wrong_name_is_no_offence() {
-        for failure in [HandshakeFailure::ServerName, HandshakeFailure::Closed, HandshakeFailure::ClientAlert]
+        for failure in
+            [HandshakeFailure::ServerName, HandshakeFailure::Closed, HandshakeFailure::ClientAlert(48)]
         {
             assert_eq!(of_failure(failure).worst(), None, "{failure:?}");
         }

@@ -8,6 +8,7 @@ mod accept;
 mod access;
 mod admission;
 mod charges;
+mod connection_log;
 mod eviction;
 mod moderation;
 mod open;
@@ -46,6 +47,7 @@ use crate::{
     backend::{Backends, UpstreamConfig},
     cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Policy},
+    events::{EventSink, Events},
     ledger::WorkerCounters,
     policy::Access,
     proxy::Trusted,
@@ -131,6 +133,8 @@ pub struct Plan {
     pub rates: Arc<Rates>,
     /// Where it says what clients cost.
     pub charges: ChargesSink,
+    /// Where it says what it refuses clients.
+    pub events: EventSink,
     /// Where it says how it is.
     pub status: StatusWriter,
 }
@@ -207,9 +211,11 @@ fn pin_to(cpu: Option<usize>) {
 
 /// A worker's life: open the doors, hear commands, drain.
 async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
-    let Plan { settings, counters, admission, rates, listeners, charges, status, .. } = plan;
+    let Plan { settings, counters, admission, rates, listeners, charges, events, status, .. } = plan;
     let backends = start_backends(&settings, &counters);
-    let shared = Rc::new(WorkerShared::new(settings.limits, backends, counters, rates));
+    let mut shared = WorkerShared::new(settings.limits, backends, counters, rates);
+    shared.events = Events::to(events);
+    let shared = Rc::new(shared);
     shared.renew_cache(settings.keeping);
     shared.admit_by(settings.access.clone());
     let taking_turns = Rc::clone(&shared);

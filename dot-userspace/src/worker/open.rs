@@ -3,12 +3,14 @@
 //! Before: `accept` has a connection with a place. After: however it ends, the ledger has one end of it.
 //! Never: outlives its connection, or counts two ends.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{admission::Place, charges::Account};
 use crate::{
     ledger::{Counter, Stage, WorkerCounters},
-    tls::Handshake,
+    tls::{Handshake, HandshakeKind},
 };
 
 /// An open connection: one in the gauge and one place, given back however it ends.
@@ -18,9 +20,26 @@ pub(super) struct Open {
     pub(super) place: Option<Place>,
     account: Option<Account>,
     /// When it was accepted.
-    began: Instant,
+    pub(super) began: Instant,
+    /// How its handshake was done, once it is.
+    pub(super) shaken: Option<Shaken>,
     /// Its end in the books where a panic is it; `None`: they have another one.
     pub(super) panic_end: Option<Counter>,
+}
+
+/// A handshake that is done.
+#[derive(Clone, Copy)]
+pub(super) struct Shaken {
+    pub(super) kind: HandshakeKind,
+    /// From accept to the first octets of the hello.
+    pub(super) hello_us: u32,
+    /// From there to the keys.
+    pub(super) handshake_us: u32,
+}
+
+/// As many as fit: a handshake's deadline is a minute at most.
+fn microseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 impl Open {
@@ -32,18 +51,23 @@ impl Open {
             place: Some(place),
             account,
             began: Instant::now(),
+            shaken: None,
             panic_end: Some(Counter::HandshakePanic),
         }
     }
 
     /// Its handshake is done: counts it, and how long it took.
-    pub(super) fn shook_hands(&self, handshake: &Handshake) {
+    pub(super) fn shook_hands(&mut self, handshake: &Handshake) {
         let kind = handshake.kind;
         self.counters.add(kind.counter(), 1);
         let stages = self.counters.stages();
-        stages.record(Stage::AcceptToHello, handshake.heard_at.saturating_duration_since(self.began));
+        let hello = handshake.heard_at.saturating_duration_since(self.began);
+        let handshake = handshake.heard_at.elapsed();
+        stages.record(Stage::AcceptToHello, hello);
         let stage = if kind.is_resumed { Stage::HandshakeResumed } else { Stage::HandshakeFull };
-        stages.record(stage, handshake.heard_at.elapsed());
+        stages.record(stage, handshake);
+        self.shaken =
+            Some(Shaken { kind, hello_us: microseconds(hello), handshake_us: microseconds(handshake) });
     }
 
     /// Counts how it ended.

@@ -148,6 +148,8 @@ mod tls_backends;
 mod tls_floods;
 /// Zone transfers, NOTIFY and UPDATE, where the config allows them.
 mod transfers;
+/// What dotd tells of single clients: refusals, connections.
+mod watching;
 /// The loader on real interfaces: what it attaches, pins, hands over and leaves behind.
 mod xdp_attach;
 /// Banned clients: in the kernel half, on the command line, over a restart.

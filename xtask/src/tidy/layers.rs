@@ -11,6 +11,7 @@ use super::{Finding, source::Source};
 const LAYERS: &[&[&str]] = &[
     &["moment"],
     &["dns", "proxy", "ledger", "config", "supervise", "disk"],
+    &["events"],
     &["tls", "backend", "cache", "xdp", "confine", "policy"],
     &["session"],
     &["worker", "control"],

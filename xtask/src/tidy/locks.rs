@@ -12,6 +12,7 @@ const FOLDERS: &[&str] = &[
     "dot-userspace/src/backend/",
     "dot-userspace/src/cache/",
     "dot-userspace/src/dns/",
+    "dot-userspace/src/events/",
     "dot-userspace/src/ledger/",
     "dot-userspace/src/policy/",
     "dot-userspace/src/proxy/",
@@ -26,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/backend/health.rs",
         "why a backend is down, taken by a health check; and a count, once for a message that matches no query",
     ),
+    ("dot-userspace/src/events/refusals.rs", "for events that found no room, at most ten times a second"),
     ("dot-userspace/src/ledger/traffic.rs", "when a worker begins with a backend, and when somebody looks"),
     (
         "dot-userspace/src/session/rates.rs",

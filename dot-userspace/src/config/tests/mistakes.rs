@@ -374,6 +374,10 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
             "2:9: log.level: \"loud\" is not known: it takes \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         ],
     ),
+    (
+        "[log]\nconnections = true\nlevel = \"warn\"",
+        &["2:15: log.connections: its lines are of level info; log.level = \"warn\" holds them back"],
+    ),
     ("session = 1", &["1:11: session: invalid type: integer `1`, expected a table"]),
     (
         "[[backend]]\naddress = \"x\"\n[[backend]]\nweight = 2\n[sessions]",

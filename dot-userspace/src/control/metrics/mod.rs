@@ -284,6 +284,8 @@ fn accounts(registry: &mut Registry, snapshot: &Snapshot) {
     counter(registry, "log_lines_lost", "Log lines dropped", control.log_lines_lost);
     let help = "Batches of what clients cost that found no room";
     counter(registry, "charges_lost", help, control.charges_lost);
+    let help = "Refusals and other events for operators that found no room";
+    counter(registry, "events_lost", help, control.events_lost);
     let difference = snapshot.difference();
     let rows = [
         ("connections", difference.connections),

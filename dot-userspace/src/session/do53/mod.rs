@@ -135,6 +135,7 @@ impl Endpoint {
         let counters = &self.shared.counters;
         counters.add(denial.reason.counter(), 1);
         counters.add(Counter::DroppedDenied, u64::from(denial.is_silent));
+        self.shared.events.refused(client.ip(), denial.reason.counter());
         Some(denial)
     }
 

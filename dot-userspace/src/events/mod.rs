@@ -1,0 +1,11 @@
+//! Module `events`: what dotd does to clients, on its way to operators who want to see it.
+//!
+//! Before: a worker refuses a client, or a connection ends. After: the control thread has it, and a line of the log says it.
+//! Holds: what operators have switched on ([`EventSink`]), and each worker's batch of refusals.
+//! Never: waits, or grows with clients: an event that finds no room is counted and lost.
+
+mod keys;
+mod refusals;
+
+pub use keys::{key_of, key_of_packets};
+pub use refusals::{EventSink, Events, Refused};

@@ -1,0 +1,98 @@
+//! What an operator is told of single clients: what was refused to them and why, and how their connections went.
+//!
+//! Before: a dotd, and clients that do something wrong. After: the log, or a verb, says what became of them.
+//! Never: looks into a running process but by what an operator has.
+
+use std::{io::Write, net::SocketAddr};
+
+use dot_tests::{
+    harness::{
+        clients::{DOT_PORT, read_to_close, tcp},
+        config::Config,
+        dot::Dot,
+        eventually,
+        message::{A, Query},
+        netns::{CLIENT_V4, SERVER_V4},
+        offer::Offer,
+        scene::embedded,
+    },
+    require,
+};
+use nix::sys::signal::Signal;
+
+/// Goal: who is refused stands in the log at the default level with the reason and the key to change, and no name or whole
+/// address. Method: more connections than a client may have, cleartext on the DoT port, a client that trusts nobody, queries over
+/// a rate; each once and again.
+#[test]
+fn refusals_can_be_found() {
+    require!(Root);
+    let config = Config::new().xdp("off").set("session", "connections_per_prefix_max", "2");
+    let config = config.set("session", "queries_per_second", "1").set("session", "queries_burst", "1");
+    let (network, dotd) = embedded(&config);
+    for _ in 0..2 {
+        let mut cleartext = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+        cleartext.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("open");
+        let _ = read_to_close(&mut cleartext);
+    }
+    let mut held: Vec<_> = (0..2).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+    for id in 0..3 {
+        let _ = held[0].exchange(&Query::new(id, "whoaskedthis.dotd.test", A).octets());
+    }
+    let refused = (0..3).map(|_| Dot::attempt(&network.client, SERVER_V4, &Offer::default()));
+    assert!(refused.into_iter().any(|attempt| attempt.is_err()), "the cap refused nobody");
+    let shown = format!("{}.0/24", CLIENT_V4.to_string().rsplit_once('.').expect("IPv4").0);
+    for (words, reason, key) in [
+        ("refused: a handshake", "failed_not_tls", None),
+        ("refused: a connection", "refused_prefix_cap", Some("session.connections_per_prefix_max")),
+        ("refused: a query", "queries_refused", Some("session.queries_per_second")),
+    ] {
+        let key = key.map(|key| format!(" key=\"{key}\"")).unwrap_or_default();
+        let line = format!("{words} client=\"{shown}\" reason=\"{reason}\"{key} count=");
+        eventually(&line, || dotd.stderr().contains(&line).then_some(()));
+        assert_eq!(dotd.stderr().matches(&line).count(), 1, "once a minute");
+    }
+    let said = dotd.stop().stderr;
+    assert!(!said.contains("whoaskedthis") && !said.contains(&CLIENT_V4.to_string()), "{said}");
+}
+
+/// Goal: a connection has a line with its times and its end while an operator wants that, and none before or afterwards; the
+/// verb says that lines would be held back by the level. Method: a session before, one with three queries and a failed handshake
+/// while it is on, one after a reload.
+#[test]
+fn connections_are_logged_on_request() {
+    require!(Root);
+    let (network, mut dotd) = embedded(&Config::new().xdp("off"));
+    let visit = |queries: u16| {
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        (0..queries).for_each(|id| drop(session.exchange(&Query::new(id, "www.dotd.test", A).octets())));
+        drop(session);
+    };
+    let ends = |count| dotd.counts("ended", |stats| stats.sum("session_ends", "") == count);
+    visit(1);
+    drop(ends(1));
+    assert!(dotd.operate(&["log", "connections", "on"]).has("log.connections is true until the next reload"));
+    visit(3);
+    let mut cleartext = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+    cleartext.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("open");
+    let _ = read_to_close(&mut cleartext);
+    let lines = || -> Vec<String> {
+        let said = dotd.stderr();
+        said.lines().filter(|line| line.contains("a connection has ended")).map(str::to_owned).collect()
+    };
+    let lines_of_two = eventually("two lines", || (lines().len() == 2).then(lines));
+    let session = lines_of_two.iter().find(|line| line.contains("queries=3")).expect("a session's");
+    for part in ["tls=\"1.3\"", "resumed=false", "hello_us=", "handshake_us=", "open_us=", "end=\"client\""] {
+        assert!(session.contains(part), "{part} is not in {session}");
+    }
+    assert!(session.contains("client=") && !session.contains(&CLIENT_V4.to_string()), "{session}");
+    assert!(lines_of_two.iter().any(|line| line.contains("end=\"failed_not_tls\"")), "{lines_of_two:?}");
+    assert!(dotd.operate(&["log", "level", "warn"]).has("log.level is warn"));
+    let refusal = dotd.operate(&["log", "connections", "on"]);
+    assert!(!refusal.is_success && refusal.has("log.level is warn: lines of connections are of level info"));
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("reloaded", |stats| stats.counter("control", "reloads_ok") == 1);
+    visit(1);
+    dotd.counts("ended", |stats| stats.sum("session_ends", "") == 3);
+    let said = dotd.stop().stderr;
+    assert_eq!(said.matches("a connection has ended").count(), 2, "{said}");
+}

@@ -8,7 +8,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{Broken, Failure, Health, Sink, UpstreamConfig, fleet::Fleet};
+use super::{BackendConfig, Broken, Failure, Health, Sink, fleet::Fleet};
 use crate::{
     config::{ClientSubnet, Policy, Transport},
     dns::{Asked, Query},
@@ -32,8 +32,8 @@ impl Sink for Nobody {
 }
 
 /// A backend that nobody has asked yet, with an hour's patience.
-pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) -> UpstreamConfig {
-    UpstreamConfig {
+pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) -> BackendConfig {
+    BackendConfig {
         name: "scripted".into(),
         address,
         transport,
@@ -56,10 +56,10 @@ async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Flee
     let fleet = Fleet::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
     let query = Query::parse(&QUERY).unwrap();
     fleet.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
-    let upstream = fleet.upstream(0).unwrap();
+    let backend = fleet.backend(0).unwrap();
     match transport {
-        Transport::Udp => upstream.datagrams.work.notified().await,
-        _ => upstream.streams.work.notified().await,
+        Transport::Udp => backend.datagrams.work.notified().await,
+        _ => backend.streams.work.notified().await,
     }
     fleet
 }
@@ -78,7 +78,7 @@ fn limits_change_while_queries_are_in_flight() {
         let submit = || fleet.submit(&QUERY, &query, Rc::new(Nobody));
         let limit = |outstanding_max, seconds| {
             let config =
-                UpstreamConfig { outstanding_max, timeout: Duration::from_secs(seconds), ..config.clone() };
+                BackendConfig { outstanding_max, timeout: Duration::from_secs(seconds), ..config.clone() };
             fleet.reload(Policy::RoundRobin, &[config]);
         };
         assert_eq!(submit(), Ok(()));

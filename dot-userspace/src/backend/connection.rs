@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{fleet::Fleet, flights::Flight, ids::Ids, sink::Failure, upstream::Upstream};
+use super::{fleet::Fleet, flights::Flight, ids::Ids, sink::Failure, worker_backend::Backend};
 use crate::{
     dns::{self, framing::append_message},
     ledger::Counter,
@@ -210,13 +210,13 @@ impl Connection {
     }
 
     /// Sends the query in `slot` over it, with this turn's write. Where it cannot, the query goes elsewhere.
-    pub fn give(&self, upstream: &Upstream, slot: u16) {
-        let fleet = &upstream.fleet;
-        let Some(first_tries) = self.take(fleet, slot, upstream.config.pads) else {
+    pub fn give(&self, backend: &Backend, slot: u16) {
+        let fleet = &backend.fleet;
+        let Some(first_tries) = self.take(fleet, slot, backend.config.pads) else {
             return fleet.try_elsewhere(slot, Failure::Full);
         };
         fleet.counters.add(Counter::BackendStreamSent, 1);
-        upstream.retries.earn(first_tries);
+        backend.retries.earn(first_tries);
     }
 
     /// Takes the query in `slot`; returns how many first tries that is, none if it was given before. `None`: it cannot.

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{UpstreamConfig, Wire};
+use super::{BackendConfig, Wire};
 use crate::proxy::{Client, header};
 
 /// A connection over which queries may go.
@@ -42,7 +42,7 @@ pub enum NotOpened {
 /// # Cancel safety
 /// Dropping the future closes the connection.
 pub async fn dial(
-    config: &UpstreamConfig,
+    config: &BackendConfig,
     timeout: Duration,
     client: Option<&Client>,
 ) -> Result<Opened, NotOpened> {
@@ -65,7 +65,7 @@ async fn in_time<T>(deadline: Instant, step: impl Future<Output = io::Result<T>>
     timeout_at(deadline, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn connect(config: &UpstreamConfig, timeout: Duration) -> io::Result<TcpStream> {
+async fn connect(config: &BackendConfig, timeout: Duration) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(config.address).await?;
     tcp.set_nodelay(true)?;
     // A backend that vanished without a word is noticed within a query's time, by the kernel.
@@ -77,7 +77,7 @@ async fn connect(config: &UpstreamConfig, timeout: Duration) -> io::Result<TcpSt
 /// `proxy encrypted`, and no client's address is in clear on the wire.
 async fn introduce<S: AsyncWrite + Unpin>(
     mut stream: S,
-    config: &UpstreamConfig,
+    config: &BackendConfig,
     client: Option<&Client>,
 ) -> io::Result<S> {
     if config.proxy_v2 {
@@ -138,7 +138,7 @@ mod tests {
             let by = Arc::new(Plain(Arc::clone(&socket)));
             let tls = Some(Tls { by, on_failure: OnTlsFailure::Refuse });
             let config = backend_at(listener.local_addr().unwrap(), Transport::Tls);
-            let config = UpstreamConfig { tls, ..config };
+            let config = BackendConfig { tls, ..config };
             let opened = dial(&config, config.timeout, None).await.ok().unwrap();
             let socket = socket.lock().unwrap().take().unwrap();
             let open = fs::read_dir("/proc/self/fd").unwrap();

@@ -33,7 +33,7 @@ use super::{
     flights::Half,
     matching::Match,
     streams,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::{
     dns::framing::{FramingError, cut_message},
@@ -71,23 +71,23 @@ pub enum End {
 }
 
 /// Opens `connection` and serves it to its end, of which `streams` is told, and since when it could be used.
-pub async fn live(upstream: Rc<Upstream>, connection: Rc<Connection>) {
-    let config = &upstream.config;
+pub async fn live(backend: Rc<Backend>, connection: Rc<Connection>) {
+    let config = &backend.config;
     let client = match &connection.lane {
         Lane::Personal(client) => client.as_ref(),
         Lane::Shared | Lane::Trial | Lane::Apart => None,
     };
-    let end = match dial(config, upstream.timeout(), client).await {
-        Ok(Opened::Clear(tcp)) => converse(tcp, acknowledge, &upstream, &connection).await,
+    let end = match dial(config, backend.timeout(), client).await {
+        Ok(Opened::Clear(tcp)) => converse(tcp, acknowledge, &backend, &connection).await,
         Ok(Opened::Secure(wire)) => {
             #[expect(clippy::borrowed_box, reason = "the stream is the box: only that can be polled")]
             let acknowledge = |wire: &Box<dyn Wire>| acknowledge(wire.socket());
-            converse(wire, acknowledge, &upstream, &connection).await
+            converse(wire, acknowledge, &backend, &connection).await
         }
         Err(error) => End::NotOpened(error),
     };
     let established_at = connection.established_at.take();
-    streams::ended(&upstream, &connection, established_at, &end);
+    streams::ended(&backend, &connection, established_at, &end);
 }
 
 /// How long an acknowledgement waits for a query that carries it, after one has gone: a millisecond, in which a busy connection
@@ -104,13 +104,13 @@ fn acknowledge(tcp: &impl AsFd) {
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     acknowledge: impl Fn(&S),
-    upstream: &Upstream,
+    backend: &Backend,
     connection: &Connection,
 ) -> End {
     connection.established_at.set(Some(Instant::now()));
-    upstream.fleet.counters.add(Counter::BackendConnections, 1);
-    upstream.streams.opened();
-    let mut dialogue = Dialogue::new(stream, acknowledge, upstream, connection);
+    backend.fleet.counters.add(Counter::BackendConnections, 1);
+    backend.streams.opened();
+    let mut dialogue = Dialogue::new(stream, acknowledge, backend, connection);
     poll_fn(|context| dialogue.poll_turn(context)).await
 }
 
@@ -127,7 +127,7 @@ struct Dialogue<'a, S, A> {
     acknowledgement: Pin<Box<Sleep>>,
     /// Somebody waits for that.
     is_delayed: bool,
-    upstream: &'a Upstream,
+    backend: &'a Backend,
     connection: &'a Connection,
     /// The front of a response that is not whole.
     pending: Vec<u8>,
@@ -141,7 +141,7 @@ struct Dialogue<'a, S, A> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
-    fn new(stream: S, acknowledge: A, upstream: &'a Upstream, connection: &'a Connection) -> Self {
+    fn new(stream: S, acknowledge: A, backend: &'a Backend, connection: &'a Connection) -> Self {
         let now = Instant::now();
         let idle_timeout = match connection.lane {
             Lane::Shared => IDLE_TIMEOUT,
@@ -155,7 +155,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
             wrote_at: None,
             acknowledgement: Box::pin(sleep_until(now)),
             is_delayed: false,
-            upstream,
+            backend,
             connection,
             pending: Vec::new(),
             writing: Vec::new(),
@@ -207,7 +207,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), End> {
-        let mut scratch = self.upstream.fleet.scratch.borrow_mut();
+        let mut scratch = self.backend.fleet.scratch.borrow_mut();
         for _ in 0..READS_MAX {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
@@ -218,7 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
                     self.last_use = Instant::now();
                     arrivals::begin_batch(self.last_use);
                     self.owes_acknowledgement = true;
-                    self.upstream.fleet.counters.add(Counter::BackendStreamReads, 1);
+                    self.backend.fleet.counters.add(Counter::BackendStreamReads, 1);
                     self.take_octets(buffer.filled())?;
                 }
             }
@@ -245,27 +245,26 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
 
     /// Gives each whole response in front of `octets` to whoever waits for it; returns the octets used.
     fn deliver(&self, octets: &[u8]) -> Result<usize, End> {
-        let fleet = &self.upstream.fleet;
+        let fleet = &self.backend.fleet;
         let (mut taken, mut responses) = (0, 0);
         while let Some(cut) = octets.get(taken..).map(cut_message).transpose().map_err(End::Broken)?.flatten()
         {
             taken += cut.octets;
             responses += 1;
-            let outcome =
-                fleet.deliver(self.upstream, &self.connection.ids, cut.message, Half::Stream, false);
+            let outcome = fleet.deliver(self.backend, &self.connection.ids, cut.message, Half::Stream, false);
             let is_answer = matches!(outcome, Match::Response | Match::Withdrawn | Match::WithoutEdns(_));
             if is_answer {
-                self.upstream.outcomes.note_answer();
-                self.upstream.streams.answered_at.set(Some(self.last_use));
+                self.backend.outcomes.note_answer();
+                self.backend.streams.answered_at.set(Some(self.last_use));
                 if self.connection.count_answer() {
-                    self.upstream.streams.back_off.forget();
-                    self.upstream.wake();
+                    self.backend.streams.back_off.forget();
+                    self.backend.wake();
                 }
             }
         }
         fleet.counters.add(Counter::BackendStreamReceived, responses);
         // There may be room again for what waits.
-        self.upstream.streams.look();
+        self.backend.streams.look();
         Ok(taken)
     }
 
@@ -288,10 +287,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
                     self.must_flush = true;
                     self.owes_acknowledgement = false;
                     self.wrote_at = Some(turn_time::now());
-                    self.upstream.fleet.counters.add(Counter::BackendStreamWrites, 1);
+                    self.backend.fleet.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
                     // There is room again for what waits.
-                    self.upstream.streams.look();
+                    self.backend.streams.look();
                 }
             }
         }

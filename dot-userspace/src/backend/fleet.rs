@@ -1,7 +1,7 @@
 //! All backends of one worker, and the queries they have: who gets a query, who gets it next, how it ends.
 //!
 //! Before: `Backends::submit` hands a query over. After: its sink has heard exactly one outcome.
-//! The line: submit → an upstream's queue → `udp` or `streams` sends → `matching` ends it; or no answer:
+//! The line: submit → a backend's queue → `udp` or `streams` sends → `matching` ends it; or no answer:
 //! [`Fleet::try_elsewhere`] → another backend → at its deadline [`Fleet::give_up`]. `hedge` may have two at once.
 //! Never: holds a borrow over an await, tells a sink twice, or gives a backend the same query again while
 //! another has not had it.
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    UpstreamConfig,
+    BackendConfig,
     balance::{self, Affinity, Candidate},
     flights::{FLIGHTS_MAX, Flight, Flights, Half, qname},
     hedge::{self, Hedging},
@@ -30,7 +30,7 @@ use super::{
     resend, silence,
     sink::{Failure, Sink},
     subnet, udp,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::{
     config::{ClientSubnet, Policy},
@@ -65,7 +65,7 @@ pub struct Fleet {
     /// Second tries.
     pub hedging: Hedging,
     /// The backends.
-    pub upstreams: RefCell<Vec<Rc<Upstream>>>,
+    pub backends: RefCell<Vec<Rc<Backend>>>,
     policy: Cell<Policy>,
     /// What backends are told of where a client is.
     pub client_subnet: ClientSubnet,
@@ -81,7 +81,7 @@ pub struct Fleet {
 impl Fleet {
     /// Opens nothing yet; starts the tasks that will.
     pub fn start(
-        configs: &[UpstreamConfig],
+        configs: &[BackendConfig],
         policy: Policy,
         hedge_percent: u8,
         client_subnet: ClientSubnet,
@@ -96,19 +96,19 @@ impl Fleet {
             counters: counters.clone(),
             transfers: Cell::new(0),
             hedging: Hedging::new(if configs.len() > 1 { hedge_percent } else { 0 }),
-            upstreams: RefCell::default(),
+            backends: RefCell::default(),
             policy: Cell::new(policy),
             client_subnet,
-            capacity: configs.iter().map(UpstreamConfig::capacity).sum::<usize>().min(FLIGHTS_MAX),
+            capacity: configs.iter().map(BackendConfig::capacity).sum::<usize>().min(FLIGHTS_MAX),
             turn: Cell::new(0),
             flying: Notify::new(),
             is_retired: Cell::new(false),
             tasks: RefCell::default(),
         });
         for (index, config) in configs.iter().enumerate() {
-            let upstream = Rc::new(Upstream::new(config, index, Rc::clone(&fleet)));
-            fleet.tasks.borrow_mut().extend(upstream.start());
-            fleet.upstreams.borrow_mut().push(upstream);
+            let backend = Rc::new(Backend::new(config, index, Rc::clone(&fleet)));
+            fleet.tasks.borrow_mut().extend(backend.start());
+            fleet.backends.borrow_mut().push(backend);
         }
         if fleet.hedging.is_on() {
             let watched = Rc::clone(&fleet);
@@ -125,9 +125,9 @@ impl Fleet {
     /// # Errors
     /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
-        let upstream = self.choose_for(message, query)?;
+        let backend = self.choose_for(message, query)?;
         let now = turn_time::now();
-        let deadline = now + upstream.timeout();
+        let deadline = now + backend.timeout();
         let told = subnet::of(self.client_subnet, query, || sink.client());
         let since = Some(turn_time::moment());
         let asked = Asked { subnet_is_ours: matches!(told, Told::Added(_)), since, ..Asked::by(query) };
@@ -152,7 +152,7 @@ impl Fleet {
             self.flying.notify_one();
         }
         self.counters.add(Counter::BackendOutstanding, 1);
-        self.give_to(slot, &upstream, now);
+        self.give_to(slot, &backend, now);
         Ok(())
     }
 
@@ -160,18 +160,18 @@ impl Fleet {
     ///
     /// # Errors
     /// [`Failure::Full`]: each has as many as it may; [`Failure::Unreachable`] without a backend.
-    pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<Rc<Upstream>, Failure> {
+    pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<Rc<Backend>, Failure> {
         let affinity = match query.client_cookie(message) {
             Some(cookie) => Affinity::Cookie(cookie),
             None => Affinity::Name(qname(message, query.question_end)),
         };
         // One that sleeps is asked where none is awake, and not where those that are have enough to do.
-        let is_any_awake = || self.upstreams.borrow().iter().any(|upstream| upstream.is_awake());
+        let is_any_awake = || self.backends.borrow().iter().any(|backend| backend.is_awake());
         let chosen = self.choose(affinity, 0);
-        if let Some(upstream) = chosen.or_else(|| self.choose_asleep(affinity).filter(|_| !is_any_awake())) {
-            return Ok(upstream);
+        if let Some(backend) = chosen.or_else(|| self.choose_asleep(affinity).filter(|_| !is_any_awake())) {
+            return Ok(backend);
         }
-        if self.upstreams.borrow().is_empty() {
+        if self.backends.borrow().is_empty() {
             return Err(Failure::Unreachable);
         }
         self.count_failure(Failure::Full);
@@ -179,71 +179,71 @@ impl Fleet {
     }
 
     /// The next backend by policy among those that are awake and have not `tried` it.
-    pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<Rc<Upstream>> {
-        self.choose_of(affinity, |upstream| tried & upstream.bit() == 0 && upstream.is_awake())
+    pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<Rc<Backend>> {
+        self.choose_of(affinity, |backend| tried & backend.bit() == 0 && backend.is_awake())
     }
 
     /// None is awake: one of them may be, by now.
-    fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<Rc<Upstream>> {
+    fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<Rc<Backend>> {
         self.choose_of(affinity, |_| true)
     }
 
-    fn choose_of(&self, affinity: Affinity<'_>, may: impl Fn(&Upstream) -> bool) -> Option<Rc<Upstream>> {
-        let may = |upstream: &Upstream| upstream.has_room() && may(upstream);
-        let upstreams = self.upstreams.borrow();
-        if let [only] = upstreams.as_slice() {
+    fn choose_of(&self, affinity: Affinity<'_>, may: impl Fn(&Backend) -> bool) -> Option<Rc<Backend>> {
+        let may = |backend: &Backend| backend.has_room() && may(backend);
+        let backends = self.backends.borrow();
+        if let [only] = backends.as_slice() {
             return may(only).then(|| Rc::clone(only));
         }
-        let candidates = upstreams.iter().filter(|upstream| may(upstream)).map(|upstream| Candidate {
-            index: upstream.index,
-            key: upstream.config.address,
-            weight: upstream.live.get().weight,
-            outstanding: upstream.outstanding(),
+        let candidates = backends.iter().filter(|backend| may(backend)).map(|backend| Candidate {
+            index: backend.index,
+            key: backend.config.address,
+            weight: backend.live.get().weight,
+            outstanding: backend.outstanding(),
         });
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
         let chosen = balance::choose(self.policy.get(), turn, affinity, candidates)?;
-        upstreams.get(chosen).map(Rc::clone)
+        backends.get(chosen).map(Rc::clone)
     }
 
     /// Chooses by `policy` from now on, and gives each backend its limits by `configs`, which are the same backends.
-    pub fn reload(&self, policy: Policy, configs: &[UpstreamConfig]) {
+    pub fn reload(&self, policy: Policy, configs: &[BackendConfig]) {
         self.policy.set(policy);
-        for (upstream, config) in self.upstreams.borrow().iter().zip(configs) {
-            upstream.live.set(config.live());
+        for (backend, config) in self.backends.borrow().iter().zip(configs) {
+            backend.live.set(config.live());
         }
     }
 
     /// The backend at this place of the list.
-    pub fn upstream(&self, index: usize) -> Option<Rc<Upstream>> {
-        self.upstreams.borrow().get(index).map(Rc::clone)
+    pub fn backend(&self, index: usize) -> Option<Rc<Backend>> {
+        self.backends.borrow().get(index).map(Rc::clone)
     }
 
-    fn upstream_of(&self, slot: u16) -> Option<Rc<Upstream>> {
-        let upstream = self.flights.borrow().get(slot)?.upstream;
-        self.upstream(upstream)
+    fn backend_of(&self, slot: u16) -> Option<Rc<Backend>> {
+        let backend = self.flights.borrow().get(slot)?.backend;
+        self.backend(backend)
     }
 
-    /// Puts the query in `slot` into the queue of `upstream`, for its share of the deadline.
-    pub fn give_to(&self, slot: u16, upstream: &Upstream, now: Instant) {
+    /// Puts the query in `slot` into the queue of `backend`, for its share of the deadline.
+    pub fn give_to(&self, slot: u16, backend: &Backend, now: Instant) {
         let mut flights = self.flights.borrow_mut();
-        flights.note_tried(slot, upstream.bit());
+        flights.note_tried(slot, backend.bit());
         let Some(flight) = flights.get_mut(slot) else { return };
-        flight.upstream = upstream.index;
-        flight.half = if flight.is_once { Half::Stream } else { upstream.half_for(flight.query.len()) };
+        flight.backend = backend.index;
+        flight.half = if flight.is_once { Half::Stream } else { backend.half_for(flight.query.len()) };
         flight.record = Record::default();
-        flight.patience_until = now + upstream.patience();
+        flight.patience_until = now + backend.patience();
         flight.given_at = now;
-        flight.late_at = if flight.may_hedge { self.hedging.watch(slot, upstream, now) } else { None };
+        flight.late_at = if flight.may_hedge { self.hedging.watch(slot, backend, now) } else { None };
         let half = flight.half;
         drop(flights);
-        upstream.begin();
-        upstream.enqueue(slot, half);
+        backend.begin();
+        backend.enqueue(slot, half);
     }
 
     /// Its backend has failed the query in `slot`: another one gets it, or it ends as `failure`.
     pub fn try_elsewhere(&self, slot: u16, failure: Failure) {
-        let last = self.upstream_of(slot);
+        let last = self.backend_of(slot);
         if self.moved(slot) {
             last.filter(|_| failure.is_a_loss()).into_iter().for_each(|last| last.note_loss());
         } else {
@@ -258,13 +258,13 @@ impl Fleet {
             let flights = self.flights.borrow();
             let may_move = |flight: &&Flight| now < flight.deadline && !flight.is_spare();
             let Some(flight) = flights.get(slot).filter(may_move) else { return false };
-            (self.choose(flight.affinity(), flight.tried), flight.upstream)
+            (self.choose(flight.affinity(), flight.tried), flight.backend)
         };
         let Some(next) = next else { return false };
         if let Some(flight) = self.flights.borrow_mut().get_mut(slot) {
             flight.take_back();
         }
-        if let Some(last) = self.upstream(last) {
+        if let Some(last) = self.backend(last) {
             last.finish();
         }
         self.counters.add(Counter::BackendFailedOver, 1);
@@ -275,24 +275,24 @@ impl Fleet {
     /// Its backend has been silent for its share of the deadline. Another one gets the query; without one a
     /// datagram is sent again, or goes over a connection if not every path carries it; a connection goes on waiting.
     fn lose_patience(&self, slot: u16) {
-        let last = self.upstream_of(slot);
+        let last = self.backend_of(slot);
         if self.moved(slot) {
             return last.into_iter().for_each(|last| last.note_loss());
         }
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
-        let Some(upstream) = self.upstream(flight.upstream) else { return };
-        flight.patience_until = Instant::now() + upstream.patience();
+        let Some(backend) = self.backend(flight.backend) else { return };
+        flight.patience_until = Instant::now() + backend.patience();
         match flight.half {
             Half::Datagram if flight.is_spare() => {}
-            Half::Datagram if upstream.datagram_octets(flight.query.len()) <= path::CARRIED_OCTETS => {
-                resend::enqueue(&upstream, slot, flight);
+            Half::Datagram if backend.datagram_octets(flight.query.len()) <= path::CARRIED_OCTETS => {
+                resend::enqueue(&backend, slot, flight);
             }
             half => {
                 drop(flights);
                 match half {
-                    Half::Stream => silence::ask_apart(&upstream, slot),
-                    Half::Datagram => path::leave_to_stream(&upstream, slot),
+                    Half::Stream => silence::ask_apart(&backend, slot),
+                    Half::Datagram => path::leave_to_stream(&backend, slot),
                 }
             }
         }
@@ -304,7 +304,7 @@ impl Fleet {
             drop(self.leave(slot));
             return;
         }
-        let last = self.upstream_of(slot).filter(|_| failure.is_a_loss());
+        let last = self.backend_of(slot).filter(|_| failure.is_a_loss());
         last.into_iter().for_each(|last| last.note_loss());
         let held = self.flights.borrow_mut().get_mut(slot).map(Flight::take_query);
         let (Some((asked, query)), Some(sink)) = (held, self.end(slot)) else { return };
@@ -323,8 +323,8 @@ impl Fleet {
     pub fn leave(&self, slot: u16) -> Option<Rc<dyn Sink>> {
         let mut flights = self.flights.borrow_mut();
         let sink = flights.end(slot)?;
-        if let Some(upstream) = flights.ended(slot).and_then(|flight| self.upstream(flight.upstream)) {
-            upstream.finish();
+        if let Some(backend) = flights.ended(slot).and_then(|flight| self.backend(flight.backend)) {
+            backend.finish();
         }
         Some(sink)
     }
@@ -349,7 +349,7 @@ impl Fleet {
     /// Ends every task but the caller's, and closes every socket.
     fn dissolve(&self) {
         self.tasks.take().iter().for_each(AbortHandle::abort);
-        self.upstreams.take().iter().for_each(|upstream| upstream.close());
+        self.backends.take().iter().for_each(|backend| backend.close());
     }
 }
 
@@ -360,7 +360,7 @@ async fn sweep(fleet: Rc<Fleet>) {
         if is_quiet && fleet.is_retired.get() {
             return fleet.dissolve();
         }
-        if is_quiet && !fleet.upstreams.borrow().iter().any(|upstream| upstream.datagrams.has_retired()) {
+        if is_quiet && !fleet.backends.borrow().iter().any(|backend| backend.datagrams.has_retired()) {
             fleet.flying.notified().await;
         }
         sleep(SWEEP_INTERVAL).await;
@@ -371,10 +371,10 @@ async fn sweep(fleet: Rc<Fleet>) {
         let silent = fleet.flights.borrow().find(|flight| flight.patience_until <= now);
         silent.into_iter().for_each(|slot| fleet.lose_patience(slot));
         outcomes::look(&fleet, now);
-        for upstream in fleet.upstreams.borrow().iter() {
-            resend::send(upstream);
-            udp::close_quiet(upstream);
-            upstream.look(now);
+        for backend in fleet.backends.borrow().iter() {
+            resend::send(backend);
+            udp::close_quiet(backend);
+            backend.look(now);
         }
     }
 }

@@ -64,7 +64,7 @@ pub struct Flight {
     /// It is the later one of two tries.
     pub is_second: bool,
     /// The backend that has it.
-    pub upstream: usize,
+    pub backend: usize,
     /// The way it takes there.
     pub half: Half,
     /// Backends that had it, a bit each.
@@ -79,8 +79,8 @@ pub struct Flight {
 
 impl Flight {
     /// Whether it waits in this queue. A queue may hold slots whose flight has ended or moved on.
-    pub fn waits_at(&self, upstream: usize, half: Half) -> bool {
-        self.sent.is_none() && self.upstream == upstream && self.half == half
+    pub fn waits_at(&self, backend: usize, half: Half) -> bool {
+        self.sent.is_none() && self.backend == backend && self.half == half
     }
 
     /// Who asked, for a backend that is to know.
@@ -209,7 +209,7 @@ impl Flights {
             may_hedge: false,
             other: None,
             is_second: false,
-            upstream: 0,
+            backend: 0,
             half: Half::Datagram,
             tried: 0,
             is_once: false,

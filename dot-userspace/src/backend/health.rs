@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    UpstreamConfig,
+    BackendConfig,
     dial::{NotOpened, Opened, dial},
     matching::{Unmatched, fit},
     outcomes,
@@ -205,7 +205,7 @@ impl fmt::Display for Seen {
 
 /// A check under way: what it asked, and what came that is no answer to it.
 struct Asking<'a> {
-    backend: &'a UpstreamConfig,
+    backend: &'a BackendConfig,
     query: Vec<u8>,
     seen: Option<Seen>,
 }
@@ -217,8 +217,8 @@ const DOWN: u8 = 2;
 ///
 /// # Cancel safety
 /// Dropping it leaves the last state.
-pub async fn watch(backend: UpstreamConfig) {
-    let backend = UpstreamConfig { timeout: backend.timeout.min(backend.health_interval), ..backend };
+pub async fn watch(backend: BackendConfig) {
+    let backend = BackendConfig { timeout: backend.timeout.min(backend.health_interval), ..backend };
     let mut misses: u32 = 0;
     loop {
         let result = check(&backend).await;
@@ -256,7 +256,7 @@ fn pause(misses: u32, interval: Duration, chance: u16) -> Duration {
 }
 
 /// One question, one answer, by the way that queries take.
-async fn check(backend: &UpstreamConfig) -> Result<(), Missed> {
+async fn check(backend: &BackendConfig) -> Result<(), Missed> {
     let mut asking = Asking { backend, query: query().map_err(Missed::Unanswered)?, seen: None };
     let answer = if backend.transport == Transport::Udp {
         timeout(backend.timeout, asking.over_udp()).await

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    arrivals, flights::Half, matching::Match, mmsg::BATCH_MAX, path, port::Port, udp, upstream::Upstream,
+    arrivals, flights::Half, matching::Match, mmsg::BATCH_MAX, path, port::Port, udp, worker_backend::Backend,
 };
 use crate::{ledger::Counter, supervise::supervise};
 
@@ -24,60 +24,60 @@ const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
 ///
 /// # Errors
 /// No descriptor, or no way to the backend.
-pub fn open_port(upstream: &Rc<Upstream>) -> io::Result<(Rc<Port>, AbortHandle)> {
-    let port = Rc::new(Port::open(upstream.config.address)?);
-    let (upstream, heard) = (Rc::clone(upstream), Rc::clone(&port));
+pub fn open_port(backend: &Rc<Backend>) -> io::Result<(Rc<Port>, AbortHandle)> {
+    let port = Rc::new(Port::open(backend.config.address)?);
+    let (backend, heard) = (Rc::clone(backend), Rc::clone(&port));
     let task =
-        spawn_local(supervise("receiver", move || receive_all(Rc::clone(&upstream), Rc::clone(&heard))));
+        spawn_local(supervise("receiver", move || receive_all(Rc::clone(&backend), Rc::clone(&heard))));
     Ok((port, task.abort_handle()))
 }
 
-async fn receive_all(upstream: Rc<Upstream>, port: Rc<Port>) {
+async fn receive_all(backend: Rc<Backend>, port: Rc<Port>) {
     while let Ok(ready) = port.socket.ready(HEARD).await {
         let mut got = 0;
         // tokio looks at one of them at a time.
         let heard = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
         let result = port.socket.try_io(heard, || {
-            got = upstream.fleet.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
+            got = backend.fleet.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
             // Fewer than asked for: the kernel's queue is empty.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if got > 0 {
-            upstream.fleet.counters.add(Counter::BackendReceiveCalls, 1);
-            upstream.fleet.counters.add(Counter::BackendReceived, got as u64);
-            deliver(&upstream, &port, got);
+            backend.fleet.counters.add(Counter::BackendReceiveCalls, 1);
+            backend.fleet.counters.add(Counter::BackendReceived, got as u64);
+            deliver(&backend, &port, got);
             if got == BATCH_MAX {
                 // A flood must not starve the sessions.
                 tokio::task::yield_now().await;
             }
         } else if let Err(error) = result {
             if udp::says_nobody_is_there(&error) {
-                upstream.is_unreachable(&port.ids);
+                backend.is_unreachable(&port.ids);
             } else if path::says_too_long(&error) {
-                path::leave_to_streams(&upstream, &port);
+                path::leave_to_streams(&backend, &port);
             }
         }
     }
 }
 
 /// Gives each datagram of the batch to whoever waits for it.
-fn deliver(upstream: &Rc<Upstream>, port: &Rc<Port>, count: usize) {
+fn deliver(backend: &Rc<Backend>, port: &Rc<Port>, count: usize) {
     arrivals::begin_batch(Instant::now());
-    let inbound = upstream.fleet.inbound.borrow();
+    let inbound = backend.fleet.inbound.borrow();
     for (datagram, is_cut) in inbound.datagrams(count) {
-        match upstream.fleet.deliver(upstream, &port.ids, datagram, Half::Datagram, is_cut) {
+        match backend.fleet.deliver(backend, &port.ids, datagram, Half::Datagram, is_cut) {
             Match::Response | Match::Withdrawn => {
-                upstream.outcomes.note_answer();
-                upstream.wake();
+                backend.outcomes.note_answer();
+                backend.wake();
             }
-            Match::Truncated(slot) => ask_again(upstream, slot),
+            Match::Truncated(slot) => ask_again(backend, slot),
             Match::WithoutEdns(_) | Match::NotOurs(_) => {}
         }
     }
 }
 
 /// A datagram is too small for the response (RFC 9210 §3): asks again over a connection.
-fn ask_again(upstream: &Upstream, slot: u16) {
-    upstream.fleet.counters.add(Counter::BackendTruncated, 1);
-    upstream.ask_by_stream(slot);
+fn ask_again(backend: &Backend, slot: u16) {
+    backend.fleet.counters.add(Counter::BackendTruncated, 1);
+    backend.ask_by_stream(slot);
 }

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{fleet::Fleet, flights::FLIGHTS_MAX, tempo::Tempo, upstream::Upstream};
+use super::{fleet::Fleet, flights::FLIGHTS_MAX, tempo::Tempo, worker_backend::Backend};
 use crate::{
     dns::{self, Query, ResponseCode},
     ledger::Counter,
@@ -111,12 +111,12 @@ impl Hedging {
         self.budget.earn(self.percent);
     }
 
-    /// The query in `slot` is at `upstream` from `now` on. Returns when it is late; `None`: not before fail-over.
-    pub fn watch(&self, slot: u16, upstream: &Upstream, now: Instant) -> Option<Instant> {
-        let delay = upstream.pace.tempo.usual()?.max(DELAY_MIN);
-        let mut watched = upstream.pace.watched.borrow_mut();
+    /// The query in `slot` is at `backend` from `now` on. Returns when it is late; `None`: not before fail-over.
+    pub fn watch(&self, slot: u16, backend: &Backend, now: Instant) -> Option<Instant> {
+        let delay = backend.pace.tempo.usual()?.max(DELAY_MIN);
+        let mut watched = backend.pace.watched.borrow_mut();
         // Where TLS fails, queries of a backend that says "refuse" go nowhere else.
-        if delay >= upstream.patience() || watched.len() >= FLIGHTS_MAX || upstream.refuses_without_tls() {
+        if delay >= backend.patience() || watched.len() >= FLIGHTS_MAX || backend.refuses_without_tls() {
             return None;
         }
         if watched.is_empty() {
@@ -156,21 +156,21 @@ impl Fleet {
             return other.into_iter().for_each(|other| drop(self.leave(other)));
         }
         let now = Instant::now();
-        self.note_time(flight.upstream, now - flight.given_at);
+        self.note_time(flight.backend, now - flight.given_at);
         let loser = other.and_then(|other| flights.get(other));
-        let lost = loser.map(|loser| (loser.upstream, loser.is_second, now - loser.given_at));
+        let lost = loser.map(|loser| (loser.backend, loser.is_second, now - loser.given_at));
         drop(flights);
         // How long the first backend would have taken is not known: longer. Of the second not even that it is slow.
-        if let Some((upstream, false, took)) = lost {
-            self.note_time(upstream, took);
+        if let Some((backend, false, took)) = lost {
+            self.note_time(backend, took);
         }
         self.counters.add(Counter::BackendHedgeWon, u64::from(is_second));
         other.into_iter().for_each(|other| drop(self.leave(other)));
     }
 
-    fn note_time(&self, upstream: usize, took: Duration) {
-        if let Some(upstream) = self.upstream(upstream) {
-            upstream.pace.tempo.note(took);
+    fn note_time(&self, backend: usize, took: Duration) {
+        if let Some(backend) = self.backend(backend) {
+            backend.pace.tempo.note(took);
         }
     }
 
@@ -194,7 +194,7 @@ impl Fleet {
     }
 
     fn next_late(&self) -> Option<Instant> {
-        self.upstreams.borrow().iter().filter_map(|upstream| upstream.pace.next_late()).min()
+        self.backends.borrow().iter().filter_map(|backend| backend.pace.next_late()).min()
     }
 }
 
@@ -207,8 +207,8 @@ pub async fn watch(fleet: Rc<Fleet>) {
             Some(late_at) => sleep_until(late_at.min(Instant::now() + LOOK_INTERVAL)).await,
         }
         let now = Instant::now();
-        for upstream in fleet.upstreams.borrow().iter() {
-            while let Some((slot, late_at)) = upstream.pace.take_late(now) {
+        for backend in fleet.backends.borrow().iter() {
+            while let Some((slot, late_at)) = backend.pace.take_late(now) {
                 // Most have their answer by then, and their slot may have another query.
                 if !fleet.is_late(slot, late_at) {
                     continue;

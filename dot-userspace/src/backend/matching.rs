@@ -17,7 +17,7 @@ use super::{
     hedge,
     ids::Ids,
     resend,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::{
     dns::{self, HEADER_OCTETS},
@@ -107,11 +107,11 @@ pub fn fit(message: &[u8], query: &[u8], question_end: usize) -> Result<Fit, Unm
 }
 
 impl Fleet {
-    /// Gives `message`, which came from `upstream` over `ids`, to whoever waits for it. `is_cut`: it was longer than our
+    /// Gives `message`, which came from `backend` over `ids`, to whoever waits for it. `is_cut`: it was longer than our
     /// room. TC=1 is for a datagram only: over a connection it is the response.
     pub fn deliver(
         &self,
-        upstream: &Upstream,
+        backend: &Backend,
         ids: &Rc<Ids>,
         message: &[u8],
         half: Half,
@@ -120,7 +120,7 @@ impl Fleet {
         let id = message.first_chunk::<2>().map(|octets| u16::from_be_bytes(*octets));
         let slot = id.and_then(|id| ids.slot_of(id));
         let unknown = Match::NotOurs(Unmatched::Id);
-        let outcome = slot.map_or(unknown, |slot| self.judge(upstream, slot, message, (half, is_cut)));
+        let outcome = slot.map_or(unknown, |slot| self.judge(backend, slot, message, (half, is_cut)));
         match (outcome, slot) {
             (Match::Response, Some(slot)) => {
                 self.note_answer(slot);
@@ -130,11 +130,11 @@ impl Fleet {
                 self.counters.add(Counter::BackendHedgeFailed, 1);
                 drop(self.leave(slot));
             }
-            (Match::WithoutEdns(slot), _) => self.ask_without_edns(upstream, slot),
+            (Match::WithoutEdns(slot), _) => self.ask_without_edns(backend, slot),
             (Match::NotOurs(why), _) => {
                 self.counters.add(Counter::BackendUnmatched, 1);
-                upstream.retries.was_needless();
-                upstream.config.health.note_unmatched(why);
+                backend.retries.was_needless();
+                backend.config.health.note_unmatched(why);
             }
             _ => {}
         }
@@ -142,7 +142,7 @@ impl Fleet {
     }
 
     /// Compares a message with the query; a true response is with its sink when this returns.
-    fn judge(&self, upstream: &Upstream, slot: u16, message: &[u8], (half, is_cut): (Half, bool)) -> Match {
+    fn judge(&self, backend: &Backend, slot: u16, message: &[u8], (half, is_cut): (Half, bool)) -> Match {
         let flights = self.flights.borrow();
         let Some(flight) = flights.get(slot) else { return Match::NotOurs(Unmatched::Id) };
         let mut asked = flight.asked;
@@ -170,18 +170,18 @@ impl Fleet {
             return Match::WithoutEdns(slot);
         }
         if flight.is_spare() && !hedge::is_welcome(message) {
-            note_answered(upstream, flight, half, message);
+            note_answered(backend, flight, half, message);
             return Match::Withdrawn;
         }
         match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
             Some(Ok(())) => {
                 let took = arrivals::note(flight.given_at);
-                note_answered(upstream, flight, half, message);
+                note_answered(backend, flight, half, message);
                 if flight.record.was_resent {
-                    resend::note_answer(upstream, flight, took);
+                    resend::note_answer(backend, flight, took);
                 }
                 if flight.record.is_apart {
-                    upstream.streams.suspects.refusals.answered(flight);
+                    backend.streams.suspects.refusals.answered(flight);
                 }
                 Match::Response
             }
@@ -190,7 +190,7 @@ impl Fleet {
     }
 
     /// The client sent no OPT, and shall not hear that the one dotd added is not understood: asks again without it.
-    fn ask_without_edns(&self, upstream: &Upstream, slot: u16) {
+    fn ask_without_edns(&self, backend: &Backend, slot: u16) {
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
         flight.take_back();
@@ -201,15 +201,15 @@ impl Fleet {
         let half = flight.half;
         drop(flights);
         self.counters.add(Counter::BackendWithoutEdns, 1);
-        upstream.enqueue(slot, half);
+        backend.enqueue(slot, half);
     }
 }
 
 /// Counts an answer of a backend, and how long it took.
-fn note_answered(upstream: &Upstream, flight: &Flight, half: Half, message: &[u8]) {
+fn note_answered(backend: &Backend, flight: &Flight, half: Half, message: &[u8]) {
     let took = flight.sent_at.map_or(0, |sent| turn_time::moment().nanoseconds_since(sent));
     let rcode = message.get(3).copied().unwrap_or_default();
-    upstream.line.answered(rcode, half == Half::Datagram, took);
+    backend.line.answered(rcode, half == Half::Datagram, took);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Module `backend`: queries leave in batches, each outcome comes back to the session that asked.
 //!
 //! Before: `dns::triage` said forward. After: a [`Sink`] has a response or a [`Failure`]. Step 8 of 9.
-//! The line: [`Backends::submit`] → `fleet` chooses by `balance` → `upstream` queues → `udp` sends datagrams and `heard` receives,
+//! The line: [`Backends::submit`] → `fleet` chooses by `balance` → `backend` queues → `udp` sends datagrams and `heard` receives,
 //! or `streams` fills a `connection` → `matching` knows what comes back, or `fleet` asks another backend; `hedge` may
 //! do so before.
 //! Beside it `health` asks, from the control thread, who is there.
@@ -47,7 +47,7 @@ mod tempo;
 mod transfer;
 mod trials;
 mod udp;
-mod upstream;
+mod worker_backend;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -69,7 +69,7 @@ use crate::{
 
 /// One backend, as the workers need to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamConfig {
+pub struct BackendConfig {
     /// What status, metrics and log lines call it.
     pub name: Arc<str>,
     /// Where it listens.
@@ -96,7 +96,7 @@ pub struct UpstreamConfig {
     pub lines: BackendLines,
 }
 
-impl UpstreamConfig {
+impl BackendConfig {
     /// Whether it is the same backend, asked in the same way: what [`Live`] holds may be another.
     #[must_use]
     pub fn is_same_but_for_limits(&self, other: &Self) -> bool {
@@ -148,7 +148,7 @@ impl Backends {
     /// Opens nothing yet; starts the tasks that will. Must run on the worker's runtime.
     #[must_use]
     pub fn start(
-        configs: &[UpstreamConfig],
+        configs: &[BackendConfig],
         policy: Policy,
         hedge_percent: u8,
         client_subnet: ClientSubnet,
@@ -191,7 +191,7 @@ impl Backends {
 impl Backends {
     /// Chooses by `policy` from now on, and gives each backend its share and its limits by `configs`, which are the same
     /// backends but for those.
-    pub fn reload(&self, policy: Policy, configs: &[UpstreamConfig]) {
+    pub fn reload(&self, policy: Policy, configs: &[BackendConfig]) {
         self.fleet.reload(policy, configs);
     }
 

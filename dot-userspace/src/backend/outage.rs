@@ -5,36 +5,36 @@
 
 use tokio::time::Instant;
 
-use super::{flights::Half, sink::Failure, upstream::Upstream};
+use super::{flights::Half, sink::Failure, worker_backend::Backend};
 
 /// Whether what waits goes on to wait although no connection can be opened.
-pub fn is_patient(upstream: &Upstream) -> bool {
-    let streams = &upstream.streams;
-    let is_there = !streams.is_unconnected.get() && upstream.config.health.is_up();
-    let is_worth_waiting = streams.back_off.is_worth_waiting(upstream.timeout(), Instant::now());
+pub fn is_patient(backend: &Backend) -> bool {
+    let streams = &backend.streams;
+    let is_there = !streams.is_unconnected.get() && backend.config.health.is_up();
+    let is_worth_waiting = streams.back_off.is_worth_waiting(backend.timeout(), Instant::now());
     (is_worth_waiting || is_there) && !streams.is_insecure()
 }
 
 /// There is no connection, and none can be opened now: what waits goes to other backends. Where there is
 /// none it waits on through the first failures, or while checks are answered, and fails after them.
-pub fn refuse_waiting(upstream: &Upstream) {
-    let streams = &upstream.streams;
-    let is_refused = streams.is_insecure() && upstream.refuses_without_tls();
-    let is_patient = is_patient(upstream);
+pub fn refuse_waiting(backend: &Backend) {
+    let streams = &backend.streams;
+    let is_refused = streams.is_insecure() && backend.refuses_without_tls();
+    let is_patient = is_patient(backend);
     let failure = if streams.is_insecure() { Failure::NotSecure } else { Failure::Unreachable };
     for slot in streams.take() {
         let record = {
-            let flights = upstream.fleet.flights.borrow();
-            let waiting = flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
+            let flights = backend.fleet.flights.borrow();
+            let waiting = flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream));
             waiting.map(|flight| flight.record)
         };
         let Some(record) = record else { continue };
-        if !is_refused && upstream.fleet.moved(slot) {
+        if !is_refused && backend.fleet.moved(slot) {
             continue;
         }
         match is_patient {
-            true => streams.put_in_line(upstream, slot, &record),
-            false => upstream.fleet.give_up(slot, failure),
+            true => streams.put_in_line(backend, slot, &record),
+            false => backend.fleet.give_up(slot, failure),
         }
     }
 }

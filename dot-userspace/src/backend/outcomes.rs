@@ -79,19 +79,19 @@ pub fn percent(answered: u64, lost: u64) -> Option<u32> {
 
 /// Looks at every backend: reports, and sets aside which answers much less than another does.
 pub fn look(fleet: &Fleet, now: Instant) {
-    let upstreams = fleet.upstreams.borrow();
-    let best = upstreams.iter().filter_map(|upstream| upstream.outcomes.percent()).max();
+    let backends = fleet.backends.borrow();
+    let best = backends.iter().filter_map(|backend| backend.outcomes.percent()).max();
     let is_other_good = best.is_some_and(|best| best >= GOOD_PERCENT);
-    for upstream in upstreams.iter() {
-        let is_poor = upstream.outcomes.percent().is_some_and(|percent| percent < POOR_PERCENT);
+    for backend in backends.iter() {
+        let is_poor = backend.outcomes.percent().is_some_and(|percent| percent < POOR_PERCENT);
         if is_poor && is_other_good {
-            upstream.set_aside(now);
-            upstream.outcomes.forget();
+            backend.set_aside(now);
+            backend.outcomes.forget();
         }
-        if let Some((answered, lost)) = upstream.outcomes.look()
+        if let Some((answered, lost)) = backend.outcomes.look()
             && (answered > 0 || lost > 0)
         {
-            upstream.config.health.note_outcomes(answered, lost);
+            backend.config.health.note_outcomes(answered, lost);
         }
     }
 }

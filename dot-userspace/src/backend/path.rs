@@ -13,7 +13,7 @@ use nix::{
     sys::socket::{getsockopt, setsockopt},
 };
 
-use super::{flights::Flight, port::Port, upstream::Upstream};
+use super::{flights::Flight, port::Port, worker_backend::Backend};
 use crate::ledger::Counter;
 
 sockopt_impl!(
@@ -84,19 +84,19 @@ pub fn says_too_long(error: &io::Error) -> bool {
 
 /// The path takes no datagram as long as some that are with `port`: they go over a connection, and the backend has not
 /// failed. `false`: none of them is.
-pub fn leave_to_streams(upstream: &Upstream, port: &Port) -> bool {
-    let max = datagram_octets_max(&port.socket, upstream.config.address).unwrap_or(usize::MAX);
+pub fn leave_to_streams(backend: &Backend, port: &Port) -> bool {
+    let max = datagram_octets_max(&port.socket, backend.config.address).unwrap_or(usize::MAX);
     let is_long =
-        |flight: &Flight| flight.is_over(&port.ids) && upstream.datagram_octets(flight.query.len()) > max;
-    let long = upstream.fleet.flights.borrow().find(is_long);
-    long.iter().for_each(|slot| leave_to_stream(upstream, *slot));
+        |flight: &Flight| flight.is_over(&port.ids) && backend.datagram_octets(flight.query.len()) > max;
+    let long = backend.fleet.flights.borrow().find(is_long);
+    long.iter().for_each(|slot| leave_to_stream(backend, *slot));
     !long.is_empty()
 }
 
 /// No datagram may be as long as the query in `slot`.
-pub fn leave_to_stream(upstream: &Upstream, slot: u16) {
-    upstream.fleet.counters.add(Counter::BackendTooLong, 1);
-    upstream.ask_by_stream(slot);
+pub fn leave_to_stream(backend: &Backend, slot: u16) {
+    backend.fleet.counters.add(Counter::BackendTooLong, 1);
+    backend.ask_by_stream(slot);
 }
 
 #[cfg(test)]

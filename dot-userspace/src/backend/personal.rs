@@ -20,7 +20,7 @@ use super::{
     dialogue::live,
     flights::Half,
     streams::Served,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::proxy::Client;
 
@@ -86,21 +86,21 @@ impl Personal {
 }
 
 /// Gives what waits to the connections of its clients; opens those that are missing.
-pub fn hand_out(upstream: &Rc<Upstream>) {
-    let (streams, personal) = (&upstream.streams, &upstream.streams.personal);
+pub fn hand_out(backend: &Rc<Backend>) {
+    let (streams, personal) = (&backend.streams, &backend.streams.personal);
     let may_open = streams.backs_off_until().is_none();
     let mut waiting_on = Vec::new();
     // Those that wait for a place had their turn, and keep it.
     let mut has_places = may_open;
     while has_places {
         let Some(slot) = personal.waiting.borrow_mut().pop_front() else { break };
-        if place(upstream, slot, true) == Place::None {
+        if place(backend, slot, true) == Place::None {
             personal.waiting.borrow_mut().push_front(slot);
             has_places = false;
         }
     }
     while let Some(slot) = streams.next() {
-        match place(upstream, slot, has_places) {
+        match place(backend, slot, has_places) {
             Place::Given => {}
             Place::Full => waiting_on.push(slot),
             Place::None => {
@@ -123,11 +123,11 @@ enum Place {
     None,
 }
 
-fn place(upstream: &Rc<Upstream>, slot: u16, may_open: bool) -> Place {
-    let personal = &upstream.streams.personal;
+fn place(backend: &Rc<Backend>, slot: u16, may_open: bool) -> Place {
+    let personal = &backend.streams.personal;
     let (client, company) = {
-        let flights = upstream.fleet.flights.borrow();
-        match flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream)) {
+        let flights = backend.fleet.flights.borrow();
+        match flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream)) {
             Some(flight) => (flight.client(), flight.record.company),
             None => return Place::Given,
         }
@@ -135,18 +135,18 @@ fn place(upstream: &Rc<Upstream>, slot: u16, may_open: bool) -> Place {
     let connection = match personal.of(&client) {
         Some(connection) if connection.takes_company(company) => connection,
         Some(_) => return Place::Full,
-        None if may_open && personal.make_room() => open(upstream, client),
+        None if may_open && personal.make_room() => open(backend, client),
         None => return Place::None,
     };
-    connection.give(upstream, slot);
+    connection.give(backend, slot);
     connection.wake();
     Place::Given
 }
 
-fn open(upstream: &Rc<Upstream>, client: Option<Client>) -> Rc<Connection> {
+fn open(backend: &Rc<Backend>, client: Option<Client>) -> Rc<Connection> {
     let connection = Rc::new(Connection::of(Lane::Personal(client.clone())));
-    let task = spawn_local(live(Rc::clone(upstream), Rc::clone(&connection)));
+    let task = spawn_local(live(Rc::clone(backend), Rc::clone(&connection)));
     let served = (Rc::clone(&connection), task.abort_handle());
-    upstream.streams.personal.connections.borrow_mut().insert(client, served);
+    backend.streams.personal.connections.borrow_mut().insert(client, served);
     connection
 }

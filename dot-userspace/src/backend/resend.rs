@@ -18,7 +18,7 @@ use super::{
     path,
     port::Port,
     udp,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::ledger::Counter;
 
@@ -35,9 +35,9 @@ const SOON: u32 = 4;
 pub struct Again(RefCell<Vec<u16>>);
 
 /// Has the query of `flight`, in `slot`, sent again, now or somewhat later.
-pub fn enqueue(upstream: &Upstream, slot: u16, flight: &mut Flight) {
-    let mut again = upstream.datagrams.again.0.borrow_mut();
-    if again.len() < AGAIN_MAX && upstream.retries.spend() {
+pub fn enqueue(backend: &Backend, slot: u16, flight: &mut Flight) {
+    let mut again = backend.datagrams.again.0.borrow_mut();
+    if again.len() < AGAIN_MAX && backend.retries.spend() {
         flight.record.was_resent = true;
         again.push(slot);
     } else {
@@ -46,28 +46,28 @@ pub fn enqueue(upstream: &Upstream, slot: u16, flight: &mut Flight) {
 }
 
 /// The query of `flight` was answered after so long. If that is soon after its second try, the first one was lost.
-pub fn note_answer(upstream: &Upstream, flight: &Flight, took: Duration) {
-    let patience = upstream.patience();
+pub fn note_answer(backend: &Backend, flight: &Flight, took: Duration) {
+    let patience = backend.patience();
     // Its patience began anew with the second try.
     let soon = flight.patience_until.checked_sub(patience - patience / SOON);
     if flight.record.was_resent && soon.is_some_and(|soon| flight.given_at + took < soon) {
-        upstream.retries.was_needed();
+        backend.retries.was_needed();
     }
 }
 
 /// Sends what was queued.
-pub fn send(upstream: &Upstream) {
-    let slots = upstream.datagrams.again.0.take();
+pub fn send(backend: &Backend) {
+    let slots = backend.datagrams.again.0.take();
     if slots.is_empty() {
         return;
     }
-    for port in upstream.datagrams.open_ports() {
+    for port in backend.datagrams.open_ports() {
         let mut batch = [0; BATCH_MAX];
         let mut left = slots.as_slice();
         while !left.is_empty() {
-            let count = fill(upstream, &port, &mut left, &mut batch);
+            let count = fill(backend, &port, &mut left, &mut batch);
             let batch = batch.get(..count).unwrap_or_default();
-            if !batch.is_empty() && !send_batch(upstream, &port, batch) {
+            if !batch.is_empty() && !send_batch(backend, &port, batch) {
                 break;
             }
         }
@@ -75,12 +75,12 @@ pub fn send(upstream: &Upstream) {
     // Its room is used at the next look.
     let mut slots = slots;
     slots.clear();
-    upstream.datagrams.again.0.replace(slots);
+    backend.datagrams.again.0.replace(slots);
 }
 
 /// Takes from `slots` those that were sent over `port`, as many as a batch holds; returns how many.
-fn fill(upstream: &Upstream, port: &Port, slots: &mut &[u16], batch: &mut [u16; BATCH_MAX]) -> usize {
-    let flights = upstream.fleet.flights.borrow();
+fn fill(backend: &Backend, port: &Port, slots: &mut &[u16], batch: &mut [u16; BATCH_MAX]) -> usize {
+    let flights = backend.fleet.flights.borrow();
     let mut count = 0;
     while let Some((slot, rest)) = slots.split_first() {
         let Some(place) = batch.get_mut(count) else { break };
@@ -94,35 +94,35 @@ fn fill(upstream: &Upstream, port: &Port, slots: &mut &[u16], batch: &mut [u16; 
 }
 
 /// Sends a batch. What cannot be sent now is lost again. `false`: the port leads nowhere.
-fn send_batch(upstream: &Upstream, port: &Rc<Port>, batch: &[u16]) -> bool {
-    let mut result = udp::give_to_kernel(upstream, port, batch);
+fn send_batch(backend: &Backend, port: &Rc<Port>, batch: &[u16]) -> bool {
+    let mut result = udp::give_to_kernel(backend, port, batch);
     if let Err(error) = &result
         && port.can_segment.get()
         && mmsg::lacks_segmentation(error)
     {
         port.can_segment.set(false);
-        result = udp::give_to_kernel(upstream, port, batch);
+        result = udp::give_to_kernel(backend, port, batch);
     }
     match result {
         Ok(sent) => {
-            let counters = &upstream.fleet.counters;
+            let counters = &backend.fleet.counters;
             counters.add(Counter::BackendSent, sent as u64);
             counters.add(Counter::BackendRetransmitted, sent as u64);
             true
         }
-        Err(error) => !is_about_the_way(upstream, port, &error, batch),
+        Err(error) => !is_about_the_way(backend, port, &error, batch),
     }
 }
 
-fn is_about_the_way(upstream: &Upstream, port: &Rc<Port>, error: &io::Error, batch: &[u16]) -> bool {
+fn is_about_the_way(backend: &Backend, port: &Rc<Port>, error: &io::Error, batch: &[u16]) -> bool {
     if udp::says_nobody_is_there(error) {
-        upstream.is_unreachable(&port.ids);
+        backend.is_unreachable(&port.ids);
         return true;
     }
     if !path::says_too_long(error) {
-        upstream.fleet.counters.add(Counter::BackendSendFailed, 1);
-    } else if !path::leave_to_streams(upstream, port) {
-        batch.first().into_iter().for_each(|slot| path::leave_to_stream(upstream, *slot));
+        backend.fleet.counters.add(Counter::BackendSendFailed, 1);
+    } else if !path::leave_to_streams(backend, port) {
+        batch.first().into_iter().for_each(|slot| path::leave_to_stream(backend, *slot));
     }
     false
 }

@@ -17,7 +17,7 @@ use super::{
     record::Record,
     sink::Failure,
     trials,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::ledger::Counter;
 
@@ -30,12 +30,12 @@ const SILENT_MAX: usize = 4;
 /// Parts of a usual silence, so that its mean moves by one of them.
 const PARTS: u32 = 8;
 
-/// Looks at every connection of `upstream`.
-pub fn look(upstream: &Rc<Upstream>, now: Instant) {
-    let streams = &upstream.streams;
+/// Looks at every connection of `backend`.
+pub fn look(backend: &Rc<Backend>, now: Instant) {
+    let streams = &backend.streams;
     let usual = streams.usual_silence.get();
     // Twice what it usually takes, and no more than half of what a query has before another backend is asked.
-    let most = half_of_looks(upstream);
+    let most = half_of_looks(backend);
     let bound = (2 * usual / PARTS + 1).clamp(SILENT_LOOKS_MIN, most.max(SILENT_LOOKS_MIN));
     let mut silent = Vec::new();
     let (mut reorders, mut is_due) = (false, false);
@@ -62,15 +62,15 @@ pub fn look(upstream: &Rc<Upstream>, now: Instant) {
         streams.usual_silence.set(usual.saturating_sub(usual.div_ceil(PARTS * PARTS)));
     }
     let crowded =
-        [Lane::Shared, Lane::Trial, Lane::Apart].map(|lane| longest_of_many(upstream, &silent, lane));
+        [Lane::Shared, Lane::Trial, Lane::Apart].map(|lane| longest_of_many(backend, &silent, lane));
     for (looks, connection) in silent {
         let is_crowded = crowded.iter().flatten().any(|one| Rc::ptr_eq(one, &connection));
         match connection.lane {
             _ if connection.ids.outstanding() == 0 => connection.end(),
-            Lane::Personal(_) if looks >= looks_in(upstream) => leave(upstream, &connection),
+            Lane::Personal(_) if looks >= looks_in(backend) => leave(backend, &connection),
             Lane::Personal(_) => {}
-            _ if is_crowded => leave(upstream, &connection),
-            _ if looks >= most.max(bound) => relieve(upstream, &connection, looks, now),
+            _ if is_crowded => leave(backend, &connection),
+            _ if looks >= most.max(bound) => relieve(backend, &connection, looks, now),
             _ => {}
         }
     }
@@ -78,33 +78,33 @@ pub fn look(upstream: &Rc<Upstream>, now: Instant) {
 }
 
 /// Looks in a query's time at one backend, before another is asked.
-fn looks_in(upstream: &Upstream) -> u32 {
-    u32::try_from(upstream.patience().as_millis() / SWEEP_INTERVAL.as_millis()).unwrap_or(u32::MAX)
+fn looks_in(backend: &Backend) -> u32 {
+    u32::try_from(backend.patience().as_millis() / SWEEP_INTERVAL.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// The same for half of that time, at least one.
-fn half_of_looks(upstream: &Upstream) -> u32 {
-    (looks_in(upstream) / 2).max(1)
+fn half_of_looks(backend: &Backend) -> u32 {
+    (looks_in(backend) / 2).max(1)
 }
 
 /// The connection of this lane that was silent for longest, where more are than are kept, and the backend answers others.
 fn longest_of_many(
-    upstream: &Upstream,
+    backend: &Backend,
     silent: &[(u32, Rc<Connection>)],
     lane: Lane,
 ) -> Option<Rc<Connection>> {
     let most = if lane == Lane::Shared { SILENT_MAX } else { trials::SILENT_MAX - 1 };
     // What was left already is over as soon as nobody waits on it.
     let of_lane = silent.iter().filter(|(_, one)| one.lane == lane && !one.is_over());
-    if !upstream.streams.is_answering() || of_lane.clone().count() <= most {
+    if !backend.streams.is_answering() || of_lane.clone().count() <= most {
         return None;
     }
     of_lane.max_by_key(|(looks, _)| *looks).map(|(_, connection)| Rc::clone(connection))
 }
 
 /// Moves what waits on `connection`, which was silent for so many looks, behind its oldest query.
-fn relieve(upstream: &Upstream, connection: &Connection, looks: u32, now: Instant) {
-    let (fleet, streams) = (&upstream.fleet, &upstream.streams);
+fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant) {
+    let (fleet, streams) = (&backend.fleet, &backend.streams);
     // While others are answered it is this connection that is slow, and moving its queries costs nobody. Otherwise it may
     // be the backend.
     let since = now.checked_sub(SWEEP_INTERVAL.saturating_mul(looks));
@@ -130,24 +130,24 @@ fn relieve(upstream: &Upstream, connection: &Connection, looks: u32, now: Instan
         let mut flights = fleet.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(may_move) else { continue };
         // Once each is free of charge: it is the connection that is slow.
-        if (!is_free || flight.record.moves > 0) && !upstream.retries.spend() {
+        if (!is_free || flight.record.moves > 0) && !backend.retries.spend() {
             return;
         }
         flight.record.moves += 1;
-        requeue(upstream, flight, slot);
+        requeue(backend, flight, slot);
     }
 }
 
 /// Takes the queries from `connection`, which ends, so that its place is free. One that may not be asked again stays on it,
 /// and holds no place but among the few of a lane that is for suspects: there it has failed.
-fn leave(upstream: &Upstream, connection: &Rc<Connection>) {
-    let fleet = &upstream.fleet;
+fn leave(backend: &Backend, connection: &Rc<Connection>) {
+    let fleet = &backend.fleet;
     let slots = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     for slot in slots {
         let is_trial = matches!(connection.lane, Lane::Trial | Lane::Apart);
         let mut flights = fleet.flights.borrow_mut();
         let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
-        let may_spend = |_: &&mut Flight| connection.lane == Lane::Shared || upstream.retries.spend();
+        let may_spend = |_: &&mut Flight| connection.lane == Lane::Shared || backend.retries.spend();
         let Some(flight) = flights.get_mut(slot).filter(may_move).filter(may_spend) else {
             drop(flights);
             if is_trial {
@@ -160,51 +160,51 @@ fn leave(upstream: &Upstream, connection: &Rc<Connection>) {
             flight.record.company = 1;
         }
         flight.record.moves += 1;
-        requeue(upstream, flight, slot);
+        requeue(backend, flight, slot);
     }
-    upstream.streams.personal.forget(connection);
+    backend.streams.personal.forget(connection);
     connection.end();
 }
 
-fn requeue(upstream: &Upstream, flight: &mut Flight, slot: u16) {
+fn requeue(backend: &Backend, flight: &mut Flight, slot: u16) {
     flight.take_back();
-    upstream.fleet.counters.add(Counter::BackendMoved, 1);
-    upstream.streams.put_in_line(upstream, slot, &flight.record);
-    upstream.streams.look();
+    backend.fleet.counters.add(Counter::BackendMoved, 1);
+    backend.streams.put_in_line(backend, slot, &flight.record);
+    backend.streams.look();
 }
 
 /// The query in `slot` had its share of the deadline, and no other backend can have it. If its connection was silent for
 /// half of that it is asked over another one too; the first answer counts.
-pub fn ask_apart(upstream: &Upstream, slot: u16) {
-    let fleet = &upstream.fleet;
+pub fn ask_apart(backend: &Backend, slot: u16) {
+    let fleet = &backend.fleet;
     let is_stuck = {
         let flights = fleet.flights.borrow();
         let may_ask = |flight: &&Flight| !flight.is_once && flight.other.is_none();
         let Some(flight) = flights.get(slot).filter(may_ask) else { return };
         let mut is_stuck = false;
-        upstream.streams.for_each(|connection| {
+        backend.streams.for_each(|connection| {
             // On one of its own it takes nobody's place, and would take two.
             let is_for_all = connection.lane == Lane::Shared;
             is_stuck |= is_for_all
-                && connection.silent_looks() >= half_of_looks(upstream)
+                && connection.silent_looks() >= half_of_looks(backend)
                 && flight.is_over(&connection.ids);
         });
         is_stuck
     };
-    if !is_stuck || upstream.config.proxy_v2 || !upstream.retries.spend() {
+    if !is_stuck || backend.config.proxy_v2 || !backend.retries.spend() {
         return;
     }
     let mut flights = fleet.flights.borrow_mut();
     let Some(second) = flights.split(slot) else { return };
     let patience_until = flights.get(slot).map(|flight| flight.deadline);
     if let (Some(flight), Some(until)) = (flights.get_mut(second), patience_until) {
-        (flight.upstream, flight.half, flight.patience_until) = (upstream.index, Half::Stream, until);
+        (flight.backend, flight.half, flight.patience_until) = (backend.index, Half::Stream, until);
         flight.given_at = Instant::now();
         flight.record = Record { company: 1, is_apart: true, was_given: true, ..Record::default() };
-        upstream.streams.suspects.enqueue(second, &flight.record);
+        backend.streams.suspects.enqueue(second, &flight.record);
     }
     drop(flights);
-    upstream.begin();
+    backend.begin();
     fleet.counters.add(Counter::BackendMoved, 1);
-    upstream.streams.look();
+    backend.streams.look();
 }

@@ -1,6 +1,6 @@
 //! The connections of one worker to one backend: few, shared by all queries, opened when needed.
 //!
-//! Before: `Upstream::enqueue` queued queries. After: a connection with room has them, or they went elsewhere.
+//! Before: `Backend::enqueue` queued queries. After: a connection with room has them, or they went elsewhere.
 //! Holds: the queue, the connections. `back_off` has how often opening one has failed in a row, `suspects` has those queries
 //! that may have closed a connection, `silence` looks after connections that do not answer, `personal` has those of one client
 //! each.
@@ -36,7 +36,7 @@ use super::{
     refusals::Verdict,
     sink::Failure,
     suspects::{self, Suspects},
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::{
     config::Transport,
@@ -90,8 +90,8 @@ impl Streams {
 
     /// Queues `slot` where a query with this record waits: where each client has its own connections there are none for
     /// suspects.
-    pub fn put_in_line(&self, upstream: &Upstream, slot: u16, record: &Record) {
-        match record.is_suspect() && !upstream.config.proxy_v2 {
+    pub fn put_in_line(&self, backend: &Backend, slot: u16, record: &Record) {
+        match record.is_suspect() && !backend.config.proxy_v2 {
             true => self.suspects.enqueue(slot, record),
             false => self.queue.borrow_mut().push_back(slot),
         }
@@ -199,15 +199,15 @@ impl Streams {
     }
 }
 
-/// Starts the distributor of `upstream`.
-pub fn start(upstream: &Rc<Upstream>) -> AbortHandle {
-    let upstream = Rc::clone(upstream);
-    spawn_local(supervise("distributor", move || distribute(Rc::clone(&upstream)))).abort_handle()
+/// Starts the distributor of `backend`.
+pub fn start(backend: &Rc<Backend>) -> AbortHandle {
+    let backend = Rc::clone(backend);
+    spawn_local(supervise("distributor", move || distribute(Rc::clone(&backend)))).abort_handle()
 }
 
 /// Runs after all that queued queries in this turn.
-async fn distribute(upstream: Rc<Upstream>) {
-    let streams = &upstream.streams;
+async fn distribute(backend: Rc<Backend>) {
+    let streams = &backend.streams;
     loop {
         match streams.backs_off_until().filter(|_| streams.is_waiting()) {
             Some(until) => {
@@ -218,54 +218,54 @@ async fn distribute(upstream: Rc<Upstream>) {
             }
             None => streams.work.notified().await,
         }
-        hand_out(&upstream);
+        hand_out(&backend);
     }
 }
 
 /// Gives what waits to connections with room, the whole turn to one of them if it fits.
-fn hand_out(upstream: &Rc<Upstream>) {
+fn hand_out(backend: &Rc<Backend>) {
     turn_time::begin(Instant::now());
-    let streams = &upstream.streams;
-    if upstream.config.proxy_v2 {
-        personal::hand_out(upstream);
+    let streams = &backend.streams;
+    if backend.config.proxy_v2 {
+        personal::hand_out(backend);
     } else {
-        share_out(upstream);
-        suspects::hand_out(upstream);
+        share_out(backend);
+        suspects::hand_out(backend);
     }
     if streams.is_waiting() && streams.has_none() && streams.backs_off_until().is_some() {
-        outage::refuse_waiting(upstream);
+        outage::refuse_waiting(backend);
     }
 }
 
-fn share_out(upstream: &Rc<Upstream>) {
-    let streams = &upstream.streams;
+fn share_out(backend: &Rc<Backend>) {
+    let streams = &backend.streams;
     while !streams.queue.borrow().is_empty() {
         let Some(connection) = streams.idlest() else { break };
-        fill(upstream, &connection);
+        fill(backend, &connection);
         connection.wake();
     }
     if streams.backs_off_until().is_none() {
-        open_others(upstream);
+        open_others(backend);
     }
 }
 
 /// Moves queries from the queue to `connection` while both last.
-fn fill(upstream: &Upstream, connection: &Connection) {
-    let (fleet, streams) = (&upstream.fleet, &upstream.streams);
+fn fill(backend: &Backend, connection: &Connection) {
+    let (fleet, streams) = (&backend.fleet, &backend.streams);
     while connection.has_room() {
         let Some(slot) = streams.next() else { return };
         let verdict = {
             let flights = fleet.flights.borrow();
-            let waiting = flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream));
+            let waiting = flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream));
             // Otherwise it ended, or moved to another backend, while it waited.
             let Some(flight) = waiting else { continue };
             streams.suspects.refusals.judge(flight)
         };
         match verdict {
-            Verdict::Unknown => connection.give(upstream, slot),
+            Verdict::Unknown => connection.give(backend, slot),
             Verdict::Apart | Verdict::ApartByName => {
-                if !suspects::set_apart(upstream, slot, verdict == Verdict::ApartByName) {
-                    connection.give(upstream, slot);
+                if !suspects::set_apart(backend, slot, verdict == Verdict::ApartByName) {
+                    connection.give(backend, slot);
                 }
             }
             Verdict::Refused => fleet.try_elsewhere(slot, Failure::Harmful),
@@ -274,8 +274,8 @@ fn fill(upstream: &Upstream, connection: &Connection) {
 }
 
 /// Opens connections where some are missing: none is there, too few for what is to do, or all are full.
-fn open_others(upstream: &Rc<Upstream>) {
-    let streams = &upstream.streams;
+fn open_others(backend: &Rc<Backend>) {
+    let streams = &backend.streams;
     let habits = &streams.habits;
     let mut connections = streams.connections.borrow_mut();
     let is_new = |(connection, _): &&Served| !connection.is_established();
@@ -295,7 +295,7 @@ fn open_others(upstream: &Rc<Upstream>) {
         }
         let connection = Rc::new(Connection::of(Lane::Shared));
         connection.limit(habits.depth(), habits.quota());
-        let task = spawn_local(live(Rc::clone(upstream), Rc::clone(&connection)));
+        let task = spawn_local(live(Rc::clone(backend), Rc::clone(&connection)));
         connections.push((connection, task.abort_handle()));
         (opening, count) = (opening + 1, count + 1);
     }
@@ -303,14 +303,9 @@ fn open_others(upstream: &Rc<Upstream>) {
 
 /// `connection`, which could be used from `established_at` on, is over: what it left unanswered is asked again, or goes
 /// elsewhere.
-pub fn ended(
-    upstream: &Rc<Upstream>,
-    connection: &Rc<Connection>,
-    established_at: Option<Instant>,
-    end: &End,
-) {
-    let (streams, fleet) = (&upstream.streams, &upstream.fleet);
-    tracing::debug!(%end, backend = %upstream.config.name, "a connection to a backend has ended");
+pub fn ended(backend: &Rc<Backend>, connection: &Rc<Connection>, established_at: Option<Instant>, end: &End) {
+    let (streams, fleet) = (&backend.streams, &backend.fleet);
+    tracing::debug!(%end, backend = %backend.config.name, "a connection to a backend has ended");
     streams.connections.borrow_mut().retain(|(one, _)| !Rc::ptr_eq(one, connection));
     streams.suspects.forget(connection);
     streams.personal.forget(connection);
@@ -336,11 +331,11 @@ pub fn ended(
             is_shared && is_needed && !streams.is_answering()
         }
     };
-    suspects::ask_again(upstream, connection, established_at, lost);
+    suspects::ask_again(backend, connection, established_at, lost);
     if is_failure {
         streams.is_unconnected.set(matches!(end, End::NotOpened(_)));
         let (now, chance) = (Instant::now(), fleet.random.u16().unwrap_or_default());
-        let health = &upstream.config.health;
+        let health = &backend.config.health;
         let was_there = health.is_up() || (streams.answered_at.get().is_some() && !health.is_down());
         let until = match end {
             End::NotOpened(_) => streams.back_off.count_unopened(was_there, chance, now),
@@ -348,10 +343,10 @@ pub fn ended(
         };
         if streams.has_none() {
             // A backend that answers over UDP may be asked on.
-            if upstream.config.transport != Transport::Udp {
-                upstream.rest_until(until);
+            if backend.config.transport != Transport::Udp {
+                backend.rest_until(until);
             }
-            outage::refuse_waiting(upstream);
+            outage::refuse_waiting(backend);
         }
     }
     streams.look();

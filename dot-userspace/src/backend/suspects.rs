@@ -22,7 +22,7 @@ use super::{
     refusals::Refusals,
     sink::Failure,
     trials::Trials,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::ledger::Counter;
 
@@ -132,23 +132,23 @@ impl Suspects {
 }
 
 /// Gives the suspects that wait to connections for them; opens those that are missing.
-pub fn hand_out(upstream: &Rc<Upstream>) {
-    let (streams, suspects) = (&upstream.streams, &upstream.streams.suspects);
-    if suspects.is_waiting() && upstream.config.health.is_down() && !streams.is_answering() {
-        return give_back(upstream);
+pub fn hand_out(backend: &Rc<Backend>) {
+    let (streams, suspects) = (&backend.streams, &backend.streams.suspects);
+    if suspects.is_waiting() && backend.config.health.is_down() && !streams.is_answering() {
+        return give_back(backend);
     }
     for (trials, leaves) in [(&suspects.caught, 0), (&suspects.apart, OPENINGS_LEFT)] {
-        let missing = trials.hand_out(upstream);
-        open(upstream, trials, missing, leaves);
+        let missing = trials.hand_out(backend);
+        open(backend, trials, missing, leaves);
     }
 }
 
 /// Opens as many connections as are `missing`, and may be opened.
-fn open(upstream: &Rc<Upstream>, trials: &Trials, missing: usize, leaves: u32) {
-    let (streams, openings) = (&upstream.streams, &upstream.streams.suspects.openings);
+fn open(backend: &Rc<Backend>, trials: &Trials, missing: usize, leaves: u32) {
+    let (streams, openings) = (&backend.streams, &backend.streams.suspects.openings);
     for _ in 0..missing {
         let Some(left) = openings.get().checked_sub(1).filter(|left| *left >= leaves) else { return };
-        if streams.must_back_off(upstream.config.health.is_up()) {
+        if streams.must_back_off(backend.config.health.is_up()) {
             return;
         }
         if !trials.may_open() {
@@ -156,35 +156,35 @@ fn open(upstream: &Rc<Upstream>, trials: &Trials, missing: usize, leaves: u32) {
         }
         openings.set(left);
         let connection = Rc::new(Connection::of(trials.lane.clone()));
-        let task = spawn_local(live(Rc::clone(upstream), Rc::clone(&connection)));
+        let task = spawn_local(live(Rc::clone(backend), Rc::clone(&connection)));
         trials.connections.borrow_mut().push((connection, task.abort_handle()));
     }
 }
 
 /// The backend is down, and suspects wait with all others for the one attempt at a time that there is; or it closes every
 /// connection after so many answers, and they are none.
-fn give_back(upstream: &Upstream) {
-    for slot in upstream.streams.suspects.take() {
-        if let Some(flight) = upstream.fleet.flights.borrow_mut().get_mut(slot) {
+fn give_back(backend: &Backend) {
+    for slot in backend.streams.suspects.take() {
+        if let Some(flight) = backend.fleet.flights.borrow_mut().get_mut(slot) {
             flight.record.company = u16::MAX;
         }
-        upstream.streams.enqueue(slot);
+        backend.streams.enqueue(slot);
     }
 }
 
 /// The query in `slot` is like others that closed connections: it shares none. `false`: it may, because many below its name
 /// wait.
-pub fn set_apart(upstream: &Upstream, slot: u16, is_by_name: bool) -> bool {
-    let suspects = &upstream.streams.suspects;
+pub fn set_apart(backend: &Backend, slot: u16, is_by_name: bool) -> bool {
+    let suspects = &backend.streams.suspects;
     let waiting = suspects.apart.queue.borrow().len();
     if is_by_name && waiting >= APART_BY_NAME_MAX {
         return false;
     }
     if waiting >= APART_MAX {
-        upstream.fleet.try_elsewhere(slot, Failure::Full);
+        backend.fleet.try_elsewhere(slot, Failure::Full);
         return true;
     }
-    if let Some(flight) = upstream.fleet.flights.borrow_mut().get_mut(slot) {
+    if let Some(flight) = backend.fleet.flights.borrow_mut().get_mut(slot) {
         (flight.record.company, flight.record.is_apart) = (1, true);
         suspects.enqueue(slot, &flight.record);
     }
@@ -193,7 +193,7 @@ pub fn set_apart(upstream: &Upstream, slot: u16, is_by_name: bool) -> bool {
 
 /// `connection`, which could be used from `established_at` on, is over, and left the queries in `lost` unanswered.
 pub fn ask_again(
-    upstream: &Upstream,
+    backend: &Backend,
     connection: &Connection,
     established_at: Option<Instant>,
     mut lost: Vec<u16>,
@@ -201,24 +201,24 @@ pub fn ask_again(
     if lost.is_empty() {
         return;
     }
-    let (fleet, streams) = (&upstream.fleet, &upstream.streams);
+    let (fleet, streams) = (&backend.fleet, &backend.streams);
     let now = Instant::now();
     if established_at.is_some() && !matches!(connection.lane, Lane::Personal(_)) {
         streams.habits.note_close(connection.answered(), now);
     }
     let is_rule = streams.habits.quota() == connection.answered();
     if is_rule {
-        give_back(upstream);
+        give_back(backend);
     }
     {
         let flights = fleet.flights.borrow();
         lost.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.record.order));
     }
     let accident = Accident {
-        is_down: upstream.config.health.is_down() && !streams.is_answering(),
+        is_down: backend.config.health.is_down() && !streams.is_answering(),
         was_opened: established_at.is_some(),
         is_answering: streams.is_answering(),
-        is_patient: outage::is_patient(upstream),
+        is_patient: outage::is_patient(backend),
         is_rule,
         is_personal: matches!(connection.lane, Lane::Personal(_)),
         is_about_one: matches!(connection.lane, Lane::Trial | Lane::Apart)

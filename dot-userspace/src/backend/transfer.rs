@@ -22,7 +22,7 @@ use super::{
     fleet::Fleet,
     matching::{Fit, Unmatched, fit},
     sink::{Failure, Sink},
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::{
     config::ClientSubnet,
@@ -71,7 +71,7 @@ enum End {
 /// Everything of one transfer.
 struct Relay {
     fleet: Rc<Fleet>,
-    upstream: Rc<Upstream>,
+    backend: Rc<Backend>,
     asked: Asked,
     query: Vec<u8>,
     progress: Transfer,
@@ -96,16 +96,16 @@ pub fn begin(
         fleet.count_failure(Failure::Full);
         return Err(Failure::Full);
     };
-    let upstream = fleet.choose_for(message, query)?;
+    let backend = fleet.choose_for(message, query)?;
     let mut octets = Vec::new();
     let passes_subnet = fleet.client_subnet != ClientSubnet::Strip;
     dns::forward(message, query, id, passes_subnet, &mut octets);
     fleet.transfers.set(fleet.transfers.get() + 1);
     fleet.counters.add(Counter::BackendOutstanding, 1);
-    upstream.begin();
+    backend.begin();
     let relay = Relay {
         fleet: Rc::clone(fleet),
-        upstream,
+        backend,
         asked: Asked::by(query),
         query: octets,
         progress: Transfer::asked_by(message, query),
@@ -122,7 +122,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.tell(Some(Failure::Unreachable));
         self.fleet.transfers.set(self.fleet.transfers.get().saturating_sub(1));
-        self.upstream.finish();
+        self.backend.finish();
         if !self.has_begun {
             self.fleet.counters.subtract(Counter::BackendOutstanding, 1);
         }
@@ -137,7 +137,7 @@ impl Relay {
             () = is_gone(sink.as_ref()) => End::ClientGone,
             () = sleep(DURATION_MAX) => End::Failed(io::ErrorKind::TimedOut.into()),
         };
-        tracing::debug!(%end, backend = %self.upstream.config.name, "a zone transfer has ended");
+        tracing::debug!(%end, backend = %self.backend.config.name, "a zone transfer has ended");
         let failure = match end {
             End::Whole => None,
             End::NotOpened(NotOpened::NotSecure(_)) => Some(Failure::NotSecure),
@@ -165,7 +165,7 @@ impl Relay {
 
     async fn relay(&mut self) -> Result<End, End> {
         let client = self.sink.client();
-        match dial(&self.upstream.config, self.upstream.timeout(), client.as_ref()).await? {
+        match dial(&self.backend.config, self.backend.timeout(), client.as_ref()).await? {
             Opened::Clear(stream) => self.carry(stream).await,
             Opened::Secure(stream) => self.carry(stream).await,
         }
@@ -199,7 +199,7 @@ impl Relay {
 
     /// Reads until a message of this transfer has come; what else does is dropped.
     async fn read<S: AsyncRead + Unpin>(&self, stream: &mut S, message: &mut Vec<u8>) -> Result<(), End> {
-        let deadline = Instant::now() + self.upstream.timeout();
+        let deadline = Instant::now() + self.backend.timeout();
         let late = || Err(io::ErrorKind::TimedOut.into());
         loop {
             timeout_at(deadline, read_message(stream, message)).await.unwrap_or_else(|_| late())?;
@@ -218,12 +218,12 @@ impl Relay {
                 Err(why) => why,
             };
             self.fleet.counters.add(Counter::BackendUnmatched, 1);
-            self.upstream.config.health.note_unmatched(why);
+            self.backend.config.health.note_unmatched(why);
         }
     }
 
     async fn in_time(&self, step: impl Future<Output = io::Result<()>>) -> Result<(), End> {
-        let deadline = Instant::now() + self.upstream.timeout();
+        let deadline = Instant::now() + self.backend.timeout();
         let late = || Err(io::ErrorKind::TimedOut.into());
         Ok(timeout_at(deadline, step).await.unwrap_or_else(|_| late())?)
     }

@@ -15,7 +15,7 @@ use super::{
     connection::{Connection, Lane},
     flights::{Flight, Half},
     streams::Served,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 
 /// Parts of a connection.
@@ -56,7 +56,7 @@ impl Trials {
 
     /// Gives what waits to connections that are there; returns how many more are needed. A query for which no connection fits
     /// does not hold those behind it that fit somewhere.
-    pub fn hand_out(&self, upstream: &Upstream) -> usize {
+    pub fn hand_out(&self, backend: &Backend) -> usize {
         let mut waiting = self.queue.take();
         let mut unfit = Unfit::default();
         let mut looked = 0;
@@ -65,7 +65,7 @@ impl Trials {
                 return true;
             }
             // What ended, or moved to another backend, is dropped.
-            let Some(needs) = Needs::of_waiting(upstream, *slot) else { return false };
+            let Some(needs) = Needs::of_waiting(backend, *slot) else { return false };
             let connection = if unfit.covers(needs) { None } else { self.fitting(needs) };
             let Some(connection) = connection else {
                 looked += 1;
@@ -73,7 +73,7 @@ impl Trials {
                 return true;
             };
             self.passed.set(if looked == 0 { 0 } else { self.passed.get() + 1 });
-            connection.give(upstream, *slot);
+            connection.give(backend, *slot);
             connection.wake();
             false
         });
@@ -150,10 +150,10 @@ impl Needs {
         Self { company: flight.record.company, is_new: flight.record.lone_ends > 0 }
     }
 
-    /// What the query in `slot` needs, if it still waits at `upstream`.
-    fn of_waiting(upstream: &Upstream, slot: u16) -> Option<Self> {
-        let flights = upstream.fleet.flights.borrow();
-        flights.get(slot).filter(|flight| flight.waits_at(upstream.index, Half::Stream)).map(Self::of)
+    /// What the query in `slot` needs, if it still waits at `backend`.
+    fn of_waiting(backend: &Backend, slot: u16) -> Option<Self> {
+        let flights = backend.fleet.flights.borrow();
+        flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream)).map(Self::of)
     }
 
     fn fit(self, connection: &Connection) -> bool {
@@ -192,18 +192,18 @@ mod tests {
     const QUERY: [u8; 17] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
     /// A lane with two connections that can be used, and so many queries that wait, with what they need.
-    fn scene(needs: &[Needs], test: impl FnOnce(&Trials, &Rc<Upstream>, &[Rc<Connection>])) {
+    fn scene(needs: &[Needs], test: impl FnOnce(&Trials, &Rc<Backend>, &[Rc<Connection>])) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let config = backend_at("127.0.0.1:9".parse().unwrap(), Transport::Tcp);
             let fleet =
                 Fleet::start(&[config], Policy::First, 0, ClientSubnet::Pass, &WorkerCounters::default());
-            let upstream = fleet.upstream(0).unwrap();
+            let backend = fleet.backend(0).unwrap();
             let query = Query::parse(&QUERY).unwrap();
             let trials = Trials::new(Lane::Trial, 4);
             for needs in needs {
                 fleet.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
-                let slot = upstream.streams.next().unwrap();
+                let slot = backend.streams.next().unwrap();
                 let mut flights = fleet.flights.borrow_mut();
                 let record = &mut flights.get_mut(slot).unwrap().record;
                 (record.company, record.lone_ends) = (needs.company, u8::from(needs.is_new));
@@ -216,7 +216,7 @@ mod tests {
                 trials.connections.borrow_mut().push((Rc::clone(&connection), task.abort_handle()));
                 connection
             });
-            test(&trials, &upstream, &connections);
+            test(&trials, &backend, &connections);
         });
     }
 
@@ -229,15 +229,15 @@ mod tests {
     #[test]
     fn one_that_fits_nowhere_holds_nobody() {
         let needs = [&[ALONE][..], &[BESIDE_THREE; 7]].concat();
-        scene(&needs, |trials, upstream, connections| {
+        scene(&needs, |trials, backend, connections| {
             connections.iter().for_each(|connection| assert!(connection.count_answer()));
             let ended = trials.queue.borrow()[3];
-            upstream.fleet.give_up(ended, Failure::Silent);
-            assert_eq!(trials.hand_out(upstream), 1, "the first needs one");
+            backend.fleet.give_up(ended, Failure::Silent);
+            assert_eq!(trials.hand_out(backend), 1, "the first needs one");
             let outstanding = [0, 1].map(|one: usize| connections[one].ids.outstanding());
             assert_eq!((outstanding, trials.queue.borrow().len()), ([4, 2], 1));
             connections[1].established_at.set(None);
-            assert_eq!(trials.hand_out(upstream), 0, "it is being opened");
+            assert_eq!(trials.hand_out(backend), 0, "it is being opened");
         });
     }
 
@@ -245,15 +245,15 @@ mod tests {
     #[test]
     fn the_first_is_passed_by_so_many() {
         let needs = [&[ALONE][..], &[BESIDE_THREE; PASSED_MAX + 16]].concat();
-        scene(&needs, |trials, upstream, connections| {
+        scene(&needs, |trials, backend, connections| {
             connections.iter().for_each(|connection| assert!(connection.count_answer()));
             let mut before = usize::MAX;
             while trials.queue.borrow().len() < before {
                 before = trials.queue.borrow().len();
-                assert!(trials.hand_out(upstream) > 0);
+                assert!(trials.hand_out(backend) > 0);
                 let over = |flight: &Flight| connections.iter().any(|one| flight.is_over(&one.ids));
-                let given = upstream.fleet.flights.borrow().find(over);
-                given.into_iter().for_each(|slot| upstream.fleet.give_up(slot, Failure::Silent));
+                let given = backend.fleet.flights.borrow().find(over);
+                given.into_iter().for_each(|slot| backend.fleet.give_up(slot, Failure::Silent));
                 connections.iter().for_each(|connection| connection.out.borrow_mut().clear());
             }
             assert_eq!(before, 17);
@@ -272,9 +272,9 @@ mod tests {
             ([vec![ALONE], vec![pair], vec![BESIDE_THREE; 2]].concat(), 2),
             (vec![ALONE; LOOKED_MAX + 9], 4),
         ] {
-            scene(&needs, |trials, upstream, connections| {
+            scene(&needs, |trials, backend, connections| {
                 connections.iter().for_each(|connection| connection.end());
-                assert_eq!(trials.hand_out(upstream), missing);
+                assert_eq!(trials.hand_out(backend), missing);
                 assert_eq!(trials.queue.borrow().len(), needs.len(), "and all wait");
             });
         }

@@ -1,6 +1,6 @@
 //! The sending half of UDP: one `sendmmsg` for a turn's queries, over a random port (RFC 5452 §9.2).
 //!
-//! Before: `Upstream::enqueue` queued queries. After: `heard` waits for what comes back to the port.
+//! Before: `Backend::enqueue` queued queries. After: `heard` waits for what comes back to the port.
 //! Holds: the sender of each backend and worker, and its ports.
 //! Never: sends a query twice in a batch, or fragments one.
 //! Cancel safety: tasks are aborted only with their worker or fleet or, a receiver, when nobody waits on its port.
@@ -23,7 +23,7 @@ use super::{
     proxied::Proxied,
     resend::Again,
     sink::Failure,
-    upstream::Upstream,
+    worker_backend::Backend,
 };
 use crate::{
     ledger::{Counter, turn_time},
@@ -75,15 +75,15 @@ impl Datagrams {
     }
 }
 
-/// Starts the sender of `upstream`.
-pub fn start(upstream: &Rc<Upstream>) -> AbortHandle {
-    let upstream = Rc::clone(upstream);
-    spawn_local(supervise("sender", move || send_queue(Rc::clone(&upstream)))).abort_handle()
+/// Starts the sender of `backend`.
+pub fn start(backend: &Rc<Backend>) -> AbortHandle {
+    let backend = Rc::clone(backend);
+    spawn_local(supervise("sender", move || send_queue(Rc::clone(&backend)))).abort_handle()
 }
 
 /// Closes retired ports that nobody waits on.
-pub fn close_quiet(upstream: &Upstream) {
-    upstream.datagrams.retired.borrow_mut().retain(|(port, task)| {
+pub fn close_quiet(backend: &Backend) {
+    backend.datagrams.retired.borrow_mut().retain(|(port, task)| {
         if port.is_quiet() {
             task.abort();
         }
@@ -102,72 +102,72 @@ enum Sent {
 }
 
 /// What waits already when it begins, because the one before it panicked, has nothing left to wake it.
-async fn send_queue(upstream: Rc<Upstream>) {
+async fn send_queue(backend: Rc<Backend>) {
     loop {
         loop {
-            match send_batch(&upstream) {
+            match send_batch(&backend) {
                 Sent::All => break,
                 Sent::More => {}
                 Sent::Blocked(port) => {
                     if port.socket.writable().await.is_err() {
-                        upstream.is_unreachable(&port.ids);
+                        backend.is_unreachable(&port.ids);
                     }
                 }
             }
         }
-        upstream.datagrams.work.notified().await;
+        backend.datagrams.work.notified().await;
     }
 }
 
 /// Sends up to [`BATCH_MAX`] queries of the queue over one port.
-fn send_batch(upstream: &Rc<Upstream>) -> Sent {
+fn send_batch(backend: &Rc<Backend>) -> Sent {
     let mut batch = [0u16; BATCH_MAX];
-    let count = take_queue(upstream, &mut batch);
+    let count = take_queue(backend, &mut batch);
     let Some(batch) = batch.get_mut(..count).filter(|batch| !batch.is_empty()) else {
-        return if upstream.datagrams.queue.borrow().is_empty() { Sent::All } else { Sent::More };
+        return if backend.datagrams.queue.borrow().is_empty() { Sent::All } else { Sent::More };
     };
-    let port = match fresh_port(upstream) {
+    let port = match fresh_port(backend) {
         Ok(port) => port,
         Err(error) => {
-            tracing::debug!(%error, backend = %upstream.config.name, "no socket towards the backend");
-            upstream.rest();
-            batch.iter().for_each(|slot| upstream.fleet.try_elsewhere(*slot, Failure::Unreachable));
+            tracing::debug!(%error, backend = %backend.config.name, "no socket towards the backend");
+            backend.rest();
+            batch.iter().for_each(|slot| backend.fleet.try_elsewhere(*slot, Failure::Unreachable));
             return Sent::More;
         }
     };
     turn_time::begin(Instant::now());
-    let count = address_batch(upstream, &port, batch);
+    let count = address_batch(backend, &port, batch);
     let batch = batch.get(..count).unwrap_or_default();
-    let result = give_to_kernel(upstream, &port, batch);
-    settle_batch(upstream, port, batch, result)
+    let result = give_to_kernel(backend, &port, batch);
+    settle_batch(backend, port, batch, result)
 }
 
 /// Sends the queries in these slots over `port`, in one call; returns how many the kernel took.
-pub fn give_to_kernel(upstream: &Upstream, port: &Port, batch: &[u16]) -> io::Result<usize> {
-    let flights = upstream.fleet.flights.borrow();
+pub fn give_to_kernel(backend: &Backend, port: &Port, batch: &[u16]) -> io::Result<usize> {
+    let flights = backend.fleet.flights.borrow();
     let queries = batch.iter().filter_map(|slot| flights.get(*slot));
-    let mut proxied = upstream.datagrams.proxied.borrow_mut();
-    if upstream.config.proxy_v2 {
+    let mut proxied = backend.datagrams.proxied.borrow_mut();
+    if backend.config.proxy_v2 {
         proxied.fill(queries.clone());
     }
     port.socket.try_io(Interest::WRITABLE, || {
-        upstream.fleet.counters.add(Counter::BackendSendCalls, 1);
+        backend.fleet.counters.add(Counter::BackendSendCalls, 1);
         let (socket, can_segment) = (port.socket.as_raw_fd(), port.can_segment.get());
-        match upstream.config.proxy_v2 {
+        match backend.config.proxy_v2 {
             true => mmsg::send(socket, proxied.datagrams(), can_segment),
             false => mmsg::send(socket, queries.map(|flight| flight.query.as_slice()), can_segment),
         }
     })
 }
 
-fn take_queue(upstream: &Upstream, batch: &mut [u16; BATCH_MAX]) -> usize {
-    let mut queue = upstream.datagrams.queue.borrow_mut();
-    let flights = upstream.fleet.flights.borrow();
+fn take_queue(backend: &Backend, batch: &mut [u16; BATCH_MAX]) -> usize {
+    let mut queue = backend.datagrams.queue.borrow_mut();
+    let flights = backend.fleet.flights.borrow();
     let count = queue.len().min(BATCH_MAX);
     let mut kept = 0;
     for slot in queue.drain(..count) {
         // A query may have ended, or moved to another backend, while it waited.
-        let waits = flights.get(slot).is_some_and(|flight| flight.waits_at(upstream.index, Half::Datagram));
+        let waits = flights.get(slot).is_some_and(|flight| flight.waits_at(backend.index, Half::Datagram));
         if let (true, Some(entry)) = (waits, batch.get_mut(kept)) {
             *entry = slot;
             kept += 1;
@@ -178,40 +178,40 @@ fn take_queue(upstream: &Upstream, batch: &mut [u16; BATCH_MAX]) -> usize {
 
 /// Writes each query's ID, and returns how many have one; they stand in front. A port without a free one
 /// (half its IDs in use) fails the query; a slot that was queued twice is sent once.
-fn address_batch(upstream: &Upstream, port: &Rc<Port>, batch: &mut [u16]) -> usize {
+fn address_batch(backend: &Backend, port: &Rc<Port>, batch: &mut [u16]) -> usize {
     let mut addressed = 0;
     for position in 0..batch.len() {
         let Some(&slot) = batch.get(position) else { break };
-        let mut flights = upstream.fleet.flights.borrow_mut();
+        let mut flights = backend.fleet.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(|flight| flight.sent.is_none()) else { continue };
-        if flight.send_over(slot, &port.ids, &upstream.fleet.random) {
-            flight.note_sent(&upstream.fleet.counters);
+        if flight.send_over(slot, &port.ids, &backend.fleet.random) {
+            flight.note_sent(&backend.fleet.counters);
             batch.swap(addressed, position);
             addressed += 1;
         } else {
             drop(flights);
-            upstream.fleet.try_elsewhere(slot, Failure::Full);
+            backend.fleet.try_elsewhere(slot, Failure::Full);
         }
     }
     // Those of one length side by side: they leave together.
-    let flights = upstream.fleet.flights.borrow();
+    let flights = backend.fleet.flights.borrow();
     let length = |slot: &u16| flights.get(*slot).map(|flight| flight.query.len());
     batch.get_mut(..addressed).unwrap_or_default().sort_unstable_by_key(length);
     addressed
 }
 
-fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: io::Result<usize>) -> Sent {
-    let counters = &upstream.fleet.counters;
+fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io::Result<usize>) -> Sent {
+    let counters = &backend.fleet.counters;
     let (done, blocked) = match result {
         Ok(sent) => {
             counters.add(Counter::BackendSent, sent as u64);
-            upstream.retries.earn(sent);
+            backend.retries.earn(sent);
             port.count_sent(sent);
             (sent, false)
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
         // One of them, or an earlier one. None was sent.
-        Err(error) if path::says_too_long(&error) && path::leave_to_streams(upstream, &port) => (0, false),
+        Err(error) if path::says_too_long(&error) && path::leave_to_streams(backend, &port) => (0, false),
         // None was sent; all are sent again, each for itself.
         Err(error) if port.can_segment.get() && mmsg::lacks_segmentation(&error) => {
             port.can_segment.set(false);
@@ -219,67 +219,67 @@ fn settle_batch(upstream: &Rc<Upstream>, port: Rc<Port>, batch: &[u16], result: 
         }
         // Often about an earlier datagram; the kernel tells us now, and sent none of these.
         Err(error) if says_nobody_is_there(&error) => {
-            upstream.is_unreachable(&port.ids);
+            backend.is_unreachable(&port.ids);
             return Sent::More;
         }
         // Longer than the kernel says that it may be. The others may be fine.
         Err(error) if path::says_too_long(&error) => {
-            batch.first().into_iter().for_each(|slot| path::leave_to_stream(upstream, *slot));
+            batch.first().into_iter().for_each(|slot| path::leave_to_stream(backend, *slot));
             (1, false)
         }
         Err(error) => {
-            tracing::debug!(%error, backend = %upstream.config.name, "the kernel refused a datagram");
+            tracing::debug!(%error, backend = %backend.config.name, "the kernel refused a datagram");
             counters.add(Counter::BackendSendFailed, 1);
             // For want of memory it is lost as on any full path: it has its port and ID, and is sent again.
-            if let Some(slot) = batch.first().filter(|slot| !upstream.fleet.moved(**slot))
+            if let Some(slot) = batch.first().filter(|slot| !backend.fleet.moved(**slot))
                 && !mmsg::lacks_memory(&error)
             {
-                upstream.fleet.give_up(*slot, Failure::Unreachable);
+                backend.fleet.give_up(*slot, Failure::Unreachable);
             }
             (1, false)
         }
     };
-    requeue(upstream, batch.get(done..).unwrap_or_default());
+    requeue(backend, batch.get(done..).unwrap_or_default());
     match blocked {
         true => Sent::Blocked(port),
-        false if upstream.datagrams.queue.borrow().is_empty() => Sent::All,
+        false if backend.datagrams.queue.borrow().is_empty() => Sent::All,
         false => Sent::More,
     }
 }
 
 /// Puts what was not sent back in front, its IDs free again.
-fn requeue(upstream: &Upstream, unsent: &[u16]) {
+fn requeue(backend: &Backend, unsent: &[u16]) {
     if unsent.is_empty() {
         return;
     }
-    let mut flights = upstream.fleet.flights.borrow_mut();
+    let mut flights = backend.fleet.flights.borrow_mut();
     for slot in unsent {
         if let Some(flight) = flights.get_mut(*slot) {
             flight.take_back();
         }
     }
-    upstream.datagrams.queue.borrow_mut().splice(0..0, unsent.iter().copied());
+    backend.datagrams.queue.borrow_mut().splice(0..0, unsent.iter().copied());
 }
 
 /// A random port of those in use; a worn one is replaced first. Without a free descriptor (EMFILE) those that
 /// are open do.
-fn fresh_port(upstream: &Rc<Upstream>) -> io::Result<Rc<Port>> {
-    let mut ports = upstream.datagrams.ports.borrow_mut();
+fn fresh_port(backend: &Rc<Backend>) -> io::Result<Rc<Port>> {
+    let mut ports = backend.datagrams.ports.borrow_mut();
     while ports.len() < PORTS {
-        match heard::open_port(upstream) {
+        match heard::open_port(backend) {
             Ok(port) => ports.push(port),
             Err(error) if ports.is_empty() => return Err(error),
             Err(_) => break,
         }
     }
-    let drawn = upstream.fleet.random.u16().ok_or_else(|| io::Error::other("no random numbers"))?;
+    let drawn = backend.fleet.random.u16().ok_or_else(|| io::Error::other("no random numbers"))?;
     let position = usize::from(drawn).checked_rem(ports.len()).unwrap_or_default();
     let Some(entry) = ports.get_mut(position) else { return Err(io::Error::other("no port")) };
     if entry.0.is_worn()
-        && let Ok(fresh) = heard::open_port(upstream)
+        && let Ok(fresh) = heard::open_port(backend)
     {
         let worn = std::mem::replace(entry, fresh);
-        upstream.datagrams.retired.borrow_mut().push(worn);
+        backend.datagrams.retired.borrow_mut().push(worn);
     }
     Ok(Rc::clone(&entry.0))
 }

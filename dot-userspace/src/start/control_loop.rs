@@ -30,7 +30,7 @@ use super::{
     restart, xdp_watchdog,
 };
 use crate::{
-    backend::{UpstreamConfig, health},
+    backend::{BackendConfig, health},
     config::{self, Config},
     control::{self, Reloaded, Source},
     keeper,
@@ -81,7 +81,7 @@ pub(super) fn run(
         keeper::hear().context("signals cannot be heard")?;
         running.keeper.notify(keeper::State::Ready);
         tokio::spawn(xdp_watchdog::look_after_xdp(Arc::clone(&process)));
-        running.checks = check_all(&running.upstreams);
+        running.checks = check_all(&running.backends);
         let running = hear_signals(&process, running, signals, files).await?;
         drain(&process, running).await
     });
@@ -219,16 +219,16 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
     for key in &waiting {
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
     }
-    running.upstreams = plan::upstreams(&config, embedded, secured, &running.upstreams);
-    running.checks = check_all(&running.upstreams);
-    let (workers, backends) = (running.workers.len(), running.upstreams.len());
+    running.backends = plan::backends(&config, embedded, secured, &running.backends);
+    running.checks = check_all(&running.backends);
+    let (workers, backends) = (running.workers.len(), running.backends.len());
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
-    let settings = plan::settings(&config, serving, running.upstreams.clone());
+    let settings = plan::settings(&config, serving, running.backends.clone());
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
     process.resume_by(&tickets);
-    process.reloaded(&config, &running.upstreams, &identities);
+    process.reloaded(&config, &running.backends, &identities);
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");
     }
@@ -281,15 +281,15 @@ pub(super) fn spki_pins(identities: &[Identity]) -> Vec<String> {
 }
 
 /// Asks each backend whether it is there, until this is dropped.
-pub(super) fn check_all(upstreams: &[UpstreamConfig]) -> JoinSet<()> {
-    upstreams.iter().cloned().map(health::watch).collect()
+pub(super) fn check_all(backends: &[BackendConfig]) -> JoinSet<()> {
+    backends.iter().cloned().map(health::watch).collect()
 }
 
 /// Where the embedded backend of this process answers.
 pub(super) fn embedded_address(running: &Running) -> Option<SocketAddr> {
     let position =
         running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
-    running.upstreams.get(position.unwrap_or(0)).map(|upstream| upstream.address)
+    running.backends.get(position.unwrap_or(0)).map(|backend| backend.address)
 }
 
 async fn drain(process: &Process, running: Running) -> anyhow::Result<()> {

@@ -40,9 +40,8 @@ impl Wire for BackendTlsStream {
 /// One line: what of which backend cannot be had.
 pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Option<Tls>>> {
     let tls = config.backend.iter().map(|backend| {
-        let upstream = BackendTls::of(backend).map_err(anyhow::Error::msg)?;
-        Ok(upstream
-            .map(|upstream| Tls { by: Arc::new(Dialer(upstream)), on_failure: backend.on_tls_failure }))
+        let tls = BackendTls::of(backend).map_err(anyhow::Error::msg)?;
+        Ok(tls.map(|tls| Tls { by: Arc::new(Dialer(tls)), on_failure: backend.on_tls_failure }))
     });
     tls.collect()
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::plan;
 use crate::{
-    backend::{UpstreamConfig, health::Health},
+    backend::{BackendConfig, health::Health},
     config::Config,
     control::{BackendStatus, UnmatchedStatus},
     ledger::{BackendLines, Measured, Traffic, latency},
@@ -33,20 +33,20 @@ struct Known {
 pub(super) struct KnownBackends(Vec<Known>);
 
 impl KnownBackends {
-    pub(super) fn of(config: &Config, upstreams: &[UpstreamConfig]) -> Self {
+    pub(super) fn of(config: &Config, backends: &[BackendConfig]) -> Self {
         let statuses = plan::backend_statuses(config).into_iter();
-        let known = statuses.zip(upstreams).map(|(status, upstream)| Known {
+        let known = statuses.zip(backends).map(|(status, backend)| Known {
             status,
-            health: upstream.health.clone(),
-            lines: upstream.lines.clone(),
+            health: backend.health.clone(),
+            lines: backend.lines.clone(),
             recent: Recent::default(),
         });
         Self(known.collect())
     }
 
     /// Those of a new config; what is known of a backend that stays, stays.
-    pub(super) fn reload(&mut self, config: &Config, upstreams: &[UpstreamConfig]) {
-        let mut old = std::mem::replace(self, Self::of(config, upstreams));
+    pub(super) fn reload(&mut self, config: &Config, backends: &[BackendConfig]) {
+        let mut old = std::mem::replace(self, Self::of(config, backends));
         for known in &mut self.0 {
             if let Some(same) = old.0.iter_mut().find(|old| old.lines == known.lines) {
                 known.recent = std::mem::take(&mut same.recent);

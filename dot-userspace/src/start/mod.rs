@@ -30,7 +30,7 @@ use anyhow::Context;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    backend::{Embedded, UpstreamConfig},
+    backend::{BackendConfig, Embedded},
     config::{Config, Sandbox, Workers},
     confine, disk,
     events::EventSink,
@@ -62,7 +62,7 @@ struct Opened {
     http: Option<std::net::TcpListener>,
     control_socket: ControlSocket,
     embedded: Option<Embedded>,
-    upstreams: Vec<UpstreamConfig>,
+    backends: Vec<BackendConfig>,
     kernel: Kernel,
 }
 
@@ -165,8 +165,8 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let control_socket = ControlSocket::bind(&config.server.run_dir, user)?;
     let embedded = plan::needs_embedded(config).then(Embedded::bind).transpose();
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
-    let upstreams =
-        plan::upstreams(config, embedded.as_ref().map(Embedded::address), dialer::all(config)?, &[]);
+    let backends =
+        plan::backends(config, embedded.as_ref().map(Embedded::address), dialer::all(config)?, &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
     let kernel = Kernel(Some(xdp::start(&plan::xdp(config, &config.listen.do53), &sockets)?));
     privileges::hand_over_state(&config.server.state_dir, user)?;
@@ -183,23 +183,23 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         http,
         control_socket,
         embedded,
-        upstreams,
+        backends,
         kernel,
     })
 }
 
 /// Serves without rights, until a signal.
 fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper) -> anyhow::Result<()> {
-    let Opened { identities, upstreams, listeners, cpus, descriptors, .. } = opened;
+    let Opened { identities, backends, listeners, cpus, descriptors, .. } = opened;
     let workers = listeners.len();
     // From here on nothing has rights, and every thread made inherits that.
     logging::write_from_now_on().context("the log thread cannot start")?;
     if let Some(embedded) = opened.embedded {
         embedded.spawn().context("the embedded backend cannot start its thread")?;
     }
-    let admission = plan::admission(&config, descriptors, workers, upstreams.len());
+    let admission = plan::admission(&config, descriptors, workers, backends.len());
     let rates = Arc::new(Rates::default());
-    let settings = plan::settings(&config, opened.serving, upstreams.clone());
+    let settings = plan::settings(&config, opened.serving, backends.clone());
     // A start that fails says one thing; this one has not.
     let warnings = [privileges::warning(opened.user), opened.tickets.warning.as_deref()];
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
@@ -211,7 +211,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     let pid = u32::try_from(keeper.pid().as_raw()).unwrap_or_default();
     let askers = Askers { flushes: flusher, reloads: reloader, events: events.clone(), pid };
     let process =
-        Process::new(&config, &upstreams, workers, &identities, opened.kernel, sink.clone(), askers);
+        Process::new(&config, &backends, workers, &identities, opened.kernel, sink.clone(), askers);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
@@ -235,7 +235,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         tickets: opened.tickets,
         spki_pins: control_loop::spki_pins(&identities),
         staples_until: renew::staples_until(&identities),
-        upstreams,
+        backends,
         admission,
         descriptors,
         workers: running,

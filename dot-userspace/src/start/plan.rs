@@ -9,7 +9,7 @@ use dot_common::rate::Rate;
 
 use crate::{
     backend::{
-        Tls, UpstreamConfig,
+        BackendConfig, Tls,
         health::{Health, HealthState},
     },
     cache::Keeping,
@@ -40,13 +40,13 @@ pub(super) fn needs_embedded(config: &Config) -> bool {
 
 /// The backends as workers know them; `embedded` is where that one answers, `tls` what recognises each. What is
 /// known of the health of a backend among the `known` ones, and what was counted of it, stays.
-pub(super) fn upstreams(
+pub(super) fn backends(
     config: &Config,
     embedded: Option<SocketAddr>,
     tls: Vec<Option<Tls>>,
-    known: &[UpstreamConfig],
-) -> Vec<UpstreamConfig> {
-    let plain = |name: String, address, timeout, weight| UpstreamConfig {
+    known: &[BackendConfig],
+) -> Vec<BackendConfig> {
+    let plain = |name: String, address, timeout, weight| BackendConfig {
         name: name.into(),
         address,
         transport: Transport::Udp,
@@ -65,7 +65,7 @@ pub(super) fn upstreams(
             BackendAddress::Socket(address) => Some(address),
             BackendAddress::Embedded => embedded,
         };
-        Some(UpstreamConfig {
+        Some(BackendConfig {
             transport: backend.transport,
             pads: tls.is_some() && config.dns.padding,
             tls,
@@ -74,24 +74,24 @@ pub(super) fn upstreams(
             ..plain(backend.called(), address?, backend.timeout, backend.weight)
         })
     });
-    let mut upstreams: Vec<_> = configured.collect();
-    if let (true, Some(address)) = (upstreams.is_empty(), embedded) {
+    let mut backends: Vec<_> = configured.collect();
+    if let (true, Some(address)) = (backends.is_empty(), embedded) {
         let (timeout, weight) = (limit::BACKEND_TIMEOUT.default, limit::BACKEND_WEIGHT.default);
-        upstreams.push(plain(EMBEDDED.to_owned(), address, timeout, weight));
+        backends.push(plain(EMBEDDED.to_owned(), address, timeout, weight));
     }
-    for upstream in &mut upstreams {
-        let is_same = |one: &&UpstreamConfig| {
-            (one.address, one.transport, &one.tls) == (upstream.address, upstream.transport, &upstream.tls)
+    for backend in &mut backends {
+        let is_same = |one: &&BackendConfig| {
+            (one.address, one.transport, &one.tls) == (backend.address, backend.transport, &backend.tls)
         };
         if let Some(same) = known.iter().find(is_same) {
-            upstream.health = same.health.clone();
-            upstream.lines = same.lines.clone();
+            backend.health = same.health.clone();
+            backend.lines = same.lines.clone();
         }
     }
-    upstreams
+    backends
 }
 
-/// The backends as an operator sees them, in the order of [`upstreams`]; nobody has been checked yet.
+/// The backends as an operator sees them, in the order of [`backends`]; nobody has been checked yet.
 pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     let status = |name: String, address: String, transport: &str| BackendStatus {
         name,
@@ -116,7 +116,7 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
 }
 
 /// What every worker works by.
-pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<UpstreamConfig>) -> Settings {
+pub(super) fn settings(config: &Config, serving: Serving, backends: Vec<BackendConfig>) -> Settings {
     Settings {
         serving,
         limits: Limits {
@@ -144,7 +144,7 @@ pub(super) fn settings(config: &Config, serving: Serving, upstreams: Vec<Upstrea
         handshake_timeout: config.session.handshake_timeout,
         proxy_protocol_from: Trusted::new(config.listen.proxy_protocol_from.as_slice().into()),
         client_address: config.log.client_address,
-        upstreams,
+        backends,
         policy: config.balance.policy,
         hedge_percent: config.balance.hedge_percent,
         client_subnet: config.dns.client_subnet,

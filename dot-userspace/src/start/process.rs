@@ -25,7 +25,7 @@ use super::{
     logging, plan,
 };
 use crate::{
-    backend::UpstreamConfig,
+    backend::BackendConfig,
     cache::Forget,
     config::{self, Config},
     control::{
@@ -55,7 +55,7 @@ pub(super) struct Running {
     /// When the first of the stapled OCSP responses is no longer true.
     pub staples_until: Option<SystemTime>,
     /// As the workers know them.
-    pub upstreams: Vec<UpstreamConfig>,
+    pub backends: Vec<BackendConfig>,
     /// Caps of all workers.
     pub admission: Arc<Admission>,
     /// Open files we may have.
@@ -141,7 +141,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Process {
     pub(super) fn new(
         config: &Config,
-        upstreams: &[UpstreamConfig],
+        backends: &[BackendConfig],
         workers: usize,
         identities: &[Identity],
         kernel: Kernel,
@@ -162,7 +162,7 @@ impl Process {
             started: Instant::now(),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             listeners: [dot, do53].concat(),
-            backends: Mutex::new(KnownBackends::of(config, upstreams)),
+            backends: Mutex::new(KnownBackends::of(config, backends)),
             responses: Mutex::default(),
             certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
             kernel: Mutex::new(kernel),
@@ -200,8 +200,8 @@ impl Process {
     }
 
     /// A reload took effect.
-    pub(super) fn reloaded(&self, config: &Config, upstreams: &[UpstreamConfig], identities: &[Identity]) {
-        lock(&self.backends).reload(config, upstreams);
+    pub(super) fn reloaded(&self, config: &Config, backends: &[BackendConfig], identities: &[Identity]) {
+        lock(&self.backends).reload(config, backends);
         *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);

@@ -10,7 +10,7 @@ use super::{
     process::{Process, Running},
 };
 use crate::{
-    backend::UpstreamConfig,
+    backend::BackendConfig,
     tls::{
         self,
         certificate::{self, Identity},
@@ -23,7 +23,7 @@ pub(super) fn renew(process: &Process, running: &mut Running) {
     match load(running) {
         Ok(identities) => {
             process.resume_by(&running.tickets);
-            process.reloaded(&running.config, &running.upstreams, &identities);
+            process.reloaded(&running.config, &running.backends, &identities);
             tracing::info!("certificates and keys are loaded again");
             for warning in identities.iter().flat_map(|identity| &identity.warnings) {
                 tracing::warn!("{warning}");
@@ -45,13 +45,13 @@ fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
     let identities = certificate::load_all(tls, &running.config.server.state_dir)?;
     let tickets = control_loop::tickets(running, tls, &identities)?;
     let serving = tls::serving(&identities, tls, &tickets)?;
-    let upstreams = upstreams(running)?;
-    if upstreams == running.upstreams {
+    let backends = backends(running)?;
+    if backends == running.backends {
         running.workers.iter().for_each(|worker| worker.tell(Command::Serve(serving.clone())));
     } else {
-        running.upstreams = upstreams;
-        running.checks = control_loop::check_all(&running.upstreams);
-        let settings = plan::settings(&running.config, serving, running.upstreams.clone());
+        running.backends = backends;
+        running.checks = control_loop::check_all(&running.backends);
+        let settings = plan::settings(&running.config, serving, running.backends.clone());
         for worker in &running.workers {
             worker.tell(Command::Reload(Box::new(settings.clone())));
         }
@@ -66,10 +66,10 @@ fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
 }
 
 /// The backends by the same config: those whose authorities are others now are believed by the new ones.
-fn upstreams(running: &Running) -> anyhow::Result<Vec<UpstreamConfig>> {
+fn backends(running: &Running) -> anyhow::Result<Vec<BackendConfig>> {
     let config = &running.config;
     let embedded = plan::needs_embedded(config).then(|| control_loop::embedded_address(running)).flatten();
-    Ok(plan::upstreams(config, embedded, dialer::all(config)?, &running.upstreams))
+    Ok(plan::backends(config, embedded, dialer::all(config)?, &running.backends))
 }
 
 /// When the first of the stapled responses is no longer true.

@@ -44,7 +44,7 @@ use charges::Accounts;
 pub use charges::ChargesSink;
 
 use crate::{
-    backend::{Backends, UpstreamConfig},
+    backend::{BackendConfig, Backends},
     cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Policy},
     events::{EventSink, Events},
@@ -77,7 +77,7 @@ pub struct Settings {
     /// How much of a client's address a log line may hold.
     pub client_address: ClientAddress,
     /// Where queries go.
-    pub upstreams: Vec<UpstreamConfig>,
+    pub backends: Vec<BackendConfig>,
     /// Which of them is next.
     pub policy: Policy,
     /// Most second tries of late queries, in a hundred queries.
@@ -255,8 +255,8 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
 }
 
 fn start_backends(settings: &Settings, counters: &WorkerCounters) -> Backends {
-    let (upstreams, policy, hedge_percent, client_subnet) = of_backends(settings);
-    Backends::start(upstreams, policy, hedge_percent, client_subnet, counters)
+    let (backends, policy, hedge_percent, client_subnet) = of_backends(settings);
+    Backends::start(backends, policy, hedge_percent, client_subnet, counters)
 }
 
 fn open(listeners: Listeners, acceptor: &Rc<Acceptor>) -> Vec<AbortHandle> {
@@ -291,23 +291,23 @@ fn not_registered(error: io::Error) {
 }
 
 /// What backends start with.
-fn of_backends(settings: &Settings) -> (&[UpstreamConfig], Policy, u8, ClientSubnet) {
-    (&settings.upstreams, settings.policy, settings.hedge_percent, settings.client_subnet)
+fn of_backends(settings: &Settings) -> (&[BackendConfig], Policy, u8, ClientSubnet) {
+    (&settings.backends, settings.policy, settings.hedge_percent, settings.client_subnet)
 }
 
 /// Whether backends go on as they are, with other limits: their connections, and what was learned of them, are still good.
 fn are_backends_same(old: &Settings, new: &Settings) -> bool {
     let rest =
-        |settings: &Settings| (settings.upstreams.len(), settings.hedge_percent, settings.client_subnet);
-    let mut pairs = old.upstreams.iter().zip(&new.upstreams);
+        |settings: &Settings| (settings.backends.len(), settings.hedge_percent, settings.client_subnet);
+    let mut pairs = old.backends.iter().zip(&new.backends);
     rest(old) == rest(new) && pairs.all(|(old, new)| old.is_same_but_for_limits(new))
 }
 
 /// Whether kept answers are still good: each backend that may have said one is still there, and hears as much of clients.
 fn are_answers_same(old: &Settings, new: &Settings) -> bool {
-    let is_there = |one: &UpstreamConfig| new.upstreams.iter().any(|other| one.says_the_same(other));
+    let is_there = |one: &BackendConfig| new.backends.iter().any(|other| one.says_the_same(other));
     let rest = |settings: &Settings| (settings.client_subnet, settings.keeping);
-    rest(old) == rest(new) && old.upstreams.iter().all(is_there)
+    rest(old) == rest(new) && old.backends.iter().all(is_there)
 }
 
 /// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.
@@ -315,7 +315,7 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
     let is_same = are_backends_same(old, new);
     let backends = (!is_same).then(|| start_backends(new, &shared.counters));
     shared.reload(new.limits, backends);
-    shared.backends().reload(new.policy, &new.upstreams);
+    shared.backends().reload(new.policy, &new.backends);
     if !are_answers_same(old, new) {
         shared.renew_cache(new.keeping);
     }

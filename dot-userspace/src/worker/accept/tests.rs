@@ -35,7 +35,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
         handshake_timeout: Duration::from_secs(60),
         proxy_protocol_from: Trusted::default(),
         client_address: ClientAddress::None,
-        upstreams: Vec::new(),
+        backends: Vec::new(),
         policy: Policy::First,
         hedge_percent: 0,
         client_subnet: ClientSubnet::Pass,

@@ -9,7 +9,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
-    Live, UpstreamConfig,
+    BackendConfig, Live,
     budget::Budget,
     fleet::Fleet,
     flights::Half,
@@ -34,9 +34,9 @@ const DATAGRAM_QUERY_OCTETS_MAX: usize = 1400;
 const SHARES: u32 = 4;
 
 /// A backend, its queues and its sockets.
-pub struct Upstream {
+pub struct Backend {
     /// How it is asked.
-    pub config: UpstreamConfig,
+    pub config: BackendConfig,
     /// Its place among the backends.
     pub index: usize,
     /// All backends, and the queries.
@@ -61,9 +61,9 @@ pub struct Upstream {
     rests_until: Cell<Option<Instant>>,
 }
 
-impl Upstream {
+impl Backend {
     /// A backend that nobody has asked yet.
-    pub fn new(config: &UpstreamConfig, index: usize, fleet: Rc<Fleet>) -> Self {
+    pub fn new(config: &BackendConfig, index: usize, fleet: Rc<Fleet>) -> Self {
         Self {
             config: config.clone(),
             index,

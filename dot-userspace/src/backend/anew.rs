@@ -8,7 +8,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{BackendConfig, Broken, Failure, Health, Sink, fleet::Fleet};
+use super::{BackendConfig, Broken, Failure, Health, Sink, pool::Pool};
 use crate::{
     config::{ClientSubnet, Policy, Transport},
     dns::{Asked, Query},
@@ -50,18 +50,18 @@ pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) ->
 }
 
 /// A worker's backends with a query that waits at the only one, its sender deaf to the bell that rang for it.
-async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Fleet> {
+async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Pool> {
     let config = backend_at(address, transport);
     let counters = WorkerCounters::default();
-    let fleet = Fleet::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
+    let pool = Pool::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
     let query = Query::parse(&QUERY).unwrap();
-    fleet.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
-    let backend = fleet.backend(0).unwrap();
+    pool.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
+    let backend = pool.backend(0).unwrap();
     match transport {
         Transport::Udp => backend.datagrams.work.notified().await,
         _ => backend.streams.work.notified().await,
     }
-    fleet
+    pool
 }
 
 /// Goal: a reload changes the limits of a backend that has queries. Method: none, one and two queries at a time; another timeout.
@@ -72,14 +72,14 @@ fn limits_change_while_queries_are_in_flight() {
     LocalSet::new().block_on(&runtime, async {
         let config = backend_at("127.0.0.1:9".parse().unwrap(), Transport::Tcp);
         let counters = WorkerCounters::default();
-        let fleet =
-            Fleet::start(std::slice::from_ref(&config), Policy::First, 0, ClientSubnet::Pass, &counters);
+        let pool =
+            Pool::start(std::slice::from_ref(&config), Policy::First, 0, ClientSubnet::Pass, &counters);
         let query = Query::parse(&QUERY).unwrap();
-        let submit = || fleet.submit(&QUERY, &query, Rc::new(Nobody));
+        let submit = || pool.submit(&QUERY, &query, Rc::new(Nobody));
         let limit = |outstanding_max, seconds| {
             let config =
                 BackendConfig { outstanding_max, timeout: Duration::from_secs(seconds), ..config.clone() };
-            fleet.reload(Policy::RoundRobin, &[config]);
+            pool.reload(Policy::RoundRobin, &[config]);
         };
         assert_eq!(submit(), Ok(()));
         limit(1, 3600);
@@ -87,7 +87,7 @@ fn limits_change_while_queries_are_in_flight() {
         limit(2, 7200);
         assert_eq!((submit(), submit()), (Ok(()), Err(Failure::Full)));
         let now = tokio::time::Instant::now();
-        let late = fleet.flights.borrow().find(|flight| flight.deadline - now > Duration::from_secs(7000));
+        let late = pool.flights.borrow().find(|flight| flight.deadline - now > Duration::from_secs(7000));
         assert_eq!(late.len(), 1, "the second");
     });
 }

@@ -1,6 +1,6 @@
 //! Which backend is next: one pure function for each policy.
 //!
-//! Before: `fleet` knows which backends are awake and what each has to do. After: the query is queued there.
+//! Before: `pool` knows which backends are awake and what each has to do. After: the query is queued there.
 //! Never: allocates, looks at a clock, or asks whether a backend is there.
 
 use std::hash::{DefaultHasher, Hash, Hasher};

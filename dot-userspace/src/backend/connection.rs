@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{fleet::Fleet, flights::Flight, ids::Ids, sink::Failure, worker_backend::Backend};
+use super::{flights::Flight, ids::Ids, pool::Pool, sink::Failure, worker_backend::Backend};
 use crate::{
     dns::{self, framing::append_message},
     ledger::Counter,
@@ -211,17 +211,17 @@ impl Connection {
 
     /// Sends the query in `slot` over it, with this turn's write. Where it cannot, the query goes elsewhere.
     pub fn give(&self, backend: &Backend, slot: u16) {
-        let fleet = &backend.fleet;
-        let Some(first_tries) = self.take(fleet, slot, backend.config.pads) else {
-            return fleet.try_elsewhere(slot, Failure::Full);
+        let pool = &backend.pool;
+        let Some(first_tries) = self.take(pool, slot, backend.config.pads) else {
+            return pool.try_elsewhere(slot, Failure::Full);
         };
-        fleet.counters.add(Counter::BackendStreamSent, 1);
+        pool.counters.add(Counter::BackendStreamSent, 1);
         backend.retries.earn(first_tries);
     }
 
     /// Takes the query in `slot`; returns how many first tries that is, none if it was given before. `None`: it cannot.
-    fn take(&self, fleet: &Fleet, slot: u16, pads: bool) -> Option<usize> {
-        let mut flights = fleet.flights.borrow_mut();
+    fn take(&self, pool: &Pool, slot: u16, pads: bool) -> Option<usize> {
+        let mut flights = pool.flights.borrow_mut();
         // Without a flight there is nothing to send elsewhere.
         let Some(flight) = flights.get_mut(slot) else { return Some(0) };
         if self.ids.outstanding() == 0 {
@@ -229,9 +229,9 @@ impl Connection {
             self.depth.set(self.depth_for(flight));
         }
         flight.record.order = self.given.get();
-        let is_taken = flight.send_over(slot, &self.ids, &fleet.random) && self.push(flight, pads);
+        let is_taken = flight.send_over(slot, &self.ids, &pool.random) && self.push(flight, pads);
         if is_taken {
-            flight.note_sent(&fleet.counters);
+            flight.note_sent(&pool.counters);
         }
         self.given.set(self.given.get().saturating_add(u32::from(is_taken)));
         let is_first = !std::mem::replace(&mut flight.record.was_given, true);

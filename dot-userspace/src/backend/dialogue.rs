@@ -8,7 +8,7 @@
 //! Source: RFC 7766 §6.2.1 (pipelining, one connection for many queries), §7 (out of order), §8 (framing).
 //!
 //! # Cancel safety
-//! Dropping [`live`] closes the connection; only a fleet that nobody waits for does that.
+//! Dropping [`live`] closes the connection; only a pool that nobody waits for does that.
 
 use std::{
     future::poll_fn,
@@ -108,7 +108,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &Connection,
 ) -> End {
     connection.established_at.set(Some(Instant::now()));
-    backend.fleet.counters.add(Counter::BackendConnections, 1);
+    backend.pool.counters.add(Counter::BackendConnections, 1);
     backend.streams.opened();
     let mut dialogue = Dialogue::new(stream, acknowledge, backend, connection);
     poll_fn(|context| dialogue.poll_turn(context)).await
@@ -207,7 +207,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), End> {
-        let mut scratch = self.backend.fleet.scratch.borrow_mut();
+        let mut scratch = self.backend.pool.scratch.borrow_mut();
         for _ in 0..READS_MAX {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
@@ -218,7 +218,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
                     self.last_use = Instant::now();
                     arrivals::begin_batch(self.last_use);
                     self.owes_acknowledgement = true;
-                    self.backend.fleet.counters.add(Counter::BackendStreamReads, 1);
+                    self.backend.pool.counters.add(Counter::BackendStreamReads, 1);
                     self.take_octets(buffer.filled())?;
                 }
             }
@@ -245,13 +245,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
 
     /// Gives each whole response in front of `octets` to whoever waits for it; returns the octets used.
     fn deliver(&self, octets: &[u8]) -> Result<usize, End> {
-        let fleet = &self.backend.fleet;
+        let pool = &self.backend.pool;
         let (mut taken, mut responses) = (0, 0);
         while let Some(cut) = octets.get(taken..).map(cut_message).transpose().map_err(End::Broken)?.flatten()
         {
             taken += cut.octets;
             responses += 1;
-            let outcome = fleet.deliver(self.backend, &self.connection.ids, cut.message, Half::Stream, false);
+            let outcome = pool.deliver(self.backend, &self.connection.ids, cut.message, Half::Stream, false);
             let is_answer = matches!(outcome, Match::Response | Match::Withdrawn | Match::WithoutEdns(_));
             if is_answer {
                 self.backend.outcomes.note_answer();
@@ -262,7 +262,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
                 }
             }
         }
-        fleet.counters.add(Counter::BackendStreamReceived, responses);
+        pool.counters.add(Counter::BackendStreamReceived, responses);
         // There may be room again for what waits.
         self.backend.streams.look();
         Ok(taken)
@@ -287,7 +287,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
                     self.must_flush = true;
                     self.owes_acknowledgement = false;
                     self.wrote_at = Some(turn_time::now());
-                    self.backend.fleet.counters.add(Counter::BackendStreamWrites, 1);
+                    self.backend.pool.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
                     // There is room again for what waits.
                     self.backend.streams.look();

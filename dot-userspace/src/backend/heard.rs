@@ -38,13 +38,13 @@ async fn receive_all(backend: Rc<Backend>, port: Rc<Port>) {
         // tokio looks at one of them at a time.
         let heard = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
         let result = port.socket.try_io(heard, || {
-            got = backend.fleet.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
+            got = backend.pool.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
             // Fewer than asked for: the kernel's queue is empty.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if got > 0 {
-            backend.fleet.counters.add(Counter::BackendReceiveCalls, 1);
-            backend.fleet.counters.add(Counter::BackendReceived, got as u64);
+            backend.pool.counters.add(Counter::BackendReceiveCalls, 1);
+            backend.pool.counters.add(Counter::BackendReceived, got as u64);
             deliver(&backend, &port, got);
             if got == BATCH_MAX {
                 // A flood must not starve the sessions.
@@ -63,9 +63,9 @@ async fn receive_all(backend: Rc<Backend>, port: Rc<Port>) {
 /// Gives each datagram of the batch to whoever waits for it.
 fn deliver(backend: &Rc<Backend>, port: &Rc<Port>, count: usize) {
     arrivals::begin_batch(Instant::now());
-    let inbound = backend.fleet.inbound.borrow();
+    let inbound = backend.pool.inbound.borrow();
     for (datagram, is_cut) in inbound.datagrams(count) {
-        match backend.fleet.deliver(backend, &port.ids, datagram, Half::Datagram, is_cut) {
+        match backend.pool.deliver(backend, &port.ids, datagram, Half::Datagram, is_cut) {
             Match::Response | Match::Withdrawn => {
                 backend.outcomes.note_answer();
                 backend.wake();
@@ -78,6 +78,6 @@ fn deliver(backend: &Rc<Backend>, port: &Rc<Port>, count: usize) {
 
 /// A datagram is too small for the response (RFC 9210 §3): asks again over a connection.
 fn ask_again(backend: &Backend, slot: u16) {
-    backend.fleet.counters.add(Counter::BackendTruncated, 1);
+    backend.pool.counters.add(Counter::BackendTruncated, 1);
     backend.ask_by_stream(slot);
 }

@@ -1,6 +1,6 @@
 //! Second tries: a query whose backend takes longer than it usually does is asked of another one too.
 //!
-//! Before: `fleet` gave a query to a backend. After: that was in time; or two backends have it, each under an ID of its
+//! Before: `pool` gave a query to a backend. After: that was in time; or two backends have it, each under an ID of its
 //! own, and the first answer counts. The other's comes late, matches nothing, and is counted as that.
 //! Holds: when each query is late, and how many second tries are left: at most `hedge_percent` of a hundred queries, so
 //! that slow backends never get twice the load.
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{fleet::Fleet, flights::FLIGHTS_MAX, tempo::Tempo, worker_backend::Backend};
+use super::{flights::FLIGHTS_MAX, pool::Pool, tempo::Tempo, worker_backend::Backend};
 use crate::{
     dns::{self, Query, ResponseCode},
     ledger::Counter,
@@ -143,7 +143,7 @@ impl Pace {
     }
 }
 
-impl Fleet {
+impl Pool {
     /// The query in `slot` has its answer: its backend is known a little better, and its other try is forgotten.
     pub fn note_answer(&self, slot: u16) {
         let flights = self.flights.borrow();
@@ -199,23 +199,23 @@ impl Fleet {
 }
 
 /// Finds the queries that are late, as they become it.
-pub async fn watch(fleet: Rc<Fleet>) {
+pub async fn watch(pool: Rc<Pool>) {
     loop {
-        match fleet.next_late() {
-            None => fleet.hedging.work.notified().await,
+        match pool.next_late() {
+            None => pool.hedging.work.notified().await,
             // What comes meanwhile may be late sooner, at another backend.
             Some(late_at) => sleep_until(late_at.min(Instant::now() + LOOK_INTERVAL)).await,
         }
         let now = Instant::now();
-        for backend in fleet.backends.borrow().iter() {
+        for backend in pool.backends.borrow().iter() {
             while let Some((slot, late_at)) = backend.pace.take_late(now) {
                 // Most have their answer by then, and their slot may have another query.
-                if !fleet.is_late(slot, late_at) {
+                if !pool.is_late(slot, late_at) {
                     continue;
                 }
-                match fleet.hedge(slot, now) {
-                    Verdict::Hedged => fleet.counters.add(Counter::BackendHedged, 1),
-                    Verdict::OverBudget => fleet.counters.add(Counter::BackendHedgeOverBudget, 1),
+                match pool.hedge(slot, now) {
+                    Verdict::Hedged => pool.counters.add(Counter::BackendHedged, 1),
+                    Verdict::OverBudget => pool.counters.add(Counter::BackendHedgeOverBudget, 1),
                     Verdict::NobodyElse => {}
                 }
             }

@@ -12,10 +12,10 @@ use std::{fmt, rc::Rc};
 
 use super::{
     arrivals,
-    fleet::Fleet,
     flights::{Flight, Half},
     hedge,
     ids::Ids,
+    pool::Pool,
     resend,
     worker_backend::Backend,
 };
@@ -106,7 +106,7 @@ pub fn fit(message: &[u8], query: &[u8], question_end: usize) -> Result<Fit, Unm
     })
 }
 
-impl Fleet {
+impl Pool {
     /// Gives `message`, which came from `backend` over `ids`, to whoever waits for it. `is_cut`: it was longer than our
     /// room. TC=1 is for a datagram only: over a connection it is the response.
     pub fn deliver(

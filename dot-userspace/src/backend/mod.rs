@@ -1,8 +1,8 @@
 //! Module `backend`: queries leave in batches, each outcome comes back to the session that asked.
 //!
 //! Before: `dns::triage` said forward. After: a [`Sink`] has a response or a [`Failure`]. Step 8 of 9.
-//! The line: [`Backends::submit`] → `fleet` chooses by `balance` → `backend` queues → `udp` sends datagrams and `heard` receives,
-//! or `streams` fills a `connection` → `matching` knows what comes back, or `fleet` asks another backend; `hedge` may
+//! The line: [`Backends::submit`] → `pool` chooses by `balance` → `backend` queues → `udp` sends datagrams and `heard` receives,
+//! or `streams` fills a `connection` → `matching` knows what comes back, or `pool` asks another backend; `hedge` may
 //! do so before.
 //! Beside it `health` asks, from the control thread, who is there.
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
@@ -17,7 +17,6 @@ mod connection;
 mod dial;
 mod dialogue;
 mod embedded;
-mod fleet;
 mod flights;
 mod habits;
 pub mod health;
@@ -30,6 +29,7 @@ mod outage;
 mod outcomes;
 mod path;
 mod personal;
+mod pool;
 mod port;
 mod proxied;
 mod random;
@@ -52,9 +52,9 @@ mod worker_backend;
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 pub use embedded::Embedded;
-use fleet::Fleet;
 use health::Health;
 pub use matching::Unmatched;
+use pool::Pool;
 pub use secure::{Secure, Securing, Tls, Wire};
 pub use shares::Shares;
 pub use sink::{Broken, Failure, Sink};
@@ -141,7 +141,7 @@ struct Live {
 
 /// All backends of one worker.
 pub struct Backends {
-    fleet: Rc<Fleet>,
+    pool: Rc<Pool>,
 }
 
 impl Backends {
@@ -154,7 +154,7 @@ impl Backends {
         client_subnet: ClientSubnet,
         counters: &WorkerCounters,
     ) -> Self {
-        Self { fleet: Fleet::start(configs, policy, hedge_percent, client_subnet, counters) }
+        Self { pool: Pool::start(configs, policy, hedge_percent, client_subnet, counters) }
     }
 
     /// Sends `message`, which `query` describes, with this turn's batch. The outcome goes to `sink`.
@@ -162,9 +162,9 @@ impl Backends {
     /// # Errors
     /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
-        let outcome = self.fleet.submit(message, query, sink);
+        let outcome = self.pool.submit(message, query, sink);
         if outcome.is_ok() {
-            self.fleet.counters.add(Counter::Forwarded, 1);
+            self.pool.counters.add(Counter::Forwarded, 1);
         }
         outcome
     }
@@ -172,19 +172,19 @@ impl Backends {
     /// What a backend is told of the subnet of `client`, who is asked for only where that may be something, with `query`.
     #[must_use]
     pub fn told(&self, query: &Query, client: impl FnOnce() -> Option<Client>) -> Told {
-        subnet::of(self.fleet.client_subnet, query, client)
+        subnet::of(self.pool.client_subnet, query, client)
     }
 
     /// What a session and its client may have in flight at the moment, so that no client takes all there is.
     #[must_use]
     pub fn shares(&self) -> Shares {
-        self.fleet.shares()
+        self.pool.shares()
     }
 
     /// What a client may have in flight by UDP, while all have so many there.
     #[must_use]
     pub fn datagram_share(&self, datagrams: usize) -> usize {
-        self.fleet.datagram_share(datagrams)
+        self.pool.datagram_share(datagrams)
     }
 }
 
@@ -192,7 +192,7 @@ impl Backends {
     /// Chooses by `policy` from now on, and gives each backend its share and its limits by `configs`, which are the same
     /// backends but for those.
     pub fn reload(&self, policy: Policy, configs: &[BackendConfig]) {
-        self.fleet.reload(policy, configs);
+        self.pool.reload(policy, configs);
     }
 
     /// Has the zone transfer that `message` asks for relayed to `sink`, over a connection of its own.
@@ -200,9 +200,9 @@ impl Backends {
     /// # Errors
     /// As [`Backends::submit`].
     pub fn transfer(&self, message: &[u8], query: &Query, sink: Rc<dyn Receiver>) -> Result<(), Failure> {
-        let outcome = transfer::begin(&self.fleet, message, query, sink);
+        let outcome = transfer::begin(&self.pool, message, query, sink);
         if outcome.is_ok() {
-            self.fleet.counters.add(Counter::Forwarded, 1);
+            self.pool.counters.add(Counter::Forwarded, 1);
         }
         outcome
     }
@@ -211,6 +211,6 @@ impl Backends {
 /// Queries in flight still end; then every task and socket of these backends does.
 impl Drop for Backends {
     fn drop(&mut self) {
-        self.fleet.retire();
+        self.pool.retire();
     }
 }

@@ -24,17 +24,17 @@ pub fn refuse_waiting(backend: &Backend) {
     let failure = if streams.is_insecure() { Failure::NotSecure } else { Failure::Unreachable };
     for slot in streams.take() {
         let record = {
-            let flights = backend.fleet.flights.borrow();
+            let flights = backend.pool.flights.borrow();
             let waiting = flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream));
             waiting.map(|flight| flight.record)
         };
         let Some(record) = record else { continue };
-        if !is_refused && backend.fleet.moved(slot) {
+        if !is_refused && backend.pool.moved(slot) {
             continue;
         }
         match is_patient {
             true => streams.put_in_line(backend, slot, &record),
-            false => backend.fleet.give_up(slot, failure),
+            false => backend.pool.give_up(slot, failure),
         }
     }
 }

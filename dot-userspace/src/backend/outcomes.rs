@@ -12,7 +12,7 @@ use std::cell::Cell;
 
 use tokio::time::Instant;
 
-use super::fleet::Fleet;
+use super::pool::Pool;
 
 /// Outcomes before anything is said.
 const OUTCOMES_MIN: u32 = 16;
@@ -78,8 +78,8 @@ pub fn percent(answered: u64, lost: u64) -> Option<u32> {
 }
 
 /// Looks at every backend: reports, and sets aside which answers much less than another does.
-pub fn look(fleet: &Fleet, now: Instant) {
-    let backends = fleet.backends.borrow();
+pub fn look(pool: &Pool, now: Instant) {
+    let backends = pool.backends.borrow();
     let best = backends.iter().filter_map(|backend| backend.outcomes.percent()).max();
     let is_other_good = best.is_some_and(|best| best >= GOOD_PERCENT);
     for backend in backends.iter() {

@@ -88,14 +88,14 @@ pub fn leave_to_streams(backend: &Backend, port: &Port) -> bool {
     let max = datagram_octets_max(&port.socket, backend.config.address).unwrap_or(usize::MAX);
     let is_long =
         |flight: &Flight| flight.is_over(&port.ids) && backend.datagram_octets(flight.query.len()) > max;
-    let long = backend.fleet.flights.borrow().find(is_long);
+    let long = backend.pool.flights.borrow().find(is_long);
     long.iter().for_each(|slot| leave_to_stream(backend, *slot));
     !long.is_empty()
 }
 
 /// No datagram may be as long as the query in `slot`.
 pub fn leave_to_stream(backend: &Backend, slot: u16) {
-    backend.fleet.counters.add(Counter::BackendTooLong, 1);
+    backend.pool.counters.add(Counter::BackendTooLong, 1);
     backend.ask_by_stream(slot);
 }
 

@@ -126,7 +126,7 @@ enum Place {
 fn place(backend: &Rc<Backend>, slot: u16, may_open: bool) -> Place {
     let personal = &backend.streams.personal;
     let (client, company) = {
-        let flights = backend.fleet.flights.borrow();
+        let flights = backend.pool.flights.borrow();
         match flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream)) {
             Some(flight) => (flight.client(), flight.record.company),
             None => return Place::Given,

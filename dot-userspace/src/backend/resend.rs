@@ -1,6 +1,6 @@
 //! Datagrams that may be lost leave once more: in batches, few at a time, and no more than the budget of second tries allows.
 //!
-//! Before: `fleet` found that a backend was silent about a query for its share of the deadline, and that no other backend can
+//! Before: `pool` found that a backend was silent about a query for its share of the deadline, and that no other backend can
 //! have it. After: the same octets left over the same port, so that an answer to either datagram is believed, however slow
 //! the backend is.
 //! Why few at a time: what was lost as a burst, because a socket's buffer was full, would be lost as a burst again.
@@ -12,10 +12,10 @@ use std::{cell::RefCell, io, rc::Rc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    fleet::SWEEP_INTERVAL,
     flights::Flight,
     mmsg::{self, BATCH_MAX},
     path,
+    pool::SWEEP_INTERVAL,
     port::Port,
     udp,
     worker_backend::Backend,
@@ -80,7 +80,7 @@ pub fn send(backend: &Backend) {
 
 /// Takes from `slots` those that were sent over `port`, as many as a batch holds; returns how many.
 fn fill(backend: &Backend, port: &Port, slots: &mut &[u16], batch: &mut [u16; BATCH_MAX]) -> usize {
-    let flights = backend.fleet.flights.borrow();
+    let flights = backend.pool.flights.borrow();
     let mut count = 0;
     while let Some((slot, rest)) = slots.split_first() {
         let Some(place) = batch.get_mut(count) else { break };
@@ -105,7 +105,7 @@ fn send_batch(backend: &Backend, port: &Rc<Port>, batch: &[u16]) -> bool {
     }
     match result {
         Ok(sent) => {
-            let counters = &backend.fleet.counters;
+            let counters = &backend.pool.counters;
             counters.add(Counter::BackendSent, sent as u64);
             counters.add(Counter::BackendRetransmitted, sent as u64);
             true
@@ -120,7 +120,7 @@ fn is_about_the_way(backend: &Backend, port: &Rc<Port>, error: &io::Error, batch
         return true;
     }
     if !path::says_too_long(error) {
-        backend.fleet.counters.add(Counter::BackendSendFailed, 1);
+        backend.pool.counters.add(Counter::BackendSendFailed, 1);
     } else if !path::leave_to_streams(backend, port) {
         batch.first().into_iter().for_each(|slot| path::leave_to_stream(backend, *slot));
     }

@@ -4,7 +4,7 @@
 //! another way.
 //! Holds: the arithmetic. Never: counts, or keeps a session with nothing in flight from one query.
 
-use super::{fleet::Fleet, flights::share};
+use super::{flights::share, pool::Pool};
 
 /// Sessions' shares that one client may have, by all its sessions: what a household asks for at once.
 const CLIENT_SESSIONS: usize = 4;
@@ -54,7 +54,7 @@ fn datagram_share(datagrams: usize, outstanding: usize, capacity: usize) -> usiz
     }
 }
 
-impl Fleet {
+impl Pool {
     /// What a session and its client may have in flight at the moment.
     pub fn shares(&self) -> Shares {
         Shares::of(self.flights.borrow().outstanding(), self.capacity)

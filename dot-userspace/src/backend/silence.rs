@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     connection::{Connection, Heard, Lane},
-    fleet::SWEEP_INTERVAL,
     flights::{Flight, Half},
+    pool::SWEEP_INTERVAL,
     record::Record,
     sink::Failure,
     trials,
@@ -104,7 +104,7 @@ fn longest_of_many(
 
 /// Moves what waits on `connection`, which was silent for so many looks, behind its oldest query.
 fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant) {
-    let (fleet, streams) = (&backend.fleet, &backend.streams);
+    let (pool, streams) = (&backend.pool, &backend.streams);
     // While others are answered it is this connection that is slow, and moving its queries costs nobody. Otherwise it may
     // be the backend.
     let since = now.checked_sub(SWEEP_INTERVAL.saturating_mul(looks));
@@ -117,17 +117,17 @@ fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant)
         return;
     }
     connection.note_relief();
-    let mut slots = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
+    let mut slots = pool.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     {
-        let flights = fleet.flights.borrow();
+        let flights = pool.flights.borrow();
         slots.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.record.order));
     }
     for slot in slots.into_iter().skip(1) {
-        if !is_free && fleet.moved(slot) {
+        if !is_free && pool.moved(slot) {
             continue;
         }
         let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
-        let mut flights = fleet.flights.borrow_mut();
+        let mut flights = pool.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(may_move) else { continue };
         // Once each is free of charge: it is the connection that is slow.
         if (!is_free || flight.record.moves > 0) && !backend.retries.spend() {
@@ -141,17 +141,17 @@ fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant)
 /// Takes the queries from `connection`, which ends, so that its place is free. One that may not be asked again stays on it,
 /// and holds no place but among the few of a lane that is for suspects: there it has failed.
 fn leave(backend: &Backend, connection: &Rc<Connection>) {
-    let fleet = &backend.fleet;
-    let slots = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
+    let pool = &backend.pool;
+    let slots = pool.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     for slot in slots {
         let is_trial = matches!(connection.lane, Lane::Trial | Lane::Apart);
-        let mut flights = fleet.flights.borrow_mut();
+        let mut flights = pool.flights.borrow_mut();
         let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
         let may_spend = |_: &&mut Flight| connection.lane == Lane::Shared || backend.retries.spend();
         let Some(flight) = flights.get_mut(slot).filter(may_move).filter(may_spend) else {
             drop(flights);
             if is_trial {
-                fleet.try_elsewhere(slot, Failure::Silent);
+                pool.try_elsewhere(slot, Failure::Silent);
             }
             continue;
         };
@@ -168,7 +168,7 @@ fn leave(backend: &Backend, connection: &Rc<Connection>) {
 
 fn requeue(backend: &Backend, flight: &mut Flight, slot: u16) {
     flight.take_back();
-    backend.fleet.counters.add(Counter::BackendMoved, 1);
+    backend.pool.counters.add(Counter::BackendMoved, 1);
     backend.streams.put_in_line(backend, slot, &flight.record);
     backend.streams.look();
 }
@@ -176,9 +176,9 @@ fn requeue(backend: &Backend, flight: &mut Flight, slot: u16) {
 /// The query in `slot` had its share of the deadline, and no other backend can have it. If its connection was silent for
 /// half of that it is asked over another one too; the first answer counts.
 pub fn ask_apart(backend: &Backend, slot: u16) {
-    let fleet = &backend.fleet;
+    let pool = &backend.pool;
     let is_stuck = {
-        let flights = fleet.flights.borrow();
+        let flights = pool.flights.borrow();
         let may_ask = |flight: &&Flight| !flight.is_once && flight.other.is_none();
         let Some(flight) = flights.get(slot).filter(may_ask) else { return };
         let mut is_stuck = false;
@@ -194,7 +194,7 @@ pub fn ask_apart(backend: &Backend, slot: u16) {
     if !is_stuck || backend.config.proxy_v2 || !backend.retries.spend() {
         return;
     }
-    let mut flights = fleet.flights.borrow_mut();
+    let mut flights = pool.flights.borrow_mut();
     let Some(second) = flights.split(slot) else { return };
     let patience_until = flights.get(slot).map(|flight| flight.deadline);
     if let (Some(flight), Some(until)) = (flights.get_mut(second), patience_until) {
@@ -205,6 +205,6 @@ pub fn ask_apart(backend: &Backend, slot: u16) {
     }
     drop(flights);
     backend.begin();
-    fleet.counters.add(Counter::BackendMoved, 1);
+    pool.counters.add(Counter::BackendMoved, 1);
     backend.streams.look();
 }

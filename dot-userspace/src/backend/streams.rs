@@ -251,11 +251,11 @@ fn share_out(backend: &Rc<Backend>) {
 
 /// Moves queries from the queue to `connection` while both last.
 fn fill(backend: &Backend, connection: &Connection) {
-    let (fleet, streams) = (&backend.fleet, &backend.streams);
+    let (pool, streams) = (&backend.pool, &backend.streams);
     while connection.has_room() {
         let Some(slot) = streams.next() else { return };
         let verdict = {
-            let flights = fleet.flights.borrow();
+            let flights = pool.flights.borrow();
             let waiting = flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream));
             // Otherwise it ended, or moved to another backend, while it waited.
             let Some(flight) = waiting else { continue };
@@ -268,7 +268,7 @@ fn fill(backend: &Backend, connection: &Connection) {
                     connection.give(backend, slot);
                 }
             }
-            Verdict::Refused => fleet.try_elsewhere(slot, Failure::Harmful),
+            Verdict::Refused => pool.try_elsewhere(slot, Failure::Harmful),
         }
     }
 }
@@ -304,7 +304,7 @@ fn open_others(backend: &Rc<Backend>) {
 /// `connection`, which could be used from `established_at` on, is over: what it left unanswered is asked again, or goes
 /// elsewhere.
 pub fn ended(backend: &Rc<Backend>, connection: &Rc<Connection>, established_at: Option<Instant>, end: &End) {
-    let (streams, fleet) = (&backend.streams, &backend.fleet);
+    let (streams, pool) = (&backend.streams, &backend.pool);
     tracing::debug!(%end, backend = %backend.config.name, "a connection to a backend has ended");
     streams.connections.borrow_mut().retain(|(one, _)| !Rc::ptr_eq(one, connection));
     streams.suspects.forget(connection);
@@ -315,8 +315,8 @@ pub fn ended(backend: &Rc<Backend>, connection: &Rc<Connection>, established_at:
         End::Broken(_) => Some(Counter::BackendStreamBroken),
         End::Closed | End::Failed(_) | End::Idle => None,
     };
-    counter.into_iter().for_each(|counter| fleet.counters.add(counter, 1));
-    let lost = fleet.flights.borrow().find(|flight| flight.is_over(&connection.ids));
+    counter.into_iter().for_each(|counter| pool.counters.add(counter, 1));
+    let lost = pool.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     let is_failure = match end {
         End::NotOpened(error) => {
             streams.is_insecure.set(matches!(error, NotOpened::NotSecure(_)));
@@ -334,7 +334,7 @@ pub fn ended(backend: &Rc<Backend>, connection: &Rc<Connection>, established_at:
     suspects::ask_again(backend, connection, established_at, lost);
     if is_failure {
         streams.is_unconnected.set(matches!(end, End::NotOpened(_)));
-        let (now, chance) = (Instant::now(), fleet.random.u16().unwrap_or_default());
+        let (now, chance) = (Instant::now(), pool.random.u16().unwrap_or_default());
         let health = &backend.config.health;
         let was_there = health.is_up() || (streams.answered_at.get().is_some() && !health.is_down());
         let until = match end {

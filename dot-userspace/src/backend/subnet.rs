@@ -1,6 +1,6 @@
 //! What a backend is told of a client's subnet: decided once for each query, as the operator wants it.
 //!
-//! Before: the cache wants a key, or `fleet` takes a query. After: its octets, which may go to any backend, say that.
+//! Before: the cache wants a key, or `pool` takes a query. After: its octets, which may go to any backend, say that.
 //! Never: asks who the client is while nothing is to be added.
 //!
 //! Source: RFC 7871 §7.1.2, §11.

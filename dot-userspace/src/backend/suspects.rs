@@ -165,7 +165,7 @@ fn open(backend: &Rc<Backend>, trials: &Trials, missing: usize, leaves: u32) {
 /// connection after so many answers, and they are none.
 fn give_back(backend: &Backend) {
     for slot in backend.streams.suspects.take() {
-        if let Some(flight) = backend.fleet.flights.borrow_mut().get_mut(slot) {
+        if let Some(flight) = backend.pool.flights.borrow_mut().get_mut(slot) {
             flight.record.company = u16::MAX;
         }
         backend.streams.enqueue(slot);
@@ -181,10 +181,10 @@ pub fn set_apart(backend: &Backend, slot: u16, is_by_name: bool) -> bool {
         return false;
     }
     if waiting >= APART_MAX {
-        backend.fleet.try_elsewhere(slot, Failure::Full);
+        backend.pool.try_elsewhere(slot, Failure::Full);
         return true;
     }
-    if let Some(flight) = backend.fleet.flights.borrow_mut().get_mut(slot) {
+    if let Some(flight) = backend.pool.flights.borrow_mut().get_mut(slot) {
         (flight.record.company, flight.record.is_apart) = (1, true);
         suspects.enqueue(slot, &flight.record);
     }
@@ -201,7 +201,7 @@ pub fn ask_again(
     if lost.is_empty() {
         return;
     }
-    let (fleet, streams) = (&backend.fleet, &backend.streams);
+    let (pool, streams) = (&backend.pool, &backend.streams);
     let now = Instant::now();
     if established_at.is_some() && !matches!(connection.lane, Lane::Personal(_)) {
         streams.habits.note_close(connection.answered(), now);
@@ -211,7 +211,7 @@ pub fn ask_again(
         give_back(backend);
     }
     {
-        let flights = fleet.flights.borrow();
+        let flights = pool.flights.borrow();
         lost.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.record.order));
     }
     let accident = Accident {
@@ -228,7 +228,7 @@ pub fn ask_again(
     };
     for slot in lost {
         let fate = {
-            let mut flights = fleet.flights.borrow_mut();
+            let mut flights = pool.flights.borrow_mut();
             let Some(flight) = flights.get_mut(slot) else { continue };
             flight.take_back();
             let fate = accident.decide(flight);
@@ -241,10 +241,10 @@ pub fn ask_again(
             fate
         };
         match fate {
-            Fate::GivenUp => fleet.try_elsewhere(slot, Failure::Unreachable),
-            Fate::Suspect => fleet.counters.add(Counter::BackendRetried, 1),
+            Fate::GivenUp => pool.try_elsewhere(slot, Failure::Unreachable),
+            Fate::Suspect => pool.counters.add(Counter::BackendRetried, 1),
             Fate::Innocent => {
-                fleet.counters.add(Counter::BackendRetried, 1);
+                pool.counters.add(Counter::BackendRetried, 1);
                 streams.enqueue(slot);
             }
         }

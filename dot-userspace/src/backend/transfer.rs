@@ -19,8 +19,8 @@ use tokio::{
 
 use super::{
     dial::{NotOpened, Opened, dial},
-    fleet::Fleet,
     matching::{Fit, Unmatched, fit},
+    pool::Pool,
     sink::{Failure, Sink},
     worker_backend::Backend,
 };
@@ -70,7 +70,7 @@ enum End {
 
 /// Everything of one transfer.
 struct Relay {
-    fleet: Rc<Fleet>,
+    pool: Rc<Pool>,
     backend: Rc<Backend>,
     asked: Asked,
     query: Vec<u8>,
@@ -85,26 +85,21 @@ struct Relay {
 ///
 /// # Errors
 /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
-pub fn begin(
-    fleet: &Rc<Fleet>,
-    message: &[u8],
-    query: &Query,
-    sink: Rc<dyn Receiver>,
-) -> Result<(), Failure> {
-    let id = fleet.random.u16();
-    let (Some(id), true) = (id, fleet.transfers.get() < TRANSFERS_MAX) else {
-        fleet.count_failure(Failure::Full);
+pub fn begin(pool: &Rc<Pool>, message: &[u8], query: &Query, sink: Rc<dyn Receiver>) -> Result<(), Failure> {
+    let id = pool.random.u16();
+    let (Some(id), true) = (id, pool.transfers.get() < TRANSFERS_MAX) else {
+        pool.count_failure(Failure::Full);
         return Err(Failure::Full);
     };
-    let backend = fleet.choose_for(message, query)?;
+    let backend = pool.choose_for(message, query)?;
     let mut octets = Vec::new();
-    let passes_subnet = fleet.client_subnet != ClientSubnet::Strip;
+    let passes_subnet = pool.client_subnet != ClientSubnet::Strip;
     dns::forward(message, query, id, passes_subnet, &mut octets);
-    fleet.transfers.set(fleet.transfers.get() + 1);
-    fleet.counters.add(Counter::BackendOutstanding, 1);
+    pool.transfers.set(pool.transfers.get() + 1);
+    pool.counters.add(Counter::BackendOutstanding, 1);
     backend.begin();
     let relay = Relay {
-        fleet: Rc::clone(fleet),
+        pool: Rc::clone(pool),
         backend,
         asked: Asked::by(query),
         query: octets,
@@ -121,10 +116,10 @@ pub fn begin(
 impl Drop for Relay {
     fn drop(&mut self) {
         self.tell(Some(Failure::Unreachable));
-        self.fleet.transfers.set(self.fleet.transfers.get().saturating_sub(1));
+        self.pool.transfers.set(self.pool.transfers.get().saturating_sub(1));
         self.backend.finish();
         if !self.has_begun {
-            self.fleet.counters.subtract(Counter::BackendOutstanding, 1);
+            self.pool.counters.subtract(Counter::BackendOutstanding, 1);
         }
     }
 }
@@ -155,7 +150,7 @@ impl Relay {
         match failure {
             Some(failure) if !self.has_begun => {
                 if self.sink.is_open() {
-                    self.fleet.count_failure(failure);
+                    self.pool.count_failure(failure);
                 }
                 self.sink.failure(self.asked, &self.query, failure);
             }
@@ -188,9 +183,9 @@ impl Relay {
             }
             self.sink.message(&message, !self.has_begun);
             if !std::mem::replace(&mut self.has_begun, true) {
-                self.fleet.counters.subtract(Counter::BackendOutstanding, 1);
+                self.pool.counters.subtract(Counter::BackendOutstanding, 1);
             }
-            self.fleet.counters.add(Counter::BackendTransferred, 1);
+            self.pool.counters.add(Counter::BackendTransferred, 1);
             if progress == Progress::Done {
                 return Ok(End::Whole);
             }
@@ -217,7 +212,7 @@ impl Relay {
                 }
                 Err(why) => why,
             };
-            self.fleet.counters.add(Counter::BackendUnmatched, 1);
+            self.pool.counters.add(Counter::BackendUnmatched, 1);
             self.backend.config.health.note_unmatched(why);
         }
     }
@@ -327,9 +322,9 @@ mod tests {
             let Disposition::Transfer(query) = triage(&message, allowed) else { panic!("an AXFR") };
             let client = Rc::new(Panicking::default());
             backends.transfer(&message, &query, Rc::clone(&client) as Rc<dyn Receiver>).unwrap();
-            assert_eq!((backends.fleet.transfers.get(), counters.get(Counter::BackendOutstanding)), (1, 1));
+            assert_eq!((backends.pool.transfers.get(), counters.get(Counter::BackendOutstanding)), (1, 1));
             let _connection = listener.accept().await.unwrap();
-            while backends.fleet.transfers.get() > 0 {
+            while backends.pool.transfers.get() > 0 {
                 tokio::task::yield_now().await;
             }
             assert!(client.asked_for_room.get());

@@ -152,7 +152,7 @@ impl Needs {
 
     /// What the query in `slot` needs, if it still waits at `backend`.
     fn of_waiting(backend: &Backend, slot: u16) -> Option<Self> {
-        let flights = backend.fleet.flights.borrow();
+        let flights = backend.pool.flights.borrow();
         flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream)).map(Self::of)
     }
 
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::{Broken, Failure, Sink, anew::backend_at, fleet::Fleet},
+        backend::{Broken, Failure, Sink, anew::backend_at, pool::Pool},
         config::{ClientSubnet, Policy, Transport},
         dns::{Asked, Query},
         ledger::WorkerCounters,
@@ -196,15 +196,15 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let config = backend_at("127.0.0.1:9".parse().unwrap(), Transport::Tcp);
-            let fleet =
-                Fleet::start(&[config], Policy::First, 0, ClientSubnet::Pass, &WorkerCounters::default());
-            let backend = fleet.backend(0).unwrap();
+            let pool =
+                Pool::start(&[config], Policy::First, 0, ClientSubnet::Pass, &WorkerCounters::default());
+            let backend = pool.backend(0).unwrap();
             let query = Query::parse(&QUERY).unwrap();
             let trials = Trials::new(Lane::Trial, 4);
             for needs in needs {
-                fleet.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
+                pool.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
                 let slot = backend.streams.next().unwrap();
-                let mut flights = fleet.flights.borrow_mut();
+                let mut flights = pool.flights.borrow_mut();
                 let record = &mut flights.get_mut(slot).unwrap().record;
                 (record.company, record.lone_ends) = (needs.company, u8::from(needs.is_new));
                 trials.queue.borrow_mut().push_back(slot);
@@ -232,7 +232,7 @@ mod tests {
         scene(&needs, |trials, backend, connections| {
             connections.iter().for_each(|connection| assert!(connection.count_answer()));
             let ended = trials.queue.borrow()[3];
-            backend.fleet.give_up(ended, Failure::Silent);
+            backend.pool.give_up(ended, Failure::Silent);
             assert_eq!(trials.hand_out(backend), 1, "the first needs one");
             let outstanding = [0, 1].map(|one: usize| connections[one].ids.outstanding());
             assert_eq!((outstanding, trials.queue.borrow().len()), ([4, 2], 1));
@@ -252,8 +252,8 @@ mod tests {
                 before = trials.queue.borrow().len();
                 assert!(trials.hand_out(backend) > 0);
                 let over = |flight: &Flight| connections.iter().any(|one| flight.is_over(&one.ids));
-                let given = backend.fleet.flights.borrow().find(over);
-                given.into_iter().for_each(|slot| backend.fleet.give_up(slot, Failure::Silent));
+                let given = backend.pool.flights.borrow().find(over);
+                given.into_iter().for_each(|slot| backend.pool.give_up(slot, Failure::Silent));
                 connections.iter().for_each(|connection| connection.out.borrow_mut().clear());
             }
             assert_eq!(before, 17);

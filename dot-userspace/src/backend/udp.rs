@@ -3,7 +3,7 @@
 //! Before: `Backend::enqueue` queued queries. After: `heard` waits for what comes back to the port.
 //! Holds: the sender of each backend and worker, and its ports.
 //! Never: sends a query twice in a batch, or fragments one.
-//! Cancel safety: tasks are aborted only with their worker or fleet or, a receiver, when nobody waits on its port.
+//! Cancel safety: tasks are aborted only with their worker or pool or, a receiver, when nobody waits on its port.
 
 use std::{cell::RefCell, io, os::fd::AsRawFd, rc::Rc};
 
@@ -131,7 +131,7 @@ fn send_batch(backend: &Rc<Backend>) -> Sent {
         Err(error) => {
             tracing::debug!(%error, backend = %backend.config.name, "no socket towards the backend");
             backend.rest();
-            batch.iter().for_each(|slot| backend.fleet.try_elsewhere(*slot, Failure::Unreachable));
+            batch.iter().for_each(|slot| backend.pool.try_elsewhere(*slot, Failure::Unreachable));
             return Sent::More;
         }
     };
@@ -144,14 +144,14 @@ fn send_batch(backend: &Rc<Backend>) -> Sent {
 
 /// Sends the queries in these slots over `port`, in one call; returns how many the kernel took.
 pub fn give_to_kernel(backend: &Backend, port: &Port, batch: &[u16]) -> io::Result<usize> {
-    let flights = backend.fleet.flights.borrow();
+    let flights = backend.pool.flights.borrow();
     let queries = batch.iter().filter_map(|slot| flights.get(*slot));
     let mut proxied = backend.datagrams.proxied.borrow_mut();
     if backend.config.proxy_v2 {
         proxied.fill(queries.clone());
     }
     port.socket.try_io(Interest::WRITABLE, || {
-        backend.fleet.counters.add(Counter::BackendSendCalls, 1);
+        backend.pool.counters.add(Counter::BackendSendCalls, 1);
         let (socket, can_segment) = (port.socket.as_raw_fd(), port.can_segment.get());
         match backend.config.proxy_v2 {
             true => mmsg::send(socket, proxied.datagrams(), can_segment),
@@ -162,7 +162,7 @@ pub fn give_to_kernel(backend: &Backend, port: &Port, batch: &[u16]) -> io::Resu
 
 fn take_queue(backend: &Backend, batch: &mut [u16; BATCH_MAX]) -> usize {
     let mut queue = backend.datagrams.queue.borrow_mut();
-    let flights = backend.fleet.flights.borrow();
+    let flights = backend.pool.flights.borrow();
     let count = queue.len().min(BATCH_MAX);
     let mut kept = 0;
     for slot in queue.drain(..count) {
@@ -182,26 +182,26 @@ fn address_batch(backend: &Backend, port: &Rc<Port>, batch: &mut [u16]) -> usize
     let mut addressed = 0;
     for position in 0..batch.len() {
         let Some(&slot) = batch.get(position) else { break };
-        let mut flights = backend.fleet.flights.borrow_mut();
+        let mut flights = backend.pool.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(|flight| flight.sent.is_none()) else { continue };
-        if flight.send_over(slot, &port.ids, &backend.fleet.random) {
-            flight.note_sent(&backend.fleet.counters);
+        if flight.send_over(slot, &port.ids, &backend.pool.random) {
+            flight.note_sent(&backend.pool.counters);
             batch.swap(addressed, position);
             addressed += 1;
         } else {
             drop(flights);
-            backend.fleet.try_elsewhere(slot, Failure::Full);
+            backend.pool.try_elsewhere(slot, Failure::Full);
         }
     }
     // Those of one length side by side: they leave together.
-    let flights = backend.fleet.flights.borrow();
+    let flights = backend.pool.flights.borrow();
     let length = |slot: &u16| flights.get(*slot).map(|flight| flight.query.len());
     batch.get_mut(..addressed).unwrap_or_default().sort_unstable_by_key(length);
     addressed
 }
 
 fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io::Result<usize>) -> Sent {
-    let counters = &backend.fleet.counters;
+    let counters = &backend.pool.counters;
     let (done, blocked) = match result {
         Ok(sent) => {
             counters.add(Counter::BackendSent, sent as u64);
@@ -231,10 +231,10 @@ fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io
             tracing::debug!(%error, backend = %backend.config.name, "the kernel refused a datagram");
             counters.add(Counter::BackendSendFailed, 1);
             // For want of memory it is lost as on any full path: it has its port and ID, and is sent again.
-            if let Some(slot) = batch.first().filter(|slot| !backend.fleet.moved(**slot))
+            if let Some(slot) = batch.first().filter(|slot| !backend.pool.moved(**slot))
                 && !mmsg::lacks_memory(&error)
             {
-                backend.fleet.give_up(*slot, Failure::Unreachable);
+                backend.pool.give_up(*slot, Failure::Unreachable);
             }
             (1, false)
         }
@@ -252,7 +252,7 @@ fn requeue(backend: &Backend, unsent: &[u16]) {
     if unsent.is_empty() {
         return;
     }
-    let mut flights = backend.fleet.flights.borrow_mut();
+    let mut flights = backend.pool.flights.borrow_mut();
     for slot in unsent {
         if let Some(flight) = flights.get_mut(*slot) {
             flight.take_back();
@@ -272,7 +272,7 @@ fn fresh_port(backend: &Rc<Backend>) -> io::Result<Rc<Port>> {
             Err(_) => break,
         }
     }
-    let drawn = backend.fleet.random.u16().ok_or_else(|| io::Error::other("no random numbers"))?;
+    let drawn = backend.pool.random.u16().ok_or_else(|| io::Error::other("no random numbers"))?;
     let position = usize::from(drawn).checked_rem(ports.len()).unwrap_or_default();
     let Some(entry) = ports.get_mut(position) else { return Err(io::Error::other("no port")) };
     if entry.0.is_worn()

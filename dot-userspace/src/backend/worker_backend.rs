@@ -1,6 +1,6 @@
 //! One backend as one worker sees it: queries wait here for a turn, and leave together.
 //!
-//! Before: `fleet` chose this backend. After: `udp` or `streams` sends the queue and matches what comes back.
+//! Before: `pool` chose this backend. After: `udp` or `streams` sends the queue and matches what comes back.
 //! Holds: its queues and sockets, how many queries it has, and until when it rests.
 //! Never: holds a borrow over an await.
 
@@ -11,11 +11,11 @@ use tokio::{task::AbortHandle, time::Instant};
 use super::{
     BackendConfig, Live,
     budget::Budget,
-    fleet::Fleet,
     flights::Half,
     hedge::Pace,
     ids::Ids,
     outcomes::Outcomes,
+    pool::Pool,
     silence,
     sink::Failure,
     streams::{self, Streams},
@@ -40,7 +40,7 @@ pub struct Backend {
     /// Its place among the backends.
     pub index: usize,
     /// All backends, and the queries.
-    pub fleet: Rc<Fleet>,
+    pub pool: Rc<Pool>,
     /// The UDP half.
     pub datagrams: Datagrams,
     /// The half over connections.
@@ -63,12 +63,12 @@ pub struct Backend {
 
 impl Backend {
     /// A backend that nobody has asked yet.
-    pub fn new(config: &BackendConfig, index: usize, fleet: Rc<Fleet>) -> Self {
+    pub fn new(config: &BackendConfig, index: usize, pool: Rc<Pool>) -> Self {
         Self {
             config: config.clone(),
             index,
-            pace: Pace::new(&fleet.hedging),
-            fleet,
+            pace: Pace::new(&pool.hedging),
+            pool,
             datagrams: Datagrams::default(),
             streams: Streams::default(),
             retries: Budget::default(),
@@ -111,7 +111,7 @@ impl Backend {
 
     /// Has the query in `slot` asked over a connection, and no longer as a datagram.
     pub fn ask_by_stream(&self, slot: u16) {
-        if let Some(flight) = self.fleet.flights.borrow_mut().get_mut(slot) {
+        if let Some(flight) = self.pool.flights.borrow_mut().get_mut(slot) {
             flight.take_back();
             flight.half = Half::Stream;
         }
@@ -142,8 +142,8 @@ impl Backend {
     /// Nobody is there: what was sent over `ids` goes elsewhere, as new queries do for a while.
     pub fn is_unreachable(&self, ids: &Rc<Ids>) {
         self.rest();
-        let lost = self.fleet.flights.borrow().find(|flight| flight.is_over(ids));
-        lost.into_iter().for_each(|slot| self.fleet.try_elsewhere(slot, Failure::Unreachable));
+        let lost = self.pool.flights.borrow().find(|flight| flight.is_over(ids));
+        lost.into_iter().for_each(|slot| self.pool.try_elsewhere(slot, Failure::Unreachable));
     }
 
     /// New queries go elsewhere for a while, where they can.
@@ -160,7 +160,7 @@ impl Backend {
     pub fn set_aside(&self, now: Instant) {
         tracing::debug!(backend = %self.config.name, "answers few of its queries, and others do: set aside");
         self.aside_until.set(Some(now + self.live.get().health_interval));
-        self.fleet.counters.add(Counter::BackendSetAside, 1);
+        self.pool.counters.add(Counter::BackendSetAside, 1);
     }
 
     /// It answers: no rest is needed.

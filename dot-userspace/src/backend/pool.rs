@@ -2,7 +2,7 @@
 //!
 //! Before: `Backends::submit` hands a query over. After: its sink has heard exactly one outcome.
 //! The line: submit → a backend's queue → `udp` or `streams` sends → `matching` ends it; or no answer:
-//! [`Fleet::try_elsewhere`] → another backend → at its deadline [`Fleet::give_up`]. `hedge` may have two at once.
+//! [`Pool::try_elsewhere`] → another backend → at its deadline [`Pool::give_up`]. `hedge` may have two at once.
 //! Never: holds a borrow over an await, tells a sink twice, or gives a backend the same query again while
 //! another has not had it.
 
@@ -47,7 +47,7 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 const READ_OCTETS: usize = 64 * 1024;
 
 /// Backends, queries in flight, and what sending and receiving share.
-pub struct Fleet {
+pub struct Pool {
     /// Queries in flight.
     pub flights: RefCell<Flights>,
     /// Room for datagrams.
@@ -78,7 +78,7 @@ pub struct Fleet {
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
-impl Fleet {
+impl Pool {
     /// Opens nothing yet; starts the tasks that will.
     pub fn start(
         configs: &[BackendConfig],
@@ -87,7 +87,7 @@ impl Fleet {
         client_subnet: ClientSubnet,
         counters: &WorkerCounters,
     ) -> Rc<Self> {
-        let fleet = Rc::new(Self {
+        let pool = Rc::new(Self {
             flights: RefCell::default(),
             inbound: RefCell::default(),
             scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
@@ -106,18 +106,18 @@ impl Fleet {
             tasks: RefCell::default(),
         });
         for (index, config) in configs.iter().enumerate() {
-            let backend = Rc::new(Backend::new(config, index, Rc::clone(&fleet)));
-            fleet.tasks.borrow_mut().extend(backend.start());
-            fleet.backends.borrow_mut().push(backend);
+            let backend = Rc::new(Backend::new(config, index, Rc::clone(&pool)));
+            pool.tasks.borrow_mut().extend(backend.start());
+            pool.backends.borrow_mut().push(backend);
         }
-        if fleet.hedging.is_on() {
-            let watched = Rc::clone(&fleet);
+        if pool.hedging.is_on() {
+            let watched = Rc::clone(&pool);
             let task = spawn_local(supervise("hedging", move || hedge::watch(Rc::clone(&watched))));
-            fleet.tasks.borrow_mut().push(task.abort_handle());
+            pool.tasks.borrow_mut().push(task.abort_handle());
         }
-        let swept = Rc::clone(&fleet);
+        let swept = Rc::clone(&pool);
         spawn_local(supervise("sweeper", move || sweep(Rc::clone(&swept))));
-        fleet
+        pool
     }
 
     /// Takes a query; its outcome goes to `sink`.
@@ -354,24 +354,24 @@ impl Fleet {
 }
 
 /// Ends flights past their deadline, moves those whose backend is silent, closes ports that nobody needs.
-async fn sweep(fleet: Rc<Fleet>) {
+async fn sweep(pool: Rc<Pool>) {
     loop {
-        let is_quiet = fleet.flights.borrow().outstanding() == 0;
-        if is_quiet && fleet.is_retired.get() {
-            return fleet.dissolve();
+        let is_quiet = pool.flights.borrow().outstanding() == 0;
+        if is_quiet && pool.is_retired.get() {
+            return pool.dissolve();
         }
-        if is_quiet && !fleet.backends.borrow().iter().any(|backend| backend.datagrams.has_retired()) {
-            fleet.flying.notified().await;
+        if is_quiet && !pool.backends.borrow().iter().any(|backend| backend.datagrams.has_retired()) {
+            pool.flying.notified().await;
         }
         sleep(SWEEP_INTERVAL).await;
         let now = Instant::now();
         turn_time::begin(now);
-        let late = fleet.flights.borrow().find(|flight| flight.deadline <= now);
-        late.into_iter().for_each(|slot| fleet.give_up(slot, Failure::Silent));
-        let silent = fleet.flights.borrow().find(|flight| flight.patience_until <= now);
-        silent.into_iter().for_each(|slot| fleet.lose_patience(slot));
-        outcomes::look(&fleet, now);
-        for backend in fleet.backends.borrow().iter() {
+        let late = pool.flights.borrow().find(|flight| flight.deadline <= now);
+        late.into_iter().for_each(|slot| pool.give_up(slot, Failure::Silent));
+        let silent = pool.flights.borrow().find(|flight| flight.patience_until <= now);
+        silent.into_iter().for_each(|slot| pool.lose_patience(slot));
+        outcomes::look(&pool, now);
+        for backend in pool.backends.borrow().iter() {
             resend::send(backend);
             udp::close_quiet(backend);
             backend.look(now);

@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::{Secure, Securing, Tls, anew::backend_at},
+        backend::{Secure, Securing, Tls, tests::backend_at},
         config::{OnTlsFailure, Transport},
     };
 

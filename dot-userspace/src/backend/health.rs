@@ -339,7 +339,7 @@ impl Asking<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::anew::backend_at;
+    use crate::backend::tests::backend_at;
 
     /// Goal: one miss is none, three are down, one answer is up; only changes are told.
     #[test]

@@ -7,8 +7,6 @@
 //! Beside it `health` asks, from the control thread, who is there.
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
 
-#[cfg(test)]
-mod anew;
 pub mod arrivals;
 mod back_off;
 mod balance;
@@ -44,6 +42,8 @@ mod streams;
 mod subnet;
 mod suspects;
 mod tempo;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod trials;
 mod udp;

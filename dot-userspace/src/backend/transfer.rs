@@ -261,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::{Backends, anew::backend_at, sink::Broken},
+        backend::{Backends, sink::Broken, tests::backend_at},
         config::{Policy, Transport},
         dns::{Allowed, Disposition, triage},
         ledger::WorkerCounters,

@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::{Broken, Failure, Sink, anew::backend_at, pool::Pool},
+        backend::{Broken, Failure, Sink, pool::Pool, tests::backend_at},
         config::{ClientSubnet, Policy, Transport},
         dns::{Asked, Query},
         ledger::WorkerCounters,

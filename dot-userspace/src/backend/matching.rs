@@ -16,7 +16,7 @@ use super::{
     hedge,
     ids::Ids,
     pool::Pool,
-    resend,
+    udp::resend,
     worker_backend::Backend,
 };
 use crate::{

@@ -1,7 +1,7 @@
 //! Module `backend`: queries leave in batches, each outcome comes back to the session that asked.
 //!
 //! Before: `dns::triage` said forward. After: a [`Sink`] has a response or a [`Failure`]. Step 8 of 9.
-//! The line: [`Backends::submit`] → `pool` chooses by `balance` → `backend` queues → `udp` sends datagrams and `heard` receives,
+//! The line: [`Backends::submit`] → `pool` chooses by `balance` → `backend` queues → `udp` sends and receives datagrams,
 //! or `streams` fills a `connection` → `matching` knows what comes back, or `pool` asks another backend; `hedge` may
 //! do so before.
 //! Beside it `health` asks, from the control thread, who is there.
@@ -18,22 +18,16 @@ mod embedded;
 mod flights;
 mod habits;
 pub mod health;
-mod heard;
 mod hedge;
 mod ids;
 mod matching;
-mod mmsg;
 mod outage;
 mod outcomes;
-mod path;
 mod personal;
 mod pool;
-mod port;
-mod proxied;
 mod random;
 mod record;
 mod refusals;
-mod resend;
 mod secure;
 mod shares;
 mod silence;

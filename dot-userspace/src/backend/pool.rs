@@ -23,13 +23,13 @@ use super::{
     balance::{self, Affinity, Candidate},
     flights::{FLIGHTS_MAX, Flight, Flights, Half, qname},
     hedge::{self, Hedging},
-    mmsg::Inbound,
-    outcomes, path,
+    outcomes,
     random::Random,
     record::Record,
-    resend, silence,
+    silence,
     sink::{Failure, Sink},
-    subnet, udp,
+    subnet,
+    udp::{self, Inbound, path_mtu, resend},
     worker_backend::Backend,
 };
 use crate::{
@@ -285,14 +285,14 @@ impl Pool {
         flight.patience_until = Instant::now() + backend.patience();
         match flight.half {
             Half::Datagram if flight.is_spare() => {}
-            Half::Datagram if backend.datagram_octets(flight.query.len()) <= path::CARRIED_OCTETS => {
+            Half::Datagram if backend.datagram_octets(flight.query.len()) <= path_mtu::CARRIED_OCTETS => {
                 resend::enqueue(&backend, slot, flight);
             }
             half => {
                 drop(flights);
                 match half {
                     Half::Stream => silence::ask_apart(&backend, slot),
-                    Half::Datagram => path::leave_to_stream(&backend, slot),
+                    Half::Datagram => path_mtu::leave_to_stream(&backend, slot),
                 }
             }
         }

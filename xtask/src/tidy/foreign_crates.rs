@@ -77,7 +77,7 @@ const OWNERS: &[Owner] = &[
             "dot-userspace/src/disk.rs",
             KEEPER,
             "dot-userspace/src/worker/mod.rs",
-            "dot-userspace/src/backend/path.rs",
+            "dot-userspace/src/backend/udp/path_mtu.rs",
             "dot-userspace/src/cli/query/fast_open.rs",
         ],
     ),

@@ -32,8 +32,11 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/socket.rs", "asks a kernel helper for a socket, and releases it"),
     ("dot-ebpf/src/spread.rs", "names a constant for the loader (an unsafe attribute)"),
     ("dot-ebpf/src/steer.rs", "asks a kernel helper for the CPU and selects a socket"),
-    ("dot-userspace/src/backend/mmsg.rs", "sendmmsg and recvmmsg: no safe crate has both without allocating"),
-    ("dot-userspace/src/backend/path.rs", "names options of IP sockets for nix; no unsafe"),
+    (
+        "dot-userspace/src/backend/udp/mmsg.rs",
+        "sendmmsg and recvmmsg: no safe crate has both without allocating",
+    ),
+    ("dot-userspace/src/backend/udp/path_mtu.rs", "names options of IP sockets for nix; no unsafe"),
     ("dot-userspace/src/confine/acts.rs", "calls the kernel as an intruder would; debug builds alone"),
     ("dot-userspace/src/confine/calls.rs", "names system calls and their constants; no unsafe"),
     (

@@ -1,6 +1,6 @@
 //! `sendmmsg` and `recvmmsg` over a connected socket. The only `unsafe` of the engine's query path.
 //!
-//! Before: `backend::udp` has a batch, or room for one. After: one system call for all of it.
+//! Before: `send` has a batch, or room for one. After: one system call for all of it.
 //! Neighbours of one length leave as one datagram that the kernel cuts (UDP_SEGMENT): it then walks its way down
 //! the stack once for all of them.
 //! Never: blocks, allocates once warm, or keeps a pointer past the call.

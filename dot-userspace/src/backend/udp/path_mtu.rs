@@ -1,6 +1,6 @@
 //! How long a datagram to a backend may be: nothing of ours is cut into fragments on its way.
 //!
-//! Before: `port` made a socket. After: the kernel refuses what is longer than the path's MTU, as far as it knows that,
+//! Before: `socket` made a socket. After: the kernel refuses what is longer than the path's MTU, as far as it knows that,
 //! and such a query is asked over a connection.
 //! Never: believes a path smaller than the kernel does.
 //!
@@ -13,8 +13,11 @@ use nix::{
     sys::socket::{getsockopt, setsockopt},
 };
 
-use super::{flights::Flight, port::Port, worker_backend::Backend};
-use crate::ledger::Counter;
+use super::socket::Port;
+use crate::{
+    backend::{flights::Flight, worker_backend::Backend},
+    ledger::Counter,
+};
 
 sockopt_impl!(
     /// What IPv4 does with a datagram that is too long.

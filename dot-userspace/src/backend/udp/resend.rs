@@ -12,15 +12,15 @@ use std::{cell::RefCell, io, rc::Rc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    flights::Flight,
     mmsg::{self, BATCH_MAX},
-    path,
-    pool::SWEEP_INTERVAL,
-    port::Port,
-    udp,
-    worker_backend::Backend,
+    path_mtu, says_nobody_is_there,
+    send::give_to_kernel,
+    socket::Port,
 };
-use crate::ledger::Counter;
+use crate::{
+    backend::{flights::Flight, pool::SWEEP_INTERVAL, worker_backend::Backend},
+    ledger::Counter,
+};
 
 /// Datagrams that are sent again at one look of the sweeper.
 const AGAIN_MAX: usize = 2 * BATCH_MAX;
@@ -95,13 +95,13 @@ fn fill(backend: &Backend, port: &Port, slots: &mut &[u16], batch: &mut [u16; BA
 
 /// Sends a batch. What cannot be sent now is lost again. `false`: the port leads nowhere.
 fn send_batch(backend: &Backend, port: &Rc<Port>, batch: &[u16]) -> bool {
-    let mut result = udp::give_to_kernel(backend, port, batch);
+    let mut result = give_to_kernel(backend, port, batch);
     if let Err(error) = &result
         && port.can_segment.get()
         && mmsg::lacks_segmentation(error)
     {
         port.can_segment.set(false);
-        result = udp::give_to_kernel(backend, port, batch);
+        result = give_to_kernel(backend, port, batch);
     }
     match result {
         Ok(sent) => {
@@ -115,14 +115,14 @@ fn send_batch(backend: &Backend, port: &Rc<Port>, batch: &[u16]) -> bool {
 }
 
 fn is_about_the_way(backend: &Backend, port: &Rc<Port>, error: &io::Error, batch: &[u16]) -> bool {
-    if udp::says_nobody_is_there(error) {
+    if says_nobody_is_there(error) {
         backend.is_unreachable(&port.ids);
         return true;
     }
-    if !path::says_too_long(error) {
+    if !path_mtu::says_too_long(error) {
         backend.pool.counters.add(Counter::BackendSendFailed, 1);
-    } else if !path::leave_to_streams(backend, port) {
-        batch.first().into_iter().for_each(|slot| path::leave_to_stream(backend, *slot));
+    } else if !path_mtu::leave_to_streams(backend, port) {
+        batch.first().into_iter().for_each(|slot| path_mtu::leave_to_stream(backend, *slot));
     }
     false
 }

@@ -1,20 +1,19 @@
 //! Datagrams with a PROXY header in front: a batch of them, back to back in one buffer.
 //!
-//! Before: `udp` has a batch for a backend that is to know the clients. After: `mmsg` sends it.
+//! Before: `send` has a batch for a backend that is to know the clients. After: `mmsg` sends it.
 //! Never: allocates once warm, or is touched for a backend that is not to know.
 
-use super::flights::Flight;
-use crate::proxy::header;
+use crate::{backend::flights::Flight, proxy::header};
 
 /// A batch.
 #[derive(Default)]
-pub struct Proxied {
+pub struct ProxyBatch {
     octets: Vec<u8>,
     /// Where each datagram ends.
     ends: Vec<usize>,
 }
 
-impl Proxied {
+impl ProxyBatch {
     /// Holds these queries from now on, each behind the header of its client.
     pub fn fill<'a>(&mut self, flights: impl Iterator<Item = &'a Flight>) {
         self.octets.clear();

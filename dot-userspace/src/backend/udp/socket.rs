@@ -1,6 +1,6 @@
 //! One UDP socket towards a backend: a random source port and its table of message IDs.
 //!
-//! Before: `backend::udp` opens a few and replaces them as they age. After: a response's ID leads to its slot.
+//! Before: `send` opens a few and replaces them as they age. After: a response's ID leads to its slot.
 //! Holds: a *connected* socket, so the kernel drops what another address or port sends (RFC 5452 §9.1).
 //! Never: outlives the age at which its number could have been found out by trying.
 
@@ -9,7 +9,8 @@ use std::{cell::Cell, io, net::SocketAddr, rc::Rc, time::Duration};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::UdpSocket, time::Instant};
 
-use super::{ids::Ids, path};
+use super::path_mtu;
+use crate::backend::ids::Ids;
 
 /// A port is replaced after so many queries…
 const QUERIES_MAX: u32 = 16_384;
@@ -42,7 +43,7 @@ impl Port {
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_OCTETS);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER_OCTETS);
         // Best effort too: every Linux has it.
-        let _ = path::forbid_fragments(&socket, backend);
+        let _ = path_mtu::forbid_fragments(&socket, backend);
         socket.connect(&backend.into())?;
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,

@@ -1,79 +1,31 @@
 //! The sending half of UDP: one `sendmmsg` for a turn's queries, over a random port (RFC 5452 §9.2).
 //!
-//! Before: `Backend::enqueue` queued queries. After: `heard` waits for what comes back to the port.
-//! Holds: the sender of each backend and worker, and its ports.
+//! Before: `Backend::enqueue` queued queries. After: `receive` waits for what comes back to the port.
+//! Holds: the sender of each backend and worker.
 //! Never: sends a query twice in a batch, or fragments one.
 //! Cancel safety: tasks are aborted only with their worker or pool or, a receiver, when nobody waits on its port.
 
-use std::{cell::RefCell, io, os::fd::AsRawFd, rc::Rc};
+use std::{io, os::fd::AsRawFd, rc::Rc};
 
 use tokio::{
     io::Interest,
-    sync::Notify,
     task::{AbortHandle, spawn_local},
     time::Instant,
 };
 
 use super::{
-    flights::Half,
-    heard,
     mmsg::{self, BATCH_MAX},
-    path,
-    port::Port,
-    proxied::Proxied,
-    resend::Again,
-    sink::Failure,
-    worker_backend::Backend,
+    path_mtu, receive, says_nobody_is_there,
+    socket::Port,
 };
 use crate::{
+    backend::{flights::Half, sink::Failure, worker_backend::Backend},
     ledger::{Counter, turn_time},
     supervise::supervise,
 };
 
 /// Source ports in use at a time; each batch leaves over a random one.
 const PORTS: usize = 8;
-
-/// The queue and the ports of one backend.
-#[derive(Default)]
-pub struct Datagrams {
-    queue: RefCell<Vec<u16>>,
-    /// Wakes the sender.
-    pub work: Notify,
-    /// Ports in use, each with its receiving task.
-    ports: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
-    /// Ports out of use that still wait for responses.
-    retired: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
-    /// What is to be sent once more.
-    pub again: Again,
-    /// What is sent to a backend that learns its clients.
-    proxied: RefCell<Proxied>,
-}
-
-impl Datagrams {
-    /// Queues `slot` for this turn's batch.
-    pub fn enqueue(&self, slot: u16) {
-        self.queue.borrow_mut().push(slot);
-        self.work.notify_one();
-    }
-
-    /// Whether a port out of use still waits for responses.
-    pub fn has_retired(&self) -> bool {
-        !self.retired.borrow().is_empty()
-    }
-
-    /// Every port that may still be answered.
-    pub fn open_ports(&self) -> Vec<Rc<Port>> {
-        let (ports, retired) = (self.ports.borrow(), self.retired.borrow());
-        ports.iter().chain(retired.iter()).map(|(port, _)| Rc::clone(port)).collect()
-    }
-
-    /// Closes every port.
-    pub fn close(&self) {
-        for (_, task) in self.ports.take().into_iter().chain(self.retired.take()) {
-            task.abort();
-        }
-    }
-}
 
 /// Starts the sender of `backend`.
 pub fn start(backend: &Rc<Backend>) -> AbortHandle {
@@ -146,15 +98,15 @@ fn send_batch(backend: &Rc<Backend>) -> Sent {
 pub fn give_to_kernel(backend: &Backend, port: &Port, batch: &[u16]) -> io::Result<usize> {
     let flights = backend.pool.flights.borrow();
     let queries = batch.iter().filter_map(|slot| flights.get(*slot));
-    let mut proxied = backend.datagrams.proxied.borrow_mut();
+    let mut proxy_batch = backend.datagrams.proxy_batch.borrow_mut();
     if backend.config.proxy_v2 {
-        proxied.fill(queries.clone());
+        proxy_batch.fill(queries.clone());
     }
     port.socket.try_io(Interest::WRITABLE, || {
         backend.pool.counters.add(Counter::BackendSendCalls, 1);
         let (socket, can_segment) = (port.socket.as_raw_fd(), port.can_segment.get());
         match backend.config.proxy_v2 {
-            true => mmsg::send(socket, proxied.datagrams(), can_segment),
+            true => mmsg::send(socket, proxy_batch.datagrams(), can_segment),
             false => mmsg::send(socket, queries.map(|flight| flight.query.as_slice()), can_segment),
         }
     })
@@ -211,7 +163,9 @@ fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
         // One of them, or an earlier one. None was sent.
-        Err(error) if path::says_too_long(&error) && path::leave_to_streams(backend, &port) => (0, false),
+        Err(error) if path_mtu::says_too_long(&error) && path_mtu::leave_to_streams(backend, &port) => {
+            (0, false)
+        }
         // None was sent; all are sent again, each for itself.
         Err(error) if port.can_segment.get() && mmsg::lacks_segmentation(&error) => {
             port.can_segment.set(false);
@@ -223,8 +177,8 @@ fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io
             return Sent::More;
         }
         // Longer than the kernel says that it may be. The others may be fine.
-        Err(error) if path::says_too_long(&error) => {
-            batch.first().into_iter().for_each(|slot| path::leave_to_stream(backend, *slot));
+        Err(error) if path_mtu::says_too_long(&error) => {
+            batch.first().into_iter().for_each(|slot| path_mtu::leave_to_stream(backend, *slot));
             (1, false)
         }
         Err(error) => {
@@ -266,7 +220,7 @@ fn requeue(backend: &Backend, unsent: &[u16]) {
 fn fresh_port(backend: &Rc<Backend>) -> io::Result<Rc<Port>> {
     let mut ports = backend.datagrams.ports.borrow_mut();
     while ports.len() < PORTS {
-        match heard::open_port(backend) {
+        match receive::open_port(backend) {
             Ok(port) => ports.push(port),
             Err(error) if ports.is_empty() => return Err(error),
             Err(_) => break,
@@ -276,23 +230,10 @@ fn fresh_port(backend: &Rc<Backend>) -> io::Result<Rc<Port>> {
     let position = usize::from(drawn).checked_rem(ports.len()).unwrap_or_default();
     let Some(entry) = ports.get_mut(position) else { return Err(io::Error::other("no port")) };
     if entry.0.is_worn()
-        && let Ok(fresh) = heard::open_port(backend)
+        && let Ok(fresh) = receive::open_port(backend)
     {
         let worn = std::mem::replace(entry, fresh);
         backend.datagrams.retired.borrow_mut().push(worn);
     }
     Ok(Rc::clone(&entry.0))
-}
-
-/// An error that is about the backend or the way to it, and not about one datagram or our own memory.
-pub fn says_nobody_is_there(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable
-            | io::ErrorKind::PermissionDenied
-    )
 }

@@ -1,6 +1,6 @@
 //! The receiving half of UDP: one `recvmmsg` for what came back to a port.
 //!
-//! Before: `udp` sent queries over the port. After: each response is with its sink, or its query goes over a connection.
+//! Before: `send` sent queries over the port. After: each response is with its sink, or its query goes over a connection.
 //! Holds: a receiver for each port.
 //! Never: believes a response whose port, ID or question does not match (RFC 5452 §9.1).
 
@@ -12,10 +12,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    arrivals, flights::Half, matching::Match, mmsg::BATCH_MAX, path, port::Port, udp, worker_backend::Backend,
+use super::{mmsg::BATCH_MAX, path_mtu, says_nobody_is_there, socket::Port};
+use crate::{
+    backend::{arrivals, flights::Half, matching::Match, worker_backend::Backend},
+    ledger::Counter,
+    supervise::supervise,
 };
-use crate::{ledger::Counter, supervise::supervise};
 
 /// What a receiver waits for: ICMP's word about an earlier datagram is an error, and alone makes nothing readable.
 const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
@@ -51,10 +53,10 @@ async fn receive_all(backend: Rc<Backend>, port: Rc<Port>) {
                 tokio::task::yield_now().await;
             }
         } else if let Err(error) = result {
-            if udp::says_nobody_is_there(&error) {
+            if says_nobody_is_there(&error) {
                 backend.is_unreachable(&port.ids);
-            } else if path::says_too_long(&error) {
-                path::leave_to_streams(&backend, &port);
+            } else if path_mtu::says_too_long(&error) {
+                path_mtu::leave_to_streams(&backend, &port);
             }
         }
     }

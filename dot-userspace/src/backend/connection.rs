@@ -1,7 +1,7 @@
 //! One connection to a backend, as those see it that fill it, judge it and end it.
 //!
-//! Before: `streams`, `suspects` or `personal` opened it. After: they fill it by [`Connection::give`] in each turn, and
-//! `dialogue` writes what they gave.
+//! Before: `streams`, `suspects` or `per_client` opened it. After: they fill it by [`Connection::give`] in each turn, and
+//! `connection_io` writes what they gave.
 //! Holds: its ID table, queries that wait to be written, how many it was given and has answered, since when it is silent.
 //! Never: touches a socket, or allocates per query once warm.
 //!
@@ -40,7 +40,7 @@ pub enum Lane {
     /// Those that share none because of what others did.
     Apart,
     /// One client's, whom the backend is told.
-    Personal(Option<Client>),
+    PerClient(Option<Client>),
 }
 
 /// A connection.
@@ -228,21 +228,21 @@ impl Connection {
             // Whoever is alone says how many may join; beside others it has been asked already.
             self.depth.set(self.depth_for(flight));
         }
-        flight.record.order = self.given.get();
+        flight.history.order = self.given.get();
         let is_taken = flight.send_over(slot, &self.ids, &pool.random) && self.push(flight, pads);
         if is_taken {
             flight.note_sent(&pool.counters);
         }
         self.given.set(self.given.get().saturating_add(u32::from(is_taken)));
-        let is_first = !std::mem::replace(&mut flight.record.was_given, true);
+        let is_first = !std::mem::replace(&mut flight.history.was_given, true);
         is_taken.then_some(usize::from(is_first))
     }
 
     fn depth_for(&self, flight: &Flight) -> usize {
         match self.lane {
             Lane::Shared => self.depth.get(),
-            Lane::Trial | Lane::Apart | Lane::Personal(_) => {
-                usize::from(flight.record.company).min(IN_FLIGHT_MAX)
+            Lane::Trial | Lane::Apart | Lane::PerClient(_) => {
+                usize::from(flight.history.company).min(IN_FLIGHT_MAX)
             }
         }
     }
@@ -267,7 +267,7 @@ impl Connection {
         }
     }
 
-    /// Its dialogue is woken by this.
+    /// The task of `connection_io` is woken by this.
     pub fn wake_by(&self, waker: &Waker) {
         let mut current = self.waker.borrow_mut();
         if !current.as_ref().is_some_and(|current| current.will_wake(waker)) {

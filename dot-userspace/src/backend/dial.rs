@@ -54,7 +54,7 @@ pub async fn dial(
             opened.map(Opened::Clear).map_err(NotOpened::Unconnected)
         }
         Some(tls) => {
-            let wire = in_time(deadline, tls.by.secure(tcp)).await.map_err(NotOpened::NotSecure)?;
+            let wire = in_time(deadline, tls.connector.connect(tcp)).await.map_err(NotOpened::NotSecure)?;
             let opened = in_time(deadline, introduce(wire, config, client)).await;
             opened.map(Opened::Secure).map_err(NotOpened::Unconnected)
         }
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::{Secure, Securing, Tls, tests::backend_at},
+        backend::{Connecting, Connector, Tls, tests::backend_at},
         config::{OnTlsFailure, Transport},
     };
 
@@ -115,8 +115,8 @@ mod tests {
     /// Secures nothing, and notes which socket it was given.
     struct Plain(Arc<Mutex<Option<PathBuf>>>);
 
-    impl Secure for Plain {
-        fn secure(&self, tcp: TcpStream) -> Securing<'_> {
+    impl Connector for Plain {
+        fn connect(&self, tcp: TcpStream) -> Connecting<'_> {
             let socket = fs::read_link(format!("/proc/self/fd/{}", tcp.as_raw_fd())).unwrap();
             self.0.lock().unwrap().replace(socket);
             Box::pin(async move { Ok(Box::new(tcp) as Box<dyn Wire>) })
@@ -135,8 +135,8 @@ mod tests {
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let socket = Arc::new(Mutex::new(None));
-            let by = Arc::new(Plain(Arc::clone(&socket)));
-            let tls = Some(Tls { by, on_failure: OnTlsFailure::Refuse });
+            let connector = Arc::new(Plain(Arc::clone(&socket)));
+            let tls = Some(Tls { connector, on_failure: OnTlsFailure::Refuse });
             let config = backend_at(listener.local_addr().unwrap(), Transport::Tls);
             let config = BackendConfig { tls, ..config };
             let opened = dial(&config, config.timeout, None).await.ok().unwrap();

@@ -10,7 +10,7 @@ use std::{net::IpAddr, rc::Rc};
 
 use tokio::time::Instant;
 
-use super::{balance::Affinity, ids::Ids, record::Record, sink::Sink};
+use super::{balance::Affinity, history::History, ids::Ids, sink::Sink};
 use crate::{
     dns::{Asked, HEADER_OCTETS, Query},
     ledger::{Stage, WorkerCounters, turn_time},
@@ -72,7 +72,7 @@ pub struct Flight {
     /// It must not be asked twice.
     pub is_once: bool,
     /// What connections did with it that closed, or fell silent, before it was answered.
-    pub record: Record,
+    pub history: History,
     /// Over which socket and with which ID it was sent; `None` while queued.
     pub sent: Option<(Rc<Ids>, u16)>,
 }
@@ -185,7 +185,7 @@ impl Flights {
         flight.is_second = false;
         flight.tried = 0;
         flight.is_once = false;
-        flight.record = Record::default();
+        flight.history = History::default();
         flight.sent = None;
         flight.sink = Some(sink);
         Some(slot)
@@ -213,7 +213,7 @@ impl Flights {
             half: Half::Datagram,
             tried: 0,
             is_once: false,
-            record: Record::default(),
+            history: History::default(),
             sent: None,
         });
         Some(slot)

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{flights::FLIGHTS_MAX, pool::Pool, tempo::Tempo, worker_backend::Backend};
+use super::{flights::FLIGHTS_MAX, latency::Latency, pool::Pool, worker_backend::Backend};
 use crate::{
     dns::{self, Query, ResponseCode},
     ledger::Counter,
@@ -61,7 +61,7 @@ pub struct Hedging {
 
 /// How one backend keeps time.
 pub struct Pace {
-    tempo: Tempo,
+    latency: Latency,
     /// Slots whose queries it has, and when each is late, about in that order.
     watched: RefCell<VecDeque<(u16, Instant)>>,
 }
@@ -113,7 +113,7 @@ impl Hedging {
 
     /// The query in `slot` is at `backend` from `now` on. Returns when it is late; `None`: not before fail-over.
     pub fn watch(&self, slot: u16, backend: &Backend, now: Instant) -> Option<Instant> {
-        let delay = backend.pace.tempo.usual()?.max(DELAY_MIN);
+        let delay = backend.pace.latency.usual()?.max(DELAY_MIN);
         let mut watched = backend.pace.watched.borrow_mut();
         // Where TLS fails, queries of a backend that says "refuse" go nowhere else.
         if delay >= backend.patience() || watched.len() >= FLIGHTS_MAX || backend.refuses_without_tls() {
@@ -131,7 +131,7 @@ impl Hedging {
 impl Pace {
     /// Of a backend that nobody has asked yet.
     pub fn new(hedging: &Hedging) -> Self {
-        Self { tempo: Tempo::new(hedging.percent), watched: RefCell::default() }
+        Self { latency: Latency::new(hedging.percent), watched: RefCell::default() }
     }
 
     fn next_late(&self) -> Option<Instant> {
@@ -149,7 +149,7 @@ impl Pool {
         let flights = self.flights.borrow();
         let Some(flight) = flights.get(slot) else { return };
         let (other, is_second) = (flight.other, flight.is_second);
-        flight.sent.iter().for_each(|(ids, _)| ids.note_order(flight.record.order));
+        flight.sent.iter().for_each(|(ids, _)| ids.note_order(flight.history.order));
         if !self.hedging.is_on() {
             // Another try over another connection of the same backend.
             drop(flights);
@@ -170,7 +170,7 @@ impl Pool {
 
     fn note_time(&self, backend: usize, took: Duration) {
         if let Some(backend) = self.backend(backend) {
-            backend.pace.tempo.note(took);
+            backend.pace.latency.note(took);
         }
     }
 

@@ -177,10 +177,10 @@ impl Pool {
             Some(Ok(())) => {
                 let took = arrivals::note(flight.given_at);
                 note_answered(backend, flight, half, message);
-                if flight.record.was_resent {
+                if flight.history.was_resent {
                     resend::note_answer(backend, flight, took);
                 }
-                if flight.record.is_apart {
+                if flight.history.is_apart {
                     backend.streams.suspects.refusals.answered(flight);
                 }
                 Match::Response

@@ -23,17 +23,17 @@ pub fn refuse_waiting(backend: &Backend) {
     let is_patient = is_patient(backend);
     let failure = if streams.is_insecure() { Failure::NotSecure } else { Failure::Unreachable };
     for slot in streams.take() {
-        let record = {
+        let history = {
             let flights = backend.pool.flights.borrow();
             let waiting = flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream));
-            waiting.map(|flight| flight.record)
+            waiting.map(|flight| flight.history)
         };
-        let Some(record) = record else { continue };
+        let Some(history) = history else { continue };
         if !is_refused && backend.pool.moved(slot) {
             continue;
         }
         match is_patient {
-            true => streams.put_in_line(backend, slot, &record),
+            true => streams.put_in_line(backend, slot, &history),
             false => backend.pool.give_up(slot, failure),
         }
     }

@@ -23,9 +23,9 @@ use super::{
     balance::{self, Affinity, Candidate},
     flights::{FLIGHTS_MAX, Flight, Flights, Half, qname},
     hedge::{self, Hedging},
+    history::History,
     outcomes,
     random::Random,
-    record::Record,
     silence,
     sink::{Failure, Sink},
     subnet,
@@ -231,7 +231,7 @@ impl Pool {
         let Some(flight) = flights.get_mut(slot) else { return };
         flight.backend = backend.index;
         flight.half = if flight.is_once { Half::Stream } else { backend.half_for(flight.query.len()) };
-        flight.record = Record::default();
+        flight.history = History::default();
         flight.patience_until = now + backend.patience();
         flight.given_at = now;
         flight.late_at = if flight.may_hedge { self.hedging.watch(slot, backend, now) } else { None };

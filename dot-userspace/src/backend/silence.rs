@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::{
     connection::{Connection, Heard, Lane},
     flights::{Flight, Half},
+    history::History,
     pool::SWEEP_INTERVAL,
-    record::Record,
     sink::Failure,
     trials,
     worker_backend::Backend,
@@ -40,7 +40,7 @@ pub fn look(backend: &Rc<Backend>, now: Instant) {
     let mut silent = Vec::new();
     let (mut reorders, mut is_due) = (false, false);
     streams.for_each(|connection| {
-        streams.habits.note_answers(connection.answered(), now);
+        streams.limits.note_answers(connection.answered(), now);
         reorders |= connection.reorders();
         // Where answers come in any order one that is slow says nothing about the others.
         match connection.look(if connection.reorders() { most.max(bound) } else { bound }) {
@@ -56,7 +56,7 @@ pub fn look(backend: &Rc<Backend>, now: Instant) {
         streams.forget_quota();
     }
     if reorders {
-        streams.habits.note_reordering(now);
+        streams.limits.note_reordering(now);
     }
     if usual > 0 && silent.is_empty() && streams.is_answering() {
         streams.usual_silence.set(usual.saturating_sub(usual.div_ceil(PARTS * PARTS)));
@@ -67,8 +67,8 @@ pub fn look(backend: &Rc<Backend>, now: Instant) {
         let is_crowded = crowded.iter().flatten().any(|one| Rc::ptr_eq(one, &connection));
         match connection.lane {
             _ if connection.ids.outstanding() == 0 => connection.end(),
-            Lane::Personal(_) if looks >= looks_in(backend) => leave(backend, &connection),
-            Lane::Personal(_) => {}
+            Lane::PerClient(_) if looks >= looks_in(backend) => leave(backend, &connection),
+            Lane::PerClient(_) => {}
             _ if is_crowded => leave(backend, &connection),
             _ if looks >= most.max(bound) => relieve(backend, &connection, looks, now),
             _ => {}
@@ -120,20 +120,20 @@ fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant)
     let mut slots = pool.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     {
         let flights = pool.flights.borrow();
-        slots.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.record.order));
+        slots.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.history.order));
     }
     for slot in slots.into_iter().skip(1) {
         if !is_free && pool.moved(slot) {
             continue;
         }
-        let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
+        let may_move = |flight: &&mut Flight| !flight.is_once && flight.history.moves < MOVES_MAX;
         let mut flights = pool.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(may_move) else { continue };
         // Once each is free of charge: it is the connection that is slow.
-        if (!is_free || flight.record.moves > 0) && !backend.retries.spend() {
+        if (!is_free || flight.history.moves > 0) && !backend.retries.spend() {
             return;
         }
-        flight.record.moves += 1;
+        flight.history.moves += 1;
         requeue(backend, flight, slot);
     }
 }
@@ -146,7 +146,7 @@ fn leave(backend: &Backend, connection: &Rc<Connection>) {
     for slot in slots {
         let is_trial = matches!(connection.lane, Lane::Trial | Lane::Apart);
         let mut flights = pool.flights.borrow_mut();
-        let may_move = |flight: &&mut Flight| !flight.is_once && flight.record.moves < MOVES_MAX;
+        let may_move = |flight: &&mut Flight| !flight.is_once && flight.history.moves < MOVES_MAX;
         let may_spend = |_: &&mut Flight| connection.lane == Lane::Shared || backend.retries.spend();
         let Some(flight) = flights.get_mut(slot).filter(may_move).filter(may_spend) else {
             drop(flights);
@@ -155,21 +155,21 @@ fn leave(backend: &Backend, connection: &Rc<Connection>) {
             }
             continue;
         };
-        if !matches!(connection.lane, Lane::Personal(_)) {
+        if !matches!(connection.lane, Lane::PerClient(_)) {
             // One of them is what the others wait for.
-            flight.record.company = 1;
+            flight.history.company = 1;
         }
-        flight.record.moves += 1;
+        flight.history.moves += 1;
         requeue(backend, flight, slot);
     }
-    backend.streams.personal.forget(connection);
+    backend.streams.per_client.forget(connection);
     connection.end();
 }
 
 fn requeue(backend: &Backend, flight: &mut Flight, slot: u16) {
     flight.take_back();
     backend.pool.counters.add(Counter::BackendMoved, 1);
-    backend.streams.put_in_line(backend, slot, &flight.record);
+    backend.streams.put_in_line(backend, slot, &flight.history);
     backend.streams.look();
 }
 
@@ -200,8 +200,8 @@ pub fn ask_apart(backend: &Backend, slot: u16) {
     if let (Some(flight), Some(until)) = (flights.get_mut(second), patience_until) {
         (flight.backend, flight.half, flight.patience_until) = (backend.index, Half::Stream, until);
         flight.given_at = Instant::now();
-        flight.record = Record { company: 1, is_apart: true, was_given: true, ..Record::default() };
-        backend.streams.suspects.enqueue(second, &flight.record);
+        flight.history = History { company: 1, is_apart: true, was_given: true, ..History::default() };
+        backend.streams.suspects.enqueue(second, &flight.history);
     }
     drop(flights);
     backend.begin();

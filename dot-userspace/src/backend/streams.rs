@@ -2,7 +2,7 @@
 //!
 //! Before: `Backend::enqueue` queued queries. After: a connection with room has them, or they went elsewhere.
 //! Holds: the queue, the connections. `back_off` has how often opening one has failed in a row, `suspects` has those queries
-//! that may have closed a connection, `silence` looks after connections that do not answer, `personal` has those of one client
+//! that may have closed a connection, `silence` looks after connections that do not answer, `per_client` has those of one client
 //! each.
 //! Never: opens a second connection while a first is being opened (but to a backend that closes each after a few answers),
 //! or one sooner than the back-off permits: a backend that comes back meets one attempt a worker, not all of its queries
@@ -26,13 +26,13 @@ use tokio::{
 use super::{
     back_off::BackOff,
     connection::{Connection, Lane},
+    connection_io::{End, live},
+    connection_limits::ConnectionLimits,
     dial::NotOpened,
-    dialogue::{End, live},
     flights::Half,
-    habits::Habits,
+    history::History,
     outage,
-    personal::{self, Personal},
-    record::Record,
+    per_client::{self, PerClient},
     refusals::Verdict,
     sink::Failure,
     suspects::{self, Suspects},
@@ -66,9 +66,9 @@ pub struct Streams {
     /// Queries that may have closed a connection, and connections for them.
     pub suspects: Suspects,
     /// Connections of one client each; with `proxy_v2` all are.
-    pub personal: Personal,
+    pub per_client: PerClient,
     /// What the backend does with connections.
-    pub habits: Habits,
+    pub limits: ConnectionLimits,
     /// How long it is usually silent before it answers, in an eighth of the sweeper's looks.
     pub usual_silence: Cell<u32>,
     /// When it last answered over one of them.
@@ -88,11 +88,11 @@ impl Streams {
         self.work.notify_one();
     }
 
-    /// Queues `slot` where a query with this record waits: where each client has its own connections there are none for
+    /// Queues `slot` where a query with this history waits: where each client has its own connections there are none for
     /// suspects.
-    pub fn put_in_line(&self, backend: &Backend, slot: u16, record: &Record) {
-        match record.is_suspect() && !backend.config.proxy_v2 {
-            true => self.suspects.enqueue(slot, record),
+    pub fn put_in_line(&self, backend: &Backend, slot: u16, history: &History) {
+        match history.is_suspect() && !backend.config.proxy_v2 {
+            true => self.suspects.enqueue(slot, history),
             false => self.queue.borrow_mut().push_back(slot),
         }
     }
@@ -108,7 +108,7 @@ impl Streams {
     pub fn close(&self) {
         self.connections.take().iter().for_each(|(_, task)| task.abort());
         self.suspects.close();
-        self.personal.close();
+        self.per_client.close();
     }
 
     /// Takes the query that has waited longest.
@@ -118,7 +118,7 @@ impl Streams {
 
     /// Takes all that wait, wherever.
     pub fn take(&self) -> impl Iterator<Item = u16> + use<> {
-        self.queue.take().into_iter().chain(self.suspects.take()).chain(self.personal.take())
+        self.queue.take().into_iter().chain(self.suspects.take()).chain(self.per_client.take())
     }
 
     /// What could not go yet waits on, in its order.
@@ -130,23 +130,23 @@ impl Streams {
     pub fn for_each(&self, mut each: impl FnMut(&Rc<Connection>)) {
         self.connections.borrow().iter().for_each(|(connection, _)| each(connection));
         self.suspects.for_each(&mut each);
-        self.personal.for_each(each);
+        self.per_client.for_each(each);
     }
 
     /// Others waited on a connection behind a query that was not answered for long: all carry fewer, if it is in order.
     pub fn note_stall(&self, now: Instant) {
-        self.habits.note_stall(now);
+        self.limits.note_stall(now);
         self.limit_all();
     }
 
     /// A connection that has carried all that it should was not closed: there is no such rule.
     pub fn forget_quota(&self) {
-        self.habits.forget_quota();
+        self.limits.forget_quota();
         self.limit_all();
     }
 
     fn limit_all(&self) {
-        let (depth, quota) = (self.habits.depth(), self.habits.quota());
+        let (depth, quota) = (self.limits.depth(), self.limits.quota());
         self.connections.borrow().iter().for_each(|(connection, _)| connection.limit(depth, quota));
     }
 
@@ -190,12 +190,12 @@ impl Streams {
     }
 
     fn is_waiting(&self) -> bool {
-        !self.queue.borrow().is_empty() || self.suspects.is_waiting() || self.personal.is_waiting()
+        !self.queue.borrow().is_empty() || self.suspects.is_waiting() || self.per_client.is_waiting()
     }
 
     /// Whether there is no connection at all.
     pub fn has_none(&self) -> bool {
-        self.connections.borrow().is_empty() && self.suspects.has_none() && self.personal.is_empty()
+        self.connections.borrow().is_empty() && self.suspects.has_none() && self.per_client.is_empty()
     }
 }
 
@@ -227,7 +227,7 @@ fn hand_out(backend: &Rc<Backend>) {
     turn_time::begin(Instant::now());
     let streams = &backend.streams;
     if backend.config.proxy_v2 {
-        personal::hand_out(backend);
+        per_client::hand_out(backend);
     } else {
         share_out(backend);
         suspects::hand_out(backend);
@@ -276,25 +276,25 @@ fn fill(backend: &Backend, connection: &Connection) {
 /// Opens connections where some are missing: none is there, too few for what is to do, or all are full.
 fn open_others(backend: &Rc<Backend>) {
     let streams = &backend.streams;
-    let habits = &streams.habits;
+    let limits = &streams.limits;
     let mut connections = streams.connections.borrow_mut();
     let is_new = |(connection, _): &&Served| !connection.is_established();
     let mut opening = connections.iter().filter(is_new).count();
     let able = connections.iter().filter(|(connection, _)| !connection.is_silent() && !connection.is_worn());
     let (mut count, mut are_busy) = (0, true);
-    let (busy, early) = if habits.is_in_order() { (1, CONNECTIONS_MAX) } else { (BUSY, CONNECTIONS) };
+    let (busy, early) = if limits.is_in_order() { (1, CONNECTIONS_MAX) } else { (BUSY, CONNECTIONS) };
     able.for_each(|(connection, _)| {
         count += 1;
         are_busy &= connection.ids.outstanding() >= busy;
     });
     let waiting = streams.queue.borrow().len();
-    while connections.len() < CONNECTIONS_MAX && opening < habits.opening_max(waiting) {
+    while connections.len() < CONNECTIONS_MAX && opening < limits.opening_max(waiting) {
         let is_wanted = if count > 0 && count < early { are_busy } else { waiting > 0 };
         if !is_wanted {
             return;
         }
         let connection = Rc::new(Connection::of(Lane::Shared));
-        connection.limit(habits.depth(), habits.quota());
+        connection.limit(limits.depth(), limits.quota());
         let task = spawn_local(live(Rc::clone(backend), Rc::clone(&connection)));
         connections.push((connection, task.abort_handle()));
         (opening, count) = (opening + 1, count + 1);
@@ -308,7 +308,7 @@ pub fn ended(backend: &Rc<Backend>, connection: &Rc<Connection>, established_at:
     tracing::debug!(%end, backend = %backend.config.name, "a connection to a backend has ended");
     streams.connections.borrow_mut().retain(|(one, _)| !Rc::ptr_eq(one, connection));
     streams.suspects.forget(connection);
-    streams.personal.forget(connection);
+    streams.per_client.forget(connection);
     let counter = match end {
         End::NotOpened(NotOpened::Unconnected(_)) => Some(Counter::BackendConnectFailed),
         End::NotOpened(NotOpened::NotSecure(_)) => Some(Counter::BackendTlsFailed),

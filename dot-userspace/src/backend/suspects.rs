@@ -15,10 +15,10 @@ use tokio::{task::spawn_local, time::Instant};
 
 use super::{
     connection::{Connection, Lane},
-    dialogue::live,
+    connection_io::live,
     flights::Flight,
+    history::History,
     outage,
-    record::Record,
     refusals::Refusals,
     sink::Failure,
     trials::Trials,
@@ -75,8 +75,8 @@ impl Default for Suspects {
 
 impl Suspects {
     /// Queues a suspect.
-    pub fn enqueue(&self, slot: u16, record: &Record) {
-        let trials = if record.is_apart { &self.apart } else { &self.caught };
+    pub fn enqueue(&self, slot: u16, history: &History) {
+        let trials = if history.is_apart { &self.apart } else { &self.caught };
         trials.queue.borrow_mut().push_back(slot);
     }
 
@@ -166,7 +166,7 @@ fn open(backend: &Rc<Backend>, trials: &Trials, missing: usize, leaves: u32) {
 fn give_back(backend: &Backend) {
     for slot in backend.streams.suspects.take() {
         if let Some(flight) = backend.pool.flights.borrow_mut().get_mut(slot) {
-            flight.record.company = u16::MAX;
+            flight.history.company = u16::MAX;
         }
         backend.streams.enqueue(slot);
     }
@@ -185,8 +185,8 @@ pub fn set_apart(backend: &Backend, slot: u16, is_by_name: bool) -> bool {
         return true;
     }
     if let Some(flight) = backend.pool.flights.borrow_mut().get_mut(slot) {
-        (flight.record.company, flight.record.is_apart) = (1, true);
-        suspects.enqueue(slot, &flight.record);
+        (flight.history.company, flight.history.is_apart) = (1, true);
+        suspects.enqueue(slot, &flight.history);
     }
     true
 }
@@ -203,16 +203,16 @@ pub fn ask_again(
     }
     let (pool, streams) = (&backend.pool, &backend.streams);
     let now = Instant::now();
-    if established_at.is_some() && !matches!(connection.lane, Lane::Personal(_)) {
-        streams.habits.note_close(connection.answered(), now);
+    if established_at.is_some() && !matches!(connection.lane, Lane::PerClient(_)) {
+        streams.limits.note_close(connection.answered(), now);
     }
-    let is_rule = streams.habits.quota() == connection.answered();
+    let is_rule = streams.limits.quota() == connection.answered();
     if is_rule {
         give_back(backend);
     }
     {
         let flights = pool.flights.borrow();
-        lost.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.record.order));
+        lost.sort_unstable_by_key(|slot| flights.get(*slot).map(|flight| flight.history.order));
     }
     let accident = Accident {
         is_down: backend.config.health.is_down() && !streams.is_answering(),
@@ -220,7 +220,7 @@ pub fn ask_again(
         is_answering: streams.is_answering(),
         is_patient: outage::is_patient(backend),
         is_rule,
-        is_personal: matches!(connection.lane, Lane::Personal(_)),
+        is_personal: matches!(connection.lane, Lane::PerClient(_)),
         is_about_one: matches!(connection.lane, Lane::Trial | Lane::Apart)
             && connection.answered() == 0
             && lost.len() == 1,
@@ -232,11 +232,11 @@ pub fn ask_again(
             let Some(flight) = flights.get_mut(slot) else { continue };
             flight.take_back();
             let fate = accident.decide(flight);
-            if fate == Fate::GivenUp && flight.record.new_ends >= NEW_ENDS_MAX && !flight.is_once {
+            if fate == Fate::GivenUp && flight.history.new_ends >= NEW_ENDS_MAX && !flight.is_once {
                 streams.suspects.refusals.suspect(flight, streams.answered_at.get(), now);
             }
             if fate == Fate::Suspect {
-                streams.suspects.enqueue(slot, &flight.record);
+                streams.suspects.enqueue(slot, &flight.history);
             }
             fate
         };
@@ -284,7 +284,7 @@ enum Fate {
 
 impl Accident {
     fn decide(&self, flight: &mut Flight) -> Fate {
-        let record = &mut flight.record;
+        let history = &mut flight.history;
         if flight.is_once {
             return Fate::GivenUp;
         }
@@ -293,11 +293,11 @@ impl Accident {
         }
         // What could not be opened says nothing of the query: nobody had it.
         let is_lone = if self.was_opened { self.count == 1 || self.is_down } else { !self.is_patient };
-        record.lone_ends = record.lone_ends.saturating_add(u8::from(is_lone));
-        record.new_ends = record.new_ends.saturating_add(u8::from(self.is_about_one && !self.is_down));
+        history.lone_ends = history.lone_ends.saturating_add(u8::from(is_lone));
+        history.new_ends = history.new_ends.saturating_add(u8::from(self.is_about_one && !self.is_down));
         let may_be_chance = self.was_opened && self.is_answering && !self.is_personal;
         let lone_ends_max = if may_be_chance { LONE_ENDS_MAX } else { NEW_ENDS_MAX };
-        if record.new_ends >= NEW_ENDS_MAX || record.lone_ends >= lone_ends_max {
+        if history.new_ends >= NEW_ENDS_MAX || history.lone_ends >= lone_ends_max {
             return Fate::GivenUp;
         }
         if self.is_down || !self.was_opened {
@@ -305,8 +305,8 @@ impl Accident {
         }
         let company = u16::try_from(self.count.div_ceil(GROUPS)).unwrap_or(u16::MAX - 1);
         // A group of two or more must become smaller.
-        let company = if self.count > 1 { company.min(record.company.saturating_sub(1).max(1)) } else { 1 };
-        record.company = record.company.min(company);
+        let company = if self.count > 1 { company.min(history.company.saturating_sub(1).max(1)) } else { 1 };
+        history.company = history.company.min(company);
         if self.is_personal { Fate::Innocent } else { Fate::Suspect }
     }
 }
@@ -368,7 +368,7 @@ mod tests {
             let accident = left(group.len());
             let fates = group.iter().map(|slot| accident.decide(flights.get_mut(*slot).unwrap()));
             assert!(fates.into_iter().all(|fate| fate == Fate::Suspect));
-            let company = usize::from(flights.get(killer).unwrap().record.company);
+            let company = usize::from(flights.get(killer).unwrap().history.company);
             assert!(company < group.len(), "{company}");
             let place = group.iter().position(|slot| *slot == killer).unwrap();
             group = group.chunks(company).nth(place / company).unwrap().to_vec();
@@ -389,7 +389,7 @@ mod tests {
         let flight = flights.get_mut(used).unwrap();
         let fates = [(); 4].map(|()| left(1).decide(flight));
         assert_eq!(fates, [Fate::Suspect, Fate::Suspect, Fate::Suspect, Fate::GivenUp]);
-        assert_eq!(flight.record.new_ends, 0, "it is refused to nobody");
+        assert_eq!(flight.history.new_ends, 0, "it is refused to nobody");
         let unopened = flights.get_mut(unopened).unwrap();
         let patient = Accident { was_opened: false, is_personal: true, ..left(1) };
         assert!((0..9).all(|_| patient.decide(unopened) == Fate::Innocent));

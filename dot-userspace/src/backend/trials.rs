@@ -147,7 +147,7 @@ struct Needs {
 
 impl Needs {
     fn of(flight: &Flight) -> Self {
-        Self { company: flight.record.company, is_new: flight.record.lone_ends > 0 }
+        Self { company: flight.history.company, is_new: flight.history.lone_ends > 0 }
     }
 
     /// What the query in `slot` needs, if it still waits at `backend`.
@@ -205,8 +205,8 @@ mod tests {
                 pool.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
                 let slot = backend.streams.next().unwrap();
                 let mut flights = pool.flights.borrow_mut();
-                let record = &mut flights.get_mut(slot).unwrap().record;
-                (record.company, record.lone_ends) = (needs.company, u8::from(needs.is_new));
+                let history = &mut flights.get_mut(slot).unwrap().history;
+                (history.company, history.lone_ends) = (needs.company, u8::from(needs.is_new));
                 trials.queue.borrow_mut().push_back(slot);
             }
             let connections = [0; 2].map(|_| {

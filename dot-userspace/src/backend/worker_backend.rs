@@ -10,12 +10,12 @@ use tokio::{task::AbortHandle, time::Instant};
 
 use super::{
     BackendConfig, Live,
-    budget::Budget,
     flights::Half,
     hedge::Pace,
     ids::Ids,
     outcomes::Outcomes,
     pool::Pool,
+    retry_budget::RetryBudget,
     silence,
     sink::Failure,
     streams::{self, Streams},
@@ -48,7 +48,7 @@ pub struct Backend {
     /// How long it usually takes.
     pub pace: Pace,
     /// How many queries may be sent to it again.
-    pub retries: Budget,
+    pub retries: RetryBudget,
     /// Its share and its limits: what `config` says of them holds until a reload.
     pub live: Cell<Live>,
     /// How many of its queries it has answered lately.
@@ -71,7 +71,7 @@ impl Backend {
             pool,
             datagrams: Datagrams::default(),
             streams: Streams::default(),
-            retries: Budget::default(),
+            retries: RetryBudget::default(),
             live: Cell::new(config.live()),
             outcomes: Outcomes::default(),
             line: config.lines.open(),
@@ -134,7 +134,7 @@ impl Backend {
         let streams = &self.streams;
         streams.suspects.refill(streams.is_answering());
         streams.suspects.refusals.look(streams.answered_at.get(), now);
-        streams.habits.look(now);
+        streams.limits.look(now);
         // What was given up has left room on connections.
         silence::look(self, now);
     }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use crate::{
-    backend::{Secure, Securing, Tls, Wire},
+    backend::{Connecting, Connector, Tls, Wire},
     config::Config,
     tls::{BackendTls, BackendTlsStream},
 };
 
 struct Dialer(BackendTls);
 
-impl Secure for Dialer {
-    fn secure(&self, tcp: TcpStream) -> Securing<'_> {
+impl Connector for Dialer {
+    fn connect(&self, tcp: TcpStream) -> Connecting<'_> {
         Box::pin(async move {
             let stream = self.0.connect(tcp).await?;
             Ok(Box::new(stream) as Box<dyn Wire>)
@@ -41,7 +41,7 @@ impl Wire for BackendTlsStream {
 pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Option<Tls>>> {
     let tls = config.backend.iter().map(|backend| {
         let tls = BackendTls::of(backend).map_err(anyhow::Error::msg)?;
-        Ok(tls.map(|tls| Tls { by: Arc::new(Dialer(tls)), on_failure: backend.on_tls_failure }))
+        Ok(tls.map(|tls| Tls { connector: Arc::new(Dialer(tls)), on_failure: backend.on_tls_failure }))
     });
     tls.collect()
 }

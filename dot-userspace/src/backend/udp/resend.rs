@@ -38,7 +38,7 @@ pub struct Again(RefCell<Vec<u16>>);
 pub fn enqueue(backend: &Backend, slot: u16, flight: &mut Flight) {
     let mut again = backend.datagrams.again.0.borrow_mut();
     if again.len() < AGAIN_MAX && backend.retries.spend() {
-        flight.record.was_resent = true;
+        flight.history.was_resent = true;
         again.push(slot);
     } else {
         flight.patience_until = Instant::now() + LATER;
@@ -50,7 +50,7 @@ pub fn note_answer(backend: &Backend, flight: &Flight, took: Duration) {
     let patience = backend.patience();
     // Its patience began anew with the second try.
     let soon = flight.patience_until.checked_sub(patience - patience / SOON);
-    if flight.record.was_resent && soon.is_some_and(|soon| flight.given_at + took < soon) {
+    if flight.history.was_resent && soon.is_some_and(|soon| flight.given_at + took < soon) {
         backend.retries.was_needed();
     }
 }

@@ -74,7 +74,7 @@ pub enum End {
 pub async fn live(backend: Rc<Backend>, connection: Rc<Connection>) {
     let config = &backend.config;
     let client = match &connection.lane {
-        Lane::Personal(client) => client.as_ref(),
+        Lane::PerClient(client) => client.as_ref(),
         Lane::Shared | Lane::Trial | Lane::Apart => None,
     };
     let end = match dial(config, backend.timeout(), client).await {
@@ -110,12 +110,12 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     connection.established_at.set(Some(Instant::now()));
     backend.pool.counters.add(Counter::BackendConnections, 1);
     backend.streams.opened();
-    let mut dialogue = Dialogue::new(stream, acknowledge, backend, connection);
-    poll_fn(|context| dialogue.poll_turn(context)).await
+    let mut io = ConnectionIo::new(stream, acknowledge, backend, connection);
+    poll_fn(|context| io.poll_turn(context)).await
 }
 
 /// A connection between two turns.
-struct Dialogue<'a, S, A> {
+struct ConnectionIo<'a, S, A> {
     stream: S,
     /// Has the kernel acknowledge what was read.
     acknowledge: A,
@@ -140,13 +140,13 @@ struct Dialogue<'a, S, A> {
     clock: Pin<Box<Sleep>>,
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> Dialogue<'a, S, A> {
+impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
     fn new(stream: S, acknowledge: A, backend: &'a Backend, connection: &'a Connection) -> Self {
         let now = Instant::now();
         let idle_timeout = match connection.lane {
             Lane::Shared => IDLE_TIMEOUT,
             Lane::Trial | Lane::Apart => TRIAL_IDLE_TIMEOUT,
-            Lane::Personal(_) => PERSONAL_IDLE_TIMEOUT,
+            Lane::PerClient(_) => PERSONAL_IDLE_TIMEOUT,
         };
         Self {
             stream,

@@ -26,7 +26,7 @@ const LOOK_EVERY: u32 = 32;
 const ANSWERS_MAX: u32 = 2048;
 
 /// The memory of one backend's answers.
-pub struct Tempo {
+pub struct Latency {
     buckets: RefCell<[u16; BUCKETS]>,
     /// The sum of all buckets.
     answers: Cell<u32>,
@@ -36,7 +36,7 @@ pub struct Tempo {
     usual: Cell<Option<Duration>>,
 }
 
-impl Tempo {
+impl Latency {
     /// Nothing is known yet.
     pub fn new(slowest_percent: u8) -> Self {
         Self {
@@ -126,16 +126,16 @@ mod tests {
     #[test]
     fn it_says_the_percentile() {
         for slowest_percent in [1, 5, 20] {
-            let tempo = Tempo::new(slowest_percent);
+            let latency = Latency::new(slowest_percent);
             for number in 0..u64::from(ANSWERS_MIN) - 1 {
-                tempo.note(us(number));
+                latency.note(us(number));
             }
-            assert_eq!(tempo.usual(), None);
+            assert_eq!(latency.usual(), None);
             for number in 0..20_000_u64 {
-                tempo.note(us(1000 * (1 + number * 7919 % 1000)));
+                latency.note(us(1000 * (1 + number * 7919 % 1000)));
             }
             let exact = us(10_000 * (100 - u64::from(slowest_percent)));
-            let usual = tempo.usual().expect("enough were seen");
+            let usual = latency.usual().expect("enough were seen");
             assert!(usual >= exact.mul_f64(0.97) && usual <= exact.mul_f64(1.26), "{usual:?} for {exact:?}");
         }
     }
@@ -144,14 +144,14 @@ mod tests {
     /// nothing. Method: 1 ms, with one in fifty of a second; then 50 ms for all; then 1 ms again.
     #[test]
     fn it_follows() {
-        let tempo = Tempo::new(5);
+        let latency = Latency::new(5);
         for number in 0..5000 {
-            tempo.note(if number % 50 == 0 { us(1_000_000) } else { us(1000) });
+            latency.note(if number % 50 == 0 { us(1_000_000) } else { us(1000) });
         }
-        assert!(tempo.usual().expect("known") <= us(1280), "{:?}", tempo.usual());
+        assert!(latency.usual().expect("known") <= us(1280), "{:?}", latency.usual());
         for took in [50_000, 1000] {
-            (0..8000).for_each(|_| tempo.note(us(took)));
-            let usual = tempo.usual().expect("known");
+            (0..8000).for_each(|_| latency.note(us(took)));
+            let usual = latency.usual().expect("known");
             assert!(usual > us(took) && usual <= us(took * 5 / 4 + 256), "{usual:?} for {took}");
         }
     }

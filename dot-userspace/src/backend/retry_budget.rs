@@ -21,20 +21,20 @@ const FLOOR_EACH: u32 = 16;
 const NEEDED_PARTS: u32 = 32;
 
 /// A bucket that first tries fill a little.
-pub struct Budget {
+pub struct RetryBudget {
     /// Fifths of second tries; below 0 where tries that were given back were not needed.
     left: Cell<i32>,
     /// Second tries that were given back lately.
     needed: Cell<u32>,
 }
 
-impl Default for Budget {
+impl Default for RetryBudget {
     fn default() -> Self {
         Self { left: Cell::new((FLOOR * FIRST_TRIES).cast_signed()), needed: Cell::new(0) }
     }
 }
 
-impl Budget {
+impl RetryBudget {
     /// So many queries were sent for the first time.
     pub fn earn(&self, first_tries: usize) {
         let earned = i32::try_from(first_tries).unwrap_or(i32::MAX);
@@ -84,7 +84,7 @@ mod tests {
     /// first tries at once, all of which would be sent again three times; forty looks.
     #[test]
     fn second_tries_are_a_share_of_first_ones() {
-        let budget = Budget::default();
+        let budget = RetryBudget::default();
         budget.earn(15_360);
         let again = (0..3 * 15_360).filter(|_| budget.spend()).count();
         assert_eq!(again, SAVED_MAX as usize, "at once");
@@ -102,7 +102,7 @@ mod tests {
     /// them lost; 128 are sent again at a look, and answered.
     #[test]
     fn what_was_lost_is_sent_again_whole() {
-        let budget = Budget::default();
+        let budget = RetryBudget::default();
         budget.earn(6000);
         for _ in 0..6000 / 125 {
             budget.refill();
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn what_was_slow_is_paid_in_the_end() {
         const LOOKS: usize = 400;
-        let budget = Budget::default();
+        let budget = RetryBudget::default();
         let mut again = [0; LOOKS];
         for look in 0..LOOKS {
             budget.refill();
@@ -128,7 +128,7 @@ mod tests {
         }
         let (all, fair) = (again.iter().sum::<usize>(), LOOKS * (200 / FIRST_TRIES + FLOOR_EACH) as usize);
         assert!(all < fair * 2 && all < LOOKS * 200 / 2, "{all} of {}, and {fair} are a fifth", LOOKS * 200);
-        let quiet = Budget::default();
+        let quiet = RetryBudget::default();
         (0..1000).for_each(|_| quiet.was_needless());
         assert_eq!((0..100).filter(|_| quiet.spend()).count(), FLOOR as usize);
     }

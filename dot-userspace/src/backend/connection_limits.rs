@@ -25,7 +25,7 @@ const OPENING_MAX: usize = 8;
 
 /// The findings.
 #[derive(Default)]
-pub struct Habits {
+pub struct ConnectionLimits {
     /// Answers after which the last connections were closed, and how many in a row.
     closes: Cell<(u32, u32)>,
     /// Answers over the connection that gave the most.
@@ -59,7 +59,7 @@ impl<T: Copy> Finding<T> {
     }
 }
 
-impl Habits {
+impl ConnectionLimits {
     /// A connection was closed after so many answers, with queries unanswered.
     pub fn note_close(&self, answers: u32, now: Instant) {
         let (last, in_a_row) = self.closes.get();
@@ -141,24 +141,24 @@ mod tests {
     /// forgotten; one that closes at random is not. Method: closes in a row; the clock moved.
     #[test]
     fn a_rule_is_learned_and_forgotten() {
-        let (habits, now) = (Habits::default(), Instant::now());
-        [3, 7, 1, 0, 0, 0, 1, 1, 1].into_iter().for_each(|answers| habits.note_close(answers, now));
-        assert_eq!((habits.quota(), habits.opening_max(100)), (u32::MAX, 1), "one answered seven");
-        let habits = Habits::default();
-        [0, 1, 1].into_iter().for_each(|answers| habits.note_close(answers, now));
-        assert_eq!((habits.quota(), habits.opening_max(3), habits.opening_max(100)), (1, 3, 8));
-        habits.look(now + REMEMBERED_FOR);
-        assert_eq!(habits.quota(), u32::MAX);
+        let (limits, now) = (ConnectionLimits::default(), Instant::now());
+        [3, 7, 1, 0, 0, 0, 1, 1, 1].into_iter().for_each(|answers| limits.note_close(answers, now));
+        assert_eq!((limits.quota(), limits.opening_max(100)), (u32::MAX, 1), "one answered seven");
+        let limits = ConnectionLimits::default();
+        [0, 1, 1].into_iter().for_each(|answers| limits.note_close(answers, now));
+        assert_eq!((limits.quota(), limits.opening_max(3), limits.opening_max(100)), (1, 3, 8));
+        limits.look(now + REMEMBERED_FOR);
+        assert_eq!(limits.quota(), u32::MAX);
     }
 
     /// Goal: a backend that was seen to answer out of order is not taken for one that does not.
     #[test]
     fn reordering_counts_more_than_a_stall() {
-        let (habits, now) = (Habits::default(), Instant::now());
-        habits.note_stall(now);
-        assert_eq!((habits.is_in_order(), habits.depth()), (true, IN_ORDER_DEPTH));
-        habits.note_reordering(now);
-        habits.note_stall(now);
-        assert_eq!((habits.is_in_order(), habits.depth()), (false, IN_FLIGHT_MAX));
+        let (limits, now) = (ConnectionLimits::default(), Instant::now());
+        limits.note_stall(now);
+        assert_eq!((limits.is_in_order(), limits.depth()), (true, IN_ORDER_DEPTH));
+        limits.note_reordering(now);
+        limits.note_stall(now);
+        assert_eq!((limits.is_in_order(), limits.depth()), (false, IN_FLIGHT_MAX));
     }
 }

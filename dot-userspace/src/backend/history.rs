@@ -5,7 +5,7 @@
 
 /// What happened to a query over the connections of the backend that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct History {
     /// Its place in the order of what its connection was given.
     pub order: u32,
     /// Most queries that may be unanswered on a connection with it, itself included.
@@ -24,7 +24,7 @@ pub struct Record {
     pub was_resent: bool,
 }
 
-impl Default for Record {
+impl Default for History {
     fn default() -> Self {
         Self {
             order: 0,
@@ -39,7 +39,7 @@ impl Default for Record {
     }
 }
 
-impl Record {
+impl History {
     /// It may have closed a connection, and shares none with queries that did not.
     pub fn is_suspect(&self) -> bool {
         self.company < u16::MAX

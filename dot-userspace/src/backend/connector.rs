@@ -19,12 +19,12 @@ pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
 }
 
 /// A connection being secured.
-pub type Securing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send + 'a>>;
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send + 'a>>;
 
 /// Does the handshake with one backend, and knows by what it is recognised.
-pub trait Secure: Send + Sync {
+pub trait Connector: Send + Sync {
     /// The stream is the backend's own, or there is none. Dropping the future closes the connection.
-    fn secure(&self, tcp: TcpStream) -> Securing<'_>;
+    fn connect(&self, tcp: TcpStream) -> Connecting<'_>;
 
     /// Differs where another backend would be believed.
     fn fingerprint(&self) -> u64;
@@ -34,14 +34,14 @@ pub trait Secure: Send + Sync {
 #[derive(Clone)]
 pub struct Tls {
     /// Makes streams.
-    pub by: Arc<dyn Secure>,
+    pub connector: Arc<dyn Connector>,
     /// What becomes of a query when it cannot.
     pub on_failure: OnTlsFailure,
 }
 
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
-        (self.by.fingerprint(), self.on_failure) == (other.by.fingerprint(), other.on_failure)
+        (self.connector.fingerprint(), self.on_failure) == (other.connector.fingerprint(), other.on_failure)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::task::spawn_local;
 
 use super::{
     connection::{Connection, Lane},
-    dialogue::live,
+    connection_io::live,
     flights::Half,
     streams::Served,
     worker_backend::Backend,
@@ -29,13 +29,13 @@ const CONNECTIONS_MAX: usize = 256;
 
 /// The connections of one backend, by client. `None`: queries that nobody in particular asked.
 #[derive(Default)]
-pub struct Personal {
+pub struct PerClient {
     connections: RefCell<HashMap<Option<Client>, Served>>,
     /// Queries whose clients have no connection, while every one is in use.
     waiting: RefCell<VecDeque<u16>>,
 }
 
-impl Personal {
+impl PerClient {
     /// Forgets a connection that is over.
     pub fn forget(&self, connection: &Rc<Connection>) {
         self.connections.borrow_mut().retain(|_, (one, _)| !Rc::ptr_eq(one, connection));
@@ -87,15 +87,15 @@ impl Personal {
 
 /// Gives what waits to the connections of its clients; opens those that are missing.
 pub fn hand_out(backend: &Rc<Backend>) {
-    let (streams, personal) = (&backend.streams, &backend.streams.personal);
+    let (streams, per_client) = (&backend.streams, &backend.streams.per_client);
     let may_open = streams.backs_off_until().is_none();
     let mut waiting_on = Vec::new();
     // Those that wait for a place had their turn, and keep it.
     let mut has_places = may_open;
     while has_places {
-        let Some(slot) = personal.waiting.borrow_mut().pop_front() else { break };
+        let Some(slot) = per_client.waiting.borrow_mut().pop_front() else { break };
         if place(backend, slot, true) == Place::None {
-            personal.waiting.borrow_mut().push_front(slot);
+            per_client.waiting.borrow_mut().push_front(slot);
             has_places = false;
         }
     }
@@ -105,7 +105,7 @@ pub fn hand_out(backend: &Rc<Backend>) {
             Place::Full => waiting_on.push(slot),
             Place::None => {
                 has_places = false;
-                personal.waiting.borrow_mut().push_back(slot);
+                per_client.waiting.borrow_mut().push_back(slot);
             }
         }
     }
@@ -124,18 +124,18 @@ enum Place {
 }
 
 fn place(backend: &Rc<Backend>, slot: u16, may_open: bool) -> Place {
-    let personal = &backend.streams.personal;
+    let per_client = &backend.streams.per_client;
     let (client, company) = {
         let flights = backend.pool.flights.borrow();
         match flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream)) {
-            Some(flight) => (flight.client(), flight.record.company),
+            Some(flight) => (flight.client(), flight.history.company),
             None => return Place::Given,
         }
     };
-    let connection = match personal.of(&client) {
+    let connection = match per_client.of(&client) {
         Some(connection) if connection.takes_company(company) => connection,
         Some(_) => return Place::Full,
-        None if may_open && personal.make_room() => open(backend, client),
+        None if may_open && per_client.make_room() => open(backend, client),
         None => return Place::None,
     };
     connection.give(backend, slot);
@@ -144,9 +144,9 @@ fn place(backend: &Rc<Backend>, slot: u16, may_open: bool) -> Place {
 }
 
 fn open(backend: &Rc<Backend>, client: Option<Client>) -> Rc<Connection> {
-    let connection = Rc::new(Connection::of(Lane::Personal(client.clone())));
+    let connection = Rc::new(Connection::of(Lane::PerClient(client.clone())));
     let task = spawn_local(live(Rc::clone(backend), Rc::clone(&connection)));
     let served = (Rc::clone(&connection), task.abort_handle());
-    backend.streams.personal.connections.borrow_mut().insert(client, served);
+    backend.streams.per_client.connections.borrow_mut().insert(client, served);
     connection
 }

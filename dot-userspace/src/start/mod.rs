@@ -210,8 +210,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
     let pid = u32::try_from(keeper.pid().as_raw()).unwrap_or_default();
     let askers = Askers { flushes: flusher, reloads: reloader, events: events.clone(), pid };
-    let process =
-        Process::new(&config, &backends, workers, &identities, opened.kernel, sink.clone(), askers);
+    let process = Process::new(&config, &backends, workers, &identities, opened.kernel, sink.clone(), askers);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {

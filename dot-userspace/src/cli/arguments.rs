@@ -36,7 +36,11 @@ pub(super) enum Verb {
     /// Prints how XDP is attached, where it listens, the certificate's pin and a `kdig` line that works when
     /// pasted, then `ready`. HUP reads config and certificates again; when they are wrong, the old ones stay.
     #[command(after_help = RUN_EXAMPLES)]
-    Run,
+    Run {
+        /// The descriptor on which the program before, in this process, lists what it leaves
+        #[arg(long, hide = true, value_name = "DESCRIPTOR")]
+        inherit: Option<i32>,
+    },
     /// Say what `run` would do, and every mistake in config and certificates
     ///
     /// Touches nothing: opens no listener, writes no file, sends no packet. One line for each mistake with

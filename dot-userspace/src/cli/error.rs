@@ -37,6 +37,8 @@ pub(super) enum CliError {
     NoAnswer { socket: PathBuf, reason: String },
     #[error("cannot start a runtime or log thread: {0}: free memory or raise the limit of threads")]
     System(io::Error),
+    #[error("what the program before left cannot be taken over: {0}")]
+    Inherited(io::Error),
     #[error("{0}")]
     Import(String),
     #[error("{0}")]

@@ -17,6 +17,7 @@ mod pin;
 mod query;
 mod reload;
 mod rights;
+mod run;
 mod show;
 mod tickets;
 
@@ -34,7 +35,7 @@ use crate::{
     config::{self, CONTROL_SOCKET},
     control::Status,
     ledger::Snapshot,
-    start::{self, journal, logging},
+    start::{journal, logging},
     xdp,
 };
 use arguments::{Arguments, ControlArguments, Verb, XdpVerb};
@@ -67,16 +68,10 @@ fn complain(level: Level, lines: &str) {
 /// The exit status, where it is no failure of this process.
 fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
-    if let Verb::Run = arguments.verb {
-        let placed = config::load_placed(path.as_deref())?;
-        logging::init(&placed.config.log);
-        if placed.is_empty_file() {
-            tracing::warn!("{}", placed.empty_warning());
-        }
-        return start::run(placed.config, path).map_err(CliError::Start);
-    }
-    if let Verb::Query(arguments) = arguments.verb {
-        return query::run(*arguments, path.as_deref());
+    match arguments.verb {
+        Verb::Run { inherit } => return run::run(inherit, path),
+        Verb::Query(arguments) => return query::run(*arguments, path.as_deref()),
+        _ => {}
     }
     run_short(arguments.verb, path).map(|()| 0)
 }
@@ -84,7 +79,7 @@ fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
 /// Every verb but the one that serves.
 fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
     match verb {
-        Verb::Run | Verb::Query(_) => Ok(()),
+        Verb::Run { .. } | Verb::Query(_) => Ok(()),
         Verb::Check => print(&check::check(path.as_deref())?),
         Verb::Pin { files } => print(&pin::pins(&files, path.as_deref())?),
         Verb::Status { control } => show_answer::<Status>(&control, path.as_deref(), "/status", show::status),

@@ -91,6 +91,12 @@ impl Placed {
         !self.file.is_empty() && self.text.lines().map(str::trim).all(says_nothing)
     }
 
+    /// What the file says, where there is one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        (!self.file.is_empty()).then_some(&self.text)
+    }
+
     /// What is doubtful about a file without a key.
     #[must_use]
     pub fn empty_warning(&self) -> String {

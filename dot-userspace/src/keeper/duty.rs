@@ -1,10 +1,11 @@
-//! What the keeper does until its engine ends.
+//! What the keeper does while engines come and go.
 //!
 //! Before: [`super::part`] made two processes, and this one gave up the rights that it will not need. After: it ended as
-//! its engine ended.
-//! Holds: one thread, which waits for a question, a signal, or somebody who asks whether a dotd is here; nothing of it
-//! waits for the engine, or for who reads the log.
-//! Never: takes what is attached off an interface because the engine crashed: the next dotd takes it over without a gap.
+//! its last engine ended.
+//! Holds: one thread, which waits for a question, a signal, or somebody who asks whether a dotd is here; the listening
+//! sockets, so that a connection waits where no engine is there to take it. Nothing of it waits for an engine, or for who
+//! reads the log.
+//! Never: takes what is attached off an interface because an engine crashed: the next one takes it over without a gap.
 
 use std::{
     fs::File,
@@ -28,6 +29,7 @@ use nix::{
 
 use super::{
     SIGNALS,
+    estate::{Estate, Kept},
     request::Report,
     words::{Answer, REQUEST_OCTETS_MAX, Request, State, VERSION},
 };
@@ -42,47 +44,69 @@ const QUESTIONS_MAX: usize = 64;
 /// The exit status of shells for a process that ended by a signal, without the signal's number.
 const SIGNALLED: u8 = 128;
 
-/// What the keeper has.
-pub struct Duty {
-    /// `None` once the engine has closed its end.
-    socket: Option<OwnedFd>,
-    engine: Pid,
-    signals: SignalFd,
-    /// Signals that waited before there was a keeper.
-    before: SigSet,
-    path: Option<PathBuf>,
-    /// What the config names that is served, and what the one that was read last names.
-    named: [Vec<PathBuf>; 2],
-    holder: Option<Holder>,
-    /// Log lines of this process since the last look.
-    lines: fn() -> Vec<Vec<u8>>,
+/// An engine, from here.
+pub(super) struct Engine {
+    pub(super) pid: Pid,
+    /// `None` once it has closed its end.
+    pub(super) socket: Option<OwnedFd>,
+    /// It has said that it serves.
+    pub(super) is_ready: bool,
 }
 
-/// How the engine ended.
+/// What the keeper has.
+pub struct Duty {
+    pub(super) engine: Engine,
+    pub(super) estate: Estate,
+    /// An operator wants it to end.
+    pub(super) is_stopping: bool,
+    signals: SignalFd,
+    /// Signals that waited before there was a keeper.
+    pub(super) before: SigSet,
+    /// What the config names that is served, and what the one that was read last names.
+    named: [Vec<PathBuf>; 2],
+    read: Option<String>,
+    pub(super) holder: Option<Holder>,
+    /// Log lines of this process since the last look.
+    pub(super) lines: fn() -> Vec<Vec<u8>>,
+}
+
+/// How an engine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Exit(i32),
     Signal(Signal),
     /// The kernel says that it ended, and how is not to be known: by a real-time signal, which nix has no name for.
     Unknown,
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exit(code) => write!(formatter, "with status {code}"),
+            Self::Signal(number) => write!(formatter, "by {number}"),
+            Self::Unknown => formatter.write_str("by a signal without a name"),
+        }
+    }
+}
+
 impl Duty {
-    pub(super) fn new(
-        socket: OwnedFd,
-        engine: Pid,
-        path: Option<PathBuf>,
-        config: &Config,
-        before: SigSet,
-    ) -> io::Result<Self> {
+    pub(super) fn new(engine: Engine, estate: Estate, config: &Config, before: SigSet) -> io::Result<Self> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&SigSet::from_iter(SIGNALS), flags)?;
-        let named = [named(config), Vec::new()];
-        let (socket, holder, lines) = (Some(socket), None, Vec::new as fn() -> _);
-        Ok(Self { socket, engine, signals, before, path, named, holder, lines })
+        Ok(Self {
+            engine,
+            estate,
+            is_stopping: false,
+            signals,
+            before,
+            named: [named(config), Vec::new()],
+            read: None,
+            holder: None,
+            lines: Vec::new,
+        })
     }
 
-    /// Serves until the engine has ended; the exit status is the engine's. After a signal this process ends by the same.
+    /// Serves until the last engine has ended; the exit status is that engine's. After a signal this process ends by the same.
     ///
     /// `lines`: the log lines of this process so far, which the engine writes: this process never waits for standard error.
     pub fn keep(mut self, holder: Option<Holder>, lines: fn() -> Vec<Vec<u8>>) -> u8 {
@@ -94,7 +118,7 @@ impl Duty {
             if let Some(holder) = &self.holder {
                 holder.answer();
             }
-            if let Some(end) = ended(self.engine) {
+            if let Some(end) = self.look_at_engine() {
                 break end;
             }
         };
@@ -115,9 +139,10 @@ impl Duty {
     /// Waits until there is something to do.
     fn wait(&self) {
         let presence = self.holder.as_ref().and_then(Holder::presence);
-        let sources = [self.socket.as_ref().map(OwnedFd::as_fd), Some(self.signals.as_fd()), presence];
+        let engine = self.engine.socket.as_ref().map(OwnedFd::as_fd);
+        let sources = [engine, Some(self.signals.as_fd()), presence].into_iter();
         let mut polled: Vec<_> =
-            sources.into_iter().flatten().map(|source| PollFd::new(source, PollFlags::POLLIN)).collect();
+            sources.flatten().map(|source| PollFd::new(source, PollFlags::POLLIN)).collect();
         // Interrupted or not: all sources are looked at after it.
         let _ = poll(&mut polled, PollTimeout::NONE);
     }
@@ -125,7 +150,7 @@ impl Duty {
     /// Answers until the engine closes its end: what [`Duty::keep`] does beside signals.
     #[cfg(test)]
     pub(super) fn answer_until_closed(&mut self) {
-        while self.socket.is_some() {
+        while self.engine.socket.is_some() {
             self.wait();
             self.answer_all();
         }
@@ -139,38 +164,37 @@ impl Duty {
             match number {
                 Some(Signal::SIGCHLD) | None => {}
                 Some(number) => {
-                    // It has just ended, or this process lacks CAP_KILL: then its service manager has to tell it.
-                    if let Err(errno) = kill(self.engine, number)
-                        && errno != Errno::ESRCH
-                    {
-                        tracing::error!("{number} does not reach dotd's engine: {}", errno.desc());
+                    if matches!(number, Signal::SIGTERM | Signal::SIGINT) {
+                        self.is_stopping = true;
+                        // No engine will accept from them any more: new clients are refused at once.
+                        self.estate.sockets = None;
                     }
+                    hand_on(number, self.engine.pid);
                 }
             }
         }
     }
 
     fn answer_all(&mut self) {
+        let Some(socket) = std::mem::take(&mut self.engine.socket) else { return };
         for _ in 0..QUESTIONS_MAX {
-            let Some(socket) = &self.socket else { return };
             let mut packet = [0; REQUEST_OCTETS_MAX + 1];
             match recv(socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => self.socket = None,
+                Ok(0) => return,
                 Ok(length) => {
                     let request = packet.get(..length).filter(|packet| packet.len() <= REQUEST_OCTETS_MAX);
                     let answer = match request.and_then(Request::decode) {
                         Some(request) => self.answer(request),
                         None => Answer::Refused("no such request".into()),
                     };
-                    if let Some(socket) = &self.socket {
-                        // Whoever asks without reading answers has none.
-                        let _ = answer.send(socket);
-                    }
+                    // An engine that asks without reading gets no answers.
+                    let _ = answer.send(&socket);
                 }
-                Err(Errno::EAGAIN | Errno::EINTR) => return,
-                Err(_) => self.socket = None,
+                Err(Errno::EAGAIN | Errno::EINTR) => break,
+                Err(_) => return,
             }
         }
+        self.engine.socket = Some(socket);
     }
 
     fn answer(&mut self, request: Request) -> Answer {
@@ -187,6 +211,11 @@ impl Duty {
                 Answer::Done(None)
             }
             Request::Notify(state) => {
+                match state {
+                    State::Ready => self.engine.is_ready = true,
+                    State::Reloading => {}
+                    State::Stopping => (self.is_stopping, self.estate.sockets) = (true, None),
+                }
                 notify(state);
                 Answer::Done(None)
             }
@@ -196,9 +225,14 @@ impl Duty {
                 if !read.is_empty() {
                     *served = std::mem::take(read);
                 }
+                self.estate.text = self.read.take().or(self.estate.text.take());
                 Answer::Done(None)
             }
             Request::Open(path) => self.open(&path),
+            Request::Keep(tickets) => {
+                self.estate.tickets = Kept::now(tickets);
+                Answer::Done(None)
+            }
         }
     }
 
@@ -211,7 +245,7 @@ impl Duty {
     }
 
     fn read_config(&mut self) -> Answer {
-        let read = match config::read(self.path.as_deref()) {
+        let read = match config::read(self.estate.path.as_deref()) {
             Ok(Some(read)) => read,
             Ok(None) => {
                 self.named[1] = named(&Config::default());
@@ -224,6 +258,7 @@ impl Duty {
             self.named[1] = named(&config);
         }
         let text = in_memory(read.text.as_bytes());
+        self.read = Some(read.text);
         text.map_or_else(|error| Answer::Refused(error.to_string()), |file| Answer::Done(Some(file)))
     }
 
@@ -248,8 +283,17 @@ impl Duty {
     }
 }
 
-/// How the engine ended, if it has.
-fn ended(engine: Pid) -> Option<End> {
+fn hand_on(number: Signal, pid: Pid) {
+    // It has just ended, or this process lacks CAP_KILL: then its service manager has to tell it.
+    if let Err(errno) = kill(pid, number)
+        && errno != Errno::ESRCH
+    {
+        tracing::error!("{number} does not reach dotd's engine: {}", errno.desc());
+    }
+}
+
+/// How an engine ended, if it has.
+pub(super) fn ended(engine: Pid) -> Option<End> {
     match waitpid(engine, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(_, code)) => Some(End::Exit(code)),
         Ok(WaitStatus::Signaled(_, number, _)) => Some(End::Signal(number)),

@@ -2,14 +2,20 @@
 //! child, the engine, has none and serves.
 //!
 //! Before: `start` has opened, loaded and attached what needs rights. After: [`part`] made two processes of one. The
-//! parent does what the child asks for by a short list of requests, forwards signals, and ends as the child ends.
-//! Holds: `words` (what may be asked, and its form), `duty` (the parent's work), `request` (the child's side).
+//! parent does what the child asks for by a short list of requests, forwards signals, and ends as the child ends; after a
+//! crash there is another child.
+//! Holds: `words` (what may be asked, and its form), `duty` (the parent's work), `request` (the child's side),
+//! `succession` (one engine after another), `estate` (what outlives engines), `inherit` (its form for the program that
+//! takes the parent's place).
 //! Never: takes a path, an interface or a program from the child on trust: what the config names is all there is.
 //!
 //! Source: fork(2), unix(7) (SCM_RIGHTS), signalfd(2), prctl(2) (PR_SET_PDEATHSIG).
 
 mod duty;
+mod estate;
+mod inherit;
 mod request;
+mod succession;
 mod words;
 
 #[cfg(test)]
@@ -18,7 +24,6 @@ mod tests;
 use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -33,8 +38,11 @@ use nix::{
     unistd::{ForkResult, Pid, fork, getpid, getppid},
 };
 
+use self::duty::Engine;
 pub use self::{
     duty::Duty,
+    estate::{Estate, Groups, Kept, Sockets},
+    inherit::Inheritance,
     request::{Keeper, KeeperError},
     words::State,
 };
@@ -55,34 +63,50 @@ pub(crate) const SIGNALS: [Signal; 5] =
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes two processes of this one. In both, `SIGNALS` wait from now on: the keeper reads them, the engine lets them
-/// through when it hears them ([`hear`]).
+/// through when it hears them ([`hear`]). `is_next`: this program has taken the place of another one.
 ///
 /// # Errors
 /// There are other threads, which the child would not have; or the system has no room for another process.
-pub fn part(config: &Config, path: Option<PathBuf>) -> io::Result<Part> {
+pub fn part(config: &Config, estate: Estate, is_next: bool) -> io::Result<Part> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!("{threads} threads, and one is all that a fork may have")));
     }
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-    let before = block()?;
-    // Whoever started us may have it ignored: the kernel would then keep no end of a child for us to read.
-    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code of ours.
-    unsafe { sigaction(Signal::SIGCHLD, &action) }?;
+    let (ours, theirs) = pair()?;
+    let mask = hold_signals(is_next)?;
+    if is_next {
+        // It was run by another path than its own.
+        prctl::set_name(c"dotd")?;
+    }
     let keeper = getpid();
     // SAFETY: there is one thread, so that no lock is held and no state half written in the child.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
             drop(theirs);
-            Ok(Part::Keeper(Box::new(Duty::new(ours, child, path, config, before)?)))
+            let engine = Engine { pid: child, socket: Some(ours), is_ready: false };
+            Ok(Part::Keeper(Box::new(Duty::new(engine, estate, config, mask)?)))
         }
         ForkResult::Child => {
-            drop(ours);
+            // These are the keeper's alone.
+            drop((ours, estate));
             Ok(Part::Engine(Keeper::new(patient(theirs)?, keeper)))
         }
     }
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// Has the signals wait; returns those that were blocked before dotd began.
+fn hold_signals(is_next: bool) -> Result<SigSet, Errno> {
+    let before = block()?;
+    // Whoever started us may have it ignored: the kernel would then keep no end of a child for us to read.
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of ours.
+    unsafe { sigaction(Signal::SIGCHLD, &action) }?;
+    // The program before us had them wait.
+    Ok(if is_next { SigSet::empty() } else { before })
 }
 
 /// Has the kernel end this process when the keeper ends, however that ends. To be called once the user has changed: that

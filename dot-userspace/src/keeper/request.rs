@@ -115,6 +115,14 @@ impl Keeper {
         }
     }
 
+    /// Has the keeper keep the keys of session tickets for the next engine.
+    ///
+    /// # Errors
+    /// The keeper has the keys from before.
+    pub fn keep(&self, tickets: &[u8]) -> Result<(), KeeperError> {
+        self.ask(&Request::Keep(tickets.to_vec())).map(drop)
+    }
+
     fn ask(&self, request: &Request) -> Result<Option<File>, KeeperError> {
         match self.exchange(request) {
             Some(Answer::Done(file)) => Ok(file),

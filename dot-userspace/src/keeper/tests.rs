@@ -17,7 +17,8 @@ use nix::{
 use proptest::prelude::*;
 
 use super::{
-    duty::Duty,
+    duty::{Duty, Engine},
+    estate::{Estate, Kept},
     request::Keeper,
     words::{Answer, REQUEST_OCTETS_MAX, Request, State, VERSION},
 };
@@ -31,7 +32,16 @@ fn pair() -> (OwnedFd, OwnedFd) {
 fn beside(path: PathBuf) -> (Duty, Keeper, OwnedFd) {
     let (ours, theirs) = pair();
     let config = config::load(Some(&path)).unwrap();
-    let duty = Duty::new(ours, Pid::from_raw(i32::MAX), Some(path), &config, SigSet::empty()).unwrap();
+    let engine = Engine { pid: Pid::from_raw(i32::MAX), socket: Some(ours), is_ready: true };
+    let estate = Estate {
+        path: Some(path),
+        text: None,
+        sockets: None,
+        program: "/nowhere".into(),
+        tickets: Kept::default(),
+        crashes: Vec::new(),
+    };
+    let duty = Duty::new(engine, estate, &config, SigSet::empty()).unwrap();
     let raw = theirs.try_clone().unwrap();
     (duty, Keeper::new(theirs, Pid::this()), raw)
 }
@@ -143,7 +153,7 @@ proptest! {
     #[test]
     fn requests_survive_their_form(octets in prop::collection::vec(any::<u8>(), 0..64), news: bool, path in "[^\0]{1,50}") {
         if let Some(request) = Request::decode(&octets) {
-            prop_assert_eq!(request.encode(), octets);
+            prop_assert_eq!(request.encode(), octets.clone());
         }
         for request in [
             Request::Hello(VERSION),
@@ -153,6 +163,7 @@ proptest! {
             Request::ReadConfig,
             Request::Adopt,
             Request::Open(path.into()),
+            Request::Keep(octets.clone()),
         ] {
             prop_assert_eq!(Request::decode(&request.encode()), Some(request));
         }

@@ -21,8 +21,8 @@ use nix::{
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
 };
 
-/// The form of what follows. 1: an engine that was forked from its keeper.
-pub(super) const VERSION: u8 = 1;
+/// The form of what follows. 2: the keeper holds ticket keys for the next engine.
+pub(super) const VERSION: u8 = 2;
 /// A word and a path.
 pub(super) const REQUEST_OCTETS_MAX: usize = 4 + 4096;
 /// A kind, and a reason in words.
@@ -56,6 +56,8 @@ pub(super) enum Request {
     Adopt,
     /// Open a file that the config names.
     Open(PathBuf),
+    /// Keep these octets for the next engine: the keys of session tickets, as `tls::Tickets` writes and reads them.
+    Keep(Vec<u8>),
 }
 
 impl Request {
@@ -70,9 +72,14 @@ impl Request {
             Self::ReadConfig => (b'C', 0),
             Self::Adopt => (b'A', 0),
             Self::Open(_) => (b'O', 0),
+            Self::Keep(_) => (b'K', 0),
         };
-        let path = if let Self::Open(path) = self { path.as_os_str().as_bytes() } else { &[] };
-        [&[word, argument], path].concat()
+        let rest = match self {
+            Self::Open(path) => path.as_os_str().as_bytes(),
+            Self::Keep(octets) => octets,
+            _ => &[],
+        };
+        [&[word, argument], rest].concat()
     }
 
     /// What a packet asks; nothing, where it is none of these.
@@ -89,6 +96,7 @@ impl Request {
             [b'O', 0, path @ ..] if !path.is_empty() && !path.contains(&0) => {
                 Self::Open(Path::new(OsStr::from_bytes(path)).to_path_buf())
             }
+            [b'K', 0, octets @ ..] => Self::Keep(octets.to_vec()),
             _ => return None,
         })
     }

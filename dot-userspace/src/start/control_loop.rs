@@ -26,7 +26,7 @@ use super::{
     logging, plan,
     process::{Process, Running},
     refusals::{self, Refusals},
-    renew::{renew, staples_until},
+    renew::{renew, staples_until, trust},
     restart, xdp_watchdog,
 };
 use crate::{
@@ -156,6 +156,7 @@ async fn hear_signals(
             _ = watch.tick() => {
                 process.sweep();
                 engine_refusals.say_more(Instant::now());
+                process.keep_rotated_tickets();
                 if running.workers.iter().any(crate::worker::Worker::is_finished) {
                     anyhow::bail!("a worker thread died; see the lines before this one");
                 }
@@ -224,16 +225,15 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
     let (workers, backends) = (running.workers.len(), running.backends.len());
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
     let settings = plan::settings(&config, serving, running.backends.clone());
+    process.resume_by(&tickets);
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
-    process.resume_by(&tickets);
     process.reloaded(&config, &running.backends, &identities);
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");
     }
     running.tickets = tickets;
-    running.spki_pins = spki_pins(&identities);
     running.staples_until = staples_until(&identities);
     logging::set_level(config.log.level);
     running.config = restart::as_it_runs(&running.config, config);
@@ -259,25 +259,17 @@ pub(super) fn tickets(
     tls: &config::Tls,
     identities: &[Identity],
 ) -> Result<Tickets, TicketsError> {
-    let runs = &running.config.tls;
+    let (runs, trust) = (&running.config.tls, trust(tls, identities));
     if restart::keeps_own_keys(runs, tls) {
-        let is_same = running.spki_pins == spki_pins(identities) && runs.client_ca == tls.client_ca;
-        if is_same {
+        if running.tickets.is_given_under(&trust) {
             return Ok(running.tickets.clone());
         }
         tracing::info!(
             "a certificate's key or tls.client_ca has changed: tickets from before resume nothing"
         );
-        return Tickets::new(&tls.ticket_secret, runs.ticket_rotation);
+        return Ok(Tickets::new(&tls.ticket_secret, runs.ticket_rotation)?.given_under(trust));
     }
-    Tickets::new(&tls.ticket_secret, tls.ticket_rotation)
-}
-
-/// The keys of the certificates, as clients pin them; in an order of their own.
-pub(super) fn spki_pins(identities: &[Identity]) -> Vec<String> {
-    let mut pins: Vec<_> = identities.iter().map(|identity| identity.spki_pin.clone()).collect();
-    pins.sort_unstable();
-    pins
+    Ok(Tickets::new(&tls.ticket_secret, tls.ticket_rotation)?.given_under(trust))
 }
 
 /// Asks each backend whether it is there, until this is dropped.

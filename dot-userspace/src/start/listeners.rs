@@ -9,7 +9,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::{
             fs::FileTypeExt,
             net::{UnixListener, UnixStream},
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     config::{CONTROL_SOCKET, Config},
     disk,
+    keeper::{Groups, Sockets},
     worker::Listeners,
     xdp::ListenerGroup,
 };
@@ -84,6 +85,82 @@ pub(super) fn bind(config: &Config, workers: usize) -> anyhow::Result<(Vec<Group
         by_worker.iter_mut().zip(sockets).for_each(|(own, socket)| own.datagrams.push(socket));
     }
     Ok((dot, by_worker))
+}
+
+/// What [`bind`] made, for a keeper to hold while engines come and go.
+///
+/// # Errors
+/// No descriptor is left.
+pub(super) fn hold(
+    config: &Config,
+    listeners: &[Listeners],
+    http: Option<&TcpListener>,
+    control: &ControlSocket,
+) -> io::Result<Sockets<OwnedFd>> {
+    Ok(Sockets {
+        dot: held(&config.listen.dot, listeners, |own| &own.dot)?,
+        do53: held(&config.listen.do53, listeners, |own| &own.do53)?,
+        datagrams: held(&config.listen.do53, listeners, |own| &own.datagrams)?,
+        http: config
+            .control
+            .http
+            .zip(http)
+            .map(|(at, http)| Ok::<_, io::Error>((at, own(http)?)))
+            .transpose()?,
+        control: (config.server.run_dir.clone(), own(&control.listener)?),
+    })
+}
+
+fn held<S: AsFd>(
+    addresses: &[SocketAddr],
+    listeners: &[Listeners],
+    of: impl Fn(&Listeners) -> &Vec<S>,
+) -> io::Result<Groups<OwnedFd>> {
+    let group = |(place, address): (usize, &SocketAddr)| {
+        let sockets = listeners.iter().filter_map(|listeners| of(listeners).get(place)).map(own);
+        Ok((*address, sockets.collect::<io::Result<_>>()?))
+    };
+    addresses.iter().enumerate().map(group).collect()
+}
+
+fn own(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    socket.as_fd().try_clone_to_owned()
+}
+
+/// As [`bind`], of sockets that an engine before had.
+///
+/// # Errors
+/// No descriptor is left.
+pub(super) fn adopt(sockets: &Sockets<OwnedFd>) -> io::Result<(Vec<Group>, Vec<Listeners>)> {
+    let mut by_worker: Vec<Listeners> = (0..sockets.workers()).map(|_| Listeners::default()).collect();
+    let mut dot = Vec::with_capacity(sockets.dot.len());
+    for (address, group) in &sockets.dot {
+        let mut listeners = Vec::with_capacity(group.len());
+        for (worker, socket) in by_worker.iter_mut().zip(group) {
+            worker.dot.push(own(socket)?.into());
+            listeners.push(own(socket)?.into());
+        }
+        dot.push(Group { address: *address, sockets: listeners });
+    }
+    for (_, group) in &sockets.do53 {
+        for (worker, socket) in by_worker.iter_mut().zip(group) {
+            worker.do53.push(own(socket)?.into());
+        }
+    }
+    for (_, group) in &sockets.datagrams {
+        for (worker, socket) in by_worker.iter_mut().zip(group) {
+            worker.datagrams.push(own(socket)?.into());
+        }
+    }
+    Ok((dot, by_worker))
+}
+
+/// `control.http` of the engine before.
+///
+/// # Errors
+/// No descriptor is left.
+pub(super) fn adopt_http(sockets: &Sockets<OwnedFd>) -> io::Result<Option<TcpListener>> {
+    sockets.http.as_ref().map(|(_, socket)| own(socket).map(TcpListener::from)).transpose()
 }
 
 /// One socket a worker for each address, after each was taken alone once.
@@ -215,6 +292,17 @@ impl ControlSocket {
         // not, the next start does.
         hand_over(run_dir, CONTROL_SOCKET, owner).with_context(explain)?;
         listener.set_nonblocking(true)?;
+        Ok(Self { folder, listener, is_left: false })
+    }
+
+    /// The one that an engine before had, in its folder.
+    ///
+    /// # Errors
+    /// The folder is gone.
+    pub(super) fn adopt(run_dir: &Path, listener: &OwnedFd) -> anyhow::Result<Self> {
+        let explain = || format!("server.run_dir: {} cannot be used", run_dir.display());
+        let folder = disk::open_folder(run_dir).with_context(explain)?;
+        let listener = own(listener).with_context(explain)?.into();
         Ok(Self { folder, listener, is_left: false })
     }
 

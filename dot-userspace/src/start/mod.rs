@@ -22,9 +22,12 @@ mod process;
 mod refusals;
 mod renew;
 mod restart;
+mod succession;
 mod xdp_watchdog;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+pub use succession::succeed;
+
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use tokio::{sync::mpsc, task::JoinSet};
@@ -34,7 +37,7 @@ use crate::{
     config::{Config, Sandbox, Workers},
     confine, disk,
     events::EventSink,
-    keeper::{self, Keeper, Part},
+    keeper::{self, Estate, Inheritance, Keeper, Kept, Part, Sockets},
     session::Rates,
     tls::{self, Tickets, certificate},
     worker::{ChargesSink, Listeners, Plan, Worker},
@@ -80,15 +83,27 @@ impl Opened {
 ///
 /// # Errors
 /// One line that names the thing that cannot be had and the way out. Nothing is left behind.
-pub fn run(mut config: Config, path: Option<PathBuf>) -> anyhow::Result<u8> {
+pub fn run(mut config: Config, text: Option<String>, path: Option<PathBuf>) -> anyhow::Result<u8> {
     confine::close_inherited(3);
     confine::leave_no_dump().context("core dumps cannot be turned off")?;
+    // Before another file takes its place.
+    let program = std::env::current_exe().context("the path of this program is not known")?;
     for line in families::leave_out(&mut config, families::is_here) {
         tracing::warn!("{line}");
     }
-    let mut opened = open(&config)?;
+    let opened = open(&config, None)?;
+    let estate = Estate { path, text, sockets: None, program, tickets: Kept::default(), crashes: Vec::new() };
+    become_two(opened, config, estate, false)
+}
+
+/// The keeper and its engine, from here on. `is_next`: there was an engine before.
+fn become_two(mut opened: Opened, config: Config, mut estate: Estate, is_next: bool) -> anyhow::Result<u8> {
+    let path = estate.path.clone();
+    estate.tickets = Kept::now(opened.tickets.write());
+    let held = listeners::hold(&config, &opened.listeners, opened.http.as_ref(), &opened.control_socket);
+    estate.sockets = Some(held.context("no descriptor is left")?);
     let holder = opened.kernel.0.as_mut().and_then(xdp::Xdp::give_away);
-    match keeper::part(&config, path.clone()) {
+    match keeper::part(&config, estate, is_next) {
         Ok(Part::Keeper(duty)) => {
             opened.leave();
             logging::take_lines();
@@ -145,31 +160,48 @@ fn confine_engine(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// As [`run`].
 pub fn run_alone(config: Config) -> anyhow::Result<()> {
-    let opened = open(&config)?;
+    let opened = open(&config, None)?;
     privileges::drop_all(opened.user)?;
     engine(opened, config, None, Keeper::absent())
 }
 
-/// Reads, binds, loads and attaches: whatever needs rights.
-fn open(config: &Config) -> anyhow::Result<Opened> {
+/// What an engine before left.
+type Left<'a> = (&'a Sockets<OwnedFd>, &'a Inheritance);
+
+/// Reads, binds (or takes what an engine before had bound), loads and attaches: whatever needs rights.
+fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
     let descriptors = privileges::raise_descriptors();
     let seen = Seen::now(config);
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
+    let tickets = tickets.given_under(renew::trust(&config.tls, &identities));
+    if let Some((_, inherited)) = left {
+        tickets.read(&inherited.tickets.octets, inherited.tickets.age());
+    }
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
     let cpus = privileges::usable_cpus();
     let workers = worker_count(config.server.workers, cpus.len());
-    let (groups, listeners) = listeners::bind(config, workers)?;
-    let http = listeners::bind_http(config.control.http)?;
-    let control_socket = ControlSocket::bind(&config.server.run_dir, user)?;
+    let (groups, listeners) =
+        left.map_or_else(|| listeners::bind(config, workers), |(sockets, _)| Ok(listeners::adopt(sockets)?))?;
+    let http = match left {
+        Some((sockets, _)) => listeners::adopt_http(sockets)?,
+        None => listeners::bind_http(config.control.http)?,
+    };
+    let control_socket = match left {
+        Some((sockets, _)) => ControlSocket::adopt(&config.server.run_dir, &sockets.control.1)?,
+        None => ControlSocket::bind(&config.server.run_dir, user)?,
+    };
     let embedded = plan::needs_embedded(config).then(Embedded::bind).transpose();
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
     let backends =
         plan::backends(config, embedded.as_ref().map(Embedded::address), dialer::all(config)?, &[]);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
-    let kernel = Kernel(Some(xdp::start(&plan::xdp(config, &config.listen.do53), &sockets)?));
-    privileges::hand_over_state(&config.server.state_dir, user)?;
+    let start_xdp = if left.is_some() { xdp::go_on } else { xdp::start };
+    let kernel = Kernel(Some(start_xdp(&plan::xdp(config, &config.listen.do53), &sockets)?));
+    if left.is_none() {
+        privileges::hand_over_state(&config.server.state_dir, user)?;
+    }
     Ok(Opened {
         began,
         user,
@@ -208,8 +240,8 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     events.log_connections(config.log.connections);
     let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
     let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
-    let pid = u32::try_from(keeper.pid().as_raw()).unwrap_or_default();
-    let askers = Askers { flushes: flusher, reloads: reloader, events: events.clone(), pid };
+    let askers =
+        Askers { flushes: flusher, reloads: reloader, events: events.clone(), keeper: keeper.clone() };
     let process = Process::new(&config, &backends, workers, &identities, opened.kernel, sink.clone(), askers);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
@@ -232,7 +264,6 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         keeper,
         config,
         tickets: opened.tickets,
-        spki_pins: control_loop::spki_pins(&identities),
         staples_until: renew::staples_until(&identities),
         backends,
         admission,

@@ -142,13 +142,28 @@ pub fn keep_few() -> anyhow::Result<()> {
     for set in [CapSet::Effective, CapSet::Permitted] {
         caps::set(None, set, &kept).context("capabilities cannot be given up")?;
     }
+    if !geteuid().is_root() {
+        // At execve, by which it runs a program for another engine, root keeps them, and another user these.
+        for set in [CapSet::Inheritable, CapSet::Ambient] {
+            caps::set(None, set, &kept).context("capabilities cannot be kept for another engine")?;
+        }
+    }
     nix::sys::prctl::set_no_new_privs().context("no_new_privs cannot be set")
 }
 
-/// Attach and pin (NET_ADMIN, BPF), signal an engine of another user (KILL), read keys that are root's or another user's at a
-/// renewal (DAC_READ_SEARCH).
-const KEPT: [Capability; 4] =
-    [Capability::CAP_NET_ADMIN, Capability::CAP_BPF, Capability::CAP_KILL, Capability::CAP_DAC_READ_SEARCH];
+/// Load, attach and pin (NET_ADMIN, BPF, PERFMON), signal an engine of another user (KILL), read keys that are root's or
+/// another user's at a renewal (DAC_READ_SEARCH), have another engine become `server.user` without a right (SETUID, SETGID,
+/// SETPCAP).
+const KEPT: [Capability; 8] = [
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+    Capability::CAP_KILL,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETPCAP,
+];
 
 /// Becomes `owner` and gives up every capability.
 ///

@@ -33,7 +33,7 @@ use crate::{
         RotateRequest, Rotated, Source, State, Status, UnbanRequest,
     },
     events::{EventSink, Refused},
-    keeper::Keeper,
+    keeper::{Keeper, KeeperError},
     ledger::{ControlCounters, Counter, Measured, Snapshot, WorkerCounters, latency},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
@@ -50,8 +50,6 @@ pub(super) struct Running {
     pub config: Config,
     /// Outlive every reload.
     pub tickets: Tickets,
-    /// Keys of the certificates that they belong to.
-    pub spki_pins: Vec<String>,
     /// When the first of the stapled OCSP responses is no longer true.
     pub staples_until: Option<SystemTime>,
     /// As the workers know them.
@@ -82,8 +80,8 @@ pub(super) struct Askers {
     pub reloads: mpsc::Sender<Reload>,
     /// Where workers tell what they do to clients.
     pub events: EventSink,
-    /// The keeper's number.
-    pub pid: u32,
+    /// Signals are for it, and ticket keys.
+    pub keeper: Keeper,
 }
 
 /// What the control socket tells.
@@ -106,10 +104,11 @@ pub(super) struct Process {
     access: Mutex<Option<String>>,
     flushes: mpsc::Sender<Flush>,
     reloads: mpsc::Sender<Reload>,
-    /// Of the keeper: signals are for it.
-    pid: u32,
+    keeper: Keeper,
     /// `None` until the start has them.
     tickets: Mutex<Option<Tickets>>,
+    /// Which key the keeper has.
+    kept_revision: AtomicU64,
 }
 
 /// What caches are to forget; none: everything.
@@ -146,7 +145,7 @@ impl Process {
         identities: &[Identity],
         kernel: Kernel,
         sink: ChargesSink,
-        Askers { flushes, reloads, events, pid }: Askers,
+        Askers { flushes, reloads, events, keeper }: Askers,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
@@ -176,14 +175,36 @@ impl Process {
             access: Mutex::new(plan::access_in_words(config)),
             flushes,
             reloads,
-            pid,
+            keeper,
             tickets: Mutex::default(),
+            kept_revision: AtomicU64::new(0),
         }
     }
 
-    /// Sessions resume by these from now on.
+    /// Sessions resume by these from now on, also with the next engine: to be called before a worker has them, so that keys
+    /// that ended never come back.
     pub(super) fn resume_by(&self, tickets: &Tickets) {
         *lock(&self.tickets) = Some(tickets.clone());
+        if let Err(error) = self.keep(tickets) {
+            tracing::warn!("the keys of session tickets are not kept for a next engine: {error}");
+        }
+    }
+
+    /// Gives the keeper what the next engine resumes by.
+    fn keep(&self, tickets: &Tickets) -> Result<(), KeeperError> {
+        self.kept_revision.store(tickets.revision().unwrap_or_default(), Relaxed);
+        self.keeper.keep(&tickets.write())
+    }
+
+    /// Keys have a clock of their own: gives the keeper those that have changed by it.
+    pub(super) fn keep_rotated_tickets(&self) {
+        let tickets = lock(&self.tickets).clone();
+        let is_new = |tickets: &Tickets| {
+            tickets.revision().is_some_and(|revision| revision != self.kept_revision.load(Relaxed))
+        };
+        if let Some(tickets) = tickets.filter(is_new) {
+            self.resume_by(&tickets);
+        }
     }
 
     /// A worker's line to the kernel half, for that worker alone.
@@ -282,7 +303,7 @@ impl Source for Process {
     fn status(&self) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: self.pid,
+            pid: u32::try_from(self.keeper.pid().as_raw()).unwrap_or_default(),
             engine_pid: std::process::id(),
             state: if self.is_draining.load(Relaxed) { State::Draining } else { State::Serving },
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -365,6 +386,8 @@ impl Source for Process {
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
         let tickets = lock(&self.tickets).clone().ok_or("dotd is starting; try again")?;
         tickets.rotate(request.end_old).map_err(|error| error.to_string())?;
+        self.keep(&tickets)
+            .map_err(|error| format!("the keys have changed in this engine alone: {error}"))?;
         tracing::info!(end_old = request.end_old, "session tickets have a new key");
         Ok(Rotated { end_old: request.end_old })
     }

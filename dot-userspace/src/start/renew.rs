@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     backend::BackendConfig,
+    config,
     tls::{
         self,
         certificate::{self, Identity},
@@ -20,9 +21,8 @@ use crate::{
 
 /// Loads what the config that is being served names; on any error the old ones stay.
 pub(super) fn renew(process: &Process, running: &mut Running) {
-    match load(running) {
+    match load(process, running) {
         Ok(identities) => {
-            process.resume_by(&running.tickets);
             process.reloaded(&running.config, &running.backends, &identities);
             tracing::info!("certificates and keys are loaded again");
             for warning in identities.iter().flat_map(|identity| &identity.warnings) {
@@ -40,12 +40,13 @@ pub(super) fn renew(process: &Process, running: &mut Running) {
 }
 
 /// Everything is loaded and fits before the first worker hears of it.
-fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
+fn load(process: &Process, running: &mut Running) -> anyhow::Result<Vec<Identity>> {
     let tls = &running.config.tls;
     let identities = certificate::load_all(tls, &running.config.server.state_dir)?;
     let tickets = control_loop::tickets(running, tls, &identities)?;
     let serving = tls::serving(&identities, tls, &tickets)?;
     let backends = backends(running)?;
+    process.resume_by(&tickets);
     if backends == running.backends {
         running.workers.iter().for_each(|worker| worker.tell(Command::Serve(serving.clone())));
     } else {
@@ -60,7 +61,6 @@ fn load(running: &mut Running) -> anyhow::Result<Vec<Identity>> {
         tracing::warn!("{warning}");
     }
     running.tickets = tickets;
-    running.spki_pins = control_loop::spki_pins(&identities);
     running.staples_until = staples_until(&identities);
     Ok(identities)
 }
@@ -70,6 +70,15 @@ fn backends(running: &Running) -> anyhow::Result<Vec<BackendConfig>> {
     let config = &running.config;
     let embedded = plan::needs_embedded(config).then(|| control_loop::embedded_address(running)).flatten();
     Ok(plan::backends(config, embedded, dialer::all(config)?, &running.backends))
+}
+
+/// Under what a session is resumed: whoever had the old key of a certificate must not go on by a ticket that was given under
+/// it, nor a client whose authority is believed no more.
+pub(super) fn trust(tls: &config::Tls, identities: &[Identity]) -> Vec<String> {
+    let mut trust: Vec<_> = identities.iter().map(|identity| identity.spki_pin.clone()).collect();
+    trust.sort_unstable();
+    trust.push(tls.client_ca.display().to_string());
+    trust
 }
 
 /// When the first of the stapled responses is no longer true.

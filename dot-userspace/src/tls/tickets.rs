@@ -3,7 +3,7 @@
 //! Before: start has a rotation and perhaps a secret file. After: `serving` seals and opens tickets by it.
 //! Holds: without a secret, random keys of this process ([`process_keys`]); with one, keys that every node of a fleet derives
 //! alike ([`shared_keys`]). A ticket lives for two rotations at most.
-//! Never: writes a key anywhere.
+//! Never: writes a key anywhere but into octets for the keeper, which gives them to the next engine.
 //!
 //! Source: RFC 8446 §4.6.1, RFC 5077 §4, RFC 8310 §9.
 
@@ -12,6 +12,7 @@ mod shared_keys;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 use rustls::server::ProducesTickets;
 use thiserror::Error;
 
@@ -58,6 +59,8 @@ pub struct Tickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
     /// The same, where they are this process's alone.
     process_keys: Option<Arc<ProcessKeys>>,
+    /// What the tickets were given under: the certificates' keys and the clients' authorities.
+    trust: Vec<String>,
     pub(super) sessions: Arc<Sessions>,
     /// What is doubtful about the secret's file.
     pub warning: Option<String>,
@@ -76,6 +79,7 @@ impl Tickets {
             return Ok(Self {
                 keys: Arc::clone(&keys) as Arc<dyn ProducesTickets>,
                 process_keys: Some(keys),
+                trust: Vec::new(),
                 sessions,
                 warning: None,
             });
@@ -85,7 +89,41 @@ impl Tickets {
             return Err(TicketsError::Short { path: secret.display().to_string(), octets: octets.len() });
         }
         let keys = SharedKeys::new(&octets, rotation).ok_or(TicketsError::Derivation)?;
-        Ok(Self { keys: Arc::new(keys), process_keys: None, sessions, warning })
+        Ok(Self { keys: Arc::new(keys), process_keys: None, trust: Vec::new(), sessions, warning })
+    }
+
+    /// The same keys; clients hear of them under the certificates and authorities that `trust` names.
+    #[must_use]
+    pub fn given_under(self, trust: Vec<String>) -> Self {
+        Self { trust, ..self }
+    }
+
+    /// Whether they were given under this.
+    #[must_use]
+    pub fn is_given_under(&self, trust: &[String]) -> bool {
+        self.trust == trust
+    }
+
+    /// Our own keys for the next engine; empty where the keys are a fleet's.
+    #[must_use]
+    pub fn write(&self) -> Vec<u8> {
+        let keys = self.process_keys.as_ref().and_then(|own| own.write());
+        keys.map(|keys| [digest_of(&self.trust).as_ref(), &keys[..]].concat()).unwrap_or_default()
+    }
+
+    /// Goes on with the keys that an engine wrote so long ago, if it gave tickets under the same certificates and authorities.
+    /// `false`: it begins anew.
+    pub fn read(&self, octets: &[u8], age: Duration) -> bool {
+        let wanted = digest_of(&self.trust);
+        let keys = octets.split_at_checked(wanted.as_ref().len());
+        let keys = keys.filter(|(digest, _)| *digest == wanted.as_ref());
+        keys.zip(self.process_keys.as_ref()).is_some_and(|((_, keys), own)| own.read(keys, age).is_some())
+    }
+
+    /// Another number for each key of our own, so that a rotation by time is noticed; nothing where the keys are a fleet's.
+    #[must_use]
+    pub fn revision(&self) -> Option<u64> {
+        self.process_keys.as_ref().and_then(|own| own.revision())
     }
 
     /// Begins the next rotation now: a new key seals, the last one opens until the end of that rotation. `ends_old`: it opens
@@ -99,6 +137,10 @@ impl Tickets {
         self.sessions.rotate(ends_old);
         Ok(())
     }
+}
+
+fn digest_of(trust: &[String]) -> Digest {
+    digest(&SHA256, trust.join("\n").as_bytes())
 }
 
 /// No tickets at all.

@@ -45,11 +45,11 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads all maps and both programs.
+    /// Loads all maps and both programs; with pins: where they are, and whether counters go on from what they hold.
     pub(super) fn load(
         config: &config::Xdp,
         ports: Ports,
-        pins: Option<&Pins>,
+        (pins, continues): (Option<&Pins>, bool),
         prefixes: Prefixes,
         tables: &mut Tables,
     ) -> Result<(Self, Programs), XdpError> {
@@ -66,12 +66,17 @@ impl Kernel {
                 loader.map_pin_path(name, path);
             }
             loader.map_pin_path(maps::BANS, pins.bans());
+            if continues {
+                loader.map_pin_path(maps::COUNTERS, pins.counters());
+            }
         }
         // The listeners' map belongs to the steering programs, which have one each.
         loader.map_max_entries(maps::SOCKETS, 1);
         let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF object", &error))?;
         if let Some(pins) = pins {
-            pins.keep(&object, maps::COUNTERS);
+            if !continues {
+                pins.keep(&object, maps::COUNTERS);
+            }
             pins.keep(&object, maps::SETTINGS);
         }
         let counters = PerCpuArray::try_from(take(&mut object, maps::COUNTERS)?)

@@ -47,12 +47,12 @@ pub fn clear(force: bool) -> Result<Cleared, XdpError> {
 
 /// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.
 ///
-/// Without `required` no interface need be there yet: it is waited for.
+/// Without `required` no interface need be there yet: it is waited for. `continues`: counters go on from what was pinned.
 pub(super) fn load(
     config: &config::Xdp,
     groups: &[ListenerGroup<'_>],
     ports: Ports,
-    required: bool,
+    (required, continues): (bool, bool),
     tables: &mut Tables,
 ) -> Result<(Loaded, Vec<ProgramReport>, Look), XdpError> {
     let presence = match Presence::claim() {
@@ -78,7 +78,7 @@ pub(super) fn load(
     };
     let addresses = groups.iter().map(|group| group.address.ip()).collect();
     let interface_set = InterfaceSet::new(&config.interfaces, addresses, config.mode);
-    let prepared = prepare(config, ports, pins.as_ref(), tables);
+    let prepared = prepare(config, ports, (pins.as_ref(), continues), tables);
     let (kernel, programs) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -103,7 +103,7 @@ pub(super) fn load(
 fn prepare(
     config: &config::Xdp,
     ports: Ports,
-    pins: Option<&Pins>,
+    pins: (Option<&Pins>, bool),
     tables: &mut Tables,
 ) -> Result<(Kernel, Programs), XdpError> {
     let prefixes = Prefixes::of(config);

@@ -123,6 +123,18 @@ impl Attached {
 /// Only when `config` demands what cannot be had: `mode` native or generic, `required`, or a value that this
 /// version does not have.
 pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, XdpError> {
+    begin(config, groups, false)
+}
+
+/// The same after an engine that had `groups` before and has crashed or leaves: counters go on from what is pinned.
+///
+/// # Errors
+/// As [`start`].
+pub fn go_on(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, XdpError> {
+    begin(config, groups, true)
+}
+
+fn begin(config: &config::Xdp, groups: &[ListenerGroup<'_>], continues: bool) -> Result<Xdp, XdpError> {
     let ports = settings::ports(groups)?;
     let prefixes = Prefixes::of(config);
     let mut tables = Tables::new(groups.iter().map(|group| group.sockets.len()).max().unwrap_or_default());
@@ -134,7 +146,7 @@ pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, 
     let loaded = if config.mode == config::XdpMode::Off {
         Err(if config.required { XdpError::RequiredButOff } else { XdpError::NotWanted })
     } else {
-        load(config, groups, ports, report.required, &mut tables)
+        load(config, groups, ports, (report.required, continues), &mut tables)
     };
     let kernel = match loaded {
         Ok((loaded, programs, look)) => {

@@ -14,6 +14,7 @@ use aya::{
 };
 use dot_common::{
     ban::Ban,
+    counters,
     flow::Flow,
     maps::{self, BANS, BANS_MAX, COUNTERS, FLOWS_MAX, FLOWS4, FLOWS6, SETTINGS},
 };
@@ -77,6 +78,11 @@ impl Pins {
     /// The path of BANS, in the same way.
     pub(super) fn bans(&self) -> PathBuf {
         self.fitting(BANS, (MapType::Hash, size_of::<u64>() as u32, size_of::<Ban>() as u32, BANS_MAX))
+    }
+
+    /// The path of COUNTERS, in the same way.
+    pub(super) fn counters(&self) -> PathBuf {
+        self.fitting(COUNTERS, (MapType::PerCpuArray, 4, size_of::<u64>() as u32, counters::COUNTERS))
     }
 
     /// The path of a pinned map; what is there and has another type, key, value or room is removed first.

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod clients;
 pub mod config;
 pub mod dot;
+pub mod engines;
 pub mod flood;
 pub mod message;
 pub mod mounts;

@@ -13,6 +13,7 @@ use dot_tests::{
     harness::{
         clients::{is_answered_over_tls, kdig},
         config::Config,
+        eventually,
         netns::{Network, SERVER_V4},
         process::of_each_thread,
         require::skip,
@@ -68,18 +69,25 @@ fn every_forbidden_act_is_refused() {
     }
 }
 
-/// Goal: a call that only an intruder makes ends the engine before the call is done. Method: each of four, in a dotd of its
-/// own; the signal of seccomp.
+/// Goal: a call that only an intruder makes ends the engine before the call is done, and the next engine is as confined.
+/// Method: each of four; what the keeper says of each end; the threads of the last engine.
 #[test]
 fn a_deadly_act_ends_the_engine() {
     require!(Root);
     let network = Network::new();
-    for act in ["execve", "ptrace", "process_vm_writev", "finit_module"] {
-        let dotd = Server::start(&network, &Config::new().xdp("off"));
+    let dotd = Server::start(&network, &Config::new().xdp("off").set("server", "user", "\"nobody\""));
+    for (place, act) in ["execve", "ptrace", "process_vm_writev", "finit_module"].into_iter().enumerate() {
+        let engine = dotd.pid();
         assert_eq!(ask(&dotd, &format!("POST /acts/{act}")), "");
-        let (ended, _scratch) = dotd.wait();
-        assert_eq!(ended.signal, Some(libc::SIGSYS), "{act}: {ended:?}");
+        eventually("another engine serves", || (dotd.engines() == place + 2).then_some(()));
+        assert_ne!(dotd.pid(), engine, "{act}");
+        let said = dotd.stderr().matches("dotd's engine ended by SIGSYS").count();
+        assert_eq!(said, place + 1, "{act}: {}", dotd.stderr());
     }
+    assert!(of_each_thread(dotd.pid(), "Seccomp:").iter().all(|mode| mode == "2"));
+    assert!(of_each_thread(dotd.pid(), "CapPrm:").iter().all(|set| set == "0000000000000000"));
+    assert!(of_each_thread(dotd.pid(), "Uid:").iter().all(|ids| ids.starts_with("65534")));
+    dotd.stop();
 }
 
 /// Goal: "log" refuses nothing and "off" installs nothing, and each says so. Method: acts that the machine allows root.

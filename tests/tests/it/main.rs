@@ -56,6 +56,8 @@ mod fleet;
 mod floods;
 /// What arrives on an Internet port and is not TLS, or old TLS, or half of it.
 mod garbage;
+/// One engine after another, after a crash.
+mod handover;
 /// `balance.hedge_percent`: a late query is asked of a second backend too.
 mod hedging;
 /// ClientHellos of real and hostile clients: cut, large, unusual.

@@ -49,6 +49,10 @@ const FILES: &[(&str, &str)] = &[
         "fork and sigaction: whoever calls them promises that no other thread is lost, and no handler runs",
     ),
     (
+        "dot-userspace/src/keeper/inherit.rs",
+        "owns descriptors that the program before left in this process: a list has numbers",
+    ),
+    (
         "dot-userspace/src/keeper/words.rs",
         "owns descriptors that the kernel received for us: nix gives numbers",
     ),

@@ -15,7 +15,10 @@ use std::{
 
 use rustls::server::ProducesTickets;
 
-use super::shared_keys::Key;
+use super::shared_keys::{Key, MATERIAL_OCTETS};
+
+/// The form of [`ProcessKeys::write`].
+const FORM: u8 = 1;
 
 /// Seals and opens tickets for this process.
 pub(super) struct ProcessKeys {
@@ -24,10 +27,28 @@ pub(super) struct ProcessKeys {
 }
 
 struct Keys {
-    current: Key,
-    previous: Option<Key>,
+    current: OwnKey,
+    previous: Option<OwnKey>,
     /// When the current one is the previous one.
     until: Instant,
+}
+
+/// A key, and the octets that make it again in the next engine.
+struct OwnKey {
+    key: Key,
+    material: [u8; MATERIAL_OCTETS],
+}
+
+impl OwnKey {
+    fn random() -> Option<Self> {
+        let mut material = [0; MATERIAL_OCTETS];
+        getrandom::fill(&mut material).ok()?;
+        Self::of(&material)
+    }
+
+    fn of(material: &[u8; MATERIAL_OCTETS]) -> Option<Self> {
+        Some(Self { key: Key::from_material(material)?, material: *material })
+    }
 }
 
 impl fmt::Debug for ProcessKeys {
@@ -43,8 +64,43 @@ impl ProcessKeys {
     }
 
     fn at(rotation: Duration, now: Instant) -> Option<Self> {
-        let keys = Keys { current: Key::random()?, previous: None, until: now + rotation };
+        let keys = Keys { current: OwnKey::random()?, previous: None, until: now + rotation };
         Some(Self { rotation, keys: Mutex::new(keys) })
+    }
+
+    /// The keys for the next engine: `[form][milliseconds until the next rotation: u64][current][previous, or nothing]`.
+    pub(super) fn write(&self) -> Option<Vec<u8>> {
+        let now = Instant::now();
+        let keys = self.keys(now)?;
+        let left = keys.until.saturating_duration_since(now).as_millis();
+        let left = u64::try_from(left).unwrap_or(u64::MAX).to_be_bytes();
+        let previous = keys.previous.as_ref().map_or(&[][..], |own| &own.material);
+        Some([&[FORM][..], &left, &keys.current.material, previous].concat())
+    }
+
+    /// Another number for each key that seals.
+    pub(super) fn revision(&self) -> Option<u64> {
+        let keys = self.keys(Instant::now())?;
+        keys.current.material.first_chunk().map(|name| u64::from_be_bytes(*name))
+    }
+
+    /// Goes on with the keys that an engine wrote so long ago. `None`: they are of another form, and ours stay.
+    pub(super) fn read(&self, octets: &[u8], age: Duration) -> Option<()> {
+        let (form, rest) = octets.split_first()?;
+        let (left, rest) = rest.split_first_chunk::<8>()?;
+        let (current, rest) = rest.split_first_chunk::<MATERIAL_OCTETS>()?;
+        if *form != FORM {
+            return None;
+        }
+        let previous = match rest {
+            [] => None,
+            rest => Some(OwnKey::of(rest.try_into().ok()?)?),
+        };
+        let left = Duration::from_millis(u64::from_be_bytes(*left)).min(self.rotation);
+        let until = (Instant::now() + left).checked_sub(age)?;
+        let fresh = Keys { current: OwnKey::of(current)?, previous, until };
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Some(())
     }
 
     /// Begins the next rotation now. `None`: the kernel has no random numbers, and nothing has changed.
@@ -53,7 +109,7 @@ impl ProcessKeys {
     }
 
     fn rotate_at(&self, ends_old: bool, now: Instant) -> Option<()> {
-        let fresh = Key::random()?;
+        let fresh = OwnKey::random()?;
         let mut keys = self.keys(now)?;
         let last = mem::replace(&mut keys.current, fresh);
         keys.previous = (!ends_old).then_some(last);
@@ -66,7 +122,7 @@ impl ProcessKeys {
         // A poisoned lock is a panic elsewhere; keys are replaced whole, never half.
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(late) = now.checked_duration_since(keys.until) {
-            let last = mem::replace(&mut keys.current, Key::random()?);
+            let last = mem::replace(&mut keys.current, OwnKey::random()?);
             let is_next = late < self.rotation;
             keys.previous = is_next.then_some(last);
             keys.until = if is_next { keys.until } else { now } + self.rotation;
@@ -75,12 +131,12 @@ impl ProcessKeys {
     }
 
     fn seal_at(&self, plain: &[u8], now: Instant) -> Option<Vec<u8>> {
-        self.keys(now)?.current.seal(plain)
+        self.keys(now)?.current.key.seal(plain)
     }
 
     fn open_at(&self, ticket: &[u8], now: Instant) -> Option<Vec<u8>> {
         let keys = self.keys(now)?;
-        let open = |key: &Key| key.open(ticket);
+        let open = |own: &OwnKey| own.key.open(ticket);
         open(&keys.current).or_else(|| keys.previous.as_ref().and_then(open))
     }
 }
@@ -109,6 +165,43 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
     const ROTATION: Duration = HOUR.saturating_mul(6);
+
+    /// Goal: what one engine sealed the next one opens, by both keys and until the same moment; what is of another form changes
+    /// nothing. Method: keys written and read; the same octets cut anywhere. Covers: C-500
+    #[test]
+    fn the_next_engine_opens_tickets() {
+        let (one, next) = (ProcessKeys::new(ROTATION).unwrap(), ProcessKeys::new(ROTATION).unwrap());
+        let first = one.seal_at(b"session", Instant::now()).unwrap();
+        one.rotate(false).unwrap();
+        let second = one.seal_at(b"session", Instant::now()).unwrap();
+        let written = one.write().unwrap();
+        for cut in (0..written.len()).filter(|cut| *cut != 1 + 8 + MATERIAL_OCTETS) {
+            assert_eq!(next.read(&written[..cut], Duration::ZERO), None, "{cut}");
+        }
+        assert_eq!(next.read(&[&[FORM + 1], &written[1..]].concat(), Duration::ZERO), None);
+        assert_eq!(next.open_at(&second, Instant::now()), None);
+        next.read(&written, Duration::ZERO).unwrap();
+        assert_eq!(next.revision(), one.revision());
+        for ticket in [&first, &second] {
+            assert_eq!(next.open_at(ticket, Instant::now()).as_deref(), Some(&b"session"[..]));
+        }
+        assert_eq!(next.open_at(&first, Instant::now() + ROTATION), None, "its time is over as before");
+    }
+
+    /// Goal: keys that lay with the keeper for long are as old as if the engine had kept them. Method: read at three ages.
+    /// Covers: A-437, C-500
+    #[test]
+    fn keys_age_while_no_engine_has_them() {
+        for (age, opens) in [(HOUR, true), (ROTATION + HOUR, true), (ROTATION * 2 + HOUR, false)] {
+            let (one, next) = (ProcessKeys::new(ROTATION).unwrap(), ProcessKeys::new(ROTATION).unwrap());
+            let ticket = one.seal_at(b"session", Instant::now()).unwrap();
+            // A machine that has been up for less than the age has no such moment.
+            if next.read(&one.write().unwrap(), age).is_some() {
+                assert_eq!(next.open_at(&ticket, Instant::now()).is_some(), opens, "{age:?}");
+                assert_eq!(next.revision() == one.revision(), age < ROTATION);
+            }
+        }
+    }
 
     /// Goal: a rotation by command is a rotation: the last ticket opens until the next one's end, the one before no more; and
     /// where the old ones are to end, none of them opens. Method: three tickets, three commands. Covers: C-241

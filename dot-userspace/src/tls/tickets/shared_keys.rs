@@ -27,6 +27,9 @@ const NAME_OCTETS: usize = 16;
 /// Octets of an AES-256 key.
 const KEY_OCTETS: usize = 32;
 
+/// Octets of a key and its name.
+pub(super) const MATERIAL_OCTETS: usize = NAME_OCTETS + KEY_OCTETS;
+
 /// Seals and opens tickets for a fleet.
 pub(super) struct SharedKeys {
     secret: Prk,
@@ -128,20 +131,14 @@ impl KeyType for Octets {
 
 impl Key {
     fn derive(secret: &Prk, period: u64) -> Option<Self> {
-        let mut material = [0; NAME_OCTETS + KEY_OCTETS];
+        let mut material = [0; MATERIAL_OCTETS];
         let info = [b"dotd ticket".as_slice(), &period.to_be_bytes()];
         secret.expand(&info, Octets(material.len())).ok()?.fill(&mut material).ok()?;
         Self::from_material(&material)
     }
 
-    /// A key that only this process has.
-    pub(super) fn random() -> Option<Self> {
-        let mut material = [0; NAME_OCTETS + KEY_OCTETS];
-        getrandom::fill(&mut material).ok()?;
-        Self::from_material(&material)
-    }
-
-    fn from_material(material: &[u8; NAME_OCTETS + KEY_OCTETS]) -> Option<Self> {
+    /// The key that these octets are.
+    pub(super) fn from_material(material: &[u8; MATERIAL_OCTETS]) -> Option<Self> {
         let (name, key) = material.split_first_chunk::<NAME_OCTETS>()?;
         Some(Self { name: *name, aead: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?) })
     }
@@ -228,13 +225,13 @@ mod tests {
     #[test]
     fn a_key_of_zeros_forges_nothing() {
         let forged = |genuine: &[u8]| {
-            let mut material = [0; NAME_OCTETS + KEY_OCTETS];
+            let mut material = [0; MATERIAL_OCTETS];
             material[..NAME_OCTETS].copy_from_slice(&genuine[..NAME_OCTETS]);
             Key::from_material(&material).unwrap().seal(b"session").unwrap()
         };
         let fleet = node(SECRET);
         assert_eq!(fleet.open_at(&forged(&fleet.seal_at(b"session", START).unwrap()), START), None);
-        let own = Key::random().unwrap();
+        let own = Key::from_material(&[7; MATERIAL_OCTETS]).unwrap();
         assert_eq!(own.open(&forged(&own.seal(b"session").unwrap())), None);
         let tickets = super::super::Tickets::new(std::path::Path::new(""), ROTATION).unwrap().keys;
         let genuine = tickets.encrypt(b"session").unwrap();

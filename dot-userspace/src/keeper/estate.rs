@@ -1,0 +1,99 @@
+//! What outlives engines: the keeper holds it between one engine and the next.
+//!
+//! Before: `start` has bound and read. After: the next engine has the same sockets, keys and config.
+//! Holds: listening sockets, so that a connection waits in the kernel while there is no engine to accept it.
+//! Never: looks into the ticket keys, which `tls::Tickets` writes and reads.
+
+use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
+
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// What outlives engines.
+pub struct Estate {
+    /// The config file, if one was named.
+    pub path: Option<PathBuf>,
+    /// The text of the config that is served, where there is a file.
+    pub text: Option<String>,
+    /// The listening sockets; `None` once dotd stops.
+    pub sockets: Option<Sockets<OwnedFd>>,
+    /// The program that was started.
+    pub program: PathBuf,
+    /// The keys of session tickets.
+    pub tickets: Kept,
+    /// When engines crashed, in seconds of the monotonic clock.
+    pub crashes: Vec<u64>,
+}
+
+/// Listening sockets of one kind: for each address, one for each worker.
+pub type Groups<T> = Vec<(SocketAddr, Vec<T>)>;
+
+/// Every socket that outlives an engine.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sockets<T> {
+    /// `listen.dot`.
+    pub dot: Groups<T>,
+    /// `listen.do53` by TCP.
+    pub do53: Groups<T>,
+    /// `listen.do53` by UDP.
+    pub datagrams: Groups<T>,
+    /// `control.http`.
+    pub http: Option<(SocketAddr, T)>,
+    /// The control socket, and the folder that it is in.
+    pub control: (PathBuf, T),
+}
+
+impl<T> Sockets<T> {
+    /// The same of another kind; the first error ends it.
+    pub(super) fn map<U, E>(&self, mut of: impl FnMut(&T) -> Result<U, E>) -> Result<Sockets<U>, E> {
+        let mut groups = |groups: &Groups<T>| -> Result<Groups<U>, E> {
+            let mut mapped = Vec::with_capacity(groups.len());
+            for (address, sockets) in groups {
+                mapped.push((*address, sockets.iter().map(&mut of).collect::<Result<Vec<_>, E>>()?));
+            }
+            Ok(mapped)
+        };
+        let (dot, do53, datagrams) = (groups(&self.dot)?, groups(&self.do53)?, groups(&self.datagrams)?);
+        let http = match &self.http {
+            Some((address, socket)) => Some((*address, of(socket)?)),
+            None => None,
+        };
+        Ok(Sockets { dot, do53, datagrams, http, control: (self.control.0.clone(), of(&self.control.1)?) })
+    }
+
+    /// How many workers these are for.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        let groups = [&self.dot, &self.do53, &self.datagrams];
+        groups.iter().flat_map(|groups| groups.iter()).map(|(_, sockets)| sockets.len()).max().unwrap_or(1)
+    }
+}
+
+/// Octets of an engine's, and when they came.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// As the engine sent them.
+    pub octets: Vec<u8>,
+    /// Milliseconds of the monotonic clock, which goes on when the program changes.
+    at_ms: u64,
+}
+
+impl Kept {
+    /// They have come just now.
+    #[must_use]
+    pub fn now(octets: Vec<u8>) -> Self {
+        Self { octets, at_ms: monotonic_ms() }
+    }
+
+    /// How long they have been here.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(monotonic_ms().saturating_sub(self.at_ms))
+    }
+}
+
+/// Milliseconds of the monotonic clock.
+pub(super) fn monotonic_ms() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

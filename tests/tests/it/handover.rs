@@ -1,0 +1,96 @@
+//! One engine after another: after a crash the listeners stay, and the next engine serves.
+//!
+//! Before: a dotd that serves. After: its engine was killed, and no client heard a refusal.
+
+use std::net::TcpStream;
+
+use dot_tests::{
+    harness::{
+        clients::{is_answered_over_tls, kdig, s_client},
+        config::Config,
+        eventually,
+        message::{A, Query, framed},
+        netns::{Network, SERVER_V4},
+        s_client::save_session,
+        scratch::Scratch,
+        server::Server,
+    },
+    require,
+};
+
+/// Kills the engine and waits for the next one.
+fn crash(dotd: &Server) {
+    let before = dotd.engines();
+    dotd.signal_engine(9);
+    eventually("another engine serves", || (dotd.engines() > before).then_some(()));
+}
+
+/// Goal: a crash of the engine refuses no connection and keeps XDP attached, with bans and counters; the next engine serves
+/// by the same certificate. Method: KILL to the engine, connections without a pause until another engine is there; bans and
+/// counters of packets before and after; a query; an orderly end.
+#[test]
+fn a_crash_refuses_no_connection() {
+    require!(Root, Bpf, Command("kdig"));
+    let network = Network::new();
+    let dotd = Server::start(&network, &Config::new().set("server", "user", "\"nobody\""));
+    let (keeper, killed, pin) = (dotd.keeper_pid(), dotd.pid(), dotd.pin());
+    assert!(dotd.operate(&["ban", "add", "198.51.100.7", "--for", "1h"]).is_success);
+    let said = kdig(&network.client, SERVER_V4, "+tls dotd.test A");
+    assert!(is_answered_over_tls(&said), "{}", said.text);
+    let passed = dotd.stats().packets("pass", "syn");
+    assert!(passed > 0);
+    dotd.signal_engine(9);
+    eventually("another engine serves", || {
+        network.client.run(|| TcpStream::connect((SERVER_V4, 853)).map(drop)).expect("refused");
+        assert!(network.server.ip("link show server").contains("xdp"));
+        (dotd.engines() == 2).then_some(())
+    });
+    assert_eq!((dotd.keeper_pid(), dotd.pin()), (keeper, pin));
+    assert_ne!(dotd.pid(), killed);
+    assert!(dotd.stats().packets("pass", "syn") >= passed);
+    let bans = dotd.operate(&["ban", "list"]);
+    assert!(bans.has("198.51.100.7"), "{}", bans.text);
+    let said = kdig(&network.client, SERVER_V4, "+tls dotd.test A");
+    assert!(is_answered_over_tls(&said), "{}", said.text);
+    assert!(dotd.stderr().contains("dotd's engine ended by SIGKILL; another one takes its place"));
+    dotd.stop();
+    assert!(!network.server.exists("/sys/fs/bpf/dotd"));
+}
+
+/// Goal: tickets resume sessions after a crash, and those whose keys an operator has ended do not; what was served is served,
+/// also where the file says something else now. Method: OpenSSL's client with a saved session; a broken config; KILL.
+/// Covers: A-437, C-500.
+#[test]
+fn ended_tickets_stay_ended_after_a_crash() {
+    require!(Root, Command("openssl"));
+    let (network, keep) = (Network::new(), Scratch::new());
+    let saved = keep.path().join("session.pem").display().to_string();
+    let resumes = || s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", &saved]);
+    let query = framed(&Query::new(1, "dotd.test", A).octets());
+    let dotd = Server::start(&network, &Config::new().xdp("off").set("server", "user", "\"nobody\""));
+    dotd.rewrite_config_text("no config");
+    save_session(&network.client, SERVER_V4, &saved, &query);
+    crash(&dotd);
+    let said = resumes();
+    assert!(said.has("Reused, TLSv1.3"), "{}", said.text);
+    assert!(dotd.operate(&["tickets", "rotate"]).is_success);
+    crash(&dotd);
+    assert!(resumes().has("Reused, TLSv1.3"), "the last key opens for one more rotation");
+    assert!(dotd.operate(&["tickets", "rotate", "--end-old"]).is_success);
+    crash(&dotd);
+    let said = resumes();
+    assert!(said.has("New, TLSv1.3"), "{}", said.text);
+    dotd.stop();
+}
+
+/// Goal: an engine that crashes again and again is started so many times and no more; then dotd ends as it did, and leaves
+/// what the next start takes over. Method: KILL to each engine.
+#[test]
+fn crashes_without_end_end_dotd() {
+    require!(Root);
+    let network = Network::new();
+    let dotd = Server::start(&network, &Config::new().xdp("off"));
+    dotd.exhaust(9);
+    let (ended, _scratch) = dotd.wait();
+    assert_eq!((ended.code, ended.signal), (None, Some(9)), "{ended:?}");
+}

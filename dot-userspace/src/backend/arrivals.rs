@@ -2,8 +2,8 @@
 //!
 //! Before: a batch of datagrams, or a read from a connection, holds answers. After: a worker that is about to wait takes the
 //! sums, and knows what is about to come.
-//! Holds: two sums and the time of the batch, for the thread that asks.
-//! Never: allocates, or looks at a clock more often than once a batch. A query that has no answer is in no sum.
+//! Holds: two sums and the time of the batch, for the calling thread.
+//! Never: allocates, or reads a clock more often than once a batch. A query without an answer is in neither sum.
 
 use std::{cell::Cell, time::Duration};
 
@@ -11,16 +11,16 @@ use tokio::time::Instant;
 
 use crate::ledger::turn_time;
 
-/// The last part of a query's wait, in which its answer is imminent. 10 ms: twenty of a worker's longest pauses.
+/// The last part of a query's wait: its answer is imminent then. 10 ms, twenty times a worker's longest pause.
 const IMMINENT: Duration = Duration::from_millis(10);
 
 /// Answers since the sums were last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrivals {
-    /// How many came.
+    /// The number of answers.
     pub answers: u64,
-    /// How long all of them together were imminent. Divided by the time in which they came, it is how many were imminent at
-    /// any moment (Little's law).
+    /// The time for which all of them were imminent, added up. Divided by the time in which they came, it is the
+    /// mean number of imminent answers (Little's law).
     pub imminent: Duration,
 }
 
@@ -35,7 +35,7 @@ pub fn begin_batch(now: Instant) {
     turn_time::begin(now);
 }
 
-/// The batch holds the answer to a query that its backend has had since `given_at`; returns how long that is.
+/// The batch holds the answer to a query that its backend got at `given_at`. Returns how long the backend took.
 pub fn note(given_at: Instant) -> Duration {
     let Some(now) = BATCH.get() else { return Duration::ZERO };
     let took = now.saturating_duration_since(given_at);
@@ -45,7 +45,7 @@ pub fn note(given_at: Instant) -> Duration {
     took
 }
 
-/// The sums, which begin anew.
+/// Returns the sums and sets them to zero.
 pub fn take() -> Arrivals {
     ARRIVALS.take()
 }
@@ -54,8 +54,8 @@ pub fn take() -> Arrivals {
 mod tests {
     use super::*;
 
-    /// Goal: each answer counts once, a slow one by the last part of its wait, and a batch without a time not at all.
-    /// Method: answers after no time, 1 ms and a second.
+    /// Goal: each answer counts once, a slow answer only with the last part of its wait, and a batch without a
+    /// time counts nothing. Method: answers after no time, after 1 ms and after a second.
     #[test]
     fn sums_are_taken_once() {
         let start = Instant::now();

@@ -1,39 +1,42 @@
 //! How often in a row a backend could not be reached, when it is tried again, and whether queries wait for that.
 //!
-//! Before: a connection could not be opened, or closed without an answer. After: attempts thin out, and the first answer
-//! over any connection ends that.
-//! Why queries wait: a server restarts within the time that a query has, and another backend may not be there.
+//! Before: a connection could not be opened, or closed without an answer. After: dotd tries less and less often;
+//! the first answer over any connection ends that.
+//! Why queries wait: a server restarts within the time that a query has, and there may be no other backend.
 //! Holds: the failures in a row, since when, and until when no connection is opened.
-//! Never: counts attempts that could not connect at once as several, or has a query wait for a backend that was down before.
+//! Never: counts simultaneous failed attempts as several failures, or keeps a query waiting for a backend that
+//! was down before.
 
 use std::{cell::Cell, time::Duration};
 
 use tokio::time::Instant;
 
-/// Failures in a row for which queries wait, however long they take, when no other backend is there. After them they wait
-/// while the first failure is no longer ago than a query's time, and then fail at once.
+/// The first failures in a row, during which queries wait if there is no other backend. After them queries wait
+/// only until a query's timeout has passed since the first failure, and then fail at once.
 const PATIENT_FAILURES: u32 = 3;
 /// Back-off after the first failure; it doubles with each…
 const BACK_OFF_MIN: Duration = Duration::from_millis(25);
-/// …up to this: a backend that is back is found within a second.
+/// …up to this: dotd finds a backend that is back within a second.
 const BACK_OFF_MAX: Duration = Duration::from_millis(800);
 
 /// The failures of one backend, as one worker sees them.
 #[derive(Default)]
 pub struct BackOff {
     failures: Cell<u32>,
-    /// When the first failure was. `None`: no failure, or the backend had not answered before, so that it is not a restart.
+    /// The time of the first failure. `None`: there was no failure, or the backend had never answered, so this is
+    /// no restart.
     since: Cell<Option<Instant>>,
     not_before: Cell<Option<Instant>>,
 }
 
 impl BackOff {
-    /// When the next connection may be opened, if not `now`.
+    /// When the next connection may be opened. `None`: now.
     pub fn until(&self, now: Instant) -> Option<Instant> {
         self.not_before.get().filter(|until| now < *until)
     }
 
-    /// One more failure, of a backend that was there before or not; returns until when no connection is opened.
+    /// Counts one more failure; `was_there`: the backend had answered before. Returns until when no connection is
+    /// opened.
     pub fn count(&self, was_there: bool, chance: u16, now: Instant) -> Instant {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
@@ -45,7 +48,7 @@ impl BackOff {
         until
     }
 
-    /// A connection could not be opened. Those that are tried at the same time are one failure.
+    /// Counts a connection that could not be opened. Attempts at the same time count as one failure.
     pub fn count_unopened(&self, was_there: bool, chance: u16, now: Instant) -> Instant {
         self.until(now).unwrap_or_else(|| self.count(was_there, chance, now))
     }
@@ -57,12 +60,13 @@ impl BackOff {
         self.not_before.set(None);
     }
 
-    /// It could not be reached, and has answered nothing since: a connection that is silent says nothing of its own.
+    /// Whether the backend could not be reached and has answered nothing since. A silent connection is no
+    /// evidence either way.
     pub fn is_any(&self) -> bool {
         self.failures.get() > 0
     }
 
-    /// Whether queries wait for it to be reached; each has `timeout`.
+    /// Whether queries, which have `timeout` each, wait for the backend to be reached.
     pub fn is_worth_waiting(&self, timeout: Duration, now: Instant) -> bool {
         let is_restarting =
             self.since.get().is_some_and(|since| now.saturating_duration_since(since) < timeout);
@@ -70,8 +74,8 @@ impl BackOff {
     }
 }
 
-/// How long no connection is opened after so many failures in a row. Up to a quarter of it is left to
-/// chance, so that workers do not come back all at once.
+/// How long no connection is opened after this many failures in a row. Up to a quarter of the time is random, so
+/// that workers do not all come back at once.
 fn back_off(failures: u32, chance: u16) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let whole = BACK_OFF_MIN.saturating_mul(1 << doublings).min(BACK_OFF_MAX);
@@ -95,7 +99,7 @@ mod tests {
         }
     }
 
-    /// Goal: attempts that fail together are one failure. Method: five at one moment.
+    /// Goal: attempts that fail together are one failure. Method: five at the same time.
     #[test]
     fn attempts_at_once_are_one_failure() {
         let (failures, now) = (BackOff::default(), Instant::now());
@@ -108,8 +112,9 @@ mod tests {
         );
     }
 
-    /// Goal: however often a backend that was there cannot be reached, queries wait for as long as one of them may; one that
-    /// was not gets three failures. Method: failures in a row; the clock moved.
+    /// Goal: queries wait for a backend that had answered before until a query's timeout has passed, however
+    /// often it cannot be reached; a backend that had never answered gets three failures. Method: failures in a
+    /// row, with a moved clock.
     #[test]
     fn a_restart_has_a_querys_time() {
         let (timeout, began) = (Duration::from_secs(2), Instant::now());

@@ -12,7 +12,7 @@ use crate::config::Policy;
 pub struct Candidate<K> {
     /// Its place in the list.
     pub index: usize,
-    /// What it is known by on every worker and every node: its address.
+    /// Its key, the same on every worker and every node: its address.
     pub key: K,
     /// Its share.
     pub weight: u16,
@@ -20,13 +20,14 @@ pub struct Candidate<K> {
     pub outstanding: usize,
 }
 
-/// By what a query is given to a backend, where that depends on the query.
+/// The property of a query that decides its backend, under policies that use one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Affinity<'a> {
-    /// Its name, in wire form.
+    /// Its qname, in wire form.
     Name(&'a [u8]),
-    /// Its client's part of a cookie: the rest of it is one server's word, which another takes for a forgery (BADCOOKIE, RFC
-    /// 7873 §5.2), so that all queries of that client have the same backend while it is there.
+    /// The client part of its cookie. The server part is valid at one server only, and another server takes it
+    /// for a forgery (BADCOOKIE, RFC 7873 §5.2). So all queries of that client go to the same backend while it is
+    /// there.
     Cookie(&'a [u8]),
 }
 
@@ -38,14 +39,15 @@ pub fn choose<K: Hash>(
     mut candidates: impl Iterator<Item = Candidate<K>> + Clone,
 ) -> Option<usize> {
     let (policy, octets) = match affinity {
-        // The first one is the same for all anyway.
+        // Under `first` all clients have the same backend anyway.
         Affinity::Cookie(cookie) if policy != Policy::First => (Policy::Hash, cookie),
         Affinity::Cookie(octets) | Affinity::Name(octets) => (policy, octets),
     };
     match policy {
         Policy::First => candidates.next().map(|first| first.index),
         Policy::LeastOutstanding => {
-            // By the least weight: what a backend may have before it counts as busier than another idle one.
+            // The unit is the least weight: a backend may have that many queries before it counts as busier than
+            // an idle one.
             let least_weight = candidates.clone().map(|one| weight(&one)).min()?;
             let load = |one: &Candidate<K>| one.outstanding.saturating_mul(least_weight) / weight(one);
             let least_load = candidates.clone().map(|one| load(&one)).min()?;
@@ -68,7 +70,7 @@ fn weight<K>(one: &Candidate<K>) -> usize {
     usize::from(one.weight.max(1))
 }
 
-/// The candidate whose share holds `position`, where each has as many positions as its weight says.
+/// The candidate whose share holds `position`; each has as many positions as its weight.
 fn at_share<K>(mut position: usize, mut candidates: impl Iterator<Item = Candidate<K>>) -> Option<usize> {
     let chosen = candidates.find(|one| {
         let share = weight(one);
@@ -79,19 +81,19 @@ fn at_share<K>(mut position: usize, mut candidates: impl Iterator<Item = Candida
     chosen.map(|chosen| chosen.index)
 }
 
-/// A position below `total` for each turn: any run of turns falls on every part of the whole about as often as that part
-/// is large, in an order that leaves no backend out for long (multiples of the golden ratio, modulo one).
+/// A position below `total` for each turn. Any run of turns covers every part of the whole in proportion to its
+/// size, in an order that leaves no backend out for long (multiples of the golden ratio, modulo one).
 fn spread(turn: usize, total: usize) -> usize {
     let fraction = (turn as u64).wrapping_mul(GOLDEN_RATIO);
     usize::try_from((u128::from(fraction) * total as u128) >> 64).unwrap_or_default()
 }
 
-/// Rendezvous hashing: the highest score wins, so that a backend that goes takes along only its own names
-/// and they spread over all others. Weighted as −w / ln(u) (Schindelhauer and Schomaker, 2005).
+/// Rendezvous hashing: the highest score wins. So when a backend goes, only its own names move, and they spread
+/// over all others. Weighted as −w / ln(u) (Schindelhauer and Schomaker, 2005).
 fn score<K: Hash>(octets: &[u8], key: &K, weight: u16) -> f64 {
-    // Its keys are fixed: every worker and every node gives a name to the same backend.
+    // The keys of the hash are fixed, so every worker and every node gives a name to the same backend.
     let mut hasher = DefaultHasher::new();
-    // A label's length is below 64, so that folding by octets leaves it alone.
+    // A label's length is below 64, so folding by octets does not change it.
     octets.iter().for_each(|octet| hasher.write_u8(octet.to_ascii_lowercase()));
     key.hash(&mut hasher);
     // 32 bits are exact in an f64, and above zero so that the logarithm is finite.
@@ -132,9 +134,9 @@ mod tests {
         assert_eq!(choose(Policy::LeastOutstanding, 0, ANY, all.into_iter()), Some(1));
     }
 
-    /// Goal: weights hold where nothing is in flight, and where few queries are: no backend is idle beside one that is busier
-    /// than its share, and none is left out. Method: 10,000 queries one at a time, then with two to eight in flight, the
-    /// oldest answered first, at several weights. Covers: C-234
+    /// Goal: weights hold when nothing is in flight, and when few queries are: no backend is idle while another
+    /// has more than its share, and every backend is used. Method: 10,000 queries one at a time, then with two to
+    /// eight in flight, the oldest answered first, at several weights. Covers: C-234
     #[test]
     fn least_outstanding_honours_weights_when_idle() {
         for weights in [&[1, 3][..], &[100, 300], &[1, 1], &[1, 1, 2], &[5, 1000]] {
@@ -178,8 +180,8 @@ mod tests {
         }
     }
 
-    /// Goal: a name stays with one backend however it is written, names spread by weight, and a backend that
-    /// goes moves no name but its own. Method: 30,000 names over weights 1, 1 and 2, then without the last.
+    /// Goal: a name stays with one backend in any spelling, names spread by weight, and a backend that goes moves
+    /// only its own names. Method: 30,000 names over weights 1, 1 and 2, then without the last backend.
     #[test]
     fn hash_is_stable_fair_and_least_disruptive() {
         let all = backends(&[(1, 0), (1, 0), (2, 0)]);
@@ -201,8 +203,9 @@ mod tests {
         }
     }
 
-    /// Goal: a client with a cookie has one backend whatever the policy and the name, clients spread by weight, and where a
-    /// backend goes only its own clients move. Method: 3,000 cookies over weights 1 and 2. Covers: C-242
+    /// Goal: a client with a cookie has one backend under every policy and for every name, clients spread by
+    /// weight, and a backend that goes moves only its own clients. Method: 3,000 cookies over weights 1 and 2.
+    /// Covers: C-242
     #[test]
     fn a_cookie_stays_with_a_backend() {
         let all = backends(&[(1, 0), (2, 7)]);

@@ -1,8 +1,9 @@
-//! One connection to a backend, as those see it that fill it, judge it and end it.
+//! One connection to a backend, for the code that fills it, judges it and ends it.
 //!
-//! Before: `streams`, `suspects` or `per_client` opened it. After: they fill it by [`Connection::give`] in each turn, and
-//! `connection_io` writes what they gave.
-//! Holds: its ID table, queries that wait to be written, how many it was given and has answered, since when it is silent.
+//! Before: `streams`, `suspects` or `per_client` opened it. After: they give it queries with [`Connection::give`]
+//! in each turn, and `connection_io` writes these.
+//! Holds: its ID table, queries that wait to be written, counts of queries and answers, and for how long it has
+//! been silent.
 //! Never: touches a socket, or allocates per query once warm.
 //!
 //! Source: RFC 7766 §6.2.1 (pipelining, one connection for many queries).
@@ -23,77 +24,77 @@ use crate::{
     proxy::Client,
 };
 
-/// Unanswered queries on one connection. 512: half of what ten busy clients have in flight, so that two
-/// connections carry them; servers bound what they take from one connection far below that anyway.
+/// Unanswered queries on one connection. 512: half of what ten busy clients have in flight, so two connections
+/// carry them; servers accept far fewer than that on one connection anyway.
 pub const IN_FLIGHT_MAX: usize = 512;
-/// Octets that wait to be written at which a connection takes no more.
+/// A connection with this many octets waiting to be written takes no more queries.
 const WAITING_OCTETS_MAX: usize = 64 * 1024;
 
 /// Which queries a connection carries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Lane {
-    /// Those of all clients.
+    /// Queries of all clients.
     #[default]
     Shared,
-    /// Those that may have closed a connection.
+    /// Queries that may have closed a connection.
     Trial,
-    /// Those that share none because of what others did.
+    /// Queries that share no connection because of other queries.
     Apart,
-    /// One client's, whom the backend is told.
+    /// Queries of one client, which the backend learns from a PROXY header.
     PerClient(Option<Client>),
 }
 
 /// A connection.
 pub struct Connection {
-    /// Who waits for which ID on it.
+    /// The slot that waits for each ID.
     pub ids: Rc<Ids>,
-    /// What it carries.
+    /// The kind of queries that it carries.
     pub lane: Lane,
     /// Queries that wait to be written, framed.
     pub out: RefCell<Vec<u8>>,
-    /// When it could be used; `None`: not yet, or no longer.
+    /// When it was established. `None`: not yet, or it is over.
     pub established_at: Cell<Option<Instant>>,
-    /// Queries that it was given.
+    /// Queries given to it.
     given: Cell<u32>,
-    /// Responses that somebody waited for.
+    /// Responses that matched a query.
     answered: Cell<u32>,
-    /// Most unanswered queries at a time.
+    /// Most unanswered queries at a time, for now.
     depth: Cell<usize>,
-    /// Most queries that it is given.
+    /// Most queries that it may be given in all.
     quota: Cell<u32>,
     /// It gets no more queries, and is closed when it has none.
     is_over: Cell<bool>,
-    /// What the look at silence saw last.
+    /// The result of the last look for silence.
     watch: Cell<Watch>,
-    /// Answers that it had given when queries were moved from it last, since it was silent.
+    /// Its count of answers when queries were last moved away because it was silent.
     relieved_after: Cell<Option<u32>>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// What a look at a connection saw.
+/// The result of one look at a connection.
 #[derive(Clone, Copy, Default)]
 struct Watch {
     answered: u32,
     was_busy: bool,
-    /// Looks in a row at which it had queries and no new answer.
+    /// Looks in a row at which it had queries and gave no new answer.
     silent_looks: u32,
     /// It gets no new queries until it answers.
     is_silent: bool,
 }
 
-/// What a further look at a connection found.
+/// The difference since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Nobody waits on it, and it has not answered since the last look.
+    /// No query waits on it, and it has not answered since the last look.
     Nothing,
-    /// It answered since the last look, after so many silent ones; or nobody waited for long.
+    /// It answered after this many silent looks, or its queries had not waited long.
     Answers(u32),
-    /// It has not answered for so many looks.
+    /// It has not answered for this many looks.
     Silent(u32),
 }
 
 impl Connection {
-    /// One of this lane. Its table of IDs is small: there may be many.
+    /// A connection of this lane. Its table of IDs begins small, because there may be many connections.
     pub fn of(lane: Lane) -> Self {
         Self {
             ids: Rc::default(),
@@ -116,45 +117,45 @@ impl Connection {
         self.established_at.get().is_some()
     }
 
-    /// Responses that somebody waited for.
+    /// Responses that matched a query.
     pub fn answered(&self) -> u32 {
         self.answered.get()
     }
 
-    /// Whether it has answered a query before one that it was given earlier.
+    /// Whether it has answered a query before an earlier one.
     pub fn reorders(&self) -> bool {
         self.ids.has_reordered(self.given.get())
     }
 
-    /// It gave one more, and is not silent. `true`: it is the first.
+    /// Counts an answer; the connection is not silent any more. `true`: it is the first answer.
     pub fn count_answer(&self) -> bool {
         let before = self.answered.get();
         self.answered.set(before.saturating_add(1));
         before == 0
     }
 
-    /// Looks in a row at which it had queries and no new answer.
+    /// Looks in a row at which it had queries and gave no new answer.
     pub fn silent_looks(&self) -> u32 {
         if self.is_silent() { self.watch.get().silent_looks } else { 0 }
     }
 
-    /// It has queries, and has not answered for long.
+    /// Whether it has queries and has not answered for long.
     pub fn is_silent(&self) -> bool {
         let watch = self.watch.get();
         watch.is_silent && watch.answered == self.answered.get()
     }
 
-    /// Queries are moved from it, since it is silent.
+    /// Notes that queries move away because it is silent.
     pub fn note_relief(&self) {
         self.relieved_after.set(Some(self.answered.get()));
     }
 
-    /// Queries were moved from it, and it has not answered since.
+    /// Whether queries moved away and it has not answered since.
     pub fn was_relieved(&self) -> bool {
         self.relieved_after.get() == Some(self.answered.get())
     }
 
-    /// Nobody shall use it any more, and nobody waits for an answer on it: what it has not written yet nobody needs.
+    /// Whether it takes no more queries and none waits on it. It may drop what it has not written yet.
     pub fn is_spent(&self) -> bool {
         self.is_over.get() && self.ids.outstanding() == 0
     }
@@ -164,12 +165,13 @@ impl Connection {
         self.is_over.get()
     }
 
-    /// It was given as many queries as its backend answers on one, and they are answered: the backend closes it now.
+    /// Whether it was given as many queries as the backend answers on one connection, and all are answered: the
+    /// backend closes it now.
     pub fn is_due(&self) -> bool {
         self.is_established() && self.given.get() >= self.quota.get() && self.is_quiet()
     }
 
-    /// It takes no more queries, ever.
+    /// Whether it will never take another query.
     pub fn is_worn(&self) -> bool {
         self.is_over.get() || self.given.get() >= self.quota.get()
     }
@@ -179,37 +181,38 @@ impl Connection {
         self.is_established() && self.takes_more()
     }
 
-    /// Whether it can take another query, to be written as soon as it is established.
+    /// Whether it can take another query, which is written as soon as the connection is established.
     pub fn takes_more(&self) -> bool {
         self.ids.outstanding() < self.depth.get()
             && !self.is_worn()
             && self.out.borrow().len() < WAITING_OCTETS_MAX
     }
 
-    /// Whether a query that tolerates so many others may join those that it has.
+    /// Whether a query that allows `company` queries on its connection may join this one's.
     pub fn takes_company(&self, company: u16) -> bool {
         let outstanding = self.ids.outstanding();
         self.takes_more() && (outstanding == 0 || outstanding < usize::from(company))
     }
 
-    /// From now on it takes at most so many queries at a time, and so many in all.
+    /// Sets the most queries at a time (`depth`) and in all (`quota`).
     pub fn limit(&self, depth: usize, quota: u32) {
         self.depth.set(depth.clamp(1, IN_FLIGHT_MAX));
         self.quota.set(quota.max(1));
     }
 
-    /// Nobody waits for anything on it.
+    /// Whether no query waits on it.
     pub fn is_quiet(&self) -> bool {
         self.ids.outstanding() == 0 && self.out.borrow().is_empty()
     }
 
-    /// It is given no more queries, and ends when those that it has are over.
+    /// Gives it no more queries; it ends when its queries are over.
     pub fn end(&self) {
         self.is_over.set(true);
         self.wake();
     }
 
-    /// Sends the query in `slot` over it, with this turn's write. Where it cannot, the query goes elsewhere.
+    /// Sends the query in `slot` over it, with this turn's write. If that is impossible, the query goes
+    /// elsewhere.
     pub fn give(&self, backend: &Backend, slot: u16) {
         let pool = &backend.pool;
         let Some(first_tries) = self.take(pool, slot, backend.config.pads) else {
@@ -219,13 +222,14 @@ impl Connection {
         backend.retries.earn(first_tries);
     }
 
-    /// Takes the query in `slot`; returns how many first tries that is, none if it was given before. `None`: it cannot.
+    /// Takes the query in `slot`. Returns the number of first tries: 1, or 0 if the query was given before.
+    /// `None`: it cannot.
     fn take(&self, pool: &Pool, slot: u16, pads: bool) -> Option<usize> {
         let mut flights = pool.flights.borrow_mut();
-        // Without a flight there is nothing to send elsewhere.
+        // Without a flight there is nothing to send.
         let Some(flight) = flights.get_mut(slot) else { return Some(0) };
         if self.ids.outstanding() == 0 {
-            // Whoever is alone says how many may join; beside others it has been asked already.
+            // A query that is alone decides how many may join it; on a shared connection it was asked before.
             self.depth.set(self.depth_for(flight));
         }
         flight.history.order = self.given.get();
@@ -247,8 +251,8 @@ impl Connection {
         }
     }
 
-    /// Appends a query, whose ID is in place, to what is written in this turn; `pads`: nobody but the backend
-    /// can read it, and nobody shall guess it by its length. `false`: no frame can hold it.
+    /// Appends a query, whose ID is in place, to this turn's write. `pads`: the connection is encrypted, and
+    /// padding hides the query's length. `false`: no frame can hold the query.
     fn push(&self, flight: &Flight, pads: bool) -> bool {
         let write = |out: &mut Vec<u8>| {
             match flight.opt_rdata.filter(|_| pads) {
@@ -260,14 +264,14 @@ impl Connection {
         matches!(append_message(&mut self.out.borrow_mut(), write), Ok(Some(_)))
     }
 
-    /// Has what was given written.
+    /// Has the queries that were given written.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
     }
 
-    /// The task of `connection_io` is woken by this.
+    /// Sets the waker of the task in `connection_io`.
     pub fn wake_by(&self, waker: &Waker) {
         let mut current = self.waker.borrow_mut();
         if !current.as_ref().is_some_and(|current| current.will_wake(waker)) {
@@ -275,7 +279,8 @@ impl Connection {
         }
     }
 
-    /// Looks whether it has answered since the last look. `silent_looks`: so many without an answer are silence.
+    /// Looks whether it has answered since the last look; `silent_looks` looks without an answer count as
+    /// silence.
     pub fn look(&self, silent_looks: u32) -> Heard {
         let mut watch = self.watch.get();
         let is_busy = self.ids.outstanding() > 0;
@@ -285,7 +290,7 @@ impl Connection {
             true => before.saturating_add(1),
             false => 0,
         };
-        // What was given up there, or moved from there, is no answer.
+        // Queries that were given up, or moved away, are no answers.
         watch.is_silent = watch.silent_looks >= silent_looks || (watch.is_silent && !has_answered);
         (watch.was_busy, watch.answered) = (is_busy, self.answered.get());
         self.watch.set(watch);

@@ -1,14 +1,14 @@
-//! What is said over one connection to a backend: many queries in a write, many responses in a read, in any order.
+//! The octets of one connection to a backend: many queries in a write, many responses in a read, in any order.
 //!
-//! Before: a [`Connection`] was made, and is given queries in each turn. After: each response is with its sink; at its end
-//! `streams` hears how it ended.
-//! Holds: the front of a response that is not whole, what is being written, the idle timer.
+//! Before: a [`Connection`] was made, and gets queries in each turn. After: each response is with its sink; when
+//! the connection ends, `streams` gets the reason.
+//! Holds: the beginning of a response that is not whole, the octets being written, the idle timer.
 //! Never: allocates per query once warm, waits for one response before the next query, or tries again itself.
 //!
 //! Source: RFC 7766 §6.2.1 (pipelining, one connection for many queries), §7 (out of order), §8 (framing).
 //!
 //! # Cancel safety
-//! Dropping [`live`] closes the connection; only a pool that nobody waits for does that.
+//! Dropping [`live`] closes the connection; only a pool without waiting queries does that.
 
 use std::{
     future::poll_fn,
@@ -42,18 +42,18 @@ use crate::{
 
 /// Reads of one turn.
 const READS_MAX: usize = 8;
-/// A connection without queries is closed after this: as RFC 7766 §6.2.3 wants of a client; most servers
-/// close theirs after 10 s to 2 min.
+/// A connection without queries is closed after this time (RFC 7766 §6.2.3); most servers close theirs after 10 s
+/// to 2 min.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection that is one client's alone holds a place that another client may need.
+/// The same for a connection of one client, because another client may need its place.
 const PERSONAL_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection for suspects is needed for as long as there are any.
+/// A connection for suspects is needed only while there are suspects.
 const TRIAL_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a connection ended.
 #[derive(Debug, Error)]
 pub enum End {
-    /// It never began.
+    /// It could not be opened.
     #[error(transparent)]
     NotOpened(NotOpened),
     /// The backend closed it.
@@ -62,15 +62,15 @@ pub enum End {
     /// The kernel gave up on it.
     #[error("failed: {0}")]
     Failed(io::Error),
-    /// Nothing behind it can be believed.
+    /// The octets behind this point cannot be framed.
     #[error("what came is not framed: {0}")]
     Broken(FramingError),
-    /// Nobody needed it for long, or any more.
+    /// It was unused for long, or is over and unused.
     #[error("idle")]
     Idle,
 }
 
-/// Opens `connection` and serves it to its end, of which `streams` is told, and since when it could be used.
+/// Opens `connection` and serves it to its end. Tells `streams` how it ended, and since when it had been usable.
 pub async fn live(backend: Rc<Backend>, connection: Rc<Connection>) {
     let config = &backend.config;
     let client = match &connection.lane {
@@ -90,14 +90,14 @@ pub async fn live(backend: Rc<Backend>, connection: Rc<Connection>) {
     streams::ended(&backend, &connection, established_at, &end);
 }
 
-/// How long an acknowledgement waits for a query that carries it, after one has gone: a millisecond, in which a busy connection
-/// writes several.
+/// How long an acknowledgement waits after a write for a query that carries it: a busy connection writes several
+/// queries within a millisecond.
 const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(1);
 
-/// Has the kernel acknowledge what was read now. It waits for up to 40 ms for something to send along with it, and a
+/// Makes the kernel acknowledge what was read. The kernel would wait up to 40 ms for octets to send along, and a
 /// backend with Nagle's algorithm (RFC 9293 §3.7.4; NSD) holds the next small response back until then.
 fn acknowledge(tcp: &impl AsFd) {
-    // Best effort: without it answers are late, not lost.
+    // Best effort: if it fails, answers are late but not lost.
     let _ = socket2::SockRef::from(tcp).set_tcp_quickack(true);
 }
 
@@ -117,21 +117,21 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 /// A connection between two turns.
 struct ConnectionIo<'a, S, A> {
     stream: S,
-    /// Has the kernel acknowledge what was read.
+    /// Makes the kernel acknowledge what was read.
     acknowledge: A,
-    /// Something was read since it last did, and nothing written with which that would go.
+    /// Octets were read since the last acknowledgement, and no write has carried one.
     owes_acknowledgement: bool,
-    /// When something was last written; `None`: never.
+    /// Time of the last write. `None`: never.
     wrote_at: Option<Instant>,
-    /// Ends when an acknowledgement that waited for a write is sent without one.
+    /// Timer of an acknowledgement that waits for a write.
     acknowledgement: Pin<Box<Sleep>>,
-    /// Somebody waits for that.
+    /// The timer runs.
     is_delayed: bool,
     backend: &'a Backend,
     connection: &'a Connection,
-    /// The front of a response that is not whole.
+    /// The beginning of a response that is not whole.
     pending: Vec<u8>,
-    /// What is being written, and how far.
+    /// Octets that are being written, and how many of them are.
     writing: Vec<u8>,
     written: usize,
     must_flush: bool,
@@ -167,7 +167,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
         }
     }
 
-    /// Everything that can be done now: read, deliver, write, look at the clock.
+    /// Does everything that is possible now: reads, delivers, writes, checks the clock.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<End> {
         self.connection.wake_by(context.waker());
         if let Err(end) = self.read(context).and_then(|()| self.write(context)) {
@@ -188,10 +188,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
         Poll::Pending
     }
 
-    /// Acknowledges what was read, unless a query is about to do that: where the last one went a moment ago, the next one is
-    /// waited for. Backends that hold small responses back until then send fewer and larger ones under load.
+    /// Acknowledges what was read, unless a query is about to carry the acknowledgement: for a short time after a
+    /// write the next query is expected. Backends that hold small responses back then send fewer and larger ones
+    /// under load.
     fn acknowledge_in_time(&mut self, context: &mut Context<'_>) {
-        // Where all is answered nothing waits for it.
+        // When every query is answered, no response waits for an acknowledgement.
         self.owes_acknowledgement &= self.connection.ids.outstanding() > 0;
         let until = self.wrote_at.map_or(self.last_use, |at| at + ACKNOWLEDGEMENT_DELAY);
         if self.owes_acknowledgement && !self.is_delayed && until > self.last_use {
@@ -223,12 +224,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
                 }
             }
         }
-        // A flood must not starve the sessions: the rest is for the next turn.
+        // A flood must not starve the sessions, so the rest waits for the next turn.
         context.waker().wake_by_ref();
         Ok(())
     }
 
-    /// Delivers every whole response in `octets`, which follow whatever is pending, where it lies.
+    /// Delivers every whole response in `octets`, which follow the pending octets. Responses are not copied.
     fn take_octets(&mut self, octets: &[u8]) -> Result<(), End> {
         if self.pending.is_empty() {
             let taken = self.deliver(octets)?;
@@ -243,7 +244,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
         Ok(())
     }
 
-    /// Gives each whole response in front of `octets` to whoever waits for it; returns the octets used.
+    /// Delivers each whole response at the beginning of `octets`. Returns the number of octets used.
     fn deliver(&self, octets: &[u8]) -> Result<usize, End> {
         let pool = &self.backend.pool;
         let (mut taken, mut responses) = (0, 0);
@@ -263,7 +264,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
             }
         }
         pool.counters.add(Counter::BackendStreamReceived, responses);
-        // There may be room again for what waits.
+        // Queries that wait may have room now.
         self.backend.streams.look();
         Ok(taken)
     }
@@ -289,14 +290,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
                     self.wrote_at = Some(turn_time::now());
                     self.backend.pool.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
-                    // There is room again for what waits.
+                    // Queries that wait have room now.
                     self.backend.streams.look();
                 }
             }
         }
     }
 
-    /// TLS may keep the last record to itself until it is asked; to TCP this is nothing.
+    /// TLS may keep its last record until it is flushed; for TCP a flush does nothing.
     fn flush(&mut self, context: &mut Context<'_>) -> Result<(), End> {
         if !self.must_flush {
             return Ok(());

@@ -1,9 +1,9 @@
-//! What a backend does with connections, as far as one worker has learned it, and what follows for how many there are.
+//! What one worker has learned about how a backend treats connections, and the limits that follow from it.
 //!
-//! Before: a connection ended, or `silence` found that one slow query held others. After: `streams` opens more connections,
-//! each of which carries fewer queries.
-//! Holds: two findings, each of which is forgotten after a while and learned again if it is still true.
-//! Never: allocates, or looks at a clock but when `silence` does.
+//! Before: a connection ended, or `silence` found that one slow query delayed others. After: `streams` opens more
+//! connections, and each carries fewer queries.
+//! Holds: two findings. Each is forgotten after a while, and learned again if it is still true.
+//! Never: allocates, or reads a clock except when `silence` does.
 //!
 //! Source: RFC 7766 §7 (answers may be in order), §6.2.3 (servers close connections as they like).
 
@@ -13,30 +13,31 @@ use tokio::time::Instant;
 
 use super::connection::IN_FLIGHT_MAX;
 
-/// How long a finding holds.
+/// How long a finding is kept.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// Connections in a row that were closed after as many answers, with queries unanswered, before that is taken for a rule.
+/// This many connections in a row must close after the same number of answers, with queries unanswered, to make a
+/// rule.
 const CLOSES_MIN: u32 = 2;
-/// Unanswered queries on a connection that answers in order: few wait behind a slow one, and the backend has the next at
-/// hand when it is done with one.
+/// Unanswered queries on a connection that answers in order: few wait behind a slow one, and the backend always
+/// has the next query at hand.
 const IN_ORDER_DEPTH: usize = 8;
-/// Connections that are opened at a time where each carries few queries.
+/// Connections that are opened at the same time if each carries few queries.
 const OPENING_MAX: usize = 8;
 
 /// The findings.
 #[derive(Default)]
 pub struct ConnectionLimits {
-    /// Answers after which the last connections were closed, and how many in a row.
+    /// The number of answers after which the last connections closed, and how many connections in a row did so.
     closes: Cell<(u32, u32)>,
-    /// Answers over the connection that gave the most.
+    /// The most answers over one connection.
     most_answers: Finding<u32>,
     quota: Finding<u32>,
     in_order: Finding<()>,
-    /// When an answer came before one to an earlier query.
+    /// An answer came before the answer to an earlier query.
     reorders: Finding<()>,
 }
 
-/// Something that is true for a while.
+/// A fact that is kept for a while.
 struct Finding<T>(Cell<Option<(T, Instant)>>);
 
 impl<T> Default for Finding<T> {
@@ -60,7 +61,7 @@ impl<T: Copy> Finding<T> {
 }
 
 impl ConnectionLimits {
-    /// A connection was closed after so many answers, with queries unanswered.
+    /// A connection was closed after this many answers, with queries unanswered.
     pub fn note_close(&self, answers: u32, now: Instant) {
         let (last, in_a_row) = self.closes.get();
         let in_a_row = if answers == last { in_a_row.saturating_add(1) } else { 1 };
@@ -72,33 +73,33 @@ impl ConnectionLimits {
         }
     }
 
-    /// A connection has given so many answers. Where one gave more, no close after fewer is a rule: it may be what some
-    /// query does.
+    /// A connection has given this many answers. If another one gave more, a close after fewer answers is no
+    /// rule: some query may have caused it.
     pub fn note_answers(&self, answers: u32, now: Instant) {
         if self.most_answers.get().is_none_or(|most| answers >= most) && answers > 0 {
             self.most_answers.learn(answers, now);
         }
     }
 
-    /// A connection that has carried all that it should was not closed.
+    /// A connection was not closed after its full number of answers: forgets the rule.
     pub fn forget_quota(&self) {
         self.quota.0.set(None);
     }
 
-    /// Others waited on a connection behind a query that was not answered for long.
+    /// Queries waited long on a connection behind an unanswered one.
     pub fn note_stall(&self, now: Instant) {
         if self.reorders.get().is_none() {
             self.in_order.learn((), now);
         }
     }
 
-    /// An answer came before one to an earlier query.
+    /// An answer came before the answer to an earlier query.
     pub fn note_reordering(&self, now: Instant) {
         self.reorders.learn((), now);
         self.in_order.0.set(None);
     }
 
-    /// Forgets what was learned long ago.
+    /// Forgets old findings.
     pub fn look(&self, now: Instant) {
         self.most_answers.forget(now);
         self.quota.forget(now);
@@ -106,7 +107,7 @@ impl ConnectionLimits {
         self.reorders.forget(now);
     }
 
-    /// Whether it answers the queries of a connection one after the other, and slow ones hold others.
+    /// Whether the backend answers the queries of a connection in order, so that slow ones delay others.
     pub fn is_in_order(&self) -> bool {
         self.in_order.get().is_some()
     }
@@ -116,12 +117,12 @@ impl ConnectionLimits {
         if self.is_in_order() { IN_ORDER_DEPTH } else { IN_FLIGHT_MAX }
     }
 
-    /// Most queries that a connection carries.
+    /// Most queries that a connection carries in all.
     pub fn quota(&self) -> u32 {
         self.quota.get().unwrap_or(u32::MAX)
     }
 
-    /// How many connections may be on their way at a time for so many queries that wait.
+    /// How many connections may be opening at the same time while `waiting` queries wait.
     pub fn opening_max(&self, waiting: usize) -> usize {
         match (self.quota.get(), self.is_in_order()) {
             (Some(quota), _) => {
@@ -137,8 +138,9 @@ impl ConnectionLimits {
 mod tests {
     use super::*;
 
-    /// Goal: a backend that closes after as many answers each time is given no more per connection, until that is
-    /// forgotten; one that closes at random is not. Method: closes in a row; the clock moved.
+    /// Goal: a backend that closes after the same number of answers each time gets no more queries per
+    /// connection, until the rule is forgotten; a backend that closes at random has no rule. Method: closes in a
+    /// row, with a moved clock.
     #[test]
     fn a_rule_is_learned_and_forgotten() {
         let (limits, now) = (ConnectionLimits::default(), Instant::now());
@@ -151,7 +153,8 @@ mod tests {
         assert_eq!(limits.quota(), u32::MAX);
     }
 
-    /// Goal: a backend that was seen to answer out of order is not taken for one that does not.
+    /// Goal: a backend that was seen to answer out of order does not count as one that answers in order. Covers:
+    ///
     #[test]
     fn reordering_counts_more_than_a_stall() {
         let (limits, now) = (ConnectionLimits::default(), Instant::now());

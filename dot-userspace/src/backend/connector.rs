@@ -1,6 +1,6 @@
-//! TLS towards a backend, as a trait, so that this room knows no TLS library.
+//! TLS towards a backend, as a trait, so that this module needs no TLS library.
 //!
-//! Before: `start` made one from the config and the `tls` room. After: `dial` has a connection wrapped in it.
+//! Before: `start` made one from the config and the module `tls`. After: `dial` has a TLS connection.
 //! Never: falls back to cleartext.
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc};
@@ -12,30 +12,32 @@ use tokio::{
 
 use crate::config::OnTlsFailure;
 
-/// A connection's octets, decrypted.
+/// A connection that decrypts what it reads and encrypts what it writes.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
-    /// The connection under it, for the options of its socket.
+    /// The TCP connection under it, for its socket options.
     fn socket(&self) -> &TcpStream;
 }
 
-/// A connection being secured.
+/// A handshake under way.
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send + 'a>>;
 
-/// Does the handshake with one backend, and knows by what it is recognised.
+/// Makes TLS connections to one backend, and authenticates it.
 pub trait Connector: Send + Sync {
-    /// The stream is the backend's own, or there is none. Dropping the future closes the connection.
+    /// Makes the handshake. Fails if the peer is not the backend that the config describes. Dropping the future
+    /// closes the connection.
     fn connect(&self, tcp: TcpStream) -> Connecting<'_>;
 
-    /// Differs where another backend would be believed.
+    /// Two connectors that accept different backends have different fingerprints.
     fn fingerprint(&self) -> u64;
 }
 
-/// One backend's TLS. Equal means that the same ones are believed, with the same consequence.
+/// One backend's TLS settings. Two are equal if they accept the same backends, with the same consequence on
+/// failure.
 #[derive(Clone)]
 pub struct Tls {
-    /// Makes streams.
+    /// Makes the connections.
     pub connector: Arc<dyn Connector>,
-    /// What becomes of a query when it cannot.
+    /// What happens to a query when TLS fails.
     pub on_failure: OnTlsFailure,
 }
 

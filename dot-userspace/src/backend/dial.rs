@@ -1,7 +1,7 @@
-//! Opens a connection to a backend: TCP, TLS where it is asked for, and then the PROXY header.
+//! Opens a connection to a backend: TCP, then TLS if configured, then the PROXY header if configured.
 //!
 //! Before: `connection`, `transfer` or `health` needs one. After: queries may be written.
-//! Never: takes longer than a query may, or goes on in cleartext where TLS is asked for.
+//! Never: takes longer than a query's timeout, or falls back to cleartext.
 
 use std::{future::Future, io, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
 use super::{BackendConfig, Wire};
 use crate::proxy::{Client, header};
 
-/// A connection over which queries may go.
+/// An open connection.
 pub enum Opened {
     /// In the clear.
     Clear(TcpStream),
@@ -23,18 +23,19 @@ pub enum Opened {
     Secure(Box<dyn Wire>),
 }
 
-/// Why there is none.
+/// Why a connection could not be opened.
 #[derive(Debug, Error)]
 pub enum NotOpened {
-    /// Nobody is there, or it takes no connection.
+    /// No host answered, or the backend refused the connection.
     #[error("not connected: {0}")]
     Unconnected(io::Error),
-    /// There is no TLS with it, or it is somebody else.
+    /// The TLS handshake failed, or the peer is not the configured backend.
     #[error("TLS: {0}")]
     NotSecure(io::Error),
 }
 
-/// Opens one within `timeout`, which is a query's. `client`: for whom it is; `None`: on dotd's own account. Counts only with `proxy_v2`.
+/// Opens a connection within `timeout`, which is a query's. `client`: the client in the PROXY header; `None`:
+/// dotd itself asks. It matters only with `proxy_v2`.
 ///
 /// # Errors
 /// [`NotOpened`].
@@ -68,13 +69,13 @@ async fn in_time<T>(deadline: Instant, step: impl Future<Output = io::Result<T>>
 async fn connect(config: &BackendConfig, timeout: Duration) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(config.address).await?;
     tcp.set_nodelay(true)?;
-    // A backend that vanished without a word is noticed within a query's time, by the kernel.
+    // The kernel notices within a query's timeout that a backend vanished without closing.
     socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(timeout))?;
     Ok(tcp)
 }
 
-/// Says for whom it is, where the backend is to know. Within TLS: Unbound and dnsdist read it there, BIND calls it
-/// `proxy encrypted`, and no client's address is in clear on the wire.
+/// Writes the PROXY header if the backend expects one. Within TLS: Unbound and dnsdist read it there, BIND calls
+/// it `proxy encrypted`, and no client address travels in clear.
 async fn introduce<S: AsyncWrite + Unpin>(
     mut stream: S,
     config: &BackendConfig,
@@ -112,7 +113,7 @@ mod tests {
         }
     }
 
-    /// Secures nothing, and notes which socket it was given.
+    /// Encrypts nothing, and notes which socket it got.
     struct Plain(Arc<Mutex<Option<PathBuf>>>);
 
     impl Connector for Plain {
@@ -127,8 +128,8 @@ mod tests {
         }
     }
 
-    /// Goal: a connection to a backend is one descriptor, also within TLS: `start::plan` keeps as many as there may be
-    /// connections. Method: the descriptors of this process that are the socket. Covers: C-26
+    /// Goal: a connection to a backend takes one descriptor, also within TLS: `start::plan` reserves one for each
+    /// connection. Method: count the descriptors of this process that are the socket. Covers: C-26
     #[test]
     fn a_connection_within_tls_is_one_descriptor() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

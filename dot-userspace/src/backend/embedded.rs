@@ -27,15 +27,15 @@ use hickory_server::{
 const ZONE: &str = include_str!("dotd.test.zone");
 /// Its name.
 const ORIGIN: &str = "dotd.test.";
-/// Life of its signatures; they are made at every start.
+/// Lifetime of its signatures; they are made at every start.
 const SIGNATURES_VALID: Duration = Duration::from_secs(90 * 86_400);
 /// Ports tried until one is free for both UDP and TCP.
 const BIND_TRIES: usize = 16;
-/// Room for queries that wait for the server's thread.
+/// Receive buffer: queries wait here for the server's thread.
 const RECEIVE_OCTETS: usize = 4 << 20;
 /// Idle time of a TCP connection to the embedded server.
 const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Responses of one TCP connection that may wait.
+/// Responses that may wait on one TCP connection.
 const TCP_RESPONSES_MAX: usize = 32;
 
 /// The embedded server, bound and not yet running.
@@ -46,7 +46,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Takes a loopback port, the same for UDP and TCP.
+    /// Binds a loopback port, the same for UDP and TCP.
     ///
     /// # Errors
     /// When no port is free for both.
@@ -57,7 +57,7 @@ impl Embedded {
             let address = tcp.local_addr()?;
             match UdpSocket::bind(address) {
                 Ok(udp) => {
-                    // A turn's burst must fit; the kernel caps it by net.core.rmem_max.
+                    // A turn's burst must fit; the kernel limits the size by net.core.rmem_max.
                     let _ = socket2::SockRef::from(&udp).set_recv_buffer_size(RECEIVE_OCTETS);
                     udp.set_nonblocking(true)?;
                     tcp.set_nonblocking(true)?;
@@ -69,7 +69,7 @@ impl Embedded {
         Err(last)
     }
 
-    /// Where it will answer.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -112,7 +112,8 @@ fn catalog() -> Result<Catalog, String> {
     Ok(catalog)
 }
 
-/// Signs the zone with a key made for this run: there is no chain to it, but a client sees what DO brings.
+/// Signs the zone with a key made for this run. No chain of trust leads to it, but a client sees what DO adds to
+/// an answer.
 fn sign(zone: &mut InMemoryZoneHandler, origin: &Name) -> Result<(), DnsSecError> {
     let algorithm = Algorithm::ECDSAP256SHA256;
     let key = EcdsaSigningKey::from_pkcs8(&EcdsaSigningKey::generate_pkcs8(algorithm)?, algorithm)?;

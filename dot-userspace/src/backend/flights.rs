@@ -1,10 +1,11 @@
-//! The queries in flight of one worker: a bounded table, its slots used again and again.
+//! The queries in flight of one worker: a bounded table whose slots are reused.
 //!
 //! Before: `Backends::submit` accepted a query. After: a response, a failure or a deadline ends it.
-//! Holds: what was sent (for another try and for matching), what the client asked, where it is, who waits. A query that
-//! two backends have at once (`hedge`) has two slots, which know each other until one of them ends.
-//! Never: grows beyond [`FLIGHTS_MAX`], allocates once warm (but for queries longer than [`KEPT_OCTETS_MAX`]), or answers
-//! twice: a slot is emptied as it ends.
+//! Holds: the octets that were sent (for another try and for matching), what the client asked, the backend that
+//! has the query, its sink. A query that two backends have at once (`hedge`) has two slots, which refer to each
+//! other until one of them ends.
+//! Never: grows beyond [`FLIGHTS_MAX`], allocates once warm (except for queries longer than [`KEPT_OCTETS_MAX`]),
+//! or answers twice: a slot that ends is emptied.
 
 use std::{net::IpAddr, rc::Rc};
 
@@ -20,10 +21,11 @@ use crate::{
 
 /// Most queries in flight of one worker. Half of the ID space, so a free random ID is found at once.
 pub const FLIGHTS_MAX: usize = 32_768;
-/// Share of one session just beyond half of the capacity. 16: what a stub resolver asks for at once to show a page.
+/// Share of one session just above half of the capacity. 16: the queries of a stub resolver for one page.
 const SHARE_MAX: usize = 16;
-/// Octets that the buffer of a free slot may have: the queries of nearly all clients are shorter (a padded one has 128),
-/// and what a long one took goes with it, or whoever sends some now and then would have every slot keep 64 KiB.
+/// Octets that the buffer of a free slot may keep: nearly all queries are shorter (a padded one has 128). A
+/// longer buffer is freed; otherwise a client that sends a long query now and then would make every slot keep 64
+/// KiB.
 const KEPT_OCTETS_MAX: usize = 1024;
 /// QTYPE and QCLASS, which follow the question's name.
 const TYPE_AND_CLASS_OCTETS: usize = 4;
@@ -41,59 +43,59 @@ pub enum Half {
 pub struct Flight {
     /// The query's octets; its ID is patched when it is sent.
     pub query: Vec<u8>,
-    /// What the client asked of its hop.
+    /// What the client asked of its hop (EDNS).
     pub asked: Asked,
-    /// Where the options of its OPT begin, if they may grow.
+    /// Offset of the options of its OPT, if options may be added.
     pub opt_rdata: Option<usize>,
-    /// Who waits. `None`: the slot is free.
+    /// Where the outcome goes. `None`: the slot is free.
     pub sink: Option<Rc<dyn Sink>>,
-    /// When we give up.
+    /// The query fails at this time.
     pub deadline: Instant,
-    /// When its backend has had its share of the deadline.
+    /// Its backend's share of the deadline ends at this time.
     pub patience_until: Instant,
     /// When its backend got it.
     pub given_at: Instant,
-    /// When it was last sent; `None`: never.
+    /// When it was last sent. `None`: never.
     pub sent_at: Option<Moment>,
-    /// When its backend has taken longer than usual; `None`: that changes nothing.
+    /// From this time on its backend takes longer than usual. `None`: the query is never hedged.
     pub late_at: Option<Instant>,
     /// Another backend may be asked before this one has failed.
     pub may_hedge: bool,
     /// The slot of the same query's other try.
     pub other: Option<u16>,
-    /// It is the later one of two tries.
+    /// This slot is the second of two tries.
     pub is_second: bool,
     /// The backend that has it.
     pub backend: usize,
-    /// The way it takes there.
+    /// Over UDP or a connection.
     pub half: Half,
     /// Backends that had it, a bit each.
     pub tried: u64,
     /// It must not be asked twice.
     pub is_once: bool,
-    /// What connections did with it that closed, or fell silent, before it was answered.
+    /// What connections that closed, or fell silent, did with it.
     pub history: History,
-    /// Over which socket and with which ID it was sent; `None` while queued.
+    /// The socket and the ID with which it was sent. `None`: it is queued.
     pub sent: Option<(Rc<Ids>, u16)>,
 }
 
 impl Flight {
-    /// Whether it waits in this queue. A queue may hold slots whose flight has ended or moved on.
+    /// Whether it waits in this queue. A queue may hold slots whose query has ended or moved on.
     pub fn waits_at(&self, backend: usize, half: Half) -> bool {
         self.sent.is_none() && self.backend == backend && self.half == half
     }
 
-    /// Who asked, for a backend that is to know.
+    /// The client, for a backend that learns it from a PROXY header.
     pub fn client(&self) -> Option<Client> {
         self.sink.as_ref().and_then(|sink| sink.client())
     }
 
-    /// It is the later one of two tries, and the earlier one goes on.
+    /// Whether it is the second of two tries, and the first one goes on.
     pub fn is_spare(&self) -> bool {
         self.is_second && self.other.is_some()
     }
 
-    /// Who asked, whether or not a backend is to know.
+    /// The client's address, for dotd's own use.
     pub fn asker(&self) -> Option<IpAddr> {
         self.sink.as_ref().and_then(|sink| sink.asker())
     }
@@ -103,14 +105,14 @@ impl Flight {
         self.sent.as_ref().is_some_and(|(over, _)| Rc::ptr_eq(over, ids))
     }
 
-    /// Takes it back from the socket that has it: what still comes for it there is late and dropped.
+    /// Takes it back from its socket: an answer that still comes there is late, and is dropped.
     pub fn take_back(&mut self) {
         if let Some((ids, id)) = self.sent.take() {
             ids.release(id);
         }
     }
 
-    /// Gives it an ID of `ids`, which stands in its octets when this returns. `false`: none is free.
+    /// Gives it a free ID of `ids` and writes that into its octets. `false`: no ID is free.
     pub fn send_over(&mut self, slot: u16, ids: &Rc<Ids>, random: &super::random::Random) -> bool {
         let Some(id) = ids.claim(slot, random) else { return false };
         if let Some(octets) = self.query.first_chunk_mut::<2>() {
@@ -120,7 +122,7 @@ impl Flight {
         true
     }
 
-    /// It is sent in this turn.
+    /// Notes that it is sent in this turn.
     pub fn note_sent(&mut self, counters: &WorkerCounters) {
         let now = turn_time::moment();
         let is_first = self.sent_at.replace(now).is_none();
@@ -129,24 +131,25 @@ impl Flight {
         }
     }
 
-    /// What was asked and how it was sent, for an outcome without a response; the flight is to end then.
+    /// Takes what was asked and how it was sent, for an outcome without a response. The flight must end then.
     pub fn take_query(&mut self) -> (Asked, Vec<u8>) {
         (self.asked, std::mem::take(&mut self.query))
     }
 
-    /// Its name, as the client wrote it.
+    /// Its qname, as the client wrote it.
     pub fn qname(&self) -> &[u8] {
         qname(&self.query, usize::from(self.asked.question_end))
     }
 
-    /// By what its next backend is chosen. Reads the query again: a backend has failed, so that there is time.
+    /// The property by which its next backend is chosen. Parses the query again, which is affordable after a
+    /// backend has failed.
     pub fn affinity(&self) -> Affinity<'_> {
         let cookie = Query::parse(&self.query).ok().and_then(|query| query.client_cookie(&self.query));
         cookie.map_or_else(|| Affinity::Name(self.qname()), Affinity::Cookie)
     }
 }
 
-/// The question's name in a message whose question ends at `question_end`.
+/// The qname of a message whose question ends at `question_end`.
 pub fn qname(message: &[u8], question_end: usize) -> &[u8] {
     let end = question_end.saturating_sub(TYPE_AND_CLASS_OCTETS);
     message.get(HEADER_OCTETS..end).unwrap_or_default()
@@ -160,8 +163,8 @@ pub struct Flights {
 }
 
 impl Flights {
-    /// Takes a slot and lets `fill` write the query into its buffer and say where its OPT may grow; `None` when
-    /// all are taken.
+    /// Takes a slot. `fill` writes the query into its buffer and returns where its OPT may grow. `None`: all
+    /// slots are taken.
     pub fn insert(
         &mut self,
         asked: Asked,
@@ -219,8 +222,8 @@ impl Flights {
         Some(slot)
     }
 
-    /// Gives the query in `slot` a second slot, for another backend to have it too. Who waits is still told once: of the
-    /// first answer, or when both have failed. `None`: all slots are taken.
+    /// Gives the query in `slot` a second slot, for a second backend. The sink still gets one outcome: the first
+    /// answer, or a failure when both have failed. `None`: all slots are taken.
     pub fn split(&mut self, slot: u16) -> Option<u16> {
         let first = self.get_mut(slot)?;
         let (asked, deadline, tried, opt_rdata) = (first.asked, first.deadline, first.tried, first.opt_rdata);
@@ -239,7 +242,7 @@ impl Flights {
         second
     }
 
-    /// Both tries of the query in `slot` know that the backends in `tried` had it.
+    /// Notes in both tries of the query in `slot` that the backends in `tried` had it.
     pub fn note_tried(&mut self, slot: u16, tried: u64) {
         let Some(flight) = self.get_mut(slot) else { return };
         flight.tried |= tried;
@@ -248,18 +251,18 @@ impl Flights {
         }
     }
 
-    /// The flight in `slot`, if one is there.
+    /// The flight in `slot`. `None`: the slot is free.
     pub fn get(&self, slot: u16) -> Option<&Flight> {
         self.slots.get(usize::from(slot)).filter(|flight| flight.sink.is_some())
     }
 
-    /// The flight in `slot`, to change.
+    /// The flight in `slot`, mutable.
     pub fn get_mut(&mut self, slot: u16) -> Option<&mut Flight> {
         self.slots.get_mut(usize::from(slot)).filter(|flight| flight.sink.is_some())
     }
 
-    /// Empties `slot`: whoever waited gets the outcome from the caller, once. Its ID is free again. Another try of the
-    /// same query is the only one from now on.
+    /// Empties `slot` and frees its ID; the caller gives the outcome to the sink, once. If the query has another
+    /// try, that is its only one from now on.
     pub fn end(&mut self, slot: u16) -> Option<Rc<dyn Sink>> {
         let flight = self.slots.get_mut(usize::from(slot))?;
         let sink = flight.sink.take()?;
@@ -275,27 +278,27 @@ impl Flights {
         Some(sink)
     }
 
-    /// What an ended slot held, but for a long query; gone once it is used again.
+    /// What an ended slot held, except a long query's octets, until the slot is used again.
     pub fn ended(&self, slot: u16) -> Option<&Flight> {
         self.slots.get(usize::from(slot)).filter(|flight| flight.sink.is_none())
     }
 
-    /// The slots whose flights `is_meant` means.
+    /// The slots whose flights satisfy `is_meant`.
     pub fn find(&self, is_meant: impl Fn(&Flight) -> bool) -> Vec<u16> {
         let flights = self.slots.iter().enumerate();
         let meant = flights.filter(|(_, flight)| flight.sink.is_some() && is_meant(flight));
         meant.filter_map(|(slot, _)| u16::try_from(slot).ok()).collect()
     }
 
-    /// Queries in flight now.
+    /// Number of queries in flight.
     pub fn outstanding(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 }
 
-/// How many queries in flight one session may have while its worker has `outstanding` of them, where its backends
-/// can have `capacity`: as many as it likes up to half of that, then a share that shrinks as the rest fills. Never
-/// none: with one, a session goes on as its own answers come, and needs nobody to wake it.
+/// How many queries in flight one session may have while its worker has `outstanding` of them and its backends
+/// can have `capacity`: any number up to half of that, then a share that shrinks as the rest fills. Never 0: a
+/// session with one query in flight goes on when its own answer comes, and needs no other wake-up.
 pub fn share(outstanding: usize, capacity: usize) -> usize {
     let plenty = capacity / 2;
     if outstanding < plenty {
@@ -312,7 +315,7 @@ mod tests {
     use super::*;
     use crate::backend::{Broken, Failure};
 
-    /// Who waits for nothing.
+    /// A sink that ignores its outcome.
     struct Nobody;
 
     impl Sink for Nobody {
@@ -334,8 +337,9 @@ mod tests {
         since: None,
     };
 
-    /// Goal: slots that had long queries hold none of their memory once they are free, and those of usual ones keep theirs,
-    /// which the next query takes. Method: a crowd of either, all in flight at once, then none.
+    /// Goal: slots that had long queries keep none of their memory once they are free; slots of usual queries
+    /// keep theirs for the next query. Method: many queries of either kind, all in flight at once, then none.
+    ///
     #[test]
     fn long_queries_leave_no_memory_behind() {
         for (octets, kept) in [(KEPT_OCTETS_MAX, KEPT_OCTETS_MAX), (KEPT_OCTETS_MAX + 1, 0), (65_535, 0)] {
@@ -356,8 +360,8 @@ mod tests {
         }
     }
 
-    /// Goal: who floods a worker leaves a third to others, and however many flood it, each of them gets on.
-    /// Method: sessions that take all they may, in rounds, until nobody may take more.
+    /// Goal: a client that floods a worker leaves a third to others, and each of many flooding clients makes
+    /// progress. Method: sessions that take all they may, in rounds, until none may take more.
     #[test]
     fn a_flood_leaves_room_for_others() {
         let fill = |sessions: usize, in_flight_max: usize, capacity: usize| {

@@ -1,11 +1,13 @@
-//! Asks each backend now and then whether it is there, from the control thread, once for all workers.
+//! Asks each backend now and then whether it answers, from the control thread, once for all workers.
 //!
 //! Before: `start` has a list of backends. After: workers, status and metrics read one flag each.
-//! Why in one place: a state that all agree on, and one query an interval however many workers there are.
-//! What a worker meets by itself (a closed port, a failed connection) rests the backend for that worker.
-//! It also holds how many messages of a backend matched nothing, and why the last one did: silence and answers that
-//! nobody can use are not the same fault.
-//! Never: judges an answer: any rcode means up, also an error without the question. Asks faster than an interval's eighth, or slower than it.
+//! Why in one place: all workers agree on one state, and there is one query an interval, however many workers
+//! there are. A failure that a worker sees itself (a closed port, a failed connection) rests the backend for that
+//! worker only.
+//! It also holds how many messages of a backend matched no query, and why the last one did not: silence and
+//! useless answers are different faults.
+//! Never: judges an answer: any rcode means up, also an error without the question. Asks more often than each
+//! eighth of an interval, or less often than each interval.
 
 use std::{
     fmt, io,
@@ -33,48 +35,48 @@ use super::{
 };
 use crate::{config::Transport, dns::framing::append_message, proxy};
 
-/// Misses in a row after which a backend is down: one lost datagram is none.
+/// A backend is down after this many misses in a row: one lost datagram proves nothing.
 const MISSES_MAX: u32 = 3;
-/// After a miss the next check comes this part of an interval later; then twice that, up to the interval.
+/// The first check after a miss comes after this part of an interval; the time doubles up to the interval.
 const SOONEST: u32 = 8;
-/// A backend that answers fewer queries in a hundred is worth a line.
+/// dotd logs a backend that answers fewer queries in a hundred.
 const POOR_PERCENT: u8 = 50;
-/// The question `. NS IN`: every resolver has the answer, and others refuse it as cheaply.
+/// The question `. NS IN`: every resolver has the answer, and other servers refuse it as cheaply.
 const QUESTION: [u8; 5] = [0, 0, 2, 0, 1];
 
-/// What is known of a backend. Cloning shares it; equal means the same one.
+/// The state of a backend. Clones share it; two are equal if they are the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     state: AtomicU8,
-    /// Messages that matched nothing, queries' and checks'.
+    /// Messages that matched no query or check.
     unmatched: AtomicU64,
-    /// Why the last of them did, as [`Unmatched`] counts.
+    /// Why the last of them did not match, as [`Unmatched`] numbers it.
     last_unmatched: AtomicU8,
-    /// Queries of all workers that were answered, and that were not.
+    /// Answered and unanswered queries of all workers.
     answered: AtomicU64,
     lost: AtomicU64,
-    /// Answered ones of a hundred at the last check, and one; 0: too few were asked.
+    /// Answered queries in a hundred at the last check, plus one. 0: there were too few queries.
     percent: AtomicU8,
-    /// Why the last check was missed; the control thread's alone.
+    /// Why the last check was missed; only the control thread reads it.
     reason: Mutex<String>,
 }
 
-/// A moment of it.
+/// Up, down, or not known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthState {
     /// No check has had a result yet.
     Unchecked,
-    /// The last check was answered, or too few were missed.
+    /// The last check was answered, or fewer than [`MISSES_MAX`] were missed.
     Up,
-    /// Checks in a row were missed.
+    /// [`MISSES_MAX`] checks or more in a row were missed.
     Down,
 }
 
 impl HealthState {
-    /// As status and metrics say it.
+    /// The name in status and metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -94,7 +96,7 @@ impl PartialEq for Health {
 impl Eq for Health {}
 
 impl Health {
-    /// What is known now.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> HealthState {
         match self.0.state.load(Relaxed) {
@@ -116,20 +118,20 @@ impl Health {
         self.0.state.load(Relaxed) == DOWN
     }
 
-    /// Why the last check was missed; `None`: it was not.
+    /// Why the last check was missed. `None`: it was answered.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         let reason = self.0.reason.lock().unwrap_or_else(PoisonError::into_inner);
         (!reason.is_empty()).then(|| reason.clone())
     }
 
-    /// A message of its came that nobody waited for. Once for such a message, which is late or forged.
+    /// Counts a message of this backend that matched no query: it is late or forged.
     pub fn note_unmatched(&self, why: Unmatched) {
         self.0.last_unmatched.store(why as u8, Relaxed);
         self.0.unmatched.fetch_add(1, Relaxed);
     }
 
-    /// How many did, and why the last one.
+    /// The number of such messages, and why the last one did not match.
     #[must_use]
     pub fn unmatched(&self) -> Option<(u64, Unmatched)> {
         let count = self.0.unmatched.load(Relaxed);
@@ -137,20 +139,20 @@ impl Health {
         why.filter(|_| count > 0).map(|why| (count, *why))
     }
 
-    /// So many queries more were answered, and so many were not. Once a second, from each worker.
+    /// Adds counts of answered and lost queries. Each worker calls this once a second.
     pub fn note_outcomes(&self, answered: u32, lost: u32) {
         self.0.answered.fetch_add(answered.into(), Relaxed);
         self.0.lost.fetch_add(lost.into(), Relaxed);
     }
 
-    /// How many of a hundred queries were answered between the last checks. `None`: too few were asked.
+    /// Answered queries in a hundred between the last two checks. `None`: there were too few queries.
     #[must_use]
     pub fn answered_percent(&self) -> Option<u8> {
         self.0.percent.load(Relaxed).checked_sub(1)
     }
 
-    /// Adds up what workers saw since the last check. Returns what has become of it, if that is worth a line: less than
-    /// half were answered, or half and more again.
+    /// Adds up the workers' counts since the last check. `Some`: a change that is worth a log line; `false`:
+    /// fewer than half were answered, `true`: at least half are again.
     fn learn_outcomes(&self) -> Option<bool> {
         let was_poor = self.answered_percent().map(|percent| percent < POOR_PERCENT);
         let percent = outcomes::percent(self.0.answered.swap(0, Relaxed), self.0.lost.swap(0, Relaxed));
@@ -164,8 +166,8 @@ impl Health {
         *self.0.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// Takes the result of a check: how many were missed in a row. Returns what has changed and is worth a line:
-    /// a backend that was there from the first is not.
+    /// Takes the result of a check, as a number of misses in a row. `Some`: a change that is worth a log line; a
+    /// backend that is up from the start is not.
     fn learn(&self, misses: u32) -> Option<HealthState> {
         let (state, number) = match misses {
             0 => (HealthState::Up, UP),
@@ -190,7 +192,7 @@ enum Missed {
     Unmatched(Seen),
 }
 
-/// What came in the place of an answer.
+/// A message that was no answer to the check.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     count: u64,
@@ -203,7 +205,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// A check under way: what it asked, and what came that is no answer to it.
+/// A check under way: its query, and the message that was no answer to it.
 struct Asking<'a> {
     backend: &'a BackendConfig,
     query: Vec<u8>,
@@ -213,7 +215,7 @@ struct Asking<'a> {
 const UP: u8 = 1;
 const DOWN: u8 = 2;
 
-/// Checks `backend` for ever.
+/// Checks `backend` until the task is dropped.
 ///
 /// # Cancel safety
 /// Dropping it leaves the last state.
@@ -246,7 +248,7 @@ pub async fn watch(backend: BackendConfig) {
     }
 }
 
-/// Time until the next check. Up to a quarter of it is left to chance, so that checks do not march in step.
+/// Time until the next check. Up to a quarter of it is random, so that checks of several backends spread out.
 fn pause(misses: u32, interval: Duration, chance: u16) -> Duration {
     let whole = match misses {
         0 => interval,
@@ -255,7 +257,7 @@ fn pause(misses: u32, interval: Duration, chance: u16) -> Duration {
     whole - whole.mul_f64(f64::from(chance) / f64::from(u16::MAX) / 4.0)
 }
 
-/// One question, one answer, by the way that queries take.
+/// Sends one query over the transport that clients' queries take, and waits for its answer.
 async fn check(backend: &BackendConfig) -> Result<(), Missed> {
     let mut asking = Asking { backend, query: query().map_err(Missed::Unanswered)?, seen: None };
     let answer = if backend.transport == Transport::Udp {
@@ -272,7 +274,7 @@ async fn check(backend: &BackendConfig) -> Result<(), Missed> {
 
 fn query() -> io::Result<Vec<u8>> {
     let id = Random::default().u16().ok_or_else(|| io::Error::other("no random numbers"))?;
-    // No RD: what a server has at hand is enough.
+    // RD is not set: an answer from the server's own data is enough.
     let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     query.splice(..2, id.to_be_bytes());
     query.extend_from_slice(&QUESTION);
@@ -280,7 +282,7 @@ fn query() -> io::Result<Vec<u8>> {
 }
 
 impl Asking<'_> {
-    /// Whether `message` is the answer; what is not is remembered.
+    /// Whether `message` is the answer; the reason is kept if it is not.
     fn is_answered_by(&mut self, message: &[u8]) -> bool {
         let has_id = message.first_chunk::<2>() == self.query.first_chunk::<2>();
         let last = match fit(message, &self.query, self.query.len()) {
@@ -341,7 +343,7 @@ mod tests {
     use super::*;
     use crate::backend::tests::backend_at;
 
-    /// Goal: one miss is none, three are down, one answer is up; only changes are told.
+    /// Goal: one miss changes nothing, three mean down, one answer means up; only changes are logged.
     #[test]
     fn three_misses_are_down_and_one_answer_is_up() {
         let health = Health::default();
@@ -353,7 +355,8 @@ mod tests {
         assert_eq!((health.learn(0), health.is_down()), (Some(HealthState::Up), false));
     }
 
-    /// Goal: a backend that is back is found within an interval, and one that is not is asked ever less.
+    /// Goal: a backend that is back is found within an interval, and a backend that is down is asked less
+    /// and less often.
     #[test]
     fn checks_thin_out_up_to_the_interval() {
         let second = Duration::from_secs(1);
@@ -362,8 +365,8 @@ mod tests {
         assert_eq!(pause(0, second, u16::MAX).as_millis(), 750);
     }
 
-    /// Goal: any rcode is an answer, also without the question where it is an error; another question or a query is not, and
-    /// the reason is kept. Covers: C-231, C-232
+    /// Goal: any rcode is an answer, also an error without the question; another question or a query is no
+    /// answer, and the reason is kept. Covers: C-231, C-232
     #[test]
     fn an_answer_is_known_by_id_and_question() {
         let backend = backend_at(([127, 0, 0, 1], 53).into(), Transport::Udp);

@@ -1,11 +1,12 @@
-//! Second tries: a query whose backend takes longer than it usually does is asked of another one too.
+//! Second tries: when a backend takes longer than usual for a query, another backend gets it too.
 //!
-//! Before: `pool` gave a query to a backend. After: that was in time; or two backends have it, each under an ID of its
-//! own, and the first answer counts. The other's comes late, matches nothing, and is counted as that.
-//! Holds: when each query is late, and how many second tries are left: at most `hedge_percent` of a hundred queries, so
-//! that slow backends never get twice the load.
-//! Never: tries a third time, does what must not be done twice, prefers a second backend's failure to waiting for the
-//! first, or costs anything while it is off. Allocates nothing once warm.
+//! Before: `pool` gave a query to a backend. After: it answered in time; or two backends have the query, each
+//! under an ID of its own, and the first answer counts. The other answer comes late, matches nothing, and is
+//! counted as unmatched.
+//! Holds: when each query is late, and how many second tries are left: at most `hedge_percent` of a hundred
+//! queries, so slow backends never get twice the load.
+//! Never: tries a third time, repeats a query that must not be repeated, takes a second backend's failure for an
+//! answer while the first may still answer, or costs anything while it is off. Allocates nothing once warm.
 //!
 //! Source: Dean and Barroso, "The Tail at Scale" (2013), hedged requests.
 
@@ -27,17 +28,18 @@ use crate::{
     ledger::Counter,
 };
 
-/// QUERY (RFC 1035 §4.1.1): it may be asked twice. NOTIFY and UPDATE may not.
+/// QUERY (RFC 1035 §4.1.1) may be asked twice. NOTIFY and UPDATE must not.
 const OPCODE_QUERY: u8 = 0;
-/// TKEY, TSIG, IXFR and AXFR: what is more than one message, or holds for one server.
+/// TKEY, TSIG, IXFR and AXFR: the answer is more than one message, or depends on one server's state.
 const STATEFUL_TYPES: std::ops::RangeInclusive<u16> = 249..=252;
-/// No query is late sooner. 5 ms: below that nobody notices, and a busy machine's hiccup is no slow backend.
+/// No query is late before this time. 5 ms: a shorter delay is not noticed, and may come from a busy machine.
 const DELAY_MIN: Duration = Duration::from_millis(5);
 /// A second try is late by at most this.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// One second try, in the budget's hundredths.
 const ONE: u32 = 100;
-/// Most second tries at once. 10: those of a burst's slowest, not of a backend that stalls with all it has.
+/// Most second tries at once. 10: enough for the slowest of a burst, too few for all queries of a stalled
+/// backend.
 const BURST_MAX: u32 = 10 * ONE;
 
 /// Whether `query` may be asked twice.
@@ -45,13 +47,13 @@ pub fn is_for(query: &Query) -> bool {
     query.opcode == OPCODE_QUERY && !STATEFUL_TYPES.contains(&query.qtype)
 }
 
-/// Whether a second backend's `response` is worth more than waiting for the first one's: it says what there is, or that
-/// there is nothing. SERVFAIL and REFUSED may be what that one backend alone has to say.
+/// Whether a second backend's `response` is better than waiting for the first: NOERROR or NXDOMAIN. SERVFAIL and
+/// REFUSED may be a problem of the second backend alone.
 pub fn is_welcome(response: &[u8]) -> bool {
     matches!(dns::rcode_of(response), ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
-/// What one worker may do, and has left.
+/// The configured percentage, and the second tries that are left.
 pub struct Hedging {
     percent: u8,
     budget: Budget,
@@ -59,25 +61,25 @@ pub struct Hedging {
     work: Notify,
 }
 
-/// How one backend keeps time.
+/// The usual times of one backend, and its queries that may become late.
 pub struct Pace {
     latency: Latency,
-    /// Slots whose queries it has, and when each is late, about in that order.
+    /// Slots with queries at this backend and the time when each is late, roughly in that order.
     watched: RefCell<VecDeque<(u16, Instant)>>,
 }
 
-/// Second tries that may be made: a bucket that each query fills a little.
+/// A token bucket of second tries; each query adds a part of one.
 #[derive(Default)]
 struct Budget(Cell<u32>);
 
-/// What became of a late query.
+/// The outcome for a late query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Another backend has it too.
     Hedged,
-    /// As many second tries as may be were made.
+    /// No second try is left.
     OverBudget,
-    /// No other backend is awake and has not had it, or every slot is taken.
+    /// No other backend is awake that has not had the query, or every slot is taken.
     NobodyElse,
 }
 
@@ -96,26 +98,26 @@ impl Budget {
 }
 
 impl Hedging {
-    /// Up to `percent` second tries in a hundred queries; 0: none.
+    /// Allows up to `percent` second tries in a hundred queries; 0: hedging is off.
     pub fn new(percent: u8) -> Self {
         Self { percent, budget: Budget::default(), work: Notify::new() }
     }
 
-    /// Whether there are any.
+    /// Whether hedging is on.
     pub fn is_on(&self) -> bool {
         self.percent > 0
     }
 
-    /// A query more was taken.
+    /// Counts a new query.
     pub fn earn(&self) {
         self.budget.earn(self.percent);
     }
 
-    /// The query in `slot` is at `backend` from `now` on. Returns when it is late; `None`: not before fail-over.
+    /// `backend` has the query in `slot` from `now` on. Returns when it is late. `None`: fail-over comes first.
     pub fn watch(&self, slot: u16, backend: &Backend, now: Instant) -> Option<Instant> {
         let delay = backend.pace.latency.usual()?.max(DELAY_MIN);
         let mut watched = backend.pace.watched.borrow_mut();
-        // Where TLS fails, queries of a backend that says "refuse" go nowhere else.
+        // With `on_tls_failure = "refuse"`, queries of a backend must not go elsewhere when TLS fails.
         if delay >= backend.patience() || watched.len() >= FLIGHTS_MAX || backend.refuses_without_tls() {
             return None;
         }
@@ -129,7 +131,7 @@ impl Hedging {
 }
 
 impl Pace {
-    /// Of a backend that nobody has asked yet.
+    /// The state of a backend that has had no query yet.
     pub fn new(hedging: &Hedging) -> Self {
         Self { latency: Latency::new(hedging.percent), watched: RefCell::default() }
     }
@@ -144,14 +146,14 @@ impl Pace {
 }
 
 impl Pool {
-    /// The query in `slot` has its answer: its backend is known a little better, and its other try is forgotten.
+    /// The query in `slot` has its answer: notes its time, and ends its other try.
     pub fn note_answer(&self, slot: u16) {
         let flights = self.flights.borrow();
         let Some(flight) = flights.get(slot) else { return };
         let (other, is_second) = (flight.other, flight.is_second);
         flight.sent.iter().for_each(|(ids, _)| ids.note_order(flight.history.order));
         if !self.hedging.is_on() {
-            // Another try over another connection of the same backend.
+            // The other try used another connection of the same backend.
             drop(flights);
             return other.into_iter().for_each(|other| drop(self.leave(other)));
         }
@@ -160,7 +162,7 @@ impl Pool {
         let loser = other.and_then(|other| flights.get(other));
         let lost = loser.map(|loser| (loser.backend, loser.is_second, now - loser.given_at));
         drop(flights);
-        // How long the first backend would have taken is not known: longer. Of the second not even that it is slow.
+        // The first backend would have taken longer than this; for a second backend this says nothing.
         if let Some((backend, false, took)) = lost {
             self.note_time(backend, took);
         }
@@ -174,7 +176,7 @@ impl Pool {
         }
     }
 
-    /// Has another backend asked too.
+    /// Gives the query in `slot` to another backend too.
     fn hedge(&self, slot: u16, now: Instant) -> Verdict {
         let next = {
             let flights = self.flights.borrow();
@@ -198,18 +200,18 @@ impl Pool {
     }
 }
 
-/// Finds the queries that are late, as they become it.
+/// Finds queries as they become late.
 pub async fn watch(pool: Rc<Pool>) {
     loop {
         match pool.next_late() {
             None => pool.hedging.work.notified().await,
-            // What comes meanwhile may be late sooner, at another backend.
+            // A query that arrives meanwhile may be late sooner, at another backend.
             Some(late_at) => sleep_until(late_at.min(Instant::now() + LOOK_INTERVAL)).await,
         }
         let now = Instant::now();
         for backend in pool.backends.borrow().iter() {
             while let Some((slot, late_at)) = backend.pace.take_late(now) {
-                // Most have their answer by then, and their slot may have another query.
+                // Most of these queries have their answer by then, and their slot may hold another query.
                 if !pool.is_late(slot, late_at) {
                     continue;
                 }
@@ -227,8 +229,8 @@ pub async fn watch(pool: Rc<Pool>) {
 mod tests {
     use super::*;
 
-    /// Goal: however many queries are late, second tries are at most the percentage of all, whatever the order. Method:
-    /// every query late; then none for long, and a burst of late ones.
+    /// Goal: second tries never exceed the percentage of all queries, however many queries are late and in
+    /// whatever order. Method: every query is late; then none for long, followed by a burst of late ones.
     #[test]
     fn second_tries_are_bounded() {
         for percent in [1, 5, 20] {

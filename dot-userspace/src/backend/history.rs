@@ -1,24 +1,24 @@
-//! What connections to one backend did with a query, so that it is asked again in the right company.
+//! What connections to one backend did with a query. It decides which queries may share its next connection.
 //!
-//! Before: a query was given to a backend. After: `suspects` and `silence` read here where it goes next.
+//! Before: a backend got a query. After: `suspects` and `silence` read here where the query goes next.
 //! Never: outlives the query's stay at that backend.
 
 /// What happened to a query over the connections of the backend that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
-    /// Its place in the order of what its connection was given.
+    /// Its number in the sequence of queries on its connection.
     pub order: u32,
-    /// Most queries that may be unanswered on a connection with it, itself included.
+    /// The most queries that may be unanswered on its connection, itself included.
     pub company: u16,
     /// Connections that closed while it was the only one unanswered.
     pub lone_ends: u8,
-    /// Those of them that were new: nothing but this query explains their end.
+    /// Those of them that were new connections: only this query explains their end.
     pub new_ends: u8,
-    /// Times it was moved from a connection that was silent.
+    /// How often it was moved from a silent connection.
     pub moves: u8,
-    /// It shares no connection because of what others did, and waits behind those that an accident left.
+    /// It shares no connection because of other queries, and waits behind queries whose connection closed.
     pub is_apart: bool,
-    /// This backend was given it before.
+    /// This backend has had it before.
     pub was_given: bool,
     /// Its datagram was sent again.
     pub was_resent: bool,
@@ -40,7 +40,7 @@ impl Default for History {
 }
 
 impl History {
-    /// It may have closed a connection, and shares none with queries that did not.
+    /// Whether it may have closed a connection. It shares connections only with such queries.
     pub fn is_suspect(&self) -> bool {
         self.company < u16::MAX
     }

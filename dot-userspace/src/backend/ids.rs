@@ -9,17 +9,17 @@ use std::cell::{Cell, RefCell};
 
 use super::random::Random;
 
-/// Draws of an ID before we say that none is free; at half occupancy all fail once in 2^32.
+/// Draws of an ID before the table counts as full; with half of the IDs in use, all draws fail once in 2^32.
 const DRAWS_MAX: usize = 32;
-/// Places of a new table: a page, which is enough for 512 queries in flight over one socket.
+/// Entries of a new table: a page, enough for 512 queries in flight over one socket.
 const PLACES_MIN: usize = 1024;
 
-/// One socket's table: open addressing, at most half full, so that it is as large as what is in flight and no
-/// larger. An ID is its own hash: we drew it at random.
+/// One socket's table: open addressing, at most half full, so its size follows the number of queries in flight.
+/// An ID is its own hash, because it was drawn at random.
 pub struct Ids {
     places: RefCell<Box<[Entry]>>,
     outstanding: Cell<usize>,
-    /// The latest query that was answered, in the order in which they were sent over a connection.
+    /// The latest answered query, by its number in the sequence on the connection.
     newest: Cell<u32>,
     has_reordered: Cell<bool>,
 }
@@ -28,7 +28,7 @@ pub struct Ids {
 #[derive(Clone, Copy, Default)]
 struct Entry {
     id: u16,
-    /// Slot + 1; 0: nothing is here.
+    /// Slot + 1. 0: the entry is free.
     holder: u16,
 }
 
@@ -79,7 +79,7 @@ impl Ids {
             return;
         }
         self.outstanding.set(self.outstanding.get().saturating_sub(1));
-        // Whoever was pushed past the hole moves into it, so that no search ends early.
+        // An entry that was pushed past the hole moves into it, so that no search ends early.
         let mask = places.len() - 1;
         let mut next = (hole + 1) & mask;
         while let Some(entry) = places.get(next).copied().filter(|entry| entry.holder != 0) {
@@ -93,7 +93,7 @@ impl Ids {
         put(&mut places, hole, Entry::default());
     }
 
-    /// The query at this place of its connection's order was answered.
+    /// The query with this number in the sequence on its connection was answered.
     pub fn note_order(&self, order: u32) {
         if order < self.newest.get() {
             self.has_reordered.set(true);
@@ -102,11 +102,11 @@ impl Ids {
         }
     }
 
-    /// Whether a query was answered before one that was sent earlier, of so many that were sent.
+    /// Whether a query was answered before an earlier one; `sent`: queries sent so far.
     pub fn has_reordered(&self, sent: u32) -> bool {
         let over = usize::try_from(sent).unwrap_or(usize::MAX).saturating_sub(self.outstanding.get());
         let newest = usize::try_from(self.newest.get()).unwrap_or(usize::MAX);
-        // More than are over come no later than the newest that was answered: one of those still waits.
+        // More queries were sent before the newest answered one than are over: one of those still waits.
         if newest > 0 && newest >= over {
             self.has_reordered.set(true);
         }
@@ -119,7 +119,8 @@ impl Ids {
     }
 }
 
-/// Where `id` is, or would be. Ends, because half of the places are free.
+/// The index of `id`, or of the free entry where it would be. The search ends, because half of the entries are
+/// free.
 fn find(places: &[Entry], id: u16) -> usize {
     let mask = places.len() - 1;
     let mut place = usize::from(id) & mask;
@@ -151,8 +152,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: the table is a map, whatever is claimed and freed in whatever order. Method: 200,000 steps of a
-    /// crowd that swells and shrinks, against a HashMap.
+    /// Goal: the table is a map, for any order of claims and releases. Method: 200,000 steps in which the number
+    /// of IDs in use grows and shrinks, against a HashMap.
     #[test]
     fn it_is_a_map_in_any_order() {
         let (ids, random) = (Ids::default(), Random::default());
@@ -176,9 +177,9 @@ mod tests {
         }
     }
 
-    /// Goal: half of the ID space can be in use at once on one socket, no ID twice, 0 and 65535 among what
-    /// may be drawn, and freed IDs come back. Method: 32,768 claims, then each released and claimed anew
-    /// until both edges were seen.
+    /// Goal: half of the ID space can be in use at once on one socket, each ID once, 0 and 65535 among those that
+    /// may be drawn, and released IDs are drawn again. Method: 32,768 claims, then each released and claimed
+    /// again until both edges were seen.
     #[test]
     fn half_of_all_ids_are_handed_out_once() {
         let (ids, random) = (Ids::default(), Random::default());

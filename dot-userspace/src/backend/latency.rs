@@ -1,43 +1,46 @@
-//! How long one backend usually takes, as one worker sees it: a histogram of fixed size, and one percentile of it.
+//! How long one backend usually takes, as measured by one worker: a histogram of fixed size, and one percentile
+//! of it.
 //!
-//! Before: an answer came, or another backend's came first. After: `hedge` knows when a query is late.
-//! Holds: some two thousand of the last answers in 64 numbers; a bucket is a fifth to an eighth of its value wide.
-//! Never: allocates, looks at a clock, or says anything before it has seen enough.
+//! Before: an answer came, or another backend answered first. After: `hedge` knows when a query is late.
+//! Holds: about the last two thousand answers in 64 numbers; the width of a bucket is a fifth to an eighth of its
+//! value.
+//! Never: allocates, reads a clock, or reports a percentile of too few answers.
 //!
-//! Source: Dean and Barroso, "The Tail at Scale" (2013): ask another one after the percentile that leaves as many
-//! queries as the extra load may be.
+//! Source: Dean and Barroso, "The Tail at Scale" (2013): ask a second backend after the percentile that leaves as
+//! many queries as the allowed extra load.
 
 use std::{
     cell::{Cell, RefCell},
     time::Duration,
 };
 
-/// Buckets: four of a quarter of a millisecond, then four an octave up to half a minute, the longest timeout.
+/// Number of buckets: four of a quarter of a millisecond, then four an octave up to half a minute, the longest
+/// timeout.
 const BUCKETS: usize = 64;
 /// Buckets of an octave, as a power of two.
 const OCTAVE_BITS: u32 = 2;
 /// The unit of a bucket's limits, in microseconds as a power of two.
 const UNIT_BITS: u32 = 8;
-/// Answers before which nothing is said.
+/// With fewer answers there is no percentile.
 const ANSWERS_MIN: u32 = 64;
-/// Answers between two looks at the whole histogram.
+/// Answers between two calculations of the percentile.
 const LOOK_EVERY: u32 = 32;
-/// Answers after which each bucket counts half: the rest of them fade as new ones come.
+/// After this many answers each bucket is halved, so old answers fade as new ones come.
 const ANSWERS_MAX: u32 = 2048;
 
-/// The memory of one backend's answers.
+/// The answers of one backend.
 pub struct Latency {
     buckets: RefCell<[u16; BUCKETS]>,
     /// The sum of all buckets.
     answers: Cell<u32>,
     until_look: Cell<u32>,
-    /// How many in a hundred may take longer than what is said.
+    /// The percentage of answers that may take longer than [`Latency::usual`].
     slowest_percent: u32,
     usual: Cell<Option<Duration>>,
 }
 
 impl Latency {
-    /// Nothing is known yet.
+    /// An empty histogram.
     pub fn new(slowest_percent: u8) -> Self {
         Self {
             buckets: RefCell::new([0; BUCKETS]),
@@ -48,12 +51,13 @@ impl Latency {
         }
     }
 
-    /// All but the slowest answers took no longer than this. `None`: too few were seen.
+    /// All but the slowest answers took no longer than this. `None`: there were too few answers.
     pub fn usual(&self) -> Option<Duration> {
         self.usual.get()
     }
 
-    /// An answer took so long; or somebody else's came first after so long, and it would have taken longer.
+    /// Adds the time of an answer, or the time after which another backend answered first: this one would have
+    /// taken longer.
     pub fn note(&self, took: Duration) {
         let mut buckets = self.buckets.borrow_mut();
         if let Some(bucket) = buckets.get_mut(bucket_of(took)) {
@@ -72,7 +76,7 @@ impl Latency {
     }
 }
 
-/// The upper limit of the bucket beyond which at most `slowest_percent` of `answers` are.
+/// The upper limit of the bucket above which there are at most `slowest_percent` of `answers`.
 fn percentile(buckets: &[u16], answers: u32, slowest_percent: u32) -> Option<Duration> {
     let mut slower = answers;
     let mut counted = buckets.iter().enumerate();
@@ -106,8 +110,8 @@ mod tests {
         Duration::from_micros(count)
     }
 
-    /// Goal: buckets leave no gap, and none is wider than a fifth of its limit beyond the first four. Method: the limit
-    /// of each is the first time of the next.
+    /// Goal: buckets leave no gap, and beyond the first four none is wider than a fifth of its limit. Method: the
+    /// limit of each bucket is the first time of the next.
     #[test]
     fn buckets_join() {
         for bucket in 0..BUCKETS - 1 {
@@ -121,8 +125,8 @@ mod tests {
         assert!(limit_of(BUCKETS - 1) > Duration::from_secs(30));
     }
 
-    /// Goal: what is said is the percentile, from above, within a bucket's width; nothing is said of few answers. Method:
-    /// 1 to 1,000 ms in an order without order, for several percentages.
+    /// Goal: the result is the percentile, rounded up, within a bucket's width; too few answers give none.
+    /// Method: 1 to 1,000 ms in a shuffled order, for several percentages.
     #[test]
     fn it_says_the_percentile() {
         for slowest_percent in [1, 5, 20] {
@@ -140,8 +144,8 @@ mod tests {
         }
     }
 
-    /// Goal: a backend that becomes slow, or fast, is known as that after some thousand answers; a few slow ones change
-    /// nothing. Method: 1 ms, with one in fifty of a second; then 50 ms for all; then 1 ms again.
+    /// Goal: a backend that becomes slow, or fast, is known as such after some thousand answers; a few slow
+    /// answers change nothing. Method: 1 ms, with one in fifty of a second; then 50 ms for all; then 1 ms again.
     #[test]
     fn it_follows() {
         let latency = Latency::new(5);

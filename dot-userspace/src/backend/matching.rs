@@ -1,12 +1,13 @@
-//! Compares what a backend says with what it was asked.
+//! Compares what a backend sent with what it was asked.
 //!
-//! Before: `udp` or `connection` has a whole message. After: the sink that waits for it has it, or it is counted as
-//! nobody's, with the reason, under the backend's name.
-//! Holds: the rule that queries, health checks and zone transfers share: what is an answer ([`fit`]).
-//! Never: believes a message whose socket, ID, name, type, class and QR do not fit (RFC 5452 §9.1), or whose records are
-//! broken; the true one is still awaited. An error may leave the question out: who refuses to look at a question need not
-//! repeat it. Names are compared without case (RFC 4343), and the answer keeps the backend's: a client that
-//! varies the case of its names (0x20) sees what came back, and judges itself.
+//! Before: `udp` or `connection` has a whole message. After: the sink of its query has it, or it is counted as
+//! unmatched, with the reason, for that backend.
+//! Holds: the rule for what is an answer ([`fit`]), which queries, health checks and zone transfers share.
+//! Never: accepts a message whose socket, ID, name, type, class and QR do not match (RFC 5452 §9.1), or whose
+//! records are broken; the true answer is still awaited. An error may leave the question out, because a server
+//! that refuses to parse a question need not repeat it. Names are compared without case (RFC 4343), and the
+//! answer keeps the backend's spelling: a client that varies the case of its names (0x20) sees what came back,
+//! and judges itself.
 
 use std::{fmt, rc::Rc};
 
@@ -27,34 +28,34 @@ use crate::{
 /// Octets of a message without a question.
 const HEADER_OCTETS_U16: u16 = HEADER_OCTETS as u16;
 
-/// What a message from a backend was.
+/// How a message from a backend was classified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
-    /// The response; its sink has it.
+    /// It is the response; its sink has it.
     Response,
     /// The response to this slot's query, too long for a datagram.
     Truncated(u16),
-    /// A second try has failed, and the first goes on.
+    /// A second try failed; the first one goes on.
     Withdrawn,
-    /// The backend has no EDNS, and the OPT of this slot's query is ours.
+    /// The backend does not support EDNS, and dotd added the OPT to this slot's query.
     WithoutEdns(u16),
-    /// Nobody waits for it.
+    /// It matches no query.
     NotOurs(Unmatched),
 }
 
-/// Why a message is nobody's.
+/// Why a message matches no query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Unmatched {
-    /// No query over its socket has its ID.
+    /// No query over its socket has this ID.
     Id,
-    /// QR is not set, or the opcode is another one.
+    /// QR is not set, or the opcode differs.
     NotAResponse,
-    /// It has no question, and is no error.
+    /// It has no question, and is not an error.
     NoQuestion,
-    /// Name, type or class are others.
+    /// Name, type or class differ.
     OtherQuestion,
-    /// Its records do not fit into it.
+    /// Its records do not fit into the message.
     BrokenRecords,
 }
 
@@ -88,7 +89,7 @@ pub enum Fit {
 /// Whether `message`, which has the ID of `query`, answers it. The question of `query` ends at `question_end`.
 ///
 /// # Errors
-/// Why it does not.
+/// Why it does not answer the query.
 pub fn fit(message: &[u8], query: &[u8], question_end: usize) -> Result<Fit, Unmatched> {
     if dns::question_matches(message, query, question_end) {
         return Ok(Fit::Whole);
@@ -107,8 +108,8 @@ pub fn fit(message: &[u8], query: &[u8], question_end: usize) -> Result<Fit, Unm
 }
 
 impl Pool {
-    /// Gives `message`, which came from `backend` over `ids`, to whoever waits for it. `is_cut`: it was longer than our
-    /// room. TC=1 is for a datagram only: over a connection it is the response.
+    /// Gives `message`, which came from `backend` over `ids`, to the sink of its query. `is_cut`: it was longer
+    /// than our buffer. TC=1 matters for a datagram only: over a connection it is the response.
     pub fn deliver(
         &self,
         backend: &Backend,
@@ -141,7 +142,7 @@ impl Pool {
         outcome
     }
 
-    /// Compares a message with the query; a true response is with its sink when this returns.
+    /// Compares a message with the query. If it is the true response, its sink has it when this returns.
     fn judge(&self, backend: &Backend, slot: u16, message: &[u8], (half, is_cut): (Half, bool)) -> Match {
         let flights = self.flights.borrow();
         let Some(flight) = flights.get(slot) else { return Match::NotOurs(Unmatched::Id) };
@@ -150,7 +151,8 @@ impl Pool {
         let mut whole = self.whole.borrow_mut();
         let message = match fit(message, &flight.query, question_end) {
             Ok(Fit::Whole) => message,
-            // Servers may leave the zone out of an answer to UPDATE (RFC 2136 §3.8); its connection vouches for it.
+            // Servers may leave the zone out of an answer to UPDATE (RFC 2136 §3.8); the connection vouches for
+            // the answer.
             _ if flight.is_once && dns::has_no_question(message) => {
                 asked.question_end = HEADER_OCTETS_U16;
                 message
@@ -189,7 +191,7 @@ impl Pool {
         }
     }
 
-    /// The client sent no OPT, and shall not hear that the one dotd added is not understood: asks again without it.
+    /// The client sent no OPT, and must not get an error because dotd added one: asks again without it.
     fn ask_without_edns(&self, backend: &Backend, slot: u16) {
         let mut flights = self.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot) else { return };
@@ -216,8 +218,8 @@ fn note_answered(backend: &Backend, flight: &Flight, half: Half, message: &[u8])
 mod tests {
     use super::*;
 
-    /// Goal: what is nobody's has its reason, and an error without a question is an answer. Method: one message of each
-    /// kind to a query for `. A`. Covers: C-230, C-232
+    /// Goal: each unmatched message has its reason, and an error without a question is an answer. Method: one
+    /// message of each kind to a query for `. A`. Covers: C-230, C-232
     #[test]
     fn each_message_has_its_reason() {
         let query = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1];

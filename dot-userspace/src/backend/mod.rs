@@ -1,10 +1,10 @@
 //! Module `backend`: queries leave in batches, each outcome comes back to the session that asked.
 //!
 //! Before: `dns::triage` said forward. After: a [`Sink`] has a response or a [`Failure`]. Step 8 of 9.
-//! The line: [`Backends::submit`] → `pool` chooses by `balance` → `backend` queues → `udp` sends and receives datagrams,
-//! or `streams` fills a `connection` → `matching` knows what comes back, or `pool` asks another backend; `hedge` may
-//! do so before.
-//! Beside it `health` asks, from the control thread, who is there.
+//! The path: [`Backends::submit`] → `pool` chooses by `balance` → `worker_backend` queues → `udp` sends and
+//! receives datagrams, or `streams` fills a `connection` → `matching` finds the query of a response; without a
+//! response `pool` asks another backend, and `hedge` may do so earlier.
+//! Besides, `health` checks from the control thread which backends answer.
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
 
 pub mod arrivals;
@@ -61,51 +61,51 @@ use crate::{
     proxy::Client,
 };
 
-/// One backend, as the workers need to know it.
+/// One backend, as the workers need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendConfig {
-    /// What status, metrics and log lines call it.
+    /// Its name in status, metrics and log lines.
     pub name: Arc<str>,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// How it is asked.
+    /// The transport of queries to it.
     pub transport: Transport,
-    /// Its TLS, with [`Transport::Tls`].
+    /// Its TLS settings, with [`Transport::Tls`].
     pub tls: Option<Tls>,
-    /// It hears for whom a query is.
+    /// It learns the client of a query from a PROXY header.
     pub proxy_v2: bool,
     /// Queries to it over TLS are padded (RFC 8467).
     pub pads: bool,
     /// Most unanswered queries of one worker; 0: no cap.
     pub outstanding_max: usize,
-    /// How long a query may take.
+    /// Timeout of a query.
     pub timeout: Duration,
-    /// Its share.
+    /// Its weight.
     pub weight: u16,
-    /// How often it is checked, and how long it rests after nobody was there.
+    /// Interval of its health checks, and how long it rests after it could not be reached.
     pub health_interval: Duration,
-    /// Whether it is there, as [`health::watch`] found.
+    /// Its state, as [`health::watch`] finds it.
     pub health: Health,
-    /// What workers count of it.
+    /// The workers' counters for it.
     pub lines: BackendLines,
 }
 
 impl BackendConfig {
-    /// Whether it is the same backend, asked in the same way: what [`Live`] holds may be another.
+    /// Whether it is the same backend, asked in the same way; only the values in [`Live`] may differ.
     #[must_use]
     pub fn is_same_but_for_limits(&self, other: &Self) -> bool {
         let Live { weight, timeout, outstanding_max, health_interval } = other.live();
         Self { weight, timeout, outstanding_max, health_interval, ..self.clone() } == *other
     }
 
-    /// Whether its answers are those of `other`: the same address, believed for the same reasons.
+    /// Whether its answers may stand for those of `other`: the same address, authenticated in the same way.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
         let said_by = |one: &Self| (one.address, one.transport, one.tls.clone(), one.proxy_v2);
         said_by(self) == said_by(other)
     }
 
-    /// What of it a reload changes while queries are in flight.
+    /// The values that a reload changes while queries are in flight.
     fn live(&self) -> Live {
         Live {
             weight: self.weight,
@@ -115,7 +115,7 @@ impl BackendConfig {
         }
     }
 
-    /// Queries that it can have in flight from one worker: over connections, as many as those carry.
+    /// Queries that one worker can have in flight at it; over connections, as many as these carry.
     fn capacity(&self) -> usize {
         match self.transport {
             Transport::Udp => flights::FLIGHTS_MAX,
@@ -124,7 +124,7 @@ impl BackendConfig {
     }
 }
 
-/// What of a backend a reload changes while queries are in flight.
+/// The values of a backend that a reload changes while queries are in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Live {
     weight: u16,
@@ -139,7 +139,7 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Opens nothing yet; starts the tasks that will. Must run on the worker's runtime.
+    /// Starts the tasks of each backend; opens no socket yet. Must run on the worker's runtime.
     #[must_use]
     pub fn start(
         configs: &[BackendConfig],
@@ -154,7 +154,7 @@ impl Backends {
     /// Sends `message`, which `query` describes, with this turn's batch. The outcome goes to `sink`.
     ///
     /// # Errors
-    /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
+    /// The sink gets no outcome: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
         let outcome = self.pool.submit(message, query, sink);
         if outcome.is_ok() {
@@ -163,19 +163,20 @@ impl Backends {
         outcome
     }
 
-    /// What a backend is told of the subnet of `client`, who is asked for only where that may be something, with `query`.
+    /// What a backend learns of the subnet of `client` with `query`. `client` is called only if that may be
+    /// anything.
     #[must_use]
     pub fn told(&self, query: &Query, client: impl FnOnce() -> Option<Client>) -> Told {
         subnet::of(self.pool.client_subnet, query, client)
     }
 
-    /// What a session and its client may have in flight at the moment, so that no client takes all there is.
+    /// How many queries a session and its client may have in flight now, so that no client takes them all.
     #[must_use]
     pub fn shares(&self) -> Shares {
         self.pool.shares()
     }
 
-    /// What a client may have in flight by UDP, while all have so many there.
+    /// How many queries a client may have in flight by UDP, while all clients together have `datagrams`.
     #[must_use]
     pub fn datagram_share(&self, datagrams: usize) -> usize {
         self.pool.datagram_share(datagrams)
@@ -183,13 +184,13 @@ impl Backends {
 }
 
 impl Backends {
-    /// Chooses by `policy` from now on, and gives each backend its share and its limits by `configs`, which are the same
-    /// backends but for those.
+    /// Chooses by `policy` from now on, and gives each backend its weight and limits from `configs`, which name
+    /// the same backends.
     pub fn reload(&self, policy: Policy, configs: &[BackendConfig]) {
         self.pool.reload(policy, configs);
     }
 
-    /// Has the zone transfer that `message` asks for relayed to `sink`, over a connection of its own.
+    /// Relays the zone transfer that `message` asks for to `sink`, over a connection of its own.
     ///
     /// # Errors
     /// As [`Backends::submit`].
@@ -202,7 +203,7 @@ impl Backends {
     }
 }
 
-/// Queries in flight still end; then every task and socket of these backends does.
+/// Queries in flight still end; then every task and socket of these backends ends.
 impl Drop for Backends {
     fn drop(&mut self) {
         self.pool.retire();

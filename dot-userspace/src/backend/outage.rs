@@ -1,13 +1,14 @@
-//! What waits at a backend while no connection to it can be opened: it goes elsewhere, waits on, or fails.
+//! Queries that wait at a backend while no connection to it can be opened: they go elsewhere, wait on, or fail.
 //!
-//! Before: `streams` has no connection and backs off. After: whatever waited has a place, or its failure.
-//! Never: has a query fail on the first failures, which are a server that restarts.
+//! Before: `streams` has no connection and backs off. After: each waiting query has another place, or its
+//! failure.
+//! Never: fails a query on the first failures, which may be a server that restarts.
 
 use tokio::time::Instant;
 
 use super::{flights::Half, sink::Failure, worker_backend::Backend};
 
-/// Whether what waits goes on to wait although no connection can be opened.
+/// Whether queries go on waiting although no connection can be opened.
 pub fn is_patient(backend: &Backend) -> bool {
     let streams = &backend.streams;
     let is_there = !streams.is_unconnected.get() && backend.config.health.is_up();
@@ -15,8 +16,8 @@ pub fn is_patient(backend: &Backend) -> bool {
     (is_worth_waiting || is_there) && !streams.is_insecure()
 }
 
-/// There is no connection, and none can be opened now: what waits goes to other backends. Where there is
-/// none it waits on through the first failures, or while checks are answered, and fails after them.
+/// There is no connection, and none can be opened now: queries go to other backends. If there is no other, they
+/// wait during the first failures, or while checks are answered, and fail after that.
 pub fn refuse_waiting(backend: &Backend) {
     let streams = &backend.streams;
     let is_refused = streams.is_insecure() && backend.refuses_without_tls();

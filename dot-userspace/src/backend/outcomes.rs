@@ -1,12 +1,13 @@
-//! How many of its queries a backend has answered lately, as one worker sees it, and whether others do much better.
+//! The part of its queries that a backend answered lately, as one worker sees it, and whether other backends do
+//! much better.
 //!
-//! Before: a query has its answer, or its backend lost it. After: new queries go elsewhere for a while where another backend
-//! answers what this one does not; `health` adds up what all workers saw, for status.
-//! Why beside the checks: `. NS` may be answered, over a connection of its own, where what clients ask is not.
-//! Never: judges an rcode; sets a backend aside that is no worse than the others: then it is the queries, which a client may
-//! have chosen; costs more than an addition for a query.
+//! Before: a query has its answer, or its backend lost it. After: new queries go elsewhere for a while if another
+//! backend answers what this one does not; `health` adds up the counts of all workers, for status.
+//! Why besides the checks: a backend may answer `. NS`, over a separate connection, and not what clients ask.
+//! Never: judges an rcode; sets a backend aside that is no worse than the others: then the cause is the queries,
+//! which a client may have chosen; costs more than an addition for a query.
 //!
-//! Source: outlier detection as Envoy and Finagle have it: success ratio in a window, against the others.
+//! Source: outlier detection in Envoy and Finagle: success ratio in a window, compared with the others.
 
 use std::cell::Cell;
 
@@ -14,13 +15,13 @@ use tokio::time::Instant;
 
 use super::pool::Pool;
 
-/// Outcomes before anything is said.
+/// Outcomes that are needed for a percentage.
 const OUTCOMES_MIN: u32 = 16;
-/// Looks of the sweeper after which each outcome counts half: a second.
+/// Runs of the sweeper after which each count is halved: a second.
 const LOOKS: u32 = 20;
-/// A backend that answers fewer in a hundred is set aside…
+/// A backend that answers a smaller percentage is set aside…
 const POOR_PERCENT: u32 = 50;
-/// …where another one answers at least as many.
+/// …if another one answers at least this percentage.
 const GOOD_PERCENT: u32 = 80;
 
 /// The window of one backend.
@@ -28,7 +29,7 @@ const GOOD_PERCENT: u32 = 80;
 pub struct Outcomes {
     answered: Cell<u32>,
     lost: Cell<u32>,
-    /// Of them, those that `health` has not heard of.
+    /// Those of them that `health` does not have yet.
     unreported: Cell<(u32, u32)>,
     looks: Cell<u32>,
 }
@@ -41,14 +42,14 @@ impl Outcomes {
         self.unreported.set((answered.saturating_add(1), lost));
     }
 
-    /// A query went elsewhere, or failed, for want of an answer.
+    /// A query went elsewhere, or failed, because no answer came.
     pub fn note_loss(&self) {
         self.lost.set(self.lost.get().saturating_add(1));
         let (answered, lost) = self.unreported.get();
         self.unreported.set((answered, lost.saturating_add(1)));
     }
 
-    /// Answered ones of a hundred. `None`: too few are over.
+    /// Percentage of answered queries. `None`: too few are over.
     fn percent(&self) -> Option<u32> {
         percent(self.answered.get().into(), self.lost.get().into())
     }
@@ -58,7 +59,7 @@ impl Outcomes {
         self.lost.set(0);
     }
 
-    /// Time went by, by one look; every second it returns what was not reported.
+    /// Notes a run of the sweeper. Once a second it returns the counts that were not reported yet.
     fn look(&self) -> Option<(u32, u32)> {
         let looks = self.looks.get() + 1;
         self.looks.set(looks % LOOKS);
@@ -70,14 +71,14 @@ impl Outcomes {
     }
 }
 
-/// Answered ones of a hundred. `None`: too few are over.
+/// Percentage of answered queries. `None`: too few are over.
 pub fn percent(answered: u64, lost: u64) -> Option<u32> {
     let all = answered.saturating_add(lost);
     let percent = answered.saturating_mul(100).checked_div(all)?;
     u32::try_from(percent).ok().filter(|_| all >= u64::from(OUTCOMES_MIN))
 }
 
-/// Looks at every backend: reports, and sets aside which answers much less than another does.
+/// Examines every backend: reports its counts, and sets it aside if it answers much less than another.
 pub fn look(pool: &Pool, now: Instant) {
     let backends = pool.backends.borrow();
     let best = backends.iter().filter_map(|backend| backend.outcomes.percent()).max();
@@ -100,8 +101,8 @@ pub fn look(pool: &Pool, now: Instant) {
 mod tests {
     use super::*;
 
-    /// Goal: nothing is said of few queries, a share follows what happens within seconds, and each outcome is reported once.
-    /// Method: answers, then losses, and the looks between.
+    /// Goal: few queries give no percentage, the percentage follows changes within seconds, and each outcome is
+    /// reported once. Method: answers, then losses, with runs of the sweeper between.
     #[test]
     fn a_share_follows_what_happens() {
         let outcomes = Outcomes::default();

@@ -1,9 +1,9 @@
 //! Connections that belong to one client each, for a backend that learns the client from a PROXY header.
 //!
-//! Before: `streams` has queries that wait. After: each is on the connection of its own client, or goes elsewhere.
+//! Before: `streams` has queries that wait. After: each is on its own client's connection, or goes elsewhere.
 //! Why: a header stands at the beginning of a connection and holds for all of it. Over a shared connection the
 //! backend would take one client for another.
-//! Never: lets one client's query travel over another's connection; holds more than [`CONNECTIONS_MAX`].
+//! Never: sends one client's query over another's connection; holds more than [`CONNECTIONS_MAX`].
 //!
 //! Source: "The PROXY protocol", section 2; RFC 7766 §6.2.2 (few connections) cannot hold here.
 
@@ -24,14 +24,15 @@ use super::{
 };
 use crate::proxy::Client;
 
-/// Connections of one worker to one backend; a further client waits until one of them is quiet, and takes its place.
+/// Connections of one worker to one backend. A further client waits until one of them is unused, and takes its
+/// place.
 const CONNECTIONS_MAX: usize = 256;
 
-/// The connections of one backend, by client. `None`: queries that nobody in particular asked.
+/// The connections of one backend, by client. `None`: dotd's own queries.
 #[derive(Default)]
 pub struct PerClient {
     connections: RefCell<HashMap<Option<Client>, Served>>,
-    /// Queries whose clients have no connection, while every one is in use.
+    /// Queries whose clients have no connection, while all connections are in use.
     waiting: RefCell<VecDeque<u16>>,
 }
 
@@ -41,7 +42,7 @@ impl PerClient {
         self.connections.borrow_mut().retain(|_, (one, _)| !Rc::ptr_eq(one, connection));
     }
 
-    /// Whether there is none.
+    /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
         self.connections.borrow().is_empty()
     }
@@ -51,7 +52,7 @@ impl PerClient {
         !self.waiting.borrow().is_empty()
     }
 
-    /// Takes all that wait for a place.
+    /// Takes all queries that wait for a place.
     pub fn take(&self) -> VecDeque<u16> {
         self.waiting.take()
     }
@@ -70,7 +71,7 @@ impl PerClient {
         self.connections.borrow().get(client).map(|(connection, _)| Rc::clone(connection))
     }
 
-    /// Makes room for another connection; closes a quiet one if it must. `false`: all are in use.
+    /// Makes room for another connection, by closing an unused one if necessary. `false`: all are in use.
     fn make_room(&self) -> bool {
         let mut connections = self.connections.borrow_mut();
         if connections.len() < CONNECTIONS_MAX {
@@ -85,12 +86,12 @@ impl PerClient {
     }
 }
 
-/// Gives what waits to the connections of its clients; opens those that are missing.
+/// Gives waiting queries to the connections of their clients, and opens missing ones.
 pub fn hand_out(backend: &Rc<Backend>) {
     let (streams, per_client) = (&backend.streams, &backend.streams.per_client);
     let may_open = streams.backs_off_until().is_none();
     let mut waiting_on = Vec::new();
-    // Those that wait for a place had their turn, and keep it.
+    // Queries that already wait for a place come first.
     let mut has_places = may_open;
     while has_places {
         let Some(slot) = per_client.waiting.borrow_mut().pop_front() else { break };
@@ -112,14 +113,14 @@ pub fn hand_out(backend: &Rc<Backend>) {
     streams.put_back(waiting_on);
 }
 
-/// What became of a query.
+/// The outcome for one query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Its client's connection has it; or it ended, or moved to another backend, while it waited.
+    /// Its client's connection has it, or it ended or moved to another backend while it waited.
     Given,
-    /// Its client's connection takes no more now.
+    /// Its client's connection takes no more queries now.
     Full,
-    /// Its client has none, and none can be opened.
+    /// Its client has no connection, and none can be opened.
     None,
 }
 

@@ -1,10 +1,12 @@
-//! All backends of one worker, and the queries they have: who gets a query, who gets it next, how it ends.
+//! All backends of one worker, and their queries: which backend gets a query, which one is next, how the query
+//! ends.
 //!
-//! Before: `Backends::submit` hands a query over. After: its sink has heard exactly one outcome.
-//! The line: submit → a backend's queue → `udp` or `streams` sends → `matching` ends it; or no answer:
-//! [`Pool::try_elsewhere`] → another backend → at its deadline [`Pool::give_up`]. `hedge` may have two at once.
-//! Never: holds a borrow over an await, tells a sink twice, or gives a backend the same query again while
-//! another has not had it.
+//! Before: `Backends::submit` hands a query over. After: its sink has exactly one outcome.
+//! The path: submit → a backend's queue → `udp` or `streams` sends → `matching` ends it; or there is no answer:
+//! [`Pool::try_elsewhere`] → another backend → [`Pool::give_up`] at its deadline. With `hedge` two backends may
+//! have it at once.
+//! Never: holds a borrow over an await, gives a sink two outcomes, or asks a backend again before every other one
+//! has had the query.
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,33 +43,33 @@ use crate::{
 
 /// UPDATE (RFC 2136 §1.3).
 const OPCODE_UPDATE: u8 = 5;
-/// How often deadlines are looked at; a time-out is late by at most this.
+/// Interval of the sweeper; a timeout is late by at most this.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
-/// Octets read from a connection at a time: many responses for one system call.
+/// Octets of one read from a connection: many responses for one system call.
 const READ_OCTETS: usize = 64 * 1024;
 
-/// Backends, queries in flight, and what sending and receiving share.
+/// Backends, queries in flight, and what senders and receivers share.
 pub struct Pool {
     /// Queries in flight.
     pub flights: RefCell<Flights>,
-    /// Room for datagrams.
+    /// Buffers for datagrams.
     pub inbound: RefCell<Inbound>,
-    /// Where a read from a connection lands before it is cut.
+    /// Buffer of a read from a connection.
     pub scratch: RefCell<Box<[u8]>>,
-    /// Where an error that came without its question gets it back.
+    /// Buffer in which an error without a question gets its question back.
     pub whole: RefCell<Vec<u8>>,
-    /// IDs.
+    /// Source of IDs.
     pub random: Random,
     /// The worker's counters.
     pub counters: WorkerCounters,
     /// Zone transfers under way.
     pub transfers: Cell<usize>,
-    /// Second tries.
+    /// Second tries (hedging).
     pub hedging: Hedging,
     /// The backends.
     pub backends: RefCell<Vec<Rc<Backend>>>,
     policy: Cell<Policy>,
-    /// What backends are told of where a client is.
+    /// What backends learn of a client's subnet.
     pub client_subnet: ClientSubnet,
     /// Queries that the backends can have in flight together.
     pub capacity: usize,
@@ -79,7 +81,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Opens nothing yet; starts the tasks that will.
+    /// Starts the tasks; opens no socket yet.
     pub fn start(
         configs: &[BackendConfig],
         policy: Policy,
@@ -123,7 +125,7 @@ impl Pool {
     /// Takes a query; its outcome goes to `sink`.
     ///
     /// # Errors
-    /// The sink will hear nothing: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
+    /// The sink gets no outcome: [`Failure::Full`], or [`Failure::Unreachable`] without a backend.
     pub fn submit(&self, message: &[u8], query: &Query, sink: Rc<dyn Sink>) -> Result<(), Failure> {
         let backend = self.choose_for(message, query)?;
         let now = turn_time::now();
@@ -139,7 +141,7 @@ impl Pool {
             return Err(Failure::Full);
         };
         if is_once && let Some(flight) = self.flights.borrow_mut().get_mut(slot) {
-            // Done twice it may not be the same: one backend has it, once.
+            // Its effect may differ if it is done twice, so one backend gets it, once.
             (flight.is_once, flight.tried) = (true, u64::MAX);
         }
         if self.hedging.is_on() {
@@ -159,13 +161,14 @@ impl Pool {
     /// The backend that gets a new query.
     ///
     /// # Errors
-    /// [`Failure::Full`]: each has as many as it may; [`Failure::Unreachable`] without a backend.
+    /// [`Failure::Full`]: each backend has as many queries as it may; [`Failure::Unreachable`]: there is no
+    /// backend.
     pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<Rc<Backend>, Failure> {
         let affinity = match query.client_cookie(message) {
             Some(cookie) => Affinity::Cookie(cookie),
             None => Affinity::Name(qname(message, query.question_end)),
         };
-        // One that sleeps is asked where none is awake, and not where those that are have enough to do.
+        // A backend that rests is asked if none is awake, but not if the awake ones are only full.
         let is_any_awake = || self.backends.borrow().iter().any(|backend| backend.is_awake());
         let chosen = self.choose(affinity, 0);
         if let Some(backend) = chosen.or_else(|| self.choose_asleep(affinity).filter(|_| !is_any_awake())) {
@@ -178,12 +181,12 @@ impl Pool {
         Err(Failure::Full)
     }
 
-    /// The next backend by policy among those that are awake and have not `tried` it.
+    /// The next backend by policy, among those that are awake and whose bit is not in `tried`.
     pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<Rc<Backend>> {
         self.choose_of(affinity, |backend| tried & backend.bit() == 0 && backend.is_awake())
     }
 
-    /// None is awake: one of them may be, by now.
+    /// For the case that no backend is awake: one of them may answer by now.
     fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<Rc<Backend>> {
         self.choose_of(affinity, |_| true)
     }
@@ -206,7 +209,8 @@ impl Pool {
         backends.get(chosen).map(Rc::clone)
     }
 
-    /// Chooses by `policy` from now on, and gives each backend its limits by `configs`, which are the same backends.
+    /// Chooses by `policy` from now on, and gives each backend its limits from `configs`, which name the same
+    /// backends.
     pub fn reload(&self, policy: Policy, configs: &[BackendConfig]) {
         self.policy.set(policy);
         for (backend, config) in self.backends.borrow().iter().zip(configs) {
@@ -214,7 +218,7 @@ impl Pool {
         }
     }
 
-    /// The backend at this place of the list.
+    /// The backend with this index.
     pub fn backend(&self, index: usize) -> Option<Rc<Backend>> {
         self.backends.borrow().get(index).map(Rc::clone)
     }
@@ -224,7 +228,7 @@ impl Pool {
         self.backend(backend)
     }
 
-    /// Puts the query in `slot` into the queue of `backend`, for its share of the deadline.
+    /// Queues the query in `slot` at `backend`, for that backend's share of the deadline.
     pub fn give_to(&self, slot: u16, backend: &Backend, now: Instant) {
         let mut flights = self.flights.borrow_mut();
         flights.note_tried(slot, backend.bit());
@@ -241,7 +245,7 @@ impl Pool {
         backend.enqueue(slot, half);
     }
 
-    /// Its backend has failed the query in `slot`: another one gets it, or it ends as `failure`.
+    /// Its backend failed the query in `slot`: another backend gets it, or it ends as `failure`.
     pub fn try_elsewhere(&self, slot: u16, failure: Failure) {
         let last = self.backend_of(slot);
         if self.moved(slot) {
@@ -251,7 +255,8 @@ impl Pool {
         }
     }
 
-    /// Moves the query in `slot` to a backend that is awake and has not had it. `false`: there is none.
+    /// Moves the query in `slot` to a backend that is awake and has not had it. `false`: there is no such
+    /// backend.
     pub fn moved(&self, slot: u16) -> bool {
         let now = Instant::now();
         let (next, last) = {
@@ -272,8 +277,9 @@ impl Pool {
         true
     }
 
-    /// Its backend has been silent for its share of the deadline. Another one gets the query; without one a
-    /// datagram is sent again, or goes over a connection if not every path carries it; a connection goes on waiting.
+    /// Its backend has been silent for its share of the deadline. Another backend gets the query. If there is
+    /// none, a datagram is sent again, or the query goes over a connection if it may be too long for the path; a
+    /// query on a connection waits on.
     fn lose_patience(&self, slot: u16) {
         let last = self.backend_of(slot);
         if self.moved(slot) {
@@ -298,7 +304,7 @@ impl Pool {
         }
     }
 
-    /// Ends `slot` without a response; where another try of its query goes on, nobody hears of this one.
+    /// Ends `slot` without a response. If another try of its query goes on, the sink gets no outcome yet.
     pub fn give_up(&self, slot: u16, failure: Failure) {
         if self.flights.borrow().get(slot).is_some_and(|flight| flight.other.is_some()) {
             drop(self.leave(slot));
@@ -312,14 +318,14 @@ impl Pool {
         sink.failure(asked, &query, failure);
     }
 
-    /// Ends the query whose only slot this is.
+    /// Ends the query, whose only slot this is.
     pub fn end(&self, slot: u16) -> Option<Rc<dyn Sink>> {
         let sink = self.leave(slot)?;
         self.counters.subtract(Counter::BackendOutstanding, 1);
         Some(sink)
     }
 
-    /// Empties `slot`: its backend has one query fewer.
+    /// Empties `slot`; its backend has one query fewer.
     pub fn leave(&self, slot: u16) -> Option<Rc<dyn Sink>> {
         let mut flights = self.flights.borrow_mut();
         let sink = flights.end(slot)?;
@@ -329,7 +335,7 @@ impl Pool {
         Some(sink)
     }
 
-    /// Counts a failure; the one place that does.
+    /// Counts a failure; nothing else does.
     pub fn count_failure(&self, failure: Failure) {
         let counter = match failure {
             Failure::Silent => Counter::BackendTimeout,
@@ -340,7 +346,7 @@ impl Pool {
         self.counters.add(counter, 1);
     }
 
-    /// No more queries will come: ends its tasks once nobody waits.
+    /// No more queries will come: its tasks end when no query waits.
     pub fn retire(&self) {
         self.is_retired.set(true);
         self.flying.notify_one();
@@ -353,7 +359,7 @@ impl Pool {
     }
 }
 
-/// Ends flights past their deadline, moves those whose backend is silent, closes ports that nobody needs.
+/// Ends queries past their deadline, moves those whose backend is silent, closes unused ports.
 async fn sweep(pool: Rc<Pool>) {
     loop {
         let is_quiet = pool.flights.borrow().outstanding() == 0;

@@ -1,15 +1,14 @@
 //! Random numbers for message IDs and ports, from the kernel, a page at a time.
 //!
-//! Before: nothing. After: `backend::udp` gives each query an ID nobody can guess (RFC 5452 §9.2).
-//! Never: repeats octets, or falls back to something guessable: without the kernel's generator we do
-//! not send.
+//! Before: nothing. After: the ID of each query cannot be guessed (RFC 5452 §9.2).
+//! Never: repeats octets, or falls back to a guessable source: without the kernel's generator dotd does not send.
 
 use std::cell::RefCell;
 
-/// Octets taken from the kernel at once: 512 IDs for one system call.
+/// Octets read from the kernel at once: 512 IDs for one system call.
 const PAGE_OCTETS: usize = 1024;
 
-/// A worker's supply.
+/// The random octets of one worker.
 pub struct Random {
     page: RefCell<([u8; PAGE_OCTETS], usize)>,
 }
@@ -21,7 +20,7 @@ impl Default for Random {
 }
 
 impl Random {
-    /// Sixteen unguessable bits; `None` when the kernel has none to give.
+    /// Sixteen unguessable bits. `None`: the kernel gives none.
     pub fn u16(&self) -> Option<u16> {
         let mut page = self.page.borrow_mut();
         let (octets, used) = &mut *page;

@@ -1,12 +1,14 @@
-//! Queries that are known to make a backend close its connections, and who and what keeps coming up with new ones.
+//! Queries that make a backend close its connections, and the clients and names from which more such queries
+//! come.
 //!
-//! Before: `suspects` saw two connections close on one query alone, while the backend answered others. After: the same
-//! query is refused for a while; queries of a client, or below a name, from which several such came are kept apart.
-//! Why answers on both sides count: when a whole server goes or comes, connections close on any query; answers to others
-//! just before and just after say that it was this one.
-//! Holds: three tables of fixed size, of keyed hashes, and the findings that no answer has confirmed yet.
-//! Never: allocates, grows, costs anything while it is empty, or refuses a query that differs in a single octet: whoever
-//! finds an option that harms a backend must not be able to have the bare question refused.
+//! Before: `suspects` saw two connections close on one query alone, while the backend answered others. After:
+//! dotd refuses the same query for a while; queries of a client, or below a name, with several such queries share
+//! no connections.
+//! Why answers before and after count: when a whole server goes or comes, connections close on any query. Answers
+//! to others just before and just after show that this query was the cause.
+//! Holds: three tables of fixed size with keyed hashes, and the findings that no answer has confirmed yet.
+//! Never: allocates, grows, costs anything while it is empty, or refuses a query that differs in a single octet:
+//! an attacker with an option that harms a backend must not get the question without it refused.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,27 +22,28 @@ use tokio::time::Instant;
 use super::flights::Flight;
 use crate::dns::HEADER_OCTETS;
 
-/// Entries of a table; the one that ends first gives way.
+/// Entries of a table. A new entry replaces the one that ends first.
 const ENTRIES: usize = 64;
-/// How long a finding holds after the last time that it was made.
+/// How long a finding is kept after it was last made.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// Queries that closed connections after which others of their client, or below their name, are kept apart.
+/// This many queries that closed connections make dotd keep others of their client, or below their name, apart.
 const APART_FROM: u32 = 2;
-/// An answer to somebody else this long before or after is one beside.
+/// An answer to another query counts if it came within this time before or after.
 const BESIDE: Duration = Duration::from_millis(250);
-/// Findings that wait for the answer after.
+/// Findings that wait for an answer that confirms them.
 const UNCONFIRMED_MAX: usize = 32;
-/// Of a question that is refused one in so many is asked, alone: an answer to it ends the refusal.
+/// One in this many refused queries is asked, alone: an answer ends the refusal.
 const ASKED_EACH: u32 = 16;
 /// Octets of a message's ID.
 const ID_OCTETS: usize = 2;
 
-/// What is known of a query.
+/// The decision about a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing.
+    /// Nothing is known of it.
     Unknown,
-    /// Others of its client closed connections, or it is asked to see whether it still does: it shares none.
+    /// It shares no connection: others of its client closed connections, or it is asked to see whether it still
+    /// does.
     Apart,
     /// Others of its form below the same name closed connections: it shares none, unless many wait for that.
     ApartByName,
@@ -59,7 +62,7 @@ pub struct Refusals {
     unconfirmed: RefCell<Vec<Finding>>,
 }
 
-/// A query on which connections closed.
+/// A query on which connections closed, not confirmed yet.
 #[derive(Clone, Copy)]
 struct Finding {
     question: u64,
@@ -74,9 +77,9 @@ struct Table(RefCell<[Entry; ENTRIES]>);
 struct Entry {
     hash: u64,
     count: u32,
-    /// Times that it was found here.
+    /// How often it was looked up.
     looked_up: u32,
-    /// Whose query was the last that counted.
+    /// The client of the last query that counted.
     by: Option<u64>,
     until: Option<Instant>,
 }
@@ -88,7 +91,7 @@ impl Default for Table {
 }
 
 impl Table {
-    /// How often `hash` was noted, and how often it was found since; nothing of what is over.
+    /// How often `hash` was noted, and how often it was looked up since. `None`: it is not there, or too old.
     fn count(&self, hash: u64, now: Instant) -> Option<(u32, u32)> {
         let mut entries = self.0.borrow_mut();
         let is_meant =
@@ -103,7 +106,7 @@ impl Table {
         entries.iter_mut().filter(|entry| entry.hash == hash).for_each(|entry| *entry = Entry::default());
     }
 
-    /// Notes `hash`; what one client alone does counts once, where `by` says whose it was.
+    /// Notes `hash`. With `by`, several findings of one client count once.
     fn note(&self, hash: u64, by: Option<u64>, until: Instant) {
         let mut entries = self.0.borrow_mut();
         let known = entries.iter().position(|entry| entry.until.is_some() && entry.hash == hash);
@@ -120,7 +123,7 @@ impl Table {
         *entry = Entry { hash, count, looked_up, by, until: Some(until) };
     }
 
-    /// Forgets what is over; returns whether anything is left.
+    /// Removes old entries. Returns whether any entry is left.
     fn look(&self, now: Instant) -> bool {
         let mut entries = self.0.borrow_mut();
         entries.iter_mut().for_each(|entry| entry.until = entry.until.filter(|until| now < *until));
@@ -129,7 +132,7 @@ impl Table {
 }
 
 impl Refusals {
-    /// What is known of this query.
+    /// Decides about this query.
     pub fn judge(&self, flight: &Flight) -> Verdict {
         if !self.is_any.get() {
             return Verdict::Unknown;
@@ -156,7 +159,8 @@ impl Refusals {
         }
     }
 
-    /// Two connections closed on this query alone; the backend last answered over any of them at `answered_at`.
+    /// Two connections closed on this query alone. `answered_at`: the last answer of the backend over any
+    /// connection.
     pub fn suspect(&self, flight: &Flight, answered_at: Option<Instant>, now: Instant) {
         let mut unconfirmed = self.unconfirmed.borrow_mut();
         let is_beside = answered_at.is_some_and(|at| now.saturating_duration_since(at) < BESIDE);
@@ -166,7 +170,8 @@ impl Refusals {
         }
     }
 
-    /// Believes what an answer at `answered_at` confirms, and forgets what none did, or what is over.
+    /// Confirms findings by an answer at `answered_at`, and drops those that no answer confirmed and those that
+    /// are too old.
     pub fn look(&self, answered_at: Option<Instant>, now: Instant) {
         let until = now + REMEMBERED_FOR;
         self.unconfirmed.borrow_mut().retain(|finding| {
@@ -186,7 +191,7 @@ impl Refusals {
         }
     }
 
-    /// All of the query but its ID and the case of its name.
+    /// A hash of the whole query except its ID and the case of its name.
     fn question(&self, flight: &Flight) -> u64 {
         let mut hasher = self.keys.build_hasher();
         let name_end = usize::from(flight.asked.question_end);
@@ -196,7 +201,7 @@ impl Refusals {
         hasher.finish()
     }
 
-    /// Its client: an IPv4 address, or the /56 that a network is given.
+    /// A hash of its client: an IPv4 address, or the /56 that a network is given.
     fn client(&self, flight: &Flight) -> Option<u64> {
         let prefix = match flight.asker()?.to_canonical() {
             IpAddr::V4(address) => u128::from(u32::from(address)),
@@ -205,8 +210,8 @@ impl Refusals {
         Some(self.keys.hash_one(prefix))
     }
 
-    /// The name above its own and all else that the query says: one harmful option must not have a name set apart for those
-    /// who ask without it. Of names of a single label there is none.
+    /// A hash of the parent of its name and of everything else in the query: one harmful option must not keep a
+    /// name apart for clients without it. `None` for a name of a single label.
     fn parent(&self, flight: &Flight) -> Option<u64> {
         let name = flight.qname();
         let parent = name.get(1 + usize::from(*name.first()?)..)?;
@@ -223,7 +228,7 @@ impl Refusals {
     }
 }
 
-/// Writes the flags and counts as they are, then the name without its case, then type and class as they are.
+/// Hashes flags and counts as they are, then the name without its case, then type and class as they are.
 fn write_folded(hasher: &mut impl Hasher, octets: &[u8], name_octets: usize) {
     let name_begin = HEADER_OCTETS - ID_OCTETS;
     for (place, octet) in octets.iter().enumerate() {
@@ -242,7 +247,7 @@ mod tests {
         dns::{Asked, Query},
     };
 
-    /// Asked from this address, and no backend is told so.
+    /// A sink whose client has this address, which no backend learns.
     struct From(u8);
 
     impl Sink for From {
@@ -257,7 +262,8 @@ mod tests {
         fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
     }
 
-    /// A table with one query for `first`.parent.test from `client`; `option` is the code of one in its OPT.
+    /// A table with one query for `first`.parent.test from `client`; `option` is the code of an option in its
+    /// OPT.
     fn asked(client: u8, first: u8, option: u8) -> (Flights, u16) {
         let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 1, first];
         message.extend_from_slice(b"\x06parent\x04test\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\x04\0");
@@ -289,8 +295,9 @@ mod tests {
         refusals.judge(flights.get(slot).unwrap())
     }
 
-    /// Goal: what one client does, or one option, sets no name apart for others; two clients' queries of one form do, for that
-    /// form. Method: findings of one client and of two, then others' queries below the name.
+    /// Goal: one client, or one option, keeps no name apart for others; queries of one form from two clients do,
+    /// for that form. Method: findings of one client and of two, then others' queries below the name. Covers:
+    ///
     #[test]
     fn a_name_is_set_apart_for_the_form_that_two_clients_used() {
         let soon = Duration::from_millis(1);
@@ -303,8 +310,8 @@ mod tests {
         assert_eq!(judged(&refusals, 2, b'x', 10), Verdict::Unknown, "without the option");
     }
 
-    /// Goal: a finding counts when an answer came soon after it, and ends in time even while nobody looks. Method: an answer
-    /// long after; one soon after, 61 seconds ago.
+    /// Goal: a finding counts if an answer came soon after it, and ends in time even without lookups. Method: an
+    /// answer long after; one soon after, 61 seconds ago.
     #[test]
     fn findings_need_an_answer_soon_after_and_end_by_themselves() {
         let refusals = Refusals::default();
@@ -317,8 +324,8 @@ mod tests {
         assert_eq!(refusals.questions.count(question, Instant::now() + 2 * REMEMBERED_FOR), None);
     }
 
-    /// Goal: a question that is answered again is not refused on. Method: it is judged until it may be asked, and then it is
-    /// answered.
+    /// Goal: a question that is answered again is not refused any more. Method: it is judged until it may be
+    /// asked, and then answered.
     #[test]
     fn a_refused_question_is_asked_now_and_then() {
         let refusals = Refusals::default();

@@ -1,30 +1,30 @@
-//! What may be sent a second time: a share of what is sent for the first time, and a little more.
+//! How many queries may be sent a second time: a share of the first tries, and a few more.
 //!
-//! Before: a query was sent, or time went by. After: a query that is unanswered may be sent again, or waits for its turn.
-//! Why: a backend that is slow would otherwise get several times the load that made it slow. One that lost a burst, and answers
-//! what is sent again at once, is not slow: what it lost is sent again however much that is.
-//! Never: allocates, looks at a clock, or says how many first tries there may be.
+//! Before: a query was sent, or time passed. After: an unanswered query may be sent again, or waits.
+//! Why: otherwise a slow backend would get several times the load that made it slow. A backend that lost a burst,
+//! and answers second tries at once, is not slow: all of that burst is sent again.
+//! Never: allocates, reads a clock, or limits first tries.
 
 use std::cell::Cell;
 
-/// First tries that earn a second one. 5: a slow backend gets a fifth more, not several times as much.
+/// First tries that earn a second one. 5: a slow backend gets a fifth more queries, not several times as many.
 const FIRST_TRIES: u32 = 5;
-/// Second tries that may be saved up: a burst's worth, of a backend that loses a whole one.
+/// Most saved second tries: enough for a burst that was lost whole.
 const SAVED_MAX: u32 = 2048;
-/// Second tries that a quiet backend may have at once, however few first ones there were: one page of a stub resolver.
+/// Second tries that a quiet backend may have at once, with however few first tries: one page of a stub resolver.
 const FLOOR: u32 = 32;
-/// How many of them come back each time the sweeper looks: 320 a second.
+/// This many of them come back with each run of the sweeper: 320 a second.
 const FLOOR_EACH: u32 = 16;
 
-/// Looks of the sweeper in which second tries that were needed are half forgotten, about: a second, in which a further answer
-/// would have come.
+/// Runs of the sweeper in which half of the needed second tries are forgotten, roughly: a second, in which
+/// another answer would have come.
 const NEEDED_PARTS: u32 = 32;
 
-/// A bucket that first tries fill a little.
+/// A token bucket that first tries fill.
 pub struct RetryBudget {
-    /// Fifths of second tries; below 0 where tries that were given back were not needed.
+    /// Fifths of second tries. Negative if refunded tries turned out to be needless.
     left: Cell<i32>,
-    /// Second tries that were given back lately.
+    /// Second tries that were refunded lately.
     needed: Cell<u32>,
 }
 
@@ -35,14 +35,14 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// So many queries were sent for the first time.
+    /// Counts queries that were sent for the first time.
     pub fn earn(&self, first_tries: usize) {
         let earned = i32::try_from(first_tries).unwrap_or(i32::MAX);
         let left = self.left.get().saturating_add(earned);
         self.left.set(left.min((SAVED_MAX * FIRST_TRIES).cast_signed()));
     }
 
-    /// Time went by, by one look of the sweeper.
+    /// Notes a run of the sweeper.
     pub fn refill(&self) {
         if self.left.get() < (FLOOR * FIRST_TRIES).cast_signed() {
             self.earn((FLOOR_EACH * FIRST_TRIES) as usize);
@@ -51,7 +51,7 @@ impl RetryBudget {
         self.needed.set(needed - needed.div_ceil(NEEDED_PARTS));
     }
 
-    /// One query is sent again. `false`: it may not be, now.
+    /// Takes one second try. `false`: none is left now.
     pub fn spend(&self) -> bool {
         let left = self.left.get().checked_sub(FIRST_TRIES.cast_signed()).filter(|left| *left >= 0);
         left.is_some_and(|left| {
@@ -60,14 +60,14 @@ impl RetryBudget {
         })
     }
 
-    /// A query was answered as soon as it was sent again: its first try was lost, and the second one costs nothing.
+    /// A query was answered as soon as it was sent again: the first try was lost, and the second one is refunded.
     pub fn was_needed(&self) {
         self.earn(FIRST_TRIES as usize);
         self.needed.set((self.needed.get() + 1).min(SAVED_MAX));
     }
 
-    /// An answer came that nobody waits for. If second tries were given back, it may be the answer to one of them, whose first
-    /// one was slow and not lost.
+    /// An answer came that matches no query. If second tries were refunded, it may answer one of them, whose
+    /// first try was slow and not lost.
     pub fn was_needless(&self) {
         if let Some(needed) = self.needed.get().checked_sub(1) {
             self.needed.set(needed);
@@ -80,8 +80,9 @@ impl RetryBudget {
 mod tests {
     use super::*;
 
-    /// Goal: however many queries are unanswered, a fifth of what was sent goes out again, and the floor. Method: 15,360
-    /// first tries at once, all of which would be sent again three times; forty looks.
+    /// Goal: for any number of unanswered queries, a fifth of the first tries is sent again, plus the minimum.
+    /// Method: 15,360 first tries at once, each of which would be sent again three times; forty runs of the
+    /// sweeper.
     #[test]
     fn second_tries_are_a_share_of_first_ones() {
         let budget = RetryBudget::default();
@@ -98,8 +99,8 @@ mod tests {
         assert_eq!((0..100).filter(|_| budget.spend()).count(), FLOOR as usize);
     }
 
-    /// Goal: all of a lost burst may be sent again, if what is sent again is answered at once. Method: 6,000 first tries, all of
-    /// them lost; 128 are sent again at a look, and answered.
+    /// Goal: all of a lost burst may be sent again, if second tries are answered at once. Method: 6,000 first
+    /// tries, all lost; in each run 128 are sent again and answered.
     #[test]
     fn what_was_lost_is_sent_again_whole() {
         let budget = RetryBudget::default();
@@ -111,9 +112,9 @@ mod tests {
         }
     }
 
-    /// Goal: a backend that is merely slow gets a fifth more, also where its first answer comes right after the second try.
-    /// Method: 200 queries a look; each second try is given back at once, and paid ten looks later, when its own answer comes;
-    /// answers that nobody waits for, without second tries, cost nothing.
+    /// Goal: a backend that is merely slow gets a fifth more, also if its first answer comes right after the
+    /// second try. Method: 200 queries a run; each second try is refunded at once, and charged ten runs later,
+    /// when its own answer comes; unmatched answers without second tries cost nothing.
     #[test]
     fn what_was_slow_is_paid_in_the_end() {
         const LOOKS: usize = 400;

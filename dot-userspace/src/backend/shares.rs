@@ -1,35 +1,35 @@
-//! How much of what a worker's backends can have in flight one session, one client and one kind of client may have.
+//! How many of the queries in flight one session, one client and one transport may have.
 //!
-//! Before: a session or a datagram asks for what a backend must say. After: it is within its shares, or waits, or comes back
-//! another way.
-//! Holds: the arithmetic. Never: counts, or keeps a session with nothing in flight from one query.
+//! Before: a session or a datagram wants to ask a backend. After: it is within its shares, or waits, or comes
+//! back over another transport.
+//! Holds: the arithmetic. Never: counts, or denies a session with nothing in flight its one query.
 
 use super::{flights::share, pool::Pool};
 
-/// Sessions' shares that one client may have, by all its sessions: what a household asks for at once.
+/// A client may have, over all its sessions, the shares of this many sessions: what a household asks for at once.
 const CLIENT_SESSIONS: usize = 4;
-/// The part of all that queries by UDP may have, together: their senders have proved nothing, and a flood of forged ones
-/// must leave room for those who have; at least one query, where there may be any. A client that finds no room there is told to
-/// ask over TCP.
+/// The part of the capacity for all queries by UDP. Their senders have not proved their addresses, and a flood of
+/// forged queries must leave room for clients that have. It is at least one query. A client that finds no room is
+/// told to ask over TCP.
 const DATAGRAM_PART: usize = 4;
 
-/// The part of all that is left to clients that have little in flight, of which each session may ask one query otherwise: many
-/// sessions of few clients must not take all there is.
+/// The part of the capacity that is reserved for clients with little in flight. Each session may always ask one
+/// query, so many sessions of few clients could take everything otherwise.
 const RESERVE_PART: usize = 8;
 
-/// What one may have in flight.
+/// The most queries in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// One session.
     pub session: usize,
-    /// One client, beyond one query of each of its sessions.
+    /// Of one client, besides one query of each of its sessions.
     pub client: usize,
-    /// One client, counting also the first query of each of its sessions.
+    /// Of one client, including the first query of each of its sessions.
     pub client_total: usize,
 }
 
 impl Shares {
-    /// With so many queries in flight, where there can be `capacity`.
+    /// The shares with `outstanding` queries in flight and room for `capacity`.
     fn of(outstanding: usize, capacity: usize) -> Self {
         let session = share(outstanding, capacity);
         let client = session.saturating_mul(CLIENT_SESSIONS);
@@ -38,13 +38,14 @@ impl Shares {
     }
 }
 
-/// Whether what is left is the reserve.
+/// Whether only the reserve is left.
 fn is_reserve(outstanding: usize, capacity: usize) -> bool {
     outstanding > 0 && outstanding >= capacity - capacity / RESERVE_PART
 }
 
-/// How many queries one client may have in flight by UDP, while all clients have `datagrams` by UDP and `outstanding` over every
-/// transport. UDP gets nothing of the reserve, because its senders have not proved their addresses.
+/// How many queries one client may have in flight by UDP, while all clients have `datagrams` by UDP and
+/// `outstanding` over every transport. UDP gets nothing of the reserve, because its senders have not proved their
+/// addresses.
 fn datagram_share(datagrams: usize, outstanding: usize, capacity: usize) -> usize {
     let max = (capacity / DATAGRAM_PART).max(capacity.min(1));
     if datagrams >= max || is_reserve(outstanding, capacity) {
@@ -55,12 +56,12 @@ fn datagram_share(datagrams: usize, outstanding: usize, capacity: usize) -> usiz
 }
 
 impl Pool {
-    /// What a session and its client may have in flight at the moment.
+    /// The shares of a session and its client now.
     pub fn shares(&self) -> Shares {
         Shares::of(self.flights.borrow().outstanding(), self.capacity)
     }
 
-    /// What a client may have in flight by UDP, while all have so many there.
+    /// How many queries a client may have in flight by UDP, while all clients together have `datagrams`.
     pub fn datagram_share(&self, datagrams: usize) -> usize {
         datagram_share(datagrams, self.flights.borrow().outstanding(), self.capacity)
     }
@@ -70,7 +71,8 @@ impl Pool {
 mod tests {
     use super::*;
 
-    /// Goal: a client may have what it likes up to half of the capacity, then as much as four sessions, whatever their number.
+    /// Goal: a client may have any number up to half of the capacity, then as much as four sessions, however many
+    /// it has.
     ///
     #[test]
     fn a_clients_share_is_that_of_four_sessions() {
@@ -85,9 +87,9 @@ mod tests {
         assert_eq!(shares(4096), (1, 4, 4));
     }
 
-    /// Goal: datagrams from everywhere leave three quarters to sessions, those of one client half of that quarter to others,
-    /// and a client that has nothing there finds room until the quarter is full. Method: one client, then as many as there are,
-    /// take all that they may.
+    /// Goal: datagrams from everywhere leave three quarters to sessions; those of one client leave half of that
+    /// quarter to others, and a client without any finds room until the quarter is full. Method: one client, then
+    /// as many as fit, take all that they may.
     #[test]
     fn datagrams_leave_room_for_sessions() {
         let capacity = 4096;
@@ -109,8 +111,8 @@ mod tests {
         );
     }
 
-    /// Goal: where backends can have but a few queries in flight, one of them may have come by UDP. Method: the least that
-    /// `outstanding_max` can be, up to what has a quarter.
+    /// Goal: a backend that takes only a few queries still takes one by UDP. Method: the smallest
+    /// `outstanding_max`, up to one with a quarter.
     #[test]
     fn a_datagram_has_room_however_few_there_may_be() {
         for capacity in 1..=4 {
@@ -119,9 +121,9 @@ mod tests {
         }
     }
 
-    /// Goal: however many sessions few clients have, each client that comes after them finds room for as much as four queries.
-    /// Method: 30 clients with 500 sessions each take all that they may, in rounds, until nobody may take more, where a
-    /// backend over connections can have 4,096 queries and where one over UDP can have 32,768; then 60 others come.
+    /// Goal: each client that comes after few clients with very many sessions finds room for four queries.
+    /// Method: 30 clients with 500 sessions each take all that they may, in rounds, until none may take more,
+    /// with room for 4,096 queries (connections) and for 32,768 (UDP); then 60 others come.
     ///
     #[test]
     fn many_sessions_of_few_clients_leave_room() {

@@ -1,10 +1,13 @@
-//! Connections that have queries and do not answer: whoever waits there behind another moves, and nobody comes.
+//! Connections that have queries and do not answer: queries behind the oldest one move away, and no new ones
+//! come.
 //!
-//! Before: the sweeper looks, twenty times a second. After: a connection that was silent for long gets no new queries until
-//! it answers; those behind its oldest are asked over another one, and the oldest too after its share of the deadline.
-//! Why by looks: a clock that is read for each query would cost each of them; silence is counted in looks.
-//! Never: takes the oldest query from a connection before its share is over: it may be slow, and not the connection;
-//! moves more than the budget of second tries allows while the whole backend is silent.
+//! Before: the sweeper runs, twenty times a second. After: a connection that was silent for long gets no new
+//! queries until it answers; the queries behind its oldest one are asked over another connection, and the oldest
+//! too after its share of the deadline.
+//! Why in runs of the sweeper: reading a clock for each query would cost every query, so silence is counted in
+//! runs.
+//! Never: takes the oldest query from a connection before its share is over, because the query may be slow and
+//! not the connection; exceeds the retry budget while the whole backend is silent.
 
 use std::rc::Rc;
 
@@ -21,20 +24,21 @@ use super::{
 };
 use crate::ledger::Counter;
 
-/// Looks in a row without an answer from which on a connection is silent, at least: 100 ms.
+/// A connection is silent after at least this many runs without an answer: 100 ms.
 const SILENT_LOOKS_MIN: u32 = 2;
-/// Times that one query is moved.
+/// How often one query is moved.
 const MOVES_MAX: u8 = 3;
-/// Silent connections of one backend that are kept for their oldest query; of more the longest silent one is closed.
+/// Silent connections of one backend that are kept for their oldest query. If there are more, the one that has
+/// been silent longest is closed.
 const SILENT_MAX: usize = 4;
-/// Parts of a usual silence, so that its mean moves by one of them.
+/// The weight of the mean of the usual silence: each new value counts as one part in this many.
 const PARTS: u32 = 8;
 
-/// Looks at every connection of `backend`.
+/// Examines every connection of `backend`.
 pub fn look(backend: &Rc<Backend>, now: Instant) {
     let streams = &backend.streams;
     let usual = streams.usual_silence.get();
-    // Twice what it usually takes, and no more than half of what a query has before another backend is asked.
+    // Twice the usual time, and at most half of a query's time at this backend.
     let most = half_of_looks(backend);
     let bound = (2 * usual / PARTS + 1).clamp(SILENT_LOOKS_MIN, most.max(SILENT_LOOKS_MIN));
     let mut silent = Vec::new();
@@ -42,7 +46,7 @@ pub fn look(backend: &Rc<Backend>, now: Instant) {
     streams.for_each(|connection| {
         streams.limits.note_answers(connection.answered(), now);
         reorders |= connection.reorders();
-        // Where answers come in any order one that is slow says nothing about the others.
+        // If answers come in any order, one slow query says nothing about the others.
         match connection.look(if connection.reorders() { most.max(bound) } else { bound }) {
             Heard::Nothing => is_due |= connection.is_due(),
             Heard::Answers(0) => {}
@@ -77,24 +81,25 @@ pub fn look(backend: &Rc<Backend>, now: Instant) {
     streams.look();
 }
 
-/// Looks in a query's time at one backend, before another is asked.
+/// Runs of the sweeper in a query's time at one backend, before another is asked.
 fn looks_in(backend: &Backend) -> u32 {
     u32::try_from(backend.patience().as_millis() / SWEEP_INTERVAL.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// The same for half of that time, at least one.
+/// Half of that, at least one.
 fn half_of_looks(backend: &Backend) -> u32 {
     (looks_in(backend) / 2).max(1)
 }
 
-/// The connection of this lane that was silent for longest, where more are than are kept, and the backend answers others.
+/// The connection of this lane that has been silent longest, if there are more than are kept and the backend
+/// answers others.
 fn longest_of_many(
     backend: &Backend,
     silent: &[(u32, Rc<Connection>)],
     lane: Lane,
 ) -> Option<Rc<Connection>> {
     let most = if lane == Lane::Shared { SILENT_MAX } else { trials::SILENT_MAX - 1 };
-    // What was left already is over as soon as nobody waits on it.
+    // A connection that was abandoned before ends by itself when no query waits on it.
     let of_lane = silent.iter().filter(|(_, one)| one.lane == lane && !one.is_over());
     if !backend.streams.is_answering() || of_lane.clone().count() <= most {
         return None;
@@ -102,11 +107,11 @@ fn longest_of_many(
     of_lane.max_by_key(|(looks, _)| *looks).map(|(_, connection)| Rc::clone(connection))
 }
 
-/// Moves what waits on `connection`, which was silent for so many looks, behind its oldest query.
+/// Moves the queries of `connection`, which was silent for `looks` runs, except its oldest one.
 fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant) {
     let (pool, streams) = (&backend.pool, &backend.streams);
-    // While others are answered it is this connection that is slow, and moving its queries costs nobody. Otherwise it may
-    // be the backend.
+    // If other connections answer, this one is slow, and moving its queries costs no budget. Otherwise the
+    // backend may be slow.
     let since = now.checked_sub(SWEEP_INTERVAL.saturating_mul(looks));
     let is_free = streams.answered_at.get().is_some_and(|at| Some(at) > since);
     let holds_others = connection.ids.outstanding() > 1;
@@ -129,7 +134,7 @@ fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant)
         let may_move = |flight: &&mut Flight| !flight.is_once && flight.history.moves < MOVES_MAX;
         let mut flights = pool.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(may_move) else { continue };
-        // Once each is free of charge: it is the connection that is slow.
+        // The first move of a query is free: the connection is slow.
         if (!is_free || flight.history.moves > 0) && !backend.retries.spend() {
             return;
         }
@@ -138,8 +143,8 @@ fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant)
     }
 }
 
-/// Takes the queries from `connection`, which ends, so that its place is free. One that may not be asked again stays on it,
-/// and holds no place but among the few of a lane that is for suspects: there it has failed.
+/// Takes the queries from `connection`, which ends and frees its place. A query that must not be asked again
+/// stays on it without holding a place; in a lane for suspects it fails.
 fn leave(backend: &Backend, connection: &Rc<Connection>) {
     let pool = &backend.pool;
     let slots = pool.flights.borrow().find(|flight| flight.is_over(&connection.ids));
@@ -156,7 +161,7 @@ fn leave(backend: &Backend, connection: &Rc<Connection>) {
             continue;
         };
         if !matches!(connection.lane, Lane::PerClient(_)) {
-            // One of them is what the others wait for.
+            // The others wait for one of them.
             flight.history.company = 1;
         }
         flight.history.moves += 1;
@@ -173,8 +178,8 @@ fn requeue(backend: &Backend, flight: &mut Flight, slot: u16) {
     backend.streams.look();
 }
 
-/// The query in `slot` had its share of the deadline, and no other backend can have it. If its connection was silent for
-/// half of that it is asked over another one too; the first answer counts.
+/// The query in `slot` had its share of the deadline, and no other backend can have it. If its connection was
+/// silent for half of that time, the query is asked over another connection too; the first answer counts.
 pub fn ask_apart(backend: &Backend, slot: u16) {
     let pool = &backend.pool;
     let is_stuck = {
@@ -183,7 +188,7 @@ pub fn ask_apart(backend: &Backend, slot: u16) {
         let Some(flight) = flights.get(slot).filter(may_ask) else { return };
         let mut is_stuck = false;
         backend.streams.for_each(|connection| {
-            // On one of its own it takes nobody's place, and would take two.
+            // A query with a connection of its own delays no other, and would take a second place.
             let is_for_all = connection.lane == Lane::Shared;
             is_stuck |= is_for_all
                 && connection.silent_looks() >= half_of_looks(backend)

@@ -1,12 +1,12 @@
 //! The connections of one worker to one backend: few, shared by all queries, opened when needed.
 //!
 //! Before: `Backend::enqueue` queued queries. After: a connection with room has them, or they went elsewhere.
-//! Holds: the queue, the connections. `back_off` has how often opening one has failed in a row, `suspects` has those queries
-//! that may have closed a connection, `silence` looks after connections that do not answer, `per_client` has those of one client
-//! each.
-//! Never: opens a second connection while a first is being opened (but to a backend that closes each after a few answers),
-//! or one sooner than the back-off permits: a backend that comes back meets one attempt a worker, not all of its queries
-//!
+//! Holds: the queue and the connections. `back_off` knows how often in a row no connection could be opened,
+//! `suspects` has queries that may have closed a connection, `silence` watches connections that do not answer,
+//! `per_client` has connections of one client each.
+//! Never: opens a second connection while a first is being opened (except to a backend that closes each after a
+//! few answers), or opens one sooner than the back-off permits: a backend that comes back gets one attempt from
+//! each worker, not all of its queries.
 //!
 //! Source: RFC 7766 §6.2.2 (few connections), §6.2.4 (retry what a closed connection left unanswered).
 
@@ -44,13 +44,14 @@ use crate::{
     supervise::supervise,
 };
 
-/// Connections that are opened as soon as those before are busy.
+/// Up to this many connections are opened when all others are busy.
 const CONNECTIONS: usize = 2;
-/// Unanswered queries at which a connection is busy: below, one connection batches better than two.
+/// A connection with this many unanswered queries is busy; below that, one connection batches better than two.
 const BUSY: usize = 32;
-/// Connections at most, when all are full.
+/// Up to this many connections are opened when all others are full.
 pub const CONNECTIONS_MAX: usize = 8;
-/// A backend that answered over any connection so long ago is there: a connection that it closes is no failure of it.
+/// A backend that answered over any connection within this time is up: a connection that it closes is no failure
+/// of the backend.
 const ANSWERING_FOR: Duration = Duration::from_secs(1);
 
 /// A connection and the task that serves it.
@@ -63,21 +64,21 @@ pub struct Streams {
     /// Wakes the distributor.
     pub work: Notify,
     connections: RefCell<Vec<Served>>,
-    /// Queries that may have closed a connection, and connections for them.
+    /// Queries that may have closed a connection, and the connections for them.
     pub suspects: Suspects,
-    /// Connections of one client each; with `proxy_v2` all are.
+    /// Connections of one client each; with `proxy_v2` there are no others.
     pub per_client: PerClient,
-    /// What the backend does with connections.
+    /// Limits that follow from what the backend did with connections.
     pub limits: ConnectionLimits,
-    /// How long it is usually silent before it answers, in an eighth of the sweeper's looks.
+    /// How long the backend is usually silent before it answers, in eighths of the sweeper's interval.
     pub usual_silence: Cell<u32>,
-    /// When it last answered over one of them.
+    /// Time of the last answer over any of them.
     pub answered_at: Cell<Option<Instant>>,
     /// Failures in a row, and what follows from them.
     pub back_off: BackOff,
-    /// The last failure was that nobody could be reached.
+    /// The last failure was that no connection could be opened.
     pub is_unconnected: Cell<bool>,
-    /// The last attempt failed for want of TLS.
+    /// The last attempt failed in TLS.
     is_insecure: Cell<bool>,
 }
 
@@ -88,8 +89,8 @@ impl Streams {
         self.work.notify_one();
     }
 
-    /// Queues `slot` where a query with this history waits: where each client has its own connections there are none for
-    /// suspects.
+    /// Queues `slot` where a query with this history waits. If each client has its own connections, there are
+    /// none for suspects.
     pub fn put_in_line(&self, backend: &Backend, slot: u16, history: &History) {
         match history.is_suspect() && !backend.config.proxy_v2 {
             true => self.suspects.enqueue(slot, history),
@@ -97,7 +98,7 @@ impl Streams {
         }
     }
 
-    /// Has the distributor look again, should anything wait.
+    /// Wakes the distributor if a query waits.
     pub fn look(&self) {
         if self.is_waiting() {
             self.work.notify_one();
@@ -116,30 +117,31 @@ impl Streams {
         self.queue.borrow_mut().pop_front()
     }
 
-    /// Takes all that wait, wherever.
+    /// Takes all queries that wait, in every queue.
     pub fn take(&self) -> impl Iterator<Item = u16> + use<> {
         self.queue.take().into_iter().chain(self.suspects.take()).chain(self.per_client.take())
     }
 
-    /// What could not go yet waits on, in its order.
+    /// Puts queries that could not be sent yet back, in their order.
     pub fn put_back(&self, slots: Vec<u16>) {
         self.queue.borrow_mut().extend(slots);
     }
 
-    /// Calls `each` with every connection, of whatever lane.
+    /// Calls `each` with every connection, of every lane.
     pub fn for_each(&self, mut each: impl FnMut(&Rc<Connection>)) {
         self.connections.borrow().iter().for_each(|(connection, _)| each(connection));
         self.suspects.for_each(&mut each);
         self.per_client.for_each(each);
     }
 
-    /// Others waited on a connection behind a query that was not answered for long: all carry fewer, if it is in order.
+    /// Queries waited long on a connection behind an unanswered one: if the backend answers in order, all
+    /// connections carry fewer queries.
     pub fn note_stall(&self, now: Instant) {
         self.limits.note_stall(now);
         self.limit_all();
     }
 
-    /// A connection that has carried all that it should was not closed: there is no such rule.
+    /// A connection was not closed after its full number of answers: forgets the rule.
     pub fn forget_quota(&self) {
         self.limits.forget_quota();
         self.limit_all();
@@ -150,24 +152,24 @@ impl Streams {
         self.connections.borrow().iter().for_each(|(connection, _)| connection.limit(depth, quota));
     }
 
-    /// A connection can be used from now on.
+    /// A connection was established.
     pub fn opened(&self) {
         self.is_insecure.set(false);
         self.look();
     }
 
-    /// Whether it was there when last asked, and was not who it must be.
+    /// Whether the last attempt failed in TLS.
     pub fn is_insecure(&self) -> bool {
         self.is_insecure.get()
     }
 
-    /// Whether it has answered over some connection just now.
+    /// Whether the backend has answered over some connection a moment ago.
     pub fn is_answering(&self) -> bool {
         self.answered_at.get().is_some_and(|at| at.elapsed() < ANSWERING_FOR)
     }
 
-    /// The connection with the fewest unanswered queries that has room for another. A silent one only where no other can be
-    /// opened.
+    /// The connection with the fewest unanswered queries among those with room. Silent connections count only if
+    /// no other can be opened.
     fn idlest(&self) -> Option<Rc<Connection>> {
         let connections = self.connections.borrow();
         let able = connections.iter().map(|(connection, _)| connection).filter(|one| one.has_room());
@@ -178,7 +180,7 @@ impl Streams {
         (!idlest.is_silent() || !may_wait).then(|| Rc::clone(idlest))
     }
 
-    /// Whether connections for suspects have to wait as those for all: it is not known to be there.
+    /// Whether connections for suspects have to wait like those for all: the backend is not known to be up.
     pub fn must_back_off(&self, is_up: bool) -> bool {
         let is_there = self.is_answering() || (is_up && !self.is_unconnected.get());
         !is_there && self.backs_off_until().is_some()
@@ -222,7 +224,7 @@ async fn distribute(backend: Rc<Backend>) {
     }
 }
 
-/// Gives what waits to connections with room, the whole turn to one of them if it fits.
+/// Gives waiting queries to connections with room, a whole turn to one connection if it fits.
 fn hand_out(backend: &Rc<Backend>) {
     turn_time::begin(Instant::now());
     let streams = &backend.streams;
@@ -249,7 +251,7 @@ fn share_out(backend: &Rc<Backend>) {
     }
 }
 
-/// Moves queries from the queue to `connection` while both last.
+/// Moves queries from the queue to `connection` until the queue is empty or the connection full.
 fn fill(backend: &Backend, connection: &Connection) {
     let (pool, streams) = (&backend.pool, &backend.streams);
     while connection.has_room() {
@@ -273,7 +275,8 @@ fn fill(backend: &Backend, connection: &Connection) {
     }
 }
 
-/// Opens connections where some are missing: none is there, too few for what is to do, or all are full.
+/// Opens connections if they are needed: there is none, there are too few for the waiting queries, or all are
+/// full.
 fn open_others(backend: &Rc<Backend>) {
     let streams = &backend.streams;
     let limits = &streams.limits;
@@ -301,8 +304,8 @@ fn open_others(backend: &Rc<Backend>) {
     }
 }
 
-/// `connection`, which could be used from `established_at` on, is over: what it left unanswered is asked again, or goes
-/// elsewhere.
+/// `connection`, established at `established_at`, is over. Its unanswered queries are asked again, or go to
+/// another backend.
 pub fn ended(backend: &Rc<Backend>, connection: &Rc<Connection>, established_at: Option<Instant>, end: &End) {
     let (streams, pool) = (&backend.streams, &backend.pool);
     tracing::debug!(%end, backend = %backend.config.name, "a connection to a backend has ended");
@@ -323,8 +326,8 @@ pub fn ended(backend: &Rc<Backend>, connection: &Rc<Connection>, established_at:
             true
         }
         End::Idle => false,
-        // Connections are closed for many reasons; while others are answered it is no failure of the backend. What is for
-        // suspects, or one client's alone, says nothing about others at all.
+        // Connections are closed for many reasons. While other queries are answered, a close is no failure of the
+        // backend. A connection for suspects, or for one client, says nothing about other queries.
         _ => {
             let is_needed = !lost.is_empty() || streams.is_waiting();
             let is_shared = connection.lane == Lane::Shared && connection.answered() == 0;
@@ -342,7 +345,7 @@ pub fn ended(backend: &Rc<Backend>, connection: &Rc<Connection>, established_at:
             _ => streams.back_off.count(was_there, chance, now),
         };
         if streams.has_none() {
-            // A backend that answers over UDP may be asked on.
+            // A backend that answers over UDP gets queries as before.
             if backend.config.transport != Transport::Udp {
                 backend.rest_until(until);
             }

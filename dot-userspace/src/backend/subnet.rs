@@ -1,7 +1,8 @@
-//! What a backend is told of a client's subnet: decided once for each query, as the operator wants it.
+//! What a backend learns of a client's subnet (ECS): decided once for each query, as the config says.
 //!
-//! Before: the cache wants a key, or `pool` takes a query. After: its octets, which may go to any backend, say that.
-//! Never: asks who the client is while nothing is to be added.
+//! Before: the cache needs a key, or `pool` takes a query. After: the query's octets carry the subnet, for
+//! whichever backend gets it.
+//! Never: asks for the client while nothing is to be added.
 //!
 //! Source: RFC 7871 §7.1.2, §11.
 
@@ -13,10 +14,10 @@ use crate::{
 
 const OPCODE_QUERY: u8 = 0;
 
-/// Decides about `query`.
+/// Decides for `query`.
 pub fn of(wish: ClientSubnet, query: &Query, client: impl FnOnce() -> Option<Client>) -> Told {
-    // It is a query's that is answered for a subnet; and an option of ours may have to be taken out again, by asking twice, which
-    // an UPDATE must not be.
+    // Only QUERY is answered by subnet. And an option that dotd added may have to be removed by asking again,
+    // which must not happen to an UPDATE.
     let is_query = query.opcode == OPCODE_QUERY;
     let is_editable = !query.is_signed && query.opt.is_none_or(|opt| opt.may_resize);
     let says_itself = query.opt.is_some_and(|opt| opt.subnet);
@@ -30,7 +31,8 @@ pub fn of(wish: ClientSubnet, query: &Query, client: impl FnOnce() -> Option<Cli
     }
 }
 
-/// Writes the query into `octets`, with an ID of 0, so that it says what is `told`; returns what [`dns::forward`] does.
+/// Writes the query into `octets`, with ID 0 and the subnet that `told` says. Returns what [`dns::forward`]
+/// returns.
 pub fn forward(told: Told, message: &[u8], query: &Query, octets: &mut Vec<u8>) -> Option<usize> {
     let opt_rdata = dns::forward(message, query, 0, told != Told::Stripped, octets);
     match told {
@@ -43,8 +45,9 @@ pub fn forward(told: Told, message: &[u8], query: &Query, octets: &mut Vec<u8>) 
 mod tests {
     use super::*;
 
-    /// Goal: an UPDATE or a NOTIFY says to the backend what its client said: nothing is added, for which it would have to be
-    /// asked a second time where the backend has no EDNS. Method: a message of each opcode, by each wish.
+    /// Goal: an UPDATE or a NOTIFY reaches the backend as its client wrote it. Nothing is added, because a
+    /// backend without EDNS would have to be asked again without it. Method: a message of each opcode, under each
+    /// setting.
     #[test]
     fn only_a_query_is_told_of_a_subnet() {
         let client = || {

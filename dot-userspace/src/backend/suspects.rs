@@ -1,11 +1,13 @@
-//! Queries that were unanswered when a connection closed: one of them may be why, and the others must not suffer from it.
+//! Queries that were unanswered when a connection closed: one of them may be the cause, and must not harm the
+//! others.
 //!
-//! Before: a connection ended with queries unanswered, or a query is like others that closed connections. After: each was
-//! asked again on a connection for suspects, beside ever fewer others, until it was answered, or closed two connections
-//! alone: then it is refused, and while the backend answers others it is known by its question (`refusals`).
-//! Holds: two queues with connections of their own (`trials`), one for those that an accident left and one for those that are
-//! set apart for what others did, and how many connections may be opened now.
-//! Never: puts a suspect on a connection with queries that are none; counts a closed connection as the backend's failure.
+//! Before: a connection ended with queries unanswered, or a query resembles others that closed connections.
+//! After: each was asked again on a connection for suspects, together with fewer and fewer others, until it was
+//! answered, or closed two connections alone. In that case it fails, and if the backend answers others, its
+//! question is refused for a while (`refusals`).
+//! Holds: two queues with connections of their own (`trials`), one for queries whose connection closed and one
+//! for queries that are kept apart because of others, and how many connections may be opened now.
+//! Never: puts a suspect on a connection with other queries; counts a closed connection as the backend's failure.
 //!
 //! Source: RFC 7766 §6.2.4 (a client should retry what a closed connection left unanswered).
 
@@ -26,39 +28,40 @@ use super::{
 };
 use crate::ledger::Counter;
 
-/// Connections for suspects at a time that are not silent, beside those for all.
+/// Connections for suspects at the same time, not counting silent ones.
 const TRIALS_MAX: usize = 4;
-/// The same for queries that are set apart for what others did.
+/// The same for queries that are kept apart because of others.
 const APART_TRIALS_MAX: usize = 2;
-/// Into how many groups the queries of a closed connection are divided: as many as are asked at once.
+/// The queries of a closed connection are divided into this many groups, which are all asked at the same time.
 const GROUPS: usize = TRIALS_MAX;
 /// Connections for suspects that may be opened at once.
 const OPENINGS_MAX: u32 = 64;
-/// How many of them come back with each look of the sweeper while the backend answers: 500 a second.
+/// This many openings come back with each run of the sweeper while the backend answers: 500 a second.
 const OPENINGS_ANSWERING: u32 = 25;
-/// And while it does not: it may be that it closes all connections.
+/// The same while it does not answer: it may close all connections.
 const OPENINGS_SILENT: u32 = 1;
-/// Of those that a backend which does not answer may have at once.
+/// Openings at once towards a backend that does not answer.
 const OPENINGS_SILENT_MAX: u32 = 24;
-/// Openings that queries set apart leave to those that an accident left.
+/// Openings that queries kept apart leave to queries whose connection closed.
 const OPENINGS_LEFT: u32 = 16;
-/// New connections that a query may close alone, and any others.
+/// A query may close this many new connections alone before it fails. There is a separate limit for other
+/// connections.
 const NEW_ENDS_MAX: u8 = 2;
 const LONE_ENDS_MAX: u8 = 4;
-/// Queries set apart for what others did that may wait. Beyond, they are refused: who was caught in an accident of others
-/// comes first.
+/// Queries kept apart because of others that may wait. More are refused: queries whose connection closed come
+/// first.
 const APART_MAX: usize = 256;
-/// The same for queries below a name: beyond, they share connections as others do, and none is refused.
+/// The same for queries below a name. More of them share connections again, and none is refused.
 const APART_BY_NAME_MAX: usize = 16;
 
-/// The queue and the connections.
+/// The queues and the connections.
 pub struct Suspects {
-    /// Those that an accident left.
+    /// Queries whose connection closed.
     caught: Trials,
-    /// Those that are set apart for what others did: they may hang, and must not take the places of the former.
+    /// Queries kept apart because of others: they may hang, and must not take the places of the former.
     apart: Trials,
     openings: Cell<u32>,
-    /// What is known of queries before they are asked.
+    /// Which queries are refused or kept apart.
     pub refusals: Refusals,
 }
 
@@ -80,17 +83,17 @@ impl Suspects {
         trials.queue.borrow_mut().push_back(slot);
     }
 
-    /// Takes all that wait.
+    /// Takes all queries that wait.
     pub fn take(&self) -> impl Iterator<Item = u16> + use<> {
         self.caught.queue.take().into_iter().chain(self.apart.queue.take())
     }
 
-    /// Whether any waits.
+    /// Whether a query waits.
     pub fn is_waiting(&self) -> bool {
         self.both().iter().any(|trials| !trials.queue.borrow().is_empty())
     }
 
-    /// Whether there is no connection for them.
+    /// Whether there is no connection for suspects.
     pub fn has_none(&self) -> bool {
         self.both().iter().all(|trials| trials.connections.borrow().is_empty())
     }
@@ -120,7 +123,7 @@ impl Suspects {
         [&self.caught, &self.apart]
     }
 
-    /// Time went by, by one look of the sweeper.
+    /// Adds openings, once for each run of the sweeper.
     pub fn refill(&self, is_answering: bool) {
         let (more, max) = match is_answering {
             true => (OPENINGS_ANSWERING, OPENINGS_MAX),
@@ -131,7 +134,7 @@ impl Suspects {
     }
 }
 
-/// Gives the suspects that wait to connections for them; opens those that are missing.
+/// Gives waiting suspects to connections for them, and opens missing ones.
 pub fn hand_out(backend: &Rc<Backend>) {
     let (streams, suspects) = (&backend.streams, &backend.streams.suspects);
     if suspects.is_waiting() && backend.config.health.is_down() && !streams.is_answering() {
@@ -143,7 +146,7 @@ pub fn hand_out(backend: &Rc<Backend>) {
     }
 }
 
-/// Opens as many connections as are `missing`, and may be opened.
+/// Opens up to `missing` connections, as far as openings are left.
 fn open(backend: &Rc<Backend>, trials: &Trials, missing: usize, leaves: u32) {
     let (streams, openings) = (&backend.streams, &backend.streams.suspects.openings);
     for _ in 0..missing {
@@ -161,8 +164,8 @@ fn open(backend: &Rc<Backend>, trials: &Trials, missing: usize, leaves: u32) {
     }
 }
 
-/// The backend is down, and suspects wait with all others for the one attempt at a time that there is; or it closes every
-/// connection after so many answers, and they are none.
+/// The backend is down, and suspects wait with all others for the one attempt at a time; or it closes every
+/// connection after the same number of answers, so they are no suspects.
 fn give_back(backend: &Backend) {
     for slot in backend.streams.suspects.take() {
         if let Some(flight) = backend.pool.flights.borrow_mut().get_mut(slot) {
@@ -172,8 +175,8 @@ fn give_back(backend: &Backend) {
     }
 }
 
-/// The query in `slot` is like others that closed connections: it shares none. `false`: it may, because many below its name
-/// wait.
+/// The query in `slot` resembles others that closed connections: it shares no connection. `false`: it may share
+/// one, because many queries below its name wait.
 pub fn set_apart(backend: &Backend, slot: u16, is_by_name: bool) -> bool {
     let suspects = &backend.streams.suspects;
     let waiting = suspects.apart.queue.borrow().len();
@@ -191,7 +194,7 @@ pub fn set_apart(backend: &Backend, slot: u16, is_by_name: bool) -> bool {
     true
 }
 
-/// `connection`, which could be used from `established_at` on, is over, and left the queries in `lost` unanswered.
+/// `connection`, established at `established_at`, is over, and left the queries in `lost` unanswered.
 pub fn ask_again(
     backend: &Backend,
     connection: &Connection,
@@ -251,32 +254,32 @@ pub fn ask_again(
     }
 }
 
-/// How a connection ended, for the queries that it left.
+/// How a connection ended, for the queries that it left unanswered.
 struct Accident {
     /// The backend is known to be down.
     is_down: bool,
-    /// It was closed on one query, before it had answered any.
+    /// It closed with one query, before it had answered any.
     is_about_one: bool,
-    /// It could be used.
+    /// It was established.
     was_opened: bool,
-    /// The backend answers others.
+    /// The backend answers other queries.
     is_answering: bool,
-    /// Queries wait while none can be opened.
+    /// Queries wait while no connection can be opened.
     is_patient: bool,
-    /// The backend closes every connection after as many answers.
+    /// The backend closes every connection after the same number of answers.
     is_rule: bool,
-    /// It was one client's alone.
+    /// It belonged to one client.
     is_personal: bool,
-    /// Queries that it left.
+    /// Queries that it left unanswered.
     count: usize,
 }
 
-/// What becomes of a query whose connection is over.
+/// The decision about a query whose connection is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It closed two alone, or must not be asked twice.
+    /// It fails: it closed two connections alone, or must not be asked twice.
     GivenUp,
-    /// It is asked again beside fewer others.
+    /// It is asked again together with fewer others.
     Suspect,
     /// It is asked again.
     Innocent,
@@ -291,7 +294,7 @@ impl Accident {
         if self.is_rule {
             return Fate::Innocent;
         }
-        // What could not be opened says nothing of the query: nobody had it.
+        // A connection that could not be opened says nothing about the query: the backend never had it.
         let is_lone = if self.was_opened { self.count == 1 || self.is_down } else { !self.is_patient };
         history.lone_ends = history.lone_ends.saturating_add(u8::from(is_lone));
         history.new_ends = history.new_ends.saturating_add(u8::from(self.is_about_one && !self.is_down));
@@ -304,7 +307,7 @@ impl Accident {
             return Fate::Innocent;
         }
         let company = u16::try_from(self.count.div_ceil(GROUPS)).unwrap_or(u16::MAX - 1);
-        // A group of two or more must become smaller.
+        // The next group of a query must be smaller than its last.
         let company = if self.count > 1 { company.min(history.company.saturating_sub(1).max(1)) } else { 1 };
         history.company = history.company.min(company);
         if self.is_personal { Fate::Innocent } else { Fate::Suspect }
@@ -312,89 +315,4 @@ impl Accident {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::Duration;
-
-    use super::*;
-    use crate::{
-        backend::{Broken, Sink, flights::Flights},
-        dns::{Asked, Query},
-    };
-
-    struct Nobody;
-
-    impl Sink for Nobody {
-        fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
-            Ok(())
-        }
-
-        fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
-    }
-
-    const QUERY: [u8; 17] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
-
-    fn flights(count: usize) -> (Flights, Vec<u16>) {
-        let mut flights = Flights::default();
-        let query = Query::parse(&QUERY).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let mut ask =
-            || flights.insert(Asked::by(&query), Rc::new(Nobody), deadline, |_| None).expect("there is room");
-        let slots = (0..count).map(|_| ask()).collect();
-        (flights, slots)
-    }
-
-    /// A connection that served for a while and left so many.
-    fn left(count: usize) -> Accident {
-        Accident {
-            is_down: false,
-            is_about_one: false,
-            was_opened: true,
-            is_answering: true,
-            is_patient: true,
-            is_rule: false,
-            is_personal: false,
-            count,
-        }
-    }
-
-    /// Goal: from 512 queries the one that closes connections is alone after five of them and fails after two more, and each of
-    /// the others is asked on. Method: the groups that `Accident::decide` says, of which the one with it ends.
-    #[test]
-    fn groups_shrink_to_one() {
-        let (mut flights, mut group) = flights(512);
-        let killer = group[100];
-        let mut steps = 0;
-        while group.len() > 1 {
-            let accident = left(group.len());
-            let fates = group.iter().map(|slot| accident.decide(flights.get_mut(*slot).unwrap()));
-            assert!(fates.into_iter().all(|fate| fate == Fate::Suspect));
-            let company = usize::from(flights.get(killer).unwrap().history.company);
-            assert!(company < group.len(), "{company}");
-            let place = group.iter().position(|slot| *slot == killer).unwrap();
-            group = group.chunks(company).nth(place / company).unwrap().to_vec();
-            steps += 1;
-        }
-        assert_eq!((steps, group), (5, vec![killer]));
-        let alone = Accident { is_about_one: true, ..left(1) };
-        let flight = flights.get_mut(killer).unwrap();
-        assert_eq!([alone.decide(flight), alone.decide(flight)], [Fate::Suspect, Fate::GivenUp]);
-    }
-
-    /// Goal: a query is to blame for connections that it closed while they were new, and for no others; those that were not
-    /// opened count when nobody waits any more. Method: one query after each kind of end.
-    #[test]
-    fn only_new_connections_say_that_it_is_the_query() {
-        let (mut flights, slots) = flights(3);
-        let [used, unopened, refused] = slots[..] else { panic!("three") };
-        let flight = flights.get_mut(used).unwrap();
-        let fates = [(); 4].map(|()| left(1).decide(flight));
-        assert_eq!(fates, [Fate::Suspect, Fate::Suspect, Fate::Suspect, Fate::GivenUp]);
-        assert_eq!(flight.history.new_ends, 0, "it is refused to nobody");
-        let unopened = flights.get_mut(unopened).unwrap();
-        let patient = Accident { was_opened: false, is_personal: true, ..left(1) };
-        assert!((0..9).all(|_| patient.decide(unopened) == Fate::Innocent));
-        let refused = flights.get_mut(refused).unwrap();
-        let hasty = Accident { is_patient: false, ..patient };
-        assert_eq!([hasty.decide(refused), hasty.decide(refused)], [Fate::Innocent, Fate::GivenUp]);
-    }
-}
+mod tests;

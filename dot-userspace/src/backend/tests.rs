@@ -1,4 +1,4 @@
-//! Tests of what a task of a backend finds when it begins anew, because the one before it panicked.
+//! Unit tests of the folder: a task of a backend that starts again after a panic, a reload's limits.
 
 use std::{rc::Rc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 /// `. IN NS`, RD.
 const QUERY: [u8; 17] = [0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
-/// Waits for an answer that never comes.
+/// A sink for an answer that never comes.
 struct Nobody;
 
 impl Sink for Nobody {
@@ -31,7 +31,7 @@ impl Sink for Nobody {
     }
 }
 
-/// A backend that nobody has asked yet, with an hour's patience.
+/// A backend without queries yet, with an hour's timeout.
 pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) -> BackendConfig {
     BackendConfig {
         name: "scripted".into(),
@@ -49,7 +49,7 @@ pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) ->
     }
 }
 
-/// A worker's backends with a query that waits at the only one, its sender deaf to the bell that rang for it.
+/// A worker's backends with one query that waits at the only one; its sender has consumed the wake-up.
 async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Pool> {
     let config = backend_at(address, transport);
     let counters = WorkerCounters::default();
@@ -64,7 +64,8 @@ async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Pool
     pool
 }
 
-/// Goal: a reload changes the limits of a backend that has queries. Method: none, one and two queries at a time; another timeout.
+/// Goal: a reload changes the limits of a backend with queries. Method: none, one and two queries at a time;
+/// another timeout.
 ///
 #[test]
 fn limits_change_while_queries_are_in_flight() {
@@ -92,8 +93,8 @@ fn limits_change_while_queries_are_in_flight() {
     });
 }
 
-/// Goal: queries that waited when their sender panicked leave as soon as there is a sender again, and not with the next
-/// query. Method: a query whose bell was heard by a sender that is no more; over UDP and TCP.
+/// Goal: queries that waited when their sender panicked leave as soon as there is a sender again, not only with
+/// the next query. Method: a query whose wake-up went to a sender that is gone; over UDP and TCP.
 #[test]
 fn queries_leave_with_a_new_sender() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,7 +1,8 @@
-//! Zone transfers: a connection of its own for each, its messages passed on one by one as the client takes them.
+//! Zone transfers: each has a connection of its own, and its messages are passed on as the client takes them.
 //!
-//! Before: `dns::triage` said transfer. After: the client has every message, or one that says that it failed.
-//! Holds: one message at a time: a client that does not read stops the backend.
+//! Before: `dns::triage` said transfer. After: the client has every message, or a message that says that it
+//! failed.
+//! Holds: one message at a time, so a client that does not read stops the backend.
 //! Never: changes more of a message than its ID (TSIG holds over all of them), waits for octets behind the last
 //! message, or runs more than [`TRANSFERS_MAX`] at once.
 //!
@@ -32,7 +33,7 @@ use crate::{
 
 /// Transfers of one worker at a time; each holds a connection and up to 64 KiB.
 const TRANSFERS_MAX: usize = 16;
-/// A transfer ends by then, however slowly its client reads.
+/// A transfer ends after this time, however slowly its client reads.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
 
 /// A client that takes many messages for one query.
@@ -40,16 +41,16 @@ pub trait Receiver: Sink {
     /// Whether another message may come now.
     fn has_room(&self) -> bool;
 
-    /// The client is still there.
+    /// Whether the client is still there.
     fn is_open(&self) -> bool;
 
-    /// Told whenever [`Receiver::has_room`] or [`Receiver::is_open`] may have changed.
+    /// Notified when [`Receiver::has_room`] or [`Receiver::is_open`] may have changed.
     fn changes(&self) -> Rc<Notify>;
 
-    /// Takes a message with the client's ID in place. The first one is the response of the ledger.
+    /// Takes a message with the client's ID in place. The ledger counts the first one as the response.
     fn message(&self, message: &[u8], is_first: bool);
 
-    /// No more will come. `is_whole` is false: the client is to know that something is missing.
+    /// Ends the transfer. `is_whole = false`: the client must learn that messages are missing.
     fn end(&self, asked: Asked, query: &[u8], is_whole: bool);
 }
 
@@ -68,7 +69,7 @@ enum End {
     Broken,
 }
 
-/// Everything of one transfer.
+/// One transfer.
 struct Relay {
     pool: Rc<Pool>,
     backend: Rc<Backend>,
@@ -77,7 +78,7 @@ struct Relay {
     progress: Transfer,
     sink: Rc<dyn Receiver>,
     has_begun: bool,
-    /// The sink has heard how it ended.
+    /// The sink has its outcome.
     has_told: bool,
 }
 
@@ -112,7 +113,8 @@ pub fn begin(pool: &Rc<Pool>, message: &[u8], query: &Query, sink: Rc<dyn Receiv
     Ok(())
 }
 
-/// However it ends, also by a panic or with its worker: its place is free again, and its client knows of the end.
+/// The transfer's place is free again and its client learns of the end, also after a panic or the end of the
+/// worker.
 impl Drop for Relay {
     fn drop(&mut self) {
         self.tell(Some(Failure::Unreachable));
@@ -142,7 +144,7 @@ impl Relay {
         self.tell(failure);
     }
 
-    /// Tells the sink, once, how it ended.
+    /// Tells the sink, once, how the transfer ended.
     fn tell(&mut self, failure: Option<Failure>) {
         if std::mem::replace(&mut self.has_told, true) {
             return;
@@ -192,7 +194,7 @@ impl Relay {
         }
     }
 
-    /// Reads until a message of this transfer has come; what else does is dropped.
+    /// Reads until a message of this transfer has come, and drops all others.
     async fn read<S: AsyncRead + Unpin>(&self, stream: &mut S, message: &mut Vec<u8>) -> Result<(), End> {
         let deadline = Instant::now() + self.backend.timeout();
         let late = || Err(io::ErrorKind::TimedOut.into());
@@ -233,7 +235,7 @@ async fn read_message<S: AsyncRead + Unpin>(stream: &mut S, message: &mut Vec<u8
 async fn has_room(sink: &dyn Receiver) {
     let changes = sink.changes();
     loop {
-        // Made before the look, so that no change is missed between.
+        // Created before the check, so that no change between the two is missed.
         let changed = changes.notified();
         if sink.has_room() {
             return;
@@ -267,7 +269,7 @@ mod tests {
         ledger::WorkerCounters,
     };
 
-    /// A client in whose turn a panic comes, and what it hears.
+    /// A client in whose turn a panic happens, and the calls that it gets.
     #[derive(Default)]
     struct Panicking {
         heard: RefCell<Vec<&'static str>>,
@@ -306,8 +308,9 @@ mod tests {
         }
     }
 
-    /// Goal: a transfer whose task panics gives its place back, is at no backend any more, and its client hears of the end,
-    /// once: it had counted the query as in flight for ever. Method: a client in whose turn the panic comes.
+    /// Goal: a transfer whose task panics frees its place, leaves its backend, and its client learns of the end
+    /// once. Before, the query counted as in flight for ever. Method: a client in whose turn the panic happens.
+    ///
     #[test]
     fn a_panic_is_a_transfers_end() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,9 +1,10 @@
-//! Connections for queries that share none with all others, and those that wait for one.
+//! Connections for queries that must not share a connection with all others, and the queries that wait for one.
 //!
-//! Before: `suspects` queued a query. After: it is on a connection of this lane, beside as many as it tolerates.
-//! Holds: a queue, and the connections: a few that are used, and some more that are silent.
-//! Never: has queries wait for a connection that is silent, or behind one that no connection fits: whoever is not answered, or
-//! not asked, must not hold the places of others.
+//! Before: `suspects` queued a query. After: it is on a connection of this lane, with no more others than its
+//! limit allows.
+//! Holds: a queue, and the connections: a few that are used, and more that are silent.
+//! Never: has queries wait for a silent connection, or behind a query that fits on no connection: an unanswered
+//! or unsent query must not hold the places of others.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,18 +19,19 @@ use super::{
     worker_backend::Backend,
 };
 
-/// Parts of a connection.
+/// A connection, in the unit of [`Unfit::parts`].
 const WHOLE: usize = 1 << 16;
-/// Queries without a fitting connection that are looked at in a turn.
+/// Queries without a fitting connection that are examined in a turn.
 const LOOKED_MAX: usize = 512;
-/// Queries that may pass the first of the queue: connections that they keep busy are not ended for it.
+/// Queries that may overtake the first of the queue. After that, no busy connection is kept in its place.
 const PASSED_MAX: usize = 256;
-/// Silent connections of a lane, beside those that are used. Of more the longest silent one is left (`silence`).
+/// Silent connections of a lane, besides the used ones. If there are more, the one that has been silent longest
+/// is abandoned (`silence`).
 pub const SILENT_MAX: usize = 12;
 
 /// A queue and its connections.
 pub struct Trials {
-    /// What its connections carry.
+    /// The kind of queries that its connections carry.
     pub lane: Lane,
     /// Queries that wait.
     pub queue: RefCell<VecDeque<u16>>,
@@ -37,13 +39,13 @@ pub struct Trials {
     pub connections: RefCell<Vec<Served>>,
     /// How many of them may be used at a time.
     used_max: usize,
-    /// Queries that were given a connection while one that came before them waited for another, since the first of the queue
-    /// got one.
+    /// Queries that got a connection while an earlier one still waited, since the first of the queue last got
+    /// one.
     passed: Cell<usize>,
 }
 
 impl Trials {
-    /// Nothing yet.
+    /// A lane without queries and connections.
     pub fn new(lane: Lane, used_max: usize) -> Self {
         Self {
             lane,
@@ -54,8 +56,8 @@ impl Trials {
         }
     }
 
-    /// Gives what waits to connections that are there; returns how many more are needed. A query for which no connection fits
-    /// does not hold those behind it that fit somewhere.
+    /// Gives waiting queries to existing connections. Returns how many more connections are needed. A query that
+    /// fits on no connection does not delay those behind it that fit on one.
     pub fn hand_out(&self, backend: &Backend) -> usize {
         let mut waiting = self.queue.take();
         let mut unfit = Unfit::default();
@@ -64,7 +66,7 @@ impl Trials {
             if looked == LOOKED_MAX || (looked > 0 && self.passed.get() >= PASSED_MAX) {
                 return true;
             }
-            // What ended, or moved to another backend, is dropped.
+            // A query that ended, or moved to another backend, is dropped.
             let Some(needs) = Needs::of_waiting(backend, *slot) else { return false };
             let connection = if unfit.covers(needs) { None } else { self.fitting(needs) };
             let Some(connection) = connection else {
@@ -77,7 +79,7 @@ impl Trials {
             connection.wake();
             false
         });
-        // What was queued meanwhile comes last.
+        // Queries that were queued meanwhile come last.
         waiting.extend(self.queue.take());
         self.queue.replace(waiting);
         let connections = self.connections.borrow();
@@ -91,7 +93,7 @@ impl Trials {
         fitting.next().map(Rc::clone)
     }
 
-    /// Makes room for another connection, if need be by ending one that nobody uses. `false`: none can be opened now.
+    /// Makes room for another connection, if necessary by ending an unused one. `false`: none can be opened now.
     pub fn may_open(&self) -> bool {
         let connections = self.connections.borrow();
         let used = connections.iter().filter(|(connection, _)| !connection.is_silent()).count();
@@ -107,13 +109,13 @@ impl Trials {
     }
 }
 
-/// The needs that no connection could meet in this turn. A query with the same needs, or larger ones, is not tried again: a
-/// connection that was given a query since then has less room than before.
+/// The needs that no connection could meet in this turn. A query with the same or larger needs is not tried
+/// again: connections have only lost room since.
 #[derive(Default)]
 struct Unfit {
-    /// The largest company among those that need a new connection, and among the others.
+    /// The largest company among queries that need a new connection, and among the others.
     company: [u16; 2],
-    /// The part of a connection that all of them need together, in parts of [`WHOLE`].
+    /// The space that all of them need together, in units of 1/[`WHOLE`] of a connection.
     parts: usize,
 }
 
@@ -130,18 +132,18 @@ impl Unfit {
         needs.company <= any || (needs.is_new && needs.company <= new)
     }
 
-    /// How many connections would have room for them.
+    /// How many connections would have room for all of them.
     fn groups(&self) -> usize {
         self.parts.div_ceil(WHOLE)
     }
 }
 
-/// What a suspect asks of its connection.
+/// What a suspect needs of its connection.
 #[derive(Clone, Copy)]
 struct Needs {
-    /// Most queries on it.
+    /// Most queries on it, this one included.
     company: u16,
-    /// Nobody was asked over it: if it is closed that is for this query alone.
+    /// The connection must be new: if it closes, only this query can be the cause.
     is_new: bool,
 }
 
@@ -150,7 +152,7 @@ impl Needs {
         Self { company: flight.history.company, is_new: flight.history.lone_ends > 0 }
     }
 
-    /// What the query in `slot` needs, if it still waits at `backend`.
+    /// The needs of the query in `slot`, if it still waits at `backend`.
     fn of_waiting(backend: &Backend, slot: u16) -> Option<Self> {
         let flights = backend.pool.flights.borrow();
         flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream)).map(Self::of)
@@ -191,7 +193,7 @@ mod tests {
 
     const QUERY: [u8; 17] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
-    /// A lane with two connections that can be used, and so many queries that wait, with what they need.
+    /// A lane with two established connections and one waiting query for each of `needs`.
     fn scene(needs: &[Needs], test: impl FnOnce(&Trials, &Rc<Backend>, &[Rc<Connection>])) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
@@ -223,9 +225,9 @@ mod tests {
     const ALONE: Needs = Needs { company: 1, is_new: true };
     const BESIDE_THREE: Needs = Needs { company: 4, is_new: false };
 
-    /// Goal: a query that needs a new connection, which is not there yet, does not hold up the queries behind it that fit on an
-    /// open one. Method: connections that have answered before; one query that must be alone on a new one, six that may be
-    /// four on any, and one that has ended meanwhile.
+    /// Goal: a query that needs a new connection, which is not open yet, does not delay queries behind it that
+    /// fit on an open one. Method: connections that have answered before; one query that must be alone on a new
+    /// one, six that may share any with three others, and one that has ended meanwhile.
     #[test]
     fn one_that_fits_nowhere_holds_nobody() {
         let needs = [&[ALONE][..], &[BESIDE_THREE; 7]].concat();
@@ -241,7 +243,8 @@ mod tests {
         });
     }
 
-    /// Goal: however many come behind it, the first of the queue is passed by so many and no more. Method: queries for which there is always room again.
+    /// Goal: the first query of the queue is overtaken by a bounded number of others. Method: queries for which
+    /// there is always room again.
     #[test]
     fn the_first_is_passed_by_so_many() {
         let needs = [&[ALONE][..], &[BESIDE_THREE; PASSED_MAX + 16]].concat();
@@ -260,8 +263,8 @@ mod tests {
         });
     }
 
-    /// Goal: as many connections are missing as would hold what waits. Method: companies of one, two and four, with no
-    /// connection that fits; more than may be looked at.
+    /// Goal: the number of missing connections is what the waiting queries need. Method: companies of one, two
+    /// and four, with no connection that fits; more queries than are examined.
     #[test]
     fn what_waits_needs_so_many_connections() {
         let pair = Needs { company: 2, is_new: false };

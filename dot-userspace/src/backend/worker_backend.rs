@@ -1,7 +1,7 @@
-//! One backend as one worker sees it: queries wait here for a turn, and leave together.
+//! One backend as one worker sees it: queries wait here for the end of a turn, and leave together.
 //!
 //! Before: `pool` chose this backend. After: `udp` or `streams` sends the queue and matches what comes back.
-//! Holds: its queues and sockets, how many queries it has, and until when it rests.
+//! Holds: its queues and sockets, its number of queries, and until when it rests.
 //! Never: holds a borrow over an await.
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
@@ -27,42 +27,42 @@ use crate::{
     proxy::header,
 };
 
-/// Longest query sent as a datagram; a longer one goes over a connection at once.
+/// Longest query sent as a datagram; a longer one goes over a connection.
 const DATAGRAM_QUERY_OCTETS_MAX: usize = 1400;
 
-/// Parts of a query's deadline: a backend that is silent for one of them has had its share.
+/// A query's deadline has this many shares; a backend that is silent for one share may lose the query.
 const SHARES: u32 = 4;
 
 /// A backend, its queues and its sockets.
 pub struct Backend {
-    /// How it is asked.
+    /// Its settings.
     pub config: BackendConfig,
-    /// Its place among the backends.
+    /// Its index among the backends.
     pub index: usize,
-    /// All backends, and the queries.
+    /// All backends and their queries.
     pub pool: Rc<Pool>,
-    /// The UDP half.
+    /// Queues and sockets for UDP.
     pub datagrams: Datagrams,
-    /// The half over connections.
+    /// Queues and connections.
     pub streams: Streams,
     /// How long it usually takes.
     pub pace: Pace,
-    /// How many queries may be sent to it again.
+    /// The second tries that are left.
     pub retries: RetryBudget,
-    /// Its share and its limits: what `config` says of them holds until a reload.
+    /// Its weight and limits; a reload replaces those in `config`.
     pub live: Cell<Live>,
-    /// How many of its queries it has answered lately.
+    /// The part of its queries that it answered lately.
     pub outcomes: Outcomes,
-    /// What this worker counts of it.
+    /// This worker's counters for it.
     pub line: Arc<BackendLine>,
-    /// Until when it is set aside, because others answer what it does not.
+    /// It is set aside until then, because others answer what it does not.
     aside_until: Cell<Option<Instant>>,
     outstanding: Cell<usize>,
     rests_until: Cell<Option<Instant>>,
 }
 
 impl Backend {
-    /// A backend that nobody has asked yet.
+    /// A backend without queries.
     pub fn new(config: &BackendConfig, index: usize, pool: Rc<Pool>) -> Self {
         Self {
             config: config.clone(),
@@ -86,7 +86,7 @@ impl Backend {
         [udp::start(self), streams::start(self)]
     }
 
-    /// The way a query of so many octets takes.
+    /// The transport for a query of this length.
     pub fn half_for(&self, query_octets: usize) -> Half {
         match self.config.transport {
             Transport::Udp if self.datagram_octets(query_octets) <= DATAGRAM_QUERY_OCTETS_MAX => {
@@ -96,12 +96,12 @@ impl Backend {
         }
     }
 
-    /// Octets of the datagram that a query of so many becomes, at most.
+    /// Longest datagram that a query of this length becomes.
     pub fn datagram_octets(&self, query_octets: usize) -> usize {
         query_octets + if self.config.proxy_v2 { header::WRITTEN_OCTETS_MAX } else { 0 }
     }
 
-    /// Queues `slot`; what is queued in one turn leaves together.
+    /// Queues `slot`; queries that are queued in one turn leave together.
     pub fn enqueue(&self, slot: u16, half: Half) {
         match half {
             Half::Datagram => self.datagrams.enqueue(slot),
@@ -109,7 +109,7 @@ impl Backend {
         }
     }
 
-    /// Has the query in `slot` asked over a connection, and no longer as a datagram.
+    /// Asks the query in `slot` over a connection, and not as a datagram any more.
     pub fn ask_by_stream(&self, slot: u16) {
         if let Some(flight) = self.pool.flights.borrow_mut().get_mut(slot) {
             flight.take_back();
@@ -128,50 +128,51 @@ impl Backend {
         self.timeout() / SHARES
     }
 
-    /// Time went by, by one look of the sweeper.
+    /// Does the work of one run of the sweeper.
     pub fn look(self: &Rc<Self>, now: Instant) {
         self.retries.refill();
         let streams = &self.streams;
         streams.suspects.refill(streams.is_answering());
         streams.suspects.refusals.look(streams.answered_at.get(), now);
         streams.limits.look(now);
-        // What was given up has left room on connections.
+        // Queries that were given up left room on connections.
         silence::look(self, now);
     }
 
-    /// Nobody is there: what was sent over `ids` goes elsewhere, as new queries do for a while.
+    /// The backend cannot be reached: queries sent over `ids` go elsewhere, and new queries do so for a while.
     pub fn is_unreachable(&self, ids: &Rc<Ids>) {
         self.rest();
         let lost = self.pool.flights.borrow().find(|flight| flight.is_over(ids));
         lost.into_iter().for_each(|slot| self.pool.try_elsewhere(slot, Failure::Unreachable));
     }
 
-    /// New queries go elsewhere for a while, where they can.
+    /// New queries go elsewhere for a while, if there is another backend.
     pub fn rest(&self) {
         self.rest_until(Instant::now() + self.live.get().health_interval);
     }
 
-    /// New queries go elsewhere, where they can, until then.
+    /// New queries go elsewhere until `until`, if there is another backend.
     pub fn rest_until(&self, until: Instant) {
         self.rests_until.set(Some(until));
     }
 
-    /// New queries go elsewhere, where they can, for one interval of checks, whatever it answers meanwhile.
+    /// New queries go elsewhere for one interval of checks, if there is another backend, even if this one answers
+    /// meanwhile.
     pub fn set_aside(&self, now: Instant) {
         tracing::debug!(backend = %self.config.name, "answers few of its queries, and others do: set aside");
         self.aside_until.set(Some(now + self.live.get().health_interval));
         self.pool.counters.add(Counter::BackendSetAside, 1);
     }
 
-    /// It answers: no rest is needed.
+    /// It answers: ends its rest.
     pub fn wake(&self) {
         self.rests_until.set(None);
     }
 
-    /// Whether new queries may come here: it is not known to be down, and it does not rest.
+    /// Whether it may get new queries: it is not known to be down, and it does not rest.
     ///
-    /// One that is not to be replaced where its TLS fails stays awake for that: its queries must fail, and not
-    /// go elsewhere.
+    /// A backend that must not be replaced when its TLS fails stays awake: its queries must fail, and not go
+    /// elsewhere.
     pub fn is_awake(&self) -> bool {
         if self.streams.is_insecure() && self.refuses_without_tls() {
             return true;
@@ -185,34 +186,34 @@ impl Backend {
         self.config.tls.as_ref().is_some_and(|tls| tls.on_failure == OnTlsFailure::Refuse)
     }
 
-    /// Its bit among the tried ones. Of more than 64 backends some share one: they count as tried together.
+    /// Its bit among the tried backends. Of more than 64 backends some share a bit, and count as tried together.
     pub fn bit(&self) -> u64 {
         1 << (self.index % 64)
     }
 
-    /// A query of its went elsewhere, or failed, for want of an answer.
+    /// A query went elsewhere, or failed, because no answer came.
     pub fn note_loss(&self) {
         self.outcomes.note_loss();
         self.line.count(Traffic::Lost);
     }
 
-    /// One query more is here.
+    /// Counts one query more.
     pub fn begin(&self) {
         self.line.count(Traffic::Asked);
         self.outstanding.set(self.outstanding.get() + 1);
     }
 
-    /// One query fewer.
+    /// Counts one query fewer.
     pub fn finish(&self) {
         self.outstanding.set(self.outstanding.get().saturating_sub(1));
     }
 
-    /// Queries here, over UDP and connections.
+    /// Its queries, over UDP and connections.
     pub fn outstanding(&self) -> usize {
         self.outstanding.get()
     }
 
-    /// Whether another query may come.
+    /// Whether it may have another query.
     pub fn has_room(&self) -> bool {
         let max = self.live.get().outstanding_max;
         max == 0 || self.outstanding() < max

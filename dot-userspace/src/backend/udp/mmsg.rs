@@ -1,22 +1,22 @@
 //! `sendmmsg` and `recvmmsg` over a connected socket. The only `unsafe` of the engine's query path.
 //!
-//! Before: `send` has a batch, or room for one. After: one system call for all of it.
-//! Neighbours of one length leave as one datagram that the kernel cuts (UDP_SEGMENT): it then walks its way down
-//! the stack once for all of them.
+//! Before: `send` has a batch, or `receive` has room for one. After: one system call has moved all of it.
+//! Consecutive datagrams of one length leave as one datagram that the kernel segments (UDP_SEGMENT): it passes
+//! through the network stack once for all of them.
 //! Never: blocks, allocates once warm, or keeps a pointer past the call.
 
 use std::{io, mem::MaybeUninit, os::fd::RawFd};
 
-/// Most datagrams of one call, each way.
+/// Most datagrams of one call, in each direction.
 pub const BATCH_MAX: usize = 64;
-/// Room for one datagram: more than any backend may send to the 1400 octets we advertise.
+/// Buffer of one datagram: more than any backend may send to the 1400 octets that dotd advertises.
 pub const DATAGRAM_OCTETS_MAX: usize = 4096;
 
-/// Longest datagrams that leave together: a whole batch of them must be less than 64 KiB.
+/// Longest datagrams that leave as one: a whole batch of them must be less than 64 KiB.
 const SEGMENT_OCTETS_MAX: usize = 1000;
 
-/// Sends up to [`BATCH_MAX`] datagrams; returns how many the kernel took. `may_segment`: neighbours of one
-/// length may leave together.
+/// Sends up to [`BATCH_MAX`] datagrams; returns how many the kernel took. `may_segment`: consecutive datagrams of
+/// one length may leave as one.
 ///
 /// # Errors
 /// The error of the *first* header: the kernel reports a later one's error at the next call.
@@ -30,7 +30,7 @@ pub fn send<'a>(
     let mut headers = [const { MaybeUninit::uninit() }; BATCH_MAX];
     let mut lengths = [0; BATCH_MAX];
     let mut slice_count = 0;
-    // Only as many as there are: a batch of one must not pay for 64.
+    // Only as many headers as datagrams: a batch of one must not pay for 64.
     for ((slice, length), datagram) in slices.iter_mut().zip(&mut lengths).zip(datagrams) {
         slice.write(slice_over(datagram.as_ptr(), datagram.len()));
         *length = datagram.len();
@@ -59,18 +59,19 @@ pub fn send<'a>(
     Ok(lengths.chunk_by(belongs).take(sent).map(<[usize]>::len).sum())
 }
 
-/// Whether an error says that this way to the backend has no UDP_SEGMENT: a device without checksum offload,
-/// or one with a smaller MTU than our longest query.
+/// Whether an error says that this path does not support UDP_SEGMENT: a device without checksum offload, or one
+/// with a smaller MTU than our longest query.
 pub fn lacks_segmentation(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
 }
 
-/// Whether an error says that the kernel had no memory to send with: nothing about the backend or the way there.
+/// Whether an error says that the kernel had no memory to send with. It says nothing about the backend or the
+/// path.
 pub fn lacks_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// The control message that has a datagram cut: `cmsghdr`, the length of each part, padding.
+/// The control message that makes the kernel segment a datagram: `cmsghdr`, the length of each part, padding.
 #[repr(C)]
 struct Segment {
     header: libc::cmsghdr,
@@ -89,7 +90,7 @@ impl Segment {
     }
 }
 
-/// Room for one batch of received datagrams; one per worker. Its headers are set up once.
+/// Buffers for one batch of received datagrams; one per worker. The headers are set up once.
 pub struct Inbound {
     octets: Box<[[u8; DATAGRAM_OCTETS_MAX]]>,
     _slices: Box<[libc::iovec]>,
@@ -107,10 +108,10 @@ impl Default for Inbound {
 }
 
 impl Inbound {
-    /// Takes up to [`BATCH_MAX`] waiting datagrams; returns how many.
+    /// Receives up to [`BATCH_MAX`] waiting datagrams; returns their number.
     ///
     /// # Errors
-    /// `WouldBlock` when none waits; `ConnectionRefused` when an earlier one met a closed port.
+    /// `WouldBlock` when none waits; `ConnectionRefused` when an earlier datagram met a closed port.
     pub fn receive(&mut self, socket: RawFd) -> io::Result<usize> {
         let count = libc::c_uint::try_from(self.headers.len()).unwrap_or_default();
         let (headers, flags) = (self.headers.as_mut_ptr(), libc::MSG_DONTWAIT);
@@ -120,7 +121,7 @@ impl Inbound {
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
-    /// The datagrams of the last call, and whether each was cut to fit.
+    /// The datagrams of the last call, and whether each was truncated.
     pub fn datagrams(&self, count: usize) -> impl Iterator<Item = (&[u8], bool)> {
         let rooms = self.octets.iter().zip(&self.headers).take(count);
         rooms.filter_map(|(room, header)| {
@@ -141,7 +142,7 @@ fn header_over(slice: &mut libc::iovec) -> libc::mmsghdr {
     header
 }
 
-/// A header with nothing in it.
+/// An empty header.
 const EMPTY: libc::mmsghdr = libc::mmsghdr {
     msg_hdr: libc::msghdr {
         msg_name: std::ptr::null_mut(),
@@ -161,9 +162,9 @@ mod tests {
 
     use super::*;
 
-    /// Goal: what is sent in one call is what is received in one call, octet for octet and in order; one that
-    /// is too long says so; an empty queue would block. Method: two sockets on loopback, three rounds, so
-    /// that headers are used again.
+    /// Goal: what one call sends, one call receives, octet for octet and in order; a datagram that is too long is
+    /// marked; an empty queue would block. Method: two sockets on loopback, three rounds, so that headers are
+    /// reused.
     #[test]
     fn a_batch_arrives_as_it_was_sent() {
         let (near, far) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());

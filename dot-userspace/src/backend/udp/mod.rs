@@ -36,9 +36,9 @@ pub struct Datagrams {
     ports: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
     /// Ports out of use that still wait for responses.
     retired: RefCell<Vec<(Rc<Port>, AbortHandle)>>,
-    /// What is to be sent once more.
+    /// Queries to be sent once more.
     pub again: Again,
-    /// What is sent to a backend that learns its clients.
+    /// Buffer for datagrams with PROXY headers.
     proxy_batch: RefCell<ProxyBatch>,
 }
 
@@ -68,7 +68,7 @@ impl Datagrams {
     }
 }
 
-/// An error that is about the backend or the way to it, and not about one datagram or our own memory.
+/// Whether an error is about the backend or the path to it, and not about one datagram or our own memory.
 pub fn says_nobody_is_there(error: &io::Error) -> bool {
     matches!(
         error.kind(),

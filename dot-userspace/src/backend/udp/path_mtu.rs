@@ -1,8 +1,8 @@
-//! How long a datagram to a backend may be: nothing of ours is cut into fragments on its way.
+//! How long a datagram to a backend may be: dotd's datagrams are never fragmented.
 //!
-//! Before: `socket` made a socket. After: the kernel refuses what is longer than the path's MTU, as far as it knows that,
-//! and such a query is asked over a connection.
-//! Never: believes a path smaller than the kernel does.
+//! Before: `socket` made a socket. After: the kernel refuses a datagram that is longer than the path's MTU, as
+//! far as it knows that, and dotd asks such a query over a connection.
+//! Never: assumes a smaller path MTU than the kernel does.
 //!
 //! Source: RFC 9715 §3.1 and appendix A (no fragments, and TCP in their place).
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 sockopt_impl!(
-    /// What IPv4 does with a datagram that is too long.
+    /// What IPv4 does with a datagram that is too long (path MTU discovery).
     Discover4,
     Both,
     libc::IPPROTO_IP,
@@ -28,7 +28,7 @@ sockopt_impl!(
     i32
 );
 sockopt_impl!(
-    /// What IPv6 does with a datagram that is too long.
+    /// What IPv6 does with a datagram that is too long (path MTU discovery).
     Discover6,
     Both,
     libc::IPPROTO_IPV6,
@@ -36,7 +36,7 @@ sockopt_impl!(
     i32
 );
 sockopt_impl!(
-    /// The MTU of the path to where an IPv4 socket is connected.
+    /// The MTU of the path of a connected IPv4 socket.
     Mtu4,
     GetOnly,
     libc::IPPROTO_IP,
@@ -44,7 +44,7 @@ sockopt_impl!(
     i32
 );
 sockopt_impl!(
-    /// The MTU of the path to where an IPv6 socket is connected.
+    /// The MTU of the path of a connected IPv6 socket.
     Mtu6,
     GetOnly,
     libc::IPPROTO_IPV6,
@@ -52,14 +52,14 @@ sockopt_impl!(
     i32
 );
 
-/// Headers before a datagram's octets: IPv4 and UDP, IPv6 and UDP.
+/// Headers in front of a datagram's octets: IPv4 and UDP, IPv6 and UDP.
 const HEADERS_OCTETS: [usize; 2] = [20 + 8, 40 + 8];
 
-/// Octets of a datagram that every path carries: IPv6's smallest MTU (RFC 8200 §5) without headers. A longer one that
-/// is lost may be lost each time, where no router says why.
+/// Octets of a datagram that every path carries: IPv6's smallest MTU (RFC 8200 §5) without headers. A longer one
+/// may be lost each time, if no router says why.
 pub const CARRIED_OCTETS: usize = 1280 - HEADERS_OCTETS[1];
 
-/// Has the kernel refuse, with EMSGSIZE, what does not fit in one packet to `backend`.
+/// Makes the kernel refuse, with EMSGSIZE, a datagram to `backend` that does not fit into one packet.
 ///
 /// # Errors
 /// Whatever `setsockopt` says.
@@ -80,13 +80,13 @@ pub fn datagram_octets_max(socket: &impl AsFd, backend: SocketAddr) -> Option<us
     usize::try_from(mtu.ok()?).ok()?.checked_sub(HEADERS_OCTETS[usize::from(backend.is_ipv6())])
 }
 
-/// Whether an error says that a datagram is too long: the one that was to be sent, or, told by ICMP, an earlier one.
+/// Whether an error says that a datagram is too long: this one or, reported by ICMP, an earlier one.
 pub fn says_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
-/// The path takes no datagram as long as some that are with `port`: they go over a connection, and the backend has not
-/// failed. `false`: none of them is.
+/// The path is too small for some of the datagrams sent over `port`: these queries go over a connection. The
+/// backend has not failed. `false`: none is too long.
 pub fn leave_to_streams(backend: &Backend, port: &Port) -> bool {
     let max = datagram_octets_max(&port.socket, backend.config.address).unwrap_or(usize::MAX);
     let is_long =
@@ -96,7 +96,7 @@ pub fn leave_to_streams(backend: &Backend, port: &Port) -> bool {
     !long.is_empty()
 }
 
-/// No datagram may be as long as the query in `slot`.
+/// The query in `slot` is too long for a datagram.
 pub fn leave_to_stream(backend: &Backend, slot: u16) {
     backend.pool.counters.add(Counter::BackendTooLong, 1);
     backend.ask_by_stream(slot);

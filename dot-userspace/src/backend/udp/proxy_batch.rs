@@ -1,7 +1,7 @@
 //! Datagrams with a PROXY header in front: a batch of them, back to back in one buffer.
 //!
-//! Before: `send` has a batch for a backend that is to know the clients. After: `mmsg` sends it.
-//! Never: allocates once warm, or is touched for a backend that is not to know.
+//! Before: `send` has a batch for a backend that learns its clients. After: `mmsg` sends it.
+//! Never: allocates once warm, or is used for other backends.
 
 use crate::{backend::flights::Flight, proxy::header};
 
@@ -14,7 +14,7 @@ pub struct ProxyBatch {
 }
 
 impl ProxyBatch {
-    /// Holds these queries from now on, each behind the header of its client.
+    /// Replaces the batch by these queries, each behind the header of its client.
     pub fn fill<'a>(&mut self, flights: impl Iterator<Item = &'a Flight>) {
         self.octets.clear();
         self.ends.clear();

@@ -1,8 +1,8 @@
-//! The receiving half of UDP: one `recvmmsg` for what came back to a port.
+//! The receiving half of UDP: one `recvmmsg` for the datagrams that came to a port.
 //!
 //! Before: `send` sent queries over the port. After: each response is with its sink, or its query goes over a connection.
 //! Holds: a receiver for each port.
-//! Never: believes a response whose port, ID or question does not match (RFC 5452 §9.1).
+//! Never: accepts a response whose port, ID or question does not match (RFC 5452 §9.1).
 
 use std::{io, os::fd::AsRawFd, rc::Rc};
 
@@ -19,13 +19,14 @@ use crate::{
     supervise::supervise,
 };
 
-/// What a receiver waits for: ICMP's word about an earlier datagram is an error, and alone makes nothing readable.
+/// A receiver waits for datagrams and for errors: an ICMP message about an earlier datagram is an error, and
+/// makes nothing readable.
 const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
 
 /// Opens a port and starts its receiver.
 ///
 /// # Errors
-/// No descriptor, or no way to the backend.
+/// There is no free descriptor, or no route to the backend.
 pub fn open_port(backend: &Rc<Backend>) -> io::Result<(Rc<Port>, AbortHandle)> {
     let port = Rc::new(Port::open(backend.config.address)?);
     let (backend, heard) = (Rc::clone(backend), Rc::clone(&port));
@@ -37,11 +38,11 @@ pub fn open_port(backend: &Rc<Backend>) -> io::Result<(Rc<Port>, AbortHandle)> {
 async fn receive_all(backend: Rc<Backend>, port: Rc<Port>) {
     while let Ok(ready) = port.socket.ready(HEARD).await {
         let mut got = 0;
-        // tokio looks at one of them at a time.
+        // tokio checks one of them at a time.
         let heard = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
         let result = port.socket.try_io(heard, || {
             got = backend.pool.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
-            // Fewer than asked for: the kernel's queue is empty.
+            // Fewer than one batch: the kernel's queue is empty.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if got > 0 {
@@ -62,7 +63,7 @@ async fn receive_all(backend: Rc<Backend>, port: Rc<Port>) {
     }
 }
 
-/// Gives each datagram of the batch to whoever waits for it.
+/// Gives each datagram of the batch to the sink of its query.
 fn deliver(backend: &Rc<Backend>, port: &Rc<Port>, count: usize) {
     arrivals::begin_batch(Instant::now());
     let inbound = backend.pool.inbound.borrow();

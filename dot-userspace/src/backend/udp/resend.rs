@@ -1,11 +1,11 @@
-//! Datagrams that may be lost leave once more: in batches, few at a time, and no more than the budget of second tries allows.
+//! Sends datagrams that may be lost once more: in batches, few at a time, within the retry budget.
 //!
-//! Before: `pool` found that a backend was silent about a query for its share of the deadline, and that no other backend can
-//! have it. After: the same octets left over the same port, so that an answer to either datagram is believed, however slow
-//! the backend is.
-//! Why few at a time: what was lost as a burst, because a socket's buffer was full, would be lost as a burst again.
-//! Holds: the queries to be sent again at this look of the sweeper.
-//! Never: sends a query again that has moved, or one for which no second try is left.
+//! Before: `pool` found that a backend was silent about a query for its share of the deadline, and that no other
+//! backend can have it. After: the same octets left over the same port, so the answer to either datagram matches,
+//! however slow the backend is.
+//! Why few at a time: a burst that was lost because a socket's buffer was full would be lost again.
+//! Holds: the queries to be sent again in this run of the sweeper.
+//! Never: sends a query again that has moved, or exceeds the retry budget.
 
 use std::{cell::RefCell, io, rc::Rc, time::Duration};
 
@@ -22,19 +22,19 @@ use crate::{
     ledger::Counter,
 };
 
-/// Datagrams that are sent again at one look of the sweeper.
+/// Datagrams that are sent again in one run of the sweeper.
 const AGAIN_MAX: usize = 2 * BATCH_MAX;
-/// When a query is looked at again that found no room.
+/// A query that found no room is tried again after this time.
 const LATER: Duration = Duration::from_millis(2 * SWEEP_INTERVAL.as_millis() as u64);
 
-/// An answer that comes within this part of a query's share of its deadline comes soon.
+/// An answer within this part of a query's share of its deadline came soon.
 const SOON: u32 = 4;
 
 /// Queries to be sent again.
 #[derive(Default)]
 pub struct Again(RefCell<Vec<u16>>);
 
-/// Has the query of `flight`, in `slot`, sent again, now or somewhat later.
+/// Sends the query of `flight`, in `slot`, again, in this run or a later one.
 pub fn enqueue(backend: &Backend, slot: u16, flight: &mut Flight) {
     let mut again = backend.datagrams.again.0.borrow_mut();
     if again.len() < AGAIN_MAX && backend.retries.spend() {
@@ -45,17 +45,18 @@ pub fn enqueue(backend: &Backend, slot: u16, flight: &mut Flight) {
     }
 }
 
-/// The query of `flight` was answered after so long. If that is soon after its second try, the first one was lost.
+/// The query of `flight` was answered after `took`. If that was soon after its second try, the first one was
+/// lost.
 pub fn note_answer(backend: &Backend, flight: &Flight, took: Duration) {
     let patience = backend.patience();
-    // Its patience began anew with the second try.
+    // Its share of the deadline started again with the second try.
     let soon = flight.patience_until.checked_sub(patience - patience / SOON);
     if flight.history.was_resent && soon.is_some_and(|soon| flight.given_at + took < soon) {
         backend.retries.was_needed();
     }
 }
 
-/// Sends what was queued.
+/// Sends the queued queries.
 pub fn send(backend: &Backend) {
     let slots = backend.datagrams.again.0.take();
     if slots.is_empty() {
@@ -72,13 +73,13 @@ pub fn send(backend: &Backend) {
             }
         }
     }
-    // Its room is used at the next look.
+    // The vector is used again in the next run.
     let mut slots = slots;
     slots.clear();
     backend.datagrams.again.0.replace(slots);
 }
 
-/// Takes from `slots` those that were sent over `port`, as many as a batch holds; returns how many.
+/// Takes from `slots` those that were sent over `port`, up to a batch. Returns their number.
 fn fill(backend: &Backend, port: &Port, slots: &mut &[u16], batch: &mut [u16; BATCH_MAX]) -> usize {
     let flights = backend.pool.flights.borrow();
     let mut count = 0;
@@ -93,7 +94,7 @@ fn fill(backend: &Backend, port: &Port, slots: &mut &[u16], batch: &mut [u16; BA
     count
 }
 
-/// Sends a batch. What cannot be sent now is lost again. `false`: the port leads nowhere.
+/// Sends a batch. A datagram that cannot be sent now counts as lost again. `false`: the port is of no use.
 fn send_batch(backend: &Backend, port: &Rc<Port>, batch: &[u16]) -> bool {
     let mut result = give_to_kernel(backend, port, batch);
     if let Err(error) = &result

@@ -3,7 +3,8 @@
 //! Before: `Backend::enqueue` queued queries. After: `receive` waits for what comes back to the port.
 //! Holds: the sender of each backend and worker.
 //! Never: sends a query twice in a batch, or fragments one.
-//! Cancel safety: tasks are aborted only with their worker or pool or, a receiver, when nobody waits on its port.
+//! Cancel safety: tasks are aborted only with their worker or pool; a receiver also when no query waits on its
+//! port.
 
 use std::{io, os::fd::AsRawFd, rc::Rc};
 
@@ -33,7 +34,7 @@ pub fn start(backend: &Rc<Backend>) -> AbortHandle {
     spawn_local(supervise("sender", move || send_queue(Rc::clone(&backend)))).abort_handle()
 }
 
-/// Closes retired ports that nobody waits on.
+/// Closes retired ports without waiting queries.
 pub fn close_quiet(backend: &Backend) {
     backend.datagrams.retired.borrow_mut().retain(|(port, task)| {
         if port.is_quiet() {
@@ -43,7 +44,7 @@ pub fn close_quiet(backend: &Backend) {
     });
 }
 
-/// What became of a batch.
+/// The result of sending a batch.
 enum Sent {
     /// The queue is empty.
     All,
@@ -53,7 +54,8 @@ enum Sent {
     More,
 }
 
-/// What waits already when it begins, because the one before it panicked, has nothing left to wake it.
+/// A sender that starts after a panic begins with the queue: nothing else would wake it for queries that already
+/// wait.
 async fn send_queue(backend: Rc<Backend>) {
     loop {
         loop {
@@ -128,8 +130,8 @@ fn take_queue(backend: &Backend, batch: &mut [u16; BATCH_MAX]) -> usize {
     kept
 }
 
-/// Writes each query's ID, and returns how many have one; they stand in front. A port without a free one
-/// (half its IDs in use) fails the query; a slot that was queued twice is sent once.
+/// Writes each query's ID. Returns how many have one; these come first. If a port has no free ID (half of them in
+/// use) the query fails. A slot that was queued twice is sent once.
 fn address_batch(backend: &Backend, port: &Rc<Port>, batch: &mut [u16]) -> usize {
     let mut addressed = 0;
     for position in 0..batch.len() {
@@ -145,7 +147,7 @@ fn address_batch(backend: &Backend, port: &Rc<Port>, batch: &mut [u16]) -> usize
             backend.pool.try_elsewhere(slot, Failure::Full);
         }
     }
-    // Those of one length side by side: they leave together.
+    // Queries of one length stand next to each other, so they leave as one datagram.
     let flights = backend.pool.flights.borrow();
     let length = |slot: &u16| flights.get(*slot).map(|flight| flight.query.len());
     batch.get_mut(..addressed).unwrap_or_default().sort_unstable_by_key(length);
@@ -162,21 +164,21 @@ fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io
             (sent, false)
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
-        // One of them, or an earlier one. None was sent.
+        // This datagram is too long, or an earlier one was. The kernel sent none.
         Err(error) if path_mtu::says_too_long(&error) && path_mtu::leave_to_streams(backend, &port) => {
             (0, false)
         }
-        // None was sent; all are sent again, each for itself.
+        // The kernel sent none; all are sent again, each by itself.
         Err(error) if port.can_segment.get() && mmsg::lacks_segmentation(&error) => {
             port.can_segment.set(false);
             (0, false)
         }
-        // Often about an earlier datagram; the kernel tells us now, and sent none of these.
+        // Often the error of an earlier datagram, which the kernel reports now. It sent none of these.
         Err(error) if says_nobody_is_there(&error) => {
             backend.is_unreachable(&port.ids);
             return Sent::More;
         }
-        // Longer than the kernel says that it may be. The others may be fine.
+        // Longer than the kernel says that the path allows. The others may be short enough.
         Err(error) if path_mtu::says_too_long(&error) => {
             batch.first().into_iter().for_each(|slot| path_mtu::leave_to_stream(backend, *slot));
             (1, false)
@@ -184,7 +186,8 @@ fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io
         Err(error) => {
             tracing::debug!(%error, backend = %backend.config.name, "the kernel refused a datagram");
             counters.add(Counter::BackendSendFailed, 1);
-            // For want of memory it is lost as on any full path: it has its port and ID, and is sent again.
+            // The kernel had no memory: the query counts as lost on the way; it has its port and ID, and is sent
+            // again.
             if let Some(slot) = batch.first().filter(|slot| !backend.pool.moved(**slot))
                 && !mmsg::lacks_memory(&error)
             {
@@ -201,7 +204,7 @@ fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io
     }
 }
 
-/// Puts what was not sent back in front, its IDs free again.
+/// Puts unsent queries back to the front of the queue and frees their IDs.
 fn requeue(backend: &Backend, unsent: &[u16]) {
     if unsent.is_empty() {
         return;
@@ -215,8 +218,8 @@ fn requeue(backend: &Backend, unsent: &[u16]) {
     backend.datagrams.queue.borrow_mut().splice(0..0, unsent.iter().copied());
 }
 
-/// A random port of those in use; a worn one is replaced first. Without a free descriptor (EMFILE) those that
-/// are open do.
+/// A random one of the ports in use; a worn one is replaced first. Without a free descriptor (EMFILE) the open
+/// ports are used on.
 fn fresh_port(backend: &Rc<Backend>) -> io::Result<Rc<Port>> {
     let mut ports = backend.datagrams.ports.borrow_mut();
     while ports.len() < PORTS {

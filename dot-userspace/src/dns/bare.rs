@@ -1,10 +1,10 @@
-//! Errors that a server says with a header alone: told apart from other messages, and given their question back.
+//! Errors that consist of a header alone: tells them from other messages, and adds the question again.
 //!
 //! Before: `backend` has a message that does not repeat the question. After: it is the answer to that query, or not.
-//! Why: servers answer so when they do not look at a question at all: Unbound to a client that its access list refuses,
-//! NSD to a class that it does not serve, BIND to what it cannot parse. To drop it would turn an answer into silence.
-//! Never: takes a message that says what there is, or that there is nothing, for an error: those repeat the question
-//! (RFC 5452 §9.1). What a forged error can do, dropping the query could do as well.
+//! Why: servers answer so when they do not parse a question: Unbound to a client that its access list refuses, NSD to a
+//! class that it does not serve, BIND to a message that it cannot parse. Dropping it would turn an answer into silence.
+//! Never: takes a positive or negative answer for an error: those repeat the question (RFC 5452 §9.1). A forged error
+//! can do no more harm than dropping the query.
 //!
 //! Source: RFC 1035 §4.1.1, RFC 8906 §3.1.4, RFC 8945 §5.3.
 
@@ -15,8 +15,8 @@ use super::{
     records::{Counts, HEADER_OCTETS, walk_tail},
 };
 
-/// Whether `message` answers `query` with an error and without a question: no records but in the additional section, or
-/// the header alone, whatever its counts say. Its ID is the caller's to compare.
+/// Whether `message` answers `query` with an error and without a question: no records except in the additional section,
+/// or only a header, whatever its counts say. The caller compares the ID.
 #[must_use]
 pub fn is_bare_error(message: &[u8], query: &[u8]) -> bool {
     let Some(counts) = Counts::read(message) else { return false };
@@ -28,8 +28,8 @@ pub fn is_bare_error(message: &[u8], query: &[u8]) -> bool {
     is_response && is_error && (is_bare || message.len() == HEADER_OCTETS)
 }
 
-/// Writes the bare error `message` into `out` with the question of `query`, which ends at `question_end`: its client
-/// compares questions too. Returns where the question of `out` ends. A signed message stays as it is.
+/// Writes the bare error `message` into `out` with the question of `query`, which ends at `question_end`, because the
+/// client compares questions too. Returns where the question of `out` ends. A signed message is not changed.
 pub fn with_question(message: &[u8], query: &[u8], question_end: usize, out: &mut Vec<u8>) -> usize {
     out.clear();
     let counts = Counts::read(message).filter(|_| message.len() > HEADER_OCTETS).unwrap_or_default();
@@ -60,9 +60,9 @@ mod tests {
         [vec![0, 7], flags.to_vec(), counts.iter().flat_map(|count| [0, *count]).collect()].concat()
     }
 
-    /// Goal: an error without a question is an answer, for every rcode that is one; a message that says what there is, or
-    /// that there is nothing, a query, another opcode, and one with records are not. Method: each of the sixteen rcodes,
-    /// then the others. Covers: C-230
+    /// Goal: an error without a question is an answer, for every error rcode; a positive or negative answer, a query,
+    /// another opcode and a message with records are not. Method: each of the sixteen rcodes, then the others. Covers:
+    /// C-230
     #[test]
     fn an_error_needs_no_question() {
         for rcode in 0..16 {
@@ -83,7 +83,8 @@ mod tests {
         }
     }
 
-    /// Goal: the client hears the error with its own question, and the OPT that came; a signed error stays as it is.
+    /// Goal: the client gets the error with its own question, and with the OPT that came; a signed error is not
+    /// changed.
     #[test]
     fn the_question_comes_back() {
         let mut out = Vec::new();

@@ -1,7 +1,7 @@
-//! Response codes and extended errors by name. The one place that knows their numbers and labels.
+//! Response codes and extended errors by name. Only this file has their numbers and labels.
 //!
 //! Before: `triage` or a backend's failure chose one. After: `synthesize` writes it, the ledger counts it.
-//! Never: decides which one fits.
+//! Never: decides which one is right.
 //!
 //! Source: RFC 1035 §4.1.1, RFC 6891 §9, RFC 8914 §4; names by hickory-proto, as IANA has them.
 
@@ -28,7 +28,7 @@ impl Rcode {
         self.0.low()
     }
 
-    /// The eight bits that stand in an OPT record (RFC 6891 §6.1.3).
+    /// The eight bits in an OPT record (RFC 6891 §6.1.3).
     #[must_use]
     pub fn high(self) -> u8 {
         self.0.high()
@@ -41,9 +41,9 @@ pub fn rcode_of(message: &[u8]) -> ResponseCode {
     ResponseCode::from_low(message.get(3).copied().unwrap_or_default() & 0x0f)
 }
 
-/// An extended DNS error: why, for people and programs (RFC 8914).
+/// An extended DNS error: a reason for people and programs (RFC 8914).
 ///
-/// The text is short UTF-8 of ours: never an address, never a name from the query.
+/// The text is short constant UTF-8: never an address, never a name from the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ede {
     /// INFO-CODE.
@@ -54,7 +54,7 @@ pub struct Ede {
 
 #[expect(missing_docs, reason = "the names are RFC 8914's")]
 impl Ede {
-    // FORMERR has no code of its own: 0 is for what only a text can say (RFC 8914 §4.1).
+    // FORMERR has no code of its own: 0 is for reasons that only a text can give (RFC 8914 §4.1).
     pub const OTHER_QUESTION_COUNT: Self = Self { code: 0, text: "not one question" };
     pub const OTHER_OPT_PLACE: Self =
         Self { code: 0, text: "one OPT record, of the root, in the last section" };

@@ -1,4 +1,4 @@
-//! The options of an OPT record: found, stripped, and those that are ours written.
+//! The options of an OPT record: finds and strips them, and writes those of this hop.
 //!
 //! Before: `records` found the OPT. After: `forward` and `respond` have edited it.
 //! Holds: which options are hop-by-hop, and the size of a padding block.
@@ -29,7 +29,7 @@ const OPTION_HEADER_OCTETS: usize = 4;
 /// Largest DNS message over a stream.
 const MESSAGE_OCTETS_MAX: usize = 65_535;
 
-/// What the options of one OPT record say to this hop.
+/// Options in one OPT record that concern this hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct HopOptions {
     /// edns-tcp-keepalive is there.
@@ -38,11 +38,11 @@ pub(super) struct HopOptions {
     pub padding: bool,
     /// A client subnet is there.
     pub subnet: bool,
-    /// Where the client's part of the first cookie begins.
+    /// Offset of the client part of the first cookie.
     pub cookie: Option<usize>,
 }
 
-/// Walks the options in `rdata`: code and value of each. `None` where an option does not fit.
+/// Walks the options in `rdata`: code and value of each. `None`: an option does not fit.
 pub fn options(rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
     let mut rest = rdata;
     std::iter::from_fn(move || {
@@ -63,12 +63,12 @@ pub fn options(rdata: &[u8]) -> impl Iterator<Item = Option<(u16, &[u8])>> {
     })
 }
 
-/// Whether an option of a response is the same for every client that asks the same.
+/// Whether an option of a response is the same for every client with the same question.
 pub(super) fn is_for_all(code: u16) -> bool {
     matches!(code, KEEPALIVE_OPTION | PADDING_OPTION | EDE_OPTION | REPORT_CHANNEL_OPTION)
 }
 
-/// Reads which hop-by-hop options are there; `None` when an option runs past the record.
+/// Finds hop-by-hop options. `None`: an option runs past the record.
 pub(super) fn read_hop_options(rdata: &[u8]) -> Option<HopOptions> {
     let mut found = HopOptions::default();
     let mut start = 0;
@@ -88,8 +88,8 @@ pub(super) fn read_hop_options(rdata: &[u8]) -> Option<HopOptions> {
     Some(found)
 }
 
-/// Appends every option of `rdata` that is not hop-by-hop, octets unchanged. Without `has_subnet` a client subnet
-/// is of this hop too.
+/// Appends every option of `rdata` that is not hop-by-hop, unchanged. Without `has_subnet` a client subnet is removed
+/// too.
 pub(super) fn copy_end_to_end(rdata: &[u8], has_subnet: bool, out: &mut Vec<u8>) {
     for (code, option) in options(rdata).flatten() {
         if code != KEEPALIVE_OPTION && code != PADDING_OPTION && (has_subnet || code != SUBNET_OPTION) {
@@ -124,10 +124,10 @@ pub(super) fn write_padding(out: &mut Vec<u8>, message_start: usize, behind_octe
     write_padding_to(out, message_start, behind_octets, PADDING_BLOCK_OCTETS);
 }
 
-/// Appends padding, so that the message that began at `message_start`, with so many octets that are still to follow,
-/// ends on a boundary of a block.
+/// Appends padding, so that the message that began at `message_start`, with this many octets still to follow, ends on a
+/// boundary of a block.
 ///
-/// Zero fill (RFC 7830 §3). A message too near the largest one is padded up to that instead.
+/// Zero fill (RFC 7830 §3). A message near the maximum length is padded up to that instead.
 pub(super) fn write_padding_to(
     out: &mut Vec<u8>,
     message_start: usize,
@@ -144,7 +144,7 @@ pub(super) fn write_padding_to(
 }
 
 /// Moves the last `octets` of `message`, which are options, into the OPT record whose options begin at `opt_rdata`, in
-/// front of what stands behind it.
+/// front of the octets behind it.
 pub(super) fn take_in(message: &mut [u8], opt_rdata: usize, octets: usize) {
     let length_at = opt_rdata.saturating_sub(2);
     let length = u16_at(message, length_at).map_or(0, usize::from);
@@ -155,7 +155,7 @@ pub(super) fn take_in(message: &mut [u8], opt_rdata: usize, octets: usize) {
     }
 }
 
-/// How often a test's thread looked for an option: work is counted, where a clock would only guess.
+/// How often a test's thread looked for an option: the tests count work, because a clock would be inexact.
 #[cfg(test)]
 pub(super) mod looks {
     use std::cell::Cell;
@@ -166,7 +166,7 @@ pub(super) mod looks {
         LOOKS.set(LOOKS.get() + 1);
     }
 
-    /// Looks that `work` took.
+    /// Looks that `work` made.
     pub(in crate::dns) fn of(work: impl FnOnce()) -> usize {
         LOOKS.set(0);
         work();

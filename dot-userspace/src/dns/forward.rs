@@ -1,7 +1,8 @@
-//! Writes a query as the backend gets it: our ID, no hop-by-hop option, a payload size for this hop.
+//! Writes a query for a backend: our ID, no hop-by-hop option, a payload size for this hop.
 //!
 //! Before: `triage` said forward. After: `backend` sends the octets.
-//! Never: changes a signed message beyond its ID, or any octet that is not this hop's; passes on what follows the message.
+//! Never: changes a signed message except its ID, or any octet that is not of this hop; passes on octets behind the
+//! message.
 //!
 //! Source: RFC 5625 §4, RFC 6891 §6.2.3, RFC 7828 §4, RFC 7830 §6, RFC 9715 §3.
 
@@ -10,14 +11,14 @@ use super::{
     edns::{copy_end_to_end, take_in, write_padding_to},
 };
 
-/// UDP payload size that we advertise to a backend: RFC 9715 §3.2 keeps it at 1400 or less.
+/// UDP payload size that dotd advertises to a backend: RFC 9715 §3.2 keeps it at 1400 or less.
 pub const BACKEND_PAYLOAD_OCTETS: u16 = 1400;
 
 /// Queries over TLS are padded to a multiple of this many octets (RFC 8467 §4.1).
 pub const QUERY_BLOCK_OCTETS: usize = 128;
 
-/// Writes `message`, which `query` describes, into `out` with the message ID `id`. Unless it `passes_subnet`, a client
-/// subnet is of this hop too.
+/// Writes `message`, which `query` describes, into `out` with the message ID `id`. Unless `passes_subnet`, a client
+/// subnet is removed like other options of the last hop.
 ///
 /// Returns where the options of its OPT record begin, if that may grow ([`pad_query`]).
 ///
@@ -51,8 +52,7 @@ pub fn forward(
     query.opt.filter(|opt| opt.may_resize && !query.is_signed).map(|opt| opt.rdata)
 }
 
-/// Appends `query` to `out`, padded to a multiple of [`QUERY_BLOCK_OCTETS`]. `opt_rdata` is what [`forward`]
-/// said of it.
+/// Appends `query` to `out`, padded to a multiple of [`QUERY_BLOCK_OCTETS`]. `opt_rdata` is the result of [`forward`].
 pub fn pad_query(query: &[u8], opt_rdata: usize, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(query);

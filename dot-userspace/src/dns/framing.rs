@@ -1,7 +1,7 @@
 //! Cuts an octet stream into DNS messages, and writes them into one. Step 6 of 9 on the query path.
 //!
 //! Before: a client's decrypted stream, or a backend's. After: `dns::triage` or `backend` reads each message.
-//! Holds: the two-octet length prefix, and nothing of what a message says.
+//! Holds: the two-octet length prefix. It does not look into messages.
 //! Never: allocates, waits, knows tokio or rustls.
 //!
 //! Source: RFC 1035 §4.2.2, RFC 7766 §8, RFC 7858 §3.3.
@@ -30,8 +30,8 @@ pub struct Cut<'a> {
 
 /// Looks at the front of `stream` for one whole message.
 ///
-/// Shape: `[length: u16 big-endian][message: length octets]`. `Ok(None)`: not all there yet; read more,
-/// then call again with the same octets in front.
+/// Shape: `[length: u16 big-endian][message: length octets]`. `Ok(None)`: the message is not complete; read more, then
+/// call again with the same octets in front.
 ///
 /// # Errors
 /// [`FramingError::LengthPrefixZero`].
@@ -46,8 +46,8 @@ pub fn cut_message(stream: &[u8]) -> Result<Option<Cut<'_>>, FramingError> {
 
 /// Appends one message that `write` makes, prefix first.
 ///
-/// Returns the message's place in `out`. Should `write` make more than 65,535 octets or nothing, `out` is
-/// as it was and the answer is `None`.
+/// Returns the message's place in `out`. If `write` makes more than 65,535 octets or none, `out` is unchanged and the
+/// result is `None`.
 pub fn append_message<E>(
     out: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -114,8 +114,8 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: what is written is what is cut, however the stream is split.
-        /// Method: messages of any octets, joined, cut from growing prefixes of the stream. Covers: C-12, C-13.
+        /// Goal: cutting returns what was written, however the stream is split. Method: messages of any octets, joined,
+        /// cut from growing prefixes of the stream. Covers: C-12, C-13.
         #[test]
         fn cuts_what_was_appended(messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 1..8)) {
             let mut stream = Vec::new();

@@ -1,6 +1,6 @@
-//! How long a response may be kept, and where its TTLs stand. Pure.
+//! How long a response may be cached, and where its TTLs are. Pure.
 //!
-//! Before: a backend's response, matched to its query. After: `cache` keeps it, or does not.
+//! Before: a backend's response, matched to its query. After: `cache` keeps it, or not.
 //! Never: follows a name, trusts a count, or calls the TTL field of an OPT record a TTL.
 //!
 //! Source: RFC 2308 §3 and §5, RFC 2181 §8, RFC 8767 §4, RFC 9520 §3.2, RFC 6891 §6.1.3,
@@ -15,18 +15,18 @@ use super::{
     subnet::{Scope, scope_of},
 };
 
-/// Between what a life must be, in seconds, whatever a response says of itself.
+/// Limits of a lifetime, in seconds, for any TTLs of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Of any answer, also one whose TTL is less, or zero.
+    /// Least, for any answer, even with a smaller TTL or zero.
     pub least: u32,
-    /// Of an answer. RFC 8767 §4 asks for a cap.
+    /// Most, for a positive answer. RFC 8767 §4 asks for a cap.
     pub most: u32,
-    /// Of one that says that there is nothing: RFC 2308 §5 finds one to three hours sensible.
+    /// Most, for a negative answer: RFC 2308 §5 considers one to three hours sensible.
     pub negative_most: u32,
 }
 
-/// SERVFAIL: the shortest time that RFC 9520 §3.2 has for it. A backend that is back is heard at once.
+/// SERVFAIL: the shortest time that RFC 9520 §3.2 allows, so that a backend that recovered is asked at once.
 const FAILURE_SECONDS: u32 = 1;
 /// Most records of a response that is kept; counting TTLs down costs a little each.
 pub const TTLS_MAX: usize = 256;
@@ -35,21 +35,21 @@ const TYPE_SOA: u16 = 6;
 /// Octets of MINIMUM, the last field of a SOA.
 const MINIMUM_OCTETS: usize = 4;
 
-/// What a response says about being kept.
+/// How a response may be cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
-    /// At least one.
+    /// Its lifetime, at least one second.
     pub seconds: u32,
-    /// SERVFAIL: it is no answer, and never worth more than one that was.
+    /// SERVFAIL: it never replaces a better answer.
     pub is_failure: bool,
-    /// For whom it is, where the query carried a client subnet.
+    /// Its clients, if the query carried a client subnet.
     pub scope: Scope,
 }
 
-/// Decides whether `response` to a question of type `qtype` that ends at `question_end` may be kept.
+/// Decides whether `response` to a question of type `qtype` that ends at `question_end` may be cached.
 ///
-/// `ttls` then holds the offset of every TTL. `subnet`: the client subnet option that the backend was sent (RFC 7871), of
-/// which the response may speak. `None`: it must not be kept, or its records do not fit into it.
+/// `ttls` then holds the offset of every TTL. `subnet`: the client subnet option in the query to the backend (RFC
+/// 7871). `None`: it must not be cached, or its records do not fit into it.
 #[must_use]
 pub fn lifetime(
     response: &[u8],
@@ -61,7 +61,7 @@ pub fn lifetime(
 ) -> Option<Lifetime> {
     ttls.clear();
     let found = Found::walk(response, question_end, qtype, subnet, ttls)?;
-    // QR, opcode QUERY, not cut.
+    // QR, opcode QUERY, not truncated.
     if response.get(2)? & 0xf8 != 0x80 || is_truncated(response) {
         return None;
     }
@@ -72,7 +72,7 @@ pub fn lifetime(
     };
     match rcode_of(response) {
         ResponseCode::NoError if found.has_answer => kept(found.least, bounds.most),
-        // Without a SOA nobody says how long there is none (RFC 2308 §5).
+        // Without a SOA the lifetime of a negative answer is unknown (RFC 2308 §5).
         ResponseCode::NoError | ResponseCode::NXDomain => {
             kept(found.negative?.min(found.least), bounds.negative_most)
         }
@@ -81,15 +81,15 @@ pub fn lifetime(
     }
 }
 
-/// What a walk over all records finds.
+/// The result of a walk over all records.
 struct Found {
-    /// A record of the type that was asked for stands in the answer section.
+    /// The answer section has a record of the queried type.
     has_answer: bool,
-    /// The least TTL.
+    /// The smallest TTL.
     least: u32,
-    /// The lesser of TTL and MINIMUM of the SOA in the authority section.
+    /// The smaller of TTL and MINIMUM of the SOA in the authority section.
     negative: Option<u32>,
-    /// What the OPT says of the client subnet.
+    /// The scope of the client subnet in the OPT.
     scope: Scope,
 }
 
@@ -151,8 +151,8 @@ fn u32_at(message: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from(u16_at(message, offset)?) << 16 | u32::from(u16_at(message, offset + 2)?))
 }
 
-/// What an OPT of the root, without an extended rcode, says of `subnet`. `None`: something in it is for one client alone:
-/// cookies are, and what we do not know may be.
+/// The scope of `subnet` in an OPT at the root without an extended rcode. `None`: some option is for one client only:
+/// cookies are, and unknown options may be.
 fn plain_opt(response: &[u8], record: Record, subnet: Option<&[u8]>) -> Option<Scope> {
     let mut scope = Scope::Unsaid;
     for option in options(response.get(record.rdata..record.end)?) {
@@ -209,8 +209,8 @@ mod tests {
         found.map(|lifetime| lifetime.seconds)
     }
 
-    /// Goal: bounds hold for what a response says of itself: raised, also from zero, and lowered, answers and what says that
-    /// there is none each by its own. Method: TTLs around each bound.
+    /// Goal: limits apply to a response's own lifetime: it is raised, even from zero, and lowered, with separate limits
+    /// for positive and negative answers. Method: TTLs around each limit.
     #[test]
     fn bounds_hold() {
         let bounds = Bounds { least: 30, most: 600, negative_most: 120 };
@@ -225,8 +225,8 @@ mod tests {
         assert_eq!(seconds_within(&message(3, A, [&[], &[], &[]]), A, bounds), None, "nobody says how long");
     }
 
-    /// Goal: a response is for all where its scope is zero or it says none, for some otherwise, and of no use where it is about
-    /// another subnet (RFC 7871 §7.3). Method: options to 192.0.2.0/24.
+    /// Goal: a response is for all clients if its scope is zero or absent, for some clients otherwise, and useless if
+    /// it is about another subnet (RFC 7871 §7.3). Method: options for 192.0.2.0/24.
     #[test]
     fn the_scope_is_read() {
         let asked = [0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
@@ -248,8 +248,8 @@ mod tests {
         }
     }
 
-    /// Goal: an answer lasts as long as its shortest TTL, whatever section that is in and not the OPT's; at most a
-    /// day, and not at all at zero (RFC 2181 §8: the highest bit makes it zero). Its TTLs are found.
+    /// Goal: an answer lives as long as its smallest TTL, in whatever section, except the OPT's; at most a day, and not
+    /// at all at zero (RFC 2181 §8: the highest bit makes it zero). Its TTLs are found.
     #[test]
     fn an_answer_lasts_as_long_as_its_shortest_ttl() {
         let long = message(
@@ -269,8 +269,8 @@ mod tests {
         assert_eq!(seconds(&message(0, A, [&[(A, 1 << 31, &[1; 4])], &[], &[]]), A), None);
     }
 
-    /// Goal: that something is not there lasts as long as the SOA says, the lesser of its TTL and its MINIMUM, at most
-    /// an hour; without a SOA nobody knows (RFC 2308 §5). A CNAME that leads nowhere is such an answer too.
+    /// Goal: a negative answer lives as long as its SOA says, the smaller of TTL and MINIMUM, at most an hour; without
+    /// a SOA it is not cached (RFC 2308 §5). A CNAME without a target is a negative answer too.
     #[test]
     fn a_negative_answer_lasts_as_long_as_its_soa_says() {
         let (short, long) = (soa(60), soa(90_000));
@@ -299,9 +299,9 @@ mod tests {
         );
     }
 
-    /// Goal: what must not be kept is not: other rcodes, TC=1, other opcodes, signed messages, cookies, a subnet that
-    /// was not asked for, extended rcodes, a misplaced or second OPT, records that do not fit, octets behind them,
-    /// and more records than are counted down.
+    /// Goal: these are not cached: other rcodes, TC=1, other opcodes, signed messages, cookies, a subnet that was not
+    /// asked for, extended rcodes, a misplaced or second OPT, records that do not fit, octets behind them, and more
+    /// records than dotd counts down.
     #[test]
     fn what_must_not_be_kept_is_not() {
         let record: (u16, u32, &[u8]) = (A, 60, &[1; 4]);

@@ -1,8 +1,8 @@
-//! Module `dns`: what a message says, what we do about it, and what we write into it.
+//! Module `dns`: parses messages, decides about them, and edits them.
 //!
 //! Before: octets of a stream, which [`framing`] cuts into messages. After: `backend` forwards it, or `session::writer` answers.
-//! The line: [`Query::parse`] → [`triage()`] → [`forward()`] … backend … [`respond()`] or [`synthesize()`].
-//! Never: opens a socket, waits, or re-encodes what only passes through.
+//! The path: [`Query::parse`] → [`triage()`] → [`forward()`] … backend … [`respond()`] or [`synthesize()`].
+//! Never: opens a socket, waits, or re-encodes octets that only pass through.
 
 mod bare;
 mod codes;

@@ -1,7 +1,7 @@
-//! A name as an operator writes it, in the form in which the cache knows it.
+//! Parses a name as an operator writes it into the form of the cache's keys.
 //!
-//! Before: a word on a command line. After: its labels in wire format, lower case, or what is wrong with it.
-//! Never: stands on the query path.
+//! Before: a word on a command line. After: its labels in wire format, lower case, or an error.
+//! Never: is used on the query path.
 //!
 //! Source: RFC 1035 §3.1 and §5.1 (escapes), RFC 4343.
 
@@ -25,7 +25,7 @@ pub fn wire_name(text: &str) -> Result<Box<[u8]>, String> {
 /// The number of the type `text`: a name such as "AAAA", or "TYPE65" (RFC 3597 §5).
 ///
 /// # Errors
-/// It is none.
+/// It is not a record type.
 pub fn record_type(text: &str) -> Result<u16, String> {
     let text = text.to_ascii_uppercase();
     let number = text.strip_prefix("TYPE").and_then(|digits| digits.parse().ok());
@@ -35,7 +35,7 @@ pub fn record_type(text: &str) -> Result<u16, String> {
         .ok_or_else(|| format!("{text}: no record type; write one such as \"AAAA\" or \"TYPE65\""))
 }
 
-/// Whether `name` is `top`, or below it. Both in wire format, lower case.
+/// Whether `name` is `top` or below it. Both in wire format, lower case.
 #[must_use]
 pub fn is_below(name: &[u8], top: &[u8]) -> bool {
     let mut rest = name;
@@ -55,7 +55,7 @@ pub fn is_below(name: &[u8], top: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Goal: a suffix is whole labels: the name itself and what is below, nothing that only ends in the same letters.
+    /// Goal: a suffix is whole labels: the name itself and names below it, not names that only end in the same letters.
     #[test]
     fn below_is_by_labels() {
         let of = |text| wire_name(text).unwrap();
@@ -71,7 +71,7 @@ mod tests {
             assert_eq!(is_below(&of(name), &of("example.net")), is_below_it, "{name}");
             assert!(is_below(&of(name), &of(".")));
         }
-        // A label whose octets look like the suffix is no suffix.
+        // Octets within a label that look like the suffix do not count.
         assert!(!is_below(b"\x04\x03net\x00", b"\x03net\x00"));
     }
 

@@ -1,4 +1,4 @@
-//! Reads a client's message as far as a front end must. Step 7a of 9 on the query path.
+//! Parses a client's message as far as a front end must. Step 7a of 9 on the query path.
 //!
 //! Before: `dns::framing` cut one message. After: `triage` decides about the [`Query`].
 //! Holds: offsets into the message, never copies of it.
@@ -16,16 +16,16 @@ use super::{
     },
 };
 
-/// What a front end knows of a query. Offsets are octets from the start of the message.
+/// The parts of a query that a front end needs. Offsets are octets from the start of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
     /// The client's message ID.
     pub id: u16,
-    /// OPCODE: 0, or one that was asked for with [`Query::parse_with`].
+    /// OPCODE: 0, or one that the caller allowed in [`Query::parse_with`].
     pub opcode: u8,
     /// One past the question section.
     pub question_end: usize,
-    /// One past the last record. What a client sends behind it is no part of its query, and goes nowhere.
+    /// One past the last record. Octets behind it are no part of the query, and are not forwarded.
     pub end: usize,
     /// QTYPE.
     pub qtype: u16,
@@ -33,7 +33,7 @@ pub struct Query {
     pub qclass: u16,
     /// The OPT record.
     pub opt: Option<Opt>,
-    /// TSIG or SIG(0): the octets must pass as they are (RFC 5625 §4.5).
+    /// TSIG or SIG(0): the octets must pass unchanged (RFC 5625 §4.5).
     pub is_signed: bool,
 }
 
@@ -50,19 +50,19 @@ pub struct Opt {
     pub version: u8,
     /// DO is set: the client wants DNSSEC records (RFC 3225).
     pub dnssec_ok: bool,
-    /// It may grow and shrink: it stands last, or no name behind it points to another one there.
+    /// It may grow and shrink: it is the last record, or no name behind it points to another one there.
     pub may_resize: bool,
-    /// The client speaks edns-tcp-keepalive.
+    /// The client sent edns-tcp-keepalive.
     pub keepalive: bool,
     /// The client padded its query.
     pub padding: bool,
-    /// The client says of which subnet it is, or that nobody shall.
+    /// The client sent its subnet, or a wish that none is sent.
     pub subnet: bool,
-    /// Where the client's part of its cookie begins (RFC 7873 §4.1).
+    /// Offset of the client part of its cookie (RFC 7873 §4.1).
     pub cookie: Option<usize>,
 }
 
-/// Why a message is no query that we can forward.
+/// Why a message is not a query that dotd can forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum QueryError {
     /// Shorter than a header.
@@ -76,7 +76,7 @@ pub enum QueryError {
     Opcode {
         /// OPCODE.
         opcode: u8,
-        /// The message is sound enough to show an OPT record: its sender speaks EDNS.
+        /// The message is sound enough to have an OPT record: its sender supports EDNS.
         has_opt: bool,
     },
     /// RFC 9619: exactly one question.
@@ -87,7 +87,7 @@ pub enum QueryError {
         /// As in [`QueryError::Opcode`].
         has_opt: bool,
     },
-    /// The question does not fit, or its name is no name.
+    /// The question does not fit, or its name is invalid.
     #[error("broken question")]
     BrokenQuestion,
     /// A record does not fit.
@@ -96,7 +96,7 @@ pub enum QueryError {
         /// One past the question, which is sound.
         question_end: usize,
     },
-    /// Two OPT records, or one where it may not stand (RFC 6891 §6.1.1).
+    /// Two OPT records, or one at a wrong place (RFC 6891 §6.1.1).
     #[error("misplaced OPT record")]
     MisplacedOpt {
         /// One past the question, which is sound.
@@ -119,8 +119,8 @@ impl Query {
         Self::parse_with(message, |_| false)
     }
 
-    /// Reads `message` also when it is no query, if `may` says so of its opcode: NOTIFY and UPDATE have a question, or a
-    /// zone, where a query has its question (RFC 1996 §3.7, RFC 2136 §2.3).
+    /// Parses `message` even with another opcode, if `may` allows it: NOTIFY and UPDATE have a question, or a zone, at
+    /// the place of a query's question (RFC 1996 §3.7, RFC 2136 §2.3).
     ///
     /// # Errors
     /// As [`Query::parse`].
@@ -156,8 +156,8 @@ impl Query {
 }
 
 impl Query {
-    /// The client's part of the cookie in `message`, which this describes: it stays the same for all that a client asks of a
-    /// server, so that it tells clients apart that share an address.
+    /// The client part of the cookie in `message`, which this describes. It is the same for all queries of a client to
+    /// one server, so it distinguishes clients that share an address.
     #[must_use]
     pub fn client_cookie<'a>(&self, message: &'a [u8]) -> Option<&'a [u8]> {
         let start = self.opt?.cookie?;
@@ -165,7 +165,7 @@ impl Query {
     }
 }
 
-/// Whether a message, whatever it is, has an OPT record where one may stand.
+/// Whether any message has an OPT record at a valid place.
 #[must_use]
 pub fn has_opt(message: &[u8]) -> bool {
     let Some(counts) = Counts::read(message) else { return false };

@@ -1,8 +1,8 @@
-//! Walks the sections of a message: where each record lies, and nothing of what most of them mean.
+//! Walks the sections of a message: finds where each record lies, without parsing most of them.
 //!
 //! Before: whole messages from clients and backends. After: `query` and `respond` know offsets.
-//! Never: follows a compression pointer (a pointer ends a name here), so no walk can loop; each step
-//! moves forward, and counts from the header never size an allocation.
+//! Never: follows a compression pointer (a pointer ends a name here), so no walk can loop; each step moves forward, and
+//! counts in the header never determine the size of an allocation.
 //!
 //! Source: RFC 1035 §4.1.
 
@@ -23,7 +23,7 @@ pub(super) fn u16_at(message: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_be_bytes(octets.try_into().ok()?))
 }
 
-/// The end of the question's name. Compression has nothing to point at there and is an error.
+/// The end of the question's name. There is nothing that it could point to, so compression is an error.
 pub(super) fn question_name_end(message: &[u8], start: usize) -> Option<usize> {
     let mut offset = start;
     loop {
@@ -41,7 +41,7 @@ pub(super) fn question_name_end(message: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// The end of an owner name: its root label, or the pointer that stands for the rest.
+/// The end of an owner name: its root label, or the pointer in place of its rest.
 pub(super) fn owner_name_end(message: &[u8], start: usize) -> Option<usize> {
     let mut offset = start;
     loop {
@@ -58,7 +58,7 @@ pub(super) fn owner_name_end(message: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// One past so many questions, or zones of an UPDATE. Linear in the octets of the message, whatever `count` says.
+/// One past this many questions, or zones of an UPDATE. Linear in the octets of the message, whatever `count` says.
 pub(super) fn questions_end(message: &[u8], count: u16) -> Option<usize> {
     let mut end = HEADER_OCTETS;
     for _ in 0..count {
@@ -112,7 +112,7 @@ impl Counts {
     }
 }
 
-/// What lies behind the question, as far as an EDNS edit must know.
+/// The parts behind the question that an EDNS edit needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tail {
     /// The OPT record, which stands in the additional section with the root as owner.
@@ -123,12 +123,12 @@ pub(super) struct Tail {
     pub end: usize,
 }
 
-/// Why the records are refused.
+/// Why the records are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TailError {
     /// A record does not fit into the message.
     Broken,
-    /// An OPT record outside the additional section, below a name, or a second one.
+    /// An OPT record outside the additional section, with an owner name other than the root, or a second one.
     MisplacedOpt,
 }
 
@@ -168,7 +168,7 @@ pub fn question_matches(response: &[u8], query: &[u8], question_end: usize) -> b
     let asked = query.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     let answered = response.get(HEADER_OCTETS..question_end).and_then(<[u8]>::split_last_chunk::<4>);
     match (asked, answered) {
-        // Case is for names alone: type 65 is not type 97.
+        // Only names are compared without case: type 65 is not type 97.
         (Some((name, fixed)), Some((other_name, other_fixed))) => {
             is_response
                 && u16_at(response, 4) == Some(1)

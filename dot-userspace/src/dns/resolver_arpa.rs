@@ -1,10 +1,10 @@
 //! Whether a question is about `resolver.arpa`, the domain of RFC 9462 that describes the resolver which is asked.
 //!
-//! Before: `query` found where the question ends. After: `triage` answers NODATA, so that no backend hears of it.
-//! Never: allocates; follows a pointer (a question has none); looks at labels of names that end otherwise.
+//! Before: `query` found where the question ends. After: `triage` answers NODATA, so no backend gets the query.
+//! Never: allocates; follows a pointer (a question has none); looks at labels of names with another ending.
 //!
-//! Source: RFC 9462 §6.1 and §8.2: another server's record must not reach our clients as if it were about us: a
-//! client that follows it asks that server from then on.
+//! Source: RFC 9462 §6.1 and §8.2: another server's record must not reach dotd's clients as if it described dotd: a
+//! client would ask that server from then on.
 
 /// The domain as it stands at the end of a name.
 const DOMAIN: &[u8] = b"\x08resolver\x04arpa\x00";
@@ -21,7 +21,7 @@ pub(super) fn is_asked(message: &[u8], question_end: usize) -> bool {
     name.get(before..).is_some_and(|end| end.eq_ignore_ascii_case(DOMAIN)) && is_boundary(name, before)
 }
 
-/// Whether a label begins at `place`: the octets of the domain can also be text within a label.
+/// Whether a label begins at `place`: the octets of the domain may also occur within a label.
 fn is_boundary(name: &[u8], place: usize) -> bool {
     let mut at = 0;
     while at < place {
@@ -42,8 +42,8 @@ mod tests {
         is_asked(&message, message.len())
     }
 
-    /// Goal: the domain and what is below it, in any case; nothing that only looks like it. Method: names beside each other,
-    /// and the domain's octets within one label. Covers: C-360
+    /// Goal: the domain and names below it match, in any case, and similar names do not. Method: similar names, and the
+    /// domain's octets within one label. Covers: C-360
     #[test]
     fn knows_the_domain() {
         for name in ["resolver.arpa", "_dns.resolver.arpa", "a.b.RESOLVER.Arpa"] {

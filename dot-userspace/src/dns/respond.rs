@@ -1,8 +1,8 @@
-//! Writes a backend's response as the client gets it: its ID, and the EDNS options of its own hop.
+//! Writes a backend's response for the client: with its ID, and the EDNS options of its own hop.
 //!
 //! Before: `backend` matched a response to a query. After: `session::writer` seals the octets.
-//! Never: re-encodes a record, changes a signed message beyond its ID, moves a record to which another one points,
-//! pads cleartext.
+//! Never: re-encodes a record, changes a signed message except its ID, moves a record to which another one points, pads
+//! cleartext.
 //!
 //! Source: RFC 6891 §6.1.1 and §7, RFC 7828 §3.3, RFC 7830 §4, RFC 8467 §4.1.
 
@@ -39,14 +39,14 @@ pub struct Asked {
     pub keepalive: bool,
     /// The query had DO set.
     pub dnssec_ok: bool,
-    /// The backend was told a client subnet of which the client knows nothing.
+    /// dotd sent the backend a client subnet that the client did not send.
     pub subnet_is_ours: bool,
-    /// When it was read, for whoever measures; `None`: nobody does.
+    /// When it was read. `None`: it is not measured.
     pub since: Option<Moment>,
 }
 
 impl Asked {
-    /// What `query` asks of this hop.
+    /// The options of `query` for this hop.
     #[must_use]
     pub fn by(query: &Query) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Asked {
     }
 }
 
-/// What this hop gives at the moment.
+/// The options that this hop may send now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// Pad responses to padded queries.
@@ -79,14 +79,14 @@ pub enum ResponseError {
     Broken,
 }
 
-/// What became of the EDNS of a response.
+/// How the EDNS of a response was edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// It says what is of this hop.
+    /// It has this hop's options.
     Made,
-    /// The response is signed: nothing but the ID changed (RFC 8945 §5.3).
+    /// The response is signed: only the ID changed (RFC 8945 §5.3).
     Signed,
-    /// Its OPT came as the backend wrote it: records behind it point to each other, and would lose what they point to.
+    /// Its OPT is unchanged: records behind it point to each other, and the pointers would become wrong.
     Entangled,
 }
 
@@ -107,7 +107,7 @@ pub fn respond(response: &[u8], asked: Asked, hop: Hop, out: &mut Vec<u8>) -> Re
     Ok(edit)
 }
 
-/// Appends the records, of which `additional` stand in the last section.
+/// Appends the records, `additional` of which are in the last section.
 fn write_body(
     body: &[u8],
     tail: Tail,
@@ -129,7 +129,8 @@ fn write_body(
             out.extend_from_slice(behind);
             write_additional(out, start, additional.wrapping_sub(1));
         }
-        // Its server has no EDNS, and says so by leaving the OPT out (RFC 6891 §7): the client asks again without one.
+        // Its server does not support EDNS, and says so by leaving the OPT out (RFC 6891 §7): the client asks again
+        // without one.
         None if refuses_edns(body) => out.extend_from_slice(body),
         None if asked.has_opt && additional < u16::MAX => {
             out.extend_from_slice(body);
@@ -147,14 +148,14 @@ fn write_body(
     Ok(Edit::Made)
 }
 
-/// Whether a response without an OPT may mean that its server does not know EDNS: FORMERR (RFC 6891 §7), and NOTIMP, which
-/// servers from before that say (RFC 2671 §5.3).
+/// Whether a response without an OPT may mean that its server does not support EDNS: FORMERR (RFC 6891 §7), or NOTIMP
+/// from older servers (RFC 2671 §5.3).
 #[must_use]
 pub fn refuses_edns(response: &[u8]) -> bool {
     matches!(rcode_of(response), ResponseCode::FormErr | ResponseCode::NotImp)
 }
 
-/// Appends an OPT of our own, for a backend that does not speak EDNS to a client that does (RFC 6891 §7).
+/// Appends an OPT of dotd's own, when the client supports EDNS and the backend does not (RFC 6891 §7).
 fn write_opt(out: &mut Vec<u8>, message_start: usize, asked: Asked, hop: Hop) {
     out.extend_from_slice(&EMPTY_OPT);
     let rdata = out.len();
@@ -168,7 +169,7 @@ fn write_additional(out: &mut [u8], message_start: usize, count: u16) {
     write_at(out, message_start + 10, count);
 }
 
-/// Appends the message with its OPT rewritten where it stands: theirs out, ours in.
+/// Appends the message with its OPT edited in place: the backend's hop options are removed, and ours added.
 fn write_edited(
     body: &[u8],
     opt: Record,
@@ -196,7 +197,7 @@ fn write_edited(
     Ok(())
 }
 
-/// Appends the options of our hop: keepalive, then padding as the last one (RFC 7830 §3), for a message with so many
+/// Appends the options of this hop: keepalive, then padding as the last one (RFC 7830 §3), for a message with this many
 /// octets behind its OPT.
 pub(super) fn write_hop(
     asked: Asked,

@@ -1,9 +1,9 @@
-//! The client subnet (ECS) of a query on its way to a backend, where the operator wants one put in.
+//! The client subnet (ECS) of a query to a backend, if the operator wants it added.
 //!
-//! Before: `forward` wrote the query. After: a backend knows what it shall know of where the client is.
-//! Never: adds to a query that has one (also /0, which asks for none); touches a signed query.
+//! Before: `forward` wrote the query. After: the backend learns as much of the client's network as configured.
+//! Never: adds to a query that has one (including /0, which asks for none); changes a signed query.
 //!
-//! Source: RFC 7871 §6 (format), §7.1.2 (what a client asked for holds), §11.1 (prefix lengths).
+//! Source: RFC 7871 §6 (format), §7.1.2 (a client's own option has priority), §11.1 (prefix lengths).
 
 use std::net::IpAddr;
 
@@ -14,22 +14,22 @@ use super::{
     respond::EMPTY_OPT,
 };
 
-/// Octets of an IPv4 address that leave: /24.
+/// Octets of an IPv4 address that are sent: /24.
 const IPV4_OCTETS: u8 = 3;
-/// Octets of an IPv6 address that leave: /56.
+/// Octets of an IPv6 address that are sent: /56.
 const IPV6_OCTETS: u8 = 7;
 /// FAMILY, SOURCE and SCOPE PREFIX-LENGTH.
 const FIXED_OCTETS: u8 = 4;
 /// OPTION-CODE and OPTION-LENGTH.
 const HEADER_OCTETS: usize = 4;
-/// Where SOURCE PREFIX-LENGTH stands in an option, its header included, and SCOPE PREFIX-LENGTH behind it.
+/// Offset of SOURCE PREFIX-LENGTH in an option with its header; SCOPE PREFIX-LENGTH follows.
 const SOURCE_AT: usize = HEADER_OCTETS + 2;
 const SCOPE_AT: usize = SOURCE_AT + 1;
 
-/// What a backend is told of a client's subnet.
+/// What a backend learns of a client's subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// What the client says itself.
+    /// What the client sent.
     AsItCame,
     /// Nothing.
     Stripped,
@@ -44,7 +44,7 @@ pub struct SubnetOption {
 }
 
 impl SubnetOption {
-    /// What is told of `client`: the first bits of its address.
+    /// The option for `client`: the first bits of its address.
     #[must_use]
     pub fn of(client: IpAddr) -> Self {
         let (v4, v6);
@@ -73,18 +73,18 @@ impl SubnetOption {
     }
 }
 
-/// For whom a response to a query with a client subnet is.
+/// The clients for which a response to a query with a client subnet is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// It does not say: its server knows no subnets, and everybody gets the same.
+    /// It has no scope: its server does not support subnets, and everybody gets the same.
     Unsaid,
-    /// For everybody of the family: SCOPE PREFIX-LENGTH 0.
+    /// All clients of the address family: SCOPE PREFIX-LENGTH 0.
     All,
-    /// For some.
+    /// Some clients.
     Some,
 }
 
-/// What the option `answered` says to who sent `asked`; `None`: it is about another subnet (RFC 7871 §7.3).
+/// The scope of the option `answered` for the query option `asked`. `None`: it is about another subnet (RFC 7871 §7.3).
 pub(super) fn scope_of(answered: &[u8], asked: &[u8]) -> Option<Scope> {
     let (head, rest) = answered.split_at_checked(SCOPE_AT)?;
     let (asked_head, asked_rest) = asked.split_at_checked(SCOPE_AT)?;
@@ -93,8 +93,8 @@ pub(super) fn scope_of(answered: &[u8], asked: &[u8]) -> Option<Scope> {
     is_same.then_some(if *scope == 0 { Scope::All } else { Scope::Some })
 }
 
-/// Whether an answer to who sent this option may be one for everybody: not where he asks for no subnet (SOURCE 0), which
-/// has scope 0 whatever others get, nor where the option is none.
+/// Whether the answer to a query with this option may be valid for everybody. Not if it asks for no subnet (SOURCE 0),
+/// whose scope is 0 whatever others get, and not if the option is invalid.
 #[must_use]
 pub fn may_be_for_all(option: &[u8]) -> bool {
     option.len() > SCOPE_AT && option.get(SOURCE_AT) != Some(&0) && option.get(SCOPE_AT) == Some(&0)
@@ -106,8 +106,8 @@ pub fn family_of(option: &[u8]) -> [u8; 2] {
     option.get(HEADER_OCTETS..HEADER_OCTETS + 2).and_then(|pair| pair.try_into().ok()).unwrap_or_default()
 }
 
-/// Writes `response`, whose question ends at `question_end`, into `out` without its client subnet. `None`: its OPT is not the
-/// last record.
+/// Writes `response`, whose question ends at `question_end`, into `out` without its client subnet. `None`: its OPT is
+/// not the last record.
 pub fn without_subnet(response: &[u8], question_end: usize, out: &mut Vec<u8>) -> Option<()> {
     let opt = opt_of(response, question_end).filter(|opt| opt.end == response.len())?;
     out.clear();
@@ -118,8 +118,8 @@ pub fn without_subnet(response: &[u8], question_end: usize, out: &mut Vec<u8>) -
     Some(())
 }
 
-/// Tells the client in `message`, which is for everybody, of the subnet `option` that it sent: as it sent it, scope 0
-/// (RFC 7871 §7.2.1).
+/// Adds the client's own subnet `option` to `message`, which is valid for everybody: as the client sent it, with scope
+/// 0 (RFC 7871 §7.2.1).
 pub fn tell_subnet(message: &mut Vec<u8>, question_end: usize, option: &[u8]) {
     let Some(opt) = opt_of(message, question_end) else { return };
     message.extend_from_slice(option);
@@ -130,7 +130,7 @@ fn opt_of(message: &[u8], question_end: usize) -> Option<Record> {
     walk_tail(message, question_end, Counts::read(message)?).ok()?.opt
 }
 
-/// Puts the subnet of `client` into `query`, which has none. `opt_rdata`: where the options of its OPT begin, which may
+/// Adds the subnet of `client` to `query`, which has none. `opt_rdata`: where the options of its OPT begin, which may
 /// grow; `None`: it has no OPT, and gets one. Returns where its options begin.
 pub fn add_subnet(query: &mut Vec<u8>, opt_rdata: Option<usize>, client: IpAddr) -> usize {
     let opt_rdata = opt_rdata.unwrap_or_else(|| {
@@ -146,7 +146,7 @@ pub fn add_subnet(query: &mut Vec<u8>, opt_rdata: Option<usize>, client: IpAddr)
     opt_rdata
 }
 
-/// Takes the OPT out again that [`add_subnet`] appended to a `query` without one; its options begin at `opt_rdata`.
+/// Removes the OPT that [`add_subnet`] appended to `query`; its options begin at `opt_rdata`.
 pub fn take_opt_off(query: &mut Vec<u8>, opt_rdata: usize) {
     let additional = u16_at(query, 10).unwrap_or_default().saturating_sub(1);
     write_at(query, 10, additional);
@@ -185,7 +185,7 @@ mod tests {
     const COOKIE: &[u8] = &[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
     const SUBNET: &[u8] = &[0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
 
-    /// Goal: the subnet goes, wherever it stands and however often, and all else stays.
+    /// Goal: the subnet is removed, at any place and any number of times, and everything else stays.
     #[test]
     fn strips_the_subnet_alone() {
         for behind in [&[][..], &[BEHIND]] {
@@ -199,7 +199,8 @@ mod tests {
         }
     }
 
-    /// Goal: /24 and /56 and no bit more, into the OPT that is there, wherever it stands, or a new one; padding joins it.
+    /// Goal: exactly /24 and /56 are added, to the OPT that is there, at any place, or to a new one; padding works with
+    /// it.
     #[test]
     fn adds_a_prefix_and_no_address() {
         for (client, option) in [

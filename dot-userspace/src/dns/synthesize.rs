@@ -1,8 +1,8 @@
-//! Writes the responses that dotd makes itself: errors, refusals, and failures of the backend.
+//! Writes dotd's own responses: errors, refusals, and failures of the backend.
 //!
 //! Before: `triage` said respond, or a backend failed. After: `session::writer` seals the octets.
-//! Holds: header and question of the query, octets unchanged (so 0x20 case survives), and our OPT.
-//! Never: writes an OPT that was not asked for (RFC 6891 §7), or a name of its own.
+//! Holds: header and question of the query, unchanged (so 0x20 case survives), and our OPT.
+//! Never: writes an OPT without one in the query (RFC 6891 §7), or a name of its own.
 //!
 //! Source: RFC 1035 §4.1.1, RFC 3225 §3, RFC 6891 §6.1, RFC 8914 §3.
 
@@ -21,7 +21,7 @@ pub fn synthesize(message: &[u8], reply: &Reply, hop: Hop, out: &mut Vec<u8>) {
     let lower = message.get(3).copied().unwrap_or_default();
     let question = message.get(HEADER_OCTETS..reply.question_end).unwrap_or_default();
     out.extend_from_slice(message.get(..2).unwrap_or(&[0, 0]));
-    // QR=1, the query's opcode and RD; CD as asked, RA and AD clear: nothing was resolved.
+    // QR=1, the query's opcode and RD; CD as in the query, RA and AD clear: dotd resolves nothing.
     out.push(0x80 | (flags & 0x79));
     out.push((lower & 0x10) | reply.rcode.low());
     let has_question = u16::from(!question.is_empty());

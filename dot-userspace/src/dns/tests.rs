@@ -1,6 +1,6 @@
-//! What the pure half of the query path promises, on built messages and on any octets.
+//! Tests of the pure half of the query path, with built messages and with random octets.
 //!
-//! hickory-proto is the oracle: it encodes what our code reads, and reads what our code wrote.
+//! hickory-proto is the oracle: it encodes what our code reads, and reads what our code writes.
 
 mod edit;
 mod pointers_past_opt;
@@ -141,7 +141,7 @@ fn responses_are_padded_when_the_query_was() {
     assert_eq!(alone.len(), response("dotd.test.", 1, None).len());
 }
 
-/// Goal: a client that speaks EDNS gets an OPT from a backend that does not, and the other way round.
+/// Goal: a client with EDNS gets an OPT from a backend without, and the other way round.
 /// Covers: C-41.
 #[test]
 fn an_opt_is_for_who_sent_one() {
@@ -249,8 +249,8 @@ fn a_broken_opt_is_answered_with_an_opt() {
     assert_eq!(forwarded(&trailing), forwarded(&sound));
 }
 
-/// Goal: FORMERR for a number of questions has an OPT when the query had one (RFC 6891 §6.1.1), also for one that
-/// asks for a cookie alone (RFC 7873 §5.4). Method: none, two and three questions before an OPT; a count that lies.
+/// Goal: FORMERR for a number of questions has an OPT if the query had one (RFC 6891 §6.1.1), also for a query that
+/// only asks for a cookie (RFC 7873 §5.4). Method: none, two and three questions before an OPT; a wrong count.
 /// Covers: C-41, C-48, A-23
 #[test]
 fn formerr_for_the_question_count_answers_opt_with_opt() {
@@ -337,12 +337,12 @@ fn a_response_must_repeat_the_question() {
 }
 
 proptest! {
-    /// Goal: no octets make the reader, the triage or the answers panic, and whatever is answered is sound.
+    /// Goal: no octets make the parser, the triage or the answers panic, and each answer is a valid message.
     ///
     #[test]
     fn any_octets_get_a_disposition(mut octets in prop::collection::vec(any::<u8>(), 0..200), quiet in any::<bool>()) {
         if quiet && octets.len() > 11 {
-            // Without this nearly all of them end at the header.
+            // Without this nearly all of them would fail at the header.
             octets[2] = 1;
             let additional = octets[11] & 3;
             octets[4..12].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, additional]);
@@ -370,8 +370,8 @@ proptest! {
         }
     }
 
-    /// Goal: an edit keeps every octet that is not this hop's. Method: any options, forwarded; the other
-    /// options, header, question and flags are compared. Covers: C-44, C-53.
+    /// Goal: an edit keeps every octet that is not of this hop. Method: any options, forwarded; the other options,
+    /// header, question and flags are compared. Covers: C-44, C-53.
     #[test]
     fn an_edit_keeps_what_is_not_ours(options in prop::collection::vec((0u16..20, prop::collection::vec(any::<u8>(), 0..40)), 0..8)) {
         let mut message = query("dotd.test.", Some(&[]));

@@ -1,8 +1,8 @@
-//! Where a zone transfer ends: read from the SOA records that frame it.
+//! Finds the end of a zone transfer by the SOA records that frame it.
 //!
-//! Before: `backend::transfer` has one message after another. After: it knows whether another will come.
-//! Holds: how far the transfer has come, and two serials; nothing of the zone.
-//! Never: follows a pointer, allocates, or judges what lies between the SOA records.
+//! Before: `backend::transfer` has one message after another. After: it knows whether another will follow.
+//! Holds: the state of the transfer and two serials; nothing of the zone.
+//! Never: follows a pointer, allocates, or judges the records between the SOA records.
 //!
 //! Source: RFC 5936 §2.2 (AXFR), RFC 1995 §4 (IXFR).
 
@@ -19,39 +19,39 @@ const TYPE_SOA: u16 = 6;
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer {
     is_incremental: bool,
-    /// The serial that the client has, if it says so.
+    /// The serial of the client's version, in an IXFR.
     has: Option<u32>,
-    /// The serial that it is brought to.
+    /// The serial of the version being transferred.
     serial: u32,
     stage: Stage,
 }
 
-/// What comes next.
+/// The part that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The first SOA.
     Begin,
-    /// What tells a whole zone from differences.
+    /// The record that distinguishes a whole zone from differences.
     Second,
-    /// The zone, to the next SOA.
+    /// The zone, up to the next SOA.
     Zone,
-    /// What goes, to the next SOA.
+    /// Deleted records, up to the next SOA.
     Deletions,
-    /// What comes, to the next SOA.
+    /// Added records, up to the next SOA.
     Additions,
 }
 
-/// Whether another message will come.
+/// Whether another message will follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// One will.
+    /// Another one will.
     More,
-    /// That was the last.
+    /// This was the last.
     Done,
 }
 
 impl Transfer {
-    /// That for which `message` asks, which `query` describes.
+    /// The transfer that `message`, which `query` describes, asks for.
     #[must_use]
     pub fn asked_by(message: &[u8], query: &Query) -> Self {
         let is_incremental = query.qtype == TYPE_IXFR;
@@ -83,20 +83,20 @@ impl Transfer {
                 return Some(Progress::Done);
             }
         }
-        // One SOA and nothing else is the whole answer to a client that has it already.
+        // A single SOA is the whole answer for a client that has this version already.
         let has_it = self.has.is_none_or(|has| has.wrapping_sub(self.serial).cast_signed() >= 0);
         let is_current = is_first && self.is_incremental && self.stage == Stage::Second && has_it;
         Some(if is_current { Progress::Done } else { Progress::More })
     }
 
-    /// One record further; `serial` of a SOA.
+    /// Takes one record, with its serial if it is a SOA. `true`: the transfer is over.
     fn is_over_with(&mut self, serial: Option<u32>) -> bool {
         let (stage, is_over) = match (self.stage, serial) {
             (Stage::Begin, Some(serial)) => {
                 self.serial = serial;
                 (Stage::Second, false)
             }
-            // No transfer begins so; what it is, the client may find out.
+            // No transfer begins so; the client may judge what it is.
             (Stage::Begin, None) => (Stage::Begin, true),
             (Stage::Second, Some(serial)) if self.is_incremental && serial != self.serial => {
                 (Stage::Deletions, false)
@@ -112,7 +112,7 @@ impl Transfer {
     }
 }
 
-/// The serial of the SOA record at `start`, if there is one.
+/// The serial of the record at `start`, if that is a SOA.
 fn serial_at(message: &[u8], start: usize) -> Option<u32> {
     let record = record_at(message, start).filter(|record| record.rtype == TYPE_SOA)?;
     let primary_end = owner_name_end(message, record.rdata)?;
@@ -149,7 +149,7 @@ mod tests {
         Transfer { is_incremental, has, serial: 0, stage: Stage::Begin }
     }
 
-    /// What each message of a transfer says, in turn.
+    /// The result for each message of a transfer.
     fn progress(mut transfer: Transfer, messages: &[&[Option<u32>]]) -> Vec<Option<Progress>> {
         let numbered = messages.iter().enumerate();
         numbered.map(|(number, records)| transfer.take(&message(number == 0, records))).collect()
@@ -158,7 +158,7 @@ mod tests {
     const MORE: Option<Progress> = Some(Progress::More);
     const DONE: Option<Progress> = Some(Progress::Done);
 
-    /// Goal: a zone ends with its second SOA, in whatever messages it comes.
+    /// Goal: a zone ends with its second SOA, however it is divided into messages.
     #[test]
     fn a_whole_zone_ends_with_the_second_soa() {
         let axfr = transfer(false, None);
@@ -172,8 +172,8 @@ mod tests {
         assert_eq!({ axfr }.take(&refused), DONE);
     }
 
-    /// Goal: differences end with the SOA they lead to, and not with one on the way; a zone in their place ends as
-    /// a zone; one SOA is all for who has it.
+    /// Goal: differences end with the SOA of the new version, and not with one in between; a whole zone in their place
+    /// ends as a zone; a single SOA ends the transfer for a client that has the version.
     #[test]
     fn differences_end_where_they_lead_to() {
         let ixfr = transfer(true, Some(5));
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(progress(transfer(true, Some(u32::MAX)), &[&[Some(3)]]), [MORE], "serials wrap");
     }
 
-    /// Goal: what does not fit is no progress.
+    /// Goal: records that do not fit give no result.
     #[test]
     fn broken_messages_are_known() {
         let whole = message(true, &[Some(7), None]);

@@ -1,6 +1,6 @@
-//! Decides about a message: forward, respond ourselves, drop, or close. Step 7b of 9 on the query path.
+//! Decides about a message: forward, respond, drop, or close. Step 7b of 9 on the query path.
 //!
-//! Before: [`Query::parse`] read it. After: `session::serve` does what the disposition says and counts it.
+//! Before: [`Query::parse`] read it. After: `session::serve` acts on the disposition and counts it.
 //! Holds: every rule for messages that a front end answers alone.
 //! Never: has a side effect; the same octets get the same disposition.
 //!
@@ -17,7 +17,7 @@ const OPCODE_NOTIFY: u8 = 4;
 /// Opcode UPDATE (RFC 2136).
 const OPCODE_UPDATE: u8 = 5;
 
-/// What an operator lets through beside queries. By default nothing.
+/// Messages besides queries that an operator allows. None by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// AXFR and IXFR.
@@ -26,12 +26,12 @@ pub struct Allowed {
     pub notify: bool,
     /// UPDATE.
     pub update: bool,
-    /// No client subnet: it is taken out.
+    /// The client subnet is removed.
     pub strips_subnet: bool,
 }
 
 impl Allowed {
-    /// Whether messages of this opcode are read.
+    /// Whether messages with this opcode are parsed.
     fn has(self, opcode: u8) -> bool {
         match opcode {
             OPCODE_NOTIFY => self.notify,
@@ -41,23 +41,24 @@ impl Allowed {
     }
 }
 
-/// What becomes of a message.
+/// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// To a backend.
     Forward(Query),
-    /// To a backend, over a connection of its own: many messages will come back.
+    /// To a backend, over a connection of its own, because many messages will come back.
     Transfer(Query),
-    /// We answer.
+    /// dotd answers.
     Respond(Reply),
     /// No answer; the session goes on.
     Drop(DropReason),
-    /// No answer, and the session ends: framing can no longer be trusted.
+    /// No answer, and the session ends: framing cannot be trusted any more.
     Close(DropReason),
 }
 
 impl Disposition {
-    /// The message is no query that anybody could answer: FORMERR, or a response. What is sound and refused is none of that.
+    /// Whether the message is a query that no server could answer (FORMERR), or a response. A valid query that is
+    /// refused is neither.
     #[must_use]
     pub fn is_malformed(&self) -> bool {
         match self {
@@ -77,16 +78,16 @@ pub enum DropReason {
     Short,
 }
 
-/// A response that dotd makes itself.
+/// A response of dotd's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Response code.
     pub rcode: Rcode,
-    /// Why, when the client speaks EDNS.
+    /// The reason, if the client supports EDNS.
     pub ede: Option<Ede>,
-    /// One past the question to echo; the header's end when there is none to echo.
+    /// One past the question to repeat; the header's end if there is none.
     pub question_end: usize,
-    /// The client speaks EDNS, so the response has an OPT record.
+    /// The client supports EDNS, so the response has an OPT record.
     pub has_opt: bool,
     /// The client padded its query.
     pub padding: bool,
@@ -97,7 +98,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A reply to a query that could be read.
+    /// A reply to a query that could be parsed.
     #[must_use]
     pub fn to(query: &Query, rcode: Rcode, ede: Option<Ede>) -> Self {
         Self {
@@ -111,7 +112,7 @@ impl Reply {
         }
     }
 
-    /// A reply to a message that could not: the question is echoed as far as it was sound.
+    /// A reply to a message that could not be parsed: the question is repeated as far as it is valid.
     fn plain(rcode: Rcode, ede: Option<Ede>, question_end: usize, has_opt: bool) -> Self {
         let (padding, keepalive, dnssec_ok) = (false, false, false);
         Self { rcode, ede, question_end, has_opt, padding, keepalive, dnssec_ok }
@@ -142,7 +143,7 @@ fn triage_query(message: &[u8], query: Query, allowed: Allowed) -> Disposition {
     let has_ours = |opt: Opt| opt.keepalive || opt.padding || (opt.subnet && allowed.strips_subnet);
     let needs_edit = query.opt.is_some_and(|opt| !opt.may_resize && has_ours(opt));
     if needs_edit && !query.is_signed {
-        // A name behind the OPT points to another one there, which would move; and what is ours may not pass.
+        // A name behind the OPT points to another one there, which would move; and this hop's options must not pass.
         return Disposition::Respond(Reply::to(&query, Rcode::FORM_ERR, Some(Ede::OTHER_ENTANGLED)));
     }
     if is_transfer { Disposition::Transfer(query) } else { Disposition::Forward(query) }
@@ -155,15 +156,15 @@ fn triage_error(error: QueryError) -> Disposition {
         QueryError::Opcode { opcode: OPCODE_NOTIFY | OPCODE_UPDATE, has_opt } => {
             (Rcode::REFUSED, Some(Ede::BLOCKED_OPCODE), HEADER_OCTETS, has_opt)
         }
-        // Header only: what the rest of an unknown opcode means, nobody knows (RFC 8906 §8.1.4).
+        // Header only: the format of an unknown opcode's message is unknown (RFC 8906 §8.1.4).
         QueryError::Opcode { .. } => (Rcode::NOT_IMP, None, HEADER_OCTETS, false),
-        // The client speaks EDNS, so it gets an OPT, whatever else is wrong (RFC 6891 §6.1.1).
+        // The client supports EDNS, so it gets an OPT, whatever else is wrong (RFC 6891 §6.1.1).
         QueryError::QuestionCount { has_opt, .. } => {
             (Rcode::FORM_ERR, Some(Ede::OTHER_QUESTION_COUNT), HEADER_OCTETS, has_opt)
         }
         QueryError::BrokenQuestion => (Rcode::FORM_ERR, None, HEADER_OCTETS, false),
         QueryError::BrokenRecords { question_end } => (Rcode::FORM_ERR, None, question_end, false),
-        // There was an OPT, so the client speaks EDNS and gets one back (RFC 6891 §7).
+        // There was an OPT, so the client supports EDNS and gets one back (RFC 6891 §7).
         QueryError::MisplacedOpt { question_end } => {
             (Rcode::FORM_ERR, Some(Ede::OTHER_OPT_PLACE), question_end, true)
         }

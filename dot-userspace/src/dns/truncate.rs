@@ -1,8 +1,8 @@
-//! Makes a response that is too long for a datagram a short one that says so.
+//! Shortens a response that is too long for a datagram, and sets TC.
 //!
-//! Before: a response was written for a client over UDP. After: header, question, OPT, and TC=1: the client asks
-//! again over TCP.
-//! Never: keeps some records of a set and not others (RFC 2181 §9): none is kept.
+//! Before: a response was written for a client over UDP. After: header, question, OPT, and TC=1: the client asks again
+//! over TCP.
+//! Never: keeps a part of an RRset (RFC 2181 §9): it keeps no record.
 //!
 //! Source: RFC 2181 §9, RFC 6891 §6.2.3 and §7, RFC 9715 §3.
 
@@ -12,10 +12,10 @@ use super::{
     records::{Counts, u16_at, walk_tail},
 };
 
-/// What a client takes that says nothing (RFC 1035 §4.2.1), and that says less (RFC 6891 §6.2.3).
+/// Assumed payload size of a client that sends none (RFC 1035 §4.2.1), or a smaller one (RFC 6891 §6.2.3).
 const PAYLOAD_OCTETS_MIN: u16 = 512;
-/// What we send at most, whatever a client takes: it passes every IPv6 link without a fragment (1280 octets less the
-/// headers; RFC 9715 §3.1 permits 1400).
+/// Longest datagram that dotd sends, whatever a client accepts: it passes every IPv6 link without a fragment (1280
+/// octets less the headers; RFC 9715 §3.1 permits 1400).
 const PAYLOAD_OCTETS_MAX: u16 = 1232;
 /// Octets of an OPT record without options.
 const OPT_OCTETS: usize = 11;
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!((of(1000), of(1232), of(1400), of(u16::MAX)), (1000, 1232, 1232, 1232));
     }
 
-    /// Goal: what is left is whole: header with TC, question, an OPT that keeps DO and its rcode and has no options.
+    /// Goal: the rest is valid: header with TC, question, an OPT that keeps DO and its rcode and has no options.
     #[test]
     fn what_is_left_is_whole() {
         let mut response = QUERY.to_vec();

@@ -1,7 +1,7 @@
-//! Counts the TTLs of a kept response down, and says when it is stale. In place: nothing is encoded anew.
+//! Counts down the TTLs of a cached response, and marks a stale one. In place: nothing is encoded again.
 //!
-//! Before: `cache` copied a response for a client. After: it is one that a client may get.
-//! Never: lets a TTL wrap, or touches an octet that is no TTL.
+//! Before: `cache` copied a response for a client. After: the copy may be sent.
+//! Never: lets a TTL wrap, or changes an octet that is not part of a TTL.
 //!
 //! Source: RFC 2181 §8, RFC 8767 §4 and §5.2, RFC 8914 §4.4 and §4.20.
 
@@ -25,8 +25,8 @@ pub fn count_down(message: &mut [u8], ttls: &[u8], seconds: u32) {
     }
 }
 
-/// Makes `message`, whose question ends at `question_end`, a stale one: its TTLs are [`STALE_TTL_SECONDS`], and its OPT says
-/// why. One that its server gave without an OPT gets one, which a client without EDNS is not shown.
+/// Makes `message`, whose question ends at `question_end`, a stale response: its TTLs are [`STALE_TTL_SECONDS`], and
+/// its OPT says why. If it has no OPT, it gets one, which a client without EDNS does not see.
 pub fn make_stale(message: &mut Vec<u8>, ttls: &[u8], question_end: usize) {
     each_ttl(message, ttls, |_| STALE_TTL_SECONDS);
     let is_nxdomain = rcode_of(message) == ResponseCode::NXDomain;
@@ -50,7 +50,7 @@ pub fn make_stale(message: &mut Vec<u8>, ttls: &[u8], question_end: usize) {
     take_in(message, rdata, octets);
 }
 
-/// Where ARCOUNT stands.
+/// Offset of ARCOUNT.
 const ADDITIONAL_COUNT: usize = 10;
 
 fn each_ttl(message: &mut [u8], ttls: &[u8], change: impl Fn(u32) -> u32) {

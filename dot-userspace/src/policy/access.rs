@@ -1,8 +1,9 @@
-//! Who may ask: by address, by the name under which dotd was asked for, and by the name in a client's certificate.
+//! Decides which clients may ask: by address, by the server name that they ask for, and by the name in their
+//! certificate.
 //!
-//! Before: a connection or a datagram came, or a handshake is done. After: it is served, refused or closed, and counted by
-//! its reason.
-//! Holds: `[access]`, and `xdp.deny`, which holds here also where the kernel half does not run.
+//! Before: a connection or a datagram came, or a handshake is done. After: the client is served, refused or closed, and
+//! counted by the reason.
+//! Holds: `[access]`, and `xdp.deny`, which applies here too in case the kernel half does not run.
 //! Never: has a side effect: the same client gets the same verdict until a reload.
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,14 +23,14 @@ pub enum AccessReason {
     Denied,
     /// There is a list `allow`, and its address is not there.
     NotAllowed,
-    /// It asked for dotd by a name that is not in `server_names`, or by none.
+    /// It asked for a server name that is not in `server_names`, or for none.
     ServerName,
     /// No name of its certificate is in `client_names`.
     ClientName,
 }
 
 impl AccessReason {
-    /// Its line in the ledger.
+    /// Its counter in the ledger.
     #[must_use]
     pub fn counter(self) -> Counter {
         match self {
@@ -41,46 +42,46 @@ impl AccessReason {
     }
 }
 
-/// A client may not ask.
+/// The verdict on a client that may not ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// Why.
+    /// The reason.
     pub reason: AccessReason,
-    /// It hears nothing: its connection is closed, its datagram dropped. Else each of its queries is REFUSED.
+    /// It gets no response: its connection is closed, its datagram dropped. Otherwise each of its queries is REFUSED.
     pub is_silent: bool,
 }
 
-/// What a handshake showed of a client.
+/// Names in a client's handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The name under which it asked for dotd, in lower case.
+    /// The server name that it asked for, in lower case.
     pub server_name: Option<Box<str>>,
     /// The names in its certificate, in lower case.
     pub client_names: Vec<String>,
 }
 
-/// Who may ask.
+/// The access lists.
 #[derive(Debug)]
 pub struct Access {
     everywhere: Lists,
     listeners: Box<[(SocketAddr, Lists)]>,
-    /// `xdp.deny`: these hear nothing.
+    /// `xdp.deny`: these clients get no response.
     unheard: PrefixMap,
     is_silent: bool,
 }
 
 #[derive(Debug)]
 struct Lists {
-    /// Empty: everybody.
+    /// Empty: every client may ask.
     allow: PrefixMap,
     deny: PrefixMap,
-    /// Empty: any name, and none.
+    /// Empty: any server name is allowed, and none too.
     server_names: Box<[Box<str>]>,
     client_names: Box<[Box<str>]>,
 }
 
 impl Access {
-    /// What the config says; `None`: everybody may ask.
+    /// The lists of the config. `None`: every client may ask.
     #[must_use]
     pub fn new(access: &config::Access, unheard: &[IpNet]) -> Option<Self> {
         let everywhere = Lists::new(&access.allow, &access.deny, &access.server_names, &access.client_names);
@@ -104,14 +105,14 @@ impl Access {
         Some(Denial { reason, is_silent: self.is_silent })
     }
 
-    /// Whether a client that showed this in its handshake may not ask at `listener`.
+    /// Whether a client with these names in its handshake may not ask at `listener`.
     #[must_use]
     pub fn denies_names(&self, listener: SocketAddr, identity: &Identity) -> Option<Denial> {
         let reason = self.lists(listener).find_map(|lists| lists.denies_names(identity))?;
         Some(Denial { reason, is_silent: self.is_silent })
     }
 
-    /// The lists that hold at a listener.
+    /// The lists for a listener.
     fn lists(&self, listener: SocketAddr) -> impl Iterator<Item = &Lists> {
         let own = self.listeners.iter().filter(move |(address, _)| *address == listener);
         std::iter::once(&self.everywhere).chain(own.map(|(_, lists)| lists))
@@ -159,7 +160,7 @@ fn set(prefixes: &[IpNet]) -> PrefixMap {
     PrefixMap::new(prefixes.iter().map(|prefix| (*prefix, 0)))
 }
 
-/// Whether a name of a list means `shown`; a leading `*` stands for one label, as in certificates (RFC 6125 §6.4.3).
+/// Whether a name of a list matches `shown`; a leading `*` stands for one label, as in certificates (RFC 6125 §6.4.3).
 fn fits(name: &str, shown: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(parent) => {
@@ -176,7 +177,7 @@ mod tests {
     const EVERYWHERE: &str = "127.0.0.1:853";
     const OWN: &str = "192.0.2.1:853";
 
-    /// `[access]` of a config that has these lines there.
+    /// `[access]` of a config with these lines.
     fn section(text: &str) -> config::Access {
         let text = format!(
             "[tls]\nclient_ca = \"ca.pem\"\n[listen]\ndot = [\"127.0.0.1:853\", \"{OWN}\"]\n[access]\n{text}"
@@ -194,8 +195,8 @@ mod tests {
         access.denies_address(listener.parse().unwrap(), client.parse().unwrap())
     }
 
-    /// Goal: an address is judged by every list that holds at its listener: deny counts more than allow, and an allow list
-    /// leaves everybody else out. Method: lists of both kinds, for all listeners and for one. Covers: A-440, A-441
+    /// Goal: an address is judged by every list for its listener: deny has priority over allow, and an allow list
+    /// excludes all others. Method: lists of both kinds, for all listeners and for one. Covers: A-440, A-441
     #[test]
     fn an_address_meets_each_list() {
         let lists = "allow = [\"10.0.0.0/8\", \"2001:db8::/32\"]\ndeny = [\"10.1.0.0/16\"]\n\
@@ -211,7 +212,7 @@ mod tests {
         assert_eq!(of(OWN, "10.3.3.4"), Some(AccessReason::NotAllowed));
     }
 
-    /// Goal: `xdp.deny` holds without XDP, and in silence; a config without any list judges nobody. Covers: A-301
+    /// Goal: `xdp.deny` applies without XDP, and silently; a config without lists judges no client. Covers: A-301
     #[test]
     fn what_xdp_denies_is_not_heard() {
         let access = access("denied = \"refuse\"\ndeny = [\"192.0.2.9/32\"]", &["198.51.100.0/24"]).unwrap();
@@ -223,7 +224,8 @@ mod tests {
         assert!(super::Access::new(&config::Access::default(), &[]).is_none());
     }
 
-    /// Goal: names are compared whole, a wildcard stands for one label, and who shows none is not let in. Covers: A-442
+    /// Goal: names are compared whole, a wildcard stands for one label, and a client without a name is not let in.
+    /// Covers: A-442
     #[test]
     fn names_are_compared_whole() {
         let access = access(

@@ -1,26 +1,26 @@
-//! Prefixes, each with a number: the longest one that holds an address counts.
+//! A map from prefixes to numbers: the longest prefix that contains an address counts.
 //!
-//! Before: lists of the config or of a policy zone. After: one binary search an address.
-//! Holds: the address space cut where the answer changes, so that nested prefixes cost nothing at a search.
+//! Before: lists of the config or of a policy zone. After: one binary search for an address.
+//! Holds: the address space divided where the result changes, so nested prefixes make no search slower.
 //! Never: changes once it is built.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// The number of a cut behind which no prefix is.
+/// The number of a piece without a prefix.
 const NOTHING: u32 = u32::MAX;
 
 /// A map from prefixes to numbers below 2^32 - 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixMap {
-    /// First address of each piece, in order, and whose it is.
+    /// First address of each piece, in order, and the piece's number.
     v4: Box<[(u32, u32)]>,
     v6: Box<[(u128, u32)]>,
 }
 
 impl PrefixMap {
-    /// From prefixes and their numbers; of two that are equal the first counts. IPv4-mapped prefixes are those of IPv4.
+    /// Builds the map. Of two equal prefixes the first counts. IPv4-mapped prefixes count as IPv4.
     #[must_use]
     pub fn new(prefixes: impl IntoIterator<Item = (IpNet, u32)>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
@@ -28,14 +28,14 @@ impl PrefixMap {
             match (prefix.network().to_canonical(), prefix.broadcast().to_canonical()) {
                 (IpAddr::V4(first), IpAddr::V4(last)) => v4.push((first.to_bits(), last.to_bits(), number)),
                 (IpAddr::V6(first), IpAddr::V6(last)) => v6.push((first.to_bits(), last.to_bits(), number)),
-                // A prefix that reaches beyond the mapped addresses: it is one of IPv6.
+                // A prefix that reaches beyond the mapped addresses is an IPv6 prefix.
                 (first, last) => v6.push((bits(first), bits(last), number)),
             }
         }
         Self { v4: pieces(v4, |last| last.checked_add(1)), v6: pieces(v6, |last| last.checked_add(1)) }
     }
 
-    /// The number of the longest prefix that holds `address`.
+    /// The number of the longest prefix that contains `address`.
     #[must_use]
     pub fn find(&self, address: IpAddr) -> Option<u32> {
         let found = match address.to_canonical() {
@@ -45,7 +45,7 @@ impl PrefixMap {
         found.filter(|number| *number != NOTHING)
     }
 
-    /// It holds no prefix.
+    /// Whether it has no prefix.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
@@ -64,9 +64,9 @@ fn piece<T: Ord + Copy>(pieces: &[(T, u32)], address: T) -> Option<u32> {
     pieces.get(behind.checked_sub(1)?).map(|(_, number)| *number)
 }
 
-/// Cuts ranges, of which any two are nested or apart, into pieces that are apart.
+/// Divides ranges, of which any two are nested or disjoint, into disjoint pieces.
 fn pieces<T: Ord + Copy>(mut ranges: Vec<(T, T, u32)>, next: impl Fn(T) -> Option<T>) -> Box<[(T, u32)]> {
-    // The outer one first; the sort is stable, so that of equal ones the first stays in front.
+    // Outer ranges come first; the sort is stable, so the first of equal ones stays first.
     ranges.sort_by(|one, other| one.0.cmp(&other.0).then(other.1.cmp(&one.1)));
     ranges.dedup_by_key(|(first, last, _)| (*first, *last));
     let mut cuts = Vec::new();
@@ -80,7 +80,7 @@ fn pieces<T: Ord + Copy>(mut ranges: Vec<(T, T, u32)>, next: impl Fn(T) -> Optio
     cuts.into_boxed_slice()
 }
 
-/// Ends the ranges that are over; behind each begins again what it was within.
+/// Ends the ranges that are over; after each, the range around it continues.
 fn close<T: Ord + Copy>(
     open: &mut Vec<(T, u32)>,
     cuts: &mut Vec<(T, u32)>,
@@ -118,8 +118,8 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: the longest prefix counts, the first of two equal ones, at the edges of each too. Method: a search through
-        /// the whole list, for both ends of each prefix and the addresses beside them.
+        /// Goal: the longest prefix counts, and the first of two equal ones, also at the edges of each. Method: a
+        /// search through the whole list, for both ends of each prefix and the addresses beside them.
         #[test]
         fn the_longest_prefix_counts(prefixes in prop::collection::vec(prefix(), 0..24)) {
             let map = PrefixMap::new((0..).zip(&prefixes).map(|(number, prefix)| (*prefix, number)));

@@ -1,10 +1,9 @@
-//! What clients use up of a worker at the moment, by prefix: queries in flight, and units of this turn.
+//! What each client uses of a worker now, by prefix: queries in flight, and units of this turn.
 //!
-//! Before: a session begins, or a datagram asks for what a backend must say. After: its share is compared with what its
-//! client has already.
-//! Holds: a table of fixed size in which a prefix has its row by a keyed hash. Two prefixes that meet in a row share one
-//! share: one in 8,192 of those that share it with an attacker, who cannot choose them.
-//! Never: allocates, forgets a query that is in flight, or looks at a clock.
+//! Before: a session begins, or a datagram wants to ask a backend. After: the client's use is compared with its share.
+//! Holds: a table of fixed size, in which a keyed hash gives each prefix its row. Two prefixes in one row share one
+//! share. An attacker cannot choose its row; one in 8,192 other prefixes shares it.
+//! Never: allocates, forgets a query that is in flight, or reads a clock.
 
 use std::{cell::Cell, net::IpAddr};
 
@@ -13,7 +12,7 @@ use super::keyed::Keyed;
 /// Rows as a power of two: 128 KiB a worker.
 const ROWS_BITS: u32 = 13;
 
-/// Where a prefix's sums are.
+/// The row of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Row(pub(super) u16);
 
@@ -22,9 +21,9 @@ pub(super) struct Row(pub(super) u16);
 struct Sums {
     /// Queries in flight of its sessions.
     queries: Cell<u32>,
-    /// Queries in flight that came by UDP, which proves no address.
+    /// Queries in flight that came by UDP, whose source addresses are unproved.
     datagrams: Cell<u32>,
-    /// The turn for which `units` holds.
+    /// The turn to which `units` belongs.
     turn: Cell<u32>,
     units: Cell<u32>,
 }
@@ -55,12 +54,12 @@ impl Clients {
         self.rows.get(usize::from(row.0))
     }
 
-    /// A session's query is in flight.
+    /// A session's query is in flight now.
     pub(super) fn begin_query(&self, row: Row) {
         self.sums(row).inspect(|sums| sums.queries.set(sums.queries.get() + 1));
     }
 
-    /// So many of them are no longer.
+    /// `count` of them are over.
     pub(super) fn end_queries(&self, row: Row, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.sums(row).inspect(|sums| sums.queries.set(sums.queries.get().saturating_sub(count)));
@@ -71,30 +70,30 @@ impl Clients {
         self.sums(row).map_or(0, |sums| sums.queries.get() as usize)
     }
 
-    /// A query that came by UDP is in flight.
+    /// A query by UDP is in flight now.
     pub(super) fn begin_datagram(&self, row: Row) {
         self.datagrams.set(self.datagrams.get() + 1);
         self.sums(row).inspect(|sums| sums.datagrams.set(sums.datagrams.get() + 1));
     }
 
-    /// One of them is no longer.
+    /// One of them is over.
     pub(super) fn end_datagram(&self, row: Row) {
         self.datagrams.set(self.datagrams.get().saturating_sub(1));
         self.sums(row).inspect(|sums| sums.datagrams.set(sums.datagrams.get().saturating_sub(1)));
     }
 
-    /// Queries in flight that came by UDP: of the row, and of all.
+    /// Queries in flight by UDP: of the row, and of all rows.
     pub(super) fn datagrams(&self, row: Row) -> (usize, usize) {
         let own = self.sums(row).map_or(0, |sums| sums.datagrams.get() as usize);
         (own, self.datagrams.get())
     }
 
-    /// Units that the row has used up of this turn.
+    /// Units of this turn that the row has used.
     pub(super) fn units(&self, row: Row, turn: u32) -> u32 {
         self.sums(row).filter(|sums| sums.turn.get() == turn).map_or(0, |sums| sums.units.get())
     }
 
-    /// The row uses up so many units.
+    /// Adds used units to the row.
     pub(super) fn spend(&self, row: Row, turn: u32, units: u32) {
         let before = self.units(row, turn);
         if let Some(sums) = self.sums(row) {
@@ -108,7 +107,7 @@ impl Clients {
 mod tests {
     use super::*;
 
-    /// Goal: what begins ends, for each kind apart, and units are of one turn.
+    /// Goal: begins and ends balance, for each kind separately, and units belong to one turn.
     #[test]
     fn sums_go_up_and_down() {
         let clients = Clients::default();

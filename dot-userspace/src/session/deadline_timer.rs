@@ -1,7 +1,7 @@
-//! One timer for all deadlines of a session, moved only when it must ring earlier.
+//! One timer for all deadlines of a session. It is reset only for an earlier deadline.
 //!
 //! Before: `session` knows its next deadline. After: the session is polled again, or ends.
-//! Never: touches the timer for a deadline that moved later; it rings, looks, and is set anew.
+//! Never: resets the timer when the deadline moves later; it fires, and is then set again.
 
 use std::{
     future::Future,
@@ -23,7 +23,7 @@ pub(super) struct DeadlineTimer {
 impl DeadlineTimer {
     pub(super) fn start() -> Self {
         let started = Instant::now();
-        // Far enough never to ring before the first deadline sets it.
+        // So far away that it never fires before the first deadline sets it.
         Self { started, sleep: Box::pin(sleep_until(started + Duration::from_secs(86_400))) }
     }
 
@@ -31,7 +31,7 @@ impl DeadlineTimer {
         self.started
     }
 
-    /// Rings at this moment too.
+    /// Fires at this moment too.
     pub(super) fn ring(&mut self, context: &mut Context<'_>, at: Instant) {
         if at < self.sleep.deadline() {
             self.sleep.as_mut().reset(at);
@@ -41,7 +41,7 @@ impl DeadlineTimer {
         }
     }
 
-    /// Ready with the end when `deadline` has passed; else rings at it.
+    /// Ready with the end if `deadline` has passed; otherwise the timer fires then.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,

@@ -1,7 +1,7 @@
-//! How a session ends. These are lawful ends, not errors: each has one line in the ledger.
+//! How a session ends. These are regular ends, not errors: each has one counter in the ledger.
 //!
 //! Before: `session::serve` came to an end. After: `worker::accept` counts it.
-//! Never: logs; a client that leaves is no news.
+//! Never: logs; that a client leaves is not worth a line.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::{ledger::Counter, tls::ReadEnd};
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The client closed, and has every response it was owed.
+    /// The client closed, and has every response to its queries.
     Client,
     /// Reset, or another error of the transport.
     Transport,
@@ -22,19 +22,19 @@ pub enum SessionEnd {
     Duration,
     /// `queries_max`.
     Queries,
-    /// The client does not take its responses.
+    /// The client does not read its responses.
     SlowReader,
-    /// Its worker owed too much, and it was owed most.
+    /// Its worker held too many octets for slow clients, and most of them for this one.
     Owed,
     /// A length prefix of zero, or a message too short to answer.
     Framing,
-    /// Far more messages that nobody can read than queries.
+    /// Far more unparsable messages than queries.
     Malformed,
     /// Broken TLS inside the session.
     Tls,
     /// Idle, and another connection needed its place.
     Evicted,
-    /// Idle, and another connection needed its descriptor: nobody waits for its client.
+    /// Idle, and another connection needed its descriptor: it ends without waiting for its client.
     Starved,
     /// The client may not ask.
     Denied,
@@ -45,16 +45,16 @@ pub enum SessionEnd {
 /// A session that is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
-    /// How.
+    /// The way it ended.
     pub end: SessionEnd,
     /// Messages that its client sent.
     pub queries: u32,
-    /// Octets that its client has acknowledged; 0 where no connections are logged.
+    /// Octets that its client has acknowledged; 0 unless connections are logged.
     pub octets_taken: u64,
 }
 
 impl SessionEnd {
-    /// dotd ended it for what its client did, or for want of a place.
+    /// Whether dotd ended it because of the client's behaviour, or for lack of a place.
     #[must_use]
     pub fn is_refusal(self) -> bool {
         match self {
@@ -76,7 +76,7 @@ impl SessionEnd {
         }
     }
 
-    /// Its line in the ledger.
+    /// Its counter in the ledger.
     #[must_use]
     pub fn counter(self) -> Counter {
         match self {
@@ -97,20 +97,20 @@ impl SessionEnd {
         }
     }
 
-    /// The client is owed a last word: close_notify, or the alert that says what was wrong (RFC 8446 §6).
+    /// Whether the client gets a last record: close_notify, or the alert that names the fault (RFC 8446 §6).
     #[must_use]
     pub fn is_orderly(self) -> bool {
         !matches!(self, Self::Transport | Self::SlowReader | Self::Owed)
     }
 
-    /// Responses still owed are not waited for.
+    /// Whether unwritten responses are dropped.
     #[must_use]
     pub fn is_abrupt(self) -> bool {
         matches!(self, Self::Transport | Self::Tls)
     }
 }
 
-/// The end of what a client says.
+/// The session's end for an end of reading.
 pub(super) fn end_of_reading(end: ReadEnd) -> SessionEnd {
     match end {
         ReadEnd::Closed => SessionEnd::Client,
@@ -119,10 +119,10 @@ pub(super) fn end_of_reading(end: ReadEnd) -> SessionEnd {
     }
 }
 
-/// What an error of writing means.
+/// The session's end for an error of writing.
 pub(super) fn end_of_sending(error: &io::Error) -> SessionEnd {
     match error.kind() {
-        // A key that has sealed 2^24 records: as many queries, at most, as a session may ask.
+        // The key has sealed 2^24 records: as many as a session may have queries.
         io::ErrorKind::QuotaExceeded => SessionEnd::Queries,
         _ => SessionEnd::Transport,
     }

@@ -1,7 +1,7 @@
-//! What a client hears when there is no answer for it.
+//! The response for a client whose query has no answer.
 //!
-//! Before: a backend failed, or an answer finds no room. After: a reply that `inbox` or `do53` writes.
-//! Never: waits, or says nothing.
+//! Before: a backend failed, or there is no room for an answer. After: a reply that `inbox` or `do53` writes.
+//! Never: waits, or stays silent.
 
 use crate::{
     backend::Failure,
@@ -13,8 +13,8 @@ pub(super) fn question_of(asked: Asked, response: &[u8]) -> &[u8] {
     response.get(..usize::from(asked.question_end)).unwrap_or(response)
 }
 
-/// SERVFAIL, never silence (RFC 5625 §6.3), with the reason for who can read it; and what it answers: `query`, which may
-/// have gone out under another ID, with the client's.
+/// SERVFAIL, never silence (RFC 5625 §6.3), with an extended error that says why; and the message that it answers:
+/// `query`, which may have had another ID at the backend, with the client's ID.
 pub(super) fn failure_reply(asked: Asked, query: &[u8], failure: Failure) -> (Vec<u8>, Reply) {
     let ede = match failure {
         Failure::Silent => Ede::BACKEND_SILENT,

@@ -1,8 +1,9 @@
-//! Where a session stands among others: whether it may read on, and whether its client may ask.
+//! A session's part in fairness: whether it may read on, and whether its client may ask.
 //!
-//! Before: the session is polled, or its reader has a message. After: it goes on, or waits for its turn or for its client's
-//! rate, and is woken.
-//! Holds: what a session has been granted. Never: decides who is next (`turns`), or how much a client may (`rates`).
+//! Before: the session is polled, or its reader has a message. After: it goes on, or waits for its turn or its client's
+//! rate, and will be woken.
+//! Holds: the units that a session was granted. Never: decides which session is next (`turns`), or how much a client
+//! may ask (`rates`).
 
 use std::rc::Rc;
 
@@ -11,21 +12,21 @@ use tokio::time::Instant;
 use super::{Inbox, rates::Pace};
 use crate::ledger::Counter;
 
-/// Where a session stands that may have to wait for its turn.
+/// The state of a session that may have to wait for its turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// Nowhere.
+    /// It does not wait.
     #[default]
     Not,
-    /// Others come first.
+    /// It waits for its turn.
     InLine,
-    /// It may use so many units.
+    /// It may use this many units.
     Granted(u32),
 }
 
 impl Inbox {
-    /// Whether the next message is within the client's rate now. One that was held goes when its time has come, and is not
-    /// counted once more.
+    /// Whether the next message is within the client's rate. A message that was held is sent when its time has come,
+    /// and is not counted again.
     pub(super) fn pace(&self, now: Instant) -> Pace {
         let pace = match self.delayed_until.take() {
             Some(until) if until > now => Pace::At(until),
@@ -43,7 +44,7 @@ impl Inbox {
         self.delayed_until.get()
     }
 
-    /// Its client was refused something, for this reason.
+    /// Counts a refusal by its reason.
     pub(super) fn refused(&self, reason: Counter) {
         self.shared.events.refused(self.client.source.ip(), reason);
     }
@@ -60,12 +61,12 @@ impl Inbox {
         self.shared.units(self.row, granted)
     }
 
-    /// So many of them were used.
+    /// Notes used units.
     pub(super) fn end_turn(&self, units: u32) {
         self.shared.spend(self.row, units);
     }
 
-    /// There is more to read, and none of the turn is left: goes on in a later one.
+    /// There is more to read, but no unit is left: the session goes on in a later turn.
     pub(super) fn wait_for_turn(self: &Rc<Self>) {
         if self.turn.get() != Waits::InLine {
             self.turn.set(Waits::InLine);
@@ -74,7 +75,7 @@ impl Inbox {
         }
     }
 
-    /// It is the session's turn, with so many units. `false`: it has ended.
+    /// Gives the session its turn, with this many units. `false`: the session has ended.
     pub(super) fn take_turn(&self, units: u32) -> bool {
         let is_open = self.is_open.get();
         self.turn.set(if is_open { Waits::Granted(units) } else { Waits::Not });

@@ -1,30 +1,30 @@
-//! A client's message, from when it is counted to when its fate is: also where a panic comes between.
+//! Sees to it that each client message has one fate in the ledger, also when a panic interrupts it.
 //!
-//! Before: a message was cut from a stream, or a datagram came. After: the ledger knows one fate of it.
-//! Never: guesses: after a panic it counts what the worker's own books lack.
+//! Before: a message was cut from a stream, or a datagram came. After: the ledger has exactly one fate for it.
+//! Never: guesses: after a panic it counts what the worker's own counters lack.
 
 use std::thread::panicking;
 
 use crate::ledger::{ControlCounters, Counter, Snapshot, WorkerCounters};
 
-/// A message that is being looked at. Its fate is counted, in the same turn, by whoever decides about it.
+/// A message that is being judged. The code that decides about it counts its fate, in the same turn.
 pub(super) struct FateGuard<'a>(&'a WorkerCounters);
 
 impl<'a> FateGuard<'a> {
-    /// Counts it.
+    /// Counts the message as received.
     pub(super) fn of(counters: &'a WorkerCounters) -> Self {
         counters.add(Counter::Received, 1);
         Self(counters)
     }
 }
 
-/// However its turn ends.
+/// Runs also after a panic.
 impl Drop for FateGuard<'_> {
     fn drop(&mut self) {
         if panicking() {
             let own = std::slice::from_ref(self.0);
             let books = Snapshot::collect(Vec::new(), own, ControlCounters::default());
-            // Every other message of this worker has its fate: it has one thread.
+            // Every other message of this worker has its fate already, because the worker has one thread.
             self.0.add(Counter::DroppedPanic, u64::try_from(books.difference().queries).unwrap_or_default());
         }
     }
@@ -36,8 +36,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: a message has one fate, whether a panic comes before that is counted, afterwards, or not at all.
-    /// Method: one of each.
+    /// Goal: a message has one fate, whether a panic comes before its fate is counted, after that, or not at all.
+    /// Method: one message of each kind.
     #[test]
     fn a_panic_is_one_fate() {
         let counters = WorkerCounters::default();

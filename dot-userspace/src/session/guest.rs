@@ -1,9 +1,9 @@
-//! Whom a session is for, and whether it may ask.
+//! The client of a session, and whether it may ask.
 //!
-//! Before: `worker` judged a client by its address and by what its handshake showed. After: the session serves it, answers
-//! REFUSED, or ends.
-//! Holds: where the client came in, so that new lists of a reload judge it again.
-//! Never: judges names again: a reload's lists of names hold for new connections.
+//! Before: `worker` judged a client by its address and by its handshake. After: the session serves it, answers REFUSED,
+//! or ends.
+//! Holds: the listener of the client, so that a reload's lists can judge it again.
+//! Never: judges names again: a reload's lists of names apply to new connections only.
 
 use std::{cell::Cell, net::SocketAddr};
 
@@ -13,16 +13,16 @@ use crate::{
     proxy::Client,
 };
 
-/// Whom a session is for.
+/// A client and the judgement about it.
 #[derive(Debug)]
 pub struct Guest {
     /// Both ends, and its TLS.
     pub client: Client,
-    /// The listen address at which it came in, as the config has it; `None`: no list of a listener is for it.
+    /// The configured listen address at which it came in. `None`: no listener has a list for it.
     pub listener: Option<SocketAddr>,
-    /// Why it may not ask, by its address.
+    /// Why its address may not ask.
     pub by_address: Option<Denial>,
-    /// The same by what its handshake showed.
+    /// Why the names in its handshake may not ask.
     pub by_names: Option<Denial>,
 }
 
@@ -45,24 +45,25 @@ impl Standing {
         Self { listener: guest.listener, by_address: Cell::new(guest.by_address), by_names: guest.by_names }
     }
 
-    /// Judges the address again, by the lists of now. `true`: it may not ask any more, or in another way than before.
+    /// Judges the address again, by the current lists. `true`: the client may not ask any more, or is refused in
+    /// another way.
     pub(super) fn judge(&self, access: Option<&Access>, client: SocketAddr) -> bool {
         let listener = self.listener.unwrap_or(client);
         let denial = access.and_then(|access| access.denies_address(listener, client.ip()));
         self.by_address.replace(denial) != denial && denial.is_some()
     }
 
-    /// Each query is REFUSED.
+    /// Whether each query is answered REFUSED.
     pub(super) fn is_refused(&self) -> bool {
         self.by_address.get().or(self.by_names).is_some()
     }
 
-    /// Why, as it is counted.
+    /// The counter for its denial.
     pub(super) fn reason(&self) -> Option<Counter> {
         self.by_address.get().or(self.by_names).map(|denial| denial.reason.counter())
     }
 
-    /// The session ends.
+    /// Whether the session ends.
     pub(super) fn is_denied(&self) -> bool {
         [self.by_address.get(), self.by_names].into_iter().flatten().any(|denial| denial.is_silent)
     }

@@ -1,8 +1,8 @@
-//! What a session shows of itself to those who decide who stays when all places are taken.
+//! The state of a session that eviction needs, when all places are taken.
 //!
-//! Before: `worker` has a connection that may be a session. After: it sees since when nothing happens there, and can
-//! ask it to leave; also while it only waits for its client to take the rest.
-//! Never: costs a turn of its session more than a store.
+//! Before: `worker` has a connection that may become a session. After: it knows since when the session has been idle,
+//! and can ask it to leave, also while it only waits for its client to read.
+//! Never: costs a turn of its session more than one store.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Inbox, SessionEnd};
 
-/// What another connection needs of a session that is idle.
+/// What another connection needs from an idle session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// Its place under the caps.
@@ -22,27 +22,27 @@ pub enum Wanted {
     Descriptor,
 }
 
-/// A session, seen from outside.
+/// A session as eviction sees it.
 #[derive(Default)]
 pub struct IdleProbe {
     idle_since: Cell<Option<Instant>>,
     wanted: Cell<Option<Wanted>>,
     inbox: RefCell<Weak<Inbox>>,
-    /// Its number among those of its worker that linger.
+    /// Its number among the lingering sessions of its worker.
     lingering: Cell<Option<u64>>,
     #[cfg(test)]
     woken: Cell<usize>,
 }
 
 impl IdleProbe {
-    /// Since when nothing was asked and nothing was owed; `None` while something is.
+    /// Since when it has had no query and no unwritten octet. `None`: it has some.
     #[must_use]
     pub fn idle_since(&self) -> Option<Instant> {
         self.idle_since.get()
     }
 
-    /// The session ends as soon as it owes nothing: its place is wanted, or its descriptor too. One that lingers is over,
-    /// and gives up what is wanted.
+    /// Makes the session end as soon as all is written, because its place or also its descriptor is needed. A lingering
+    /// session is over, and gives up what is needed.
     pub fn ask_to_leave(&self, wanted: Wanted) {
         self.wanted.set(Some(wanted));
         let inbox = self.inbox.borrow().upgrade();
@@ -52,7 +52,7 @@ impl IdleProbe {
         }
     }
 
-    /// Has the session look at its clock.
+    /// Wakes the session, so that it checks the time.
     pub fn wake(&self) {
         #[cfg(test)]
         self.woken.set(self.woken.get() + 1);
@@ -84,7 +84,7 @@ impl IdleProbe {
         self.idle_since.set(idle_since);
     }
 
-    /// The session lingers, as the one with this `number`; from now on it is idle if it was not.
+    /// The session lingers now under this `number`, and counts as idle.
     pub(super) fn note_lingering(&self, number: u64) {
         self.lingering.set(Some(number));
         if self.idle_since.get().is_none() {
@@ -92,7 +92,7 @@ impl IdleProbe {
         }
     }
 
-    /// What another connection needs of the session.
+    /// What another connection needs from the session.
     pub(super) fn wanted(&self) -> Option<Wanted> {
         self.wanted.get()
     }

@@ -1,7 +1,7 @@
 //! Responses on their way to one client: framed, in the order in which they became ready (RFC 7766 §7).
 //!
 //! Before: `backend` has an outcome, or `dns::triage` said respond. After: `session::writer` takes them all.
-//! Holds: how many queries are in flight, and whom to wake.
+//! Holds: the number of queries in flight, and the waker of the session.
 //! Never: waits, reorders, or grows without bound: [`Inbox::has_room`] stops the reader first.
 
 use std::{
@@ -31,34 +31,34 @@ use crate::{
     proxy::Client,
 };
 
-/// Octets of unwritten responses at which the reader stops.
+/// The reader stops while this many octets of responses are unwritten.
 const WAITING_OCTETS_MAX: usize = 128 * 1024;
 
-/// Where a session's responses wait.
+/// The waiting responses of a session.
 pub struct Inbox {
-    /// What the sessions of this worker share.
+    /// State that all sessions of this worker share.
     pub shared: Rc<WorkerShared>,
-    /// Who it is, for backends that are to know.
+    /// The client, for backends that learn it from a PROXY header.
     pub(super) client: Client,
     /// Whether it may ask.
     pub(super) standing: Standing,
     octets: RefCell<Vec<u8>>,
     stamps: Stamps,
-    /// What the writer has taken and the client has not.
+    /// Octets that the writer has taken and the client has not.
     unwritten: Cell<usize>,
     debt: Debt,
-    /// The worker owed too much, and this session was owed most.
+    /// The worker held too many octets, and most of them for this session.
     is_cut: Cell<bool>,
     in_flight: Cell<usize>,
-    /// Its client, among those of the worker.
+    /// Its client's row in the worker's table.
     pub(super) row: Row,
     pub(super) turn: Cell<Waits>,
-    /// The next message is over its client's rate, and has its time; it is held until then.
+    /// The next message exceeds its client's rate, and is held until then.
     pub(super) delayed_until: Cell<Option<tokio::time::Instant>>,
     number: Cell<u64>,
     pub(super) is_open: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    /// Told when a zone transfer may go on, or its client has left; `None` until there is one.
+    /// Notified when a zone transfer may go on, or its client has left. `None`: there is no transfer.
     changes: OnceCell<Rc<Notify>>,
 }
 
@@ -88,8 +88,8 @@ impl Inbox {
         inbox
     }
 
-    /// The client is gone, or soon will be: outcomes are only counted from now on. Returns how many octets of responses
-    /// no writer has taken.
+    /// The client has left, or soon will: outcomes are only counted from now on. Returns the number of response octets
+    /// that no writer has taken.
     pub(super) fn close(&self) -> usize {
         self.is_open.set(false);
         self.waker.replace(None);
@@ -110,19 +110,19 @@ impl Inbox {
         }
     }
 
-    /// Has the session polled again.
+    /// Wakes the session.
     pub(super) fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
     }
 
-    /// Nobody on the way can read what is written.
+    /// Whether the transport is encrypted.
     pub(super) fn is_encrypted(&self) -> bool {
         self.client.tls.is_some()
     }
 
-    /// Another query may be read. Without room something is in flight, or waits for the client: either wakes us.
+    /// Whether another query may be read. If not, a query in flight or a waiting response wakes the session later.
     pub(super) fn has_room(&self) -> bool {
         let in_flight = self.in_flight.get();
         in_flight < self.shared.limits().in_flight_max
@@ -131,14 +131,14 @@ impl Inbox {
             && self.debt.has_room(&self.shared, in_flight)
     }
 
-    /// The writer holds so many octets that the client has not taken.
+    /// Notes how many octets the writer holds that the client has not taken.
     pub(super) fn note_unwritten(&self, octets: usize) {
         self.unwritten.set(octets);
         self.note_owed();
         self.tell_transfers();
     }
 
-    /// What this session is owed has changed.
+    /// The number of octets that wait for the client has changed.
     fn note_owed(&self) {
         if self.is_open.get() {
             self.debt.set(&self.shared.debts, self.waiting());
@@ -147,7 +147,8 @@ impl Inbox {
         }
     }
 
-    /// The worker owes too much, and this session is owed most: it is woken to end, and keeps nothing from now on.
+    /// The worker holds too many octets, and most of them for this session: wakes it to end; nothing more is kept for
+    /// it.
     pub(super) fn cut(&self) {
         self.is_cut.set(true);
         self.wake();
@@ -155,7 +156,7 @@ impl Inbox {
         self.shared.counters.add(Counter::LostOctets, lost as u64);
     }
 
-    /// Why the session must end at once.
+    /// The reason why the session must end at once.
     pub(super) fn must_end(&self) -> Option<SessionEnd> {
         let is_denied = self.standing.is_denied();
         self.is_cut.get().then_some(SessionEnd::Owed).or_else(|| is_denied.then_some(SessionEnd::Denied))
@@ -172,29 +173,29 @@ impl Inbox {
         self.octets.borrow().len() + self.unwritten.get()
     }
 
-    /// Nothing in flight, nothing waiting.
+    /// Whether no query is in flight and no response waits.
     pub(super) fn is_quiet(&self) -> bool {
         self.in_flight.get() == 0 && self.octets.borrow().is_empty()
     }
 
-    /// All waiting responses.
+    /// Takes all waiting responses.
     pub(super) fn take(&self) -> Option<Vec<u8>> {
         let mut octets = self.octets.borrow_mut();
         (!octets.is_empty()).then(|| std::mem::take(&mut *octets))
     }
 
-    /// What was taken last is sealed, and the kernel has all of it or not.
+    /// The octets that were taken last are sealed; `is_whole`: the kernel has all of them.
     pub(super) fn note_sent(&self, is_whole: bool) {
         let (stages, pool) = (self.shared.counters.stages(), &self.shared.stamp_pool);
         self.stamps.sent(is_whole, self.is_encrypted(), stages, pool);
     }
 
-    /// The kernel has everything that was taken.
+    /// The kernel has all octets that were taken.
     pub(super) fn note_flushed(&self) {
         self.stamps.flushed(self.shared.counters.stages());
     }
 
-    /// What this hop tells the client in EDNS.
+    /// This hop's EDNS options for the client.
     fn hop(&self) -> Hop {
         let hop = self.shared.hop();
         Hop { padding: hop.padding && self.is_encrypted(), ..hop }
@@ -214,8 +215,8 @@ impl Inbox {
         let _ = self.append(reply.rcode.high() != 0, measured, write);
     }
 
-    /// Appends one framed message and counts its rcode, of which a header has only the lower part.
-    /// `Ok(false)`: it would be too long.
+    /// Appends one framed message and counts its rcode, of which the header has only the lower part. `Ok(false)`: it
+    /// would be too long.
     fn append<E>(
         &self,
         is_extended: bool,
@@ -234,15 +235,15 @@ impl Inbox {
         Ok(true)
     }
 
-    /// Appends one framed message that is none of the ledger's responses.
+    /// Appends one framed message that the ledger does not count as a response.
     fn append_uncounted(&self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Infallible>) {
         let _ = append_message(&mut self.octets.borrow_mut(), write);
         self.note_owed();
     }
 
-    /// Appends a backend's response, or SERVFAIL where no message can hold it.
+    /// Appends a backend's response, or SERVFAIL if no message can hold it.
     fn append_response(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
-        // Too long by what is ours in it: without options, and then without an OPT, it is what the backend sent.
+        // dotd's additions make it too long: without options, and then without an OPT, it is what the backend sent.
         let bare = Hop { padding: false, keepalive_100ms: None };
         let plain = Asked { has_opt: false, ..asked };
         let mut edit = Edit::Made;
@@ -258,20 +259,20 @@ impl Inbox {
         Ok(())
     }
 
-    /// One query fewer in flight; the client, if still there, hears of it.
+    /// Ends a query in flight, and wakes the session if the client is still there.
     fn settle(&self) {
         self.end_query();
         self.wake();
     }
 
-    /// One query fewer in flight.
+    /// Ends a query in flight.
     fn end_query(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         self.shared.clients.end_queries(self.row, 1);
     }
 }
 
-/// However its session has ended, also by a panic: nothing of it is in flight any more.
+/// However its session ended, also by a panic, no query of it counts as in flight any more.
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.shared.clients.end_queries(self.row, self.in_flight.get());
@@ -293,8 +294,8 @@ impl Asker for Rc<Inbox> {
         Some(self.client.clone())
     }
 
-    /// A session that has nothing in flight is read, because no answer would wake it; where only the reserve is left, and its
-    /// client has its share of that, it hears so.
+    /// A session without a query in flight is read, because no answer would wake it. If only the reserve is left and
+    /// its client has used its share of that, the client gets SERVFAIL.
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
         let is_refused = self.in_flight.get() == 0 && !self.shared.has_share_of_first(self.row);
         if is_refused {
@@ -322,7 +323,7 @@ impl Sink for Inbox {
         if !self.debt.admits(&self.shared, response.len()) {
             self.shared.counters.add(Counter::NotKept, 1);
             self.refused(Counter::NotKept);
-            // Padding would make each refusal half a KiB.
+            // Padding would make each refusal half a KiB long.
             let asked = Asked { padding: false, ..asked };
             self.failure(asked, question_of(asked, response), Failure::Full);
             return Ok(());
@@ -374,7 +375,7 @@ impl Receiver for Inbox {
 
     fn end(&self, asked: Asked, query: &[u8], is_whole: bool) {
         if !is_whole && self.is_open.get() {
-            // The ledger has had its response: this is for the client alone (RFC 5936 §2.2).
+            // The ledger has its response already: this message is only for the client (RFC 5936 §2.2).
             let ((message, reply), hop) = (failure_reply(asked, query, Failure::Unreachable), self.hop());
             self.append_uncounted(|out| {
                 dns::synthesize(&message, &reply, hop, out);
@@ -385,7 +386,7 @@ impl Receiver for Inbox {
     }
 }
 
-/// Has a zone transfer begun; where no backend takes it, the client hears SERVFAIL at once.
+/// Starts a zone transfer. If no backend takes it, the client gets SERVFAIL at once.
 pub(super) fn transfer(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
     let sink = inbox.expect();
     let receiver = Rc::clone(inbox) as Rc<dyn Receiver>;

@@ -1,9 +1,9 @@
-//! A client prefix as a number that nobody can foretell, for tables of fixed size.
+//! Maps a client prefix to a number that nobody can predict, for tables of fixed size.
 //!
-//! Before: a client's address. After: `clients` and `rates` have the row or the places of its prefix.
-//! Holds: two random numbers. Never: allocates, or lets a client choose with whom it shares a row.
+//! Before: a client's address. After: the row of its prefix in `clients`, or its places in `rates`.
+//! Holds: two random numbers. Never: allocates, or lets a client choose whose row it shares.
 //!
-//! Source: wyhash, whose step this is: a product of 128 bits, folded.
+//! Source: wyhash, whose step is used here: a product of 128 bits, folded.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -12,7 +12,7 @@ use std::{
 
 use dot_common::prefix::ClientPrefix;
 
-/// The key of the numbers.
+/// The hash key.
 #[derive(Debug)]
 pub(super) struct Keyed([u64; 2]);
 
@@ -24,7 +24,7 @@ impl Default for Keyed {
 }
 
 impl Keyed {
-    /// The number of a client; `bits` are the lengths of prefixes, IPv4 and IPv6.
+    /// The number of a client; `bits` are the prefix lengths for IPv4 and IPv6.
     pub(super) fn number(&self, client: IpAddr, bits: (u8, u8)) -> u64 {
         let Self([first, second]) = self;
         let key = ClientPrefix::of(client, bits.0, bits.1).key();
@@ -32,7 +32,7 @@ impl Keyed {
     }
 }
 
-/// Both halves of a product, as one.
+/// Both halves of a product, combined by XOR.
 fn fold(one: u64, other: u64) -> u64 {
     let product = u128::from(one) * u128::from(other);
     let [high, low] = [product >> u64::BITS, product & u128::from(u64::MAX)];
@@ -47,8 +47,9 @@ mod tests {
 
     const BITS: (u8, u8) = (32, 56);
 
-    /// Goal: the addresses of a prefix are one client, and prefixes spread, by the first bits and by the last of their numbers,
-    /// whichever bits they differ in. Method: a /56; 8,192 neighbours, by their last bits and by their first, with many keys.
+    /// Goal: the addresses of a prefix are one client; prefixes spread by the first and by the last bits of their
+    /// numbers, whichever bits differ. Method: a /56; 8,192 neighbours, by their last bits and by their first, with
+    /// many keys.
     ///
     #[test]
     fn prefixes_spread() {
@@ -65,7 +66,7 @@ mod tests {
                     *first.entry(number >> 51).or_default() += 1;
                     *last.entry(number & 0x1fff).or_default() += 1;
                 }
-                // Of 8,192 numbers at random 63 % are met, and none more than a dozen times.
+                // Of 8,192 random numbers 63 % are distinct, and none occurs more than a dozen times.
                 for rows in [first, last] {
                     let most = rows.values().max().unwrap();
                     assert!(rows.len() > 4500 && *most < 24, "{} rows, {most} in one", rows.len());

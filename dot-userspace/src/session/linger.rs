@@ -1,11 +1,11 @@
-//! The end of a session in order: the last words, the FIN, and patience until the client has taken what was written.
+//! An orderly end of a session: the last record, the FIN, and waiting until the client has read everything.
 //!
-//! Before: a session owes nothing, and all it wrote is with the kernel. After: the connection can be closed and nothing of
-//! that is lost. A socket that is closed while octets of the client lie unread resets the connection, and a reset destroys
-//! what is on its way; so what the client still sends is read and discarded until it closes too.
-//! Holds: how many sessions of a worker linger: bounded, the one that has lingered longest gives way. A session that lingers
-//! gives its place or its descriptor to another connection as an idle one does.
-//! Never: holds a buffer, waits longer for a client than its pace permits, or reads a client's octets without end.
+//! Before: no response waits, and the kernel has all written octets. After: the connection can be closed without loss.
+//! Closing a socket with unread octets of the client resets the connection, and a reset destroys octets on their way.
+//! So octets that the client still sends are read and discarded until it closes too.
+//! Holds: the lingering sessions of a worker, a bounded number; the one that has lingered longest ends first. A
+//! lingering session gives its place or its descriptor to another connection, as an idle one does.
+//! Never: holds a buffer, waits longer for a client than its pace permits, or reads without bound.
 //!
 //! Source: RFC 8446 §6.1, RFC 7766 §6.2.3, RFC 1122 §4.2.2.13.
 
@@ -27,40 +27,42 @@ use tokio::{
 use super::{IdleProbe, Link, SessionEnd, Wanted, WorkerShared, pace::Pace};
 use crate::ledger::{Counter, WorkerCounters};
 
-/// Sessions of a worker that linger at their place under the caps.
+/// Sessions of a worker that linger and hold a place under the caps.
 const LINGERING_MAX: usize = 1024;
-/// Sessions that linger after another connection got their place. Each is a descriptor beyond the cap on connections;
-/// `start::plan` keeps so many for each worker.
+/// Sessions that linger after another connection got their place. Each needs a descriptor beyond the cap on
+/// connections; `start::plan` reserves this many for each worker.
 pub const EVICTED_LINGERING_MAX: usize = 32;
-/// How often the kernel is asked what the client has taken: nothing announces an acknowledgement.
+/// How often dotd asks the kernel what the client has acknowledged: there is no event for it.
 const LOOK: Duration = Duration::from_millis(250);
-/// A client that has taken everything and is silent for so long sends nothing that could reset the connection.
+/// A client that has acknowledged everything and is silent for this time will send nothing that could reset the
+/// connection.
 const SILENCE: Duration = Duration::from_millis(500);
-/// Longest time for a client that has taken everything and goes on sending.
+/// The longest wait for a client that has acknowledged everything and goes on sending.
 const TALK_MAX: Duration = Duration::from_secs(5);
-/// Octets of a client that goes on sending: what its kernel and ours may hold of a pipeline at Linux's largest buffers.
+/// Octets of a client that goes on sending: as many as both kernels may hold of a pipeline, with Linux's largest
+/// buffers.
 const DISCARDED_OCTETS_MAX: usize = 16 << 20;
-/// The same where the client broke the protocol: what it had sent before it could hear of that.
+/// The same after the client broke the protocol: octets that it had sent before it could learn of that.
 const DISCARDED_OCTETS_MAX_BROKEN: usize = 64 * 1024;
 
-/// How a session left.
+/// The result for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// The client has everything, or its kernel will have it.
+    /// The client has everything, or its kernel will deliver it.
     Complete,
-    /// What the client had not taken is lost.
+    /// Some octets were lost.
     Incomplete,
 }
 
-/// Says goodbye over `link`, and waits as long as that serves the client, and as long as no other connection needs what
-/// it holds at its `probe`.
+/// Sends the last record over `link` and waits while that helps the client, and until another connection needs what
+/// this one holds (`probe`).
 pub(super) async fn leave<L: Link>(
     link: &mut L,
     shared: &WorkerShared,
     probe: &IdleProbe,
     end: SessionEnd,
 ) -> Left {
-    // It may have been asked to leave a moment after it had another reason to.
+    // It may have been asked to leave just after it began to end for another reason.
     let wanted = probe.wanted();
     let lingering = shared.lingering.enter(wanted == Some(Wanted::Place));
     probe.note_lingering(lingering.number);
@@ -82,26 +84,26 @@ pub(super) async fn leave<L: Link>(
         }
     });
     let left = tokio::select! {
-        // The words first: whoever must go at once says them too.
+        // The last record comes first, also for a session that must end at once.
         biased;
         left = departed => Some(left),
         () = lingering.must_go.notified() => None,
     };
-    // Whoever gives way loses only what was not taken.
+    // A session that gives way loses only octets that were not acknowledged.
     left.unwrap_or(if link.unacknowledged() == 0 { Left::Complete } else { Left::Incomplete })
 }
 
-/// What is done next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Left(Left),
     WaitUntil(Instant),
 }
 
-/// A session on its way out.
+/// A session that is ending.
 struct Departure {
     has_said_all: bool,
-    /// When the client last sent something, or the departure began.
+    /// When the client last sent octets, or the end began.
     heard: Instant,
     discarded: usize,
     discarded_max: usize,
@@ -122,7 +124,7 @@ impl Departure {
         }
     }
 
-    /// Everything that can be done now: the last words, one read, a look at what was taken.
+    /// Does everything that is possible now: the last record, one read, one look at acknowledgements.
     fn poll<L: Link>(
         &mut self,
         link: &mut L,
@@ -132,7 +134,7 @@ impl Departure {
     ) -> Verdict {
         if !self.has_said_all {
             match link.poll_farewell(context) {
-                // The client has said all it will: the kernel delivers the rest without us.
+                // The client has closed: the kernel delivers the rest without dotd.
                 Poll::Ready(Ok(true)) => return Verdict::Left(Left::Complete),
                 Poll::Ready(Ok(false)) => self.has_said_all = true,
                 Poll::Ready(Err(_)) => return Verdict::Left(Left::Incomplete),
@@ -146,7 +148,7 @@ impl Departure {
                 Poll::Ready(Ok(more)) => {
                     self.discarded += more;
                     self.heard = now;
-                    // One read a turn: others come first.
+                    // One read a turn, so that other sessions run.
                     context.waker().wake_by_ref();
                 }
                 Poll::Ready(Err(_)) => return Verdict::Left(Left::Incomplete),
@@ -156,7 +158,8 @@ impl Departure {
         self.look(waiting, link.taken(), now, shared.limits().write_timeout)
     }
 
-    /// Whether to wait on, and until when. `waiting`: octets that the client has not taken; `taken`: those it has.
+    /// Whether to wait on, and until when. `waiting`: octets that the client has not acknowledged; `taken`: those it
+    /// has.
     fn look(&mut self, waiting: usize, taken: u64, now: Instant, write_timeout: Duration) -> Verdict {
         if waiting > 0 || !self.has_said_all {
             self.complete_since = None;
@@ -183,7 +186,7 @@ fn discarded_octets_max(end: SessionEnd) -> usize {
     }
 }
 
-/// The sessions of a worker that linger.
+/// The lingering sessions of a worker.
 pub(super) struct Lingering {
     counters: WorkerCounters,
     next: Cell<u64>,
@@ -191,7 +194,7 @@ pub(super) struct Lingering {
     evicted: RefCell<BTreeMap<u64, Rc<Notify>>>,
 }
 
-/// One of them; it ends with this.
+/// A lingering session; dropping it removes it.
 struct LingeringEntry<'a> {
     lingering: &'a Lingering,
     number: u64,
@@ -208,12 +211,12 @@ impl Lingering {
         }
     }
 
-    /// No session lingers.
+    /// Whether no session lingers.
     pub(super) fn is_empty(&self) -> bool {
         self.placed.borrow().is_empty() && self.evicted.borrow().is_empty()
     }
 
-    /// One session more lingers.
+    /// Adds a lingering session.
     fn enter(&self, is_evicted: bool) -> LingeringEntry<'_> {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
@@ -226,8 +229,8 @@ impl Lingering {
         LingeringEntry { lingering: self, number, must_go }
     }
 
-    /// Another connection needs what the one with this number holds. Without its place it is one of the few that
-    /// linger without; without its descriptor it ends.
+    /// Another connection needs what the session with this number holds. Without its place, it is one of the few that
+    /// may linger without one; without its descriptor it ends.
     pub(super) fn give_up(&self, number: u64, wanted: Wanted) {
         let placed = self.placed.borrow_mut().remove(&number);
         match (wanted, placed) {
@@ -240,13 +243,13 @@ impl Lingering {
                     must_go.notify_one();
                 }
             }
-            // It has none, or has ended.
+            // It has no place, or has ended.
             (Wanted::Place, None) => {}
         }
     }
 }
 
-/// Puts one more into `queue`. Where that is one too many, the one that has lingered longest goes.
+/// Adds one to `queue`. If it is one too many, the one that has lingered longest ends.
 fn insert(queue: &RefCell<BTreeMap<u64, Rc<Notify>>>, max: usize, number: u64, must_go: &Rc<Notify>) {
     let mut queue = queue.borrow_mut();
     queue.insert(number, Rc::clone(must_go));
@@ -276,8 +279,8 @@ mod tests {
         Departure { has_said_all: true, ..Departure::new(now, DISCARDED_OCTETS_MAX) }
     }
 
-    /// Goal: a client that takes what was written at 16 KiB a second is waited for, however long that lasts; one that takes
-    /// nothing is cut after `write_timeout`. Method: a megabyte, looked at four times a second.
+    /// Goal: dotd waits for a client that reads 16 KiB a second, however long that lasts, and cuts one that reads
+    /// nothing after `write_timeout`. Method: a megabyte, checked four times a second.
     #[test]
     fn a_slow_reader_gets_all_of_it() {
         for (pace, expected) in
@@ -300,8 +303,8 @@ mod tests {
         }
     }
 
-    /// Goal: a client that has everything and is silent is left soon; one that goes on sending is heard, and left after five
-    /// seconds or 16 MiB. Method: silence; an octet with each look; 64 KiB with each look.
+    /// Goal: dotd soon leaves a client that has everything and is silent, and reads from one that goes on sending for
+    /// five seconds or 16 MiB. Method: silence; an octet with each check; 64 KiB with each check.
     #[test]
     fn a_client_that_talks_on_is_left_in_the_end() {
         for (octets, looks) in [(0, 2), (1, 20), (1 << 20, 16)] {
@@ -323,8 +326,8 @@ mod tests {
         }
     }
 
-    /// Goal: a session that cannot even say goodbye, because the client takes nothing, is cut as a slow reader is.
-    /// Method: the words do not find room; nothing is owed beside them.
+    /// Goal: a session that cannot even send its last record, because the client reads nothing, is cut like a slow
+    /// reader. Method: the record finds no room; nothing else waits.
     #[test]
     fn words_that_nobody_takes_are_not_waited_for_without_end() {
         let start = Instant::now();
@@ -334,8 +337,8 @@ mod tests {
         assert_eq!(departure.look(0, 0, start + TIMEOUT, TIMEOUT), Verdict::Left(Left::Incomplete));
     }
 
-    /// Goal: so many linger and no more; the one that has longest gives way, and those without a place make nobody with a
-    /// place go. Method: one more than there may be, of each kind.
+    /// Goal: a bounded number lingers; the one that has lingered longest ends first, and sessions without a place never
+    /// displace those with one. Method: one more than the bound, of each kind.
     #[test]
     fn the_longest_lingering_gives_way() {
         let counters = WorkerCounters::default();

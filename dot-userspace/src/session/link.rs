@@ -1,6 +1,6 @@
-//! What carries a session's octets: TLS, or whatever else can read into a buffer that is not its own.
+//! The connection under a session: TLS, or anything else that can read into a shared buffer.
 //!
-//! Before: a connection is established. After: reader and writer use it without knowing which kind it is.
+//! Before: a connection is established. After: reader and writer use it without knowing its kind.
 //! Never: holds a buffer while it is idle.
 
 use std::{
@@ -13,54 +13,55 @@ use crate::tls;
 
 /// A connection that a session can be served on.
 pub trait Link {
-    /// Reads once into `scratch`; says where in it the octets for the session are, if there are any, and what it cost.
+    /// Reads once into `scratch`. Returns where in it the session's octets are, if any, and the cost of the read.
     ///
     /// # Errors
-    /// How it ended, after everything before the end was given out.
+    /// How the connection ended, after all octets before the end were delivered.
     fn poll_read(
         &mut self,
         context: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<Result<tls::Read, tls::ReadEnd>>;
 
-    /// Octets are here that will be readable only with others that are not.
+    /// Whether octets have come that become readable only with more octets.
     fn is_mid_record(&self) -> bool;
 
-    /// Takes all of `content` when nothing waits in [`Link::unsent`] that must not; `out` is room to work in.
+    /// Takes all of `content`, unless too much waits in [`Link::unsent`]; `out` is a work buffer.
     ///
     /// # Errors
-    /// The transport's; `QuotaExceeded` when the session has lasted as long as it may.
+    /// The transport's error; `QuotaExceeded` when the session has lasted as long as it may.
     fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()>;
 
-    /// Writes what the peer has not taken. `is_answering`: a response follows, for which some of it may wait.
+    /// Writes octets that the kernel has not taken. `is_answering`: a response follows, and some octets may wait for
+    /// it.
     ///
     /// # Errors
-    /// The transport's.
+    /// The transport's error.
     fn poll_flush(&mut self, context: &mut Context<'_>, is_answering: bool) -> Poll<io::Result<()>>;
 
-    /// Octets taken by [`Link::send`] that are not with the kernel.
+    /// Octets passed to [`Link::send`] that the kernel has not taken.
     fn unsent(&self) -> usize;
 
-    /// Octets that are with the kernel, and that the peer has not acknowledged.
+    /// Octets that the kernel has and the peer has not acknowledged.
     fn unacknowledged(&self) -> usize;
 
-    /// Octets of the session that the peer has acknowledged since it began.
+    /// Octets of the session that the peer has acknowledged in all.
     fn taken(&self) -> u64;
 
-    /// Says the last words and sends the FIN, after what is unsent. `true`: the peer has sent its own FIN, and is read to
-    /// its end, so that closing loses nothing.
+    /// Sends the last record and the FIN, after all unsent octets. `true`: the peer has sent its own FIN, and
+    /// everything was read, so closing loses nothing.
     ///
     /// # Errors
-    /// The transport's.
+    /// The transport's error.
     fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>>;
 
-    /// Ends without a word: what the kernel still holds for the peer goes with the connection.
+    /// Resets the connection: octets that the kernel still holds for the peer are lost.
     fn reset(&mut self);
 
-    /// Takes octets that nobody will read; returns how many, 0 at the end.
+    /// Reads and drops octets. Returns their number; 0 means the end.
     ///
     /// # Errors
-    /// The transport's.
+    /// The transport's error.
     fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>>;
 }
 

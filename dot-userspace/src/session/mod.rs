@@ -1,9 +1,10 @@
 //! Module `session`: one DoT connection after its handshake, from its first message to its end; and DNS in clear.
 //!
 //! Before: `tls::handshake` gave a decrypted stream. After: `worker::accept` counts how it ended.
-//! The line, for each turn: read → `dns::framing` → `dns::triage` → [`SharedAnswers`] → `backend` … [`Inbox`] → writer.
+//! The path of each turn: read → `dns::framing` → `dns::triage` → [`SharedAnswers`] → `backend` … [`Inbox`] → writer.
 //! [`serve`] walks it for a stream, `do53` for datagrams; nothing else does. Steps 6 to 9 of 9.
-//! Never: holds a buffer while idle, answers in cleartext on a port for TLS, or lets one client's slowness reach another.
+//! Never: holds a buffer while idle, answers in cleartext on a port for TLS, or lets one client's slowness delay
+//! another.
 
 mod clients;
 mod deadline_timer;
@@ -58,12 +59,12 @@ use writer::Writer;
 
 use crate::ledger::{Counter, turn_time};
 
-/// Serves one session to its end, and tells `done` how it ended; at its `probe` others see whether it is idle.
-/// The future holds the session and nothing twice: there are as many as clients.
+/// Serves one session to its end, and tells `done` how it ended; `probe` shows whether it is idle. The future holds the
+/// session once: there are as many as clients, so its size matters.
 ///
 /// # Cancel safety
-/// Dropping the future cuts the connection; queries at the backend end on their own and are counted. `done` is
-/// dropped with it.
+/// Dropping the future cuts the connection, and drops `done`; queries at the backends end by themselves and are
+/// counted.
 pub fn serve<L: Link>(
     link: L,
     shared: Rc<WorkerShared>,
@@ -86,7 +87,7 @@ pub fn serve<L: Link>(
     async move {
         let end = poll_fn(|context| session.poll_turn(context)).await;
         let kept = session.inbox.close();
-        // In a box: no session holds it before its end.
+        // Boxed: a session needs this memory only at its end.
         let left = match end.is_orderly() {
             true => Box::pin(leave(&mut session.link, &session.inbox.shared, &session.probe, end)).await,
             false => Left::Incomplete,
@@ -106,16 +107,16 @@ struct Session<L> {
     reader: Reader,
     writer: Writer,
     timer: DeadlineTimer,
-    /// Why no more queries are read; the session ends when the last response is out.
+    /// The reason why no more queries are read; the session ends when the last response is written.
     closing: Option<SessionEnd>,
-    /// When something was last in flight or being written.
+    /// When a query was last in flight, or octets were last being written.
     last_busy: Option<Instant>,
     inbox: Rc<Inbox>,
     shared: Rc<WorkerShared>,
     probe: Rc<IdleProbe>,
 }
 
-/// However the task ends, also by a panic or with its worker, `WorkerShared` forgets the session.
+/// Runs also after a panic or with the end of the worker: `WorkerShared` forgets the session.
 impl<L> Drop for Session<L> {
     fn drop(&mut self) {
         self.inbox.close();
@@ -123,13 +124,13 @@ impl<L> Drop for Session<L> {
 }
 
 impl<L: Link> Session<L> {
-    /// How it ended, and what it did, as far as anybody wants to know.
+    /// How it ended, and what it did, as far as the log needs that.
     fn ended(&self, end: SessionEnd) -> Ended {
         let octets_taken = if self.shared.events.logs_connections() { self.link.taken() } else { 0 };
         Ended { end, queries: self.reader.queries(), octets_taken }
     }
 
-    /// Everything that can be done now: read, triage, write, look at the clock.
+    /// Does everything that is possible now: reads, judges, writes, checks the time.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<SessionEnd> {
         if let Some(end) = self.inbox.must_end() {
             return Poll::Ready(end);
@@ -150,7 +151,8 @@ impl<L: Link> Session<L> {
                 }
             }
             match self.writer.write(&mut self.link, context, &self.inbox, now) {
-                // The client took what waited, new or old: what was held in the reader can go on. Nothing else wakes it.
+                // The client took waiting octets, so messages that the reader held can go on. Nothing else would wake
+                // the session.
                 Ok(()) if self.closing.is_none() && self.reader.may_go_on(&self.inbox) => {}
                 Ok(()) => break,
                 Err(end) => return Poll::Ready(end),
@@ -170,16 +172,16 @@ impl<L: Link> Session<L> {
         end
     }
 
-    /// Ready when the session is over: nothing is owed and it is closing, or a deadline has passed.
+    /// Ready when the session is over: it is closing and everything is written, or a deadline has passed.
     fn poll_end(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<SessionEnd> {
         loop {
             if let Some(end) = self.closing.filter(|_| self.is_quiet()) {
                 return Poll::Ready(end);
             }
-            // Without a deadline responses are owed, and the backends' own deadlines bring us back.
+            // Without a deadline there are queries in flight, and the backends' own deadlines wake the session.
             let Some(deadline) = self.deadline() else { return Poll::Pending };
             match self.timer.poll(context, now, deadline) {
-                // No more queries; what is owed is still answered.
+                // No more queries are read; those in flight are still answered.
                 Poll::Ready(SessionEnd::SlowReader) if self.writer.is_patient(&self.link, &self.inbox) => {}
                 Poll::Ready(end @ (SessionEnd::Duration | SessionEnd::MessageTimeout)) => {
                     self.closing = Some(end);
@@ -189,23 +191,23 @@ impl<L: Link> Session<L> {
         }
     }
 
-    /// `duration_max` has passed.
+    /// The end, if `duration_max` has passed.
     fn has_lasted(&self, now: Instant) -> Option<SessionEnd> {
         (now >= self.timer.started() + self.shared.limits().duration_max).then_some(SessionEnd::Duration)
     }
 
-    /// Nothing is at a backend, and nothing waits to be written.
+    /// Whether no query is in flight and no octet waits to be written.
     fn is_quiet(&self) -> bool {
         self.inbox.is_quiet() && self.link.unsent() == 0
     }
 
-    /// Since when nothing was asked and nothing is owed.
+    /// Since when that has been so.
     fn idle_since(&self) -> Option<Instant> {
         let last = self.reader.last_message().max(self.last_busy);
         self.is_quiet().then(|| last.unwrap_or(self.timer.started()))
     }
 
-    /// The next moment at which something must happen by itself, and how the session would then end.
+    /// The next moment at which the session must act by itself, and how it would end then.
     fn deadline(&self) -> Option<(Instant, SessionEnd)> {
         let limits = self.shared.limits();
         let is_open = self.closing.is_none();

@@ -1,7 +1,7 @@
-//! How many octets the kernel holds for a peer: written by us, and not acknowledged by the peer's kernel.
+//! How many octets the kernel holds for a peer: written by dotd, not acknowledged by the peer's kernel.
 //!
-//! Before: `writer` or `linger` waits for a client. After: it knows what the client has really taken.
-//! Never: counts what only moved from our memory into the kernel's as taken.
+//! Before: `writer` or `linger` waits for a client. After: it knows what the client has really acknowledged.
+//! Never: counts octets as taken that only moved from dotd's memory into the kernel's.
 //!
 //! Source: tcp(7), SIOCOUTQ; a FIN that is not acknowledged counts as one octet.
 
@@ -16,7 +16,7 @@ pub(super) fn unacknowledged(socket: impl AsFd) -> usize {
     // SAFETY: the descriptor is open as long as `socket` is borrowed; SIOCOUTQ (TIOCOUTQ for sockets) writes one int,
     // to which the pointer is valid until the call returns.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
-    // A socket that cannot say it has no connection any more: nothing is on its way.
+    // A socket that cannot answer has no connection any more: nothing is on its way.
     if result == 0 { usize::try_from(octets).unwrap_or_default() } else { 0 }
 }
 
@@ -29,8 +29,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: what a peer's kernel does not take counts, and nothing else does. Method: a peer that reads nothing is written
-    /// to until its kernel is full, then reads all of it.
+    /// Goal: octets that the peer's kernel does not acknowledge count, and no others. Method: a peer that reads nothing
+    /// until its kernel's buffers are full, and then everything.
     #[test]
     fn what_the_peer_has_not_taken_counts() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -46,7 +46,7 @@ mod tests {
         assert!((1..written).contains(&waiting), "{waiting} of {written}");
         let mut rest = vec![0; written];
         peer.read_exact(&mut rest).unwrap();
-        // Acknowledgements are the kernel's own affair, and come without anybody's doing.
+        // The kernel sends acknowledgements by itself.
         while unacknowledged(&ours) > 0 {
             std::thread::yield_now();
         }

@@ -1,12 +1,12 @@
-//! What clients are owed: octets of responses in our memory that they have not taken, by session, client prefix and worker.
+//! Octets of responses in dotd's memory that clients have not taken, by session, client prefix and worker.
 //!
-//! Before: `inbox` has a response, or `writer` knows what the client has not taken. After: the response is kept or refused,
-//! and where a worker owes too much, the session that owes most is named.
-//! Holds: a sum for the worker, one for each client prefix with sessions, and the sessions whose clients take nothing, by
-//! how much they are owed. A response whose client takes it at once changes three numbers and no order.
-//! Never: refuses a client that owes us nothing its first answer before its prefix owes twice what it may.
+//! Before: `inbox` has a response, or `writer` knows what the client has not taken. After: the response is kept or
+//! refused; if a worker holds too much, the session with the most octets is named.
+//! Holds: one sum for the worker, one for each client prefix with sessions, and the sessions whose clients take
+//! nothing, ordered by their octets. A response that its client takes at once changes three numbers and no order.
+//! Never: refuses the first answer to a session without waiting octets before its prefix holds twice its limit.
 //!
-//! Source: dynamic thresholds (Choudhury and Hahne, 1998): each may have as much as is free.
+//! Source: dynamic thresholds (Choudhury and Hahne, 1998): each queue may have as much as is free.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,12 +20,12 @@ use dot_common::prefix::ClientPrefix;
 use super::WorkerShared;
 use crate::ledger::{Counter, WorkerCounters};
 
-/// A response of so many octets is kept beyond the budgets of prefix and worker: it takes less than a refusal costs.
+/// A response up to this length is kept beyond the budgets of prefix and worker: it takes less memory than a refusal.
 const SMALL_OCTETS: usize = 1232;
-/// Octets that an answer is taken to have before a session's first one is here.
+/// The assumed length of a session's first answer.
 const EXPECTED_OCTETS: usize = 512;
 
-/// How much may be owed.
+/// The limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwedLimits {
     /// Octets of one session.
@@ -36,7 +36,7 @@ pub struct OwedLimits {
     pub worker: usize,
 }
 
-/// What is owed at the moment.
+/// The current sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Owed {
     session: usize,
@@ -45,20 +45,20 @@ struct Owed {
 }
 
 impl OwedLimits {
-    /// Whether a response of so many octets is kept.
+    /// Whether a response of this length is kept.
     fn admits(&self, owed: Owed, octets: usize) -> bool {
         let session = owed.session + octets;
         let is_first = owed.session == 0 && owed.client < self.client.saturating_mul(2);
         session <= self.session && (session <= self.free(owed) || session <= SMALL_OCTETS || is_first)
     }
 
-    /// What one session may be owed, beside what others are: as much as is free.
+    /// The most octets that one session may have, given the sums: as many as are free.
     fn free(&self, owed: Owed) -> usize {
         self.session.min(self.client.saturating_sub(owed.client)).min(self.worker.saturating_sub(owed.worker))
     }
 }
 
-/// How much a session is owed, as a power of two; the longest without progress first; its number.
+/// Order of the sessions: octets as a power of two; then the longest wait; then the session's number.
 type Rank = (u32, std::cmp::Reverse<u64>, u64);
 
 /// The sums of a worker.
@@ -71,7 +71,7 @@ pub(super) struct Debts {
     next: Cell<u64>,
 }
 
-/// What the sessions of one client prefix are owed.
+/// The octets of one client prefix.
 #[derive(Default)]
 struct ClientDebt {
     octets: Cell<usize>,
@@ -79,7 +79,7 @@ struct ClientDebt {
 }
 
 impl Debts {
-    /// Nothing is owed; client prefixes are of these lengths, IPv4 and IPv6.
+    /// Empty sums; the client prefixes have these lengths, IPv4 and IPv6.
     pub(super) fn new(prefix_bits: (u8, u8), counters: &WorkerCounters) -> Self {
         Self {
             prefix_bits,
@@ -91,7 +91,7 @@ impl Debts {
         }
     }
 
-    /// What a new session of `client` owes: nothing.
+    /// The account of a new session of `client`.
     pub(super) fn open(&self, client: IpAddr) -> Debt {
         let prefix = ClientPrefix::of(client, self.prefix_bits.0, self.prefix_bits.1);
         let of_client = Rc::clone(self.clients.borrow_mut().entry(prefix).or_default());
@@ -106,7 +106,8 @@ impl Debts {
         }
     }
 
-    /// The session that is owed most, and of those for longest, if the worker owes more than `max`.
+    /// The session with the most octets, among equals the one that has waited longest, if the worker holds more than
+    /// `max`.
     pub(super) fn most_owed(&self, max: usize) -> Option<u64> {
         if self.octets.get() <= max {
             return None;
@@ -115,20 +116,20 @@ impl Debts {
     }
 }
 
-/// What one session is owed.
+/// The account of one session.
 pub(super) struct Debt {
     prefix: ClientPrefix,
     of_client: Rc<ClientDebt>,
     is_open: Cell<bool>,
     octets: Cell<usize>,
-    /// Octets of an answer to this session, as the last ones were.
+    /// Expected length of the next answer, from the last ones.
     expected: Cell<usize>,
-    /// Where it stands among those whose clients take nothing.
+    /// Its place among the sessions whose clients take nothing.
     rank: Cell<Option<Rank>>,
 }
 
 impl Debt {
-    /// The session is owed so many octets now.
+    /// Sets the session's number of octets.
     pub(super) fn set(&self, debts: &Debts, octets: usize) {
         let change = octets.wrapping_sub(self.octets.replace(octets));
         let of_client = &self.of_client.octets;
@@ -140,7 +141,7 @@ impl Debt {
         }
     }
 
-    /// Whether the client takes what it is owed; `number` is its session's.
+    /// Notes whether the client takes its octets; `number` is its session's.
     pub(super) fn note_waiting(&self, debts: &Debts, number: u64, is_waiting: bool) {
         match (self.rank.get(), is_waiting) {
             (None, true) => {
@@ -164,7 +165,7 @@ impl Debt {
         }
     }
 
-    /// The session is over: it is owed nothing, and its client is forgotten with its last session.
+    /// The session is over: its octets are gone, and a client is forgotten with its last session.
     pub(super) fn close(&self, debts: &Debts) {
         self.set(debts, 0);
         self.stand(debts, None);
@@ -181,15 +182,15 @@ impl Debt {
         Owed { session: self.octets.get(), client: self.of_client.octets.get(), worker: debts.octets.get() }
     }
 
-    /// Whether an answer of so many octets is kept; what it tells of those to come is noted.
+    /// Whether an answer of this length is kept; its length also updates the expected length.
     pub(super) fn admits(&self, shared: &WorkerShared, octets: usize) -> bool {
         let expected = self.expected.get();
         self.expected.set(octets.max(expected - expected / 8));
         shared.limits().owed.admits(self.owed(&shared.debts), octets)
     }
 
-    /// Whether another query may be asked beside `in_flight`, by what their answers would be. A session that is owed nothing
-    /// and waits for nothing always may.
+    /// Whether another query may be asked beside `in_flight`, by the expected lengths of their answers. A session
+    /// without waiting octets and without a query in flight always may.
     pub(super) fn has_room(&self, shared: &WorkerShared, in_flight: usize) -> bool {
         let owed = self.owed(&shared.debts);
         let coming = in_flight.saturating_add(1).saturating_mul(self.expected.get());
@@ -215,7 +216,7 @@ mod tests {
         (Debts::new((32, 56), &counters), counters)
     }
 
-    /// Answers of 64 KiB that sessions keep, in turn, until none keeps another; octets owed then, of each client.
+    /// Answers of 64 KiB that sessions keep, in turn, until none keeps another. Returns each client's octets.
     fn fill(clients: u8, sessions: usize) -> (Vec<usize>, usize) {
         let (debts, counters) = debts();
         let of = |client: u8| debts.open([192, 0, 2, client].into());
@@ -233,14 +234,14 @@ mod tests {
         }
         assert_eq!(counters.get(Counter::OwedOctets), debts.octets.get() as u64);
         let sums = all.iter().step_by(sessions).map(|debt| debt.of_client.octets.get()).collect();
-        // An inbox is told more than once that its session is over.
+        // An inbox may learn more than once that its session is over.
         all.iter().chain(&all).for_each(|debt| debt.close(&debts));
         assert_eq!((debts.octets.get(), counters.get(Counter::OwedOctets)), (0, 0));
         (sums, debts.clients.borrow().len())
     }
 
-    /// Goal: a session, a client of however many sessions, and a worker are owed no more than they may; sessions of a client
-    /// have equal parts. Method: clients that take nothing of answers of 64 KiB.
+    /// Goal: a session, a client with any number of sessions, and a worker stay within their limits; sessions of a
+    /// client have equal parts. Method: clients that take nothing of answers of 64 KiB.
     #[test]
     fn what_is_owed_is_bounded() {
         let (sums, _) = fill(1, 1);
@@ -257,8 +258,8 @@ mod tests {
         assert_eq!(left, 0, "a client is forgotten with its last session");
     }
 
-    /// Goal: where a worker owes too much the session that is owed most is named, of equals the one that has waited longest,
-    /// and one whose client takes everything is not.
+    /// Goal: if a worker holds too much, the session with the most octets is named, among equals the one that has
+    /// waited longest, and never one whose client takes everything.
     #[test]
     fn the_most_owed_is_named_first() {
         let (debts, _) = debts();
@@ -281,8 +282,8 @@ mod tests {
         assert!(debts.waiting.borrow().is_empty() && debts.octets.get() == 0);
     }
 
-    /// Goal: a small answer is kept beyond the budgets of prefix and worker, but not beyond its session's; the first answer
-    /// of a session is kept until its prefix owes twice what it may.
+    /// Goal: a small answer is kept beyond the budgets of prefix and worker, but not beyond its session's; the first
+    /// answer of a session is kept until its prefix holds twice its limit.
     #[test]
     fn small_and_first_answers_are_kept() {
         let full = Owed { session: 0, client: LIMITS.client, worker: LIMITS.worker };

@@ -1,17 +1,18 @@
-//! How long a client may let what it is owed wait, by how fast it takes that. Pure.
+//! How long dotd waits for a client to read, depending on how fast it reads. Pure.
 //!
-//! Before: `writer` or `linger` has octets that a client does not take. After: it knows until when it waits for it.
-//! Holds: the moment at which patience ends, and how many octets the client had taken when somebody last looked.
-//! Never: takes octets for taken that only the kernel holds, or waits for a client without end.
+//! Before: `writer` or `linger` has octets that a client does not take. After: it knows until when to wait.
+//! Holds: the moment at which the wait ends, and how many octets the client had taken at the last look.
+//! Never: counts octets as taken that only the kernel holds, or waits for a client without end.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Octets a second that are taken for reading: two ISDN channels, 128 kbit/s.
+/// The slowest acceptable rate in octets a second: two ISDN channels, 128 kbit/s.
 const OCTETS_PER_SECOND_MIN: u32 = 16 * 1024;
-/// Timeouts that patience reaches ahead at most. Two: the kernel of a client that reads steadily opens its window in steps
-/// of a sixteenth of its buffer (RFC 9293 §3.8.6.2.2), so that what is read in a timeout may be taken at its end.
+/// The wait extends at most this many timeouts ahead. Two: the kernel of a client that reads steadily opens its window
+/// in steps of a sixteenth of its buffer (RFC 9293 §3.8.6.2.2), so the octets read during a timeout may be acknowledged
+/// at its end.
 const TIMEOUTS_AHEAD_MAX: u32 = 2;
 
 /// A client's pace.
@@ -22,7 +23,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// When a client that lets us wait is cut; `None` while none does.
+    /// When a client is cut. `None`: nothing waits for it.
     pub(super) fn ends(&self) -> Option<Instant> {
         self.ends
     }
@@ -32,10 +33,10 @@ impl Pace {
         self.ends = None;
     }
 
-    /// Something waits; the client has taken `taken` octets since its connection began. Returns when patience ends.
+    /// Octets wait; the client has taken `taken` octets since its connection began. Returns when the wait ends.
     ///
-    /// It has one timeout from the first look on, and what it takes gains it time at 16 KiB a second. Patience never reaches
-    /// further than two timeouts: what is taken at once is no pace.
+    /// The client has one timeout from the first call on, and gains time at 16 KiB a second for what it takes. The wait
+    /// never extends further than two timeouts: octets that are taken at once are no steady pace.
     pub(super) fn note(&mut self, now: Instant, taken: u64, timeout: Duration) -> Instant {
         let gained = gained(taken.saturating_sub(self.taken));
         let ends = self.ends.map_or(now + timeout, |ends| ends + gained);
@@ -45,10 +46,10 @@ impl Pace {
     }
 }
 
-/// Time that a client gains by taking so many octets. Where it takes no more than the least a second it gains less than
-/// passes, so that a trickle ends too.
+/// The time that a client gains by taking octets. Below the minimum rate it gains less time than passes, so a trickle
+/// ends too.
 fn gained(octets: u64) -> Duration {
-    // Beyond 4 GiB at once nothing is to gain: patience has its end.
+    // Beyond 4 GiB at once there is nothing to gain: the wait is limited.
     Duration::from_secs(1) * u32::try_from(octets).unwrap_or(u32::MAX) / OCTETS_PER_SECOND_MIN
 }
 
@@ -59,8 +60,8 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
     const KIB: u64 = 1024;
 
-    /// Seconds until a client is cut that takes `octets` after each `step` seconds; `None`: not within an hour. It is looked
-    /// at when it takes something, and when its patience ends, as `writer` does.
+    /// Seconds until a client is cut that takes `octets` after each `step` seconds. `None`: not within an hour. The
+    /// calls come when it takes octets and when the wait ends, as in `writer`.
     fn cut_after(octets: u64, step: u32) -> Option<u32> {
         let (start, mut pace, mut taken) = (Instant::now(), Pace::default(), 0);
         pace.note(start, 0, TIMEOUT);
@@ -74,8 +75,8 @@ mod tests {
         })
     }
 
-    /// Goal: a trickle gains less than it takes, so that it ends as silence does; a client that keeps the least pace is never
-    /// cut. Method: paces from nothing to twice the least, a step each second.
+    /// Goal: a trickle gains less time than it takes, so it ends as silence does; a client at the minimum rate is never
+    /// cut. Method: rates from nothing to twice the minimum, a step each second.
     #[test]
     fn a_trickle_ends() {
         assert_eq!(cut_after(0, 1), Some(10));
@@ -85,8 +86,9 @@ mod tests {
         assert_eq!(cut_after(32 * KIB, 1), None);
     }
 
-    /// Goal: a client that takes 16 KiB a second is never cut, also where its kernel takes that in steps as long as a timeout;
-    /// below the pace, or with pauses beyond the timeout, it is. Method: the same pace in steps of one second to ten.
+    /// Goal: a client that reads 16 KiB a second is never cut, even if its kernel acknowledges in steps as long as a
+    /// timeout; below the rate, or with pauses beyond the timeout, it is. Method: the same rate in steps of one second
+    /// to ten.
     ///
     #[test]
     fn a_steady_reader_is_never_cut_however_its_kernel_takes_it() {
@@ -99,7 +101,7 @@ mod tests {
         assert_eq!(cut_after(1024 * KIB, 11), Some(10), "nothing for longer than the timeout");
     }
 
-    /// Goal: what is taken at once is not saved up as patience beyond two timeouts. Method: 4 MiB at once, then nothing.
+    /// Goal: octets taken at once gain no more than two timeouts. Method: 4 MiB at once, then nothing.
     ///
     #[test]
     fn much_at_once_buys_two_timeouts() {
@@ -110,8 +112,8 @@ mod tests {
         assert_eq!(pace.note(later + TIMEOUT, 4096 * KIB, TIMEOUT), later + TIMEOUT * 2);
     }
 
-    /// Goal: what was taken before anything waited counts for nothing, and a client has its whole timeout each time that
-    /// something begins to wait. Method: two waits, with a rest and a megabyte between them.
+    /// Goal: octets taken before any waited gain nothing, and a client has its whole timeout each time octets begin to
+    /// wait. Method: two waits, with a rest and a megabyte between them.
     #[test]
     fn each_wait_begins_anew() {
         let (start, mut pace) = (Instant::now(), Pace::default());

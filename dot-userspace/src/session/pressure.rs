@@ -1,41 +1,41 @@
-//! How timeouts shrink while connections near their cap. Pure.
+//! How timeouts shrink as connections near their cap. Pure.
 //!
-//! Before: `worker` says how many connections there are. After: `WorkerShared` has the idle timeout of the moment.
+//! Before: `worker` counts the connections. After: `WorkerShared` has the current idle timeout.
 //! Never: shortens anything below three quarters of the cap.
 //!
 //! Source: RFC 7766 §6.2.3, RFC 7828 §3.3.2.
 
 use std::time::Duration;
 
-/// The shortest idle timeout is this part of the configured one: 3 s of 30 s, "a few seconds" as RFC 7766 has it.
+/// The shortest idle timeout is this part of the configured one: 3 s of 30 s, "a few seconds" in RFC 7766.
 const FLOOR_PART: u32 = 10;
 
-/// How many connections the process has, of how many it may have.
+/// The number of connections of the process, and its cap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
     /// Connections open.
     pub open: u32,
-    /// The cap; 0: not known.
+    /// The cap; 0: unknown.
     pub max: u32,
 }
 
 impl Fill {
-    /// Every place is taken: the next connection gets that of the longest idle one.
+    /// Whether every place is taken: the next connection gets the place of the one that has been idle longest.
     #[must_use]
     pub fn is_full(self) -> bool {
         self.max > 0 && self.open >= self.max
     }
 
-    /// Timeouts are shorter than configured.
+    /// Whether timeouts are shorter than configured.
     #[must_use]
     pub fn is_pressed(self) -> bool {
         u64::from(self.open) * 4 > u64::from(self.max) * 3
     }
 
-    /// `timeout` up to three quarters of the cap; from there in a straight line to a tenth of it at the cap.
+    /// `timeout` up to three quarters of the cap; from there it falls linearly to a tenth of it at the cap.
     #[must_use]
     pub fn shrunk(self, timeout: Duration) -> Duration {
-        // In quarters of a connection, so that three quarters of any cap are exact.
+        // Counted in quarters of a connection, so that three quarters of any cap are exact.
         let (open, max) = (u64::from(self.open) * 4, u64::from(self.max));
         let Some(over) = open.checked_sub(max * 3).filter(|over| *over > 0) else { return timeout };
         let floor = timeout / FLOOR_PART;

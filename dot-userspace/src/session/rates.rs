@@ -1,12 +1,12 @@
-//! How many messages a client may send in a second over connections, whatever their number and their workers; and, in another
-//! table, how many handshakes it may begin.
+//! How many messages a client may send in a second over all its connections and workers; and, in another table, how
+//! many handshakes it may begin.
 //!
-//! Before: the reader has a whole message. After: it is within its client's rate, waits for it, or is over.
-//! Holds: one number for each client that was heard lately, which all workers share: the time at which its next message
-//! would be on schedule (GCRA, as the kernel half has it in `dot_common::rate`). A table of fixed size, four places for a
-//! client; where all four are others', the one nearest to its schedule is forgotten.
-//! Never: allocates before there is a limit, locks, or admits more than burst + rate · t messages of a client in any time t,
-//! unless four clients that share its places are over theirs.
+//! Before: the reader has a whole message. After: it is within its client's rate, waits, or exceeds the rate.
+//! Holds: one number for each recent client, which all workers share: the time at which its next message would be on
+//! schedule (GCRA, as in `dot_common::rate` for the kernel half). The table has a fixed size, with four places for a
+//! client; if other clients hold all four, the one nearest to its schedule is forgotten.
+//! Never: allocates before there is a limit, locks, or admits more than burst + rate · t messages of a client in any
+//! time t, unless four clients that share its places exceed theirs.
 //!
 //! Source: ITU-T I.371, Annex A (virtual scheduling).
 
@@ -29,34 +29,37 @@ use crate::config::QueriesOver;
 const SETS_BITS: u32 = 14;
 /// Places of a set.
 const PLACES: usize = 4;
-/// Low bits of a place: the time on schedule, in units of 128 ns, which comes round in 39 hours. The others tell clients apart.
+/// Low bits of a place: the scheduled time, in units of 128 ns, which wraps in 39 hours. The other bits identify the
+/// client.
 const TIME_BITS: u32 = 40;
-/// Nanoseconds of a unit, as a power of two.
+/// Nanoseconds in a unit, as a power of two.
 const UNIT_BITS: u32 = 7;
-/// The farthest that a client may be ahead of its schedule: two hours, where the config allows an hour. Beyond, it is behind.
+/// A client is at most this far ahead of its schedule: two hours (the config allows one). A larger distance means that
+/// it is behind.
 const AHEAD_MAX: u64 = 1 << 36;
-/// Longest wait of a message; one that would wait longer is over. 1 s: a stub asks again after some five.
+/// Longest wait of a message; a message that would wait longer exceeds the rate. 1 s: a stub resolver asks again after
+/// some five.
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// Times that another worker may be faster before a message counts as over.
+/// Attempts, when other workers change the place meanwhile, before a message counts as exceeding the rate.
 const TRIES_MAX: usize = 16;
 
-/// What a client may send.
+/// The limit of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueryRate {
-    /// Messages and their burst; may be no limit.
+    /// Messages and burst; may be unlimited.
     pub rate: Rate,
-    /// What becomes of what is over.
+    /// What happens to messages beyond the rate.
     pub over: QueriesOver,
 }
 
-/// What a message may do.
+/// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// Be answered.
+    /// It is answered now.
     Within,
-    /// Be answered then; its place on the schedule is taken.
+    /// It is answered at that time, which is reserved for it.
     At(Instant),
-    /// Nothing, by the rate.
+    /// It exceeds the rate.
     Over,
 }
 
@@ -75,7 +78,7 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// A message of `client` came now; `bits` are the lengths of prefixes, IPv4 and IPv6.
+    /// Decides about a message of `client` that came now; `bits` are the prefix lengths for IPv4 and IPv6.
     pub(super) fn take(&self, client: IpAddr, bits: (u8, u8), limit: QueryRate, now: Instant) -> Pace {
         let number = self.keyed.number(client, bits);
         let now_units = units(now.saturating_duration_since(self.began));
@@ -95,17 +98,17 @@ impl Rates {
         Pace::Over
     }
 
-    /// Whether `client` may do now what `rate` limits; if so, it has.
+    /// Whether `client` may do now what `rate` limits. If so, it is counted.
     pub fn admits(&self, client: IpAddr, bits: (u8, u8), rate: Rate, now: Instant) -> bool {
         let limit = QueryRate { rate, over: QueriesOver::Refuse };
         !rate.is_limit() || self.take(client, bits, limit, now) == Pace::Within
     }
 
-    /// The client's place, or the one that it gets, and what is there.
+    /// The client's place, or a place for it, and its content.
     fn place(&self, number: u64, now: u64) -> Option<(&AtomicU64, u64)> {
         let places =
             self.places.get_or_init(|| (0..PLACES << SETS_BITS).map(|_| AtomicU64::new(0)).collect());
-        // Other bits than those that tell clients apart.
+        // Other bits than those that identify clients within a set.
         let set = usize::try_from(number & ((1 << SETS_BITS) - 1)).ok()?;
         let places = places.get(set * PLACES..(set + 1) * PLACES)?.iter();
         let held = places.map(|place| (place, place.load(Relaxed)));
@@ -124,16 +127,16 @@ fn ahead(held: u64, now: u64) -> u64 {
     Some(held.wrapping_sub(now) & TIME).filter(|ahead| *ahead <= AHEAD_MAX).unwrap_or(0)
 }
 
-/// A time in units.
+/// A duration in units.
 fn units(time: Duration) -> u64 {
     u64::try_from(time.as_nanos() >> UNIT_BITS).unwrap_or(TIME)
 }
 
-/// The next time on schedule, and how long the message waits, in units; `None`: it would wait too long.
+/// The next scheduled time, and how long the message waits, in units. `None`: it would wait too long.
 fn schedule(rate: Rate, ahead: u64, now: u64, wait_max: u64) -> Option<(u64, u64)> {
     let period = rate.period_ns.div_ceil(1 << UNIT_BITS).max(1);
     let tolerance = rate.tolerance_ns / rate.period_ns.max(1) * period;
-    // No message under this rate can have led there: it is of another rate, before a reload.
+    // No message under this rate can have led there: the time is from another rate, before a reload.
     let is_foreign = ahead > tolerance + period + wait_max + units(STALE);
     let ahead = if is_foreign { 0 } else { ahead };
     let wait = ahead.saturating_sub(tolerance);
@@ -155,8 +158,8 @@ mod tests {
         QueryRate { rate: Rate::new(per_second, burst), over }
     }
 
-    /// Goal: a client has its burst and its rate, another one its own. Method: a client that sends all at once, then after a
-    /// tenth of a second; its neighbour.
+    /// Goal: a client has its burst and its rate, and another client its own. Method: a client that sends everything at
+    /// once, then after a tenth of a second; its neighbour.
     #[test]
     fn a_client_has_its_burst_and_its_rate() {
         let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));
@@ -172,8 +175,8 @@ mod tests {
         assert_eq!(admitted("2001:db8::3", 5000, 50), 10);
     }
 
-    /// Goal: delayed messages leave at the rate, one after the other, and none waits longer than a second. Method: two hundred
-    /// at once where a hundred a second may.
+    /// Goal: delayed messages leave at the rate, one after the other, and none waits longer than a second. Method: two
+    /// hundred at once at a rate of a hundred a second.
     #[test]
     fn delayed_messages_leave_at_the_rate() {
         let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));
@@ -190,9 +193,9 @@ mod tests {
         assert!(waits.iter().all(|at| *at <= now + WAIT_MAX));
     }
 
-    /// Goal: more clients than places make the table forget, not refuse: each new client has its burst, unless it has the
-    /// set and the 24 bits of another, as one of four million has. Method: 200,000 clients with two messages each; by such
-    /// chance one in twenty runs refuses one client.
+    /// Goal: with more clients than places the table forgets, and does not refuse: each new client has its burst,
+    /// unless it shares the set and the 24 bits of another, as one in four million does. Method: 200,000 clients with
+    /// two messages each; in one of twenty runs this refuses one client.
     #[test]
     fn a_crowd_of_clients_refuses_nobody() {
         let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));
@@ -205,8 +208,8 @@ mod tests {
         assert!(refused <= 3, "{refused} refused");
     }
 
-    /// Goal: workers that count one client at once admit no more than its burst. Method: four threads, ten thousand messages
-    /// each, at one moment.
+    /// Goal: workers that count one client at the same time admit no more than its burst. Method: four threads, ten
+    /// thousand messages each, at one moment.
     #[test]
     fn workers_share_a_clients_rate() {
         let (rates, now) = (Rates::default(), Instant::now() + Duration::from_secs(5));

@@ -1,7 +1,7 @@
-//! The reading half of a session: octets in, messages cut, triaged and sent on their way.
+//! The reading half of a session: reads octets, cuts messages, judges them and passes them on.
 //!
 //! Before: the decrypted stream. After: each message is at a backend, answered, or dropped, and counted.
-//! Holds: the octets of one message that is not whole yet; nothing while idle.
+//! Holds: the octets of one incomplete message; nothing while idle.
 //! Never: reads while the session has no room for another query (backpressure, RFC 7766 §6.2.1.1), or goes on when its
 //! [`Turn`] is over.
 
@@ -22,21 +22,21 @@ use crate::{
     ledger::Counter,
 };
 
-/// Messages that are no queries by which a session may be ahead of its queries. 256: as many as may be in flight, so that a
-/// client with one odd habit goes on, and who sends nothing else is heard no longer than that.
+/// A session may send this many more invalid messages than queries. 256: as many as may be in flight, so a client with
+/// one odd habit goes on, and one that sends nothing else ends.
 const MALFORMED_MAX: u16 = 256;
 
-/// What the reader remembers between turns.
+/// The reader's state between turns.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// The front of a message that is not whole, or messages that wait for room.
+    /// The beginning of an incomplete message, or messages that wait for room.
     pending: BytesMut,
     is_held: bool,
     turn: Turn,
     message_since: Option<Instant>,
     last_message: Option<Instant>,
     queries: u32,
-    /// Messages that were no queries, less the queries since.
+    /// Invalid messages, less the queries since.
     malformed: u16,
 }
 
@@ -51,17 +51,17 @@ impl Reader {
         self.queries
     }
 
-    /// When the last whole message came; only that keeps a session from being idle (RFC 7766 §6.2.3).
+    /// When the last whole message came; only whole messages keep a session from being idle (RFC 7766 §6.2.3).
     pub(super) fn last_message(&self) -> Option<Instant> {
         self.last_message
     }
 
-    /// Whole messages may have waited for room, and there is some.
+    /// Whether whole messages may have waited for room, and there is room now.
     pub(super) fn may_go_on(&self, inbox: &Inbox) -> bool {
         self.is_held && inbox.delayed_until().is_none() && !self.is_over() && inbox.has_room()
     }
 
-    /// Others have been heard since the last turn; this one may use so many units.
+    /// Other sessions have run since the last turn; this one may use `units`.
     pub(super) fn begin_turn(&mut self, units: u32) {
         self.turn = Turn::of(units);
     }
@@ -71,15 +71,15 @@ impl Reader {
         self.turn.spent()
     }
 
-    /// This turn has taken all it may: others come first.
+    /// Whether this turn has used all its units, so that others come first.
     pub(super) fn is_over(&self) -> bool {
         self.turn.is_over()
     }
 
-    /// Reads and handles what is there, until the stream or the room for queries is exhausted.
+    /// Reads and handles messages, until the stream or the room for queries is exhausted.
     ///
     /// # Errors
-    /// How the session ends; responses still owed are for the caller to wait for.
+    /// How the session ends; the caller waits for outstanding responses.
     pub(super) fn read<L: Link>(
         &mut self,
         link: &mut L,
@@ -107,14 +107,14 @@ impl Reader {
                 }
             }
         }
-        // A record without a message, a key update for one, is no half message once it is whole; and while we read
-        // nothing, for want of room, the client is late with nothing.
+        // A record without a message, such as a key update, is no incomplete message once it is whole. And while dotd
+        // reads nothing, for lack of room, the client is not late.
         let is_partial = !self.is_held && (link.is_mid_record() || !self.pending.is_empty());
         self.message_since = is_partial.then(|| self.message_since.unwrap_or(now));
         Ok(())
     }
 
-    /// Handles `octets`, which follow whatever is pending.
+    /// Handles `octets`, which follow the pending ones.
     fn take_octets(&mut self, octets: &[u8], inbox: &Rc<Inbox>, now: Instant) -> Result<(), SessionEnd> {
         if self.pending.is_empty() {
             let taken = self.take_messages(octets, inbox, now)?;
@@ -131,14 +131,15 @@ impl Reader {
         Ok(())
     }
 
-    /// Keeps what is left, or nothing at all: an idle session holds no buffer.
+    /// Keeps incomplete octets, or no buffer at all: an idle session holds none.
     fn keep(&mut self, pending: BytesMut, now: Instant) {
         let is_partial = !pending.is_empty() && !self.is_held;
         self.message_since = is_partial.then(|| self.message_since.unwrap_or(now));
         self.pending = if pending.is_empty() { BytesMut::new() } else { pending };
     }
 
-    /// Handles every whole message in front of `octets` while there is room, and the turn lasts; returns the octets used.
+    /// Handles each whole message in `octets` while there is room and the turn lasts. Returns the number of octets
+    /// used.
     fn take_messages(&mut self, octets: &[u8], inbox: &Rc<Inbox>, now: Instant) -> Result<usize, SessionEnd> {
         let mut taken = 0;
         self.is_held = false;
@@ -162,8 +163,8 @@ impl Reader {
         Ok(taken)
     }
 
-    /// One message: to a backend, answered, or dropped. Counted once, here. `is_over`: its client is over its rate, and hears
-    /// REFUSED.
+    /// Handles one message: to a backend, answered, or dropped. Counted once, here. `is_over`: its client exceeds its
+    /// rate, and the answer is REFUSED.
     fn take_message(&mut self, message: &[u8], inbox: &Rc<Inbox>, is_over: bool) -> Result<(), SessionEnd> {
         let counters = &inbox.shared.counters;
         let _fate = FateGuard::of(counters);

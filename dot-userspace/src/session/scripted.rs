@@ -1,6 +1,6 @@
-//! What the unit tests serve a session on: a connection that a closure reads from, and limits that nothing meets.
+//! A connection for unit tests of a session: a closure provides the octets, and no limit is reached.
 //!
-//! Before: a test says what each read gives. After: a session, which may write whatever it likes.
+//! Before: a test says what each read gives. After: a session, which may write anything.
 //! Never: touches a socket.
 
 use std::{
@@ -23,15 +23,15 @@ use crate::{
     tls::{self, ReadEnd},
 };
 
-/// What a read gives: where in the scratch the octets are and what they cost, or how the connection ended.
+/// The result of a read: where in the scratch buffer the octets are and their cost, or how the connection ended.
 pub type Read = Poll<Result<tls::Read, ReadEnd>>;
 
-/// A read that found so many octets at the front of the scratch, in one record.
+/// A read of this many octets at the front of the scratch buffer, in one record.
 pub fn found(octets: usize) -> Read {
     Poll::Ready(Ok(tls::Read { plaintext: 0..octets, octets, records: 1 }))
 }
 
-/// A client that sends what the closure puts into the scratch, and takes whatever it is sent, while it takes anything.
+/// A client that sends what the closure puts into the scratch buffer, and takes responses while it takes anything.
 pub struct Scripted<F> {
     read: F,
     unsent: usize,
@@ -40,17 +40,17 @@ pub struct Scripted<F> {
 }
 
 impl<F: FnMut(&mut [u8]) -> Read> Scripted<F> {
-    /// It takes everything at once.
+    /// A client that takes everything at once.
     pub fn new(read: F) -> Self {
         Self::taking(Rc::new(Cell::new(true)), read)
     }
 
-    /// It takes everything at once while `is_taking`, and nothing else.
+    /// A client that takes everything at once while `is_taking`, and nothing otherwise.
     pub fn taking(is_taking: Rc<Cell<bool>>, read: F) -> Self {
         Self { read, unsent: 0, is_taking, lingers: false }
     }
 
-    /// Its kernel acknowledges nothing, and it never closes: a session that is over waits for it.
+    /// A client whose kernel acknowledges nothing and that never closes: a session that is over waits for it.
     pub fn lingering(read: F) -> Self {
         Self { lingers: true, ..Self::new(read) }
     }
@@ -119,7 +119,7 @@ pub fn no_limits() -> Limits {
     }
 }
 
-/// What sessions without backends share. Call it inside a `LocalSet`.
+/// The shared state of sessions without backends. Must be called inside a `LocalSet`.
 pub fn worker_shared(counters: &WorkerCounters) -> Rc<WorkerShared> {
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, counters);
     let shared = Rc::new(WorkerShared::new(no_limits(), backends, counters.clone(), Arc::default()));

@@ -1,11 +1,11 @@
-//! A worker's answers: from its cache, from a query that is at a backend already, or else from a backend.
+//! A worker's answers: from its cache, from a query that is already at a backend, or from a backend.
 //!
-//! Before: `dns::triage` said forward, whichever way the query came. After: its asker has an answer, or will.
-//! Holds: the cache, and who waits for an answer that is being asked for.
-//! Never: changes what an answer says but for TTLs, and the question's case, which is each client's own; gives an
-//! asker two outcomes; stands in the way when the cache is off.
+//! Before: `dns::triage` said forward, for a query over any transport. After: its asker has an answer, or will get one.
+//! Holds: the cache, and the askers that wait for an answer.
+//! Never: changes an answer except TTLs and the question's case, which is each client's own; gives an asker two
+//! outcomes; costs anything while the cache is off.
 //!
-//! Source: RFC 8767 §5: a backend is asked first, and what has ended is given only when it fails.
+//! Source: RFC 8767 §5: a backend is asked first, and an expired answer is given only if it fails.
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
@@ -20,15 +20,15 @@ use crate::{
     proxy::Client,
 };
 
-/// Who has a query answered: a session, or a datagram's sender.
+/// The asker of a query: a session, or the sender of a datagram.
 pub(super) trait Asker {
-    /// Passes a response on at once. `false`: it cannot be passed on.
+    /// Passes a response on at once. `false`: that is impossible.
     fn pass(&self, asked: Asked, response: &[u8]) -> bool;
-    /// One outcome will come later, through what this returns.
+    /// Returns the sink through which one outcome will come later.
     fn expect(&self) -> Rc<dyn Sink>;
-    /// Who asks.
+    /// The client.
     fn client(&self) -> Option<Client>;
-    /// What a backend must be asked for is not asked for now: the asker was told.
+    /// Whether the query must not go to a backend now; the asker has been told.
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool;
 }
 
@@ -74,7 +74,7 @@ struct Fetching<'a> {
 }
 
 impl Fetching<'_> {
-    /// Its message up to the question's end.
+    /// Its message up to the end of the question.
     fn head(&self) -> &[u8] {
         self.message.get(..self.query.question_end).unwrap_or_default()
     }
@@ -85,7 +85,7 @@ impl Fetching<'_> {
     }
 }
 
-/// Sends a query to a backend; where none takes it, its asker hears SERVFAIL at once.
+/// Sends a query to a backend. If no backend takes it, the asker gets SERVFAIL at once.
 fn forward(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
     if asker.is_deferred(message, query) {
         return;
@@ -98,27 +98,27 @@ fn forward(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl As
     }
 }
 
-/// The cache, and who waits.
+/// The cache, and the askers that wait.
 pub struct SharedAnswers {
     cache: RefCell<Cache>,
     pending: RefCell<Pending<Waiter>>,
-    /// Where a kept response is made ready for its client.
+    /// Buffer in which a cached response is prepared for its client.
     ready: RefCell<Vec<u8>>,
     counters: WorkerCounters,
 }
 
-/// One that waits.
+/// An asker that waits.
 struct Waiter {
     sink: Rc<dyn Sink>,
     asked: Asked,
-    /// Its message up to the question's end: the case of the name is its own.
+    /// Its message up to the end of the question: the case of the name is its own.
     head: Box<[u8]>,
-    /// Its query is the one that is at the backend.
+    /// Its query is the one at the backend.
     is_first: bool,
 }
 
 impl SharedAnswers {
-    /// Nothing yet.
+    /// An empty cache.
     #[must_use]
     pub fn new(keeping: Keeping, counters: &WorkerCounters) -> Rc<Self> {
         Rc::new(Self {
@@ -129,7 +129,7 @@ impl SharedAnswers {
         })
     }
 
-    /// Gives the memory back, a bit in each turn; for answers that nobody asks any more.
+    /// Frees the memory, a part in each turn, of answers that are not used any more.
     pub fn retire(self: &Rc<Self>) {
         let answers = Rc::clone(self);
         spawn_local(async move {
@@ -139,7 +139,7 @@ impl SharedAnswers {
         });
     }
 
-    /// Forgets the answers that `forget` means, a bit in each turn.
+    /// Removes the answers that `forget` selects, a part in each turn.
     pub fn forget(self: &Rc<Self>, forget: Forget) {
         let answers = Rc::clone(self);
         spawn_local(async move {
@@ -160,7 +160,7 @@ impl SharedAnswers {
         is_passed
     }
 
-    /// Has `asker` wait for the answer, with others or as the one whose query a backend gets.
+    /// Makes `asker` wait for the answer, with others or as the one whose query goes to a backend.
     fn wait(self: &Rc<Self>, key: Key, fetching: &Fetching<'_>, asker: &impl Asker) {
         let waiter = |is_first| Waiter {
             sink: asker.expect(),
@@ -179,8 +179,8 @@ impl SharedAnswers {
         }
     }
 
-    /// Has the popular answer at `place` anew before it ends, unless that is under way: of one for every client subnet,
-    /// once for all of them.
+    /// Refreshes the popular answer at `place` before it expires, unless that is under way. An answer for every client
+    /// subnet is refreshed once for all of them.
     fn refresh(self: &Rc<Self>, place: Place, key: Key, fetching: &Fetching<'_>, asker: &impl Asker) {
         let shared = key.shared().filter(|_| place.is_for_all()).map(Box::new);
         if !self.pending.borrow().has(shared.as_deref().unwrap_or(&key)) {
@@ -188,8 +188,8 @@ impl SharedAnswers {
         }
     }
 
-    /// Asks a backend, for `first` or, when that is nobody, to have the answer anew. Others find that under `key`, or under
-    /// `shared` where there is one.
+    /// Asks a backend, for `first`, or without an asker to refresh the answer. Others find the query under `key`, or
+    /// under `shared` if that is given.
     fn ask_backend(
         self: &Rc<Self>,
         key: Key,
@@ -214,26 +214,26 @@ impl SharedAnswers {
     }
 }
 
-/// A query of the cache at a backend.
+/// The cache's query at a backend.
 struct Fetch {
     answers: Rc<SharedAnswers>,
     key: Key,
-    /// Under what it is found, where it is for every client subnet.
+    /// The key for every client subnet, if the answer may be for all.
     shared: Option<Box<Key>>,
-    /// Whose subnet a backend is told.
+    /// The client whose subnet a backend learns.
     client: Option<Client>,
-    /// Who asked first.
+    /// The address of the first asker.
     asker: Option<IpAddr>,
     is_refresh: bool,
 }
 
 impl Fetch {
-    /// Under what those who wait for it are found.
+    /// The key under which waiting askers are found.
     fn place(&self) -> &Key {
         self.shared.as_deref().unwrap_or(&self.key)
     }
 
-    /// Nobody gave an answer: whoever waits gets the one that has ended, or hears of the failure.
+    /// No backend answered: each asker gets the expired answer, or the failure.
     fn fail(&self, failure: Failure) {
         let now = turn_time::now();
         let answers = &self.answers;
@@ -262,7 +262,7 @@ impl Fetch {
         self.answers.counters.subtract(Counter::CacheWaiting, u64::from(!waiter.is_first));
     }
 
-    /// Gives `response` to all who wait. `Err`: its records are broken, and they wait on.
+    /// Gives `response` to all askers. `Err`: its records are broken, and they wait on.
     fn give_all(&self, response: &[u8]) -> Result<(), Broken> {
         let mut waiting = self.answers.pending.borrow_mut().end(self.place());
         let mut ready = self.answers.ready.borrow_mut();
@@ -270,14 +270,15 @@ impl Fetch {
             let Some(waiter) = waiting.get(position) else { break };
             ready.clear();
             ready.extend_from_slice(response);
-            // The first one's question came back as the backend wrote it; the others' have never been there.
+            // The first asker's question came back as the backend wrote it; the questions of the others never went
+            // there.
             let question = ready.get_mut(HEADER_OCTETS..self.key.question_end()).filter(|_| !waiter.is_first);
             if let Some(question) = question {
                 question.copy_from_slice(waiter.question());
             }
             match waiter.sink.response(waiter.asked, &ready) {
                 Ok(()) => {}
-                // What is broken is so for all. Those before have left, and take anything.
+                // A broken response is broken for all. Askers before this one have left, and accept anything.
                 Err(Broken) => {
                     drop(waiting.drain(..position));
                     self.answers.pending.borrow_mut().resume(self.place(), waiting);

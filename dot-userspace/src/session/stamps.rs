@@ -1,8 +1,9 @@
-//! When the queries were read whose responses wait to be written: each is measured as its response goes to the kernel.
+//! When queries were read whose responses wait to be written: each is measured when its response goes to the kernel.
 //!
-//! Before: [`super::Inbox`] has a response. After: the worker's histograms have the whole query, and the write.
-//! Holds: a time for those responses that wait and whose queries were read in one turn, [`STAMPS_MAX`] times at most; nothing
-//! while idle.
+//! Before: [`super::Inbox`] has a response. After: the worker's histograms have the time of the query, and of the
+//! write.
+//! Holds: one time for all waiting responses whose queries were read in one turn, at most [`STAMPS_MAX`]; nothing while
+//! idle.
 //! Never: reads the clock more often than once a write.
 
 use std::{
@@ -15,30 +16,30 @@ use crate::{
     moment::Moment,
 };
 
-/// Turns whose responses one write measures; what is beyond, in the inbox of a client that does not read, is not.
+/// Turns whose responses one write measures. Further ones, for a client that does not read, are not measured.
 const STAMPS_MAX: usize = 512;
-/// Lists kept for the next session that writes.
+/// Lists kept for the next sessions that write.
 const POOL_MAX: usize = 64;
 
-/// When queries were read, how they had their responses, and how many.
+/// When queries were read, how they were answered, and their number.
 type Stamp = (Moment, Disposal, u64);
 
 /// The times of one session.
 #[derive(Default)]
 pub(super) struct Stamps {
     waiting: RefCell<Vec<Stamp>>,
-    /// When the first response of the next write was there.
+    /// When the first response of the next write was ready.
     ready_at: Cell<Option<Moment>>,
-    /// The same of the write that the client has not taken.
+    /// The same for a write that the client has not taken.
     unwritten_since: Cell<Option<Moment>>,
 }
 
-/// Lists that no session needs at the moment.
+/// Lists that no session uses now.
 #[derive(Default)]
 pub(super) struct StampPool(RefCell<Vec<Vec<Stamp>>>);
 
 impl Stamps {
-    /// A response waits, to a query that was read at `since`; `None`: nobody measures it.
+    /// A response waits, for a query that was read at `since`. `None`: it is not measured.
     pub(super) fn note(&self, since: Option<Moment>, disposal: Disposal, pool: &StampPool) {
         if self.ready_at.get().is_none() {
             self.ready_at.set(Some(turn_time::moment()));
@@ -59,7 +60,7 @@ impl Stamps {
         }
     }
 
-    /// All that waited was sealed, and given to the kernel, which took all of it or not.
+    /// All waiting responses were sealed and given to the kernel; `is_whole`: it took all octets.
     pub(super) fn sent(&self, is_whole: bool, is_encrypted: bool, stages: &Stages, pool: &StampPool) {
         let now = Moment::of(Instant::now());
         let mut waiting = self.waiting.take();
@@ -75,14 +76,14 @@ impl Stamps {
         }
     }
 
-    /// The kernel has everything.
+    /// The kernel has all octets.
     pub(super) fn flushed(&self, stages: &Stages) {
         if let Some(since) = self.unwritten_since.take() {
             stages.record(Stage::Write, Moment::of(Instant::now()).since(since));
         }
     }
 
-    /// The session is over: what waited is not measured.
+    /// The session is over: waiting responses are not measured.
     pub(super) fn forget(&self, pool: &StampPool) {
         pool.give(self.waiting.take());
     }
@@ -105,9 +106,9 @@ mod tests {
     use super::*;
     use crate::ledger::WorkerCounters;
 
-    /// Goal: each response is measured once, a client that does not read has its write measured to its end, and what waits for
-    /// such a client is bounded. Method: more turns than are kept, two responses each; a write that is not whole, then its end; an idle
-    /// session.
+    /// Goal: each response is measured once; for a client that does not read, the write is measured to its end, and the
+    /// stored times are bounded. Method: more turns than are kept, two responses each; a write that is not whole, then
+    /// its end; an idle session.
     #[test]
     fn each_response_is_measured_once() {
         let (counters, pool, stamps) = (WorkerCounters::default(), StampPool::default(), Stamps::default());

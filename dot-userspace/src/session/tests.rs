@@ -1,4 +1,4 @@
-//! What a session is to its worker: small, and no turn of it long.
+//! Unit tests of a session as part of its worker: it is small, its turns are bounded, and it gives up its place.
 
 use std::{
     cell::Cell,
@@ -27,7 +27,8 @@ use crate::{
     tls::{self, ReadEnd, Stream},
 };
 
-/// Goal: an idle session is a small future; what it needs while it works is its worker's. C-24 asks for many.
+/// Goal: an idle session is a small future; buffers that it needs while it works belong to its worker. C-24 asks for
+/// many sessions.
 #[test]
 fn a_session_is_small() {
     fn octets_of<A, B, C, F>(_: impl Fn(Stream, A, B, C, fn(Ended)) -> F) -> usize {
@@ -41,7 +42,7 @@ fn a_session_is_small() {
 /// Opcode 2, which dotd answers by itself, framed.
 const STATUS: [u8; 14] = [0, 12, 0, 1, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// A client that has so many reads ready, each as full as can be.
+/// A client with this many reads ready, each as full as possible.
 fn endless(mut reads_left: usize, asked: Rc<Cell<u64>>) -> impl Link {
     Scripted::new(move |scratch: &mut [u8]| {
         let Some(left) = reads_left.checked_sub(1) else { return Poll::Pending };
@@ -53,7 +54,7 @@ fn endless(mut reads_left: usize, asked: Rc<Cell<u64>>) -> impl Link {
     })
 }
 
-/// Counts how often it was woken.
+/// Counts wake-ups.
 #[derive(Default)]
 struct Bell(AtomicUsize);
 
@@ -63,7 +64,7 @@ impl Wake for Bell {
     }
 }
 
-/// Lets the worker begin a turn, if anybody waits for one.
+/// Lets the worker begin a turn, if a session waits for one.
 async fn next_turn() {
     for _ in 0..4 {
         tokio::task::yield_now().await;
@@ -75,9 +76,9 @@ fn client() -> Guest {
     Guest::from(Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None })
 }
 
-/// Goal: a client that asks what dotd answers by itself, as fast as it can, has bounded turns: others are heard between
-/// them, and it is answered all the same. Method: a client with half a million queries ready, polled by hand: each turn
-/// answers some hundreds and asks for another, until all are answered.
+/// Goal: a client that asks as fast as it can, with queries that dotd answers by itself, has bounded turns: other
+/// sessions run between them, and all its queries are answered. Method: a client with half a million queries ready,
+/// polled by hand: each turn answers some hundreds and asks for another, until all are answered.
 #[test]
 fn a_turn_is_bounded() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -100,9 +101,9 @@ fn a_turn_is_bounded() {
     });
 }
 
-/// Goal: a client that sends records of an octet, records of nothing, or octets that never are a message, as fast as it
-/// can, has bounded turns: it makes nobody wait. Method: reads that are always ready, of one octet in one record, of 64 KiB
-/// in the smallest records, and of records that hold nothing; polled by hand, each poll reads a bounded number of times,
+/// Goal: a client that sends records of one octet, empty records, or octets that never form a message, as fast as it
+/// can, has bounded turns and delays no other. Method: reads that are always ready, of one octet in one record, of 64
+/// KiB in the smallest records, and of empty records; polled by hand, each poll reads a bounded number of times,
 /// records and octets, and asks for another.
 #[test]
 fn a_turn_is_bounded_by_reads_records_and_octets() {
@@ -120,7 +121,7 @@ fn a_turn_is_bounded_by_reads_records_and_octets() {
             let link = Scripted::new(move |scratch: &mut [u8]| {
                 counted.set(counted.get() + 1);
                 assert!(counted.get() <= 1000, "{name}: a turn without end");
-                // The front of a message of 65,535 octets; what would be whole begins anew.
+                // The beginning of a message of 65,535 octets; whenever it would be whole, it starts again.
                 scratch.fill(0xff);
                 Poll::Ready(Ok(read.clone()))
             });
@@ -137,7 +138,7 @@ fn a_turn_is_bounded_by_reads_records_and_octets() {
     }
 }
 
-/// A query for the longest name, framed: what its failure says is as long.
+/// A query for the longest name, framed: the failure response is as long.
 fn longest_query() -> Vec<u8> {
     let label = |octets: u8| std::iter::once(octets).chain(std::iter::repeat_n(b'x', octets.into()));
     let name: Vec<u8> = [63, 63, 63, 61, 0].into_iter().flat_map(label).collect();
@@ -146,9 +147,10 @@ fn longest_query() -> Vec<u8> {
     [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], &message].concat()
 }
 
-/// Goal: a session that was held because its client took nothing goes on when the client takes everything at once: nothing
-/// else would wake it, since nothing is in flight and nothing waits. Method: more queries at once than answers may wait
-/// for, without a backend, so that each is answered in its turn; the client then takes all of them.
+/// Goal: a session that was held because its client read nothing goes on when the client reads everything at once:
+/// nothing else would wake it, because no query is in flight and no response waits. Method: more queries at once than
+/// responses may wait, without a backend, so each is answered in its turn; the client then reads all of them. Covers:
+///
 #[test]
 fn a_client_that_takes_all_at_once_is_heard_again() {
     const QUERIES: u64 = 600;
@@ -179,14 +181,14 @@ fn a_client_that_takes_all_at_once_is_heard_again() {
         let held_at = counters.get(Counter::Responded);
         assert!((1..QUERIES).contains(&held_at), "{held_at}");
         is_taking.set(true);
-        // The socket is writable: this once it rings by itself.
+        // The socket becomes writable: this one wake-up is by hand.
         rung().await;
         assert_eq!(counters.get(Counter::Responded), QUERIES);
     });
 }
 
-/// Goal: an answer that no message can hold, for what was added to it, is SERVFAIL with the client's question, and not silence
-/// (RFC 5625 §6.3). Method: an answer of 65,535 octets and one more. Covers: A-276, C-256
+/// Goal: an answer that fits into no message because of dotd's additions becomes SERVFAIL with the client's question,
+/// and not silence (RFC 5625 §6.3). Method: an answer of 65,535 octets and one more. Covers: A-276, C-256
 #[test]
 fn an_answer_that_no_message_holds_is_servfail() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -199,7 +201,7 @@ fn an_answer_that_no_message_holds_is_servfail() {
         for (octets, rcode) in [(65_535, 0), (65_536, 2)] {
             let record = [0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60];
             let mut response = [&[0, 9, 0x81, 0x80, 0, 1, 0, 2, 0, 0, 0, 0][..], &question].concat();
-            // Two records, for one holds no more than 65,535 octets.
+            // Two records, because one holds no more than 65,535 octets.
             let rdata = octets - response.len() - 2 * 12;
             for part in [rdata / 2, rdata - rdata / 2] {
                 response.extend(record);
@@ -218,10 +220,10 @@ fn an_answer_that_no_message_holds_is_servfail() {
     });
 }
 
-/// Goal: a session that lingers gives its place up as others do: it is one of the few that linger without a place, of which the
-/// longest ends; where its descriptor is wanted, it ends at once. So no more descriptors are open than there are places and
-/// those few. Method: clients that close and acknowledge nothing, two more than there may be; each is asked for its
-/// place, while it lingers or a moment before it begins to; then one is asked for its descriptor. Covers: A-274, C-26
+/// Goal: a lingering session gives up its place like others. It is then one of the few that linger without a place, of
+/// which the longest ends; if its descriptor is needed, it ends at once. So there are never more open descriptors than
+/// places plus those few. Method: clients that close and acknowledge nothing, two more than allowed; each is asked for
+/// its place, while it lingers or just before; then one is asked for its descriptor. Covers: A-274, C-26
 #[test]
 fn a_lingering_session_gives_way() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -259,7 +261,7 @@ fn a_lingering_session_gives_way() {
     }
 }
 
-/// A client that has closed.
+/// A read that finds that the client has closed.
 fn closed(_: &mut [u8]) -> Read {
     Poll::Ready(Err(ReadEnd::Closed))
 }

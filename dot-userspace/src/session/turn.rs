@@ -1,18 +1,19 @@
-//! How much work a session may be in one turn of its worker, before others are heard.
+//! How much work a session may do in one turn of its worker, before others run.
 //!
 //! Before: the runtime wakes the session. After: the reader asks before each read and each message whether there is more.
-//! Holds: what is left of the turn, and what it cost: a unit is some 0.4 µs, a message that is answered without a backend.
-//! Never: looks at a clock, or at what was read.
+//! Holds: what is left of the turn, and its cost: a unit is about 0.4 µs, the time of a message that is answered
+//! without a backend.
+//! Never: reads a clock, or looks at the content of messages.
 
 use crate::tls::Read;
 
-/// Messages of one turn, a millisecond or less of the worker's time: what is answered without a backend, from the cache
-/// or by dotd itself, is never in flight, so that nothing else would end a turn before its client is slower than we are.
+/// Messages of one turn, a millisecond or less of the worker's time. Messages that are answered without a backend, from
+/// the cache or by dotd itself, are never in flight, so nothing else would end the turn of a fast client.
 const MESSAGES_MAX: u16 = 512;
 /// Reads of one turn: 2 µs each for the system call.
 const READS_MAX: u16 = 32;
-/// Records of one turn: 0.2 µs each for the AEAD, however little they hold. The last read may exceed it by the records
-/// that fit one read, some 3,000, so that 64 KiB of the smallest records cost less than a millisecond too.
+/// Records of one turn: 0.2 µs each for the AEAD, however little they hold. The last read may exceed the limit by the
+/// records of one read, about 3,000, so 64 KiB of the smallest records cost less than a millisecond too.
 const RECORDS_MAX: usize = 1024;
 /// Octets of one turn: 0.1 ms of decryption and copying.
 const OCTETS_MAX: usize = 256 * 1024;
@@ -43,7 +44,7 @@ impl Default for Turn {
 }
 
 impl Turn {
-    /// A turn of so many units, and no more than any may be.
+    /// A turn of this many units, within the limits above.
     pub(super) fn of(units: u32) -> Self {
         let times = |each: u32| usize::try_from(units.saturating_mul(each)).unwrap_or(usize::MAX);
         Self {
@@ -55,7 +56,7 @@ impl Turn {
         }
     }
 
-    /// Units that it has cost: nothing, where nothing was read.
+    /// Units that it has cost; 0 if nothing was read.
     pub(super) fn spent(self) -> u32 {
         if self.spent == 0 { 0 } else { self.spent + WRITE_UNITS }
     }
@@ -75,12 +76,12 @@ impl Turn {
         self.spent = self.spent.saturating_add(READ_UNITS).saturating_add(records);
     }
 
-    /// No further message may be taken of what was read.
+    /// Whether no further message may be taken.
     pub(super) fn has_no_message(self) -> bool {
         self.messages == 0
     }
 
-    /// Nothing more may be read, nor any message be taken.
+    /// Whether no further read or message is allowed.
     pub(super) fn is_over(self) -> bool {
         self.messages == 0 || self.reads == 0 || self.records == 0 || self.octets == 0
     }

@@ -1,11 +1,11 @@
-//! Turns: how much of a worker's time each client has before others are heard, whatever the number of its connections.
+//! Turns: how much of a worker's time each client has before others run, however many connections it has.
 //!
-//! Before: a session is polled. After: its reader knows how many units it may use; a session whose client has used up its
-//! units waits here until the runtime has looked at its sockets again.
-//! Holds: who waits: clients in the order in which they are served, each with its sessions in theirs (deficit round robin
-//! over prefixes, RFC 8290 §1.3 for flows).
-//! Never: keeps a client waiting that has used less than its share, or one client's session behind another client's; starts
-//! a turn by a clock: a worker that has little to do begins one when a client has used up a whole turn, and not before.
+//! Before: a session is polled. After: its reader knows how many units it may use; a session whose client has used up
+//! its units waits here until the runtime has checked its sockets again.
+//! Holds: the waiting sessions: clients in the order of service, each with its sessions in order (deficit round robin
+//! over prefixes; RFC 8290 §1.3 does it for flows).
+//! Never: delays a client that has used less than its share, or one client's session behind another client's; starts
+//! turns by a clock: a worker with little to do begins a turn only when a client has used up a whole one.
 //!
 //! A unit is some 0.4 µs of a worker's time, as [`super::turn`] counts it.
 
@@ -22,14 +22,14 @@ use super::{
     clients::{Clients, Row},
 };
 
-/// Units of one turn, for all that have waited: some 0.8 ms.
+/// Units of one turn, for all waiting clients together: about 0.8 ms.
 const TURN_UNITS: u32 = 2048;
 /// Least units of a client in a turn, however many wait: a few sessions with a few messages each.
 const CLIENT_UNITS_MIN: u32 = 64;
-/// Least units of a session that has waited: its read, its write and some messages.
+/// Fewest units of a session that has waited: its read, its write and some messages.
 const SESSION_UNITS_MIN: u32 = 32;
 
-/// Lines kept for the next clients that wait: with 500 sessions each they are 64 KiB.
+/// Empty queues kept for the next waiting clients: with 500 sessions each they are 64 KiB.
 const SPARE_MAX: usize = 16;
 
 /// The turns of one worker.
@@ -41,12 +41,12 @@ pub(super) struct Turns {
     bell: Notify,
 }
 
-/// Who waits.
+/// The sessions that wait.
 #[derive(Default)]
 struct Queue {
     order: VecDeque<Row>,
     sessions: HashMap<Row, VecDeque<Rc<Inbox>>>,
-    /// Empty lines for the next clients that wait, so that a turn allocates nothing.
+    /// Empty queues for the next waiting clients, so that a turn allocates nothing.
     spare: Vec<VecDeque<Rc<Inbox>>>,
 }
 
@@ -58,30 +58,30 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Units that a session of `row` may use now; `granted` are those that it has waited for.
+    /// Units that a session of `row` may use now; `granted`: units that it has waited for.
     pub(super) fn units(&self, clients: &Clients, row: Row, granted: u32) -> u32 {
         if granted > 0 {
             return granted;
         }
         let queue = self.queue.borrow();
-        // Those of the same client that have waited come first.
+        // Sessions of the same client that have waited come first.
         if !queue.order.is_empty() && queue.sessions.contains_key(&row) {
             return 0;
         }
         let share = self.share.get();
         let left = share.saturating_sub(clients.units(row, self.number.get()));
-        // The last one that begins may end its batch, which would be copied if it were cut.
+        // A session that begins last may finish its batch, which would have to be copied otherwise.
         if left == 0 { 0 } else { left.max(share / 4) }
     }
 
-    /// A session of `row` has used so many.
+    /// Adds units that a session of `row` has used.
     pub(super) fn spend(&self, clients: &Clients, row: Row, units: u32) {
         if units > 0 {
             clients.spend(row, self.number.get(), units);
         }
     }
 
-    /// The session goes on when it is its turn.
+    /// Makes the session wait for its turn.
     pub(super) fn wait(&self, row: Row, inbox: &Rc<Inbox>) {
         let queue = &mut *self.queue.borrow_mut();
         let Queue { order, sessions, spare } = queue;
@@ -93,7 +93,7 @@ impl Turns {
         self.bell.notify_one();
     }
 
-    /// Begins a turn whenever the runtime has looked at its sockets again, while anybody waits. Runs until aborted.
+    /// Begins a turn each time the runtime has checked its sockets, while sessions wait. Runs until aborted.
     pub(super) async fn run(&self) {
         loop {
             while !self.queue.borrow().order.is_empty() {
@@ -104,7 +104,7 @@ impl Turns {
         }
     }
 
-    /// Begins a turn: grants units to those that have waited, client by client.
+    /// Begins a turn: grants units to waiting sessions, client by client.
     fn begin(&self) {
         self.number.set(self.number.get().wrapping_add(1));
         let queue = &mut *self.queue.borrow_mut();
@@ -125,20 +125,20 @@ impl Turns {
     }
 }
 
-/// Units of each client in a turn for which so many wait; one more may come.
+/// Units of each client in a turn if this many wait and one more may come.
 fn share(clients: usize) -> u32 {
     let clients = u32::try_from(clients).unwrap_or(u32::MAX).saturating_add(1);
     if clients == 1 { TURN_UNITS } else { (TURN_UNITS / clients).max(CLIENT_UNITS_MIN) }
 }
 
-/// Gives the first of `sessions` their parts of `share`; returns how many units they are.
+/// Gives the first of `sessions` their parts of `share`; returns the number of units granted.
 fn grant(sessions: &mut VecDeque<Rc<Inbox>>, share: u32) -> u32 {
     let part = part(share, sessions.len());
     let mut given = 0;
     while given + part <= share
         && let Some(session) = sessions.pop_front()
     {
-        // One that has ended takes nothing.
+        // A session that has ended takes nothing.
         if session.take_turn(part) {
             given += part;
         }
@@ -146,7 +146,7 @@ fn grant(sessions: &mut VecDeque<Rc<Inbox>>, share: u32) -> u32 {
     given
 }
 
-/// Units of each session where so many wait.
+/// Units of each session if this many wait.
 fn part(share: u32, sessions: usize) -> u32 {
     let sessions = u32::try_from(sessions).unwrap_or(u32::MAX).max(1);
     (share / sessions).max(SESSION_UNITS_MIN).min(share)
@@ -176,8 +176,9 @@ mod tests {
         LocalSet::new().block_on(&runtime, async { body(&worker_shared(&WorkerCounters::default())) });
     }
 
-    /// Goal: a client's units are one sum over all its connections, and another client has its own. Method: sessions of one
-    /// client use up a turn; one that has waited goes on, one that has not does not; one of another client does.
+    /// Goal: a client's units are one sum over all its connections, and another client has its own. Method: sessions of
+    /// one client use up a turn; one that has waited goes on, one that has not does not; one of another client does.
+    ///
     #[test]
     fn connections_of_a_client_share_its_turn() {
         with_shared(|shared| {
@@ -228,8 +229,8 @@ mod tests {
         });
     }
 
-    /// Goal: however many clients wait, a turn ends, and the next one goes on where it ended. Method: 1,000 clients; sessions
-    /// that have ended meanwhile take nothing.
+    /// Goal: a turn ends however many clients wait, and the next one goes on where it ended. Method: 1,000 clients;
+    /// sessions that have ended meanwhile take nothing.
     #[test]
     fn a_turn_ends_however_many_clients_wait() {
         with_shared(|shared| {

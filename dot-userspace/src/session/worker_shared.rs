@@ -1,4 +1,4 @@
-//! What the sessions of one worker share: limits, backends, buffers, counters. No locks: one thread.
+//! State that the sessions of one worker share: limits, backends, buffers, counters. No locks: one thread.
 //!
 //! Before: the worker makes one. After: every session holds it.
 //! Never: leaves its thread.
@@ -38,12 +38,12 @@ use crate::{
 /// Octets read at a time, in as many TLS records as they come.
 const READ_OCTETS: usize = 64 * 1024;
 const _: () = assert!(READ_OCTETS >= tls::SCRATCH_OCTETS_MIN);
-/// Buffers kept for the next session that writes.
+/// Buffers kept for the next sessions that write.
 const POOL_MAX: usize = 64;
-/// A buffer that grew beyond this is given back to the allocator.
+/// A larger buffer is freed instead of kept.
 const POOLED_OCTETS_MAX: usize = 64 * 1024;
 
-/// The same of the buffer in which responses are sealed.
+/// The same for the buffer in which responses are sealed.
 const SEALING_OCTETS_MAX: usize = 256 * 1024;
 
 /// Deadlines and caps of a session.
@@ -51,11 +51,11 @@ const SEALING_OCTETS_MAX: usize = 256 * 1024;
 pub struct Limits {
     /// From a message's first octet to its last.
     pub message_timeout: Duration,
-    /// For a client to take what waits for it, beside what its pace gains it.
+    /// How long a client may leave responses unread, beside the time that its reading gains it.
     pub write_timeout: Duration,
-    /// Without a whole message.
+    /// Time without a whole message.
     pub idle_timeout: Duration,
-    /// From the handshake on.
+    /// Time since the handshake.
     pub duration_max: Duration,
     /// Queries of a session.
     pub queries_max: u64,
@@ -69,24 +69,24 @@ pub struct Limits {
     pub padding: bool,
     /// Answer edns-tcp-keepalive.
     pub keepalive: bool,
-    /// What else but queries goes to backends.
+    /// Kinds of messages besides queries that go to backends.
     pub allowed: Allowed,
-    /// Octets that clients may let wait.
+    /// Octets that may wait for clients.
     pub owed: OwedLimits,
 }
 
-/// What the sessions of one worker share.
+/// State that the sessions of one worker share.
 pub struct WorkerShared {
     limits: Cell<Limits>,
     backends: RefCell<Rc<Backends>>,
     /// `None`: the cache is off.
     answers: RefCell<Option<Rc<SharedAnswers>>>,
     is_draining: Cell<bool>,
-    /// What clients use up of this worker.
+    /// What each client uses of this worker.
     pub(super) clients: Clients,
-    /// Which of them may read.
+    /// Which of them may read now.
     pub(super) turns: Turns,
-    /// How much they may ask, of any worker.
+    /// How much they may ask, over all workers.
     rates: Arc<Rates>,
     /// Load balancers whose datagrams begin with a PROXY header.
     trusted: RefCell<Trusted>,
@@ -96,21 +96,21 @@ pub struct WorkerShared {
     owed: Cell<usize>,
     fill: Cell<Fill>,
     sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
-    /// What the sessions are owed.
+    /// Octets that wait for each session's client.
     pub(super) debts: Debts,
-    /// Those that are over, and whose clients have not taken everything.
+    /// Sessions that are over and whose clients have not taken everything.
     pub(super) lingering: Lingering,
     next_session: Cell<u64>,
     pool: RefCell<Vec<Vec<u8>>>,
-    /// Where the times of responses were, and will be.
+    /// Lists for the times of responses.
     pub(super) stamp_pool: StampPool,
-    /// Where each read lands before it is cut; empty again before the next session reads.
+    /// Buffer of each read; empty again before the next session reads.
     pub(super) scratch: RefCell<Box<[u8]>>,
-    /// Where responses are sealed before they are written; its content is of no use afterwards.
+    /// Buffer in which responses are sealed; its content is useless afterwards.
     pub(super) sealing: RefCell<Vec<u8>>,
-    /// The worker's line in the ledger.
+    /// The worker's counters in the ledger.
     pub counters: WorkerCounters,
-    /// What it tells operators.
+    /// Events for operators.
     pub events: Rc<Events>,
 }
 
@@ -143,13 +143,13 @@ impl WorkerShared {
         }
     }
 
-    /// Limits as of now; a reload changes them for running sessions too.
+    /// The current limits; a reload changes them for running sessions too.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits.get()
     }
 
-    /// The backends as of now.
+    /// The current backends.
     #[must_use]
     pub fn backends(&self) -> Rc<Backends> {
         Rc::clone(&self.backends.borrow())
@@ -160,35 +160,35 @@ impl WorkerShared {
         self.clients.row_of(client, self.limits.get().prefix_bits)
     }
 
-    /// A session with so many queries in flight, of the client with this row, may have another one there.
+    /// Whether a session with `in_flight` queries, of the client with this row, may ask a backend another one.
     pub(super) fn has_share(&self, row: Row, in_flight: usize) -> bool {
         let shares = self.backends.borrow().shares();
-        // With one in flight a session goes on as its own answers come, and needs nobody to wake it.
+        // With one query in flight a session goes on when its own answer comes, and needs no other wake-up.
         in_flight == 0 || (in_flight < shares.session && self.clients.queries(row) < shares.client)
     }
 
-    /// A client whose row this is may have the first query of one of its sessions in flight, too.
+    /// Whether the client with this row may have the first query of one more session in flight.
     pub(super) fn has_share_of_first(&self, row: Row) -> bool {
         self.clients.queries(row) < self.backends.borrow().shares().client_total
     }
 
-    /// A client whose row this is may have another query in flight by UDP.
+    /// Whether the client with this row may have another query in flight by UDP.
     pub(super) fn has_datagram_share(&self, row: Row) -> bool {
         let (own, all) = self.clients.datagrams(row);
         own < self.backends.borrow().datagram_share(all)
     }
 
-    /// Units that a session may use in this turn; `granted` are those for which it has waited.
+    /// Units that a session may use in this turn; `granted`: units for which it has waited.
     pub(super) fn units(&self, row: Row, granted: u32) -> u32 {
         self.turns.units(&self.clients, row, granted)
     }
 
-    /// A session has used so many of them.
+    /// Adds units that a session has used.
     pub(super) fn spend(&self, row: Row, units: u32) {
         self.turns.spend(&self.clients, row, units);
     }
 
-    /// Whether a message of `client` that came now is within its rate; what is over is counted here.
+    /// Whether a message of `client` that came now is within its rate; messages over it are counted here.
     pub(super) fn pace(&self, client: IpAddr, now: Instant) -> Pace {
         let limits = self.limits.get();
         if !limits.query_rate.rate.is_limit() {
@@ -199,12 +199,12 @@ impl WorkerShared {
         if limits.query_rate.over == QueriesOver::Count { Pace::Within } else { pace }
     }
 
-    /// Has turns begin while sessions wait for theirs. Runs until aborted.
+    /// Begins turns while sessions wait. Runs until aborted.
     pub async fn take_turns(self: Rc<Self>) {
         self.turns.run().await;
     }
 
-    /// Takes new limits, and new backends where they changed. Queries in flight keep the old ones.
+    /// Sets new limits, and new backends if they changed. Queries in flight stay with the old backends.
     pub fn reload(&self, limits: Limits, backends: Option<Backends>) {
         self.limits.set(limits);
         if let Some(backends) = backends {
@@ -213,17 +213,17 @@ impl WorkerShared {
         self.wake_all();
     }
 
-    /// Whose datagrams begin with a PROXY header from now on.
+    /// Sets which senders' datagrams begin with a PROXY header.
     pub fn trust(&self, trusted: Trusted) {
         self.trusted.replace(trusted);
     }
 
-    /// Whether a datagram of `sender` begins with one.
+    /// Whether a datagram of `sender` begins with a PROXY header.
     pub(super) fn trusts(&self, sender: IpAddr) -> bool {
         self.trusted.borrow().has(sender)
     }
 
-    /// Who may ask from now on. Sessions of who may not end, or hear REFUSED.
+    /// Sets the access lists. Sessions of clients that may not ask end, or answer REFUSED.
     pub fn admit_by(&self, access: Option<Arc<Access>>) {
         self.access.replace(access);
         let access = self.access.borrow();
@@ -234,7 +234,7 @@ impl WorkerShared {
         }
     }
 
-    /// Who may ask; `None`: every client.
+    /// The access lists. `None`: every client may ask.
     #[must_use]
     pub fn access(&self) -> Option<Arc<Access>> {
         self.access.borrow().clone()
@@ -246,12 +246,12 @@ impl WorkerShared {
         self.access.borrow().as_ref()?.denies_address(listener, client)
     }
 
-    /// The cache and who waits for it, if it is on.
+    /// The cache and the askers that wait for it. `None`: it is off.
     pub(super) fn answers(&self) -> Option<Rc<SharedAnswers>> {
         self.answers.borrow().clone()
     }
 
-    /// An empty cache in the place of the one there is, if any is to be.
+    /// Replaces the cache by an empty one, or by none.
     pub fn renew_cache(&self, keeping: Keeping) {
         let answers = (keeping.entries > 0).then(|| SharedAnswers::new(keeping, &self.counters));
         if let Some(old) = self.answers.replace(answers) {
@@ -259,47 +259,47 @@ impl WorkerShared {
         }
     }
 
-    /// Forgets the kept answers that `forget` means.
+    /// Removes the answers that `forget` selects.
     pub fn forget(&self, forget: Forget) {
         if let Some(answers) = self.answers() {
             answers.forget(forget);
         }
     }
 
-    /// No session reads another query; each ends when it owes nothing.
+    /// No session reads another query; each ends when all is answered.
     pub fn drain(&self) {
         self.is_draining.set(true);
         self.wake_all();
     }
 
-    /// Nobody is owed anything: no session is open or lingers, and no datagram waits for its answer.
+    /// Whether all is answered: no session is open or lingers, and no datagram waits for its answer.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.sessions.borrow().is_empty() && self.lingering.is_empty() && self.owed.get() == 0
     }
 
-    /// So many datagrams more are owed.
+    /// Counts datagrams that wait for an answer.
     pub(super) fn owe(&self, datagrams: usize) {
         self.owed.set(self.owed.get() + datagrams);
     }
 
-    /// So many are no longer.
+    /// Counts datagrams that do not wait any more.
     pub(super) fn settle(&self, datagrams: usize) {
         self.owed.set(self.owed.get().saturating_sub(datagrams));
     }
 
-    /// So many connections there are; timeouts shrink with them.
+    /// Sets the number of connections; timeouts shrink with it.
     pub fn note_fill(&self, fill: Fill) {
         self.fill.set(fill);
     }
 
-    /// How long a session may be idle at the moment.
+    /// The current idle timeout.
     pub fn idle_timeout(&self) -> Duration {
         self.fill.get().shrunk(self.limits.get().idle_timeout)
     }
 
-    /// What this hop tells a client in EDNS. The keepalive timeout is 0, which asks it to leave when it has its
-    /// answer, while draining and when every place is taken (RFC 7828 §3.3.2).
+    /// This hop's EDNS options for a client. While draining and when every place is taken the keepalive timeout is 0,
+    /// which asks the client to leave after its answer (RFC 7828 §3.3.2).
     #[must_use]
     pub fn hop(&self) -> Hop {
         let limits = self.limits.get();
@@ -308,7 +308,7 @@ impl WorkerShared {
         Hop { padding: limits.padding, keepalive_100ms: limits.keepalive.then_some(timeout) }
     }
 
-    /// Counts what became of the EDNS of a response.
+    /// Counts how the EDNS of a response was edited.
     pub(super) fn note_edit(&self, edit: Edit) {
         match edit {
             Edit::Made | Edit::Signed => {}
@@ -316,7 +316,8 @@ impl WorkerShared {
         }
     }
 
-    /// Counts a response by its rcode, of which a header has only the lower part: `is_extended`, it is none of those.
+    /// Counts a response by its rcode, of which the header has only the lower part; with `is_extended` it has another
+    /// rcode.
     pub(super) fn count_response(&self, message: &[u8], is_extended: bool) {
         let counter = if is_extended { Counter::RcodeOther } else { rcode_counter(dns::rcode_of(message)) };
         self.counters.add(counter, 1);
@@ -350,7 +351,7 @@ impl WorkerShared {
         }
     }
 
-    /// Gives back what one large write has left of the buffer that all share.
+    /// Frees the memory that a large write left in the shared buffer.
     pub(super) fn shrink_sealing(&self) {
         let mut sealing = self.sealing.borrow_mut();
         if sealing.capacity() > SEALING_OCTETS_MAX {
@@ -358,7 +359,7 @@ impl WorkerShared {
         }
     }
 
-    /// Ends the sessions that are owed most while the worker owes more than it may.
+    /// Ends the sessions with the most waiting octets while the worker holds more than it may.
     pub(super) fn relieve(&self) {
         while let Some(number) = self.debts.most_owed(self.limits.get().owed.worker) {
             let inbox = self.sessions.borrow().get(&number).map(Rc::clone);

@@ -1,7 +1,7 @@
 //! The writing half of a session: all waiting responses in as few records and one `write` as fit.
 //!
 //! Before: [`Inbox`] holds framed responses. After: they are with the kernel. Step 9 of 9.
-//! Holds: the client's pace; what it has not taken is the link's.
+//! Holds: the client's pace; unsent octets are in the link.
 //! Never: takes more from the inbox while the client does not read (bounded output).
 
 use std::task::{Context, Poll};
@@ -10,20 +10,20 @@ use tokio::time::Instant;
 
 use super::{Inbox, Link, SessionEnd, end::end_of_sending, pace::Pace};
 
-/// What the writer remembers between turns.
+/// The writer's state between turns.
 #[derive(Default)]
 pub(super) struct Writer {
     pace: Pace,
 }
 
 impl Writer {
-    /// When a client that lets us wait is cut; `None` while none does.
+    /// When a client that does not read is cut. `None`: nothing waits for it.
     pub(super) fn patience_ends(&self) -> Option<Instant> {
         self.pace.ends()
     }
 
-    /// Whether the client is waited for beyond the end of its patience, for what it took since somebody last looked: the
-    /// kernel says nothing of that before half of what it holds is gone.
+    /// Whether the client gets more time at the end of its wait, for what it took since the last look: the kernel
+    /// reports nothing of that before half of its buffer is free.
     pub(super) fn is_patient<L: Link>(&mut self, link: &L, inbox: &Inbox) -> bool {
         let now = Instant::now();
         self.pace.note(now, link.taken(), inbox.shared.limits().write_timeout) > now

@@ -1,8 +1,7 @@
 //! Takes connections from a worker's listeners and sees each one through. Step 4 of 9.
 //!
 //! Before: the kernel chose this worker for the connection. After: its handshake, session and end are counted.
-//! Never: spins when descriptors run out, or lets one connection's panic take another one with it (each is
-//! a task of its own).
+//! Never: loops when descriptors run out, or lets one connection's panic end another one (each is a task of its own).
 
 use std::{
     cell::{Cell, RefCell},
@@ -39,18 +38,19 @@ use crate::{
     xdp::StatusWriter,
 };
 
-/// Rest after `accept` failed for another reason than the connection's own: others must end first, or somebody must act.
+/// Pause after `accept` failed for a reason other than the connection itself: others must end first, or an operator
+/// must act.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-/// How often a worker says that it accepts nothing.
+/// How often a worker logs that it accepts nothing.
 const SHORTAGE_SAID: Duration = Duration::from_secs(60);
 
-/// How long a worker takes no connections once it has no place for one, or too many handshakes wait: longer than the
+/// How long a worker accepts no connections after it ran out of places, or too many handshakes wait: longer than the
 /// work of a turn, shorter than a client's first retransmission of its SYN (1 s, RFC 6298).
 const CLOSED: Duration = Duration::from_millis(100);
-/// Handshakes that wait beyond which a worker takes no further connections: some 0.4 s of them.
+/// While this many handshakes wait, a worker accepts no further connections: about 0.4 s of work.
 const BACKLOG_MAX: usize = 1024;
 
-/// What new connections need; a reload changes it for the next one.
+/// What new connections need; a reload changes it for later connections.
 pub(super) struct Acceptor {
     shared: Rc<WorkerShared>,
     admission: Arc<Admission>,
@@ -59,10 +59,10 @@ pub(super) struct Acceptor {
     eviction: Rc<EvictionQueue>,
     status: StatusWriter,
     current: RefCell<(Serving, Duration)>,
-    /// Load balancers, who say for whom they come.
+    /// Load balancers, whose PROXY headers name the client.
     trusted: RefCell<Trusted>,
     client_address: Cell<ClientAddress>,
-    /// When it was last said that no connection can be accepted.
+    /// When the log last said that no connection can be accepted.
     shortage_said: Cell<Option<Instant>>,
 }
 
@@ -94,8 +94,8 @@ impl Acceptor {
         }
     }
 
-    /// A connection waits that cannot be accepted: where descriptors or memory are wanting, who has been idle longest gives
-    /// way.
+    /// A connection that waits cannot be accepted. If descriptors or memory are short, the session that has been idle
+    /// longest ends.
     fn note_refusal(&self, error: &io::Error, now: Instant) {
         let consequence =
             if is_shortage(error) { "sessions that are idle give way" } else { "it is tried again" };
@@ -108,18 +108,18 @@ impl Acceptor {
         }
     }
 
-    /// A client as a log line may show it.
+    /// A client's address, in the form that log lines may show.
     pub(super) fn redacted(&self, client: SocketAddr) -> RedactedAddress {
         RedactedAddress(self.client_address.get(), client.ip())
     }
 
-    /// Handshakes from now on are by `serving`.
+    /// Handshakes use `serving` from now on.
     pub(super) fn serve(&self, serving: Serving) {
         self.current.borrow_mut().0 = serving;
     }
 
-    /// Timeouts of this worker are by as many connections as there are now, everywhere; and the kernel half hears how many
-    /// of them are here.
+    /// Sets all timeouts of this worker by the total number of open connections, and tells the kernel half how many
+    /// connections are open here.
     pub(super) fn note_fill(&self) {
         let fill = self.admission.fill();
         self.shared.note_fill(fill);
@@ -132,12 +132,12 @@ impl Acceptor {
         }
     }
 
-    /// Takes no connection any more.
+    /// Accepts no more connections.
     pub(super) fn close(&self) {
         self.status.end();
     }
 
-    /// The same, and sessions whose time is over by that look at their clocks; those whose is not learn of it then.
+    /// The same, and wakes the sessions whose time is over under the new timeouts; other sessions use them later.
     pub(super) fn note_pressure(&self) {
         self.note_fill();
         let now = Instant::now();
@@ -146,7 +146,8 @@ impl Acceptor {
         }
     }
 
-    /// Does `admit`; where a cap forbids it, again with the place of the session that has been idle longest under that cap.
+    /// Calls `admit`. If a cap refuses, it is called again with the place of the session that has been idle longest
+    /// under that cap.
     fn with_room<T>(
         &self,
         entry: Entry,
@@ -167,7 +168,8 @@ impl Acceptor {
         });
         if matches!(admitted, Err(Refused::Total)) {
             self.note_fill();
-            // Every place is taken and nobody here is idle: others may have someone who is, and XDP hears when none has.
+            // Every place is taken and no session of this worker is idle: other workers may have one, and the status
+            // tells XDP if none has.
             self.status.close_for(CLOSED);
         }
         admitted
@@ -180,14 +182,14 @@ impl Acceptor {
         open
     }
 
-    /// Whether `client` may begin what is spoken there now. To be asked before a place is made for it: a client over its rate
-    /// displaces nobody.
+    /// Whether `client` may begin what is spoken on that listener. Called before a place is made for the client: a
+    /// client over its rate displaces no other.
     fn begins(&self, entry: Entry, client: IpAddr) -> Result<(), Refused> {
         let is_tls = entry.transport == Transport::Dot;
         if is_tls { self.admission.begin_handshake(client, Instant::now()) } else { Ok(()) }
     }
 
-    /// What the sessions of this worker share.
+    /// State that the sessions of this worker share.
     pub(super) fn shared(&self) -> &Rc<WorkerShared> {
         &self.shared
     }
@@ -220,7 +222,7 @@ pub(super) async fn accept_all(listener: Rc<TcpListener>, entry: Entry, acceptor
     }
 }
 
-/// The connection died in the queue: the next one may be fine.
+/// The connection died in the queue: the next one may be good.
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -234,7 +236,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, entry: Entry, acceptor: &Rc<Acceptor>
     if is_trusted {
         return match acceptor.with_room(entry, None, || acceptor.admission.admit_unknown(entry.number)) {
             Ok(place) => {
-                // Its SYN are the load balancer's, which must not pay for its clients.
+                // The SYNs come from the load balancer, which must not be charged for its clients.
                 let open = acceptor.open(place, None);
                 spawn_local(introduce(tcp, (peer, entry), deadline, Rc::clone(acceptor), open));
             }
@@ -271,7 +273,7 @@ fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
     tracing::debug!(client = %acceptor.redacted(client), cause = counter.label(), "a connection is refused");
 }
 
-/// A load balancer's connection: its header says whose it is, and for whom it counts.
+/// A load balancer's connection: its header names the client, and for whom the connection counts.
 async fn introduce(
     mut tcp: TcpStream,
     (peer, entry): (SocketAddr, Entry),
@@ -306,7 +308,7 @@ async fn introduce(
     begin(tcp, (source, named), entry, deadline, &acceptor, open);
 }
 
-/// Has a connection of which both ends are known served.
+/// Serves a connection of which both ends are known.
 fn begin(
     tcp: TcpStream,
     ends: (SocketAddr, Named),
@@ -328,7 +330,7 @@ fn begin(
     }
 }
 
-/// Both ends of a connection, in clear until a handshake is done; the near one is asked of the kernel where no header
+/// Both ends of a connection, in clear until a handshake is done. The kernel is asked for our address if no header
 /// named it.
 fn client(tcp: &TcpStream, (source, named): (SocketAddr, Named)) -> Client {
     let destination = named.addresses.map(|(_, destination)| destination);
@@ -336,7 +338,7 @@ fn client(tcp: &TcpStream, (source, named): (SocketAddr, Named)) -> Client {
     Client { source, destination, is_datagram: named.is_datagram, tls: None, tlvs: named.tlvs }
 }
 
-/// A connection's handshake; its session is a task of its own, so that it holds nothing of the handshake's.
+/// A connection's handshake. The session is a separate task, so that it keeps no memory of the handshake.
 async fn converse(
     tcp: TcpStream,
     mut guest: Guest,
@@ -363,7 +365,7 @@ async fn converse(
     }
 }
 
-/// Has a session served in a task of its own, from its beginning to its end.
+/// Serves a session in a task of its own, from its beginning to its end.
 fn serve<L: Link + 'static>(link: L, guest: Guest, acceptor: Rc<Acceptor>, mut open: Open) {
     let probe = Rc::new(IdleProbe::default());
     let queued = open.place.take().map(|place| acceptor.eviction.take(&probe, place));

@@ -1,8 +1,8 @@
-//! Turns clients away that may not ask.
+//! Refuses clients that may not ask.
 //!
-//! Before: `accept` knows a client's address, or what its handshake showed. After: its connection is closed, or its session
-//! knows that it is refused; each is counted by its reason.
-//! Never: judges by itself: the lists of `policy` do.
+//! Before: `accept` knows a client's address, or the names in its handshake. After: its connection is closed, or its
+//! session answers REFUSED; each refusal is counted by its reason.
+//! Never: judges by itself: the lists are in `policy`.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use crate::{
     session::Guest,
 };
 
-/// What is spoken on a listener's connections.
+/// The protocol of a listener's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
     /// DNS over TLS.
@@ -23,18 +23,18 @@ pub(super) enum Transport {
     Do53,
 }
 
-/// Where a connection comes in.
+/// The listener of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) transport: Transport,
-    /// The place of the listen address among all, the same in every worker.
+    /// The index of the listen address, the same in every worker.
     pub(super) number: usize,
-    /// The listen address, as the config has it.
+    /// The listen address in the config.
     pub(super) listener: Option<SocketAddr>,
 }
 
 impl Acceptor {
-    /// Whether a client may not ask, and hears nothing: its connection is to be closed, and was counted as such.
+    /// Whether a client may not ask and gets no response: its connection must be closed; the refusal is counted.
     pub(super) fn closes_at(&self, entry: Entry, client: SocketAddr) -> bool {
         match self.by_address(entry, client).filter(|denial| denial.is_silent) {
             Some(denial) => {
@@ -46,14 +46,14 @@ impl Acceptor {
         }
     }
 
-    /// Whom a session will be for, as far as its address says.
+    /// The client of a session, as far as its address is judged.
     pub(super) fn guest(&self, entry: Entry, client: Client) -> Guest {
         let by_address = self.by_address(entry, client.source);
         by_address.inspect(|denial| self.note(*denial, client.source));
         Guest { listener: entry.listener, by_address, ..Guest::from(client) }
     }
 
-    /// Notes whether a guest may not ask because of the names that its handshake showed.
+    /// Notes whether a client may not ask because of the names in its handshake.
     pub(super) fn recognise(
         &self,
         guest: &mut Guest,

@@ -1,10 +1,10 @@
-//! Caps on connections, over all workers: in total, of each client prefix and of each listen address; and how often a client
-//! prefix may begin a handshake.
+//! Caps on connections, over all workers: in total, for each client prefix and for each listen address; and how often a
+//! client prefix may begin a handshake.
 //!
-//! Before: a connection was accepted. After: it has a place that its end gives back, or is refused.
-//! Holds: one count per client prefix that has connections now, one per listen address; nothing about prefixes that have no
-//! connection, but the rates of their handshakes in a table of fixed size, once there is a limit.
-//! Never: stands on the query path: a lock is taken once when a connection opens and once when it ends.
+//! Before: a connection was accepted. After: it has a place, which its end returns, or is refused.
+//! Holds: one count for each client prefix with connections, and one for each listen address. Prefixes without
+//! connections take no memory, except their handshake rates in a table of fixed size if there is a limit.
+//! Never: is used on the query path: it takes a lock once when a connection opens and once when it ends.
 //!
 //! Source: RFC 7766 §6.2.2, RFC 9210 §4.2.
 
@@ -22,28 +22,28 @@ use tokio::time::Instant;
 
 use crate::session::{Fill, Rates};
 
-/// Locks among which the prefixes are spread.
+/// Number of locks over which prefixes are spread.
 const SHARDS: usize = 64;
-/// Handshakes at once, in seconds of their rate: as `xdp.limit.syn_burst` is to `syn_per_second`.
+/// Handshakes at once, in seconds of the rate: the same ratio as `xdp.limit.syn_burst` to `syn_per_second`.
 const BURST_SECONDS: u32 = 2;
 
 /// A client prefix as a number: family and leading bits.
 pub(super) type Prefix = (bool, u128);
 
-/// What there may be.
+/// The caps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caps {
-    /// Connections.
+    /// All connections.
     pub total: u32,
-    /// Of one client prefix.
+    /// Connections of one client prefix.
     pub per_prefix: u32,
-    /// Of one listen address; 0: as many as of all.
+    /// Connections of one listen address; 0: as many as in total.
     pub per_listener: u32,
-    /// Handshakes that a client prefix may begin; 0: no limit.
+    /// Handshakes that a client prefix may begin in a second; 0: no limit.
     pub handshakes_per_second: u32,
 }
 
-/// The caps and the connections that use them up.
+/// The caps and the current counts.
 pub struct Admission {
     total: AtomicU32,
     total_max: AtomicU32,
@@ -65,21 +65,21 @@ pub enum Refused {
     Prefix,
     /// `connections_per_listener_max` is reached.
     Listener,
-    /// `handshakes_per_second` are begun.
+    /// `handshakes_per_second` is reached.
     Rate,
 }
 
-/// A place for one connection; dropping it gives it back.
+/// A place for one connection; dropping it frees it.
 pub struct Place {
     admission: Arc<Admission>,
-    /// `None`: who the client is, is not known yet.
+    /// `None`: the client is not known yet.
     prefix: Option<Prefix>,
-    /// The number of its listen address.
+    /// The index of its listen address.
     listener: usize,
 }
 
 impl Admission {
-    /// Caps over client prefixes of these lengths in bits, IPv4 and IPv6, and over so many listen addresses.
+    /// Caps for client prefixes of these lengths in bits, IPv4 and IPv6, and for this many listen addresses.
     #[must_use]
     pub fn new(caps: Caps, prefix_bits: (u8, u8), listeners: usize) -> Self {
         Self {
@@ -95,7 +95,7 @@ impl Admission {
         }
     }
 
-    /// New caps; connections that are there stay.
+    /// Sets new caps; open connections stay.
     pub fn reload(&self, caps: Caps) {
         self.total_max.store(caps.total, Relaxed);
         self.per_prefix_max.store(caps.per_prefix, Relaxed);
@@ -103,7 +103,7 @@ impl Admission {
         self.handshakes_per_second.store(caps.handshakes_per_second, Relaxed);
     }
 
-    /// Has `client` begin a handshake.
+    /// Counts a handshake of `client`.
     ///
     /// # Errors
     /// [`Refused::Rate`].
@@ -113,13 +113,13 @@ impl Admission {
         if self.handshakes.admits(client, self.prefix_bits, rate, now) { Ok(()) } else { Err(Refused::Rate) }
     }
 
-    /// A place for a connection from `client`, which came to that listen address.
+    /// Takes a place for a connection from `client` to that listen address.
     ///
     /// # Errors
     /// [`Refused`], with the cap that is reached.
     pub fn admit(self: &Arc<Self>, client: IpAddr, listener: usize) -> Result<Place, Refused> {
         let mut place = self.admit_unknown(listener).map_err(|refused| {
-            // Its own cap first: a client that has all it may have is not to displace others.
+            // Its own cap comes first: a client at its cap must not displace others.
             if self.is_at_its_cap(client) { Refused::Prefix } else { refused }
         })?;
         place.belongs_to(client)?;
@@ -130,12 +130,12 @@ impl Admission {
         self.with_count(self.prefix_of(client), |count| *count >= self.per_prefix_max.load(Relaxed))
     }
 
-    /// A place for a connection whose client a load balancer has yet to name.
+    /// Takes a place for a connection whose client a load balancer has not named yet.
     ///
     /// # Errors
     /// [`Refused::Listener`] or [`Refused::Total`].
     pub fn admit_unknown(self: &Arc<Self>, listener: usize) -> Result<Place, Refused> {
-        // The listener's cap first: the place of a session that gives way there is one of all places too.
+        // The listener's cap comes first: the place of a session that ends there is also one in total.
         if !self.arrive(listener) {
             return Err(Refused::Listener);
         }
@@ -147,7 +147,7 @@ impl Admission {
         Ok(Place { admission: Arc::clone(self), prefix: None, listener })
     }
 
-    /// Counts a connection at a listener, also where there is no cap: a reload may set one. `false`: it has all it may have.
+    /// Counts a connection at a listener, even without a cap, because a reload may set one. `false`: it is at its cap.
     fn arrive(&self, listener: usize) -> bool {
         let max = self.per_listener_max.load(Relaxed);
         let Some(count) = self.listeners.get(listener) else { return true };
@@ -164,13 +164,13 @@ impl Admission {
         }
     }
 
-    /// Connections now.
+    /// Number of connections.
     #[must_use]
     pub fn total(&self) -> u32 {
         self.total.load(Relaxed)
     }
 
-    /// Connections now, and the most there may be.
+    /// Number of connections, and its cap.
     #[must_use]
     pub fn fill(&self) -> Fill {
         Fill { open: self.total(), max: self.total_max.load(Relaxed) }
@@ -183,11 +183,11 @@ impl Admission {
         }
     }
 
-    /// Runs `change` on the count of `prefix`, and forgets a prefix that has none.
+    /// Calls `change` with the count of `prefix`, and removes a prefix whose count is 0.
     fn with_count<R>(&self, prefix: Prefix, change: impl FnOnce(&mut u32) -> R) -> R {
         let hash = prefix.1.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) >> 122;
         let shard = self.shards.get(usize::try_from(hash).unwrap_or_default()).unwrap_or(&self.shards[0]);
-        // A poisoned lock is a panic elsewhere; the counts are still whole, each change is one step.
+        // A poisoned lock means a panic elsewhere; the counts are still consistent, because each change is one step.
         let mut counts = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(prefix).or_default();
         let result = change(count);
@@ -203,10 +203,10 @@ fn leading(bits: u128, length: u8) -> u128 {
 }
 
 impl Place {
-    /// The place is `client`'s from now on.
+    /// The place belongs to `client` from now on.
     ///
     /// # Errors
-    /// [`Refused::Prefix`]: its prefix has as many as it may; the place is to be given back.
+    /// [`Refused::Prefix`]: its prefix is at its cap; the caller must return the place.
     pub fn belongs_to(&mut self, client: IpAddr) -> Result<(), Refused> {
         let prefix = self.admission.prefix_of(client);
         let is_admitted = self.admission.with_count(prefix, |count| {
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(admission.total(), 1);
     }
 
-    /// Goal: hopping inside a /56 does not help. Covers: C-25, A-76.
+    /// Goal: changing addresses inside a /56 does not help. Covers: C-25, A-76.
     #[test]
     fn caps_a_prefix_and_not_its_neighbour() {
         let admission = admission(10, 1);
@@ -281,8 +281,8 @@ mod tests {
         assert_eq!(leading(u128::MAX, 0), 0);
     }
 
-    /// Goal: a listener has its cap, also over connections from before there was one, its neighbour another, and places come
-    /// back; a client at its own cap hears of that one. Covers: C-244
+    /// Goal: a listener has its cap, which also counts connections from before the cap was set; its neighbour has
+    /// another; places come back; a client at its own cap is refused for that. Covers: C-244
     #[test]
     fn caps_a_listener_and_not_its_neighbour() {
         let admission = admission(10, 5);
@@ -307,8 +307,8 @@ mod tests {
         );
     }
 
-    /// Goal: a prefix begins so many handshakes a second, and twice that at once; its neighbour has its own, and without a limit
-    /// there is no rate. Method: moments by hand.
+    /// Goal: a prefix begins its limit of handshakes a second, and twice that at once; its neighbour has its own limit,
+    /// and without a limit there is no table. Method: times by hand.
     #[test]
     fn a_prefix_has_its_rate_of_handshakes() {
         let admission = admission(10, 10);
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(begun("2001:db8:0:1::1", 101), 100);
     }
 
-    /// Goal: a place behind a load balancer counts for the client that it names, and for nobody before.
+    /// Goal: a place behind a load balancer counts for the client that the header names, and for no client before.
     #[test]
     fn a_place_is_nobodys_until_its_client_is_known() {
         let admission = admission(3, 1);

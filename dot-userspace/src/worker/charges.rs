@@ -1,8 +1,9 @@
-//! What this worker's clients cost and did wrong, on its way to whoever keeps budgets and bans.
+//! Sums of what this worker's clients cost and did wrong, on their way to the budgets and bans.
 //!
-//! Before: `accept` saw a handshake or a session end. After: the control thread gets a batch, at most ten a second.
-//! Holds: one sum a client that did something since the last batch; bounded.
-//! Never: makes a system call for a connection, or waits: a batch that finds no room is counted and lost.
+//! Before: `accept` saw the end of a handshake or a session. After: the control thread gets a batch, at most ten a
+//! second.
+//! Holds: one sum for each client that was active since the last batch; bounded.
+//! Never: makes a system call for a connection, or waits: a batch without room is lost and counted.
 
 use std::{
     cell::RefCell,
@@ -20,14 +21,14 @@ use tokio::{sync::mpsc, task::spawn_local, time::sleep};
 
 use crate::{session::SessionEnd, tls::HandshakeFailure, xdp::Charges};
 
-/// Time from a batch's first charge until it is sent.
+/// Time from a batch's first charge until the batch is sent.
 const BATCH_TIME: Duration = Duration::from_millis(100);
 /// Clients in a batch; one more sends it at once.
 const BATCH_CLIENTS_MAX: usize = 4096;
-/// Batches on their way, of all workers.
+/// Batches of all workers that may be on their way.
 const BATCHES_MAX: usize = 64;
 
-/// The way to the control thread, shared by all workers.
+/// The channel to the control thread, shared by all workers.
 #[derive(Clone)]
 pub struct ChargesSink {
     sender: mpsc::Sender<Charges>,
@@ -42,7 +43,7 @@ struct Shared {
 }
 
 impl ChargesSink {
-    /// A sink for clients of prefixes of these lengths, and where its batches come out. Nothing is wanted yet.
+    /// A sink for client prefixes of these lengths, and the receiver of its batches. Charges are not wanted yet.
     #[must_use]
     pub fn new(prefix_v4: u8, prefix_v6: u8) -> (Self, mpsc::Receiver<Charges>) {
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);
@@ -50,12 +51,12 @@ impl ChargesSink {
         (Self { sender, prefix_v4, prefix_v6, shared }, receiver)
     }
 
-    /// Whether anybody has a use for charges: a budget, or bans.
+    /// Sets whether charges are needed: there is a budget, or there are bans.
     pub fn want(&self, is_wanted: bool) {
         self.shared.is_wanted.store(is_wanted, Relaxed);
     }
 
-    /// Batches that found no room.
+    /// Batches lost for lack of room.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Relaxed)
@@ -105,7 +106,7 @@ impl Accounts {
     }
 }
 
-/// Where one connection's client is charged.
+/// Charges one connection's client.
 pub(super) struct Account {
     accounts: Rc<Accounts>,
     client: ClientPrefix,
@@ -122,7 +123,7 @@ impl Account {
         self.accounts.charge(self.client, &of_failure(failure));
     }
 
-    /// A cap has no place for it.
+    /// A cap had no place for it.
     pub(super) fn refusal(&self) {
         self.accounts.charge(self.client, &Charge::refusal());
     }
@@ -133,8 +134,9 @@ impl Account {
     }
 }
 
-/// What no client does that was configured with care is an offence. To leave early, to be far away, not to trust our
-/// certificate, or to know us by a name that is no host name, is none: a whole network behind one address may do that at once.
+/// Behaviour that no carefully configured client shows is an offence. Leaving early, being far away, distrusting our
+/// certificate, or using a server name that is no host name are none: a whole network behind one address may do that at
+/// once.
 fn of_failure(failure: HandshakeFailure) -> Charge {
     let charge = Charge::failure();
     match failure {
@@ -150,7 +152,7 @@ fn of_failure(failure: HandshakeFailure) -> Charge {
     }
 }
 
-/// A reader that stalls keeps memory for as long as it is let: five strikes.
+/// A reader that stalls occupies memory for as long as it may: five strikes.
 fn of_end(end: SessionEnd) -> Charge {
     let nothing = Charge::default();
     match end {
@@ -182,7 +184,7 @@ mod tests {
         LocalSet::new().block_on(&runtime, body)
     }
 
-    /// Goal: many connections of two clients are one batch with two sums, and an idle worker sends none.
+    /// Goal: many connections of two clients are one batch with two sums; an idle worker sends none.
     #[test]
     fn charges_come_in_batches() {
         run(async {
@@ -206,7 +208,8 @@ mod tests {
         });
     }
 
-    /// Goal: a client that knows us by a name that is no host name, or that left, costs as a failure and commits no offence.
+    /// Goal: a client with a server name that is no host name, or one that left, is charged as a failure and commits no
+    /// offence.
     /// Covers: C-296
     #[test]
     fn a_wrong_name_is_no_offence() {
@@ -218,8 +221,9 @@ mod tests {
         assert_eq!(of_failure(HandshakeFailure::Other).worst(), Some(Cause::Handshakes));
     }
 
-    /// Goal: who connects and leaves without an octet, as load balancers do, is charged less than a client with a full
-    /// handshake, and does nothing wrong; who leaves in the middle of one is charged as for any failure.
+    /// Goal: a client that connects and leaves without an octet, as load balancers do, is charged less than one with a
+    /// full handshake, and commits no offence; one that leaves in the middle of a handshake is charged as for any
+    /// failure.
     #[test]
     fn a_probe_costs_less_than_a_handshake() {
         let (probe, closed) = (of_failure(HandshakeFailure::Probe), of_failure(HandshakeFailure::Closed));
@@ -227,8 +231,8 @@ mod tests {
         assert_eq!((probe.worst(), closed), (None, Charge::failure()));
     }
 
-    /// Goal: what is on its way is bounded: batches that find no room are lost, and counted. Method: more clients than
-    /// all batches together hold, and nobody who takes them.
+    /// Goal: batches on their way are bounded; batches without room are lost and counted. Method: more clients than all
+    /// batches hold, and no receiver.
     #[test]
     fn batches_without_room_are_lost_and_counted() {
         run(async {

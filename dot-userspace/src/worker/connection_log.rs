@@ -1,7 +1,7 @@
-//! Says how connections ended: a line for each where an operator wants that, and to `events` what was a refusal.
+//! Logs how connections ended: a line for each if an operator wants that, and an event for each refusal.
 //!
-//! Before: a handshake has failed, or a session is over. After: whoever reads the log knows how long each part took.
-//! Never: formats a line that nobody wants; holds a name that was asked for.
+//! Before: a handshake has failed, or a session is over. After: the log shows how long each part took.
+//! Never: formats a line that is not written; holds a name that was asked for.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ impl Acceptor {
     /// A handshake has failed.
     pub(super) fn note_failure(&self, open: &Open, guest: &Guest, failure: HandshakeFailure) {
         let (client, counter) = (guest.client.source, failure.counter());
-        // Who leaves without an octet is a load balancer that looks whether dotd is there.
+        // A client that leaves without an octet is a load balancer's health check.
         if failure != HandshakeFailure::Probe {
             self.shared().events.refused_by(client.ip(), counter, failure.alert());
         }
@@ -34,7 +34,7 @@ impl Acceptor {
         self.log(open, ends, counter, Some(ended));
     }
 
-    /// The line of a connection; its client and the listen address are `ends`.
+    /// Writes the line of a connection between these `ends`, client and listen address.
     fn log(
         &self,
         open: &Open,

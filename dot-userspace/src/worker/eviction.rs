@@ -1,11 +1,12 @@
-//! Who gives way when every place is taken: the session of this worker that has been idle longest. And who is to look at
-//! its clock, when timeouts have shrunk.
+//! Chooses the session that ends when every place is taken: the one of this worker that has been idle longest. Also
+//! wakes sessions whose time is over when timeouts have shrunk.
 //!
-//! Before: `admission` refused a connection. After: a place is free for it, or nobody here is idle.
-//! Holds: the sessions in the order of the moments since which they were known to be idle, once over all, once within
-//! each client prefix and each listen address. A moment that is out of date is corrected when it comes to the front: a query costs nothing
-//! here, and a look costs O(log n).
-//! Never: ends a session that is owed an answer, or that was busy a moment ago; looks at more than a few at a time.
+//! Before: `admission` refused a connection. After: there is a place for it, or no session here is idle.
+//! Holds: the sessions in the order of the times since which they were known to be idle: over all, within each client
+//! prefix and within each listen address. A time that is out of date is corrected when it comes to the front, so a
+//! query costs nothing here, and a look costs O(log n).
+//! Never: ends a session with unfinished queries, or one that was busy a moment ago; looks at more than a few at a
+//! time.
 //!
 //! Source: RFC 7766 §6.2.2, RFC 9210 §4.2.
 
@@ -21,34 +22,34 @@ use tokio::time::Instant;
 use super::admission::{Place, Prefix};
 use crate::session::{IdleProbe, Wanted};
 
-/// Who was busy within this time keeps its place: a client that waits for its next answer asks again at once.
+/// A session that was busy within this time stays: a client that waits for its next answer asks again at once.
 const IDLE_MIN: Duration = Duration::from_secs(1);
-/// Sessions looked at for one new connection. Most of them are idle where it matters.
+/// Sessions that are looked at for one new connection. In practice most sessions are idle.
 const LOOKS_MAX: usize = 64;
-/// Sessions that are woken at once, to learn that their time is over. 4096: a millisecond or two of a worker's time, so
-/// that a hundred thousand leave within half a minute.
+/// Sessions that are woken at once because their time is over. 4096: one or two milliseconds of a worker's time, so a
+/// hundred thousand sessions leave within half a minute.
 const WAKES_MAX: usize = 4096;
 
-/// The sessions of a worker that may have to give way.
+/// The sessions of a worker that may be ended.
 pub(super) struct EvictionQueue {
     began: Instant,
     queue: RefCell<Queue>,
     next: Cell<u64>,
 }
 
-/// Milliseconds since the worker began.
+/// Milliseconds since the worker's start.
 type Moment = u64;
 
 /// Sessions that share a cap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Group {
-    /// Of a client prefix.
+    /// The sessions of a client prefix.
     Prefix(Option<Prefix>),
-    /// Of a listen address, by its number.
+    /// The sessions of a listen address, by its index.
     Listener(usize),
 }
 
-/// Both orders, in which each session stands by the same moment.
+/// Both orders, with the same time for each session.
 #[derive(Default)]
 struct Queue {
     all: BTreeMap<(Moment, u64), Rc<Candidate>>,
@@ -60,13 +61,13 @@ struct Candidate {
     probe: Rc<IdleProbe>,
     number: u64,
     groups: [Group; 2],
-    /// Where it stands in the queue.
+    /// Its key in the queue.
     known_since: Cell<Moment>,
-    /// Given back with the session, or when another gets it.
+    /// Freed when the session ends, or when another connection takes it.
     place: RefCell<Option<Place>>,
 }
 
-/// A session's entry, which ends with it.
+/// A session's entry; dropping it removes it.
 pub(super) struct Queued {
     eviction: Rc<EvictionQueue>,
     candidate: Rc<Candidate>,
@@ -77,7 +78,7 @@ impl EvictionQueue {
         Self { began: Instant::now(), queue: RefCell::default(), next: Cell::new(0) }
     }
 
-    /// A session begins at `probe`, by the right of `place`.
+    /// Adds a session with its `probe` and its `place`.
     pub(super) fn take(self: &Rc<Self>, probe: &Rc<IdleProbe>, place: Place) -> Queued {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
@@ -92,8 +93,8 @@ impl EvictionQueue {
         Queued { eviction: Rc::clone(self), candidate }
     }
 
-    /// Has the longest idle session give its place back: of the group `within`, where one is at its cap, else of
-    /// all. `false`: nobody here has been idle for long enough.
+    /// Makes the longest idle session give up its place: in the group `within`, if that is at its cap, otherwise of
+    /// all. `false`: no session here has been idle for long enough.
     pub(super) fn make_room(&self, wanted: Wanted, within: Option<Group>, now: Instant) -> bool {
         let latest = self.moment(now).checked_sub(IDLE_MIN.as_millis().try_into().unwrap_or(Moment::MAX));
         let Some(latest) = latest else { return false };
@@ -117,7 +118,7 @@ impl EvictionQueue {
         false
     }
 
-    /// Wakes those that have been idle since `latest` or longer: their timer was set by a longer timeout than there is now.
+    /// Wakes sessions that have been idle since `latest` or longer: their timer was set for a longer timeout.
     pub(super) fn wake_overdue(&self, latest: Instant, now: Instant) {
         let latest = self.moment(latest);
         let mut queue = self.queue.borrow_mut();
@@ -165,7 +166,7 @@ impl Queue {
         }
     }
 
-    /// Who has been known to be idle longest, of a group or of all.
+    /// The session that has been idle longest, of a group or of all.
     fn first(&self, within: Option<Group>) -> Option<Rc<Candidate>> {
         let Some(group) = within else { return self.all.values().next().map(Rc::clone) };
         let mut of_group = self.by_group.range((group, 0, 0)..=(group, Moment::MAX, u64::MAX));
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    /// Goal: the longest idle one goes, of all or of its prefix, and its place is free at once. Covers: C-25
+    /// Goal: the longest idle session ends, of all or of its prefix, and its place is free at once. Covers: C-25
     #[test]
     fn the_longest_idle_gives_way() {
         let scene = Scene::new();
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(scene.admission.total(), 0);
     }
 
-    /// Goal: at a listener's cap the longest idle one of that listener goes, though one of another has been idle longer.
+    /// Goal: at a listener's cap its longest idle session ends, even if one of another listener has been idle longer.
     /// Covers: C-244
     #[test]
     fn a_listeners_own_gives_way() {
@@ -250,7 +251,7 @@ mod tests {
         assert!(!scene.eviction.make_room(Wanted::Place, Some(Group::Listener(2)), now), "nobody came there");
     }
 
-    /// Goal: who is owed an answer, or was busy within the last second, stays.
+    /// Goal: a session with unfinished queries, or one that was busy within the last second, stays.
     #[test]
     fn the_busy_stay() {
         let scene = Scene::new();
@@ -265,8 +266,8 @@ mod tests {
         assert!(recent.is_asked_to_leave() && !busy.is_asked_to_leave());
     }
 
-    /// Goal: who has been idle for the time of the moment is woken, who was not is not, and stands where it belongs now.
-    /// Method: five seconds are too long; one session idle for ten, one for three, one busy.
+    /// Goal: sessions that have been idle for the current timeout are woken, others are not, and get their correct
+    /// place in the order. Method: five seconds are too long; one session idle for ten, one for three, one busy.
     #[test]
     fn the_overdue_are_woken() {
         let scene = Scene::new();
@@ -281,7 +282,7 @@ mod tests {
         assert_eq!(known, [10_000, 17_000, 20_000]);
     }
 
-    /// Goal: one new connection looks at no more than a few, and those behind them come later.
+    /// Goal: one new connection looks at a few sessions only; the ones behind them come later.
     #[test]
     fn a_look_is_bounded() {
         let scene = Scene::new();

@@ -57,54 +57,54 @@ use crate::{
     xdp::StatusWriter,
 };
 
-/// How often a draining worker looks whether it is done.
+/// How often a draining worker checks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-/// How much later the kernel may end a worker's pause, in nanoseconds.
+/// How late the kernel may end a worker's pause, in nanoseconds.
 const TIMER_SLACK_NS: u64 = 1_000;
 
-/// What a worker works by; a reload brings a new one.
+/// The settings of a worker; a reload replaces them.
 #[derive(Clone)]
 pub struct Settings {
     /// Certificates and versions.
     pub serving: Serving,
     /// Deadlines and caps.
     pub limits: Limits,
-    /// Absolute time for a handshake.
+    /// The deadline of a handshake.
     pub handshake_timeout: Duration,
-    /// Load balancers that may speak PROXY v2 to us.
+    /// Load balancers that may send PROXY v2 headers.
     pub proxy_protocol_from: Trusted,
-    /// How much of a client's address a log line may hold.
+    /// How much of a client's address log lines may show.
     pub client_address: ClientAddress,
-    /// Where queries go.
+    /// The backends.
     pub backends: Vec<BackendConfig>,
-    /// Which of them is next.
+    /// How the next one is chosen.
     pub policy: Policy,
-    /// Most second tries of late queries, in a hundred queries.
+    /// Most second tries of late queries, as a percentage of queries.
     pub hedge_percent: u8,
     /// What they learn of a client's subnet.
     pub client_subnet: ClientSubnet,
-    /// What each worker keeps of what they say.
+    /// What each worker keeps of their answers.
     pub keeping: Keeping,
-    /// Who may ask; `None`: every client.
+    /// The access lists. `None`: every client may ask.
     pub access: Option<Arc<Access>>,
 }
 
-/// What the control thread tells a worker.
+/// Commands of the control thread to a worker.
 pub enum Command {
-    /// Work by these from now on.
+    /// Use these settings from now on.
     Reload(Box<Settings>),
-    /// New certificates and keys; all else stays.
+    /// Use new certificates and keys.
     Serve(Serving),
-    /// Connections near their cap, or no longer do: look at how many there are.
+    /// The connections are near their cap, or no longer: check their number.
     NoteFill,
-    /// Forget these kept answers, or all of them.
+    /// Forget these cached answers, or all of them.
     Flush(Option<Forget>),
-    /// Take nothing new; end when nothing is owed, or at this moment.
+    /// Accept nothing new; end when all queries are finished, or at this time.
     Drain(Instant),
 }
 
-/// The sockets of one worker, each list with one for each listen address.
+/// The sockets of one worker; each list has one for each listen address.
 #[derive(Default)]
 pub struct Listeners {
     /// DNS over TLS.
@@ -117,29 +117,29 @@ pub struct Listeners {
 
 /// Everything a worker starts with.
 pub struct Plan {
-    /// Its number, from 0.
+    /// Its index, from 0.
     pub index: usize,
-    /// The CPU it stays on; `None`: wherever the kernel likes.
+    /// Its CPU. `None`: the kernel chooses.
     pub cpu: Option<usize>,
     /// Its own sockets.
     pub listeners: Listeners,
-    /// What it works by.
+    /// Its settings.
     pub settings: Settings,
-    /// Its line in the ledger.
+    /// Its counters in the ledger.
     pub counters: WorkerCounters,
     /// Caps that all workers share.
     pub admission: Arc<Admission>,
-    /// How much clients may ask, of all workers together.
+    /// The clients' rates, over all workers.
     pub rates: Arc<Rates>,
-    /// Where it says what clients cost.
+    /// Takes the charges of clients.
     pub charges: ChargesSink,
-    /// Where it says what it refuses clients.
+    /// Takes the refusals of clients.
     pub events: EventSink,
-    /// Where it says how it is.
+    /// Takes the worker's status.
     pub status: StatusWriter,
 }
 
-/// A running worker, seen from the control thread.
+/// A running worker, as the control thread sees it.
 pub struct Worker {
     commands: Sender<Command>,
     bell: Arc<Notify>,
@@ -150,7 +150,7 @@ impl Worker {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the runtime, the listeners or the thread cannot be made.
+    /// The runtime, the listeners or the thread cannot be made.
     pub fn spawn(plan: Plan) -> io::Result<Self> {
         let (commands, receiver) = unbounded();
         let bell = Arc::new(Notify::new());
@@ -172,9 +172,9 @@ impl Worker {
         Ok(Self { commands, bell, thread })
     }
 
-    /// Tells the worker something; it hears it in its next turn.
+    /// Sends the worker a command, which it executes in its next turn.
     pub fn tell(&self, command: Command) {
-        // A worker that is gone needs no commands; `join` reports how it went.
+        // A worker that has ended needs no commands; `join` reports how it ended.
         let _ = self.commands.send(command);
         self.bell.notify_one();
     }
@@ -193,7 +193,7 @@ impl Worker {
 }
 
 fn runtime(counters: WorkerCounters) -> io::Result<Runtime> {
-    // The kernel's default of 50 µs is a pause by itself.
+    // The kernel's default of 50 µs is as long as a pause.
     if let Err(error) = set_timerslack(TIMER_SLACK_NS) {
         tracing::debug!(%error, "pauses of a worker may be longer than they should");
     }
@@ -209,7 +209,7 @@ fn pin_to(cpu: Option<usize>) {
     }
 }
 
-/// A worker's life: open the doors, hear commands, drain.
+/// The life of a worker: start its listeners, execute commands, drain.
 async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let Plan { settings, counters, admission, rates, listeners, charges, events, status, .. } = plan;
     let backends = start_backends(&settings, &counters);
@@ -223,7 +223,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let accounts = Accounts::new(charges);
     let acceptor = Rc::new(Acceptor::new(Rc::clone(&shared), admission, accounts, status, &settings));
     let accepting = open(listeners, &acceptor);
-    // Also who has no connection yet says how many it may have.
+    // A worker without connections also reports how many it may have.
     acceptor.note_fill();
     let mut current = settings;
     let until = loop {
@@ -262,7 +262,7 @@ fn start_backends(settings: &Settings, counters: &WorkerCounters) -> Backends {
 fn open(listeners: Listeners, acceptor: &Rc<Acceptor>) -> Vec<AbortHandle> {
     let dot = listeners.dot.into_iter().map(|listener| (Transport::Dot, listener));
     let do53 = listeners.do53.into_iter().map(|listener| (Transport::Do53, listener));
-    // The same number in every worker: each has a socket for each listen address, in one order.
+    // The index is the same in every worker: each has a socket for each listen address, in one order.
     let streams = dot.chain(do53).enumerate().filter_map(|(number, (transport, listener))| {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
         let (listener, acceptor) = (Rc::new(listener), Rc::clone(acceptor));
@@ -280,7 +280,7 @@ fn open(listeners: Listeners, acceptor: &Rc<Acceptor>) -> Vec<AbortHandle> {
     streams.chain(datagrams).collect()
 }
 
-/// Whether a connection less would help where none can be accepted: not where a filter or a policy of the machine says no.
+/// Whether fewer connections would help `accept`: not if a filter or a policy of the machine refuses.
 fn is_shortage(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
@@ -290,12 +290,12 @@ fn not_registered(error: io::Error) {
     tracing::error!(%error, "a socket cannot be registered; its worker serves without it");
 }
 
-/// What backends start with.
+/// The arguments of [`Backends::start`].
 fn of_backends(settings: &Settings) -> (&[BackendConfig], Policy, u8, ClientSubnet) {
     (&settings.backends, settings.policy, settings.hedge_percent, settings.client_subnet)
 }
 
-/// Whether backends go on as they are, with other limits: their connections, and what was learned of them, are still good.
+/// Whether backends stay the same except for limits: their connections and what was learned of them stay valid.
 fn are_backends_same(old: &Settings, new: &Settings) -> bool {
     let rest =
         |settings: &Settings| (settings.backends.len(), settings.hedge_percent, settings.client_subnet);
@@ -303,14 +303,15 @@ fn are_backends_same(old: &Settings, new: &Settings) -> bool {
     rest(old) == rest(new) && pairs.all(|(old, new)| old.is_same_but_for_limits(new))
 }
 
-/// Whether kept answers are still good: each backend that may have said one is still there, and hears as much of clients.
+/// Whether cached answers stay valid: each backend that may have given one is still configured, and learns as much of
+/// clients.
 fn are_answers_same(old: &Settings, new: &Settings) -> bool {
     let is_there = |one: &BackendConfig| new.backends.iter().any(|other| one.says_the_same(other));
     let rest = |settings: &Settings| (settings.client_subnet, settings.keeping);
     rest(old) == rest(new) && old.backends.iter().all(is_there)
 }
 
-/// Takes over new settings. Backends start anew only when they changed: queries in flight stay matched.
+/// Applies new settings. Backends are replaced only if they changed, so queries in flight stay matched.
 fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &Settings) {
     let is_same = are_backends_same(old, new);
     let backends = (!is_same).then(|| start_backends(new, &shared.counters));

@@ -1,15 +1,15 @@
-//! Lets answers of backends gather before a worker looks at them, as a network card moderates its interrupts.
+//! Lets backends' answers accumulate before a worker looks at them, as a network card moderates its interrupts.
 //!
 //! Before: a worker has nothing left to do and is about to wait in epoll. After: it waits, up to 500 µs later.
 //! Holds: when the worker last began to wait, and how many answers came lately, after how long.
-//! Never: pauses for queries whose answers are not about to come, for less than one answer, or while a worker has other work
-//! than its backends' answers.
+//! Never: pauses for queries whose answers are not imminent, for less than one answer, or while a worker has other work
+//! than answers of backends.
 //!
-//! A backend sends each answer by itself, and a worker that is faster wakes for each: a wake-up, an epoll, a receive
-//! and a send, which is most of what an answer costs. A pause bounds how often that happens, and what came meanwhile
-//! shares the calls. It is short beside what its queries wait anyway, because it grows with the number of answers that are
-//! imminent, by how long answers took lately: a query that hangs counts for nothing. A worker at its limit never pauses:
-//! there is always something to do.
+//! A backend sends each answer by itself, and a faster worker wakes for each: a wake-up, an epoll, a receive and a
+//! send, which are most of the cost of an answer. A pause bounds how often that happens, and all answers that come
+//! meanwhile share the calls. A pause is short compared with the wait of its queries, because it grows with the number
+//! of imminent answers, measured by how long answers took lately; a query that hangs counts for nothing. A worker at
+//! its limit never pauses, because it always has work.
 
 use std::{
     cell::Cell,
@@ -22,19 +22,20 @@ use crate::{
     ledger::{Counter, WorkerCounters},
 };
 
-/// From one wait to the next, for each imminent answer: half of what a fast authority takes for an answer.
+/// Time between two waits, for each imminent answer: half of the time that a fast authoritative server takes for an
+/// answer.
 const GAP_AN_ANSWER: Duration = Duration::from_nanos(500);
 /// A shorter pause costs more than it saves.
 const GAP_MIN: Duration = Duration::from_micros(10);
-/// The longest that an answer waits for others.
+/// The longest time that an answer waits for others.
 const GAP_MAX: Duration = Duration::from_micros(500);
-/// With fewer queries at backends there is no pause: their gap would be shorter than [`GAP_MIN`].
+/// With fewer queries at backends there is no pause: it would be shorter than [`GAP_MIN`].
 const OUTSTANDING_MIN: u64 = 20;
-/// Time over which answers are counted before a pause goes by them: four of the longest pauses.
+/// Window in which answers are counted: four times the longest pause.
 const WINDOW: Duration = Duration::from_millis(2);
-/// Answers for each piece of other work, at the least.
+/// Fewest answers for each piece of other work.
 const ANSWERS_FOR_OTHER_WORK: u64 = 16;
-/// What a worker does beside passing on what backends say: a pause would delay it.
+/// Other work of a worker: a pause would delay it.
 const OTHER_WORK: [Counter; 4] =
     [Counter::Responded, Counter::Cached, Counter::CacheStale, Counter::Accepted];
 
@@ -43,16 +44,16 @@ thread_local! {
     static LATELY: Cell<Option<Lately>> = const { Cell::new(None) };
 }
 
-/// The window that runs, and what the last one has shown.
+/// The current window, and the result of the last one.
 #[derive(Clone, Copy)]
 struct Lately {
     since: Instant,
-    /// Other work until the window began.
+    /// Other work when the window began.
     other_work: u64,
     seen: Seen,
 }
 
-/// What came in one window.
+/// The result of one window.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     elapsed: Duration,
@@ -60,7 +61,7 @@ struct Seen {
     other_work: u64,
 }
 
-/// For a worker that is about to wait: pauses if it waited a moment ago and many answers are about to come.
+/// Called by a worker that is about to wait: pauses if it waited a moment ago and many answers are imminent.
 pub(super) fn pause(counters: &WorkerCounters) {
     let outstanding = counters.get(Counter::BackendOutstanding);
     if outstanding < OUTSTANDING_MIN {
@@ -78,7 +79,7 @@ pub(super) fn pause(counters: &WorkerCounters) {
     }
 }
 
-/// What the last whole window has shown.
+/// The result of the last whole window.
 fn look(counters: &WorkerCounters, now: Instant) -> Seen {
     let lately = LATELY.get();
     let elapsed = lately.map_or(WINDOW, |lately| now.saturating_duration_since(lately.since));
@@ -87,7 +88,7 @@ fn look(counters: &WorkerCounters, now: Instant) -> Seen {
     }
     let other_work = OTHER_WORK.iter().map(|counter| counters.get(*counter)).fold(0, u64::wrapping_add);
     let arrivals = arrivals::take();
-    // Of what came before the first window it is not known how long it took.
+    // For answers before the first window the duration is unknown.
     let seen = lately.map_or_else(Seen::default, |lately| Seen {
         elapsed,
         arrivals,
@@ -97,8 +98,8 @@ fn look(counters: &WorkerCounters, now: Instant) -> Seen {
     seen
 }
 
-/// Least time between two waits with so many queries at backends, of which so many were answered lately; `None`: as often
-/// as it likes.
+/// The least time between two waits with `outstanding` queries at backends and the given answers. `None`: there is no
+/// limit.
 fn gap(outstanding: u64, seen: Seen) -> Option<Duration> {
     let elapsed = seen.elapsed.as_nanos().max(1);
     let imminent = (seen.arrivals.imminent.as_nanos() / elapsed).min(outstanding.into());
@@ -109,7 +110,7 @@ fn gap(outstanding: u64, seen: Seen) -> Option<Duration> {
     (gap >= GAP_MIN && will_come && !is_busy_otherwise).then_some(gap)
 }
 
-/// What is left of `gap` since the last wait.
+/// The rest of `gap` since the last wait.
 fn left(gap: Duration, waited_from: Option<Instant>, now: Instant) -> Duration {
     waited_from.map_or(Duration::ZERO, |last| gap.saturating_sub(now.saturating_duration_since(last)))
 }
@@ -118,14 +119,14 @@ fn left(gap: Duration, waited_from: Option<Instant>, now: Instant) -> Duration {
 mod tests {
     use super::*;
 
-    /// A second in which so many answers came, each after so long as far as it was imminent.
+    /// One second with this many answers, each imminent for this long.
     fn seen(answers: u64, imminent_us: u64) -> Seen {
         let imminent = Duration::from_micros(answers * imminent_us);
         Seen { elapsed: Duration::from_secs(1), arrivals: Arrivals { answers, imminent }, other_work: 0 }
     }
 
-    /// Goal: a few queries are never held up, many by as much as they are, and nobody by more than the longest. Method: a
-    /// backend that has just so many queries, at a rate at which their answers come within a few milliseconds.
+    /// Goal: few queries are never delayed, many in proportion to their number, and none by more than the longest
+    /// pause. Method: backends with a given number of queries, whose answers come within a few milliseconds.
     #[test]
     fn the_gap_grows_with_what_is_about_to_come_up_to_its_longest() {
         let of = |outstanding| gap(outstanding, seen(200_000, outstanding.min(1000) * 5));
@@ -135,9 +136,9 @@ mod tests {
         assert_eq!([1000, 1001, 32_768, u64::MAX].map(of), [Some(GAP_MAX); 4]);
     }
 
-    /// Goal: queries that hang hold nobody up, whatever their number, and the answers that come beside them only by their own.
-    /// Method: no answer; one client's 6,000 a second; 100,000 a second that took 0.1 ms; 400,000 of 0.1 ms, which are forty
-    /// at a time.
+    /// Goal: queries that hang delay no other, whatever their number, and answers beside them are delayed only for
+    /// their own number. Method: no answer; one client's 6,000 a second; 100,000 a second that took 0.1 ms; 400,000 of
+    /// 0.1 ms, which are forty at a time.
     #[test]
     fn queries_that_hang_count_for_nothing() {
         for hanging in [1000, 32_768] {
@@ -148,15 +149,16 @@ mod tests {
         }
     }
 
-    /// Goal: a slow backend's answers are waited for only where one at least is expected within the pause. Method: answers of
-    /// 100 ms, imminent for the last ten: 10,000 a second with a thousand outstanding; 100,000 a second.
+    /// Goal: a worker pauses for a slow backend only if at least one answer is expected within the pause. Method:
+    /// answers of 100 ms, imminent for the last ten: 10,000 a second with a thousand outstanding; 100,000 a second.
+    ///
     #[test]
     fn slow_answers_are_no_reason_for_a_pause_in_which_none_comes() {
         assert_eq!(gap(1000, seen(10_000, 10_000)), None);
         assert_eq!(gap(10_000, seen(100_000, 10_000)), Some(GAP_MAX));
     }
 
-    /// Goal: with work of other kinds there is no pause. Method: answers of dotd's own, one in sixteen and one in fifteen.
+    /// Goal: with other work there is no pause. Method: dotd's own answers, one in sixteen and one in fifteen.
     ///
     #[test]
     fn other_work_ends_pauses() {
@@ -165,8 +167,8 @@ mod tests {
         assert_eq!((with(10_001), with(160_000)), (None, None));
     }
 
-    /// Goal: a window is looked at when it is whole, and what came before the first says nothing. Method: moments within and
-    /// behind a window.
+    /// Goal: a window is evaluated when it is whole, and the time before the first window does not count. Method: times
+    /// within and after a window.
     #[test]
     fn a_window_counts_when_it_is_whole() {
         let (counters, start) = (WorkerCounters::default(), Instant::now());
@@ -189,7 +191,8 @@ mod tests {
         }
     }
 
-    /// Goal: who has not waited lately looks at once. Method: before, within, at and after the gap; a clock that stood.
+    /// Goal: a worker that has not waited lately does not pause. Method: before, within, at and after the gap; a clock
+    /// that stood still.
     #[test]
     fn only_the_rest_of_the_gap_is_waited() {
         let (gap, last) = (Duration::from_micros(100), Instant::now());

@@ -1,6 +1,6 @@
-//! A connection from its being accepted to its end: its place in the gauge and under the caps, and its times.
+//! A connection from accept to its end: its place in the gauge and under the caps, and its times.
 //!
-//! Before: `accept` has a connection with a place. After: however it ends, the ledger has one end of it.
+//! Before: `accept` has a connection with a place. After: the ledger has exactly one end for it, however it ends.
 //! Never: outlives its connection, or counts two ends.
 
 use std::time::Duration;
@@ -13,37 +13,37 @@ use crate::{
     tls::{Handshake, HandshakeKind},
 };
 
-/// An open connection: one in the gauge and one place, given back however it ends.
+/// An open connection: counted in the gauge and holding a place, both until it ends.
 pub(super) struct Open {
     pub(super) counters: WorkerCounters,
-    /// Until the session has it.
+    /// Its place, until the session takes it.
     pub(super) place: Option<Place>,
     account: Option<Account>,
     /// When it was accepted.
     pub(super) began: Instant,
-    /// How its handshake was done, once it is.
+    /// The times of its handshake, once it is done.
     pub(super) shaken: Option<Shaken>,
-    /// Its end in the books where a panic is it; `None`: they have another one.
+    /// The end to count if its task panics. `None`: its end is counted already.
     pub(super) panic_end: Option<Counter>,
 }
 
-/// A handshake that is done.
+/// A finished handshake.
 #[derive(Clone, Copy)]
 pub(super) struct Shaken {
     pub(super) kind: HandshakeKind,
-    /// From accept to the first octets of the hello.
+    /// From accept to the first octets of the ClientHello.
     pub(super) hello_us: u32,
-    /// From there to the keys.
+    /// From the ClientHello to the keys.
     pub(super) handshake_us: u32,
 }
 
-/// As many as fit: a handshake's deadline is a minute at most.
+/// Saturates: a handshake's deadline is a minute at most.
 fn microseconds(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 impl Open {
-    /// One more, accepted now.
+    /// A connection that was accepted now.
     pub(super) fn new(counters: &WorkerCounters, place: Place, account: Option<Account>) -> Self {
         counters.add(Counter::Open, 1);
         Self {
@@ -56,7 +56,7 @@ impl Open {
         }
     }
 
-    /// Its handshake is done: counts it, and how long it took.
+    /// Its handshake is done: counts it and its duration.
     pub(super) fn shook_hands(&mut self, handshake: &Handshake) {
         let kind = handshake.kind;
         self.counters.add(kind.counter(), 1);
@@ -87,7 +87,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.counters.subtract(Counter::Open, 1);
-        // Its task has panicked, and drops what it held.
+        // Its task has panicked.
         if let Some(end) = self.panic_end.filter(|_| std::thread::panicking()) {
             self.counters.add(end, 1);
         }

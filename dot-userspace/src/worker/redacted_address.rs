@@ -1,10 +1,10 @@
-//! How much of a client's address a log line shows, by `log.client_address`.
+//! Shortens a client's address for log lines, by `log.client_address`.
 //!
-//! Before: a connection begins, is refused or ends. After: a line at level debug names the client so far and no
-//! further.
+//! Before: a connection begins, is refused or ends. After: a line at level debug shows that much of the client's
+//! address.
 //! Never: formats anything for a line that is not written.
 //!
-//! Source: RFC 8932 §5.1.1 (minimise what is logged), RFC 7871 §11.1 (24 and 56 bits are a network, not a person).
+//! Source: RFC 8932 §5.1.1 (minimise what is logged), RFC 7871 §11.1 (24 and 56 bits identify a network, not a person).
 
 use std::{fmt, net::IpAddr};
 
@@ -12,10 +12,10 @@ use ipnet::IpNet;
 
 use crate::config::ClientAddress;
 
-/// Bits of an address that stay, IPv4 and IPv6.
+/// Bits of an address that are kept, IPv4 and IPv6.
 const NETWORK_BITS: (u8, u8) = (24, 56);
 
-/// A client as a line may show it.
+/// A client's address as a line may show it.
 pub struct RedactedAddress(pub ClientAddress, pub IpAddr);
 
 impl fmt::Display for RedactedAddress {

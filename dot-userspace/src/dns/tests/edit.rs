@@ -1,6 +1,6 @@
 //! Edits of real messages: compressed names, many records, several options; hickory-proto makes and reads them.
 //!
-//! Before: any message that hickory-proto can write. After: the same message but for what is of this hop.
+//! Before: any message that hickory-proto can write. After: the same message except for this hop's options.
 
 use hickory_proto::{
     op::{Edns, Message, OpCode, Query as Question},
@@ -41,8 +41,8 @@ fn records(most: usize) -> impl Strategy<Value = Vec<Record>> {
     prop::collection::vec(record, 0..most)
 }
 
-/// Options with codes around those of this hop, each at most once (hickory-proto keeps them in a map), none that
-/// hickory-proto reads itself (it refuses a subnet that is none).
+/// Options with codes around those of this hop, each at most once (hickory-proto keeps them in a map), without those
+/// that hickory-proto parses itself (it refuses an invalid subnet).
 fn options() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
     prop::collection::btree_map(9u16..18, prop::collection::vec(any::<u8>(), 0..40), 0..6)
         .prop_map(|options| options.into_iter().collect())
@@ -92,7 +92,7 @@ impl Parts {
         message.to_vec().unwrap()
     }
 
-    /// Where the OPT record begins; hickory-proto writes it last. The message's end where there is none.
+    /// Where the OPT record begins; hickory-proto writes it last. Without one, the message's end.
     fn opt_start(&self, message: &[u8]) -> usize {
         let rdata: usize = self.options.iter().flatten().map(|(_, value)| 4 + value.len()).sum();
         message.len() - self.options.as_ref().map_or(0, |_| 11 + rdata)
@@ -119,9 +119,9 @@ fn end_to_end(options: &[(u16, Vec<u8>)]) -> Vec<(u16, Vec<u8>)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Goal: a query keeps every octet but ID, payload size, and the options of this hop, whatever records it has and
-    /// however its names are compressed. Method: octets before the OPT compared, options compared in order, the rest
-    /// read by hickory-proto. Covers: C-35, C-38, C-44, C-53, C-56
+    /// Goal: a query keeps every octet except ID, payload size, and the options of this hop, with any records and any
+    /// compression of names. Method: octets before the OPT compared, options compared in order, the rest read by
+    /// hickory-proto. Covers: C-35, C-38, C-44, C-53, C-56
     #[test]
     fn a_forwarded_query_is_the_same_query(parts in parts(), id: u16) {
         let message = parts.message(false);
@@ -143,9 +143,9 @@ proptest! {
         prop_assert_eq!((sent.answers, sent.authorities, sent.additionals), (came.answers, came.authorities, came.additionals));
     }
 
-    /// Goal: a response keeps every octet but ID and the options of this hop; padding is last, once and zero, and ends
-    /// on a block; keepalive is ours. Method: as above, for a client that asks for all, for one that only speaks EDNS,
-    /// and for one that does not. Covers: C-19, C-33, C-35, C-36, C-37, C-41, C-53
+    /// Goal: a response keeps every octet except ID and the options of this hop; padding is last, once and zero, and
+    /// ends on a block; keepalive is ours. Method: as above, for a client that asks for everything, for one that only
+    /// supports EDNS, and for one that does not. Covers: C-19, C-33, C-35, C-36, C-37, C-41, C-53
     #[test]
     fn a_response_is_the_same_response(parts in parts(), id: u16, has_opt: bool, padding: bool, keepalive: bool) {
         let message = parts.message(true);
@@ -179,8 +179,8 @@ proptest! {
         }
     }
 
-    /// Goal: a stream of real messages is cut in the same places whichever two parts it arrives in. Method: every
-    /// split of a stream of three messages. Covers: C-13
+    /// Goal: a stream of real messages is cut at the same places whatever two parts it arrives in. Method: every split
+    /// of a stream of three messages. Covers: C-13
     #[test]
     fn a_stream_is_cut_the_same_at_every_split(all in prop::collection::vec(parts(), 3)) {
         let messages: Vec<Vec<u8>> = all.iter().map(|parts| parts.message(false)).collect();
@@ -201,7 +201,7 @@ proptest! {
     }
 }
 
-/// Octets of a message with so many options of no octets each, of which every second is this hop's.
+/// Octets of a message with this many empty options, of which every second is of this hop.
 fn with_tiny_options(count: usize, flags: u8) -> Vec<u8> {
     let mut message =
         [&[0, 7, flags, 0, 0, 1, 0, 0, 0, 0, 0, 1][..], b"\x04dotd\x04test\0", &[0, 1, 0, 1]].concat();
@@ -211,8 +211,8 @@ fn with_tiny_options(count: usize, flags: u8) -> Vec<u8> {
     message
 }
 
-/// Goal: tiny options cost linear work, in both directions: so many times as many, so many times the looks, and few for
-/// each. Method: looks are counted, from 250 options to the 16,000 that a message has room for.
+/// Goal: tiny options cost linear work, in both directions: n times as many options need n times as many looks. Method:
+/// looks are counted, from 250 options to the 16,000 that fit into a message.
 #[test]
 fn tiny_options_cost_linear_work() {
     let both_ways = |count: usize| {
@@ -228,7 +228,7 @@ fn tiny_options_cost_linear_work() {
             respond(&response, Asked::by(&parsed), HOP, &mut out).unwrap();
         })
     };
-    // A look more finds the end of each walk.
+    // One more look finds the end of each walk.
     let of_one = both_ways(500) - both_ways(250);
     assert_eq!(of_one % 250, 0);
     assert!(of_one / 250 <= 8, "{} looks for each option", of_one / 250);

@@ -1,7 +1,7 @@
-//! Edits of messages whose OPT record is not the last one: what moves is sound, and what cannot move stays.
+//! Edits of messages whose OPT record is not the last one: moved records stay valid, and others do not move.
 //!
-//! Before: messages with records behind their OPT, names in full, compressed against what is before it, or against each
-//! other. After: the same records, read by hickory-proto, whatever became of the OPT.
+//! Before: messages with records behind their OPT, with names in full, compressed against names before it, or against
+//! each other. After: the same records, read by hickory-proto, whether the OPT was edited or not.
 
 use hickory_proto::op::Message;
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ struct Behind {
     rtype: u16,
     /// The name in RDATA of NS and MX.
     target: Name,
-    /// RDATA of the others: also what looks like a pointer.
+    /// RDATA of the other types, which may look like a pointer.
     octets: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ fn behind() -> impl Strategy<Value = Behind> {
 /// A response under construction.
 struct Writer {
     octets: Vec<u8>,
-    /// Where the first full name behind the OPT stands.
+    /// Offset of the first full name behind the OPT.
     neighbour: Option<usize>,
     is_entangled: bool,
 }
@@ -104,8 +104,8 @@ impl Writer {
     }
 }
 
-/// A response with an answer, an OPT of these options, and these records behind it; then where the OPT lies, and whether
-/// any of those records points to another.
+/// A response with an answer, an OPT of these options, and these records behind it; where the OPT lies, and whether any
+/// of those records points to another.
 fn response(options: &[(u16, Vec<u8>)], records: &[Behind]) -> (Vec<u8>, std::ops::Range<usize>, bool) {
     let mut octets =
         vec![0x12, 0x34, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 1 + u8::try_from(records.len()).unwrap()];
@@ -154,10 +154,10 @@ fn asked(id: u16, has_opt: bool, padding: bool, keepalive: bool) -> Asked {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Goal: an OPT is edited wherever it stands among the additional records: every octet before and behind it is kept,
-    /// padding is its last option and makes the whole message a block; and where records behind it point to each other
-    /// nothing moves and all is as it came. Method: octets compared, options compared in order, every name read by
-    /// hickory-proto before and after. Covers: C-35, C-36, C-37, C-41, C-44, C-53
+    /// Goal: an OPT is edited at any place among the additional records: every octet before and behind it is kept,
+    /// padding is its last option and completes a block; if records behind it point to each other, nothing changes.
+    /// Method: octets compared, options compared in order, every name read by hickory-proto before and after. Covers:
+    /// C-35, C-36, C-37, C-41, C-44, C-53
     #[test]
     fn an_opt_is_edited_where_it_stands(
         theirs in prop::collection::btree_map(9u16..18, prop::collection::vec(any::<u8>(), 0..20), 0..5),
@@ -207,15 +207,15 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Goal: a query is edited by the same rule: it loses what is of this hop wherever its OPT stands, and every octet
-    /// before and behind it is kept; where records behind it point to each other it is FORMERR if anything had to move.
+    /// Goal: a query is edited by the same rule: it loses this hop's options wherever its OPT is, and every octet
+    /// before and behind it is kept; if records behind it point to each other it is FORMERR if anything had to move.
     /// Method: octets compared, every name read by hickory-proto before and after. Covers: C-35, C-38, C-44, C-53
     #[test]
     fn a_query_is_edited_where_its_opt_stands(
         mut theirs in prop::collection::btree_map(8u16..15, prop::collection::vec(any::<u8>(), 0..20), 0..5),
         records in prop::collection::vec(behind(), 1..6), strips_subnet: bool,
     ) {
-        // hickory-proto refuses a subnet that is none.
+        // hickory-proto refuses an invalid subnet.
         theirs.entry(SUBNET_OPTION).and_modify(|value| *value = vec![0, 1, 24, 0, 192, 0, 2]);
         let theirs: Vec<_> = theirs.into_iter().collect();
         let (mut message, opt, is_entangled) = response(&theirs, &records);
@@ -243,8 +243,8 @@ proptest! {
     }
 }
 
-/// Goal: what only looks like a pointer keeps nothing from moving where no name can stand, and all from moving where one
-/// may. Method: the same octets, 0xC0FF, as an address, as text, as a preference of MX.
+/// Goal: octets that only look like a pointer prevent an edit only in types that may have a compressed name. Method:
+/// the same octets, 0xC0FF, as an address, as text, as a preference of MX.
 #[test]
 fn only_names_are_entangled() {
     for (rtype, rdata, is_free) in [
@@ -267,7 +267,7 @@ fn only_names_are_entangled() {
     }
 }
 
-/// Goal: a signature behind the OPT keeps everything as it is. Covers: C-50
+/// Goal: a message with a signature behind the OPT is not changed. Covers: C-50
 #[test]
 fn a_signed_response_is_left_alone() {
     let (mut message, ..) = response(&[(PADDING_OPTION, vec![0; 9])], &[]);

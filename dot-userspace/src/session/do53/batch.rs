@@ -1,8 +1,9 @@
-//! `recvmmsg` and `sendmmsg` with addresses: many clients over one socket. `unsafe` for want of a safe crate that has
-//! both and does not allocate for each call.
+//! `recvmmsg` and `sendmmsg` with addresses: many clients over one socket. Uses `unsafe`, because no safe crate has
+//! both without allocating for each call.
 //!
-//! Before: a socket has datagrams, or there are some for it. After: one system call for up to [`BATCH_MAX`].
-//! Holds: for each datagram where it came from, and to which of our addresses: the answer leaves from there.
+//! Before: a socket has datagrams, or there are datagrams to send. After: one system call moved up to [`BATCH_MAX`] of
+//! them.
+//! Holds: for each datagram its source, and which of our addresses it came to: the answer leaves from there.
 //! Never: blocks, allocates once warm, or keeps a pointer past the call.
 //!
 //! Source: recvmmsg(2), ip(7) and ipv6(7) for IP_PKTINFO and IPV6_PKTINFO.
@@ -16,19 +17,19 @@ use std::{
 
 use socket2::{SockAddr, SockAddrStorage};
 
-/// Most datagrams of one call, each way.
+/// Most datagrams of one call, in each direction.
 pub const BATCH_MAX: usize = 64;
-/// Room for one query: far more than any client's, and what is longer is none.
+/// Buffer for one query: far more than any client sends, and a longer datagram is no query.
 pub const QUERY_OCTETS_MAX: usize = 4096;
-/// Room for one control message with the longer kind of packet information.
+/// Buffer for one control message with the longer kind of packet information.
 const CONTROL_OCTETS: usize = 64;
 
-/// The two ends of a datagram.
+/// The two addresses of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
     /// The client.
     pub client: SocketAddr,
-    /// Which of our addresses it asked, and on which interface; `None`: the socket has only one.
+    /// Our address that was asked, and its interface. `None`: the socket has only one address.
     pub ours: Option<(IpAddr, u32)>,
 }
 
@@ -36,10 +37,10 @@ pub struct Ends {
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_OCTETS]);
 
-/// Asks the kernel to say to which address each datagram came, on a socket that has them all.
+/// Makes the kernel report to which address each datagram came, for a socket bound to all addresses.
 ///
 /// # Errors
-/// What setsockopt says.
+/// The error of setsockopt.
 pub fn tell_destination(socket: RawFd, is_v6: bool) -> io::Result<()> {
     let (level, option) = if is_v6 {
         (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
@@ -52,7 +53,7 @@ pub fn tell_destination(socket: RawFd, is_v6: bool) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Room for one batch of received datagrams.
+/// Buffers for one batch of received datagrams.
 pub struct Inbound {
     octets: Box<[[u8; QUERY_OCTETS_MAX]]>,
     names: Box<[SockAddrStorage]>,
@@ -83,13 +84,13 @@ impl Default for Inbound {
 }
 
 impl Inbound {
-    /// Takes up to [`BATCH_MAX`] waiting datagrams; returns how many.
+    /// Receives up to [`BATCH_MAX`] waiting datagrams; returns their number.
     ///
     /// # Errors
     /// `WouldBlock` when none waits.
     pub fn receive(&mut self, socket: RawFd) -> io::Result<usize> {
         for header in &mut self.headers {
-            // The kernel shortened these to what it wrote.
+            // The kernel overwrote these lengths with the lengths that it used.
             header.msg_hdr.msg_namelen = mem::size_of::<SockAddrStorage>() as libc::socklen_t;
             header.msg_hdr.msg_controllen = CONTROL_OCTETS;
         }
@@ -101,7 +102,7 @@ impl Inbound {
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
-    /// The datagrams of the last call, their ends, and whether each was cut to fit.
+    /// The datagrams of the last call, their addresses, and whether each was truncated.
     pub fn datagrams(&self, count: usize) -> impl Iterator<Item = (&[u8], Ends, bool)> {
         let slots = self.octets.iter().zip(&self.names).zip(&self.controls).zip(&self.headers).take(count);
         slots.filter_map(|(((octets, name), control), header)| {
@@ -140,7 +141,7 @@ fn destination(control: &Control, length: usize) -> Option<(IpAddr, u32)> {
     }
 }
 
-/// Room for one batch of datagrams to send.
+/// Buffers for one batch of datagrams to send.
 #[derive(Default)]
 pub struct Outbound {
     names: Vec<SockAddr>,
@@ -168,7 +169,7 @@ impl Outbound {
             self.controls.push(source(ends.ours));
             self.slices.push(slice_over(octets.as_ptr().cast_mut(), octets.len()));
         }
-        // Pointers only now: none of the lists moves any more.
+        // Pointers are set only now, because none of the lists moves any more.
         for ((name, (control, octets)), slice) in
             self.names.iter().zip(&mut self.controls).zip(&mut self.slices)
         {
@@ -191,7 +192,7 @@ impl Outbound {
     }
 }
 
-/// The control message that has a datagram leave from `ours`, and its octets; 0: the kernel chooses.
+/// The control message that makes a datagram leave from `ours`, and its length. 0: the kernel chooses the address.
 fn source(ours: Option<(IpAddr, u32)>) -> (Control, usize) {
     let head = mem::size_of::<libc::cmsghdr>();
     let mut control = Control([0; CONTROL_OCTETS]);
@@ -204,7 +205,7 @@ fn source(ours: Option<(IpAddr, u32)>) -> (Control, usize) {
         }
         Some((IpAddr::V6(address), interface)) => {
             put(&mut control, head, &address.octets());
-            // A link-local address means something on its own link only.
+            // A link-local address is valid on its own link only.
             let interface = if address.is_unicast_link_local() { interface } else { 0 };
             put(&mut control, head + 16, &interface.to_ne_bytes());
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 20)
@@ -237,9 +238,9 @@ mod tests {
 
     use super::*;
 
-    /// Goal: datagrams to several addresses of a wildcard socket are received together, each with both its ends, and
-    /// answers leave from the address that was asked. Method: loopback has every 127/8; clients are connected, so
-    /// that an answer from elsewhere would not reach them.
+    /// Goal: datagrams to several addresses of a wildcard socket are received together, each with both its addresses,
+    /// and answers leave from the address that was asked. Method: loopback has all of 127/8; clients are connected, so
+    /// an answer from another address would not reach them.
     #[test]
     fn answers_leave_from_where_they_were_asked() {
         let server = UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -1,11 +1,12 @@
-//! DNS by UDP, in clear: a turn's datagrams in one system call each way, and between them the same line as a session's.
+//! DNS over UDP, in clear: one system call each way for a turn's datagrams, and the same steps as for a session
+//! between.
 //!
 //! Before: the kernel chose this worker's socket for a datagram. After: its answer left from the address that was
-//! asked. TCP on the same port is a [`super::serve`] over a [`Plain`].
-//! Holds: answers that the kernel has not taken, up to [`WAITING_OCTETS_MAX`]; senders that are owed nothing, to be used
-//! again, so that a query allocates nothing once the socket is warm.
-//! Never: pads (RFC 8467 is for encrypted transports), speaks of keepalive (RFC 7828 §3.2.1), answers a response or
-//! port 0, or sends more than the client takes and a path carries: what is longer is TC=1.
+//! asked. TCP on the same port is [`super::serve`] over a [`Plain`].
+//! Holds: answers that the kernel has not taken, up to [`WAITING_OCTETS_MAX`]; senders whose answers have left, for
+//! reuse, so that a query allocates nothing once the socket is warm.
+//! Never: pads (RFC 8467 is for encrypted transports), sends keepalive (RFC 7828 §3.2.1), answers a response or port 0,
+//! or sends more than the client accepts and a path carries: a longer answer is TC=1.
 //!
 //! Source: RFC 1035 §4.2.1, RFC 6891 §6.2, RFC 9715, RFC 9210 §3.
 
@@ -37,15 +38,15 @@ use crate::{
     supervise::supervise,
 };
 
-/// Octets of answers that wait for the kernel; further ones are dropped, as on any full path.
+/// Octets of answers that may wait for the kernel; further answers are dropped, as on any full path.
 const WAITING_OCTETS_MAX: usize = 4 << 20;
-/// Nothing of ours in EDNS: in clear there is no padding, over UDP no keepalive.
+/// This hop adds no EDNS option: there is no padding in clear, and no keepalive over UDP.
 const HOP: Hop = Hop { padding: false, keepalive_100ms: None };
 
-/// Answers the datagrams of one socket until the task is aborted; what is under way then is still answered.
+/// Answers the datagrams of one socket until the task is aborted; queries in flight are still answered then.
 ///
 /// # Errors
-/// What the kernel says of the socket.
+/// The socket's error.
 pub async fn serve_datagrams(socket: UdpSocket, shared: Rc<WorkerShared>) -> io::Result<()> {
     let address = socket.local_addr()?;
     if address.ip().is_unspecified() {
@@ -64,7 +65,7 @@ pub async fn serve_datagrams(socket: UdpSocket, shared: Rc<WorkerShared>) -> io:
     supervise("receiver of datagrams", || receive_all(&endpoint)).await
 }
 
-/// Takes every datagram, a batch at a time.
+/// Receives all datagrams, a batch at a time.
 async fn receive_all(endpoint: &Rc<Endpoint>) -> io::Result<()> {
     let mut inbound = Inbound::default();
     loop {
@@ -72,7 +73,7 @@ async fn receive_all(endpoint: &Rc<Endpoint>) -> io::Result<()> {
         let mut got = 0;
         let _ = endpoint.socket.try_io(Interest::READABLE, || {
             got = inbound.receive(endpoint.socket.as_raw_fd())?;
-            // Fewer than asked for: the kernel's queue is empty, so wait without asking once more.
+            // Fewer than one batch: the kernel's queue is empty, so wait without another call.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         turn_time::begin(time::Instant::now());
@@ -86,23 +87,23 @@ async fn receive_all(endpoint: &Rc<Endpoint>) -> io::Result<()> {
     }
 }
 
-/// When a query was read, if anybody measures it, and how it had its answer.
+/// When a query was read, if it is measured, and how it was answered.
 type Measured = (Option<Moment>, Disposal);
 
-/// One socket and the answers that wait to leave over it.
+/// One socket, and the answers that wait to leave over it.
 struct Endpoint {
     socket: UdpSocket,
-    /// Where it is bound.
+    /// Its bound address.
     address: SocketAddr,
     shared: Rc<WorkerShared>,
     waiting: RefCell<Waiting>,
     bell: Notify,
-    /// Senders that have their answer. None of them holds the door, which would then never close.
+    /// Senders for reuse. None of them holds the endpoint, which could never close otherwise.
     spare: RefCell<Vec<Rc<Sender>>>,
 }
 
 impl Endpoint {
-    /// One datagram. Counted once, here.
+    /// Handles one datagram. Counted once, here.
     fn take(self: &Rc<Self>, message: &[u8], ends: Ends, is_cut: bool) {
         let counters = &self.shared.counters;
         let _fate = FateGuard::of(counters);
@@ -124,12 +125,12 @@ impl Endpoint {
                 });
                 self.take_from(message.get(octets..).unwrap_or_default(), ends, client);
             }
-            // Not whole: no more octets of it will come.
+            // The header is incomplete, and no more octets of it will come.
             Ok(None) | Err(_) => counters.add(Counter::DroppedProxyHeader, 1),
         }
     }
 
-    /// Whether who sent a datagram may not ask; what is dropped for that is counted here.
+    /// Whether the sender of a datagram may not ask; a dropped datagram is counted here.
     fn denies(&self, client: SocketAddr) -> Option<Denial> {
         let denial = self.shared.denies(self.address, client.ip())?;
         let counters = &self.shared.counters;
@@ -139,7 +140,7 @@ impl Endpoint {
         Some(denial)
     }
 
-    /// The message of a datagram, for whom a load balancer sent it if one did.
+    /// Handles the message of a datagram, for the client that a load balancer named, if one did.
     fn take_from(self: &Rc<Self>, message: &[u8], ends: Ends, client: Option<Client>) {
         let counters = &self.shared.counters;
         let source = client.as_ref().map_or(ends.client, |client| client.source);
@@ -168,7 +169,7 @@ impl Endpoint {
         }
     }
 
-    /// Has the client ask over TCP (TC=1).
+    /// Makes the client ask over TCP (TC=1).
     fn send_to_tcp(&self, ends: Ends, message: &[u8], query: &Query) {
         let reply = Reply::to(query, Rcode::NO_ERROR, None);
         self.answer_within(0, ends, message, &reply, (Some(turn_time::moment()), Disposal::Responded));
@@ -180,7 +181,7 @@ impl Endpoint {
         self.answer_as(ends, message, reply, (Some(turn_time::moment()), Disposal::Responded));
     }
 
-    /// Queues a response of dotd's own, which is never longer than every client takes.
+    /// Queues a response of dotd's own, which is never too long for a client.
     fn answer_as(&self, ends: Ends, message: &[u8], reply: &Reply, measured: Measured) {
         self.answer_within(usize::MAX, ends, message, reply, measured);
     }
@@ -250,7 +251,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Sends one batch. `Ok(false)`: nothing waits any more.
+    /// Sends one batch. `Ok(false)`: no answer waits any more.
     fn send_batch(&self, outbound: &mut Outbound) -> io::Result<bool> {
         let mut waiting = self.waiting.borrow_mut();
         let waiting = &mut *waiting;
@@ -266,7 +267,7 @@ impl Endpoint {
             self.socket.try_io(Interest::WRITABLE, || outbound.send(self.socket.as_raw_fd(), datagrams));
         let gone = match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
-            // The first one cannot leave (its client's network is gone, a filter says no): the others may.
+            // The first one cannot leave (no route to its client, or a filter forbids it): the others may.
             Err(_) => {
                 self.shared.counters.add(Counter::DatagramSendFailed, 1);
                 1
@@ -283,7 +284,7 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// The kernel has these now.
+    /// The kernel has these answers now.
     fn measure(&self, sent: &[(Range<usize>, Ends, Measured)]) {
         let now = Moment::of(Instant::now());
         for (_, _, (since, disposal)) in sent {
@@ -295,8 +296,8 @@ impl Endpoint {
     }
 }
 
-/// Sends what waits, all of a turn together: it is woken by the first and runs after all. What waits already when it
-/// begins, because the one before it panicked, has no bell left.
+/// Sends waiting answers, those of a turn together: the first answer wakes this task, and it runs after the turn. It
+/// begins by sending, because after a panic nothing else would wake it for answers that already wait.
 async fn send_all(endpoint: Rc<Endpoint>) {
     let mut outbound = Outbound::default();
     loop {
@@ -319,7 +320,7 @@ async fn send_all(endpoint: Rc<Endpoint>) {
     }
 }
 
-/// Whether an answer can arrive, and at one host alone.
+/// Whether an answer can arrive, and at one host only.
 fn is_answerable(client: SocketAddr) -> bool {
     let host = client.ip().to_canonical();
     client.port() != 0 && !host.is_unspecified() && !host.is_multicast()
@@ -332,8 +333,8 @@ mod tests {
     use super::*;
     use crate::{ledger::WorkerCounters, session::scripted::worker_shared};
 
-    /// Goal: an answer that waited when its sender panicked leaves as soon as there is a sender again, and not with the next
-    /// query's. Method: an answer whose bell was heard by a sender that is no more.
+    /// Goal: an answer that waited when its sender panicked leaves as soon as there is a sender again, not only with
+    /// the next query's. Method: an answer whose wake-up went to a sender that is gone.
     #[test]
     fn what_waits_leaves_with_a_new_sender() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,6 +1,6 @@
 //! A TCP connection in clear, for DNS on port 53.
 //!
-//! Before: a connection was accepted. After: a session is served on it as on any.
+//! Before: a connection was accepted. After: a session is served on it as on any other.
 //! Holds: octets that the kernel has not taken.
 //! Never: reads ahead, or writes more while the peer does not take what was written.
 //!
@@ -28,13 +28,13 @@ use crate::{
 pub struct Plain {
     tcp: TcpStream,
     unsent: Vec<u8>,
-    /// Octets that the kernel took so far.
+    /// Octets that the kernel has taken.
     written: u64,
     has_ended: bool,
 }
 
 impl Plain {
-    /// Over `tcp`.
+    /// A connection over `tcp`.
     #[must_use]
     pub fn new(tcp: TcpStream) -> Self {
         Self { tcp, unsent: Vec::new(), written: 0, has_ended: false }

@@ -1,9 +1,10 @@
-//! Who asked by a datagram: while it is looked at, and while it waits for an answer.
+//! The sender of a datagram: while its query is judged, and while it waits for an answer.
 //!
-//! Before: a door has a query. After: the answer waits to leave by that door, and the place is another datagram's.
-//! Holds: both ends, the client's row, and for whom a load balancer sent it; places are used again, so that a datagram
-//! allocates nothing once the socket is warm.
-//! Never: answers twice, or holds a door that it owes nothing.
+//! Before: an endpoint has a query. After: its answer waits to leave over that endpoint, and the sender's memory is
+//! free for another datagram.
+//! Holds: both addresses, the client's row, and the client that a load balancer named. Senders are reused, so a
+//! datagram allocates nothing once the socket is warm.
+//! Never: answers twice, or keeps an endpoint alive without waiting for an answer.
 
 use std::{
     cell::RefCell,
@@ -20,20 +21,20 @@ use crate::{
     session::{clients::Row, failure::failure_reply, shared_answers::Asker},
 };
 
-/// Senders kept for the next queries: half a MiB of them at most.
+/// Senders kept for reuse: half a MiB of them at most.
 const SPARE_SENDERS_MAX: usize = 4096;
 
-/// A datagram that is being looked at.
+/// A datagram that is being judged.
 pub(super) struct Asking<'a> {
-    /// Where it came.
+    /// The endpoint where it came in.
     pub(super) endpoint: &'a Rc<Endpoint>,
-    /// Both its ends.
+    /// Both its addresses.
     pub(super) ends: Ends,
-    /// What its client uses up of this worker.
+    /// Its client's row in the worker's table.
     pub(super) row: Row,
-    /// For whom a load balancer sent it.
+    /// The client that a load balancer named.
     pub(super) client: Option<Client>,
-    /// As many octets as its client takes.
+    /// The longest answer that its client accepts.
     pub(super) octets_max: usize,
 }
 
@@ -46,7 +47,7 @@ impl Asker for Asking<'_> {
         self.endpoint.shared.owe(1);
         self.endpoint.shared.clients.begin_datagram(self.row);
         let spare = self.endpoint.spare.borrow_mut().pop();
-        // Whoever had it as its sink may not have let go of it yet.
+        // Another owner may still hold it as a sink.
         let sender = spare.filter(|spare| Rc::strong_count(spare) == 1).unwrap_or_else(Sender::nobody);
         sender.owed.replace(Some(Owed {
             endpoint: Rc::clone(self.endpoint),
@@ -72,26 +73,26 @@ impl Asker for Asking<'_> {
     }
 }
 
-/// Who sent a datagram, and whither.
+/// The client of a datagram.
 fn client_of(endpoint: &Endpoint, ends: &Ends) -> Client {
     let host = ends.ours.map_or(endpoint.address.ip(), |(host, _)| host);
     let destination = SocketAddr::new(host, endpoint.address.port());
     Client { source: ends.client, destination, is_datagram: true, tls: None, tlvs: None }
 }
 
-/// A datagram's sender, who waits for an answer; afterwards another one's place.
+/// A datagram's sender, which waits for an answer; afterwards it is reused.
 pub(super) struct Sender {
-    /// `None`: nothing any more.
+    /// `None`: it waits for nothing any more.
     owed: RefCell<Option<Owed>>,
     itself: Weak<Self>,
 }
 
-/// What a sender waits for.
+/// A query that a sender waits for.
 struct Owed {
     endpoint: Rc<Endpoint>,
     ends: Ends,
     row: Row,
-    /// For whom a load balancer sent the query.
+    /// The client that a load balancer named.
     client: Option<Client>,
     octets_max: usize,
 }
@@ -101,7 +102,7 @@ impl Sender {
         Rc::new_cyclic(|itself| Self { owed: RefCell::default(), itself: Weak::clone(itself) })
     }
 
-    /// It has its answer: its place is for the next one.
+    /// It has its answer, and may be reused.
     fn settle(&self) {
         let Some(owed) = self.owed.take() else { return };
         owed.endpoint.shared.settle(1);
@@ -113,7 +114,7 @@ impl Sender {
     }
 }
 
-/// However it ends: the worker does not wait for it any more.
+/// However it ends, the worker does not wait for it any more.
 impl Drop for Sender {
     fn drop(&mut self) {
         self.settle();

@@ -1,8 +1,8 @@
 //! Answers by UDP that the kernel has not taken yet, in one buffer.
 //!
-//! Before: an answer was written here. After: `send_all` gave it to the kernel, with those beside it.
-//! Holds: the answers, how many have left, and when the buffer was last needed as large as it is.
-//! Never: keeps the memory of a burst for longer than [`KEPT_FOR`] after it, or gives it back while bursts go on.
+//! Before: an answer was written here. After: `send_all` gave it to the kernel, with other answers.
+//! Holds: the answers, how many have left, and when the buffer last needed its present size.
+//! Never: keeps the memory of a burst longer than [`KEPT_FOR`] after it, or frees it while bursts go on.
 
 use std::{ops::Range, time::Duration};
 
@@ -10,10 +10,9 @@ use tokio::time::Instant;
 
 use super::{Measured, batch::Ends};
 
-/// Octets that the buffer may have however seldom they are needed: the answers of two batches, as long as they are without
-/// fragments.
+/// Octets that the buffer may always keep: the answers of two batches, at the longest unfragmented length.
 const KEPT_OCTETS: usize = 128 * 1024;
-/// How long a larger one is kept after it was needed.
+/// How long a larger buffer is kept after it was needed.
 const KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// The answers.
@@ -21,14 +20,14 @@ const KEPT_FOR: Duration = Duration::from_secs(1);
 pub(super) struct Waiting {
     pub(super) octets: Vec<u8>,
     pub(super) datagrams: Vec<(Range<usize>, Ends, Measured)>,
-    /// So many of them have left.
+    /// How many of them have left.
     pub(super) sent: usize,
-    /// When more than [`KEPT_OCTETS`] were needed last; `None`: the buffer is not larger.
+    /// When more than [`KEPT_OCTETS`] were last needed. `None`: the buffer is not larger.
     large_at: Option<Instant>,
 }
 
 impl Waiting {
-    /// All of them have left. `now` is asked for only when it counts.
+    /// All of them have left. `now` is called only if it matters.
     pub(super) fn clear(&mut self, now: impl FnOnce() -> Instant) {
         if self.octets.len() > KEPT_OCTETS {
             self.large_at = Some(now());
@@ -38,7 +37,8 @@ impl Waiting {
         self.sent = 0;
     }
 
-    /// Gives memory back that was not needed for long, while nothing waits. Returns when to look again; `None`: when more waits.
+    /// Frees memory that was not needed for long, while no answer waits. Returns when to look again. `None`: when an
+    /// answer waits.
     pub(super) fn shrink(&mut self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         let until = self.large_at? + KEPT_FOR;
         if now() < until || !self.octets.is_empty() {
@@ -53,8 +53,9 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    /// Goal: the memory of a burst is given back a second after the last one, whether little comes then or nothing, and not while
-    /// bursts go on; what a batch needs is kept. Method: moments by hand; bursts of 4 MiB, then answers of 100 octets.
+    /// Goal: the memory of a burst is freed a second after the last one, whether few answers come then or none, and not
+    /// while bursts go on; the memory of a batch is kept. Method: times by hand; bursts of 4 MiB, then answers of 100
+    /// octets.
     #[test]
     fn a_burst_leaves_no_memory_behind() {
         let mut waiting = Waiting::default();

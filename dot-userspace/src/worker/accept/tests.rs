@@ -1,4 +1,4 @@
-//! A panic in the middle of a session: what it held is free, and nobody else notices.
+//! Unit tests of `accept`: a panic in a session frees what it held and harms no other; errors of accept(2).
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -58,8 +58,9 @@ async fn assert_served(client: &mut TcpStream) {
     assert_eq!((&answer[2..4], answer[5] & 0x0f), (&[0xab, 0xcd][..], 4), "{answer:?}");
 }
 
-/// Goal: a panic ends the session it is in and nothing else: its place, its count and its seat are free, sessions beside it
-/// and new ones are served. Method: a session over a connection that panics when it is read, between two over TCP.
+/// Goal: a panic ends only its own session: its place, its count and its entry for eviction are free, and sessions
+/// beside it and new ones are served. Method: a session over a connection that panics when it is read, between two over
+/// TCP.
 ///
 #[test]
 fn a_panic_ends_one_session() {
@@ -103,8 +104,8 @@ fn is_balanced(counters: &WorkerCounters) -> bool {
     Snapshot::collect(Vec::new(), own, ControlCounters::default()).difference().is_zero()
 }
 
-/// Goal: a connection has one end in the books, also where a panic comes in its handshake, and none of a panic that came
-/// after its end was counted. Method: tasks that panic with an open connection.
+/// Goal: a connection has one end in the ledger, also if a panic comes in its handshake, and a panic after its end adds
+/// none. Method: tasks that panic with an open connection.
 #[test]
 fn a_panic_in_a_handshake_is_its_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -129,15 +130,16 @@ fn a_panic_in_a_handshake_is_its_end() {
     });
 }
 
-/// What accept(2) may say, as Linux numbers it.
+/// Errors of accept(2), as Linux numbers them.
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
 const EINVAL: i32 = 22;
 const EMFILE: i32 = 24;
 const EPROTO: i32 = 71;
 
-/// Goal: nobody loses its place for an error that a free place does not mend. Method: what accept(2) may say; an idle
-/// session of an hour ago, which a shortage has leave and a policy's no does not.
+/// Goal: no session loses its place for an error that a free place would not cure. Method: each error of accept(2); a
+/// session that has been idle for an hour leaves when resources are short, and stays when a policy refuses. Covers:
+///
 #[test]
 fn only_a_shortage_takes_a_place() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

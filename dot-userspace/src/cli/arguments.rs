@@ -78,6 +78,18 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Show what the running dotd knows of a client, and which keys would change it
+    ///
+    /// Lists, ban, handshake budget, rates (of the kernel half too), connections, sessions, and what was refused to it
+    /// lately.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain {
+        /// An address, or a prefix
+        #[arg(value_name = "CLIENT")]
+        client: String,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
     /// Have the running dotd read its config and certificates again
     ///
     /// Says what is in effect now, and which keys wait for a restart. When the new config, or a certificate that it names,
@@ -264,12 +276,12 @@ pub(super) enum XdpVerb {
     },
 }
 
-/// The names of levels, for help and completions too.
 /// "on" or "off".
 fn switch() -> impl TypedValueParser<Value = bool> {
     PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
 }
 
+/// The names of levels, for help and completions too.
 fn levels() -> impl TypedValueParser<Value = LogLevel> {
     let names = PossibleValuesParser::new(LogLevel::NAMED.map(|(name, _)| name));
     let level = |name: String| LogLevel::NAMED.into_iter().find(|(known, _)| *known == name);

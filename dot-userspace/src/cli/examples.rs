@@ -97,6 +97,11 @@ EXAMPLES
   dotd stats                    what counted so far, for people
   dotd stats --json | jq '.packets[] | select(.verdict == \"drop\")'";
 
+pub(super) const EXPLAIN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd explain 192.0.2.7        why is this client refused?
+  dotd explain 2001:db8:17::/48 --json | jq '.refusals[] | {reason, key}'";
+
 pub(super) const RELOAD_EXAMPLES: &str = "\
 EXAMPLES
   dotd check && dotd reload     look first, then take over

@@ -11,6 +11,7 @@ mod check;
 mod detach;
 mod error;
 mod examples;
+mod explain;
 mod import;
 mod log;
 mod pin;
@@ -87,6 +88,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
             show_answer::<Snapshot>(&control, path.as_deref(), "/stats", Snapshot::to_string)
         }
         Verb::Reload { control } => reload::run(&control, path.as_deref()),
+        Verb::Explain { client, control } => explain::run(client, &control, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
         Verb::Log { verb } => log::run(verb, path.as_deref()),

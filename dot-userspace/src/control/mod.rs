@@ -8,6 +8,7 @@
 mod acts;
 mod bans;
 mod cache;
+mod explain;
 mod log;
 mod metrics;
 mod places;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use bans::{BanRequest, UnbanRequest};
 pub use cache::{FlushRequest, Flushed};
+pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;
 pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
@@ -77,6 +79,11 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The level holds back the lines that are asked for.
     fn log(&self, request: LogRequest) -> Result<LogRequest, String>;
+    /// What dotd knows of a client.
+    ///
+    /// # Errors
+    /// It is no address and no prefix.
+    fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String>;
     /// Has every worker forget what its cache keeps.
     ///
     /// # Errors

@@ -16,12 +16,12 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, bans, cache, log, metrics, reload, tickets};
+use super::{Source, State, Status, bans, cache, explain, log, metrics, reload, tickets};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/log`, `/reload` and `/tickets` as JSON.
+/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/explain`, `/log`, `/reload` and `/tickets` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
     #[cfg(debug_assertions)]
@@ -32,12 +32,14 @@ pub(super) fn socket(source: AnySource) -> Router {
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
         .merge(bans::route())
         .merge(cache::route())
+        .merge(explain::route())
         .merge(log::route())
         .merge(tickets::route())
         .fallback(async || {
             not_found(&[
                 bans::PATH,
                 cache::PATH,
+                explain::PATH,
                 log::PATH,
                 reload::PATH,
                 "/status",

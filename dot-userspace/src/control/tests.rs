@@ -174,6 +174,13 @@ impl Source for Still {
         Ok(request)
     }
 
+    fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String> {
+        let (tell, sessions) = tokio::sync::mpsc::channel(1);
+        tell.try_send((3, Vec::new())).unwrap();
+        let known = Explanation { prefix: request.client.clone(), ..Explanation::default() };
+        Ok(Explaining { known, sessions, workers: 2 })
+    }
+
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
         Ok(Rotated { end_old: request.end_old })
     }
@@ -256,7 +263,12 @@ fn refuses_the_rest() {
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(
             (code, &body["paths"]),
-            (404, &json!(["/bans", "/cache", "/log", "/reload", "/status", "/stats", "/tickets", "/xdp"]))
+            (
+                404,
+                &json!([
+                    "/bans", "/cache", "/explain", "/log", "/reload", "/status", "/stats", "/tickets", "/xdp"
+                ])
+            )
         );
         assert_eq!(ask_unix(&path, "POST /status").await.0, 405);
         let mut stream = UnixStream::connect(&path).await.unwrap();

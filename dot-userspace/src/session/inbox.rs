@@ -9,6 +9,7 @@ use std::{
     convert::Infallible,
     rc::Rc,
     task::Waker,
+    time::Instant,
 };
 
 use tokio::sync::Notify;
@@ -49,13 +50,14 @@ pub struct Inbox {
     debt: Debt,
     /// The worker held too many octets, and most of them for this session.
     is_cut: Cell<bool>,
-    in_flight: Cell<usize>,
+    pub(super) in_flight: Cell<usize>,
     /// Its client's row in the worker's table.
     pub(super) row: Row,
     pub(super) turn: Cell<Waits>,
     /// The next message exceeds its client's rate, and is held until then.
     pub(super) delayed_until: Cell<Option<tokio::time::Instant>>,
-    number: Cell<u64>,
+    pub(super) number: Cell<u64>,
+    pub(super) began: Moment,
     pub(super) is_open: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Notified when a zone transfer may go on, or its client has left. `None`: there is no transfer.
@@ -80,6 +82,7 @@ impl Inbox {
             is_cut: Cell::new(false),
             in_flight: Cell::new(0),
             number: Cell::new(0),
+            began: Moment::of(Instant::now()),
             is_open: Cell::new(true),
             waker: RefCell::default(),
             changes: OnceCell::new(),
@@ -169,7 +172,7 @@ impl Inbox {
     }
 
     /// Octets that the client has not taken.
-    fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.octets.borrow().len() + self.unwritten.get()
     }
 

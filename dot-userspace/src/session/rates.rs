@@ -104,6 +104,17 @@ impl Rates {
         !rate.is_limit() || self.take(client, bits, limit, now) == Pace::Within
     }
 
+    /// How far a client is ahead of its schedule.
+    pub fn ahead_ns(&self, client: IpAddr, bits: (u8, u8), now: Instant) -> u64 {
+        if self.places.get().is_none() {
+            return 0;
+        }
+        let number = self.keyed.number(client, bits);
+        let now = units(now.saturating_duration_since(self.began));
+        let held = self.place(number, now).map(|(_, held)| held).filter(|held| is_of(*held, number));
+        held.map_or(0, |held| ahead(held, now) << UNIT_BITS)
+    }
+
     /// The client's place, or a place for it, and its content.
     fn place(&self, number: u64, now: u64) -> Option<(&AtomicU64, u64)> {
         let places =

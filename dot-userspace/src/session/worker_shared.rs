@@ -95,7 +95,7 @@ pub struct WorkerShared {
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
     fill: Cell<Fill>,
-    sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
+    pub(super) sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
     /// Octets that wait for each session's client.
     pub(super) debts: Debts,
     /// Sessions that are over and whose clients have not taken everything.

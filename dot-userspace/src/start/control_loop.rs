@@ -145,9 +145,12 @@ async fn hear_signals(
             _ = int.recv() => return Ok(running),
             Some(charges) = running.charges.recv() => process.charge(&charges),
             Some(refused) = running.refused.recv() => {
-                engine_refusals.say(&refused, running.config.log.client_address, Instant::now());
+                let (now, limit) = (Instant::now(), &running.config.xdp.limit);
+                process.recent().note(&refused, (limit.prefix_v4, limit.prefix_v6), now);
+                engine_refusals.say(&refused, running.config.log.client_address, now);
             }
             heard = refusals::heard(&mut notices) => {
+                process.recent().note_packets(&heard, Instant::now());
                 refusals.say(&heard, running.config.log.client_address, Instant::now());
             }
             Some(flush) = running.flushes.recv() => {

@@ -9,6 +9,7 @@ mod announce;
 mod control_loop;
 mod dialer;
 mod engine_refusals;
+mod explain;
 pub mod families;
 mod fast_open;
 mod files;
@@ -19,6 +20,7 @@ pub mod logging;
 mod plan;
 pub mod privileges;
 mod process;
+mod recent_refusals;
 mod refusals;
 mod renew;
 mod restart;
@@ -43,6 +45,7 @@ use crate::{
     worker::{ChargesSink, Listeners, Plan, Worker},
     xdp,
 };
+use explain::Engine;
 use files::Seen;
 use listeners::ControlSocket;
 use privileges::Owner;
@@ -259,6 +262,8 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
     }
+    let lines = running.iter().map(Worker::line).collect();
+    process.serve_by(Engine { workers: lines, admission: Arc::clone(&admission), rates });
     let running = Running {
         path,
         keeper,

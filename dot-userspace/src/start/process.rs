@@ -3,14 +3,16 @@
 //! Before: `start::run` has everything in place. After: every answer of the control socket is made here.
 //! Never: changes anything but by [`Process::reloaded`] and its counters.
 
+mod source;
+
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use anyhow::Context;
@@ -20,24 +22,23 @@ use tokio::{
 };
 
 use super::{
+    explain::Engine,
     fast_open,
     known_backends::{KnownBackends, Recent},
-    logging, plan,
+    plan,
+    recent_refusals::RecentRefusals,
 };
 use crate::{
     backend::BackendConfig,
     cache::Forget,
     config::{self, Config},
-    control::{
-        BanRequest, CertificateStatus, FlushRequest, Flushed, ListenerStatus, LogRequest, Outcome, Reloaded,
-        RotateRequest, Rotated, Source, State, Status, UnbanRequest,
-    },
+    control::{CertificateStatus, ListenerStatus, Reloaded},
     events::{EventSink, Refused},
     keeper::{Keeper, KeeperError},
-    ledger::{ControlCounters, Counter, Measured, Snapshot, WorkerCounters, latency},
+    ledger::{Counter, WorkerCounters},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
-    xdp::{BanRow, Charges, Notices, Report, StatusWriter, Xdp, XdpError},
+    xdp::{BanRow, Charges, ClientReport, Notices, StatusWriter, Xdp, XdpError},
 };
 
 /// What the control thread works with, and nobody else.
@@ -102,6 +103,10 @@ pub(super) struct Process {
     ban_seconds: AtomicU32,
     cache_entries: AtomicU32,
     access: Mutex<Option<String>>,
+    config: Mutex<Arc<Config>>,
+    recent: Mutex<RecentRefusals>,
+    /// Nothing until workers run.
+    engine: OnceLock<Engine>,
     flushes: mpsc::Sender<Flush>,
     reloads: mpsc::Sender<Reload>,
     keeper: Keeper,
@@ -173,12 +178,40 @@ impl Process {
             ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
             cache_entries: AtomicU32::new(config.dns.cache_entries),
             access: Mutex::new(plan::access_in_words(config)),
+            config: Mutex::new(Arc::new(config.clone())),
+            recent: Mutex::default(),
+            engine: OnceLock::new(),
             flushes,
             reloads,
             keeper,
             tickets: Mutex::default(),
             kept_revision: AtomicU64::new(0),
         }
+    }
+
+    /// Workers run.
+    pub(super) fn serve_by(&self, engine: Engine) {
+        let _ = self.engine.set(engine);
+    }
+
+    /// The workers, once they run.
+    pub(super) fn engine(&self) -> Option<&Engine> {
+        self.engine.get()
+    }
+
+    /// The config that is served.
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&lock(&self.config))
+    }
+
+    /// What was refused lately.
+    pub(super) fn recent(&self) -> MutexGuard<'_, RecentRefusals> {
+        lock(&self.recent)
+    }
+
+    /// What the kernel half knows of a client.
+    pub(super) fn client_of_xdp(&self, client: IpAddr) -> Option<ClientReport> {
+        lock(&self.kernel).0.as_ref()?.client(client)
     }
 
     /// Sessions resume by these from now on, also with the next engine: to be called before a worker has them, so that keys
@@ -227,6 +260,7 @@ impl Process {
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);
         *lock(&self.access) = plan::access_in_words(config);
+        *lock(&self.config) = Arc::new(config.clone());
         self.events.log_connections(config.log.connections);
         self.reloads_ok.fetch_add(1, Relaxed);
     }
@@ -296,99 +330,5 @@ impl Process {
     /// Takes the kernel half away: links and pins are gone when this returns.
     pub(super) fn detach_xdp(&self) {
         drop(lock(&self.kernel).0.take().map(|xdp| Kernel(Some(xdp))));
-    }
-}
-
-impl Source for Process {
-    fn status(&self) -> Status {
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: u32::try_from(self.keeper.pid().as_raw()).unwrap_or_default(),
-            engine_pid: std::process::id(),
-            state: if self.is_draining.load(Relaxed) { State::Draining } else { State::Serving },
-            uptime_seconds: self.started.elapsed().as_secs(),
-            workers: self.counters.len(),
-            listeners: self.listeners.clone(),
-            backends: lock(&self.backends).statuses(),
-            servfail_percent: lock(&self.responses).percent(),
-            certificates: lock(&self.certificates).clone(),
-            access: lock(&self.access).clone(),
-            xdp: self.xdp(),
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let packets = lock(&self.kernel).0.as_ref().map(Xdp::packets).unwrap_or_default();
-        let control = ControlCounters {
-            reloads_ok: self.reloads_ok.load(Relaxed),
-            reloads_failed: self.reloads_failed.load(Relaxed),
-            log_lines_lost: logging::lines_lost(),
-            charges_lost: self.sink.lost(),
-            events_lost: self.events.lost(),
-        };
-        // In its own statement: the lock is taken again below.
-        let backends = lock(&self.backends).counts();
-        let latency = self.measured().iter().filter_map(Measured::latency).collect();
-        Snapshot { backends, latency, ..Snapshot::collect(packets, &self.counters, control) }
-    }
-
-    fn measured(&self) -> Vec<Measured> {
-        let backends = lock(&self.backends).measured();
-        [latency::stages(&self.counters), backends].concat()
-    }
-
-    fn xdp(&self) -> Report {
-        lock(&self.kernel).0.as_ref().map(Xdp::report).unwrap_or_default()
-    }
-
-    fn leave_xdp(&self) -> Report {
-        if let Some(xdp) = lock(&self.kernel).0.as_mut() {
-            xdp.leave();
-        }
-        self.xdp()
-    }
-
-    fn bans(&self) -> Vec<BanRow> {
-        lock(&self.kernel).0.as_ref().map(Xdp::bans).unwrap_or_default()
-    }
-
-    fn ban(&self, request: &BanRequest) -> Result<BanRow, XdpError> {
-        let seconds = match (request.seconds, self.ban_seconds.load(Relaxed)) {
-            (Some(seconds), _) => seconds,
-            (None, 0) => BAN_SECONDS,
-            (None, seconds) => seconds.into(),
-        };
-        self.with_xdp(|xdp| xdp.ban(&request.client, Duration::from_secs(seconds), &request.reason))
-    }
-
-    fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
-        self.with_xdp(|xdp| xdp.unban(&request.client))
-    }
-
-    fn reload(&self) -> Result<Outcome, String> {
-        let (tell, told) = oneshot::channel();
-        self.reloads.try_send(tell).map_err(|_| "too many at once; try again".to_owned())?;
-        Ok(told)
-    }
-
-    fn log(&self, request: LogRequest) -> Result<LogRequest, String> {
-        logging::change(request, &self.events)
-    }
-
-    fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {
-        if self.cache_entries.load(Relaxed) == 0 {
-            return Err("there is no cache: dns.cache_entries is 0".to_owned());
-        }
-        self.flushes.try_send(request.meant()?).map_err(|_| "too many at once; try again".to_owned())?;
-        Ok(Flushed { asked: request.clone(), workers: self.counters.len() })
-    }
-
-    fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
-        let tickets = lock(&self.tickets).clone().ok_or("dotd is starting; try again")?;
-        tickets.rotate(request.end_old).map_err(|error| error.to_string())?;
-        self.keep(&tickets)
-            .map_err(|error| format!("the keys have changed in this engine alone: {error}"))?;
-        tracing::info!(end_old = request.end_old, "session tickets have a new key");
-        Ok(Rotated { end_old: request.end_old })
     }
 }

@@ -108,8 +108,7 @@ impl Admission {
     /// # Errors
     /// [`Refused::Rate`].
     pub fn begin_handshake(&self, client: IpAddr, now: Instant) -> Result<(), Refused> {
-        let per_second = self.handshakes_per_second.load(Relaxed);
-        let rate = Rate::new(per_second, per_second.saturating_mul(BURST_SECONDS));
+        let rate = self.handshake_rate();
         if self.handshakes.admits(client, self.prefix_bits, rate, now) { Ok(()) } else { Err(Refused::Rate) }
     }
 
@@ -168,6 +167,25 @@ impl Admission {
     #[must_use]
     pub fn total(&self) -> u32 {
         self.total.load(Relaxed)
+    }
+
+    /// Connections of a client now.
+    #[must_use]
+    pub fn connections_of(&self, client: IpAddr) -> u32 {
+        self.with_count(self.prefix_of(client), |count| *count)
+    }
+
+    /// How often a client may begin a handshake.
+    #[must_use]
+    pub fn handshake_rate(&self) -> Rate {
+        let per_second = self.handshakes_per_second.load(Relaxed);
+        Rate::new(per_second, per_second.saturating_mul(BURST_SECONDS))
+    }
+
+    /// How far a client is ahead of its schedule of handshakes.
+    #[must_use]
+    pub fn handshakes_ahead_ns(&self, client: IpAddr, now: Instant) -> u64 {
+        self.handshakes.ahead_ns(client, self.prefix_bits, now)
     }
 
     /// Number of connections, and its cap.

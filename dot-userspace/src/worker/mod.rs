@@ -98,11 +98,16 @@ pub enum Command {
     Serve(Serving),
     /// The connections are near their cap, or no longer: check their number.
     NoteFill,
+    /// Do this with what the sessions of the worker share.
+    Look(Look),
     /// Forget these cached answers, or all of them.
     Flush(Option<Forget>),
     /// Accept nothing new; end when all queries are finished, or at this time.
     Drain(Instant),
 }
+
+/// What somebody outside wants to know of a worker, or have it tell from now on.
+pub type Look = Box<dyn FnOnce(&Rc<WorkerShared>) + Send>;
 
 /// The sockets of one worker; each list has one for each listen address.
 #[derive(Default)]
@@ -141,9 +146,28 @@ pub struct Plan {
 
 /// A running worker, as the control thread sees it.
 pub struct Worker {
+    line: Line,
+    thread: JoinHandle<()>,
+}
+
+/// The way to a worker. Cloning shares it.
+#[derive(Clone)]
+pub struct Line {
     commands: Sender<Command>,
     bell: Arc<Notify>,
-    thread: JoinHandle<()>,
+}
+
+impl Line {
+    /// Has the worker do this in its next turn.
+    pub fn look(&self, look: Look) {
+        self.tell(Command::Look(look));
+    }
+
+    fn tell(&self, command: Command) {
+        // A worker that is gone needs no commands; `join` reports how it went.
+        let _ = self.commands.send(command);
+        self.bell.notify_one();
+    }
 }
 
 impl Worker {
@@ -169,14 +193,18 @@ impl Worker {
             }
         })?;
         is_ready.recv().map_err(io::Error::other)??;
-        Ok(Self { commands, bell, thread })
+        Ok(Self { line: Line { commands, bell }, thread })
     }
 
     /// Sends the worker a command, which it executes in its next turn.
     pub fn tell(&self, command: Command) {
-        // A worker that has ended needs no commands; `join` reports how it ended.
-        let _ = self.commands.send(command);
-        self.bell.notify_one();
+        self.line.tell(command);
+    }
+
+    /// The way to it, for others.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        self.line.clone()
     }
 
     /// Waits for the thread to end. `false`: it panicked.
@@ -237,6 +265,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                 }
                 Command::Serve(serving) => acceptor.serve(serving),
                 Command::NoteFill => acceptor.note_pressure(),
+                Command::Look(look) => look(&shared),
                 Command::Flush(Some(forget)) => shared.forget(forget),
                 Command::Flush(None) => shared.renew_cache(current.keeping),
                 Command::Drain(until) => drain = Some(until),

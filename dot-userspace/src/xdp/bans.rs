@@ -144,6 +144,12 @@ impl Bans {
         rows
     }
 
+    /// The ban of a client.
+    pub(super) fn of(&self, client: ClientPrefix) -> Option<BanRow> {
+        self.ends.end_of(client)?;
+        self.row(client, &self.owed())
+    }
+
     /// How many there are, and were.
     pub(super) fn counts(&self) -> BanCounts {
         BanCounts { current: self.ends.len(), ..self.counts.clone() }

@@ -46,6 +46,13 @@ impl Budgets {
         (after - now_ns > tolerance_ns).then(|| after - tolerance_ns)
     }
 
+    /// How much of a client's budget is left, in a hundred; `None`: there is no budget.
+    pub(super) fn left_percent(&self, client: ClientPrefix, now_ns: u64) -> Option<u64> {
+        let used_ns = self.whole.end_of(client).unwrap_or_default().saturating_sub(now_ns);
+        let left_ns = self.rate.tolerance_ns.saturating_sub(used_ns);
+        (left_ns * 100).checked_div(self.rate.tolerance_ns)
+    }
+
     /// Begins anew for a client.
     pub(super) fn forgive(&mut self, client: ClientPrefix) {
         self.whole.remove(client);

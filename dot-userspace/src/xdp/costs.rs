@@ -16,6 +16,7 @@ use dot_common::{
     charge::{Charge, UNITS_PER_HANDSHAKE},
     maps::{SPENT, SPENT_MAX},
     prefix::ClientPrefix,
+    proof::Trust,
     rate::Rate,
 };
 
@@ -107,6 +108,16 @@ impl Costs {
     /// IP versions with clients that are refused.
     pub(super) fn versions(&self) -> u8 {
         self.spent.versions()
+    }
+
+    /// Of a client: how much of its budget is left in a hundred, and until when it is spent.
+    pub(super) fn of(&self, client: ClientPrefix, now_ns: u64) -> (Option<u64>, Option<u64>) {
+        (self.budgets.left_percent(client, now_ns), self.spent.end_of(client))
+    }
+
+    /// How far a client is known, and until when.
+    pub(super) fn proof_of(&self, client: ClientPrefix, now_ns: u64) -> Option<(Trust, u64)> {
+        self.proofs.of(client, now_ns)
     }
 
     /// How many clients are refused, and were.

@@ -7,7 +7,7 @@
 
 use aya::{
     EbpfLoader,
-    maps::{MapData, PerCpuArray},
+    maps::{HashMap, MapData, PerCpuArray},
 };
 use dot_common::{
     maps::{self, GLOBAL_PORT_DO53, GLOBAL_PORTS_DOT, GLOBAL_WORKERS},
@@ -39,6 +39,8 @@ pub(super) struct Kernel {
     pub(super) lists: Lists,
     pub(super) local: Local,
     pub(super) notices: Sent,
+    /// Read alone: XDP writes it.
+    pub(super) rates: HashMap<MapData, u64, u64>,
     pub(super) tail_calls: TailCalls,
     #[cfg(feature = "debug-log")]
     pub(super) packet_log: Option<super::packet_log::PacketLog>,
@@ -87,6 +89,8 @@ impl Kernel {
         let local = Local::take(&mut object)?;
         let costs = Costs::take(&mut object)?;
         let notices = Sent::take(&mut object)?;
+        let rates =
+            HashMap::try_from(take(&mut object, maps::RATE)?).map_err(|error| refused(maps::RATE, &error))?;
         tail_calls.fill_slots(&mut object)?;
         let mut programs = Programs::load(object)?;
         tables.adopt(programs.object())?;
@@ -100,6 +104,7 @@ impl Kernel {
             lists,
             local,
             notices,
+            rates,
             tail_calls,
             #[cfg(feature = "debug-log")]
             packet_log,

@@ -15,6 +15,7 @@ mod attach;
 mod attachment;
 mod bans;
 mod budget;
+mod client_report;
 mod clients;
 mod clsact;
 mod cookies;
@@ -54,6 +55,7 @@ use std::{
 use dot_common::counters;
 
 pub use self::{
+    client_report::{ClientReport, RateState},
     costs::Charges,
     error::XdpError,
     holder::{Attachments, Holder, Look},

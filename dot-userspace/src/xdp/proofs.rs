@@ -13,7 +13,7 @@ use dot_common::{
     charge::Charge,
     maps::{PROVEN, PROVEN_MAX},
     prefix::ClientPrefix,
-    proof::Proof,
+    proof::{Proof, Trust},
     rate::Rate,
 };
 
@@ -76,6 +76,12 @@ impl Proofs {
             Ok(()) => self.ends.insert(client, end_ns),
             Err(error) => tracing::error!("a client's proof is not noted: {}", innermost(&error)),
         }
+    }
+
+    /// How far a client is known, and until when.
+    pub(super) fn of(&self, client: ClientPrefix, now_ns: u64) -> Option<(Trust, u64)> {
+        let end_ns = self.ends.end_of(client)?;
+        self.map.get(&client.key(), 0).ok().map(|proof| (proof.trust(now_ns), end_ns))
     }
 
     /// Forgets what is over.

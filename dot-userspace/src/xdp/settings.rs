@@ -92,6 +92,16 @@ impl Written {
         self.syn_over == SynOver::Cookie && cookies::are_made()
     }
 
+    /// The rate of new connections of a client.
+    pub(super) fn syn(&self) -> Rate {
+        self.current.syn
+    }
+
+    /// The rate of a client's datagrams to port 53.
+    pub(super) fn do53_query(&self) -> Rate {
+        self.current.do53_query
+    }
+
     /// Says of which IP versions all local addresses are known, and voids what CPUs remember of destinations.
     pub(super) fn set_local(&mut self, local: u8) -> Result<(), XdpError> {
         self.write(Settings { local, ..self.current })

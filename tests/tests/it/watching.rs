@@ -96,3 +96,71 @@ fn connections_are_logged_on_request() {
     let said = dotd.stop().stderr;
     assert_eq!(said.matches("a connection has ended").count(), 2, "{said}");
 }
+
+/// Goal: `dotd explain` says of a client what lists, caps and rates it meets, its sessions and its last refusals, each with its
+/// key, and of another client nothing of that; without XDP it says so. Method: two sessions, a query over the rate, cleartext; the
+/// client's address, another address, and a word. Covers: C-521
+#[test]
+fn a_client_is_explained() {
+    require!(Root);
+    let config = Config::new().xdp("off").set("session", "connections_per_prefix_max", "9");
+    let config = config.set("session", "queries_per_second", "1").set("session", "queries_burst", "1");
+    let (network, dotd) = embedded(&config.set("access", "deny", "[\"203.0.113.0/24\"]"));
+    let mut sessions: Vec<_> = (0..2).map(|_| Dot::connect(&network.client, SERVER_V4)).collect();
+    for id in 0..2 {
+        let _ = sessions[0].exchange(&Query::new(id, "whoaskedthis.dotd.test", A).octets());
+    }
+    let client = CLIENT_V4.to_string();
+    let said = eventually("the refusal is known", || {
+        let said = dotd.operate(&["explain", &client]);
+        said.has("queries_refused by engine").then_some(said)
+    });
+    for line in [
+        format!("client       limits count {client}/32 as one client\n"),
+        "lists        on none\n".to_owned(),
+        "xdp          off: no ban, budget or rate of [xdp.limit] holds\n".to_owned(),
+        "rate         0 of 1 messages over connections at once (session.queries_per_second)\n".to_owned(),
+        "connections  2 of 9 (session.connections_per_prefix_max)\n".to_owned(),
+        "sessions     2 open\n".to_owned(),
+        "TLS 1.3, open for ".to_owned(),
+        "queries_refused by engine, 1 times, last ".to_owned(),
+    ] {
+        assert!(said.has(&line), "{line} is not in {}", said.text);
+    }
+    assert!(!said.has("whoaskedthis"), "{}", said.text);
+    let other = dotd.operate(&["explain", "203.0.113.7"]);
+    let list = "lists        access.deny has 203.0.113.0/24: its connections are closed\n";
+    assert!(other.has(list) && other.has("sessions     0 open\n"), "{}", other.text);
+    assert!(other.has("refused      nothing that is remembered\n"), "{}", other.text);
+    let network_of_both = format!("{}.0/24", client.rsplit_once('.').expect("IPv4").0);
+    assert!(dotd.operate(&["explain", &network_of_both]).has("sessions     2 open\n"));
+    let wrong = dotd.operate(&["explain", "www.example"]);
+    assert!(!wrong.is_success && wrong.has("\"www.example\" is no address and no prefix"), "{}", wrong.text);
+}
+
+/// Goal: with XDP the ban, the budget, the proof and the rate of new connections are those of the kernel half's maps. Method: one
+/// session on the wire; then a ban. Covers: C-520
+#[test]
+fn the_kernel_half_is_explained() {
+    require!(Root, Bpf);
+    let config = Config::new().set("xdp.limit", "syn_per_second", "50").set("xdp.limit", "syn_burst", "100");
+    let (network, dotd) = embedded(&config.set("xdp.limit", "handshake_cost_per_second", "20"));
+    let _session = Dot::connect(&network.client, SERVER_V4);
+    let client = CLIENT_V4.to_string();
+    let said = eventually("the handshake is charged", || {
+        let said = dotd.operate(&["explain", &client]);
+        said.has("address      shown by handshakes, which counts for ").then_some(said)
+    });
+    assert!(
+        said.has("ban          none\n")
+            && said.has(" % left for handshakes (xdp.limit.handshake_cost_per_second)")
+    );
+    let left = said.number_after("rate         ");
+    assert!(
+        (50..=100).contains(&left) && said.has(" of 100 new connections at once (xdp.limit.syn_per_second)")
+    );
+    assert!(dotd.operate(&["ban", "add", &client, "--reason", "a test"]).is_success);
+    let said = dotd.operate(&["explain", &client]);
+    let ban = format!("`dotd ban del {client}/32` lifts it\n");
+    assert!(said.has("ban          operator (a test), ") && said.has(&ban), "{}", said.text);
+}

@@ -1,0 +1,115 @@
+//! What the control socket says and does, by what the process knows.
+//!
+//! Before: a request of `control`. After: its answer, or what was done.
+//! Holds: nothing. Never: waits.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use super::{BAN_SECONDS, Process, lock};
+use crate::{
+    control::{
+        BanRequest, ExplainRequest, Explaining, FlushRequest, Flushed, LogRequest, Outcome, RotateRequest,
+        Rotated, Source, State, Status, UnbanRequest,
+    },
+    ledger::{ControlCounters, Measured, Snapshot, latency},
+    start::logging,
+    xdp::{BanRow, Report, Xdp, XdpError},
+};
+
+impl Source for Process {
+    fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: u32::try_from(self.keeper.pid().as_raw()).unwrap_or_default(),
+            engine_pid: std::process::id(),
+            state: if self.is_draining.load(Relaxed) { State::Draining } else { State::Serving },
+            uptime_seconds: self.started.elapsed().as_secs(),
+            workers: self.counters.len(),
+            listeners: self.listeners.clone(),
+            backends: lock(&self.backends).statuses(),
+            servfail_percent: lock(&self.responses).percent(),
+            certificates: lock(&self.certificates).clone(),
+            access: lock(&self.access).clone(),
+            xdp: self.xdp(),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let packets = lock(&self.kernel).0.as_ref().map(Xdp::packets).unwrap_or_default();
+        let control = ControlCounters {
+            reloads_ok: self.reloads_ok.load(Relaxed),
+            reloads_failed: self.reloads_failed.load(Relaxed),
+            log_lines_lost: logging::lines_lost(),
+            charges_lost: self.sink.lost(),
+            events_lost: self.events.lost(),
+        };
+        // In its own statement: the lock is taken again below.
+        let backends = lock(&self.backends).counts();
+        let latency = self.measured().iter().filter_map(Measured::latency).collect();
+        Snapshot { backends, latency, ..Snapshot::collect(packets, &self.counters, control) }
+    }
+
+    fn measured(&self) -> Vec<Measured> {
+        let backends = lock(&self.backends).measured();
+        [latency::stages(&self.counters), backends].concat()
+    }
+
+    fn xdp(&self) -> Report {
+        lock(&self.kernel).0.as_ref().map(Xdp::report).unwrap_or_default()
+    }
+
+    fn leave_xdp(&self) -> Report {
+        if let Some(xdp) = lock(&self.kernel).0.as_mut() {
+            xdp.leave();
+        }
+        self.xdp()
+    }
+
+    fn bans(&self) -> Vec<BanRow> {
+        lock(&self.kernel).0.as_ref().map(Xdp::bans).unwrap_or_default()
+    }
+
+    fn ban(&self, request: &BanRequest) -> Result<BanRow, XdpError> {
+        let seconds = match (request.seconds, self.ban_seconds.load(Relaxed)) {
+            (Some(seconds), _) => seconds,
+            (None, 0) => BAN_SECONDS,
+            (None, seconds) => seconds.into(),
+        };
+        self.with_xdp(|xdp| xdp.ban(&request.client, Duration::from_secs(seconds), &request.reason))
+    }
+
+    fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
+        self.with_xdp(|xdp| xdp.unban(&request.client))
+    }
+
+    fn reload(&self) -> Result<Outcome, String> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        self.reloads.try_send(tell).map_err(|_| "too many at once; try again".to_owned())?;
+        Ok(told)
+    }
+
+    fn log(&self, request: LogRequest) -> Result<LogRequest, String> {
+        logging::change(request, &self.events)
+    }
+
+    fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String> {
+        self.explain_client(request)
+    }
+
+    fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {
+        if self.cache_entries.load(Relaxed) == 0 {
+            return Err("there is no cache: dns.cache_entries is 0".to_owned());
+        }
+        self.flushes.try_send(request.meant()?).map_err(|_| "too many at once; try again".to_owned())?;
+        Ok(Flushed { asked: request.clone(), workers: self.counters.len() })
+    }
+
+    fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
+        let tickets = lock(&self.tickets).clone().ok_or("dotd is starting; try again")?;
+        tickets.rotate(request.end_old).map_err(|error| error.to_string())?;
+        self.keep(&tickets)
+            .map_err(|error| format!("the keys have changed in this engine alone: {error}"))?;
+        tracing::info!(end_old = request.end_old, "session tickets have a new key");
+        Ok(Rotated { end_old: request.end_old })
+    }
+}

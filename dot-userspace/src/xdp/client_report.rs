@@ -1,0 +1,131 @@
+//! What the kernel half knows of one client: its ban, its budget, its rates.
+//!
+//! Before: an operator names a client. After: the state of the maps at this moment, for people and programs.
+//! Holds: nothing. Never: changes a map; reading a rate does not spend any of it.
+
+use std::net::IpAddr;
+
+use dot_common::{
+    prefix::ClientPrefix,
+    proof::Trust,
+    rate::{self, Class, Rate},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Loaded, Xdp, bans::now_ns, kernel::Kernel, report::BanRow};
+
+/// What the kernel half knows of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientReport {
+    /// Its ban.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ban: Option<BanRow>,
+    /// How much of its budget for handshakes is left, in a hundred; absent without such a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_percent: Option<u64>,
+    /// Its new connections are refused for so long, because that budget is spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_spent_seconds: Option<u64>,
+    /// It has shown its address by handshakes, which counts for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_seconds: Option<u64>,
+    /// It began more connections than its rate allows, and for so long its SYN over the rate are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excessive_seconds: Option<u64>,
+    /// What it may do at once, by rate.
+    pub rates: Vec<RateState>,
+}
+
+/// How far a client has used up a rate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateState {
+    /// What is counted.
+    pub what: String,
+    /// The key that sets it.
+    pub key: String,
+    /// So many it may do now.
+    pub left: u64,
+    /// Of so many, when it rests.
+    pub burst: u64,
+}
+
+impl RateState {
+    /// The state of a client that is so far ahead of its schedule; `None`: there is no limit.
+    #[must_use]
+    pub fn of(what: &str, key: &str, rate: Rate, ahead_ns: u64) -> Option<Self> {
+        let units = |time_ns: u64| time_ns.checked_div(rate.period_ns).map(|units| units.saturating_add(1));
+        let burst = units(rate.tolerance_ns)?;
+        let left = rate.tolerance_ns.checked_sub(ahead_ns).and_then(units).unwrap_or_default();
+        Some(Self { what: what.to_owned(), key: key.to_owned(), left, burst })
+    }
+}
+
+impl Xdp {
+    /// What the kernel half knows of a client; `None`: it is not loaded.
+    #[must_use]
+    pub fn client(&self, client: IpAddr) -> Option<ClientReport> {
+        let Loaded { kernel, .. } = self.kernel.as_ref()?;
+        Some(kernel.client(self.prefixes.of_client(client)))
+    }
+}
+
+impl Kernel {
+    fn client(&self, prefix: ClientPrefix) -> ClientReport {
+        let now_ns = now_ns();
+        let seconds = |end_ns: u64| end_ns.checked_sub(now_ns).map(|left| left.div_ceil(1_000_000_000));
+        let (budget_percent, spent) = self.costs.of(prefix, now_ns);
+        let proof = self.costs.proof_of(prefix, now_ns);
+        let until =
+            |wanted| proof.filter(|(trust, _)| *trust == wanted).and_then(|(_, end_ns)| seconds(end_ns));
+        let rates = [
+            (Class::DotSyn, "new connections", "xdp.limit.syn_per_second", self.settings.syn()),
+            (Class::Do53Syn, "new connections to port 53", "xdp.limit.syn_per_second", self.settings.syn()),
+            (
+                Class::Do53Query,
+                "datagrams to port 53",
+                "xdp.limit.udp53_per_second",
+                self.settings.do53_query(),
+            ),
+        ];
+        let state = |(class, what, key, rate): (Class, &str, &str, Rate)| {
+            let scheduled_ns = self.rates.get(&rate::key(class, prefix), 0).ok()?;
+            let ahead_ns = scheduled_ns.saturating_sub(now_ns);
+            // Of another rate, before a reload: the client begins anew.
+            let is_foreign =
+                ahead_ns > rate.tolerance_ns.saturating_add(rate.period_ns).saturating_add(STALE_NS);
+            RateState::of(what, key, rate, if is_foreign { 0 } else { ahead_ns })
+        };
+        ClientReport {
+            ban: self.bans.of(prefix),
+            budget_percent,
+            budget_spent_seconds: spent.and_then(seconds),
+            proven_seconds: until(Trust::Proven),
+            excessive_seconds: until(Trust::Excessive),
+            rates: rates.into_iter().filter_map(state).collect(),
+        }
+    }
+}
+
+/// How long a CPU may sit on the time it read, as `dot_common::rate` has it.
+const STALE_NS: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what is left is what the rate would admit at this moment. Method: a burst of five, moments on and off schedule; a
+    /// rate that is none. Covers: C-520
+    #[test]
+    fn what_is_left_is_what_would_be_admitted() {
+        let rate = Rate::new(10, 5);
+        let left = |ahead_ns| RateState::of("x", "y", rate, ahead_ns).unwrap();
+        assert_eq!((left(0).left, left(0).burst), (5, 5));
+        let mut scheduled = 0;
+        for expected in (0..5).rev() {
+            scheduled = rate.admit(scheduled, 1_000).unwrap();
+            assert_eq!(left(scheduled - 1_000).left, expected, "{scheduled}");
+        }
+        assert_eq!(rate.admit(scheduled, 1_000), None);
+        assert_eq!(RateState::of("x", "y", Rate::default(), 7), None);
+    }
+}

@@ -99,11 +99,11 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Clients that get nothing for a while
+    /// Ban clients for a while, and lift bans
     ///
-    /// A banned client's packets to our ports are dropped by XDP before they cost anything; whoever is in `xdp.allow` is
-    /// let in all the same. Bans live in the kernel: a reload keeps them, and so does a crash; an orderly stop ends
-    /// them. For ever is `xdp.deny`.
+    /// XDP drops a banned client's packets to our ports before they cost anything; clients in `xdp.allow` are let in
+    /// all the same. Bans live in the kernel: they survive a reload and a crash; an orderly stop ends them. For a
+    /// permanent ban use `xdp.deny`.
     Ban {
         #[command(subcommand)]
         verb: BanVerb,
@@ -168,13 +168,13 @@ pub(super) enum BanVerb {
         /// How long, up to 7d [default: xdp.limit.ban_seconds, or 1min where that is 0]
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         length: Option<Duration>,
-        /// Why, for whoever lists bans later
+        /// Why, for the list of bans
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Lift a ban, whoever made it
+    /// Lift a ban, whether dotd or an operator made it
     #[command(after_help = BAN_DEL_EXAMPLES)]
     Del {
         /// As in `dotd ban list`
@@ -188,18 +188,19 @@ pub(super) enum BanVerb {
 /// What to do with the caches.
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheVerb {
-    /// Forget kept answers: of a name, of all below it, of a type, or all
+    /// Forget cached answers: of a name, of all names below it, of a type, or all
     ///
-    /// Queries that are at a backend go on; what they bring is kept anew. `dotd stats` shows how many answers are kept.
+    /// Queries that are at a backend go on, and their answers are cached. `dotd stats` shows how many answers are
+    /// cached.
     #[command(after_help = CACHE_FLUSH_EXAMPLES)]
     Flush {
-        /// The name whose answers are to go; without it those of every name
+        /// Forget the answers for this name; without it, for every name
         #[arg(value_name = "NAME")]
         name: Option<String>,
-        /// And those of every name below it
+        /// Also those for every name below it
         #[arg(long, requires = "name")]
         suffix: bool,
-        /// Answers of this type alone, such as AAAA or TYPE65
+        /// Only answers of this type, such as AAAA or TYPE65
         #[arg(long = "type", value_name = "TYPE")]
         qtype: Option<String>,
         #[command(flatten)]
@@ -212,11 +213,11 @@ pub(super) enum CacheVerb {
 pub(super) enum TicketsVerb {
     /// Begin the next rotation of ticket keys now
     ///
-    /// A new key seals from now on, on every worker; tickets of the last key resume until this rotation ends. Keys that
-    /// come from `tls.ticket_secret` are every node's: change that file instead.
+    /// A new key seals tickets from now on, on every worker; tickets of the last key resume until this rotation ends.
+    /// Keys from `tls.ticket_secret` are shared by every node: change that file instead.
     #[command(after_help = TICKETS_ROTATE_EXAMPLES)]
     Rotate {
-        /// Tickets and sessions of before resume no more: after a key was seen, or a certificate was replaced
+        /// Older tickets and sessions do not resume any more: use it after a key leaked, or a certificate was replaced
         #[arg(long)]
         end_old: bool,
         #[command(flatten)]
@@ -229,7 +230,7 @@ pub(super) enum TicketsVerb {
 pub(super) enum LogVerb {
     /// Write lines of this level and above, until the next reload or restart
     ///
-    /// Level debug writes a line for each session, and trace more: for a look, not for service.
+    /// Level debug writes a line for each session, and trace more: they are for diagnosis, not for production.
     #[command(after_help = LOG_LEVEL_EXAMPLES)]
     Level {
         /// The least severe level that is written
@@ -263,9 +264,9 @@ pub(super) enum XdpVerb {
     },
     /// Take the kernel half off every interface
     ///
-    /// Removes what a dotd that crashed left attached and pinned in this network namespace, whatever its version;
-    /// needs root. While a dotd runs here it is refused: that one would attach again. With --force the running
-    /// dotd is told to let go, and serves on without XDP until it is restarted.
+    /// Removes what a dotd that crashed left attached and pinned in this network namespace, of any version; needs root.
+    /// It is refused while a dotd runs here, because that one would attach again. With --force the running dotd
+    /// detaches, and serves on without XDP until it is restarted.
     #[command(after_help = DETACH_EXAMPLES)]
     Detach {
         /// Take XDP from a running dotd
@@ -336,8 +337,8 @@ mod tests {
         look(&mut Arguments::command(), "dotd");
     }
 
-    /// The command lines of `dotd` in a text, each as its words: what stands behind two blanks is a remark, what follows a
-    /// pipe, a `>` or `&&` is another program's.
+    /// The command lines of `dotd` in a text, each as its words. Text after two blanks is a remark; a command after a
+    /// pipe, `>` or `&&` is another program's.
     fn command_lines(text: &str) -> Vec<Vec<String>> {
         let parts = text.lines().flat_map(|line| line.split(['|', '>', '&'])).map(str::trim);
         let ours = parts.filter(|part| part.starts_with("dotd "));
@@ -352,12 +353,13 @@ mod tests {
         ours.map(line).map(words).collect()
     }
 
-    /// Goal: what the help and the README show can be typed. Method: every command line of dotd in them is parsed.
+    /// Goal: the commands in the help and the README can be typed. Method: every command line of dotd in them is
+    /// parsed.
     #[test]
     fn examples_parse() {
         fn help(command: &mut clap::Command) -> String {
             let both = [command.render_help().to_string(), command.render_long_help().to_string()];
-            // Above stands prose, of which a line may begin with the name.
+            // Above it is prose, of which a line may begin with the name.
             let own =
                 both.iter().filter_map(|text| text.split_once("EXAMPLES")).map(|(_, examples)| examples);
             let own = own.collect::<String>();

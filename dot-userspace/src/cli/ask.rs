@@ -79,7 +79,7 @@ async fn fetch(socket: &Path, method: Method, path: &str, body: Option<String>) 
     Ok(text)
 }
 
-/// Why dotd did not do what it was told.
+/// Why dotd refused the request.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
@@ -100,7 +100,7 @@ fn no_answer(socket: &Path, reason: String) -> CliError {
 
 /// 5 s: dotd answers in microseconds; a machine under attack needs a little more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// 60 s: thousands of certificates from a slow disk, and their keys to be tried.
+/// 60 s: thousands of certificates from a slow disk, whose keys must be checked.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// 16 MiB: a thousand interfaces and certificates need less than one.
 const ANSWER_OCTETS_MAX: usize = 16 << 20;

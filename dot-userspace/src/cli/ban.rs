@@ -1,6 +1,6 @@
 //! `dotd ban list|add|del`.
 //!
-//! Before: the words of an operator. After: the running dotd did it, and one line or table says how bans stand.
+//! Before: the words of an operator. After: the running dotd has changed its bans, and a line or table shows them.
 //! Never: judges a client or a length: the running dotd knows its config.
 
 use std::{fmt::Write as _, path::Path};
@@ -20,7 +20,7 @@ pub(super) fn run(verb: BanVerb, config: Option<&Path>) -> Result<(), CliError> 
     let (control, (body, row), done) = match verb {
         BanVerb::List { control } => return show_answer::<Vec<BanRow>>(&control, config, PATH, table),
         BanVerb::Add { client, length, reason, control } => {
-            // A part of a second is a second: nobody means no ban.
+            // A part of a second counts as a second: 0 would mean no ban.
             let seconds =
                 length.map(|length| length.as_secs().saturating_add((length.subsec_nanos() > 0).into()));
             let request = BanRequest { client, seconds, reason };
@@ -70,7 +70,7 @@ fn time_left(row: &BanRow) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: columns stand under each other, numbers to the right, and no line ends in blanks.
+    /// Goal: columns are aligned, numbers to the right, and no line ends in blanks.
     #[test]
     fn bans_are_a_table() {
         let row = |prefix: &str, hits, reason: &str| BanRow {

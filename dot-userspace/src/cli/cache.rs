@@ -1,6 +1,6 @@
 //! `dotd cache flush`.
 //!
-//! Before: the words of an operator. After: every worker of the running dotd was told, and one line says so.
+//! Before: the words of an operator. After: every worker of the running dotd has the command, and one line says so.
 //! Never: judges a name: the running dotd does.
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would stop
-//! it.
+//! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would prevent its
+//! start.
 //!
 //! Before: a config file. After: a report, or a line for each mistake.
 //! Never: opens a listener (a running dotd would lose connections to it), writes a file, sends a packet.
@@ -53,7 +53,7 @@ impl Report<'_> {
         self.text.push('\n');
     }
 
-    /// Notes what stops a start, with the place of the key that asks for it.
+    /// Notes a mistake that prevents a start, with the place of its key.
     fn mistake(&mut self, key: &str, message: &str) {
         self.mistakes.push(self.placed.place(key) + message);
     }
@@ -67,8 +67,8 @@ impl Report<'_> {
         }
     }
 
-    /// A user that is not there stops a start; that this user cannot become another is no fault of the
-    /// config.
+    /// A user that does not exist prevents a start. If the present user cannot become another one, that is no mistake
+    /// of the config.
     fn user(&mut self, name: &str, rights: Rights) {
         match privileges::user(name) {
             Ok(_) => {}
@@ -95,7 +95,7 @@ impl Report<'_> {
         };
         let http = config.control.http.map(|at| ("control.http".to_owned(), String::new(), at));
         for (key, index, address) in dns.into_iter().flat_map(each).chain(http) {
-            // Another port of the same address, over UDP: no client can be there.
+            // Another port of the same address, over UDP: no client can use it.
             let mut any_port = address;
             any_port.set_port(0);
             if let Err(error) = UdpSocket::bind(any_port) {

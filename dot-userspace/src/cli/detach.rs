@@ -1,7 +1,7 @@
-//! `dotd xdp detach`: takes the kernel half off, of a dotd that is gone or, by force, of one that runs.
+//! `dotd xdp detach`: removes the kernel half of a dotd that has ended or, by force, of a running one.
 //!
 //! Before: an operator's word. After: one line, or the running dotd's report, says how it stands.
-//! Never: takes anything from a running dotd behind its back: it would attach again.
+//! Never: detaches anything of a running dotd without asking it: it would attach again.
 
 use std::path::Path;
 

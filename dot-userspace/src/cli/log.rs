@@ -1,4 +1,4 @@
-//! `dotd log`: which lines the running dotd writes.
+//! `dotd log`: sets which lines the running dotd writes.
 //!
 //! Before: the words of an operator. After: the running dotd writes such lines, until a reload.
 //! Never: changes the config: the next reload says what its file says.

@@ -62,11 +62,11 @@ pub fn main() -> ExitCode {
 fn complain(level: Level, lines: &str) {
     let prefix = if journal::is_journal(io::stderr()) { journal::prefix(level) } else { "" };
     let text: String = lines.lines().map(|line| format!("{prefix}dotd: {line}\n")).collect();
-    // Nobody is left to tell when standard error is gone.
+    // If standard error is closed, there is no place for the message.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// The exit status, where it is no failure of this process.
+/// The exit status, if it is not a failure of this process.
 fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
     match arguments.verb {
@@ -120,8 +120,8 @@ fn show_answer<T: DeserializeOwned + Serialize>(
     if control.json { print(&format!("{body}\n")) } else { print(&text(&meaning)) }
 }
 
-/// `--socket`, or the one in the config's run_dir. A config with mistakes stops no verb that asks a running dotd: what of it is
-/// sound counts, else the default, and a line says so.
+/// `--socket`, or the one in the config's run_dir. A config with mistakes stops no verb that asks a running dotd: its
+/// valid parts count, otherwise the default, and a line says so.
 fn socket(control: &ControlArguments, config: Option<&Path>) -> PathBuf {
     if let Some(socket) = &control.socket {
         return socket.clone();
@@ -139,7 +139,7 @@ fn socket(control: &ControlArguments, config: Option<&Path>) -> PathBuf {
     socket
 }
 
-/// Writes to standard output; a reader that has left, as `head` does, is no failure.
+/// Writes to standard output; a reader that has closed it, as `head` does, is no failure.
 fn print(text: &str) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {

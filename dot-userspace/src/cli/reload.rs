@@ -1,7 +1,8 @@
 //! `dotd reload`: has the running dotd read config and certificates again. What `systemctl reload` runs.
 //!
-//! Before: an operator has changed the config. After: it is in effect, or the exit status is 1 and the reason is said.
-//! Never: is content with a signal that nobody answers.
+//! Before: an operator has changed the config. After: it is in effect, or the exit status is 1 and the reason is
+//! printed.
+//! Never: relies on a signal, which has no answer.
 
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 //!
 //! Before: an operator or a service manager started dotd, or a keeper runs this program after a crash of its engine.
 //! After: `start` serves.
-//! Never: reads the config file anew after a crash: the next engine serves what the last one served.
+//! Never: reads the config file again after a crash: the next engine serves by the config of the last one.
 
 use std::path::{Path, PathBuf};
 

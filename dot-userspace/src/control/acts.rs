@@ -1,6 +1,6 @@
-//! `/acts`: has the engine try what it may not do. In debug builds, for tests.
+//! `/acts`: makes the engine try forbidden acts. In debug builds, for tests.
 //!
-//! Before: a test asks. After: what the kernel said to each act, or the engine has ended.
+//! Before: a test asks. After: the kernel's answer to each act, or the engine has ended.
 //! Never: is compiled into a release.
 
 use std::sync::Arc;

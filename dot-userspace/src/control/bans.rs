@@ -21,9 +21,9 @@ use super::{Body, Source, answer};
 pub struct BanRequest {
     /// An address, or a prefix that limits count by.
     pub client: String,
-    /// For how long; absent: `xdp.limit.ban_seconds`, or a minute where that is 0.
+    /// Its length; absent: `xdp.limit.ban_seconds`, or a minute if that is 0.
     pub seconds: Option<u64>,
-    /// Why, for whoever lists bans later.
+    /// The reason, for the list of bans.
     pub reason: String,
 }
 
@@ -51,7 +51,7 @@ async fn unban(Shared(source): Shared<AnySource>, request: Body<UnbanRequest>) -
     answer(request, |request| source.unban(&request))
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/bans";
 /// An address, a number and a reason need a quarter of it.
 const BODY_OCTETS_MAX: usize = 2048;

@@ -1,6 +1,6 @@
-//! `/cache` on the control socket: forget what is kept.
+//! `/cache` on the control socket: forgets cached answers.
 //!
-//! Before: `router` has the request. After: the [`Source`] told every worker.
+//! Before: `router` has the request. After: the [`Source`] has told every worker.
 //! Never: takes a body beyond [`BODY_OCTETS_MAX`], or waits until the workers are done.
 
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use crate::{cache::Forget, dns};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlushRequest {
-    /// The name whose answers are to go; absent: all.
+    /// The name whose answers are removed; absent: all names.
     #[serde(default)]
     pub name: Option<String>,
-    /// With the answers for every name below it.
+    /// Also the answers for every name below it.
     #[serde(default)]
     pub suffix: bool,
-    /// Those of this type alone: "AAAA", or "TYPE65".
+    /// Only those of this type: "AAAA", or "TYPE65".
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub qtype: Option<String>,
 }
 
 impl FlushRequest {
-    /// What that means to a cache; `None`: everything.
+    /// The selection for a cache. `None`: everything.
     ///
     /// # Errors
     /// What is wrong with the name or the type, in a line.
@@ -49,13 +49,13 @@ impl FlushRequest {
     }
 }
 
-/// What is being done.
+/// What is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flushed {
     /// As asked for.
     #[serde(flatten)]
     pub asked: FlushRequest,
-    /// Workers that were told.
+    /// Number of workers that were told.
     pub workers: usize,
 }
 
@@ -70,7 +70,7 @@ async fn flush(Shared(source): Shared<AnySource>, request: Body<FlushRequest>) -
     answer(request, |request| source.flush_cache(&request))
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/cache";
 /// A name with every octet escaped needs half of it.
 const BODY_OCTETS_MAX: usize = 2048;
@@ -79,7 +79,8 @@ const BODY_OCTETS_MAX: usize = 2048;
 mod tests {
     use super::*;
 
-    /// Goal: each way of asking means what it says; a type alone is of every name, and a suffix of nothing is refused.
+    /// Goal: each form of a request means what it says; a type alone applies to every name, and a suffix of nothing is
+    /// refused.
     #[test]
     fn a_request_means_what_it_says() {
         let ask = |name: Option<&str>, suffix, qtype: Option<&str>| {

@@ -1,7 +1,8 @@
-//! `/explain` on the control socket: what dotd knows of one client at this moment.
+//! `/explain` on the control socket: the state of one client.
 //!
-//! Before: an operator names a client. After: its lists, ban, budget, rates, sessions and last refusals, with the keys that would
-//! change each. Never: waits longer than [`WAIT`] for a worker: one that does not answer is said to be silent.
+//! Before: an operator names a client. After: its lists, ban, budget, rates, sessions and last refusals, with the keys
+//! that would change each. Never: waits longer than [`WAIT`] for a worker: one that does not answer is reported as
+//! silent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,27 +32,27 @@ pub struct ExplainRequest {
     pub client: String,
 }
 
-/// What dotd knows of a client.
+/// The state of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The prefix that limits count as one client.
     pub prefix: String,
-    /// Lists of the config that it is on, or is not on and should be.
+    /// Lists of the config that it is on, or that exclude it.
     pub lists: Vec<Listed>,
     /// The kernel half's state; absent where it is not loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp: Option<ClientReport>,
-    /// Connections that it has, and may have (`session.connections_per_prefix_max`).
+    /// Its connections, and their cap (`session.connections_per_prefix_max`).
     pub connections: u32,
     /// See [`Explanation::connections`].
     pub connections_max: u32,
     /// Rates of the engine.
     pub rates: Vec<RateState>,
-    /// Sessions that it has, on all workers.
+    /// Its sessions, on all workers.
     pub sessions_open: usize,
     /// The first of them.
     pub sessions: Vec<SessionReport>,
-    /// What was refused to it lately, the last one in front.
+    /// Its last refusals, the latest first.
     pub refusals: Vec<RefusalRow>,
     /// Workers that did not answer in time.
     pub workers_silent: usize,
@@ -62,30 +63,30 @@ pub struct Explanation {
 pub struct Listed {
     /// Its key.
     pub key: String,
-    /// The entry that is the client's; absent: it has none, and therefore may not ask.
+    /// The entry that contains the client; absent: there is none, and therefore it may not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,
     /// What follows.
     pub effect: String,
 }
 
-/// Something that was refused to a client.
+/// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalRow {
     /// "engine" or "xdp".
     pub by: String,
-    /// Why, as it is counted.
+    /// The reason, as it is counted.
     pub reason: String,
-    /// How often since it was first noted; of the kernel half, how many minutes had any.
+    /// How often since it was first noted; for the kernel half, the number of minutes with a refusal.
     pub count: u64,
-    /// Since the last one.
+    /// Seconds since the last one.
     pub seconds_ago: u64,
     /// The key that would change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
 
-/// What is known at once, and what workers have still to say of sessions: how many, and the first ones.
+/// The state that is known at once, and the workers' answers about sessions: their number, and the first ones.
 pub struct Explaining {
     /// Without sessions.
     pub known: Explanation,
@@ -127,7 +128,7 @@ async fn explain(Shared(source): Shared<AnySource>, request: Body<ExplainRequest
     answer(Ok(axum::Json(())), |()| explained)
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/explain";
 /// An address.
 const BODY_OCTETS_MAX: usize = 256;

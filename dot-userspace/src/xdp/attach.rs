@@ -1,9 +1,9 @@
 //! Attaches the XDP program and the learner to an interface.
 //!
-//! Before: `interfaces` chose it, `pins` may hold a predecessor's link. After: frames are judged.
-//! Holds: the order native, generic, off, by hand: aya's own default hides which one it got. A link of a
-//! predecessor is taken over (its program replaced at once); without one a new link is made.
-//! Never: keeps an attachment that would outlive us unseen (netlink ones have no descriptor).
+//! Before: `interfaces` chose it, and `pins` may hold a predecessor's link. After: frames are judged.
+//! Holds: the order native, generic, off, tried explicitly, because aya's own default hides which mode it got. A link
+//! of a predecessor is taken over (its program is replaced at once); without one a new link is made.
+//! Never: keeps an attachment that would outlive this process unseen (netlink attachments have no descriptor).
 
 use std::{thread, time::Duration};
 
@@ -31,12 +31,12 @@ use super::{
 };
 use crate::config;
 
-/// The loaded programs, ready to attach, with the maps that are nobody's but theirs.
+/// The loaded programs, ready to attach, with the maps that only they use.
 pub(super) struct Programs {
     object: Ebpf,
 }
 
-/// Something that stays attached as long as we hold it, or its pin.
+/// An attachment that lasts as long as this, or its pin, exists.
 pub(super) enum Link {
     /// With the name of its pin, if it has one.
     Held(FdLink, Option<String>),
@@ -45,13 +45,13 @@ pub(super) enum Link {
     Filter(SchedClassifierLink, Option<Clsact>),
 }
 
-/// What a look at a link found.
+/// The result of checking a link.
 pub(super) enum Found {
     /// Attached, with our program.
     Ours(Link),
-    /// Attached; somebody had put another program in our place, and ours is back.
+    /// Attached; another program had replaced ours, and ours is back.
     TakenBack(Link),
-    /// Attached no more.
+    /// Not attached any more.
     Lost,
 }
 
@@ -87,10 +87,10 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Takes over a predecessor's link in one of the modes, or makes one in the first that works.
+    /// Takes over a predecessor's link in one of the modes, or makes one in the first mode that works.
     ///
-    /// `patience` is for a predecessor that has just ended: see [`attach_new`]. An error says why, mode by mode;
-    /// with a link, it says why not in a better mode.
+    /// `patience` is for a predecessor that has just ended: see [`attach_new`]. An error names the reason for each
+    /// mode; a link comes with the reasons against better modes.
     pub(super) fn attach_xdp(
         &mut self,
         index: u32,
@@ -110,7 +110,7 @@ impl Programs {
                     return (Some((*mode, link)), Vec::new());
                 }
             }
-            // What is left is dead, or in a mode that the config no longer wants.
+            // The remaining link is dead, or in a mode that the config does not want any more.
             for mode in ["native", "generic"] {
                 pins.unlink(&pin(mode));
             }
@@ -125,7 +125,7 @@ impl Programs {
         (None, reasons)
     }
 
-    /// The same for the learner; the name says by which way.
+    /// The same for the learner; the name says by which mechanism.
     pub(super) fn attach_learner(
         &mut self,
         interface: &Interface,
@@ -151,8 +151,8 @@ impl Programs {
         Ok(("tcx", keep(link, pin, pins)?))
     }
 
-    /// Looks at a link of the XDP program. The look is the repair: our program is put into the link, which
-    /// changes nothing where it is there already, and fails where the link has lost its interface.
+    /// Checks a link of the XDP program and repairs it in one step: it puts our program into the link, which changes
+    /// nothing if it is there already, and fails if the link has lost its interface.
     pub(super) fn renew_xdp(&mut self, link: Link) -> Found {
         let Link::Held(link, pin) = link else { return Found::Lost };
         let Ok(program) = self.xdp() else { return Found::Lost };
@@ -164,8 +164,8 @@ impl Programs {
         found(renewed(), pin, is_ours)
     }
 
-    /// As [`Programs::renew_xdp`], for the learner. A tc filter cannot be looked at without rights: it goes with
-    /// its interface.
+    /// As [`Programs::renew_xdp`], for the learner. A tc filter cannot be checked without rights; it ends with its
+    /// interface.
     pub(super) fn renew_learner(&mut self, link: Link) -> Found {
         let Link::Held(link, pin) = link else { return Found::Ours(link) };
         let Ok(program) = self.learner() else { return Found::Lost };
@@ -191,16 +191,16 @@ impl Programs {
 /// Whether to wait for a predecessor's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// At start, where nothing else waits.
+    /// At start, when nothing else waits.
     Wait,
-    /// While we serve: another look comes soon.
+    /// While serving: another check comes soon.
     None,
 }
 
-/// A new XDP link.
+/// Makes a new XDP link.
 ///
-/// A link whose pin was removed lives on for some milliseconds, and the interface is busy so long: a
-/// predecessor that has just ended is waited for.
+/// A link whose pin was removed lives on for some milliseconds, and the interface is busy for that time. So this waits
+/// for a predecessor that has just ended.
 fn attach_new(program: &mut Xdp, index: u32, mode: XdpMode, patience: Patience) -> Result<FdLink, String> {
     const PAUSE: Duration = Duration::from_millis(20);
     let tries = if patience == Patience::Wait { 20 } else { 1 };
@@ -249,7 +249,7 @@ fn modes(mode: config::XdpMode) -> Vec<(&'static str, XdpMode)> {
 fn take_over_xdp(program: &mut Xdp, pins: &Pins, pin: &str) -> Option<Link> {
     let old = PinnedLink::from_pin(pins.reach(pin)).ok()?;
     let link = XdpLink::try_from(FdLink::from(old)).ok()?;
-    // Refused for a link whose interface is gone: the caller then makes a new one.
+    // Fails for a link whose interface is gone: the caller then makes a new one.
     let id = program.attach_to_link(link).ok()?;
     let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
     tracing::info!("{pin}: took over the link of a predecessor");
@@ -277,7 +277,7 @@ pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Lin
 /// The learner as a tc filter, for kernels without tcx. A filter that a predecessor left is replaced.
 fn attach_filter(program: &mut SchedClassifier, interface: &Interface) -> Result<Link, String> {
     let (qdisc, interface) = (Clsact::make(&interface.name, interface.index), &interface.name);
-    // Not found is the usual answer.
+    // "Not found" is the usual answer.
     let _ = qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_LEARN);
     let options = TcAttachOptions::Netlink(NlOptions::default());
     let id = program
@@ -292,7 +292,7 @@ fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0))
 }
 
-/// Takes learners that are tc filters off every interface; how many there were.
+/// Removes learners that are tc filters from every interface; returns their number.
 pub(super) fn detach_filters() -> Result<usize, XdpError> {
     if has_tcx() {
         return Ok(0);
@@ -314,7 +314,7 @@ pub(super) fn program_report(object: &Ebpf, name: &str) -> Result<ProgramReport,
     })
 }
 
-/// A map of the object, ours from now on.
+/// Takes a map out of the object.
 pub(super) fn take(object: &mut Ebpf, name: &str) -> Result<Map, XdpError> {
     object.take_map(name).ok_or_else(|| absent(name))
 }

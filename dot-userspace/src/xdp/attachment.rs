@@ -1,8 +1,8 @@
-//! One interface with what is attached to it: attached, looked at, mended.
+//! One interface with its attachments: attaches, checks and repairs them.
 //!
 //! Before: `interfaces` chose it. After: its frames are judged, or its row in the report says why not.
 //! Holds: the two links, and the row. An attachment that exists stays: it ends when its interface does.
-//! Never: waits while we serve; logs the same thing twice.
+//! Never: waits while serving; logs the same thing twice.
 
 use super::{
     InterfaceReport,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::config::XdpMode;
 
-/// The interface, and what we hold of it.
+/// The interface and its attachments.
 pub(super) struct Attachment {
     interface: Interface,
     row: InterfaceReport,
@@ -71,7 +71,7 @@ impl Attachment {
         }
     }
 
-    /// Looks whether all is still attached, and mends what is not. How often it could.
+    /// Checks whether everything is still attached, and repairs what is not. Returns the number of repairs.
     pub(super) fn mend(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>) -> u64 {
         let name = self.interface.name.clone();
         let renew_xdp = |link| programs.renew_xdp(link);
@@ -95,13 +95,13 @@ impl Attachment {
         repairs + attached
     }
 
-    /// Says in the log how it stands.
+    /// Logs its state.
     pub(super) fn say(&self, what: &str) {
         let InterfaceReport { name, mode, learner, .. } = &self.row;
         tracing::info!("xdp: {name}: {what}: {mode}, learner {learner}");
     }
 
-    /// Lets go of everything, with its pins.
+    /// Detaches everything, and removes its pins.
     pub(super) fn leave(self, pins: Option<&Pins>) {
         for link in self.links() {
             if let (Some(pins), Some(pin)) = (pins, link.pin_name()) {
@@ -110,7 +110,7 @@ impl Attachment {
         }
     }
 
-    /// Attaches what is not attached, and writes the row anew.
+    /// Attaches what is missing, and updates the row.
     fn complete(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>, patience: Patience) {
         self.row.reason = self.interface.obstacle().map(str::to_owned);
         if self.row.reason.is_none() {
@@ -140,7 +140,7 @@ impl Attachment {
     }
 
     fn complete_learner(&mut self, programs: &mut Programs, pins: Option<&Pins>) -> Option<String> {
-        // Alone it would learn for nobody.
+        // A learner alone is of no use.
         if self.learner.is_some() || self.xdp.is_none() {
             return None;
         }
@@ -158,7 +158,7 @@ impl Attachment {
     }
 }
 
-/// Makes the pin anew that somebody removed: without it a crash would leave a gap.
+/// Restores a pin that somebody removed: without it a crash would leave a gap.
 fn pinned(link: Link, pins: Option<&Pins>) -> Option<Link> {
     let (Link::Held(held, Some(pin)), Some(pins)) = (link, pins) else { return None };
     tracing::warn!("xdp: {}: somebody removed this pin; it is made anew", pins.path(&pin).display());
@@ -169,7 +169,7 @@ fn has_lost_its_pin(link: &Link, pins: Option<&Pins>) -> bool {
     link.pin_name().zip(pins).is_some_and(|(pin, pins)| !pins.has(pin))
 }
 
-/// The link, if it still is one, and how often it was mended. The pin of one that is lost goes.
+/// The link, if it still exists, and the number of repairs. The pin of a lost link is removed.
 fn look_at(
     link: Option<Link>,
     renew: impl FnOnce(Link) -> Found,

@@ -1,11 +1,12 @@
-//! Clients that get nothing for a while: made by the engine or an operator, ended by the clock.
+//! Bans: clients whose packets are dropped for a while. The engine or an operator makes them, and the clock ends them.
 //!
-//! Before: somebody says whom, how long and why. After: XDP drops what comes from there, and counts it on the ban.
-//! Holds: the map BANS as its one writer, and what the map has no room for: the words of an operator.
-//! Never: bans a longer or shorter prefix than limits count by: one entry is one client.
+//! Before: a caller names the client, the duration and the reason. After: XDP drops the client's packets, and counts
+//! them on the ban.
+//! Holds: the map BANS, which nothing else writes, and operators' reasons, for which the map has no room.
+//! Never: bans a longer or shorter prefix than limits use: one entry is one client.
 //!
-//! A predecessor's bans are taken over with its pinned map, with causes and hits but without words; those of other
-//! prefix lengths are lifted, because their keys would mean somebody else.
+//! A predecessor's bans are taken over with its pinned map, with causes and hits but without reasons in words. Bans
+//! with other prefix lengths are lifted, because their keys would mean other clients.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -31,27 +32,27 @@ use super::{
     settings::Prefixes,
 };
 
-/// Octets of an operator's words.
+/// Octets of an operator's reason.
 const WORDS_OCTETS_MAX: usize = 200;
-/// Longest ban: a week, by then the address has another owner.
+/// Longest ban: a week, after which the address may have another owner.
 const LENGTH_MAX: Duration = Duration::from_secs(604_800);
 
 /// Every ban.
 pub(super) struct Bans {
     map: HashMap<MapData, u64, Ban>,
-    /// Where each CPU keeps hits that it has still to add to their bans.
+    /// Where each CPU keeps hits that are not added to their bans yet.
     cached: PerCpuArray<MapData, CachedClient>,
-    /// Since the kernel half was told.
+    /// Set when the kernel half needs new settings.
     pub(super) has_changed: bool,
     ends: Deadlines,
     words: BTreeMap<ClientPrefix, String>,
     prefixes: Prefixes,
     counts: BanCounts,
-    /// That of the ban made last.
+    /// The number of the last ban.
     serial: u16,
 }
 
-/// Hits that CPUs have still to add to a ban, by its client and [`Ban::serial`].
+/// Hits that CPUs have not added to a ban yet, by its client and [`Ban::serial`].
 type Owed = BTreeMap<(ClientPrefix, u32), u64>;
 
 impl Bans {
@@ -65,7 +66,7 @@ impl Bans {
         Ok(bans)
     }
 
-    /// Takes over what still stands and means the same; lifts the rest.
+    /// Takes over bans that still apply and mean the same, and lifts the others.
     fn adopt(&mut self) {
         let found: Vec<_> = self.map.iter().flatten().collect();
         let now_ns = now_ns();
@@ -84,7 +85,7 @@ impl Bans {
         }
     }
 
-    /// Bans the client that an operator names, for `length` from now on; in place of a ban that is there.
+    /// Bans the client that an operator names, for `length` from now on; replaces an existing ban.
     ///
     /// # Errors
     /// [`XdpError::Ban`]: what is wrong with the request, or what the kernel said.
@@ -104,7 +105,7 @@ impl Bans {
         self.row(prefix, &owed).ok_or_else(|| wrong("the ban was over at once"))
     }
 
-    /// Bans a client that the engine had enough of. A longer ban that is there stays.
+    /// Bans a client for the engine. A longer ban that exists stays.
     pub(super) fn add_for(&mut self, prefix: ClientPrefix, length: Duration, cause: Cause) {
         let end_ns = now_ns().saturating_add(nanoseconds(length));
         if self.ends.end_of(prefix).is_some_and(|before| before >= end_ns) {
@@ -119,7 +120,7 @@ impl Bans {
     /// Lifts a ban.
     ///
     /// # Errors
-    /// [`XdpError::Ban`]: there is none, or it is no prefix.
+    /// [`XdpError::Ban`]: there is no such ban, or `client` is not a prefix.
     pub(super) fn remove(&mut self, client: &str) -> Result<BanRow, XdpError> {
         let prefix = self.parse(client)?;
         let row = self.row(prefix, &self.owed());
@@ -128,7 +129,7 @@ impl Bans {
         Ok(row)
     }
 
-    /// Strikes out what is over. The kernel half ends a ban by itself at its moment.
+    /// Removes bans that are over. The kernel half itself ends a ban in time.
     pub(super) fn sweep(&mut self) {
         let now_ns = now_ns();
         while let Some(prefix) = self.ends.over(now_ns) {
@@ -136,7 +137,7 @@ impl Bans {
         }
     }
 
-    /// Every ban that stands, the one that ends first in front.
+    /// Every ban, the one that ends first in front.
     pub(super) fn rows(&self) -> Vec<BanRow> {
         let owed = self.owed();
         let mut rows: Vec<_> = self.ends.iter().filter_map(|(prefix, _)| self.row(prefix, &owed)).collect();
@@ -150,7 +151,7 @@ impl Bans {
         self.row(client, &self.owed())
     }
 
-    /// How many there are, and were.
+    /// How many there are, and how many there were.
     pub(super) fn counts(&self) -> BanCounts {
         BanCounts { current: self.ends.len(), ..self.counts.clone() }
     }
@@ -171,7 +172,7 @@ impl Bans {
         }
         let until_ns = now_ns().saturating_add(nanoseconds(length));
         let before = self.map.get(&prefix.key(), 0).ok();
-        // Of a ban that was lifted some CPU may still owe hits: they are not this one's.
+        // Some CPU may still hold hits of a lifted ban, which do not belong to this one.
         self.serial = self.serial.wrapping_add(1);
         let (hits, serial) = before.map_or((0, self.serial), |before| (before.hits, before.serial));
         let ban = Ban { until_ns, hits, cause: cause as u32, bits: self.prefixes.bits(prefix), serial };
@@ -186,7 +187,7 @@ impl Bans {
     fn erase(&mut self, prefix: ClientPrefix) {
         match self.map.remove(&prefix.key()) {
             Ok(()) | Err(MapError::KeyNotFound) => {}
-            // It ends by itself; only its room is lost until then.
+            // It ends by itself; its entry is only occupied until then.
             Err(error) => tracing::error!("a ban stays in the map: {}", innermost(&error)),
         }
         self.has_changed = true;
@@ -194,7 +195,7 @@ impl Bans {
         self.words.remove(&prefix);
     }
 
-    /// Hits that CPUs have still to add to their bans.
+    /// Hits that CPUs have not added to their bans yet.
     fn owed(&self) -> Owed {
         let mut owed = Owed::new();
         for cached in (0..MEMO_MAX).filter_map(|place| self.cached.get(&place, 0).ok()) {
@@ -219,7 +220,7 @@ impl Bans {
         })
     }
 
-    /// The client prefix that an operator means: an address, or exactly a prefix that limits count by.
+    /// The client prefix that an operator means: an address, or exactly a prefix of the length that limits use.
     fn parse(&self, text: &str) -> Result<ClientPrefix, XdpError> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(self.prefixes.of_client(address));

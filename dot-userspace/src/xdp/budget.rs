@@ -1,36 +1,36 @@
 //! What each client has used of a budget: the generic cell rate algorithm with weights, over a bounded table.
 //!
-//! Before: the engine says what a client cost, or did wrong. After: the time at which it has some budget again.
-//! Holds: one number a client that is not at rest; all of it a pure function of its calls.
-//! Never: reads a clock; keeps a client whose debt is over.
+//! Before: the engine reports what a client cost, or did wrong. After: the time at which the client has budget again.
+//! Holds: one number for each client with a debt. A pure function of its calls.
+//! Never: reads a clock; keeps a client without a debt.
 
 use dot_common::{prefix::ClientPrefix, rate::Rate};
 
 use super::deadlines::Deadlines;
 
-/// Longest time that a client can owe: what it did before it was refused must not lock it out for hours.
+/// Longest debt of a client: what it did before it was refused must not exclude it for hours.
 const DEBT_NS_MAX: u64 = 600_000_000_000;
 
-/// Everybody's use of one budget.
+/// The use of one budget by all clients.
 #[derive(Debug)]
 pub(super) struct Budgets {
     rate: Rate,
-    /// When each client's budget is whole again.
+    /// When each client's budget is full again.
     whole: Deadlines,
 }
 
 impl Budgets {
-    /// A budget for each of so many clients; when there are more, the one that owes least is forgotten.
+    /// A budget for each of up to `clients_max` clients; beyond that the client with the smallest debt is forgotten.
     pub(super) fn new(rate: Rate, clients_max: u32) -> Self {
         Self { rate, whole: Deadlines::new(clients_max) }
     }
 
-    /// Another rate from now on; what is owed stays owed.
+    /// Sets another rate; debts stay.
     pub(super) fn set_rate(&mut self, rate: Rate) {
         self.rate = rate;
     }
 
-    /// Charges a client. `Some`: it is spent until then.
+    /// Charges a client. `Some`: its budget is spent until then.
     pub(super) fn charge(&mut self, client: ClientPrefix, units: u64, now_ns: u64) -> Option<u64> {
         if !self.rate.is_limit() || units == 0 {
             return None;
@@ -46,19 +46,19 @@ impl Budgets {
         (after - now_ns > tolerance_ns).then(|| after - tolerance_ns)
     }
 
-    /// How much of a client's budget is left, in a hundred; `None`: there is no budget.
+    /// Percentage of a client's budget that is left. `None`: there is no budget.
     pub(super) fn left_percent(&self, client: ClientPrefix, now_ns: u64) -> Option<u64> {
         let used_ns = self.whole.end_of(client).unwrap_or_default().saturating_sub(now_ns);
         let left_ns = self.rate.tolerance_ns.saturating_sub(used_ns);
         (left_ns * 100).checked_div(self.rate.tolerance_ns)
     }
 
-    /// Begins anew for a client.
+    /// Forgets a client's debt.
     pub(super) fn forgive(&mut self, client: ClientPrefix) {
         self.whole.remove(client);
     }
 
-    /// Forgets whose budget is whole.
+    /// Forgets clients whose budget is full.
     pub(super) fn sweep(&mut self, now_ns: u64) {
         while let Some(client) = self.whole.over(now_ns) {
             self.whole.remove(client);
@@ -76,7 +76,8 @@ mod tests {
         ClientPrefix::v4(number, 32)
     }
 
-    /// Goal: a burst is there at once, then the rate; who is over knows until when, and is whole again after a rest.
+    /// Goal: a burst is available at once, then the rate; a client beyond it gets the time until which it is refused,
+    /// and has its whole budget again after a rest.
     #[test]
     fn budgets_are_spent_and_come_back() {
         // Ten units a second, fifty at once.
@@ -95,7 +96,7 @@ mod tests {
         assert_eq!(budgets.charge(client(1), 5000, now), None, "no rate is no limit");
     }
 
-    /// Goal: the table is bounded, and who owes most stays in it. Method: two places for three clients.
+    /// Goal: the table is bounded, and the clients with the largest debts stay. Method: two places for three clients.
     #[test]
     fn who_owes_least_is_forgotten() {
         let mut budgets = Budgets::new(Rate::new(10, 51), 2);

@@ -1,4 +1,4 @@
-//! What the kernel half knows of one client: its ban, its budget, its rates.
+//! The kernel half's state for one client: its ban, its budget, its rates.
 //!
 //! Before: an operator names a client. After: the state of the maps at this moment, for people and programs.
 //! Holds: nothing. Never: changes a map; reading a rate does not spend any of it.
@@ -20,19 +20,19 @@ pub struct ClientReport {
     /// Its ban.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ban: Option<BanRow>,
-    /// How much of its budget for handshakes is left, in a hundred; absent without such a limit.
+    /// Percentage of its handshake budget that is left; absent without such a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_percent: Option<u64>,
-    /// Its new connections are refused for so long, because that budget is spent.
+    /// For how long its new connections are refused, because that budget is spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_spent_seconds: Option<u64>,
-    /// It has shown its address by handshakes, which counts for so long.
+    /// For how long its proof of address counts: it has finished handshakes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_seconds: Option<u64>,
-    /// It began more connections than its rate allows, and for so long its SYN over the rate are refused.
+    /// For how long its SYNs over the rate are refused, because it finished more connections than its rate allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excessive_seconds: Option<u64>,
-    /// What it may do at once, by rate.
+    /// Its rates, and what they allow now.
     pub rates: Vec<RateState>,
 }
 
@@ -43,14 +43,14 @@ pub struct RateState {
     pub what: String,
     /// The key that sets it.
     pub key: String,
-    /// So many it may do now.
+    /// How many it may do now.
     pub left: u64,
-    /// Of so many, when it rests.
+    /// How many it may do after a rest.
     pub burst: u64,
 }
 
 impl RateState {
-    /// The state of a client that is so far ahead of its schedule; `None`: there is no limit.
+    /// The state of a client that is `ahead` of its schedule. `None`: there is no limit.
     #[must_use]
     pub fn of(what: &str, key: &str, rate: Rate, ahead_ns: u64) -> Option<Self> {
         let units = |time_ns: u64| time_ns.checked_div(rate.period_ns).map(|units| units.saturating_add(1));
@@ -61,7 +61,7 @@ impl RateState {
 }
 
 impl Xdp {
-    /// What the kernel half knows of a client; `None`: it is not loaded.
+    /// The kernel half's state for a client. `None`: it is not loaded.
     #[must_use]
     pub fn client(&self, client: IpAddr) -> Option<ClientReport> {
         let Loaded { kernel, .. } = self.kernel.as_ref()?;
@@ -90,7 +90,7 @@ impl Kernel {
         let state = |(class, what, key, rate): (Class, &str, &str, Rate)| {
             let scheduled_ns = self.rates.get(&rate::key(class, prefix), 0).ok()?;
             let ahead_ns = scheduled_ns.saturating_sub(now_ns);
-            // Of another rate, before a reload: the client begins anew.
+            // The value is from another rate, before a reload: the client starts again.
             let is_foreign =
                 ahead_ns > rate.tolerance_ns.saturating_add(rate.period_ns).saturating_add(STALE_NS);
             RateState::of(what, key, rate, if is_foreign { 0 } else { ahead_ns })
@@ -106,14 +106,15 @@ impl Kernel {
     }
 }
 
-/// How long a CPU may sit on the time it read, as `dot_common::rate` has it.
+/// How old a CPU's time may be, as in `dot_common::rate`.
 const STALE_NS: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Goal: what is left is what the rate would admit at this moment. Method: a burst of five, moments on and off schedule; a
+    /// Goal: the number left is what the rate would admit now. Method: a burst of five, times on and off schedule; no
+    /// rate. Covers: C-520
     /// rate that is none. Covers: C-520
     #[test]
     fn what_is_left_is_what_would_be_admitted() {

@@ -1,7 +1,8 @@
-//! What is done to single clients: banned, let in again, charged for what they cost.
+//! Acts on single clients: bans them, lifts bans, charges them for what they cost.
 //!
-//! Before: an operator or the workers say whom. After: `bans` and `costs` wrote it, and SETTINGS says that there is some.
-//! Never: decides how much is too much; leaves SETTINGS behind the maps.
+//! Before: an operator or a worker names the client. After: `bans` and `costs` wrote their maps, and SETTINGS says that
+//! there are entries.
+//! Never: decides how much is too much; leaves SETTINGS out of date.
 
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ impl Xdp {
         self.kernel.as_ref().map(|loaded| loaded.kernel.bans.rows()).unwrap_or_default()
     }
 
-    /// Bans a client, as an operator says it: an address, or a prefix that limits count by.
+    /// Bans a client that an operator names by an address, or by a prefix of the length that limits use.
     ///
     /// # Errors
-    /// [`XdpError::Ban`]: the request is wrong, or XDP is off and nothing would hold the ban.
+    /// [`XdpError::Ban`]: the request is wrong, or XDP is off and could not enforce the ban.
     pub fn ban(&mut self, client: &str, length: Duration, reason: &str) -> Result<BanRow, XdpError> {
         let kernel = self.loaded()?;
         let row = kernel.bans.add(client, length, reason)?;
@@ -26,10 +27,10 @@ impl Xdp {
         Ok(row)
     }
 
-    /// Lifts a ban, whoever made it.
+    /// Lifts a ban, whether the engine or an operator made it.
     ///
     /// # Errors
-    /// [`XdpError::Ban`]: there is none.
+    /// [`XdpError::Ban`]: there is no such ban.
     pub fn unban(&mut self, client: &str) -> Result<BanRow, XdpError> {
         let kernel = self.loaded()?;
         let row = kernel.bans.remove(client)?;
@@ -37,7 +38,7 @@ impl Xdp {
         Ok(row)
     }
 
-    /// Forgets what is over; to be called now and then.
+    /// Removes entries that are over; must be called now and then.
     pub fn sweep(&mut self) {
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return };
         kernel.bans.sweep();
@@ -47,8 +48,8 @@ impl Xdp {
         }
     }
 
-    /// Charges clients with what workers saw of them: who has spent its budget is refused, who does wrong again and again
-    /// is banned.
+    /// Charges clients for what workers report: a client whose budget is spent is refused, and one with repeated
+    /// offences is banned.
     pub fn charge(&mut self, charges: &Charges) {
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return };
         for (client, charge) in charges {
@@ -63,7 +64,7 @@ impl Xdp {
         }
     }
 
-    /// Whether anything would come of [`Xdp::charge`].
+    /// Whether [`Xdp::charge`] would have any effect.
     #[must_use]
     pub fn wants_charges(&self, config: &config::Xdp) -> bool {
         let limit = &config.limit;
@@ -81,7 +82,7 @@ impl Xdp {
 }
 
 impl Kernel {
-    /// Says to the kernel half which IP versions have bans and spent budgets.
+    /// Tells the kernel half which IP versions have bans and spent budgets.
     pub(super) fn tell_of_clients(&mut self) -> Result<(), XdpError> {
         let has_changed = self.bans.has_changed || self.lists.has_changed;
         self.settings.set_clients(self.bans.versions(), self.costs.versions(), has_changed)?;

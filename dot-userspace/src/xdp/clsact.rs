@@ -1,7 +1,7 @@
-//! The qdisc `clsact` that a tc filter hangs on, before Linux 6.6: made where there is none, and taken away again.
+//! The qdisc `clsact` for a tc filter, before Linux 6.6: made if it is missing, and removed again.
 //!
-//! Before: an interface. After: filters can be attached to it; when this is dropped, it is as before.
-//! Never: takes away a qdisc that was there, or on which somebody else has put a filter meanwhile.
+//! Before: an interface. After: filters can be attached to it; when this is dropped, the interface is as before.
+//! Never: removes a qdisc that existed before, or on which another program has put a filter.
 //!
 //! Source: rtnetlink(7) (RTM_DELQDISC, RTM_GETTFILTER), linux/pkt_sched.h.
 
@@ -23,7 +23,7 @@ impl Clsact {
         match qdisc_add_clsact(name) {
             Ok(()) => return Some(Self { interface }),
             Err(TcError::AlreadyAttached) => {}
-            // "File exists": the qdisc is there, which is all we want.
+            // "File exists": the qdisc is there, as needed.
             Err(error) => tracing::debug!("clsact on {name}: {}", innermost(&error)),
         }
         None
@@ -32,7 +32,7 @@ impl Clsact {
 
 impl Drop for Clsact {
     fn drop(&mut self) {
-        // Gone with its interface, or left to who uses it: either way there is nothing to do.
+        // It is gone with its interface, or another program uses it: there is nothing to do.
         let _ = remove_unused(self.interface);
     }
 }
@@ -74,7 +74,7 @@ fn message(kind: u16, flags: u16, interface: u32, handle: u32, parent: u32) -> V
     octets
 }
 
-/// What kind of message the answer begins with.
+/// Type of the first message of the answer.
 fn kind_of(answer: &[u8]) -> Option<u16> {
     answer.get(4..6)?.try_into().ok().map(u16::from_ne_bytes)
 }
@@ -114,8 +114,8 @@ mod tests {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Goal: the qdisc goes with us, unless it was there, or somebody uses it. Method: loopback of a namespace of its own,
-    /// with nothing, with a qdisc of somebody else, with a filter of somebody else. As root.
+    /// Goal: the qdisc is removed with us, unless it existed before, or another program uses it. Method: loopback of a
+    /// separate namespace, with nothing, with another's qdisc, with another's filter. As root.
     #[test]
     fn what_we_made_goes_and_nothing_else() {
         if !nix::unistd::geteuid().is_root() {

@@ -1,7 +1,7 @@
-//! SYN cookies from XDP: what the config wants of them, and whether the kernel gives any.
+//! SYN cookies from XDP: what the config asks for, and whether the kernel makes any.
 //!
-//! Before: the config. After: the cookie program's constants, and a word with a reason for `xdp show`.
-//! Holds: the pace, and why the program does not run. Never: makes a cookie, or changes a sysctl.
+//! Before: the config. After: the cookie program's constants, and a state with its reason for `xdp show`.
+//! Holds: the rate, and why the program does not run. Never: makes a cookie, or changes a sysctl.
 
 use std::fs;
 
@@ -9,10 +9,10 @@ use dot_common::rate::Rate;
 
 use crate::config::{SynCookies, Xdp};
 
-/// Decides for the network namespace that reads it: 0 none, 1 when a listener's queue is full, 2 always (ip-sysctl).
+/// Applies to the network namespace of the reader: 0 never, 1 when a listener's queue is full, 2 always (ip-sysctl).
 const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_syncookies";
 
-/// A tenth of a second's worth at once: the clock that XDP reads moves in steps of up to 10 ms.
+/// The burst is a tenth of a second: the clock that XDP reads moves in steps of up to 10 ms.
 const BURSTS_PER_SECOND: u32 = 10;
 
 /// What is wanted, and what became of it.
@@ -39,7 +39,7 @@ impl Cookies {
         self.wanted != SynCookies::Off
     }
 
-    /// The rate of all SYN together above which cookies are asked for; none: they always are.
+    /// The rate of all SYNs above which the kernel is asked for cookies; without one it always is.
     pub(super) fn rate(&self) -> Rate {
         self.rate
     }
@@ -49,7 +49,7 @@ impl Cookies {
         self.refusal = Some(why);
     }
 
-    /// The state, and why it is not what one would think.
+    /// The state, and the reason if it is not the expected one.
     pub(super) fn state(&self) -> (String, Option<String>) {
         let state = match (self.wanted, &self.refusal) {
             (SynCookies::Off, _) => return ("off".into(), None),
@@ -68,12 +68,12 @@ impl Cookies {
 /// Why the kernel makes none.
 pub(super) const NOT_MADE: &str = "net.ipv4.tcp_syncookies is 0: set it to 1";
 
-/// Whether the kernel makes cookies at all. Where that cannot be read, it is taken for no.
+/// Whether the kernel makes cookies at all. If that cannot be read, no.
 pub(super) fn are_made() -> bool {
     sysctl().is_some_and(|value| value != "0")
 }
 
-/// What the kernel was told about cookies.
+/// The value of the sysctl.
 fn sysctl() -> Option<String> {
     fs::read_to_string(SYSCTL).ok().map(|text| text.trim().to_owned())
 }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::config::XdpLimit;
 
-    /// Goal: always asks for every SYN, auto beyond its rate; who wants none is off without a reason.
+    /// Goal: `always` asks for every SYN, `auto` above its rate; `off` needs no reason.
     #[test]
     fn rates_follow_the_config() {
         let limit = XdpLimit { syn_flood_rate: 1000, ..XdpLimit::default() };

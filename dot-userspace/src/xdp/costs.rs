@@ -1,9 +1,10 @@
-//! What clients cost and do wrong, as the workers saw it: whose next SYN is refused, and who is banned.
+//! Costs and offences of clients, as the workers report them: decides whose next SYN is refused, and which client is
+//! banned.
 //!
-//! Before: a worker's batch of charges. After: XDP refuses the connections of who has spent its budget, until it has
-//! some again; `bans` takes who does wrong again and again.
-//! Holds: the map SPENT as its one writer; budgets and strikes of each client, which the kernel never sees.
-//! Never: writes for a client within its budget: the usual one costs no system call.
+//! Before: a worker's batch of charges. After: XDP refuses the connections of a client whose budget is spent, until it
+//! has some again; `bans` gets clients with repeated offences.
+//! Holds: the map SPENT, which nothing else writes; budgets and strikes of each client, which the kernel does not see.
+//! Never: writes for a client within its budget: the usual client costs no system call.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,11 +33,12 @@ use super::{
 };
 use crate::config::XdpLimit;
 
-/// Budget at once, in seconds of the rate: a carrier's NAT address whose clients all come back after a restart.
+/// Burst of the budget, in seconds of the rate: enough for a carrier's NAT address whose clients all come back after a
+/// restart.
 const BURST_SECONDS: u32 = 10;
 
-/// Offences that a client may commit: one a second, and sixty at once. A whole office of broken clients stays below; who
-/// sends garbage as fast as it can is there within a second.
+/// Offences that a client may commit: one a second, with a burst of sixty. A whole office of broken clients stays
+/// below; a client that sends garbage as fast as it can exceeds it within a second.
 const STRIKES: (u32, u32) = (1, 60);
 
 /// Handshake budgets and strikes.
@@ -65,7 +67,7 @@ impl Costs {
         })
     }
 
-    /// Takes limits over. Without a budget nobody is refused any more; bans that are there stay.
+    /// Sets limits. Without a budget no client is refused any more; existing bans stay.
     pub(super) fn apply(&mut self, limit: &XdpLimit) {
         let units = limit.handshake_cost_per_second.saturating_mul(UNITS_PER_HANDSHAKE);
         self.budgets.set_rate(Rate::new(units, units.saturating_mul(BURST_SECONDS)));
@@ -78,7 +80,7 @@ impl Costs {
         }
     }
 
-    /// Charges a client; says what to ban it for, if it went too far.
+    /// Charges a client. `Some`: the cause for which it must be banned.
     pub(super) fn charge(&mut self, client: ClientPrefix, charge: &Charge) -> Option<(Duration, Cause)> {
         let now_ns = now_ns();
         self.proofs.prove(client, charge, now_ns);
@@ -94,7 +96,7 @@ impl Costs {
         Some((self.ban_length, charge.worst()?))
     }
 
-    /// Forgets what is over.
+    /// Removes entries that are over.
     pub(super) fn sweep(&mut self) {
         let now_ns = now_ns();
         while let Some(client) = self.spent.over(now_ns) {
@@ -110,17 +112,17 @@ impl Costs {
         self.spent.versions()
     }
 
-    /// Of a client: how much of its budget is left in a hundred, and until when it is spent.
+    /// For a client: the percentage of its budget that is left, and until when it is spent.
     pub(super) fn of(&self, client: ClientPrefix, now_ns: u64) -> (Option<u64>, Option<u64>) {
         (self.budgets.left_percent(client, now_ns), self.spent.end_of(client))
     }
 
-    /// How far a client is known, and until when.
+    /// How far a client is trusted, and until when.
     pub(super) fn proof_of(&self, client: ClientPrefix, now_ns: u64) -> Option<(Trust, u64)> {
         self.proofs.of(client, now_ns)
     }
 
-    /// How many clients are refused, and were.
+    /// How many clients are refused, and how many were.
     pub(super) fn counts(&self) -> CostCounts {
         CostCounts { spent: self.spent.len(), spent_total: self.spent_total }
     }
@@ -147,5 +149,5 @@ impl Costs {
     }
 }
 
-/// What the workers of one turn say of their clients.
+/// The workers' reports about their clients in one turn.
 pub type Charges = BTreeMap<ClientPrefix, Charge>;

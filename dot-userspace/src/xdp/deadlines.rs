@@ -1,8 +1,8 @@
-//! Which entries of a bounded map are there, and which ends next.
+//! The entries of a bounded map, and which of them ends next.
 //!
-//! Before: `bans` writes an entry with its end. After: it knows which entries are over, and, when the map
-//! is full, which one gives way: the nearest to its end.
-//! Holds: keys and ends alone; all of it a pure function of its calls. Never: reads a clock, or asks the kernel.
+//! Before: `bans` writes an entry with its end. After: it knows which entries are over and, when the map is full, which
+//! one to replace: the one that ends first.
+//! Holds: only keys and ends. A pure function of its calls. Never: reads a clock, or asks the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,19 +17,19 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Room for so many entries, at least one.
+    /// Room for this many entries, at least one.
     pub(super) fn new(entries_max: u32) -> Self {
         let entries_max = usize::try_from(entries_max).unwrap_or(usize::MAX).max(1);
         Self { ends: BTreeMap::new(), by_end: BTreeSet::new(), entries_max }
     }
 
-    /// Who must give way before `key` can be inserted, if all room is taken.
+    /// The entry that must be removed before `key` can be inserted, if the map is full.
     pub(super) fn in_the_way_of(&self, key: ClientPrefix) -> Option<ClientPrefix> {
         let is_full = self.ends.len() >= self.entries_max && !self.ends.contains_key(&key);
         self.by_end.first().filter(|_| is_full).map(|(_, nearest)| *nearest)
     }
 
-    /// Writes an entry down, in place of an older one of the same key.
+    /// Notes an entry; replaces an older one with the same key.
     pub(super) fn insert(&mut self, key: ClientPrefix, end_ns: u64) {
         if let Some(before) = self.ends.insert(key, end_ns) {
             self.by_end.remove(&(before, key));
@@ -37,7 +37,7 @@ impl Deadlines {
         self.by_end.insert((end_ns, key));
     }
 
-    /// Strikes an entry out.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, key: ClientPrefix) {
         if let Some(end_ns) = self.ends.remove(&key) {
             self.by_end.remove(&(end_ns, key));
@@ -59,13 +59,13 @@ impl Deadlines {
         self.ends.iter().map(|(key, end_ns)| (*key, *end_ns))
     }
 
-    /// How many there are.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// IP versions with entries, as the kernel half's settings say it. Keys begin with their version, so that the
-    /// first and the last of them tell.
+    /// IP versions with entries, in the form of the kernel half's settings. Keys begin with their version, so the first
+    /// and the last one suffice.
     pub(super) fn versions(&self) -> u8 {
         let ends = [self.ends.first_key_value(), self.ends.last_key_value()];
         ends.into_iter().flatten().fold(0, |bits, (key, _)| bits | version_bit(key.is_v6()))
@@ -82,7 +82,7 @@ mod tests {
         ClientPrefix::of(address.parse().unwrap(), 32, 56)
     }
 
-    /// Goal: when all room is taken the entry nearest to its end gives way, and not for one that is there already.
+    /// Goal: when the map is full the entry that ends first is replaced, unless the new key is there already.
     #[test]
     fn nearest_end_gives_way() {
         let [a, b, c] = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(prefix);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: both orders hold the same entries whatever is done, and never more than there is room for.
+        /// Goal: both orders hold the same entries after any calls, and never more than there is room for.
         #[test]
         fn orders_agree(steps in prop::collection::vec((0u32..8, 0u64..20, 0u8..3), 0..200)) {
             let mut ends = Deadlines::new(4);

@@ -1,7 +1,7 @@
-//! What can go wrong with the kernel half, each in one line with the way out.
+//! Errors of the kernel half, each in one line that says what to do.
 //!
-//! Before: a part of `xdp` failed. After: `start` ends with the line, or the report gives it as the reason.
-//! Never: spreads over two lines.
+//! Before: a part of `xdp` failed. After: `start` ends with the line, or the report has it as the reason.
+//! Never: takes two lines.
 
 use std::error::Error;
 
@@ -22,13 +22,13 @@ pub enum XdpError {
         dot_common::settings::DOT_PORTS_MAX
     )]
     TooManyPorts {
-        /// How many there are.
+        /// Their number.
         found: usize,
     },
     /// A ban cannot be made, or lifted.
     #[error("{reason}")]
     Ban {
-        /// What is wrong with it.
+        /// What is wrong with the request.
         reason: String,
     },
     /// The interfaces cannot be listed.
@@ -45,7 +45,7 @@ pub enum XdpError {
         /// What the kernel said.
         reason: String,
     },
-    /// An interface that must have XDP has not.
+    /// An interface that must have XDP does not have it.
     #[error("XDP on {name}: {reason}")]
     Interface {
         /// The interface.
@@ -65,7 +65,7 @@ pub enum XdpError {
         /// What is missing.
         reason: String,
     },
-    /// Another dotd is at work.
+    /// Another dotd runs here.
     #[error(
         "{folder} is in use: another dotd runs XDP in this network namespace; stop it, or set xdp.mode = \"off\" here"
     )]
@@ -73,7 +73,7 @@ pub enum XdpError {
         /// The folder of pins.
         folder: String,
     },
-    /// Perhaps another dotd is at work.
+    /// Another dotd may run here.
     #[error(
         "{name} is named like the socket of a running dotd, its queue of connections stays full, and its owner cannot be \
          determined; if no dotd runs in this network namespace (`ss -xlp` shows the process), add --force"
@@ -108,7 +108,7 @@ pub enum XdpError {
     },
 }
 
-/// What to do about a refusal.
+/// Advice for a refusal by the kernel.
 fn advice(reason: &str) -> &'static str {
     if reason.contains("not permitted") || reason.contains("ermission denied") {
         "; run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
@@ -117,7 +117,7 @@ fn advice(reason: &str) -> &'static str {
     }
 }
 
-/// The words of the error at the bottom: what the kernel said, in one line.
+/// The text of the innermost error: what the kernel said, in one line.
 pub(super) fn innermost(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

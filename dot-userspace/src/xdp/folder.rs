@@ -1,11 +1,11 @@
-//! Where pins are: a folder for this schema, network namespace and boot, which root alone may enter.
+//! The folder of pins for this schema, network namespace and boot, which only root may enter.
 //!
-//! Before: the BPF file system, mounted here if need be. After: open folders; what is in them was put there by a dotd of
-//! root's, or is gone.
-//! Holds: each step by the descriptor of the step before, without links and within this file system; what belongs to
-//! somebody else (/sys/fs/bpf is open to everybody where it was mounted by hand) is taken into our own hands, and nothing
-//! in it is believed.
-//! Never: removes or changes anything beyond the names of ours in the BPF file system.
+//! Before: the BPF file system, which is mounted here if necessary. After: open folders; their content comes from a
+//! dotd that ran as root, or is gone.
+//! Holds: each step by the descriptor of the step before, without links and within this file system. A folder that
+//! belongs to another user (/sys/fs/bpf is open to everybody if it was mounted by hand) is taken over, and its content
+//! is not trusted.
+//! Never: removes or changes anything except dotd's own names in the BPF file system.
 //!
 //! Source: openat2(2), bpf(2) (pins), socket(7) (SO_NETNS_COOKIE).
 
@@ -35,15 +35,16 @@ use nix::{
 use super::XdpError;
 use crate::disk;
 
-/// Where every kernel since 4.4 has it.
+/// Its usual place since Linux 4.4.
 const BPFFS: &str = "/sys/fs/bpf";
-/// Ours in there.
+/// dotd's folder in it.
 pub(super) const ROOT: &str = "dotd";
-/// Links in our folders' place that are removed before this gives up: whoever makes them has no more than a moment each.
+/// Links in place of our folders that are removed before this fails: another process has only a moment to make each of
+/// them.
 const LINKS_MAX: usize = 8;
 
 sockopt_impl!(
-    /// A number that the kernel gives to each network namespace once, until it boots again.
+    /// A number that the kernel gives to each network namespace, unique until it boots again.
     NetworkCookie,
     GetOnly,
     libc::SOL_SOCKET,
@@ -54,18 +55,18 @@ sockopt_impl!(
 /// The three folders, open.
 #[derive(Debug)]
 pub(super) struct Folders {
-    /// For people.
+    /// For messages.
     pub(super) path: PathBuf,
     /// Pins are in here.
     pub(super) own: File,
     /// Folders of all schemas are in here.
     pub(super) root: File,
-    /// The innermost first, each with the name of ours in it.
+    /// The innermost first, each with the name of our folder in it.
     pub(super) parents: Vec<(File, OsString)>,
 }
 
 impl Folders {
-    /// Opens them, or makes them.
+    /// Opens the folders, or makes them.
     pub(super) fn open() -> Result<Self, XdpError> {
         let file_system = file_system()?;
         let (schema, own_name) = (format!("v{SCHEMA}"), identity()?);
@@ -85,8 +86,8 @@ impl Folders {
     }
 }
 
-/// What tells this network namespace from every other one that this BPF file system has seen or will see: an inode's
-/// number is used again, this is not.
+/// Identifies this network namespace among all that this BPF file system has seen or will see: an inode's number is
+/// reused, this is not.
 pub(super) fn identity() -> Result<String, XdpError> {
     let failed = |path: &str, reason: String| XdpError::Pins { path: path.into(), reason };
     let asked = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
@@ -97,7 +98,7 @@ pub(super) fn identity() -> Result<String, XdpError> {
     Ok(format!("{cookie}-{}", boot_id.trim()))
 }
 
-/// The BPF file system itself, mounted unless it is there.
+/// The BPF file system itself; mounted if necessary.
 fn file_system() -> Result<File, XdpError> {
     let path = Path::new(BPFFS);
     let open = || {
@@ -116,7 +117,7 @@ fn file_system() -> Result<File, XdpError> {
     open()?.ok_or_else(|| XdpError::Pins { path: BPFFS.into(), reason: "it is no BPF file system".into() })
 }
 
-/// A folder of ours in a folder of ours, made if need be.
+/// Opens a folder of ours in a folder of ours; makes it if necessary.
 fn enter(parent: &File, name: &str) -> Result<File, Errno> {
     for _ in 0..LINKS_MAX {
         match mkdirat(parent, name, Mode::S_IRWXU) {
@@ -129,7 +130,7 @@ fn enter(parent: &File, name: &str) -> Result<File, Errno> {
                 return Ok(folder);
             }
             Ok(folder) => put_aside(parent, name, &folder)?,
-            // No folder: a link or a pin that somebody else put in its place.
+            // Not a folder: another user put a link or a pin in its place.
             Err(Errno::ELOOP | Errno::ENOTDIR | Errno::EXDEV) => {
                 unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
             }
@@ -139,20 +140,20 @@ fn enter(parent: &File, name: &str) -> Result<File, Errno> {
     Err(Errno::ELOOP)
 }
 
-/// Whether nobody but us could put anything into a folder.
+/// Whether only we could put files into a folder.
 pub(super) fn is_ours(folder: &File) -> bool {
     let ours = geteuid().as_raw();
     folder.metadata().is_ok_and(|found| found.uid() == ours && found.mode() & 0o022 == 0)
 }
 
-/// Moves a folder that somebody else could write out of the way, and empties it of what an earlier dotd may have left
-/// attached. What cannot be removed stays there, closed to everybody else, under a name that nobody asks for.
+/// Moves a folder that another user could write out of the way, and removes what an earlier dotd may have left attached
+/// in it. What cannot be removed stays there, closed to all others, under a name that is not used.
 fn put_aside(parent: &File, name: &str, folder: &File) -> Result<(), Errno> {
     let owner = folder.metadata().map_or(0, |found| found.uid());
     tracing::warn!("{BPFFS}: {name} could be written by uid {owner}: nothing in it is used");
     fchown(folder, Some(geteuid()), Some(getegid()))?;
     fchmod(folder, Mode::S_IRWXU)?;
-    // No dots: the BPF file system keeps names with them to itself.
+    // The name has no dots, because the BPF file system reserves names with dots.
     let aside = format!("{name}-of-{owner}-{:08x}", getrandom::u32().unwrap_or_else(|_| std::process::id()));
     renameat(parent, name, parent, aside.as_str())?;
     empty(folder, FOLDERS_DEPTH_MAX);
@@ -160,7 +161,7 @@ fn put_aside(parent: &File, name: &str, folder: &File) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Removes what is in a folder that was taken into our hands.
+/// Removes the content of a folder that was taken over.
 fn empty(folder: &File, depth: usize) {
     for name in names(folder) {
         if unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir).is_ok() || depth == 0 {
@@ -186,5 +187,5 @@ pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> XdpError {
     move |error| XdpError::Pins { path, reason: error.to_string() }
 }
 
-/// Folders within one that was put aside: those of a schema, and of namespaces in them.
+/// Depth of a folder that was put aside: schema folders, and namespace folders in them.
 const FOLDERS_DEPTH_MAX: usize = 3;

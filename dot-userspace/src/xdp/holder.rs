@@ -1,9 +1,9 @@
-//! Holds what is attached: programs, links and pins. The part of the kernel half that needs rights.
+//! Holds the attachments: programs, links and pins. This part of the kernel half needs rights.
 //!
 //! Before: the object is loaded. After: the programs are on the interfaces that the config names, and stay there.
-//! Holds: everything by which a program is attached or detached. In a running dotd the keeper has it and the engine has
-//! not: the engine can say [`Attachments::look`] and [`Attachments::leave`], and name no interface, program or path.
-//! Never: reads a packet, or a map's values.
+//! Holds: everything that can attach or detach a program. In a running dotd the keeper has it and the engine does not:
+//! the engine can call [`Attachments::look`] and [`Attachments::leave`], and cannot name an interface, program or path.
+//! Never: reads a packet, or the values of a map.
 
 use std::net::IpAddr;
 
@@ -18,27 +18,27 @@ use super::{
     report,
 };
 
-/// How the attachments stand after a look.
+/// The state of the attachments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// Each interface.
     pub interfaces: Vec<InterfaceReport>,
-    /// Listen addresses that no interface carries.
+    /// Listen addresses on no interface.
     pub unserved: Vec<IpAddr>,
-    /// How often something was mended.
+    /// Number of repairs.
     pub repairs: u64,
 }
 
-/// What may be asked of whoever holds the attachments.
+/// Requests to the holder of the attachments.
 pub trait Attachments: Send {
-    /// Looks whether all that should be attached is, and mends what is not; `has_news`: interfaces or addresses may have
-    /// changed. Nothing, with the reason: nobody answers.
+    /// Checks whether everything is attached, and repairs what is not; `has_news`: interfaces or addresses may have
+    /// changed.
     ///
     /// # Errors
-    /// Whoever holds them does not answer.
+    /// The holder does not answer.
     fn look(&mut self, has_news: bool) -> Result<Look, String>;
 
-    /// Takes everything off, for good, pins included.
+    /// Detaches everything for good, and removes pins.
     ///
     /// # Errors
     /// As [`Attachments::look`].
@@ -64,8 +64,8 @@ impl Holder {
         Self { programs, interface_set, pins, presence, is_empty: false }
     }
 
-    /// Attaches for the first time; an error when `required` and something is not. What was attached before an error goes
-    /// with [`Holder::let_go`].
+    /// Attaches for the first time. Fails if `required` and something cannot be attached; [`Holder::let_go`] then
+    /// removes what was attached before.
     pub(super) fn begin(&mut self, required: bool) -> Result<(), XdpError> {
         self.interface_set.look(&mut self.programs, self.pins.as_ref(), Patience::Wait)?;
         if required {
@@ -83,7 +83,7 @@ impl Holder {
         Ok(())
     }
 
-    /// How it stands.
+    /// The current state.
     pub(super) fn seen(&self, repairs: u64) -> Look {
         Look {
             interfaces: self.interface_set.rows(),
@@ -92,11 +92,11 @@ impl Holder {
         }
     }
 
-    /// Takes everything off every interface, and removes all pins.
+    /// Detaches everything from every interface, and removes all pins.
     ///
-    /// The kernel ends a link whose pin was removed a few milliseconds later.
+    /// The kernel ends a link some milliseconds after its pin was removed.
     pub fn let_go(&mut self) {
-        // Pins first: a link goes when its last reference does, and its descriptor is the other one.
+        // Pins first: a link ends with its last reference, and its descriptor is the other one.
         if let Some(pins) = self.pins.take() {
             pins.remove(&self.interface_set.links());
         }
@@ -105,8 +105,8 @@ impl Holder {
         self.is_empty = true;
     }
 
-    /// Closes every descriptor, and takes nothing off: another process holds it all. What needs a system call to end is
-    /// not ended.
+    /// Closes every descriptor without detaching anything: another process holds the same. Nothing that needs a system
+    /// call is ended.
     pub fn forget(self) {
         for link in self.interface_set.into_links() {
             if let Link::Filter(..) = link {
@@ -115,14 +115,14 @@ impl Holder {
         }
     }
 
-    /// Answers who asks whether a dotd is here; to be called when [`Holder::presence`] can be read.
+    /// Answers processes that ask whether a dotd runs here; must be called when [`Holder::presence`] is readable.
     pub fn answer(&self) {
         if let Some(presence) = &self.presence {
             presence.answer();
         }
     }
 
-    /// What can be read when somebody asks whether a dotd is here.
+    /// Becomes readable when a process asks whether a dotd runs here.
     #[must_use]
     pub fn presence(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.presence.as_ref().map(std::os::fd::AsFd::as_fd)

@@ -1,9 +1,9 @@
-//! Every interface that has a seat, and what a look after them changes.
+//! All interfaces with XDP, and how a check changes them.
 //!
-//! Before: the config's interfaces, or the listen addresses. After: each of them is attached, or its row says
-//! why not; what somebody detached, replaced or made anew is attached again.
-//! Holds: the comparison of what we hold with what there is, which is pure.
-//! Never: lets go of an interface that is still there: one that is down, or lost its address, comes back.
+//! Before: the config's interfaces, or the listen addresses. After: each of them is attached, or its row says why not;
+//! an attachment that was detached or replaced, or whose interface was made again, is restored.
+//! Holds: the comparison of the attachments with the interfaces that exist, which is pure.
+//! Never: detaches an interface that still exists: one that is down, or lost its address, may come back.
 
 use std::net::IpAddr;
 
@@ -16,9 +16,9 @@ use super::{
 };
 use crate::config::XdpMode;
 
-/// What we want, and what we have.
+/// The wanted interfaces and the attached ones.
 pub(super) struct InterfaceSet {
-    /// The config's interfaces; none: by address.
+    /// The config's interfaces; empty: chosen by address.
     names: Vec<String>,
     addresses: Vec<IpAddr>,
     mode: XdpMode,
@@ -26,26 +26,26 @@ pub(super) struct InterfaceSet {
     unserved: Vec<IpAddr>,
 }
 
-/// One difference between what we hold and what there is.
+/// One difference between the attachments and the interfaces that exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Change {
-    /// The interface of this number is no more.
+    /// The interface with this number does not exist any more.
     Gone(u32),
     /// It has another name.
     Renamed(u32, String),
-    /// A named interface that was not there is there now, so that its placeholder can go.
+    /// A named interface that was missing exists now, so its placeholder can go.
     Found(String),
-    /// An interface that we want and do not hold.
+    /// A wanted interface without an attachment.
     New(Interface),
 }
 
 impl InterfaceSet {
-    /// Nothing yet: [`InterfaceSet::look`] fills it.
+    /// No interface yet: [`InterfaceSet::look`] finds them.
     pub(super) fn new(names: &[String], addresses: Vec<IpAddr>, mode: XdpMode) -> Self {
         Self { names: names.to_vec(), addresses, mode, attachments: Vec::new(), unserved: Vec::new() }
     }
 
-    /// Compares with the interfaces that there are, and follows. How many were attached.
+    /// Compares the attachments with the interfaces that exist, and follows. Returns the number of new attachments.
     pub(super) fn look(
         &mut self,
         programs: &mut Programs,
@@ -84,7 +84,7 @@ impl InterfaceSet {
         Ok(attached)
     }
 
-    /// Looks at every link, and mends what is broken. How often it could.
+    /// Checks every link, and repairs broken ones. Returns the number of repairs.
     pub(super) fn mend(&mut self, programs: &mut Programs, pins: Option<&Pins>) -> u64 {
         let mode = self.mode;
         self.attachments.iter_mut().map(|attachment| attachment.mend(programs, mode, pins)).sum()
@@ -95,12 +95,12 @@ impl InterfaceSet {
         self.attachments.iter().map(|attachment| attachment.row().clone()).collect()
     }
 
-    /// Listen addresses that no interface carries.
+    /// Listen addresses on no interface.
     pub(super) fn unserved(&self) -> &[IpAddr] {
         &self.unserved
     }
 
-    /// The first interface that is off and must not be.
+    /// The first interface that must have XDP and does not.
     pub(super) fn first_failure(&self) -> Option<&InterfaceReport> {
         let is_off = |attachment: &&Attachment| {
             attachment.row().mode == "off" && !attachment.interface().may_be_skipped()
@@ -113,12 +113,12 @@ impl InterfaceSet {
         self.attachments.iter().flat_map(Attachment::links).collect()
     }
 
-    /// Everything that is attached, with nothing else of it.
+    /// All attachments, without their rows.
     pub(super) fn into_links(self) -> impl Iterator<Item = Link> {
         self.attachments.into_iter().flat_map(Attachment::into_links)
     }
 
-    /// Lets go of everything; pins are the caller's matter.
+    /// Detaches everything; the caller removes pins.
     pub(super) fn dissolve(&mut self) {
         self.attachments.clear();
     }
@@ -133,7 +133,7 @@ impl InterfaceSet {
     }
 }
 
-/// What to do so that what we hold is what there is, in this order.
+/// The steps, in order, after which the attachments match the interfaces that exist.
 fn changes(held: &[Interface], present: &[Interface], chosen: &[Interface]) -> Vec<Change> {
     let mut changes = Vec::new();
     for ours in held {
@@ -169,8 +169,8 @@ mod tests {
         interface
     }
 
-    /// Goal: each thing that can happen to an interface leads to what it calls for, and nothing else does.
-    /// Method: what we hold, what there is and what is wanted, case by case.
+    /// Goal: each change of an interface leads to its step, and to no other. Method: attachments, existing and wanted
+    /// interfaces, case by case.
     #[test]
     fn each_difference_is_followed() {
         let eth = |index| interface("eth0", index);

@@ -1,7 +1,7 @@
-//! Which interfaces get the XDP program.
+//! Chooses the interfaces for the XDP program.
 //!
 //! Before: the config's list, or none, and the listen addresses. After: `attach` tries each.
-//! Never: takes an interface whose packets another chosen one has seen already, or one without Ethernet.
+//! Never: chooses an interface whose packets pass another chosen one, or one without Ethernet.
 
 use std::{collections::BTreeMap, fs, net::IpAddr};
 
@@ -29,12 +29,12 @@ pub(super) struct Interface {
 }
 
 impl Interface {
-    /// Whether it is no error when it stays off: loopback has no native mode, and nobody asked for it by name.
+    /// Whether XDP may be off on it without an error: loopback has no native mode, and the config does not name it.
     pub(super) fn may_be_skipped(&self) -> bool {
         self.is_loopback && !self.is_named
     }
 
-    /// Whether packets to an address come in here.
+    /// Whether packets to an address arrive here.
     fn carries(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address) || self.is_loopback && address.is_loopback()
     }
@@ -52,8 +52,8 @@ impl Interface {
 /// Most interfaces on top of each other.
 const STACK_MAX: u32 = 8;
 
-/// The named interfaces, such that no frame is judged twice: where one is above another named one, all that is below it
-/// stands in its place, for they see its frames first.
+/// The named interfaces, changed such that no frame is judged twice: an interface above another named one is replaced
+/// by all interfaces below it, which see its frames first.
 fn resolve(names: &[String], present: &[Interface]) -> Vec<Interface> {
     let mut chosen = Vec::new();
     for name in names {
@@ -75,7 +75,7 @@ fn add(name: &str, names: &[String], present: &[Interface], depth: u32, chosen: 
     }
 }
 
-/// Whether frames of an interface come in through another one.
+/// Whether an interface's frames arrive through another one.
 fn is_above(upper: &Interface, lower: &str, present: &[Interface], depth: u32) -> bool {
     let is_below = |name: &String| {
         let next = present.iter().find(|interface| interface.name == *name);
@@ -84,8 +84,8 @@ fn is_above(upper: &Interface, lower: &str, present: &[Interface], depth: u32) -
     upper.lowers.iter().any(is_below)
 }
 
-/// Of those present, the named interfaces; or, with no names, those that carry the addresses: all that are
-/// up, for a wildcard. A named one that is not there has index 0.
+/// The named interfaces among those present or, without names, those with the listen addresses (for a wildcard, all
+/// that are up). A named one that does not exist has index 0.
 pub(super) fn choose(names: &[String], addresses: &[IpAddr], present: &[Interface]) -> Vec<Interface> {
     if !names.is_empty() {
         return resolve(names, present);
@@ -102,7 +102,7 @@ pub(super) fn choose(names: &[String], addresses: &[IpAddr], present: &[Interfac
     chosen.cloned().collect()
 }
 
-/// Listen addresses that none of the chosen interfaces carries; a wildcard is on all of them.
+/// Listen addresses on none of the chosen interfaces; a wildcard is on all of them.
 pub(super) fn unserved(addresses: &[IpAddr], chosen: &[Interface]) -> Vec<IpAddr> {
     let is_wildcard = addresses.iter().any(IpAddr::is_unspecified);
     let is_unserved =
@@ -136,12 +136,12 @@ fn note_address(interface: &mut Interface, row: &InterfaceAddress) {
         interface.addresses.push(v6.ip().into());
     } else if let Some(link) = address.as_link_addr() {
         interface.index = u32::try_from(link.ifindex()).unwrap_or(0);
-        // Loopback frames carry an Ethernet header too, all zero.
+        // Loopback frames have an Ethernet header too, all zero.
         interface.is_ethernet = matches!(link.hatype(), libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK);
     }
 }
 
-/// The interfaces that an interface's packets come through (bridge, bond, VLAN): those judge them.
+/// The interfaces through which an interface's packets arrive (bridge, bond, VLAN): those judge them.
 fn lowers(name: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/sys/class/net/{name}")) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -161,8 +161,9 @@ mod tests {
         assert!(chosen[0].may_be_skipped());
     }
 
-    /// Goal: no frame is judged at two named interfaces, in whatever order they are named, and none of a bridge's other ports
-    /// is lost. Method: a bridge over a VLAN and a tap, a VLAN, a bond, and an interface by itself.
+    /// Goal: no frame is judged at two named interfaces, in whatever order they are named, and no frame of a bridge's
+    /// other ports is missed. Method: a bridge over a VLAN and a tap, a VLAN, a bond, and a separate interface. Covers:
+    ///
     #[test]
     fn stacks_of_named_interfaces_are_resolved() {
         let interface = |name: &str, lowers: &[&str]| Interface {
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(chosen(&["loop0", "eth1"]), ["eth1"], "no end is no harm");
     }
 
-    /// Goal: a misspelt name is kept, with its obstacle, so that the report can name it.
+    /// Goal: an unknown name is kept, with its obstacle, so that the report can show it.
     #[test]
     fn absent_interface_is_an_obstacle() {
         let chosen = choose(&["no-such-nic".into()], &[], &list().unwrap());

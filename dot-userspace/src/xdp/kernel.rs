@@ -1,8 +1,8 @@
-//! Loads the object: the maps that dotd works with, and the programs, ready to attach.
+//! Loads the object: its maps, and the programs, ready to attach.
 //!
-//! Before: `pins` may hold maps of a predecessor. After: `settings`, `list`, `bans` and `costs` write, packets are counted
-//! once `holder` attaches the programs.
-//! Holds: maps alone: whoever has this can neither attach nor detach anything.
+//! Before: `pins` may hold maps of a predecessor. After: `settings`, `list`, `bans` and `costs` write the maps; packets
+//! are counted once `holder` attaches the programs.
+//! Holds: only maps, with which nothing can be attached or detached.
 //! Never: attaches.
 
 use aya::{
@@ -39,7 +39,7 @@ pub(super) struct Kernel {
     pub(super) lists: Lists,
     pub(super) local: Local,
     pub(super) notices: Sent,
-    /// Read alone: XDP writes it.
+    /// Only read: XDP writes it.
     pub(super) rates: HashMap<MapData, u64, u64>,
     pub(super) tail_calls: TailCalls,
     #[cfg(feature = "debug-log")]
@@ -47,7 +47,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads all maps and both programs; with pins: where they are, and whether counters go on from what they hold.
+    /// Loads all maps and both programs. With `pins`: where predecessor's maps are, and whether counters continue from
+    /// them.
     pub(super) fn load(
         config: &config::Xdp,
         ports: Ports,
@@ -72,7 +73,7 @@ impl Kernel {
                 loader.map_pin_path(maps::COUNTERS, pins.counters());
             }
         }
-        // The listeners' map belongs to the steering programs, which have one each.
+        // The listeners' map belongs to the steering programs, each of which has one.
         loader.map_max_entries(maps::SOCKETS, 1);
         let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF object", &error))?;
         if let Some(pins) = pins {
@@ -112,7 +113,7 @@ impl Kernel {
         Ok((kernel, programs))
     }
 
-    /// Asks which addresses are this machine's, and tells the kernel half.
+    /// Finds this machine's addresses, and tells the kernel half.
     pub(super) fn know_addresses(&mut self) -> Result<(), XdpError> {
         self.local.look();
         if self.local.has_changed {

@@ -1,8 +1,8 @@
 //! Lists of client prefixes, each in two tries, one for each IP version, which change without a gap.
 //!
-//! Before: the config's prefixes. After: XDP asks the tries about each packet's source.
+//! Before: the config's prefixes. After: XDP looks each packet's source up in the tries.
 //! Holds: what is in the tries, so that a reload knows what to add and what to remove.
-//! Never: empties a list to fill it again: a prefix that is on the old list and on the new one is on it all the time.
+//! Never: empties a list to fill it again: a prefix on both the old and the new list is never off it.
 
 use std::collections::BTreeSet;
 
@@ -23,15 +23,15 @@ use super::{
 };
 use crate::config;
 
-/// Who gets nothing, and whom no limit looks at.
+/// The deny list, and the list of clients without limits.
 pub(super) struct Lists {
     deny: List,
     allow: List,
-    /// Since the kernel half was told.
+    /// Set when the kernel half needs new settings.
     pub(super) has_changed: bool,
 }
 
-/// What was on both lists.
+/// The content of both lists before a change.
 pub(super) struct Before {
     deny: Vec<IpNet>,
     allow: Vec<IpNet>,
@@ -47,7 +47,7 @@ impl Lists {
         })
     }
 
-    /// Adds what the config lists and is not there yet; says what was there. After an error all is as it was.
+    /// Adds missing prefixes of the config; returns what was there before. After an error nothing has changed.
     pub(super) fn grow(&mut self, config: &config::Xdp) -> Result<Before, XdpError> {
         let before = Before { deny: self.deny.prefixes(), allow: self.allow.prefixes() };
         self.has_changed = true;
@@ -59,14 +59,14 @@ impl Lists {
         Ok(before)
     }
 
-    /// Removes what the config does not list.
+    /// Removes prefixes that the config does not list.
     pub(super) fn shrink(&mut self, config: &config::Xdp) {
         self.has_changed = true;
         self.deny.shrink(&config.deny);
         self.allow.shrink(&config.allow);
     }
 
-    /// Whether no limit looks at a client.
+    /// Whether a client has no limits.
     pub(super) fn allow(&self, client: ClientPrefix) -> bool {
         let address = client.address();
         self.allow.held.iter().any(|prefix| prefix.contains(&address))
@@ -82,7 +82,7 @@ impl Lists {
 
 /// Two tries, and what is in them.
 pub(super) struct List {
-    /// The config's key, or a name for people: for errors.
+    /// The config's key, or a name, for errors.
     key: &'static str,
     v4: LpmTrie<MapData, [u8; 4], u32>,
     v6: LpmTrie<MapData, [u8; 16], u32>,
@@ -100,7 +100,7 @@ impl List {
         })
     }
 
-    /// Adds what is not there yet, and removes nothing. After an error the list is as it was.
+    /// Adds missing prefixes, and removes none. After an error the list has not changed.
     pub(super) fn grow(&mut self, prefixes: &[IpNet]) -> Result<(), XdpError> {
         let before = self.held.clone();
         for prefix in prefixes.iter().map(IpNet::trunc) {
@@ -120,7 +120,7 @@ impl List {
         Ok(())
     }
 
-    /// Removes what is not among these, and adds nothing.
+    /// Removes prefixes that are not among these, and adds none.
     pub(super) fn shrink(&mut self, prefixes: &[IpNet]) {
         self.retain(&prefixes.iter().map(IpNet::trunc).collect());
     }
@@ -136,7 +136,7 @@ impl List {
                 Ok(()) | Err(MapError::KeyNotFound) => {
                     self.held.remove(&prefix);
                 }
-                // Still held, so that the next reload tries again.
+                // It stays in our list, so that the next reload tries again.
                 Err(error) => tracing::error!("{}: {prefix} stays: {}", self.key, innermost(&error)),
             }
         }
@@ -159,7 +159,7 @@ impl List {
     }
 }
 
-/// The IP versions that a list has entries of, as the kernel half's settings say it.
+/// The IP versions with entries in a list, in the form of the kernel half's settings.
 pub(super) fn versions(prefixes: &[IpNet]) -> u8 {
     prefixes.iter().fold(0, |bits, prefix| bits | version_bit(matches!(prefix, IpNet::V6(_))))
 }

@@ -1,7 +1,8 @@
-//! Brings the kernel half up, and takes off what a dotd that is gone left.
+//! Loads and attaches the kernel half, and removes what a dotd that has ended left.
 //!
-//! Before: listeners, and rights. After: programs are attached and judge by the config; or nothing is attached or pinned.
-//! Never: touches what a running dotd holds.
+//! Before: listeners, and rights. After: programs are attached and judge by the config; or nothing is attached or
+//! pinned.
+//! Never: changes what a running dotd holds.
 
 use dot_common::settings::Ports;
 
@@ -23,15 +24,15 @@ use crate::config;
 pub struct Cleared {
     /// Attachments of programs to interfaces.
     pub links: usize,
-    /// Pins beside them.
+    /// Other pins.
     pub maps: usize,
 }
 
-/// Takes off what a dotd that is gone left attached and pinned in this network namespace, whatever its version.
+/// Removes what a dotd that has ended left attached and pinned in this network namespace, of any version.
 ///
 /// # Errors
-/// [`XdpError::Locked`]: a dotd runs here. [`XdpError::Unanswered`]: perhaps one does, and not `force`.
-/// [`XdpError::Pins`]: no right.
+/// [`XdpError::Locked`]: a dotd runs here. [`XdpError::Unanswered`]: one may run here, and not `force`.
+/// [`XdpError::Pins`]: there is no right to do so.
 pub fn clear(force: bool) -> Result<Cleared, XdpError> {
     let presence = Presence::claim()?;
     if let (Some(name), false) = (&presence.unknown, force) {
@@ -47,7 +48,7 @@ pub fn clear(force: bool) -> Result<Cleared, XdpError> {
 
 /// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.
 ///
-/// Without `required` no interface need be there yet: it is waited for. `continues`: counters go on from what was pinned.
+/// Without `required` interfaces may appear later. `continues`: counters continue from the pinned ones.
 pub(super) fn load(
     config: &config::Xdp,
     groups: &[ListenerGroup<'_>],
@@ -57,7 +58,7 @@ pub(super) fn load(
 ) -> Result<(Loaded, Vec<ProgramReport>, Look), XdpError> {
     let presence = match Presence::claim() {
         Ok(presence) => {
-            // No reason to stay off: any user can have such a socket.
+            // This is no reason to stay off, because any user can make such a socket.
             if let Some(name) = &presence.unknown {
                 tracing::warn!(
                     "xdp: {name} does not say whether another dotd runs in this network namespace"
@@ -99,7 +100,7 @@ pub(super) fn load(
     Ok((Loaded { kernel, attached: Attached::Here(Box::new(holder)) }, report, look))
 }
 
-/// Loads the object and writes what it judges by.
+/// Loads the object and writes its settings and lists.
 fn prepare(
     config: &config::Xdp,
     ports: Ports,

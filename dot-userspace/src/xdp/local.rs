@@ -1,9 +1,9 @@
 //! Tells the kernel half which destinations are this machine's.
 //!
-//! Before: `routes` asked the kernel. After: XDP judges what is for us, and lets pass uncounted what a router, a bridge or a
-//! hypervisor only hands on.
-//! Holds: the two tries as their one writer, and the groups that every machine belongs to.
-//! Never: leaves a gap: where the addresses cannot be known, every destination counts as ours, and the report says so.
+//! Before: `routes` asked the kernel. After: XDP judges packets for this machine, and lets packets that a router, a
+//! bridge or a hypervisor forwards pass uncounted.
+//! Holds: the two tries, which nothing else writes, and the multicast groups that every machine belongs to.
+//! Never: leaves a gap: if the addresses cannot be known, every destination counts as local, and the report says so.
 
 use std::{collections::BTreeSet, io};
 
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::{XdpError, list::List, routes};
 
-/// What a socket may be given without an address of its own: multicast and the limited broadcast.
+/// Destinations whose packets reach sockets without a local address: multicast and the limited broadcast.
 const GROUPS: [&str; 3] = ["224.0.0.0/4", "255.255.255.255/32", "ff00::/8"];
 
 /// The addresses.
@@ -22,30 +22,30 @@ pub(super) struct Local {
     list: List,
     /// IP versions whose addresses are known.
     pub(super) versions: u8,
-    /// Why one is not.
+    /// Why the addresses of a version are not known.
     reason: Option<String>,
-    /// Since the kernel half was told.
+    /// Set when the kernel half needs new settings.
     pub(super) has_changed: bool,
 }
 
 impl Local {
-    /// Takes both maps out of the object. Nothing is known yet.
+    /// Takes both maps out of the object. No address is known yet.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
         let list = List::take(object, "local addresses", maps::LOCAL4, maps::LOCAL6)?;
         Ok(Self { list, versions: 0, reason: None, has_changed: false })
     }
 
-    /// Why every destination counts as ours, if so.
+    /// Why every destination counts as local, if so.
     pub(super) fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// Whether the last answer was less than whole, so that the kernel is to be asked again.
+    /// Whether the last answer was incomplete, so that the kernel must be asked again.
     pub(super) fn is_open(&self) -> bool {
         self.reason.is_some() || self.has_changed
     }
 
-    /// Asks anew, and follows. SETTINGS is to be written when something `has_changed`.
+    /// Asks again, and follows. If something `has_changed`, the caller must write SETTINGS.
     pub(super) fn look(&mut self) {
         let answers = [false, true].map(|is_v6| (is_v6, routes::local(is_v6)));
         let held = self.list.prefixes();
@@ -65,18 +65,19 @@ impl Local {
     }
 }
 
-/// What the tries are to hold.
+/// The wanted content of the tries.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
     prefixes: Vec<IpNet>,
     /// IP versions whose addresses are known.
     versions: u8,
-    /// Why one is not.
+    /// Why the addresses of a version are not known.
     reasons: Vec<String>,
 }
 
-/// What the tries are to hold after these answers. The prefixes of a version without an answer stay: until SETTINGS says that
-/// the version is not known, the kernel half goes by them, and a packet to an address that it misses is judged by nobody.
+/// The wanted content of the tries after these answers. The prefixes of a version without an answer stay: until
+/// SETTINGS says that the version is not known, the kernel half uses them, and it does not judge packets to a missing
+/// address.
 fn wanted(held: &[IpNet], answers: [(bool, io::Result<BTreeSet<IpNet>>); 2]) -> Wanted {
     let mut prefixes: BTreeSet<IpNet> = GROUPS.iter().filter_map(|group| group.parse().ok()).collect();
     let (mut versions, mut reasons) = (0, Vec::new());
@@ -96,7 +97,7 @@ fn wanted(held: &[IpNet], answers: [(bool, io::Result<BTreeSet<IpNet>>); 2]) -> 
     Wanted { prefixes: prefixes.into_iter().collect(), versions, reasons }
 }
 
-/// A kernel without this IP version has no address of it.
+/// A kernel without this IP version has no addresses of it.
 fn is_absent(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP))
@@ -110,8 +111,8 @@ mod tests {
         prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect()
     }
 
-    /// Goal: a question that the kernel does not answer takes no address away; an answer does. Method: an address of each
-    /// version is held, and one version's question fails, or says that the kernel lacks the version.
+    /// Goal: a question without an answer removes no address; an answer does. Method: an address of each version is
+    /// held, and the question for one version fails, or the kernel says that it lacks the version.
     #[test]
     fn an_unanswered_question_takes_no_address_away() {
         let held: Vec<IpNet> = set(&["192.0.2.1/32", "2001:db8::1/128"]).into_iter().collect();

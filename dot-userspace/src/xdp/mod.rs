@@ -1,15 +1,15 @@
 //! Module `xdp`: loads the kernel half, attaches it, and reads what it counted. The only module that names aya.
 //!
-//! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control
-//! thread of the engine, without a right, and works on the maps that it holds; [`Holder`], which has the programs, links
-//! and pins, lives in the keeper ([`Xdp::give_away`]).
-//! Holds: in the order of use: `interfaces` (where), `presence` (who else), `folder` and `pins` (what survives us),
-//! `attach` (how, and what the driver said), `kernel` (maps), `list` (which clients), `local` and `routes` (which
-//! destinations), `clients` with `bans` and `costs` (which of them for a while; `budget`, `deadlines`), `proofs` (who has
-//! shown its address), `tail_calls`, `notices`, `cookies` and `spread` (what comes behind a verdict), `settings` (how
-//! strict), `steering` and `lines` (which worker), `report` (in words).
-//! Never: stops the engine: without XDP all works, and [`Report`] says why it is off; only a config that
-//! demands XDP makes an error of that.
+//! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control thread of the
+//! engine, without rights, and uses the maps that it holds; [`Holder`], with the programs, links and pins, lives in the
+//! keeper ([`Xdp::give_away`]).
+//! Holds, in the order of use: `interfaces` (where), `presence` (which other dotd), `folder` and `pins` (what survives
+//! this process), `attach` (how, and what the driver said), `kernel` (maps), `list` (which clients), `local` and
+//! `routes` (which destinations), `clients` with `bans` and `costs` (which clients for a while; `budget`, `deadlines`),
+//! `proofs` (which clients have proved their address), `tail_calls`, `notices`, `cookies` and `spread` (what follows a
+//! verdict), `settings` (the limits), `steering` and `worker_status` (which worker), `report` (in words).
+//! Never: stops the engine: everything works without XDP, and [`Report`] says why it is off. It is an error only if the
+//! config demands XDP.
 
 mod attach;
 mod attachment;
@@ -83,29 +83,29 @@ pub struct ListenerGroup<'a> {
     pub sockets: Vec<BorrowedFd<'a>>,
 }
 
-/// The kernel half, as far as it is there.
+/// The kernel half, as far as it is loaded.
 pub struct Xdp {
     report: Report,
     prefixes: Prefixes,
     statuses: WorkerStatuses,
     kernel: Option<Loaded>,
-    /// An operator took it off: it stays off.
+    /// An operator took it off, and it stays off.
     is_detached: bool,
 }
 
-/// What we hold once the programs are loaded.
+/// The state once the programs are loaded.
 struct Loaded {
     kernel: Kernel,
     attached: Attached,
 }
 
-/// Who holds what is attached.
+/// Where the attachments are held.
 enum Attached {
-    /// We do.
+    /// In this process.
     Here(Box<Holder>),
-    /// Another process does, and this asks it.
+    /// In another process, which this asks.
     Elsewhere(Box<dyn Attachments>),
-    /// Another process does, and nobody asks it.
+    /// In another process, which is not asked.
     Unasked,
 }
 
@@ -122,13 +122,14 @@ impl Attached {
 /// Loads and attaches the kernel half as `config` says, and steers `groups`.
 ///
 /// # Errors
-/// Only when `config` demands what cannot be had: `mode` native or generic, `required`, or a value that this
-/// version does not have.
+/// Only if `config` demands what is impossible: `mode` native or generic, `required`, or a value that this version does
+/// not support.
 pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, XdpError> {
     begin(config, groups, false)
 }
 
-/// The same after an engine that had `groups` before and has crashed or leaves: counters go on from what is pinned.
+/// The same after an engine that had `groups` before and crashed or was replaced: counters continue from the pinned
+/// ones.
 ///
 /// # Errors
 /// As [`start`].
@@ -168,7 +169,8 @@ fn begin(config: &config::Xdp, groups: &[ListenerGroup<'_>], continues: bool) ->
     Ok(Xdp { report, prefixes, statuses: tables.seal(), kernel, is_detached: false })
 }
 
-/// What is loaded, unless the config demands more: what `/health` would call unwell while dotd runs, no start accepts.
+/// Returns what is loaded, unless the config demands more: a state that `/health` would report as unwell fails at the
+/// start.
 fn demand(report: &Report, loaded: Loaded) -> Result<Loaded, XdpError> {
     match (&report.degraded, loaded.attached) {
         (Some(reason), Attached::Here(mut holder)) if report.required => {
@@ -180,7 +182,7 @@ fn demand(report: &Report, loaded: Loaded) -> Result<Loaded, XdpError> {
 }
 
 impl Xdp {
-    /// What is attached where, in which mode, and why not.
+    /// The attachments, their modes, and why not a better one.
     #[must_use]
     pub fn report(&self) -> Report {
         let mut report = Report { workers: self.statuses.rows(), ..self.report.clone() };
@@ -195,13 +197,13 @@ impl Xdp {
         report
     }
 
-    /// Where a worker says how it is; each worker's is asked for once.
+    /// Where a worker reports its status; must be taken once for each worker.
     #[must_use]
     pub fn status_writer(&self, worker: usize) -> StatusWriter {
         self.statuses.status_writer(worker)
     }
 
-    /// What the kernel half counted so far, all CPUs together: every verdict there is, also those never given.
+    /// The kernel half's counters, all CPUs together: every verdict, also those with 0.
     #[must_use]
     pub fn packets(&self) -> Vec<PacketCount> {
         let counters = self.kernel.as_ref().map(|loaded| &loaded.kernel.counters);
@@ -218,7 +220,8 @@ impl Xdp {
             .collect()
     }
 
-    /// Who hears of refused clients; `None` when somebody does already, or nobody refuses. Call it inside a runtime.
+    /// The stream of refused clients. `None`: it was taken already, or nothing refuses. Must be called inside a
+    /// runtime.
     ///
     /// # Errors
     /// The runtime refused the ring.
@@ -226,13 +229,13 @@ impl Xdp {
         self.kernel.as_mut().map_or(Ok(None), |loaded| loaded.kernel.notices.listen())
     }
 
-    /// Takes over what can change while packets flow: the gates, the lists, and the limits but for the
+    /// Applies the settings that can change while packets flow: the gates, the lists, and the limits, except the
     /// lengths of client prefixes, which the engine's caps share.
     ///
-    /// Added first, removed last: no prefix that stays on a list is off it for a moment.
+    /// Adds first and removes last, so a prefix that stays on a list is never off it.
     ///
     /// # Errors
-    /// [`XdpError::List`], [`XdpError::Settings`]: the kernel refused something; what was before still holds.
+    /// [`XdpError::List`], [`XdpError::Settings`]: the kernel refused something; the old settings still apply.
     pub fn apply(&mut self, config: &config::Xdp) -> Result<(), XdpError> {
         let prefixes = self.prefixes;
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return Ok(()) };
@@ -249,7 +252,7 @@ impl Xdp {
         kernel.tell_of_clients()
     }
 
-    /// Gives away what is attached: to the process that keeps it. Until [`Xdp::ask`] nothing is looked after.
+    /// Gives the attachments away, to the keeper. Until [`Xdp::ask`] nobody checks them.
     pub fn give_away(&mut self) -> Option<Holder> {
         let loaded = self.kernel.as_mut()?;
         match std::mem::replace(&mut loaded.attached, Attached::Unasked) {
@@ -261,15 +264,15 @@ impl Xdp {
         }
     }
 
-    /// From now on `other` is asked about what was given away.
+    /// Sends later requests about them to `other`.
     pub fn ask(&mut self, other: impl Attachments + 'static) {
         if let Some(loaded) = &mut self.kernel {
             loaded.attached = Attached::Elsewhere(Box::new(other));
         }
     }
 
-    /// Has whoever holds the attachments look whether all that should be attached is, and mend what is not. Call it about
-    /// twice a second: nobody announces a link that was detached.
+    /// Makes the holder of the attachments check and repair them. Must be called about twice a second, because the
+    /// kernel does not report a detached link.
     ///
     /// `has_news`: interfaces or addresses may have changed.
     pub fn look_after(&mut self, has_news: bool) {
@@ -277,7 +280,7 @@ impl Xdp {
         if self.is_detached {
             return;
         }
-        // What was not answered, or could not be written, is asked again: no interface tells of it.
+        // A question without an answer, or a failed write, is repeated: no event would trigger it.
         if (has_news || kernel.local.is_open())
             && let Err(error) = kernel.know_addresses()
         {
@@ -301,14 +304,14 @@ impl Xdp {
         }
     }
 
-    /// Takes the kernel half off every interface, and removes all pins.
+    /// Detaches the kernel half from every interface, and removes all pins.
     ///
-    /// The kernel ends a link whose pin was removed a few milliseconds later.
+    /// The kernel ends a link some milliseconds after its pin was removed.
     pub fn detach(mut self) {
         self.take_off();
     }
 
-    /// As [`Xdp::detach`], for a dotd that serves on: counters can still be read, and nothing is attached again.
+    /// As [`Xdp::detach`], for a dotd that goes on serving: counters can still be read, and nothing is attached again.
     pub fn leave(&mut self) {
         if self.kernel.is_none() {
             return;
@@ -323,7 +326,7 @@ impl Xdp {
         tracing::warn!("xdp: {why}");
     }
 
-    /// Has what the kernel half logs passed on, by a thread of its own: to be called in the process that serves.
+    /// Starts a thread that passes on the kernel half's log lines; must be called in the process that serves.
     #[cfg(feature = "debug-log")]
     pub fn pass_packet_log_on(&mut self) {
         let log = self.kernel.as_mut().and_then(|loaded| loaded.kernel.packet_log.take());
@@ -338,7 +341,7 @@ impl Xdp {
     }
 }
 
-/// What the kernel would say to a config that wants SYN cookies: why it gives none, or when.
+/// Whether the kernel would make SYN cookies for this config: why not, or when.
 #[must_use]
 pub fn syn_cookies(config: &config::Xdp) -> Option<String> {
     cookies::Cookies::of(config).state().1

@@ -1,8 +1,8 @@
-//! What the kernel half says about refused clients: notices out of its ring, and how many there were.
+//! Notices of the kernel half about refused clients, from its ring buffer, and their counts.
 //!
-//! Before: XDP refused a client for the first time in a minute. After: the control thread has a line to write.
-//! Holds: the ring, and the counts of what was sent, held back and lost. Descriptors alone: no right is needed.
-//! Never: waits for a reader on the kernel's side; reads more at once than a turn of the control thread can bear.
+//! Before: XDP refused a client for the first time in a minute. After: the control thread has a line to log.
+//! Holds: the ring, and the counts of notices sent, held back and lost. Only descriptors: no right is needed.
+//! Never: makes the kernel wait for a reader; reads more at once than fits a turn of the control thread.
 
 use std::io;
 
@@ -27,7 +27,7 @@ use super::{
 /// Notices taken in one turn.
 const BATCH_MAX: usize = 64;
 
-/// Counts of the kernel half, and the ring as long as nobody listens.
+/// Counts of the kernel half, and the ring until it has a listener.
 pub(super) struct Sent {
     counts: PerCpuArray<MapData, u64>,
     ring: Option<RingBuf<MapData>>,
@@ -42,7 +42,7 @@ impl Sent {
         Ok(Self { counts, ring: Some(ring) })
     }
 
-    /// How many notices there were so far, all CPUs together.
+    /// The number of notices, all CPUs together.
     pub(super) fn counts(&self) -> NoticeCounts {
         let total = |fate: Fate| -> u64 {
             self.counts.get(&(fate as u32), 0).map_or(0, |per_cpu| per_cpu.iter().sum())
@@ -50,7 +50,7 @@ impl Sent {
         NoticeCounts { sent: total(Fate::Sent), held_back: total(Fate::HeldBack), lost: total(Fate::Lost) }
     }
 
-    /// Hands the ring to a listener, once.
+    /// Gives the ring to a listener, once.
     pub(super) fn listen(&mut self) -> io::Result<Option<Notices>> {
         let Some(ring) = self.ring.take() else { return Ok(None) };
         // SAFETY: the ring owns its one descriptor, names no other, and neither leaves this `AsyncFd`.
@@ -64,23 +64,23 @@ pub struct Notices {
     ring: AsyncFd<RingBuf<MapData>>,
 }
 
-/// A client that is refused, and why; said once a minute.
+/// A client that is refused, and the reason; reported once a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// As limits and bans count it.
+    /// The prefix by which limits and bans count it.
     pub client: ClientPrefix,
-    /// What happened.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
 impl Notices {
-    /// Waits for the next ones; a turn's worth at most.
+    /// Waits for the next notices; returns a turn's worth at most.
     ///
     /// # Errors
     /// The ring is broken.
     ///
     /// # Cancel safety
-    /// Yes: what was not taken is there the next time.
+    /// Yes: notices that were not taken are returned the next time.
     pub async fn next(&mut self) -> io::Result<Vec<Refusal>> {
         loop {
             let mut guard = self.ring.readable_mut().await?;
@@ -105,7 +105,7 @@ impl Notices {
     }
 }
 
-/// The notice of an entry; `None`: of a shape that is not ours, which cannot be.
+/// The notice in an entry. `None`: its size is wrong, which cannot happen.
 fn read(octets: &[u8]) -> Option<Refusal> {
     let (client, rest) = octets.split_first_chunk::<8>()?;
     let (reason, rest) = rest.split_first_chunk::<4>()?;
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// Goal: an entry reads as what the kernel half wrote, and what is no entry as nothing.
+    /// Goal: an entry is read as the kernel half wrote it, and other octets give nothing.
     #[test]
     fn entries_read_as_they_were_written() {
         let client = ClientPrefix::v4(0xc000_0207, 32);

@@ -1,10 +1,10 @@
-//! What outlives this process: links and maps in the BPF file system.
+//! Links and maps that outlive this process, pinned in the BPF file system.
 //!
-//! Before: `folder` opened what is ours alone. After: a successor finds the links of a crashed predecessor and replaces its
-//! program without a gap; an orderly end leaves nothing.
-//! Holds: `/sys/fs/bpf/dotd/v<schema>/<network namespace and boot>`, by descriptors. Pins stay root's, and nobody else may
-//! enter: a pin by path is a link to detach, or a map to write.
-//! Never: reuses a map before its shape was compared: the kernel half would read nonsense; gives a pin or folder away.
+//! Before: `folder` opened the private folder. After: a successor finds the links of a crashed predecessor and replaces
+//! its program without a gap; an orderly end leaves nothing.
+//! Holds: `/sys/fs/bpf/dotd/v<schema>/<network namespace and boot>`, by descriptors. Pins stay root's, and no other
+//! user may enter: a pin can be opened by path to detach a link, or to write a map.
+//! Never: reuses a map without comparing its shape: the kernel half would misread it; gives a pin or folder away.
 
 use std::{fs::File, path::PathBuf};
 
@@ -41,7 +41,7 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    /// Opens the folder, or makes it, and takes over what dotds of other versions left.
+    /// Opens the folder, or makes it, and removes what dotds of other versions left.
     pub(super) fn open() -> Result<Self, XdpError> {
         let pins = Self { folders: Folders::open()? };
         stale::adopt(&pins.folders.root, &pins)?;
@@ -53,12 +53,12 @@ impl Pins {
         &self.folders.own
     }
 
-    /// The path of a pin, for people.
+    /// The path of a pin, for messages.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folders.path.join(name)
     }
 
-    /// The same through our own descriptor: it leads nowhere else, whatever becomes of the path.
+    /// The same through our own descriptor: it stays valid whatever happens to the path.
     pub(super) fn reach(&self, name: &str) -> PathBuf {
         disk::path_of(&self.folders.own).join(name)
     }
@@ -85,11 +85,11 @@ impl Pins {
         self.fitting(COUNTERS, (MapType::PerCpuArray, 4, size_of::<u64>() as u32, counters::COUNTERS))
     }
 
-    /// The path of a pinned map; what is there and has another type, key, value or room is removed first.
+    /// The path of a pinned map. A pin of another type, key, value or size is removed first.
     fn fitting(&self, name: &str, wanted: (MapType, u32, u32, u32)) -> PathBuf {
         let path = self.reach(name);
         let Ok(found) = MapInfo::from_pin(&path) else {
-            // Not there, or no map at all.
+            // It is not there, or not a map.
             self.unlink(name);
             return path;
         };
@@ -105,8 +105,7 @@ impl Pins {
         path
     }
 
-    /// Pins a map of ours in place of a predecessor's: a new process counts from zero. A failure costs
-    /// visibility only.
+    /// Pins a map of ours in place of a predecessor's: a new process counts from zero. A failure only costs visibility.
     pub(super) fn keep(&self, object: &Ebpf, name: &str) {
         self.unlink(name);
         let pinned = object.map(name).map(|map| map.pin(self.reach(name)));
@@ -123,7 +122,7 @@ impl Pins {
         }
     }
 
-    /// Removes pinned links of a predecessor that are none of ours: its interfaces are free then.
+    /// Removes pinned links of a predecessor that are not ours, so that its interfaces are free.
     pub(super) fn sweep(&self, links: &[&Link]) {
         for name in self.names() {
             let is_map = maps::ALL.contains(&name.as_str());
@@ -133,12 +132,12 @@ impl Pins {
         }
     }
 
-    /// What is in the folder.
+    /// The names in the folder.
     pub(super) fn names(&self) -> Vec<String> {
         folder::names(self.folder())
     }
 
-    /// Removes all pins, ours and a predecessor's, and the folders, as far as they are empty then.
+    /// Removes all pins, ours and a predecessor's, and the folders that are empty then.
     pub(super) fn remove(self, links: &[&Link]) {
         let ours = [BANS, COUNTERS, FLOWS4, FLOWS6, SETTINGS]
             .into_iter()
@@ -147,7 +146,7 @@ impl Pins {
             self.unlink(&name);
         }
         for (parent, name) in &self.folders.parents {
-            // Another namespace's folder beside ours ends this.
+            // Stops at a folder with another namespace's folder in it.
             if unlinkat(parent, name.as_os_str(), UnlinkatFlags::RemoveDir).is_err() {
                 break;
             }

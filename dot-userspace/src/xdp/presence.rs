@@ -1,10 +1,10 @@
-//! Says in this network namespace that a dotd holds its XDP, and finds out whether another one does.
+//! Marks this network namespace as having a dotd with XDP, and finds out whether it has another one.
 //!
-//! Before: the kernel half is about to be attached, or to be taken off. After: a second dotd stays off, also one that sees
-//! another BPF file system (`ip netns exec` mounts /sys anew) or another run folder.
-//! Holds: an abstract Unix socket, which exists in a network namespace and nowhere on a disk. Its name is new each time, so
-//! that nobody can take it first; the kernel says whose it is, so that nobody else's counts.
-//! Never: waits longer than a predecessor needs that is ending just now.
+//! Before: the kernel half is about to be attached or detached. After: a second dotd stays off, also one with another
+//! BPF file system (`ip netns exec` mounts /sys again) or another run folder.
+//! Holds: an abstract Unix socket, which exists in a network namespace and not on a disk. Its name is new each time, so
+//! nobody can take it first; the kernel tells its owner, so other users' sockets do not count.
+//! Never: waits longer than a predecessor needs to end.
 //!
 //! Source: unix(7): abstract sockets, SO_PEERCRED.
 
@@ -32,37 +32,37 @@ use super::XdpError;
 /// How the names of these sockets begin.
 const NAME: &str = "dotd-xdp-";
 
-/// As long as this lives, this dotd is the one of its network namespace.
+/// While this lives, this dotd owns its network namespace's XDP.
 pub(super) struct Presence {
     listener: UnixListener,
-    /// A socket named like one of ours whose queue stayed full, so that the kernel did not say whose it is.
+    /// A socket with a name like ours whose queue stayed full, so that the kernel did not tell its owner.
     pub(super) unknown: Option<String>,
 }
 
-/// What a question to a socket named like ours gave.
+/// The result of asking a socket with a name like ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
-    /// It is a dotd's.
+    /// It belongs to a dotd.
     Dotd,
-    /// Nobody listens there, or another user does.
+    /// No process listens there, or another user's does.
     NoDotd,
-    /// Its queue is full. That may be a dotd that has not had the time to empty it, or another user's who never does.
+    /// Its queue is full. It may be a dotd that has not emptied it yet, or another user's process that never does.
     Unknown,
 }
 
 impl Presence {
     /// Becomes the dotd of this network namespace.
     ///
-    /// A process that is being killed is there for some milliseconds yet, and so is a child of it that has not begun its own
-    /// program: another one is believed when it stays.
+    /// A killed process exists for some milliseconds more, and so does its child that has not executed its own program
+    /// yet. So another dotd counts only if it stays.
     ///
     /// Another user can keep a queue full, its own or a dotd's: the caller decides what [`Presence::unknown`] means.
     ///
     /// # Errors
-    /// [`XdpError::Locked`]: another one is.
+    /// [`XdpError::Locked`]: there is another one.
     pub(super) fn claim() -> Result<Self, XdpError> {
         let name = format!("{NAME}{:016x}", random());
-        // Ours first: of two that begin at the same moment, none overlooks the other.
+        // Our own socket first: of two that begin at the same moment, each finds the other.
         let listener = bind(&name).map_err(|error| failed(&error))?;
         let mut unknown = None;
         for tried in 1.. {
@@ -70,7 +70,7 @@ impl Presence {
             let others = String::from_utf8_lossy(&others);
             let heard = names(&others).filter(|other| *other != name).map(|other| (ask(other), other));
             let mut heard = heard.filter(|(heard, _)| *heard != Heard::NoDotd);
-            // A dotd before a socket that may be one: the first name of the list may be another user's.
+            // A dotd has priority over a socket of unknown owner: the first name in the list may be another user's.
             let first = heard.next();
             match heard.find(|(heard, _)| *heard == Heard::Dotd).or(first) {
                 None => break,
@@ -87,7 +87,7 @@ impl Presence {
         Ok(Self { listener, unknown })
     }
 
-    /// Takes what has connected off the queue, so that it is never full for who asks.
+    /// Takes connections off the queue, so that it is never full.
     pub(super) fn answer(&self) {
         for _ in 0..QUEUE_MAX {
             if self.listener.accept().is_err() {
@@ -103,13 +103,13 @@ fn bind(name: &str) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// The names of ours in the kernel's list of sockets: `…: refs protocol flags type state inode @name`.
+/// Names like ours in the kernel's list of sockets: `…: refs protocol flags type state inode @name`.
 fn names(list: &str) -> impl Iterator<Item = &str> {
     let names = list.lines().filter_map(|line| line.rsplit_once('@').map(|(_, name)| name));
     names.filter(|name| name.starts_with(NAME))
 }
 
-/// Whether the process that listens there has the rights of one that runs XDP: root, or as who we are.
+/// Whether the listening process has the rights of a process that runs XDP: root, or our own user.
 fn ask(name: &str) -> Heard {
     match connected(name) {
         Ok(socket) if getsockopt(&socket, PeerCredentials).is_ok_and(|peer| is_ours(peer.uid())) => {
@@ -124,7 +124,7 @@ fn is_ours(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// A connection to who listens; a queue that is full answers at once, with EAGAIN.
+/// Connects to the listener; with a full queue this fails at once, with EAGAIN.
 fn connected(name: &str) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -150,7 +150,7 @@ impl AsFd for Presence {
     }
 }
 
-/// How often another dotd is looked for, and the time between.
+/// How often another dotd is looked for, and the interval.
 const TRIES_MAX: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Connections taken at once.
@@ -160,8 +160,8 @@ const QUEUE_MAX: usize = 4096;
 mod tests {
     use super::*;
 
-    /// Goal: of the kernel's list only names of ours count. Method: lines as the kernel writes them, a path that holds our
-    /// name, and nonsense.
+    /// Goal: only names like ours count in the kernel's list. Method: lines as the kernel writes them, a path that
+    /// contains our name, and random text.
     #[test]
     fn only_our_names_are_asked() {
         let list = "Num       RefCount Protocol Flags    Type St Inode Path\n\
@@ -173,7 +173,7 @@ mod tests {
     }
 
     /// Goal: a second claim finds the first, and none once it is gone. Method: three in this process, which shares its
-    /// network namespace with every other test: under a name of its own.
+    /// network namespace with every other test, under a separate name.
     #[test]
     fn a_listener_of_ours_is_found() {
         let name = format!("dotd-test-{:016x}", random());
@@ -184,8 +184,8 @@ mod tests {
         assert_eq!(ask(&name), Heard::NoDotd);
     }
 
-    /// Goal: a full queue is no proof that no dotd is there. Method: a listener with room for one, which takes none off; then
-    /// it takes them. Covers: A-302.
+    /// Goal: a full queue does not prove that there is no dotd. Method: a listener with room for one, which takes none;
+    /// then it takes them. Covers: A-302.
     #[test]
     fn a_full_queue_proves_nothing() {
         let name = format!("dotd-test-{:016x}", random());

@@ -1,9 +1,11 @@
-//! Which clients finish connections, so that SYN in their name that others send cost them nothing.
+//! Clients that finish connections: SYNs that others send in their name do not harm them.
 //!
-//! Before: the workers' charges say who finished connections and handshakes. After: where SYN in a client's name are over its
-//! rate, which may be anybody's, XDP lets them pass, unless the client itself finished more connections than its rate allows.
-//! Holds: the map PROVEN as its one writer, and a budget of connections for each client at the rate of its SYN.
-//! Never: takes a packet's word; writes for a client whose proof is fresh: the usual one costs a write in minutes.
+//! Before: the workers' charges say which clients finished connections and handshakes. After: if SYNs in a client's
+//! name exceed its rate, which anybody could cause, XDP lets them pass, unless the client itself finished more
+//! connections than its rate allows.
+//! Holds: the map PROVEN, which nothing else writes, and a budget of connections for each client at the rate of its
+//! SYNs.
+//! Never: trusts a packet; writes for a client whose proof is fresh: the usual client costs one write in minutes.
 
 use aya::{
     Ebpf,
@@ -26,10 +28,11 @@ use super::{
 };
 use crate::config::XdpLimit;
 
-/// How long a proof is good for: ten minutes, in which a stub resolver comes back, and an address seldom changes hands.
+/// How long a proof is valid: ten minutes, in which a stub resolver comes back, and an address seldom changes its
+/// owner.
 const PROOF_NS: u64 = 600_000_000_000;
 
-/// Proofs, and what clients did since.
+/// Proofs, and what clients have done since.
 pub(super) struct Proofs {
     map: HashMap<MapData, u64, Proof>,
     /// Of both kinds of proof.
@@ -39,22 +42,22 @@ pub(super) struct Proofs {
 }
 
 impl Proofs {
-    /// Takes the map out of the object. Nothing is wanted before [`Proofs::apply`].
+    /// Takes the map out of the object. Proofs are not wanted before [`Proofs::apply`].
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
         let map = HashMap::try_from(take(object, PROVEN)?).map_err(|error| refused(PROVEN, &error))?;
         let connections = Budgets::new(Rate::default(), PROVEN_MAX);
         Ok(Self { map, ends: Deadlines::new(PROVEN_MAX), connections, is_wanted: false })
     }
 
-    /// Takes the limit of SYN over: without one nobody needs a proof.
+    /// Sets the limit of SYNs: without one no proof is needed.
     pub(super) fn apply(&mut self, limit: &XdpLimit) {
         let rate = Rate::new(limit.syn_per_second, limit.syn_burst);
         self.connections.set_rate(rate);
         self.is_wanted = rate.is_limit();
     }
 
-    /// A client finished connections and handshakes. While it is over its rate by connections it has no proof, and its SYN over
-    /// the rate are refused.
+    /// A client finished connections and handshakes. While it exceeds its rate by connections it has no proof, and its
+    /// SYNs over the rate are refused.
     pub(super) fn prove(&mut self, client: ClientPrefix, charge: &Charge, now_ns: u64) {
         if !self.is_wanted {
             return;
@@ -78,13 +81,13 @@ impl Proofs {
         }
     }
 
-    /// How far a client is known, and until when.
+    /// How far a client is trusted, and until when.
     pub(super) fn of(&self, client: ClientPrefix, now_ns: u64) -> Option<(Trust, u64)> {
         let end_ns = self.ends.end_of(client)?;
         self.map.get(&client.key(), 0).ok().map(|proof| (proof.trust(now_ns), end_ns))
     }
 
-    /// Forgets what is over.
+    /// Removes proofs that are over.
     pub(super) fn sweep(&mut self, now_ns: u64) {
         while let Some(client) = self.ends.over(now_ns) {
             self.erase(client);

@@ -1,6 +1,6 @@
-//! What the kernel half is doing, in words that `status`, `xdp show` and `/metrics` pass on.
+//! The state of the kernel half, in words for `status`, `xdp show` and `/metrics`.
 //!
-//! Before: `attach` and `steering` know how it went. After: JSON, text and labels. Never: holds a count.
+//! Before: `attach` and `steering` know their results. After: JSON, text and labels. Never: holds a count.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use super::{Look, XdpError};
 pub struct Report {
     /// "native", "generic", "mixed" (both), or "off".
     pub state: String,
-    /// Why off.
+    /// Why it is off.
     pub reason: Option<String>,
-    /// What is not as the config wants it, interface by interface; nothing while all is well.
+    /// Differences from the config, for each interface; empty while all is well.
     #[serde(default)]
     pub degraded: Option<String>,
     /// The config demands XDP: `/health` fails while it is degraded.
     #[serde(default)]
     pub required: bool,
-    /// How often something that was lost was attached again.
+    /// How often a lost attachment was restored.
     #[serde(default)]
     pub repairs: u64,
     /// Each interface.
@@ -32,20 +32,20 @@ pub struct Report {
     pub steering_reason: Option<String>,
     /// Each loaded program.
     pub programs: Vec<ProgramReport>,
-    /// How many bans there are, and were.
+    /// How many bans there are, and how many there were.
     pub bans: BanCounts,
     /// Handshake budgets that are spent.
     pub costs: CostCounts,
     /// SYN cookies from XDP: "off", "auto" or "always".
     #[serde(default)]
     pub syn_cookies: String,
-    /// Why off, or when.
+    /// Why they are off, or when they are made.
     #[serde(default)]
     pub syn_cookies_reason: Option<String>,
-    /// SYN over their client's rate: "cookie" or "drop".
+    /// SYNs over their client's rate: "cookie" or "drop".
     #[serde(default)]
     pub syn_over: String,
-    /// Why not as the config wants it.
+    /// Why that differs from the config.
     #[serde(default)]
     pub syn_over_reason: Option<String>,
     /// Notices of refused clients.
@@ -56,12 +56,12 @@ pub struct Report {
     pub workers: Vec<WorkerReport>,
 }
 
-/// What a worker says of itself to the kernel half.
+/// A worker's report to the kernel half.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerReport {
     /// Connections open.
     pub open: u32,
-    /// Its share of the most there may be: beyond, new ones go to the worker with the fewest.
+    /// Its share of the connections; beyond it, new ones go to the worker with the fewest.
     pub share: u32,
     /// Handshakes that wait for their turn.
     pub backlog: u32,
@@ -78,7 +78,7 @@ pub struct InterfaceReport {
     pub mode: String,
     /// Why not native.
     pub reason: Option<String>,
-    /// How our own SYN-ACKs are seen: "tcx", "clsact", or "off" (the gates then pass all streams).
+    /// How our own SYN-ACKs are seen: "tcx", "clsact", or "off" (the gates then let all streams pass).
     pub learner: String,
     /// Less than the config wants.
     #[serde(default)]

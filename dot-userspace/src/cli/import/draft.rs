@@ -1,8 +1,10 @@
-//! A `dotd.toml` in the making.
+//! A `dotd.toml` under construction.
 //!
-//! Before: a reader found services in another program's config. After: TOML, each value with the place it is from.
-//! Holds: what dotd has once where others have it for each service: the first one counts, and a second that differs is a
-//! comment. Never: invents a value that was not in a file, except what makes a value lawful here, and says so.
+//! Before: a reader found services in another program's config. After: TOML, each value with the place that it comes
+//! from.
+//! Holds: values that dotd has once and other programs have for each service: the first one counts, and a second,
+//! different one becomes a comment. Never: invents a value, unless a value must be changed to be valid here, and says
+//! so.
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 

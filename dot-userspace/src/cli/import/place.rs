@@ -29,7 +29,7 @@ pub(super) fn server(word: &str) -> Option<SocketAddr> {
     listen(word, Ipv4Addr::LOCALHOST.into())
 }
 
-/// Host and port: the last colon divides them, but for one within brackets.
+/// Host and port, divided at the last colon outside brackets.
 fn split(word: &str) -> (&str, &str) {
     let divided = word.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
     divided.unwrap_or(("", word))

@@ -187,7 +187,7 @@ impl Conversation<'_> {
 
     fn hear(&mut self, octets: &[u8]) {
         let id = octets.first_chunk().map(|id| u16::from_be_bytes(*id));
-        // What answers nothing is left: its question, if it has one, hears nothing in time.
+        // A message that answers no question is dropped: its question, if any, times out.
         let Some(mut waiting) = id.and_then(|id| self.waiting.remove(&id)) else { return };
         waiting.octets += octets.len();
         match read(octets, self.plan, waiting.question) {
@@ -224,7 +224,7 @@ impl Conversation<'_> {
         });
     }
 
-    /// Those that have waited for long enough.
+    /// Ends questions that have waited for too long.
     fn give_up_old(&mut self) {
         let now = Instant::now();
         let timeout = self.plan.timeout;
@@ -235,7 +235,7 @@ impl Conversation<'_> {
         }
     }
 
-    /// The connection is over: so are all that wait, and those that were not asked yet.
+    /// The connection is over: this ends all waiting questions and those that were not asked yet.
     fn cut(&mut self, reason: &str, next: usize) {
         let waiting: Vec<Waiting> = self.waiting.drain().map(|(_, one)| one).collect();
         for one in waiting {
@@ -258,7 +258,7 @@ impl Conversation<'_> {
     }
 }
 
-/// An ID that nobody can guess.
+/// An unpredictable ID.
 pub(super) fn random_id() -> Result<u16, String> {
     let mut octets = [0; 2];
     getrandom::fill(&mut octets).map_err(|error| format!("no random numbers: {error}"))?;

@@ -1,9 +1,9 @@
 //! `dotd query`: a client for diagnosis, over TLS, TCP and UDP.
 //!
-//! Before: the shell. After: answers on standard output, and an exit status that says what became of them.
-//! The line: `words` and `arguments` → `plan` → `wire` opens and `exchange` (or `datagrams`) asks what `compose` wrote →
-//! `text` or `json` prints by `zone_form` and `options`; `outcome` has the exit status.
-//! Never: serves a client, keeps state, or asks a question of who is not the server where the profile is strict.
+//! Before: the shell. After: answers on standard output, and an exit status that classifies them.
+//! The path: `words` and `arguments` → `plan` → `wire` opens and `exchange` (or `datagrams`) asks what `compose` wrote
+//! → `text` or `json` prints by `zone_form` and `options`; `outcome` has the exit status.
+//! Never: serves a client, keeps state, or asks a server without proof of its identity under the strict profile.
 
 mod arguments;
 mod compose;
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: QueryArguments, config: Option<&Path>) -> Result<u8
         print(&json::full(&plan, &rounds, status))?;
     } else if is_short {
         print(&text::short(&rounds))?;
-        // Nobody is left to tell when standard error is gone.
+        // If standard error is closed, there is no place for the message.
         let _ = io::stderr().write_all(text::complaints(&plan, &rounds).as_bytes());
     } else {
         print(&text::full(&plan, &rounds))?;

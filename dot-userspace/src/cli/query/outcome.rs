@@ -1,4 +1,4 @@
-//! What became of a question or a connection, and the exit status of it.
+//! The outcome of a question or a connection, and its exit status.
 //!
 //! Before: `wire` and `exchange` have tried. After: `text` and `json` print it. Never: waits or prints.
 
@@ -20,7 +20,7 @@ pub(super) struct Round {
     pub(super) failure: Option<Failure>,
 }
 
-/// One question and what became of it.
+/// One question and its outcome.
 pub(super) struct Reply {
     /// Its place among the questions.
     pub(super) question: usize,
@@ -34,13 +34,13 @@ pub(super) struct Reply {
     pub(super) outcome: Outcome,
 }
 
-/// What came.
+/// The result of a question.
 pub(super) enum Outcome {
     /// A message that fits the question; of a zone transfer all of them.
     Answered(Vec<Message>),
-    /// Nothing in time.
+    /// No answer in time.
     Silent,
-    /// Something that is no answer to it.
+    /// A message that is no answer to it.
     Malformed(String),
     /// The connection ended first.
     Cut(String),
@@ -83,9 +83,9 @@ const REFUSED: u8 = 3;
 const SILENT: u8 = 4;
 /// No connection, or it ended before an answer.
 const UNCONNECTED: u8 = 5;
-/// No TLS, or a server that is not who it must be.
+/// No TLS, or a server that could not prove its identity.
 const NOT_SECURE: u8 = 6;
-/// An answer that is none.
+/// A message that is no valid answer.
 const MALFORMED: u8 = 7;
 
 impl Round {

@@ -1,7 +1,7 @@
-//! From what was typed to what is done: whom to ask, which questions, what must hold.
+//! From the command line to a plan: which server, which questions, which proof of identity.
 //!
 //! Before: `arguments` and `words` have read the command line. After: `mod` asks. Holds: the bounds on a list.
-//! Never: sends an octet, but for the system's own look-up of a server's name.
+//! Never: sends an octet, except for the system's own look-up of a server's name.
 
 use std::{
     fs::File,
@@ -130,7 +130,7 @@ pub(super) fn plan(arguments: QueryArguments, config: Option<&Path>) -> Result<P
     })
 }
 
-/// Whether the profile is the strict one, which needs something to prove the server by.
+/// Whether the profile is strict, which needs a name or a pin for the server.
 fn is_strict(arguments: &QueryArguments, has_name: bool) -> Result<bool, CliError> {
     let secured = &arguments.secured;
     let is_proven = has_name || !secured.pins.is_empty();

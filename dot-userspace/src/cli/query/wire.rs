@@ -1,8 +1,9 @@
 //! A connection to the server, with the time that each step of its opening took.
 //!
-//! Before: `plan` knows whom, and who it must be. After: `exchange` writes queries over it and reads what comes.
-//! Never: waits longer than `--timeout` for one step, or sends a question to who is not the server where the profile is
-//! strict.
+//! Before: `plan` knows the server, and its required identity. After: `exchange` writes queries over it and reads
+//! answers.
+//! Never: waits longer than `--timeout` for one step, or sends a question to a server without proof of its identity
+//! under the strict profile.
 
 use std::{
     io::{self, Read, Write},
@@ -39,9 +40,9 @@ pub(super) struct Opening {
     /// Until the handshake was over.
     pub(super) secured: Option<Duration>,
     pub(super) shown: Option<Shown>,
-    /// Whether octets of the SYN were taken; `None`: nobody asked for it.
+    /// Whether octets of the SYN were taken. `None`: Fast Open was not used.
     pub(super) fast_open: Option<bool>,
-    /// Why there is no TLS, where the profile lets it be so.
+    /// Why there is no TLS, if the profile allows that.
     pub(super) fell_back: Option<String>,
 }
 

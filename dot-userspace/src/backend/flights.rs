@@ -335,6 +335,7 @@ mod tests {
         dnssec_ok: false,
         subnet_is_ours: false,
         since: None,
+        screening: crate::dns::Screening::Answer,
     };
 
     /// Goal: slots that had long queries keep none of their memory once they are free; slots of usual queries

@@ -9,7 +9,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use super::{examples::*, import::Program, query::QueryArguments};
+use super::{examples::*, import::Program, policy::PolicyVerb, query::QueryArguments};
 use crate::config::{LogLevel, parse_duration};
 
 /// DNS over TLS in front of your DNS server.
@@ -112,6 +112,14 @@ pub(super) enum Verb {
     Cache {
         #[command(subcommand)]
         verb: CacheVerb,
+    },
+    /// The policy zones of the running dotd: which names and addresses are answered otherwise
+    #[command(after_help = POLICY_EXAMPLES, args_conflicts_with_subcommands = true)]
+    Policy {
+        #[command(subcommand)]
+        verb: Option<PolicyVerb>,
+        #[command(flatten)]
+        control: ControlArguments,
     },
     /// The session tickets of the running dotd
     Tickets {

@@ -14,6 +14,7 @@ use super::{error::CliError, pin, rights::Rights, show};
 use crate::{
     config::{self, BackendAddress, Config, Placed, SynCookies, Transport, Workers, XdpMode},
     control::CertificateStatus,
+    policy::Zone,
     start::{families, privileges},
     tls::{BackendTls, Tickets, certificate, client_verifier},
     xdp,
@@ -36,6 +37,7 @@ pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
     report.listeners(config, rights);
     report.backends(config);
     report.certificates(config);
+    report.policies(config);
     let has_own_port = config.listen.dot.iter().any(|address| address.port() == 853);
     report.xdp(&config.xdp, has_own_port, rights);
     if report.mistakes.is_empty() { Ok(report.text + "ok\n") } else { Err(CliError::Check(report.mistakes)) }
@@ -168,6 +170,28 @@ impl Report<'_> {
         match client_verifier(client_ca) {
             Ok(_) => self.line(&format!("clients: need a certificate of {}", client_ca.display())),
             Err(error) => self.mistake("tls.client_ca", &format!("tls.client_ca: {error}")),
+        }
+    }
+
+    fn policies(&mut self, config: &Config) {
+        for (index, zone) in config.policy.zone.iter().enumerate() {
+            match Zone::load(zone) {
+                Ok(read) => {
+                    let (rules, took) = (read.rules(), read.loaded().milliseconds);
+                    let (name, file, format) = (&zone.name, zone.file.display(), zone.format.label());
+                    self.line(&format!(
+                        "policy: {name}: {file} ({format}), {} rules, read in {took} ms",
+                        rules.count()
+                    ));
+                    if let Some(first) = &rules.start().first_left_out {
+                        let count = rules.start().left_out;
+                        self.line(&format!(
+                            "warning: policy zone {name}: {count} lines are left out; {file}, {first}"
+                        ));
+                    }
+                }
+                Err(error) => self.mistake(&format!("policy.zone.{index}.file"), &error.to_string()),
+            }
         }
     }
 

@@ -166,3 +166,19 @@ EXAMPLES
   dotd import stunnel /etc/stunnel/dot.conf > dotd.toml && dotd check -c dotd.toml
   dotd import haproxy /etc/haproxy/haproxy.cfg
   dotd import nginx /etc/nginx/nginx.conf /etc/nginx/streams/dot.conf";
+
+pub(super) const POLICY_EXAMPLES: &str = "\
+EXAMPLES
+  dotd policy                   each zone with its rules, serial number and age
+  dotd policy test www.example.net";
+
+pub(super) const POLICY_LIST_EXAMPLES: &str = "\
+EXAMPLES
+  dotd policy list
+  dotd policy list --json | jq '.[].rules'";
+
+pub(super) const POLICY_TEST_EXAMPLES: &str = "\
+EXAMPLES
+  dotd policy test ads.example.net                which rule, of which zone and line
+  dotd policy test ads.example.net AAAA --client 192.0.2.7
+  dotd policy test www.example.net --answer cdn.example.org --answer 198.51.100.7";

@@ -15,6 +15,7 @@ mod explain;
 mod import;
 mod log;
 mod pin;
+mod policy;
 mod query;
 mod reload;
 mod rights;
@@ -91,6 +92,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         Verb::Explain { client, control } => explain::run(client, &control, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
+        Verb::Policy { verb, control } => policy::run(verb, &control, path.as_deref()),
         Verb::Log { verb } => log::run(verb, path.as_deref()),
         Verb::Tickets { verb } => tickets::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {

@@ -54,6 +54,7 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(access) = &status.access {
         row(&mut text, "access", access);
     }
+    text += &super::policy::rows(&status.policy);
     text + &xdp(&status.xdp)
 }
 
@@ -169,7 +170,7 @@ pub(super) fn duration(seconds: i64) -> String {
     words.join(" ")
 }
 
-fn row(text: &mut String, label: &str, value: &str) {
+pub(super) fn row(text: &mut String, label: &str, value: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(text, "{label:<LABEL_WIDTH$}{value}");
 }
@@ -274,6 +275,7 @@ mod tests {
                 warnings: vec!["old".into()],
             }],
             access: Some("1 prefix denied; its clients hear nothing".into()),
+            policy: Vec::new(),
             xdp: report,
         };
         let text = status(&answer);

@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Steering, Transport, XdpMode,
-    consistency_access, limit, reachable, source::Source,
+    consistency_access, consistency_policy, limit, reachable, source::Source,
 };
 
 /// Notes everything that contradicts itself or RFCs.
@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.certificates(config);
     check.clients(config);
     consistency_access::check(&mut check, config);
+    consistency_policy::check(&mut check, config);
     check.session(config);
     for (index, backend) in config.backend.iter().enumerate() {
         check.backend(index, backend);

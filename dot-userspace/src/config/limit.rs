@@ -131,6 +131,12 @@ pub const PREFIX_V4: Limit<u8> = Limit { default: 32, min: 8, max: 32 };
 /// registry, and beyond 56 a client could hop within what it was given.
 pub const PREFIX_V6: Limit<u8> = Limit { default: 56, min: 16, max: dot_common::prefix::PREFIX_BITS_MAX };
 
+/// Most `[[policy.zone]]`. 64: a query is looked up in each.
+pub const POLICY_ZONES_MAX: usize = 64;
+
+/// Octets of the name of a `[[policy.zone]]`: a rule's owner is a whole name in front of it.
+pub const POLICY_NAME_OCTETS_MAX: usize = 100;
+
 /// Most prefixes of `xdp.allow` and of `xdp.deny`. 16,384: what people keep by hand; half of what the kernel's map
 /// holds, because a reload adds before it removes.
 pub const LISTED_MAX: usize = dot_common::maps::LISTED_MAX as usize / 2;

@@ -5,6 +5,7 @@
 
 mod consistency;
 mod consistency_access;
+mod consistency_policy;
 mod defaults;
 mod duration;
 mod error;
@@ -15,6 +16,7 @@ mod messages;
 mod model;
 mod model_access;
 mod model_log;
+mod model_policy;
 mod model_session;
 mod model_xdp;
 mod names;
@@ -36,6 +38,7 @@ pub use load::{DEFAULT_PATH, Placed, Read, load, load_placed, load_what_is_sound
 pub use model::*;
 pub use model_access::*;
 pub use model_log::*;
+pub use model_policy::*;
 pub use model_session::*;
 pub use model_xdp::*;
 pub use sandbox::Sandbox;

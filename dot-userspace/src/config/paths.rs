@@ -14,7 +14,12 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
         tls.certificates.iter_mut().flat_map(|entry| [&mut entry.cert, &mut entry.key, &mut entry.ocsp]);
     let own = [&mut server.state_dir, &mut server.run_dir, &mut tls.client_ca, &mut tls.ticket_secret];
     let of_backends = config.backend.iter_mut().map(|backend| &mut backend.ca);
-    own.into_iter().chain(certificates).chain(of_backends).for_each(|path| put_before(path, folder));
+    let of_zones = config.policy.zone.iter_mut().map(|zone| &mut zone.file);
+    own.into_iter()
+        .chain(certificates)
+        .chain(of_backends)
+        .chain(of_zones)
+        .for_each(|path| put_before(path, folder));
 }
 
 fn put_before(path: &mut PathBuf, folder: &Path) {
@@ -33,7 +38,8 @@ mod tests {
     fn paths_are_relative_to_the_file() {
         let text = "[server]\nstate_dir = \"p\"\nrun_dir = \"q/p\"\n[tls]\nclient_ca = \"p\"\nticket_secret = \"p\"\n\
                     certificates = [{ cert = \"p\", key = \"/abs/p\", ocsp = \"p\" }]\n\
-                    [[backend]]\naddress = \"127.0.0.1:854\"\ntransport = \"tls\"\nserver_name = \"x\"\nca = \"p\"\n";
+                    [[backend]]\naddress = \"127.0.0.1:854\"\ntransport = \"tls\"\nserver_name = \"x\"\nca = \"p\"\n\
+                    [[policy.zone]]\nname = \"rpz.test\"\nfile = \"p\"\n";
         let config = parse(text, "/etc/dotd/dotd.toml").unwrap();
         let (server, tls) = (&config.server, &config.tls);
         assert_eq!(server.run_dir.to_str(), Some("/etc/dotd/q/p"));
@@ -46,6 +52,7 @@ mod tests {
             &entry.cert,
             &entry.ocsp,
             &config.backend[0].ca,
+            &config.policy.zone[0].file,
         ];
         for path in others {
             assert_eq!(path.to_str(), Some("/etc/dotd/p"));

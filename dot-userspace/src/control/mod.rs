@@ -12,6 +12,7 @@ mod explain;
 mod log;
 mod metrics;
 mod places;
+mod policy;
 mod reload;
 mod router;
 mod serve;
@@ -27,7 +28,9 @@ pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;
 pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
-pub use status::{BackendStatus, CertificateStatus, ListenerStatus, State, Status, UnmatchedStatus};
+pub use status::{
+    BackendStatus, CertificateStatus, ListenerStatus, PolicyStatus, State, Status, UnmatchedStatus,
+};
 
 pub use tickets::{RotateRequest, Rotated};
 
@@ -42,7 +45,7 @@ use serde_json::json;
 
 use crate::{
     ledger::{Measured, Snapshot},
-    xdp,
+    policy as zones, xdp,
 };
 
 /// Where answers come from. Each call is quick and never blocks: it runs on the control thread's runtime.
@@ -89,6 +92,11 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// There is no cache, or the name is none.
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String>;
+    /// Which rule of the policy zones decides about a name.
+    ///
+    /// # Errors
+    /// There is no zone, or the name is none.
+    fn explain_policy(&self, question: &zones::Question) -> Result<zones::Explained, String>;
     /// Begins the next rotation of session tickets now.
     ///
     /// # Errors

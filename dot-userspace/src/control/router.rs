@@ -16,12 +16,12 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, bans, cache, explain, log, metrics, reload, tickets};
+use super::{Source, State, Status, bans, cache, explain, log, metrics, policy, reload, tickets};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/explain`, `/log`, `/reload` and `/tickets` as JSON.
+/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/explain`, `/log`, `/policy`, `/reload` and `/tickets` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
     #[cfg(debug_assertions)]
@@ -34,6 +34,7 @@ pub(super) fn socket(source: AnySource) -> Router {
         .merge(cache::route())
         .merge(explain::route())
         .merge(log::route())
+        .merge(policy::route())
         .merge(tickets::route())
         .fallback(async || {
             not_found(&[
@@ -41,6 +42,7 @@ pub(super) fn socket(source: AnySource) -> Router {
                 cache::PATH,
                 explain::PATH,
                 log::PATH,
+                policy::PATH,
                 reload::PATH,
                 "/status",
                 "/stats",

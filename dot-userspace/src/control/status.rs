@@ -40,8 +40,45 @@ pub struct Status {
     /// Who may ask, in a line; absent: every client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,
+    /// Policy zones, in the order in which they are asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<PolicyStatus>,
     /// The kernel half.
     pub xdp: xdp::Report,
+}
+
+/// One policy zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub file: String,
+    /// "rpz", "hosts" or "domains".
+    pub format: String,
+    /// What its rules do: "given", or what the config says.
+    pub action: String,
+    /// "enforce" or "count".
+    pub mode: String,
+    /// How many rules it has.
+    pub rules: u64,
+    /// Lines that a front end cannot hold, such as rules about name servers.
+    pub left_out: u32,
+    /// The first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_left_out: Option<String>,
+    /// Serial number of its SOA record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<u32>,
+    /// Since when it is as it is.
+    pub age_seconds: u64,
+    /// How long it took to read.
+    pub read_milliseconds: u64,
+    /// Memory that it takes.
+    pub octets: u64,
+    /// Why its newer file cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Whether dotd takes new connections.

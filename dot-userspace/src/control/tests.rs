@@ -19,6 +19,7 @@ use crate::{
         BackendLines, ControlCounters, Counter, Measured, PacketCount, Stage, Traffic, WorkerCounters,
         latency,
     },
+    policy::{Explained, Question},
     xdp::{BanRow, InterfaceReport, XdpError},
 };
 
@@ -75,6 +76,21 @@ impl Source for Still {
                 warnings: vec![],
             }],
             access: None,
+            policy: vec![PolicyStatus {
+                name: "rpz.example".into(),
+                file: "/etc/dotd/rpz.example".into(),
+                format: "rpz".into(),
+                action: "given".into(),
+                mode: "enforce".into(),
+                rules: 17,
+                left_out: 0,
+                first_left_out: None,
+                serial: Some(7),
+                age_seconds: 60,
+                read_milliseconds: 1,
+                octets: 4096,
+                error: None,
+            }],
             xdp: self.xdp(),
         }
     }
@@ -181,6 +197,10 @@ impl Source for Still {
         Ok(Explaining { known, sessions, workers: 2 })
     }
 
+    fn explain_policy(&self, question: &Question) -> Result<Explained, String> {
+        Ok(Explained { asked: question.clone(), decides: None, counted: Vec::new() })
+    }
+
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
         Ok(Rotated { end_old: request.end_old })
     }
@@ -266,7 +286,8 @@ fn refuses_the_rest() {
             (
                 404,
                 &json!([
-                    "/bans", "/cache", "/explain", "/log", "/reload", "/status", "/stats", "/tickets", "/xdp"
+                    "/bans", "/cache", "/explain", "/log", "/policy", "/reload", "/status", "/stats",
+                    "/tickets", "/xdp"
                 ])
             )
         );

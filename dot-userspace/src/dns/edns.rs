@@ -111,11 +111,16 @@ pub(super) fn write_keepalive(out: &mut Vec<u8>, timeout_100ms: u16) {
 
 /// Appends an extended error.
 pub(super) fn write_ede(out: &mut Vec<u8>, ede: Ede) {
-    let text_octets = u16::try_from(ede.text.len()).unwrap_or_default();
+    write_ede_text(out, ede.code, ede.text);
+}
+
+/// Appends an extended error by its code and its text.
+pub(super) fn write_ede_text(out: &mut Vec<u8>, code: u16, text: &str) {
+    let text_octets = u16::try_from(text.len()).unwrap_or_default();
     write_option_header(out, EDE_OPTION, 2 + text_octets);
-    out.extend_from_slice(&ede.code.to_be_bytes());
+    out.extend_from_slice(&code.to_be_bytes());
     if text_octets > 0 {
-        out.extend_from_slice(ede.text.as_bytes());
+        out.extend_from_slice(text.as_bytes());
     }
 }
 

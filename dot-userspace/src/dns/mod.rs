@@ -4,12 +4,15 @@
 //! The path: [`Query::parse`] → [`triage()`] → [`forward()`] … backend … [`respond()`] or [`synthesize()`].
 //! Never: opens a socket, waits, or re-encodes octets that only pass through.
 
+mod answers;
 mod bare;
 mod codes;
 mod edns;
 mod forward;
 pub mod framing;
+mod labels;
 mod lifetime;
+mod made;
 mod name;
 mod pointers_past_opt;
 mod query;
@@ -23,14 +26,17 @@ mod triage;
 mod truncate;
 mod ttl;
 
+pub use answers::{Answer, TYPE_A, TYPE_AAAA, TYPE_CNAME, answers, is_signed};
 pub use bare::{is_bare_error, with_question};
 pub use codes::{Ede, Rcode, rcode_of};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
 pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;
+pub use labels::{Labels, text_of};
 pub use lifetime::{Bounds, Lifetime, TTLS_MAX, lifetime};
-pub use name::{is_below, record_type, wire_name};
-pub use query::{Opt, Query, QueryError, has_opt};
+pub use made::{Made, qtype_of, query_for};
+pub use name::{is_below, rdata_of, record_text, record_type, wire_name};
+pub use query::{Opt, Query, QueryError, Screening, has_opt};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
 pub use respond::{Asked, Edit, Hop, ResponseError, refuses_edns, respond};
 pub use subnet::{

@@ -6,8 +6,8 @@
 //! Source: RFC 1035 §3.1 and §5.1 (escapes), RFC 4343.
 
 use hickory_proto::{
-    rr::{Name, RecordType},
-    serialize::binary::BinEncodable,
+    rr::{Name, RData, RecordType},
+    serialize::binary::{BinDecoder, BinEncodable, Restrict},
 };
 
 /// The name `text` in wire format, in lower case; a dot at its end makes no difference.
@@ -33,6 +33,28 @@ pub fn record_type(text: &str) -> Result<u16, String> {
     number
         .or_else(named)
         .ok_or_else(|| format!("{text}: no record type; write one such as \"AAAA\" or \"TYPE65\""))
+}
+
+/// The RDATA of a record of this type, from the words of a zone file.
+///
+/// # Errors
+/// What is wrong with it, or that this version cannot read the type.
+pub fn rdata_of(rtype: u16, words: &str) -> Result<Vec<u8>, String> {
+    let rdata = RData::try_from_str(RecordType::from(rtype), words).map_err(|error| error.to_string())?;
+    rdata.to_bytes().map_err(|error| error.to_string())
+}
+
+/// A record's type and data as a zone file has them.
+#[must_use]
+pub fn record_text(rtype: u16, rdata: &[u8]) -> String {
+    let rtype = RecordType::from(rtype);
+    let mut decoder = BinDecoder::new(rdata);
+    let length = u16::try_from(rdata.len()).unwrap_or(u16::MAX);
+    let read = RData::read(&mut decoder, rtype, Restrict::new(length));
+    read.map_or_else(
+        |_| format!("{rtype} (octets that are no such record)"),
+        |rdata| format!("{rtype} {rdata}"),
+    )
 }
 
 /// Whether `name` is `top` or below it. Both in wire format, lower case.

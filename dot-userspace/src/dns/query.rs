@@ -35,6 +35,20 @@ pub struct Query {
     pub opt: Option<Opt>,
     /// TSIG or SIG(0): the octets must pass unchanged (RFC 5625 §4.5).
     pub is_signed: bool,
+    /// What policy zones say of its answer.
+    pub screening: Screening,
+}
+
+/// Whether policy zones look at the answer to a query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Screening {
+    /// They look at the names and addresses that it leads to.
+    #[default]
+    Answer,
+    /// They have said what they say.
+    Done,
+    /// They look at the question too, unless the answer is signed: the client wants that (DO).
+    Whole,
 }
 
 /// The OPT record of a query.
@@ -151,7 +165,17 @@ impl Query {
         let message = message.get(..tail.end).unwrap_or(message);
         let opt = tail.opt.map(|record| read_opt(message, record)).transpose();
         let opt = opt.map_err(|()| QueryError::BrokenOpt { question_end })?;
-        Ok(Self { id, opcode, question_end, end: tail.end, qtype, qclass, opt, is_signed: tail.is_signed })
+        Ok(Self {
+            id,
+            opcode,
+            question_end,
+            end: tail.end,
+            qtype,
+            qclass,
+            opt,
+            is_signed: tail.is_signed,
+            screening: Screening::Answer,
+        })
     }
 }
 

@@ -9,7 +9,7 @@
 use thiserror::Error;
 
 use super::{
-    Query, ResponseCode,
+    Query, ResponseCode, Screening,
     edns::{copy_end_to_end, read_hop_options, write_keepalive, write_padding},
     forward::{BACKEND_PAYLOAD_OCTETS, write_at},
     pointers_past_opt::is_entangled,
@@ -43,6 +43,8 @@ pub struct Asked {
     pub subnet_is_ours: bool,
     /// When it was read. `None`: it is not measured.
     pub since: Option<Moment>,
+    /// What policy zones say of the answer.
+    pub screening: Screening,
 }
 
 impl Asked {
@@ -58,6 +60,7 @@ impl Asked {
             dnssec_ok: query.opt.is_some_and(|opt| opt.dnssec_ok),
             subnet_is_ours: false,
             since: None,
+            screening: query.screening,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! Source: RFC 1035 §4.1.1, RFC 3225 §3, RFC 6891 §6.1, RFC 8914 §3.
 
 use super::{
-    Asked, HEADER_OCTETS, Reply,
+    Asked, HEADER_OCTETS, Reply, Screening,
     edns::write_ede,
     forward::BACKEND_PAYLOAD_OCTETS,
     records::u16_at,
@@ -52,6 +52,7 @@ fn write_opt(message: &[u8], reply: &Reply, hop: Hop, start: usize, out: &mut Ve
         dnssec_ok: reply.dnssec_ok,
         subnet_is_ours: false,
         since: None,
+        screening: Screening::Done,
     };
     write_hop(asked, hop, start, 0, out);
     let octets = u16::try_from(out.len() - rdata).unwrap_or_default();

@@ -364,7 +364,7 @@ proptest! {
             Disposition::Drop(_) | Disposition::Close(_) => {}
         }
         let mut out = Vec::new();
-        let asked = Asked { id: 7, question_end: 17, has_opt: true, padding: true, keepalive: true, dnssec_ok: false, subnet_is_ours: false, since: None };
+        let asked = Asked { id: 7, question_end: 17, has_opt: true, padding: true, keepalive: true, dnssec_ok: false, subnet_is_ours: false, since: None, screening: Screening::Answer };
         if respond(&octets, asked, HOP, &mut out).is_err() {
             prop_assert!(out.is_empty());
         }

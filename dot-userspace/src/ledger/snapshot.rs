@@ -61,10 +61,10 @@ pub struct ControlCounters {
 pub struct Difference {
     /// Accepted − (refused + failed handshakes + session ends + open).
     pub connections: i64,
-    /// Received + the cache's own − (forwarded + responded + cached + joined + dropped as no query).
+    /// Received + the cache's own + asked again for a policy's alias − (forwarded + responded + cached + joined + dropped as no query).
     pub queries: i64,
     /// Forwarded + responded + cached + joined − (responses written or whose client was gone + outstanding at
-    /// backends + waiting for an equal query + outcomes of the cache's own).
+    /// backends + waiting for an equal query + outcomes of the cache's own + those in whose place another name was asked for).
     pub responses: i64,
 }
 
@@ -152,7 +152,9 @@ impl Snapshot {
             self.count(Counter::Joined),
             self.prefix_total("queries", "dropped_"),
         ];
-        let asked = self.count(Counter::Received).wrapping_add(self.count(Counter::CacheRefresh));
+        let again = self.count(Counter::PolicyAskedAgain);
+        let asked = [self.count(Counter::Received), self.count(Counter::CacheRefresh), again];
+        let asked = asked.into_iter().fold(0, u64::wrapping_add);
         let to_answer = [Counter::Forwarded, Counter::Responded, Counter::Cached, Counter::Joined]
             .map(|counter| self.count(counter));
         let to_answer = to_answer.into_iter().fold(0, u64::wrapping_add);
@@ -161,6 +163,7 @@ impl Snapshot {
             self.count(Counter::BackendOutstanding),
             self.count(Counter::CacheWaiting),
             self.count(Counter::CacheRefreshed),
+            again,
         ];
         Difference {
             connections: less(self.count(Counter::Accepted), &connections),

@@ -144,10 +144,14 @@ counters! {
     DroppedProxyHeader = "queries", "dropped_proxy_header";
     /// Datagrams dropped: their client may not ask.
     DroppedDenied = "queries", "dropped_denied";
+    /// Dropped: a rule of a policy zone says so.
+    DroppedPolicy = "queries", "dropped_policy";
     /// Dropped: a panic of ours while it was looked at.
     DroppedPanic = "queries", "dropped_panic";
     /// Outcomes whose client had left, or over UDP whose way out was full.
     DroppedClientGone = "responses", "client_gone";
+    /// Outcomes that a rule of a policy zone dropped.
+    AnswerDropped = "responses", "dropped_policy";
     /// Responses written, rcode NOERROR.
     RcodeNoError = "responses", "NOERROR";
     /// Responses written, rcode FORMERR.
@@ -285,6 +289,30 @@ counters! {
     AccessClientName = "access", "client_name";
     /// Queries answered REFUSED, because their client may not ask.
     AccessRefused = "access", "queries_refused";
+    /// Queries and answers that a rule of a policy zone made NXDOMAIN.
+    PolicyNxDomain = "policy", "nxdomain";
+    /// The same, made NODATA.
+    PolicyNoData = "policy", "nodata";
+    /// The same, answered with records of the zone, or with an alias and what it leads to.
+    PolicyLocal = "policy", "local_data";
+    /// The same, not answered.
+    PolicyDropped = "policy", "dropped";
+    /// The same, told to come over TCP, or over connections answered as ever.
+    PolicyTcpOnly = "policy", "tcp_only";
+    /// The same, let through.
+    PolicyPassthru = "policy", "passthru";
+    /// Rules that would have held, of zones that are only counted.
+    PolicyOnlyCounted = "policy", "only_counted";
+    /// Rules that held because of the client's address.
+    PolicyByClient = "policy", "by_client";
+    /// Rules that held because of the name that was asked for.
+    PolicyByName = "policy", "by_name";
+    /// Rules that held because of a name that the answer leads to.
+    PolicyByAlias = "policy", "by_alias";
+    /// Rules that held because of an address in the answer.
+    PolicyByAddress = "policy", "by_address";
+    /// Answers in whose place another name was asked for: the alias of a rule.
+    PolicyAskedAgain = "policy", "asked_again";
 }
 
 /// One worker's counters and durations. Cloning shares them.

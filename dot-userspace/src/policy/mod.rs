@@ -1,12 +1,31 @@
-//! Module `policy`: the operator's rules about clients. Who may ask.
+//! Module `policy`: the operator's rules about clients, and about names and addresses. Who may ask, and what is answered otherwise.
 //!
-//! Before: a config, and a connection, a datagram or a handshake of some client. After: `worker` and `session` do what the
-//! verdict says and count it.
+//! Before: a config and the files that it names; a connection, a datagram or a handshake of some client; a query, an answer.
+//! After: `worker` and `session` do what the verdict says and count it.
 //! Holds: immutable tables that all workers share; a reload makes new ones.
 //! Never: locks, allocates or waits where a query is judged.
 
 mod access;
+mod builder;
+mod explain;
+mod index;
+mod lists;
 mod prefixes;
+mod rpz;
+mod rules;
+mod screen;
+mod words;
+mod write;
+mod zone;
+
+#[cfg(test)]
+mod tests;
 
 pub use access::{Access, AccessReason, Denial, Identity};
+pub use explain::{Explained, Question, RuleSeen};
+pub use index::Index;
 pub use prefixes::PrefixMap;
+pub use rules::{Action, Rules};
+pub use screen::{Answered, Found, Judged, OfAnswer, Ruling, Screen};
+pub use write::{Place, alias_of, write};
+pub use zone::{Loaded, Zone, ZoneError};

@@ -45,6 +45,12 @@ impl PrefixMap {
         found.filter(|number| *number != NOTHING)
     }
 
+    /// Octets that it takes.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        size_of_val(&*self.v4) + size_of_val(&*self.v6)
+    }
+
     /// Whether it has no prefix.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -4,15 +4,19 @@
 //! Holds: the number of queries in flight, and the waker of the session.
 //! Never: waits, reorders, or grows without bound: [`Inbox::has_room`] stops the reader first.
 
+mod transfers;
+
 use std::{
     cell::{Cell, OnceCell, RefCell},
     convert::Infallible,
+    net::IpAddr,
     rc::Rc,
     task::Waker,
     time::Instant,
 };
 
 use tokio::sync::Notify;
+pub(super) use transfers::transfer;
 
 use super::{
     SessionEnd, WorkerShared,
@@ -21,11 +25,12 @@ use super::{
     fair::Waits,
     guest::{Guest, Standing},
     owed::Debt,
+    screening::screen_answer,
     shared_answers::Asker,
     stamps::Stamps,
 };
 use crate::{
-    backend::{Broken, Failure, Receiver, Sink},
+    backend::{Broken, Failure, Sink},
     dns::{self, Asked, Edit, Hop, Query, Reply, framing::append_message},
     ledger::{Counter, Disposal, turn_time},
     moment::Moment,
@@ -262,6 +267,13 @@ impl Inbox {
         Ok(())
     }
 
+    /// Appends a response as policy zones leave it.
+    fn screened(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
+        let expect = || self.shared.session(self.number.get()).map(|inbox| inbox.expect());
+        let write = |asked, response: &[u8], _| self.append_response(asked, response, disposal);
+        screen_answer(&self.shared, asked, response, (self.client.source.ip(), false), expect, write)
+    }
+
     /// Ends a query in flight, and wakes the session if the client is still there.
     fn settle(&self) {
         self.end_query();
@@ -284,7 +296,19 @@ impl Drop for Inbox {
 
 impl Asker for Rc<Inbox> {
     fn pass(&self, asked: Asked, response: &[u8]) -> bool {
-        self.append_response(asked, response, Disposal::Cached).is_ok()
+        self.screened(asked, response, Disposal::Cached).is_ok()
+    }
+
+    fn source(&self) -> IpAddr {
+        self.client.source.ip()
+    }
+
+    fn pass_made(&self, asked: Asked, response: &[u8], _: bool) {
+        let _ = self.append_response(asked, response, Disposal::Responded);
+    }
+
+    fn is_datagram(&self) -> bool {
+        false
     }
 
     fn expect(&self) -> Rc<dyn Sink> {
@@ -331,7 +355,7 @@ impl Sink for Inbox {
             self.failure(asked, question_of(asked, response), Failure::Full);
             return Ok(());
         }
-        self.append_response(asked, response, Disposal::Forwarded)?;
+        self.screened(asked, response, Disposal::Forwarded)?;
         self.settle();
         Ok(())
     }
@@ -344,57 +368,5 @@ impl Sink for Inbox {
         let (message, reply) = failure_reply(asked, query, failure);
         self.answer_as(&message, &reply, (asked.since, Disposal::Failed));
         self.settle();
-    }
-}
-
-impl Receiver for Inbox {
-    fn has_room(&self) -> bool {
-        self.waiting() < WAITING_OCTETS_MAX
-    }
-
-    fn is_open(&self) -> bool {
-        self.is_open.get()
-    }
-
-    fn changes(&self) -> Rc<Notify> {
-        Rc::clone(self.changes.get_or_init(Rc::default))
-    }
-
-    fn message(&self, message: &[u8], is_first: bool) {
-        if !self.is_open.get() {
-            self.shared.counters.add(Counter::DroppedClientGone, u64::from(is_first));
-            return;
-        }
-        let write = |out: &mut Vec<u8>| {
-            out.extend_from_slice(message);
-            Ok::<_, Infallible>(())
-        };
-        match is_first {
-            true => drop(self.append(false, (None, Disposal::Forwarded), write)),
-            false => self.append_uncounted(write),
-        }
-        self.wake();
-    }
-
-    fn end(&self, asked: Asked, query: &[u8], is_whole: bool) {
-        if !is_whole && self.is_open.get() {
-            // The ledger has its response already: this message is only for the client (RFC 5936 §2.2).
-            let ((message, reply), hop) = (failure_reply(asked, query, Failure::Unreachable), self.hop());
-            self.append_uncounted(|out| {
-                dns::synthesize(&message, &reply, hop, out);
-                Ok(())
-            });
-        }
-        self.settle();
-    }
-}
-
-/// Starts a zone transfer. If no backend takes it, the client gets SERVFAIL at once.
-pub(super) fn transfer(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
-    let sink = inbox.expect();
-    let receiver = Rc::clone(inbox) as Rc<dyn Receiver>;
-    if let Err(failure) = inbox.shared.backends().transfer(message, query, receiver) {
-        inbox.shared.counters.add(Counter::Responded, 1);
-        sink.failure(Asked::by(query), message, failure);
     }
 }

@@ -26,6 +26,8 @@ mod pressure;
 mod rates;
 mod reader;
 mod report;
+mod screened_alias;
+mod screening;
 mod shared_answers;
 mod stamps;
 mod turn;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Inbox, Link, SessionEnd, end::end_of_reading, fate_guard::FateGuard, inbox::transfer, rates::Pace,
-    shared_answers::ask, turn::Turn,
+    screening::ask, turn::Turn,
 };
 use crate::{
     dns::{Disposition, DropReason, Ede, Rcode, Reply, framing::cut_message, triage},

@@ -28,6 +28,12 @@ pub(super) trait Asker {
     fn expect(&self) -> Rc<dyn Sink>;
     /// The client.
     fn client(&self) -> Option<Client>;
+    /// From where.
+    fn source(&self) -> IpAddr;
+    /// Passes a response of a policy on; `is_cut`: as one that a datagram has no room for.
+    fn pass_made(&self, asked: Asked, response: &[u8], is_cut: bool);
+    /// It asks by datagrams, and can be told to come over TCP.
+    fn is_datagram(&self) -> bool;
     /// Whether the query must not go to a backend now; the asker has been told.
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool;
 }

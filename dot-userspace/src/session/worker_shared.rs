@@ -30,7 +30,7 @@ use crate::{
     dns::{self, Allowed, Edit, Hop},
     events::Events,
     ledger::{Counter, WorkerCounters},
-    policy::{Access, Denial},
+    policy::{Access, Denial, Screen},
     proxy::Trusted,
     tls,
 };
@@ -92,6 +92,10 @@ pub struct WorkerShared {
     trusted: RefCell<Trusted>,
     /// `None`: every client may ask.
     access: RefCell<Option<Arc<Access>>>,
+    /// What is answered otherwise; `None`: nothing.
+    pub(super) screen: RefCell<Option<Arc<Screen>>>,
+    /// Where a policy's response is made.
+    pub(super) made: RefCell<Vec<u8>>,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
     fill: Cell<Fill>,
@@ -128,6 +132,8 @@ impl WorkerShared {
             rates,
             trusted: RefCell::default(),
             access: RefCell::default(),
+            screen: RefCell::default(),
+            made: RefCell::default(),
             owed: Cell::new(0),
             fill: Cell::default(),
             sessions: RefCell::default(),
@@ -332,6 +338,11 @@ impl WorkerShared {
         self.next_session.set(number.wrapping_add(1));
         self.sessions.borrow_mut().insert(number, Rc::clone(inbox));
         number
+    }
+
+    /// The session with this number, while it is open.
+    pub(super) fn session(&self, number: u64) -> Option<Rc<Inbox>> {
+        self.sessions.borrow().get(&number).map(Rc::clone)
     }
 
     pub(super) fn leave(&self, number: u64) {

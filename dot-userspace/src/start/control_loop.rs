@@ -23,7 +23,7 @@ use super::{
     files::{Files, Seen},
     in_a_line,
     listeners::ControlSocket,
-    logging, plan,
+    logging, plan, policies,
     process::{Process, Running},
     refusals::{self, Refusals},
     renew::{renew, staples_until, trust},
@@ -55,7 +55,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn run(
     process: Arc<Process>,
     mut running: Running,
-    seen: Seen,
+    [certificates, zones]: [Seen; 2],
     socket: ControlSocket,
     http: Option<TcpListener>,
     began: Instant,
@@ -72,7 +72,7 @@ pub(super) fn run(
         }
         // Before anybody hears that we are ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
-        let files = Files::watch(seen);
+        let files = Watched { certificates: Files::watch(certificates), zones: Files::watch(zones) };
         announce::announce(&process.status(), running.config.log.format);
         tracing::info!(
             milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -110,36 +110,52 @@ impl Signals {
     }
 }
 
+/// Files that take effect when they change.
+struct Watched {
+    certificates: Files,
+    zones: Files,
+}
+
 /// HUP reloads, TERM and INT end this. USR1 is taken so that a log rotation does not end us: we log to
 /// standard error and have no file to open again.
 async fn hear_signals(
     process: &Process,
     mut running: Running,
     signals: Signals,
-    mut files: Files,
+    mut files: Watched,
 ) -> anyhow::Result<Running> {
     let Signals { mut hup, mut usr1, mut term, mut int } = signals;
     let mut watch = interval(WATCH_INTERVAL);
     let mut is_pressed = false;
     let (mut notices, mut refusals) = (process.notices(), Refusals::default());
     let mut engine_refusals = EngineRefusals::default();
+    let mut reading = policies::Reading::default();
     loop {
         tokio::select! {
             _ = hup.recv() => {
                 coalesce(&mut hup).await;
+                reading = policies::Reading::default();
                 let _ = reload(process, &mut running, &mut files);
             }
             Some(asker) = running.reloads.recv() => {
+                reading = policies::Reading::default();
                 // Who has gone away has the log.
                 let _ = asker.send(reload(process, &mut running, &mut files));
             }
-            () = files.settled() => {
-                if files.have_changed() {
+            () = files.certificates.settled() => {
+                if files.certificates.have_changed() {
                     // Before they are read: what changes meanwhile is another change.
-                    files.note(&running.config);
+                    files.certificates.note(&running.config);
                     renew(process, &mut running);
                 }
             }
+            () = files.zones.settled(), if !reading.is_busy() => {
+                if files.zones.have_changed() {
+                    files.zones.note(&running.config);
+                    reading.begin(&running);
+                }
+            }
+            read = reading.done(), if reading.is_busy() => policies::take(process, &mut running, read),
             _ = usr1.recv() => {}
             _ = term.recv() => return Ok(running),
             _ = int.recv() => return Ok(running),
@@ -188,11 +204,13 @@ async fn coalesce(hup: &mut Signal) {
 }
 
 /// Reads everything again; on any error the old stays and one line says why.
-fn reload(process: &Process, running: &mut Running, files: &mut Files) -> Result<Reloaded, String> {
+fn reload(process: &Process, running: &mut Running, files: &mut Watched) -> Result<Reloaded, String> {
     running.keeper.notify(keeper::State::Reloading);
-    files.note(&running.config);
+    files.certificates.note(&running.config);
+    files.zones.note(&running.config);
     let outcome = try_reload(process, running).map_err(|error| in_a_line(&error));
-    files.name(&running.config);
+    files.certificates.name(&running.config);
+    files.zones.name(&running.config);
     match &outcome {
         Ok(_) => tracing::info!("reloaded"),
         Err(error) => {
@@ -211,6 +229,7 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
     families::leave_out(&mut config, families::is_here);
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
     let secured = dialer::all(&config)?;
+    let zones = policies::load(&config, policies::known(running))?;
     let tickets = tickets(running, &config.tls, &identities)?;
     let doubt = tickets.warning.clone();
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
@@ -227,12 +246,14 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
     running.checks = check_all(&running.backends);
     let (workers, backends) = (running.workers.len(), running.backends.len());
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
-    let settings = plan::settings(&config, serving, running.backends.clone());
-    process.resume_by(&tickets);
+    running.screen = policies::screen(zones);
+    let settings = plan::settings(&config, serving, running.backends.clone(), running.screen.clone());
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
+    process.resume_by(&tickets);
     process.reloaded(&config, &running.backends, &identities);
+    process.screen_by(running.screen.clone(), &[]);
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");
     }

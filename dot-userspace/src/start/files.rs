@@ -1,4 +1,4 @@
-//! Sees when the files of certificates change: the watch that makes a renewal take effect without a signal.
+//! Sees when files change: the watch that makes renewed certificates and policy zones take effect without a signal.
 //!
 //! Before: a config that names files. After: [`Files::have_changed`] says that another load is worth the while.
 //! Holds: a watch on each folder in which a change can lead one of the paths to other content: that of the file, of
@@ -41,22 +41,25 @@ const FOLDERS_MAX: usize = 256;
 /// Symbolic links followed for one path, as many as Linux follows.
 const LINKS_MAX: usize = 40;
 
-/// What the files of the certificates were at some moment.
-#[derive(PartialEq)]
+/// Which files of a config are meant.
+pub(super) type Named = fn(&Config) -> BTreeSet<PathBuf>;
+
+/// What files were at some moment.
 pub(super) struct Seen {
+    named: Named,
     paths: BTreeSet<PathBuf>,
     prints: Vec<Option<Print>>,
 }
 
 impl Seen {
     /// As they are now: to be asked before they are read, so that what changes meanwhile is another change.
-    pub(super) fn now(config: &Config) -> Self {
-        let paths = paths(config);
-        Self { prints: prints(&paths), paths }
+    pub(super) fn now(config: &Config, named: Named) -> Self {
+        let paths = named(config);
+        Self { named, prints: prints(&paths), paths }
     }
 }
 
-/// The files of the certificates being served.
+/// Files of what is being served.
 pub(super) struct Files {
     watcher: Option<RecommendedWatcher>,
     watched: HashSet<PathBuf>,
@@ -109,7 +112,7 @@ impl Files {
 
     /// Takes what the files are now for seen, whether or not it could be used, and watches where they are now.
     pub(super) fn note(&mut self, config: &Config) {
-        self.seen.paths = paths(config);
+        self.seen.paths = (self.seen.named)(config);
         self.follow();
         // After the watches: what changes from now on rings.
         self.seen.prints = prints(&self.seen.paths);
@@ -117,7 +120,7 @@ impl Files {
 
     /// After a reload: other files are noted anew, the same ones were before it.
     pub(super) fn name(&mut self, config: &Config) {
-        if self.seen.paths != paths(config) {
+        if self.seen.paths != (self.seen.named)(config) {
             self.note(config);
         }
     }
@@ -150,7 +153,7 @@ impl Drop for Files {
 }
 
 fn say_unwatched(error: &notify::Error) {
-    tracing::warn!(%error, "files of certificates are not all watched: they are looked at once a minute");
+    tracing::warn!(%error, "files of certificates or policy zones are not all watched: they are looked at once a minute");
 }
 
 /// Reading is none: dotd's own would ring the bell for ever.
@@ -172,12 +175,17 @@ async fn settle(bell: Arc<Notify>, settled: Arc<Notify>) {
 }
 
 /// Every file that a handshake depends on, with clients or with backends, and somebody else writes.
-fn paths(config: &Config) -> BTreeSet<PathBuf> {
+pub(super) fn of_certificates(config: &Config) -> BTreeSet<PathBuf> {
     let tls = &config.tls;
     let pairs = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
     let authorities = config.backend.iter().map(|backend| &backend.ca);
     let files = pairs.chain([&tls.client_ca, &tls.ticket_secret]).chain(authorities);
     files.filter(|path| !path.as_os_str().is_empty()).cloned().collect()
+}
+
+/// Every file of a policy zone.
+pub(super) fn of_zones(config: &Config) -> BTreeSet<PathBuf> {
+    config.policy.zone.iter().map(|zone| zone.file.clone()).collect()
 }
 
 fn prints(paths: &BTreeSet<PathBuf>) -> Vec<Option<Print>> {
@@ -263,7 +271,7 @@ mod tests {
         let tls = Tls { ticket_secret: key.clone(), ..Config::default().tls };
         let config = Config { tls, ..Config::default() };
         fs::write(&key, "one").unwrap();
-        let seen = Seen::now(&config);
+        let seen = Seen::now(&config, of_certificates);
         fs::write(&key, "another").unwrap();
         let mut files = Files::watch(seen);
         files.settled().await;

@@ -18,6 +18,7 @@ mod known_backends;
 mod listeners;
 pub mod logging;
 mod plan;
+mod policies;
 pub mod privileges;
 mod process;
 mod recent_refusals;
@@ -40,6 +41,7 @@ use crate::{
     confine, disk,
     events::EventSink,
     keeper::{self, Estate, Inheritance, Keeper, Kept, Part, Sockets},
+    policy::Zone,
     session::Rates,
     tls::{self, Tickets, certificate},
     worker::{ChargesSink, Listeners, Plan, Worker},
@@ -59,7 +61,8 @@ struct Opened {
     began: Instant,
     user: Option<Owner>,
     descriptors: u64,
-    seen: Seen,
+    seen: [Seen; 2],
+    zones: Vec<Zone>,
     identities: Vec<certificate::Identity>,
     tickets: Tickets,
     serving: tls::Serving,
@@ -175,7 +178,7 @@ type Left<'a> = (&'a Sockets<OwnedFd>, &'a Inheritance);
 fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
     let descriptors = privileges::raise_descriptors();
-    let seen = Seen::now(config);
+    let seen = [Seen::now(config, files::of_certificates), Seen::now(config, files::of_zones)];
     let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     let tickets = tickets.given_under(renew::trust(&config.tls, &identities));
@@ -183,6 +186,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         tickets.read(&inherited.tickets.octets, inherited.tickets.age());
     }
     let serving = tls::serving(&identities, &config.tls, &tickets)?;
+    let zones = policies::load(config, &[])?;
     let cpus = privileges::usable_cpus();
     let workers = worker_count(config.server.workers, cpus.len());
     let (groups, listeners) =
@@ -210,6 +214,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         user,
         descriptors,
         seen,
+        zones,
         identities,
         tickets,
         serving,
@@ -234,7 +239,8 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     }
     let admission = plan::admission(&config, descriptors, workers, backends.len());
     let rates = Arc::new(Rates::default());
-    let settings = plan::settings(&config, opened.serving, backends.clone());
+    let screen = policies::screen(opened.zones);
+    let settings = plan::settings(&config, opened.serving, backends.clone(), screen.clone());
     // A start that fails says one thing; this one has not.
     let warnings = [privileges::warning(opened.user), opened.tickets.warning.as_deref()];
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
@@ -274,12 +280,14 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         admission,
         descriptors,
         workers: running,
+        screen,
         checks: JoinSet::new(),
         charges,
         refused,
         flushes,
         reloads,
     };
+    process.screen_by(running.screen.clone(), &[]);
     let process = Arc::new(process);
     control_loop::run(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
 }

@@ -17,7 +17,7 @@ use crate::{
     control::BackendStatus,
     dns::{Allowed, Bounds},
     ledger::BackendLines,
-    policy::Access,
+    policy::{Access, Screen},
     proxy::Trusted,
     session::{EVICTED_LINGERING_MAX, Limits, OwedLimits, QueryRate},
     tls::Serving,
@@ -116,7 +116,12 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
 }
 
 /// What every worker works by.
-pub(super) fn settings(config: &Config, serving: Serving, backends: Vec<BackendConfig>) -> Settings {
+pub(super) fn settings(
+    config: &Config,
+    serving: Serving,
+    backends: Vec<BackendConfig>,
+    screen: Option<Arc<Screen>>,
+) -> Settings {
     Settings {
         serving,
         limits: Limits {
@@ -150,6 +155,7 @@ pub(super) fn settings(config: &Config, serving: Serving, backends: Vec<BackendC
         client_subnet: config.dns.client_subnet,
         keeping: keeping(&config.dns),
         access: Access::new(&config.access, &config.xdp.deny).map(Arc::new),
+        screen,
     }
 }
 

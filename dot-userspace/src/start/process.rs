@@ -26,6 +26,7 @@ use super::{
     fast_open,
     known_backends::{KnownBackends, Recent},
     plan,
+    policies::KnownZones,
     recent_refusals::RecentRefusals,
 };
 use crate::{
@@ -36,6 +37,7 @@ use crate::{
     events::{EventSink, Refused},
     keeper::{Keeper, KeeperError},
     ledger::{Counter, WorkerCounters},
+    policy::{Screen, ZoneError},
     tls::{Tickets, certificate::Identity},
     worker::{Admission, ChargesSink, Worker},
     xdp::{BanRow, Charges, ClientReport, Notices, StatusWriter, Xdp, XdpError},
@@ -61,6 +63,8 @@ pub(super) struct Running {
     pub descriptors: u64,
     /// The worker threads.
     pub workers: Vec<Worker>,
+    /// Policy zones, as the workers know them.
+    pub screen: Option<Arc<Screen>>,
     /// One task a backend, which asks whether it is there.
     pub checks: JoinSet<()>,
     /// What workers say that clients cost.
@@ -103,6 +107,7 @@ pub(super) struct Process {
     ban_seconds: AtomicU32,
     cache_entries: AtomicU32,
     access: Mutex<Option<String>>,
+    policy: Mutex<KnownZones>,
     config: Mutex<Arc<Config>>,
     recent: Mutex<RecentRefusals>,
     /// Nothing until workers run.
@@ -178,6 +183,7 @@ impl Process {
             ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
             cache_entries: AtomicU32::new(config.dns.cache_entries),
             access: Mutex::new(plan::access_in_words(config)),
+            policy: Mutex::default(),
             config: Mutex::new(Arc::new(config.clone())),
             recent: Mutex::default(),
             engine: OnceLock::new(),
@@ -263,6 +269,11 @@ impl Process {
         *lock(&self.config) = Arc::new(config.clone());
         self.events.log_connections(config.log.connections);
         self.reloads_ok.fetch_add(1, Relaxed);
+    }
+
+    /// Policy zones as the workers have them from now on; of some of them a newer file cannot be used.
+    pub(super) fn screen_by(&self, screen: Option<Arc<Screen>>, errors: &[ZoneError]) {
+        *lock(&self.policy) = KnownZones::new(screen, errors.to_vec());
     }
 
     /// A reload changed nothing.

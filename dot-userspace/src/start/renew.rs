@@ -52,7 +52,8 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Vec<Identity
     } else {
         running.backends = backends;
         running.checks = control_loop::check_all(&running.backends);
-        let settings = plan::settings(&running.config, serving, running.backends.clone());
+        let settings =
+            plan::settings(&running.config, serving, running.backends.clone(), running.screen.clone());
         for worker in &running.workers {
             worker.tell(Command::Reload(Box::new(settings.clone())));
         }

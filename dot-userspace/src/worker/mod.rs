@@ -49,7 +49,7 @@ use crate::{
     config::{ClientAddress, ClientSubnet, Policy},
     events::{EventSink, Events},
     ledger::WorkerCounters,
-    policy::Access,
+    policy::{Access, Screen},
     proxy::Trusted,
     session::{self, Limits, Rates, WorkerShared},
     supervise::supervise,
@@ -88,6 +88,8 @@ pub struct Settings {
     pub keeping: Keeping,
     /// The access lists. `None`: every client may ask.
     pub access: Option<Arc<Access>>,
+    /// What is answered otherwise; `None`: nothing.
+    pub screen: Option<Arc<Screen>>,
 }
 
 /// Commands of the control thread to a worker.
@@ -96,6 +98,8 @@ pub enum Command {
     Reload(Box<Settings>),
     /// Use new certificates and keys.
     Serve(Serving),
+    /// Other policy zones; all else stays.
+    Screen(Option<Arc<Screen>>),
     /// The connections are near their cap, or no longer: check their number.
     NoteFill,
     /// Do this with what the sessions of the worker share.
@@ -246,6 +250,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     let shared = Rc::new(shared);
     shared.renew_cache(settings.keeping);
     shared.admit_by(settings.access.clone());
+    shared.screen_by(settings.screen.clone());
     let taking_turns = Rc::clone(&shared);
     spawn_local(supervise("turns", move || Rc::clone(&taking_turns).take_turns()));
     let accounts = Accounts::new(charges);
@@ -264,6 +269,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                     current = *settings;
                 }
                 Command::Serve(serving) => acceptor.serve(serving),
+                Command::Screen(screen) => shared.screen_by(screen),
                 Command::NoteFill => acceptor.note_pressure(),
                 Command::Look(look) => look(&shared),
                 Command::Flush(Some(forget)) => shared.forget(forget),
@@ -350,6 +356,7 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
         shared.renew_cache(new.keeping);
     }
     shared.admit_by(new.access.clone());
+    shared.screen_by(new.screen.clone());
     acceptor.reload(new);
     acceptor.note_fill();
 }

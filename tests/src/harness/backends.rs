@@ -65,6 +65,14 @@ impl Backend {
         Self::nsd_serving(network, address, scratch, &zone)
     }
 
+    /// The same on 127.0.0.1, at this port, with these lines more in its zone.
+    #[must_use]
+    pub fn nsd_with(network: &Network, port: u16, more: &str) -> Self {
+        let scratch = Scratch::new();
+        let zone = scratch.write("dotd.test.zone", zone() + more);
+        Self::nsd_serving(network, SocketAddr::from(([127, 0, 0, 1], port)), scratch, &zone)
+    }
+
     /// NSD on 127.0.0.1, at this port, with the same zone signed. The second is the key of it that a validator is to
     /// trust: flags, protocol, algorithm, key.
     ///
@@ -149,6 +157,29 @@ impl Backend {
         let mut command = bound_to_namespace("unbound");
         command.arg("-d").arg("-c").arg(config);
         Self::start(network, "unbound", address, scratch, command)
+    }
+
+    /// Unbound on every address, at this port, which asks `upstream` for `dotd.test` and answers as the response policy zone
+    /// `rpz.lab` says, which has this text.
+    #[must_use]
+    pub fn unbound_with_policy(network: &Network, port: u16, upstream: SocketAddr, policy: &str) -> Self {
+        let scratch = Scratch::new();
+        let folder = scratch.folder("unbound").display().to_string();
+        let policy = scratch.write("rpz.lab.zone", policy).display().to_string();
+        let (host, upstream) = (upstream.ip(), upstream.port());
+        let text = format!(
+            "server:\n interface: 0.0.0.0@{port}\n port: {port}\n do-daemonize: no\n username: \"\"\n \
+             chroot: \"\"\n directory: \"{folder}\"\n pidfile: \"\"\n use-syslog: no\n verbosity: 0\n \
+             num-threads: 1\n module-config: \"respip iterator\"\n do-not-query-localhost: no\n \
+             access-control: 0.0.0.0/0 allow\n local-zone: \"test.\" nodefault\n\
+             rpz:\n name: rpz.lab\n zonefile: \"{policy}\"\n\
+             stub-zone:\n name: dotd.test\n stub-addr: {host}@{upstream}\n\
+             remote-control:\n control-enable: no\n"
+        );
+        let config = scratch.write("unbound.conf", text);
+        let mut command = bound_to_namespace("unbound");
+        command.arg("-d").arg("-c").arg(config);
+        Self::start(network, "unbound", SocketAddr::from(([127, 0, 0, 1], port)), scratch, command)
     }
 
     /// Unbound as a DoT server of its own on every address, port 853: what clients do without dotd.

@@ -54,20 +54,22 @@ impl Stats {
         let sum = |family, prefix| i128::from(self.sum(family, prefix));
         let answered = ["forwarded", "responded", "cached", "joined"].map(|label| count("queries", label));
         let to_answer: i128 = answered.iter().sum();
+        let again = count("policy", "asked_again");
         [
             count("connections", "accepted")
                 - sum("connections", "refused_")
                 - sum("handshakes", "failed_")
                 - sum("session_ends", "")
                 - count("connections_open", "open"),
-            count("queries", "received") + count("cache", "refreshes")
+            count("queries", "received") + count("cache", "refreshes") + again
                 - to_answer
                 - sum("queries", "dropped_"),
             to_answer
                 - sum("responses", "")
                 - count("backend_outstanding", "outstanding")
                 - count("cache_waiting", "waiting")
-                - count("cache", "refreshed"),
+                - count("cache", "refreshed")
+                - again,
         ]
     }
 }

@@ -84,6 +84,8 @@ mod packet_properties;
 mod path_mtu;
 /// Slow, lossy and changing backends: no query lost, nothing left behind.
 mod patience;
+/// `[policy]`: zones of names and addresses that are answered otherwise, beside an Unbound with the same zone.
+mod policy_zones;
 /// After start dotd holds no right; after its end the kernel holds nothing of dotd.
 mod privileges;
 /// PROXY headers on datagrams of a load balancer, and what they say beside the addresses.

@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, access, session, backend, balance, dns, xdp, control, log",
+            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, access, policy, session, backend, balance, dns, xdp, control, log",
         ],
     ),
     (
@@ -49,6 +49,21 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &[
             "5:16: access.listener.server_names: clients of 127.0.0.1:53 speak no TLS and show no names; remove it",
             "7:11: access.listener.address: 127.0.0.1:53 is listed twice; put both in one",
+        ],
+    ),
+    (
+        "[[policy.zone]]\nname = \"a b\"\nfile = \"\"\naction = \"cname ..\"\n[[policy.zone]]\nname = \"rpz.test\"\nfile = \"z\"\n[[policy.zone]]\nname = \"RPZ.test.\"\nfile = \"z\"",
+        &[
+            "2:8: policy.zone.name: \"a b\" is no domain name; write one such as \"rpz.example\"",
+            "3:8: policy.zone.file: is empty; name the file that holds the zone",
+            "4:10: policy.zone.action: \"..\" is no domain name",
+            "9:8: policy.zone.name: \"RPZ.test.\" is another zone's name; choose one for each",
+        ],
+    ),
+    (
+        "[[policy.zone]]\nname = \"rpz.test\"\nfile = \"z\"\naction = \"block\"",
+        &[
+            "4:10: policy.zone.action: \"block\" is no action; write \"given\", \"nxdomain\", \"nodata\", \"drop\", \"passthru\", \"tcp-only\" or \"cname NAME\"",
         ],
     ),
     ("[xdp.limits]", &["1:6: unknown key `xdp.limits`: did you mean `xdp.limit`?"]),

@@ -9,6 +9,7 @@
 mod histograms;
 #[cfg(test)]
 mod page;
+mod policy;
 #[cfg(test)]
 pub(super) use page::hold as hold_page;
 
@@ -75,6 +76,7 @@ fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Re
     cache(&mut registry, snapshot);
     fairness(&mut registry, snapshot);
     access(&mut registry, snapshot);
+    policy::register(&mut registry, status, snapshot);
     accounts(&mut registry, snapshot);
     histograms::register(&mut registry, measured);
     registry
@@ -187,12 +189,15 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     ] {
         counter(registry, name, help, count(of));
     }
-    let is_written = |label: &str| label != Counter::DroppedClientGone.label();
+    let unwritten = [Counter::DroppedClientGone.label(), Counter::AnswerDropped.label()];
+    let is_written = |label: &str| !unwritten.contains(&label);
     let written = snapshot.family("responses").filter(|(label, _)| is_written(label));
     let rows = written.map(|(rcode, count)| (vec![("rcode", rcode.to_owned())], count));
     counters(registry, "responses", "Responses written, by rcode", rows);
     let gone = snapshot.count(Counter::DroppedClientGone);
     counter(registry, "responses_unsent", "Responses whose client had left", gone);
+    let dropped = snapshot.count(Counter::AnswerDropped);
+    counter(registry, "responses_dropped", "Responses that a policy zone dropped", dropped);
 }
 
 /// What clients have not taken.

@@ -152,7 +152,7 @@ proptest! {
         let labels: usize = parts.qname.iter().map(|label| label.len() + 1).sum();
         let question_end = u16::try_from(12 + labels + 1 + 4).unwrap();
         let (padding, keepalive) = (padding && has_opt, keepalive && has_opt);
-        let asked = Asked { id, question_end, has_opt, padding, keepalive, dnssec_ok: false, subnet_is_ours: false, since: None };
+        let asked = Asked { id, question_end, has_opt, padding, keepalive, dnssec_ok: false, subnet_is_ours: false, since: None, screening: Screening::Answer };
         let mut out = Vec::new();
         respond(&message, asked, HOP, &mut out).unwrap();
         let start = parts.opt_start(&message);

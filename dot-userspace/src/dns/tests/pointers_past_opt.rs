@@ -148,6 +148,7 @@ fn asked(id: u16, has_opt: bool, padding: bool, keepalive: bool) -> Asked {
         dnssec_ok: false,
         subnet_is_ours: false,
         since: None,
+        screening: Screening::Answer,
     }
 }
 

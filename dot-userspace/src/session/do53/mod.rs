@@ -27,7 +27,7 @@ pub use plain::Plain;
 use sender::{Asking, Sender};
 use waiting::Waiting;
 
-use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, shared_answers::ask};
+use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, screening::ask};
 use crate::{
     backend::Broken,
     dns::{self, Asked, Disposition, Ede, Hop, Query, Rcode, Reply, triage},

@@ -8,7 +8,7 @@
 
 use std::{
     cell::RefCell,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::{Rc, Weak},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     dns::{Asked, Query},
     ledger::{Counter, Disposal},
     proxy::Client,
-    session::{clients::Row, failure::failure_reply, shared_answers::Asker},
+    session::{clients::Row, failure::failure_reply, screening::screen_answer, shared_answers::Asker},
 };
 
 /// Senders kept for reuse: half a MiB of them at most.
@@ -40,7 +40,20 @@ pub(super) struct Asking<'a> {
 
 impl Asker for Asking<'_> {
     fn pass(&self, asked: Asked, response: &[u8]) -> bool {
-        self.endpoint.pass(self.ends, self.octets_max, asked, response, Disposal::Cached).is_ok()
+        self.screened(asked, response, Disposal::Cached).is_ok()
+    }
+
+    fn source(&self) -> IpAddr {
+        self.client.as_ref().map_or(self.ends.client, |client| client.source).ip()
+    }
+
+    fn pass_made(&self, asked: Asked, response: &[u8], is_cut: bool) {
+        let octets_max = if is_cut { 0 } else { self.octets_max };
+        let _ = self.endpoint.pass(self.ends, octets_max, asked, response, Disposal::Responded);
+    }
+
+    fn is_datagram(&self) -> bool {
+        true
     }
 
     fn expect(&self) -> Rc<dyn Sink> {
@@ -70,6 +83,18 @@ impl Asker for Asking<'_> {
             self.endpoint.send_to_tcp(self.ends, message, query);
         }
         is_deferred
+    }
+}
+
+impl Asking<'_> {
+    /// Passes a response on as policy zones leave it.
+    fn screened(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
+        let write = |asked, response: &[u8], is_cut| {
+            let octets_max = if is_cut { 0 } else { self.octets_max };
+            self.endpoint.pass(self.ends, octets_max, asked, response, disposal)
+        };
+        let shared = &self.endpoint.shared;
+        screen_answer(shared, asked, response, (self.source(), true), || Some(self.expect()), write)
     }
 }
 
@@ -129,8 +154,10 @@ impl Sink for Sender {
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
-        if let Some(Owed { endpoint, ends, octets_max, .. }) = self.owed.borrow().as_ref() {
-            endpoint.pass(*ends, *octets_max, asked, response, Disposal::Forwarded)?;
+        if let Some(Owed { endpoint, ends, row, client, octets_max }) = self.owed.borrow().as_ref() {
+            let (ends, row, client, octets_max) = (*ends, *row, client.clone(), *octets_max);
+            let asking = Asking { endpoint, ends, row, client, octets_max };
+            asking.screened(asked, response, Disposal::Forwarded)?;
         }
         self.settle();
         Ok(())

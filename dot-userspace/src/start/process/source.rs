@@ -12,6 +12,7 @@ use crate::{
         Rotated, Source, State, Status, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
+    policy::{Explained, Question},
     start::logging,
     xdp::{BanRow, Report, Xdp, XdpError},
 };
@@ -30,6 +31,7 @@ impl Source for Process {
             servfail_percent: lock(&self.responses).percent(),
             certificates: lock(&self.certificates).clone(),
             access: lock(&self.access).clone(),
+            policy: lock(&self.policy).statuses(),
             xdp: self.xdp(),
         }
     }
@@ -102,6 +104,12 @@ impl Source for Process {
         }
         self.flushes.try_send(request.meant()?).map_err(|_| "too many at once; try again".to_owned())?;
         Ok(Flushed { asked: request.clone(), workers: self.counters.len() })
+    }
+
+    fn explain_policy(&self, question: &Question) -> Result<Explained, String> {
+        // In its own statement: a list is judged without the lock.
+        let screen = lock(&self.policy).screen();
+        screen.ok_or("there is no policy zone: see [[policy.zone]] in docs/config.md")?.explain(question)
     }
 
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {

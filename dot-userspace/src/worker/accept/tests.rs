@@ -41,6 +41,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
         client_subnet: ClientSubnet::Pass,
         keeping: Keeping::of(0),
         access: None,
+        screen: None,
     };
     let counters = WorkerCounters::default();
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);

@@ -1,0 +1,134 @@
+//! `dotd policy`: the zones of the running dotd, and which of their rules decides about a name.
+//!
+//! Before: the words of an operator. After: what the running dotd says of its zones.
+//! Never: reads a zone: the running dotd has.
+
+use std::{fmt::Write as _, net::IpAddr, path::Path};
+
+use clap::Subcommand;
+use hyper::Method;
+
+use super::{
+    arguments::ControlArguments,
+    ask,
+    error::CliError,
+    examples::{POLICY_LIST_EXAMPLES, POLICY_TEST_EXAMPLES},
+    print, show, show_answer, socket,
+};
+use crate::{
+    control::PolicyStatus,
+    policy::{Explained, Question, RuleSeen},
+};
+
+const PATH: &str = "/policy";
+
+/// What to do with policy zones.
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyVerb {
+    /// Show each zone: rules, serial number, age, and why a newer file is not used
+    #[command(after_help = POLICY_LIST_EXAMPLES)]
+    List {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Say which rule decides about a name, and on which line of which file it stands
+    ///
+    /// Asks the running dotd, and no backend. Rules about addresses and aliases in an answer need that answer: say it with
+    /// --answer.
+    #[command(after_help = POLICY_TEST_EXAMPLES)]
+    Test {
+        /// The name
+        name: String,
+        /// The type [default: A]
+        #[arg(value_name = "TYPE")]
+        qtype: Option<String>,
+        /// Address of the client
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<IpAddr>,
+        /// What a backend would answer: an address, or a name that the answer leads to; several in their order
+        #[arg(long, value_name = "ADDRESS|NAME")]
+        answer: Vec<String>,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
+/// Runs one of the verbs; without one, lists.
+pub(super) fn run(
+    verb: Option<PolicyVerb>,
+    control: &ControlArguments,
+    config: Option<&Path>,
+) -> Result<(), CliError> {
+    match verb {
+        None => list(control, config),
+        Some(PolicyVerb::List { control }) => list(&control, config),
+        Some(PolicyVerb::Test { name, qtype, client, answer, control }) => {
+            let question = Question { name, qtype, client, answer };
+            let (body, found) =
+                ask::tell::<Explained>(&socket(&control, config), Method::POST, PATH, &question)?;
+            print(&if control.json { format!("{body}\n") } else { explained(&found) })
+        }
+    }
+}
+
+fn list(control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
+    show_answer::<Vec<PolicyStatus>>(control, config, PATH, |zones| match zones.is_empty() {
+        true => "no policy zone; [[policy.zone]] in the config names one\n".to_owned(),
+        false => rows(zones),
+    })
+}
+
+/// A few lines for each zone.
+pub(super) fn rows(zones: &[PolicyStatus]) -> String {
+    let mut text = String::new();
+    for zone in zones {
+        let PolicyStatus { name, file, format, rules, .. } = zone;
+        let action = if zone.action == "given" { String::new() } else { format!(", all {}", zone.action) };
+        let mode = if zone.mode == "count" { ", only counted" } else { "" };
+        show::row(&mut text, "policy", &format!("{name}: {rules} rules{action}{mode}, {file} ({format})"));
+        let serial = zone.serial.map(|serial| format!("serial {serial}, ")).unwrap_or_default();
+        let age = show::duration(i64::try_from(zone.age_seconds).unwrap_or(i64::MAX));
+        let octets = zone.octets.div_ceil(1024);
+        show::row(
+            &mut text,
+            "",
+            &format!("{serial}read {age} ago in {} ms, {octets} KiB", zone.read_milliseconds),
+        );
+        if let Some(first) = &zone.first_left_out {
+            show::row(&mut text, "", &format!("{} lines left out, the first: {first}", zone.left_out));
+        }
+        if let Some(error) = &zone.error {
+            show::row(&mut text, "", &format!("NOT READ AGAIN: {error}"));
+        }
+    }
+    text
+}
+
+/// Which rule decides, in lines.
+fn explained(found: &Explained) -> String {
+    let asked = &found.asked;
+    let qtype = asked.qtype.as_deref().unwrap_or("A");
+    let mut text = format!("{} {qtype}", asked.name);
+    if let Some(client) = asked.client {
+        let _ = write!(text, " of {client}");
+    }
+    text += ": ";
+    match &found.decides {
+        Some(rule) => text += &seen(rule),
+        None if asked.answer.is_empty() => text += "no rule about the question; it is asked\n",
+        None => text += "no rule; it is answered as it is\n",
+    }
+    for rule in &found.counted {
+        let _ = write!(text, "only counted: {}", seen(rule));
+    }
+    text
+}
+
+fn seen(rule: &RuleSeen) -> String {
+    let RuleSeen { zone, file, line, found, action, records } = rule;
+    let mut text = format!("{action}\n  zone {zone}, {file}:{line}, by {found}\n");
+    for record in records {
+        let _ = writeln!(text, "  {record}");
+    }
+    text
+}

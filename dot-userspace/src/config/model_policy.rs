@@ -1,0 +1,165 @@
+//! The shape of `[policy]` in `dotd.toml`: zones that say which names and addresses are answered otherwise.
+//!
+//! Before: `config::load` has the file's text. After: `config::consistency_policy`, then the `policy` module alone.
+//! Never: reads a zone.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+use super::LimitMode;
+
+/// `[policy]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policies {
+    /// The zones, the first of which with a rule for a query counts.
+    pub zone: Vec<PolicyZone>,
+}
+
+/// One `[[policy.zone]]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyZone {
+    /// Its name: the origin of an RPZ file, and what clients and operators hear.
+    pub name: String,
+    /// Where its rules are.
+    pub file: PathBuf,
+    /// What kind of file that is.
+    #[serde(default)]
+    pub format: PolicyFormat,
+    /// What a rule does.
+    #[serde(default)]
+    pub action: PolicyAction,
+    /// Whether rules act, or are only counted.
+    #[serde(default = "PolicyZone::default_mode")]
+    pub mode: LimitMode,
+    /// Also signed answers are replaced for clients that want them signed (DO).
+    #[serde(default = "PolicyZone::default_break_dnssec")]
+    pub break_dnssec: bool,
+    /// The extended error that clients hear.
+    #[serde(default)]
+    pub ede: PolicyEde,
+}
+
+/// `policy.zone.format`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyFormat {
+    /// A response policy zone.
+    #[default]
+    Rpz,
+    /// Lines of an address and names, as in /etc/hosts.
+    Hosts,
+    /// A domain a line.
+    Domains,
+}
+
+impl PolicyFormat {
+    /// As the config and status say it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Rpz => "rpz",
+            Self::Hosts => "hosts",
+            Self::Domains => "domains",
+        }
+    }
+}
+
+/// `policy.zone.action`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PolicyAction {
+    /// What the rule says.
+    #[default]
+    Given,
+    /// There is no such name.
+    NxDomain,
+    /// There is nothing of this type.
+    NoData,
+    /// No answer.
+    Drop,
+    /// The answer as it is.
+    Passthru,
+    /// TC=1 over UDP; over connections the answer as it is.
+    TcpOnly,
+    /// An alias of this name.
+    Cname(String),
+}
+
+impl PolicyAction {
+    /// As the config and status say it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Given => "given".to_owned(),
+            Self::NxDomain => "nxdomain".to_owned(),
+            Self::NoData => "nodata".to_owned(),
+            Self::Drop => "drop".to_owned(),
+            Self::Passthru => "passthru".to_owned(),
+            Self::TcpOnly => "tcp-only".to_owned(),
+            Self::Cname(name) => format!("cname {name}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PolicyAction {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(match text.as_str() {
+            "given" => Self::Given,
+            "nxdomain" => Self::NxDomain,
+            "nodata" => Self::NoData,
+            "drop" => Self::Drop,
+            "passthru" => Self::Passthru,
+            "tcp-only" => Self::TcpOnly,
+            other => match other.strip_prefix("cname ").map(str::trim) {
+                Some(name) if !name.is_empty() => Self::Cname(name.to_owned()),
+                _ => {
+                    return Err(D::Error::custom(format!(
+                        "\"{text}\" is no action; write \"given\", \"nxdomain\", \"nodata\", \"drop\", \"passthru\", \
+                         \"tcp-only\" or \"cname NAME\""
+                    )));
+                }
+            },
+        })
+    }
+}
+
+/// `policy.zone.ede`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyEde {
+    /// 15: the operator of the resolver blocks it.
+    #[default]
+    Blocked,
+    /// 16: somebody else demands that it is blocked.
+    Censored,
+    /// 17: the client asked for it to be blocked.
+    Filtered,
+    /// None.
+    None,
+}
+
+impl PolicyEde {
+    /// INFO-CODE (RFC 8914 §4.16 to §4.18).
+    #[must_use]
+    pub const fn code(self) -> Option<u16> {
+        match self {
+            Self::Blocked => Some(15),
+            Self::Censored => Some(16),
+            Self::Filtered => Some(17),
+            Self::None => None,
+        }
+    }
+}
+
+impl PolicyZone {
+    pub(super) fn default_mode() -> LimitMode {
+        LimitMode::Enforce
+    }
+
+    pub(super) fn default_break_dnssec() -> bool {
+        true
+    }
+}

@@ -1,0 +1,333 @@
+//! Names of a zone as a tree whose names lie in one hash table: a look-up takes a label at a time from the root, and ends at
+//! the first that no rule has below it.
+//!
+//! Before: `builder` adds names. After: `rules` finds the rule of a name: its own, or that of the wildcard beside the last name
+//! that is there (the closest encloser, RFC 4592 §2.2.1).
+//! Holds: for each name two numbers and the whole of it, in one piece, and 8 to 16 octets of the table.
+//! Never: changes after it was built; allocates at a look-up; takes a hash for a name: the name that is found is compared.
+//!
+//! The hash of a name goes on from that of its parent, and needs no look at it: so the places of all names of a look-up are
+//! read at once, and it waits for memory twice, however many labels there are.
+
+use std::hash::{BuildHasher as _, RandomState};
+
+use crate::dns::Labels;
+
+/// Where a name stands in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeId(u32);
+
+/// The root.
+const ROOT: NodeId = NodeId(0);
+
+/// Which rule fits a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match {
+    /// Never 0.
+    pub rule: u32,
+    /// It is a wildcard's.
+    pub is_wildcard: bool,
+}
+
+/// The names of a zone.
+#[derive(Debug)]
+pub struct Index {
+    key: u64,
+    /// One name after the other: the rule of the name, that of the wildcard below it (0: there is none), and its octets without
+    /// the root's, their number first, in words.
+    names: Vec<u32>,
+    /// How many there are.
+    count: usize,
+    /// High half: that of the hash. Low half: where the name is. 0: free, as the root is not in the table.
+    table: Vec<u64>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        let key = RandomState::new().hash_one(0);
+        Self { key, names: vec![0, 0, 0], count: 1, table: vec![0; TABLE_PLACES_MIN] }
+    }
+}
+
+impl Index {
+    /// The rule for `name`.
+    #[must_use]
+    pub fn find(&self, name: &Labels) -> Option<Match> {
+        let (mut hashes, mut first) = ([0; LEVELS_AT_ONCE], [0; LEVELS_AT_ONCE]);
+        let mut hash = self.key;
+        for ((label, kept), edge) in name.labels().zip(&mut hashes).zip(&mut first) {
+            hash = self.hash(hash, label);
+            *kept = hash;
+            *edge = self.table.get(low(hash) & self.mask()).copied().unwrap_or_default();
+        }
+        let (mut node, mut depth) = (ROOT, 0);
+        for (level, label) in name.labels().enumerate() {
+            hash = match hashes.get(level) {
+                Some(known) => *known,
+                None => self.hash(hash, label),
+            };
+            match self.probe(hash, first.get(level).copied(), |_| true) {
+                Some(found) => (node, depth) = (found, level + 1),
+                None => break,
+            }
+        }
+        if !self.is_name(node, name.last(depth)) {
+            (node, depth) = self.find_slowly(name, depth);
+        }
+        self.matched(node, depth < name.count())
+    }
+
+    /// The deepest of the names above `name`, each compared: two hashes were alike.
+    #[cold]
+    fn find_slowly(&self, name: &Labels, depth: usize) -> (NodeId, usize) {
+        for depth in (1..=depth).rev() {
+            let hash = name.labels().take(depth).fold(self.key, |hash, label| self.hash(hash, label));
+            let is_it = |node| self.is_name(node, name.last(depth));
+            if let Some(node) = self.probe(hash, None, is_it) {
+                return (node, depth);
+            }
+        }
+        (ROOT, 0)
+    }
+
+    fn matched(&self, node: NodeId, is_wildcard: bool) -> Option<Match> {
+        let rule = *self.names.get(node.0 as usize + usize::from(is_wildcard))?;
+        (rule != 0).then_some(Match { rule, is_wildcard })
+    }
+
+    /// The node with this hash that `is_it`; `first` is what stands at the hash's own place, if that was read.
+    fn probe(&self, hash: u64, first: Option<u64>, is_it: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let (mut place, mask) = (low(hash), self.mask());
+        let mut edge = match first {
+            Some(edge) => edge,
+            None => *self.table.get(place & mask)?,
+        };
+        while edge != 0 {
+            if edge >> 32 == hash >> 32 && is_it(NodeId(edge as u32)) {
+                return Some(NodeId(edge as u32));
+            }
+            place += 1;
+            edge = *self.table.get(place & mask)?;
+        }
+        None
+    }
+
+    /// Whether a node has this name, whose octets are without the root's.
+    fn is_name(&self, node: NodeId, name: &[u8]) -> bool {
+        let words = self.names.get(node.0 as usize + RULES_WORDS..).unwrap_or_default();
+        let Some((first, words)) = words.split_first() else { return false };
+        let (front, rest) = name.split_at(name.len().min(3));
+        let [length, own @ ..] = first.to_le_bytes();
+        usize::from(length) == name.len()
+            && own.starts_with(front)
+            && rest.len() <= words.len() * 4
+            && rest.chunks(4).zip(words).all(|(chunk, word)| word.to_le_bytes().starts_with(chunk))
+    }
+
+    /// The octets of a name, without the root's.
+    fn octets_of(&self, node: NodeId) -> impl Iterator<Item = u8> {
+        let words = self.names.get(node.0 as usize + RULES_WORDS..).unwrap_or_default();
+        let length = words.first().map_or(0, |word| usize::from(word.to_le_bytes()[0]));
+        words.iter().flat_map(|word| word.to_le_bytes()).skip(1).take(length)
+    }
+
+    /// The node of a name, whose octets are without the root's; it is made where it is absent, with those above it. `None`: there
+    /// are as many names as can be counted.
+    pub fn insert(&mut self, octets: &[u8]) -> Option<NodeId> {
+        let mut starts = [0; u8::MAX as usize];
+        let (mut count, mut at) = (0, 0);
+        while let Some(length) = octets.get(at) {
+            *starts.get_mut(count)? = at;
+            (count, at) = (count + 1, at + 1 + usize::from(*length));
+        }
+        let (mut node, mut hash) = (ROOT, self.key);
+        for start in starts.get(..count)?.iter().rev() {
+            let name = octets.get(*start..)?;
+            let label = name.get(..=usize::from(*name.first()?))?;
+            hash = self.hash(hash, label);
+            let found = self.probe(hash, None, |node| self.is_name(node, name));
+            node = match found {
+                Some(found) => found,
+                None => self.grow(name, hash)?,
+            };
+        }
+        Some(node)
+    }
+
+    fn grow(&mut self, name: &[u8], hash: u64) -> Option<NodeId> {
+        let id = u32::try_from(self.names.len()).ok()?;
+        let mut word = [u8::try_from(name.len()).ok()?, 0, 0, 0];
+        if self.count >= self.table.len() / 3 * 2 {
+            self.enlarge();
+        }
+        self.names.extend_from_slice(&[0, 0]);
+        let mut at = 1;
+        for octet in name {
+            if at == word.len() {
+                self.names.push(u32::from_le_bytes(std::mem::take(&mut word)));
+                at = 0;
+            }
+            *word.get_mut(at)? = *octet;
+            at += 1;
+        }
+        self.names.push(u32::from_le_bytes(word));
+        self.count += 1;
+        place(&mut self.table, hash, id);
+        Some(NodeId(id))
+    }
+
+    fn enlarge(&mut self) {
+        let mut table = vec![0; self.table.len() * 2];
+        for edge in self.table.iter().copied().filter(|edge| *edge != 0) {
+            let name: Vec<u8> = self.octets_of(NodeId(edge as u32)).collect();
+            let mut octets = [0; 256];
+            octets.iter_mut().zip(&name).for_each(|(place, octet)| *place = *octet);
+            // A name that was put in is one.
+            let Some(labels) = Labels::read(octets.get(..=name.len()).unwrap_or_default(), 0) else {
+                continue;
+            };
+            let hash = labels.labels().fold(self.key, |hash, label| self.hash(hash, label));
+            place(&mut table, hash, edge as u32);
+        }
+        self.table = table;
+    }
+
+    /// The rule of a node, or of its wildcard, to be set; 0: there is none.
+    pub fn rule(&mut self, id: NodeId, is_wildcard: bool) -> Option<&mut u32> {
+        self.names.get_mut(id.0 as usize + usize::from(is_wildcard))
+    }
+
+    /// Gives back what growth has reserved.
+    pub fn shrink(&mut self) {
+        self.names.shrink_to_fit();
+    }
+
+    /// Octets that it takes.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.names.capacity() * size_of::<u32>() + self.table.capacity() * size_of::<u64>()
+    }
+
+    /// wyhash's step, a product of 128 bits folded, over eight octets at a time. The key is random: nobody can make a run of
+    /// names that lie side by side.
+    fn hash(&self, parent: u64, label: &[u8]) -> u64 {
+        let mut hash = parent;
+        for chunk in label.chunks(8) {
+            let mut octets = [0; 8];
+            octets.iter_mut().zip(chunk).for_each(|(place, octet)| *place = *octet);
+            hash = fold(hash ^ u64::from_le_bytes(octets), self.key | 1);
+        }
+        fold(hash, MULTIPLIER)
+    }
+
+    fn mask(&self) -> usize {
+        self.table.len() - 1
+    }
+}
+
+/// wyhash's first secret number.
+const MULTIPLIER: u64 = 0xa076_1d64_78bd_642f;
+const TABLE_PLACES_MIN: usize = 16;
+/// Levels whose places are read before the first is looked at. Names that people ask for have two to five labels.
+const LEVELS_AT_ONCE: usize = 6;
+/// Words of a name before its octets.
+const RULES_WORDS: usize = 2;
+
+/// Puts a name into the next free place; there always is one.
+fn place(table: &mut [u64], hash: u64, id: u32) {
+    let (mut place, mask) = (low(hash), table.len() - 1);
+    while let Some(edge) = table.get_mut(place & mask) {
+        if *edge == 0 {
+            *edge = hash >> 32 << 32 | u64::from(id);
+            return;
+        }
+        place += 1;
+    }
+}
+
+/// The half of a hash by which a place is chosen; the other half tells names apart.
+fn low(hash: u64) -> usize {
+    hash as u32 as usize
+}
+
+fn fold(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    (product >> 64) as u64 ^ product as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dns::wire_name;
+
+    fn name(text: &str) -> Labels {
+        Labels::read(&wire_name(text).unwrap(), 0).unwrap()
+    }
+
+    fn front(name: &Labels) -> &[u8] {
+        name.last(name.count())
+    }
+
+    fn index(rules: &[&str]) -> Index {
+        let mut index = Index::default();
+        for (rule, text) in (1..).zip(rules) {
+            let plain = text.strip_prefix("*.").or(text.strip_prefix('*')).unwrap_or(text);
+            let node = index.insert(front(&name(if plain.is_empty() { "." } else { plain }))).unwrap();
+            *index.rule(node, text.starts_with('*')).unwrap() = rule;
+        }
+        index
+    }
+
+    /// Goal: a name has its own rule, else that of the wildcard at its closest encloser; an empty name between, and one that
+    /// is there, keep a wildcard above from what is below them. Method: names of one small zone. Covers: C-441
+    #[test]
+    fn the_closest_encloser_decides() {
+        let rules = ["*.example.net", "www.example.net", "a.b.example.net", "*.test", "x.test", "*"];
+        let index = index(&rules);
+        let of = |text| index.find(&name(text)).map(|found| rules[found.rule as usize - 1]);
+        for (text, rule) in [
+            ("ftp.example.net", Some("*.example.net")),
+            ("a.ftp.example.net", Some("*.example.net")),
+            ("www.example.net", Some("www.example.net")),
+            ("a.www.example.net", None),
+            ("example.net", None),
+            ("a.b.example.net", Some("a.b.example.net")),
+            ("b.example.net", None),
+            ("z.b.example.net", None),
+            ("test", None),
+            ("y.test", Some("*.test")),
+            ("org", Some("*")),
+            ("www.example.org", Some("*")),
+            ("net", None),
+            ("other.net", None),
+            (".", None),
+        ] {
+            assert_eq!(of(text), rule, "{text}");
+        }
+        // As if each hash were another's: names are compared.
+        let slowly = |text: &str| index.find_slowly(&name(text), 3).1;
+        assert_eq!(["www.example.net", "ftp.example.net", "a.b.c"].map(slowly), [3, 2, 0]);
+    }
+
+    proptest! {
+        /// Goal: every name that was put in is found, none else, however many. Method: a map of the standard library.
+        ///
+        #[test]
+        fn what_was_put_in_is_found(names in prop::collection::vec("[a-c]{1,2}(\\.[a-c]{1,2}){0,3}", 0..200)) {
+            let (mut index, mut known) = (Index::default(), HashMap::new());
+            for (rule, text) in (1..).zip(&names) {
+                let node = index.insert(front(&name(text))).unwrap();
+                *index.rule(node, false).unwrap() = rule;
+                known.insert(text.clone(), rule);
+            }
+            for text in names.iter().cloned().chain(["a.b.c".to_owned(), "cc.cc.cc.cc.cc".to_owned()]) {
+                let found = index.find(&name(&text)).map(|found| found.rule);
+                prop_assert_eq!(found, known.get(&text).copied(), "{}", text);
+            }
+        }
+    }
+}

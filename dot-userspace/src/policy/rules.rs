@@ -1,0 +1,192 @@
+//! The rules of one policy zone: found by a name, by a client's address, or by an address in an answer.
+//!
+//! Before: `builder` has every rule of a file. After: `zone` says what a rule does.
+//! Holds: the names, two maps of prefixes, 8 octets a rule, and the records that rules answer with, each list in one piece.
+//! Never: changes after it was built; allocates at a look-up.
+
+use std::net::IpAddr;
+
+use super::{Index, PrefixMap};
+use crate::dns::{Labels, TYPE_CNAME};
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug)]
+pub enum Action<'r> {
+    /// There is no such name.
+    NxDomain,
+    /// There is nothing of this type.
+    NoData,
+    /// The answer as it is.
+    Passthru,
+    /// No answer.
+    Drop,
+    /// TC=1 over UDP; over connections the answer as it is.
+    TcpOnly,
+    /// An alias of this name, in wire format; with `*` in front, of the name that was asked for below it.
+    Alias(&'r [u8], u32),
+    /// Records of its own.
+    Records(Records<'r>),
+}
+
+impl Action<'_> {
+    /// As `dotd policy test` says it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::NxDomain => "nxdomain".to_owned(),
+            Self::NoData => "nodata".to_owned(),
+            Self::Passthru => "passthru".to_owned(),
+            Self::Drop => "drop".to_owned(),
+            Self::TcpOnly => "tcp-only".to_owned(),
+            Self::Alias(target, _) => format!("cname {}", crate::dns::text_of(target)),
+            Self::Records(records) => format!("local data, {} records", records.all().count()),
+        }
+    }
+}
+
+/// A rule as it is kept: on which line of its file it stands, and what it does: a [`Plain`] action, or the first of its records.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    pub(super) line: u32,
+    pub(super) does: u32,
+}
+
+/// Actions without records, by their numbers.
+pub(super) const PLAIN: [Action<'static>; 5] =
+    [Action::NxDomain, Action::NoData, Action::Passthru, Action::Drop, Action::TcpOnly];
+pub(super) const NXDOMAIN: u32 = 0;
+pub(super) const NODATA: u32 = 1;
+pub(super) const PASSTHRU: u32 = 2;
+pub(super) const DROP: u32 = 3;
+pub(super) const TCP_ONLY: u32 = 4;
+/// What the first record has, of a rule that has records.
+pub(super) const FIRST_RECORD: u32 = 5;
+
+/// A record that a rule answers with, and the next one of that rule; 0: there is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub(super) rtype: u16,
+    pub(super) octets: u16,
+    pub(super) ttl: u32,
+    pub(super) start: u32,
+    pub(super) next: u32,
+}
+
+/// The records of a rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'r> {
+    rules: &'r Rules,
+    first: u32,
+}
+
+impl<'r> Records<'r> {
+    /// Type, TTL and RDATA of each.
+    pub fn all(self) -> impl Iterator<Item = (u16, u32, &'r [u8])> {
+        let mut at = self.first;
+        std::iter::from_fn(move || {
+            let record = self.rules.records.get(usize::try_from(at).ok()?.checked_sub(1)?)?;
+            at = record.next;
+            Some((record.rtype, record.ttl, self.rules.rdata_of(*record)))
+        })
+    }
+}
+
+/// What a file says of itself, beside its rules.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// TTL and RDATA of its SOA record.
+    pub soa: Option<(u32, Box<[u8]>)>,
+    /// The serial number there.
+    pub serial: Option<u32>,
+    /// Lines that a front end cannot hold, and the first of them with its reason.
+    pub left_out: u32,
+    /// Why the first was left out, with its line.
+    pub first_left_out: Option<String>,
+}
+
+/// The rules of one zone.
+#[derive(Debug, Default)]
+pub struct Rules {
+    pub(super) names: Index,
+    pub(super) clients: PrefixMap,
+    pub(super) addresses: PrefixMap,
+    /// Number 0 is no rule.
+    pub(super) rules: Vec<Rule>,
+    pub(super) records: Vec<Record>,
+    pub(super) rdata: Vec<u8>,
+    pub(super) start: Start,
+}
+
+impl Rules {
+    /// The number of the rule for a name, its own or its wildcard's; never 0.
+    #[must_use]
+    pub fn by_name(&self, name: &Labels) -> Option<u32> {
+        self.names.find(name).map(|found| found.rule)
+    }
+
+    /// The number of the rule for a client.
+    #[must_use]
+    pub fn by_client(&self, client: IpAddr) -> Option<u32> {
+        if self.clients.is_empty() { None } else { self.clients.find(client) }
+    }
+
+    /// The number of the rule for an address in an answer.
+    #[must_use]
+    pub fn by_address(&self, address: IpAddr) -> Option<u32> {
+        self.addresses.find(address)
+    }
+
+    /// Some rule looks at addresses of answers.
+    #[must_use]
+    pub fn has_addresses(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+
+    /// What a rule does, and on which line of its file it stands.
+    #[must_use]
+    pub fn action(&self, number: u32) -> (Action<'_>, u32) {
+        let rule = usize::try_from(number).ok().and_then(|number| self.rules.get(number));
+        let Some(Rule { line, does }) = rule.copied() else { return (Action::Passthru, 0) };
+        let action = match usize::try_from(does).ok().and_then(|does| PLAIN.get(does)) {
+            Some(plain) => *plain,
+            None => self.with_records(does - FIRST_RECORD + 1),
+        };
+        (action, line)
+    }
+
+    fn with_records(&self, first: u32) -> Action<'_> {
+        let records = Records { rules: self, first };
+        match records.all().next() {
+            Some((TYPE_CNAME, ttl, target)) => Action::Alias(target, ttl),
+            _ => Action::Records(records),
+        }
+    }
+
+    fn rdata_of(&self, record: Record) -> &[u8] {
+        let start = record.start as usize;
+        self.rdata.get(start..start + usize::from(record.octets)).unwrap_or_default()
+    }
+
+    /// How many rules there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.rules.len().saturating_sub(1)
+    }
+
+    /// Octets that they take.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.names.octets()
+            + self.rules.capacity() * size_of::<Rule>()
+            + self.records.capacity() * size_of::<Record>()
+            + self.rdata.capacity()
+            + self.clients.octets()
+            + self.addresses.octets()
+    }
+
+    /// What the file says of itself.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+}

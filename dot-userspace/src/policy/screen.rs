@@ -1,0 +1,269 @@
+//! Which rule holds for a query, or for the answer to it. Pure.
+//!
+//! Before: `session` has a query, and later its answer. After: it does what the [`Ruling`] says and counts it.
+//! Holds: the zones in the order of the config.
+//! Never: allocates, locks or waits; changes after it was built.
+//!
+//! Source: draft-vixie-dnsop-dns-rpz-00 §5: of two rules the one of the earlier name in a chain of aliases counts, then the
+//! one of the earlier zone, then a client's before a name's, then the longer name or prefix. A front end judges clients and
+//! names before it asks: rules about addresses in answers come after these, as in Unbound.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{rules::Action, zone::Zone};
+use crate::{
+    dns::{self, Labels, Screening, TYPE_A, TYPE_AAAA, TYPE_CNAME, answers},
+    ledger::Counter,
+};
+
+/// What a rule was found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The client's address.
+    Client,
+    /// The name that was asked for.
+    Name,
+    /// A name that the answer leads to.
+    Alias,
+    /// An address in the answer.
+    Address,
+}
+
+impl Found {
+    /// Its line in the ledger.
+    #[must_use]
+    pub fn counter(self) -> Counter {
+        match self {
+            Self::Client => Counter::PolicyByClient,
+            Self::Name => Counter::PolicyByName,
+            Self::Alias => Counter::PolicyByAlias,
+            Self::Address => Counter::PolicyByAddress,
+        }
+    }
+
+    /// As `dotd policy test` says it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client address",
+            Self::Name => "name",
+            Self::Alias => "alias in the answer",
+            Self::Address => "address in the answer",
+        }
+    }
+}
+
+/// A rule that holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Ruling<'s> {
+    /// Of which zone.
+    pub zone: &'s Zone,
+    /// On which line of its file.
+    pub line: u32,
+    /// By what it was found.
+    pub found: Found,
+    /// What it does.
+    pub action: Action<'s>,
+}
+
+impl Ruling<'_> {
+    /// Its line in the ledger.
+    #[must_use]
+    pub fn counter(&self) -> Counter {
+        match self.action {
+            _ if self.zone.only_counts() => Counter::PolicyOnlyCounted,
+            Action::NxDomain => Counter::PolicyNxDomain,
+            Action::NoData => Counter::PolicyNoData,
+            Action::Passthru => Counter::PolicyPassthru,
+            Action::Drop => Counter::PolicyDropped,
+            Action::TcpOnly => Counter::PolicyTcpOnly,
+            Action::Alias(..) | Action::Records(_) => Counter::PolicyLocal,
+        }
+    }
+}
+
+/// What becomes of a query.
+#[derive(Clone, Copy, Debug)]
+pub enum Judged<'s> {
+    /// It is answered as ever; that answer is looked at so.
+    Ask(Screening),
+    /// A rule holds.
+    Ruling(Ruling<'s>),
+}
+
+/// A rule that holds for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct OfAnswer<'s> {
+    /// The rule.
+    pub ruling: Ruling<'s>,
+    /// Records of the answer that stay in front, and the end of the last one.
+    pub kept: (u16, usize),
+    /// First octet of the name that the rule is about; `None`: the question's.
+    pub owner: Option<usize>,
+}
+
+/// A response, and what its client asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'r> {
+    /// The whole of it.
+    pub response: &'r [u8],
+    /// One past its question.
+    pub question_end: usize,
+    /// The client wants signatures.
+    pub dnssec_ok: bool,
+    /// What is looked at.
+    pub screening: Screening,
+}
+
+/// The zones.
+#[derive(Debug)]
+pub struct Screen {
+    zones: Box<[Zone]>,
+}
+
+impl Screen {
+    /// These zones, in their order; `None`: none.
+    #[must_use]
+    pub fn new(zones: Vec<Zone>) -> Option<Self> {
+        (!zones.is_empty()).then(|| Self { zones: zones.into() })
+    }
+
+    /// The zones.
+    #[must_use]
+    pub fn zones(&self) -> &[Zone] {
+        &self.zones
+    }
+
+    /// What becomes of a query for `name` of `client`, who wants signatures if `dnssec_ok`. Rules that are only counted go to
+    /// `note`.
+    pub fn judge(
+        &self,
+        name: &Labels,
+        client: IpAddr,
+        dnssec_ok: bool,
+        note: impl FnMut(&Ruling<'_>),
+    ) -> Judged<'_> {
+        match self.of_question(name, client, |_| true, note) {
+            // Whether its answer is signed is not known yet.
+            Some(ruling) if dnssec_ok && !ruling.zone.config().break_dnssec => match ruling.action {
+                Action::Passthru => Judged::Ask(Screening::Done),
+                _ => Judged::Ask(Screening::Whole),
+            },
+            Some(ruling) => Judged::Ruling(ruling),
+            None => Judged::Ask(Screening::Answer),
+        }
+    }
+
+    /// Which rule holds for an answer.
+    pub fn judge_answer(
+        &self,
+        answered: Answered<'_>,
+        client: IpAddr,
+        mut note: impl FnMut(&Ruling<'_>),
+    ) -> Option<OfAnswer<'_>> {
+        let Answered { response, question_end, dnssec_ok, screening } = answered;
+        if screening == Screening::Done {
+            return None;
+        }
+        let is_signed = dnssec_ok && dns::is_signed(response, question_end);
+        let holds = |zone: &Zone| !is_signed || zone.config().break_dnssec;
+        if screening == Screening::Whole {
+            let name = Labels::read(response, dns::HEADER_OCTETS)?;
+            if let Some(ruling) = self.of_question(&name, client, holds, &mut note) {
+                return Some(OfAnswer { ruling, kept: (0, question_end), owner: None });
+            }
+        }
+        self.of_aliases(response, question_end, holds, &mut note)
+            .or_else(|| self.of_addresses(response, question_end, holds, &mut note))
+    }
+
+    fn of_question(
+        &self,
+        name: &Labels,
+        client: IpAddr,
+        holds: impl Fn(&Zone) -> bool,
+        mut note: impl FnMut(&Ruling<'_>),
+    ) -> Option<Ruling<'_>> {
+        self.zones.iter().filter(|zone| holds(zone)).find_map(|zone| {
+            let rules = zone.rules();
+            let by_client = rules.by_client(client).map(|rule| (rule, Found::Client));
+            let (rule, found) = by_client.or_else(|| Some((rules.by_name(name)?, Found::Name)))?;
+            ruling(zone, rule, found, &mut note)
+        })
+    }
+
+    /// Names that the answer leads to, from the first one on.
+    fn of_aliases(
+        &self,
+        response: &[u8],
+        question_end: usize,
+        holds: impl Fn(&Zone) -> bool,
+        note: &mut impl FnMut(&Ruling<'_>),
+    ) -> Option<OfAnswer<'_>> {
+        let aliases = (1..).zip(answers(response, question_end));
+        for (count, record) in aliases.filter(|(_, record)| record.rtype == TYPE_CNAME) {
+            let target = Labels::read(response, record.rdata)?;
+            let ruling = self
+                .zones
+                .iter()
+                .filter(|zone| holds(zone))
+                .find_map(|zone| ruling(zone, zone.rules().by_name(&target)?, Found::Alias, &mut *note));
+            if let Some(ruling) = ruling {
+                return Some(OfAnswer { ruling, kept: (count, record.end), owner: Some(record.rdata) });
+            }
+        }
+        None
+    }
+
+    /// Addresses in the answer: of one zone the first address with a rule counts.
+    fn of_addresses(
+        &self,
+        response: &[u8],
+        question_end: usize,
+        holds: impl Fn(&Zone) -> bool,
+        note: &mut impl FnMut(&Ruling<'_>),
+    ) -> Option<OfAnswer<'_>> {
+        let has_addresses = |zone: &&Zone| zone.rules().has_addresses() && holds(zone);
+        let ruling = self.zones.iter().filter(has_addresses).find_map(|zone| {
+            let mut addresses = answers(response, question_end)
+                .filter_map(|record| address_of(record.rtype, response.get(record.rdata..record.end)?));
+            let rule = addresses.find_map(|address| zone.rules().by_address(address))?;
+            ruling(zone, rule, Found::Address, &mut *note)
+        })?;
+        let (mut kept, mut owner) = ((0, question_end), None);
+        for (count, record) in (1..).zip(answers(response, question_end)) {
+            match record.rtype {
+                TYPE_A | TYPE_AAAA => {
+                    owner = Some(record.start);
+                    break;
+                }
+                _ => kept = (count, record.end),
+            }
+        }
+        Some(OfAnswer { ruling, kept, owner })
+    }
+}
+
+/// What a rule does; `None`: it is only counted.
+fn ruling<'s>(
+    zone: &'s Zone,
+    rule: u32,
+    found: Found,
+    mut note: impl FnMut(&Ruling<'_>),
+) -> Option<Ruling<'s>> {
+    let (action, line) = zone.action(rule);
+    let ruling = Ruling { zone, line, found, action };
+    if zone.only_counts() {
+        note(&ruling);
+        return None;
+    }
+    Some(ruling)
+}
+
+fn address_of(rtype: u16, rdata: &[u8]) -> Option<IpAddr> {
+    match rtype {
+        TYPE_A => Some(Ipv4Addr::from(<[u8; 4]>::try_from(rdata).ok()?).into()),
+        TYPE_AAAA => Some(Ipv6Addr::from(<[u8; 16]>::try_from(rdata).ok()?).into()),
+        _ => None,
+    }
+}

@@ -1,0 +1,206 @@
+//! One policy zone: the rules of its file, and what the config makes of them.
+//!
+//! Before: `[[policy.zone]]` and a file. After: `screen` asks it for each query.
+//! Holds: rules that every worker shares; a zone with another action shares them with the one before.
+//! Never: changes once it is read.
+
+use std::{
+    fmt,
+    fs::File,
+    io::BufReader,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use super::{
+    builder::Builder,
+    lists, rpz,
+    rules::{Action, Rules},
+    words::Lines,
+};
+use crate::{
+    config::{LimitMode, PolicyAction, PolicyFormat, PolicyZone},
+    disk,
+    dns::Labels,
+};
+
+/// Octets of a file. 1 GiB: twenty times a zone of a million names.
+const FILE_OCTETS_MAX: u64 = 1 << 30;
+/// TTL of an alias that the config names. 60 s, so that a client soon hears of a change.
+const ALIAS_TTL_SECONDS: u32 = 60;
+
+/// Why a zone cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneError {
+    /// The zone.
+    pub zone: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// The line; 0: none in particular.
+    pub line: u32,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for ZoneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { zone, file, line, what } = self;
+        match line {
+            0 => write!(f, "policy zone {zone}: {}: {what}", file.display()),
+            _ => write!(f, "policy zone {zone}: {}:{line}: {what}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for ZoneError {}
+
+/// What was read of a file, and when.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The rules.
+    pub rules: Arc<Rules>,
+    /// When.
+    pub at: SystemTime,
+    /// How long it took.
+    pub milliseconds: u64,
+    print: Print,
+}
+
+/// What tells one content of a file from another: device, inode, length, and when it was changed.
+type Print = (u64, u64, u64, (i64, i64), (i64, i64));
+
+/// A policy zone.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    /// What the config says.
+    config: PolicyZone,
+    loaded: Loaded,
+    /// Its name in wire format.
+    wire: Box<[u8]>,
+    /// What the extended error says.
+    ede: Option<(u16, Box<str>)>,
+    /// Where every rule leads, where the config says so.
+    alias: Option<Box<[u8]>>,
+}
+
+impl Zone {
+    /// Reads the file that `config` names.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn load(config: &PolicyZone) -> Result<Self, ZoneError> {
+        let began = Instant::now();
+        let error = |line: u32, what: String| ZoneError {
+            zone: config.name.clone(),
+            file: config.file.clone(),
+            line,
+            what,
+        };
+        let (file, print) = open(config).map_err(|what| error(0, what))?;
+        let name = labels(&config.name).map_err(|what| error(0, what))?;
+        let (mut lines, mut builder) =
+            (Lines::new(BufReader::new(file), FILE_OCTETS_MAX), Builder::default());
+        let outcome = match config.format {
+            PolicyFormat::Rpz => rpz::read(&mut lines, &name, &mut builder),
+            format => lists::read(&mut lines, format, &mut builder),
+        };
+        outcome.map_err(|(line, what)| error(line, what))?;
+        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let rules = Arc::new(builder.build());
+        let loaded = Loaded { rules, at: SystemTime::now(), milliseconds, print };
+        Self::of(config, loaded).map_err(|what| error(0, what))
+    }
+
+    /// The zone with these rules.
+    fn of(config: &PolicyZone, loaded: Loaded) -> Result<Self, String> {
+        let alias = match &config.action {
+            PolicyAction::Cname(target) => Some(labels(target)?.octets().into()),
+            _ => None,
+        };
+        let ede = config.ede.code().map(|code| (code, config.name.as_str().into()));
+        let wire = labels(&config.name)?.octets().into();
+        Ok(Self { config: config.clone(), loaded, wire, ede, alias })
+    }
+
+    /// The same rules under another config, where that names the same file in the same format. `None`: it does not.
+    #[must_use]
+    pub fn again(&self, config: &PolicyZone) -> Option<Self> {
+        let is_same = (&self.config.name, &self.config.file, self.config.format)
+            == (&config.name, &config.file, config.format);
+        if is_same { Self::of(config, self.loaded.clone()).ok() } else { None }
+    }
+
+    /// Its file is still the one that was read.
+    #[must_use]
+    pub fn is_as_read(&self) -> bool {
+        open(&self.config).is_ok_and(|(_, print)| print == self.loaded.print)
+    }
+
+    /// What the config says.
+    #[must_use]
+    pub fn config(&self) -> &PolicyZone {
+        &self.config
+    }
+
+    /// What was read.
+    #[must_use]
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.loaded.rules
+    }
+
+    /// What a rule does here, and its line.
+    #[must_use]
+    pub fn action(&self, rule: u32) -> (Action<'_>, u32) {
+        let (given, line) = self.rules().action(rule);
+        let action = match &self.config.action {
+            PolicyAction::Given => given,
+            PolicyAction::NxDomain => Action::NxDomain,
+            PolicyAction::NoData => Action::NoData,
+            PolicyAction::Drop => Action::Drop,
+            PolicyAction::Passthru => Action::Passthru,
+            PolicyAction::TcpOnly => Action::TcpOnly,
+            PolicyAction::Cname(_) => Action::Alias(self.alias.as_deref().unwrap_or(&[0]), ALIAS_TTL_SECONDS),
+        };
+        (action, line)
+    }
+
+    /// Its rules are only counted.
+    #[must_use]
+    pub fn only_counts(&self) -> bool {
+        self.config.mode == LimitMode::Count
+    }
+
+    /// Its name in wire format.
+    #[must_use]
+    pub fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// The extended error of its answers, with its name.
+    #[must_use]
+    pub fn ede(&self) -> Option<(u16, &str)> {
+        self.ede.as_ref().map(|(code, text)| (*code, &**text))
+    }
+}
+
+fn open(config: &PolicyZone) -> Result<(File, Print), String> {
+    let file = disk::open_named(&config.file).map_err(|error| format!("cannot be read: {error}"))?;
+    let found = file.metadata().map_err(|error| error.to_string())?;
+    if !found.is_file() {
+        return Err("is no file".to_owned());
+    }
+    let (modified, changed) = ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
+    Ok((file, (found.dev(), found.ino(), found.len(), modified, changed)))
+}
+
+fn labels(name: &str) -> Result<Labels, String> {
+    Labels::parse(name.as_bytes(), None).map_err(|error| format!("{name}: {error}"))
+}

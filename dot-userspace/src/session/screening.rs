@@ -1,0 +1,171 @@
+//! What policy zones make of a query, and of the answer to it.
+//!
+//! Before: `dns::triage` said forward, whichever way the query came; later there is an answer, from a backend or the cache.
+//! After: the asker has a rule's response, or none, or the answer as it is.
+//! Holds: nothing; the zones are `policy`'s.
+//! Never: costs more than a branch where there is no zone; allocates for a rule that needs no other name.
+
+use std::{net::IpAddr, rc::Rc, sync::Arc};
+
+use super::{
+    WorkerShared,
+    screened_alias::ScreenedAlias,
+    shared_answers::{self, Asker},
+};
+use crate::{
+    backend::{Broken, Sink},
+    dns::{self, Asked, HEADER_OCTETS, Labels, Query, Screening},
+    ledger::{Counter, turn_time},
+    policy::{Action, Answered, Judged, OfAnswer, Place, Ruling, Screen, alias_of, write},
+};
+
+const CLASS_IN: u16 = 1;
+const CLASS_ANY: u16 = 255;
+
+impl WorkerShared {
+    /// What is answered otherwise from now on, also from the cache.
+    pub fn screen_by(&self, screen: Option<Arc<Screen>>) {
+        self.screen.replace(screen);
+    }
+}
+
+/// Has `message`, which `query` describes, answered as policy zones say, or else as ever.
+pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
+    let screen = shared.screen.borrow();
+    match screen.as_deref() {
+        Some(screen) if query.opcode == 0 && matches!(query.qclass, CLASS_IN | CLASS_ANY) => {
+            judge(shared, screen, message, query, asker);
+        }
+        _ => shared_answers::ask(shared, message, query, asker),
+    }
+}
+
+fn judge(shared: &WorkerShared, screen: &Screen, message: &[u8], query: &Query, asker: &impl Asker) {
+    let Some(name) = Labels::read(message, HEADER_OCTETS) else {
+        return shared_answers::ask(shared, message, query, asker);
+    };
+    let dnssec_ok = query.opt.is_some_and(|opt| opt.dnssec_ok);
+    let screening = match screen.judge(&name, asker.source(), dnssec_ok, |ruling| note(shared, ruling)) {
+        Judged::Ask(screening) => screening,
+        Judged::Ruling(ruling) => {
+            note(shared, &ruling);
+            match follow(shared, &ruling, message, query, asker) {
+                Some(screening) => screening,
+                None => return,
+            }
+        }
+    };
+    shared_answers::ask(shared, message, &Query { screening, ..*query }, asker);
+}
+
+/// Does what a rule says. `Some`: the query is answered as ever.
+fn follow(
+    shared: &WorkerShared,
+    ruling: &Ruling<'_>,
+    message: &[u8],
+    query: &Query,
+    asker: &impl Asker,
+) -> Option<Screening> {
+    let asked = Asked { since: Some(turn_time::moment()), screening: Screening::Done, ..Asked::by(query) };
+    let place = Place {
+        front: message.get(..query.question_end).unwrap_or_default(),
+        answers: 0,
+        question_end: query.question_end,
+        owner: None,
+        dnssec_ok: asked.dnssec_ok,
+    };
+    let mut made = shared.made.take();
+    let mut screening = None;
+    match ruling.action {
+        Action::Drop => shared.counters.add(Counter::DroppedPolicy, 1),
+        Action::Passthru => screening = Some(Screening::Done),
+        Action::TcpOnly if !asker.is_datagram() => screening = Some(Screening::Done),
+        Action::TcpOnly => {
+            dns::Made::begin(place.front, 0, &mut made).finish(dns::ResponseCode::NoError, None, false);
+            asker.pass_made(asked, &made, true);
+            shared.counters.add(Counter::Responded, 1);
+        }
+        Action::Alias(..) if leads_on(ruling, place) => {
+            if !asker.is_deferred(message, query) {
+                ScreenedAlias::of(ruling, place, asked, asker.expect()).ask(shared);
+            }
+        }
+        _ => {
+            write(ruling, place, &mut made);
+            asker.pass_made(asked, &made, false);
+            shared.counters.add(Counter::Responded, 1);
+        }
+    }
+    shared.made.replace(made);
+    screening
+}
+
+/// Whether somebody must be asked for the name that a rule leads to.
+fn leads_on(ruling: &Ruling<'_>, place: Place<'_>) -> bool {
+    let wants_alias = matches!(dns::qtype_of(place.front, place.question_end), dns::TYPE_CNAME | 255);
+    !wants_alias && alias_of(ruling, place).is_some()
+}
+
+/// Passes an answer on as policy zones leave it: `write` takes what the client gets, and whether that is cut for its
+/// datagram. `expect` is for another outcome, where one is still to come; `client` says from where it asks, and whether by
+/// datagrams.
+///
+/// # Errors
+/// The answer is broken.
+pub(super) fn screen_answer(
+    shared: &Rc<WorkerShared>,
+    asked: Asked,
+    response: &[u8],
+    (client, is_datagram): (IpAddr, bool),
+    expect: impl FnOnce() -> Option<Rc<dyn Sink>>,
+    write_out: impl FnOnce(Asked, &[u8], bool) -> Result<(), Broken>,
+) -> Result<(), Broken> {
+    let screen = shared.screen.borrow();
+    let question_end = usize::from(asked.question_end);
+    let found = screen.as_deref().and_then(|screen| {
+        let (dnssec_ok, screening) = (asked.dnssec_ok, asked.screening);
+        let answered = Answered { response, question_end, dnssec_ok, screening };
+        screen.judge_answer(answered, client, |ruling| note(shared, ruling))
+    });
+    let Some(OfAnswer { ruling, kept: (answers, end), owner }) = found else {
+        return write_out(asked, response, false);
+    };
+    note(shared, &ruling);
+    let asked = Asked { screening: Screening::Done, ..asked };
+    let owner = owner.and_then(|start| Labels::read(response, start));
+    let front = response.get(..end).ok_or(Broken)?;
+    let place = Place { front, answers, question_end, owner: owner.as_ref(), dnssec_ok: asked.dnssec_ok };
+    match ruling.action {
+        Action::Passthru => write_out(asked, response, false),
+        Action::TcpOnly => write_out(asked, response, is_datagram),
+        Action::Drop => {
+            shared.counters.add(Counter::AnswerDropped, 1);
+            Ok(())
+        }
+        Action::Alias(..) if leads_on(&ruling, place) => {
+            match expect() {
+                // The outcome that is here is used up; another one comes.
+                Some(sink) => {
+                    shared.counters.add(Counter::PolicyAskedAgain, 1);
+                    ScreenedAlias::of(&ruling, place, asked, sink).ask_later(shared);
+                }
+                None => shared.counters.add(Counter::DroppedClientGone, 1),
+            }
+            Ok(())
+        }
+        _ => {
+            let mut made = shared.made.take();
+            write(&ruling, place, &mut made);
+            let outcome = write_out(asked, &made, false);
+            shared.made.replace(made);
+            outcome
+        }
+    }
+}
+
+fn note(shared: &WorkerShared, ruling: &Ruling<'_>) {
+    shared.counters.add(ruling.counter(), 1);
+    shared.counters.add(ruling.found.counter(), 1);
+    let (zone, line) = (ruling.zone.config().name.as_str(), ruling.line);
+    tracing::trace!(zone, line, found = ruling.found.label(), "a rule of a policy zone holds");
+}

@@ -1,0 +1,155 @@
+//! Policy zones: read at the start and at a reload, and again when their files change, without a pause of anything else.
+//!
+//! Before: a config that names files. After: every worker has the zones, and `control` says how they are.
+//! Holds: what is being read in a thread of its own, and why a newer file cannot be used.
+//! Never: replaces a zone by one that has a mistake: the old one stays, and a line names the file and its line.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::process::{Process, Running};
+use crate::{
+    config::{Config, LimitMode, PolicyZone},
+    control::PolicyStatus,
+    policy::{Screen, Zone, ZoneError},
+    worker::Command,
+};
+
+/// The zones of `config`; rules of `known` ones whose file is as it was are not read again.
+///
+/// # Errors
+/// The first zone that cannot be used, with file and line.
+pub(super) fn load(config: &Config, known: &[Zone]) -> Result<Vec<Zone>, ZoneError> {
+    config.policy.zone.iter().map(|zone| kept(zone, known).map_or_else(|| read(zone), Ok)).collect()
+}
+
+/// A zone whose file is as it was.
+fn kept(config: &PolicyZone, known: &[Zone]) -> Option<Zone> {
+    known.iter().find_map(|zone| zone.again(config)).filter(Zone::is_as_read)
+}
+
+fn read(config: &PolicyZone) -> Result<Zone, ZoneError> {
+    let zone = Zone::load(config)?;
+    let (start, name) = (zone.rules().start(), &config.name);
+    if let Some(first) = &start.first_left_out {
+        let file = config.file.display();
+        tracing::warn!("policy zone {name}: {} lines are left out; {file}, {first}", start.left_out);
+    }
+    let rules = zone.rules().count();
+    tracing::info!(zone = %name, rules, serial = start.serial, milliseconds = zone.loaded().milliseconds, "policy zone read");
+    Ok(zone)
+}
+
+/// What workers ask.
+pub(super) fn screen(zones: Vec<Zone>) -> Option<Arc<Screen>> {
+    Screen::new(zones).map(Arc::new)
+}
+
+/// The zones that are in use.
+pub(super) fn known(running: &Running) -> &[Zone] {
+    running.screen.as_deref().map_or(&[], Screen::zones)
+}
+
+/// Zones that were read again, and why some were not.
+type Read = (Vec<Zone>, Vec<ZoneError>);
+
+/// Zones that are being read in a thread of their own.
+#[derive(Default)]
+pub(super) struct Reading(Option<JoinHandle<Read>>);
+
+impl Reading {
+    /// Something is being read.
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Reads the zones whose files have changed.
+    pub(super) fn begin(&mut self, running: &Running) {
+        let known = known(running).to_vec();
+        self.0 = Some(spawn_blocking(move || {
+            let mut errors = Vec::new();
+            let zones = known.into_iter().map(|zone| match zone.is_as_read() {
+                true => zone,
+                false => read(zone.config()).unwrap_or_else(|error| {
+                    errors.push(error);
+                    zone
+                }),
+            });
+            (zones.collect(), errors)
+        }));
+    }
+
+    /// Waits for what is being read; for ever where nothing is.
+    ///
+    /// # Cancel safety
+    /// It goes on being read.
+    pub(super) async fn done(&mut self) -> Option<Read> {
+        let Some(reading) = &mut self.0 else { return std::future::pending().await };
+        let read = reading.await.ok();
+        self.0 = None;
+        read
+    }
+}
+
+/// Gives workers what was read.
+pub(super) fn take(process: &Process, running: &mut Running, read: Option<Read>) {
+    let Some((zones, errors)) = read else {
+        tracing::error!("policy zones could not be read: the thread that read them panicked");
+        return;
+    };
+    for error in &errors {
+        tracing::error!("not read, the old zone stays: {error}");
+    }
+    running.screen = screen(zones);
+    for worker in &running.workers {
+        worker.tell(Command::Screen(running.screen.clone()));
+    }
+    process.screen_by(running.screen.clone(), &errors);
+}
+
+/// What the control socket says of zones.
+#[derive(Default)]
+pub(super) struct KnownZones {
+    screen: Option<Arc<Screen>>,
+    errors: Vec<ZoneError>,
+}
+
+impl KnownZones {
+    /// Zones, and why newer files of some cannot be used.
+    pub(super) fn new(screen: Option<Arc<Screen>>, errors: Vec<ZoneError>) -> Self {
+        Self { screen, errors }
+    }
+
+    /// What workers ask.
+    pub(super) fn screen(&self) -> Option<Arc<Screen>> {
+        self.screen.clone()
+    }
+
+    /// Each zone.
+    pub(super) fn statuses(&self) -> Vec<PolicyStatus> {
+        let now = SystemTime::now();
+        let zones = self.screen.as_deref().map_or(&[][..], Screen::zones).iter();
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let status = |zone: &Zone| {
+            let (config, loaded, rules) = (zone.config(), zone.loaded(), zone.rules());
+            let start = rules.start();
+            PolicyStatus {
+                name: config.name.clone(),
+                file: config.file.display().to_string(),
+                format: config.format.label().to_owned(),
+                action: config.action.label(),
+                mode: if config.mode == LimitMode::Count { "count" } else { "enforce" }.to_owned(),
+                rules: count(rules.count()),
+                left_out: start.left_out,
+                first_left_out: start.first_left_out.clone(),
+                serial: start.serial,
+                age_seconds: now.duration_since(loaded.at).unwrap_or_default().as_secs(),
+                read_milliseconds: loaded.milliseconds,
+                octets: count(rules.octets()),
+                error: self.errors.iter().find(|error| error.zone == config.name).map(ToString::to_string),
+            }
+        };
+        zones.map(status).collect()
+    }
+}

@@ -4,6 +4,7 @@
 //! Never: reaches into the engine: any server on port 853 can be compared.
 
 pub mod attack;
+pub mod endurance;
 pub mod floor;
 pub mod load;
 pub mod peers;

@@ -1,4 +1,4 @@
-//! Attack and scale at their smallest: that they measure and write what they say.
+//! Attack, endurance and scale at their smallest: that they measure and write what they say.
 //!
 //! Before: NSD, and the binaries that cargo built. After: a report of each. Never: judges a figure.
 
@@ -66,4 +66,24 @@ fn measures_over_counts() {
         "{report}"
     );
     assert!(folder.path().join("scale-connections.svg").is_file());
+}
+
+/// Goal: no query is lost while everything changes, and the run says how often what was changed. Method: four seconds
+/// of it, with a change of each kind; the long run is `cargo xtask bench endurance`.
+#[test]
+fn loses_nothing_while_everything_changes() {
+    require!(Root, Command("nsd"), Command("setpriv"), Command("ip"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let paces = ["--seconds=4", "--rate=100", "--renew-every=1", "--ban-every=1"];
+    let report = measured(folder.path(), "endurance", &paces);
+    let is_some = |name: &str| report[name].as_u64() > Some(0);
+    for kind in ["sent", "reloads", "restarts", "renewals", "bans", "handshakes_full"] {
+        assert!(is_some(kind), "{kind}: {report}");
+    }
+    assert_eq!(
+        (&report["sent"], report["faults"].as_array().map(Vec::len)),
+        (&report["answered"], Some(0)),
+        "{report}"
+    );
+    assert!(folder.path().join("endurance.md").is_file());
 }

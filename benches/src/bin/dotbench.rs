@@ -1,13 +1,13 @@
-//! `dotbench`: dotd beside the front ends that people use today, under attack, and at every size.
+//! `dotbench`: dotd beside the front ends that people use today, under attack, under changes, and at every size.
 //!
 //! Before: `cargo xtask bench …` installed and built what it needs. After: a report on stdout and in a folder,
 //! and an exit status that says whether every answer was right.
-//! Never: holds a decision of its own; see `dot_benches::peers`, `attack` and `scale`.
+//! Never: holds a decision of its own; see `dot_benches::peers`, `attack`, `endurance` and `scale`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use dot_benches::{attack, peers, scale};
+use dot_benches::{attack, endurance, peers, scale};
 
 /// What `cargo xtask bench` becomes.
 #[derive(Parser)]
@@ -15,6 +15,7 @@ use dot_benches::{attack, peers, scale};
 enum Arguments {
     Peers(peers::Options),
     Attack(attack::Options),
+    Endurance(endurance::Options),
     Scale(scale::Options),
 }
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let done = match &Arguments::parse() {
         Arguments::Peers(options) => peers::run(options),
         Arguments::Attack(options) => attack::run(options),
+        Arguments::Endurance(options) => endurance::run(options),
         Arguments::Scale(options) => scale::run(options),
     };
     match done {

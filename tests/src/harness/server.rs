@@ -218,7 +218,7 @@ impl Server {
     }
 
     fn asked(&self, verb: &str) -> Value {
-        let mut command = bounded(&binary().display().to_string());
+        let mut command = bounded(&binary_in(&self.scratch).display().to_string());
         command
             .args(verb.split(' '))
             .args(["--json", "--socket"])
@@ -236,7 +236,7 @@ impl Server {
     /// When the program cannot be started.
     #[must_use]
     pub fn operate(&self, words: &[&str]) -> Said {
-        let mut command = bounded(&binary().display().to_string());
+        let mut command = bounded(&binary_in(&self.scratch).display().to_string());
         command.args(words).arg("--socket").arg(self.folder().join("run/control.sock"));
         Said::from(&command.output().expect("dotd can be started"))
     }

@@ -49,6 +49,7 @@ EXAMPLES:
     cargo xtask bench peers             beside stunnel, HAProxy, nginx, dnsdist, Unbound, BIND, Knot Resolver
     cargo xtask bench peers --quick     the same in about 2 minutes
     cargo xtask bench attack            a flood of one-query connections on each of them, as root
+    cargo xtask bench endurance         300,000 queries under reloads, restarts, renewals and bans: none lost, as root
     cargo xtask bench scale             cost of a query over connections, cached answers, workers
     cargo xtask bench micro             instructions and nanoseconds of each step of a query
     cargo xtask bench --check           fails where a step takes over 5 % more instructions than was committed
@@ -73,6 +74,8 @@ enum What {
     Peers(Peers),
     /// Flood each front end with connections: CPU, and what innocent clients wait; report in benches/report
     Attack(Attack),
+    /// Ask while everything changes: reloads, restarts of backends, renewals, bans; report in benches/report
+    Endurance(Endurance),
     /// Measure over connections, cached answers and workers; report in benches/report
     Scale(Scale),
     /// Count and time each step of a query; report in benches/report
@@ -95,6 +98,23 @@ struct Attack {
     /// Only these front ends
     #[arg(long, value_name = "NAME,…")]
     only: Option<String>,
+    /// Options of the program, after `--`; `-- --help` lists them
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+/// Arguments of `cargo xtask bench endurance`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask bench endurance                     200 seconds
+    cargo xtask bench endurance -- --transport tcp
+    cargo xtask bench endurance -- --seconds 20 --rate 500
+
+EXIT STATUS:
+    0 when nothing was lost, 1 when something was or nothing could be measured (needs root), 130 after Ctrl-C,
+    2 for a mistake in the command line.")]
+struct Endurance {
     /// Options of the program, after `--`; `-- --help` lists them
     #[arg(last = true)]
     more: Vec<String>,
@@ -166,6 +186,7 @@ pub(crate) fn run(root: &Path, arguments: &Bench) -> Result<()> {
     match &arguments.what {
         Some(What::Peers(arguments)) => peers(root, arguments),
         Some(What::Attack(arguments)) => attack(root, arguments),
+        Some(What::Endurance(arguments)) => endurance(root, arguments),
         Some(What::Scale(arguments)) => become_program(dotbench(root, "scale")?.args(&arguments.more)),
         Some(What::Micro(arguments)) => micro::run(root, arguments),
         Some(What::Xdp) => xdp(root),
@@ -192,6 +213,11 @@ fn attack(root: &Path, arguments: &Attack) -> Result<()> {
     command.arg("--dotload").arg(build::target(root).join("release/dotload"));
     command.args(arguments.only.iter().flat_map(|only| ["--only", only]));
     become_program(command.args(&arguments.more))
+}
+
+fn endurance(root: &Path, arguments: &Endurance) -> Result<()> {
+    install()?;
+    become_program(dotbench(root, "endurance")?.args(&arguments.more))
 }
 
 /// Builds dotd and all programs that measure; the command line of this verb of `dotbench`, with its report.

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    Wire, arrivals,
+    Wire,
     connection::{Connection, Lane},
     dial::{NotOpened, Opened, dial},
     flights::Half,
@@ -217,7 +217,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(End::Closed),
                 Poll::Ready(Ok(())) => {
                     self.last_use = Instant::now();
-                    arrivals::begin_batch(self.last_use);
+                    turn_time::begin(self.last_use);
                     self.owes_acknowledgement = true;
                     self.backend.pool.counters.add(Counter::BackendStreamReads, 1);
                     self.take_octets(buffer.filled())?;

@@ -177,10 +177,9 @@ impl Pool {
         }
         match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
             Some(Ok(())) => {
-                let took = arrivals::note(flight.given_at);
-                note_answered(backend, flight, half, message);
+                arrivals::note(note_answered(backend, flight, half, message));
                 if flight.history.was_resent {
-                    resend::note_answer(backend, flight, took);
+                    resend::note_answer(backend, flight, turn_time::now());
                 }
                 if flight.history.is_apart {
                     backend.streams.suspects.refusals.answered(flight);
@@ -207,11 +206,12 @@ impl Pool {
     }
 }
 
-/// Counts an answer of a backend, and how long it took.
-fn note_answered(backend: &Backend, flight: &Flight, half: Half, message: &[u8]) {
+/// Counts an answer of a backend; returns how many nanoseconds it took.
+fn note_answered(backend: &Backend, flight: &Flight, half: Half, message: &[u8]) -> u64 {
     let took = flight.sent_at.map_or(0, |sent| turn_time::moment().nanoseconds_since(sent));
     let rcode = message.get(3).copied().unwrap_or_default();
     backend.line.answered(rcode, half == Half::Datagram, took);
+    took
 }
 
 #[cfg(test)]

@@ -12,22 +12,34 @@ use tokio::time::Instant;
 use crate::moment::Moment;
 
 thread_local! {
-    static TIME: Cell<Option<(Instant, Moment)>> = const { Cell::new(None) };
+    static TIME: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The same as a moment, once something of the batch was measured.
+    static MOMENT: Cell<Option<Moment>> = const { Cell::new(None) };
 }
 
 /// A batch begins now.
 pub fn begin(now: Instant) {
-    TIME.set(Some((now, Moment::of(now.into_std()))));
+    TIME.set(Some(now));
+    MOMENT.set(None);
 }
 
 /// When the batch under way began; where none ever has, the clock's time.
 #[must_use]
 pub fn now() -> Instant {
-    TIME.get().map_or_else(Instant::now, |(now, _)| now)
+    TIME.get().unwrap_or_else(Instant::now)
 }
 
 /// The same, for what is measured.
+#[inline]
 #[must_use]
 pub fn moment() -> Moment {
-    TIME.get().map_or_else(|| Moment::of(Instant::now().into_std()), |(_, moment)| moment)
+    MOMENT.get().unwrap_or_else(first_moment)
+}
+
+/// Most batches measure nothing, or much: computed once for those that do.
+#[cold]
+fn first_moment() -> Moment {
+    let moment = Moment::of(now().into_std());
+    MOMENT.set(TIME.get().map(|_| moment));
+    moment
 }

@@ -148,9 +148,10 @@ impl Inbox {
 
     /// The number of octets that wait for the client has changed.
     fn note_owed(&self) {
-        if self.is_open.get() {
-            self.debt.set(&self.shared.debts, self.waiting());
-            self.debt.note_waiting(&self.shared.debts, self.number.get(), self.unwritten.get() > 0);
+        let (waiting, unwritten) = (self.waiting(), self.unwritten.get());
+        if self.is_open.get() && !self.debt.is_settled(waiting, unwritten) {
+            self.debt.set(&self.shared.debts, waiting);
+            self.debt.note_waiting(&self.shared.debts, self.number.get(), unwritten > 0);
             self.shared.relieve();
         }
     }
@@ -171,9 +172,7 @@ impl Inbox {
     }
 
     fn tell_transfers(&self) {
-        if let Some(changes) = self.changes.get() {
-            changes.notify_waiters();
-        }
+        self.changes.get().inspect(|changes| changes.notify_waiters());
     }
 
     /// Octets that the client has not taken.
@@ -194,8 +193,8 @@ impl Inbox {
 
     /// The octets that were taken last are sealed; `is_whole`: the kernel has all of them.
     pub(super) fn note_sent(&self, is_whole: bool) {
-        let (stages, pool) = (self.shared.counters.stages(), &self.shared.stamp_pool);
-        self.stamps.sent(is_whole, self.is_encrypted(), stages, pool);
+        let WorkerShared { counters, stamp_pool, .. } = &*self.shared;
+        self.stamps.sent(is_whole, self.is_encrypted(), counters.stages(), stamp_pool);
     }
 
     /// The kernel has all octets that were taken.

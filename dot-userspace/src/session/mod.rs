@@ -58,6 +58,7 @@ pub use rates::{QueryRate, Rates};
 use reader::Reader;
 pub use report::SessionReport;
 pub use shared_answers::SharedAnswers;
+pub use turns::note_idle;
 pub use worker_shared::{Limits, WorkerShared};
 use writer::Writer;
 

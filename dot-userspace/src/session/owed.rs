@@ -129,6 +129,11 @@ pub(super) struct Debt {
 }
 
 impl Debt {
+    /// The session's number of octets is known, and its client takes what is written: there is nothing to note.
+    pub(super) fn is_settled(&self, octets: usize, unwritten: usize) -> bool {
+        unwritten == 0 && octets == self.octets.get() && self.rank.get().is_none()
+    }
+
     /// Sets the session's number of octets.
     pub(super) fn set(&self, debts: &Debts, octets: usize) {
         let change = octets.wrapping_sub(self.octets.replace(octets));

@@ -27,6 +27,9 @@ const RECORDS_OF_UNIT: u32 = 2;
 /// Octets of a unit.
 const OCTETS_OF_UNIT: u32 = 1024;
 
+/// From so many units on a turn is the longest that any may be: more of them would allow nothing more.
+const WHOLE_UNITS: u32 = 512;
+
 /// What is left of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
@@ -39,13 +42,20 @@ pub(super) struct Turn {
 
 impl Default for Turn {
     fn default() -> Self {
-        Self::of(u32::from(MESSAGES_MAX))
+        Self::WHOLE
     }
 }
 
 impl Turn {
+    /// The longest turn.
+    const WHOLE: Self =
+        Self { messages: MESSAGES_MAX, reads: READS_MAX, records: RECORDS_MAX, octets: OCTETS_MAX, spent: 0 };
+
     /// A turn of this many units, within the limits above.
     pub(super) fn of(units: u32) -> Self {
+        if units >= WHOLE_UNITS {
+            return Self::WHOLE;
+        }
         let times = |each: u32| usize::try_from(units.saturating_mul(each)).unwrap_or(usize::MAX);
         Self {
             messages: u16::try_from(units).map_or(MESSAGES_MAX, |units| units.min(MESSAGES_MAX)),
@@ -84,5 +94,23 @@ impl Turn {
     /// Whether no further read or message is allowed.
     pub(super) fn is_over(self) -> bool {
         self.messages == 0 || self.reads == 0 || self.records == 0 || self.octets == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a turn of many units allows what its units do, and no more than the longest. Method: every number of units around
+    /// the longest, by the parts of each.
+    #[test]
+    fn a_turn_of_many_units_is_the_longest() {
+        let parts = |turn: Turn| (turn.messages, turn.reads, turn.records, turn.octets);
+        let longest = (MESSAGES_MAX, READS_MAX, RECORDS_MAX, OCTETS_MAX);
+        for units in [WHOLE_UNITS, WHOLE_UNITS + 1, u32::MAX] {
+            assert_eq!(parts(Turn::of(units)), longest);
+        }
+        assert_eq!(parts(Turn::of(WHOLE_UNITS - 1)), (511, READS_MAX, 1022, OCTETS_MAX));
+        assert_eq!(parts(Turn::of(10)), (10, 2, 20, 10 * 1024));
     }
 }

@@ -5,13 +5,14 @@
 //! Holds: the waiting sessions: clients in the order of service, each with its sessions in order (deficit round robin
 //! over prefixes; RFC 8290 §1.3 does it for flows).
 //! Never: delays a client that has used less than its share, or one client's session behind another client's; starts
-//! turns by a clock: a worker with little to do begins a turn only when a client has used up a whole one.
+//! turns by a clock: a turn ends when the worker is idle, or when sessions wait for their turns.
 //!
 //! A unit is some 0.4 µs of a worker's time, as [`super::turn`] counts it.
 
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     rc::Rc,
 };
 
@@ -32,9 +33,20 @@ const SESSION_UNITS_MIN: u32 = 32;
 /// Empty queues kept for the next waiting clients: with 500 sessions each they are 64 KiB.
 const SPARE_MAX: usize = 16;
 
+thread_local! {
+    static IDLE_TIMES: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The worker of this thread is idle: every session that could run has run, so a turn is over.
+pub fn note_idle() {
+    IDLE_TIMES.set(IDLE_TIMES.get().wrapping_add(1));
+}
+
 /// The turns of one worker.
 pub(super) struct Turns {
     number: Cell<u32>,
+    /// How often the worker had been idle when the turn began.
+    idle_times: Cell<u32>,
     /// Units that each client has of this turn.
     share: Cell<u32>,
     queue: RefCell<Queue>,
@@ -45,15 +57,40 @@ pub(super) struct Turns {
 #[derive(Default)]
 struct Queue {
     order: VecDeque<Row>,
-    sessions: HashMap<Row, VecDeque<Rc<Inbox>>>,
+    sessions: HashMap<Row, VecDeque<Rc<Inbox>>, BuildHasherDefault<RowHasher>>,
     /// Empty queues for the next waiting clients, so that a turn allocates nothing.
     spare: Vec<VecDeque<Rc<Inbox>>>,
+}
+
+/// The hash of a row, which is part of a keyed hash already: one multiplication spreads it over the bits that a table looks at.
+#[derive(Default)]
+struct RowHasher(u64);
+
+impl Hasher for RowHasher {
+    fn write(&mut self, octets: &[u8]) {
+        octets.iter().for_each(|octet| self.write_u16(u16::from(*octet)));
+    }
+
+    fn write_u16(&mut self, row: u16) {
+        // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming, §6.4).
+        self.0 = (self.0 ^ u64::from(row)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(32)
+    }
 }
 
 impl Default for Turns {
     fn default() -> Self {
         let share = Cell::new(TURN_UNITS);
-        Self { number: Cell::new(0), share, queue: RefCell::default(), bell: Notify::new() }
+        Self {
+            number: Cell::new(0),
+            idle_times: Cell::new(0),
+            share,
+            queue: RefCell::default(),
+            bell: Notify::new(),
+        }
     }
 }
 
@@ -62,6 +99,12 @@ impl Turns {
     pub(super) fn units(&self, clients: &Clients, row: Row, granted: u32) -> u32 {
         if granted > 0 {
             return granted;
+        }
+        let idle_times = IDLE_TIMES.get();
+        if self.idle_times.replace(idle_times) != idle_times {
+            // No session waits: a waiting session keeps the worker from being idle.
+            self.number.set(self.number.get().wrapping_add(1));
+            self.share.set(TURN_UNITS);
         }
         let queue = self.queue.borrow();
         // Sessions of the same client that have waited come first.
@@ -195,6 +238,19 @@ mod tests {
             assert_eq!((turns.units(&clients, flood, 0), turns.units(&clients, flood, 40)), (0, 40));
             assert_eq!(turns.units(&clients, innocent, 0), TURN_UNITS / 2);
         });
+    }
+
+    /// Goal: a client that has used up its turn has a whole new one as soon as the worker was idle.
+    ///
+    #[test]
+    fn an_idle_worker_begins_a_turn() {
+        let (turns, clients, row) = (Turns::default(), Clients::default(), Row(1));
+        turns.spend(&clients, row, TURN_UNITS);
+        assert_eq!(turns.units(&clients, row, 0), 0);
+        note_idle();
+        assert_eq!(turns.units(&clients, row, 0), TURN_UNITS);
+        turns.spend(&clients, row, TURN_UNITS);
+        assert_eq!(turns.units(&clients, row, 0), 0, "one turn for each time");
     }
 
     /// Goal: a turn grants no more than its units, equally to clients, whatever the number of their sessions, and to a

@@ -99,6 +99,8 @@ pub struct WorkerShared {
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
     fill: Cell<Fill>,
+    /// What this hop tells a client now.
+    hop: Cell<Hop>,
     pub(super) sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
     /// Octets that wait for each session's client.
     pub(super) debts: Debts,
@@ -122,7 +124,7 @@ impl WorkerShared {
     /// A worker without sessions.
     #[must_use]
     pub fn new(limits: Limits, backends: Backends, counters: WorkerCounters, rates: Arc<Rates>) -> Self {
-        Self {
+        let shared = Self {
             limits: Cell::new(limits),
             backends: RefCell::new(Rc::new(backends)),
             answers: RefCell::default(),
@@ -136,6 +138,7 @@ impl WorkerShared {
             made: RefCell::default(),
             owed: Cell::new(0),
             fill: Cell::default(),
+            hop: Cell::new(Hop { padding: false, keepalive_100ms: None }),
             sessions: RefCell::default(),
             debts: Debts::new(limits.prefix_bits, &counters),
             lingering: Lingering::new(&counters),
@@ -146,7 +149,9 @@ impl WorkerShared {
             sealing: RefCell::default(),
             counters,
             events: Rc::default(),
-        }
+        };
+        shared.renew_hop();
+        shared
     }
 
     /// The current limits; a reload changes them for running sessions too.
@@ -213,6 +218,7 @@ impl WorkerShared {
     /// Sets new limits, and new backends if they changed. Queries in flight stay with the old backends.
     pub fn reload(&self, limits: Limits, backends: Option<Backends>) {
         self.limits.set(limits);
+        self.renew_hop();
         if let Some(backends) = backends {
             self.backends.replace(Rc::new(backends));
         }
@@ -275,6 +281,7 @@ impl WorkerShared {
     /// No session reads another query; each ends when all is answered.
     pub fn drain(&self) {
         self.is_draining.set(true);
+        self.renew_hop();
         self.wake_all();
     }
 
@@ -297,6 +304,7 @@ impl WorkerShared {
     /// Sets the number of connections; timeouts shrink with it.
     pub fn note_fill(&self, fill: Fill) {
         self.fill.set(fill);
+        self.renew_hop();
     }
 
     /// The current idle timeout.
@@ -304,14 +312,19 @@ impl WorkerShared {
         self.fill.get().shrunk(self.limits.get().idle_timeout)
     }
 
-    /// This hop's EDNS options for a client. While draining and when every place is taken the keepalive timeout is 0,
-    /// which asks the client to leave after its answer (RFC 7828 §3.3.2).
+    /// This hop's EDNS options for a client.
     #[must_use]
     pub fn hop(&self) -> Hop {
+        self.hop.get()
+    }
+
+    /// Limits, fill or draining have changed. While draining and when every place is taken the keepalive timeout is 0, which
+    /// asks the client to leave after its answer (RFC 7828 §3.3.2).
+    fn renew_hop(&self) {
         let limits = self.limits.get();
         let timeout = u16::try_from(self.idle_timeout().as_millis() / 100).unwrap_or(u16::MAX);
         let timeout = if self.is_draining.get() || self.fill.get().is_full() { 0 } else { timeout };
-        Hop { padding: limits.padding, keepalive_100ms: limits.keepalive.then_some(timeout) }
+        self.hop.set(Hop { padding: limits.padding, keepalive_100ms: limits.keepalive.then_some(timeout) });
     }
 
     /// Counts how the EDNS of a response was edited.

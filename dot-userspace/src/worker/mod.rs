@@ -229,8 +229,11 @@ fn runtime(counters: WorkerCounters) -> io::Result<Runtime> {
     if let Err(error) = set_timerslack(TIMER_SLACK_NS) {
         tracing::debug!(%error, "pauses of a worker may be longer than they should");
     }
-    let pause = move || moderation::pause(&counters);
-    Builder::new_current_thread().enable_all().on_thread_park(pause).build()
+    let rest = move || {
+        session::note_idle();
+        moderation::pause(&counters);
+    };
+    Builder::new_current_thread().enable_all().on_thread_park(rest).build()
 }
 
 fn pin_to(cpu: Option<usize>) {

@@ -102,7 +102,7 @@ fn look(counters: &WorkerCounters, now: Instant) -> Seen {
 /// limit.
 fn gap(outstanding: u64, seen: Seen) -> Option<Duration> {
     let elapsed = seen.elapsed.as_nanos().max(1);
-    let imminent = (seen.arrivals.imminent.as_nanos() / elapsed).min(outstanding.into());
+    let imminent = (u128::from(seen.arrivals.imminent) / elapsed).min(outstanding.into());
     let imminent = u32::try_from(imminent).unwrap_or(u32::MAX);
     let gap = GAP_AN_ANSWER.saturating_mul(imminent).min(GAP_MAX);
     let will_come = u128::from(seen.arrivals.answers) * gap.as_nanos() >= elapsed;
@@ -121,7 +121,7 @@ mod tests {
 
     /// One second with this many answers, each imminent for this long.
     fn seen(answers: u64, imminent_us: u64) -> Seen {
-        let imminent = Duration::from_micros(answers * imminent_us);
+        let imminent = answers * imminent_us * 1000;
         Seen { elapsed: Duration::from_secs(1), arrivals: Arrivals { answers, imminent }, other_work: 0 }
     }
 
@@ -172,22 +172,17 @@ mod tests {
     #[test]
     fn a_window_counts_when_it_is_whole() {
         let (counters, start) = (WorkerCounters::default(), Instant::now());
-        let come = |at: Instant| {
-            arrivals::begin_batch(at.into());
-            for _ in 0..100 {
-                arrivals::note((at - Duration::from_millis(1)).into());
-            }
-        };
-        come(start);
+        let come = || (0..100).for_each(|_| arrivals::note(1_000_000));
+        come();
         counters.add(Counter::Cached, 5);
         assert_eq!(look(&counters, start).arrivals, Arrivals::default());
-        come(start);
+        come();
         counters.add(Counter::Cached, 7);
         assert_eq!(look(&counters, start + WINDOW / 2).arrivals, Arrivals::default());
         for moment in [start + WINDOW, start + WINDOW * 3 / 2] {
             let seen = look(&counters, moment);
             assert_eq!((seen.elapsed, seen.arrivals.answers, seen.other_work), (WINDOW, 100, 7));
-            assert_eq!(seen.arrivals.imminent, Duration::from_millis(100));
+            assert_eq!(seen.arrivals.imminent, 100_000_000);
         }
     }
 

@@ -14,8 +14,8 @@ use tokio::{
 
 use super::{mmsg::BATCH_MAX, path_mtu, says_nobody_is_there, socket::Port};
 use crate::{
-    backend::{arrivals, flights::Half, matching::Match, worker_backend::Backend},
-    ledger::Counter,
+    backend::{flights::Half, matching::Match, worker_backend::Backend},
+    ledger::{Counter, turn_time},
     supervise::supervise,
 };
 
@@ -65,7 +65,7 @@ async fn receive_all(backend: Rc<Backend>, port: Rc<Port>) {
 
 /// Gives each datagram of the batch to the sink of its query.
 fn deliver(backend: &Rc<Backend>, port: &Rc<Port>, count: usize) {
-    arrivals::begin_batch(Instant::now());
+    turn_time::begin(Instant::now());
     let inbound = backend.pool.inbound.borrow();
     for (datagram, is_cut) in inbound.datagrams(count) {
         match backend.pool.deliver(backend, &port.ids, datagram, Half::Datagram, is_cut) {

@@ -45,13 +45,12 @@ pub fn enqueue(backend: &Backend, slot: u16, flight: &mut Flight) {
     }
 }
 
-/// The query of `flight` was answered after `took`. If that was soon after its second try, the first one was
-/// lost.
-pub fn note_answer(backend: &Backend, flight: &Flight, took: Duration) {
+/// The query of `flight` is answered now. If that is soon after its second try, the first one was lost.
+pub fn note_answer(backend: &Backend, flight: &Flight, now: Instant) {
     let patience = backend.patience();
     // Its share of the deadline started again with the second try.
     let soon = flight.patience_until.checked_sub(patience - patience / SOON);
-    if flight.history.was_resent && soon.is_some_and(|soon| flight.given_at + took < soon) {
+    if flight.history.was_resent && soon.is_some_and(|soon| now < soon) {
         backend.retries.was_needed();
     }
 }

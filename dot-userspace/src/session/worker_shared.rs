@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use super::{
     Fill, Inbox, SessionEnd, SharedAnswers,
     clients::{Clients, Row},
+    limits::Limits,
     linger::Lingering,
-    owed::{Debts, OwedLimits},
-    rates::{Pace, QueryRate, Rates},
+    owed::Debts,
+    rates::{Pace, Rates},
     stamps::StampPool,
     turns::Turns,
 };
@@ -27,7 +28,7 @@ use crate::{
     backend::Backends,
     cache::{Forget, Keeping},
     config::QueriesOver,
-    dns::{self, Allowed, Edit, Hop},
+    dns::{self, Edit, Hop},
     events::Events,
     ledger::{Counter, WorkerCounters},
     policy::{Access, Denial, Screen},
@@ -45,35 +46,6 @@ const POOLED_OCTETS_MAX: usize = 64 * 1024;
 
 /// The same for the buffer in which responses are sealed.
 const SEALING_OCTETS_MAX: usize = 256 * 1024;
-
-/// Deadlines and caps of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// From a message's first octet to its last.
-    pub message_timeout: Duration,
-    /// How long a client may leave responses unread, beside the time that its reading gains it.
-    pub write_timeout: Duration,
-    /// Time without a whole message.
-    pub idle_timeout: Duration,
-    /// Time since the handshake.
-    pub duration_max: Duration,
-    /// Queries of a session.
-    pub queries_max: u64,
-    /// Unanswered queries of a session.
-    pub in_flight_max: usize,
-    /// Messages of a client over connections.
-    pub query_rate: QueryRate,
-    /// Lengths of client prefixes, IPv4 and IPv6.
-    pub prefix_bits: (u8, u8),
-    /// Pad responses to padded queries.
-    pub padding: bool,
-    /// Answer edns-tcp-keepalive.
-    pub keepalive: bool,
-    /// Kinds of messages besides queries that go to backends.
-    pub allowed: Allowed,
-    /// Octets that may wait for clients.
-    pub owed: OwedLimits,
-}
 
 /// State that the sessions of one worker share.
 pub struct WorkerShared {

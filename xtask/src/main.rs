@@ -10,7 +10,9 @@ mod bench;
 mod bpf_object;
 mod build;
 mod command;
+mod dist;
 mod fuzz;
+mod install;
 mod kernels;
 mod lint;
 mod run;
@@ -52,12 +54,16 @@ enum Verb {
     Build(build::Build),
     /// Build the kernel half alone, for a look at it
     BuildEbpf(build::BuildEbpf),
+    /// Pack dotd: .deb, .rpm, tarball, OCI image, SBOM, checksums
+    Dist(dist::Dist),
     /// Set up, build and start dotd; prints a client's command line to try
     Run(run::Run),
     /// Set up and run every test; lists what was skipped and why
     Test(test::Test),
     /// Boot older kernels under QEMU and run the kernel half's tests there
     TestKernels(kernels::TestKernels),
+    /// Boot Debian with systemd under QEMU, and install, use and remove the package there
+    TestInstall(install::TestInstall),
     /// Measure dotd: beside its peers, under a flood, at every size, step by step, frame by frame
     Bench(bench::Bench),
     /// Run the fuzz targets under libFuzzer
@@ -84,9 +90,11 @@ fn execute(root: &Path, verb: Verb) -> Result<()> {
         Verb::Setup(arguments) => setup::run(&arguments)?,
         Verb::Build(arguments) => build::run(root, &arguments).map(|_| ())?,
         Verb::BuildEbpf(arguments) => build::run_ebpf(root, &arguments)?,
+        Verb::Dist(arguments) => dist::run(root, &arguments)?,
         Verb::Run(arguments) => run::run(root, &arguments)?,
         Verb::Test(arguments) => test::run(root, &arguments)?,
         Verb::TestKernels(arguments) => kernels::run(root, &arguments)?,
+        Verb::TestInstall(arguments) => install::run(root, &arguments)?,
         Verb::Bench(arguments) => bench::run(root, &arguments)?,
         Verb::Fuzz(arguments) => fuzz::run(root, &arguments)?,
         Verb::Lint(arguments) => lint::run(root, &arguments)?,

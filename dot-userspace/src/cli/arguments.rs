@@ -148,6 +148,18 @@ pub(super) enum Verb {
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
+    /// Print a manual page
+    ///
+    /// Packages install these pages; `man dotd` shows them then. This prints one where no package did.
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// The verb, such as `query` or `ban add`; without one the page of dotd itself
+        #[arg(value_name = "VERB")]
+        verbs: Vec<String>,
+        /// Write every page into this folder instead
+        #[arg(long, value_name = "DIR", conflicts_with = "verbs")]
+        to: Option<PathBuf>,
+    },
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {

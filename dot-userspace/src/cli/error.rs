@@ -43,6 +43,10 @@ pub(super) enum CliError {
     Import(String),
     #[error("{0}")]
     Query(String),
+    #[error("there is no verb {0}: `dotd --help` lists them")]
+    NoSuchVerb(String),
+    #[error("cannot write to {}: {error}", folder.display())]
+    Write { folder: PathBuf, error: io::Error },
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
     #[error("{}", in_a_line(.0))]

@@ -161,6 +161,12 @@ EXAMPLES
   dotd completions bash > /usr/share/bash-completion/completions/dotd
   dotd completions zsh > ~/.zfunc/_dotd";
 
+pub(super) const MAN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd man | man -l -
+  dotd man ban add | man -l -
+  dotd man --to /usr/local/share/man/man1";
+
 pub(super) const IMPORT_EXAMPLES: &str = "\
 EXAMPLES
   dotd import stunnel /etc/stunnel/dot.conf > dotd.toml && dotd check -c dotd.toml

@@ -14,6 +14,7 @@ mod examples;
 mod explain;
 mod import;
 mod log;
+mod man;
 mod pin;
 mod policy;
 mod query;
@@ -102,6 +103,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
             detach::run(force, &control, path.as_deref())
         }
         Verb::Import { program, files } => print(&import::import(program, &files)?),
+        Verb::Man { verbs, to } => man::run(&verbs, to.as_deref()),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "dotd", &mut script);

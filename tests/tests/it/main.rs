@@ -76,6 +76,8 @@ mod moderation;
 mod mutual_tls;
 /// What an operator types: check, pin, status, stats, xdp show.
 mod operator;
+/// The packages of `cargo xtask dist`: what is in them, that they are the same each time, that what they install works.
+mod packages;
 /// The units of `packaging/`: systemd takes them, and dotd has what they run.
 mod packaging;
 /// The packet parser over generated frames: no root, no kernel.

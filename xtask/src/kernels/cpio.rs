@@ -14,7 +14,7 @@ use std::{
 
 /// The archive so far.
 #[derive(Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     octets: Vec<u8>,
     entries: u32,
     folders: BTreeSet<String>,
@@ -22,11 +22,12 @@ pub(super) struct Archive {
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 const DEVICE: u32 = 0o020_600;
 
 impl Archive {
     /// Adds a folder, with those above it.
-    pub(super) fn folder(&mut self, path: &str) {
+    pub(crate) fn folder(&mut self, path: &str) {
         let path = path.trim_matches('/');
         if path.is_empty() || self.folders.contains(path) {
             return;
@@ -39,7 +40,7 @@ impl Archive {
     }
 
     /// Adds a file that may be executed.
-    pub(super) fn file(&mut self, path: &str, octets: &[u8]) {
+    pub(crate) fn file(&mut self, path: &str, octets: &[u8]) {
         let path = path.trim_matches('/');
         if let Some((above, _)) = path.rsplit_once('/') {
             self.folder(above);
@@ -47,13 +48,22 @@ impl Archive {
         self.entry(path, PROGRAM, octets, [0, 0]);
     }
 
+    /// Adds a symbolic link.
+    pub(crate) fn link(&mut self, path: &str, target: &str) {
+        let path = path.trim_matches('/');
+        if let Some((above, _)) = path.rsplit_once('/') {
+            self.folder(above);
+        }
+        self.entry(path, LINK, target.as_bytes(), [0, 0]);
+    }
+
     /// Adds a character device.
-    pub(super) fn device(&mut self, path: &str, numbers: [u32; 2]) {
+    pub(crate) fn device(&mut self, path: &str, numbers: [u32; 2]) {
         self.entry(path, DEVICE, &[], numbers);
     }
 
     /// Ends the archive and writes it.
-    pub(super) fn write(mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn write(mut self, path: &Path) -> io::Result<()> {
         self.entry("TRAILER!!!", 0, &[], [0, 0]);
         fs::File::create(path)?.write_all(&self.octets)
     }
@@ -105,12 +115,13 @@ mod tests {
         let mut archive = Archive::default();
         archive.file("/a/b/c", b"octets");
         archive.file("/a/d", b"");
+        archive.link("/a/e", "d");
         assert!(archive.octets.starts_with(b"070701") && archive.octets.len().is_multiple_of(4));
         archive.write(&folder).unwrap();
         let file = std::fs::File::open(&folder).unwrap();
         let listing = std::process::Command::new("busybox").args(["cpio", "-t"]).stdin(file).output();
         let _ = std::fs::remove_file(&folder);
         let Ok(listing) = listing else { return println!("SKIPPED archive_is_read_back: no busybox") };
-        assert_eq!(String::from_utf8_lossy(&listing.stdout), "a\na/b\na/b/c\na/d\n");
+        assert_eq!(String::from_utf8_lossy(&listing.stdout), "a\na/b\na/b/c\na/d\na/e\n");
     }
 }

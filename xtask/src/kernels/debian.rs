@@ -14,15 +14,15 @@ use anyhow::{Context, Result, bail};
 use crate::{command, setup};
 
 /// A kernel to boot.
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// Its series.
-    pub(super) series: String,
+    pub(crate) series: String,
     /// Its package.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What QEMU boots.
-    pub(super) image: PathBuf,
+    pub(crate) image: PathBuf,
     /// In the order in which they are loaded.
-    pub(super) modules: Vec<PathBuf>,
+    pub(crate) modules: Vec<PathBuf>,
 }
 
 /// Interfaces for the tests (a tun has no Ethernet), and what a tc filter hangs on before Linux 6.6.
@@ -30,7 +30,7 @@ const MODULES: &[&str] =
     &["drivers/net/veth.ko", "drivers/net/tun.ko", "net/sched/sch_ingress.ko", "net/sched/cls_bpf.ko"];
 
 /// The newest cloud kernel of a series that apt offers, or else the newest in the cache.
-pub(super) fn kernel(series: &str) -> Result<Kernel> {
+pub(crate) fn kernel(series: &str) -> Result<Kernel> {
     let cache = setup::cache_folder().context("neither XDG_CACHE_HOME nor HOME is set")?.join("dotd/kernels");
     fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
     let Some(name) = newest(&offered(series)?).or_else(|| newest(&cached(&cache, series))) else {

@@ -41,10 +41,28 @@ pub(super) fn boot(image: &Path, initramfs: &Path, is_verbose: bool) -> Result<S
     qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"]);
     qemu.args(["-net", "none", "-append", "console=ttyS0 panic=-1 quiet"]);
     qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
+    let mut said = Said::default();
+    let last = listen(qemu, TIME_MAX, is_verbose, |line| said.hear(line))?;
+    if !said.is_done || !said.complaints.is_empty() {
+        println!("{last}");
+    }
+    Ok(said)
+}
+
+/// Starts a machine, hands over every line that it says, and returns the last ones when it is off.
+///
+/// # Errors
+/// QEMU did not start, or there was no end within `time_max`.
+pub(crate) fn listen(
+    mut qemu: Command,
+    time_max: Duration,
+    is_verbose: bool,
+    mut hear: impl FnMut(&str),
+) -> Result<String> {
     qemu.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut machine = Machine(qemu.spawn().context("cannot start qemu-system-x86_64")?);
     let output = machine.0.stdout.take().context("its output was asked for")?;
-    let (tell, hear) = channel();
+    let (tell, lines) = channel();
     thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(std::io::Result::ok) {
             if tell.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
@@ -52,28 +70,23 @@ pub(super) fn boot(image: &Path, initramfs: &Path, is_verbose: bool) -> Result<S
             }
         }
     });
-    let until = Instant::now() + TIME_MAX;
-    let mut said = Said::default();
+    let until = Instant::now() + time_max;
     let mut last = Vec::new();
     loop {
-        match hear.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        match lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 if is_verbose {
                     println!("  | {line}");
                 }
-                said.hear(&line);
+                hear(&line);
                 last.push(line);
             }
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => return Ok(tail(&last)),
             Err(RecvTimeoutError::Timeout) => {
-                bail!("no end after {TIME_MAX:?}; its last words:\n{}", tail(&last))
+                bail!("no end after {time_max:?}; its last words:\n{}", tail(&last))
             }
         }
     }
-    if !said.is_done || !said.complaints.is_empty() {
-        println!("{}", tail(&last));
-    }
-    Ok(said)
 }
 
 fn tail(lines: &[String]) -> String {

@@ -16,7 +16,10 @@ use std::{path::Path, time::Instant};
 use anyhow::{Result, bail};
 
 use crate::{build, setup};
+pub(crate) use cpio::Archive;
+pub(crate) use debian::kernel;
 use guest::Guest;
+pub(crate) use machine::listen;
 
 /// Debian's stable kernel, and the one of its next release and of this one's backports.
 const SERIES: &[&str] = &["6.1", "6.12"];
@@ -77,7 +80,7 @@ pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
     let mut table = Vec::new();
     for series in chosen(SERIES, arguments.only.as_deref()) {
         let began = Instant::now();
-        let kernel = debian::kernel(series)?;
+        let kernel = kernel(series)?;
         let initramfs = folder.join(format!("{}.cpio", kernel.name));
         Guest { program: &program, tests: &wanted, modules: &kernel.modules }.pack(&folder, &initramfs)?;
         let said = machine::boot(&kernel.image, &initramfs, arguments.verbose)?;

@@ -21,6 +21,7 @@ const CONFIG: &str = "dot-userspace/src/config";
 const CONFINE: &str = "dot-userspace/src/confine";
 const CONTROL: &str = "dot-userspace/src/control";
 const CLI: &str = "dot-userspace/src/cli";
+const DIST: &str = "dist/src";
 const DNS: &str = "dot-userspace/src/dns";
 const EBPF: &str = "dot-ebpf/src";
 const EMBEDDED: &str = "dot-userspace/src/backend/embedded";
@@ -56,7 +57,13 @@ const OWNERS: &[Owner] = &[
     owner("toml", &[CONFIG, CLI]),
     owner("axum", &[CONTROL]),
     owner("prometheus_client", &[CONTROL]),
-    owner("clap", &[CLI, XTASK]),
+    owner("clap", &[CLI, XTASK, "dist/src/main.rs"]),
+    owner("clap_complete", &[CLI]),
+    owner("clap_mangen", &[CLI]),
+    owner("flate2", &[DIST]),
+    owner("rpm", &[DIST]),
+    owner("sha2", &[DIST]),
+    owner("tar", &[DIST]),
     owner("http_body_util", &[CLI]),
     owner("hyper", &[CLI]),
     owner("hyper_util", &[CLI]),

@@ -1,0 +1,8 @@
+#!/bin/sh
+# After the files went: config, keys and state stay until the package is purged. dpkg calls it.
+set -e
+
+if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+if [ "$1" = purge ]; then
+    rm -rf /etc/dotd /var/lib/dotd /run/dotd
+fi

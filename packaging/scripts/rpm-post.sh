@@ -1,0 +1,11 @@
+# After unpacking: the user, the folder of keys, and what the config of this machine is worth. rpm calls it with sh; $1 is
+# the number of versions that are installed now.
+systemd-sysusers dotd.conf
+[ -d /etc/dotd/tls ] || install -d -m 0750 -o root -g dotd /etc/dotd/tls
+if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+if ! /usr/bin/dotd check; then
+    echo "dotd: the config has mistakes (above); dotd was not restarted. Mend it, then: systemctl restart dotd" >&2
+elif [ "$1" -gt 1 ] && [ -d /run/systemd/system ]; then
+    systemctl try-restart dotd.service
+fi
+exit 0

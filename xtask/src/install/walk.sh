@@ -1,0 +1,195 @@
+#!/bin/sh
+# An operator's life with an installed dotd, step by step, on a Debian that systemd runs. Each step says on the console
+#   DOTD step|NAME|ok or FAILED|what was seen
+# and the next one follows whatever came of it. `cargo xtask test-install` starts this in a guest, and reads it.
+exec >/dev/console 2>&1
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LC_ALL=C.UTF-8
+config=/etc/dotd/dotd.toml
+failure=
+
+step() { name=$1; failure=; }
+# want WHY COMMAND...: the step fails with WHY and the command's last line unless the command succeeds.
+want() {
+    why=$1; shift
+    said=$("$@" 2>&1) || failure="$failure$why ($(printf %s "$said" | tail -n 1 | tr '|' '/')); "
+}
+refuse() {
+    why=$1; shift
+    if said=$("$@" 2>&1); then failure="$failure$why; "; fi
+}
+# done_ SEEN: the end of a step.
+done_() {
+    if [ -z "$failure" ]; then
+        echo "DOTD step|$name|ok|$1"
+    else
+        echo "DOTD step|$name|FAILED|$failure$1"
+        journalctl -u dotd -n 12 --no-pager -o short-monotonic
+    fi
+}
+has() { grep -q -- "$1"; }
+said_has() { printf '%s\n' "$said" | grep -q -- "$1"; }
+# The answer that a client in another network namespace hears over TLS.
+ask() { ip netns exec client kdig @192.0.2.1 -p 853 +tls +short +timeout=3 +retry=1 www.walk.test A | has '^192\.0\.2\.80$'; }
+eventually() { for _ in $(seq 100); do if "$@" >/dev/null 2>&1; then return 0; fi; sleep 0.1; done; "$@"; }
+main() { systemctl show -P MainPID dotd; }
+engine() { cat /proc/"$(main)"/task/*/children; }
+served_pin() { dotd status --json | sed -n 's/.*"spki_pin": *"\([^"]*\)".*/\1/p' | head -n 1; }
+pin_of() { dotd pin "$1" | cut -d'"' -f2; }
+serves() { [ "$(served_pin)" = "$(pin_of "$1")" ]; }
+has_xdp() { ip link show dot0 | has xdp; }
+lacks_xdp() { ! has_xdp; }
+
+# load COMMAND...: new connections one after another, a query each, while the command runs and a little after; says how many
+# of them got no answer, and for how long at most none came.
+load() {
+    rm -f /run/walk.stop /run/walk.load
+    (
+        asked=0 lost=0 gap=0 since=
+        until [ -e /run/walk.stop ]; do
+            now=$(cut -d' ' -f1 /proc/uptime | tr -d .)
+            asked=$((asked + 1))
+            if ip netns exec client kdig @192.0.2.1 -p 853 +tls +short +timeout=1 +retry=0 www.walk.test A 2>/dev/null | has '^192'; then
+                since=
+            else
+                lost=$((lost + 1)); since=${since:-$now}
+                if [ $((now - since)) -gt $gap ]; then gap=$((now - since)); fi
+            fi
+        done
+        echo "$lost of $asked new connections lost" >/run/walk.load
+    ) &
+    loader=$!
+    sleep 1
+    "$@"; status=$?
+    sleep 3
+    touch /run/walk.stop
+    wait $loader
+    return $status
+}
+
+ip netns add client
+ip link add dot0 type veth peer name dot1 netns client
+ip addr add 192.0.2.1/24 dev dot0; ip link set dot0 up
+ip -n client addr add 192.0.2.2/24 dev dot1; ip -n client link set dot1 up; ip -n client link set lo up
+eventually systemctl is-active nsd
+echo "DOTD system|$(. /etc/os-release; echo "$PRETTY_NAME")|$(uname -r)|$(systemctl --version | head -n 1)"
+
+step install
+want "dpkg -i fails" dpkg -i /walk/dotd_1.deb
+printf '%s\n' "$said" | sed 's/^/  dpkg: /'
+want "no user dotd" getent passwd dotd
+[ "$(stat -c '%a %U:%G' /etc/dotd/tls)" = "750 root:dotd" ] || failure="${failure}/etc/dotd/tls is $(stat -c '%a %U:%G' /etc/dotd/tls); "
+refuse "it was started before it was configured" systemctl is-active dotd
+done_ "user dotd, /etc/dotd/tls $(stat -c '%a %U:%G' /etc/dotd/tls), not started"
+
+step check
+want "the packaged config has mistakes" dotd check
+want "no page dotd(1)" man -w dotd
+want "no page dotd-ban-add(1)" man -w dotd-ban-add
+pages=$(man 5 dotd.toml 2>/tmp/man.errors | wc -l)
+[ "$pages" -gt 200 ] || failure="${failure}dotd.toml(5) has $pages lines; "
+[ -s /tmp/man.errors ] && failure="${failure}man says: $(head -n 1 /tmp/man.errors); "
+want "no completions" bash -c '. /usr/share/bash-completion/completions/dotd && complete -p dotd'
+done_ "dotd check accepts the packaged config; dotd.toml(5) has $pages lines"
+
+step start
+sed -i 's/^interfaces = .*/interfaces = ["dot0"]/' $config
+want "systemctl start fails" systemctl start dotd
+want "dotd status fails" dotd status
+user=$(ps -o user= -p "$(engine | cut -d' ' -f1)")
+[ "$user" = dotd ] || failure="${failure}the engine's user is $user; "
+capabilities=$(sed -n 's/^CapEff:\t*//p' /proc/"$(engine | cut -d' ' -f1)"/status)
+[ "$capabilities" = 0000000000000000 ] || failure="${failure}the engine has capabilities $capabilities; "
+want "no XDP on dot0" has_xdp
+done_ "engine: user $user, capabilities $capabilities; $(dotd xdp show | sed -n '/dot0/{s/  */ /g;p;q}')"
+
+step kdig
+want "no answer" eventually ask
+done_ "kdig +tls hears the backend's answer"
+
+step "reload, good"
+sed -i 's/^idle_timeout = "30s"/idle_timeout = "31s"/' $config
+want "systemctl reload fails" systemctl reload dotd
+want "no answer after it" ask
+done_ "systemctl reload: exit status 0"
+
+step "reload, bad"
+cp $config /run/walk.toml
+echo 'idle_timout = "1s"' >>$config
+refuse "systemctl reload says that all is well" systemctl reload dotd
+journalctl --sync
+journalctl -p err -u dotd --since -1min | has idle_timout || failure="${failure}journalctl -p err does not name the key; "
+want "no answer after it" ask
+cp /run/walk.toml $config
+done_ "systemctl reload fails; journalctl -p err: $(journalctl -p err -u dotd -o cat | grep idle_timout | tail -n 1 | cut -c1-90)"
+
+step renewal
+archive=/etc/letsencrypt/archive/walk live=/etc/letsencrypt/live/walk
+mkdir -p $archive $live; chmod 700 /etc/letsencrypt/archive /etc/letsencrypt/live
+for n in 1 2; do
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 -subj /CN=dot.walk.test \
+        -addext subjectAltName=DNS:dot.walk.test -keyout $archive/privkey$n.pem -out $archive/fullchain$n.pem 2>/dev/null
+    chmod 600 $archive/privkey$n.pem
+done
+flip() { ln -sf $archive/privkey"$1".pem $live/privkey.pem; ln -sf $archive/fullchain"$1".pem $live/fullchain.pem; }
+flip 1
+sed -i "s|^# certificates = .*|certificates = [{ cert = \"$live/fullchain.pem\", key = \"$live/privkey.pem\" }]|" $config
+want "check refuses them" dotd check
+want "reload refuses them" systemctl reload dotd
+want "the first one is not served" serves $archive/fullchain1.pem
+flip 2
+want "the hook's reload fails" systemctl reload dotd
+want "the renewed one is not served" serves $archive/fullchain2.pem
+want "no answer after it" ask
+done_ "root's key of mode 0600, links of certbot's: served after the hook's reload"
+
+step "restart under load"
+load systemctl restart dotd || failure="systemctl restart fails; "
+want "no answer after it" eventually ask
+done_ "$(cat /run/walk.load)"
+
+step "upgrade under load"
+load dpkg -i /walk/dotd_2.deb || failure="dpkg -i fails; "
+want "no answer after it" eventually ask
+want "the config was not kept" cmp -s $config /etc/dotd/dotd.toml
+[ "$(dpkg-query -f '${Version}' -W dotd)" = 0.1.0-2 ] || failure="${failure}the version is $(dpkg-query -f '${Version}' -W dotd); "
+done_ "$(cat /run/walk.load)"
+
+step "kill -9"
+want "no ban" dotd ban add 192.0.2.77 --for 1h
+before=$(main)
+kill -9 "$before"
+restarted() { now=$(main); [ "$now" != 0 ] && [ "$now" != "$before" ] && [ -n "$(engine)" ]; }
+want "systemd did not start it again" eventually restarted
+want "no answer after it" eventually ask
+dotd ban list | has 192.0.2.77 || failure="${failure}the ban is gone; "
+done_ "started again by systemd; the ban held"
+
+step exposure
+exposure=$(systemd-analyze security dotd --no-pager | tail -n 1 | sed 's/.*Overall exposure level for dotd.service: //; s/ *[^ -~]*$//')
+done_ "systemd-analyze security: $exposure"
+
+step stop
+want "systemctl stop fails" systemctl stop dotd
+want "XDP stays" lacks_xdp
+refuse "the port is open" ask
+result=$(systemctl show -P Result dotd)
+[ "$result" = success ] || failure="${failure}its result is $result; "
+done_ "XDP off, port closed, result $result"
+
+step remove
+systemctl enable -q --now dotd
+want "no answer before it" eventually ask
+want "dpkg -r fails" dpkg -r dotd
+want "XDP stays" lacks_xdp
+refuse "the unit stays enabled" test -e /etc/systemd/system/multi-user.target.wants/dotd.service
+want "the config is gone" test -s $config
+want "the state is gone" test -d /var/lib/dotd
+done_ "stopped, XDP off; config and state stay"
+
+step purge
+want "dpkg -P fails" dpkg -P dotd
+for left in /etc/dotd /var/lib/dotd /run/dotd /usr/bin/dotd; do [ -e $left ] && failure="$failure$left stays; "; done
+done_ "nothing of it is left but the user"
+
+echo "DOTD done"
+systemctl poweroff

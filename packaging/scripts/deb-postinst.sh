@@ -20,5 +20,8 @@ if ! /usr/bin/dotd check; then
 elif [ -z "$2" ]; then
     echo "dotd: edit /etc/dotd/dotd.toml, then start it: systemctl enable --now dotd"
 elif [ -d /run/systemd/system ]; then
-    systemctl try-restart dotd.service
+    # No connection is refused; where the new build cannot take over from the one that runs, it is restarted.
+    if systemctl --quiet is-active dotd.service; then
+        dotd upgrade || systemctl try-restart dotd.service
+    fi
 fi

@@ -6,6 +6,9 @@ if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 if ! /usr/bin/dotd check; then
     echo "dotd: the config has mistakes (above); dotd was not restarted. Mend it, then: systemctl restart dotd" >&2
 elif [ "$1" -gt 1 ] && [ -d /run/systemd/system ]; then
-    systemctl try-restart dotd.service
+    # No connection is refused; where the new build cannot take over from the one that runs, it is restarted.
+    if systemctl --quiet is-active dotd.service; then
+        dotd upgrade || systemctl try-restart dotd.service
+    fi
 fi
 exit 0

@@ -9,7 +9,9 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use super::{examples::*, import::Program, policy::PolicyVerb, query::QueryArguments};
+use super::{
+    examples::*, import::Program, policy::PolicyVerb, query::QueryArguments, upgrade::UpgradeArguments,
+};
 use crate::config::{LogLevel, parse_duration};
 
 /// DNS over TLS in front of your DNS server.
@@ -40,6 +42,9 @@ pub(super) enum Verb {
         /// The descriptor on which the program before, in this process, lists what it leaves
         #[arg(long, hide = true, value_name = "DESCRIPTOR")]
         inherit: Option<i32>,
+        /// Look whether this program could take over, and change nothing
+        #[arg(long, hide = true, requires = "inherit")]
+        trial: bool,
     },
     /// Say what `run` would do, and every mistake in config and certificates
     ///
@@ -99,6 +104,14 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Have another dotd take the running one's place, while clients stay served
+    ///
+    /// The program that is installed, or `--binary`, is tried first: it looks at config and certificates, and loads its XDP
+    /// programs. Then it takes the listening sockets, XDP, bans, counters of packets and ticket keys over; once it serves, the
+    /// old one answers what it was asked, ends its sessions and leaves. No connection is refused. Where the new one cannot
+    /// serve, the old one serves on, the reason is printed, and the exit status is 1. The config file is read anew.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(UpgradeArguments),
     /// Ban clients for a while, and lift bans
     ///
     /// XDP drops a banned client's packets to our ports before they cost anything; clients in `xdp.allow` are let in

@@ -107,6 +107,11 @@ EXAMPLES
   dotd check && dotd reload     look first, then take over
   systemctl reload dotd         the same verb, by the unit";
 
+pub(super) const UPGRADE_EXAMPLES: &str = "\
+EXAMPLES
+  install -m 755 target/release/dotd /usr/bin/dotd && dotd upgrade
+  dotd upgrade --binary /opt/dotd-next/dotd     try another build; `dotd upgrade` goes back";
+
 pub(super) const XDP_EXAMPLES: &str = "\
 EXAMPLES
   dotd xdp show

@@ -23,6 +23,7 @@ mod rights;
 mod run;
 mod show;
 mod tickets;
+mod upgrade;
 
 use std::{
     io::{self, Write as _},
@@ -72,7 +73,7 @@ fn complain(level: Level, lines: &str) {
 fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
     match arguments.verb {
-        Verb::Run { inherit } => return run::run(inherit, path),
+        Verb::Run { inherit, trial } => return run::run(inherit, trial, path),
         Verb::Query(arguments) => return query::run(*arguments, path.as_deref()),
         _ => {}
     }
@@ -91,6 +92,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         }
         Verb::Reload { control } => reload::run(&control, path.as_deref()),
         Verb::Explain { client, control } => explain::run(client, &control, path.as_deref()),
+        Verb::Upgrade(arguments) => upgrade::run(&arguments, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
         Verb::Policy { verb, control } => policy::run(verb, &control, path.as_deref()),

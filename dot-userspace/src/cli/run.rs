@@ -1,22 +1,24 @@
 //! `dotd run`: reads the config and serves.
 //!
-//! Before: an operator or a service manager started dotd, or a keeper runs this program after a crash of its engine.
+//! Before: an operator or a service manager started dotd, or a keeper runs this program after a crash of its engine or at an
+//! upgrade.
 //! After: `start` serves.
 //! Never: reads the config file again after a crash: the next engine serves by the config of the last one.
 
 use std::path::{Path, PathBuf};
 
-use super::error::CliError;
+use super::{error::CliError, print};
 use crate::{
-    config::{self, Config},
-    keeper::Inheritance,
+    config::{self, Config, ConfigErrors},
+    keeper::{COULD_SERVE, Inheritance},
     start::{self, logging},
 };
 
 /// Runs the verb. `list`: the descriptor on which the program before, in this process, says what it leaves.
-pub(super) fn run(list: Option<i32>, path: Option<PathBuf>) -> Result<u8, CliError> {
+/// `is_trial`: to look whether that would do.
+pub(super) fn run(list: Option<i32>, is_trial: bool, path: Option<PathBuf>) -> Result<u8, CliError> {
     if let Some(list) = list {
-        return succeed(list, path);
+        return succeed(list, is_trial, path);
     }
     let placed = config::load_placed(path.as_deref())?;
     logging::init(&placed.config.log);
@@ -27,13 +29,28 @@ pub(super) fn run(list: Option<i32>, path: Option<PathBuf>) -> Result<u8, CliErr
     start::run(placed.config, text, path).map_err(CliError::Start)
 }
 
-fn succeed(list: i32, path: Option<PathBuf>) -> Result<u8, CliError> {
+fn succeed(list: i32, is_trial: bool, path: Option<PathBuf>) -> Result<u8, CliError> {
     let inherited = Inheritance::read(list).map_err(CliError::Inherited)?;
-    let file = path.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH)).display().to_string();
-    let config = match &inherited.text {
-        Some(text) => config::parse(text, &file)?,
-        None => Config::default(),
-    };
-    logging::init(&config.log);
-    start::succeed(config, &inherited, path).map_err(CliError::Start)
+    let read =
+        if inherited.is_served() { read_anew(path.as_deref()) } else { served(&inherited, path.as_deref()) };
+    if is_trial {
+        start::could_succeed(read?.0, &inherited).map_err(CliError::Start)?;
+        return print(&format!("{COULD_SERVE}\n")).map(|()| 0);
+    }
+    logging::init(&read.as_ref().map(|(config, _)| config.log.clone()).unwrap_or_default());
+    start::succeed(read.map_err(|errors| errors.to_string()), &inherited, path).map_err(CliError::Start)
+}
+
+/// At an upgrade: the file as it is now.
+fn read_anew(path: Option<&Path>) -> Result<(Config, Option<String>), ConfigErrors> {
+    let placed = config::load_placed(path)?;
+    let text = placed.text().map(str::to_owned);
+    Ok((placed.config, text))
+}
+
+/// After a crash: what was served.
+fn served(inherited: &Inheritance, path: Option<&Path>) -> Result<(Config, Option<String>), ConfigErrors> {
+    let Some(text) = &inherited.text else { return Ok((Config::default(), None)) };
+    let file = path.unwrap_or(Path::new(config::DEFAULT_PATH)).display().to_string();
+    config::parse(text, &file).map(|config| (config, Some(text.clone())))
 }

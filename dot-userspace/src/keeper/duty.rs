@@ -31,6 +31,8 @@ use super::{
     SIGNALS,
     estate::{Estate, Kept},
     request::Report,
+    succession::Leaving,
+    upgrade::{Asker, Trial},
     words::{Answer, REQUEST_OCTETS_MAX, Request, State, VERSION},
 };
 use crate::{
@@ -41,6 +43,8 @@ use crate::{
 
 /// Questions answered before signals are looked at again.
 const QUESTIONS_MAX: usize = 64;
+/// How often clocks are looked at during an upgrade.
+const LOOK_MS: u16 = 50;
 /// The exit status of shells for a process that ended by a signal, without the signal's number.
 const SIGNALLED: u8 = 128;
 
@@ -57,6 +61,11 @@ pub(super) struct Engine {
 pub struct Duty {
     pub(super) engine: Engine,
     pub(super) estate: Estate,
+    /// The one before, until it has ended.
+    pub(super) leaving: Option<Leaving>,
+    /// Whoever wants to hear how an upgrade went.
+    pub(super) asker: Option<Asker>,
+    pub(super) trial: Option<Trial>,
     /// An operator wants it to end.
     pub(super) is_stopping: bool,
     signals: SignalFd,
@@ -95,6 +104,9 @@ impl Duty {
         let signals = SignalFd::with_flags(&SigSet::from_iter(SIGNALS), flags)?;
         Ok(Self {
             engine,
+            leaving: None,
+            asker: None,
+            trial: None,
             estate,
             is_stopping: false,
             signals,
@@ -115,10 +127,12 @@ impl Duty {
             self.wait();
             self.forward();
             self.answer_all();
+            self.hear_operators();
+            self.look_at_trial();
             if let Some(holder) = &self.holder {
                 holder.answer();
             }
-            if let Some(end) = self.look_at_engine() {
+            if let Some(end) = self.look_at_engines() {
                 break end;
             }
         };
@@ -139,12 +153,15 @@ impl Duty {
     /// Waits until there is something to do.
     fn wait(&self) {
         let presence = self.holder.as_ref().and_then(Holder::presence);
-        let engine = self.engine.socket.as_ref().map(OwnedFd::as_fd);
-        let sources = [engine, Some(self.signals.as_fd()), presence].into_iter();
+        let leaving = self.leaving.as_ref().and_then(|leaving| leaving.engine.socket.as_ref());
+        let engines = [self.engine.socket.as_ref(), leaving].map(|socket| socket.map(OwnedFd::as_fd));
+        let sources =
+            engines.into_iter().chain([Some(self.signals.as_fd()), presence]).chain(self.upgrade_sources());
         let mut polled: Vec<_> =
             sources.flatten().map(|source| PollFd::new(source, PollFlags::POLLIN)).collect();
+        let patience = if self.is_upgrading() { PollTimeout::from(LOOK_MS) } else { PollTimeout::NONE };
         // Interrupted or not: all sources are looked at after it.
-        let _ = poll(&mut polled, PollTimeout::NONE);
+        let _ = poll(&mut polled, patience);
     }
 
     /// Answers until the engine closes its end: what [`Duty::keep`] does beside signals.
@@ -163,38 +180,54 @@ impl Duty {
                 i32::try_from(arrived.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
             match number {
                 Some(Signal::SIGCHLD) | None => {}
+                Some(Signal::SIGUSR2) => self.begin_upgrade(None),
                 Some(number) => {
                     if matches!(number, Signal::SIGTERM | Signal::SIGINT) {
                         self.is_stopping = true;
                         // No engine will accept from them any more: new clients are refused at once.
                         self.estate.sockets = None;
                     }
-                    hand_on(number, self.engine.pid);
+                    let leaving = self.leaving.as_ref().filter(|_| self.is_stopping);
+                    let leaving = leaving.map(|leaving| leaving.engine.pid);
+                    leaving.into_iter().chain([self.engine.pid]).for_each(|pid| hand_on(number, pid));
                 }
             }
         }
     }
 
     fn answer_all(&mut self) {
-        let Some(socket) = std::mem::take(&mut self.engine.socket) else { return };
+        if let Some(mut leaving) = self.leaving.take() {
+            let socket = std::mem::take(&mut leaving.engine.socket);
+            leaving.engine.socket = self.answer_each(socket, Some(&leaving));
+            self.leaving = Some(leaving);
+        }
+        let socket = std::mem::take(&mut self.engine.socket);
+        self.engine.socket = self.answer_each(socket, None);
+    }
+
+    /// Answers what waits in `socket`; gives it back, unless its other end is closed. `leaving`: whose it is, where that is
+    /// not the engine that serves.
+    fn answer_each(&mut self, socket: Option<OwnedFd>, leaving: Option<&Leaving>) -> Option<OwnedFd> {
+        let socket = socket?;
         for _ in 0..QUESTIONS_MAX {
             let mut packet = [0; REQUEST_OCTETS_MAX + 1];
             match recv(socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return,
+                Ok(0) => return None,
                 Ok(length) => {
                     let request = packet.get(..length).filter(|packet| packet.len() <= REQUEST_OCTETS_MAX);
-                    let answer = match request.and_then(Request::decode) {
-                        Some(request) => self.answer(request),
-                        None => Answer::Refused("no such request".into()),
+                    let answer = match (request.and_then(Request::decode), leaving) {
+                        (Some(request), None) => self.answer(request),
+                        (Some(request), Some(leaving)) => self.answer_leaving(&request, leaving),
+                        (None, _) => Answer::Refused("no such request".into()),
                     };
                     // An engine that asks without reading gets no answers.
                     let _ = answer.send(&socket);
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
-                Err(_) => return,
+                Err(_) => return None,
             }
         }
-        self.engine.socket = Some(socket);
+        Some(socket)
     }
 
     fn answer(&mut self, request: Request) -> Answer {
@@ -204,6 +237,8 @@ impl Duty {
                 Answer::Refused(format!("the keeper speaks version {VERSION}, the engine {version}"))
             }
             Request::Look { has_news } => self.look(has_news),
+            // An engine that did not come to serve has no say while another one does.
+            Request::Leave if self.leaving.is_some() => Answer::Done(None),
             Request::Leave => {
                 if let Some(holder) = &mut self.holder {
                     holder.let_go();
@@ -212,13 +247,14 @@ impl Duty {
             }
             Request::Notify(state) => {
                 match state {
-                    State::Ready => self.engine.is_ready = true,
+                    State::Ready => self.note_ready(),
                     State::Reloading => {}
                     State::Stopping => (self.is_stopping, self.estate.sockets) = (true, None),
                 }
                 notify(state);
                 Answer::Done(None)
             }
+            Request::IsSucceeded => Answer::Refused("it is not".into()),
             Request::ReadConfig => self.read_config(),
             Request::Adopt => {
                 let [served, read] = &mut self.named;
@@ -236,7 +272,7 @@ impl Duty {
         }
     }
 
-    fn look(&mut self, has_news: bool) -> Answer {
+    pub(super) fn look(&mut self, has_news: bool) -> Answer {
         let look = self.holder.as_mut().map(|holder| holder.look(has_news).unwrap_or_default());
         let lines = (self.lines)().iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
         let report = Report { look: look.unwrap_or_default(), lines };
@@ -262,7 +298,7 @@ impl Duty {
         text.map_or_else(|error| Answer::Refused(error.to_string()), |file| Answer::Done(Some(file)))
     }
 
-    fn open(&self, path: &Path) -> Answer {
+    pub(super) fn open(&self, path: &Path) -> Answer {
         if !self.named.iter().flatten().any(|named| named == path) {
             return Answer::NotNamed;
         }

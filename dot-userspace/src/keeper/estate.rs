@@ -41,6 +41,8 @@ pub struct Sockets<T> {
     pub http: Option<(SocketAddr, T)>,
     /// The control socket, and the folder that it is in.
     pub control: (PathBuf, T),
+    /// The keeper's own socket in that folder.
+    pub door: T,
 }
 
 impl<T> Sockets<T> {
@@ -58,7 +60,8 @@ impl<T> Sockets<T> {
             Some((address, socket)) => Some((*address, of(socket)?)),
             None => None,
         };
-        Ok(Sockets { dot, do53, datagrams, http, control: (self.control.0.clone(), of(&self.control.1)?) })
+        let control = (self.control.0.clone(), of(&self.control.1)?);
+        Ok(Sockets { dot, do53, datagrams, http, control, door: of(&self.door)? })
     }
 
     /// How many workers these are for.

@@ -1,6 +1,7 @@
-//! What a keeper hands to the program that takes its place: the listening sockets, and what the next engine should know.
+//! What a keeper hands to the program that takes its place: the listening sockets, the engine that still serves, and what the
+//! next engine should know.
 //!
-//! Before: an engine crashed. After: the same process runs a program again, by execve(2), and finds all of this by one
+//! Before: an engine crashed, or an operator wants another program to serve. After: the same process runs a program again, by execve(2), and finds all of this by one
 //! descriptor.
 //! Holds: [`FORM`], which a program of another build looks at first.
 //! Never: leaves memory: the list is in a file without a name, and closed once it is read.
@@ -20,17 +21,36 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::estate::{Estate, Kept, Sockets};
+use super::{
+    estate::{Estate, Kept, Sockets},
+    words::VERSION,
+};
 
 /// The form of [`Inheritance`]. A program refuses another one.
 pub(super) const FORM: u8 = 1;
 /// Longest list that is read: thousands of listeners, and a config.
 const LIST_OCTETS_MAX: u64 = 8 << 20;
 
+/// An engine that serves until the next one does.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Serving {
+    pub(super) pid: i32,
+    pub(super) socket: RawFd,
+    /// The form of what it asks.
+    pub(super) words: u8,
+}
+
+/// The engine that serves, by its number and its socket, and the operator who waits.
+pub(super) type Taken = (Option<(i32, OwnedFd)>, Option<OwnedFd>);
+
 /// The list.
 #[derive(Serialize, Deserialize)]
 pub struct Inheritance {
     form: u8,
+    /// At an upgrade.
+    pub(super) engine: Option<Serving>,
+    /// The operator who waits to hear how the upgrade went.
+    pub(super) asker: Option<RawFd>,
     sockets: Sockets<RawFd>,
     /// The keys of session tickets.
     pub tickets: Kept,
@@ -38,8 +58,10 @@ pub struct Inheritance {
     pub text: Option<String>,
     program: PathBuf,
     crashes: Vec<u64>,
-    /// What the log should say.
-    pub notes: Vec<String>,
+    /// Log lines of this process that nobody has written yet.
+    pub lines: Vec<String>,
+    /// What happened.
+    pub note: String,
 }
 
 impl Inheritance {
@@ -47,16 +69,19 @@ impl Inheritance {
     ///
     /// # Errors
     /// dotd is stopping: it holds no sockets any more.
-    pub(super) fn of(estate: &Estate, notes: Vec<String>) -> io::Result<Self> {
+    pub(super) fn of(estate: &Estate, lines: Vec<String>, note: String) -> io::Result<Self> {
         let sockets = estate.sockets.as_ref().ok_or_else(|| io::Error::other("dotd is stopping"))?;
         Ok(Self {
             form: FORM,
+            engine: None,
+            asker: None,
             sockets: sockets.map(|socket| Ok::<_, io::Error>(socket.as_raw_fd()))?,
             tickets: estate.tickets.clone(),
             text: estate.text.clone(),
             program: estate.program.clone(),
             crashes: estate.crashes.clone(),
-            notes,
+            lines,
+            note,
         })
     }
 
@@ -71,7 +96,38 @@ impl Inheritance {
     /// Has the next program keep every descriptor of the list, or has them close at execve again.
     pub(super) fn keep_at_exec(&self, is_kept: bool) -> io::Result<()> {
         let flag = if is_kept { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+        let others = self.engine.iter().map(|engine| engine.socket).chain(self.asker);
+        others.into_iter().try_for_each(|number| set_flag(number, flag))?;
         self.sockets.map(|number| set_flag(*number, flag)).map(drop)
+    }
+
+    /// Whether an engine serves meanwhile, and goes on where this program fails.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.engine.is_some()
+    }
+
+    /// Whether this program understands what that engine asks of its keeper.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn understands(&self) -> io::Result<()> {
+        match self.engine {
+            Some(Serving { words, .. }) if words != VERSION => Err(io::Error::other(format!(
+                "this build's keeper speaks version {VERSION}, the engine that serves {words}; restart dotd instead"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Owns the engine's socket and the operator's from now on. Call it once.
+    ///
+    /// # Errors
+    /// One of them is not open.
+    pub(super) fn take_engine(&self) -> io::Result<Taken> {
+        let engine = self.engine.map(|engine| Ok((engine.pid, OwnedFd::from(adopt(engine.socket)?))));
+        let asker = self.asker.map(|number| adopt(number).map(OwnedFd::from));
+        Ok((engine.transpose().map_err(|error: io::Error| error)?, asker.transpose()?))
     }
 
     /// Reads the list, and takes nothing that it names yet.

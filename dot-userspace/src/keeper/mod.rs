@@ -3,9 +3,9 @@
 //!
 //! Before: `start` has opened, loaded and attached what needs rights. After: [`part`] made two processes of one. The
 //! parent does what the child asks for by a short list of requests, forwards signals, and ends as the child ends; after a
-//! crash there is another child.
+//! crash, and at an upgrade, there is another child.
 //! Holds: `words` (what may be asked, and its form), `duty` (the parent's work), `request` (the child's side),
-//! `succession` (one engine after another), `estate` (what outlives engines), `inherit` (its form for the program that
+//! `succession` (one engine after another), `upgrade` (another program in the parent's place), `estate` (what outlives engines), `inherit` (its form for the program that
 //! takes the parent's place).
 //! Never: takes a path, an interface or a program from the child on trust: what the config names is all there is.
 //!
@@ -16,6 +16,7 @@ mod estate;
 mod inherit;
 mod request;
 mod succession;
+mod upgrade;
 mod words;
 
 #[cfg(test)]
@@ -38,14 +39,15 @@ use nix::{
     unistd::{ForkResult, Pid, fork, getpid, getppid},
 };
 
-use self::duty::Engine;
 pub use self::{
     duty::Duty,
     estate::{Estate, Groups, Kept, Sockets},
     inherit::Inheritance,
     request::{Keeper, KeeperError},
+    upgrade::{COULD_SERVE, ask_for_upgrade},
     words::State,
 };
+use self::{duty::Engine, succession::Leaving, upgrade::Asker};
 use crate::config::Config;
 
 /// Which of the two processes this is.
@@ -57,24 +59,28 @@ pub enum Part {
 }
 
 /// Signals that end, reload or inform dotd, and the news of a child's end.
-pub(crate) const SIGNALS: [Signal; 5] =
-    [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGCHLD];
+pub(crate) const SIGNALS: [Signal; 6] =
+    [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGCHLD];
+/// The keeper's own socket in `server.run_dir`, for `dotd upgrade`.
+pub const KEEPER_SOCKET: &str = "keeper.sock";
 /// An answer of the keeper's: it may have to read a config from a slow disk, or to attach to many interfaces.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes two processes of this one. In both, `SIGNALS` wait from now on: the keeper reads them, the engine lets them
-/// through when it hears them ([`hear`]). `is_next`: this program has taken the place of another one.
+/// through when it hears them ([`hear`]). `inherited`: this program has taken the place of another one; an engine that serves
+/// still goes on until the new one does.
 ///
 /// # Errors
 /// There are other threads, which the child would not have; or the system has no room for another process.
-pub fn part(config: &Config, estate: Estate, is_next: bool) -> io::Result<Part> {
+pub fn part(config: &Config, estate: Estate, inherited: Option<&Inheritance>) -> io::Result<Part> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!("{threads} threads, and one is all that a fork may have")));
     }
+    let (before, asker) = inherited.map(Inheritance::take_engine).transpose()?.unwrap_or_default();
     let (ours, theirs) = pair()?;
-    let mask = hold_signals(is_next)?;
-    if is_next {
+    let mask = hold_signals(inherited.is_some())?;
+    if inherited.is_some() {
         // It was run by another path than its own.
         prctl::set_name(c"dotd")?;
     }
@@ -84,14 +90,30 @@ pub fn part(config: &Config, estate: Estate, is_next: bool) -> io::Result<Part> 
         ForkResult::Parent { child } => {
             drop(theirs);
             let engine = Engine { pid: child, socket: Some(ours), is_ready: false };
-            Ok(Part::Keeper(Box::new(Duty::new(engine, estate, config, mask)?)))
+            let mut duty = Duty::new(engine, estate, config, mask)?;
+            duty.leaving = before.map(Leaving::of);
+            duty.asker = asker.map(|socket| Asker { socket, has_asked: true });
+            Ok(Part::Keeper(Box::new(duty)))
         }
         ForkResult::Child => {
             // These are the keeper's alone.
-            drop((ours, estate));
+            drop((ours, estate, before, asker));
             Ok(Part::Engine(Keeper::new(patient(theirs)?, keeper)))
         }
     }
+}
+
+/// The keeper of an engine that serves on, because the program that was to bring another one could not start it, and why.
+///
+/// # Errors
+/// There is no such engine.
+pub fn stay(inherited: &Inheritance, config: &Config, estate: Estate, reason: String) -> io::Result<Duty> {
+    let (engine, asker) = inherited.take_engine()?;
+    let leaving = engine.map(Leaving::of).ok_or_else(|| io::Error::other(reason.clone()))?;
+    let mut duty = Duty::new(leaving.engine, estate, config, hold_signals(true)?)?;
+    duty.asker = asker.map(|socket| Asker { socket, has_asked: true });
+    duty.say_how_it_went(Err(reason));
+    Ok(duty)
 }
 
 fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {

@@ -115,6 +115,12 @@ impl Keeper {
         }
     }
 
+    /// Whether another engine serves in this one's place.
+    #[must_use]
+    pub fn is_succeeded(&self) -> bool {
+        self.ask(&Request::IsSucceeded).is_ok()
+    }
+
     /// Has the keeper keep the keys of session tickets for the next engine.
     ///
     /// # Errors
@@ -180,6 +186,14 @@ impl Keeper {
     /// What it holds, for the module `xdp` to ask; its log lines go to `log`.
     pub fn attachments(&self, log: fn(Vec<u8>)) -> impl Attachments + use<> {
         Kept { keeper: self.clone(), log }
+    }
+}
+
+impl Keeper {
+    /// Has the keeper's log lines go to `log`: for an engine without XDP, which asks for nothing else now and then.
+    pub fn hear_log(&self, log: fn(Vec<u8>)) {
+        // A keeper that does not answer is missed where an answer is needed.
+        let _ = self.attachments(log).look(false);
     }
 }
 

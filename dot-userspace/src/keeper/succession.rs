@@ -1,11 +1,13 @@
-//! One engine after another: what the keeper does when its engine crashes.
+//! One engine after another: after a crash, and at an upgrade.
 //!
-//! Before: an engine has ended by a signal or a panic. After: this process runs its own program again, which takes the sockets
-//! and the kernel half over, and forks the next engine with an address space of its own.
-//! Holds: the bound on crashes.
-//! Never: restarts an engine that never served, or one that crashes again and again.
+//! Before: an engine serves. After a crash: this process runs its own program again, which takes the sockets and the kernel
+//! half over, and forks the next engine with an address space of its own. At an upgrade: the other program was tried
+//! (`upgrade`), then this process runs it; the engine that served goes on until the next one is ready, and then ends.
+//! Holds: the bound on crashes; which engine is leaving, and until when.
+//! Never: gives up an engine that serves for one that does not; restarts an engine that never served, or one that crashes
+//! again and again.
 //!
-//! Source: execve(2): the process and its descriptors stay.
+//! Source: execve(2): the process, its children and its descriptors stay.
 
 use std::{
     convert::Infallible,
@@ -16,37 +18,111 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use nix::unistd::execv;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, execv},
+};
 
 use super::{
-    duty::{Duty, End, ended},
+    duty::{Duty, End, Engine, ended},
     estate::monotonic_ms,
-    inherit::Inheritance,
+    inherit::{Inheritance, Serving},
+    words::{Answer, Request, VERSION},
 };
 
 /// Crashes within [`CRASHES_WITHIN`] after which there is no further engine, and the service manager decides.
 const CRASHES_MAX: usize = 5;
 /// A minute.
 const CRASHES_WITHIN: Duration = Duration::from_secs(60);
+/// Time for an engine to begin to serve while another one serves.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for an engine to end once it was told to: its own drain takes 5 s and 2 s more.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// This program, also where its file was replaced.
 const OURSELVES: &str = "/proc/self/exe";
 
+/// An engine whose place another one takes.
+pub(super) struct Leaving {
+    pub(super) engine: Engine,
+    /// The next engine serves, and this one was told so.
+    is_told: bool,
+    /// When patience ends: with the next engine, and from when this one was told, with this one.
+    until: Instant,
+}
+
+impl Leaving {
+    pub(super) fn of((pid, socket): (i32, std::os::fd::OwnedFd)) -> Self {
+        let engine = Engine { pid: Pid::from_raw(pid), socket: Some(socket), is_ready: true };
+        Self { engine, is_told: false, until: Instant::now() + READY_TIMEOUT }
+    }
+}
+
 impl Duty {
-    /// How the engine ended, if dotd ends with it. Where another engine follows, this does not return.
-    pub(super) fn look_at_engine(&mut self) -> Option<End> {
+    /// How the engine ended, if dotd ends with it. Where another engine follows after a crash, this does not return.
+    pub(super) fn look_at_engines(&mut self) -> Option<End> {
+        self.look_at_leaving();
         let end = ended(self.engine.pid)?;
+        if let Some(leaving) = self.leaving.take_if(|leaving| !leaving.is_told) {
+            self.engine = leaving.engine;
+            self.say_how_it_went(Err(format!(
+                "the new engine ended {end} before it served, and the old one serves on; the log says why"
+            )));
+            return None;
+        }
         let is_orderly = end == End::Exit(0) || self.is_stopping || !self.engine.is_ready;
         if is_orderly || !self.may_restart() {
             return Some(end);
         }
         self.engine.socket = None;
         let note = format!("dotd's engine ended {end}; another one takes its place");
-        let Err(error) = self.become_program(Path::new(OURSELVES), &note);
+        let Err(error) = self.become_program(Path::new(OURSELVES), false, note);
         tracing::error!("dotd's engine ended {end}, and no other one can be started: {error}");
         Some(end)
+    }
+
+    /// The engine serves: the one before it, if there is one, is told.
+    pub(super) fn note_ready(&mut self) {
+        self.engine.is_ready = true;
+        if let Some(leaving) = self.leaving.as_mut().filter(|leaving| !leaving.is_told) {
+            leaving.is_told = true;
+            leaving.until = Instant::now() + LEAVE_TIMEOUT;
+            // Where it has ended already, the next look finds that.
+            let _ = kill(leaving.engine.pid, Signal::SIGUSR2);
+        }
+    }
+
+    /// What an engine may have while another one takes its place.
+    pub(super) fn answer_leaving(&mut self, request: &Request, leaving: &Leaving) -> Answer {
+        match request {
+            Request::IsSucceeded if leaving.is_told => Answer::Done(None),
+            Request::IsSucceeded => Answer::Refused("not yet".into()),
+            // The next engine tells systemd.
+            Request::Notify(_) => Answer::Done(None),
+            Request::Look { has_news } => self.look(*has_news),
+            Request::Open(path) => self.open(path),
+            Request::Hello(_) | Request::Leave | Request::ReadConfig | Request::Adopt | Request::Keep(_) => {
+                Answer::Refused("an upgrade is under way; try again".into())
+            }
+        }
+    }
+
+    fn look_at_leaving(&mut self) {
+        let Some(leaving) = &mut self.leaving else { return };
+        if ended(leaving.engine.pid).is_some() {
+            let was_told = leaving.is_told;
+            self.leaving = None;
+            if was_told {
+                self.say_how_it_went(Ok(()));
+            }
+        } else if Instant::now() >= leaving.until {
+            let late = if leaving.is_told { leaving.engine.pid } else { self.engine.pid };
+            leaving.until = Instant::now() + LEAVE_TIMEOUT;
+            tracing::error!("process {late} is killed: as an engine it neither serves nor ends in time");
+            let _ = kill(late, Signal::SIGKILL);
+        }
     }
 
     /// Counts this crash; `false`: too many of late.
@@ -57,11 +133,28 @@ impl Duty {
         self.estate.sockets.is_some() && self.estate.crashes.len() <= CRASHES_MAX
     }
 
+    /// What the next program finds. `is_served`: the engine goes on meanwhile.
+    pub(super) fn list(&self, is_served: bool, lines: Vec<String>, note: String) -> io::Result<Inheritance> {
+        let mut list = Inheritance::of(&self.estate, lines, note)?;
+        list.engine = self.engine.socket.as_ref().filter(|_| is_served).map(|socket| Serving {
+            pid: self.engine.pid.as_raw(),
+            socket: socket.as_raw_fd(),
+            words: VERSION,
+        });
+        list.asker = self.asker.as_ref().filter(|_| is_served).map(|asker| asker.socket.as_raw_fd());
+        Ok(list)
+    }
+
     /// Runs `program` in this process. Returns only where that fails.
-    fn become_program(&self, program: &Path, note: &str) -> io::Result<Infallible> {
+    pub(super) fn become_program(
+        &self,
+        program: &Path,
+        is_served: bool,
+        note: String,
+    ) -> io::Result<Infallible> {
         let lines = (self.lines)();
-        let lines = lines.iter().map(|line| String::from_utf8_lossy(line).trim_end().to_owned());
-        let list = Inheritance::of(&self.estate, lines.chain([note.to_owned()]).collect())?;
+        let lines = lines.iter().map(|line| String::from_utf8_lossy(line).into_owned());
+        let list = self.list(is_served, lines.collect(), note)?;
         let file = list.write()?;
         let words = self.words(file.as_raw_fd());
         let words = words.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;

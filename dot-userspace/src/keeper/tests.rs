@@ -162,6 +162,7 @@ proptest! {
             Request::Notify(State::Stopping),
             Request::ReadConfig,
             Request::Adopt,
+            Request::IsSucceeded,
             Request::Open(path.into()),
             Request::Keep(octets.clone()),
         ] {

@@ -56,6 +56,8 @@ pub(super) enum Request {
     Adopt,
     /// Open a file that the config names.
     Open(PathBuf),
+    /// Whether another engine serves in this one's place, which is to end then.
+    IsSucceeded,
     /// Keep these octets for the next engine: the keys of session tickets, as `tls::Tickets` writes and reads them.
     Keep(Vec<u8>),
 }
@@ -72,6 +74,7 @@ impl Request {
             Self::ReadConfig => (b'C', 0),
             Self::Adopt => (b'A', 0),
             Self::Open(_) => (b'O', 0),
+            Self::IsSucceeded => (b'S', 0),
             Self::Keep(_) => (b'K', 0),
         };
         let rest = match self {
@@ -96,6 +99,7 @@ impl Request {
             [b'O', 0, path @ ..] if !path.is_empty() && !path.contains(&0) => {
                 Self::Open(Path::new(OsStr::from_bytes(path)).to_path_buf())
             }
+            [b'S', 0] => Self::IsSucceeded,
             [b'K', 0, octets @ ..] => Self::Keep(octets.to_vec()),
             _ => return None,
         })

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     announce, dialer,
+    drain::{Why, drain},
     engine_refusals::EngineRefusals,
     families,
     files::{Files, Seen},
@@ -41,10 +42,6 @@ use crate::{
     worker::Command,
 };
 
-/// Time for sessions to end by themselves once we stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a worker to end after that, before it is taken for stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(2);
 /// How often the workers are looked after, and bans that are over forgotten.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -56,19 +53,20 @@ pub(super) fn run(
     process: Arc<Process>,
     mut running: Running,
     [certificates, zones]: [Seen; 2],
-    socket: ControlSocket,
+    mut socket: ControlSocket,
     http: Option<TcpListener>,
     began: Instant,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the control thread has no runtime")?;
     let result = runtime.block_on(async {
-        process.resume_by(&running.tickets);
+        process.tickets.resume_by(&running.tickets);
         let source = Arc::clone(&process) as Arc<dyn Source>;
         let unix = socket.listener().context("the control socket is gone")?;
-        tokio::spawn(control::serve_unix(unix, Arc::clone(&source)));
+        let mut doors = JoinSet::new();
+        doors.spawn(control::serve_unix(unix, Arc::clone(&source)));
         if let Some(http) = http {
-            tokio::spawn(control::serve_http(http, source));
+            doors.spawn(control::serve_http(http, source));
         }
         // Before anybody hears that we are ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
@@ -79,21 +77,35 @@ pub(super) fn run(
             "ready"
         );
         keeper::hear().context("signals cannot be heard")?;
+        socket.serve();
         running.keeper.notify(keeper::State::Ready);
         tokio::spawn(xdp_watchdog::look_after_xdp(Arc::clone(&process)));
         running.checks = check_all(&running.backends);
-        let running = hear_signals(&process, running, signals, files).await?;
-        drain(&process, running).await
+        let (why, running) = hear_signals(&process, running, signals, files).await?;
+        if why == Why::Succeeded {
+            doors.abort_all();
+            tracing::info!("another engine serves; this one ends its sessions");
+        } else {
+            running.keeper.notify(keeper::State::Stopping);
+        }
+        drain(&process, running, why).await.map(|()| why)
     });
-    process.detach_xdp();
-    drop(socket);
-    result
+    // Also where a worker died or was stuck.
+    if matches!(result, Ok(Why::Succeeded)) {
+        process.pass_xdp_on();
+        socket.leave();
+    } else {
+        process.detach_xdp();
+        drop(socket);
+    }
+    result.map(drop)
 }
 
 /// The signals that dotd answers to.
 struct Signals {
     hup: Signal,
     usr1: Signal,
+    usr2: Signal,
     term: Signal,
     int: Signal,
 }
@@ -104,6 +116,7 @@ impl Signals {
         Ok(Self {
             hup: hear(SignalKind::hangup())?,
             usr1: hear(SignalKind::user_defined1())?,
+            usr2: hear(SignalKind::user_defined2())?,
             term: hear(SignalKind::terminate())?,
             int: hear(SignalKind::interrupt())?,
         })
@@ -117,14 +130,14 @@ struct Watched {
 }
 
 /// HUP reloads, TERM and INT end this. USR1 is taken so that a log rotation does not end us: we log to
-/// standard error and have no file to open again.
+/// standard error and have no file to open again. At USR2 the keeper may have an engine in our place.
 async fn hear_signals(
     process: &Process,
     mut running: Running,
     signals: Signals,
     mut files: Watched,
-) -> anyhow::Result<Running> {
-    let Signals { mut hup, mut usr1, mut term, mut int } = signals;
+) -> anyhow::Result<(Why, Running)> {
+    let Signals { mut hup, mut usr1, mut usr2, mut term, mut int } = signals;
     let mut watch = interval(WATCH_INTERVAL);
     let mut is_pressed = false;
     let (mut notices, mut refusals) = (process.notices(), Refusals::default());
@@ -157,8 +170,13 @@ async fn hear_signals(
             }
             read = reading.done(), if reading.is_busy() => policies::take(process, &mut running, read),
             _ = usr1.recv() => {}
-            _ = term.recv() => return Ok(running),
-            _ = int.recv() => return Ok(running),
+            _ = usr2.recv() => {
+                if running.keeper.is_succeeded() {
+                    return Ok((Why::Succeeded, running));
+                }
+            }
+            _ = term.recv() => return Ok((Why::Stopped, running)),
+            _ = int.recv() => return Ok((Why::Stopped, running)),
             Some(charges) = running.charges.recv() => process.charge(&charges),
             Some(refused) = running.refused.recv() => {
                 let (now, limit) = (Instant::now(), &running.config.xdp.limit);
@@ -173,19 +191,32 @@ async fn hear_signals(
                 running.workers.iter().for_each(|worker| worker.tell(Command::Flush(flush.clone())));
             }
             _ = watch.tick() => {
-                process.sweep();
                 engine_refusals.say_more(Instant::now());
-                process.keep_rotated_tickets();
-                if running.workers.iter().any(crate::worker::Worker::is_finished) {
-                    anyhow::bail!("a worker thread died; see the lines before this one");
-                }
                 is_pressed = tell_pressure(&running, is_pressed);
-                if running.staples_until.is_some_and(|until| until <= SystemTime::now()) {
-                    renew(process, &mut running);
-                }
+                look_around(process, &mut running)?;
             }
         }
     }
+}
+
+/// What is due by the clock.
+///
+/// # Errors
+/// A worker has died.
+fn look_around(process: &Process, running: &mut Running) -> anyhow::Result<()> {
+    process.sweep();
+    process.tickets.keep_rotated();
+    if process.has_no_xdp() {
+        // With XDP its watchdog asks.
+        running.keeper.hear_log(logging::pass_on);
+    }
+    if running.workers.iter().any(crate::worker::Worker::is_finished) {
+        anyhow::bail!("a worker thread died; see the lines before this one");
+    }
+    if running.staples_until.is_some_and(|until| until <= SystemTime::now()) {
+        renew(process, running);
+    }
+    Ok(())
 }
 
 /// A worker knows the number of connections when it opens or ends one. Near the cap, and once after, each hears it.
@@ -248,10 +279,10 @@ fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reload
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
     running.screen = policies::screen(zones);
     let settings = plan::settings(&config, serving, running.backends.clone(), running.screen.clone());
+    process.tickets.resume_by(&tickets);
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
-    process.resume_by(&tickets);
     process.reloaded(&config, &running.backends, &identities);
     process.screen_by(running.screen.clone(), &[]);
     if let Some(doubt) = doubt {
@@ -306,55 +337,4 @@ pub(super) fn embedded_address(running: &Running) -> Option<SocketAddr> {
     let position =
         running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
     running.backends.get(position.unwrap_or(0)).map(|backend| backend.address)
-}
-
-async fn drain(process: &Process, running: Running) -> anyhow::Result<()> {
-    running.keeper.notify(keeper::State::Stopping);
-    tracing::info!(connections = running.admission.total(), "draining");
-    process.draining();
-    let until = tokio::time::Instant::now() + DRAIN_TIMEOUT;
-    for worker in &running.workers {
-        worker.tell(Command::Drain(until));
-    }
-    // The control socket goes on answering while the workers finish.
-    let are_finished = || running.workers.iter().all(crate::worker::Worker::is_finished);
-    if !all_end(are_finished, until + STUCK_AFTER).await {
-        let stuck = running.workers.iter().filter(|worker| !worker.is_finished()).count();
-        anyhow::bail!("{stuck} of the workers do not end; their connections are cut");
-    }
-    let ended: Vec<bool> = running.workers.into_iter().map(crate::worker::Worker::join).collect();
-    anyhow::ensure!(ended.iter().all(|is_well| *is_well), "a worker thread died while draining");
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// Waits until `are_finished`, but not beyond `until`: a worker that is stuck must not keep the process. `false`: one is.
-async fn all_end(are_finished: impl Fn() -> bool, until: tokio::time::Instant) -> bool {
-    while !are_finished() {
-        if tokio::time::Instant::now() >= until {
-            return false;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: a worker that does not end keeps the process no longer than it may; workers that end are waited for.
-    /// Method: one that never does, and one that has after a few looks.
-    #[test]
-    fn a_stuck_worker_is_not_waited_for_without_end() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let now = tokio::time::Instant::now();
-            assert!(!all_end(|| false, now + Duration::from_millis(50)).await);
-            let looks = std::cell::Cell::new(0);
-            let ends = || looks.replace(looks.get() + 1) == 3;
-            assert!(all_end(ends, now + Duration::from_secs(3600)).await);
-            assert_eq!(looks.get(), 4);
-        });
-    }
 }

@@ -9,7 +9,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::{
             fs::FileTypeExt,
             net::{UnixListener, UnixStream},
@@ -21,7 +21,14 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use nix::{
-    sys::stat::{Mode, umask},
+    errno::Errno,
+    sys::{
+        socket::{
+            AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_to, listen as listen_on,
+            socket,
+        },
+        stat::{Mode, umask},
+    },
     unistd::{UnlinkatFlags, unlinkat},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -33,13 +40,15 @@ use super::{
 use crate::{
     config::{CONTROL_SOCKET, Config},
     disk,
-    keeper::{Groups, Sockets},
+    keeper::{Groups, KEEPER_SOCKET, Sockets},
     worker::Listeners,
     xdp::ListenerGroup,
 };
 
 /// Connections that may wait for `accept`; the kernel caps it by net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+/// Operators who may wait on the keeper's own socket.
+const DOOR_BACKLOG: i32 = 8;
 /// Kernel buffers of a socket for datagrams: a burst of clients must not be dropped before we read it.
 const DATAGRAM_BUFFER_OCTETS: usize = 4 << 20;
 /// Octets for a client that the kernel takes beyond what it may send now: the longest answer. Without a bound it takes
@@ -108,6 +117,7 @@ pub(super) fn hold(
             .map(|(at, http)| Ok::<_, io::Error>((at, own(http)?)))
             .transpose()?,
         control: (config.server.run_dir.clone(), own(&control.listener)?),
+        door: own(&control.door)?,
     })
 }
 
@@ -250,10 +260,11 @@ fn explain_bind(address: SocketAddr, error: &io::Error, key: &str) -> anyhow::Er
     }
 }
 
-/// `run_dir/control.sock`, removed again when this is dropped.
+/// `run_dir/control.sock`, and beside it the keeper's own socket; both are removed again when this is dropped.
 pub(super) struct ControlSocket {
     folder: File,
     listener: UnixListener,
+    door: OwnedFd,
     is_left: bool,
 }
 
@@ -282,6 +293,10 @@ impl ControlSocket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(explain),
         }
+        match unlinkat(&folder, KEEPER_SOCKET, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error).with_context(explain),
+        }
         // The mode by umask and the owner without following links: there is no moment in which somebody else
         // could connect, or put a link in the socket's place.
         let mask = umask(Mode::from_bits_truncate(0o117));
@@ -292,18 +307,25 @@ impl ControlSocket {
         // not, the next start does.
         hand_over(run_dir, CONTROL_SOCKET, owner).with_context(explain)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { folder, listener, is_left: false })
+        let door = open_door(&folder).with_context(explain)?;
+        Ok(Self { folder, listener, door, is_left: false })
     }
 
-    /// The one that an engine before had, in its folder.
+    /// The one that an engine before had, in its folder; left where it is until [`ControlSocket::serve`].
     ///
     /// # Errors
     /// The folder is gone.
-    pub(super) fn adopt(run_dir: &Path, listener: &OwnedFd) -> anyhow::Result<Self> {
+    pub(super) fn adopt(sockets: &Sockets<OwnedFd>) -> anyhow::Result<Self> {
+        let (run_dir, listener) = &sockets.control;
         let explain = || format!("server.run_dir: {} cannot be used", run_dir.display());
         let folder = disk::open_folder(run_dir).with_context(explain)?;
         let listener = own(listener).with_context(explain)?.into();
-        Ok(Self { folder, listener, is_left: false })
+        Ok(Self { folder, listener, door: own(&sockets.door)?, is_left: true })
+    }
+
+    /// From now on its end here is its end.
+    pub(super) fn serve(&mut self) {
+        self.is_left = false;
     }
 
     /// Closes it here and leaves it where it is: another process serves it.
@@ -323,6 +345,21 @@ impl Drop for ControlSocket {
             return;
         }
         // Left behind it would only cost the next start a line; there is nobody to tell at exit.
-        let _ = unlinkat(&self.folder, CONTROL_SOCKET, UnlinkatFlags::NoRemoveDir);
+        for name in [CONTROL_SOCKET, KEEPER_SOCKET] {
+            let _ = unlinkat(&self.folder, name, UnlinkatFlags::NoRemoveDir);
+        }
     }
+}
+
+/// The keeper's own socket, for whoever may make an upgrade.
+fn open_door(folder: &File) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    let mask = umask(Mode::from_bits_truncate(0o177));
+    let bound = UnixAddr::new(&disk::path_of(folder).join(KEEPER_SOCKET))
+        .and_then(|address| bind_to(door.as_raw_fd(), &address));
+    umask(mask);
+    bound?;
+    listen_on(&door, Backlog::new(DOOR_BACKLOG)?)?;
+    Ok(door)
 }

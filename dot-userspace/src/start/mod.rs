@@ -8,12 +8,14 @@
 mod announce;
 mod control_loop;
 mod dialer;
+mod drain;
 mod engine_refusals;
 mod explain;
 pub mod families;
 mod fast_open;
 mod files;
 pub mod journal;
+mod kept_tickets;
 mod known_backends;
 mod listeners;
 pub mod logging;
@@ -28,7 +30,7 @@ mod restart;
 mod succession;
 mod xdp_watchdog;
 
-pub use succession::succeed;
+pub use succession::{could_succeed, succeed};
 
 use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Instant};
 
@@ -99,17 +101,22 @@ pub fn run(mut config: Config, text: Option<String>, path: Option<PathBuf>) -> a
     }
     let opened = open(&config, None)?;
     let estate = Estate { path, text, sockets: None, program, tickets: Kept::default(), crashes: Vec::new() };
-    become_two(opened, config, estate, false)
+    become_two(opened, config, estate, None)
 }
 
-/// The keeper and its engine, from here on. `is_next`: there was an engine before.
-fn become_two(mut opened: Opened, config: Config, mut estate: Estate, is_next: bool) -> anyhow::Result<u8> {
+/// The keeper and its engine, from here on. `inherited`: there was an engine before.
+fn become_two(
+    mut opened: Opened,
+    config: Config,
+    mut estate: Estate,
+    inherited: Option<&Inheritance>,
+) -> anyhow::Result<u8> {
     let path = estate.path.clone();
     estate.tickets = Kept::now(opened.tickets.write());
     let held = listeners::hold(&config, &opened.listeners, opened.http.as_ref(), &opened.control_socket);
     estate.sockets = Some(held.context("no descriptor is left")?);
     let holder = opened.kernel.0.as_mut().and_then(xdp::Xdp::give_away);
-    match keeper::part(&config, estate, is_next) {
+    match keeper::part(&config, estate, inherited) {
         Ok(Part::Keeper(duty)) => {
             opened.leave();
             logging::take_lines();
@@ -136,7 +143,7 @@ fn become_two(mut opened: Opened, config: Config, mut estate: Estate, is_next: b
             engine(opened, config, path, keeper).map(|()| 0)
         }
         Err(error) => {
-            if let Some(mut holder) = holder {
+            if let Some(mut holder) = holder.filter(|_| !inherited.is_some_and(Inheritance::is_served)) {
                 holder.let_go();
             }
             Err(error).context("dotd cannot become two processes")
@@ -196,7 +203,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         None => listeners::bind_http(config.control.http)?,
     };
     let control_socket = match left {
-        Some((sockets, _)) => ControlSocket::adopt(&config.server.run_dir, &sockets.control.1)?,
+        Some((sockets, _)) => ControlSocket::adopt(sockets)?,
         None => ControlSocket::bind(&config.server.run_dir, user)?,
     };
     let embedded = plan::needs_embedded(config).then(Embedded::bind).transpose();

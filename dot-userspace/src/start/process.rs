@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     explain::Engine,
     fast_open,
+    kept_tickets::KeptTickets,
     known_backends::{KnownBackends, Recent},
     plan,
     policies::KnownZones,
@@ -35,7 +36,7 @@ use crate::{
     config::{self, Config},
     control::{CertificateStatus, ListenerStatus, Reloaded},
     events::{EventSink, Refused},
-    keeper::{Keeper, KeeperError},
+    keeper::Keeper,
     ledger::{Counter, WorkerCounters},
     policy::{Screen, ZoneError},
     tls::{Tickets, certificate::Identity},
@@ -115,10 +116,7 @@ pub(super) struct Process {
     flushes: mpsc::Sender<Flush>,
     reloads: mpsc::Sender<Reload>,
     keeper: Keeper,
-    /// `None` until the start has them.
-    tickets: Mutex<Option<Tickets>>,
-    /// Which key the keeper has.
-    kept_revision: AtomicU64,
+    pub(super) tickets: KeptTickets,
 }
 
 /// What caches are to forget; none: everything.
@@ -189,9 +187,8 @@ impl Process {
             engine: OnceLock::new(),
             flushes,
             reloads,
+            tickets: KeptTickets::with(keeper.clone()),
             keeper,
-            tickets: Mutex::default(),
-            kept_revision: AtomicU64::new(0),
         }
     }
 
@@ -218,32 +215,6 @@ impl Process {
     /// What the kernel half knows of a client.
     pub(super) fn client_of_xdp(&self, client: IpAddr) -> Option<ClientReport> {
         lock(&self.kernel).0.as_ref()?.client(client)
-    }
-
-    /// Sessions resume by these from now on, also with the next engine: to be called before a worker has them, so that keys
-    /// that ended never come back.
-    pub(super) fn resume_by(&self, tickets: &Tickets) {
-        *lock(&self.tickets) = Some(tickets.clone());
-        if let Err(error) = self.keep(tickets) {
-            tracing::warn!("the keys of session tickets are not kept for a next engine: {error}");
-        }
-    }
-
-    /// Gives the keeper what the next engine resumes by.
-    fn keep(&self, tickets: &Tickets) -> Result<(), KeeperError> {
-        self.kept_revision.store(tickets.revision().unwrap_or_default(), Relaxed);
-        self.keeper.keep(&tickets.write())
-    }
-
-    /// Keys have a clock of their own: gives the keeper those that have changed by it.
-    pub(super) fn keep_rotated_tickets(&self) {
-        let tickets = lock(&self.tickets).clone();
-        let is_new = |tickets: &Tickets| {
-            tickets.revision().is_some_and(|revision| revision != self.kept_revision.load(Relaxed))
-        };
-        if let Some(tickets) = tickets.filter(is_new) {
-            self.resume_by(&tickets);
-        }
     }
 
     /// A worker's line to the kernel half, for that worker alone.
@@ -336,6 +307,16 @@ impl Process {
     /// No more new connections.
     pub(super) fn draining(&self) {
         self.is_draining.store(true, Relaxed);
+    }
+
+    /// Nothing was attached, and nothing will be.
+    pub(super) fn has_no_xdp(&self) -> bool {
+        lock(&self.kernel).0.as_ref().is_none_or(|xdp| !xdp.is_loaded())
+    }
+
+    /// Leaves the kernel half where it is: another engine has it.
+    pub(super) fn pass_xdp_on(&self) {
+        drop(lock(&self.kernel).0.take());
     }
 
     /// Takes the kernel half away: links and pins are gone when this returns.

@@ -46,7 +46,7 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Vec<Identity
     let tickets = control_loop::tickets(running, tls, &identities)?;
     let serving = tls::serving(&identities, tls, &tickets)?;
     let backends = backends(running)?;
-    process.resume_by(&tickets);
+    process.tickets.resume_by(&tickets);
     if backends == running.backends {
         running.workers.iter().for_each(|worker| worker.tell(Command::Serve(serving.clone())));
     } else {

@@ -1,31 +1,72 @@
-//! Serves where another program left off, in its process: after a crash of its engine.
+//! Serves where another program left off, in its process: after a crash of its engine, and at an upgrade.
 //!
 //! Before: a keeper ran this program with a list of what it leaves. After: two processes, as after a start; clients that
-//! connected meanwhile are accepted.
+//! connected meanwhile are accepted. Where this program cannot serve and an engine does, it is that engine's keeper.
 //! Never: binds an address, or ends what another engine left: sockets, pins, bans, counters and ticket keys go on.
 
 use std::{os::fd::OwnedFd, path::PathBuf};
 
 use anyhow::Context;
 
-use super::{become_two, families, open};
+use super::{become_two, dialer, families, in_a_line, logging, open, plan, policies, privileges, renew};
 use crate::{
-    config::{Config, Workers},
+    config::{self, Config, Workers},
     confine,
-    keeper::{Groups, Inheritance, Sockets},
+    keeper::{self, Groups, Inheritance, Sockets},
+    tls::{self, Tickets, certificate},
+    xdp,
 };
 
-/// Goes on where another program left off. Returns twice, as [`super::run`].
+/// Goes on where another program left off. `read`: the config to serve by and its text, or why there is none. Returns twice,
+/// as [`super::run`].
 ///
 /// # Errors
-/// As [`super::run`].
-pub fn succeed(config: Config, inherited: &Inheritance, path: Option<PathBuf>) -> anyhow::Result<u8> {
+/// As [`super::run`]; where an engine serves meanwhile, it serves on, and its operator hears why.
+pub fn succeed(
+    read: Result<(Config, Option<String>), String>,
+    inherited: &Inheritance,
+    path: Option<PathBuf>,
+) -> anyhow::Result<u8> {
     confine::leave_no_dump().context("core dumps cannot be turned off")?;
-    inherited.notes.iter().for_each(|note| tracing::error!("{note}"));
+    inherited.lines.iter().for_each(|line| logging::pass_on(line.clone().into_bytes()));
+    tracing::warn!("{}", inherited.note);
     let sockets = inherited.take().context("a listening socket is lost")?;
-    let config = as_bound(config, &sockets);
-    let opened = open(&config, Some((&sockets, inherited)))?;
-    become_two(opened, config, inherited.estate(path, inherited.text.clone()), true)
+    let opened = read.and_then(|(config, text)| {
+        let config = as_bound(config, &sockets);
+        let opened = open(&config, Some((&sockets, inherited))).map_err(|error| in_a_line(&error))?;
+        Ok((opened, config, text))
+    });
+    match opened {
+        Ok((opened, config, text)) => {
+            become_two(opened, config, inherited.estate(path, text), Some(inherited))
+        }
+        Err(reason) if inherited.is_served() => {
+            let text = inherited.text.as_deref();
+            let config = text.and_then(|text| config::parse(text, "").ok()).unwrap_or_default();
+            let mut estate = inherited.estate(path, inherited.text.clone());
+            estate.sockets = Some(sockets);
+            let duty = keeper::stay(inherited, &config, estate, reason)?;
+            Ok(duty.keep(None, logging::take_lines))
+        }
+        Err(reason) => Err(anyhow::anyhow!(reason)),
+    }
+}
+
+/// Looks whether [`succeed`] would come to serve, and changes nothing.
+///
+/// # Errors
+/// Why not.
+pub fn could_succeed(mut config: Config, inherited: &Inheritance) -> anyhow::Result<()> {
+    inherited.understands()?;
+    families::leave_out(&mut config, families::is_here);
+    privileges::user(&config.server.user)?;
+    let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
+    let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
+    tls::serving(&identities, &config.tls, &tickets.given_under(renew::trust(&config.tls, &identities)))?;
+    dialer::all(&config)?;
+    policies::load(&config, &[])?;
+    xdp::try_load(&plan::xdp(&config, &config.listen.do53), &config.listen.dot)?;
+    Ok(())
 }
 
 /// The config with what its sockets are bound to; says which keys wait for a restart.

@@ -48,7 +48,7 @@ use crate::{
     cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Policy},
     events::{EventSink, Events},
-    ledger::WorkerCounters,
+    ledger::{Counter, WorkerCounters},
     policy::{Access, Screen},
     proxy::Trusted,
     session::{self, Limits, Rates, WorkerShared},
@@ -106,8 +106,8 @@ pub enum Command {
     Look(Look),
     /// Forget these cached answers, or all of them.
     Flush(Option<Forget>),
-    /// Accept nothing new; end when all queries are finished, or at this time.
-    Drain(Instant),
+    /// Accept nothing new; from the first time on end sessions without unfinished queries; end at the second time.
+    Drain(Instant, Instant),
 }
 
 /// What somebody outside wants to know of a worker, or have it tell from now on.
@@ -262,7 +262,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     // A worker without connections also reports how many it may have.
     acceptor.note_fill();
     let mut current = settings;
-    let until = loop {
+    let (from, until) = loop {
         bell.notified().await;
         let mut drain = None;
         for command in commands.try_iter() {
@@ -277,15 +277,18 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                 Command::Look(look) => look(&shared),
                 Command::Flush(Some(forget)) => shared.forget(forget),
                 Command::Flush(None) => shared.renew_cache(current.keeping),
-                Command::Drain(until) => drain = Some(until),
+                Command::Drain(from, until) => drain = Some((from, until)),
             }
         }
-        if let Some(until) = drain {
-            break until;
+        if let Some(moments) = drain {
+            break moments;
         }
     };
     acceptor.close();
     accepting.iter().for_each(AbortHandle::abort);
+    while Instant::now() < from && shared.counters.get(Counter::Open) > 0 {
+        sleep_until(from.min(Instant::now() + DRAIN_LOOK)).await;
+    }
     shared.drain();
     while !shared.is_quiet() && Instant::now() < until {
         sleep_until(until.min(Instant::now() + DRAIN_LOOK)).await;

@@ -100,6 +100,11 @@ pub(super) fn load(
     Ok((Loaded { kernel, attached: Attached::Here(Box::new(holder)) }, report, look))
 }
 
+/// Whether the programs of this build load here. Nothing is attached or pinned.
+pub(super) fn try_load(config: &config::Xdp, ports: Ports) -> Result<(), XdpError> {
+    prepare(config, ports, (None, false), &mut Tables::new(1)).map(drop)
+}
+
 /// Loads the object and writes its settings and lists.
 fn prepare(
     config: &config::Xdp,

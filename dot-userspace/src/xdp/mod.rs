@@ -128,6 +128,19 @@ pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, 
     begin(config, groups, false)
 }
 
+/// Whether the programs of this build load on this machine, with what a start would give them. Attaches nothing.
+///
+/// # Errors
+/// Why not, where `config` demands that they do; also with `mode` off, ports can be too many.
+pub fn try_load(config: &config::Xdp, addresses: &[std::net::SocketAddr]) -> Result<(), XdpError> {
+    let ports = settings::ports_of(addresses.iter().map(std::net::SocketAddr::port).collect())?;
+    if config.mode == config::XdpMode::Off {
+        return if config.required { Err(XdpError::RequiredButOff) } else { Ok(()) };
+    }
+    let is_required = config.required || config.mode != config::XdpMode::Auto;
+    load::try_load(config, ports).or_else(|error| if is_required { Err(error) } else { Ok(()) })
+}
+
 /// The same after an engine that had `groups` before and crashed or was replaced: counters continue from the pinned
 /// ones.
 ///
@@ -302,6 +315,12 @@ impl Xdp {
             (Some(_), None) => tracing::info!("xdp: degraded no more"),
             _ => {}
         }
+    }
+
+    /// Whether there is a kernel half.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.kernel.is_some()
     }
 
     /// Detaches the kernel half from every interface, and removes all pins.

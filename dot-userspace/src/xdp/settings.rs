@@ -163,7 +163,11 @@ const LOOPBACK: u32 = 1;
 
 /// Ports of the listeners, and 53: whether anything looks there is a matter of settings.
 pub(super) fn ports(groups: &[ListenerGroup<'_>]) -> Result<Ports, XdpError> {
-    let mut wanted: Vec<u16> = groups.iter().map(|group| group.address.port()).collect();
+    ports_of(groups.iter().map(|group| group.address.port()).collect())
+}
+
+/// The same of the ports themselves.
+pub(super) fn ports_of(mut wanted: Vec<u16>) -> Result<Ports, XdpError> {
     wanted.sort_unstable();
     wanted.dedup();
     let mut ports = Ports { do53: 53, ..Ports::default() };

@@ -154,6 +154,8 @@ mod tls_backends;
 mod tls_floods;
 /// Zone transfers, NOTIFY and UPDATE, where the config allows them.
 mod transfers;
+/// Another program takes dotd's place, or the old one serves on.
+mod upgrade;
 /// What dotd tells of single clients: refusals, connections.
 mod watching;
 /// The loader on real interfaces: what it attaches, pins, hands over and leaves behind.

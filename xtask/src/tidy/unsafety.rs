@@ -52,6 +52,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/keeper/inherit.rs",
         "owns descriptors that the program before left in this process: a list has numbers",
     ),
+    ("dot-userspace/src/keeper/upgrade.rs", "owns the descriptor that accept4 made: nix gives a number"),
     (
         "dot-userspace/src/keeper/words.rs",
         "owns descriptors that the kernel received for us: nix gives numbers",

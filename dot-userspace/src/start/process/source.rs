@@ -113,10 +113,7 @@ impl Source for Process {
     }
 
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
-        let tickets = lock(&self.tickets).clone().ok_or("dotd is starting; try again")?;
-        tickets.rotate(request.end_old).map_err(|error| error.to_string())?;
-        self.keep(&tickets)
-            .map_err(|error| format!("the keys have changed in this engine alone: {error}"))?;
+        self.tickets.rotate(request.end_old)?;
         tracing::info!(end_old = request.end_old, "session tickets have a new key");
         Ok(Rotated { end_old: request.end_old })
     }

@@ -1,0 +1,41 @@
+//! `dotd upgrade`: has another program take the running dotd's place, while clients stay served.
+//!
+//! Before: an operator or a package has put a new program in place. After: it serves, and the old one has ended; or the old one
+//! serves on, the exit status is 1 and the reason is said.
+//! Never: asks the process that serves: it must not be able to choose a program.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{arguments::ControlArguments, ask, error::CliError, print, socket};
+use crate::{
+    control::Status,
+    keeper::{KEEPER_SOCKET, ask_for_upgrade},
+};
+
+/// What the verb takes.
+#[derive(Debug, Args)]
+pub(super) struct UpgradeArguments {
+    /// Run this program, instead of the one that was started; root must own it, and nobody else may write it
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    #[command(flatten)]
+    control: ControlArguments,
+}
+
+/// Runs the verb.
+pub(super) fn run(
+    UpgradeArguments { binary, control }: &UpgradeArguments,
+    config: Option<&Path>,
+) -> Result<(), CliError> {
+    let socket = socket(control, config);
+    let binary = binary.as_deref().map(std::path::absolute).transpose().map_err(CliError::Output)?;
+    let door: PathBuf = socket.with_file_name(KEEPER_SOCKET);
+    ask_for_upgrade(&door, binary.as_deref()).map_err(|error| CliError::Refused(error.to_string()))?;
+    let (body, status) = ask::ask::<Status>(&socket, "/status")?;
+    if control.json {
+        return print(&format!("{body}\n"));
+    }
+    print(&format!("upgraded: dotd {} serves, process {}\n", status.version, status.engine_pid))
+}

@@ -1,0 +1,84 @@
+//! The end of an engine: its sessions end in order, and then its workers.
+//!
+//! Before: a signal, or another engine that serves in this one's place. After: no worker is left.
+//! Never: waits for a worker without end.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::process::{Process, Running};
+use crate::worker::Command;
+
+/// Time for sessions to end by themselves once we stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for connections that have just been made to ask, before sessions without a query end: some round trips.
+const LEAVE_GRACE: Duration = Duration::from_secs(1);
+/// Time for a worker to end after that, before it is taken for stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// Why an engine serves no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// TERM or INT.
+    Stopped,
+    /// Another engine serves in its place.
+    Succeeded,
+}
+
+/// Ends the sessions of every worker in order, and the workers.
+///
+/// # Errors
+/// Workers that do not end, or that died.
+pub(super) async fn drain(process: &Process, running: Running, why: Why) -> anyhow::Result<()> {
+    tracing::info!(connections = running.admission.total(), "draining");
+    process.draining();
+    // Where another engine serves, there is time for clients that have just shaken hands to ask.
+    let grace = if why == Why::Succeeded { LEAVE_GRACE } else { Duration::ZERO };
+    let from = tokio::time::Instant::now() + grace;
+    let until = from + DRAIN_TIMEOUT;
+    for worker in &running.workers {
+        worker.tell(Command::Drain(from, until));
+    }
+    // The control socket goes on answering while the workers finish.
+    let are_finished = || running.workers.iter().all(crate::worker::Worker::is_finished);
+    if !all_end(are_finished, until + STUCK_AFTER).await {
+        let stuck = running.workers.iter().filter(|worker| !worker.is_finished()).count();
+        anyhow::bail!("{stuck} of the workers do not end; their connections are cut");
+    }
+    let ended: Vec<bool> = running.workers.into_iter().map(crate::worker::Worker::join).collect();
+    anyhow::ensure!(ended.iter().all(|is_well| *is_well), "a worker thread died while draining");
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits until `are_finished`, but not beyond `until`: a worker that is stuck must not keep the process. `false`: one is.
+async fn all_end(are_finished: impl Fn() -> bool, until: tokio::time::Instant) -> bool {
+    while !are_finished() {
+        if tokio::time::Instant::now() >= until {
+            return false;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a worker that does not end keeps the process no longer than it may; workers that end are waited for.
+    /// Method: one that never does, and one that has after a few looks.
+    #[test]
+    fn a_stuck_worker_is_not_waited_for_without_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let now = tokio::time::Instant::now();
+            assert!(!all_end(|| false, now + Duration::from_millis(50)).await);
+            let looks = std::cell::Cell::new(0);
+            let ends = || looks.replace(looks.get() + 1) == 3;
+            assert!(all_end(ends, now + Duration::from_secs(3600)).await);
+            assert_eq!(looks.get(), 4);
+        });
+    }
+}

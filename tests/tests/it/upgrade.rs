@@ -1,0 +1,213 @@
+//! Another program takes dotd's place while clients stay served, or the old one serves on.
+//!
+//! Before: a dotd that serves. After: `dotd upgrade` has run; no client was refused, whatever came of it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    thread,
+};
+
+use dot_tests::{
+    harness::{
+        clients::{s_client, udp},
+        config::Config,
+        dot::Dot,
+        eventually,
+        message::{A, Query, framed, www},
+        netns::{Network, SERVER_V4},
+        offer::Offer,
+        s_client::save_session,
+        scratch::Scratch,
+        server::{Server, binary},
+    },
+    require,
+};
+use nix::sys::signal::Signal;
+
+/// Ways to ask that go on while dotd is upgraded.
+const ASKERS: [fn(&Network) -> bool; 2] = [over_a_new_connection, by_udp];
+
+fn over_a_new_connection(network: &Network) -> bool {
+    let Ok(mut client) = Dot::attempt(&network.client, SERVER_V4, &Offer::default()) else { return false };
+    is_served(&mut client)
+}
+
+fn is_served(client: &mut Dot) -> bool {
+    client.try_ask_all(&[www(7)]) && client.receive_octets().is_some_and(|answer| answer.starts_with(&[0, 7]))
+}
+
+fn by_udp(network: &Network) -> bool {
+    let socket = udp(&network.client, SocketAddr::new(SERVER_V4, 53));
+    let mut answer = [0; 512];
+    socket.send(&www(8)).is_ok() && socket.recv(&mut answer).is_ok() && answer.starts_with(&[0, 8])
+}
+
+/// Asks in every way without a pause while `work` runs; how many queries were answered, of how many.
+fn asked_during(network: &Network, work: impl FnOnce()) -> [usize; 2] {
+    let (is_over, answered, asked) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for ask in ASKERS {
+            let (is_over, answered, asked) = (&is_over, &answered, &asked);
+            scope.spawn(move || {
+                while !is_over.load(Relaxed) {
+                    asked.fetch_add(1, Relaxed);
+                    answered.fetch_add(usize::from(ask(network)), Relaxed);
+                }
+            });
+        }
+        work();
+        is_over.store(true, Relaxed);
+    });
+    [answered.into_inner(), asked.into_inner()]
+}
+
+/// dotd in clear too, as nobody.
+fn config() -> Config {
+    Config::new().set("server", "user", "\"nobody\"").set("listen", "do53", &format!("[\"{SERVER_V4}:53\"]"))
+}
+
+/// Goal: an upgrade loses no query and refuses no connection; the main process, XDP, bans, counters of packets and tickets
+/// stay, another engine serves by the config as it is now, and the old one is gone. Method: queries over new connections and
+/// by UDP without a pause across three upgrades, by the verb, of another file, and by USR2. Covers: A-438, C-501.
+#[test]
+fn an_upgrade_loses_no_query() {
+    require!(Root, Bpf, Command("openssl"));
+    let (network, keep) = (Network::new(), Scratch::new());
+    let mut dotd = Server::start(&network, &config());
+    let saved = keep.path().join("session.pem").display().to_string();
+    save_session(&network.client, SERVER_V4, &saved, &framed(&Query::new(1, "dotd.test", A).octets()));
+    assert!(dotd.operate(&["ban", "add", "198.51.100.7", "--for", "1h"]).is_success);
+    let (keeper, passed) = (dotd.keeper_pid(), dotd.stats().packets("pass", "syn"));
+    let other = keep.write("dotd-next", fs::read(binary()).expect("built"));
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).expect("ours");
+    dotd.rewrite_config(&config().set("session", "in_flight_max", "3"));
+    for (place, binary) in [None, Some(other.display().to_string())].into_iter().enumerate() {
+        let engine = dotd.pid();
+        let counts = asked_during(&network, || {
+            let words = binary.iter().flat_map(|binary| ["--binary", binary]);
+            let said = dotd.operate(&["upgrade"].into_iter().chain(words).collect::<Vec<_>>());
+            assert!(said.is_success && said.has("upgraded: dotd "), "{}", said.text);
+            assert!(!said.has(&format!("process {engine}\n")), "{}", said.text);
+        });
+        assert_eq!(counts[0], counts[1], "{}", dotd.stderr());
+        assert!(counts[0] > 0 && !Path::new(&format!("/proc/{engine}")).exists());
+        assert_eq!((dotd.keeper_pid(), dotd.engines()), (keeper, place + 2));
+    }
+    let program = fs::read_link(format!("/proc/{}/exe", dotd.pid())).expect("it runs");
+    assert_eq!(program, other);
+    let counts = asked_during(&network, || {
+        dotd.signal(Signal::SIGUSR2);
+        eventually("another engine serves", || (dotd.engines() == 4).then_some(()));
+    });
+    assert_eq!(counts[0], counts[1], "{}", dotd.stderr());
+    assert!(dotd.stats().packets("pass", "syn") > passed);
+    assert!(dotd.operate(&["ban", "list"]).has("198.51.100.7"));
+    assert!(network.server.ip("link show server").contains("xdp"));
+    let said = s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", &saved]);
+    assert!(said.has("Reused, TLSv1.3"), "{}", said.text);
+    dotd.stop();
+    assert!(!network.server.exists("/sys/fs/bpf/dotd"));
+}
+
+/// Goal: a program or a config that cannot serve changes nothing: the old engine serves on, and the verb fails with the
+/// reason. Method: what is no program, no dotd, another user's, or absent; a config with a mistake; a session meanwhile.
+///
+#[test]
+fn what_cannot_serve_takes_no_place() {
+    require!(Root);
+    let (network, keep) = (Network::new(), Scratch::new());
+    let dotd = Server::start(&network, &config().xdp("off"));
+    let engine = dotd.pid();
+    let mut client = Dot::connect(&network.client, SERVER_V4);
+    let write = |name: &str, text: &[u8], mode| {
+        let path = keep.write(name, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
+        path.display().to_string()
+    };
+    let whole = fs::read(binary()).expect("built");
+    let cases = [
+        ("/bin/true".to_owned(), "it does not say why; is it a dotd?"),
+        ("/bin/false".to_owned(), "could not serve"),
+        (keep.path().join("absent").display().to_string(), "No such file"),
+        (write("text", b"no program", 0o755), "cannot be run"),
+        (write("mode", &whole, 0o644), "it is no program"),
+        (write("open", &whole, 0o757), "others than root can change it"),
+    ];
+    for (binary, reason) in &cases {
+        let said = dotd.operate(&["upgrade", "--binary", binary]);
+        assert!(!said.is_success && said.has(reason), "{binary}: {}", said.text);
+    }
+    dotd.rewrite_config_text("[listen]\nport = 1\n");
+    let said = dotd.operate(&["upgrade"]);
+    assert!(!said.is_success && said.has("dotd.toml:2:"), "{}", said.text);
+    assert_eq!((dotd.pid(), dotd.engines()), (engine, 1));
+    assert!(is_served(&mut client));
+    eventually("the log says why", || dotd.stderr().contains("not upgraded, the old engine").then_some(()));
+    dotd.stop();
+}
+
+/// Goal: where the trial went well and the start does not, the old engine serves on, and a later upgrade works. Method: no
+/// thread for the new engine's user; then no run_dir for the new program.
+#[test]
+fn a_start_that_fails_leaves_the_old_engine() {
+    require!(Root, Command("prlimit"));
+    let network = Network::new();
+    let mut dotd = Server::start(&network, &config());
+    let engine = dotd.pid();
+    let mut client = Dot::connect(&network.client, SERVER_V4);
+    let limit = |processes: &str| {
+        let mut limit = Command::new("prlimit");
+        limit.args(["--pid", &dotd.keeper_pid().to_string(), &format!("--nproc={processes}")]);
+        assert!(limit.status().expect("installed").success());
+    };
+    limit("0:");
+    let said = dotd.operate(&["upgrade"]);
+    assert!(!said.is_success && said.has("the old one serves on"), "{}", said.text);
+    assert_eq!(dotd.pid(), engine);
+    assert!(is_served(&mut client));
+    limit("4096:");
+
+    let (run, away) = (dotd.folder().join("run"), dotd.folder().join("away"));
+    fs::rename(&run, &away).expect("ours");
+    dotd.signal(Signal::SIGUSR2);
+    eventually("the log says why", || dotd.stderr().contains("server.run_dir").then_some(()));
+    fs::rename(&away, &run).expect("ours");
+    assert_eq!(dotd.pid(), engine);
+    assert!(is_served(&mut client));
+
+    let said = dotd.operate(&["upgrade"]);
+    assert!(said.is_success, "{} {}", said.text, dotd.stderr());
+    assert_eq!(dotd.xdp(), "native on server");
+    assert!(over_a_new_connection(&network));
+    dotd.stop();
+    assert!(!network.server.exists("/sys/fs/bpf/dotd"));
+}
+
+/// Goal: nobody but root has a program run, not the user of the engine either. Method: the verb as that user, by the mode of
+/// the keeper's socket, and where everybody may connect.
+#[test]
+fn only_root_has_a_program_run() {
+    require!(Root, Command("setpriv"));
+    let network = Network::new();
+    let dotd = Server::start(&network, &config().xdp("off"));
+    let door = dotd.folder().join("run/keeper.sock");
+    let socket = dotd.folder().join("run/control.sock").display().to_string();
+    for open in [false, true] {
+        let mode = if open { 0o777 } else { fs::metadata(&door).expect("there").permissions().mode() };
+        fs::set_permissions(&door, fs::Permissions::from_mode(mode)).expect("root may");
+        let mut ask = Command::new("setpriv");
+        ask.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        ask.args([&binary().display().to_string(), "upgrade", "--socket", &socket]);
+        let output = network.server.output(ask);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let reason = if open { "only root, or the user that started dotd" } else { "run this as root" };
+        assert!(!output.status.success() && said.contains(reason), "{said}");
+    }
+    assert_eq!(dotd.engines(), 1);
+    dotd.stop();
+}

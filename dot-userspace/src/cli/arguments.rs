@@ -10,7 +10,12 @@ use clap::{
 };
 
 use super::{
-    examples::*, import::Program, policy::PolicyVerb, query::QueryArguments, upgrade::UpgradeArguments,
+    examples::*,
+    import::Program,
+    policy::PolicyVerb,
+    query::QueryArguments,
+    upgrade::UpgradeArguments,
+    watch_arguments::{TopArguments, TraceArguments},
 };
 use crate::config::{LogLevel, parse_duration};
 
@@ -83,6 +88,17 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Watch the running dotd: rates, latencies, drops, top clients, backends
+    ///
+    /// While somebody watches, workers count which clients do most; they stop fifteen seconds after the last look.
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopArguments),
+    /// Follow what happens to a client: accept, handshake, queries, responses, refusals, end
+    ///
+    /// Events of a client's whole prefix, or of one session as `dotd explain` names it. A reader that is too slow loses events,
+    /// which are counted; dotd waits for nobody.
+    #[command(after_help = TRACE_EXAMPLES)]
+    Trace(TraceArguments),
     /// Show what the running dotd knows of a client, and which keys would change it
     ///
     /// Lists, ban, handshake budget, rates (of the kernel half too), connections, sessions, and what was refused to it
@@ -334,79 +350,4 @@ pub(super) struct ControlArguments {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    /// Goal: the tree is sound: no clashing options, no missing values. Method: clap's own assertions.
-    #[test]
-    fn tree_is_sound() {
-        Arguments::command().debug_assert();
-    }
-
-    /// Goal: the option --config works on both sides of the verb, because people put it there.
-    #[test]
-    fn config_stands_before_or_after_the_verb() {
-        for words in [["dotd", "-c", "x.toml", "check"], ["dotd", "check", "--config", "x.toml"]] {
-            let arguments = Arguments::try_parse_from(words).unwrap();
-            assert_eq!(arguments.config, Some("x.toml".into()));
-        }
-    }
-
-    /// Goal: every verb that a person types shows how. Method: its help holds EXAMPLES and the verb itself.
-    #[test]
-    fn every_verb_has_examples() {
-        fn look(command: &mut clap::Command, words: &str) {
-            let leaves: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
-            if leaves.is_empty() {
-                let help = command.render_long_help().to_string();
-                assert!(help.contains("EXAMPLES") && help.contains(words), "{words}: {help}");
-            }
-            for leaf in leaves.iter().filter(|leaf| *leaf != "help") {
-                look(command.find_subcommand_mut(leaf).unwrap(), &format!("{words} {leaf}"));
-            }
-        }
-        look(&mut Arguments::command(), "dotd");
-    }
-
-    /// The command lines of `dotd` in a text, each as its words. Text after two blanks is a remark; a command after a
-    /// pipe, `>` or `&&` is another program's.
-    fn command_lines(text: &str) -> Vec<Vec<String>> {
-        let parts = text.lines().flat_map(|line| line.split(['|', '>', '&'])).map(str::trim);
-        let ours = parts.filter(|part| part.starts_with("dotd "));
-        let line = |part: &str| part.split("  ").next().unwrap_or_default().to_owned();
-        let words = |line: String| {
-            let quoted = line.split('\'').enumerate().flat_map(|(place, piece)| match place % 2 {
-                0 => piece.split_whitespace().map(str::to_owned).collect(),
-                _ => vec![piece.to_owned()],
-            });
-            quoted.collect()
-        };
-        ours.map(line).map(words).collect()
-    }
-
-    /// Goal: the commands in the help and the README can be typed. Method: every command line of dotd in them is
-    /// parsed.
-    #[test]
-    fn examples_parse() {
-        fn help(command: &mut clap::Command) -> String {
-            let both = [command.render_help().to_string(), command.render_long_help().to_string()];
-            // Above it is prose, of which a line may begin with the name.
-            let own =
-                both.iter().filter_map(|text| text.split_once("EXAMPLES")).map(|(_, examples)| examples);
-            let own = own.collect::<String>();
-            command.get_subcommands_mut().map(help).fold(own, |text, more| text + &more)
-        }
-        let help = help(&mut Arguments::command());
-        let readme = include_str!("../../../README.md");
-        let blocks: String = readme.split("```").skip(1).step_by(2).collect();
-        let lines = [command_lines(&help), command_lines(&blocks)].concat();
-        assert!(lines.len() > 30, "{} examples", lines.len());
-        for line in lines {
-            let words = crate::cli::query::as_options(line.iter().map(std::ffi::OsString::from));
-            let parsed = Arguments::try_parse_from(words);
-            assert!(parsed.is_ok(), "{line:?}: {}", parsed.unwrap_err());
-        }
-    }
-}
+mod tests;

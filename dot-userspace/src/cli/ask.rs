@@ -8,13 +8,13 @@ use std::{io, path::Path, time::Duration};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, StatusCode,
-    body::Bytes,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, task::JoinSet};
 
 use super::error::CliError;
 
@@ -52,31 +52,85 @@ fn send<T: DeserializeOwned>(
     Ok((body, meaning))
 }
 
+/// Sends a request and hands each line of the answer to `each` as it comes, until that has enough, the time is over, or the
+/// answer ends.
+pub(super) fn follow(
+    socket: &Path,
+    path: &str,
+    request: &impl Serialize,
+    length: Option<Duration>,
+    mut each: impl FnMut(&str) -> Result<bool, CliError>,
+) -> Result<(), CliError> {
+    let body = serde_json::to_string(request).map_err(|error| no_answer(socket, error.to_string()))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
+    runtime.block_on(async {
+        let begun = begin(socket, Method::POST, path, Some(body));
+        let begun = tokio::time::timeout(ANSWER_TIMEOUT, begun).await;
+        let (mut body, _driver) = begun
+            .unwrap_or_else(|_| Err(no_answer(socket, format!("no answer within {ANSWER_TIMEOUT:?}"))))?;
+        let until = length.map(|length| tokio::time::Instant::now() + length);
+        let mut rest = Vec::new();
+        loop {
+            let frame = match until {
+                Some(until) => match tokio::time::timeout_at(until, body.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_) => return Ok(()),
+                },
+                None => body.frame().await,
+            };
+            let Some(frame) = frame else { return Ok(()) };
+            let frame = frame.map_err(|error| no_answer(socket, error.to_string()))?;
+            rest.extend_from_slice(frame.data_ref().map_or(&[], |octets| octets));
+            while let Some(end) = rest.iter().position(|octet| *octet == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                if !each(String::from_utf8_lossy(&line).trim_end())? {
+                    return Ok(());
+                }
+            }
+        }
+    })
+}
+
 async fn fetch(socket: &Path, method: Method, path: &str, body: Option<String>) -> Result<String, CliError> {
+    let (body, _driver) = begin(socket, method, path, body).await?;
+    text_of(socket, body).await
+}
+
+/// Sends a request; the answer's body, and what drives its connection, which ends with it.
+async fn begin(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<String>,
+) -> Result<(Incoming, JoinSet<()>), CliError> {
     let failed = |error: &dyn std::error::Error| no_answer(socket, error.to_string());
     let stream = UnixStream::connect(socket).await.map_err(|error| not_connected(socket, &error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-    let driver = tokio::spawn(connection);
+    let mut driver = JoinSet::new();
+    driver.spawn(async move { drop(connection.await) });
     let request = Request::builder().method(method).uri(path).header(HOST, "dotd");
     let request = request.header(CONTENT_TYPE, "application/json");
     let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())));
     let request = request.map_err(|error| failed(&error))?;
     let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
-    let status = response.status();
-    let is_refusal = status == StatusCode::UNPROCESSABLE_ENTITY;
-    if status != StatusCode::OK && !is_refusal {
-        return Err(no_answer(socket, format!("answers {path} with {status}")));
+    match response.status() {
+        StatusCode::OK => Ok((response.into_body(), driver)),
+        StatusCode::UNPROCESSABLE_ENTITY => {
+            let text = text_of(socket, response.into_body()).await?;
+            let Refusal { error } = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+            Err(CliError::Refused(error))
+        }
+        status => Err(no_answer(socket, format!("answers {path} with {status}"))),
     }
-    let body = Limited::new(response.into_body(), ANSWER_OCTETS_MAX).collect().await;
+}
+
+/// A whole body.
+async fn text_of(socket: &Path, body: Incoming) -> Result<String, CliError> {
+    let body = Limited::new(body, ANSWER_OCTETS_MAX).collect().await;
     let body = body.map_err(|error| no_answer(socket, error.to_string()))?.to_bytes();
-    driver.abort();
-    let text = String::from_utf8(body.into()).map_err(|error| failed(&error))?;
-    if is_refusal {
-        let Refusal { error } = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-        return Err(CliError::Refused(error));
-    }
-    Ok(text)
+    String::from_utf8(body.into()).map_err(|error| no_answer(socket, error.to_string()))
 }
 
 /// Why dotd refused the request.

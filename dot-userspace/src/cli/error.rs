@@ -26,6 +26,8 @@ pub(super) enum CliError {
     NotPermitted(PathBuf),
     #[error("{0}")]
     Refused(String),
+    #[error("top: standard input and output are no terminal: use --once, or --json")]
+    NoTerminal,
     #[error(
         "a dotd runs here and would attach again: stop it, or use --force: it then serves on without XDP until it is \
          restarted"

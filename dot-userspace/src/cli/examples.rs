@@ -97,6 +97,21 @@ EXAMPLES
   dotd stats                    what counted so far, for people
   dotd stats --json | jq '.packets[] | select(.verdict == \"drop\")'";
 
+pub(super) const TOP_EXAMPLES: &str = "\
+EXAMPLES
+  dotd top                      on the terminal; q quits, s sorts, / filters, b bans the chosen client
+  dotd top --once --sort cost   who makes us work most, as text
+  dotd top --once --names       and which names are asked for
+  dotd top --json --interval 10s | jq '.clients[] | select(.queries > 100).prefix'";
+
+pub(super) const TRACE_EXAMPLES: &str = "\
+EXAMPLES
+  dotd trace 192.0.2.7          all that happens to this client
+  dotd trace 192.0.2.0/24 --sample 100 --for 10s
+                                one connection of a hundred of a network, for ten seconds
+  dotd trace 0.17 --names --json | jq -c 'select(.event == \"query\")'
+                                one session's queries, with their names";
+
 pub(super) const EXPLAIN_EXAMPLES: &str = "\
 EXAMPLES
   dotd explain 192.0.2.7        why is this client refused?

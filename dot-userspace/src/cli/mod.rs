@@ -23,7 +23,10 @@ mod rights;
 mod run;
 mod show;
 mod tickets;
+mod top;
+mod trace;
 mod upgrade;
+mod watch_arguments;
 
 use std::{
     io::{self, Write as _},
@@ -93,6 +96,11 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         Verb::Reload { control } => reload::run(&control, path.as_deref()),
         Verb::Explain { client, control } => explain::run(client, &control, path.as_deref()),
         Verb::Upgrade(arguments) => upgrade::run(&arguments, path.as_deref()),
+        Verb::Trace(arguments) => {
+            let (wish, control) = arguments.wish();
+            trace::run(wish, &control, path.as_deref())
+        }
+        Verb::Top(arguments) => top::run(&arguments.wish(), &arguments.control, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
         Verb::Policy { verb, control } => policy::run(verb, &control, path.as_deref()),

@@ -18,6 +18,8 @@ mod router;
 mod serve;
 mod status;
 mod tickets;
+mod top;
+mod trace;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,8 @@ pub use status::{
 };
 
 pub use tickets::{RotateRequest, Rotated};
+pub use top::{Counting, Top, TopClient, TopName, TopRequest};
+pub use trace::{TraceRequest, Traced};
 
 use axum::{
     Json,
@@ -87,6 +91,13 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// It is no address and no prefix.
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String>;
+    /// Which clients do most: the workers have been asked, and count for a while longer.
+    fn top(&self, request: TopRequest) -> Counting;
+    /// Has everybody tell what happens to a client.
+    ///
+    /// # Errors
+    /// It is no client, or too many traces run.
+    fn trace(&self, request: &TraceRequest) -> Result<Traced, String>;
     /// Has every worker forget what its cache keeps.
     ///
     /// # Errors

@@ -16,12 +16,13 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, bans, cache, explain, log, metrics, policy, reload, tickets};
+use super::{Source, State, Status, bans, cache, explain, log, metrics, policy, reload, tickets, top, trace};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/explain`, `/log`, `/policy`, `/reload` and `/tickets` as JSON.
+/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/explain`, `/log`, `/policy`, `/reload`, `/tickets`, `/top` and `/trace` as
+/// JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
     #[cfg(debug_assertions)]
@@ -36,6 +37,8 @@ pub(super) fn socket(source: AnySource) -> Router {
         .merge(log::route())
         .merge(policy::route())
         .merge(tickets::route())
+        .merge(top::route())
+        .merge(trace::route())
         .fallback(async || {
             not_found(&[
                 bans::PATH,
@@ -47,6 +50,8 @@ pub(super) fn socket(source: AnySource) -> Router {
                 "/status",
                 "/stats",
                 tickets::PATH,
+                top::PATH,
+                trace::PATH,
                 "/xdp",
             ])
         })

@@ -201,6 +201,15 @@ impl Source for Still {
         Ok(Explained { asked: question.clone(), decides: None, counted: Vec::new() })
     }
 
+    fn top(&self, _request: TopRequest) -> Counting {
+        let (_, answers) = tokio::sync::mpsc::channel(1);
+        Counting { answers, workers: 0, bits: (32, 56), durations: Vec::new() }
+    }
+
+    fn trace(&self, _request: &TraceRequest) -> Result<Traced, String> {
+        Err("nobody is here".to_owned())
+    }
+
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
         Ok(Rotated { end_old: request.end_old })
     }
@@ -287,7 +296,7 @@ fn refuses_the_rest() {
                 404,
                 &json!([
                     "/bans", "/cache", "/explain", "/log", "/policy", "/reload", "/status", "/stats",
-                    "/tickets", "/xdp"
+                    "/tickets", "/top", "/trace", "/xdp"
                 ])
             )
         );

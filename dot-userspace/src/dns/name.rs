@@ -22,6 +22,45 @@ pub fn wire_name(text: &str) -> Result<Box<[u8]>, String> {
     Ok(octets.into())
 }
 
+/// The name that the first question of a message asks for, in wire format; `None`: it is cut off, or compressed.
+#[must_use]
+pub fn asked_name(message: &[u8]) -> Option<&[u8]> {
+    let question = message.get(super::HEADER_OCTETS..)?;
+    let mut octets = 0;
+    loop {
+        let label = usize::from(*question.get(octets)?);
+        octets += 1 + label;
+        if label == 0 {
+            return question.get(..octets);
+        }
+        if label > LABEL_OCTETS_MAX || octets >= NAME_OCTETS_MAX {
+            return None;
+        }
+    }
+}
+
+/// A name in wire format as people read it; what is no letter, digit, `-` or `_` is escaped.
+#[must_use]
+pub fn name_in_words(name: &[u8]) -> String {
+    let (mut text, mut rest) = (String::new(), name);
+    while let Some((label, behind)) = rest.split_first().filter(|(label, _)| **label > 0) {
+        let (label, behind) = behind.split_at_checked(usize::from(*label)).unwrap_or((behind, &[]));
+        for octet in label {
+            match octet {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => text.push(char::from(*octet)),
+                octet => text.push_str(&format!("\\{octet:03}")),
+            }
+        }
+        text.push('.');
+        rest = behind;
+    }
+    if text.is_empty() { ".".to_owned() } else { text }
+}
+
+/// Longest label and longest name (RFC 1035 §2.3.4).
+const LABEL_OCTETS_MAX: usize = 63;
+const NAME_OCTETS_MAX: usize = 255;
+
 /// The number of the type `text`: a name such as "AAAA", or "TYPE65" (RFC 3597 §5).
 ///
 /// # Errors
@@ -95,6 +134,18 @@ mod tests {
         }
         // Octets within a label that look like the suffix do not count.
         assert!(!is_below(b"\x04\x03net\x00", b"\x03net\x00"));
+    }
+
+    /// Goal: the name of a question is found, whatever the octets are, and nothing in it reaches a terminal. Method: a question, one
+    /// that is cut at each octet, a pointer, an escape sequence.
+    #[test]
+    fn a_name_is_shown_without_its_octets() {
+        let message = [&[0; 12][..], b"\x03wWw\x02\x1b[\x00\x00\x01\x00\x01"].concat();
+        let name = asked_name(&message).unwrap();
+        assert_eq!((name_in_words(name).as_str(), name_in_words(b"\x00").as_str()), ("wWw.\\027\\091.", "."));
+        assert!((0..20).all(|octets| asked_name(&message[..octets]).is_none()));
+        assert_eq!(asked_name(&[&[0; 12][..], b"\xc0\x0c\x00"].concat()), None);
+        assert_eq!(name_in_words(b"\x09cut"), "cut.");
     }
 
     #[test]

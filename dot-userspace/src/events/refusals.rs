@@ -8,7 +8,7 @@
 use std::{
     cell::RefCell,
     hash::{BuildHasher as _, RandomState},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{
         Arc,
@@ -19,6 +19,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::spawn_local, time::sleep};
 
+use super::{Effort, Heavy, Tracing, What, key_of};
 use crate::ledger::Counter;
 
 /// Time from a batch's first refusal until it is sent.
@@ -91,6 +92,10 @@ impl EventSink {
 pub struct Events {
     sink: Option<EventSink>,
     batch: RefCell<Batch>,
+    /// Which clients do most, while somebody watches.
+    pub heavy: Rc<Heavy>,
+    /// Whose story somebody reads.
+    pub trace: Tracing,
 }
 
 impl Events {
@@ -98,7 +103,7 @@ impl Events {
     #[must_use]
     pub fn to(sink: EventSink) -> Rc<Self> {
         let batch = RefCell::new(Batch { places: vec![None; PLACES], ..Batch::default() });
-        Rc::new(Self { sink: Some(sink), batch })
+        Rc::new(Self { sink: Some(sink), batch, heavy: Rc::default(), trace: Tracing::default() })
     }
 
     /// Whether a line is to be written for each connection that ends.
@@ -108,13 +113,25 @@ impl Events {
     }
 
     /// A client was refused, for this reason.
-    pub fn refused(self: &Rc<Self>, client: IpAddr, reason: Counter) {
-        self.refused_by(client, reason, None);
+    pub fn refused(self: &Rc<Self>, client: SocketAddr, reason: Counter) {
+        self.refused_by(client, None, reason, None);
     }
 
-    /// The same, with the alert that the client sent.
-    pub fn refused_by(self: &Rc<Self>, client: IpAddr, reason: Counter, alert: Option<u8>) {
-        if self.sink.is_some() && self.batch.borrow_mut().add(client, reason, alert) {
+    /// The same in a session, or with the alert that the client sent.
+    pub fn refused_by(
+        self: &Rc<Self>,
+        client: SocketAddr,
+        session: Option<u64>,
+        reason: Counter,
+        alert: Option<u8>,
+    ) {
+        self.heavy.add(client.ip(), Effort::Refusals, 1);
+        self.trace.tell(client, session, |_| What::Refused {
+            reason: reason.label().to_owned(),
+            key: key_of(reason).map(str::to_owned),
+            alert,
+        });
+        if self.sink.is_some() && self.batch.borrow_mut().add(client.ip(), reason, alert) {
             let events = Rc::clone(self);
             spawn_local(async move {
                 sleep(BATCH_TIME).await;
@@ -193,14 +210,15 @@ mod tests {
     #[test]
     fn refusals_come_in_batches() {
         run(async {
-            Rc::new(Events::default()).refused(Ipv4Addr::LOCALHOST.into(), Counter::RefusedTotal);
+            Rc::new(Events::default()).refused(([127, 0, 0, 1], 1).into(), Counter::RefusedTotal);
             let (sink, mut batches) = EventSink::new();
             let events = Events::to(sink.clone());
-            let clients: [IpAddr; 2] = ["192.0.2.1", "2001:db8::1"].map(|client| client.parse().unwrap());
+            let clients: [SocketAddr; 2] =
+                ["192.0.2.1:1", "[2001:db8::1]:1"].map(|client| client.parse().unwrap());
             for _ in 0..3 {
                 clients.iter().for_each(|client| events.refused(*client, Counter::RefusedPrefix));
                 events.refused(clients[0], Counter::QueriesRefused);
-                events.refused_by(clients[0], Counter::HandshakeAlert, Some(48));
+                events.refused_by(clients[0], None, Counter::HandshakeAlert, Some(48));
             }
             let batch = batches.recv().await.unwrap();
             assert_eq!((batch.len(), batch.iter().map(|one| one.count).sum::<u32>()), (4, 12), "{batch:?}");
@@ -222,7 +240,7 @@ mod tests {
             for _ in 0..=BATCHES_MAX {
                 for client in 0..2 * PLACES {
                     let client = Ipv4Addr::from_bits(u32::try_from(client).unwrap());
-                    events.refused(client.into(), Counter::RefusedTotal);
+                    events.refused((client, 1).into(), Counter::RefusedTotal);
                     refused += 1;
                 }
                 assert_eq!(events.batch.borrow().places.capacity(), PLACES);

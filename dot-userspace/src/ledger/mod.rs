@@ -9,6 +9,7 @@ mod snapshot;
 mod stages;
 mod traffic;
 pub mod turn_time;
+mod window;
 mod worker;
 
 pub use histogram::{Durations, Histogram, LONGEST_LOG2, SCHEMA, SHORTEST_LOG2};
@@ -16,4 +17,5 @@ pub use latency::{Latency, Measured};
 pub use snapshot::{ControlCounters, Difference, PacketCount, Snapshot};
 pub use stages::{Disposal, Measure, Stage, Stages};
 pub use traffic::{BackendLine, BackendLines, BackendSum, Traffic};
+pub use window::Sparse;
 pub use worker::{Counter, WorkerCounters};

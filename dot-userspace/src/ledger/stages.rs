@@ -115,6 +115,17 @@ pub enum Disposal {
 }
 
 impl Disposal {
+    /// Its name in an answer.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Cached => "cached",
+            Self::Responded => "responded",
+            Self::Failed => "failed",
+        }
+    }
+
     /// The stage of a query by DNS over TLS.
     #[must_use]
     pub const fn of_dot(self) -> Stage {

@@ -47,6 +47,8 @@ pub enum SessionEnd {
 pub struct Ended {
     /// The way it ended.
     pub end: SessionEnd,
+    /// Its number.
+    pub session: u64,
     /// Messages that its client sent.
     pub queries: u32,
     /// Octets that its client has acknowledged; 0 unless connections are logged.

@@ -46,7 +46,7 @@ impl Inbox {
 
     /// Counts a refusal by its reason.
     pub(super) fn refused(&self, reason: Counter) {
-        self.shared.events.refused(self.client.source.ip(), reason);
+        self.shared.events.refused_by(self.client.source, Some(self.number.get()), reason, None);
     }
 
     /// Units that the session may use in the turn that begins.

@@ -28,6 +28,7 @@ use super::{
     screening::screen_answer,
     shared_answers::Asker,
     stamps::Stamps,
+    traced,
 };
 use crate::{
     backend::{Broken, Failure, Sink},
@@ -235,7 +236,9 @@ impl Inbox {
             *octets = self.shared.take_buffer();
         }
         let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
-        self.shared.count_response(octets.get(place).unwrap_or_default(), is_extended);
+        let response = octets.get(place).unwrap_or_default();
+        self.shared.count_response(response, is_extended);
+        self.tell(|_| traced::response(response, since, disposal));
         drop(octets);
         self.stamps.note(since, disposal, &self.shared.stamp_pool);
         self.note_owed();

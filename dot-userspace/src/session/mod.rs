@@ -31,6 +31,7 @@ mod screened_alias;
 mod screening;
 mod shared_answers;
 mod stamps;
+mod traced;
 mod turn;
 mod turns;
 mod worker_shared;
@@ -64,7 +65,10 @@ pub use turns::note_idle;
 pub use worker_shared::WorkerShared;
 use writer::Writer;
 
-use crate::ledger::{Counter, turn_time};
+use crate::{
+    events::What,
+    ledger::{Counter, turn_time},
+};
 
 /// Serves one session to its end, and tells `done` how it ended; `probe` shows whether it is idle. The future holds the
 /// session once: there are as many as clients, so its size matters.
@@ -91,6 +95,7 @@ pub fn serve<L: Link>(
         probe,
     };
     session.probe.take(&session.inbox);
+    session.inbox.tell(|_| What::Session);
     async move {
         let end = poll_fn(|context| session.poll_turn(context)).await;
         let kept = session.inbox.close();
@@ -134,7 +139,7 @@ impl<L: Link> Session<L> {
     /// How it ended, and what it did, as far as the log needs that.
     fn ended(&self, end: SessionEnd) -> Ended {
         let octets_taken = if self.shared.events.logs_connections() { self.link.taken() } else { 0 };
-        Ended { end, queries: self.reader.queries(), octets_taken }
+        Ended { end, session: self.inbox.number.get(), queries: self.reader.queries(), octets_taken }
     }
 
     /// Does everything that is possible now: reads, judges, writes, checks the time.

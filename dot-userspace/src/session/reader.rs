@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use super::{
     Inbox, Link, SessionEnd, end::end_of_reading, fate_guard::FateGuard, inbox::transfer, rates::Pace,
-    screening::ask, turn::Turn,
+    screening::ask, traced, turn::Turn,
 };
 use crate::{
-    dns::{Disposition, DropReason, Ede, Rcode, Reply, framing::cut_message, triage},
+    dns::{self, Disposition, DropReason, Ede, Rcode, Reply, framing::cut_message, triage},
     ledger::Counter,
 };
 
@@ -170,6 +170,8 @@ impl Reader {
         let _fate = FateGuard::of(counters);
         counters.add(Counter::ReceivedPlain, u64::from(!inbox.is_encrypted()));
         self.queries = self.queries.saturating_add(1);
+        inbox.shared.events.heavy.add_query(inbox.client.source.ip(), message, dns::asked_name);
+        inbox.tell(|names| traced::query(message, names));
         let disposition = triage(message, inbox.shared.limits().allowed);
         self.malformed = match disposition.is_malformed() {
             true => self.malformed.saturating_add(1),

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::{Inbox, Link, SessionEnd, end::end_of_sending, pace::Pace};
+use crate::events::{Effort, What};
 
 /// The writer's state between turns.
 #[derive(Default)]
@@ -55,6 +56,8 @@ impl Writer {
             }
             inbox.note_unwritten(0);
             let Some(responses) = inbox.take() else { return Ok(()) };
+            inbox.shared.events.heavy.add(inbox.client.source.ip(), Effort::Octets, responses.len() as u64);
+            inbox.tell(|_| What::Written { octets: responses.len() });
             let sent = link.send(context, &responses, &mut inbox.shared.sealing.borrow_mut());
             inbox.shared.give_buffer(responses);
             inbox.shared.shrink_sealing();

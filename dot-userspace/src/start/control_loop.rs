@@ -185,6 +185,7 @@ async fn hear_signals(
             }
             heard = refusals::heard(&mut notices) => {
                 process.recent().note_packets(&heard, Instant::now());
+                process.traces().tell(&heard);
                 refusals.say(&heard, running.config.log.client_address, Instant::now());
             }
             Some(flush) = running.flushes.recv() => {

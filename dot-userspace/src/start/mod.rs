@@ -28,6 +28,8 @@ mod refusals;
 mod renew;
 mod restart;
 mod succession;
+mod top;
+mod trace;
 mod xdp_watchdog;
 
 pub use succession::{could_succeed, succeed};

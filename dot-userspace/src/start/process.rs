@@ -29,6 +29,7 @@ use super::{
     plan,
     policies::KnownZones,
     recent_refusals::RecentRefusals,
+    trace::Traces,
 };
 use crate::{
     backend::BackendConfig,
@@ -113,6 +114,7 @@ pub(super) struct Process {
     recent: Mutex<RecentRefusals>,
     /// Nothing until workers run.
     engine: OnceLock<Engine>,
+    traces: Traces,
     flushes: mpsc::Sender<Flush>,
     reloads: mpsc::Sender<Reload>,
     keeper: Keeper,
@@ -185,6 +187,7 @@ impl Process {
             config: Mutex::new(Arc::new(config.clone())),
             recent: Mutex::default(),
             engine: OnceLock::new(),
+            traces: Traces::default(),
             flushes,
             reloads,
             tickets: KeptTickets::with(keeper.clone()),
@@ -205,6 +208,11 @@ impl Process {
     /// The config that is served.
     pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&lock(&self.config))
+    }
+
+    /// Who traces whom.
+    pub(super) fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// What was refused lately.

@@ -269,7 +269,7 @@ fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
         Refused::Rate => Counter::RefusedRate,
     };
     acceptor.shared.counters.add(counter, 1);
-    acceptor.shared.events.refused(client.ip(), counter);
+    acceptor.shared.events.refused(client, counter);
     tracing::debug!(client = %acceptor.redacted(client), cause = counter.label(), "a connection is refused");
 }
 
@@ -290,7 +290,7 @@ async fn introduce(
                 proxy::Refusal::Closed => Counter::HandshakeClosed,
                 proxy::Refusal::Malformed(_) => Counter::HandshakeProxyHeader,
             };
-            acceptor.shared.events.refused(peer.ip(), counter);
+            acceptor.shared.events.refused(peer, counter);
             return open.end(counter);
         }
     };
@@ -317,6 +317,7 @@ fn begin(
     acceptor: &Rc<Acceptor>,
     open: Open,
 ) {
+    acceptor.note_accepted(entry, ends.0);
     let guest = acceptor.guest(entry, client(&tcp, ends));
     match entry.transport {
         Transport::Dot => {
@@ -351,6 +352,7 @@ async fn converse(
         Ok(handshake) => {
             open.shook_hands(&handshake);
             open.charge(|account| account.handshake(handshake.kind.is_resumed));
+            acceptor.note_handshake(&open, &guest, &handshake);
             guest.client.tls = Some(handshake.kind.client_tls());
             acceptor.recognise(&mut guest, handshake.server_name, handshake.client_names);
             serve(handshake.stream, guest, acceptor, open);

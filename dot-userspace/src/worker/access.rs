@@ -72,7 +72,7 @@ impl Acceptor {
     fn note(&self, denial: Denial, client: SocketAddr) {
         let cause = denial.reason.counter().label();
         self.shared().counters.add(denial.reason.counter(), 1);
-        self.shared().events.refused(client.ip(), denial.reason.counter());
+        self.shared().events.refused(client, denial.reason.counter());
         tracing::debug!(client = %self.redacted(client), cause, "a client may not ask");
     }
 }

@@ -137,7 +137,7 @@ impl Account {
 /// Behaviour that no carefully configured client shows is an offence. Leaving early, being far away, distrusting our
 /// certificate, or using a server name that is no host name are none: a whole network behind one address may do that at
 /// once.
-fn of_failure(failure: HandshakeFailure) -> Charge {
+pub(super) fn of_failure(failure: HandshakeFailure) -> Charge {
     let charge = Charge::failure();
     match failure {
         HandshakeFailure::Probe => Charge::probe(),

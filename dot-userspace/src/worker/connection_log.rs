@@ -5,21 +5,58 @@
 
 use std::net::SocketAddr;
 
-use super::{accept::Acceptor, open::Open};
+use dot_common::charge::Charge;
+
+use super::{accept::Acceptor, access::Entry, charges::of_failure, open::Open};
 use crate::{
+    events::{Effort, What},
     ledger::Counter,
     session::{Ended, Guest},
-    tls::HandshakeFailure,
+    tls::{Handshake, HandshakeFailure, HandshakeKind},
 };
 
 impl Acceptor {
+    /// A handshake is done.
+    pub(super) fn note_handshake(&self, open: &Open, guest: &Guest, handshake: &Handshake) {
+        let (client, events) = (guest.client.source, &self.shared().events);
+        events.heavy.add(client.ip(), Effort::Handshakes, 1);
+        let cost = Charge::handshake(handshake.kind.is_resumed).units;
+        events.heavy.add(client.ip(), Effort::Cost, cost.into());
+        events.trace.tell(client, None, |_| What::Handshake {
+            tls: version(handshake.kind).to_owned(),
+            resumed: handshake.kind.is_resumed,
+            alpn: handshake.kind.has_alpn,
+            server_name: handshake.server_name.as_deref().map(str::to_owned),
+            hello_us: open.shaken.map_or(0, |shaken| shaken.hello_us),
+            handshake_us: open.shaken.map_or(0, |shaken| shaken.handshake_us),
+        });
+    }
+
+    /// Tells traces that a connection is over.
+    fn tell_end(&self, open: &Open, whose: (SocketAddr, Option<u64>), end: Counter, queries: u32) {
+        self.shared().events.trace.tell(whose.0, whose.1, |_| What::Ended {
+            end: end.label().to_owned(),
+            queries,
+            open_us: u64::try_from(open.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        });
+    }
+
+    /// A connection is accepted, and its client known.
+    pub(super) fn note_accepted(&self, entry: Entry, client: SocketAddr) {
+        self.shared().events.trace.tell(client, None, |_| What::Accepted {
+            listener: entry.listener.map(|listener| listener.to_string()).unwrap_or_default(),
+        });
+    }
+
     /// A handshake has failed.
     pub(super) fn note_failure(&self, open: &Open, guest: &Guest, failure: HandshakeFailure) {
         let (client, counter) = (guest.client.source, failure.counter());
+        self.shared().events.heavy.add(client.ip(), Effort::Cost, of_failure(failure).units.into());
         // A client that leaves without an octet is a load balancer's health check.
         if failure != HandshakeFailure::Probe {
-            self.shared().events.refused_by(client.ip(), counter, failure.alert());
+            self.shared().events.refused_by(client, None, counter, failure.alert());
         }
+        self.tell_end(open, (client, None), counter, 0);
         tracing::debug!(client = %self.redacted(client), cause = counter.label(), "a handshake has failed");
         self.log(open, (client, guest.listener), counter, None);
     }
@@ -28,8 +65,9 @@ impl Acceptor {
     pub(super) fn note_end(&self, open: &Open, ends: (SocketAddr, Option<SocketAddr>), ended: Ended) {
         let (client, counter) = (ends.0, ended.end.counter());
         if ended.end.is_refusal() {
-            self.shared().events.refused(client.ip(), counter);
+            self.shared().events.refused_by(client, Some(ended.session), counter, None);
         }
+        self.tell_end(open, (client, Some(ended.session)), counter, ended.queries);
         tracing::debug!(client = %self.redacted(client), end = counter.label(), "a session has ended");
         self.log(open, ends, counter, Some(ended));
     }
@@ -50,7 +88,7 @@ impl Acceptor {
         tracing::info!(
             client = %self.redacted(client),
             listener = listener.map(tracing::field::display),
-            tls = kind.map(|kind| if kind.is_tls13 { "1.3" } else { "1.2" }),
+            tls = kind.map(version),
             resumed = kind.map(|kind| kind.is_resumed),
             alpn = kind.map(|kind| kind.has_alpn),
             hello_us = open.shaken.map(|shaken| shaken.hello_us),
@@ -62,4 +100,8 @@ impl Acceptor {
             "a connection has ended"
         );
     }
+}
+
+fn version(kind: HandshakeKind) -> &'static str {
+    if kind.is_tls13 { "1.3" } else { "1.2" }
 }

@@ -32,6 +32,7 @@ pub mod servers;
 pub mod session_file;
 pub mod shake;
 pub mod stats;
+pub mod terminal;
 pub mod twins;
 
 use std::{

@@ -15,6 +15,8 @@ use dot_tests::{
         netns::{CLIENT_V4, SERVER_V4},
         offer::Offer,
         scene::embedded,
+        server::{Server, binary},
+        terminal::Terminal,
     },
     require,
 };
@@ -163,4 +165,222 @@ fn the_kernel_half_is_explained() {
     let said = dotd.operate(&["explain", &client]);
     let ban = format!("`dotd ban del {client}/32` lifts it\n");
     assert!(said.has("ban          operator (a test), ") && said.has(&ban), "{}", said.text);
+}
+
+/// `dotd top` of a server, as JSON.
+fn top(dotd: &Server, words: &[&str]) -> serde_json::Value {
+    let said = dotd.operate(&[&["top", "--json", "--interval", "1s"], words].concat());
+    serde_json::from_str(&said.text).unwrap_or_else(|error| panic!("{error}: {}", said.text))
+}
+
+/// Goal: `dotd top` says rates, quantiles, refusals with their keys, backends, workers, and which clients do most; names only where
+/// they are asked for. Method: two looks, of which the first begins the counting; between them, a session with queries and cleartext
+/// that fails; as JSON and as text. Covers: C-522
+#[test]
+fn top_says_who_does_most() {
+    require!(Root);
+    let (network, dotd) = embedded(&Config::new().xdp("off"));
+    let visit = || {
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        for id in 0..20 {
+            let _ = session.exchange(&Query::new(id, "whoaskedthis.dotd.test", A).octets());
+        }
+        let mut cleartext = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+        cleartext.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("open");
+        let _ = read_to_close(&mut cleartext);
+    };
+    assert_eq!(
+        top(&dotd, &[])["clients"],
+        serde_json::json!([]),
+        "nobody was counted before somebody looked"
+    );
+    // Visits go on, so that some are between the two looks.
+    let asked = eventually("a visit is between two looks", || {
+        let asked = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| top(&dotd, &["--names"]));
+            while !asking.is_finished() {
+                visit();
+            }
+            asking.join().expect("it answers")
+        });
+        let is_whole = |client: &serde_json::Value| {
+            ["queries", "octets", "handshakes", "cost", "refusals"]
+                .iter()
+                .all(|count| client[count].as_f64() > Some(0.0))
+        };
+        is_whole(&asked["clients"][0]).then_some(asked)
+    });
+    let client = &asked["clients"][0];
+    assert_eq!(client["prefix"], format!("{CLIENT_V4}/32"), "{asked}");
+    for count in ["queries", "octets", "handshakes", "cost", "refusals"] {
+        assert!(client[count].as_f64() > Some(0.0), "{count}: {client}");
+    }
+    assert_eq!(asked["names"][0]["name"], "whoaskedthis.dotd.test.", "{asked}");
+    assert!(
+        asked["rates"]["queries"].as_f64() > Some(0.0)
+            && asked["rates"]["handshakes_full"].as_f64() > Some(0.0)
+    );
+    let has = |list: &str, key: &str, value: &str| {
+        asked[list].as_array().into_iter().flatten().any(|row| row[key] == value)
+    };
+    assert!(has("latency", "name", "handshake_full") && has("backends", "name", "embedded"), "{asked}");
+    assert!(has("drops", "reason", "failed_not_tls"), "{asked}");
+    let plain = dotd.operate(&["top", "--once", "--interval", "100ms", "--sort", "cost"]);
+    assert!(plain.has("clients by cost") && plain.has(&format!("{CLIENT_V4}/32")), "{}", plain.text);
+    assert!(!plain.has("whoaskedthis"), "nobody asked for names: {}", plain.text);
+    let piped = dotd.operate(&["top"]);
+    assert!(!piped.is_success && piped.has("use --once, or --json"), "{}", piped.text);
+}
+
+/// Goal: on a terminal, keys sort, pause, filter, ban the chosen client and quit, and the terminal is left with exit status 0.
+/// Method: a client with a session that asks; each key, and the screen after it; the ban is among those of `dotd ban list`.
+/// Covers: C-522
+#[test]
+fn top_is_worked_by_keys() {
+    require!(Root, Bpf);
+    let (network, dotd) = embedded(&Config::new());
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let socket = dotd.folder().join("run/control.sock");
+    let line = format!("{} top --interval 200ms --socket {}", binary().display(), socket.display());
+    let mut terminal = Terminal::start(&line);
+    let client = format!("{CLIENT_V4}/32");
+    eventually("the client is on the screen", || {
+        let _ = session.exchange(&Query::new(7, "www.dotd.test", A).octets());
+        terminal.screen().contains(&client).then_some(())
+    });
+    terminal.shows("clients a second, by queries");
+    terminal.press("s");
+    terminal.shows("clients a second, by handshakes");
+    terminal.press("/nobody");
+    terminal.shows("filter: nobody_");
+    eventually("it is filtered", || (!terminal.screen().contains(&client)).then_some(()));
+    terminal.press("\x7f\x7f\x7f\x7f\x7f\x7f\r");
+    terminal.shows(&client);
+    terminal.press("p");
+    terminal.shows("PAUSED");
+    terminal.press("b");
+    terminal.shows(&format!("ban {client}? y"));
+    terminal.press("y");
+    terminal.shows(&format!("{client} is banned for "));
+    assert!(dotd.operate(&["ban", "list"]).has("by dotd top"));
+    terminal.press("q");
+    assert!(terminal.ends());
+}
+
+/// What `dotd trace` prints in the background.
+struct Reader {
+    child: std::process::Child,
+    said: std::sync::Arc<std::sync::Mutex<String>>,
+}
+
+impl Reader {
+    fn start(dotd: &Server, words: &[&str]) -> Self {
+        let mut command = dot_tests::harness::process::bounded(&binary().display().to_string());
+        command
+            .arg("trace")
+            .args(words)
+            .arg("--json")
+            .arg("--socket")
+            .arg(dotd.folder().join("run/control.sock"));
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("dotd starts");
+        let (said, mut output) = (std::sync::Arc::<std::sync::Mutex<String>>::default(), child.stdout.take());
+        let written = std::sync::Arc::clone(&said);
+        std::thread::spawn(move || {
+            let lines = std::io::BufRead::lines(std::io::BufReader::new(output.take().expect("piped")));
+            for line in lines.map_while(Result::ok) {
+                let mut written = written.lock().expect("nobody panics");
+                written.push_str(&(line + "\n"));
+            }
+        });
+        let reader = Self { child, said };
+        // The first line says that the trace has begun.
+        eventually("the trace begins", || (!reader.events().is_empty()).then_some(()));
+        reader
+    }
+
+    fn events(&self) -> Vec<serde_json::Value> {
+        let said = self.said.lock().expect("nobody panics");
+        said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Waits for an event of this kind.
+    fn hears(&self, kind: &str) -> serde_json::Value {
+        eventually(kind, || self.events().into_iter().find(|event| event["event"] == kind))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Goal: `dotd trace` tells the story of a client in order, names only where they are wanted, a session alone where one is named,
+/// and nothing of another client; it ends by itself after so many events. Method: a client that fails a handshake and one that has a
+/// session with a query, under a trace of its prefix, one with names, one of another prefix. Covers: C-523
+#[test]
+fn a_client_is_traced() {
+    require!(Root);
+    let (network, dotd) = embedded(&Config::new().xdp("off"));
+    let client = CLIENT_V4.to_string();
+    let plain = Reader::start(&dotd, &[&client]);
+    let named = Reader::start(&dotd, &[&client, "--names"]);
+    let other = Reader::start(&dotd, &["203.0.113.0/24"]);
+    let mut cleartext = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+    cleartext.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("open");
+    let _ = read_to_close(&mut cleartext);
+    assert_eq!(plain.hears("refused")["reason"], "failed_not_tls");
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let name = plain.hears("session")["session"].as_str().expect("a session has a name").to_owned();
+    let alone = Reader::start(&dotd, &[&name, "--count", "1"]);
+    let _ = session.exchange(&Query::new(4711, "whoaskedthis.dotd.test", A).octets());
+    drop(session);
+    let ended = eventually("the session ends", || {
+        plain.events().into_iter().find(|event| event["event"] == "ended" && event["queries"] == 1)
+    });
+    let kinds: Vec<String> = plain
+        .events()
+        .iter()
+        .map(|event| event["event"].as_str().expect("each has a kind").to_owned())
+        .filter(|kind| kind != "lost")
+        .collect();
+    let wanted = [
+        "accepted",
+        "refused",
+        "ended",
+        "accepted",
+        "handshake",
+        "session",
+        "query",
+        "response",
+        "written",
+        "ended",
+    ];
+    assert_eq!(kinds, wanted);
+    let query = plain.hears("query");
+    assert_eq!(
+        (&query["id"], &query["qtype"], &query["session"]),
+        (&4711.into(), &1.into(), &name.as_str().into())
+    );
+    assert!(
+        query["name"].is_null() && query["client"].as_str().is_some_and(|from| from.starts_with(&client))
+    );
+    let response = plain.hears("response");
+    assert_eq!((&response["id"], &response["by"]), (&4711.into(), &"forwarded".into()), "{response}");
+    assert!(response["took_us"].is_u64() && plain.hears("handshake")["tls"] == "1.3");
+    assert_eq!((&ended["end"], &ended["session"]), (&"client".into(), &name.as_str().into()));
+    assert_eq!(named.hears("query")["name"], "whoaskedthis.dotd.test.");
+    assert_eq!(alone.hears("query")["id"], 4711);
+    assert!(other.events().iter().all(|event| event["event"] == "lost"), "{:?}", other.events());
+    assert!(!plain.said.lock().expect("nobody panics").contains("whoaskedthis"));
+    // Who has gone away is forgotten: as many begin again as there may be.
+    drop((plain, named, other, alone));
+    for _ in 0..6 {
+        eventually("a trace begins and ends by itself", || {
+            dotd.operate(&["trace", &client, "--for", "10ms"]).is_success.then_some(())
+        });
+    }
+    let wrong = dotd.operate(&["trace", "www.example"]);
+    assert!(!wrong.is_success && wrong.has("is no address and no prefix"), "{}", wrong.text);
 }

@@ -28,6 +28,10 @@ const FILES: &[(&str, &str)] = &[
         "why a backend is down, taken by a health check; and a count, once for a message that matches no query",
     ),
     ("dot-userspace/src/events/refusals.rs", "for events that found no room, at most ten times a second"),
+    (
+        "dot-userspace/src/events/trace.rs",
+        "for an event of a trace that found no room, while somebody traces",
+    ),
     ("dot-userspace/src/ledger/traffic.rs", "when a worker begins with a backend, and when somebody looks"),
     (
         "dot-userspace/src/session/rates.rs",

@@ -27,10 +27,11 @@ pub use plain::Plain;
 use sender::{Asking, Sender};
 use waiting::Waiting;
 
-use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, screening::ask};
+use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, screening::ask, traced};
 use crate::{
     backend::Broken,
     dns::{self, Asked, Disposition, Ede, Hop, Query, Rcode, Reply, triage},
+    events::Effort,
     ledger::{Counter, Disposal, turn_time},
     moment::Moment,
     policy::Denial,
@@ -136,7 +137,7 @@ impl Endpoint {
         let counters = &self.shared.counters;
         counters.add(denial.reason.counter(), 1);
         counters.add(Counter::DroppedDenied, u64::from(denial.is_silent));
-        self.shared.events.refused(client.ip(), denial.reason.counter());
+        self.shared.events.refused(client, denial.reason.counter());
         Some(denial)
     }
 
@@ -148,6 +149,8 @@ impl Endpoint {
         if denial.is_some_and(|denial| denial.is_silent) {
             return;
         }
+        self.shared.events.heavy.add_query(source.ip(), message, dns::asked_name);
+        self.shared.events.trace.tell(source, None, |names| traced::query(message, names));
         match triage(message, self.shared.limits().allowed) {
             Disposition::Forward(query) | Disposition::Transfer(query) if denial.is_some() => {
                 self.answer(ends, message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::NOT_SERVED)));
@@ -244,7 +247,10 @@ impl Endpoint {
             self.shared.counters.add(Counter::DroppedClientGone, 1);
             return Ok(());
         }
-        self.shared.count_response(waiting.octets.get(start..).unwrap_or_default(), is_extended);
+        let response = waiting.octets.get(start..).unwrap_or_default();
+        self.shared.count_response(response, is_extended);
+        let (since, disposal) = measured;
+        self.shared.events.trace.tell(ends.client, None, |_| traced::response(response, since, disposal));
         waiting.datagrams.push((start..waiting.octets.len(), ends, measured));
         self.shared.owe(1);
         self.bell.notify_one();
@@ -287,7 +293,8 @@ impl Endpoint {
     /// The kernel has these answers now.
     fn measure(&self, sent: &[(Range<usize>, Ends, Measured)]) {
         let now = Moment::of(Instant::now());
-        for (_, _, (since, disposal)) in sent {
+        for (range, ends, (since, disposal)) in sent {
+            self.shared.events.heavy.add(ends.client.ip(), Effort::Octets, range.len() as u64);
             if let Some(since) = since {
                 let took = now.nanoseconds_since(*since);
                 self.shared.counters.stages().record_times(disposal.of_udp(), took, 1);

@@ -8,8 +8,8 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use super::{BAN_SECONDS, Process, lock};
 use crate::{
     control::{
-        BanRequest, ExplainRequest, Explaining, FlushRequest, Flushed, LogRequest, Outcome, RotateRequest,
-        Rotated, Source, State, Status, UnbanRequest,
+        BanRequest, Counting, ExplainRequest, Explaining, FlushRequest, Flushed, LogRequest, Outcome,
+        RotateRequest, Rotated, Source, State, Status, TopRequest, TraceRequest, Traced, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},
@@ -96,6 +96,14 @@ impl Source for Process {
 
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String> {
         self.explain_client(request)
+    }
+
+    fn top(&self, request: TopRequest) -> Counting {
+        self.count_clients(request)
+    }
+
+    fn trace(&self, request: &TraceRequest) -> Result<Traced, String> {
+        self.begin_trace(request)
     }
 
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {

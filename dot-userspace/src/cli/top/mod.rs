@@ -1,0 +1,53 @@
+//! `dotd top`: what the running dotd does at the moment, on the whole terminal or once as text or JSON.
+//!
+//! Before: an operator wants to see who and what. After: the terminal is as it was.
+//! Holds: the last two looks. Never: has dotd count clients for longer than somebody looks (`events::Heavy`).
+
+mod sample;
+mod screen;
+mod text;
+mod view;
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{error::CliError, print, socket};
+use sample::Sample;
+pub(in crate::cli) use view::Order;
+use view::View;
+
+/// What the command line says.
+pub(super) struct Wish {
+    pub(super) once: bool,
+    pub(super) json: bool,
+    pub(super) with_names: bool,
+    pub(super) order: Order,
+    pub(super) filter: String,
+    pub(super) interval: Duration,
+}
+
+/// Runs the verb.
+pub(super) fn run(
+    wish: &Wish,
+    control: &super::arguments::ControlArguments,
+    config: Option<&Path>,
+) -> Result<(), CliError> {
+    let socket: PathBuf = socket(control, config);
+    if wish.once || wish.json {
+        let before = Sample::take(&socket, wish.with_names)?;
+        std::thread::sleep(wish.interval);
+        let view = View::between(&before, &Sample::take(&socket, wish.with_names)?);
+        if wish.json {
+            let text = serde_json::to_string(&view).map_err(|error| CliError::Output(error.into()))?;
+            return print(&format!("{text}\n"));
+        }
+        return print(&text::text(&view, wish.order, &wish.filter));
+    }
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        return Err(CliError::NoTerminal);
+    }
+    screen::run(&socket, wish)
+}

@@ -1,0 +1,101 @@
+//! `dotd trace`: what happens to a client, as it happens.
+//!
+//! Before: a client's address or prefix, or a session. After: a line for each event, until the operator has seen enough.
+//! Never: keeps events that it cannot print: dotd counts those that a slow reader loses.
+
+use std::{path::Path, time::Duration};
+
+use super::{arguments::ControlArguments, ask, error::CliError, print, socket};
+use crate::{
+    control::TraceRequest,
+    events::{TraceEvent, What},
+    tls::alert,
+};
+
+/// What the command line says.
+pub(super) struct Wish {
+    pub(super) request: TraceRequest,
+    /// End after so many events.
+    pub(super) count: Option<u64>,
+    /// End after this time.
+    pub(super) length: Option<Duration>,
+}
+
+/// Runs the verb.
+pub(super) fn run(wish: Wish, control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
+    let (mut left, is_json) = (wish.count, control.json);
+    ask::follow(&socket(control, config), "/trace", &wish.request, wish.length, |line| {
+        let text = if is_json { Some(format!("{line}\n")) } else { words(line) };
+        let is_event = !matches!(serde_json::from_str(line), Ok(TraceEvent { what: What::Lost { .. }, .. }));
+        if let Some(text) = text {
+            print(&text)?;
+        }
+        left = left.map(|left| left.saturating_sub(u64::from(is_event)));
+        Ok(left != Some(0))
+    })
+}
+
+/// An event for people; `None`: there is nothing to say.
+fn words(line: &str) -> Option<String> {
+    let event: TraceEvent = serde_json::from_str(line).ok()?;
+    let optional = |name: &str, value: &Option<String>| {
+        value.as_ref().map(|value| format!(" {name} {value}")).unwrap_or_default()
+    };
+    let words = match &event.what {
+        What::Packets { verdict, reason } => format!("xdp: {verdict} {reason} (once a minute)"),
+        What::Accepted { listener } => format!("accepted at {listener}"),
+        What::Refused { reason, key, alert } => {
+            let alert = alert.map(|alert| alert::name(alert).to_owned());
+            format!("refused {reason}{}{}", optional("alert", &alert), optional("key", key))
+        }
+        What::Handshake { tls, resumed, alpn, server_name, hello_us, handshake_us } => {
+            let kind = if *resumed { "resumed" } else { "full" };
+            let alpn = if *alpn { ", alpn dot" } else { "" };
+            let name = optional("for", server_name);
+            format!(
+                "handshake TLS {tls} {kind}{alpn}{name}: hello after {hello_us} µs, done {handshake_us} µs later"
+            )
+        }
+        What::Session => "session begins".to_owned(),
+        What::Query { id, octets, qtype, name } => {
+            let kind = qtype.map(|qtype| format!(" type {qtype}")).unwrap_or_default();
+            format!("query {id}{kind}{} of {octets} octets", optional("for", name))
+        }
+        What::Response { id, octets, rcode, by, took_us } => {
+            let took = took_us.map(|took| format!(" after {took} µs")).unwrap_or_default();
+            format!("response {id} rcode {rcode} {by} of {octets} octets{took}")
+        }
+        What::Written { octets } => format!("written {octets} octets"),
+        What::Ended { end, queries, open_us } => {
+            format!("ended {end} after {queries} queries and {:.3} s", *open_us as f64 / 1e6)
+        }
+        What::Lost { events: 0 } => return None,
+        What::Lost { events } => format!("{events} events were lost so far: more came than were read"),
+    };
+    let seconds = event.at_us / 1_000_000;
+    let (hours, minutes, rest) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let session = event.session.map(|session| format!(" [{session}]")).unwrap_or_default();
+    let client = event.client;
+    Some(format!(
+        "{hours:02}:{minutes:02}:{rest:02}.{:06} {client}{session} {words}\n",
+        event.at_us % 1_000_000
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: events read as sentences, and a beat is silent. Method: three events. Covers: C-523
+    #[test]
+    fn events_are_lines() {
+        let line = r#"{"at_us":3661000042,"worker":0,"client":"192.0.2.7:1000","session":"0.4","event":"query","id":7,"octets":40,"qtype":28}"#;
+        assert_eq!(
+            words(line).unwrap(),
+            "01:01:01.000042 192.0.2.7:1000 [0.4] query 7 type 28 of 40 octets\n"
+        );
+        assert_eq!(words(r#"{"at_us":0,"client":"","event":"lost","events":0}"#), None);
+        let lost = words(r#"{"at_us":0,"client":"","event":"lost","events":3}"#).unwrap();
+        assert!(lost.contains("3 events were lost"));
+    }
+}

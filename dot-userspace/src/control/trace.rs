@@ -1,0 +1,153 @@
+//! `/trace` on the control socket: what happens to a client, a line of JSON for each event, until the reader leaves.
+//!
+//! Before: an operator names a client or a session. After: events as they come.
+//! Holds: the events on their way. Never: waits for a reader: what finds no room is lost, and the next line says how much.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body as AnyBody,
+    extract::{DefaultBodyLimit, State as Shared},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use hyper::body::{Body as HttpBody, Bytes, Frame};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use super::{Body, Source};
+use crate::events::{TraceEvent, What, now_us};
+
+/// What `dotd trace` asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// An address, a prefix, or a session as `dotd explain` calls it.
+    pub subject: String,
+    /// One of so many connections.
+    pub sample: u32,
+    /// Events may hold the names that are asked for.
+    pub names: bool,
+}
+
+/// A trace that has begun.
+pub struct Traced {
+    /// What comes.
+    pub events: mpsc::Receiver<TraceEvent>,
+    /// Events that found no room.
+    pub lost: Arc<AtomicU64>,
+    /// Ends the trace when it is dropped.
+    pub end: Box<dyn Send>,
+}
+
+type AnySource = Arc<dyn Source>;
+
+/// The route.
+pub(super) fn route() -> Router<AnySource> {
+    Router::new().route(PATH, post(trace)).layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
+}
+
+async fn trace(Shared(source): Shared<AnySource>, request: Body<TraceRequest>) -> Response {
+    let traced = match request {
+        Ok(Json(request)) => source.trace(&request),
+        Err(error) => Err(error.body_text()),
+    };
+    match traced {
+        Ok(traced) => {
+            let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+            (kind, AnyBody::new(Lines::of(traced))).into_response()
+        }
+        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response(),
+    }
+}
+
+/// Events as lines.
+struct Lines {
+    traced: Traced,
+    said_lost: u64,
+    beat: Interval,
+    is_new: bool,
+}
+
+impl Lines {
+    fn of(traced: Traced) -> Self {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { traced, said_lost: 0, beat, is_new: true }
+    }
+
+    /// A line that says how many events were lost.
+    fn lost_line(&mut self, octets: &mut Vec<u8>) {
+        let lost = self.traced.lost.load(Relaxed);
+        self.said_lost = lost;
+        let event = TraceEvent {
+            at_us: now_us(),
+            worker: None,
+            client: String::new(),
+            session: None,
+            what: What::Lost { events: lost },
+        };
+        write_line(&event, octets);
+    }
+}
+
+fn write_line(event: &TraceEvent, octets: &mut Vec<u8>) {
+    // Numbers and strings: there is nothing that JSON cannot have.
+    if serde_json::to_writer(&mut *octets, event).is_ok() {
+        octets.push(b'\n');
+    }
+}
+
+impl HttpBody for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let mut octets = Vec::new();
+        // The first tick is at once: the reader hears that the trace has begun.
+        let is_beat = self.beat.poll_tick(context).is_ready();
+        while octets.len() < FRAME_OCTETS {
+            match self.traced.events.poll_recv(context) {
+                Poll::Ready(Some(event)) => write_line(&event, &mut octets),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => break,
+            }
+        }
+        let has_lost = self.traced.lost.load(Relaxed) > self.said_lost;
+        if std::mem::take(&mut self.is_new) || has_lost || (is_beat && octets.is_empty()) {
+            self.lost_line(&mut octets);
+        }
+        if octets.is_empty() {
+            return if is_beat { self.poll_frame(context) } else { Poll::Pending };
+        }
+        Poll::Ready(Some(Ok(Frame::data(octets.into()))))
+    }
+}
+
+/// Where.
+pub(super) const PATH: &str = "/trace";
+/// An address and two numbers.
+const BODY_OCTETS_MAX: usize = 256;
+/// Octets of events that are written at once.
+const FRAME_OCTETS: usize = 32 * 1024;
+/// How often a line is written while nothing happens: a reader that has left is found, and one that is there is not taken for
+/// idle.
+const BEAT: Duration = Duration::from_secs(5);

@@ -1,0 +1,229 @@
+//! Which clients ask most, while somebody watches (`dotd top`).
+//!
+//! Before: a worker reads a query, writes an answer, shakes hands or refuses. After: whoever watches has the clients that did most
+//! of each, and where it wants them the names that were asked for most.
+//! Holds: nothing until somebody watches, then five tables of [`sketch::ENTRIES`](super::sketch::ENTRIES) clients; they go when
+//! nobody has asked for [`LEASE`].
+//! Never: costs more than a branch while nobody watches.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use dot_common::prefix::ClientPrefix;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    task::spawn_local,
+    time::{Instant, sleep_until},
+};
+
+use super::sketch::{Estimate, Sketch};
+
+/// How long counting goes on after somebody last asked.
+const LEASE: Duration = Duration::from_secs(15);
+/// A name in wire form is no longer (RFC 1035 §2.3.4).
+const NAME_OCTETS_MAX: usize = 255;
+
+/// What clients are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effort {
+    /// Messages that it sent.
+    Queries,
+    /// Octets of its messages and of the answers.
+    Octets,
+    /// Handshakes that were done.
+    Handshakes,
+    /// What its handshakes cost, in fifths of a full one.
+    Cost,
+    /// What was refused to it.
+    Refusals,
+}
+
+impl Effort {
+    /// Each.
+    pub const ALL: [Self; 5] = [Self::Queries, Self::Octets, Self::Handshakes, Self::Cost, Self::Refusals];
+
+    /// Its name in an answer.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queries => "queries",
+            Self::Octets => "octets",
+            Self::Handshakes => "handshakes",
+            Self::Cost => "cost",
+            Self::Refusals => "refusals",
+        }
+    }
+}
+
+/// Counts of one worker by key, and what a key that is not there may have at most.
+pub type Part<K> = (Vec<(K, Estimate)>, u64);
+
+/// What one worker counted.
+#[derive(Clone, Debug)]
+pub struct Heaviest {
+    /// Since it began.
+    pub counted_for: Duration,
+    /// By [`Effort::ALL`].
+    pub clients: Vec<Part<ClientPrefix>>,
+    /// Names in wire form, in lower case; nothing unless they were asked for.
+    pub names: Option<Part<Box<[u8]>>>,
+}
+
+/// What is counted while somebody watches.
+#[derive(Default)]
+pub struct Heavy {
+    is_watched: Cell<bool>,
+    watched: RefCell<Option<Box<Watched>>>,
+}
+
+struct Watched {
+    began: Instant,
+    until: Instant,
+    bits: (u8, u8),
+    clients: [Sketch<Client>; Effort::ALL.len()],
+    names: Option<Sketch<Box<[u8]>>>,
+}
+
+/// A client as a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Client(ClientPrefix);
+
+impl From<&Self> for Client {
+    fn from(client: &Self) -> Self {
+        *client
+    }
+}
+
+impl Heavy {
+    /// Counts for a client, while somebody watches.
+    #[inline]
+    pub fn add(&self, client: IpAddr, effort: Effort, count: u64) {
+        if self.is_watched.get() {
+            self.count(client, effort, count);
+        }
+    }
+
+    #[cold]
+    fn count(&self, client: IpAddr, effort: Effort, count: u64) {
+        if let Some(watched) = self.watched.borrow_mut().as_mut() {
+            let client = Client(ClientPrefix::of(client, watched.bits.0, watched.bits.1));
+            if let Some(sketch) = watched.clients.get_mut(effort as usize) {
+                sketch.add(&client, count);
+            }
+        }
+    }
+
+    /// Counts a message of a client, which asks for `name`, in wire form.
+    #[inline]
+    pub fn add_query<'a>(
+        &self,
+        client: IpAddr,
+        message: &'a [u8],
+        name: impl FnOnce(&'a [u8]) -> Option<&'a [u8]>,
+    ) {
+        if self.is_watched.get() {
+            self.count(client, Effort::Queries, 1);
+            self.count(client, Effort::Octets, message.len() as u64);
+            self.count_name(name(message));
+        }
+    }
+
+    #[cold]
+    fn count_name(&self, name: Option<&[u8]>) {
+        let mut watched = self.watched.borrow_mut();
+        let Some(names) = watched.as_mut().and_then(|watched| watched.names.as_mut()) else { return };
+        let mut lower = [0; NAME_OCTETS_MAX];
+        if let Some((name, lower)) = name.and_then(|name| Some((name, lower.get_mut(..name.len())?))) {
+            lower.copy_from_slice(name);
+            lower.make_ascii_lowercase();
+            names.add::<[u8]>(lower, 1);
+        }
+    }
+
+    /// What was counted so far; counting goes on for [`LEASE`]. `bits` are the lengths of client prefixes.
+    pub fn watch(self: &Rc<Self>, bits: (u8, u8), with_names: bool) -> Heaviest {
+        let now = Instant::now();
+        let mut watched = self.watched.borrow_mut();
+        if watched.as_ref().is_none_or(|watched| watched.bits != bits) {
+            let clients = Default::default();
+            *watched = Some(Box::new(Watched { began: now, until: now + LEASE, bits, clients, names: None }));
+            if !self.is_watched.replace(true) {
+                spawn_local(Rc::clone(self).end());
+            }
+        }
+        let Some(watched) = watched.as_mut() else {
+            return Heaviest { counted_for: Duration::ZERO, clients: Vec::new(), names: None };
+        };
+        watched.until = now + LEASE;
+        match (with_names, &watched.names) {
+            (true, None) => watched.names = Some(Sketch::default()),
+            (false, Some(_)) => watched.names = None,
+            _ => {}
+        }
+        let part = |sketch: &Sketch<Client>| {
+            (sketch.rows().map(|(client, estimate)| (client.0, estimate)).collect(), sketch.floor())
+        };
+        Heaviest {
+            counted_for: now.duration_since(watched.began),
+            clients: watched.clients.iter().map(part).collect(),
+            names: watched.names.as_ref().map(|sketch| {
+                (sketch.rows().map(|(name, estimate)| (name.clone(), estimate)).collect(), sketch.floor())
+            }),
+        }
+    }
+
+    /// Ends the counting once nobody has asked for [`LEASE`].
+    async fn end(self: Rc<Self>) {
+        loop {
+            let until = self.watched.borrow().as_ref().map(|watched| watched.until);
+            match until.filter(|until| *until > Instant::now()) {
+                Some(until) => sleep_until(until).await,
+                None => break,
+            }
+        }
+        self.is_watched.set(false);
+        self.watched.replace(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Goal: nothing is counted before somebody watches and after the last one has gone; names only where they are wanted, in
+    /// one case. Method: a lease that is over soon.
+    #[test]
+    fn counting_ends_with_the_last_who_watches() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let heavy = Rc::new(Heavy::default());
+            let client: IpAddr = "192.0.2.7".parse().unwrap();
+            let ask = |name: &[u8]| heavy.add_query(client, &[0; 40], |_| Some(name));
+            ask(b"\x03www\x00");
+            assert!(heavy.watched.borrow().is_none());
+            assert!(heavy.watch((24, 56), false).names.is_none());
+            ask(b"\x03www\x00");
+            heavy.watch((24, 56), true);
+            ask(b"\x03wWw\x00");
+            ask(b"\x03www\x00");
+            let seen = heavy.watch((24, 56), true);
+            let counts: Vec<_> =
+                seen.clients.iter().map(|(rows, _)| rows.first().map(|(_, row)| row.count)).collect();
+            assert_eq!(counts, [Some(3), Some(120), None, None, None]);
+            assert_eq!(seen.clients[0].0[0].0.to_string(), "192.0.2.0");
+            let names = seen.names.unwrap().0;
+            assert_eq!((names.len(), &*names[0].0, names[0].1.count), (1, &b"\x03www\x00"[..], 2));
+            let set = |until| heavy.watched.borrow_mut().as_mut().unwrap().until = until;
+            set(Instant::now() + Duration::from_millis(20));
+            Rc::clone(&heavy).end().await;
+            assert!(heavy.watched.borrow().is_none() && !heavy.is_watched.get());
+        });
+    }
+}

@@ -1,0 +1,49 @@
+//! What a session tells those who trace its client.
+//!
+//! Before: a message was read, or a response is ready. After: each trace of this client has an event.
+//! Never: costs more than a branch while nobody traces; holds a name unless a trace wants names.
+
+use super::Inbox;
+use crate::{
+    dns,
+    events::What,
+    ledger::{Disposal, turn_time},
+    moment::Moment,
+};
+
+/// What a message that came is, for a trace.
+pub(super) fn query(message: &[u8], with_names: bool) -> What {
+    let name = dns::asked_name(message);
+    let qtype =
+        name.and_then(|name| message.get(dns::HEADER_OCTETS + name.len()..)?.first_chunk::<2>().copied());
+    What::Query {
+        id: id_of(message),
+        octets: message.len(),
+        qtype: qtype.map(u16::from_be_bytes),
+        name: name.filter(|_| with_names).map(dns::name_in_words),
+    }
+}
+
+/// What a response is, for a trace.
+pub(super) fn response(message: &[u8], since: Option<Moment>, disposal: Disposal) -> What {
+    let took = since.map(|since| turn_time::moment().nanoseconds_since(since) / 1000);
+    What::Response {
+        id: id_of(message),
+        octets: message.len(),
+        rcode: message.get(3).copied().unwrap_or_default() & 0x0f,
+        by: disposal.name().to_owned(),
+        took_us: took,
+    }
+}
+
+fn id_of(message: &[u8]) -> u16 {
+    message.first_chunk::<2>().copied().map(u16::from_be_bytes).unwrap_or_default()
+}
+
+impl Inbox {
+    /// Tells what happened, if anybody traces the client.
+    #[inline]
+    pub(super) fn tell(&self, what: impl Fn(bool) -> What) {
+        self.shared.events.trace.tell(self.client.source, Some(self.number.get()), what);
+    }
+}

@@ -3,9 +3,12 @@
 //! Before: a dotd with scripted backends. After: each fact is found under the name that the config gives it.
 //! Never: looks into a running process but by what an operator has: verbs, HTTP and standard error.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use dot_tests::{
@@ -16,7 +19,9 @@ use dot_tests::{
         eventually,
         message::{A, Query},
         netns::{Network, SERVER_V4},
+        process::{Process, bound_to_namespace},
         scene::{HONEST, honest},
+        scratch::Scratch,
         scripted::{Act, Received, Scripted},
         server::{Server, binary},
     },
@@ -117,10 +122,12 @@ fn every_stage_is_measured() {
         let _ = rows.swap_remove(place.unwrap_or_else(|| panic!("docs/metrics.md has no {row}")));
     }
     // A family without a row is in no scrape.
-    let is_of_xdp = |row: &&str| {
-        ["dotd_xdp_", "dotd_packets", "dotd_bans_"].iter().any(|name| row[3..].starts_with(name))
+    let is_of_xdp_or_policy = |row: &&str| {
+        ["dotd_xdp_", "dotd_packets", "dotd_bans_", "dotd_policy_"]
+            .iter()
+            .any(|name| row[3..].starts_with(name))
     };
-    assert!(rows.iter().all(is_of_xdp), "not in a scrape: {rows:?}");
+    assert!(rows.iter().all(is_of_xdp_or_policy), "not in a scrape: {rows:?}");
 }
 
 /// The row of `latency` that has this value of a label, or nothing.
@@ -169,4 +176,58 @@ fn status_says_what_clients_hear() {
     assert!(http(&network.server, "/metrics").contains("state=\"failing\"} 1"));
     is_broken.store(false, Relaxed);
     until("it is well", &|status| status["backends"][0]["state"] == "up");
+}
+
+/// Goal: what Prometheus itself reads of a scrape is what dotd counted: counters by label, classic histograms, and native ones where
+/// it asks for them; and the alert rules are rules to it. Method: Debian's Prometheus scrapes a dotd that answered 20 queries, once
+/// without and once with its feature; promtool asks it, and reads the rules. Covers: C-524
+#[test]
+fn prometheus_reads_what_dotd_counts() {
+    require!(Root, Command("prometheus"), Command("promtool"));
+    let network = Network::new();
+    let backend = Scripted::start(&network, honest);
+    let dotd = Server::start(&network, &watched().backend_with(backend.address, "name = \"one\""));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    for id in 0..20 {
+        assert_eq!(session.exchange(&Query::new(id, "www.dotd.test", A).octets()).rdata(A), [HONEST]);
+    }
+    dotd.counts("all are measured", |stats| latency(&stats.0, "forwarded")["count"] == 20);
+    let scratch = Scratch::new();
+    let rules = scratch.write("alerts.yml", include_str!("../../../packaging/prometheus-alerts.yml"));
+    let config = format!(
+        "global: {{ scrape_interval: 1s }}\nrule_files: [\"{}\"]\nscrape_configs:\n- job_name: dotd\n  static_configs: [{{ \
+         targets: [\"127.0.0.1:8853\"] }}]\n",
+        rules.display()
+    );
+    let config = scratch.write("prometheus.yml", config).display().to_string();
+    assert!(tool(&network.server, "promtool", &["check", "config", &config]).is_success);
+    let whole = "dotd_query_duration_seconds";
+    let own = "{disposition=\"forwarded\",transport=\"dot\"}";
+    for (features, counted, quantile) in [
+        (
+            "memory-snapshot-on-shutdown",
+            format!("{whole}_count{own}"),
+            format!("sum by (le) ({whole}_bucket)"),
+        ),
+        ("native-histograms", format!("histogram_count({whole}{own})"), format!("sum ({whole})")),
+    ] {
+        let mut command = bound_to_namespace("prometheus");
+        command.args([
+            format!("--config.file={config}"),
+            format!("--storage.tsdb.path={}", scratch.folder(features).display()),
+            "--web.listen-address=127.0.0.1:9090".to_owned(),
+            format!("--enable-feature={features}"),
+        ]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let _prometheus = Process::start("prometheus", &network.server, &scratch, command);
+        let ask = |query: &str| {
+            tool(&network.server, "promtool", &["query", "instant", "http://127.0.0.1:9090", query]).text
+        };
+        eventually("it has scraped", || ask(&counted).contains(" => 20 @").then_some(()));
+        assert!(ask("dotd_backend_responses_total{backend=\"one\",rcode=\"NOERROR\"}").contains(" => 20 @"));
+        let median = ask(&format!("histogram_quantile(0.5, {quantile})"));
+        let seconds = median.split("=> ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+        assert!(seconds.is_some_and(|seconds| seconds > 0.0 && seconds < 8.0), "{features}: {median}");
+        assert!(ask("up").contains(" => 1 @"));
+    }
 }

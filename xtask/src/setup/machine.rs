@@ -53,6 +53,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "dnsmasq", packages: &["dnsmasq-base"], purpose: "backend that answers in order" },
     Tool { command: "knotd", packages: &["knot"], purpose: "backend: Knot DNS" },
     Tool { command: "kresd", packages: &["knot-resolver"], purpose: "backend that reads PROXY headers" },
+    Tool { command: "prometheus", packages: &["prometheus"], purpose: "scrapes dotd" },
+    Tool { command: "promtool", packages: &["prometheus"], purpose: "reads the alert rules" },
     Tool { command: "dnsdist", packages: &["dnsdist"], purpose: "backend that reads PROXY headers" },
     Tool {
         command: "pdns_recursor",

@@ -14,6 +14,7 @@ use super::{
     import::Program,
     policy::PolicyVerb,
     query::QueryArguments,
+    tickets::TicketsVerb,
     upgrade::UpgradeArguments,
     watch_arguments::{TopArguments, TraceArguments},
 };
@@ -252,23 +253,6 @@ pub(super) enum CacheVerb {
         /// Only answers of this type, such as AAAA or TYPE65
         #[arg(long = "type", value_name = "TYPE")]
         qtype: Option<String>,
-        #[command(flatten)]
-        control: ControlArguments,
-    },
-}
-
-/// What to do with session tickets.
-#[derive(Debug, Subcommand)]
-pub(super) enum TicketsVerb {
-    /// Begin the next rotation of ticket keys now
-    ///
-    /// A new key seals tickets from now on, on every worker; tickets of the last key resume until this rotation ends.
-    /// Keys from `tls.ticket_secret` are shared by every node: change that file instead.
-    #[command(after_help = TICKETS_ROTATE_EXAMPLES)]
-    Rotate {
-        /// Older tickets and sessions do not resume any more: use it after a key leaked, or a certificate was replaced
-        #[arg(long)]
-        end_old: bool,
         #[command(flatten)]
         control: ControlArguments,
     },

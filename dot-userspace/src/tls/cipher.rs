@@ -6,7 +6,9 @@
 //!
 //! Source: RFC 8446 §5.2 to §5.5, RFC 5246 §6.2.3.3, RFC 5288 §3, RFC 7905 §2.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 use rustls::{ConnectionTrafficSecrets, Error as TlsError};
 
 use super::record::{
@@ -14,7 +16,7 @@ use super::record::{
 };
 
 /// Octets of an AEAD's nonce, tag, and of the nonce's part that TLS 1.2 sends with AES-GCM.
-const NONCE_OCTETS: usize = 12;
+pub(super) const NONCE_OCTETS: usize = 12;
 const TAG_OCTETS: usize = 16;
 const EXPLICIT_OCTETS: usize = 8;
 /// Most records of application data under one key: less than the 2^24.5 of AES-GCM (RFC 8446 §5.5).
@@ -33,6 +35,33 @@ pub enum Shape {
     Tls12,
     /// TLS 1.2 with AES-GCM: eight octets of the nonce in front.
     Tls12Explicit,
+}
+
+/// An AEAD of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// AES-128-GCM.
+    Aes128Gcm,
+    /// AES-256-GCM.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305.
+    Chacha20Poly1305,
+}
+
+impl Suite {
+    fn algorithm(self) -> &'static Algorithm {
+        match self {
+            Self::Aes128Gcm => &AES_128_GCM,
+            Self::Aes256Gcm => &AES_256_GCM,
+            Self::Chacha20Poly1305 => &CHACHA20_POLY1305,
+        }
+    }
+
+    /// Octets of its key.
+    #[must_use]
+    pub fn key_octets(self) -> usize {
+        self.algorithm().key_len()
+    }
 }
 
 /// A record could not be opened, or no further one may be sealed.
@@ -90,6 +119,13 @@ impl Cipher {
             (false, false) => Shape::Tls12Explicit,
         };
         Ok(Self { key: LessSafeKey::new(key), iv, number, shape })
+    }
+
+    /// The next key of a connection in TLS 1.3: its records count from 0. `None`: a key of another length than the suite's.
+    #[must_use]
+    pub fn renewed(suite: Suite, key: &[u8], iv: [u8; NONCE_OCTETS]) -> Option<Self> {
+        let key = UnboundKey::new(suite.algorithm(), key).ok()?;
+        Some(Self { key: LessSafeKey::new(key), iv, number: 0, shape: Shape::Tls13 })
     }
 
     /// Opens the whole record in `record`, in place.

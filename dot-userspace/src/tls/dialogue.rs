@@ -18,6 +18,7 @@ use rustls::{
 use super::{
     Serving,
     certificate::names_of,
+    cipher::Suite,
     handshake::HandshakeKind,
     hello::{
         self, PROTOCOL_VERSION_ALERT, RECORD_OVERFLOW_ALERT, is_before_tls12, is_no_record, offers_session,
@@ -25,6 +26,7 @@ use super::{
     },
     record::{self, Header},
     records::Records,
+    secrets::{Handed, TrafficSecrets, take_logged},
     serving::take_asked_name,
     sessions::{self, OfConnection},
     steps::{Cost, Steps},
@@ -68,6 +70,8 @@ pub struct Dialogue<'a> {
     session_id: Option<Vec<u8>>,
     /// The name under which the client asks for us.
     server_name: Option<Box<str>>,
+    /// The traffic secrets (TLS 1.3).
+    handed: Option<Handed>,
     /// Octets to send.
     pub outbound: Vec<u8>,
 }
@@ -106,6 +110,7 @@ impl<'a> Dialogue<'a> {
             is_old: false,
             session_id: None,
             server_name: None,
+            handed: None,
             outbound: Vec::new(),
         })
     }
@@ -220,6 +225,9 @@ impl<'a> Dialogue<'a> {
         if let Some(id) = sessions::take_last() {
             self.session_id = Some(id);
         }
+        if let Some(handed) = take_logged() {
+            self.handed = Some(handed);
+        }
         if let Some(name) = take_asked_name() {
             self.server_name = name;
         }
@@ -286,8 +294,16 @@ impl<'a> Dialogue<'a> {
             is_certified: self.connection.peer_certificates().is_some(),
         };
         let session = self.session();
-        let (secrets, keys) = self.connection.dangerous_into_kernel_connection()?;
-        let mut records = Records::new(secrets, keys)?;
+        // What rustls would derive the next keys from is dropped: `secrets` does, from a tenth of the memory.
+        let (secrets, _) = self.connection.dangerous_into_kernel_connection()?;
+        let handed = self.handed.filter(|_| kind.is_tls13);
+        let traffic = Suite::of(&secrets.tx.1)
+            .zip(handed)
+            .and_then(|(suite, handed)| TrafficSecrets::new(suite, handed));
+        if kind.is_tls13 != traffic.is_some() {
+            return Err(TlsError::General("traffic secrets are missing".into()));
+        }
+        let mut records = Records::new(secrets, traffic)?;
         session.into_iter().for_each(|session| records.keep(session));
         Ok((kind, records, self.inbound, self.outbound))
     }

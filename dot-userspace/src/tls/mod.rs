@@ -18,6 +18,7 @@ mod inquiry;
 pub mod key_update;
 pub mod record;
 pub mod records;
+pub mod secrets;
 mod self_signed;
 mod serving;
 mod sessions;

@@ -8,10 +8,7 @@
 
 use std::ops::Range;
 
-use rustls::{
-    Error as TlsError, ExtractedSecrets, ProtocolVersion, kernel::KernelConnection,
-    server::ServerConnectionData,
-};
+use rustls::{Error as TlsError, ExtractedSecrets};
 
 use super::{
     alert::{
@@ -21,6 +18,7 @@ use super::{
     cipher::{Cipher, CipherError},
     key_update::{self, NOT_REQUESTED, Partial},
     record::{self, ALERT, APPLICATION_DATA, HANDSHAKE, Header},
+    secrets::{Side, TrafficSecrets},
     sessions::OfConnection,
 };
 
@@ -60,8 +58,7 @@ pub struct Records {
     opener: Cipher,
     sealer: Cipher,
     /// Makes the next keys (TLS 1.3).
-    keys: Box<KernelConnection<ServerConnectionData>>,
-    is_tls13: bool,
+    secrets: Option<Box<TrafficSecrets>>,
     /// The front of a key update, if its record ended before it did.
     partial: Partial,
     idle_records: u8,
@@ -72,26 +69,26 @@ pub struct Records {
 }
 
 impl Records {
-    /// Takes over from rustls.
+    /// Takes over from rustls; `traffic`: in TLS 1.3.
     ///
     /// # Errors
     /// [`TlsError`]: a suite that we do not offer.
-    pub fn new(
-        secrets: ExtractedSecrets,
-        keys: KernelConnection<ServerConnectionData>,
-    ) -> Result<Self, TlsError> {
-        let is_tls13 = keys.protocol_version() == ProtocolVersion::TLSv1_3;
+    pub fn new(secrets: ExtractedSecrets, traffic: Option<TrafficSecrets>) -> Result<Self, TlsError> {
+        let is_tls13 = traffic.is_some();
         Ok(Self {
             opener: Cipher::new(secrets.rx, is_tls13)?,
             sealer: Cipher::new(secrets.tx, is_tls13)?,
-            keys: Box::new(keys),
-            is_tls13,
+            secrets: traffic.map(Box::new),
             partial: Partial::default(),
             idle_records: 0,
             warnings: 0,
             key_updates: 0,
             session: None,
         })
+    }
+
+    fn is_tls13(&self) -> bool {
+        self.secrets.is_some()
     }
 
     /// Its client may resume this session, unless the connection fails.
@@ -140,10 +137,10 @@ impl Records {
     /// The alert for a record that its header says must not come (RFC 8446 §5, §5.2; RFC 5246 §6).
     fn refuse(&self, header: Header) -> Option<u8> {
         match header.content_type {
-            APPLICATION_DATA if self.is_tls13 => {
+            APPLICATION_DATA if self.is_tls13() => {
                 (header.octets > record::CIPHERTEXT13_OCTETS_MAX).then_some(RECORD_OVERFLOW)
             }
-            APPLICATION_DATA | ALERT if !self.is_tls13 => None,
+            APPLICATION_DATA | ALERT if !self.is_tls13() => None,
             // Renegotiation, change_cipher_spec, and types that nobody knows.
             _ => Some(UNEXPECTED_MESSAGE),
         }
@@ -175,13 +172,13 @@ impl Records {
                 None
             }
             ALERT => self.heed(record.get(content).unwrap_or_default()),
-            HANDSHAKE if self.is_tls13 => self.update_key(record.get(content).unwrap_or_default(), replies),
+            HANDSHAKE if self.is_tls13() => self.update_key(record.get(content).unwrap_or_default(), replies),
             _ => Some(Closing::Broken(UNEXPECTED_MESSAGE)),
         }
     }
 
     fn heed(&mut self, content: &[u8]) -> Option<Closing> {
-        match alert::meaning(content, self.is_tls13) {
+        match alert::meaning(content, self.is_tls13()) {
             Meaning::Closing => Some(Closing::Notified),
             Meaning::Error => Some(Closing::Alerted),
             Meaning::Broken(description) => Some(Closing::Broken(description)),
@@ -207,12 +204,13 @@ impl Records {
     }
 
     fn renew_keys(&mut self, is_asked: bool, replies: &mut Vec<u8>) -> Option<()> {
-        self.opener = Cipher::new(self.keys.update_rx_secret().ok()?, self.is_tls13).ok()?;
+        let secrets = self.secrets.as_mut()?;
+        self.opener = secrets.renew(Side::Client, Cipher::renewed)??;
         if is_asked {
             let [kind, high, middle, low] = key_update::FRONT;
             // Under the old key. Without this record the new key would be one that the peer does not know.
             self.sealer.seal(HANDSHAKE, &[kind, high, middle, low, NOT_REQUESTED], replies).ok()?;
-            self.sealer = Cipher::new(self.keys.update_tx_secret().ok()?, self.is_tls13).ok()?;
+            self.sealer = secrets.renew(Side::Server, Cipher::renewed)??;
         }
         Some(())
     }

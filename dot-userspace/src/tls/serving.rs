@@ -20,6 +20,7 @@ use super::{
     certificate::{CertificateError, Identity},
     client_ca::client_verifier,
     extended::Extended,
+    secrets::Logged,
     sessions::Sessions,
     tickets::NoTickets,
 };
@@ -107,6 +108,7 @@ pub fn serving(
     config.require_ems = tls.require_ems;
     // `records` opens and seals with keys of its own; see docs/internals/tls.md, "The record layer".
     config.enable_secret_extraction = true;
+    config.key_log = Arc::new(Logged);
     let theirs = Arc::new(config.clone());
     config.ignore_client_order = true;
     Ok(Serving {

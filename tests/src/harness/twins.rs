@@ -10,7 +10,11 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use dot_userspace::tls::records::{Closing, Records};
+use dot_userspace::tls::{
+    cipher::Suite,
+    records::{Closing, Records},
+    secrets::{Logged, TrafficSecrets, take_logged},
+};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls::{
     ClientConfig, ClientConnection, Error, NamedGroup, ServerConfig, ServerConnection,
@@ -92,6 +96,7 @@ fn configs(version: &'static SupportedProtocolVersion) -> Configs {
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.enable_secret_extraction = true;
+    server.key_log = Arc::new(Logged);
     Configs { server: Arc::new(server), provider, version }
 }
 
@@ -139,8 +144,12 @@ impl Twins {
             }
         }
         let keys = client.dangerous_extract_secrets().expect("the handshake is done");
-        let (extracted, kernel) = ours.dangerous_into_kernel_connection().expect("the handshake is done");
-        let ours = Records::new(extracted, kernel).expect("a suite of ours");
+        let (extracted, _) = ours.dangerous_into_kernel_connection().expect("the handshake is done");
+        let suite = Suite::of(&extracted.tx.1).expect("a suite of ours");
+        // Both servers log the same: it is one handshake.
+        let traffic = take_logged().and_then(|handed| TrafficSecrets::new(suite, handed));
+        assert_eq!(traffic.is_some(), configs.version.version == rustls::ProtocolVersion::TLSv1_3);
+        let ours = Records::new(extracted, traffic).expect("a suite of ours");
         Self { theirs, ours, pen: Pen::new(keys.tx, &secrets) }
     }
 }

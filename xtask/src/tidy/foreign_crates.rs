@@ -48,6 +48,7 @@ const OWNERS: &[Owner] = &[
     owner("tokio_rustls", &[TLS]),
     owner("x509_ocsp", &[TLS]),
     owner("x509_parser", &[TLS]),
+    owner("zeroize", &[TLS]),
     // hickory-server's types are hickory-proto's: the embedded zone cannot avoid them.
     // `dotd query` prints records.
     owner("hickory_proto", &[DNS, EMBEDDED, "dot-userspace/src/cli/query"]),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustls::{
-    CipherSuite, ClientConfig, ClientConnection, RootCertStore, SupportedCipherSuite,
+    CipherSuite, ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, SupportedCipherSuite,
     SupportedProtocolVersion,
     crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider},
     pki_types::{PrivateKeyDer, ServerName},

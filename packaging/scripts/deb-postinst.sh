@@ -1,5 +1,5 @@
 #!/bin/sh
-# After unpacking: the user, the folder of keys, and what the config of this machine is worth. dpkg calls it.
+# After unpacking: the user, its folders, and what the config of this machine is worth. dpkg calls it.
 set -e
 
 [ "$1" = configure ] || exit 0
@@ -11,6 +11,8 @@ elif ! getent passwd dotd >/dev/null; then
 fi
 # An operator's own mode stays.
 [ -d /etc/dotd/tls ] || install -d -m 0750 -o root -g dotd /etc/dotd/tls
+[ -d /var/lib/dotd ] || install -d -m 0750 -o dotd -g dotd /var/lib/dotd
+[ -d /run/dotd ] || install -d -m 0755 -o dotd -g dotd /run/dotd
 
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 

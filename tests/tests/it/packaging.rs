@@ -54,7 +54,8 @@ fn dotd_has_what_the_units_run() {
 }
 
 /// Goal: the unit leaves the keeper the rights of its duty, and a reload is told to a process that may hear it. Method: the
-/// capabilities by name, ExecReload, and who is signalled at a stop.
+/// capabilities by name, ExecReload, the folders that systemd must not take back, the calls by which the engine confines itself,
+/// and who is signalled at a stop.
 #[test]
 fn the_unit_leaves_the_keeper_its_rights() {
     let [(_, unit), (_, detach)] = UNITS;
@@ -63,6 +64,15 @@ fn the_unit_leaves_the_keeper_its_rights() {
         assert!(bounding.split(' ').any(|found| found == capability), "{capability}");
     }
     assert_eq!(values(unit, "ExecReload"), ["/usr/bin/dotd reload -c /etc/dotd/dotd.toml"]);
+    // With each ExecReload= systemd would give these folders, and dotd's certificate in them, back to root.
+    assert!(values(unit, "StateDirectory").is_empty() && values(unit, "RuntimeDirectory").is_empty());
+    let calls = values(unit, "SystemCallFilter").concat();
+    for call in ["seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"] {
+        assert!(
+            calls.split(' ').any(|found| found == call),
+            "the engine cannot confine itself without {call}"
+        );
+    }
     assert_eq!(values(unit, "KillMode"), ["mixed"]);
     assert_eq!(values(unit, "OnFailure"), ["dotd-detach.service"]);
     // Without it systemd 254 and later start dotd-detach at each crash, also when they start dotd again.

@@ -28,7 +28,7 @@ const TIME_MAX: Duration = Duration::from_secs(1_200);
 const WALK: &str = include_str!("walk.sh");
 const INIT: &str = include_str!("init.sh");
 const UNIT: &str = "[Unit]\nDescription=The walk\n[Service]\nExecStart=/walk/walk.sh\n[Install]\nWantedBy=multi-user.target\n";
-const NSD: &str = "server:\n  ip-address: 127.0.0.1\n  server-count: 1\nzone:\n  name: walk.test\n  zonefile: /walk/walk.zone\n";
+const NSD: &str = "server:\n  ip-address: 127.0.0.1\n  server-count: 1\nzone:\n  name: walk.test\n  zonefile: /etc/nsd/walk.zone\n";
 const ZONE: &str = "$ORIGIN walk.test.\n$TTL 300\n@ SOA ns.walk.test. admin.walk.test. 1 3600 600 86400 300\n@ NS ns\nns A 127.0.0.1\n\
     www A 192.0.2.80\n";
 
@@ -107,7 +107,7 @@ fn pack(suite: &str, modules: &[PathBuf], packages: [&[u8]; 2], into: &Path) -> 
     more.device("dev/console", [5, 1]);
     more.file("/init", INIT.as_bytes());
     more.file("/walk/walk.sh", WALK.as_bytes());
-    more.file("/walk/walk.zone", ZONE.as_bytes());
+    more.file("/etc/nsd/walk.zone", ZONE.as_bytes());
     more.file("/etc/nsd/nsd.conf.d/walk.conf", NSD.as_bytes());
     more.file("/walk/busybox", &fs::read(which("busybox")?)?);
     for (package, number) in packages.into_iter().zip(1..) {
@@ -170,7 +170,9 @@ impl Seen {
         let Some(at) = line.find("DOTD ") else { return };
         let parts: Vec<&str> = line[at + 5..].split('|').collect();
         match parts.as_slice() {
-            ["system", system @ ..] => self.system = system.join(", Linux "),
+            ["system", system, kernel, systemd] => {
+                self.system = format!("{system}, Linux {kernel}, {systemd}")
+            }
             ["step", name, state, seen] => {
                 self.steps.push(((*name).to_owned(), *state == "ok", (*seen).trim().to_owned()));
             }

@@ -137,6 +137,10 @@ pub const WORKERS_MAX: u32 = 1024;
 pub const PROGRAM_XDP: &str = "dotd_xdp";
 /// The learner of our own SYN-ACKs, at tc egress.
 pub const PROGRAM_LEARN: &str = "dotd_learn";
+/// The same learner, on interfaces without Ethernet.
+pub const PROGRAM_LEARN_IP: &str = "dotd_learn_ip";
+/// The judge at tc ingress, where XDP cannot be.
+pub const PROGRAM_INGRESS: &str = "dotd_ingress";
 /// The sk_reuseport program.
 pub const PROGRAM_STEER: &str = "dotd_steer";
 /// Sends notices of refusals; follows the XDP program.

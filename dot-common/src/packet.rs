@@ -231,8 +231,6 @@ pub(crate) const PROTOCOL_TCP: u32 = 6;
 pub(crate) const PROTOCOL_UDP: u32 = 17;
 pub(crate) const UDP_HEADER_OCTETS: u32 = 8;
 const TCP_HEADER_OCTETS_MIN: u32 = 20;
-/// Where a frame's first type stands, behind two addresses.
-pub(crate) const ETHERTYPE_OFFSET: u32 = 12;
 
 /// How a frame's headers lie.
 enum Way {
@@ -244,18 +242,21 @@ enum Way {
 
 /// Looks at a frame's first headers. `None`: not IP, or neither TCP nor UDP, or a later fragment.
 #[inline(always)]
-fn begin(frame: &impl Headers) -> Option<Way> {
-    const IP: u32 = ETHERTYPE_OFFSET + 2;
-    match frame.u16_at(ETHERTYPE_OFFSET)? {
-        0x0800 => locate_v4(frame, IP).map(Way::Straight),
+fn begin<F: Headers>(frame: &F) -> Option<Way> {
+    if F::WALKS_ALWAYS {
+        return Some(Way::Winding);
+    }
+    let (ethertype, ip) = frame.link()?;
+    match ethertype {
+        0x0800 => locate_v4(frame, ip).map(Way::Straight),
         0x86dd => {
-            let (claimed, next) = read_v6(frame, IP)?;
+            let (claimed, next) = read_v6(frame, ip)?;
             if walk::is_extension(next) {
                 return Some(Way::Winding);
             }
-            let end = end_of(frame, IP, claimed, HEADER_OCTETS_V6 + claimed);
-            let transport = IP + HEADER_OCTETS_V6;
-            Some(Way::Straight(Located { ip: IP, transport, end, kind: next | Located::V6, ports: 0 }))
+            let end = end_of(frame, ip, claimed, HEADER_OCTETS_V6 + claimed);
+            let transport = ip + HEADER_OCTETS_V6;
+            Some(Way::Straight(Located { ip, transport, end, kind: next | Located::V6, ports: 0 }))
         }
         ethertype if walk::is_tag(ethertype) => Some(Way::Winding),
         _ => None,

@@ -13,7 +13,7 @@
 
 use crate::{
     frame::{Headers, Located},
-    packet::{ETHERTYPE_OFFSET, HEADER_OCTETS_V6, end_of, locate_v4, read_v6},
+    packet::{HEADER_OCTETS_V6, end_of, locate_v4, read_v6},
 };
 
 /// Most VLAN tags. Eight: two are what networks use; the stack takes any number with VLAN 0.
@@ -74,22 +74,23 @@ const AUTHENTICATION: u32 = 51;
 /// chain, its IP header stands there.
 #[inline(always)]
 pub fn locate(frame: &impl Headers, located: &mut Located) -> Walked {
-    *located = Located { transport: ETHERTYPE_OFFSET, ..Located::default() };
-    let mut ethertype = 0;
-    for _ in 0..=TAGS_MAX {
-        let step = frame.settle(located);
-        let Some(found) = frame.u16_at(step.transport) else { return Walked::Nowhere };
-        ethertype = found;
-        if !is_tag(found) {
+    let Some((mut ethertype, first)) = frame.link() else { return Walked::Nowhere };
+    *located = Located { transport: first, ..Located::default() };
+    for _ in 0..TAGS_MAX {
+        if !is_tag(ethertype) {
             break;
         }
+        let step = frame.settle(located);
+        // A tag's own two octets, then the type of what follows.
+        let Some(found) = frame.u16_at(step.transport + 2) else { return Walked::Nowhere };
+        ethertype = found;
         step.transport += 4;
     }
     if is_tag(ethertype) {
         return Walked::TooManyTags;
     }
     let located = frame.settle(located);
-    let ip = located.transport + 2;
+    let ip = located.transport;
     match ethertype {
         0x0800 => match locate_v4(frame, ip) {
             Some(found) => {

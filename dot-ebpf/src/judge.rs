@@ -67,19 +67,41 @@ fn is_reset(packet: &Packet, settings: &Settings, verdict: Verdict) -> bool {
         && matches!(Gate::from_octet(gate), Gate::Reset)
 }
 
+/// What a program's context says of its packet.
+pub(crate) trait Hook {
+    /// The number of the interface on which it came in.
+    fn interface(&self) -> u32;
+    /// How the packet becomes its own answer, where this hook can send one.
+    fn plan(&self) -> Option<Truncation>;
+}
+
+impl Hook for XdpContext {
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        Frame(self).interface()
+    }
+
+    #[inline(always)]
+    fn plan(&self) -> Option<Truncation> {
+        subprograms::plan(self)
+    }
+}
+
 /// What the judge may ask the kernel; about the frame itself where it is given the context.
-pub(crate) struct Kernel<'a> {
-    context: Option<&'a XdpContext>,
+pub(crate) struct Kernel<'a, C = XdpContext> {
+    context: Option<&'a C>,
     is_own: bool,
 }
 
-impl<'a> Kernel<'a> {
+impl<'a, C: Hook> Kernel<'a, C> {
     /// About a frame.
     #[inline(always)]
-    fn about(context: &'a XdpContext) -> Self {
+    pub(crate) fn about(context: &'a C) -> Self {
         Self { context: Some(context), is_own: false }
     }
+}
 
+impl Kernel<'_> {
     /// About a packet of another machine's.
     #[inline(always)]
     pub(crate) fn of_others() -> Self {
@@ -93,7 +115,7 @@ impl<'a> Kernel<'a> {
     }
 }
 
-impl Knowledge for Kernel<'_> {
+impl<C: Hook> Knowledge for Kernel<'_, C> {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<Flow> {
         maps::flow(key)
@@ -114,7 +136,7 @@ impl Knowledge for Kernel<'_> {
     #[inline(always)]
     fn is_own(&self, own_interface: u32) -> bool {
         match self.context {
-            Some(context) => own_interface != 0 && Frame(context).interface() == own_interface,
+            Some(context) => own_interface != 0 && context.interface() == own_interface,
             None => self.is_own,
         }
     }
@@ -149,7 +171,7 @@ impl Knowledge for Kernel<'_> {
 
     #[inline(always)]
     fn plan(&self, _: &impl Payload, _: &Located) -> Option<Truncation> {
-        self.context.and_then(subprograms::plan)
+        self.context.and_then(Hook::plan)
     }
 
     #[inline(always)]

@@ -10,10 +10,11 @@
 use aya_ebpf::{helpers::bpf_tcp_sock, programs::TcContext};
 use dot_common::{
     flow::{Flow, FlowKey},
+    frame::Headers,
     packet::parse_syn_ack_into,
 };
 
-use crate::{context::Frame, maps, ports::OwnPorts, socket};
+use crate::{maps, ports::OwnPorts, socket};
 
 /// A listener's state: it sent the SYN-ACK itself, and nothing stands yet.
 const LISTENS: u32 = 10;
@@ -21,9 +22,9 @@ const LISTENS: u32 = 10;
 /// Writes down the flow of a SYN-ACK from one of our ports, if a request or a connection stands behind it; of another one
 /// what was known before is forgotten, because the ACK that comes may belong to any SYN.
 #[inline(always)]
-pub(crate) fn learn(context: &TcContext) {
+pub(crate) fn learn(context: &TcContext, frame: &impl Headers) {
     let Some(room) = maps::room() else { return };
-    let Some((key, accepted)) = parse_syn_ack_into(&Frame(context), &OwnPorts, room) else { return };
+    let Some((key, accepted)) = parse_syn_ack_into(frame, &OwnPorts, room) else { return };
     if !stands(context) {
         maps::forget_flow(key);
         return;

@@ -1,7 +1,7 @@
 //! dotd's kernel half: a frame comes in, a verdict goes out, and it is counted once. Steps 1 to 3 of 9 of a query.
 //!
 //! [`dotd_xdp`] judges what comes in on an interface, [`dotd_learn`] sees our own SYN-ACKs
-//! leave at tc egress, [`dotd_steer`] gives a new connection to the worker of the packet's CPU. Behind the judge may follow,
+//! leave at tc egress, [`dotd_ingress`] judges at tc where XDP cannot be, [`dotd_steer`] gives a new connection to the worker of the packet's CPU. Behind the judge may follow,
 //! each only where it is wanted: [`dotd_notice`], [`dotd_cookie`], [`dotd_spread`].
 //! Holds: the entry points, and what follows from a verdict. What decides is in dot-common, where tests
 //! reach it.
@@ -15,6 +15,8 @@
 mod cleartext;
 mod context;
 mod cookie;
+mod datagram;
+mod ingress;
 mod judge;
 mod learn;
 mod lists;
@@ -63,8 +65,21 @@ pub fn dotd_cookie(context: XdpContext) -> u32 {
 /// Never decides: other programs of this hook run after it.
 #[classifier]
 pub fn dotd_learn(context: TcContext) -> i32 {
-    learn::learn(&context);
+    learn::learn(&context, &context::Frame(&context));
     TC_ACT_UNSPEC
+}
+
+/// The same on an interface without Ethernet.
+#[classifier]
+pub fn dotd_learn_ip(context: TcContext) -> i32 {
+    learn::learn(&context, &datagram::Datagram(&context));
+    TC_ACT_UNSPEC
+}
+
+/// Judges what comes in on an interface where XDP cannot be.
+#[classifier]
+pub fn dotd_ingress(context: TcContext) -> i32 {
+    ingress::judge(&context)
 }
 
 /// Selects the listener of the worker that owns this CPU; without one the kernel's hash selects.

@@ -44,8 +44,9 @@ pub(crate) fn note(context: &XdpContext) -> u32 {
     tail_calls::pass(context, left.xdp_action)
 }
 
+/// Notes that a packet was refused, or would have been.
 #[inline(always)]
-fn note_packet(settings: &Settings, packet: &Packet, reason: u32, action: u32) {
+pub(crate) fn note_packet(settings: &Settings, packet: &Packet, reason: u32, action: u32) {
     let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
     let place = Place::of(client, reason);
     let Some(word) = NOTICED.get_ptr_mut(place.slot) else { return };

@@ -6,8 +6,8 @@
 //! Never: takes a pointer but the context: what a function needs it finds in maps.
 
 use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
-    programs::XdpContext,
+    bindings::{__sk_buff, xdp_action, xdp_md},
+    programs::{TcContext, XdpContext},
 };
 use dot_common::{
     client_cache::Standing,
@@ -15,17 +15,35 @@ use dot_common::{
     frame::Located,
     rate::Rate,
     truncation::{self, Truncation},
-    verdict::Reason,
+    verdict::{Reason, Verdict},
     walk::{self, Walked},
     worker_status,
 };
 
-use crate::{cleartext, context::Frame, judge::Kernel, lists, maps, truncate};
+use crate::{
+    cleartext,
+    context::Frame,
+    datagram::{Datagram, WALKABLE_OCTETS},
+    judge::Kernel,
+    lists, maps, notice, truncate,
+};
 
 /// [`walk::locate`], into the room of this CPU's packet.
 #[inline(always)]
 pub(crate) fn walk(context: &XdpContext) -> Walked {
     Walked::of(dotd_walk(context.ctx))
+}
+
+/// The same for a packet at tc.
+#[inline(always)]
+pub(crate) fn walk_datagram(context: &TcContext) -> Walked {
+    Walked::of(dotd_walk_datagram(context.skb.skb))
+}
+
+/// [`notice::note_packet`], of the packet that was judged last.
+#[inline(always)]
+pub(crate) fn note(verdict: Verdict) {
+    dotd_note(verdict.reason as u32, verdict.action as u32);
 }
 
 /// Whether the packet's destination is this machine's, where this CPU does not remember it.
@@ -100,6 +118,27 @@ extern "C" fn dotd_walk(context: *mut xdp_md) -> u32 {
     let Some(packet) = maps::room() else { return Walked::Nowhere as u32 };
     let located: &mut Located = &mut packet.located;
     walk::locate(&Frame(&XdpContext::new(context)), located) as u32
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_walk_datagram(context: *mut __sk_buff) -> u32 {
+    let Some(packet) = maps::room() else { return Walked::Nowhere as u32 };
+    let located: &mut Located = &mut packet.located;
+    let context = TcContext::new(context);
+    let datagram = Datagram(&context);
+    if !datagram.is_straight() {
+        datagram.gather::<WALKABLE_OCTETS>();
+    }
+    walk::locate(&datagram, located) as u32
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_note(reason: u32, action: u32) -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    notice::note_packet(settings, packet, reason, action);
+    0
 }
 
 #[inline(never)]

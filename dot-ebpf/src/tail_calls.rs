@@ -16,6 +16,8 @@ use dot_common::{
     verdict::{Action, Verdict},
 };
 
+use crate::subprograms;
+
 #[map]
 static CHAIN: ProgramArray = ProgramArray::with_max_entries(tail_calls::SLOTS, 0);
 
@@ -42,6 +44,14 @@ pub(crate) fn begin(context: &XdpContext, verdict: Verdict) {
     {
         leave(verdict, xdp_action::XDP_PASS);
         jump(context, tail_calls::COOKIE);
+    }
+}
+
+/// Says that a packet was refused at tc: the programs that follow are XDP's.
+#[inline(always)]
+pub(crate) fn announce(verdict: Verdict) {
+    if has(tail_calls::NOTICE) && notice::is_noted(verdict) {
+        subprograms::note(verdict);
     }
 }
 

@@ -88,7 +88,8 @@ pub struct Build {
     server_port: u16,
     is_reply: bool,
     sequence: u32,
-    acknowledgment: u32,
+    /// What a segment acknowledges, if it has to be right.
+    pub acknowledgment: u32,
     flags: u8,
     tcp_options: usize,
     payload: Vec<u8>,

@@ -8,4 +8,5 @@ pub mod harness;
 pub mod xdp_field;
 mod xdp_flows;
 pub mod xdp_lab;
+mod xdp_race;
 pub mod xdp_settings;

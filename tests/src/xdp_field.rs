@@ -5,9 +5,9 @@
 //! Never: touches an interface, mount or pin of the machine; leaves anything, also after a panic.
 
 use std::{
-    fs,
+    fs::{self, File, OpenOptions},
     net::{SocketAddr, TcpListener},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd as _},
     path::PathBuf,
     process::Command,
     sync::mpsc,
@@ -92,6 +92,32 @@ pub fn become_nobody() {
 pub fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is installed");
     assert!(status.success(), "ip {arguments}");
+}
+
+/// The end of a tun device for whoever makes packets; the device is this file's, and goes with it. `None`: this kernel has none.
+///
+/// # Panics
+/// Without the right to make it.
+#[must_use]
+pub fn tun(name: &str) -> Option<File> {
+    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+    const WITHOUT_ETHERNET: u16 = 0x0001 | 0x1000;
+    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").ok()?;
+    // struct ifreq: sixteen octets of name, then the flags; the rest is room for others.
+    let mut request = [0u8; 40];
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    request[16..18].copy_from_slice(&WITHOUT_ETHERNET.to_ne_bytes());
+    // SAFETY: the request is as long as the kernel reads and writes, and lives meanwhile.
+    let made = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
+    assert_eq!(made, 0, "TUNSETIFF");
+    Some(file)
+}
+
+/// Whether iproute2 could do it in this thread's namespace: not every kernel has every kind of interface.
+#[must_use]
+pub fn try_ip(arguments: &str) -> bool {
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
+    output.status.success()
 }
 
 /// What iproute2 answers in this thread's namespace.

@@ -4,15 +4,17 @@
 //! Holds: one loaded object with its own maps, so that tests run side by side.
 //! Never: attaches or pins anything; all is gone when the lab is.
 
-use std::{iter, net::IpAddr, sync::Barrier, thread};
+use std::{iter, net::IpAddr};
 
+use crate::xdp_flows::Flows;
+pub use crate::xdp_settings::{PORTS, settings};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
         Array, CpuMap, HashMap, MapData, PerCpuArray, ProgramArray, RingBuf,
         lpm_trie::{Key, LpmTrie},
     },
-    programs::{SchedClassifier, TestRun, TestRunOptions, Xdp},
+    programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp},
 };
 use dot_common::{
     ban::Ban,
@@ -29,13 +31,6 @@ use dot_common::{
     worker_status::WorkerStatus,
 };
 use dot_userspace::xdp::object::OBJECT;
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
-};
-
-use crate::xdp_flows::Flows;
-pub use crate::xdp_settings::{PORTS, settings};
 
 /// XDP_DROP.
 pub const XDP_DROP: u32 = 1;
@@ -61,6 +56,9 @@ pub struct Lab {
     followers: ProgramArray<MapData>,
     counted: Vec<u64>,
 }
+
+/// How a run of a program ended.
+type Ran = Result<TestRunResult, ProgramError>;
 
 /// What became of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +126,8 @@ impl Lab {
             counted,
         };
         lab.xdp().load().expect("the XDP program passes the verifier");
-        lab.learner().load().expect("the learner passes the verifier");
+        lab.classifier(maps::PROGRAM_LEARN).load().expect("the learner passes the verifier");
+        lab.classifier(maps::PROGRAM_INGRESS).load().expect("the judge at tc passes the verifier");
         for (slot, name) in followers {
             lab.seat(*slot, name);
         }
@@ -186,10 +185,22 @@ impl Lab {
     /// # Panics
     /// When more than one verdict was counted.
     pub fn judge(&mut self, frame: &[u8]) -> Outcome {
+        self.judge_by(frame, |lab, options| lab.xdp().test_run(options))
+    }
+
+    /// The same by the judge at tc ingress; the action is tc's.
+    ///
+    /// # Panics
+    /// As [`Lab::judge`].
+    pub fn judge_at_tc(&mut self, frame: &[u8]) -> Outcome {
+        self.judge_by(frame, |lab, options| lab.classifier(maps::PROGRAM_INGRESS).test_run(options))
+    }
+
+    fn judge_by(&mut self, frame: &[u8], run: impl FnOnce(&mut Self, TestRunOptions<'_>) -> Ran) -> Outcome {
         let mut octets = vec![0; frame.len()];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut octets), ..Default::default() };
-        let run = self.xdp().test_run(options).expect("the program runs");
+        let data_out = Some(&mut octets[..]);
+        let options = TestRunOptions { data_in: Some(frame), data_out, ..Default::default() };
+        let run = run(self, options).expect("the program runs");
         octets.truncate(run.data_size_out as usize);
         Outcome { action: run.return_value, verdict: self.newly_counted(), octets }
     }
@@ -221,35 +232,10 @@ impl Lab {
         duration.as_nanos()
     }
 
-    /// Judges a frame so many times on each of two CPUs at once; what was counted. `None`: there is one CPU only.
-    pub fn race(&mut self, frame: &[u8], repeat: u32) -> Option<Vec<(Verdict, u64)>> {
-        let usable = sched_getaffinity(Pid::from_raw(0)).expect("our own CPUs");
-        let mut cpus = (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu).unwrap_or(false));
-        let cpus = [cpus.next()?, cpus.next()?];
-        let start = Barrier::new(cpus.len());
-        let program: &Xdp = self.xdp();
-        thread::scope(|scope| {
-            for cpu in cpus {
-                let start = &start;
-                scope.spawn(move || {
-                    let mut one = CpuSet::new();
-                    one.set(cpu)
-                        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &one))
-                        .expect("a CPU of ours");
-                    start.wait();
-                    let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
-                    program.test_run(options).expect("the program runs");
-                });
-            }
-        });
-        let new = self.newly_counted_any().into_iter();
-        Some(new.map(|(index, count)| (verdict(index), count)).collect())
-    }
-
     /// Shows a frame of our own to the learner.
     pub fn learn(&mut self, frame: &[u8]) -> u32 {
         let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
-        self.learner().test_run(options).expect("the learner runs").return_value
+        self.classifier(maps::PROGRAM_LEARN).test_run(options).expect("the learner runs").return_value
     }
 
     /// What is known of a connection.
@@ -364,7 +350,7 @@ impl Lab {
         Some(verdict(index))
     }
 
-    fn newly_counted_any(&mut self) -> Vec<(u32, u64)> {
+    pub(crate) fn newly_counted_any(&mut self) -> Vec<(u32, u64)> {
         let mut new = Vec::new();
         for (index, before) in (0..).zip(&mut self.counted) {
             let now = self.counters.get(&index, 0).unwrap().iter().sum();
@@ -376,17 +362,17 @@ impl Lab {
         new
     }
 
-    fn xdp(&mut self) -> &mut Xdp {
+    pub(crate) fn xdp(&mut self) -> &mut Xdp {
         self.object.program_mut(maps::PROGRAM_XDP).unwrap().try_into().unwrap()
     }
 
-    fn learner(&mut self) -> &mut SchedClassifier {
-        self.object.program_mut(maps::PROGRAM_LEARN).unwrap().try_into().unwrap()
+    fn classifier(&mut self, name: &str) -> &mut SchedClassifier {
+        self.object.program_mut(name).unwrap().try_into().unwrap()
     }
 }
 
 /// The verdict that a counter counts.
-fn verdict(index: u32) -> Verdict {
+pub(crate) fn verdict(index: u32) -> Verdict {
     let row = counters::rows().find(|verdict| counters::index(*verdict) == index);
     row.expect("only verdicts that can be are counted")
 }

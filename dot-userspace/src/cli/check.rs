@@ -40,6 +40,9 @@ pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
     report.policies(config);
     let has_own_port = config.listen.dot.iter().any(|address| address.port() == 853);
     report.xdp(&config.xdp, has_own_port, rights);
+    for warning in unseen_by_xdp(config) {
+        report.line(&format!("warning: {warning}"));
+    }
     if report.mistakes.is_empty() { Ok(report.text + "ok\n") } else { Err(CliError::Check(report.mistakes)) }
 }
 
@@ -220,7 +223,7 @@ impl Report<'_> {
             self.line(&format!("xdp: off for this user, who lacks {lacking}: run dotd as root"));
         } else {
             let interfaces = match config.interfaces.as_slice() {
-                [] => "the interfaces that carry the listen addresses".to_owned(),
+                [] => "every interface through which a listen address can be reached".to_owned(),
                 names => names.join(", "),
             };
             self.line(&format!("xdp: {order}, on {interfaces}"));
@@ -245,8 +248,34 @@ fn cookies_when(xdp: &config::Xdp) -> Option<String> {
     }
 }
 
+/// Listen addresses where neither the limits nor the bans of XDP hold.
+fn unseen_by_xdp(config: &Config) -> Vec<String> {
+    let is_unseen = |address: &&SocketAddr| config.xdp.mode != XdpMode::Off && address.port() != 53;
+    let advice = "XDP looks at DNS in cleartext on port 53 only, so neither xdp.limit nor bans hold there (xdp.deny and [access] do); \
+                  use port 53, or the limits of [session]";
+    config.listen.do53.iter().filter(is_unseen).map(|address| format!("listen.do53 {address}: {advice}")).collect()
+}
+
 /// Whether the kernel has a route: `connect` on UDP asks its table and sends nothing.
 fn has_route(address: SocketAddr) -> bool {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     UdpSocket::bind(any).is_ok_and(|socket| socket.connect(address).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: an operator who relies on XDP's limits and bans hears where they do not hold. Method: addresses with port 53 and
+    /// another, XDP on and off. Covers: A-355.
+    #[test]
+    fn ports_that_xdp_does_not_see_are_named() {
+        let warnings = |mode: &str| {
+            let text = format!("[listen]\ndo53 = [\"127.0.0.1:53\", \"127.0.0.1:5353\"]\n[xdp]\nmode = \"{mode}\"\n");
+            unseen_by_xdp(&config::parse(&text, "dotd.toml").expect("it is sound"))
+        };
+        let [warning] = warnings("auto").try_into().expect("one address");
+        assert!(warning.starts_with("listen.do53 127.0.0.1:5353: XDP looks"), "{warning}");
+        assert_eq!(warnings("off"), Vec::<String>::new());
+    }
 }

@@ -74,6 +74,9 @@ pub(super) fn xdp(report: &Report) -> String {
     if report.repairs > 0 {
         row(&mut text, "", &format!("{} times attached again what was lost", report.repairs));
     }
+    if !report.interfaces.is_empty() {
+        row(&mut text, "paths", &report.paths.words());
+    }
     for interface in &report.interfaces {
         let state = because(&interface.mode, interface.reason.as_deref());
         row(&mut text, "interface", &format!("{}: {state}, learner {}", interface.name, interface.learner));
@@ -183,7 +186,7 @@ mod tests {
     use super::*;
     use crate::{
         control::{BackendStatus, ListenerStatus},
-        xdp::{InterfaceReport, ProgramReport},
+        xdp::{InterfaceReport, Paths, ProgramReport},
     };
 
     /// Goal: durations read well at each unit's edge.
@@ -248,6 +251,7 @@ mod tests {
                 verified_instructions: 900,
                 translated_octets: 4000,
             }],
+            paths: Paths { xdp: 1, tc: 2, not_covered: 3 },
             bans: BanCounts { current: 2, made: [("operator".to_owned(), 3)].into(), displaced: 1 },
             costs: CostCounts { spent: 3, spent_total: 4 },
             workers: vec![WorkerReport { open: 5, share: 9, backlog: 2, accepting: false }],
@@ -288,7 +292,7 @@ mod tests {
             " ago, for localhost, stapled\n",
             "             pin-sha256=\"PIN=\"\n             warning: old\n",
             "access       1 prefix denied; its clients hear nothing\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
-            "             3 times attached again what was lost\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
+            "             3 times attached again what was lost\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\ncosts        3 clients refused now, budgets spent so far: 4\n",
             "cookies      off (no right)\nover rate    drop (no cookies)\nnotices      5 of refused clients, 6 held back, 7 lost\n",

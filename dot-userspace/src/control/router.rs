@@ -93,10 +93,13 @@ async fn show_health(Shared(source): Shared<AnySource>) -> Response {
     let Status { state, xdp, .. } = source.status();
     let is_well = state == State::Serving && !(xdp.required && xdp.degraded.is_some());
     let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = match xdp.degraded {
-        Some(why) => json!({ "state": state, "degraded": why }),
-        None => json!({ "state": state }),
-    };
+    let mut body = json!({ "state": state });
+    if let Some(why) = xdp.degraded {
+        body["degraded"] = json!(why);
+    }
+    if xdp.paths.not_covered > 0 {
+        body["paths"] = json!(xdp.paths);
+    }
     (code, Json(body)).into_response()
 }
 

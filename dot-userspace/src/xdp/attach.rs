@@ -1,48 +1,51 @@
-//! Attaches the XDP program and the learner to an interface.
+//! Attaches the XDP program to an interface, and holds those of tc beside it.
 //!
 //! Before: `interfaces` chose it, and `pins` may hold a predecessor's link. After: frames are judged.
 //! Holds: the order native, generic, off, tried explicitly, because aya's own default hides which mode it got. A link
 //! of a predecessor is taken over (its program is replaced at once); without one a new link is made.
 //! Never: keeps an attachment that would outlive this process unseen (netlink attachments have no descriptor).
 
-use std::{thread, time::Duration};
+use std::{os::fd::AsFd as _, thread, time::Duration};
 
 use aya::{
     Ebpf,
     maps::Map,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        ProgramError, SchedClassifier,
         links::{FdLink, PinnedLink},
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_detach_program},
+        tc::SchedClassifierLink,
         xdp::{Xdp, XdpLink, XdpMode},
     },
     sys::SyscallError,
-    util::KernelVersion,
 };
-use dot_common::maps::{PROGRAM_LEARN, PROGRAM_XDP};
+use dot_common::maps::{PROGRAM_INGRESS, PROGRAM_LEARN, PROGRAM_LEARN_IP, PROGRAM_XDP};
 
 use super::{
     ProgramReport, XdpError,
     clsact::Clsact,
     error::innermost,
-    interfaces::{self, Interface},
+    interfaces::Interface,
     pins::Pins,
+    refusal,
     tail_calls::TailCalls,
+    tc::{self, Hook},
 };
 use crate::config;
 
 /// The loaded programs, ready to attach, with the maps that only they use.
 pub(super) struct Programs {
     object: Ebpf,
+    /// Programs that the kernel refused, and why: those that not every interface needs.
+    refused: Vec<(&'static str, String)>,
 }
 
 /// An attachment that lasts as long as this, or its pin, exists.
 pub(super) enum Link {
     /// With the name of its pin, if it has one.
     Held(FdLink, Option<String>),
-    /// A tc filter, before Linux 6.6, and the qdisc that we made for it: both end when this is dropped, in this order.
+    /// A tc filter, before Linux 6.6: it ends when this is dropped.
     #[expect(dead_code, reason = "held, not used")]
-    Filter(SchedClassifierLink, Option<Clsact>),
+    Filter(SchedClassifierLink),
 }
 
 /// The result of checking a link.
@@ -60,17 +63,24 @@ impl Link {
     pub(super) fn pin_name(&self) -> Option<&str> {
         match self {
             Self::Held(_, name) => name.as_deref(),
-            Self::Filter(..) => None,
+            Self::Filter(_) => None,
         }
     }
 }
 
 impl Programs {
-    /// Loads the two programs of an object.
+    /// Loads the programs of an object that are attached to interfaces.
     pub(super) fn load(object: Ebpf) -> Result<Self, XdpError> {
-        let mut programs = Self { object };
+        let mut programs = Self { object, refused: Vec::new() };
         programs.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
-        programs.learner()?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
+        programs.classifier(PROGRAM_LEARN)?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
+        for name in [PROGRAM_INGRESS, PROGRAM_LEARN_IP] {
+            if let Err(error) = programs.classifier(name)?.load() {
+                let reason = refused(name, &error).to_string();
+                tracing::warn!("xdp: interfaces where XDP cannot be are not judged: {reason}");
+                programs.refused.push((name, reason));
+            }
+        }
         Ok(programs)
     }
 
@@ -79,10 +89,12 @@ impl Programs {
         &mut self.object
     }
 
-    /// What the kernel says about both programs, and those that follow.
+    /// What the kernel says about these programs, and those that follow.
     pub(super) fn report(&self, tail_calls: &TailCalls) -> Result<Vec<ProgramReport>, XdpError> {
-        let both = [PROGRAM_XDP, PROGRAM_LEARN].iter().map(|name| program_report(&self.object, name));
-        let mut programs = both.collect::<Result<Vec<_>, _>>()?;
+        let names = [PROGRAM_XDP, PROGRAM_INGRESS, PROGRAM_LEARN, PROGRAM_LEARN_IP];
+        let loaded = names.iter().filter(|name| self.refused.iter().all(|(refused, _)| refused != *name));
+        let loaded = loaded.map(|name| program_report(&self.object, name));
+        let mut programs = loaded.collect::<Result<Vec<_>, _>>()?;
         programs.extend(tail_calls.programs(&self.object)?);
         Ok(programs)
     }
@@ -93,11 +105,12 @@ impl Programs {
     /// mode; a link comes with the reasons against better modes.
     pub(super) fn attach_xdp(
         &mut self,
-        index: u32,
+        interface: &Interface,
         mode: config::XdpMode,
         pins: Option<&Pins>,
         patience: Patience,
     ) -> (Option<(&'static str, Link)>, Vec<String>) {
+        let index = interface.index;
         let pin = |mode: &str| format!("xdp_{mode}_{index}");
         let modes = modes(mode);
         let program = match self.xdp() {
@@ -118,37 +131,36 @@ impl Programs {
         let mut reasons = Vec::new();
         for (mode, flag) in modes {
             match attach_new(program, index, flag, patience).and_then(|link| keep(link, pin(mode), pins)) {
-                Ok(link) => return (Some((mode, link)), reasons),
-                Err(reason) => reasons.push(format!("{mode}: {reason}")),
+                Ok(link) if reasons.is_empty() || interface.is_loopback => {
+                    return (Some((mode, link)), reasons);
+                }
+                Ok(link) => {
+                    reasons.push(refusal::PRICE_OF_GENERIC.to_owned());
+                    return (Some((mode, link)), reasons);
+                }
+                Err(reason) => {
+                    let in_words = program.fd().ok().filter(|_| mode == "native");
+                    let in_words = in_words.map(|fd| refusal::in_words(interface, fd.as_fd(), &reason));
+                    reasons.push(format!("{mode}: {}", in_words.unwrap_or(reason)));
+                }
             }
         }
         (None, reasons)
     }
 
-    /// The same for the learner; the name says by which mechanism.
-    pub(super) fn attach_learner(
+    /// Attaches a program of tc's; the name says by which way.
+    pub(super) fn attach_tc(
         &mut self,
+        hook: Hook,
         interface: &Interface,
         pins: Option<&Pins>,
+        qdisc: &mut Option<Clsact>,
     ) -> Result<(&'static str, Link), String> {
-        let pin = format!("learn_{}", interface.index);
-        let program = self.learner().map_err(|error| error.to_string())?;
-        if !has_tcx() {
-            return attach_filter(program, interface).map(|link| ("clsact", link));
+        if let Some((_, reason)) = self.refused.iter().find(|(name, _)| *name == hook.program) {
+            return Err(reason.clone());
         }
-        if let Some(link) = pins.and_then(|pins| take_over_learner(program, pins, &pin)) {
-            return Ok(("tcx", link));
-        }
-        if let Some(pins) = pins {
-            pins.unlink(&pin);
-        }
-        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = program
-            .attach_with_options(&interface.name, TcAttachType::Egress, options)
-            .map_err(|error| innermost(&error))?;
-        let link = program.take_link(id).map_err(|error| innermost(&error))?;
-        let link = FdLink::try_from(link).map_err(|error| innermost(&error))?;
-        Ok(("tcx", keep(link, pin, pins)?))
+        let program = self.classifier(hook.program).map_err(|error| error.to_string())?;
+        tc::attach(program, hook, interface, pins, qdisc)
     }
 
     /// Checks a link of the XDP program and repairs it in one step: it puts our program into the link, which changes
@@ -164,11 +176,11 @@ impl Programs {
         found(renewed(), pin, is_ours)
     }
 
-    /// As [`Programs::renew_xdp`], for the learner. A tc filter cannot be checked without rights; it ends with its
+    /// As [`Programs::renew_xdp`], for a program of tc's. A filter cannot be looked at without rights: it goes with its
     /// interface.
-    pub(super) fn renew_learner(&mut self, link: Link) -> Found {
+    pub(super) fn renew_tc(&mut self, hook: Hook, link: Link) -> Found {
         let Link::Held(link, pin) = link else { return Found::Ours(link) };
-        let Ok(program) = self.learner() else { return Found::Lost };
+        let Ok(program) = self.classifier(hook.program) else { return Found::Lost };
         let is_ours = program.info().is_ok_and(|ours| holds(&link, ours.id()));
         let renewed = || {
             let id = program.attach_to_link(SchedClassifierLink::try_from(link).ok()?).ok()?;
@@ -182,9 +194,9 @@ impl Programs {
         program.try_into().map_err(|error: ProgramError| refused(PROGRAM_XDP, &error))
     }
 
-    fn learner(&mut self) -> Result<&mut SchedClassifier, XdpError> {
-        let program = self.object.program_mut(PROGRAM_LEARN).ok_or_else(|| absent(PROGRAM_LEARN))?;
-        program.try_into().map_err(|error: ProgramError| refused(PROGRAM_LEARN, &error))
+    fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, XdpError> {
+        let program = self.object.program_mut(name).ok_or_else(|| absent(name))?;
+        program.try_into().map_err(|error: ProgramError| refused(name, &error))
     }
 }
 
@@ -256,15 +268,6 @@ fn take_over_xdp(program: &mut Xdp, pins: &Pins, pin: &str) -> Option<Link> {
     Some(Link::Held(link, Some(pin.to_owned())))
 }
 
-/// As [`take_over_xdp`], for the learner.
-fn take_over_learner(program: &mut SchedClassifier, pins: &Pins, pin: &str) -> Option<Link> {
-    let old = PinnedLink::from_pin(pins.reach(pin)).ok()?;
-    let link = SchedClassifierLink::try_from(FdLink::from(old)).ok()?;
-    let id = program.attach_to_link(link).ok()?;
-    let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
-    Some(Link::Held(link, Some(pin.to_owned())))
-}
-
 /// Pins a link. One that cannot be pinned is lost, and with it the attachment: aya's `pin` takes it whole.
 pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Link, String> {
     let Some(pins) = pins else { return Ok(Link::Held(link, None)) };
@@ -272,34 +275,6 @@ pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Lin
         Ok(pinned) => Ok(Link::Held(pinned.into(), Some(pin))),
         Err(error) => Err(format!("{}: {}", pins.path(&pin).display(), innermost(&error))),
     }
-}
-
-/// The learner as a tc filter, for kernels without tcx. A filter that a predecessor left is replaced.
-fn attach_filter(program: &mut SchedClassifier, interface: &Interface) -> Result<Link, String> {
-    let (qdisc, interface) = (Clsact::make(&interface.name, interface.index), &interface.name);
-    // "Not found" is the usual answer.
-    let _ = qdisc_detach_program(interface, TcAttachType::Egress, PROGRAM_LEARN);
-    let options = TcAttachOptions::Netlink(NlOptions::default());
-    let id = program
-        .attach_with_options(interface, TcAttachType::Egress, options)
-        .map_err(|error| innermost(&error))?;
-    let filter = program.take_link(id).map_err(|error| innermost(&error))?;
-    Ok(Link::Filter(filter, qdisc))
-}
-
-/// Whether the kernel has links for tc programs.
-fn has_tcx() -> bool {
-    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0))
-}
-
-/// Removes learners that are tc filters from every interface; returns their number.
-pub(super) fn detach_filters() -> Result<usize, XdpError> {
-    if has_tcx() {
-        return Ok(0);
-    }
-    let interfaces = interfaces::list()?;
-    let detach = |name: &str| qdisc_detach_program(name, TcAttachType::Egress, PROGRAM_LEARN).is_ok();
-    Ok(interfaces.iter().filter(|interface| detach(&interface.name)).count())
 }
 
 /// What the kernel says about a loaded program.

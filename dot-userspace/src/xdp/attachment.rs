@@ -7,19 +7,27 @@
 use super::{
     InterfaceReport,
     attach::{Found, Link, Patience, Programs, keep},
-    interfaces::Interface,
+    clsact::Clsact,
+    interfaces::{Interface, Way},
     pins::Pins,
+    tc,
 };
 use crate::config::XdpMode;
 
-/// The interface and its attachments.
+/// The mode of an interface whose packets are judged at tc ingress.
+const TC: &str = "tc";
+
+/// The interface, and what we hold of it.
 pub(super) struct Attachment {
     interface: Interface,
     row: InterfaceReport,
+    /// Of the judge, be it XDP or at tc ingress.
     xdp: Option<Link>,
     /// Why it is not attached, or not in a better mode.
     obstacles: Vec<String>,
     learner: Option<Link>,
+    /// What filters hang on, before Linux 6.6, if we made it: it goes after them.
+    qdisc: Option<Clsact>,
 }
 
 impl Attachment {
@@ -37,7 +45,8 @@ impl Attachment {
             learner: "off".into(),
             ..InterfaceReport::default()
         };
-        let mut attachment = Self { interface, row, xdp: None, obstacles: Vec::new(), learner: None };
+        let (obstacles, qdisc) = (Vec::new(), None);
+        let mut attachment = Self { interface, row, xdp: None, obstacles, learner: None, qdisc };
         attachment.complete(programs, mode, pins, patience);
         attachment
     }
@@ -57,8 +66,9 @@ impl Attachment {
         self.xdp.iter().chain(&self.learner)
     }
 
-    /// The same, whole.
-    pub(super) fn into_links(self) -> impl Iterator<Item = Link> {
+    /// The same, whole; what filters hang on stays.
+    pub(super) fn into_links(mut self) -> impl Iterator<Item = Link> {
+        std::mem::forget(self.qdisc.take());
         self.xdp.into_iter().chain(self.learner)
     }
 
@@ -74,15 +84,19 @@ impl Attachment {
     /// Checks whether everything is still attached, and repairs what is not. Returns the number of repairs.
     pub(super) fn mend(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>) -> u64 {
         let name = self.interface.name.clone();
-        let renew_xdp = |link| programs.renew_xdp(link);
-        let (xdp, mut repairs) = look_at(self.xdp.take(), renew_xdp, pins, &format!("XDP on {name}"));
-        let renew_learner = |link| programs.renew_learner(link);
+        let renew_judge = |link| match self.row.mode == TC {
+            true => programs.renew_tc(tc::INGRESS, link),
+            false => programs.renew_xdp(link),
+        };
+        let (xdp, mut repairs) = look_at(self.xdp.take(), renew_judge, pins, &format!("XDP on {name}"));
+        let renew_learner = |link| programs.renew_tc(tc::learner(&self.interface), link);
         let (learner, learners) =
             look_at(self.learner.take(), renew_learner, pins, &format!("learner on {name}"));
         repairs += learners;
         let pin = |link| if has_lost_its_pin(&link, pins) { pinned(link, pins) } else { Some(link) };
         self.xdp = xdp.and_then(pin);
         self.learner = learner.and_then(pin);
+        self.take_freed(programs, mode, pins);
         let (had_xdp, had_learner) = (self.xdp.is_some(), self.learner.is_some());
         if !(had_xdp && had_learner) {
             self.complete(programs, mode, pins, Patience::None);
@@ -95,7 +109,29 @@ impl Attachment {
         repairs + attached
     }
 
-    /// Logs its state.
+    /// Puts XDP in the place of tc ingress where it was another program that held the interface, and it is gone.
+    fn take_freed(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>) {
+        let was_busy = self.row.mode == TC && self.obstacles.iter().any(|why| why.contains("busy"));
+        if self.interface.way != Way::Xdp || !was_busy {
+            return;
+        }
+        let (Some((mode, link)), obstacles) =
+            programs.attach_xdp(&self.interface, mode, pins, Patience::None)
+        else {
+            return;
+        };
+        // For a moment both judge; without the other order neither would.
+        let at_ingress = self.xdp.replace(link);
+        if let (Some(pins), Some(pin)) = (pins, at_ingress.as_ref().and_then(Link::pin_name)) {
+            pins.unlink(pin);
+        }
+        self.row.mode = mode.into();
+        self.obstacles = obstacles;
+        self.row.reason = (!self.obstacles.is_empty()).then(|| self.obstacles.join("; "));
+        self.say("free now");
+    }
+
+    /// Says in the log how it stands.
     pub(super) fn say(&self, what: &str) {
         let InterfaceReport { name, mode, learner, .. } = &self.row;
         tracing::info!("xdp: {name}: {what}: {mode}, learner {learner}");
@@ -133,7 +169,18 @@ impl Attachment {
         if self.xdp.is_some() {
             return;
         }
-        let (attached, obstacles) = programs.attach_xdp(self.interface.index, mode, pins, patience);
+        let (mut attached, mut obstacles) = (None, Vec::new());
+        if self.interface.way == Way::Xdp {
+            (attached, obstacles) = programs.attach_xdp(&self.interface, mode, pins, patience);
+        }
+        // Where the config demands XDP, nothing else is taken for it.
+        let is_covered = attached.is_some() || self.interface.may_be_skipped();
+        if self.interface.way == Way::Ingress || mode == XdpMode::Auto && !is_covered {
+            match programs.attach_tc(tc::INGRESS, &self.interface, pins, &mut self.qdisc) {
+                Ok((_, link)) => attached = Some((TC, link)),
+                Err(reason) => obstacles.push(format!("tc: {reason}")),
+            }
+        }
         self.row.mode = attached.as_ref().map_or("off", |(mode, _)| mode).into();
         self.xdp = attached.map(|(_, link)| link);
         self.obstacles = obstacles;
@@ -144,7 +191,8 @@ impl Attachment {
         if self.learner.is_some() || self.xdp.is_none() {
             return None;
         }
-        match programs.attach_learner(&self.interface, pins) {
+        let hook = tc::learner(&self.interface);
+        match programs.attach_tc(hook, &self.interface, pins, &mut self.qdisc) {
             Ok((way, link)) => {
                 self.row.learner = way.into();
                 self.learner = Some(link);

@@ -109,7 +109,7 @@ impl Holder {
     /// call is ended.
     pub fn forget(self) {
         for link in self.interface_set.into_links() {
-            if let Link::Filter(..) = link {
+            if let Link::Filter(_) = link {
                 std::mem::forget(link);
             }
         }

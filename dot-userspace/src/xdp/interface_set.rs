@@ -12,11 +12,15 @@ use super::{
     attach::{Link, Patience, Programs},
     attachment::Attachment,
     interfaces::{self, Interface},
+    paths,
     pins::Pins,
 };
 use crate::config::XdpMode;
 
-/// The wanted interfaces and the attached ones.
+/// Why nothing is attached to an interface that the config leaves out.
+const LEFT_OUT: &str = "not in xdp.interfaces";
+
+/// What we want, and what we have.
 pub(super) struct InterfaceSet {
     /// The config's interfaces; empty: chosen by address.
     names: Vec<String>,
@@ -24,6 +28,8 @@ pub(super) struct InterfaceSet {
     mode: XdpMode,
     attachments: Vec<Attachment>,
     unserved: Vec<IpAddr>,
+    /// Interfaces that the config leaves out, and through which a listen address can be reached.
+    left_out: Vec<String>,
 }
 
 /// One difference between the attachments and the interfaces that exist.
@@ -42,7 +48,8 @@ enum Change {
 impl InterfaceSet {
     /// No interface yet: [`InterfaceSet::look`] finds them.
     pub(super) fn new(names: &[String], addresses: Vec<IpAddr>, mode: XdpMode) -> Self {
-        Self { names: names.to_vec(), addresses, mode, attachments: Vec::new(), unserved: Vec::new() }
+        let (attachments, unserved, left_out) = (Vec::new(), Vec::new(), Vec::new());
+        Self { names: names.to_vec(), addresses, mode, attachments, unserved, left_out }
     }
 
     /// Compares the attachments with the interfaces that exist, and follows. Returns the number of new attachments.
@@ -53,7 +60,7 @@ impl InterfaceSet {
         patience: Patience,
     ) -> Result<u64, XdpError> {
         let present = interfaces::list()?;
-        let chosen = interfaces::choose(&self.names, &self.addresses, &present);
+        let chosen = paths::choose(&self.names, &self.addresses, &present);
         let held: Vec<Interface> =
             self.attachments.iter().map(|attachment| attachment.interface().clone()).collect();
         let mut attached = 0;
@@ -80,7 +87,8 @@ impl InterfaceSet {
             }
         }
         self.unserved =
-            if self.names.is_empty() { interfaces::unserved(&self.addresses, &chosen) } else { Vec::new() };
+            if self.names.is_empty() { paths::unserved(&self.addresses, &chosen) } else { Vec::new() };
+        self.left_out = paths::left_out(&self.names, &self.addresses, &present, &chosen);
         Ok(attached)
     }
 
@@ -92,7 +100,15 @@ impl InterfaceSet {
 
     /// The rows of the report.
     pub(super) fn rows(&self) -> Vec<InterfaceReport> {
-        self.attachments.iter().map(|attachment| attachment.row().clone()).collect()
+        let left_out = |name: &String| InterfaceReport {
+            name: name.clone(),
+            mode: "off".into(),
+            reason: Some(LEFT_OUT.into()),
+            learner: "off".into(),
+            degraded: false,
+        };
+        let attached = self.attachments.iter().map(|attachment| attachment.row().clone());
+        attached.chain(self.left_out.iter().map(left_out)).collect()
     }
 
     /// Listen addresses on no interface.

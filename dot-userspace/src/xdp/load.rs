@@ -8,13 +8,14 @@ use dot_common::settings::Ports;
 
 use super::{
     Attached, ListenerGroup, Loaded, ProgramReport, XdpError,
-    attach::{self, Programs},
+    attach::Programs,
     holder::{Holder, Look},
     interface_set::InterfaceSet,
     kernel::Kernel,
     pins::{self, Pins},
     presence::Presence,
     settings::Prefixes,
+    tc,
     worker_status::Tables,
 };
 use crate::config;
@@ -41,7 +42,7 @@ pub fn clear(force: bool) -> Result<Cleared, XdpError> {
     let pins = Pins::open()?;
     let names = pins.names();
     let links = names.iter().filter(|name| pins::is_link(name)).count();
-    let filters = attach::detach_filters()?;
+    let filters = tc::detach_filters()?;
     pins.remove(&[]);
     Ok(Cleared { links: links + filters, maps: names.len() - links })
 }

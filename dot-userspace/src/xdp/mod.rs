@@ -3,8 +3,8 @@
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control thread of the
 //! engine, without rights, and uses the maps that it holds; [`Holder`], with the programs, links and pins, lives in the
 //! keeper ([`Xdp::give_away`]).
-//! Holds, in the order of use: `interfaces` (where), `presence` (which other dotd), `folder` and `pins` (what survives
-//! this process), `attach` (how, and what the driver said), `kernel` (maps), `list` (which clients), `local` and
+//! Holds, in the order of use: `interfaces`, `links` and `paths` (where), `presence` (which other dotd), `folder` and `pins` (what survives
+//! this process), `attach` and `tc` (how), `refusal` (what the driver said), `kernel` (maps), `list` (which clients), `local` and
 //! `routes` (which destinations), `clients` with `bans` and `costs` (which clients for a while; `budget`, `deadlines`),
 //! `proofs` (which clients have proved their address), `tail_calls`, `notices`, `cookies` and `spread` (what follows a
 //! verdict), `settings` (the limits), `steering` and `worker_status` (which worker), `report` (in words).
@@ -27,6 +27,7 @@ mod holder;
 mod interface_set;
 mod interfaces;
 mod kernel;
+mod links;
 mod list;
 mod load;
 mod local;
@@ -34,9 +35,11 @@ mod notices;
 pub mod object;
 #[cfg(feature = "debug-log")]
 mod packet_log;
+mod paths;
 mod pins;
 mod presence;
 mod proofs;
+mod refusal;
 mod report;
 mod routes;
 mod settings;
@@ -44,6 +47,7 @@ mod spread;
 mod stale;
 mod steering;
 mod tail_calls;
+mod tc;
 mod watch;
 mod worker_status;
 
@@ -62,7 +66,8 @@ pub use self::{
     load::{Cleared, clear},
     notices::{Notices, Refusal},
     report::{
-        BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, ProgramReport, Report, WorkerReport,
+        BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, Paths, ProgramReport, Report,
+        WorkerReport,
     },
     watch::Watch,
     worker_status::StatusWriter,
@@ -339,6 +344,7 @@ impl Xdp {
         self.is_detached = true;
         let why = "detached by an operator; restart dotd to attach again";
         self.report.interfaces.clear();
+        self.report.paths = Paths::default();
         self.report.state = "off".into();
         self.report.reason = Some(why.into());
         self.report.degraded = Some(why.into());

@@ -156,5 +156,5 @@ impl Pins {
 
 /// Whether a pin of this name is a link.
 pub(super) fn is_link(name: &str) -> bool {
-    name.starts_with("xdp_") || name.starts_with("learn_")
+    ["xdp_", "learn_", "ingress_"].iter().any(|kind| name.starts_with(kind))
 }

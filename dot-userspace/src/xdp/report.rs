@@ -11,7 +11,7 @@ use super::{Look, XdpError};
 /// State of the kernel half.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// "native", "generic", "mixed" (both), or "off".
+    /// "native", "generic", "mixed" (both), "tc" (neither, but tc ingress), or "off".
     pub state: String,
     /// Why it is off.
     pub reason: Option<String>,
@@ -26,6 +26,9 @@ pub struct Report {
     pub repairs: u64,
     /// Each interface.
     pub interfaces: Vec<InterfaceReport>,
+    /// By which way a packet that comes to a listen address is judged, in interfaces.
+    #[serde(default)]
+    pub paths: Paths,
     /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu", or "kernel-hash"; behind "cpumap, " where packets move too.
     pub steering: String,
     /// Why not the first of these.
@@ -69,14 +72,25 @@ pub struct WorkerReport {
     pub accepting: bool,
 }
 
+/// Interfaces through which a listen address can be reached, but for loopback where nobody asked for it: by what judges there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// XDP.
+    pub xdp: usize,
+    /// The same judge at tc ingress.
+    pub tc: usize,
+    /// Nothing.
+    pub not_covered: usize,
+}
+
 /// XDP on one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceReport {
     /// The interface.
     pub name: String,
-    /// "native", "generic", or "off".
+    /// "native", "generic", "tc" (judged at tc ingress), or "off".
     pub mode: String,
-    /// Why not native.
+    /// Why not native, or nothing.
     pub reason: Option<String>,
     /// How our own SYN-ACKs are seen: "tcx", "clsact", or "off" (the gates then let all streams pass).
     pub learner: String,
@@ -167,15 +181,32 @@ impl Report {
             (true, true) => "mixed",
             (true, false) => "native",
             (false, true) => "generic",
+            (false, false) if has("tc") => "tc",
             (false, false) => "off",
         }
         .into();
+        self.paths = Paths::of(&self.interfaces);
         let degraded = self.interfaces.iter().filter(|row| row.degraded).map(because);
         let unserved = unserved.iter().map(|address| format!("no interface carries {address}"));
         let degraded: Vec<_> = degraded.chain(unserved).chain(unknown.map(str::to_owned)).collect();
         self.degraded = (!degraded.is_empty()).then(|| degraded.join("; "));
         self.reason = (self.state == "off")
             .then(|| XdpError::Nowhere { reasons: reasons(&self.interfaces) }.to_string());
+    }
+}
+
+impl Paths {
+    fn of(rows: &[InterfaceReport]) -> Self {
+        let count = |modes: &[&str]| rows.iter().filter(|row| modes.contains(&row.mode.as_str())).count();
+        let not_covered = rows.iter().filter(|row| row.mode == "off" && (row.degraded || row.name != "lo"));
+        Self { xdp: count(&["native", "generic"]), tc: count(&["tc"]), not_covered: not_covered.count() }
+    }
+
+    /// In a line.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let Self { xdp, tc, not_covered } = self;
+        format!("{xdp} covered by XDP, {tc} by tc ingress, {not_covered} not covered")
     }
 }
 

@@ -27,10 +27,10 @@ pub(super) mod numbers {
     pub(in super::super) const RTN_BROADCAST: u8 = 3;
     pub(in super::super) const RTN_ANYCAST: u8 = 4;
     pub(super) const RTM_GETROUTE: u16 = 26;
-    pub(super) const NLMSG_ERROR: u16 = 2;
-    pub(super) const NLMSG_DONE: u16 = 3;
+    pub(in super::super) const NLMSG_ERROR: u16 = 2;
+    pub(in super::super) const NLMSG_DONE: u16 = 3;
     /// NLM_F_REQUEST and NLM_F_DUMP.
-    pub(super) const LIST: u16 = 0x301;
+    pub(in super::super) const LIST: u16 = 0x301;
     /// NLM_F_DUMP_INTR.
     pub(super) const INTERRUPTED: u16 = 0x10;
     pub(super) const RTA_DST: u16 = 1;
@@ -42,7 +42,7 @@ pub(super) mod numbers {
 
 /// What the kernel takes for this machine: routes of kind local, broadcast and anycast (RTN_LOCAL and its neighbours).
 const KINDS: [u8; 3] = [numbers::RTN_LOCAL, numbers::RTN_BROADCAST, numbers::RTN_ANYCAST];
-const HEADER_OCTETS: usize = 16;
+pub(super) const HEADER_OCTETS: usize = 16;
 const ROUTE_OCTETS: usize = 12;
 /// How often a question is asked anew whose answer changed while it was given.
 const TRIES: u32 = 3;
@@ -137,7 +137,7 @@ fn read(mut octets: &[u8], is_v6: bool, found: &mut BTreeSet<IpNet>) -> io::Resu
 }
 
 /// The first message: its content, kind and flags, and what follows it.
-fn next(octets: &[u8]) -> Option<(&[u8], u16, u16, &[u8])> {
+pub(super) fn next(octets: &[u8]) -> Option<(&[u8], u16, u16, &[u8])> {
     let header = octets.get(..HEADER_OCTETS)?;
     let length = usize::try_from(u32::from_ne_bytes(*header.first_chunk()?)).ok()?;
     let kind = u16::from_ne_bytes(*header.get(4..)?.first_chunk()?);
@@ -173,7 +173,7 @@ fn prefix(route: &[u8], is_v6: bool) -> Option<IpNet> {
 }
 
 /// Messages and attributes begin at multiples of four.
-fn aligned(octets: usize) -> usize {
+pub(super) fn aligned(octets: usize) -> usize {
     octets.next_multiple_of(4)
 }
 

@@ -184,6 +184,8 @@ mod xdp_local;
 mod xdp_notices;
 /// The compiled object is what dot-common says, and this kernel takes it.
 mod xdp_object;
+/// Every way to a listen address: what XDP cannot see is judged at tc ingress.
+mod xdp_paths;
 /// Every row of docs/packets.md, shown to the compiled program.
 mod xdp_policy;
 /// When no worker has room, a SYN ends in the kernel half.

@@ -71,7 +71,7 @@ fn attaches_judges_and_leaves_nothing() {
         assert_eq!(interface(&report, "here"), ("native".into(), learner.into()));
         assert_eq!(interface(&report, "lo"), ("generic".into(), learner.into()));
         assert_eq!(report.steering, "reuseport-ebpf", "{report:#?}");
-        assert_eq!(report.programs.len(), 4, "{report:#?}");
+        assert_eq!(report.programs.len(), 6, "{report:#?}");
         assert!(programs_on("here").contains("prog/xdp"), "{}", programs_on("here"));
 
         let mut liar = TcpStream::connect("127.0.0.1:853").unwrap();
@@ -139,7 +139,7 @@ fn native_mode_resets_and_drops() {
         let native = Config { mode: XdpMode::Native, ..Config::default() };
         let config = Config { cleartext_853: Gate::Reset, ..native.clone() };
         let mut xdp = start(&config, &groups).unwrap();
-        assert_eq!(xdp.report().interfaces.len(), 1, "{:#?}", xdp.report());
+        assert_eq!(interface(&xdp.report(), "there").0, "tc", "the other way in: {:#?}", xdp.report());
         assert_eq!(xdp.report().state, "native");
         let outcomes = beside("there", &["192.0.2.2/24", "2001:db8::2/64"], || {
             ["192.0.2.1:853", "[2001:db8::1]:853"].map(is_reset)
@@ -182,6 +182,36 @@ fn jumbo_mtu_stays_native() {
     });
 }
 
+/// Goal: what a driver refuses stands in the report in the driver's words, with the price of the mode that is left; natively
+/// demanded it is the line that ends the start. Method: a veth with fewer receive queues than its peer transmits by.
+#[test]
+fn a_driver_is_heard() {
+    isolated("a_driver_is_heard", || {
+        ip("link add few numrxqueues 1 numtxqueues 1 type veth peer name many numrxqueues 4 numtxqueues 4");
+        ip("address add 198.51.100.1/24 dev few");
+        ip("link set few up");
+        let listeners = listeners("198.51.100.1:853", 1);
+        let named = Config { interfaces: vec!["few".into()], ..Config::default() };
+        let xdp = begin(&named, &listeners);
+        let report = xdp.report();
+        let row = report.interfaces.iter().find(|row| row.name == "few").expect("it is named");
+        let reason = row.reason.as_deref().unwrap_or_default();
+        assert_eq!(row.mode, "generic", "{row:?}");
+        assert!(reason.contains("native: ") && reason.contains("number of rx queues"), "{reason}");
+        assert!(reason.contains("generic mode judges a packet only after"), "{reason}");
+        assert_eq!(report.degraded, None, "auto takes what there is");
+        xdp.detach();
+        until_free("few");
+        let error = try_begin(&Config { mode: XdpMode::Native, ..named }, &listeners).err().expect("refused");
+        assert!(error.to_string().contains("number of rx queues"), "{error}");
+        assert!(
+            !programs_on("few").contains("prog/xdp"),
+            "the question left nothing: {}",
+            programs_on("few")
+        );
+    });
+}
+
 /// Goal: what the config demands and cannot have is one line that names it; what it leaves open is off.
 #[test]
 fn demands_that_cannot_be_met() {
@@ -221,13 +251,12 @@ fn demands_that_cannot_be_met() {
 }
 
 /// Goal: `required` at start and `/health` afterwards mean the same. Method: two listen addresses, one of them on an interface
-/// that XDP cannot be on (a tun device): degraded where XDP is not demanded, refused where it is.
+/// that is down: degraded where XDP is not demanded, refused where it is.
 #[test]
 fn no_start_accepts_what_health_calls_unwell() {
     isolated("no_start_accepts_what_health_calls_unwell", || {
-        ip("tuntap add mode tun name other");
+        ip("link add other type veth peer name another");
         ip("address add 198.51.100.1/32 dev other");
-        ip("link set other up");
         let sets = ["192.0.2.1:853", "198.51.100.1:853"].map(|address| listeners(address, 1));
         let groups: Vec<_> = sets
             .iter()

@@ -82,7 +82,9 @@ fn programs_load_within_budget() {
     names.sort();
     let all = [
         maps::PROGRAM_COOKIE,
+        maps::PROGRAM_INGRESS,
         maps::PROGRAM_LEARN,
+        maps::PROGRAM_LEARN_IP,
         maps::PROGRAM_NOTICE,
         maps::PROGRAM_SPREAD,
         maps::PROGRAM_STEER,

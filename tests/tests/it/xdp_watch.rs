@@ -230,9 +230,9 @@ fn what_others_take_away_comes_back() {
     dotd.stop();
 }
 
-/// Goal: an interface that somebody else's program holds is reported as busy, dotd serves on without, and takes it as
-/// soon as it is free. Method: another process's program, native, before dotd starts; then it goes.
-///
+/// Goal: an interface that somebody else's program holds is judged at tc ingress, its row says why, and XDP takes it as
+/// soon as it is free; where the config demands native XDP it is degraded. Method: another process's program, native, before dotd
+/// starts; then it goes.
 #[test]
 fn a_busy_interface_is_taken_once_it_is_free() {
     require!(Root, Bpf, Command("kdig"));
@@ -244,14 +244,21 @@ fn a_busy_interface_is_taken_once_it_is_free() {
     });
     let config = Config::new().set("server", "user", "\"nobody\"").set("control", "http", HTTP);
     let dotd = Server::start(&network, &config);
-    let why = degraded(&dotd).expect("it is degraded");
-    assert!(why.starts_with("server: native: ") && why.contains("busy"), "{why}");
-    assert!(dotd.xdp().starts_with("off (") && dotd.xdp().contains("busy"), "{}", dotd.xdp());
+    assert_eq!(degraded(&dotd), None, "it is covered");
+    let row = dotd.xdp_report()["interfaces"][0].clone();
+    assert_eq!(row["mode"], "tc", "{row}");
+    assert!(
+        row["reason"].as_str().is_some_and(|why| why.contains("native: ") && why.contains("busy")),
+        "{row}"
+    );
+    assert!(dotd.operate(&["xdp", "show"]).has("0 covered by XDP, 1 by tc ingress, 0 not covered\n"));
+    assert_judges(&network, &dotd);
     let said = kdig(&network.client, SERVER_V4, "+tls dotd.test A");
     assert!(is_answered_over_tls(&said), "{}", said.text);
     assert_eq!(health(&network), 200, "nobody demanded XDP");
     drop(theirs);
-    until(&dotd, "it is taken", |dotd| degraded(dotd).is_none());
+    until(&dotd, "it is taken", |dotd| dotd.xdp_report()["interfaces"][0]["mode"] == "native");
+    assert_eq!(degraded(&dotd), None);
     assert_judges(&network, &dotd);
     dotd.stop();
 }

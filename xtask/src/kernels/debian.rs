@@ -25,9 +25,26 @@ pub(crate) struct Kernel {
     pub(crate) modules: Vec<PathBuf>,
 }
 
-/// Interfaces for the tests (a tun has no Ethernet), and what a tc filter hangs on before Linux 6.6.
-const MODULES: &[&str] =
-    &["drivers/net/veth.ko", "drivers/net/tun.ko", "net/sched/sch_ingress.ko", "net/sched/cls_bpf.ko"];
+/// Interfaces for the tests (cards' host ends, bridges, tunnels), and what a tc filter hangs on before Linux 6.6; each behind what it
+/// needs.
+const MODULES: &[&str] = &[
+    "drivers/net/veth.ko",
+    "drivers/net/tun.ko",
+    "net/sched/sch_ingress.ko",
+    "net/sched/cls_bpf.ko",
+    "net/llc/llc.ko",
+    "net/802/stp.ko",
+    "net/bridge/bridge.ko",
+    "net/ipv4/udp_tunnel.ko",
+    "net/ipv6/ip6_udp_tunnel.ko",
+    "drivers/net/vxlan/vxlan.ko",
+    "net/ipv4/ip_tunnel.ko",
+    "net/ipv4/gre.ko",
+    "net/ipv4/ip_gre.ko",
+    "net/ipv4/tunnel4.ko",
+    "net/ipv4/ipip.ko",
+    "net/ipv6/sit.ko",
+];
 
 /// The newest cloud kernel of a series that apt offers, or else the newest in the cache.
 pub(crate) fn kernel(series: &str) -> Result<Kernel> {

@@ -25,14 +25,14 @@ pub(crate) use machine::listen;
 const SERIES: &[&str] = &["6.1", "6.12"];
 /// What runs in the guest: does each program load and stay within its budget, does the loader attach, take over and
 /// keep working without rights, and is every verdict right.
-const TESTS: &[&str] = &["xdp_object", "xdp_attach", "xdp_verdicts"];
+const TESTS: &[&str] = &["xdp_object", "xdp_attach", "xdp_paths", "xdp_verdicts"];
 
 /// Arguments of `cargo xtask test-kernels`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
     Fetches Debian's cloud kernels by name with apt-get download (62 MB, once, into
-    ${XDG_CACHE_HOME:-~/.cache}/dotd/kernels), packs the test modules xdp_object, xdp_attach and xdp_verdicts
-    into a small initramfs, and boots each kernel with it under QEMU without hardware virtualisation.
+    ${XDG_CACHE_HOME:-~/.cache}/dotd/kernels), packs the test modules xdp_object, xdp_attach, xdp_paths and
+    xdp_verdicts into a small initramfs, and boots each kernel with it under QEMU without hardware virtualisation.
     Needs Debian (or its package archive) on x86-64; no root.
 
 EXAMPLES:

@@ -22,6 +22,8 @@ const FILES: &[(&str, &str)] = &[
         "dot-ebpf/src/context.rs",
         "the one place that reads and writes frames and sockets, within checked bounds",
     ),
+    ("dot-ebpf/src/datagram.rs", "has a kernel helper copy out of a packet"),
+    ("dot-ebpf/src/ingress.rs", "reads the number of an interface out of the context"),
     ("dot-ebpf/src/cookie.rs", "asks kernel helpers for a route and a cookie"),
     ("dot-ebpf/src/main.rs", "names the licence's section for the kernel (an unsafe attribute)"),
     ("dot-ebpf/src/lists.rs", "looks values up in maps: a pointer of the kernel's"),
@@ -74,7 +76,10 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/tests/allocations.rs",
         "an allocator that counts: the trait is unsafe, System does the work",
     ),
-    ("tests/src/xdp_field.rs", "setresuid for one thread alone, which glibc and nix do not offer"),
+    (
+        "tests/src/xdp_field.rs",
+        "setresuid for one thread alone, and TUNSETIFF: glibc and nix do not offer them",
+    ),
 ];
 
 /// Macros that say "not finished" or were left behind by a debugging session.

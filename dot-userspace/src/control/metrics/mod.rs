@@ -29,7 +29,7 @@ use super::{State, Status};
 use crate::{
     backend::health::HealthState,
     ledger::{Counter, Measured, Snapshot, Traffic},
-    xdp::WorkerReport,
+    xdp::{Paths, WorkerReport},
 };
 
 /// Name and value pairs of one series.
@@ -107,6 +107,11 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
             (vec![("interface", interface.name.clone()), ("mode", interface.mode.clone())], 1)
         });
     gauges(registry, "xdp_state", "How XDP is attached to each interface", interfaces);
+    let Paths { xdp, tc, not_covered } = status.xdp.paths;
+    let paths = [("xdp", xdp), ("tc", tc), ("none", not_covered)]
+        .map(|(by, count)| (vec![("covered_by", by.to_owned())], i64::try_from(count).unwrap_or(i64::MAX)));
+    let help = "Interfaces through which a listen address is reached, by what judges there";
+    gauges(registry, "xdp_paths", help, paths);
     let degraded = i64::from(status.xdp.degraded.is_some());
     gauge(registry, "xdp_degraded", "1 while XDP is less than the config wants", None, degraded);
     counter(registry, "xdp_repairs", "What was lost and attached again", status.xdp.repairs);

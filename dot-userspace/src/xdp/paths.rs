@@ -1,0 +1,172 @@
+//! Which ways a packet can take to a listen address, and where on each it is judged.
+//!
+//! Before: `interfaces` lists what there is; the config names interfaces, or none, and has listen addresses. After: each way in is
+//! covered by XDP or by tc ingress, or is said not to be.
+//! Holds: the choice, which is pure. A packet is judged once: never on an interface and on one that its frames came in
+//! through.
+//! Never: attaches.
+//!
+//! Linux takes a packet to any of its addresses on any interface. So with addresses in `listen` those interfaces get XDP that
+//! carry one, and the others tc ingress, which costs them least and resets no card.
+
+use std::net::IpAddr;
+
+use super::interfaces::{Interface, Way};
+
+/// Most interfaces on top of each other.
+const STACK_MAX: u32 = 8;
+
+/// Of those present, the named interfaces; or, with no names, every way in. A named one that is not there has index 0.
+pub(super) fn choose(names: &[String], addresses: &[IpAddr], present: &[Interface]) -> Vec<Interface> {
+    if !names.is_empty() {
+        return resolve(names, present);
+    }
+    let is_wildcard = is_everywhere(addresses, present);
+    let carries = |interface: &Interface| addresses.iter().any(|address| interface.carries(*address));
+    let is_usable = |interface: &&Interface| interface.is_up && (is_wildcard || !interface.is_loopback);
+    let carriers: Vec<&Interface> = if is_wildcard {
+        Vec::new()
+    } else {
+        present.iter().filter(|interface| interface.is_up && carries(interface)).collect()
+    };
+    if !is_wildcard && carriers.iter().all(|interface| interface.is_loopback) {
+        // 127.0.0.0/8 and ::1 come in nowhere else; an address that nobody has may be anybody's tomorrow.
+        return carriers.into_iter().cloned().collect();
+    }
+    let mut chosen: Vec<Interface> = carriers.iter().map(|one| placed(one, way(one, present))).collect();
+    for interface in present.iter().filter(is_usable) {
+        let is_judged = |other: &&Interface| {
+            other.name == interface.name || is_above(other, &interface.name, present, STACK_MAX)
+        };
+        if carriers.iter().any(is_judged) || is_idle(interface) || is_judged_elsewhere(interface, present) {
+            continue;
+        }
+        let way = if is_wildcard { way(interface, present) } else { Way::Ingress };
+        chosen.push(placed(interface, way));
+    }
+    chosen
+}
+
+/// Interfaces that the config does not name, and through which packets come that nobody judges.
+pub(super) fn left_out(
+    names: &[String],
+    addresses: &[IpAddr],
+    present: &[Interface],
+    chosen: &[Interface],
+) -> Vec<String> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let is_beside = |interface: &Interface| {
+        !interface.is_loopback
+            && chosen.iter().all(|one| {
+                one.name != interface.name
+                    && !is_above(one, &interface.name, present, STACK_MAX)
+                    && !is_above(interface, &one.name, present, STACK_MAX)
+            })
+    };
+    let ways = choose(&[], addresses, present);
+    ways.into_iter().filter(is_beside).map(|interface| interface.name).collect()
+}
+
+/// Listen addresses that none of the chosen interfaces carries; a wildcard is on all of them.
+pub(super) fn unserved(addresses: &[IpAddr], chosen: &[Interface]) -> Vec<IpAddr> {
+    let is_wildcard = addresses.iter().any(IpAddr::is_unspecified);
+    let is_unserved =
+        |address: &&IpAddr| !is_wildcard && !chosen.iter().any(|interface| interface.carries(**address));
+    addresses.iter().filter(is_unserved).copied().collect()
+}
+
+/// Whether packets come in everywhere alike: to a wildcard, and to an address that is on no wire (loopback's, dummy's).
+fn is_everywhere(addresses: &[IpAddr], present: &[Interface]) -> bool {
+    let is_on_no_wire = |address: &IpAddr| {
+        let carrier = present.iter().find(|interface| interface.carries(*address));
+        !address.is_loopback()
+            && carrier.is_some_and(|carrier| carrier.is_loopback || carrier.kind == "dummy")
+    };
+    addresses.iter().any(|address| address.is_unspecified() || is_on_no_wire(address))
+}
+
+fn placed(interface: &Interface, way: Way) -> Interface {
+    Interface { way, ..interface.clone() }
+}
+
+/// Where on an interface that nobody named packets are judged.
+fn way(interface: &Interface, present: &[Interface]) -> Way {
+    let is_tunnel = !matches!(
+        interface.kind.as_str(),
+        "" | "veth" | "bridge" | "bond" | "team" | "vlan" | "vrf" | "dummy"
+    );
+    let is_guest = is_guest(interface, present) || is_of_guests(interface, present);
+    if !interface.is_ethernet || is_tunnel || is_guest { Way::Ingress } else { Way::Xdp }
+}
+
+/// The host's end of a container's or a virtual machine's interface: XDP would cost the guest most of its throughput. Where
+/// there is no card at all a veth is one: dotd is in a container itself.
+fn is_guest(interface: &Interface, present: &[Interface]) -> bool {
+    match interface.kind.as_str() {
+        "veth" => interface.is_port || present.iter().any(|other| other.is_card),
+        "tun" | "netkit" => true,
+        _ => false,
+    }
+}
+
+/// A bridge of guests alone: what they say to this machine comes in through it, and what they say to each other does not.
+fn is_of_guests(interface: &Interface, present: &[Interface]) -> bool {
+    let is_guest_port =
+        |name: &String| present.iter().any(|port| port.name == *name && is_guest(port, present));
+    interface.kind == "bridge" && !interface.lowers.is_empty() && interface.lowers.iter().all(is_guest_port)
+}
+
+/// No packet comes in through it.
+fn is_idle(interface: &Interface) -> bool {
+    interface.kind == "dummy"
+}
+
+/// Whether what comes in through it is judged on another interface: below it, or, for ports of a bridge of guests and the
+/// lower part of Hyper-V's pair, above it.
+fn is_judged_elsewhere(interface: &Interface, present: &[Interface]) -> bool {
+    if !interface.lowers.is_empty() {
+        return !interface.is_shared && !is_of_guests(interface, present);
+    }
+    let is_judged_above = |upper: &Interface| {
+        upper.lowers.contains(&interface.name) && (upper.is_shared || is_of_guests(upper, present))
+    };
+    interface.is_port && present.iter().any(is_judged_above)
+}
+
+/// The named interfaces, such that no frame is judged twice: where one is above another named one, all that is below it
+/// stands in its place, for they see its frames first.
+fn resolve(names: &[String], present: &[Interface]) -> Vec<Interface> {
+    let mut chosen = Vec::new();
+    for name in names {
+        add(name, names, present, STACK_MAX, &mut chosen);
+    }
+    chosen
+}
+
+fn add(name: &str, names: &[String], present: &[Interface], depth: u32, chosen: &mut Vec<Interface>) {
+    let absent = Interface { name: name.to_owned(), ..Interface::default() };
+    let found = present.iter().find(|interface| interface.name == name).cloned().unwrap_or(absent);
+    let is_named_below = |other: &String| other != name && is_above(&found, other, present, STACK_MAX);
+    if depth > 0 && names.iter().any(is_named_below) {
+        for lower in found.lowers.iter().filter(|lower| *lower != name) {
+            add(lower, names, present, depth - 1, chosen);
+        }
+    } else if chosen.iter().all(|one| one.name != name) {
+        let way = if found.is_ethernet || found.index == 0 { Way::Xdp } else { Way::Ingress };
+        chosen.push(Interface { is_named: true, way, ..found });
+    }
+}
+
+/// Whether frames of an interface come in through another one.
+fn is_above(upper: &Interface, lower: &str, present: &[Interface], depth: u32) -> bool {
+    let is_below = |name: &String| {
+        let next = present.iter().find(|interface| interface.name == *name);
+        name == lower || depth > 0 && next.is_some_and(|next| is_above(next, lower, present, depth - 1))
+    };
+    upper.lowers.iter().any(is_below)
+}
+
+#[cfg(test)]
+mod tests;

@@ -253,7 +253,13 @@ fn unseen_by_xdp(config: &Config) -> Vec<String> {
     let is_unseen = |address: &&SocketAddr| config.xdp.mode != XdpMode::Off && address.port() != 53;
     let advice = "XDP looks at DNS in cleartext on port 53 only, so neither xdp.limit nor bans hold there (xdp.deny and [access] do); \
                   use port 53, or the limits of [session]";
-    config.listen.do53.iter().filter(is_unseen).map(|address| format!("listen.do53 {address}: {advice}")).collect()
+    config
+        .listen
+        .do53
+        .iter()
+        .filter(is_unseen)
+        .map(|address| format!("listen.do53 {address}: {advice}"))
+        .collect()
 }
 
 /// Whether the kernel has a route: `connect` on UDP asks its table and sends nothing.
@@ -271,7 +277,9 @@ mod tests {
     #[test]
     fn ports_that_xdp_does_not_see_are_named() {
         let warnings = |mode: &str| {
-            let text = format!("[listen]\ndo53 = [\"127.0.0.1:53\", \"127.0.0.1:5353\"]\n[xdp]\nmode = \"{mode}\"\n");
+            let text = format!(
+                "[listen]\ndo53 = [\"127.0.0.1:53\", \"127.0.0.1:5353\"]\n[xdp]\nmode = \"{mode}\"\n"
+            );
             unseen_by_xdp(&config::parse(&text, "dotd.toml").expect("it is sound"))
         };
         let [warning] = warnings("auto").try_into().expect("one address");

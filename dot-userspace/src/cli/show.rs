@@ -225,7 +225,9 @@ mod tests {
     }
 
     fn over_rate() -> Report {
-        Report { syn_over: "drop".into(), syn_over_reason: Some("no cookies".into()), ..Report::default() }
+        let paths = Paths { xdp: 1, tc: 2, not_covered: 3 };
+        let (syn_over, syn_over_reason) = ("drop".into(), Some("no cookies".into()));
+        Report { paths, syn_over, syn_over_reason, ..Report::default() }
     }
 
     /// Goal: an operator sees every part of a status, an expired certificate loudly.
@@ -251,7 +253,6 @@ mod tests {
                 verified_instructions: 900,
                 translated_octets: 4000,
             }],
-            paths: Paths { xdp: 1, tc: 2, not_covered: 3 },
             bans: BanCounts { current: 2, made: [("operator".to_owned(), 3)].into(), displaced: 1 },
             costs: CostCounts { spent: 3, spent_total: 4 },
             workers: vec![WorkerReport { open: 5, share: 9, backlog: 2, accepting: false }],

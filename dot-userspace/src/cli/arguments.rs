@@ -4,21 +4,20 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{
-    ArgAction, Args, Parser, Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{Args, Parser, Subcommand};
 
 use super::{
     examples::*,
     import::Program,
+    log::LogVerb,
     policy::PolicyVerb,
     query::QueryArguments,
+    switches::SwitchVerb,
     tickets::TicketsVerb,
     upgrade::UpgradeArguments,
     watch_arguments::{TopArguments, TraceArguments},
 };
-use crate::config::{LogLevel, parse_duration};
+use crate::config::parse_duration;
 
 /// DNS over TLS in front of your DNS server.
 ///
@@ -178,9 +177,9 @@ pub(super) enum Verb {
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
-    /// Print a manual page
-    ///
-    /// Packages install these pages; `man dotd` shows them then. This prints one where no package did.
+    #[command(flatten)]
+    Switch(SwitchVerb),
+    /// Print a manual page, where no package installed it
     #[command(after_help = MAN_EXAMPLES)]
     Man {
         /// The verb, such as `query` or `ban add`; without one the page of dotd itself
@@ -258,34 +257,6 @@ pub(super) enum CacheVerb {
     },
 }
 
-/// What to do with the log.
-#[derive(Debug, Subcommand)]
-pub(super) enum LogVerb {
-    /// Write lines of this level and above, until the next reload or restart
-    ///
-    /// Level debug writes a line for each session, and trace more: they are for diagnosis, not for production.
-    #[command(after_help = LOG_LEVEL_EXAMPLES)]
-    Level {
-        /// The least severe level that is written
-        #[arg(value_parser = levels())]
-        level: LogLevel,
-        #[command(flatten)]
-        control: ControlArguments,
-    },
-    /// Write a line for each connection that ends, or none, until the next reload or restart
-    ///
-    /// How long its parts took, how many queries it had, and how it ended; never what was asked. `log.connections` does the
-    /// same for good.
-    #[command(after_help = LOG_CONNECTIONS_EXAMPLES)]
-    Connections {
-        /// Whether there are lines
-        #[arg(value_parser = switch(), action = ArgAction::Set)]
-        switch: bool,
-        #[command(flatten)]
-        control: ControlArguments,
-    },
-}
-
 /// What to do with the kernel half.
 #[derive(Debug, Subcommand)]
 pub(super) enum XdpVerb {
@@ -308,18 +279,6 @@ pub(super) enum XdpVerb {
         #[command(flatten)]
         control: ControlArguments,
     },
-}
-
-/// "on" or "off".
-fn switch() -> impl TypedValueParser<Value = bool> {
-    PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
-}
-
-/// The names of levels, for help and completions too.
-fn levels() -> impl TypedValueParser<Value = LogLevel> {
-    let names = PossibleValuesParser::new(LogLevel::NAMED.map(|(name, _)| name));
-    let level = |name: String| LogLevel::NAMED.into_iter().find(|(known, _)| *known == name);
-    names.try_map(move |name| level(name).map(|(_, level)| level).ok_or("no such level"))
 }
 
 /// How to reach a running dotd and how to print its answer.

@@ -181,6 +181,15 @@ EXAMPLES
   dotd completions bash > /usr/share/bash-completion/completions/dotd
   dotd completions zsh > ~/.zfunc/_dotd";
 
+pub(super) const DRAIN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd drain --for 30s          before a change to this machine
+  dotd drain && dotd status";
+
+pub(super) const UNDRAIN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd undrain";
+
 pub(super) const MAN_EXAMPLES: &str = "\
 EXAMPLES
   dotd man | man -l -

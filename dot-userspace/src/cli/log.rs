@@ -5,10 +5,48 @@
 
 use std::path::Path;
 
+use clap::{
+    ArgAction, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use hyper::Method;
 
-use super::{arguments::LogVerb, ask, error::CliError, print, socket};
-use crate::control::LogRequest;
+use super::{
+    arguments::ControlArguments,
+    ask,
+    error::CliError,
+    examples::{LOG_CONNECTIONS_EXAMPLES, LOG_LEVEL_EXAMPLES},
+    print, socket,
+};
+use crate::{config::LogLevel, control::LogRequest};
+
+/// What to do with the log.
+#[derive(Debug, Subcommand)]
+pub(super) enum LogVerb {
+    /// Write lines of this level and above, until the next reload or restart
+    ///
+    /// Level debug writes a line for each session, and trace more: they are for diagnosis, not for production.
+    #[command(after_help = LOG_LEVEL_EXAMPLES)]
+    Level {
+        /// The least severe level that is written
+        #[arg(value_parser = levels())]
+        level: LogLevel,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Write a line for each connection that ends, or none, until the next reload or restart
+    ///
+    /// How long its parts took, how many queries it had, and how it ended; never what was asked. `log.connections` does the
+    /// same for good.
+    #[command(after_help = LOG_CONNECTIONS_EXAMPLES)]
+    Connections {
+        /// Whether there are lines
+        #[arg(value_parser = switch(), action = ArgAction::Set)]
+        switch: bool,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
 
 /// Runs the verb.
 pub(super) fn run(verb: LogVerb, config: Option<&Path>) -> Result<(), CliError> {
@@ -27,4 +65,16 @@ pub(super) fn run(verb: LogVerb, config: Option<&Path>) -> Result<(), CliError> 
         (None, level) => format!("log.level is {}", level.map_or("unknown", |level| level.name())),
     };
     print(&format!("{said} until the next reload\n"))
+}
+
+/// The names of levels, for help and completions too.
+fn levels() -> impl TypedValueParser<Value = LogLevel> {
+    let names = PossibleValuesParser::new(LogLevel::NAMED.map(|(name, _)| name));
+    let level = |name: String| LogLevel::NAMED.into_iter().find(|(known, _)| *known == name);
+    names.try_map(move |name| level(name).map(|(_, level)| level).ok_or("no such level"))
+}
+
+/// "on" or "off".
+fn switch() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
 }

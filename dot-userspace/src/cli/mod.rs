@@ -22,6 +22,7 @@ mod reload;
 mod rights;
 mod run;
 mod show;
+mod switches;
 mod tickets;
 mod top;
 mod trace;
@@ -113,6 +114,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
             detach::run(force, &control, path.as_deref())
         }
         Verb::Import { program, files } => print(&import::import(program, &files)?),
+        Verb::Switch(verb) => switches::run(verb, path.as_deref()),
         Verb::Man { verbs, to } => man::run(&verbs, to.as_deref()),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

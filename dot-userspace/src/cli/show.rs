@@ -23,6 +23,11 @@ pub(super) fn status(status: &Status) -> String {
         "dotd",
         &format!("{version}, {state} for {uptime}, process {pid}, {}", of(*workers, "worker")),
     );
+    if let Some(drain) = status.drain {
+        let left = drain.seconds_left.map(|left| duration(i64::try_from(left).unwrap_or(i64::MAX)));
+        let left = left.map_or_else(|| "until `dotd undrain`".to_owned(), |left| format!("for {left}"));
+        row(&mut text, "drain", &format!("load balancers hear 503 {left}"));
+    }
     for listener in &status.listeners {
         let fast_open = listener.fast_open.iter().map(|state| format!(", fast open {state}"));
         let fast_open = fast_open.collect::<String>();
@@ -266,6 +271,7 @@ mod tests {
             pid: 42,
             engine_pid: 8,
             state: State::Draining,
+            drain: None,
             uptime_seconds: 61,
             workers: 2,
             listeners: vec![listener()],
@@ -290,8 +296,7 @@ mod tests {
             "backend      zone: embedded, down (TLS: another key)\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n",
             "clients      hear SERVFAIL to 41 of 100 queries, in the last 10 s\n",
             "certificate  self-signed: EXPIRED ",
-            " ago, for localhost, stapled\n",
-            "             pin-sha256=\"PIN=\"\n             warning: old\n",
+            " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",
             "access       1 prefix denied; its clients hear nothing\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
             "             3 times attached again what was lost\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",

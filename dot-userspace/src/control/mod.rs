@@ -8,6 +8,7 @@
 mod acts;
 mod bans;
 mod cache;
+mod drain;
 mod explain;
 mod log;
 mod metrics;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use bans::{BanRequest, UnbanRequest};
 pub use cache::{FlushRequest, Flushed};
+pub use drain::{DrainRequest, DrainStatus};
 pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;
 pub use reload::{Outcome, Reloaded};
@@ -86,6 +88,11 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The level holds back the lines that are asked for.
     fn log(&self, request: LogRequest) -> Result<LogRequest, String>;
+    /// Withdraws readiness for a while, or gives it back; what is so then.
+    ///
+    /// # Errors
+    /// The time is too long.
+    fn drain(&self, request: DrainRequest) -> Result<DrainRequest, String>;
     /// What dotd knows of a client.
     ///
     /// # Errors

@@ -16,13 +16,15 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Source, State, Status, bans, cache, explain, log, metrics, policy, reload, tickets, top, trace};
+use super::{
+    Source, State, Status, bans, cache, drain, explain, log, metrics, policy, reload, tickets, top, trace,
+};
 
 /// What answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/explain`, `/log`, `/policy`, `/reload`, `/tickets`, `/top` and `/trace` as
-/// JSON.
+/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/drain`, `/explain`, `/log`, `/policy`, `/reload`, `/tickets`, `/top` and
+/// `/trace` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
     #[cfg(debug_assertions)]
@@ -33,6 +35,7 @@ pub(super) fn socket(source: AnySource) -> Router {
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
         .merge(bans::route())
         .merge(cache::route())
+        .merge(drain::route())
         .merge(explain::route())
         .merge(log::route())
         .merge(policy::route())
@@ -43,6 +46,7 @@ pub(super) fn socket(source: AnySource) -> Router {
             not_found(&[
                 bans::PATH,
                 cache::PATH,
+                drain::PATH,
                 explain::PATH,
                 log::PATH,
                 policy::PATH,
@@ -61,12 +65,13 @@ pub(super) fn socket(source: AnySource) -> Router {
         .with_state(source)
 }
 
-/// `/metrics` and `/health`.
+/// `/metrics`, `/health` and its two halves.
 pub(super) fn http(source: AnySource) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/health", get(show_health))
-        .fallback(async || not_found(&["/health", "/metrics"]))
+        .merge(drain::probes())
+        .fallback(async || not_found(&["/health", drain::LIVE, drain::READY, "/metrics"]))
         .layer(middleware::from_fn(in_time))
         .with_state(source)
 }
@@ -90,8 +95,8 @@ async fn show_metrics(Shared(source): Shared<AnySource>, headers: HeaderMap) -> 
 /// 200 while a load balancer may send clients here, 503 when it should stop: while draining, and while XDP is
 /// less than a config wants that demands it.
 async fn show_health(Shared(source): Shared<AnySource>) -> Response {
-    let Status { state, xdp, .. } = source.status();
-    let is_well = state == State::Serving && !(xdp.required && xdp.degraded.is_some());
+    let Status { state, drain, xdp, .. } = source.status();
+    let is_well = state == State::Serving && drain.is_none() && !(xdp.required && xdp.degraded.is_some());
     let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut body = json!({ "state": state });
     if let Some(why) = xdp.degraded {

@@ -10,6 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::DrainStatus;
 use crate::{tls::certificate::Identity, xdp};
 
 /// The running process.
@@ -24,6 +25,9 @@ pub struct Status {
     pub engine_pid: u32,
     /// Whether it takes new connections.
     pub state: State,
+    /// An operator has load balancers send nobody new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainStatus>,
     /// Seconds since it was ready.
     pub uptime_seconds: u64,
     /// Worker threads.
@@ -165,6 +169,40 @@ impl CertificateStatus {
     }
 }
 
+/// How a warning about another key begins.
+const OTHER_KEY: &str = "its key is another one since it was renewed";
+
+impl CertificateStatus {
+    /// Certificates that take the place of others: where one of the same file has another key, this is said, and stays said until
+    /// dotd is restarted, because clients that know the old pin are refused.
+    #[must_use]
+    pub fn after(identities: &[Identity], before: &[Self]) -> Vec<Self> {
+        identities.iter().map(Self::from).map(|new| new.beside(before)).collect()
+    }
+
+    /// What was said of the same file, and what is to be said now.
+    fn beside(mut self, before: &[Self]) -> Self {
+        let Some(old) = before.iter().find(|old| old.name == self.name) else { return self };
+        if old.spki_pin == self.spki_pin {
+            self.warnings.extend(old.warnings.iter().filter(|said| said.contains(OTHER_KEY)).cloned());
+        } else {
+            let Self { name, spki_pin, .. } = &self;
+            let warning = format!(
+                "{name}: {OTHER_KEY}: clients that verify pin-sha256=\"{}\" refuse it; give them pin-sha256=\"{spki_pin}\"",
+                old.spki_pin
+            );
+            self.warnings.push(warning);
+        }
+        self
+    }
+
+    /// The warning about another key, where there is one.
+    #[must_use]
+    pub fn other_key(&self) -> Option<&str> {
+        self.warnings.iter().map(String::as_str).find(|said| said.contains(OTHER_KEY))
+    }
+}
+
 impl From<&Identity> for CertificateStatus {
     fn from(identity: &Identity) -> Self {
         Self {
@@ -181,4 +219,35 @@ impl From<&Identity> for CertificateStatus {
 /// Seconds since 1970; 0 for anything before.
 fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(name: &str, pin: &str) -> CertificateStatus {
+        CertificateStatus {
+            name: name.into(),
+            spki_pin: pin.into(),
+            not_after_unix: 0,
+            is_stapled: false,
+            dns_names: vec![],
+            warnings: vec![],
+        }
+    }
+
+    /// Goal: a renewal with another key is said, and stays said; one with the same key is not. Method: one file through four
+    /// renewals, and a file that was not there.
+    #[test]
+    fn another_key_is_said_until_a_restart() {
+        let first = [status("a", "ONE")];
+        assert_eq!(status("a", "ONE").beside(&first).other_key(), None);
+        assert_eq!(status("b", "TWO").beside(&first).other_key(), None);
+        let second = status("a", "TWO").beside(&first);
+        assert!(second.other_key().is_some_and(|said| said.contains("\"ONE\"") && said.contains("\"TWO\"")));
+        let third = status("a", "TWO").beside(std::slice::from_ref(&second));
+        assert_eq!(third.other_key(), second.other_key());
+        let fourth = status("a", "THREE").beside(&[third]);
+        assert_eq!(fourth.warnings.len(), 1, "{:?}", fourth.warnings);
+    }
 }

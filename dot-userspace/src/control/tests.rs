@@ -49,6 +49,7 @@ impl Source for Still {
             pid: 42,
             engine_pid: 43,
             state: *self.state.lock().unwrap(),
+            drain: None,
             uptime_seconds: 7,
             workers: 2,
             listeners: vec![ListenerStatus {
@@ -186,6 +187,10 @@ impl Source for Still {
         Ok(told)
     }
 
+    fn drain(&self, request: DrainRequest) -> Result<DrainRequest, String> {
+        Ok(request)
+    }
+
     fn log(&self, request: LogRequest) -> Result<LogRequest, String> {
         Ok(request)
     }
@@ -295,8 +300,8 @@ fn refuses_the_rest() {
             (
                 404,
                 &json!([
-                    "/bans", "/cache", "/explain", "/log", "/policy", "/reload", "/status", "/stats",
-                    "/tickets", "/top", "/trace", "/xdp"
+                    "/bans", "/cache", "/drain", "/explain", "/log", "/policy", "/reload", "/status",
+                    "/stats", "/tickets", "/top", "/trace", "/xdp"
                 ])
             )
         );
@@ -312,7 +317,10 @@ fn refuses_the_rest() {
     beside_http(still(), async |address| {
         let (code, _, body) = ask_tcp(address, "GET /status").await;
         let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((code, &body["paths"]), (404, &json!(["/health", "/metrics"])));
+        assert_eq!(
+            (code, &body["paths"]),
+            (404, &json!(["/health", "/health/live", "/health/ready", "/metrics"]))
+        );
     });
 }
 

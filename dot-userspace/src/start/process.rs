@@ -3,6 +3,7 @@
 //! Before: `start::run` has everything in place. After: every answer of the control socket is made here.
 //! Never: changes anything but by [`Process::reloaded`] and its counters.
 
+mod readiness;
 mod source;
 
 use std::{
@@ -104,6 +105,7 @@ pub(super) struct Process {
     sink: ChargesSink,
     events: EventSink,
     is_draining: AtomicBool,
+    drained: Mutex<readiness::Drained>,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
     ban_seconds: AtomicU32,
@@ -178,6 +180,7 @@ impl Process {
             sink,
             events,
             is_draining: AtomicBool::new(false),
+            drained: Mutex::default(),
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
@@ -241,13 +244,29 @@ impl Process {
     /// A reload took effect.
     pub(super) fn reloaded(&self, config: &Config, backends: &[BackendConfig], identities: &[Identity]) {
         lock(&self.backends).reload(config, backends);
-        *lock(&self.certificates) = identities.iter().map(CertificateStatus::from).collect();
+        self.certify(identities);
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);
         *lock(&self.access) = plan::access_in_words(config);
         *lock(&self.config) = Arc::new(config.clone());
         self.events.log_connections(config.log.connections);
         self.reloads_ok.fetch_add(1, Relaxed);
+    }
+
+    /// These certificates are served from now on; a key that clients may not know is said.
+    fn certify(&self, identities: &[Identity]) {
+        let mut certificates = lock(&self.certificates);
+        let new = CertificateStatus::after(identities, &certificates);
+        for (certificate, old) in new.iter().filter_map(|new| {
+            let old = certificates.iter().find(|old| old.name == new.name)?;
+            Some((new, old))
+        }) {
+            if let Some(warning) = certificate.other_key().filter(|warning| old.other_key() != Some(warning))
+            {
+                tracing::warn!("{warning}");
+            }
+        }
+        *certificates = new;
     }
 
     /// Policy zones as the workers have them from now on; of some of them a newer file cannot be used.

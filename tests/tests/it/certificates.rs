@@ -279,7 +279,7 @@ fn an_expired_certificate_is_loud() {
 }
 
 /// Goal: a link that is swapped leads to the new files (as Kubernetes mounts secrets). Method: `..data` names one
-/// folder, then by rename another.
+/// folder, then by rename another. Each has another key, which the log and `dotd status` say.
 #[test]
 fn a_swapped_link_is_followed() {
     require!(Root);
@@ -306,6 +306,10 @@ fn a_swapped_link_is_followed() {
     for (version, pair) in ["two", "three"].into_iter().zip(&pairs[1..]) {
         swap_to(version);
         served(&network, pair);
+        let pins = dotd.status()["certificates"][0]["spki_pin"].as_str().expect("a pin").to_owned();
+        let said = |text: String| text.contains("another one since it was renewed") && text.contains(&pins);
+        eventually("the log says the new pin", || said(dotd.stderr()).then_some(()));
+        assert!(said(dotd.operate(&["status"]).text), "status says it too");
     }
     dotd.stop();
 }

@@ -148,6 +148,8 @@ mod shared_connections;
 mod stage;
 /// Clients that hold a connection and send or read nothing.
 mod stalling;
+/// Switches of a running dotd: drain and undrain, and what load balancers hear.
+mod switches;
 /// TLS towards backends: who they must be, and what follows when they are not.
 mod tls_backends;
 /// Records that carry nothing, inside an established session.

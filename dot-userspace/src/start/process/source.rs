@@ -8,8 +8,9 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use super::{BAN_SECONDS, Process, lock};
 use crate::{
     control::{
-        BanRequest, Counting, ExplainRequest, Explaining, FlushRequest, Flushed, LogRequest, Outcome,
-        RotateRequest, Rotated, Source, State, Status, TopRequest, TraceRequest, Traced, UnbanRequest,
+        BanRequest, Counting, DrainRequest, ExplainRequest, Explaining, FlushRequest, Flushed, LogRequest,
+        Outcome, RotateRequest, Rotated, Source, State, Status, TopRequest, TraceRequest, Traced,
+        UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},
@@ -24,6 +25,7 @@ impl Source for Process {
             pid: u32::try_from(self.keeper.pid().as_raw()).unwrap_or_default(),
             engine_pid: std::process::id(),
             state: if self.is_draining.load(Relaxed) { State::Draining } else { State::Serving },
+            drain: self.drain_status(),
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.counters.len(),
             listeners: self.listeners.clone(),
@@ -92,6 +94,10 @@ impl Source for Process {
 
     fn log(&self, request: LogRequest) -> Result<LogRequest, String> {
         logging::change(request, &self.events)
+    }
+
+    fn drain(&self, request: DrainRequest) -> Result<DrainRequest, String> {
+        self.drain_by(request)
     }
 
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String> {

@@ -1,0 +1,66 @@
+//! Switches of the running dotd: `dotd drain`, `dotd undrain`.
+//!
+//! Before: the words of an operator. After: the running dotd does so, until it is told otherwise or restarted.
+//! Never: changes the config.
+
+use std::{path::Path, time::Duration};
+
+use clap::Subcommand;
+use hyper::Method;
+
+use super::{
+    arguments::ControlArguments,
+    ask,
+    error::CliError,
+    examples::{DRAIN_EXAMPLES, UNDRAIN_EXAMPLES},
+    print, socket,
+};
+use crate::{config::parse_duration, control::DrainRequest};
+
+/// What to switch.
+#[derive(Debug, Subcommand)]
+pub(super) enum SwitchVerb {
+    /// Tell load balancers to send nobody new
+    ///
+    /// `/health/ready` and `/health` (control.http) answer 503 until `dotd undrain`, or for the time that --for says.
+    /// Connections that come all the same are served, and those that are open go on. A reload keeps it, a restart does not.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain {
+        /// For how long [default: until `dotd undrain`]
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+        length: Option<Duration>,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Take a drain back: load balancers may send clients again
+    #[command(after_help = UNDRAIN_EXAMPLES)]
+    Undrain {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
+/// Runs the verb.
+pub(super) fn run(verb: SwitchVerb, config: Option<&Path>) -> Result<(), CliError> {
+    let (request, control) = match verb {
+        SwitchVerb::Drain { length, control } => {
+            // A part of a second counts as one: 0 would be over before it began.
+            let seconds = length.map(|length| length.as_secs() + u64::from(length.subsec_nanos() > 0));
+            (DrainRequest { is_on: true, seconds }, control)
+        }
+        SwitchVerb::Undrain { control } => (DrainRequest { is_on: false, seconds: None }, control),
+    };
+    let (body, done) =
+        ask::tell::<DrainRequest>(&socket(&control, config), Method::POST, "/drain", &request)?;
+    if control.json {
+        return print(&format!("{body}\n"));
+    }
+    print(
+        match (done.is_on, done.seconds) {
+            (false, _) => "ready for clients\n".to_owned(),
+            (true, None) => "drained until `dotd undrain`\n".to_owned(),
+            (true, Some(seconds)) => format!("drained for {seconds} s\n"),
+        }
+        .as_str(),
+    )
+}

@@ -1,0 +1,107 @@
+//! `/drain` on the control socket, and what load balancers ask over HTTP: `/health/live`, `/health/ready`.
+//!
+//! Before: `router` has the request. After: readiness is withdrawn for a while, or given back; a probe has its answer.
+//! Never: closes a connection: who is sent here in spite of it is served.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State as Shared},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Body, Source, State, Status, answer};
+
+/// What `dotd drain` and `dotd undrain` ask for, and what is so then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Whether load balancers are to send nobody new.
+    pub is_on: bool,
+    /// For how long; absent: until it is taken back, or dotd is restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+/// That dotd is not ready because an operator said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// How long it lasts; absent: until it is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+}
+
+type AnySource = Arc<dyn Source>;
+
+/// The route on the control socket.
+pub(super) fn route() -> Router<AnySource> {
+    Router::new().route(PATH, post(set)).layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
+}
+
+/// The routes of probes.
+pub(super) fn probes() -> Router<AnySource> {
+    Router::new().route(LIVE, get(show_live)).route(READY, get(show_ready))
+}
+
+async fn set(Shared(source): Shared<AnySource>, request: Body<DrainRequest>) -> Response {
+    answer(request, |request| source.drain(request))
+}
+
+/// 200 as long as this thread answers: a restart helps only where it does not.
+async fn show_live(Shared(source): Shared<AnySource>) -> Response {
+    Json(json!({ "state": source.status().state })).into_response()
+}
+
+/// 200 while clients are served here: dotd serves and is not drained, a backend may be asked, and XDP is what the config
+/// demands. 503 else, with the reason.
+async fn show_ready(Shared(source): Shared<AnySource>) -> Response {
+    let status = source.status();
+    let backends: Vec<_> = status
+        .backends
+        .iter()
+        .map(|backend| json!({ "name": backend.name, "state": backend.state, "reason": backend.reason }))
+        .collect();
+    let unready = unready(&status);
+    let body = json!({
+        "state": status.state,
+        "ready": unready.is_none(),
+        "reason": unready,
+        "drain": status.drain,
+        "backends": backends,
+        "xdp": { "state": status.xdp.state, "degraded": status.xdp.degraded },
+    });
+    (if unready.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
+        .into_response()
+}
+
+/// Why nobody should be sent here.
+fn unready(status: &Status) -> Option<String> {
+    if status.state == State::Draining {
+        return Some("dotd is stopping".into());
+    }
+    if status.drain.is_some() {
+        return Some("an operator drains it: dotd undrain".into());
+    }
+    if status.xdp.required
+        && let Some(degraded) = &status.xdp.degraded
+    {
+        return Some(format!("xdp.required: {degraded}"));
+    }
+    let is_down = |state: &str| state == "down";
+    let are_down =
+        !status.backends.is_empty() && status.backends.iter().all(|backend| is_down(&backend.state));
+    are_down.then(|| "every backend is down".into())
+}
+
+/// Where.
+pub(super) const PATH: &str = "/drain";
+/// Where probes ask.
+pub(super) const LIVE: &str = "/health/live";
+pub(super) const READY: &str = "/health/ready";
+/// A word and a number.
+const BODY_OCTETS_MAX: usize = 256;

@@ -2,7 +2,7 @@
 //!
 //! Before: the shell's words. After: `cli::main` calls the verb. Never: does anything but describe.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -57,6 +57,16 @@ pub(super) enum Verb {
     /// file, line and column; exit status 1 when there is one.
     #[command(after_help = CHECK_EXAMPLES)]
     Check,
+    /// Print what clients and DHCP servers need to find this dotd
+    ///
+    /// DHCP options (RFC 9463) for Kea, dnsmasq and systemd-networkd, an Apple profile, Android's host name, and lines for
+    /// systemd-resolved, Unbound and Stubby, with the name and the pin of the certificate. Reads the config alone.
+    #[command(after_help = DISCOVERY_EXAMPLES)]
+    Discovery {
+        /// Address that clients ask; may be repeated [default: those of listen.dot]
+        #[arg(long = "address", value_name = "ADDRESS")]
+        addresses: Vec<IpAddr>,
+    },
     /// Print SPKI pins of certificates, as clients take them (RFC 7858 §4.2)
     ///
     /// A pin is the Base64 form of SHA-256 over a certificate's public key. It stays the same when the

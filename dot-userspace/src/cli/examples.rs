@@ -217,3 +217,8 @@ EXAMPLES
   dotd policy test ads.example.net                which rule, of which zone and line
   dotd policy test ads.example.net AAAA --client 192.0.2.7
   dotd policy test www.example.net --answer cdn.example.org --answer 198.51.100.7";
+
+pub(super) const DISCOVERY_EXAMPLES: &str = "\
+EXAMPLES
+  dotd discovery                          for the addresses of listen.dot
+  dotd discovery --address 192.0.2.53 --address 2001:db8::53";

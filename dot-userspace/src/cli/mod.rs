@@ -9,6 +9,7 @@ mod ban;
 mod cache;
 mod check;
 mod detach;
+mod discovery;
 mod error;
 mod examples;
 mod explain;
@@ -89,6 +90,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
     match verb {
         Verb::Run { .. } | Verb::Query(_) => Ok(()),
         Verb::Check => print(&check::check(path.as_deref())?),
+        Verb::Discovery { addresses } => print(&discovery::discovery(&addresses, path.as_deref())?),
         Verb::Pin { files } => print(&pin::pins(&files, path.as_deref())?),
         Verb::Status { control } => show_answer::<Status>(&control, path.as_deref(), "/status", show::status),
         Verb::Stats { control } => {

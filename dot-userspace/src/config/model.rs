@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Access, Log, Policies, Sandbox, Session, Xdp, duration};
+use super::{Access, Discovery, Log, Policies, Sandbox, Session, Xdp, duration};
 
 /// The whole file. Modules get their own part, never the whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Config {
     pub access: Access,
     /// What is answered otherwise.
     pub policy: Policies,
+    /// What dotd says of itself.
+    pub discovery: Discovery,
     /// Deadlines and caps of a DoT session.
     pub session: Session,
     /// Where queries go; empty means one embedded backend.

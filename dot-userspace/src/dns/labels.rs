@@ -8,7 +8,7 @@
 //! Source: RFC 1035 §3.1, §4.1.4 and §5.1, RFC 4343.
 
 /// Octets of the longest name, its root label included.
-pub const NAME_OCTETS_MAX: usize = 255;
+pub(super) const NAME_OCTETS_MAX: usize = 255;
 /// Labels of a name, the root's left out.
 const LABELS_MAX: usize = 127;
 /// Pointers followed for one name: a name of an answer needs one or two.

@@ -7,6 +7,7 @@
 mod answers;
 mod bare;
 mod codes;
+mod designation;
 mod edns;
 mod forward;
 pub mod framing;
@@ -29,6 +30,7 @@ mod ttl;
 pub use answers::{Answer, TYPE_A, TYPE_AAAA, TYPE_CNAME, answers, is_signed};
 pub use bare::{is_bare_error, with_question};
 pub use codes::{Ede, Rcode, rcode_of};
+pub use designation::{Designation, TYPE_SVCB, parameters};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
 pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;

@@ -349,7 +349,7 @@ proptest! {
         }
         let allowed = Allowed { transfers: quiet, notify: quiet, update: quiet, strips_subnet: quiet };
         match triage(&octets, allowed) {
-            Disposition::Forward(query) | Disposition::Transfer(query) => {
+            Disposition::Forward(query) | Disposition::Transfer(query) | Disposition::Describe(query) => {
                 let mut out = Vec::new();
                 forward(&octets, &query, 9, !quiet, &mut out);
                 prop_assert!(out.len() <= octets.len());

@@ -48,6 +48,8 @@ pub enum Disposition {
     Forward(Query),
     /// To a backend, over a connection of its own, because many messages will come back.
     Transfer(Query),
+    /// A question about `resolver.arpa`: dotd says what it is.
+    Describe(Query),
     /// dotd answers.
     Respond(Reply),
     /// No answer; the session goes on.
@@ -64,7 +66,7 @@ impl Disposition {
         match self {
             Self::Respond(reply) => reply.rcode == Rcode::FORM_ERR,
             Self::Drop(_) | Self::Close(_) => true,
-            Self::Forward(_) | Self::Transfer(_) => false,
+            Self::Forward(_) | Self::Transfer(_) | Self::Describe(_) => false,
         }
     }
 }
@@ -133,7 +135,7 @@ fn triage_query(message: &[u8], query: Query, allowed: Allowed) -> Disposition {
         return Disposition::Respond(Reply::to(&query, Rcode::BAD_VERS, Some(Ede::NOT_SUPPORTED_VERSION)));
     }
     if query.opcode == 0 && resolver_arpa::is_asked(message, query.question_end) {
-        return Disposition::Respond(Reply::to(&query, Rcode::NO_ERROR, None));
+        return Disposition::Describe(query);
     }
     let is_transfer = matches!(query.qtype, TYPE_AXFR | TYPE_IXFR) && query.opcode == 0;
     if is_transfer && !allowed.transfers {

@@ -8,6 +8,7 @@
 
 mod clients;
 mod deadline_timer;
+mod discovery;
 mod do53;
 mod end;
 mod failure;

@@ -14,8 +14,8 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::{
-    Inbox, Link, SessionEnd, end::end_of_reading, fate_guard::FateGuard, inbox::transfer, rates::Pace,
-    screening::ask, traced, turn::Turn,
+    Inbox, Link, SessionEnd, discovery::describe, end::end_of_reading, fate_guard::FateGuard,
+    inbox::transfer, rates::Pace, screening::ask, traced, turn::Turn,
 };
 use crate::{
     dns::{self, Disposition, DropReason, Ede, Rcode, Reply, framing::cut_message, triage},
@@ -192,6 +192,7 @@ impl Reader {
             }
             Disposition::Forward(query) => ask(&inbox.shared, message, &query, inbox),
             Disposition::Transfer(query) => transfer(message, &query, inbox),
+            Disposition::Describe(query) => describe(&inbox.shared, message, &query, inbox),
             Disposition::Respond(reply) => {
                 inbox.answer(message, &reply);
                 counters.add(Counter::Responded, 1);

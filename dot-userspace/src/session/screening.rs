@@ -9,6 +9,7 @@ use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use super::{
     WorkerShared,
+    discovery::describes,
     screened_alias::ScreenedAlias,
     shared_answers::{self, Asker},
 };
@@ -31,6 +32,9 @@ impl WorkerShared {
 
 /// Has `message`, which `query` describes, answered as policy zones say, or else as ever.
 pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
+    if describes(shared, message, query, asker) {
+        return;
+    }
     let screen = shared.screen.borrow();
     match screen.as_deref() {
         Some(screen) if query.opcode == 0 && matches!(query.qclass, CLASS_IN | CLASS_ANY) => {

@@ -28,7 +28,7 @@ use crate::{
     backend::Backends,
     cache::{Forget, Keeping},
     config::QueriesOver,
-    dns::{self, Edit, Hop},
+    dns::{self, Designation, Edit, Hop},
     events::Events,
     ledger::{Counter, WorkerCounters},
     policy::{Access, Denial, Screen},
@@ -66,7 +66,9 @@ pub struct WorkerShared {
     access: RefCell<Option<Arc<Access>>>,
     /// What is answered otherwise; `None`: nothing.
     pub(super) screen: RefCell<Option<Arc<Screen>>>,
-    /// Where a policy's response is made.
+    /// What dotd says of itself; `None`: nothing.
+    pub(super) designation: RefCell<Option<Arc<Designation>>>,
+    /// Where a response of dotd's own with records is made.
     pub(super) made: RefCell<Vec<u8>>,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
@@ -107,6 +109,7 @@ impl WorkerShared {
             trusted: RefCell::default(),
             access: RefCell::default(),
             screen: RefCell::default(),
+            designation: RefCell::default(),
             made: RefCell::default(),
             owed: Cell::new(0),
             fill: Cell::default(),

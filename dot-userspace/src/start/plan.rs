@@ -156,6 +156,7 @@ pub(super) fn settings(
         keeping: keeping(&config.dns),
         access: Access::new(&config.access, &config.xdp.deny).map(Arc::new),
         screen,
+        discovery: (config.discovery.clone(), config.listen.dot.clone()),
     }
 }
 

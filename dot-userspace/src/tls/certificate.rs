@@ -15,6 +15,7 @@ mod ocsp;
 pub(in crate::tls) mod pem;
 
 use std::{
+    net::IpAddr,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -48,6 +49,8 @@ pub struct Identity {
     pub not_after: SystemTime,
     /// DNS names of the leaf.
     pub dns_names: Vec<String>,
+    /// Addresses of the leaf.
+    pub addresses: Vec<IpAddr>,
     /// What a certificate authority says of the leaf, to staple.
     pub staple: Option<Staple>,
     /// What is doubtful, a line each; loud at start and in `dotd check`.
@@ -158,12 +161,13 @@ pub(super) fn assemble(
     let mut warnings = leaf.warnings(now);
     warnings.extend(examine::chain_warnings(&leaf, issuers, now));
     let warnings = warnings.into_iter().map(|warning| format!("{}: {warning}", cert.display())).collect();
-    let Leaf { spki, not_after_unix, dns_names, .. } = leaf;
+    let Leaf { spki, not_after_unix, dns_names, addresses, .. } = leaf;
     Ok(Identity {
         name: cert.display().to_string(),
         spki_pin: pin(spki),
         not_after: UNIX_EPOCH + Duration::from_secs(not_after_unix),
         dns_names,
+        addresses,
         staple: None,
         warnings,
         chain,

@@ -8,6 +8,7 @@
 pub mod alert;
 mod backend_tls;
 pub mod certificate;
+mod certified;
 pub mod cipher;
 mod client_ca;
 pub mod dialogue;
@@ -29,6 +30,7 @@ mod turnstile;
 
 pub use backend_tls::{BackendTls, BackendTlsStream};
 pub use certificate::CertificateFacts;
+pub use certified::Certified;
 pub use client_ca::client_verifier;
 pub use handshake::{Handshake, HandshakeFailure, HandshakeKind, accept};
 pub use inquiry::{Inquiry, InquiryStream, Shown, Wanted};

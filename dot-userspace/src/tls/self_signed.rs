@@ -154,7 +154,7 @@ fn or_delete(source: CertificateError) -> CertificateError {
 }
 
 /// What [`Identity::name`] says of it.
-const NAME: &str = "self-signed";
+pub(super) const NAME: &str = "self-signed";
 /// Its file in `state_dir`.
 pub const FILE_NAME: &str = "self-signed.pem";
 /// 825 days: the longest life that Apple's clients accept; clients of a pin do not look.

@@ -16,7 +16,7 @@ use rustls::{
 use thiserror::Error;
 
 use super::{
-    Tickets,
+    Certified, Tickets,
     certificate::{CertificateError, Identity},
     client_ca::client_verifier,
     extended::Extended,
@@ -65,6 +65,8 @@ pub struct Serving {
     pub(super) checks_clients: bool,
     /// Sessions of clients without tickets.
     pub(super) sessions: Arc<Sessions>,
+    /// What each certificate of an authority is valid for.
+    pub certified: Arc<[Certified]>,
 }
 
 /// Builds what the workers serve with.
@@ -116,6 +118,7 @@ pub fn serving(
         theirs,
         checks_clients: !tls.client_ca.as_os_str().is_empty(),
         sessions: Arc::clone(&tickets.sessions),
+        certified: Certified::all(identities).into(),
     })
 }
 

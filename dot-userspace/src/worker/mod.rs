@@ -16,7 +16,7 @@ pub mod redacted_address;
 
 use std::{
     io,
-    net::{TcpListener, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -46,14 +46,15 @@ pub use charges::ChargesSink;
 use crate::{
     backend::{BackendConfig, Backends},
     cache::{Forget, Keeping},
-    config::{ClientAddress, ClientSubnet, Policy},
+    config::{ClientAddress, ClientSubnet, Discovery, Policy},
+    dns::Designation,
     events::{EventSink, Events},
     ledger::{Counter, WorkerCounters},
     policy::{Access, Screen},
     proxy::Trusted,
     session::{self, Limits, Rates, WorkerShared},
     supervise::supervise,
-    tls::Serving,
+    tls::{Certified, Serving},
     xdp::StatusWriter,
 };
 
@@ -90,6 +91,8 @@ pub struct Settings {
     pub access: Option<Arc<Access>>,
     /// What is answered otherwise; `None`: nothing.
     pub screen: Option<Arc<Screen>>,
+    /// What dotd says of itself: whether, under which name, and where it listens for TLS.
+    pub discovery: (Discovery, Vec<SocketAddr>),
 }
 
 /// Commands of the control thread to a worker.
@@ -254,6 +257,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     shared.renew_cache(settings.keeping);
     shared.admit_by(settings.access.clone());
     shared.screen_by(settings.screen.clone());
+    shared.describe_by(designation(&settings.discovery, &settings.serving));
     let taking_turns = Rc::clone(&shared);
     spawn_local(supervise("turns", move || Rc::clone(&taking_turns).take_turns()));
     let accounts = Accounts::new(charges);
@@ -271,7 +275,10 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                     reload(&shared, &acceptor, &current, &settings);
                     current = *settings;
                 }
-                Command::Serve(serving) => acceptor.serve(serving),
+                Command::Serve(serving) => {
+                    shared.describe_by(designation(&current.discovery, &serving));
+                    acceptor.serve(serving);
+                }
                 Command::Screen(screen) => shared.screen_by(screen),
                 Command::NoteFill => acceptor.note_pressure(),
                 Command::Look(look) => look(&shared),
@@ -327,6 +334,16 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
 }
 
+/// What dotd says of itself, by its certificates.
+fn designation(
+    (discovery, listeners): &(Discovery, Vec<SocketAddr>),
+    serving: &Serving,
+) -> Option<Arc<Designation>> {
+    let designated = Certified::designated(&serving.certified, &discovery.name);
+    let (name, certified) = designated.filter(|_| discovery.ddr)?;
+    Designation::new(name, &certified.addresses, listeners).map(Arc::new)
+}
+
 fn not_registered(error: io::Error) {
     tracing::error!(%error, "a socket cannot be registered; its worker serves without it");
 }
@@ -363,6 +380,7 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
     }
     shared.admit_by(new.access.clone());
     shared.screen_by(new.screen.clone());
+    shared.describe_by(designation(&new.discovery, &new.serving));
     acceptor.reload(new);
     acceptor.note_fill();
 }

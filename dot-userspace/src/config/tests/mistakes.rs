@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, access, policy, session, backend, balance, dns, xdp, control, log",
+            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, access, policy, discovery, session, backend, balance, dns, xdp, control, log",
         ],
     ),
     (

@@ -27,7 +27,9 @@ pub use plain::Plain;
 use sender::{Asking, Sender};
 use waiting::Waiting;
 
-use super::{WorkerShared, fate_guard::FateGuard, reader::drop_counter, screening::ask, traced};
+use super::{
+    WorkerShared, discovery::describe, fate_guard::FateGuard, reader::drop_counter, screening::ask, traced,
+};
 use crate::{
     backend::Broken,
     dns::{self, Asked, Disposition, Ede, Hop, Query, Rcode, Reply, triage},
@@ -161,6 +163,12 @@ impl Endpoint {
                 let octets_max = dns::datagram_octets_max(message, &query);
                 let row = self.shared.row_of(source.ip());
                 ask(&self.shared, message, &query, &Asking { endpoint: self, ends, row, client, octets_max });
+            }
+            Disposition::Describe(query) => {
+                let octets_max = dns::datagram_octets_max(message, &query);
+                let row = self.shared.row_of(source.ip());
+                let asking = Asking { endpoint: self, ends, row, client, octets_max };
+                describe(&self.shared, message, &query, &asking);
             }
             // Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
             Disposition::Transfer(query) => self.send_to_tcp(ends, message, &query),

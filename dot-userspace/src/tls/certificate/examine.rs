@@ -6,6 +6,7 @@
 //! Source: RFC 5280 §4, RFC 9325 §4.1 and §4.5 (key sizes, SHA-1), RFC 8310 §8.1 (names).
 
 use std::{
+    net::IpAddr,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -25,6 +26,8 @@ pub(super) struct Leaf<'a> {
     pub(super) not_after_unix: u64,
     /// DNS names of its subjectAltName.
     pub(super) dns_names: Vec<String>,
+    /// Addresses of its subjectAltName.
+    pub(super) addresses: Vec<IpAddr>,
     parsed: X509Certificate<'a>,
 }
 
@@ -38,10 +41,20 @@ pub(super) fn leaf<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<Leaf<
             _ => None,
         })
         .collect();
+    let addresses = names(&parsed)
+        .filter_map(|name| match name {
+            GeneralName::IPAddress(octets) => {
+                let v4 = <[u8; 4]>::try_from(*octets).map(IpAddr::from);
+                v4.or(<[u8; 16]>::try_from(*octets).map(IpAddr::from)).ok()
+            }
+            _ => None,
+        })
+        .collect();
     Ok(Leaf {
         spki: parsed.tbs_certificate.subject_pki.raw,
         not_after_unix: parsed.validity().not_after.timestamp().try_into().unwrap_or(0),
         dns_names,
+        addresses,
         parsed,
     })
 }

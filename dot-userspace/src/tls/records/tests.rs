@@ -47,6 +47,7 @@ fn identity() -> (Identity, RootCertStore) {
         spki_pin: String::new(),
         not_after: SystemTime::now(),
         dns_names: Vec::new(),
+        addresses: Vec::new(),
         staple: None,
         warnings: Vec::new(),
     };

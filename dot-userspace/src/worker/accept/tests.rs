@@ -42,6 +42,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
         keeping: Keeping::of(0),
         access: None,
         screen: None,
+        discovery: (crate::config::Discovery::default(), Vec::new()),
     };
     let counters = WorkerCounters::default();
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);

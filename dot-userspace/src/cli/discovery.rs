@@ -130,7 +130,7 @@ fn options(text: &mut String, known: &Known) {
             hex(&body, ":"),
         );
     }
-    text.push_str("\n# radvd: its releases up to 2.20 have no word for the option of RFC 9463; use DHCP, or RDNSS and discovery by DNS\n");
+    text.push_str("\n# radvd: radvd.conf(5) says whether your release knows the option of RFC 9463; else use DHCP, or discovery by DNS\n");
     for address in &known.v6 {
         let _ = writeln!(text, "RDNSS {address} {{ }};");
     }

@@ -313,18 +313,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::backend::{Broken, Failure};
-
-    /// A sink that ignores its outcome.
-    struct Nobody;
-
-    impl Sink for Nobody {
-        fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
-            Ok(())
-        }
-
-        fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
-    }
+    use crate::backend::tests::Ignores;
 
     const ASKED: Asked = Asked {
         id: 1,
@@ -352,7 +341,7 @@ mod tests {
                     query.resize(octets, 0);
                     None
                 };
-                flights.insert(ASKED, Rc::new(Nobody), deadline, fill).unwrap()
+                flights.insert(ASKED, Rc::new(Ignores), deadline, fill).unwrap()
             };
             let slots: Vec<u16> = (0..100).map(|_| ask()).collect();
             slots.into_iter().for_each(|slot| drop(flights.end(slot)));

@@ -16,7 +16,18 @@ use crate::{
 };
 
 /// `. IN NS`, RD.
-const QUERY: [u8; 17] = [0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+pub(super) const QUERY: [u8; 17] = [0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+
+/// A sink that ignores its outcome.
+pub(super) struct Ignores;
+
+impl Sink for Ignores {
+    fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
+}
 
 /// A sink for an answer that never comes.
 struct Nobody;

@@ -175,23 +175,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::{Broken, Failure, Sink, pool::Pool, tests::backend_at},
+        backend::{
+            Failure,
+            pool::Pool,
+            tests::{Ignores, QUERY, backend_at},
+        },
         config::{ClientSubnet, Policy, Transport},
-        dns::{Asked, Query},
+        dns::Query,
         ledger::WorkerCounters,
     };
-
-    struct Nobody;
-
-    impl Sink for Nobody {
-        fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
-            Ok(())
-        }
-
-        fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
-    }
-
-    const QUERY: [u8; 17] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
     /// A lane with two established connections and one waiting query for each of `needs`.
     fn scene(needs: &[Needs], test: impl FnOnce(&Trials, &Rc<Backend>, &[Rc<Connection>])) {
@@ -204,7 +196,7 @@ mod tests {
             let query = Query::parse(&QUERY).unwrap();
             let trials = Trials::new(Lane::Trial, 4);
             for needs in needs {
-                pool.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
+                pool.submit(&QUERY, &query, Rc::new(Ignores)).unwrap();
                 let slot = backend.streams.next().unwrap();
                 let mut flights = pool.flights.borrow_mut();
                 let history = &mut flights.get_mut(slot).unwrap().history;

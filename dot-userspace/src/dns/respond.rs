@@ -14,7 +14,7 @@ use super::{
     forward::{BACKEND_PAYLOAD_OCTETS, write_at},
     pointers_past_opt::is_entangled,
     rcode_of,
-    records::{Counts, Record, Tail, walk_tail},
+    records::{Counts, Record, Tail, u16_at, walk_tail},
 };
 use crate::moment::Moment;
 
@@ -61,6 +61,21 @@ impl Asked {
             subnet_is_ours: false,
             since: None,
             screening: query.screening,
+        }
+    }
+
+    /// The same for a message that could not be parsed: nothing but its ID and, with `has_opt`, EDNS.
+    pub(super) fn plain(message: &[u8], question_end: usize, has_opt: bool) -> Self {
+        Self {
+            id: u16_at(message, 0).unwrap_or_default(),
+            question_end: u16::try_from(question_end).unwrap_or(u16::MAX),
+            has_opt,
+            padding: false,
+            keepalive: false,
+            dnssec_ok: false,
+            subnet_is_ours: false,
+            since: None,
+            screening: Screening::Done,
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Source: RFC 8906 §8, RFC 9619, RFC 6891 §6.1.3 and §7, RFC 8490 §5.1.1, RFC 5936, RFC 8914, RFC 9462 §6.
 
-use super::{Ede, HEADER_OCTETS, Opt, Query, QueryError, Rcode, resolver_arpa};
+use super::{Asked, Ede, HEADER_OCTETS, Opt, Query, QueryError, Rcode, resolver_arpa};
 
 /// QTYPE of an incremental zone transfer (RFC 1995).
 pub(super) const TYPE_IXFR: u16 = 251;
@@ -87,37 +87,20 @@ pub struct Reply {
     pub rcode: Rcode,
     /// The reason, if the client supports EDNS.
     pub ede: Option<Ede>,
-    /// One past the question to repeat; the header's end if there is none.
-    pub question_end: usize,
-    /// The client supports EDNS, so the response has an OPT record.
-    pub has_opt: bool,
-    /// The client padded its query.
-    pub padding: bool,
-    /// The client asked for keepalive.
-    pub keepalive: bool,
-    /// The query had DO set.
-    pub dnssec_ok: bool,
+    /// What the client asked of this hop. Its question ends at the header's end if there is none to repeat.
+    pub asked: Asked,
 }
 
 impl Reply {
     /// A reply to a query that could be parsed.
     #[must_use]
     pub fn to(query: &Query, rcode: Rcode, ede: Option<Ede>) -> Self {
-        Self {
-            rcode,
-            ede,
-            question_end: query.question_end,
-            has_opt: query.opt.is_some(),
-            padding: query.opt.is_some_and(|opt| opt.padding),
-            keepalive: query.opt.is_some_and(|opt| opt.keepalive),
-            dnssec_ok: query.opt.is_some_and(|opt| opt.dnssec_ok),
-        }
+        Self { rcode, ede, asked: Asked::by(query) }
     }
 
     /// A reply to a message that could not be parsed: the question is repeated as far as it is valid.
-    fn plain(rcode: Rcode, ede: Option<Ede>, question_end: usize, has_opt: bool) -> Self {
-        let (padding, keepalive, dnssec_ok) = (false, false, false);
-        Self { rcode, ede, question_end, has_opt, padding, keepalive, dnssec_ok }
+    fn plain(message: &[u8], rcode: Rcode, ede: Option<Ede>, question_end: usize, has_opt: bool) -> Self {
+        Self { rcode, ede, asked: Asked::plain(message, question_end, has_opt) }
     }
 }
 
@@ -126,7 +109,7 @@ impl Reply {
 pub fn triage(message: &[u8], allowed: Allowed) -> Disposition {
     match Query::parse_with(message, |opcode| allowed.has(opcode)) {
         Ok(query) => triage_query(message, query, allowed),
-        Err(error) => triage_error(error),
+        Err(error) => triage_error(message, error),
     }
 }
 
@@ -151,7 +134,7 @@ fn triage_query(message: &[u8], query: Query, allowed: Allowed) -> Disposition {
     if is_transfer { Disposition::Transfer(query) } else { Disposition::Forward(query) }
 }
 
-fn triage_error(error: QueryError) -> Disposition {
+fn triage_error(message: &[u8], error: QueryError) -> Disposition {
     let (rcode, ede, question_end, has_opt) = match error {
         QueryError::Short(_) => return Disposition::Close(DropReason::Short),
         QueryError::IsResponse => return Disposition::Drop(DropReason::IsResponse),
@@ -174,5 +157,5 @@ fn triage_error(error: QueryError) -> Disposition {
             (Rcode::FORM_ERR, Some(Ede::OTHER_OPTION_LENGTH), question_end, true)
         }
     };
-    Disposition::Respond(Reply::plain(rcode, ede, question_end, has_opt))
+    Disposition::Respond(Reply::plain(message, rcode, ede, question_end, has_opt))
 }

@@ -2,7 +2,7 @@
 //!
 //! Before: every module of a worker that decides something counts it here, once.
 //! After: `ledger::snapshot` adds the workers up.
-//! Holds: a line per worker of plain 64-bit numbers, padded so that no two workers share a cache line.
+//! Holds: a row per worker of plain 64-bit numbers, padded so that no two workers share a cache line.
 //! Never: locks, or does an atomic read-modify-write: each line has one writing thread.
 
 use std::sync::{
@@ -14,13 +14,14 @@ use crossbeam::utils::CachePadded;
 
 use super::Stages;
 
-/// Names one counter per line: variant, metric family, label value.
+/// Names one counter per line: variant, metric family, label value, and the labels of its series if it has others. The
+/// comment above it is its help in `/metrics`.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident = $family:literal, $label:literal;)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $family:literal, $label:literal $(, $name:ident = $value:literal)*;)*) => {
         /// What a worker counts. `family()` and `label()` are its names in snapshots and metrics.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(usize)]
-        pub enum Counter { $($(#[$doc])* $variant),* }
+        pub enum Counter { $($(#[doc = $doc])+ $variant),* }
 
         impl Counter {
             /// Every counter, in the order of the lines.
@@ -33,6 +34,18 @@ macro_rules! counters {
             /// The name inside the group.
             #[must_use]
             pub const fn label(self) -> &'static str { match self { $(Counter::$variant => $label),* } }
+
+            /// The labels of its series in `/metrics`; empty: the name is label enough.
+            #[must_use]
+            pub const fn labels(self) -> &'static [(&'static str, &'static str)] {
+                match self { $(Counter::$variant => &[$((stringify!($name), $value)),*]),* }
+            }
+
+            /// What it counts, for people, without a full stop.
+            #[must_use]
+            pub fn help(self) -> &'static str {
+                match self { $(Counter::$variant => concat!($($doc),+)),* }.trim().trim_end_matches('.')
+            }
         }
     };
 }
@@ -41,51 +54,51 @@ counters! {
     /// TCP connections accepted.
     Accepted = "connections", "accepted";
     /// Connections refused at accept: over `connections_max`.
-    RefusedTotal = "connections", "refused_total_cap";
+    RefusedTotal = "connections", "refused_total_cap", end = "refused_total_cap";
     /// Connections refused at accept: over `connections_per_prefix_max`.
-    RefusedPrefix = "connections", "refused_prefix_cap";
+    RefusedPrefix = "connections", "refused_prefix_cap", end = "refused_prefix_cap";
     /// Connections refused at accept: over `connections_per_listener_max`.
-    RefusedListener = "connections", "refused_listener_cap";
+    RefusedListener = "connections", "refused_listener_cap", end = "refused_listener_cap";
     /// Connections refused at accept: over `handshakes_per_second`.
-    RefusedRate = "connections", "refused_handshake_rate";
+    RefusedRate = "connections", "refused_handshake_rate", end = "refused_handshake_rate";
     /// Connections closed at accept: their client may not ask.
-    RefusedAccess = "connections", "refused_access";
-    /// `accept` failed for want of a file descriptor or memory.
+    RefusedAccess = "connections", "refused_access", end = "refused_access";
+    /// `accept` failed for lack of a file descriptor or memory.
     AcceptFailed = "connections", "accept_failed";
     /// Connections open now: a gauge.
     Open = "connections_open", "open";
     /// Full handshakes done, TLS 1.3.
-    HandshakeFull13 = "handshakes", "full_tls13";
+    HandshakeFull13 = "handshakes", "full_tls13", kind = "full", version = "1.3", result = "ok";
     /// Resumed handshakes done, TLS 1.3.
-    HandshakeResumed13 = "handshakes", "resumed_tls13";
+    HandshakeResumed13 = "handshakes", "resumed_tls13", kind = "resumed", version = "1.3", result = "ok";
     /// Full handshakes done, TLS 1.2.
-    HandshakeFull12 = "handshakes", "full_tls12";
+    HandshakeFull12 = "handshakes", "full_tls12", kind = "full", version = "1.2", result = "ok";
     /// Resumed handshakes done, TLS 1.2.
-    HandshakeResumed12 = "handshakes", "resumed_tls12";
-    /// Handshake not done within its deadline.
-    HandshakeTimeout = "handshakes", "failed_timeout";
+    HandshakeResumed12 = "handshakes", "resumed_tls12", kind = "resumed", version = "1.2", result = "ok";
+    /// The handshake was not done within its deadline.
+    HandshakeTimeout = "handshakes", "failed_timeout", kind = "none", version = "none", result = "timeout";
     /// The client left before its handshake was done.
-    HandshakeClosed = "handshakes", "failed_closed";
+    HandshakeClosed = "handshakes", "failed_closed", kind = "none", version = "none", result = "closed";
     /// First octets that are not TLS: cleartext DNS, HTTP, garbage.
-    HandshakeNotTls = "handshakes", "failed_not_tls";
+    HandshakeNotTls = "handshakes", "failed_not_tls", kind = "none", version = "none", result = "not_tls";
     /// No version in common.
-    HandshakeVersion = "handshakes", "failed_version";
+    HandshakeVersion = "handshakes", "failed_version", kind = "none", version = "none", result = "version";
     /// No cipher suite, group or signature scheme in common.
-    HandshakeNoCommon = "handshakes", "failed_no_common_parameters";
+    HandshakeNoCommon = "handshakes", "failed_no_common_parameters", kind = "none", version = "none", result = "no_common_parameters";
     /// ALPN offered without `dot`.
-    HandshakeAlpn = "handshakes", "failed_alpn";
+    HandshakeAlpn = "handshakes", "failed_alpn", kind = "none", version = "none", result = "alpn";
     /// Mutual TLS: no certificate, or none from `tls.client_ca`.
-    HandshakeClientCertificate = "handshakes", "failed_client_certificate";
+    HandshakeClientCertificate = "handshakes", "failed_client_certificate", kind = "none", version = "none", result = "client_certificate";
     /// A server name that is no host name, such as `*.example`.
-    HandshakeServerName = "handshakes", "failed_server_name";
-    /// A load balancer's PROXY header is none.
-    HandshakeProxyHeader = "handshakes", "failed_proxy_header";
+    HandshakeServerName = "handshakes", "failed_server_name", kind = "none", version = "none", result = "server_name";
+    /// A load balancer's PROXY header is invalid or missing.
+    HandshakeProxyHeader = "handshakes", "failed_proxy_header", kind = "none", version = "none", result = "proxy_header";
     /// The client sent a fatal alert.
-    HandshakeAlert = "handshakes", "failed_client_alert";
+    HandshakeAlert = "handshakes", "failed_client_alert", kind = "none", version = "none", result = "client_alert";
     /// Anything else that TLS refused.
-    HandshakeOther = "handshakes", "failed_other";
-    /// A panic of ours came before its session.
-    HandshakePanic = "handshakes", "failed_panic";
+    HandshakeOther = "handshakes", "failed_other", kind = "none", version = "none", result = "other";
+    /// dotd panicked before the session began.
+    HandshakePanic = "handshakes", "failed_panic", kind = "none", version = "none", result = "panic";
     /// Sessions ended by the client: close_notify or FIN.
     EndClient = "session_ends", "client";
     /// Reset or another transport error.
@@ -100,29 +113,29 @@ counters! {
     EndQueries = "session_ends", "queries";
     /// The client does not read its responses.
     EndSlowReader = "session_ends", "slow_reader";
-    /// Owed most when its worker owed too much.
+    /// Ended as the session with the most unread octets, when its worker held too many.
     EndOwed = "session_ends", "owed_most";
     /// Broken framing or a message too short to answer.
     EndFraming = "session_ends", "framing";
-    /// Far more messages that nobody can read than queries.
+    /// Far more invalid messages than queries.
     EndMalformed = "session_ends", "malformed";
     /// TLS broken inside the session.
     EndTls = "session_ends", "tls";
-    /// Idle longest when another connection needed a place.
+    /// Idle longest when another connection needed its place.
     EndEvicted = "session_ends", "evicted";
     /// The client may not ask: by its names, or since a reload.
     EndDenied = "session_ends", "denied";
     /// We are stopping.
     EndDrain = "session_ends", "drain";
-    /// A panic of ours in the session.
+    /// dotd panicked in the session.
     EndPanic = "session_ends", "panic";
-    /// Sessions that are over, and whose clients have not taken everything that was written: a gauge.
+    /// Sessions that are over and whose clients have not taken all octets: a gauge.
     Lingering = "lingering", "sessions";
-    /// Octets of responses that wait for clients who have not taken them: a gauge.
+    /// Octets of responses that clients have not taken: a gauge.
     OwedOctets = "owed_octets", "octets";
-    /// Answers of backends that became SERVFAIL, because their client takes too little of what it is owed.
+    /// Answers that became SERVFAIL, because their client takes too little of what waits for it.
     NotKept = "owed", "not_kept";
-    /// Octets that were written for clients and did not arrive, because their connection ended first.
+    /// Octets written for clients that did not arrive, because their connection ended first.
     LostOctets = "owed", "lost_octets";
     /// Messages received from clients.
     Received = "queries", "received";
@@ -146,9 +159,9 @@ counters! {
     DroppedDenied = "queries", "dropped_denied";
     /// Dropped: a rule of a policy zone says so.
     DroppedPolicy = "queries", "dropped_policy";
-    /// Dropped: a panic of ours while it was looked at.
+    /// Dropped: dotd panicked while it judged the message.
     DroppedPanic = "queries", "dropped_panic";
-    /// Outcomes whose client had left, or over UDP whose way out was full.
+    /// Responses whose client had left, or that found no room in the socket over UDP.
     DroppedClientGone = "responses", "client_gone";
     /// Outcomes that a rule of a policy zone dropped.
     AnswerDropped = "responses", "dropped_policy";
@@ -178,21 +191,21 @@ counters! {
     BackendReceived = "backend", "received";
     /// `recvmmsg` calls that brought something.
     BackendReceiveCalls = "backend", "receive_calls";
-    /// Times that a worker let answers gather before it looked.
+    /// Times that a worker let answers accumulate before it looked.
     BackendPauses = "backend", "pauses";
     /// Datagrams and messages over connections that match no query in flight: forged, or late.
     BackendUnmatched = "backend", "unmatched";
-    /// Queries no backend answered in time.
+    /// Queries that no backend answered in time.
     BackendTimeout = "backend", "timeout";
-    /// The backend is not there: ICMP or refused connection.
+    /// Queries whose backend could not be reached: ICMP or a refused connection.
     BackendUnreachable = "backend", "unreachable";
     /// Responses with TC=1, asked for again over TCP.
     BackendTruncated = "backend", "truncated";
-    /// Queries asked again without the OPT that dotd had added, because the backend knows no EDNS.
+    /// Queries asked again without the OPT that dotd had added, because the backend does not support EDNS.
     BackendWithoutEdns = "backend", "without_edns";
-    /// Queries longer than a datagram on the path to the backend may be, asked over TCP.
+    /// Queries too long for a datagram on the path to the backend, asked over TCP.
     BackendTooLong = "backend", "too_long";
-    /// Responses passed on with the backend's OPT as it came, because records behind it point to each other.
+    /// Responses passed on with the backend's OPT unchanged, because records behind it point to each other.
     BackendOptEntangled = "backend", "opt_entangled";
     /// Queries written to connections.
     BackendStreamSent = "backend", "stream_sent";
@@ -202,7 +215,7 @@ counters! {
     BackendStreamReceived = "backend", "stream_received";
     /// Reads from connections that brought something.
     BackendStreamReads = "backend", "stream_reads";
-    /// Connections closed because what came was not framed.
+    /// Connections closed because their octets could not be framed.
     BackendStreamBroken = "backend", "stream_broken";
     /// Connections opened.
     BackendConnections = "backend", "connections";
@@ -214,9 +227,9 @@ counters! {
     BackendRetried = "backend", "retried";
     /// Queries moved to another connection of their backend, because theirs was silent.
     BackendMoved = "backend", "moved";
-    /// Queries refused because the backend closes its connections upon them.
+    /// Queries refused because the backend closes its connections when it gets them.
     BackendRefused = "backend", "refused";
-    /// Times that a backend was set aside because it answered few of its queries, and others did.
+    /// Times that a backend was set aside because it answered few of its queries, and others did better.
     BackendSetAside = "backend", "set_aside";
     /// Messages of zone transfers.
     BackendTransferred = "backend", "transferred";
@@ -226,11 +239,11 @@ counters! {
     BackendHedged = "backend", "hedged";
     /// Second backends whose answer came first.
     BackendHedgeWon = "backend", "hedge_won";
-    /// Second backends that said neither what there is nor that there is nothing: the first was waited for.
+    /// Second backends that answered neither NOERROR nor NXDOMAIN: the first one was awaited.
     BackendHedgeFailed = "backend", "hedge_failed";
-    /// Queries that a second backend did not get, because as many as may had.
+    /// Late queries that got no second backend, because the budget was spent.
     BackendHedgeOverBudget = "backend", "hedge_over_budget";
-    /// Queries refused because every slot is taken.
+    /// Queries refused because every slot was taken.
     BackendFull = "backend", "full";
     /// Connections in clear, of those accepted.
     AcceptedPlain = "do53", "accepted";
@@ -238,52 +251,52 @@ counters! {
     ReceivedDatagram = "do53", "received_udp";
     /// Queries by TCP in clear, of those received.
     ReceivedPlain = "do53", "received_tcp";
-    /// Responses by UDP that said TC=1, because the client or the path takes no more.
+    /// Responses by UDP with TC=1, because the client or the path takes no more.
     TruncatedDatagram = "do53", "truncated";
     /// Responses by UDP that the kernel refused to send.
     DatagramSendFailed = "do53", "send_failed";
     /// Queries at the backends now: a gauge.
     BackendOutstanding = "backend_outstanding", "outstanding";
-    /// Queries answered by a response that still held.
+    /// Queries answered by a response that was still valid.
     CacheHit = "cache", "hits";
-    /// Queries for which the cache had nothing that held.
+    /// Queries for which the cache had no valid response.
     CacheMissed = "cache", "misses";
-    /// Queries that are not for the cache: signed, with a cookie, or with what may change an answer unknown to us.
+    /// Queries that are not for the cache: signed, with a cookie, or with an option that dotd does not know.
     CacheBypassed = "cache", "bypassed";
-    /// Queries answered by a response that had ended, because no backend gave a newer one.
+    /// Queries answered by an expired response, because no backend gave a newer one.
     CacheStale = "cache", "stale";
     /// Responses kept.
     CacheInserted = "cache", "inserts";
-    /// Responses that made room.
+    /// Responses removed to make room.
     CacheEvicted = "cache", "evictions";
-    /// Queries of the cache's own, to have a popular answer anew before it ends.
+    /// The cache's own queries, to refresh a popular answer before it expires.
     CacheRefresh = "cache", "refreshes";
     /// Such queries that had their outcome.
     CacheRefreshed = "cache", "refreshed";
-    /// Responses in the caches now: a gauge.
+    /// Responses in the caches: a gauge.
     CacheEntries = "cache_entries", "entries";
-    /// Memory that they take: a gauge.
+    /// Memory of these responses: a gauge.
     CacheOctets = "cache_octets", "octets";
-    /// Queries that wait for the answer to an equal one now: a gauge.
+    /// Queries that wait for the answer to an equal one: a gauge.
     CacheWaiting = "cache_waiting", "waiting";
     /// Steps of handshakes that waited for their turn.
     HandshakesWaited = "fairness", "handshakes_waited";
     /// Times that a session waited for its turn, because its client had used up the last one.
     TurnsWaited = "fairness", "turns_waited";
-    /// Queries by UDP that were told to come by TCP (TC=1), because their kind or their client had its share in flight.
+    /// Queries by UDP that were told to use TCP (TC=1), because UDP or their client had its share in flight.
     DatagramsDeferred = "fairness", "datagrams_deferred";
-    /// Queries that were answered with SERVFAIL, because only the reserve was left at the backends, and their client had its
-    /// share of that.
+    /// Queries answered SERVFAIL, because only the reserve was left at the backends, and their client had its share
+    /// of that.
     QueriesOverShare = "fairness", "queries_over_share";
-    /// Messages over their client's rate, whatever became of them.
+    /// Messages over their client's rate.
     QueriesOverRate = "fairness", "queries_over_rate";
-    /// Of these, refused.
+    /// Messages over their client's rate that were refused.
     QueriesRefused = "fairness", "queries_refused";
-    /// Connections and datagrams of clients that may not ask: their address is on a deny list.
+    /// Connections and datagrams of clients whose address is on a deny list.
     AccessDenied = "access", "denied";
-    /// The same: their address is not on the allow list.
+    /// Connections and datagrams of clients whose address is not on the allow list.
     AccessNotAllowed = "access", "not_allowed";
-    /// Connections that asked for dotd by a name that is not in `server_names`, or by none.
+    /// Connections that asked for a server name that is not in `server_names`, or for none.
     AccessServerName = "access", "server_name";
     /// Connections whose certificate has no name in `client_names`.
     AccessClientName = "access", "client_name";

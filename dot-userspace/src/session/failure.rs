@@ -27,14 +27,5 @@ pub(super) fn failure_reply(asked: Asked, query: &[u8], failure: Failure) -> (Ve
     if let Some(id) = message.first_chunk_mut::<2>() {
         *id = asked.id.to_be_bytes();
     }
-    let reply = Reply {
-        rcode: Rcode::SERV_FAIL,
-        ede: Some(ede),
-        question_end: usize::from(asked.question_end),
-        has_opt: asked.has_opt,
-        padding: asked.padding,
-        keepalive: asked.keepalive,
-        dnssec_ok: asked.dnssec_ok,
-    };
-    (message, reply)
+    (message, Reply { rcode: Rcode::SERV_FAIL, ede: Some(ede), asked })
 }

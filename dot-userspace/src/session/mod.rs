@@ -9,6 +9,7 @@
 mod clients;
 mod deadline_timer;
 mod discovery;
+mod disposition;
 mod do53;
 mod end;
 mod failure;

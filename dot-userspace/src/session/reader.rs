@@ -14,11 +14,19 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::{
-    Inbox, Link, SessionEnd, discovery::describe, end::end_of_reading, fate_guard::FateGuard,
-    inbox::transfer, rates::Pace, screening::ask, traced, turn::Turn,
+    Inbox, Link, SessionEnd,
+    discovery::describe,
+    disposition::{Done, Recipient, Refusal, act_on},
+    end::end_of_reading,
+    fate_guard::FateGuard,
+    inbox::transfer,
+    rates::Pace,
+    screening::ask,
+    traced,
+    turn::Turn,
 };
 use crate::{
-    dns::{self, Disposition, DropReason, Ede, Rcode, Reply, framing::cut_message, triage},
+    dns::{self, Query, Reply, framing::cut_message, triage},
     ledger::Counter,
 };
 
@@ -177,31 +185,17 @@ impl Reader {
             true => self.malformed.saturating_add(1),
             false => self.malformed.saturating_sub(1),
         };
-        match disposition {
-            Disposition::Forward(query) | Disposition::Transfer(query) if is_over => {
-                inbox.answer(message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::OVER_RATE)));
-                counters.add(Counter::Responded, 1);
-                counters.add(Counter::QueriesRefused, 1);
-                inbox.refused(Counter::QueriesRefused);
+        let refusal = match is_over {
+            true => Some(Refusal::RATE),
+            false => inbox.standing.is_refused().then_some(Refusal::ACCESS),
+        };
+        match act_on(disposition, message, refusal, inbox, counters) {
+            Done::Handled => {}
+            Done::Refused => {
+                let reason = if is_over { Some(Counter::QueriesRefused) } else { inbox.standing.reason() };
+                reason.into_iter().for_each(|reason| inbox.refused(reason));
             }
-            Disposition::Forward(query) | Disposition::Transfer(query) if inbox.standing.is_refused() => {
-                inbox.answer(message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::NOT_SERVED)));
-                counters.add(Counter::Responded, 1);
-                counters.add(Counter::AccessRefused, 1);
-                inbox.standing.reason().into_iter().for_each(|reason| inbox.refused(reason));
-            }
-            Disposition::Forward(query) => ask(&inbox.shared, message, &query, inbox),
-            Disposition::Transfer(query) => transfer(message, &query, inbox),
-            Disposition::Describe(query) => describe(&inbox.shared, message, &query, inbox),
-            Disposition::Respond(reply) => {
-                inbox.answer(message, &reply);
-                counters.add(Counter::Responded, 1);
-            }
-            Disposition::Drop(reason) => counters.add(drop_counter(reason), 1),
-            Disposition::Close(reason) => {
-                counters.add(drop_counter(reason), 1);
-                return Err(SessionEnd::Framing);
-            }
+            Done::Closed => return Err(SessionEnd::Framing),
         }
         if self.malformed >= MALFORMED_MAX {
             return Err(SessionEnd::Malformed);
@@ -214,9 +208,20 @@ impl Reader {
     }
 }
 
-pub(super) fn drop_counter(reason: DropReason) -> Counter {
-    match reason {
-        DropReason::IsResponse => Counter::DroppedResponse,
-        DropReason::Short => Counter::DroppedShort,
+impl Recipient for &Rc<Inbox> {
+    fn answer(&self, message: &[u8], reply: &Reply) {
+        Inbox::answer(self, message, reply);
+    }
+
+    fn forward(self, message: &[u8], query: &Query) {
+        ask(&self.shared, message, query, self);
+    }
+
+    fn describe(self, message: &[u8], query: &Query) {
+        describe(&self.shared, message, query, self);
+    }
+
+    fn transfer(self, message: &[u8], query: &Query) {
+        transfer(message, query, self);
     }
 }

@@ -17,13 +17,9 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{
-    CertificateError as Refused, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore,
-    SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls12_signature, verify_tls13_signature},
+    CertificateError as Refused, ClientConfig, Error as TlsError, RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs as provider},
     server::ParsedCertificate,
     version::{TLS12, TLS13},
 };
@@ -33,6 +29,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     certificate::{CertificateError, pem},
+    server_verifier::{Rule, ServerVerifier},
     serving::ALPN_DOT,
 };
 use crate::config::Backend;
@@ -74,8 +71,8 @@ impl BackendTls {
             text => ServerName::try_from(text.to_owned())
                 .map_err(|_| format!("backend {address}: server_name \"{text}\" is no name of a host"))?,
         };
-        let verifier = Verifier::new(named, backend.spki_pins.iter().filter_map(pin).collect(), provider);
-        let provider = Arc::clone(&verifier.provider);
+        let conditions = Conditions::new(named, backend.spki_pins.iter().filter_map(pin).collect());
+        let verifier = ServerVerifier::new(conditions, Arc::clone(&provider));
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
         let builder = builder.map_err(|error| format!("backend {address}: {error}"))?;
         let mut config =
@@ -150,25 +147,20 @@ fn by_name(
     verifier.map_err(|error| format!("backend.ca: {error}"))
 }
 
-/// Believes a certificate whose chain and name are right, and whose key has a pin: each where it is configured.
-#[derive(Debug)]
-pub(super) struct Verifier {
+/// Accepts a certificate whose chain and name are right, and whose key has a pin: each if it is configured.
+#[derive(Clone, Debug)]
+pub(super) struct Conditions {
     named: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
-    provider: Arc<CryptoProvider>,
 }
 
 /// What one condition says of a certificate; `None`: it is not configured.
 type Verdict = Option<Result<(), TlsError>>;
 
-impl Verifier {
+impl Conditions {
     /// By these conditions.
-    pub(super) fn new(
-        named: Option<Arc<WebPkiServerVerifier>>,
-        pins: Vec<Pin>,
-        provider: Arc<CryptoProvider>,
-    ) -> Self {
-        Self { named, pins, provider }
+    pub(super) fn new(named: Option<Arc<WebPkiServerVerifier>>, pins: Vec<Pin>) -> Self {
+        Self { named, pins }
     }
 
     /// Whether chain and name are right, and whether the key has a pin.
@@ -194,45 +186,22 @@ impl Verifier {
     }
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
+impl Rule for Conditions {
+    fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        _ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
+    ) -> Result<(), TlsError> {
         match self.verdicts(leaf, chain, name, now) {
-            // The config refuses that; believing nobody is the safe way to be wrong.
+            // The config refuses that; rejecting every certificate is the safe failure.
             (None, None) => Err(Refused::ApplicationVerificationFailure.into()),
             (by_name, by_pin) => {
                 by_name.transpose()?;
                 by_pin.transpose()?;
-                Ok(ServerCertVerified::assertion())
+                Ok(())
             }
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, leaf, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -17,17 +17,17 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error as TlsError, HandshakeKind, ProtocolVersion,
-    SignatureScheme, StreamOwned, SupportedProtocolVersion,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs as provider, verify_tls12_signature, verify_tls13_signature},
+    ClientConfig, ClientConnection, Error as TlsError, HandshakeKind, ProtocolVersion, StreamOwned,
+    SupportedProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs as provider},
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::{
-    backend_tls::{Verifier, authorities, pin},
+    backend_tls::{Conditions, authorities, pin},
     certificate::{CertificateFacts, facts, pem},
+    server_verifier::{Rule, ServerVerifier},
 };
 use crate::config::TlsVersion;
 
@@ -56,7 +56,7 @@ pub struct Wanted {
 pub struct Inquiry {
     config: Arc<ClientConfig>,
     sni: ServerName<'static>,
-    verifier: Verifier,
+    conditions: Conditions,
     name: ServerName<'static>,
 }
 
@@ -107,7 +107,7 @@ impl Inquiry {
                 .ok_or_else(|| format!("\"{text}\" is no pin: Base64 of 32 octets, as `dotd pin` prints"))
         });
         let pins = pins.collect::<Result<_, _>>()?;
-        let verifier = Verifier::new(named.transpose()?, pins, Arc::clone(&provider));
+        let conditions = Conditions::new(named.transpose()?, pins);
         let host = |text: &str| {
             ServerName::try_from(text.to_owned()).map_err(|_| format!("\"{text}\" is no name of a host"))
         };
@@ -120,7 +120,7 @@ impl Inquiry {
             Some(text) => host(text)?,
         };
         let config = client_config(wanted, provider)?;
-        Ok(Self { config: Arc::new(config), sni, verifier, name })
+        Ok(Self { config: Arc::new(config), sni, conditions, name })
     }
 
     /// Does the handshake over a connection whose time-outs the caller has set.
@@ -140,7 +140,7 @@ impl Inquiry {
     fn shown(&self, connection: &ClientConnection) -> Shown {
         let chain = connection.peer_certificates().unwrap_or_default();
         let (by_name, by_pin) = match chain.split_first() {
-            Some((leaf, rest)) => self.verifier.verdicts(leaf, rest, &self.name, UnixTime::now()),
+            Some((leaf, rest)) => self.conditions.verdicts(leaf, rest, &self.name, UnixTime::now()),
             None => (None, None),
         };
         Shown {
@@ -179,7 +179,7 @@ fn client_config(wanted: &Wanted, provider: Arc<CryptoProvider>) -> Result<Clien
         Some(TlsVersion::V1_3) => &BOTH[..1],
         Some(TlsVersion::V1_2) => &BOTH[1..],
     };
-    let looks_later = LooksLater(Arc::clone(&provider));
+    let looks_later = ServerVerifier::new(LooksLater, Arc::clone(&provider));
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
     let builder = builder.map_err(|error| error.to_string())?;
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(looks_later));
@@ -204,41 +204,18 @@ fn identity(cert: &Path, key: &Path) -> Result<Identity, super::certificate::Cer
     Ok((chain, key))
 }
 
-/// Lets every certificate through, and only those signatures that are its key's: [`Inquiry::shown`] looks at it later.
+/// Accepts every certificate: [`Inquiry::shown`] judges it after the handshake.
 #[derive(Debug)]
-struct LooksLater(Arc<CryptoProvider>);
+struct LooksLater;
 
-impl ServerCertVerifier for LooksLater {
-    fn verify_server_cert(
+impl Rule for LooksLater {
+    fn judge(
         &self,
         _leaf: &CertificateDer<'_>,
         _chain: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
-        _ocsp: &[u8],
         _now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, leaf, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, leaf, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+    ) -> Result<(), TlsError> {
+        Ok(())
     }
 }

@@ -21,6 +21,7 @@ pub mod record;
 pub mod records;
 pub mod secrets;
 mod self_signed;
+mod server_verifier;
 mod serving;
 mod sessions;
 mod steps;

@@ -4,28 +4,19 @@ use tokio::time::Duration;
 
 use super::*;
 use crate::{
-    backend::{Broken, Sink, flights::Flights},
+    backend::{
+        flights::Flights,
+        tests::{Ignores, QUERY},
+    },
     dns::{Asked, Query},
 };
-
-struct Nobody;
-
-impl Sink for Nobody {
-    fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
-        Ok(())
-    }
-
-    fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
-}
-
-const QUERY: [u8; 17] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
 fn flights(count: usize) -> (Flights, Vec<u16>) {
     let mut flights = Flights::default();
     let query = Query::parse(&QUERY).unwrap();
     let deadline = Instant::now() + Duration::from_secs(1);
     let mut ask =
-        || flights.insert(Asked::by(&query), Rc::new(Nobody), deadline, |_| None).expect("there is room");
+        || flights.insert(Asked::by(&query), Rc::new(Ignores), deadline, |_| None).expect("there is room");
     let slots = (0..count).map(|_| ask()).collect();
     (flights, slots)
 }

@@ -74,8 +74,8 @@ fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Re
     owed(&mut registry, snapshot);
     backends(&mut registry, status, snapshot);
     cache(&mut registry, snapshot);
-    fairness(&mut registry, snapshot);
-    access(&mut registry, snapshot);
+    each_of("fairness", &mut registry, snapshot);
+    each_of("access", &mut registry, snapshot);
     policy::register(&mut registry, status, snapshot);
     accounts(&mut registry, snapshot);
     histograms::register(&mut registry, measured);
@@ -154,20 +154,20 @@ fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     let lingering = i64::try_from(snapshot.count(Counter::Lingering)).unwrap_or(i64::MAX);
     let help = "Sessions that are over, and whose clients have not taken everything";
     gauge(registry, "sessions_lingering", help, None, lingering);
-    let refused = snapshot.family("connections").filter(|(label, _)| label.starts_with("refused_"));
-    let failed = ("handshake_failed", snapshot.prefix_total("handshakes", "failed_"));
-    let ends = refused.chain([failed]).chain(snapshot.family("session_ends"));
-    let rows = ends.map(|(end, count)| (vec![("end", end.to_owned())], count));
+    let refused = of("connections").filter(|counter| !counter.labels().is_empty());
+    let failed = of("handshakes").filter(|counter| !counter.labels().contains(&("result", "ok")));
+    let failed = failed.map(|counter| snapshot.count(*counter)).fold(0, u64::wrapping_add);
+    let ends = refused.chain(of("session_ends")).map(|counter| (counter.label(), snapshot.count(*counter)));
+    let rows = ends.chain([("handshake_failed", failed)]);
+    let rows = rows.map(|(end, count)| (vec![("end", end.to_owned())], count));
     counters(registry, "connections", "Connections that ended, by how", rows);
     let accepted = snapshot.count(Counter::Accepted);
     counter(registry, "connections_accepted", "TCP connections accepted", accepted);
     let failed = snapshot.count(Counter::AcceptFailed);
     counter(registry, "accept_failures", "accept() that failed for want of a resource", failed);
-    let handshakes = snapshot.family("handshakes").map(|(label, count)| {
-        let (kind, version, result) = handshake_labels(label);
-        let labels =
-            vec![("kind", kind.to_owned()), ("version", version.to_owned()), ("result", result.to_owned())];
-        (labels, count)
+    let handshakes = of("handshakes").map(|counter| {
+        let labels = counter.labels().iter().map(|(name, value)| (*name, (*value).to_owned()));
+        (labels.collect(), snapshot.count(*counter))
     });
     counters(registry, "handshakes", "TLS handshakes by kind, version and result", handshakes);
 }
@@ -180,9 +180,9 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let transport = || ("transport", if is_dot_alone { "dot" } else { "any" }.to_owned());
     let received = [(vec![transport()], count(Counter::Received))];
     counters(registry, "queries_received", "DNS messages received from clients", received);
-    let dispositions = snapshot.family("queries").filter(|(label, _)| *label != Counter::Received.label());
-    let rows =
-        dispositions.map(|(label, count)| (vec![transport(), ("disposition", label.to_owned())], count));
+    let dispositions = of("queries").filter(|counter| **counter != Counter::Received);
+    let rows = dispositions
+        .map(|counter| (vec![transport(), ("disposition", counter.label().to_owned())], count(*counter)));
     counters(registry, "queries", "DNS messages by what became of them", rows);
     let received = [("udp", Counter::ReceivedDatagram), ("tcp", Counter::ReceivedPlain)];
     let rows = received.map(|(way, counter)| (vec![("transport", way.to_owned())], count(counter)));
@@ -194,10 +194,8 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     ] {
         counter(registry, name, help, count(of));
     }
-    let unwritten = [Counter::DroppedClientGone.label(), Counter::AnswerDropped.label()];
-    let is_written = |label: &str| !unwritten.contains(&label);
-    let written = snapshot.family("responses").filter(|(label, _)| is_written(label));
-    let rows = written.map(|(rcode, count)| (vec![("rcode", rcode.to_owned())], count));
+    let written = of("responses").filter(|counter| !matches!(counter, Counter::DroppedClientGone | Counter::AnswerDropped));
+    let rows = written.map(|rcode| (vec![("rcode", rcode.label().to_owned())], count(*rcode)));
     counters(registry, "responses", "Responses written, by rcode", rows);
     let gone = snapshot.count(Counter::DroppedClientGone);
     counter(registry, "responses_unsent", "Responses whose client had left", gone);
@@ -246,19 +244,14 @@ fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
         of_each(*rcode).map(move |(name, count)| (labels(name), count))
     });
     counters(registry, "backend_responses", "Responses of each backend, by rcode", answers);
-    for (label, count) in snapshot.family("backend") {
-        let help = format!("Backends: {}, over all of them", label.replace('_', " "));
-        counter(registry, &format!("backend_{label}"), &help, count);
-    }
+    each_of("backend", registry, snapshot);
     let outstanding = i64::try_from(snapshot.count(Counter::BackendOutstanding)).unwrap_or(i64::MAX);
     gauge(registry, "backend_outstanding", "Queries at the backends now", None, outstanding);
 }
 
 /// The caches of all workers together.
 fn cache(registry: &mut Registry, snapshot: &Snapshot) {
-    for (label, count) in snapshot.family("cache") {
-        counter(registry, &format!("cache_{label}"), &format!("Caches: {label}, over all workers"), count);
-    }
+    each_of("cache", registry, snapshot);
     for (gauge_name, help, size) in [
         ("cache_entries", "Responses in the caches now", Counter::CacheEntries),
         ("cache_octets", "Memory that they take", Counter::CacheOctets),
@@ -266,22 +259,6 @@ fn cache(registry: &mut Registry, snapshot: &Snapshot) {
     ] {
         let size = i64::try_from(snapshot.count(size)).unwrap_or(i64::MAX);
         gauge(registry, gauge_name, help, None, size);
-    }
-}
-
-/// What waited or was refused so that others are served.
-fn fairness(registry: &mut Registry, snapshot: &Snapshot) {
-    for (label, count) in snapshot.family("fairness") {
-        let help = format!("For the sake of other clients: {}", label.replace('_', " "));
-        counter(registry, &format!("fairness_{label}"), &help, count);
-    }
-}
-
-/// Clients that may not ask.
-fn access(registry: &mut Registry, snapshot: &Snapshot) {
-    for (label, count) in snapshot.family("access") {
-        let help = format!("Clients that may not ask: {}", label.replace('_', " "));
-        counter(registry, &format!("access_{label}"), &help, count);
     }
 }
 
@@ -306,18 +283,16 @@ fn accounts(registry: &mut Registry, snapshot: &Snapshot) {
     gauges(registry, "ledger_difference", "What came in less what was accounted for", rows);
 }
 
-/// Label of the ledger into kind, version, result; a failed handshake has neither kind nor version yet.
-fn handshake_labels(label: &str) -> (&str, &str, &str) {
-    if let Some(cause) = label.strip_prefix("failed_") {
-        return ("none", "none", cause);
+/// The workers' counters of a family.
+fn of(family: &str) -> impl Iterator<Item = &'static Counter> {
+    Counter::ALL.iter().filter(move |counter| counter.family() == family)
+}
+
+/// A metric for each counter of a family, with the help that stands beside the counter.
+fn each_of(family: &str, registry: &mut Registry, snapshot: &Snapshot) {
+    for one in of(family) {
+        counter(registry, &format!("{family}_{}", one.label()), one.help(), snapshot.count(*one));
     }
-    let (kind, version) = label.split_once('_').unwrap_or((label, "none"));
-    let version = match version {
-        "tls13" => "1.3",
-        "tls12" => "1.2",
-        other => other,
-    };
-    (kind, version, "ok")
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str, count: u64) {

@@ -5,7 +5,7 @@
 
 use prometheus_client::registry::Registry;
 
-use super::{Status, counter, gauges};
+use super::{Status, each_of, gauges};
 use crate::ledger::Snapshot;
 
 pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
@@ -31,8 +31,5 @@ pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snap
     );
     let help = "1 while a newer file of a policy zone cannot be used";
     gauges(registry, "policy_stale", help, of_each(|zone| u64::from(zone.error.is_some())));
-    for (label, count) in snapshot.family("policy") {
-        let help = format!("Rules of policy zones: {}", label.replace('_', " "));
-        counter(registry, &format!("policy_{label}"), &help, count);
-    }
+    each_of("policy", registry, snapshot);
 }

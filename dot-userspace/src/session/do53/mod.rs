@@ -28,11 +28,16 @@ use sender::{Asking, Sender};
 use waiting::Waiting;
 
 use super::{
-    WorkerShared, discovery::describe, fate_guard::FateGuard, reader::drop_counter, screening::ask, traced,
+    WorkerShared,
+    discovery::describe,
+    disposition::{Recipient, Refusal, act_on},
+    fate_guard::FateGuard,
+    screening::ask,
+    traced,
 };
 use crate::{
     backend::Broken,
-    dns::{self, Asked, Disposition, Ede, Hop, Query, Rcode, Reply, triage},
+    dns::{self, Asked, Hop, Query, Rcode, Reply, triage},
     events::Effort,
     ledger::{Counter, Disposal, turn_time},
     moment::Moment,
@@ -105,6 +110,45 @@ struct Endpoint {
     spare: RefCell<Vec<Rc<Sender>>>,
 }
 
+/// A datagram whose message is being judged.
+struct Datagram<'a> {
+    endpoint: &'a Rc<Endpoint>,
+    ends: Ends,
+    /// The client that a load balancer named.
+    client: Option<Client>,
+    /// The client's address.
+    source: SocketAddr,
+}
+
+impl<'a> Datagram<'a> {
+    fn asking(self, message: &[u8], query: &Query) -> Asking<'a> {
+        let Self { endpoint, ends, client, source } = self;
+        let octets_max = dns::datagram_octets_max(message, query);
+        Asking { endpoint, ends, row: endpoint.shared.row_of(source.ip()), client, octets_max }
+    }
+}
+
+impl Recipient for Datagram<'_> {
+    fn answer(&self, message: &[u8], reply: &Reply) {
+        self.endpoint.answer(self.ends, message, reply);
+    }
+
+    fn forward(self, message: &[u8], query: &Query) {
+        let endpoint = self.endpoint;
+        ask(&endpoint.shared, message, query, &self.asking(message, query));
+    }
+
+    fn describe(self, message: &[u8], query: &Query) {
+        let endpoint = self.endpoint;
+        describe(&endpoint.shared, message, query, &self.asking(message, query));
+    }
+
+    /// Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
+    fn transfer(self, message: &[u8], query: &Query) {
+        self.endpoint.send_to_tcp(self.ends, message, query);
+    }
+}
+
 impl Endpoint {
     /// Handles one datagram. Counted once, here.
     fn take(self: &Rc<Self>, message: &[u8], ends: Ends, is_cut: bool) {
@@ -153,31 +197,9 @@ impl Endpoint {
         }
         self.shared.events.heavy.add_query(source.ip(), message, dns::asked_name);
         self.shared.events.trace.tell(source, None, |names| traced::query(message, names));
-        match triage(message, self.shared.limits().allowed) {
-            Disposition::Forward(query) | Disposition::Transfer(query) if denial.is_some() => {
-                self.answer(ends, message, &Reply::to(&query, Rcode::REFUSED, Some(Ede::NOT_SERVED)));
-                counters.add(Counter::Responded, 1);
-                counters.add(Counter::AccessRefused, 1);
-            }
-            Disposition::Forward(query) => {
-                let octets_max = dns::datagram_octets_max(message, &query);
-                let row = self.shared.row_of(source.ip());
-                ask(&self.shared, message, &query, &Asking { endpoint: self, ends, row, client, octets_max });
-            }
-            Disposition::Describe(query) => {
-                let octets_max = dns::datagram_octets_max(message, &query);
-                let row = self.shared.row_of(source.ip());
-                let asking = Asking { endpoint: self, ends, row, client, octets_max };
-                describe(&self.shared, message, &query, &asking);
-            }
-            // Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
-            Disposition::Transfer(query) => self.send_to_tcp(ends, message, &query),
-            Disposition::Respond(reply) => {
-                self.answer(ends, message, &reply);
-                counters.add(Counter::Responded, 1);
-            }
-            Disposition::Drop(reason) | Disposition::Close(reason) => counters.add(drop_counter(reason), 1),
-        }
+        let refusal = denial.map(|_| Refusal::ACCESS);
+        let disposition = triage(message, self.shared.limits().allowed);
+        act_on(disposition, message, refusal, Datagram { endpoint: self, ends, client, source }, counters);
     }
 
     /// Makes the client ask over TCP (TC=1).
@@ -209,7 +231,7 @@ impl Endpoint {
             dns::synthesize(message, reply, HOP, out);
             Ok::<_, Infallible>(())
         };
-        let limits = (octets_max, reply.question_end);
+        let limits = (octets_max, usize::from(reply.asked.question_end));
         let _ = self.push((ends, measured), limits, reply.rcode.high() != 0, write);
     }
 

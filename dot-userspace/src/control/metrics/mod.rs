@@ -194,7 +194,8 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     ] {
         counter(registry, name, help, count(of));
     }
-    let written = of("responses").filter(|counter| !matches!(counter, Counter::DroppedClientGone | Counter::AnswerDropped));
+    let written = of("responses")
+        .filter(|counter| !matches!(counter, Counter::DroppedClientGone | Counter::AnswerDropped));
     let rows = written.map(|rcode| (vec![("rcode", rcode.label().to_owned())], count(*rcode)));
     counters(registry, "responses", "Responses written, by rcode", rows);
     let gone = snapshot.count(Counter::DroppedClientGone);

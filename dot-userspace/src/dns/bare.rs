@@ -9,10 +9,8 @@
 //! Source: RFC 1035 §4.1.1, RFC 8906 §3.1.4, RFC 8945 §5.3.
 
 use super::{
-    ResponseCode,
-    forward::write_at,
-    rcode_of,
-    records::{Counts, HEADER_OCTETS, walk_tail},
+    ResponseCode, rcode_of,
+    records::{Counts, HEADER_OCTETS, walk_tail, write_at},
 };
 
 /// Whether `message` answers `query` with an error and without a question: no records except in the additional section,

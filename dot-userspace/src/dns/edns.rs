@@ -6,7 +6,10 @@
 //!
 //! Source: RFC 6891 §6.1.2, RFC 7828 §3, RFC 7830 §3, RFC 8467 §4.1, RFC 8914 §2.
 
-use super::{Ede, forward::write_at, records::u16_at};
+use super::{
+    Ede,
+    records::{u16_at, write_at},
+};
 
 /// OPTION-CODE of edns-tcp-keepalive (RFC 7828 §3.1).
 pub const KEEPALIVE_OPTION: u16 = 11;

@@ -9,6 +9,7 @@
 use super::{
     Query,
     edns::{copy_end_to_end, take_in, write_padding_to},
+    records::write_at,
 };
 
 /// UDP payload size that dotd advertises to a backend: RFC 9715 §3.2 keeps it at 1400 or less.
@@ -60,12 +61,5 @@ pub fn pad_query(query: &[u8], opt_rdata: usize, out: &mut Vec<u8>) {
     let octets = out.len() - start - query.len();
     if let Some(message) = out.get_mut(start..) {
         take_in(message, opt_rdata, octets);
-    }
-}
-
-/// Overwrites two octets, where they exist.
-pub(super) fn write_at(out: &mut [u8], offset: usize, value: u16) {
-    if let Some(octets) = out.get_mut(offset..offset + 2) {
-        octets.copy_from_slice(&value.to_be_bytes());
     }
 }

@@ -10,8 +10,8 @@
 use super::{
     Labels, ResponseCode,
     edns::write_ede_text,
-    forward::{BACKEND_PAYLOAD_OCTETS, write_at},
-    records::{Counts, HEADER_OCTETS, Record, record_at, u16_at},
+    forward::BACKEND_PAYLOAD_OCTETS,
+    records::{Counts, HEADER_OCTETS, Record, record_at, u16_at, write_at},
 };
 
 /// A pointer to the question's name.

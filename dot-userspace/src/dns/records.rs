@@ -23,6 +23,13 @@ pub(super) fn u16_at(message: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_be_bytes(octets.try_into().ok()?))
 }
 
+/// Overwrites two octets, where they exist.
+pub(super) fn write_at(out: &mut [u8], offset: usize, value: u16) {
+    if let Some(octets) = out.get_mut(offset..offset + 2) {
+        octets.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
 /// The end of the question's name. There is nothing that it could point to, so compression is an error.
 pub(super) fn question_name_end(message: &[u8], start: usize) -> Option<usize> {
     let mut offset = start;

@@ -11,10 +11,10 @@ use thiserror::Error;
 use super::{
     Query, ResponseCode, Screening,
     edns::{copy_end_to_end, read_hop_options, write_keepalive, write_padding},
-    forward::{BACKEND_PAYLOAD_OCTETS, write_at},
+    forward::BACKEND_PAYLOAD_OCTETS,
     pointers_past_opt::is_entangled,
     rcode_of,
-    records::{Counts, Record, Tail, u16_at, walk_tail},
+    records::{Counts, Record, Tail, u16_at, walk_tail, write_at},
 };
 use crate::moment::Moment;
 

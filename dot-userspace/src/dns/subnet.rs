@@ -9,8 +9,7 @@ use std::net::IpAddr;
 
 use super::{
     edns::{SUBNET_OPTION, copy_end_to_end, take_in},
-    forward::write_at,
-    records::{Counts, Record, u16_at, walk_tail},
+    records::{Counts, Record, u16_at, walk_tail, write_at},
     respond::EMPTY_OPT,
 };
 

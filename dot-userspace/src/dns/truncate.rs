@@ -8,8 +8,7 @@
 
 use super::{
     HEADER_OCTETS, Query,
-    forward::write_at,
-    records::{Counts, u16_at, walk_tail},
+    records::{Counts, u16_at, walk_tail, write_at},
 };
 
 /// Assumed payload size of a client that sends none (RFC 1035 §4.2.1), or a smaller one (RFC 6891 §6.2.3).

@@ -8,10 +8,9 @@
 use super::{
     Ede, ResponseCode,
     edns::{take_in, write_ede},
-    forward::write_at,
     pointers_past_opt::is_entangled,
     rcode_of,
-    records::{Counts, u16_at, walk_tail},
+    records::{Counts, u16_at, walk_tail, write_at},
     respond::EMPTY_OPT,
 };
 

@@ -4,6 +4,7 @@
 //! Holds: the walk, the order of the checks and the form of a finding; each rule has a file of its own.
 //! Never: changes a file.
 
+mod circles;
 mod foreign_crates;
 mod headers;
 mod layers;
@@ -91,6 +92,7 @@ pub(crate) fn run(root: &Path, arguments: &Tidy) -> Result<()> {
             findings.extend(standards::check(page, &document.unwrap_or_default(), &covered));
         }
         findings.extend(layers::check_page(root));
+        findings.extend(imports(root, &files).check());
         findings.extend(unsafety::stale_entries(root));
         findings.extend(locks::stale_entries(root));
         findings.extend(foreign_crates::stale_entries(&files));
@@ -120,6 +122,19 @@ pub(crate) fn covered(root: &Path, files: &[String]) -> Covered {
         }
     }
     covered
+}
+
+/// The imports of all files inside their folders.
+fn imports(root: &Path, files: &[String]) -> circles::Imports {
+    let mut imports = circles::Imports::default();
+    for path in files.iter().filter(|path| path.ends_with(".rs")) {
+        let text = std::fs::read_to_string(root.join(path)).unwrap_or_default();
+        // A file that does not parse is a finding of its own.
+        if let Ok(source) = Source::parse(path, &text) {
+            imports.read(&source);
+        }
+    }
+    imports
 }
 
 /// Every rule on one file; `path` is relative to `root`, with slashes.

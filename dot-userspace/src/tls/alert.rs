@@ -1,7 +1,8 @@
-//! Alerts: which ones we send, and what one that was received means.
+//! Alerts: which ones dotd sends, and the meaning of received ones.
 //!
-//! Before: a record whose content is an alert was opened. After: the connection goes on, or why it does not.
-//! Never: looks at the level in TLS 1.3, where the description says everything.
+//! Before: a record whose content is an alert was opened. After: the connection goes on, or the reason why it ends is
+//! known.
+//! Never: looks at the level in TLS 1.3, where only the description counts.
 //!
 //! Source: RFC 8446 §6, RFC 5246 §7.2.
 
@@ -60,20 +61,20 @@ pub fn name(description: u8) -> &'static str {
     }
 }
 
-/// What an alert of the peer means.
+/// The meaning of a peer's alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// The peer sends nothing more (RFC 8446 §6.1).
+    /// The peer sends no more (RFC 8446 §6.1).
     Closing,
     /// The connection may go on.
     Warning,
     /// The connection is over.
     Error,
-    /// It is not an alert; the peer is owed this one.
+    /// It is not an alert; the peer must get this one.
     Broken(u8),
 }
 
-/// What the alert in a record's `content` means.
+/// The meaning of the alert in a record's `content`.
 #[must_use]
 pub fn meaning(content: &[u8], is_tls13: bool) -> Meaning {
     match (content, is_tls13) {
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     /// Goal: an alert is read by its description in TLS 1.3, by its level in TLS 1.2, and an alert of another length is
-    /// none (RFC 8446 §5.4, §6; RFC 5246 §6.2.1, §7.2). Covers: C-280, C-282, C-283, C-284, C-287
+    /// invalid (RFC 8446 §5.4, §6; RFC 5246 §6.2.1, §7.2). Covers: C-280, C-282, C-283, C-284, C-287
     #[test]
     fn alerts_mean_what_their_version_says() {
         let cases: [(&[u8], Meaning, Meaning); 9] = [

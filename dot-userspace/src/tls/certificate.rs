@@ -2,9 +2,9 @@
 //!
 //! Before: `config` names PEM files, or none. After: `tls` serves each [`Identity`]; `cli` and `control` show
 //! it.
-//! Holds: what is refused (a key that is not the leaf's, a leaf that is not valid now, RSA below 2048 bits,
-//! SHA-1 or MD5) and what is only warned about (C-69).
-//! Never: opens a socket, keeps state, or returns half an identity: an error leaves the old one live.
+//! Holds: which certificates are refused (a key that is not the leaf's, a leaf that is not valid now, RSA below 2048
+//! bits, SHA-1 or MD5), and which only cause a warning (C-69).
+//! Never: opens a socket, keeps state, or returns an incomplete identity: after an error the old one stays in use.
 //!
 //! Source: RFC 7468 (PEM), RFC 5280, RFC 7858 §4.2 and RFC 7469 §2.4 (pins), RFC 9325 §4.
 
@@ -51,24 +51,24 @@ pub struct Identity {
     pub dns_names: Vec<String>,
     /// Addresses of the leaf.
     pub addresses: Vec<IpAddr>,
-    /// What a certificate authority says of the leaf, to staple.
+    /// A certificate authority's response about the leaf, to staple.
     pub staple: Option<Staple>,
-    /// What is doubtful, a line each; loud at start and in `dotd check`.
+    /// Doubts, a line each; shown at start and by `dotd check`.
     pub warnings: Vec<String>,
 }
 
 /// Reads one chain and its key, and checks that they are one pair, valid now and strong enough.
 ///
 /// # Errors
-/// [`CertificateError`] names the file and the way out.
+/// [`CertificateError`] names the file and what to do.
 pub fn load(cert: &Path, key: &Path) -> Result<Identity, CertificateError> {
     load_at(cert, key, SystemTime::now())
 }
 
-/// Reads every configured certificate; with none configured, the self-signed one of `state_dir`.
+/// Reads every configured certificate or, if none is configured, the self-signed one of `state_dir`.
 ///
 /// # Errors
-/// The first certificate that is wrong.
+/// The first certificate that cannot be used.
 pub fn load_all(tls: &config::Tls, state_dir: &Path) -> Result<Vec<Identity>, CertificateError> {
     if tls.certificates.is_empty() {
         return Ok(vec![self_signed::load_or_create(state_dir, SystemTime::now())?]);
@@ -76,8 +76,8 @@ pub fn load_all(tls: &config::Tls, state_dir: &Path) -> Result<Vec<Identity>, Ce
     tls.certificates.iter().map(load_entry).collect()
 }
 
-/// Reads what [`load_all`] would, and leaves the disk as it is: `None` stands for a self-signed certificate
-/// that the next start makes.
+/// Reads what [`load_all`] would, without writing. `None` stands for a self-signed certificate that the next start
+/// makes.
 ///
 /// # Errors
 /// Each certificate has its own.
@@ -101,11 +101,11 @@ fn load_entry(entry: &config::Certificate) -> Result<Identity, CertificateError>
     Ok(identity)
 }
 
-/// The pin of a PEM file: of its first certificate, or of its private key when it holds no certificate (a
-/// backup pin, RFC 7858 §4.2, is that of a key which has no certificate yet). Validity does not matter here.
+/// The pin of a PEM file: of its first certificate, or of its private key if it has no certificate (a backup pin, RFC
+/// 7858 §4.2, belongs to a key without a certificate). Validity does not matter here.
 ///
 /// # Errors
-/// A file that cannot be read or holds neither.
+/// The file cannot be read or has neither.
 pub fn pin_of_file(path: &Path) -> Result<String, CertificateError> {
     let text = pem::read(path)?;
     let refused = match pem::chain(path, &text) {
@@ -125,10 +125,10 @@ pub fn pin_of_file(path: &Path) -> Result<String, CertificateError> {
     Ok(pin(&spki))
 }
 
-/// The pin of the first certificate of a PEM file that the config names as `cert`. Validity does not matter here.
+/// The pin of the first certificate of a PEM file that is `cert` in the config. Validity does not matter here.
 ///
 /// # Errors
-/// A file that cannot be read or holds no certificate; a key is named as such.
+/// The file cannot be read or has no certificate; a key is reported as such.
 pub fn pin_of_certificate(path: &Path) -> Result<String, CertificateError> {
     let chain = pem::chain(path, &pem::read(path)?)?;
     let first = chain.first().ok_or_else(|| CertificateError::no_certificate(path))?;
@@ -175,7 +175,7 @@ pub(super) fn assemble(
     })
 }
 
-/// Refuses a key that is not the leaf's, and says when it belongs to another certificate of the file.
+/// Refuses a key that is not the leaf's, and says if it belongs to another certificate of the file.
 fn check_pair(
     cert: &Path,
     key: &Path,

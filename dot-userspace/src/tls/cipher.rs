@@ -1,8 +1,8 @@
-//! The inside of TLS records: one key for what comes in, one for what goes out.
+//! The content of TLS records: one key for each direction.
 //!
-//! Before: rustls agreed on the secrets. After: a record's octets are plaintext, or the other way round, in place.
+//! Before: rustls agreed on the secrets. After: a record's octets are decrypted, or encrypted, in place.
 //! Holds: a key, its IV and the number of the next record.
-//! Never: uses a number twice, allocates, or says why a record cannot be opened: a forger must not learn it.
+//! Never: uses a number twice, allocates, or says why a record cannot be opened, because a forger must not learn it.
 //!
 //! Source: RFC 8446 §5.2 to §5.5, RFC 5246 §6.2.3.3, RFC 5288 §3, RFC 7905 §2.
 
@@ -21,15 +21,15 @@ const TAG_OCTETS: usize = 16;
 const EXPLICIT_OCTETS: usize = 8;
 /// Most records of application data under one key: less than the 2^24.5 of AES-GCM (RFC 8446 §5.5).
 pub const RECORDS_MAX: u64 = 1 << 24;
-/// Records that a worn key may still seal: close_notify or an alert, and the key update that replaces it.
+/// Records that an exhausted key may still seal: close_notify or an alert, and the key update that replaces it.
 pub(super) const LAST_RECORDS: u64 = 16;
-/// What TLS 1.2 authenticates besides the content: number, type, version, length.
+/// Additional data in TLS 1.2: number, type, version, length.
 type Aad12 = [u8; 13];
 
-/// How records of a connection look.
+/// The format of a connection's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// TLS 1.3: the type and padding inside, nothing but the tag outside.
+    /// TLS 1.3: type and padding inside, only the tag outside.
     Tls13,
     /// TLS 1.2 with ChaCha20-Poly1305.
     Tls12,
@@ -67,13 +67,13 @@ impl Suite {
 /// A record could not be opened, or no further one may be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CipherError {
-    /// Not from whom we shook hands with, or damaged.
+    /// It is forged or damaged.
     Forged,
     /// More plaintext than a record may hold, padding included.
     Overflow,
     /// A plaintext of TLS 1.3 without a content type: empty, or all zeros (RFC 8446 §5.4).
     Typeless,
-    /// The key has served its number of records.
+    /// The key has been used for its number of records.
     WornOut,
 }
 
@@ -85,22 +85,22 @@ pub struct Cipher {
     shape: Shape,
 }
 
-/// What a record held.
+/// The content of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// What it is in truth.
+    /// Its real content type.
     pub content_type: u8,
-    /// Where the plaintext begins, from the record's first octet.
+    /// Offset of the plaintext from the record's first octet.
     pub start: usize,
     /// Its octets.
     pub octets: usize,
 }
 
 impl Cipher {
-    /// A key from rustls's secrets; `number` is the next record's.
+    /// Makes a key from rustls's secrets; `number` is the next record's.
     ///
     /// # Errors
-    /// When rustls and the AEAD disagree about a length; never with the suites that we offer.
+    /// rustls and the AEAD disagree about a length; impossible with the suites that dotd offers.
     pub fn new((number, secrets): (u64, ConnectionTrafficSecrets), is_tls13: bool) -> Result<Self, TlsError> {
         let is_chacha = matches!(secrets, ConnectionTrafficSecrets::Chacha20Poly1305 { .. });
         let (algorithm, key, iv) = match &secrets {
@@ -149,7 +149,7 @@ impl Cipher {
         };
         let plaintext = plaintext.map_err(|_| CipherError::Forged)?;
         self.number += 1;
-        // In TLS 1.3 the type and the padding count too, but for one octet (RFC 8446 §5.4).
+        // In TLS 1.3 the type and the padding count too, except for one octet (RFC 8446 §5.4).
         let type_octets = usize::from(self.shape == Shape::Tls13);
         if plaintext.len() > PLAINTEXT_OCTETS_MAX + type_octets {
             return Err(CipherError::Overflow);
@@ -164,7 +164,7 @@ impl Cipher {
     /// Appends `content` to `out` as records of `content_type`.
     ///
     /// # Errors
-    /// [`CipherError::WornOut`]; what was appended before is whole.
+    /// [`CipherError::WornOut`]; records that were appended before are complete.
     pub fn seal(&mut self, content_type: u8, content: &[u8], out: &mut Vec<u8>) -> Result<(), CipherError> {
         content.chunks(PLAINTEXT_OCTETS_MAX).try_for_each(|chunk| self.seal_one(content_type, chunk, out))
     }
@@ -201,8 +201,8 @@ impl Cipher {
         Ok(())
     }
 
-    /// The IV with the record's number (RFC 8446 §5.3). For TLS 1.2 with AES-GCM rustls does the same, so that
-    /// the part that is sent never repeats.
+    /// The IV combined with the record's number (RFC 8446 §5.3). For TLS 1.2 with AES-GCM rustls does the same, so the
+    /// explicit part never repeats.
     fn nonce(&self) -> Nonce {
         let mut nonce = self.iv;
         for (octet, number) in nonce.iter_mut().rev().zip(self.number.to_be_bytes().iter().rev()) {
@@ -211,7 +211,7 @@ impl Cipher {
         Nonce::assume_unique_for_key(nonce)
     }
 
-    /// The nonce of a received record of TLS 1.2 with AES-GCM: our salt, their part (RFC 5288 §3).
+    /// The nonce of a received record of TLS 1.2 with AES-GCM: our salt and the explicit part (RFC 5288 §3).
     fn salted(&self, sent: [u8; EXPLICIT_OCTETS]) -> Nonce {
         let mut nonce = self.iv;
         for (octet, sent) in nonce.iter_mut().rev().zip(sent.iter().rev()) {
@@ -238,7 +238,7 @@ fn received_version(header: &[u8]) -> [u8; 2] {
     }
 }
 
-/// Takes the padding off a TLS 1.3 plaintext: its type is the last octet that is not zero.
+/// Removes the padding of a TLS 1.3 plaintext: its type is the last octet that is not zero.
 fn inner_type(plaintext: &[u8]) -> Option<(u8, usize)> {
     let last = plaintext.iter().rposition(|octet| *octet != 0)?;
     plaintext.get(last).map(|content_type| (*content_type, last))

@@ -1,7 +1,7 @@
-//! Mutual TLS: which authorities a client's certificate must come from.
+//! Mutual TLS: the authorities from which a client's certificate must come.
 //!
 //! Before: `tls.client_ca` names a PEM file. After: `serving` asks every client for a certificate.
-//! Never: lets a client without one through, or trusts what the operator did not name.
+//! Never: lets a client without a certificate through, or trusts an authority that the operator did not name.
 //!
 //! Source: RFC 8446 §4.3.2, RFC 9325 §5.1; for DNS over TLS, RFC 8310 §6.6.
 
@@ -15,10 +15,10 @@ use rustls::{
 
 use super::certificate::{CertificateError, pem};
 
-/// What checks clients' certificates against the authorities in `path`.
+/// The verifier of clients' certificates by the authorities in `path`.
 ///
 /// # Errors
-/// [`CertificateError`]: the file, or the certificate in it that is no authority.
+/// [`CertificateError`]: the file, or a certificate in it that is not an authority's.
 pub fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
     let malformed = |reason: String| CertificateError::Malformed { path: path.into(), reason };
     let mut roots = RootCertStore::empty();

@@ -1,9 +1,9 @@
-//! A handshake without its socket: the client's octets in, ours out, until rustls has agreed on keys.
+//! A handshake without a socket: takes the client's octets and gives ours, until rustls has agreed on keys.
 //!
-//! Before: octets of a fresh connection. After: [`Records`], and what came behind the handshake; or the cause of its
+//! Before: octets of a new connection. After: [`Records`], and the octets behind the handshake; or the cause of its
 //! failure, with the alert among the octets to send.
-//! Holds: rustls's connection and the octets of one flight each way; at most one hello's.
-//! Never: waits, or shows rustls a record behind the handshake's last: that one is for [`Records`] to open.
+//! Holds: rustls's connection and the octets of one flight each way; at most those of one ClientHello.
+//! Never: waits, or gives rustls a record behind the handshake's last one, which [`Records`] must open.
 //!
 //! Source: RFC 8446 §4 and §6.2, RFC 5246 §7.3.
 
@@ -32,22 +32,23 @@ use super::{
     steps::{Cost, Steps},
 };
 
-/// Most octets of the client that are kept: rustls bounds a hello at 64 KiB, records add little.
+/// Most octets of the client that are kept: rustls limits a ClientHello to 64 KiB, and record headers add little.
 const INBOUND_OCTETS_MAX: usize = 80 * 1024;
 
-/// Description of the alert that says goodbye (RFC 8446 §6.1).
+/// Description of the alert close_notify (RFC 8446 §6.1).
 const CLOSE_NOTIFY: u8 = 0;
 
-/// What a dialogue needs next.
+/// What the handshake needs next.
 pub enum Step {
-    /// More octets; what is to be sent must be sent first.
+    /// More octets, after all octets in `outbound` are sent.
     Read,
-    /// A turn: a message is whole that costs a signature, a key exchange, or a certificate to verify.
+    /// A turn: the next complete message costs a signature, a key exchange, or the verification of a certificate.
     Turn {
-        /// It costs less than a full handshake's signature: a ticket or a session is offered, or that signature was made.
+        /// It costs less than a full handshake's signature: a ticket or a session is offered, or the signature is
+        /// already made.
         is_short: bool,
     },
-    /// Nothing: keys are agreed on.
+    /// Nothing: the keys are agreed on.
     Done,
 }
 
@@ -55,20 +56,20 @@ pub enum Step {
 pub struct Dialogue<'a> {
     serving: &'a Serving,
     connection: UnbufferedServerConnection,
-    /// The client's octets that rustls has not taken.
+    /// Octets of the client that rustls has not consumed.
     inbound: Vec<u8>,
-    /// So many of them it has been shown.
+    /// How many of them rustls has seen.
     shown: usize,
-    /// Where the next record begins.
+    /// Offset of the next record.
     next: usize,
     steps: Steps,
-    /// So many octets the last turn is for.
+    /// How many octets the last turn was for.
     covered: usize,
     has_begun: bool,
     is_old: bool,
     /// The ID of the session that the client may resume, or resumes (TLS 1.2).
     session_id: Option<Vec<u8>>,
-    /// The name under which the client asks for us.
+    /// The server name that the client asks for.
     server_name: Option<Box<str>>,
     /// The traffic secrets (TLS 1.3).
     handed: Option<Handed>,
@@ -78,13 +79,13 @@ pub struct Dialogue<'a> {
 
 /// Names that a handshake showed.
 pub struct Shown {
-    /// The name under which the client asked for us, in lower case.
+    /// The server name that the client asked for, in lower case.
     pub server_name: Option<Box<str>>,
     /// The names in its certificate, in lower case.
     pub client_names: Vec<String>,
 }
 
-/// What rustls said.
+/// The answer of rustls.
 enum Said {
     More,
     Again,
@@ -92,10 +93,10 @@ enum Said {
 }
 
 impl<'a> Dialogue<'a> {
-    /// Waits for a hello.
+    /// Begins a handshake, which waits for a ClientHello.
     ///
     /// # Errors
-    /// When the configuration does not suit rustls; never with ours.
+    /// The configuration does not suit rustls; impossible with ours.
     pub fn new(serving: &'a Serving) -> Result<Self, TlsError> {
         let connection = UnbufferedServerConnection::new(Arc::clone(&serving.ours))?;
         Ok(Self {
@@ -115,15 +116,15 @@ impl<'a> Dialogue<'a> {
         })
     }
 
-    /// Where the client's next octets go. Append to it only.
+    /// The buffer for the client's next octets. Only append to it.
     pub fn inbound(&mut self) -> &mut Vec<u8> {
         &mut self.inbound
     }
 
-    /// Goes on as far as the octets that are here lead.
+    /// Goes on as far as possible with the octets that have come.
     ///
     /// # Errors
-    /// What was wrong; the alert for it is in `outbound`.
+    /// The failure; its alert is in `outbound`.
     pub fn step(&mut self) -> Result<Step, TlsError> {
         loop {
             match self.hear()? {
@@ -152,7 +153,7 @@ impl<'a> Dialogue<'a> {
                         }
                         self.show(header, octets);
                     }
-                    // rustls finds the words for what is no record.
+                    // rustls reports octets that are not a record.
                     _ if self.shown < self.inbound.len() && self.is_lost() => self.shown = self.inbound.len(),
                     _ if self.is_lost() => return Err(TlsError::General("no record".into())),
                     _ => return Ok(Step::Read),
@@ -161,7 +162,7 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// The first record is here: it tells who the client is.
+    /// The first record is complete: it tells the kind of client.
     fn begin(&mut self) -> Result<(), TlsError> {
         (self.has_begun, self.is_old) = (true, is_before_tls12(&self.inbound));
         if prefers_chacha(&self.inbound) {
@@ -170,7 +171,8 @@ impl<'a> Dialogue<'a> {
         Ok(())
     }
 
-    /// What the next record costs. Where a client's certificate is verified, and its messages are sealed, each may be the one.
+    /// The cost of the next record. If client certificates are verified and messages are encrypted, each record may be
+    /// the costly one.
     fn cost(&self, header: Header) -> Option<Cost> {
         match header.content_type {
             record::HANDSHAKE => self.steps.cost(content(&self.inbound, self.next, header)),
@@ -179,7 +181,7 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// Rustls is to see the next record.
+    /// Gives the next record to rustls.
     fn show(&mut self, header: Header, octets: usize) {
         match header.content_type {
             record::HANDSHAKE => {
@@ -192,8 +194,8 @@ impl<'a> Dialogue<'a> {
         self.shown = self.next;
     }
 
-    /// The next record is close_notify in clear. rustls waits on, as anybody on the way could have said it; who could may
-    /// as well reset the connection, and a client that says it waits for nothing.
+    /// Whether the next record is close_notify in clear. rustls would wait on, because anybody on the path could have
+    /// sent it. But such an attacker could as well reset the connection, and a client that sends it waits for nothing.
     fn is_goodbye(&self, header: Header) -> bool {
         let record = self.inbound.get(self.next..).unwrap_or_default();
         header.content_type == record::ALERT
@@ -201,7 +203,7 @@ impl<'a> Dialogue<'a> {
             && record.get(record::HEADER_OCTETS + 1) == Some(&CLOSE_NOTIFY)
     }
 
-    /// The next record is too long, and the client still reads alerts in clear.
+    /// Whether the next record is too long, and the client still reads alerts in clear.
     fn is_overflow(&self) -> bool {
         let is_clear = || match self.connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => {
@@ -218,7 +220,7 @@ impl<'a> Dialogue<'a> {
             || self.inbound.len() > INBOUND_OCTETS_MAX
     }
 
-    /// Shows rustls what may be shown, and does what it asks for.
+    /// Gives rustls the records that it may see, and does what it asks for.
     fn hear(&mut self) -> Result<Said, TlsError> {
         let shown = self.inbound.get_mut(..self.shown).unwrap_or_default();
         let UnbufferedStatus { discard, state, .. } = self.connection.process_tls_records(shown);
@@ -252,14 +254,14 @@ impl<'a> Dialogue<'a> {
         said.map_err(|error| self.fail(error))
     }
 
-    /// Collects the alert that rustls has for `error`.
+    /// Collects rustls's alert for `error`.
     fn fail(&mut self, error: TlsError) -> TlsError {
         self.session().into_iter().for_each(OfConnection::forget);
         if self.is_old {
             self.outbound = PROTOCOL_VERSION_ALERT.to_vec();
             return PeerIncompatible::Tls12NotOffered.into();
         }
-        // Not once more than it has something to say: rustls would go on reading where it failed, and panic.
+        // Not again after its alert: rustls would go on reading at the failed place, and panic.
         while self.connection.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(data)) =
                 self.connection.process_tls_records(&mut []).state
@@ -273,7 +275,7 @@ impl<'a> Dialogue<'a> {
         Some(OfConnection { sessions: Arc::clone(&self.serving.sessions), id })
     }
 
-    /// What the client has shown of itself and of whom it looks for; to be asked once it is done.
+    /// The names in the handshake; must be called once it is done.
     pub fn shown(&mut self) -> Shown {
         let certificate = self.connection.peer_certificates().and_then(<[_]>::first);
         Shown {
@@ -282,10 +284,10 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// How it went, the connection's records, the octets behind the handshake, and those that are unsent.
+    /// The kind of handshake, the connection's records, the octets behind the handshake, and the unsent octets.
     ///
     /// # Errors
-    /// When rustls does not part with its keys; never after [`Step::Done`].
+    /// rustls does not give its keys; impossible after [`Step::Done`].
     pub fn finish(mut self) -> Result<(HandshakeKind, Records, Vec<u8>, Vec<u8>), TlsError> {
         let kind = HandshakeKind {
             is_resumed: matches!(self.connection.handshake_kind(), Some(rustls::HandshakeKind::Resumed)),

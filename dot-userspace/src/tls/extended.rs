@@ -1,9 +1,9 @@
 //! No resumption in TLS 1.2 for sessions without the extended master secret, where `require_ems` is off.
 //!
-//! Before: rustls has a session to keep, as a ticket or by its ID. After: `tickets` or `sessions` keeps it, or nothing does and
-//! its client does a full handshake again.
-//! Holds: where rustls writes the version and the extension of a session.
-//! Never: reads more of a session than that; keeps one that it cannot read.
+//! Before: rustls wants to keep a session, as a ticket or by its ID. After: `tickets` or `sessions` keeps it, or it is
+//! not kept and its client makes a full handshake again.
+//! Holds: the place of the version and the extension in rustls's format of a session.
+//! Never: reads more of a session; keeps one that it cannot read.
 //!
 //! Source: RFC 7627 §5.3: a server should not resume such a session.
 
@@ -16,7 +16,7 @@ const VERSION_OCTETS: usize = 2;
 const SUITE_OCTETS: usize = 2;
 const TLS13: [u8; 2] = [3, 4];
 
-/// Keeps a session by what it wraps, if the session may be resumed.
+/// Passes a session to the inner store if it may be resumed.
 #[derive(Debug)]
 pub(super) struct Extended<T: ?Sized>(pub(super) Arc<T>);
 
@@ -29,12 +29,12 @@ impl ProducesTickets for Extended<dyn ProducesTickets> {
         self.0.lifetime()
     }
 
-    /// Without a ticket rustls says an empty one, with which a client does nothing (RFC 5077 §3.3).
+    /// Without a ticket rustls sends an empty one, which a client ignores (RFC 5077 §3.3).
     fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
         if may_resume(session) { self.0.encrypt(session) } else { None }
     }
 
-    /// Another node of the fleet, of another version, may have sealed a ticket for any session.
+    /// Another node with the same keys, of another version, may have sealed a ticket for any session.
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         self.0.decrypt(ticket).filter(|session| may_resume(session))
     }
@@ -58,13 +58,13 @@ impl<S: StoresServerSessions> StoresServerSessions for Extended<S> {
     }
 }
 
-/// Whether a session is of TLS 1.3, or has the extended master secret.
+/// Whether a session is TLS 1.3, or has the extended master secret.
 fn may_resume(session: &[u8]) -> bool {
     version_and_extended(session).is_some_and(|(version, extended)| version == TLS13 || extended)
 }
 
-/// Shape, as rustls writes it: `[1][octets: u8][server name]` or `[0]`, `[version: u16][suite: u16]`
-/// `[octets: u8][master secret]`, `[extended: u8]`, and more.
+/// Format, as rustls writes it: `[1][octets: u8][server name]` or `[0]`, `[version: u16][suite: u16]` `[octets:
+/// u8][master secret]`, `[extended: u8]`, and more.
 fn version_and_extended(session: &[u8]) -> Option<([u8; 2], bool)> {
     let (has_name, rest) = session.split_first()?;
     let rest = if *has_name == 1 { after_vector(rest)? } else { rest };
@@ -73,7 +73,7 @@ fn version_and_extended(session: &[u8]) -> Option<([u8; 2], bool)> {
     Some((version, *rest.first()? == 1))
 }
 
-/// What follows a vector whose length is one octet.
+/// The octets behind a vector with a length of one octet.
 fn after_vector(octets: &[u8]) -> Option<&[u8]> {
     let (length, rest) = octets.split_first()?;
     rest.get(usize::from(*length)..)

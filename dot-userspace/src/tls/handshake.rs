@@ -1,7 +1,7 @@
-//! Terminates TLS: a connection becomes a decrypted stream, or a failure with its cause.
+//! Terminates TLS: makes a decrypted stream of a connection, or a failure with its cause.
 //!
 //! Before: `worker::accept` admitted the connection. After: `session::serve` has the stream. Step 5 of 9.
-//! Never: waits past the deadline, which octets from the client do not move.
+//! Never: waits past the deadline, which the client's octets do not extend.
 //!
 //! Source: RFC 8446 §4, RFC 7858 §3.2, RFC 7301 §3.2.
 
@@ -22,32 +22,32 @@ use super::{
 };
 use crate::{ledger::Counter, proxy::ClientTls};
 
-/// Octets read at a time: a hello with a post-quantum share, or a client's last flight with queries behind it.
+/// Octets read at a time: a ClientHello with a post-quantum share, or a client's last flight with queries behind it.
 const READ_OCTETS: usize = 4096;
 
-/// Longest time for which a client whose handshake failed is read, so that what it had sent turns no alert into a reset.
+/// How long a failed client is read, so that octets which it had sent do not turn the alert into a reset.
 const LINGER_MAX: Duration = Duration::from_secs(1);
-/// Most octets of such a client that are read: as long as a hello may be.
+/// Most octets of such a client that are read: as long as a ClientHello may be.
 const LINGER_OCTETS_MAX: usize = 64 * 1024;
 
-/// A handshake that is done.
+/// A finished handshake.
 pub struct Handshake {
-    /// What the session reads and writes.
+    /// The stream for the session.
     pub stream: Stream,
-    /// How it was done.
+    /// The kind of handshake.
     pub kind: HandshakeKind,
-    /// When the first octets of its hello came.
+    /// When the first octets of the ClientHello came.
     pub heard_at: Instant,
-    /// The name under which the client asked for us, in lower case.
+    /// The server name that the client asked for, in lower case.
     pub server_name: Option<Box<str>>,
     /// The names in its certificate.
     pub client_names: Vec<String>,
 }
 
-/// How a handshake was done.
+/// The kind of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandshakeKind {
-    /// By a ticket.
+    /// Resumed by a ticket or a session.
     pub is_resumed: bool,
     /// TLS 1.3; else 1.2.
     pub is_tls13: bool,
@@ -58,14 +58,14 @@ pub struct HandshakeKind {
 }
 
 impl HandshakeKind {
-    /// What a backend may learn of it.
+    /// The parts that a backend may learn.
     #[must_use]
     pub fn client_tls(self) -> ClientTls {
         let Self { is_tls13, has_alpn, is_certified, .. } = self;
         ClientTls { is_tls13, has_alpn, is_certified }
     }
 
-    /// Its line in the ledger.
+    /// Its counter in the ledger.
     #[must_use]
     pub fn counter(self) -> Counter {
         match (self.is_resumed, self.is_tls13) {
@@ -77,14 +77,14 @@ impl HandshakeKind {
     }
 }
 
-/// Why there is no stream. The alert, where TLS has one, was sent.
+/// Why there is no stream. The alert was sent, if TLS has one for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeFailure {
     /// Not done by the deadline.
     Timeout,
     /// The client went away.
     Closed,
-    /// The same before its first octet: what a load balancer's check does.
+    /// The client went away before its first octet, as a load balancer's health check does.
     Probe,
     /// The octets are not TLS.
     NotTls,
@@ -111,7 +111,7 @@ impl HandshakeFailure {
         if let Self::ClientAlert(alert) = self { Some(alert) } else { None }
     }
 
-    /// Its line in the ledger.
+    /// Its counter in the ledger.
     #[must_use]
     pub fn counter(self) -> Counter {
         match self {
@@ -129,7 +129,7 @@ impl HandshakeFailure {
     }
 }
 
-/// Does the handshake on `tcp` before `deadline`.
+/// Makes the handshake on `tcp` before `deadline`.
 ///
 /// # Errors
 /// [`HandshakeFailure`]; the connection is closed, with the alert that TLS has for it.
@@ -149,7 +149,7 @@ pub async fn accept(
             Ok(Handshake { stream, kind, heard_at, server_name, client_names })
         }
         Ok(Err(Failed::Tls(error))) => {
-            // In a box: no handshake holds it before its end.
+            // Boxed: a handshake needs this memory only at its end.
             let _ = Box::pin(timeout(LINGER_MAX, linger(&mut tcp))).await;
             Err(cause_of(&error))
         }
@@ -159,7 +159,7 @@ pub async fn accept(
     }
 }
 
-/// What a handshake leaves.
+/// The result of a handshake.
 struct Shaken {
     kind: HandshakeKind,
     shown: Shown,
@@ -173,7 +173,7 @@ struct Shaken {
 enum Failed {
     Tls(TlsError),
     Transport,
-    /// Transport, before the first octet.
+    /// The transport ended before the first octet.
     Silent,
 }
 
@@ -207,7 +207,7 @@ async fn shake_hands(
             }
             Ok(Step::Done) => break,
             Err(error) => {
-                // Our FIN behind the alert. Whether the client hears of it changes nothing about the cause.
+                // Sends our FIN behind the alert. Whether it arrives does not change the cause.
                 if flush(tcp, &mut dialogue.outbound).await.is_ok() {
                     let _ = tcp.shutdown().await;
                 }
@@ -218,15 +218,15 @@ async fn shake_hands(
     let shown = dialogue.shown();
     let (kind, records, carry, mut unsent) = dialogue.finish()?;
     if !kind.is_tls13 {
-        // Its client waits for our Finished; in TLS 1.3 only a ticket is left.
+        // The client waits for our Finished; in TLS 1.3 only a ticket is left.
         flush(tcp, &mut unsent).await?;
     }
     let heard_at = heard_at.unwrap_or_else(Instant::now);
     Ok(Shaken { kind, shown, records, carry, unsent, heard_at })
 }
 
-/// Reads what a client still sends behind its failure, until its FIN or until it is too much: a socket that is closed with
-/// octets unread ends in RST, which destroys an alert that its peer has not read.
+/// Reads what a client still sends after its failure, until its FIN or a limit. Closing a socket with unread octets
+/// sends RST, which destroys an alert that the peer has not read.
 async fn linger(tcp: &mut TcpStream) {
     let (mut octets, mut taken) = ([0; READ_OCTETS], 0);
     while taken < LINGER_OCTETS_MAX {
@@ -245,10 +245,11 @@ async fn flush(tcp: &mut TcpStream, octets: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Appends what is there to `inbound`.
+/// Appends received octets to `inbound`.
 async fn read(tcp: &mut TcpStream, inbound: &mut Vec<u8>) -> io::Result<()> {
     inbound.reserve(READ_OCTETS);
-    // No more, whatever room a large hello has left: what is behind the handshake must fit a session's buffer.
+    // No more, whatever space a large ClientHello has left: the octets behind the handshake must fit a session's
+    // buffer.
     match tcp.read_buf(&mut inbound.limit(READ_OCTETS)).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(()),

@@ -1,8 +1,8 @@
-//! What the first octets of a connection say before rustls reads them.
+//! Reads the first octets of a connection before rustls does.
 //!
-//! Before: `dialogue` has a record that is whole, or octets that are none. After: it knows whether the hello offers a session,
-//! and which alert an old client understands.
-//! Never: decides anything about security: what is said here orders a queue and words an alert.
+//! Before: `dialogue` has a complete record, or octets that cannot be one. After: it knows whether the ClientHello
+//! offers a session, and which alert an old client understands.
+//! Never: decides anything about security: its result orders a queue and chooses an alert.
 //!
 //! Source: RFC 8446 §4.1.2, §4.2 and appendix D.5; RFC 5077 §3.2.
 
@@ -17,19 +17,19 @@ pub const PROTOCOL_VERSION_ALERT: [u8; 7] = [0x15, 0x03, 0x01, 0x00, 0x02, 0x02,
 /// A fatal `record_overflow` alert in clear.
 pub const RECORD_OVERFLOW_ALERT: [u8; 7] = [ALERT, 0x03, 0x03, 0x00, 0x02, FATAL, RECORD_OVERFLOW];
 
-/// Octets of a hello that are always there: handshake header, version, random.
+/// Octets at the beginning of each ClientHello: handshake header, version, random.
 const FIXED_OCTETS: usize = 4 + 2 + 32;
 /// Extensions that carry a ticket. Source: IANA, TLS ExtensionType values.
 const SESSION_TICKET: u16 = 35;
 const PRE_SHARED_KEY: u16 = 41;
-/// Who sends this may speak TLS 1.3, where a session ID means nothing (RFC 8446 §4.1.2 and appendix D.4).
+/// A client that sends this may support TLS 1.3, where a session ID means nothing (RFC 8446 §4.1.2 and appendix D.4).
 const SUPPORTED_VERSIONS: u16 = 43;
 /// Suites with ChaCha20-Poly1305. Source: IANA, TLS Cipher Suites.
 const CHACHA_SUITES: [u16; 3] = [0x1303, 0xcca8, 0xcca9];
-/// Values that mean nothing have this in both octets (RFC 8701 §2).
+/// Reserved values (GREASE) have this in both octets (RFC 8701 §2).
 const GREASE: u16 = 0x0a0a;
 
-/// Octets that no further ones can make a TLS record.
+/// Whether these octets can never become a TLS record.
 #[must_use]
 pub fn is_no_record(octets: &[u8]) -> bool {
     let is_wrong =
@@ -44,7 +44,7 @@ pub fn is_no_record(octets: &[u8]) -> bool {
         || is_too_long
 }
 
-/// The header of a record in clear that says it is longer than any may be (RFC 8446 §5.1). rustls knows no such bound.
+/// The header of a record in clear that claims to be longer than allowed (RFC 8446 §5.1). rustls has no such limit.
 #[must_use]
 pub fn is_overflow(octets: &[u8]) -> bool {
     let Some(&[content_type, major, _, high, low]) = octets.first_chunk::<HEADER_OCTETS>() else {
@@ -55,22 +55,22 @@ pub fn is_overflow(octets: &[u8]) -> bool {
         && usize::from(u16::from_be_bytes([high, low])) > PLAINTEXT_OCTETS_MAX
 }
 
-/// A ClientHello of SSL 3, TLS 1.0 or 1.1, by its first record. It has no signature algorithms, which is what
-/// rustls would complain about; what is wrong with it is its version.
+/// Whether the first record is a ClientHello of SSL 3, TLS 1.0 or 1.1. It has no signature algorithms, which rustls
+/// would complain about; but its fault is its version.
 #[must_use]
 pub fn is_before_tls12(octets: &[u8]) -> bool {
     matches!(octets, [HANDSHAKE, 3, _, _, _, 1, _, _, _, 3, minor, ..] if *minor < 3)
 }
 
-/// Whether the ClientHello in the record `record` offers a ticket, or a session of TLS 1.2. One that lies hurries to no
-/// avail: rustls finds no session and shakes hands in full, and the queue lets both kinds pass.
+/// Whether the ClientHello in `record` offers a ticket, or a session of TLS 1.2. A false offer gains nothing: rustls
+/// finds no session and makes a full handshake, and the queue lets both kinds pass.
 #[must_use]
 pub fn offers_session(record: &[u8]) -> bool {
     let has_id = record.get(HEADER_OCTETS + FIXED_OCTETS).is_some_and(|octets| *octets > 0);
     extensions(record).is_some_and(|extensions| has_ticket(extensions) || (has_id && is_tls12(extensions)))
 }
 
-/// Whether the client's first suite is one with ChaCha20: it has no AES in hardware, and says so this way.
+/// Whether the client's first suite uses ChaCha20: so it has no AES in hardware.
 #[must_use]
 pub fn prefers_chacha(record: &[u8]) -> bool {
     let suites = suites(record).map(|(suites, _)| suites).unwrap_or_default();
@@ -98,7 +98,7 @@ fn extensions(record: &[u8]) -> Option<&[u8]> {
 }
 
 fn has_ticket(extensions: &[u8]) -> bool {
-    // An empty one only says that the client could take a ticket.
+    // An empty extension only says that the client supports tickets.
     kinds(extensions).any(|(kind, octets)| kind == PRE_SHARED_KEY || (kind == SESSION_TICKET && octets > 0))
 }
 
@@ -106,7 +106,7 @@ fn is_tls12(extensions: &[u8]) -> bool {
     kinds(extensions).all(|(kind, _)| kind != SUPPORTED_VERSIONS)
 }
 
-/// What each extension is, and its octets.
+/// Type and content of each extension.
 fn kinds(mut extensions: &[u8]) -> impl Iterator<Item = (u16, u16)> {
     std::iter::from_fn(move || {
         let (kind, rest) = split_length(extensions)?;
@@ -158,8 +158,8 @@ mod tests {
         assert!(!offers_session(&hello(&[])));
     }
 
-    /// Goal: a session ID is a session's in TLS 1.2; in TLS 1.3 every client has one that means nothing.
-    /// Method: an ID of 32 octets in a hello, without and with `supported_versions`.
+    /// Goal: a session ID means a session in TLS 1.2; in TLS 1.3 every client sends one that means nothing. Method: an
+    /// ID of 32 octets in a ClientHello, without and with `supported_versions`.
     #[test]
     fn a_session_id_is_seen_where_it_means_something() {
         let with_id = |extensions: &[(u16, &[u8])]| {
@@ -180,7 +180,7 @@ mod tests {
         let suite = HEADER_OCTETS + FIXED_OCTETS + 3;
         hello[suite..suite + 2].copy_from_slice(&[0x13, 0x03]);
         assert!(prefers_chacha(&hello));
-        // A meaningless value in front, and room made for it.
+        // A reserved value in front of the suites.
         hello.splice(suite..suite, [0x1a, 0x1a]);
         hello[suite - 1] = 4;
         assert!(prefers_chacha(&hello));

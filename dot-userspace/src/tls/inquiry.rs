@@ -1,10 +1,11 @@
-//! A handshake with a server for diagnosis: everything that it showed, and whether it is who it must be.
+//! A handshake with a server for diagnosis: records everything that the server shows, and whether its identity is
+//! proved.
 //!
 //! Before: `cli::query` has a TCP connection, or `cli::check` one to a backend whose handshake failed.
-//! After: a stream, and what an operator wants to read: version, suite, group, ALPN, tickets, chain, verdicts.
-//! Why not `backend_tls`: a handshake that stops at a wrong certificate does not show that certificate. Here it is looked at
-//! after the handshake, and whoever wants a strict profile sends nothing over a stream that [`Shown::is_authentic`] denies.
-//! Never: serves a query of a client, offers early data, or speaks TLS below 1.2.
+//! After: a stream, and facts for an operator: version, suite, group, ALPN, tickets, chain, verdicts.
+//! Why not `backend_tls`: a handshake that fails at a wrong certificate does not show that certificate. Here it is
+//! judged after the handshake, and a caller with a strict profile sends nothing if [`Shown::is_authentic`] is false.
+//! Never: carries a client's query, offers early data, or accepts TLS below 1.2.
 //!
 //! Source: RFC 8310 §5 and §8 (profiles, names and pins), RFC 7858 §4.2, RFC 8446 §4.6.1 (tickets).
 

@@ -1,35 +1,36 @@
-//! The only handshake message that a client may send after its handshake: KeyUpdate, in one record or in several.
+//! KeyUpdate, the only handshake message that a client may send after its handshake, in one record or several.
 //!
-//! Before: a record whose content is of the handshake was opened. After: a whole KeyUpdate, or the alert for what it is not.
-//! Holds: the front of one, of at most four octets. Never: holds any other message.
+//! Before: a record with handshake content was opened. After: a whole KeyUpdate, or the alert for an invalid message.
+//! Holds: at most four octets of an incomplete KeyUpdate. Never: holds another message.
 //!
 //! Source: RFC 8446 §4.6.3, §5.1.
 
 use super::alert::{DECODE_ERROR, ILLEGAL_PARAMETER, UNEXPECTED_MESSAGE};
 
-/// A KeyUpdate but for its last octet: its type, and its length of one octet.
+/// A KeyUpdate without its last octet: its type, and its length of one octet.
 pub const FRONT: [u8; 4] = [24, 0, 0, 1];
-/// The last octet of one that asks for none in return.
+/// The last octet of one that requests none in return.
 pub const NOT_REQUESTED: u8 = 0;
-/// The last octet of one that asks for one.
+/// The last octet of one that requests one in return.
 const REQUESTED: u8 = 1;
 
-/// The front of a KeyUpdate whose rest has not come.
+/// The beginning of a KeyUpdate whose rest has not come.
 #[derive(Debug, Default)]
 pub struct Partial {
     octets: u8,
 }
 
 impl Partial {
-    /// The next record must go on with it (RFC 8446 §5.1).
+    /// Whether the next record must continue it (RFC 8446 §5.1).
     pub fn is_begun(&self) -> bool {
         self.octets > 0
     }
 
-    /// Takes the content of one record. `Some`: a whole KeyUpdate, and whether it asks for one in return.
+    /// Takes the content of one record. `Some`: a KeyUpdate is complete; the value says whether it requests one in
+    /// return.
     ///
     /// # Errors
-    /// The alert that the content deserves.
+    /// The alert for this content.
     pub fn take(&mut self, content: &[u8]) -> Result<Option<bool>, u8> {
         if content.is_empty() {
             // RFC 8446 §5.4.
@@ -54,7 +55,7 @@ impl Partial {
                     _ => Err(ILLEGAL_PARAMETER),
                 }
             }
-            // The next message has another key, so it cannot be in this record.
+            // The next message uses another key, so it cannot be in this record.
             _ => Err(UNEXPECTED_MESSAGE),
         }
     }
@@ -64,8 +65,8 @@ impl Partial {
 mod tests {
     use super::*;
 
-    /// Goal: a KeyUpdate is one however it is cut into records; nothing may follow it in its record; a value, a length or a
-    /// type that it does not have gets the alert that RFC 8446 names. Covers: C-262, C-263, C-264, C-265
+    /// Goal: a KeyUpdate is recognised however it is divided into records; nothing may follow it in its record; an
+    /// invalid value, length or type gets the alert that RFC 8446 names. Covers: C-262, C-263, C-264, C-265
     #[test]
     fn a_key_update_is_one_however_it_is_cut() {
         for cut in 1..5 {

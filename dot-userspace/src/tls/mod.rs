@@ -3,7 +3,7 @@
 //! Before: `worker::accept` has a connection. After: `session` reads decrypted octets. Step 5 of 9.
 //! Never: reads a DNS message, or lets a handshake outlive its deadline.
 //!
-//! What reads strangers' octets is public, so that fuzz targets reach it.
+//! Modules that parse untrusted octets are public, so that fuzz targets reach them.
 
 pub mod alert;
 mod backend_tls;

@@ -1,7 +1,7 @@
-//! The outside of TLS records: where one ends, what it says it is, and how many octets it may have.
+//! The outer form of TLS records: where one ends, its type, and its maximum length.
 //!
-//! Before: octets as they came from the socket. After: the header of a record that is whole, or what it lacks.
-//! Never: decrypts, keeps octets, or believes a length above the protocol's.
+//! Before: octets from the socket. After: the header of a complete record, or the missing octets.
+//! Never: decrypts, keeps octets, or accepts a length above the protocol's limit.
 //!
 //! Source: RFC 8446 §5.1 and §5.2, RFC 5246 §6.2.
 
@@ -28,20 +28,20 @@ pub const APPLICATION_DATA: u8 = 23;
 /// A record's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What an observer is told about the content.
+    /// The content type visible on the wire.
     pub content_type: u8,
     /// Octets after the header.
     pub octets: usize,
 }
 
-/// A length that no record may have.
+/// The length exceeds the limit of every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow;
 
-/// The header in front of `octets`, once it is there.
+/// The header at the beginning of `octets`, once it is complete.
 ///
 /// # Errors
-/// [`Overflow`]: the record says that it is longer than any may be.
+/// [`Overflow`]: the record claims to be longer than allowed.
 pub fn header(octets: &[u8]) -> Result<Option<Header>, Overflow> {
     let Some(&[content_type, _, _, high, low]) = octets.first_chunk::<HEADER_OCTETS>() else {
         return Ok(None);
@@ -50,7 +50,7 @@ pub fn header(octets: &[u8]) -> Result<Option<Header>, Overflow> {
     if octets > CIPHERTEXT_OCTETS_MAX { Err(Overflow) } else { Ok(Some(Header { content_type, octets })) }
 }
 
-/// Octets of the whole record in front of `octets`; `None` when some are missing.
+/// The length of the whole record at the beginning of `octets`. `None`: some octets are missing.
 ///
 /// # Errors
 /// [`Overflow`], as [`header`].
@@ -62,7 +62,7 @@ pub fn whole(octets: &[u8]) -> Result<Option<(Header, usize)>, Overflow> {
 
 /// Writes a header.
 pub fn put_header(out: &mut Vec<u8>, content_type: u8, octets: usize) -> [u8; HEADER_OCTETS] {
-    // No caller seals more than a record holds.
+    // No caller seals more than a record may hold.
     let [high, low] = u16::try_from(octets).unwrap_or(u16::MAX).to_be_bytes();
     let header = [content_type, LEGACY_VERSION[0], LEGACY_VERSION[1], high, low];
     out.extend_from_slice(&header);

@@ -1,8 +1,8 @@
-//! An established TLS connection without its socket: records in, plaintext out, and the other way round.
+//! An established TLS connection without its socket: opens and seals records.
 //!
-//! Before: the handshake gave two keys. After: plaintext stands where its records stood; responses are sealed.
-//! Holds: the keys, what makes the next ones, and how often the peer has sent nothing of use.
-//! Never: reads, writes, waits, copies what it can open in place, or goes on after a record that is not right.
+//! Before: the handshake gave two keys. After: plaintext is at the place of its records; responses are sealed.
+//! Holds: the keys, the means to make the next ones, and how often the peer has sent useless records.
+//! Never: reads, writes, waits, copies octets that it can decrypt in place, or goes on after an invalid record.
 //!
 //! Source: RFC 8446 §4.6.3, §5 and §6; RFC 5246 §6 and §7.2.
 
@@ -22,34 +22,34 @@ use super::{
     sessions::OfConnection,
 };
 
-/// Records without application data that a peer may send before some come again: key updates, empty records.
+/// Useless records in a row that a peer may send, such as key updates and empty records.
 const IDLE_RECORDS_MAX: u8 = 32;
-/// Key updates of one connection: far more than a client's own limits ask for in the hour that a session may last.
+/// Key updates of one connection: far more than a client's own limits cause in the hour that a session may last.
 const KEY_UPDATES_MAX: u16 = 256;
-/// Warnings of one connection: as many as rustls takes.
+/// Warnings of one connection: rustls's limit.
 const WARNINGS_MAX: u8 = 4;
 
 /// Why no further record is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// The peer said close_notify.
+    /// The peer sent close_notify.
     Notified,
     /// The peer sent another alert.
     Alerted,
-    /// A record was not right; the peer is owed this alert.
+    /// A record was invalid; the peer must get this alert.
     Broken(u8),
 }
 
-/// What a run of records held.
+/// The result of opening a run of records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// Where the application data is now.
     pub plaintext: Range<usize>,
-    /// Octets of the records that were opened; what is behind them is the front of another.
+    /// Octets of the opened records; the octets behind them are the beginning of another.
     pub used: usize,
-    /// How many records these are.
+    /// Number of these records.
     pub records: usize,
-    /// Why it stopped, if not for want of octets.
+    /// Why it stopped, if not for lack of octets.
     pub closing: Option<Closing>,
 }
 
@@ -96,15 +96,15 @@ impl Records {
         self.session = Some(Box::new(session));
     }
 
-    /// The connection has failed, which an alert says, or is about to say (RFC 5246 §7.2.2).
+    /// The connection has failed, and an alert has said or will say so (RFC 5246 §7.2.2).
     fn forget_session(&mut self) {
         if let Some(session) = self.session.take() {
             session.forget();
         }
     }
 
-    /// Opens every whole record in front of `octets`. Their application data stands together afterwards.
-    /// A record that must be answered is: the answer is appended to `replies`.
+    /// Opens every whole record at the beginning of `octets`. Their application data is contiguous afterwards. Answers
+    /// to records that need one are appended to `replies`.
     pub fn open(&mut self, octets: &mut [u8], replies: &mut Vec<u8>) -> Taken {
         let mut taken = Taken { plaintext: 0..0, used: 0, records: 0, closing: None };
         while taken.closing.is_none() {
@@ -117,7 +117,7 @@ impl Records {
                     break;
                 }
             };
-            // What is wrong with a header is said before the rest of its record comes.
+            // A fault in a header is reported before the rest of its record comes.
             taken.closing = self.refuse(header).map(Closing::Broken);
             let end = record::HEADER_OCTETS + header.octets;
             if taken.closing.is_some() || end > rest.len() {
@@ -134,7 +134,7 @@ impl Records {
         taken
     }
 
-    /// The alert for a record that its header says must not come (RFC 8446 §5, §5.2; RFC 5246 §6).
+    /// The alert for a record that must not come, by its header (RFC 8446 §5, §5.2; RFC 5246 §6).
     fn refuse(&self, header: Header) -> Option<u8> {
         match header.content_type {
             APPLICATION_DATA if self.is_tls13() => {
@@ -208,7 +208,7 @@ impl Records {
         self.opener = secrets.renew(Side::Client, Cipher::renewed)??;
         if is_asked {
             let [kind, high, middle, low] = key_update::FRONT;
-            // Under the old key. Without this record the new key would be one that the peer does not know.
+            // Under the old key. Without this record the peer would not know the new key.
             self.sealer.seal(HANDSHAKE, &[kind, high, middle, low, NOT_REQUESTED], replies).ok()?;
             self.sealer = secrets.renew(Side::Server, Cipher::renewed)??;
         }
@@ -223,26 +223,26 @@ impl Records {
         self.sealer.seal(APPLICATION_DATA, content, out)
     }
 
-    /// Appends the alert that `closing` owes the peer: close_notify, or what was wrong.
+    /// Appends the alert for `closing`: close_notify, or the fault.
     pub fn farewell(&mut self, closing: Option<Closing>, out: &mut Vec<u8>) {
         let alert = match closing {
             Some(Closing::Broken(description)) => [FATAL, description],
             Some(Closing::Alerted) => return,
             Some(Closing::Notified) | None => [WARNING, CLOSE_NOTIFY],
         };
-        // A worn key says nothing more; the FIN does.
+        // An exhausted key sends no alert; the FIN is enough.
         let _ = self.sealer.seal(ALERT, &alert, out);
     }
 }
 
-/// Moves `more` behind what `plaintext` already covers. The first run stays where it was decrypted.
+/// Moves `more` behind `plaintext`. The first run stays where it was decrypted.
 fn join(plaintext: &mut Range<usize>, more: Range<usize>, octets: &mut [u8]) {
     if plaintext.start == plaintext.end {
         *plaintext = more;
         return;
     }
     let (start, length) = (plaintext.end, more.len());
-    // Records are longer than what they hold, so this only ever moves to the front.
+    // Records are longer than their content, so this only moves octets forward.
     octets.copy_within(more, start);
     plaintext.end = start + length;
 }

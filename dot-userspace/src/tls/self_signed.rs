@@ -1,9 +1,9 @@
-//! The certificate of a dotd that was given none: made once, kept in `state_dir`, renewed with the same key.
+//! The self-signed certificate of a dotd without configured ones: made once, kept in `state_dir`, renewed with the same
+//! key.
 //!
-//! Before: `tls.certificates` is empty. After: clients trust its pin (RFC 7858 §4.2), which is why the key
-//! stays.
-//! Holds: one PEM file with key and certificate, mode 0600, that appears whole or not at all.
-//! Never: replaces a key that is there, also when the file is damaged: that would break every pinned client.
+//! Before: `tls.certificates` is empty. After: clients trust its pin (RFC 7858 §4.2), so the key stays.
+//! Holds: one PEM file with key and certificate, mode 0600, written atomically.
+//! Never: replaces an existing key, even in a damaged file: that would break every pinned client.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use rcgen::{
 use super::certificate::{CertificateError, Identity, assemble, pem};
 use crate::disk;
 
-/// The identity kept in `state_dir`; makes it when it is absent, renews it when it ends soon.
+/// The identity in `state_dir`; makes it if it is absent, renews it if it ends soon.
 pub(super) fn load_or_create(state_dir: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
     let path = state_dir.join(FILE_NAME);
     match fs::symlink_metadata(&path) {
@@ -33,7 +33,7 @@ pub(super) fn load_or_create(state_dir: &Path, now: SystemTime) -> Result<Identi
     }
 }
 
-/// The identity kept in `state_dir` as it is, `None` when there is none or the next start renews it.
+/// The identity in `state_dir`, unchanged. `None`: it is absent, or the next start renews it.
 pub(super) fn load_existing(state_dir: &Path, now: SystemTime) -> Result<Option<Identity>, CertificateError> {
     let path = state_dir.join(FILE_NAME);
     match load_kept(&path, now) {
@@ -62,7 +62,7 @@ fn load_or_renew(path: &Path, now: SystemTime) -> Result<Identity, CertificateEr
     }
 }
 
-/// Makes key and certificate. When another dotd was quicker, its file wins and is read.
+/// Makes key and certificate. If another dotd was faster, its file is used.
 fn create(path: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
     let unwritable = |source| CertificateError::Unwritable { path: path.into(), source };
     if let Some(folder) = path.parent() {
@@ -102,16 +102,16 @@ fn issue(path: &Path, key: &KeyPair, now: SystemTime) -> Result<String, Certific
     Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
 }
 
-/// How a new file takes its place.
+/// How a new file replaces the old one.
 enum Arrival {
     OnlyIfAbsent,
     Replace,
 }
 
-/// Writes beside `path`, then moves into place: whoever reads sees all of it or nothing.
+/// Writes beside `path`, then renames: readers see the whole file or none.
 fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> {
     let folder = disk::open_folder(path.parent().unwrap_or(Path::new("")))?;
-    // From here on by the open folder: its path may lead elsewhere in a moment.
+    // By the open folder from here on, because its path may lead elsewhere later.
     let path = &disk::path_of(&folder).join(path.file_name().unwrap_or_default());
     let draft = draft_path(path);
     match fs::remove_file(&draft) {
@@ -129,12 +129,12 @@ fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> {
     folder.sync_all()
 }
 
-/// A name of its own for each writer, in the same folder: a rename does not cross file systems.
+/// A separate name for each writer, in the same folder, because a rename does not cross file systems.
 fn draft_path(path: &Path) -> PathBuf {
     path.with_extension(format!("pem.{}-{:?}", std::process::id(), std::thread::current().id()))
 }
 
-/// This machine's name, when it is one that a certificate can hold.
+/// This machine's name, if a certificate can hold it.
 fn hostname() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = name.trim();
@@ -153,13 +153,13 @@ fn or_delete(source: CertificateError) -> CertificateError {
     CertificateError::SelfSigned { source: Box::new(source) }
 }
 
-/// What [`Identity::name`] says of it.
+/// Its [`Identity::name`].
 pub(super) const NAME: &str = "self-signed";
 /// Its file in `state_dir`.
 pub const FILE_NAME: &str = "self-signed.pem";
-/// 825 days: the longest life that Apple's clients accept; clients of a pin do not look.
+/// 825 days: the longest lifetime that Apple's clients accept; clients with a pin ignore it.
 const LIFE: Duration = Duration::from_secs(825 * 86_400);
-/// A third of its life is left: a dotd that restarts once a year never serves an expired one.
+/// Renewed in the last third of its lifetime: a dotd that restarts once a year never serves an expired one.
 const RENEW_BEFORE: Duration = Duration::from_secs(275 * 86_400);
 /// Clients whose clock is behind by up to a day still accept a new one.
 const CLOCK_SKEW: Duration = Duration::from_secs(86_400);

@@ -1,7 +1,7 @@
-//! What the workers serve with: versions, certificates by name, tickets. Immutable; a reload makes a new one.
+//! What the workers serve: versions, certificates by name, tickets. Immutable; a reload makes a new one.
 //!
 //! Before: `certificate` loaded and checked the identities. After: `handshake::accept` uses it.
-//! Holds: which certificate answers which SNI.
+//! Holds: which certificate is chosen for which SNI.
 //! Never: offers early data (RFC 9210 §4.4), renegotiation, or a version below 1.2.
 
 use std::{cell::Cell, fmt, sync::Arc};
@@ -28,40 +28,40 @@ use crate::config::{self, TlsVersion};
 
 /// The ALPN protocol of DNS over TLS (RFC 7858 as registered by RFC 9250's registry entry `dot`).
 pub(super) const ALPN_DOT: &[u8] = b"dot";
-/// Tickets after a TLS 1.3 handshake. One: a stub resolver resumes one connection at a time, and each
-/// costs some 2.5 µs.
+/// Tickets after a TLS 1.3 handshake. One: a stub resolver resumes one connection at a time, and each ticket costs
+/// about 2.5 µs.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
 /// Why the identities cannot be served.
 #[derive(Debug, Error)]
 pub enum ServingError {
-    /// There is no certificate at all.
+    /// There is no certificate.
     #[error("no certificate to serve")]
     Empty,
-    /// The key is of a kind that we cannot sign with.
+    /// dotd cannot sign with this kind of key.
     #[error("{name}: the private key cannot be used: {error}; use ECDSA P-256, P-384, Ed25519 or RSA")]
     Key {
         /// The certificate's file.
         name: String,
-        /// What the library says.
+        /// The library's error.
         error: rustls::Error,
     },
-    /// `tls.client_ca` holds no authority.
+    /// `tls.client_ca` has no authority.
     #[error("tls.client_ca: {0}")]
     ClientCa(#[from] CertificateError),
-    /// The versions do not fit the provider.
+    /// The versions do not suit the provider.
     #[error("TLS cannot be set up: {0}")]
     Protocol(rustls::Error),
 }
 
-/// A TLS configuration that is being served. Clones share it.
+/// A TLS configuration in use. Clones share it.
 #[derive(Clone)]
 pub struct Serving {
-    /// Suites in our order: the cheapest first, all of them strong.
+    /// For most clients, suites in our order: the cheapest first, all of them strong.
     pub(super) ours: Arc<ServerConfig>,
-    /// Suites in the client's order, for one that puts ChaCha20 first because it has no AES in hardware.
+    /// For clients that put ChaCha20 first because they have no AES in hardware, suites in their order.
     pub(super) theirs: Arc<ServerConfig>,
-    /// Clients show a certificate, which we verify.
+    /// Clients must show a certificate, which dotd verifies.
     pub(super) checks_clients: bool,
     /// Sessions of clients without tickets.
     pub(super) sessions: Arc<Sessions>,
@@ -69,10 +69,10 @@ pub struct Serving {
     pub certified: Arc<[Certified]>,
 }
 
-/// Builds what the workers serve with.
+/// Builds the TLS configuration.
 ///
 /// # Errors
-/// [`ServingError`]; whatever is being served stays.
+/// [`ServingError`]; the configuration in use stays.
 pub fn serving(
     identities: &[Identity],
     tls: &config::Tls,
@@ -99,16 +99,16 @@ pub fn serving(
         config.session_storage = Arc::new(Extended(Arc::clone(&tickets.sessions)));
     }
     if !tls.client_ca.as_os_str().is_empty() {
-        // A resumed handshake checks no certificate: a ticket or a session from before `client_ca` was set, from a client
-        // whose certificate has expired, or of an authority since removed would open the door.
+        // A resumed handshake checks no certificate. So a ticket or a session from before `client_ca` was set, from a
+        // client with an expired certificate, or of an authority removed since, would be accepted.
         config.ticketer = Arc::new(NoTickets);
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
     }
     config.max_early_data_size = 0;
-    // Without the extended master secret two sessions of TLS 1.2 can be made to have the same keys (RFC 7627 §1).
+    // Without the extended master secret an attacker can make two TLS 1.2 sessions have the same keys (RFC 7627 §1).
     config.require_ems = tls.require_ems;
-    // `records` opens and seals with keys of its own; see docs/internals/tls.md, "The record layer".
+    // `records` opens and seals with separate keys; see docs/internals/tls.md, "The record layer".
     config.enable_secret_extraction = true;
     config.key_log = Arc::new(Logged);
     let theirs = Arc::new(config.clone());
@@ -122,8 +122,8 @@ pub fn serving(
     })
 }
 
-/// rustls's suites, those with AES-128 and SHA-256 first: SHA-256 has instructions of its own where SHA-384 has
-/// none, which is an eighth of a full handshake, and nobody breaks either.
+/// rustls's suites, with AES-128 and SHA-256 first: CPUs have instructions for SHA-256 and not for SHA-384, which saves
+/// an eighth of a full handshake, and both are secure.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
@@ -161,8 +161,8 @@ impl fmt::Debug for Certificates {
 }
 
 impl ResolvesServerCert for Certificates {
-    /// The first certificate for the name whose key the client can verify; for no name or an unknown one,
-    /// the first that it can verify at all; else the default, so that the alert is about signatures.
+    /// The first certificate for the name whose key the client can verify; without a name or for an unknown one, the
+    /// first that it can verify; otherwise the default, so that the alert is about signatures.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let wanted = hello.server_name().map(str::to_ascii_lowercase);
         let fits = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
@@ -178,12 +178,12 @@ impl ResolvesServerCert for Certificates {
 }
 
 thread_local! {
-    /// The name in the hello for which this thread has chosen a certificate last, if its handshake has not taken it. rustls
-    /// tells nobody else.
+    /// The server name for which this thread has last chosen a certificate, until its handshake takes it. rustls gives
+    /// the name to nothing else.
     static ASKED_NAME: Cell<Option<Option<Box<str>>>> = const { Cell::new(None) };
 }
 
-/// The name that the hello asked for which rustls was just shown on this thread; outer `None`: it was shown no hello.
+/// The server name in the ClientHello that rustls has just seen on this thread. Outer `None`: it has seen none.
 pub(super) fn take_asked_name() -> Option<Option<Box<str>>> {
     ASKED_NAME.take()
 }

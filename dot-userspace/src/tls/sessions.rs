@@ -1,9 +1,10 @@
-//! TLS 1.2 sessions by their ID, for clients that know no tickets.
+//! TLS 1.2 sessions by their ID, for clients without support for tickets.
 //!
-//! Before: rustls ended a full handshake in TLS 1.2. After: its client resumes it on any worker, for two rotations at most.
-//! Holds: the sessions of this rotation and of the one before, so many of each at most; a new one is never refused, the
-//! older half goes. They are this process's alone: nodes of a fleet share tickets.
-//! Never: is asked in TLS 1.3, which resumes by tickets, or for a query; keeps a session where tickets are off, or one of a
+//! Before: rustls completed a full handshake in TLS 1.2. After: its client resumes it on any worker, for at most two
+//! rotations.
+//! Holds: the sessions of this rotation and of the one before, a bounded number of each. A new session is never
+//! refused; the older half is dropped. They belong to this process: only tickets are shared with other nodes.
+//! Never: is used in TLS 1.3, which resumes by tickets, or for a query; keeps a session if tickets are off, or one of a
 //! connection that failed.
 //!
 //! Source: RFC 5246 §7.2, §7.2.2, §7.3, §7.4.1.2 and appendix F.1.4.
@@ -18,8 +19,8 @@ use std::{
 
 use rustls::server::StoresServerSessions;
 
-/// Sessions of one rotation: some 1 MiB. Clients without tickets are rare, so that this is hours of them; a stranger
-/// who fills it has paid a full handshake for each, and costs others one.
+/// Sessions of one rotation: about 1 MiB. Clients without tickets are rare, so this lasts for hours; an attacker who
+/// fills it has paid a full handshake for each entry, and costs each other client one.
 const SESSIONS_MAX: usize = 4096;
 /// Longest rotation: RFC 5246 F.1.4 suggests that no ID lives for more than a day.
 const ROTATION_MAX: Duration = Duration::from_secs(12 * 3600);
@@ -35,7 +36,7 @@ pub(super) struct Sessions {
 struct Tables {
     current: Table,
     previous: Table,
-    /// When the current ones are the previous ones.
+    /// When the current sessions become the previous ones.
     until: Instant,
 }
 
@@ -56,7 +57,7 @@ impl Sessions {
         Self { rotation, tables: Mutex::new(tables) }
     }
 
-    /// Begins the next rotation now; `ends_old`: no session of before is left.
+    /// Begins the next rotation now; `ends_old`: all older sessions are dropped.
     pub(super) fn rotate(&self, ends_old: bool) {
         let now = Instant::now();
         let mut tables = self.tables(now);
@@ -66,9 +67,9 @@ impl Sessions {
         }
     }
 
-    /// The tables of this moment. Taken once a handshake in TLS 1.2, never for a query.
+    /// The current tables. Locked once for each handshake in TLS 1.2, never for a query.
     fn tables(&self, now: Instant) -> MutexGuard<'_, Tables> {
-        // A poisoned lock is a panic elsewhere; tables are replaced whole, never half.
+        // A poisoned lock means a panic elsewhere; tables are replaced as a whole.
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(late) = now.checked_duration_since(tables.until) {
             tables.turn(now + self.rotation);
@@ -94,23 +95,24 @@ impl Sessions {
 }
 
 thread_local! {
-    /// The ID of the session that rustls kept or found last, in a handshake of this thread.
+    /// The ID of the session that rustls last kept or found, in a handshake on this thread.
     static LAST: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
 }
 
-/// The ID that rustls kept or found since the last call, in this thread: it does so while it is shown octets of one handshake.
+/// The ID that rustls kept or found on this thread since the last call: rustls does so while it processes octets of one
+/// handshake.
 pub(super) fn take_last() -> Option<Vec<u8>> {
     LAST.take()
 }
 
-/// The session of a connection, which ends with it if that fails.
+/// The session of a connection, which ends if the connection fails.
 pub(super) struct OfConnection {
     pub(super) sessions: Arc<Sessions>,
     pub(super) id: Vec<u8>,
 }
 
 impl OfConnection {
-    /// The connection has failed: nobody resumes its session.
+    /// The connection has failed: its session cannot be resumed any more.
     pub(super) fn forget(self) {
         let mut tables = self.sessions.tables(Instant::now());
         tables.current.remove(&self.id);
@@ -140,7 +142,7 @@ impl StoresServerSessions for Sessions {
         found
     }
 
-    /// For TLS 1.3 without tickets, where we keep nothing.
+    /// For TLS 1.3 without tickets, where nothing is kept.
     fn take(&self, _: &[u8]) -> Option<Vec<u8>> {
         None
     }
@@ -156,8 +158,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// Goal: a session lives for one rotation more than its own and never for two, whether others came or nobody did.
-    /// Method: sessions of the first hour, six hours a rotation, a look in every hour; a rotation of days is cut.
+    /// Goal: a session lives for one more rotation and never for two, whether others came or none. Method: sessions of
+    /// the first hour, six hours a rotation, a lookup in every hour; a rotation of days is shortened.
     /// Covers: C-70
     #[test]
     fn a_session_ends_after_two_rotations() {
@@ -176,8 +178,8 @@ mod tests {
         }
     }
 
-    /// Goal: strangers cannot make it grow, nor keep a new session out. Method: ten times what it holds; the last ones
-    /// are there, the first ones are not.
+    /// Goal: strangers cannot make the table grow, nor keep a new session out. Method: ten times its size; the last
+    /// sessions are there, the first ones are not.
     #[test]
     fn a_flood_fills_two_tables_at_most() {
         let (now, sessions) = (Instant::now(), Sessions::new(HOUR));
@@ -194,8 +196,8 @@ mod tests {
         );
     }
 
-    /// Goal: the session of a connection that failed is gone, in whichever table it is, and no other. Method: as rustls asks; a
-    /// session from before a rotation, one from after it. Covers: C-370
+    /// Goal: the session of a failed connection is gone, in whichever table it is, and no other one. Method: calls as
+    /// rustls makes them; a session from before a rotation, one from after it. Covers: C-370
     #[test]
     fn a_failed_connection_ends_its_session() {
         let sessions = Arc::new(Sessions::new(HOUR));

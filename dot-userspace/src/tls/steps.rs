@@ -1,31 +1,32 @@
-//! Which records of a handshake in clear complete a message that costs a private-key operation.
+//! Finds the records of a handshake in clear that complete a message which costs a private-key operation.
 //!
-//! Before: `dialogue` has a whole record. After: it knows whether rustls may see that record only in a turn.
-//! Holds: the header of the message that is not whole yet, and how many of its octets have come.
-//! Never: keeps a message's octets, decides anything about security, or counts on messages and records to begin together.
+//! Before: `dialogue` has a complete record. After: it knows whether rustls may see that record only in a turn.
+//! Holds: the header of the incomplete message, and how many of its octets have come.
+//! Never: keeps a message's octets, decides anything about security, or assumes that messages and records begin
+//! together.
 //!
-//! Source: RFC 8446 §4 and §5.1, RFC 5246 §7.4: a message may be cut into records of any length.
+//! Source: RFC 8446 §4 and §5.1, RFC 5246 §7.4: a message may be divided into records of any length.
 
-/// ClientHello: we answer with a signature, also to the second one behind a HelloRetryRequest (RFC 8446 §4.1.4).
+/// ClientHello: dotd answers with a signature, also to the second one after a HelloRetryRequest (RFC 8446 §4.1.4).
 const CLIENT_HELLO: u8 = 1;
-/// CertificateVerify: we verify the client's signature.
+/// CertificateVerify: dotd verifies the client's signature.
 const CERTIFICATE_VERIFY: u8 = 15;
-/// ClientKeyExchange (TLS 1.2): we compute the shared secret.
+/// ClientKeyExchange (TLS 1.2): dotd computes the shared secret.
 const CLIENT_KEY_EXCHANGE: u8 = 16;
 
 /// Octets before a message's body: its type, and three octets of length.
 const HEADER_OCTETS: usize = 4;
 
-/// What a record costs us, once rustls has seen it.
+/// The cost of a record for dotd, once rustls has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cost {
-    /// A share of a handshake whose signature was made.
+    /// A part of a handshake whose signature is made.
     Share,
-    /// A signature, unless its hello resumes a session.
+    /// A signature, unless its ClientHello resumes a session.
     Signature,
 }
 
-/// Where a client's handshake messages stand, by the records seen so far.
+/// The state of a client's handshake messages, after the records so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steps {
     header: [u8; HEADER_OCTETS],
@@ -37,13 +38,13 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// What the messages cost that become whole with `fragment`, the content of a handshake record; `None`: nothing.
+    /// The cost of the messages that `fragment`, the content of a handshake record, completes. `None`: nothing.
     pub fn cost(self, fragment: &[u8]) -> Option<Cost> {
         let mut steps = self;
         steps.take(fragment)
     }
 
-    /// The same, and goes past `fragment`.
+    /// The same, and moves past `fragment`.
     pub fn take(&mut self, mut fragment: &[u8]) -> Option<Cost> {
         let mut cost = None;
         while !self.is_sealed && !fragment.is_empty() {
@@ -68,22 +69,23 @@ impl Steps {
         cost
     }
 
-    /// The client changes its cipher spec. In TLS 1.2 all that follows is sealed; in TLS 1.3 the record means nothing.
+    /// The client changes its cipher spec. In TLS 1.2 everything after it is encrypted; in TLS 1.3 the record means
+    /// nothing.
     pub fn take_change(&mut self) {
         self.is_sealed = self.has_key_exchange;
     }
 
-    /// Whole ClientHellos so far; a second one follows a HelloRetryRequest.
+    /// Number of whole ClientHellos; a second one follows a HelloRetryRequest.
     pub fn hellos(self) -> u8 {
         self.hellos
     }
 
-    /// In TLS 1.2, what follows is sealed.
+    /// Whether the following records are encrypted, in TLS 1.2.
     pub fn is_sealed(self) -> bool {
         self.is_sealed
     }
 
-    /// Octets of the current message as far as they are known: its header's, until that is whole.
+    /// Octets of the current message, as far as known: its header's, until that is complete.
     fn whole(&self) -> usize {
         let [_, high, middle, low] = self.header;
         let body = if self.octets < HEADER_OCTETS { 0 } else { u32::from_be_bytes([0, high, middle, low]) };
@@ -97,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// A message of this type and so many octets of body.
+    /// A message of this type with a body of this length.
     fn message(kind: u8, octets: u16) -> Vec<u8> {
         let [high, low] = octets.to_be_bytes();
         let mut message = vec![kind, 0, high, low];
@@ -105,8 +107,9 @@ mod tests {
         message
     }
 
-    /// Goal: the record with a costly message's last octet is the costly one, and a free message costs nothing. Method: a
-    /// hello, a certificate, a key exchange and what follows, before and behind the change of the cipher spec.
+    /// Goal: the record with a costly message's last octet is the costly one, and other messages cost nothing. Method:
+    /// a ClientHello, a certificate, a key exchange and later messages, before and after the change of the cipher spec.
+    ///
     #[test]
     fn the_last_octet_costs() {
         let mut steps = Steps::default();
@@ -128,7 +131,8 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: however messages are cut into records, each costly one costs once. Method: any messages, cut anywhere.
+        /// Goal: however messages are divided into records, each costly one costs once. Method: any messages, divided
+        /// anywhere.
         ///
         #[test]
         fn each_message_costs_once_however_it_is_cut(
@@ -136,7 +140,7 @@ mod tests {
             cuts in prop::collection::vec(1usize..700, 1..40),
         ) {
             let octets: Vec<u8> = kinds.iter().flat_map(|(kind, octets)| message(*kind, *octets)).collect();
-            // One octet at the least of each record.
+            // At least one octet of each record.
             let (mut steps, mut rest, mut costly) = (Steps::default(), &octets[..], 0);
             let mut cuts = cuts.iter().cycle();
             while !rest.is_empty() {

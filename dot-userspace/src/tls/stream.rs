@@ -1,8 +1,8 @@
 //! An established TLS connection on its socket. An idle one holds two keys and no buffer.
 //!
-//! Before: `handshake` is done. After: `session` has plaintext in its worker's own buffer; responses are sealed there.
-//! Holds: the front of a record that is not whole, and sealed octets that the kernel has not taken.
-//! Never: copies a record that is whole on arrival, or seals more while the peer does not take what is sealed.
+//! Before: `handshake` is done. After: `session` has plaintext in its worker's buffer; responses are sealed there.
+//! Holds: the beginning of an incomplete record, and sealed octets that the kernel has not taken.
+//! Never: copies a record that is complete on arrival, or seals more while the peer does not take sealed octets.
 
 use std::{
     io,
@@ -23,13 +23,13 @@ use super::{
     records::{Closing, Records, Taken},
 };
 
-/// Least room for [`Stream::poll_read`]: the longest front of a record, and as much again.
+/// Smallest buffer for [`Stream::poll_read`]: the longest beginning of a record, and as much again.
 pub const SCRATCH_OCTETS_MIN: usize = 2 * CIPHERTEXT_OCTETS_MAX;
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Where in the scratch the plaintext is; empty when no record held any, or none is whole yet.
+    /// Where the plaintext is in the buffer; empty if no record had any, or none is complete.
     pub plaintext: Range<usize>,
     /// Octets that came from the socket.
     pub octets: usize,
@@ -40,7 +40,7 @@ pub struct Read {
 /// How a stream ended for the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadEnd {
-    /// close_notify, or a FIN: DNS messages carry their own length, so nothing was cut unseen (RFC 7858 §3.3).
+    /// close_notify, or a FIN: DNS messages have their own length, so a truncation is noticed (RFC 7858 §3.3).
     Closed,
     /// Reset, or another error of the transport.
     Transport,
@@ -53,24 +53,24 @@ pub struct Stream {
     tcp: TcpStream,
     records: Records,
     carry: Vec<u8>,
-    /// `carry` came with the handshake: records in it may be whole.
+    /// `carry` came with the handshake, and may have complete records.
     is_fresh: bool,
     unsent: Vec<u8>,
-    /// Octets of the session that the kernel took so far.
+    /// Octets of the session that the kernel has taken.
     written: u64,
-    /// What is unsent may wait for the next response: a ticket, a key update.
+    /// The unsent octets may wait for the next response: a ticket, a key update.
     may_wait: bool,
     closing: Option<Closing>,
     /// The peer's FIN was read.
     has_ended: bool,
-    /// The last words are sealed.
+    /// The last record is sealed.
     has_parted: bool,
 }
 
 impl Stream {
-    /// `carry`: octets behind the handshake. `unsent`: what the handshake has still to say.
+    /// `carry`: octets behind the handshake. `unsent`: octets of the handshake that are not sent yet.
     pub fn new(tcp: TcpStream, records: Records, mut carry: Vec<u8>, mut unsent: Vec<u8>) -> Self {
-        // They were the handshake's: a client that asks nothing yet must not hold its pages.
+        // It was the handshake's buffer: a client without a query must not hold its pages.
         carry.shrink_to_fit();
         unsent.shrink_to_fit();
         let (is_fresh, may_wait) = (!carry.is_empty(), !unsent.is_empty());
@@ -88,17 +88,17 @@ impl Stream {
         }
     }
 
-    /// Part of a record is here and the rest is not.
+    /// Whether a part of a record has come and its rest has not.
     pub fn is_mid_record(&self) -> bool {
         !self.carry.is_empty()
     }
 
-    /// The connection below TLS, for who asks the kernel about it.
+    /// The connection below TLS, for questions to the kernel.
     pub fn socket(&self) -> &TcpStream {
         &self.tcp
     }
 
-    /// Octets of the session that the kernel took so far.
+    /// Octets of the session that the kernel has taken.
     pub fn written(&self) -> u64 {
         self.written
     }
@@ -108,11 +108,11 @@ impl Stream {
         self.unsent.len()
     }
 
-    /// Reads once into `scratch` (of at least [`SCRATCH_OCTETS_MIN`] octets) and opens in place what is there.
-    /// It never reads twice, so that the caller can bound how much work a turn is.
+    /// Reads once into `scratch` (at least [`SCRATCH_OCTETS_MIN`] octets) and opens the records in place. It never
+    /// reads twice, so the caller can bound the work of a turn.
     ///
     /// # Errors
-    /// [`ReadEnd`], after everything before the end was given out.
+    /// [`ReadEnd`], after all octets before the end were delivered.
     pub fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -155,7 +155,7 @@ impl Stream {
         }
         self.closing = taken.closing;
         let rest = filled.get(taken.used..).unwrap_or_default();
-        // Emptied before it is filled: a buffer is held only while part of a record is.
+        // Emptied before it is filled: a buffer is held only for an incomplete record.
         self.carry = Vec::new();
         if !rest.is_empty() && taken.closing.is_none() {
             self.carry = rest.to_vec();
@@ -171,11 +171,11 @@ impl Stream {
         }
     }
 
-    /// Seals all of `content` in `out`, which it empties first, and writes what the kernel takes; the rest
-    /// is unsent. Call it only when nothing is unsent but what may wait.
+    /// Seals all of `content` in `out`, which it empties first, and writes as much as the kernel takes; the rest is
+    /// unsent. Must be called only if all unsent octets may wait.
     ///
     /// # Errors
-    /// The transport's; `QuotaExceeded` when the key has served as long as it may.
+    /// The transport's error; `QuotaExceeded` when the key has been used for as many records as it may.
     pub fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         out.clear();
         if !self.unsent.is_empty() {
@@ -195,10 +195,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Writes what is unsent. `is_answering`: a response will follow, for which some of it may wait.
+    /// Writes unsent octets. `is_answering`: a response will follow, and some of them may wait for it.
     ///
     /// # Errors
-    /// The transport's.
+    /// The transport's error.
     pub fn poll_flush(&mut self, context: &mut Context<'_>, is_answering: bool) -> Poll<io::Result<()>> {
         if self.may_wait && is_answering {
             return Poll::Ready(Ok(()));
@@ -215,15 +215,15 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says close_notify, or what was wrong, together with the FIN, after what is unsent. `true`: the peer has sent its own
-    /// FIN and was read to its end, so the socket may be closed at once.
+    /// Sends close_notify, or the alert for the fault, and the FIN, after all unsent octets. `true`: the peer has sent
+    /// its own FIN and all was read, so the socket may be closed at once.
     ///
     /// # Errors
-    /// The transport's.
+    /// The transport's error.
     pub fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if !std::mem::replace(&mut self.has_parted, true) {
             self.records.farewell(self.closing, &mut self.unsent);
-            // Nothing that comes is opened any more.
+            // No record is opened any more.
             self.carry = Vec::new();
         }
         while !self.unsent.is_empty() {
@@ -247,17 +247,17 @@ impl Stream {
         Poll::Ready(Ok(self.has_ended))
     }
 
-    /// Has the connection end in RST when it is dropped: a peer that takes an octet now and then would otherwise keep
-    /// what the kernel holds for it.
+    /// Makes the connection end in RST when it is dropped: otherwise a peer that takes an octet now and then would keep
+    /// the kernel's memory occupied.
     pub fn reset(&mut self) {
-        // Best effort: without it the kernel ends the connection in its own time.
+        // Best effort: otherwise the kernel ends the connection after its own timeout.
         let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
 
-    /// Takes octets that nobody will read any more; returns how many, 0 at the FIN.
+    /// Reads and drops octets. Returns their number; 0 means the FIN.
     ///
     /// # Errors
-    /// The transport's.
+    /// The transport's error.
     pub fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         let taken = ready!(self.poll_octets(context, scratch))?;
         self.has_ended |= taken == 0;

@@ -1,10 +1,10 @@
-//! What can be wrong with a certificate or key file, each with its way out, in one line.
+//! Faults of a certificate or key file, each with its remedy, in one line.
 //!
 //! Before: `tls::certificate` found it. After: `start` or `cli` prints it. Never: shows key material.
 
 use std::{io, path::Path, path::PathBuf};
 
-/// Names the file, what is wrong with it, and what to do.
+/// Names the file, its fault, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it is")]
 pub enum CertificateError {

@@ -1,4 +1,4 @@
-//! What an X.509 certificate says, and what of it is refused or doubtful.
+//! Reads an X.509 certificate, and decides what is refused or doubtful.
 //!
 //! Before: `pem` gave DER. After: `tls::certificate` puts the identity together.
 //! Holds: the thresholds of C-69. Never: reads a file or a clock.
@@ -18,7 +18,7 @@ use x509_parser::{
 
 use super::CertificateError;
 
-/// The parts of a leaf that dotd looks at.
+/// The parts of a leaf that dotd uses.
 pub(super) struct Leaf<'a> {
     /// DER SubjectPublicKeyInfo.
     pub(super) spki: &'a [u8],
@@ -59,8 +59,8 @@ pub(super) fn leaf<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<Leaf<
     })
 }
 
-/// The names of a client's certificate, in lower case: DNS names, mail addresses and URIs of its subjectAltName; none where it
-/// cannot be parsed.
+/// The names of a client's certificate, in lower case: DNS names, mail addresses and URIs of its subjectAltName; empty
+/// if it cannot be parsed.
 pub fn names_of(der: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, parsed)) = X509Certificate::from_der(der) else { return Vec::new() };
     let shown = names(&parsed).filter_map(|name| match name {
@@ -73,7 +73,7 @@ pub fn names_of(der: &CertificateDer<'_>) -> Vec<String> {
 }
 
 impl Leaf<'_> {
-    /// Refuses keys and signatures that a client would not trust today.
+    /// Refuses keys and signatures that clients do not trust today.
     pub(super) fn refuse_weak(&self, path: &Path) -> Result<(), CertificateError> {
         match weakness(&self.parsed) {
             Some(reason) => Err(CertificateError::Weak { path: path.into(), reason }),
@@ -98,7 +98,7 @@ impl Leaf<'_> {
         Ok(())
     }
 
-    /// What is doubtful about the leaf alone.
+    /// Doubts about the leaf itself.
     pub(super) fn warnings(&self, now: SystemTime) -> Vec<String> {
         let mut warnings = Vec::new();
         if names(&self.parsed).next().is_none() {
@@ -117,7 +117,7 @@ impl Leaf<'_> {
     }
 }
 
-/// What is doubtful about the certificates behind the leaf.
+/// Doubts about the certificates behind the leaf.
 pub(super) fn chain_warnings(
     leaf: &Leaf<'_>,
     issuers: &[CertificateDer<'static>],
@@ -165,13 +165,13 @@ fn weakness(certificate: &X509Certificate<'_>) -> Option<String> {
     WEAK_SIGNATURES.iter().find(|(oid, _)| *oid == algorithm).map(|(_, name)| format!("signed with {name}"))
 }
 
-/// The subjectAltName, empty when absent or broken.
+/// The subjectAltName; empty if absent or broken.
 fn names<'a>(certificate: &'a X509Certificate<'a>) -> impl Iterator<Item = &'a GeneralName<'a>> {
     let extension = certificate.subject_alternative_name().ok().flatten();
     extension.into_iter().flat_map(|extension| extension.value.general_names.iter())
 }
 
-/// Whether the extended key usage, when there is one, lets it serve TLS.
+/// Whether the extended key usage, if present, allows TLS servers.
 fn serves(certificate: &X509Certificate<'_>) -> bool {
     match certificate.extended_key_usage() {
         Ok(Some(usage)) => usage.value.server_auth || usage.value.any,
@@ -179,7 +179,7 @@ fn serves(certificate: &X509Certificate<'_>) -> bool {
     }
 }
 
-/// Seconds since 1970, as certificates count them.
+/// Seconds since 1970, the unit in certificates.
 fn unix(time: SystemTime) -> i64 {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     i64::try_from(seconds).unwrap_or(i64::MAX)
@@ -187,7 +187,7 @@ fn unix(time: SystemTime) -> i64 {
 
 /// RFC 9325 §4.5: at least 2048 bits.
 const RSA_BITS_MIN: usize = 2048;
-/// A warning starts at the last tenth of a life: 9 days of 90, 14 hours of 6 days.
+/// A warning begins in the last tenth of a lifetime: 9 days of 90, 14 hours of 6 days.
 const LIFE_PARTS: i64 = 10;
 /// Signature algorithms by OID that no client should trust (RFC 9325 §4.4, RFC 9155).
 const WEAK_SIGNATURES: &[(&str, &str)] = &[

@@ -1,7 +1,7 @@
-//! What a certificate that somebody presented says of itself, for people.
+//! The content of a certificate that a server presented, for people.
 //!
-//! Before: a handshake showed it. After: `dotd query` prints it. Never: judges it; a certificate that cannot be parsed is a
-//! line too.
+//! Before: a handshake showed it. After: `dotd query` prints it. Never: judges it; a certificate that cannot be parsed
+//! gets a line too.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,7 @@ pub struct CertificateFacts {
     pub issuer: String,
     /// DNS names and addresses of its subjectAltName.
     pub names: Vec<String>,
-    /// Base64 SHA-256 of its SubjectPublicKeyInfo; empty: it cannot be parsed.
+    /// Base64 SHA-256 of its SubjectPublicKeyInfo; empty if it cannot be parsed.
     pub pin: String,
     /// Beginning of its validity.
     pub not_before: SystemTime,
@@ -29,7 +29,7 @@ pub struct CertificateFacts {
     pub ends_in_seconds: i64,
 }
 
-/// What `der` says at `now`.
+/// Reads `der` as of `now`.
 #[must_use]
 pub fn facts(der: &CertificateDer<'_>, now: SystemTime) -> CertificateFacts {
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
@@ -60,7 +60,7 @@ pub fn facts(der: &CertificateDer<'_>, now: SystemTime) -> CertificateFacts {
     }
 }
 
-/// A subject of no parts has only its alternative names.
+/// A subject without parts has only its alternative names.
 fn named(text: String) -> String {
     if text.is_empty() { "no name".to_owned() } else { text }
 }

@@ -1,10 +1,10 @@
-//! OCSP responses from files: what an authority says of a leaf, to be stapled to its handshakes.
+//! OCSP responses from files: an authority's word about a leaf, to staple in its handshakes.
 //!
-//! Before: `ocsp` of a certificate names a file in DER that somebody fetches. After: `serving` staples it.
-//! Holds: what is refused (no response, "revoked") and what is only not stapled, with a warning, because the certificate is
-//! good without it: no file, an authority that refuses to answer or does not know the certificate, a response about another
-//! certificate (the one before a renewal, or the next one), or one whose time is over.
-//! Never: fetches a response, or checks its signature: the client, who knows the authority, does.
+//! Before: `ocsp` of a certificate names a DER file that another program fetches. After: `serving` staples it.
+//! Holds: which files are refused (no response, "revoked"), and which are not stapled, with a warning, because the
+//! certificate is good without them: no file, an authority that refuses to answer or does not know the certificate, a
+//! response about another certificate (before or after a renewal), or an expired one.
+//! Never: fetches a response, or checks its signature: the client, which knows the authority, does.
 //!
 //! Source: RFC 6960 §4.2, RFC 6066 §8, RFC 9325 §7.5.
 
@@ -27,13 +27,13 @@ use super::{CertificateError, pem};
 /// A response to staple.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staple {
-    /// As it is sent.
+    /// The octets to send.
     pub der: Vec<u8>,
-    /// From then on it is no longer true (`nextUpdate`); without it, it stays true.
+    /// It is valid until then (`nextUpdate`). `None`: without end.
     pub until: Option<SystemTime>,
 }
 
-/// Reads the response about the first certificate of `chain`. No staple comes with a warning that says why.
+/// Reads the response about the first certificate of `chain`. Without a staple there is a warning that says why.
 pub(super) fn load(
     path: &Path,
     chain: &[CertificateDer<'_>],
@@ -75,15 +75,15 @@ pub(super) fn load(
     })
 }
 
-/// Why a file says nothing of the leaf.
+/// Why a file has no response about the leaf.
 enum Flaw {
-    /// It is no response.
+    /// It is not a response.
     Broken(String),
-    /// It is one, and does not help.
+    /// It is a response of no use.
     Doubt(String),
 }
 
-/// What `octets` say of the leaf, or why they say nothing.
+/// Finds the response about the leaf in `octets`, or says why there is none.
 fn find(octets: &[u8], chain: &[CertificateDer<'_>]) -> Result<SingleResponse, Flaw> {
     if octets.len() > STAPLE_OCTETS_MAX {
         return Err(Flaw::Broken(format!("{} octets, more than {STAPLE_OCTETS_MAX}", octets.len())));
@@ -101,8 +101,8 @@ fn find(octets: &[u8], chain: &[CertificateDer<'_>]) -> Result<SingleResponse, F
     theirs.ok_or_else(|| Flaw::Doubt("it is about another certificate".into()))
 }
 
-/// Whether `id` means the first certificate of `chain`: by serial number and issuer's name, and by the issuer's
-/// key where the chain has the issuer.
+/// Whether `id` means the first certificate of `chain`: by serial number and issuer's name, and by the issuer's key if
+/// the chain has the issuer.
 fn is_of(id: &CertId, chain: &[CertificateDer<'_>]) -> bool {
     let [leaf, rest @ ..] = chain else { return false };
     let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
@@ -113,7 +113,7 @@ fn is_of(id: &CertId, chain: &[CertificateDer<'_>]) -> bool {
         let key = &issuer.public_key().subject_public_key.data;
         issuer.subject().as_raw() != leaf.issuer().as_raw() || is_digest(key, id.issuer_key_hash.as_bytes())
     };
-    // One library keeps the octet that says "positive", the other may not.
+    // One library keeps the leading zero octet of a positive number, the other may not.
     let serial_of =
         |octets: &'_ [u8]| octets.iter().copied().skip_while(|octet| *octet == 0).collect::<Vec<_>>();
     serial_of(id.serial_number.as_bytes()) == serial_of(leaf.raw_serial())
@@ -131,7 +131,7 @@ fn time_of(time: OcspGeneralizedTime) -> SystemTime {
 
 /// id-pkix-ocsp-basic (RFC 6960 §4.2.1).
 const BASIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.1");
-/// What names an issuer in a response. SHA-1 is what authorities use (RFC 5019 §2.1.1): it identifies here, and
+/// Digests that identify an issuer in a response. Authorities use SHA-1 (RFC 5019 §2.1.1): here it identifies, and
 /// protects nothing.
 const HASHES: &[(ObjectIdentifier, &Algorithm)] = &[
     (ObjectIdentifier::new_unwrap("1.3.14.3.2.26"), &SHA1_FOR_LEGACY_USE_ONLY),
@@ -141,7 +141,7 @@ const HASHES: &[(ObjectIdentifier, &Algorithm)] = &[
 ];
 /// 16 KiB: responses have 0.5 to 3 KiB, and each full handshake carries one.
 const STAPLE_OCTETS_MAX: usize = 16 << 10;
-/// Between an authority's clock and ours.
+/// Allowed difference between an authority's clock and ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! PEM files into DER: a chain, a key, or the one line that says why not.
+//! Converts PEM files to DER: a chain, a key, or one line that says why not.
 //!
 //! Before: `config` named a path. After: `tls::certificate` checks what the DER says.
-//! Holds: each file is opened once, and what is checked is what was opened.
-//! Never: reads more than [`FILE_OCTETS_MAX`], waits on a pipe, or writes.
+//! Holds: each file is opened once, so the checked file is the one that is used.
+//! Never: reads more than [`FILE_OCTETS_MAX`], blocks on a pipe, or writes.
 //!
 //! Source: RFC 7468.
 
@@ -27,7 +27,7 @@ pub(in crate::tls) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     read_open(path, disk::open_named(path)).map(|(text, _)| text)
 }
 
-/// The same for a key or a secret; says so when every user of the machine may read it.
+/// The same for a key or a secret; warns if every user of the machine may read it.
 pub(in crate::tls) fn read_secret(
     path: &Path,
     what: &str,
@@ -39,12 +39,12 @@ pub(in crate::tls) fn read_secret(
     Ok((text, is_loose.then(warning)))
 }
 
-/// Reads a file that dotd keeps under a name of its own, whole.
+/// Reads a file that dotd itself wrote, whole.
 pub(in crate::tls) fn read_own(path: &Path) -> Result<Vec<u8>, CertificateError> {
     read_open(path, disk::open_own(path)).map(|(text, _)| text)
 }
 
-/// The octets, and the mode, of the file that was opened.
+/// The content and the mode of the opened file.
 fn read_open(path: &Path, opened: io::Result<File>) -> Result<(Vec<u8>, u32), CertificateError> {
     let file = opened.map_err(|source| not_opened(path, source))?;
     let metadata = file.metadata().map_err(|source| not_opened(path, source))?;
@@ -62,7 +62,7 @@ fn read_open(path: &Path, opened: io::Result<File>) -> Result<(Vec<u8>, u32), Ce
     Ok((text, metadata.permissions().mode()))
 }
 
-/// Every certificate of a PEM text, in its order; at least one.
+/// Every certificate of a PEM text, in order; at least one.
 pub(in crate::tls) fn chain(
     path: &Path,
     text: &[u8],
@@ -73,7 +73,7 @@ pub(in crate::tls) fn chain(
         .map_err(|error| damaged(path, &error))?;
     let begun = text.windows(BEGIN_CERTIFICATE.len()).filter(|window| *window == BEGIN_CERTIFICATE).count();
     if begun != chain.len() {
-        // The library skips such a block without a word.
+        // The library skips such a block silently.
         return Err(CertificateError::Truncated { path: path.into(), reason: JOINED.to_owned() });
     }
     if !chain.is_empty() {
@@ -113,7 +113,7 @@ pub(in crate::tls) fn key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'sta
     }
 }
 
-/// Refuses what is no PEM, and what hides the first line of one, and says what it is.
+/// Refuses a text that is not PEM, and one whose first line is hidden, and says what it is.
 fn refuse_other_form(path: &Path, text: &[u8]) -> Result<(), CertificateError> {
     let path = || PathBuf::from(path);
     if [UTF8_MARK, UTF16_LE_MARK, UTF16_BE_MARK].iter().any(|mark| text.starts_with(mark)) {
@@ -155,15 +155,15 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 
 const BEGIN_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const JOINED: &str = "a BEGIN line is no line of its own: were two files joined without a line's end?";
-/// What some editors put before a text.
+/// A mark that some editors write in front of a text.
 const UTF8_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 const UTF16_LE_MARK: &[u8] = &[0xff, 0xfe];
 const UTF16_BE_MARK: &[u8] = &[0xfe, 0xff];
-/// PKCS#12's version, and the object identifier of what it holds, 1.2.840.113549.1.7.1.
+/// PKCS#12's version, and the object identifier of its content, 1.2.840.113549.1.7.1.
 const PKCS12_VERSION: [u8; 3] = [2, 1, 3];
 const PKCS7_CONTENT: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1];
 const PKCS12_FRONT_OCTETS: usize = 40;
-/// 1 MiB: chains are a few KiB; more is a wrong file.
+/// 1 MiB: chains have a few KiB; a larger file is the wrong one.
 const FILE_OCTETS_MAX: u64 = 1 << 20;
-/// The mode bit that lets others read.
+/// The mode bit that lets other users read.
 const EVERYBODY_READS: u32 = 0o004;

@@ -1,6 +1,6 @@
-//! Opens files and folders by a path that somebody else may have bent, and checks what was opened.
+//! Opens files and folders by a path that another user may have changed, and checks what was opened.
 //!
-//! Before: a path from the config, or a name of ours in a folder that another user may write. After: a descriptor; whoever
+//! Before: a path from the config, or one of our names in a folder that another user may write. After: a descriptor; whoever
 //! reads, removes or gives away does so through it, and a path is never walked twice.
 //! Holds: whose symbolic links are believed: root's and our own. Another user's link leads to that user's files only, as
 //! the kernel does in sticky folders (fs.protected_symlinks), and here in every folder.
@@ -60,7 +60,7 @@ pub fn open_through(opener: Opener) {
     let _ = OPENER.set(opener);
 }
 
-/// Opens a file that the config names, to read it, by way of whoever has the rights, or by our own. What it is (file, folder, pipe) is the caller's to check.
+/// Opens a file that the config names, to read it, through the process with the rights, or by our own. What it is (file, folder, pipe) is the caller's to check.
 ///
 /// # Errors
 /// As for any file; a link of another user that leads to a file which is not that user's; a file with a second name in a
@@ -174,7 +174,7 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<File> {
 /// Opens a folder within another one: no link, no other file system, nothing above.
 ///
 /// # Errors
-/// There is none of that name, or it is something else.
+/// There is no file of that name, or it is something else.
 pub fn open_folder_in(parent: impl AsFd, name: &str) -> Result<File, Errno> {
     let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(
         ResolveFlag::RESOLVE_BENEATH

@@ -1,4 +1,4 @@
-//! Tasks that a worker cannot do without: one that panics begins anew.
+//! Tasks that a worker needs: one that panics starts again.
 //!
 //! Before: a module would spawn a task that serves many. After: a panic in it ends one of its turns, and not the worker's part.
 //! A session's or a connection's own task needs none of this: it ends alone, and gives back what it held.
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    /// Goal: a task that panics, at once or after it has waited, begins anew with what lies outside of it, until it ends by
+    /// Goal: a task that panics, at once or after it has waited, starts again with the state outside of it, until it ends by
     /// itself. Method: a task whose first two runs panic.
     #[test]
     fn what_panics_begins_anew() {

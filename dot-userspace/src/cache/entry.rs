@@ -107,7 +107,7 @@ impl Entry {
         }
     }
 
-    /// Ends its life: nobody is to get it any more, however lately it ended.
+    /// Ends its life: it is not given any more, not even as a stale answer.
     pub fn end(&mut self) {
         (self.expires, self.stale_until) = (0, 0);
     }

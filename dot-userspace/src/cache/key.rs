@@ -40,7 +40,7 @@ impl Key {
     /// for the cache.
     ///
     /// Signed queries are not, nor cookies (each answer is for one client), options and flags that we do not know,
-    /// types that ask for more than records (128 to 255), and classes that are none.
+    /// types that ask for more than records (128 to 255), and reserved classes.
     #[must_use]
     pub fn of(message: &[u8], query: &Query, told: Told) -> Option<Self> {
         let question = message.get(HEADER_OCTETS..query.question_end)?;

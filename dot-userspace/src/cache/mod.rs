@@ -2,7 +2,7 @@
 //!
 //! Before: `dns::triage` said forward. After: a copy of a kept response, or a backend is asked.
 //! The line: [`Key::of`] → [`Cache::look`] → [`Cache::write`]; and back: a response → [`Cache::keep`].
-//! Holds: one worker's entries, bounded in number and in octets; the hash is keyed, so that nobody outside can
+//! Holds: one worker's entries, bounded in number and in octets; the hash is keyed, so that no client can
 //! choose names that collide.
 //! Never: shares with another worker, allocates for a hit, keeps what is for one client alone, or pauses: each
 //! step is bounded, however many entries there are.

@@ -1,7 +1,7 @@
 //! Queries that wait for an answer that is already being asked for.
 //!
 //! Before: the cache has no answer. After: the first one asks a backend, equal ones wait with it.
-//! Holds: who waits for which key; there is one entry for each of the cache's queries at the backends.
+//! Holds: the askers that wait for each key; there is one entry for each of the cache's queries at the backends.
 //! Never: has more than [`WAITING_MAX`] wait for one answer, or knows who they are.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use super::Key;
 /// Most that wait for one answer; further ones ask for themselves.
 const WAITING_MAX: usize = 1024;
 
-/// Who waits for what.
+/// The waiting askers.
 pub struct Pending<W> {
     by_key: HashMap<Box<[u8]>, Vec<W>>,
 }
@@ -27,7 +27,7 @@ impl<W> Default for Pending<W> {
 pub enum Joined {
     /// It waits with others.
     Waits,
-    /// Nobody has asked: whoever it is must.
+    /// No query is under way: the caller must ask.
     IsFirst,
     /// Too many wait.
     IsFull,
@@ -46,7 +46,7 @@ impl<W> Pending<W> {
         }
     }
 
-    /// The answer to `key` is being asked for, for `first` or for nobody.
+    /// The answer to `key` is being asked for, for `first` or without an asker.
     pub fn begin(&mut self, key: &Key, first: Option<W>) {
         self.by_key.insert(key.octets().into(), first.into_iter().collect());
     }
@@ -56,7 +56,7 @@ impl<W> Pending<W> {
         self.by_key.contains_key(key.octets())
     }
 
-    /// Everybody who waits for `key`, in the order in which they came.
+    /// All askers that wait for `key`, in order of arrival.
     pub fn end(&mut self, key: &Key) -> Vec<W> {
         self.by_key.remove(key.octets()).unwrap_or_default()
     }

@@ -2,7 +2,7 @@
 //!
 //! Before: a response may be kept. After: it has a slot; what was asked least made room.
 //! Holds: a small queue that newcomers enter, a main queue for those that were asked again while in it, and the
-//! hashes of those that were not: who comes back soon enters the main queue. So a flood of names that are asked
+//! hashes of those that were not: an entry that comes back soon enters the main queue. So a flood of names that are asked
 //! once passes through a tenth of the memory.
 //! Never: allocates for more than was configured, or looks at more than [`LOOKS_MAX`] entries to free one.
 //!
@@ -144,7 +144,7 @@ impl Table {
         if self.take_ghost(hash) { self.main.push_back(slot) } else { self.small.push_back(slot) }
     }
 
-    /// Frees one entry's place. `false`: there is none.
+    /// Frees one entry's place. `false`: there is no entry.
     fn evict(&mut self, now: Tick) -> bool {
         let small_max = (self.entries_max / SMALL_PART).max(1);
         for looks in 0.. {

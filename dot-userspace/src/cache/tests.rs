@@ -153,7 +153,7 @@ fn an_answer_lives_as_long_as_its_ttl() {
     assert_eq!(cache.look(&key, at(91)), Found::Nothing);
 }
 
-/// Goal: SERVFAIL never replaces an answer, is kept for a second where there is none, and is never stale.
+/// Goal: SERVFAIL never replaces an answer, is kept for a second if there is no answer, and is never stale.
 #[test]
 fn a_failure_is_kept_for_a_second() {
     let (mut cache, _) = cache(10);

@@ -135,7 +135,7 @@ pub(super) enum Verb {
     /// The program that is installed, or `--binary`, is tried first: it looks at config and certificates, and loads its XDP
     /// programs. Then it takes the listening sockets, XDP, bans, counters of packets and ticket keys over; once it serves, the
     /// old one answers what it was asked, ends its sessions and leaves. No connection is refused. Where the new one cannot
-    /// serve, the old one serves on, the reason is printed, and the exit status is 1. The config file is read anew.
+    /// serve, the old one serves on, the reason is printed, and the exit status is 1. The config file is read again.
     #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade(UpgradeArguments),
     /// Ban clients for a while, and lift bans

@@ -1,6 +1,6 @@
 //! Durations as operators write them: "5s", "250ms", "6h".
 //!
-//! Before: a TOML string. After: a `Duration`. Never: takes a bare number, whose unit nobody knows.
+//! Before: a TOML string. After: a `Duration`. Never: takes a bare number, whose unit is unknown.
 
 use std::{fmt, time::Duration};
 

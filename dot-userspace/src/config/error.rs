@@ -8,7 +8,7 @@ use std::fmt;
 /// One mistake. Its `Display` is one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The file; empty for text that is none.
+    /// The file; empty for text without a file.
     pub file: String,
     /// Line and column of the first character at fault, both from 1; `None` for the file as a whole.
     pub place: Option<(usize, usize)>,

@@ -25,7 +25,7 @@ pub const WORKERS: Limit<u16> = Limit { default: 1, min: 1, max: 256 };
 pub const TICKET_ROTATION: Limit<Duration> = Limit { default: h(6), min: s(60), max: h(84) };
 
 /// A whole handshake, from accept. 5 s: two round trips to the far side of the world with a lost segment take
-/// 3 s; below 200 ms nobody far away gets in.
+/// 3 s; below 200 ms distant clients cannot connect.
 pub const HANDSHAKE_TIMEOUT: Limit<Duration> = Limit { default: s(5), min: ms(200), max: s(60) };
 
 /// From a message's first octet to its last. 5 s: a message fits into a few segments; slower is an attack
@@ -97,7 +97,7 @@ pub const BACKEND_NAME_OCTETS_MAX: usize = 63;
 /// Share of a backend. 1: equal; 1000 keeps sums of weights far from overflow.
 pub const BACKEND_WEIGHT: Limit<u16> = Limit { default: 1, min: 1, max: 1000 };
 
-/// How often a backend is checked, and how long it rests after nobody was there. 1 s: one that is back is
+/// How often a backend is checked, and how long it rests after it could not be reached. 1 s: one that is back is
 /// found within a second, at the cost of one query; 100 ms to 1 h: less is load, more is a backend forgotten.
 pub const HEALTH_INTERVAL: Limit<Duration> = Limit { default: s(1), min: ms(100), max: h(1) };
 
@@ -160,7 +160,7 @@ pub const UDP53_BURST: Limit<u32> = Limit { default: 400, min: 1, max: 10_000_00
 /// limit. 20: a thousandth of a core's time at 48 µs each, and more than the people behind one address begin.
 pub const HANDSHAKE_COST_PER_SECOND: Limit<u32> = Limit { default: 20, min: 1, max: 10_000_000 };
 
-/// Length of a ban in seconds; 0: the engine bans nobody. 60: an attacker is banned again at once, whoever gets its
+/// Length of a ban in seconds; 0: the engine bans no client. 60: an attacker is banned again at once, whoever gets its
 /// address next waits a minute. A week: by then the address has another owner.
 pub const BAN_SECONDS: Limit<u32> = Limit { default: 60, min: 1, max: 604_800 };
 

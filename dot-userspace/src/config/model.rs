@@ -21,7 +21,7 @@ pub struct Config {
     pub listen: Listen,
     /// Certificates, versions, tickets.
     pub tls: Tls,
-    /// Who may ask.
+    /// Which clients may ask.
     pub access: Access,
     /// What is answered otherwise.
     pub policy: Policies,
@@ -231,7 +231,7 @@ pub enum OnTlsFailure {
 pub struct Balance {
     /// Which backend gets the next query.
     pub policy: Policy,
-    /// How often each backend is checked, and how long it rests after nobody was there.
+    /// How often each backend is checked, and how long it rests after it could not be reached.
     #[serde(with = "duration")]
     pub health_interval: Duration,
     /// Most second tries of late queries, in a hundred queries; 0: none.

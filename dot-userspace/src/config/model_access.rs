@@ -1,4 +1,4 @@
-//! The shape of `[access]` in `dotd.toml`: who may ask.
+//! The shape of `[access]` in `dotd.toml`: which clients may ask.
 //!
 //! Before: `config::load` has the file's text. After: `config::consistency_access`, then the `policy` module alone.
 //! Never: judges a client.
@@ -20,7 +20,7 @@ pub struct Access {
     pub server_names: Vec<String>,
     /// Names (SAN) of client certificates that may ask; empty: any.
     pub client_names: Vec<String>,
-    /// What becomes of who may not ask.
+    /// What happens to clients that may not ask.
     pub denied: Denied,
     /// More lists, each for one listen address.
     pub listener: Vec<AccessListener>,

@@ -133,7 +133,7 @@ pub enum PolicyEde {
     /// 15: the operator of the resolver blocks it.
     #[default]
     Blocked,
-    /// 16: somebody else demands that it is blocked.
+    /// 16: an external party demands that it is blocked.
     Censored,
     /// 17: the client asked for it to be blocked.
     Filtered,

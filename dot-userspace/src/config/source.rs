@@ -25,7 +25,7 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// Parses TOML; every breach of its grammar is a mistake, and then the tree is empty: half of a tree
-    /// would bring mistakes that are none.
+    /// would report mistakes that do not exist.
     pub(super) fn parse(text: &'a str, file: &'a str) -> (Self, Vec<Mistake>) {
         let (tree, errors) = DeTable::parse_recoverable(text);
         let mut source = Self { text, file, tree };
@@ -191,7 +191,7 @@ fn consider(span: &Range<usize>, wanted: &Range<usize>, path: &[Step], found: &m
 }
 
 /// Takes the entry at `path` out; false when it is not there. A list that loses its last element goes too:
-/// that it is empty would be a mistake of ours.
+/// that it is empty would be our own mistake.
 fn remove(root: &mut DeTable<'_>, path: &[Step]) -> bool {
     let Some((last, above)) = path.split_last() else { return false };
     let Some(first) = above.first() else {

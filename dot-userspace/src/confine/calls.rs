@@ -173,7 +173,7 @@ const OLDER: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[i64] = &[];
 
-/// Calls of an intruder, which no version of a library of ours makes: they end the process at once.
+/// Calls of an intruder, which no version of our libraries makes: they end the process at once.
 const DEADLY: &[i64] = &[
     libc::SYS_execve,
     libc::SYS_execveat,

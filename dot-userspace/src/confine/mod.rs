@@ -1,4 +1,4 @@
-//! Room `confine`: what the engine can still ask of the kernel once it serves, also when somebody else decides what it does.
+//! Module `confine`: what the engine can still ask of the kernel once it serves, even if an attacker controls it.
 //!
 //! Before: the engine has no capability, another user perhaps, and one thread. After: that thread, and every thread that it
 //! makes, can call the kernel only as `calls` lists, and open only what `files` lists.

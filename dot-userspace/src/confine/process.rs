@@ -1,4 +1,4 @@
-//! What a process leaves behind or brings along: core dumps, the environment, descriptors of whoever started it.
+//! What a process leaves behind or brings along: core dumps, the environment, descriptors of the process that started it.
 //!
 //! Before: dotd was started by anybody. After: its memory is in no dump, its environment holds what it needs, and every
 //! descriptor is one that it opened.
@@ -17,7 +17,7 @@ use nix::{
 /// Variables that the engine reads while it serves: where the system's authorities are, and whether a panic shows its way.
 const KEPT: [&str; 4] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "SSL_CERT_DIR", "SSL_CERT_FILE"];
 
-/// No core dump of this process, and nobody but root may read or trace it. A change of the user undoes the second: call it
+/// No core dump of this process, and only root may read or trace it. A change of the user undoes the second: call it
 /// again then.
 ///
 /// # Errors
@@ -35,7 +35,7 @@ pub fn forget_environment() {
             continue;
         }
         if let Ok(text) = CString::new(name.as_encoded_bytes()) {
-            // SAFETY: one thread, so that nobody changes the environment or reads what is being overwritten; the value is
+            // SAFETY: one thread, so that no other thread changes the environment or reads what is being overwritten; the value is
             // a string that ends in a zero, in memory of this process that may be written.
             unsafe {
                 let mut at = libc::getenv(text.as_ptr());

@@ -63,7 +63,7 @@ pub struct Explanation {
 pub struct Listed {
     /// Its key.
     pub key: String,
-    /// The entry that contains the client; absent: there is none, and therefore it may not ask.
+    /// The entry that contains the client; absent: no entry contains it, and therefore it may not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,
     /// What follows.

@@ -108,12 +108,12 @@ pub trait Source: Send + Sync + 'static {
     /// Has every worker forget what its cache keeps.
     ///
     /// # Errors
-    /// There is no cache, or the name is none.
+    /// There is no cache, or the name is invalid.
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String>;
     /// Which rule of the policy zones decides about a name.
     ///
     /// # Errors
-    /// There is no zone, or the name is none.
+    /// There is no zone, or the name is invalid.
     fn explain_policy(&self, question: &zones::Question) -> Result<zones::Explained, String>;
     /// Begins the next rotation of session tickets now.
     ///

@@ -70,7 +70,7 @@ impl Places {
         Place { places: Arc::clone(places), number, lost, is_lost: false, _room: room }
     }
 
-    /// Seats are whole at any moment, also when somebody panicked.
+    /// Places are consistent at any moment, also after a panic.
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,7 +87,7 @@ impl Taken {
         let candidates = self.seats.iter().enumerate().filter(|(_, seat)| !has_its_share || is_of_peer(seat));
         let first = candidates.min_by_key(|(_, seat)| (seat.is_answered, seat.since)).map(|(index, _)| index);
         if let Some(index) = first {
-            // Whoever dropped the other end is leaving already.
+            // The task that dropped the other end is ending already.
             let _ = self.seats.swap_remove(index).lost.send(());
         }
     }

@@ -210,7 +210,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     }
 }
 
-/// 5 s: a request is one segment, and who asks is near.
+/// 5 s: a request is one segment, from a client nearby.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// 90 s: longer than the usual scrape intervals of 15 to 60 s, so that Prometheus keeps its connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);

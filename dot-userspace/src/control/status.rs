@@ -41,7 +41,7 @@ pub struct Status {
     pub servfail_percent: Option<u8>,
     /// What it presents to clients.
     pub certificates: Vec<CertificateStatus>,
-    /// Who may ask, in a line; absent: every client.
+    /// The clients that may ask, in a line; absent: every client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,
     /// Policy zones, in the order in which they are asked.
@@ -134,7 +134,7 @@ pub struct BackendStatus {
     pub unmatched: Option<UnmatchedStatus>,
 }
 
-/// What a backend sent that nobody could use.
+/// Messages of a backend that matched no query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnmatchedStatus {
     /// How many messages.

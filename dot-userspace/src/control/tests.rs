@@ -325,7 +325,7 @@ fn refuses_the_rest() {
 }
 
 /// Goal: bans are listed, made and lifted by what the source does; what is no request is refused with its reason.
-/// Method: one request of each kind, as the command line sends it, and three that are none.
+/// Method: one request of each kind, as the command line sends it, and three that are invalid.
 #[test]
 fn bans_are_asked_of_the_source() {
     async fn send(path: &Path, method: &str, body: &str) -> (u16, Value) {
@@ -370,7 +370,7 @@ fn health_follows_the_state() {
     });
 }
 
-/// Goal: who demands XDP and lost it is taken out of service; who does not is told, and stays.
+/// Goal: if XDP is demanded and lost, `/health` fails; otherwise the loss is reported, and `/health` stays good.
 #[test]
 fn health_follows_xdp_where_it_is_demanded() {
     let source = still();

@@ -1,4 +1,4 @@
-//! Which key of the config sets each limit: for whoever wants to change what was refused.
+//! Which key of the config sets each limit: so that an operator can change a refusal.
 //!
 //! Before: a counter of the engine, or a reason of the kernel half. After: the key that an operator would change.
 //! Never: names a key that the config does not have: a test holds this to docs/config.md.

@@ -87,7 +87,7 @@ impl EventSink {
     }
 }
 
-/// What one worker has to tell. The default tells nobody.
+/// What one worker has to tell. The default tells nothing.
 #[derive(Default)]
 pub struct Events {
     sink: Option<EventSink>,
@@ -162,7 +162,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// `true`: it is the first one, and nobody is about to send it.
+    /// `true`: it is the first one, and it is not about to be sent.
     fn add(&mut self, client: IpAddr, reason: Counter, alert: Option<u8>) -> bool {
         let is_first = !std::mem::replace(&mut self.is_waiting, true);
         let hash = usize::try_from(self.hasher.hash_one((client, reason, alert))).unwrap_or_default();
@@ -205,7 +205,7 @@ mod tests {
         LocalSet::new().block_on(&runtime, body)
     }
 
-    /// Goal: many refusals are one batch with a sum for each client and reason, and a worker whom nobody hears does nothing.
+    /// Goal: many refusals are one batch with a sum for each client and reason, and a worker without a listener does nothing.
     /// Method: two clients, two reasons, two alerts.
     #[test]
     fn refusals_come_in_batches() {

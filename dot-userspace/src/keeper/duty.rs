@@ -2,7 +2,7 @@
 //!
 //! Before: [`super::part`] made two processes, and this one gave up the rights that it will not need. After: it ended as
 //! its last engine ended.
-//! Holds: one thread, which waits for a question, a signal, or somebody who asks whether a dotd is here; the listening
+//! Holds: one thread, which waits for a question, a signal, or a process that asks whether a dotd is here; the listening
 //! sockets, so that a connection waits where no engine is there to take it. Nothing of it waits for an engine, or for who
 //! reads the log.
 //! Never: takes what is attached off an interface because an engine crashed: the next one takes it over without a gap.
@@ -63,7 +63,7 @@ pub struct Duty {
     pub(super) estate: Estate,
     /// The one before, until it has ended.
     pub(super) leaving: Option<Leaving>,
-    /// Whoever wants to hear how an upgrade went.
+    /// The operator that waits for the result of an upgrade.
     pub(super) asker: Option<Asker>,
     pub(super) trial: Option<Trial>,
     /// An operator wants it to end.
@@ -310,7 +310,7 @@ impl Duty {
         }
     }
 
-    /// Ends as the engine did, so that whoever started us sees it.
+    /// Ends as the engine did, so that the parent process sees it.
     fn end_by(self, number: Signal) -> u8 {
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
         let _ = raise(number);
@@ -334,7 +334,7 @@ pub(super) fn ended(engine: Pid) -> Option<End> {
         Ok(WaitStatus::Exited(_, code)) => Some(End::Exit(code)),
         Ok(WaitStatus::Signaled(_, number, _)) => Some(End::Signal(number)),
         Ok(_) | Err(Errno::EINTR) => None,
-        // Its end has been read, and its status is not one that nix knows; or somebody else has read it.
+        // Its end has been read, and its status is not one that nix knows; or another thread has read it.
         Err(_) => Some(End::Unknown),
     }
 }
@@ -348,7 +348,7 @@ fn notify(state: State) {
         }
         State::Stopping => vec![NotifyState::Stopping],
     };
-    // Without systemd there is nobody to notify, which is no error.
+    // Without systemd there is nothing to notify, which is no error.
     let _ = sd_notify::notify(&states);
 }
 

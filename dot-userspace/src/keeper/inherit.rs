@@ -40,7 +40,7 @@ pub(super) struct Serving {
     pub(super) words: u8,
 }
 
-/// The engine that serves, by its number and its socket, and the operator who waits.
+/// The engine that serves, by its number and its socket, and the operator that waits.
 pub(super) type Taken = (Option<(i32, OwnedFd)>, Option<OwnedFd>);
 
 /// The list.
@@ -49,7 +49,7 @@ pub struct Inheritance {
     form: u8,
     /// At an upgrade.
     pub(super) engine: Option<Serving>,
-    /// The operator who waits to hear how the upgrade went.
+    /// The operator that waits for the result of the upgrade.
     pub(super) asker: Option<RawFd>,
     sockets: Sockets<RawFd>,
     /// The keys of session tickets.
@@ -58,7 +58,7 @@ pub struct Inheritance {
     pub text: Option<String>,
     program: PathBuf,
     crashes: Vec<u64>,
-    /// Log lines of this process that nobody has written yet.
+    /// Log lines of this process that are not written yet.
     pub lines: Vec<String>,
     /// What happened.
     pub note: String,

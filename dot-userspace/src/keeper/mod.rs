@@ -123,9 +123,9 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Has the signals wait; returns those that were blocked before dotd began.
 fn hold_signals(is_next: bool) -> Result<SigSet, Errno> {
     let before = block()?;
-    // Whoever started us may have it ignored: the kernel would then keep no end of a child for us to read.
+    // The parent process may have it ignored: the kernel would then keep no end of a child for us to read.
     let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code of ours.
+    // SAFETY: the default action runs none of our code.
     unsafe { sigaction(Signal::SIGCHLD, &action) }?;
     // The program before us had them wait.
     Ok(if is_next { SigSet::empty() } else { before })
@@ -141,7 +141,7 @@ pub fn end_with(keeper: Pid) -> io::Result<()> {
     if getppid() == keeper { Ok(()) } else { Err(io::Error::other("the keeper has ended")) }
 }
 
-/// Lets the signals through that have waited: to be called when somebody hears them.
+/// Lets the signals through that have waited: to be called when they are handled.
 ///
 /// # Errors
 /// The kernel refused.

@@ -86,7 +86,7 @@ impl Keeper {
         }
     }
 
-    /// The text of the config file as it is now; nothing: there is none, and need not be.
+    /// The text of the config file as it is now; `None`: there is no file, and need not be.
     ///
     /// # Errors
     /// It cannot be read.
@@ -97,7 +97,7 @@ impl Keeper {
 
     /// The config that was read last is being served.
     pub fn adopt(&self) {
-        // Who does not answer will be missed by the next one that needs an answer.
+        // A keeper that does not answer is noticed by the next request that needs an answer.
         let _ = self.ask(&Request::Adopt);
     }
 

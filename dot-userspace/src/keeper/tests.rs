@@ -88,7 +88,7 @@ fn only_what_the_config_names_is_opened() {
 }
 
 /// Goal: whatever comes, the keeper answers or refuses, and goes on. Method: packets of every length and content, words of
-/// later versions, answers that nobody reads; a question afterwards.
+/// later versions, answers that are not read; a question afterwards.
 #[test]
 fn nonsense_is_refused_and_the_next_question_answered() {
     let scratch = tempfile::tempdir().unwrap();
@@ -105,7 +105,7 @@ fn nonsense_is_refused_and_the_next_question_answered() {
     serving.join().unwrap();
 }
 
-/// Goal: answers that nobody reads stop nothing. Method: questions without end on a second thread's watch; the keeper ends
+/// Goal: unread answers stop nothing. Method: questions without end on a second thread's watch; the keeper ends
 /// when the pair is closed.
 #[test]
 fn unread_answers_do_not_hold_the_keeper() {

@@ -1,7 +1,7 @@
 //! Another program takes the keeper's place: asked for by an operator, tried first, and run only where it could serve.
 //!
 //! Before: `dotd upgrade` of root's, on the keeper's own socket, or USR2. After: this process runs the other program
-//! (`succession`), or goes on, and the operator hears why.
+//! (`succession`), or goes on, and the operator learns why.
 //! Holds: one upgrade at a time; the file of the program, open, so that what was tried is what runs.
 //! Never: takes a path from an engine, which may have been taken over; runs a file that others than root and this user can
 //! change; waits for a program or for an operator.
@@ -54,7 +54,7 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
 const OUTCOME_TIMEOUT_SECONDS: i64 = 120;
 /// Of what a trial says, so much is told.
 const REASON_OCTETS_MAX: u64 = 2048;
-/// Operators who may come before signals are looked at again.
+/// Operators that may come before signals are looked at again.
 const ASKERS_MAX: usize = 8;
 
 /// An operator on the keeper's own socket.
@@ -87,7 +87,7 @@ impl Duty {
         self.trial.is_some() || self.leaving.is_some()
     }
 
-    /// Hears operators.
+    /// Accepts operators.
     pub(super) fn hear_operators(&mut self) {
         for _ in 0..ASKERS_MAX {
             let Some(sockets) = &self.estate.sockets else { return };
@@ -101,7 +101,7 @@ impl Duty {
                 self.is_upgrading().then_some("an upgrade is under way")
             };
             match refusal {
-                // Whoever does not read has no answer.
+                // An operator that does not read gets no answer.
                 Some(reason) => drop(Answer::Refused(reason.into()).send(&socket)),
                 // One that came before and has asked nothing gives way.
                 None => self.asker = Some(Asker { socket, has_asked: false }),
@@ -128,7 +128,7 @@ impl Duty {
         }
     }
 
-    /// Root, and whoever started dotd; never an engine, whose user may be the same.
+    /// Root, and the user that started dotd; never an engine, whose user may be the same.
     fn may_ask(&self, socket: &OwnedFd) -> bool {
         let Ok(peer) = getsockopt(socket, sockopt::PeerCredentials) else { return false };
         let leaving = self.leaving.as_ref().map(|leaving| leaving.engine.pid);
@@ -206,13 +206,13 @@ impl Duty {
         }
         if let Some(asker) = self.asker.take() {
             let answer = outcome.map_or_else(Answer::Refused, |()| Answer::Done(None));
-            // Whoever has gone away has the log.
+            // An operator that has left can read the log.
             let _ = answer.send(&asker.socket);
         }
     }
 }
 
-/// Opens a program that nobody can change but root and the user that we are.
+/// Opens a program that only root and our own user can change.
 fn open_program(path: &Path) -> io::Result<File> {
     let program = disk::open_directly(path)?;
     let found = program.metadata()?;
@@ -240,7 +240,7 @@ fn line(spool: &mut File) -> String {
 /// Asks the keeper behind its own socket for an upgrade, and waits for the outcome; `program`: not the installed one.
 ///
 /// # Errors
-/// Nobody listens there ([`KeeperError::Silent`]), or why the old engine serves on.
+/// No process listens there ([`KeeperError::Silent`]), or why the old engine serves on.
 pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), KeeperError> {
     let path = program.map(|path| path.as_os_str().as_bytes()).unwrap_or_default();
     let packet = [&[UPGRADE], path].concat();
@@ -252,7 +252,7 @@ pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), Keeper
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(OUTCOME_TIMEOUT_SECONDS))?;
         connect(socket.as_raw_fd(), &UnixAddr::new(door)?)?;
         match send(socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL) {
-            // Whoever may not ask is answered at once.
+            // A user that may not ask is answered at once.
             // The kernel says first that the question was not read (ECONNRESET).
             Ok(_) | Err(Errno::EPIPE) => match Answer::receive(&socket) {
                 Err(Errno::ECONNRESET) => Answer::receive(&socket),

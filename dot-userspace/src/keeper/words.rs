@@ -85,7 +85,7 @@ impl Request {
         [&[word, argument], rest].concat()
     }
 
-    /// What a packet asks; nothing, where it is none of these.
+    /// The request in a packet. `None`: it is not one of these.
     pub(super) fn decode(packet: &[u8]) -> Option<Self> {
         Some(match packet {
             [b'V', version] => Self::Hello(*version),
@@ -120,7 +120,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// Sends it; whoever does not read has no answer.
+    /// Sends it; a peer that does not read gets no answer.
     pub(super) fn send(&self, socket: &impl AsRawFd) -> Result<(), Errno> {
         let (kind, reason, file) = match self {
             Self::Done(file) => (b'd', Vec::new(), file.as_ref()),

@@ -225,7 +225,7 @@ impl Snapshot {
     }
 }
 
-/// Writes rows under a heading, "none" when there is none.
+/// Writes rows under a heading, "none" if there are no rows.
 fn write_rows(f: &mut fmt::Formatter<'_>, rows: impl IntoIterator<Item = (String, i128)>) -> fmt::Result {
     let mut is_empty = true;
     for (label, count) in rows {

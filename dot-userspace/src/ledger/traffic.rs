@@ -2,7 +2,7 @@
 //!
 //! Before: a worker opens its line of a backend. After: the control thread adds the lines up, for status, metrics and stats.
 //! Holds: the lines of the workers that have the backend now, and the sum of those that are no more.
-//! Never: takes its lock for a query: it is taken when a worker begins with a backend, and when somebody looks.
+//! Never: takes its lock for a query: it is taken when a worker begins with a backend, and when the counts are read.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -161,7 +161,7 @@ impl PartialEq for BackendLines {
 impl Eq for BackendLines {}
 
 impl BackendLines {
-    /// A line for a worker that begins with the backend. What nobody writes any more becomes part of the past, so that
+    /// A line for a worker that begins with the backend. A row that is not written any more is added to the past, so that
     /// there are as many lines as workers, however often the config is read again.
     #[must_use]
     pub fn open(&self) -> Arc<BackendLine> {

@@ -1,6 +1,6 @@
 //! The octets of a header: written for backends, read from load balancers. Pure.
 //!
-//! Before: a [`Client`], or octets of which nobody knows what they are. After: octets, or both addresses.
+//! Before: a [`Client`], or octets of unknown content. After: octets, or both addresses.
 //! Holds: every number of the protocol. Never: allocates by a length from the wire, or reads version 1.
 //!
 //! ```text

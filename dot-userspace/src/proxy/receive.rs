@@ -1,7 +1,7 @@
 //! Takes the header off a fresh connection of a load balancer, and not one octet more.
 //!
 //! Before: `worker::accept` has a connection from a trusted prefix. After: TLS begins with the next octet.
-//! Never: waits past the deadline, keeps what it does not read, or goes on behind a header that is none.
+//! Never: waits past the deadline, keeps what it does not read, or goes on after an invalid header.
 
 use std::io;
 
@@ -28,7 +28,7 @@ pub enum Refusal {
     /// The sender went away.
     #[error("closed before its PROXY header was whole")]
     Closed,
-    /// It is none.
+    /// It is not a header.
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
@@ -47,7 +47,7 @@ pub async fn receive<S: AsyncRead + Unpin>(stream: &mut S, deadline: Instant) ->
 async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Named, Refusal> {
     let closed = |_: io::Error| Refusal::Closed;
     let mut preamble = [0; PREAMBLE_OCTETS];
-    // One that is none is refused at its first octet: nobody waits for sixteen of an alert.
+    // An invalid one is refused at its first octet: dotd does not wait for sixteen octets of an alert.
     let (first, rest) = preamble.split_at_mut(1);
     stream.read_exact(first).await.map_err(closed)?;
     if first != b"\r" {

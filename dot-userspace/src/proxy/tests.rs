@@ -78,7 +78,7 @@ fn writes_ipv6_where_one_end_is_and_the_clients_transport() {
     assert_eq!(own + 256, WRITTEN_OCTETS_MAX);
 }
 
-/// Goal: LOCAL and unspecified name nobody, and are no error, whatever else they hold.
+/// Goal: LOCAL and unspecified name no client, and are no error, whatever else they hold.
 #[test]
 fn local_and_unspecified_leave_the_connections_addresses() {
     for (command, family, body) in

@@ -27,7 +27,7 @@ pub(super) fn announce(status: &Status, format: LogFormat) {
         }
         return;
     }
-    // Whoever reads may have gone (`dotd run | head -1`); that is no reason to stop.
+    // The reader may have gone (`dotd run | head -1`); that is no reason to stop.
     let _ = io::stdout().write_all((lines.join("\n") + "\nready\n").as_bytes());
 }
 

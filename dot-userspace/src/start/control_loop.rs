@@ -1,4 +1,4 @@
-//! The control thread while dotd serves: says that it is ready, hears signals, reloads, drains, cleans up.
+//! The control thread while dotd serves: says that it is ready, handles signals, reloads, drains, cleans up.
 //!
 //! Before: workers run. After: sessions are drained, the kernel half is detached, the socket is removed.
 //! Never: lets a bad config or certificate replace a good one: whatever fails, the old stays.
@@ -68,7 +68,7 @@ pub(super) fn run(
         if let Some(http) = http {
             doors.spawn(control::serve_http(http, source));
         }
-        // Before anybody hears that we are ready: a signal that follows must not find its default action.
+        // Before dotd says that it is ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
         let files = Watched { certificates: Files::watch(certificates), zones: Files::watch(zones) };
         announce::announce(&process.status(), running.config.log.format);
@@ -152,7 +152,7 @@ async fn hear_signals(
             }
             Some(asker) = running.reloads.recv() => {
                 reading = policies::Reading::default();
-                // Who has gone away has the log.
+                // An operator that has left can read the log.
                 let _ = asker.send(reload(process, &mut running, &mut files));
             }
             () = files.certificates.settled() => {
@@ -220,7 +220,7 @@ fn look_around(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A worker knows the number of connections when it opens or ends one. Near the cap, and once after, each hears it.
+/// A worker knows the number of connections when it opens or ends one. Near the cap, and once after, each worker is told.
 fn tell_pressure(running: &Running, was_pressed: bool) -> bool {
     let is_pressed = running.admission.fill().is_pressed();
     if is_pressed || was_pressed {

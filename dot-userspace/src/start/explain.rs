@@ -66,7 +66,7 @@ impl Process {
         for (worker, line) in engine.workers.iter().enumerate() {
             let tell = tell.clone();
             line.look(Box::new(move |shared| {
-                // Whoever asked may have gone away.
+                // The operator may have gone away.
                 let _ = tell.try_send(shared.sessions_of(net, worker, SESSIONS_MAX));
             }));
         }

@@ -1,7 +1,7 @@
 //! Wildcard listeners of a family of addresses that this kernel does not have (`ipv6.disable=1`).
 //!
 //! Before: a config, whose default listens on both families. After: what is left can be listened on.
-//! Never: leaves out an address that somebody has chosen: that is a mistake for `check` and the start to say.
+//! Never: leaves out an address that the config names: that is a mistake for `check` and the start to say.
 
 use std::{io, net::SocketAddr};
 

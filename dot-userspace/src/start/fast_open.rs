@@ -29,7 +29,7 @@ pub(super) fn permit(socket: impl AsFd) -> io::Result<()> {
     Ok(setsockopt(&socket, FastOpenQueue, &WAITING_MAX)?)
 }
 
-/// For an operator: "on", or why not; nothing where nobody asked for it.
+/// For an operator: "on", or why not; `None`: it was not asked for.
 pub(super) fn state(is_wanted: bool) -> Option<String> {
     is_wanted.then(|| describe(fs::read_to_string(SETTING).ok().as_deref()))
 }

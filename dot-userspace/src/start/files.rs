@@ -32,7 +32,7 @@ use crate::{config::Config, disk};
 
 /// A renewal writes several files: it is over when nothing has changed for this long.
 const QUIET: Duration = Duration::from_millis(300);
-/// Somebody who never stops writing is not waited for longer.
+/// A writer that never stops is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often files are looked at in folders that cannot be watched, such as those that are root's alone.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
@@ -118,7 +118,7 @@ impl Files {
         self.seen.prints = prints(&self.seen.paths);
     }
 
-    /// After a reload: other files are noted anew, the same ones were before it.
+    /// After a reload: other files are noted again, the same ones were before it.
     pub(super) fn name(&mut self, config: &Config) {
         if self.seen.paths != (self.seen.named)(config) {
             self.note(config);
@@ -156,7 +156,7 @@ fn say_unwatched(error: &notify::Error) {
     tracing::warn!(%error, "files of certificates or policy zones are not all watched: they are looked at once a minute");
 }
 
-/// Reading is none: dotd's own would ring the bell for ever.
+/// A read does not count as a change: dotd's own reads would wake it for ever.
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
@@ -174,7 +174,7 @@ async fn settle(bell: Arc<Notify>, settled: Arc<Notify>) {
     }
 }
 
-/// Every file that a handshake depends on, with clients or with backends, and somebody else writes.
+/// Every file that a handshake depends on, with clients or with backends, and another program writes.
 pub(super) fn of_certificates(config: &Config) -> BTreeSet<PathBuf> {
     let tls = &config.tls;
     let pairs = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
@@ -237,7 +237,7 @@ mod tests {
     use crate::config::Tls;
 
     /// Goal: each place where a path can be turned is watched. Method: a file by way of a link to a file, a link to a
-    /// folder (absolute and relative), a folder that is none, and a link to itself.
+    /// folder (absolute and relative), a file in place of a folder, and a link to itself.
     #[test]
     fn folders_are_those_where_a_path_can_turn() {
         let scratch = tempfile::tempdir().unwrap();

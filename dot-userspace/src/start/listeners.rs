@@ -47,7 +47,7 @@ use crate::{
 
 /// Connections that may wait for `accept`; the kernel caps it by net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-/// Operators who may wait on the keeper's own socket.
+/// Operators that may wait on the keeper's own socket.
 const DOOR_BACKLOG: i32 = 8;
 /// Kernel buffers of a socket for datagrams: a burst of clients must not be dropped before we read it.
 const DATAGRAM_BUFFER_OCTETS: usize = 4 << 20;
@@ -344,14 +344,14 @@ impl Drop for ControlSocket {
         if self.is_left {
             return;
         }
-        // Left behind it would only cost the next start a line; there is nobody to tell at exit.
+        // Left behind it would only cost the next start a line; at exit it cannot be reported.
         for name in [CONTROL_SOCKET, KEEPER_SOCKET] {
             let _ = unlinkat(&self.folder, name, UnlinkatFlags::NoRemoveDir);
         }
     }
 }
 
-/// The keeper's own socket, for whoever may make an upgrade.
+/// The keeper's own socket, for users that may make an upgrade.
 fn open_door(folder: &File) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;

@@ -97,7 +97,7 @@ pub fn write_from_now_on() -> io::Result<()> {
     thread::Builder::new().name("dotd-log".into()).spawn(write).map(drop)
 }
 
-/// The lines that nobody has written yet: for another process to write, because this one never waits for standard error.
+/// The lines that are not written yet: for another process to write, because this one never waits for standard error.
 pub fn take_lines() -> Vec<Vec<u8>> {
     let Some((_, receiver)) = QUEUE.get() else { return Vec::new() };
     let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +126,7 @@ pub fn flush_at_once() {
     }
 }
 
-/// What nobody writes yet.
+/// Lines that are not written yet.
 fn take_receiver() -> Option<Receiver<Entry>> {
     let (_, receiver) = QUEUE.get()?;
     receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -187,7 +187,7 @@ fn write_waiting(first: Entry, receiver: &Receiver<Entry>) {
         }
         waiting = if batch.len() < BATCH_OCTETS_MAX { receiver.try_recv().ok() } else { None };
     }
-    // Nobody is left to tell when standard error is gone.
+    // If standard error is closed, there is no place for the message.
     let _ = io::stderr().lock().write_all(&batch);
     for done in flushes {
         let _ = done.try_send(());

@@ -91,7 +91,7 @@ pub(super) fn backends(
     backends
 }
 
-/// The backends as an operator sees them, in the order of [`backends`]; nobody has been checked yet.
+/// The backends as an operator sees them, in the order of [`backends`]; none has been checked yet.
 pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     let status = |name: String, address: String, transport: &str| BackendStatus {
         name,
@@ -172,7 +172,7 @@ pub(super) fn xdp(config: &Config, do53: &[SocketAddr]) -> config::Xdp {
     xdp
 }
 
-/// Who may ask, in a line; `None`: every client.
+/// The clients that may ask, in a line; `None`: every client.
 pub(super) fn access_in_words(config: &Config) -> Option<String> {
     let access = &config.access;
     let lists = || access.listener.iter();
@@ -216,7 +216,7 @@ fn owed_limits(session: &Session) -> OwedLimits {
     }
 }
 
-/// The caps on connections, and nobody who uses them yet.
+/// The caps on connections, without connections yet.
 pub(super) fn admission(
     config: &Config,
     descriptors: u64,

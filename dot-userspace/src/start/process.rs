@@ -46,7 +46,7 @@ use crate::{
     xdp::{BanRow, Charges, ClientReport, Notices, StatusWriter, Xdp, XdpError},
 };
 
-/// What the control thread works with, and nobody else.
+/// The state that only the control thread uses.
 pub(super) struct Running {
     /// Read again at HUP, by the keeper.
     pub path: Option<PathBuf>,
@@ -80,11 +80,11 @@ pub(super) struct Running {
     pub reloads: mpsc::Receiver<Reload>,
 }
 
-/// Who waits for the control thread, and the process that hears signals.
+/// Channels to the control thread, and the process that handles signals.
 pub(super) struct Askers {
     /// What is to be forgotten.
     pub flushes: mpsc::Sender<Flush>,
-    /// Who wants a reload.
+    /// Requests for a reload.
     pub reloads: mpsc::Sender<Reload>,
     /// Where workers tell what they do to clients.
     pub events: EventSink,
@@ -126,7 +126,7 @@ pub(super) struct Process {
 /// What caches are to forget; none: everything.
 pub(super) type Flush = Option<Forget>;
 
-/// Who hears how a reload went.
+/// Gets the result of a reload.
 pub(super) type Reload = oneshot::Sender<Result<Reloaded, String>>;
 
 /// Length of an operator's ban where neither the operator nor the config says one.
@@ -315,7 +315,7 @@ impl Process {
         }
     }
 
-    /// Who hears of clients that the kernel half refuses.
+    /// Takes notices of clients that the kernel half refuses.
     pub(super) fn notices(&self) -> Option<Notices> {
         let notices = lock(&self.kernel).0.as_mut().map_or(Ok(None), Xdp::notices);
         notices.unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! What was refused to whom lately, for an operator who asks about a client.
+//! The last refusals of each client, for an operator that asks about a client.
 //!
 //! Before: batches of the workers, notices of the kernel half. After: the rows of a client, the last one in front.
 //! Holds: at most [`ROWS_MAX`] clients and reasons; the one that was refused longest ago gives way.

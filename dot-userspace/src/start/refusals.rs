@@ -66,7 +66,7 @@ fn words(action: Action) -> &'static str {
     }
 }
 
-/// Waits for notices; for ever where nobody sends any.
+/// Waits for notices; for ever if none are sent.
 ///
 /// # Cancel safety
 /// Yes.

@@ -39,7 +39,7 @@ pub(super) fn renew(process: &Process, running: &mut Running) {
     }
 }
 
-/// Everything is loaded and fits before the first worker hears of it.
+/// Everything is loaded and fits before the first worker is told.
 fn load(process: &Process, running: &mut Running) -> anyhow::Result<Vec<Identity>> {
     let tls = &running.config.tls;
     let identities = certificate::load_all(tls, &running.config.server.state_dir)?;

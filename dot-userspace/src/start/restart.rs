@@ -120,7 +120,7 @@ mod tests {
     }
 
     /// Goal: what a reload changes is not said to wait, and is remembered. Method: keys of each part that has any; ticket
-    /// keys that begin anew, with another rotation, because a fleet's secret comes or goes.
+    /// keys that start again, with another rotation, because a fleet's secret comes or goes.
     #[test]
     fn what_is_in_effect_is_not_said_to_wait() {
         let changes: [Change; 9] = [

@@ -21,7 +21,7 @@ use crate::{
 /// as [`super::run`].
 ///
 /// # Errors
-/// As [`super::run`]; where an engine serves meanwhile, it serves on, and its operator hears why.
+/// As [`super::run`]; where an engine serves meanwhile, it serves on, and its operator learns why.
 pub fn succeed(
     read: Result<(Config, Option<String>), String>,
     inherited: &Inheritance,

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::process::Process;
 use crate::xdp::Watch;
 
-/// Half of the second within which a loss is seen: nobody announces a link that was detached.
+/// Half of the second within which a loss is seen: the kernel does not report a detached link.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// News come in bursts: one look is enough for each.
 const SETTLE_TIME: Duration = Duration::from_millis(20);

@@ -148,7 +148,7 @@ impl Service {
         }
     }
 
-    /// Who may connect: `verify` of 2 and more, `verifyChain`, `verifyPeer`.
+    /// The clients that may connect: `verify` of 2 and more, `verifyChain`, `verifyPeer`.
     fn clients(&self, global: &Self, draft: &mut Draft) {
         let level = self.find(global, "verify").and_then(|entry| entry.value.parse::<u8>().ok()).unwrap_or(0);
         let is_verified =

@@ -92,7 +92,7 @@ pub(super) struct Way {
 /// Who the server must be (RFC 8310).
 #[derive(Debug, Args)]
 pub(super) struct Secured {
-    /// "strict": no question is sent to who is not proven to be the server; "opportunistic": TLS with whoever is there
+    /// "strict": no question is sent to a server without proof of its identity; "opportunistic": TLS with any server
     /// [default: strict with a name, a pin or a CA file, else opportunistic]
     #[arg(long, value_name = "PROFILE", help_heading = TLS)]
     pub(super) profile: Option<Profile>,
@@ -175,7 +175,7 @@ pub(super) struct MessageArguments {
 pub(super) enum Profile {
     /// Proven to be the server, or nothing is asked.
     Strict,
-    /// Within TLS, whoever it is.
+    /// Within TLS, with any server.
     Opportunistic,
 }
 

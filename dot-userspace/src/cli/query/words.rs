@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(read_all("bücher.test").unwrap().questions[0].name.to_ascii(), "xn--bcher-kva.test.");
     }
 
-    /// Goal: kdig's options are ours behind `query` and nowhere else; a pin that begins with a plus is none of them.
+    /// Goal: kdig's options are ours behind `query` and nowhere else; a pin that begins with a plus stays a pin.
     /// Covers: C-486
     #[test]
     fn options_may_have_a_plus() {

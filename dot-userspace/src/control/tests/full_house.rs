@@ -1,4 +1,4 @@
-//! Connections that ask nothing, as many as there are places: who asks is answered all the same.
+//! Connections that ask nothing, as many as there are places: a client that asks is answered all the same.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -29,7 +29,7 @@ fn classic_buckets_are_cumulative_and_whole() {
     ));
 }
 
-/// Goal: Prometheus's binary form is given to who asks for it as Prometheus does, and to nobody else. Method: its Accept header
+/// Goal: Prometheus's binary form is given to a scraper that asks for it as Prometheus does, and to no other. Method: its Accept header
 /// of version 2.42 with native histograms; the length before the first family, whose name follows. Covers: C-401
 #[test]
 fn the_binary_form_is_for_those_who_ask() {

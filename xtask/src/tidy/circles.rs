@@ -37,12 +37,21 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
         ],
         "udp and streams end queries by calling pool, instead of reporting them",
     ),
-    ("cli", &["arguments", "policy"], "a verb declares its own words, and the list of verbs names it"),
+    (
+        "cli",
+        &["arguments", "policy", "upgrade"],
+        "a verb declares its own words, and the list of verbs names it",
+    ),
     ("config", &["consistency", "consistency_access", "consistency_policy"], "one check in three files"),
     (
         "control",
         &["reload", "router", "serve"],
         "a reload's answer keeps its connection from being displaced",
+    ),
+    (
+        "keeper",
+        &["duty", "succession", "upgrade"],
+        "an upgrade is a part of the duty, and ends in a succession",
     ),
     ("start", &["explain", "policies", "process"], "parts of Process in files of their own"),
     ("start", &["control_loop", "renew"], "one loop in two files"),

@@ -39,7 +39,7 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "cli",
-        &["arguments", "policy", "upgrade"],
+        &["arguments", "policy", "trace", "upgrade", "watch_arguments"],
         "a verb declares its own words, and the list of verbs names it",
     ),
     ("config", &["consistency", "consistency_access", "consistency_policy"], "one check in three files"),
@@ -53,7 +53,7 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
         &["duty", "succession", "upgrade"],
         "an upgrade is a part of the duty, and ends in a succession",
     ),
-    ("start", &["explain", "policies", "process"], "parts of Process in files of their own"),
+    ("start", &["explain", "policies", "process", "trace"], "parts of Process in files of their own"),
     ("start", &["control_loop", "renew"], "one loop in two files"),
     ("tls", &["certificate", "self_signed"], "the self-signed certificate is one of those that are loaded"),
     ("tls", &["dialogue", "handshake"], "a handshake without its socket, and with it"),

@@ -39,7 +39,7 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "cli",
-        &["arguments", "policy", "trace", "upgrade", "watch_arguments"],
+        &["arguments", "policy", "tickets", "trace", "upgrade", "watch_arguments"],
         "a verb declares its own words, and the list of verbs names it",
     ),
     ("config", &["consistency", "consistency_access", "consistency_policy"], "one check in three files"),
@@ -60,7 +60,7 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ("worker", &["accept", "access"], "one acceptor in two files"),
     (
         "xdp",
-        &["attach", "pins", "spread", "stale", "tail_calls"],
+        &["attach", "pins", "spread", "stale", "tail_calls", "tc"],
         "pins hold links, and links are attached by pins",
     ),
 ];

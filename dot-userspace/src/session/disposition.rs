@@ -57,7 +57,9 @@ pub(super) fn act_on(
     counters: &WorkerCounters,
 ) -> Done {
     let query = match &disposition {
-        Disposition::Forward(query) | Disposition::Describe(query) | Disposition::Transfer(query) => Some(query),
+        Disposition::Forward(query) | Disposition::Describe(query) | Disposition::Transfer(query) => {
+            Some(query)
+        }
         Disposition::Respond(_) | Disposition::Drop(_) | Disposition::Close(_) => None,
     };
     if let (Some(refusal), Some(query)) = (refusal, query) {

@@ -44,7 +44,7 @@ impl Action<'_> {
     }
 }
 
-/// A rule as it is kept: on which line of its file it stands, and what it does: a [`Plain`] action, or the first of its records.
+/// A rule as it is kept: on which line of its file it stands, and what it does: a plain action, or the first of its records.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     pub(super) line: u32,

@@ -86,7 +86,7 @@ fn assert_entangled(message: &[u8]) {
 }
 
 fn assert_answered(message: &[u8], reply: &Reply) {
-    if reply.rcode == Rcode::FORM_ERR && (reply.keepalive || reply.padding) {
+    if reply.rcode == Rcode::FORM_ERR && (reply.asked.keepalive || reply.asked.padding) {
         assert_entangled(message);
     }
     let mut out = Vec::new();
@@ -94,17 +94,21 @@ fn assert_answered(message: &[u8], reply: &Reply) {
     let read = wire::read(&out).expect("what we make is whole");
     assert_eq!((read.end, out[..2] == message[..2]), (out.len(), true));
     assert_eq!(out[2], 0x80 | message[2] & 0x79, "QR, and the query's opcode and RD");
-    assert_eq!((read.counts[1], read.counts[2], read.counts[3]), (0, 0, u16::from(reply.has_opt)));
-    assert_eq!(out[12..read.question_end], message[12..reply.question_end], "the question, case kept");
-    let Some(opt) = read.opts().first().copied().filter(|_| reply.has_opt) else {
+    assert_eq!((read.counts[1], read.counts[2], read.counts[3]), (0, 0, u16::from(reply.asked.has_opt)));
+    assert_eq!(
+        out[12..read.question_end],
+        message[12..usize::from(reply.asked.question_end)],
+        "the question, case kept"
+    );
+    let Some(opt) = read.opts().first().copied().filter(|_| reply.asked.has_opt) else {
         assert!(read.opts().is_empty());
         return;
     };
     let options = wire::options(&out[opt.rdata.clone()]).expect("our options fit");
     assert_eq!(opt.ttl >> 16 & 0xff, 0, "our version is 0");
-    if reply.padding {
+    if reply.asked.padding {
         assert_eq!(out.len() % 468, 0);
         wire::assert_padded(&options);
     }
-    assert_eq!(options.iter().filter(|(code, _)| *code == 11).count(), usize::from(reply.keepalive));
+    assert_eq!(options.iter().filter(|(code, _)| *code == 11).count(), usize::from(reply.asked.keepalive));
 }

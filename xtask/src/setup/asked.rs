@@ -16,8 +16,9 @@ const FOLDERS: &[&str] =
 const FORMS: &[&str] =
     &["Command(\"", "Command::new(\"", "bounded(\"", "bound_to_namespace(\"", "run(&scratch, \""];
 
-/// Packages that every Debian has (`Essential: yes`): coreutils, dash, dpkg, util-linux.
-const ESSENTIAL: &[&str] = &["dpkg-deb", "env", "printenv", "sh", "sha256sum", "timeout", "unshare"];
+/// Packages that every Debian has (`Essential: yes`): bsdutils, coreutils, dash, dpkg, util-linux.
+const ESSENTIAL: &[&str] =
+    &["dpkg-deb", "env", "printenv", "script", "sh", "sha256sum", "timeout", "unshare"];
 
 /// The programs that a text names, each with its line.
 fn programs(text: &str) -> Vec<(String, usize)> {

@@ -6,7 +6,8 @@
 //! drivers' conditions.
 //! Never: leaves a program attached by this question; replaces somebody's.
 //!
-//! Source: rtnetlink(7) (RTM_SETLINK, IFLA_XDP), linux/netlink.h (NLMSGERR_ATTR_MSG), the drivers in Linux 6.18.
+//! Source: rtnetlink(7) (RTM_SETLINK, IFLA_XDP), linux/netlink.h (NLMSGERR_ATTR_MSG); Linux's drivers, by file and function beside
+//! each row of the table.
 
 use std::{
     io,
@@ -37,31 +38,43 @@ const IFLA_XDP_FLAGS: u16 = 3;
 const NATIVE_IF_FREE: u32 = 0x1 | 0x4;
 const NATIVE: u32 = 0x4;
 
-/// What drivers demand for native XDP, and how an operator gives it to them.
+/// What drivers demand for native XDP of a program that takes frames of several buffers, and how an operator meets it. MTUs are
+/// for pages of 4 KiB. A driver stands here only with conditions that its source has.
 const CONDITIONS: [(&str, &str); 8] = [
+    // ena_xdp.h: ENA_XDP_MAX_MTU, ena_xdp_legal_queue_count.
     (
         "ena",
-        "ena takes XDP up to an MTU of 3,498 and with half of its queues free: `ip link set NAME mtu 3498`, `ethtool -L NAME combined HALF`",
+        "ena takes XDP up to an MTU of 3,498, with at most half of its queues in use: `ip link set NAME mtu 3498`, `ethtool -L NAME combined HALF`",
     ),
-    ("hv_netvsc", "hv_netvsc takes XDP without LRO: `ethtool -K NAME lro off`"),
+    // netvsc_bpf.c: netvsc_xdp_set.
+    (
+        "hv_netvsc",
+        "hv_netvsc takes XDP up to an MTU of 3,506, without LRO: `ip link set NAME mtu 3506`, `ethtool -K NAME lro off`",
+    ),
+    // virtio_net.c: virtnet_xdp_set. Too few queues are no reason since Linux 5.13.
     (
         "virtio_net",
-        "virtio_net needs a queue for each CPU beside its own, and no receive offloads: give the machine more queues, or `ethtool -L NAME combined HALF`; `ethtool -K NAME gro-hw off lro off`",
+        "virtio_net takes XDP where the hypervisor lets the guest turn receive offloads off, or has none: of QEMU's device `ctrl_guest_offloads=on`, or `guest_csum=off` and all of `guest_tso4`, `guest_tso6`, `guest_ecn`, `guest_ufo`",
     ),
+    // en_main.c: mlx5e_xdp_allowed, mlx5e_params_validate_xdp.
     (
         "mlx5_core",
-        "mlx5 takes XDP without LRO, and frames that span buffers only with striding receive queues: `ethtool -K NAME lro off`, or a smaller MTU",
+        "mlx5 takes XDP without LRO and hardware GRO, above an MTU of 3,498 also without striding receive queues: `ethtool -K NAME lro off rx-gro-hw off`, `ethtool --set-priv-flags NAME rx_striding_rq off`",
     ),
+    // ixgbe_main.c: ixgbe_xdp_setup, ixgbe_max_xdp_frame_size; ixgbe.h: IXGBE_PKT_HDR_PAD.
     (
         "ixgbe",
-        "ixgbe takes XDP without RSC and up to an MTU of one buffer (3,046): `ethtool -K NAME lro off`, `ip link set NAME mtu 3046`",
+        "ixgbe takes XDP up to an MTU of 3,046, without RSC, SR-IOV and DCB, on at most 128 CPUs: `ip link set NAME mtu 3046`, `ethtool -K NAME lro off`",
     ),
-    ("igb", "igb takes XDP up to an MTU of one buffer (3,046): `ip link set NAME mtu 3046`"),
+    // igb_main.c: igb_xdp_setup; igb.h: IGB_RXBUFFER_3072, IGB_ETH_PKT_HDR_PAD.
+    ("igb", "igb takes XDP up to an MTU of 3,046: `ip link set NAME mtu 3046`"),
+    // bnxt_xdp.c: bnxt_xdp_set.
     (
         "bnxt_en",
-        "bnxt takes XDP without LRO and hardware GRO, with combined queues: `ethtool -K NAME lro off rx-gro-hw off`",
+        "bnxt takes XDP with combined queues, and as many transmit rings free as it has receive queues: `ethtool -L NAME rx 0 tx 0 combined HALF`",
     ),
-    ("vmxnet3", "vmxnet3 takes XDP from Linux 6.6 on, without LRO: `ethtool -K NAME lro off`"),
+    // vmxnet3_xdp.c: vmxnet3_xdp_set; vmxnet3_xdp.h: VMXNET3_XDP_MAX_MTU. It turns LRO off by itself.
+    ("vmxnet3", "vmxnet3 takes XDP from Linux 6.6 on, up to an MTU of 3,492: `ip link set NAME mtu 3492`"),
 ];
 
 /// Why native XDP was refused: `number`'s words, and what more is known.

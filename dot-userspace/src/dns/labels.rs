@@ -7,6 +7,8 @@
 //!
 //! Source: RFC 1035 §3.1, §4.1.4 and §5.1, RFC 4343.
 
+use super::name_in_words;
+
 /// Octets of the longest name, its root label included.
 pub(super) const NAME_OCTETS_MAX: usize = 255;
 /// Labels of a name, the root's left out.
@@ -191,24 +193,11 @@ const TOO_LONG: &str = "a name has more than 255 octets";
 /// A name in wire format as people write it, without the dot at its end; octets that are no letter of a host name as `\ddd`.
 #[must_use]
 pub fn text_of(name: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let (mut text, mut rest) = (String::new(), name);
-    while let Some((length, behind)) = rest.split_first().filter(|(length, _)| **length > 0) {
-        let Some((label, behind)) = behind.split_at_checked(usize::from(*length)) else { break };
-        if !text.is_empty() {
-            text.push('.');
-        }
-        for octet in label {
-            let _ = match octet {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'*' | b'/' => {
-                    text.write_char(char::from(*octet))
-                }
-                _ => write!(text, "\\{octet:03}"),
-            };
-        }
-        rest = behind;
+    let mut text = name_in_words(name);
+    if text.len() > 1 {
+        text.pop();
     }
-    if text.is_empty() { ".".to_owned() } else { text }
+    text
 }
 
 #[cfg(test)]

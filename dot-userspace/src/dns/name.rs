@@ -47,7 +47,9 @@ pub fn name_in_words(name: &[u8]) -> String {
         let (label, behind) = behind.split_at_checked(usize::from(*label)).unwrap_or((behind, &[]));
         for octet in label {
             match octet {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => text.push(char::from(*octet)),
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'*' | b'/' => {
+                    text.push(char::from(*octet));
+                }
                 octet => text.push_str(&format!("\\{octet:03}")),
             }
         }
@@ -92,7 +94,17 @@ pub fn record_text(rtype: u16, rdata: &[u8]) -> String {
     let read = RData::read(&mut decoder, rtype, Restrict::new(length));
     read.map_or_else(
         |_| format!("{rtype} (octets that are no such record)"),
-        |rdata| format!("{rtype} {rdata}"),
+        |rdata| {
+            // Strings of the data come as they are.
+            let mut text = format!("{rtype} ");
+            for letter in rdata.to_string().chars() {
+                match letter.is_control() {
+                    true => text.push_str(&format!("\\{:03}", u32::from(letter))),
+                    false => text.push(letter),
+                }
+            }
+            text
+        },
     )
 }
 

@@ -19,6 +19,10 @@ use crate::dns::TYPE_CNAME;
 const RULES_MAX: usize = 16_000_000;
 /// Records of one rule.
 const RECORDS_OF_RULE_MAX: usize = 256;
+/// Octets of these in an answer. 60,000: with the question, an SOA record and the zone's name they fit into a message.
+const RULE_OCTETS_MAX: usize = 60_000;
+/// Octets of a record whose owner is the question's name, without its data.
+const RECORD_HEAD_OCTETS: usize = 12;
 
 /// What a rule is for.
 pub(super) enum Trigger {
@@ -81,10 +85,10 @@ impl Builder {
         if known != 0 {
             return self.add_to(known, says);
         }
-        *place = next;
         if self.rules.len() >= RULES_MAX {
             return Err(format!("more than {RULES_MAX} rules, the most permitted"));
         }
+        *place = next;
         let does = match says {
             Says::Plain(action) => *action,
             Says::Record { .. } => FIRST_RECORD - 1 + self.keep(says)?,
@@ -103,7 +107,7 @@ impl Builder {
             Says::Record { .. } if rule.does < FIRST_RECORD => return Err(other()),
             Says::Record { rtype, rdata, .. } => (*rtype, *rdata),
         };
-        let mut at = (rule.does - FIRST_RECORD) as usize;
+        let (mut at, mut octets) = ((rule.does - FIRST_RECORD) as usize, RECORD_HEAD_OCTETS + rdata.len());
         for _ in 0..RECORDS_OF_RULE_MAX {
             let Some(record) = self.records.get(at).copied() else { return Ok(()) };
             let start = record.start as usize;
@@ -113,6 +117,10 @@ impl Builder {
             }
             if (record.rtype == TYPE_CNAME) || (rtype == TYPE_CNAME) {
                 return Err(other());
+            }
+            octets += RECORD_HEAD_OCTETS + usize::from(record.octets);
+            if octets > RULE_OCTETS_MAX {
+                return Err(too_long());
             }
             if record.next == 0 {
                 let next = self.keep(says)?;
@@ -129,7 +137,8 @@ impl Builder {
     /// Keeps a record; its number, counted from 1.
     fn keep(&mut self, says: &Says<'_>) -> Result<u32, String> {
         let Says::Record { rtype, ttl, rdata } = says else { return Ok(0) };
-        let octets = u16::try_from(rdata.len()).map_err(|_| "a record has more than 65535 octets")?;
+        let octets = u16::try_from(rdata.len()).ok().filter(|octets| usize::from(*octets) <= RULE_OCTETS_MAX);
+        let octets = octets.ok_or_else(too_long)?;
         let start = u32::try_from(self.rdata.len()).map_err(|_| "records have more than 4 GiB")?;
         self.rdata.extend_from_slice(rdata);
         self.records.push(Record { rtype: *rtype, octets, ttl: *ttl, start, next: 0 });
@@ -140,11 +149,6 @@ impl Builder {
     pub(super) fn leave_out(&mut self, line: u32, why: &str) {
         self.start.left_out = self.start.left_out.saturating_add(1);
         self.start.first_left_out.get_or_insert_with(|| format!("line {line}: {why}"));
-    }
-
-    /// Rules so far.
-    pub(super) fn count(&self) -> usize {
-        self.rules.len() - 1
     }
 
     /// All of it, without what growth has reserved.
@@ -165,13 +169,19 @@ impl Builder {
     }
 }
 
+fn too_long() -> String {
+    format!("records of one rule have more than {RULE_OCTETS_MAX} octets, the most permitted")
+}
+
 /// The prefix that the labels of an address trigger mean, from the last to the first: `24.0.2.0.192`, or `48.zz.db8.2001`.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
-    let words: Vec<&str> =
-        labels.iter().filter_map(|label| std::str::from_utf8(label.get(1..)?).ok()).collect();
+    let words: Vec<&str> = labels
+        .iter()
+        .map(|label| label.get(1..).and_then(|word| str::from_utf8(word).ok()).unwrap_or("?"))
+        .collect();
     let Some((length, words)) = words.split_last().filter(|(_, rest)| !rest.is_empty()) else {
         return Err("no prefix; write one such as 24.0.2.0.192".to_owned());
     };

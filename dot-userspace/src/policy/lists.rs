@@ -10,7 +10,7 @@ use std::{io::BufRead, net::IpAddr};
 use super::{
     builder::{Builder, Says, Trigger},
     rules::NXDOMAIN,
-    words::Lines,
+    words::{Lines, shown},
 };
 use crate::{config::PolicyFormat, dns::Labels};
 
@@ -41,7 +41,7 @@ pub(super) fn read<R: BufRead>(
     format: PolicyFormat,
     builder: &mut Builder,
 ) -> Result<(), (u32, String)> {
-    let mut line = Vec::new();
+    let (mut line, mut lines_used) = (Vec::new(), 0_usize);
     loop {
         line.clear();
         match lines.next(&mut line) {
@@ -53,33 +53,44 @@ pub(super) fn read<R: BufRead>(
         // "!" begins a remark in lists that were made for browsers.
         let text = if text.starts_with('!') { "" } else { text.split('#').next().unwrap_or_default() };
         let mut words = text.split_ascii_whitespace();
-        let outcome = match (format, words.clone().next()) {
-            (_, None) => Ok(()),
-            (PolicyFormat::Hosts, Some(address)) => match address.parse::<IpAddr>() {
-                Ok(_) => words.skip(1).try_for_each(|name| add(builder, name, lines.number, false)),
-                Err(_) => Err(format!("{} is no address", address.escape_debug())),
+        let Some(first) = words.next() else { continue };
+        let outcome = match format {
+            PolicyFormat::Hosts => match first.parse::<IpAddr>() {
+                Ok(_) => words.try_for_each(|name| add(builder, name, lines.number, false)),
+                Err(_) => Err(Unfit::Line(format!("{} is no address", shown(first.as_bytes())))),
             },
-            (_, Some(name)) => match words.nth(1) {
-                None => add(builder, name, lines.number, true),
-                Some(_) => Err("more than one word".to_owned()),
+            _ => match words.next() {
+                None => add(builder, first, lines.number, true),
+                Some(_) => Err(Unfit::Line("more than one word".to_owned())),
             },
         };
-        if let Err(why) = outcome {
-            builder.leave_out(lines.number, &why);
+        match outcome {
+            Ok(()) => lines_used += 1,
+            Err(Unfit::Line(why)) => builder.leave_out(lines.number, &why),
+            Err(Unfit::Zone(why)) => return Err((lines.number, why)),
         }
     }
-    if builder.start.left_out as usize * 10 > builder.count() + builder.start.left_out as usize {
+    let left_out = builder.start.left_out as usize;
+    if left_out * 10 > lines_used + left_out {
         let first = builder.start.first_left_out.clone().unwrap_or_default();
-        let (bad, format) = (builder.start.left_out, format.label());
-        let why = format!("{bad} lines are none of the format \"{format}\", the first: {first}");
+        let format = format.label();
+        let why = format!("{left_out} lines do not have the format \"{format}\", the first: {first}");
         let line = first.strip_prefix("line ").and_then(|rest| rest.split(':').next()?.parse().ok());
         return Err((line.unwrap_or(lines.number), why));
     }
     Ok(())
 }
 
+/// Why a name gets no rule.
+enum Unfit {
+    /// Its line is left out, for this reason.
+    Line(String),
+    /// The zone has no room for it.
+    Zone(String),
+}
+
 /// Blocks `name`, and where the list is one of domains what is below it; `*.NAME` is what is below alone.
-fn add(builder: &mut Builder, name: &str, line: u32, with_below: bool) -> Result<(), String> {
+fn add(builder: &mut Builder, name: &str, line: u32, with_below: bool) -> Result<(), Unfit> {
     let (plain, is_wildcard) = match name.strip_prefix("*.") {
         Some(plain) => (plain, true),
         None => (name, false),
@@ -88,21 +99,22 @@ fn add(builder: &mut Builder, name: &str, line: u32, with_below: bool) -> Result
         return Ok(());
     }
     let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
-    let no_name = || format!("{} is no name", name.escape_debug());
+    let no_name = || Unfit::Line(format!("{} is no name", shown(name.as_bytes())));
+    if is_wildcard && !with_below {
+        return Err(no_name());
+    }
     if !plain.bytes().all(is_sign) || plain.parse::<IpAddr>().is_ok() {
         return Err(no_name());
     }
     let labels = Labels::parse(plain.as_bytes(), None).map_err(|_| no_name())?;
     // A word without a dot would block all of a top-level domain: lists of domains have none by intent.
     if labels.count() < 2 {
-        return Err(format!("{} is a single label", name.escape_debug()));
+        return Err(Unfit::Line(format!("{} is a single label", shown(name.as_bytes()))));
     }
-    let node = builder.names.insert(labels.last(labels.count())).ok_or("more names than can be counted")?;
-    if !is_wildcard {
-        builder.add(Trigger::Name(node, false), line, &Says::Plain(NXDOMAIN))?;
-    }
-    if with_below {
-        builder.add(Trigger::Name(node, true), line, &Says::Plain(NXDOMAIN))?;
-    }
-    Ok(())
+    let node = builder.names.insert(labels.last(labels.count()));
+    let node = node.ok_or_else(|| Unfit::Zone("more names than can be counted".to_owned()))?;
+    let mut block = |below| builder.add(Trigger::Name(node, below), line, &Says::Plain(NXDOMAIN));
+    let name = if is_wildcard { Ok(()) } else { block(false) };
+    let below = if with_below { block(true) } else { Ok(()) };
+    name.and(below).map_err(Unfit::Zone)
 }

@@ -12,7 +12,7 @@ use super::{
     builder::{Builder, Says, Trigger, prefix_of},
     index::NodeId,
     rules::{DROP, NODATA, NXDOMAIN, PASSTHRU, TCP_ONLY},
-    words::{Lines, Words},
+    words::{Lines, Words, shown},
 };
 use crate::dns::{self, Labels};
 
@@ -264,7 +264,8 @@ impl Reader<'_> {
             }
             _ => {
                 let text = words.rest(at);
-                *rdata = dns::rdata_of(rtype, &text).map_err(|error| format!("{text}: {error}"))?;
+                *rdata = dns::rdata_of(rtype, &text)
+                    .map_err(|error| shown(format!("{text}: {error}").as_bytes()))?;
             }
         }
         Ok(())

@@ -144,9 +144,73 @@ fn plain_lists_are_read() {
     assert_eq!(of_all(&screen, &names), ["nxdomain 2", "nxdomain 2", "nxdomain 4", "-"]);
     let error = zone_of("domains", "<html>\nads.example.net\n", "").unwrap_err();
     assert!(error.line == 1 && error.what.contains("<html>"), "{error}");
+    let error = zone_of("hosts", "0.0.0.0 *.ads.example.net\n", "").unwrap_err();
+    assert!(error.what.contains("*.ads.example.net is no name"), "{error}");
     let mostly = (0..100).map(|number| format!("n{number}.example.net\n")).collect::<String>() + "com\n";
     let zone = zone_of("domains", &mostly, "").unwrap();
     assert_eq!((zone.rules().count(), zone.rules().start().left_out), (200, 1));
+}
+
+/// Goal: a list that an editor began with a byte order mark is the same list; of the lines, one in ten may be unfit, however many
+/// rules the others make. Method: a mark before a remark, a name and a directive; nine and ten names with one unfit line.
+/// Covers: C-448, A-444
+#[test]
+fn a_list_is_judged_by_its_lines() {
+    for (format, text) in
+        [("domains", "\u{feff}ads.test.example\n"), ("hosts", "\u{feff}# list\r\n0.0.0.0 a.test\r\n")]
+    {
+        let zone = zone_of(format, text, "").unwrap();
+        assert_eq!((zone.rules().count() > 0, zone.rules().start().left_out), (true, 0), "{format}");
+    }
+    let marked = "\u{feff}$TTL 60\n@ SOA localhost. root.localhost. 7 3600 600 86400 60\na.test CNAME .\n";
+    assert_eq!(zone_of("rpz", marked, "").unwrap().rules().count(), 1);
+    let lines = |names: u32, per_line: &str| {
+        (0..names).map(|number| format!("0.0.0.0 n{number}.test.example{per_line}\n")).collect::<String>()
+    };
+    assert!(zone_of("hosts", &(lines(9, "") + "bad\n"), "").is_ok());
+    let error = zone_of("hosts", &(lines(8, " x.example.net y.example.net") + "bad\n"), "").unwrap_err();
+    assert!(error.line == 9 && error.what.contains("1 lines do not have the format"), "{error}");
+    let domains = (0..8).map(|number| format!("n{number}.test.example\n")).collect::<String>() + "bad line\n";
+    assert!(zone_of("domains", &domains, "").is_err());
+}
+
+/// Goal: text of a file reaches no terminal as an escape sequence, and a message stays short. Method: one in a name, in a type, in
+/// the data of a record that is no such record, and in a TXT record that an operator looks at; a word of 60,000 octets.
+///
+#[test]
+fn a_zone_cannot_write_to_a_terminal() {
+    let escape = "\u{1b}[31m";
+    for text in [
+        format!("{escape}.. CNAME ."),
+        format!("a.test {escape} ."),
+        format!("a.test HTTPS {escape}"),
+        format!("a.test CAA 0 {escape} x"),
+        format!("a.test {} .", "x".repeat(60_000)),
+    ] {
+        let error = rpz(&text).unwrap_err().to_string();
+        assert!(!error.contains(char::is_control) && error.len() < 2_000, "{error}");
+    }
+    let list = zone_of("domains", &format!("{}\u{1b}\n", "x".repeat(60_000)), "").unwrap_err().to_string();
+    assert!(!list.contains(char::is_control) && list.len() < 2_000, "{list}");
+    let screen = Screen::new(vec![rpz("a.test TXT \"\\027[31m\"\n").unwrap()]).unwrap();
+    let asked = Question { name: "a.test".into(), qtype: Some("TXT".into()), ..Question::default() };
+    assert_eq!(screen.explain(&asked).unwrap().decides.unwrap().records, ["60 TXT \\027[31m"]);
+}
+
+/// Goal: the records of a rule fit into a message: a zone whose rule does not is refused, with the line. Method: strings of one
+/// record, and of many.
+#[test]
+fn records_of_a_rule_fit_into_a_message() {
+    let string = format!(" \"{}\"", "x".repeat(250));
+    let record = format!("a.test TXT{}\n", string.repeat(20));
+    assert!(
+        rpz(&(0..5).map(|number| record.replacen('x', &number.to_string(), 1)).collect::<String>()).is_ok()
+    );
+    let many = (0..15).map(|number| record.replacen("xx", &format!("{number:02}"), 1)).collect::<String>();
+    let error = rpz(&many).unwrap_err();
+    assert!(error.line == 15 && error.what.contains("more than 60000 octets"), "{error}");
+    let long = rpz(&format!("a.test TXT (\n{})", format!("{string}\n").repeat(250))).unwrap_err();
+    assert!(long.what.contains("more than 60000 octets"), "{long}");
 }
 
 /// Goal: of several zones the first with a rule counts, one that is only counted stands aside, an action of the config stands

@@ -15,6 +15,10 @@ use std::{
 pub(super) const LINE_OCTETS_MAX: u64 = 64 * 1024;
 /// The same of a record over several lines.
 const RECORD_OCTETS_MAX: usize = 256 * 1024;
+/// Editors of some systems begin a file of UTF-8 with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Characters of a word in a message: names are shorter, and a log line stays one.
+const SHOWN_MAX: usize = 300;
 
 /// Reads lines, and counts them.
 pub(super) struct Lines<R> {
@@ -46,6 +50,9 @@ impl<R: BufRead> Lines<R> {
         }
         self.octets_left =
             self.octets_left.checked_sub(read).ok_or_else(|| io::Error::other("the file is too long"))?;
+        if self.number == 1 && text.get(start..).is_some_and(|line| line.starts_with(BYTE_ORDER_MARK)) {
+            text.drain(start..start + BYTE_ORDER_MARK.len());
+        }
         while text.len() > start && matches!(text.last(), Some(b'\n' | b'\r')) {
             text.pop();
         }
@@ -154,7 +161,7 @@ impl Words {
 
     /// The word at this place as text, for a message.
     pub(super) fn text(&self, place: usize) -> String {
-        String::from_utf8_lossy(self.get(place).unwrap_or_default()).escape_debug().to_string()
+        shown(self.get(place).unwrap_or_default())
     }
 
     /// How many there are.
@@ -174,6 +181,16 @@ impl Words {
         });
         words.collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Text of a file as a message shows it: escape sequences do not reach a terminal, and the end of a long text is left out.
+pub(super) fn shown(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 #[cfg(test)]

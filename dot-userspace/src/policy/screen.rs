@@ -188,7 +188,7 @@ impl Screen {
             let rules = zone.rules();
             let by_client = rules.by_client(client).map(|rule| (rule, Found::Client));
             let (rule, found) = by_client.or_else(|| Some((rules.by_name(name)?, Found::Name)))?;
-            ruling(zone, rule, found, &mut note)
+            ruling(zone, rule, found, |alias| name.octets() == alias, &mut note)
         })
     }
 
@@ -203,11 +203,10 @@ impl Screen {
         let aliases = (1..).zip(answers(response, question_end));
         for (count, record) in aliases.filter(|(_, record)| record.rtype == TYPE_CNAME) {
             let target = Labels::read(response, record.rdata)?;
-            let ruling = self
-                .zones
-                .iter()
-                .filter(|zone| holds(zone))
-                .find_map(|zone| ruling(zone, zone.rules().by_name(&target)?, Found::Alias, &mut *note));
+            let is_target = |alias: &[u8]| target.octets() == alias;
+            let ruling = self.zones.iter().filter(|zone| holds(zone)).find_map(|zone| {
+                ruling(zone, zone.rules().by_name(&target)?, Found::Alias, is_target, &mut *note)
+            });
             if let Some(ruling) = ruling {
                 return Some(OfAnswer { ruling, kept: (count, record.end), owner: Some(record.rdata) });
             }
@@ -224,11 +223,17 @@ impl Screen {
         note: &mut impl FnMut(&Ruling<'_>),
     ) -> Option<OfAnswer<'_>> {
         let has_addresses = |zone: &&Zone| zone.rules().has_addresses() && holds(zone);
+        let is_owner = |alias: &[u8]| {
+            let mut records = answers(response, question_end);
+            let first = records.find(|record| matches!(record.rtype, TYPE_A | TYPE_AAAA));
+            let owner = first.and_then(|record| Labels::read(response, record.start));
+            owner.is_some_and(|owner| owner.octets() == alias)
+        };
         let ruling = self.zones.iter().filter(has_addresses).find_map(|zone| {
             let mut addresses = answers(response, question_end)
                 .filter_map(|record| address_of(record.rtype, response.get(record.rdata..record.end)?));
             let rule = addresses.find_map(|address| zone.rules().by_address(address))?;
-            ruling(zone, rule, Found::Address, &mut *note)
+            ruling(zone, rule, Found::Address, is_owner, &mut *note)
         })?;
         let (mut kept, mut owner) = ((0, question_end), None);
         for (count, record) in (1..).zip(answers(response, question_end)) {
@@ -244,14 +249,19 @@ impl Screen {
     }
 }
 
-/// What a rule does; `None`: it is only counted.
+/// What a rule does; `None`: it is only counted. A walled garden that is on the list itself stays as it is: `is_own` says
+/// whether an alias is the name that the rule is about, which would lead to itself.
 fn ruling<'s>(
     zone: &'s Zone,
     rule: u32,
     found: Found,
+    is_own: impl FnOnce(&[u8]) -> bool,
     mut note: impl FnMut(&Ruling<'_>),
 ) -> Option<Ruling<'s>> {
-    let (action, line) = zone.action(rule);
+    let (action, line) = match zone.action(rule) {
+        (Action::Alias(alias, _), line) if is_own(alias) => (Action::Passthru, line),
+        given => given,
+    };
     let ruling = Ruling { zone, line, found, action };
     if zone.only_counts() {
         note(&ruling);

@@ -213,6 +213,33 @@ fn records_of_a_rule_fit_into_a_message() {
     assert!(long.what.contains("more than 60000 octets"), "{long}");
 }
 
+/// Goal: a walled garden that is on the list itself is no alias of itself: it is answered as it is, however the rule was found.
+/// Method: a list with the garden and its parent, asked for the garden, for a name beside it, and with answers that lead there.
+/// Covers: C-444
+#[test]
+fn a_garden_on_the_list_is_no_alias_of_itself() {
+    let list =
+        zone_of("domains", "walled.test\nbad.test\n", "action = \"cname garden.walled.test\"").unwrap();
+    let by_address =
+        rpz("32.1.2.0.192.rpz-ip CNAME garden.walled.test.\n24.0.113.0.203.rpz-client-ip CNAME garden.walled.test.\n")
+            .unwrap();
+    let screen = Screen::new(vec![by_address, list]).unwrap();
+    let decides = |name: &str, answer: &[&str], client: Option<&str>| {
+        let answer = answer.iter().map(|word| (*word).to_owned()).collect();
+        let client = client.map(|client| client.parse().unwrap());
+        let asked = Question { name: name.into(), answer, client, ..Question::default() };
+        screen.explain(&asked).unwrap().decides.map(|rule| rule.action)
+    };
+    let (garden, passthru) = (Some("cname garden.walled.test".to_owned()), Some("passthru".to_owned()));
+    assert_eq!(decides("Garden.Walled.test", &[], None), passthru);
+    assert_eq!(decides("x.walled.test", &[], None), garden);
+    assert_eq!(decides("www.test", &["garden.walled.test"], None), passthru);
+    assert_eq!(decides("www.test", &["bad.test"], None), garden);
+    assert_eq!(decides("www.test", &["192.0.2.1"], None), garden);
+    assert_eq!(decides("garden.walled.test", &[], Some("203.0.113.7")), passthru);
+    assert_eq!(decides("www.test", &[], Some("203.0.113.7")), garden);
+}
+
 /// Goal: of several zones the first with a rule counts, one that is only counted stands aside, an action of the config stands
 /// in the place of the rule's, and an address of a client counts before a name. Covers: C-444, C-445
 #[test]

@@ -109,9 +109,10 @@ impl Attachment {
         repairs + attached
     }
 
-    /// Puts XDP in the place of tc ingress where it was another program that held the interface, and it is gone.
+    /// Puts XDP in the place of tc ingress where it was another program that held the interface, or one above it, and it is gone.
     fn take_freed(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>) {
-        let was_busy = self.row.mode == TC && self.obstacles.iter().any(|why| why.contains("busy"));
+        let is_taken = |why: &String| why.contains("busy") || why.contains("File exists");
+        let was_busy = self.row.mode == TC && self.obstacles.iter().any(is_taken);
         if self.interface.way != Way::Xdp || !was_busy {
             return;
         }

@@ -3,7 +3,8 @@
 //! Before: the config's interfaces, or the listen addresses. After: each of them is attached, or its row says why not;
 //! an attachment that was detached or replaced, or whose interface was made again, is restored.
 //! Holds: the comparison of the attachments with the interfaces that exist, which is pure.
-//! Never: detaches an interface that still exists: one that is down, or lost its address, may come back.
+//! Never: detaches an interface that still exists, unless its packets are judged on another one by now: one that is down, or lost
+//! its address, may come back.
 
 use std::net::IpAddr;
 
@@ -66,8 +67,8 @@ impl InterfaceSet {
         let mut attached = 0;
         for change in changes(&held, &present, &chosen) {
             match change {
-                Change::Gone(index) => self.leave(pins, |interface| interface.index == index),
-                Change::Found(name) => self.leave(pins, |it| it.index == 0 && it.name == name),
+                Change::Gone(index) => self.leave(pins, "has gone", |it| it.index == index),
+                Change::Found(name) => self.leave(pins, "is there", |it| it.index == 0 && it.name == name),
                 Change::Renamed(index, name) => {
                     let attachments = self
                         .attachments
@@ -85,6 +86,10 @@ impl InterfaceSet {
                     self.attachments.push(attachment);
                 }
             }
+        }
+        // After the others, so that every packet is judged meanwhile, if twice.
+        for index in covered(&self.attachments, &present, &chosen) {
+            self.leave(pins, "is judged on another interface now", |it| it.index == index);
         }
         self.unserved =
             if self.names.is_empty() { paths::unserved(&self.addresses, &chosen) } else { Vec::new() };
@@ -139,14 +144,31 @@ impl InterfaceSet {
         self.attachments.clear();
     }
 
-    fn leave(&mut self, pins: Option<&Pins>, is_left: impl Fn(&Interface) -> bool) {
+    fn leave(&mut self, pins: Option<&Pins>, why: &str, is_left: impl Fn(&Interface) -> bool) {
         for attachment in self.attachments.extract_if(.., |attachment| is_left(attachment.interface())) {
-            if attachment.interface().index != 0 {
-                tracing::info!("xdp: interface {} has gone", attachment.interface().name);
-            }
+            tracing::info!("xdp: interface {} {why}", attachment.interface().name);
             attachment.leave(pins);
         }
     }
+}
+
+/// The numbers of interfaces that are chosen no more because their packets are judged on others: one became a port, or got ports.
+fn covered(attachments: &[Attachment], present: &[Interface], chosen: &[Interface]) -> Vec<u32> {
+    let is_attached = |one: &Interface| {
+        let held = attachments.iter().find(|attachment| attachment.interface().index == one.index);
+        held.is_some_and(|held| held.row().mode != "off")
+    };
+    let is_covered = |held: &&Interface| {
+        let mut others = chosen.iter().filter(|one| paths::covers(one, held, present)).peekable();
+        others.peek().is_some() && others.all(is_attached)
+    };
+    let held = |attachment: &Attachment| {
+        let index = attachment.interface().index;
+        present
+            .iter()
+            .find(|interface| interface.index == index && chosen.iter().all(|one| one.index != index))
+    };
+    attachments.iter().filter_map(held).filter(is_covered).map(|interface| interface.index).collect()
 }
 
 /// The steps, in order, after which the attachments match the interfaces that exist.

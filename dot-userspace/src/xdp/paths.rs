@@ -91,6 +91,11 @@ fn placed(interface: &Interface, way: Way) -> Interface {
     Interface { way, ..interface.clone() }
 }
 
+/// Whether what comes in through an interface is judged on another one of those chosen.
+pub(super) fn covers(other: &Interface, interface: &Interface, present: &[Interface]) -> bool {
+    is_above(interface, &other.name, present, STACK_MAX) || judges_for_ports(other, &interface.name, present)
+}
+
 /// Where on an interface that nobody named packets are judged.
 fn way(interface: &Interface, present: &[Interface]) -> Way {
     let is_tunnel = !matches!(
@@ -111,11 +116,16 @@ fn is_guest(interface: &Interface, present: &[Interface]) -> bool {
     }
 }
 
-/// A bridge of guests alone: what they say to this machine comes in through it, and what they say to each other does not.
+/// A bridge of guests alone: what they say to this machine comes in through it, and what they say to each other does not. So is a
+/// bridge, bond or VRF that has no ports yet: XDP on it could keep a port from joining.
 fn is_of_guests(interface: &Interface, present: &[Interface]) -> bool {
     let is_guest_port =
         |name: &String| present.iter().any(|port| port.name == *name && is_guest(port, present));
-    interface.kind == "bridge" && !interface.lowers.is_empty() && interface.lowers.iter().all(is_guest_port)
+    match interface.kind.as_str() {
+        "bridge" => interface.lowers.iter().all(is_guest_port),
+        "bond" | "team" | "vrf" => interface.lowers.is_empty(),
+        _ => false,
+    }
 }
 
 /// No packet comes in through it.
@@ -129,10 +139,12 @@ fn is_judged_elsewhere(interface: &Interface, present: &[Interface]) -> bool {
     if !interface.lowers.is_empty() {
         return !interface.is_shared && !is_of_guests(interface, present);
     }
-    let is_judged_above = |upper: &Interface| {
-        upper.lowers.contains(&interface.name) && (upper.is_shared || is_of_guests(upper, present))
-    };
-    interface.is_port && present.iter().any(is_judged_above)
+    interface.is_port && present.iter().any(|upper| judges_for_ports(upper, &interface.name, present))
+}
+
+/// Whether an interface is judged in place of what is below it, and this is below it.
+fn judges_for_ports(upper: &Interface, lower: &str, present: &[Interface]) -> bool {
+    upper.lowers.iter().any(|name| name == lower) && (upper.is_shared || is_of_guests(upper, present))
 }
 
 /// The named interfaces, such that no frame is judged twice: where one is above another named one, all that is below it

@@ -268,6 +268,39 @@ fn a_bridge_of_containers_is_judged_at_the_bridge() {
     });
 }
 
+/// Goal: an interface that is made a port while dotd runs is judged at one place, as if it had been a port before, and a bridge
+/// without ports waits for them at tc. Method: a bridge is made, dotd starts, the pair's end becomes its port; connections through it
+/// are counted once each.
+#[test]
+fn an_interface_that_becomes_a_port_is_judged_once() {
+    isolated("an_interface_that_becomes_a_port_is_judged_once", || {
+        ip("link add bridge type bridge");
+        ip("link set bridge up");
+        let listeners = listeners("0.0.0.0:853", 1);
+        let mut xdp = begin(&Config { required: true, ..Config::default() }, &listeners);
+        assert_eq!(mode(&xdp.report(), "bridge"), "tc", "{:#?}", xdp.report());
+        assert_eq!(mode(&xdp.report(), "here"), "native", "{:#?}", xdp.report());
+        ip("address del 192.0.2.1/24 dev here");
+        ip("link set here master bridge");
+        ip("address add 192.0.2.1/24 dev bridge");
+        xdp.look_after(true);
+        let report = xdp.report();
+        assert!(report.interfaces.iter().all(|row| row.name != "here"), "{report:#?}");
+        assert_eq!((mode(&report, "bridge").as_str(), report.degraded.as_deref()), ("tc", None));
+        let server = "192.0.2.1:853".parse().unwrap();
+        beside("there", &["192.0.2.2/24"], || {
+            assert!(is_heard_of(&mut xdp, &listeners[0], server, &CLIENT_HELLO));
+        });
+        assert_eq!(count(&xdp, "pass", "syn"), 1, "once: {:?}", xdp.packets());
+        ip("link set here nomaster");
+        xdp.look_after(true);
+        assert_eq!(mode(&xdp.report(), "here"), "native", "{:#?}", xdp.report());
+        xdp.detach();
+        assert_eq!(pins(), Vec::<std::path::PathBuf>::new());
+        until_free("here");
+    });
+}
+
 /// Goal: with an address to listen on, the interfaces that do not carry it are judged too, at tc; with `xdp.interfaces` they are
 /// said not to be covered, and that is no failure of what the config demands. Method: two pairs, a packet through the second to the
 /// first one's address.

@@ -55,8 +55,13 @@ fn loopback_address_chooses_loopback() {
 fn a_wildcard_takes_every_way_in() {
     let lo = || interface("lo", "", &[]);
     let eth0 = || interface("eth0", "", &[]);
-    let cases: [(&str, Vec<Interface>, &[&str]); 8] = [
+    let cases: [(&str, Vec<Interface>, &[&str]); 9] = [
         ("a server", vec![lo(), eth0()], &["lo", "eth0"]),
+        (
+            "without ports yet",
+            vec![eth0(), interface("bond0", "bond", &[]), interface("docker0", "bridge", &[])],
+            &["eth0", "bond0@tc", "docker0@tc"],
+        ),
         (
             "containers behind a bridge",
             vec![
@@ -113,6 +118,33 @@ fn a_wildcard_takes_every_way_in() {
     ];
     for (what, present, expected) in cases {
         assert_eq!(chosen(&[], &["0.0.0.0"], &present), expected, "{what}");
+    }
+}
+
+/// Goal: an interface that is attached gives way to one that has its packets now, and to no other. Method: a card that became a
+/// port of a bridge, a container's end that became one, and neighbours.
+#[test]
+fn an_interface_gives_way_to_one_that_has_its_packets() {
+    let present = [
+        port("eth0", ""),
+        interface("br0", "bridge", &["eth0"]),
+        interface("br0.5", "vlan", &["br0"]),
+        interface("docker0", "bridge", &["veth1"]),
+        port("veth1", "veth"),
+        interface("eth1", "", &[]),
+    ];
+    let named = |name: &str| present.iter().find(|interface| interface.name == name).unwrap();
+    for (interface, other, is_covered) in [
+        ("br0", "eth0", true),
+        ("br0.5", "eth0", true),
+        ("veth1", "docker0", true),
+        ("eth0", "br0", false),
+        ("eth0", "br0.5", false),
+        ("eth1", "eth0", false),
+        ("br0", "eth1", false),
+        ("veth1", "eth0", false),
+    ] {
+        assert_eq!(covers(named(other), named(interface), &present), is_covered, "{interface}, {other}");
     }
 }
 

@@ -147,13 +147,11 @@ async fn hear_signals(
         tokio::select! {
             _ = hup.recv() => {
                 coalesce(&mut hup).await;
-                reading = policies::Reading::default();
-                let _ = reload(process, &mut running, &mut files);
+                let _ = reload(process, &mut running, &mut files, &mut reading).await;
             }
             Some(asker) = running.reloads.recv() => {
-                reading = policies::Reading::default();
                 // An operator that has left can read the log.
-                let _ = asker.send(reload(process, &mut running, &mut files));
+                let _ = asker.send(reload(process, &mut running, &mut files, &mut reading).await);
             }
             () = files.certificates.settled() => {
                 if files.certificates.have_changed() {
@@ -235,18 +233,26 @@ async fn coalesce(hup: &mut Signal) {
     while tokio::time::timeout(Duration::ZERO, hup.recv()).await.is_ok() {}
 }
 
-/// Reads everything again; on any error the old stays and one line says why.
-fn reload(process: &Process, running: &mut Running, files: &mut Watched) -> Result<Reloaded, String> {
+/// Reads everything again; on any error the old stays and one line says why. Policy zones alone are read also then, where their
+/// files have changed.
+async fn reload(
+    process: &Process,
+    running: &mut Running,
+    files: &mut Watched,
+    reading: &mut policies::Reading,
+) -> Result<Reloaded, String> {
+    *reading = policies::Reading::default();
     running.keeper.notify(keeper::State::Reloading);
     files.certificates.note(&running.config);
     files.zones.note(&running.config);
-    let outcome = try_reload(process, running).map_err(|error| in_a_line(&error));
+    let outcome = try_reload(process, running).await.map_err(|error| in_a_line(&error));
     files.certificates.name(&running.config);
     files.zones.name(&running.config);
     match &outcome {
         Ok(_) => tracing::info!("reloaded"),
         Err(error) => {
             process.reload_failed();
+            reading.begin(running);
             for line in error.lines() {
                 tracing::error!("not reloaded, the old config stays: {line}");
             }
@@ -256,12 +262,12 @@ fn reload(process: &Process, running: &mut Running, files: &mut Watched) -> Resu
     outcome
 }
 
-fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reloaded> {
+async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reloaded> {
     let mut config = read_config(running)?;
     families::leave_out(&mut config, families::is_here);
     let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
     let secured = dialer::all(&config)?;
-    let zones = policies::load(&config, policies::known(running))?;
+    let zones = policies::load_aside(&config, running).await?;
     let tickets = tickets(running, &config.tls, &identities)?;
     let doubt = tickets.warning.clone();
     let serving = tls::serving(&identities, &config.tls, &tickets)?;

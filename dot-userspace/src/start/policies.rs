@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use anyhow::Context as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::process::{Process, Running};
@@ -22,6 +23,16 @@ use crate::{
 /// The first zone that cannot be used, with file and line.
 pub(super) fn load(config: &Config, known: &[Zone]) -> Result<Vec<Zone>, ZoneError> {
     config.policy.zone.iter().map(|zone| kept(zone, known).map_or_else(|| read(zone), Ok)).collect()
+}
+
+/// The same for a reload, in a thread of its own: a large file takes seconds, in which operators are answered.
+///
+/// # Errors
+/// As for [`load`].
+pub(super) async fn load_aside(config: &Config, running: &Running) -> anyhow::Result<Vec<Zone>> {
+    let (config, known) = (config.clone(), known(running).to_vec());
+    let zones = spawn_blocking(move || load(&config, &known)).await;
+    Ok(zones.context("policy zones: the thread that read them panicked")??)
 }
 
 /// A zone whose file is as it was.

@@ -293,6 +293,45 @@ fn a_newer_file_takes_effect() {
     assert!(dotd.status()["policy"].is_null());
 }
 
+/// Goal: a zone whose file changed just before a reload that fails for another reason is read all the same; where it has the
+/// mistake, `status` says so after the reload too. Method: both files are written, then a reload follows at once, as a script does it
+/// that fetches a list.
+#[test]
+fn a_failed_reload_leaves_no_zone_behind() {
+    require!(Root, Command("nsd"));
+    let (_network, _backend, dotd) = with_zone(&format!("{HEAD}x.dotd.test CNAME .\n"), "", "");
+    let zone = || dotd.status()["policy"][0].clone();
+    dotd.write("zone", HEAD.replace(" 7 ", " 8 ") + "x.dotd.test CNAME .\n");
+    dotd.rewrite_config(&config("").set("dns", "cache_entries", "\"many\""));
+    assert!(!dotd.operate(&["reload"]).is_success);
+    eventually("the newer zone", || (zone()["serial"] == 8).then_some(()));
+    dotd.rewrite_config(&config(""));
+    dotd.write("zone", format!("{HEAD}x.dotd.test CNAME rpz-nonsense.\n"));
+    assert!(!dotd.operate(&["reload"]).is_success);
+    let error = eventually("the error", || zone()["error"].as_str().map(str::to_owned));
+    assert!(error.contains("zone:4: rpz-nonsense is no action"), "{error}");
+}
+
+/// Goal: while a reload reads a large zone, operators are answered. Method: a list of 150,000 names, a reload, and `status` again and
+/// again until the reload is over.
+#[test]
+fn a_large_zone_keeps_no_operator_waiting() {
+    require!(Root, Command("nsd"));
+    let (_network, _backend, dotd) = with_zone("ads.dotd.test\n", ", format = \"domains\"", "");
+    let names = (0..150_000).map(|number| format!("n{number}.list.dotd.test\n")).collect::<String>();
+    dotd.write("zone", names);
+    let mut answers = 0;
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| dotd.operate(&["reload"]));
+        while !reload.is_finished() {
+            answers += u32::from(dotd.status()["policy"][0]["rules"] == 2);
+        }
+        assert!(reload.join().expect("no panic").is_success);
+    });
+    assert_eq!(dotd.status()["policy"][0]["rules"], 300_000);
+    assert!(answers > 5, "{answers} answers while the list was read");
+}
+
 /// Goal: a dotd does not start with a zone that has a mistake, and `check` says the same line; a zone that is only counted
 /// changes no answer; `policy` lists zones, and `policy test` says which rule decides, of which line. Covers: A-444, C-445
 #[test]

@@ -80,7 +80,7 @@ pub(super) fn follow(
                 None => body.frame().await,
             };
             let Some(frame) = frame else { return Ok(()) };
-            let frame = frame.map_err(|error| no_answer(socket, error.to_string()))?;
+            let frame = frame.map_err(|_| CliError::CutOff(socket.into()))?;
             rest.extend_from_slice(frame.data_ref().map_or(&[], |octets| octets));
             while let Some(end) = rest.iter().position(|octet| *octet == b'\n') {
                 let line: Vec<u8> = rest.drain(..=end).collect();

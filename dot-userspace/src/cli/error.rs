@@ -37,6 +37,8 @@ pub(super) enum CliError {
     Xdp(#[from] XdpError),
     #[error("{}: {reason}: is it the control socket of a dotd of this version?", socket.display())]
     NoAnswer { socket: PathBuf, reason: String },
+    #[error("{}: nothing more comes: dotd has stopped, or another one took its place; `dotd status` says which", .0.display())]
+    CutOff(PathBuf),
     #[error("cannot start a runtime or log thread: {0}: free memory or raise the limit of threads")]
     System(io::Error),
     #[error("what the program before left cannot be taken over: {0}")]

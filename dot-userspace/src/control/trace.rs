@@ -127,8 +127,8 @@ impl HttpBody for Lines {
         while octets.len() < FRAME_OCTETS {
             match self.traced.events.poll_recv(context) {
                 Poll::Ready(Some(event)) => write_line(&event, &mut octets),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => break,
+                Poll::Ready(None) if octets.is_empty() => return Poll::Ready(None),
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
         let has_lost = self.traced.lost.load(Relaxed) > self.said_lost;

@@ -282,7 +282,8 @@ impl Reader {
             .arg("--json")
             .arg("--socket")
             .arg(dotd.folder().join("run/control.sock"));
-        let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("dotd starts");
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("dotd starts");
         let (said, mut output) = (std::sync::Arc::<std::sync::Mutex<String>>::default(), child.stdout.take());
         let written = std::sync::Arc::clone(&said);
         std::thread::spawn(move || {
@@ -303,6 +304,13 @@ impl Reader {
         said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
+    /// Waits for its end; whether it ended well, and what it complained of.
+    fn ends(mut self) -> (bool, String) {
+        let (mut text, complaint) = (String::new(), self.child.stderr.take());
+        std::io::Read::read_to_string(&mut complaint.expect("piped"), &mut text).expect("text");
+        (self.child.wait().expect("it ends").success(), text)
+    }
+
     /// Waits for an event of this kind.
     fn hears(&self, kind: &str) -> serde_json::Value {
         eventually(kind, || self.events().into_iter().find(|event| event["event"] == kind))
@@ -317,7 +325,7 @@ impl Drop for Reader {
 }
 
 /// Goal: `dotd trace` tells the story of a client in order, names only where they are wanted, a session alone where one is named,
-/// and nothing of another client; it ends by itself after so many events. Method: a client that fails a handshake and one that has a
+/// and nothing of another client; it ends by itself after so many events, and says so when dotd stops. Method: a client that fails a handshake and one that has a
 /// session with a query, under a trace of its prefix, one with names, one of another prefix. Covers: C-523
 #[test]
 fn a_client_is_traced() {
@@ -383,4 +391,8 @@ fn a_client_is_traced() {
     }
     let wrong = dotd.operate(&["trace", "www.example"]);
     assert!(!wrong.is_success && wrong.has("is no address and no prefix"), "{}", wrong.text);
+    let last = Reader::start(&dotd, &[&client]);
+    dotd.stop();
+    let (is_success, complaint) = last.ends();
+    assert!(!is_success && complaint.contains("dotd has stopped"), "{complaint}");
 }

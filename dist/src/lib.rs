@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use manual::page;
 
-/// What to pack, and where to.
+/// Names the program to pack and the folder for the packages.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// The program.
@@ -38,7 +38,7 @@ pub struct Order {
     pub revision: u32,
 }
 
-/// What every packer needs to know.
+/// The values that every kind of package needs.
 #[derive(Debug)]
 struct Product {
     version: String,
@@ -60,8 +60,9 @@ struct Machine {
 const X86_64: Machine = Machine { linux: "x86_64", debian: "amd64", oci: "amd64" };
 const AARCH64: Machine = Machine { linux: "aarch64", debian: "arm64", oci: "arm64" };
 
-/// What a package says about itself in a line, and in more.
+/// The package's description, in one line.
 const SUMMARY: &str = "DNS over TLS in front of a DNS server";
+/// The same, in a paragraph.
 const DESCRIPTION: &str = "dotd takes DNS-over-TLS queries (RFC 7858) on port 853, forwards them in batches to a DNS\n\
     server behind it and returns the responses. An XDP program in the kernel drops what does\n\
     not belong on the port before it costs anything.";

@@ -102,7 +102,7 @@ fn layer(contents: &Contents, bin: &Path, product: &Product) -> Result<Vec<u8>> 
     archive.finish()
 }
 
-/// What the program is linked to on this machine, its loader too.
+/// The shared libraries that the program is linked to on this machine, with the dynamic loader.
 fn libraries(bin: &Path) -> Result<Vec<String>> {
     let ldd = Command::new("ldd").arg(bin).env("LC_ALL", "C").output().context("cannot start ldd")?;
     let text = String::from_utf8_lossy(&ldd.stdout).into_owned();

@@ -1,7 +1,7 @@
-//! What happens to dotd while it serves: each kind of change at its own pace, until the load is over.
+//! Changes a serving dotd and its surroundings: each kind of change at its own interval, until the load ends.
 //!
-//! Before: a running dotd, its two backends, its authority. After: how many changes of each kind were made, and those
-//! that did not go as they must. Holds: when each is due next. Never: makes two changes at once.
+//! Before: a running dotd, its two backends, its authority. After: the number of changes of each kind, and a complaint for
+//! each one that failed. Holds: the time at which each is due next. Never: makes two changes at once.
 
 use std::{
     fs,
@@ -30,11 +30,11 @@ pub(super) struct Changes {
     pub(super) restarts: u64,
     pub(super) renewals: u64,
     pub(super) bans: u64,
-    /// What did not go as it must.
+    /// Changes that failed, in words.
     pub(super) complaints: Vec<String>,
 }
 
-/// What is changed.
+/// The processes and files that are changed.
 pub(super) struct Changed<'a> {
     pub(super) network: &'a Network,
     pub(super) dotd: &'a Server,

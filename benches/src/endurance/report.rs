@@ -1,6 +1,6 @@
-//! What the run showed: lines on the terminal, a file for people, one for programs.
+//! Reports a run: lines on the terminal, a Markdown file for people, a JSON file for programs.
 //!
-//! Before: what was seen. After: endurance.md, endurance.json. Never: a count of changes without what was lost.
+//! Before: the results of the run. After: endurance.md, endurance.json. Never: reports changes without the losses beside them.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::peers::{
     text::aligned,
 };
 
-/// All of it.
+/// A run: the machine, the options and the results.
 pub(super) struct Report {
     pub(super) machine: Machine,
     pub(super) options: Options,
@@ -19,7 +19,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// What must not be, in words; none when nothing was lost.
+    /// A sentence for each fault of the run. An empty list means that no query was lost and no change failed.
     pub(super) fn faults(&self) -> Vec<String> {
         let (tally, changes) = (&self.seen.outcome.tally, &self.seen.changes);
         let mut faults = changes.complaints.clone();

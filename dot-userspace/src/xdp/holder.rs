@@ -15,7 +15,7 @@ use super::{
     interface_set::InterfaceSet,
     pins::Pins,
     presence::Presence,
-    report,
+    report, tc,
 };
 
 /// The state of the attachments.
@@ -66,7 +66,10 @@ impl Holder {
 
     /// Attaches for the first time. Fails if `required` and something cannot be attached; [`Holder::let_go`] then
     /// removes what was attached before.
+    ///
+    /// Filters of tc's that a predecessor left after a crash are taken off first: where it judged at tc, XDP may judge now.
     pub(super) fn begin(&mut self, required: bool) -> Result<(), XdpError> {
+        tc::detach_filters()?;
         self.interface_set.look(&mut self.programs, self.pins.as_ref(), Patience::Wait)?;
         if required {
             if let Some(row) = self.interface_set.first_failure() {

@@ -11,7 +11,16 @@ use std::{
     time::Duration,
 };
 
+use aya::{
+    EbpfLoader,
+    programs::{
+        SchedClassifier, TcAttachType,
+        tc::{self, TcAttachOptions},
+    },
+    util::KernelVersion,
+};
 use dot_common::{
+    maps::PROGRAM_INGRESS,
     packet::flags,
     rate::Rate,
     settings::{Gate, Settings},
@@ -25,7 +34,7 @@ use dot_tests::{
 };
 use dot_userspace::{
     config::Xdp as Config,
-    xdp::{Paths, Report, Xdp},
+    xdp::{Paths, Report, Xdp, object::OBJECT},
 };
 
 /// TC_ACT_UNSPEC: other programs see it, then the stack.
@@ -297,6 +306,34 @@ fn an_interface_that_becomes_a_port_is_judged_once() {
         assert_eq!(mode(&xdp.report(), "here"), "native", "{:#?}", xdp.report());
         xdp.detach();
         assert_eq!(pins(), Vec::<std::path::PathBuf>::new());
+        until_free("here");
+    });
+}
+
+/// Goal: before Linux 6.6, where tc's programs are filters that a crash leaves, the next start takes those of its predecessor off,
+/// also where XDP judges now: nothing is judged twice. Method: the judge as a filter on the pair's end, as a crash leaves it, then a
+/// start.
+#[test]
+fn a_filter_that_a_crash_left_is_taken_off() {
+    if KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0) {
+        println!("SKIPPED a_filter_that_a_crash_left_is_taken_off: this kernel has links for tc's programs");
+        return;
+    }
+    isolated("a_filter_that_a_crash_left_is_taken_off", || {
+        let mut object = EbpfLoader::new().load(OBJECT).unwrap();
+        let program = object.program_mut(PROGRAM_INGRESS).unwrap();
+        let program: &mut SchedClassifier = program.try_into().unwrap();
+        program.load().unwrap();
+        tc::qdisc_add_clsact("here").unwrap();
+        let options = TcAttachOptions::Netlink(tc::NlOptions::default());
+        let id = program.attach_with_options("here", TcAttachType::Ingress, options).unwrap();
+        std::mem::forget(program.take_link(id).unwrap());
+        let listeners = listeners("0.0.0.0:853", 1);
+        let xdp = begin(&Config::default(), &listeners);
+        assert_eq!(mode(&xdp.report(), "here"), "native", "{:#?}", xdp.report());
+        let left = tc::qdisc_detach_program("here", TcAttachType::Ingress, PROGRAM_INGRESS);
+        assert!(left.is_err(), "the predecessor's filter judged beside XDP");
+        xdp.detach();
         until_free("here");
     });
 }

@@ -7,6 +7,10 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 config=/etc/dotd/dotd.toml
 failure=
 
+# A job of systemd's that does not end is a failure like any other: what the journal says follows it.
+systemctl() { timeout 120 systemctl "$@"; }
+dpkg() { timeout 240 dpkg "$@"; }
+
 step() { name=$1; failure=; }
 # want WHY COMMAND...: the step fails with WHY and the command's last line unless the command succeeds.
 want() {
@@ -23,7 +27,7 @@ done_() {
         echo "DOTD step|$name|ok|$1"
     else
         echo "DOTD step|$name|FAILED|$failure$1"
-        journalctl -u dotd -n 12 --no-pager -o short-monotonic
+        journalctl -u dotd -n 30 --no-pager -o short-monotonic
     fi
 }
 has() { grep -q -- "$1"; }
@@ -39,23 +43,27 @@ serves() { [ "$(served_pin)" = "$(pin_of "$1")" ]; }
 has_xdp() { ip link show dot0 | has xdp; }
 lacks_xdp() { ! has_xdp; }
 
+uptime_cs() { cut -d' ' -f1 /proc/uptime | tr -d .; }
 # load COMMAND...: new connections one after another, a query each, while the command runs and a little after; says how many
-# of them got no answer, and for how long at most none came.
+# of them got no answer, and for how long at most none came. What a client says that hears none goes to the console.
 load() {
     rm -f /run/walk.stop /run/walk.load
     (
         asked=0 lost=0 gap=0 since=
         until [ -e /run/walk.stop ]; do
-            now=$(cut -d' ' -f1 /proc/uptime | tr -d .)
+            began=$(uptime_cs)
             asked=$((asked + 1))
-            if ip netns exec client kdig @192.0.2.1 -p 853 +tls +short +timeout=1 +retry=0 www.walk.test A 2>/dev/null | has '^192'; then
+            heard=$(ip netns exec client kdig -d @192.0.2.1 -p 853 +tls +short +timeout=1 +retry=0 www.walk.test A 2>&1)
+            if printf '%s\n' "$heard" | has '^192'; then
                 since=
             else
-                lost=$((lost + 1)); since=${since:-$now}
+                now=$(uptime_cs)
+                lost=$((lost + 1)); since=${since:-$began}
                 if [ $((now - since)) -gt $gap ]; then gap=$((now - since)); fi
+                printf '%s\n' "$heard" | tail -n 3 | sed "s/^/  lost, $began to $now: /"
             fi
         done
-        echo "$lost of $asked new connections lost" >/run/walk.load
+        echo "$lost of $asked new connections lost, no answer for $((gap / 100)).$((gap / 10 % 10)) s at most" >/run/walk.load
     ) &
     loader=$!
     sleep 1

@@ -82,7 +82,7 @@ fn list(control: &ControlArguments, config: Option<&Path>) -> Result<(), CliErro
 pub(super) fn rows(zones: &[PolicyStatus]) -> String {
     let mut text = String::new();
     for zone in zones {
-        let PolicyStatus { name, file, format, rules, .. } = zone;
+        let PolicyStatus { name, file, format, rules, hits, .. } = zone;
         let action = if zone.action == "given" { String::new() } else { format!(", all {}", zone.action) };
         let mode = if zone.mode == "count" { ", only counted" } else { "" };
         show::row(&mut text, "policy", &format!("{name}: {rules} rules{action}{mode}, {file} ({format})"));
@@ -92,7 +92,7 @@ pub(super) fn rows(zones: &[PolicyStatus]) -> String {
         show::row(
             &mut text,
             "",
-            &format!("{serial}read {age} ago in {} ms, {octets} KiB", zone.read_milliseconds),
+            &format!("{hits} hits; {serial}read {age} ago in {} ms, {octets} KiB", zone.read_milliseconds),
         );
         if let Some(first) = &zone.first_left_out {
             show::row(&mut text, "", &format!("{} lines left out, the first: {first}", zone.left_out));

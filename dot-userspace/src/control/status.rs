@@ -66,6 +66,9 @@ pub struct PolicyStatus {
     pub mode: String,
     /// How many rules it has.
     pub rules: u64,
+    /// How often they held since dotd started, or would have where they are only counted.
+    #[serde(default)]
+    pub hits: u64,
     /// Lines that a front end cannot hold, such as rules about name servers.
     pub left_out: u32,
     /// The first of them.

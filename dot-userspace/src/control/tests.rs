@@ -84,6 +84,7 @@ impl Source for Still {
                 action: "given".into(),
                 mode: "enforce".into(),
                 rules: 17,
+                hits: 5,
                 left_out: 0,
                 first_left_out: None,
                 serial: Some(7),

@@ -8,6 +8,7 @@
 mod access;
 mod builder;
 mod explain;
+mod hits;
 mod index;
 mod lists;
 mod prefixes;

@@ -1,8 +1,8 @@
 //! One policy zone: the rules of its file, and what the config makes of them.
 //!
 //! Before: `[[policy.zone]]` and a file. After: `screen` asks it for each query.
-//! Holds: rules that every worker shares; a zone with another action shares them with the one before.
-//! Never: changes once it is read.
+//! Holds: rules that every worker shares; a zone with another action shares them with the one before. How often they held.
+//! Never: changes its rules once they are read.
 
 use std::{
     fmt,
@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     builder::Builder,
+    hits::Hits,
     lists, rpz,
     rules::{Action, Rules},
     words::Lines,
@@ -83,6 +84,7 @@ pub struct Zone {
     ede: Option<(u16, Box<str>)>,
     /// Where every rule leads, where the config says so.
     alias: Option<Box<[u8]>>,
+    hits: Arc<Hits>,
 }
 
 impl Zone {
@@ -121,7 +123,7 @@ impl Zone {
         };
         let ede = config.ede.code().map(|code| (code, config.name.as_str().into()));
         let wire = labels(&config.name)?.octets().into();
-        Ok(Self { config: config.clone(), loaded, wire, ede, alias })
+        Ok(Self { config: config.clone(), loaded, wire, ede, alias, hits: Arc::default() })
     }
 
     /// The same rules under another config, where that names the same file in the same format. `None`: it does not.
@@ -129,7 +131,25 @@ impl Zone {
     pub fn again(&self, config: &PolicyZone) -> Option<Self> {
         let is_same = (&self.config.name, &self.config.file, self.config.format)
             == (&config.name, &config.file, config.format);
-        if is_same { Self::of(config, self.loaded.clone()).ok() } else { None }
+        let same = is_same.then(|| Self::of(config, self.loaded.clone()).ok())??;
+        Some(same.in_place_of(self))
+    }
+
+    /// It goes on with the hits of the zone that it replaces.
+    #[must_use]
+    pub fn in_place_of(self, before: &Self) -> Self {
+        Self { hits: Arc::clone(&before.hits), ..self }
+    }
+
+    /// A rule of it holds, or would where the zone is only counted.
+    pub fn hit(&self) {
+        self.hits.add();
+    }
+
+    /// How often rules held.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.count()
     }
 
     /// Its file is still the one that was read.

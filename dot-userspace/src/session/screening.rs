@@ -170,6 +170,7 @@ pub(super) fn screen_answer(
 fn note(shared: &WorkerShared, ruling: &Ruling<'_>) {
     shared.counters.add(ruling.counter(), 1);
     shared.counters.add(ruling.found.counter(), 1);
+    ruling.zone.hit();
     let (zone, line) = (ruling.zone.config().name.as_str(), ruling.line);
     tracing::trace!(zone, line, found = ruling.found.label(), "a rule of a policy zone holds");
 }

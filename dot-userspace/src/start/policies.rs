@@ -22,7 +22,7 @@ use crate::{
 /// # Errors
 /// The first zone that cannot be used, with file and line.
 pub(super) fn load(config: &Config, known: &[Zone]) -> Result<Vec<Zone>, ZoneError> {
-    config.policy.zone.iter().map(|zone| kept(zone, known).map_or_else(|| read(zone), Ok)).collect()
+    config.policy.zone.iter().map(|zone| kept(zone, known).map_or_else(|| read(zone, known), Ok)).collect()
 }
 
 /// The same for a reload, in a thread of its own: a large file takes seconds, in which operators are answered.
@@ -40,8 +40,11 @@ fn kept(config: &PolicyZone, known: &[Zone]) -> Option<Zone> {
     known.iter().find_map(|zone| zone.again(config)).filter(Zone::is_as_read)
 }
 
-fn read(config: &PolicyZone) -> Result<Zone, ZoneError> {
-    let zone = Zone::load(config)?;
+fn read(config: &PolicyZone, known: &[Zone]) -> Result<Zone, ZoneError> {
+    let mut zone = Zone::load(config)?;
+    if let Some(before) = known.iter().find(|before| before.config().name == config.name) {
+        zone = zone.in_place_of(before);
+    }
     let (start, name) = (zone.rules().start(), &config.name);
     if let Some(first) = &start.first_left_out {
         let file = config.file.display();
@@ -82,7 +85,7 @@ impl Reading {
             let mut errors = Vec::new();
             let zones = known.into_iter().map(|zone| match zone.is_as_read() {
                 true => zone,
-                false => read(zone.config()).unwrap_or_else(|error| {
+                false => read(zone.config(), std::slice::from_ref(&zone)).unwrap_or_else(|error| {
                     errors.push(error);
                     zone
                 }),
@@ -152,6 +155,7 @@ impl KnownZones {
                 action: config.action.label(),
                 mode: if config.mode == LimitMode::Count { "count" } else { "enforce" }.to_owned(),
                 rules: count(rules.count()),
+                hits: zone.hits(),
                 left_out: start.left_out,
                 first_left_out: start.first_left_out.clone(),
                 serial: start.serial,

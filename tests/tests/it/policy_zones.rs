@@ -259,7 +259,7 @@ fn field() -> (String, String, Vec<(String, u16)>) {
 }
 
 /// Goal: a newer file takes effect by itself while a session goes on, also for kept answers; one with a mistake does not, the
-/// old zone stays, and `status` names file and line; a reload with a mistake changes nothing.
+/// old zone stays, and `status` names file and line; a reload with a mistake changes nothing; hits are counted for each zone.
 #[test]
 fn a_newer_file_takes_effect() {
     require!(Root, Command("nsd"));
@@ -274,6 +274,7 @@ fn a_newer_file_takes_effect() {
     dotd.write("zone", HEAD.replace(" 7 ", " 8 ") + "host-7.dotd.test CNAME .\nx.dotd.test CNAME .\n");
     eventually("the newer zone", || (rules(&dotd)["serial"] == 8).then_some(()));
     assert_eq!((hears(&mut session), rules(&dotd)["rules"].as_u64()), (NXDOMAIN, Some(2)));
+    assert_eq!(rules(&dotd)["hits"], 1);
     dotd.write("zone", format!("{HEAD}host-7.dotd.test CNAME rpz-nonsense.\n"));
     let error = eventually("the error", || rules(&dotd)["error"].as_str().map(str::to_owned));
     assert!(error.contains("zone:4: rpz-nonsense is no action"), "{error}");
@@ -285,7 +286,11 @@ fn a_newer_file_takes_effect() {
     eventually("the first zone", || {
         (rules(&dotd)["serial"] == 7 && rules(&dotd)["error"].is_null()).then_some(())
     });
-    assert_eq!(hears(&mut session), 0);
+    assert_eq!(
+        (hears(&mut session), rules(&dotd)["hits"].as_u64()),
+        (0, Some(3)),
+        "hits of a zone stay its own"
+    );
     let gone = config("").set("policy", "zone", "[]");
     dotd.rewrite_config(&gone);
     dotd.signal(Signal::SIGHUP);
@@ -343,10 +348,16 @@ fn an_operator_sees_which_rule_decides() {
     let mut session = Dot::connect(&network.client, SERVER_V4);
     assert_eq!(session.exchange(&query(1, "host-1.dotd.test", A)).rcode(), 0);
     let stats = dotd.counts("it is counted", |stats| stats.counter("policy", "only_counted") == 1);
-    assert_eq!(stats.counter("policy", "nxdomain"), 0);
+    assert_eq!(
+        (stats.counter("policy", "nxdomain"), dotd.status()["policy"][0]["hits"].as_u64()),
+        (0, Some(1))
+    );
     let shown = dotd.operate(&["policy"]);
     assert!(
-        shown.is_success && shown.has("rpz.lab: 4 rules, only counted") && shown.has("(domains)"),
+        shown.is_success
+            && shown.has("rpz.lab: 4 rules, only counted")
+            && shown.has("(domains)")
+            && shown.has("1 hits; read"),
         "{}",
         shown.text
     );

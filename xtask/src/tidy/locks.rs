@@ -34,6 +34,10 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("dot-userspace/src/ledger/traffic.rs", "when a worker begins with a backend, and when somebody looks"),
     (
+        "dot-userspace/src/policy/hits.rs",
+        "once for a query or an answer that a rule is about, on cache lines of that worker",
+    ),
+    (
         "dot-userspace/src/session/rates.rs",
         "once for a message or a handshake, where session.queries_per_second or handshakes_per_second is set",
     ),

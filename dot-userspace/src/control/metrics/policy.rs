@@ -5,7 +5,7 @@
 
 use prometheus_client::registry::Registry;
 
-use super::{Status, each_of, gauges};
+use super::{Status, counters, each_of, gauges};
 use crate::ledger::Snapshot;
 
 pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
@@ -26,10 +26,13 @@ pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snap
     gauges(
         registry,
         "policy_age_seconds",
-        "Since when each policy zone is as it is",
+        "Time since each policy zone was read",
         of_each(|zone| zone.age_seconds),
     );
     let help = "1 while a newer file of a policy zone cannot be used";
     gauges(registry, "policy_stale", help, of_each(|zone| u64::from(zone.error.is_some())));
+    let help = "Rules of each policy zone that held, or would have where they are only counted";
+    let hits = status.policy.iter().map(|zone| (vec![("zone", zone.name.clone())], zone.hits));
+    counters(registry, "policy_hits", help, hits);
     each_of("policy", registry, snapshot);
 }

@@ -77,10 +77,17 @@ pub(super) fn xdp(report: &Report) -> String {
         row(&mut text, "", &format!("DEGRADED: {degraded}{demanded}"));
     }
     if report.repairs > 0 {
-        row(&mut text, "", &format!("{} times attached again what was lost", report.repairs));
+        row(&mut text, "", &format!("attached again {} times after a loss", report.repairs));
     }
     if !report.interfaces.is_empty() {
         row(&mut text, "paths", &report.paths.words());
+    }
+    if report.paths.tc > 0 {
+        row(
+            &mut text,
+            "",
+            "at tc ingress dotd drops instead of reset and truncate, and makes no SYN cookies",
+        );
     }
     for interface in &report.interfaces {
         let state = because(&interface.mode, interface.reason.as_deref());
@@ -298,7 +305,7 @@ mod tests {
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",
             "access       1 prefix denied; its clients hear nothing\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
-            "             3 times attached again what was lost\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
+            "             attached again 3 times after a loss\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\n             at tc ingress dotd drops instead of reset and truncate, and makes no SYN cookies\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\ncosts        3 clients refused now, budgets spent so far: 4\n",
             "cookies      off (no right)\nover rate    drop (no cookies)\nnotices      5 of refused clients, 6 held back, 7 lost\n",

@@ -50,6 +50,12 @@ impl Config {
         self
     }
 
+    /// Keys of `xdp.limit` with their values.
+    #[must_use]
+    pub fn limits(self, keys: &[(&'static str, &str)]) -> Self {
+        keys.iter().fold(self, |config, (key, value)| config.set("xdp.limit", key, value))
+    }
+
     /// `xdp.mode`.
     #[must_use]
     pub fn xdp(self, mode: &str) -> Self {

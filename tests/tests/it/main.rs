@@ -192,6 +192,8 @@ mod xdp_paths;
 mod xdp_policy;
 /// When no worker has room, a SYN ends in the kernel half.
 mod xdp_pressure;
+/// SYNs in other clients' names lock nobody out; the rate counts finished connections.
+mod xdp_spoofers;
 /// Packets that move between CPUs (`xdp.steering = "cpumap"`).
 mod xdp_spread;
 /// A connection goes to the worker of the CPU that takes its packets.

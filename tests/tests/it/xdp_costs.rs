@@ -86,10 +86,6 @@ fn who_has_spent_its_budget_begins_nothing() {
     assert_eq!(lab.judge(&syn("198.51.100.1", &[])).verdict, Some(Verdict::pass(Reason::Allowed)));
 }
 
-fn limits(keys: &[(&'static str, &str)]) -> Config {
-    keys.iter().fold(Config::new(), |config, (key, value)| config.set("xdp.limit", key, value))
-}
-
 fn serves(network: &Network, words: &str) -> bool {
     is_answered_over_tls(&kdig(&network.client, SERVER_V4, &format!("{words} +tls +timeout=2 dotd.test A")))
 }
@@ -107,7 +103,7 @@ fn add_neighbour(network: &Network) {
 #[test]
 fn real_handshakes_spend_a_budget() {
     require!(Root, Bpf, Command("kdig"));
-    let (network, mut dotd) = embedded(&limits(&[("handshake_cost_per_second", "1")]));
+    let (network, mut dotd) = embedded(&Config::new().limits(&[("handshake_cost_per_second", "1")]));
     add_neighbour(&network);
     let mut served = 0;
     eventually("the budget is spent", || {
@@ -139,7 +135,8 @@ fn real_handshakes_spend_a_budget() {
 #[test]
 fn budgets_that_only_count_refuse_nobody() {
     require!(Root, Bpf, Command("kdig"));
-    let (network, dotd) = embedded(&limits(&[("handshake_cost_per_second", "1"), ("mode", "\"count\"")]));
+    let (network, dotd) =
+        embedded(&Config::new().limits(&[("handshake_cost_per_second", "1"), ("mode", "\"count\"")]));
     eventually("the budget would be spent", || {
         assert!(serves(&network, ""));
         (dotd.stats().packets("would_drop", "cost") > 0).then_some(())
@@ -171,7 +168,7 @@ fn causes(dotd: &Server) -> Vec<String> {
 #[test]
 fn garbage_again_and_again_is_banned() {
     require!(Root, Bpf, Command("kdig"));
-    let config = limits(&[("ban_seconds", "3600")]).set("xdp", "cleartext_853", "\"pass\"");
+    let config = Config::new().limits(&[("ban_seconds", "3600")]).set("xdp", "cleartext_853", "\"pass\"");
     let (network, mut dotd) = embedded(&config);
     add_neighbour(&network);
     for _ in 0..40 {

@@ -4,7 +4,7 @@
 //! Never: lets the clock decide: time is only read around the kernel's own, to say what a rate allows.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -35,10 +35,6 @@ use nix::sys::signal::Signal;
 
 /// A flood ends by itself after so many frames, whatever a test forgets.
 const FRAMES_MAX: u64 = 5_000_000;
-
-fn limits(keys: &[(&'static str, &str)]) -> Config {
-    keys.iter().fold(Config::new(), |config, (key, value)| config.set("xdp.limit", key, value))
-}
 
 /// Waits until two looks in a row see the same: every frame on its way has arrived.
 fn settled(dotd: &Server, count: impl Fn(&Stats) -> u64) -> u64 {
@@ -135,7 +131,7 @@ fn a_source_over_its_rate_gets_its_rate() {
         ),
     ];
     for (passes, reason, flood) in cases {
-        let (network, dotd) = embedded(&limits(&keys));
+        let (network, dotd) = embedded(&Config::new().limits(&keys));
         let Measured { admitted, within: [shortest, longest] } = flood(&network, &dotd);
         let allowed = |time: Duration| BURST as f64 + PER_SECOND as f64 * time.as_secs_f64();
         println!(
@@ -224,7 +220,7 @@ fn spoofed_v6(number: u64) -> IpAddr {
 fn spoofed_floods_do_not_hurt_the_innocent() {
     require!(Root, Bpf, Command("kdig"));
     let keys = [("syn_per_second", "1000"), ("syn_burst", "2000"), ("udp53_per_second", "200")];
-    let (network, dotd) = embedded(&limits(&keys));
+    let (network, dotd) = embedded(&Config::new().limits(&keys));
     // SYN-ACKs for them go where nobody answers, as on a real wire.
     network.server.ip(&format!("route add default via {CLIENT_V4}"));
     let mut standing = Dot::connect(&network.client, SERVER_V4);
@@ -279,7 +275,11 @@ fn allowed_clients_are_beyond_a_flood_from_everywhere() {
     require!(Root, Bpf, Command("kdig"));
     assert!(SOURCES > 2 * u64::from(maps::RATE_MAX), "somebody is evicted");
     let keys = [("syn_per_second", "1"), ("syn_burst", "1"), ("syn_over", "\"drop\"")];
-    let limits = limits(&keys).set("xdp.limit", "udp53_per_second", "1").set("xdp.limit", "udp53_burst", "1");
+    let limits = Config::new().limits(&keys).set("xdp.limit", "udp53_per_second", "1").set(
+        "xdp.limit",
+        "udp53_burst",
+        "1",
+    );
     let (network, dotd) = embedded(&limits.set("xdp", "allow", &format!("[\"{CLIENT_V4}/32\"]")));
     network.server.ip(&format!("route add default via {CLIENT_V4}"));
     let wire = Wire::open(&network);
@@ -316,10 +316,10 @@ fn allowed_clients_are_served_under_their_neighbours_flood() {
     require!(Root, Bpf, Command("kdig"));
     const NEIGHBOUR: &str = "10.53.0.77";
     let keys = [("prefix_v4", "24"), ("syn_per_second", "1"), ("syn_burst", "1"), ("syn_over", "\"drop\"")];
-    let (network, mut dotd) = embedded(&limits(&[keys[0]]));
+    let (network, mut dotd) = embedded(&Config::new().limits(&[keys[0]]));
     network.client.ip(&format!("address add {NEIGHBOUR}/24 dev {CLIENT_INTERFACE}"));
     let from_neighbour = format!("-b {NEIGHBOUR} +tls +timeout=2 +retry=0 www.dotd.test A");
-    let allow = limits(&keys).set("xdp", "allow", &format!("[\"{CLIENT_V4}/32\"]"));
+    let allow = Config::new().limits(&keys).set("xdp", "allow", &format!("[\"{CLIENT_V4}/32\"]"));
     dotd.rewrite_config(&allow);
     dotd.signal(Signal::SIGHUP);
     dotd.counts("the limits hold", |stats| stats.counter("control", "reloads_ok") == 1);
@@ -350,132 +350,6 @@ fn allowed_clients_are_served_under_their_neighbours_flood() {
     dotd.stop();
 }
 
-/// Goal: who sends SYN in a client's name spends nothing of what the client may do: once it has finished a handshake its
-/// connections stand, 99 of 100 at least, while SYN in its name are far over its rate. Method: some hundred raw SYN a second with
-/// the client's address, the default limit, kdig with a connection for each question.
-#[test]
-fn a_spoofer_does_not_spend_a_clients_rate() {
-    require!(Root, Bpf, Command("kdig"));
-    let keys = [("syn_per_second", "50"), ("syn_burst", "100")];
-    let (network, dotd) = embedded(&limits(&keys));
-    let ask = |times| answered(&network, "", times);
-    assert_eq!(ask(1), 1, "a handshake, before anybody forges its address");
-    let flood = Flood::start(&network, |number| {
-        // No wait for anything: this is the flood's pace.
-        std::thread::sleep(Duration::from_millis(2));
-        let syn = Build::tcp(DOT_PORT, SYN, number as u32, &[]).client_port(1024 + (number % 30_000) as u16);
-        (number < FRAMES_MAX).then(|| syn.client(CLIENT_V4).server(SERVER_V4).frame())
-    });
-    dotd.counts("SYN in its name are over their rate", |stats| stats.packets("pass", "proven") > 0);
-    let before = dotd.stats();
-    let answered = ask(50) + ask(50);
-    let stats = dotd.stats();
-    assert!(answered >= 99, "{answered} of 100 connections");
-    let more = |verdict, reason| stats.packets(verdict, reason) - before.packets(verdict, reason);
-    assert!(more("pass", "proven") > 100, "the flood was not over its rate meanwhile");
-    assert!(flood.stop() > 100);
-    dotd.stop();
-}
-
-/// How many of so many questions are answered, over a connection each, from the network's client; `words` for kdig.
-fn answered(network: &Network, words: &str, times: usize) -> usize {
-    answered_by(SERVER_V4, network, words, times)
-}
-
-/// The same of another address.
-fn answered_by(server: IpAddr, network: &Network, words: &str, times: usize) -> usize {
-    let questions = vec!["www.dotd.test A"; times].join(" ");
-    let said = kdig(&network.client, server, &format!("{words} +tls +timeout=10 +retry=1 {questions}"));
-    said.text.matches("status: NOERROR").count()
-}
-
-/// Goal: who sends SYN with addresses of a client's prefix locks nobody out of it who was never here before: 99 of 100
-/// connections of an innocent newcomer stand, over both IP versions. Method: a /24 and a /56 as clients, raw SYN from them as fast
-/// as they come; each newcomer, an address that is new in its prefix, asks kdig's questions with a connection for each.
-#[test]
-fn a_spoofer_does_not_lock_out_a_newcomer() {
-    require!(Root, Bpf, Command("kdig"));
-    // The newcomers themselves keep to it.
-    let keys = [("prefix_v4", "24"), ("syn_per_second", "50"), ("syn_burst", "150")];
-    let (network, dotd) = embedded(&limits(&keys));
-    let flood = Flood::start(&network, |number| {
-        let host = 100 + (number % 100) as u8;
-        let syn = Build::tcp(DOT_PORT, SYN, number as u32, &[]).client_port(1024 + (number % 30_000) as u16);
-        let syn = match number % 2 {
-            0 => syn.client(Ipv4Addr::new(10, 53, 0, host).into()).server(SERVER_V4),
-            _ => syn.client(Ipv6Addr::new(0xfd53, 0, 0, 0, 0, 0, 7, host.into()).into()).server(SERVER_V6),
-        };
-        (number < MANY_FRAMES_MAX).then(|| syn.frame())
-    });
-    dotd.counts("the prefix is over its rate", |stats| stats.packets("pass", "unproven") > 10_000);
-    let before = dotd.stats();
-    let newcomers = (50..54).map(|host| format!("10.53.0.{host}"));
-    let served = newcomers.map(|address| {
-        network.client.ip(&format!("address add {address}/24 dev {CLIENT_INTERFACE}"));
-        answered(&network, &format!("-b {address}"), 25)
-    });
-    let served: usize = served.sum();
-    assert!(served >= 99, "{served} of 100 connections");
-    let served = answered_by(SERVER_V6, &network, "", 100);
-    assert!(served >= 99, "{served} of 100 connections over IPv6");
-    let more = dotd.stats().packets("pass", "unproven") - before.packets("pass", "unproven");
-    assert!(more > 1_000, "the flood was not over the rate meanwhile");
-    assert_eq!(dotd.stats().packets("drop", "dot_syn_rate"), 0, "nobody finished too many connections");
-    assert!(flood.stop() > 1_000);
-    dotd.stop();
-}
-
-/// Goal: the rate still is one: a client that finishes more connections than it allows is refused, whether it says anything over
-/// them or not, and is served again after a while; its neighbour is not concerned. Method: real connections at a rate of one a
-/// second, opened and closed, until XDP refuses one; kdig from both.
-#[test]
-fn who_finishes_too_many_connections_is_refused() {
-    require!(Root, Bpf, Command("kdig"));
-    let keys = [("syn_per_second", "1"), ("syn_burst", "5"), ("handshake_cost_per_second", "0")];
-    let (network, dotd) = embedded(&limits(&keys));
-    let server = SocketAddr::new(SERVER_V4, DOT_PORT);
-    eventually("it is refused", || {
-        // A SYN that is dropped would be sent again for minutes.
-        let connect = move || TcpStream::connect_timeout(&server, Duration::from_secs(1));
-        drop(network.client.run(connect));
-        (dotd.stats().packets("drop", "dot_syn_rate") > 0).then_some(())
-    });
-    network.client.ip(&format!("address add 10.53.0.77/24 dev {CLIENT_INTERFACE}"));
-    assert_eq!(answered(&network, "-b 10.53.0.77", 1), 1, "its neighbour");
-    eventually("it has its rate again", || (answered(&network, "", 1) == 1).then_some(()));
-    dotd.stop();
-}
-
-/// Goal: where the stack makes no cookies, SYN over the rate are dropped as with `syn_over = "drop"`, `xdp show` says why, and a
-/// change of the sysctl is followed. Method: both values while dotd runs.
-#[test]
-fn without_cookies_of_the_stack_the_rate_drops() {
-    require!(Root, Bpf);
-    let (network, dotd) = embedded(&limits(&[("syn_per_second", "1"), ("syn_burst", "1")]));
-    let wire = Wire::open(&network);
-    let syn =
-        || Build::tcp(DOT_PORT, SYN, 7, &[]).client(Ipv4Addr::new(10, 53, 0, 77).into()).server(SERVER_V4);
-    let shows = |line: &str| {
-        eventually(line, || {
-            dotd.operate(&["xdp", "show"]).has(&format!("over rate    {line}\n")).then_some(())
-        });
-    };
-    shows("cookie");
-    for (value, verdict, reason, line) in [
-        ("0", "drop", "dot_syn_rate", "drop (net.ipv4.tcp_syncookies is 0: set it to 1)"),
-        ("1", "pass", "unproven", "cookie"),
-    ] {
-        network.server.run(move || std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", value)).expect("ours");
-        shows(line);
-        let before = dotd.stats().packets(verdict, reason);
-        eventually("it is counted so", || {
-            wire.send(syn().frame());
-            (dotd.stats().packets(verdict, reason) > before).then_some(())
-        });
-    }
-    dotd.stop();
-}
-
 /// Goal: a query by UDP over its client's rate hears TC=1 from XDP, and real clients come back over TCP and get
 /// their answer, over both families. Method: NSD on port 53, a rate of one a second, kdig and dig until they say
 /// that they went over to TCP; every single one must be answered.
@@ -487,7 +361,7 @@ fn queries_over_the_rate_come_back_over_tcp() {
         [SERVER_V4, SERVER_V6].map(|address| Backend::nsd_at(&network, SocketAddr::new(address, 53)));
     let keys = [("udp53_per_second", "1"), ("udp53_burst", "1")];
     // A veth in native mode loses what XDP sends back, unless its peer has a native program too.
-    let dotd = Server::start(&network, &limits(&keys).xdp("generic"));
+    let dotd = Server::start(&network, &Config::new().limits(&keys).xdp("generic"));
     for (count, (program, words, says)) in (1..).zip([
         ("kdig", "+retry=0 www.dotd.test A", "retrying over TCP"),
         ("kdig", "+retry=0 +edns +dnssec +cookie www.dotd.test A", "retrying over TCP"),

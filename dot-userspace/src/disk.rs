@@ -8,6 +8,8 @@
 //!
 //! Source: openat2(2), path_resolution(7), proc(5) (fs.protected_symlinks, fs.protected_hardlinks).
 
+mod print;
+
 use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
@@ -27,6 +29,8 @@ use nix::{
     sys::stat::{Mode, SFlag, fstat, mkdirat},
     unistd::geteuid,
 };
+
+pub use print::{Print, print_of};
 
 /// Symbolic links followed for one path, as many as Linux follows.
 const LINKS_MAX: usize = 40;

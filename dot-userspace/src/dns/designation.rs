@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Labels, Made, ResponseCode, TYPE_A, TYPE_AAAA, labels::NAME_OCTETS_MAX};
+use super::{Labels, Made, NAME_OCTETS_MAX, ResponseCode, TYPE_A, TYPE_AAAA};
 
 /// QTYPE of a service binding.
 pub const TYPE_SVCB: u16 = 64;

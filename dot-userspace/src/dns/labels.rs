@@ -7,10 +7,8 @@
 //!
 //! Source: RFC 1035 §3.1, §4.1.4 and §5.1, RFC 4343.
 
-use super::name_in_words;
+use super::{NAME_OCTETS_MAX, name_in_words};
 
-/// Octets of the longest name, its root label included.
-pub(super) const NAME_OCTETS_MAX: usize = 255;
 /// Labels of a name, the root's left out.
 const LABELS_MAX: usize = 127;
 /// Pointers followed for one name: a name of an answer needs one or two.

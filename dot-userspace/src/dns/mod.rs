@@ -37,7 +37,9 @@ pub use hickory_proto::op::ResponseCode;
 pub use labels::{Labels, text_of};
 pub use lifetime::{Bounds, Lifetime, TTLS_MAX, lifetime};
 pub use made::{Made, qtype_of, query_for};
-pub use name::{asked_name, is_below, name_in_words, rdata_of, record_text, record_type, wire_name};
+pub use name::{
+    NAME_OCTETS_MAX, asked_name, is_below, name_in_words, rdata_of, record_text, record_type, wire_name,
+};
 pub use query::{Opt, Query, QueryError, Screening, has_opt};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
 pub use respond::{Asked, Edit, Hop, ResponseError, refuses_edns, respond};

@@ -59,9 +59,10 @@ pub fn name_in_words(name: &[u8]) -> String {
     if text.is_empty() { ".".to_owned() } else { text }
 }
 
-/// Longest label and longest name (RFC 1035 §2.3.4).
+/// The longest label (RFC 1035 §2.3.4).
 const LABEL_OCTETS_MAX: usize = 63;
-const NAME_OCTETS_MAX: usize = 255;
+/// The longest name in wire format, its root label included (RFC 1035 §2.3.4).
+pub const NAME_OCTETS_MAX: usize = 255;
 
 /// The number of the type `text`: a name such as "AAAA", or "TYPE65" (RFC 3597 §5).
 ///

@@ -6,6 +6,8 @@
 //!
 //! Source: RFC 1035 §4.1.
 
+use super::NAME_OCTETS_MAX;
+
 /// Octets of a DNS header.
 pub const HEADER_OCTETS: usize = 12;
 /// TYPE of an OPT record.
@@ -14,8 +16,6 @@ pub(super) const TYPE_OPT: u16 = 41;
 pub(super) const TYPE_SIG: u16 = 24;
 /// TYPE of a TSIG record (RFC 8945).
 pub(super) const TYPE_TSIG: u16 = 250;
-/// Longest name, its root label included.
-const NAME_OCTETS_MAX: usize = 255;
 
 /// Reads a big-endian number, if it is there.
 pub(super) fn u16_at(message: &[u8], offset: usize) -> Option<u16> {

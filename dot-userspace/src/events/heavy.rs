@@ -21,11 +21,10 @@ use tokio::{
 };
 
 use super::sketch::{Estimate, Sketch};
+use crate::dns::NAME_OCTETS_MAX;
 
 /// How long counting goes on after somebody last asked.
 const LEASE: Duration = Duration::from_secs(15);
-/// A name in wire form is no longer (RFC 1035 §2.3.4).
-const NAME_OCTETS_MAX: usize = 255;
 
 /// What clients are compared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

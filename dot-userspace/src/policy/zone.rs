@@ -8,7 +8,6 @@ use std::{
     fmt,
     fs::File,
     io::BufReader,
-    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime},
@@ -23,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{LimitMode, PolicyAction, PolicyFormat, PolicyZone},
-    disk,
+    disk::{self, Print},
     dns::Labels,
 };
 
@@ -68,9 +67,6 @@ pub struct Loaded {
     pub milliseconds: u64,
     print: Print,
 }
-
-/// What tells one content of a file from another: device, inode, length, and when it was changed.
-type Print = (u64, u64, u64, (i64, i64), (i64, i64));
 
 /// A policy zone.
 #[derive(Clone, Debug)]
@@ -217,8 +213,7 @@ fn open(config: &PolicyZone) -> Result<(File, Print), String> {
     if !found.is_file() {
         return Err("is no file".to_owned());
     }
-    let (modified, changed) = ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
-    Ok((file, (found.dev(), found.ino(), found.len(), modified, changed)))
+    Ok((file, disk::print_of(&found)))
 }
 
 fn labels(name: &str) -> Result<Labels, String> {

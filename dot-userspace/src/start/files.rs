@@ -12,7 +12,6 @@ use std::{
     collections::{BTreeSet, HashSet, VecDeque},
     ffi::OsString,
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -28,7 +27,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{config::Config, disk};
+use crate::{
+    config::Config,
+    disk::{self, Print},
+};
 
 /// A renewal writes several files: it is over when nothing has changed for this long.
 const QUIET: Duration = Duration::from_millis(300);
@@ -69,9 +71,6 @@ pub(super) struct Files {
     /// When they are looked at without an event: a folder is closed to us, or cannot be watched.
     next_look: Cell<Option<Instant>>,
 }
-
-/// What tells one content of a path from another: device, inode, length, and when it was changed.
-type Print = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Files {
     /// Watches the files that were `seen` before they were read; what has changed since then has settled at once. Where
@@ -190,9 +189,8 @@ pub(super) fn of_zones(config: &Config) -> BTreeSet<PathBuf> {
 
 fn prints(paths: &BTreeSet<PathBuf>) -> Vec<Option<Print>> {
     let print = |path: &PathBuf| {
-        let file = disk::open_named(path).and_then(|file| file.metadata()).ok()?;
-        let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
-        Some((file.dev(), file.ino(), file.len(), modified, changed))
+        let found = disk::open_named(path).and_then(|file| file.metadata());
+        found.ok().map(|found| disk::print_of(&found))
     };
     paths.iter().map(print).collect()
 }

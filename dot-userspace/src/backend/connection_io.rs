@@ -93,12 +93,20 @@ pub async fn live(backend: Rc<Backend>, connection: Rc<Connection>) {
 /// How long an acknowledgement waits after a write for a query that carries it: a busy connection writes several
 /// queries within a millisecond.
 const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(1);
+/// The same on a busy connection, after a read: its next queries come within a few milliseconds.
+const BUSY_ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(5);
+/// A connection with this many unanswered queries is busy. The backend has so much to answer that an acknowledgement for
+/// each response would only make it send the next ones in smaller pieces.
+const BUSY_QUERIES_MIN: usize = 64;
 
 /// Makes the kernel acknowledge what was read. The kernel would wait up to 40 ms for octets to send along, and a
 /// backend with Nagle's algorithm (RFC 9293 §3.7.4; NSD) holds the next small response back until then.
 fn acknowledge(tcp: &impl AsFd) {
-    // Best effort: if it fails, answers are late but not lost.
-    let _ = socket2::SockRef::from(tcp).set_tcp_quickack(true);
+    // The first call also ends the kernel's own delays from now on, and every segment would be acknowledged by itself; the
+    // second one brings them back (tcp(7), TCP_QUICKACK). Best effort: if they fail, answers are late but not lost.
+    let socket = socket2::SockRef::from(tcp);
+    let _ = socket.set_tcp_quickack(true);
+    let _ = socket.set_tcp_quickack(false);
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
@@ -193,8 +201,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
     /// under load.
     fn acknowledge_in_time(&mut self, context: &mut Context<'_>) {
         // When every query is answered, no response waits for an acknowledgement.
-        self.owes_acknowledgement &= self.connection.ids.outstanding() > 0;
-        let until = self.wrote_at.map_or(self.last_use, |at| at + ACKNOWLEDGEMENT_DELAY);
+        let outstanding = self.connection.ids.outstanding();
+        self.owes_acknowledgement &= outstanding > 0;
+        let until = if outstanding < BUSY_QUERIES_MIN {
+            self.wrote_at.map_or(self.last_use, |at| at + ACKNOWLEDGEMENT_DELAY)
+        } else {
+            self.last_use + BUSY_ACKNOWLEDGEMENT_DELAY
+        };
         if self.owes_acknowledgement && !self.is_delayed && until > self.last_use {
             self.is_delayed = true;
             self.acknowledgement.as_mut().reset(until);

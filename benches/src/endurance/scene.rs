@@ -8,6 +8,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -19,6 +20,7 @@ use dot_tests::harness::{
     pki::Authority,
     scratch::Scratch,
     server::Server,
+    stats::Stats,
 };
 
 use super::{
@@ -47,14 +49,16 @@ const CLIENT_BASE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const CONNECTIONS: u32 = 100;
 /// Names that are asked for in turn.
 const NAMES: usize = 1000;
+/// For what is under way when the load ends.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
 
-/// What was seen.
+/// The results of a run.
 pub(super) struct Seen {
     pub(super) outcome: Outcome,
     pub(super) changes: Changes,
-    /// What dotd said of its kernel half.
+    /// The line that dotd printed about its kernel half at its start.
     pub(super) xdp: String,
-    /// What the three equations of the ledger leave over; 0 is right.
+    /// The remainders of the ledger's three equations; 0 is right.
     pub(super) difference: [i128; 3],
     /// Resident memory of the engine in KiB, before and after.
     pub(super) resident_kib: [u64; 2],
@@ -102,7 +106,7 @@ pub(super) fn run(options: &Options, keeper: &Keeper) -> Result<Seen> {
         (outcome, changes)
     });
     let changes = changes.map_err(|_| anyhow::anyhow!("a change could not be made; see above"))?;
-    let settled = dotd.counts("every session has ended", |stats| stats.difference() == [0; 3]);
+    let settled = settled(&dotd);
     Ok(Seen {
         outcome: outcome?,
         changes,
@@ -110,6 +114,18 @@ pub(super) fn run(options: &Options, keeper: &Keeper) -> Result<Seen> {
         difference: settled.difference(),
         resident_kib: [before, dotd.memory_kib("VmRSS")],
     })
+}
+
+/// The ledger once its equations hold, or as it is after a time that every query and session has ended in.
+fn settled(dotd: &Server) -> Stats {
+    let end = Instant::now() + SETTLE_MAX;
+    loop {
+        let stats = dotd.stats();
+        if stats.difference() == [0; 3] || Instant::now() > end {
+            return stats;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Clients for the time of the run.

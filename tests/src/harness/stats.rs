@@ -46,7 +46,7 @@ impl Stats {
         rows.iter().filter(is_asked).filter_map(|row| row["count"].as_u64()).sum()
     }
 
-    /// What came in less what was accounted for, as DESIGN §4 has it: connections, queries, responses.
+    /// The remainders of the equations of `ledger/snapshot.rs`: connections, queries, responses.
     /// All zero when nothing is under way.
     #[must_use]
     pub fn difference(&self) -> [i128; 3] {

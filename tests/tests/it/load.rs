@@ -51,7 +51,7 @@ fn assert_none_lost_in(mode: &str, has_nsd: bool) {
     }
 }
 
-/// Goal: 10,000 queries through native XDP to NSD, none lost, and counters that add up (DESIGN: one ledger).
+/// Goal: 10,000 queries through native XDP to NSD, none lost, and counters that add up.
 /// Method: dnsperf over TLS on ten connections, v4 then v6. Covers: C-29
 #[test]
 fn native_xdp_loses_none_of_10000() {

@@ -1,7 +1,7 @@
 //! A snapshot, a status and the histograms as OpenMetrics text, or in Prometheus's binary form: labels rather than names.
 //!
 //! Before: `router` asked the source. After: Prometheus parses it.
-//! Holds: the names of DESIGN's contract with dashboards and alerts.
+//! Holds: the names that dashboards and alerts rely on.
 //! Never: puts a client address or a qname into a label; keeps a metric between scrapes.
 //!
 //! Source: OpenMetrics 1.0; Prometheus exposition formats for what is binary.

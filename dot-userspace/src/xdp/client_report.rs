@@ -115,7 +115,6 @@ mod tests {
 
     /// Goal: the number left is what the rate would admit now. Method: a burst of five, times on and off schedule; no
     /// rate. Covers: C-520
-    /// rate that is none. Covers: C-520
     #[test]
     fn what_is_left_is_what_would_be_admitted() {
         let rate = Rate::new(10, 5);

@@ -2,7 +2,7 @@
 //!
 //! Before: the units as they are installed. After: systemd finds nothing wrong with them, and what they run, dotd has.
 
-use std::process::Command;
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use dot_tests::{
     harness::{scratch::Scratch, server::binary},
@@ -51,6 +51,52 @@ fn dotd_has_what_the_units_run() {
             assert!(output.status.success(), "{command}: {output:?}");
         }
     }
+}
+
+/// Goal: a package's upgrade ends no dotd that serves for a build that cannot: systemd restarts it only where the builds do not
+/// understand each other. Method: the scripts after unpacking, with programs that note how they are called in the place of dotd
+/// and systemctl, for each way in which `dotd upgrade` ends; the words of the second case are those of this build.
+#[test]
+fn a_package_restarts_only_what_cannot_hand_over() {
+    for (said, status, restarts) in [
+        ("upgraded: dotd 1 serves, process 2", 0, false),
+        ("dotd: this one has form 9; restart dotd instead", 1, true),
+        ("dotd: dotd is not running (/run/dotd/keeper.sock is not there, or nobody listens)", 1, true),
+        ("dotd: /usr/bin/dotd could not serve (exit status: 1): no certificate", 1, false),
+    ] {
+        for (script, words) in [
+            (include_str!("../../../packaging/scripts/deb-postinst.sh"), ["configure", "0.1.0-1"]),
+            (include_str!("../../../packaging/scripts/rpm-post.sh"), ["2", ""]),
+        ] {
+            let scratch = Scratch::new();
+            let (root, bin) = (scratch.path().display().to_string(), scratch.folder("usr/bin"));
+            for folder in ["etc/dotd/tls", "var/lib/dotd", "run/dotd", "run/systemd/system"] {
+                fs::create_dir_all(scratch.path().join(folder)).expect("ours");
+            }
+            let calls = scratch.path().join("calls");
+            let dotd = format!("[ \"$1\" = check ] && exit 0\necho '{said}'\nexit {status}\n");
+            let note = format!("echo \"$@\" >>{}\n", calls.display());
+            for (name, text) in [("dotd", dotd), ("systemctl", note), ("systemd-sysusers", String::new())] {
+                let program = scratch.write(&format!("usr/bin/{name}"), format!("#!/bin/sh\n{text}"));
+                fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
+            }
+            let text = ["/usr/bin/", "/etc/", "/var/", "/run/"]
+                .iter()
+                .fold(script.to_owned(), |text, path| text.replace(path, &format!("{root}{path}")));
+            let mut shell = Command::new("/bin/sh");
+            shell.arg(scratch.write("script", text)).args(words);
+            let path = std::env::var("PATH").unwrap_or_default();
+            let output = shell.env("PATH", format!("{}:{path}", bin.display())).output().expect("it starts");
+            let calls = fs::read_to_string(calls).expect("systemctl was called");
+            assert!(output.status.success(), "{said}: {output:?}");
+            assert_eq!(calls.contains("try-restart dotd.service"), restarts, "{said}: {calls}");
+            let heard = [output.stdout, output.stderr].concat();
+            assert!(String::from_utf8_lossy(&heard).contains(said), "{said}");
+        }
+    }
+    let hand_over = include_str!("../../../dot-userspace/src/keeper/inherit.rs");
+    let asks = include_str!("../../../dot-userspace/src/keeper/upgrade.rs");
+    assert!(hand_over.matches("restart dotd instead").count() == 2 && asks.contains("dotd is not running ("));
 }
 
 /// Goal: the unit leaves the keeper the rights of its duty, and a reload is told to a process that may hear it. Method: the

@@ -62,6 +62,8 @@ pub(super) struct Acceptor {
     /// Load balancers, whose PROXY headers name the client.
     trusted: RefCell<Trusted>,
     client_address: Cell<ClientAddress>,
+    /// One reference more for each connection whose session has not begun.
+    shaking: Rc<()>,
     /// When the log last said that no connection can be accepted.
     shortage_said: Cell<Option<Instant>>,
 }
@@ -90,6 +92,7 @@ impl Acceptor {
             current,
             trusted,
             client_address: Cell::new(settings.client_address),
+            shaking: Rc::default(),
             shortage_said: Cell::new(None),
         }
     }
@@ -130,6 +133,11 @@ impl Acceptor {
         if is_late {
             self.status.close_for(CLOSED);
         }
+    }
+
+    /// Whether a handshake, or a load balancer's header, is under way.
+    pub(super) fn is_shaking(&self) -> bool {
+        Rc::strong_count(&self.shaking) > 1
     }
 
     /// Accepts no more connections.
@@ -281,6 +289,7 @@ async fn introduce(
     acceptor: Rc<Acceptor>,
     mut open: Open,
 ) {
+    let _is_shaking = Rc::clone(&acceptor.shaking);
     let named = match proxy::receive(&mut tcp, deadline).await {
         Ok(named) => named,
         Err(refusal) => {
@@ -348,6 +357,7 @@ async fn converse(
     acceptor: Rc<Acceptor>,
     mut open: Open,
 ) {
+    let _is_shaking = Rc::clone(&acceptor.shaking);
     match tls::accept(tcp, &serving, &acceptor.turnstile, deadline).await {
         Ok(handshake) => {
             open.shook_hands(&handshake);

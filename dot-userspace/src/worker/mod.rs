@@ -60,6 +60,8 @@ use crate::{
 
 /// How often a draining worker checks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// Of a drain's time, so much is left for sessions to end in, however long handshakes take.
+const DRAIN_LAST: Duration = Duration::from_secs(1);
 
 /// How late the kernel may end a worker's pause, in nanoseconds.
 const TIMER_SLACK_NS: u64 = 1_000;
@@ -109,7 +111,8 @@ pub enum Command {
     Look(Look),
     /// Forget these cached answers, or all of them.
     Flush(Option<Forget>),
-    /// Accept nothing new; from the first time on end sessions without unfinished queries; end at the second time.
+    /// Accept nothing new; from the first time on end sessions without unfinished queries, or somewhat later where handshakes
+    /// are under way; end at the second time.
     Drain(Instant, Instant),
 }
 
@@ -293,8 +296,14 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     };
     acceptor.close();
     accepting.iter().for_each(AbortHandle::abort);
+    let (grace, latest) = (from.saturating_duration_since(Instant::now()), until - DRAIN_LAST);
+    let mut from = from;
     while Instant::now() < from && shared.counters.get(Counter::Open) > 0 {
         sleep_until(from.min(Instant::now() + DRAIN_LOOK)).await;
+        if acceptor.is_shaking() {
+            // Its client has the same time to ask as one whose handshake was done.
+            from = (Instant::now() + grace).min(latest);
+        }
     }
     shared.drain();
     while !shared.is_quiet() && Instant::now() < until {

@@ -10,11 +10,12 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     thread,
+    time::Duration,
 };
 
 use dot_tests::{
     harness::{
-        clients::{s_client, udp},
+        clients::{s_client, tcp, udp},
         config::Config,
         dot::Dot,
         eventually,
@@ -112,6 +113,36 @@ fn an_upgrade_loses_no_query() {
     assert!(said.has("Reused, TLSv1.3"), "{}", said.text);
     dotd.stop();
     assert!(!network.server.exists("/sys/fs/bpf/dotd"));
+}
+
+/// Goal: a client whose handshake takes longer than the old engine's grace is served by it all the same. Method: a connection that
+/// the old engine has accepted, of which it hears nothing for one and a half seconds of its drain; then a handshake and a query.
+///
+#[test]
+fn a_slow_handshake_outlasts_the_upgrade() {
+    require!(Root);
+    let network = Network::new();
+    let dotd = Server::start(&network, &config().xdp("off"));
+    let engine = dotd.pid();
+    let connection = tcp(&network.client, SocketAddr::new(SERVER_V4, 853));
+    dotd.counts("it is accepted", |stats| stats.counter("connections", "accepted") == 1);
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| dotd.operate(&["upgrade"]));
+        eventually("the old engine ends its sessions", || {
+            dotd.stderr().contains("another engine serves; this one ends its sessions").then_some(())
+        });
+        // The client is slow: this is what is tested, and nothing is waited for.
+        thread::sleep(Duration::from_millis(1500));
+        assert!(Path::new(&format!("/proc/{engine}")).exists(), "{}", dotd.stderr());
+        let mut client =
+            Dot::over(connection, SERVER_V4, &Offer::default()).expect("the old engine shakes hands");
+        assert!(is_served(&mut client), "{}", dotd.stderr());
+        drop(client);
+        let said = upgrade.join().expect("no panic");
+        assert!(said.is_success, "{}", said.text);
+    });
+    assert_ne!(dotd.pid(), engine);
+    dotd.stop();
 }
 
 /// Goal: a program or a config that cannot serve changes nothing: the old engine serves on, and the verb fails with the

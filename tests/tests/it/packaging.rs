@@ -83,7 +83,7 @@ fn a_package_restarts_only_what_cannot_hand_over() {
             let text = ["/usr/bin/", "/etc/", "/var/", "/run/"]
                 .iter()
                 .fold(script.to_owned(), |text, path| text.replace(path, &format!("{root}{path}")));
-            let mut shell = Command::new("/bin/sh");
+            let mut shell = Command::new("sh");
             shell.arg(scratch.write("script", text)).args(words);
             let path = std::env::var("PATH").unwrap_or_default();
             let output = shell.env("PATH", format!("{}:{path}", bin.display())).output().expect("it starts");

@@ -59,6 +59,12 @@ impl Keeper {
         Self { socket: Arc::new(Mutex::new(Some(socket))), pid }
     }
 
+    /// A keeper at the other end of this socket.
+    #[cfg(test)]
+    pub fn at(socket: OwnedFd) -> Self {
+        Self::new(socket, Pid::this())
+    }
+
     /// No keeper: no question is answered. For a process that serves alone.
     #[must_use]
     pub fn absent() -> Self {

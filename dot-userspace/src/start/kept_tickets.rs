@@ -2,7 +2,8 @@
 //!
 //! Before: a start, a reload, a renewal, a rotation by time or by command has made keys. After: workers use them, and the keeper
 //! has them.
-//! Never: lets a worker use keys before the keeper has them, so that keys that ended never come back.
+//! Never: lets keys that ended come back. A rotation by time is told within a second after it; the keeper's older keys end by
+//! their own clock.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -36,13 +37,14 @@ impl KeptTickets {
         }
     }
 
-    /// Gives the keeper keys that have changed by their own clock.
+    /// Gives the keeper keys that have changed by their own clock, or that it refused before, during an upgrade.
     pub(super) fn keep_rotated(&self) {
         let is_new = |tickets: &Tickets| {
             tickets.revision().is_some_and(|revision| revision != self.revision.load(Relaxed))
         };
         if let Some(tickets) = self.now().filter(is_new) {
-            self.resume_by(&tickets);
+            // It is tried again; a keeper that does not answer is noticed elsewhere.
+            let _ = self.keep(&tickets);
         }
     }
 
@@ -61,7 +63,42 @@ impl KeptTickets {
     }
 
     fn keep(&self, tickets: &Tickets) -> Result<(), KeeperError> {
-        self.revision.store(tickets.revision().unwrap_or_default(), Relaxed);
-        self.keeper.keep(&tickets.write())
+        let revision = tickets.revision().unwrap_or_default();
+        let kept = self.keeper.keep(&tickets.write());
+        if !matches!(kept, Err(KeeperError::Refused(_))) {
+            self.revision.store(revision, Relaxed);
+        }
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::AsRawFd as _, path::Path, thread, time::Duration};
+
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+
+    use super::*;
+
+    /// Goal: keys that the keeper refuses, as during an upgrade, are told again until it has them, and then no more: else keys that
+    /// an operator has ended would come back with the next engine. Method: a keeper that refuses once.
+    #[test]
+    fn refused_keys_are_told_again() {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let answers = thread::spawn(move || {
+            let (mut packet, mut answers) = ([0; 512], [&b"rlater"[..], b"d", b"d"].into_iter());
+            let mut asked = 0;
+            while recv(ours.as_raw_fd(), &mut packet, MsgFlags::empty()).is_ok_and(|octets| octets > 0) {
+                asked += 1;
+                send(ours.as_raw_fd(), answers.next().unwrap(), MsgFlags::empty()).unwrap();
+            }
+            asked
+        });
+        let kept = KeptTickets::with(Keeper::at(theirs));
+        kept.resume_by(&Tickets::new(Path::new(""), Duration::from_secs(3600)).unwrap());
+        (0..3).for_each(|_| kept.keep_rotated());
+        drop(kept);
+        assert_eq!(answers.join().unwrap(), 2);
     }
 }

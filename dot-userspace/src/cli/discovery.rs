@@ -97,7 +97,7 @@ fn summary(text: &mut String, config: &Config, known: &Known) {
     let _ = writeln!(text, "# discovery by DNS: {ddr}");
     if config.listen.do53.is_empty() {
         text.push_str(
-            "# listen.do53 is empty: who asks in clear asks another server, which has to describe this one\n",
+            "# listen.do53 is empty: clients that ask in clear ask another server, which has to describe this one\n",
         );
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn run(client: String, control: &ControlArguments, config: Option<&Pa
     if control.json { print(&format!("{body}\n")) } else { print(&text(&explained)) }
 }
 
-/// A line a fact; what dotd does not limit has no line.
+/// A line for each fact; without a limit there is no line.
 fn text(explained: &Explanation) -> String {
     let mut text = String::new();
     let mut line = |head: &str, fact: &str| {

@@ -32,7 +32,7 @@ pub struct TopRequest {
     pub names: bool,
 }
 
-/// Who does most.
+/// The clients that do most.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Top {
     /// For so long it has been counted.

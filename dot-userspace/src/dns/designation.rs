@@ -1,6 +1,6 @@
 //! What dotd says of itself: under which name, address and port it is asked over TLS. Pure.
 //!
-//! Before: a certificate and listen addresses. After: SVCB records for whoever asks which resolver this is.
+//! Before: a certificate and listen addresses. After: SVCB records for queries about this resolver.
 //! Holds: the name and the addresses that the certificate is valid for, and the ports of DNS over TLS.
 //! Never: names an address that the certificate does not cover: a client that verifies would refuse it, and one that does
 //! not could be led anywhere.
@@ -34,7 +34,7 @@ pub struct Designation {
 }
 
 impl Designation {
-    /// For a certificate that is valid for `name` and these addresses. `None`: the name is none.
+    /// For a certificate that is valid for `name` and these addresses. `None`: it is no domain name.
     #[must_use]
     pub fn new(name: &str, covered: &[IpAddr], listeners: &[SocketAddr]) -> Option<Self> {
         let target = Labels::parse(name.trim_end_matches('.').as_bytes(), None).ok()?;
@@ -142,7 +142,7 @@ mod tests {
         let of = |name, qtype, at| asked(&designation, name, qtype, at).0;
         assert_eq!(of("_dns.resolver.arpa", TYPE_SVCB, "2001:db8::1"), 1);
         assert_eq!(of("_DNS.dns.EXAMPLE", TYPE_SVCB, "203.0.113.1"), 1);
-        // Not covered; covered, and nobody listens there; another type; another name.
+        // Not covered; covered, but without a listener; another type; another name.
         assert_eq!(of("_dns.resolver.arpa", TYPE_SVCB, "203.0.113.1"), 0);
         assert_eq!(of("_dns.resolver.arpa", TYPE_SVCB, "198.51.100.1"), 0);
         assert_eq!(of("_dns.resolver.arpa", TYPE_A, "192.0.2.1"), 0);

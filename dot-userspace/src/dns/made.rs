@@ -1,4 +1,4 @@
-//! Responses with records that dotd writes itself: a policy's, and what it says of itself (RFC 9462).
+//! Writes responses with records of dotd's own: those of policy zones, and those about this resolver (RFC 9462).
 //!
 //! Before: a query, or a response of which the front is kept. After: a response as a backend would send it: `respond` makes
 //! it the client's.

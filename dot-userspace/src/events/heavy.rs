@@ -1,10 +1,10 @@
-//! Which clients ask most, while somebody watches (`dotd top`).
+//! Counts what clients do while an operator watches (`dotd top`).
 //!
-//! Before: a worker reads a query, writes an answer, shakes hands or refuses. After: whoever watches has the clients that did most
-//! of each, and where it wants them the names that were asked for most.
-//! Holds: nothing until somebody watches, then five tables of [`sketch::ENTRIES`](super::sketch::ENTRIES) clients; they go when
-//! nobody has asked for [`LEASE`].
-//! Never: costs more than a branch while nobody watches.
+//! Before: a worker reads a query, writes an answer, shakes hands or refuses. After: the operator has the clients that did
+//! most of each, and on request the names that clients asked for most.
+//! Holds: nothing until an operator watches, then five tables of [`sketch::ENTRIES`](super::sketch::ENTRIES) clients; they go
+//! when no request has come for [`LEASE`].
+//! Never: costs more than a branch while no operator watches.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,7 +23,7 @@ use tokio::{
 use super::sketch::{Estimate, Sketch};
 use crate::dns::NAME_OCTETS_MAX;
 
-/// How long counting goes on after somebody last asked.
+/// How long counting goes on after the last request.
 const LEASE: Duration = Duration::from_secs(15);
 
 /// What clients are compared by.
@@ -73,7 +73,7 @@ pub struct Heaviest {
     pub names: Option<Part<Box<[u8]>>>,
 }
 
-/// What is counted while somebody watches.
+/// Counts while an operator watches.
 #[derive(Default)]
 pub struct Heavy {
     is_watched: Cell<bool>,
@@ -99,7 +99,7 @@ impl From<&Self> for Client {
 }
 
 impl Heavy {
-    /// Counts for a client, while somebody watches.
+    /// Counts for a client, while an operator watches.
     #[inline]
     pub fn add(&self, client: IpAddr, effort: Effort, count: u64) {
         if self.is_watched.get() {
@@ -176,7 +176,7 @@ impl Heavy {
         }
     }
 
-    /// Ends the counting once nobody has asked for [`LEASE`].
+    /// Ends the counting when no request has come for [`LEASE`].
     async fn end(self: Rc<Self>) {
         loop {
             let until = self.watched.borrow().as_ref().map(|watched| watched.until);
@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// Goal: nothing is counted before somebody watches and after the last one has gone; names only where they are wanted, in
+    /// Goal: nothing is counted before an operator watches and after the last one has gone; names only where they are wanted, in
     /// one case. Method: a lease that is over soon.
     #[test]
     fn counting_ends_with_the_last_who_watches() {

@@ -1,7 +1,7 @@
 //! Module `events`: what dotd does to clients, on its way to operators who want to see it.
 //!
 //! Before: a worker refuses a client, or a connection ends. After: the control thread has it, and a line of the log says it;
-//! whoever watches has the clients that do most.
+//! `dotd top` and `dotd trace` have their answers.
 //! Holds: what operators have switched on ([`EventSink`]), and each worker's batch of refusals.
 //! Never: waits, or grows with clients: an event that finds no room is counted and lost.
 

@@ -92,9 +92,9 @@ impl EventSink {
 pub struct Events {
     sink: Option<EventSink>,
     batch: RefCell<Batch>,
-    /// Which clients do most, while somebody watches.
+    /// Counts of clients, while an operator watches.
     pub heavy: Rc<Heavy>,
-    /// Whose story somebody reads.
+    /// Traces of clients.
     pub trace: Tracing,
 }
 

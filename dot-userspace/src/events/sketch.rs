@@ -1,4 +1,4 @@
-//! Who does most of something, among more clients than can be remembered.
+//! Finds the keys with the highest counts among more keys than can be kept.
 //!
 //! Before: something is counted for a key. After: the keys with the highest counts, each at most so much too high.
 //! Holds: [`ENTRIES`] counts. A key that has none takes the place, and the count, of the one with the lowest: so no key's count is

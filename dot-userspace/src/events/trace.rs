@@ -1,9 +1,9 @@
-//! The story of one client as it happens, for whoever reads it (`dotd trace`).
+//! Events of one client as they happen, for `dotd trace`.
 //!
 //! Before: a worker accepts, shakes hands, reads a query, writes an answer, refuses or ends. After: each trace that is about that
 //! client has an event.
 //! Holds: at most [`TRACES_MAX`] traces, each with room for [`EVENTS_MAX`] events on their way.
-//! Never: costs more than a branch while nobody traces, or waits for a reader: an event that finds no room is counted and lost.
+//! Never: costs more than a branch while there is no trace, or waits for a reader: an event that finds no room is counted and lost.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,7 +25,7 @@ pub const TRACES_MAX: usize = 4;
 /// Events of a trace on their way: as many queries as a fast client asks in some tens of milliseconds.
 pub const EVENTS_MAX: usize = 4096;
 
-/// Whom a trace is about.
+/// The clients that a trace is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// All clients with an address in this prefix.
@@ -39,7 +39,7 @@ pub enum Subject {
 pub struct Trace {
     /// Its number, for [`Tracing::end`].
     pub number: u64,
-    /// Whom it is about.
+    /// Its clients.
     pub subject: Subject,
     /// One of so many connections; 1: every one.
     pub sample: u32,
@@ -171,7 +171,7 @@ pub struct Tracing {
 }
 
 impl Tracing {
-    /// Whether anybody traces anybody.
+    /// Whether there is a trace.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.is_on.get()
@@ -291,7 +291,7 @@ mod tests {
         tracing.end(1);
         drop(by_session);
         tracing.end(9);
-        assert!(!tracing.is_on(), "who has gone away is forgotten");
+        assert!(!tracing.is_on(), "a reader that has gone away is forgotten");
     }
 
     /// Goal: a reader that does not read loses events, and hears how many; there are only so many traces; a sample has whole

@@ -69,7 +69,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Adds what a line says. A rule that is there already, word for word, is no second one.
+    /// Adds the rule of a line. A line that repeats a rule word for word adds nothing.
     ///
     /// # Errors
     /// Another rule is there, or there is no room.
@@ -203,10 +203,7 @@ pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
     let length = length.parse().map_err(|_| no_prefix())?;
     let prefix = IpNet::new(address, length).map_err(|_| no_prefix())?;
     if prefix.trunc() != prefix || length == 0 {
-        return Err(format!(
-            "{prefix} has bits behind its length, or none: the prefix is {}",
-            prefix.trunc()
-        ));
+        return Err(format!("{prefix} has no length, or bits behind it: the prefix is {}", prefix.trunc()));
     }
     Ok(prefix)
 }
@@ -215,7 +212,7 @@ pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
 mod tests {
     use super::*;
 
-    /// Goal: address triggers mean the prefixes that the draft's examples do; what is none is said. Covers: C-446
+    /// Goal: address triggers mean the prefixes of the draft's examples; anything else is an error. Covers: C-446
     #[test]
     fn prefixes_are_read_backwards() {
         let of = |text: &str| {

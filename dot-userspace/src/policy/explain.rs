@@ -1,7 +1,7 @@
 //! Says which rule decides about a name, and which were only counted: what `dotd policy test` shows.
 //!
 //! Before: an operator's question. After: the rule, with its zone, file and line.
-//! Never: asks a backend: what an answer would lead to is for the operator to say.
+//! Never: asks a backend: the operator says where an answer would lead.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub struct Question {
     /// The type; absent: A.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub qtype: Option<String>,
-    /// Who asks; absent: a client that no rule is about.
+    /// Address of the client; absent: one that no rule is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<IpAddr>,
     /// What a backend would answer: addresses and names.
@@ -66,7 +66,7 @@ impl Screen {
     /// Which rule decides.
     ///
     /// # Errors
-    /// A name or a type is none.
+    /// The name is no domain name, or the type no record type.
     pub fn explain(&self, asked: &Question) -> Result<Explained, String> {
         let name = dns::wire_name(&asked.name)?;
         let qtype = asked.qtype.as_deref().map_or(Ok(TYPE_A), dns::record_type)?;

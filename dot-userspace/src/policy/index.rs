@@ -208,7 +208,7 @@ impl Index {
         self.names.capacity() * size_of::<u32>() + self.table.capacity() * size_of::<u64>()
     }
 
-    /// wyhash's step, a product of 128 bits folded, over eight octets at a time. The key is random: nobody can make a run of
+    /// wyhash's step, a product of 128 bits folded, over eight octets at a time. The key is random: a client cannot make a run of
     /// names that lie side by side.
     fn hash(&self, parent: u64, label: &[u8]) -> u64 {
         let mut hash = parent;

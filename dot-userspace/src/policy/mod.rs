@@ -1,4 +1,4 @@
-//! Module `policy`: the operator's rules about clients, and about names and addresses. Who may ask, and what is answered otherwise.
+//! Module `policy`: the operator's rules about clients, names and addresses: which clients may ask, and which answers are changed.
 //!
 //! Before: a config and the files that it names; a connection, a datagram or a handshake of some client; a query, an answer.
 //! After: `worker` and `session` do what the verdict says and count it.

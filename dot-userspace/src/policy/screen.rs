@@ -85,7 +85,7 @@ impl Ruling<'_> {
 /// What becomes of a query.
 #[derive(Clone, Copy, Debug)]
 pub enum Judged<'s> {
-    /// It is answered as ever; that answer is looked at so.
+    /// No rule holds so far: it is answered, and the answer is judged in this way.
     Ask(Screening),
     /// A rule holds.
     Ruling(Ruling<'s>),
@@ -134,7 +134,7 @@ impl Screen {
         &self.zones
     }
 
-    /// What becomes of a query for `name` of `client`, who wants signatures if `dnssec_ok`. Rules that are only counted go to
+    /// What becomes of a query for `name` of `client`, which wants signatures if `dnssec_ok`. Rules that are only counted go to
     /// `note`.
     pub fn judge(
         &self,

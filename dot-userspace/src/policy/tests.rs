@@ -42,7 +42,7 @@ fn of(screen: &Screen, name: &str) -> String {
     }
 }
 
-/// Goal: each form of rule that the draft has means what it means, by its line; owners that repeat, `$ORIGIN`, names with the
+/// Goal: each form of rule that the draft has is read as the draft says, with its line; owners that repeat, `$ORIGIN`, names with the
 /// zone's name and without. Covers: C-441, C-442, C-443
 #[test]
 fn every_form_of_rule_is_read() {

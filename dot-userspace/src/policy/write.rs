@@ -11,7 +11,7 @@ use crate::dns::{Labels, Made, ResponseCode, TYPE_CNAME, qtype_of};
 const TYPE_SOA: u16 = 6;
 const TYPE_ANY: u16 = 255;
 
-/// Where a rule holds: what stays in front of its records, and whose they are.
+/// Where a rule holds: the octets that stay in front of its records, and the owner of these records.
 #[derive(Clone, Copy)]
 pub struct Place<'m> {
     /// A message up to its question's end, or up to the end of so many of its answers.
@@ -26,7 +26,7 @@ pub struct Place<'m> {
     pub dnssec_ok: bool,
 }
 
-/// Writes the response of a rule that needs nobody else for it. `false`: it gives none of its own.
+/// Writes the response of a rule that needs no backend. `false`: the rule has no response of its own.
 pub fn write(ruling: &Ruling<'_>, place: Place<'_>, out: &mut Vec<u8>) -> bool {
     let Place { front, answers, question_end, owner, dnssec_ok } = place;
     let qtype = qtype_of(front, question_end);

@@ -1,4 +1,4 @@
-//! Answers whoever asks which resolver this is (RFC 9462): over TLS and in clear.
+//! Answers queries about this resolver itself (RFC 9462), over TLS and in clear.
 //!
 //! Before: `dns::triage` found a question about `resolver.arpa`, or a query asks for a service. After: the asker has SVCB
 //! records, or NODATA.

@@ -30,7 +30,7 @@ pub(super) struct ScreenedAlias {
     follower: Rc<Follower>,
 }
 
-/// Who waits for that.
+/// Waits for that.
 struct Follower {
     /// The response so far, with so many answers.
     front: Vec<u8>,

@@ -1,7 +1,7 @@
-//! What policy zones make of a query, and of the answer to it.
+//! Answers queries by the rules of policy zones.
 //!
-//! Before: `dns::triage` said forward, whichever way the query came; later there is an answer, from a backend or the cache.
-//! After: the asker has a rule's response, or none, or the answer as it is.
+//! Before: `dns::triage` said forward, for any transport; later there is an answer, from a backend or the cache.
+//! After: the asker has the response of a rule, no response, or the answer as it is.
 //! Holds: nothing; the zones are `policy`'s.
 //! Never: costs more than a branch where there is no zone; allocates for a rule that needs no other name.
 
@@ -24,13 +24,13 @@ const CLASS_IN: u16 = 1;
 const CLASS_ANY: u16 = 255;
 
 impl WorkerShared {
-    /// What is answered otherwise from now on, also from the cache.
+    /// From now on these zones change answers, also those of the cache.
     pub fn screen_by(&self, screen: Option<Arc<Screen>>) {
         self.screen.replace(screen);
     }
 }
 
-/// Has `message`, which `query` describes, answered as policy zones say, or else as ever.
+/// Has `message`, which `query` describes, answered as policy zones say, or by the cache and backends.
 pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
     if describes(shared, message, query, asker) {
         return;
@@ -62,7 +62,7 @@ fn judge(shared: &WorkerShared, screen: &Screen, message: &[u8], query: &Query, 
     shared_answers::ask(shared, message, &Query { screening, ..*query }, asker);
 }
 
-/// Does what a rule says. `Some`: the query is answered as ever.
+/// Acts on a rule. `Some`: the cache or a backend answers the query.
 fn follow(
     shared: &WorkerShared,
     ruling: &Ruling<'_>,
@@ -104,7 +104,7 @@ fn follow(
     screening
 }
 
-/// Whether somebody must be asked for the name that a rule leads to.
+/// Whether the name that a rule leads to must be asked for.
 fn leads_on(ruling: &Ruling<'_>, place: Place<'_>) -> bool {
     let wants_alias = matches!(dns::qtype_of(place.front, place.question_end), dns::TYPE_CNAME | 255);
     !wants_alias && alias_of(ruling, place).is_some()

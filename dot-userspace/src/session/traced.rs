@@ -1,7 +1,7 @@
-//! What a session tells those who trace its client.
+//! What a session tells traces of its client.
 //!
 //! Before: a message was read, or a response is ready. After: each trace of this client has an event.
-//! Never: costs more than a branch while nobody traces; holds a name unless a trace wants names.
+//! Never: costs more than a branch while there is no trace; holds a name unless a trace wants names.
 
 use super::Inbox;
 use crate::{
@@ -41,7 +41,7 @@ fn id_of(message: &[u8]) -> u16 {
 }
 
 impl Inbox {
-    /// Tells what happened, if anybody traces the client.
+    /// Tells what happened, if there is a trace of the client.
     #[inline]
     pub(super) fn tell(&self, what: impl Fn(bool) -> What) {
         self.shared.events.trace.tell(self.client.source, Some(self.number.get()), what);

@@ -20,7 +20,7 @@ use crate::{
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Lines of one reason within a minute: enough to see who it is, and at most half a line a second.
+/// Lines of one reason within a minute: enough to see which networks, and at most half a line a second.
 const LINES_MAX: usize = 30;
 
 /// What was said lately.

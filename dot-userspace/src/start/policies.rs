@@ -17,7 +17,7 @@ use crate::{
     worker::Command,
 };
 
-/// The zones of `config`; rules of `known` ones whose file is as it was are not read again.
+/// The zones of `config`. A zone of `known` whose file has not changed is not read again.
 ///
 /// # Errors
 /// The first zone that cannot be used, with file and line.
@@ -35,7 +35,7 @@ pub(super) async fn load_aside(config: &Config, running: &Running) -> anyhow::Re
     Ok(zones.context("policy zones: the thread that read them panicked")??)
 }
 
-/// A zone whose file is as it was.
+/// A zone whose file has not changed.
 fn kept(config: &PolicyZone, known: &[Zone]) -> Option<Zone> {
     known.iter().find_map(|zone| zone.again(config)).filter(Zone::is_as_read)
 }
@@ -94,7 +94,7 @@ impl Reading {
         }));
     }
 
-    /// Waits for what is being read; for ever where nothing is.
+    /// Waits until the zones are read; forever if none is being read.
     ///
     /// # Cancel safety
     /// It goes on being read.

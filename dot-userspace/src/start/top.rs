@@ -1,6 +1,6 @@
 //! Asks every worker which clients do most, for `dotd top`.
 //!
-//! Before: somebody watches. After: each worker counts for a while longer, and says what it has.
+//! Before: an operator runs `dotd top`. After: each worker counts for a while longer, and says what it has.
 //! Never: waits: `control` does.
 
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ impl Process {
         for line in lines {
             let tell = tell.clone();
             line.look(Box::new(move |shared| {
-                // Whoever asked may have gone away.
+                // The operator may have gone away.
                 let _ = tell.try_send(shared.events.heavy.watch(bits, request.names));
             }));
         }

@@ -30,7 +30,7 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    /// Tells of what the kernel half refused.
+    /// Tells what the kernel half refused.
     pub(super) fn tell(&self, refusals: &[Refusal]) {
         let traces = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         for trace in traces.iter() {

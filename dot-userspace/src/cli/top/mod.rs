@@ -1,7 +1,7 @@
 //! `dotd top`: what the running dotd does at the moment, on the whole terminal or once as text or JSON.
 //!
-//! Before: an operator wants to see who and what. After: the terminal is as it was.
-//! Holds: the last two looks. Never: has dotd count clients for longer than somebody looks (`events::Heavy`).
+//! Before: an operator types the verb. After: the terminal is as it was.
+//! Holds: the last two samples. Never: has dotd count clients for longer than the verb runs (`events::Heavy`).
 
 mod sample;
 mod screen;

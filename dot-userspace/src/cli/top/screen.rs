@@ -2,7 +2,7 @@
 //!
 //! Before: a terminal and the socket of a running dotd. After: the terminal is as it was, also after an error.
 //! Holds: the view, the chosen client, order, filter, and whether looks pause.
-//! Never: bans anybody without a second key.
+//! Never: bans a client without a second key.
 
 use std::{
     path::Path,
@@ -67,7 +67,7 @@ enum Act {
 
 /// Shows, until a key ends it.
 pub(super) fn run(socket: &Path, wish: &Wish) -> Result<(), CliError> {
-    // Before the terminal changes: who cannot be asked is said on a plain line.
+    // Before the terminal changes: if no dotd answers, the error is a plain line.
     let first = Sample::take(socket, wish.with_names)?;
     let mut terminal = ratatui::try_init().map_err(CliError::Output)?;
     let result = look_and_draw(&mut terminal, socket, wish, first);
@@ -145,7 +145,7 @@ impl Screen {
                 if key.code == KeyCode::Char('y') {
                     return Act::Ban(client);
                 }
-                self.said = "nobody was banned".to_owned();
+                self.said = "no client was banned".to_owned();
             }
             Asking::Nothing => return self.hear_key(key.code),
         }
@@ -326,7 +326,7 @@ mod tests {
     fn keys_do_what_they_say() {
         let mut screen = Screen::new(Order::Queries, String::new());
         assert_eq!(press(&mut screen, KeyCode::Char('b')), Act::Stay);
-        assert_eq!(screen.asking, Asking::Nothing, "there is nobody to ban");
+        assert_eq!(screen.asking, Asking::Nothing, "there is no client to ban");
         press(&mut screen, KeyCode::Char('s'));
         press(&mut screen, KeyCode::Char('p'));
         assert!(screen.order == Order::Handshakes && screen.is_paused);

@@ -1,7 +1,7 @@
 //! What happened between two looks at a running dotd: rates, quantiles, refusals, clients.
 //!
 //! Before: two samples. After: rows for the screen, for text and for JSON.
-//! Holds: nothing of the samples but differences and states. Never: asks anybody.
+//! Holds: differences and states of the samples. Never: asks the running dotd.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -203,7 +203,7 @@ fn clients(before: &Sample, now: &Sample, rate: impl Fn(u64, u64) -> f64) -> Vec
         let of = |effort: &str| {
             let to = *client.counts.get(effort)?;
             let from = known.get(client.prefix.as_str()).and_then(|before| before.counts.get(effort));
-            // A client that is new among the first has at most this: what it had before is not known.
+            // A client that is new among the first may have had up to `excess` before.
             let from = from.or_else(|| client.excess.get(effort)).copied().unwrap_or_default();
             Some(rate(from, to))
         };

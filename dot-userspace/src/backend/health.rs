@@ -10,8 +10,6 @@
 //! eighth of an interval, or less often than each interval.
 
 use std::{
-    fmt, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
@@ -19,21 +17,9 @@ use std::{
     time::Duration,
 };
 
-use thiserror::Error;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::UdpSocket,
-    time::{sleep, timeout},
-};
+use tokio::time::sleep;
 
-use super::{
-    BackendConfig,
-    dial::{NotOpened, Opened, dial},
-    matching::{Unmatched, fit},
-    outcomes,
-    random::Random,
-};
-use crate::{config::Transport, dns::framing::append_message, proxy};
+use super::{BackendConfig, matching::Unmatched, outcomes, probe::probe, random::Random};
 
 /// A backend is down after this many misses in a row: one lost datagram proves nothing.
 const MISSES_MAX: u32 = 3;
@@ -41,8 +27,6 @@ const MISSES_MAX: u32 = 3;
 const SOONEST: u32 = 8;
 /// dotd logs a backend that answers fewer queries in a hundred.
 const POOR_PERCENT: u8 = 50;
-/// The question `. NS IN`: every resolver has the answer, and other servers refuse it as cheaply.
-const QUESTION: [u8; 5] = [0, 0, 2, 0, 1];
 
 /// The state of a backend. Clones share it; two are equal if they are the same one.
 #[derive(Clone, Debug, Default)]
@@ -181,37 +165,6 @@ impl Health {
     }
 }
 
-/// Why a check was missed.
-#[derive(Debug, Error)]
-enum Missed {
-    #[error(transparent)]
-    NotOpened(#[from] NotOpened),
-    #[error("no answer: {0}")]
-    Unanswered(io::Error),
-    #[error("no answer that fits; {0}")]
-    Unmatched(Seen),
-}
-
-/// A message that was no answer to the check.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    count: u64,
-    last: Unmatched,
-}
-
-impl fmt::Display for Seen {
-    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(form, "unmatched: {}, last: {}", self.count, self.last)
-    }
-}
-
-/// A check under way: its query, and the message that was no answer to it.
-struct Asking<'a> {
-    backend: &'a BackendConfig,
-    query: Vec<u8>,
-    seen: Option<Seen>,
-}
-
 const UP: u8 = 1;
 const DOWN: u8 = 2;
 
@@ -223,7 +176,7 @@ pub async fn watch(backend: BackendConfig) {
     let backend = BackendConfig { timeout: backend.timeout.min(backend.health_interval), ..backend };
     let mut misses: u32 = 0;
     loop {
-        let result = check(&backend).await;
+        let result = probe(&backend).await;
         backend.health.note(result.as_ref().err().map(ToString::to_string).unwrap_or_default());
         misses = if result.is_ok() { 0 } else { misses.saturating_add(1) };
         match (backend.health.learn(misses), result) {
@@ -257,91 +210,9 @@ fn pause(misses: u32, interval: Duration, chance: u16) -> Duration {
     whole - whole.mul_f64(f64::from(chance) / f64::from(u16::MAX) / 4.0)
 }
 
-/// Sends one query over the transport that clients' queries take, and waits for its answer.
-async fn check(backend: &BackendConfig) -> Result<(), Missed> {
-    let mut asking = Asking { backend, query: query().map_err(Missed::Unanswered)?, seen: None };
-    let answer = if backend.transport == Transport::Udp {
-        timeout(backend.timeout, asking.over_udp()).await
-    } else {
-        match dial(backend, backend.timeout, None).await? {
-            Opened::Clear(mut tcp) => timeout(backend.timeout, asking.over_stream(&mut tcp)).await,
-            Opened::Secure(mut wire) => timeout(backend.timeout, asking.over_stream(&mut wire)).await,
-        }
-    };
-    let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    answer.map_err(|error| asking.seen.map_or(Missed::Unanswered(error), Missed::Unmatched))
-}
-
-fn query() -> io::Result<Vec<u8>> {
-    let id = Random::default().u16().ok_or_else(|| io::Error::other("no random numbers"))?;
-    // RD is not set: an answer from the server's own data is enough.
-    let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    query.splice(..2, id.to_be_bytes());
-    query.extend_from_slice(&QUESTION);
-    Ok(query)
-}
-
-impl Asking<'_> {
-    /// Whether `message` is the answer; the reason is kept if it is not.
-    fn is_answered_by(&mut self, message: &[u8]) -> bool {
-        let has_id = message.first_chunk::<2>() == self.query.first_chunk::<2>();
-        let last = match fit(message, &self.query, self.query.len()) {
-            _ if !has_id => Unmatched::Id,
-            Ok(_) => return true,
-            Err(why) => why,
-        };
-        self.backend.health.note_unmatched(last);
-        let count = self.seen.map_or(0, |seen| seen.count) + 1;
-        self.seen = Some(Seen { count, last });
-        false
-    }
-
-    async fn over_udp(&mut self) -> io::Result<()> {
-        let host: IpAddr = match self.backend.address {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((host, 0)).await?;
-        socket.connect(self.backend.address).await?;
-        let mut datagram = Vec::new();
-        if self.backend.proxy_v2 {
-            proxy::header::write(None, &mut datagram);
-        }
-        datagram.extend_from_slice(&self.query);
-        socket.send(&datagram).await?;
-        let mut message = [0; 4096];
-        loop {
-            let octets = socket.recv(&mut message).await?;
-            if message.get(..octets).is_some_and(|message| self.is_answered_by(message)) {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn over_stream<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<()> {
-        let mut framed = Vec::new();
-        append_message(&mut framed, |out| {
-            out.extend_from_slice(&self.query);
-            io::Result::Ok(())
-        })?;
-        stream.write_all(&framed).await?;
-        stream.flush().await?;
-        let mut message = Vec::new();
-        loop {
-            let octets = stream.read_u16().await?;
-            message.resize(usize::from(octets), 0);
-            stream.read_exact(&mut message).await?;
-            if self.is_answered_by(&message) {
-                return Ok(());
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::tests::backend_at;
 
     /// Goal: one miss changes nothing, three mean down, one answer means up; only changes are logged.
     #[test]
@@ -363,32 +234,5 @@ mod tests {
         let pauses = [1, 2, 3, 4, 5, 100].map(|misses| pause(misses, second, 0).as_millis());
         assert_eq!(pauses, [125, 250, 500, 1000, 1000, 1000]);
         assert_eq!(pause(0, second, u16::MAX).as_millis(), 750);
-    }
-
-    /// Goal: any rcode is an answer, also an error without the question; another question or a query is no
-    /// answer, and the reason is kept. Covers: C-231, C-232
-    #[test]
-    fn an_answer_is_known_by_id_and_question() {
-        let backend = backend_at(([127, 0, 0, 1], 53).into(), Transport::Udp);
-        let mut asking = Asking { backend: &backend, query: query().expect("random numbers"), seen: None };
-        let mut refused = asking.query.clone();
-        refused[2] |= 0x80;
-        refused[3] |= 5;
-        let mut bare = refused[..12].to_vec();
-        bare[5] = 0;
-        assert!(asking.is_answered_by(&refused) && asking.is_answered_by(&bare));
-        assert!(asking.seen.is_none() && backend.health.unmatched().is_none());
-        assert!(!asking.is_answered_by(&asking.query.clone()));
-        let mut other = refused.clone();
-        other[14] = 1;
-        assert!(!asking.is_answered_by(&other));
-        refused[0] ^= 1;
-        assert!(!asking.is_answered_by(&refused));
-        assert_eq!(backend.health.unmatched(), Some((3, Unmatched::Id)));
-        let seen = asking.seen.expect("three");
-        assert_eq!(
-            Missed::Unmatched(seen).to_string(),
-            format!("no answer that fits; unmatched: 3, last: {}", Unmatched::Id)
-        );
     }
 }

@@ -4,7 +4,7 @@
 //! The path: [`Backends::submit`] → `pool` chooses by `balance` → `worker_backend` queues → `udp` sends and
 //! receives datagrams, or `streams` fills a `connection` → `matching` finds the query of a response; without a
 //! response `pool` asks another backend, and `hedge` may do so earlier.
-//! Besides, `health` checks from the control thread which backends answer.
+//! Besides, `health` checks from the control thread which backends answer, by one question each (`probe`).
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
 
 pub mod arrivals;
@@ -27,6 +27,7 @@ mod outage;
 mod outcomes;
 mod per_client;
 mod pool;
+mod probe;
 mod random;
 mod refusals;
 mod retry_budget;
@@ -46,10 +47,12 @@ mod worker_backend;
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 pub use connector::{Connecting, Connector, Tls, Wire};
+pub use dial::NotOpened;
 pub use embedded::Embedded;
 use health::Health;
 pub use matching::Unmatched;
 use pool::Pool;
+pub use probe::{Missed, probe};
 pub use shares::Shares;
 pub use sink::{Broken, Failure, Sink};
 pub use transfer::Receiver;

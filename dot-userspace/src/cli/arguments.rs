@@ -53,10 +53,20 @@ pub(super) enum Verb {
     },
     /// Say what `run` would do, and every mistake in config and certificates
     ///
-    /// Touches nothing: opens no listener, writes no file, sends no packet. One line for each mistake with
-    /// file, line and column; exit status 1 when there is one.
+    /// Touches nothing: opens no listener, writes no file, and sends no packet without --connect. One line for each mistake
+    /// with file, line and column; exit status 1 when there is one.
     #[command(after_help = CHECK_EXAMPLES)]
-    Check,
+    Check {
+        /// Ask every backend one question, as `run` would, and say what failed and how to mend it
+        ///
+        /// Over its transport, and with its name and pins over TLS; exit status 1 when one gives no answer. Any answer counts,
+        /// also an error.
+        #[arg(long)]
+        connect: bool,
+        /// Print what came of each backend as JSON, for programs
+        #[arg(long, requires = "connect")]
+        json: bool,
+    },
     /// Print what clients and DHCP servers need to find this dotd
     ///
     /// DHCP options (RFC 9463) for Kea, dnsmasq and systemd-networkd, an Apple profile, Android's host name, and lines for

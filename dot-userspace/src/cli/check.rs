@@ -2,7 +2,8 @@
 //! start.
 //!
 //! Before: a config file. After: a report, or a line for each mistake.
-//! Never: opens a listener (a running dotd would lose connections to it), writes a file, sends a packet.
+//! Never: opens a listener (a running dotd would lose connections to it), writes a file, or sends a packet, except to
+//! backends when `--connect` asks for that.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -10,7 +11,9 @@ use std::{
     time::SystemTime,
 };
 
-use super::{error::CliError, pin, rights::Rights, show};
+use serde_json::json;
+
+use super::{connect, error::CliError, pin, print, query, rights::Rights, show};
 use crate::{
     config::{self, BackendAddress, Config, Placed, SynCookies, Transport, Workers, XdpMode},
     control::CertificateStatus,
@@ -20,8 +23,34 @@ use crate::{
     xdp,
 };
 
-/// The report; it ends with `ok`.
-pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
+/// Prints the report, which ends with `ok`; with `connects`, after a line for each backend.
+pub(super) fn run(path: Option<&Path>, connects: bool, is_json: bool) -> Result<(), CliError> {
+    let report = check(path)?;
+    if !connects {
+        return print(&(report + "ok\n"));
+    }
+    let config = config::load(path)?;
+    let tried = connect::all(&config).map_err(|line| CliError::Check(vec![line]))?;
+    let failed = tried.iter().filter(|one| one.has_failed()).count();
+    let text = if is_json {
+        let whole = json!({ "backends": tried, "failed": failed });
+        query::ascii(&format!("{whole:#}\n"))
+    } else {
+        let lines = tried.iter().map(connect::Tried::lines).collect::<String>();
+        report + &lines + if failed == 0 { "ok\n" } else { "" }
+    };
+    print(&text)?;
+    match failed {
+        0 => Ok(()),
+        _ => Err(CliError::Check(vec![format!(
+            "{failed} of {} give no answer",
+            show::of(tried.len(), "backend")
+        )])),
+    }
+}
+
+/// The report without its last line.
+fn check(path: Option<&Path>) -> Result<String, CliError> {
     let (placed, mistakes) = config::load_what_is_sound(path)?;
     let mut config = placed.config.clone();
     let left_out = families::leave_out(&mut config, families::is_here);
@@ -43,7 +72,7 @@ pub(super) fn check(path: Option<&Path>) -> Result<String, CliError> {
     for warning in unseen_by_xdp(config) {
         report.line(&format!("warning: {warning}"));
     }
-    if report.mistakes.is_empty() { Ok(report.text + "ok\n") } else { Err(CliError::Check(report.mistakes)) }
+    if report.mistakes.is_empty() { Ok(report.text) } else { Err(CliError::Check(report.mistakes)) }
 }
 
 struct Report<'a> {

@@ -53,6 +53,8 @@ EXAMPLES
 pub(super) const CHECK_EXAMPLES: &str = "\
 EXAMPLES
   dotd check                    the default config
+  dotd check --connect          and does every backend answer, over TLS with its name and pins?
+  dotd check --connect --json | jq '.backends[] | select(.outcome == \"failed\").mend'
   dotd check -c new.toml && mv new.toml /etc/dotd/dotd.toml && pkill -HUP -x dotd";
 
 pub(super) const PIN_EXAMPLES: &str = "\

@@ -8,6 +8,7 @@ mod ask;
 mod ban;
 mod cache;
 mod check;
+mod connect;
 mod detach;
 mod discovery;
 mod error;
@@ -89,7 +90,7 @@ fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
 fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
     match verb {
         Verb::Run { .. } | Verb::Query(_) => Ok(()),
-        Verb::Check => print(&check::check(path.as_deref())?),
+        Verb::Check { connect, json } => check::run(path.as_deref(), connect, json),
         Verb::Discovery { addresses } => print(&discovery::discovery(&addresses, path.as_deref())?),
         Verb::Pin { files } => print(&pin::pins(&files, path.as_deref())?),
         Verb::Status { control } => show_answer::<Status>(&control, path.as_deref(), "/status", show::status),

@@ -30,6 +30,7 @@ mod restart;
 mod succession;
 mod top;
 mod trace;
+pub mod trial;
 mod xdp_watchdog;
 
 pub use succession::{could_succeed, succeed};

@@ -34,6 +34,9 @@ use super::{
 };
 use crate::config::Backend;
 
+/// Why a key without a configured pin is refused.
+pub(super) const WRONG_PIN: &str = "the backend's key has none of the configured pins";
+
 /// A pin: SHA-256 over a SubjectPublicKeyInfo.
 pub(super) type Pin = [u8; 32];
 
@@ -181,7 +184,7 @@ impl Conditions {
         let found = digest(&SHA256, &parsed.subject_public_key_info());
         match self.pins.iter().any(|pin| pin == found.as_ref()) {
             true => Ok(()),
-            false => Err(TlsError::General("the backend's key has none of the configured pins".into())),
+            false => Err(TlsError::General(WRONG_PIN.into())),
         }
     }
 }

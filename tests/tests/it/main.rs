@@ -24,6 +24,8 @@ mod cache;
 mod cache_choices;
 /// Certificates as operators have them: OCSP, several key types, files that a renewal replaces.
 mod certificates;
+/// `dotd check --connect`: what is said of backends that answer, and of each kind that does not.
+mod check_connect;
 /// Nothing but TLS on 853 and no TLS on 53: the kernel half's gates, and the engine without them.
 mod cleartext;
 /// `dns.client_subnet` (RFC 7871): what a backend learns about a client's network.

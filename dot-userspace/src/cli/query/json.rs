@@ -31,7 +31,7 @@ pub(super) fn full(plan: &Plan, rounds: &[Round], status: u8) -> String {
 }
 
 /// What is not ASCII stands in strings alone, and is escaped there: some of it turns a terminal's text around.
-fn ascii(text: &str) -> String {
+pub(in crate::cli) fn ascii(text: &str) -> String {
     let mut units = [0; 2];
     text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
         match c.is_ascii() && c != '\u{7f}' {

@@ -25,6 +25,7 @@ use std::{
 };
 
 pub(super) use arguments::QueryArguments;
+pub(super) use json::ascii;
 pub(super) use words::as_options;
 
 use super::{error::CliError, print};

@@ -1,8 +1,8 @@
-//! What the map BANS holds of a client: until when it gets nothing, why, and how often it came meanwhile.
+//! The value of the map BANS: when a client's ban ends, its cause, and how many packets met it.
 //!
-//! Before: the engine or an operator had enough of a client. After: [`crate::judge`] refuses its packets.
-//! Holds: the value's shape, and who may ban. The key is a [`crate::prefix::ClientPrefix`]'s.
-//! Never: reads a clock; both halves use the kernel's monotonic one.
+//! Before: the engine or an operator banned a client. After: [`crate::judge`] refuses its packets.
+//! Holds: the value's shape, and the causes of a ban. The key is that of a [`crate::prefix::ClientPrefix`].
+//! Never: reads a clock; both halves use the kernel's monotonic clock.
 
 /// One ban. 24 octets, no padding.
 #[repr(C)]
@@ -10,13 +10,14 @@
 pub struct Ban {
     /// Monotonic time in nanoseconds at which it ends.
     pub until_ns: u64,
-    /// Packets that met it. XDP adds; whoever writes the ban begins at zero.
+    /// Packets that met it. XDP adds to it; a new ban starts at zero.
     pub hits: u64,
     /// A [`Cause`].
     pub cause: u32,
-    /// Length of the client prefix in bits: a key alone does not say it.
+    /// Length of the client prefix in bits: the key alone does not contain it.
     pub bits: u16,
-    /// Tells it from the client's bans before and after it, whose hits a CPU may still owe. A ban that is made longer keeps it.
+    /// Distinguishes this ban from earlier and later bans of the client, whose hits a CPU may not have added yet. A ban
+    /// that is extended keeps its serial.
     pub serial: u16,
 }
 
@@ -42,20 +43,20 @@ macro_rules! causes {
 }
 
 causes! {
-    /// An operator said so: holds also where limits only count.
+    /// An operator banned the client: the ban holds also where limits only count.
     Operator = "operator";
-    /// First octets that are no TLS, again and again.
+    /// Streams that repeatedly begin with octets that are not TLS.
     Garbage = "garbage";
-    /// Handshakes that fail, again and again.
+    /// Handshakes that fail repeatedly.
     Handshakes = "handshakes";
-    /// Responses that it asks for and does not read.
+    /// Responses that the client asked for and does not read.
     SlowReads = "slow_reads";
     /// Messages that cannot be cut out of their stream.
     Malformed = "malformed";
 }
 
 impl Cause {
-    /// The cause of a number; an unknown one is nobody's.
+    /// The cause of a number; `None` for an unknown number.
     #[must_use]
     pub fn of(number: u32) -> Option<Self> {
         usize::try_from(number).ok().and_then(|number| Self::ALL.get(number)).copied()
@@ -63,14 +64,14 @@ impl Cause {
 }
 
 impl Ban {
-    /// Whether it is not over yet.
+    /// Whether the ban is still in force.
     #[must_use]
     #[inline(always)]
     pub const fn stands(&self, now_ns: u64) -> bool {
         now_ns < self.until_ns
     }
 
-    /// Whether it holds where limits only count.
+    /// Whether the ban holds where limits only count.
     #[must_use]
     #[inline(always)]
     pub const fn is_operators(&self) -> bool {
@@ -82,7 +83,7 @@ impl Ban {
 mod tests {
     use super::*;
 
-    /// Goal: a ban ends at its moment, and numbers and causes are one to one.
+    /// Goal: a ban ends at its exact time, and numbers and causes are one to one.
     #[test]
     fn bans_end_and_causes_have_numbers() {
         let ban = Ban { until_ns: 10, ..Ban::default() };

@@ -1,17 +1,17 @@
-//! What a client cost the engine, and what it did wrong, added up until somebody looks.
+//! The costs and offences of a client, added up until the owner of budgets collects them.
 //!
 //! Before: a worker saw a handshake or a session end. After: the owner of budgets and bans judges the sum.
-//! Holds: the weights. Never: says how much is too much.
+//! Holds: the weights. Never: decides which sum is too much.
 
 use crate::ban::Cause;
 
 /// Units of a full handshake; a resumed one costs one unit, a fifth.
 pub const UNITS_PER_HANDSHAKE: u32 = 5;
 
-/// Units of a failed handshake: what it kept busy, and got nobody served.
+/// Units of a failed handshake: it kept the engine busy and served no query.
 const UNITS_PER_FAILURE: u32 = 3 * UNITS_PER_HANDSHAKE;
 
-/// Units of a connection that ends before its first octet: it kept nothing busy but an accept.
+/// Units of a connection that ends before its first octet: it cost only an accept.
 const UNITS_PER_PROBE: u32 = 1;
 
 /// How many causes there are.
@@ -22,16 +22,16 @@ const CAUSES: usize = Cause::ALL.len();
 pub struct Charge {
     /// Cost of its handshakes.
     pub units: u32,
-    /// Handshakes that were done.
+    /// Handshakes that were completed.
     pub handshakes: u32,
-    /// Connections of TCP that it finished, whatever became of them.
+    /// TCP connections that the client completed, whatever happened on them.
     pub connections: u32,
     /// Its offences, by [`Cause`].
     pub strikes: [u32; CAUSES],
 }
 
 impl Charge {
-    /// A handshake that was done.
+    /// A handshake that was completed.
     #[must_use]
     pub const fn handshake(is_resumed: bool) -> Self {
         let units = if is_resumed { 1 } else { UNITS_PER_HANDSHAKE };
@@ -50,13 +50,13 @@ impl Charge {
         Self { units: 0, handshakes: 0, connections: 1, strikes: [0; CAUSES] }
     }
 
-    /// A handshake that failed, whoever's fault that was.
+    /// A handshake that failed, whichever side caused it.
     #[must_use]
     pub const fn failure() -> Self {
         Self { units: UNITS_PER_FAILURE, handshakes: 0, connections: 1, strikes: [0; CAUSES] }
     }
 
-    /// The same with so many strikes for an offence.
+    /// The same, with `strikes` for an offence.
     #[must_use]
     pub fn with(mut self, cause: Cause, strikes: u32) -> Self {
         if let Some(count) = self.strikes.get_mut(cause as usize) {
@@ -65,7 +65,7 @@ impl Charge {
         self
     }
 
-    /// Adds another one.
+    /// Adds the charges of `other`.
     pub fn add(&mut self, other: &Self) {
         self.units = self.units.saturating_add(other.units);
         self.handshakes = self.handshakes.saturating_add(other.handshakes);
@@ -75,7 +75,7 @@ impl Charge {
         }
     }
 
-    /// What it did most, if anything was wrong.
+    /// The most frequent offence, if there is one.
     #[must_use]
     pub fn worst(&self) -> Option<Cause> {
         let most = Cause::ALL.iter().zip(self.strikes).max_by_key(|(_, count)| *count)?;
@@ -87,8 +87,8 @@ impl Charge {
 mod tests {
     use super::*;
 
-    /// Goal: the weights of the config's words: full 1, resumed and probe 0.2, failed 3; sums, and what was worst.
-    ///
+    /// Goal: the weights are those that the config documents: full 1, resumed and probe 0.2, failed 3; sums and the
+    /// most frequent offence are right.
     #[test]
     fn charges_add_up() {
         assert_eq!(Charge::handshake(false).units, 5 * Charge::handshake(true).units);

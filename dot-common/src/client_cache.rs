@@ -1,9 +1,9 @@
-//! What a CPU remembers of the clients it judged last, so that lists and bans need not be asked for each packet.
+//! Each CPU's cache of the clients that it judged last, so that lists and bans need not be looked up for each packet.
 //!
-//! Before: [`crate::client_lists::bars`] asked tries and a hash about a client. After: its next packet on this CPU costs an
-//! index and a comparison.
-//! Holds: the entry, its place, and what makes it void. Never: decides; an entry that somebody else's took the place of
-//! is asked for again, so that packets from anywhere cost time and nothing else.
+//! Before: [`crate::client_lists::bars`] looked a client up in tries and a hash. After: its next packet on this CPU
+//! costs an index and a comparison.
+//! Holds: the entry, its place, and what invalidates it. Never: decides; a client whose entry was replaced is looked up
+//! again, so that packets from many addresses cost time and nothing else.
 
 use crate::{ban::Ban, flow::FlowKey, prefix::ClientPrefix, verdict::Reason};
 
@@ -11,7 +11,7 @@ use crate::{ban::Ban, flow::FlowKey, prefix::ClientPrefix, verdict::Reason};
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing.
+    /// Neither list nor ban has it.
     #[default]
     Unbarred = 0,
     /// It is on the deny list.
@@ -21,7 +21,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The standing of a number; unknown ones bar nobody.
+    /// The standing of a number; an unknown number bars no client.
     #[must_use]
     #[inline(always)]
     pub const fn of(number: u32) -> Self {
@@ -50,9 +50,9 @@ impl Standing {
 pub struct CachedClient {
     /// Its address, as in [`FlowKey`].
     pub client: [u64; 2],
-    /// 4 or 6; 0: nobody.
+    /// 4 or 6; 0: the entry is empty.
     pub version: u32,
-    /// The [`Settings::generation`] in which it was asked for.
+    /// The [`Settings::generation`] in which the client was looked up.
     ///
     /// [`Settings::generation`]: crate::settings::Settings::generation
     pub generation: u32,
@@ -60,7 +60,7 @@ pub struct CachedClient {
     pub standing: u32,
     /// The [`Ban::serial`] of the ban it met.
     pub serial: u32,
-    /// Tick of the kernel's clock in which it was asked for: a ban ends by the clock.
+    /// Tick of the kernel's clock in which the client was looked up: a ban ends by the clock.
     pub tick: u64,
     /// The ban it met: the key of its [`ClientPrefix`].
     pub ban: u64,
@@ -71,7 +71,7 @@ pub struct CachedClient {
 const _: () = assert!(size_of::<CachedClient>() == 56 && align_of::<CachedClient>() == 8);
 
 impl CachedClient {
-    /// The standing of a packet's client, if it is the one remembered and nothing has changed since.
+    /// The standing of a packet's client, if the entry is this client's and nothing has changed since.
     #[must_use]
     #[inline(always)]
     pub fn recall(&self, flow: &FlowKey, generation: u32, tick: impl FnOnce() -> u64) -> Option<Standing> {
@@ -84,14 +84,14 @@ impl CachedClient {
         if matches!(standing, Standing::Banned) && self.tick != tick() { None } else { Some(standing) }
     }
 
-    /// The prefix whose ban has hits that are still to be added; `None`: there are none.
+    /// The prefix whose ban has hits that are still to be added; `None` if there are no such hits.
     #[must_use]
     #[inline(always)]
     pub const fn owes(&self) -> Option<ClientPrefix> {
         if self.hits == 0 { None } else { Some(ClientPrefix::from_key(self.ban)) }
     }
 
-    /// Whether the hits are a ban's, and not those of one that was lifted before this was made.
+    /// Whether the hits belong to this ban, and not to one that was lifted before this one was made.
     #[must_use]
     #[inline(always)]
     pub const fn met(&self, ban: &Ban) -> bool {
@@ -102,12 +102,13 @@ impl CachedClient {
 /// Clients that a CPU remembers, as a power of two.
 pub const MEMO_BITS: u32 = 10;
 
-/// The place of a packet's client. Who chooses addresses that share one has them asked for each time, no more.
+/// The place of a packet's client. An attacker that chooses addresses with the same place only causes a look-up for
+/// each packet.
 #[must_use]
 #[inline(always)]
 pub const fn place(flow: &FlowKey) -> u32 {
     let [a, b] = flow.client;
-    /// 2^32 divided by the golden ratio: neighbours are spread.
+    /// 2^32 divided by the golden ratio: it spreads neighbouring addresses.
     const SPREAD: u32 = 0x9e37_79b1;
     let folded = a ^ b.rotate_left(13);
     let folded = (folded ^ folded >> 32) as u32;
@@ -125,8 +126,8 @@ mod tests {
         FlowKey::new([address, 0, 0, 0], 5, [9; 4], 853, false)
     }
 
-    /// Goal: what is remembered is of this client and of these lists, and a ban of this tick. Method: one difference at
-    /// a time.
+    /// Goal: an entry is used only for its own client, its generation of the lists, and, for a ban, its tick. Method:
+    /// one difference at a time.
     #[test]
     fn a_memo_is_void_when_anything_changed() {
         let client = flow(7).client;
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(CachedClient::default().recall(&flow(0), 1, || 0), None, "nobody is no client");
     }
 
-    /// Goal: hits are of the ban that a client met, and of no other. Method: two bans of one client.
+    /// Goal: hits count for the ban that the client met, and for no other. Method: two bans of one client.
     #[test]
     fn hits_are_of_one_ban() {
         let prefix = ClientPrefix::v4(7, 32);

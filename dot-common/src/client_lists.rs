@@ -1,8 +1,8 @@
-//! Judges a packet by who sent it alone: deny list, bans, allow list.
+//! Judges a packet by its sender alone: deny list, bans, allow list.
 //!
-//! Before: [`crate::judge`] has a packet of ours. After: it is refused at once, or judged by what it is.
-//! Holds: which list beats which: deny, then ban unless allowed; of what this machine sends itself, only an operator's word
-//! refuses anything. Never: looks at a port or a payload.
+//! Before: [`crate::judge`] has a packet of ours. After: it is refused at once, or judged by its content.
+//! Holds: the order of the lists: deny, then ban unless allowed. A packet that this machine sent itself is refused only
+//! by the deny list or an operator's ban. Never: looks at a port or a payload.
 
 use crate::{
     ban::Ban,
@@ -24,13 +24,13 @@ pub fn bars(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Opti
     is_banned(settings, flow, known, holds).then_some(Reason::Banned)
 }
 
-/// Whether a ban would refuse a client, were limits enforced.
+/// Whether a ban would refuse a client, if limits were enforced.
 #[inline(always)]
 pub fn would_ban(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
     !known.is_own(settings.own_interface) && is_banned(settings, flow, known, |_| true)
 }
 
-/// Whether a ban of a client stands and `holds`. The allow list is asked only where there is one.
+/// Whether a ban of a client stands and `holds`. The allow list is looked up only where it has entries.
 #[inline(always)]
 fn is_banned(
     settings: &Settings,
@@ -51,7 +51,8 @@ fn is_allowed(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bo
     settings.allow & version_bit(flow.is_v6()) != 0 && known.is_allowed(flow)
 }
 
-/// Why no limit counts a client's packet: it is allowed, or this machine sent it itself.
+/// The reason for which no limit counts a client's packet: the client is allowed, or this machine sent the packet
+/// itself.
 #[inline(always)]
 pub(crate) fn exemption(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Option<Reason> {
     if known.is_own(settings.own_interface) {
@@ -63,7 +64,7 @@ pub(crate) fn exemption(settings: &Settings, flow: &FlowKey, known: &impl Knowle
     }
 }
 
-/// Whether limits refuse, and do not only count.
+/// Whether limits refuse packets instead of only counting them.
 #[inline(always)]
 pub(crate) fn is_enforced(settings: &Settings) -> bool {
     !matches!(Over::from_octet(settings.over), Over::Count)

@@ -1,8 +1,8 @@
 //! Which entry of the map COUNTERS belongs to a verdict.
 //!
 //! Before: a [`Verdict`]. After: the kernel adds one; `xdp::packets` reads all rows by name.
-//! Holds: a dense table of action × reason; pairs that cannot be stay zero and are not shown.
-//! Never: counts; whoever owns the map does, once a packet.
+//! Holds: a dense table of action × reason; impossible pairs stay zero and are not shown.
+//! Never: counts; the owner of the map does, once for each packet.
 
 use crate::verdict::{Action, Reason, Verdict};
 
@@ -16,7 +16,7 @@ pub const fn index(verdict: Verdict) -> u32 {
     verdict.reason as u32 * Action::ALL.len() as u32 + verdict.action as u32
 }
 
-/// Every verdict there can be, in the order of the map.
+/// Every possible verdict, in the order of the map.
 pub fn rows() -> impl Iterator<Item = Verdict> {
     Reason::ALL
         .iter()
@@ -40,7 +40,7 @@ mod tests {
         assert!(entries.iter().all(|entry| *entry < COUNTERS));
     }
 
-    /// Goal: names are labels of metrics: snake case.
+    /// Goal: names are in snake case, as they are labels of metrics.
     #[test]
     fn names_are_snake_case() {
         for row in rows() {

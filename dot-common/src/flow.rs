@@ -1,9 +1,9 @@
-//! What we know of a TCP connection, and whether its first octets can be TLS.
+//! What dotd knows of a TCP connection, and whether the first octets of its stream can be TLS.
 //!
-//! Before: the learner saw our own SYN-ACK and wrote a [`Flow`]. After: [`crate::judge`] asks where in the
-//! stream a segment lies, and whether its octets there fit.
+//! Before: the learner saw our own SYN-ACK and wrote a [`Flow`]. After: [`crate::judge`] asks for the place of a
+//! segment in its stream, and whether its octets fit that place.
 //! Holds: the key, the value, and the arithmetic of sequence numbers, which wraps.
-//! Never: keeps state of its own: each segment is judged alone, so reordering and retransmission are nothing.
+//! Never: keeps state of its own: each segment is judged alone, so reordering and retransmission change nothing.
 //!
 //! Source: RFC 9293 §3.4 (sequence numbers), RFC 8446 §5.1 and RFC 5246 §6.2.1 (record header), §4 and
 //! §7.4 (handshake type).
@@ -54,14 +54,14 @@ impl FlowKey {
         words(self.server)
     }
 
-    /// What tells it from others of IP version 4: client, server and ports.
+    /// The key among flows of IP version 4: client, server and ports.
     #[must_use]
     #[inline(always)]
     pub const fn v4(&self) -> [u32; 3] {
         [self.client[0] as u32, self.server[0] as u32, self.ports]
     }
 
-    /// What tells it from others of IP version 6, in the same order.
+    /// The key among flows of IP version 6, in the same order.
     #[must_use]
     #[inline(always)]
     pub const fn v6(&self) -> [u32; 9] {
@@ -70,7 +70,7 @@ impl FlowKey {
         [a as u32, e as u32, b as u32, f as u32, c as u32, g as u32, d as u32, h as u32, self.ports]
     }
 
-    /// Whether it is of IP version 6.
+    /// Whether the flow is of IP version 6.
     #[must_use]
     #[inline(always)]
     pub const fn is_v6(&self) -> bool {
@@ -87,14 +87,14 @@ const fn raw([a, b, c, d]: [u32; 4]) -> [u64; 2] {
     ]
 }
 
-/// The words of [`raw`].
+/// The inverse of [`raw`]: words from octets.
 #[inline(always)]
 const fn words([a, b]: [u64; 2]) -> [u32; 4] {
     let (a, b) = (a.swap_bytes(), b.swap_bytes());
     [(a >> 32) as u32, a as u32, (b >> 32) as u32, b as u32]
 }
 
-/// What the learner wrote down about a connection.
+/// The learner's record of a connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
@@ -108,7 +108,7 @@ pub struct Flow {
 
 const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 16);
 
-/// How long after our SYN-ACK a segment is held to the template: 60 s.
+/// How long after our SYN-ACK a segment is compared with the template: 60 s.
 ///
 /// Sequence numbers wrap after 4 GiB: a segment at that distance would be taken for the stream's start. A
 /// session's handshake ends long before (`session.handshake_timeout`), and no client of ours sends that
@@ -130,7 +130,7 @@ pub const TEMPLATE_OCTETS: u32 = 6;
 /// The part of a segment that lies within the first [`TEMPLATE_OCTETS`] of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// Octets of the segment before it: sent again, from before the stream's start.
+    /// Octets of the segment that lie before the opening: a retransmission from before the start of the stream.
     pub skip: u32,
     /// Its place in the stream, 0 to 5.
     pub place: u32,
@@ -138,11 +138,12 @@ pub struct Opening {
     pub count: u32,
 }
 
-/// Which octets of a segment at `place` (of its first octet, wrapping) with `octets` are in the opening.
+/// Which octets of a segment at `place` (the place of its first octet, wrapping) with `octets` octets are in the
+/// opening.
 #[must_use]
 #[inline(always)]
 pub const fn opening(place: Sequence, octets: u32) -> Option<Opening> {
-    // Distances up to half the space lie ahead, others behind: a segment that begins before the stream.
+    // Distances up to half the space lie ahead, others behind: such a segment begins before the stream.
     let begins_before = place >= 1 << 31;
     let skip = if begins_before { place.wrapping_neg() } else { 0 };
     let place = if begins_before { 0 } else { place };
@@ -186,7 +187,7 @@ mod tests {
 
     const HELLO: [u8; 6] = [0x16, 3, 1, 2, 0, 1];
 
-    /// The template, said once more, octet by octet.
+    /// The template again, octet by octet, in the plainest form.
     fn fits_octet(place: usize, octet: u8) -> bool {
         match place {
             0 => octet == 0x16,
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    /// Goal: enforcement ends after a minute, and a clock behind the learner's does not end it.
+    /// Goal: enforcement ends after a minute, and a clock that is behind the learner's does not end it earlier.
     #[test]
     fn enforcement_ends() {
         let flow = Flow { learned_ns: 5_000_000_000, initial: 0, offences: 0 };
@@ -244,7 +245,8 @@ mod tests {
             let far = u64::from(octets.min(50));
             let signed = i64::from(place as i32);
             let inside: Vec<i64> = (0..i64::try_from(far).unwrap()).filter(|index| (0..6).contains(&(signed + index))).collect();
-            // A segment that begins more than 50 octets early may reach the opening too: not enumerated.
+            // A segment that begins more than 50 octets early may reach the opening too; the test does not enumerate
+            // those.
             prop_assume!(signed >= -40);
             match opening(place, octets) {
                 None => prop_assert!(inside.is_empty()),

@@ -1,33 +1,33 @@
-//! Reads a frame within its bounds. The one door between the parser and the octets.
+//! Reads a frame within its bounds. The parser reaches the octets through this file only.
 //!
 //! Before: the driver, the stack, or a test has a frame. After: [`crate::packet`] reads headers,
 //! [`crate::judge`] the first octets of a stream.
-//! Holds: the two traits, and what they mean for a plain slice. dot-ebpf implements them for kernel
-//! contexts with pointers that the verifier follows.
-//! Never: panics; what is not there is `None`.
+//! Holds: the two traits, and their implementation for a plain slice. dot-ebpf implements them for kernel contexts with
+//! pointers that the verifier follows.
+//! Never: panics; a field outside the frame is `None`.
 
 use crate::walk::{self, Walked};
 
-/// Where a frame's first type stands, behind two addresses.
+/// Offset of a frame's first EtherType, behind two addresses.
 const ETHERTYPE_OFFSET: u32 = 12;
 
 /// Largest offset at which a header may begin.
 ///
-/// Eight VLAN tags, IPv6 and seven extension headers of 2,048 octets end below 14,500; what lies further is refused. The
-/// kernel's verifier needs some bound, and this one is a mask.
+/// Eight VLAN tags, IPv6 and seven extension headers of 2,048 octets end below 14,500; headers beyond that are refused.
+/// The kernel's verifier needs a bound, and this one can be a mask.
 pub const HEADER_OFFSET_MAX: u32 = 0x3fff;
 
 /// Headers: 16- and 32-bit fields in the order in which RFC diagrams draw them.
 pub trait Headers {
-    /// Every packet is walked ([`Headers::walk`]), also one whose headers lie straight: fewer paths for the verifier, some
-    /// nanoseconds for each packet.
+    /// Whether every packet is walked ([`Headers::walk`]), also one whose headers follow each other directly. That
+    /// leaves the verifier fewer paths, and costs each packet some nanoseconds.
     const WALKS_ALWAYS: bool = false;
 
     /// Octets of the whole frame, also of those parts that lie outside the first buffer.
     fn octets(&self) -> u32;
 
-    /// Whether the frame has so many octets. The kernel half need not ask for the parts outside the first buffer
-    /// when that alone is enough.
+    /// Whether the frame has that many octets. The kernel half looks at the parts outside the first buffer only if the
+    /// first buffer is too short.
     fn reaches(&self, end: u32) -> bool {
         end <= self.octets()
     }
@@ -38,26 +38,26 @@ pub trait Headers {
     /// `N` 32-bit words from `offset` on, in host order: bit 0 of the RFC's diagram is the highest bit.
     fn words_at<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
 
-    /// `N` times eight octets from `offset` on, as they lie: the first is the lowest eight bits.
+    /// `N` times eight octets from `offset` on, in their order in memory: the first is the lowest eight bits.
     fn octets_at<const N: usize>(&self, offset: u32) -> Option<[u64; N]>;
 
-    /// The type of what follows the link header, and where that begins. Ethernet, unless somebody knows better: tunnels have
-    /// no link header.
+    /// The type of what follows the link header, and where that begins. The default reads Ethernet; tunnels have no
+    /// link header.
     #[inline(always)]
     fn link(&self) -> Option<(u16, u32)> {
         Some((self.u16_at(ETHERTYPE_OFFSET)?, ETHERTYPE_OFFSET + 2))
     }
 
-    /// Gives back what it was given.
+    /// Returns its argument.
     ///
-    /// In the kernel `place` is in a map, and is read anew from there: the verifier then knows nothing of how its value
-    /// came to be, and all paths through the parser become one (159,821 verified instructions became
-    /// 7,010 when this was tried).
+    /// In the kernel `place` is in a map and is read again from there. The verifier then knows nothing about the origin
+    /// of the value, so that all paths through the parser become one (159,821 verified instructions became 7,010 when
+    /// this was tried).
     fn settle<'a, T>(&self, place: &'a mut T) -> &'a mut T {
         place
     }
 
-    /// [`walk::locate`], in whatever way is cheap: the kernel half makes a call of it, for few frames need it.
+    /// [`walk::locate`], in the cheapest way: the kernel half makes it a function call, because few frames need it.
     fn walk(&self, located: &mut Located) -> Walked
     where
         Self: Sized,
@@ -66,12 +66,12 @@ pub trait Headers {
     }
 }
 
-/// Payload: a few octets of a stream, wherever they lie.
+/// Payload: a few octets of a stream, in whichever buffer they lie.
 pub trait Payload: Headers {
     /// `count` octets (1 to 8) from `offset` on; the first is the lowest eight bits.
     fn load(&self, offset: u32, count: u32) -> Option<u64>;
 
-    /// Gives back what it was given; see [`Headers::settle`].
+    /// Returns its argument; see [`Headers::settle`].
     fn forget(&self, value: u32) -> u32 {
         value
     }
@@ -89,7 +89,7 @@ pub struct Located {
     pub end: u32,
     /// Protocol number in bits 0 to 7, [`Located::V6`], [`Located::FIRST_FRAGMENT`], [`Located::DO53`].
     pub kind: u32,
-    /// Source port in the high half, destination port in the low one; 0: not looked at.
+    /// Source port in the high half, destination port in the low one; 0: not read.
     pub ports: u32,
 }
 
@@ -98,7 +98,7 @@ impl Located {
     pub const V6: u32 = 1 << 8;
     /// Bit of `kind`: the first of several fragments.
     pub const FIRST_FRAGMENT: u32 = 1 << 9;
-    /// Bit of `kind`: to the port of cleartext DNS, and not to one of DNS over TLS.
+    /// Bit of `kind`: the destination port is that of cleartext DNS, and none of DNS over TLS.
     pub const DO53: u32 = 1 << 10;
 
     /// The transport protocol's number.
@@ -115,7 +115,7 @@ impl Located {
         self.kind & Self::V6 != 0
     }
 
-    /// Whether it is to the port of cleartext DNS.
+    /// Whether the destination port is that of cleartext DNS.
     #[must_use]
     #[inline(always)]
     pub const fn is_do53(&self) -> bool {

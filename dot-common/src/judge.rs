@@ -1,9 +1,9 @@
-//! Decides about a packet. Step 3 of 9 of a query, and its whole arithmetic.
+//! Decides about a packet. Step 3 of 9 of a query: all of its arithmetic.
 //!
-//! Before: [`crate::packet::parse`] gave us the packet. After: dot-ebpf counts the verdict and acts.
-//! Holds: the order of questions: deny, ban, allow, limits, gates. Knows of the world only what its arguments say.
-//! Never: writes but by [`Knowledge::admits`]; and never drops octets of a connection it does not know: TLS itself is the security
-//! boundary, a gate sheds load.
+//! Before: [`crate::packet::parse`] has read the packet. After: dot-ebpf counts the verdict and acts.
+//! Holds: the order of the checks: deny, ban, allow, limits, gates. Knows only its arguments.
+//! Never: writes except by [`Knowledge::admits`]; drops octets of a connection that it does not know, because TLS
+//! itself is the security boundary and a gate only sheds load.
 
 pub use crate::knowledge::Knowledge;
 use crate::{
@@ -18,12 +18,12 @@ use crate::{
     verdict::{Action, Reason, Verdict},
 };
 
-/// A verdict, and what acting on it needs.
+/// A verdict, and what is needed to act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgment {
     /// What happens, and why.
     pub verdict: Verdict,
-    /// How to answer; there when the action is [`Action::Answer`].
+    /// How to answer; present when the action is [`Action::Answer`].
     pub truncation: Option<Truncation>,
 }
 
@@ -50,13 +50,13 @@ pub fn judge_frame(
     }
 }
 
-/// How closely a packet is looked at. Where this machine's addresses are not known, every one is taken for its own.
+/// How closely a packet is looked at. Where this machine's addresses are not known, every address counts as its own.
 #[inline(always)]
 pub fn interest(settings: &Settings, packet: &Packet, known: &impl Knowledge) -> Interest {
     let (flow, located) = (&packet.flow, &packet.located);
     let is_beside = located.is_do53() && settings.do53_is_limited == 0;
     if is_beside {
-        // Nobody asked us about this port; the gate looks at whole segments alone.
+        // The config asks for no limit on this port; only the gate looks, at whole segments.
         let is_whole = located.protocol() == PROTOCOL_TCP && !located.is_first_fragment();
         if !is_whole || matches!(Gate::from_octet(settings.tls_on_do53), Gate::Pass) {
             return Interest::Nobodys;
@@ -73,7 +73,7 @@ pub fn interest(settings: &Settings, packet: &Packet, known: &impl Knowledge) ->
 #[inline(always)]
 pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Judgment {
     if matches!(packet.service, Service::Do53) && settings.do53_is_limited == 0 {
-        // Nobody asked us about this port but the gate.
+        // On this port only the gate looks.
         return beside(frame, packet, settings, known).into();
     }
     if (settings.deny | settings.bans) & version_bit(packet.flow.is_v6()) != 0
@@ -82,7 +82,7 @@ pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: 
         return Verdict::drop(reason).into();
     }
     let judgment = judge_packet(frame, packet, settings, known);
-    // Asked last, so that a ban that only counts opens no gate and hides no other limit.
+    // Checked last, so that a ban that only counts opens no gate and hides no other limit.
     if settings.bans & version_bit(packet.flow.is_v6()) != 0
         && !is_enforced(settings)
         && matches!(judgment.verdict.action, Action::Pass)
@@ -93,7 +93,7 @@ pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: 
     judgment
 }
 
-/// A packet of a client that may come.
+/// A packet of a client that no list or ban refuses.
 #[inline(always)]
 fn judge_packet(
     frame: &impl Payload,
@@ -112,14 +112,15 @@ fn judge_packet(
     }
 }
 
-/// A packet to a cleartext port whose server is none of ours, and asked for none of our limits: the gate alone looks.
+/// A packet to the cleartext port of another server, for which no limit was asked: only the gate looks.
 #[inline(always)]
 fn beside(frame: &impl Payload, packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
     let Transport::Tcp(segment) = &packet.transport else { return Verdict::pass(Reason::Do53Datagram) };
     judge_segment(frame, segment, packet, settings, known, || Verdict::pass(Reason::Syn))
 }
 
-/// A datagram to the cleartext port: whatever it says of itself, a client's are limited; a response (QR=1) is never answered.
+/// A datagram to the cleartext port: a client's datagrams are limited whether or not they claim to be responses; a
+/// response (QR=1) is never answered.
 #[inline(always)]
 fn judge_datagram(
     frame: &impl Payload,
@@ -150,7 +151,7 @@ fn judge_datagram(
     }
 }
 
-/// A segment: a SYN has a limit, octets have a gate, and a SYN may hold octets (TCP Fast Open).
+/// A segment: a limit applies to SYNs, a gate to octets, and a SYN may hold octets (TCP Fast Open).
 #[inline(always)]
 fn judge_segment(
     frame: &impl Payload,
@@ -164,16 +165,16 @@ fn judge_segment(
         Service::Dot => settings.cleartext_on_dot,
         Service::Do53 => settings.tls_on_do53,
     };
-    // The octets of a reset are words for people (RFC 9293 §3.10.7): no stream ever holds them.
+    // The octets of a reset are text for humans (RFC 9293 §3.10.7): they are part of no stream.
     let has_octets = segment.payload_octets != 0 && !segment.has(flags::RST);
     if segment.has(flags::SYN) && !segment.has(flags::RST | flags::ACK) {
         let syn = judge_syn();
         if matches!(syn.action, Action::Drop) || !has_octets {
             return syn;
         }
-        // Octets in the SYN itself are the stream's first, whatever we know.
+        // Octets in the SYN itself are the first of the stream, whether or not the flow is known.
         let octets = hold_to_gate(frame, segment, 0, packet.service, gate, || true);
-        // A limit that only counts, or does not look, must not open a gate.
+        // A limit that only counts, or that does not apply, must not open a gate.
         let is_remarkable = !matches!(syn.reason, Reason::Syn) && matches!(octets.action, Action::Pass);
         return if is_remarkable { syn } else { octets };
     }
@@ -188,11 +189,11 @@ fn judge_segment(
     hold_to_gate(frame, segment, place, packet.service, gate, || flow.is_enforced(known.now_ns()))
 }
 
-/// A SYN alone: a connection begins. The allow list is asked where any limit would be.
+/// A SYN alone: a connection begins. The allow list is looked up where a limit would apply.
 #[inline(always)]
 fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
     let is_dot = matches!(packet.service, Service::Dot);
-    // Before the rate: what is dropped for our sake is not on its client's account.
+    // Before the rate: a SYN that is dropped to protect the engine is not charged to its client.
     if is_dot && known.is_pressed() && exemption(settings, &packet.flow, known).is_none() {
         return limited(settings, Reason::Pressure);
     }
@@ -210,7 +211,8 @@ fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Ve
     };
     let mut passes = Reason::Syn;
     if settings.syn.is_limit() && !known.admits(rate::key(class, client), &settings.syn) {
-        // SYN are anybody's word, finished connections are not: a client is charged for the latter (the loader's budget).
+        // A SYN can be forged, a completed connection cannot: a client is charged for the latter (by the loader's
+        // budget).
         passes = match known.proof(client).trust(known.now_ns()) {
             Trust::Proven if is_dot => Reason::Proven,
             Trust::Unknown if is_dot && settings.has_cookies != 0 => Reason::Unproven,
@@ -223,13 +225,13 @@ fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Ve
     Verdict::pass(passes)
 }
 
-/// What a limit does that has found too much.
+/// What a limit does with a packet above it.
 #[inline(always)]
 fn limited(settings: &Settings, reason: Reason) -> Verdict {
     Verdict { action: if is_enforced(settings) { Action::Drop } else { Action::WouldDrop }, reason }
 }
 
-/// The octets of a segment at `place`, held against the opening of its stream.
+/// Compares the octets of a segment at `place` with the opening of a stream.
 #[inline(always)]
 fn hold_to_gate(
     frame: &impl Payload,
@@ -245,7 +247,7 @@ fn hold_to_gate(
     let Some(opening) = flow::opening(place, segment.payload_octets) else {
         return Verdict::pass(Reason::Stream);
     };
-    // The clock costs more than all of the above: asked last, and not for established connections.
+    // The clock costs more than all of the above, so it is read last, and not for established connections.
     if !is_enforced() {
         return Verdict::pass(Reason::FlowExpired);
     }
@@ -256,14 +258,14 @@ fn hold_to_gate(
     match service {
         Service::Dot if fits => Verdict::pass(Reason::ClientHello),
         Service::Dot => gated(gate, Reason::CleartextOnDot),
-        // A DNS message may begin 16 03: 5,635 octets. With all six it would be a query that says
-        // RCODE 1, which none does. Fewer than six in a segment prove nothing, and pass.
+        // A DNS message may begin 16 03: 5,635 octets. With all six octets it would be a query with RCODE 1, which no
+        // client sends. Fewer than six in a segment prove nothing, and pass.
         Service::Do53 if fits && opening.count == flow::TEMPLATE_OCTETS => gated(gate, Reason::TlsOnDo53),
         Service::Do53 => Verdict::pass(Reason::Do53Stream),
     }
 }
 
-/// The place in its stream of a segment's first octet, wrapping.
+/// The place of a segment's first octet in its stream, wrapping.
 #[inline(always)]
 fn place_in_stream(segment: &Segment, flow: &Flow) -> u32 {
     // A SYN takes one sequence number: the stream begins one after it.

@@ -1,7 +1,7 @@
-//! What the judge may ask of the world: lists, bans, rates, flows, the clock, and where a packet came from.
+//! What the judge may ask for: lists, bans, rates, flows, the clock, and where a packet came from.
 //!
 //! Before: [`crate::judge`] has a question. After: dot-ebpf answers it from maps, a test from tables.
-//! Holds: the questions. Never: answers one; whatever is costly is asked only where its answer decides.
+//! Holds: the questions. Never: answers one; a costly question is asked only where its answer decides.
 
 use crate::{
     ban::Ban,
@@ -16,18 +16,18 @@ use crate::{
     verdict::Reason,
 };
 
-/// What the judge may ask for, and mostly does not need.
+/// The questions of the judge. Most packets need few of them.
 pub trait Knowledge {
-    /// What the learner wrote about a connection.
+    /// The learner's record of a connection.
     fn flow(&self, key: &FlowKey) -> Option<Flow>;
 
     /// Monotonic time in nanoseconds.
     fn now_ns(&self) -> u64;
 
-    /// Whether a destination is this machine's. Asked only where its addresses are known ([`Settings::local`]).
+    /// Whether a destination belongs to this machine. Asked only where its addresses are known ([`Settings::local`]).
     fn is_local(&self, flow: &FlowKey) -> bool;
 
-    /// Whether the packet came in on this interface, on which this machine hears itself; 0: there is none.
+    /// Whether the packet came in on this interface, the loopback interface; 0: there is none.
     fn is_own(&self, own_interface: u32) -> bool;
 
     /// Whether the deny list of its IP version holds a client.
@@ -39,7 +39,7 @@ pub trait Knowledge {
     /// Whether a client has a ban that `holds`; then its hit is counted.
     fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool;
 
-    /// [`bars`], in whatever way is cheap: the kernel half remembers some clients, and makes a call of it for others.
+    /// [`bars`], in the cheapest way: the kernel half has a cache of clients, and makes a function call for the others.
     fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason>
     where
         Self: Sized,
@@ -66,12 +66,12 @@ pub trait Knowledge {
     /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
     fn spent_until_ns(&self, client: ClientPrefix) -> u64;
 
-    /// What the connections that a client finished say of it.
+    /// What is known of a client by the connections that it completed.
     fn proof(&self, client: ClientPrefix) -> Proof;
 
-    /// Whether no worker takes connections at the moment; see [`crate::worker_status::is_pressed`].
+    /// Whether no worker accepts connections at the moment; see [`crate::worker_status::is_pressed`].
     fn is_pressed(&self) -> bool;
 
-    /// Whether one more is within a rate; then it is counted under the key of `rate::key`.
+    /// Whether one more packet is within a rate; if so, it is counted under the key of `rate::key`.
     fn admits(&self, key: u64, rate: &Rate) -> bool;
 }

@@ -1,13 +1,13 @@
-//! The contract of dotd's two halves: what a packet is, what becomes of it, and the shape of every BPF map.
+//! The contract between dotd's two halves: how a packet is read and judged, and the shape of every BPF map.
 //!
-//! The same code decides in the kernel (dot-ebpf), in unit tests, and in the differential test that
-//! compares both. In the order of a packet's way:
-//! [`frame`] reads octets within bounds → [`packet`] finds headers and ports, [`walk`] those behind others → [`judge`] decides, with [`knowledge`],
-//! [`settings`], [`flow`] and [`rate`] as its only knowledge → [`verdict`] names the outcome → [`counters`] says
-//! which counter that is. Aside: [`prefix`] (who counts as one client), [`ban`] (who gets nothing for a while), [`client_cache`] (whom a CPU need not ask about
-//! again), [`local`] (which destinations are this machine's), [`charge`] (what a client cost),
-//! [`truncation`] (how a query becomes its own answer), [`steer`] and [`worker_status`] (which worker gets a connection), [`tail_calls`]
-//! (what may follow the judge), [`notice`] (what is said of a refusal), [`maps`]
+//! The same code decides in the kernel (dot-ebpf), in unit tests, and in the differential test that compares both. In
+//! the order in which a packet passes them: [`frame`] reads octets within bounds → [`packet`] finds headers and ports,
+//! [`walk`] finds those behind tags and extension headers → [`judge`] decides, from [`knowledge`], [`settings`],
+//! [`flow`] and [`rate`] alone → [`verdict`] names the outcome → [`counters`] gives it a counter. Beside these:
+//! [`prefix`] (which addresses count as one client), [`ban`] (clients that are refused for a while), [`client_cache`]
+//! (each CPU's cache of clients), [`local`] (which destinations are this machine's), [`charge`] (the costs of a
+//! client), [`truncation`] (how a query becomes its own answer), [`steer`] and [`worker_status`] (which worker gets a
+//! connection), [`tail_calls`] (what may follow the judge), [`notice`] (what the log learns of a refusal), [`maps`]
 //! (names and sizes).
 //!
 //! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of `pod`.

@@ -1,8 +1,8 @@
-//! What a CPU remembers of the destinations it saw last: whether each is this machine's.
+//! Each CPU's cache of recent destinations: whether each of them belongs to this machine.
 //!
-//! Before: a packet to one of our ports. After: it is judged, or passes uncounted because it is on its way to another
-//! machine, or to a virtual one behind a bridge.
-//! Holds: the entry, its place, and what makes it void. Never: decides; a destination that is not remembered is asked for in
+//! Before: a packet to one of our ports. After: it is judged, or passes uncounted because its destination is another
+//! machine, or a virtual machine behind a bridge.
+//! Holds: the entry, its place, and what invalidates it. Never: decides; a destination without an entry is looked up in
 //! the tries that the loader fills.
 
 use crate::flow::FlowKey;
@@ -13,21 +13,21 @@ use crate::flow::FlowKey;
 pub struct Destination {
     /// Its address, as in [`FlowKey`].
     pub server: [u64; 2],
-    /// The [`Settings::generation`] in which it was asked for.
+    /// The [`Settings::generation`] in which the destination was looked up.
     ///
     /// [`Settings::generation`]: crate::settings::Settings::generation
     pub generation: u32,
-    /// IP version, and [`Destination::LOCAL`]; 0: nothing is remembered.
+    /// IP version, and [`Destination::LOCAL`]; 0: the entry is empty.
     pub said: u32,
 }
 
 const _: () = assert!(size_of::<Destination>() == 24 && align_of::<Destination>() == 8);
 
 impl Destination {
-    /// Bit of `said`: it is this machine's.
+    /// Bit of `said`: the destination belongs to this machine.
     pub const LOCAL: u32 = 1 << 8;
 
-    /// What is to be remembered of a packet's destination.
+    /// The entry for a packet's destination.
     #[must_use]
     #[inline(always)]
     pub const fn of(flow: &FlowKey, generation: u32, is_local: bool) -> Self {
@@ -35,7 +35,7 @@ impl Destination {
         Self { server: flow.server, generation, said: flow.version | local }
     }
 
-    /// Whether a packet's destination is local, if it is the one remembered and nothing has changed since.
+    /// Whether a packet's destination is local, if the entry is this destination's and nothing has changed since.
     #[must_use]
     #[inline(always)]
     pub const fn recall(&self, flow: &FlowKey, generation: u32) -> Option<bool> {
@@ -51,12 +51,12 @@ impl Destination {
 /// Destinations that a CPU remembers, as a power of two.
 pub const DESTINATIONS_BITS: u32 = 8;
 
-/// The place of a packet's destination. Destinations that share one cost each other a look into the tries, no more.
+/// The place of a packet's destination. Destinations with the same place only cause each other a look-up in the tries.
 #[must_use]
 #[inline(always)]
 pub const fn place(flow: &FlowKey) -> u32 {
     let [a, b] = flow.server;
-    /// 2^32 divided by the golden ratio: neighbours are spread.
+    /// 2^32 divided by the golden ratio: it spreads neighbouring addresses.
     const SPREAD: u32 = 0x9e37_79b1;
     let folded = a ^ b.rotate_left(13);
     let folded = (folded ^ folded >> 32) as u32;
@@ -74,8 +74,8 @@ mod tests {
         FlowKey::new([5; 4], 5, [address, 0, 0, 0], 853, false)
     }
 
-    /// Goal: what is remembered is of this destination, this IP version and these addresses. Method: one difference at a
-    /// time.
+    /// Goal: an entry is used only for its own destination, its IP version and its generation of addresses. Method: one
+    /// difference at a time.
     #[test]
     fn a_destination_is_void_when_anything_changed() {
         for is_local in [true, false] {
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(Destination::default().recall(&flow(0), 1), None, "nothing is remembered at first");
     }
 
-    /// Goal: neighbours have places of their own, nearly all of them, and none lies outside the map.
+    /// Goal: nearly all neighbouring addresses have places of their own, and no place lies outside the map.
     #[test]
     fn neighbours_are_spread() {
         let places: BTreeSet<u32> = (0..128).map(|last| place(&flow(0xc633_6400 | last))).collect();

@@ -11,7 +11,8 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const SETTINGS: &str = "SETTINGS";
 /// LRU hash from [`crate::flow::FlowKey::v4`] to [`crate::flow::Flow`]. Written by the learner (XDP counts offences).
 pub const FLOWS4: &str = "FLOWS4";
-/// The same from [`crate::flow::FlowKey::v6`]. Apart, because what a look-up costs is mostly the hash of its key.
+/// The same from [`crate::flow::FlowKey::v6`]. A separate map, because most of the cost of a look-up is the hash of its
+/// key.
 pub const FLOWS6: &str = "FLOWS6";
 /// Prefix trie of IPv4 clients that get nothing: four octets. Written by the loader.
 pub const DENY4: &str = "DENY4";
@@ -24,7 +25,7 @@ pub const ALLOW6: &str = "ALLOW6";
 /// LRU hash from [`crate::rate::key`] to the `u64` of [`crate::rate::Rate::admit`]. Written by XDP.
 pub const RATE: &str = "RATE";
 /// Hash from the key of a [`crate::prefix::ClientPrefix`] to [`crate::ban::Ban`]. Written by the loader (XDP counts
-/// hits). No LRU: an entry that a packet can make somebody forget is no ban.
+/// hits). Not an LRU map: no packet may evict a ban.
 pub const BANS: &str = "BANS";
 /// Hash from the same key to the monotonic time, in nanoseconds, until which a client's handshake budget is spent.
 /// Written by the loader.
@@ -34,7 +35,7 @@ pub const SPENT: &str = "SPENT";
 pub const PROVEN: &str = "PROVEN";
 /// Per-CPU array of one answer, for its checksum. Written by XDP.
 pub const ANSWER: &str = "ANSWER";
-/// Per-CPU array of one [`crate::frame::Located`]: where the parser's paths meet. Written by XDP.
+/// Per-CPU array of one [`crate::frame::Located`]: where the paths of the parser meet. Written by XDP.
 pub const SCRATCH: &str = "SCRATCH";
 /// Per-CPU array of [`crate::client_cache::CachedClient`] by [`crate::client_cache::place`]. Written by XDP.
 pub const MEMO: &str = "MEMO";
@@ -44,8 +45,8 @@ pub const LOCAL4: &str = "LOCAL4";
 pub const LOCAL6: &str = "LOCAL6";
 /// Per-CPU array of [`crate::local::Destination`] by [`crate::local::place`]. Written by XDP.
 pub const DESTINATIONS: &str = "DESTINATIONS";
-/// Array of [`crate::worker_status::WorkerStatus`] by worker, one for each loaded object, mapped into our memory. Written by the
-/// workers, each its own line.
+/// Array of [`crate::worker_status::WorkerStatus`] by worker, one for each loaded object, mapped into the engine's
+/// memory. Written by the workers, each its own entry.
 pub const WORKERS: &str = "WORKERS";
 /// Array of listeners by worker. Written by the loader.
 pub const SOCKETS: &str = "SOCKETS";
@@ -63,7 +64,7 @@ pub const NOTICED: &str = "NOTICED";
 pub const NOTICE_PACE: &str = "NOTICE_PACE";
 /// Per-CPU array of `u64` by [`crate::notice::Fate`]. Written by XDP.
 pub const NOTICE_COUNTS: &str = "NOTICE_COUNTS";
-/// Array of one `u64` of [`crate::rate::Rate::admit`]: the schedule of all SYN together. Written by XDP.
+/// Array of one `u64` of [`crate::rate::Rate::admit`]: the schedule of all SYNs together. Written by XDP.
 pub const FLOOD: &str = "FLOOD";
 /// Per-CPU array of two headers, for the kernel's cookie. Written by XDP.
 pub const HEADERS: &str = "HEADERS";
@@ -107,10 +108,11 @@ pub const ALL: [&str; 31] = [
     SPREAD_OVER,
 ];
 
-/// Connections of each IP version whose opening may be judged at the same time. An LRU map wants far more than 128 per CPU.
+/// Connections of each IP version whose opening may be judged at the same time. An LRU map needs far more than 128 per
+/// CPU.
 pub const FLOWS_MAX: u32 = 131_072;
-/// Clients whose rate is known at the same time, over all classes. 21 MB; a flood of spoofed addresses evicts
-/// those that came once before those that came again.
+/// Clients whose rate is known at the same time, over all classes. 21 MB; a flood of spoofed addresses evicts clients
+/// that came once before clients that came again.
 pub const RATE_MAX: u32 = 262_144;
 /// Bans at the same time: more clients than an engine can catch within a ban's usual minute. Memory is taken as bans
 /// are made, some 6 MB when all are.
@@ -121,8 +123,8 @@ pub const SPENT_MAX: u32 = 65_536;
 pub const PROVEN_MAX: u32 = 65_536;
 /// Entries of each prefix trie: twice what a config may list, because a reload adds before it removes.
 pub const LISTED_MAX: u32 = 32_768;
-/// Most prefixes of this machine's own addresses, of each IP version: what large hosts of containers have. With more, every
-/// destination counts as ours.
+/// Most prefixes of this machine's own addresses, for each IP version: as many as large container hosts have. With
+/// more, every destination counts as local.
 pub const LOCAL_MAX: u32 = 16_384;
 /// Destinations that each CPU remembers.
 pub const DESTINATIONS_MAX: u32 = 1 << crate::local::DESTINATIONS_BITS;
@@ -152,8 +154,8 @@ pub const PROGRAM_SPREAD: &str = "dotd_spread";
 
 /// Which programs follow: bits of [`crate::tail_calls`], a constant of the loaded XDP programs.
 pub const GLOBAL_FOLLOW: &str = "FOLLOW";
-/// Period and tolerance of the rate of SYN above which cookies are asked for: constants of the loaded cookie program. No
-/// period: they always are.
+/// Period and tolerance of the rate of SYN above which cookies are asked for: constants of the loaded cookie program. A
+/// period of 0 means always.
 pub const GLOBALS_FLOOD: [&str; 2] = ["FLOOD_PERIOD_NS", "FLOOD_TOLERANCE_NS"];
 /// Ports of DNS over TLS, as [`crate::settings::Ports::pack`] has them: a constant of the loaded programs.
 pub const GLOBAL_PORTS_DOT: &str = "PORTS_DOT";

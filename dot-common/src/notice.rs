@@ -1,12 +1,12 @@
-//! What the kernel half says about refused clients: one notice a client, reason and minute.
+//! What the kernel half reports about refused clients: one notice for each client, reason and minute.
 //!
 //! Before: [`crate::judge`] refused a packet, or would have. After: a line in the log, by the control thread.
-//! Holds: the notice's shape, the memory of what was said (a table of fixed size, one word a slot), and the pace at which
-//! anything is said at all.
+//! Holds: the notice's shape, the memory of sent notices (a table of fixed size, one word in each slot), and the pace
+//! at which notices are sent.
 //! Never: reads a clock, or writes: the kernel half stores the word, a test a table.
 //!
-//! Two clients can share a slot: the later one takes it, and the earlier one may be named twice. Because the pace
-//! bounds how often slots are written, a flood from a million addresses cannot make the table forget anybody to speak of.
+//! Two clients can share a slot: the later one takes the slot, and the earlier one may be named twice. Because the pace
+//! bounds how often slots are written, a flood from a million addresses evicts few entries.
 
 use crate::{
     prefix::ClientPrefix,
@@ -29,7 +29,7 @@ pub struct Notice {
 const _: () = assert!(size_of::<Notice>() == 16);
 
 impl Notice {
-    /// What happened, unless the numbers are nobody's.
+    /// The verdict, unless a number is unknown.
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
         let reason = Reason::ALL.iter().find(|reason| **reason as u32 == self.reason)?;
@@ -38,8 +38,8 @@ impl Notice {
     }
 }
 
-/// Whether a verdict is worth a notice: somebody was refused, or would have been, who was not named by an operator and did
-/// not send what no stack would take.
+/// Whether a verdict deserves a notice: a client was refused, or would have been, that is on no list of the operator's,
+/// and whose packet a stack would have accepted.
 #[must_use]
 #[inline(always)]
 pub const fn is_noted(verdict: Verdict) -> bool {
@@ -57,14 +57,14 @@ pub const fn is_noted(verdict: Verdict) -> bool {
         )
 }
 
-/// Slots of the table, a power of two. 64 KiB; the pace fills at most 70 of a reason in a minute.
+/// Slots of the table, a power of two. 64 KiB; the pace fills at most 70 slots for a reason in a minute.
 pub const SLOTS: u32 = 8192;
 const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 
 /// How often notices of one reason are sent, over all clients: ten at once, then one a second.
 pub const PACE: Rate = Rate::new(1, 10);
 
-/// Reasons that the table of paces has room for.
+/// Reasons for which the table of paces has room.
 pub const REASONS_MAX: u32 = 64;
 const _: () = assert!(Reason::ALL.len() <= REASONS_MAX as usize);
 
@@ -72,17 +72,17 @@ const _: () = assert!(Reason::ALL.len() <= REASONS_MAX as usize);
 const MINUTE_STEPS: u32 = 56;
 const STEP_BITS: u32 = 30;
 
-/// Where a client and a reason are remembered.
+/// The place at which a notice of a client and a reason is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The slot.
     pub slot: u32,
-    /// What tells them from most others there.
+    /// A tag that distinguishes them from most others in this slot.
     tag: u32,
 }
 
 impl Place {
-    /// The place of a client and the number of a reason.
+    /// The place for a client and the number of a reason.
     #[must_use]
     #[inline(always)]
     pub const fn of(client: ClientPrefix, reason: u32) -> Self {
@@ -93,7 +93,7 @@ impl Place {
         Self { slot: (mixed >> (64 - SLOT_BITS)) as u32, tag: (mixed >> (32 - SLOT_BITS)) as u32 }
     }
 
-    /// Whether a slot's word lets a notice go at `now_ns`: it is another's, or a minute old.
+    /// Whether a slot's word allows a notice at `now_ns`: the word is another client's, or a minute old.
     #[must_use]
     #[inline(always)]
     pub const fn is_due(&self, word: u64, now_ns: u64) -> bool {
@@ -101,7 +101,7 @@ impl Place {
         !is_ours || step(now_ns).wrapping_sub(word as u32) >= MINUTE_STEPS
     }
 
-    /// The word of a slot whose notice went at `now_ns`.
+    /// The word for a slot whose notice was sent at `now_ns`.
     #[must_use]
     #[inline(always)]
     pub const fn word(&self, now_ns: u64) -> u64 {
@@ -109,21 +109,21 @@ impl Place {
     }
 }
 
-/// The time in steps; never zero, which is an empty slot's.
+/// The time in steps; never zero, which marks an empty slot.
 #[inline(always)]
 const fn step(now_ns: u64) -> u32 {
     ((now_ns >> STEP_BITS) as u32).wrapping_add(1)
 }
 
-/// What became of notices, in the order of the map NOTICE_COUNTS.
+/// The fates of notices, in the order of the map NOTICE_COUNTS.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// In the ring.
+    /// Put into the ring.
     Sent = 0,
-    /// Beyond [`PACE`].
+    /// Not sent, because of [`PACE`].
     HeldBack = 1,
-    /// The ring was full.
+    /// Lost, because the ring was full.
     Lost = 2,
 }
 
@@ -132,7 +132,7 @@ impl Fate {
     pub const ALL: [Self; 3] = [Self::Sent, Self::HeldBack, Self::Lost];
 }
 
-/// Octets of the ring: a power of two and whole pages. Ten seconds of every reason at its pace, and far more.
+/// Octets of the ring: a power of two and whole pages. More than ten seconds of every reason at its pace.
 pub const RING_OCTETS: u32 = 65_536;
 
 #[cfg(test)]
@@ -145,7 +145,8 @@ mod tests {
 
     const MINUTE_NS: u64 = 60_000_000_000;
 
-    /// Goal: a client and reason is named once a minute, whatever its first word was. Method: a packet a second.
+    /// Goal: a client is named once a minute for a reason, whatever the slot's first word was. Method: a packet a
+    /// second.
     #[test]
     fn names_once_a_minute() {
         let place = Place::of(ClientPrefix::v4(0xc000_0201, 32), Reason::Banned as u32);
@@ -164,7 +165,8 @@ mod tests {
         assert!(place.is_due(place.word(0), 2 * MINUTE_NS) && !place.is_due(place.word(0), MINUTE_NS / 2));
     }
 
-    /// Goal: who shares a slot is another: neither reasons nor neighbours silence each other. Method: all reasons of a /16.
+    /// Goal: notices that share a slot are told apart: neither reasons nor neighbours silence each other. Method: all
+    /// reasons of a /16.
     #[test]
     fn places_are_spread_and_tagged() {
         let mut load = vec![0u32; SLOTS as usize];
@@ -180,7 +182,7 @@ mod tests {
         assert!(load.iter().all(|count| (6..60).contains(count)), "{:?}", load.iter().max());
     }
 
-    /// Goal: everything that is refused for a reason of ours is noted, in each of its actions, and reads back as it was.
+    /// Goal: every refusal for a reason of dotd's is noted, with each of its actions, and reads back unchanged.
     #[test]
     fn notices_read_back() {
         let noted: Vec<_> = counters::rows().filter(|verdict| is_noted(*verdict)).collect();

@@ -1,16 +1,17 @@
-//! Finds out whether a frame carries a packet to one of our ports, and what kind. Step 2 of 9 of a query.
+//! Finds out whether a frame carries a packet to one of dotd's ports, and of which kind. Step 2 of 9 of a query.
 //!
-//! Before: a frame, as the network gave it. After: [`crate::judge`] decides about a [`Packet`].
+//! Before: a frame from the network. After: [`crate::judge`] decides about a [`Packet`].
 //! Holds: Ethernet, IPv4 with options, IPv6, fragments, TCP, UDP; [`crate::walk`] has VLAN tags and extension headers.
-//! Never: looks at payload, at a checksum (the stack checks them), or at an address' worth; whether a destination is this
-//! machine's is the caller's question.
+//! Never: looks at payload, at a checksum (the stack checks them), or judges an address; whether a destination belongs
+//! to this machine is the caller's question.
 //!
-//! What is malformed: a packet is refused only when it is for this machine and can be *attributed*, that is, when its
-//! version, header length and extension headers lead to a destination port of ours, and it then lies: about its
-//! length, or about its transport header. What cannot be attributed passes uncounted, because the stack discards
-//! it, and another service may want to see it do so. The exception is what the stack would take and we cannot read to
-//! its end ([`Malformed::ChainTooLong`], [`Malformed::ChainCut`], [`Malformed::TooManyTags`]). Frame padding after the
-//! datagram is no lie. Later fragments carry no port: they pass, and never become a datagram, for their first is refused.
+//! A packet is malformed, and refused, only if it is for this machine, can be *attributed* (its version, header length
+//! and extension headers lead to a destination port of dotd's), and its length or its transport header is false. A
+//! packet that cannot be attributed passes uncounted: the stack discards it, and another service may want to see that.
+//! The exception is a packet that the stack would accept and that is not read to its end here
+//! ([`Malformed::ChainTooLong`], [`Malformed::ChainCut`], [`Malformed::TooManyTags`]). Frame padding after the datagram
+//! is lawful. Later fragments carry no port: they pass, and never become a datagram, because their first fragment is
+//! refused.
 //!
 //! Source: RFC 791 §3.1, RFC 8200 §3 and §4, RFC 4302 §2.2 (AH counts in 4-octet units), RFC 9293 §3.1,
 //! RFC 768, IEEE 802.1Q.
@@ -22,20 +23,20 @@ use crate::{
     walk::{self, Walked},
 };
 
-/// A packet to one of our ports.
+/// A packet to one of dotd's ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Client, server and their ports.
     pub flow: FlowKey,
-    /// Whose port it is.
+    /// The service that has the port.
     pub service: Service,
-    /// What it carries.
+    /// The transport header.
     pub transport: Transport,
-    /// Where its headers lie.
+    /// The places of its headers.
     pub located: Located,
 }
 
-/// Which of our services a port belongs to.
+/// The service of dotd's that a port belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Service {
     /// DNS over TLS (RFC 7858).
@@ -60,13 +61,13 @@ pub enum Transport {
 /// A TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Sequence number of its first octet (of the SYN, if there is one).
+    /// Sequence number of its first octet (or of its SYN, if it has one).
     pub sequence: Sequence,
     /// The eight control bits, see [`flags`].
     pub flags: u8,
-    /// Where in the frame its octets begin.
+    /// Offset of its octets in the frame.
     pub payload_offset: u32,
-    /// How many there are.
+    /// The number of its octets.
     pub payload_octets: u32,
 }
 
@@ -91,7 +92,7 @@ impl Segment {
     }
 }
 
-/// How a packet to one of our ports lies.
+/// What is false about a packet to one of dotd's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// The IP header claims more octets than the frame has, or fewer than its own headers take.
@@ -110,33 +111,34 @@ pub enum Malformed {
     TooManyTags,
 }
 
-/// How closely a packet to one of our ports is looked at, of which addresses, ports and headers are known.
+/// How closely a packet to one of dotd's ports is looked at, once its addresses, ports and headers are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// It is nobody's, malformed or not.
+    /// It is ignored, malformed or not.
     Nobodys,
-    /// Another server's, and looked at where it is well-formed.
+    /// It is another server's, and looked at if it is well-formed.
     Lawful,
-    /// Ours, malformed or not.
+    /// It is dotd's, malformed or not.
     Whole,
 }
 
-/// Reads a frame, whatever its destination. `Ok(None)`: not for our ports, or not attributable to them.
+/// Reads a frame, whatever its destination. `Ok(None)`: the frame is not for dotd's ports, or cannot be attributed to
+/// them.
 ///
 /// # Errors
-/// [`Malformed`]: for one of our ports, and lying; or not readable to its end.
+/// [`Malformed`]: the packet is for one of dotd's ports and is false, or cannot be read to its end.
 pub fn parse(frame: &impl Headers, ports: &impl Services) -> Result<Option<Packet>, Malformed> {
     let mut packet = Packet::default();
     parse_into(frame, ports, || Some(&mut packet), |_| Interest::Whole).map(|packet| packet.copied())
 }
 
-/// The same, into the room that is asked for once the packet is known to be for our ports; without room it is nobody's.
-/// `interest` says what becomes of it by what is known before its transport is read.
+/// The same, into memory from `room`, which is called once the packet is known to be for dotd's ports; without memory
+/// the packet is ignored. `interest` decides how closely the packet is looked at, before its transport header is read.
 ///
-/// The kernel half's room is a map: fields written there at once need no register and no stack meanwhile.
+/// The kernel half's memory is a map: fields that are written there at once occupy no register and no stack.
 ///
 /// # Errors
-/// [`Malformed`]: for one of our ports, and lying; or not readable to its end.
+/// [`Malformed`]: the packet is for one of dotd's ports and is false, or cannot be read to its end.
 #[inline(always)]
 pub fn parse_into<'a>(
     frame: &impl Headers,
@@ -144,7 +146,7 @@ pub fn parse_into<'a>(
     room: impl FnOnce() -> Option<&'a mut Packet>,
     interest: impl FnOnce(&Packet) -> Interest,
 ) -> Result<Option<&'a Packet>, Malformed> {
-    // Most frames of a machine are others', and end before the paths of the parser meet.
+    // Most frames of a machine are for other services, and end before the paths of the parser meet.
     let (packet, broken) = match begin(frame) {
         None => return Ok(None),
         Some(Way::Straight(located)) => {
@@ -190,16 +192,16 @@ pub fn parse_into<'a>(
     Ok(Some(frame.settle(packet)))
 }
 
-/// Our own SYN-ACK, leaving: the flow as its client will use it, and the client's initial sequence number.
+/// Reads an outgoing SYN-ACK of dotd's: the flow as seen from its client, and the client's initial sequence number.
 ///
-/// The number is `acknowledgment - 1`: what the stack accepted, and not what some SYN claimed. Octets that came with the SYN
-/// (Fast Open) are in it.
+/// The number is `acknowledgment - 1`: it is what the stack accepted, and not what a SYN claimed. It includes octets
+/// that came with the SYN (Fast Open).
 pub fn parse_syn_ack(frame: &impl Headers, ports: &impl Services) -> Option<(FlowKey, Sequence)> {
     let mut packet = Packet::default();
     parse_syn_ack_into(frame, ports, &mut packet).map(|(flow, initial)| (*flow, initial))
 }
 
-/// The same, into a room: see [`parse_into`].
+/// The same, into memory of the caller: see [`parse_into`].
 #[inline(always)]
 pub fn parse_syn_ack_into<'a>(
     frame: &impl Headers,
@@ -232,11 +234,11 @@ pub(crate) const PROTOCOL_UDP: u32 = 17;
 pub(crate) const UDP_HEADER_OCTETS: u32 = 8;
 const TCP_HEADER_OCTETS_MIN: u32 = 20;
 
-/// How a frame's headers lie.
+/// How the headers of a frame follow each other.
 enum Way {
-    /// IP at once, and its transport header behind it.
+    /// IP follows directly, and its transport header behind it.
     Straight(Located),
-    /// VLAN tags or extension headers come before: [`walk::locate`].
+    /// VLAN tags or extension headers come between: [`walk::locate`].
     Winding,
 }
 
@@ -263,7 +265,7 @@ fn begin<F: Headers>(frame: &F) -> Option<Way> {
     }
 }
 
-/// Follows an IPv4 header to its transport. `None`: none of IPv4, or a later fragment.
+/// Follows an IPv4 header to its transport. `None`: not IPv4, or a later fragment.
 #[inline(always)]
 pub(crate) fn locate_v4(frame: &impl Headers, ip: u32) -> Option<Located> {
     const MORE_FRAGMENTS: u32 = 0x2000;
@@ -284,7 +286,7 @@ pub(crate) fn locate_v4(frame: &impl Headers, ip: u32) -> Option<Located> {
 
 pub(crate) const HEADER_OCTETS_V6: u32 = 40;
 
-/// The payload length that an IPv6 header claims, and what follows it. `None`: none of IPv6.
+/// The payload length that an IPv6 header claims, and what follows it. `None`: not IPv6.
 #[inline(always)]
 pub(crate) fn read_v6(frame: &impl Headers, ip: u32) -> Option<(u32, u32)> {
     let [first, second] = frame.words_at::<2>(ip)?;
@@ -303,7 +305,7 @@ pub(crate) fn end_of(frame: &impl Headers, ip: u32, claimed: u32, octets: u32) -
     if claimed == 0 && frame.octets() > 0xffff { frame.octets() } else { ip + octets }
 }
 
-/// Attributes a located datagram to one of our ports.
+/// Attributes a located datagram to one of dotd's ports.
 #[inline(always)]
 fn attribute(frame: &impl Headers, located: Located, ports: &impl Services) -> Option<Located> {
     if !matches!(located.protocol(), PROTOCOL_TCP | PROTOCOL_UDP) {
@@ -318,7 +320,7 @@ fn attribute(frame: &impl Headers, located: Located, ports: &impl Services) -> O
     Some(Located { kind: located.kind | service, ports: both_ports, ..located })
 }
 
-/// Holds an attributed datagram to its claims, and writes down what it says.
+/// Checks what an attributed datagram claims, and writes its fields down.
 #[inline(always)]
 fn read(frame: &impl Headers, packet: &mut Packet) -> Result<(), Malformed> {
     let located = packet.located;
@@ -342,7 +344,7 @@ fn read(frame: &impl Headers, packet: &mut Packet) -> Result<(), Malformed> {
 fn check_udp(frame: &impl Headers, located: &Located, octets: u32) -> Result<(), Malformed> {
     let Some(length) = frame.u16_at(located.transport + 4) else { return Err(Malformed::UdpLength) };
     let length = u32::from(length);
-    // The length counts all fragments: of a first one we only know that it is not too short.
+    // The length counts all fragments: of a first fragment it is only known that it is not too short.
     let is_too_long = length > octets && !located.is_first_fragment();
     if octets < UDP_HEADER_OCTETS || length < UDP_HEADER_OCTETS || is_too_long {
         return Err(Malformed::UdpLength);
@@ -369,14 +371,15 @@ fn read_segment(frame: &impl Headers, located: &Located, octets: u32) -> Result<
     })
 }
 
-/// Writes down addresses as they lie, the sender's as the client's.
+/// Writes down the addresses in wire order, the sender's as the client's.
 #[inline(always)]
 fn write_flow<'a>(frame: &impl Headers, packet: &'a mut Packet, ports: u32) -> Option<&'a mut FlowKey> {
     let ip = packet.located.ip;
     if packet.located.is_v6() {
         let [a, b, c, d] = frame.octets_at::<4>(ip + 8)?;
         packet.flow = FlowKey { client: [a, b], server: [c, d], ports, version: 6 };
-        // Here and below: each version writes for itself, or all words would wait on the stack for the paths to meet.
+        // Here and below: each IP version writes its own words; otherwise all words would stay on the stack until the
+        // paths meet.
         Some(&mut frame.settle(packet).flow)
     } else {
         let [both] = frame.octets_at::<1>(ip + 12)?;

@@ -1,9 +1,9 @@
-//! Says to the loader's crate that the map types are plain octets.
+//! Declares to the loader's crate that the map types are plain octets.
 //!
-//! Only with the feature `user`: the BPF build needs no such promise.
+//! Only with the feature `user`: the BPF build needs no such declaration.
 //!
 //! Before: types of fixed shape, their sizes asserted. After: `xdp` reads and writes them in maps.
-//! Never: promises it of a type with padding, a bool or a pointer.
+//! Never: declares it for a type with padding, a bool or a pointer.
 
 use aya::Pod;
 

@@ -1,6 +1,6 @@
-//! Who counts as one client: an address without its last bits, as one number.
+//! Which addresses count as one client: an address without its last bits, as one number.
 //!
-//! Before: an address of a packet or of an accepted connection. After: a key of whatever is kept per client.
+//! Before: an address of a packet or of an accepted connection. After: the key of everything that is kept per client.
 //! Holds: the layout `[version: 8 bits][prefix: 56 bits, left-aligned]`, the same for both versions.
 //! Never: keeps more than 56 bits of an IPv6 address: a client can use all of its /56 (RFC 6177).
 

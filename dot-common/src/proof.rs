@@ -1,21 +1,21 @@
-//! What finished connections say of a client whose SYN are over its rate.
+//! What completed connections prove about a client whose SYNs are over its rate.
 //!
-//! Before: the loader counted the connections that a client finished, which nobody can do in its name. After: [`crate::judge`]
-//! knows what a SYN over the rate deserves. Holds: the one word that the map PROVEN has for a client.
+//! Before: the loader counted the connections that a client completed, which nobody can forge. After: [`crate::judge`]
+//! knows how to treat a SYN over the rate. Holds: the one word that the map PROVEN has for a client.
 //! Never: is written by a packet.
 
-/// How far a client is known.
+/// What is known of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It finished no connection lately: SYN in its name may be anybody's.
+    /// It completed no connection lately: SYNs in its name may be forged.
     Unknown,
-    /// It finished handshakes, and keeps to its rate by these.
+    /// It completed handshakes, and these are within its rate.
     Proven,
-    /// It finished more connections than its rate allows: it is over its rate itself.
+    /// It completed more connections than its rate allows: the client itself is over its rate.
     Excessive,
 }
 
-/// What is known of a client, until when. 8 octets; all zero: nothing.
+/// What is known of a client, and until when. 8 octets; all zero: nothing.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proof(u64);
@@ -35,7 +35,7 @@ impl Proof {
         Self(until_ns | Self::EXCESSIVE)
     }
 
-    /// How far the client is known at a time.
+    /// What is known of the client at a time.
     #[must_use]
     #[inline(always)]
     pub const fn trust(self, now_ns: u64) -> Trust {
@@ -53,7 +53,7 @@ impl Proof {
 mod tests {
     use super::*;
 
-    /// Goal: a word means what it was made of until its time is over, and nothing from then on; zero means nothing.
+    /// Goal: a word keeps its meaning until its time is over, and nothing from then on; zero means nothing.
     #[test]
     fn words_end_with_their_time() {
         assert_eq!(Proof::default().trust(0), Trust::Unknown);

@@ -1,9 +1,9 @@
-//! How often a client may do a thing: the generic cell rate algorithm, with one number per client.
+//! How often a client may send something: the generic cell rate algorithm, with one number per client.
 //!
-//! Before: [`crate::judge`] has a packet that a limit counts. After: it is within its rate, or over.
+//! Before: [`crate::judge`] has a packet that a limit counts. After: it is within its rate, or above it.
 //! Holds: the arithmetic, and the keys of the map RATE. The number is the time at which the next packet would
 //! be exactly on schedule; a burst lets packets come before it.
-//! Never: reads a clock, or writes: the kernel half exchanges the number atomically, a test in a table.
+//! Never: reads a clock, or writes: the kernel half exchanges the number atomically, a test keeps it in a table.
 //!
 //! In any span of time `t` a client is admitted at most `burst + rate · t` times, however it spaces its packets.
 //!
@@ -11,7 +11,7 @@
 
 use crate::{flow::FlowKey, prefix::ClientPrefix};
 
-/// What is counted apart from each other.
+/// What is counted separately.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -29,7 +29,7 @@ pub enum Class {
 pub struct Rate {
     /// Time that each packet takes of its client's schedule; 0: no limit.
     pub period_ns: u64,
-    /// How far ahead of its schedule a client may be.
+    /// The most by which a client may be ahead of its schedule.
     pub tolerance_ns: u64,
 }
 
@@ -37,7 +37,7 @@ const _: () = assert!(size_of::<Rate>() == 16);
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// How long a CPU may sit on the time it read while others go on: interrupts, a paused virtual machine.
+/// How old the time that a CPU has read may become while others go on: interrupts, a paused virtual machine.
 const STALE_NS: u64 = SECOND_NS;
 
 impl Rate {
@@ -53,7 +53,7 @@ impl Rate {
         Self { period_ns, tolerance_ns: burst.saturating_sub(1) as u64 * period_ns }
     }
 
-    /// Whether there is a limit at all.
+    /// Whether there is a limit.
     #[must_use]
     #[inline(always)]
     pub const fn is_limit(&self) -> bool {
@@ -62,8 +62,8 @@ impl Rate {
 
     /// The client's next `scheduled_ns` if a packet at `now_ns` is within its rate; a new client's is 0.
     ///
-    /// A time that no packet under this rate can have led to is of another rate, before a reload: the client
-    /// begins anew.
+    /// A time that no packet under this rate can have caused comes from another rate, before a reload: the client
+    /// starts with an empty schedule.
     #[must_use]
     #[inline(always)]
     pub const fn admit(&self, scheduled_ns: u64, now_ns: u64) -> Option<u64> {
@@ -80,7 +80,7 @@ pub const fn key(class: Class, client: ClientPrefix) -> u64 {
     (class as u64) << 60 | client.key()
 }
 
-/// Who sent a packet, as limits and bans know it.
+/// The sender of a packet, as limits and bans see it.
 #[must_use]
 #[inline(always)]
 pub const fn client(flow: &FlowKey, prefix_v4: u8, prefix_v6: u8) -> ClientPrefix {
@@ -114,7 +114,7 @@ mod tests {
         passed
     }
 
-    /// Times from gaps, some of them zero, some of them as long as a burst takes to come back.
+    /// Times from gaps, some of them zero, some of them as long as a burst takes to become available again.
     fn arrivals() -> impl Strategy<Value = Vec<u64>> {
         let gap = prop_oneof![3 => Just(0u64), 3 => 0..2_000_000u64, 1 => 0..3_000_000_000u64];
         (0u64..1 << 40, prop::collection::vec(gap, 1..400)).prop_map(|(start, gaps)| {
@@ -141,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Goal: after a reload to a stricter rate nobody waits for the old one's schedule.
+    /// Goal: after a reload to a stricter rate no client waits for the schedule of the old rate.
     #[test]
     fn foreign_schedules_begin_anew() {
         let (old, new) = (Rate::new(1, 1000), Rate::new(100, 10));
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(new.admit(scheduled, now), Some(now + new.period_ns));
     }
 
-    /// Goal: a CPU that read its clock late does not take another's schedule for a foreign one.
+    /// Goal: a CPU that read its clock late does not take the schedule of another CPU for one of another rate.
     #[test]
     fn stale_clocks_open_no_door() {
         let rate = Rate::new(1000, 10);
@@ -178,8 +178,8 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: the bound that the documentation states. Method: every window between two admitted packets of
-        /// random arrivals, counted.
+        /// Goal: the documented bound holds. Method: every window between two admitted packets of random arrivals,
+        /// counted.
         #[test]
         fn no_window_admits_more_than_burst_and_rate(
             arrivals in arrivals(), per_second in 1u32..2_000_000, burst in 1u32..80,
@@ -195,7 +195,7 @@ mod tests {
             }
         }
 
-        /// Goal: nobody is refused who keeps to the rate, and the burst is there when it was saved up.
+        /// Goal: a client that keeps to the rate is never refused, and its burst is available once it was saved up.
         #[test]
         fn who_keeps_to_the_rate_is_never_refused(
             start in 0u64..1 << 50, slack in prop::collection::vec(0..5_000_000u64, 1..200),
@@ -213,7 +213,8 @@ mod tests {
             prop_assert_eq!(admitted(&rate, &times).len(), times.len());
         }
 
-        /// Goal: a client over its rate gets its rate, no less. Method: more packets than the rate allows, evenly.
+        /// Goal: a client above its rate gets no less than its rate. Method: more packets than the rate allows, evenly
+        /// spaced.
         #[test]
         fn who_is_over_the_rate_still_gets_it(per_second in 1u32..2_000_000, burst in 1u32..80, times in 2u64..9) {
             let rate = Rate::new(per_second, burst);

@@ -1,13 +1,14 @@
-//! What the loader tells the kernel half: which ports are ours, and how strict each gate is.
+//! What the loader tells the kernel half: which ports are dotd's, and how strict each gate is.
 //!
-//! Before: the config file. After: [`crate::packet`] asks for a port's service, [`crate::judge`] for a
-//! gate's mode, and whether a list is worth asking. One writer, the loader; the kernel half reads.
-//! Holds: two kinds. [`Ports`] are constants of the loaded programs, which nobody can change. [`Settings`] are a map.
-//! Never: holds an address: lists are maps of their own, and the kernel routes.
+//! Before: the config file. After: [`crate::packet`] asks for a port's service, [`crate::judge`] for a gate's mode, and
+//! whether a list has entries. Only the loader writes; the kernel half reads.
+//! Holds: two kinds. [`Ports`] are constants of the loaded programs, which cannot change. [`Settings`] are the value of
+//! a map.
+//! Never: holds an address: lists are maps of their own, and the kernel does the routing.
 
 use crate::{packet::Service, rate::Rate};
 
-/// Version of all map shapes and their meaning: a folder of pins is of one schema.
+/// Version of all map shapes and of their meaning: a folder of pins belongs to one schema.
 pub const SCHEMA: u32 = 6;
 
 /// Most DNS-over-TLS ports.
@@ -19,7 +20,7 @@ pub trait Services {
     fn service(&self, port: u16) -> Option<Service>;
 }
 
-/// The ports that are ours; 0 means none.
+/// The ports of dotd; 0 means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
     /// DNS over TLS.
@@ -29,7 +30,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The two words that the loaded programs hold: ports of DNS over TLS, 16 bits each, the first one lowest; the port of
+    /// The two words in the loaded programs: ports of DNS over TLS, 16 bits each, the first one lowest; the port of
     /// cleartext DNS.
     #[must_use]
     #[inline(always)]
@@ -65,14 +66,14 @@ impl Services for Ports {
     }
 }
 
-/// What a gate does with a packet it does not want.
+/// What a gate does with a packet that it refuses.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gate {
-    /// Does not look. The zeroed map means this.
+    /// The gate is off. A map of zeros means this.
     #[default]
     Pass = 0,
-    /// Lets it pass, and counts what it would have dropped.
+    /// Lets it pass, and counts it as one that would have been dropped.
     Count = 1,
     /// Drops it.
     Drop = 2,
@@ -81,7 +82,7 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// The gate that a byte of the map means; unknown ones pass.
+    /// The gate that an octet of the map means; an unknown one lets packets pass.
     #[must_use]
     #[inline(always)]
     pub const fn from_octet(octet: u8) -> Self {
@@ -98,17 +99,17 @@ impl Gate {
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Over {
-    /// Lets it pass, and counts what it would have refused. The zeroed map means this.
+    /// Lets it pass, and counts it as one that would have been refused. A map of zeros means this.
     #[default]
     Count = 0,
     /// Drops it.
     Drop = 1,
-    /// Answers a query by UDP with TC=1, and drops what cannot be answered.
+    /// Answers a query by UDP with TC=1, and drops a packet that cannot be answered.
     Truncate = 2,
 }
 
 impl Over {
-    /// What a byte of the map means; unknown ones count.
+    /// The meaning of an octet of the map; an unknown one counts.
     #[must_use]
     #[inline(always)]
     pub const fn from_octet(octet: u8) -> Self {
@@ -124,15 +125,15 @@ impl Over {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// [`SCHEMA`]; 0 before the loader wrote.
+    /// [`SCHEMA`]; 0 before the loader has written.
     pub schema: u32,
-    /// Octets on a DNS-over-TLS port that are no TLS: a [`Gate`].
+    /// The [`Gate`] for octets on a DNS-over-TLS port that are not TLS.
     pub cleartext_on_dot: u8,
-    /// TLS on the cleartext port: a [`Gate`].
+    /// The [`Gate`] for TLS on the cleartext port.
     pub tls_on_do53: u8,
-    /// Datagrams to a DNS-over-TLS port: a [`Gate`].
+    /// The [`Gate`] for datagrams to a DNS-over-TLS port.
     pub udp_on_dot: u8,
-    /// IP versions with entries on the deny list, by [`version_bit`]: an empty list is not asked.
+    /// IP versions with entries on the deny list, by [`version_bit`]: an empty list is not looked up.
     pub deny: u8,
     /// The same for the allow list.
     pub allow: u8,
@@ -140,31 +141,32 @@ pub struct Settings {
     pub bans: u8,
     /// IP versions with clients whose handshake budget is spent.
     pub spent: u8,
-    /// What limits and bans do where nothing else is said: an [`Over`], `Count` or `Drop`.
+    /// What limits and bans do where no other setting applies: an [`Over`], `Count` or `Drop`.
     pub over: u8,
-    /// A query by UDP over its client's rate: an [`Over`].
+    /// What happens to a query by UDP above its client's rate: an [`Over`].
     pub do53_query_over: u8,
-    /// Bits of an IPv4 address that are one client's.
+    /// Bits of an IPv4 address that identify a client.
     pub prefix_v4: u8,
-    /// Bits of an IPv6 address that are one client's.
+    /// Bits of an IPv6 address that identify a client.
     pub prefix_v6: u8,
-    /// Whether lists, bans and limits hold on the cleartext port; 0: only the gate of `tls_on_do53` looks there.
+    /// Whether lists, bans and limits apply to the cleartext port; 0: only the gate `tls_on_do53` does.
     pub do53_is_limited: u8,
-    /// IP versions whose local addresses are known, by [`version_bit`]; of others every destination counts as ours.
+    /// IP versions whose local addresses are known, by [`version_bit`]; for the others every destination counts as
+    /// local.
     pub local: u8,
-    /// Whether the stack answers with a cookie what its queue has no room for: then a SYN over its client's rate is let
-    /// through, unless the client is known to finish too many connections; 0: it is dropped.
+    /// Whether the stack answers with a cookie when a queue is full. Then a SYN above its client's rate passes, unless
+    /// the client is known to complete too many connections; 0: the SYN is dropped.
     pub has_cookies: u8,
     /// Always zero.
     pub reserved: [u8; 6],
-    /// Changes with every change of lists, bans, limits and local addresses, which makes void what CPUs remember of
+    /// Changes with every change of lists, bans, limits and local addresses, which invalidates what CPUs remember of
     /// clients and destinations; 0: nothing is remembered.
     pub generation: u32,
-    /// Number of the interface on which this machine hears itself (lo): what comes there meets no limit; 0: there is none.
+    /// Number of the loopback interface (lo): packets that come in there meet no limit; 0: there is none.
     pub own_interface: u32,
-    /// TCP SYN of one client, of each service.
+    /// The rate of one client's SYNs, for each service.
     pub syn: Rate,
-    /// Queries by UDP of one client.
+    /// The rate of one client's queries by UDP.
     pub do53_query: Rate,
 }
 
@@ -182,7 +184,8 @@ const _: () = assert!(size_of::<Settings>() == 64 && align_of::<Settings>() == 8
 mod tests {
     use super::*;
 
-    /// Goal: the two words of a loaded program mean the ports that were packed, and port 0 is nobody's.
+    /// Goal: the two words of a loaded program mean the ports that were packed, and port 0 belongs to no service.
+    ///
     #[test]
     fn ports_survive_packing() {
         for ports in [

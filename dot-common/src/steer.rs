@@ -1,7 +1,7 @@
 //! Which worker's listener gets a new connection.
 //!
-//! Before: the stack has a SYN for a group of listeners. After: dot-ebpf selects the socket of that worker;
-//! an empty slot leaves the choice to the kernel's own hash.
+//! Before: the stack has a SYN for a group of listeners. After: dot-ebpf selects the socket of that worker; if the slot
+//! is empty, the kernel's own hash decides.
 //! Holds: the rule, for any number of workers and CPUs.
 //! Never: asks whether that worker has time.
 
@@ -10,8 +10,9 @@ use crate::flow::FlowKey;
 /// The worker for a connection whose packets arrive on the CPU with this `place` among those that workers are pinned to:
 /// [`place`].
 ///
-/// As many workers as CPUs, or fewer: the CPU's own, or the one that shares it. More: those whose number
-/// falls on this CPU share by `hash`, so that none is idle. Without workers or CPUs: 0.
+/// With as many workers as CPUs, or fewer, it is the worker of the CPU, or the one that the CPU shares with others.
+/// With more workers, `hash` chooses among those whose number falls on this CPU, so that none is idle. Without workers
+/// or CPUs: 0.
 #[must_use]
 #[inline(always)]
 pub const fn worker(place: u32, hash: u32, cpus: u32, workers: u32) -> u32 {
@@ -24,8 +25,8 @@ pub const fn worker(place: u32, hash: u32, cpus: u32, workers: u32) -> u32 {
     }
 }
 
-/// The place of a CPU among those that workers are pinned to, which are given in their order. One that no worker is pinned to
-/// has a place too, in turn, so that their packets are spread over all workers.
+/// The place of a CPU among those that workers are pinned to, given in order. The CPUs without a worker get places in
+/// turn, so that their packets are spread over all workers.
 #[must_use]
 pub fn place(cpu: u32, pinned: &[u32]) -> u32 {
     let found = pinned.iter().position(|one| *one == cpu);
@@ -46,7 +47,7 @@ pub const fn spread(flow: &FlowKey, cpus: u32) -> Option<u32> {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let [first, second] = flow.client;
     let mixed = (first.swap_bytes() ^ flow.ports as u64).wrapping_mul(FACTOR) ^ second.swap_bytes();
-    // The high half is the mixed one.
+    // The high half is the one that is well mixed.
     let hash = ((mixed ^ mixed >> 32).wrapping_mul(FACTOR) >> 32) as u32;
     hash.checked_rem(cpus)
 }
@@ -82,8 +83,8 @@ mod tests {
         assert_eq!(spread(&FlowKey::default(), 0), None);
     }
 
-    /// Goal: every worker gets connections, and none beyond them is asked for. Method: all CPUs and enough
-    /// hashes for each pair of sizes.
+    /// Goal: every worker gets connections, and no number beyond theirs is chosen. Method: all CPUs and enough hashes
+    /// for each pair of sizes.
     #[test]
     fn every_worker_has_a_way_to_it() {
         for cpus in 1..9 {
@@ -97,8 +98,8 @@ mod tests {
         }
     }
 
-    /// Goal: with any affinity mask each CPU of it has its own worker, and what comes in on the others is spread over all of
-    /// them. Method: CPUs 0, 2, 4 and 6 of eight, and others.
+    /// Goal: with any affinity mask each CPU of it has its own worker, and packets that come in on other CPUs are
+    /// spread over all workers. Method: CPUs 0, 2, 4 and 6 of eight, and others.
     #[test]
     fn a_mask_with_gaps_leaves_no_worker_idle() {
         for pinned in [&[0, 2, 4, 6][..], &[4, 5, 6, 7], &[1, 3], &[7], &[0, 1, 2, 3, 4, 5, 6, 7]] {
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(place(3, &[]), 0);
     }
 
-    /// Goal: as many workers as CPUs: each its own, whatever the hash.
+    /// Goal: with as many workers as CPUs each CPU has its own worker, whatever the hash.
     #[test]
     fn a_worker_per_cpu_is_its_own() {
         for cpu in 0..64 {
@@ -124,7 +125,7 @@ mod tests {
         }
     }
 
-    /// Goal: senseless sizes are no panic.
+    /// Goal: impossible sizes cause no panic.
     #[test]
     fn nothing_to_choose_from() {
         assert_eq!(worker(3, 5, 0, 4), 0);

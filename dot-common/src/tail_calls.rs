@@ -1,12 +1,12 @@
-//! Which programs may follow the one that judges, each only where it is wanted.
+//! The programs that may follow the judging program, each only where the config wants it.
 //!
-//! Before: the loader found a feature in the config, and loaded its program. After: `dotd_xdp` jumps there (a tail call);
-//! where nobody sits in the slot, it goes on as if there were no feature.
-//! Holds: the slots of the map CHAIN, and the bits of the constant FOLLOW, without which the jumps are not even compiled
-//! by the kernel. Never: decides about a packet.
+//! Before: the loader found a feature in the config, and loaded its program. After: `dotd_xdp` jumps there (a tail
+//! call); if the slot is empty, it goes on as if there were no such feature.
+//! Holds: the slots of the map CHAIN, and the bits of the constant FOLLOW, without which the kernel does not even
+//! compile the jumps. Never: decides about a packet.
 //!
-//! A dotd that crashed takes the slots with it (the kernel empties an array of programs when its last holder has gone):
-//! what its pinned link still judges is judged without followers.
+//! When dotd crashes the slots become empty, because the kernel empties an array of programs when its last holder is
+//! gone: the pinned link goes on judging without followers.
 
 use crate::verdict::Reason;
 
@@ -16,7 +16,7 @@ pub const NOTICE: u32 = 0;
 pub const COOKIE: u32 = 1;
 /// Moves a packet that passes to the CPU of its connection.
 pub const SPREAD: u32 = 2;
-/// Slots.
+/// The number of slots.
 pub const SLOTS: u32 = 3;
 
 /// The bit of a slot in FOLLOW.
@@ -33,7 +33,8 @@ pub const fn may_be_cookie(reason: Reason) -> bool {
     matches!(reason, Reason::Syn) || is_over(reason)
 }
 
-/// Whether a SYN that passes for this reason is over its client's rate, so that a cookie is asked for at any pace.
+/// Whether a SYN that passes for this reason is over its client's rate, so that a cookie is asked for whatever the rate
+/// of SYNs is.
 #[must_use]
 #[inline(always)]
 pub const fn is_over(reason: Reason) -> bool {
@@ -44,7 +45,7 @@ pub const fn is_over(reason: Reason) -> bool {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// The XDP action that is to be taken in the end.
+    /// The XDP action that is taken in the end.
     pub xdp_action: u32,
     /// The number of the verdict's reason in the low half, that of its action in the high one.
     pub verdict: u32,

@@ -1,4 +1,4 @@
-//! Whether a query by UDP can be answered with TC=1 from the packet alone, and where to cut it.
+//! Whether a query by UDP can be answered with TC=1 from its packet alone, and where to cut it.
 //!
 //! Before: [`crate::judge`] found the query over its rate. After: dot-ebpf turns it into its own answer: the
 //! question, an OPT if the query had one, and nothing else. A resolver then comes back over TCP, and proves
@@ -18,7 +18,7 @@ pub const HEADER_OCTETS: u32 = 12;
 pub const OPT_OCTETS: u32 = 11;
 /// Most octets of a name (RFC 1035 §2.3.4).
 const NAME_OCTETS_MAX: u32 = 255;
-/// Most labels of a name that we walk, the root's included. The address of an IPv6 host has 34 (RFC 3596 §2.5), and
+/// Most labels of a name that are walked, the root included. The address of an IPv6 host has 34 (RFC 3596 §2.5), and
 /// the kernel's verifier walks every step.
 const LABELS_MAX: u32 = 40;
 const LABEL_OCTETS_MAX: u64 = 63;
@@ -46,10 +46,10 @@ impl Truncation {
     }
 }
 
-/// The plan for a whole datagram; `None`: no plain query of one question, so that no answer is due.
+/// The plan for a whole datagram; `None`: the datagram is not a plain query with one question, and gets no answer.
 ///
-/// IP options and extension headers are not turned round: a source route would lead somewhere else. What came to a group
-/// (a multicast or broadcast frame) has no address that could answer.
+/// A packet with IP options or extension headers gets no answer: a source route would have to be reversed. Nor does a
+/// multicast or broadcast frame: its destination is no address that could answer.
 #[inline(always)]
 pub fn plan(frame: &impl Payload, located: &Located) -> Option<Truncation> {
     /// QR and opcode of the flags' first octet.
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame of a UDP header and a message, as if nothing were before them but an IPv4 header's room.
+    /// A frame of a UDP header and a message, with room for an IPv4 header before them, and nothing else.
     fn planned(message: &[u8]) -> Option<Truncation> {
         let length = u16::try_from(message.len() + 8).unwrap();
         let header = [[0; 24].as_slice(), &length.to_be_bytes(), &[0; 2]].concat();
@@ -134,7 +134,7 @@ mod tests {
         message
     }
 
-    /// Goal: a plain query is cut behind its question, with room for an OPT where it had one.
+    /// Goal: a plain query is cut behind its question, with room for an OPT if it had one.
     #[test]
     fn cuts_behind_the_question() {
         const OPT: [u8; 11] = [0, 0, 41, 4, 208, 0, 0, 128, 0, 0, 0];
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(planned(&query(&[63, 63, 63, 62], &[])), None, "a name of 256 octets");
     }
 
-    /// Goal: what is no plain query of one question gets no answer.
+    /// Goal: a datagram that is not a plain query with one question gets no answer.
     #[test]
     fn refuses_what_is_no_plain_query() {
         let patched = |offset: usize, octet: u8| {

@@ -1,4 +1,4 @@
-//! What becomes of a packet, and why: the words that counters, metrics and people use.
+//! What happens to a packet, and why: the names that counters, metrics and people use.
 //!
 //! Before: [`crate::judge`] decided. After: [`crate::counters`] turns a verdict into a counter.
 //! Holds: every reason with its name; a name here is a label in `/metrics`, and does not change.
@@ -19,13 +19,13 @@ pub struct Verdict {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It goes on to the stack.
+    /// It passes on to the stack.
     Pass = 0,
     /// It ends here (or its connection does).
     Drop = 1,
-    /// It goes on, but would not if its gate were shut.
+    /// It passes, and would not if its gate or limit were enforced.
     WouldDrop = 2,
-    /// It goes back as its own answer.
+    /// It is rewritten into its own answer and sent back.
     Answer = 3,
 }
 
@@ -79,45 +79,45 @@ reasons! {
     Syn = "syn", PASSES;
     /// A segment without octets for a stream: ACK, FIN, RST.
     Control = "control", PASSES;
-    /// The first octets of a stream, and they fit a TLS ClientHello.
+    /// The first octets of a stream, which fit a TLS ClientHello.
     ClientHello = "client_hello", PASSES;
     /// Octets of a stream beyond the opening that a gate looks at.
     Stream = "stream", PASSES;
-    /// Octets of a connection whose SYN-ACK we did not see: older than we are.
+    /// Octets of a connection whose SYN-ACK was not seen, because the connection is older than the program.
     UnknownFlow = "unknown_flow", PASSES;
-    /// First octets of a connection older than the time in which those are judged.
+    /// First octets of a connection that is too old for them to be judged.
     FlowExpired = "flow_expired", PASSES;
-    /// Octets on a port whose gate does not look.
+    /// Octets on a port whose gate is off.
     Ungated = "ungated", PASSES;
     /// A datagram to the cleartext port.
     Do53Datagram = "do53_datagram", PASSES;
     /// First octets of a stream to the cleartext port, not TLS.
     Do53Stream = "do53_stream", PASSES;
-    /// First octets on a DNS-over-TLS port that are no TLS.
+    /// First octets on a DNS-over-TLS port that are not TLS.
     CleartextOnDot = "cleartext_on_dot", GATED;
     /// A TLS ClientHello on the cleartext port.
     TlsOnDo53 = "tls_on_do53", GATED;
     /// A datagram to a DNS-over-TLS port.
     UdpOnDot = "udp_on_dot", GATED;
-    /// What a limit would have counted, from a client on the allow list.
+    /// A packet that a limit would have counted, from a client on the allow list.
     Allowed = "allowed", PASSES;
-    /// What a limit would have counted, from this machine itself.
+    /// A packet that a limit would have counted, from this machine itself.
     Own = "own", PASSES;
-    /// A SYN to a DNS-over-TLS port in the name of a client that has finished handshakes, and keeps to its rate by these,
-    /// while SYN in its name do not: somebody may be sending them who is not it.
+    /// A SYN to a DNS-over-TLS port, above the rate of a client whose completed handshakes are within it: the SYNs may
+    /// be forged.
     Proven = "proven", PASSES;
-    /// A SYN to a DNS-over-TLS port, over the rate of a client of which nothing is known: somebody may be sending them who
-    /// is not it. The stack, or XDP, answers with a cookie once queues are full.
+    /// A SYN to a DNS-over-TLS port, above the rate of a client of which nothing is known: the SYNs may be forged. The
+    /// stack, or XDP, answers with a cookie once queues are full.
     Unproven = "unproven", PASSES;
-    /// A SYN to a DNS-over-TLS port, over its client's rate.
+    /// A SYN to a DNS-over-TLS port, above its client's rate.
     DotSynRate = "dot_syn_rate", LIMITED;
-    /// A SYN to the cleartext port, over its client's rate.
+    /// A SYN to the cleartext port, above its client's rate.
     Do53SynRate = "do53_syn_rate", LIMITED;
-    /// A query by UDP to the cleartext port, over its client's rate.
+    /// A query by UDP to the cleartext port, above its client's rate.
     Do53QueryRate = "do53_query_rate", ANSWERED;
     /// A SYN to a DNS-over-TLS port whose client has spent its handshake budget.
     HandshakeCost = "cost", LIMITED;
-    /// A SYN that was answered with a cookie of the kernel's, or dropped because it could not be rewritten.
+    /// A SYN that was answered with a cookie from the kernel, or dropped because it could not be rewritten.
     SynCookie = "syn_cookie", &[Action::Answer, Action::Drop];
     /// A SYN to a DNS-over-TLS port, while no worker takes connections.
     Pressure = "pressure", LIMITED;
@@ -144,14 +144,14 @@ reasons! {
 }
 
 impl Verdict {
-    /// Passes, because.
+    /// The verdict that a packet passes for this reason.
     #[must_use]
     #[inline(always)]
     pub const fn pass(reason: Reason) -> Self {
         Self { action: Action::Pass, reason }
     }
 
-    /// Is dropped, because.
+    /// The verdict that a packet is dropped for this reason.
     #[must_use]
     #[inline(always)]
     pub const fn drop(reason: Reason) -> Self {

@@ -1,12 +1,12 @@
-//! Walks what may stand between Ethernet and a transport header: VLAN tags, IPv6 extension headers.
+//! Walks the headers that may stand between Ethernet and a transport header: VLAN tags, IPv6 extension headers.
 //!
-//! Before: [`crate::packet`] found that a frame's headers do not lie straight. After: where its transport header is, or why
-//! that cannot be said.
-//! Holds: how far we walk, and what the kernel's stack takes beyond: any number of priority tags (VLAN 0) and of extension
-//! headers. Never: looks at a port, or at options.
+//! Before: [`crate::packet`] found that a frame has tags or extension headers. After: the place of its transport
+//! header, or the reason why it is not known.
+//! Holds: how far the walk goes. The kernel's stack goes further: it takes any number of priority tags (VLAN 0) and of
+//! extension headers. Never: looks at a port, or at options.
 //!
-//! Every step writes its place into memory and reads it anew ([`Headers::settle`]): the kernel's verifier then knows nothing
-//! of how it came to be, and each step is walked once.
+//! Every step writes its place into memory and reads it again ([`Headers::settle`]): the kernel's verifier then knows
+//! nothing about the origin of the value, and verifies each step once.
 //!
 //! Source: IEEE 802.1Q, RFC 8200 §4, RFC 4302 §2.2 (AH counts in 4-octet units), RFC 6946 (atomic fragments), RFC 7112
 //! (a first fragment has all headers).
@@ -23,24 +23,24 @@ pub const EXTENSION_HEADERS_MAX: u32 = 8;
 /// Shortest extension header.
 const EXTENSION_OCTETS_MIN: u32 = 8;
 
-/// Where a walk led. The numbers are what the kernel half's function answers.
+/// The result of a walk. The numbers are those that the kernel half's function returns.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walked {
     /// Not IP, a later fragment, or a chain that the stack discards.
     Nowhere = 0,
-    /// To what follows the last extension header.
+    /// The walk reached what follows the last extension header.
     Located = 1,
-    /// There are more extension headers than we walk, or they lie beyond what can be read.
+    /// There are more extension headers than are walked, or they lie beyond what can be read.
     ChainTooLong = 2,
     /// The first fragment ends within its extension headers.
     ChainCut = 3,
-    /// There are more VLAN tags than we walk.
+    /// There are more VLAN tags than are walked.
     TooManyTags = 4,
 }
 
 impl Walked {
-    /// The end of a number.
+    /// The result that a number stands for.
     #[must_use]
     #[inline(always)]
     pub const fn of(number: u32) -> Self {
@@ -70,8 +70,8 @@ pub(crate) const fn is_extension(next: u32) -> bool {
 const FRAGMENT: u32 = 44;
 const AUTHENTICATION: u32 = 51;
 
-/// Follows a frame's headers. `located` says where the walk is, and then where it led; also where it broke off in the
-/// chain, its IP header stands there.
+/// Follows a frame's headers. `located` holds the state of the walk and then its result. It has the place of the IP
+/// header also if the walk broke off in the chain.
 #[inline(always)]
 pub fn locate(frame: &impl Headers, located: &mut Located) -> Walked {
     let Some((mut ethertype, first)) = frame.link() else { return Walked::Nowhere };
@@ -110,11 +110,12 @@ pub fn locate(frame: &impl Headers, located: &mut Located) -> Walked {
     }
 }
 
-/// Reads an IPv6 header; what follows it is called its transport, whatever that is. `None`: none of IPv6.
+/// Reads an IPv6 header; `transport` then is whatever follows it. `None`: not IPv6.
 #[inline(always)]
 fn begin_v6(frame: &impl Headers, ip: u32) -> Option<Located> {
     let (claimed, next) = read_v6(frame, ip)?;
-    // Before hop-by-hop options a length of zero is not the stack's end: it takes all there is, as of a jumbogram.
+    // Before hop-by-hop options a length of zero does not end the datagram: the stack takes all octets that follow, as
+    // in a jumbogram.
     let end = if claimed == 0 && next == 0 {
         frame.octets()
     } else {
@@ -142,7 +143,7 @@ fn chain(frame: &impl Headers, located: &mut Located) -> Walked {
 /// Whether the upper-layer header begins within a first fragment, and where it can be read.
 #[inline(always)]
 fn end(frame: &impl Headers, located: &Located) -> Walked {
-    /// No shorter one has ports.
+    /// A shorter header has no ports.
     const UPPER_OCTETS_MIN: u32 = 8;
     if located.is_first_fragment() && located.transport + UPPER_OCTETS_MIN > located.end {
         return Walked::ChainCut;
@@ -157,12 +158,12 @@ fn end(frame: &impl Headers, located: &Located) -> Walked {
 /// Goes past one extension header.
 #[inline(always)]
 fn pass(frame: &impl Headers, step: &mut Located) -> Result<(), Walked> {
-    // What lies behind the datagram is padding, and the stack's chain ends there too.
+    // The octets behind the datagram are padding, and the stack's chain ends there too.
     if step.transport + EXTENSION_OCTETS_MIN > step.end {
         return Err(if step.is_first_fragment() { Walked::ChainCut } else { Walked::Nowhere });
     }
     let Some([word]) = frame.words_at::<1>(step.transport) else {
-        // In the frame, but not where headers can be read: in a later buffer, or too far from its start.
+        // The header is in the frame, but not where headers can be read: in a later buffer, or too far from its start.
         let is_there = frame.reaches(step.transport + EXTENSION_OCTETS_MIN);
         return Err(if is_there { Walked::ChainTooLong } else { Walked::Nowhere });
     };
@@ -170,7 +171,7 @@ fn pass(frame: &impl Headers, step: &mut Located) -> Result<(), Walked> {
     let (octets, fragment) = match step.protocol() {
         // A later fragment carries no port.
         FRAGMENT if word & 0xfff8 != 0 => return Err(Walked::Nowhere),
-        // Offset zero and no more to come: an atomic fragment is a whole datagram.
+        // Offset zero and no further fragments: an atomic fragment is a whole datagram.
         FRAGMENT => (EXTENSION_OCTETS_MIN, if word & 1 != 0 { Located::FIRST_FRAGMENT } else { 0 }),
         AUTHENTICATION => ((length + 2) * 4, 0),
         _ => ((length + 1) * 8, 0),

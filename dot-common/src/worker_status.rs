@@ -1,9 +1,9 @@
-//! What a worker says of itself to the kernel half, and what follows for new connections.
+//! The state that a worker reports to the kernel half, and its consequences for new connections.
 //!
-//! Before: a worker stored its line into the map WORKERS, which it has mapped. After: dotd_steer sends a connection to
+//! Before: a worker stored its entry in the map WORKERS, which it has mapped. After: dotd_steer sends a connection to
 //! another worker, and dotd_xdp drops a SYN where no worker takes any.
-//! Holds: the line, and both decisions. Never: believes a line for ever: a closed worker opens by the clock, also when
-//! its thread is stuck.
+//! Holds: the entry, and both decisions. Never: trusts an entry for ever: a closed worker counts as open again after a
+//! time, also when its thread is stuck.
 
 /// One worker. 64 octets: a cache line, so that no worker waits for another one's stores.
 #[repr(C)]
@@ -11,13 +11,14 @@
 pub struct WorkerStatus {
     /// Connections open.
     pub open: u32,
-    /// Its share of the most connections there may be: beyond, others are asked first. 0: not known.
+    /// Its share of the connection cap: beyond it other workers are preferred. 0: not known.
     pub share: u32,
     /// Handshakes that wait for their turn.
     pub backlog: u32,
     /// Always zero.
     pub reserved: u32,
-    /// Monotonic time in nanoseconds until which it takes no connection: 0: it takes them, [`ENDED`]: it never will.
+    /// Monotonic time in nanoseconds until which it takes no connection: 0: it takes connections; [`ENDED`]: it will
+    /// never take one again.
     pub closed_until_ns: u64,
     /// Always zero: the rest of the cache line.
     pub rest: [u64; 5],
@@ -36,14 +37,15 @@ impl WorkerStatus {
         self.closed_until_ns <= now_ns
     }
 
-    /// Whether it takes them, and has no more than its share.
+    /// Whether it takes connections, and has no more than its share.
     #[inline(always)]
     const fn has_room(&self) -> bool {
         self.closed_until_ns == 0 && (self.share == 0 || self.open < self.share)
     }
 }
 
-/// Most other workers looked at for one connection: the next ones in the ring, so that each has others to look at.
+/// Most other workers that are looked at for one connection: the next ones in the ring, so that each worker has its own
+/// set.
 const LOOKS_MAX: u32 = 64;
 
 /// The worker for a new connection: `own`, the one of its CPU, unless that takes none or has its share; then the one with
@@ -77,12 +79,13 @@ pub fn choose(
     chosen
 }
 
-/// Whether no worker takes connections though not all of them drain: a SYN is better dropped than answered, for its
-/// client asks again by itself. Of workers that drain the listeners are closed, and the stack says so to clients.
+/// Whether no worker takes connections although not all of them drain. Then it is better to drop a SYN than to answer
+/// it, because its client tries again. The listeners of workers that drain are closed, and the stack says so to
+/// clients.
 #[inline(always)]
 pub fn is_pressed(workers: u32, now_ns: u64, closed_until_ns: impl Fn(u32) -> Option<u64>) -> bool {
-    // All of them are the end of time, then so are all their bits: no branch, of which the verifier would walk both ways
-    // for each worker.
+    // If all values are [`ENDED`], so is their conjunction. This needs no branch, of which the verifier would walk both
+    // sides for each worker.
     let mut bits = ENDED;
     for worker in 0..crate::maps::WORKERS_MAX {
         if worker >= workers {
@@ -136,7 +139,7 @@ mod tests {
         assert_eq!(chosen(7, &[(0, 0)]), 7, "no line, no say");
     }
 
-    /// Goal: SYNs are dropped where every worker that goes on is closed, and only until their time is over.
+    /// Goal: SYNs are dropped while every worker that does not drain is closed, and only until their time is over.
     #[test]
     fn pressure_is_all_of_those_that_go_on() {
         assert!(pressed(&[CLOSED]) && pressed(&[CLOSED, CLOSED]) && pressed(&[ENDED, CLOSED]));

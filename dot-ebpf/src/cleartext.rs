@@ -1,12 +1,12 @@
 //! Turns a refused segment into the end of its connection, on both sides.
 //!
-//! Before: the judge refused it, and its gate says `reset`. After: our own stack gets a bare segment in its
+//! Before: the judge refused it, and its gate says `reset`. After: the local stack gets a segment without octets in its
 //! place, and acts on it.
 //! Holds: the rewriting, with both checksums.
 //! Never: sends a frame back (XDP_TX): a native veth loses it unless its peer runs XDP too.
 //!
-//! The first refused segment becomes a RST: our socket is freed. Any further one becomes an ACK for a
-//! connection that is no more, and our stack itself resets the client.
+//! The first refused segment becomes a RST, which frees the local socket. Each further one becomes an ACK for a
+//! connection that does not exist any more, and the local stack resets the client.
 //!
 //! Source: RFC 9293 §3.5.2 and §3.10.7, RFC 1071 and RFC 1624 (checksums).
 
@@ -24,11 +24,11 @@ use crate::{
 const TCP_HEADER_OCTETS: u32 = 20;
 const PROTOCOL_TCP: u32 = 6;
 
-/// Rewrites the segment in place; whatever cannot be rewritten is dropped.
+/// Rewrites the segment in place; a segment that cannot be rewritten is dropped.
 #[inline(always)]
 pub(crate) fn reset(context: &XdpContext, packet: &Packet) -> u32 {
     let Transport::Tcp(segment) = packet.transport else { return xdp_action::XDP_DROP };
-    // Octets in a SYN: there is no connection to end, and a listener has no ear for a RST.
+    // Octets in a SYN: there is no connection to end, and a listener ignores a RST.
     if segment.has(flags::SYN) {
         return xdp_action::XDP_DROP;
     }
@@ -60,7 +60,7 @@ fn rewrite(context: &XdpContext, packet: &Packet, is_first: bool) -> Option<()> 
     let tcp = located.transport;
     let [ports, sequence, acknowledgment, control] = frame.words_at::<4>(tcp)?;
     let (acknowledgment, flag) = if is_first { (0, flags::RST) } else { (acknowledgment, flags::ACK) };
-    // Five words of header, the one flag, the window as it was.
+    // A header of five words, only this flag, the window unchanged.
     let control = 5 << 28 | u32::from(flag) << 16 | control & 0xffff;
     let mut sum = PROTOCOL_TCP + TCP_HEADER_OCTETS;
     let flow = &packet.flow;

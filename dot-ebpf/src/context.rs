@@ -1,7 +1,7 @@
 //! Reads and writes frames within bounds that the kernel's verifier can follow.
 //!
 //! Before: a program's context. After: `dot_common::packet` reads it like any other frame.
-//! Holds: [`Frame`] for the two kinds of context, and the only pointers into packets there are.
+//! Holds: [`Frame`] for the two kinds of context, and the only pointers into packets in this crate.
 //! Never: keeps a pointer: each access forms its own, checks it, uses it.
 //!
 //! The idiom: make the offset opaque to LLVM, bound it, add it to the frame's start, make the sum opaque,
@@ -23,7 +23,7 @@ use crate::{maps, subprograms};
 
 /// A context whose first buffer can be addressed.
 pub(crate) trait Linear {
-    /// [`dot_common::walk::locate`]: with one program's context a call, with the other's in place.
+    /// [`dot_common::walk::locate`]: a function call for one kind of context, inlined for the other.
     fn walk(&self, located: &mut Located) -> Walked
     where
         Self: Sized,
@@ -42,7 +42,7 @@ pub(crate) trait Linear {
 impl Linear for XdpContext {
     #[inline(always)]
     fn walk(&self, _: &mut Located) -> Walked {
-        // The function finds the same room by itself.
+        // The function finds the same map value by itself.
         subprograms::walk(self)
     }
 
@@ -122,14 +122,14 @@ impl<C: Linear> Frame<'_, C> {
 }
 
 impl Frame<'_, XdpContext> {
-    /// The number of the interface on which it came in.
+    /// The number of the interface on which the frame came in.
     #[inline(always)]
     pub(crate) fn interface(&self) -> u32 {
         // SAFETY: the context is the one the kernel gave this program.
         unsafe { (*self.0.ctx).ingress_ifindex }
     }
 
-    /// Sends it back: destination and source of Ethernet change places, three words for twelve octets.
+    /// Sends the frame back: Ethernet's destination and source change places, as three words for twelve octets.
     #[inline(always)]
     pub(crate) fn turn_round(&self) -> Option<()> {
         let [a, b, c] = self.words_at::<3>(0)?;
@@ -138,7 +138,7 @@ impl Frame<'_, XdpContext> {
         self.put_word(8, a << 16 | b >> 16)
     }
 
-    /// Takes so many octets off the frame's end.
+    /// Removes that many octets from the frame's end.
     #[inline(always)]
     pub(crate) fn shorten(&self, octets: u32) -> Option<()> {
         if octets == 0 {
@@ -220,7 +220,7 @@ impl<C: Linear> Headers for Frame<'_, C> {
 
     #[inline(always)]
     fn settle<'a, T>(&self, place: &'a mut T) -> &'a mut T {
-        // SAFETY: the same place.
+        // SAFETY: the same pointer as above.
         unsafe { &mut *forget(place) }
     }
 
@@ -233,13 +233,13 @@ impl<C: Linear> Headers for Frame<'_, C> {
 impl Payload for Frame<'_, XdpContext> {
     #[inline(always)]
     fn load(&self, offset: u32, count: u32) -> Option<u64> {
-        // 1 to 8 by construction: Linux 6.1 learns nothing from a comparison with zero.
+        // 1 to 8 by construction: the verifier of Linux 6.1 learns nothing from a comparison with zero.
         let count = (opaque(count.wrapping_sub(1) as usize) & 7) + 1;
         let mut octets = 0u64;
         // SAFETY: `octets` is eight octets on the stack, `count` is at most eight.
         let failed =
             unsafe { bpf_xdp_load_bytes(self.0.ctx, offset, (&raw mut octets).cast(), count as u32) };
-        // BPF is little-endian as we build it: the first octet is the lowest.
+        // The BPF target is little-endian: the first octet is the lowest.
         if failed == 0 { Some(octets) } else { None }
     }
 
@@ -249,15 +249,15 @@ impl Payload for Frame<'_, XdpContext> {
     }
 }
 
-/// Hides from LLVM what lies behind a pointer.
+/// Hides from LLVM what a pointer points to.
 #[inline(always)]
 pub(crate) fn forget<T>(mut pointer: *mut T) -> *mut T {
-    // SAFETY: moves a register to itself; without `nomem` LLVM must take memory for changed.
+    // SAFETY: moves a register to itself; without `nomem` LLVM must assume that memory has changed.
     unsafe { asm!("{0} = {0}", inout(reg) pointer, options(nostack, preserves_flags)) };
     pointer
 }
 
-/// Hides a value's history from LLVM, so that checks after it are on the register that is used.
+/// Hides a value's history from LLVM, so that later checks apply to the register that is used.
 #[inline(always)]
 pub(crate) fn opaque(mut value: usize) -> usize {
     // SAFETY: moves a register to itself.

@@ -1,13 +1,14 @@
-//! Answers a SYN with a SYN-ACK that nobody has to remember: its sequence number is a cookie of the kernel's.
+//! Answers a SYN with a SYN-ACK that needs no state: its sequence number is a cookie from the kernel.
 //!
-//! Before: the judge let a SYN pass. After: the client has its SYN-ACK, and a listener's queue is no longer; or the SYN is
-//! the stack's, as if we were not there, whenever the kernel does not want a cookie for it.
-//! Holds: the pace from which on we ask, the kernel's two answers (which listener, which cookie), the rewriting.
+//! Before: the judge let a SYN pass. After: the client has its SYN-ACK, and no listener's queue grew. Whenever the
+//! kernel wants no cookie for the SYN, the SYN goes to the stack as if this program did not exist.
+//! Holds: the rate above which the kernel is asked, its two answers (the listener, the cookie), the rewriting.
 //! Never: makes a cookie itself (raw ones reset real clients: the listener must know that it is flooded); remembers
 //! anything of a client; sends more octets than came; answers for an address that is not this machine's.
 //!
-//! The client's ACK goes to the stack, which knows the cookie and makes the connection. We do not learn where its stream
-//! begins: the number stands in a SYN that nobody vouches for, so that its octets pass the gates as `unknown_flow`.
+//! The client's ACK goes to the stack, which knows the cookie and makes the connection. The learner does not record
+//! where the stream begins, because the sequence number comes from a SYN that may be forged. So the stream's octets
+//! pass the gates as `unknown_flow`.
 //!
 //! Source: RFC 4987 §3.6 (SYN cookies), RFC 9293 §3.1 and §3.7.1 (MSS), bpf-helpers(7).
 
@@ -35,8 +36,8 @@ use crate::{
     tail_calls::{self, NOTHING_LEFT},
 };
 
-/// The rate of SYN, all together, above which cookies are asked for; no period: always. Set by the loader before the program
-/// loads.
+/// The rate of all SYNs together above which cookies are asked for; a period of 0 means always. Set by the loader
+/// before the program loads.
 #[unsafe(no_mangle)]
 static FLOOD_PERIOD_NS: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -46,7 +47,7 @@ static FLOOD_TOLERANCE_NS: Global<u64> = Global::new(0);
 #[map]
 static FLOOD: Array<u64> = Array::with_max_entries(1, 0);
 
-/// An IP header of up to 40 octets, then a TCP header of up to 60: the kernel wants them side by side in memory.
+/// An IP header of up to 40 octets, then a TCP header of up to 60: the kernel wants them adjacent in memory.
 const IP_OCTETS_MAX: usize = 40;
 #[map]
 static HEADERS: PerCpuArray<[u32; 32]> = PerCpuArray::with_max_entries(1, 0);
@@ -55,9 +56,10 @@ const PROTOCOL_TCP: u32 = 6;
 const HOPS: u32 = 64;
 /// Shortest frame of Ethernet, without its checksum.
 const FRAME_OCTETS_MIN: u32 = 60;
-/// What a client may send before it hears from the stack: more than any ClientHello, less than any listener's buffer.
+/// The window that a client gets until the stack announces its own: more than any ClientHello, less than any listener's
+/// buffer.
 const WINDOW: u32 = 29_200;
-/// The largest segments we ask for: what a usual wire carries, whatever larger ones the client can take.
+/// The largest segments that the client may send: those of a usual link, even if the client offers larger ones.
 const SEGMENT_OCTETS_MAX: (u32, u32) = (1460, 1440);
 
 /// A cookie, and the segment size that it stands for.
@@ -80,14 +82,14 @@ pub(crate) fn answer(context: &XdpContext) -> u32 {
     };
     let (action, xdp_action) = match rewrite(context, packet, &cookie) {
         Some(()) => (Action::Answer, xdp_action::XDP_TX),
-        // Half of it may be written: the stack must not see it.
+        // The frame may be half rewritten: the stack must not see it.
         None => (Action::Drop, xdp_action::XDP_DROP),
     };
     maps::count(Verdict { action, reason: Reason::SynCookie });
     xdp_action
 }
 
-/// Whether SYN come faster than the rate, or there is none.
+/// Whether SYNs come faster than the rate, or there is no rate.
 #[inline(always)]
 fn is_flood() -> bool {
     let rate = Rate { period_ns: FLOOD_PERIOD_NS.load(), tolerance_ns: FLOOD_TOLERANCE_NS.load() };
@@ -98,7 +100,7 @@ fn is_flood() -> bool {
     // SAFETY: a checked map value, aligned to eight octets.
     let scheduled_ns = unsafe { schedule.read_volatile() };
     match rate.admit(scheduled_ns, maps::now_ns()) {
-        // Who loses the race is counted by the winner's packet alone: one SYN more for the stack.
+        // If another CPU was first, only its packet is counted: the stack gets one SYN more.
         Some(next_ns) => {
             maps::exchange(schedule, scheduled_ns, next_ns);
             false
@@ -107,7 +109,8 @@ fn is_flood() -> bool {
     }
 }
 
-/// The kernel's cookie. `None`: it wants none, or the SYN is not for a listener here, or not plain.
+/// The kernel's cookie. `None`: the kernel wants no cookie, or the SYN is not for a listener here, or has unusual
+/// headers.
 #[inline(always)]
 fn cookie_for(context: &XdpContext, packet: &Packet) -> Option<Cookie> {
     let Transport::Tcp(segment) = packet.transport else { return None };
@@ -119,7 +122,7 @@ fn cookie_for(context: &XdpContext, packet: &Packet) -> Option<Cookie> {
     }
     let headers = HEADERS.get_ptr_mut(0)?.cast::<u8>();
     let words = segment.payload_offset.wrapping_sub(located.transport) / 4;
-    // 20 to 80 by construction, and what the header says or nothing.
+    // 20 to 80 by construction; either the length that the header states or zero.
     let tcp_octets = ((opaque(words.wrapping_sub(5) as usize) & 0xf) as u32 + 5) * 4;
     if tcp_octets != words * 4 {
         return None;
@@ -150,7 +153,7 @@ fn cookie_for(context: &XdpContext, packet: &Packet) -> Option<Cookie> {
     })
 }
 
-/// Whether a packet is for this machine: not forwarded, and not to a group.
+/// Whether a packet is for this machine: neither forwarded, nor multicast or broadcast.
 #[inline(always)]
 fn is_ours(context: &XdpContext, packet: &Packet) -> bool {
     const GROUP: u32 = 0x0100_0000;
@@ -162,7 +165,7 @@ fn is_ours(context: &XdpContext, packet: &Packet) -> bool {
     if is_group {
         return false;
     }
-    // Where our addresses are known, the judge saw none but packets to them.
+    // Where this machine's addresses are known, the judge passes only packets to them to this program.
     let is_known =
         maps::settings().is_some_and(|settings| settings.local & version_bit(packet.flow.is_v6()) != 0);
     if is_known {

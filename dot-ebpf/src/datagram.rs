@@ -1,10 +1,12 @@
-//! Reads a packet at tc from its network header on, whatever link header its interface has, or none.
+//! Reads a packet at tc from its network header on, whether or not its interface has a link header.
 //!
-//! Before: the stack has a packet, and has taken its outer VLAN tag off. After: `dot_common::packet` reads it like any frame.
-//! Holds: [`Datagram`]: the kernel copies what is asked for out of the first buffer, so that no pointer is checked.
+//! Before: the stack has a packet, and has removed its outer VLAN tag. After: `dot_common::packet` reads it like any
+//! frame.
+//! Holds: [`Datagram`]: the kernel copies the octets out of the first buffer, so that no pointer needs a check.
 //! Never: writes.
 //!
-//! The packet's first octet is no help: it is the outer IP header on a GRE interface, and the packet itself on a tun.
+//! The packet's first octet does not show where the network header is: on a GRE interface it belongs to the outer IP
+//! header, on a tun to the packet itself.
 
 use core::mem::MaybeUninit;
 
@@ -28,26 +30,28 @@ const LINK_OCTETS_MAX: u32 = 128;
 /// A packet without its link header.
 pub(crate) struct Datagram<'a>(pub(crate) &'a TcContext);
 
-/// Octets with which a packet can be attributed to a port of ours: Ethernet, IPv6, eight octets. No less of a bulk transfer's
-/// segments, which have timestamps, lies in a first buffer anywhere, so that nothing of others' is copied.
+/// Octets with which a packet can be attributed to a port of ours: Ethernet, IPv6, eight octets. The first buffer of a
+/// bulk transfer's segment (with timestamps) always holds at least that much, so that nothing is copied for other
+/// services' transfers.
 pub(crate) const ATTRIBUTABLE_OCTETS: usize = 66;
-/// The same with all headers but a chain of extension headers, and what a gate looks at.
+/// The same with all headers except a chain of extension headers, and with the octets that a gate looks at.
 pub(crate) const JUDGEABLE_OCTETS: usize = 192;
-/// The same with a chain of extension headers, or tags; what lies beyond is not walked.
+/// The same with a chain of extension headers, or tags; headers beyond that are not walked.
 pub(crate) const WALKABLE_OCTETS: usize = 4096;
 
 impl Datagram<'_> {
-    /// Has so many octets in the packet's first buffer, from which headers are copied, if there are so many.
+    /// Makes sure that the packet's first buffer, from which headers are copied, holds that many octets, if the packet
+    /// has them.
     #[inline(always)]
     pub(crate) fn gather<const OCTETS: usize>(&self) {
         if self.0.data() + OCTETS > self.0.data_end() {
             let (all, wanted) = (self.0.len(), OCTETS as u32);
-            // What cannot be had is not read, and so not attributed.
+            // Octets that are not available are not read, and so the packet is not attributed.
             let _ = self.0.pull_data(if all < wanted { all } else { wanted });
         }
     }
 
-    /// Whether IP is at once, and TCP or UDP behind it.
+    /// Whether IP follows directly, and TCP or UDP behind it.
     #[inline(always)]
     pub(crate) fn is_straight(&self) -> bool {
         const TCP: u8 = 6;
@@ -64,7 +68,7 @@ impl Datagram<'_> {
     fn copy<T: Copy>(&self, offset: u32) -> Option<T> {
         let mut copied = MaybeUninit::<T>::uninit();
         let (skb, octets) = (self.0.skb.skb, size_of::<T>() as u32);
-        // SAFETY: the context is the one the kernel gave this program; there is room for so many octets.
+        // SAFETY: the context is the one the kernel gave this program; there is room for that many octets.
         let failed = unsafe {
             bpf_skb_load_bytes_relative(
                 skb.cast(),
@@ -82,7 +86,8 @@ impl Datagram<'_> {
 impl Headers for Datagram<'_> {
     const WALKS_ALWAYS: bool = true;
 
-    /// With the link header, whose length is not known: what claims so few octets too many is the stack's to refuse.
+    /// This includes the link header, whose length is not known. A packet that claims only that many octets too many is
+    /// left to the stack, which refuses it.
     #[inline(always)]
     fn octets(&self) -> u32 {
         self.0.len()
@@ -90,7 +95,7 @@ impl Headers for Datagram<'_> {
 
     #[inline(always)]
     fn reaches(&self, end: u32) -> bool {
-        // A short packet lies in the first buffer, whole.
+        // A short packet lies in the first buffer as a whole.
         self.copy::<u8>(end.wrapping_sub(1)).is_some()
             || end <= self.0.len() && self.0.len() as usize > JUDGEABLE_OCTETS
     }
@@ -119,13 +124,13 @@ impl Headers for Datagram<'_> {
 
     #[inline(always)]
     fn settle<'a, T>(&self, place: &'a mut T) -> &'a mut T {
-        // SAFETY: the same place.
+        // SAFETY: as above.
         unsafe { &mut *forget(place) }
     }
 
     #[inline(always)]
     fn walk(&self, _: &mut Located) -> Walked {
-        // The function finds the same room by itself.
+        // The function finds the same map value by itself.
         subprograms::walk_datagram(self.0)
     }
 }
@@ -133,7 +138,7 @@ impl Headers for Datagram<'_> {
 impl Payload for Datagram<'_> {
     #[inline(always)]
     fn load(&self, offset: u32, count: u32) -> Option<u64> {
-        // 1 to 8 by construction: Linux 6.1 learns nothing from a comparison with zero.
+        // 1 to 8 by construction: the verifier of Linux 6.1 learns nothing from a comparison with zero.
         let count = (opaque(count.wrapping_sub(1) as usize) & 7) + 1;
         let mut octets = 0u64;
         let mut copy = || {
@@ -151,11 +156,11 @@ impl Payload for Datagram<'_> {
         if copy() == 0 {
             return Some(octets);
         }
-        // Behind a long chain, and in another buffer.
+        // It may lie behind a long chain, and in another buffer.
         let end = offset + count as u32 + LINK_OCTETS_MAX;
         let all = self.0.len();
         let _ = self.0.pull_data(if end < all { end } else { all });
-        // BPF is little-endian as we build it: the first octet is the lowest.
+        // The BPF target is little-endian: the first octet is the lowest.
         if copy() == 0 { Some(octets) } else { None }
     }
 

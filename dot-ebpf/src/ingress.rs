@@ -1,7 +1,8 @@
 //! The judge at tc ingress: for interfaces where XDP cannot be. Step 3 of 9 of a query.
 //!
-//! Before: the stack has a packet that came in. After: the same verdict as XDP's, counted once; the packet goes on, or ends.
-//! Holds: what a verdict means for tc. The verdict itself is `dot_common::judge`'s.
+//! Before: the stack has a packet that came in. After: it has the same verdict as from XDP, counted once; the packet
+//! passes or is dropped.
+//! Holds: what a verdict means for tc. `dot_common::judge` decides the verdict.
 //! Never: answers or rewrites: where XDP would send a reset or TC=1, the packet is dropped here.
 
 use aya_ebpf::{
@@ -36,7 +37,7 @@ impl Hook for TcContext {
     }
 }
 
-/// What becomes of a packet: it ends, or other programs of this hook see it.
+/// The tc action for a packet: it is dropped, or other programs of this hook see it.
 #[inline(always)]
 pub(crate) fn judge(context: &TcContext) -> i32 {
     let datagram = Datagram(context);

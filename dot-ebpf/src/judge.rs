@@ -1,8 +1,8 @@
 //! From frame to XDP action: parse, judge, count once, act. Step 3 of 9 of a query.
 //!
-//! Before: the driver gave us a frame. After: the stack gets it, or nobody.
-//! Holds: what a verdict means for XDP. The verdict itself is `dot_common::judge`'s.
-//! Never: counts a packet twice, or one that is not ours.
+//! Before: the driver gave us a frame. After: the stack gets it, or it is dropped or answered.
+//! Holds: what a verdict means for XDP. `dot_common::judge` decides the verdict.
+//! Never: counts a packet twice, or one that is not for dotd.
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dot_common::{
@@ -22,7 +22,7 @@ use dot_common::{
 
 use crate::{context::Frame, lists, maps, ports::OwnPorts, subprograms, tail_calls};
 
-/// The XDP action for a frame; `None` when it is none of ours.
+/// The XDP action for a frame; `None` when it is not for dotd.
 #[inline(always)]
 pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     let frame = Frame(context);
@@ -67,7 +67,7 @@ fn is_reset(packet: &Packet, settings: &Settings, verdict: Verdict) -> bool {
         && matches!(Gate::from_octet(gate), Gate::Reset)
 }
 
-/// What a program's context says of its packet.
+/// What a program's context knows about its packet.
 pub(crate) trait Hook {
     /// The number of the interface on which it came in.
     fn interface(&self) -> u32;
@@ -87,14 +87,14 @@ impl Hook for XdpContext {
     }
 }
 
-/// What the judge may ask the kernel; about the frame itself where it is given the context.
+/// The judge's questions to the kernel; questions about the frame itself go to its context.
 pub(crate) struct Kernel<'a, C = XdpContext> {
     context: Option<&'a C>,
     is_own: bool,
 }
 
 impl<'a, C: Hook> Kernel<'a, C> {
-    /// About a frame.
+    /// The questions about a frame.
     #[inline(always)]
     pub(crate) fn about(context: &'a C) -> Self {
         Self { context: Some(context), is_own: false }
@@ -102,13 +102,13 @@ impl<'a, C: Hook> Kernel<'a, C> {
 }
 
 impl Kernel<'_> {
-    /// About a packet of another machine's.
+    /// The questions about a packet from another machine.
     #[inline(always)]
     pub(crate) fn of_others() -> Self {
         Self { context: None, is_own: false }
     }
 
-    /// About a packet of this machine's own.
+    /// The questions about a packet from this machine.
     #[inline(always)]
     pub(crate) fn of_own() -> Self {
         Self { context: None, is_own: true }
@@ -186,7 +186,8 @@ impl<C: Hook> Knowledge for Kernel<'_, C> {
 
     #[inline(always)]
     fn is_pressed(&self) -> bool {
-        // One worker that takes connections is enough, and mostly the first does: one line, no clock, no call.
+        // One worker that takes connections is enough, and mostly it is the first: then this reads one entry, no clock,
+        // and makes no call.
         maps::closed_until_ns(0).is_some_and(|until_ns| until_ns != 0) && subprograms::is_pressed()
     }
 

@@ -1,9 +1,10 @@
-//! Learns where each connection's stream begins, from our own SYN-ACKs.
+//! Learns where each connection's stream begins, from dotd's own SYN-ACKs.
 //!
-//! Before: our stack accepted a connection. After: the judge can place any segment of it in its stream.
-//! Holds: the writing of FLOWS4 and FLOWS6, and what a SYN-ACK does not say: how much of the stream came with the SYN.
-//! Never: believes a client: a map fed by SYNs is fooled by two of them, and so is one fed by SYN-ACKs that are cookies, for
-//! which nobody remembers the SYN that they answer.
+//! Before: the local stack accepted a connection. After: the judge can place any segment of it in its stream.
+//! Holds: the writing of FLOWS4 and FLOWS6, and the one fact that a SYN-ACK does not contain: how much of the stream
+//! came with the SYN.
+//! Never: trusts a client. Two SYNs would mislead a map that is filled from SYNs. They would also mislead one that is
+//! filled from cookies, because a cookie does not show which SYN it answers.
 //!
 //! Source: RFC 7413 §4.2 (Fast Open: a SYN-ACK acknowledges the SYN's octets too).
 
@@ -16,11 +17,11 @@ use dot_common::{
 
 use crate::{maps, ports::OwnPorts, socket};
 
-/// A listener's state: it sent the SYN-ACK itself, and nothing stands yet.
+/// The state of a listener: it sent the SYN-ACK itself, and no connection exists yet.
 const LISTENS: u32 = 10;
 
-/// Writes down the flow of a SYN-ACK from one of our ports, if a request or a connection stands behind it; of another one
-/// what was known before is forgotten, because the ACK that comes may belong to any SYN.
+/// Writes down the flow of a SYN-ACK from one of our ports, if the kernel has a request or a connection for it. For any
+/// other SYN-ACK the known flow is deleted, because the ACK that follows may belong to any SYN.
 #[inline(always)]
 pub(crate) fn learn(context: &TcContext, frame: &impl Headers) {
     let Some(room) = maps::room() else { return };
@@ -33,19 +34,20 @@ pub(crate) fn learn(context: &TcContext, frame: &impl Headers) {
     maps::remember(key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
 }
 
-/// Whether the SYN-ACK belongs to a request or to a connection: a cookie belongs to no socket, nor does what is forwarded.
+/// Whether the SYN-ACK belongs to a request or to a connection: a cookie belongs to no socket, nor does a forwarded
+/// SYN-ACK.
 #[inline(always)]
 fn stands(context: &TcContext) -> bool {
-    // SAFETY: the context is the one the kernel gave this program; it gives the pointer, or none, as a whole.
+    // SAFETY: the context is the one the kernel gave this program; the pointer is read as a whole, and may be null.
     let socket = unsafe { (*context.skb.skb).__bindgen_anon_2.sk };
     // SAFETY: the kernel checked that it is a socket, if it is not null; one word of it.
     !socket.is_null() && unsafe { (*socket).state } != LISTENS
 }
 
-/// Octets that our stack took with the SYN (Fast Open), also when the SYN-ACK is one that is sent again.
+/// Octets that the local stack accepted with the SYN (Fast Open), also for a SYN-ACK that is retransmitted.
 ///
-/// Only such a connection has a socket of its own before its handshake is over, which then says what it received; of others
-/// there is a request, which is no full socket, or a listener, which received nothing.
+/// Only a Fast Open connection has a socket of its own before its handshake is over, and that socket knows what it
+/// received. Other connections have a request, which is no full socket, or a listener, which received nothing.
 #[inline(always)]
 fn came_with_syn(context: &TcContext, key: &FlowKey) -> u32 {
     let received = socket::of(context.skb.skb.cast(), key, |socket| {

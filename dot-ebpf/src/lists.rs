@@ -1,4 +1,4 @@
-//! Tries of prefixes: who is denied, who is allowed, and which destinations are this machine's.
+//! Tries of prefixes: which clients are denied, which are allowed, and which destinations are this machine's.
 //!
 //! Before: a packet's addresses. After: whether a list holds them. Holds: the tries, and what each CPU remembers of destinations.
 //! Never: writes a list; the loader does.
@@ -37,7 +37,7 @@ static LOCAL6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(LOCAL_MAX, 0);
 #[map]
 static DESTINATIONS: PerCpuArray<Destination> = PerCpuArray::with_max_entries(DESTINATIONS_MAX, 0);
 
-/// What this CPU remembers of a packet's destination: whether it is this machine's.
+/// What this CPU's cache says about a packet's destination: whether it belongs to this machine.
 #[inline(always)]
 pub(crate) fn recall_destination(settings: &Settings, flow: &FlowKey) -> Option<bool> {
     if settings.generation == 0 {
@@ -48,10 +48,10 @@ pub(crate) fn recall_destination(settings: &Settings, flow: &FlowKey) -> Option<
     unsafe { (*known).recall(flow, settings.generation) }
 }
 
-/// Asks whether a packet's destination is this machine's, and remembers it.
+/// Looks up whether a packet's destination belongs to this machine, and caches the answer.
 #[inline(always)]
 pub(crate) fn look_up_destination(settings: &Settings, flow: &FlowKey) -> bool {
-    // Before the addresses are asked: what changes meanwhile makes the answer void.
+    // Read before the look-up: a change in the meantime invalidates the answer.
     let generation = generation(settings);
     let is_local = is_listed(&LOCAL4, &LOCAL6, flow.server, flow.is_v6());
     if let Some(known) = DESTINATIONS.get_ptr_mut(local::place(flow)) {

@@ -1,11 +1,12 @@
 //! dotd's kernel half: a frame comes in, a verdict goes out, and it is counted once. Steps 1 to 3 of 9 of a query.
 //!
-//! [`dotd_xdp`] judges what comes in on an interface, [`dotd_learn`] sees our own SYN-ACKs
-//! leave at tc egress, [`dotd_ingress`] judges at tc where XDP cannot be, [`dotd_steer`] gives a new connection to the worker of the packet's CPU. Behind the judge may follow,
-//! each only where it is wanted: [`dotd_notice`], [`dotd_cookie`], [`dotd_spread`].
-//! Holds: the entry points, and what follows from a verdict. What decides is in dot-common, where tests
-//! reach it.
-//! Never: answers on the wire but to a query over its rate and a SYN in a flood, writes an address list, logs by default.
+//! [`dotd_xdp`] judges what comes in on an interface, [`dotd_learn`] sees dotd's own SYN-ACKs leave at tc egress,
+//! [`dotd_ingress`] judges at tc where XDP cannot be, [`dotd_steer`] gives a new connection to the worker of the
+//! packet's CPU. Three programs may follow the judge, each only where the config wants it: [`dotd_notice`],
+//! [`dotd_cookie`], [`dotd_spread`].
+//! Holds: the entry points, and the consequences of a verdict. The decisions are in dot-common, where tests reach them.
+//! Never: answers on the wire, except a query above its rate and a SYN in a flood; writes an address list, logs by
+//! default.
 
 #![no_std]
 #![no_main]
@@ -42,7 +43,7 @@ pub fn dotd_xdp(context: XdpContext) -> u32 {
     judge::judge(&context).unwrap_or(xdp_action::XDP_PASS)
 }
 
-/// Notes a refusal for the log, and ends it.
+/// Sends a notice of a refusal for the log, and ends with the action of the judge.
 #[xdp(frags)]
 pub fn dotd_notice(context: XdpContext) -> u32 {
     notice::note(&context)
@@ -76,13 +77,13 @@ pub fn dotd_learn_ip(context: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Judges what comes in on an interface where XDP cannot be.
+/// Judges packets that come in on an interface where XDP cannot be.
 #[classifier]
 pub fn dotd_ingress(context: TcContext) -> i32 {
     ingress::judge(&context)
 }
 
-/// Selects the listener of the worker that owns this CPU; without one the kernel's hash selects.
+/// Selects the listener of the worker that owns this CPU; without such a worker the kernel's hash selects.
 #[sk_reuseport]
 pub fn dotd_steer(context: SkReuseportContext) -> u32 {
     steer::select(&context);
@@ -94,7 +95,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Several helpers are for programs under the GPL only.
+/// Several kernel helpers are available only to programs under the GPL.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

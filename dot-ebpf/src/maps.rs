@@ -1,8 +1,9 @@
-//! The maps of the kernel half, and what may be done with each.
+//! The maps of the kernel half, and the access to each.
 //!
-//! Lists of prefixes are in `lists`. Names, sizes and shapes are dot_common's; a static here is called what [`dot_common::maps`] says.
+//! Lists of prefixes are in `lists`. Names, sizes and shapes are dot_common's; a static here has its name from
+//! [`dot_common::maps`].
 //! Holds: every access that needs `unsafe`, so that no other file needs `unsafe` for maps.
-//! Never: judges what it reads.
+//! Never: judges the values that it reads.
 
 use core::arch::asm;
 
@@ -55,7 +56,7 @@ static SPENT: HashMap<u64, u64> = HashMap::with_max_entries(SPENT_MAX, BPF_F_NO_
 #[map]
 static PROVEN: LruHashMap<u64, Proof> = LruHashMap::with_max_entries(PROVEN_MAX, 0);
 
-/// A UDP datagram of ours: 8 octets of header, 12, 259 and 11 of message.
+/// A UDP datagram that dotd sends: 8 octets of header, 12, 259 and 11 of message.
 const ANSWER_OCTETS: usize = 512;
 
 #[map]
@@ -87,7 +88,7 @@ pub(crate) fn place(cpu: u32) -> Option<u32> {
     PLACES.get(cpu).copied()
 }
 
-/// Lines of the workers, which they store into memory that they have mapped.
+/// Entries of the workers, which they store into memory that they have mapped.
 #[map]
 static WORKERS: Array<WorkerStatus> = Array::with_max_entries(WORKERS_MAX, BPF_F_MMAPABLE);
 
@@ -95,11 +96,11 @@ static WORKERS: Array<WorkerStatus> = Array::with_max_entries(WORKERS_MAX, BPF_F
 #[unsafe(no_mangle)]
 pub(crate) static WORKER_COUNT: Global<u32> = Global::new(1);
 
-/// What a worker says of itself.
+/// The entry of a worker.
 #[inline(always)]
 pub(crate) fn worker_status(worker: u32) -> Option<WorkerStatus> {
     let status = WORKERS.get_ptr(worker)?;
-    // SAFETY: a checked map value; each word is stored whole, and may be a moment older than its neighbour.
+    // SAFETY: a checked map value; each word is stored whole, and may be slightly older than the next one.
     unsafe {
         Some(WorkerStatus {
             open: (&raw const (*status).open).read_volatile(),
@@ -118,7 +119,7 @@ pub(crate) fn closed_until_ns(worker: u32) -> Option<u64> {
     Some(unsafe { (&raw const (*status).closed_until_ns).read_volatile() })
 }
 
-/// Adds one to the counter of a verdict.
+/// Adds one to a verdict's counter.
 #[inline(always)]
 pub(crate) fn count(verdict: Verdict) {
     if let Some(counter) = COUNTERS.get_ptr_mut(counters::index(verdict)) {
@@ -127,24 +128,24 @@ pub(crate) fn count(verdict: Verdict) {
     }
 }
 
-/// The loader's settings; all zero, and so nothing ours, before it wrote them.
+/// The loader's settings; all zero before the loader has written them, so that no packet is for dotd.
 #[inline(always)]
 pub(crate) fn settings() -> Option<&'static Settings> {
     SETTINGS.get(0)
 }
 
-/// The settings' generation, as it is now.
+/// The current generation of the settings.
 #[inline(always)]
 pub(crate) fn generation(settings: &Settings) -> u32 {
     // SAFETY: one aligned word of a map value; volatile, so that it is read here and once.
     unsafe { (&raw const settings.generation).read_volatile() }
 }
 
-/// What we know of a connection.
+/// The record of a connection.
 #[inline(always)]
 pub(crate) fn flow(key: &FlowKey) -> Option<Flow> {
-    // SAFETY: the value is copied at once; a concurrent write can tear it, which costs one wrong verdict on
-    // a segment of a connection that is just being opened a second time.
+    // SAFETY: the value is copied at once; a concurrent write can tear it, which costs one wrong verdict, about a
+    // segment of a connection that is being opened a second time.
     Some(unsafe { *flow_of(key)? })
 }
 
@@ -167,7 +168,7 @@ fn flow_of(key: &FlowKey) -> Option<*mut Flow> {
     if key.is_v6() { FLOWS6.get_ptr_mut(v6(key)) } else { FLOWS4.get_ptr_mut(key.v4()) }
 }
 
-/// [`FlowKey::v6`], where it lies: its words are the key's first.
+/// [`FlowKey::v6`] in place: the flow's first words are the key.
 #[inline(always)]
 fn v6(key: &FlowKey) -> &[u32; 9] {
     // SAFETY: a repr(C) struct whose first 36 octets are these nine words.
@@ -186,12 +187,12 @@ pub(crate) fn offend(key: &FlowKey) -> u32 {
     }
 }
 
-/// Whether a client has a ban that `holds`; then its hit is counted.
+/// Whether a client has a ban that `holds`; if so, the hit is counted.
 #[inline(always)]
 pub(crate) fn is_banned(client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
     let Some(ban) = BANS.get_ptr_mut(client.key()) else { return false };
-    // SAFETY: a checked map value; a copy, so that `holds` cannot see it change. An update of the ban replaces the
-    // value whole, and this one is kept until the program ends.
+    // SAFETY: a checked map value; a copy, so that it cannot change while `holds` looks at it. An update of the ban
+    // replaces the whole value, and the old value stays valid until the program ends.
     if !holds(&unsafe { *ban }) {
         return false;
     }
@@ -207,7 +208,7 @@ fn add_hits(ban: *mut Ban, hits: u64) {
     };
 }
 
-/// What this CPU remembers of a packet's client; a hit of its ban is counted.
+/// What this CPU's cache says about a packet's client; a hit of the client's ban is counted.
 #[inline(always)]
 pub(crate) fn recall(settings: &Settings, flow: &FlowKey) -> Option<Standing> {
     if settings.generation == 0 {
@@ -223,8 +224,8 @@ pub(crate) fn recall(settings: &Settings, flow: &FlowKey) -> Option<Standing> {
     Some(standing)
 }
 
-/// Remembers a packet's client in place of another, whose ban gets the hits that are still owed to it. `generation` was
-/// read before lists and bans were asked.
+/// Caches a packet's client in place of another one, whose ban first gets its outstanding hits. `generation` was read
+/// before lists and bans were looked up.
 #[inline(always)]
 pub(crate) fn memorize(settings: &Settings, flow: &FlowKey, generation: u32, standing: Standing) {
     let Some(cached) = MEMO.get_ptr_mut(client_cache::place(flow)) else { return };
@@ -244,42 +245,43 @@ pub(crate) fn memorize(settings: &Settings, flow: &FlowKey, generation: u32, sta
     *cached = CachedClient { client, version, generation, standing, serial, tick: tick(), ban, hits: 0 };
 }
 
-/// The [`Ban::serial`] of a ban; 0: it has just gone.
+/// The [`Ban::serial`] of a ban; 0: the ban was just removed.
 #[inline(always)]
 fn serial(ban: u64) -> u32 {
     // SAFETY: a checked map value, copied at once.
     BANS.get_ptr(ban).map_or(0, |ban| u32::from(unsafe { (*ban).serial }))
 }
 
-/// The tick of the kernel's clock: what the coarse time is made of, in one load.
+/// The tick of the kernel's clock, on which the coarse time is based, in one load.
 #[inline(always)]
 fn tick() -> u64 {
     // SAFETY: no arguments, no effect.
     unsafe { bpf_jiffies64() }
 }
 
-/// Until when a client's handshake budget is spent; 0: it is not.
+/// Until when a client's handshake budget is spent; 0: it is not spent.
 #[inline(always)]
 pub(crate) fn spent_until_ns(client: ClientPrefix) -> u64 {
     // SAFETY: one aligned word, copied at once.
     unsafe { SPENT.get(client.key()) }.map_or(0, |until_ns| *until_ns)
 }
 
-/// What the connections that a client finished say of it.
+/// What is known of a client by the connections that it completed.
 #[inline(always)]
 pub(crate) fn proof(client: ClientPrefix) -> Proof {
     // SAFETY: one aligned word, copied at once.
     unsafe { PROVEN.get(client.key()) }.copied().unwrap_or_default()
 }
 
-/// Whether one more is within its rate; then it is counted.
+/// Whether one more packet is within its rate; if so, it is counted.
 ///
 /// The schedule is one number, exchanged as a whole: CPUs that race for it lose nothing and admit nothing twice.
 #[inline(always)]
 pub(crate) fn admits(key: u64, rate: &Rate) -> bool {
     const TRIES: u32 = 3;
     const EEXIST: i32 = -17;
-    // SAFETY: no arguments, no effect. The precise clock: within a tick of the coarse one, a burst would be all.
+    // SAFETY: no arguments, no effect. This is the precise clock: within one tick of the coarse clock only a burst
+    // would be admitted.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     for _ in 0..TRIES {
         let Some(slot) = RATE.get_ptr_mut(key) else {
@@ -287,7 +289,7 @@ pub(crate) fn admits(key: u64, rate: &Rate) -> bool {
             match RATE.insert(key, next, u64::from(BPF_NOEXIST)) {
                 // Another CPU was first.
                 Err(EEXIST) => continue,
-                // A map that takes nothing costs the limit, and nobody's connection.
+                // If the map accepts no entry, the limit is not enforced, and no connection is refused.
                 Ok(()) | Err(_) => return true,
             }
         };
@@ -299,7 +301,7 @@ pub(crate) fn admits(key: u64, rate: &Rate) -> bool {
             return true;
         }
     }
-    // Who loses three races in a row sends on several CPUs within nanoseconds.
+    // A client that loses three races in a row sends on several CPUs within nanoseconds.
     false
 }
 
@@ -315,8 +317,8 @@ pub(crate) fn exchange(slot: *mut u64, old: u64, new: u64) -> bool {
     found == old
 }
 
-/// The checksum over `octets` of a frame from `offset` on, added to `seed`; never zero, as UDP wants it. In the
-/// order of octets of the frame.
+/// The checksum over `octets` of a frame from `offset` on, added to `seed`; never zero, as UDP wants it. The result is
+/// in the frame's octet order.
 #[inline(always)]
 pub(crate) fn checksum(context: &XdpContext, offset: u32, octets: u32, seed: u32) -> Option<u16> {
     let buffer = ANSWER.get_ptr_mut(0)?;
@@ -353,17 +355,17 @@ pub(crate) fn through_scratch(value: u32) -> Option<u32> {
     }
 }
 
-/// This CPU's room for the packet that it reads: what is written there the verifier knows nothing of, so that all paths
-/// to it are one, and its flow is a key in memory, as look-ups want it.
+/// This CPU's memory for the packet that it reads. The verifier knows nothing about the values written there, so that
+/// all paths to it become one; and the flow is a key in memory, as look-ups need it.
 #[inline(always)]
 pub(crate) fn room() -> Option<&'static mut Packet> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a checked map value of this CPU, aligned to eight octets, zero at first, which is a packet; nobody else
+    // SAFETY: a checked map value of this CPU, aligned to eight octets, zero at first, which is a packet; nothing else
     // writes it before this frame's program ends.
     unsafe { Some(&mut (*scratch).packet) }
 }
 
-/// The packet in [`room`], once it is read.
+/// The packet in [`room`], after it was read.
 #[inline(always)]
 pub(crate) fn packet() -> Option<&'static Packet> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
@@ -371,7 +373,7 @@ pub(crate) fn packet() -> Option<&'static Packet> {
     unsafe { Some(&*forget(&raw mut (*scratch).packet)) }
 }
 
-/// Monotonic time in nanoseconds, to a tick: enough for a minute, and a third of the cost.
+/// Monotonic time in nanoseconds, with the resolution of a tick: enough to measure a minute, at a third of the cost.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {
     // SAFETY: no arguments, no effect.

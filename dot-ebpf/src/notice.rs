@@ -1,9 +1,9 @@
-//! Says once a minute that a client is refused, and why. Follows the judge where somebody listens.
+//! Reports once a minute that a client is refused, and why. Follows the judge where the log wants notices.
 //!
 //! Before: a packet was refused, or would have been. After: a notice is in the ring, or its loss is counted, and the
-//! packet ends as it would have without us.
-//! Holds: the table of what was said, the pace of each reason, the ring. The arithmetic is `dot_common::notice`'s.
-//! Never: names an address longer than a client prefix, waits, or changes what becomes of a packet.
+//! packet ends as it would have without this program.
+//! Holds: the table of sent notices, the pace of each reason, the ring. The arithmetic is in `dot_common::notice`.
+//! Never: names an address longer than a client prefix, waits, or changes the action for a packet.
 
 use aya_ebpf::{
     macros::map,
@@ -34,7 +34,7 @@ static NOTICE_PACE: Array<u64> = Array::with_max_entries(REASONS_MAX, 0);
 #[map]
 static NOTICE_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Fate::ALL.len() as u32, 0);
 
-/// Notes the refusal, and ends with the action that was left.
+/// Sends a notice of the refusal, and ends with the action that the judge left.
 #[inline(always)]
 pub(crate) fn note(context: &XdpContext) -> u32 {
     let Some(left) = tail_calls::left() else { return NOTHING_LEFT };
@@ -44,7 +44,7 @@ pub(crate) fn note(context: &XdpContext) -> u32 {
     tail_calls::pass(context, left.xdp_action)
 }
 
-/// Notes that a packet was refused, or would have been.
+/// Sends a notice that a packet was refused, or would have been.
 #[inline(always)]
 pub(crate) fn note_packet(settings: &Settings, packet: &Packet, reason: u32, action: u32) {
     let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
@@ -56,7 +56,7 @@ pub(crate) fn note_packet(settings: &Settings, packet: &Packet, reason: u32, act
         return;
     }
     let Some(fate) = send(Notice { client: client.key(), reason, action }, now_ns) else { return };
-    // What was not sent may be tried again with the next packet.
+    // A notice that was not sent is tried again with the next packet.
     if matches!(fate, Fate::Sent) {
         // SAFETY: as above.
         unsafe { word.write_volatile(place.word(now_ns)) };
@@ -67,7 +67,7 @@ pub(crate) fn note_packet(settings: &Settings, packet: &Packet, reason: u32, act
     }
 }
 
-/// Puts a notice into the ring, if its reason's pace lets it.
+/// Puts a notice into the ring, if the pace of its reason allows it.
 #[inline(always)]
 fn send(notice: Notice, now_ns: u64) -> Option<Fate> {
     let pace = NOTICE_PACE.get_ptr_mut(notice.reason)?;

@@ -1,7 +1,7 @@
 //! The ports that a loaded program judges.
 //!
 //! Before: the loader wrote them into the object. After: the parser asks which service a port has.
-//! Holds: constants, which the kernel freezes when it loads the program. Never: asks a map.
+//! Holds: constants, which the kernel freezes when it loads the program. Never: reads a map.
 
 use aya_ebpf::Global;
 use dot_common::{
@@ -17,7 +17,8 @@ static PORTS_DOT: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static PORT_DO53: Global<u32> = Global::new(0);
 
-/// The ports that this program was loaded with. Whoever can write every map cannot have it judge another service's.
+/// The ports that this program was loaded with. A user who can write every map still cannot make it judge the ports of
+/// another service.
 pub(crate) struct OwnPorts;
 
 impl Services for OwnPorts {

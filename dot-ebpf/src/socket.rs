@@ -1,6 +1,7 @@
 //! Asks the kernel for the socket that a connection has.
 //!
-//! Before: a packet's addresses and ports. After: what the asking program wants of the socket, which is released.
+//! Before: a packet's addresses and ports. After: the program has read what it needs from the socket, and the socket is
+//! released.
 //! Holds: the tuple in the order of the wire, the look-up, the release.
 //! Never: keeps a socket: the verifier refuses a program that does.
 
@@ -13,8 +14,8 @@ use aya_ebpf::{
 };
 use dot_common::flow::FlowKey;
 
-/// What `ask` says of the socket on our side of a connection: its own, one that is being made, or a listener. `None`: there
-/// is none. `context` is that of an XDP or tc program.
+/// The result of `ask` for the local socket of a connection: its own socket, a request, or a listener. `None`: there is
+/// no socket. `context` is that of an XDP or tc program.
 #[inline(always)]
 pub(crate) fn of<T>(context: *mut c_void, flow: &FlowKey, ask: impl FnOnce(*mut bpf_sock) -> T) -> Option<T> {
     let socket =
@@ -30,10 +31,10 @@ pub(crate) fn of<T>(context: *mut c_void, flow: &FlowKey, ask: impl FnOnce(*mut 
 
 #[inline(always)]
 fn look_up<const WORDS: usize>(context: *mut c_void, tuple: &[u32; WORDS]) -> *mut bpf_sock {
-    /// BPF_F_CURRENT_NETNS: that of the interface.
+    /// BPF_F_CURRENT_NETNS: the namespace of the interface.
     const THIS_NAMESPACE: u64 = u32::MAX as u64;
     let octets = WORDS as u32 * 4;
-    // SAFETY: the tuple is as long as said; the context is the one the kernel gave the program.
+    // SAFETY: the tuple has the stated length; the context is the one the kernel gave the program.
     unsafe {
         bpf_skc_lookup_tcp(context, ptr::from_ref(tuple).cast_mut().cast(), octets, THIS_NAMESPACE, 0).cast()
     }

@@ -1,9 +1,11 @@
 //! Moves a packet that passes to the CPU of its connection's worker. Follows the judge where the config wants it.
 //!
-//! Before: a packet was judged and passes, on whichever CPU the card delivered it. After: that of its hash takes it through
-//! the stack, so that the connection's worker is there; or this one does, where the queue cannot be had.
+//! Before: a packet was judged and passes, on the CPU to which the network card delivered it. After: the CPU that its
+//! hash selects takes it through the stack, and the connection's worker runs there; without a queue for that CPU this
+//! one does.
 //! Holds: the queues of CPUs, and the list of CPUs that the loader made them for.
-//! Never: moves what is none of ours; drops by itself (a full queue does, and the kernel's tracepoint counts that).
+//! Never: moves a packet that is not for dotd; drops a packet itself (a full queue does, and the kernel's tracepoint
+//! counts that).
 
 use aya_ebpf::{
     Global,
@@ -15,7 +17,7 @@ use dot_common::{maps::CPUS_MAX, steer};
 
 use crate::{maps, tail_calls::NOTHING_LEFT};
 
-/// By the number of a CPU. As small as it can be, unless the loader says otherwise.
+/// Indexed by the number of a CPU. Of the smallest size, unless the loader sets another.
 #[map]
 static CPU_QUEUES: CpuMap = CpuMap::with_max_entries(1, 0);
 
@@ -23,7 +25,7 @@ static CPU_QUEUES: CpuMap = CpuMap::with_max_entries(1, 0);
 #[map]
 static SPREAD_OVER: Array<u32> = Array::with_max_entries(CPUS_MAX, 0);
 
-/// How many there are; set by the loader before the program loads.
+/// The number of those CPUs; set by the loader before the program loads.
 #[unsafe(no_mangle)]
 static SPREAD_CPUS: Global<u32> = Global::new(0);
 
@@ -33,7 +35,7 @@ pub(crate) fn spread() -> u32 {
     let Some(packet) = maps::packet() else { return NOTHING_LEFT };
     let Some(place) = steer::spread(&packet.flow, SPREAD_CPUS.load()) else { return NOTHING_LEFT };
     let Some(cpu) = SPREAD_OVER.get(place) else { return NOTHING_LEFT };
-    // What the helper answers where there is no queue.
+    // The helper's result where there is no queue.
     let otherwise = u64::from(xdp_action::XDP_PASS);
     match CPU_QUEUES.redirect(*cpu, otherwise) {
         Ok(xdp_action) | Err(xdp_action) => xdp_action,

@@ -1,8 +1,8 @@
-//! Gives a new connection to the listener of the worker on this CPU, or to another one where that has no room.
+//! Gives a new connection to the listener of the worker on this CPU, or of another worker if that one has no room.
 //!
 //! Before: the stack has a SYN for a SO_REUSEPORT group. After: that worker accepts.
 //! Holds: one group: the loader loads this program once for each listen address, with its own SOCKETS.
-//! Never: refuses: an empty slot leaves the choice to the kernel's hash.
+//! Never: refuses: if a slot is empty, the kernel's hash decides.
 
 use aya_ebpf::{Global, helpers::bpf_get_smp_processor_id, programs::SkReuseportContext};
 use dot_common::{steer::worker, worker_status::choose};

@@ -1,9 +1,9 @@
-//! Parts of a judgment that are functions for the kernel too, and what hides their calls.
+//! The parts of a judgment that are functions for the kernel too, and the wrappers that call them.
 //!
-//! Before: the packet lies in this CPU's scratch map. After: a number, of which the verifier knows nothing.
-//! Holds: functions with external linkage. The verifier walks such a one once, by itself, whatever calls it, and goes on
-//! behind each call with one state; an inlined one, or a static one, it walks for every state that gets there.
-//! Never: takes a pointer but the context: what a function needs it finds in maps.
+//! Before: the packet lies in this CPU's scratch map. After: a number, whose value the verifier does not know.
+//! Holds: functions with external linkage. The verifier checks such a function once, by itself, and continues behind
+//! each call with one state. It would check an inlined or static function again for every state that reaches it.
+//! Never: takes a pointer except the context: a function reads its arguments from maps.
 
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_action, xdp_md},
@@ -28,7 +28,7 @@ use crate::{
     lists, maps, notice, truncate,
 };
 
-/// [`walk::locate`], into the room of this CPU's packet.
+/// [`walk::locate`], for this CPU's packet in its map.
 #[inline(always)]
 pub(crate) fn walk(context: &XdpContext) -> Walked {
     Walked::of(dotd_walk(context.ctx))
@@ -40,25 +40,25 @@ pub(crate) fn walk_datagram(context: &TcContext) -> Walked {
     Walked::of(dotd_walk_datagram(context.skb.skb))
 }
 
-/// [`notice::note_packet`], of the packet that was judged last.
+/// [`notice::note_packet`], for the packet that was judged last.
 #[inline(always)]
 pub(crate) fn note(verdict: Verdict) {
     dotd_note(verdict.reason as u32, verdict.action as u32);
 }
 
-/// Whether the packet's destination is this machine's, where this CPU does not remember it.
+/// Whether the packet's destination is this machine's, if this CPU has no cache entry for it.
 #[inline(always)]
 pub(crate) fn is_local() -> bool {
     dotd_is_local() != 0
 }
 
-/// [`client_lists::bars`], of what this machine sends itself: nothing is remembered of that.
+/// [`client_lists::bars`], for packets that this machine sends itself: these are not cached.
 #[inline(always)]
 pub(crate) fn bars_own() -> Option<Reason> {
     Standing::of(dotd_bars_own()).reason()
 }
 
-/// [`client_lists::bars`], of a client that this CPU does not remember.
+/// [`client_lists::bars`], for a client that is not in this CPU's cache.
 #[inline(always)]
 pub(crate) fn bars() -> Option<Reason> {
     Standing::of(dotd_bars()).reason()
@@ -100,7 +100,7 @@ pub(crate) fn answer(context: &XdpContext, truncation: &Truncation) -> u32 {
     dotd_answer(context.ctx, packed(truncation))
 }
 
-/// A plan as a number that is not zero: a question has five octets at least.
+/// A plan as a number, which is not zero because a question has five octets at least.
 const fn packed(truncation: &Truncation) -> u32 {
     truncation.question_octets << 1 | truncation.has_opt as u32
 }
@@ -155,7 +155,7 @@ extern "C" fn dotd_bars_own() -> u32 {
     standing(client_lists::bars(settings, &packet.flow, &Kernel::of_own())) as u32
 }
 
-/// What is remembered of a client that is barred for a reason.
+/// The cache entry for a client that is barred for a reason.
 #[inline(always)]
 fn standing(reason: Option<Reason>) -> Standing {
     match reason {
@@ -169,7 +169,7 @@ fn standing(reason: Option<Reason>) -> Standing {
 #[unsafe(no_mangle)]
 extern "C" fn dotd_bars() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
-    // Before lists and bans are asked: what changes meanwhile makes the answer void.
+    // Read before lists and bans are looked up: a change in the meantime invalidates the answer.
     let generation = maps::generation(settings);
     let standing = standing(client_lists::bars(settings, &packet.flow, &Kernel::of_others()));
     maps::memorize(settings, &packet.flow, generation, standing);

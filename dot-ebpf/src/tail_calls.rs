@@ -1,7 +1,8 @@
-//! Hands a judged frame to the program that follows, if one is wanted and there.
+//! Hands a judged frame to the program that follows, if the config wants one and it is loaded.
 //!
-//! Before: the verdict was counted, the frame is as it shall be. After: the follower ran in our place, or nothing changed.
-//! Holds: the jumps, and what is left for the follower. Never: hands over anything that was not judged.
+//! Before: the verdict was counted, and the frame has its final form. After: the follower ran in place of the rest of
+//! this program, or nothing changed.
+//! Holds: the jumps, and what is left for the follower. Never: hands over a frame that was not judged.
 
 use aya_ebpf::{
     Global,
@@ -35,7 +36,7 @@ fn has(slot: u32) -> bool {
     FOLLOW.load() & tail_calls::bit(slot) != 0
 }
 
-/// Gives a SYN that passes to the program that may answer it, and that counts it: nothing is counted here.
+/// Gives a SYN that passes to the program that may answer it. That program also counts it; nothing is counted here.
 #[inline(always)]
 pub(crate) fn begin(context: &XdpContext, verdict: Verdict) {
     if has(tail_calls::COOKIE)
@@ -47,7 +48,7 @@ pub(crate) fn begin(context: &XdpContext, verdict: Verdict) {
     }
 }
 
-/// Says that a packet was refused at tc: the programs that follow are XDP's.
+/// Sends a notice that a packet was refused at tc, directly, because the programs that follow are for XDP only.
 #[inline(always)]
 pub(crate) fn announce(verdict: Verdict) {
     if has(tail_calls::NOTICE) && notice::is_noted(verdict) {
@@ -55,7 +56,7 @@ pub(crate) fn announce(verdict: Verdict) {
     }
 }
 
-/// The end of the judging program: the action, unless a follower takes over, who ends with the same one.
+/// The end of the judging program: the action, unless a follower takes over, which ends with the same action.
 #[inline(always)]
 pub(crate) fn finish(context: &XdpContext, verdict: Verdict, xdp_action: u32) -> u32 {
     if has(tail_calls::NOTICE) && notice::is_noted(verdict) {
@@ -65,7 +66,7 @@ pub(crate) fn finish(context: &XdpContext, verdict: Verdict, xdp_action: u32) ->
     pass(context, xdp_action)
 }
 
-/// The same action, on the CPU of the packet's connection where it passes and that is wanted.
+/// The same action, on the CPU of the packet's connection if it passes and the config wants that.
 #[inline(always)]
 pub(crate) fn pass(context: &XdpContext, xdp_action: u32) -> u32 {
     if has(tail_calls::SPREAD) && xdp_action == xdp_action::XDP_PASS {
@@ -74,7 +75,7 @@ pub(crate) fn pass(context: &XdpContext, xdp_action: u32) -> u32 {
     xdp_action
 }
 
-/// What the judging program left; a look that cannot fail.
+/// What the judging program left; the look-up cannot fail.
 #[inline(always)]
 pub(crate) fn left() -> Option<Left> {
     LEFT.get(0).copied()
@@ -84,7 +85,7 @@ pub(crate) fn left() -> Option<Left> {
 fn leave(verdict: Verdict, xdp_action: u32) {
     let Some(left) = LEFT.get_ptr_mut(0) else { return };
     let numbers = (verdict.action as u32) << 16 | verdict.reason as u32;
-    // SAFETY: a checked map value of this CPU; nobody writes it again before this frame's programs end.
+    // SAFETY: a checked map value of this CPU; nothing writes it again before this frame's programs end.
     unsafe { *left = Left { xdp_action, verdict: numbers } };
 }
 
@@ -94,5 +95,5 @@ fn jump(context: &XdpContext, slot: u32) {
     unsafe { CHAIN.tail_call(context, slot) };
 }
 
-/// What a follower answers that finds nothing left for it, which cannot be: the frame was judged, and passes.
+/// The action of a follower that finds nothing left for it. This cannot happen: the frame was judged, and passes.
 pub(crate) const NOTHING_LEFT: u32 = xdp_action::XDP_PASS;

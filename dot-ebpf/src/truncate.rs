@@ -1,9 +1,9 @@
 //! Turns a query by UDP into its own answer, TC=1, and sends it back.
 //!
-//! Before: the judge found it over its client's rate, and planned the cut. After: the client asks over TCP, and
-//! so proves its address; a spoofed one gets no more octets than were sent in its name.
+//! Before: the judge found it over its client's rate, and planned the cut. After: the client asks over TCP, and so
+//! proves its address; a victim of spoofing gets no more octets than were sent in its name.
 //! Holds: the rewriting of Ethernet, IP, UDP and DNS headers, with whole checksums.
-//! Never: grows a frame; trusts the checksum that came, for a veth hands over partial ones.
+//! Never: grows a frame; trusts the checksum that came, because a veth delivers partial ones.
 //!
 //! Source: RFC 1035 §4.1.1 (header), RFC 6840 §5.7 and §5.9 (CD copied, AD clear), RFC 6891 §6.1 (OPT), RFC 768 and
 //! RFC 8200 §8.1 (checksum).
@@ -26,10 +26,10 @@ const PROTOCOL_UDP: u32 = 17;
 const HOPS: u32 = 64;
 /// Shortest frame of Ethernet, without its checksum.
 const FRAME_OCTETS_MIN: u32 = 60;
-/// What we could take over UDP: the size that DNS Flag Day 2020 settled on.
+/// The payload size that dotd accepts over UDP: the size that DNS Flag Day 2020 settled on.
 const UDP_PAYLOAD_OCTETS: u16 = 1232;
 
-/// Rewrites the frame in place and sends it back; whatever cannot be rewritten is dropped.
+/// Rewrites the frame in place and sends it back; a frame that cannot be rewritten is dropped.
 #[inline(always)]
 pub(crate) fn answer(context: &XdpContext, packet: &Packet, truncation: &Truncation) -> u32 {
     match rewrite(context, packet, truncation) {
@@ -60,7 +60,7 @@ fn rewrite(context: &XdpContext, packet: &Packet, truncation: &Truncation) -> Op
     frame.shorten(context.octets().saturating_sub(kept))
 }
 
-/// Header, and the OPT behind the question. The question stays where it is.
+/// Writes the header, and the OPT behind the question. The question stays in place.
 #[inline(always)]
 fn write_message(frame: &Frame<'_, XdpContext>, message: u32, truncation: &Truncation) -> Option<()> {
     const QR_AND_TC: u32 = 0x8200;
@@ -72,7 +72,7 @@ fn write_message(frame: &Frame<'_, XdpContext>, message: u32, truncation: &Trunc
     frame.put_word(message + 4, 1 << 16)?;
     frame.put_word(message + 8, u32::from(truncation.has_opt))?;
     if truncation.has_opt {
-        // Behind the root name and the type: payload size, extended RCODE and version, flags, no options.
+        // These follow the root name and the type: payload size, extended RCODE and version, flags, no options.
         let opt = message + HEADER_OCTETS + truncation.question_octets + 3;
         let flags = frame.u16_at(opt + 4)?;
         frame.put_u16(opt, UDP_PAYLOAD_OCTETS)?;
@@ -83,7 +83,7 @@ fn write_message(frame: &Frame<'_, XdpContext>, message: u32, truncation: &Trunc
     Some(())
 }
 
-/// Length, hops, addresses and the checksum of an IPv4 header without options.
+/// Writes length, hop limit, addresses and checksum of an IPv4 header without options.
 #[inline(always)]
 fn write_v4(frame: &Frame<'_, XdpContext>, packet: &Packet, octets: u32) -> Option<()> {
     let ip = packet.located.ip;
@@ -101,7 +101,7 @@ fn write_v4(frame: &Frame<'_, XdpContext>, packet: &Packet, octets: u32) -> Opti
     frame.put_word(ip + 16, destination)
 }
 
-/// Length, hops and addresses of an IPv6 header; no traffic class, no flow label.
+/// Writes length, hop limit and addresses of an IPv6 header; no traffic class, no flow label.
 #[inline(always)]
 fn write_v6(frame: &Frame<'_, XdpContext>, packet: &Packet, octets: u32) -> Option<()> {
     let ip = packet.located.ip;

@@ -1,6 +1,6 @@
-//! Verdicts of plausible and random frames, over every mode of the gates.
+//! Verdicts for plausible and random frames, in every mode of the gates.
 //!
-//! Before: `judge` compiles. After: it is total, and each frame has one verdict. Never: asks a kernel.
+//! Before: `judge` compiles. After: it panics for no frame, and gives each frame one verdict. Never: needs a kernel.
 
 extern crate std;
 use std::vec::Vec;
@@ -73,7 +73,7 @@ fn settings(gate: Gate) -> Settings {
     Settings { schema: SCHEMA, cleartext_on_dot: gate, tls_on_do53: gate, udp_on_dot: gate, ..zeroed }
 }
 
-/// Octets that often lead somewhere: an Ethernet and an IP header's first octets, then noise.
+/// Octets that often get past the first checks: the first octets of an Ethernet and an IP header, then noise.
 fn plausible() -> impl Strategy<Value = Vec<u8>> {
     let noise = prop::collection::vec(
         prop_oneof![3 => any::<u8>(), 1 => Just(0u8), 1 => Just(6u8), 1 => Just(0x50u8)],
@@ -89,13 +89,13 @@ fn plausible() -> impl Strategy<Value = Vec<u8>> {
     (start, noise).prop_map(|(start, noise)| [[2; 12].to_vec(), start, noise].concat())
 }
 
-/// Goal: before the loader wrote settings, nothing is ours.
+/// Goal: before the loader has written settings, no packet is for dotd.
 #[test]
 fn unset_settings_pass_everything() {
     let mut frame = [0u8; 54];
     (frame[12], frame[14], frame[17], frame[23], frame[46]) = (8, 0x45, 40, 6, 0x50);
     let known = Always(None);
-    // Destination port 0, which unset settings hold five times.
+    // Destination port 0, which unset settings contain five times.
     assert_eq!(judge_frame(&frame.as_slice(), &Ports::default(), &settings(Gate::Drop), &known), None);
     assert_eq!(judge_frame(&frame.as_slice(), &PORTS, &settings(Gate::Drop), &known), None);
     (frame[36], frame[37]) = (3, 0x55);
@@ -104,7 +104,7 @@ fn unset_settings_pass_everything() {
 }
 
 proptest! {
-    /// Goal: no octets whatever make the judge panic, and every verdict is one that can be counted.
+    /// Goal: no octets make the judge panic, and every verdict is one that can be counted.
     #[test]
     fn any_octets_get_a_lawful_verdict(octets in plausible(), initial: u32, gate in 0u8..5, bits in 0u8..4, over in 0u8..4, own in 0u32..3) {
         let flow = Flow { learned_ns: 0, initial, offences: 0 };

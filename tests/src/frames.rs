@@ -1,9 +1,9 @@
-//! Builds Ethernet frames by code, with true lengths and checksums, so that a test can then lie on purpose.
+//! Builds Ethernet frames by code, with true lengths and checksums, which a test may then falsify.
 //!
-//! Before: a test says what it wants ([`Build`]). After: octets, and where each header begins ([`Frame`]).
-//! Holds: one client and one server of each version; [`shapes`], every way in which a segment can lie in a
-//! frame, with names for people.
-//! Never: asks the code under test how a header looks.
+//! Before: a test describes a frame ([`Build`]). After: octets, and the place of each header ([`Frame`]).
+//! Holds: one client and one server of each version; [`shapes`], every arrangement of headers around a segment, with
+//! readable names.
+//! Never: uses the code under test to build a header.
 //!
 //! Source: RFC 791 §3.1, RFC 8200 §3 and §4, RFC 9293 §3.1, RFC 768, RFC 1071 (checksum).
 
@@ -51,7 +51,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Overwrites octets at `offset`: how a test lies.
+    /// Overwrites octets at `offset`, so that a test can falsify a field.
     #[must_use]
     pub fn patched(mut self, offset: usize, octets: &[u8]) -> Self {
         self.octets[offset..offset + octets.len()].copy_from_slice(octets);
@@ -88,7 +88,7 @@ pub struct Build {
     server_port: u16,
     is_reply: bool,
     sequence: u32,
-    /// What a segment acknowledges, if it has to be right.
+    /// The acknowledgment number, where it has to be right.
     pub acknowledgment: u32,
     flags: u8,
     tcp_options: usize,
@@ -131,7 +131,7 @@ impl Build {
         Self { protocol: 17, ..Self::tcp(server_port, 0, 0, payload) }
     }
 
-    /// Our own SYN-ACK, which accepts the client's `initial` sequence number.
+    /// dotd's own SYN-ACK, which accepts the client's `initial` sequence number.
     #[must_use]
     pub fn syn_ack(server_port: u16, initial: u32) -> Self {
         let build = Self::tcp(server_port, SYN | ACK, 0x5eed, &[]);
@@ -150,7 +150,7 @@ impl Build {
         Self { is_v6: true, ..self }
     }
 
-    /// From this client, of whichever IP version it is.
+    /// From this client, of either IP version.
     #[must_use]
     pub fn client(self, client: IpAddr) -> Self {
         Self { is_v6: client.is_ipv6(), client: Some(client), ..self }
@@ -168,7 +168,7 @@ impl Build {
         Self { client_port, ..self }
     }
 
-    /// With so many octets of TCP options (a multiple of four, at most 40).
+    /// With that many octets of TCP options (a multiple of four, at most 40).
     #[must_use]
     pub fn tcp_options(self, tcp_options: usize) -> Self {
         Self { tcp_options, ..self }
@@ -181,7 +181,7 @@ impl Build {
         self
     }
 
-    /// With so many octets of IPv4 options (a multiple of four, at most 40).
+    /// With that many octets of IPv4 options (a multiple of four, at most 40).
     #[must_use]
     pub fn ip_options(self, ip_options: usize) -> Self {
         Self { ip_options, ..self }
@@ -200,7 +200,7 @@ impl Build {
         Self { fragment: Some(fragment), ..self }
     }
 
-    /// With so many octets after the datagram, as short frames have.
+    /// With that many octets of padding after the datagram, as short frames have.
     #[must_use]
     pub fn padding(self, padding: usize) -> Self {
         Self { padding, ..self }
@@ -328,7 +328,8 @@ impl Build {
         octets
     }
 
-    /// The checksum of a transport header and its payload under this frame's addresses; 0 over a right one.
+    /// The checksum of a transport header and its payload under this frame's addresses; 0 if the checksum in it is
+    /// right.
     #[must_use]
     pub fn transport_checksum(&self, octets: &[u8]) -> u16 {
         let trailer = [0, self.protocol];
@@ -359,10 +360,10 @@ fn address(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Makes a segment lie in its frame in some way.
+/// Arranges the headers around a segment in some way.
 pub type Shape = fn(Build) -> Build;
 
-/// Every lawful way in which a whole segment can lie in a frame: name, and what makes it so.
+/// Every lawful arrangement of headers around a whole segment: its name, and the function that makes it.
 #[must_use]
 pub fn shapes() -> Vec<(&'static str, Shape)> {
     vec![

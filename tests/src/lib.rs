@@ -1,7 +1,7 @@
-//! dotd under test, from the outside: the real binary, real kernels, real clients, real backends.
+//! dotd, tested from the outside: the real binary, real kernels, real clients, real backends.
 //!
-//! Before: `cargo test` built `dotd`. After: `tests/*.rs` say, file by file, which RFC or attack they cover.
-//! Holds: what every test file shares. Never: links the engine into a test that means to watch it from outside.
+//! Before: `cargo test` built `dotd`. After: each file in `tests/tests/it/` states which RFC or attack it covers.
+//! Holds: the code that test files share. Never: links the engine into a test that observes it from outside.
 
 pub mod frames;
 pub mod harness;

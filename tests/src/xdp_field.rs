@@ -1,7 +1,7 @@
-//! Interfaces to attach to: network and mount namespaces that belong to one thread, and go with it.
+//! Interfaces to attach to, in network and mount namespaces that belong to one thread and end with it.
 //!
-//! Before: a test wants real interfaces. After: `lo`, and a veth pair `here` and `there`; [`beside`] puts the
-//! other end into a namespace of its own.
+//! Before: a test needs real interfaces. After: `lo`, and a veth pair `here` and `there`; [`beside`] puts the other end
+//! into a namespace of its own.
 //! Never: touches an interface, mount or pin of the machine; leaves anything, also after a panic.
 
 use std::{
@@ -33,14 +33,14 @@ use socket2::{Domain, Socket, Type};
 
 use crate::harness::mounts;
 
-/// A program that passes everything, natively on an interface of this thread's namespace: without one on its other end a veth
-/// loses what XDP sends. It goes with what is returned.
+/// Attaches a program that passes everything, natively, to an interface of this thread's namespace: a veth loses what
+/// XDP sends unless its other end has a program. The program is detached when the returned value is dropped.
 ///
 /// # Panics
 /// Without the right to attach it.
 #[must_use]
 pub fn pass_everything(interface: &str) -> Ebpf {
-    // Without settings nothing is ours.
+    // Without settings no packet is for dotd.
     let mut object = EbpfLoader::new().load(OBJECT).expect("the object loads");
     let program: &mut XdpProgram = object.program_mut(PROGRAM_XDP).expect("ours").try_into().expect("XDP");
     program.load().expect("it passes the verifier");
@@ -48,17 +48,18 @@ pub fn pass_everything(interface: &str) -> Ebpf {
     object
 }
 
-/// Runs `body` in namespaces of its own, with loopback up and a pair of veth interfaces `here` and `there`.
+/// Runs `body` in new namespaces, with loopback up and a pair of veth interfaces `here` and `there`.
 pub fn isolated(test: &str, body: fn()) {
     if !nix::unistd::geteuid().is_root() {
         println!("SKIPPED {test}: network namespaces need root");
         return;
     }
-    // aya asks the kernel once per process what it can do: before any thread gives up its rights.
+    // aya asks the kernel once for each process what it supports. That must happen before any thread gives up its
+    // rights.
     let _ = aya::features();
     let run = move || {
         mounts::separate(CloneFlags::CLONE_NEWNET).expect("own namespaces");
-        // A BPF file system of our own hides the machine's, if it has one.
+        // A new BPF file system hides the machine's, if there is one.
         mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), mounts::NOTHING).expect("bpffs");
         ip("link set lo up");
         ip("link add here type veth peer name there");
@@ -75,12 +76,12 @@ pub fn isolated(test: &str, body: fn()) {
 /// The user of [`become_nobody`].
 pub const NOBODY: u32 = 65_534;
 
-/// Gives up every right of this thread, and of no other: glibc's calls would change them all.
+/// Gives up every right of this thread alone: glibc's calls would change all threads.
 ///
 /// # Panics
 /// When the kernel refuses.
 pub fn become_nobody() {
-    // SAFETY: the raw call takes three numbers and changes this thread alone.
+    // SAFETY: the system call takes three numbers and changes this thread alone.
     let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
     assert_eq!(changed, 0, "setresuid");
 }
@@ -94,7 +95,8 @@ pub fn ip(arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
-/// The end of a tun device for whoever makes packets; the device is this file's, and goes with it. `None`: this kernel has none.
+/// The end of a tun device at which packets are written; the device ends with this file. `None`: this kernel has no tun
+/// devices.
 ///
 /// # Panics
 /// Without the right to make it.
@@ -103,24 +105,24 @@ pub fn tun(name: &str) -> Option<File> {
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
     const WITHOUT_ETHERNET: u16 = 0x0001 | 0x1000;
     let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").ok()?;
-    // struct ifreq: sixteen octets of name, then the flags; the rest is room for others.
+    // struct ifreq: sixteen octets of name, then the flags; the rest is for other requests.
     let mut request = [0u8; 40];
     request[..name.len()].copy_from_slice(name.as_bytes());
     request[16..18].copy_from_slice(&WITHOUT_ETHERNET.to_ne_bytes());
-    // SAFETY: the request is as long as the kernel reads and writes, and lives meanwhile.
+    // SAFETY: the request is as long as the kernel reads and writes, and outlives the call.
     let made = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
     assert_eq!(made, 0, "TUNSETIFF");
     Some(file)
 }
 
-/// Whether iproute2 could do it in this thread's namespace: not every kernel has every kind of interface.
+/// Whether iproute2 succeeded in this thread's namespace: not every kernel has every kind of interface.
 #[must_use]
 pub fn try_ip(arguments: &str) -> bool {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("iproute2 is installed");
     output.status.success()
 }
 
-/// What iproute2 answers in this thread's namespace.
+/// The output of iproute2 in this thread's namespace.
 ///
 /// # Panics
 /// When it fails.
@@ -131,7 +133,7 @@ pub fn ip_says(arguments: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// So many listeners of one address, as workers have them.
+/// That many listeners of one address, as workers have them.
 #[must_use]
 pub fn listeners(address: &str, workers: usize) -> Vec<TcpListener> {
     let address: SocketAddr = address.parse().unwrap();
@@ -146,8 +148,8 @@ pub fn listeners(address: &str, workers: usize) -> Vec<TcpListener> {
         .collect()
 }
 
-/// Runs `body` in a network namespace beside this thread's, where interface `name` is moved to, with these
-/// addresses; then the interface comes back. After a panic it goes with its namespace.
+/// Runs `body` in another network namespace, into which interface `name` is moved with these addresses; then the
+/// interface is moved back. After a panic it ends with its namespace.
 pub fn beside<T: Send>(name: &str, addresses: &[&str], body: impl FnOnce() -> T + Send) -> T {
     let (tell, hear) = mpsc::channel();
     let (go, wait) = mpsc::channel::<()>();
@@ -181,7 +183,7 @@ pub fn beside<T: Send>(name: &str, addresses: &[&str], body: impl FnOnce() -> T 
 /// Starts the kernel half for these listeners of one address.
 ///
 /// # Panics
-/// When the config demands what cannot be had.
+/// When the config requires something that is not available.
 #[must_use]
 pub fn begin(config: &Config, listeners: &[TcpListener]) -> Xdp {
     try_begin(config, listeners).expect("XDP starts, or says in its report why not")
@@ -190,7 +192,7 @@ pub fn begin(config: &Config, listeners: &[TcpListener]) -> Xdp {
 /// The same, where it may fail.
 ///
 /// # Errors
-/// The config demands what cannot be had.
+/// The config requires something that is not available.
 ///
 /// # Panics
 /// Without listeners.
@@ -200,10 +202,10 @@ pub fn try_begin(config: &Config, listeners: &[TcpListener]) -> Result<Xdp, XdpE
     start(config, &[group])
 }
 
-/// How often a verdict was given.
+/// How often this verdict was counted.
 ///
 /// # Panics
-/// When there is none such.
+/// When there is no such verdict.
 #[must_use]
 pub fn count(xdp: &Xdp, verdict: &str, reason: &str) -> u64 {
     let rows = xdp.packets();
@@ -226,16 +228,16 @@ pub fn pins() -> Vec<PathBuf> {
             found.push(entry.path());
         }
     }
-    // The file system brings two files of its own.
+    // The file system has two files of its own.
     found.retain(|path| path.starts_with("/sys/fs/bpf/dotd"));
     found.sort();
     found
 }
 
-/// Waits until an interface has no XDP program: the kernel ends an unpinned link a little later.
+/// Waits until an interface has no XDP program: the kernel removes an unpinned link a little later.
 ///
 /// # Panics
-/// When it does not.
+/// When it keeps one.
 pub fn until_free(name: &str) {
     for _ in 0..500 {
         if !programs_on(name).contains("xdp") {
@@ -246,7 +248,7 @@ pub fn until_free(name: &str) {
     panic!("{name} still has XDP: {}", programs_on(name));
 }
 
-/// What iproute2 says of an interface.
+/// The output of iproute2 about an interface.
 ///
 /// # Panics
 /// Without iproute2.

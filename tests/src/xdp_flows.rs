@@ -1,6 +1,6 @@
-//! Both maps of connections, as one: the kernel half keeps those of each IP version apart.
+//! Both maps of connections as one: the kernel half has a map for each IP version.
 //!
-//! Before: a loaded object. After: a test reads and writes whole keys. Never: decides which map the kernel half asks.
+//! Before: a loaded object. After: a test reads and writes whole keys. Never: decides which map the kernel half reads.
 
 use aya::{
     Ebpf,
@@ -18,7 +18,7 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
-    /// Takes them out of an object.
+    /// Takes both maps out of an object.
     pub(crate) fn take(object: &mut Ebpf) -> Self {
         let mut take = |name: &str| object.take_map(name).expect("the object has all maps");
         let (v4, v6) = (take(maps::FLOWS4), take(maps::FLOWS6));

@@ -1,8 +1,8 @@
 //! Runs the kernel half on built frames, without an interface: BPF_PROG_TEST_RUN.
 //!
-//! Before: a test built a frame. After: the XDP action, the one verdict counted, and the frame as it was left.
+//! Before: a test built a frame. After: the XDP action, the one verdict counted, and the frame as the program left it.
 //! Holds: one loaded object with its own maps, so that tests run side by side.
-//! Never: attaches or pins anything; all is gone when the lab is.
+//! Never: attaches or pins anything; everything ends with the lab.
 
 use std::{iter, net::IpAddr};
 
@@ -52,7 +52,7 @@ pub struct Lab {
     workers: Array<MapData, WorkerStatus>,
     written: Settings,
     notices: RingBuf<MapData>,
-    /// Holds the followers' seats: the kernel empties them when nobody does.
+    /// Holds the slots of the followers: the kernel empties them when no process holds the map.
     followers: ProgramArray<MapData>,
     counted: Vec<u64>,
 }
@@ -60,19 +60,19 @@ pub struct Lab {
 /// How a run of a program ended.
 type Ran = Result<TestRunResult, ProgramError>;
 
-/// What became of a frame.
+/// The outcome for a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// [`XDP_DROP`], [`XDP_PASS`] or [`XDP_TX`].
     pub action: u32,
-    /// What was counted; `None`: nothing, the frame is none of ours.
+    /// What was counted; `None`: nothing, because the frame is not for dotd.
     pub verdict: Option<Verdict>,
     /// The frame afterwards.
     pub octets: Vec<u8>,
 }
 
 impl Lab {
-    /// Loads the object. `None`, with the reason printed: not root.
+    /// Loads the object. `None`, with the reason printed, without root.
     #[must_use]
     pub fn open(test: &str, settings: &Settings) -> Option<Self> {
         Self::open_followed(test, settings, &[])
@@ -142,18 +142,18 @@ impl Lab {
         self.followers.set(slot, program.fd().unwrap(), 0).unwrap();
     }
 
-    /// A queue for the first CPU, which takes all that moves.
+    /// A queue for the first CPU, to which all packets are moved.
     fn queue(&mut self) {
         let mut queues = CpuMap::try_from(self.object.map_mut(maps::CPU_QUEUES).unwrap()).unwrap();
         queues.set(0, 64, None, 0).expect("the first CPU is there");
     }
 
-    /// The notices that were sent since the last time, as they lie in the ring.
+    /// The notices sent since the last call, in the order of the ring.
     pub fn notices(&mut self) -> Vec<Vec<u8>> {
         iter::from_fn(|| self.notices.next().map(|notice| notice.to_vec())).collect()
     }
 
-    /// How many notices had this fate so far.
+    /// The number of notices with this fate so far.
     #[must_use]
     pub fn noticed(&self, fate: Fate) -> u64 {
         let counts: PerCpuArray<_, u64> =
@@ -161,20 +161,20 @@ impl Lab {
         counts.get(&(fate as u32), 0).unwrap().iter().sum()
     }
 
-    /// Lets a reason be said as if it never was.
+    /// Resets the pace of a reason.
     pub fn reset_pace(&mut self, reason: Reason) {
         let mut pace = Array::try_from(self.object.map_mut(maps::NOTICE_PACE).unwrap()).unwrap();
         pace.set(reason as u32, 0u64, 0).unwrap();
     }
 
-    /// Writes new settings, of a new generation.
+    /// Writes new settings with a new generation.
     pub fn set(&mut self, settings: &Settings) {
         let generation = self.written.generation + 1;
         self.written = Settings { generation, ..*settings };
         self.settings.set(0, self.written, 0).unwrap();
     }
 
-    /// Makes void what CPUs remember, as the loader does when a list or a ban has changed.
+    /// Invalidates what CPUs remember, as the loader does when a list or a ban has changed.
     fn renew(&mut self) {
         let written = self.written;
         self.set(&written);
@@ -188,7 +188,7 @@ impl Lab {
         self.judge_by(frame, |lab, options| lab.xdp().test_run(options))
     }
 
-    /// The same by the judge at tc ingress; the action is tc's.
+    /// The same with the judge at tc ingress; the action is one of tc.
     ///
     /// # Panics
     /// As [`Lab::judge`].
@@ -205,9 +205,9 @@ impl Lab {
         Outcome { action: run.return_value, verdict: self.newly_counted(), octets }
     }
 
-    /// The action that the XDP program gives a frame, if it counts exactly `expected` by it: nothing for `None`.
+    /// The action that the XDP program gives a frame, if it counts exactly `expected` with it; nothing for `None`.
     ///
-    /// Asks for one counter only, where [`Lab::judge`] asks for all: what was counted besides, [`Lab::surplus`] knows.
+    /// Reads one counter only, where [`Lab::judge`] reads all of them; [`Lab::surplus`] finds what was counted besides.
     pub fn judge_as(&mut self, frame: &[u8], expected: Option<Verdict>) -> Option<u32> {
         let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
         let action = self.xdp().test_run(options).expect("the program runs").return_value;
@@ -219,12 +219,12 @@ impl Lab {
         is_counted.then_some(action)
     }
 
-    /// What was counted and not asked for since the last time.
+    /// Everything that was counted since the last call and not expected.
     pub fn surplus(&mut self) -> Vec<(Verdict, u64)> {
         self.newly_counted_any().into_iter().map(|(index, count)| (verdict(index), count)).collect()
     }
 
-    /// Nanoseconds per frame, over so many runs on the same frame.
+    /// Nanoseconds per frame, over that many runs on the same frame.
     pub fn nanoseconds(&mut self, frame: &[u8], repeat: u32) -> u128 {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
         let duration = self.xdp().test_run(options).expect("the program runs").duration;
@@ -232,19 +232,19 @@ impl Lab {
         duration.as_nanos()
     }
 
-    /// Shows a frame of our own to the learner.
+    /// Shows one of dotd's own frames to the learner.
     pub fn learn(&mut self, frame: &[u8]) -> u32 {
         let options = TestRunOptions { data_in: Some(frame), ..Default::default() };
         self.classifier(maps::PROGRAM_LEARN).test_run(options).expect("the learner runs").return_value
     }
 
-    /// What is known of a connection.
+    /// The record of a connection.
     #[must_use]
     pub fn flow(&self, key: &FlowKey) -> Option<Flow> {
         self.flows.get(key)
     }
 
-    /// Every known connection.
+    /// The records of all connections.
     #[must_use]
     pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
         self.flows.all()
@@ -265,7 +265,7 @@ impl Lab {
         self.list([maps::ALLOW4, maps::ALLOW6], address, bits);
     }
 
-    /// Makes a prefix this machine's, in the same way.
+    /// Makes a prefix local to this machine, in the same way.
     pub fn own(&mut self, address: IpAddr, bits: u32) {
         self.list([maps::LOCAL4, maps::LOCAL6], address, bits);
     }
@@ -290,7 +290,7 @@ impl Lab {
         self.renew();
     }
 
-    /// The ban of a client's /32 or /56, with the hits that CPUs have still to add.
+    /// The ban of a client's /32 or /56, including the hits that CPUs have not added yet.
     #[must_use]
     pub fn banned(&self, client: IpAddr) -> Option<Ban> {
         let client = ClientPrefix::of(client, 32, 56);
@@ -302,19 +302,19 @@ impl Lab {
         Some(Ban { hits: ban.hits + owed, ..ban })
     }
 
-    /// Says until when the /32 or /56 of a client has spent its handshake budget.
+    /// Sets the time until which the handshake budget of a client's /32 or /56 is spent.
     pub fn spend(&mut self, client: IpAddr, until_ns: u64) {
         self.spent.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
     }
 
-    /// Says what the connections of a client's /32 or /56 say of it.
+    /// Sets what the connections of a client's /32 or /56 prove about it.
     pub fn prove(&mut self, client: IpAddr, proof: Proof) {
         let mut proven: HashMap<_, u64, Proof> =
             HashMap::try_from(self.object.map_mut(maps::PROVEN).unwrap()).unwrap();
         proven.insert(ClientPrefix::of(client, 32, 56).key(), proof, 0).unwrap();
     }
 
-    /// Closes the one worker until then; 0: it is open.
+    /// Closes the only worker until this time; 0: it is open.
     pub fn close_workers(&mut self, closed_until_ns: u64) {
         self.workers.set(0, WorkerStatus { closed_until_ns, ..WorkerStatus::default() }, 0).unwrap();
     }
@@ -371,7 +371,7 @@ impl Lab {
     }
 }
 
-/// The verdict that a counter counts.
+/// The verdict of a counter.
 pub(crate) fn verdict(index: u32) -> Verdict {
     let row = counters::rows().find(|verdict| counters::index(*verdict) == index);
     row.expect("only verdicts that can be are counted")

@@ -14,7 +14,8 @@ use nix::{
 use crate::xdp_lab::{Lab, verdict};
 
 impl Lab {
-    /// Judges a frame so many times on each of two CPUs at once; what was counted. `None`: there is one CPU only.
+    /// Judges a frame that many times on each of two CPUs at once, and returns what was counted. `None`: there is only
+    /// one CPU.
     pub fn race(&mut self, frame: &[u8], repeat: u32) -> Option<Vec<(Verdict, u64)>> {
         let usable = sched_getaffinity(Pid::from_raw(0)).expect("our own CPUs");
         let mut cpus = (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu).unwrap_or(false));

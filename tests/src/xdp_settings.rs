@@ -1,16 +1,16 @@
 //! Ports and settings of a kernel half that a test loads by itself.
 //!
-//! Before: a gate. After: `xdp_lab` loads the programs, or the host's judge is asked. Never: has a limit.
+//! Before: a gate. After: `xdp_lab` loads the programs, or the judge runs in the test itself. Never: sets a limit.
 
 use dot_common::{
     rate::Rate,
     settings::{Gate, Over, Ports, SCHEMA, Settings},
 };
 
-/// DNS over TLS on 853 and 8853, cleartext DNS on 53: constants of the programs that a laboratory loads.
+/// DNS over TLS on 853 and 8853, cleartext DNS on 53: constants of the programs that a lab loads.
 pub const PORTS: Ports = Ports { dot: [853, 8853, 0, 0], do53: 53 };
 
-/// All gates as given, no limits, every destination ours.
+/// All gates as given, no limits, every destination local.
 #[must_use]
 pub fn settings(gate: Gate) -> Settings {
     let gate = gate as u8;

@@ -1,6 +1,6 @@
-//! A client's trust in anybody, where a test or a measurement is not about trust.
+//! A client that trusts any certificate, for tests and measurements that are not about trust.
 //!
-//! Before: rustls has a chain. After: it is taken; that the server holds the leaf's key was checked all the same.
+//! Before: rustls has a chain. After: the chain is accepted, after a check that the server holds the leaf's key.
 //! Never: looks at a name or a date.
 
 use std::sync::Arc;

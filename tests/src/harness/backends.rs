@@ -1,8 +1,8 @@
 //! Real DNS servers from apt behind dotd, on loopback in the server's namespace.
 //!
-//! Before: a namespace. After: the server has answered us a query, so it is there.
-//! Holds: one generated zone, the same names as dotd's embedded zone and a thousand hosts more.
-//! Never: runs as a service; waits by the clock.
+//! Before: a namespace. After: the server has answered a query, so it is up.
+//! Holds: one generated zone, with the names of dotd's embedded zone and a thousand hosts more.
+//! Never: runs as a service; waits for a fixed time.
 
 use std::{
     fmt::Write,
@@ -34,17 +34,17 @@ pub const HOSTS: usize = 1000;
 /// Octets in the TXT record of `big.dotd.test`, in strings of 200.
 pub const BIG_OCTETS: usize = 5000;
 
-/// What NSD's key `transfer` (hmac-sha256) has as its secret.
+/// The secret of NSD's key `transfer` (hmac-sha256).
 pub const TSIG_SECRET: &str = "c2VjcmV0LW9mLXRoZS10ZXN0cy0zMi1vY3RldHMtbG9uZw==";
-/// Where [`Backend::unbound_proxied`] expects PROXY headers.
+/// The port at which [`Backend::unbound_proxied`] expects PROXY headers.
 pub const PROXIED_PORT: u16 = 5301;
-/// The same, and TLS behind them.
+/// The port at which it expects PROXY headers with TLS behind them.
 pub const PROXIED_TLS_PORT: u16 = 5302;
 
 /// A server that answers for `dotd.test`.
 #[derive(Debug)]
 pub struct Backend {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     process: Process,
     scratch: Scratch,
@@ -65,7 +65,7 @@ impl Backend {
         Self::nsd_serving(network, address, scratch, &zone)
     }
 
-    /// The same on 127.0.0.1, at this port, with these lines more in its zone.
+    /// The same on 127.0.0.1, at this port, with these additional lines in its zone.
     #[must_use]
     pub fn nsd_with(network: &Network, port: u16, more: &str) -> Self {
         let scratch = Scratch::new();
@@ -73,7 +73,7 @@ impl Backend {
         Self::nsd_serving(network, SocketAddr::from(([127, 0, 0, 1], port)), scratch, &zone)
     }
 
-    /// NSD on 127.0.0.1, at this port, with the same zone signed. The second is the key of it that a validator is to
+    /// NSD on 127.0.0.1, at this port, with the same zone signed. The second value is the zone's key for a validator to
     /// trust: flags, protocol, algorithm, key.
     ///
     /// # Panics
@@ -83,7 +83,7 @@ impl Backend {
         Self::nsd_signed_with(network, port, "")
     }
 
-    /// The same with these lines more in the zone.
+    /// The same with these additional lines in the zone.
     ///
     /// # Panics
     /// As [`Backend::nsd_signed`].
@@ -134,7 +134,7 @@ impl Backend {
         Self::unbound_with(network, port, Scratch::new(), "")
     }
 
-    /// The same, which refuses whoever asks.
+    /// The same, which refuses every client.
     #[must_use]
     pub fn unbound_refusing(network: &Network, port: u16) -> Self {
         Self::unbound_with(network, port, Scratch::new(), " access-control: 127.0.0.1/32 refuse\n")
@@ -159,8 +159,8 @@ impl Backend {
         Self::start(network, "unbound", address, scratch, command)
     }
 
-    /// Unbound on every address, at this port, which asks `upstream` for `dotd.test` and answers as the response policy zone
-    /// `rpz.lab` says, which has this text.
+    /// Unbound on every address, at this port. It asks `upstream` for `dotd.test`, and applies the response policy zone
+    /// `rpz.lab` with this text.
     #[must_use]
     pub fn unbound_with_policy(network: &Network, port: u16, upstream: SocketAddr, policy: &str) -> Self {
         let scratch = Scratch::new();
@@ -182,7 +182,7 @@ impl Backend {
         Self::start(network, "unbound", SocketAddr::from(([127, 0, 0, 1], port)), scratch, command)
     }
 
-    /// Unbound as a DoT server of its own on every address, port 853: what clients do without dotd.
+    /// Unbound as a DoT server of its own on every address, port 853: as clients would use it without dotd.
     #[must_use]
     pub fn unbound_over_tls(network: &Network) -> Self {
         let made = rcgen::generate_simple_self_signed(["ns.dotd.test".to_owned()]).expect("a certificate");
@@ -196,7 +196,7 @@ impl Backend {
         Self::unbound_tls(network, certificate, 5303, "interface: 127.0.0.1@5303\n")
     }
 
-    /// The same, which closes the connection upon any name below `deny.dotd.test`.
+    /// The same, which closes the connection on a query for any name below `deny.dotd.test`.
     #[must_use]
     pub fn unbound_that_denies(network: &Network, certificate: (&str, &str)) -> Self {
         let more = "interface: 127.0.0.1@5303\n local-zone: \"deny.dotd.test.\" deny\n";
@@ -222,7 +222,7 @@ impl Backend {
         Self::start(network, "dnsmasq", at, Scratch::new(), command)
     }
 
-    /// Where [`Backend::unbound_with_certificate`] speaks TLS.
+    /// The address at which [`Backend::unbound_with_certificate`] speaks TLS.
     #[must_use]
     pub fn tls_address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 5303))
@@ -240,8 +240,9 @@ impl Backend {
         Self::unbound_with(network, 5353, scratch, &tls)
     }
 
-    /// Unbound on 127.0.0.1 port 5300, which logs each query with its client; from it behind a PROXY header on
-    /// port [`PROXIED_PORT`], and within TLS by this certificate and key on port [`PROXIED_TLS_PORT`].
+    /// Unbound on 127.0.0.1 port 5300, which logs each query with its client. It reads the client from a PROXY header
+    /// on port [`PROXIED_PORT`], and on port [`PROXIED_TLS_PORT`] from a header in front of TLS with this certificate
+    /// and key.
     #[must_use]
     pub fn unbound_proxied(network: &Network, certificate: (&str, &str)) -> Self {
         let scratch = Scratch::new();
@@ -256,7 +257,7 @@ impl Backend {
         Self::unbound_with(network, 5300, scratch, &more)
     }
 
-    /// What it wrote so far.
+    /// Its output so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
@@ -289,17 +290,17 @@ impl Backend {
 }
 
 impl Backend {
-    /// Stops the server and its children: the kernel still takes what is sent, nobody answers.
+    /// Stops the server and its children: the kernel still accepts what is sent, but nothing answers.
     pub fn stop_all(&self) {
         self.signal_all(Signal::SIGSTOP);
     }
 
-    /// Has them go on.
+    /// Lets them go on.
     pub fn continue_all(&self) {
         self.signal_all(Signal::SIGCONT);
     }
 
-    /// Parents before children, so that none is left behind by one that forks.
+    /// Parents come before children, so that a process that forks leaves no child out.
     fn signal_all(&self, signal: Signal) {
         let mut family = vec![self.process.pid()];
         while let Some(pid) = family.pop() {
@@ -312,7 +313,7 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        // A stopped process hears nothing else.
+        // A stopped process reacts to no other signal.
         self.continue_all();
         if thread::panicking() {
             let log = fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default();
@@ -335,7 +336,7 @@ pub fn dnsperf_queries(count: usize) -> String {
     text
 }
 
-/// The zone: the embedded one's names, and the hosts.
+/// The zone: the names of the embedded zone, and the hosts.
 pub(super) fn zone() -> String {
     let mut text = String::from(
         "$ORIGIN dotd.test.\n$TTL 300\n@ SOA ns.dotd.test. hostmaster.dotd.test. 1 3600 600 86400 60\n\

@@ -1,7 +1,7 @@
-//! Sees every frame on an interface, as a wiretapper does.
+//! Captures every frame on an interface, as an eavesdropper would.
 //!
-//! Before: a namespace. After: the frames with one port in them, whole.
-//! Holds: an AF_PACKET socket and the thread that reads it. Never: sends, filters in the kernel, or cuts.
+//! Before: a namespace. After: the whole frames from or to one port.
+//! Holds: an AF_PACKET socket and the thread that reads it. Never: sends, filters in the kernel, or truncates a frame.
 
 use std::{
     io::Read,
@@ -47,7 +47,7 @@ impl Capture {
         let thread = thread::spawn(move || {
             let mut buffer = vec![0; 1 << 17];
             loop {
-                // Asked before the read: what was there when the end was announced is still read.
+                // Checked before the read: frames that were there when the end was announced are still read.
                 let is_over = until.load(Relaxed);
                 match socket.read(&mut buffer) {
                     Ok(length) => into.lock().expect("no reader panics").push(buffer[..length].to_vec()),
@@ -59,7 +59,7 @@ impl Capture {
         Self { frames, is_over, thread: Some(thread) }
     }
 
-    /// Stops and gives the TCP and UDP frames with `port` as source or destination.
+    /// Stops, and returns the TCP and UDP frames with `port` as source or destination.
     #[must_use]
     pub fn frames_of(mut self, port: u16) -> Vec<Frame> {
         self.is_over.store(true, Relaxed);
@@ -72,7 +72,7 @@ impl Capture {
     }
 }
 
-/// What a test asks of a frame.
+/// The fields of a frame that tests use.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// Sender's port.

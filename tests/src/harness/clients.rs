@@ -1,7 +1,7 @@
-//! Clients that others wrote: kdig, dig, getdns_query, openssl s_client (while it runs: `s_client`), dnsperf. And a bare
-//! TCP socket.
+//! Clients of other projects: kdig, dig, getdns_query, openssl s_client (while it runs: `s_client`), dnsperf. And a
+//! bare TCP socket.
 //!
-//! Before: a namespace and an address. After: what the client printed, and the few facts tests ask of it.
+//! Before: a namespace and an address. After: what the client printed, and the few facts that tests need from it.
 //! Never: takes a client's silence for success.
 
 use std::{
@@ -19,7 +19,7 @@ use super::{DEADLINE, netns::Namespace, process::bounded, uninterrupted};
 /// The port of DNS over TLS.
 pub const DOT_PORT: u16 = 853;
 
-/// What a client program said.
+/// The output of a client program.
 #[derive(Clone, Debug)]
 pub struct Said {
     /// Whether it exited with 0.
@@ -34,7 +34,7 @@ impl Said {
         Self { is_success: output.status.success(), text }
     }
 
-    /// Whether it said this.
+    /// Whether the output contains `part`.
     #[must_use]
     pub fn has(&self, part: &str) -> bool {
         self.text.contains(part)
@@ -52,7 +52,7 @@ impl Said {
     }
 }
 
-/// Runs a program with these words in a namespace.
+/// Runs a program with these arguments in a namespace.
 #[must_use]
 pub fn tool(namespace: &Namespace, program: &str, words: &[&str]) -> Said {
     let mut command = bounded(program);
@@ -60,7 +60,7 @@ pub fn tool(namespace: &Namespace, program: &str, words: &[&str]) -> Said {
     Said::from(&namespace.output(command))
 }
 
-/// `kdig @server -p 853` with these words.
+/// `kdig @server -p 853` with these arguments.
 #[must_use]
 pub fn kdig(namespace: &Namespace, server: IpAddr, words: &str) -> Said {
     let at = format!("@{server}");
@@ -84,7 +84,7 @@ pub fn getdns(namespace: &Namespace, server: IpAddr, words: &[&str]) -> Said {
     tool(namespace, "getdns_query", &all)
 }
 
-/// `openssl s_client` to port 853 with these words; stdin is at its end, so it leaves after the handshake.
+/// `openssl s_client` to port 853 with these arguments; its stdin is empty, so it ends after the handshake.
 #[must_use]
 pub fn s_client(namespace: &Namespace, server: IpAddr, words: &[&str]) -> Said {
     let address = SocketAddr::new(server, DOT_PORT).to_string();
@@ -115,7 +115,7 @@ pub fn tcp(namespace: &Namespace, server: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The same, where the client's kernel takes no more than about so many octets that nobody reads.
+/// The same, where the client's kernel accepts at most about that many octets that the client has not read.
 ///
 /// # Panics
 /// When it is not accepted.
@@ -147,7 +147,7 @@ pub fn udp(namespace: &Namespace, server: SocketAddr) -> UdpSocket {
     })
 }
 
-/// Reads until the peer closes or resets, and gives all octets.
+/// Reads until the peer closes or resets, and returns all octets.
 ///
 /// # Panics
 /// When the peer does neither within [`DEADLINE`].
@@ -167,10 +167,10 @@ pub fn read_to_close(stream: &mut TcpStream) -> Vec<u8> {
     }
 }
 
-/// What `control.http` on 127.0.0.1:8853 says: head and body.
+/// The answer of `control.http` on 127.0.0.1:8853: head and body.
 ///
 /// # Panics
-/// When nobody answers in UTF-8.
+/// When there is no answer in UTF-8.
 #[must_use]
 pub fn http(namespace: &Namespace, path: &str) -> String {
     let mut stream = tcp(namespace, SocketAddr::from(([127, 0, 0, 1], 8853)));
@@ -184,13 +184,13 @@ pub fn alert(octets: &[u8]) -> Option<[u8; 2]> {
     (octets.len() == 7 && octets[0] == 0x15).then(|| [octets[5], octets[6]])
 }
 
-/// Whether a peer that is not TLS was told at most that: nothing at all, or one fatal alert.
+/// Whether a peer that does not speak TLS got at most what it may get: nothing, or one fatal alert.
 #[must_use]
 pub fn is_nothing_but_an_alert(octets: &[u8]) -> bool {
     octets.is_empty() || alert(octets).is_some_and(|[level, _]| level == 2)
 }
 
-/// Whether a socket has nothing to read now. Ask it after something that proves the server had its turn.
+/// Whether a socket has nothing to read now. Call it after a sign that the server has done its part.
 ///
 /// # Panics
 /// When the socket is broken.

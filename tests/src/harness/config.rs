@@ -1,19 +1,19 @@
-//! Writes the `dotd.toml` of a test: defaults for namespaces, and what the test sets beside them.
+//! Writes the `dotd.toml` of a test: defaults for namespaces, and the keys that the test sets.
 //!
-//! Before: a test names keys. After: `harness::server` writes the text into its scratch folder.
-//! Limits of the kernel half are off: tests come from one address. Those of limits set them.
-//! Never: checks anything; a wrong key is dotd's to find.
+//! Before: a test names keys. After: `harness::server` writes the text into its scratch folder. Limits of the kernel
+//! half are off, because all clients of a test have one address; tests of limits set them.
+//! Never: checks anything; dotd has to find a wrong key.
 
 use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, path::Path};
 
 use super::netns::SERVER_INTERFACE;
 
-/// The text to be.
+/// The keys of the file.
 #[derive(Clone, Debug)]
 pub struct Config {
     sections: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     backends: Vec<String>,
-    /// The file to be, instead of all of that.
+    /// The text of the file, in place of all keys.
     packaged: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl Config {
             .set("xdp.limit", "ban_seconds", "0")
     }
 
-    /// The file that packages install, but for its user and certificate; its backend is 127.0.0.1:53.
+    /// The file that packages install, except for its user and certificate; its backend is 127.0.0.1:53.
     #[must_use]
     pub fn packaged() -> Self {
         let is_kept = |line: &&str| !line.starts_with("user = ") && !line.starts_with("certificates = ");
@@ -62,13 +62,13 @@ impl Config {
         self.set("xdp", "mode", &format!("\"{mode}\""))
     }
 
-    /// One more backend over UDP.
+    /// Adds a backend over UDP.
     #[must_use]
     pub fn backend(self, address: SocketAddr) -> Self {
         self.backend_with(address, "")
     }
 
-    /// One more backend with more keys, in TOML lines.
+    /// Adds a backend with more keys, as TOML lines.
     #[must_use]
     pub fn backend_with(mut self, address: SocketAddr, keys: &str) -> Self {
         self.backends.push(format!("address = \"{address}\"\n{keys}\n"));
@@ -82,7 +82,7 @@ impl Config {
         self.set("tls", "certificates", &entry)
     }
 
-    /// The file's text, with the two folders that the server gives.
+    /// The text of the file, with the two folders that the server has chosen.
     #[must_use]
     pub fn text(&self, state_dir: &Path, run_dir: &Path) -> String {
         if let Some(packaged) = &self.packaged {

@@ -1,7 +1,7 @@
-//! A DNS-over-TLS client of our own, which sees each record and says exactly which octets it sends.
+//! The tests' own DNS-over-TLS client, which sees each record and sends exactly the octets that it is given.
 //!
 //! Before: a namespace and an address. After: messages, records, and how the session ended.
-//! Holds: rustls without its stream: octets go in and out where a test can count them.
+//! Holds: rustls without its stream: a test can count the octets in both directions.
 //! Never: checks the certificate (kdig and getdns do), retries, or hides an alert.
 
 use std::{
@@ -35,7 +35,7 @@ pub enum End {
     BareFin,
     /// RST.
     Reset,
-    /// Anything TLS objects to, an alert of the server's among them.
+    /// An error of TLS, for example an alert from the server.
     Broken(String),
 }
 
@@ -61,7 +61,7 @@ impl Dot {
         Self::attempt(namespace, server, &Offer::default()).unwrap_or_else(|end| panic!("handshake: {end:?}"))
     }
 
-    /// The same with another offer.
+    /// The same, with this offer.
     ///
     /// # Errors
     /// How the handshake ended.
@@ -77,7 +77,7 @@ impl Dot {
         Self::after(stream, connection(server, offer))
     }
 
-    /// The handshake from where it stands.
+    /// Continues a handshake.
     pub(super) fn after(
         stream: TcpStream,
         (tls, secrets): (ClientConnection, Arc<Secrets>),
@@ -110,7 +110,7 @@ impl Dot {
         self.tls.negotiated_key_exchange_group().map(|group| group.name())
     }
 
-    /// Changes the keys of what we send, and asks the server to change its own (RFC 8446 §4.6.3).
+    /// Changes the client's sending keys, and asks the server to change its own (RFC 8446 §4.6.3).
     ///
     /// # Panics
     /// Before TLS 1.3.
@@ -133,17 +133,17 @@ impl Dot {
         self.send_below_tls(rest);
     }
 
-    /// As [`Dot::update_keys`]; `false` when the socket took nothing for a while.
+    /// As [`Dot::update_keys`]; `false` when the socket accepted nothing for a while.
     pub fn try_update_keys(&mut self) -> bool {
         self.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("not zero");
         self.update_keys();
         self.end.is_none()
     }
 
-    /// Octets as they would leave, sealed, for a test that cuts them elsewhere.
+    /// The sealed octets as they would be sent, for a test that cuts them differently.
     ///
     /// # Panics
-    /// Never: memory does not fail.
+    /// Never: writing to memory does not fail.
     #[must_use]
     pub fn seal(&mut self, octets: &[u8]) -> Vec<u8> {
         self.tls.writer().write_all(octets).expect("rustls takes it");
@@ -154,18 +154,19 @@ impl Dot {
         sealed
     }
 
-    /// Sends octets from a thread of their own, until the socket refuses them, so that answers can be read meanwhile.
+    /// Sends octets from a thread of their own, until the socket refuses them, so that the test can read answers
+    /// meanwhile.
     ///
     /// # Panics
     /// When the socket cannot be shared.
     pub fn send_in_the_background(&mut self, octets: &[u8]) -> JoinHandle<()> {
-        // rustls takes no more at once.
+        // rustls accepts no more at once.
         let sealed: Vec<u8> = octets.chunks(16_384).flat_map(|chunk| self.seal(chunk)).collect();
         let mut stream = self.stream.try_clone().expect("a socket");
         thread::spawn(move || drop(stream.write_all(&sealed)))
     }
 
-    /// Sends octets past TLS, as somebody on the way would.
+    /// Sends octets outside of TLS, as an attacker on the path would.
     pub fn send_below_tls(&mut self, octets: &[u8]) {
         self.stream.write_all(octets).expect("still open");
     }
@@ -184,7 +185,7 @@ impl Dot {
         self.tls.peer_certificates().unwrap_or_default().iter().map(|der| der.to_vec()).collect()
     }
 
-    /// Sends octets as they are, in one record and one write (if at most 16 KiB).
+    /// Sends octets unchanged, in one record and one write (if they are at most 16 KiB).
     pub fn send(&mut self, octets: &[u8]) {
         self.tls.writer().write_all(octets).expect("rustls takes it");
         self.flush();
@@ -201,11 +202,11 @@ impl Dot {
         self.send(&octets);
     }
 
-    /// The same, where the server may refuse to read more: `false` when the socket took nothing for a while, or the
+    /// The same, where the server may refuse to read more: `false` when the socket accepted nothing for a while, or the
     /// session is over.
     ///
     /// # Panics
-    /// When the socket is no socket.
+    /// When the socket is broken.
     pub fn try_ask_all(&mut self, messages: &[Vec<u8>]) -> bool {
         self.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("not zero");
         self.ask_all(messages);
@@ -234,7 +235,7 @@ impl Dot {
         Message::parse(&octets).unwrap_or_else(|| panic!("not a DNS message: {octets:02x?}"))
     }
 
-    /// Asks and gives the answer.
+    /// Sends a query and returns its answer.
     ///
     /// # Panics
     /// As [`Dot::receive`].
@@ -249,7 +250,7 @@ impl Dot {
         &self.records
     }
 
-    /// Says close_notify and FIN, and goes on reading.
+    /// Sends close_notify and FIN, and goes on reading.
     ///
     /// # Panics
     /// When the connection is gone already.
@@ -259,7 +260,7 @@ impl Dot {
         self.stream.shutdown(Shutdown::Write).expect("still open");
     }
 
-    /// Hands over what seals and opens its records, for a test that seals what no library would.
+    /// Gives away the keys of its records, for a test that seals records no library would.
     ///
     /// # Panics
     /// Never: the handshake is done.
@@ -269,13 +270,13 @@ impl Dot {
         Sealer::new(self.stream, keys, &self.secrets)
     }
 
-    /// The connection below TLS, for a test that reads as no client would.
+    /// The connection below TLS, for a test that reads in a way no client would.
     #[must_use]
     pub const fn tcp(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
 
-    /// Leaves with RST, as a client that crashed or was unplugged.
+    /// Ends with RST, as a client that crashed.
     ///
     /// # Panics
     /// When the connection is gone already.
@@ -283,7 +284,7 @@ impl Dot {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
     }
 
-    /// Reads until the session ends; messages that come meanwhile are lost.
+    /// Reads until the session ends; messages that arrive meanwhile are discarded.
     pub fn end(&mut self) -> End {
         loop {
             if let Some(end) = &self.end {
@@ -293,7 +294,7 @@ impl Dot {
         }
     }
 
-    /// Whether nothing has come that was not taken; looks at the network too, and waits for nothing.
+    /// Whether every message that arrived was returned; looks at the network too, and does not wait.
     #[must_use]
     pub fn is_quiet(&mut self) -> bool {
         let mut chunk = [0; 16_384];
@@ -315,7 +316,7 @@ impl Dot {
         }
     }
 
-    /// Reads from the network once and takes what came, record by record.
+    /// Reads from the network once, and processes the octets record by record.
     fn pump(&mut self) {
         let mut chunk = [0; 16_384];
         let read = uninterrupted(|| self.stream.read(&mut chunk));

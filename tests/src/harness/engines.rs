@@ -1,15 +1,15 @@
 //! The engines of a dotd, one after another.
 //!
-//! Before: a [`Server`] that serves. After: its engine has had a signal, or several have.
+//! Before: a [`Server`] that serves. After: its engine got a signal, or several engines did.
 //! Never: ends the keeper itself.
 
 use super::{eventually, process::bounded, server::Server};
 
-/// Crashes in a minute after which the keeper starts another engine.
+/// The number of crashes within a minute after which the keeper still starts another engine.
 const CRASHES_MAX: usize = 5;
 
 impl Server {
-    /// How many engines have been ready so far, one after another.
+    /// The number of engines that were ready so far.
     #[must_use]
     pub fn engines(&self) -> usize {
         self.stdout().lines().filter(|line| *line == "ready").count()
@@ -20,12 +20,12 @@ impl Server {
     /// # Panics
     /// When there is none.
     pub fn signal_engine(&self, signal: i32) {
-        // The shell's own: nix names no real-time signals, and the program `kill` is on no fresh machine.
+        // The shell's builtin: nix has no names for real-time signals, and a fresh machine lacks the program `kill`.
         let sent = bounded("sh").args(["-c", &format!("kill -{signal} {}", self.pid())]).status();
         assert!(sent.is_ok_and(|status| status.success()), "an engine is there");
     }
 
-    /// Ends engines by a signal until the keeper starts no other one.
+    /// Ends engines by a signal until the keeper starts no further one.
     ///
     /// # Panics
     /// When the next engine does not come in time.

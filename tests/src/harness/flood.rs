@@ -1,6 +1,6 @@
-//! Sends raw frames from the client's namespace, from whatever addresses they claim to come from.
+//! Sends raw frames from the client's namespace, with any source address.
 //!
-//! Before: a namespace and a way to make frames. After: they were on the wire, and the test knows how many.
+//! Before: a namespace and a way to make frames. After: the frames were sent, and the test knows how many.
 //! Holds: a packet socket and the thread that writes to it. Never: receives; goes on after the test.
 
 use std::{
@@ -20,11 +20,11 @@ use nix::{
 use super::netns::{CLIENT_INTERFACE, Network, SERVER_INTERFACE};
 use crate::frames::Frame;
 
-/// Where frames leave: the client's end of the pair.
+/// The interface from which frames leave: the client's end of the pair.
 #[derive(Debug)]
 pub struct Wire {
     socket: OwnedFd,
-    /// The server's address on the wire: others' frames go no further than XDP.
+    /// The server's Ethernet address: frames for other addresses reach only XDP.
     server: [u8; 6],
 }
 
@@ -49,13 +49,13 @@ impl Wire {
         Self { socket: packet_socket(from), server: address_of(to) }
     }
 
-    /// The octets of a frame that the other end takes for its own.
+    /// The octets of a frame, addressed to the other end.
     #[must_use]
     pub fn addressed(&self, frame: Frame) -> Vec<u8> {
         frame.patched(0, &self.server).octets
     }
 
-    /// Puts one frame on the wire; whether the pair took it.
+    /// Sends one frame; returns whether the pair accepted it.
     ///
     /// # Panics
     /// When the socket is broken.
@@ -63,7 +63,7 @@ impl Wire {
         self.send_octets(&self.addressed(frame))
     }
 
-    /// The same with what [`Wire::addressed`] made.
+    /// The same, with octets from [`Wire::addressed`].
     ///
     /// # Panics
     /// When the socket is broken.
@@ -84,7 +84,7 @@ fn packet_socket(interface: &str) -> OwnedFd {
     socket
 }
 
-/// Its Ethernet address.
+/// The interface's Ethernet address.
 fn address_of(interface: &str) -> [u8; 6] {
     link(interface).addr().expect("an Ethernet address")
 }
@@ -106,7 +106,8 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends what `next` makes of the numbers from zero on, until it makes nothing or the flood is stopped.
+    /// Sends the frames that `next` returns for the numbers from zero on, until it returns none or the flood is
+    /// stopped.
     #[must_use]
     pub fn start(network: &Network, mut next: impl FnMut(u64) -> Option<Frame> + Send + 'static) -> Self {
         let wire = Wire::open(network);
@@ -123,7 +124,7 @@ impl Flood {
         Self { is_over, thread: Some(thread) }
     }
 
-    /// Ends it; how many frames the wire took.
+    /// Ends the flood; returns how many frames were sent.
     ///
     /// # Panics
     /// With the panic of `next`.
@@ -133,7 +134,7 @@ impl Flood {
         self.finish()
     }
 
-    /// Waits until `next` makes no more; how many frames the wire took.
+    /// Waits until `next` returns no more; returns how many frames were sent.
     ///
     /// # Panics
     /// With the panic of `next`.

@@ -1,7 +1,7 @@
-//! DNS messages as octets, built by hand: a test must be able to say what no library would.
+//! DNS messages as octets, built by hand: a test must be able to send what no library would.
 //!
-//! Before: a test names what it asks. After: octets without a length prefix; [`framed`] adds it.
-//! Holds: queries, options, and replies for scripted backends. Never: shares a line with dotd's own code.
+//! Before: a test describes a query. After: octets without a length prefix; [`framed`] adds it.
+//! Holds: queries, options, and replies for scripted backends. Never: shares code with dotd.
 //!
 //! Source: RFC 1035 §4.1, RFC 6891 §6.1.
 
@@ -23,7 +23,7 @@ pub const FORMERR: u16 = 1;
 pub const REFUSED: u16 = 5;
 /// Response code: server failure.
 pub const SERVFAIL: u16 = 2;
-/// EDE 23, network error (RFC 8914 §4.24), as its option begins.
+/// EDE 23, network error (RFC 8914 §4.24), as the first octets of its option.
 pub const NETWORK_ERROR: [u8; 2] = [0, 23];
 /// EDNS option: edns-tcp-keepalive (RFC 7828).
 pub const OPTION_KEEPALIVE: u16 = 11;
@@ -52,7 +52,7 @@ impl Default for Opt {
 }
 
 impl Opt {
-    /// With one option.
+    /// An OPT record with one option.
     #[must_use]
     pub fn with(code: u16, value: &[u8]) -> Self {
         Self { options: vec![(code, value.to_vec())], ..Self::default() }
@@ -82,7 +82,7 @@ pub struct Query {
     pub qname: String,
     /// Type.
     pub qtype: u16,
-    /// OPT records: none, one, or two where a test means harm.
+    /// OPT records: none, one, or two for a malformed query.
     pub opts: Vec<Opt>,
 }
 
@@ -93,7 +93,7 @@ impl Query {
         Self { id, flags: 0x0100, qname: qname.to_owned(), qtype, opts: Vec::new() }
     }
 
-    /// The same with an OPT record more.
+    /// The same with an OPT record.
     #[must_use]
     pub fn opt(mut self, opt: Opt) -> Self {
         self.opts.push(opt);
@@ -126,7 +126,7 @@ pub fn www(id: u16) -> Vec<u8> {
     Query::new(id, "www.dotd.test", A).octets()
 }
 
-/// A query for an address of a name that only this ID has, without an OPT record.
+/// A query for an address of a name that is unique to this ID, without an OPT record.
 #[must_use]
 pub fn host(id: u16) -> Vec<u8> {
     Query::new(id, &format!("host-{id}.dotd.test"), A).octets()
@@ -167,7 +167,8 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A reply to `query`, as an honest backend makes it: its ID and question, one record per value of `rdata`.
+/// A reply to `query`, as an honest backend makes it: the ID and question of the query, and one record for each value
+/// of `rdata`.
 ///
 /// # Panics
 /// When `query` has no question.
@@ -187,7 +188,8 @@ pub fn reply_to(query: &[u8], qtype: u16, rdata: &[Vec<u8>]) -> Vec<u8> {
     reply
 }
 
-/// An error to `query` as servers give it that look at no question: its ID and RD, the rcode, and no question.
+/// An error for `query` from a server that does not read the question: the ID and RD of the query, the rcode, no
+/// question.
 #[must_use]
 pub fn bare_error(query: &[u8], rcode: u16) -> Vec<u8> {
     let id = u16::from_be_bytes([query[0], query[1]]);

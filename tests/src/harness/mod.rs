@@ -1,7 +1,7 @@
-//! The stage of an end-to-end test: two network namespaces, a server in one, clients in the other.
+//! The environment of an end-to-end test: two network namespaces, a server in one, clients in the other.
 //!
-//! Before: a test asks `require!` for what it needs. After: it asserts what a client saw and what dotd counted.
-//! Holds: namespaces, processes, backends, clients, the capture. Never: leaves one of them behind.
+//! Before: a test states its needs with `require!`. After: the test asserts on what a client saw and what dotd counted.
+//! Holds: namespaces, processes, backends, clients, the capture. Never: leaves any of them behind.
 
 pub mod any_certificate;
 pub mod backends;
@@ -41,11 +41,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything that must happen may take before a test gives up. It bounds a failure; no test passes
-/// or fails by the clock below it.
+/// The time after which a test gives up waiting. It only bounds a failure: no test passes or fails by a shorter time.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Asks until the answer is there.
+/// Calls `ask` until it returns a value.
 ///
 /// # Panics
 /// When [`DEADLINE`] has passed, naming `what`.
@@ -62,11 +61,11 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// Calls again as long as the call was interrupted.
 ///
-/// A receive with a time-out ends with EINTR when its thread is stopped and continued (signal(7)), be it by a debugger,
-/// a frozen cgroup or a shell; that says nothing about the peer.
+/// A receive with a timeout ends with EINTR when its thread is stopped and continued (signal(7)), by a debugger, a
+/// frozen cgroup or a shell. That says nothing about the peer.
 ///
 /// # Errors
-/// Those of `call`, but for [`ErrorKind::Interrupted`].
+/// Those of `call`, except [`ErrorKind::Interrupted`].
 pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

@@ -1,6 +1,6 @@
-//! A mount namespace of the calling thread's own, whose mounts are seen by nobody else.
+//! A mount namespace for the calling thread alone: no other process sees its mounts.
 //!
-//! Before: a thread with CAP_SYS_ADMIN. After: what it mounts goes with it and with the programs that it starts.
+//! Before: a thread with CAP_SYS_ADMIN. After: its mounts end with it and with the programs that it starts.
 //! Holds: the way out of a chroot whose `/` is no mount point, and back. Never: changes the machine's own mounts.
 //!
 //! Source: mount_namespaces(7), chroot(2).
@@ -17,26 +17,26 @@ use nix::{
 /// For the arguments of mount(2) that a call does not need.
 pub const NOTHING: Option<&str> = None;
 
-/// Gives the calling thread mounts of its own, and these further namespaces.
+/// Gives the calling thread its own mount namespace, and these further namespaces.
 ///
 /// # Errors
-/// What the kernel said. In a chroot it also takes CAP_SYS_CHROOT.
+/// The error of the kernel. In a chroot the call also needs CAP_SYS_CHROOT.
 pub fn separate(namespaces: CloneFlags) -> nix::Result<()> {
     unshare(namespaces | CloneFlags::CLONE_NEWNS)?;
     match make_private() {
-        // `/` of this thread is no mount point: a chroot into a plain folder.
+        // `/` of this thread is no mount point: the thread is in a chroot into a plain folder.
         Err(Errno::EINVAL) => make_private_outside(),
         done => done,
     }
 }
 
-/// Nothing that is mounted below `/` from now on reaches another namespace.
+/// Makes `/` private: no mount below it reaches another namespace from now on.
 fn make_private() -> nix::Result<()> {
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)
 }
 
-/// The same from the namespace's own root, which a thread in a chroot reaches by the parents of a working directory that is
-/// outside of its root. Afterwards root and working directory are what they were.
+/// The same from the namespace's own root, which a thread in a chroot reaches through the parents of a working
+/// directory outside of its root. Root and working directory are restored afterwards.
 fn make_private_outside() -> nix::Result<()> {
     let folder =
         |path: &str| open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());

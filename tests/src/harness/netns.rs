@@ -1,9 +1,9 @@
 //! Two network namespaces joined by a veth pair, each owned by a thread of the test.
 //!
 //! Before: `require!` found root. After: servers start in one, clients in the other.
-//! Holds: namespaces without a name: the kernel takes them, the veth pair, the bpffs and every pin in it away
-//! as soon as their thread and the processes started in it are gone, also when the test is killed.
-//! Never: changes the namespaces of a thread that it did not start; needs no sweep.
+//! Holds: namespaces without a name. The kernel removes them, with the veth pair, the bpffs and every pin in it, as
+//! soon as their thread and the processes started in it are gone, also when the test is killed.
+//! Never: changes the namespaces of a thread that it did not start; needs any clean-up.
 //!
 //! `ip netns` would give names that outlive a killed test, and one bpffs for all tests at once.
 
@@ -37,10 +37,10 @@ pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd53, 0, 0, 0, 0, 0, 0,
 /// The client's IPv6 address.
 pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd53, 0, 0, 0, 0, 0, 0, 2));
 
-/// An address as a person writes it.
+/// Parses an address.
 ///
 /// # Panics
-/// When it is none.
+/// When the text is no address.
 #[must_use]
 pub fn address(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -48,7 +48,7 @@ pub fn address(text: &str) -> IpAddr {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// One network and mount namespace, and the thread that lives in it.
+/// One network and mount namespace, and the thread that runs in it.
 #[derive(Debug)]
 pub struct Namespace {
     path: String,
@@ -57,7 +57,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A fresh network with lo up, and a /sys that shows it; with bpffs at /sys/fs/bpf if asked for.
+    /// A new network namespace with lo up, and a /sys that shows it; with bpffs at /sys/fs/bpf if `bpffs` is set.
     ///
     /// # Panics
     /// Without the right to do so; `require!(root)` first.
@@ -79,7 +79,7 @@ impl Namespace {
         namespace
     }
 
-    /// Runs a closure in the namespace, one at a time. A socket made there stays there.
+    /// Runs a closure in the namespace, one at a time. A socket that is made there stays in the namespace.
     ///
     /// # Panics
     /// With the closure's panic.
@@ -101,7 +101,7 @@ impl Namespace {
         self.run(move || command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
-    /// Runs a program in the namespace to its end and gives what it wrote.
+    /// Runs a program in the namespace to its end, and returns its output.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -111,10 +111,10 @@ impl Namespace {
         self.spawn(command).wait_with_output().expect("our own child")
     }
 
-    /// Runs `ip` with these words.
+    /// Runs `ip` with these arguments.
     ///
     /// # Panics
-    /// When `ip` fails, with what it said.
+    /// When `ip` fails; the message has its output.
     pub fn ip(&self, words: &str) -> String {
         let mut command = Command::new("ip");
         command.args(words.split_whitespace()).stdin(Stdio::null());
@@ -124,10 +124,10 @@ impl Namespace {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Makes a veth pair from here to another namespace, both ends up, with an address here and there (or none, "").
+    /// Makes a veth pair from here to another namespace, both ends up, with an address at each end ("" for none).
     ///
     /// # Panics
-    /// When an end is there.
+    /// When one of the ends exists.
     pub fn join(&self, other: &Self, [here, there]: [&str; 2], addresses: [&str; 2]) {
         self.ip(&format!("link add {here} type veth peer name {there} netns {}", other.path));
         for (namespace, name, address) in [(self, here, addresses[0]), (other, there, addresses[1])] {
@@ -138,8 +138,8 @@ impl Namespace {
         }
     }
 
-    /// Has the kernel hold next to nothing of what its programs send by TCP, so that what their peers take is seen octet
-    /// by octet, whatever this host's own limits are.
+    /// Makes the kernel buffer almost nothing of what programs in the namespace send by TCP, so that a test sees octet
+    /// by octet what their peers accept, whatever the host's limits are.
     ///
     /// # Panics
     /// Without the right to do so.
@@ -174,7 +174,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Both ends, up, with addresses, and with a bpffs for the server.
+    /// Makes both namespaces and the pair, up and with addresses, and a bpffs for the server.
     #[must_use]
     pub fn new() -> Self {
         Self::build(true)
@@ -194,10 +194,10 @@ impl Network {
         network
     }
 
-    /// Makes the pair with its addresses; again, after a test has deleted it.
+    /// Makes the pair with its addresses, also again after a test has deleted it.
     ///
     /// # Panics
-    /// When it is there.
+    /// When the pair exists.
     pub fn make_pair(&self) {
         let Self { server, client } = self;
         let pair = format!(
@@ -223,7 +223,7 @@ impl Default for Network {
     }
 }
 
-/// Takes the calling thread into namespaces of its own and gives the path of its network namespace.
+/// Moves the calling thread into namespaces of its own, and returns the path of its network namespace.
 fn enter(has_bpffs: bool) -> nix::Result<String> {
     mounts::separate(CloneFlags::CLONE_NEWNET)?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NOTHING)?;

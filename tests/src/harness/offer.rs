@@ -1,6 +1,6 @@
 //! What a client offers in its handshake.
 //!
-//! Before: a test says how its client differs from a usual one. After: a handshake of rustls that has not begun.
+//! Before: a test describes how its client differs from a usual one. After: a handshake of rustls, not yet started.
 //! Never: touches a socket.
 
 use std::{io::Write as _, net::IpAddr, sync::Arc};
@@ -17,17 +17,18 @@ use super::{any_certificate::AnyCertificate, sealer::Secrets};
 /// What the client offers.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// ALPN names, in order; none: no extension.
+    /// ALPN names, in order; empty: no extension.
     pub alpn: Vec<Vec<u8>>,
     /// SNI.
     pub server_name: Option<&'static str>,
     /// Only TLS 1.2.
     pub is_tls12: bool,
-    /// Octets that leave in the same write as the end of the handshake.
+    /// Octets that are sent in the same write as the end of the handshake.
     pub first: Vec<u8>,
-    /// The one group to offer; none: all that rustls has.
+    /// The one group to offer; `None`: all groups of rustls.
     pub group: Option<NamedGroup>,
-    /// How connections that resume each other's sessions are configured; none: a connection has its own configuration.
+    /// How connections that resume each other's sessions are configured; `None`: the connection has a configuration of
+    /// its own.
     pub config: Option<Arc<ClientConfig>>,
 }
 
@@ -44,7 +45,7 @@ impl Default for Offer {
     }
 }
 
-/// A handshake with this offer that has not begun, and where its secrets will be.
+/// A handshake with this offer, not yet started, and the place where its secrets will appear.
 ///
 /// # Panics
 /// When rustls refuses the offer.

@@ -1,7 +1,7 @@
-//! An authority of a test's own, and certificates of it: good, for another name, expired.
+//! A certificate authority for a test, and certificates from it: good, for another name, expired.
 //!
-//! Before: a test names what a certificate shall say. After: PEM for files, pins, and what rustls serves with.
-//! Never: leaves the test's memory by itself.
+//! Before: a test describes a certificate. After: PEM for files, pins, and the key material for rustls.
+//! Never: writes anything to disk.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use rustls::{
 /// An authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// A certificate of it and its key.
+/// A certificate from the authority, and its key.
 #[derive(Clone, Debug)]
 pub struct Issued {
     /// The certificate, PEM.
@@ -36,7 +36,7 @@ impl Default for Authority {
 }
 
 impl Authority {
-    /// A fresh one.
+    /// A new authority.
     ///
     /// # Panics
     /// When rcgen cannot make a key.
@@ -60,7 +60,7 @@ impl Authority {
         self.issue_until(name, 2040)
     }
 
-    /// A certificate for `name`, valid until this year began.
+    /// A certificate for `name`, valid until the beginning of this year.
     ///
     /// # Panics
     /// When rcgen refuses the name.
@@ -79,7 +79,7 @@ impl Authority {
 }
 
 impl Issued {
-    /// What a rustls server presents it with.
+    /// The certificate and key for a rustls server.
     ///
     /// # Panics
     /// When rustls refuses it.

@@ -1,6 +1,6 @@
-//! Programs that a test starts: bounded when they are asked a question, ended when they serve.
+//! Programs that a test starts: client programs with a time limit, servers that are ended with the test.
 //!
-//! Before: a namespace. After: the program is gone, by its own pid, whatever the test did.
+//! Before: a namespace. After: the program was ended by its own pid, whatever the test did.
 //! Never: ends a process by name.
 
 use std::{
@@ -24,7 +24,7 @@ pub fn bounded(program: &str) -> Command {
     command
 }
 
-/// A serving program that the kernel ends when the thread of its namespace ends, come what may.
+/// A serving program that the kernel ends when the thread of its namespace ends, whatever the reason.
 #[must_use]
 pub fn bound_to_namespace(program: &str) -> Command {
     let mut command = Command::new("setpriv");
@@ -45,7 +45,7 @@ pub fn of_each_thread(pid: u32, key: &str) -> Vec<String> {
     threads.flatten().filter_map(status).filter_map(line).collect()
 }
 
-/// A running program that is ended on drop: SIGTERM, and SIGKILL if that does not help.
+/// A running program that is ended on drop: by SIGTERM, then by SIGKILL.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -53,7 +53,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it in a namespace and notes it in the scratch folder.
+    /// Starts a program in a namespace, and notes its pid in the scratch folder.
     #[must_use]
     pub fn start(name: &str, namespace: &Namespace, scratch: &Scratch, command: Command) -> Self {
         let child = namespace.spawn(command);

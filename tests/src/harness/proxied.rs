@@ -1,32 +1,32 @@
-//! PROXY headers as the scripted backend meets them, and as a test's load balancer writes them.
+//! PROXY headers as the scripted backend reads them, and as a test's load balancer writes them.
 //!
-//! Before: octets. After: who the header says the client is, with every octet kept.
-//! Never: shares a line with dotd's own code.
+//! Before: octets. After: the client that the header names; every octet is kept.
+//! Never: shares code with dotd.
 //!
 //! Source: "The PROXY protocol, versions 1 & 2", section 2.2.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What every header of version 2 begins with.
+/// The first octets of every header of version 2.
 pub const SIGNATURE: [u8; 12] = [0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a];
 
-/// A header that came.
+/// A header that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Version and command: 0x20 LOCAL, 0x21 PROXY.
     pub command: u8,
     /// Family and transport: 0x11 TCP over IPv4, 0x21 TCP over IPv6.
     pub family: u8,
-    /// The client, and what it connected to.
+    /// The client, and the address that it connected to.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// What follows the addresses.
+    /// The octets behind the addresses.
     pub tlvs: Vec<u8>,
 }
 
-/// Takes a header from the front, if one is there and whole.
+/// Takes a header from the front, if a whole one is there.
 ///
 /// # Panics
-/// When its lengths lie.
+/// When its lengths are false.
 pub fn take_header(buffer: &mut Vec<u8>) -> Option<Header> {
     if !buffer.starts_with(&SIGNATURE) || buffer.len() < 16 {
         return None;

@@ -1,7 +1,7 @@
-//! ClientHellos made by hand: a test must be able to say what no library would.
+//! ClientHellos made by hand: a test must be able to send what no library would.
 //!
-//! Before: a test names what is odd. After: the octets of a hello, and of the record around it.
-//! Holds: TLS 1.2's hello with GREASE, which our servers answer. Never: goes on with the handshake.
+//! Before: a test names the unusual part. After: the octets of a hello, and of the record around it.
+//! Holds: TLS 1.2's hello with GREASE, which dotd answers. Never: goes on with the handshake.
 //!
 //! Source: RFC 5246 §7.4.1.2, RFC 8701, RFC 6066 §3.
 
@@ -28,8 +28,8 @@ pub fn greased_hello() -> Vec<u8> {
     [&[1, 0, 0, u8::try_from(body.len()).expect("short")], &*body].concat()
 }
 
-/// Two hellos of TLS 1.3: the first one shares a key of X448, which we lack, so that a HelloRetryRequest asks for the
-/// second, with X25519.
+/// Two hellos of TLS 1.3: the first one has a key share for X448, which dotd lacks, so that a HelloRetryRequest asks
+/// for the second, with X25519.
 ///
 /// # Panics
 /// Never: they are short.

@@ -1,8 +1,8 @@
-//! DNS servers of others that read PROXY headers, set up so that their answer says whom they take for the client.
+//! DNS servers of other projects that read PROXY headers, configured so that their answer shows which client they see.
 //!
-//! Before: a namespace. After: a [`Backend`] on 127.0.0.3 that wants a header from 127.0.0.1, which is where dotd asks
-//! from, and answers `www.dotd.test` A with [`SEEN`] for the test's client alone.
-//! Never: asks them with a header itself: that is dotd's to do.
+//! Before: a namespace. After: a [`Backend`] on 127.0.0.3 that expects a header from 127.0.0.1, dotd's source address,
+//! and answers `www.dotd.test` A with [`SEEN`] for the test's client alone.
+//! Never: sends a header to them itself: dotd does that.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -13,22 +13,22 @@ use super::{
     scratch::Scratch,
 };
 
-/// The address that a client hears whose own address was seen.
+/// The answer for a client whose own address was seen.
 pub const SEEN: [u8; 4] = [192, 0, 2, 77];
-/// What everybody else hears.
+/// The answer for every other client.
 const OTHERS: [u8; 4] = [192, 0, 2, 1];
-/// Where they listen.
+/// The address at which they listen.
 pub const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 3], 5300);
-/// Where BIND listens without a header: elsewhere it takes none that has none.
+/// The address at which BIND listens without a header: elsewhere it accepts no query without one.
 const PLAIN: ([u8; 4], u16) = ([127, 0, 0, 4], 5300);
 
 /// A server that reads headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
-    /// Knot DNS, since 3.2: over UDP, of clients over UDP, and without LOCAL, so that checks of its health fail. Its module
-    /// `whoami` answers with the client's address.
+    /// Knot DNS, since 3.2: only over UDP, only for clients over UDP, and without LOCAL, so that health checks fail.
+    /// Its module `whoami` answers with the client's address.
     Knot,
-    /// Knot Resolver, since 5.4; over a connection only for what it reads together with the header.
+    /// Knot Resolver, since 5.4; over a connection only for octets that it reads together with the header.
     KnotResolver,
     /// dnsdist, since 1.5.
     Dnsdist,
@@ -41,7 +41,7 @@ pub enum Receiver {
 }
 
 impl Receiver {
-    /// Its program.
+    /// The name of its program.
     #[must_use]
     pub const fn program(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Receiver {
         }
     }
 
-    /// What it answers to the test's client.
+    /// Its answer to the test's client.
     #[must_use]
     pub fn seen(self) -> [u8; 4] {
         match (self, CLIENT_V4) {
@@ -92,7 +92,7 @@ impl Receiver {
     }
 }
 
-/// Why this BIND cannot take part; `None`: it can.
+/// The reason why this BIND cannot be used; `None`: it can.
 #[must_use]
 pub fn bind_lacks_proxy() -> Option<String> {
     let scratch = Scratch::new();
@@ -171,7 +171,7 @@ fn recursor(scratch: &Scratch, folder: &str) -> String {
     )
 }
 
-/// A record that is computed from who asks.
+/// A record that is computed from the client's address.
 fn authoritative(scratch: &Scratch, folder: &str) -> String {
     let ([a, b, c, d], port) = ADDRESS;
     let (seen, others) = (Ipv4Addr::from(SEEN), Ipv4Addr::from(OTHERS));
@@ -195,7 +195,7 @@ fn authoritative(scratch: &Scratch, folder: &str) -> String {
     )
 }
 
-/// A view for the client alone, which has another zone than others see.
+/// A view for the client alone, with another zone than other clients see.
 fn bind(scratch: &Scratch, folder: &str) -> String {
     let zone = |address: Ipv4Addr| {
         format!(

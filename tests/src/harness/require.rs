@@ -1,7 +1,7 @@
-//! What a test needs of the machine; without it the test says so and ends.
+//! What a test needs from the machine; if something is missing, the test prints that and ends.
 //!
 //! Before: a test begins. After: it runs, or its name and the reason stand in the output as `SKIPPED`.
-//! Never: skips in silence, or skips for what dotd itself did wrong.
+//! Never: skips in silence, or because of a fault of dotd.
 
 use std::{
     env,
@@ -29,7 +29,7 @@ pub enum Need {
 }
 
 impl Need {
-    /// Why it is missing, or nothing.
+    /// The reason why it is missing; `None` if it is there.
     fn missing(self) -> Option<String> {
         match self {
             Self::Root if Uid::effective().is_root() => namespaces_missing(),
@@ -41,7 +41,7 @@ impl Need {
     }
 }
 
-/// Whether everything is there; if not, says `SKIPPED <test>: <why>`.
+/// Whether everything is there; if not, prints `SKIPPED <test>: <why>`.
 #[must_use]
 pub fn met(test: &str, needs: &[Need]) -> bool {
     let reasons: Vec<String> = needs.iter().filter_map(|need| need.missing()).collect();
@@ -52,10 +52,10 @@ pub fn met(test: &str, needs: &[Need]) -> bool {
     false
 }
 
-/// Says `SKIPPED <test>: <why>`, for what only the test itself can find out.
+/// Prints `SKIPPED <test>: <why>`, for conditions that only the test itself can find out.
 pub fn skip(test: &str, reason: &str) {
     let line = format!("SKIPPED {test}: {reason}\n");
-    // Written past the test runner's capture, which would hide it.
+    // Written around the test runner's capture, which would hide the line.
     let _ = stdout().write_all(line.as_bytes());
     if let Some(path) = env::var_os("DOTD_SKIPPED_FILE") {
         let file = OpenOptions::new().create(true).append(true).open(path);
@@ -86,7 +86,7 @@ fn is_on_path(name: &str) -> bool {
         .any(|folder| folder.join(name).is_file())
 }
 
-/// Root in a container may lack it; a thread that tries and ends leaves nothing.
+/// Root in a container may lack this right. A thread tries it and ends, so that nothing is left.
 fn namespaces_missing() -> Option<String> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     let ask = || {
@@ -102,7 +102,7 @@ fn namespaces_missing() -> Option<String> {
     ANSWER.get_or_init(ask).clone()
 }
 
-/// Asked once, of a listing of programs, which needs the same right as loading one.
+/// Found out once, by listing programs, which needs the same right as loading one.
 fn bpf_missing() -> Option<String> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     let ask = || {

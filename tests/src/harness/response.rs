@@ -1,7 +1,7 @@
-//! Reads DNS messages back, strictly: what dotd wrote must parse whole, to the last octet.
+//! Parses DNS messages strictly: what dotd wrote must parse to its last octet.
 //!
 //! Before: octets without a length prefix. After: a [`Message`] that a test asserts on.
-//! Never: repairs or guesses; shares a line with dotd's own code.
+//! Never: repairs or guesses; shares code with dotd.
 //!
 //! Source: RFC 1035 §4.1, RFC 6891 §6.1.2.
 
@@ -18,7 +18,7 @@ pub struct Record {
     pub rdata: Vec<u8>,
 }
 
-/// A message taken apart.
+/// A parsed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Transaction ID.
@@ -94,7 +94,7 @@ impl Message {
         self.records.iter().filter(|record| record.rtype == rtype).map(|record| &*record.rdata).collect()
     }
 
-    /// The OPT record; a second one is a mistake of the sender, which [`Message::opt_count`] shows.
+    /// The OPT record; [`Message::opt_count`] shows whether there is a second one, which is a fault of the sender.
     #[must_use]
     pub fn opt(&self) -> Option<&Record> {
         self.records.iter().find(|record| record.rtype == 41)
@@ -169,8 +169,8 @@ mod tests {
     use super::Message;
     use crate::harness::message::{A, OPTION_PADDING, Opt, Query, reply_to};
 
-    /// Goal: what the builder says, the reader hears; a cut or lengthened message is refused.
-    /// Method: one query with an option, there and back.
+    /// Goal: the reader returns what the builder wrote, and refuses a message that is cut or lengthened. Method: one
+    /// query with an option, there and back.
     #[test]
     fn builder_and_reader_agree() {
         let query = Query::new(0x1234, "wWw.Dotd.test", A).opt(Opt::with(OPTION_PADDING, &[0; 3])).octets();

@@ -1,7 +1,8 @@
-//! `openssl s_client` while it runs: what is typed into it, and what it has said so far.
+//! `openssl s_client` while it runs: its input, and its output so far.
 //!
-//! Before: a namespace and an address. After: a test types the next words once it has read what the last ones did.
-//! Never: takes time for a sign that OpenSSL, or the server, got so far.
+//! Before: a namespace and an address. After: a test sends the next input after it has read the effect of the previous
+//! one.
+//! Never: takes the passing of time as a sign of progress.
 
 use std::{
     io::{Read, Write},
@@ -25,7 +26,7 @@ pub struct SClient {
 }
 
 impl SClient {
-    /// Starts it towards port 853 with these words.
+    /// Starts it towards port 853 with these arguments.
     ///
     /// # Panics
     /// When the program cannot be started.
@@ -45,16 +46,16 @@ impl SClient {
         Self { child, stdin, stdout, stderr, readers }
     }
 
-    /// Types octets. s_client reads them when its handshake is done.
+    /// Writes octets to its stdin. s_client reads them when its handshake is done.
     pub fn write(&mut self, octets: &[u8]) {
-        // It may have ended; what it said is what tests ask for.
+        // It may have ended; tests look at its output.
         let _ = self.stdin.write_all(octets);
     }
 
-    /// Waits until it has said this so many times.
+    /// Waits until its output contains this that many times.
     ///
     /// # Panics
-    /// When it does not in time.
+    /// When that takes too long.
     pub fn await_said(&self, part: &[u8], times: usize) {
         eventually(&format!("s_client says {part:02x?} {times} times"), || {
             let count = |said: &Mutex<Vec<u8>>| {
@@ -81,7 +82,7 @@ impl SClient {
         self.child.wait().expect("our own child");
     }
 
-    /// Ends its stdin, which ends it, and gives all that it wrote on stdout, then stderr.
+    /// Closes its stdin, which ends it, and returns its stdout, then its stderr.
     ///
     /// # Panics
     /// When it cannot be waited for.
@@ -112,8 +113,8 @@ fn collect(mut pipe: impl Read + Send + 'static, into: &Arc<Mutex<Vec<u8>>>) -> 
     })
 }
 
-/// Sends `input` over TLS, stays for one whole response or the server's close, and gives what came. Tickets of TLS 1.3
-/// come before any response.
+/// Sends `input` over TLS, waits for one whole response or the server's close, and returns what arrived. Tickets of TLS
+/// 1.3 arrive before any response.
 ///
 /// # Panics
 /// When the program cannot be started.
@@ -126,7 +127,8 @@ pub fn s_client_sending(namespace: &Namespace, server: IpAddr, words: &[&str], i
     octets
 }
 
-/// A TLS 1.3 session that OpenSSL saved in `file`; it stays for `query`'s answer, as tickets follow the handshake.
+/// A TLS 1.3 session that OpenSSL saved in `file`; s_client waits for the answer to `query`, because tickets follow the
+/// handshake.
 ///
 /// # Panics
 /// When there was no answer, or no ticket.

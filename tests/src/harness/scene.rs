@@ -1,7 +1,7 @@
-//! The two scenes most tests play in: dotd with its embedded zone, and dotd before a scripted backend.
+//! The two setups of most tests: dotd with its embedded zone, and dotd in front of a scripted backend.
 //!
-//! Before: a [`Config`]. After: everything runs; what is dropped first is what was started last.
-//! Never: hides a choice that matters to a test; those are in its config and its script.
+//! Before: a [`Config`]. After: everything runs; the part that was started last is dropped first.
+//! Never: hides a choice that matters to a test: a test's choices are in its config and its script.
 
 use super::{
     config::Config,
@@ -16,7 +16,7 @@ use super::{
 /// The address that [`honest`] gives for every name.
 pub const HONEST: [u8; 4] = [192, 0, 2, 77];
 
-/// dotd and its embedded zone.
+/// Starts dotd with its embedded zone.
 #[must_use]
 pub fn embedded(config: &Config) -> (Network, Server) {
     let network = Network::new();
@@ -24,7 +24,7 @@ pub fn embedded(config: &Config) -> (Network, Server) {
     (network, dotd)
 }
 
-/// dotd before a backend that follows `script`, over UDP (TC=1: TCP) with two seconds' patience.
+/// Starts dotd in front of a backend that follows `script`, over UDP (TCP after TC=1) with a timeout of two seconds.
 #[must_use]
 pub fn scripted(
     config: Config,
@@ -56,10 +56,10 @@ pub fn honest(query: &Received) -> Vec<Act> {
     vec![Act::Send(reply)]
 }
 
-/// A client beside whatever a test does is served, where the backend is [`honest`].
+/// Asserts that another client is served while a test runs, where the backend is [`honest`].
 ///
 /// # Panics
-/// When it is not.
+/// When it is not served.
 pub fn assert_served(innocent: &mut Dot) {
     assert_eq!(innocent.exchange(&www(1)).rdata(A), [HONEST]);
 }

@@ -1,7 +1,7 @@
-//! A folder per server, named so that a later run can tell whose leftovers it may remove.
+//! A folder for each server, named so that a later run knows which leftovers it may remove.
 //!
-//! Before: a test starts. After: configs, zones, sockets and pid files live here until the test ends.
-//! Holds: the name `dotd-<pid of the test>-<number>`, the sweep of folders whose test is dead.
+//! Before: a test starts. After: configs, zones, sockets and pid files are kept here until the test ends.
+//! Holds: the name `dotd-<pid of the test>-<number>`, the removal of folders whose test has ended.
 //! Never: removes a folder of a living process, or ends a process that does not name such a folder.
 
 use std::{
@@ -23,7 +23,7 @@ use nix::{
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static SWEEP: Once = Once::new();
 
-/// A folder that lives as long as this value.
+/// A folder that is removed with this value.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -102,7 +102,7 @@ fn sweep() {
     }
 }
 
-/// `dotd-17-3` belongs to process 17; other names belong to nobody we know.
+/// `dotd-17-3` belongs to process 17; other names belong to no test.
 fn owner_of(name: &str) -> Option<u32> {
     let (pid, number) = name.strip_prefix("dotd-")?.split_once('-')?;
     number.parse::<u32>().ok()?;
@@ -127,7 +127,7 @@ fn end_processes_of(folder: &Path) {
 mod tests {
     use super::owner_of;
 
-    /// Goal: the sweep touches only what a test of ours has named. Method: names beside the pattern.
+    /// Goal: the removal touches only folders with the name of a test. Method: names that almost match the pattern.
     #[test]
     fn only_our_names_have_an_owner() {
         assert_eq!(owner_of("dotd-17-3"), Some(17));

@@ -1,9 +1,9 @@
 //! A backend that does what a test tells it: silent, late, lying, truncating, closing.
 //!
-//! Before: a test gives a function from what was received to what is sent. After: it asks what came.
-//! Holds: one UDP socket and one TCP listener at the same port, on loopback in the server's namespace. dotd's
-//! health checks are answered without asking the script, and are not among what was received.
-//! Never: uses time to order things: a held reply goes out when the test releases it.
+//! Before: a test gives a function from the received query to the reply. After: the test reads which queries came.
+//! Holds: one UDP socket and one TCP listener at the same port, on loopback in the server's namespace. dotd's health
+//! checks are answered without the script, and do not count as received.
+//! Never: uses time to order things: a held reply is sent when the test releases it.
 
 use std::{
     collections::VecDeque,
@@ -33,9 +33,9 @@ const BUFFER_OCTETS: usize = 8 << 20;
 /// One query as it came.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Over TCP, or else UDP.
+    /// Whether it came over TCP; otherwise over UDP.
     pub is_tcp: bool,
-    /// Sender.
+    /// The sender.
     pub from: SocketAddr,
     /// The PROXY header of its datagram or connection.
     pub proxy: Option<Header>,
@@ -43,7 +43,7 @@ pub struct Received {
     pub octets: Vec<u8>,
 }
 
-/// What to do about it.
+/// An action of the backend.
 #[derive(Clone, Debug)]
 pub enum Act {
     /// Send these octets from where the query arrived.
@@ -58,17 +58,18 @@ pub enum Act {
     Close,
 }
 
-/// What the backend does before any script is asked.
+/// The backend's behaviour before the script is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mood {
     /// Follows the script.
     Willing,
-    /// Takes everything and answers nothing, not even health checks: a black hole.
+    /// Reads everything and answers nothing, not even health checks: a black hole.
     Deaf,
-    /// Closes each new connection as soon as it is accepted, and is deaf over UDP.
+    /// Closes each new connection as soon as it is accepted, and answers nothing over UDP.
     Curt,
-    /// Follows the script, and refuses health checks by a header alone, as Unbound does to who is on no list of it.
+    /// Follows the script, and refuses health checks with a header alone, as Unbound does for clients that none of its
+    /// lists allow.
     Terse,
     /// Follows the script, and answers health checks with another question.
     Distracted,
@@ -79,7 +80,7 @@ type Script = dyn Fn(&Received) -> Vec<Act> + Send + Sync;
 /// The running backend.
 #[derive(Debug)]
 pub struct Scripted {
-    /// Where it listens, UDP and TCP.
+    /// Its address, for UDP and TCP.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -96,7 +97,7 @@ struct Shared {
     accepted: AtomicUsize,
 }
 
-/// The way back to who asked.
+/// The way back to the sender of a query.
 #[derive(Debug)]
 enum Reply {
     Datagram(UdpSocket, SocketAddr),
@@ -148,7 +149,7 @@ impl Scripted {
             accepted: AtomicUsize::new(0),
         });
         udp.set_read_timeout(Some(Duration::from_millis(50))).expect("not zero");
-        // A script must see every query of a burst; what the kernel drops would look like dotd's loss.
+        // A script must see every query of a burst; queries that the kernel drops would look like losses of dotd.
         setsockopt(&udp, RcvBufForce, &BUFFER_OCTETS).expect("root may");
         tcp.set_nonblocking(true).expect("a plain socket");
         let (for_udp, for_tcp) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -159,19 +160,19 @@ impl Scripted {
         Self { address, shared, threads }
     }
 
-    /// All that came so far.
+    /// All queries received so far.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
         self.shared.received.lock().expect("no script panics").clone()
     }
 
-    /// TCP connections accepted so far, those of health checks included.
+    /// TCP connections accepted so far, including those of health checks.
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.shared.accepted.load(Relaxed)
     }
 
-    /// Changes what it does before any script is asked.
+    /// Changes its behaviour before the script is called.
     pub fn be(&self, mood: Mood) {
         *self.shared.mood.lock().expect("no script panics") = mood;
     }
@@ -182,7 +183,7 @@ impl Scripted {
         self.shared.held.lock().expect("no script panics").len()
     }
 
-    /// Sends the oldest of what is held.
+    /// Sends the oldest reply that is held.
     ///
     /// # Panics
     /// When nothing is held.
@@ -192,7 +193,7 @@ impl Scripted {
         reply.send(&octets);
     }
 
-    /// Sends what was held, in the order it was held.
+    /// Sends all replies that were held, in their order.
     pub fn release(&self) {
         let held: Vec<_> = self.shared.held.lock().expect("no script panics").drain(..).collect();
         for (reply, octets) in held {
@@ -277,7 +278,7 @@ impl Reply {
     }
 
     fn send(self, octets: &[u8]) {
-        // The peer may have gone; that is its business.
+        // The peer may be gone; that is no error here.
         let _ = match self {
             Self::Datagram(socket, to) => socket.send_to(octets, to).map(|_| ()),
             Self::Stream(mut stream) => stream.write_all(&framed(octets)),
@@ -344,7 +345,7 @@ fn serve_stream(tcp: TcpStream, from: SocketAddr, shared: &Shared) {
     }
 }
 
-/// A connection in the clear or within TLS; clones are the same one.
+/// A connection in the clear or within TLS; clones share it.
 #[derive(Debug)]
 enum Stream {
     Clear(TcpStream),

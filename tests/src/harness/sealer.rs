@@ -1,9 +1,10 @@
-//! Seals and opens records by hand: empty ones, floods of alerts, what no library would send, and what comes back.
+//! Seals and opens records by hand: empty records, floods of alerts and others that no library would send, and the
+//! server's answers.
 //!
-//! Before: a session, whose client gives its keys away. After: records of any type, version and content, in their order;
-//! what the server said to them.
+//! Before: a session whose client gives its keys away. After: records of any type, version and content were sent in
+//! order, and the server's answers were read.
 //! Holds: both keys, the numbers of their next records, and in TLS 1.3 the secrets that make the next keys.
-//! Never: sends what a test did not ask for: a key update of the server's is followed, and not answered.
+//! Never: sends a record that a test did not ask for: it follows a key update of the server, and does not answer it.
 //!
 //! Source: RFC 8446 §5.2, §5.3, §7.2, §7.3; RFC 5246 §6.2.3.3; RFC 5288 §3; RFC 7905 §2.
 
@@ -23,11 +24,11 @@ use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, KeyLog};
 pub const ALERT: u8 = 21;
 /// A handshake message.
 pub const HANDSHAKE: u8 = 22;
-/// What the application says.
+/// Application data.
 pub const APPLICATION_DATA: u8 = 23;
-/// The authentication tag of every suite that we speak.
+/// The authentication tag of every supported suite.
 const TAG_OCTETS: usize = 16;
-/// A KeyUpdate but for its last octet.
+/// A KeyUpdate without its last octet.
 const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 
 /// The traffic secrets of one client, client's first, as rustls tells them.
@@ -54,7 +55,7 @@ pub enum Fin {
     Reset,
 }
 
-/// One direction.
+/// The keys of one direction.
 #[derive(Debug)]
 struct Key {
     key: LessSafeKey,
@@ -109,7 +110,7 @@ impl Key {
         self.number = 0;
     }
 
-    /// What goes on the wire of the nonce, in TLS 1.2 with AES-GCM.
+    /// The explicit part of the nonce, in TLS 1.2 with AES-GCM.
     fn explicit_octets(&self, is_tls13: bool) -> usize {
         if is_tls13 || self.algorithm == &CHACHA20_POLY1305 { 0 } else { 8 }
     }
@@ -128,7 +129,7 @@ impl Key {
     }
 }
 
-/// What seals a client's records.
+/// Seals a client's records.
 #[derive(Debug)]
 pub struct Pen {
     is_tls13: bool,
@@ -161,7 +162,7 @@ impl Pen {
         [&[content_type], &version[..], &length, &nonce_on_wire, &body].concat()
     }
 
-    /// The next record of TLS 1.3 with all of its inside: content, type, padding, or less than that.
+    /// The next record of TLS 1.3 with a complete TLSInnerPlaintext: content, type and padding, or less.
     ///
     /// # Panics
     /// When it would be too long.
@@ -175,13 +176,13 @@ impl Pen {
         [header, body].concat()
     }
 
-    /// The records from now on are sealed with the next key.
+    /// Seals the records from now on with the next key.
     pub fn update_key(&mut self) {
         self.key.update();
     }
 }
 
-/// Both directions of a client.
+/// The keys of both directions of a client.
 #[derive(Debug)]
 pub struct Sealer {
     stream: TcpStream,
@@ -213,7 +214,7 @@ impl Sealer {
         self.pen.seal_as(version, content_type, content)
     }
 
-    /// The next record of TLS 1.3 with all of its inside: content, type, padding, or less than that.
+    /// The next record of TLS 1.3 with a complete TLSInnerPlaintext: content, type and padding, or less.
     ///
     /// # Panics
     /// As [`Sealer::seal`].
@@ -221,7 +222,7 @@ impl Sealer {
         self.pen.seal_inside(version, inside)
     }
 
-    /// The records from now on are sealed with the next key.
+    /// Seals the records from now on with the next key.
     pub fn update_key(&mut self) {
         self.pen.update_key();
     }
@@ -232,7 +233,7 @@ impl Sealer {
         self.send_octets(&record)
     }
 
-    /// Sends octets as they are; `false` when the connection is over.
+    /// Sends octets unchanged; `false` when the connection is over.
     pub fn send_octets(&mut self, octets: &[u8]) -> bool {
         self.stream.write_all(octets).is_ok()
     }
@@ -243,7 +244,7 @@ impl Sealer {
     /// How the connection ended.
     ///
     /// # Panics
-    /// When nothing comes, or what comes does not open.
+    /// When no record comes, or the record does not open.
     pub fn hear(&mut self) -> Result<(u8, Vec<u8>), Fin> {
         let mut header = [0; 5];
         self.read(&mut header)?;
@@ -274,7 +275,7 @@ impl Sealer {
         Ok((content_type, body))
     }
 
-    /// Everything that the server still says, tickets left out, and how the connection ends.
+    /// Everything that the server still sends, without tickets, and how the connection ends.
     ///
     /// # Panics
     /// As [`Sealer::hear`].

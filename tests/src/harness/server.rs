@@ -1,7 +1,7 @@
 //! The real `dotd`, started in the server's namespace and stopped whatever the test does.
 //!
-//! Before: a [`Config`]. After: its stdout up to `ready` is known, clients may come.
-//! Holds: the process, its folders, what it wrote. Never: starts anything but the binary that cargo built.
+//! Before: a [`Config`]. After: its stdout up to `ready` was read, and clients may connect.
+//! Holds: the process, its folders, its output. Never: starts anything but the binary that cargo built.
 
 use std::{
     env, fs,
@@ -38,7 +38,7 @@ pub struct Server {
     written: Written,
 }
 
-/// How a dotd ended that was not to be ready, or that was stopped.
+/// How a dotd ended that was expected to fail, or that was stopped.
 #[derive(Debug)]
 pub struct Ended {
     /// Exit code; `None` after a signal.
@@ -51,7 +51,7 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// What the process wrote so far, and the threads that read it.
+/// The output of the process so far, and the threads that read it.
 #[derive(Debug, Default)]
 struct Written {
     stdout: Arc<Mutex<String>>,
@@ -63,7 +63,7 @@ impl Server {
     /// Starts dotd and waits for `ready`.
     ///
     /// # Panics
-    /// When it ends first, or is not ready in time; with what it wrote.
+    /// When it ends first, or is not ready in time; the message has its output.
     #[must_use]
     pub fn start(network: &Network, config: &Config) -> Self {
         Self::launch(network, config, Scratch::new(), &[])
@@ -81,7 +81,7 @@ impl Server {
         }
     }
 
-    /// The same, where the test means it to fail.
+    /// The same, where the test expects a failure.
     ///
     /// # Errors
     /// How it ended before it was ready.
@@ -116,7 +116,7 @@ impl Server {
         }
     }
 
-    /// The process that serves, the engine. Signals go to the one that was started, as service managers send them.
+    /// The process that serves, the engine. [`Server::signal`] sends signals to the keeper, as service managers do.
     ///
     /// # Panics
     /// When it has ended.
@@ -133,7 +133,7 @@ impl Server {
         self.process.pid()
     }
 
-    /// Its memory in KiB, by the name that Linux has for it: `VmRSS`, or `VmHWM` for the most so far.
+    /// Its memory in KiB, by the name that Linux has for it: `VmRSS`, or `VmHWM` for the maximum so far.
     ///
     /// # Panics
     /// When it has ended.
@@ -150,12 +150,12 @@ impl Server {
         self.scratch.path()
     }
 
-    /// Writes the config anew, for a reload.
+    /// Writes a new config, for a reload.
     pub fn rewrite_config(&self, config: &Config) {
         self.rewrite_config_text(&config.text(&self.folder().join("state"), &self.folder().join("run")));
     }
 
-    /// Writes any text where the config was.
+    /// Writes any text in place of the config.
     pub fn rewrite_config_text(&self, text: &str) {
         self.scratch.write("dotd.toml", text);
     }
@@ -188,7 +188,7 @@ impl Server {
         found.unwrap_or_else(|| panic!("no pin in {stdout}")).to_owned()
     }
 
-    /// What follows `xdp: ` on its line.
+    /// The text behind `xdp: ` on its line.
     ///
     /// # Panics
     /// When there is no such line.
@@ -199,19 +199,19 @@ impl Server {
         found.unwrap_or_else(|| panic!("no xdp line in {stdout}")).to_owned()
     }
 
-    /// Asks the control socket, as an operator does.
+    /// Runs `dotd stats` against its control socket, as an operator does.
     ///
     /// # Panics
-    /// When the command fails or says what is not JSON.
+    /// When the command fails or does not print JSON.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats(self.asked("stats"))
     }
 
-    /// What `dotd status` says, as JSON.
+    /// The output of `dotd status`, as JSON.
     ///
     /// # Panics
-    /// When the command fails or says what is not JSON.
+    /// When the command fails or does not print JSON.
     #[must_use]
     pub fn status(&self) -> Value {
         self.asked("status")
@@ -244,7 +244,7 @@ impl Server {
     /// "up", "down" or "unchecked" of each backend, in the order of the config.
     ///
     /// # Panics
-    /// When the command fails or says what is not JSON.
+    /// When the command fails or does not print JSON.
     #[must_use]
     pub fn backend_states(&self) -> Vec<String> {
         let status = self.asked("status");
@@ -252,10 +252,10 @@ impl Server {
         backends.iter().map(|backend| backend["state"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// What `xdp show` says of the kernel half.
+    /// The output of `xdp show` about the kernel half.
     ///
     /// # Panics
-    /// When the command fails or says what is not JSON.
+    /// When the command fails or does not print JSON.
     #[must_use]
     pub fn xdp_report(&self) -> Value {
         self.asked("xdp show")
@@ -267,19 +267,19 @@ impl Server {
         self.status()["backends"][backend]["answered_percent"].as_u64()
     }
 
-    /// Why a backend's last check was missed.
+    /// The reason why a backend's last check failed.
     ///
     /// # Panics
-    /// When the command fails or says what is not JSON.
+    /// When the command fails or does not print JSON.
     #[must_use]
     pub fn backend_reason(&self, index: usize) -> Option<String> {
         self.asked("status")["backends"][index]["reason"].as_str().map(str::to_owned)
     }
 
-    /// Asks until a snapshot is as it must become.
+    /// Takes snapshots until one satisfies `as_it_must_be`.
     ///
     /// # Panics
-    /// When it does not in time.
+    /// When none does in time.
     pub fn counts(&self, what: &str, is_so: impl Fn(&Stats) -> bool) -> Stats {
         let mut last = self.stats();
         eventually(what, || {
@@ -290,10 +290,10 @@ impl Server {
         })
     }
 
-    /// Sends a signal to the process that was started; STOP and CONT, which nobody can hand on, to the one that serves.
+    /// Sends a signal to the process that was started; STOP and CONT, which a process cannot forward, go to the engine.
     ///
     /// # Panics
-    /// When that has ended.
+    /// When that process has ended.
     pub fn signal(&mut self, signal: Signal) {
         if !matches!(signal, Signal::SIGSTOP | Signal::SIGCONT) {
             return self.process.signal(signal);
@@ -315,7 +315,7 @@ impl Server {
         (ended, scratch)
     }
 
-    /// SIGTERM; it must end by itself with exit code 0.
+    /// Sends SIGTERM; the process must end with exit code 0.
     ///
     /// # Panics
     /// When it does not.
@@ -326,7 +326,7 @@ impl Server {
         ended
     }
 
-    /// All that was written, once the process is gone.
+    /// The complete output, after the process has ended.
     fn ended(&mut self, status: ExitStatus) -> Ended {
         for reader in self.written.readers.drain(..) {
             let _ = reader.join();
@@ -381,7 +381,7 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// A copy where every user may execute it: the tree may lie in a folder that only its owner may enter.
+/// A copy of the binary that every user may execute: the source tree may lie in a folder that only its owner may enter.
 fn binary_in(scratch: &Scratch) -> PathBuf {
     let copy = scratch.path().join("dotd");
     if !copy.exists() && fs::hard_link(binary(), &copy).is_err() {

@@ -1,7 +1,7 @@
-//! Four DNS servers that others wrote, all with the same signed zone, a TSIG key and cookies where they have them.
+//! Four DNS servers of other projects, all with the same signed zone, a TSIG key, and cookies where they support them.
 //!
 //! Before: a namespace and a kind. After: a [`Backend`] that answers, on loopback.
-//! Holds: the zone's key, so that a validator can be told whom to trust. Never: signs by itself: BIND's tools do.
+//! Holds: the zone's key, so that a validator can trust it. Never: signs: BIND's tools do.
 
 use std::{fs, net::SocketAddr, path::PathBuf, process::Command, sync::OnceLock};
 
@@ -34,7 +34,7 @@ impl Kind {
     /// Every server.
     pub const ALL: [Self; 4] = [Self::Nsd, Self::Unbound, Self::Bind, Self::Knot];
 
-    /// Its program.
+    /// The name of its program.
     #[must_use]
     pub const fn program(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl Kind {
     }
 }
 
-/// Where a server listens and keeps its files.
+/// The address and the folder of a server.
 struct Place {
     port: u16,
     folder: String,
@@ -124,10 +124,10 @@ impl Place {
     }
 }
 
-/// 128 bits, for RFC 9018's SipHash.
+/// A key of 128 bits for RFC 9018's SipHash.
 const COOKIE_SECRET: &str = "000102030405060708090a0b0c0d0e0f";
 
-/// A zone as its keys signed it.
+/// A signed zone.
 #[derive(Debug)]
 pub struct Signed {
     /// The zone file.
@@ -139,7 +139,7 @@ pub struct Signed {
 /// The zone of every server here, signed once for each run.
 ///
 /// # Panics
-/// When BIND's tools are not there or refuse it.
+/// When BIND's tools are missing or fail.
 #[must_use]
 pub fn signed() -> &'static Signed {
     static SIGNED: OnceLock<Signed> = OnceLock::new();

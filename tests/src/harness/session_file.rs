@@ -1,7 +1,7 @@
-//! A session that OpenSSL saved, changed as an attacker would: its ticket, or what it permits.
+//! Changes a session that OpenSSL saved, as an attacker would: its ticket, or what the session permits.
 //!
-//! Before: the file of `-sess_out`. After: one that `-sess_in` takes.
-//! Holds: as much of DER as an `SSL_SESSION` needs. Never: understands the rest.
+//! Before: the file of `-sess_out`. After: a file that `-sess_in` accepts.
+//! Holds: as much of DER as an `SSL_SESSION` needs. Never: interprets the rest.
 //!
 //! Source: OpenSSL's ssl/ssl_asn1.c (SSL_SESSION_ASN1); X.690 §8.1.
 
@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 /// \[10\] tick, \[15\] max_early_data.
 const TICKET: u8 = 0xaa;
 const EARLY_DATA: u8 = 0xaf;
-/// The first constructed context tag: untagged fields come before it.
+/// The first constructed context tag: untagged fields precede it.
 const CONTEXT: u8 = 0xa0;
 
 /// The same session with one bit of its ticket changed.
@@ -25,7 +25,7 @@ pub fn tampered(pem: &str) -> String {
     text(&fields)
 }
 
-/// The same session with leave to send early data, which no server gave.
+/// The same session with permission to send early data, which no server gave.
 #[must_use]
 pub fn with_early_data(pem: &str) -> String {
     let mut fields = fields(pem);
@@ -49,7 +49,7 @@ fn fields(pem: &str) -> Vec<(u8, Vec<u8>)> {
     fields
 }
 
-/// One value from the front.
+/// Takes one value from the front.
 fn take(octets: &mut &[u8]) -> (u8, Vec<u8>) {
     let (tag, first) = (octets[0], usize::from(octets[1]));
     let (start, length) = match first {

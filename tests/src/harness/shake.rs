@@ -1,7 +1,8 @@
-//! A client's handshake, flight by flight: a test decides which octets leave, how they are cut, and whether they do.
+//! A client's handshake, flight by flight: a test decides which octets are sent, how they are cut, and whether they are
+//! sent.
 //!
 //! Before: an offer. After: a session, or a connection that a test has left in the middle.
-//! Holds: rustls's client and the socket. Never: sends by itself, or reads past a record.
+//! Holds: rustls's client and the socket. Never: sends anything on its own, or reads past a record.
 
 use std::{
     io::{self, Read, Write},
@@ -22,14 +23,14 @@ use super::{
 /// A handshake in progress.
 #[derive(Debug)]
 pub struct Shake {
-    /// Below TLS.
+    /// The connection below TLS.
     pub stream: TcpStream,
     tls: ClientConnection,
     secrets: Arc<Secrets>,
 }
 
 impl Shake {
-    /// Connects, and has said nothing.
+    /// Connects, and sends nothing.
     #[must_use]
     pub fn new(namespace: &Namespace, server: IpAddr, offer: &Offer) -> Self {
         let stream = tcp(namespace, SocketAddr::new(server, DOT_PORT));
@@ -37,10 +38,10 @@ impl Shake {
         Self { stream, tls, secrets }
     }
 
-    /// What the client would send now: its hello, or its last flight.
+    /// The octets that the client would send now: its hello, or its last flight.
     ///
     /// # Panics
-    /// Never: memory does not fail.
+    /// Never: writing to memory does not fail.
     #[must_use]
     pub fn flight(&mut self) -> Vec<u8> {
         let mut octets = Vec::new();
@@ -50,18 +51,18 @@ impl Shake {
         octets
     }
 
-    /// Sends octets, whatever they are, each part a segment of its own.
+    /// Sends any octets, each part in a segment of its own.
     ///
     /// # Errors
-    /// The server does not take them.
+    /// The server does not accept them.
     pub fn send<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
         parts.into_iter().try_for_each(|part| self.stream.write_all(part))
     }
 
-    /// Reads until the client has another flight, and gives it.
+    /// Reads until the client has another flight, and returns that.
     ///
     /// # Panics
-    /// When the server ends the connection, or says what is no handshake.
+    /// When the server ends the connection, or sends something that is no handshake.
     pub fn hear(&mut self) -> Vec<u8> {
         while !self.tls.wants_write() {
             let record = read_record(&mut self.stream).expect("the server goes on");
@@ -71,7 +72,7 @@ impl Shake {
         self.flight()
     }
 
-    /// The session, from wherever the handshake stands.
+    /// Completes the handshake from its current state, and returns the session.
     ///
     /// # Errors
     /// How the handshake ended.
@@ -102,10 +103,10 @@ pub fn records(mut octets: &[u8]) -> Vec<(u8, &[u8])> {
     found
 }
 
-/// A hello cut into records of so many octets.
+/// A hello, cut into records of that many octets.
 ///
 /// # Panics
-/// When `octets` are no record.
+/// When `octets` are not a record.
 #[must_use]
 pub fn recut(octets: &[u8], step: usize) -> Vec<u8> {
     let [(kind, hello)] = records(octets)[..] else { panic!("one record, not {octets:02x?}") };

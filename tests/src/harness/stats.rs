@@ -1,7 +1,7 @@
-//! What dotd says of itself: the JSON of `dotd stats --json`.
+//! dotd's own counters: the JSON of `dotd stats --json`.
 //!
 //! Before: `harness::server` ran the command. After: a test reads counters by family and label.
-//! Never: takes an absent counter for zero; a name that is gone is a broken contract.
+//! Never: takes an absent counter for zero: a counter whose name has vanished is a fault.
 
 use serde_json::Value;
 
@@ -46,8 +46,8 @@ impl Stats {
         rows.iter().filter(is_asked).filter_map(|row| row["count"].as_u64()).sum()
     }
 
-    /// The remainders of the equations of `ledger/snapshot.rs`: connections, queries, responses.
-    /// All zero when nothing is under way.
+    /// The remainders of the equations of `ledger/snapshot.rs`: connections, queries, responses. All of them are zero
+    /// when nothing is in progress.
     #[must_use]
     pub fn difference(&self) -> [i128; 3] {
         let count = |family, label| i128::from(self.counter(family, label));
@@ -74,7 +74,7 @@ impl Stats {
     }
 }
 
-/// A key at the top, or one level below it.
+/// The value of a key at the top level or one level below.
 fn find<'a>(snapshot: &'a Value, key: &str) -> Option<&'a Value> {
     snapshot.get(key).or_else(|| snapshot.as_object()?.values().find_map(|value| value.get(key)))
 }

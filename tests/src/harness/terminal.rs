@@ -1,8 +1,8 @@
-//! A terminal of 160 by 50 for a program that draws, as a person sees it.
+//! A terminal of 160 by 50 cells for a program that draws on it, as a user sees it.
 //!
-//! Before: a program that wants a terminal. After: a test types, and reads what stands on the screen.
+//! Before: a program that needs a terminal. After: a test types, and reads the screen.
 //! Holds: the process under `script`, which makes the pseudo-terminal, and the screen as cells.
-//! Never: knows more of a terminal's language than where text goes: cursor, text, clearing.
+//! Never: interprets more control sequences than those for cursor, text and clearing.
 
 use std::{
     io::{Read, Write},
@@ -25,10 +25,10 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a command line of a shell.
+    /// Starts a shell command.
     ///
     /// # Panics
-    /// When `script` is not there.
+    /// When `script` is missing.
     #[must_use]
     pub fn start(command_line: &str) -> Self {
         let line = format!("stty rows {ROWS} cols {COLUMNS}; exec {command_line}");
@@ -48,7 +48,7 @@ impl Terminal {
         Self { child, keys, octets }
     }
 
-    /// Types.
+    /// Types these octets.
     ///
     /// # Panics
     /// When the program has ended.
@@ -57,15 +57,15 @@ impl Terminal {
         stdin.write_all(keys.as_bytes()).and_then(|()| stdin.flush()).expect("the program reads");
     }
 
-    /// Waits until `part` stands on the screen.
+    /// Waits until `part` is on the screen.
     ///
     /// # Panics
-    /// When it does not in time; with the screen.
+    /// When that takes too long; the message has the screen.
     pub fn shows(&self, part: &str) {
         eventually(&format!("{part:?} stands on the screen"), || self.screen().contains(part).then_some(()));
     }
 
-    /// The screen, a line each row.
+    /// The screen, one line for each row.
     ///
     /// # Panics
     /// Never.
@@ -74,7 +74,7 @@ impl Terminal {
         screen_of(&String::from_utf8_lossy(&self.octets.lock().expect("no reader panics")))
     }
 
-    /// Waits for the end; whether it was exit status 0.
+    /// Waits for the end; returns whether the exit status is 0.
     ///
     /// # Panics
     /// When it does not end in time.
@@ -93,7 +93,7 @@ impl Drop for Terminal {
     }
 }
 
-/// What these octets leave on a screen.
+/// The screen that these octets produce.
 fn screen_of(text: &str) -> String {
     let mut cells = vec![[' '; COLUMNS]; ROWS];
     let (mut row, mut column) = (0, 0);

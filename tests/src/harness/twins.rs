@@ -1,9 +1,11 @@
-//! Two servers with the same keys, ours and rustls's own, that hear the same records: their fates must be the same.
+//! Two servers with the same keys, dotd's and rustls's own, that get the same records: both must treat them alike.
 //!
-//! Before: octets that choose records of a client, lawful and not. After: both have given the same plaintext, go on, end in
-//! order or end at once alike, and say the same; or a panic that shows the records.
-//! Holds: a handshake without chance (fixed randoms, a fixed key share, Ed25519), so that two servers agree on one key.
-//! Never: compares what RFC 8446 leaves open, or what the two are known to decide differently; each such case is named here.
+//! Before: octets that choose records of a client, lawful and not. After: both servers returned the same plaintext,
+//! both go on or end in the same way, and both sent the same; otherwise a panic shows the records.
+//! Holds: a handshake without randomness (fixed randoms, a fixed key share, Ed25519), so that two servers agree on one
+//! key.
+//! Never: compares cases that RFC 8446 leaves open, or that the two are known to decide differently; each such case is
+//! listed here.
 
 use std::{
     io::{Read as _, Write as _},
@@ -35,10 +37,10 @@ use super::{
     sealer::{ALERT, APPLICATION_DATA, HANDSHAKE, Pen, Secrets},
 };
 
-/// Records of one script: fewer than any bound of either server on records without use.
+/// Records of one script: fewer than the bounds of both servers on records that carry nothing.
 const RECORDS_MAX: usize = 8;
 
-/// Numbers that are always the same, and a key exchange with oneself.
+/// Random numbers that are always the same, and a key exchange with a fixed key.
 #[derive(Debug)]
 struct Fixed;
 
@@ -73,7 +75,7 @@ impl ActiveKeyExchange for Fixed {
     }
 }
 
-/// What both servers serve with, and their client.
+/// The configuration of both servers and of their client.
 struct Configs {
     server: Arc<ServerConfig>,
     provider: Arc<CryptoProvider>,
@@ -100,7 +102,7 @@ fn configs(version: &'static SupportedProtocolVersion) -> Configs {
     Configs { server: Arc::new(server), provider, version }
 }
 
-/// Two servers after one handshake, and what seals for both.
+/// Two servers after one handshake, and the sealer for both.
 struct Twins {
     theirs: ServerConnection,
     ours: Records,
@@ -146,7 +148,7 @@ impl Twins {
         let keys = client.dangerous_extract_secrets().expect("the handshake is done");
         let (extracted, _) = ours.dangerous_into_kernel_connection().expect("the handshake is done");
         let suite = Suite::of(&extracted.tx.1).expect("a suite of ours");
-        // Both servers log the same: it is one handshake.
+        // Both servers log the same secrets: it is one handshake.
         let traffic = take_logged().and_then(|handed| TrafficSecrets::new(suite, handed));
         assert_eq!(traffic.is_some(), configs.version.version == rustls::ProtocolVersion::TLSv1_3);
         let ours = Records::new(extracted, traffic).expect("a suite of ours");
@@ -154,7 +156,7 @@ impl Twins {
     }
 }
 
-/// What the unbuffered server says to `inbound`.
+/// The answer of the unbuffered server to `inbound`.
 fn shake(server: &mut UnbufferedServerConnection, inbound: &mut Vec<u8>) -> Vec<u8> {
     let mut said = Vec::new();
     loop {
@@ -180,7 +182,7 @@ fn shake(server: &mut UnbufferedServerConnection, inbound: &mut Vec<u8>) -> Vec<
     }
 }
 
-/// Lets rustls hear `wire`; its plaintext, and whether the client has closed.
+/// Gives `wire` to rustls; returns its plaintext, and whether the client has closed.
 fn hear(server: &mut ServerConnection, mut wire: &[u8]) -> Result<(Vec<u8>, bool), (Vec<u8>, Error)> {
     let mut plaintext = Vec::new();
     let mut is_closed = false;
@@ -196,7 +198,7 @@ fn hear(server: &mut ServerConnection, mut wire: &[u8]) -> Result<(Vec<u8>, bool
     Ok((plaintext, is_closed))
 }
 
-/// What became of a connection.
+/// The outcome of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Open,
@@ -204,18 +206,18 @@ enum Fate {
     Ended,
 }
 
-/// One script.
+/// One sequence of records.
 #[derive(Debug, Default)]
 struct Script {
     wire: Vec<u8>,
-    /// Each record, for whoever must understand a difference.
+    /// Each record, to explain a difference.
     said: Vec<String>,
-    /// It has a handshake message that is no KeyUpdate, one of no octet, or octets of no record: ours ends where rustls waits
-    /// for the rest, or goes on (RFC 8446 §5.4 wants the end).
+    /// The script has a handshake message that is no KeyUpdate, an empty one, or octets that are no record: dotd ends
+    /// the connection where rustls waits for more or goes on (RFC 8446 §5.4 demands the end).
     may_end_early: bool,
-    /// It has what both refuse with alerts of their own choice.
+    /// The script has a record that both refuse, each with an alert of its own choice.
     has_own_alerts: bool,
-    /// KeyUpdates that ask for one: we answer each, rustls all of them once, and RFC 8446 §4.6.3 allows both.
+    /// KeyUpdates that request one: dotd answers each, rustls answers all of them once; RFC 8446 §4.6.3 allows both.
     asked: usize,
 }
 
@@ -246,7 +248,7 @@ impl Script {
             }
             4 => {
                 self.has_own_alerts = true;
-                // rustls ends at a user_canceled that says it is fatal; RFC 8446 §6 has the level ignored.
+                // rustls ends at a user_canceled with the level fatal; RFC 8446 §6 says that the level is ignored.
                 let is_fatal = first % 2 == 1 && !(is_tls13 && second == 90);
                 pen.seal_as([3, 3], ALERT, &[1 + u8::from(is_fatal), second])
             }
@@ -255,7 +257,7 @@ impl Script {
                 pen.seal_as([3, 3], ALERT, &[1, 90, 1][..usize::from(first % 4).min(3)])
             }
             6 => {
-                // Ours says record_overflow at a header that rustls reads past.
+                // dotd sends record_overflow at a header that rustls accepts.
                 self.has_own_alerts |= content.len() > 16_384;
                 let mut record = pen.seal_as([3, 3], APPLICATION_DATA, &content);
                 let place = 5 + usize::from(second) % (record.len() - 5);
@@ -277,10 +279,10 @@ impl Script {
     }
 }
 
-/// Has both servers hear the records that `octets` choose.
+/// Gives both servers the records that `octets` choose.
 ///
 /// # Panics
-/// When their fates differ.
+/// When their outcomes differ.
 pub fn assert_same_fate(octets: &[u8]) {
     let Some((choice, octets)) = octets.split_first() else { return };
     let is_tls13 = choice % 2 == 0;

@@ -13,7 +13,6 @@
 use std::{
     future::poll_fn,
     io,
-    os::fd::AsFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -28,6 +27,7 @@ use tokio::{
 
 use super::{
     Wire,
+    acknowledgement::{Acknowledgement, acknowledge},
     connection::{Connection, Lane},
     dial::{NotOpened, Opened, dial},
     flights::Half,
@@ -90,25 +90,6 @@ pub async fn live(backend: Rc<Backend>, connection: Rc<Connection>) {
     streams::ended(&backend, &connection, established_at, &end);
 }
 
-/// How long an acknowledgement waits after a write for a query that carries it: a busy connection writes several
-/// queries within a millisecond.
-const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(1);
-/// The same on a busy connection, after a read: its next queries come within a few milliseconds.
-const BUSY_ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(5);
-/// A connection with this many unanswered queries is busy. The backend has so much to answer that an acknowledgement for
-/// each response would only make it send the next ones in smaller pieces.
-const BUSY_QUERIES_MIN: usize = 64;
-
-/// Makes the kernel acknowledge what was read. The kernel would wait up to 40 ms for octets to send along, and a
-/// backend with Nagle's algorithm (RFC 9293 §3.7.4; NSD) holds the next small response back until then.
-fn acknowledge(tcp: &impl AsFd) {
-    // The first call also ends the kernel's own delays from now on, and every segment would be acknowledged by itself; the
-    // second one brings them back (tcp(7), TCP_QUICKACK). Best effort: if they fail, answers are late but not lost.
-    let socket = socket2::SockRef::from(tcp);
-    let _ = socket.set_tcp_quickack(true);
-    let _ = socket.set_tcp_quickack(false);
-}
-
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     acknowledge: impl Fn(&S),
@@ -127,14 +108,7 @@ struct ConnectionIo<'a, S, A> {
     stream: S,
     /// Makes the kernel acknowledge what was read.
     acknowledge: A,
-    /// Octets were read since the last acknowledgement, and no write has carried one.
-    owes_acknowledgement: bool,
-    /// Time of the last write. `None`: never.
-    wrote_at: Option<Instant>,
-    /// Timer of an acknowledgement that waits for a write.
-    acknowledgement: Pin<Box<Sleep>>,
-    /// The timer runs.
-    is_delayed: bool,
+    acknowledgement: Acknowledgement,
     backend: &'a Backend,
     connection: &'a Connection,
     /// The beginning of a response that is not whole.
@@ -159,10 +133,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
         Self {
             stream,
             acknowledge,
-            owes_acknowledgement: false,
-            wrote_at: None,
-            acknowledgement: Box::pin(sleep_until(now)),
-            is_delayed: false,
+            acknowledgement: Acknowledgement::new(now),
             backend,
             connection,
             pending: Vec::new(),
@@ -181,7 +152,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
         if let Err(end) = self.read(context).and_then(|()| self.write(context)) {
             return Poll::Ready(end);
         }
-        self.acknowledge_in_time(context);
+        if self.acknowledgement.poll(context, self.connection.ids.outstanding()).is_ready() {
+            (self.acknowledge)(&self.stream);
+        }
         if self.connection.is_spent() {
             return Poll::Ready(End::Idle);
         }
@@ -196,30 +169,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
         Poll::Pending
     }
 
-    /// Acknowledges what was read, unless a query is about to carry the acknowledgement: for a short time after a
-    /// write the next query is expected. Backends that hold small responses back then send fewer and larger ones
-    /// under load.
-    fn acknowledge_in_time(&mut self, context: &mut Context<'_>) {
-        // When every query is answered, no response waits for an acknowledgement.
-        let outstanding = self.connection.ids.outstanding();
-        self.owes_acknowledgement &= outstanding > 0;
-        let until = if outstanding < BUSY_QUERIES_MIN {
-            self.wrote_at.map_or(self.last_use, |at| at + ACKNOWLEDGEMENT_DELAY)
-        } else {
-            self.last_use + BUSY_ACKNOWLEDGEMENT_DELAY
-        };
-        if self.owes_acknowledgement && !self.is_delayed && until > self.last_use {
-            self.is_delayed = true;
-            self.acknowledgement.as_mut().reset(until);
-        }
-        let waits = self.is_delayed && self.acknowledgement.as_mut().poll(context).is_pending();
-        self.is_delayed = waits;
-        if self.owes_acknowledgement && !waits {
-            self.owes_acknowledgement = false;
-            (self.acknowledge)(&self.stream);
-        }
-    }
-
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), End> {
         let mut scratch = self.backend.pool.scratch.borrow_mut();
         for _ in 0..READS_MAX {
@@ -231,7 +180,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
                 Poll::Ready(Ok(())) => {
                     self.last_use = Instant::now();
                     turn_time::begin(self.last_use);
-                    self.owes_acknowledgement = true;
+                    self.acknowledgement.note_read(self.last_use);
                     self.backend.pool.counters.add(Counter::BackendStreamReads, 1);
                     self.take_octets(buffer.filled())?;
                 }
@@ -299,8 +248,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
                 Poll::Ready(Ok(0)) => return Err(End::Closed),
                 Poll::Ready(Ok(octets)) => {
                     self.must_flush = true;
-                    self.owes_acknowledgement = false;
-                    self.wrote_at = Some(turn_time::now());
+                    self.acknowledgement.note_written(turn_time::now());
                     self.backend.pool.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
                     // Queries that wait have room now.

@@ -7,6 +7,7 @@
 //! Besides, `health` checks from the control thread which backends answer, by one question each (`probe`).
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
 
+mod acknowledgement;
 pub mod arrivals;
 mod back_off;
 mod balance;

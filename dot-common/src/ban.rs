@@ -1,8 +1,9 @@
-//! The value of the map BANS: when a client's ban ends, its cause, and how many packets met it.
+//! What the map BANS holds of a client: until when it is banned, why, and how many of its packets were refused.
 //!
-//! Before: the engine or an operator banned a client. After: [`crate::judge`] refuses its packets.
-//! Holds: the value's shape, and the causes of a ban. The key is that of a [`crate::prefix::ClientPrefix`].
-//! Never: reads a clock; both halves use the kernel's monotonic clock.
+//! Before: the engine or an operator had enough of a client. After: [`crate::judge`] refuses its packets: all of them if an
+//! operator banned it, else those that begin a connection or are datagrams.
+//! Holds: the value's shape, and who may ban. The key is a [`crate::prefix::ClientPrefix`]'s.
+//! Never: reads a clock; both halves use the kernel's monotonic one.
 
 /// One ban. 24 octets, no padding.
 #[repr(C)]
@@ -10,7 +11,7 @@
 pub struct Ban {
     /// Monotonic time in nanoseconds at which it ends.
     pub until_ns: u64,
-    /// Packets that met it. XDP adds to it; a new ban starts at zero.
+    /// Packets that it refused. XDP adds; whoever writes the ban begins at zero.
     pub hits: u64,
     /// A [`Cause`].
     pub cause: u32,

@@ -1,9 +1,9 @@
 //! Each CPU's cache of the clients that it judged last, so that lists and bans need not be looked up for each packet.
 //!
-//! Before: [`crate::client_lists::bars`] looked a client up in tries and a hash. After: its next packet on this CPU
-//! costs an index and a comparison.
-//! Holds: the entry, its place, and what invalidates it. Never: decides; a client whose entry was replaced is looked up
-//! again, so that packets from many addresses cost time and nothing else.
+//! Before: [`crate::client_lists::standing`] asked tries and a hash about a client. After: its next packet on this CPU costs an
+//! index and a comparison.
+//! Holds: the entry, its place, and what makes it void. Never: decides; an entry that somebody else's took the place of
+//! is asked for again, so that packets from anywhere cost time and nothing else.
 
 use crate::{ban::Ban, flow::FlowKey, prefix::ClientPrefix, verdict::Reason};
 
@@ -16,8 +16,10 @@ pub enum Standing {
     Unbarred = 0,
     /// It is on the deny list.
     Denied = 1,
-    /// It is banned.
+    /// An operator banned it: it gets nothing.
     Banned = 2,
+    /// The engine banned it: it begins nothing new.
+    NothingNew = 3,
 }
 
 impl Standing {
@@ -28,19 +30,28 @@ impl Standing {
         match number {
             1 => Self::Denied,
             2 => Self::Banned,
+            3 => Self::NothingNew,
             _ => Self::Unbarred,
         }
     }
 
-    /// Why a client with this standing gets nothing.
+    /// Why a packet of a client with this standing is refused; `begins` is [`crate::packet::Packet::begins`].
     #[must_use]
     #[inline(always)]
-    pub const fn reason(self) -> Option<Reason> {
+    pub const fn reason(self, begins: bool) -> Option<Reason> {
         match self {
-            Self::Unbarred => None,
             Self::Denied => Some(Reason::Denied),
             Self::Banned => Some(Reason::Banned),
+            Self::NothingNew if begins => Some(Reason::Banned),
+            Self::Unbarred | Self::NothingNew => None,
         }
+    }
+
+    /// Whether it comes from a ban, which the clock ends.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_of_ban(self) -> bool {
+        matches!(self, Self::Banned | Self::NothingNew)
     }
 }
 
@@ -81,7 +92,7 @@ impl CachedClient {
             return None;
         }
         let standing = Standing::of(self.standing);
-        if matches!(standing, Standing::Banned) && self.tick != tick() { None } else { Some(standing) }
+        if standing.is_of_ban() && self.tick != tick() { None } else { Some(standing) }
     }
 
     /// The prefix whose ban has hits that are still to be added; `None` if there are no such hits.
@@ -147,6 +158,9 @@ mod tests {
         for other in [[7, 0], [0, client[0]], [client[0], 1]] {
             assert_eq!(cached.recall(&FlowKey { client: other, ..flow(7) }, 3, || 10), None, "{other:?}");
         }
+        let of_engine = CachedClient { standing: Standing::NothingNew as u32, ..cached };
+        assert_eq!(of_engine.recall(&flow(7), 3, || 10), Some(Standing::NothingNew));
+        assert_eq!(of_engine.recall(&flow(7), 3, || 11), None, "a ban of the engine may have ended");
         for standing in [Standing::Unbarred, Standing::Denied] {
             let cached = CachedClient { standing: standing as u32, ..cached };
             assert_eq!(cached.recall(&flow(7), 3, || 99), Some(standing), "no clock ends it");
@@ -154,7 +168,22 @@ mod tests {
         assert_eq!(CachedClient::default().recall(&flow(0), 1, || 0), None, "nobody is no client");
     }
 
-    /// Goal: hits count for the ban that the client met, and for no other. Method: two bans of one client.
+    /// Goal: a number means the standing that it was made of, and a ban of the engine refuses beginnings alone.
+    ///
+    #[test]
+    fn an_engines_ban_refuses_beginnings_alone() {
+        for standing in [Standing::Unbarred, Standing::Denied, Standing::Banned, Standing::NothingNew] {
+            assert_eq!(Standing::of(standing as u32), standing);
+        }
+        assert_eq!(Standing::of(4), Standing::Unbarred);
+        let refused = |standing: Standing| (standing.reason(true), standing.reason(false));
+        assert_eq!(refused(Standing::NothingNew), (Some(Reason::Banned), None));
+        assert_eq!(refused(Standing::Banned), (Some(Reason::Banned), Some(Reason::Banned)));
+        assert_eq!(refused(Standing::Denied), (Some(Reason::Denied), Some(Reason::Denied)));
+        assert_eq!(refused(Standing::Unbarred), (None, None));
+    }
+
+    /// Goal: hits are of the ban that a client met, and of no other. Method: two bans of one client.
     #[test]
     fn hits_are_of_one_ban() {
         let prefix = ClientPrefix::v4(7, 32);

@@ -1,11 +1,13 @@
-//! Judges a packet by its sender alone: deny list, bans, allow list.
+//! Judges a packet by its client alone: deny list, bans, allow list.
 //!
-//! Before: [`crate::judge`] has a packet of ours. After: it is refused at once, or judged by its content.
-//! Holds: the order of the lists: deny, then ban unless allowed. A packet that this machine sent itself is refused only
-//! by the deny list or an operator's ban. Never: looks at a port or a payload.
+//! Before: [`crate::judge`] has a packet of ours. After: it is refused at once, or judged by what it is.
+//! Holds: which list beats which: deny, then ban unless allowed. An operator's ban refuses every packet; one of the engine's
+//! refuses packets that begin something, so that sessions of other people behind the same address go on. Packets that this
+//! machine sends itself meet only what an operator said. Never: looks at a port or a payload.
 
 use crate::{
     ban::Ban,
+    client_cache::Standing,
     flow::FlowKey,
     knowledge::Knowledge,
     rate,
@@ -13,35 +15,50 @@ use crate::{
     verdict::Reason,
 };
 
-/// Whether the deny list or a ban refuses a client whatever it sends.
+/// What the deny list and bans say about a client. A ban that refuses this packet gets a hit; `begins` is
+/// [`crate::packet::Packet::begins`].
 #[inline(always)]
-pub fn bars(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Option<Reason> {
+pub fn standing(settings: &Settings, flow: &FlowKey, begins: bool, known: &impl Knowledge) -> Standing {
     if settings.deny & version_bit(flow.is_v6()) != 0 && known.is_denied(flow) {
-        return Some(Reason::Denied);
+        return Standing::Denied;
     }
-    let holds =
-        |ban: &Ban| ban.is_operators() || is_enforced(settings) && !known.is_own(settings.own_interface);
-    is_banned(settings, flow, known, holds).then_some(Reason::Banned)
+    let mut standing = Standing::Unbarred;
+    let refuses = |ban: &Ban| {
+        let of_ban = match ban.is_operators() {
+            true => Standing::Banned,
+            false if is_enforced(settings) && !known.is_own(settings.own_interface) => Standing::NothingNew,
+            false => return false,
+        };
+        if is_allowed(settings, flow, known) {
+            return false;
+        }
+        standing = of_ban;
+        of_ban.reason(begins).is_some()
+    };
+    // Whether the ban got a hit makes no difference here.
+    let _ = meets_ban(settings, flow, known, refuses);
+    standing
 }
 
-/// Whether a ban would refuse a client, if limits were enforced.
+/// Whether a ban would refuse a packet that begins something, were limits enforced.
 #[inline(always)]
 pub fn would_ban(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
-    !known.is_own(settings.own_interface) && is_banned(settings, flow, known, |_| true)
+    !known.is_own(settings.own_interface)
+        && meets_ban(settings, flow, known, |_| !is_allowed(settings, flow, known))
 }
 
-/// Whether a ban of a client stands and `holds`. The allow list is looked up only where it has entries.
+/// Whether a ban of a client stands and `refuses` its packet; then the ban gets a hit.
 #[inline(always)]
-fn is_banned(
+fn meets_ban(
     settings: &Settings,
     flow: &FlowKey,
     known: &impl Knowledge,
-    holds: impl FnOnce(&Ban) -> bool,
+    refuses: impl FnOnce(&Ban) -> bool,
 ) -> bool {
     let is_asked = settings.bans & version_bit(flow.is_v6()) != 0;
     is_asked
         && known.is_banned(rate::client(flow, settings.prefix_v4, settings.prefix_v6), |ban| {
-            ban.stands(known.now_ns()) && holds(ban) && !is_allowed(settings, flow, known)
+            ban.stands(known.now_ns()) && refuses(ban)
         })
 }
 

@@ -77,7 +77,7 @@ pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: 
         return beside(frame, packet, settings, known).into();
     }
     if (settings.deny | settings.bans) & version_bit(packet.flow.is_v6()) != 0
-        && let Some(reason) = known.bars(settings, &packet.flow)
+        && let Some(reason) = known.bars(settings, &packet.flow, packet.begins())
     {
         return Verdict::drop(reason).into();
     }
@@ -86,6 +86,7 @@ pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: 
     if settings.bans & version_bit(packet.flow.is_v6()) != 0
         && !is_enforced(settings)
         && matches!(judgment.verdict.action, Action::Pass)
+        && packet.begins()
         && known.would_ban(settings, &packet.flow)
     {
         return Verdict { action: Action::WouldDrop, reason: Reason::Banned }.into();
@@ -167,7 +168,7 @@ fn judge_segment(
     };
     // The octets of a reset are text for humans (RFC 9293 §3.10.7): they are part of no stream.
     let has_octets = segment.payload_octets != 0 && !segment.has(flags::RST);
-    if segment.has(flags::SYN) && !segment.has(flags::RST | flags::ACK) {
+    if segment.is_syn() {
         let syn = judge_syn();
         if matches!(syn.action, Action::Drop) || !has_octets {
             return syn;

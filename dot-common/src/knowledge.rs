@@ -5,7 +5,7 @@
 
 use crate::{
     ban::Ban,
-    client_lists::{bars, would_ban},
+    client_lists::{standing, would_ban},
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     prefix::ClientPrefix,
@@ -39,12 +39,13 @@ pub trait Knowledge {
     /// Whether a client has a ban that `holds`; then its hit is counted.
     fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool;
 
-    /// [`bars`], in the cheapest way: the kernel half has a cache of clients, and makes a function call for the others.
-    fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason>
+    /// Why the [`standing`] of a client refuses a packet that `begins` something, or one that does not. The kernel half
+    /// remembers some clients, and makes a call of it for others.
+    fn bars(&self, settings: &Settings, flow: &FlowKey, begins: bool) -> Option<Reason>
     where
         Self: Sized,
     {
-        bars(settings, flow, self)
+        standing(settings, flow, begins, self).reason(begins)
     }
 
     /// [`would_ban`], in the same way.

@@ -15,6 +15,7 @@
 #![no_std]
 
 pub mod ban;
+mod beginning;
 pub mod charge;
 pub mod client_cache;
 pub mod client_lists;

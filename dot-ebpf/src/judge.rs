@@ -7,7 +7,6 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dot_common::{
     ban::Ban,
-    client_cache::Standing,
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     judge::{self, Judgment, Knowledge},
@@ -157,11 +156,11 @@ impl<C: Hook> Knowledge for Kernel<'_, C> {
     }
 
     #[inline(always)]
-    fn bars(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason> {
+    fn bars(&self, settings: &Settings, flow: &FlowKey, begins: bool) -> Option<Reason> {
         if self.is_own(settings.own_interface) {
-            return subprograms::bars_own();
+            return subprograms::own_standing().reason(begins);
         }
-        maps::recall(settings, flow).map_or_else(subprograms::bars, Standing::reason)
+        maps::recall(settings, flow, begins).unwrap_or_else(subprograms::standing).reason(begins)
     }
 
     #[inline(always)]

@@ -208,9 +208,10 @@ fn add_hits(ban: *mut Ban, hits: u64) {
     };
 }
 
-/// What this CPU's cache says about a packet's client; a hit of the client's ban is counted.
+/// What this CPU remembers of a packet's client; a ban that refuses the packet, which `begins` something or does not, gets
+/// a hit.
 #[inline(always)]
-pub(crate) fn recall(settings: &Settings, flow: &FlowKey) -> Option<Standing> {
+pub(crate) fn recall(settings: &Settings, flow: &FlowKey, begins: bool) -> Option<Standing> {
     if settings.generation == 0 {
         return None;
     }
@@ -218,7 +219,7 @@ pub(crate) fn recall(settings: &Settings, flow: &FlowKey) -> Option<Standing> {
     // SAFETY: a checked map value of this CPU; no program of ours interrupts another on it.
     let cached = unsafe { &mut *cached };
     let standing = cached.recall(flow, settings.generation, tick)?;
-    if matches!(standing, Standing::Banned) {
+    if standing.is_of_ban() && standing.reason(begins).is_some() {
         cached.hits += 1;
     }
     Some(standing)
@@ -240,7 +241,7 @@ pub(crate) fn memorize(settings: &Settings, flow: &FlowKey, generation: u32, sta
     }
     let ban = rate::client(flow, settings.prefix_v4, settings.prefix_v6).key();
     let FlowKey { client, version, .. } = *flow;
-    let serial = if matches!(standing, Standing::Banned) { serial(ban) } else { 0 };
+    let serial = if standing.is_of_ban() { serial(ban) } else { 0 };
     let standing = standing as u32;
     *cached = CachedClient { client, version, generation, standing, serial, tick: tick(), ban, hits: 0 };
 }

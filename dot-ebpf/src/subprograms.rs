@@ -15,7 +15,7 @@ use dot_common::{
     frame::Located,
     rate::Rate,
     truncation::{self, Truncation},
-    verdict::{Reason, Verdict},
+    verdict::Verdict,
     walk::{self, Walked},
     worker_status,
 };
@@ -52,16 +52,16 @@ pub(crate) fn is_local() -> bool {
     dotd_is_local() != 0
 }
 
-/// [`client_lists::bars`], for packets that this machine sends itself: these are not cached.
+/// [`client_lists::standing`], of a packet that this machine sent itself: nothing is remembered of that.
 #[inline(always)]
-pub(crate) fn bars_own() -> Option<Reason> {
-    Standing::of(dotd_bars_own()).reason()
+pub(crate) fn own_standing() -> Standing {
+    Standing::of(dotd_own_standing())
 }
 
-/// [`client_lists::bars`], for a client that is not in this CPU's cache.
+/// [`client_lists::standing`], of a client that this CPU does not remember.
 #[inline(always)]
-pub(crate) fn bars() -> Option<Reason> {
-    Standing::of(dotd_bars()).reason()
+pub(crate) fn standing() -> Standing {
+    Standing::of(dotd_standing())
 }
 
 /// [`client_lists::would_ban`].
@@ -150,28 +150,18 @@ extern "C" fn dotd_is_local() -> u32 {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn dotd_bars_own() -> u32 {
+extern "C" fn dotd_own_standing() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
-    standing(client_lists::bars(settings, &packet.flow, &Kernel::of_own())) as u32
-}
-
-/// The cache entry for a client that is barred for a reason.
-#[inline(always)]
-fn standing(reason: Option<Reason>) -> Standing {
-    match reason {
-        Some(Reason::Denied) => Standing::Denied,
-        Some(_) => Standing::Banned,
-        None => Standing::Unbarred,
-    }
+    client_lists::standing(settings, &packet.flow, packet.begins(), &Kernel::of_own()) as u32
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn dotd_bars() -> u32 {
+extern "C" fn dotd_standing() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
     // Read before lists and bans are looked up: a change in the meantime invalidates the answer.
     let generation = maps::generation(settings);
-    let standing = standing(client_lists::bars(settings, &packet.flow, &Kernel::of_others()));
+    let standing = client_lists::standing(settings, &packet.flow, packet.begins(), &Kernel::of_others());
     maps::memorize(settings, &packet.flow, generation, standing);
     standing as u32
 }

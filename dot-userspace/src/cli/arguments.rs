@@ -228,7 +228,8 @@ pub(super) enum BanVerb {
     },
     /// Ban a client, or change its ban
     ///
-    /// Holds also where `xdp.limit.mode` is "count".
+    /// XDP drops every packet of the client, and its open sessions end at once. Holds also where `xdp.limit.mode` is
+    /// "count".
     #[command(after_help = BAN_ADD_EXAMPLES)]
     Add {
         /// An address, whose client prefix is banned, or exactly such a prefix

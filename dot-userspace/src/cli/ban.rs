@@ -9,7 +9,7 @@ use hyper::Method;
 
 use super::{arguments::BanVerb, ask, error::CliError, print, show, show_answer, socket};
 use crate::{
-    control::{BanRequest, UnbanRequest},
+    control::{BanRequest, Banned, UnbanRequest},
     xdp::BanRow,
 };
 
@@ -17,26 +17,46 @@ const PATH: &str = "/bans";
 
 /// Runs one of the verbs.
 pub(super) fn run(verb: BanVerb, config: Option<&Path>) -> Result<(), CliError> {
-    let (control, (body, row), done) = match verb {
+    let (control, body, said) = match verb {
         BanVerb::List { control } => return show_answer::<Vec<BanRow>>(&control, config, PATH, table),
         BanVerb::Add { client, length, reason, control } => {
             // A part of a second counts as a second: 0 would mean no ban.
             let seconds =
                 length.map(|length| length.as_secs().saturating_add((length.subsec_nanos() > 0).into()));
             let request = BanRequest { client, seconds, reason };
-            let said = ask::tell::<BanRow>(&socket(&control, config), Method::POST, PATH, &request)?;
-            (control, said, "banned")
+            let (body, banned) =
+                ask::tell::<Banned>(&socket(&control, config), Method::POST, PATH, &request)?;
+            let said = format!("{}; {}", about(&banned.ban, "banned"), ended(&banned));
+            (control, body, said)
         }
         BanVerb::Del { client, control } => {
             let request = UnbanRequest { client };
-            let said = ask::tell::<BanRow>(&socket(&control, config), Method::DELETE, PATH, &request)?;
-            (control, said, "no longer banned, would have been")
+            let (body, row) = ask::tell::<BanRow>(&socket(&control, config), Method::DELETE, PATH, &request)?;
+            let said = about(&row, "no longer banned, would have been");
+            (control, body, said)
         }
     };
     if control.json {
         return print(&format!("{body}\n"));
     }
-    print(&format!("{} {done} for {}, {} hits\n", row.prefix, time_left(&row), row.hits))
+    print(&format!("{said}\n"))
+}
+
+fn about(row: &BanRow, done: &str) -> String {
+    format!("{} {done} for {}, {} hits", row.prefix, time_left(row), row.hits)
+}
+
+/// The sessions that ended with a ban.
+pub(super) fn ended(banned: &Banned) -> String {
+    let mut text = match banned.sessions_ended {
+        1 => "1 session ended".to_owned(),
+        count => format!("{count} sessions ended"),
+    };
+    if banned.workers_silent > 0 {
+        // Writing to a String does not fail.
+        let _ = write!(text, ", and {} workers end theirs later", banned.workers_silent);
+    }
+    text
 }
 
 /// One line a ban.
@@ -69,6 +89,17 @@ fn time_left(row: &BanRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: the number of sessions that ended is a sentence, and a worker that did not answer is not hidden.
+    #[test]
+    fn ended_sessions_are_told() {
+        let said = |sessions_ended, workers_silent| {
+            ended(&Banned { sessions_ended, workers_silent, ..Banned::default() })
+        };
+        assert_eq!(said(0, 0), "0 sessions ended");
+        assert_eq!(said(1, 0), "1 session ended");
+        assert_eq!(said(3, 2), "3 sessions ended, and 2 workers end theirs later");
+    }
 
     /// Goal: columns are aligned, numbers to the right, and no line ends in blanks.
     #[test]

@@ -25,7 +25,7 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-pub use bans::{BanRequest, UnbanRequest};
+pub use bans::{BanRequest, Banned, Banning, UnbanRequest};
 pub use cache::{FlushRequest, Flushed};
 pub use drain::{DrainRequest, DrainStatus};
 pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
@@ -68,11 +68,11 @@ pub trait Source: Send + Sync + 'static {
     fn leave_xdp(&self) -> xdp::Report;
     /// Every ban, the one that ends first in front.
     fn bans(&self) -> Vec<xdp::BanRow>;
-    /// Bans a client; the ban as it stands.
+    /// Bans a client, and has the workers end its sessions; the ban as it stands.
     ///
     /// # Errors
     /// What is wrong with the request, or why it cannot be had.
-    fn ban(&self, request: &BanRequest) -> Result<xdp::BanRow, xdp::XdpError>;
+    fn ban(&self, request: &BanRequest) -> Result<Banning, xdp::XdpError>;
     /// Lifts a ban; as it stood.
     ///
     /// # Errors

@@ -164,14 +164,19 @@ impl Source for Still {
         vec![BanRow { prefix: "192.0.2.7/32".into(), hits: 5, ..BanRow::default() }]
     }
 
-    fn ban(&self, request: &BanRequest) -> Result<BanRow, XdpError> {
+    fn ban(&self, request: &BanRequest) -> Result<Banning, XdpError> {
         let seconds_left = request.seconds.unwrap_or(60);
-        Ok(BanRow {
+        let ban = BanRow {
             prefix: request.client.clone(),
             reason: request.reason.clone(),
             seconds_left,
             ..BanRow::default()
-        })
+        };
+        // Two of three workers answer.
+        let (tell, ended) = tokio::sync::mpsc::channel(3);
+        tell.try_send(2).unwrap();
+        tell.try_send(5).unwrap();
+        Ok(Banning { ban, ended, workers: 3 })
     }
 
     fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {
@@ -348,6 +353,7 @@ fn bans_are_asked_of_the_source() {
         let (code, row) =
             send(&path, "POST", r#"{"client": "192.0.2.8", "seconds": 9, "reason": "x"}"#).await;
         assert_eq!((code, &row["prefix"], &row["seconds_left"]), (200, &json!("192.0.2.8"), &json!(9)));
+        assert_eq!((&row["sessions_ended"], &row["workers_silent"]), (&json!(7), &json!(1)));
         let (code, said) = send(&path, "DELETE", r#"{"client": "192.0.2.8"}"#).await;
         assert_eq!((code, &said["error"]), (422, &json!("192.0.2.8 is not banned")));
         let long = format!(r#"{{"client": "x", "reason": "{}"}}"#, "y".repeat(3000));

@@ -125,6 +125,8 @@ counters! {
     EndEvicted = "session_ends", "evicted";
     /// The client may not ask: by its names, or since a reload.
     EndDenied = "session_ends", "denied";
+    /// An operator banned the client (`dotd ban add`).
+    EndBanned = "session_ends", "banned";
     /// We are stopping.
     EndDrain = "session_ends", "drain";
     /// dotd panicked in the session.

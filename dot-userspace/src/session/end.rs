@@ -38,6 +38,8 @@ pub enum SessionEnd {
     Starved,
     /// The client may not ask.
     Denied,
+    /// An operator banned the client.
+    Banned,
     /// dotd is stopping.
     Drain,
 }
@@ -74,6 +76,7 @@ impl SessionEnd {
             | Self::Duration
             | Self::Queries
             | Self::Denied
+            | Self::Banned
             | Self::Drain => false,
         }
     }
@@ -95,6 +98,7 @@ impl SessionEnd {
             Self::Tls => Counter::EndTls,
             Self::Evicted | Self::Starved => Counter::EndEvicted,
             Self::Denied => Counter::EndDenied,
+            Self::Banned => Counter::EndBanned,
             Self::Drain => Counter::EndDrain,
         }
     }
@@ -102,7 +106,7 @@ impl SessionEnd {
     /// Whether the client gets a last record: close_notify, or the alert that names the fault (RFC 8446 §6).
     #[must_use]
     pub fn is_orderly(self) -> bool {
-        !matches!(self, Self::Transport | Self::SlowReader | Self::Owed)
+        !matches!(self, Self::Transport | Self::SlowReader | Self::Owed | Self::Banned)
     }
 
     /// Whether unwritten responses are dropped.

@@ -38,11 +38,27 @@ pub(super) struct Standing {
     listener: Option<SocketAddr>,
     by_address: Cell<Option<Denial>>,
     by_names: Option<Denial>,
+    is_banned: Cell<bool>,
 }
 
 impl Standing {
     pub(super) fn of(guest: &Guest) -> Self {
-        Self { listener: guest.listener, by_address: Cell::new(guest.by_address), by_names: guest.by_names }
+        Self {
+            listener: guest.listener,
+            by_address: Cell::new(guest.by_address),
+            by_names: guest.by_names,
+            is_banned: Cell::new(false),
+        }
+    }
+
+    /// An operator banned the client. `true`: it was not banned before.
+    pub(super) fn ban(&self) -> bool {
+        !self.is_banned.replace(true)
+    }
+
+    /// Whether an operator banned the client.
+    pub(super) fn is_banned(&self) -> bool {
+        self.is_banned.get()
     }
 
     /// Judges the address again, by the current lists. `true`: the client may not ask any more, or is refused in

@@ -168,8 +168,9 @@ impl Inbox {
 
     /// The reason why the session must end at once.
     pub(super) fn must_end(&self) -> Option<SessionEnd> {
-        let is_denied = self.standing.is_denied();
-        self.is_cut.get().then_some(SessionEnd::Owed).or_else(|| is_denied.then_some(SessionEnd::Denied))
+        let (is_denied, is_banned) = (self.standing.is_denied(), self.standing.is_banned());
+        let by_word = is_banned.then_some(SessionEnd::Banned).or(is_denied.then_some(SessionEnd::Denied));
+        self.is_cut.get().then_some(SessionEnd::Owed).or(by_word)
     }
 
     fn tell_transfers(&self) {

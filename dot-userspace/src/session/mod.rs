@@ -6,6 +6,7 @@
 //! Never: holds a buffer while idle, answers in cleartext on a port for TLS, or lets one client's slowness delay
 //! another.
 
+mod banned;
 mod clients;
 mod deadline_timer;
 mod discovery;

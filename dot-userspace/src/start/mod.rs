@@ -6,6 +6,7 @@
 //! Never: serves before every part has reported its state; the process that serves never holds a right.
 
 mod announce;
+mod banned;
 mod control_loop;
 mod dialer;
 mod drain;

@@ -169,6 +169,7 @@ fn of_end(end: SessionEnd) -> Charge {
         | SessionEnd::Starved
         | SessionEnd::Owed
         | SessionEnd::Denied
+        | SessionEnd::Banned
         | SessionEnd::Drain => nothing,
     }
 }

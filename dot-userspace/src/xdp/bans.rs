@@ -1,7 +1,7 @@
 //! Bans: clients whose packets are dropped for a while. The engine or an operator makes them, and the clock ends them.
 //!
-//! Before: a caller names the client, the duration and the reason. After: XDP drops the client's packets, and counts
-//! them on the ban.
+//! Before: a caller names the client, the duration and the reason. After: XDP drops the client's packets (all of them, or
+//! for the engine those that begin something), and counts them on the ban.
 //! Holds: the map BANS, which nothing else writes, and operators' reasons, for which the map has no room.
 //! Never: bans a longer or shorter prefix than limits use: one entry is one client.
 //!

@@ -115,7 +115,25 @@ pub fn tcp(namespace: &Namespace, server: SocketAddr) -> TcpStream {
     stream
 }
 
-/// The same, where the client's kernel accepts at most about that many octets that the client has not read.
+/// The same from one of the client's addresses.
+///
+/// # Panics
+/// When it is not accepted.
+#[must_use]
+pub fn tcp_from(namespace: &Namespace, client: IpAddr, server: SocketAddr) -> TcpStream {
+    let stream = namespace.run(move || {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(client, 0).into())?;
+        socket.connect_timeout(&server.into(), DEADLINE)?;
+        Ok::<TcpStream, std::io::Error>(socket.into())
+    });
+    let stream = stream.unwrap_or_else(|error| panic!("{server} from {client}: {error}"));
+    stream.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    stream.set_nodelay(true).expect("a TCP socket");
+    stream
+}
+
+/// The same, where the client's kernel takes no more than about so many octets that nobody reads.
 ///
 /// # Panics
 /// When it is not accepted.

@@ -14,7 +14,9 @@ use dot_tests::{
         DEADLINE,
         clients::{is_answered_over_tls, kdig, read_to_close},
         config::Config,
+        dot::Dot,
         eventually,
+        message::{A, Query},
         netns::{CLIENT_INTERFACE, CLIENT_V4, Network, SERVER_V4, address},
         scene::embedded,
         server::Server,
@@ -163,8 +165,9 @@ fn causes(dotd: &Server) -> Vec<String> {
 }
 
 /// Goal: who sends garbage again and again is banned for a while, by a cause that says so; a network of clients behind
-/// one address, of which some fail, is not; whoever is on the allow list is not either. Method: HTTP on 853 with the
-/// gate open, fewer times than it takes, then more.
+/// one address, of which some fail, is not; whoever is on the allow list is not either. A session of somebody else behind the
+/// banned address goes on. Method: HTTP on 853 with the gate open, fewer times than it takes, then more; a session from
+/// before the ban asks again.
 #[test]
 fn garbage_again_and_again_is_banned() {
     require!(Root, Bpf, Command("kdig"));
@@ -190,11 +193,15 @@ fn garbage_again_and_again_is_banned() {
     dotd.rewrite_config(&config);
     dotd.signal(Signal::SIGHUP);
     dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 2);
+    let query = |id| Query::new(id, "dotd.test", A).octets();
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(session.exchange(&query(1)).rcode(), 0);
     let first = eventually("the client is banned", || {
         (0..10).for_each(|_| garbage(&network));
         causes(&dotd).first().cloned()
     });
     assert_eq!(first, "garbage");
+    assert_eq!(session.exchange(&query(2)).rcode(), 0, "a session that stood when the ban began");
     assert!(!serves(&network, ""), "a banned client was served");
     assert!(serves(&network, &format!("-b {NEIGHBOUR}")), "its neighbour was not served");
     assert!(dotd.stats().packets("drop", "banned") > 0);

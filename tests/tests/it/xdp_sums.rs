@@ -113,17 +113,21 @@ fn foreign(number: u64) -> Frame {
     build.client(from(81)).server(SERVER_V4).frame()
 }
 
-/// Every class, and its counters. A SYN may meet its rate, its budget, or the gate of what it carries.
+/// Every class, and its counters. A SYN may meet a ban, its rate, its budget, or the gate of what it carries.
 fn classes() -> Vec<Class> {
-    const BEGINNINGS: &[&str] =
-        &["syn", "dot_syn_rate", "do53_syn_rate", "cost", "cleartext_on_dot", "tls_on_do53", "client_hello"];
+    const BEGINNINGS: &[&str] = &[
+        "banned",
+        "syn",
+        "dot_syn_rate",
+        "do53_syn_rate",
+        "cost",
+        "cleartext_on_dot",
+        "tls_on_do53",
+        "client_hello",
+    ];
     let beginning = |name, make| Class { name, reasons: BEGINNINGS, make };
     vec![
-        Class {
-            name: "from a banned client",
-            reasons: &["banned"],
-            make: |_| to_us(Build::tcp(853, ACK, 7, &[]), BANNED),
-        },
+        beginning("SYN of a banned client", |_| to_us(Build::tcp(53, SYN, 7, &[]), BANNED)),
         Class { name: "from a denied client", reasons: &["denied"], make: |number| any(number, DENIED) },
         beginning("SYN over its budget", |_| to_us(Build::tcp(853, SYN, 7, &[]), SPENT)),
         beginning("SYN to 853 over its rate", |_| to_us(Build::tcp(853, SYN, 7, &[]), "10.53.0.68")),
@@ -290,6 +294,7 @@ fn sums_are_exact_under_everything_at_once() {
         ] {
             assert!(counted[&format!("drop {dropped}")] > 0, "{mode}: nothing dropped for {dropped}");
         }
+        assert_eq!(counted["drop banned"], EACH, "{mode}: {counted:?}");
         let would: u64 = counted.iter().filter(|(name, _)| name.starts_with("would")).map(|row| row.1).sum();
         assert_eq!(would, 0, "{mode}: {counted:?}");
         let said = kdig(&network.client, SERVER_V4, "+tls www.dotd.test A");

@@ -26,8 +26,8 @@ use super::{
     view::{ClientRow, Order, View, chosen},
 };
 use crate::{
-    cli::{ask, error::CliError},
-    control::BanRequest,
+    cli::{ask, ban::ended, error::CliError},
+    control::{BanRequest, Banned},
     ledger::latency::show_us,
     xdp::BanRow,
 };
@@ -106,8 +106,11 @@ fn look_and_draw(
 /// Bans a client as `dotd ban add` does; what came of it.
 fn ban(socket: &Path, client: String) -> String {
     let request = BanRequest { client, seconds: None, reason: "by dotd top".to_owned() };
-    match ask::tell::<BanRow>(socket, Method::POST, "/bans", &request) {
-        Ok((_, row)) => format!("{} is banned for {} s", row.prefix, row.seconds_left),
+    match ask::tell::<Banned>(socket, Method::POST, "/bans", &request) {
+        Ok((_, banned)) => {
+            let BanRow { prefix, seconds_left, .. } = &banned.ban;
+            format!("{prefix} is banned for {seconds_left} s; {}", ended(&banned))
+        }
         Err(error) => error.to_string(),
     }
 }

@@ -8,8 +8,8 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use super::{BAN_SECONDS, Process, lock};
 use crate::{
     control::{
-        BanRequest, Counting, DrainRequest, ExplainRequest, Explaining, FlushRequest, Flushed, LogRequest,
-        Outcome, RotateRequest, Rotated, Source, State, Status, TopRequest, TraceRequest, Traced,
+        BanRequest, Banning, Counting, DrainRequest, ExplainRequest, Explaining, FlushRequest, Flushed,
+        LogRequest, Outcome, RotateRequest, Rotated, Source, State, Status, TopRequest, TraceRequest, Traced,
         UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
@@ -73,13 +73,15 @@ impl Source for Process {
         lock(&self.kernel).0.as_ref().map(Xdp::bans).unwrap_or_default()
     }
 
-    fn ban(&self, request: &BanRequest) -> Result<BanRow, XdpError> {
+    fn ban(&self, request: &BanRequest) -> Result<Banning, XdpError> {
         let seconds = match (request.seconds, self.ban_seconds.load(Relaxed)) {
             (Some(seconds), _) => seconds,
             (None, 0) => BAN_SECONDS,
             (None, seconds) => seconds.into(),
         };
-        self.with_xdp(|xdp| xdp.ban(&request.client, Duration::from_secs(seconds), &request.reason))
+        let length = Duration::from_secs(seconds);
+        let ban = self.with_xdp(|xdp| xdp.ban(&request.client, length, &request.reason))?;
+        Ok(self.end_sessions(ban))
     }
 
     fn unban(&self, request: &UnbanRequest) -> Result<BanRow, XdpError> {

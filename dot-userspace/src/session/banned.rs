@@ -1,0 +1,20 @@
+//! Ends the sessions of a client that an operator bans.
+//!
+//! Before: XDP drops the client's packets. After: its sessions on this worker end with a reset, because no answer of the
+//! client could arrive any more; the operator learns how many there were.
+//! Holds: nothing. Never: judges who is banned.
+
+use ipnet::IpNet;
+
+use super::WorkerShared;
+
+impl WorkerShared {
+    /// Ends the sessions of clients in `banned`, except those in `allowed`. Returns their number.
+    #[must_use]
+    pub fn ban(&self, banned: IpNet, allowed: &[IpNet]) -> usize {
+        let sessions = self.sessions.borrow();
+        let is_meant = |client| banned.contains(&client) && !allowed.iter().any(|net| net.contains(&client));
+        let of_client = sessions.values().filter(|inbox| is_meant(inbox.client.source.ip().to_canonical()));
+        of_client.filter(|inbox| inbox.standing.ban()).inspect(|inbox| inbox.wake()).count()
+    }
+}

@@ -1,4 +1,5 @@
-//! `[access]`: who may ask, by address, by listener, by server name and by client certificate; with the kernel half and without.
+//! `[access]`: which clients may ask, by address, listener, server name and client certificate; with the kernel half
+//! and without it.
 //!
 //! Before: lists in the config. After: a client that may not ask is closed, dropped or REFUSED, and counted by its reason.
 
@@ -26,7 +27,7 @@ use dot_tests::{
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-/// Without the kernel half: what holds, holds in the engine.
+/// Without the kernel half: every list is applied by the engine.
 fn without_xdp() -> Config {
     Config::new().xdp("off").set("listen", "do53", "[\"0.0.0.0:53\"]")
 }
@@ -39,7 +40,7 @@ fn query(id: u16) -> Vec<u8> {
     Query::new(id, "dotd.test", A).opt(Opt::default()).octets()
 }
 
-/// What a client on UDP hears within a moment.
+/// The answer that a client on UDP gets within a moment, if any.
 fn heard(socket: &UdpSocket) -> Option<Message> {
     let mut octets = [0; 1500];
     match uninterrupted(|| socket.recv(&mut octets)) {
@@ -49,7 +50,7 @@ fn heard(socket: &UdpSocket) -> Option<Message> {
     }
 }
 
-/// Whether the server closes a fresh connection without an octet.
+/// Whether the server closes a new connection without sending an octet.
 fn is_closed(network: &Network, port: u16) -> bool {
     let mut stream = tcp(&network.client, SocketAddr::new(SERVER_V4, port));
     read_to_close(&mut stream).is_empty()
@@ -91,9 +92,9 @@ fn lists_hold_without_the_kernel_half() {
     assert_eq!(stats.counter("queries", "received"), 3);
 }
 
-/// Goal: the kernel half drops clients on `access.deny`, so that the engine does not see them; those that are to hear REFUSED
-/// pass. Method: XDP on; datagrams of a denied client until one is dropped; then a reload with `denied = "refuse"`.
-///
+/// Goal: the kernel half drops clients on `access.deny`, so that the engine does not see them; clients that must get
+/// REFUSED pass. Method: XDP on; datagrams of a denied client until one is dropped; then a reload with `denied =
+/// "refuse"`.
 #[test]
 fn the_kernel_half_drops_who_is_denied() {
     require!(Root, Bpf);
@@ -116,8 +117,9 @@ fn the_kernel_half_drops_who_is_denied() {
     assert!(answer.rcode() == REFUSED && is_prohibited(&answer), "{answer:?}");
 }
 
-/// Goal: who is not on the allow list hears REFUSED with the extended error 18 on every transport where that is asked for,
-/// and the backend hears nothing. Method: an allow list of another network; TLS, TCP and UDP.
+/// Goal: where the config asks for it, a client that is not on the allow list gets REFUSED with the extended error 18
+/// on every transport, and the backend gets no query. Method: an allow list of another network; TLS, TCP and UDP.
+///
 #[test]
 fn who_is_not_allowed_is_refused() {
     require!(Root);
@@ -140,8 +142,8 @@ fn who_is_not_allowed_is_refused() {
     assert_eq!(status["access"].as_str(), Some("1 prefix allowed; others are refused"), "{status}");
 }
 
-/// Goal: a reload that denies a client ends the session that it has, in order; one that is only to be refused goes on, and
-/// hears so. Method: one session over two reloads.
+/// Goal: a reload that denies a client ends its session in order; with `denied = "refuse"` the session goes on, and its
+/// queries are REFUSED. Method: one session over two reloads.
 #[test]
 fn a_reload_judges_open_sessions() {
     require!(Root);
@@ -160,7 +162,7 @@ fn a_reload_judges_open_sessions() {
     assert!(session.end() == End::CloseNotify, "it ends in order");
 }
 
-/// Goal: a list of one listener holds there and nowhere else. Method: two ports, one with a list.
+/// Goal: the list of a listener applies to that listener alone. Method: two ports, one with a list.
 #[test]
 fn a_list_of_a_listener_holds_there() {
     require!(Root);
@@ -176,8 +178,9 @@ fn a_list_of_a_listener_holds_there() {
     dotd.counts("counted", |stats| stats.counter("access", "not_allowed") == 1);
 }
 
-/// Goal: clients are known by the name under which they ask for dotd, and by their certificates; who shows another, or none,
-/// gets no answer. Method: kdig with each name, and without; then with two certificates of one authority.
+/// Goal: clients are identified by the server name that they send and by their certificates; a client with another name
+/// or certificate, or with none, gets no answer. Method: kdig with each name, and without; then with two certificates
+/// of one authority.
 #[test]
 fn names_open_the_door() {
     require!(Root, Command("kdig"));

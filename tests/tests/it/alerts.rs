@@ -1,4 +1,5 @@
-//! Handshakes that fail: the alert that the RFC names, in clear, and a FIN behind it, whatever else the client had sent.
+//! Handshakes that fail: the client gets the alert that the RFC names, in clear, and then FIN, whatever else it had
+//! sent.
 //!
 //! Before: dotd with XDP off and one worker; hellos made by hand. After: the alert, no RST, and an innocent client served.
 
@@ -42,9 +43,9 @@ fn hear(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     (header[0], content)
 }
 
-/// Goal: a record in clear that is longer than 2^14 octets is record_overflow, said at its header: in a first hello, in the
-/// one behind a HelloRetryRequest, in a later flight of TLS 1.2 (RFC 8446 §5.1, RFC 5246 §6.2.1). One of 2^14 is read.
-/// Method: headers alone, and whole records. Covers: C-291
+/// Goal: a record in clear that is longer than 2^14 octets is record_overflow, sent as soon as its header is read: in a
+/// first hello, in the one behind a HelloRetryRequest, in a later flight of TLS 1.2 (RFC 8446 §5.1, RFC 5246 §6.2.1). A
+/// record of 2^14 octets is read. Method: headers alone, and whole records. Covers: C-291
 #[test]
 fn a_long_record_in_clear_is_record_overflow() {
     require!(Root);
@@ -80,9 +81,10 @@ fn a_long_record_in_clear_is_record_overflow() {
     dotd.counts("each is counted", |stats| stats.counter("handshakes", "failed_other") == count);
 }
 
-/// Goal: an alert that ends a handshake arrives, whatever the client had sent behind what was wrong: a FIN follows it, not a
-/// RST, which would destroy it (RFC 8446 §6). Method: a hello without a group of ours, and cleartext, with 30 KB behind it in one
-/// write; the alert, FIN, and once the failure is counted the client's kernel still takes octets, as it does not after RST. Covers: C-292
+/// Goal: an alert that ends a handshake arrives, whatever the client had sent behind the faulty octets: dotd sends FIN
+/// after it, and no RST, which would destroy it (RFC 8446 §6). Method: a hello without a common group, and cleartext,
+/// each with 30 KB behind it in one write; the client gets the alert and FIN, and after the failure was counted its
+/// kernel still accepts octets, which it would not after RST. Covers: C-292
 #[test]
 fn no_reset_destroys_an_alert() {
     require!(Root);
@@ -101,14 +103,14 @@ fn no_reset_destroys_an_alert() {
         assert_eq!(hear(&mut stream), (21, expected.to_vec()));
         assert_eq!(stream.read(&mut [0; 1]).expect("no RST"), 0, "a FIN");
         dotd.counts("it is counted", |stats| stats.counter("handshakes", counter) == 1);
-        // Behind a FIN the kernel does not say that a RST came, but to who writes.
+        // Behind a FIN the kernel reports a RST only to a write.
         stream.write_all(&[7]).expect("no RST");
     }
 }
 
-/// Goal: a server name that is no host name is illegal_parameter, and its client's fault but no offence; a name that is one,
-/// or an address, gets the first certificate (RFC 6066 §3). Method: names as clients send them, in a hello each; the record
-/// that comes back, and the count. Covers: C-66, C-296
+/// Goal: a server name that is no host name is illegal_parameter, which is the client's fault but no offence; a host
+/// name that no certificate has, or an address, gets the first certificate (RFC 6066 §3). Method: names as clients send
+/// them, in a hello each; the record that is sent back, and the counter. Covers: C-66, C-296
 #[test]
 fn server_names_that_are_no_host_names() {
     require!(Root);
@@ -130,15 +132,16 @@ fn server_names_that_are_no_host_names() {
     dotd.counts("each is counted", |stats| stats.counter("handshakes", "failed_server_name") == 4);
 }
 
-/// Goal: a TLS 1.2 client without the extended master secret is refused, and served where the operator says so, without the
-/// extension in our hello (RFC 7627 §5.2). Method: a hello without it, and one with it, under both values. Covers: C-297
+/// Goal: a TLS 1.2 client without the extended master secret is refused. Where the operator allows it, the client is
+/// served, and dotd's hello lacks the extension (RFC 7627 §5.2). Method: a hello without it, and one with it, under
+/// both values. Covers: C-297
 #[test]
 fn the_extended_master_secret_is_asked_for() {
     require!(Root);
     let with = greased_hello();
     let mut without = with.clone();
     let at = without.windows(4).position(|part| part == [0, 23, 0, 0]).expect("it is there");
-    // Another extension of GREASE in its place.
+    // Another GREASE extension takes its place.
     without[at..at + 2].copy_from_slice(&[0x6a, 0x6a]);
     for (is_required, is_served) in [(true, false), (false, true)] {
         let config = Config::new().set("tls", "require_ems", &is_required.to_string());

@@ -1,4 +1,4 @@
-//! DNS in clear by UDP, where a sender's address may be a lie: what dotd sends to it, how much of it, and when.
+//! DNS in clear over UDP, where a sender's address may be forged: what dotd sends there, how much, and when.
 //!
 //! Before: `listen.do53`, and a backend with long answers. After: octets in and out, counted; an innocent client served.
 
@@ -28,16 +28,16 @@ use dot_tests::{
     require,
 };
 
-/// Queries of one flood.
+/// The number of queries in a flood.
 const QUERIES: u16 = 300;
-/// What an answer over UDP may have (RFC 9715, DNS flag day 2020).
+/// The most octets of an answer over UDP (RFC 9715, DNS flag day 2020).
 const DATAGRAM_OCTETS_MAX: usize = 1232;
 
 fn in_clear() -> Config {
     Config::new().set("listen", "do53", r#"["0.0.0.0:53", "[::]:53"]"#)
 }
 
-/// An answer of about so many octets for TXT, an address for all else.
+/// An answer of about that many octets for TXT, an address for other types.
 fn long(query: &Received, octets: usize) -> Vec<u8> {
     let asked = Message::parse(&query.octets).expect("dotd sends whole messages");
     let is_text = asked.question.ends_with(&[0, 16, 0, 1]);
@@ -52,7 +52,7 @@ fn long(query: &Received, octets: usize) -> Vec<u8> {
     reply
 }
 
-/// A query for a long answer, by a client that says it takes any.
+/// A query for a long answer, by a client that accepts any length.
 fn asking(id: u16) -> Vec<u8> {
     let opt = Opt { payload_octets: u16::MAX, ..Opt::default() };
     Query::new(id, &format!("host-{id}.dotd.test"), TXT).opt(opt).octets()
@@ -64,7 +64,7 @@ fn victim(network: &Network) -> UdpSocket {
     socket
 }
 
-/// Everything that comes until nothing does for half a second.
+/// Everything that is received until half a second passes without a datagram.
 fn drained(socket: &UdpSocket) -> Vec<Vec<u8>> {
     let mut octets = [0; 65_535];
     std::iter::from_fn(|| {
@@ -77,8 +77,9 @@ fn is_cut(answer: &[u8]) -> bool {
     answer[2] & 0x02 != 0
 }
 
-/// Goal: whatever a query says it takes, an answer by UDP is no longer than 1232 octets, and where it would be it is cut
-/// to no more than the query: TC=1. Method: answers of 1,000 to 60,000 octets, to a client that claims 65,535. Covers: A-39
+/// Goal: whatever payload size a query states, an answer over UDP has at most 1232 octets; a longer one is replaced by
+/// TC=1, which is no longer than the query. Method: answers of 1,000 to 60,000 octets, to a client that claims 65,535.
+/// Covers: A-39
 #[test]
 fn no_datagram_is_long() {
     require!(Root);
@@ -102,9 +103,10 @@ fn no_datagram_is_long() {
     }
 }
 
-/// Goal: who asks by UDP without end, in whosever name, gets a burst of answers, then TC=1 that is no longer than the
-/// query: octets out stay near octets in, and the backend hears of no more. A client over TLS is served beside it.
-/// Method: 300 queries for long answers at one a second and five at once; what arrived. Covers: A-39, A-40
+/// Goal: a flood of queries over UDP in the name of a victim gets a burst of answers, then TC=1 that is no longer than
+/// the query: dotd sends about as many octets as it gets, and the backend gets no further queries. Another client is
+/// served over TLS meanwhile. Method: 300 queries for long answers under a rate of one a second and a burst of five;
+/// the octets that arrived. Covers: A-39, A-40
 #[test]
 fn a_flood_in_a_victims_name_is_not_amplified() {
     require!(Root, Bpf);
@@ -121,7 +123,7 @@ fn a_flood_in_a_victims_name_is_not_amplified() {
         }
     }
     answers.extend(drained(&socket));
-    // The rate's own promise: burst and a query each second.
+    // The rate allows this: the burst, and a query each second.
     let allowed = 5 + usize::try_from(began.elapsed().as_secs()).expect("short") + 1;
     let whole = answers.iter().filter(|answer| !is_cut(answer)).count();
     assert!((1..=allowed).contains(&whole), "{whole} whole answers, {allowed} allowed");
@@ -139,9 +141,9 @@ fn a_flood_in_a_victims_name_is_not_amplified() {
     assert_served(&mut innocent);
 }
 
-/// Goal: a backend that holds its answers cannot have dotd release them in one pulse against a victim (DNSBomb): what a
-/// query is owed ends with its timeout, as a SERVFAIL of no more octets than it, and what comes later is dropped.
-/// Method: 300 queries by UDP whose long answers are held beyond the timeout, then released all at once; what the victim
+/// Goal: a backend that holds its answers cannot make dotd release them in one pulse against a victim (DNSBomb): at its
+/// timeout a query gets SERVFAIL, which is not longer than the query, and a later answer is dropped. Method: 300
+/// queries by UDP whose long answers are held beyond the timeout, then released at once; the octets that the victim
 /// gets after that, a client over TLS, the sums. Covers: A-40, A-59
 #[test]
 fn held_answers_are_never_a_pulse() {

@@ -1,7 +1,7 @@
 //! dotd as a service: its lines in the journal and as JSON, a level that changes, verbs while the config is broken, `check`
 //! beside `run`.
 //!
-//! Before: a dotd as a unit or an operator starts it. After: what they find of it.
+//! Before: a dotd that a unit or an operator starts. After: its output is what they need.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// Starts what follows as systemd starts a service whose standard error is the journal.
+/// Starts the command as systemd starts a service whose standard error is the journal.
 const IN_JOURNAL: [&str; 4] =
     ["sh", "-c", "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$@\"", "sh"];
 
@@ -27,8 +27,8 @@ fn dotd(network: &Network, words: &[&str]) -> dot_tests::harness::clients::Said 
     tool(&network.server, &binary().display().to_string(), words)
 }
 
-/// Goal: `journalctl -p err` shows why a reload failed, and a start. Method: standard error as systemd names it; a reload
-/// with an unknown key; a start with another.
+/// Goal: `journalctl -p err` shows why a reload or a start failed. Method: standard error as systemd sets it up; a
+/// reload and a start, each with an unknown key.
 #[test]
 fn errors_have_their_priority_in_the_journal() {
     require!(Root);
@@ -46,8 +46,8 @@ fn errors_have_their_priority_in_the_journal() {
     assert!(ended.stderr.starts_with("<3>dotd: ") && ended.stderr.contains("dott"), "{ended:?}");
 }
 
-/// Goal: with `log.format = "json"` every line that dotd writes is JSON, the ones about its start too. Method: both streams,
-/// line by line; the pin that people read on standard output. Covers: A-410
+/// Goal: with `log.format = "json"` every line that dotd writes is JSON, also those about its start. Method: both
+/// streams, line by line; the pin on standard output.
 #[test]
 fn a_log_of_json_holds_json_alone() {
     require!(Root);
@@ -63,8 +63,8 @@ fn a_log_of_json_holds_json_alone() {
     assert!(says(&pin) && says("listening: ") && says("ready"), "{lines:?}");
 }
 
-/// Goal: the level of the log changes without a restart: by an operator until the next reload, and by the config. Method:
-/// sessions under each level, and whether they leave a line.
+/// Goal: the level of the log changes without a restart: by an operator's command until the next reload, and by the
+/// config. Method: sessions under each level; whether each leaves a line.
 #[test]
 fn the_level_of_the_log_changes_live() {
     require!(Root);
@@ -75,7 +75,7 @@ fn the_level_of_the_log_changes_live() {
     let session_leaves_lines = || {
         let before = lines();
         drop(Dot::connect(&network.client, SERVER_V4));
-        // The end of that session has been counted, and what it has to say was said before.
+        // The end of that session was counted, and its lines were written before.
         let ends = dotd.stats().counter("connections", "accepted");
         dotd.counts("it ended", |stats| stats.counter("connections", "accepted") >= ends);
         before
@@ -98,8 +98,8 @@ fn the_level_of_the_log_changes_live() {
     dotd.stop();
 }
 
-/// Goal: verbs reach the running dotd while its config is broken, and say where they looked. Method: a key too much, then no
-/// TOML at all; `status` without --socket.
+/// Goal: verbs reach the running dotd while its config is broken, and say which socket they used. Method: an unknown
+/// key, then text that is not TOML; `status` without --socket.
 #[test]
 fn verbs_work_while_the_config_is_broken() {
     require!(Root);
@@ -121,7 +121,8 @@ fn verbs_work_while_the_config_is_broken() {
     dotd.stop();
 }
 
-/// Goal: a config file without a key is said at start and by `check`. Method: a comment and a section.
+/// Goal: the start and `check` report a config file without a key. Method: a file with a comment and a section. Covers:
+///
 #[test]
 fn an_empty_config_is_a_warning() {
     require!(Root);
@@ -134,7 +135,7 @@ fn an_empty_config_is_a_warning() {
     assert!(said.is_success && !said.has("sets no key"), "{}", said.text);
 }
 
-/// Goal: a config in a folder names its neighbours by relative paths, wherever dotd is started. Method: state, run and
+/// Goal: relative paths in a config start at the folder of the config, wherever dotd is started. Method: state, run and
 /// certificate beside the file; the working directory is another.
 #[test]
 fn relative_paths_are_those_of_the_config() {
@@ -153,14 +154,14 @@ fn relative_paths_are_those_of_the_config() {
     dotd.stop();
 }
 
-/// Goal: what `check` accepts, `run` starts, and what `run` cannot start, `check` refuses. Method: addresses of each kind:
-/// link-local with its interface and without, IPv4 in IPv6 form, a wildcard beside one of its addresses.
-///
+/// Goal: `run` starts with every config that `check` accepts, and `check` refuses every config with which `run` cannot
+/// start. Method: addresses of each kind: link-local with its interface and without, IPv4 in IPv6 form, a wildcard
+/// beside one of its addresses.
 #[test]
 fn check_and_run_agree() {
     require!(Root);
     let network = Network::new();
-    // Nobody listens on an address before the kernel has looked whether it is another's too.
+    // No socket can listen on an address before the kernel has checked that no other machine has it.
     let local = eventually("the link-local address is its own", || {
         let line = network.server.ip("-6 -o addr show dev server scope link -tentative");
         let address = line.split_whitespace().skip_while(|word| *word != "inet6").nth(1)?;
@@ -194,8 +195,8 @@ fn check_and_run_agree() {
     }
 }
 
-/// Goal: in the journal what dotd says about its start are log lines too, and nothing is without its priority. Method: both
-/// streams are the same pipe, as under systemd; the pin among lines that all begin alike.
+/// Goal: in the journal dotd's messages about its start are log lines too, and every line has a priority. Method: both
+/// streams are the same pipe, as under systemd; the pin stands among lines that all begin alike.
 #[test]
 fn the_start_is_told_to_the_journal() {
     require!(Root);

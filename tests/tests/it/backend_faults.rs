@@ -1,7 +1,8 @@
 //! Backends at their worst: an ICMP error for an answer, half a frame, all of them gone and back at once, more queries
 //! over one connection than there are IDs.
 //!
-//! Before: real ICMP over the veth, scripted backends. After: each query has exactly one answer, connections are few.
+//! Before: real ICMP over the veth, scripted backends. After: each query has exactly one answer, and few connections
+//! were opened.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -35,8 +36,9 @@ fn truth(query: &Received) -> Vec<u8> {
 }
 
 /// Goal: an ICMP error is an answer: the query fails, or goes to another backend, without waiting for its deadline.
-/// Method: a closed port across the veth, so that ICMP comes over the wire, and a route that says unreachable, each over
-/// UDP and TCP with a timeout that no client waits for; alone, then before an honest backend.
+/// Method: a closed port across the veth, so that ICMP comes over the wire, and a route that says unreachable, each
+/// over UDP and TCP with a timeout longer than any client waits; alone, then in front of an honest backend. Covers:
+///
 #[test]
 fn icmp_errors_are_failures_at_once() {
     require!(Root);
@@ -68,9 +70,9 @@ fn icmp_errors_are_failures_at_once() {
     }
 }
 
-/// Goal: half a frame is no response: what closes, or stays open, behind it is asked again over another connection, and
-/// nobody waits behind it. Method: a prefix that says 200, fifty octets, then a close or silence; the next queries.
-///
+/// Goal: half a frame is no response: whether the connection then closes or stays open, its queries are asked again
+/// over another one, and no query waits behind it. Method: a prefix of 200, fifty octets, then a close or silence; the
+/// next queries.
 #[test]
 fn half_a_frame_is_no_response() {
     require!(Root);
@@ -99,9 +101,10 @@ fn half_a_frame_is_no_response() {
     }
 }
 
-/// Goal: when all backends come back at once nobody stampedes: many clients that ask all the time cost a few connections
-/// while all are gone, and a few when they are back, and every client is served again. Method: two backends that close
-/// each connection, forty sessions, two workers; connections that carried queries.
+/// Goal: when all backends come back at once there is no burst of connections: many clients that ask all the time cause
+/// few connections while all backends are gone, and few when they are back, and every client is served again. Method:
+/// two backends that close each connection, forty sessions, two workers; connections that carried queries. Covers:
+///
 #[test]
 fn recovery_is_no_stampede() {
     require!(Root);
@@ -124,7 +127,7 @@ fn recovery_is_no_stampede() {
     };
     let began = Instant::now();
     assert!((0..40).all(|_| round() == 0), "nobody is there");
-    // The back-off's own promise, for two workers and two backends: six attempts within a second, then one each 0.6 s.
+    // The back-off allows this for two workers and two backends: six attempts within a second, then one each 0.6 s.
     let allowed = 4 * (7 + began.elapsed().as_millis() / 600);
     let down = dotd.stats().counter("backend", "connections");
     assert!(
@@ -136,14 +139,14 @@ fn recovery_is_no_stampede() {
     assert_eq!(round(), 400);
     let used: HashSet<SocketAddr> =
         backends.iter().flat_map(|backend| backend.received()).map(|query| query.from).collect();
-    // Each worker has a second to each backend when 32 queries wait at the first.
+    // Each worker opens a second connection to each backend when 32 queries wait on the first.
     assert!(used.len() <= 8, "{} connections carried what one or two could", used.len());
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: more queries over one connection than there are message IDs: each is answered with its own, and the ID of one
-/// that is still in flight is given to no other. Method: one worker, a query that is held; 70,000 more, a thousand names;
-/// then the first is answered.
+/// Goal: with more queries over one connection than there are message IDs, each query gets its own answer, and the ID
+/// of a query in flight is given to no other. Method: one worker, a query that the backend holds; 70,000 more for a
+/// thousand names; then the first is answered.
 #[test]
 fn ids_wrap_around_what_is_in_flight() {
     require!(Root);
@@ -166,7 +169,7 @@ fn ids_wrap_around_what_is_in_flight() {
     let keys = "transport = \"tcp\"\ntimeout = \"30s\"";
     let (network, backend, dotd) = scripted_with(config, keys, script);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    // With one that overtakes it: a connection that answers nothing is soon left alone.
+    // Together with one that overtakes it, because a connection that answers nothing gets no more queries.
     session.ask_all(&[Query::new(7, "held.dotd.test", A).octets(), host(1)]);
     assert_eq!(session.receive().id, 1);
     eventually("it is held", || (backend.held() == 1).then_some(()));
@@ -184,7 +187,7 @@ fn ids_wrap_around_what_is_in_flight() {
     backend.release();
     let last = session.receive();
     assert_eq!((last.id, last.qname().as_str()), (7, "held.dotd.test"));
-    // The held one may have been asked over another connection too, where this one had nothing else to do.
+    // The held query may have been asked over another connection too, if this one had no other work.
     let again = count.load(Relaxed) - (QUERIES as usize + 2);
     assert!(again <= 1 && reused.load(Relaxed) == 0, "{again} again, {reused:?} reused");
     let received = backend.received();

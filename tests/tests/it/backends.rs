@@ -1,4 +1,5 @@
-//! Backends over connections: pipelining, what is believed, and what becomes of queries when one closes.
+//! Backends over connections: pipelining, which responses dotd accepts, and what happens to queries when a connection
+//! closes.
 //!
 //! Before: `transport = "tcp"` and a backend that answers late, lies, closes, or sends no DNS at all.
 //! After: each query has exactly one answer, and few connections carried them.
@@ -59,7 +60,7 @@ fn over_tcp(
     (network, backend, dotd, session)
 }
 
-/// Different connections that queries came over.
+/// The number of different connections over which queries came.
 fn connections(backend: &Scripted) -> usize {
     backend.received().iter().map(|query| query.from).collect::<HashSet<SocketAddr>>().len()
 }
@@ -93,8 +94,8 @@ fn queries_share_connections_and_writes() {
     assert_eq!(stats.difference(), [0; 3]);
 }
 
-/// Goal: a late response holds nobody up (RFC 7766 §7).
-/// Method: the answer to the first of two queries is held until the second has come.
+/// Goal: a late response delays no other query (RFC 7766 §7). Method: the answer to the first of two queries is held
+/// until the second one has arrived.
 #[test]
 fn responses_come_out_of_order() {
     require!(Root);
@@ -111,9 +112,9 @@ fn responses_come_out_of_order() {
     assert_eq!((answer.id, answer.rdata(A)), (1, vec![&HONEST[..]]));
 }
 
-/// Goal: a message with the wrong ID, name, type or no question, and frames nobody asked for, are dropped and
-/// counted, and the true response is still awaited. Method: six lies and the truth twice, for each of ten
-/// queries.
+/// Goal: a message with the wrong ID, name, type or no question, and a frame that answers no query, is dropped and
+/// counted, and dotd goes on waiting for the true response. Method: six false responses and the true one twice, for
+/// each of ten queries.
 #[test]
 fn lies_over_a_connection_are_dropped() {
     require!(Root);
@@ -143,8 +144,8 @@ fn lies_over_a_connection_are_dropped() {
     assert_eq!((connections(&backend), backend.received().len()), (1, 10));
 }
 
-/// Goal: what is not framed closes the connection, and the query is asked again over another one.
-/// Method: a zero length prefix for the first sight of each of three names.
+/// Goal: an invalid frame closes the connection, and the query is asked again over another one. Method: a zero length
+/// prefix for the first query of each of three names.
 #[test]
 fn broken_framing_closes_the_connection() {
     require!(Root);
@@ -162,7 +163,7 @@ fn broken_framing_closes_the_connection() {
     assert_eq!((backend.received().len(), stats.difference()), (6, [0; 3]));
 }
 
-/// Goal: a connection that the backend closes while nobody waits is no error; the next query opens another.
+/// Goal: it is no error if the backend closes a connection on which no query waits; the next query opens another.
 /// Method: it closes after each answer; twenty queries in turn.
 #[test]
 fn an_idle_close_is_no_error() {
@@ -177,8 +178,9 @@ fn an_idle_close_is_no_error() {
     assert_eq!(connections(&backend), 20);
 }
 
-/// Goal: what was in flight over a connection that closes is asked once more, over four connections at most, and answered
-/// (RFC 7766 §6.2.4). Method: 30 queries; the first connection closes upon the tenth, nothing answered. Covers, C-210
+/// Goal: queries in flight on a connection that closes are asked once more, over four connections at most, and answered
+/// (RFC 7766 §6.2.4). Method: 30 queries; the first connection closes upon the tenth, nothing answered. Covers: A-64,
+/// A-65, C-210
 #[test]
 fn queries_of_a_closed_connection_are_asked_once_more() {
     require!(Root);
@@ -202,8 +204,8 @@ fn queries_of_a_closed_connection_are_asked_once_more() {
     assert!(session.is_quiet() && (2..=5).contains(&connections(&backend)), "{}", connections(&backend));
 }
 
-/// Goal: a query that closes each connection is not asked for ever: SERVFAIL with EDE 23 after the second.
-/// Method: the backend closes upon every query.
+/// Goal: a query on which each connection closes is not asked without end: its client gets SERVFAIL with EDE 23 after
+/// the second. Method: the backend closes upon every query.
 #[test]
 fn a_query_is_retried_once() {
     require!(Root);
@@ -214,9 +216,9 @@ fn a_query_is_retried_once() {
     assert_eq!((stats.counter("backend", "unreachable"), stats.difference()), (1, [0; 3]));
 }
 
-/// Goal: a backend that accepts and closes at once costs few connections, and SERVFAIL; when it serves again
-/// so does dotd. Method: 200 queries in turn while it is curt; connections are bounded by the back-off, not by
-/// the queries.
+/// Goal: a backend that accepts and closes at once causes few connections, and SERVFAIL; when it serves again, so does
+/// dotd. Method: 200 queries in turn while it closes at once; connections are bounded by the back-off, not by the
+/// queries.
 #[test]
 fn accept_then_close_backs_off() {
     require!(Root);
@@ -235,8 +237,9 @@ fn accept_then_close_backs_off() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: more queries than all connections may hold, all of them unanswered, leave no trace: the next query is
-/// sent. Method: 5,000 queries of one session to a deaf backend, each SERVFAIL; then it hears.
+/// Goal: more queries than all connections may hold, all unanswered, have no lasting effect: the next query is sent.
+/// Method: 5,000 queries of one session to a backend that does not answer, each SERVFAIL; then it answers again.
+///
 #[test]
 fn connections_that_were_full_of_silence_serve_again() {
     require!(Root);
@@ -252,8 +255,8 @@ fn connections_that_were_full_of_silence_serve_again() {
     for _ in 0..5000 {
         assert_eq!(session.receive().rcode(), SERVFAIL);
     }
-    // Eight at a time and four for those that are asked over another one too, each closed when nobody waits on it any more,
-    // which is after a second.
+    // Eight at a time, and four for queries that are asked over a second one too. Each is closed when no query waits on
+    // it any more, which is after a second.
     let allowed = 12 * (2 + began.elapsed().as_secs() as usize);
     assert!(connections(&backend) <= allowed, "{} connections, {allowed} allowed", connections(&backend));
     backend.be(Mood::Willing);
@@ -261,8 +264,8 @@ fn connections_that_were_full_of_silence_serve_again() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: TC=1 over TCP is the response, passed on as it is; nothing is asked again.
-/// Method: a backend that truncates always.
+/// Goal: TC=1 over TCP is the response: it is passed on unchanged, and the query is not asked again. Method: a backend
+/// that truncates always.
 #[test]
 fn truncation_over_tcp_passes() {
     require!(Root);
@@ -277,8 +280,8 @@ fn truncation_over_tcp_passes() {
     assert_eq!(backend.received().len(), 1);
 }
 
-/// Goal: the largest message passes, though padding was asked for and has no room.
-/// Method: 65,535 octets over TCP, to a padded query, next to a small one.
+/// Goal: the largest message passes, although the client asked for padding, for which there is no room. Method: 65,535
+/// octets over TCP, to a padded query, next to a small one.
 #[test]
 fn the_largest_message_passes() {
     require!(Root);
@@ -323,8 +326,8 @@ fn truncated_datagrams_share_connections() {
     assert_eq!((truncated, sent), (100, 100));
 }
 
-/// Goal: 10,000 queries over TCP to NSD, none lost, each once in the books.
-/// Method: dnsperf over TLS on ten connections, v4 then v6; then one answer too large for a datagram.
+/// Goal: 10,000 queries over TCP to NSD, none lost, each counted once. Method: dnsperf over TLS on ten connections, v4
+/// then v6; then one answer too large for a datagram.
 #[test]
 fn nsd_over_tcp_loses_none_of_10000() {
     require!(Root, Command("dnsperf"), Command("nsd"));

@@ -1,7 +1,8 @@
-//! The cache and the sharing of answers, RFC 2308, RFC 8767: what a client sees, and what the backend is spared.
+//! The cache and the sharing of answers, RFC 2308, RFC 8767: what a client sees, and which queries the backend does not
+//! get.
 //!
-//! Before: `harness::scene` with `dns.cache_entries`. After: who asked what of whom is counted on both sides.
-//! One worker, so that a cache is one.
+//! Before: `harness::scene` with `dns.cache_entries`. After: queries were counted on both sides. There is one worker,
+//! so that there is one cache.
 
 use std::{cell::RefCell, path::PathBuf};
 
@@ -46,9 +47,8 @@ fn ttl(answer: &Message) -> u32 {
     answer.records.iter().find(|record| record.rtype == A).expect("an A record").ttl
 }
 
-/// Goal: a second query is answered without the backend, with a TTL that has counted down, an ID and a case of
-/// its own, and padding where it asked for it. Method: ask until a second has passed; the backend heard of one.
-/// Covers: C-19, C-36
+/// Goal: a second query is answered without the backend, with a TTL that has counted down, its own ID and case, and
+/// padding if it asked for that. Method: ask until a second has passed; the backend got one query. Covers: C-19, C-36
 #[test]
 fn an_answer_is_kept_and_counts_down() {
     require!(Root);
@@ -69,9 +69,10 @@ fn an_answer_is_kept_and_counts_down() {
     assert_eq!(stats.counter("cache", "hits"), stats.counter("queries", "cached"));
 }
 
-/// Goal: what changes an answer keeps answers apart: type, RD, CD, AD, DO, OPT or none; and what is for one client alone is
-/// neither given nor kept: cookies, options that we do not know. Client subnets share the answer of a server that says no
-/// scope. Method: each query twice; the backend hears those with a key once, the others twice. Covers: C-44, C-238
+/// Goal: queries that differ in type, RD, CD, AD, DO or the presence of OPT have separate answers; queries with cookies
+/// or unknown options, whose answers are for one client alone, are neither answered from the cache nor kept. Client
+/// subnets share the answer of a server that states no scope. Method: each query twice; the backend gets those with a
+/// key once, the others twice. Covers: C-44, C-238
 #[test]
 fn answers_are_kept_apart() {
     require!(Root);
@@ -123,9 +124,9 @@ fn a_cookie_is_for_one_client() {
     assert_eq!(backend.received().len(), 2);
 }
 
-/// Goal: equal queries that come together are one for the backend, and each client's answer has its own ID, case
-/// and padding. Method: a hundred queries while the backend holds its answer; then it lets go.
-/// Covers: C-19, C-20
+/// Goal: equal queries at the same time cause one query to the backend, and each client's answer has its own ID, case
+/// and padding. Method: a hundred queries while the backend holds its answer; then the answer is released. Covers:
+/// C-19, C-20
 #[test]
 fn equal_queries_are_asked_once() {
     require!(Root);
@@ -159,9 +160,9 @@ fn equal_queries_are_asked_once() {
     });
 }
 
-/// Goal: while equal queries wait, broken records are no answer for any of them; the true one is awaited.
-/// Method: the backend answers with a record that runs past the message, then truly; whoever asked first has left.
-/// Covers: C-54, A-61
+/// Goal: while equal queries wait, an answer with broken records counts for none of them; dotd waits for the true one.
+/// Method: the backend answers with a record that runs past the message, then correctly; the client that asked first
+/// has left. Covers: C-54, A-61
 #[test]
 fn broken_records_are_awaited_out_by_all() {
     require!(Root);
@@ -186,9 +187,9 @@ fn broken_records_are_awaited_out_by_all() {
     assert_eq!((stats.difference(), stats.counter("cache_waiting", "waiting")), ([0; 3], 0));
 }
 
-/// Goal: with the backend gone, what has ended is given for 30 s, with a TTL of 30 and, to who speaks EDNS, error 3
-/// (RFC 8767 §4, RFC 8914 §4.4); what is not there is SERVFAIL; and the backend's return is noticed.
-/// Method: a TTL of one second; the backend goes deaf, then answers again. Covers: A-58, C-236
+/// Goal: while the backend is gone, expired answers are given for 30 s, with a TTL of 30 and, for clients with EDNS,
+/// error 3 (RFC 8767 §4, RFC 8914 §4.4); a name that is not in the cache is SERVFAIL; and dotd notices the return of
+/// the backend. Method: a TTL of one second; the backend stops answering, then answers again. Covers: A-58, C-236
 #[test]
 fn what_has_ended_is_given_while_no_backend_answers() {
     require!(Root);
@@ -216,7 +217,7 @@ fn what_has_ended_is_given_while_no_backend_answers() {
     assert!(stats.counter("cache", "stale") >= 2);
 }
 
-/// Goal: a SERVFAIL is no reason to give up an answer that ended a moment ago (RFC 8767 §4).
+/// Goal: a SERVFAIL does not replace an answer that expired a moment ago (RFC 8767 §4).
 #[test]
 fn what_has_ended_is_better_than_servfail() {
     require!(Root);
@@ -243,9 +244,9 @@ fn what_has_ended_is_better_than_servfail() {
     assert_eq!((answer.rcode(), answer.rdata(A)), (0, vec![&HONEST[..]]));
 }
 
-/// Goal: a popular answer is had anew before it ends, by one query of the cache's own, and no client waits for it.
-/// Method: ask again and again for an answer of three seconds; the backend holds what it is asked for the second
-/// time, and clients still have answers. The ledger's equations hold with a query that has no client.
+/// Goal: a popular answer is renewed before it expires, by one query of the cache itself, and no client waits for it.
+/// Method: ask repeatedly for an answer with a TTL of three seconds; the backend holds its second answer, and clients
+/// still get answers. The ledger's equations hold with a query that has no client.
 #[test]
 fn a_popular_answer_is_refreshed_before_it_ends() {
     require!(Root);
@@ -274,8 +275,8 @@ fn a_popular_answer_is_refreshed_before_it_ends() {
     });
 }
 
-/// Goal: with NSD behind, that a name or type is not there is kept for as long as its SOA says (RFC 2308), kdig sees
-/// a TTL count down, and a long answer is whole. Method: ask twice; count what NSD was asked.
+/// Goal: with NSD as backend, negative answers are kept for as long as the SOA says (RFC 2308), kdig sees a TTL count
+/// down, and a long answer is complete. Method: ask twice; count what NSD was asked.
 #[test]
 fn negative_and_long_answers_of_a_real_server_are_kept() {
     require!(Root, Command("nsd"), Command("kdig"));
@@ -301,8 +302,8 @@ fn negative_and_long_answers_of_a_real_server_are_kept() {
     assert_eq!(dotd.stats().counter("queries", "forwarded"), 4);
 }
 
-/// Goal: an operator has one name forgotten, in any case of its letters, and then all; others stay. Where there is no cache
-/// the verb says so. Method: two names kept; `dotd cache flush` of one, of what is no name, and of all. Covers: C-240
+/// Goal: an operator removes the answers of one name, in any case, and then all; other names stay. Method: two names in
+/// the cache; `dotd cache flush` of one, of an invalid name, and of all. Covers: C-240
 #[test]
 fn an_operator_has_answers_forgotten() {
     require!(Root);
@@ -338,7 +339,7 @@ fn nothing_is_forgotten_where_nothing_is_kept() {
     assert!(said.text.contains("dns.cache_entries is 0"), "{said:?}");
 }
 
-/// Goal: other backends' answers are not these backends': a reload that changes how they are asked empties the
+/// Goal: kept answers belong to the backends that gave them: a reload that changes how backends are asked empties the
 /// cache, and one that changes a limit keeps it. Method: HUP with another timeout, then with another transport.
 #[test]
 fn a_reload_with_other_backends_forgets() {
@@ -361,8 +362,8 @@ fn a_reload_with_other_backends_forgets() {
     assert_eq!(backend.received().len(), 2);
 }
 
-/// Goal: under load with more names than fit, nothing is lost, the bound holds and every query is accounted for.
-/// Method: dnsperf over ten connections, a thousand names, a cache of a hundred.
+/// Goal: under load with more names than fit, no query is lost, the bound holds and every query is counted. Method:
+/// dnsperf over ten connections, a thousand names, a cache of a hundred.
 #[test]
 fn a_small_cache_under_load_loses_nothing() {
     require!(Root, Command("nsd"), Command("dnsperf"));

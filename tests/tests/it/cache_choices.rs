@@ -1,7 +1,7 @@
-//! The cache as an operator sets it up, and its rarer answers: stale ones, bounds of TTLs, client subnets, forgetting.
+//! The cache with an operator's settings, and its rarer answers: stale ones, TTL bounds, client subnets, removal.
 //!
-//! Before: `harness::scene` with `dns.cache_entries`. After: who asked what of whom is counted on both sides.
-//! One worker, so that a cache is one.
+//! Before: `harness::scene` with `dns.cache_entries`. After: queries were counted on both sides. There is one worker,
+//! so that there is one cache.
 
 use nix::sys::signal::Signal;
 
@@ -25,9 +25,9 @@ fn cached() -> Config {
     Config::new().set("server", "workers", "1").set("dns", "cache_entries", "10000")
 }
 
-/// Goal: a stale answer says so to who speaks EDNS also where its server has none, error 3, or 19 where it says that there
-/// is no such name (RFC 8914 §4.20); who speaks none sees no OPT. Method: answers of a second without an OPT, then silence;
-/// each is asked for with and without EDNS. Covers: C-236
+/// Goal: a stale answer carries error 3, or 19 for NXDOMAIN (RFC 8914 §4.20), for clients with EDNS, also where the
+/// server has no EDNS; a client without EDNS gets no OPT. Method: answers with a TTL of a second and without an OPT,
+/// then silence; each is asked for with and without EDNS. Covers: C-236
 #[test]
 fn stale_answers_without_an_opt_have_their_reason() {
     require!(Root);
@@ -36,7 +36,8 @@ fn stale_answers_without_an_opt_have_their_reason() {
         let ttl = reply.len() - HONEST.len() - 3;
         reply[ttl] = 1;
         if Message::parse(&query.octets).is_some_and(|query| query.qname().starts_with("absent")) {
-            // NXDOMAIN of a zone whose SOA says a second: owner, type, class, TTL, two names and five numbers.
+            // NXDOMAIN of a zone whose SOA has a minimum of a second: owner, type, class, TTL, two names and five
+            // numbers.
             reply.truncate(reply.len() - 16);
             reply[3] |= 3;
             reply[7] = 0;
@@ -69,7 +70,7 @@ fn stale_answers_without_an_opt_have_their_reason() {
     }
 }
 
-/// A TTL for each name: "ttl-N.…", an A record with that; "none-N.…", NXDOMAIN whose SOA says N.
+/// The name chooses the TTL: "ttl-N.…" has an A record with TTL N; "none-N.…" is NXDOMAIN with an SOA that says N.
 fn by_name(query: &Received) -> Vec<Act> {
     let asked = Message::parse(&query.octets).expect("whole");
     let name = asked.qname();
@@ -90,9 +91,9 @@ fn by_name(query: &Received) -> Vec<Act> {
     vec![Act::Send(reply)]
 }
 
-/// Goal: an operator's bounds hold: a least TTL keeps what says zero, a most TTL has a long answer asked for again, the
-/// same for what is not there, and with `cache_stale = "0s"` nothing that ended is given. A reload changes them.
-/// Method: names that say their TTL, asked until the backend hears of them again. Covers: C-239
+/// Goal: an operator's bounds hold: an answer with TTL zero is kept for the minimum, a long one is asked for again
+/// after the maximum, negative answers likewise, and with `cache_stale = "0s"` no expired answer is given. A reload
+/// changes the bounds. Method: names that state their TTL, asked until the backend gets them again. Covers: C-239
 #[test]
 fn an_operators_bounds_hold() {
     require!(Root);
@@ -128,9 +129,9 @@ fn an_operators_bounds_hold() {
     eventually("nothing is stale", || (ask("ttl-5000.test").rcode() == SERVFAIL).then_some(()));
 }
 
-/// Goal: with `client_subnet = "add"` a cache keeps an answer for all (scope 0) once, and one for a subnet for that alone;
-/// clients are shown nothing of what was added. Method: two clients of two networks ask; the backend says scope 0 of one
-/// name, and 24 of the other. Covers: C-238
+/// Goal: with `client_subnet = "add"` the cache keeps an answer with scope 0 once for all clients, and one for a subnet
+/// only for that subnet; clients do not see the added option. Method: two clients of two networks ask; the backend
+/// states scope 0 for one name, and 24 for the other. Covers: C-238
 #[test]
 fn added_subnets_share_what_is_for_all() {
     require!(Root);
@@ -158,14 +159,14 @@ fn added_subnets_share_what_is_for_all() {
         }
         let of_name =
             |query: &&Received| Message::parse(&query.octets).is_some_and(|asked| asked.qname() == name);
-        // Two families, each with and without an OPT of the client's.
+        // Both address families, each with and without an OPT of the client.
         assert_eq!(backend.received().iter().filter(of_name).count(), 4, "{name}");
     }
     dotd.counts("all is counted", |stats| stats.difference() == [0; 3]);
 }
 
-/// Goal: clients that say their subnet share an answer for all, each told of its own subnet, and do not share one for some.
-/// Method: two /24 of one family, and a third that asks for no subnet. Covers: C-238
+/// Goal: clients that state their subnet share an answer for all subnets, in which each sees its own subnet, and do not
+/// share an answer for one subnet. Method: two /24 of one family, and a third that asks for no subnet. Covers: C-238
 #[test]
 fn said_subnets_share_what_is_for_all() {
     require!(Root);
@@ -192,8 +193,8 @@ fn said_subnets_share_what_is_for_all() {
     }
 }
 
-/// Goal: an operator has answers forgotten by a suffix and by a type, and others stay. Method: names in two zones, of two
-/// types; after each flush it is counted which are asked for again. Covers: C-240
+/// Goal: an operator removes answers by suffix and by type, and others stay. Method: names in two zones, of two types;
+/// after each flush the test counts which are asked for again. Covers: C-240
 #[test]
 fn answers_are_forgotten_by_suffix_and_type() {
     require!(Root);

@@ -1,7 +1,8 @@
-//! Certificates as operators have them: an OCSP response beside one, keys of several kinds, files that a renewal
-//! replaces under a running dotd.
+//! Certificates in an operator's practice: an OCSP response beside one, keys of several types, files that a renewal
+//! replaces while dotd runs.
 //!
-//! Before: an authority of the test's making. After: what a client is shown, and what dotd says of its files.
+//! Before: an authority that the test made. After: the certificate that a client gets, and dotd's reports about its
+//! files.
 
 use std::{
     fs,
@@ -30,7 +31,7 @@ use rcgen::{
 };
 use rustls::NamedGroup;
 
-/// A name, a certificate for it with its key, as files, and the certificate.
+/// Makes a certificate for `name`; returns the files of certificate and key, and the certificate.
 struct Pair {
     cert: PathBuf,
     key: PathBuf,
@@ -54,7 +55,7 @@ fn entry(pair: &Pair) -> String {
 /// Serial number of [`Issued`]'s certificate, for openssl's list.
 const SERIAL: &str = "1092";
 
-/// A certificate of an authority, and what `openssl ocsp` needs to speak for that.
+/// A certificate of an authority, and the files that `openssl ocsp` needs to respond for that authority.
 struct Issued {
     ca: PathBuf,
     ca_key: PathBuf,
@@ -84,7 +85,7 @@ fn issued(scratch: &Scratch) -> Issued {
 }
 
 impl Issued {
-    /// Has OpenSSL say, as the authority, that the certificate is good ("V") or revoked ("R").
+    /// Makes OpenSSL respond, as the authority, that the certificate is good ("V") or revoked ("R").
     fn respond(&self, network: &Network, scratch: &Path, status: &str, days: &str) {
         let revoked = if status == "R" { "250101000000Z" } else { "" };
         let index =
@@ -108,9 +109,9 @@ impl Issued {
     }
 }
 
-/// Goal: the OCSP response that an authority made is stapled in both TLS versions, to clients that ask (RFC 6066
-/// §8), and stands up to their check. Method: `openssl ocsp` makes it, `s_client -status` verifies it against the
-/// authority. Covers: C-68
+/// Goal: the OCSP response that an authority made is stapled in both TLS versions, to clients that ask (RFC 6066 §8),
+/// and passes their check. Method: `openssl ocsp` makes it, `s_client -status` verifies it against the authority.
+/// Covers: C-68
 #[test]
 fn an_ocsp_response_is_stapled() {
     require!(Root, Command("openssl"));
@@ -131,8 +132,8 @@ fn an_ocsp_response_is_stapled() {
     dotd.stop();
 }
 
-/// Goal: a response that says "revoked", or is cut off, is refused at start, by name. Method: openssl's own, and
-/// half of it. Covers: C-68, A-57
+/// Goal: a response that says "revoked", or that is truncated, is refused at start, with its file named. Method: a
+/// response of openssl, and half of one. Covers: C-68, A-57
 #[test]
 fn a_bad_ocsp_response_is_named() {
     require!(Root, Command("openssl"));
@@ -151,9 +152,9 @@ fn a_bad_ocsp_response_is_named() {
     }
 }
 
-/// Goal: ECDSA, RSA and Ed25519 serve side by side, each to whom its name or its abilities choose (RFC 8446
-/// §4.4.2.2), in both versions. Method: three certificates; SNI for each; a client that can verify RSA alone,
-/// which gets RSA by no name at all. Covers: C-66
+/// Goal: ECDSA, RSA and Ed25519 certificates serve side by side, chosen by the client's server name or its signature
+/// schemes (RFC 8446 §4.4.2.2), in both versions. Method: three certificates; SNI for each; a client without SNI that
+/// can verify only RSA, which gets the RSA certificate. Covers: C-66
 #[test]
 fn keys_of_every_kind_serve_by_name() {
     require!(Root, Command("openssl"));
@@ -182,8 +183,8 @@ fn keys_of_every_kind_serve_by_name() {
     dotd.stop();
 }
 
-/// Goal: keys are agreed in X25519MLKEM768, X25519 or P-256, whichever the client has, and the first where it has
-/// all (draft-ietf-tls-ecdhe-mlkem). Method: offers of one group, then of all. Covers: C-61
+/// Goal: keys are agreed in X25519MLKEM768, X25519 or P-256, whichever the client supports, and in the first of them if
+/// it supports all (draft-ietf-tls-ecdhe-mlkem). Method: offers of one group, then of all. Covers: C-61
 #[test]
 fn each_group_is_agreed() {
     require!(Root);
@@ -199,7 +200,7 @@ fn each_group_is_agreed() {
     dotd.stop();
 }
 
-/// The certificate that a client is shown now.
+/// The certificate that a client gets now.
 fn leaf(network: &Network) -> Vec<u8> {
     Dot::connect(&network.client, SERVER_V4).certificates().swap_remove(0)
 }
@@ -208,7 +209,7 @@ fn served(network: &Network, pair: &Pair) {
     eventually("the certificate is served", || (leaf(network) == pair.der).then_some(()));
 }
 
-/// Puts `new` in the place of `old` as a careful renewal does: whole files, renamed.
+/// Puts `new` in the place of `old` as a careful renewal does, by renaming whole files.
 fn rename_over(new: &Pair, old: &Pair) {
     fs::rename(&new.cert, &old.cert).expect("our own folder");
     fs::rename(&new.key, &old.key).expect("our own folder");
@@ -218,8 +219,8 @@ fn only(pair: &Pair) -> Config {
     Config::new().set("tls", "certificates", &format!("[{}]", entry(pair)))
 }
 
-/// Goal: a renewal takes effect without a signal, and disturbs no session. Method: certificate and key renamed over the
-/// old ones, twice; a session from before.
+/// Goal: a renewal takes effect without a signal, and ends no session. Method: certificate and key renamed over the old
+/// ones, twice; a session from before.
 #[test]
 fn renamed_files_are_served_without_a_signal() {
     require!(Root);
@@ -239,9 +240,9 @@ fn renamed_files_are_served_without_a_signal() {
     dotd.stop();
 }
 
-/// Goal: a certificate that expires while dotd runs is loud: the metric goes below zero, `status` says EXPIRED, `check`
-/// fails and says which file; sessions are still served, for clients that know its pin. A renewal ends all that.
-/// Method: a certificate for six seconds; the same looks before and after its end. Covers: A-56, C-69
+/// Goal: a certificate that expires while dotd runs is reported: the metric goes below zero, `status` says EXPIRED,
+/// `check` fails and names the file; clients that know its pin are still served. A renewal ends all that. Method: a
+/// certificate for six seconds; the same checks before and after its end. Covers: A-56, C-69
 #[test]
 fn an_expired_certificate_is_loud() {
     require!(Root);
@@ -278,8 +279,9 @@ fn an_expired_certificate_is_loud() {
     assert!(expiry() > 0 && check().is_success && !dotd.operate(&["status"]).has("EXPIRED"));
 }
 
-/// Goal: a link that is swapped leads to the new files (as Kubernetes mounts secrets). Method: `..data` names one
-/// folder, then by rename another. Each has another key, which the log and `dotd status` say.
+/// Goal: a symbolic link that is replaced leads to the new files (Kubernetes mounts secrets so). Method: `..data` leads
+/// to one folder, then, by rename, to another one. The keys differ, which the log and `dotd status` report. Covers:
+///
 #[test]
 fn a_swapped_link_is_followed() {
     require!(Root);
@@ -314,10 +316,9 @@ fn a_swapped_link_is_followed() {
     dotd.stop();
 }
 
-/// Goal: files that are half written, gone, or of two pairs leave the old certificate served, each with a line that
-/// names the file, and the end of the renewal is served. Method: the key cut off in place, both files empty in turn, the key
-/// missing, then another's.
-///
+/// Goal: while files are half written, missing or do not belong together, the old certificate stays in service, with a
+/// log line that names the file each time; the completed renewal is served. Method: the key truncated in place, both
+/// files empty in turn, the key missing, then the key of another certificate.
 #[test]
 fn a_half_written_renewal_keeps_the_old() {
     require!(Root);
@@ -348,9 +349,9 @@ fn a_half_written_renewal_keeps_the_old() {
     dotd.stop();
 }
 
-/// Goal: a renewed key that root alone may read is served, as at a start: the keeper opens it. Method: user nobody; a new key
-/// of mode 0600 in the old one's place; then both in a folder that root alone may enter, and `dotd reload`.
-///
+/// Goal: a renewed key that only root may read is served, as at a start: the keeper opens it. Method: user nobody; a
+/// new key of mode 0600 in place of the old one; then both files in a folder that only root may enter, and `dotd
+/// reload`.
 #[test]
 fn a_key_that_root_alone_may_read_is_renewed() {
     require!(Root);
@@ -378,8 +379,8 @@ fn a_key_that_root_alone_may_read_is_renewed() {
     dotd.stop();
 }
 
-/// Goal: a staple is renewed without a signal, and one that is broken leaves the old one. Method: a response for seven
-/// days, one for nine, and half of a word. Covers: C-68, A-57
+/// Goal: an OCSP response is renewed without a signal, and a broken one leaves the old one in service. Method: a
+/// response for seven days, one for nine, and a few letters. Covers: C-68, A-57
 #[test]
 fn a_staple_is_renewed_without_a_signal() {
     require!(Root, Command("openssl"));

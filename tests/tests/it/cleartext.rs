@@ -1,4 +1,4 @@
-//! Nothing but TLS on 853, and no TLS on 53: the gates of the kernel half, and the engine without them.
+//! Nothing but TLS on 853, and no TLS on 53: the gates of the kernel half, and the engine alone.
 //!
 //! Before: dotd with XDP on a veth, or without. After: cleartext gets nothing, and is counted once.
 
@@ -55,8 +55,7 @@ fn cleartext_dns_to_853_is_dropped_in_the_kernel() {
     }
 }
 
-/// Goal: the same for a client that others wrote.
-/// Method: kdig +tcp -p 853. Covers: C-3
+/// Goal: the same for a client of another project. Method: kdig +tcp -p 853. Covers: C-3
 #[test]
 fn kdig_in_cleartext_gets_nothing() {
     require!(Root, Bpf, Command("kdig"));
@@ -67,8 +66,8 @@ fn kdig_in_cleartext_gets_nothing() {
     assert_eq!(dotd.stats().counter("handshakes", "failed_not_tls"), 0);
 }
 
-/// Goal: one octet at a time is no way round the gate: the first that cannot be TLS is dropped.
-/// Method: 0x16 passes as it may begin a hello; the second octet is DNS. Covers: C-3
+/// Goal: a client cannot pass the gate one octet at a time: the first octet that cannot be TLS is dropped. Method: 0x16
+/// passes, because it may begin a hello; the second octet is DNS. Covers: C-3
 #[test]
 fn cleartext_in_single_octets_is_dropped() {
     require!(Root, Bpf);
@@ -81,8 +80,8 @@ fn cleartext_in_single_octets_is_dropped() {
     assert!(is_silent(&mut raw));
 }
 
-/// Goal: without XDP the engine gives no DNS either, and counts what came (RFC 7858 §3.1).
-/// Method: XDP off; a raw query; the engine closes without one octet of DNS: an alert is all it may say. Covers: C-3, A-43
+/// Goal: without XDP the engine gives no DNS answer either, and counts the connection (RFC 7858 §3.1). Method: XDP off;
+/// a raw query; the engine closes without one octet of DNS: it may send an alert at most. Covers: C-3, A-43
 #[test]
 fn without_xdp_the_engine_refuses_cleartext() {
     require!(Root);
@@ -96,8 +95,8 @@ fn without_xdp_the_engine_refuses_cleartext() {
     dotd.counts("both are counted", |stats| stats.counter("handshakes", "failed_not_tls") == 2);
 }
 
-/// Goal: `cleartext_853 = "count"` lets the segment pass and says what it would have done; "pass" does not.
-/// Method: the same raw query; the engine sees it now. Covers: C-3
+/// Goal: `cleartext_853 = "count"` lets the segment pass and counts it as one that would have been dropped; "pass" does
+/// not count it. Method: the same raw query, which now reaches the engine. Covers: C-3
 #[test]
 fn the_gate_can_count_only() {
     require!(Root, Bpf);
@@ -113,8 +112,8 @@ fn the_gate_can_count_only() {
     }
 }
 
-/// Goal: no qname crosses the wire in clear during a DoT session.
-/// Method: an AF_PACKET capture of port 853 at the client; the stage shows that it would see one. Covers: C-3
+/// Goal: no qname crosses the wire in clear during a DoT session. Method: an AF_PACKET capture of port 853 at the
+/// client; `stage.rs` shows that the capture would see one. Covers: C-3
 #[test]
 fn the_wire_holds_no_cleartext_name() {
     require!(Root);

@@ -19,16 +19,16 @@ use dot_tests::{
 const OPTION_SUBNET: u16 = 8;
 const OPTION_COOKIE: u16 = 10;
 const COOKIE: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
-/// 198.51.100.0/24, as a client says it of itself.
+/// 198.51.100.0/24, as a client states it.
 const SAID: [u8; 7] = [0, 1, 24, 0, 198, 51, 100];
-/// 0.0.0.0/0: nobody shall know.
+/// 0.0.0.0/0: the client's address must not be passed on.
 const NOBODY: [u8; 4] = [0, 1, 0, 0];
 /// 10.53.0.0/24, where the test's IPv4 client is.
 const V4: [u8; 7] = [0, 1, 24, 0, 10, 53, 0];
 /// fd53::/56, where its IPv6 client is.
 const V6: [u8; 11] = [0, 2, 56, 0, 0xfd, 0x53, 0, 0, 0, 0, 0];
 
-/// Answers, and gives every option of the query back, a subnet with its scope.
+/// Answers, and returns every option of the query, a subnet with its scope.
 fn echoing(query: &Received) -> Vec<Act> {
     let asked = Message::parse(&query.octets).expect("whole");
     let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
@@ -59,8 +59,8 @@ fn told(backend: &Scripted) -> Option<Vec<u8>> {
     query.option(OPTION_SUBNET)
 }
 
-/// Goal: by default nothing is added, and what a client says of itself passes both ways; "strip" lets nothing out,
-/// and leaves other options alone. Covers: C-44, C-76
+/// Goal: by default no subnet is added, and a client's own passes both ways; "strip" removes it, and leaves other
+/// options alone. Covers: C-44, C-76
 #[test]
 fn nothing_is_added_and_stripping_strips() {
     require!(Root);
@@ -79,8 +79,8 @@ fn nothing_is_added_and_stripping_strips() {
     }
 }
 
-/// Goal: "add" tells the prefix and no more, for both IP versions, with and without EDNS; what a client says of
-/// itself, /0 among it, holds; and nobody sees in the answer what was added. Covers: C-75, C-76
+/// Goal: "add" sends the prefix and no more, for both IP versions, with and without EDNS; a client's own subnet, also
+/// /0, takes precedence; and the answer does not show the added option. Covers: C-75, C-76
 #[test]
 fn adding_adds_a_prefix_that_the_client_does_not_see() {
     require!(Root);
@@ -102,8 +102,8 @@ fn adding_adds_a_prefix_that_the_client_does_not_see() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: a subnet is taken out of, and put into, an OPT that is not the last record, and what stands behind it passes.
-/// Method: an address behind the OPT, its name written out. Covers: C-44, C-76
+/// Goal: a subnet is taken out of, and put into, an OPT that is not the last record, and the records behind it pass.
+/// Method: an address record behind the OPT, with an uncompressed name. Covers: C-44, C-76
 #[test]
 fn an_opt_before_other_records_is_no_exception() {
     require!(Root);
@@ -125,8 +125,8 @@ fn an_opt_before_other_records_is_no_exception() {
     }
 }
 
-/// Goal: what is stripped from queries is stripped from what asks for a zone. Method: AXFR with a subnet, to a backend
-/// that has no zone. Covers: C-76
+/// Goal: a subnet is also stripped from a query for a zone transfer. Method: AXFR with a subnet, to a backend that has
+/// no zone. Covers: C-76
 #[test]
 fn a_transfer_tells_no_more_than_a_query() {
     require!(Root);

@@ -1,6 +1,6 @@
-//! What the kernel refuses the process that serves, and what that process has brought along from its start.
+//! What the kernel refuses the engine, and what the engine has inherited from its start.
 //!
-//! Before: a dotd of a debug build, which can be asked to try what it may not do. After: the kernel's word for each act.
+//! Before: a dotd of a debug build, which can be asked to try forbidden acts. After: the kernel's answer to each act.
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +23,11 @@ use dot_tests::{
     require,
 };
 
-/// Acts that Landlock refuses; seccomp refuses all others.
+/// The acts that Landlock refuses; seccomp refuses all others.
 const OF_LANDLOCK: [&str; 5] =
     ["open a file of root's", "open the config", "make a file in /tmp", "list the root", "listen by TCP"];
 
-/// What dotd says to a request on its control socket; empty when it ended meanwhile.
+/// dotd's answer to a request on its control socket; empty if dotd ended meanwhile.
 fn ask(dotd: &Server, request: &str) -> String {
     let mut socket = UnixStream::connect(dotd.folder().join("run/control.sock")).expect("it listens");
     let head = format!("{request} HTTP/1.1\r\nHost: dotd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -37,15 +37,15 @@ fn ask(dotd: &Server, request: &str) -> String {
     said.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
 }
 
-/// What the kernel said to each act of the engine's.
+/// The kernel's answer to each act of the engine.
 fn acts(dotd: &Server) -> BTreeMap<String, Option<String>> {
     let said: Vec<(String, Option<String>)> = serde_json::from_str(&ask(dotd, "GET /acts")).expect("JSON");
     said.into_iter().collect()
 }
 
-/// Goal: an engine that is taken over can start no program, reach no file but its own, make no code, no listener and no
-/// process, and do nothing to the kernel; dotd needs none of it. Method: the engine tries each act, as root and as another
-/// user; queries, a reload and an orderly end beside it.
+/// Goal: an engine that is taken over can start no program, reach only its own files, make no executable memory,
+/// listener or process, and change nothing in the kernel; dotd needs none of these. Method: the engine tries each act,
+/// as root and as another user; queries, a reload and an orderly end beside it.
 #[test]
 fn every_forbidden_act_is_refused() {
     require!(Root, Command("kdig"));
@@ -69,8 +69,9 @@ fn every_forbidden_act_is_refused() {
     }
 }
 
-/// Goal: a call that only an intruder makes ends the engine before the call is done, and the next engine is as confined.
-/// Method: each of four; what the keeper says of each end; the threads of the last engine.
+/// Goal: a call that only an intruder makes ends the engine before the call is done, and the next engine is confined in
+/// the same way. Method: each of four calls; the keeper's report of each end; the threads of the last engine. Covers:
+///
 #[test]
 fn a_deadly_act_ends_the_engine() {
     require!(Root);
@@ -90,8 +91,8 @@ fn a_deadly_act_ends_the_engine() {
     dotd.stop();
 }
 
-/// Goal: "log" refuses nothing and "off" installs nothing, and each says so. Method: acts that the machine allows root.
-///
+/// Goal: `sandbox = "log"` refuses nothing and "off" installs nothing, and dotd reports each. Method: acts that the
+/// machine permits to root.
 #[test]
 fn the_sandbox_can_be_watched_or_left_off() {
     require!(Root);
@@ -109,8 +110,9 @@ fn the_sandbox_can_be_watched_or_left_off() {
     }
 }
 
-/// Goal: nothing of whoever starts dotd stays with it: no variable, no descriptor; and no memory of it is written to a disk.
-/// Method: a shell with a secret in its environment and two files open; /proc of both processes.
+/// Goal: dotd keeps nothing of the process that starts it, neither variable nor descriptor; and its memory is never
+/// written to a disk. Method: a shell with a secret in its environment and two files open; /proc of both processes.
+///
 #[test]
 fn nothing_is_inherited_and_nothing_dumped() {
     require!(Root, Command("bash"));
@@ -127,7 +129,7 @@ fn nothing_is_inherited_and_nothing_dumped() {
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line");
         assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
-        // What may be dumped is its user's.
+        // The files of a dumpable process belong to its user.
         assert_eq!(fs::metadata(format!("/proc/{pid}/environ")).expect("it runs").uid(), 0);
     }
     let environment = fs::read(format!("/proc/{}/environ", dotd.pid())).expect("root may");

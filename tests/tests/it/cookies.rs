@@ -1,6 +1,8 @@
-//! Cookies (RFC 7873): a client with one stays with one of several backends, because a cookie is one server's word.
+//! Cookies (RFC 7873): a client with one stays with one of several backends, because a cookie is valid at one server
+//! only.
 //!
-//! Before: backends that take no cookie but their own. After: the client has its answer at its second try, as without dotd.
+//! Before: backends that accept only their own cookies. After: the client gets its answer at its second try, as without
+//! dotd.
 
 use dot_tests::{
     harness::{
@@ -19,7 +21,7 @@ use dot_tests::{
 const OPTION_COOKIE: u16 = 10;
 const BADCOOKIE: u16 = 23;
 
-/// Answers who shows this server's cookie; who shows another's hears BADCOOKIE, and what it is.
+/// Answers a client that shows this server's cookie; another client gets BADCOOKIE with the cookie.
 fn guarded(own: u8) -> impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static {
     move |query: &Received| {
         let asked = Message::parse(&query.octets).expect("whole");
@@ -42,9 +44,9 @@ fn asking(name: &str, cookie: &[u8]) -> Vec<u8> {
     Query::new(1, name, A).opt(Opt::with(OPTION_COOKIE, cookie)).octets()
 }
 
-/// Goal: a client that shows the cookie it was given is answered, whatever the policy, the name and the connection: it never
-/// loops in BADCOOKIE; clients spread over the backends, and one whose backend goes has another. Method: three backends,
-/// each with a cookie of its own, clients with cookies of theirs. Covers: C-242
+/// Goal: a client that shows the cookie it was given is answered, whatever the policy, the name and the connection, and
+/// never gets BADCOOKIE without end; clients spread over the backends, and a client whose backend goes down gets
+/// another one. Method: three backends, each with a cookie of its own, clients with cookies of theirs. Covers: C-242
 #[test]
 fn a_client_with_a_cookie_stays_with_a_backend() {
     require!(Root);
@@ -76,7 +78,7 @@ fn a_client_with_a_cookie_stays_with_a_backend() {
             }
         }
         assert!(servers[1..].iter().all(|clients| *clients > 0), "{policy}: {servers:?}");
-        // The one of this client is gone: it is told another's cookie, and answered with that.
+        // This client's backend is gone: the client gets the cookie of another backend, and is answered with that.
         let answer = sessions[0].exchange(&asking("a.dotd.test", &[0; 8]));
         let gone = answer.option(OPTION_COOKIE).expect("the server's")[8];
         backends[usize::from(gone) - 1].be(Mood::Deaf);

@@ -1,6 +1,6 @@
-//! Without the rights or the machine it would like, dotd serves all the same, and says what is missing.
+//! Without some rights or features of the machine dotd still serves, and reports what is missing.
 //!
-//! Before: rights taken away by setpriv, ports taken, files that are not there. After: service, or one line.
+//! Before: rights removed by setpriv, ports in use, missing files. After: dotd serves, or ends with one line.
 
 use std::{fs, net::SocketAddr};
 
@@ -15,13 +15,13 @@ use dot_tests::{
     require,
 };
 
-/// Takes from root what loading and attaching BPF programs needs; ports below 1024 stay.
+/// Removes from root the rights to load and attach BPF programs; ports below 1024 remain.
 const WITHOUT_BPF: [&str; 4] = ["setpriv", "--bounding-set", "-bpf,-net_admin,-sys_admin,-perfmon", "--"];
 /// The user `nobody`, and no capability at all.
 const AS_NOBODY: [&str; 7] =
     ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set", "-all", "--"];
 
-/// One line on stderr that begins with our name, and exit code 1.
+/// Asserts one line on stderr that begins with dotd's name, and exit code 1.
 fn assert_one_line(ended: &Ended, part: &str) {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let lines: Vec<&str> = ended.stderr.lines().collect();
@@ -31,8 +31,8 @@ fn assert_one_line(ended: &Ended, part: &str) {
     );
 }
 
-/// Goal: without BPF rights dotd serves over TLS and says why XDP is off.
-/// Method: capabilities out of the bounding set; the line, `ip link`, kdig.
+/// Goal: without BPF rights dotd serves over TLS and says why XDP is off. Method: capabilities removed from the
+/// bounding set; the line, `ip link`, kdig.
 #[test]
 fn without_bpf_rights_it_serves() {
     require!(Root, Command("setpriv"), Command("kdig"));
@@ -45,8 +45,8 @@ fn without_bpf_rights_it_serves() {
     dotd.stop();
 }
 
-/// Goal: who demands XDP and cannot have it gets one line and exit code 1.
-/// Method: `required`, and the two modes that demand it, without BPF rights.
+/// Goal: where XDP is required and not available, dotd ends with one line and exit code 1. Method: `required`, and the
+/// two modes that require XDP, without BPF rights.
 #[test]
 fn required_xdp_without_rights_is_refused() {
     require!(Root, Command("setpriv"));
@@ -61,7 +61,7 @@ fn required_xdp_without_rights_is_refused() {
     }
 }
 
-/// Goal: native mode where the driver has none is refused in one line, and nothing is left attached.
+/// Goal: native mode on an interface whose driver lacks it is refused in one line, and no program stays attached.
 /// Method: lo has no native XDP.
 #[test]
 fn native_on_lo_is_refused() {
@@ -75,8 +75,8 @@ fn native_on_lo_is_refused() {
     }
 }
 
-/// Goal: an interface that is not there is named in one line.
-/// Method: `xdp.interfaces` with a name nobody has, and XDP required.
+/// Goal: one line names an interface that does not exist. Method: `xdp.interfaces` with a name of no interface, and XDP
+/// required.
 #[test]
 fn an_absent_interface_is_named() {
     require!(Root, Bpf);
@@ -86,8 +86,8 @@ fn an_absent_interface_is_named() {
     assert_one_line(&ended, "eth77");
 }
 
-/// Goal: without a bpffs dotd still attaches, or says why not, and serves.
-/// Method: a namespace whose /sys/fs/bpf is empty.
+/// Goal: without a bpffs dotd still attaches, or reports why not, and serves. Method: a namespace whose /sys/fs/bpf is
+/// empty.
 #[test]
 fn without_bpffs_it_serves() {
     require!(Root, Bpf, Command("kdig"));
@@ -99,8 +99,8 @@ fn without_bpffs_it_serves() {
     assert!(!network.server.ip("link show server").contains("xdp"));
 }
 
-/// Goal: an ordinary user can run it on a high port, and reads that XDP is off.
-/// Method: as nobody, without capabilities, on 8853.
+/// Goal: an ordinary user can run it on a high port, and is told that XDP is off. Method: as nobody, without
+/// capabilities, on 8853.
 #[test]
 fn an_ordinary_user_serves_a_high_port() {
     require!(Root, Command("setpriv"), Command("kdig"));
@@ -121,8 +121,8 @@ fn an_ordinary_user_serves_a_high_port() {
     dotd.stop();
 }
 
-/// Goal: an ordinary user on 853 reads one line that names the port and the way out.
-/// Method: as nobody, the default ports, where the kernel reserves them.
+/// Goal: an ordinary user on 853 gets one line that names the port and the remedy. Method: as nobody, the default
+/// ports, where the kernel reserves them.
 #[test]
 fn an_ordinary_user_on_853_is_told() {
     require!(Root, Command("setpriv"));
@@ -136,8 +136,8 @@ fn an_ordinary_user_on_853_is_told() {
     assert_one_line(&ended, "853");
 }
 
-/// Goal: a port in use is named in one line, and nothing is left attached.
-/// Method: another process of ours listens there.
+/// Goal: a port in use is named in one line, and no program stays attached. Method: a process of the test listens
+/// there.
 #[test]
 fn a_port_in_use_is_named() {
     require!(Root);
@@ -149,8 +149,8 @@ fn a_port_in_use_is_named() {
     assert!(!network.server.ip("link show server").contains("xdp"));
 }
 
-/// Goal: every config mistake is one line that names the thing, and exit code 1.
-/// Method: a wrong key, a wrong value, a wrong type, a missing certificate, a wrong user, not TOML.
+/// Goal: every config mistake is reported in one line that names it, with exit code 1. Method: a wrong key, a wrong
+/// value, a wrong type, a missing certificate, a wrong user, not TOML.
 #[test]
 fn config_mistakes_are_one_line_each() {
     require!(Root);

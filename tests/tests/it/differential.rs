@@ -1,7 +1,7 @@
-//! What a client hears through dotd is what it would hear from the backend itself: octet for octet, but for its ID and
-//! the options of its own hop. RFC 5625 §4, RFC 4035.
+//! A client gets the same answer through dotd as from the backend itself, octet for octet, except for its ID and the
+//! options of its own hop. RFC 5625 §4, RFC 4035.
 //!
-//! Before: NSD with a signed zone, dotd before it. After: 20,000 queries of every kind were asked of both.
+//! Before: NSD with a signed zone, dotd in front of it. After: 20,000 queries of every kind were asked of both.
 
 use std::{
     io::{Read, Write},
@@ -24,13 +24,13 @@ use dot_tests::{
 };
 
 const QUERIES: u32 = 20_000;
-/// Queries asked at once.
+/// The number of queries that are asked at once.
 const WINDOW: usize = 100;
 const PORT: u16 = 5353;
 const BACKEND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT);
 
-/// The mixed list: names that are there and that are not, in any case; many types; flags; EDNS of every kind. The
-/// same list each time.
+/// The mixed list: names that exist and names that do not, in any case; many types; flags; EDNS of every kind. The same
+/// list each time.
 fn queries() -> Vec<Vec<u8>> {
     let mut state = 7_u32;
     let mut draw = |below: u32| {
@@ -50,8 +50,8 @@ fn queries() -> Vec<Vec<u8>> {
                 9 => "elsewhere.example".to_owned(),
                 _ => ["www", "big", "txt", "mail", "ns", "Big"][draw(6) as usize].to_owned() + ".dotd.test",
             };
-            // Half the addresses that people ask for; then known types, then all there are, but those that mean a transfer
-            // (251, 252) or are no question (TKEY 249, TSIG 250, OPT 41).
+            // Half of them are address types; the others are known types, then all types, except transfers (251, 252)
+            // and types that are no question (TKEY 249, TSIG 250, OPT 41).
             let qtype = match draw(8) {
                 0..4 => [1, 28][draw(2) as usize],
                 4..7 => types[draw(19) as usize],
@@ -90,7 +90,7 @@ fn queries() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Answers by ID, a window at a time.
+/// Asks the queries, one window at a time; returns the answers by ID.
 fn ask_all(queries: &[Vec<u8>], mut exchange: impl FnMut(&[Vec<u8>]) -> Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for window in queries.chunks(WINDOW) {
@@ -123,10 +123,11 @@ fn through_dotd(session: &mut Dot, window: &[Vec<u8>]) -> Vec<Vec<u8>> {
     window.iter().map(|_| session.receive_octets().expect("dotd answers")).collect()
 }
 
-/// An OPT: payload size, flags, and the options that are not for one hop alone.
+/// An OPT: payload size, flags, and the options that are not for a single hop.
 type EndToEnd = (u16, u32, Vec<(u16, Vec<u8>)>);
 
-/// An answer's octets before its OPT, its OPT without the options of a hop, and the TTLs, which are zero in the octets.
+/// An answer's octets before its OPT, its OPT without the options of a hop, and the TTLs, which are set to zero in the
+/// octets.
 fn parts(octets: &[u8]) -> (Vec<u8>, Option<EndToEnd>, Vec<u32>) {
     let message = Message::parse(octets).unwrap_or_else(|| panic!("not whole: {octets:02x?}"));
     let opt = message.opt().map(|opt| {
@@ -135,7 +136,7 @@ fn parts(octets: &[u8]) -> (Vec<u8>, Option<EndToEnd>, Vec<u32>) {
     });
     let end = octets.len() - message.opt().map_or(0, |opt| 11 + opt.rdata.len());
     let mut body = octets[..end].to_vec();
-    // From the end backwards each record's TTL is where its RDATA and its length say.
+    // Seen from the end, the length of each record's RDATA gives the place of its TTL.
     let mut at = end;
     let records: Vec<_> = message.records.iter().filter(|record| record.rtype != 41).collect();
     let mut ttls = Vec::new();
@@ -144,13 +145,13 @@ fn parts(octets: &[u8]) -> (Vec<u8>, Option<EndToEnd>, Vec<u32>) {
         assert_eq!(body[ttl..ttl + 4], record.ttl.to_be_bytes());
         body[ttl..ttl + 4].fill(0);
         ttls.push(record.ttl);
-        // An owner's name: a pointer, or labels; the record before ends where this one's name begins.
+        // The owner's name is a pointer or labels; the previous record ends where this name begins.
         at = start_of_record(octets, message.question.len() + 12, position);
     }
     (body, opt, ttls)
 }
 
-/// Where the record at `position` begins.
+/// The offset of the record at `position`.
 fn start_of_record(octets: &[u8], question_end: usize, position: usize) -> usize {
     let mut at = question_end;
     for _ in 0..position {
@@ -164,9 +165,9 @@ fn start_of_record(octets: &[u8], question_end: usize, position: usize) -> usize
 }
 
 /// Goal: 20,000 mixed queries have the answers that the backend gives, octet for octet but for the ID, padding and
-/// keepalive; with the cache on also but for TTLs, which have counted down by at most the time that passed.
-/// Method: the same list over TCP to NSD and over TLS to dotd, with the cache off and on, each window pipelined.
-/// Covers: C-19, C-44, C-53
+/// keepalive; with the cache on also except for TTLs, which have counted down by at most the time that passed. Method:
+/// the same list over TCP to NSD and over TLS to dotd, with the cache off and on, each window pipelined. Covers: C-19,
+/// C-44, C-53
 #[test]
 fn answers_are_those_of_the_backend() {
     require!(Root, Command("nsd"), Command("dnssec-signzone"));
@@ -207,8 +208,8 @@ fn queries_by_window(queries: &[Vec<u8>]) -> impl Iterator<Item = &Vec<u8>> {
     })
 }
 
-/// Goal: a validator finds the same chain through dotd as directly, answers and denials alike, with the cache off and
-/// on, and would notice if it did not. Method: delv with the zone's key as its anchor, by UDP and TCP; then with
+/// Goal: a validator finds the same chain through dotd as directly, for positive and negative answers, with the cache
+/// off and on, and would notice a difference. Method: delv with the zone's key as its anchor, by UDP and TCP; then with
 /// another key.
 #[test]
 fn a_validator_finds_the_chain() {

@@ -55,8 +55,9 @@ fn receive(stream: &mut TcpStream) -> Message {
     Message::parse(&message).expect("a whole message")
 }
 
-/// Goal: dig is served by UDP and by TCP, v4 and v6, beside DNS over TLS; TCP needs no UDP try before it, and what is
-/// too long for UDP comes by TCP. Method: dig with each, NSD behind; TXT of 5000 octets. Covers: C-7, A-39
+/// Goal: dig is served over UDP and over TCP, v4 and v6, beside DNS over TLS; TCP needs no try over UDP first, and an
+/// answer that is too long for UDP is fetched over TCP. Method: dig with each, NSD behind; TXT of 5000 octets. Covers:
+/// C-7, A-39
 #[test]
 fn dig_is_served_by_udp_and_tcp() {
     require!(Root, Command("nsd"), Command("dig"));
@@ -85,8 +86,8 @@ fn dig_is_served_by_udp_and_tcp() {
     assert_eq!((stats.counter("do53", "truncated"), stats.counter("do53", "accepted")), (4, 4));
 }
 
-/// Goal: over UDP a client gets no more than it says it takes, 512 octets when it says nothing or less, 1232 at most;
-/// what is longer is TC=1 with header, question and OPT. Method: answers of 400 to 2000 octets, each to four clients.
+/// Goal: over UDP a client gets no more octets than it states, 512 if it states nothing or less, 1232 at most; a longer
+/// answer becomes TC=1 with header, question and OPT. Method: answers of 400 to 2000 octets, each to four clients.
 /// Covers: C-46
 #[test]
 fn a_datagram_is_no_longer_than_its_client_takes() {
@@ -124,7 +125,7 @@ fn a_datagram_is_no_longer_than_its_client_takes() {
 }
 
 /// Goal: in clear nothing is padded, and keepalive is ignored by UDP and answered by TCP (RFC 8467, RFC 7828 §3.2);
-/// neither reaches the backend, and a cookie does, both ways. Method: one query with all three, by both ways.
+/// neither reaches the backend; a cookie passes both ways. Method: one query with all three, over UDP and over TCP.
 /// Covers: C-30, C-31, C-38
 #[test]
 fn options_of_a_hop_in_clear() {
@@ -152,7 +153,7 @@ fn options_of_a_hop_in_clear() {
 }
 
 /// Goal: on a wildcard socket an answer leaves from the address that was asked. Method: a second address on the server;
-/// a connected client would not hear an answer from the first.
+/// a connected client would not accept an answer from the first.
 #[test]
 fn answers_leave_from_the_address_that_was_asked() {
     require!(Root);
@@ -166,9 +167,9 @@ fn answers_leave_from_the_address_that_was_asked() {
     }
 }
 
-/// Goal: what is no query gets what it gets over TLS, and nothing that could loop or be turned against others is
-/// answered: responses, scraps, port 0, more octets than any query has; the ledger knows each.
-/// Method: one of each by UDP, then a good query.
+/// Goal: a datagram that is no query is treated as over TLS, and nothing that could cause a loop or harm others is
+/// answered: responses, fragments of messages, port 0, more octets than any query has; the ledger counts each. Method:
+/// one of each by UDP, then a good query.
 #[test]
 fn what_is_no_query_by_udp() {
     require!(Root);
@@ -191,8 +192,8 @@ fn what_is_no_query_by_udp() {
     assert_eq!(stats.counter("queries", "received"), 8);
 }
 
-/// Goal: where transfers are relayed, one by UDP is sent to TCP: only a stream has room for a zone (RFC 1995 §4, RFC 5936
-/// §4.2). Method: AXFR and IXFR by UDP; TC=1, no records, and no backend hears of it.
+/// Goal: where transfers are relayed, a query for one over UDP is told to use TCP, because only a stream has room for a
+/// zone (RFC 1995 §4, RFC 5936 §4.2). Method: AXFR and IXFR by UDP; TC=1, no records, and the backend gets no query.
 #[test]
 fn a_transfer_by_udp_is_sent_to_tcp() {
     require!(Root);
@@ -207,7 +208,8 @@ fn a_transfer_by_udp_is_sent_to_tcp() {
     dotd.counts("all is counted", |stats| stats.difference() == [0; 3]);
 }
 
-/// Goal: no backend is SERVFAIL by UDP too, never silence. Method: a backend that is not there. Covers: C-52, C-57
+/// Goal: without a backend queries over UDP get SERVFAIL too, never silence. Method: a port where no backend listens.
+/// Covers: C-52, C-57
 #[test]
 fn no_backend_is_servfail() {
     require!(Root);
@@ -235,9 +237,9 @@ fn tls_on_port_53_is_not_served() {
     assert!(Dot::over(stream, SERVER_V4, &Offer::default()).is_err());
 }
 
-/// Goal: a burst of datagrams is answered whole, in few system calls, also through the cache; nothing is lost between
-/// stopping and the end. Method: dnsperf by UDP and by TCP, with and without a cache; then 50 queries that are held
-/// while dotd is told to stop. Covers: C-7
+/// Goal: a burst of datagrams is answered whole, in few system calls, also through the cache; no query is lost between
+/// the signal to stop and the end. Method: dnsperf by UDP and by TCP, with and without a cache; then 50 queries that
+/// are held while dotd is told to stop. Covers: C-7
 #[test]
 fn dnsperf_loses_nothing() {
     require!(Root, Command("nsd"), Command("dnsperf"));
@@ -259,8 +261,8 @@ fn dnsperf_loses_nothing() {
     }
 }
 
-/// Goal: datagrams that wait for a backend are answered although dotd is told to stop. Method: 50 queries that the
-/// backend holds until dotd takes no connection any more.
+/// Goal: queries over UDP that wait for a backend are answered although dotd is told to stop. Method: 50 queries that
+/// the backend holds until dotd takes no connection any more.
 #[test]
 fn a_drain_answers_datagrams_too() {
     require!(Root);

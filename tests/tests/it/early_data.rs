@@ -1,7 +1,7 @@
-//! What a stranger does with somebody's first flight, or a ticket: sends it again, changes it, puts a query behind it.
+//! A stranger takes a client's first flight or ticket, and sends it again, changes it, or puts a query behind it.
 //!
-//! Before: a session that OpenSSL saved, changed by hand where no library would. After: no query is answered that was
-//! not asked within a handshake of its own.
+//! Before: a session that OpenSSL saved, changed by hand where no library would. After: only queries that were asked
+//! after a complete handshake are answered.
 
 use std::{
     fs,
@@ -38,7 +38,8 @@ fn scene() -> (Network, Scripted, Server) {
     scripted(Config::new().xdp("off").set("session", "handshake_timeout", "\"3s\""), honest)
 }
 
-/// Somebody on the way, who takes one connection to dotd and keeps what the client said before the server did.
+/// An eavesdropper on the path that relays one connection to dotd and keeps what the client sent before the server
+/// answered.
 struct Tap {
     address: SocketAddr,
     thread: JoinHandle<Vec<u8>>,
@@ -76,7 +77,7 @@ impl Tap {
     }
 }
 
-/// OpenSSL through `tap`, with a session and early data.
+/// Runs OpenSSL through `tap`, with a session and early data.
 fn send_early(client: &Namespace, tap: &Tap, session: &str, early: &str) -> String {
     let mut command = bounded("openssl");
     let at = tap.address.to_string();
@@ -86,9 +87,10 @@ fn send_early(client: &Namespace, tap: &Tap, session: &str, early: &str) -> Stri
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-/// Goal: early data is refused, also where a client claims leave for it, and a first flight sent again is nothing: no
-/// query in it reaches the backend, ever (RFC 8446 §8, RFC 9210 §4.4). Method: OpenSSL's session, changed to permit early
-/// data, with a query in it; its octets kept on the way and sent five times more. Covers, C-64
+/// Goal: early data is refused, also where a client claims permission for it, and a first flight that is sent again has
+/// no effect: no query in it ever reaches the backend (RFC 8446 §8, RFC 9210 §4.4). Method: OpenSSL's session, changed
+/// to permit early data, with a query in it; its octets are kept on the path and sent five more times. Covers: A-50,
+/// A-51, C-64
 #[test]
 fn early_data_is_refused_and_its_replay_is_nothing() {
     require!(Root, Command("openssl"));
@@ -118,9 +120,9 @@ fn early_data_is_refused_and_its_replay_is_nothing() {
     assert_eq!(stats.counter("handshakes", "resumed_tls13"), 1, "the client's own, and no replay: {stats:?}");
 }
 
-/// Goal: a changed ticket is a whole handshake, not an error; one that is used again resumes, with keys of its own, and
-/// the session answers (RFC 8446 §4.2.11). Method: one bit of OpenSSL's ticket, in both versions; then the sound one
-/// twice. Covers: A-51, C-71
+/// Goal: a changed ticket leads to a full handshake, not an error; a ticket that is used twice resumes each time, with
+/// new keys, and the session answers (RFC 8446 §4.2.11). Method: one bit of OpenSSL's ticket, in both versions; then
+/// the sound one twice. Covers: A-51, C-71
 #[test]
 fn a_changed_ticket_is_a_whole_handshake() {
     require!(Root, Command("openssl"));

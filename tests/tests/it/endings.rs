@@ -1,7 +1,7 @@
-//! A session that ends in order loses no answer: whatever was written arrives, then close_notify, then FIN.
+//! A session that ends in order loses no answer: everything that was written arrives, then close_notify, then FIN.
 //!
-//! Before: a client that asks on while its session ends, and whose kernel holds little. After: it has every answer that
-//! dotd counted, and no reset destroyed one.
+//! Before: a client that goes on asking while its session ends, and whose kernel buffers little. After: the client has
+//! every answer that dotd counted, and no reset destroyed one.
 
 use std::{
     io::{Read, Write},
@@ -25,19 +25,19 @@ use dot_tests::{
     require,
 };
 
-/// A client's receive buffer: what is written waits at the server.
+/// A client's receive buffer: most answers wait at the server.
 const WINDOW_OCTETS: usize = 4096;
-/// What makes a reader slow.
+/// The pause that makes a reader slow.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A session of a client that takes little at a time.
+/// A session of a client that accepts little at a time.
 fn session(network: &Network) -> Dot {
     let stream = tcp_with_window(&network.client, (SERVER_V4, 853).into(), WINDOW_OCTETS);
     Dot::over(stream, SERVER_V4, &Offer::default()).expect("a session")
 }
 
-/// Reads to the end, slowly: a pause now and then, so that much is on its way when dotd ends the session. Gives how many
-/// answers there were.
+/// Reads to the end, slowly: with pauses, so that many octets are in transit when dotd ends the session. Returns the
+/// number of answers.
 fn read_slowly(session: &mut Dot) -> usize {
     let mut answers = 0;
     while session.receive_octets().is_some() {
@@ -49,14 +49,15 @@ fn read_slowly(session: &mut Dot) -> usize {
     answers
 }
 
-/// So many framed queries, back to back.
+/// That many framed queries, back to back.
 fn queries(count: usize) -> Vec<u8> {
     framed(&Query::new(7, "dotd.test", A).octets()).repeat(count)
 }
 
-/// Goal: a client that asks on beyond `queries_max` gets every answer up to it, then close_notify and FIN: what it sent
-/// that nobody reads must not turn into a reset, which would destroy what is on its way. Method: three times as many
-/// queries as are allowed, written by a thread while the answers are read through a small window. Covers: A-270, C-255
+/// Goal: a client that asks on beyond `queries_max` gets every answer up to it, then close_notify and FIN: octets that
+/// dotd does not read any more must not cause a reset, which would destroy answers in transit. Method: three times as
+/// many queries as are allowed, written by a thread while the answers are read through a small window. Covers: A-270,
+/// C-255
 #[test]
 fn queries_max_loses_no_answer() {
     require!(Root);
@@ -105,8 +106,9 @@ fn queries_max_loses_no_answer_in_clear() {
     dotd.counts("it is counted", |stats| stats.counter("session_ends", "queries") == 1);
 }
 
-/// Goal: TERM in the middle of a pipeline loses no answer to a query that was taken. Method: queries without end, TERM after
-/// the first thousand answers; as many answers as queries that the backend had, close_notify. Covers: A-271, C-255
+/// Goal: TERM in the middle of a pipeline loses no answer to a query that was read. Method: queries without end, TERM
+/// after the first thousand answers; as many answers as queries that the backend had, close_notify. Covers: A-271,
+/// C-255
 #[test]
 fn term_in_mid_pipeline_loses_no_answer() {
     require!(Root);

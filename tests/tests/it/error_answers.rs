@@ -1,6 +1,7 @@
-//! Errors are answers (RFC 1035 §4.1.1, RFC 6891 §7): what a client hears of a backend that refuses, and what status says.
+//! Errors are answers (RFC 1035 §4.1.1, RFC 6891 §7): what a client gets from a backend that refuses, and what `status`
+//! says.
 //!
-//! Before: scripted backends, NSD and Unbound that answer with an error. After: the client has that error at once.
+//! Before: scripted backends, NSD and Unbound that answer with an error. After: the client gets that error at once.
 
 use dot_tests::{
     harness::{
@@ -24,9 +25,9 @@ use dot_tests::{
 const NOTIMP: u16 = 4;
 const CLASS_HS: u8 = 4;
 
-/// Goal: an error without a question is an answer at once, over datagrams and connections: the client hears it with its own
-/// ID and question, the backend is asked once, and nothing counts as unmatched. Method: each of four rcodes, with and
-/// without EDNS in the query, and with an OPT in the error. Covers: C-230
+/// Goal: an error without a question is an answer at once, over datagrams and connections: the client gets it with its
+/// own ID and question, the backend is asked once, and nothing counts as unmatched. Method: each of four rcodes, with
+/// and without EDNS in the query, and with an OPT in the error. Covers: C-230
 #[test]
 fn an_error_without_a_question_is_an_answer() {
     require!(Root);
@@ -72,8 +73,8 @@ fn an_error_without_a_question_is_an_answer() {
     }
 }
 
-/// Goal: a message that says what there is, or that there is nothing, must repeat the question: without it is a lie, and the
-/// true answer is awaited. Method: NOERROR and NXDOMAIN without a question, then the truth. Covers: C-54, C-230
+/// Goal: NOERROR and NXDOMAIN must repeat the question: without it they are dropped, and dotd waits for the true
+/// answer. Method: both without a question, then the true answer. Covers: C-54, C-230
 #[test]
 fn an_answer_without_a_question_is_awaited_out() {
     require!(Root);
@@ -91,9 +92,9 @@ fn an_answer_without_a_question_is_awaited_out() {
     assert!(dotd.operate(&["status"]).has("unmatched: 2, last: no question, and no error"));
 }
 
-/// Goal: a backend that refuses checks is up, over datagrams and connections, and with policy "first" it gets the queries:
-/// any answer means that somebody is there. Method: the first backend refuses checks by a header alone; the second would
-/// answer. Covers: C-231
+/// Goal: a backend that refuses checks is up, over datagrams and connections, and with policy "first" it gets the
+/// queries: any answer means that the backend is up. Method: the first backend refuses checks by a header alone; the
+/// second would answer. Covers: C-231
 #[test]
 fn a_backend_that_refuses_checks_is_up() {
     require!(Root);
@@ -120,8 +121,8 @@ fn a_backend_that_refuses_checks_is_up() {
     }
 }
 
-/// Goal: where what came is no answer, status names that, and does not say silence. Method: a backend that answers checks
-/// with another question. Covers: C-232
+/// Goal: where a backend sent something that is no answer, `status` says so, and does not say that it was silent.
+/// Method: a backend that answers checks with another question. Covers: C-232
 #[test]
 fn status_names_what_came_in_the_place_of_an_answer() {
     require!(Root);
@@ -144,9 +145,9 @@ fn status_names_what_came_in_the_place_of_an_answer() {
     }
 }
 
-/// Goal: FORMERR and NOTIMP of a backend without EDNS pass without an OPT, so that a client knows to ask without one
-/// (RFC 6891 §7); another error gets one, as any answer does. Method: a backend that gives such errors to whoever sends an
-/// OPT; then the client asks without. Covers: C-233
+/// Goal: FORMERR and NOTIMP of a backend without EDNS pass without an OPT, so that a client learns to ask without one
+/// (RFC 6891 §7); other errors get an OPT, as every answer does. Method: a backend that gives such errors to queries
+/// with an OPT; then the client asks without one. Covers: C-233
 #[test]
 fn a_backend_without_edns_says_so() {
     require!(Root);
@@ -173,9 +174,9 @@ fn a_backend_without_edns_says_so() {
     }
 }
 
-/// Goal: a client without EDNS hears nothing of an OPT that dotd added for its subnet, where the backend knows no EDNS: the
-/// query is asked again without it. A client's own OPT is its own: it hears FORMERR. Method: `client_subnet = "add"`, over
-/// datagrams and connections; each second query comes without an OPT. Covers: C-233
+/// Goal: where the backend has no EDNS, a client without EDNS does not notice the OPT that dotd added for its subnet:
+/// the query is asked again without it. A client that sent an OPT itself gets FORMERR. Method: `client_subnet = "add"`,
+/// over datagrams and connections; each second query of the client has no OPT. Covers: C-233
 #[test]
 fn an_added_opt_is_taken_back() {
     require!(Root);
@@ -201,9 +202,10 @@ fn an_added_opt_is_taken_back() {
     }
 }
 
-/// Goal: a backend that changes the case of a name is believed (RFC 4343), and the client sees what the backend wrote: who
-/// varies case to find forgeries (0x20) decides himself. Answers from the cache, and shared ones, are in the case of each
-/// client. Method: a backend that answers in lower case; then the same with a cache. Covers: C-235
+/// Goal: a backend that changes the case of a name is accepted (RFC 4343), and the client gets the case that the
+/// backend wrote: a client that varies case to detect forgeries (0x20) decides itself. Answers from the cache, and
+/// shared ones, have the case of each client. Method: a backend that answers in lower case; then the same with a cache.
+/// Covers: C-235
 #[test]
 fn a_question_in_another_case_passes_as_the_backend_wrote_it() {
     require!(Root);
@@ -226,8 +228,8 @@ fn a_question_in_another_case_passes_as_the_backend_wrote_it() {
     }
 }
 
-/// Goal: NSD refuses a class that it does not serve by a header alone, and the client hears that at once. Method: a query of
-/// class HS, as a datagram and over a connection. Covers: C-230
+/// Goal: NSD refuses a class that it does not serve by a header alone, and the client gets that at once. Method: a
+/// query of class HS, as a datagram and over a connection. Covers: C-230
 #[test]
 fn nsd_refuses_a_class() {
     require!(Root, Command("nsd"));
@@ -243,8 +245,9 @@ fn nsd_refuses_a_class() {
     }
 }
 
-/// Goal: Unbound that refuses dotd is up, and clients hear REFUSED at once, not SERVFAIL after two seconds. Method: an
-/// access list that refuses everybody; dig over UDP too, because its way is another. Covers: C-230, C-231
+/// Goal: an Unbound that refuses dotd is up, and clients get REFUSED at once, not SERVFAIL after two seconds. Method:
+/// an access list that refuses every client; dig over UDP too, because its path through dotd differs. Covers: C-230,
+/// C-231
 #[test]
 fn unbound_refuses_and_is_up() {
     require!(Root, Command("unbound"), Command("dig"));

@@ -1,4 +1,4 @@
-//! Several backends: who gets a query, and who gets it next when the first is silent, gone or closed.
+//! Several backends: which one gets a query, and which one gets it next when the first is silent, down or closed.
 //!
 //! Before: two backends, one of which fails. After: each query has exactly one answer, from the other one.
 
@@ -33,7 +33,7 @@ fn answering(rdata: [u8; 4]) -> impl Fn(&Received) -> Vec<Act> + Send + Sync + '
     move |query| vec![Act::Send(reply_to(&query.octets, A, &[rdata.to_vec()]))]
 }
 
-/// Two backends that answer with addresses of their own, and dotd before them.
+/// Two backends that answer with different addresses, and dotd in front of them.
 fn two(policy: &str, keys: &str) -> (Network, [Scripted; 2], Server) {
     let network = Network::new();
     let backends = [ONE, TWO].map(|rdata| Scripted::start(&network, answering(rdata)));
@@ -51,9 +51,9 @@ fn await_states(dotd: &Server, expected: [&str; 2]) {
     eventually(&format!("backends are {expected:?}"), || (dotd.backend_states() == expected).then_some(()));
 }
 
-/// Goal: a query whose backend is a black hole is answered by another within its own deadline, once; what the
-/// first says later is dropped and counted. Method: the first holds its replies; policy `first`, over UDP and
-/// TCP, an interval of health checks that has no part in it.
+/// Goal: a query whose backend is a black hole is answered by another one within its deadline, once; later answers of
+/// the first are dropped and counted. Method: the first holds its replies; policy `first`, over UDP and TCP, with an
+/// interval of health checks that is too long to matter.
 #[test]
 fn a_silent_backends_query_goes_to_another() {
     require!(Root);
@@ -77,7 +77,7 @@ fn a_silent_backends_query_goes_to_another() {
         assert_eq!(ids, (0..20).collect::<Vec<_>>());
         assert_eq!(first.held(), 20, "{keys}: each was asked of the first, once");
         first.release();
-        // A connection on which nobody waits any more is closed.
+        // A connection on which no query waits any more is closed.
         let late = if keys == TRANSPORTS[0] { 20 } else { 0 };
         let stats =
             dotd.counts("late ones are dropped", |stats| stats.counter("backend", "unmatched") == late);
@@ -86,9 +86,9 @@ fn a_silent_backends_query_goes_to_another() {
     }
 }
 
-/// Goal: a backend that needs longer than its share of the deadline is still believed when nobody else is there:
-/// what is sent again keeps port and ID. Method: the replies are held until the query has come twice.
-///
+/// Goal: the answer of a backend that needs longer than its share of the deadline still counts if there is no other
+/// backend: a query that is sent again keeps its port and ID. Method: the replies are held until the query has come
+/// twice.
 #[test]
 fn a_slow_backend_is_waited_for() {
     require!(Root);
@@ -107,8 +107,8 @@ fn a_slow_backend_is_waited_for() {
     assert_eq!((stats.counter("backend", "retransmitted"), stats.difference()), (1, [0; 3]));
 }
 
-/// Goal: a backend that is not there costs its queries nothing but a move.
-/// Method: a port where nobody listens stands first; over UDP and TCP.
+/// Goal: queries for a backend that is down only move to another one. Method: the first backend is a port where nothing
+/// listens; over UDP and TCP.
 #[test]
 fn an_absent_backends_query_goes_to_another() {
     require!(Root);
@@ -128,8 +128,8 @@ fn an_absent_backends_query_goes_to_another() {
     }
 }
 
-/// Goal: checks say who is up; who is down gets no query, and gets them again once it answers, over UDP and
-/// TCP. Method: one of two turns deaf, then well; policy `round-robin`.
+/// Goal: health checks find out which backend is up; one that is down gets no queries until it answers again, over UDP
+/// and TCP. Method: one of two stops answering, then answers again; policy `round-robin`.
 #[test]
 fn health_checks_find_who_is_up() {
     require!(Root);
@@ -157,8 +157,8 @@ fn health_checks_find_who_is_up() {
     }
 }
 
-/// Goal: with every backend down queries are still tried, and the first that answers serves. Method: both are
-/// deaf until both are down; one query fails; one of them recovers.
+/// Goal: with every backend down queries are still tried, and the first backend that answers is used. Method: both
+/// answer nothing until both are down; one query fails; one of them recovers.
 #[test]
 fn all_down_then_up_recovers() {
     require!(Root);
@@ -176,8 +176,8 @@ fn all_down_then_up_recovers() {
     }
 }
 
-/// Goal: a name stays with one backend however it is written, names spread over both, and where one is down
-/// its names go to the other. Method: 100 names twice in different case; then one backend is deaf.
+/// Goal: a name stays with one backend in any case of its letters, names spread over both, and if one is down its names
+/// go to the other. Method: 100 names twice in different case; then one backend stops answering.
 #[test]
 fn hash_keeps_a_name_with_a_backend() {
     require!(Root);
@@ -198,8 +198,8 @@ fn hash_keeps_a_name_with_a_backend() {
     assert!(names.iter().all(|name| ask(3, name) == TWO));
 }
 
-/// Goal: of two NSDs one is stopped under load: nothing is lost, and status says who is down; continued, it is
-/// up again. Method: SIGSTOP, dnsperf of 5,000 queries, SIGCONT; over UDP and TCP.
+/// Goal: of two NSDs one is stopped under load: no query is lost, and `status` says which one is down; after it
+/// continues, it is up again. Method: SIGSTOP, dnsperf of 5,000 queries, SIGCONT; over UDP and TCP.
 #[test]
 fn a_stopped_nsd_loses_no_query() {
     require!(Root, Command("dnsperf"), Command("nsd"));
@@ -223,7 +223,7 @@ fn a_stopped_nsd_loses_no_query() {
     }
 }
 
-/// Goal: a restart of the only backend loses nothing, however many attempts to reach it fail, if it is back before the
+/// Goal: a restart of the only backend loses no query, however many attempts to reach it fail, if it is back before the
 /// deadline. Method: queries to an NSD that has ended, and a new one after six attempts.
 #[test]
 fn a_restart_within_the_deadline_loses_nothing() {
@@ -245,8 +245,8 @@ fn a_restart_within_the_deadline_loses_nothing() {
     drop(nsd);
 }
 
-/// Goal: a backend that answers nobody for a while is not taken for one that holds queries behind a slow one: it gets
-/// no more connections afterwards. Method: NSD is stopped until queries were moved, and goes on.
+/// Goal: a backend that answers nothing for a while is not taken for one that holds queries behind a slow one: it gets
+/// no additional connections afterwards. Method: NSD is stopped until queries were moved, and goes on.
 #[test]
 fn a_pause_is_no_stall() {
     require!(Root, Command("nsd"));
@@ -273,9 +273,9 @@ fn a_pause_is_no_stall() {
     assert!(after <= before + 2, "{after} connections after {before}");
 }
 
-/// Goal: a backend that restarts under load: every query has one answer, SERVFAIL at worst, and afterwards all
-/// are answered again without a burst of connections. Method: NSD ends and starts anew while a session keeps
-/// asking; over UDP and TCP.
+/// Goal: a backend that restarts under load: every query has one answer, SERVFAIL at worst, and afterwards all are
+/// answered again without a burst of connections. Method: NSD ends and starts again while a session keeps asking; over
+/// UDP and TCP.
 #[test]
 fn a_restart_under_load_is_survived() {
     require!(Root, Command("nsd"));
@@ -311,8 +311,8 @@ fn a_restart_under_load_is_survived() {
     }
 }
 
-/// Goal: a reload that names another backend ends the old one's connections and checks.
-/// Method: ten reloads to and fro between two over TCP, a query after each; open descriptors do not pile up.
+/// Goal: a reload that names another backend ends the old one's connections and checks. Method: ten reloads that
+/// alternate between two backends over TCP, a query after each; the number of open descriptors does not grow.
 #[test]
 fn a_reload_leaves_nothing_of_old_backends() {
     require!(Root);
@@ -337,9 +337,9 @@ fn a_reload_leaves_nothing_of_old_backends() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: a backend never has more unanswered queries than its cap: the next one gets the rest, and where none is left
-/// the client hears SERVFAIL with EDE 23 at once. Method: two backends that hold everything, caps of 10 and 20, one
-/// worker, 40 queries in one write.
+/// Goal: a backend never has more unanswered queries than its cap: the next backend gets the others, and where no place
+/// is left the client gets SERVFAIL with EDE 23 at once. Method: two backends that hold every query, caps of 10 and 20,
+/// one worker, 40 queries in one write.
 #[test]
 fn no_backend_has_more_than_its_cap() {
     require!(Root);
@@ -373,9 +373,9 @@ fn no_backend_has_more_than_its_cap() {
     assert_eq!((stats.counter("backend", "full"), stats.difference()), (10, [0; 3]), "{stats:?}");
 }
 
-/// Goal: a backend that answers its checks and few of the queries is set aside while another answers them, and status says
-/// how many it answers. Method: one of two drops four queries of five; round-robin, an interval of checks that no client
-/// waits for.
+/// Goal: a backend that answers its checks and few of the queries is set aside while another backend answers them, and
+/// `status` says how many it answers. Method: one of two drops four of five queries; round-robin, an interval of checks
+/// longer than any client waits.
 #[test]
 fn a_backend_that_answers_few_is_set_aside() {
     require!(Root);

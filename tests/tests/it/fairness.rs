@@ -1,8 +1,9 @@
-//! One client that asks without end, and one that wants an answer: the second gets it (ATTACKS: the innocent client).
+//! One client that asks without end, and an innocent one that wants an answer: the second gets it.
 //!
-//! Before: a scripted backend that holds what the flood asks, or a server that is stopped while a crowd sends. After: the
-//! innocent was answered meanwhile.
-//! Never: measures time: what counts is who waited, and who was answered while how many others were not.
+//! Before: a scripted backend that holds the queries of the flood, or a dotd that is stopped while many clients send.
+//! After: the innocent client was answered meanwhile.
+//! Never: measures time: a test looks at which clients waited, and how many others were still unanswered when one got
+//! its answer.
 
 use std::{
     fs,
@@ -34,7 +35,7 @@ use dot_tests::{
     require,
 };
 
-/// Holds what the flood asks for (`slow…`), and answers the rest.
+/// Holds the queries of the flood (`slow…`), and answers the others.
 fn slow_for_the_flood(query: &Received) -> Vec<Act> {
     let is_slow = query.octets.windows(5).any(|octets| octets == b"\x04slow");
     if is_slow { vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))] } else { honest(query) }
@@ -49,10 +50,10 @@ fn scene(in_flight_max: &str) -> (Network, Scripted, Server) {
     scripted_with(config, "transport = \"tcp\"\ntimeout = \"30s\"", slow_for_the_flood)
 }
 
-/// Goal: whoever asks more than a slow backend answers fills half of what it can have in flight, others are answered
-/// meanwhile, and nothing of the flood is lost either. Method: 20 sessions with 500 queries each, which the backend
-/// holds, where a backend over TCP has at most 4096; an innocent session asks ten times; then the backend answers
-/// all. Covers, C-15
+/// Goal: a client that asks more than a slow backend answers fills half of what that can have in flight; others are
+/// answered meanwhile, and no query of the flood is lost either. Method: 20 sessions with 500 queries each, which the
+/// backend holds, where a backend over TCP has at most 4096; an innocent session asks ten times; then the backend
+/// answers all. Covers, C-15
 #[test]
 fn a_flood_of_queries_leaves_room_for_others() {
     require!(Root);
@@ -65,7 +66,7 @@ fn a_flood_of_queries_leaves_room_for_others() {
     let stats = dotd.counts("the flood is in flight", |stats| {
         stats.counter("backend_outstanding", "outstanding") >= 2048
     });
-    // Beyond half one query of each session: all of them are one client's.
+    // Beyond half there is one query for each session, because all of them belong to one client.
     assert!(stats.counter("backend_outstanding", "outstanding") <= 2048 + 20, "{stats:?}");
     let mut innocent = Dot::connect(&network.client, SERVER_V6);
     for id in 0..10 {
@@ -73,7 +74,7 @@ fn a_flood_of_queries_leaves_room_for_others() {
         assert_eq!(answer.rdata(A), [HONEST]);
     }
     assert_eq!(dotd.stats().counter("backend", "full"), 0);
-    // Those who waited for room go on as their own answers come.
+    // Sessions that waited for room go on as they get their own answers.
     eventually("all of the flood is answered", || {
         backend.release();
         (dotd.stats().counter("responses", "NOERROR") == 20 * 500 + 10).then_some(())
@@ -83,10 +84,10 @@ fn a_flood_of_queries_leaves_room_for_others() {
     dotd.stop();
 }
 
-/// Goal: a flood of queries by UDP, whose senders have proved no address, leaves room for sessions, and one of its addresses
-/// leaves room for others by UDP; what finds none is told to come by TCP. Method: 40 addresses ask 150 queries each that the
-/// backend holds, where it can have 4096; a session asks 200 times meanwhile, and an address that has not asked yet by UDP,
-/// before the last of them comes.
+/// Goal: a flood of queries over UDP, whose senders have not proved their addresses, leaves room for sessions, and each
+/// of its addresses leaves room for other clients over UDP; a query without room is told to use TCP. Method: 40
+/// addresses send 150 queries each, which the backend holds, where it can have 4096; meanwhile a session asks 200
+/// times, and a new address asks over UDP before the last of the 40 does.
 #[test]
 fn a_flood_by_udp_leaves_room_for_sessions() {
     require!(Root);
@@ -107,7 +108,7 @@ fn a_flood_by_udp_leaves_room_for_sessions() {
         for id in 0..150 {
             flood.send(&Query::new(id, "slow.dotd.test", A).octets()).expect("sent");
         }
-        // dotd has looked at its sockets, so that the kernel drops none of the next.
+        // dotd has read its sockets, so that the kernel drops none of the next datagrams.
         (0..5).for_each(|time| ask(5 * number as u16 + time));
         if number == 3 {
             let other = by_udp(99);
@@ -129,10 +130,10 @@ fn a_flood_by_udp_leaves_room_for_sessions() {
     drop(dotd);
 }
 
-/// Goal: thousands of sessions of a few dozen addresses, each with a slow query or some, leave room for clients that come later,
-/// and hear so at once. Method: a backend over TCP, which can have 4,096 queries, holds those of 60 addresses with four sessions of
-/// 16 each, then four addresses ask one query over each of 100 sessions; then another client asks one at a time, and eight
-/// new addresses ask four at once.
+/// Goal: thousands of sessions of a few dozen addresses, each with a slow query or some, leave room for clients that
+/// come later, and get their refusals at once. Method: a backend over TCP, which can have 4,096 queries, holds those of
+/// 60 addresses with four sessions of 16 each, then four addresses ask one query over each of 100 sessions; then
+/// another client asks one at a time, and eight new addresses ask four at once.
 #[test]
 fn many_sessions_of_few_addresses_leave_room() {
     require!(Root);
@@ -183,7 +184,7 @@ fn many_sessions_of_few_addresses_leave_room() {
         session.write_all(&query.repeat(4)).expect("the socket has room");
         [0; 4].map(|_| answered(&mut session)) == [0; 4]
     };
-    // One in 128 shares its row of the table with one of the 64.
+    // One in 128 addresses shares its row of the table with one of the 64.
     let served = (170..178).filter(is_served).count();
     assert!(served >= 6, "{served} of eight: {:?}", dotd.stats());
     let stats = dotd.stats();
@@ -202,7 +203,7 @@ fn add_address(network: &Network, [a, b, c, d]: [u8; 4]) {
     network.client.ip(&format!("address add {a}.{b}.{c}.{d}/24 dev {CLIENT_INTERFACE}"));
 }
 
-/// A connection in clear of the client's namespace, from an address that it has.
+/// A connection in clear of the client's namespace, from one of the namespace's addresses.
 fn tcp_from(network: &Network, from: [u8; 4]) -> TcpStream {
     let connect = move || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -215,7 +216,7 @@ fn tcp_from(network: &Network, from: [u8; 4]) -> TcpStream {
     stream
 }
 
-/// A UDP socket of the client's namespace, from an address that it gets for that.
+/// A UDP socket of the client's namespace, from an address that is added for it.
 fn udp_from(network: &Network, from: [u8; 4], server: SocketAddr) -> UdpSocket {
     add_address(network, from);
     network.client.run(move || {
@@ -226,10 +227,10 @@ fn udp_from(network: &Network, from: [u8; 4], server: SocketAddr) -> UdpSocket {
     })
 }
 
-/// Goal: a client's connections share its turns, so that another client is heard after what one client may, whatever the
-/// number of its connections. Method: 50 connections of one address have a thousand queries each that dotd answers itself,
-/// which are there at once, and another address asks last; when that has its answer, less than half of the turns of 512
-/// messages were done that 50 connections would have first.
+/// Goal: a client's connections share its turns, so that another client waits no longer than for one client's share,
+/// whatever the number of connections. Method: 50 connections of one address have a thousand queries each, which dotd
+/// answers itself and which arrive at once; another address asks last. When it has its answer, less than half of the
+/// turns of 512 messages are done that 50 separate clients would have had before it.
 #[test]
 fn connections_of_one_address_share_its_turns() {
     const CONNECTIONS: usize = 50;
@@ -266,9 +267,9 @@ fn connections_of_one_address_share_its_turns() {
     dotd.stop();
 }
 
-/// Goal: a client's messages are within its rate, whatever the number of its connections and their workers, without XDP; what
-/// is over is refused with a reason, delayed or counted, as the config says, and another client has its own rate. Method: ten
-/// at once and one a second, or ten; four connections ask ten times each at once.
+/// Goal: a client's messages are within its rate, whatever the number of its connections and their workers, without
+/// XDP; queries above it are refused with a reason, delayed or counted, as the config says, and another client has its
+/// own rate. Method: ten at once and one a second, or ten; four connections ask ten times each at once.
 #[test]
 fn a_clients_queries_have_their_rate() {
     require!(Root);
@@ -314,36 +315,36 @@ fn a_clients_queries_have_their_rate() {
 /// EDNS option 15, extended DNS errors (RFC 8914).
 const OPTION_EDE: u16 = 15;
 
-/// Connections of a crowd.
+/// The number of connections of a crowd.
 const CROWD: usize = 300;
 
-/// dotd does nothing until it is told to go on, so that all that is sent meanwhile is there at once.
+/// Stops dotd until it is continued, so that everything sent meanwhile arrives at once.
 fn stop(dotd: &mut Server) {
     dotd.signal(Signal::SIGSTOP);
     let stat = format!("/proc/{}/stat", dotd.pid());
     eventually("dotd is stopped", || fs::read_to_string(&stat).ok()?.contains(") T ").then_some(()));
 }
 
-/// A crowd's connections, each of which has sent `first`, and dotd has read that.
+/// A crowd's connections, each of which has sent `first`, which dotd has read.
 fn crowd(network: &Network, innocent: &mut Dot, first: &[u8]) -> Vec<TcpStream> {
     let dot = SocketAddr::new(SERVER_V4, DOT_PORT);
     let mut crowd: Vec<TcpStream> = (0..CROWD).map(|_| tcp(&network.client, dot)).collect();
     for stream in &mut crowd {
         stream.write_all(first).expect("open");
-        // Read before the next one sends, so that none waits for another.
+        // This is read before the next one sends, so that none waits for another.
         assert_eq!(innocent.exchange(&www(1)).rcode(), 0);
     }
     crowd
 }
 
-/// Goal: the signature of a handshake waits for its turn, whichever records bring what it is for, so that a crowd whose
-/// hellos become whole at once delays nobody. Method: 300 connections send the first octet of their hello in a record of
-/// its own, or a hello that a HelloRetryRequest answers, one after the other; dotd is stopped while they send the rest; all
-/// but those of the first turns have waited then.
+/// Goal: the signature of a handshake waits for its turn, however the records are cut that bring its message, so that
+/// many hellos that become whole at once delay no other client. Method: 300 connections send the first octet of their
+/// hello in a record of its own, or a hello that a HelloRetryRequest answers, one after the other; dotd is stopped
+/// while they send the rest; afterwards all handshakes except those of the first turns have waited.
 #[test]
 fn signatures_wait_for_their_turn_whatever_brings_them() {
     require!(Root);
-    // The crowd comes one by one, however long that takes.
+    // The connections are made one by one, however long that takes.
     let config = Config::new().xdp("off").set("server", "workers", "1");
     let config = config.set("session", "handshake_timeout", "\"60s\"");
     let (network, mut dotd) = embedded(&config);

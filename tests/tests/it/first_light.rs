@@ -1,4 +1,4 @@
-//! The whole line, end to end: clients that others wrote, XDP on a real interface, backends that others wrote.
+//! The whole path, end to end: clients of other projects, XDP on a real interface, backends of other projects.
 //!
 //! Before: nothing runs. After: NOERROR over TLS in every combination that the README promises.
 
@@ -22,7 +22,7 @@ use dot_tests::{
 
 const FAMILIES: [IpAddr; 2] = [SERVER_V4, SERVER_V6];
 
-/// What every backend of the stage must give through dotd, to every client, over both families.
+/// The answers that every client must get from every backend through dotd, over both families.
 fn assert_zone_is_served(network: &Network, dotd: &Server, what: &str) {
     for address in FAMILIES {
         let answered = kdig(&network.client, address, "+tls www.dotd.test A");
@@ -40,7 +40,7 @@ fn assert_zone_is_served(network: &Network, dotd: &Server, what: &str) {
     }
 }
 
-/// Runs dotd in one XDP mode before NSD, Unbound and its own zone.
+/// Runs dotd in one XDP mode in front of NSD, Unbound and its own zone.
 fn assert_all_backends_in(mode: &str, shown: &str) {
     let network = Network::new();
     let (nsd, unbound) = (Backend::nsd(&network, 5300), Backend::unbound(&network, 5301));
@@ -63,9 +63,9 @@ fn assert_all_backends_in(mode: &str, shown: &str) {
     }
 }
 
-/// Goal: XDP in the driver passes every client to every backend, and drops nothing of theirs.
-/// Method: kdig, kdig with the printed pin, getdns and our client, v4 and v6; NSD, Unbound, embedded.
-/// Covers: C-1, C-51, C-67
+/// Goal: XDP in the driver passes the packets of every client to every backend, and drops none of them. Method: kdig,
+/// kdig with the printed pin, getdns and the tests' own client, v4 and v6; NSD, Unbound, embedded. Covers: C-1, C-51,
+/// C-67
 #[test]
 fn native_xdp_serves_every_client_from_every_backend() {
     require!(Root, Bpf, Command("kdig"), Command("getdns_query"), Command("nsd"), Command("unbound"));
@@ -79,8 +79,8 @@ fn generic_xdp_serves_every_client_from_every_backend() {
     assert_all_backends_in("generic", "mtu 1500 xdpgeneric ");
 }
 
-/// Goal: XDP off serves the same.
-/// Method: the embedded zone alone; nothing may be on the interface. Covers: C-1
+/// Goal: dotd serves the same with XDP off. Method: the embedded zone alone; no program may be on the interface.
+/// Covers: C-1
 #[test]
 fn without_xdp_the_same_is_served() {
     require!(Root, Command("kdig"), Command("getdns_query"));
@@ -90,8 +90,8 @@ fn without_xdp_the_same_is_served() {
     assert_zone_is_served(&network, &dotd, "embedded, off");
 }
 
-/// Goal: auto mode takes native where it can (veth) and generic where it must (lo), and says so.
-/// Method: no interface named; the line, `ip link`, and a query over each.
+/// Goal: auto mode takes native where it can (veth) and generic where it must (lo), and reports that. Method: no
+/// interface named; the line, `ip link`, and a query over each.
 #[test]
 fn auto_mode_takes_what_each_interface_can() {
     require!(Root, Bpf, Command("kdig"));
@@ -107,8 +107,8 @@ fn auto_mode_takes_what_each_interface_can() {
     )));
 }
 
-/// Goal: the printed pin is the one that strict clients check, and any other fails.
-/// Method: kdig and getdns with the right pin, and with one of zeros. Covers: C-67
+/// Goal: strict clients accept the printed pin, and no other one. Method: kdig and getdns with the right pin, and with
+/// one of zeros. Covers: C-67
 #[test]
 fn the_printed_pin_is_the_only_one() {
     require!(Root, Command("kdig"), Command("getdns_query"));
@@ -123,8 +123,7 @@ fn the_printed_pin_is_the_only_one() {
     }
 }
 
-/// Goal: the line that dotd prints after `try:` works when pasted.
-/// Method: run its words in the server's namespace; they name 127.0.0.1.
+/// Goal: the command that dotd prints after `try:` works. Method: run it in the server's namespace; it names 127.0.0.1.
 #[test]
 fn the_printed_kdig_line_works() {
     require!(Root, Command("kdig"));
@@ -136,7 +135,7 @@ fn the_printed_kdig_line_works() {
     assert!(is_answered_over_tls(&said), "{line}: {}", said.text);
 }
 
-/// Goal: OpenSSL speaks TLS 1.3 and 1.2 with us, chooses ALPN `dot`, and has 1.2's extended master secret.
+/// Goal: OpenSSL speaks TLS 1.3 and 1.2 with dotd, negotiates ALPN `dot`, and the extended master secret in TLS 1.2.
 /// Method: what s_client prints; ALPN h2 alone is refused by alert. Covers: C-60, C-61, C-65
 #[test]
 fn openssl_speaks_both_versions() {
@@ -164,8 +163,8 @@ fn openssl_speaks_both_versions() {
     }
 }
 
-/// Goal: a query through OpenSSL's own records is answered, so no client of Rust's family is between.
-/// Method: one framed query on s_client's stdin, the framed response on its stdout. Covers: C-12
+/// Goal: a query in records that OpenSSL made is answered, without a client in Rust. Method: one framed query on
+/// s_client's stdin, the framed response on its stdout. Covers: C-12
 #[test]
 fn openssl_carries_a_query() {
     require!(Root, Command("openssl"));
@@ -208,8 +207,8 @@ fn tickets_resume_across_workers() {
     assert!(ticket.has("Max Early Data: 0"), "{}", ticket.text);
 }
 
-/// Goal: NSD's record beyond 4 KB arrives octet for octet, not only as many octets.
-/// Method: kdig over TLS through dotd against kdig over TCP at NSD itself. Covers: C-16, C-51
+/// Goal: NSD's record beyond 4 KB arrives octet for octet. Method: kdig over TLS through dotd against kdig over TCP at
+/// NSD itself. Covers: C-16, C-51
 #[test]
 fn a_big_answer_is_the_backends_own() {
     require!(Root, Command("kdig"), Command("nsd"));
@@ -226,8 +225,8 @@ fn a_big_answer_is_the_backends_own() {
     assert_eq!(through.text, direct.text);
 }
 
-/// Goal: a first run shows what DO brings. Method: the embedded zone, asked with and without DO: signatures
-/// for an answer, NSEC for a name that is not there. Covers: C-44
+/// Goal: a first run shows the effect of DO. Method: the embedded zone, asked with and without DO: signatures for an
+/// answer, NSEC for a name that is not there. Covers: C-44
 #[test]
 fn the_embedded_zone_is_signed() {
     require!(Root, Command("kdig"));

@@ -1,6 +1,7 @@
 //! A fleet of nodes with one `tls.ticket_secret`: a ticket from one node resumes on another.
 //!
-//! Before: nodes that never speak to each other. After: OpenSSL's client resumes, or not, as the secrets say.
+//! Before: nodes that do not communicate with each other. After: OpenSSL's client resumes exactly where the secrets are
+//! equal.
 
 use nix::sys::signal::Signal;
 
@@ -26,8 +27,8 @@ fn node(network: &Network, secret: &str) -> Server {
     Server::launch(network, &config, scratch, &[])
 }
 
-/// Goal: what one node sealed another opens when they share the secret, and only then. Method: nodes one after
-/// the other, each with its own state and certificate; a session saved at the first. Covers: C-70, A-51
+/// Goal: a node opens another node's ticket if they share the secret, and only then. Method: nodes one after the other,
+/// each with its own state and certificate; a session saved at the first. Covers: C-70, A-51
 #[test]
 fn a_ticket_resumes_on_a_node_with_the_same_secret() {
     require!(Root, Command("openssl"));
@@ -50,7 +51,7 @@ fn a_ticket_resumes_on_a_node_with_the_same_secret() {
     }
 }
 
-/// Goal: a secret that could be guessed is refused by name. Method: one octet too few.
+/// Goal: a secret that could be guessed is refused, with the file named. Method: a secret that is one octet too short.
 #[test]
 fn a_short_secret_is_refused() {
     require!(Root);
@@ -62,14 +63,14 @@ fn a_short_secret_is_refused() {
     assert!(ended.stderr.contains("holds 31 octets, fewer than 32"), "{ended:?}");
 }
 
-/// Whether the session that was `saved` resumes now.
+/// Whether the session in `saved` resumes now.
 fn resumes(network: &Network, saved: &str) -> bool {
     s_client(&network.client, SERVER_V4, &["-tls1_3", "-sess_in", saved]).has("Reused, TLSv1.3")
 }
 
-/// Goal: ticket keys rotate by command, on every worker at once: the last key's tickets resume on, and none of them where an
-/// operator says so; a fleet's keys are not one node's to change, and the verb says what to do. Method: OpenSSL's client
-/// with a saved session, before and after each command. Covers: C-241
+/// Goal: ticket keys rotate by command, on every worker at once: tickets of the previous key still resume, or none of
+/// them if the operator says so; one node cannot change the keys of a fleet, and the verb says what to do instead.
+/// Method: OpenSSL's client with a saved session, before and after each command. Covers: C-241
 #[test]
 fn ticket_keys_rotate_by_command() {
     require!(Root, Command("openssl"));
@@ -92,8 +93,8 @@ fn ticket_keys_rotate_by_command() {
     assert!(!said.is_success && said.has("write a new one on every node"), "{}", said.text);
 }
 
-/// Goal: what a certificate's key vouched for ends with it: a reload that serves another key ends tickets of before; one with
-/// the same keys keeps them. Method: HUP with the same certificate, and with another. Covers: C-241
+/// Goal: tickets end with the key of the certificate: a reload with another key ends earlier tickets; one with the same
+/// keys keeps them. Method: HUP with the same certificate, and with another. Covers: C-241
 #[test]
 fn tickets_end_with_the_key_of_their_certificate() {
     require!(Root, Command("openssl"));

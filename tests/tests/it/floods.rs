@@ -1,6 +1,7 @@
-//! More messages than is polite, larger ones than is useful, and clients that leave in the middle.
+//! Too many messages, messages that are too large, and clients that leave in the middle.
 //!
-//! Before: `harness::scene`. After: what is owed is answered, what is held is bounded, an innocent client is served.
+//! Before: `harness::scene`. After: clients get the answers that they are owed, memory is bounded, an innocent client
+//! is served.
 
 use std::{
     collections::HashSet,
@@ -28,9 +29,9 @@ use dot_tests::{
     require,
 };
 
-/// Goal: 65,536 queries in one stream, every ID once, are all answered: what cannot be in flight waits in the
-/// socket (RFC 7766 §6.2.1.1). Method: OpenSSL reads them from a file and writes the responses to another, so that
-/// reading and writing go on side by side; IDs counted, an innocent client before and after. Covers: C-17, A-33
+/// Goal: 65,536 queries in one stream, every ID once, are all answered: queries beyond the cap wait in the socket (RFC
+/// 7766 §6.2.1.1). Method: OpenSSL reads them from a file and writes the responses to another, so that reading and
+/// writing go on side by side; IDs counted, an innocent client before and after. Covers: C-17, A-33
 #[test]
 fn a_stream_of_65536_queries_is_answered() {
     require!(Root, Command("openssl"));
@@ -62,7 +63,7 @@ fn a_stream_of_65536_queries_is_answered() {
     dotd.counts("all is accounted for", |stats| stats.difference() == [0; 3]);
 }
 
-/// Goal: a client that asks much and resets at once leaves nothing behind. Method: 5,000 queries, then RST, ten
+/// Goal: after a client asks much and resets at once no state of it is left. Method: 5,000 queries, then RST, ten
 /// times; slots, sessions and sums. Covers: C-23, A-34, A-37
 #[test]
 fn clients_that_reset_after_asking_leave_nothing() {
@@ -83,10 +84,10 @@ fn clients_that_reset_after_asking_leave_nothing() {
     });
 }
 
-/// Goal: what one client has at the backend is bounded, so that a backend that answers in pulses (DNSBomb) has
-/// little to release at once, and others wait for none of it. Method: the backend holds one name; the client asks
-/// it a thousand times, `in_flight_max` reach the backend, a second client is served meanwhile; then nothing is
-/// held any more, and all are answered.
+/// Goal: a client's queries at the backend are bounded, so that a backend that answers in pulses (DNSBomb) has little
+/// to release at once, and other clients do not wait for that. Method: the backend holds one name; the client asks for
+/// it a thousand times, `in_flight_max` queries reach the backend, a second client is served meanwhile; then the
+/// backend releases all, and all are answered.
 #[test]
 fn what_is_held_for_a_client_is_bounded() {
     require!(Root);
@@ -103,7 +104,7 @@ fn what_is_held_for_a_client_is_bounded() {
     eventually("the backend holds what may be in flight", || (backend.held() >= 64).then_some(()));
     let mut innocent = Dot::connect(&network.client, SERVER_V4);
     (0..20).for_each(|_| assert_served(&mut innocent));
-    // A datagram that was sent again has the same port and ID, and is in flight once.
+    // A datagram that was sent again has the same port and ID, and counts as one query in flight.
     let received = backend.received();
     let slow = received.iter().filter(|query| is_slow(query));
     let in_flight: HashSet<_> = slow.map(|query| (query.from, query.octets[..2].to_vec())).collect();
@@ -118,7 +119,8 @@ fn is_slow(query: &Received) -> bool {
 }
 
 /// Goal: many tiny options, and one as large as a message, cost linear time and are answered; padding is stripped,
-/// the others pass. Method: 16,000 empty options; 65,000 octets of padding; the backend's octets.
+/// other options pass. Method: 16,000 empty options; 65,000 octets of padding; the octets that the backend received.
+///
 #[test]
 fn options_may_be_many_or_large() {
     require!(Root);
@@ -154,15 +156,15 @@ fn a_length_prefix_allocates_nothing() {
     sessions.iter_mut().for_each(assert_served);
     let before = dotd.memory_kib("VmRSS");
     sessions.iter_mut().for_each(|session| session.send(&[0xff, 0xff, 7]));
-    // Whoever is served after them proves that all were read.
+    // A client that is served after them proves that all were read.
     assert_served(&mut Dot::connect(&network.client, SERVER_V4));
     let grown = dotd.memory_kib("VmRSS").saturating_sub(before);
     assert!(grown < SESSIONS * 16, "{grown} KiB for {SESSIONS} prefixes");
 }
 
-/// Goal: an urgent octet (RFC 9293 §3.8.5) is no part of the stream and harms nobody but, at worst, its sender: the
-/// kernel ends a read at its mark, and what follows is read with the client's next octets. Method: one before each
-/// query of ten sessions, a FIN behind it; each is answered, and a client beside them.
+/// Goal: an urgent octet (RFC 9293 §3.8.5) is no part of the stream and harms at worst its sender: the kernel ends a
+/// read at the mark, and the octets behind it are read with the client's next ones. Method: one before each query of
+/// ten sessions, a FIN behind it; each is answered, and a client beside them.
 #[test]
 fn an_urgent_octet_is_nothing() {
     require!(Root);
@@ -180,9 +182,9 @@ fn an_urgent_octet_is_nothing() {
     dotd.counts("only one is left", |stats| stats.counter("connections_open", "open") == 1);
 }
 
-/// Goal: a session of nothing but messages that are no queries ends after a bound, in order, with its answers; a client with
-/// one odd habit beside its queries goes on. Method: FORMERR by the hundred, and responses, which get no answer; then as
-/// many of them with a query between.
+/// Goal: a session with only messages that are no queries ends at a bound, in order, with its answers; a client that
+/// also sends queries goes on. Method: FORMERR by the hundred, and responses, which get no answer; then as many of them
+/// with queries between.
 #[test]
 fn endless_malformed_messages_end_their_session() {
     require!(Root);
@@ -214,8 +216,8 @@ fn endless_malformed_messages_end_their_session() {
     });
 }
 
-/// Goal: the three sums of the ledger hold after all kinds of messages at once. Method: sessions that send what is
-/// answered, dropped, refused and broken. Covers, C-29
+/// Goal: the three sums of the ledger hold after all kinds of messages together. Method: sessions whose messages are
+/// answered, dropped, refused and malformed. Covers, C-29
 #[test]
 fn every_message_is_accounted_for() {
     require!(Root);

@@ -1,6 +1,6 @@
-//! What arrives at a port of the Internet that is not TLS, or old TLS, or half of it.
+//! Octets that arrive at an Internet port and are not TLS, or old TLS, or half a handshake.
 //!
-//! Before: XDP off, so that the engine sees it. After: the right alert, one counter, an innocent client served.
+//! Before: XDP off, so that the engine sees it. After: the right alert, one counter, and an innocent client was served.
 
 use std::{io::Write, net::SocketAddr};
 
@@ -27,7 +27,7 @@ fn scene() -> (Network, Scripted, Server) {
     scripted(Config::new().xdp("off").set("session", "handshake_timeout", "\"2s\""), honest)
 }
 
-/// Sends octets as a connection's first and gives all that comes back until it closes.
+/// Sends the first octets of a connection, and returns everything received until it closes.
 fn answer_to(network: &Network, octets: &[u8]) -> Vec<u8> {
     let mut stream = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
     stream.write_all(octets).expect("open");
@@ -50,7 +50,7 @@ fn hello(minor: u8, extensions: &[u8]) -> Vec<u8> {
 /// signature_algorithms with ecdsa_secp256r1_sha256, and supported_groups with P-256.
 const EXTENSIONS: [u8; 16] = [0, 13, 0, 4, 0, 2, 4, 3, 0, 10, 0, 4, 0, 2, 0, 23];
 
-/// Goal: octets that are no TLS record end the connection, are counted as such, and harm nobody.
+/// Goal: octets that are no TLS record end the connection, are counted as such, and do not affect other clients.
 /// Method: HTTP, an SSH banner, random octets, a PROXY header, zeros.
 #[test]
 fn what_is_not_tls_is_closed_and_counted() {
@@ -74,9 +74,8 @@ fn what_is_not_tls_is_closed_and_counted() {
     }
 }
 
-/// Goal: TLS 1.0 and 1.1 are refused with protocol_version (RFC 8446 §4.2.1, RFC 9325 §3.1).
-/// Method: a hello of each as a modern stack makes it, and as old ones do: without any extension; the alert's
-/// octets. Covers: A-41, C-59
+/// Goal: TLS 1.0 and 1.1 are refused with protocol_version (RFC 8446 §4.2.1, RFC 9325 §3.1). Method: a hello of each as
+/// a modern stack makes it, and without any extension as old ones do; the octets of the alert. Covers: A-41, C-59
 #[test]
 fn old_tls_gets_protocol_version() {
     require!(Root);
@@ -113,8 +112,8 @@ fn sslv2_is_closed() {
     dotd.counts("it is counted", |stats| stats.sum("handshakes", "failed_") == 1);
 }
 
-/// Goal: a hello without a suite in common is handshake_failure (40), and counted as such.
-/// Method: TLS 1.2 with a suite that nobody has.
+/// Goal: a hello without a common suite is handshake_failure (40), and counted as such. Method: TLS 1.2 with a suite
+/// that no server has.
 #[test]
 fn no_common_suite_is_handshake_failure() {
     require!(Root);
@@ -141,14 +140,14 @@ fn unfinished_handshakes_end_at_their_deadline() {
         dotd.counts("it is counted", |stats| stats.counter("handshakes", "failed_timeout") == count);
     }
     let mut slow = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
-    // A record of 16 KiB, which would be whole in minutes.
+    // A record of 16 KiB, which would take minutes to become whole.
     slow.write_all(&[0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3]).expect("open");
     eventually("it is cut while octets come", || slow.write_all(&[0x42]).is_err().then_some(()));
     dotd.counts("the slow one too", |stats| stats.counter("handshakes", "failed_timeout") == 4);
     assert_served(&mut innocent);
 }
 
-/// Goal: a client that leaves before its handshake is done is counted as that, and costs nothing later.
+/// Goal: a client that leaves before the end of its handshake is counted as such, and uses no resources afterwards.
 /// Method: connect and close, with and without half a hello.
 #[test]
 fn clients_that_leave_early_are_counted() {

@@ -1,6 +1,6 @@
 //! One engine after another: after a crash the listeners stay, and the next engine serves.
 //!
-//! Before: a dotd that serves. After: its engine was killed, and no client heard a refusal.
+//! Before: a dotd that serves. After: its engine was killed, and no client was refused.
 
 use std::net::TcpStream;
 
@@ -25,9 +25,9 @@ fn crash(dotd: &Server) {
     eventually("another engine serves", || (dotd.engines() > before).then_some(()));
 }
 
-/// Goal: a crash of the engine refuses no connection and keeps XDP attached, with bans and counters; the next engine serves
-/// by the same certificate. Method: KILL to the engine, connections without a pause until another engine is there; bans and
-/// counters of packets before and after; a query; an orderly end.
+/// Goal: a crash of the engine refuses no connection and keeps XDP attached, with bans and counters; the next engine
+/// serves by the same certificate. Method: KILL to the engine, new connections all the time until another engine is
+/// ready; bans and counters of packets before and after; a query; an orderly end.
 #[test]
 fn a_crash_refuses_no_connection() {
     require!(Root, Bpf, Command("kdig"));
@@ -57,9 +57,9 @@ fn a_crash_refuses_no_connection() {
     assert!(!network.server.exists("/sys/fs/bpf/dotd"));
 }
 
-/// Goal: tickets resume sessions after a crash, and those whose keys an operator has ended do not; what was served is served,
-/// also where the file says something else now. Method: OpenSSL's client with a saved session; a broken config; KILL.
-/// Covers: A-437, C-500.
+/// Goal: tickets resume sessions after a crash, and those whose keys an operator has ended do not; the next engine uses
+/// the config that was in force, also if the file has changed since. Method: OpenSSL's client with a saved session; a
+/// broken config; KILL. Covers: A-437, C-500.
 #[test]
 fn ended_tickets_stay_ended_after_a_crash() {
     require!(Root, Command("openssl"));
@@ -83,8 +83,8 @@ fn ended_tickets_stay_ended_after_a_crash() {
     dotd.stop();
 }
 
-/// Goal: an engine that crashes again and again is started so many times and no more; then dotd ends as it did, and leaves
-/// what the next start takes over. Method: KILL to each engine.
+/// Goal: an engine that crashes again and again is started a fixed number of times; then dotd ends by the same signal,
+/// and the next start takes over what is left. Method: KILL to each engine.
 #[test]
 fn crashes_without_end_end_dotd() {
     require!(Root);

@@ -1,7 +1,7 @@
-//! `balance.hedge_percent`: a query that is late at one backend is asked of another too, and has one answer.
+//! `balance.hedge_percent`: a query that is late at one backend is also sent to another, and gets one answer.
 //!
-//! Before: a backend that answered well and now keeps some queries to itself. After: another one answered them, without
-//! any fail-over: that would come seconds later.
+//! Before: a backend that answered well and now holds some queries. After: another one answered them, without
+//! fail-over, which would begin seconds later.
 
 use dot_tests::{
     harness::{
@@ -21,9 +21,9 @@ use dot_tests::{
 
 const ONE: [u8; 4] = [192, 0, 2, 1];
 const TWO: [u8; 4] = [192, 0, 2, 2];
-/// So many plain queries, and the first backend is known.
+/// After this many plain queries the latency of the first backend is known.
 const WARM_UP: u16 = 300;
-/// A quarter of it is when fail-over begins, which has no part here.
+/// Fail-over begins after a quarter of it, which is too late to matter here.
 const TIMEOUT: &str = "timeout = \"30s\"";
 const TRANSPORTS: [&str; 2] = ["transport = \"udp\"", "transport = \"tcp\""];
 
@@ -41,7 +41,7 @@ fn host(number: u16) -> Vec<u8> {
     Query::new(number, &format!("host-{number}.dotd.test"), A).octets()
 }
 
-/// Policy `first`, one worker, and all of what hedging is about.
+/// Policy `first`, one worker, and hedging.
 fn config(percent: &str) -> Config {
     Config::new()
         .set("server", "workers", "1")
@@ -50,7 +50,7 @@ fn config(percent: &str) -> Config {
         .set("balance", "hedge_percent", percent)
 }
 
-/// Has the first backend known as one that answers at once.
+/// Teaches dotd that the first backend answers at once.
 fn warm_up(session: &mut Dot) {
     for start in (0..WARM_UP).step_by(50) {
         // None of them is held, and all are in NSD's zone.
@@ -59,8 +59,9 @@ fn warm_up(session: &mut Dot) {
     }
 }
 
-/// Asks queries that the first backend holds, one after the other, until one of them has had a second try: where this
-/// machine was slow before, none may be left. Returns its number, and how many wait for the first backend alone.
+/// Asks queries that the first backend holds, one after the other, until one of them has had a second try, because a
+/// slow machine may have used up the share of second tries before. Returns its number, and how many queries wait for
+/// the first backend alone.
 fn ask_until_hedged(session: &mut Dot, dotd: &Server) -> (u16, usize) {
     let fate = |stats: &Stats| ["hedged", "hedge_over_budget"].map(|label| stats.counter("backend", label));
     for (others, number) in (900..1000).enumerate() {
@@ -75,7 +76,7 @@ fn ask_until_hedged(session: &mut Dot, dotd: &Server) -> (u16, usize) {
     panic!("a hundred were late, and none was hedged");
 }
 
-/// Each pair of tries has one answer too many, which comes late. Whatever else was slow on this machine counts too.
+/// Each pair of tries has one surplus answer, which comes late. Other queries that were slow on this machine count too.
 fn await_late_answers(dotd: &Server) -> Stats {
     let stats = dotd.counts("what comes second is dropped", |stats| {
         stats.counter("backend", "unmatched") + stats.counter("backend", "hedge_failed")
@@ -86,9 +87,9 @@ fn await_late_answers(dotd: &Server) -> Stats {
     stats
 }
 
-/// Goal: the query is answered by a real server beside the one that is slow, once; the slow one's answer is dropped and
-/// counted. Method: a scripted backend that answers 300 queries and holds the next; NSD, which has the name; over UDP
-/// and TCP.
+/// Goal: the query is answered once, by a real server beside the slow one; the answer of the slow one is dropped and
+/// counted. Method: a scripted backend that answers 300 queries and holds the next one; NSD, which has the name; over
+/// UDP and TCP.
 #[test]
 fn a_late_query_is_asked_of_another_too() {
     require!(Root, Command("nsd"));
@@ -113,8 +114,8 @@ fn a_late_query_is_asked_of_another_too() {
     }
 }
 
-/// Goal: a backend that stalls with all it has brings another one no more than the percentage of all queries. Method: 400
-/// queries held at once; every one is late; each still has its one answer in the end.
+/// Goal: while a backend stalls, another one gets no more than the percentage of all queries. Method: 400 queries held
+/// at once, all of them late; each still gets one answer in the end.
 #[test]
 fn second_tries_are_at_most_their_percentage() {
     require!(Root);
@@ -144,8 +145,8 @@ fn second_tries_are_at_most_their_percentage() {
     }
 }
 
-/// Goal: a second backend that fails does not spoil what the first may still say. Method: SERVFAIL from it at once, then
-/// the first one's answer.
+/// Goal: a failure of the second backend does not end the wait for the first. Method: SERVFAIL from the second at once,
+/// then the answer of the first.
 #[test]
 fn a_second_backends_failure_is_not_preferred() {
     require!(Root);
@@ -169,8 +170,8 @@ fn a_second_backends_failure_is_not_preferred() {
     await_late_answers(&dotd);
 }
 
-/// Goal: when both are silent there is one failure, and what they say later is dropped. Method: both hold; a deadline of
-/// two seconds.
+/// Goal: when both are silent there is one failure, and their later answers are dropped. Method: both hold; a deadline
+/// of two seconds.
 #[test]
 fn two_tries_fail_once() {
     require!(Root);
@@ -191,8 +192,8 @@ fn two_tries_fail_once() {
     assert!(session.is_quiet());
 }
 
-/// Goal: what must not be done twice has one backend, however late it is. Method: NOTIFY and UPDATE are held, then a
-/// query, which is hedged: the others' time had come before.
+/// Goal: a request that must not be repeated goes to one backend, however late it is. Method: NOTIFY and UPDATE are
+/// held, then a query, which is hedged although the others were late before it.
 #[test]
 fn notify_and_update_are_asked_once() {
     require!(Root);

@@ -1,7 +1,7 @@
-//! ClientHellos as they come from large clients and from hostile ones: cut into records and segments, larger than a
-//! segment, without an end, and what somebody says in place of one.
+//! ClientHellos of large and of hostile clients: cut into records and segments, larger than a segment, without an end,
+//! or replaced by something else.
 //!
-//! Before: rustls's own hello, with its post-quantum share. After: a session that answers, or an end that costs little.
+//! Before: rustls's own hello, with its post-quantum share. After: a session that answers, or a cheap end.
 
 use std::{
     io::{Read, Write},
@@ -27,12 +27,12 @@ use dot_tests::{
 };
 use rustls::NamedGroup;
 
-/// Bytes of a hello that no server needs: the largest that its length can say.
+/// Octets of a useless hello: the largest number that its length field can state.
 const HELLO_OCTETS_MAX: usize = (1 << 24) - 1;
-/// Records until who sends them must have been closed: more than any handshake has.
+/// Records after which the connection must be closed: more than any handshake has.
 const RECORDS_MAX: usize = 100_000;
 
-/// One worker: where it spins nobody else is served.
+/// One worker: if it spins, no other client is served.
 fn scene(config: Config) -> (Network, Scripted, Server) {
     scripted(config.set("server", "workers", "1"), honest)
 }
@@ -48,7 +48,7 @@ fn cut_in_every_way(network: &Network, innocent: &mut Dot) {
             for part in octets.chunks(segment) {
                 shake.send([part]).expect("it is taken");
                 if segment > 500 {
-                    // So that no two are one segment.
+                    // So that no two of them share a segment.
                     thread::sleep(Duration::from_millis(20));
                 }
             }
@@ -60,8 +60,8 @@ fn cut_in_every_way(network: &Network, innocent: &mut Dot) {
     }
 }
 
-/// Goal: a hello is one however it is cut, into records of an octet or segments of one, and leads to a session: dotd's
-/// own look at it too (RFC 8446 §5.1). Method: rustls's hello of X25519MLKEM768, cut five ways over both families, with
+/// Goal: a hello leads to a session however it is cut, into records or segments of one octet; this includes dotd's own
+/// parser of hellos (RFC 8446 §5.1). Method: rustls's hello of X25519MLKEM768, cut five ways over both families, with
 /// XDP off; the session is used.
 #[test]
 fn a_hello_may_be_cut_anywhere() {
@@ -73,8 +73,9 @@ fn a_hello_may_be_cut_anywhere() {
 }
 
 /// Goal: the same through XDP's cleartext gate, native and generic, and where the path's segments are smaller than the
-/// hello: the gate judges the stream's first octets, and lets its rest pass. A cleartext client beside it is dropped, so
-/// the gate is shut. Method: the cuts again on a veth with an MTU of 1280; counters. Covers: A-46, C-61
+/// hello: the gate judges the first octets of the stream, and passes the rest. Segments of a cleartext client are
+/// dropped meanwhile, which shows that the gate is active. Method: the same cuts on a veth with an MTU of 1280;
+/// counters. Covers: A-46, C-61
 #[test]
 fn a_large_hello_passes_the_gate() {
     require!(Root, Bpf);
@@ -94,9 +95,9 @@ fn a_large_hello_passes_the_gate() {
     }
 }
 
-/// Goal: a hello of 64 KiB, and one of 16 MiB, is refused before it is all there, and costs no memory to speak of.
-/// Method: both claimed and sent in records of 16,000 octets; 64 KiB is answered by an alert at most, and the sockets
-/// never take 16 MiB; twenty of them; memory.
+/// Goal: a hello of 64 KiB, and one of 16 MiB, is refused before it is complete, and costs little memory. Method: both
+/// are announced and sent in records of 16,000 octets; 64 KiB gets an alert at most, and the sockets never accept 16
+/// MiB; twenty of them; memory.
 #[test]
 fn an_endless_hello_is_refused() {
     require!(Root);
@@ -123,8 +124,8 @@ fn an_endless_hello_is_refused() {
     dotd.counts("each is counted", |stats| stats.sum("handshakes", "failed_") == 40);
 }
 
-/// Goal: close_notify straight behind a hello, or in its place, and a FIN there, end the connection: nothing spins on a
-/// peer that is gone. Method: rustls's hello in both versions with an alert, or a FIN, in the same write; the only worker
+/// Goal: close_notify or FIN, directly behind a hello or in its place, ends the connection: no worker spins on a peer
+/// that is gone. Method: rustls's hello in both versions with an alert, or a FIN, in the same write; the only worker
 /// serves others, and no connection is left, long before the handshake's deadline.
 #[test]
 fn a_hello_with_a_goodbye_ends() {
@@ -149,9 +150,9 @@ fn a_hello_with_a_goodbye_ends() {
     assert_eq!((stats.sum("handshakes", "failed_"), stats.counter("handshakes", "failed_timeout")), (6, 0));
 }
 
-/// Goal: alerts, or change_cipher_spec, without end in place of a handshake are not listened to until its deadline: a few
-/// end it. Method: both before a hello and behind it, in both versions, until dotd closes; no FIN from us, a deadline of
-/// a minute.
+/// Goal: endless alerts or change_cipher_spec in place of a handshake end the connection after a few, long before the
+/// deadline. Method: both before a hello and behind it, in both versions, until dotd closes; no FIN from the client, a
+/// deadline of a minute.
 #[test]
 fn floods_of_small_records_end_a_handshake() {
     require!(Root);
@@ -175,8 +176,8 @@ fn floods_of_small_records_end_a_handshake() {
     assert_eq!((stats.sum("handshakes", "failed_"), stats.counter("handshakes", "failed_timeout")), (6, 0));
 }
 
-/// Goal: an offer of ten thousand ALPN names is read once and answered: `dot` is found at its end, and where it is not
-/// the alert says so (RFC 7301 §3.2). Method: rustls's hello with them, in both versions. Covers: A-55, C-65
+/// Goal: an offer of ten thousand ALPN names is read once and answered: `dot` is found at its end, and without `dot`
+/// the client gets the alert (RFC 7301 §3.2). Method: rustls's hello with them, in both versions. Covers: A-55, C-65
 #[test]
 fn ten_thousand_alpn_names_are_read() {
     require!(Root);
@@ -196,16 +197,16 @@ fn ten_thousand_alpn_names_are_read() {
     dotd.counts("both are counted", |stats| stats.counter("handshakes", "failed_alpn") == 2);
 }
 
-/// Names that are none, as SNI: too long, an address, a NUL, control characters, an escape sequence, no name at all.
+/// Invalid names for SNI: too long, an address, a NUL, control characters, an escape sequence, no name at all.
 fn odd_names() -> Vec<Vec<u8>> {
     let long = [b"x".repeat(63), b"y".repeat(63), b"z".repeat(63), b"w".repeat(63)].join(&b'.');
     let odd = [&b"192.0.2.1"[..], b"a\0b", b"\xff\xfe\n", b"\x1b[31mred", b"a\r\nready", b"", b"-.-"];
     std::iter::once(long).chain(odd.map(<[u8]>::to_vec)).collect()
 }
 
-/// Goal: no name in a hello harms logs or metrics: 255 octets, an address, octets that no name has (RFC 6066 §3), at the
-/// level that says most, in both forms. Method: each as SNI of a raw hello; the answer is a ServerHello or an alert; all
-/// that dotd wrote, and its metrics, hold neither a control character nor a part of a name. Covers: C-66, A-54
+/// Goal: no name in a hello harms logs or metrics: 255 octets, an address, octets that no name has (RFC 6066 §3), at
+/// the most verbose level, in both formats. Method: each as SNI of a raw hello; the answer is a ServerHello or an
+/// alert; dotd's output and its metrics contain neither a control character nor a part of a name. Covers: C-66, A-54
 #[test]
 fn strange_server_names_are_harmless() {
     require!(Root);

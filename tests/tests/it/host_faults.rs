@@ -1,7 +1,7 @@
-//! The machine at its worst: no descriptors, no memory, no ports, a clock that jumps, a log that nobody reads.
+//! Faults of the machine: no descriptors, no memory, no ports, a clock that jumps, a log without a reader.
 //!
-//! Before: a dotd that serves. After: who was served is served on, what cannot be had is counted, and all is well again
-//! when it can. The machine's own clock and limits are never touched: those of one process are.
+//! Before: a dotd that serves. After: clients are still served, failures are counted, and everything works again when
+//! the fault is over. Only the clock and limits of one process are changed, never those of the machine.
 
 use std::{
     collections::HashSet,
@@ -37,9 +37,10 @@ fn assert_honest(session: &mut Dot, id: u16) {
     assert_eq!(session.exchange(&host(id)).rdata(A), [HONEST], "query {id}");
 }
 
-/// Goal: without a descriptor the longest idle session gives way to a new client, as where every place is taken; who asks
-/// is served all the time, and the log says it once. Method: the soft RLIMIT_NOFILE of the running process, a few
-/// above what it has open; idle sessions that would stay for an hour, then many more clients.
+/// Goal: without a descriptor the session that is idle longest gives way to a new client, as at the connection cap;
+/// clients that ask are served all the time, and the log reports it once. Method: the soft RLIMIT_NOFILE of the running
+/// process, a few above what it has open; idle sessions that would stay for an hour, then many more clients. Covers:
+///
 #[test]
 fn without_descriptors_the_idle_give_way() {
     require!(Root);
@@ -70,8 +71,9 @@ fn without_descriptors_the_idle_give_way() {
     assert_eq!(stats.difference(), [0; 3]);
 }
 
-/// Goal: what the kernel has no memory to send is counted and sent again, and its client gets its answer. Method: strace
-/// has the first three `sendmmsg` fail with ENOBUFS, as a kernel without buffers does; one backend.
+/// Goal: a query that the kernel has no memory to send is counted and sent again, and its client gets an answer.
+/// Method: strace makes the first three `sendmmsg` fail with ENOBUFS, as a kernel without buffers does; one backend.
+///
 #[test]
 fn what_finds_no_buffers_is_sent_again() {
     require!(Root, Command("strace"));
@@ -88,12 +90,13 @@ fn what_finds_no_buffers_is_sent_again() {
     }
     let stats = dotd.stats();
     let counts = ["send_failed", "retransmitted", "timeout"].map(|label| stats.counter("backend", label));
-    // It is sent again three times, and the third leaves.
+    // It is sent again three times, the third time with success.
     assert_eq!((counts, stats.difference()), ([3, 1, 0], [0; 3]));
 }
 
-/// Goal: a full send buffer keeps queries waiting and loses none. Method: loopback, where the backend is, lets some
-/// kilobits a second through, so that sockets fill; then it is as fast as ever. Most of what was sent is lost then.
+/// Goal: a full send buffer keeps queries waiting and loses none. Method: loopback, where the backend is, passes some
+/// kilobits a second, so that sockets fill; then it is fast again. Most of what was sent is lost meanwhile. Covers:
+///
 #[test]
 fn what_finds_a_full_socket_waits() {
     require!(Root, Command("tc"));
@@ -126,8 +129,9 @@ fn what_finds_a_full_socket_waits() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: without a port towards it a backend counts as not there: its queries fail at once, status says why, and it is
-/// back when ports are. Method: a range of 64 ports, all of them held by the test; over UDP and TCP.
+/// Goal: without a free local port a backend counts as down: its queries fail at once, `status` says why, and it is up
+/// again when there are ports. Method: a range of 64 ports, all of them in use by the test; over UDP and TCP. Covers:
+///
 #[test]
 fn without_ports_a_backend_is_not_there() {
     require!(Root);
@@ -160,9 +164,9 @@ fn without_ports_a_backend_is_not_there() {
     }
 }
 
-/// Goal: a clock that jumps a year ahead, and then a year behind, ends no session, loses no query, and opens no place for
-/// clients that it should not; new clients and old tickets come through, status goes by the clock. Method: libfaketime
-/// under one dotd, its time in a file; the monotonic clock is the true one.
+/// Goal: a clock that jumps a year ahead, and then a year behind, ends no session, loses no query, and frees no place
+/// of a client; new clients and old tickets are accepted, and `status` uses the new time. Method: libfaketime under one
+/// dotd, its time in a file; the monotonic clock is the true one.
 #[test]
 fn a_clock_that_jumps_ends_nothing() {
     require!(Root, Command("faketime"), Command("openssl"));
@@ -181,7 +185,7 @@ fn a_clock_that_jumps_ends_nothing() {
     wrapper.extend(words.iter().map(String::as_str));
     let network = Network::new();
     let backend = Scripted::start(&network, honest);
-    // What changes the clock reads its variables and its file for as long as the engine runs.
+    // libfaketime reads its variables and its file for as long as the engine runs.
     let config = Config::new().xdp("off").set("server", "sandbox", "\"off\"");
     let config = config.set("session", "idle_timeout", "\"5s\"").backend(backend.address);
     let mut dotd = Server::launch(&network, &config, scratch, &wrapper);
@@ -214,8 +218,8 @@ fn a_clock_that_jumps_ends_nothing() {
     dotd.stop();
 }
 
-/// Goal: a log that nobody reads keeps nobody waiting: lines are dropped and counted, clients are served, and TERM ends
-/// dotd. Method: standard error is a full pipe; at level debug each failed handshake is a line.
+/// Goal: a log without a reader blocks nothing: lines are dropped and counted, clients are served, and TERM ends dotd.
+/// Method: standard error is a full pipe; at level debug each failed handshake is a line.
 #[test]
 fn a_log_that_nobody_reads_is_no_brake() {
     require!(Root);

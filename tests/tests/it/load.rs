@@ -1,6 +1,6 @@
-//! Ten thousand queries, none lost, every one in the books.
+//! Ten thousand queries, none lost, every one counted.
 //!
-//! Before: dnsperf over TLS, NSD behind. After: what clients count and what dotd counts is the same.
+//! Before: dnsperf over TLS, NSD behind. After: clients and dotd have counted the same.
 
 use dot_tests::{
     harness::{
@@ -15,7 +15,7 @@ use dot_tests::{
 
 const QUERIES: u64 = 10_000;
 
-/// Runs the load in one XDP mode and compares the books.
+/// Runs the load in one XDP mode and compares the counts.
 fn assert_none_lost_in(mode: &str, has_nsd: bool) {
     let network = Network::new();
     let nsd = has_nsd.then(|| Backend::nsd(&network, 5300));

@@ -1,7 +1,7 @@
-//! What a local user, and the user that dotd becomes, can do to dotd and to others through it.
+//! What a local user, and dotd's own user, can do to dotd and, through it, to others.
 //!
-//! Before: links, folders, maps and requests of somebody who is not root. After: what is root's is as it was.
-//! Holds: the table of SECURITY.md, a row a test. Each in namespaces of its own; needs root.
+//! Before: links, folders, maps and requests of a user who is not root. After: root's files are unchanged.
+//! Holds: the table of SECURITY.md, one test for each row, each in its own namespaces; needs root.
 
 use std::{
     fs,
@@ -38,10 +38,10 @@ use nix::{
     sys::signal::Signal,
 };
 
-/// Somebody else: nobody.
+/// Another user: nobody.
 const OTHER: u32 = 65_534;
 
-/// A file of another service, which nobody but root may read.
+/// A file of another service, which only root may read.
 fn secret_of_another(scratch: &Scratch) -> PathBuf {
     let path = scratch.write("another.pem", "secret of another service");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
@@ -67,8 +67,8 @@ fn pinned(name: &'static str) -> MapData {
     panic!("{name} is not pinned");
 }
 
-/// Goal: whoever can write SETTINGS cannot have the judge refuse another service's packets. Method: every word of the map
-/// becomes port 2222, where a server speaks cleartext to a client beyond the pair.
+/// Goal: a user who can write SETTINGS cannot make the judge refuse another service's packets. Method: every word of
+/// the map becomes port 2222, where a server speaks cleartext to a client beyond the pair.
 #[test]
 fn settings_make_no_port_ours() {
     require!(Root, Bpf);
@@ -99,8 +99,8 @@ fn settings_make_no_port_ours() {
     dotd.stop();
 }
 
-/// Goal: the key that is served is one that dotd made, and not one that a link in state_dir leads to. Method: the user of
-/// the engine, whose folder it is, puts a link to root's key there, by hand and as a second name.
+/// Goal: dotd serves a key that it made, and not one to which a link in state_dir leads. Method: the engine's user, who
+/// owns the folder, puts a symbolic link and a hard link to root's key there.
 #[test]
 fn a_link_in_state_dir_serves_no_other_key() {
     require!(Root);
@@ -121,8 +121,8 @@ fn a_link_in_state_dir_serves_no_other_key() {
     }
 }
 
-/// Goal: nothing is given to the engine's user but what dotd made. Method: links, second names and files of another user
-/// under names of dotd's, in both folders; owners after a start.
+/// Goal: only files that dotd made are given to the engine's user. Method: symbolic links, hard links and files of
+/// another user under names of dotd's, in both folders; owners after a start.
 #[test]
 fn nothing_of_others_is_given_away() {
     require!(Root);
@@ -149,8 +149,8 @@ fn nothing_of_others_is_given_away() {
     dotd.stop();
 }
 
-/// Goal: whoever puts something into the control socket's place gains no deletion. Method: a file there; a run_dir to which
-/// another user's link leads.
+/// Goal: a user who puts a file into the control socket's place cannot have it deleted. Method: a file there; a run_dir
+/// to which another user's link leads.
 #[test]
 fn what_lies_in_the_sockets_place_stays() {
     require!(Root);
@@ -180,7 +180,7 @@ fn what_lies_in_the_sockets_place_stays() {
     assert_eq!(fs::read_dir(&target).expect("ours").count(), 0);
 }
 
-/// Goal: a config that denies clients has them refused, also where the kernel half cannot run. Method: XDP off, and XDP
+/// Goal: clients that the config denies are refused, also where the kernel half cannot run. Method: XDP off, and XDP
 /// without the rights; the client's own address is denied.
 #[test]
 fn clients_are_denied_without_the_kernel_half() {
@@ -196,7 +196,7 @@ fn clients_are_denied_without_the_kernel_half() {
     }
 }
 
-/// What a process has open, as the kernel names it.
+/// The open files of a process, as the kernel names them.
 fn open_files(pid: u32) -> Vec<String> {
     let folder = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
     let target = |entry: fs::DirEntry| fs::read_link(entry.path()).ok();
@@ -210,10 +210,10 @@ fn status_of(pid: u32, key: &str) -> String {
     line.trim().to_owned()
 }
 
-/// Goal: the engine has nothing by which a program is attached or detached, and no way to a pin; the keeper has the eight
-/// capabilities that it needs to start another engine, one thread, and no socket from which it reads the network: its
-/// listeners wait for an engine. Method: what both have open; the user of the engine at the folder; connections that wait
-/// while the engine is stopped.
+/// Goal: the engine has no means to attach or detach a program, and no access to a pin; the keeper has the eight
+/// capabilities that it needs to start another engine, one thread, and reads from no socket of the network: its
+/// listeners wait for an engine. Method: the open files of both; the engine's user tries to enter the folder;
+/// connections that wait while the engine is stopped.
 #[test]
 fn the_engine_holds_no_link_and_reaches_no_pin() {
     require!(Root, Bpf, Command("setpriv"));
@@ -224,8 +224,8 @@ fn the_engine_holds_no_link_and_reaches_no_pin() {
         assert!(!has(&engine, what), "{what}: {engine:#?}");
     }
     assert!(has(&engine, "bpf-map") && has(&keeper, "bpf-prog"), "{engine:#?} {keeper:#?}");
-    // The keeper's sockets are the engine's: listeners, and the control socket. Its own: the pair, and the one that says that
-    // a dotd is here.
+    // The keeper holds sockets for the engine: listeners, and the control socket. Its own are the pair, and the one
+    // that shows that a dotd runs here.
     let own = keeper.iter().filter(|file| file.starts_with("socket:") && !engine.contains(file)).count();
     assert!(own <= 2, "{keeper:#?} {engine:#?}");
     for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
@@ -242,9 +242,9 @@ fn the_engine_holds_no_link_and_reaches_no_pin() {
     dotd.stop();
 }
 
-/// Goal: whatever a local user puts where dotd's pins will be, a start deletes and gives away nothing of others, and has its
-/// pins. Method: on a BPF file system that is open to everybody, another user's folder, with a link to a folder of another
-/// service in it, locked; then a link in the folder's own place.
+/// Goal: whatever a local user puts at the place of dotd's pins, a start deletes and gives away no file of others, and
+/// makes its pins. Method: on a BPF file system that is open to everybody, another user's folder, with a link to a
+/// folder of another service in it, locked; then a link in the folder's own place.
 #[test]
 fn planted_folders_lead_nowhere() {
     require!(Root, Bpf, Command("bpftool"));
@@ -286,15 +286,15 @@ fn planted_folders_lead_nowhere() {
     }
 }
 
-/// Goal: where dotd mounts the BPF file system itself, nobody else may enter it. Method: a namespace without one.
-///
+/// Goal: a BPF file system that dotd mounts itself is closed to other users. Method: a namespace without one. Covers:
+///
 #[test]
 fn a_bpf_file_system_of_dotds_own_is_closed() {
     require!(Root, Bpf);
     let network = Network::without_bpffs();
     let dotd = Server::start(&network, &Config::new().set("server", "user", "\"nobody\""));
     let mounts = fs::read_to_string(format!("/proc/{}/mounts", dotd.keeper_pid())).expect("it runs");
-    // The last one is on top: this machine may have one below.
+    // The last mount is on top: this machine may have another one below.
     let line = mounts.lines().rfind(|line| line.contains(" /sys/fs/bpf bpf ")).expect("mounted").to_owned();
     for option in ["nosuid", "nodev", "noexec", "mode=700"] {
         assert!(line.contains(option), "{line}");
@@ -302,9 +302,9 @@ fn a_bpf_file_system_of_dotds_own_is_closed() {
     dotd.stop();
 }
 
-/// Goal: a dotd that runs is found from another mount namespace too, and by nobody else's word. Method: `dotd xdp detach`
-/// with a BPF file system of its own, as after `ip netns exec`, beside a running dotd; then a start beside a socket of another user
-/// under a name like dotd's.
+/// Goal: a running dotd is found from another mount namespace too, and no other user can pretend to be one. Method:
+/// `dotd xdp detach` with a BPF file system of its own, as after `ip netns exec`, beside a running dotd; then a start
+/// beside a socket of another user under a name like dotd's.
 #[test]
 fn a_running_dotd_is_found_and_nobody_plays_it() {
     require!(Root, Bpf, Command("unshare"));
@@ -338,7 +338,7 @@ fn a_running_dotd_is_found_and_nobody_plays_it() {
     drop(impostor);
 }
 
-/// Goal: engines that are killed again and again end their keeper in the same way, and leave all that the next start takes
+/// Goal: when engines are killed repeatedly the keeper ends by the same signal, and the next start takes everything
 /// over; a keeper that is killed ends its engine. Method: KILL to each; the next start.
 #[test]
 fn neither_process_outlives_the_other() {
@@ -367,9 +367,9 @@ fn neither_process_outlives_the_other() {
     assert!(!network.server.exists("/sys/fs/bpf/dotd"));
 }
 
-/// Goal: the keeper also starts another engine, and ends at last, after engines whose end it cannot name, and then takes
-/// nothing off. Method: a real-time signal to each engine; KILL to those of a dotd that was started with SIGCHLD ignored.
-///
+/// Goal: the keeper starts another engine, and ends at last without detaching anything, also when it cannot name the
+/// signal that ended the engines. Method: a real-time signal to each engine; KILL to the engines of a dotd that was
+/// started with SIGCHLD ignored.
 #[test]
 fn the_keeper_ends_however_the_engine_ended() {
     require!(Root, Bpf);
@@ -390,8 +390,8 @@ fn the_keeper_ends_however_the_engine_ended() {
     assert!(!network.server.exists("/sys/fs/bpf/dotd"));
 }
 
-/// Goal: who is neither root, nor the engine's user, nor in its group, does not reach the control socket. Method: status
-/// as a third user, and as one in the group.
+/// Goal: a user who is neither root nor the engine's user, and not in its group, cannot use the control socket. Method:
+/// status as a third user, and as one in the group.
 #[test]
 fn the_control_socket_is_for_its_group() {
     require!(Root, Command("setpriv"));

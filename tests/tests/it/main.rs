@@ -1,9 +1,9 @@
-//! The integration tests: one binary, one module a subject. Every module drives the real `dotd` program.
+//! The integration tests: one binary, one module for each subject. Every module drives the real `dotd` program.
 //!
 //! Before: `cargo xtask test` built `dotd`. After: each promise of README, docs/standards.md, docs/attacks.md and
-//! docs/packets.md was tried with real clients, backends, interfaces and packets.
-//! Where does a new test go? Into the module whose sentence below names its subject: `rfcNNNN` for a sentence of an RFC,
-//! `xdp_*` for the kernel half, else by what goes wrong or who does it. A module is at most 600 lines.
+//! docs/packets.md was tried with real clients, backends, interfaces and packets. Where does a new test go? Into the
+//! module whose sentence below names its subject: `rfcNNNN` for a sentence of an RFC, `xdp_*` for the kernel half, else
+//! by the fault or the party that causes it. A module is at most 600 lines.
 //! Never: a sleep as a synchronisation, a port or a namespace that another test could use.
 
 /// `[access]`: who may ask, by address, listener, server name and client certificate.
@@ -12,17 +12,17 @@ mod access;
 mod alerts;
 /// DNS in clear over UDP with a forged source address: what dotd sends there, how much, and when.
 mod amplification;
-/// dotd as a service: its lines in the journal, and verbs while the config is broken.
+/// dotd as a service: its lines in the journal, its log level, and verbs while the config is broken.
 mod appliance;
-/// Backends at their worst: ICMP errors, half frames, all of them gone at once, more queries than places.
+/// Faults of backends: ICMP errors, half frames, all of them gone at once, more queries than places.
 mod backend_faults;
-/// Backends over connections: pipelining, what is believed, what happens to queries when one closes.
+/// Backends over connections: pipelining, which responses count, what happens to queries when one closes.
 mod backends;
 /// The cache and shared answers (RFC 2308, RFC 8767), as clients and backends see them.
 mod cache;
 /// The cache by an operator's choices, and its rarer answers: stale ones, TTL bounds, subnets, forgetting.
 mod cache_choices;
-/// Certificates as operators have them: OCSP, several key types, files that a renewal replaces.
+/// Certificates in an operator's practice: OCSP, several key types, files that a renewal replaces.
 mod certificates;
 /// `dotd check --connect`: what is said of backends that answer, and of each kind that does not.
 mod check_connect;
@@ -36,13 +36,13 @@ mod confined;
 mod cookies;
 /// A machine that lacks rights or features: dotd serves and says what is missing.
 mod degraded;
-/// Through dotd a client hears what the backend itself would say, octet for octet.
+/// Through dotd a client gets the backend's own answer, octet for octet.
 mod differential;
-/// DNS in clear through the same engine (`listen.do53`).
+/// Cleartext DNS through the same engine (`listen.do53`).
 mod do53;
 /// Replayed, changed or stolen first flights and tickets.
 mod early_data;
-/// Sessions that end in order: whatever was written arrives, then close_notify and FIN.
+/// Sessions that end in order: everything that was written arrives, then close_notify and FIN.
 mod endings;
 /// Errors of a backend are answers: without a question, without EDNS, about a question in another case.
 mod error_answers;
@@ -50,17 +50,17 @@ mod error_answers;
 mod failover;
 /// One client that asks without end beside one that wants an answer.
 mod fairness;
-/// The whole path, end to end, with clients and backends that others wrote.
+/// The whole path, end to end, with clients and backends of other projects.
 mod first_light;
 /// Several nodes with one `tls.ticket_secret`: a ticket from one node resumes on another.
 mod fleet;
 /// Too many messages, too large messages, clients that leave in the middle.
 mod floods;
-/// What arrives on an Internet port and is not TLS, or old TLS, or half of it.
+/// Octets on an Internet port that are not TLS, or old TLS, or half a handshake.
 mod garbage;
 /// One engine after another, after a crash.
 mod handover;
-/// `balance.hedge_percent`: a late query is asked of a second backend too.
+/// `balance.hedge_percent`: a late query is also sent to a second backend.
 mod hedging;
 /// ClientHellos of real and hostile clients: cut, large, unusual.
 mod hellos;
@@ -70,17 +70,17 @@ mod host_faults;
 mod load;
 /// What another local user, and the user that dotd becomes, can do to root's files and to other services.
 mod local_users;
-/// Clients that let answers wait: how much memory they may take, and whom it costs.
+/// Clients that let answers wait: how much memory they may take, and which sessions end for it.
 mod memory;
 /// A worker that pauses to gather answers: every answer still arrives.
 mod moderation;
 /// Only clients with a certificate of `tls.client_ca` are served.
 mod mutual_tls;
-/// What an operator types: check, pin, status, stats, xdp show.
+/// The operator's verbs: check, pin, status, stats, xdp show.
 mod operator;
 /// The packages of `cargo xtask dist`: what is in them, that they are the same each time, that what they install works.
 mod packages;
-/// The units of `packaging/`: systemd takes them, and dotd has what they run.
+/// The units of `packaging/`: systemd accepts them, and dotd has the commands that they run.
 mod packaging;
 /// The packet parser over generated frames: no root, no kernel.
 mod packet_properties;
@@ -88,23 +88,23 @@ mod packet_properties;
 mod path_mtu;
 /// Slow, lossy and changing backends: no query lost, nothing left behind.
 mod patience;
-/// `[policy]`: zones of names and addresses that are answered otherwise, beside an Unbound with the same zone.
+/// `[policy]`: zones that change answers for names and addresses, compared with an Unbound that has the same zone.
 mod policy_zones;
 /// After start dotd holds no right; after its end the kernel holds nothing of dotd.
 mod privileges;
-/// PROXY headers on datagrams of a load balancer, and what they say beside the addresses.
+/// PROXY headers on a load balancer's datagrams, and their fields beside the addresses.
 mod proxy_in_clear;
 /// PROXY protocol version 2, towards backends and from a load balancer.
 mod proxy_protocol;
-/// Real servers that read our PROXY headers.
+/// Real servers that read dotd's PROXY headers.
 mod proxy_receivers;
-/// `dotd query`: what it asks, believes, prints and ends with.
+/// `dotd query`: its questions, its trust, its output and its exit status.
 mod query;
 /// `dotd query` beside dig, kdig and getdns_query.
 mod query_peers;
-/// Our record layer and rustls's own hear the same records: the same fate, and no root needed.
+/// The same records to dotd's record layer and to rustls's own have the same outcome; needs no root.
 mod record_differential;
-/// The record layer by the letter (RFC 8446 §4.6.3, §5, §6; RFC 5246 §6, §7.2): each record that is wrong, and its alert.
+/// The record layer by the letter (RFC 8446 §4.6.3, §5, §6; RFC 5246 §6, §7.2): each wrong record, and its alert.
 mod records;
 /// SIGHUP changes what it can and keeps what it must; SIGTERM answers what is in flight.
 mod reload;
@@ -112,7 +112,7 @@ mod reload;
 mod rfc4035;
 /// TLS 1.2: session IDs.
 mod rfc5246;
-/// Forgery: which responses dotd believes.
+/// Forgery: which responses dotd accepts.
 mod rfc5452;
 /// EDNS, and which messages are well formed.
 mod rfc6891;
@@ -142,17 +142,17 @@ mod rfc9325;
 mod rfc9462;
 /// What an operator sees: names of backends, latencies, what clients hear, in status, metrics and log lines.
 mod seeing;
-/// Four servers that others wrote, behind dotd.
+/// Four servers of other projects, behind dotd.
 mod servers;
-/// Connections to a backend that all clients share: what one query does to them is felt by no other.
+/// Connections to a backend that all clients share: one client's queries on them affect no other client.
 mod shared_connections;
-/// The test harness itself: namespaces, backends and capture do what the others assume.
+/// The test harness itself: namespaces, backends and capture do what the other modules assume.
 mod stage;
 /// Clients that hold a connection and send or read nothing.
 mod stalling;
-/// Switches of a running dotd: drain and undrain, and what load balancers hear.
+/// Switches of a running dotd: drain and undrain, and the answers to load balancers' probes.
 mod switches;
-/// TLS towards backends: who they must be, and what follows when they are not.
+/// TLS towards backends: how they are authenticated, and what happens when that fails.
 mod tls_backends;
 /// Records that carry nothing, inside an established session.
 mod tls_floods;
@@ -160,13 +160,13 @@ mod tls_floods;
 mod transfers;
 /// Another program takes dotd's place, or the old one serves on.
 mod upgrade;
-/// What dotd tells of single clients: refusals, connections.
+/// What dotd reports about single clients: refusals, connections.
 mod watching;
 /// The loader on real interfaces: what it attaches, pins, hands over and leaves behind.
 mod xdp_attach;
 /// Banned clients: in the kernel half, on the command line, over a restart.
 mod xdp_bans;
-/// What the stack accepts was judged, however its headers wind.
+/// Every packet that the stack accepts was judged, whatever its headers are.
 mod xdp_closed;
 /// SYN cookies made by XDP.
 mod xdp_cookies;
@@ -176,19 +176,19 @@ mod xdp_costs;
 mod xdp_differential;
 /// TCP Fast Open beside the cleartext gate.
 mod xdp_fast_open;
-/// Floods against the real server: the client over its rate gets its rate, others pay nothing.
+/// Floods against the real server: a client above its rate gets its rate, and others are not affected.
 mod xdp_floods;
 /// Rates, frame by frame.
 mod xdp_limits;
 /// Allow and deny lists by prefix.
 mod xdp_lists;
-/// Only what is for this machine is judged, and what it sends itself meets no limit.
+/// Only packets for this machine are judged, and packets that it sends itself meet no limit.
 mod xdp_local;
 /// A refused client is logged once a minute.
 mod xdp_notices;
-/// The compiled object is what dot-common says, and this kernel takes it.
+/// The compiled object agrees with dot-common, and this kernel accepts it.
 mod xdp_object;
-/// Every way to a listen address: what XDP cannot see is judged at tc ingress.
+/// Every way to a listen address: packets that XDP cannot see are judged at tc ingress.
 mod xdp_paths;
 /// Every row of docs/packets.md, shown to the compiled program.
 mod xdp_policy;
@@ -200,9 +200,9 @@ mod xdp_spoofers;
 mod xdp_spread;
 /// A connection goes to the worker of the CPU that takes its packets.
 mod xdp_steering;
-/// One dotd after another: no packet unjudged between them.
+/// One dotd after another: no packet passes unjudged between them.
 mod xdp_succession;
-/// Each frame to our ports is counted exactly once.
+/// Each frame to dotd's ports is counted exactly once.
 mod xdp_sums;
 /// Every verdict and every shape of header.
 mod xdp_verdicts;

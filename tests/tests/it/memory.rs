@@ -1,7 +1,8 @@
-//! What clients let wait: how much memory it takes, whom it costs, and that a reader who keeps the promised pace is served.
+//! Answers that clients do not read: how much memory they take, which sessions end for it, and that a reader at the
+//! promised pace is served.
 //!
-//! Before: a backend whose answers are as long as answers can be. After: what is owed stays within its budgets, the process
-//! stays small, and memory comes back.
+//! Before: a backend whose answers are as long as answers can be. After: the octets that are owed stay within their
+//! budgets, the process stays small, and its memory is freed.
 
 use std::{
     io::Read,
@@ -27,13 +28,13 @@ use dot_tests::{
     require,
 };
 
-/// Sessions of one client that take nothing.
+/// The number of sessions of one client that read nothing.
 const SESSIONS: usize = 60;
-/// Long answers that each asks for.
+/// The number of long answers that each of them asks for.
 const ANSWERS: usize = 64;
 const MIB: u64 = 1 << 20;
 
-/// A backend whose answers to TXT have 65,000 octets, and others one address.
+/// A backend whose answers to TXT have 65,000 octets, and other types one address.
 fn long(query: &Received) -> Vec<Act> {
     let is_long = query.octets.ends_with(&[0, 16, 0, 1]);
     let answer = match is_long {
@@ -47,12 +48,12 @@ fn scene(config: Config) -> (Network, Scripted, Server) {
     scripted_with(config, "transport = \"tcp\"\ntimeout = \"30s\"", long)
 }
 
-/// So many queries for long answers.
+/// That many queries for long answers.
 fn questions(count: usize) -> Vec<Vec<u8>> {
     vec![Query::new(1, "long.dotd.test", TXT).octets(); count]
 }
 
-/// A session that asks for much and whose kernel takes little.
+/// A session that asks for much and whose kernel accepts little.
 fn greedy(network: &Network) -> Dot {
     let stream = tcp_with_window(&network.client, (SERVER_V4, 853).into(), 2048);
     let mut session = Dot::over(stream, SERVER_V4, &Offer::default()).expect("a session");
@@ -60,7 +61,7 @@ fn greedy(network: &Network) -> Dot {
     session
 }
 
-/// Nothing is asked any more, and somebody is owed something.
+/// Waits until no query is in flight, and answers are owed.
 fn is_settled(stats: &Stats) -> bool {
     stats.counter("backend_outstanding", "outstanding") == 0
         && stats.counter("backend", "stream_received") > 100
@@ -70,9 +71,10 @@ fn owed(stats: &Stats) -> u64 {
     stats.counter("owed_octets", "octets")
 }
 
-/// Goal: sessions that ask for the longest answers and take nothing cost their prefix's budget, and not 4 MiB each; answers
-/// beyond it are SERVFAIL, another client is served, and the memory comes back when they are gone. Method: 60 sessions of
-/// one client, 64 such answers each; the gauge, and the process's size as Linux says it.
+/// Goal: sessions that ask for the longest answers and read nothing take at most their prefix's budget, and not 4 MiB
+/// each; answers beyond it are SERVFAIL, another client is served, and the memory is freed when they are gone. Method:
+/// 60 sessions of one client, 64 such answers each; the gauge, and the process's size as Linux says it. Covers: A-265,
+///
 #[test]
 fn clients_that_take_nothing_are_bounded() {
     require!(Root);
@@ -97,8 +99,8 @@ fn clients_that_take_nothing_are_bounded() {
         (open, owed(stats), stats.difference()) == (1, 0, [0; 3])
     });
     assert!(stats.counter("owed", "lost_octets") > 0, "what did not arrive is said");
-    // Without the pages of the program itself, which are read in as it runs. The allocator returns what is free when its
-    // thread allocates again, as for a new connection.
+    // This excludes the pages of the program itself, which are read in as it runs. The allocator returns free memory
+    // when its thread allocates again, as for a new connection.
     eventually("the memory comes back", || {
         let _ = Dot::connect(&network.client, SERVER_V6).exchange(&www(1));
         (dotd.memory_kib("RssAnon") < anonymous_kib + 32 * 1024).then_some(())
@@ -123,7 +125,7 @@ fn the_most_owed_session_is_cut() {
     };
     modest.ask_all(&questions(1));
     dotd.counts("it is owed something", |stats| owed(stats) > 0);
-    // Each first answer is kept, so that thirty of them are more than the worker may owe.
+    // Each first answer is kept, so thirty of them are more than the worker may owe.
     while dotd.stats().counter("session_ends", "owed_most") == 0 {
         assert!(sessions.len() < 100, "nobody is cut");
         sessions.push(greedy(&network));
@@ -134,9 +136,9 @@ fn the_most_owed_session_is_cut() {
     assert_eq!(stats.counter("session_ends", "slow_reader"), 0);
 }
 
-/// Goal: a client that reads steadily is not cut, however much it is owed: the promise is a pace, and no kernel's buffer
-/// stands in its way. Method: 4 MiB of answers, read at 256 KiB a second, under a `write_timeout` of two seconds, in which the
-/// kernel's default send buffer would say nothing of what the client takes.
+/// Goal: a client that reads steadily is not cut, however much it is owed: only its pace counts, whatever its kernel's
+/// buffer. Method: 4 MiB of answers, read at 256 KiB a second, under a `write_timeout` of two seconds, during which the
+/// kernel's default send buffer would not show what the client reads.
 #[test]
 fn a_steady_reader_gets_everything() {
     require!(Root);

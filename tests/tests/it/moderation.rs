@@ -1,6 +1,7 @@
-//! Answers gather while many are to come: the worker pauses, and every answer still reaches its client.
+//! A worker pauses while many answers are expected, so that it handles them together; every answer still reaches its
+//! client.
 //!
-//! Before: a scripted backend that answers one query at a time. After: pauses were counted, and nothing was lost.
+//! Before: a scripted backend that answers one query at a time. After: pauses were counted, and no answer was lost.
 
 use dot_tests::{
     harness::{
@@ -16,7 +17,7 @@ use dot_tests::{
     require,
 };
 
-/// Queries that hang, of four sessions together.
+/// The number of queries that hang, over four sessions together.
 const HANGING: u16 = 1000;
 
 fn is_slow(query: &Received) -> bool {
@@ -40,8 +41,9 @@ fn hanging(script: fn(&Received) -> Vec<Act>) -> (Network, Scripted, Server, Vec
     (network, backend, dotd, sessions)
 }
 
-/// Goal: with many queries at a backend that sends its answers one by one a worker lets them gather, and each client
-/// has all of its answers. Method: four sessions with 250 queries each, again and again, until the ledger has seen a pause.
+/// Goal: with many queries at a backend that sends its answers one by one, a worker pauses to gather them, and each
+/// client gets all of its answers. Method: four sessions with 250 queries each, repeated until the ledger has counted a
+/// pause.
 #[test]
 fn answers_gather_while_many_are_to_come() {
     require!(Root);
@@ -62,7 +64,7 @@ fn answers_gather_while_many_are_to_come() {
     dotd.stop();
 }
 
-/// Goal: who asks one at a time never waits for others. Method: 50 queries in turn.
+/// Goal: a client that asks one query at a time never waits for others. Method: 50 queries in turn.
 #[test]
 fn a_single_query_is_never_held_up() {
     require!(Root);
@@ -77,16 +79,16 @@ fn a_single_query_is_never_held_up() {
     dotd.stop();
 }
 
-/// Goal: queries that hang, at a silent backend, hold nobody up: neither what dotd answers itself nor what a backend
-/// answers. Method: a thousand of them; 200 queries one at a time that dotd refuses, and 200 that the backend answers at
-/// once; no pause was counted.
+/// Goal: queries that hang at a silent backend delay no other query: neither one that dotd answers itself nor one that
+/// a backend answers. Method: a thousand of them; 200 queries one at a time that dotd refuses, and 200 that the backend
+/// answers at once; no pause was counted.
 #[test]
 fn queries_that_hang_hold_nobody_up() {
     require!(Root);
     let (network, _backend, dotd, _sessions) = hanging(|_| Vec::new());
     let mut client = Dot::connect(&network.client, SERVER_V4);
     for id in 0..200 {
-        // An opcode that nobody knows.
+        // An unknown opcode.
         assert_eq!(client.exchange(&header(id, 0x1000, [0; 4])).rcode(), 4);
         let answer = client.exchange(&Query::new(id, "www.dotd.test", A).octets());
         assert_eq!(answer.rdata(A), [HONEST]);
@@ -95,8 +97,8 @@ fn queries_that_hang_hold_nobody_up() {
     dotd.stop();
 }
 
-/// Goal: a slow backend, whose answers come one at a time while a thousand are awaited, holds nobody up either. Method: it
-/// gives one answer of those that it holds for each query that dotd answers itself.
+/// Goal: a slow backend, whose answers come one at a time while a thousand are awaited, delays no other query either.
+/// Method: for each query that dotd answers itself the backend releases one answer.
 #[test]
 fn a_slow_backend_holds_nobody_up() {
     require!(Root);

@@ -1,6 +1,6 @@
 //! Mutual TLS: only clients with a certificate of `tls.client_ca` are served (RFC 8310 §6.6).
 //!
-//! Before: an authority of the test's making. After: kdig with its certificate is answered, others are not.
+//! Before: an authority that the test made. After: kdig with its certificate is answered, others are not.
 
 use std::path::PathBuf;
 
@@ -37,8 +37,8 @@ fn client_of(authority: &Authority, scratch: &Scratch, name: &str) -> String {
     format!("+tls +tls-certfile={} +tls-keyfile={} dotd.test A", cert.display(), key.display())
 }
 
-/// Goal: a certificate of the named authority opens the door; none, or another authority's, does not, and
-/// each refusal is counted as what it is. Method: kdig three times; a query that were let through would be
+/// Goal: a client with a certificate of the named authority is served; one without a certificate, or with another
+/// authority's, is not, and each refusal has its own counter. Method: kdig three times; a query that passed would be
 /// counted as received.
 #[test]
 fn only_clients_of_the_authority_are_served() {
@@ -61,7 +61,7 @@ fn only_clients_of_the_authority_are_served() {
     dotd.stop();
 }
 
-/// Goal: an authority that cannot be used is named at start. Method: a file without a certificate.
+/// Goal: an unusable authority file is named at start. Method: a file without a certificate.
 #[test]
 fn a_broken_authority_is_named() {
     require!(Root);
@@ -76,8 +76,8 @@ fn a_broken_authority_is_named() {
     );
 }
 
-/// Goal: no ticket is a way around the certificate: a resumed handshake would check none. Method: a session
-/// saved while anybody was welcome, offered after a reload that asks for certificates.
+/// Goal: a ticket does not replace the certificate, which a resumed handshake would not check. Method: a session that
+/// was saved while no certificate was needed is offered after a reload that asks for certificates.
 #[test]
 fn a_ticket_from_before_opens_no_door() {
     require!(Root, Command("openssl"));

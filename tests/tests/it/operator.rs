@@ -1,6 +1,6 @@
-//! What an operator types: check, pin, status, stats, xdp show. Exit codes and one-line answers.
+//! The operator's verbs: check, pin, status, stats, xdp show; their exit codes and one-line errors.
 //!
-//! Before: the real binary. After: 0 is fine, 1 failed with one line, 2 is a question we did not understand.
+//! Before: the real binary. After: exit code 0 means success, 1 a failure with one line, 2 wrong usage.
 
 use std::{path::Path, process::Command};
 
@@ -21,7 +21,7 @@ use dot_tests::{
 use dot_userspace::ledger::Counter;
 use nix::sys::signal::Signal;
 
-/// Runs `dotd` with these words outside of any namespace, and gives its exit code, stdout and stderr.
+/// Runs `dotd` with these arguments outside of any namespace, and returns its exit code, stdout and stderr.
 fn dotd(words: &[&str]) -> (Option<i32>, String, String) {
     let mut command: Command = bounded(&binary().display().to_string());
     let output = command.args(words).output().expect("dotd can be started");
@@ -43,8 +43,8 @@ fn path_text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Goal: `check` says yes to a good config, and no to a bad one with a line for each mistake.
-/// Method: two mistakes at once; both are named, the exit code is 1.
+/// Goal: `check` accepts a good config, and refuses a bad one with a line for each mistake. Method: two mistakes at
+/// once; both are named, the exit code is 1.
 #[test]
 fn check_names_every_mistake() {
     let scratch = Scratch::new();
@@ -61,8 +61,7 @@ fn check_names_every_mistake() {
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
-/// Goal: `check` finds a certificate and a key that do not belong together.
-/// Method: two of each, crossed.
+/// Goal: `check` finds a certificate and a key that do not belong together. Method: two of each, exchanged.
 #[test]
 fn check_finds_a_key_of_another_certificate() {
     let scratch = Scratch::new();
@@ -75,8 +74,7 @@ fn check_finds_a_key_of_another_certificate() {
     assert!(code == Some(1) && said.contains("two.key"), "{code:?} {said}");
 }
 
-/// Goal: what is no usage ends with 2 and a hint; help with 0.
-/// Method: a verb and a flag nobody has.
+/// Goal: wrong usage ends with 2 and a hint, help with 0. Method: a verb and a flag that do not exist.
 #[test]
 fn usage_errors_exit_with_2() {
     for words in [&["serve"][..], &["run", "--fast"], &["pin", "-x"]] {
@@ -87,7 +85,7 @@ fn usage_errors_exit_with_2() {
     assert!(code == Some(0) && stdout.contains("run") && stdout.contains("check"), "{stdout}");
 }
 
-/// Goal: `pin` prints what `run` prints and what a client can check, for the self-signed certificate and for a file.
+/// Goal: `pin` prints the same pin as `run`, which a client can check, for the self-signed certificate and for a file.
 /// Method: the same config for both; the pin of a certificate file by `openssl`'s own computation. Covers: C-67
 #[test]
 fn pin_is_the_same_everywhere() {
@@ -107,8 +105,8 @@ fn pin_is_the_same_everywhere() {
     assert!(said.is_success && said.has(expected.text.trim()), "{} is not {}", said.text, expected.text);
 }
 
-/// Goal: status, stats and xdp show speak to the control socket; without a server they fail in one line.
-/// Method: by `--socket` and by `-c`; then with a socket that is not there.
+/// Goal: status, stats and xdp show speak to the control socket; without a server they fail in one line. Method: by
+/// `--socket` and by `-c`; then with a socket that does not exist.
 #[test]
 fn control_verbs_speak_to_the_socket() {
     require!(Root, Bpf);
@@ -129,9 +127,9 @@ fn control_verbs_speak_to_the_socket() {
     assert!(!said.has("of 0,"), "a worker that nobody came to yet may have connections too: {}", said.text);
 }
 
-/// Goal: `xdp detach` refuses while a dotd runs, takes XDP from it with `--force` while it serves on and stays without,
-/// and removes what a crashed one left; what was counted stays in the books. Method: the verb in each of these states,
-/// `ip link` and bpffs after it.
+/// Goal: `xdp detach` refuses while a dotd runs; with `--force` it takes XDP from that dotd, which goes on serving
+/// without it; it removes what a crashed dotd left; the counts stay. Method: the verb in each of these states, `ip
+/// link` and bpffs after it.
 #[test]
 fn xdp_detach_takes_off_what_it_should() {
     require!(Root, Bpf, Command("kdig"));
@@ -150,7 +148,7 @@ fn xdp_detach_takes_off_what_it_should() {
     let said = detach(&["--force", "--socket", &socket]);
     assert!(said.is_success && said.has("DEGRADED: detached by an operator"), "{}", said.text);
     eventually("it is off", || (!is_attached() && !is_pinned()).then_some(()));
-    // Two looks later it still is.
+    // Two looks of the watchdog later it still is.
     std::thread::sleep(std::time::Duration::from_millis(1100));
     assert!(!is_attached() && asks());
     assert_eq!(server.stats().packets("pass", "syn"), counted);
@@ -167,15 +165,15 @@ fn xdp_detach_takes_off_what_it_should() {
     assert!(said.is_success && said.has("nothing was attached"), "{}", said.text);
 }
 
-/// Goal: the tables in which an operator looks up a count have every name there is: of a verdict, and of what became of a
-/// query. Method: docs/counters.md, against the counters that the program has; lies about lengths are one row.
+/// Goal: the tables in which operators look up counters have every name: of the verdicts, and of the ends of a query.
+/// Method: docs/counters.md is compared with the counters of the program; false lengths share one row.
 #[test]
 fn the_page_of_counters_names_what_is_counted() {
     let page = include_str!("../../../docs/counters.md");
     let verdicts = dot_common::counters::rows().map(|verdict| {
         let Verdict { action, reason } = verdict;
         let name = if reason.name().starts_with("malformed_") { "malformed_…" } else { reason.name() };
-        // What `count` lets pass has a row for all of them.
+        // One row covers everything that `count` lets pass.
         let action = if action == Action::WouldDrop { Action::Drop } else { action };
         (format!("| {} |", action.name()), format!("`{name}`"))
     });

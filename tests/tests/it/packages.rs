@@ -1,8 +1,8 @@
-//! The packages of `cargo xtask dist`, made from this build: what is in them, that they are the same each time, and that what
-//! they install can be used.
+//! The packages of `cargo xtask dist`, made from this build: their contents, that two builds are equal, and that the
+//! installed files work.
 //!
-//! Before: the program of this build, packed twice. After: dpkg, rpm's format, systemd, the shell and a bare root file system
-//! find what they need.
+//! Before: the program of this build, packed twice. After: dpkg, rpm's format, systemd, the shell and an empty root
+//! file system find what they need.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lie in the workspace")
 }
 
-/// The packages of this build, each by the end of its name; made once for all tests.
+/// The packages of this build, each under the end of its name; made once for all tests.
 static PACKAGES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
     // Cargo's own folder for this: a static value is never dropped, and would leave a folder of /tmp behind.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages");
@@ -74,8 +74,9 @@ fn two_packings_are_equal() {
     assert!(sums.status.success(), "{sums:?}");
 }
 
-/// Goal: dpkg finds an installation in the package: program, units, config, user, pages, completions. Method: its listing
-/// with modes and owners, its fields, the config that it must not overwrite; its scripts by `sh -n`. Covers: C-491
+/// Goal: dpkg finds an installation in the package: program, units, config, user, pages, completions. Method: its
+/// listing with modes and owners, its fields, the config file that it must not overwrite; its scripts checked with `sh
+/// -n`. Covers: C-491
 #[test]
 fn the_deb_holds_an_installation() {
     require!(Command("dpkg-deb"));
@@ -102,7 +103,7 @@ fn the_deb_holds_an_installation() {
         let line = lines.iter().find(|line| line.last() == Some(&path));
         assert_eq!(line.map(|line| line[0]), Some(mode), "{path}");
     }
-    // dpkg makes a folder before what is in it.
+    // dpkg makes a folder before its contents.
     for line in &lines {
         let path = line.last().expect("a path").trim_end_matches('/');
         let above = path.rsplit_once('/').map(|(above, _)| format!("{above}/")).unwrap_or_default();
@@ -125,8 +126,8 @@ fn the_deb_holds_an_installation() {
     }
 }
 
-/// Goal: the RPM has the same files and its scripts. Method: read back by its format's crate, digests included; `sh -n`.
-/// Covers: C-491
+/// Goal: the RPM has the same files and its scripts. Method: read back with a crate for the format, digests included;
+/// `sh -n`. Covers: C-491
 #[test]
 fn the_rpm_holds_the_same() {
     let package = rpm::Package::open(package(".rpm")).expect("a package");
@@ -146,8 +147,8 @@ fn the_rpm_holds_the_same() {
     }
 }
 
-/// Goal: what the package installs, works: dotd accepts its config, and systemd its units. Method: the package unpacked; `dotd
-/// check` of its config with the program in it, but for the user, who is not on this machine. Covers: C-491
+/// Goal: the installed files work: dotd accepts the config, and systemd the units. Method: the package unpacked; `dotd
+/// check` of its config with its program, except for the user, which this machine lacks. Covers: C-491
 #[test]
 fn what_is_installed_can_be_used() {
     require!(Root, Command("dpkg-deb"), Command("systemd-analyze"));
@@ -166,8 +167,8 @@ fn what_is_installed_can_be_used() {
     run("systemd-analyze", &["verify", &unit.display().to_string()]);
 }
 
-/// Goal: the image starts where there is nothing else. Method: its index leads to its layer by digests; the layer is unpacked,
-/// and the program is run with it as the root. Covers: C-492
+/// Goal: the image needs no other files. Method: its index leads to its layer by digests; the layer is unpacked, and
+/// the program is run with it as the root. Covers: C-492
 #[test]
 fn the_image_needs_nothing_else() {
     require!(Root);
@@ -198,8 +199,8 @@ fn the_image_needs_nothing_else() {
     assert!(said.starts_with("dotd 0."), "{said}");
 }
 
-/// Goal: the bill of materials names what is linked, and nothing else. Method: crates that must and must not be in it; each
-/// foreign one with a checksum and a licence; every need is a component. Covers: C-493
+/// Goal: the bill of materials names the linked crates, and no others. Method: crates that must and must not be in it;
+/// each foreign one with a checksum and a licence; every dependency is a component. Covers: C-493
 #[test]
 fn the_bill_names_every_crate() {
     let bill: serde_json::Value =

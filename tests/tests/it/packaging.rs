@@ -1,6 +1,6 @@
-//! The files of `packaging/`, as systemd and dotd itself read them.
+//! The files of `packaging/`, as systemd and dotd read them.
 //!
-//! Before: the units as they are installed. After: systemd finds nothing wrong with them, and what they run, dotd has.
+//! Before: the units as they are installed. After: systemd finds no fault, and dotd has every command that they run.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
@@ -14,12 +14,12 @@ const UNITS: [(&str, &str); 2] = [
     ("dotd-detach.service", include_str!("../../../packaging/dotd-detach.service")),
 ];
 
-/// What follows `key=` in a unit, line by line.
+/// The values of `key=` in a unit, line by line.
 fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
     unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
 }
 
-/// Goal: systemd takes the units without a word. Method: systemd-analyze verify, with this build's program.
+/// Goal: systemd accepts the units without a warning. Method: systemd-analyze verify, with this build's program.
 #[test]
 fn systemd_finds_nothing_wrong() {
     require!(Root, Command("systemd-analyze"));
@@ -32,13 +32,13 @@ fn systemd_finds_nothing_wrong() {
     verify.arg("verify").args(UNITS.map(|(name, _)| scratch.path().join(name)));
     let output = verify.output().expect("it starts");
     let said = String::from_utf8_lossy(&output.stderr);
-    // systemd before 254 does not know RestartMode=, says so, and needs it not.
+    // systemd before 254 warns about RestartMode=, which it does not know and does not need.
     let is_ours = |line: &&str| line.contains("dotd") && !line.contains("'RestartMode'");
     let about_ours: Vec<_> = said.lines().filter(is_ours).collect();
     assert!(output.status.success() && about_ours.is_empty(), "{said}");
 }
 
-/// Goal: every command of the units is one that dotd has, with options that it knows. Method: the same words and `--help`.
+/// Goal: dotd has every command of the units, with its options. Method: the same arguments and `--help`.
 #[test]
 fn dotd_has_what_the_units_run() {
     for (name, text) in UNITS {
@@ -53,9 +53,10 @@ fn dotd_has_what_the_units_run() {
     }
 }
 
-/// Goal: a package's upgrade ends no dotd that serves for a build that cannot: systemd restarts it only where the builds do not
-/// understand each other. Method: the scripts after unpacking, with programs that note how they are called in the place of dotd
-/// and systemctl, for each way in which `dotd upgrade` ends; the words of the second case are those of this build.
+/// Goal: a package's upgrade does not end a dotd that serves in favour of a build that cannot: systemd restarts it only
+/// where the builds are incompatible. Method: the scripts after unpacking, with programs in place of dotd and systemctl
+/// that record their arguments, for each outcome of `dotd upgrade`; the text of the second outcome is that of this
+/// build.
 #[test]
 fn a_package_restarts_only_what_cannot_hand_over() {
     for (said, status, restarts) in [
@@ -99,9 +100,9 @@ fn a_package_restarts_only_what_cannot_hand_over() {
     assert!(hand_over.matches("restart dotd instead").count() == 2 && asks.contains("dotd is not running ("));
 }
 
-/// Goal: the unit leaves the keeper the rights of its duty, and a reload is told to a process that may hear it. Method: the
-/// capabilities by name, ExecReload, the folders that systemd must not take back, the calls by which the engine confines itself,
-/// and who is signalled at a stop.
+/// Goal: the unit leaves the keeper the rights that it needs, and sends a reload to a process that can handle it.
+/// Method: the capabilities by name, ExecReload, the folders that systemd must not take back, the calls by which the
+/// engine confines itself, and the process that gets the signal at a stop.
 #[test]
 fn the_unit_leaves_the_keeper_its_rights() {
     let [(_, unit), (_, detach)] = UNITS;
@@ -110,7 +111,7 @@ fn the_unit_leaves_the_keeper_its_rights() {
     for capability in kept {
         assert!(bounding.split(' ').any(|found| found == format!("CAP_{capability}")), "{capability}");
     }
-    // systemd 257 takes CAP_SETUID away where User= and SystemCallFilter= are there, also from root.
+    // systemd 257 removes CAP_SETUID, also from root, where User= and SystemCallFilter= are set.
     assert!(values(unit, "User").is_empty());
     assert_eq!(values(unit, "ExecReload"), ["/usr/bin/dotd reload -c /etc/dotd/dotd.toml"]);
     // With each ExecReload= systemd would give these folders, and dotd's certificate in them, back to root.
@@ -126,7 +127,8 @@ fn the_unit_leaves_the_keeper_its_rights() {
     assert_eq!(values(unit, "OnFailure"), ["dotd-detach.service"]);
     // Without it systemd 254 and later start dotd-detach at each crash, also when they start dotd again.
     assert_eq!(values(unit, "RestartMode"), ["direct"]);
-    // With that, `systemctl start` returns once systemd gives up: after some starts, however long each takes to fail.
+    // With this setting `systemctl start` returns when systemd gives up, after some starts, however long each takes to
+    // fail.
     assert_eq!(
         (values(unit, "StartLimitIntervalSec"), values(unit, "StartLimitBurst")),
         (vec!["2min"], vec!["6"])
@@ -139,9 +141,9 @@ fn the_unit_leaves_the_keeper_its_rights() {
     );
 }
 
-/// Goal: the alert rules and the board name series that a scrape has, and each label that they select by. Method: every word that
-/// begins with `dotd_` in either file, less the suffix of its type, is a row of docs/metrics.md, which the code is held to; so
-/// are the labels of what is summed by. Covers: C-403
+/// Goal: the alert rules and the board name series that a scrape has, and labels that these series have. Method: every
+/// word that begins with `dotd_` in either file, without the suffix of its type, is a row of docs/metrics.md, which
+/// another test compares with the code; so are the labels by which sums are grouped. Covers: C-403
 #[test]
 fn alerts_and_board_name_what_a_scrape_has() {
     let page = include_str!("../../../docs/metrics.md");

@@ -1,4 +1,4 @@
-//! Does the parser read what was built? Plain Rust on slices: no root, no kernel.
+//! The parser over generated frames, in plain Rust on slices: no root, no kernel.
 
 use dot_common::{
     flow::FlowKey,
@@ -66,7 +66,7 @@ proptest! {
         prop_assert_eq!(transport(tcp(Fragment::Later(3))), Ok(None));
     }
 
-    /// Goal: our SYN-ACK names the flow exactly as the client's segments do. Method: parses both directions.
+    /// Goal: dotd's SYN-ACK names the flow exactly as the client's segments do. Method: parses both directions.
     #[test]
     fn syn_ack_names_the_clients_flow(shape in 0..shapes().len(), initial: u32, client_port: u16) {
         let shape = shapes()[shape].1;
@@ -76,15 +76,15 @@ proptest! {
         prop_assert_eq!(found, Some((key(&forth, client_port, 853), initial)));
     }
 
-    /// Goal: a frame cut anywhere is refused or passed, never read beyond its end. Method: cuts a segment at
-    /// every length; whatever parses must lie within.
+    /// Goal: a frame cut anywhere is refused or passed, never read beyond its end. Method: cuts a segment at every
+    /// length; every range that is parsed must lie within the frame.
     #[test]
     fn cut_frames_are_never_read_beyond(shape in 0..shapes().len(), keep in 0usize..120) {
         let frame = shapes()[shape].1(Build::tcp(853, 16, 1, &[7; 20])).frame();
         let keep = keep.min(frame.octets.len());
         let padding = frame.octets.len() - frame.transport - 20 - 20;
         let parsed = parse(&&frame.octets[..keep], &PORTS);
-        // Only padding may be missing from a frame that is still whole to us.
+        // Only padding may be missing from a frame that still parses as whole.
         if keep + padding < frame.octets.len() {
             prop_assert!(!matches!(parsed, Ok(Some(_))), "{parsed:?}");
         }

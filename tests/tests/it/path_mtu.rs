@@ -1,8 +1,8 @@
-//! Queries that are longer than a datagram on the way to their backend may be (RFC 9715): they go by TCP, to the same
-//! backend, in no fragments.
+//! Queries that are longer than the path to their backend allows for a datagram (RFC 9715): they go over TCP, to the
+//! same backend, without fragments.
 //!
-//! Before: two backends, policy `first`, and a path that is small from the beginning or becomes it. After: the first
-//! has answered, over TCP what is long and over UDP what is not.
+//! Before: two backends, policy `first`, and a path whose MTU is small or becomes small. After: the first backend has
+//! answered, long queries over TCP and short ones over UDP.
 
 use std::{
     net::SocketAddr,
@@ -26,11 +26,11 @@ use dot_tests::{
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// What the path carries: IPv6's minimum, as many tunnels have it.
+/// The path's MTU: the minimum of IPv6, as many tunnels have it.
 const MTU: u16 = 1280;
 /// An EDNS option for local use (RFC 6891 §9), which passes.
 const LOCAL_OPTION: u16 = 65_001;
-/// A query that fits where nothing is in the way, and not in [`MTU`].
+/// A query that fits into an Ethernet frame, and not into [`MTU`].
 const LONG_OCTETS: usize = 1260;
 
 fn long(id: u16) -> Vec<u8> {
@@ -44,7 +44,7 @@ fn is_long(query: &Received) -> bool {
     query.octets.len() > 1000
 }
 
-/// Somebody else, who would answer otherwise.
+/// Another backend, which would answer differently.
 fn spare(query: &Received) -> Vec<Act> {
     vec![Act::Send(reply_to(&query.octets, A, &[vec![192, 0, 2, 1]]))]
 }
@@ -61,7 +61,7 @@ fn scene(
     (network, backends, dotd)
 }
 
-/// All went to the first: so many long ones, over TCP, and the others over UDP.
+/// Asserts that all queries went to the first backend: that many long ones over TCP, and the others over UDP.
 fn assert_first_had_all(backends: &[Scripted; 2], stats: &Stats, over_tcp: usize) {
     let (first, second) = (backends[0].received(), backends[1].received());
     assert!(second.is_empty(), "{second:?}");
@@ -73,9 +73,9 @@ fn assert_first_had_all(backends: &[Scripted; 2], stats: &Stats, over_tcp: usize
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
 }
 
-/// Goal: what is longer than the path's MTU, which the kernel knows, goes by TCP at once and in no fragments, alone or
-/// among others, with a PROXY header and without; it is not held against the backend. Method: loopback with an MTU of
-/// 1280; long queries, between short ones in the same batch too. Covers: C-56
+/// Goal: a query longer than the path's MTU, which the kernel knows, goes over TCP at once, without fragments, alone or
+/// among others, with and without a PROXY header; it does not count as a failure of the backend. Method: loopback with
+/// an MTU of 1280; long queries, between short ones in the same batch too. Covers: C-56
 #[test]
 fn what_is_too_long_for_the_path_goes_by_tcp() {
     require!(Root);
@@ -93,16 +93,16 @@ fn what_is_too_long_for_the_path_goes_by_tcp() {
         }
         let stats = dotd.counts("all is over", |stats| stats.difference() == [0; 3]);
         assert_first_had_all(&backends, &stats, 21);
-        // A header may carry 256 octets of a load balancer, so that dotd does not even try a datagram with one.
+        // A header may carry 256 octets from a load balancer, so dotd does not even try a datagram with one.
         let found_out = if keys.is_empty() { 21 } else { 0 };
         assert_eq!(stats.counter("backend", "too_long"), found_out);
         assert_eq!(dotd.backend_states()[0], "up");
     }
 }
 
-/// Goal: what a router refuses as too long goes by TCP as soon as the router says so, not to another backend; the next
-/// goes by TCP without being refused. Method: a backend that does not hear long datagrams, and ICMP's "fragmentation
-/// needed" for the first of them. Covers: A-58
+/// Goal: a query that a router refuses as too long goes over TCP as soon as the router reports it, and not to another
+/// backend; the next one goes over TCP without a refusal. Method: a backend that does not hear long datagrams, and
+/// ICMP's "fragmentation needed" for the first of them. Covers: A-58
 #[test]
 fn what_a_router_refuses_goes_by_tcp() {
     require!(Root);
@@ -125,9 +125,9 @@ fn what_a_router_refuses_goes_by_tcp() {
     assert_eq!((by_udp, stats.counter("backend", "too_long")), (1, 8));
 }
 
-/// Goal: a long query that is lost where no router says a word is asked by TCP, once it has had its patience; a short one
-/// is sent again as it was. Method: a backend, alone, that does not hear long datagrams, nor the first of the short ones.
-/// Covers: A-58
+/// Goal: a long query that is lost without a report from a router is asked over TCP after its time for an answer; a
+/// short one is sent again unchanged. Method: a single backend that ignores long datagrams, and the first of the short
+/// ones. Covers: A-58
 #[test]
 fn a_silent_black_hole_is_passed_by_tcp() {
     require!(Root);
@@ -149,7 +149,7 @@ fn a_silent_black_hole_is_passed_by_tcp() {
     assert_eq!((stats.counter("backend", "too_long"), stats.counter("backend", "retransmitted")), (1, 1));
 }
 
-/// Sends who asked the words of a router: your datagram is too long for the next link (RFC 792, RFC 1191 §4).
+/// Sends the client the report of a router that its datagram is too long for the next link (RFC 792, RFC 1191 §4).
 fn refuse(namespace: &Namespace, query: &Received, backend: SocketAddr) {
     let (SocketAddr::V4(from), SocketAddr::V4(to)) = (query.from, backend) else { panic!("IPv4") };
     let octets = |length: usize| u16::try_from(length).expect("short").to_be_bytes();

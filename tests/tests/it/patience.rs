@@ -1,4 +1,4 @@
-//! Backends that are slow, lose datagrams, or change: nothing is lost by it, and nothing is left behind.
+//! Backends that are slow, lose datagrams, or change: no query is lost, and no descriptor is leaked.
 //!
 //! Before: a scripted backend and a patient client. After: NOERROR, and as many descriptors as before.
 
@@ -20,11 +20,11 @@ use dot_tests::{
     require,
 };
 
-/// Time for a query to be sent again and answered on a machine that has other work.
+/// Enough time for a query to be sent again and answered on a busy machine.
 const PATIENT: &str = "timeout = \"8s\"";
 
-/// Goal: a backend slower than the time after which a query is sent again still answers: the answer to the
-/// first datagram is as good as any. Method: all answers are held until it was sent again.
+/// Goal: a backend slower than the time after which a query is sent again still answers: an answer to its first
+/// datagram counts as well. Method: all answers are held until the query was sent again.
 #[test]
 fn a_slow_backend_still_answers() {
     require!(Root);
@@ -41,8 +41,8 @@ fn a_slow_backend_still_answers() {
     });
 }
 
-/// Goal: a lost datagram costs its client a moment and no SERVFAIL. Method: the backend ignores the first datagram of
-/// every query.
+/// Goal: a lost datagram delays its client briefly and causes no SERVFAIL. Method: the backend ignores the first
+/// datagram of every query.
 #[test]
 fn a_lost_datagram_is_sent_again() {
     require!(Root);
@@ -62,8 +62,8 @@ fn a_lost_datagram_is_sent_again() {
     assert!(stats.counter("backend", "retransmitted") >= 9, "{stats:?}");
 }
 
-/// Goal: a reload that changes the backends leaves nothing of the old ones behind. Method: twelve of them
-/// under use; descriptors at the end as before them.
+/// Goal: a reload that changes the backends leaves no descriptor of the old ones behind. Method: twelve reloads while
+/// queries are asked; as many descriptors at the end as before.
 #[test]
 fn reloads_leave_no_descriptor_behind() {
     require!(Root);
@@ -86,8 +86,9 @@ fn reloads_leave_no_descriptor_behind() {
     dotd.stop();
 }
 
-/// Goal: a backend that is silent, or slow, with much in flight does not get several times its load, and what is sent again
-/// leaves in batches. Method: 5,000 queries at a UDP backend that answers nothing; datagrams and system calls.
+/// Goal: a backend that is silent or slow with much in flight does not get a multiple of its load, and second tries are
+/// sent in batches. Method: 5,000 queries at a UDP backend that answers nothing; datagrams and system calls. Covers:
+///
 #[test]
 fn a_silent_backend_gets_a_share_more() {
     require!(Root);

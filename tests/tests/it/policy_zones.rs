@@ -1,6 +1,8 @@
-//! `[policy]`: names and addresses that are answered otherwise, over every transport, and beside Unbound with the same zone.
+//! `[policy]`: rules that change answers for names and addresses, over every transport, compared with Unbound and the
+//! same zone.
 //!
-//! Before: a response policy zone or a list in a file. After: clients hear what its rules say, operators see which did.
+//! Before: a response policy zone or a list in a file. After: clients get the answers that its rules give, and
+//! operators see which rule decided.
 
 use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr};
 
@@ -27,7 +29,7 @@ const SOA: u16 = 6;
 const NXDOMAIN: u16 = 3;
 const HEAD: &str = "$TTL 60\n@ SOA localhost. root.localhost. 7 3600 600 86400 60\n@ NS localhost.\n";
 
-/// dotd before NSD, with the policy zone `rpz.lab` in the file `zone`, and whatever else of it.
+/// dotd in front of NSD, with the policy zone `rpz.lab` in the file `zone`, and more keys for it.
 fn with_zone(zone: &str, more: &str, records: &str) -> (Network, Backend, Server) {
     let network = Network::new();
     let backend = Backend::nsd_with(&network, 5300, records);
@@ -51,7 +53,7 @@ fn query(id: u16, name: &str, qtype: u16) -> Vec<u8> {
     Query::new(id, name, qtype).opt(Opt::default()).octets()
 }
 
-/// What a client hears over UDP.
+/// The answer that a client gets over UDP.
 fn over_udp(network: &Network, port: u16, message: &[u8]) -> Message {
     let socket = udp(&network.client, SocketAddr::new(SERVER_V4, port));
     socket.send(message).expect("sent");
@@ -60,8 +62,8 @@ fn over_udp(network: &Network, port: u16, message: &[u8]) -> Message {
     Message::parse(&octets[..length]).expect("whole")
 }
 
-/// What an answer says: rcode, how many aliases lead to it (Unbound leaves some out where they lead to nothing), and the data of
-/// the other records, in an order of its own.
+/// The content of an answer: its rcode, the number of aliases (Unbound leaves some out where they lead to nothing), and
+/// the data of the other records, sorted.
 type Said = (u16, usize, Vec<(u16, Vec<u8>)>);
 
 fn said(answer: &Message) -> Said {
@@ -81,8 +83,8 @@ fn addresses(answer: &Message) -> Vec<Vec<u8>> {
     said(answer).2.into_iter().filter(|(rtype, _)| *rtype == A).map(|(_, rdata)| rdata).collect()
 }
 
-/// Goal: each action holds over TLS, UDP and TCP-only as the draft says, with the extended error, the zone's name and its SOA;
-/// what no rule is about is answered as ever. Method: a rule of each kind. Covers: C-441, C-442, C-443, C-451
+/// Goal: each action works over TLS, UDP and TCP-only as the draft says, with the extended error, the zone's name and
+/// its SOA; names without a rule are answered as usual. Method: a rule of each kind. Covers: C-441, C-442, C-443, C-451
 #[test]
 fn rules_hold_over_every_transport() {
     require!(Root, Command("nsd"));
@@ -134,8 +136,9 @@ fn rules_hold_over_every_transport() {
     assert_eq!((stats.counter("queries", "dropped_policy"), stats.counter("policy", "by_name")), (1, 17));
 }
 
-/// Goal: an alias leads a client to where the rule says, in one answer, at the first query and from the cache; an alias of the
-/// backend's that leads to a blocked name is cut there, and an address that is blocked too. Covers: C-444, C-446, C-449, A-446, A-447
+/// Goal: an alias in a rule leads a client to its target, in one answer, at the first query and from the cache; a
+/// backend's answer is cut where an alias leads to a blocked name, or at a blocked address. Covers: C-444, C-446,
+/// C-449, A-446, A-447
 #[test]
 fn aliases_and_addresses_are_followed() {
     require!(Root, Command("nsd"));
@@ -162,7 +165,7 @@ fn aliases_and_addresses_are_followed() {
         ("ip67", expected(0, 0, Some(100))),
         ("ip68", expected(0, 1, Some(9))),
     ] {
-        // The second time the backend's answer is a kept one.
+        // The second time the backend's answer comes from the cache.
         for round in 0..2 {
             let message = query(round, &format!("{name}.dotd.test"), A);
             for answer in [session.exchange(&message), over_udp(&network, 53, &message)] {
@@ -184,9 +187,9 @@ fn aliases_and_addresses_are_followed() {
     assert_eq!(stats.counter("policy", "asked_again"), 8);
 }
 
-/// Goal: 5,000 names get the same rcode and data from dotd before a plain NSD as from Unbound with the same zone. Method: NSD
-/// behind both; rules of each kind, names that they are about and names beside them; each answer beside the other's.
-/// Covers: C-452
+/// Goal: 5,000 names get the same rcode and data from dotd with the zone as from Unbound with the same zone. Method:
+/// NSD behind both; rules of each kind, names with a rule and names without; each pair of answers is compared. Covers:
+/// C-452
 #[test]
 fn answers_are_unbounds() {
     require!(Root, Command("nsd"), Command("unbound"));
@@ -215,7 +218,7 @@ fn answers_are_unbounds() {
     assert!(names.len() >= 5000 && seen.len() >= 5, "{seen:?}");
 }
 
-/// A zone, the backend's records, and what is asked.
+/// A zone, the backend's records, and the questions.
 fn field() -> (String, String, Vec<(String, u16)>) {
     let (mut zone, mut records, mut names) = (HEAD.to_owned(), String::new(), Vec::new());
     zone += "16.0.0.168.192.rpz-ip CNAME .\n24.0.7.168.192.rpz-ip CNAME rpz-passthru.\n32.9.9.168.192.rpz-ip A 192.0.2.99\n\
@@ -238,7 +241,7 @@ fn field() -> (String, String, Vec<(String, u16)>) {
             7 => writeln!(zone, "{name} CNAME rpz-passthru."),
             _ => writeln!(zone, "; nothing about {name}"),
         };
-        // What the backend says: an address, one that a rule is about, or an alias of another name of the field.
+        // The backend's data: an address, an address with a rule, or an alias of another name of the set.
         let third = number / 10 % 10;
         let _ = match number / 100 % 3 {
             0 => writeln!(records, "f{number} A 198.51.100.{octet}\nok.f{number} A 198.51.100.1"),
@@ -247,7 +250,7 @@ fn field() -> (String, String, Vec<(String, u16)>) {
         };
         let _ = writeln!(records, "f{number}-t TXT \"x\"");
         names.push((name.clone(), A));
-        // Unbound 1.17 looks at no rule where it has the alias in its cache: each alias is asked for once.
+        // Unbound 1.17 applies no rule to an alias that is in its cache, so each alias is asked for once.
         let other =
             if number / 100 % 3 == 2 { format!("f{number}-u.dotd.test") } else { name.to_uppercase() };
         names.push((other, TXT));
@@ -258,8 +261,9 @@ fn field() -> (String, String, Vec<(String, u16)>) {
     (zone, records, names)
 }
 
-/// Goal: a newer file takes effect by itself while a session goes on, also for kept answers; one with a mistake does not, the
-/// old zone stays, and `status` names file and line; a reload with a mistake changes nothing; hits are counted for each zone. Covers: A-445, A-446
+/// Goal: a newer file takes effect without a signal while a session goes on, also for kept answers; a file with a
+/// mistake does not: the old zone stays, and `status` names file and line; a reload with a mistake changes nothing;
+/// hits are counted for each zone. Covers: A-445, A-446
 #[test]
 fn a_newer_file_takes_effect() {
     require!(Root, Command("nsd"));
@@ -298,9 +302,9 @@ fn a_newer_file_takes_effect() {
     assert!(dotd.status()["policy"].is_null());
 }
 
-/// Goal: a zone whose file changed just before a reload that fails for another reason is read all the same; where it has the
-/// mistake, `status` says so after the reload too. Method: both files are written, then a reload follows at once, as a script does it
-/// that fetches a list. Covers: A-445
+/// Goal: a zone whose file changed just before a reload that fails for another reason is read nevertheless; if the zone
+/// has the mistake, `status` reports it also after the reload. Method: both files are written, then a reload follows at
+/// once, as from a script that fetches a list. Covers: A-445
 #[test]
 fn a_failed_reload_leaves_no_zone_behind() {
     require!(Root, Command("nsd"));
@@ -317,8 +321,8 @@ fn a_failed_reload_leaves_no_zone_behind() {
     assert!(error.contains("zone:4: rpz-nonsense is no action"), "{error}");
 }
 
-/// Goal: while a reload reads a large zone, operators are answered. Method: a list of 150,000 names, a reload, and `status` again and
-/// again until the reload is over. Covers: A-445
+/// Goal: while a reload reads a large zone, operators are answered. Method: a list of 150,000 names, a reload, and
+/// `status` repeatedly until the reload is over. Covers: A-445
 #[test]
 fn a_large_zone_keeps_no_operator_waiting() {
     require!(Root, Command("nsd"));
@@ -337,8 +341,9 @@ fn a_large_zone_keeps_no_operator_waiting() {
     assert!(answers > 5, "{answers} answers while the list was read");
 }
 
-/// Goal: a dotd does not start with a zone that has a mistake, and `check` says the same line; a zone that is only counted
-/// changes no answer; `policy` lists zones, and `policy test` says which rule decides, of which line. Covers: A-444, C-445
+/// Goal: dotd does not start with a zone that has a mistake, and `check` reports the same line; a zone that only counts
+/// changes no answer; `policy` lists zones, and `policy test` names the rule that decides, with its line. Covers:
+/// A-444, C-445
 #[test]
 fn an_operator_sees_which_rule_decides() {
     require!(Root, Command("nsd"));

@@ -1,6 +1,6 @@
-//! After start nothing of root is left in dotd, and after its end nothing of dotd is left in the kernel.
+//! After its start dotd has no right of root, and after its end nothing of dotd is left in the kernel.
 //!
-//! Before: a running dotd. After: /proc, `ip link`, bpffs and bpftool say so.
+//! Before: a running dotd. After: /proc, `ip link`, bpffs and bpftool confirm it.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
@@ -27,7 +27,7 @@ fn assert_no_capability(dotd: &Server) {
     }
 }
 
-/// No XDP on the link, no program of ours on the interface, no pin.
+/// Asserts that there is no XDP on the link, no program of dotd on the interface, and no pin.
 fn assert_nothing_left(network: &Network) {
     assert!(!network.server.ip("link show server").contains("xdp"));
     let mut command = Command::new("bpftool");
@@ -47,8 +47,8 @@ fn assert_serves(network: &Network) {
     }
 }
 
-/// Goal: with `user = ""` every thread has dropped every capability, and all works on.
-/// Method: /proc/PID/task/*/status; queries and the control socket after that.
+/// Goal: with `user = ""` every thread has dropped every capability, and everything goes on working. Method:
+/// /proc/PID/task/*/status; queries and the control socket after that.
 #[test]
 fn no_thread_keeps_a_capability() {
     require!(Root, Bpf, Command("kdig"));
@@ -81,8 +81,9 @@ fn user_nobody_is_nobody_in_every_thread() {
     assert_nothing_left(&network);
 }
 
-/// Goal: a folder that is not dotd's alone stays whose it is, with all in it but dotd's own file: whoever names /etc by
-/// mistake gives nothing away. Method: a file of root's in both folders, `user = "nobody"`; owners afterwards.
+/// Goal: a folder that is not dotd's alone keeps its owner, with every file in it except dotd's own, so that an
+/// operator who names /etc by mistake gives nothing away. Method: a file of root's in both folders, `user = "nobody"`;
+/// owners afterwards.
 #[test]
 fn folders_of_others_are_not_given_away() {
     require!(Root);
@@ -119,8 +120,8 @@ fn a_clean_stop_leaves_nothing() {
     }
 }
 
-/// Goal: after SIGKILL the next start takes over what the last one left: programs, pins, socket file.
-/// Method: kill, start again in the same folders, queries over XDP, a clean stop.
+/// Goal: after SIGKILL the next start takes over what the last dotd left: programs, pins, socket file. Method: kill,
+/// start again in the same folders, queries over XDP, a clean stop.
 #[test]
 fn a_start_after_sigkill_takes_over() {
     require!(Root, Bpf, Command("kdig"));
@@ -145,8 +146,8 @@ fn a_start_after_sigkill_takes_over() {
     }
 }
 
-/// Goal: the key and the control socket are for their owner alone.
-/// Method: modes of what lies in the two folders.
+/// Goal: only their owner can use the key and the control socket. Method: the modes of the files in the two folders.
+///
 #[test]
 fn secrets_are_for_their_owner_alone() {
     require!(Root);

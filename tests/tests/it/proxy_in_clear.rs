@@ -1,6 +1,7 @@
-//! PROXY headers of load balancers on datagrams, and what they say beside the addresses (PROXY protocol 2, section 2.2).
+//! PROXY headers of load balancers on datagrams, and their fields beside the addresses (PROXY protocol 2, section 2.2).
 //!
-//! Before: `listen.do53` and `listen.proxy_protocol_from`. After: backends know the client, and the answer goes to who sent.
+//! Before: `listen.do53` and `listen.proxy_protocol_from`. After: backends know the client, and the answer goes to the
+//! sender.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -33,7 +34,7 @@ fn at_53() -> SocketAddr {
     SocketAddr::new(SERVER_V4, 53)
 }
 
-/// What a backend is told of who asked last.
+/// The client of the last query, as a backend is told.
 fn told(received: &[Received]) -> Header {
     received.last().and_then(|query| query.proxy.clone()).expect("a header")
 }
@@ -45,9 +46,10 @@ fn exchange(socket: &UdpSocket, datagram: &[u8]) -> Message {
     Message::parse(&octets[..length]).expect("whole, without a header")
 }
 
-/// Goal: a datagram of a load balancer names its client, octet by octet, to the backend, and the answer goes to the load
-/// balancer without a header; LOCAL is the load balancer itself; one without a header, with half of one or with version 1 is
-/// dropped and counted; a stranger's header is no query. Method: sockets in both namespaces. Covers: C-243, A-232
+/// Goal: a datagram of a load balancer names its client, octet by octet, to the backend, and the answer goes to the
+/// load balancer without a header; LOCAL means the load balancer itself; a datagram without a header, with half of one
+/// or with version 1 is dropped and counted; a header from an untrusted sender is no query. Method: sockets in both
+/// namespaces. Covers: C-243, A-232
 #[test]
 fn each_datagram_of_a_load_balancer_names_its_client() {
     require!(Root);
@@ -75,7 +77,7 @@ fn each_datagram_of_a_load_balancer_names_its_client() {
         stats.counter("queries", "dropped_proxy_header") == 3 && stats.difference() == [0; 3]
     });
     assert_eq!(exchange(&socket, &whole).id, 4);
-    // On another address of this machine nobody is trusted.
+    // On another address of this machine no sender is trusted.
     let stranger = network.server.run(|| UdpSocket::bind("127.0.0.2:0").expect("loopback has ports"));
     stranger.connect(("127.0.0.1", 53)).expect("UDP");
     stranger.set_read_timeout(Some(DEADLINE)).expect("not zero");
@@ -87,9 +89,9 @@ fn each_datagram_of_a_load_balancer_names_its_client() {
     assert_eq!(backend.received().len(), answers + 1);
 }
 
-/// Goal: what a load balancer says beside the addresses reaches backends, by datagram and by connection, but for checksums;
-/// more than is passed on costs the client nothing. Method: a header with a custom value, a checksum and nothing; then with
-/// one of 300 octets. Covers: C-243
+/// Goal: a header's fields beside the addresses reach backends, over datagrams and connections, except checksums;
+/// fields that are too long are left out, and the client is served. Method: a header with a custom value, a checksum
+/// and nothing; then with one of 300 octets. Covers: C-243
 #[test]
 fn what_a_header_says_is_passed_on() {
     require!(Root);
@@ -112,8 +114,8 @@ fn what_a_header_says_is_passed_on() {
     }
 }
 
-/// Goal: behind dnsdist, which sends PROXY headers by UDP, backends know whom dnsdist serves, and what it says of them.
-/// Method: dnsdist on the server's other port, with a value of its own; a client asks it. Covers: C-243
+/// Goal: behind dnsdist, which sends PROXY headers by UDP, backends know dnsdist's client, and the fields that dnsdist
+/// adds. Method: dnsdist on the server's other port, with a value of its own; a client asks it. Covers: C-243
 #[test]
 fn dnsdist_names_its_clients_by_udp() {
     require!(Root, Command("dnsdist"));

@@ -1,7 +1,7 @@
 //! PROXY protocol, version 2: towards backends, and from a load balancer. (Section 2.2 of its specification.)
 //!
-//! Before: `proxy_v2 = true`, or `listen.proxy_protocol_from`. After: who asked is known where it should be, and
-//! nobody is believed who was not named.
+//! Before: `proxy_v2 = true`, or `listen.proxy_protocol_from`. After: the client is known where it should be, and only
+//! configured senders are trusted.
 
 use std::{collections::HashMap, fs::File, io::Write as _, net::SocketAddr, process::Stdio};
 
@@ -46,9 +46,8 @@ fn ask_all(session: &mut Dot, count: u16) {
     }
 }
 
-/// Goal: every datagram says whose it is, octet by octet, for both IP versions at once.
-/// Method: an IPv4 and an IPv6 client ask 50 queries each in one write; the scripted backend keeps headers.
-/// Covers: C-75
+/// Goal: every datagram names its client, octet by octet, for both IP versions at once. Method: an IPv4 and an IPv6
+/// client ask 50 queries each in one write; the scripted backend keeps headers. Covers: C-75
 #[test]
 fn each_datagram_names_its_client() {
     require!(Root);
@@ -69,8 +68,8 @@ fn each_datagram_names_its_client() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: a connection to the backend belongs to one client alone, and its queries all go there.
-/// Method: three sessions ask in turn, twice; connections and headers must pair off, three and no more.
+/// Goal: a connection to the backend belongs to one client alone, and its queries all go there. Method: three sessions
+/// ask in turn, twice; each header belongs to one of exactly three connections.
 #[test]
 fn each_connection_belongs_to_one_client() {
     require!(Root);
@@ -95,7 +94,7 @@ fn each_connection_belongs_to_one_client() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: a truncated datagram is asked again over a connection that says the same.
+/// Goal: a query whose answer was truncated is asked again over a connection with the same header.
 #[test]
 fn the_retry_over_tcp_names_the_client_too() {
     require!(Root);
@@ -112,9 +111,8 @@ fn the_retry_over_tcp_names_the_client_too() {
     assert!(received.iter().all(|query| header(query) == header(&received[0])));
 }
 
-/// Goal: a backend that closes one client's connections does not keep others from being answered.
-/// Method: it closes on who asks for `host-9`; that client hears SERVFAIL, with at most two connections for it;
-/// another is answered meanwhile.
+/// Goal: a backend that closes one client's connections does not affect the others. Method: it closes on queries
+/// for `host-9`; their client gets SERVFAIL, after two connections at most; another client is answered meanwhile.
 #[test]
 fn who_is_refused_by_the_backend_is_refused_alone() {
     require!(Root);
@@ -138,9 +136,9 @@ fn who_is_refused_by_the_backend_is_refused_alone() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: more clients than there are connections to the backend wait for one another, and none hears SERVFAIL.
-/// Method: one worker; 400 sessions with a query each, all sent before any answer is read, and the backend holds the answers
-/// of those that have a connection until it has as many as there may be.
+/// Goal: more clients than there are connections to the backend wait for one another, and none gets SERVFAIL. Method:
+/// one worker; 400 sessions with a query each, all sent before any answer is read, and the backend holds the answers of
+/// those that have a connection until it has as many as there may be.
 #[test]
 fn clients_beyond_the_connections_wait() {
     require!(Root);
@@ -165,8 +163,8 @@ fn clients_beyond_the_connections_wait() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: a real resolver reads our headers: over UDP, TCP and TLS it logs the client's own address.
-/// Method: Unbound logs queries; a name for each transport. Covers: C-75
+/// Goal: a real resolver reads dotd's headers: over UDP, TCP and TLS it logs the client's own address. Method: Unbound
+/// logs queries; a name for each transport. Covers: C-75
 #[test]
 fn unbound_sees_the_client() {
     require!(Root, Command("unbound"));
@@ -183,7 +181,7 @@ fn unbound_sees_the_client() {
         let name = format!("host-{number}.dotd.test");
         let answer = session.exchange(&Query::new(1, &name, A).opt(Opt::default()).octets());
         assert_eq!((answer.rcode(), answer.rdata(A).len()), (0, 1), "{keys}: {}", unbound.log());
-        // Too long for a datagram: over UDP this is asked again over a connection.
+        // The answer is too long for a datagram: over UDP the query is asked again over a connection.
         let answer = session.exchange(&Query::new(2, "big.dotd.test", TXT).opt(Opt::default()).octets());
         assert_eq!(answer.rdata(TXT).len(), 1, "{keys}: {}", unbound.log());
         let line = format!("{CLIENT_V4} {name}. A IN");
@@ -196,7 +194,7 @@ fn unbound_sees_the_client() {
 const CLIENT: ([u8; 4], u16) = ([198, 51, 100, 7], 40_007);
 const HERE: ([u8; 4], u16) = ([203, 0, 113, 1], 853);
 
-/// dotd that trusts the test's client to be a load balancer, and few connections of each real client.
+/// dotd that trusts the test's client as a load balancer, and allows few connections for each real client.
 fn behind_a_load_balancer() -> Config {
     Config::new()
         .set("listen", "proxy_protocol_from", &format!("[\"{CLIENT_V4}/32\"]"))
@@ -218,9 +216,9 @@ fn session_behind(network: &Network, header: &[u8]) -> Dot {
     Dot::over(stream, SERVER_V4, &Offer::default()).unwrap_or_else(|end| panic!("handshake: {end:?}"))
 }
 
-/// Goal: the address in a trusted header is the client, for backends and for caps; TLVs and LOCAL are taken.
-/// Method: a cap of one connection a client; two clients named over one load balancer, the second of the first
-/// refused; what the backend hears.
+/// Goal: the address in a trusted header is the client, for backends and for caps; TLVs and LOCAL are accepted. Method:
+/// a cap of one connection for each client; two clients named over one load balancer, the second connection of the
+/// first refused; the headers that the backend gets.
 #[test]
 fn a_trusted_header_names_the_client() {
     require!(Root);
@@ -246,8 +244,9 @@ fn a_trusted_header_names_the_client() {
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
 }
 
-/// Goal: the client that a trusted header names has the rate of handshakes, not the load balancer. Method: one a second, two
-/// at once; handshakes for one client until one is refused, then one for another client.
+/// Goal: the rate of handshakes applies to the client that a trusted header names, not to the load balancer. Method:
+/// one a second, a burst of two; handshakes for one client until one is refused, then one for another client. Covers:
+///
 #[test]
 fn a_named_clients_handshakes_have_a_rate() {
     require!(Root);
@@ -263,8 +262,8 @@ fn a_named_clients_handshakes_have_a_rate() {
     assert_eq!(dotd.stats().counter("connections", "refused_handshake_rate"), 1);
 }
 
-/// Goal: a trusted sender's header that is none closes the connection without an octet, and is counted as what
-/// it is; one that never comes meets the handshake's deadline.
+/// Goal: an invalid header from a trusted sender closes the connection without an octet, and is counted as such; a
+/// connection without a header ends at the handshake's deadline.
 #[test]
 fn a_trusted_sender_must_send_a_sound_header() {
     require!(Root);
@@ -291,8 +290,8 @@ fn a_trusted_sender_must_send_a_sound_header() {
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
 }
 
-/// Goal: nobody else's header is believed: it is not TLS, and its address is not adopted. Who is not named speaks
-/// TLS as ever.
+/// Goal: a header from any other sender is not trusted: it is not TLS, and its address is not used. Other clients speak
+/// TLS as usual.
 #[test]
 fn an_untrusted_header_is_not_tls() {
     require!(Root);
@@ -306,8 +305,8 @@ fn an_untrusted_header_is_not_tls() {
     assert_eq!(stats.counter("handshakes", "failed_proxy_header"), 0, "{stats:?}");
 }
 
-/// Goal: a real load balancer's header is read, and its client is named on to the backend.
-/// Method: HAProxy with send-proxy-v2 in the client's namespace; who connects to it comes from 127.0.0.9.
+/// Goal: a real load balancer's header is read, and its client is named to the backend. Method: HAProxy with
+/// send-proxy-v2 in the client's namespace; who connects to it comes from 127.0.0.9.
 #[test]
 fn haproxy_is_understood() {
     require!(Root, Command("haproxy"));

@@ -1,7 +1,8 @@
-//! Real servers behind dotd that read our PROXY headers: each takes the client for the client. (Unbound:
+//! Real servers behind dotd that read its PROXY headers: each of them sees the true client. (Unbound:
 //! `proxy_protocol.rs`.)
 //!
-//! Before: `proxy_v2 = true` and a server whose answer depends on who asks. After: it answered the client, and not dotd.
+//! Before: `proxy_v2 = true` and a server whose answer depends on the client. After: it gave the client's answer, and
+//! not dotd's.
 
 use std::net::SocketAddr;
 
@@ -24,7 +25,7 @@ use dot_tests::{
 const UDP: &str = "udp";
 const TCP: &str = "tcp";
 
-/// Two clients, one after the other, ask over each of these transports, and are seen.
+/// Two clients, one after the other, ask over each of these transports, and the server sees them.
 fn assert_sees_clients(receiver: Receiver, transports: &[&str]) {
     let network = Network::new();
     let backend = receiver.start(&network);
@@ -56,8 +57,8 @@ fn assert_sees_clients(receiver: Receiver, transports: &[&str]) {
     println!("{receiver:?} sees the client over {}", transports.join(" and "));
 }
 
-/// Goal: Knot DNS takes the header of a datagram, where the client's query was one too: of headers over TCP, of clients
-/// over TCP or TLS, and of LOCAL it knows nothing (3.2). Method: DNS in clear; its module `whoami` answers with the
+/// Goal: Knot DNS (3.2) reads the header of a datagram if the client's query was a datagram too; it knows neither
+/// headers over TCP, nor clients over TCP or TLS, nor LOCAL. Method: DNS in clear; its module `whoami` answers with the
 /// address that it sees. Covers: C-75
 #[test]
 fn knot_sees_clients_over_udp() {
@@ -77,8 +78,8 @@ fn knot_sees_clients_over_udp() {
     println!("Knot sees the client over udp");
 }
 
-/// Goal: Knot Resolver takes the header of a datagram. Over a connection 5.6 knows the client only of the queries that it
-/// reads together with the header, and takes dotd for the client of all others, so that there is nothing to assert.
+/// Goal: Knot Resolver reads the header of a datagram. Over a connection, version 5.6 knows the client only for queries
+/// that it reads together with the header, and takes dotd for the client of all others, so there is nothing to assert.
 /// Method: a view of the client's address. Covers: C-75
 #[test]
 fn knot_resolver_sees_the_client() {
@@ -86,29 +87,31 @@ fn knot_resolver_sees_the_client() {
     assert_sees_clients(Receiver::KnotResolver, &[UDP]);
 }
 
-/// Goal: dnsdist takes both our headers. Method: a rule for the client's address. Covers: C-75
+/// Goal: dnsdist reads the headers of datagrams and of connections. Method: a rule for the client's address. Covers:
+/// C-75
 #[test]
 fn dnsdist_sees_the_client() {
     require!(Root, Command("dnsdist"));
     assert_sees_clients(Receiver::Dnsdist, &[UDP, TCP]);
 }
 
-/// Goal: PowerDNS Recursor takes both our headers. Method: its Lua hook answers by the address that it sees. Covers: C-75
+/// Goal: PowerDNS Recursor reads the headers of datagrams and of connections. Method: its Lua hook answers by the
+/// address that it sees. Covers: C-75
 #[test]
 fn powerdns_recursor_sees_the_client() {
     require!(Root, Command("pdns_recursor"));
     assert_sees_clients(Receiver::Recursor, &[UDP, TCP]);
 }
 
-/// Goal: PowerDNS Authoritative takes both our headers. Method: a record that it computes from the address that it sees.
-/// Covers: C-75
+/// Goal: PowerDNS Authoritative reads the headers of datagrams and of connections. Method: a record that it computes
+/// from the address that it sees. Covers: C-75
 #[test]
 fn powerdns_authoritative_sees_the_client() {
     require!(Root, Command("pdns_server"));
     assert_sees_clients(Receiver::Authoritative, &[UDP, TCP]);
 }
 
-/// Goal: BIND takes both our headers. Method: a view of the client's address. Covers: C-75
+/// Goal: BIND reads the headers of datagrams and of connections. Method: a view of the client's address. Covers: C-75
 #[test]
 fn bind_sees_the_client() {
     require!(Root, Command("named"), Command("named-checkconf"));

@@ -1,6 +1,6 @@
-//! `dotd query`: what it sends, whom it believes, what it prints, and its exit status.
+//! `dotd query`: its messages, its trust, its output and its exit status.
 //!
-//! Before: a server, scripted or real. After: the client's words are compared with what the server saw and said.
+//! Before: a server, scripted or real. After: the client's output was compared with what the server received and sent.
 
 use std::{
     fs::{self, File},
@@ -30,7 +30,7 @@ use serde_json::Value;
 
 const NAME: &str = "ns.dotd.test";
 
-/// What it wrote and how it ended.
+/// Its output and its exit status.
 struct Ended {
     code: Option<i32>,
     stdout: String,
@@ -60,14 +60,15 @@ fn query(namespace: &Namespace, words: &[&str]) -> Ended {
     Ended::of(&namespace.output(command))
 }
 
-/// The same, asked of this server in its own namespace.
+/// The same, with this server in its own namespace.
 fn query_at(network: &Network, server: SocketAddr, words: &[&str]) -> Ended {
     let at = format!("@{server}");
     query(&network.server, &[&[&*at], words].concat())
 }
 
-/// Goal: each outcome has its exit status, the worst of several counts, and `+short` says why on standard error.
-/// Method: a script that answers by name; nobody, a black hole, and another key. Covers: C-473
+/// Goal: each outcome has its exit status, the worst of several counts, and `+short` gives the reason on standard
+/// error. Method: a script whose answers depend on the name; a closed port, a black hole, and a server with another
+/// key. Covers: C-473
 #[test]
 fn each_outcome_has_its_exit_status() {
     require!(Root);
@@ -117,9 +118,9 @@ fn each_outcome_has_its_exit_status() {
     assert_eq!(query_at(&network, nobody, &[]).code, Some(1), "no name");
 }
 
-/// Goal: a strict client asks nobody who is not proven to be the server, and shows who it was; an opportunistic one asks, and
-/// says what does not fit (RFC 8310 §5). Method: name, pin and both, right and wrong; what the server received.
-/// Covers: C-474, A-461
+/// Goal: a strict client sends no question to a server that is not authenticated, and shows its certificate; an
+/// opportunistic one asks, and reports what does not match (RFC 8310 §5). Method: name, pin and both, right and wrong;
+/// what the server received. Covers: C-474, A-461
 #[test]
 fn a_strict_profile_asks_nobody_else() {
     require!(Root);
@@ -153,8 +154,8 @@ fn a_strict_profile_asks_nobody_else() {
     }
 }
 
-/// Goal: questions go out together, and the answers say in which order they came (RFC 7766 §6.2.1.1). Method: a server that
-/// answers the first one last. Covers: C-475
+/// Goal: questions are sent together, and the output shows the order of the answers (RFC 7766 §6.2.1.1). Method: a
+/// server that answers the first one last. Covers: C-475
 #[test]
 fn pipelined_questions_show_their_order() {
     require!(Root);
@@ -205,8 +206,8 @@ fn resumed_handshakes_are_shown() {
     dotd.counts("one more", |stats| stats.counter("handshakes", "full_tls13") == before + 1);
 }
 
-/// Goal: flags and options arrive as they were typed, and the message is padded (RFC 6891, RFC 7828, RFC 7871, RFC 7873,
-/// RFC 8467 §4.1). Method: what a server received. Covers: C-477
+/// Goal: flags and options arrive as typed, and the message is padded (RFC 6891, RFC 7828, RFC 7871, RFC 7873, RFC 8467
+/// §4.1). Method: what a server received. Covers: C-477
 #[test]
 fn options_arrive() {
     require!(Root);
@@ -236,8 +237,8 @@ fn options_arrive() {
     assert_eq!((plain.opt_count(), received[1][2]), (0, 1), "no OPT, RD=1");
 }
 
-/// Goal: a PROXY header goes in front of TLS, within it, before TCP and in each datagram. Method: dotd that believes headers
-/// counts them; a scripted server reads them.
+/// Goal: a PROXY header goes in front of TLS, within it, before TCP and in each datagram. Method: a dotd that trusts
+/// headers counts them; a scripted server reads them.
 #[test]
 fn proxy_headers_are_sent() {
     require!(Root);
@@ -269,8 +270,8 @@ fn proxy_headers_are_sent() {
     drop(dotd);
 }
 
-/// Goal: `--tfo` sends the ClientHello with the SYN and says whether it was taken (RFC 7413, RFC 7858 §3.4). Method: dotd with
-/// and without `listen.fast_open`, where clients need no cookie. Covers: C-480
+/// Goal: `--tfo` sends the ClientHello with the SYN, and reports whether the server accepted it (RFC 7413, RFC 7858
+/// §3.4). Method: dotd with and without `listen.fast_open`, where clients need no cookie. Covers: C-480
 #[test]
 fn fast_open_is_shown() {
     require!(Root);
@@ -286,8 +287,8 @@ fn fast_open_is_shown() {
     }
 }
 
-/// Goal: where there is no TLS, only an opportunistic client that was told to asks in clear, and says so (RFC 8310 §5).
-/// Method: nobody on 853, NSD on 53. Covers: C-478
+/// Goal: without TLS only an opportunistic client with permission asks in clear, and reports that (RFC 8310 §5).
+/// Method: no server on 853, NSD on 53. Covers: C-478
 #[test]
 fn cleartext_is_the_last_choice_of_an_opportunistic_client() {
     require!(Root, Command("nsd"));
@@ -337,8 +338,8 @@ fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Goal: a message that a server sends is no way to the terminal: neither by records nor by extended errors.
-/// Method: ESC in a name, a text and an error's words.
+/// Goal: a server's message cannot control the terminal, neither by records nor by extended errors. Method: ESC in a
+/// name, in a text and in the text of an error.
 #[test]
 fn nothing_that_a_terminal_obeys_is_printed() {
     require!(Root);

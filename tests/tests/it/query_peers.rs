@@ -1,6 +1,7 @@
 //! `dotd query` beside the clients that people use for diagnosis: the same answers.
 //!
-//! Before: NSD with a signed zone of many types, and dotd before it. After: fifty questions were asked of dotd over TLS by each.
+//! Before: NSD with a signed zone of many types, and dotd in front of it. After: each client asked dotd fifty questions
+//! over TLS.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ use dot_tests::{
 };
 use serde_json::Value;
 
-/// One record of each type that a text can be wrong about.
+/// One record of each type whose text form could be wrong.
 const ZONE: &str = r#"
 srv SRV 1 2 853 ns
 ptr PTR www
@@ -40,7 +41,7 @@ ns.child A 192.0.2.96
 child DS 1 13 2 0D6FCE3F3B01C2E9FB61A7C0A9DDA32B0F3C3A4A0B7B5D5F0E1D2C3B4A596877
 "#;
 
-/// Fifty of them, with and without DNSSEC, and what is not there.
+/// The fifty questions, with and without DNSSEC, also for names that do not exist.
 fn questions() -> Vec<String> {
     let mut all: Vec<String> = [
         "dotd.test SOA",
@@ -90,7 +91,7 @@ fn questions() -> Vec<String> {
     all
 }
 
-/// The lines of an answer, without order: TTLs and order are the server's, not a client's.
+/// The lines of an answer, sorted and without TTLs, because order and TTLs come from the server.
 fn lines(said: &Said) -> BTreeSet<String> {
     said.text.lines().filter(|line| !line.is_empty() && !line.starts_with(';')).map(str::to_owned).collect()
 }
@@ -124,7 +125,7 @@ fn fifty_questions_have_the_same_answers() {
             tool(client, "dig", &[&at, "-p", "853", "+tls", "+noidnout", "+nosplit", "+short", name, kind]);
         let kdig = kdig(client, SERVER_V4, &format!("+tls +noidn +short {name} {kind}"));
         for (client, theirs) in [("dig", &dig), ("kdig", &kdig)] {
-            // kdig puts no quotes around ALPN, and a blank behind some texts.
+            // kdig writes ALPN without quotes, and a blank behind some texts.
             let bare = |said: &Said| {
                 let bare = |line: &String| line.replace('"', "").trim_end().to_owned();
                 lines(said).iter().map(bare).collect::<BTreeSet<String>>()
@@ -141,7 +142,7 @@ fn fifty_questions_have_the_same_answers() {
         let full: Value =
             serde_json::from_str(&full.text).unwrap_or_else(|error| panic!("{error}: {full:?}"));
         let message = &full["rounds"][0]["replies"][0]["messages"][0];
-        // getdns asks by number where it knows no name, and prints octets; addresses it prints as such.
+        // getdns needs the number of a type that it does not know, and prints octets; it prints addresses as addresses.
         let number = match kind {
             "SVCB" => "TYPE64",
             "HTTPS" => "TYPE65",

@@ -1,11 +1,13 @@
-//! Our record layer beside rustls's own: the same records to both, the same fate. No root, no kernel.
+//! dotd's record layer compared with rustls's own: the same records to both must have the same outcome. No root, no
+//! kernel.
 //!
-//! Before: records chosen by octets, lawful and not, in both versions. After: the same plaintext, end and words.
+//! Before: records chosen by octets, lawful and not, in both versions. After: the same plaintext, the same end, the
+//! same octets sent.
 
 use dot_tests::harness::twins::assert_same_fate;
 use proptest::prelude::*;
 
-/// Goal: each kind of record alone has the fate that rustls gives it. Method: every kind with a few values, in both
+/// Goal: each kind of record alone has the same outcome as in rustls. Method: every kind with a few values, in both
 /// versions. Covers: C-293
 #[test]
 fn each_record_has_the_fate_that_rustls_gives_it() {
@@ -22,7 +24,7 @@ fn each_record_has_the_fate_that_rustls_gives_it() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Goal: so do any eight records in a row. Covers: C-293
+    /// Goal: any eight records in a row have the same outcome as in rustls. Covers: C-293
     #[test]
     fn any_records_have_the_fate_that_rustls_gives_them(octets in prop::collection::vec(any::<u8>(), 4..25)) {
         assert_same_fate(&octets);

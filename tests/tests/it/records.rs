@@ -1,8 +1,8 @@
-//! The record layer by the letter: what a client may put into a record after its handshake, and the alert for the rest.
-//! RFC 8446 §4.6.3, §5 and §6, RFC 5246 §6 and §7.2, sentence by sentence.
+//! The rules of the record layer, sentence by sentence: which records a client may send after its handshake, and the
+//! alert for all others. RFC 8446 §4.6.3, §5 and §6, RFC 5246 §6 and §7.2.
 //!
-//! Before: dotd with XDP off and one worker; a client that seals every octet by hand. After: the alert that the RFC names,
-//! sealed, then FIN, and no answer to what stood behind; or the answer.
+//! Before: dotd with XDP off and one worker; a client that seals every octet by hand. After: the alert that the RFC
+//! names, sealed, then FIN, and no answer to a query behind it; or, for a lawful record, the answer.
 
 use dot_tests::{
     harness::{
@@ -31,7 +31,7 @@ const ILLEGAL_PARAMETER: u8 = 47;
 const DECODE_ERROR: u8 = 50;
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 const USER_CANCELED: [u8; 2] = [1, 90];
-/// A KeyUpdate that asks for none, and one that asks for one.
+/// A KeyUpdate that requests none, and one that requests one.
 const UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
 
@@ -47,7 +47,7 @@ fn sealer(network: &Network, is_tls12: bool) -> Sealer {
 /// One case: its name, the alert that it gets, and what the client sends.
 type Case = (&'static str, u8, fn(&mut Sealer) -> Vec<u8>);
 
-/// Each case, with a query behind it in the same write, ends in its alert and FIN, and in nothing else.
+/// Each case, with a query behind it in the same write, ends with its alert and FIN alone.
 fn assert_alerts(network: &Network, is_tls12: bool, cases: &[Case]) {
     for (name, description, octets) in cases {
         let mut client = sealer(network, is_tls12);
@@ -79,8 +79,8 @@ fn assert_answer(client: &mut Sealer, name: &str) {
     }
 }
 
-/// Goal: a ticket lives for seven days at most, has an age_add and a nonce that no other has, and allows no early data
-/// (RFC 8446 §4.6.1). Method: the tickets of four clients, taken apart. Covers: C-64, C-260
+/// Goal: a ticket lives for seven days at most, has an age_add and a nonce of its own, and allows no early data (RFC
+/// 8446 §4.6.1). Method: the tickets of four clients, taken apart. Covers: C-64, C-260
 #[test]
 fn a_ticket_is_as_the_rfc_wants_it() {
     require!(Root);
@@ -160,9 +160,10 @@ fn nothing_stands_between_the_parts_of_a_message() {
     );
 }
 
-/// Goal: a KeyUpdate is one however many records it is in; what follows is read with the new key, and what the client asked
-/// for comes before the next answer, once, under the old key (RFC 8446 §4.6.3, §5.1). Method: every cut, with and without
-/// a request; the server's KeyUpdate is heard or is not, and the answer opens. Covers: C-62, C-264, C-266
+/// Goal: a KeyUpdate is one however many records it is in; the following records are read with the new key, and the
+/// KeyUpdate that the client requested comes once, before the next answer, under the old key (RFC 8446 §4.6.3, §5.1).
+/// Method: every cut, with and without a request; the server sends a KeyUpdate exactly if it was requested, and the
+/// answer opens. Covers: C-62, C-264, C-266
 #[test]
 fn a_key_update_may_be_in_several_records() {
     require!(Root);
@@ -227,9 +228,9 @@ fn only_the_next_record_under_the_right_key_opens() {
     );
 }
 
-/// Goal: a record has a type that may come, inside and outside (RFC 8446 §5, §5.4). Method: every other outer type in clear,
-/// a protected change_cipher_spec, types that nobody knows, no type at all, messages of no octet with padding or without.
-/// Covers: C-268, C-273, C-274, C-280
+/// Goal: the outer and the inner type of a record must be allowed at this point (RFC 8446 §5, §5.4). Method: every
+/// other outer type in clear, a protected change_cipher_spec, unknown types, no type at all, empty messages with and
+/// without padding. Covers: C-268, C-273, C-274, C-280
 #[test]
 fn a_record_has_a_type_and_a_message() {
     require!(Root);
@@ -261,8 +262,9 @@ fn a_record_has_a_type_and_a_message() {
     );
 }
 
-/// Goal: a record is as long as it may be and no longer, its padding counted (RFC 8446 §5.1, §5.2, §5.4). Method: one octet
-/// above each limit; at the limits themselves a query is answered. Covers: C-63, C-270, C-271, C-272, C-278
+/// Goal: a record up to its greatest length, padding included, is accepted, and a longer one is not (RFC 8446 §5.1,
+/// §5.2, §5.4). Method: one octet above each limit; at the limits themselves a query is answered. Covers: C-63, C-270,
+/// C-271, C-272, C-278
 #[test]
 fn a_record_is_no_longer_than_it_may_be() {
     require!(Root);
@@ -301,8 +303,8 @@ fn a_record_is_no_longer_than_it_may_be() {
     assert_answer(&mut client, "as much content as there may be");
 }
 
-/// Goal: the version in a record's header is ignored in TLS 1.3 (RFC 8446 §5.1). Method: queries in records of every
-/// version that was one, sealed as such. Covers: C-269
+/// Goal: the version in a record's header is ignored in TLS 1.3 (RFC 8446 §5.1). Method: queries in records with every
+/// version that ever existed, sealed with it. Covers: C-269
 #[test]
 fn the_version_of_a_record_is_ignored() {
     require!(Root);
@@ -315,8 +317,8 @@ fn the_version_of_a_record_is_ignored() {
     }
 }
 
-/// Goal: the same for TLS 1.2: types, lengths, alerts, and the version, which is authenticated as it came (RFC 5246 §6.2.1,
-/// §6.2.3, §6.2.3.3, §7.1, §7.2). Method: each once. Covers: C-286, C-287, C-288, C-289, C-290, C-295
+/// Goal: the same for TLS 1.2: types, lengths, alerts, and the version, which is authenticated as received (RFC 5246
+/// §6.2.1, §6.2.3, §6.2.3.3, §7.1, §7.2). Method: each once. Covers: C-286, C-287, C-288, C-289, C-290, C-295
 #[test]
 fn tls12_records_get_their_alert() {
     require!(Root);
@@ -359,8 +361,8 @@ fn tls12_records_get_their_alert() {
     assert_answer(&mut client, "sealed with another version, after empty records");
 }
 
-/// Goal: warnings of TLS 1.2 are no end until there are too many; then a fatal alert says so (RFC 5246 §7.2.2). Method: four
-/// with queries between them, then a fifth. Covers: C-285
+/// Goal: warnings in TLS 1.2 do not end the session until there are too many; then a fatal alert ends it (RFC 5246
+/// §7.2.2). Method: four with queries between them, then a fifth. Covers: C-285
 #[test]
 fn tls12_warnings_end_in_an_alert() {
     require!(Root);
@@ -374,9 +376,9 @@ fn tls12_warnings_end_in_an_alert() {
     assert_eq!(client.hear_all(), (vec![(ALERT, vec![2, UNEXPECTED_MESSAGE])], Fin::Fin));
 }
 
-/// Goal: an error alert ends the connection without another word, whatever its level and whether we know it, and
-/// user_canceled does not (RFC 8446 §6, §6.1, §6.2). Method: each; for the last, a query that is answered, and close_notify.
-/// Covers: C-282, C-283
+/// Goal: an error alert ends the connection at once, whatever its level and whether or not it is known; user_canceled
+/// does not (RFC 8446 §6, §6.1, §6.2). Method: each; for the last, a query that is answered, and close_notify. Covers:
+/// C-282, C-283
 #[test]
 fn an_error_alert_ends_without_a_word() {
     require!(Root);
@@ -398,9 +400,10 @@ fn an_error_alert_ends_without_a_word() {
     assert_served(&mut Dot::connect(&network.client, SERVER_V4));
 }
 
-/// Goal: what comes behind close_notify is ignored, whatever it is, and what is owed is still answered, to its last octet
-/// (RFC 8446 §6.1). Method: five queries for 64 KiB each and close_notify, with a query, a broken record and octets of none
-/// behind it, in both versions; more of them between the answers. All five come, then close_notify and FIN. Covers: C-281
+/// Goal: everything behind close_notify is ignored, and the answers that are owed still arrive whole (RFC 8446 §6.1).
+/// Method: five queries for 64 KiB each and close_notify, behind it a query, a broken record and octets that are no
+/// record, in both versions; more of these between the answers. All five answers arrive, then close_notify and FIN.
+/// Covers: C-281
 #[test]
 fn what_follows_close_notify_is_ignored() {
     require!(Root);

@@ -1,6 +1,6 @@
 //! SIGHUP changes what it can and keeps what it must; SIGTERM answers what is in flight.
 //!
-//! Before: a dotd with certificates of the test's making. After: no session and no query is lost by a signal.
+//! Before: a dotd with certificates that the test made. After: no session and no query was lost because of a signal.
 
 use std::{
     path::{Path, PathBuf},
@@ -48,8 +48,8 @@ fn ask(session: &mut Dot) {
     assert_eq!(session.exchange(&Query::new(1, "www.dotd.test", A).octets()).rdata(A), [HONEST]);
 }
 
-/// Goal: HUP with a good config switches the certificate for new sessions and disturbs no old one.
-/// Method: the leaf that new handshakes see, and a session from before.
+/// Goal: HUP with a good config switches the certificate for new sessions and ends no old one. Method: the leaf that
+/// new handshakes get, and an earlier session.
 #[test]
 fn hup_switches_the_certificate() {
     require!(Root);
@@ -69,8 +69,8 @@ fn hup_switches_the_certificate() {
     dotd.stop();
 }
 
-/// Goal: SNI selects among several certificates; none, or an unknown one, gets the first (RFC 6066 §3).
-/// Method: two certificates, four names, the leaf that each client sees. Covers: C-66
+/// Goal: SNI selects among several certificates; a client without SNI, or with an unknown name, gets the first (RFC
+/// 6066 §3). Method: two certificates, four names, the leaf that each client sees. Covers: C-66
 #[test]
 fn sni_selects_the_certificate() {
     require!(Root);
@@ -96,8 +96,8 @@ fn sni_selects_the_certificate() {
     dotd.stop();
 }
 
-/// Goal: HUP with a config that is broken keeps the old one and logs one line that names the mistake.
-/// Method: an unknown key, a missing key file, a key of another certificate; each time the old leaf.
+/// Goal: HUP with a config that is broken keeps the old config and logs one line that names the mistake. Method: an
+/// unknown key, a missing key file, a key of another certificate; each time the old leaf.
 #[test]
 fn hup_with_a_broken_config_keeps_the_old() {
     require!(Root);
@@ -109,7 +109,7 @@ fn hup_with_a_broken_config_keeps_the_old() {
     let config = Config::new().certificate(&cert, &key);
     let mut dotd = Server::launch(&network, &config, scratch, &[]);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    // The log has a thread of its own: its last line of the start may come after the one on stdout.
+    // The log has a thread of its own, so its last line about the start may come after the one on stdout.
     eventually("the start is logged", || dotd.stderr().contains("INFO ready").then_some(()));
     for (broken, part) in [
         (config.clone().set("session", "idle_timout", "\"1s\""), "idle_timeout"),
@@ -129,9 +129,9 @@ fn hup_with_a_broken_config_keeps_the_old() {
     dotd.stop();
 }
 
-/// Goal: whoever asks for a reload hears how it went: exit status 1 with the reason while the old config goes on, 0 with what
-/// waits for a restart. Method: `dotd reload`, as `systemctl reload` runs it, with a wrong key, a missing certificate, and
-/// a config that is right.
+/// Goal: `dotd reload` reports the outcome: exit status 1 with the reason while the old config stays in force, 0 with
+/// the list of changes that need a restart. Method: `dotd reload`, as `systemctl reload` runs it, with a wrong key, a
+/// missing certificate, and a config that is right.
 #[test]
 fn a_reload_says_how_it_went() {
     require!(Root);
@@ -161,10 +161,10 @@ fn a_reload_says_how_it_went() {
     dotd.stop();
 }
 
-/// Goal: many HUPs in a row lose nothing, and the engine still reaches its keeper afterwards: a signal interrupts a question to
-/// it. Method: fifty signals while a session asks; then `dotd reload` twenty times while another thread sends USR1 to the
-/// engine without a pause. Each reload succeeds, and XDP is looked after.
-///
+/// Goal: many HUPs in a row lose nothing, and the engine still reaches its keeper afterwards, although a signal can
+/// interrupt a request to it. Method: fifty signals while a session asks; then `dotd reload` twenty times while another
+/// thread sends USR1 to the engine without a pause. Each reload succeeds, and XDP stays attached and watched. Covers:
+///
 #[test]
 fn many_hups_lose_nothing() {
     require!(Root);
@@ -183,7 +183,7 @@ fn many_hups_lose_nothing() {
                 std::hint::spin_loop();
             }
         });
-        // Each asks the keeper at least three times.
+        // Each reload sends the keeper at least three requests.
         let said: Vec<_> = (0..20).map(|_| dotd.operate(&["reload"])).collect();
         is_over.store(true, Ordering::Relaxed);
         assert!(said.iter().all(|said| said.is_success), "{:?}", said.last().map(|said| &said.text));
@@ -192,8 +192,8 @@ fn many_hups_lose_nothing() {
     dotd.stop();
 }
 
-/// Goal: TERM stops accepting, answers what is in flight, says close_notify, and exits 0.
-/// Method: the backend holds a reply until dotd has had its signal; TERM twice. Covers: A-71, C-28
+/// Goal: TERM stops accepting, answers what is in flight, sends close_notify, and exits 0. Method: the backend holds a
+/// reply until dotd has had its signal; TERM twice. Covers: A-71, C-28
 #[test]
 fn term_answers_what_is_in_flight() {
     require!(Root);
@@ -215,9 +215,9 @@ fn term_answers_what_is_in_flight() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
-/// Goal: a reload that changes weights alone changes shares, and nothing else: kept answers stay, and no backend is new.
-/// Method: two backends of equal weight and a kept answer; a reload that gives one of them a thousand times the other's; the
-/// same query, then a hundred others.
+/// Goal: a reload that changes only weights changes the shares, and nothing else: kept answers stay, and no backend
+/// starts anew. Method: two backends of equal weight and a kept answer; a reload that gives one of them a thousand
+/// times the other's; the same query, then a hundred others.
 #[test]
 fn a_change_of_weights_keeps_what_backends_said() {
     require!(Root);
@@ -248,9 +248,10 @@ fn a_change_of_weights_keeps_what_backends_said() {
     assert!(given >= 98, "{given} of 100 to the backend with nearly all of the weight");
 }
 
-/// Goal: a reload that changes how backends are asked, and not which, keeps their answers and the connections to them; one that
-/// adds a backend keeps answers; one that takes a backend away which may have said one, or tells backends more of clients, keeps
-/// none. Method: a kept answer that is asked for after each of them, and a new name where connections count.
+/// Goal: a reload that changes how the same backends are asked keeps their answers and the connections to them; one
+/// that adds a backend keeps answers; one that removes a backend that may have given one, or that tells backends more
+/// about clients, keeps none. Method: a kept answer is asked for after each of them, and a new name where the test
+/// counts connections.
 #[test]
 fn only_other_answers_empty_the_cache() {
     require!(Root);
@@ -294,9 +295,9 @@ fn only_other_answers_empty_the_cache() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: tickets end with the key of the certificate under which they were given, so that who took the old key cannot go on by
-/// one; a renewal with the same key ends none. Method: OpenSSL's saved session after a reload with the same key and another
-/// certificate, and after one with another key.
+/// Goal: tickets end with the key of the certificate under which they were given, so that a thief of the old key cannot
+/// go on with one; a renewal with the same key ends none. Method: OpenSSL's saved session after a reload with the same
+/// key and another certificate, and after one with another key.
 #[test]
 fn tickets_end_with_the_certificates_key() {
     require!(Root, Command("openssl"));

@@ -1,6 +1,7 @@
 //! RFC 4035, DNSSEC: a validator that asks through dotd comes to the same verdict as one that asks the server.
 //!
-//! Before: NSD with a signed zone. After: Unbound, a client of ours over TLS, has validated it, or refused it.
+//! Before: NSD with a signed zone. After: Unbound, a client of dotd over TLS, has validated the answers, or refused
+//! them.
 
 use std::net::SocketAddr;
 
@@ -41,7 +42,7 @@ fn ask(network: &Network, question: &str) -> Said {
     tool(&network.client, "kdig", &words)
 }
 
-/// Starts dotd before `address` and the validator behind it; asks until the validator is there.
+/// Starts dotd in front of `address` and a validator that forwards to dotd; asks until the validator is ready.
 fn scene(network: &Network, address: SocketAddr) -> (Server, Scratch, Process) {
     let dotd = Server::start(network, &Config::new().xdp("off").backend(address));
     let scratch = Scratch::new();
@@ -50,9 +51,8 @@ fn scene(network: &Network, address: SocketAddr) -> (Server, Scratch, Process) {
     (dotd, scratch, unbound)
 }
 
-/// Goal: signatures, keys, and the proof that a name is not there come through whole.
-/// Method: Unbound validates over TLS through dotd; AD is its word for it, on a positive, a big, an empty and an
-/// absent answer. Covers: C-44, C-53
+/// Goal: signatures, keys and proofs of non-existence pass unchanged. Method: Unbound validates over TLS through dotd
+/// and sets AD on a positive, a big, an empty and an absent answer. Covers: C-44, C-53
 #[test]
 fn a_validator_trusts_what_comes_through() {
     require!(Root, Command("kdig"), Command("nsd"), Command("unbound"), Command("dnssec-signzone"));
@@ -73,8 +73,8 @@ fn a_validator_trusts_what_comes_through() {
     assert!(dotd.stats().counter("queries", "forwarded") >= 5, "the validator asked us");
 }
 
-/// Goal: the verdict above is the validator's own. Method: the same with a server whose zone is not signed.
-/// Covers: C-44
+/// Goal: the verdict above comes from the validator. Method: the same with a server whose zone is not signed. Covers:
+/// C-44
 #[test]
 fn a_validator_refuses_what_is_not_signed() {
     require!(Root, Command("kdig"), Command("nsd"), Command("unbound"), Command("dnssec-signzone"));

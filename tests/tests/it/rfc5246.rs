@@ -1,6 +1,7 @@
 //! RFC 5246, TLS 1.2: a client that knows no tickets resumes its session by the session's ID.
 //!
-//! Before: OpenSSL without tickets, as embedded stub resolvers have it. After: one handshake with a signature, then none.
+//! Before: OpenSSL without tickets, as in embedded stub resolvers. After: one handshake with a signature, then
+//! handshakes without.
 
 use std::fs;
 
@@ -22,9 +23,9 @@ use dot_tests::{
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
-/// Goal: a session of a connection that failed resumes no more, and those beside it do; one that ended in order resumes too.
-/// Method: rustls without tickets has a session; a connection with it ends in order, one is abandoned with RST, and in the
-/// last one a record does not open, which is bad_record_mac. Covers: C-370
+/// Goal: the session of a connection that failed cannot be resumed any more, other sessions can; one that ended in
+/// order can too. Method: rustls without tickets has a session; a connection with it ends in order, one is abandoned
+/// with RST, and in the last one a record does not open, which is bad_record_mac. Covers: C-370
 #[test]
 fn a_session_that_failed_resumes_no_more() {
     require!(Root);
@@ -61,7 +62,7 @@ fn a_session_that_failed_resumes_no_more() {
     drop(dotd);
 }
 
-/// Has OpenSSL leave the extended master secret out of its hello.
+/// Makes OpenSSL leave the extended master secret out of its hello.
 const WITHOUT_EMS: &str = "openssl_conf = of_all\n[of_all]\nssl_conf = of_tls\n[of_tls]\nsystem_default = of_each\n\
     [of_each]\nOptions = -ExtendedMasterSecret\n";
 
@@ -71,10 +72,10 @@ fn query() -> Vec<u8> {
     framed(&Query::new(7, "dotd.test", A).octets())
 }
 
-/// Goal: a session resumes by its ID on every worker, carries queries, outlives a reload, and is its name's alone; with
-/// `client_ca` it opens no door, because a resumed handshake checks no certificate (§7.4.1.2, §F.1.4).
-/// Method: OpenSSL without tickets saves a session, and comes back from both CPUs, after HUP, under another name, and after
-/// a reload that asks for certificates. Covers: C-70, C-71
+/// Goal: a session resumes by its ID on every worker, carries queries, survives a reload, and is valid for its server
+/// name alone; with `client_ca` it cannot be resumed, because a resumed handshake checks no certificate (§7.4.1.2,
+/// §F.1.4). Method: OpenSSL without tickets saves a session, and comes back from both CPUs, after HUP, under another
+/// name, and after a reload that asks for certificates. Covers: C-70, C-71
 #[test]
 fn a_session_resumes_by_its_id() {
     require!(Root, Command("openssl"), Command("taskset"));

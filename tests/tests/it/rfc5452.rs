@@ -1,6 +1,6 @@
-//! RFC 5452, forgery: what dotd takes for a backend's response, and how hard it is to guess.
+//! RFC 5452, forgery: which responses dotd accepts from a backend, and how hard they are to guess.
 //!
-//! Before: a lying backend. After: the true response is the one the client gets.
+//! Before: a backend that sends false responses. After: the client gets the true one.
 
 use std::collections::HashSet;
 
@@ -28,7 +28,7 @@ fn truth(query: &Received) -> Act {
     Act::Send(reply_to(&query.octets, A, &[HONEST.to_vec()]))
 }
 
-/// The forged reply with another ID, name, type or class, cut, not a response, or not DNS at all.
+/// The forged reply with another ID, name, type or class, truncated, not a response, or not DNS.
 fn lies(query: &Received) -> Vec<Vec<u8>> {
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut reply = forged(query);
@@ -52,9 +52,9 @@ fn lies(query: &Received) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Goal: a response with the wrong ID, name, type or class, and garbage, is dropped, and the true one is still
-/// awaited (RFC 5452 §9.1). Method: every lie, then the truth, for each of ten queries; dotd counts each lie.
-/// Covers: C-54, A-60, A-61
+/// Goal: a response with the wrong ID, name, type or class, and garbage, is dropped, and dotd goes on waiting for the
+/// true one (RFC 5452 §9.1). Method: every false response, then the true one, for each of ten queries; dotd counts each
+/// false one. Covers: C-54, A-60, A-61
 #[test]
 fn lies_from_the_right_address_are_ignored() {
     require!(Root);
@@ -81,8 +81,7 @@ fn the_right_answer_from_elsewhere_is_ignored() {
     }
 }
 
-/// Goal: lies alone end in SERVFAIL, not in a lie.
-/// Method: every lie and no truth. Covers: C-54, C-52
+/// Goal: false responses alone lead to SERVFAIL. Method: every false response and no true one. Covers: C-54, C-52
 #[test]
 fn lies_alone_are_servfail() {
     require!(Root);
@@ -96,9 +95,9 @@ fn lies_alone_are_servfail() {
     assert_eq!((answer.rcode(), answer.rdata(A).len()), (2, 0));
 }
 
-/// Goal: IDs towards the backend cannot be guessed from IDs seen (§9.2), nor from the client's.
-/// Method: 2000 queries with ID 7: distinct IDs (birthday bound), steps, and each of 16 bits set in about half.
-/// Covers: C-55
+/// Goal: IDs towards the backend cannot be guessed from IDs seen (§9.2), nor from the client's. Method: 2000 queries
+/// with ID 7; the number of distinct IDs (birthday bound), the differences, and each of the 16 bits, which must be set
+/// in about half of them. Covers: C-55
 #[test]
 fn ids_are_unpredictable() {
     require!(Root);
@@ -126,8 +125,8 @@ fn ids_are_unpredictable() {
     }
 }
 
-/// Goal: source ports towards the backend differ and follow no order (§9.2).
-/// Method: ports of 2000 queries on ten sessions: several, not one a neighbour of the last. Covers: C-55
+/// Goal: source ports towards the backend differ and follow no order (§9.2). Method: ports of 2000 queries on ten
+/// sessions: there are several, and none is adjacent to the one before. Covers: C-55
 #[test]
 fn source_ports_are_spread() {
     require!(Root);
@@ -147,10 +146,9 @@ fn source_ports_are_spread() {
     assert!(neighbours * 2 < distinct.len(), "ports in a row: {distinct:?}");
 }
 
-/// Goal: TC=1 over UDP is asked again over TCP, and the client sees the whole answer (RFC 9210 §3), whatever
-/// its own EDNS size says: TLS cuts nothing (RFC 8906 §3.2.7).
-/// Method: the backend truncates over UDP, sends 60,000 octets over TCP; compared octet by octet.
-/// Covers: C-16, C-51
+/// Goal: TC=1 over UDP is asked again over TCP, and the client sees the whole answer (RFC 9210 §3), whatever EDNS size
+/// it states, because nothing is truncated over TLS (RFC 8906 §3.2.7). Method: the backend truncates over UDP, sends
+/// 60,000 octets over TCP; compared octet by octet. Covers: C-16, C-51
 #[test]
 fn a_truncated_answer_is_fetched_over_tcp() {
     require!(Root);
@@ -179,8 +177,8 @@ fn a_truncated_answer_is_fetched_over_tcp() {
     }
 }
 
-/// Goal: TC=1 over TCP too makes no loop: the query ends, with whatever rcode, after few tries.
-/// Method: a backend that truncates always.
+/// Goal: TC=1 over TCP too causes no loop: the query ends after few tries, with any rcode. Method: a backend that
+/// truncates always.
 #[test]
 fn truncation_over_tcp_makes_no_loop() {
     require!(Root);
@@ -196,8 +194,8 @@ fn truncation_over_tcp_makes_no_loop() {
     assert!(backend.received().len() <= 8, "{} tries", backend.received().len());
 }
 
-/// Goal: dotd advertises at most 1400 octets over UDP (RFC 9715), whatever the client says, and at least 512.
-/// Method: client sizes from 0 to 65535, and no OPT at all. Covers: C-46, C-56
+/// Goal: dotd advertises at most 1400 octets over UDP (RFC 9715), whatever the client states, and at least 512. Method:
+/// client sizes from 0 to 65535, and no OPT at all. Covers: C-46, C-56
 #[test]
 fn udp_size_to_the_backend_is_bounded() {
     require!(Root);

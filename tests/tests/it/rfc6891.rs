@@ -1,6 +1,6 @@
-//! RFC 6891, EDNS, and what a message may be at all: opcodes, counts, OPT records.
+//! RFC 6891, EDNS, and the form of messages: opcodes, counts, OPT records.
 //!
-//! Before: `harness::scene`. After: each mistake has its rcode, and what is no mistake passes unchanged.
+//! Before: `harness::scene`. After: each mistake has its rcode, and everything else passes unchanged.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -25,8 +25,8 @@ const FORMERR: u16 = 1;
 const NOTIMP: u16 = 4;
 const BADVERS: u16 = 16;
 
-/// Goal: more than one OPT is FORMERR (§6.1.1), and no backend hears of it.
-/// Method: two equal OPTs, then two that differ. Covers: C-42, A-27
+/// Goal: more than one OPT is FORMERR (§6.1.1), and no backend gets the query. Method: two equal OPTs, then two that
+/// differ. Covers: C-42, A-27
 #[test]
 fn two_opts_are_formerr() {
     require!(Root);
@@ -42,7 +42,7 @@ fn two_opts_are_formerr() {
 }
 
 /// Goal: an OPT that stands in the answer or authority section, or below a name, is FORMERR (§6.1.1), and no backend
-/// hears of it. Method: one moved by its count, one with an owner. Covers: A-27, C-42
+/// gets the query. Method: one moved by its count, one with an owner. Covers: A-27, C-42
 #[test]
 fn a_misplaced_opt_is_formerr() {
     require!(Root);
@@ -61,8 +61,8 @@ fn a_misplaced_opt_is_formerr() {
     assert_eq!(session.exchange(&sound).rdata(A), [HONEST]);
 }
 
-/// Goal: EDNS version 1 is BADVERS with our version 0 (§6.1.3, RFC 8906 §8.2.2).
-/// Method: versions 1 and 255. Covers: C-43
+/// Goal: EDNS version 1 is BADVERS with dotd's version 0 (§6.1.3, RFC 8906 §8.2.2). Method: versions 1 and 255. Covers:
+/// C-43
 #[test]
 fn a_later_edns_version_is_badvers() {
     require!(Root);
@@ -123,10 +123,11 @@ fn what_we_do_not_know_passes_unchanged() {
     }
 }
 
-/// Goal: an OPT is this hop's wherever it stands among the additional records (§6.1.1): padding and keepalive end here,
-/// in a block of 468 octets on the way back, and what stands behind the OPT passes octet for octet; where a name there
-/// points to another one there nothing may move: FORMERR, and no backend hears of it. Method: an address behind the OPT
-/// whose name is written out, or points to the question, or, second, to the first one. Covers: C-35, C-38, C-44, C-53
+/// Goal: an OPT belongs to this hop wherever it stands among the additional records (§6.1.1): padding and keepalive end
+/// here, the response is padded to 468 octets, and the records behind the OPT pass octet for octet; if a name behind
+/// the OPT points to another one there, nothing may move: FORMERR, and no backend gets the query. Method: an address
+/// record behind the OPT whose name is written out, or points to the question; and a second record whose name points to
+/// the first. Covers: C-35, C-38, C-44, C-53
 #[test]
 fn an_opt_is_edited_where_it_stands() {
     require!(Root);
@@ -157,8 +158,8 @@ fn an_opt_is_edited_where_it_stands() {
     }
 }
 
-/// Goal: an option longer than its OPT is FORMERR with OPT (§7), and no backend hears of it.
-/// Method: an option that claims 200 octets and has 2. Covers: C-45
+/// Goal: an option longer than its OPT is FORMERR with OPT (§7), and no backend gets the query. Method: an option that
+/// claims 200 octets and has 2. Covers: C-45
 #[test]
 fn an_option_beyond_its_record_is_formerr() {
     require!(Root);
@@ -171,8 +172,8 @@ fn an_option_beyond_its_record_is_formerr() {
     assert_eq!(backend.received().len(), 0);
 }
 
-/// Goal: opcodes we do not know are NOTIMP, the header only (RFC 8906 §8.1.4); DSO too (RFC 8490 §5.1.1).
-/// Method: opcodes 1, 2, 3, 6 and 15 with a question; the session lives on. Covers: C-47, C-49, A-18
+/// Goal: unknown opcodes are NOTIMP, with the header alone (RFC 8906 §8.1.4); DSO too (RFC 8490 §5.1.1). Method:
+/// opcodes 1, 2, 3, 6 and 15 with a question; the session lives on. Covers: C-47, C-49, A-18
 #[test]
 fn unknown_opcodes_are_notimp() {
     require!(Root);
@@ -188,8 +189,8 @@ fn unknown_opcodes_are_notimp() {
     assert_eq!(backend.received().len(), 1);
 }
 
-/// Goal: a query has one question: QDCOUNT 0, 2 and 65535 are FORMERR (RFC 9619), whatever follows.
-/// Method: two real questions; counts without what they count. Covers: C-48, A-23, A-24
+/// Goal: a query has one question: QDCOUNT 0, 2 and 65535 are FORMERR (RFC 9619), whatever follows. Method: two real
+/// questions; counts without the records that they count. Covers: C-48, A-23, A-24
 #[test]
 fn other_than_one_question_is_formerr() {
     require!(Root);
@@ -206,13 +207,13 @@ fn other_than_one_question_is_formerr() {
     assert_eq!(backend.received().len(), 0);
 }
 
-/// Goal: names that are none are FORMERR: pointers to themselves, forwards and in a chain, reserved label types, a label
-/// of 64, more than 255 octets; no backend hears of them and the parser ends. Method: each as a question; then loops as
-/// the owner of a record, which no look of ours follows: whatever comes of it, the session answers.
+/// Goal: invalid names are FORMERR: pointers to themselves, forwards and in a chain, reserved label types, a label of
+/// 64, more than 255 octets; no backend gets them and the parser ends. Method: each as a question; then loops in the
+/// owner of a record, which dotd never follows: whatever the answer is, the session goes on.
 #[test]
 fn malformed_names_are_formerr() {
     require!(Root);
-    // It answers without a look at what stands behind the question.
+    // The backend answers without looking at the records behind the question.
     let blind = |query: &Received| {
         let question_end = header(0, 0, [0; 4]).len() + question("dotd.test", A).len();
         let mut reply = query.octets[..question_end].to_vec();
@@ -223,7 +224,7 @@ fn malformed_names_are_formerr() {
     let mut session = Dot::connect(&network.client, SERVER_V4);
     let tail = [0, 1, 0, 1];
     let long = [&[63; 1][..], &[b'x'; 63]].concat().repeat(5);
-    // Three pointers, of which each leads to the next and the last to the first.
+    // Three pointers in a circle: each leads to the next, and the last to the first.
     let chain = [0xc0, 14, 0xc0, 16, 0xc0, 12];
     let names: [&[u8]; 8] = [
         &[0xc0, 12],
@@ -252,9 +253,9 @@ fn malformed_names_are_formerr() {
     }
 }
 
-/// Goal: a prefix that is shorter than its message ends the message where it says, whatever is behind: what was cut off
-/// is FORMERR, and the next frame is read where the prefix said that it begins. Method: each shorter length of a query
-/// with an OPT record, as a frame of its own, with a good query behind it.
+/// Goal: a length prefix that is too short ends the message where it says: the shortened message is FORMERR, and the
+/// next frame is read from there. Method: each shorter length of a query with an OPT record, as a frame of its own,
+/// with a good query behind it.
 #[test]
 fn a_short_prefix_cuts_the_message() {
     require!(Root);
@@ -272,9 +273,10 @@ fn a_short_prefix_cuts_the_message() {
     assert_eq!(backend.received().len(), query.len() - 12, "the good ones alone");
 }
 
-/// Goal: octets after a message's last record never reach the backend, the query is answered as if they were not there, as
-/// BIND, NSD and Unbound do, and framing stays in step. Method: queries with octets more inside their frame, without an OPT,
-/// with one that is edited, and with a record behind it; a good one behind each. Covers, C-237
+/// Goal: octets behind a message's last record never reach the backend, the query is answered as if they were not
+/// there, as by BIND, NSD and Unbound, and the next frame is read correctly. Method: queries with surplus octets inside
+/// their frame, without an OPT, with one that is edited, and with a record behind it; a good one behind each. Covers:
+/// C-237
 #[test]
 fn octets_after_the_message_do_not_pass() {
     require!(Root);
@@ -302,8 +304,8 @@ fn octets_after_the_message_do_not_pass() {
     }
 }
 
-/// Goal: BIND, NSD and Unbound answer a query with octets behind it, and through dotd a client hears the same. Method: each
-/// of them asked by itself, then through dotd by a datagram and by a stream. Covers: C-237
+/// Goal: BIND, NSD and Unbound answer a query with octets behind it, and through dotd a client gets the same answer.
+/// Method: each of them asked by itself, then through dotd by a datagram and by a stream. Covers: C-237
 #[test]
 fn servers_answer_what_has_octets_behind() {
     require!(Root, Command("nsd"), Command("unbound"), Command("named"));

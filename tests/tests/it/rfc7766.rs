@@ -1,6 +1,6 @@
-//! RFC 7766, DNS over TCP: partial reads, pipelining, order, half-close, and messages that are none.
+//! RFC 7766, DNS over TCP: partial reads, pipelining, order, half-close, and frames that hold no message.
 //!
-//! Before: `harness::scene`. After: what a client that streams queries may rely on.
+//! Before: `harness::scene`. After: what a client that pipelines queries may rely on.
 
 use dot_tests::{
     harness::{
@@ -96,8 +96,8 @@ fn responses_leave_out_of_order() {
     assert_eq!(session.receive().id, 1);
 }
 
-/// Goal: one ID in flight many times on a session: every response still matches its question (§6.2.1).
-/// Method: 100 queries with ID 7 and names of their own in one write. Covers: C-20, A-32
+/// Goal: one ID in flight many times on a session: every response still matches its question (§6.2.1). Method: 100
+/// queries with ID 7 and different names in one write. Covers: C-20, A-32
 #[test]
 fn duplicate_ids_in_flight_keep_their_questions() {
     require!(Root);
@@ -148,8 +148,8 @@ fn leave_two_waiting(session: &mut Dot, backend: &Scripted) {
     eventually("both wait at the backend", || (backend.held() == 2).then_some(()));
 }
 
-/// Goal: after a half-close what is outstanding is answered, then close_notify, then FIN (RFC 1035 §4.2.2).
-/// Method: the backend holds two replies until the client has said close_notify and FIN. Covers: C-22, A-36
+/// Goal: after a half-close outstanding queries are answered, then come close_notify and FIN (RFC 1035 §4.2.2). Method:
+/// the backend holds two replies until the client has sent close_notify and FIN. Covers: C-22, A-36
 #[test]
 fn half_close_still_gets_its_answers() {
     require!(Root);
@@ -163,8 +163,8 @@ fn half_close_still_gets_its_answers() {
     dotd.counts("the client's end is counted", |stats| stats.counter("session_ends", "client") == 1);
 }
 
-/// Goal: a client that crashes with queries in flight costs nothing later: slots return, the sum stays exact.
-/// Method: RST while the backend holds two replies; release them, watch the gauges. Covers: C-23, A-37
+/// Goal: a client that crashes with queries in flight uses no resources afterwards: slots are free again, and the sums
+/// are exact. Method: RST while the backend holds two replies; release them, watch the gauges. Covers: C-23, A-37
 #[test]
 fn a_client_that_leaves_frees_its_slots() {
     require!(Root);
@@ -182,7 +182,7 @@ fn a_client_that_leaves_frees_its_slots() {
     assert_eq!(stats.difference(), [0; 3]);
 }
 
-/// Goal: a stalled half of a message ends its session at `message_timeout`, and octets do not reset it (§6.2.3).
+/// Goal: half a message, then silence, ends its session at `message_timeout`, and octets do not reset it (§6.2.3).
 /// Method: short timeout; one prefix octet, then silence; a second session lives on. Covers: C-14, A-6
 #[test]
 fn half_a_message_is_cut_at_its_deadline() {
@@ -199,8 +199,8 @@ fn half_a_message_is_cut_at_its_deadline() {
     assert_eq!(innocent.exchange(&host(1)).rdata(A), [HONEST]);
 }
 
-/// Goal: octets do not reset the deadline of their message (§6.2.3): one that trickles is cut while it does.
-/// Method: an octet now and then of a message that would be whole in minutes. Covers: C-14, A-8
+/// Goal: octets do not reset the deadline of their message (§6.2.3): a message that trickles in ends its session at the
+/// deadline. Method: an octet now and then of a message that would take minutes to become whole. Covers: C-14, A-8
 #[test]
 fn a_trickling_message_is_cut_at_its_deadline() {
     require!(Root);
@@ -216,9 +216,9 @@ fn a_trickling_message_is_cut_at_its_deadline() {
     assert_eq!(backend.received().len(), 0);
 }
 
-/// Goal: octets are not activity: a session is idle from its last whole message on, though part of another trickles in
-/// (§6.2.3). Method: a message may take a minute, a session may be idle for one second; after an answer, octets of a message
-/// that would be whole in minutes. Covers: C-14
+/// Goal: octets do not count as activity: a session is idle from its last whole message on, even if part of another one
+/// trickles in (§6.2.3). Method: a message may take a minute, a session may be idle for one second; after an answer,
+/// octets of a message that would take minutes to become whole. Covers: C-14
 #[test]
 fn only_whole_messages_keep_a_session_from_being_idle() {
     require!(Root);
@@ -235,9 +235,10 @@ fn only_whole_messages_keep_a_session_from_being_idle() {
     assert_eq!(stats.counter("session_ends", "message_timeout"), 0);
 }
 
-/// Goal: a session that is not read for want of room is late with nothing, though a record of its client's is half here:
-/// all of it is answered when there is room again. Method: one query in flight, which the backend holds beyond
-/// `message_timeout`; behind it a second, and half a record with a third, in one write. Covers: C-14, C-17, A-33
+/// Goal: a session that dotd does not read, because there is no room for its queries, misses no deadline, although half
+/// a record of it has arrived: all of its queries are answered when there is room again. Method: one query in flight,
+/// which the backend holds beyond `message_timeout`; behind it a second, and half a record with a third, in one write.
+/// Covers: C-14, C-17, A-33
 #[test]
 fn a_held_session_is_not_late() {
     require!(Root);
@@ -251,7 +252,7 @@ fn a_held_session_is_not_late() {
     let (half, rest) = second.split_at(second.len() / 2);
     session.send_below_tls(&[&first, half].concat());
     eventually("the first is held", || (backend.held() == 1).then_some(()));
-    // Longer than the deadline; other sessions go on.
+    // This takes longer than the deadline; other sessions go on.
     for id in 0..25 {
         assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&host(id)).id, id);
         thread::sleep(Duration::from_millis(100));
@@ -263,8 +264,8 @@ fn a_held_session_is_not_late() {
     assert_eq!(session.receive().id, 3);
 }
 
-/// Goal: a client that asks without end and never reads is held by backpressure, then cut, in bounded memory, and
-/// a client beside it is served. Method: queries for 5,000 octets each until dotd stops reading; its end and its
+/// Goal: a client that asks without end and never reads is slowed down by backpressure, then cut, in bounded memory;
+/// another client is served meanwhile. Method: queries for 5,000 octets each until dotd stops reading; its end and its
 /// memory.
 #[test]
 fn a_client_that_never_reads_is_cut() {
@@ -282,8 +283,8 @@ fn a_client_that_never_reads_is_cut() {
     assert!(kib < 256 * 1024, "{kib} KiB for one session that does not read");
 }
 
-/// Goal: a frame that cannot be a message ends its session, touches no backend and no other session.
-/// Method: a zero-length frame, and messages of 1 to 11 octets.
+/// Goal: a frame that cannot be a message ends its session, and affects no backend and no other session. Method: a
+/// zero-length frame, and messages of 1 to 11 octets.
 #[test]
 fn frames_shorter_than_a_header_end_the_session() {
     require!(Root);
@@ -301,8 +302,8 @@ fn frames_shorter_than_a_header_end_the_session() {
     assert_eq!(innocent.exchange(&host(1)).rdata(A), [HONEST]);
 }
 
-/// Goal: a header alone is FORMERR, with its ID and nothing more.
-/// Method: twelve octets with QDCOUNT 0.
+/// Goal: a header alone is FORMERR, with its ID and nothing more. Method: twelve octets with QDCOUNT 0. Covers: A-16,
+///
 #[test]
 fn a_header_alone_is_formerr() {
     require!(Root);
@@ -311,8 +312,8 @@ fn a_header_alone_is_formerr() {
     assert_eq!((answer.id, answer.rcode(), answer.counts), (0x0102, 1, [0; 4]));
 }
 
-/// Goal: a message with QR=1 is dropped and counted, and the session lives on.
-/// Method: a response first, a query behind it; only the query is answered.
+/// Goal: a message with QR=1 is dropped and counted, and the session lives on. Method: a response, then a query; only
+/// the query is answered.
 #[test]
 fn a_response_from_a_client_is_dropped() {
     require!(Root);
@@ -326,8 +327,8 @@ fn a_response_from_a_client_is_dropped() {
     assert_eq!(stats.counter("queries", "received"), 2);
 }
 
-/// Goal: many stalled clients block nobody (RFC 1035 §4.2.2).
-/// Method: 300 sessions that have sent half a prefix, one that asks. Covers: C-15
+/// Goal: many stalled clients block no other client (RFC 1035 §4.2.2). Method: 300 sessions that have sent half a
+/// prefix, one that asks. Covers: C-15
 #[test]
 fn stalled_sessions_block_nobody() {
     require!(Root);

@@ -1,6 +1,6 @@
 //! RFC 7828, edns-tcp-keepalive: the session's own value, hop by hop.
 //!
-//! Before: `harness::scene`. After: a client that reads TIMEOUT may keep its session that long.
+//! Before: `harness::scene`. After: a client may keep its session as long as TIMEOUT says.
 
 use dot_tests::{
     harness::{
@@ -35,8 +35,8 @@ fn timeout_is_the_idle_timeout() {
     }
 }
 
-/// Goal: never in a response to a query without OPT (§3.4), which then has no OPT at all.
-/// Method: a plain query; `dns.keepalive = false` as the other way to have none. Covers: C-33, C-41
+/// Goal: never in a response to a query without OPT (§3.4), which then has no OPT at all. Method: a plain query; also
+/// with `dns.keepalive = false`. Covers: C-33, C-41
 #[test]
 fn no_opt_no_keepalive() {
     require!(Root);
@@ -71,8 +71,8 @@ fn keepalive_is_hop_by_hop() {
     }
 }
 
-/// Goal: who is answered while dotd ends is told to close: TIMEOUT 0 (§3.3.2). Method: a query is at the backend
-/// when TERM comes; its answer, then close_notify. Covers: C-32
+/// Goal: a client that is answered while dotd drains is told to close: TIMEOUT 0 (§3.3.2). Method: a query is at the
+/// backend when TERM comes; its answer, then close_notify. Covers: C-32
 #[test]
 fn timeout_is_zero_while_draining() {
     require!(Root);
@@ -108,9 +108,9 @@ fn a_query_option_with_a_value_has_one_outcome() {
     assert_eq!(Dot::connect(&network.client, SERVER_V4).exchange(&query), first);
 }
 
-/// Goal: near the cap on connections TIMEOUT shrinks, at the cap it is 0, which asks clients to leave (§3.3.2), and
-/// the sessions' real timeout shrinks with it (RFC 7766 §6.2.3); with fewer connections both are as configured.
-/// Method: eight places; TIMEOUT as they fill and empty, whichever worker the others are at. Covers: C-27, C-32
+/// Goal: near the connection cap TIMEOUT shrinks, at the cap it is 0, which asks clients to close (§3.3.2), and the
+/// sessions' real timeout shrinks with it (RFC 7766 §6.2.3); with fewer connections both are as configured. Method:
+/// eight places; TIMEOUT as they fill and empty, whichever worker has the other connections. Covers: C-27, C-32
 #[test]
 fn timeout_shrinks_near_the_cap() {
     require!(Root);
@@ -138,9 +138,9 @@ fn timeout_shrinks_near_the_cap() {
     dotd.stop();
 }
 
-/// Goal: a session that was idle before connections became many leaves by the shrunk timeout, not by the one of its timer.
-/// Method: 50 s, which at the cap are 5; a session that asks once, two seconds later all other places are taken.
-/// Covers: C-27, C-28
+/// Goal: a session that was idle before there were many connections ends at the shortened timeout, not at the one with
+/// which its timer started. Method: 50 s, which become 5 s at the cap; a session asks once, and two seconds later all
+/// other places are taken. Covers: C-27, C-28
 #[test]
 fn who_was_idle_before_learns_of_it() {
     require!(Root);

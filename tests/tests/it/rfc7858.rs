@@ -1,4 +1,4 @@
-//! RFC 7858, DNS over TLS: framing, what is echoed, and that a session lives on.
+//! RFC 7858, DNS over TLS: framing, the echoed question, and how long a session stays open.
 //!
 //! Before: `harness::scene`. After: what a DoT client may rely on, octet by octet.
 
@@ -19,8 +19,8 @@ use dot_tests::{
 };
 use std::{io::Write, net::SocketAddr};
 
-/// Goal: DoT is served on 853 over both families (RFC 7858 §3.1).
-/// Method: our own client asks the embedded zone at each address. Covers: C-1
+/// Goal: DoT is served on 853 over both families (RFC 7858 §3.1). Method: the tests' own client asks the embedded zone
+/// at each address. Covers: C-1
 #[test]
 fn serves_both_families() {
     require!(Root);
@@ -44,15 +44,15 @@ fn refuses_tls_on_port_53() {
 }
 
 /// Goal: a response and its length prefix are in one TLS record and one TCP segment (RFC 7858 §3.3, RFC 7766 §8).
-/// Method: our client counts the plaintext octets of each record; a capture shows that the last record, type and
-/// length in its header, is a segment's whole payload. Covers: C-12
+/// Method: the tests' own client counts the plaintext octets of each record; a capture shows that the last record, type
+/// and length in its header, is a segment's whole payload. Covers: C-12
 #[test]
 fn a_response_is_one_record_in_one_segment() {
     require!(Root);
     let (network, _dotd) = embedded(&Config::new());
     let capture = Capture::start(&network.client);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    // A ticket leaves with the first response; the second stands alone.
+    // A ticket is sent with the first response; the second one stands alone.
     let _ = session.exchange(&Query::new(1, "dotd.test", A).octets());
     let answer = session.exchange(&Query::new(2, "dotd.test", A).octets());
     assert_eq!(session.records(), [answer.octets + 2; 2]);
@@ -63,8 +63,8 @@ fn a_response_is_one_record_in_one_segment() {
     assert_eq!(usize::from(u16::from_be_bytes([payload[3], payload[4]])) + 5, payload.len());
 }
 
-/// Goal: ID and question come back as sent, case kept, whatever they are (RFC 7858 §3.3).
-/// Method: IDs at the edges and in between, names in mixed case, two types. Covers: C-19
+/// Goal: every ID and question come back as sent, case kept (RFC 7858 §3.3). Method: IDs at the edges and in between,
+/// names in mixed case, two types. Covers: C-19
 #[test]
 fn echoes_id_and_question_with_its_case() {
     require!(Root);
@@ -121,9 +121,8 @@ fn a_failed_handshake_gets_no_dns() {
     dotd.counts("the failure is counted", |stats| stats.sum("handshakes", "failed_") == 1);
 }
 
-/// Goal: without SNI, with any SNI, with or without ALPN `dot` a client is served; ALPN without `dot` is
-/// refused with no_application_protocol (RFC 7301 §3.2).
-/// Method: five offers in both TLS versions. Covers: C-65, C-66, A-55
+/// Goal: without SNI, with any SNI, with or without ALPN `dot` a client is served; ALPN without `dot` is refused with
+/// no_application_protocol (RFC 7301 §3.2). Method: five combinations in both TLS versions. Covers: C-65, C-66, A-55
 #[test]
 fn alpn_and_sni() {
     require!(Root);

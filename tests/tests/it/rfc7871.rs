@@ -1,6 +1,6 @@
-//! RFC 7871 and RFC 7873: client subnet and cookies are the client's business with the server.
+//! RFC 7871 and RFC 7873: client subnet and cookies pass between the client and the server.
 //!
-//! Before: `harness::scene`. After: options came through as they were, and none was added.
+//! Before: `harness::scene`. After: options passed unchanged, and none was added.
 
 use dot_tests::{
     harness::{
@@ -18,9 +18,9 @@ use dot_tests::{
 const OPTION_SUBNET: u16 = 8;
 const OPTION_COOKIE: u16 = 10;
 
-/// Goal: by default no subnet is added (RFC 7871 §11.1), and one that a client sends passes as it is, also the
-/// /0 with which it asks for none (§7.1.2). Method: no OPT, an empty OPT, /0, /24 and /56; the backend's octets.
-/// Covers: C-76
+/// Goal: by default no subnet is added (RFC 7871 §11.1), and one that a client sends passes unchanged, also /0, which
+/// means that none must be added (§7.1.2). Method: no OPT, an empty OPT, /0, /24 and /56; the octets that the backend
+/// gets. Covers: C-76
 #[test]
 fn subnets_are_the_clients_own() {
     require!(Root);
@@ -40,8 +40,8 @@ fn subnets_are_the_clients_own() {
 }
 
 /// Goal: a cookie and the server's answer to it, BADCOOKIE included, pass between client and server (RFC 7873 §5).
-/// Method: a backend that wants a server cookie: first BADCOOKIE with one, then the answer to who shows it.
-/// Covers: C-44, C-53
+/// Method: a backend that requires a server cookie: first BADCOOKIE with a cookie, then the answer to the client that
+/// shows it. Covers: C-44, C-53
 #[test]
 fn cookies_are_the_clients_own() {
     require!(Root);

@@ -1,6 +1,6 @@
-//! RFC 8446, TLS 1.3: records, key updates, groups, and what is done about those that are wrong.
+//! RFC 8446, TLS 1.3: records, key updates, groups, and the reactions to wrong ones.
 //!
-//! Before: dotd with XDP off, so that the engine sees everything. After: the right alert, and an innocent client
+//! Before: dotd with XDP off, so that the engine sees everything. After: the right alert, and an innocent client was
 //! served beside each case.
 
 use std::{
@@ -38,8 +38,8 @@ fn scene() -> (Network, Scripted, Server) {
     scripted(Config::new().xdp("off"), honest)
 }
 
-/// Goal: a client may change its keys and ask for ours to change, in the middle of anything (RFC 8446 §4.6.3).
-/// Method: rustls updates before, between and after queries, fifty times, with queries in flight. Covers: C-62
+/// Goal: a client may change its keys and ask the server to change its own, at any time (RFC 8446 §4.6.3). Method:
+/// rustls updates before, between and after queries, fifty times, with queries in flight. Covers: C-62
 #[test]
 fn keys_may_be_updated() {
     require!(Root);
@@ -55,14 +55,15 @@ fn keys_may_be_updated() {
     assert_eq!(dotd.stats().counter("connections", "accepted"), 1);
 }
 
-/// Goal: OpenSSL's key updates work too, with and without a request for ours. Method: s_client's commands `K` and
-/// `k`, then a query, then again; both responses come. Covers: C-62
+/// Goal: OpenSSL's key updates work too, with and without a request for the server's. Method: s_client's commands `K`
+/// and `k`, then a query, then again; both responses come. Covers: C-62
 #[test]
 fn openssl_may_update_keys() {
     require!(Root, Command("openssl"));
     let (network, _backend, _dotd) = scene();
     let mut client = SClient::start(&network.client, SERVER_V4, &["-tls1_3"]);
-    // A command is what one read of stdin begins with: s_client must have read the last one before the next.
+    // s_client looks for a command at the beginning of each read from stdin, so it must have read one before the next
+    // is sent.
     for (octets, sign, times) in [
         (&b"K\n"[..], &b"KEYUPDATE"[..], 1),
         (&framed(&www(1)), &HONEST, 1),
@@ -75,9 +76,9 @@ fn openssl_may_update_keys() {
     client.finish();
 }
 
-/// Goal: a record without a message that comes in two parts is no half message: the session lives on after the
-/// deadline of messages. Method: a key update whose last octets come later; longer than that deadline, then a query.
-/// Covers: C-14, C-62
+/// Goal: a record that holds no DNS message and arrives in two parts is not half a message: the session lives on after
+/// the deadline for messages. Method: a key update whose last octets come later; longer than that deadline, then a
+/// query. Covers: C-14, C-62
 #[test]
 fn a_key_update_in_two_parts_ends_nothing() {
     require!(Root);
@@ -91,9 +92,9 @@ fn a_key_update_in_two_parts_ends_nothing() {
     assert_eq!(dotd.stats().counter("session_ends", "message_timeout"), 0);
 }
 
-/// Goal: queries that leave with the end of the handshake are all read, however large the hello before them was,
-/// and so is an offer of many ALPN names. Method: a hello of 56 KiB; 1,500 queries in the same write as Finished.
-/// Covers: C-17, C-65, A-45, A-55
+/// Goal: queries that arrive together with the end of the handshake are all read, however large the hello was, and so
+/// is an offer of many ALPN names. Method: a hello of 56 KiB; 1,500 queries in the same write as Finished. Covers:
+/// C-17, C-65, A-45, A-55
 #[test]
 fn queries_may_follow_the_handshake_at_once() {
     require!(Root);
@@ -110,9 +111,9 @@ fn queries_may_follow_the_handshake_at_once() {
     }
 }
 
-/// Goal: key updates without end are no way to hold a server: a run of them ends the session with unexpected_message,
-/// also for a client that reads none of ours; memory stays where it was, others are served.
-/// Method: 20,000 updates that are never read; the end, its count. Covers: A-12, C-62
+/// Goal: endless key updates end the session with unexpected_message, also if the client reads none of the server's;
+/// memory does not grow, and other clients are served. Method: 20,000 updates that are never read; the end and its
+/// counter. Covers: A-12, C-62
 #[test]
 fn a_flood_of_key_updates_is_ended() {
     require!(Root);
@@ -124,8 +125,8 @@ fn a_flood_of_key_updates_is_ended() {
     assert_served(&mut Dot::connect(&network.client, SERVER_V4));
 }
 
-/// Goal: a record that is longer than any may be ends in record_overflow, one that was changed on its way in
-/// bad_record_mac, and neither in an answer (§5.2). Method: both written below TLS. Covers: C-63
+/// Goal: a record that is too long ends in record_overflow, one that was changed on the path in bad_record_mac, and
+/// neither is answered (§5.2). Method: both written below TLS. Covers: C-63
 #[test]
 fn broken_records_get_their_alert() {
     require!(Root);
@@ -143,9 +144,9 @@ fn broken_records_get_their_alert() {
     dotd.counts("both are counted", |stats| stats.counter("session_ends", "tls") == 2);
 }
 
-/// Goal: P-256, X25519 and X25519MLKEM768 are there, and HelloRetryRequest asks for one of them (§4.1.4).
-/// Method: OpenSSL with one group each, and with a share for a group that we lack first; rustls, which prefers the
-/// hybrid. Covers: C-61
+/// Goal: P-256, X25519 and X25519MLKEM768 are supported, and HelloRetryRequest asks for one of them (§4.1.4). Method:
+/// OpenSSL with one group each, and with a share for an unsupported group first; rustls, which prefers the hybrid.
+/// Covers: C-61
 #[test]
 fn groups_and_retry() {
     require!(Root, Command("openssl"));
@@ -160,8 +161,8 @@ fn groups_and_retry() {
     assert_eq!(session.group(), Some(NamedGroup::X25519MLKEM768));
 }
 
-/// Goal: GREASE is ignored (RFC 8701), and a ClientHello is one however it is cut into records and segments.
-/// Method: the hello whole, in records of seven octets, and an octet a segment; a ServerHello of TLS 1.2 comes back.
+/// Goal: GREASE is ignored (RFC 8701), and a ClientHello is read however it is cut into records and segments. Method:
+/// the hello whole, in records of seven octets, and in segments of one octet; a ServerHello of TLS 1.2 comes back.
 /// Covers: C-61, A-45
 #[test]
 fn a_client_hello_is_one_however_it_comes() {
@@ -181,8 +182,8 @@ fn a_client_hello_is_one_however_it_comes() {
     assert_served(&mut Dot::connect(&network.client, SERVER_V4));
 }
 
-/// Goal: without tickets, and without anything that would tell one connection from the next, nothing is missing
-/// (RFC 8932 §5.1.3.1). Method: OpenSSL with -no_ticket in both versions carries a query. Covers: C-72
+/// Goal: a client without tickets, and without anything that would link its connections, lacks nothing (RFC 8932
+/// §5.1.3.1). Method: OpenSSL with -no_ticket in both versions carries a query. Covers: C-72
 #[test]
 fn no_tickets_no_harm() {
     require!(Root, Command("openssl"));
@@ -193,9 +194,9 @@ fn no_tickets_no_harm() {
     }
 }
 
-/// Goal: a ticket is good for the name that it was given under, and for no other (§4.2.11, RFC 6066 §3); a changed
-/// one is no ticket: a whole handshake each time. Method: OpenSSL saves under one name and comes back under the
-/// same, under another, and without one. Covers: C-71, A-52
+/// Goal: a ticket is valid for the server name under which it was given, and for no other (§4.2.11, RFC 6066 §3);
+/// otherwise, and with a changed ticket, there is a full handshake. Method: OpenSSL saves under one name and comes back
+/// under the same, under another, and without one. Covers: C-71, A-52
 #[test]
 fn a_ticket_belongs_to_its_name() {
     require!(Root, Command("openssl"));
@@ -213,9 +214,8 @@ fn a_ticket_belongs_to_its_name() {
     }
 }
 
-/// Goal: an expired offer of versions is told by its alert, and a hello without a group of ours by handshake_failure.
-/// Method: rustls offering only TLS 1.2 is served; the greased hello with a group that nobody has is not.
-/// Covers: C-60, A-42
+/// Goal: a client that offers only TLS 1.2 is served, and a hello without a supported group gets handshake_failure.
+/// Method: rustls with TLS 1.2 alone; the greased hello with an unknown group. Covers: C-60, A-42
 #[test]
 fn versions_and_groups_fail_by_alert() {
     require!(Root);

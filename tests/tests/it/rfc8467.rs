@@ -1,6 +1,6 @@
-//! RFC 7830 and RFC 8467, padding: blocks of 468 octets, for those who pad.
+//! RFC 7830 and RFC 8467, padding: blocks of 468 octets, for clients that pad.
 //!
-//! Before: `harness::scene`. After: a wiretapper learns little from lengths.
+//! Before: `harness::scene`. After: an eavesdropper learns little from lengths.
 
 use dot_tests::{
     harness::{
@@ -92,8 +92,8 @@ fn padding_is_stripped_before_a_cleartext_backend() {
     }
 }
 
-/// Goal: responses that dotd makes itself are padded too.
-/// Method: SERVFAIL, BADVERS and a refused transfer. FORMERR for two OPTs cannot be (which counts?), NOTIMP has none. Covers: C-39
+/// Goal: responses that dotd makes itself are padded too. Method: SERVFAIL, BADVERS and a refused transfer. FORMERR for
+/// two OPTs cannot be padded (which OPT counts?), NOTIMP has no OPT. Covers: C-39
 #[test]
 fn own_errors_are_padded() {
     require!(Root);

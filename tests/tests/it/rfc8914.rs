@@ -1,4 +1,4 @@
-//! RFC 8914, extended DNS errors: a failure of ours says what failed, to those who speak EDNS.
+//! RFC 8914, extended DNS errors: dotd's own failures give the reason to clients with EDNS.
 //!
 //! Before: `harness::scene`. After: never silence, never an internal address.
 
@@ -34,8 +34,8 @@ fn assert_backend_failure(answer: &Message) {
     assert!(text.len() <= 64 && !text.contains("127.") && !text.contains(':'), "{text}");
 }
 
-/// Goal: a silent backend is SERVFAIL with EDE 22 or 23, never silence; without OPT in the query no OPT
-/// (RFC 5625 §6.3, RFC 8914). Method: a script that says nothing. Covers: C-52, C-57, C-58, C-41, A-59
+/// Goal: a silent backend is SERVFAIL with EDE 22 or 23, never silence; without OPT in the query no OPT (RFC 5625 §6.3,
+/// RFC 8914). Method: a script that never answers. Covers: C-52, C-57, C-58, C-41, A-59
 #[test]
 fn a_silent_backend_is_servfail() {
     require!(Root);
@@ -50,8 +50,8 @@ fn a_silent_backend_is_servfail() {
     assert_eq!(stats.counter("backend_outstanding", "outstanding"), 0);
 }
 
-/// Goal: a backend that is not there is SERVFAIL with EDE, and is counted.
-/// Method: a loopback port where nobody listens, so the kernel says so at once. Covers: C-52, C-57, A-58
+/// Goal: an absent backend leads to SERVFAIL with EDE, and is counted. Method: a loopback port where nothing listens,
+/// which the kernel reports at once. Covers: C-52, C-57, A-58
 #[test]
 fn an_absent_backend_is_servfail() {
     require!(Root);
@@ -64,8 +64,8 @@ fn an_absent_backend_is_servfail() {
     assert!(stats.counter("backend", "unreachable") + stats.counter("backend", "timeout") >= 1, "{stats:?}");
 }
 
-/// Goal: a late response helps nobody and harms nobody: it is dropped as unmatched.
-/// Method: the backend's reply is released after the client had its SERVFAIL.
+/// Goal: a late response is dropped as unmatched, without further effect. Method: the backend's reply is released after
+/// the client had its SERVFAIL.
 #[test]
 fn a_late_response_is_dropped() {
     require!(Root);
@@ -79,8 +79,9 @@ fn a_late_response_is_dropped() {
     assert!(session.is_quiet());
 }
 
-/// Goal: what is refused by policy says so, to who speaks EDNS: NOTIFY and UPDATE (EDE 18); nothing of it reaches
-/// the backend, and the session lives on. Method: both opcodes with a zone, with and without OPT. Covers: C-57, A-19
+/// Goal: requests that policy refuses give the reason to clients with EDNS: NOTIFY and UPDATE (EDE 18); they do not
+/// reach the backend, and the session lives on. Method: both opcodes with a zone, with and without OPT. Covers: C-57,
+///
 #[test]
 fn what_policy_refuses_has_its_reason() {
     require!(Root);
@@ -102,9 +103,9 @@ fn what_policy_refuses_has_its_reason() {
     assert_eq!(backend.received().len(), 0);
 }
 
-/// Goal: who sends what dotd cannot take hears what is wrong with it, if it speaks EDNS: FORMERR and BADVERS say why as the
-/// others do, with a text that names nothing of the query; NOTIMP is the header alone (RFC 8906 §8.1.4).
-/// Method: each mistake with an OPT record, and those that need none without. Covers: C-57, C-58, C-41
+/// Goal: a client with EDNS that sends an invalid query gets the reason: FORMERR and BADVERS carry an extended error,
+/// with a text that repeats nothing from the query; NOTIMP is the header alone (RFC 8906 §8.1.4). Method: each mistake
+/// with an OPT record, and without one where that is possible. Covers: C-57, C-58, C-41
 #[test]
 fn what_cannot_be_read_has_its_reason() {
     require!(Root);

@@ -1,6 +1,6 @@
-//! RFC 8932, privacy of a DNS operator: what logs may hold, and where cleartext may go.
+//! RFC 8932, privacy of a DNS operator: what logs may contain, and where cleartext may go.
 //!
-//! Before: `harness::scene`. After: nobody who reads our logs or our wires learns who asked what.
+//! Before: `harness::scene`. After: neither logs nor the wire show which client asked for which name.
 
 use std::{io::Write, net::SocketAddr};
 
@@ -56,8 +56,8 @@ fn default_logs_name_nobody() {
     }
 }
 
-/// Goal: the embedded zone, a server of its own inside dotd, logs no qname either.
-/// Method: names that are there and names that are not. Covers: C-73
+/// Goal: the embedded zone, a server inside dotd, logs no qname either. Method: names that exist and names that do not.
+/// Covers: C-73
 #[test]
 fn the_embedded_zone_logs_no_name() {
     require!(Root);
@@ -71,8 +71,8 @@ fn the_embedded_zone_logs_no_name() {
     assert!(!ended.stderr.contains("www.dotd.test"), "{ended:?}");
 }
 
-/// Goal: a cleartext backend beyond loopback is refused unless the operator says so (RFC 8932 §5.1.1).
-/// Method: the client's address as backend, without and with `allow_cleartext`. Covers: C-74
+/// Goal: a cleartext backend beyond loopback is refused unless the operator permits it (RFC 8932 §5.1.1). Method: the
+/// client's address as backend, without and with `allow_cleartext`. Covers: C-74
 #[test]
 fn a_distant_cleartext_backend_needs_permission() {
     require!(Root);
@@ -86,9 +86,8 @@ fn a_distant_cleartext_backend_needs_permission() {
     Server::start(&network, &config).stop();
 }
 
-/// Goal: `log.client_address` is what a line of level debug says of a client, no more and no less; by default no line
-/// names one, since such lines are not written. Method: a session and a failed handshake under each value.
-/// Covers: C-73
+/// Goal: `log.client_address` decides what a line of level debug says about a client; by default no line names one,
+/// because such lines are not written. Method: a session and a failed handshake under each value. Covers: C-73
 #[test]
 fn lines_name_clients_as_far_as_they_may() {
     require!(Root);

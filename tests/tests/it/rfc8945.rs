@@ -1,6 +1,6 @@
 //! RFC 8945, TSIG: a signed message passes octet for octet, so that its signature holds on the other side.
 //!
-//! Before: servers that know the key, and a scripted one that shows octets. After: kdig has verified what came back.
+//! Before: servers that know the key, and a scripted one that shows octets. After: kdig has verified the responses.
 
 use dot_tests::{
     harness::{
@@ -18,7 +18,7 @@ use dot_tests::{
     require,
 };
 
-/// A TSIG record with any MAC: who only passes it on cannot tell.
+/// A TSIG record with an arbitrary MAC: a forwarder cannot verify it.
 fn append_tsig(message: &mut Vec<u8>) {
     message[11] += 1;
     message.extend(name("key.dotd.test"));
@@ -31,9 +31,9 @@ fn append_tsig(message: &mut Vec<u8>) {
     message.extend(rdata);
 }
 
-/// Goal: a signed query reaches the backend, and a signed response the client, with nothing changed but the ID,
-/// which no signature covers (RFC 8945 §5.3.1): options of other hops stay too (RFC 5625 §4.5).
-/// Method: padding and keepalive before the TSIG, in both directions; octets compared. Covers: C-50, A-38
+/// Goal: a signed query reaches the backend, and a signed response the client, with only the ID changed, which no
+/// signature covers (RFC 8945 §5.3.1): options of other hops stay too (RFC 5625 §4.5). Method: padding and keepalive
+/// before the TSIG, in both directions; octets compared. Covers: C-50, A-38
 #[test]
 fn signed_messages_pass_octet_for_octet() {
     require!(Root);
@@ -61,9 +61,8 @@ fn signed_messages_pass_octet_for_octet() {
     }
 }
 
-/// Goal: signatures hold through dotd, in both directions, and a wrong one is found.
-/// Method: kdig signs and verifies; NSD, BIND and Knot verify and sign; then a secret that they do not have.
-/// Covers: C-50, A-38
+/// Goal: signatures hold through dotd, in both directions, and a wrong one is detected. Method: kdig signs and
+/// verifies; NSD, BIND and Knot verify and sign; then a secret that they do not have. Covers: C-50, A-38
 #[test]
 fn signatures_hold_through_us() {
     require!(

@@ -1,6 +1,6 @@
-//! RFC 9210, DNS over TCP in operation: caps and deadlines that an operator sets, and what they see of them.
+//! RFC 9210, DNS over TCP in operation: an operator's caps and deadlines, and how they are reported.
 //!
-//! Before: `harness::scene` with one cap lowered. After: the cap holds, is counted, and harms nobody below it.
+//! Before: `harness::scene` with one cap lowered. After: the cap holds, is counted, and affects no client below it.
 
 use std::{
     fs,
@@ -63,8 +63,8 @@ fn duration_max_ends_a_busy_session() {
     dotd.counts("it is counted", |stats| stats.counter("session_ends", "duration") == 1);
 }
 
-/// Goal: what a session is owed when its time is over is still answered (RFC 7766 §6.2.3).
-/// Method: a query that the backend holds until after `duration_max`; its answer, then close_notify. Covers: C-24
+/// Goal: queries that a session has in flight when its time is over are still answered (RFC 7766 §6.2.3). Method: a
+/// query that the backend holds until after `duration_max`; its answer, then close_notify. Covers: C-24
 #[test]
 fn duration_max_owes_no_answer() {
     require!(Root);
@@ -81,7 +81,7 @@ fn duration_max_owes_no_answer() {
     dotd.counts("it is counted", |stats| stats.counter("session_ends", "duration") == 1);
 }
 
-/// Holds every answer until it is released: whoever asked is not idle.
+/// Holds every answer until it is released, so that a client that asked is not idle.
 fn hold(query: &Received) -> Vec<Act> {
     vec![Act::Hold(reply_to(&query.octets, A, &[HONEST.to_vec()]))]
 }
@@ -97,9 +97,9 @@ fn busy<const COUNT: usize>(network: &Network, backend: &Scripted, servers: [IpA
     sessions
 }
 
-/// Goal: one client prefix gets no more than its share of connections, and another is served (RFC 9210 §4.2).
-/// Method: three are allowed, and busy; the fourth from IPv4 is closed, the first from IPv6 is served; a place that
-/// is given back is used again. Covers: C-25
+/// Goal: one client prefix gets no more than its share of connections, and another is served (RFC 9210 §4.2). Method:
+/// three are allowed, and busy; the fourth from IPv4 is closed, the first from IPv6 is served; a free place is used
+/// again. Covers: C-25
 #[test]
 fn a_prefix_has_its_cap() {
     require!(Root);
@@ -120,10 +120,10 @@ fn a_prefix_has_its_cap() {
     assert_eq!(dotd.stats().counter("session_ends", "evicted"), 0);
 }
 
-/// Goal: a listen address gets no more than its share of connections, and another has its own; at the cap the longest idle
-/// session of that address gives way, with close_notify (RFC 9210 §4.2, RFC 7766 §6.2.2).
-/// Method: two are allowed, and busy; the third to IPv4 is closed, one to IPv6 is served; a place that is given back is used
-/// again; once the answers are there, a further one gets the place of an idle one. Covers: C-244
+/// Goal: a listen address gets no more than its share of connections, and another has its own; at the cap the longest
+/// idle session of that address gives way, with close_notify (RFC 9210 §4.2, RFC 7766 §6.2.2). Method: two are allowed,
+/// and busy; the third to IPv4 is closed, one to IPv6 is served; a free place is used again; after the answers have
+/// arrived, a further connection gets the place of an idle one. Covers: C-244
 #[test]
 fn a_listener_has_its_cap() {
     require!(Root);
@@ -152,9 +152,9 @@ fn a_listener_has_its_cap() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: a client prefix begins no more handshakes than its rate allows, without XDP, and another has its own; a reload takes
-/// the limit away. Method: one a second, two at once; handshakes until one is refused; one from IPv6; ten after the reload.
-/// Covers: C-244, A-233
+/// Goal: a client prefix begins no more handshakes than its rate allows, without XDP, and another has its own; a reload
+/// takes the limit away. Method: a rate of one a second, a burst of two; handshakes until one is refused; one from
+/// IPv6; ten after the reload. Covers: C-244, A-233
 #[test]
 fn handshakes_have_a_rate_without_xdp() {
     require!(Root);
@@ -180,8 +180,8 @@ fn handshakes_have_a_rate_without_xdp() {
     assert_eq!(dotd.stats().counter("connections", "refused_handshake_rate"), 1);
 }
 
-/// Goal: the process has its cap, whoever comes.
-/// Method: two are allowed, over both families, and busy; the third is closed and counted. Covers: C-25
+/// Goal: the process has a cap for all clients together. Method: two are allowed, over both families, and busy; the
+/// third is closed and counted. Covers: C-25
 #[test]
 fn the_process_has_its_cap() {
     require!(Root);
@@ -198,8 +198,8 @@ fn the_process_has_its_cap() {
     }
 }
 
-/// Goal: where every place is taken the session that has been idle longest gives way, with close_notify, and the new
-/// connection is served (RFC 7766 §6.2.2); at a prefix's cap one of that prefix, even when another has been idle
+/// Goal: at the cap the session that has been idle longest gives way, with close_notify, and the new connection is
+/// served (RFC 7766 §6.2.2); at a prefix's cap it is a session of that prefix, even if another one has been idle
 /// longer. Method: three places, for all or for the prefix; sessions that were busy one after the other; a fourth.
 /// Covers: C-25
 #[test]
@@ -257,8 +257,8 @@ fn in_flight_max_is_backpressure() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: metrics speak of TLS connections and queries as fully as of anything (§6), in OpenMetrics form, and
-/// health is 200. Method: `control.http`; both paths by hand. Covers: C-29
+/// Goal: metrics cover TLS connections and queries fully (§6), in OpenMetrics form, and health is 200. Method:
+/// `control.http`; both paths by hand. Covers: C-29
 #[test]
 fn metrics_and_health_are_served() {
     require!(Root);
@@ -286,7 +286,7 @@ fn tcp_counter(wanted: &str) -> u64 {
     pairs.find(|(name, _)| *name == wanted).map_or(0, |(_, value)| value.parse().expect("a number"))
 }
 
-/// What `net.ipv4.tcp_fastopen` is from now on: clients or servers may, with or without a cookie.
+/// Sets `net.ipv4.tcp_fastopen`: whether clients and servers may use it, with or without a cookie.
 fn permit_fast_open(namespace: &Namespace, bits: u32) {
     let setting = "/proc/sys/net/ipv4/tcp_fastopen";
     namespace.run(move || fs::write(setting, bits.to_string()).expect("our own namespace"));
@@ -304,8 +304,9 @@ fn fast_open(network: &Network) -> TcpStream {
 }
 
 /// Goal: with `listen.fast_open` a ClientHello in a SYN is served (§4.1, RFC 7858 §3.4), also through XDP; a query in
-/// cleartext there hears no DNS. Without the machine's permission `status` says so, and clients are served by ordinary
-/// handshakes. Method: TCP_FASTOPEN_CONNECT without cookies; the kernel's own counter. Covers: C-10
+/// cleartext there gets no DNS answer. If the machine does not permit Fast Open, `status` says so, and clients are
+/// served with ordinary handshakes. Method: TCP_FASTOPEN_CONNECT without cookies; the kernel's own counter. Covers:
+/// C-10
 #[test]
 fn a_hello_in_a_syn_is_served() {
     require!(Root, Bpf);
@@ -339,8 +340,8 @@ fn a_hello_in_a_syn_is_served() {
     );
 }
 
-/// Goal: clients come in under SYN cookies too, with XDP and without (§4.1), and the gate still holds.
-/// Method: `tcp_syncookies = 2`, which makes a cookie of every SYN; DoT and cleartext. Covers: C-9
+/// Goal: clients are served under SYN cookies too, with XDP and without (§4.1), and the gate still holds. Method:
+/// `tcp_syncookies = 2`, which makes a cookie of every SYN; DoT and cleartext. Covers: C-9
 #[test]
 fn syn_cookies_change_nothing() {
     require!(Root, Bpf);
@@ -356,7 +357,7 @@ fn syn_cookies_change_nothing() {
             assert_eq!(answer.rdata(A), [[192, 0, 2, 53]], "{mode} {address}");
         }
         assert!(network.server.run(|| tcp_counter("SyncookiesRecv")) >= 2, "the kernel made no cookies");
-        // Nobody learns where a stream begins from a cookie, so that the gate lets cleartext pass; TLS is the boundary.
+        // A cookie does not show where a stream begins, so the gate lets cleartext pass; TLS is the security boundary.
         let mut raw = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
         raw.write_all(&framed(&Query::new(2, "dotd.test", A).octets())).expect("open");
         dotd.counts("cleartext is refused", |stats| stats.counter("handshakes", "failed_not_tls") > 0);

@@ -1,4 +1,4 @@
-//! RFC 9325, recommendations for TLS: what is offered by old clients and must not be taken.
+//! RFC 9325, recommendations for TLS: offers of old clients that must not be accepted.
 //!
 //! Before: dotd, and every suite that OpenSSL knows. After: six suites of TLS 1.2 work, and nothing else does.
 
@@ -15,7 +15,7 @@ use dot_tests::{
     require,
 };
 
-/// A certificate with an RSA key, so that suites with RSA signatures have their chance.
+/// A certificate with an RSA key, so that suites with RSA signatures could be chosen.
 fn rsa(scratch: &Scratch) -> Config {
     let (cert, key) = (scratch.path().join("rsa.pem"), scratch.path().join("rsa.key"));
     let (cert_text, key_text) = (cert.display().to_string(), key.display().to_string());
@@ -28,9 +28,9 @@ fn rsa(scratch: &Scratch) -> Config {
     Config::new().xdp("off").certificate(&cert, &key)
 }
 
-/// Goal: of all suites of TLS 1.2 that OpenSSL can offer only forward-secret ones with AEAD are taken (RFC 9325
-/// §4.1): no NULL, export, RC4, CBC, static RSA, DHE, PSK. Method: each suite alone, before a certificate with an
-/// ECDSA key and one with an RSA key. Covers: C-59
+/// Goal: of all suites of TLS 1.2 that OpenSSL can offer only forward-secret ones with AEAD are accepted (RFC 9325
+/// §4.1): no NULL, export, RC4, CBC, static RSA, DHE, PSK. Method: each suite alone, with a certificate with an ECDSA
+/// key and one with an RSA key. Covers: C-59
 #[test]
 fn only_forward_secret_aead_suites_are_taken() {
     require!(Root, Command("openssl"));
@@ -57,8 +57,8 @@ fn only_forward_secret_aead_suites_are_taken() {
     }
 }
 
-/// Goal: renegotiation in TLS 1.2 is refused (RFC 9325 §3.5), to each client anew, and secure renegotiation
-/// is signalled (RFC 5746). Method: s_client's command `R`, which ends it by itself; twice. Covers: C-60, A-49
+/// Goal: renegotiation in TLS 1.2 is refused (RFC 9325 §3.5) for each client, and secure renegotiation is signalled
+/// (RFC 5746). Method: s_client's command `R`, after which it ends by itself; twice. Covers: C-60, A-49
 #[test]
 fn renegotiation_is_refused() {
     require!(Root, Command("openssl"));

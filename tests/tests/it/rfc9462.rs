@@ -1,4 +1,5 @@
-//! RFC 9462, discovery of designated resolvers: clients hear of dotd what its certificate covers, and nobody else's description.
+//! RFC 9462, discovery of designated resolvers: clients are told about dotd what its certificate covers, and nothing
+//! that a backend claims.
 //!
 //! Before: `harness::scene`, or a certificate with addresses. After: SVCB or NODATA from dotd, and a backend that was not asked.
 
@@ -24,9 +25,9 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// Goal: a backend's own record below `resolver.arpa` cannot lead our clients away (RFC 9462 §6.1), over TLS and in clear.
-/// Method: SVCB and other types, any case, at a backend that answers everything; then a name that only ends alike.
-/// Covers: C-360
+/// Goal: a backend's own record below `resolver.arpa` cannot lead clients to another resolver (RFC 9462 §6.1), over TLS
+/// and in clear. Method: SVCB and other types, any case, at a backend that answers everything; then a name that only
+/// has the same ending. Covers: C-360
 #[test]
 fn resolver_arpa_is_answered_here() {
     require!(Root);
@@ -66,10 +67,10 @@ fn over_udp(network: &Network, query: &Query) -> Message {
     Message::parse(&octets[..length]).expect("whole")
 }
 
-/// Goal: a client that asks in clear which resolver this is hears the name, the port and the address of DNS over TLS where the
-/// certificate covers the address that it asked, and NODATA elsewhere; the resolver's own name is described too; a reload with
-/// `ddr = false` ends it. Method: a certificate for the IPv4 address alone; UDP and TLS; kdig reads the record.
-/// Covers: C-510, C-511, C-512
+/// Goal: a client that asks in clear for the designated resolver gets the name, the port and the address of DNS over
+/// TLS if the certificate covers the address that it asked, and NODATA otherwise; the resolver's own name is described
+/// too; a reload with `ddr = false` ends it. Method: a certificate for the IPv4 address alone; UDP and TLS; kdig reads
+/// the record. Covers: C-510, C-511, C-512
 #[test]
 fn a_covered_address_is_designated() {
     require!(Root, Command("kdig"));

@@ -1,7 +1,7 @@
-//! What an operator sees of a running dotd: status, metrics and log lines, and that they agree.
+//! An operator's view of a running dotd: status, metrics and log lines, which must agree.
 //!
 //! Before: a dotd with scripted backends. After: each fact is found under the name that the config gives it.
-//! Never: looks into a running process but by what an operator has: verbs, HTTP and standard error.
+//! Never: looks into a running process except with an operator's means: verbs, HTTP and standard error.
 
 use std::{
     process::Stdio,
@@ -35,9 +35,9 @@ fn watched() -> Config {
     Config::new().xdp("off").set("control", "http", "\"127.0.0.1:8853\"")
 }
 
-/// Goal: a backend has one name everywhere: in `dotd status`, in the label `backend` of metrics, in log lines; a backend
-/// without a name has its address, and a reload changes names. Method: one backend with a name that answers, one without;
-/// then a name for a port where nobody listens. Covers: C-400
+/// Goal: a backend has one name everywhere: in `dotd status`, in the label `backend` of metrics, in log lines; a
+/// backend without a name is called by its address, and a reload changes names. Method: one backend with a name that
+/// answers, one without; then a name for a port where nothing listens. Covers: C-400
 #[test]
 fn a_backend_has_one_name_everywhere() {
     require!(Root);
@@ -71,10 +71,10 @@ fn a_backend_has_one_name_everywhere() {
     assert!(metrics.contains("dotd_backend_up{backend=\"spare\"} 0"), "health is still known: {metrics}");
 }
 
-/// Goal: each stage of a query over TLS is measured: the handshake by its kind, the queue, the backend by its name, the write
-/// and the whole query; `stats` has quantiles and `/metrics` the same counts; and a page lists every family of a scrape, and no
-/// other. Method: two sessions of 20 queries each to a backend that takes 20 ms for its answers; the whole is longer than the
-/// backend, which is longer than it takes. Covers: C-401, C-402
+/// Goal: each stage of a query over TLS is measured: the handshake by its kind, the queue, the backend by its name, the
+/// write and the whole query; `stats` has quantiles and `/metrics` the same counts; and a page lists every family of a
+/// scrape, and no other. Method: two sessions of 20 queries each to a backend that takes 20 ms for its answers; the
+/// whole takes longer than the backend's part, which takes longer than 20 ms. Covers: C-401, C-402
 #[test]
 fn every_stage_is_measured() {
     require!(Root);
@@ -121,7 +121,7 @@ fn every_stage_is_measured() {
         let place = rows.iter().position(|found| found.starts_with(&row));
         let _ = rows.swap_remove(place.unwrap_or_else(|| panic!("docs/metrics.md has no {row}")));
     }
-    // A family without a row is in no scrape.
+    // A family without rows does not appear in a scrape.
     let is_of_xdp_or_policy = |row: &&str| {
         ["dotd_xdp_", "dotd_packets", "dotd_bans_", "dotd_policy_"]
             .iter()
@@ -139,9 +139,9 @@ fn latency<'a>(stats: &'a Value, label: &str) -> &'a Value {
     rows.find(has).unwrap_or(&Value::Null)
 }
 
-/// Goal: a backend that answers its checks and says SERVFAIL to clients is not simply "up": its state is "failing", with the
-/// share, and status says what clients hear; when it answers again it is "up". Method: a backend that says SERVFAIL to all names
-/// but the root, then none; queries until status says it.
+/// Goal: a backend that answers its checks and gives clients SERVFAIL is not simply "up": its state is "failing", with
+/// the share, and `status` says what clients get; when it answers again it is "up". Method: a backend that gives
+/// SERVFAIL for all names except the root, then for none; queries until `status` says so.
 #[test]
 fn status_says_what_clients_hear() {
     require!(Root);
@@ -178,9 +178,9 @@ fn status_says_what_clients_hear() {
     until("it is well", &|status| status["backends"][0]["state"] == "up");
 }
 
-/// Goal: what Prometheus itself reads of a scrape is what dotd counted: counters by label, classic histograms, and native ones where
-/// it asks for them; and the alert rules are rules to it. Method: Debian's Prometheus scrapes a dotd that answered 20 queries, once
-/// without and once with its feature; promtool asks it, and reads the rules. Covers: C-524
+/// Goal: Prometheus reads from a scrape what dotd counted: counters by label, classic histograms, and native ones where
+/// it asks for them; and it accepts the alert rules. Method: Debian's Prometheus scrapes a dotd that answered 20
+/// queries, once without and once with its feature; promtool queries it, and checks the rules. Covers: C-524
 #[test]
 fn prometheus_reads_what_dotd_counts() {
     require!(Root, Command("prometheus"), Command("promtool"));

@@ -1,6 +1,7 @@
-//! Four servers that others wrote behind dotd: what comes through is what they say themselves.
+//! Four servers of other projects behind dotd: their answers pass unchanged.
 //!
-//! Before: `harness::servers`. After: kdig's words over TLS are kdig's words at the server, but for this hop's own.
+//! Before: `harness::servers`. After: kdig prints the same over TLS as at the server, except for the options of this
+//! hop.
 
 use dot_tests::{
     harness::{
@@ -13,7 +14,7 @@ use dot_tests::{
     require,
 };
 
-/// What is asked, in kdig's words: types, sizes, absence, DNSSEC, every EDNS option that kdig can send.
+/// The questions, as kdig's arguments: types, sizes, absent names, DNSSEC, every EDNS option that kdig can send.
 const QUESTIONS: &[&str] = &[
     "www.dotd.test A",
     "wWw.DotD.tEst AAAA",
@@ -41,7 +42,7 @@ const QUESTIONS: &[&str] = &[
     "+bufsize=512 big.dotd.test TXT",
 ];
 
-/// kdig's words without what differs from one connection to the next: ID, times, addresses, the cookie's value.
+/// kdig's output without the parts that differ between connections: ID, times, addresses, the cookie's value.
 fn lasting(said: &Said) -> Vec<String> {
     const PASSING: [&str; 5] = [";; Received", ";; Time", ";; From", ";; TLS session", ";; PADDING"];
     let lines = said.text.lines().filter(|line| PASSING.iter().all(|start| !line.starts_with(start)));
@@ -69,7 +70,7 @@ fn assert_same(kind: Kind, transport: &str) {
         words.extend(question.split_whitespace());
         let direct = tool(&network.server, "kdig", &words);
         assert!(direct.is_success && through.has("TLS session"), "{kind:?} {question}: {}", through.text);
-        // dotd answers for itself about versions of EDNS that it does not know.
+        // For unknown versions of EDNS dotd answers itself.
         if question.starts_with("+edns=1") {
             assert!(through.has("BADVERS"), "{kind:?}: {}", through.text);
             continue;
@@ -83,8 +84,8 @@ fn assert_same(kind: Kind, transport: &str) {
     assert_eq!(said.has(";; COOKIE: 0102030405060708"), has_cookies, "{kind:?}: {}", said.text);
 }
 
-/// Goal: NSD behind dotd is NSD. Method: kdig over TLS against kdig at the server, sorted line by line, for every
-/// question; UDP and TCP towards the server. Covers: C-19, C-44, C-46, C-51, C-53, C-58
+/// Goal: NSD behind dotd answers like NSD. Method: kdig over TLS against kdig at the server, sorted line by line, for
+/// every question; UDP and TCP towards the server. Covers: C-19, C-44, C-46, C-51, C-53, C-58
 #[test]
 fn nsd_is_itself() {
     require!(Root, Command("kdig"), Command("nsd"), Command("dnssec-signzone"));

@@ -1,7 +1,7 @@
-//! Connections to a backend are shared: one query that closes, stalls or outlives them takes no other along.
+//! Connections to a backend are shared: one query that closes, stalls or outlives a connection affects no other.
 //!
-//! Before: a backend over TCP, TLS, or UDP with TC=1, that closes upon some names, answers in order, or falls silent on
-//! one connection. After: each query of the innocent client is answered, and the bad ones cost a bounded number of
+//! Before: a backend over TCP, TLS, or UDP with TC=1 that closes on some names, answers in order, or falls silent on
+//! one connection. After: each query of the innocent client was answered, and the bad ones used a bounded number of
 //! connections.
 
 use std::{
@@ -37,7 +37,7 @@ fn named(id: u16, qname: &str) -> Vec<u8> {
     Query::new(id, qname, A).opt(Opt::default()).octets()
 }
 
-/// Answers all names over a connection but those that begin with `kill`, upon which it closes; truncates by UDP.
+/// Answers all names over a connection, but closes on those that begin with `kill`; truncates over UDP.
 fn closes_upon_some(query: &Received) -> Vec<Act> {
     match (query.is_tcp, qname(query).starts_with("kill")) {
         (true, true) => vec![Act::Close],
@@ -50,8 +50,8 @@ fn closes_upon_some(query: &Received) -> Vec<Act> {
     }
 }
 
-/// Rounds of an attacker with queries that close connections beside an innocent client, each with a write of its own;
-/// returns how many of the innocent's were not answered. They come from different networks.
+/// In each round an attacker sends queries that close connections, and an innocent client sends others, each in a write
+/// of its own and from different networks. Returns how many of the innocent client's queries were not answered.
 fn rounds_beside(network: &Network, rounds: u16, bad: impl Fn(u16) -> Vec<Vec<u8>>) -> usize {
     let (mut attacker, mut innocent) =
         (Dot::connect(&network.client, SERVER_V4), Dot::connect(&network.client, SERVER_V6));
@@ -68,9 +68,9 @@ fn rounds_beside(network: &Network, rounds: u16, bad: impl Fn(u16) -> Vec<Vec<u8
     lost
 }
 
-/// Goal: a client whose queries make the backend close its connections, a new name each, takes no other client's service.
-/// Method: over TCP, TLS, and UDP with TC=1, one worker, so that all share connections: three such queries beside ten
-/// innocent ones, fifty times.
+/// Goal: a client whose queries make the backend close its connections, each with a new name, does not disturb other
+/// clients. Method: over TCP, TLS, and UDP with TC=1, one worker, so that all share connections: three such queries
+/// beside ten innocent ones, fifty times.
 #[test]
 fn queries_that_close_connections_take_nobody_along() {
     require!(Root);
@@ -99,12 +99,12 @@ fn queries_that_close_connections_take_nobody_along() {
     }
 }
 
-/// Closes upon names that begin with `kill`, never answers those that begin with `hang`.
+/// Closes on names that begin with `kill`, never answers those that begin with `hang`.
 fn kills_or_hangs(query: &Received) -> Vec<Act> {
     if qname(query).starts_with("hang") { Vec::new() } else { closes_upon_some(query) }
 }
 
-/// Two names of the attacker that close connections, answered with failures: it is set apart.
+/// The attacker asks for two names that close connections, and gets failures: it is set apart.
 fn set_apart(attacker: &mut Dot, innocent: &mut Dot, dotd: &Server, backend: &Scripted) {
     let mut round = 0;
     eventually("the attacker is set apart", || {
@@ -125,9 +125,9 @@ fn set_apart(attacker: &mut Dot, innocent: &mut Dot, dotd: &Server, backend: &Sc
     });
 }
 
-/// Goal: who is set apart and asks for names that are never answered takes no connection from those whom somebody else's
-/// query makes lose theirs. Method: forty such queries wait; then ten rounds of a killer beside an innocent client.
-///
+/// Goal: a client that is set apart and asks for names that are never answered takes no connection from clients that
+/// lost theirs because of another client's query. Method: forty such queries wait; then ten rounds of a killer beside
+/// an innocent client.
 #[test]
 fn queries_that_hang_hold_no_place_of_suspects() {
     require!(Root);
@@ -138,7 +138,7 @@ fn queries_that_hang_hold_no_place_of_suspects() {
     set_apart(&mut attacker, &mut innocent, &dotd, &backend);
     attacker.ask_all(&(0..40).map(|id| named(id, &format!("hang-{id}.bad.test"))).collect::<Vec<_>>());
     eventually("some hang", || {
-        // An innocent client that goes on asking.
+        // An innocent client goes on asking.
         assert_eq!(innocent.exchange(&host(1)).rdata(A), [HONEST]);
         let hanging = backend.received().iter().filter(|one| qname(one).starts_with("hang")).count();
         (hanging >= 5).then_some(())
@@ -149,17 +149,18 @@ fn queries_that_hang_hold_no_place_of_suspects() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// An honest answer that no cache keeps.
+/// An honest answer with TTL 0, which no cache keeps.
 fn without_ttl(query: &Received) -> Vec<Act> {
     let mut reply = reply_to(&query.octets, A, &[HONEST.to_vec()]);
-    // Of one record the last octet of the TTL stands before RDLENGTH and four octets of RDATA.
+    // With one record the last octet of the TTL stands before RDLENGTH and four octets of RDATA.
     let ttl_end = reply.len() - 7;
     reply[ttl_end] = 0;
     append_opt(&mut reply, &Opt::default());
     vec![Act::Send(reply)]
 }
 
-/// Goal: with the cache on, too, it is known whose queries close connections. Method: as `set_apart` says.
+/// Goal: with the cache on, too, dotd knows which client's queries close connections. Method: see `set_apart`. Covers:
+///
 #[test]
 fn a_client_is_set_apart_with_the_cache_on() {
     require!(Root);
@@ -175,9 +176,9 @@ fn a_client_is_set_apart_with_the_cache_on() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: the query that closed its connection twice, alone, is known by its question and not asked again for a while, and
-/// the client is told so; another question of that name is asked. Method: an innocent client that keeps the backend
-/// answering; then the bad query again, in other case, and as AAAA.
+/// Goal: a query on which a connection closed twice, without other queries on it, is recognised by its question and not
+/// asked again for a while, and the client is told so; another question for that name is asked. Method: an innocent
+/// client that keeps the backend answering; then the bad query again, in other case, and as AAAA.
 #[test]
 fn a_query_that_closes_connections_is_refused_for_a_while() {
     require!(Root);
@@ -210,8 +211,8 @@ fn a_query_that_closes_connections_is_refused_for_a_while() {
     assert_eq!(stats.difference(), [0; 3]);
 }
 
-/// Goal: a connection that takes queries and never answers loses none of them, and is used no more. Method: the first
-/// connection that carries a query is deaf for ever; 40 queries in turn, then 40 at once.
+/// Goal: a connection that accepts queries and never answers loses none of them, and is not used any more. Method: the
+/// first connection that carries a query never answers; 40 queries in turn, then 40 at once.
 #[test]
 fn a_silent_connection_is_left() {
     require!(Root);
@@ -236,8 +237,8 @@ fn a_silent_connection_is_left() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// A backend that answers each connection in order: behind a name that begins with `slow`, which it never answers, all
-/// the connection's others wait.
+/// A backend that answers each connection in order. It never answers a name that begins with `slow`, so that all other
+/// queries of that connection wait.
 fn in_order() -> impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static {
     let stalled = Mutex::new(HashSet::<SocketAddr>::new());
     move |query| {
@@ -249,8 +250,8 @@ fn in_order() -> impl Fn(&Received) -> Vec<Act> + Send + Sync + 'static {
     }
 }
 
-/// Goal: a name that is slow holds nobody else's query, where the backend answers a connection in order. Method: five
-/// slow names, each in one write with twenty others.
+/// Goal: a slow name delays no other query, where the backend answers a connection in order. Method: five slow names,
+/// each in one write with twenty others.
 #[test]
 fn a_slow_name_holds_nobody() {
     require!(Root);
@@ -293,8 +294,9 @@ fn a_backend_that_answers_once_answers_all() {
     assert!(asked < 400, "{asked} queries were sent for 120");
 }
 
-/// Goal: a real resolver that closes its connections upon some names, as Unbound does with `local-zone: deny`, serves who
-/// asks for others. Method: names below such a zone, a new one each, beside innocent queries; over TCP and TLS.
+/// Goal: clients that ask for other names are served by a real resolver that closes its connections on some names, as
+/// Unbound does with `local-zone: deny`. Method: names below such a zone, a new one each, beside innocent queries; over
+/// TCP and TLS.
 #[test]
 fn a_resolver_that_denies_serves_the_others() {
     require!(Root, Command("unbound"));
@@ -324,8 +326,9 @@ fn a_resolver_that_denies_serves_the_others() {
     }
 }
 
-/// Goal: the same for a real server that answers a connection in order: a name that it waits for holds nobody. Method:
-/// dnsmasq, which asks a server that never answers for some names; five of them beside 100 queries. Covers: A-213, C-211
+/// Goal: the same for a real server that answers a connection in order: a name that it waits for delays no other query.
+/// Method: dnsmasq, which asks a server that never answers for some names; five of them beside 100 queries. Covers:
+/// A-213, C-211
 #[test]
 fn a_name_that_dnsmasq_waits_for_holds_nobody() {
     require!(Root, Command("dnsmasq"));

@@ -1,6 +1,6 @@
-//! The stage itself: namespaces, backends and capture do what the other files take for granted.
+//! The test harness itself: namespaces, backends and capture do what the other files assume.
 //!
-//! Before: nothing of dotd. After: a failure elsewhere is dotd's and not the harness's.
+//! Before: no dotd runs. After: a failure in another file is a fault of dotd, not of the harness.
 
 use std::{
     fs,
@@ -32,8 +32,8 @@ use nix::{
     unistd::{chdir, chroot},
 };
 
-/// Goal: both namespaces see each other over both families, and nothing of it outlives them.
-/// Method: ping across the pair, then look for the interface where the test itself lives.
+/// Goal: both namespaces reach each other over both families, and leave nothing behind. Method: ping across the pair,
+/// then look for the interface where the test itself lives.
 #[test]
 fn the_pair_carries_both_families() {
     require!(Root, Command("ip"), Command("kdig"));
@@ -52,8 +52,8 @@ fn the_pair_carries_both_families() {
     assert!(!outside.status.success(), "the pair is visible outside");
 }
 
-/// Goal: NSD and Unbound serve the generated zone, the TXT record beyond 4 KB over TCP only.
-/// Method: kdig asks each for small, big and absent names.
+/// Goal: NSD and Unbound serve the generated zone, the TXT record beyond 4 KB over TCP only. Method: kdig asks each
+/// server for small, big and absent names.
 #[test]
 fn backends_serve_the_zone() {
     require!(Root, Command("nsd"), Command("unbound"), Command("kdig"));
@@ -72,8 +72,8 @@ fn backends_serve_the_zone() {
     }
 }
 
-/// Goal: the capture sees what crosses the pair: a cleartext query's name is found.
-/// Method: one UDP query that arrives at the other end. It shows that the DoT test can fail.
+/// Goal: the capture sees every frame on the pair: a cleartext query's name is found. Method: one UDP query that
+/// arrives at the other end. This shows that the test of DoT can fail.
 #[test]
 fn capture_sees_a_cleartext_name() {
     require!(Root);
@@ -87,7 +87,7 @@ fn capture_sees_a_cleartext_name() {
     assert!(frames.iter().any(|frame| holds(&frame.payload, b"secret")), "{frames:?}");
 }
 
-/// Goal: a scripted backend answers, lies from elsewhere, and holds replies until it is told.
+/// Goal: a scripted backend answers, sends false replies from another port, and holds replies until they are released.
 /// Method: three queries over UDP from the same namespace.
 #[test]
 fn scripted_backend_obeys() {
@@ -115,8 +115,8 @@ fn scripted_backend_obeys() {
     assert_eq!(backend.received().len(), 3);
 }
 
-/// Goal: dnsperf loses nothing against NSD itself, so that a loss through dotd is dotd's.
-/// Method: 2,000 queries over TCP.
+/// Goal: dnsperf loses nothing against NSD itself, so that a loss through dotd is a fault of dotd. Method: 2,000
+/// queries over TCP.
 #[test]
 fn dnsperf_loses_nothing_without_dotd() {
     require!(Root, Command("nsd"), Command("dnsperf"));
@@ -130,8 +130,8 @@ fn dnsperf_loses_nothing_without_dotd() {
     assert_eq!(said.number_after("Queries lost:"), 0, "{}", said.text);
 }
 
-/// Goal: a port where nobody listens is a failure that kdig reports, so `answered` cannot be a habit.
-/// Method: kdig +tls at an empty namespace.
+/// Goal: kdig reports a port where nothing listens as a failure, so that `answered` is not always true. Method: kdig
+/// +tls at an empty namespace.
 #[test]
 fn kdig_fails_where_nobody_listens() {
     require!(Root, Command("kdig"));
@@ -140,8 +140,8 @@ fn kdig_fails_where_nobody_listens() {
     assert!(!said.is_success && !said.has("NOERROR"), "{}", said.text);
 }
 
-/// Goal: every client can do over TLS what the other files ask of it, against a server that is not dotd.
-/// Method: Unbound's own DoT; kdig, getdns, s_client, dnsperf, and our client. If this fails, dotd is innocent.
+/// Goal: every client can do over TLS what the other files need, against a server other than dotd. Method: Unbound's
+/// own DoT; kdig, getdns, s_client, dnsperf, and the tests' own client. If this fails, the fault is not dotd's.
 #[test]
 fn clients_speak_dot_to_unbound() {
     require!(Root, Command("unbound"), Command("kdig"), Command("getdns_query"), Command("dnsperf"));
@@ -164,9 +164,9 @@ fn clients_speak_dot_to_unbound() {
     }
 }
 
-/// Goal: tests run in a chroot whose `/` is no mount point, and their mounts reach nobody. Method: a folder below a mount that
-/// other namespaces share is made `/`; a thread there takes mounts of its own and mounts sysfs; root and working directory
-/// are what they were, and its neighbour sees an empty folder.
+/// Goal: tests run in a chroot whose `/` is no mount point, and no other process sees their mounts. Method: a folder
+/// below a mount that other namespaces share is made `/`; a thread there gets its own mount namespace and mounts sysfs;
+/// root and working directory are unchanged, and another thread sees an empty folder.
 #[test]
 fn a_chroot_into_a_plain_folder_will_do() {
     require!(Root);
@@ -184,7 +184,7 @@ fn a_chroot_into_a_plain_folder_will_do() {
         let inside = thread::spawn({
             let root = root.clone();
             move || {
-                // First, for a thread shares both with its process.
+                // This comes first, because a thread shares both with its process.
                 unshare(CloneFlags::CLONE_FS).expect("root and working directory of its own");
                 chroot(&root).expect("root may");
                 chdir("/here").expect("it was made");

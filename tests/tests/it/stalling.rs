@@ -1,7 +1,7 @@
-//! Clients that keep what they hold: silent before the handshake, half-way through it, and readers that do not read.
+//! Clients that hold resources: silent before the handshake or half-way through it, or readers that do not read.
 //!
-//! Before: short deadlines, the embedded zone's large record. After: each is cut by its own rule, what it held is free,
-//! and an innocent client was served beside it.
+//! Before: short deadlines, the embedded zone's large record. After: each was cut by its own rule, its resources are
+//! free, and an innocent client was served meanwhile.
 
 use std::{
     fs,
@@ -31,21 +31,21 @@ use dot_tests::{
 
 /// Message type of a ServerHello.
 const SERVER_HELLO: u8 = 2;
-/// What the embedded zone says of its own name.
+/// The embedded zone's record for its own name.
 const ZONE: [u8; 4] = [192, 0, 2, 53];
 
 fn assert_served(innocent: &mut Dot) {
     assert_eq!(innocent.exchange(&Query::new(1, "dotd.test", A).octets()).rdata(A), [ZONE]);
 }
 
-/// So many queries for 5,000 octets each.
+/// That many queries for 5,000 octets each.
 fn large(count: usize) -> Vec<Vec<u8>> {
     vec![Query::new(1, "big.dotd.test", TXT).octets(); count]
 }
 
-/// Goal: a socket without a handshake has a place under the caps as any other, so that silence cannot fill the process,
-/// and loses it at the deadline. Method: ten silent connections of ten that a prefix may have; the next is refused,
-/// another prefix is served; then the first is again.
+/// Goal: a socket without a handshake counts under the caps, so that silent clients cannot fill the process, and ends
+/// at the deadline. Method: ten silent connections, as many as a prefix may have; the next is refused, another prefix
+/// is served; after the deadline the first prefix is served again.
 #[test]
 fn silent_connections_count() {
     require!(Root);
@@ -63,9 +63,9 @@ fn silent_connections_count() {
     drop(silent);
 }
 
-/// Goal: a client that stops after its hello costs one signature: one flight is sent, and nothing more until the
-/// deadline; a second hello buys no second one. In TLS 1.2 the same holds for who has sent all but its Finished.
-/// Method: rustls's own flights, cut off; the records that came back.
+/// Goal: a client that stops after its hello costs one signature: dotd sends one flight, and nothing more until the
+/// deadline, also after a second hello. In TLS 1.2 the same is true for a client that has sent everything except its
+/// Finished. Method: rustls's own flights, truncated; the records that dotd sends.
 #[test]
 fn a_hello_is_worth_one_flight() {
     require!(Root);
@@ -102,7 +102,7 @@ fn a_hello_is_worth_one_flight() {
     assert_served(&mut innocent);
 }
 
-/// A client whose own kernel holds little, and which has asked for more than anybody holds.
+/// A client whose kernel buffers little, and which has asked for more than all buffers hold.
 fn greedy(network: &Network, queries: usize) -> Dot {
     let stream = tcp_with_window(&network.client, (SERVER_V4, 853).into(), 2048);
     let mut greedy = Dot::over(stream, SERVER_V4, &Offer::default()).expect("a session");
@@ -112,29 +112,28 @@ fn greedy(network: &Network, queries: usize) -> Dot {
     greedy
 }
 
-/// Reads so many octets ten times a second, and asks on if it may, while `is_over` says that the server has not had
-/// enough.
+/// Reads that many octets ten times a second, and goes on asking if it may, until `is_over`.
 fn trickle(greedy: &mut Dot, octets: usize, asks_on: bool, is_over: impl Fn() -> bool) {
     let end = Instant::now() + DEADLINE;
     let mut buffer = vec![0; octets];
     while !is_over() {
         assert!(Instant::now() < end, "{octets} octets now and then keep a session for {DEADLINE:?}");
         for _ in 0..10 {
-            // What dotd has ended may still have octets here.
+            // A connection that dotd has ended may still have octets here.
             let _ = uninterrupted(|| greedy.tcp().read(&mut buffer));
             thread::sleep(Duration::from_millis(100));
         }
         if asks_on {
-            // Not all of it may be taken any more.
+            // The server may not accept all of it any more.
             greedy.try_ask_all(&large(1));
         }
     }
 }
 
-/// Goal: a client that takes its responses in a trickle is cut as one that takes none, whether it asks on meanwhile or
-/// not: a little progress is not enough. It is reset, so that the kernel holds nothing for it either; memory stays
-/// bounded, and a client beside it is served. Method: some 10 KiB a second, of which each part is seen as progress, and
-/// one octet now and then, under a `write_timeout` of a second; the kernel's table.
+/// Goal: a client that reads its responses in a trickle is cut like one that reads nothing, whether or not it goes on
+/// asking: a little progress is not enough. It is reset, so that the kernel keeps nothing for it either; memory stays
+/// bounded, and another client is served. Method: some 10 KiB a second, where each read is visible as progress, and one
+/// octet now and then, under a `write_timeout` of a second; the kernel's table.
 #[test]
 fn a_trickling_reader_is_cut() {
     require!(Root);
@@ -160,8 +159,8 @@ fn a_trickling_reader_is_cut() {
     });
 }
 
-/// Goal: a client that is slow and honest gets everything. Method: the same sockets, read without a pause, so that the
-/// kernel's small buffers alone make it slow; every answer is whole.
+/// Goal: a slow and honest client gets everything. Method: the same sockets, read without a pause, so that only the
+/// kernel's small buffers make it slow; every answer is whole.
 #[test]
 fn an_honest_reader_gets_everything() {
     require!(Root);
@@ -175,9 +174,10 @@ fn an_honest_reader_gets_everything() {
     assert_eq!(dotd.stats().sum("session_ends", ""), 0);
 }
 
-/// Goal: a client that reads too slowly again and again is banned for that; another client is served. Method: twenty sessions
-/// that ask for much and read nothing; the ban's cause. Ten answers each are more than the kernels hold, and few enough for the
-/// backend, whose answers pass the same small buffers: in time on a busy machine too.
+/// Goal: a client that repeatedly reads too slowly is banned for that; another client is served. Method: twenty
+/// sessions that ask for much and read nothing; the ban's cause. Ten answers each are more than the kernels buffer, and
+/// few enough for the backend, whose answers pass the same small buffers, to be in time on a busy machine too. Covers:
+///
 #[test]
 fn slow_readers_are_banned() {
     require!(Root, Bpf);
@@ -192,7 +192,8 @@ fn slow_readers_are_banned() {
     drop(sessions);
 }
 
-/// Connections of the server's kernel to this port of a client's, listed by nobody but the kernel once dotd is done.
+/// The connections of the server's kernel to this port of a client; after dotd has closed them only the kernel lists
+/// them.
 fn kernel_has(server: &Namespace, port: u16) -> bool {
     let table = server.run(|| fs::read_to_string("/proc/thread-self/net/tcp")).expect("Linux has it");
     table.lines().skip(1).any(|line| {
@@ -202,9 +203,9 @@ fn kernel_has(server: &Namespace, port: u16) -> bool {
     })
 }
 
-/// Goal: a client that closes its window, with all it is owed in the kernel's hands, is forgotten by the kernel too, soon
-/// after its session: TCP_USER_TIMEOUT (RFC 5482). Method: three large answers that nobody reads; the session is idle;
-/// the kernel's table, where an orphan would stay for minutes.
+/// Goal: after a client closes its window while the kernel holds all octets for it, the kernel drops the connection
+/// too, soon after the session: TCP_USER_TIMEOUT (RFC 5482). Method: three large answers that nobody reads; the
+/// session is idle; the kernel's table, where an orphan would stay for minutes.
 #[test]
 fn a_closed_window_is_given_up() {
     require!(Root);
@@ -219,8 +220,8 @@ fn a_closed_window_is_given_up() {
     assert_served(&mut Dot::connect(&network.client, SERVER_V4));
 }
 
-/// Goal: a client that resets in the middle of a response costs nothing later. Method: a hundred large answers, of which
-/// 10,000 octets are read; RST; slots, sessions and sums, five times.
+/// Goal: a client that resets in the middle of a response uses no resources afterwards. Method: a hundred large
+/// answers, of which 10,000 octets are read; RST; slots, sessions and sums, five times.
 #[test]
 fn a_reset_in_the_middle_of_a_response_leaves_nothing() {
     require!(Root);
@@ -238,8 +239,8 @@ fn a_reset_in_the_middle_of_a_response_leaves_nothing() {
     });
 }
 
-/// Goal: a session that was opened and never used ends as one that was: close_notify at the idle timeout.
-/// Method: a handshake, then silence; another client asks meanwhile.
+/// Goal: a session that was never used ends like any other: close_notify at the idle timeout. Method: a handshake, then
+/// silence; another client asks meanwhile.
 #[test]
 fn an_unused_session_ends_with_close_notify() {
     require!(Root);

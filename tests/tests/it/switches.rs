@@ -1,6 +1,7 @@
-//! What an operator switches while dotd runs: `dotd drain` and `undrain`, and what load balancers hear of it.
+//! Switches of a running dotd: `dotd drain` and `undrain`, and the answers to load balancers' probes.
 //!
-//! Before: a dotd that serves, with `control.http`. After: probes say what is so, and clients are served all the while.
+//! Before: a dotd that serves, with `control.http`. After: probes gave the right answers, and clients were served all
+//! the time.
 
 use std::{
     io::{Read as _, Write as _},
@@ -35,9 +36,9 @@ fn probe(network: &Network, path: &'static str) -> (u16, serde_json::Value) {
     (code.unwrap_or_else(|| panic!("{text}")), serde_json::from_str(body).expect("JSON"))
 }
 
-/// Goal: a drain sends load balancers away and nobody else, and ends when it is taken back or its time is over. Method: the
-/// three probes before, within and after; a client's query within; a reload in between; one that lasts a second.
-///
+/// Goal: a drain makes load balancers send clients elsewhere, still serves every client, and ends when it is taken back
+/// or its time is over. Method: the three probes before, during and after; a client's query during the drain; a reload
+/// in between; a drain of one second.
 #[test]
 fn a_drain_sends_load_balancers_away_and_nobody_else() {
     require!(Root);
@@ -63,8 +64,8 @@ fn a_drain_sends_load_balancers_away_and_nobody_else() {
     dotd.stop();
 }
 
-/// Goal: nobody is sent to a dotd that can answer nobody, and it is not restarted for it. Method: a backend's port that nobody
-/// listens on, until the check has found that out.
+/// Goal: a dotd without a working backend is reported as not ready, and as live, so that it is not restarted. Method: a
+/// backend's port where nothing listens, until the health check has found that out.
 #[test]
 fn without_a_backend_dotd_is_live_and_not_ready() {
     require!(Root);

@@ -1,7 +1,8 @@
-//! DNS over TLS towards backends: who they must be, and what happens when they are not. (RFC 8310 §8, RFC 7858 §4.2.)
+//! DNS over TLS towards backends: how they are authenticated, and what happens when that fails. (RFC 8310 §8, RFC 7858
+//! §4.2.)
 //!
-//! Before: `transport = "tls"` with a name, a pin, or both. After: queries went to that backend over TLS, or to
-//! nobody who is not it.
+//! Before: `transport = "tls"` with a name, a pin, or both. After: queries went over TLS to that backend, and to no
+//! other.
 
 use std::{
     path::Path,
@@ -47,7 +48,7 @@ fn by_name(name: &str, ca: &Path) -> String {
     format!("transport = \"tls\"\nserver_name = \"{name}\"\nca = \"{}\"", ca.display())
 }
 
-/// A backend with this certificate, and dotd that knows it by these keys.
+/// A backend with this certificate, and dotd with these config keys for it.
 fn scene(issued: &Issued, keys: &str) -> (Network, Scripted, Server) {
     let network = Network::new();
     let backend = Scripted::start_over_tls(&network, issued.serving(), honest);
@@ -55,8 +56,8 @@ fn scene(issued: &Issued, keys: &str) -> (Network, Scripted, Server) {
     (network, backend, dotd)
 }
 
-/// Goal: a name with its authority, a pin, and both together are believed; queries share connections.
-/// Method: 100 queries in one write for each; counters.
+/// Goal: a name with its authority, a pin, and both together authenticate a backend; queries share connections. Method:
+/// 100 queries in one write for each; counters.
 #[test]
 fn a_backend_that_is_itself_is_asked() {
     require!(Root);
@@ -78,8 +79,8 @@ fn a_backend_that_is_itself_is_asked() {
     }
 }
 
-/// Goal: the authority of a backend is watched as certificates are: a new one is believed without a signal. Method: a file
-/// with another authority, under which nobody is asked; then the right one in its place. Covers: C-304
+/// Goal: the authority of a backend is watched as certificates are: a new one is trusted without a signal. Method: a
+/// file with another authority, so that the backend gets no query; then the right one in its place. Covers: C-304
 #[test]
 fn a_new_authority_is_believed_without_a_signal() {
     require!(Root);
@@ -95,9 +96,9 @@ fn a_new_authority_is_believed_without_a_signal() {
     eventually("it is up", || (dotd.backend_states() == ["up"]).then_some(()));
 }
 
-/// Goal: a wrong key, a wrong name, an expired certificate, an unknown authority, a pin that fits with a name that
-/// does not, and no TLS at all: SERVFAIL with a reason, not one query leaves, and status says why.
-/// Method: each at a backend that would answer; what it received.
+/// Goal: a wrong key, a wrong name, an expired certificate, an unknown authority, a pin that fits with a name that does
+/// not, and no TLS at all: SERVFAIL with a reason, no query is sent, and `status` says why. Method: each with a backend
+/// that would answer; the queries that it received.
 #[test]
 fn a_backend_that_is_somebody_else_hears_nothing() {
     require!(Root);
@@ -140,8 +141,8 @@ fn assert_refused(network: &Network, dotd: &Server, reason: &str) {
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
 }
 
-/// Goal: "next" asks another backend, "refuse" does not, however long TLS has been failing.
-/// Method: the first by policy has another key; ten queries over more than its health checks need.
+/// Goal: with "next" another backend is asked, with "refuse" none, however long TLS has been failing. Method: the
+/// preferred backend has another key; ten queries over a longer time than its health checks need.
 #[test]
 fn on_tls_failure_decides_about_other_backends() {
     require!(Root);
@@ -168,9 +169,9 @@ fn on_tls_failure_decides_about_other_backends() {
     }
 }
 
-/// Goal: queries with EDNS are padded to 128 octets towards a TLS backend, whatever the client did; those without
-/// are left alone, and so is TSIG (RFC 8467 §4.1). The client's padding and keepalive stay with us.
-/// Method: what the backend received.
+/// Goal: queries with EDNS are padded to 128 octets towards a TLS backend, whatever the client did; those without EDNS
+/// are not changed, nor are those with TSIG (RFC 8467 §4.1). The client's padding and keepalive do not reach the
+/// backend. Method: what the backend received.
 #[test]
 fn queries_are_padded_towards_the_backend() {
     require!(Root);
@@ -192,8 +193,8 @@ fn queries_are_padded_towards_the_backend() {
     assert_eq!(received[2].len(), host(3).octets().len());
 }
 
-/// Goal: a connection that the backend closes is opened again by a ticket, and its queries are asked once more
-/// . Method: it closes upon every third query it sees.
+/// Goal: a connection that the backend closes is opened again with a ticket, and its queries are asked once more.
+/// Method: the backend closes on every third query that it gets.
 #[test]
 fn a_closed_tls_connection_is_opened_again() {
     require!(Root);
@@ -214,8 +215,8 @@ fn a_closed_tls_connection_is_opened_again() {
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
 }
 
-/// Goal: a real resolver's TLS: 5000 queries by dnsperf and an answer of 5 kB, none lost.
-/// Method: Unbound with a certificate of our authority, known by name. Covers: C-51
+/// Goal: a real resolver's TLS: 5000 queries by dnsperf and an answer of 5 kB, none lost. Method: Unbound with a
+/// certificate of the test's authority, known by name. Covers: C-51
 #[test]
 fn unbound_over_tls_answers_all() {
     require!(Root, Command("unbound"), Command("dnsperf"));
@@ -237,7 +238,7 @@ fn unbound_over_tls_answers_all() {
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
 }
 
-/// Goal: dotd itself is such a backend, known by the pin that it prints.
+/// Goal: dotd itself can be such a backend, known by the pin that it prints.
 #[test]
 fn dotd_before_dotd() {
     require!(Root);
@@ -255,7 +256,7 @@ fn dotd_before_dotd() {
     assert_eq!(behind.stats().counter("handshakes", "failed_alpn"), 0);
 }
 
-/// Goal: `dotd check` names what is wrong with an authority's file, and so does a start.
+/// Goal: `dotd check` names the fault of an authority's file, and so does a start.
 #[test]
 fn a_missing_authority_is_named() {
     require!(Root);

@@ -1,6 +1,7 @@
-//! Records that carry nothing, inside an established session: a client's cheapest way to keep a server busy.
+//! Records that carry nothing, inside an established session: the cheapest way for a client to keep a server busy.
 //!
-//! Before: a session whose client seals what no library would. After: a bounded number of them, then the right end.
+//! Before: a session whose client seals records that no library would. After: a bounded number of them, then the right
+//! end.
 
 use dot_tests::{
     harness::{
@@ -19,10 +20,10 @@ use dot_tests::{
 
 /// Alert: a warning that close_notify comes (RFC 8446 §6.1).
 const USER_CANCELED: [u8; 2] = [1, 90];
-/// Records until who sends them must have been closed.
+/// Records after which the connection must be closed.
 const RECORDS_MAX: usize = 100_000;
 
-/// One worker: where it spins nobody else is served.
+/// One worker: if it spins, no other client is served.
 fn scene() -> (Network, Scripted, Server) {
     scripted(Config::new().xdp("off").set("server", "workers", "1"), honest)
 }
@@ -34,8 +35,8 @@ fn sealer(network: &Network) -> Sealer {
 }
 
 /// Goal: empty records, and warnings, are bounded: a run of them ends the session with unexpected_message, however they
-/// are mixed, in memory that stays where it was (RFC 8446 §5.4). Method: each without end until dotd closes; the count,
-/// and a client beside it on the only worker.
+/// are mixed, and memory does not grow (RFC 8446 §5.4). Method: each without end until dotd closes; the counter, and
+/// another client on the only worker.
 #[test]
 fn records_that_carry_nothing_are_counted() {
     require!(Root);
@@ -59,8 +60,8 @@ fn records_that_carry_nothing_are_counted() {
     assert_eq!(backend.received().len(), 6, "nothing was taken for a query");
 }
 
-/// Goal: a few empty records between queries, which middleboxes of old made, are no offence. Method: thirty before each
-/// of ten queries, all of which reach the backend.
+/// Goal: a few empty records between queries, which old middleboxes made, are no offence. Method: thirty before each of
+/// ten queries, all of which reach the backend.
 #[test]
 fn a_few_empty_records_are_nothing() {
     require!(Root);
@@ -75,9 +76,9 @@ fn a_few_empty_records_are_nothing() {
     assert_eq!(dotd.stats().sum("session_ends", ""), 0);
 }
 
-/// Goal: what has no place in a session ends it at once: change_cipher_spec or an alert in clear, a handshake message
-/// that is none of this time, a fatal alert. Method: each once; the end, its count, and no answer to the query behind it.
-///
+/// Goal: a record that is not allowed in a session ends it at once: change_cipher_spec or an alert in clear, a
+/// handshake message of another phase, a fatal alert. Method: each once; the end, its counter, and no answer to the
+/// query behind it.
 #[test]
 fn what_has_no_place_in_a_session_ends_it() {
     require!(Root);

@@ -1,7 +1,7 @@
-//! Zone transfers, NOTIFY and UPDATE, where the operator lets them through. (RFC 5936, RFC 1995, RFC 1996, RFC 2136.)
+//! Zone transfers, NOTIFY and UPDATE, where the operator permits them. (RFC 5936, RFC 1995, RFC 1996, RFC 2136.)
 //!
 //! Before: `dns.transfers`, `dns.notify` or `dns.update`. After: whole zones, octet for octet, or a client that knows
-//! that it has not got one.
+//! that the transfer failed.
 
 use std::{
     io::Write,
@@ -42,8 +42,8 @@ fn records(text: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Goal: a real zone comes whole and the same as directly, by AXFR and IXFR, plain and signed by TSIG, which holds
-/// over every message. Method: NSD behind, over UDP for queries; kdig over TLS and, beside dotd, over TCP.
+/// Goal: a real zone arrives whole and the same as directly, by AXFR and IXFR, plain and signed by TSIG, which covers
+/// every message. Method: NSD as backend, over UDP for queries; kdig over TLS through dotd, and over TCP directly.
 /// Covers, C-50
 #[test]
 fn a_real_zone_is_the_same_as_directly() {
@@ -108,7 +108,7 @@ fn part(query: &Received, has_question: bool, rtypes: &[u16]) -> Vec<u8> {
     octets
 }
 
-/// A zone of `messages` messages, its question in the first alone.
+/// A zone in `messages` messages, with the question only in the first.
 fn zone(query: &Received, messages: usize) -> Vec<Act> {
     let middle = |number| match number {
         0 if messages == 1 => part(query, true, &[SOA, TXT, SOA]),
@@ -123,8 +123,8 @@ fn is_transfer(query: &Received) -> bool {
     query.octets.windows(4).any(|part| part == [0, 252, 0, 1])
 }
 
-/// Goal: one message, four or a thousand arrive in order with the client's ID; lies and what trails do not, and the
-/// backend's connection is closed at the end. Other queries are answered beside it.
+/// Goal: transfers of one, four or a thousand messages arrive in order with the client's ID; false and surplus messages
+/// do not, and the backend's connection is closed at the end. Other queries are answered meanwhile.
 #[test]
 fn messages_are_passed_on_in_order_and_no_others() {
     require!(Root);
@@ -163,8 +163,8 @@ fn messages_are_passed_on_in_order_and_no_others() {
     }
 }
 
-/// Goal: a zone that breaks off, that never begins, and a backend that is not there end in SERVFAIL; the session
-/// goes on.
+/// Goal: a zone that breaks off, one that never begins, and an absent backend end in SERVFAIL; the session goes on.
+///
 #[test]
 fn a_transfer_that_breaks_off_is_known_to_be_broken() {
     require!(Root);
@@ -185,8 +185,8 @@ fn a_transfer_that_breaks_off_is_known_to_be_broken() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: in clear the answer that says so is padded no more than any other. Method: a zone that breaks off over TCP/53, for a
-/// client that padded its query. Covers: C-38
+/// Goal: in clear the SERVFAIL of a broken transfer is not padded either. Method: a zone that breaks off over TCP/53,
+/// for a client that padded its query. Covers: C-38
 #[test]
 fn what_breaks_off_in_clear_is_not_padded() {
     require!(Root);
@@ -203,8 +203,9 @@ fn what_breaks_off_in_clear_is_not_padded() {
     assert_eq!((end.id, end.rcode(), end.option(OPTION_PADDING)), (1, SERVFAIL, None), "{end:?}");
 }
 
-/// Goal: a client that does not read stops the backend, in bounded memory, and is cut in the end; one that leaves
-/// frees its place. Method: 40 MB of zone; how much dotd took from the backend.
+/// Goal: if a client does not read, dotd stops reading from the backend, in bounded memory, and cuts the client in the
+/// end; a client that leaves frees its place. Method: a zone of 40 MB; the octets that dotd read from the backend.
+///
 #[test]
 fn a_client_that_does_not_read_stops_the_backend() {
     require!(Root);
@@ -235,8 +236,8 @@ fn a_client_that_does_not_read_stops_the_backend() {
     });
 }
 
-/// Goal: more transfers than a worker carries are refused with a reason; one that ends makes room.
-/// Method: a backend that begins and never goes on; one worker.
+/// Goal: transfers beyond the number that a worker allows are refused with a reason; the end of one makes room. Method:
+/// a backend that begins a transfer and never goes on; one worker.
 #[test]
 fn transfers_at_once_are_bounded() {
     require!(Root);
@@ -267,8 +268,8 @@ fn transfers_at_once_are_bounded() {
 }
 
 /// Goal: an IXFR that is a single SOA, which says that there is nothing new (RFC 1995 §4), frees its place and the
-/// backend's connection at once. Method: five times as many in turn as a worker carries at once, on connections that the
-/// backend never closes.
+/// backend's connection at once. Method: one after the other, five times as many as a worker allows at once, on
+/// connections that the backend never closes.
 #[test]
 fn single_soa_transfers_free_their_places() {
     require!(Root);
@@ -296,8 +297,8 @@ fn update(id: u16) -> Vec<u8> {
     octets
 }
 
-/// Goal: NOTIFY and UPDATE are refused by default, and pass where they may; an UPDATE goes over a connection, once,
-/// and its answer may lack the zone.
+/// Goal: NOTIFY and UPDATE are refused by default, and pass where the config permits them; an UPDATE is sent once, over
+/// a connection, and its answer may lack the zone.
 #[test]
 fn notify_and_update_pass_where_they_may() {
     require!(Root);
@@ -332,8 +333,8 @@ fn notify_and_update_pass_where_they_may() {
     }
 }
 
-/// Goal: an UPDATE whose connection is closed is not asked again, by nobody, and fails.
-/// Method: two backends, of which each closes at once.
+/// Goal: an UPDATE whose connection closes is not sent again to any backend, and fails. Method: two backends that close
+/// at once.
 #[test]
 fn an_update_is_never_asked_twice() {
     require!(Root);

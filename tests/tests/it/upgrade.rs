@@ -1,6 +1,6 @@
 //! Another program takes dotd's place while clients stay served, or the old one serves on.
 //!
-//! Before: a dotd that serves. After: `dotd upgrade` has run; no client was refused, whatever came of it.
+//! Before: a dotd that serves. After: `dotd upgrade` has run; no client was refused, whatever its outcome.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// Ways to ask that go on while dotd is upgraded.
+/// The ways in which clients ask while dotd is upgraded.
 const ASKERS: [fn(&Network) -> bool; 2] = [over_a_new_connection, by_udp];
 
 fn over_a_new_connection(network: &Network) -> bool {
@@ -48,7 +48,7 @@ fn by_udp(network: &Network) -> bool {
     socket.send(&www(8)).is_ok() && socket.recv(&mut answer).is_ok() && answer.starts_with(&[0, 8])
 }
 
-/// Asks in every way without a pause while `work` runs; how many queries were answered, of how many.
+/// Asks in every way without a pause while `work` runs; returns the number of answers and of queries.
 fn asked_during(network: &Network, work: impl FnOnce()) -> [usize; 2] {
     let (is_over, answered, asked) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -67,14 +67,15 @@ fn asked_during(network: &Network, work: impl FnOnce()) -> [usize; 2] {
     [answered.into_inner(), asked.into_inner()]
 }
 
-/// dotd in clear too, as nobody.
+/// dotd with a cleartext listener too, as user nobody.
 fn config() -> Config {
     Config::new().set("server", "user", "\"nobody\"").set("listen", "do53", &format!("[\"{SERVER_V4}:53\"]"))
 }
 
-/// Goal: an upgrade loses no query and refuses no connection; the main process, XDP, bans, counters of packets and tickets
-/// stay, another engine serves by the config as it is now, and the old one is gone. Method: queries over new connections and
-/// by UDP without a pause across three upgrades, by the verb, of another file, and by USR2. Covers: A-438, C-501.
+/// Goal: an upgrade loses no query and refuses no connection; the main process, XDP, bans, counters of packets and
+/// tickets stay, another engine serves with the current config, and the old one is gone. Method: queries over new
+/// connections and by UDP without a pause across three upgrades, by the verb, of another file, and by USR2. Covers:
+/// A-438, C-501.
 #[test]
 fn an_upgrade_loses_no_query() {
     require!(Root, Bpf, Command("openssl"));
@@ -115,9 +116,9 @@ fn an_upgrade_loses_no_query() {
     assert!(!network.server.exists("/sys/fs/bpf/dotd"));
 }
 
-/// Goal: a client whose handshake takes longer than the old engine's grace is served by it all the same. Method: a connection that
-/// the old engine has accepted, of which it hears nothing for one and a half seconds of its drain; then a handshake and a query.
-///
+/// Goal: a client whose handshake takes longer than the old engine's grace is still served by the old engine. Method: a
+/// connection that the old engine has accepted is silent for one and a half seconds of its drain; then a handshake and
+/// a query.
 #[test]
 fn a_slow_handshake_outlasts_the_upgrade() {
     require!(Root);
@@ -131,7 +132,7 @@ fn a_slow_handshake_outlasts_the_upgrade() {
         eventually("the old engine ends its sessions", || {
             dotd.stderr().contains("another engine serves; this one ends its sessions").then_some(())
         });
-        // The client is slow: this is what is tested, and nothing is waited for.
+        // The client is slow: that is the subject of the test, and not a synchronisation.
         thread::sleep(Duration::from_millis(1500));
         assert!(Path::new(&format!("/proc/{engine}")).exists(), "{}", dotd.stderr());
         let mut client =
@@ -145,9 +146,9 @@ fn a_slow_handshake_outlasts_the_upgrade() {
     dotd.stop();
 }
 
-/// Goal: a program or a config that cannot serve changes nothing: the old engine serves on, and the verb fails with the
-/// reason. Method: what is no program, no dotd, another user's, or absent; a config with a mistake; a session meanwhile.
-///
+/// Goal: a program or a config that cannot serve changes nothing: the old engine goes on serving, and the verb fails
+/// with the reason. Method: a file that is no program, one that is not dotd, one of another user, an absent one; a
+/// config with a mistake; a session meanwhile.
 #[test]
 fn what_cannot_serve_takes_no_place() {
     require!(Root);
@@ -182,8 +183,8 @@ fn what_cannot_serve_takes_no_place() {
     dotd.stop();
 }
 
-/// Goal: where the trial went well and the start does not, the old engine serves on, and a later upgrade works. Method: no
-/// thread for the new engine's user; then no run_dir for the new program.
+/// Goal: if the trial succeeds and the start fails, the old engine goes on serving, and a later upgrade works. Method:
+/// no threads are left for the new engine's user; then the new program has no run_dir.
 #[test]
 fn a_start_that_fails_leaves_the_old_engine() {
     require!(Root, Command("prlimit"));
@@ -219,8 +220,8 @@ fn a_start_that_fails_leaves_the_old_engine() {
     assert!(!network.server.exists("/sys/fs/bpf/dotd"));
 }
 
-/// Goal: nobody but root has a program run, not the user of the engine either. Method: the verb as that user, by the mode of
-/// the keeper's socket, and where everybody may connect.
+/// Goal: only root can make the keeper run a program; the engine's user cannot. Method: the verb as that user, with the
+/// usual mode of the keeper's socket, and with one that lets every user connect.
 #[test]
 fn only_root_has_a_program_run() {
     require!(Root, Command("setpriv"));

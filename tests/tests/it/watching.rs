@@ -1,7 +1,7 @@
-//! What an operator is told of single clients: what was refused to them and why, and how their connections went.
+//! Reports about single clients: what was refused to them and why, and how their connections went.
 //!
-//! Before: a dotd, and clients that do something wrong. After: the log, or a verb, says what became of them.
-//! Never: looks into a running process but by what an operator has.
+//! Before: a dotd, and clients that do something wrong. After: the log, or a verb, says what happened to them.
+//! Never: looks into a running process except with an operator's means.
 
 use std::{io::Write, net::SocketAddr};
 
@@ -22,9 +22,9 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// Goal: who is refused stands in the log at the default level with the reason and the key to change, and no name or whole
-/// address. Method: more connections than a client may have, cleartext on the DoT port, a client that trusts nobody, queries over
-/// a rate; each once and again.
+/// Goal: at the default level the log names each refusal with its reason and the key to change, without a query's name
+/// or a whole address. Method: more connections than a client may have, cleartext on the DoT port, a client that
+/// rejects the certificate, queries over a rate; each twice.
 #[test]
 fn refusals_can_be_found() {
     require!(Root);
@@ -57,9 +57,9 @@ fn refusals_can_be_found() {
     assert!(!said.contains("whoaskedthis") && !said.contains(&CLIENT_V4.to_string()), "{said}");
 }
 
-/// Goal: a connection has a line with its times and its end while an operator wants that, and none before or afterwards; the
-/// verb says that lines would be held back by the level. Method: a session before, one with three queries and a failed handshake
-/// while it is on, one after a reload.
+/// Goal: while an operator asks for it, each connection has a line with its times and its end, and none before or
+/// afterwards; the verb reports that the log level would suppress these lines. Method: a session before, one with three
+/// queries and a failed handshake while it is on, one after a reload.
 #[test]
 fn connections_are_logged_on_request() {
     require!(Root);
@@ -99,9 +99,9 @@ fn connections_are_logged_on_request() {
     assert_eq!(said.matches("a connection has ended").count(), 2, "{said}");
 }
 
-/// Goal: `dotd explain` says of a client what lists, caps and rates it meets, its sessions and its last refusals, each with its
-/// key, and of another client nothing of that; without XDP it says so. Method: two sessions, a query over the rate, cleartext; the
-/// client's address, another address, and a word. Covers: C-521
+/// Goal: `dotd explain` reports the lists, caps and rates that apply to a client, its sessions and its last refusals,
+/// each with its key, and nothing of another client; without XDP it says so. Method: two sessions, a query over the
+/// rate, cleartext; the client's address, another address, and text that is no address. Covers: C-521
 #[test]
 fn a_client_is_explained() {
     require!(Root);
@@ -140,8 +140,8 @@ fn a_client_is_explained() {
     assert!(!wrong.is_success && wrong.has("\"www.example\" is no address and no prefix"), "{}", wrong.text);
 }
 
-/// Goal: with XDP the ban, the budget, the proof and the rate of new connections are those of the kernel half's maps. Method: one
-/// session on the wire; then a ban. Covers: C-520
+/// Goal: with XDP the ban, the budget, the proof and the rate of new connections are those of the kernel half's maps.
+/// Method: one session over the veth; then a ban. Covers: C-520
 #[test]
 fn the_kernel_half_is_explained() {
     require!(Root, Bpf);
@@ -173,9 +173,9 @@ fn top(dotd: &Server, words: &[&str]) -> serde_json::Value {
     serde_json::from_str(&said.text).unwrap_or_else(|error| panic!("{error}: {}", said.text))
 }
 
-/// Goal: `dotd top` says rates, quantiles, refusals with their keys, backends, workers, and which clients do most; names only where
-/// they are asked for. Method: two looks, of which the first begins the counting; between them, a session with queries and cleartext
-/// that fails; as JSON and as text. Covers: C-522
+/// Goal: `dotd top` shows rates, quantiles, refusals with their keys, backends, workers, and which clients do most;
+/// names only where they are asked for. Method: two looks, of which the first begins the counting; between them, a
+/// session with queries and cleartext that fails; as JSON and as text. Covers: C-522
 #[test]
 fn top_says_who_does_most() {
     require!(Root);
@@ -194,7 +194,7 @@ fn top_says_who_does_most() {
         serde_json::json!([]),
         "nobody was counted before somebody looked"
     );
-    // Visits go on, so that some are between the two looks.
+    // Clients go on connecting, so that some connections fall between the two looks.
     let asked = eventually("a visit is between two looks", || {
         let asked = std::thread::scope(|scope| {
             let asking = scope.spawn(|| top(&dotd, &["--names"]));
@@ -232,9 +232,9 @@ fn top_says_who_does_most() {
     assert!(!piped.is_success && piped.has("use --once, or --json"), "{}", piped.text);
 }
 
-/// Goal: on a terminal, keys sort, pause, filter, ban the chosen client and quit, and the terminal is left with exit status 0.
-/// Method: a client with a session that asks; each key, and the screen after it; the ban is among those of `dotd ban list`.
-/// Covers: C-522
+/// Goal: on a terminal, keys sort, pause, filter, ban the chosen client and quit, and the terminal is left with exit
+/// status 0. Method: a client with a session that asks; each key, and the screen after it; `dotd ban list` shows the
+/// ban. Covers: C-522
 #[test]
 fn top_is_worked_by_keys() {
     require!(Root, Bpf);
@@ -267,7 +267,7 @@ fn top_is_worked_by_keys() {
     assert!(terminal.ends());
 }
 
-/// What `dotd trace` prints in the background.
+/// `dotd trace` in the background, and its output.
 struct Reader {
     child: std::process::Child,
     said: std::sync::Arc<std::sync::Mutex<String>>,
@@ -304,7 +304,7 @@ impl Reader {
         said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// Waits for its end; whether it ended well, and what it complained of.
+    /// Waits for its end; returns whether it succeeded, and its standard error.
     fn ends(mut self) -> (bool, String) {
         let (mut text, complaint) = (String::new(), self.child.stderr.take());
         std::io::Read::read_to_string(&mut complaint.expect("piped"), &mut text).expect("text");
@@ -324,9 +324,10 @@ impl Drop for Reader {
     }
 }
 
-/// Goal: `dotd trace` tells the story of a client in order, names only where they are wanted, a session alone where one is named,
-/// and nothing of another client; it ends by itself after so many events, and says so when dotd stops. Method: a client that fails a handshake and one that has a
-/// session with a query, under a trace of its prefix, one with names, one of another prefix. Covers: C-523
+/// Goal: `dotd trace` prints the events of a client in order, with names only on request, of one session alone if one
+/// is given, and of no other client; it ends by itself after the given number of events, and reports when dotd stops.
+/// Method: a client that fails a handshake and one that has a session with a query, under a trace of its prefix, one
+/// with names, one of another prefix. Covers: C-523
 #[test]
 fn a_client_is_traced() {
     require!(Root);
@@ -382,7 +383,7 @@ fn a_client_is_traced() {
     assert_eq!(alone.hears("query")["id"], 4711);
     assert!(other.events().iter().all(|event| event["event"] == "lost"), "{:?}", other.events());
     assert!(!plain.said.lock().expect("nobody panics").contains("whoaskedthis"));
-    // Who has gone away is forgotten: as many begin again as there may be.
+    // A trace whose reader has gone is removed: the full number of traces can start again.
     drop((plain, named, other, alone));
     for _ in 0..6 {
         eventually("a trace begins and ends by itself", || {

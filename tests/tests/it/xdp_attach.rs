@@ -1,7 +1,7 @@
-//! Is the loader honest on real interfaces: what it attaches, pins, hands over, and leaves behind?
+//! The loader on real interfaces: what it attaches, pins, hands over and leaves behind.
 //!
-//! Holds: each test in a thread with a network and a mount namespace of its own: veth, pins and mounts are
-//! gone when the thread is, also after a panic. Needs root; prints SKIPPED without.
+//! Holds: each test in a thread with a network and a mount namespace of its own: veth, pins and mounts end with the
+//! thread, also after a panic. Needs root; prints SKIPPED without.
 //! Never: touches an interface or a pin of the machine.
 
 use std::{
@@ -44,7 +44,7 @@ fn accept_any(listeners: &[TcpListener]) -> TcpStream {
     }
 }
 
-/// The control thread owns it: it must be able to get there.
+/// The control thread owns it, so it must be able to move there.
 #[expect(dead_code, reason = "compiling is the test")]
 fn moves_between_threads(xdp: Xdp) -> impl Send {
     xdp
@@ -78,7 +78,7 @@ fn attaches_judges_and_leaves_nothing() {
         liar.write_all(b"\x00\x1dcleartext").unwrap();
         let mut client = TcpStream::connect("127.0.0.1:853").unwrap();
         client.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]).unwrap();
-        // The honest client's octets arrive; by then the liar's, sent before, would have.
+        // The honest client's octets arrive; the other client's octets, sent before, would have arrived by then.
         let heard = [accept_any(&listeners), accept_any(&listeners)];
         let is_client = |stream: &&TcpStream| stream.peer_addr().unwrap() == client.local_addr().unwrap();
         let mut octets = [0; 9];
@@ -97,7 +97,7 @@ fn attaches_judges_and_leaves_nothing() {
     });
 }
 
-/// Says cleartext to `address` and waits for the reset; what it got instead, if not that.
+/// Sends cleartext to `address` and waits for the reset; returns what it got otherwise.
 fn is_reset(address: &str) -> Result<(), String> {
     let mut client = TcpStream::connect(address).map_err(|error| error.to_string())?;
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -108,8 +108,8 @@ fn is_reset(address: &str) -> Result<(), String> {
     }
 }
 
-/// Goal: `reset` ends the connection on both sides, in generic mode. Method: a client on loopback says
-/// cleartext until it is told.
+/// Goal: `reset` ends the connection on both sides, in generic mode. Method: a client on loopback sends cleartext until
+/// it gets the reset.
 #[test]
 fn reset_ends_the_connection() {
     isolated("reset_ends_the_connection", || {
@@ -168,8 +168,8 @@ fn native_mode_resets_and_drops() {
     });
 }
 
-/// Goal: jumbo frames do not cost native mode. Method: attaches to a veth with an MTU of 9,000, which a
-/// program without `frags` may not have.
+/// Goal: native mode works with jumbo frames. Method: attaches to a veth with an MTU of 9,000, to which a program
+/// without `frags` cannot be attached.
 #[test]
 fn jumbo_mtu_stays_native() {
     isolated("jumbo_mtu_stays_native", || {
@@ -182,8 +182,9 @@ fn jumbo_mtu_stays_native() {
     });
 }
 
-/// Goal: what a driver refuses stands in the report in the driver's words, with the price of the mode that is left; natively
-/// demanded it is the line that ends the start. Method: a veth with fewer receive queues than its peer transmits by.
+/// Goal: the report quotes the driver when it refuses, with the cost of the remaining mode; where native mode is
+/// required, that line ends the start. Method: a veth with fewer receive queues than its peer has transmit queues.
+///
 #[test]
 fn a_driver_is_heard() {
     isolated("a_driver_is_heard", || {
@@ -212,7 +213,7 @@ fn a_driver_is_heard() {
     });
 }
 
-/// Goal: what the config demands and cannot have is one line that names it; what it leaves open is off.
+/// Goal: if XDP is required and not available, one line names the cause; if it is optional, it is off.
 #[test]
 fn demands_that_cannot_be_met() {
     isolated("demands_that_cannot_be_met", || {
@@ -230,7 +231,7 @@ fn demands_that_cannot_be_met() {
         assert!(line.starts_with("XDP on lo: native: "), "{line}");
         let absent = Config { mode: XdpMode::Generic, interfaces: named("eth9"), ..Config::default() };
         assert_eq!(refusal(absent), "XDP on eth9: no such interface");
-        // The first interface had its program when the second refused.
+        // The first interface had its program when the second one refused.
         let both = vec!["here".to_owned(), "lo".to_owned()];
         let native_both = Config { mode: XdpMode::Native, interfaces: both, ..Config::default() };
         assert!(refusal(native_both).starts_with("XDP on lo: native: "));
@@ -238,7 +239,7 @@ fn demands_that_cannot_be_met() {
         let contradiction = Config { mode: XdpMode::Off, required: true, ..Config::default() };
         assert!(refusal(contradiction).contains("contradict"));
 
-        // Nobody named loopback: native leaves it out.
+        // Loopback was not named, so native mode leaves it out.
         let native = begin(&Config { mode: XdpMode::Native, ..Config::default() }, &listeners);
         assert_eq!(native.report().state, "native");
         assert_eq!(interface(&native.report(), "lo").0, "off");
@@ -250,8 +251,8 @@ fn demands_that_cannot_be_met() {
     });
 }
 
-/// Goal: `required` at start and `/health` afterwards mean the same. Method: two listen addresses, one of them on an interface
-/// that is down: degraded where XDP is not demanded, refused where it is.
+/// Goal: `required` at start and `/health` afterwards use the same rule. Method: two listen addresses, one of them on
+/// an interface that is down: degraded where XDP is optional, refused where it is required.
 #[test]
 fn no_start_accepts_what_health_calls_unwell() {
     isolated("no_start_accepts_what_health_calls_unwell", || {
@@ -278,9 +279,9 @@ fn no_start_accepts_what_health_calls_unwell() {
     });
 }
 
-/// Goal: the engine's part works after every right is gone, pins are root's, and nobody else may enter their folder.
-/// Method: the attachments go to a thread that stays root; this one becomes nobody, reads and reloads (gates, and a list
-/// that fills and empties).
+/// Goal: the engine's part works after every right is gone, pins are root's, and no other user may enter their folder.
+/// Method: the attachments go to a thread that stays root; this one becomes nobody, reads and reloads (gates, and a
+/// list that fills and empties).
 #[test]
 fn works_without_rights() {
     isolated("works_without_rights", || {
@@ -318,8 +319,8 @@ fn works_without_rights() {
     });
 }
 
-/// Goal: an interface that is deleted and made anew is judged again, with its learner, whichever way that is attached.
-/// Method: `ip link`, looks between, a packet afterwards.
+/// Goal: an interface that is deleted and made anew is judged again, with its learner, however that is attached.
+/// Method: `ip link`, runs of the watchdog between, a packet afterwards.
 #[test]
 fn lost_links_come_back() {
     isolated("lost_links_come_back", || {
@@ -348,8 +349,8 @@ fn lost_links_come_back() {
     });
 }
 
-/// Goal: as an ordinary user nothing fails: XDP is off with its reason, and steering takes the way that
-/// needs no right. Method: becomes nobody first.
+/// Goal: as an ordinary user nothing fails: XDP is off with its reason, and steering uses the method that needs no
+/// right. Method: becomes nobody first.
 #[test]
 fn without_rights_it_is_off_and_says_so() {
     isolated("without_rights_it_is_off_and_says_so", || {

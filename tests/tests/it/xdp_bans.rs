@@ -1,6 +1,7 @@
-//! Clients that get nothing for a while: in the kernel half, on the command line, and over a restart.
+//! Banned clients: in the kernel half, on the command line, and over a restart.
 //!
-//! Before: a ban in a map, or the words of an operator. After: frames are dropped, counted on their ban, until it ends.
+//! Before: a ban in a map, or an operator's command. After: frames were dropped, and counted on their ban, until it
+//! ended.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -52,7 +53,7 @@ fn monotonic_ns() -> u64 {
     nanoseconds(ClockId::CLOCK_MONOTONIC)
 }
 
-/// The same clock as of the kernel's last tick, which is the time that the kernel half goes by.
+/// The same clock at the kernel's last tick, which the kernel half uses.
 fn tick_ns() -> u64 {
     nanoseconds(ClockId::CLOCK_MONOTONIC_COARSE)
 }
@@ -62,7 +63,7 @@ fn nanoseconds(clock: ClockId) -> u64 {
     u64::try_from(now.as_nanos()).unwrap()
 }
 
-/// One packet of each kind that we judge.
+/// One packet of each kind that is judged.
 fn kinds() -> [Build; 5] {
     [
         Build::tcp(853, SYN, 1, &[]),
@@ -74,7 +75,8 @@ fn kinds() -> [Build; 5] {
 }
 
 /// Goal: a banned client gets nothing, in any shape of headers and over any transport, each packet is a hit of its ban,
-/// its neighbours get what they did, and a ban that is over is none. Method: each shape and kind from four clients.
+/// its neighbours are treated as before, and an expired ban has no effect. Method: each shape and kind from four
+/// clients.
 #[test]
 fn banned_clients_get_nothing() {
     let settings = Settings { bans: 3, ..settings(Gate::Pass) };
@@ -185,9 +187,9 @@ fn lists_come_before_bans() {
     }
 }
 
-/// Goal: a CPU that remembers a banned client neither bans it longer nor loses a hit, also when others take its place.
-/// Method: a thousand packets from each of two CPUs; then as many clients as CPUs remember twice over; a ban that ends
-/// while its client is remembered.
+/// Goal: a CPU whose cache has a banned client neither bans it longer nor loses a hit, also when other clients take its
+/// place. Method: a thousand packets from each of two CPUs; then twice as many clients as a CPU's cache holds; a ban
+/// that ends while its client is in the cache.
 #[test]
 fn remembered_bans_end_and_keep_their_hits() {
     let banning = Settings { bans: 1, ..settings(Gate::Pass) };
@@ -219,7 +221,7 @@ fn remembered_bans_end_and_keep_their_hits() {
         }
         assert_eq!(found, Some(XDP_DROP));
     }
-    // The kernel half's clock is as old as its last tick.
+    // The kernel half's clock shows its last tick.
     while tick_ns() <= until {
         thread::sleep(Duration::from_millis(1));
     }
@@ -228,9 +230,9 @@ fn remembered_bans_end_and_keep_their_hits() {
     assert_eq!(passes, Some(Verdict::pass(Reason::Syn)), "the ban is over");
 }
 
-/// Goal: where limits only count, the engine's bans do too, and open no gate; an operator's ban holds; hits that a CPU owes
-/// to a ban are not paid to the next one. Method: segments that every gate passes and that a gate refuses, from one client
-/// that is banned for each cause in turn.
+/// Goal: where limits only count, the engine's bans do too, and open no gate; an operator's ban holds; hits that a CPU
+/// has not yet added to a ban are not added to the next one. Method: segments that every gate passes and that a gate
+/// refuses, from one client that is banned for each cause in turn.
 #[test]
 fn count_mode_is_the_engines_alone() {
     let counting = Settings { bans: 3, over: Over::Count as u8, ..settings(Gate::Drop) };
@@ -263,8 +265,9 @@ fn bans(dotd: &Server) -> Vec<Value> {
     rows.as_array().expect("a list").clone()
 }
 
-/// Goal: an operator bans a client and sees what it tries, a reload and a crash keep the ban, lifting it lets the client
-/// in; nobody beside it notices. Method: kdig from the client and its neighbour, and the verbs of the command line.
+/// Goal: an operator bans a client and sees what it tries, a reload and a crash keep the ban, lifting it admits the
+/// client; other clients are not affected. Method: kdig from the client and its neighbour, and the verbs of the command
+/// line.
 #[test]
 fn operators_ban_and_lift() {
     require!(Root, Bpf, Command("kdig"));
@@ -315,7 +318,7 @@ fn operators_ban_and_lift() {
     assert!(!said.is_success && said.text == "dotd: 10.53.0.2 is not banned\n", "{}", said.text);
     dotd.stop();
 
-    // An orderly end leaves nothing: the next start knows of no ban.
+    // An orderly end keeps no bans: the next start has none.
     let dotd = Server::start(&network, &Config::new());
     assert_eq!(bans(&dotd).len(), 0);
     dotd.stop();
@@ -392,7 +395,7 @@ fn operators_see_each_bans_own_hits() {
     dotd.stop();
 }
 
-/// Goal: a ban ends by itself, and is forgotten. Method: bans for a second; kdig until it is answered.
+/// Goal: a ban ends by itself, and is removed. Method: bans for a second; kdig until it is answered.
 #[test]
 fn bans_expire() {
     require!(Root, Bpf, Command("kdig"));
@@ -411,7 +414,7 @@ fn bans_expire() {
     dotd.stop();
 }
 
-/// Goal: what is no ban is refused in a line that says why. Method: a table of wrong words; then dotd without XDP.
+/// Goal: an invalid ban is refused in a line that says why. Method: a table of wrong arguments; then dotd without XDP.
 #[test]
 fn wrong_bans_are_refused() {
     require!(Root, Bpf);
@@ -449,8 +452,8 @@ fn wrong_bans_are_refused() {
     dotd.stop();
 }
 
-/// Goal: bans are bounded, and when all room is taken the one nearest to its end gives way and nobody else. Method: one
-/// ban more than there is room for; the first is the shortest.
+/// Goal: bans are bounded, and when there is no room the one that ends first gives way, and no other. Method: one ban
+/// more than there is room for; the first is the shortest.
 #[test]
 fn full_map_gives_up_the_ban_nearest_to_its_end() {
     isolated("full_map_gives_up_the_ban_nearest_to_its_end", || {

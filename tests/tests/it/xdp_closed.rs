@@ -1,8 +1,8 @@
-//! No packet reaches a listener of ours unjudged: what the stack accepts was counted with a verdict.
+//! No packet reaches a listener of dotd unjudged: every packet that the stack accepts was counted with a verdict.
 //!
-//! Before: SYN in every shape that this kernel's stack was seen to take, and in some that it may take. After: the kernel's
-//! count of TCP segments, and the kernel half's count of verdicts.
-//! Needs root; prints SKIPPED without. Never: believes a document about what a stack accepts; it is tried without XDP first.
+//! Before: SYNs with every arrangement of headers that this kernel's stack was seen to accept, and some that it may
+//! accept. After: the kernel's count of TCP segments, and the kernel half's count of verdicts. Needs root; prints
+//! SKIPPED without. Never: trusts a document about what a stack accepts; the test tries it without XDP first.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ use dot_tests::{
     require,
 };
 
-/// Nobody has these addresses, so that no answer comes back.
+/// No machine has these addresses, so that no answer comes back.
 const CLIENTS: [&str; 2] = ["10.53.0.99", "fd53::99"];
 
 fn v4(port: u16) -> Build {
@@ -29,13 +29,13 @@ fn v6(port: u16) -> Build {
     Build::tcp(853, SYN, 7, &[]).client_port(port).client(address(CLIENTS[1])).server(SERVER_V6)
 }
 
-/// Tags of VLAN 0, which the stack takes off, however many there are.
+/// Tags of VLAN 0, which the stack removes, however many there are.
 fn tagged(build: Build, tags: usize) -> Frame {
     let frame = (0..tags).fold(build, |build, _| build.tag(0x8100)).frame();
     (0..tags).fold(frame, |frame, tag| frame.patched(14 + tag * 4, &[0, 0]))
 }
 
-/// Cuts what follows the IPv6 header of a frame into two fragments, the first of them so long.
+/// Cuts what follows the IPv6 header of a frame into two fragments, the first of them of this length.
 fn fragments_v6(frame: &Frame, octets: usize, id: u8) -> [Frame; 2] {
     let (header, body) = frame.octets.split_at(frame.ip + 40);
     [(0u16, 1u16, &body[..octets]), (octets as u16, 0, &body[octets..])].map(|(offset, more, part)| {
@@ -71,7 +71,7 @@ fn fragments_v4(frame: &Frame, octets: usize, id: u8) -> [Frame; 2] {
     )
 }
 
-/// SYN whose headers wind, each from a port of its own; some are several frames.
+/// SYNs with unusual headers, each from a port of its own; some consist of several frames.
 fn probes() -> Vec<Frame> {
     let mut ports = 2_000..;
     let mut port = || ports.next().expect("enough");
@@ -84,7 +84,7 @@ fn probes() -> Vec<Frame> {
     for headers in 1..=12 {
         let build = v6(port()).extension(0, 8);
         probes.push((1..headers).fold(build, |build, _| build.extension(60, 8)).frame());
-        // The stack takes such a length for that of a jumbogram, whose option is not there.
+        // The stack takes such a length for that of a jumbogram, although its option is missing.
         let build = (1..headers).fold(v6(port()).extension(0, 8), |build, _| build.extension(60, 8));
         let frame = build.frame();
         let length = frame.ip + 4;
@@ -109,7 +109,7 @@ fn probes() -> Vec<Frame> {
     probes
 }
 
-/// TCP segments that the server's stack took in, whatever it did with them.
+/// The number of TCP segments that the server's stack received, whatever it did with them.
 fn segments(network: &Network) -> u64 {
     let text = network.server.run(|| fs::read_to_string("/proc/thread-self/net/snmp").expect("readable"));
     let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
@@ -118,7 +118,7 @@ fn segments(network: &Network) -> u64 {
     values.split(' ').nth(place).and_then(|value| value.parse().ok()).expect("a number")
 }
 
-/// Sends all probes, one after the other, and a plain SYN last; how many segments the stack took of them.
+/// Sends all probes, one after the other, and a plain SYN last; returns how many of them the stack received.
 fn taken(network: &Network, until: impl Fn() -> bool) -> u64 {
     let wire = Wire::open(network);
     let before = segments(network);
@@ -134,10 +134,10 @@ fn taken(network: &Network, until: impl Fn() -> bool) -> u64 {
     last - before
 }
 
-/// Goal: what the stack accepts was judged: no chain of extension headers, no fragment and no tag hides a SYN, neither from
-/// the counters nor from the deny list. Method: some hundred SYN in shapes that wind, first without XDP, so that it is known
-/// how many of them this kernel takes; then every segment that TCP saw must have been counted as passed, and of a denied
-/// client none comes through.
+/// Goal: every packet that the stack accepts was judged: no chain of extension headers, no fragment and no tag hides a
+/// SYN, neither from the counters nor from the deny list. Method: some hundred SYNs with unusual headers, first without
+/// XDP, which shows how many of them this kernel accepts; then every segment that TCP received must have been counted
+/// as passed, and none of a denied client may pass.
 #[test]
 fn what_reaches_a_listener_was_judged() {
     require!(Root, Bpf);

@@ -1,8 +1,8 @@
-//! SYN answered by XDP with the kernel's cookies: built frames, and real clients under a flood of spoofed ones.
+//! SYNs that XDP answers with the kernel's cookies: built frames, and real clients under a flood of spoofed ones.
 //!
-//! Before: a listener whose namespace makes cookies. After: SYN-ACKs that nobody remembers, connections that stand.
-//! Needs root; prints SKIPPED without. Never: takes a connection for proof that XDP made the cookie: the kernel's own would
-//! do; its counters tell.
+//! Before: a listener whose namespace makes cookies. After: SYN-ACKs without state, and connections that work. Needs
+//! root; prints SKIPPED without. Never: takes a connection as proof that XDP made the cookie, because the kernel could
+//! have made it; its counters show that.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ const COOKIE: Verdict = Verdict { action: Action::Answer, reason: Reason::SynCoo
 const PASSES: Verdict = Verdict::pass(Reason::Syn);
 const INITIAL: u32 = 0xffff_fffe;
 
-/// Says how the calling thread's namespace makes cookies.
+/// Sets how the calling thread's namespace makes cookies.
 fn sysctl(value: &'static str) {
     fs::write("/proc/sys/net/ipv4/tcp_syncookies", value).expect("our own namespace");
 }
@@ -59,9 +59,10 @@ fn lab(test: &str) -> Lab {
     Lab::open_followed(test, &settings(Gate::Drop), &[(tail_calls::COOKIE, PROGRAM_COOKIE)]).expect("root")
 }
 
-/// Goal: a SYN to a listener becomes a lawful SYN-ACK, never longer than it was: addresses and ports turned round, both
-/// checksums whole, the client's number acknowledged, an MSS alone; in every shape that may be turned round, and others
-/// are the stack's. Method: frames in a namespace that always makes cookies.
+/// Goal: a SYN to a listener becomes a lawful SYN-ACK, never longer than it was: addresses and ports swapped, both
+/// checksums right, the client's number acknowledged, the MSS as the only option; for every arrangement of headers that
+/// may be answered, and the others go to the stack. Method: frames in a namespace that always makes cookies. Covers:
+///
 #[test]
 fn a_syn_becomes_its_own_syn_ack() {
     with_listener("a_syn_becomes_its_own_syn_ack", || {
@@ -97,7 +98,7 @@ fn a_syn_becomes_its_own_syn_ack() {
             assert_eq!(segment[..4], wanted.octets[wanted.transport..][..4], "{name}: ports");
             assert_eq!(segment[8..12], INITIAL.wrapping_add(1).to_be_bytes(), "{name}: acknowledgment");
             assert_eq!((segment[12], segment[13]), (0x60, SYN | ACK), "{name}");
-            // The SYN said no MSS: 536, which is what the kernel's table has for it.
+            // The SYN had no MSS option: 536, which the kernel's table has for that.
             assert_eq!(segment[20..22], [2, 4], "{name}: MSS alone");
             turned.push(name);
         }
@@ -116,8 +117,8 @@ fn a_syn_becomes_its_own_syn_ack() {
     });
 }
 
-/// Goal: what is not a plain SYN to a listener of this machine is the stack's: other kinds of segment, other ports and
-/// addresses, groups, and every SYN where the kernel wants no cookie. Method: a table.
+/// Goal: every packet except a plain SYN to a listener of this machine goes to the stack: other kinds of segment, other
+/// ports and addresses, multicast, and every SYN for which the kernel wants no cookie. Method: a table.
 #[test]
 fn what_the_kernel_wants_no_cookie_for_is_the_stacks() {
     with_listener("what_the_kernel_wants_no_cookie_for_is_the_stacks", || {
@@ -168,7 +169,7 @@ fn tcp_counter(name: &str) -> u64 {
     values.split(' ').nth(place).and_then(|value| value.parse().ok()).expect("a number")
 }
 
-/// dotd that asks for cookies, in a namespace that makes them as `value` says, and what holds the peer's program.
+/// dotd that asks for cookies, in a namespace with `value` for tcp_syncookies, and the holder of the peer's program.
 fn started(mode: &str, value: &'static str, config: Config) -> (Network, Option<Ebpf>, Server) {
     let network = Network::new();
     network.server.run(move || sysctl(value));
@@ -181,9 +182,10 @@ fn asking(how: &str) -> Config {
     Config::new().set("xdp", "syn_cookies", &format!("\"{how}\""))
 }
 
-/// Goal: real clients connect by XDP's cookies, over both IP versions, natively and generic; what is no TLS is refused by TLS,
-/// because the gate does not know such a connection; nothing is learned. Method: every SYN gets a cookie; kdig, openssl, a bare
-/// socket; the kernel's own counters say that it checked cookies and made none. Covers: A-74, C-9.
+/// Goal: real clients connect with XDP's cookies, over both IP versions, natively and generic; cleartext is refused by
+/// the TLS layer, because the gate does not know such a connection; the learner records nothing. Method: every SYN gets
+/// a cookie; kdig, openssl, a bare socket; the kernel's counters show that it checked cookies and made none. Covers:
+/// A-74, C-9.
 #[test]
 fn real_clients_connect_by_cookies() {
     require!(Root, Bpf, Command("kdig"), Command("openssl"));
@@ -217,8 +219,8 @@ fn real_clients_connect_by_cookies() {
     }
 }
 
-/// Goal: where the kernel makes no cookies the SYN passes and clients come in as ever, and `xdp show` and `check` say why;
-/// where it makes them for full queues only, they say that. Method: both values of the sysctl.
+/// Goal: where the kernel makes no cookies SYNs pass and clients connect as usual, and `xdp show` and `check` say why;
+/// where it makes them only for full queues, they say that. Method: both values of the sysctl.
 #[test]
 fn what_is_not_active_says_why() {
     require!(Root, Bpf, Command("kdig"));
@@ -237,7 +239,7 @@ fn what_is_not_active_says_why() {
     }
 }
 
-/// Says cleartext to dotd from one and the same port, until `is_seen`; then the connection is reset.
+/// Sends cleartext to dotd from the same port each time, until `is_seen`; then resets the connection.
 fn say_cleartext(network: &Network, is_seen: impl Fn() -> bool) {
     let stream: TcpStream = network.client.run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -251,10 +253,10 @@ fn say_cleartext(network: &Network, is_seen: impl Fn() -> bool) {
     eventually("the kernel half has seen it", || is_seen().then_some(()));
 }
 
-/// Goal: a SYN-ACK that is a cookie of the stack's teaches the gate nothing, and what it knew of these ports before is
-/// forgotten: whose SYN it answers nobody knows until the ACK comes, so that another one's number must not say where the
-/// stream begins. Method: cleartext from one port, first behind a request, which the gate knows, then behind a cookie.
-///
+/// Goal: the learner records nothing from a SYN-ACK that is a cookie of the stack, and deletes what it knew about these
+/// ports: until the ACK arrives it is unknown which SYN the cookie answers, so the number of another SYN must not say
+/// where the stream begins. Method: cleartext from one port, first behind a request, which the gate knows, then behind
+/// a cookie.
 #[test]
 fn cookies_of_the_stack_teach_the_gate_nothing() {
     require!(Root, Bpf);
@@ -268,20 +270,20 @@ fn cookies_of_the_stack_teach_the_gate_nothing() {
     dotd.stop();
 }
 
-/// Frames of the flood at least, and a flood ends by itself.
+/// The least number of frames of the flood, and the number after which it ends by itself.
 const FRAMES: u64 = 20_000;
 const FRAMES_MAX: u64 = 50_000_000;
 
-/// Goal: under a flood of SYN from a million spoofed addresses, at the usual `tcp_syncookies = 1`, XDP answers by cookies once
-/// it is above its rate and the queue is full; real clients connect meanwhile by cookies of XDP's; each SYN is counted
-/// once. Method: raw SYN from one end, kdig from there too. Covers: A-74, C-9.
+/// Goal: under a flood of SYNs from a million spoofed addresses, at the default `tcp_syncookies = 1`, XDP answers with
+/// cookies once the flood is above the rate and the queue is full; real clients connect meanwhile with XDP's cookies;
+/// each SYN is counted once. Method: raw SYNs from one end, kdig from there too. Covers: A-74, C-9.
 #[test]
 fn clients_connect_through_a_spoofed_flood() {
     require!(Root, Bpf, Command("kdig"));
     for mode in ["generic", "native"] {
         let config = asking("auto").set("xdp.limit", "syn_flood_rate", "1000");
         let (network, _peer, dotd) = started(mode, "1", config);
-        // SYN-ACKs for the addresses go where nobody answers, as on a real wire.
+        // SYN-ACKs for these addresses get no answer, as on a real network.
         network.server.ip(&format!("route add default via {CLIENT_V4}"));
         let flood = Flood::start(&network, |number| {
             let client = Ipv4Addr::from_bits(0x0a80_0000 + (number % 1_000_000) as u32);
@@ -294,8 +296,8 @@ fn clients_connect_through_a_spoofed_flood() {
             assert!(is_answered_over_tls(&said), "{mode}: {}", said.text);
         };
         (0..20).for_each(|_| serve());
-        // The kernel's own SYN-ACKs are learned from: such connections are not unknown. On a busy machine all of the above
-        // may have found the flood below its rate.
+        // The learner does record the kernel's own SYN-ACKs, so such connections are not unknown. On a busy machine the
+        // flood may have been below the rate for all of the above.
         eventually("somebody comes by a cookie of XDP's", || {
             serve();
             (dotd.stats().packets("pass", "unknown_flow") > 0).then_some(())

@@ -1,6 +1,7 @@
-//! What clients cost the engine decides about their next SYN: budgets of handshakes, and bans that the engine makes.
+//! The costs that a client causes decide about its next SYN: budgets of handshakes, and bans that the engine makes.
 //!
-//! Before: real handshakes, real garbage. After: XDP refuses who has spent too much, by a reason of its own.
+//! Before: real handshakes, real garbage. After: XDP refuses a client that has spent too much, with a reason of its
+//! own.
 
 use std::{io::Write, net::TcpStream, time::Duration};
 
@@ -27,9 +28,9 @@ use dot_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// Goal: a client that has spent its budget begins no connection to a DoT port, in any shape of headers; what is not a
-/// new connection, not to a DoT port, or from a client on the allow list is not its budget's business; a time that is
-/// over refuses nobody. Method: a table of frames from three clients.
+/// Goal: a client that has spent its budget begins no connection to a DoT port, in any shape of headers; the budget
+/// does not affect packets of existing connections, packets to other ports, and clients on the allow list; after its
+/// time is over it refuses no packet. Method: a table of frames from three clients.
 #[test]
 fn who_has_spent_its_budget_begins_nothing() {
     let spent = Settings { spent: 3, ..settings(Gate::Drop) };
@@ -98,10 +99,10 @@ fn add_neighbour(network: &Network) {
     network.client.ip(&format!("address add {NEIGHBOUR}/24 dev {CLIENT_INTERFACE}"));
 }
 
-/// Goal: a client whose handshakes cost more than its budget is refused at its next SYN, with no connection to the
-/// engine, until it has some again; others are served; without a limit it is served at once. Method: kdig makes full
-/// handshakes at a budget of one a second, ten at once, until one is refused; then from a neighbour; then HUP.
-///
+/// Goal: a client whose handshakes cost more than its budget is refused at its next SYN, before the engine sees a
+/// connection, until it has some budget again; others are served; without a limit it is served at once. Method: kdig
+/// makes full handshakes at a budget of one a second, ten at once, until one is refused; then from a neighbour; then
+/// HUP.
 #[test]
 fn real_handshakes_spend_a_budget() {
     require!(Root, Bpf, Command("kdig"));
@@ -114,7 +115,7 @@ fn real_handshakes_spend_a_budget() {
     });
     assert!(served >= 10, "the burst was refused: {served} served");
     let accepted = dotd.stats().counter("connections", "accepted");
-    // Each handshake of the neighbour is its own: it has a budget too.
+    // The neighbour's handshakes are charged to its own budget.
     assert!(serves(&network, &format!("-b {NEIGHBOUR}")), "the neighbour pays for it");
     assert_eq!(dotd.stats().counter("connections", "accepted"), accepted + 1);
     assert!(dotd.operate(&["xdp", "show"]).has("budgets spent so far: "), "it is shown");
@@ -132,8 +133,8 @@ fn real_handshakes_spend_a_budget() {
     dotd.stop();
 }
 
-/// Goal: where limits only count, a spent budget refuses nobody and says whom it would have. Method: kdig until
-/// `would_drop` counts, and on.
+/// Goal: where limits only count, a spent budget refuses no client and counts the SYNs that it would have refused.
+/// Method: kdig until `would_drop` counts, and beyond.
 #[test]
 fn budgets_that_only_count_refuse_nobody() {
     require!(Root, Bpf, Command("kdig"));
@@ -147,7 +148,7 @@ fn budgets_that_only_count_refuse_nobody() {
     dotd.stop();
 }
 
-/// Says garbage on a DoT port, and waits until the server closes; nothing to say where the connection is refused.
+/// Sends garbage to a DoT port, and waits until the server closes; sends nothing if the connection is refused.
 fn garbage(network: &Network) {
     let connect = || TcpStream::connect_timeout(&(SERVER_V4, 853).into(), Duration::from_secs(2));
     let Ok(mut stream) = network.client.run(connect) else { return };

@@ -1,8 +1,8 @@
-//! Does the compiled kernel half decide exactly as the same Rust code does on this machine?
+//! The compiled kernel half must decide exactly as the same Rust code does on this machine.
 //!
 //! Holds: 100,000 frames, built, mutated and random; the verifier-friendly reads of dot-ebpf against plain
 //! slices. Needs root; prints SKIPPED without.
-//! Never: a clock or a random seed from outside: a failure prints the frame, and comes again.
+//! Never: uses a clock or a random seed from outside: a failure prints the frame, and can be repeated.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,7 +28,7 @@ use dot_tests::{
 const FRAMES: u32 = 100_000;
 const INITIAL: u32 = 0xffff_fff0;
 
-/// xorshift64*: all the randomness there is.
+/// xorshift64*: the only source of randomness.
 struct Dice(u64);
 
 impl Dice {
@@ -54,7 +54,7 @@ const DENIED: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 9)),
 ];
 
-/// Destinations that are another machine's.
+/// Destinations that belong to another machine.
 const OTHERS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x8000, 0, 0, 0, 0, 9)),
@@ -74,21 +74,21 @@ const BANNED: [(IpAddr, Cause, bool); 5] = [
     (ALLOWED[1], Cause::Operator, true),
 ];
 
-/// Clients whose handshake budget is spent: for ever, and until a time that is over.
+/// Clients whose handshake budget is spent: for ever, and until a time that has passed.
 const SPENT: [(IpAddr, u64); 3] = [
     (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 60)), u64::MAX),
     (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 61)), 1),
     (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9)), u64::MAX),
 ];
 
-/// A client that has finished handshakes: that of built frames.
+/// A client that has finished handshakes: the client of built frames.
 const PROVEN: IpAddr = IpAddr::V4(dot_tests::frames::CLIENT_V4);
 
-/// Two at once, then one an hour: no machine is so slow that the two sides' clocks matter.
+/// A burst of two, then one an hour: no machine is so slow that the clocks of the two sides matter.
 const RATE: Rate = Rate { period_ns: HOUR_NS, tolerance_ns: HOUR_NS };
 const HOUR_NS: u64 = 3_600_000_000_000;
 
-/// The flows that both sides know, and the schedules of this side.
+/// The flows of both sides, and the schedules of this side.
 struct Known {
     flows: HashMap<FlowKey, Flow>,
     schedules: RefCell<HashMap<u64, u64>>,
@@ -147,7 +147,7 @@ impl Knowledge for Known {
 
     fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
         let spent = SPENT.iter().find(|(address, _)| ClientPrefix::of(*address, 32, 56) == client);
-        // The kernel's clock has some time left until u64::MAX; this one is far ahead of it.
+        // The kernel's clock is far from u64::MAX; this one is far ahead of it.
         spent.map_or(0, |(_, until_ns)| *until_ns)
     }
 
@@ -169,7 +169,7 @@ impl Knowledge for Known {
     }
 }
 
-/// Now and then with more tags and extension headers, up to more than are walked, or a fragment header among them.
+/// Sometimes with more tags and extension headers, up to more than are walked, or with a fragment header among them.
 fn winding(dice: &mut Dice, build: Build) -> Build {
     match dice.below(24) {
         0 => (0..dice.below(11)).fold(build, |build, _| build.tag(0x8100)),
@@ -184,7 +184,7 @@ fn winding(dice: &mut Dice, build: Build) -> Build {
     }
 }
 
-/// A frame: built in some shape, then perhaps changed, cut, stretched; or all noise.
+/// A frame: built with some arrangement of headers, then perhaps changed, truncated or extended; or random octets.
 fn frame(dice: &mut Dice) -> Vec<u8> {
     let all_shapes = shapes();
     let mut octets = {
@@ -236,7 +236,7 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
         octets.fill_with(|| dice.roll() as u8);
         return octets;
     }
-    // Headers are where a change matters: the first 120 octets.
+    // Changes matter in headers: the first 120 octets.
     for _ in 0..dice.one_of(&[0, 0, 1, 1, 2, 4]) {
         let place = 12 + dice.below(octets.len().min(120) - 12);
         octets[place] =
@@ -250,7 +250,7 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
     octets
 }
 
-/// Tells the kernel of flows, lists, bans and budgets; what this side then knows.
+/// Writes flows, lists, bans and budgets into the kernel's maps; returns the same for this side.
 fn both_know(lab: &mut Lab) -> Known {
     for port in [853, 8853, 53] {
         for build in [Build::syn_ack(port, INITIAL), Build::syn_ack(port, INITIAL).v6()] {
@@ -289,8 +289,8 @@ fn both_know(lab: &mut Lab) -> Known {
     known
 }
 
-/// Goal: what tests and fuzzers prove of the Rust code holds for the compiled object: same verdict, counted
-/// once, same action. Method: 100,000 frames through both, with each gate mode in turn.
+/// Goal: the results of tests and fuzzers for the Rust code hold for the compiled object: same verdict, counted once,
+/// same action. Method: 100,000 frames through both, with each gate mode in turn.
 #[test]
 fn kernel_and_host_agree() {
     let Some(mut lab) = Lab::open("kernel_and_host_agree", &settings(Gate::Drop)) else { return };
@@ -332,7 +332,7 @@ fn kernel_and_host_agree() {
             Action::Answer => XDP_TX,
         };
         assert_eq!(kernel, Some(action), "frame {round}: {octets:02x?}");
-        // Where nothing was to be counted, nothing was: asked for every 50 frames.
+        // Checked every 50 frames: nothing was counted where nothing should be.
         if round % 50 == 49 {
             assert_eq!(lab.surplus(), [], "one of the 50 frames before {round}");
         }

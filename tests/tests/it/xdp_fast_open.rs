@@ -1,9 +1,8 @@
-//! TCP Fast Open beside the cleartext gate: the stream begins in the SYN, and goes on where our SYN-ACK says.
+//! TCP Fast Open beside the cleartext gate: the stream begins in the SYN, and continues where dotd's SYN-ACK says.
 //!
-//! Before: both machines permit Fast Open, and `listen.fast_open` is set. After: a hello that begins in a SYN is served, however
-//! long; cleartext in a SYN reaches no socket.
-//! Needs root; prints SKIPPED without. Never: takes a served client for proof that its octets came with the SYN: the kernel's
-//! counter tells.
+//! Before: both machines permit Fast Open, and `listen.fast_open` is set. After: a hello that begins in a SYN is
+//! served, however long; cleartext in a SYN reaches no socket. Needs root; prints SKIPPED without. Never: takes a
+//! served client as proof that its octets came with the SYN: the kernel's counter shows that.
 
 use std::{
     fs,
@@ -30,7 +29,7 @@ use dot_tests::{
 use nix::sys::socket::{setsockopt, sockopt::TcpFastOpenConnect};
 use socket2::{Domain, Socket, Type};
 
-/// `net.ipv4.tcp_fastopen` of clients and servers, and its bit for servers that want no cookie.
+/// `net.ipv4.tcp_fastopen` of clients and servers, and its bit for servers that need no cookie.
 const BOTH: u32 = 3;
 const WITHOUT_COOKIE: u32 = 0x200;
 
@@ -50,7 +49,7 @@ fn permit(namespace: &Namespace, bits: u32) {
     namespace.run(move || fs::write("/proc/sys/net/ipv4/tcp_fastopen", text).expect("our own namespace"));
 }
 
-/// dotd with its gate as it is by default, in namespaces that permit Fast Open.
+/// dotd with the default gate, in namespaces that permit Fast Open.
 fn started(mode: &str, bits_of_server: u32) -> (Network, Server) {
     let network = Network::new();
     permit(&network.client, BOTH);
@@ -71,15 +70,15 @@ fn fast_open(network: &Network, server: IpAddr) -> TcpStream {
     })
 }
 
-/// A hello of several segments: names that nobody has, and ours.
+/// A hello of several segments: unknown ALPN names, and `dot`.
 fn long() -> Offer {
     let strange = (0..60).map(|number| format!("{number:0>100}").into_bytes());
     Offer { alpn: strange.chain([b"dot".to_vec()]).collect(), ..Offer::default() }
 }
 
-/// Goal: a hello that begins in a SYN is served through the gate, also one whose rest comes in later segments; over both IP
-/// versions, natively and generic. Method: a real client, which first gets its cookie; the kernel's own counter of SYN whose
-/// octets it took, and ours. Covers: C-10
+/// Goal: a hello that begins in a SYN is served through the gate, also one whose rest comes in later segments; over
+/// both IP versions, natively and generic. Method: a real client, which first gets its cookie; the kernel's counter of
+/// SYNs whose octets it accepted, and dotd's. Covers: C-10
 #[test]
 fn a_hello_that_begins_in_a_syn_passes_the_gate() {
     require!(Root, Bpf);
@@ -88,7 +87,7 @@ fn a_hello_that_begins_in_a_syn_passes_the_gate() {
         let (network, dotd) = started(mode, BOTH);
         let mut taken = 0;
         for server in [SERVER_V4, SERVER_V6] {
-            // The first has no cookie yet, and asks for one.
+            // The first connection has no cookie yet, and asks for one.
             for (offer, comes_with_syn) in [(Offer::default(), 0), (Offer::default(), 1), (long(), 1)] {
                 let mut session = Dot::over(fast_open(&network, server), server, &offer).expect("served");
                 assert_eq!(session.exchange(&query).rdata(A), [[192, 0, 2, 53]], "{mode} {server}");
@@ -105,7 +104,7 @@ fn a_hello_that_begins_in_a_syn_passes_the_gate() {
     }
 }
 
-/// Goal: cleartext in a SYN is dropped before a socket exists, and so it is when the client sends it again behind an ordinary
+/// Goal: cleartext in a SYN is dropped before a socket exists, also when the client sends it again behind an ordinary
 /// handshake. Method: a query in clear from a client that has its cookie. Covers: C-10
 #[test]
 fn cleartext_in_a_syn_is_dropped() {
@@ -122,9 +121,9 @@ fn cleartext_in_a_syn_is_dropped() {
     dotd.stop();
 }
 
-/// Goal: a SYN-ACK that is sent again, by the request and not by the socket that has the octets, teaches the same beginning.
-/// Method: a SYN with half a hello from somebody who is not there; when the kernel has sent its SYN-ACK twice, the other
-/// half, which would be no beginning. Covers: C-10
+/// Goal: from a retransmitted SYN-ACK, which the request sends and not the socket that has the octets, the learner
+/// records the same beginning. Method: a SYN with half a hello from an address that no machine has; after the kernel
+/// has sent its SYN-ACK twice, the other half, which could not begin a stream. Covers: C-10
 #[test]
 fn a_repeated_syn_ack_does_not_move_the_beginning() {
     require!(Root, Bpf);

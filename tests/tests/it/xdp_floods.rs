@@ -1,7 +1,7 @@
-//! Floods against the real server: who is over its rate gets its rate, and nobody else pays for it.
+//! Floods against the real server: a client above its rate gets its rate, and other clients are not affected.
 //!
-//! Before: dotd on one end of a veth pair, raw frames from the other. After: counters say what came through.
-//! Never: lets the clock decide: time is only read around the kernel's own, to say what a rate allows.
+//! Before: dotd on one end of a veth pair, raw frames from the other. After: counters show which packets passed.
+//! Never: lets the clock decide: time is only read to compute what a rate allows.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -33,10 +33,10 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 
-/// A flood ends by itself after so many frames, whatever a test forgets.
+/// The number of frames after which a flood ends by itself, even if a test forgets it.
 const FRAMES_MAX: u64 = 5_000_000;
 
-/// Waits until two looks in a row see the same: every frame on its way has arrived.
+/// Waits until two reads in a row give the same: then every frame in transit has arrived.
 fn settled(dotd: &Server, count: impl Fn(&Stats) -> u64) -> u64 {
     let mut last = u64::MAX;
     eventually("the counters stand still", || {
@@ -48,7 +48,7 @@ fn settled(dotd: &Server, count: impl Fn(&Stats) -> u64) -> u64 {
 }
 
 const PER_SECOND: u64 = 500;
-/// Twenty seconds of the rate: a sender that stalls for less than that loses nothing.
+/// Twenty seconds of the rate: a sender that stalls for a shorter time loses nothing.
 const BURST: u64 = 10_000;
 
 /// How many packets of a flood the limit let through, and the shortest and longest time it can have taken.
@@ -57,7 +57,7 @@ struct Measured {
     within: [Duration; 2],
 }
 
-/// Floods from two threads until the burst is spent and a good deal of the rate was used.
+/// Floods from two threads until the burst is spent and much of the rate was used.
 fn measure(
     network: &Network,
     dotd: &Server,
@@ -83,10 +83,10 @@ fn measure(
     Measured { admitted, within: [almost_ended - begun, before.elapsed()] }
 }
 
-/// Goal: a source over its rate gets burst + rate · t of it, never more and at most 2 % less, from two CPUs at
-/// once, and while it hops over all /64 of its /56; a client beside it that is under its rate gets everything.
-/// Method: three raw floods, one a class, and kdig sessions beside them; time is the kernel's monotonic clock, read
-/// around the flood.
+/// Goal: of a source above its rate burst + rate · t packets pass, never more and at most 2 % less, from two CPUs at
+/// once, and while it changes between all /64 of its /56; another client below its rate gets everything. Method: three
+/// raw floods, one for each class, and kdig sessions meanwhile; time is the kernel's monotonic clock, read before and
+/// after the flood.
 #[test]
 fn a_source_over_its_rate_gets_its_rate() {
     require!(Root, Bpf, Command("kdig"));
@@ -140,7 +140,7 @@ fn a_source_over_its_rate_gets_its_rate() {
             allowed(longest)
         );
         assert!(admitted as f64 >= 0.98 * allowed(shortest), "{reason}: {admitted}, too few");
-        // The bound itself, without any allowance: two CPUs that race must not gain a packet.
+        // The exact bound: two CPUs that race must not gain a packet.
         assert!(admitted as f64 <= allowed(longest) + 1.0, "{reason}: {admitted}, too many");
         let stats = dotd.stats();
         assert!(stats.packets("drop", reason) > admitted, "{reason}: too little was refused");
@@ -153,13 +153,14 @@ fn a_source_over_its_rate_gets_its_rate() {
     }
 }
 
-/// How often an innocent client asks at least while a flood runs, each time over a new connection.
+/// The least number of questions of an innocent client during a flood, each over a new connection.
 const QUESTIONS: usize = 1_000;
-/// What kdig is given at a time: it asks one after the other, over a connection for each.
+/// The number of questions for one run of kdig, which asks one after the other, over a connection for each.
 const QUESTIONS_AT_ONCE: usize = 50;
 
-/// An innocent client asks while a flood runs that `next` makes; at least 999 of 1,000 questions must be answered over
-/// TLS, and the flood must last for all of them. Another one's session began before, and has answers all the time.
+/// An innocent client asks while a flood of the frames from `next` runs; at least 999 of 1,000 questions must be
+/// answered over TLS, and the flood must last for all of them. Another client's session began before, and gets answers
+/// all the time.
 fn served_meanwhile(
     (network, dotd): (&Network, &Server),
     standing: &mut Dot,
@@ -197,12 +198,13 @@ fn served_meanwhile(
 
 /// The frames of a flood that goes on as long as the client asks.
 const MANY_FRAMES_MAX: u64 = 50_000_000;
-/// How many addresses a spoofed flood comes from.
+/// The number of addresses of a spoofed flood.
 const SOURCES: u64 = 1_000_000;
-/// Frames that XDP sees at least, the innocent client's among them, however many do not fit into the pair's ring.
+/// The least number of frames that XDP must see, the innocent client's included, because some do not fit into the
+/// pair's ring.
 const FRAMES: u64 = SOURCES + SOURCES / 5;
 
-/// One of a million addresses that nobody has.
+/// One of a million addresses that no machine has.
 fn spoofed(number: u64) -> IpAddr {
     Ipv4Addr::from_bits(0x0a80_0000 + (number % SOURCES) as u32).into()
 }
@@ -213,15 +215,15 @@ fn spoofed_v6(number: u64) -> IpAddr {
     Ipv6Addr::from_bits(u128::from(network) << 64 | 7).into()
 }
 
-/// Goal: spoofed floods from a million addresses evict nobody and block nobody: an innocent client that keeps to the
-/// limits is answered 999 times of 1,000 at least. Method: SYN to 853 and queries to 53, raw, from one end; kdig from there
-/// too, with a new connection for each question.
+/// Goal: spoofed floods from a million addresses evict no client and block none: at least 999 of 1,000 questions of an
+/// innocent client within the limits are answered. Method: SYN to 853 and queries to 53, raw, from one end; kdig from
+/// there too, with a new connection for each question.
 #[test]
 fn spoofed_floods_do_not_hurt_the_innocent() {
     require!(Root, Bpf, Command("kdig"));
     let keys = [("syn_per_second", "1000"), ("syn_burst", "2000"), ("udp53_per_second", "200")];
     let (network, dotd) = embedded(&Config::new().limits(&keys));
-    // SYN-ACKs for them go where nobody answers, as on a real wire.
+    // SYN-ACKs for them get no answer, as on a real network.
     network.server.ip(&format!("route add default via {CLIENT_V4}"));
     let mut standing = Dot::connect(&network.client, SERVER_V4);
     served_meanwhile((&network, &dotd), &mut standing, |number| {
@@ -239,14 +241,15 @@ fn spoofed_floods_do_not_hurt_the_innocent() {
     dotd.stop();
 }
 
-/// Goal: FIN, RST and ACK without a connection hurt nobody: new connections are made beside each of these floods, and a
-/// session in whose very name segments come keeps on. Method: raw segments from a million addresses, one in 64 with the
-/// addresses and ports of a standing session; kdig with a new connection for each question.
+/// Goal: FIN, RST and ACK without a connection have no effect on clients: new connections are made during each of these
+/// floods, and a session goes on although segments are sent in its name. Method: raw segments from a million addresses,
+/// one in 64 with the addresses and ports of a standing session; kdig with a new connection for each question. Covers:
+///
 #[test]
 fn floods_of_stray_segments_do_not_hurt_the_innocent() {
     require!(Root, Bpf, Command("kdig"));
     let (network, dotd) = embedded(&Config::new());
-    // Where the stack answers with a RST.
+    // To a port where the stack answers with a RST.
     network.server.ip(&format!("route add default via {CLIENT_V4}"));
     let stream = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
     let port = stream.local_addr().expect("it is connected").port();
@@ -266,10 +269,10 @@ fn floods_of_stray_segments_do_not_hurt_the_innocent() {
     dotd.stop();
 }
 
-/// Goal: a flood of datagrams from everywhere takes nothing from who is on the allow list: each of its connections is let
-/// in where another's second one is not, and its session goes on. Method: raw queries and datagrams to 853, over both IP
-/// versions, from more addresses than the limits' map has room for and from the very client's; a limit of one a second,
-/// which a neighbour is seen to meet first.
+/// Goal: a flood of datagrams from many addresses does not affect a client on the allow list: each of its connections
+/// passes where the second one of another client does not, and its session goes on. Method: raw queries and datagrams
+/// to 853, over both IP versions, from more addresses than the limits' map has room for, the client's address among
+/// them; a limit of one a second, which a neighbour reaches first.
 #[test]
 fn allowed_clients_are_beyond_a_flood_from_everywhere() {
     require!(Root, Bpf, Command("kdig"));
@@ -308,9 +311,9 @@ fn allowed_clients_are_beyond_a_flood_from_everywhere() {
     dotd.stop();
 }
 
-/// Goal: an allow-listed client is served while its whole neighbourhood, one client prefix, is over its rate; a neighbour that
-/// is not listed and was never here before is not, where SYN over the rate are dropped. HUP puts limits and lists in force. Method: a
-/// flood from the same /24, kdig from both.
+/// Goal: an allow-listed client is served while its whole prefix is above its rate; a new neighbour that is not listed
+/// is not served, where SYNs above the rate are dropped. HUP puts limits and lists in force. Method: a flood from the
+/// same /24, kdig from both.
 #[test]
 fn allowed_clients_are_served_under_their_neighbours_flood() {
     require!(Root, Bpf, Command("kdig"));
@@ -339,7 +342,7 @@ fn allowed_clients_are_served_under_their_neighbours_flood() {
     assert!(flood.stop() > 1000);
     assert!(dotd.stats().packets("pass", "allowed") >= 10);
 
-    // In count mode the same neighbour is served, and what would have been refused is counted.
+    // In count mode the same neighbour is served, and the packets that would have been refused are counted.
     dotd.rewrite_config(&allow.set("xdp.limit", "mode", "\"count\""));
     dotd.signal(Signal::SIGHUP);
     dotd.counts("limits only count", |stats| stats.counter("control", "reloads_ok") == 2);
@@ -350,9 +353,9 @@ fn allowed_clients_are_served_under_their_neighbours_flood() {
     dotd.stop();
 }
 
-/// Goal: a query by UDP over its client's rate hears TC=1 from XDP, and real clients come back over TCP and get
-/// their answer, over both families. Method: NSD on port 53, a rate of one a second, kdig and dig until they say
-/// that they went over to TCP; every single one must be answered.
+/// Goal: a query over UDP above its client's rate gets TC=1 from XDP, and real clients come back over TCP and get their
+/// answer, over both families. Method: NSD on port 53, a rate of one a second, kdig and dig until they report that they
+/// changed to TCP; every single one must be answered.
 #[test]
 fn queries_over_the_rate_come_back_over_tcp() {
     require!(Root, Bpf, Command("nsd"), Command("kdig"), Command("dig"));
@@ -360,7 +363,7 @@ fn queries_over_the_rate_come_back_over_tcp() {
     let servers =
         [SERVER_V4, SERVER_V6].map(|address| Backend::nsd_at(&network, SocketAddr::new(address, 53)));
     let keys = [("udp53_per_second", "1"), ("udp53_burst", "1")];
-    // A veth in native mode loses what XDP sends back, unless its peer has a native program too.
+    // A veth in native mode loses frames that XDP sends back, unless its peer has a native program too.
     let dotd = Server::start(&network, &Config::new().limits(&keys).xdp("generic"));
     for (count, (program, words, says)) in (1..).zip([
         ("kdig", "+retry=0 www.dotd.test A", "retrying over TCP"),

@@ -1,7 +1,8 @@
-//! Rates, frame by frame: who is within, who is over, who is beyond all limits, and what an answer looks like.
+//! Rates, frame by frame: clients within their rate, clients above it, clients without limits, and the form of an
+//! answer.
 //!
-//! Holds: tables of built frames under a rate of one packet an hour, so that no machine is too slow for its
-//! burst. Needs root; prints SKIPPED without. Never: attaches anything, or measures time.
+//! Holds: tables of built frames under a rate of one packet an hour, so that a slow machine does not gain a packet.
+//! Needs root; prints SKIPPED without. Never: attaches anything, or measures time.
 
 use dot_common::{
     proof::Proof,
@@ -35,7 +36,7 @@ fn query() -> Build {
     Build::udp(53, &QUERY)
 }
 
-/// The verdicts of one frame, sent so many times.
+/// The verdicts of one frame, sent that many times.
 fn verdicts(lab: &mut Lab, build: &Build, times: usize) -> Vec<Verdict> {
     let frame = build.frame();
     (0..times)
@@ -53,7 +54,7 @@ fn verdicts(lab: &mut Lab, build: &Build, times: usize) -> Vec<Verdict> {
         .collect()
 }
 
-/// So many of the first, then so many of the second.
+/// That many of the first verdict, then that many of the second.
 fn then(first: Verdict, count: usize, second: Verdict, more: usize) -> Vec<Verdict> {
     [vec![first; count], vec![second; more]].concat()
 }
@@ -65,8 +66,8 @@ fn over(action: Action, reason: Reason) -> Verdict {
     Verdict { action, reason }
 }
 
-/// Goal: each class has a budget of its own, a burst is what it says, and what is over gets what the settings
-/// say. Method: a table over classes and modes.
+/// Goal: each class has a budget of its own, a burst has its exact size, and packets above the rate are treated as the
+/// settings say. Method: a table over classes and modes.
 #[test]
 fn bursts_end_where_they_should() {
     let Some(mut lab) = Lab::open("bursts_end_where_they_should", &settings(Gate::Drop)) else { return };
@@ -90,14 +91,14 @@ fn bursts_end_where_they_should() {
                 let found = verdicts(&mut lab, &build, burst + 3);
                 assert_eq!(found, then(within, burst, over, 3), "{mode:?} {burst} {build:?}");
             }
-            // The second port of DNS over TLS is the same service: its budget is spent.
+            // The second port of DNS over TLS belongs to the same service, so its budget is spent.
             assert_eq!(verdicts(&mut lab, &syn(8853), 1), [over(syn_action, DotSynRate)]);
         }
     }
 }
 
-/// Goal: CPUs that race for one client's budget spend it exactly: none of it twice, all of it once.
-/// Method: two CPUs run the program two million times each on the same frame; the burst is less than that.
+/// Goal: CPUs that race for one client's budget spend it exactly: no part of it twice, and all of it once. Method: two
+/// CPUs run the program two million times each on the same frame; the burst is less than that.
 #[test]
 fn racing_cpus_spend_a_budget_exactly() {
     const BURST: u64 = 2_400_000;
@@ -112,8 +113,9 @@ fn racing_cpus_spend_a_budget_exactly() {
     assert_eq!(counted, [(SYN_PASSES, BURST), (dropped, 2 * u64::from(EACH) - BURST)]);
 }
 
-/// Goal: only what begins something is counted, and only its client is; a datagram to 53 is one whatever it calls itself.
-/// Method: a spent budget, beside packets that have no budget, and clients with one of their own.
+/// Goal: only packets that begin something are counted, and only for their own client; a datagram to 53 counts whether
+/// it claims to be a query or a response. Method: a spent budget, packets without a budget, and clients with budgets of
+/// their own.
 #[test]
 fn only_beginnings_of_one_client_are_counted() {
     let test = "only_beginnings_of_one_client_are_counted";
@@ -131,12 +133,12 @@ fn only_beginnings_of_one_client_are_counted() {
     ] {
         assert_eq!(verdicts(&mut lab, &build, 1), [Verdict::pass(reason)], "{build:?}");
     }
-    // Nor is a datagram that calls itself a response: it is counted as a query is, and never answered.
+    // A datagram that claims to be a response is counted like a query, and never answered.
     assert_eq!(
         verdicts(&mut lab, &Build::udp(53, &response), 1),
         [over(Action::Drop, Reason::Do53QueryRate)]
     );
-    // Octets in a SYN (Fast Open) are no way round, neither of the limit nor of the gate.
+    // Octets in a SYN (Fast Open) bypass neither the limit nor the gate.
     let fast_open = |octets: &[u8]| Build::tcp(853, SYN, 7, octets);
     assert_eq!(verdicts(&mut lab, &fast_open(&CLIENT_HELLO), 1), [dropped]);
     lab.set(&Settings { over: Over::Count as u8, ..limited(1) });
@@ -146,8 +148,9 @@ fn only_beginnings_of_one_client_are_counted() {
     assert_eq!(verdicts(&mut lab, &fast_open(&CLEARTEXT_QUERY), 1), [cleartext]);
 }
 
-/// Goal: SYN over the rate pass in the name of a client that has proved its address, until its proof is over; its budget
-/// holds, its UDP and its SYN to 53 are limited, and nobody else gains. Method: frames of one proven client.
+/// Goal: SYN over the rate pass in the name of a client that has proved its address, until its proof is over; its
+/// budget holds, its UDP and its SYNs to 53 are limited, and no other client gains. Method: frames of one proven
+/// client.
 #[test]
 fn a_proven_client_is_charged_by_its_handshakes() {
     let test = "a_proven_client_is_charged_by_its_handshakes";
@@ -167,9 +170,9 @@ fn a_proven_client_is_charged_by_its_handshakes() {
     assert_eq!(verdicts(&mut lab, &syn(853), 1), [dropped], "its proof is over");
 }
 
-/// Goal: where the stack makes cookies, SYN over the rate pass in the name of a client of which nothing is known, and of
-/// none that finished more connections than its rate allows, until that is over; its SYN to 53 and its UDP are limited as ever.
-/// Method: frames of both clients, with and without cookies.
+/// Goal: where the stack makes cookies, SYN over the rate pass in the name of a client of which nothing is known, and
+/// not in the name of one that completed more connections than its rate allows, until that time is over; its SYNs to 53
+/// and its UDP are limited as usual. Method: frames of both clients, with and without cookies.
 #[test]
 fn an_unknown_client_is_not_limited_by_what_others_send() {
     let test = "an_unknown_client_is_not_limited_by_what_others_send";
@@ -195,7 +198,7 @@ fn an_unknown_client_is_not_limited_by_what_others_send() {
     assert_eq!(verdicts(&mut lab, &syn(853), 1), [dropped], "without cookies a queue would fill");
 }
 
-/// Goal: a client is a prefix: hopping within it gains nothing, its neighbour has a budget of its own.
+/// Goal: a client is a prefix: a change of address within it gains nothing, and its neighbour has a budget of its own.
 /// Method: each address of a table once, under a burst of one.
 #[test]
 fn hopping_within_a_prefix_gains_nothing() {
@@ -226,8 +229,8 @@ fn hopping_within_a_prefix_gains_nothing() {
     }
 }
 
-/// Goal: an allow-listed client is beyond every limit and in no map, so that nobody's flood can evict it; gates
-/// and the deny list hold for it. Method: a burst of one, a list, and the keys of the map.
+/// Goal: an allow-listed client meets no limit and is in no map, so that no flood can evict it; gates and the deny list
+/// hold for it. Method: a burst of one, a list, and the keys of the map.
 #[test]
 fn allowed_clients_are_beyond_limits_and_in_no_map() {
     let test = "allowed_clients_are_beyond_limits_and_in_no_map";
@@ -247,13 +250,13 @@ fn allowed_clients_are_beyond_limits_and_in_no_map() {
     let outside = syn(853).client(address("192.0.2.8"));
     assert_eq!(verdicts(&mut lab, &outside, 2)[1], over(Action::Drop, Reason::DotSynRate));
     assert_eq!(lab.rated().len(), 1);
-    // What is on both lists is denied.
+    // A client on both lists is denied.
     lab.set(&Settings { allow: 3, deny: 1, ..limited(1) });
     lab.deny(address("192.0.2.7"), 32);
     assert_eq!(verdicts(&mut lab, &syn(853), 1), [Verdict::drop(Reason::Denied)]);
 }
 
-/// Goal: without limits nobody is counted, and nothing is written. Method: the map's keys.
+/// Goal: without limits no client is counted, and nothing is written. Method: the map's keys.
 #[test]
 fn no_limit_writes_nothing() {
     let Some(mut lab) = Lab::open("no_limit_writes_nothing", &settings(Gate::Drop)) else { return };
@@ -262,7 +265,7 @@ fn no_limit_writes_nothing() {
     assert!(lab.rated().is_empty());
 }
 
-/// A query that is over its rate, as the kernel half sends it back.
+/// A query above its client's rate, as the kernel half sends it back.
 fn answered(lab: &mut Lab, build: &Build) -> Option<Vec<u8>> {
     let mut outcome = lab.judge(&build.frame().octets);
     if outcome.verdict.is_some_and(|verdict| verdict.action == Action::Pass) {
@@ -273,13 +276,13 @@ fn answered(lab: &mut Lab, build: &Build) -> Option<Vec<u8>> {
     (outcome.action == XDP_TX).then_some(outcome.octets)
 }
 
-/// Goal: an answer is a lawful datagram back to the client: addresses, ports and lengths turned round, both
-/// checksums whole, TC=1, the question and nothing more. Method: compares every octet with a built response, in
-/// each shape that may be turned round; a partial checksum on the way in does not matter.
+/// Goal: an answer is a lawful datagram back to the client: addresses and ports swapped, lengths and both checksums
+/// right, TC=1, the question and nothing more. Method: compares every octet with a built response, for each arrangement
+/// of headers that may be answered; a partial checksum in the query does not matter.
 #[test]
 fn answers_are_lawful_datagrams() {
     let Some(mut lab) = Lab::open("answers_are_lawful_datagrams", &limited(1)) else { return };
-    // RD and CD are the client's, AD is not; the OPT keeps DO and loses its options.
+    // RD and CD are copied from the client, AD is not; the OPT keeps DO and loses its options.
     let with_opt =
         [&QUERY[..2], &[1, 0x30], &QUERY[4..11], &[1], &QUERY[12..], &OPT, &[0, 10, 0, 0]].concat();
     let with_opt = {
@@ -293,14 +296,14 @@ fn answers_are_lawful_datagrams() {
     let messages = [
         (QUERY.to_vec(), [&header(0, 0), &QUERY[12..]].concat()),
         (with_opt, [&header(0x10, 1), &QUERY[12..], &opt_back].concat()),
-        // What follows the question and is no OPT is left out.
+        // Records behind the question other than OPT are left out.
         ([&QUERY[..], &[9; 40]].concat(), [&header(0, 0), &QUERY[12..]].concat()),
     ];
     let mut turned = Vec::new();
     for (name, shape) in shapes() {
         for (message, response) in &messages {
             let build = shape(Build::udp(53, message));
-            // A veth hands over the pseudo header's sum alone.
+            // A veth delivers the sum of the pseudo header alone.
             let frame = build.frame();
             let mut partial = frame.octets.clone();
             partial[frame.transport + 6] ^= 0x5a;
@@ -328,7 +331,7 @@ fn answers_are_lawful_datagrams() {
     assert_eq!(turned, wanted, "options and extension headers are not turned round");
 }
 
-/// Goal: what is no plain query gets no answer, and is dropped when it is over. Method: a table.
+/// Goal: a datagram that is not a plain query gets no answer, and is dropped above the rate. Method: a table.
 #[test]
 fn only_plain_queries_are_answered() {
     let Some(mut lab) = Lab::open("only_plain_queries_are_answered", &limited(1)) else { return };

@@ -1,4 +1,4 @@
-//! Clients by prefix: who gets nothing, in the kernel half and through the real server.
+//! Clients by prefix: which of them get nothing, in the kernel half and through the real server.
 //!
 //! Before: prefixes in a map, or in `dotd.toml`. After: frames are dropped, with the list as the reason.
 
@@ -24,8 +24,8 @@ use nix::sys::signal::Signal;
 /// A client that is on no list, beside [`CLIENT_V4`].
 const NEIGHBOUR: &str = "10.53.0.77";
 
-/// Goal: a denied client gets nothing: no port, no transport, no shape of headers is a way round.
-/// Method: each shape from a denied client and from its neighbour outside the prefix. Covers: C-11
+/// Goal: a denied client gets nothing: on no port, over no transport, with no arrangement of headers. Method: each
+/// shape from a denied client and from its neighbour outside the prefix. Covers: C-11
 #[test]
 fn denied_clients_get_nothing() {
     let settings = Settings { deny: 3, ..settings(Gate::Pass) };
@@ -67,8 +67,8 @@ fn denied_clients_get_nothing() {
     }
 }
 
-/// Goal: a list is asked for its own IP version alone, and not when the settings say that it is empty; other
-/// ports are nobody's business. Method: a table over the settings' bits.
+/// Goal: a list is looked up for its own IP version alone, and not when the settings say that it is empty; packets to
+/// other ports pass. Method: a table over the settings' bits.
 #[test]
 fn lists_are_asked_only_where_they_count() {
     let test = "lists_are_asked_only_where_they_count";
@@ -86,9 +86,9 @@ fn lists_are_asked_only_where_they_count() {
     }
 }
 
-/// Goal: HUP denies a client and lets it in again, while its neighbours are served; the old list's client
-/// is not let in for a moment when the list changes. Method: kdig from both families; then a flood from a
-/// denied address through thirty reloads that change its neighbours' entries: every frame is counted as denied.
+/// Goal: HUP denies a client and lets it in again, while its neighbours are served; a client that stays on the list is
+/// refused all the time while the list changes. Method: kdig from both families; then a flood from a denied address
+/// through thirty reloads that change its neighbours' entries: every frame is counted as denied.
 #[test]
 fn reload_changes_the_deny_list_without_a_gap() {
     require!(Root, Bpf, Command("kdig"));
@@ -101,7 +101,7 @@ fn reload_changes_the_deny_list_without_a_gap() {
 
     dotd.rewrite_config(&deny(&format!("[\"{CLIENT_V4}/32\"]")));
     dotd.signal(Signal::SIGHUP);
-    // A datagram to 53 is judged as all others are, and needs nobody to answer it.
+    // A datagram to 53 is judged like all others, and needs no server that answers it.
     let probe = udp(&network.client, (SERVER_V4, 53).into());
     dotd.counts("the client is denied", |stats| {
         let _ = probe.send(&CLEARTEXT_QUERY[2..]);

@@ -1,8 +1,8 @@
-//! Whose packets are judged: those for this machine alone; and what this machine sends itself meets no limit.
+//! Only packets for this machine are judged, and packets that it sends itself meet no limit.
 //!
-//! Before: built frames, or namespaces with a router, a bridge and a third machine. After: counters, and what the third
-//! machine heard. Needs root; prints SKIPPED without.
-//! Never: takes silence for a pass: whoever is to hear something hears it.
+//! Before: built frames, or namespaces with a router, a bridge and a third machine. After: counters, and the data that
+//! the third machine received. Needs root; prints SKIPPED without.
+//! Never: takes silence as success: a machine that must receive something receives it.
 
 use std::{
     io::Write as _,
@@ -36,15 +36,16 @@ use dot_tests::{
 
 use nix::sys::signal::Signal;
 
-/// One packet in an hour.
+/// A rate of one packet in an hour.
 const SLOW: Rate = Rate { period_ns: 3_600_000_000_000, tolerance_ns: 0 };
 
 fn all_limited() -> Settings {
     Settings { syn: SLOW, do53_query: SLOW, ..settings(Gate::Drop) }
 }
 
-/// Goal: what is for another machine passes uncounted, whatever it is and however its headers lie; what is for one of our
-/// prefixes is judged. Method: frames of every shape to our addresses and to others'.
+/// Goal: packets for another machine pass uncounted, whatever they are and whatever headers they have; packets for one
+/// of this machine's prefixes are judged. Method: frames with every arrangement of headers to local and to other
+/// addresses.
 #[test]
 fn only_local_destinations_are_judged() {
     let judged = Settings { local: 3, ..settings(Gate::Drop) };
@@ -68,7 +69,7 @@ fn only_local_destinations_are_judged() {
             assert_eq!(outcome.octets, frame.octets, "{name}");
         }
     }
-    // Lies, and chains that cannot be read, are another machine's matter too.
+    // Packets with false fields, or with chains that cannot be read, pass too if they are for another machine.
     let elsewhere = || Build::tcp(853, SYN, 7, &CLIENT_HELLO).server(address("192.0.2.99"));
     let chain = |server| {
         (0..9).fold(Build::tcp(853, SYN, 7, &[]).v6().server(server), |build, _| build.extension(60, 8))
@@ -79,14 +80,15 @@ fn only_local_destinations_are_judged() {
         let outcome = lab.judge(&frame.octets);
         assert_eq!((outcome.action, outcome.verdict), (XDP_PASS, None));
     }
-    // An address that comes and one that goes: what a CPU remembers is void.
+    // One address is added and one removed: this invalidates what a CPU remembers.
     let quic = Build::udp(853, b"quic?").server(address("192.0.2.99")).frame();
     lab.own(address("192.0.2.99"), 32);
     assert_eq!(lab.judge(&quic.octets).verdict, Some(Verdict::drop(Reason::UdpOnDot)));
 }
 
-/// Goal: what comes in on lo is this machine's own, and meets no limit, no budget, no pressure and no ban of the engine's;
-/// gates, the deny list and an operator's ban hold. Method: frames, which a test run has come in on lo.
+/// Goal: packets that come in on lo are this machine's own, and meet no limit, no budget, no pressure and no ban of the
+/// engine; gates, the deny list and an operator's ban hold. Method: frames, which a test run has come in on lo. Covers:
+///
 #[test]
 fn what_this_machine_sends_itself_meets_no_limit() {
     let test = "what_this_machine_sends_itself_meets_no_limit";
@@ -124,8 +126,8 @@ fn what_this_machine_sends_itself_meets_no_limit() {
     assert_eq!(lab.judge(&quic.octets).verdict, Some(Verdict::drop(Reason::UdpOnDot)), "gates hold");
 }
 
-/// Goal: where nobody asked for port 53, datagrams to it are none of ours, and of TCP only the gate looks: no list, ban or
-/// limit holds. Method: frames of a client that is denied, banned and over its rate.
+/// Goal: where the config does not ask for port 53, datagrams to it are ignored, and for TCP only the gate is used: no
+/// list, ban or limit applies. Method: frames of a client that is denied, banned and above its rate.
 #[test]
 fn port_53_is_another_servers_unless_asked_for() {
     let gate_alone = Settings { do53_is_limited: 0, deny: 3, bans: 3, ..all_limited() };
@@ -152,9 +154,8 @@ fn port_53_is_another_servers_unless_asked_for() {
     assert!(lab.rated().is_empty());
 }
 
-/// Goal: what comes to another server's port 53 and is cut or lies is that server's matter, as it comes: passed uncounted,
-/// with the gate on; where port 53 is ours it is dropped. Method: a frame of each kind, over both IP versions.
-///
+/// Goal: a packet to another server's port 53 that is truncated or false passes uncounted and unchanged, with the gate
+/// on; where port 53 is dotd's it is dropped. Method: a frame of each kind, over both IP versions.
 #[test]
 fn another_servers_fragments_and_lies_are_its_own() {
     let beside = Settings { do53_is_limited: 0, ..settings(Gate::Drop) };
@@ -186,7 +187,7 @@ fn another_servers_fragments_and_lies_are_its_own() {
     }
 }
 
-/// A machine beside dotd's: it answers every datagram with itself, takes every connection and sends back what it hears.
+/// A machine beside dotd's: it returns every datagram, accepts every connection and echoes its octets.
 struct Third {
     namespace: Namespace,
 }
@@ -196,7 +197,7 @@ impl Third {
         Self { namespace: Namespace::new(false) }
     }
 
-    /// Begins to answer on this address.
+    /// Starts to answer on this address.
     fn answer(&self, at: IpAddr) {
         for port in [53, DOT_PORT] {
             let socket = self.namespace.run(move || UdpSocket::bind((at, port))).expect("a free port");
@@ -216,7 +217,7 @@ impl Third {
     }
 }
 
-/// Asks a third machine past dotd's: every datagram must come back as it was, every connection be its own.
+/// Asks a third machine behind dotd's: every datagram must come back unchanged, and every connection must work.
 fn ask(network: &Network, third: IpAddr) {
     for port in [53, DOT_PORT] {
         let socket = udp(&network.client, SocketAddr::new(third, port));
@@ -241,7 +242,7 @@ fn counted(stats: &Stats) -> u64 {
     ["pass", "drop", "would_drop", "answer"].iter().map(|verdict| stats.packets(verdict, "")).sum()
 }
 
-/// Limits that a second packet is over, and cookies for every SYN.
+/// Limits that a second packet exceeds, and cookies for every SYN.
 fn strict(mode: &str) -> Config {
     Config::new()
         .xdp(mode)
@@ -252,7 +253,7 @@ fn strict(mode: &str) -> Config {
         .set("xdp.limit", "udp53_burst", "1")
 }
 
-/// dotd is served, and is seen to be: a datagram to its port is counted.
+/// Asserts that dotd serves and that its packets are judged: a datagram to its port is counted.
 fn assert_judges(network: &Network, dotd: &Server, at: IpAddr) {
     let socket = udp(&network.client, SocketAddr::new(at, DOT_PORT));
     eventually("packets for dotd are judged", || {
@@ -261,9 +262,9 @@ fn assert_judges(network: &Network, dotd: &Server, at: IpAddr) {
     });
 }
 
-/// Goal: a router's own packets are judged, and nothing that it forwards: no TC=1 in another's name, no datagram dropped, no
-/// SYN answered, nothing counted. Method: a third machine behind dotd's, with a limit of one a second and a cookie for every
-/// SYN.
+/// Goal: a router's own packets are judged, and none that it forwards: no TC=1 in another machine's name, no datagram
+/// dropped, no SYN answered, nothing counted. Method: a third machine behind dotd's, with a limit of one a second and a
+/// cookie for every SYN.
 #[test]
 fn a_router_judges_only_its_own_packets() {
     require!(Root, Bpf);
@@ -281,7 +282,7 @@ fn a_router_judges_only_its_own_packets() {
         ask(&network, address("10.54.0.2"));
         assert_eq!(counted(&dotd.stats()), 0, "{mode}: {:?}", dotd.stats());
         assert_judges(&network, &dotd, netns::SERVER_V4);
-        // Its address on the other side is this machine's too.
+        // The router's address on the other side is local too.
         let before = counted(&dotd.stats());
         let socket = udp(&network.client, "10.54.0.1:853".parse().expect("an address"));
         eventually("the far address is ours", || {
@@ -315,7 +316,7 @@ fn a_bridge_judges_only_its_own_packets() {
         assert_eq!(counted(&dotd.stats()), 0, "{mode}: {:?}", dotd.stats());
         assert_judges(&network, &dotd, netns::SERVER_V4);
         if mode == "generic" {
-            // Natively a veth loses the cookie that XDP sends.
+            // In native mode a veth loses the cookie that XDP sends.
             let said = kdig(&network.client, netns::SERVER_V4, "+tls www.dotd.test A");
             assert!(is_answered_over_tls(&said), "{}", said.text);
         }
@@ -323,8 +324,8 @@ fn a_bridge_judges_only_its_own_packets() {
     }
 }
 
-/// Goal: a packet is judged once where a bridge and its port are both named, in either order. Method: ten connections through
-/// the bridge, and what was counted.
+/// Goal: a packet is judged once where a bridge and its port are both named, in either order. Method: ten connections
+/// through the bridge, and the counters.
 #[test]
 fn a_packet_is_judged_once_in_a_stack_of_interfaces() {
     require!(Root, Bpf);
@@ -347,8 +348,8 @@ fn a_packet_is_judged_once_in_a_stack_of_interfaces() {
     }
 }
 
-/// Goal: addresses that come and go while dotd serves without rights are followed: secondary ones, of either IP version,
-/// and prefixes that somebody made local. Method: raw frames, until the counter says so.
+/// Goal: addresses that come and go while dotd serves without rights are followed: secondary ones, of either IP
+/// version, and prefixes that were made local. Method: raw frames, until the counter shows it.
 #[test]
 fn changed_addresses_are_followed() {
     require!(Root, Bpf);
@@ -380,7 +381,7 @@ fn changed_addresses_are_followed() {
         let is_counted = || {
             let before = counted(&dotd.stats());
             assert!(wire.send(frame()), "the pair takes it");
-            // A frame that is surely counted comes behind it.
+            // It is followed by a frame that is certainly counted.
             let fence = Build::udp(853, b"fence").client(netns::CLIENT_V4).server(netns::SERVER_V4);
             assert!(wire.send(fence.frame()), "the pair takes it");
             let now = dotd.counts("the fence is counted", |stats| counted(stats) > before);
@@ -395,9 +396,9 @@ fn changed_addresses_are_followed() {
     dotd.stop();
 }
 
-/// Goal: the config that packages install does not limit its own backend: no answer or drop of ours comes between dotd and
-/// a server on 127.0.0.1:53, on an interface list that includes lo. Method: NSD there, ten thousand queries over TLS; verdicts,
-/// not time.
+/// Goal: the config that packages install does not limit its own backend: no answer or drop of the kernel half comes
+/// between dotd and a server on 127.0.0.1:53, on an interface list that includes lo. Method: NSD there, ten thousand
+/// queries over TLS; verdicts, not time.
 #[test]
 fn the_packaged_config_leaves_its_backend_alone() {
     require!(Root, Bpf, Command("nsd"), Command("dnsperf"));
@@ -408,7 +409,7 @@ fn the_packaged_config_leaves_its_backend_alone() {
         let said = dotd.operate(&["xdp", "show"]);
         assert!(said.has(" lo: generic"), "XDP is on lo: {}", said.text);
         if asked_for {
-            // Where an operator wants port 53 limited, the way to the backend still is this machine's own.
+            // Also where an operator limits port 53, packets to the backend still come from this machine itself.
             let text = Config::packaged().text(&dotd.folder().join("state"), &dotd.folder().join("run"));
             dotd.rewrite_config_text(&text.replace("port_53 = \"auto\"", "port_53 = \"on\""));
             dotd.signal(Signal::SIGHUP);

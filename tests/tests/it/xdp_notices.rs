@@ -1,7 +1,7 @@
-//! Who is refused is said once a minute: by the kernel half into a ring, by dotd into its log.
+//! Refused clients are reported once a minute: by the kernel half in a ring, by dotd in its log.
 //!
-//! Before: frames that are refused. After: one notice a client and reason, within a pace, and a line without an address.
-//! Needs root; prints SKIPPED without. Never: waits for a minute to pass (`dot_common::notice` tests that).
+//! Before: frames that are refused. After: one notice for each client and reason, at a bounded pace, and a line without
+//! an address. Needs root; prints SKIPPED without. Never: waits for a minute to pass (`dot_common::notice` tests that).
 
 use std::net::Ipv4Addr;
 
@@ -28,18 +28,18 @@ use dot_tests::{
     xdp_lab::{Lab, XDP_DROP, XDP_PASS, settings},
 };
 
-/// Of each the ring takes eight octets more, for its own header.
+/// The ring needs eight octets more for each, for its own header.
 const NOTICE_OCTETS: u32 = size_of::<Notice>() as u32;
 
 const FOLLOWERS: &[(u32, &str)] = &[(tail_calls::NOTICE, PROGRAM_NOTICE)];
 
-/// A limit of one at once, and then none for an hour.
+/// A limit with a burst of one, and then none for an hour.
 fn limited() -> Settings {
     let slow = Rate { period_ns: 3_600_000_000_000, tolerance_ns: 0 };
     Settings { syn: slow, do53_query: slow, ..settings(Gate::Drop) }
 }
 
-/// What a notice says: client, reason, action.
+/// The content of a notice: client, reason, action.
 fn read(notice: &[u8]) -> (ClientPrefix, u32, u32) {
     let number = |from: usize| u32::from_ne_bytes(notice[from..from + 4].try_into().unwrap());
     assert_eq!(notice.len(), 16);
@@ -65,9 +65,9 @@ fn refused(client: &str, mode: Over) -> Vec<(Build, Verdict)> {
     ]
 }
 
-/// Goal: each reason is said once of each client, with what became of the packet, and the packet becomes what it would
-/// have; who passes, is denied, or lies, is not spoken of. Method: every reason in each mode, thrice, from two clients; the
-/// ring's octets.
+/// Goal: for each client each reason is reported once, with the action, and the packet is treated as without notices;
+/// there is no notice for packets that pass, that are denied, or that are malformed. Method: every reason in each mode,
+/// thrice, from two clients; the ring's octets.
 #[test]
 fn each_client_and_reason_is_said_once() {
     for mode in [Over::Drop, Over::Truncate, Over::Count] {
@@ -84,7 +84,7 @@ fn each_client_and_reason_is_said_once() {
             return;
         };
         for client in ["198.51.100.7", "2001:db8:5:1700::7"] {
-            // A gate's offence in a SYN is judged where no limit is.
+            // Octets in a SYN that a gate refuses are judged without a limit.
             for (build, verdict) in refused(client, mode) {
                 let is_limit = matches!(
                     verdict.reason,
@@ -114,7 +114,8 @@ fn each_client_and_reason_is_said_once() {
     }
 }
 
-/// Goal: bans and spent budgets are said too, the deny list and lies are not. Method: a frame of each.
+/// Goal: bans and spent budgets are reported too, refusals by the deny list and malformed packets are not. Method: a
+/// frame for each.
 #[test]
 fn bans_and_budgets_are_said_and_an_operators_list_is_not() {
     let test = "bans_and_budgets_are_said_and_an_operators_list_is_not";
@@ -144,8 +145,9 @@ fn bans_and_budgets_are_said_and_an_operators_list_is_not() {
     assert_eq!(said, wanted);
 }
 
-/// Goal: a flood from very many addresses is a few notices, the rest is counted, and another reason is heard all the same;
-/// who was said before is not said again. Method: ten thousand clients at a gate, then one that is banned.
+/// Goal: a flood from very many addresses causes a few notices, the rest is counted, and another reason is still
+/// reported; a client that was reported before is not reported again. Method: ten thousand clients at a gate, then one
+/// that is banned.
 #[test]
 fn many_clients_are_few_notices() {
     let settings = Settings { bans: 1, ..settings(Gate::Drop) };
@@ -173,8 +175,8 @@ fn many_clients_are_few_notices() {
     assert!(lab.rated().iter().all(|key| key >> 60 != class), "notices take no room of the limits");
 }
 
-/// Goal: a ring that nobody reads costs notices, each of them counted, and no verdict; once it is read, who was lost is said
-/// after all. Method: clients at a gate, whose pace is reset before it holds any back, until the ring is full.
+/// Goal: a full ring loses notices, which are counted, and changes no verdict; once it is read, the lost notices are
+/// sent after all. Method: clients at a gate, whose pace is reset before it holds any back, until the ring is full.
 #[test]
 fn a_full_ring_counts_what_it_lost() {
     let settings = settings(Gate::Drop);
@@ -200,8 +202,8 @@ fn a_full_ring_counts_what_it_lost() {
     assert_eq!(lab.notices().len(), 1);
 }
 
-/// Goal: with a follower, packets in any shape of headers become what they become without one. Method: both, frame by
-/// frame, with the frame as it is left.
+/// Goal: with a follower, packets with any arrangement of headers are treated as without one. Method: both, frame by
+/// frame, compared with the resulting frame.
 #[test]
 fn followers_change_nothing() {
     for gate in [Gate::Drop, Gate::Reset, Gate::Count] {

@@ -1,4 +1,4 @@
-//! Is the compiled kernel half what dot-common says it is, and does this kernel take it?
+//! The compiled kernel half must agree with dot-common, and this kernel must accept it.
 //!
 //! Never: attaches anything.
 
@@ -15,11 +15,10 @@ use dot_common::{
 };
 use dot_userspace::xdp::object::OBJECT;
 
-/// Verified instructions that a program may cost. The kernel's own limit is a million; 160,000 took 155 ms
-/// to load.
+/// The most verified instructions of a program. The kernel's own limit is a million; 160,000 took 155 ms to load.
 const VERIFIED_INSTRUCTIONS_MAX: u32 = 50_000;
 
-/// Workers of a large machine: the verifier walks a look at all of them once for each, 24 instructions.
+/// Workers of a large machine: the verifier walks the loop over them once for each worker, 24 instructions.
 const WORKERS: u32 = 64;
 
 fn load(test: &str) -> Option<Ebpf> {
@@ -27,7 +26,7 @@ fn load(test: &str) -> Option<Ebpf> {
         println!("SKIPPED {test}: BPF programs need root");
         return None;
     }
-    // With every follower, as in a dotd that wants all there is: jumps that nobody wants cost nothing.
+    // With every follower, as in a dotd with all features: the jumps of features that are off cost nothing.
     let all = (1u32 << tail_calls::SLOTS) - 1;
     let mut loader = EbpfLoader::new();
     loader.override_global(maps::GLOBAL_WORKERS, &WORKERS, true);

@@ -1,8 +1,8 @@
 //! Every way to a listen address is judged, by XDP or at tc ingress, and once: tunnels, interfaces without Ethernet, bridges of
 //! containers.
 //!
-//! Before: namespaces of a thread with the kinds of interfaces that this kernel has. After: reports, counters, and what clients
-//! heard. Needs root; prints SKIPPED without, and for each kind that is not there.
+//! Before: namespaces of a thread with the kinds of interfaces that this kernel has. After: reports, counters, and the
+//! answers that clients got. Needs root; prints SKIPPED without, and for each kind that the kernel lacks.
 //! Never: touches an interface of the machine.
 
 use std::{
@@ -37,7 +37,7 @@ use dot_userspace::{
     xdp::{Paths, Report, Xdp, object::OBJECT},
 };
 
-/// TC_ACT_UNSPEC: other programs see it, then the stack.
+/// TC_ACT_UNSPEC: other programs see the packet, then the stack.
 const GOES_ON: u32 = u32::MAX;
 /// TC_ACT_SHOT.
 const ENDS: u32 = 2;
@@ -47,11 +47,13 @@ fn mode(report: &Report, name: &str) -> String {
     row.unwrap_or_else(|| panic!("{name} is not in {report:#?}")).mode.clone()
 }
 
-/// Goal: the judge at tc gives every packet the verdict that XDP gives it, however its headers wind; what XDP would answer is
-/// dropped, and nothing is rewritten. Method: segments and datagrams in every shape, shown to both programs.
+/// Goal: the judge at tc gives every packet the verdict that XDP gives it, whatever its headers are; a packet that XDP
+/// would answer is dropped, and nothing is rewritten. Method: segments and datagrams with every arrangement of headers,
+/// given to both programs.
 #[test]
 fn verdicts_at_tc_are_those_of_xdp() {
-    // A rate that lets one pass: both programs share it, so each frame is the first of its client or beyond.
+    // A rate that admits one packet: both programs share it, so each frame is either the first of its client or above
+    // the rate.
     let strict = Settings { local: 3, ..settings(Gate::Drop) };
     let Some(mut lab) = Lab::open("verdicts_at_tc_are_those_of_xdp", &strict) else { return };
     lab.own("192.0.2.1".parse().unwrap(), 32);
@@ -88,7 +90,8 @@ fn verdicts_at_tc_are_those_of_xdp() {
             let cut = frame.octets.len().min(cut);
             let frame = frame.cut_to(cut);
             let (by_xdp, by_tc) = (lab.judge(&frame.octets).verdict, lab.judge_at_tc(&frame.octets).verdict);
-            // The link header's octets are counted in: a lie of fewer than its length is the stack's to refuse.
+            // The length includes the link header: a false length that differs by less is left to the stack, which
+            // refuses it.
             let is_lenient = by_tc.is_none_or(|one| one.action == Action::Pass);
             assert!(by_tc == by_xdp || is_lenient, "{name} cut to {cut}: {by_tc:?}, not {by_xdp:?}");
         }
@@ -98,7 +101,7 @@ fn verdicts_at_tc_are_those_of_xdp() {
     assert_eq!(lab.judge_at_tc(&chain.octets).verdict, Some(Verdict::drop(Reason::ChainTooLong)));
     let tags = (0..9).fold(Build::tcp(853, SYN, 7, &[]), |build, _| build.tag(0x8100)).frame();
     assert_eq!(lab.judge_at_tc(&tags.octets).verdict, Some(Verdict::drop(Reason::TooManyTags)));
-    // No answer is sent from here.
+    // This hook sends no answer.
     let slow = Rate { period_ns: 3_600_000_000_000, tolerance_ns: 0 };
     lab.set(&Settings { do53_query: slow, ..strict });
     let query = Build::udp(53, &QUERY).frame().octets;
@@ -150,14 +153,14 @@ fn what_comes_through_a_tun_is_judged() {
     });
 }
 
-/// Reads what leaves until a SYN-ACK does; its sequence number.
+/// Reads outgoing packets until a SYN-ACK comes; returns its sequence number.
 fn until_syn_ack(device: &mut std::fs::File) -> u32 {
     let mut packet = [0; 2048];
     loop {
         let octets = device.read(&mut packet).expect("the stack answers");
         let [head, ..] = packet;
         let tcp = usize::from(head & 0xf) * 4;
-        // Other packets that leave: what IPv6 says when an interface comes up.
+        // There are other outgoing packets: those that IPv6 sends when an interface comes up.
         if head >> 4 == 4 && packet[9] == 6 && octets >= tcp + 20 && packet[tcp + 13] == SYN | ACK {
             return u32::from_be_bytes(packet[tcp + 4..tcp + 8].try_into().expect("four"));
         }
@@ -168,8 +171,9 @@ fn until_syn_ack(device: &mut std::fs::File) -> u32 {
 const TUNNELS: [(&str, &str); 5] =
     [("vxlan", "id 7 dstport 4789 dev DEV"), ("gre", ""), ("ipip", ""), ("gretap", ""), ("sit", "")];
 
-/// Goal: what a tunnel brings is judged after its outer headers: cleartext goes nowhere, a hello arrives, a denied client gets no
-/// connection, and nothing is counted twice. Method: each kind that this kernel has, between two namespaces.
+/// Goal: packets from a tunnel are judged behind the outer headers: cleartext is dropped, a hello arrives, a denied
+/// client gets no connection, and nothing is counted twice. Method: each kind of tunnel that this kernel has, between
+/// two namespaces.
 #[test]
 fn what_a_tunnel_brings_is_judged() {
     isolated("what_a_tunnel_brings_is_judged", || {
@@ -183,7 +187,7 @@ fn what_a_tunnel_brings_is_judged() {
                 println!("SKIPPED a tunnel: this kernel has no {kind}");
                 continue;
             }
-            // Over sit go IPv6 packets alone.
+            // sit carries only IPv6 packets.
             let [ours, theirs] = if kind == "sit" {
                 ["2001:db8:9::1/64", "2001:db8:9::2/64"]
             } else {
@@ -220,7 +224,7 @@ fn what_a_tunnel_brings_is_judged() {
     });
 }
 
-/// Says something over a new connection, which the listener takes; whether it is heard, or else was refused.
+/// Sends octets over a new connection, which the listener accepts; returns whether they arrived or were refused.
 fn is_heard_of(xdp: &mut Xdp, listener: &TcpListener, server: SocketAddr, words: &[u8]) -> bool {
     let refused = || count(xdp, "drop", "cleartext_on_dot");
     let before = refused();
@@ -240,9 +244,9 @@ fn is_heard_of(xdp: &mut Xdp, listener: &TcpListener, server: SocketAddr, words:
     })
 }
 
-/// Goal: a wildcard takes a bridge of containers once, at tc, and none of its ports, so that what containers say to each other
-/// costs nothing; a port that comes later changes nothing, and a bridge with a card is judged at its ports. Method: a bridge over
-/// veths, connections to it from a container over both IP versions.
+/// Goal: a wildcard takes a bridge of containers once, at tc, and none of its ports, so that traffic between containers
+/// costs nothing; a port that is added later changes nothing, and a bridge with a network card is judged at its ports.
+/// Method: a bridge over veths, connections to it from a container over both IP versions.
 #[test]
 fn a_bridge_of_containers_is_judged_at_the_bridge() {
     isolated("a_bridge_of_containers_is_judged_at_the_bridge", || {
@@ -275,16 +279,16 @@ fn a_bridge_of_containers_is_judged_at_the_bridge() {
                 assert!(!is_heard_of(&mut xdp, &listeners[0], server, &CLEARTEXT_QUERY));
             }
         });
-        // A SYN may be sent again while its neighbour is asked for; a hello is not.
+        // A SYN may be sent again while the neighbour's address is resolved; a hello is not.
         assert_eq!(count(&xdp, "pass", "client_hello"), 2, "once each: {:?}", xdp.packets());
         xdp.detach();
         until_free("there");
     });
 }
 
-/// Goal: an interface that is made a port while dotd runs is judged at one place, as if it had been a port before, and a bridge
-/// without ports waits for them at tc. Method: a bridge is made, dotd starts, the pair's end becomes its port; connections through it
-/// are counted once each.
+/// Goal: an interface that is made a port while dotd runs is judged at one place, as if it had been a port before, and
+/// a bridge without ports is judged at tc until it gets some. Method: a bridge is made, dotd starts, the pair's end
+/// becomes its port; connections through it are counted once each.
 #[test]
 fn an_interface_that_becomes_a_port_is_judged_once() {
     isolated("an_interface_that_becomes_a_port_is_judged_once", || {
@@ -315,9 +319,9 @@ fn an_interface_that_becomes_a_port_is_judged_once() {
     });
 }
 
-/// Goal: before Linux 6.6, where tc's programs are filters that a crash leaves, the next start takes those of its predecessor off,
-/// also where XDP judges now: nothing is judged twice. Method: the judge as a filter on the pair's end, as a crash leaves it, then a
-/// start.
+/// Goal: before Linux 6.6, where tc's programs are filters that stay after a crash, the next start removes those of its
+/// predecessor, also where XDP judges now: no packet is judged twice. Method: the judge as a filter on the pair's end,
+/// as after a crash, then a start.
 #[test]
 fn a_filter_that_a_crash_left_is_taken_off() {
     if KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0) {
@@ -343,9 +347,9 @@ fn a_filter_that_a_crash_left_is_taken_off() {
     });
 }
 
-/// Goal: with an address to listen on, the interfaces that do not carry it are judged too, at tc; with `xdp.interfaces` they are
-/// said not to be covered, and that is no failure of what the config demands. Method: two pairs, a packet through the second to the
-/// first one's address.
+/// Goal: with an address to listen on, the interfaces that do not carry it are judged too, at tc; with `xdp.interfaces`
+/// the report says that they are not covered, and `required` does not fail for that. Method: two pairs, a packet
+/// through the second to the first one's address.
 #[test]
 fn an_address_is_judged_on_every_way_in() {
     isolated("an_address_is_judged_on_every_way_in", || {

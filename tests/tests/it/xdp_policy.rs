@@ -1,4 +1,4 @@
-//! The written policy: `docs/packets.md` says what becomes of each kind of frame, and the compiled program does that.
+//! The written policy: the compiled program treats each kind of frame as `docs/packets.md` says.
 //!
 //! Holds: one built frame for each row of the table. Needs root; prints SKIPPED without. Never: attaches anything.
 
@@ -36,7 +36,7 @@ fn clear() -> Build {
     data(853, &CLEARTEXT_QUERY)
 }
 
-/// Says another IPv4 length.
+/// States another IPv4 length.
 fn claiming(frame: Frame, octets: u8) -> Frame {
     let at = frame.ip + 2;
     frame.patched(at, &[0, octets])
@@ -47,7 +47,7 @@ fn cut(frame: Frame, after: usize) -> Frame {
     frame.cut_to(octets)
 }
 
-/// As large as needs several buffers.
+/// So large that it needs several buffers.
 fn jumbo(payload: &[u8]) -> Vec<u8> {
     let mut octets = payload.to_vec();
     octets.resize(8_000, 7);
@@ -109,7 +109,7 @@ fn fragments() -> Vec<(&'static str, Frame)> {
     let tiny = Build::tcp(853, SYN, INITIAL, &[]).fragment(First).frame();
     let tiny = cut(claiming(tiny, 28), 8);
     let query = Build::udp(53, &[0; 64]).fragment(First).frame();
-    // A fragment header with more to come, then options of sixteen octets, whose payload ends after so many octets.
+    // A fragment header with more to come, then options of sixteen octets, whose payload ends after that many octets.
     let chain = |octets: u8| {
         let whole = hello().v6().extension(44, 8).extension(60, 16).frame();
         let (length, more) = (whole.ip + 4, whole.ip + 42);
@@ -162,9 +162,9 @@ fn the_rest() -> Vec<(&'static str, Frame)> {
     ]
 }
 
-/// Goal: what is written about each kind of frame is what the kernel does, also with runts, fragments, lies and frames of
-/// several buffers; and no row is without a frame. Method: the table of `docs/packets.md`, row by row.
-///
+/// Goal: the kernel treats each kind of frame as the page says, also runts, fragments, malformed frames and frames in
+/// several buffers; and every row has a frame. Method: the table of `docs/packets.md`, row by row. Covers,
+///
 #[test]
 fn packets_become_what_is_written() {
     let Some(mut lab) = Lab::open("packets_become_what_is_written", &settings(Gate::Drop)) else { return };

@@ -1,7 +1,8 @@
-//! When no worker has a place for a connection, its SYN ends in the kernel half; when one has, it gets the connection.
+//! When no worker has a place for a connection, the kernel half drops its SYN; when a worker has one, it gets the
+//! connection.
 //!
-//! Before: workers say in their lines how they are. After: SYNs are dropped and counted, established connections live, and
-//! the next SYN is admitted when there is room.
+//! Before: workers report their state in their entries. After: SYNs are dropped and counted, established connections
+//! live, and the next SYN is admitted when there is room.
 
 use std::{
     io::{Read, Write},
@@ -36,9 +37,10 @@ use nix::sys::{
     signal::Signal,
 };
 
-/// Goal: where every worker is closed a SYN to DNS over TLS is dropped, and nothing else is: no established connection, no
-/// client on the allow list, no other service; a limit that only counts drops nothing and opens no gate; when the time
-/// is over, or workers drain, SYNs pass. Method: frames, with the one line of a worker in each state.
+/// Goal: where every worker is closed a SYN to DNS over TLS is dropped, and nothing else is: no established connection,
+/// no client on the allow list, no other service; a limit that only counts drops nothing and opens no gate; when the
+/// time is over, or workers drain, SYNs pass. Method: frames, with the entry of the only worker in each state. Covers:
+///
 #[test]
 fn pressure_drops_new_connections_alone() {
     let dropping = settings(Gate::Drop);
@@ -83,23 +85,23 @@ fn pressure_drops_new_connections_alone() {
     }
 }
 
-/// How long a client waits for what comes at once or not at all.
+/// How long a client waits for an answer that comes at once or not at all.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Connects twice: the first connection is refused by the worker, which has no place; whether the second is then dropped
-/// before a socket exists.
+/// Connects twice: the first connection is refused by the worker, which has no place; returns whether the second one is
+/// then dropped before a socket exists.
 fn is_shed() -> bool {
     let server = SocketAddr::new(SERVER_V4, DOT_PORT);
     let first = TcpStream::connect_timeout(&server, PATIENCE);
-    // Its end says that the worker has seen that it has no place.
+    // Its end shows that the worker has noticed that it has no place.
     let _ = first.map(|mut stream| {
         stream.set_read_timeout(Some(PATIENCE)).and_then(|()| uninterrupted(|| stream.read(&mut [0; 16])))
     });
     TcpStream::connect_timeout(&server, PATIENCE).is_err()
 }
 
-/// Goal: when every place is taken and nobody is idle, a SYN is dropped by XDP and counted; who is connected is answered;
-/// when a place is given back, the next SYN is admitted at once. Method: two places, held by clients that wait for an
+/// Goal: when every place is taken and no session is idle, XDP drops and counts a SYN; connected clients are answered;
+/// when a place is free again, the next SYN is admitted at once. Method: two places, held by clients that wait for an
 /// answer; further clients; then one of the two leaves.
 #[test]
 fn a_full_house_sheds_before_a_socket_exists() {
@@ -140,9 +142,9 @@ fn a_full_house_sheds_before_a_socket_exists() {
 /// Clients whose hellos come at once: three times as many handshakes as may wait.
 const HELLOS: usize = 3_072;
 
-/// Goal: when more than 1,024 handshakes wait at the only worker, SYNs are dropped by XDP though there are places; who was
-/// let in gets its handshake, and when they are done everybody comes in. Method: hellos pile up while dotd is stopped;
-/// further clients once it goes on.
+/// Goal: when more than 1,024 handshakes wait at the only worker, XDP drops SYNs although there are places; admitted
+/// clients complete their handshakes, and afterwards every client is admitted. Method: hellos collect while dotd is
+/// stopped; further clients once it goes on.
 #[test]
 fn handshakes_beyond_the_mark_shed_new_connections() {
     require!(Root, Bpf);
@@ -176,8 +178,8 @@ fn handshakes_beyond_the_mark_shed_new_connections() {
     dotd.stop();
 }
 
-/// Goal: a worker that has its share of all connections gets no more while another has fewer. Method: six places, six
-/// clients one after another from one CPU, two workers.
+/// Goal: a worker that has its share of all connections gets no further ones while another worker has fewer. Method:
+/// six places, six clients one after another from one CPU, two workers.
 #[test]
 fn connections_go_past_a_worker_that_has_its_share() {
     require!(Root, Bpf);

@@ -1,7 +1,8 @@
-//! SYNs in other clients' names, and the rate of new connections that they must not use up.
+//! SYNs in other clients' names, which must not use up those clients' rates of new connections.
 //!
-//! Before: dotd on one end of a veth pair; raw SYNs and real clients on the other. After: who was served, and what was counted.
-//! Never: lets the clock decide: a flood's pace is only its pace.
+//! Before: dotd on one end of a veth pair; raw SYNs and real clients on the other. After: which clients were served,
+//! and what was counted.
+//! Never: lets the clock decide: sleeps only set the pace of a flood.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
@@ -21,12 +22,12 @@ use dot_tests::{
     require,
 };
 
-/// A flood ends by itself after so many frames, whatever a test forgets.
+/// The number of frames after which a flood ends by itself, even if a test forgets it.
 const FRAMES_MAX: u64 = 50_000_000;
 
-/// Goal: who sends SYN in a client's name spends nothing of what the client may do: once it has finished a handshake its
-/// connections stand, 99 of 100 at least, while SYN in its name are far over its rate. Method: some hundred raw SYN a second with
-/// the client's address, the default limit, kdig with a connection for each question.
+/// Goal: SYNs in a client's name do not use up the client's rate: once it has completed a handshake at least 99 of 100
+/// of its connections succeed, while SYNs in its name are far above its rate. Method: some hundred raw SYN a second
+/// with the client's address, the default limit, kdig with a connection for each question.
 #[test]
 fn a_spoofer_does_not_spend_a_clients_rate() {
     require!(Root, Bpf, Command("kdig"));
@@ -35,7 +36,7 @@ fn a_spoofer_does_not_spend_a_clients_rate() {
     let ask = |times| answered(&network, "", times);
     assert_eq!(ask(1), 1, "a handshake, before anybody forges its address");
     let flood = Flood::start(&network, |number| {
-        // No wait for anything: this is the flood's pace.
+        // This waits for nothing: it sets the flood's pace.
         std::thread::sleep(Duration::from_millis(2));
         let syn = Build::tcp(DOT_PORT, SYN, number as u32, &[]).client_port(1024 + (number % 30_000) as u16);
         (number < FRAMES_MAX).then(|| syn.client(CLIENT_V4).server(SERVER_V4).frame())
@@ -51,13 +52,14 @@ fn a_spoofer_does_not_spend_a_clients_rate() {
     dotd.stop();
 }
 
-/// Goal: who sends SYN with addresses of a client's prefix locks nobody out of it who was never here before: 99 of 100
-/// connections of an innocent newcomer stand, over both IP versions. Method: a /24 and a /56 as clients, raw SYN from them as fast
-/// as they come; each newcomer, an address that is new in its prefix, asks kdig's questions with a connection for each.
+/// Goal: SYNs from addresses of a client's prefix do not lock out a new client of that prefix: at least 99 of 100
+/// connections of an innocent newcomer succeed, over both IP versions. Method: a /24 and a /56 as clients, raw SYNs
+/// from them as fast as possible; each newcomer, a new address of its prefix, asks with kdig, with a connection for
+/// each question.
 #[test]
 fn a_spoofer_does_not_lock_out_a_newcomer() {
     require!(Root, Bpf, Command("kdig"));
-    // The newcomers themselves keep to it.
+    // The newcomers themselves stay within it.
     let keys = [("prefix_v4", "24"), ("syn_per_second", "50"), ("syn_burst", "150")];
     let (network, dotd) = embedded(&Config::new().limits(&keys));
     let flood = Flood::start(&network, |number| {
@@ -87,9 +89,9 @@ fn a_spoofer_does_not_lock_out_a_newcomer() {
     dotd.stop();
 }
 
-/// Goal: the rate still is one: a client that finishes more connections than it allows is refused, whether it says anything over
-/// them or not, and is served again after a while; its neighbour is not concerned. Method: real connections at a rate of one a
-/// second, opened and closed, until XDP refuses one; kdig from both.
+/// Goal: the rate still holds: a client that completes more connections than it allows is refused, whether or not it
+/// sends anything over them, and is served again after a while; its neighbour is not affected. Method: real connections
+/// at a rate of one a second, opened and closed, until XDP refuses one; kdig from both.
 #[test]
 fn who_finishes_too_many_connections_is_refused() {
     require!(Root, Bpf, Command("kdig"));
@@ -97,7 +99,7 @@ fn who_finishes_too_many_connections_is_refused() {
     let (network, dotd) = embedded(&Config::new().limits(&keys));
     let server = SocketAddr::new(SERVER_V4, DOT_PORT);
     eventually("it is refused", || {
-        // A SYN that is dropped would be sent again for minutes.
+        // The client would repeat a dropped SYN for minutes.
         let connect = move || TcpStream::connect_timeout(&server, Duration::from_secs(1));
         drop(network.client.run(connect));
         (dotd.stats().packets("drop", "dot_syn_rate") > 0).then_some(())
@@ -138,12 +140,13 @@ fn without_cookies_of_the_stack_the_rate_drops() {
     dotd.stop();
 }
 
-/// How many of so many questions are answered, over a connection each, from the network's client; `words` for kdig.
+/// How many of that many questions are answered, each over its own connection, for the network's client; `words` are
+/// arguments for kdig.
 fn answered(network: &Network, words: &str, times: usize) -> usize {
     answered_by(SERVER_V4, network, words, times)
 }
 
-/// The same of another address.
+/// The same from another address.
 fn answered_by(server: IpAddr, network: &Network, words: &str, times: usize) -> usize {
     let questions = vec!["www.dotd.test A"; times].join(" ");
     let said = kdig(&network.client, server, &format!("{words} +tls +timeout=10 +retry=1 {questions}"));

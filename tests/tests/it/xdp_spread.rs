@@ -1,7 +1,8 @@
-//! Packets that move between CPUs (`xdp.steering = "cpumap"`): which do, where to, and whether clients are served.
+//! Packets that move between CPUs (`xdp.steering = "cpumap"`): which ones move, to which CPU, and whether clients are
+//! served.
 //!
-//! Before: a program with queues, or dotd that made them. After: what passes goes to the CPU of its connection's hash.
-//! Needs root; prints SKIPPED without. Never: measures; on these machines it gains nothing.
+//! Before: a program with queues, or dotd that made them. After: packets that pass go to the CPU of their connection's
+//! hash. Needs root; prints SKIPPED without. Never: measures speed: on these machines there is no gain.
 
 use std::{fs, process::Command};
 
@@ -29,8 +30,8 @@ use nix::mount::{MsFlags, mount};
 /// XDP_REDIRECT.
 const XDP_REDIRECT: u32 = 4;
 
-/// Goal: what is ours and passes moves, also behind a notice; what is dropped or not ours does not. Method: a table of
-/// frames, with a queue for one CPU; each is counted once and left as it was.
+/// Goal: packets for dotd that pass are moved, also behind a notice; packets that are dropped or not for dotd are not.
+/// Method: a table of frames, with a queue for one CPU; each is counted once and left as it was.
 #[test]
 fn what_passes_moves() {
     let settings = Settings { over: Over::Count as u8, ..settings(Gate::Count) };
@@ -57,8 +58,8 @@ fn what_passes_moves() {
     assert!(would.map(|row| row.reason).any(|reason| reason == Reason::UdpOnDot));
 }
 
-/// Goal: clients are served when packets move, over both IP versions, and dotd says that they do. Method: kdig on a veth
-/// whose other end writes real checksums, as a wire has them.
+/// Goal: clients are served when packets move, over both IP versions, and dotd reports it. Method: kdig on a veth whose
+/// other end writes real checksums, as on a real network.
 #[test]
 fn clients_are_served_across_cpus() {
     require!(Root, Bpf, Command("kdig"), Command("ethtool"));
@@ -80,8 +81,8 @@ fn clients_are_served_across_cpus() {
     dotd.stop();
 }
 
-/// Goal: where the kernel declines a queue, packets stay on their CPU, clients are served, and dotd says why. Method: /sys
-/// names a CPU that cannot be, which dotd then asks a queue for.
+/// Goal: where the kernel refuses a queue, packets stay on their CPU, clients are served, and dotd says why. Method:
+/// /sys names an impossible CPU, for which dotd then asks for a queue.
 #[test]
 fn a_kernel_that_declines_leaves_packets_where_they_are() {
     require!(Root, Bpf, Command("kdig"));

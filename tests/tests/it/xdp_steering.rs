@@ -1,6 +1,6 @@
-//! Does a connection go to the worker of the CPU that takes its packets?
+//! A connection goes to the worker of the CPU that receives its packets.
 //!
-//! Holds: clients on loopback, pinned to one CPU each: there a SYN is taken where it was sent. Needs root for
+//! Holds: clients on loopback, pinned to one CPU each: there a SYN is received on the CPU that sent it. Needs root for
 //! namespaces; prints SKIPPED without.
 //! Never: attaches XDP.
 
@@ -21,7 +21,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// The CPUs that this machine lets us use.
+/// The CPUs that this process may use.
 fn cpus() -> Vec<usize> {
     let usable = sched_getaffinity(Pid::from_raw(0)).unwrap();
     (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu).unwrap()).collect()
@@ -49,7 +49,7 @@ fn start_steering(steering: Steering, groups: &[Vec<TcpListener>]) -> Xdp {
     start(&config, &groups).unwrap()
 }
 
-/// How many connections wait at each listener; all are closed.
+/// The number of connections that wait at each listener; closes all of them.
 fn accepted(group: &[TcpListener]) -> Vec<usize> {
     group
         .iter()
@@ -60,7 +60,7 @@ fn accepted(group: &[TcpListener]) -> Vec<usize> {
         .collect()
 }
 
-/// Connects so many times from one CPU.
+/// Connects that many times from one CPU.
 fn connect_from(cpu: usize, address: &str, times: usize) -> Vec<TcpStream> {
     let all = cpus();
     pin_to(&[cpu]);
@@ -69,14 +69,14 @@ fn connect_from(cpu: usize, address: &str, times: usize) -> Vec<TcpStream> {
     streams
 }
 
-/// All of a CPU's connections are at its worker, in each of two groups.
+/// Asserts that all connections of a CPU are at its worker, in each of two groups.
 fn assert_own_worker(groups: &[Vec<TcpListener>], addresses: &[&str]) {
     for cpu in cpus() {
         for (group, address) in groups.iter().zip(addresses) {
             let held = connect_from(cpu, address, 20);
             let mut wanted = vec![0; group.len()];
             wanted[cpu % group.len()] = held.len();
-            // The last ACK of a handshake may still be under way.
+            // The last ACK of a handshake may still be in transit.
             let mut found = accepted(group);
             for _ in 0..500 {
                 if found.iter().sum::<usize>() == held.len() {
@@ -106,7 +106,7 @@ fn program_gives_each_cpu_its_worker() {
     });
 }
 
-/// Goal: the way that needs no right does the same. Method: becomes nobody, in this thread alone.
+/// Goal: the method that needs no right does the same. Method: becomes nobody, in this thread alone.
 #[test]
 fn classic_program_gives_each_cpu_its_worker() {
     isolated("classic_program_gives_each_cpu_its_worker", || {
@@ -121,8 +121,8 @@ fn classic_program_gives_each_cpu_its_worker() {
     });
 }
 
-/// Goal: with more workers than CPUs none is idle; and when one is gone, its connections find others.
-/// Method: three workers per CPU and many connections; then closes one.
+/// Goal: with more workers than CPUs none is idle; and when one is gone, its connections go to others. Method: three
+/// workers per CPU and many connections; then closes one.
 #[test]
 fn more_workers_than_cpus_all_work() {
     isolated("more_workers_than_cpus_all_work", || {
@@ -145,8 +145,9 @@ fn more_workers_than_cpus_all_work() {
     });
 }
 
-/// Goal: a worker that drains, is closed for a while or has its share gets no connection while another takes them; when
-/// none does each CPU's stay its own. Method: two workers, one CPU's connections, each state of their lines.
+/// Goal: a worker that drains, is closed for a while or has its share gets no connection while another worker takes
+/// them; when none does, connections stay with their CPU's worker. Method: two workers, one CPU's connections, each
+/// state of their entries.
 #[test]
 fn connections_go_past_a_worker_without_room() {
     isolated("connections_go_past_a_worker_without_room", || {
@@ -159,7 +160,7 @@ fn connections_go_past_a_worker_without_room() {
         assert_eq!(xdp.report().steering, "reuseport-ebpf");
         let own = cpu % 2;
         let lines = [xdp.status_writer(own), xdp.status_writer(1 - own)];
-        // How many of four each of the two gets, the CPU's own first.
+        // How many of four connections each of the two workers gets, the CPU's own worker first.
         let shares = || {
             let held = connect_from(cpu, address, 4);
             let mut found = [0; 2];

@@ -1,4 +1,5 @@
-//! One dotd after another: what a crashed one left is taken over, and no packet goes by unjudged or unsent meanwhile.
+//! One dotd after another: the state of a crashed one is taken over, and no packet passes unjudged or is lost
+//! meanwhile.
 //!
 //! Holds: each test in a thread with namespaces of its own. Needs root; prints SKIPPED without.
 //! Never: touches an interface or a pin of the machine.
@@ -32,8 +33,8 @@ use dot_tests::{
 use dot_userspace::config::{Xdp as Config, XdpMode};
 use nix::fcntl::{Flock, FlockArg};
 
-/// Goal: a crashed predecessor's links are taken over, with its flows, and no second set is made.
-/// Method: drops one without detaching, as a crash would, and compares pins and flows.
+/// Goal: a crashed predecessor's links are taken over, with its flows, and no second set is made. Method: drops a
+/// kernel half without detaching, as a crash would, and compares pins and flows.
 #[test]
 fn successor_takes_over() {
     isolated("successor_takes_over", || {
@@ -52,7 +53,7 @@ fn successor_takes_over() {
         assert!(programs_on("here").contains(&format!("id {} ", report.programs[0].id)));
         assert_eq!(count(&second, "pass", "syn"), 0, "a new process counts from zero");
         assert_eq!(pins(), left);
-        // The connection is the predecessor's, and still known.
+        // The connection was made under the predecessor, and is still known.
         (&client).write_all(b"cleartext").unwrap();
         assert!(count(&second, "drop", "cleartext_on_dot") >= 1);
         assert_eq!(count(&second, "pass", "unknown_flow"), 0);
@@ -61,7 +62,7 @@ fn successor_takes_over() {
     });
 }
 
-/// What the kernel calls the link on `here`, and the program in it.
+/// The kernel's numbers of the link on `here` and of its program.
 fn link_on_here() -> (u32, u32) {
     let pin = pins().into_iter().find(|path| path.to_string_lossy().contains("/xdp_native_")).expect("a pin");
     let info = FdLink::from(PinnedLink::from_pin(pin).unwrap()).info().unwrap();
@@ -69,8 +70,9 @@ fn link_on_here() -> (u32, u32) {
 }
 
 /// Goal: an upgrade to another schema of maps leaves no packet unjudged: the link of the old folder is taken over, the
-/// maps beside it, whose shape may be another, are gone, and so is the folder. One of another namespace stays, and what
-/// a running dotd holds is not touched. Method: a crashed predecessor whose folder is renamed to another schema's.
+/// maps beside it, whose shape may differ, are gone, and so is the folder. A folder of another namespace stays, and
+/// objects of a running dotd are not touched. Method: a crashed predecessor whose folder is renamed to another
+/// schema's.
 #[test]
 fn links_of_another_schema_are_taken_over() {
     isolated("links_of_another_schema_are_taken_over", || {
@@ -102,7 +104,8 @@ fn links_of_another_schema_are_taken_over() {
     });
 }
 
-/// Goal: two dotds in one network namespace do not fight. Method: starts a second while the first runs.
+/// Goal: two dotds in one network namespace do not replace each other. Method: starts a second while the first runs.
+///
 #[test]
 fn second_instance_stays_off() {
     isolated("second_instance_stays_off", || {
@@ -120,7 +123,7 @@ fn second_instance_stays_off() {
     });
 }
 
-/// The counters that a running dotd has pinned: they can be read when it is gone.
+/// The counters that a running dotd has pinned: they can be read after its end.
 fn pinned_counters() -> PerCpuArray<MapData, u64> {
     let pin = pins().into_iter().find(|path| path.ends_with("COUNTERS")).expect("COUNTERS is pinned");
     PerCpuArray::try_from(Map::PerCpuArray(MapData::from_pin(pin).unwrap())).unwrap()
@@ -132,7 +135,7 @@ fn counted(map: &PerCpuArray<MapData, u64>) -> u64 {
     counters::rows().map(total).sum()
 }
 
-/// Frames that the pair itself lost, where its ring was full.
+/// Frames that the pair itself lost because its ring was full.
 fn lost_by_the_pair() -> u64 {
     // `ip -statistics -oneline`: "… RX: bytes packets errors dropped … TX: bytes packets errors dropped …".
     let dropped = |name: &str, direction: &str| -> u64 {
@@ -144,9 +147,9 @@ fn lost_by_the_pair() -> u64 {
     dropped("there", "TX") + dropped("here", "RX")
 }
 
-/// Goal: dotds that crash and follow each other under load leave no packet uncounted: of a flood, each frame is in the
-/// books of one of them, once. Method: a flood of datagrams to 853 through the pair, six successors meanwhile; the sum
-/// over all their counters, which outlive them here, is what was sent.
+/// Goal: dotds that crash and follow each other under load leave no packet uncounted: each frame of a flood is counted
+/// once, by one of them. Method: a flood of datagrams to 853 through the pair, six successors meanwhile; the sum over
+/// all their counters, which outlive them here, is the number of frames sent.
 #[test]
 fn replacement_under_load_leaves_no_packet_uncounted() {
     isolated("replacement_under_load_leaves_no_packet_uncounted", || {
@@ -163,7 +166,7 @@ fn replacement_under_load_leaves_no_packet_uncounted() {
             let mut sent = 0u64;
             while !until.load(Relaxed) {
                 sent += u64::from(wire.send(frame.clone()));
-                // The pair's ring holds 256: its other end keeps up with this.
+                // The pair's ring holds 256 frames: its other end keeps up with this.
                 if sent.is_multiple_of(64) {
                     thread::sleep(Duration::from_micros(200));
                 }
@@ -202,14 +205,14 @@ fn replacement_under_load_leaves_no_packet_uncounted() {
     });
 }
 
-/// The octet at each place of a transfer.
+/// The octet at this place of a transfer.
 fn octet(place: usize) -> u8 {
     (place ^ (place >> 8) ^ (place >> 16)) as u8
 }
 
-/// Goal: attaching, taking over and detaching in the middle of a transfer loses no octet of it and refuses none: what
-/// began before we looked is passed. Method: 24 MiB over one connection to 853, in both modes, while the kernel half
-/// comes and goes; every octet is compared.
+/// Goal: attaching, taking over and detaching in the middle of a transfer loses no octet of it and refuses none:
+/// segments of a connection that began before the program passes. Method: 24 MiB over one connection to 853, in both
+/// modes, while the kernel half comes and goes; every octet is compared.
 #[test]
 fn coming_and_going_in_a_transfer_loses_no_octet() {
     isolated("coming_and_going_in_a_transfer_loses_no_octet", || {
@@ -236,7 +239,7 @@ fn coming_and_going_in_a_transfer_loses_no_octet() {
                 if let Some((mode, _)) = changes.next_if(|(_, at)| place >= *at) {
                     let gone = dotd.take();
                     passed += gone.as_ref().map_or(0, |dotd| count(dotd, "pass", "unknown_flow"));
-                    // Native follows native as after a crash, the others as after a clean end.
+                    // Native mode follows native mode as after a crash; the other changes are as after a clean end.
                     match gone {
                         Some(gone) if mode == XdpMode::Native => drop(gone),
                         Some(gone) => gone.detach(),

@@ -1,8 +1,8 @@
-//! The kernel half's counters under everything at once: each frame to our ports is counted exactly once.
+//! The kernel half's counters under many kinds of frames at once: each frame to dotd's ports is counted exactly once.
 //!
 //! Before: dotd on one end of a veth pair, a client that was banned, one that spent its budget, and a list. After: raw
-//! frames of every class, mixed; what was counted is what was sent, class by class.
-//! Never: lets the clock decide: which of a client's frames are within its rate is not asked.
+//! frames of every class were sent, mixed; the counters equal the numbers of frames sent, class by class.
+//! Never: lets the clock decide: a test does not ask which of a client's frames are within its rate.
 
 use std::{
     collections::BTreeMap,
@@ -27,14 +27,15 @@ use dot_tests::{
 };
 use socket2::{Domain, Socket, Type};
 
-/// Frames of each kind.
+/// The number of frames of each kind.
 const EACH: u64 = 300;
 
-/// Who has spent its handshake budget; the address is taken off before the flood, so that nobody answers for it.
+/// A client that has spent its handshake budget; the address is removed before the flood, so that no machine answers
+/// for it.
 const SPENT: &str = "10.53.0.77";
-/// Who is banned.
+/// A client that is banned.
 const BANNED: &str = "10.53.0.66";
-/// Who is on the deny list.
+/// A client on the deny list.
 const DENIED: &str = "10.53.0.67";
 
 fn config(mode: &str) -> Config {
@@ -51,7 +52,7 @@ fn config(mode: &str) -> Config {
         .set("xdp.limit", "ban_seconds", "3600")
 }
 
-/// The same where nothing is refused that can be counted instead.
+/// The same, where packets are only counted instead of refused.
 fn counting(mode: &str) -> Config {
     config(mode)
         .set("xdp", "cleartext_853", "\"count\"")
@@ -60,10 +61,10 @@ fn counting(mode: &str) -> Config {
         .set("xdp.limit", "mode", "\"count\"")
 }
 
-/// A class of frames: what its counters are called, and a way to make the frame of a number.
+/// A class of frames: the names of its counters, and a function that makes a frame from a number.
 struct Class {
     name: &'static str,
-    /// Counters that together are the class; none: it is none of ours.
+    /// Counters that together are the class; none: the class is not for dotd.
     reasons: &'static [&'static str],
     make: fn(u64) -> Frame,
 }
@@ -88,7 +89,7 @@ fn any(number: u64, client: &str) -> Frame {
     to_us(build, client)
 }
 
-/// Packets to our ports that lie, each in its way; `number` chooses.
+/// Malformed packets to dotd's ports, each with another fault; `number` chooses.
 fn lie(number: u64) -> Frame {
     let build = Build::tcp(853, PSH | ACK, 7, &CLIENT_HELLO).client(from(80)).server(SERVER_V4);
     let tcp = build.frame();
@@ -102,7 +103,7 @@ fn lie(number: u64) -> Frame {
     }
 }
 
-/// Not ours: other ports, later fragments, and ports of ours at the client's end.
+/// Packets not for dotd: other ports, later fragments, and dotd's ports at the client's end.
 fn foreign(number: u64) -> Frame {
     let build = match number % 4 {
         0 => Build::tcp(443, SYN, 7, &[]),
@@ -184,7 +185,7 @@ fn classes() -> Vec<Class> {
     ]
 }
 
-/// What each row counts, by `verdict reason`.
+/// The counts, by `verdict reason`.
 fn rows(stats: &Stats) -> BTreeMap<String, u64> {
     let rows = stats.0["packets"].as_array().expect("the kernel half's counters");
     let row = |row: &serde_json::Value| {
@@ -194,7 +195,7 @@ fn rows(stats: &Stats) -> BTreeMap<String, u64> {
     rows.iter().map(row).collect()
 }
 
-/// Waits until nothing more is counted.
+/// Waits until the counters do not change any more.
 fn at_rest(dotd: &Server) -> BTreeMap<String, u64> {
     let mut last = BTreeMap::new();
     eventually("the counters stand still", || {
@@ -205,7 +206,7 @@ fn at_rest(dotd: &Server) -> BTreeMap<String, u64> {
     })
 }
 
-/// Sends all classes mixed and waits until they were judged; what was counted, by `verdict reason`.
+/// Sends all classes mixed and waits until they were judged; returns the counts, by `verdict reason`.
 fn flood(network: &Network, dotd: &Server) -> BTreeMap<String, u64> {
     let before = at_rest(dotd);
     let wire = Wire::open(network);
@@ -225,7 +226,7 @@ fn sum(counted: &BTreeMap<String, u64>, reasons: &[&str]) -> u64 {
     counted.iter().filter(|(name, _)| is_of(name)).map(|(_, count)| count).sum()
 }
 
-/// Each class, and classes that share counters together, and all of them.
+/// Asserts the sums of each class, of classes that share counters, and of all classes.
 fn assert_sums(counted: &BTreeMap<String, u64>) {
     let mut sent: BTreeMap<&[&str], u64> = BTreeMap::new();
     for class in classes().iter().filter(|class| !class.reasons.is_empty()) {
@@ -238,7 +239,7 @@ fn assert_sums(counted: &BTreeMap<String, u64>) {
     assert_eq!(total, sent.values().sum::<u64>(), "{counted:?}");
 }
 
-/// Spends the handshake budget of [`SPENT`] for a minute: hellos that break off, none of them garbage to a gate.
+/// Spends the handshake budget of [`SPENT`] for a minute: hellos that break off, which no gate refuses.
 fn spend(network: &Network, dotd: &Server) {
     network.client.ip(&format!("address add {SPENT}/24 dev {CLIENT_INTERFACE}"));
     let begin = |_| network.client.run(|| connect(SPENT)).expect("dotd listens");
@@ -267,10 +268,10 @@ fn connect(source: &str) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Goal: under a flood of every class at once (banned, denied, over budget and rate, through each gate, lies, fragments,
-/// and what passes) the counters add up to the frames sent to our ports, class by class, and each reason was given; what
-/// is none of ours is counted nowhere. A client beside it is served. Method: each class as often, mixed frame by frame,
-/// in both modes of XDP.
+/// Goal: under a flood of every class at once (banned, denied, over budget and rate, through each gate, lies,
+/// fragments, and what passes) the counters add up to the frames sent to our ports, class by class, and each reason was
+/// given; packets that are not for dotd are not counted. A client beside it is served. Method: each class as often,
+/// mixed frame by frame, in both modes of XDP.
 #[test]
 fn sums_are_exact_under_everything_at_once() {
     require!(Root, Bpf, Command("kdig"));
@@ -303,9 +304,9 @@ fn sums_are_exact_under_everything_at_once() {
     }
 }
 
-/// Goal: where everything only counts, the same flood is counted as exactly, each limit and gate says what it would have
-/// refused, bans of the engine's too, and nothing is dropped but by an operator's word and for lies. Method: as above; the
-/// client was banned by the engine, for garbage.
+/// Goal: where everything only counts, the same flood is counted as exactly: each limit, each gate and each ban of the
+/// engine counts what it would have refused, and only an operator's lists and malformed packets cause drops. Method: as
+/// above; the client was banned by the engine, for garbage.
 #[test]
 fn sums_are_exact_where_everything_only_counts() {
     require!(Root, Bpf);
@@ -327,7 +328,7 @@ fn sums_are_exact_where_everything_only_counts() {
     dotd.stop();
 }
 
-/// Says garbage from [`BANNED`] until the engine bans it.
+/// Sends garbage from [`BANNED`] until the engine bans it.
 fn get_banned(network: &Network, dotd: &Server) {
     network.client.ip(&format!("address add {BANNED}/24 dev {CLIENT_INTERFACE}"));
     eventually("the engine bans it", || {

@@ -1,4 +1,4 @@
-//! Every verdict and every shape of header, judged by the very program that interfaces get.
+//! Every verdict and every arrangement of headers, judged by the program that is attached to interfaces.
 //!
 //! Holds: tables of built frames, each with the verdict it must get. Needs root; prints SKIPPED without.
 //! Never: attaches anything.
@@ -15,7 +15,7 @@ use dot_tests::{
     xdp_lab::{Lab, PORTS, XDP_DROP, XDP_PASS, settings},
 };
 
-/// Near the end of the sequence space: every test wraps.
+/// Near the end of the sequence space, so that every test wraps.
 const INITIAL: u32 = 0xffff_fffd;
 
 /// The sequence number of a place in the stream.
@@ -35,7 +35,7 @@ const fn drop(reason: Reason) -> Option<Verdict> {
     Some(Verdict::drop(reason))
 }
 
-/// Judges each frame, and says which name did not get its verdict.
+/// Judges each frame, and names those that did not get their verdict.
 fn expect(lab: &mut Lab, cases: &[(&str, Frame, Option<Verdict>)]) {
     for (name, frame, wanted) in cases {
         let outcome = lab.judge(&frame.octets);
@@ -58,7 +58,7 @@ fn lab_with_flows(test: &str, gate: Gate) -> Option<Lab> {
     Some(lab)
 }
 
-/// Goal: the gate sees through every lawful shape of headers. Method: the same five segments in each shape,
+/// Goal: the gate works behind every lawful arrangement of headers. Method: the same five segments in each arrangement,
 /// on both DNS-over-TLS ports. Covers: C-3.
 #[test]
 fn every_header_shape_is_seen_through() {
@@ -131,7 +131,7 @@ fn openings_are_judged_however_they_are_cut() {
     );
 }
 
-/// Goal: TLS to the cleartext port is refused when it is certain, and DNS never. Method: a table.
+/// Goal: TLS to the cleartext port is refused when it is certainly TLS, and DNS is never refused. Method: a table.
 #[test]
 fn tls_on_53_is_refused_and_dns_is_not() {
     let Some(mut lab) = lab_with_flows("tls_on_53_is_refused_and_dns_is_not", Gate::Drop) else { return };
@@ -156,7 +156,7 @@ fn tls_on_53_is_refused_and_dns_is_not() {
     );
 }
 
-/// Goal: what is not for our ports, or cannot be attributed to them, passes uncounted. Method: a table.
+/// Goal: a packet that is not for dotd's ports, or cannot be attributed to them, passes uncounted. Method: a table.
 #[test]
 fn foreign_and_unattributable_frames_pass_uncounted() {
     let test = "foreign_and_unattributable_frames_pass_uncounted";
@@ -186,7 +186,7 @@ fn foreign_and_unattributable_frames_pass_uncounted() {
     }
 }
 
-/// Goal: a packet to our port that lies is dropped, with the lie as reason. Method: a table of true frames,
+/// Goal: a malformed packet to dotd's port is dropped, with the fault as reason. Method: a table of correct frames,
 /// each with one field changed.
 #[test]
 fn lies_are_dropped() {
@@ -231,7 +231,7 @@ fn lies_are_dropped() {
     );
 }
 
-/// Goal: `count` shuts nothing and counts all; `pass` does not look; lies are dropped in any mode.
+/// Goal: `count` drops nothing and counts everything; `pass` does not look; malformed packets are dropped in any mode.
 #[test]
 fn gates_can_count_or_pass() {
     let Some(mut lab) = lab_with_flows("gates_can_count_or_pass", Gate::Count) else { return };
@@ -252,8 +252,8 @@ fn gates_can_count_or_pass() {
     expect(&mut lab, &[("a lie", lie, drop(Reason::IpLength))]);
 }
 
-/// Goal: frames larger than a buffer (jumbo MTU) are judged as others are. Method: 8,000 octets of payload,
-/// which TestRun spreads over several buffers.
+/// Goal: frames larger than a buffer (jumbo MTU) are judged like others. Method: 8,000 octets of payload, which TestRun
+/// spreads over several buffers.
 #[test]
 fn jumbo_frames_are_judged() {
     let Some(mut lab) = lab_with_flows("jumbo_frames_are_judged", Gate::Drop) else { return };
@@ -270,8 +270,8 @@ fn jumbo_frames_are_judged() {
     }
 }
 
-/// Goal: the kernel's learner writes what `parse_syn_ack` says, for SYN-ACKs of our ports alone, and lets
-/// every frame go on. Method: runs it on built frames and reads the map.
+/// Goal: the kernel's learner writes the result of `parse_syn_ack`, for SYN-ACKs from dotd's ports alone, and passes
+/// every frame. Method: runs it on built frames and reads the map.
 #[test]
 fn learner_writes_our_syn_acks_only() {
     let test = "learner_writes_our_syn_acks_only";
@@ -301,8 +301,8 @@ fn learner_writes_our_syn_acks_only() {
     assert_eq!(lab.flows().len(), 2, "one for each IP version");
 }
 
-/// Goal: `reset` turns cleartext into a lawful RST, then into ACKs, towards our own stack. Method: reads the
-/// rewritten frames, checksums included, in every shape.
+/// Goal: `reset` turns cleartext into a lawful RST, then into ACKs, towards the local stack. Method: reads the
+/// rewritten frames, checksums included, with every arrangement of headers.
 #[test]
 fn reset_rewrites_into_a_lawful_segment() {
     for (name, shape) in shapes() {

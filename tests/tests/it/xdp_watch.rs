@@ -1,9 +1,9 @@
-//! What happens to an interface, or to what is attached to it, while dotd serves without a right: it is seen,
-//! mended where it can be, and reported where it cannot.
+//! Changes of an interface or of an attachment while dotd serves without rights: dotd notices them, repairs them where
+//! possible, and reports them otherwise.
 //!
-//! Before: dotd as nobody, with bpffs closed to it as systemd closes it. After: `ip link`, bpftool and other
-//! programs have done their worst, and packets say whether they are judged.
-//! Never: lets the clock decide: how long it took is printed.
+//! Before: dotd as user nobody, with bpffs closed to it as under systemd. After: `ip link`, bpftool and other programs
+//! have made changes, and packets show whether they are judged.
+//! Never: lets the clock decide: the time that something took is only printed.
 
 use std::{
     fs::{self, Permissions},
@@ -49,7 +49,7 @@ fn begin(config: &Config) -> (Network, Server) {
     (network, dotd)
 }
 
-/// Why it is degraded, if it is.
+/// The reason why it is degraded, if it is.
 fn degraded(dotd: &Server) -> Option<String> {
     dotd.xdp_report()["degraded"].as_str().map(str::to_owned)
 }
@@ -58,15 +58,15 @@ fn repairs(dotd: &Server) -> u64 {
     dotd.xdp_report()["repairs"].as_u64().expect("a number")
 }
 
-/// Waits until the report says this of the state, and prints how long that took.
+/// Waits until the report has this state, and prints how long that took.
 fn until(dotd: &Server, what: &str, is_so: impl Fn(&Server) -> bool) {
     let since = Instant::now();
     eventually(what, || is_so(dotd).then_some(()));
     println!("{what}: after {:?}", since.elapsed());
 }
 
-/// Whether the kernel half judges what comes in over the pair: cleartext does not get through, UDP/853 neither,
-/// and real clients do.
+/// Asserts that the kernel half judges packets on the pair: cleartext does not pass, nor does UDP/853, and real clients
+/// are served.
 fn assert_judges(network: &Network, dotd: &Server) {
     let before = dotd.stats();
     network.client.run(|| {
@@ -80,13 +80,13 @@ fn assert_judges(network: &Network, dotd: &Server) {
         let said = kdig(&network.client, address, "+tls dotd.test A");
         assert!(is_answered_over_tls(&said), "{}", said.text);
     }
-    // Only who saw our SYN-ACK knows where a stream begins: the learner works too.
+    // Only the learner can know where a stream begins, so the learner works too.
     let after = dotd.stats();
     assert!(after.packets("pass", "client_hello") >= before.packets("pass", "client_hello") + 2);
     assert_eq!(after.packets("pass", "unknown_flow"), before.packets("pass", "unknown_flow"));
 }
 
-/// Our pins of this kind in the server's namespace, as paths that only the server's namespace knows.
+/// dotd's pins of this kind in the server's namespace, as paths that are valid only there.
 fn pins(network: &Network, kind: &'static str) -> Vec<PathBuf> {
     network.server.run(move || {
         let mut folders = vec![PathBuf::from("/sys/fs/bpf/dotd")];
@@ -119,7 +119,7 @@ fn bpftool(network: &Network, words: &[&str], path: &Path) {
     assert!(output.status.success(), "bpftool {words:?}: {output:?}");
 }
 
-/// Somebody else's XDP program: ours, loaded by another process.
+/// An XDP program of another process: dotd's own program, loaded by that process.
 fn others_program() -> Ebpf {
     let mut object = EbpfLoader::new().load(OBJECT).expect("the object loads");
     other(&mut object).load().expect("the program loads");
@@ -130,9 +130,8 @@ fn other(object: &mut Ebpf) -> &mut Xdp {
     object.program_mut(PROGRAM_XDP).expect("it is in the object").try_into().expect("an XDP program")
 }
 
-/// Goal: an interface that is deleted is reported, by name; one that is made anew in its place is judged from then on,
-/// by a dotd that has no right left, in both modes. Method: `ip link delete` and `add`; packets after it.
-///
+/// Goal: a deleted interface is reported by name; a new one in its place is judged from then on, by a dotd without
+/// rights, in both modes. Method: `ip link delete` and `add`; packets after it.
 #[test]
 fn an_interface_made_anew_is_judged_again() {
     require!(Root, Bpf, Command("kdig"));
@@ -158,8 +157,8 @@ fn an_interface_made_anew_is_judged_again() {
     }
 }
 
-/// Goal: down, up, another MTU and another name change nothing: the same program judges on, and nothing is reported.
-/// Method: `ip link set`, packets after each.
+/// Goal: down, up, another MTU and another name change nothing: the same program goes on judging, and nothing is
+/// reported. Method: `ip link set`, packets after each.
 #[test]
 fn down_up_mtu_and_rename_change_nothing() {
     require!(Root, Bpf, Command("kdig"));
@@ -192,8 +191,8 @@ fn down_up_mtu_and_rename_change_nothing() {
     dotd.stop();
 }
 
-/// Goal: who detaches our links, removes our pins or puts a program of his own into our place has it undone.
-/// Method: bpftool on the pinned links; `rm`; another process's program.
+/// Goal: when another user detaches dotd's links, removes its pins or attaches a program in its place, dotd undoes
+/// that. Method: bpftool on the pinned links; `rm`; another process's program.
 #[test]
 fn what_others_take_away_comes_back() {
     require!(Root, Bpf, Command("kdig"));
@@ -216,7 +215,7 @@ fn what_others_take_away_comes_back() {
             XdpLink::try_from(FdLink::from(PinnedLink::from_pin(path).expect("our pin"))).expect("XDP");
         let program = other(&mut object);
         let id = program.attach_to_link(link).expect("root may");
-        // Its descriptor goes; the link is ours.
+        // Its descriptor is closed; the link is dotd's.
         drop(FdLink::try_from(program.take_link(id).expect("just made")).expect("a link"));
         object
     });
@@ -230,9 +229,9 @@ fn what_others_take_away_comes_back() {
     dotd.stop();
 }
 
-/// Goal: an interface that somebody else's program holds is judged at tc ingress, its row says why, and XDP takes it as
-/// soon as it is free; where the config demands native XDP it is degraded. Method: another process's program, native, before dotd
-/// starts; then it goes.
+/// Goal: an interface with another program's XDP is judged at tc ingress, its row says why, and dotd attaches XDP as
+/// soon as the interface is free; where the config requires native XDP the state is degraded. Method: a native program
+/// of another process before dotd starts; then that program is detached.
 #[test]
 fn a_busy_interface_is_taken_once_it_is_free() {
     require!(Root, Bpf, Command("kdig"));
@@ -263,8 +262,8 @@ fn a_busy_interface_is_taken_once_it_is_free() {
     dotd.stop();
 }
 
-/// Goal: where the config demands XDP, `/health` fails as long as it is lost, status says so, and dotd serves on.
-/// Method: the interface goes and comes.
+/// Goal: where the config requires XDP, `/health` fails as long as it is lost, `status` says so, and dotd goes on
+/// serving. Method: the interface is removed and added again.
 #[test]
 fn demanded_xdp_that_is_lost_fails_health() {
     require!(Root, Bpf);
@@ -296,8 +295,8 @@ fn health(network: &Network) -> u16 {
     head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{head}"))
 }
 
-/// Goal: with a wildcard listener an interface that comes is judged, one that goes is forgotten without complaint.
-/// Method: a second pair, after the start.
+/// Goal: with a wildcard listener a new interface is judged, and one that is removed is dropped from the report without
+/// an error. Method: a second pair, after the start.
 #[test]
 fn a_wildcard_takes_new_interfaces() {
     require!(Root, Bpf);

@@ -1,6 +1,6 @@
 //! `/bans` on the control socket: list, make, lift.
 //!
-//! Before: `router` has the request. After: the [`Source`] did it, and the answer says how the ban stands.
+//! Before: `router` has the request. After: the [`Source`] did it, and the answer shows the ban.
 //! Never: takes a body beyond [`BODY_OCTETS_MAX`]; decides whether a ban is lawful (`xdp` does).
 
 use std::{sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ use crate::xdp::BanRow;
 pub struct BanRequest {
     /// An address, or a prefix that limits count by.
     pub client: String,
-    /// Its length; absent: `xdp.limit.ban_seconds`, or a minute if that is 0.
+    /// Its duration; absent: `xdp.limit.ban_seconds`, or a minute if that is 0.
     pub seconds: Option<u64>,
     /// The reason, for the list of bans.
     pub reason: String,

@@ -49,10 +49,10 @@ impl FlushRequest {
     }
 }
 
-/// What is done.
+/// The answer: what is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flushed {
-    /// As asked for.
+    /// The request.
     #[serde(flatten)]
     pub asked: FlushRequest,
     /// Number of workers that were told.
@@ -79,8 +79,8 @@ const BODY_OCTETS_MAX: usize = 2048;
 mod tests {
     use super::*;
 
-    /// Goal: each form of a request means what it says; a type alone applies to every name, and a suffix of nothing is
-    /// refused.
+    /// Goal: each form of a request means what it says; a type alone applies to every name, and a suffix without a name
+    /// is refused.
     #[test]
     fn a_request_means_what_it_says() {
         let ask = |name: Option<&str>, suffix, qtype: Option<&str>| {

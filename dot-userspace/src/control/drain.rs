@@ -1,7 +1,7 @@
-//! `/drain` on the control socket, and what load balancers ask over HTTP: `/health/live`, `/health/ready`.
+//! `/drain` on the control socket, and the probes of load balancers over HTTP: `/health/live`, `/health/ready`.
 //!
 //! Before: `router` has the request. After: readiness is withdrawn for a while, or given back; a probe has its answer.
-//! Never: closes a connection: who is sent here in spite of it is served.
+//! Never: closes a connection: a client that still comes is served.
 
 use std::sync::Arc;
 
@@ -17,21 +17,21 @@ use serde_json::json;
 
 use super::{Body, Source, State, Status, answer};
 
-/// What `dotd drain` and `dotd undrain` ask for, and what is so then.
+/// The request of `dotd drain` and `dotd undrain`, and the resulting state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrainRequest {
-    /// Whether load balancers are to send nobody new.
+    /// Whether load balancers are told to send no new clients.
     pub is_on: bool,
-    /// For how long; absent: until it is taken back, or dotd is restarted.
+    /// For how long; absent: until `dotd undrain` or a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
 }
 
-/// That dotd is not ready because an operator said so.
+/// dotd is not ready because of an operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainStatus {
-    /// How long it lasts; absent: until it is taken back.
+    /// How long it lasts; absent: until `dotd undrain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<u64>,
 }
@@ -52,13 +52,13 @@ async fn set(Shared(source): Shared<AnySource>, request: Body<DrainRequest>) -> 
     answer(request, |request| source.drain(request))
 }
 
-/// 200 as long as this thread answers: a restart helps only where it does not.
+/// 200 as long as this thread answers: a restart would help only if it did not.
 async fn show_live(Shared(source): Shared<AnySource>) -> Response {
     Json(json!({ "state": source.status().state })).into_response()
 }
 
-/// 200 while clients are served here: dotd serves and is not drained, a backend may be asked, and XDP is what the config
-/// demands. 503 else, with the reason.
+/// 200 while clients can be served: dotd is not stopping and not drained, a backend is available, and XDP is in the
+/// state that the config requires. Otherwise 503, with the reason.
 async fn show_ready(Shared(source): Shared<AnySource>) -> Response {
     let status = source.status();
     let backends: Vec<_> = status
@@ -79,7 +79,7 @@ async fn show_ready(Shared(source): Shared<AnySource>) -> Response {
         .into_response()
 }
 
-/// Why nobody should be sent here.
+/// The reason why no client should be sent here.
 fn unready(status: &Status) -> Option<String> {
     if status.state == State::Draining {
         return Some("dotd is stopping".into());
@@ -98,10 +98,10 @@ fn unready(status: &Status) -> Option<String> {
     are_down.then(|| "every backend is down".into())
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/drain";
-/// Where probes ask.
+/// The paths of probes.
 pub(super) const LIVE: &str = "/health/live";
 pub(super) const READY: &str = "/health/ready";
-/// A word and a number.
+/// Room for a word and a number.
 const BODY_OCTETS_MAX: usize = 256;

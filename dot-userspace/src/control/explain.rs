@@ -66,7 +66,7 @@ pub struct Listed {
     /// The entry that contains the client; absent: no entry contains it, and therefore it may not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,
-    /// What follows.
+    /// The consequence.
     pub effect: String,
 }
 
@@ -86,13 +86,14 @@ pub struct RefusalRow {
     pub key: Option<String>,
 }
 
-/// The state that is known at once, and the workers' answers about sessions: their number, and the first ones.
+/// The state that is known at once, and the workers' answers about sessions: the number of sessions, and the first
+/// ones.
 pub struct Explaining {
     /// Without sessions.
     pub known: Explanation,
-    /// One answer of each worker.
+    /// One answer from each worker.
     pub sessions: mpsc::Receiver<(usize, Vec<SessionReport>)>,
-    /// How many workers were asked.
+    /// The number of workers that were asked.
     pub workers: usize,
 }
 
@@ -130,7 +131,7 @@ async fn explain(Shared(source): Shared<AnySource>, request: Body<ExplainRequest
 
 /// The path.
 pub(super) const PATH: &str = "/explain";
-/// An address.
+/// Room for an address.
 const BODY_OCTETS_MAX: usize = 256;
 /// A worker answers in its next turn.
 const WAIT: Duration = Duration::from_secs(2);

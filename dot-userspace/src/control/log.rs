@@ -1,6 +1,6 @@
 //! `/log` on the control socket: the level of the log, and whether it has a line for each connection, until a reload.
 //!
-//! Before: `router` has the request. After: the [`Source`] writes such lines.
+//! Before: `router` has the request. After: the [`Source`] writes these lines.
 //! Never: takes a body beyond [`BODY_OCTETS_MAX`].
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Body, Source, answer};
 use crate::config::LogLevel;
 
-/// What `dotd log` asks for, and what is so then.
+/// The request of `dotd log`, and the resulting state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogRequest {
@@ -39,7 +39,7 @@ async fn set(Shared(source): Shared<AnySource>, request: Body<LogRequest>) -> Re
     answer(request, |request| source.log(request))
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/log";
-/// Two words.
+/// Room for two words.
 const BODY_OCTETS_MAX: usize = 256;

@@ -1,8 +1,8 @@
-//! Module `control`: the process seen and asked from outside, over a Unix socket and, when configured, HTTP.
+//! Module `control`: the interface for operators and monitoring, over a Unix socket and, when configured, HTTP.
 //!
 //! Before: `start` gives it listeners and a [`Source`]. After: `cli` verbs and Prometheus read it.
-//! Never: stands on the query path, or holds state of its own: every answer is made from the [`Source`], which also
-//! does what an operator asks for.
+//! Never: is on the query path, or holds state of its own: every answer is made from the [`Source`], which also carries
+//! out an operator's requests.
 
 #[cfg(debug_assertions)]
 mod acts;
@@ -54,9 +54,9 @@ use crate::{
     policy as zones, xdp,
 };
 
-/// Where answers come from. Each call is quick and never blocks: it runs on the control thread's runtime.
+/// The source of all answers. Each call is quick and never blocks: it runs on the control thread's runtime.
 pub trait Source: Send + Sync + 'static {
-    /// The process as it stands.
+    /// The state of the process.
     fn status(&self) -> Status;
     /// Every counter at this moment.
     fn snapshot(&self) -> Snapshot;
@@ -64,9 +64,9 @@ pub trait Source: Send + Sync + 'static {
     fn measured(&self) -> Vec<Measured>;
     /// The kernel half.
     fn xdp(&self) -> xdp::Report;
-    /// Takes the kernel half off every interface until a restart; how it stands then.
+    /// Detaches the kernel half from every interface until a restart; returns the resulting state.
     fn leave_xdp(&self) -> xdp::Report;
-    /// Every ban, the one that ends first in front.
+    /// Every ban, sorted by its end.
     fn bans(&self) -> Vec<xdp::BanRow>;
     /// Bans a client, and has the workers end its sessions; the ban as it stands.
     ///
@@ -76,56 +76,56 @@ pub trait Source: Send + Sync + 'static {
     /// Lifts a ban; as it stood.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such ban.
     fn unban(&self, request: &UnbanRequest) -> Result<xdp::BanRow, xdp::XdpError>;
-    /// Has config and certificates read again.
+    /// Reads config and certificates again.
     ///
     /// # Errors
-    /// Too many have asked already.
+    /// Too many reloads wait already.
     fn reload(&self) -> Result<Outcome, String>;
-    /// Writes other log lines until the next reload; which ones then.
+    /// Changes which log lines are written until the next reload; returns the resulting state.
     ///
     /// # Errors
-    /// The level holds back the lines that are asked for.
+    /// The level suppresses the lines that were asked for.
     fn log(&self, request: LogRequest) -> Result<LogRequest, String>;
-    /// Withdraws readiness for a while, or gives it back; what is so then.
+    /// Withdraws readiness for a while, or gives it back; returns the resulting state.
     ///
     /// # Errors
     /// The time is too long.
     fn drain(&self, request: DrainRequest) -> Result<DrainRequest, String>;
-    /// What dotd knows of a client.
+    /// Everything that dotd knows about a client.
     ///
     /// # Errors
-    /// It is no address and no prefix.
+    /// `client` is neither an address nor a prefix.
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String>;
-    /// Which clients do most: the workers have been asked, and count for a while longer.
+    /// The busiest clients: asks the workers, which go on counting for a while.
     fn top(&self, request: TopRequest) -> Counting;
-    /// Has everybody tell what happens to a client.
+    /// Makes every worker report what happens to a client.
     ///
     /// # Errors
-    /// It is no client, or too many traces run.
+    /// The text names no client, or too many traces run.
     fn trace(&self, request: &TraceRequest) -> Result<Traced, String>;
-    /// Has every worker forget what its cache keeps.
+    /// Makes every worker remove answers from its cache.
     ///
     /// # Errors
     /// There is no cache, or the name is invalid.
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String>;
-    /// Which rule of the policy zones decides about a name.
+    /// The rule of the policy zones that decides about a name.
     ///
     /// # Errors
-    /// There is no zone, or the name is invalid.
+    /// There are no zones, or the name is invalid.
     fn explain_policy(&self, question: &zones::Question) -> Result<zones::Explained, String>;
     /// Begins the next rotation of session tickets now.
     ///
     /// # Errors
-    /// The keys are a fleet's, or there are no random numbers.
+    /// The keys are shared by a fleet, or there are no random numbers.
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String>;
 }
 
-/// A request's body, or what is wrong with it.
+/// A request's body, or its fault.
 type Body<T> = Result<Json<T>, JsonRejection>;
 
-/// Does what a request asks for; its answer is what was done, or 422 and why not.
+/// Carries out a request; the answer says what was done, or has status 422 with the reason.
 fn answer<T, D: Serialize, E: ToString>(request: Body<T>, act: impl FnOnce(T) -> Result<D, E>) -> Response {
     let outcome = match request {
         Ok(Json(request)) => act(request).map_err(|error| error.to_string()),

@@ -1,9 +1,9 @@
-//! The places of one control listener, and who gives way when all are taken.
+//! The places of one control listener, and the choice of the connection that gives way when all are taken.
 //!
-//! Before: a connection was accepted. After: it has a place at once, because one that has asked nothing yet, or has asked
-//! nothing for longest, lost its own.
-//! Holds: half of the places at most for one address, so that a host that takes all it can has its own give way.
-//! Never: keeps a connection waiting for the good will of those that stand.
+//! Before: a connection was accepted. After: it has a place at once. If necessary a connection that has asked nothing
+//! yet, or nothing for the longest time, lost its place.
+//! Holds: the limit of half of the places for one address, so that the connections of a greedy host replace each other.
+//! Never: makes a connection wait until another one ends by itself.
 
 use std::{
     future::Future,
@@ -18,13 +18,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 /// The places of a listener.
 pub(super) struct Places {
     taken: Mutex<Taken>,
-    /// Those who lost their places are still there for a moment.
+    /// Connections that lost their places still exist for a moment.
     room: Arc<Semaphore>,
 }
 
 #[derive(Default)]
 struct Taken {
-    /// Counts what happens: places are compared by it.
+    /// Counts events, by which places are compared.
     now: u64,
     seats: Vec<Seat>,
 }
@@ -32,7 +32,7 @@ struct Taken {
 struct Seat {
     number: u64,
     peer: Option<IpAddr>,
-    /// Whether it was ever given an answer, and when that or its beginning was.
+    /// Whether the connection ever got an answer, and the time of that or of its beginning.
     is_answered: bool,
     since: u64,
     lost: oneshot::Sender<()>,
@@ -65,7 +65,7 @@ impl Places {
             taken.seats.push(Seat { number: now, peer, is_answered: false, since: now, lost: lose });
             now
         };
-        // Never closed, so that this is always there.
+        // The semaphore is never closed, so there is always a permit.
         let room = places.room.clone().acquire_owned().await.ok();
         Place { places: Arc::clone(places), number, lost, is_lost: false, _room: room }
     }
@@ -77,7 +77,7 @@ impl Places {
 }
 
 impl Taken {
-    /// Has one give way, of the same peer where that has its share, if all places are taken.
+    /// If all places are taken, makes one connection give way: one of the same peer, if that has its share.
     fn make_room(&mut self, peer: Option<IpAddr>) {
         let is_of_peer = |seat: &Seat| peer.is_some() && seat.peer == peer;
         let has_its_share = self.seats.iter().filter(|seat| is_of_peer(seat)).count() >= PEER_MAX;
@@ -94,7 +94,7 @@ impl Taken {
 }
 
 impl Place {
-    /// It was given an answer.
+    /// The connection got an answer.
     pub(super) fn answered(&self) {
         let mut taken = self.places.lock();
         taken.now += 1;
@@ -104,7 +104,7 @@ impl Place {
         }
     }
 
-    /// Ready once another connection has this place.
+    /// Ready when another connection has taken this place.
     pub(super) fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.is_lost = self.is_lost || Pin::new(&mut self.lost).poll(context).is_ready();
         if self.is_lost { Poll::Ready(()) } else { Poll::Pending }
@@ -119,7 +119,7 @@ impl Drop for Place {
 
 /// 64: one operator and a few monitors need less; each costs a file descriptor and about 20 KiB.
 pub(super) const CONNECTIONS_MAX: usize = 64;
-/// Of them for one address.
+/// The number of places for one address.
 pub(super) const PEER_MAX: usize = CONNECTIONS_MAX / 2;
 /// Connections that have lost their places and have not closed yet.
 const LEAVING_MAX: usize = 8;

@@ -1,4 +1,4 @@
-//! `/policy` on the control socket: the policy zones, and which rule decides about a name.
+//! `/policy` on the control socket: the policy zones, and the rule that decides about a name.
 //!
 //! Before: `router` has the request. After: the [`Source`] has looked at the zones that workers use.
 //! Never: changes a zone, or asks a backend.
@@ -30,7 +30,7 @@ async fn explain(Shared(source): Shared<AnySource>, question: Body<Question>) ->
     answer(question, |question| source.explain_policy(&question))
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/policy";
-/// A name with every octet escaped, and some names and addresses of an answer.
+/// Room for a name with every octet escaped, and some names and addresses of an answer.
 const BODY_OCTETS_MAX: usize = 8192;

@@ -1,4 +1,4 @@
-//! `/reload` on the control socket: read config and certificates again, and say how that went.
+//! `/reload` on the control socket: reads config and certificates again, and reports the outcome.
 //!
 //! Before: `router` has the request. After: the control thread has reloaded, or the old config stays and the answer says
 //! why. Never: answers before it is done.
@@ -18,14 +18,14 @@ use tokio::sync::oneshot;
 
 use super::{Source, serve::Whole};
 
-/// What is in effect now.
+/// The result of a reload that took effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// Keys that have changed in the file and wait for a restart.
     pub waiting: Vec<String>,
 }
 
-/// How a reload went, once it is over: the reason, where the old config stays.
+/// The outcome of a reload, once it is over: an error is the reason why the old config stays.
 pub type Outcome = oneshot::Receiver<Result<Reloaded, String>>;
 
 type AnySource = Arc<dyn Source>;
@@ -39,7 +39,8 @@ async fn reload(
     asking: Option<Extension<ConnectInfo<Whole>>>,
     Shared(source): Shared<AnySource>,
 ) -> Response {
-    // It reads files and attaches to interfaces, on this thread: a request that has arrived is not late because of that.
+    // A reload reads files and attaches to interfaces on this thread. A request that has arrived does not become late
+    // because of that.
     if let Some(Extension(ConnectInfo(whole))) = asking {
         whole.note();
     }
@@ -53,5 +54,5 @@ async fn reload(
     }
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/reload";

@@ -1,8 +1,8 @@
-//! The two routers: JSON for `dotd status` and its kin, metrics and health for monitoring.
+//! The two routers: JSON for `dotd status` and other verbs, metrics and health for monitoring.
 //!
 //! Before: `control::serve` accepted a connection. After: one small response made from the [`Source`].
-//! Never: changes anything but through the [`Source`], or answers later than [`REQUEST_TIMEOUT`], but for a
-//! reload; HTTP changes nothing.
+//! Never: changes anything except through the [`Source`]; answers later than [`REQUEST_TIMEOUT`], except a reload;
+//! changes anything for HTTP.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use super::{
     Source, State, Status, bans, cache, drain, explain, log, metrics, policy, reload, tickets, top, trace,
 };
 
-/// What answers need.
+/// The state that answers need.
 type AnySource = Arc<dyn Source>;
 
 /// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/drain`, `/explain`, `/log`, `/policy`, `/reload`, `/tickets`, `/top` and
@@ -60,7 +60,7 @@ pub(super) fn socket(source: AnySource) -> Router {
             ])
         })
         .layer(middleware::from_fn(in_time))
-        // Bounded by its own questions to the keeper, each of which has a time limit.
+        // A reload is bounded by its requests to the keeper, each of which has a time limit.
         .merge(reload::route())
         .with_state(source)
 }
@@ -92,8 +92,8 @@ async fn show_metrics(Shared(source): Shared<AnySource>, headers: HeaderMap) -> 
     }
 }
 
-/// 200 while a load balancer may send clients here, 503 when it should stop: while draining, and while XDP is
-/// less than a config wants that demands it.
+/// 200 while a load balancer may send clients here, 503 when it should stop: while draining, and while XDP is required
+/// and degraded.
 async fn show_health(Shared(source): Shared<AnySource>) -> Response {
     let Status { state, drain, xdp, .. } = source.status();
     let is_well = state == State::Serving && drain.is_none() && !(xdp.required && xdp.degraded.is_some());
@@ -112,7 +112,7 @@ fn not_found(paths: &[&str]) -> Response {
     (StatusCode::NOT_FOUND, Json(json!({ "error": "no such path", "paths": paths }))).into_response()
 }
 
-/// Bounds a request; its answer needs microseconds, so that only a stuck client or machine gets here.
+/// Bounds a request; its answer needs microseconds, so only a stuck client or machine reaches it.
 async fn in_time(request: Request, next: Next) -> Result<Response, Infallible> {
     let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     Ok(answer.unwrap_or_else(|_| {

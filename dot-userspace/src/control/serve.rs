@@ -1,9 +1,10 @@
-//! The two listeners of the control module: a bounded number of connections, none of them for ever.
+//! The two listeners of the control module: a bounded number of connections, each for a bounded time.
 //!
 //! Before: `start` bound a Unix socket and perhaps an HTTP address. After: `router` answers each request.
-//! Holds: who gives way in a full house ([`places`](super::places)), and how long a request may take to arrive.
-//! Never: lets an idle or a surplus connection hold a file descriptor that a DNS client could have, or keep another one
-//! from its answer.
+//! Holds: the choice of the connection that gives way when all places are taken ([`places`](super::places)), and the
+//! time in which a request must arrive.
+//! Never: lets an idle or surplus connection hold a file descriptor that a DNS client could use, or keep another
+//! connection from its answer.
 
 use std::{
     future::Future,
@@ -69,7 +70,7 @@ where
     axum::serve(listener, router.into_make_service_with_connect_info::<Whole>()).await
 }
 
-/// Who a connection is from, as far as that tells clients apart.
+/// The peer of a connection, as far as that distinguishes clients.
 trait Peer {
     fn address(&self) -> Option<IpAddr>;
 }
@@ -86,12 +87,12 @@ impl Peer for tokio::net::unix::SocketAddr {
     }
 }
 
-/// Says of a connection that its request has arrived as a whole, and that its answer takes as long as it takes.
+/// Marks that the request of a connection has arrived as a whole, so that the time of its answer is not limited here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Whole(Arc<AtomicBool>);
 
 impl Whole {
-    /// From now on the clock of its request stands, until some of the answer is written.
+    /// Stops the clock of the request until some of the answer is written.
     pub(super) fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -106,7 +107,7 @@ where
     }
 }
 
-/// A listener with a bounded number of connections; for the next one another gives way.
+/// A listener with a bounded number of connections; when all places are taken, one connection gives way to the next.
 struct Bounded<L> {
     listener: L,
     places: Arc<Places>,
@@ -138,19 +139,19 @@ where
 }
 
 /// A stream that fails when a request takes longer than [`REQUEST_TIMEOUT`] to arrive, when none comes for
-/// [`IDLE_TIMEOUT`], and when its place is given to another.
+/// [`IDLE_TIMEOUT`], and when its place is given to another connection.
 struct Impatient<S> {
     stream: S,
     place: Place,
     /// A request is awaited or has begun; set until some of its answer is written.
     is_asking: bool,
-    /// It is being worked on: nothing is late.
+    /// The request is being worked on, so nothing is late.
     whole: Whole,
     over: Pin<Box<Sleep>>,
 }
 
 impl<S> Impatient<S> {
-    /// Some octets came: the first ones after an answer begin a request.
+    /// Some octets were received: the first ones after an answer begin a request.
     fn note_read(&mut self) {
         if !self.is_asking {
             self.is_asking = true;
@@ -158,7 +159,7 @@ impl<S> Impatient<S> {
         }
     }
 
-    /// Some of an answer went out.
+    /// Some of an answer was written.
     fn note_written(&mut self) {
         self.is_asking = false;
         self.whole.0.store(false, Ordering::Relaxed);
@@ -166,7 +167,7 @@ impl<S> Impatient<S> {
         self.over.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
     }
 
-    /// What a stream that waits does: it fails once it has waited long enough.
+    /// The result for a stream that waits: it fails once it has waited long enough.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let is_late = !self.whole.0.load(Ordering::Relaxed) && self.over.as_mut().poll(context).is_ready();
         let is_over = is_late || self.place.poll_lost(context).is_ready();

@@ -1,6 +1,6 @@
-//! What `GET /status` says: the whole of dotd as an operator wants to see it first.
+//! The content of `GET /status`: dotd as a whole, in the form that an operator needs first.
 //!
-//! Before: `start` fills it from what runs. After: JSON on the control socket, text in `dotd status`.
+//! Before: `start` fills it from the running process. After: JSON on the control socket, text in `dotd status`.
 //! Never: holds a counter (`ledger::Snapshot` does) or a secret.
 
 use std::{
@@ -23,28 +23,28 @@ pub struct Status {
     /// The process that serves.
     #[serde(default)]
     pub engine_pid: u32,
-    /// Whether it takes new connections.
+    /// Whether dotd takes new connections.
     pub state: State,
-    /// An operator has load balancers send nobody new.
+    /// An operator has told load balancers to send no new clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
     /// Seconds since it was ready.
     pub uptime_seconds: u64,
     /// Worker threads.
     pub workers: usize,
-    /// Where it listens.
+    /// The listen addresses.
     pub listeners: Vec<ListenerStatus>,
-    /// Where queries go.
+    /// The backends.
     pub backends: Vec<BackendStatus>,
     /// SERVFAIL in a hundred responses to clients, in the last ten seconds; absent where few were written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servfail_percent: Option<u8>,
-    /// What it presents to clients.
+    /// The certificates for clients.
     pub certificates: Vec<CertificateStatus>,
     /// The clients that may ask, in a line; absent: every client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,
-    /// Policy zones, in the order in which they are asked.
+    /// Policy zones, in the order in which they are applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<PolicyStatus>,
     /// The kernel half.
@@ -60,16 +60,16 @@ pub struct PolicyStatus {
     pub file: String,
     /// "rpz", "hosts" or "domains".
     pub format: String,
-    /// What its rules do: "given", or what the config says.
+    /// The action of its rules: "given", or the action from the config.
     pub action: String,
     /// "enforce" or "count".
     pub mode: String,
-    /// How many rules it has.
+    /// The number of its rules.
     pub rules: u64,
-    /// How often they held since dotd started, or would have where they are only counted.
+    /// How often they matched since dotd started.
     #[serde(default)]
     pub hits: u64,
-    /// Lines that a front end cannot hold, such as rules about name servers.
+    /// Lines that a front end cannot apply, such as rules about name servers.
     pub left_out: u32,
     /// The first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,13 +77,13 @@ pub struct PolicyStatus {
     /// Serial number of its SOA record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<u32>,
-    /// Since when it is as it is.
+    /// The time since which this content is in use.
     pub age_seconds: u64,
     /// How long it took to read.
     pub read_milliseconds: u64,
-    /// Memory that it takes.
+    /// The memory that it uses.
     pub octets: u64,
-    /// Why its newer file cannot be used.
+    /// The reason why its newer file cannot be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -92,7 +92,7 @@ pub struct PolicyStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It does.
+    /// It takes new connections.
     Serving,
     /// It finishes its sessions, then stops.
     Draining,
@@ -101,11 +101,11 @@ pub enum State {
 /// One listening address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerStatus {
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
     /// "dot" or "do53".
     pub transport: String,
-    /// TCP Fast Open: "on", or "off" and why; absent where it was not asked for.
+    /// TCP Fast Open: "on", or "off" with the reason; absent if the config does not ask for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_open: Option<String>,
 }
@@ -113,7 +113,7 @@ pub struct ListenerStatus {
 /// One backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendStatus {
-    /// What the config calls it; its address where it has no name.
+    /// Its name from the config; its address if it has no name.
     #[serde(default)]
     pub name: String,
     /// "embedded" or its address.
@@ -123,7 +123,7 @@ pub struct BackendStatus {
     /// "up", "down", or "unchecked" until the first result; "failing" where it is up, and half of its answers or more are
     /// SERVFAIL.
     pub state: String,
-    /// Why the last check was missed.
+    /// The reason why the last check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How many of a hundred queries it answered between its last two checks; absent where few were asked.
@@ -132,7 +132,7 @@ pub struct BackendStatus {
     /// SERVFAIL in a hundred of its answers, in the last ten seconds; absent where few came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servfail_percent: Option<u8>,
-    /// Messages of it that matched no query or check; absent where there were none.
+    /// Its messages that matched no query or check; absent if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmatched: Option<UnmatchedStatus>,
 }
@@ -140,9 +140,9 @@ pub struct BackendStatus {
 /// Messages of a backend that matched no query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnmatchedStatus {
-    /// How many messages.
+    /// The number of messages.
     pub count: u64,
-    /// What was wrong with the last one.
+    /// The fault of the last one.
     pub last: String,
 }
 
@@ -157,9 +157,9 @@ pub struct CertificateStatus {
     pub not_after_unix: u64,
     /// Whether an OCSP response goes with it to clients that ask for one.
     pub is_stapled: bool,
-    /// Names it is good for.
+    /// The names that it covers.
     pub dns_names: Vec<String>,
-    /// What is doubtful about it.
+    /// Warnings about it.
     pub warnings: Vec<String>,
 }
 
@@ -172,18 +172,18 @@ impl CertificateStatus {
     }
 }
 
-/// How a warning about another key begins.
+/// The beginning of a warning about another key.
 const OTHER_KEY: &str = "its key is another one since it was renewed";
 
 impl CertificateStatus {
-    /// Certificates that take the place of others: where one of the same file has another key, this is said, and stays said until
-    /// dotd is restarted, because clients that know the old pin are refused.
+    /// The status of certificates that replace others. If one of the same file has another key, a warning says so until
+    /// dotd is restarted, because clients that know the old pin refuse the new key.
     #[must_use]
     pub fn after(identities: &[Identity], before: &[Self]) -> Vec<Self> {
         identities.iter().map(Self::from).map(|new| new.beside(before)).collect()
     }
 
-    /// What was said of the same file, and what is to be said now.
+    /// The earlier status of the same file, and the new one.
     fn beside(mut self, before: &[Self]) -> Self {
         let Some(old) = before.iter().find(|old| old.name == self.name) else { return self };
         if old.spki_pin == self.spki_pin {
@@ -199,7 +199,7 @@ impl CertificateStatus {
         self
     }
 
-    /// The warning about another key, where there is one.
+    /// The warning about another key, if there is one.
     #[must_use]
     pub fn other_key(&self) -> Option<&str> {
         self.warnings.iter().map(String::as_str).find(|said| said.contains(OTHER_KEY))
@@ -239,8 +239,8 @@ mod tests {
         }
     }
 
-    /// Goal: a renewal with another key is said, and stays said; one with the same key is not. Method: one file through four
-    /// renewals, and a file that was not there.
+    /// Goal: a renewal with another key causes a warning that stays; one with the same key does not. Method: one file
+    /// through four renewals, and a new file.
     #[test]
     fn another_key_is_said_until_a_restart() {
         let first = [status("a", "ONE")];

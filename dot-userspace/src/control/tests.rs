@@ -1,4 +1,4 @@
-//! Tests of the control module: both listeners over real sockets, asked as a client asks.
+//! Tests of the control module: both listeners over real sockets, with requests like a client's.
 
 use std::{
     collections::BTreeSet,
@@ -27,19 +27,19 @@ mod full_house;
 mod histograms;
 mod slow_reload;
 
-/// A dotd that stands still.
+/// A source whose values do not change.
 struct Still {
     state: Mutex<State>,
-    /// Why XDP is degraded, and whether the config demands it.
+    /// The reason why XDP is degraded, and whether the config requires it.
     degraded: Mutex<Option<(&'static str, bool)>>,
-    /// Told when a reload is asked for, by which it then goes on.
+    /// Gets a sender when a reload is requested; the reload then waits for that.
     reloads: Option<tokio::sync::mpsc::UnboundedSender<Told>>,
 }
 
-/// Where a reload says how it went.
+/// The channel for the outcome of a reload.
 type Told = tokio::sync::oneshot::Sender<Result<Reloaded, String>>;
 
-/// The first count of [`Still`]; each counter has the next one, so that none can stand for another.
+/// The first count of [`Still`]; each counter has the next one, so that no two have the same value.
 const FIRST_COUNT: u64 = 1_000_001;
 
 impl Source for Still {
@@ -281,7 +281,7 @@ async fn ask_tcp(address: std::net::SocketAddr, request: &str) -> (u16, String, 
     ask(TcpStream::connect(address).await.unwrap(), request).await
 }
 
-/// Goal: the three answers are JSON that means what the source said. Method: deserialize and compare.
+/// Goal: the three answers are JSON with the values of the source. Method: deserialize and compare.
 #[test]
 fn socket_answers_what_the_source_says() {
     beside_socket(async |path| {
@@ -295,7 +295,7 @@ fn socket_answers_what_the_source_says() {
     });
 }
 
-/// Goal: a wrong path says which are right; a wrong method and garbage are refused; the server lives on.
+/// Goal: the answer for a wrong path lists the right ones; a wrong method and garbage are refused; the server goes on.
 #[test]
 fn refuses_the_rest() {
     beside_socket(async |path| {
@@ -330,8 +330,8 @@ fn refuses_the_rest() {
     });
 }
 
-/// Goal: bans are listed, made and lifted by what the source does; what is no request is refused with its reason.
-/// Method: one request of each kind, as the command line sends it, and three that are invalid.
+/// Goal: bans are listed, made and lifted by the source; an invalid request is refused with its reason. Method: one
+/// request of each kind, as the command line sends it, and three that are invalid.
 #[test]
 fn bans_are_asked_of_the_source() {
     async fn send(path: &Path, method: &str, body: &str) -> (u16, Value) {
@@ -377,7 +377,7 @@ fn health_follows_the_state() {
     });
 }
 
-/// Goal: if XDP is demanded and lost, `/health` fails; otherwise the loss is reported, and `/health` stays good.
+/// Goal: if XDP is required and lost, `/health` fails; otherwise the loss is reported, and `/health` stays 200.
 #[test]
 fn health_follows_xdp_where_it_is_demanded() {
     let source = still();
@@ -393,7 +393,7 @@ fn health_follows_xdp_where_it_is_demanded() {
     });
 }
 
-/// Goal: Prometheus takes the text: its type, its end, each family once, labels escaped.
+/// Goal: Prometheus can parse the text: its type, its end, each family once, labels escaped.
 #[test]
 fn metrics_are_openmetrics() {
     let (code, head, text) = beside_http(still(), async |address| ask_tcp(address, "GET /metrics").await);
@@ -433,8 +433,8 @@ fn metrics_are_openmetrics() {
     assert!(expiry.starts_with(r#"dotd_certificate_expiry_seconds{name="a \"name\"\n"} -"#), "{expiry}");
 }
 
-/// Goal: no counter is forgotten, and each stands under its own labels. Method: every counter has a number of
-/// its own, and each number stands in the text once, at the end of a line.
+/// Goal: no counter is missing, and each has its own labels. Method: every counter has a different value, and each
+/// value is in the text once, at the end of a line.
 #[test]
 fn metrics_hold_every_counter() {
     let text = beside_http(still(), async |address| ask_tcp(address, "GET /metrics").await.2);
@@ -464,8 +464,8 @@ fn metrics_hold_every_counter() {
     }
 }
 
-/// Goal: `dotd status` and the socket speak the same. Method: the command line's own client asks, from a
-/// thread as another process would.
+/// Goal: `dotd status` and the socket use the same format. Method: the command line's own client asks, from a thread as
+/// another process would.
 #[test]
 fn is_what_the_command_line_asks() {
     let status = beside_socket(async |path| {

@@ -1,4 +1,4 @@
-//! `/tickets` on the control socket: the next rotation of session tickets, now.
+//! `/tickets` on the control socket: begins the next rotation of session tickets now.
 //!
 //! Before: `router` has the request. After: the [`Source`] has new keys on every worker.
 //! Never: shows a key, or takes a body beyond [`BODY_OCTETS_MAX`].
@@ -19,7 +19,7 @@ use super::{Body, Source, answer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RotateRequest {
-    /// No ticket and no session of before resumes any more.
+    /// No earlier ticket or session can be resumed any more.
     #[serde(default)]
     pub end_old: bool,
 }
@@ -27,7 +27,7 @@ pub struct RotateRequest {
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotated {
-    /// As asked for.
+    /// The request.
     pub end_old: bool,
 }
 
@@ -42,7 +42,7 @@ async fn rotate(Shared(source): Shared<AnySource>, request: Body<RotateRequest>)
     answer(request, |request| source.rotate_tickets(request))
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/tickets";
-/// One flag.
+/// Room for one flag.
 const BODY_OCTETS_MAX: usize = 256;

@@ -1,7 +1,7 @@
-//! `/top` on the control socket: which clients do most at the moment, and the histograms for quantiles of a span.
+//! `/top` on the control socket: the busiest clients at the moment, and histograms for the quantiles of a span.
 //!
-//! Before: `dotd top` asks, again and again. After: each worker counts for a while longer, and the answer has what they counted
-//! so far. Never: holds a name that was asked for unless the request wants names; waits longer than [`WAIT`] for a worker.
+//! Before: `dotd top` asks repeatedly. After: each worker counts for a while longer, and the answer has their counts so
+//! far. Never: holds the names of queries unless the request asks for names; waits longer than [`WAIT`] for a worker.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -25,21 +25,21 @@ use crate::{
     ledger::Sparse,
 };
 
-/// What the request says.
+/// The request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopRequest {
-    /// Names that were asked for are wanted too.
+    /// Whether the names of queries are wanted too.
     pub names: bool,
 }
 
-/// The clients that do most.
+/// The busiest clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Top {
-    /// For so long it has been counted.
+    /// The time for which the workers have counted.
     pub seconds: f64,
-    /// Clients that are among the first in anything.
+    /// The clients that are among the first by any count.
     pub clients: Vec<TopClient>,
-    /// Names, where they are wanted, the most frequent in front.
+    /// Names, if they are wanted, the most frequent first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<Vec<TopName>>,
     /// Every histogram.
@@ -48,34 +48,34 @@ pub struct Top {
     pub workers_silent: usize,
 }
 
-/// What a client did since the counting began.
+/// The counts of a client since the counting began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopClient {
     /// Its prefix, with the length that limits count by.
     pub prefix: String,
-    /// By [`Effort::name`]; what is not there is less than that of every client that has it.
+    /// Counts by [`Effort::name`]; a missing count is smaller than that of every client that has it.
     pub counts: BTreeMap<String, u64>,
-    /// By how much a count may be too high, where it may.
+    /// The amount by which a count may be too high.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub excess: BTreeMap<String, u64>,
 }
 
-/// How often a name was asked for.
+/// A name and how often it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopName {
     /// In lower case.
     pub name: String,
-    /// At most too high by `excess`.
+    /// The count, which may be too high by up to `excess`.
     pub queries: u64,
     /// See [`TopName::queries`].
     pub excess: u64,
 }
 
-/// What workers have still to say.
+/// The answers of workers that are still to come.
 pub struct Counting {
-    /// One answer of each worker.
+    /// One answer from each worker.
     pub answers: mpsc::Receiver<Heaviest>,
-    /// How many workers were asked.
+    /// The number of workers that were asked.
     pub workers: usize,
     /// Lengths of client prefixes.
     pub bits: (u8, u8),
@@ -94,7 +94,7 @@ impl Counting {
     }
 }
 
-/// The workers' counts as one.
+/// Adds the workers' counts up.
 fn whole(parts: &[Heaviest], bits: (u8, u8)) -> Top {
     let mut clients: BTreeMap<ClientPrefix, TopClient> = BTreeMap::new();
     for (place, effort) in Effort::ALL.into_iter().enumerate() {
@@ -137,9 +137,9 @@ async fn top(Shared(source): Shared<AnySource>, RawQuery(query): RawQuery) -> Re
     Json(source.top(request).wait().await).into_response()
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/top";
-/// Rows of an answer, for each thing that clients are compared by.
+/// The number of rows in an answer for each kind of count.
 const ROWS_MAX: usize = 100;
 /// A worker answers in its next turn.
 const WAIT: Duration = Duration::from_secs(2);

@@ -1,7 +1,8 @@
-//! `/trace` on the control socket: what happens to a client, a line of JSON for each event, until the reader leaves.
+//! `/trace` on the control socket: the events of a client, one line of JSON for each, until the reader closes.
 //!
-//! Before: an operator names a client or a session. After: events as they come.
-//! Holds: the events on their way. Never: waits for a reader: what finds no room is lost, and the next line says how much.
+//! Before: an operator names a client or a session. After: events are written as they happen.
+//! Holds: the events that wait to be written. Never: waits for a reader: an event without room is lost, and the next
+//! line says how many were.
 
 use std::{
     convert::Infallible,
@@ -33,23 +34,23 @@ use tokio::{
 use super::{Body, Source};
 use crate::events::{TraceEvent, What, now_us};
 
-/// What `dotd trace` asks for.
+/// The request of `dotd trace`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceRequest {
     /// An address, a prefix, or a session as `dotd explain` calls it.
     pub subject: String,
-    /// One of so many connections.
+    /// One of this many connections.
     pub sample: u32,
-    /// Events may hold the names that are asked for.
+    /// Whether events may hold the names of queries.
     pub names: bool,
 }
 
-/// A trace that has begun.
+/// A running trace.
 pub struct Traced {
-    /// What comes.
+    /// The events.
     pub events: mpsc::Receiver<TraceEvent>,
-    /// Events that found no room.
+    /// The number of events that found no room.
     pub lost: Arc<AtomicU64>,
     /// Ends the trace when it is dropped.
     pub end: Box<dyn Send>,
@@ -107,7 +108,7 @@ impl Lines {
 }
 
 fn write_line(event: &TraceEvent, octets: &mut Vec<u8>) {
-    // Numbers and strings: there is nothing that JSON cannot have.
+    // Numbers and strings only: JSON can represent all of them.
     if serde_json::to_writer(&mut *octets, event).is_ok() {
         octets.push(b'\n');
     }
@@ -122,7 +123,7 @@ impl HttpBody for Lines {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let mut octets = Vec::new();
-        // The first tick is at once: the reader hears that the trace has begun.
+        // The first tick comes at once, which tells the reader that the trace has begun.
         let is_beat = self.beat.poll_tick(context).is_ready();
         while octets.len() < FRAME_OCTETS {
             match self.traced.events.poll_recv(context) {
@@ -142,12 +143,12 @@ impl HttpBody for Lines {
     }
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/trace";
-/// An address and two numbers.
+/// Room for an address and two numbers.
 const BODY_OCTETS_MAX: usize = 256;
-/// Octets of events that are written at once.
+/// The most octets of events in one write.
 const FRAME_OCTETS: usize = 32 * 1024;
-/// How often a line is written while nothing happens: a reader that has left is found, and one that is there is not taken for
-/// idle.
+/// The interval of lines while nothing happens: they show whether the reader has left, and keep its connection from
+/// being idle.
 const BEAT: Duration = Duration::from_secs(5);

@@ -1,9 +1,9 @@
-//! How long something took, as a histogram of fixed size: one thread writes, any thread reads.
+//! Durations as a histogram of fixed size: one thread writes, any thread reads.
 //!
 //! Before: a stage of a connection or a query is over. After: `ledger::latency` adds the workers up; metrics and quantiles are
 //! made from the sum.
-//! Holds: eight buckets an octave from 2^-20 s (1 µs) to 64 s, each a power of 2^(1/8) wide: the bounds of Prometheus's native
-//! histograms of schema 3, so that both forms are exact.
+//! Holds: eight buckets an octave from 2^-20 s (1 µs) to 64 s, each a power of 2^(1/8) wide: the bounds of Prometheus's
+//! native histograms of schema 3, so both forms are exact.
 //! Never: allocates after it was made, locks, or does an atomic read-modify-write.
 //!
 //! Source: Prometheus native histograms, "Exponential buckets" (a bucket holds its upper bound).
@@ -15,24 +15,24 @@ use std::{
 
 /// Buckets of an octave, as a power of two: the schema of native histograms.
 pub const SCHEMA: i8 = 3;
-/// Upper bound of the first bucket, in seconds as a power of two; what is shorter is nothing to speak of.
+/// Upper bound of the first bucket, in seconds as a power of two; shorter durations share one bucket.
 pub const SHORTEST_LOG2: i32 = -20;
 /// Upper bound of the last bucket but one, in the same form: the longest deadlines are a minute.
 pub const LONGEST_LOG2: i32 = 6;
 /// Buckets of an octave.
 const PER_OCTAVE: usize = 1 << SCHEMA;
-/// One for what is shorter, eight for each octave, one for what is longer.
+/// One bucket for shorter durations, eight for each octave, one for longer ones.
 pub const BUCKETS: usize = 2 + PER_OCTAVE * (LONGEST_LOG2 - SHORTEST_LOG2) as usize;
 
 /// The shortest bound as a power of two, in units of 2^-30 s: a nanosecond and a little less, so that octaves of seconds begin
 /// at powers of two.
 const SHORTEST_UNITS_LOG2: u32 = 10;
-/// 2^90 / 10^9, rounded down: nanoseconds become units by this and a shift by [`UNITS_SHIFT`], without going beyond a bound.
+/// 2^90 / 10^9, rounded down: a multiplication by this and a shift by [`UNITS_SHIFT`] turn nanoseconds into units,
+/// rounded down.
 const UNITS_PER_NANOSECOND: u64 = 1_237_940_039_285_380_274;
 /// 90 less the 30 of a unit.
 const UNITS_SHIFT: u32 = 60;
-/// A part of an octave ends here, as a 64-bit fraction of the octave: 2^(n/8) − 1. Each eighth of an octave has one such end, but
-/// for the last.
+/// The ends of the eighths of an octave, except the last, as 64-bit fractions of the octave: 2^(n/8) − 1.
 const ENDS: [u64; PER_OCTAVE] = [
     0x172b_83c7_d517_adcd,
     0x306f_e0a3_1b71_52de,
@@ -44,7 +44,7 @@ const ENDS: [u64; PER_OCTAVE] = [
     u64::MAX,
 ];
 
-/// What one worker measured. Only that worker records.
+/// The durations that one worker measured. Only that worker records.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
@@ -58,13 +58,13 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// It took so long, once.
+    /// Records one duration.
     #[inline]
     pub fn record(&self, took: Duration) {
         self.record_times(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), 1);
     }
 
-    /// It took so many nanoseconds, so many times.
+    /// Records a duration in nanoseconds, `times` times.
     #[inline]
     pub fn record_times(&self, nanoseconds: u64, times: u64) {
         if let Some(bucket) = self.buckets.get(bucket_of(nanoseconds)) {
@@ -74,7 +74,7 @@ impl Histogram {
         self.nanoseconds.store(sum, Relaxed);
     }
 
-    /// Adds what it holds to `sum`.
+    /// Adds its counts to `sum`.
     pub fn add_to(&self, sum: &mut Durations) {
         for (own, all) in self.buckets.iter().zip(sum.buckets.iter_mut()) {
             *all = all.wrapping_add(own.load(Relaxed));
@@ -91,7 +91,7 @@ fn bucket_of(nanoseconds: u64) -> usize {
     let Some(octave) = below.checked_ilog2().and_then(|log2| log2.checked_sub(SHORTEST_UNITS_LOG2)) else {
         return 0;
     };
-    // What follows the highest bit: where in its octave the duration is.
+    // The bits behind the highest one give the place of the duration in its octave.
     let part = below << below.leading_zeros() << 1;
     let eighth = (part >> (u64::BITS - u32::from(SCHEMA.unsigned_abs()))) as usize;
     let is_beyond = ENDS.get(eighth).is_some_and(|end| part >= *end);
@@ -112,40 +112,41 @@ impl Default for Durations {
 }
 
 impl Durations {
-    /// How many there were.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().fold(0, |sum, count| sum.wrapping_add(*count))
     }
 
-    /// All of them together, in seconds.
+    /// The sum of all durations, in seconds.
     #[must_use]
     pub fn sum_seconds(&self) -> f64 {
         Duration::from_nanos(self.nanoseconds).as_secs_f64()
     }
 
-    /// How many took no longer than 2^`log2` seconds, which is within the bounds.
+    /// The number of durations up to 2^`log2` seconds, which must be within the bounds.
     #[must_use]
     pub fn within(&self, log2: i32) -> u64 {
         let octaves = usize::try_from(log2 - SHORTEST_LOG2).unwrap_or_default();
         self.buckets.iter().take(1 + octaves * PER_OCTAVE).fold(0, |sum, count| sum.wrapping_add(*count))
     }
 
-    /// How many were too short for a bucket of their own.
+    /// The number of durations that were too short for a bucket of their own.
     #[must_use]
     pub fn shortest(&self) -> u64 {
         self.buckets.first().copied().unwrap_or_default()
     }
 
-    /// The buckets with something in them, by their index in a native histogram (the bucket `i` ends at 2^(i/8) s), but
-    /// for the shortest.
+    /// The buckets that are not empty, by their index in a native histogram (the bucket `i` ends at 2^(i/8) s), except
+    /// the first one.
     pub fn native(&self) -> impl Iterator<Item = (i32, u64)> {
         let first = SHORTEST_LOG2 * PER_OCTAVE as i32;
         let indices = (first + 1)..;
         indices.zip(self.buckets.iter().skip(1).copied()).filter(|(_, count)| *count > 0)
     }
 
-    /// The duration that `part` of all did not exceed, as exact as a bucket is narrow (9 %). `None`: there were none.
+    /// The duration that `part` of all durations did not exceed, with the precision of a bucket (9 %). `None`: there
+    /// were no durations.
     #[must_use]
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let count = self.count();
@@ -155,7 +156,7 @@ impl Durations {
             let before = seen;
             seen += *own as f64;
             if *own > 0 && seen >= wanted {
-                // Within a bucket they are taken to be spread evenly, on the scale of the buckets.
+                // Within a bucket durations are assumed to be spread evenly, on the logarithmic scale of the buckets.
                 let within = (wanted - before) / *own as f64;
                 let log2 = f64::from(SHORTEST_LOG2) + (bucket as f64 - 1.0 + within) / PER_OCTAVE as f64;
                 let seconds =
@@ -176,8 +177,8 @@ mod tests {
         (f64::from(SHORTEST_LOG2) + bucket as f64 / PER_OCTAVE as f64).exp2()
     }
 
-    /// Goal: each duration is in the one bucket whose bounds, powers of 2^(1/8) s, are around it. Method: some nanoseconds or a
-    /// part in 10^7 on each side of each bound; the ends of what is measured.
+    /// Goal: each duration is in the one bucket whose bounds, powers of 2^(1/8) s, are around it. Method: some
+    /// nanoseconds or a part in 10^7 on each side of each bound; the ends of the measured range.
     #[test]
     fn a_duration_is_within_the_bounds_of_its_bucket() {
         for bucket in 0..BUCKETS - 1 {
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
     }
 
-    /// Goal: what a scrape says is what was recorded: count, sum, cumulative and native buckets, and quantiles within 9 %.
+    /// Goal: a scrape shows what was recorded: count, sum, cumulative and native buckets, and quantiles within 9 %.
     /// Method: a thousand durations from two writers, the true quantiles of their list.
     #[test]
     fn sums_say_what_was_recorded() {

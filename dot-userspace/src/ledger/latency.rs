@@ -1,4 +1,4 @@
-//! Durations of all workers by metric and labels, and what an operator reads of them: count, mean and quantiles.
+//! Durations of all workers by metric and labels, and their summary for an operator: count, mean and quantiles.
 //!
 //! Before: workers recorded in histograms of their own. After: `control` makes metrics of the whole histograms, `stats` and
 //! `status` show quantiles.
@@ -15,20 +15,20 @@ use super::{BackendSum, Durations, Measure, Stage, WorkerCounters};
 pub struct Measured {
     /// Its metric.
     pub measure: Measure,
-    /// Values of the metric's labels, in their order.
+    /// The values of the metric's labels, in order.
     pub labels: Vec<String>,
-    /// What was measured.
+    /// The durations.
     pub durations: Durations,
 }
 
-/// What an operator reads of a histogram. Times are microseconds.
+/// The summary of a histogram for an operator. Times are in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// "stage", "query" or "backend".
     pub of: String,
-    /// Which one, by the metric's labels.
+    /// The values of the metric's labels.
     pub labels: BTreeMap<String, String>,
-    /// How often.
+    /// The number of durations.
     pub count: u64,
     /// Their mean.
     pub mean_us: f64,
@@ -42,7 +42,7 @@ pub struct Latency {
     pub p999_us: f64,
 }
 
-/// Every stage, added up over the workers, also those that never were.
+/// Every stage, added up over the workers, also those without durations.
 #[must_use]
 pub fn stages(workers: &[WorkerCounters]) -> Vec<Measured> {
     let measured = Stage::ALL.iter().map(|stage| {
@@ -55,7 +55,7 @@ pub fn stages(workers: &[WorkerCounters]) -> Vec<Measured> {
     measured.collect()
 }
 
-/// A backend's durations: by UDP where it is asked so, and over connections; `transport` is what the config says of it.
+/// A backend's durations: over UDP if it is asked that way, and over connections; `transport` comes from the config.
 #[must_use]
 pub fn of_backend(name: &str, transport: &str, sum: &BackendSum) -> Vec<Measured> {
     let measured = |transport: &str, durations: &Durations| Measured {
@@ -70,7 +70,7 @@ pub fn of_backend(name: &str, transport: &str, sum: &BackendSum) -> Vec<Measured
 }
 
 impl Measured {
-    /// Count, mean and quantiles. `None`: it never was.
+    /// Count, mean and quantiles. `None`: nothing was measured.
     #[must_use]
     pub fn latency(&self) -> Option<Latency> {
         let count = self.durations.count();
@@ -90,7 +90,7 @@ impl Measured {
 }
 
 impl Latency {
-    /// Its labels in a few words, without their names.
+    /// The values of its labels, without their names.
     #[must_use]
     pub fn name(&self) -> String {
         let labels = self.labels.values().map(String::as_str).collect::<Vec<_>>().join(" ");
@@ -116,8 +116,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: two workers are one histogram, what never was has no quantiles, and times read well. Method: one stage of two
-    /// workers.
+    /// Goal: the durations of two workers are added up, a stage without durations has no quantiles, and times are
+    /// readable. Method: one stage of two workers.
     #[test]
     fn workers_are_one_histogram() {
         let workers = [WorkerCounters::default(), WorkerCounters::default()];

@@ -1,4 +1,4 @@
-//! One ledger: what the kernel and the workers counted, in one snapshot.
+//! The ledger: the counts of the kernel and the workers in one snapshot.
 //!
 //! Before: modules count through [`WorkerCounters`]; XDP counts in its map. After: `control` shows it.
 //! Never: decides anything.

@@ -1,10 +1,10 @@
-//! One moment of every counter: kernel packets, the workers added up, the control thread.
+//! The value of every counter at one moment: packets of the kernel half, the sum of the workers, the control thread.
 //!
-//! Before: XDP and the workers counted, each in memory of its own. After: `control` serves it as JSON and
-//! OpenMetrics, `cli` prints it.
+//! Before: XDP and the workers counted, each in its own memory. After: `control` serves it as JSON and OpenMetrics,
+//! `cli` prints it.
 //! Holds: the equations that every count must satisfy ([`Snapshot::difference`]).
-//! Never: stops a writer: counters of a running engine are read one after the other, so that a difference of
-//! a busy moment may be a few units; at rest it is zero.
+//! Never: stops a writer: counters of a running engine are read one after the other, so a difference may be a few units
+//! in a busy moment; at rest it is zero.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -28,11 +28,11 @@ pub struct PacketCount {
 pub struct Snapshot {
     /// Verdicts of the kernel half, also those that never happened.
     pub packets: Vec<PacketCount>,
-    /// All workers together: family, then label, then count.
+    /// The sum of all workers: family, then label, then count.
     pub engine: BTreeMap<String, BTreeMap<String, u64>>,
-    /// What the control thread counted.
+    /// The counts of the control thread.
     pub control: ControlCounters,
-    /// What each backend was asked and answered, by its name.
+    /// The queries and answers of each backend, by its name.
     #[serde(default)]
     pub backends: BTreeMap<String, BTreeMap<String, u64>>,
     /// How long stages, queries and backends took.
@@ -40,7 +40,7 @@ pub struct Snapshot {
     pub latency: Vec<Latency>,
 }
 
-/// What the control thread counts.
+/// The counters of the control thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlCounters {
     /// Reloads that took effect.
@@ -49,22 +49,23 @@ pub struct ControlCounters {
     pub reloads_failed: u64,
     /// Log lines dropped because standard error did not keep up.
     pub log_lines_lost: u64,
-    /// Batches of what clients cost that the control thread had no room for.
+    /// Batches of clients' costs for which the control thread had no room.
     pub charges_lost: u64,
-    /// Refusals and other events for operators that found no room.
+    /// Refusals and other events for operators for which there was no room.
     #[serde(default)]
     pub events_lost: u64,
 }
 
-/// What came in less what was accounted for; every field is zero when no query is under way.
+/// The received minus the accounted items; every field is zero when nothing is in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// Accepted − (refused + failed handshakes + session ends + open).
     pub connections: i64,
     /// Received + the cache's own + asked again for a policy's alias − (forwarded + responded + cached + joined + dropped as no query).
     pub queries: i64,
-    /// Forwarded + responded + cached + joined − (responses written or whose client was gone + outstanding at
-    /// backends + waiting for an equal query + outcomes of the cache's own + those in whose place another name was asked for).
+    /// Forwarded + responded + cached + joined − (responses written or whose client was gone + outstanding at backends
+    /// + waiting for an equal query + outcomes of the cache's own queries + those that were replaced by a query for an
+    /// alias).
     pub responses: i64,
 }
 
@@ -94,13 +95,13 @@ impl Snapshot {
         self.engine.get(counter.family()).and_then(|family| family.get(counter.label())).copied().unwrap_or(0)
     }
 
-    /// Every label of a family together.
+    /// The sum of all labels of a family.
     #[must_use]
     pub fn family_total(&self, family: &str) -> u64 {
         self.family(family).map(|(_, count)| count).fold(0, u64::wrapping_add)
     }
 
-    /// The labels of a family that start with `prefix`, together.
+    /// The sum of a family's labels that start with `prefix`.
     #[must_use]
     pub fn prefix_total(&self, family: &str, prefix: &str) -> u64 {
         self.family(family)
@@ -119,12 +120,12 @@ impl Snapshot {
             .fold(0, u64::wrapping_add)
     }
 
-    /// The labels of a family with their counts; nothing for a family that is not there.
+    /// The labels of a family with their counts; empty for a family that does not exist.
     pub fn family(&self, family: &str) -> impl Iterator<Item = (&str, u64)> {
         self.engine.get(family).into_iter().flatten().map(|(label, count)| (label.as_str(), *count))
     }
 
-    /// Every family, in the order in which a query meets them; what only another version counts comes last.
+    /// Every family, in the order in which a query meets them; families of another version come last.
     fn families(&self) -> Vec<&str> {
         let mut families: Vec<&str> = Vec::new();
         let known = Counter::ALL.iter().map(|counter| counter.family());
@@ -173,7 +174,7 @@ impl Snapshot {
     }
 }
 
-/// For people: one line a counter, numbers aligned, counters that never counted left out.
+/// The form for humans: one line for each counter, numbers aligned, counters at zero left out.
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel packets")?;
@@ -209,7 +210,7 @@ impl fmt::Display for Snapshot {
 }
 
 impl Snapshot {
-    /// Quantiles of what was measured, one line each.
+    /// The quantiles of the durations, one line each.
     fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heads = ["p50", "p90", "p99", "p999"];
         write!(f, "{:<width$} {:>COUNT_WIDTH$}", "latency", "count", width = LABEL_WIDTH + 2)?;
@@ -225,7 +226,7 @@ impl Snapshot {
     }
 }
 
-/// Writes rows under a heading, "none" if there are no rows.
+/// Writes rows under a heading, or "none" if there are no rows.
 fn write_rows(f: &mut fmt::Formatter<'_>, rows: impl IntoIterator<Item = (String, i128)>) -> fmt::Result {
     let mut is_empty = true;
     for (label, count) in rows {
@@ -240,7 +241,7 @@ fn less(total: u64, parts: &[u64]) -> i64 {
     parts.iter().fold(total, |rest, part| rest.wrapping_sub(*part)).cast_signed()
 }
 
-/// Wider than the longest label, so that the numbers of all families stand in one column.
+/// Wider than the longest label, so that the numbers of all families are in one column.
 const LABEL_WIDTH: usize = 36;
 /// Digits of a busy year.
 const COUNT_WIDTH: usize = 16;
@@ -255,8 +256,8 @@ mod tests {
         PacketCount { verdict: verdict.into(), reason: reason.into(), count }
     }
 
-    /// Goal: two workers add up, a gauge that one raised and another lowered included.
-    /// Method: the gauge goes up on one line and down on the other, below zero for that line alone.
+    /// Goal: two workers add up, a gauge that one raised and another lowered included. Method: the gauge goes up on one
+    /// line and down on the other, which is below zero on that line alone.
     #[test]
     fn adds_workers_up() {
         let workers = [WorkerCounters::default(), WorkerCounters::default()];
@@ -271,8 +272,8 @@ mod tests {
         assert_eq!(labels, Counter::ALL.len(), "two counters share one family and label");
     }
 
-    /// Goal: the ledger is zero when each thing that came in has one end, and names the equation that broke.
-    /// Method: a small history that balances; then one more of each first term.
+    /// Goal: the differences are zero when each received item has one end, and otherwise name the equation that fails.
+    /// Method: a small balanced history; then one more of each first term.
     #[test]
     fn difference_is_zero_only_when_balanced() {
         let worker = WorkerCounters::default();
@@ -293,7 +294,7 @@ mod tests {
             (Counter::RcodeServFail, 1),
             (Counter::DroppedClientGone, 1),
             (Counter::BackendOutstanding, 2),
-            // A miss that is at a backend, one that waits with it, a hit, and a refresh that is done.
+            // A miss that is at a backend, an equal query that waits for it, a hit, and a refresh that is done.
             (Counter::Received, 3),
             (Counter::Forwarded, 2),
             (Counter::BackendOutstanding, 1),
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!(of(&worker), Difference { connections: 1, queries: 2, responses: -3 });
     }
 
-    /// Goal: what crosses the control socket comes back the same. Method: JSON there and back.
+    /// Goal: a snapshot is unchanged after the control socket. Method: JSON there and back.
     #[test]
     fn survives_json() {
         let worker = WorkerCounters::default();
@@ -335,7 +336,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
     }
 
-    /// Goal: a person sees what happened and not what did not. Method: exact lines, one zero left out.
+    /// Goal: the form for humans shows what happened, and no counter at zero. Method: exact lines, one zero left out.
     #[test]
     fn displays_what_counted() {
         let worker = WorkerCounters::default();

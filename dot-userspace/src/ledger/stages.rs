@@ -2,7 +2,7 @@
 //!
 //! Before: a stage is over. After: `ledger::latency` has the histograms of all workers, by metric and labels.
 //! Holds: one histogram a stage and worker, made once.
-//! Never: allocates, or reads a clock: who records says how long it took.
+//! Never: allocates, or reads a clock: the caller gives the duration.
 
 use std::{array, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use super::Histogram;
 /// Names one stage per line: variant, metric, and the values of that metric's labels.
 macro_rules! stages {
     ($($(#[$doc:meta])* $variant:ident = $metric:ident($($value:literal),*);)*) => {
-        /// What a worker measures.
+        /// The durations that a worker measures.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub enum Stage { $($(#[$doc])* $variant),* }
@@ -32,11 +32,11 @@ macro_rules! stages {
 /// A family of histograms with the same labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// Of a connection, and of a query's way within dotd.
+    /// The stages of a connection, and of a query within dotd.
     Stage,
-    /// Of a query, from its last octet to its response being written.
+    /// A whole query, from its last octet until its response is written.
     Query,
-    /// Of a backend, from a query being sent to its response.
+    /// A backend, from sending a query to its response.
     Backend,
 }
 
@@ -101,10 +101,10 @@ stages! {
     UdpFailed = Query("do53-udp", "failed");
 }
 
-/// How a query had its response.
+/// The source of a query's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposal {
-    /// A backend was asked, for it or an equal one.
+    /// A backend was asked, for this query or an equal one.
     Forwarded,
     /// The cache had it.
     Cached,
@@ -160,7 +160,7 @@ impl Disposal {
     }
 }
 
-/// One worker's histograms, one a stage. Cloning shares them.
+/// One worker's histograms, one for each stage. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Stages(Arc<[Histogram; Stage::ALL.len()]>);
 
@@ -171,7 +171,7 @@ impl Default for Stages {
 }
 
 impl Stages {
-    /// A stage took so long, once. Only the owning worker may call this.
+    /// Records one duration of a stage. Only the owning worker may call this.
     #[inline]
     pub fn record(&self, stage: Stage, took: Duration) {
         if let Some(histogram) = self.0.get(stage as usize) {
@@ -179,7 +179,7 @@ impl Stages {
         }
     }
 
-    /// A stage took so many nanoseconds, so many times. Only the owning worker may call this.
+    /// Records a duration of a stage in nanoseconds, `times` times. Only the owning worker may call this.
     #[inline]
     pub fn record_times(&self, stage: Stage, nanoseconds: u64, times: u64) {
         if let Some(histogram) = self.0.get(stage as usize) {

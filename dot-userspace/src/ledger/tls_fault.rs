@@ -1,19 +1,19 @@
-//! The kinds of failures of TLS towards a backend, as they are counted, kept and shown.
+//! The kinds of failures of TLS towards a backend, with their names in counters, files and output.
 //!
 //! Before: `tls` knows why a handshake failed. After: `backend` counts it, status and the history name it.
-//! Never: holds the words of one failure; those are the error's own.
+//! Never: holds the text of one failure; the error has that.
 
 /// Why TLS with a backend failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum TlsFault {
-    /// Nobody accepted the connection.
+    /// The connection was not accepted.
     Unconnected,
     /// The connection or the handshake was silent until its deadline.
     Silent,
     /// The peer closed or reset the connection within the handshake.
     Closed,
-    /// What came was no TLS.
+    /// The peer did not speak TLS.
     NotTls,
     /// The peer sent an alert.
     Alert,
@@ -23,7 +23,7 @@ pub enum TlsFault {
     Name,
     /// The certificate has expired, or is not valid yet.
     Expired,
-    /// No authority that is believed vouches for the certificate.
+    /// No trusted authority has signed the certificate.
     Authority,
     /// The key has none of the configured pins.
     Pin,
@@ -32,7 +32,7 @@ pub enum TlsFault {
 }
 
 impl TlsFault {
-    /// Each, in the order of its number.
+    /// Every kind, in the order of its number.
     pub const ALL: [Self; 11] = [
         Self::Unconnected,
         Self::Silent,
@@ -70,7 +70,7 @@ impl TlsFault {
 mod tests {
     use super::*;
 
-    /// Goal: each kind has its own place and its own name. Method: all of them.
+    /// Goal: each kind has its own place and its own name. Method: all kinds.
     #[test]
     fn kinds_have_their_places() {
         for (place, fault) in TlsFault::ALL.into_iter().enumerate() {

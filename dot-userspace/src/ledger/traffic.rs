@@ -1,8 +1,8 @@
-//! What each backend was asked and what it answered: counters and durations of one backend, a line for each worker.
+//! The queries and answers of each backend: counters and durations of one backend, a line for each worker.
 //!
 //! Before: a worker opens its line of a backend. After: the control thread adds the lines up, for status, metrics and stats.
-//! Holds: the lines of the workers that have the backend now, and the sum of those that are no more.
-//! Never: takes its lock for a query: it is taken when a worker begins with a backend, and when the counts are read.
+//! Holds: the lines of the workers that use the backend now, and the sum of earlier lines.
+//! Never: takes its lock for a query: it is taken when a worker starts to use a backend, and when the counts are read.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -11,11 +11,11 @@ use std::sync::{
 
 use super::{Durations, Histogram};
 
-/// What is counted of a backend.
+/// The counters of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Traffic {
-    /// Queries given to it, also those that another backend had before.
+    /// Queries given to it, also those that another backend got before.
     Asked,
     /// Queries that went elsewhere or failed, because it gave no answer.
     Lost,
@@ -36,7 +36,7 @@ pub enum Traffic {
 }
 
 impl Traffic {
-    /// Each, in the order of the counters.
+    /// Every counter, in order.
     pub const ALL: [Self; 9] = [
         Self::Asked,
         Self::Lost,
@@ -49,10 +49,10 @@ impl Traffic {
         Self::OtherRcode,
     ];
 
-    /// The answers among them: what is behind the first two.
+    /// The counters of answers: all except the first two.
     pub const ANSWERS: &'static [Self] = Self::ALL.split_at(2).1;
 
-    /// Its name in snapshots; of answers the rcode, as metrics have it.
+    /// Its name in snapshots; for answers the rcode, as in metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ pub struct BackendLine {
 }
 
 impl BackendLine {
-    /// It happened once.
+    /// Counts one event.
     #[inline]
     pub fn count(&self, what: Traffic) {
         if let Some(cell) = self.counts.get(what as usize) {
@@ -100,7 +100,8 @@ impl BackendLine {
         }
     }
 
-    /// It answered with this rcode, so many nanoseconds after the query was sent as a datagram or over a connection.
+    /// Counts an answer with this rcode, and records the nanoseconds since the query was sent as a datagram or over a
+    /// connection.
     #[inline]
     pub fn answered(&self, rcode: u8, is_datagram: bool, nanoseconds: u64) {
         self.count(Traffic::of_rcode(rcode));
@@ -121,34 +122,34 @@ impl BackendLine {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendSum {
     counts: [u64; Traffic::ALL.len()],
-    /// From a query being sent as a datagram to its answer.
+    /// The time from sending a query as a datagram to its answer.
     pub datagrams: Durations,
     /// The same over connections.
     pub streams: Durations,
 }
 
 impl BackendSum {
-    /// How often that happened.
+    /// The count of an event.
     #[must_use]
     pub fn count(&self, what: Traffic) -> u64 {
         self.counts.get(what as usize).copied().unwrap_or_default()
     }
 
-    /// All answers.
+    /// The number of all answers.
     #[must_use]
     pub fn answers(&self) -> u64 {
         Traffic::ANSWERS.iter().fold(0, |sum, answer| sum.wrapping_add(self.count(*answer)))
     }
 }
 
-/// Where a backend's lines are found. Cloning shares it; equal means the same one.
+/// A handle to a backend's lines. Clones share them; two handles are equal if they share.
 #[derive(Clone, Debug, Default)]
 pub struct BackendLines(Arc<Mutex<Lines>>);
 
 #[derive(Debug, Default)]
 struct Lines {
     open: Vec<Arc<BackendLine>>,
-    /// What workers counted that have the backend no more.
+    /// The counts of workers that do not use the backend any more.
     past: BackendSum,
 }
 
@@ -161,8 +162,8 @@ impl PartialEq for BackendLines {
 impl Eq for BackendLines {}
 
 impl BackendLines {
-    /// A line for a worker that begins with the backend. A row that is not written any more is added to the past, so that
-    /// there are as many lines as workers, however often the config is read again.
+    /// Makes a line for a worker that starts to use the backend. A line that is not written any more is added to the
+    /// sum of earlier lines, so that there are as many lines as workers, however often the config is read again.
     #[must_use]
     pub fn open(&self) -> Arc<BackendLine> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +180,7 @@ impl BackendLines {
         line
     }
 
-    /// What all workers counted since the backend has been in the config.
+    /// The counts of all workers since the backend was added to the config.
     #[must_use]
     pub fn sum(&self) -> BackendSum {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,8 +194,8 @@ impl BackendLines {
 mod tests {
     use super::*;
 
-    /// Goal: nothing that was counted is lost when workers begin anew with a backend, and no line is kept for it. Method: more
-    /// reloads than anybody does, with a count before each.
+    /// Goal: nothing that was counted is lost when workers start again with a backend, and no old line is kept. Method:
+    /// many reloads, with a count before each.
     #[test]
     fn reloads_lose_no_count_and_keep_no_line() {
         let lines = BackendLines::default();

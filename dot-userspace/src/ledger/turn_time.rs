@@ -1,9 +1,9 @@
-//! The time of what a worker does now: read once for a batch, and taken by all that is done for it.
+//! The time of a worker's current batch: it is read once for the batch, and used for everything in it.
 //!
-//! Before: a worker begins a session's turn, or has a batch of datagrams or responses. After: deadlines and latencies of the
-//! queries within it are by this time, and no query reads the clock for itself.
-//! Holds: one time for the thread that asks.
-//! Never: goes back; is later than the clock. It is earlier by as long as the batch takes.
+//! Before: a worker begins a session's turn, or has a batch of datagrams or responses. After: deadlines and latencies
+//! of its queries use this time, and no query reads the clock.
+//! Holds: one time for each thread.
+//! Never: goes back; is later than the clock. It is behind the clock by at most the length of a batch.
 
 use std::cell::Cell;
 
@@ -13,30 +13,30 @@ use crate::moment::Moment;
 
 thread_local! {
     static TIME: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// The same as a moment, once something of the batch was measured.
+    /// The same as a moment, after something in the batch was measured.
     static MOMENT: Cell<Option<Moment>> = const { Cell::new(None) };
 }
 
-/// A batch begins now.
+/// Starts a batch.
 pub fn begin(now: Instant) {
     TIME.set(Some(now));
     MOMENT.set(None);
 }
 
-/// When the batch under way began; where none ever has, the clock's time.
+/// The time at which the current batch began; before the first batch, the clock's time.
 #[must_use]
 pub fn now() -> Instant {
     TIME.get().unwrap_or_else(Instant::now)
 }
 
-/// The same, for what is measured.
+/// The same, for measurements.
 #[inline]
 #[must_use]
 pub fn moment() -> Moment {
     MOMENT.get().unwrap_or_else(first_moment)
 }
 
-/// Most batches measure nothing, or much: computed once for those that do.
+/// Most batches measure nothing or many things, so this is computed once for those that measure.
 #[cold]
 fn first_moment() -> Moment {
     let moment = Moment::of(now().into_std());

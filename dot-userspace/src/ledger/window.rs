@@ -1,7 +1,7 @@
-//! Durations of a span of time: what a histogram has at its end less what it had at its beginning.
+//! Durations of a span of time: the difference between a histogram at its end and at its beginning.
 //!
-//! Before: `dotd top` has asked twice. After: quantiles of what happened between.
-//! Holds: the buckets that have something in them. Never: reads a running histogram (`latency` does).
+//! Before: `dotd top` has asked twice. After: quantiles of the durations between both.
+//! Holds: the buckets that are not empty. Never: reads a running histogram (`latency` does).
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Measured;
 
-/// The bucket of what is too short to have one.
+/// The bucket of durations that are too short for one of their own.
 const SHORTEST: i32 = i32::MIN;
 
-/// A histogram on its way to a reader.
+/// A histogram in the form for a reader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sparse {
     /// "stage", "query" or "backend".
     pub of: String,
-    /// Which one, by the metric's labels.
+    /// The values of the metric's labels.
     pub labels: BTreeMap<String, String>,
     /// Bucket and count; the bucket `i` ends at 2^(i/8) seconds.
     pub buckets: Vec<(i32, u64)>,
@@ -36,7 +36,7 @@ impl From<&Measured> for Sparse {
 }
 
 impl Sparse {
-    /// What came since `before`.
+    /// The durations recorded since `before`.
     #[must_use]
     pub fn since(&self, before: Option<&Self>) -> Self {
         let known: BTreeMap<i32, u64> =
@@ -48,13 +48,14 @@ impl Sparse {
         Self { buckets: self.buckets.iter().filter_map(less).collect(), ..self.clone() }
     }
 
-    /// How many there are.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
 
-    /// Microseconds that `part` of all did not exceed: the middle of its bucket, which is 9 % wide. `None`: there are none.
+    /// The microseconds that `part` of all durations did not exceed: the middle of their bucket, which is 9 % wide.
+    /// `None`: there are no durations.
     #[must_use]
     pub fn quantile_us(&self, part: f64) -> Option<f64> {
         let wanted = (self.count() as f64 * part).ceil().max(1.0);
@@ -69,7 +70,7 @@ impl Sparse {
         })
     }
 
-    /// Its labels in a few words.
+    /// The values of its labels.
     #[must_use]
     pub fn name(&self) -> String {
         let labels = self.labels.values().map(String::as_str).collect::<Vec<_>>().join(" ");
@@ -84,7 +85,8 @@ mod tests {
     use super::*;
     use crate::ledger::{Stage, WorkerCounters, latency};
 
-    /// Goal: quantiles are of what came between two looks, within 9 %. Method: slow ones before the first look, fast ones after.
+    /// Goal: quantiles are those of the durations between two reads, within 9 %. Method: slow durations before the
+    /// first read, fast ones after it.
     #[test]
     fn a_window_forgets_what_was_before() {
         let worker = WorkerCounters::default();

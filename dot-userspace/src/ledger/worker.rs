@@ -18,13 +18,13 @@ use super::Stages;
 /// comment above it is its help in `/metrics`.
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $family:literal, $label:literal $(, $name:ident = $value:literal)*;)*) => {
-        /// What a worker counts. `family()` and `label()` are its names in snapshots and metrics.
+        /// The counters of a worker. `family()` and `label()` are its names in snapshots and metrics.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(usize)]
         pub enum Counter { $($(#[doc = $doc])+ $variant),* }
 
         impl Counter {
-            /// Every counter, in the order of the lines.
+            /// Every counter, in order.
             pub const ALL: &'static [Counter] = &[$(Counter::$variant),*];
 
             /// The group, a JSON object in snapshots and a metric family in `/metrics`.
@@ -345,7 +345,7 @@ impl Default for WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// How long the stages took that the worker measures.
+    /// The durations of the stages that the worker measures.
     #[must_use]
     pub fn stages(&self) -> &Stages {
         &self.stages

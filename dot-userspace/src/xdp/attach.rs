@@ -1,4 +1,4 @@
-//! Attaches the XDP program to an interface, and holds those of tc beside it.
+//! Attaches the XDP program to an interface, and holds tc's programs beside it.
 //!
 //! Before: `interfaces` chose it, and `pins` may hold a predecessor's link. After: frames are judged.
 //! Holds: the order native, generic, off, tried explicitly, because aya's own default hides which mode it got. A link
@@ -35,7 +35,7 @@ use crate::config;
 /// The loaded programs, ready to attach, with the maps that only they use.
 pub(super) struct Programs {
     object: Ebpf,
-    /// Programs that the kernel refused, and why: those that not every interface needs.
+    /// Optional programs that the kernel refused, with the reason.
     refused: Vec<(&'static str, String)>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Programs {
 pub(super) enum Link {
     /// With the name of its pin, if it has one.
     Held(FdLink, Option<String>),
-    /// A tc filter, before Linux 6.6: it ends when this is dropped.
+    /// A tc filter, before Linux 6.6: it is removed when this value is dropped.
     #[expect(dead_code, reason = "held, not used")]
     Filter(SchedClassifierLink),
 }
@@ -69,7 +69,7 @@ impl Link {
 }
 
 impl Programs {
-    /// Loads the programs of an object that are attached to interfaces.
+    /// Loads those programs of an object that are attached to interfaces.
     pub(super) fn load(object: Ebpf) -> Result<Self, XdpError> {
         let mut programs = Self { object, refused: Vec::new() };
         programs.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
@@ -89,7 +89,7 @@ impl Programs {
         &mut self.object
     }
 
-    /// What the kernel says about these programs, and those that follow.
+    /// The kernel's data about these programs, and about those that follow.
     pub(super) fn report(&self, tail_calls: &TailCalls) -> Result<Vec<ProgramReport>, XdpError> {
         let names = [PROGRAM_XDP, PROGRAM_INGRESS, PROGRAM_LEARN, PROGRAM_LEARN_IP];
         let loaded = names.iter().filter(|name| self.refused.iter().all(|(refused, _)| refused != *name));
@@ -123,7 +123,7 @@ impl Programs {
                     return (Some((*mode, link)), Vec::new());
                 }
             }
-            // The remaining link is dead, or in a mode that the config does not want any more.
+            // The remaining link is dead, or in a mode that the config does not ask for any more.
             for mode in ["native", "generic"] {
                 pins.unlink(&pin(mode));
             }
@@ -148,7 +148,7 @@ impl Programs {
         (None, reasons)
     }
 
-    /// Attaches a program of tc's; the name says by which way.
+    /// Attaches a program of tc's; the name says by which method.
     pub(super) fn attach_tc(
         &mut self,
         hook: Hook,
@@ -176,7 +176,7 @@ impl Programs {
         found(renewed(), pin, is_ours)
     }
 
-    /// As [`Programs::renew_xdp`], for a program of tc's. A filter cannot be looked at without rights: it goes with its
+    /// As [`Programs::renew_xdp`], for a program of tc's. A filter cannot be checked without rights; it ends with its
     /// interface.
     pub(super) fn renew_tc(&mut self, hook: Hook, link: Link) -> Found {
         let Link::Held(link, pin) = link else { return Found::Ours(link) };
@@ -203,9 +203,9 @@ impl Programs {
 /// Whether to wait for a predecessor's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// At start, when nothing else waits.
+    /// At the start: nothing else waits.
     Wait,
-    /// While serving: another check comes soon.
+    /// While serving: another check follows soon.
     None,
 }
 
@@ -261,7 +261,7 @@ fn modes(mode: config::XdpMode) -> Vec<(&'static str, XdpMode)> {
 fn take_over_xdp(program: &mut Xdp, pins: &Pins, pin: &str) -> Option<Link> {
     let old = PinnedLink::from_pin(pins.reach(pin)).ok()?;
     let link = XdpLink::try_from(FdLink::from(old)).ok()?;
-    // Fails for a link whose interface is gone: the caller then makes a new one.
+    // This fails for a link whose interface is gone: the caller then makes a new one.
     let id = program.attach_to_link(link).ok()?;
     let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
     tracing::info!("{pin}: took over the link of a predecessor");
@@ -277,7 +277,7 @@ pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Lin
     }
 }
 
-/// What the kernel says about a loaded program.
+/// The kernel's data about a loaded program.
 pub(super) fn program_report(object: &Ebpf, name: &str) -> Result<ProgramReport, XdpError> {
     let program = object.program(name).ok_or_else(|| absent(name))?;
     let info = program.info().map_err(|error| refused(name, &error))?;

@@ -17,16 +17,16 @@ use crate::config::XdpMode;
 /// The mode of an interface whose packets are judged at tc ingress.
 const TC: &str = "tc";
 
-/// The interface, and what we hold of it.
+/// The interface and its attachments.
 pub(super) struct Attachment {
     interface: Interface,
     row: InterfaceReport,
-    /// Of the judge, be it XDP or at tc ingress.
+    /// The link of the judge, as XDP or at tc ingress.
     xdp: Option<Link>,
-    /// Why it is not attached, or not in a better mode.
+    /// The reason why it is not attached, or not in a better mode.
     obstacles: Vec<String>,
     learner: Option<Link>,
-    /// What filters hang on, before Linux 6.6, if we made it: it goes after them.
+    /// The qdisc for filters, before Linux 6.6, if dotd made it: it is removed after them.
     qdisc: Option<Clsact>,
 }
 
@@ -66,7 +66,7 @@ impl Attachment {
         self.xdp.iter().chain(&self.learner)
     }
 
-    /// The same, whole; what filters hang on stays.
+    /// The same, by value; the qdisc of filters stays.
     pub(super) fn into_links(mut self) -> impl Iterator<Item = Link> {
         std::mem::forget(self.qdisc.take());
         self.xdp.into_iter().chain(self.learner)
@@ -109,7 +109,7 @@ impl Attachment {
         repairs + attached
     }
 
-    /// Puts XDP in the place of tc ingress where it was another program that held the interface, or one above it, and it is gone.
+    /// Replaces tc ingress by XDP once the other program that held the interface, or one above it, is gone.
     fn take_freed(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>) {
         let is_taken = |why: &String| why.contains("busy") || why.contains("File exists");
         let was_busy = self.row.mode == TC && self.obstacles.iter().any(is_taken);
@@ -121,7 +121,7 @@ impl Attachment {
         else {
             return;
         };
-        // For a moment both judge; without the other order neither would.
+        // For a moment both judge; in the other order neither would.
         let at_ingress = self.xdp.replace(link);
         if let (Some(pins), Some(pin)) = (pins, at_ingress.as_ref().and_then(Link::pin_name)) {
             pins.unlink(pin);
@@ -132,7 +132,7 @@ impl Attachment {
         self.say("free now");
     }
 
-    /// Says in the log how it stands.
+    /// Logs its state.
     pub(super) fn say(&self, what: &str) {
         let InterfaceReport { name, mode, learner, .. } = &self.row;
         tracing::info!("xdp: {name}: {what}: {mode}, learner {learner}");
@@ -174,7 +174,7 @@ impl Attachment {
         if self.interface.way == Way::Xdp {
             (attached, obstacles) = programs.attach_xdp(&self.interface, mode, pins, patience);
         }
-        // Where the config demands XDP, nothing else is taken for it.
+        // Where the config requires XDP, tc ingress does not replace it.
         let is_covered = attached.is_some() || self.interface.may_be_skipped();
         if self.interface.way == Way::Ingress || mode == XdpMode::Auto && !is_covered {
             match programs.attach_tc(tc::INGRESS, &self.interface, pins, &mut self.qdisc) {
@@ -188,7 +188,7 @@ impl Attachment {
     }
 
     fn complete_learner(&mut self, programs: &mut Programs, pins: Option<&Pins>) -> Option<String> {
-        // A learner alone is of no use.
+        // A learner without a judge is useless.
         if self.learner.is_some() || self.xdp.is_none() {
             return None;
         }
@@ -207,7 +207,7 @@ impl Attachment {
     }
 }
 
-/// Restores a pin that somebody removed: without it a crash would leave a gap.
+/// Restores a pin that was removed: without it a crash would leave a gap.
 fn pinned(link: Link, pins: Option<&Pins>) -> Option<Link> {
     let (Link::Held(held, Some(pin)), Some(pins)) = (link, pins) else { return None };
     tracing::warn!("xdp: {}: somebody removed this pin; it is made anew", pins.path(&pin).display());

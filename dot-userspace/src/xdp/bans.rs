@@ -40,7 +40,7 @@ const LENGTH_MAX: Duration = Duration::from_secs(604_800);
 /// Every ban.
 pub(super) struct Bans {
     map: HashMap<MapData, u64, Ban>,
-    /// Where each CPU keeps hits that are not added to their bans yet.
+    /// The map in which each CPU keeps hits that are not added to their bans yet.
     cached: PerCpuArray<MapData, CachedClient>,
     /// Set when the kernel half needs new settings.
     pub(super) has_changed: bool,
@@ -56,7 +56,7 @@ pub(super) struct Bans {
 type Owed = BTreeMap<(ClientPrefix, u32), u64>;
 
 impl Bans {
-    /// Takes the map out of the object; what a predecessor left in it stays.
+    /// Takes the map out of the object; the bans of a predecessor in it stay.
     pub(super) fn take(object: &mut Ebpf, prefixes: Prefixes) -> Result<Self, XdpError> {
         let map = HashMap::try_from(take(object, BANS)?).map_err(|error| refused(BANS, &error))?;
         let cached = PerCpuArray::try_from(take(object, MEMO)?).map_err(|error| refused(MEMO, &error))?;
@@ -88,7 +88,7 @@ impl Bans {
     /// Bans the client that an operator names, for `length` from now on; replaces an existing ban.
     ///
     /// # Errors
-    /// [`XdpError::Ban`]: what is wrong with the request, or what the kernel said.
+    /// [`XdpError::Ban`]: the fault of the request, or the kernel's error.
     pub(super) fn add(&mut self, client: &str, length: Duration, words: &str) -> Result<BanRow, XdpError> {
         let prefix = self.parse(client)?;
         if length.is_zero() || length > LENGTH_MAX {
@@ -129,7 +129,7 @@ impl Bans {
         Ok(row)
     }
 
-    /// Removes bans that are over. The kernel half itself ends a ban in time.
+    /// Removes expired bans. The kernel half itself ends a ban in time.
     pub(super) fn sweep(&mut self) {
         let now_ns = now_ns();
         while let Some(prefix) = self.ends.over(now_ns) {
@@ -137,7 +137,7 @@ impl Bans {
         }
     }
 
-    /// Every ban, the one that ends first in front.
+    /// Every ban, sorted by its end.
     pub(super) fn rows(&self) -> Vec<BanRow> {
         let owed = self.owed();
         let mut rows: Vec<_> = self.ends.iter().filter_map(|(prefix, _)| self.row(prefix, &owed)).collect();
@@ -151,7 +151,7 @@ impl Bans {
         self.row(client, &self.owed())
     }
 
-    /// How many there are, and how many there were.
+    /// The number of bans now, and so far.
     pub(super) fn counts(&self) -> BanCounts {
         BanCounts { current: self.ends.len(), ..self.counts.clone() }
     }
@@ -172,7 +172,7 @@ impl Bans {
         }
         let until_ns = now_ns().saturating_add(nanoseconds(length));
         let before = self.map.get(&prefix.key(), 0).ok();
-        // Some CPU may still hold hits of a lifted ban, which do not belong to this one.
+        // A CPU may still hold hits of a lifted ban, which do not belong to this one.
         self.serial = self.serial.wrapping_add(1);
         let (hits, serial) = before.map_or((0, self.serial), |before| (before.hits, before.serial));
         let ban = Ban { until_ns, hits, cause: cause as u32, bits: self.prefixes.bits(prefix), serial };
@@ -187,7 +187,7 @@ impl Bans {
     fn erase(&mut self, prefix: ClientPrefix) {
         match self.map.remove(&prefix.key()) {
             Ok(()) | Err(MapError::KeyNotFound) => {}
-            // It ends by itself; its entry is only occupied until then.
+            // The ban ends by itself; until then it only occupies its entry.
             Err(error) => tracing::error!("a ban stays in the map: {}", innermost(&error)),
         }
         self.has_changed = true;

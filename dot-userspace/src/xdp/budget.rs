@@ -1,6 +1,6 @@
 //! What each client has used of a budget: the generic cell rate algorithm with weights, over a bounded table.
 //!
-//! Before: the engine reports what a client cost, or did wrong. After: the time at which the client has budget again.
+//! Before: the engine reports a client's costs or offences. After: the time at which the client has budget again.
 //! Holds: one number for each client with a debt. A pure function of its calls.
 //! Never: reads a clock; keeps a client without a debt.
 
@@ -8,14 +8,14 @@ use dot_common::{prefix::ClientPrefix, rate::Rate};
 
 use super::deadlines::Deadlines;
 
-/// Longest debt of a client: what it did before it was refused must not exclude it for hours.
+/// Longest debt of a client: costs from before it was refused must not exclude it for hours.
 const DEBT_NS_MAX: u64 = 600_000_000_000;
 
 /// The use of one budget by all clients.
 #[derive(Debug)]
 pub(super) struct Budgets {
     rate: Rate,
-    /// When each client's budget is full again.
+    /// The time at which each client's budget is full again.
     whole: Deadlines,
 }
 
@@ -25,7 +25,7 @@ impl Budgets {
         Self { rate, whole: Deadlines::new(clients_max) }
     }
 
-    /// Sets another rate; debts stay.
+    /// Changes the rate; debts stay.
     pub(super) fn set_rate(&mut self, rate: Rate) {
         self.rate = rate;
     }

@@ -17,35 +17,36 @@ use super::{Loaded, Xdp, bans::now_ns, kernel::Kernel, report::BanRow};
 /// What the kernel half knows of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientReport {
-    /// Its ban.
+    /// The ban.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ban: Option<BanRow>,
     /// Percentage of its handshake budget that is left; absent without such a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_percent: Option<u64>,
-    /// For how long its new connections are refused, because that budget is spent.
+    /// The time for which its new connections are refused, because that budget is spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_spent_seconds: Option<u64>,
-    /// For how long its proof of address counts: it has finished handshakes.
+    /// The time for which its proof of address is valid: it has completed handshakes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_seconds: Option<u64>,
-    /// For how long its SYNs over the rate are refused, because it finished more connections than its rate allows.
+    /// The time for which its SYNs above the rate are refused, because it completed more connections than its rate
+    /// allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excessive_seconds: Option<u64>,
     /// Its rates, and what they allow now.
     pub rates: Vec<RateState>,
 }
 
-/// How far a client has used up a rate.
+/// A client's use of a rate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateState {
-    /// What is counted.
+    /// The counted kind of packet.
     pub what: String,
-    /// The key that sets it.
+    /// The config key of the rate.
     pub key: String,
-    /// How many it may do now.
+    /// The number that it may send now.
     pub left: u64,
-    /// How many it may do after a rest.
+    /// The number that it may send after a rest.
     pub burst: u64,
 }
 
@@ -90,7 +91,7 @@ impl Kernel {
         let state = |(class, what, key, rate): (Class, &str, &str, Rate)| {
             let scheduled_ns = self.rates.get(&rate::key(class, prefix), 0).ok()?;
             let ahead_ns = scheduled_ns.saturating_sub(now_ns);
-            // The value is from another rate, before a reload: the client starts again.
+            // The value comes from another rate, before a reload: the client starts with an empty schedule.
             let is_foreign =
                 ahead_ns > rate.tolerance_ns.saturating_add(rate.period_ns).saturating_add(STALE_NS);
             RateState::of(what, key, rate, if is_foreign { 0 } else { ahead_ns })
@@ -106,15 +107,15 @@ impl Kernel {
     }
 }
 
-/// How old a CPU's time may be, as in `dot_common::rate`.
+/// The greatest age of a CPU's time, as in `dot_common::rate`.
 const STALE_NS: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Goal: the number left is what the rate would admit now. Method: a burst of five, times on and off schedule; no
-    /// rate. Covers: C-520
+    /// Goal: the reported number is the number that the rate would admit now. Method: a burst of five, times on and off
+    /// schedule; no rate. Covers: C-520
     #[test]
     fn what_is_left_is_what_would_be_admitted() {
         let rate = Rate::new(10, 5);

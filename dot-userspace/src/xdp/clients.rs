@@ -1,8 +1,8 @@
-//! Acts on single clients: bans them, lifts bans, charges them for what they cost.
+//! Acts on single clients: bans them, lifts bans, charges them for their costs.
 //!
 //! Before: an operator or a worker names the client. After: `bans` and `costs` wrote their maps, and SETTINGS says that
 //! there are entries.
-//! Never: decides how much is too much; leaves SETTINGS out of date.
+//! Never: decides which costs are too high; leaves SETTINGS out of date.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{BanRow, Charges, Loaded, Xdp, XdpError, kernel::Kernel};
 use crate::config;
 
 impl Xdp {
-    /// Every ban, the one that ends first in front.
+    /// Every ban, sorted by its end.
     #[must_use]
     pub fn bans(&self) -> Vec<BanRow> {
         self.kernel.as_ref().map(|loaded| loaded.kernel.bans.rows()).unwrap_or_default()
@@ -38,7 +38,7 @@ impl Xdp {
         Ok(row)
     }
 
-    /// Removes entries that are over; must be called now and then.
+    /// Removes expired entries; must be called from time to time.
     pub fn sweep(&mut self) {
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return };
         kernel.bans.sweep();
@@ -48,8 +48,8 @@ impl Xdp {
         }
     }
 
-    /// Charges clients for what workers report: a client whose budget is spent is refused, and one with repeated
-    /// offences is banned.
+    /// Charges clients for the costs that workers report: a client whose budget is spent is refused, and one with
+    /// repeated offences is banned.
     pub fn charge(&mut self, charges: &Charges) {
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return };
         for (client, charge) in charges {

@@ -12,18 +12,18 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::error::innermost;
 
-/// A qdisc that we have made.
+/// A qdisc that dotd has made.
 pub(super) struct Clsact {
     interface: u32,
 }
 
 impl Clsact {
-    /// Makes it, unless it is there.
+    /// Makes the qdisc, unless it exists.
     pub(super) fn make(name: &str, interface: u32) -> Option<Self> {
         match qdisc_add_clsact(name) {
             Ok(()) => return Some(Self { interface }),
             Err(TcError::AlreadyAttached) => {}
-            // "File exists": the qdisc is there, as needed.
+            // "File exists": the qdisc exists already.
             Err(error) => tracing::debug!("clsact on {name}: {}", innermost(&error)),
         }
         None
@@ -32,7 +32,7 @@ impl Clsact {
 
 impl Drop for Clsact {
     fn drop(&mut self) {
-        // It is gone with its interface, or another program uses it: there is nothing to do.
+        // If the qdisc is gone with its interface, or another program uses it, there is nothing to do.
         let _ = remove_unused(self.interface);
     }
 }
@@ -48,7 +48,7 @@ fn remove_unused(interface: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a filter hangs on a hook.
+/// Whether a hook has a filter.
 fn has_filters(interface: u32, hook: u32) -> io::Result<bool> {
     let answer = ask(&message(GET_FILTERS, REQUEST | DUMP, interface, 0, hook))?;
     Ok(kind_of(&answer) == Some(NEW_FILTER))
@@ -114,8 +114,8 @@ mod tests {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Goal: the qdisc is removed with us, unless it existed before, or another program uses it. Method: loopback of a
-    /// separate namespace, with nothing, with another's qdisc, with another's filter. As root.
+    /// Goal: dotd's qdisc is removed at the end, unless it existed before, or another program uses it. Method: loopback
+    /// of a separate namespace, with nothing, with another's qdisc, with another's filter. As root.
     #[test]
     fn what_we_made_goes_and_nothing_else() {
         if !nix::unistd::geteuid().is_root() {

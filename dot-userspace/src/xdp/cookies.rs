@@ -1,7 +1,7 @@
-//! SYN cookies from XDP: what the config asks for, and whether the kernel makes any.
+//! SYN cookies from XDP: the config's choice, and whether the kernel makes any.
 //!
 //! Before: the config. After: the cookie program's constants, and a state with its reason for `xdp show`.
-//! Holds: the rate, and why the program does not run. Never: makes a cookie, or changes a sysctl.
+//! Holds: the rate, and the reason why the program does not run. Never: makes a cookie, or changes a sysctl.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_syncookies";
 /// The burst is a tenth of a second: the clock that XDP reads moves in steps of up to 10 ms.
 const BURSTS_PER_SECOND: u32 = 10;
 
-/// What is wanted, and what became of it.
+/// The config's choice and the outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Cookies {
     wanted: SynCookies,
@@ -24,7 +24,7 @@ pub(super) struct Cookies {
 }
 
 impl Cookies {
-    /// What the config wants.
+    /// The state that the config asks for.
     pub(super) fn of(config: &Xdp) -> Self {
         let per_second = config.limit.syn_flood_rate;
         let rate = match config.syn_cookies {
@@ -39,7 +39,7 @@ impl Cookies {
         self.wanted != SynCookies::Off
     }
 
-    /// The rate of all SYNs above which the kernel is asked for cookies; without one it always is.
+    /// The rate of all SYNs above which the kernel is asked for cookies; without a rate it is always asked.
     pub(super) fn rate(&self) -> Rate {
         self.rate
     }
@@ -49,7 +49,7 @@ impl Cookies {
         self.refusal = Some(why);
     }
 
-    /// The state, and the reason if it is not the expected one.
+    /// The state, with a reason if it is not the expected one.
     pub(super) fn state(&self) -> (String, Option<String>) {
         let state = match (self.wanted, &self.refusal) {
             (SynCookies::Off, _) => return ("off".into(), None),
@@ -65,10 +65,10 @@ impl Cookies {
     }
 }
 
-/// Why the kernel makes none.
+/// The reason why the kernel makes none.
 pub(super) const NOT_MADE: &str = "net.ipv4.tcp_syncookies is 0: set it to 1";
 
-/// Whether the kernel makes cookies at all. If that cannot be read, no.
+/// Whether the kernel makes cookies at all. If the setting cannot be read, the answer is no.
 pub(super) fn are_made() -> bool {
     sysctl().is_some_and(|value| value != "0")
 }

@@ -1,10 +1,10 @@
-//! Costs and offences of clients, as the workers report them: decides whose next SYN is refused, and which client is
-//! banned.
+//! Costs and offences of clients, as the workers report them: decides which clients' next SYNs are refused, and which
+//! clients are banned.
 //!
 //! Before: a worker's batch of charges. After: XDP refuses the connections of a client whose budget is spent, until it
 //! has some again; `bans` gets clients with repeated offences.
 //! Holds: the map SPENT, which nothing else writes; budgets and strikes of each client, which the kernel does not see.
-//! Never: writes for a client within its budget: the usual client costs no system call.
+//! Never: writes for a client within its budget, so that the usual client costs no system call.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -67,7 +67,7 @@ impl Costs {
         })
     }
 
-    /// Sets limits. Without a budget no client is refused any more; existing bans stay.
+    /// Sets limits. Without a budget no further client is refused; existing bans stay.
     pub(super) fn apply(&mut self, limit: &XdpLimit) {
         let units = limit.handshake_cost_per_second.saturating_mul(UNITS_PER_HANDSHAKE);
         self.budgets.set_rate(Rate::new(units, units.saturating_mul(BURST_SECONDS)));
@@ -96,7 +96,7 @@ impl Costs {
         Some((self.ban_length, charge.worst()?))
     }
 
-    /// Removes entries that are over.
+    /// Removes expired entries.
     pub(super) fn sweep(&mut self) {
         let now_ns = now_ns();
         while let Some(client) = self.spent.over(now_ns) {
@@ -112,17 +112,17 @@ impl Costs {
         self.spent.versions()
     }
 
-    /// For a client: the percentage of its budget that is left, and until when it is spent.
+    /// The percentage of a client's budget that is left, and the time until which the budget is spent.
     pub(super) fn of(&self, client: ClientPrefix, now_ns: u64) -> (Option<u64>, Option<u64>) {
         (self.budgets.left_percent(client, now_ns), self.spent.end_of(client))
     }
 
-    /// How far a client is trusted, and until when.
+    /// The proof of a client, and the time until which it is valid.
     pub(super) fn proof_of(&self, client: ClientPrefix, now_ns: u64) -> Option<(Trust, u64)> {
         self.proofs.of(client, now_ns)
     }
 
-    /// How many clients are refused, and how many were.
+    /// The number of clients that are refused now, and so far.
     pub(super) fn counts(&self) -> CostCounts {
         CostCounts { spent: self.spent.len(), spent_total: self.spent_total }
     }

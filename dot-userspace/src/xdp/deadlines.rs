@@ -1,8 +1,8 @@
-//! The entries of a bounded map, and which of them ends next.
+//! The entries of a bounded map, in the order in which they end.
 //!
 //! Before: `bans` writes an entry with its end. After: it knows which entries are over and, when the map is full, which
 //! one to replace: the one that ends first.
-//! Holds: only keys and ends. A pure function of its calls. Never: reads a clock, or asks the kernel.
+//! Holds: only keys and ends. A pure function of its calls. Never: reads a clock, or calls the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,12 +44,12 @@ impl Deadlines {
         }
     }
 
-    /// When an entry ends.
+    /// The end of an entry.
     pub(super) fn end_of(&self, key: ClientPrefix) -> Option<u64> {
         self.ends.get(&key).copied()
     }
 
-    /// The entry that ends first, if it is over at `now_ns`.
+    /// The entry that ends first, if it has ended at `now_ns`.
     pub(super) fn over(&self, now_ns: u64) -> Option<ClientPrefix> {
         self.by_end.first().filter(|(end_ns, _)| *end_ns <= now_ns).map(|(_, key)| *key)
     }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: both orders hold the same entries after any calls, and never more than there is room for.
+        /// Goal: both orders hold the same entries after any sequence of calls, and never more than the capacity.
         #[test]
         fn orders_agree(steps in prop::collection::vec((0u32..8, 0u64..20, 0u8..3), 0..200)) {
             let mut ends = Deadlines::new(4);

@@ -1,13 +1,13 @@
 //! Errors of the kernel half, each in one line that says what to do.
 //!
 //! Before: a part of `xdp` failed. After: `start` ends with the line, or the report has it as the reason.
-//! Never: takes two lines.
+//! Never: has two lines.
 
 use std::error::Error;
 
 use thiserror::Error;
 
-/// Why XDP is not there, or not as the config demands.
+/// The reason why XDP is off, or not as the config requires.
 #[derive(Debug, Error)]
 pub enum XdpError {
     /// `xdp.mode = "off"`.
@@ -28,13 +28,13 @@ pub enum XdpError {
     /// A ban cannot be made, or lifted.
     #[error("{reason}")]
     Ban {
-        /// What is wrong with the request.
+        /// The fault of the request.
         reason: String,
     },
     /// The interfaces cannot be listed.
     #[error("network interfaces cannot be listed: {reason}")]
     Interfaces {
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
     /// The kernel refused a map or a program.
@@ -42,7 +42,7 @@ pub enum XdpError {
     Load {
         /// The map or program.
         what: String,
-        /// What the kernel said.
+        /// The error of the kernel.
         reason: String,
     },
     /// An interface that must have XDP does not have it.
@@ -50,7 +50,7 @@ pub enum XdpError {
     Interface {
         /// The interface.
         name: String,
-        /// Each mode that was tried, with what the kernel said.
+        /// Each mode that was tried, with the kernel's error.
         reason: String,
     },
     /// No interface has XDP.
@@ -59,7 +59,7 @@ pub enum XdpError {
         /// Each interface with its reason.
         reasons: String,
     },
-    /// Less than the config demands, which a running dotd would report as degraded.
+    /// Less than the config requires, which a running dotd would report as degraded.
     #[error("XDP is demanded (xdp.required, or xdp.mode native or generic) and is less than that: {reason}")]
     Less {
         /// What is missing.
@@ -87,7 +87,7 @@ pub enum XdpError {
     Pins {
         /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
     /// A prefix cannot be put on a list.
@@ -97,18 +97,18 @@ pub enum XdpError {
         key: &'static str,
         /// The prefix.
         prefix: String,
-        /// What the kernel said.
+        /// The error of the kernel.
         reason: String,
     },
     /// The settings cannot be written.
     #[error("the kernel refused new settings: {reason}")]
     Settings {
-        /// What the kernel said.
+        /// The error of the kernel.
         reason: String,
     },
 }
 
-/// Advice for a refusal by the kernel.
+/// Advice for an error of the kernel.
 fn advice(reason: &str) -> &'static str {
     if reason.contains("not permitted") || reason.contains("ermission denied") {
         "; run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
@@ -117,7 +117,7 @@ fn advice(reason: &str) -> &'static str {
     }
 }
 
-/// The text of the innermost error: what the kernel said, in one line.
+/// The text of the innermost error, which is the kernel's, in one line.
 pub(super) fn innermost(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,7 +1,7 @@
 //! The folder of pins for this schema, network namespace and boot, which only root may enter.
 //!
 //! Before: the BPF file system, which is mounted here if necessary. After: open folders; their content comes from a
-//! dotd that ran as root, or is gone.
+//! dotd that ran as root, or was removed.
 //! Holds: each step by the descriptor of the step before, without links and within this file system. A folder that
 //! belongs to another user (/sys/fs/bpf is open to everybody if it was mounted by hand) is taken over, and its content
 //! is not trusted.
@@ -39,8 +39,8 @@ use crate::disk;
 const BPFFS: &str = "/sys/fs/bpf";
 /// dotd's folder in it.
 pub(super) const ROOT: &str = "dotd";
-/// Links in place of our folders that are removed before this fails: another process has only a moment to make each of
-/// them.
+/// The number of links in place of dotd's folders that are removed before this fails: another process has only a moment
+/// to make each of them.
 const LINKS_MAX: usize = 8;
 
 sockopt_impl!(
@@ -57,11 +57,11 @@ sockopt_impl!(
 pub(super) struct Folders {
     /// For messages.
     pub(super) path: PathBuf,
-    /// Pins are in here.
+    /// The folder with the pins.
     pub(super) own: File,
-    /// Folders of all schemas are in here.
+    /// The folder with the folders of all schemas.
     pub(super) root: File,
-    /// The innermost first, each with the name of our folder in it.
+    /// The innermost folder first, each with the name of dotd's folder in it.
     pub(super) parents: Vec<(File, OsString)>,
 }
 
@@ -86,8 +86,8 @@ impl Folders {
     }
 }
 
-/// Identifies this network namespace among all that this BPF file system has seen or will see: an inode's number is
-/// reused, this is not.
+/// Identifies this network namespace among all that this BPF file system has seen or will see: the number of an inode
+/// is reused, this one is not.
 pub(super) fn identity() -> Result<String, XdpError> {
     let failed = |path: &str, reason: String| XdpError::Pins { path: path.into(), reason };
     let asked = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
@@ -117,7 +117,7 @@ fn file_system() -> Result<File, XdpError> {
     open()?.ok_or_else(|| XdpError::Pins { path: BPFFS.into(), reason: "it is no BPF file system".into() })
 }
 
-/// Opens a folder of ours in a folder of ours; makes it if necessary.
+/// Opens one of dotd's folders in another one; makes it if necessary.
 fn enter(parent: &File, name: &str) -> Result<File, Errno> {
     for _ in 0..LINKS_MAX {
         match mkdirat(parent, name, Mode::S_IRWXU) {
@@ -140,14 +140,14 @@ fn enter(parent: &File, name: &str) -> Result<File, Errno> {
     Err(Errno::ELOOP)
 }
 
-/// Whether only we could put files into a folder.
+/// Whether only dotd could put files into a folder.
 pub(super) fn is_ours(folder: &File) -> bool {
     let ours = geteuid().as_raw();
     folder.metadata().is_ok_and(|found| found.uid() == ours && found.mode() & 0o022 == 0)
 }
 
 /// Moves a folder that another user could write out of the way, and removes what an earlier dotd may have left attached
-/// in it. What cannot be removed stays there, closed to all others, under a name that is not used.
+/// in it. If something cannot be removed, it stays there, closed to all others, under a name that is not used.
 fn put_aside(parent: &File, name: &str, folder: &File) -> Result<(), Errno> {
     let owner = folder.metadata().map_or(0, |found| found.uid());
     tracing::warn!("{BPFFS}: {name} could be written by uid {owner}: nothing in it is used");

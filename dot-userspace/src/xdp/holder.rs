@@ -18,7 +18,7 @@ use super::{
     report, tc,
 };
 
-/// The state of the attachments.
+/// The state of all attachments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// Each interface.
@@ -31,7 +31,7 @@ pub struct Look {
 
 /// Requests to the holder of the attachments.
 pub trait Attachments: Send {
-    /// Checks whether everything is attached, and repairs what is not; `has_news`: interfaces or addresses may have
+    /// Checks whether everything is attached, and repairs the rest; `has_news`: interfaces or addresses may have
     /// changed.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Holder {
     /// Attaches for the first time. Fails if `required` and something cannot be attached; [`Holder::let_go`] then
     /// removes what was attached before.
     ///
-    /// Filters of tc's that a predecessor left after a crash are taken off first: where it judged at tc, XDP may judge now.
+    /// tc filters that a predecessor left after a crash are removed first, because XDP may judge now where tc did.
     pub(super) fn begin(&mut self, required: bool) -> Result<(), XdpError> {
         tc::detach_filters()?;
         self.interface_set.look(&mut self.programs, self.pins.as_ref(), Patience::Wait)?;
@@ -99,7 +99,7 @@ impl Holder {
     ///
     /// The kernel ends a link some milliseconds after its pin was removed.
     pub fn let_go(&mut self) {
-        // Pins first: a link ends with its last reference, and its descriptor is the other one.
+        // Pins are removed first: a link ends with its last reference, and its descriptor is the other one.
         if let Some(pins) = self.pins.take() {
             pins.remove(&self.interface_set.links());
         }
@@ -108,8 +108,8 @@ impl Holder {
         self.is_empty = true;
     }
 
-    /// Closes every descriptor without detaching anything: another process holds the same. Nothing that needs a system
-    /// call is ended.
+    /// Closes every descriptor without detaching anything: another process holds the same descriptors. Nothing is ended
+    /// that needs another system call.
     pub fn forget(self) {
         for link in self.interface_set.into_links() {
             if let Link::Filter(_) = link {

@@ -3,8 +3,8 @@
 //! Before: the config's interfaces, or the listen addresses. After: each of them is attached, or its row says why not;
 //! an attachment that was detached or replaced, or whose interface was made again, is restored.
 //! Holds: the comparison of the attachments with the interfaces that exist, which is pure.
-//! Never: detaches an interface that still exists, unless its packets are judged on another one by now: one that is down, or lost
-//! its address, may come back.
+//! Never: detaches an interface that still exists, because one that is down, or lost its address, may come back. The
+//! exception is an interface whose packets are now judged on another one.
 
 use std::net::IpAddr;
 
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::config::XdpMode;
 
-/// Why nothing is attached to an interface that the config leaves out.
+/// The reason shown for an interface that the config leaves out.
 const LEFT_OUT: &str = "not in xdp.interfaces";
 
-/// What we want, and what we have.
+/// The wanted interfaces, and the attachments.
 pub(super) struct InterfaceSet {
     /// The config's interfaces; empty: chosen by address.
     names: Vec<String>,
@@ -87,7 +87,7 @@ impl InterfaceSet {
                 }
             }
         }
-        // After the others, so that every packet is judged meanwhile, if twice.
+        // This comes after the others, so that every packet is judged meanwhile, perhaps twice.
         for index in covered(&self.attachments, &present, &chosen) {
             self.leave(pins, "is judged on another interface now", |it| it.index == index);
         }
@@ -121,7 +121,7 @@ impl InterfaceSet {
         &self.unserved
     }
 
-    /// The first interface that must have XDP and does not.
+    /// The first interface that must have XDP and lacks it.
     pub(super) fn first_failure(&self) -> Option<&InterfaceReport> {
         let is_off = |attachment: &&Attachment| {
             attachment.row().mode == "off" && !attachment.interface().may_be_skipped()
@@ -129,7 +129,7 @@ impl InterfaceSet {
         self.attachments.iter().find(is_off).map(Attachment::row)
     }
 
-    /// Everything that is attached.
+    /// Every attachment.
     pub(super) fn links(&self) -> Vec<&Link> {
         self.attachments.iter().flat_map(Attachment::links).collect()
     }
@@ -152,7 +152,8 @@ impl InterfaceSet {
     }
 }
 
-/// The numbers of interfaces that are chosen no more because their packets are judged on others: one became a port, or got ports.
+/// The numbers of interfaces that are not chosen any more because their packets are judged on others: one became a
+/// port, or got ports.
 fn covered(attachments: &[Attachment], present: &[Interface], chosen: &[Interface]) -> Vec<u32> {
     let is_attached = |one: &Interface| {
         let held = attachments.iter().find(|attachment| attachment.interface().index == one.index);

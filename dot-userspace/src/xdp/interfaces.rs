@@ -1,7 +1,8 @@
-//! Which interfaces there are, and what can be attached to each.
+//! The interfaces of the machine, and what can be attached to each.
 //!
 //! Before: the machine has interfaces. After: `paths` chooses among them.
-//! Holds: what the kernel says of an interface, as plain values. Never: chooses; goes by sysfs, which may be another namespace's.
+//! Holds: the kernel's data about an interface, as plain values. Never: chooses; relies on sysfs, which may belong to
+//! another namespace.
 
 use std::{collections::BTreeMap, fs, net::IpAddr};
 
@@ -21,27 +22,27 @@ pub(super) struct Interface {
     pub(super) is_loopback: bool,
     /// The config names it.
     pub(super) is_named: bool,
-    /// Where on it packets are judged.
+    /// The place on it at which packets are judged.
     pub(super) way: Way,
     pub(super) is_up: bool,
     pub(super) is_ethernet: bool,
-    /// What the kernel calls its kind: "veth", "bridge", …; nothing for a card.
+    /// The kernel's name for its kind: "veth", "bridge", …; empty for a network card.
     pub(super) kind: String,
-    /// It is a port of a bridge, bond or similar.
+    /// Whether it is a port of a bridge, bond or similar.
     pub(super) is_port: bool,
-    /// There is a device behind it, of hardware or of a hypervisor.
+    /// Whether there is a device behind it, of hardware or of a hypervisor.
     pub(super) is_card: bool,
-    /// It shares its packets with another interface below it: Hyper-V's, with accelerated networking.
+    /// Whether it shares its packets with another interface below it: Hyper-V's does, with accelerated networking.
     pub(super) is_shared: bool,
     pub(super) mtu: u32,
     /// Receive and transmit queues.
     pub(super) queues: (u32, u32),
     pub(super) addresses: Vec<IpAddr>,
-    /// Names of the interfaces that its frames come in through: a bridge's ports, a VLAN's device.
+    /// The names of the interfaces through which its frames come in: a bridge's ports, a VLAN's device.
     pub(super) lowers: Vec<String>,
 }
 
-/// Where on an interface packets are judged.
+/// The place on an interface at which packets are judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Way {
     /// By XDP, as the config says.
@@ -62,13 +63,13 @@ impl Interface {
         self.addresses.contains(&address) || self.is_loopback && address.is_loopback()
     }
 
-    /// Why nothing can be attached to it, if so.
+    /// The reason why nothing can be attached to it, if there is one.
     pub(super) fn obstacle(&self) -> Option<&'static str> {
         (self.index == 0).then_some("no such interface")
     }
 }
 
-/// Kinds whose frames were at an interface below them, as they are, before.
+/// Kinds of interfaces whose frames passed an interface below them unchanged.
 const TRANSPARENT: [&str; 9] =
     ["bridge", "bond", "team", "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "vrf"];
 
@@ -79,7 +80,7 @@ pub(super) fn list() -> Result<Vec<Interface>, XdpError> {
     let mut interfaces: BTreeMap<String, Interface> =
         links.iter().map(|(name, link)| (name.clone(), interface(name, link, &links))).collect();
     for row in getifaddrs().map_err(|errno| refused(errno.desc().into()))? {
-        // One that came after the other question is news, which is followed.
+        // An interface that appeared after the other question causes a notification, which is followed.
         let Some(interface) = interfaces.get_mut(&row.interface_name) else { continue };
         interface.is_up |= row.flags.contains(InterfaceFlags::IFF_UP);
         interface.is_loopback |= row.flags.contains(InterfaceFlags::IFF_LOOPBACK);
@@ -94,7 +95,7 @@ pub(super) fn list() -> Result<Vec<Interface>, XdpError> {
 }
 
 fn interface(name: &str, link: &Link, links: &BTreeMap<String, Link>) -> Interface {
-    // Of another kind it cannot be said that frames come in unchanged through what is below.
+    // For other kinds it is not known whether frames come in unchanged through the interface below.
     let is_transparent = link.kind.is_empty() || TRANSPARENT.contains(&link.kind.as_str());
     let is_below = |other: &Link| {
         is_transparent
@@ -117,7 +118,7 @@ fn interface(name: &str, link: &Link, links: &BTreeMap<String, Link>) -> Interfa
     }
 }
 
-/// The name of a card's driver, for people: sysfs shows the interfaces of the namespace that it was mounted in.
+/// The name of a card's driver, for messages only: sysfs shows the interfaces of the namespace in which it was mounted.
 pub(super) fn driver(name: &str) -> Option<String> {
     let path = fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
     path.file_name().and_then(|name| name.to_str()).map(str::to_owned)

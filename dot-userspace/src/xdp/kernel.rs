@@ -39,7 +39,7 @@ pub(super) struct Kernel {
     pub(super) lists: Lists,
     pub(super) local: Local,
     pub(super) notices: Sent,
-    /// Only read: XDP writes it.
+    /// This map is only read here; XDP writes it.
     pub(super) rates: HashMap<MapData, u64, u64>,
     pub(super) tail_calls: TailCalls,
     #[cfg(feature = "debug-log")]
@@ -47,8 +47,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Loads all maps and both programs. With `pins`: where predecessor's maps are, and whether counters continue from
-    /// them.
+    /// Loads all maps and both programs. `pins` gives the place of a predecessor's maps, and whether counters continue
+    /// from them.
     pub(super) fn load(
         config: &config::Xdp,
         ports: Ports,
@@ -73,7 +73,7 @@ impl Kernel {
                 loader.map_pin_path(maps::COUNTERS, pins.counters());
             }
         }
-        // The listeners' map belongs to the steering programs, each of which has one.
+        // The map of listeners belongs to the steering programs, each of which has its own.
         loader.map_max_entries(maps::SOCKETS, 1);
         let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF object", &error))?;
         if let Some(pins) = pins {
@@ -113,7 +113,7 @@ impl Kernel {
         Ok((kernel, programs))
     }
 
-    /// Finds this machine's addresses, and tells the kernel half.
+    /// Finds this machine's addresses, and writes them into the kernel half's maps.
     pub(super) fn know_addresses(&mut self) -> Result<(), XdpError> {
         self.local.look();
         if self.local.has_changed {

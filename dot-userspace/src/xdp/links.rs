@@ -1,8 +1,8 @@
-//! Asks the kernel which interfaces there are, of what kind each is, and what it is a port of.
+//! Asks the kernel for its interfaces, their kinds, and the bridges or bonds of which they are ports.
 //!
-//! Before: `interfaces` lists them. After: it knows tunnels, bridges and the ends of containers apart.
+//! Before: `interfaces` lists them. After: it can distinguish tunnels, bridges and the ends of containers.
 //! Holds: one question over netlink, and the reading of its answer, which is pure.
-//! Never: asks for their counters.
+//! Never: asks for the counters of interfaces.
 //!
 //! Source: rtnetlink(7) (RTM_GETLINK), linux/if_link.h.
 
@@ -12,14 +12,14 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::routes::{HEADER_OCTETS, aligned, next, numbers};
 
-/// What the kernel says of an interface.
+/// The kernel's data about an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
     /// Its number.
     pub(super) index: u32,
     /// ARPHRD_ETHER and its like.
     pub(super) hardware: u16,
-    /// "veth", "bridge", "vxlan", …; nothing for a card.
+    /// "veth", "bridge", "vxlan", …; empty for a network card.
     pub(super) kind: String,
     /// The number of the bridge, bond or similar that it is a port of; 0: none.
     pub(super) master: u32,
@@ -28,7 +28,7 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     /// Receive and transmit queues.
     pub(super) queues: (u32, u32),
-    /// The bus of the device behind it; nothing: there is none.
+    /// The bus of the device behind it; empty if there is none.
     pub(super) bus: String,
 }
 
@@ -71,7 +71,7 @@ fn question() -> Vec<u8> {
     question
 }
 
-/// Reads the messages of one datagram; whether the last one was among them.
+/// Reads the messages of one datagram; returns whether the last one was among them.
 fn read(mut octets: &[u8], found: &mut BTreeMap<String, Link>) -> io::Result<bool> {
     while let Some((message, kind, _, rest)) = next(octets) {
         match kind {
@@ -116,12 +116,12 @@ fn link(message: &[u8]) -> Option<(String, Link)> {
     Some((name, link))
 }
 
-/// A string of the kernel's, which ends with a zero.
+/// A string from the kernel, which ends with a zero.
 pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
 }
 
-/// Number and value of each attribute; what is cut ends the list.
+/// Number and value of each attribute; a truncated one ends the list.
 pub(super) fn attributes(mut octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     /// NLA_F_NESTED and NLA_F_NET_BYTEORDER.
     const FLAGS: u16 = 0xc000;
@@ -147,7 +147,8 @@ mod tests {
         octets
     }
 
-    /// Goal: kind and master are read, and no cut of an answer is a panic. Method: a port of a bridge, as the kernel says it.
+    /// Goal: kind and master are read, and no truncated answer causes a panic. Method: a port of a bridge, in the
+    /// kernel's form.
     #[test]
     fn kind_and_master_are_read() {
         let kind = [attribute(IFLA_INFO_KIND, b"veth\0"), attribute(2, &[7; 9])].concat();
@@ -172,7 +173,7 @@ mod tests {
         }
     }
 
-    /// Goal: the machine's own answer has loopback, which is of no kind. Method: asks it.
+    /// Goal: the answer of this machine's kernel has loopback, which has no kind. Method: asks it.
     #[test]
     fn loopback_has_no_kind() {
         assert_eq!(list().unwrap()["lo"].kind, "");

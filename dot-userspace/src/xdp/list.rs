@@ -1,7 +1,7 @@
 //! Lists of client prefixes, each in two tries, one for each IP version, which change without a gap.
 //!
 //! Before: the config's prefixes. After: XDP looks each packet's source up in the tries.
-//! Holds: what is in the tries, so that a reload knows what to add and what to remove.
+//! Holds: the content of the tries, so that a reload knows what to add and remove.
 //! Never: empties a list to fill it again: a prefix on both the old and the new list is never off it.
 
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ pub(super) struct Before {
 }
 
 impl Lists {
-    /// Takes the maps of both out of the object.
+    /// Takes the maps of both lists out of the object.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
         Ok(Self {
             deny: List::take(object, "xdp.deny", maps::DENY4, maps::DENY6)?,
@@ -80,9 +80,9 @@ impl Lists {
     }
 }
 
-/// Two tries, and what is in them.
+/// Two tries, and their content.
 pub(super) struct List {
-    /// The config's key, or a name, for errors.
+    /// The config key, or a name, for errors.
     key: &'static str,
     v4: LpmTrie<MapData, [u8; 4], u32>,
     v6: LpmTrie<MapData, [u8; 16], u32>,
@@ -125,7 +125,7 @@ impl List {
         self.retain(&prefixes.iter().map(IpNet::trunc).collect());
     }
 
-    /// What is on the list.
+    /// The content of the list.
     pub(super) fn prefixes(&self) -> Vec<IpNet> {
         self.held.iter().copied().collect()
     }
@@ -136,7 +136,7 @@ impl List {
                 Ok(()) | Err(MapError::KeyNotFound) => {
                     self.held.remove(&prefix);
                 }
-                // It stays in our list, so that the next reload tries again.
+                // It stays in this list, so that the next reload tries again.
                 Err(error) => tracing::error!("{}: {prefix} stays: {}", self.key, innermost(&error)),
             }
         }

@@ -1,8 +1,8 @@
-//! Loads and attaches the kernel half, and removes what a dotd that has ended left.
+//! Loads and attaches the kernel half, and removes what an earlier dotd left behind.
 //!
-//! Before: listeners, and rights. After: programs are attached and judge by the config; or nothing is attached or
+//! Before: listeners, and rights. After: programs are attached and judge by the config, or nothing is attached or
 //! pinned.
-//! Never: changes what a running dotd holds.
+//! Never: changes objects of a running dotd.
 
 use dot_common::settings::Ports;
 
@@ -59,7 +59,7 @@ pub(super) fn load(
 ) -> Result<(Loaded, Vec<ProgramReport>, Look), XdpError> {
     let presence = match Presence::claim() {
         Ok(presence) => {
-            // This is no reason to stay off, because any user can make such a socket.
+            // dotd does not stay off for this, because any user can make such a socket.
             if let Some(name) = &presence.unknown {
                 tracing::warn!(
                     "xdp: {name} does not say whether another dotd runs in this network namespace"

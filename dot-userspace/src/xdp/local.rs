@@ -20,9 +20,9 @@ const GROUPS: [&str; 3] = ["224.0.0.0/4", "255.255.255.255/32", "ff00::/8"];
 /// The addresses.
 pub(super) struct Local {
     list: List,
-    /// IP versions whose addresses are known.
+    /// The IP versions whose addresses are known.
     pub(super) versions: u8,
-    /// Why the addresses of a version are not known.
+    /// The reasons why the addresses of a version are not known.
     reason: Option<String>,
     /// Set when the kernel half needs new settings.
     pub(super) has_changed: bool,
@@ -35,7 +35,7 @@ impl Local {
         Ok(Self { list, versions: 0, reason: None, has_changed: false })
     }
 
-    /// Why every destination counts as local, if so.
+    /// The reason why every destination counts as local, if that is so.
     pub(super) fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
@@ -69,9 +69,9 @@ impl Local {
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
     prefixes: Vec<IpNet>,
-    /// IP versions whose addresses are known.
+    /// The IP versions whose addresses are known.
     versions: u8,
-    /// Why the addresses of a version are not known.
+    /// The reasons why the addresses of a version are not known.
     reasons: Vec<String>,
 }
 

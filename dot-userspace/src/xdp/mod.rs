@@ -2,14 +2,15 @@
 //!
 //! Before: `start` has bound the listeners, and still has its rights. After: [`Xdp`] lives in the control thread of the
 //! engine, without rights, and uses the maps that it holds; [`Holder`], with the programs, links and pins, lives in the
-//! keeper ([`Xdp::give_away`]).
-//! Holds, in the order of use: `interfaces`, `links` and `paths` (where), `presence` (which other dotd), `folder` and `pins` (what survives
-//! this process), `attach` and `tc` (how), `refusal` (what the driver said), `kernel` (maps), `list` (which clients), `local` and
-//! `routes` (which destinations), `clients` with `bans` and `costs` (which clients for a while; `budget`, `deadlines`),
-//! `proofs` (which clients have proved their address), `tail_calls`, `notices`, `cookies` and `spread` (what follows a
-//! verdict), `settings` (the limits), `steering` and `worker_status` (which worker), `report` (in words).
+//! keeper ([`Xdp::give_away`]). Holds, in the order of use: `interfaces`, `links` and `paths` (the places to attach),
+//! `presence` (another dotd), `folder` and `pins` (objects that survive this process), `attach` and `tc` (the methods),
+//! `refusal` (the driver's reasons), `kernel` (maps), `list` (clients that are denied or allowed), `local` and `routes`
+//! (local destinations), `clients` with `bans` and `costs` (clients that are refused for a while; `budget`,
+//! `deadlines`), `proofs` (clients that have proved their address), `tail_calls`, `notices`, `cookies` and `spread`
+//! (the programs behind the judge), `settings` (the limits), `steering` and `worker_status` (the worker of a
+//! connection), `report` (the state for operators).
 //! Never: stops the engine: everything works without XDP, and [`Report`] says why it is off. It is an error only if the
-//! config demands XDP.
+//! config requires XDP.
 
 mod attach;
 mod attachment;
@@ -82,9 +83,9 @@ use crate::{config, ledger::PacketCount};
 
 /// The listeners of one address: one SO_REUSEPORT group, one socket per worker.
 pub struct ListenerGroup<'a> {
-    /// What they are bound to.
+    /// The address to which they are bound.
     pub address: SocketAddr,
-    /// By worker.
+    /// The sockets, by worker.
     pub sockets: Vec<BorrowedFd<'a>>,
 }
 
@@ -94,7 +95,7 @@ pub struct Xdp {
     prefixes: Prefixes,
     statuses: WorkerStatuses,
     kernel: Option<Loaded>,
-    /// An operator took it off, and it stays off.
+    /// An operator detached it, and it stays off.
     is_detached: bool,
 }
 
@@ -104,13 +105,13 @@ struct Loaded {
     attached: Attached,
 }
 
-/// Where the attachments are held.
+/// The holder of the attachments.
 enum Attached {
     /// In this process.
     Here(Box<Holder>),
-    /// In another process, which this asks.
+    /// In another process, to which this sends requests.
     Elsewhere(Box<dyn Attachments>),
-    /// In another process, which is not asked.
+    /// In another process, without a way to reach it.
     Unasked,
 }
 
@@ -127,16 +128,16 @@ impl Attached {
 /// Loads and attaches the kernel half as `config` says, and steers `groups`.
 ///
 /// # Errors
-/// Only if `config` demands what is impossible: `mode` native or generic, `required`, or a value that this version does
-/// not support.
+/// Only if `config` requires something that is impossible: `mode` native or generic, `required`, or a value that this
+/// version does not support.
 pub fn start(config: &config::Xdp, groups: &[ListenerGroup<'_>]) -> Result<Xdp, XdpError> {
     begin(config, groups, false)
 }
 
-/// Whether the programs of this build load on this machine, with what a start would give them. Attaches nothing.
+/// Whether the programs of this build load on this machine, with the constants of a start. Attaches nothing.
 ///
 /// # Errors
-/// Why not, where `config` demands that they do; also with `mode` off, ports can be too many.
+/// The reason, where `config` requires that they load; also, with `mode` off, that there are too many ports.
 pub fn try_load(config: &config::Xdp, addresses: &[std::net::SocketAddr]) -> Result<(), XdpError> {
     let ports = settings::ports_of(addresses.iter().map(std::net::SocketAddr::port).collect())?;
     if config.mode == config::XdpMode::Off {
@@ -187,7 +188,7 @@ fn begin(config: &config::Xdp, groups: &[ListenerGroup<'_>], continues: bool) ->
     Ok(Xdp { report, prefixes, statuses: tables.seal(), kernel, is_detached: false })
 }
 
-/// Returns what is loaded, unless the config demands more: a state that `/health` would report as unwell fails at the
+/// Returns what is loaded, unless the config requires more: a state that `/health` would report as unwell fails at the
 /// start.
 fn demand(report: &Report, loaded: Loaded) -> Result<Loaded, XdpError> {
     match (&report.degraded, loaded.attached) {
@@ -200,7 +201,7 @@ fn demand(report: &Report, loaded: Loaded) -> Result<Loaded, XdpError> {
 }
 
 impl Xdp {
-    /// The attachments, their modes, and why not a better one.
+    /// The attachments, their modes, and the reasons against better modes.
     #[must_use]
     pub fn report(&self) -> Report {
         let mut report = Report { workers: self.statuses.rows(), ..self.report.clone() };
@@ -215,13 +216,13 @@ impl Xdp {
         report
     }
 
-    /// Where a worker reports its status; must be taken once for each worker.
+    /// The entry in which a worker reports its status; must be taken once for each worker.
     #[must_use]
     pub fn status_writer(&self, worker: usize) -> StatusWriter {
         self.statuses.status_writer(worker)
     }
 
-    /// The kernel half's counters, all CPUs together: every verdict, also those with 0.
+    /// The kernel half's counters, all CPUs together: every verdict, also those at zero.
     #[must_use]
     pub fn packets(&self) -> Vec<PacketCount> {
         let counters = self.kernel.as_ref().map(|loaded| &loaded.kernel.counters);
@@ -282,7 +283,7 @@ impl Xdp {
         }
     }
 
-    /// Sends later requests about them to `other`.
+    /// Sends later requests about the attachments to `other`.
     pub fn ask(&mut self, other: impl Attachments + 'static) {
         if let Some(loaded) = &mut self.kernel {
             loaded.attached = Attached::Elsewhere(Box::new(other));
@@ -322,7 +323,7 @@ impl Xdp {
         }
     }
 
-    /// Whether there is a kernel half.
+    /// Whether the kernel half is loaded.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         self.kernel.is_some()
@@ -351,7 +352,7 @@ impl Xdp {
         tracing::warn!("xdp: {why}");
     }
 
-    /// Starts a thread that passes on the kernel half's log lines; must be called in the process that serves.
+    /// Starts a thread that writes the kernel half's log lines; must be called in the process that serves.
     #[cfg(feature = "debug-log")]
     pub fn pass_packet_log_on(&mut self) {
         let log = self.kernel.as_mut().and_then(|loaded| loaded.kernel.packet_log.take());
@@ -366,14 +367,14 @@ impl Xdp {
     }
 }
 
-/// Whether the kernel would make SYN cookies for this config: why not, or when.
+/// Whether the kernel would make SYN cookies for this config: the reason why not, or the condition.
 #[must_use]
 pub fn syn_cookies(config: &config::Xdp) -> Option<String> {
     cookies::Cookies::of(config).state().1
 }
 
 impl AsFd for ListenerGroup<'_> {
-    /// Any socket of the group stands for it.
+    /// Any socket of the group can be used.
     ///
     /// # Panics
     /// When the group is empty: `start` binds at least one socket per address.

@@ -1,8 +1,8 @@
 //! Notices of the kernel half about refused clients, from its ring buffer, and their counts.
 //!
 //! Before: XDP refused a client for the first time in a minute. After: the control thread has a line to log.
-//! Holds: the ring, and the counts of notices sent, held back and lost. Only descriptors: no right is needed.
-//! Never: makes the kernel wait for a reader; reads more at once than fits a turn of the control thread.
+//! Holds: the ring, and the counts of notices sent, held back and lost. It has only descriptors, and needs no right.
+//! Never: makes the kernel wait for a reader; reads more at once than fits into a turn of the control thread.
 
 use std::io;
 
@@ -24,7 +24,7 @@ use super::{
     report::NoticeCounts,
 };
 
-/// Notices taken in one turn.
+/// The most notices that are taken in one turn.
 const BATCH_MAX: usize = 64;
 
 /// Counts of the kernel half, and the ring until it has a listener.
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// Goal: an entry is read as the kernel half wrote it, and other octets give nothing.
+    /// Goal: an entry is read as the kernel half wrote it, and other octets are ignored.
     #[test]
     fn entries_read_as_they_were_written() {
         let client = ClientPrefix::v4(0xc000_0207, 32);

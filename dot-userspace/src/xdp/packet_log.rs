@@ -1,7 +1,7 @@
-//! Passes on what the kernel half logs. Only with the feature `debug-log`.
+//! Writes the kernel half's log lines to dotd's log. Only with the feature `debug-log`.
 //!
-//! Holds: a thread that empties aya-log's ring ten times a second, and ends with the process; and the bridge
-//! from aya-log's `log` to our `tracing`.
+//! Holds: a thread that empties aya-log's ring ten times a second, and ends with the process; and the bridge from
+//! aya-log's `log` to `tracing`.
 //! Never: is part of a release.
 
 use std::{thread, time::Duration};
@@ -10,10 +10,10 @@ use aya::Ebpf;
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 
-/// The ring, before its thread is there.
+/// The ring, before its thread is started.
 pub(super) struct PacketLog(EbpfLogger<ToTracing>);
 
-/// Takes the ring; without one in the object there is nothing to read.
+/// Takes the ring; if the object has none, there is nothing to read.
 pub(super) fn take(object: &mut Ebpf) -> Option<PacketLog> {
     let logger = EbpfLogger::init_with_logger(object, ToTracing);
     logger.inspect_err(|error| tracing::warn!("no packet log: {error}")).ok().map(PacketLog)

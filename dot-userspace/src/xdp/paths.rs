@@ -1,22 +1,22 @@
-//! Which ways a packet can take to a listen address, and where on each it is judged.
+//! The ways of a packet to a listen address, and the place on each way at which it is judged.
 //!
-//! Before: `interfaces` lists what there is; the config names interfaces, or none, and has listen addresses. After: each way in is
-//! covered by XDP or by tc ingress, or is said not to be.
-//! Holds: the choice, which is pure. A packet is judged once: never on an interface and on one that its frames came in
-//! through.
+//! Before: `interfaces` lists the machine's interfaces; the config names interfaces, or none, and has listen addresses.
+//! After: each way in is covered by XDP or by tc ingress, or reported as not covered.
+//! Holds: the choice, which is pure. A packet is judged once: never both on an interface and on another one through
+//! which its frames came in.
 //! Never: attaches.
 //!
-//! Linux takes a packet to any of its addresses on any interface. So with addresses in `listen` those interfaces get XDP that
-//! carry one, and the others tc ingress, which costs them least and resets no card.
+//! Linux accepts a packet to any of its addresses on any interface. So if `listen` has addresses, the interfaces that
+//! carry one get XDP, and the others get tc ingress, which costs them least and resets no card.
 
 use std::net::IpAddr;
 
 use super::interfaces::{Interface, Way};
 
-/// Most interfaces on top of each other.
+/// The most interfaces on top of each other.
 const STACK_MAX: u32 = 8;
 
-/// Of those present, the named interfaces; or, with no names, every way in. A named one that is not there has index 0.
+/// The named interfaces; or, without names, every way in. A named one that does not exist has index 0.
 pub(super) fn choose(names: &[String], addresses: &[IpAddr], present: &[Interface]) -> Vec<Interface> {
     if !names.is_empty() {
         return resolve(names, present);
@@ -30,7 +30,8 @@ pub(super) fn choose(names: &[String], addresses: &[IpAddr], present: &[Interfac
         present.iter().filter(|interface| interface.is_up && carries(interface)).collect()
     };
     if !is_wildcard && carriers.iter().all(|interface| interface.is_loopback) {
-        // 127.0.0.0/8 and ::1 come in nowhere else; an address that nobody has may be anybody's tomorrow.
+        // Packets to 127.0.0.0/8 and ::1 come in nowhere else; an address that no interface has may be added to any of
+        // them later.
         return carriers.into_iter().cloned().collect();
     }
     let mut chosen: Vec<Interface> = carriers.iter().map(|one| placed(one, way(one, present))).collect();
@@ -47,7 +48,7 @@ pub(super) fn choose(names: &[String], addresses: &[IpAddr], present: &[Interfac
     chosen
 }
 
-/// Interfaces that the config does not name, and through which packets come that nobody judges.
+/// Interfaces that the config does not name, and through which unjudged packets can come in.
 pub(super) fn left_out(
     names: &[String],
     addresses: &[IpAddr],
@@ -77,7 +78,8 @@ pub(super) fn unserved(addresses: &[IpAddr], chosen: &[Interface]) -> Vec<IpAddr
     addresses.iter().filter(is_unserved).copied().collect()
 }
 
-/// Whether packets come in everywhere alike: to a wildcard, and to an address that is on no wire (loopback's, dummy's).
+/// Whether packets can come in on every interface alike: to a wildcard, and to an address that is on no physical
+/// interface (loopback's, dummy's).
 fn is_everywhere(addresses: &[IpAddr], present: &[Interface]) -> bool {
     let is_on_no_wire = |address: &IpAddr| {
         let carrier = present.iter().find(|interface| interface.carries(*address));
@@ -91,12 +93,12 @@ fn placed(interface: &Interface, way: Way) -> Interface {
     Interface { way, ..interface.clone() }
 }
 
-/// Whether what comes in through an interface is judged on another one of those chosen.
+/// Whether packets that come in through an interface are judged on another chosen one.
 pub(super) fn covers(other: &Interface, interface: &Interface, present: &[Interface]) -> bool {
     is_above(interface, &other.name, present, STACK_MAX) || judges_for_ports(other, &interface.name, present)
 }
 
-/// Where on an interface that nobody named packets are judged.
+/// The place at which packets are judged on an interface that the config does not name.
 fn way(interface: &Interface, present: &[Interface]) -> Way {
     let is_tunnel = !matches!(
         interface.kind.as_str(),
@@ -106,8 +108,8 @@ fn way(interface: &Interface, present: &[Interface]) -> Way {
     if !interface.is_ethernet || is_tunnel || is_guest { Way::Ingress } else { Way::Xdp }
 }
 
-/// The host's end of a container's or a virtual machine's interface: XDP would cost the guest most of its throughput. Where
-/// there is no card at all a veth is one: dotd is in a container itself.
+/// The host's end of a container's or a virtual machine's interface: XDP would cost the guest most of its throughput.
+/// Without any network card a veth counts as one, because dotd itself runs in a container.
 fn is_guest(interface: &Interface, present: &[Interface]) -> bool {
     match interface.kind.as_str() {
         "veth" => interface.is_port || present.iter().any(|other| other.is_card),
@@ -116,8 +118,8 @@ fn is_guest(interface: &Interface, present: &[Interface]) -> bool {
     }
 }
 
-/// A bridge of guests alone: what they say to this machine comes in through it, and what they say to each other does not. So is a
-/// bridge, bond or VRF that has no ports yet: XDP on it could keep a port from joining.
+/// A bridge with only guests: packets from them to this machine come in through it, and packets between them do not. A
+/// bridge, bond or VRF without ports counts as one too, because XDP on it could keep a port from joining.
 fn is_of_guests(interface: &Interface, present: &[Interface]) -> bool {
     let is_guest_port =
         |name: &String| present.iter().any(|port| port.name == *name && is_guest(port, present));
@@ -128,13 +130,13 @@ fn is_of_guests(interface: &Interface, present: &[Interface]) -> bool {
     }
 }
 
-/// No packet comes in through it.
+/// Whether no packet comes in through it.
 fn is_idle(interface: &Interface) -> bool {
     interface.kind == "dummy"
 }
 
-/// Whether what comes in through it is judged on another interface: below it, or, for ports of a bridge of guests and the
-/// lower part of Hyper-V's pair, above it.
+/// Whether packets that come in through it are judged on another interface: below it, or, for ports of a bridge of
+/// guests and the lower part of Hyper-V's pair, above it.
 fn is_judged_elsewhere(interface: &Interface, present: &[Interface]) -> bool {
     if !interface.lowers.is_empty() {
         return !interface.is_shared && !is_of_guests(interface, present);
@@ -142,13 +144,13 @@ fn is_judged_elsewhere(interface: &Interface, present: &[Interface]) -> bool {
     interface.is_port && present.iter().any(|upper| judges_for_ports(upper, &interface.name, present))
 }
 
-/// Whether an interface is judged in place of what is below it, and this is below it.
+/// Whether an interface is judged in place of those below it, and this one is below it.
 fn judges_for_ports(upper: &Interface, lower: &str, present: &[Interface]) -> bool {
     upper.lowers.iter().any(|name| name == lower) && (upper.is_shared || is_of_guests(upper, present))
 }
 
-/// The named interfaces, such that no frame is judged twice: where one is above another named one, all that is below it
-/// stands in its place, for they see its frames first.
+/// The named interfaces, changed so that no frame is judged twice: where one is above another named one, all interfaces
+/// below it replace it, because they see its frames first.
 fn resolve(names: &[String], present: &[Interface]) -> Vec<Interface> {
     let mut chosen = Vec::new();
     for name in names {

@@ -1,10 +1,11 @@
 //! Links and maps that outlive this process, pinned in the BPF file system.
 //!
 //! Before: `folder` opened the private folder. After: a successor finds the links of a crashed predecessor and replaces
-//! its program without a gap; an orderly end leaves nothing.
+//! its program without a gap; after an orderly end nothing is left.
 //! Holds: `/sys/fs/bpf/dotd/v<schema>/<network namespace and boot>`, by descriptors. Pins stay root's, and no other
 //! user may enter: a pin can be opened by path to detach a link, or to write a map.
-//! Never: reuses a map without comparing its shape: the kernel half would misread it; gives a pin or folder away.
+//! Never: reuses a map without comparing its shape: the kernel half would misread it; gives a pin or folder to another
+//! user.
 
 use std::{fs::File, path::PathBuf};
 
@@ -58,12 +59,12 @@ impl Pins {
         self.folders.path.join(name)
     }
 
-    /// The same through our own descriptor: it stays valid whatever happens to the path.
+    /// The same through dotd's own descriptor, which stays valid whatever happens to the path.
     pub(super) fn reach(&self, name: &str) -> PathBuf {
         disk::path_of(&self.folders.own).join(name)
     }
 
-    /// Whether there is such a pin.
+    /// Whether a pin of this name exists.
     pub(super) fn has(&self, name: &str) -> bool {
         fstatat(self.folder(), name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
@@ -89,7 +90,7 @@ impl Pins {
     fn fitting(&self, name: &str, wanted: (MapType, u32, u32, u32)) -> PathBuf {
         let path = self.reach(name);
         let Ok(found) = MapInfo::from_pin(&path) else {
-            // It is not there, or not a map.
+            // The pin does not exist, or is not a map.
             self.unlink(name);
             return path;
         };
@@ -105,7 +106,8 @@ impl Pins {
         path
     }
 
-    /// Pins a map of ours in place of a predecessor's: a new process counts from zero. A failure only costs visibility.
+    /// Pins a map of ours in place of a predecessor's: a new process counts from zero. After a failure the map is only
+    /// less visible.
     pub(super) fn keep(&self, object: &Ebpf, name: &str) {
         self.unlink(name);
         let pinned = object.map(name).map(|map| map.pin(self.reach(name)));
@@ -114,7 +116,7 @@ impl Pins {
         }
     }
 
-    /// Removes one pin, if it is there.
+    /// Removes one pin, if it exists.
     pub(super) fn unlink(&self, name: &str) {
         match unlinkat(self.folder(), name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
@@ -122,7 +124,7 @@ impl Pins {
         }
     }
 
-    /// Removes pinned links of a predecessor that are not ours, so that its interfaces are free.
+    /// Removes a predecessor's pinned links that this dotd does not use, so that their interfaces are free.
     pub(super) fn sweep(&self, links: &[&Link]) {
         for name in self.names() {
             let is_map = maps::ALL.contains(&name.as_str());
@@ -137,7 +139,7 @@ impl Pins {
         folder::names(self.folder())
     }
 
-    /// Removes all pins, ours and a predecessor's, and the folders that are empty then.
+    /// Removes all pins, dotd's own and a predecessor's, and folders that become empty.
     pub(super) fn remove(self, links: &[&Link]) {
         let ours = [BANS, COUNTERS, FLOWS4, FLOWS6, SETTINGS]
             .into_iter()
@@ -146,7 +148,7 @@ impl Pins {
             self.unlink(&name);
         }
         for (parent, name) in &self.folders.parents {
-            // Stops at a folder with another namespace's folder in it.
+            // This stops at a folder that contains another namespace's folder.
             if unlinkat(parent, name.as_os_str(), UnlinkatFlags::RemoveDir).is_err() {
                 break;
             }

@@ -3,7 +3,7 @@
 //! Before: the kernel half is about to be attached or detached. After: a second dotd stays off, also one with another
 //! BPF file system (`ip netns exec` mounts /sys again) or another run folder.
 //! Holds: an abstract Unix socket, which exists in a network namespace and not on a disk. Its name is new each time, so
-//! nobody can take it first; the kernel tells its owner, so other users' sockets do not count.
+//! no other process can take it first; the kernel reports its owner, so other users' sockets do not count.
 //! Never: waits longer than a predecessor needs to end.
 //!
 //! Source: unix(7): abstract sockets, SO_PEERCRED.
@@ -29,13 +29,13 @@ use nix::{
 
 use super::XdpError;
 
-/// How the names of these sockets begin.
+/// The beginning of the names of these sockets.
 const NAME: &str = "dotd-xdp-";
 
 /// While this lives, this dotd owns its network namespace's XDP.
 pub(super) struct Presence {
     listener: UnixListener,
-    /// A socket with a name like ours whose queue stayed full, so that the kernel did not tell its owner.
+    /// A socket with a name like ours whose queue stayed full, so that the kernel did not report its owner.
     pub(super) unknown: Option<String>,
 }
 
@@ -59,10 +59,10 @@ impl Presence {
     /// Another user can keep a queue full, its own or a dotd's: the caller decides what [`Presence::unknown`] means.
     ///
     /// # Errors
-    /// [`XdpError::Locked`]: there is another one.
+    /// [`XdpError::Locked`]: another one runs.
     pub(super) fn claim() -> Result<Self, XdpError> {
         let name = format!("{NAME}{:016x}", random());
-        // Our own socket first: of two that begin at the same moment, each finds the other.
+        // dotd makes its own socket first, so that of two that start at the same moment each finds the other.
         let listener = bind(&name).map_err(|error| failed(&error))?;
         let mut unknown = None;
         for tried in 1.. {
@@ -109,7 +109,7 @@ fn names(list: &str) -> impl Iterator<Item = &str> {
     names.filter(|name| name.starts_with(NAME))
 }
 
-/// Whether the listening process has the rights of a process that runs XDP: root, or our own user.
+/// Whether the listening process has the rights of a process that runs XDP: root, or dotd's own user.
 fn ask(name: &str) -> Heard {
     match connected(name) {
         Ok(socket) if getsockopt(&socket, PeerCredentials).is_ok_and(|peer| is_ours(peer.uid())) => {
@@ -150,10 +150,10 @@ impl AsFd for Presence {
     }
 }
 
-/// How often another dotd is looked for, and the interval.
+/// The number of attempts to find another dotd, and their interval.
 const TRIES_MAX: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(20);
-/// Connections taken at once.
+/// The most connections that are taken at once.
 const QUEUE_MAX: usize = 4096;
 
 #[cfg(test)]
@@ -172,8 +172,8 @@ mod tests {
         assert_eq!(names(list).collect::<Vec<_>>(), ["dotd-xdp-00ff"]);
     }
 
-    /// Goal: a second claim finds the first, and none once it is gone. Method: three in this process, which shares its
-    /// network namespace with every other test, under a separate name.
+    /// Goal: a second claim finds the first, and finds none after its end. Method: three in this process, which shares
+    /// its network namespace with every other test, under a separate name.
     #[test]
     fn a_listener_of_ours_is_found() {
         let name = format!("dotd-test-{:016x}", random());

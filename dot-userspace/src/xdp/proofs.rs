@@ -1,11 +1,12 @@
-//! Clients that finish connections: SYNs that others send in their name do not harm them.
+//! Clients that complete connections: SYNs that others send in their name do not harm them.
 //!
-//! Before: the workers' charges say which clients finished connections and handshakes. After: if SYNs in a client's
-//! name exceed its rate, which anybody could cause, XDP lets them pass, unless the client itself finished more
+//! Before: the workers' charges say which clients completed connections and handshakes. After: if SYNs in a client's
+//! name exceed its rate, which anybody could cause, XDP lets them pass, unless the client itself completed more
 //! connections than its rate allows.
 //! Holds: the map PROVEN, which nothing else writes, and a budget of connections for each client at the rate of its
 //! SYNs.
-//! Never: trusts a packet; writes for a client whose proof is fresh: the usual client costs one write in minutes.
+//! Never: trusts a packet; writes for a client whose proof is recent, so that the usual client costs one write in
+//! minutes.
 
 use aya::{
     Ebpf,
@@ -28,21 +29,21 @@ use super::{
 };
 use crate::config::XdpLimit;
 
-/// How long a proof is valid: ten minutes, in which a stub resolver comes back, and an address seldom changes its
-/// owner.
+/// The time for which a proof is valid: ten minutes, in which a stub resolver comes back, and an address seldom changes
+/// its owner.
 const PROOF_NS: u64 = 600_000_000_000;
 
-/// Proofs, and what clients have done since.
+/// Proofs, and the connections of clients since.
 pub(super) struct Proofs {
     map: HashMap<MapData, u64, Proof>,
-    /// Of both kinds of proof.
+    /// The ends of both kinds of proof.
     ends: Deadlines,
     connections: Budgets,
     is_wanted: bool,
 }
 
 impl Proofs {
-    /// Takes the map out of the object. Proofs are not wanted before [`Proofs::apply`].
+    /// Takes the map out of the object. No proofs are kept before [`Proofs::apply`].
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
         let map = HashMap::try_from(take(object, PROVEN)?).map_err(|error| refused(PROVEN, &error))?;
         let connections = Budgets::new(Rate::default(), PROVEN_MAX);
@@ -56,8 +57,8 @@ impl Proofs {
         self.is_wanted = rate.is_limit();
     }
 
-    /// A client finished connections and handshakes. While it exceeds its rate by connections it has no proof, and its
-    /// SYNs over the rate are refused.
+    /// Notes that a client completed connections and handshakes. While its connections exceed its rate it has no proof,
+    /// and its SYNs above the rate are refused.
     pub(super) fn prove(&mut self, client: ClientPrefix, charge: &Charge, now_ns: u64) {
         if !self.is_wanted {
             return;
@@ -81,13 +82,13 @@ impl Proofs {
         }
     }
 
-    /// How far a client is trusted, and until when.
+    /// The proof of a client, and the time until which it is valid.
     pub(super) fn of(&self, client: ClientPrefix, now_ns: u64) -> Option<(Trust, u64)> {
         let end_ns = self.ends.end_of(client)?;
         self.map.get(&client.key(), 0).ok().map(|proof| (proof.trust(now_ns), end_ns))
     }
 
-    /// Removes proofs that are over.
+    /// Removes expired proofs.
     pub(super) fn sweep(&mut self, now_ns: u64) {
         while let Some(client) = self.ends.over(now_ns) {
             self.erase(client);

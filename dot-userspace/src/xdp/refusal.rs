@@ -1,10 +1,10 @@
-//! What a driver says when it refuses XDP, and what to change.
+//! The reason why a driver refuses XDP, and the change that would help.
 //!
-//! Before: a link was refused, with an error number. After: the driver's own sentence, the interface's driver, MTU and queues, and
-//! the known way out.
-//! Holds: the same question over netlink, which unlike a link carries the sentence (extended acknowledgement), and the table of
-//! drivers' conditions.
-//! Never: leaves a program attached by this question; replaces somebody's.
+//! Before: a link was refused, with an error number. After: the driver's own sentence, the interface's driver, MTU and
+//! queues, and the known remedy.
+//! Holds: the same question over netlink, whose answer, unlike that for a link, contains the sentence (extended
+//! acknowledgement), and the table of drivers' conditions.
+//! Never: leaves a program attached by this question; replaces another program.
 //!
 //! Source: rtnetlink(7) (RTM_SETLINK, IFLA_XDP), linux/netlink.h (NLMSGERR_ATTR_MSG); Linux's drivers, by file and function beside
 //! each row of the table.
@@ -38,8 +38,8 @@ const IFLA_XDP_FLAGS: u16 = 3;
 const NATIVE_IF_FREE: u32 = 0x1 | 0x4;
 const NATIVE: u32 = 0x4;
 
-/// What drivers demand for native XDP of a program that takes frames of several buffers, and how an operator meets it. MTUs are
-/// for pages of 4 KiB. A driver stands here only with conditions that its source has.
+/// The conditions of drivers for native XDP with a program that accepts frames in several buffers, and the operator's
+/// remedy. MTUs are for pages of 4 KiB. Only conditions from a driver's source are listed.
 const CONDITIONS: [(&str, &str); 8] = [
     // ena_xdp.h: ENA_XDP_MAX_MTU, ena_xdp_legal_queue_count.
     (
@@ -51,7 +51,7 @@ const CONDITIONS: [(&str, &str); 8] = [
         "hv_netvsc",
         "hv_netvsc takes XDP up to an MTU of 3,506, without LRO: `ip link set NAME mtu 3506`, `ethtool -K NAME lro off`",
     ),
-    // virtio_net.c: virtnet_xdp_set. Too few queues are no reason since Linux 5.13.
+    // virtio_net.c: virtnet_xdp_set. Too few queues are no obstacle since Linux 5.13.
     (
         "virtio_net",
         "virtio_net takes XDP where the hypervisor lets the guest turn receive offloads off, or has none: of QEMU's device `ctrl_guest_offloads=on`, or `guest_csum=off` and all of `guest_tso4`, `guest_tso6`, `guest_ecn`, `guest_ufo`",
@@ -77,17 +77,17 @@ const CONDITIONS: [(&str, &str); 8] = [
     ("vmxnet3", "vmxnet3 takes XDP from Linux 6.6 on, up to an MTU of 3,492: `ip link set NAME mtu 3492`"),
 ];
 
-/// Why native XDP was refused: `number`'s words, and what more is known.
+/// The reason why native XDP was refused: the text for `number`, and everything else that is known.
 pub(super) fn in_words(interface: &Interface, program: BorrowedFd<'_>, number: &str) -> String {
     let sentence = sentence(interface.index, program).ok().flatten();
     let sentence = sentence.map(|sentence| format!(": {sentence}")).unwrap_or_default();
     format!("{number}{sentence}{}", circumstances(interface, driver(&interface.name)))
 }
 
-/// The price of the mode that is left.
+/// The cost of the remaining mode.
 pub(super) const PRICE_OF_GENERIC: &str = "generic mode judges a packet only after the kernel has made a buffer for it: a flood costs more CPU than in native mode";
 
-/// What an operator can see and change of a card.
+/// The properties of a card that an operator can see and change.
 fn circumstances(interface: &Interface, driver: Option<String>) -> String {
     let Some(driver) = driver.filter(|_| interface.is_card) else { return String::new() };
     let Interface { name, mtu, queues: (rx, tx), .. } = interface;
@@ -101,7 +101,8 @@ fn circumstances(interface: &Interface, driver: Option<String>) -> String {
     )
 }
 
-/// The driver's sentence. A driver that takes the program after all has it taken off again: the next look makes a link.
+/// The driver's sentence. If the driver accepts the program this time, it is detached again, and the next check makes a
+/// link.
 fn sentence(index: u32, program: BorrowedFd<'_>) -> io::Result<Option<String>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
@@ -144,7 +145,7 @@ fn answer(octets: &[u8]) -> Option<(i32, Option<String>)> {
         return None;
     }
     let code = i32::from_ne_bytes(*content.first_chunk()?);
-    // The question comes back, whole unless it was cut to its header.
+    // The answer repeats the question, whole or only its header.
     let asked = usize::try_from(u32::from_ne_bytes(*content.get(4..)?.first_chunk()?)).ok()?;
     let asked = if code == 0 || flags & CAPPED != 0 { HEADER_OCTETS } else { asked };
     let rest = content.get(4 + aligned(asked)..).filter(|_| flags & HAS_ATTRIBUTES != 0);
@@ -156,8 +157,8 @@ fn answer(octets: &[u8]) -> Option<(i32, Option<String>)> {
 mod tests {
     use super::*;
 
-    /// Goal: a card's driver, MTU and queues are named with what to change; nothing is said of what is no card. Method: cards as
-    /// values.
+    /// Goal: a card's driver, MTU and queues are named with what to change; nothing is said about interfaces other than
+    /// cards. Method: cards as values.
     #[test]
     fn circumstances_name_the_way_out() {
         let card = Interface {
@@ -181,8 +182,8 @@ mod tests {
         assert_eq!(circumstances(&card, None), "");
     }
 
-    /// Goal: the sentence is found behind the question that comes back, and no cut of the answer is a panic. Method: an answer by
-    /// hand.
+    /// Goal: the sentence is found behind the repeated question, and no truncated answer causes a panic. Method: an
+    /// answer built by hand.
     #[test]
     fn the_sentence_is_read() {
         let asked = question(7, 3, NATIVE_IF_FREE);

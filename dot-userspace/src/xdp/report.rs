@@ -13,42 +13,43 @@ use super::{Look, XdpError};
 pub struct Report {
     /// "native", "generic", "mixed" (both), "tc" (neither, but tc ingress), or "off".
     pub state: String,
-    /// Why it is off.
+    /// The reason why it is off.
     pub reason: Option<String>,
     /// Differences from the config, for each interface; empty while all is well.
     #[serde(default)]
     pub degraded: Option<String>,
-    /// The config demands XDP: `/health` fails while it is degraded.
+    /// Whether the config requires XDP: then `/health` fails while it is degraded.
     #[serde(default)]
     pub required: bool,
-    /// How often a lost attachment was restored.
+    /// The number of restored attachments.
     #[serde(default)]
     pub repairs: u64,
     /// Each interface.
     pub interfaces: Vec<InterfaceReport>,
-    /// By which way a packet that comes to a listen address is judged, in interfaces.
+    /// The interfaces through which packets to a listen address come, by the way they are judged.
     #[serde(default)]
     pub paths: Paths,
-    /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu", or "kernel-hash"; behind "cpumap, " where packets move too.
+    /// "reuseport-ebpf", "reuseport-cbpf", "incoming-cpu", or "kernel-hash"; with "cpumap, " in front where packets
+    /// move too.
     pub steering: String,
-    /// Why not the first of these.
+    /// The reason why it is not the first of these.
     pub steering_reason: Option<String>,
     /// Each loaded program.
     pub programs: Vec<ProgramReport>,
-    /// How many bans there are, and how many there were.
+    /// The numbers of bans now and so far.
     pub bans: BanCounts,
-    /// Handshake budgets that are spent.
+    /// Spent handshake budgets.
     pub costs: CostCounts,
     /// SYN cookies from XDP: "off", "auto" or "always".
     #[serde(default)]
     pub syn_cookies: String,
-    /// Why they are off, or when they are made.
+    /// The reason why they are off, or the condition under which they are made.
     #[serde(default)]
     pub syn_cookies_reason: Option<String>,
-    /// SYNs over their client's rate: "cookie" or "drop".
+    /// The treatment of SYNs above their client's rate: "cookie" or "drop".
     #[serde(default)]
     pub syn_over: String,
-    /// Why that differs from the config.
+    /// The reason why that differs from the config.
     #[serde(default)]
     pub syn_over_reason: Option<String>,
     /// Notices of refused clients.
@@ -72,14 +73,15 @@ pub struct WorkerReport {
     pub accepting: bool,
 }
 
-/// Interfaces through which a listen address can be reached, but for loopback where nobody asked for it: by what judges there.
+/// The numbers of interfaces through which a listen address can be reached, by what judges there; without loopback
+/// unless the config names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {
-    /// XDP.
+    /// Judged by XDP.
     pub xdp: usize,
-    /// The same judge at tc ingress.
+    /// Judged by the same code at tc ingress.
     pub tc: usize,
-    /// Nothing.
+    /// Not judged.
     pub not_covered: usize,
 }
 
@@ -90,11 +92,11 @@ pub struct InterfaceReport {
     pub name: String,
     /// "native", "generic", "tc" (judged at tc ingress), or "off".
     pub mode: String,
-    /// Why not native, or nothing.
+    /// The reason why it is not native, or empty.
     pub reason: Option<String>,
-    /// How our own SYN-ACKs are seen: "tcx", "clsact", or "off" (the gates then let all streams pass).
+    /// How the learner sees dotd's own SYN-ACKs: "tcx", "clsact", or "off" (the gates then let all streams pass).
     pub learner: String,
-    /// Less than the config wants.
+    /// Whether this is less than the config asks for.
     #[serde(default)]
     pub degraded: bool,
 }
@@ -106,38 +108,38 @@ pub struct ProgramReport {
     pub name: String,
     /// The kernel's number for it.
     pub id: u32,
-    /// Instructions that the verifier looked at.
+    /// The number of instructions that the verifier checked.
     pub verified_instructions: u32,
     /// Size after translation.
     pub translated_octets: u32,
 }
 
-/// Bans in numbers, since this process began.
+/// The numbers of bans since this process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BanCounts {
-    /// Now.
+    /// Bans now.
     pub current: usize,
-    /// Made, by cause.
+    /// Bans made so far, by cause.
     pub made: BTreeMap<String, u64>,
-    /// Lifted before their time because all room was taken.
+    /// Bans that were lifted early because the map was full.
     pub displaced: u64,
 }
 
-/// Handshake budgets in numbers.
+/// The numbers of handshake budgets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CostCounts {
     /// Clients that are refused now.
     pub spent: usize,
-    /// How often a client began to be, since this process began.
+    /// How often a client's budget was spent, since this process started.
     pub spent_total: u64,
 }
 
-/// Notices of refused clients, since this process began.
+/// Notices of refused clients since this process started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeCounts {
-    /// Sent by the kernel half: one a client, reason and minute.
+    /// Sent by the kernel half: one for each client, reason and minute.
     pub sent: u64,
-    /// Not sent, because there were too many of one reason.
+    /// Not sent, because there were too many for one reason.
     pub held_back: u64,
     /// Not sent, because the ring was full.
     pub lost: u64,
@@ -148,18 +150,18 @@ pub struct NoticeCounts {
 pub struct BanRow {
     /// The client prefix with its length.
     pub prefix: String,
-    /// "operator", or what the engine caught it at.
+    /// "operator", or the offence for which the engine made it.
     pub cause: String,
-    /// An operator's words.
+    /// The operator's reason.
     pub reason: String,
-    /// Packets that met it.
+    /// The number of packets that met it.
     pub hits: u64,
-    /// Until it ends, rounded up.
+    /// The seconds until it ends, rounded up.
     pub seconds_left: u64,
 }
 
 impl Report {
-    /// Says of the steering whether packets move between CPUs too, or why not.
+    /// Adds to the steering whether packets move between CPUs too, or why not.
     pub(super) fn spread(&mut self, state: Option<Result<(), String>>) {
         match state {
             Some(Ok(())) => self.steering = format!("cpumap, {}", self.steering),
@@ -171,8 +173,8 @@ impl Report {
         }
     }
 
-    /// Sets state, reason and what is degraded from the interfaces; `unserved` are listen addresses that no
-    /// interface carries.
+    /// Sets state, reason and the degraded parts from the interfaces; `unserved` are listen addresses that no interface
+    /// carries.
     pub(super) fn summarize(&mut self, Look { interfaces, unserved, repairs }: Look, unknown: Option<&str>) {
         self.interfaces = interfaces;
         self.repairs += repairs;
@@ -202,7 +204,7 @@ impl Paths {
         Self { xdp: count(&["native", "generic"]), tc: count(&["tc"]), not_covered: not_covered.count() }
     }
 
-    /// In a line.
+    /// The report in one line.
     #[must_use]
     pub fn words(&self) -> String {
         let Self { xdp, tc, not_covered } = self;
@@ -210,7 +212,7 @@ impl Paths {
     }
 }
 
-/// Why XDP is on none of these.
+/// The reason why XDP is on none of these.
 pub(super) fn reasons(rows: &[InterfaceReport]) -> String {
     let rows: Vec<_> = rows.iter().map(because).collect();
     if rows.is_empty() { "none carries a listen address".into() } else { rows.join("; ") }
@@ -224,7 +226,7 @@ fn because(row: &InterfaceReport) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: the steering says that packets move, or why they do not, beside what it said of connections.
+    /// Goal: the steering says that packets move, or why they do not, and still how connections find workers.
     #[test]
     fn steering_says_whether_packets_move() {
         let report = || Report {

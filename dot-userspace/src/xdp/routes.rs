@@ -1,11 +1,12 @@
-//! Asks the kernel which addresses are this machine's: those that it would take a packet to.
+//! Asks the kernel for this machine's addresses: those to which it accepts packets.
 //!
-//! Before: interfaces, addresses or routes may have changed. After: `local` tells the kernel half.
-//! Holds: one question over netlink for each kind of route, and the reading of answers, which is pure. Routes of kind local
-//! are every address of every interface, of either IP version, also secondary ones, 127.0.0.0/8 and prefixes that somebody
-//! made local (`ip route add local`), in the tables of VRFs too; broadcast and anycast ones are taken as well.
-//! Never: asks for other routes: a router has a million. Takes a default route of another table: a transparent proxy makes
-//! everything local for the packets that it marked, which says nothing about others.
+//! Before: interfaces, addresses or routes may have changed. After: `local` writes them into the kernel half's maps.
+//! Holds: one question over netlink for each kind of route, and the reading of answers, which is pure. Routes of kind
+//! local are every address of every interface, of either IP version, also secondary ones, 127.0.0.0/8 and prefixes that
+//! were made local (`ip route add local`), in the tables of VRFs too; routes of kind broadcast and anycast count as
+//! well.
+//! Never: asks for other routes, of which a router has a million; accepts a default route of another table, because a
+//! transparent proxy makes everything local for the packets that it marked, which says nothing about other packets.
 //!
 //! Source: rtnetlink(7), netlink(7).
 
@@ -40,22 +41,22 @@ pub(super) mod numbers {
     pub(super) const AF_INET6: u8 = 10;
 }
 
-/// What the kernel takes for this machine: routes of kind local, broadcast and anycast (RTN_LOCAL and its neighbours).
+/// The routes to this machine: routes of kind local, broadcast and anycast (RTN_LOCAL and its neighbours).
 const KINDS: [u8; 3] = [numbers::RTN_LOCAL, numbers::RTN_BROADCAST, numbers::RTN_ANYCAST];
 pub(super) const HEADER_OCTETS: usize = 16;
 const ROUTE_OCTETS: usize = 12;
-/// How often a question is asked anew whose answer changed while it was given.
+/// How often a question is repeated whose answer changed while it was given.
 const TRIES: u32 = 3;
 
 /// Every local prefix of one IP version.
 ///
 /// # Errors
-/// The kernel refused the question, or has more of them than the kernel half's map.
+/// The kernel refused the question, or there are more prefixes than the kernel half's map can hold.
 pub(super) fn local(is_v6: bool) -> io::Result<BTreeSet<IpNet>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // Without it the kernel answers with every route, and we choose by ourselves.
+    // Without this option the kernel answers with every route, and this function filters them.
     let _ = socket.set_netlink_get_strict_chk(true);
     let mut found = BTreeSet::new();
     for kind in KINDS {
@@ -94,7 +95,7 @@ fn question(is_v6: bool, kind: u8) -> Vec<u8> {
     question.extend(octets.to_ne_bytes());
     question.extend(numbers::RTM_GETROUTE.to_ne_bytes());
     question.extend(numbers::LIST.to_ne_bytes());
-    // Sequence number and sender: one question at a time, and the kernel knows us.
+    // Sequence number and sender: there is one question at a time, and the kernel knows the sender.
     question.extend([0; 8]);
     // struct rtmsg: family, lengths, service, table, protocol, scope, kind, flags.
     question.extend([family(is_v6), 0, 0, 0, 0, 0, 0, kind, 0, 0, 0, 0]);
@@ -105,7 +106,7 @@ fn family(is_v6: bool) -> u8 {
     if is_v6 { numbers::AF_INET6 } else { numbers::AF_INET }
 }
 
-/// How a part of an answer ended.
+/// The end of a part of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct End {
     /// Nothing follows.
@@ -114,7 +115,7 @@ struct End {
     was_interrupted: bool,
 }
 
-/// Reads the messages of one datagram, and notes the local prefixes among them. What is not as it should be is skipped.
+/// Reads the messages of one datagram, and notes the local prefixes among them. Malformed messages are skipped.
 fn read(mut octets: &[u8], is_v6: bool, found: &mut BTreeSet<IpNet>) -> io::Result<End> {
     let mut end = End::default();
     while let Some((message, kind, flags, rest)) = next(octets) {
@@ -136,7 +137,7 @@ fn read(mut octets: &[u8], is_v6: bool, found: &mut BTreeSet<IpNet>) -> io::Resu
     Ok(end)
 }
 
-/// The first message: its content, kind and flags, and what follows it.
+/// The first message: its content, kind and flags, and the octets behind it.
 pub(super) fn next(octets: &[u8]) -> Option<(&[u8], u16, u16, &[u8])> {
     let header = octets.get(..HEADER_OCTETS)?;
     let length = usize::try_from(u32::from_ne_bytes(*header.first_chunk()?)).ok()?;
@@ -146,7 +147,7 @@ pub(super) fn next(octets: &[u8]) -> Option<(&[u8], u16, u16, &[u8])> {
     Some((content, kind, flags, octets.get(aligned(length)..).unwrap_or_default()))
 }
 
-/// The destination of a route of ours.
+/// The destination of a local route.
 fn prefix(route: &[u8], is_v6: bool) -> Option<IpNet> {
     let &[of_family, bits, _, _, table, _, _, kind] = route.first_chunk::<8>()?;
     if of_family != family(is_v6) || !KINDS.contains(&kind) {
@@ -181,7 +182,7 @@ pub(super) fn aligned(octets: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// A route as the kernel says it.
+    /// A route in the kernel's form.
     fn route(kind: u8, table: u32, bits: u8, destination: &[u8]) -> Vec<u8> {
         let family = family(destination.len() == 16);
         let mut content = vec![family, bits, 0, 0, table.min(252) as u8, 2, 0, kind, 0, 0, 0, 0];
@@ -208,8 +209,8 @@ mod tests {
         found.iter().map(ToString::to_string).collect()
     }
 
-    /// Goal: what the kernel takes for itself is found, in every table; other routes, and what a transparent proxy makes
-    /// local, are not. Method: an answer built by hand.
+    /// Goal: local routes are found in every table; other routes, and those that a transparent proxy makes local, are
+    /// not. Method: an answer built by hand.
     #[test]
     fn local_routes_are_read() {
         let answer = [
@@ -226,8 +227,8 @@ mod tests {
         assert_eq!(text(&found), ["127.0.0.0/8", "192.0.2.7/32", "192.0.2.255/32"]);
     }
 
-    /// Goal: an error is one, an interrupted answer is noticed, and cut octets are no panic. Method: every cut of an
-    /// answer.
+    /// Goal: an error is returned, an interrupted answer is noticed, and truncated octets cause no panic. Method: an
+    /// answer truncated at every length.
     #[test]
     fn broken_answers_are_refused_or_skipped() {
         let mut found = BTreeSet::new();
@@ -245,7 +246,7 @@ mod tests {
         assert_eq!(found.len(), 1);
     }
 
-    /// Goal: the machine's own answer has loopback. Method: asks it.
+    /// Goal: the answer of this machine's kernel has loopback. Method: asks it.
     #[test]
     fn loopback_is_local() {
         let found = local(false).unwrap();

@@ -1,6 +1,6 @@
-//! The config in the words of the kernel half.
+//! Translates the config for the kernel half.
 //!
-//! Before: a config that was found right. After: XDP judges by it, from the next packet on.
+//! Before: a valid config. After: XDP judges by it, from the next packet on.
 //! Holds: the translation, and the one place that writes SETTINGS. Never: decides anything.
 
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::config::{self, LimitMode, SynOver};
 
-/// Lengths of client prefixes: those of the start, because the engine's caps count by the same.
+/// Lengths of client prefixes: those from the start, because the engine's caps use the same ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prefixes {
     v4: u8,
@@ -42,13 +42,13 @@ impl Prefixes {
         ClientPrefix::of(address, self.v4, self.v6)
     }
 
-    /// How long a prefix is.
+    /// The length of a prefix.
     pub(super) fn bits(self, prefix: ClientPrefix) -> u16 {
         u16::from(if prefix.is_v6() { self.v6 } else { self.v4 })
     }
 }
 
-/// The map, and what we last wrote into it.
+/// The map, and the value last written into it.
 pub(super) struct Written {
     map: Array<MapData, Settings>,
     current: Settings,
@@ -56,13 +56,14 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// Takes the map out of the object. All zero: nothing is ours yet.
+    /// Takes the map out of the object. All zero: no packet is for dotd yet.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, XdpError> {
         let map = Array::try_from(take(object, SETTINGS)?).map_err(|error| refused(SETTINGS, &error))?;
         Ok(Self { map, current: Settings::default(), syn_over: SynOver::Drop })
     }
 
-    /// Writes what the config says. A packet that is judged meanwhile may be judged by parts of the old and of the new.
+    /// Writes the settings from the config. A packet in the meantime may be judged by parts of the old and of the new
+    /// settings.
     pub(super) fn apply(&mut self, config: &config::Xdp, prefixes: Prefixes) -> Result<(), XdpError> {
         let Settings { bans, spent, local, .. } = self.current;
         self.syn_over = config.limit.syn_over;
@@ -70,7 +71,7 @@ impl Written {
         self.write(Settings { bans, spent, local, has_cookies, ..settings(config, prefixes) })
     }
 
-    /// Looks whether the stack still makes cookies; nothing to do when nothing changed.
+    /// Checks whether the stack still makes cookies; writes nothing if nothing changed.
     pub(super) fn look_for_cookies(&mut self) -> Result<(), XdpError> {
         let has_cookies = u8::from(self.has_cookies());
         if has_cookies == self.current.has_cookies {
@@ -79,7 +80,7 @@ impl Written {
         self.write(Settings { has_cookies, ..self.current })
     }
 
-    /// What becomes of a SYN over its client's rate, and why it is not what the config wants.
+    /// The treatment of a SYN above its client's rate, and the reason if it differs from the config.
     pub(super) fn syn_over(&self) -> (&'static str, Option<&'static str>) {
         match (self.syn_over, self.current.has_cookies) {
             (SynOver::Drop, _) => ("drop", None),
@@ -92,23 +93,23 @@ impl Written {
         self.syn_over == SynOver::Cookie && cookies::are_made()
     }
 
-    /// The rate of new connections of a client.
+    /// A client's rate of new connections.
     pub(super) fn syn(&self) -> Rate {
         self.current.syn
     }
 
-    /// The rate of a client's datagrams to port 53.
+    /// A client's rate of datagrams to port 53.
     pub(super) fn do53_query(&self) -> Rate {
         self.current.do53_query
     }
 
-    /// Says of which IP versions all local addresses are known, and voids what CPUs remember of destinations.
+    /// Sets the IP versions whose local addresses are all known, and invalidates what CPUs remember of destinations.
     pub(super) fn set_local(&mut self, local: u8) -> Result<(), XdpError> {
         self.write(Settings { local, ..self.current })
     }
 
-    /// Says which IP versions have bans and spent budgets, and whether what CPUs remember of clients is void; nothing to
-    /// do when nothing changed.
+    /// Sets the IP versions with bans and spent budgets, and invalidates what CPUs remember of clients if necessary;
+    /// writes nothing if nothing changed.
     pub(super) fn set_clients(&mut self, bans: u8, spent: u8, has_changed: bool) -> Result<(), XdpError> {
         let Settings { bans: known_bans, spent: known_spent, .. } = self.current;
         if (bans, spent) == (known_bans, known_spent) && !has_changed {
@@ -117,7 +118,8 @@ impl Written {
         self.write(Settings { bans, spent, ..self.current })
     }
 
-    /// The generation goes last: what a packet meanwhile remembered by parts of the old settings is void.
+    /// The generation is written last: this invalidates what packets in the meantime cached by parts of the old
+    /// settings.
     fn write(&mut self, settings: Settings) -> Result<(), XdpError> {
         let before = self.current.generation;
         for generation in [before, before.checked_add(1).unwrap_or(1)] {
@@ -130,7 +132,7 @@ impl Written {
     }
 }
 
-/// What the config says, without what clients did.
+/// The settings from the config, without the state of clients.
 fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
     let limit = &config.limit;
     let is_limited = config.port_53 == config::Port53::On;
@@ -158,15 +160,16 @@ fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
     }
 }
 
-/// The number of lo in every network namespace (LOOPBACK_IFINDEX): what this machine sends to itself comes in there alone.
+/// The number of lo in every network namespace (LOOPBACK_IFINDEX): packets that this machine sends to itself come in
+/// only there.
 const LOOPBACK: u32 = 1;
 
-/// Ports of the listeners, and 53: whether anything looks there is a matter of settings.
+/// Ports of the listeners, and 53: the settings decide whether packets to it are judged.
 pub(super) fn ports(groups: &[ListenerGroup<'_>]) -> Result<Ports, XdpError> {
     ports_of(groups.iter().map(|group| group.address.port()).collect())
 }
 
-/// The same of the ports themselves.
+/// The same for the ports themselves.
 pub(super) fn ports_of(mut wanted: Vec<u16>) -> Result<Ports, XdpError> {
     wanted.sort_unstable();
     wanted.dedup();

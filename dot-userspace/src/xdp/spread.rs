@@ -1,8 +1,8 @@
-//! Moves packets between CPUs (`xdp.steering = "cpumap"`): a queue for each CPU, and how far that went.
+//! Moves packets between CPUs (`xdp.steering = "cpumap"`): a queue for each CPU, and the outcome.
 //!
-//! Before: the object was loaded with the program's bit. After: each packet of ours goes to the CPU of its connection.
-//! Holds: the queues, whose threads in the kernel live as long as we hold the map, or the program does.
-//! Never: stops the start: without queues packets stay on the CPU that the card chose, and the report says why.
+//! Before: the object was loaded with the program's bit. After: each packet for dotd goes to the CPU of its connection.
+//! Holds: the queues, whose threads in the kernel live as long as this process or the program holds the map.
+//! Never: stops the start: without queues packets stay on the CPU that the network card chose, and the report says why.
 
 use std::fs;
 
@@ -19,13 +19,13 @@ use super::{
 };
 use crate::config::{Steering, Xdp};
 
-/// CPUs that an operator took away from everybody's work (`isolcpus`, isolated partitions).
+/// CPUs that an operator reserved (`isolcpus`, isolated partitions).
 const ISOLATED: &str = "/sys/devices/system/cpu/isolated";
 
-/// Packets that wait for a CPU: what the kernel's own samples take, some 2 ms of a 10 Gbit/s card's small frames.
+/// The most packets that wait for a CPU: as in the kernel's samples, about 2 ms of small frames at 10 Gbit/s.
 const QUEUE_PACKETS: u32 = 2048;
 
-/// What is wanted, and what became of it.
+/// The config's choice and the outcome.
 pub(super) struct Spread {
     cpus: Vec<u32>,
     queues: Option<CpuMap<MapData>>,
@@ -33,7 +33,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// What the config wants: all CPUs but isolated ones, or none.
+    /// The CPUs that the config asks for: all except isolated ones, or none.
     pub(super) fn of(config: &Xdp) -> Self {
         let mut spread = Self { cpus: Vec::new(), queues: None, refusal: None };
         if config.steering == Steering::Cpumap {
@@ -54,12 +54,12 @@ impl Spread {
         !self.cpus.is_empty()
     }
 
-    /// How many CPUs take packets.
+    /// The number of CPUs that take packets.
     pub(super) fn count(&self) -> u32 {
         u32::try_from(self.cpus.len()).unwrap_or(CPUS_MAX)
     }
 
-    /// Entries that the map of queues needs: it counts by the numbers of CPUs.
+    /// The number of entries for the map of queues, which is indexed by the numbers of CPUs.
     pub(super) fn entries(&self) -> u32 {
         self.cpus.iter().max().map_or(1, |highest| highest + 1)
     }
@@ -68,7 +68,7 @@ impl Spread {
     pub(super) fn make(&mut self, object: &mut Ebpf) -> Result<(), XdpError> {
         let map = take(object, CPU_QUEUES)?;
         let mut queues = CpuMap::try_from(map).map_err(|error| refused(CPU_QUEUES, &error))?;
-        // Stays in the object: a program that is yet to be loaded names it.
+        // The map stays in the object, because a program that is not loaded yet names it.
         let map = object.map_mut(SPREAD_OVER).ok_or_else(|| absent(SPREAD_OVER))?;
         let mut over = Array::try_from(map).map_err(|error| refused(SPREAD_OVER, &error))?;
         for (place, cpu) in (0..).zip(&self.cpus) {
@@ -79,13 +79,14 @@ impl Spread {
         Ok(())
     }
 
-    /// The queues or the program were refused.
+    /// Notes that the queues or the program were refused.
     pub(super) fn refused(&mut self, why: String) {
         self.queues = None;
         self.refusal = Some(why);
     }
 
-    /// What to say of it beside the steering of connections: whether packets move, or why not. Nothing: nobody asked.
+    /// The text beside the steering of connections: whether packets move, or why not. `None`: the config does not ask
+    /// for it.
     pub(super) fn state(&self) -> Option<Result<(), String>> {
         match (&self.queues, &self.refusal) {
             (Some(_), _) => Some(Ok(())),
@@ -95,7 +96,7 @@ impl Spread {
     }
 }
 
-/// The CPUs of a list as the kernel writes it: "2-3,7". What is no list has none.
+/// The CPUs of a list in the kernel's form: "2-3,7". Other text gives none.
 fn cpus(list: &str) -> Vec<u32> {
     let ranges = list.trim().split(',').filter_map(|part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -108,7 +109,7 @@ fn cpus(list: &str) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    /// Goal: isolated CPUs are read as the kernel writes them. Method: lists, and what is none.
+    /// Goal: isolated CPUs are read in the kernel's form. Method: lists, and text that is no list.
     #[test]
     fn lists_of_cpus_are_read() {
         assert_eq!(cpus("2-4,7\n"), [2, 3, 4, 7]);

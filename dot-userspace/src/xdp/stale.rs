@@ -1,9 +1,9 @@
-//! What a dotd of another version left in the BPF file system.
+//! Objects in the BPF file system that a dotd of another version left.
 //!
-//! Before: our own folder of pins is open. After: links of another schema are in it, so that our program takes their place
-//! without a gap; the maps beside them, whose shape is another one, are gone.
-//! Never: takes anything from a dotd that runs, from another network namespace, or out of a folder that somebody else could
-//! write.
+//! Before: dotd's own folder of pins is open. After: links of another schema are in it, so that this dotd's program
+//! replaces theirs without a gap; the maps beside them, whose shape differs, are gone.
+//! Never: takes anything from a running dotd, from another network namespace, or from a folder to which another user
+//! could write.
 
 use std::{
     fs::{self, File},
@@ -24,8 +24,8 @@ use super::{
 };
 use crate::disk;
 
-/// Moves and removes what is in the folders beside ours. `root` holds a folder for each schema, each of which holds one
-/// for each network namespace.
+/// Moves and removes the content of the folders beside dotd's own. `root` holds a folder for each schema, each of which
+/// holds one for each network namespace.
 pub(super) fn adopt(root: &File, ours: &Pins) -> Result<(), XdpError> {
     let own = format!("v{SCHEMA}");
     // Up to schema 3 a namespace was its inode.
@@ -41,7 +41,7 @@ pub(super) fn adopt(root: &File, ours: &Pins) -> Result<(), XdpError> {
                 Ok(left) if is_ours(&left) => take_from(left, &schema, ours)?,
                 _ => continue,
             }
-            // Where it is not empty, it stays.
+            // A folder that is not empty stays.
             let _ = unlinkat(&of_schema, name.as_str(), UnlinkatFlags::RemoveDir);
         }
         let _ = unlinkat(root, schema.as_str(), UnlinkatFlags::RemoveDir);
@@ -54,7 +54,7 @@ fn take_from(left: File, schema: &str, ours: &Pins) -> Result<(), XdpError> {
     let is_for_us_alone = left.metadata().is_ok_and(|found| found.mode() & 0o077 == 0);
     let left = match Flock::lock(left, FlockArg::LockExclusiveNonblock) {
         Ok(left) => left,
-        // Somebody else could have opened it, and locked it.
+        // Another user could have opened and locked it.
         Err(_) if !is_for_us_alone => return Ok(()),
         Err(_) => return Err(XdpError::Locked { folder: format!("dotd/{schema}") }),
     };
@@ -79,7 +79,7 @@ fn take_from(left: File, schema: &str, ours: &Pins) -> Result<(), XdpError> {
     Ok(())
 }
 
-/// Whether a name is a pin, and no link to one elsewhere.
+/// Whether a name is a pin, and not a symbolic link.
 fn is_pin(folder: &File, name: &str) -> bool {
     let found = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
     found.is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG)

@@ -1,12 +1,12 @@
-//! Sends each new connection to the worker of the CPU that takes its packets, or past it where its line says that it has
-//! no room.
+//! Sends each new connection to the worker of the CPU that receives its packets, or to another one if that worker's
+//! entry says that it has no room.
 //!
 //! Before: the listeners are bound, in one SO_REUSEPORT group per address. After: the kernel selects.
-//! Holds: three ways, the best first: an eBPF program (an empty slot falls back to the kernel's hash), a
-//! classic BPF program (needs no right), SO_INCOMING_CPU. All three give all reads of a connection to the
-//! CPU of its packets; the kernel's own hash gives half of them, on two CPUs.
-//! The worker of a CPU stands in a table, made from the CPUs that this process may use, to which workers are pinned in
-//! their order: those need not be 0, 1, 2 and so on, and packets may arrive on others.
+//! Holds: three methods, the best first: an eBPF program (an empty slot falls back to the kernel's hash), a classic BPF
+//! program (needs no right), SO_INCOMING_CPU. With all three, all reads of a connection happen on the CPU of its
+//! packets; with the kernel's own hash half of them do, on two CPUs. A table gives the worker of each CPU. It is made
+//! from the CPUs that this process may use, to which workers are pinned in order: these need not be 0, 1, 2 and so on,
+//! and packets may arrive on others.
 //! Never: stops the start: the kernel's hash always works.
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -37,9 +37,9 @@ use crate::config;
 pub(super) struct Steering {
     /// Its name in reports.
     pub(super) name: String,
-    /// Why not a better way.
+    /// The reason against a better method.
     pub(super) reason: Option<String>,
-    /// The program, if there is one.
+    /// The program, if the method has one.
     pub(super) program: Option<ProgramReport>,
 }
 
@@ -95,7 +95,7 @@ fn by_program(
             .override_global(GLOBAL_CPUS, &cpus, true)
             .map_max_entries(maps::SOCKETS, workers)
             .map_max_entries(maps::WORKERS, tables.workers())
-            // Not ours here: as small as it can be, and gone with `object`.
+            // This map is not used here: it has the smallest size, and ends with `object`.
             .map_max_entries(maps::FLOWS4, 1)
             .map_max_entries(maps::FLOWS6, 1)
             .map_max_entries(maps::BANS, 1)
@@ -134,7 +134,8 @@ const MODULO_CONSTANT: u16 = 0x94;
 const RETURN_CONSTANT: u16 = 0x06;
 const RETURN_ACCUMULATOR: u16 = 0x16;
 
-/// The table in classic BPF, which has none: a comparison for each CPU whose worker is not `cpu % workers`, then that.
+/// The table in classic BPF, which has no tables: a comparison for each CPU whose worker is not `cpu % workers`, then
+/// that value.
 fn classic_steps(workers: u32, pinned: &[u32]) -> Vec<libc::sock_filter> {
     /// SKF_AD_OFF + SKF_AD_CPU: the "offset" at which the kernel keeps the CPU's number.
     const CPU: u32 = 0xffff_f000 + 36;
@@ -192,7 +193,7 @@ fn by_incoming_cpu(group: &ListenerGroup<'_>, pinned: &[u32]) -> std::io::Result
 mod tests {
     use super::*;
 
-    /// What a program of ours returns on a CPU.
+    /// The result of dotd's program on a CPU.
     fn run(steps: &[libc::sock_filter], cpu: u32) -> u32 {
         let (mut accumulator, mut at) = (0, 0);
         loop {
@@ -210,8 +211,8 @@ mod tests {
         }
     }
 
-    /// Goal: the classic program gives each CPU the worker that is pinned to it, whatever the mask, is within what the kernel
-    /// takes, and is as short as before where CPUs are 0, 1, 2. Method: runs it for all CPUs.
+    /// Goal: the classic program gives each CPU the worker that is pinned to it, whatever the mask, is within the
+    /// kernel's limit, and is short where CPUs are 0, 1, 2. Method: runs it for all CPUs.
     #[test]
     fn the_classic_program_follows_the_mask() {
         for pinned in [&[0, 2, 4, 6][..], &[3], &[512, 1000], &[1, 0], &[0, 1, 2, 3]] {

@@ -1,9 +1,10 @@
-//! Loads the programs that follow the judge, each where the config wants it.
+//! Loads the programs that follow the judge, each only if the config wants it.
 //!
-//! Before: the config. After: the object is loaded with the constants of what is wanted, and the judge jumps into what sits
-//! in its slot.
-//! Holds: the array of programs; when its last holder goes, the kernel empties it, and the judge ends frames by itself.
-//! Never: stops the start: without a follower the judge works, and its report says why.
+//! Before: the config. After: the object is loaded with the constants of the wanted programs, and the judge jumps to
+//! the program in a slot.
+//! Holds: the array of programs; when its last holder is gone, the kernel empties it, and the judge finishes frames
+//! itself.
+//! Never: stops the start: the judge works without a follower, and the report says why it is missing.
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::config;
 
-/// What is wanted, and what sits there.
+/// The wanted programs, and the loaded ones.
 pub(super) struct TailCalls {
     slots: Option<ProgramArray<MapData>>,
     names: Vec<&'static str>,
@@ -34,7 +35,7 @@ pub(super) struct TailCalls {
     pub(super) spread: Spread,
 }
 
-/// What the programs must know when they are loaded.
+/// The constants of the programs.
 pub(super) struct Constants {
     follow: u32,
     flood: [u64; 2],
@@ -43,7 +44,7 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// Tells the loader.
+    /// Gives them to the loader.
     pub(super) fn give_to<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
         loader.override_global(GLOBAL_FOLLOW, &self.follow, true);
         for (name, nanoseconds) in GLOBALS_FLOOD.iter().zip(&self.flood) {
@@ -55,13 +56,13 @@ impl Constants {
 }
 
 impl TailCalls {
-    /// What the config wants.
+    /// The programs that the config wants.
     pub(super) fn of(config: &config::Xdp) -> Self {
         let (cookies, spread) = (Cookies::of(config), Spread::of(config));
         Self { slots: None, names: Vec::new(), cookies, spread }
     }
 
-    /// What the programs must know of it.
+    /// The constants for these programs.
     pub(super) fn constants(&self) -> Constants {
         let wanted = [
             (tail_calls::NOTICE, true),
@@ -79,7 +80,7 @@ impl TailCalls {
         }
     }
 
-    /// Loads what is wanted. Whatever cannot be is left out, and said.
+    /// Loads the wanted programs. One that cannot be loaded is left out and reported.
     pub(super) fn fill_slots(&mut self, object: &mut Ebpf) -> Result<(), XdpError> {
         let slots = ProgramArray::try_from(take(object, CHAIN)?).map_err(|error| refused(CHAIN, &error))?;
         self.slots = Some(slots);
@@ -103,7 +104,7 @@ impl TailCalls {
         Ok(())
     }
 
-    /// Loads a program of the object and seats it.
+    /// Loads a program of the object and puts it into its slot.
     fn fill_slot(&mut self, object: &mut Ebpf, name: &'static str, slot: u32) -> Result<(), XdpError> {
         let slots = self.slots.as_mut().ok_or_else(|| absent(CHAIN))?;
         let program = object.program_mut(name).ok_or_else(|| absent(name))?;
@@ -115,7 +116,7 @@ impl TailCalls {
         Ok(())
     }
 
-    /// What the kernel says about each.
+    /// The kernel's data about each.
     pub(super) fn programs(&self, object: &Ebpf) -> Result<Vec<ProgramReport>, XdpError> {
         self.names.iter().map(|name| program_report(object, name)).collect()
     }

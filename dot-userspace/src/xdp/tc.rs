@@ -1,7 +1,7 @@
 //! Attaches programs to tc: the learner at egress, and the judge at ingress where XDP cannot be.
 //!
-//! Before: `attach` loaded them. After: a link (tcx, from Linux 6.6 on), or a filter on a qdisc that we made.
-//! Holds: both ways. Never: stands behind another program at ingress, which could end packets before they are judged.
+//! Before: `attach` loaded them. After: a link (tcx, from Linux 6.6 on), or a filter on a qdisc that dotd made.
+//! Holds: both methods. Never: comes after another program at ingress, which could drop packets before they are judged.
 
 use aya::{
     programs::{
@@ -22,7 +22,7 @@ use super::{
     pins::Pins,
 };
 
-/// A program of tc's, and where it hangs.
+/// A tc program and its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hook {
     /// The program.
@@ -37,7 +37,7 @@ pub(super) const INGRESS: Hook =
     Hook { program: PROGRAM_INGRESS, pin: "ingress", kind: TcAttachType::Ingress };
 /// The learner, on Ethernet.
 const LEARN: Hook = Hook { program: PROGRAM_LEARN, pin: "learn", kind: TcAttachType::Egress };
-/// The learner, elsewhere.
+/// The learner, on other interfaces.
 const LEARN_IP: Hook = Hook { program: PROGRAM_LEARN_IP, ..LEARN };
 
 /// The learner of an interface.
@@ -45,7 +45,8 @@ pub(super) fn learner(interface: &Interface) -> Hook {
     if interface.is_ethernet { LEARN } else { LEARN_IP }
 }
 
-/// Takes over a predecessor's link, or makes one; the name says by which way. `qdisc` keeps the one that was made for it.
+/// Takes over a predecessor's link, or makes one; the name says by which method. `qdisc` keeps the qdisc that was made
+/// for it.
 pub(super) fn attach(
     program: &mut SchedClassifier,
     hook: Hook,
@@ -72,7 +73,7 @@ pub(super) fn attach(
     Ok(("tcx", keep(link, pin, pins)?))
 }
 
-/// Puts our program into a predecessor's link.
+/// Puts this dotd's program into a predecessor's link.
 fn take_over(program: &mut SchedClassifier, pins: &Pins, pin: &str) -> Option<Link> {
     let old = PinnedLink::from_pin(pins.reach(pin)).ok()?;
     let link = SchedClassifierLink::try_from(FdLink::from(old)).ok()?;
@@ -81,7 +82,7 @@ fn take_over(program: &mut SchedClassifier, pins: &Pins, pin: &str) -> Option<Li
     Some(Link::Held(link, Some(pin.to_owned())))
 }
 
-/// As a tc filter, for kernels without tcx. A filter that a predecessor left is replaced.
+/// Attaches it as a tc filter, for kernels without tcx. A predecessor's filter is replaced.
 fn attach_filter(
     program: &mut SchedClassifier,
     hook: Hook,
@@ -91,7 +92,7 @@ fn attach_filter(
     if qdisc.is_none() {
         *qdisc = Clsact::make(&interface.name, interface.index);
     }
-    // Not found is the usual answer.
+    // "Not found" is the usual result.
     let _ = qdisc_detach_program(&interface.name, hook.kind, hook.program);
     let options = TcAttachOptions::Netlink(NlOptions::default());
     let id = program
@@ -105,7 +106,7 @@ fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0))
 }
 
-/// Takes our filters off every interface; how many there were.
+/// Removes dotd's filters from every interface; returns how many there were.
 pub(super) fn detach_filters() -> Result<usize, XdpError> {
     if has_tcx() {
         return Ok(0);

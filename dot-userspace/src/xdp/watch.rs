@@ -1,9 +1,9 @@
-//! Hears from the kernel that interfaces, their addresses or routes to this machine have changed.
+//! Gets notifications from the kernel that interfaces, their addresses or routes to this machine have changed.
 //!
 //! Before: a runtime on the control thread; no right is needed. After: `Xdp::look_after` is called.
-//! Holds: a netlink socket that is told of links, addresses and local routes. What it is told is thrown away: which
-//! interfaces and addresses there are, and what is attached, is asked anew, so that no order or loss of messages matters.
-//! Of routes only those to this machine wake us, by a filter in the kernel: a router's change by the thousand.
+//! Holds: a netlink socket for links, addresses and local routes. The content of messages is ignored: interfaces,
+//! addresses and attachments are read again, so that neither order nor loss of messages matters. A filter in the kernel
+//! passes only routes to this machine, because a router's routes change by the thousand.
 //! Never: decides anything.
 
 use std::io;
@@ -21,16 +21,16 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 pub struct Watch(TokioSocket);
 
 impl Watch {
-    /// Opens it. Call it inside a tokio runtime.
+    /// Opens the socket. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// The kernel or the runtime refused it.
     pub fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         attach_filter(&socket)?;
-        // Number 0: the kernel chooses ours.
+        // Number 0: the kernel chooses the number of this socket.
         socket.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
-        // Messages beyond what the socket holds are lost silently: those before them are news enough.
+        // Messages beyond the socket's buffer are lost silently: the earlier ones are enough to cause a check.
         socket.socket_mut().set_no_enobufs(true)?;
         Ok(Self(socket))
     }
@@ -41,14 +41,14 @@ impl Watch {
     /// The socket is broken.
     ///
     /// # Cancel safety
-    /// Yes: what was not taken is there the next time.
+    /// Yes: a message that was not read is still there the next time.
     pub async fn changed(&self) -> io::Result<()> {
         let mut scrap = [0; 64];
         self.0.recv(&mut &mut scrap[..]).await
     }
 }
 
-/// Has the kernel keep back news of routes that lead elsewhere.
+/// Makes the kernel filter out messages about routes to other machines.
 fn attach_filter(socket: &TokioSocket) -> io::Result<()> {
     const LOAD_OCTET: u16 = 0x30;
     const JUMP_IF_EQUAL: u16 = 0x15;

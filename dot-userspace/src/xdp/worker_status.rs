@@ -1,10 +1,10 @@
-//! The workers' lines: what each says of itself to the kernel half, without a system call.
+//! The workers' entries, in which each reports its state to the kernel half without a system call.
 //!
-//! Before: the loader knows how many workers there will be. After: each stores its line, the programs of the kernel half
-//! read it at the next SYN, `status` when somebody asks.
-//! Holds: one table in our own memory, which is there without BPF too, and the mapped table of each loaded object: aya
-//! gives each load maps of its own, and sharing one by pin would need a BPF file system.
-//! Never: has two writers of a line; reads a mapped table back.
+//! Before: the loader knows how many workers there will be. After: each worker stores its entry; the programs of the
+//! kernel half read it at the next SYN, and `status` on request.
+//! Holds: one table in ordinary memory, which exists without BPF too, and the mapped table of each loaded object: aya
+//! gives each load its own maps, and sharing one by pin would need a BPF file system.
+//! Never: has two writers for an entry; reads a mapped table back.
 
 use std::{
     io,
@@ -50,23 +50,23 @@ pub(super) struct Tables {
     mapped: Vec<Mapped>,
 }
 
-/// The same for good.
+/// The same, permanently mapped.
 #[derive(Clone)]
 pub(super) struct WorkerStatuses(Arc<Tables>);
 
-/// One worker's line, for that worker alone.
+/// One worker's entry, for that worker alone.
 pub struct StatusWriter {
     statuses: WorkerStatuses,
     worker: usize,
 }
 
 impl Tables {
-    /// Lines of so many workers.
+    /// Tables for this many workers.
     pub(super) fn new(workers: usize) -> Self {
         Self { ours: (0..workers).map(|_| Cells::default()).collect(), mapped: Vec::new() }
     }
 
-    /// How many workers there are; a program takes at least one for granted.
+    /// The number of workers; a program needs at least one.
     pub(super) fn workers(&self) -> u32 {
         u32::try_from(self.ours.len()).unwrap_or(u32::MAX).clamp(1, dot_common::maps::WORKERS_MAX)
     }
@@ -80,19 +80,19 @@ impl Tables {
         Ok(())
     }
 
-    /// From here on workers write.
+    /// Workers write from here on.
     pub(super) fn seal(self) -> WorkerStatuses {
         WorkerStatuses(Arc::new(self))
     }
 }
 
 impl WorkerStatuses {
-    /// A worker's line. Of each number one is to be given away.
+    /// A worker's entry. It must be given away once for each number.
     pub(super) fn status_writer(&self, worker: usize) -> StatusWriter {
         StatusWriter { statuses: self.clone(), worker }
     }
 
-    /// What all workers say.
+    /// The entries of all workers.
     pub(super) fn rows(&self) -> Vec<WorkerReport> {
         let now_ns = now_ns();
         let row = |cells: &Cells| WorkerReport {
@@ -106,8 +106,8 @@ impl WorkerStatuses {
 }
 
 impl StatusWriter {
-    /// How many connections this worker has, of which share of all there may be, and how many handshakes wait. It takes
-    /// connections again if the time for which it was closed is over, or if it `has_room`.
+    /// Stores how many connections this worker has, its share of the cap, and how many handshakes wait. The worker
+    /// takes connections again if the time for which it was closed is over, or if it `has_room`.
     pub fn publish(&self, open: u32, connections_max: u32, backlog: u32, has_room: bool) {
         let workers = self.statuses.0.workers();
         for cells in self.cells() {
@@ -121,13 +121,13 @@ impl StatusWriter {
         }
     }
 
-    /// Takes no connection for a while.
+    /// Reports that the worker takes no connection for a while.
     pub fn close_for(&self, length: Duration) {
         let length_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
         self.close_until(now_ns().saturating_add(length_ns).min(ENDED - 1));
     }
 
-    /// Takes no connection any more.
+    /// Reports that the worker takes no connection any more.
     pub fn end(&self) {
         self.close_until(ENDED);
     }
@@ -136,7 +136,7 @@ impl StatusWriter {
         self.cells().for_each(|cells| cells.closed_until_ns.store(closed_until_ns, Relaxed));
     }
 
-    /// This line in every table, ours first.
+    /// This entry in every table, the one in ordinary memory first.
     fn cells(&self) -> impl Iterator<Item = &Cells> {
         let Tables { ours, mapped } = &*self.statuses.0;
         [&**ours]
@@ -146,13 +146,13 @@ impl StatusWriter {
     }
 }
 
-/// A map in our memory.
+/// A map that is mapped into memory.
 struct Mapped {
     cells: NonNull<Cells>,
     count: usize,
 }
 
-// SAFETY: the memory is the map's until it is unmapped at the end of this value, and its words are atomic.
+// SAFETY: the memory stays mapped until the end of this value, and its words are atomic.
 unsafe impl Send for Mapped {}
 // SAFETY: as above.
 unsafe impl Sync for Mapped {}
@@ -188,8 +188,8 @@ impl Drop for Mapped {
 mod tests {
     use super::*;
 
-    /// Goal: a line says what its worker said last, opens when there is room or its time is over, and never once it
-    /// ended. Method: without BPF, where `status` reads the same table.
+    /// Goal: an entry shows what its worker stored last, opens when there is room or its time is over, and never after
+    /// its worker has ended. Method: without BPF, where `status` reads the same table.
     #[test]
     fn lines_open_and_close() {
         let statuses = Tables::new(2).seal();

@@ -1,8 +1,8 @@
-//! Durations as histograms: classic buckets for everybody, native ones for a scraper that asks for them.
+//! Durations as histograms: classic buckets by default, native ones for a scraper that asks for them.
 //!
 //! Before: every histogram of the workers, added up. After: three families, their labels those of the ledger.
-//! Holds: the bounds of classic buckets: the powers of two of a second from 15 µs to 8 s. They are bounds of native buckets too,
-//! so that both forms count the same.
+//! Holds: the bounds of classic buckets: the powers of two of a second from 15 µs to 8 s. They are also bounds of
+//! native buckets, so both forms hold the same counts.
 //! Never: keeps a histogram between scrapes.
 
 use std::fmt;
@@ -58,7 +58,7 @@ fn write(
         buckets.push((f64::from(log2).exp2(), within.wrapping_sub(below)));
         below = within;
     }
-    // Of one look at the buckets, so that a scrape of a busy engine agrees with itself.
+    // Both come from one read of the buckets, so that a scrape of a busy engine is consistent.
     let count = durations.count();
     buckets.push((f64::INFINITY, count.wrapping_sub(below)));
     let (spans, deltas) = sparse(durations);
@@ -73,7 +73,7 @@ fn write(
     encoder.encode_histogram_with_native::<NoLabelSet>(durations.sum_seconds(), count, &buckets, None, native)
 }
 
-/// Spans of buckets that follow each other, with the gap before each, and the difference of each bucket to the one before.
+/// Spans of adjacent buckets, with the gap before each span, and the difference of each bucket to the one before.
 fn sparse(durations: &Durations) -> (Vec<(i32, u32)>, Vec<i64>) {
     let (mut spans, mut deltas) = (Vec::<(i32, u32)>::new(), Vec::new());
     let (mut next, mut before) = (0, 0);
@@ -96,8 +96,8 @@ mod tests {
     use super::*;
     use crate::ledger::Histogram;
 
-    /// Goal: native buckets are those that the durations are in: gaps and differences add up to them. Method: three durations,
-    /// two of them in neighbours. Covers: C-401
+    /// Goal: native buckets are those that contain the durations: gaps and differences add up to them. Method: three
+    /// durations, two of them in adjacent buckets. Covers: C-401
     #[test]
     fn gaps_and_differences_are_the_buckets() {
         let histogram = Histogram::default();
@@ -107,7 +107,7 @@ mod tests {
         }
         let mut durations = Durations::default();
         histogram.add_to(&mut durations);
-        // 2^-10 s is 977 µs, and ends bucket -80; a second ends bucket 0.
+        // 2^-10 s is 977 µs, and is the upper bound of bucket -80; a second is that of bucket 0.
         assert_eq!(sparse(&durations), (vec![(-79, 1), (77, 2)], vec![2, -1, 2]));
         assert_eq!(durations.shortest(), 4);
         assert_eq!(sparse(&Durations::default()), (vec![], vec![]));

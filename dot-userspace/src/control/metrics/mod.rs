@@ -1,7 +1,8 @@
-//! A snapshot, a status and the histograms as OpenMetrics text, or in Prometheus's binary form: labels rather than names.
+//! A snapshot, a status and the histograms as OpenMetrics text, or in Prometheus's binary form, with labels in place of
+//! separate names.
 //!
 //! Before: `router` asked the source. After: Prometheus parses it.
-//! Holds: the names that dashboards and alerts rely on.
+//! Holds: the names on which dashboards and alerts rely.
 //! Never: puts a client address or a qname into a label; keeps a metric between scrapes.
 //!
 //! Source: OpenMetrics 1.0; Prometheus exposition formats for what is binary.
@@ -37,16 +38,16 @@ type Labels = Vec<(&'static str, String)>;
 /// One row of a family.
 type Row<N> = (Labels, N);
 
-/// What a scrape has, and its type.
+/// A scrape's body and its type.
 pub(super) struct Scrape {
-    /// For the header Content-Type.
+    /// The value of the header Content-Type.
     pub content_type: &'static str,
     /// Octets.
     pub body: Vec<u8>,
 }
 
-/// Writes everything as a scraper wants it, which says `accept`: OpenMetrics text with its `# EOF`, or Prometheus's binary
-/// form, which alone has native histograms.
+/// Writes everything in the form that the scraper's Accept header asks for: OpenMetrics text with its `# EOF`, or
+/// Prometheus's binary form, the only one with native histograms.
 pub(super) fn encode(
     accept: &str,
     status: &Status,
@@ -175,7 +176,7 @@ fn connections(registry: &mut Registry, snapshot: &Snapshot) {
 /// Queries in, responses out.
 fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let count = |counter| snapshot.count(counter);
-    // The engine has one line for all transports; they are told apart where they come in.
+    // The engine counts all transports together; they are distinguished when a query is received.
     let is_dot_alone = status.listeners.iter().all(|listener| listener.transport == "dot");
     let transport = || ("transport", if is_dot_alone { "dot" } else { "any" }.to_owned());
     let received = [(vec![transport()], count(Counter::Received))];
@@ -204,7 +205,7 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     counter(registry, "responses_dropped", "Responses that a policy zone dropped", dropped);
 }
 
-/// What clients have not taken.
+/// The octets that clients have not taken.
 fn owed(registry: &mut Registry, snapshot: &Snapshot) {
     let octets = i64::try_from(snapshot.count(Counter::OwedOctets)).unwrap_or(i64::MAX);
     gauge(registry, "owed_octets", "Octets of responses that clients have not taken", None, octets);
@@ -215,7 +216,7 @@ fn owed(registry: &mut Registry, snapshot: &Snapshot) {
     counter(registry, "owed_lost_octets", help, lost);
 }
 
-/// The side behind us.
+/// The side of the backends.
 fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let states = status.backends.iter().map(|backend| {
         let labels = vec![
@@ -340,8 +341,8 @@ fn gauges_of(
     }
 }
 
-/// What Prometheus negotiates for where it wants native histograms.
+/// The type that Prometheus negotiates for native histograms.
 const PROTOBUF: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
-/// What it negotiates for else (OpenMetrics 1.0 §5.1).
+/// The type that it negotiates otherwise (OpenMetrics 1.0 §5.1).
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

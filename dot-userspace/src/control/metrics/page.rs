@@ -1,11 +1,11 @@
-//! Holds docs/metrics.md to the code: the page is made here, and a test compares.
+//! Keeps docs/metrics.md equal to the code: this file makes the page, and a test compares.
 //!
 //! Before: a scrape with at least one row of each family. After: a table of name, type, labels and help.
-//! Never: part of the program.
+//! Never: is part of the program.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-/// Where the page is.
+/// The place of the page.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
 
 const HEAD: &str = "\
@@ -67,7 +67,7 @@ pub fn page(text: &str) -> String {
     })
 }
 
-/// Compares the page with what it is to be; writes it where that is asked for.
+/// Compares the page with the expected one; writes it if `UPDATE_PAGES` is set.
 pub fn hold(text: &str) {
     let made = page(text);
     if std::env::var_os("UPDATE_PAGES").is_some() {

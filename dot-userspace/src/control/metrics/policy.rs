@@ -1,7 +1,7 @@
-//! Policy zones as OpenMetrics: how many rules each has, how old they are, and how often rules held.
+//! Policy zones as OpenMetrics: how many rules each zone has, how old they are, and how often rules matched.
 //!
 //! Before: `registry` has a status and a snapshot. After: `dotd_policy_…`.
-//! Never: puts a name that a client asked for into a label; a zone's name is the config's.
+//! Never: puts a name that a client asked for into a label; the name of a zone comes from the config.
 
 use prometheus_client::registry::Registry;
 

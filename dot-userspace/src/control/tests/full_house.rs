@@ -1,4 +1,4 @@
-//! Connections that ask nothing, as many as there are places: a client that asks is answered all the same.
+//! Connections that ask nothing, as many as there are places: a client that asks is still answered.
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -7,9 +7,9 @@ use tokio::{
 
 use super::{super::places, ask, ask_tcp, ask_unix, beside_http, beside_socket, still};
 
-/// Goal: control connections cannot use up dotd's file descriptors, nor keep one another from an answer. Method: with every
-/// place taken by half a request and one that was answered, one more client is answered, by the place of the first that
-/// has asked nothing; who was answered keeps its own.
+/// Goal: control connections cannot use up dotd's file descriptors, nor keep one another from an answer. Method: with
+/// every place taken by half a request and one that was answered, one more client is answered in the place of the first
+/// one that has asked nothing; the one that was answered keeps its place.
 #[test]
 fn the_next_connection_is_answered_in_a_full_house() {
     const REQUEST: &[u8] = b"GET /xdp HTTP/1.1\r\nhost: x\r\n\r\n";

@@ -8,8 +8,9 @@ use tokio::{
 
 use super::{super::serve_unix, Arc, Reloaded, State, Still, runtime};
 
-/// Goal: a reload that takes longer than a request may take to arrive is answered with 200. Method: a source whose reload goes on
-/// when the test says so; it says so once half a request that began later has run out of time.
+/// Goal: a reload that takes longer than a request may take to arrive is answered with 200. Method: a source whose
+/// reload waits for the test; the test lets it go on after the time of half a request that began later has run out.
+///
 #[test]
 fn a_slow_reload_is_answered() {
     let folder = tempfile::tempdir().unwrap();
@@ -28,7 +29,7 @@ fn a_slow_reload_is_answered() {
             .await
             .unwrap();
         let told = asked.recv().await.unwrap();
-        // Its time to arrive began later, and ends here.
+        // The time of this request began later, and ends here.
         let mut half = UnixStream::connect(&path).await.unwrap();
         half.write_all(b"GET /xdp HTTP/1.1\r\n").await.unwrap();
         assert_eq!(half.read(&mut [0; 64]).await.unwrap_or(0), 0, "half a request ends");

@@ -1,4 +1,4 @@
-//! Which interfaces are chosen: machines as they stand, as lists.
+//! The chosen interfaces, for typical machines, given as lists.
 
 use super::{super::interfaces::list, *};
 
@@ -25,7 +25,7 @@ fn addressed(interface: Interface, address: &str) -> Interface {
     Interface { addresses: vec![address.parse().unwrap()], ..interface }
 }
 
-/// Name and way of each, `eth0` for XDP and `eth0@tc` for tc ingress.
+/// Name and place of each, `eth0` for XDP and `eth0@tc` for tc ingress.
 fn ways(chosen: &[Interface]) -> Vec<String> {
     let name = |one: &Interface| match one.way {
         Way::Xdp => one.name.clone(),
@@ -49,8 +49,9 @@ fn loopback_address_chooses_loopback() {
     assert!(chosen[0].may_be_skipped());
 }
 
-/// Goal: a wildcard takes cards by XDP, and the host's ends of containers, tunnels and what has no Ethernet by tc; a bridge of
-/// containers once, and none of its ports; of a bridge with a card the ports. Method: machines as lists.
+/// Goal: with a wildcard, cards are judged by XDP; the host's ends of containers, tunnels and interfaces without
+/// Ethernet by tc; a bridge of containers once, and none of its ports; for a bridge with a card the ports are judged.
+/// Method: machines as lists.
 #[test]
 fn a_wildcard_takes_every_way_in() {
     let lo = || interface("lo", "", &[]);
@@ -121,8 +122,8 @@ fn a_wildcard_takes_every_way_in() {
     }
 }
 
-/// Goal: an interface that is attached gives way to one that has its packets now, and to no other. Method: a card that became a
-/// port of a bridge, a container's end that became one, and neighbours.
+/// Goal: an attached interface is replaced by one that has its packets now, and by no other. Method: a card that became
+/// a port of a bridge, a container's end that became one, and neighbours.
 #[test]
 fn an_interface_gives_way_to_one_that_has_its_packets() {
     let present = [
@@ -148,8 +149,8 @@ fn an_interface_gives_way_to_one_that_has_its_packets() {
     }
 }
 
-/// Goal: with an address to listen on, its interface gets XDP, and the others, which take its packets too, tc; nothing is judged
-/// twice. An address on no wire is a wildcard's. Method: lists.
+/// Goal: with a listen address, its interface gets XDP, and the others, which accept its packets too, get tc; nothing
+/// is judged twice. An address on no physical interface is treated like a wildcard. Method: lists.
 #[test]
 fn an_address_can_be_reached_through_every_interface() {
     let lo = || interface("lo", "", &[]);
@@ -174,8 +175,8 @@ fn an_address_can_be_reached_through_every_interface() {
     assert_eq!(chosen(&[], &["192.0.2.1"], &down), Vec::<String>::new());
 }
 
-/// Goal: what the config leaves out is said, and what is above or below a named interface is not left out. Method: lists.
-///
+/// Goal: interfaces that the config leaves out are reported; those above or below a named interface are not left out.
+/// Method: lists.
 #[test]
 fn what_names_leave_out_is_said() {
     let present = [
@@ -196,9 +197,9 @@ fn what_names_leave_out_is_said() {
     assert_eq!(left(&[]), Vec::<String>::new(), "without names nothing is left out");
 }
 
-/// Goal: no frame is judged at two named interfaces, in whatever order they are named, and none of a bridge's other ports
-/// is lost; a named one without Ethernet is judged at tc, a named veth as the config says. Method: a bridge over a VLAN and a
-/// tap, a VLAN, a bond, and an interface by itself.
+/// Goal: no frame is judged at two named interfaces, in whatever order they are named, and a bridge's other ports are
+/// still judged; a named interface without Ethernet is judged at tc, a named veth as the config says. Method: a bridge
+/// over a VLAN and a tap, a VLAN, a bond, and an interface by itself.
 #[test]
 fn stacks_of_named_interfaces_are_resolved() {
     let present = [
@@ -223,7 +224,7 @@ fn stacks_of_named_interfaces_are_resolved() {
     assert_eq!(chosen(&["wg0", "veth0"]), ["wg0@tc", "veth0"]);
 }
 
-/// Goal: a misspelt name is kept, with its obstacle, so that the report can name it.
+/// Goal: a misspelt name is kept, with the reason, so that the report can show it.
 #[test]
 fn absent_interface_is_an_obstacle() {
     let chosen = choose(&["no-such-nic".into()], &[], &list().unwrap());

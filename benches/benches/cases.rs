@@ -1,7 +1,7 @@
-//! What the micro-benchmarks run: one function for each step of a query, over octets as they come.
+//! The cases of the micro-benchmarks: one function for each step of a query, over realistic octets.
 //!
-//! Before: nothing. After: `instructions` counts them, `time` times them: the same code, or the two would not be
-//! one table. Never: allocates within a case, but where what is measured does.
+//! Before: nothing. After: `instructions` counts them, `time` times them: the same code, so that both can share a
+//! table. Never: allocates within a case, unless the measured code does.
 
 use std::hint::black_box;
 
@@ -24,12 +24,12 @@ use tokio::time::Instant;
 
 /// A frame and the settings it meets.
 pub type Framed = (Vec<u8>, Settings);
-/// A query, what it says, and room for what the backend gets.
+/// A query, its parsed form, and room for the query to the backend.
 pub type Forwarding = (Vec<u8>, Query, Vec<u8>);
-/// A response, what the client asked for, and room for what it gets.
+/// A response, the client's query, and room for the response to the client.
 pub type Responding = (Vec<u8>, Asked, Vec<u8>);
 
-/// A cache with the answer to a query, the query, what it says, the time, and room for the answer.
+/// A cache with the answer to a query, the query, its parsed form, the time, and room for the answer.
 pub type Cached = (Cache, Vec<u8>, Query, Instant, Vec<u8>);
 
 /// A query that a stub resolver sends: OPT with padding to 128 octets.
@@ -38,7 +38,7 @@ pub fn query() -> Vec<u8> {
     framed.split_off(2)
 }
 
-/// So many of them as a stream.
+/// That many of them as a stream.
 pub fn framed(count: u16) -> Vec<u8> {
     let query =
         dot_benches::load::queries::Query::new("host-77.dotd.test.", "A", true).expect("a fixed query");
@@ -47,7 +47,7 @@ pub fn framed(count: u16) -> Vec<u8> {
     stream
 }
 
-/// What a backend answers to it: an address and an OPT.
+/// A backend's answer to it: an address and an OPT.
 pub fn response() -> Vec<u8> {
     answer_to(&query())
 }
@@ -63,7 +63,7 @@ pub fn frame() -> Framed {
     (Build::tcp(853, PSH | ACK, 700, &[0x17; 512]).v6().frame().octets, settings(Gate::Drop))
 }
 
-/// Step 2: a frame becomes a packet of ours.
+/// Step 2: a frame becomes a packet for dotd.
 pub fn parse_frame((octets, _): &Framed) -> bool {
     packet::parse(&black_box(octets.as_slice()), &PORTS).is_ok_and(|packet| packet.is_some())
 }
@@ -77,7 +77,7 @@ pub fn admit(rate: Rate) -> u64 {
     scheduled
 }
 
-/// Step 6: a hundred messages are cut out of what was read.
+/// Step 6: a hundred messages are cut out of the read buffer.
 pub fn cut(stream: &[u8]) -> usize {
     let (mut rest, mut count) = (black_box(stream), 0);
     while let Ok(Some(cut)) = cut_message(rest) {
@@ -87,12 +87,12 @@ pub fn cut(stream: &[u8]) -> usize {
     count
 }
 
-/// Step 7, first half: what a query says.
+/// Step 7, first half: a query is parsed.
 pub fn parse(message: &[u8]) -> bool {
     Query::parse(black_box(message)).is_ok()
 }
 
-/// Step 7, whole: what is done about it.
+/// Step 7, whole: a query is parsed and judged.
 pub fn triage(message: &[u8]) -> bool {
     matches!(dns::triage(black_box(message), dns::Allowed::default()), dns::Disposition::Forward(_))
 }
@@ -105,7 +105,7 @@ pub fn cache_hit((cache, message, query, now, out): &mut Cached) -> usize {
     out.len()
 }
 
-/// What [`cache_hit`] needs: the answer among ten thousand others.
+/// The input of [`cache_hit`]: the answer among ten thousand others.
 pub fn to_hit() -> Cached {
     let (message, query, out) = to_forward();
     let now = Instant::now();
@@ -134,7 +134,7 @@ pub fn forward((message, query, out): &mut Forwarding) -> usize {
     out.len()
 }
 
-/// What [`forward`] needs.
+/// The input of [`forward`].
 pub fn to_forward() -> Forwarding {
     let message = query();
     let query = Query::parse(&message).expect("a right query");
@@ -149,13 +149,13 @@ pub fn respond((response, asked, out): &mut Responding) -> usize {
     out.len() * usize::from(is_fine)
 }
 
-/// What [`respond`] needs.
+/// The input of [`respond`].
 pub fn to_respond() -> Responding {
     let (_, query, out) = to_forward();
     (response(), Asked::by(&query), out)
 }
 
-/// A limit that the first half of [`admit`]'s packets keep to.
+/// A limit that admits the first half of [`admit`]'s packets.
 pub fn limit() -> Rate {
     Rate::new(1000, 50)
 }

@@ -1,9 +1,9 @@
 //! Instructions of each step of a query, counted by valgrind: the same on a busy machine as on a calm one.
 //!
 //! Before: `cargo xtask bench micro` has valgrind and the runner. After: a summary for each case, which `micro` reads.
-//! Never: holds what is measured; see `cases`.
+//! Never: holds the measured code; see `cases`.
 
-// What the macros make: functions without words, and an exit that leaves nothing behind, because nothing is held.
+// The macros make functions without documentation, and call exit, which skips no destructor of ours.
 #![allow(missing_docs, clippy::disallowed_methods)]
 
 mod cases;
@@ -15,7 +15,7 @@ use gungraun::prelude::*;
 #[library_benchmark]
 #[bench::case(cases::frame())]
 fn frame_parse(frame: Framed) -> (bool, Framed) {
-    // What was prepared is given back, so that its end is not counted.
+    // The input is returned, so that its destructor is not counted.
     (cases::parse_frame(&frame), frame)
 }
 

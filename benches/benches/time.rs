@@ -1,6 +1,6 @@
 //! Nanoseconds of each step of a query, as `cargo xtask bench micro` shows them beside their instructions.
 //!
-//! Before: nothing. After: divan's table on stdout. Never: holds what is measured; see `cases`.
+//! Before: nothing. After: divan's table on stdout. Never: holds the measured code; see `cases`.
 
 mod cases;
 

@@ -32,7 +32,7 @@ const BUFFER_OCTETS: usize = PREFIX_OCTETS + 4096;
 /// A TLS record's worth (RFC 8446 §5.1).
 const STREAM_OCTETS: usize = 1 << 14;
 
-/// A front end that does nothing but what every front end must.
+/// A front end that does only what every front end must do.
 #[derive(Debug, Parser)]
 #[command(
     name = "floor",
@@ -65,14 +65,14 @@ pub struct Options {
     backend: Option<SocketAddr>,
 }
 
-/// What becomes of a query.
+/// The treatment of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// It comes back with QR set, all that were read at once in one write.
     Echo,
     /// It goes to the backend as a datagram, and the response back in a write of its own.
     Relay,
-    /// What was read goes on in one write, both ways; the client has a stream of its own to the backend.
+    /// Everything that was read is written on in one write, both ways; the client has its own stream to the backend.
     RelayTcp,
 }
 
@@ -113,7 +113,7 @@ async fn serve(options: &Options, acceptor: TlsAcceptor) -> Result<()> {
         let (stream, _) = listener.accept().await?;
         let acceptor = Rc::clone(&acceptor);
         tokio::task::spawn_local(async move {
-            // A connection that fails is its client's to count.
+            // The client counts connections that fail.
             let _ = connection(stream, &acceptor, mode, backend).await;
         });
     }
@@ -219,7 +219,7 @@ pub(crate) fn take_all(incoming: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
 mod tests {
     use super::*;
 
-    /// Goal: what is whole is taken, what is not stays for the next read. Method: one message and a half.
+    /// Goal: whole messages are taken, a part stays for the next read. Method: one message and a half.
     #[test]
     fn takes_whole_messages() {
         let mut incoming = vec![0, 2, 7, 8, 0, 3, 9];

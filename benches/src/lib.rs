@@ -1,6 +1,6 @@
-//! dotd measured from outside: what a client waits for, and what a query costs in CPU.
+//! Measures dotd from outside: the waiting time of clients, and the CPU cost of a query.
 //!
-//! Before: a DNS-over-TLS server, ours or another. After: numbers, as text and as JSON.
+//! Before: a DNS-over-TLS server, dotd or another. After: numbers, as text and as JSON.
 //! Never: reaches into the engine: any server on port 853 can be compared.
 
 pub mod attack;

@@ -1,7 +1,7 @@
 //! Pictures of figures: bars beside each other and lines over a count, as SVG.
 //!
-//! Before: names and numbers. After: a file that every browser shows, with the fonts of who looks at it.
-//! Never: asks this machine for a font: text stays text.
+//! Before: names and numbers. After: a file that every browser shows, with the viewer's fonts.
+//! Never: needs a font of this machine: text stays text.
 
 use std::path::Path;
 
@@ -22,14 +22,14 @@ const HEAD_HEIGHT: i32 = 30;
 const TEXT_SIZE: u32 = 12;
 const INK: RGBColor = RGBColor(40, 40, 40);
 
-/// Who a bar belongs to.
+/// The owner of a bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// dotd.
     Ours,
     /// Another program.
     Theirs,
-    /// What is measured against.
+    /// A reference.
     Floor,
 }
 
@@ -54,7 +54,7 @@ pub struct Bar {
     pub parts: [f64; 2],
 }
 
-/// Bars of one scale.
+/// Bars with the same scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Panel {
     /// Above them, with the unit.

@@ -2,7 +2,7 @@
 //!
 //! Before: an address. After: a front end's own cost shows, because the backend's many small writes are gone.
 //! Holds: one thread for each core asked for, with listeners of its own; the same names as the zone of `peers`.
-//! Never: a server to use: no limits, no compression beyond the question, one record at most.
+//! Never: serves real clients: it has no limits, no compression beyond the question, one record at most.
 //!
 //! Source: RFC 1035 §4.1 (messages), §4.2.2 (length prefix), RFC 6891 §7 (OPT is answered with OPT).
 
@@ -92,14 +92,14 @@ async fn serve(listen: SocketAddr) -> Result<()> {
     socket.set_reuseport(true)?;
     socket.bind(listen).with_context(complaint)?;
     let listener = socket.listen(BACKLOG).with_context(complaint)?;
-    // One thread's is enough: UDP is for those who ask whether we live.
+    // One thread is enough: UDP is only for health checks.
     if let Ok(socket) = UdpSocket::bind(listen).await {
         tokio::task::spawn_local(datagrams(Rc::new(socket)));
     }
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::task::spawn_local(async move {
-            // A connection that fails is its client's to count.
+            // The client counts connections that fail.
             let _ = connection(stream).await;
         });
     }
@@ -126,13 +126,13 @@ async fn datagrams(socket: Rc<UdpSocket>) {
     while let Ok((octets, client)) = socket.recv_from(&mut query).await {
         response.clear();
         if answer(&query[..octets], &mut response) {
-            // A client that is gone is no matter of ours.
+            // A client that is gone does not matter.
             let _ = socket.send_to(&response, client).await;
         }
     }
 }
 
-/// Appends prefix and response; false, and nothing, for what is no query.
+/// Appends prefix and response; appends nothing and returns false for a message that is no query.
 fn append_framed(query: &[u8], outgoing: &mut Vec<u8>) -> bool {
     let begin = outgoing.len();
     outgoing.extend_from_slice(&[0; PREFIX_OCTETS]);
@@ -238,8 +238,8 @@ mod tests {
         assert_eq!((response.len(), response[7], response[11]), (query.len(), 0, 0));
     }
 
-    /// Goal: what is no query is not answered. Method: a response, two questions, a pointer, and every prefix of a
-    /// right query's question.
+    /// Goal: a message that is no query is not answered. Method: a response, two questions, a pointer, and every prefix
+    /// of a right query's question.
     #[test]
     fn refuses_what_is_no_query() {
         let query = framed("dotd.test", "A", 7).split_off(2);

@@ -1,4 +1,4 @@
-//! Attack, endurance and scale at their smallest: that they measure and write what they say.
+//! Attack, endurance and scale at their smallest: they must measure and write their reports.
 //!
 //! Before: NSD, and the binaries that cargo built. After: a report of each. Never: judges a figure.
 
@@ -24,8 +24,8 @@ fn measured(folder: &Path, verb: &str, words: &[&str]) -> Value {
     serde_json::from_str(&report).expect("JSON")
 }
 
-/// Goal: innocents are measured without and beside a flood, and the flood is told. Method: the
-/// floor, which refuses nobody, behind a veth pair.
+/// Goal: innocent clients are measured without and during a flood, and the report has the flood. Method: the floor,
+/// which refuses no client, behind a veth pair.
 #[test]
 fn floods_a_front_end() {
     require!(Root, Command("nsd"), Command("setpriv"), Command("ip"));
@@ -39,13 +39,14 @@ fn floods_a_front_end() {
         assert!(front[side]["p99_us"].as_f64() > Some(0.0), "{report}");
         assert_eq!(front[side]["failures"], 0, "{report}");
     }
-    // At its low priority it may not finish a handshake in time on a busy machine; then it failed, and that is told.
+    // At its low priority it may not finish a handshake in time on a busy machine; then it failed, and the report says
+    // so.
     let part = |name: &str| front[name].as_f64().expect("a number");
     assert!(part("flood_handshakes_per_second") + part("flood_failures_per_second") > 0.0, "{report}");
     assert!(folder.path().join("attack.svg").is_file() && folder.path().join("attack.md").is_file());
 }
 
-/// Goal: each count is measured on its own and set beside the first. Method: ten and twenty connections, one worker.
+/// Goal: each count is measured by itself and compared with the first. Method: ten and twenty connections, one worker.
 #[test]
 fn measures_over_counts() {
     require!(Command("nsd"), Command("setpriv"));
@@ -68,7 +69,7 @@ fn measures_over_counts() {
     assert!(folder.path().join("scale-connections.svg").is_file());
 }
 
-/// Goal: no query is lost while everything changes, and the run says how often what was changed. Method: four seconds
+/// Goal: no query is lost while everything changes, and the report has the number of each change. Method: four seconds
 /// of it, with a change of each kind; the long run is `cargo xtask bench endurance`.
 #[test]
 fn loses_nothing_while_everything_changes() {

@@ -1,6 +1,6 @@
 //! `dotload` in the open loop, against the floor's echo.
 //!
-//! Before: the binaries that cargo built. After: every query that fell due is accounted for.
+//! Before: the binaries that cargo built. After: every query that fell due was counted.
 //! Never: judges a latency.
 
 use std::{
@@ -68,7 +68,7 @@ fn every_query_that_fell_due_is_answered() {
     assert_eq!(report["handshakes_full"], 3, "{report}");
 }
 
-/// Goal: each population does what its name says, and all is accounted for. Method: two chatty, four idle and two
+/// Goal: each kind of client behaves as its name says, and everything is counted. Method: two chatty, four idle and two
 /// one-shot clients with short pauses, to the end of a number of queries; then counts of queries and handshakes.
 #[test]
 fn populations_keep_their_habits() {

@@ -1,4 +1,4 @@
-//! The comparison itself, at its smallest: that it measures, tells the truth, and leaves nothing behind.
+//! The comparison at its smallest: it must measure, check answers, and leave nothing behind.
 //!
 //! Before: NSD, and the binaries that cargo built. After: a report was written and every process is gone.
 //! Never: judges a figure; a test machine measures nothing.
@@ -50,8 +50,8 @@ fn scratch() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// Goal: every peer that starts is measured and its answers are checked, one that is missing is told, and all
-/// that was started is gone. Method: the smallest comparison there is, then its JSON and the process table.
+/// Goal: every peer that starts is measured and its answers are checked, a missing one is reported, and everything that
+/// was started has ended. Method: the smallest comparison there is, then its JSON and the process table.
 #[test]
 fn measures_and_leaves_nothing() {
     require!(Command("nsd"), Command("setpriv"));

@@ -1,4 +1,4 @@
-//! tar and gzip with nothing in them of this machine or of now.
+//! tar and gzip archives that contain nothing about this machine or the current time.
 //!
 //! Before: the table of files. After: octets. Never: keeps an owner's number other than 0, or a time other than the one given.
 
@@ -10,7 +10,7 @@ use tar::{EntryType, Header};
 
 use crate::contents::{Content, Contents};
 
-/// A tar archive in the making: folders above a file come by themselves.
+/// A tar archive that is being made; folders above a file are added automatically.
 pub(crate) struct Archive {
     tar: tar::Builder<Vec<u8>>,
     folders: BTreeSet<String>,
@@ -74,7 +74,7 @@ impl Archive {
         header.set_mtime(self.epoch.into());
         header.set_size(octets.len().try_into()?);
         let path = format!("{}{path}", self.prefix);
-        // The crate drops a leading "./", which dpkg wants in every name.
+        // The crate drops a leading "./", which dpkg expects in every name.
         let name =
             header.as_old_mut().name.get_mut(..path.len()).with_context(|| format!("{path} is too long"))?;
         name.copy_from_slice(path.as_bytes());

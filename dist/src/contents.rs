@@ -1,4 +1,4 @@
-//! The table of what an installed dotd consists of.
+//! The table of all files of an installed dotd.
 //!
 //! Before: a checkout, and a program. After: each path with its mode and octets, in order.
 //! Never: differs between two packings of the same program and commit.
@@ -12,23 +12,23 @@ use crate::{Product, archive::gzip, manual, said};
 /// Every file and folder by its path, which begins with a slash.
 pub(crate) type Contents = BTreeMap<String, Entry>;
 
-/// A file or a folder, of root's.
+/// A file or a folder that belongs to root.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) mode: u32,
     pub(crate) content: Content,
 }
 
-/// What is there.
+/// Its content.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     Folder,
     File(Vec<u8>),
-    /// The operator's from then on: an upgrade does not replace what was changed.
+    /// A config file: an upgrade does not replace it after an operator has changed it.
     Config(Vec<u8>),
 }
 
-/// Files that are installed as they lie in the checkout.
+/// Files that are installed unchanged from the checkout.
 const AS_THEY_ARE: &[(&str, &str)] = &[
     ("packaging/dotd.service", "/usr/lib/systemd/system/dotd.service"),
     ("packaging/dotd-detach.service", "/usr/lib/systemd/system/dotd-detach.service"),
@@ -46,7 +46,7 @@ const AS_THEY_ARE: &[(&str, &str)] = &[
     ("examples/public-resolver.toml", "/usr/share/doc/dotd/examples/public-resolver.toml"),
 ];
 
-/// Shells, and where they look for completions.
+/// Shells, and the places where they look for completions.
 const COMPLETIONS: &[(&str, &str)] = &[
     ("bash", "/usr/share/bash-completion/completions/dotd"),
     ("zsh", "/usr/share/zsh/vendor-completions/_dotd"),
@@ -56,7 +56,7 @@ const COMPLETIONS: &[(&str, &str)] = &[
 /// Gathers everything.
 ///
 /// # Errors
-/// A file of the checkout is missing, or the program says nothing useful of itself.
+/// A file of the checkout is missing, or the program does not print its version or its help.
 pub(crate) fn gather(
     root: &Path,
     bin: &Path,

@@ -2,7 +2,8 @@
 //!
 //! Before: a dotd that was built, and the checkout that it was built from. After: a folder of packages; the same program and
 //! the same commit give the same octets.
-//! Holds: the order in which they are made. Never: asks the network, keeps a time of now, or the name of this machine.
+//! Holds: the order in which they are made. Never: uses the network; stores the current time or the name of this
+//! machine.
 
 mod archive;
 mod contents;
@@ -30,7 +31,7 @@ pub struct Order {
     pub bin: PathBuf,
     /// The checkout that the other files come from.
     pub root: PathBuf,
-    /// Where the packages go.
+    /// The folder for the packages.
     pub into: PathBuf,
     /// Time of every file, in seconds of Unix time.
     pub epoch: u32,
@@ -49,7 +50,7 @@ struct Product {
     glibc: String,
 }
 
-/// The machine that the program is for, as each kind of package calls it.
+/// The machine that the program is for, under the name that each kind of package uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Machine {
     linux: &'static str,
@@ -128,7 +129,7 @@ fn version(bin: &Path) -> Result<String> {
     Ok(version.to_owned())
 }
 
-/// What the program prints for these words.
+/// The output of the program for these arguments.
 fn said(bin: &Path, words: &[&str]) -> Result<String> {
     let output = Command::new(bin).args(words).output();
     let output = output.with_context(|| format!("cannot start {}", bin.display()))?;
@@ -159,7 +160,7 @@ fn machine(program: &[u8]) -> Result<Machine> {
     }
 }
 
-/// The newest of the versions of glibc whose names stand in a program.
+/// The newest of the versions of glibc whose names are in a program.
 fn glibc(program: &[u8]) -> String {
     const NAME: &[u8] = b"GLIBC_2.";
     let minors = program.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(timestamp(u32::MAX), "2106-02-07T06:28:15Z");
     }
 
-    /// Goal: a program's needs are read from it. Method: names of versions among other octets.
+    /// Goal: the versions that a program needs are read from it. Method: names of versions among other octets.
     #[test]
     fn the_newest_glibc_counts() {
         assert_eq!(glibc(b"..GLIBC_2.9\0GLIBC_2.34\0GLIBC_2.3.4\0GLIBC_PRIVATE"), "2.34");

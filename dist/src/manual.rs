@@ -1,7 +1,8 @@
 //! Manual pages: those of the verbs by dotd itself, dotd.toml(5) from docs/config.md.
 //!
 //! Before: the program, and a page in Markdown. After: troff with the macros of man(7).
-//! Holds: the forms of Markdown that our pages use: headings, blocks of code, tables, lists, links, code within a line.
+//! Holds: the forms of Markdown that the project's pages use: headings, blocks of code, tables, lists, links, code
+//! within a line.
 //! Never: needs a formatter to be installed.
 
 use std::{fs, path::Path, process::Command};
@@ -59,14 +60,14 @@ pub fn page(markdown: &str, version: &str) -> String {
     page + ".SH SEE ALSO\n.BR dotd (1),\n.BR dotd\\-check (1)\n"
 }
 
-/// A line that begins or ends something. False: it goes on with the paragraph.
+/// Handles a line that begins or ends a block. False: the line continues the paragraph.
 fn block(line: &str, paragraph: &mut String, page: &mut String) -> bool {
     let mut begin = |page: &mut String| flush(paragraph, page);
     if line.trim().is_empty() {
         begin(page);
     } else if let Some(heading) = line.strip_prefix("# ") {
         begin(page);
-        // The title stands in .TH.
+        // The title is in .TH.
         let _ = heading;
     } else if let Some(heading) = line.strip_prefix("## ") {
         begin(page);
@@ -90,7 +91,7 @@ fn block(line: &str, paragraph: &mut String, page: &mut String) -> bool {
     true
 }
 
-/// Writes the paragraph that has come together, if there is one; that of a list has its macro already.
+/// Writes the collected paragraph, if there is one; a paragraph of a list has its macro already.
 fn flush(paragraph: &mut String, page: &mut String) {
     let text = std::mem::take(paragraph);
     if let Some(item) = text.strip_prefix('\u{1}') {
@@ -120,7 +121,7 @@ fn code(line: &str) -> String {
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
-/// Text within a line: code becomes bold, a link its words.
+/// Text within a line: code becomes bold, a link becomes its text.
 fn inline(text: &str) -> String {
     let mut out = String::new();
     for (index, part) in text.split('`').enumerate() {
@@ -150,7 +151,8 @@ fn links(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: each form of Markdown has its macro, and nothing begins a line that troff would take for one. Method: one of each.
+    /// Goal: each form of Markdown has its macro, and no text at the beginning of a line is taken for a macro. Method:
+    /// one of each.
     #[test]
     fn each_form_has_its_macro() {
         let markdown = "# dotd.toml\n\nRead from `/etc/x-y`, see\n[config](a.md).\n\n## Lists `a`\n\n- one\n  more\n- two\n\n\

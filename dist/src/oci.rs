@@ -2,7 +2,7 @@
 //!
 //! Before: the table of files, and the program with the libraries of this machine. After: one layer, its configuration, and the
 //! index that leads there.
-//! Never: needs a daemon or a base image: what the program is linked to comes along.
+//! Never: needs a daemon or a base image: the libraries of the program are included.
 //!
 //! Source: OCI image specification 1.1, image-layout.md, config.md, layer.md.
 
@@ -18,7 +18,7 @@ use crate::{
     sha256, timestamp,
 };
 
-/// The users that there are: dotd's number is the one that Debian's base files leave to local use.
+/// The users in the image: dotd's number is the one that Debian's base files leave to local use.
 const PASSWD: &str = "root:x:0:0:root:/root:/sbin/nologin\n\
     dotd:x:853:853:DNS-over-TLS front end:/var/lib/dotd:/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\ndotd:x:853:\n";
@@ -74,7 +74,7 @@ fn descriptor(media_type: &str, octets: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": format!("sha256:{}", sha256(octets)), "size": octets.len() })
 }
 
-/// The one file system: the program, its libraries, its config, its user, the system's authorities.
+/// The only file system: the program, its libraries, its config, its user, the system's authorities.
 fn layer(contents: &Contents, bin: &Path, product: &Product) -> Result<Vec<u8>> {
     let mut files: BTreeMap<String, (u32, Vec<u8>)> = BTreeMap::new();
     for (path, entry) in contents {

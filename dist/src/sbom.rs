@@ -1,8 +1,10 @@
 //! The bill of materials: every crate that is part of dotd, as CycloneDX 1.5.
 //!
-//! Before: `cargo metadata` of the checkout, and its Cargo.lock. After: JSON, with each crate's licence, checksum and needs.
-//! Holds: which crates count: those that the engine and the kernel half are linked from. Tools of the build are no part.
-//! Never: asks the network.
+//! Before: `cargo metadata` of the checkout, and its Cargo.lock. After: JSON, with each crate's licence, checksum and
+//! dependencies.
+//! Holds: the choice of crates: those from which the engine and the kernel half are linked. Build tools are not
+//! included.
+//! Never: uses the network.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{LICENSE, Product, timestamp};
 
-/// The packages of ours that dotd is made of.
+/// The project's packages of which dotd is made.
 const ROOTS: [&str; 2] = ["dot-userspace", "dot-ebpf"];
 
 /// Makes the bill.
@@ -156,7 +158,7 @@ fn checksums(lock: &str) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
 
-    /// Goal: checksums are those of their crates. Method: a lock file with a crate of ours, which has none.
+    /// Goal: checksums are those of their crates. Method: a lock file with a crate of the project, which has none.
     #[test]
     fn checksums_of_a_lock_file() {
         let lock = "version = 4\n\n[[package]]\nname = \"ours\"\nversion = \"0.1.0\"\n\n[[package]]\nname = \"a\"\n\

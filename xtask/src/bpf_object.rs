@@ -1,8 +1,8 @@
 //! Finds a toolchain that can compile for the BPF target, and builds dot-ebpf with it.
 //!
-//! Before: `cargo xtask setup` has installed one of the two toolchains. After: the object goes into
-//! dot-userspace (its build.rs includes this very file), or into `target/bpf` for a look at it.
-//! Holds: where rustc, cargo, the library sources and bpf-linker may be, and the build line.
+//! Before: `cargo xtask setup` has installed one of the two toolchains. After: the object goes into dot-userspace (its
+//! build.rs includes this file), or into `target/bpf` for inspection.
+//! Holds: the possible places of rustc, cargo, the library sources and bpf-linker, and the build command.
 //! Never: uses a crate (build.rs could not), installs anything, or lets the outer cargo's environment
 //! reach the inner one.
 
@@ -12,16 +12,17 @@ use std::{
     process::Command,
 };
 
-/// The linker's folder under the user's cache: version and LLVM in its name, so that a newer one moves in beside it.
+/// The linker's folder under the user's cache: version and LLVM in its name, so that a newer one is installed beside
+/// it.
 pub const LINKER_FOLDER: &str = "dotd/bpf-linker-0.13.0-llvm-22/bin";
 
-/// The target triple. Little-endian: what x86_64, arm64 and riscv64 run.
+/// The target triple. Little-endian, as x86_64, arm64 and riscv64.
 pub const TARGET: &str = "bpfel-unknown-none";
 
 /// Four programs that together compile for BPF.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toolchain {
-    /// For people: which of the ways this is.
+    /// The name of this way, for messages.
     pub name: &'static str,
     /// The compiler; its sysroot holds the sources of `core`.
     pub rustc: PathBuf,
@@ -31,7 +32,7 @@ pub struct Toolchain {
     pub linker: PathBuf,
 }
 
-/// No toolchain was found. `Display` is one line that says what to run.
+/// No toolchain was found. `Display` is one line with the command to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// Each way and the first thing it lacks.
@@ -45,17 +46,17 @@ pub enum BuildError {
     NotStarted {
         /// The program.
         cargo: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
-    /// The inner cargo said no; what it wrote, whole.
+    /// The inner cargo failed; its whole output.
     Failed {
         /// Its standard error.
         output: String,
     },
-    /// Cargo was content, yet there is no object.
+    /// Cargo succeeded, but there is no object.
     NoObject {
-        /// Where it should be.
+        /// The expected place of the object.
         path: PathBuf,
     },
 }
@@ -105,7 +106,7 @@ pub fn find() -> Result<Toolchain, Missing> {
 /// The object still holds its debug sections. `features` are dot-ebpf's own.
 ///
 /// # Errors
-/// [`BuildError`] says what cargo said.
+/// [`BuildError`] contains cargo's message.
 pub fn build(root: &Path, toolchain: &Toolchain, features: &[&str]) -> Result<PathBuf, BuildError> {
     let target_dir = root.join("target/bpf");
     let mut cargo = Command::new(&toolchain.cargo);
@@ -122,10 +123,10 @@ pub fn build(root: &Path, toolchain: &Toolchain, features: &[&str]) -> Result<Pa
     cargo
         .current_dir(root)
         .env("RUSTC", &toolchain.rustc)
-        // Empty beats a wrapper from the user's cargo config: sccache and BPF do not go together.
+        // An empty value overrides a wrapper from the user's cargo config: sccache does not work with BPF.
         .env("RUSTC_WRAPPER", "")
         .env("RUSTC_WORKSPACE_WRAPPER", "")
-        // `-Z build-std` on a compiler that does not call itself nightly.
+        // `-Z build-std` is needed on a compiler that is not a nightly.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
@@ -143,9 +144,9 @@ pub fn build(root: &Path, toolchain: &Toolchain, features: &[&str]) -> Result<Pa
     if path.is_file() { Ok(path) } else { Err(BuildError::NoObject { path }) }
 }
 
-/// Whether a variable was set by, or for, the cargo that runs us: it would misguide the inner one.
+/// Whether a variable was set by, or for, the cargo that runs us: it would mislead the inner one.
 ///
-/// Where cargo's home, network and registries are is the user's own choice, and stays.
+/// The user's choices of cargo's home, network and registries are kept.
 fn belongs_to_the_outer_cargo(name: &str) -> bool {
     const SET_FOR_BUILD_SCRIPTS: [&str; 14] = [
         "DEBUG",
@@ -222,7 +223,7 @@ fn has_library_sources(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
 }
 
-/// bpf-linker: ours in the cache, whose LLVM we know, before whatever PATH holds.
+/// bpf-linker: the one in the project's cache, whose LLVM is known, before the one on PATH.
 fn linker() -> Option<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| home().map(|home| home.join(".cache")));

@@ -1,7 +1,7 @@
-//! Programs we start: the line is shown, the end is judged.
+//! Runs programs: shows the command line, and checks the exit status.
 //!
 //! Before: a verb built a `Command`. After: it ran, or an error names the line and how it ended.
-//! Never: hides output, or starts a shell on its own account.
+//! Never: hides output, or starts a shell by itself.
 
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -10,13 +10,13 @@ use anyhow::{Context, Result, bail};
 /// Shows the command line, runs it to its end, and asks for success.
 ///
 /// # Errors
-/// It did not start, or ended otherwise.
+/// The program did not start, or failed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     println!("+ {}", line(command));
     run_quietly(command)
 }
 
-/// Runs to the end and asks for success; shows nothing of its own.
+/// Runs a program to its end and requires success; prints nothing itself.
 ///
 /// # Errors
 /// It did not start, or ended otherwise.
@@ -49,11 +49,11 @@ pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     command.status().with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))
 }
 
-/// The cargo that this cargo's user called, by name: rustup's choice of toolchain is in the environment.
+/// cargo by its name: rustup's choice of toolchain is in the environment.
 pub(crate) fn cargo(root: &std::path::Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    // `cargo run` describes xtask to xtask; a build script that is asked about these would be rebuilt.
+    // `cargo run` sets variables about xtask; a build script that depends on these would run again.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(describes_xtask) {
             command.env_remove(name);
@@ -63,7 +63,7 @@ pub(crate) fn cargo(root: &std::path::Path) -> Command {
     command
 }
 
-/// Removes what the outer cargo set, so that another toolchain can be chosen.
+/// Removes what the outer cargo set, so that another toolchain can be used.
 pub(crate) fn without_cargo(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let is_ours = name.to_str().is_some_and(|name| {

@@ -59,7 +59,7 @@ pub(crate) fn run(root: &Path, arguments: &Dist) -> Result<()> {
     pack(root, &bin, &into, arguments.revision)
 }
 
-/// Packs a program that is there.
+/// Packs an existing program.
 ///
 /// # Errors
 /// A tool or a file is missing.

@@ -5,7 +5,7 @@
 //! Never: depends on another crate of the workspace, so that it builds when they do not.
 
 mod bench;
-// dot-userspace/build.rs includes the same file: what is public there is private here.
+// dot-userspace/build.rs includes the same file, so items that are public there are unused here.
 #[allow(unreachable_pub)]
 mod bpf_object;
 mod build;
@@ -28,7 +28,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-/// Everything a developer or a first-time user of dotd does, one verb each.
+/// Everything that a developer or a first-time user of dotd does, one verb each.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
 #[command(after_help = "\
@@ -52,7 +52,7 @@ enum Verb {
     Setup(setup::Setup),
     /// Build dotd, kernel half and engine in one file
     Build(build::Build),
-    /// Build the kernel half alone, for a look at it
+    /// Build the kernel half alone, for inspection
     BuildEbpf(build::BuildEbpf),
     /// Pack dotd: .deb, .rpm, tarball, OCI image, SBOM, checksums
     Dist(dist::Dist),
@@ -70,7 +70,7 @@ enum Verb {
     Fuzz(fuzz::Fuzz),
     /// Format, clippy, documentation, dependencies: every warning is an error
     Lint(lint::Lint),
-    /// Check the rules of the house that rustc and clippy do not know
+    /// Check the project's own rules, which rustc and clippy do not know
     Tidy(tidy::Tidy),
 }
 
@@ -103,7 +103,7 @@ fn execute(root: &Path, verb: Verb) -> Result<()> {
     Ok(())
 }
 
-/// The top of the repository: the folder above this crate's.
+/// The top of the repository: the folder that contains this crate's.
 fn top() -> Result<PathBuf> {
     let manifest =
         std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// The words behind each `cargo xtask` of a text: to the end of its code, its line, or a remark.
+    /// The arguments behind each `cargo xtask` in a text: up to the end of the code span, the line, or a comment.
     fn command_lines(text: &str) -> Vec<Vec<String>> {
         let found = text.lines().flat_map(|line| line.split("cargo xtask ").skip(1));
         let words = |rest: &str| {
@@ -129,8 +129,8 @@ mod tests {
         found.map(words).filter(|words| !words.iter().any(|word| word.starts_with('<'))).collect()
     }
 
-    /// Goal: what help and every page show can be typed. Method: every command line of xtask in them
-    /// is parsed; in help those among the examples.
+    /// Goal: every command line in help and pages works. Method: every command line of xtask in them is parsed; in help
+    /// those among the examples.
     #[test]
     fn examples_parse() {
         fn help(command: &mut clap::Command) -> String {

@@ -1,7 +1,7 @@
 //! `cargo xtask run`: from a clone to a DNS-over-TLS server that answers, in one command.
 //!
-//! Before: a clone. After: this process is dotd: Ctrl-C and TERM are its own.
-//! Holds: the config of a first run, which writes nothing outside `target/run`.
+//! Before: a clone. After: this process is dotd, which handles Ctrl-C and TERM itself.
+//! Holds: the config for a first run, which writes nothing outside `target/run`.
 //! Never: changes a config that the user names.
 
 use std::{
@@ -50,7 +50,7 @@ pub(crate) struct Run {
     dotd: Vec<OsString>,
 }
 
-/// Sets up, builds, and becomes dotd. Returns only when that fails.
+/// Sets up, builds, and executes dotd in place of this process. Returns only when that fails.
 ///
 /// # Errors
 /// Setup or the build failed, or dotd did not start.
@@ -69,7 +69,7 @@ pub(crate) fn run(root: &Path, arguments: &Run) -> Result<()> {
     bail!("cannot start {}: {error}", binary.display())
 }
 
-/// Does the user bring a config (`-c x`, `-cx`, `--config x`, `--config=x`)?
+/// Whether the user names a config (`-c x`, `-cx`, `--config x`, `--config=x`)?
 fn names_a_config(arguments: &[OsString]) -> bool {
     arguments.iter().any(|argument| {
         let argument = argument.to_string_lossy();
@@ -89,7 +89,7 @@ fn write_config(folder: &Path, is_root: bool) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A first run's config: what must differ from the defaults, and no more.
+/// The config for a first run: only keys that must differ from the defaults.
 fn config(folder: &Path, is_root: bool) -> String {
     let folder = quoted(&folder.to_string_lossy());
     let mut text = format!(
@@ -122,8 +122,7 @@ fn explain(is_root: bool, config: &Path) {
 mod tests {
     use super::*;
 
-    /// Goal: a user's config is never replaced by ours. Method: every form that clap accepts, and forms
-    /// that are none.
+    /// Goal: a user's config is never replaced. Method: every form that clap accepts, and other arguments.
     #[test]
     fn sees_a_config_of_the_user() {
         for given in [&["-c", "x"][..], &["-cx"], &["--config", "x"], &["--config=x"]] {
@@ -134,7 +133,8 @@ mod tests {
         assert!(!names_a_config(&["--color".into()]));
     }
 
-    /// Goal: the ordinary user's config asks for no right; both keep to their folder. Method: read the text.
+    /// Goal: the config for an ordinary user needs no right; both configs stay within their folder. Method: read the
+    /// text.
     #[test]
     fn config_keeps_to_its_folder() {
         let folder = Path::new("/tmp/a \"b\"");

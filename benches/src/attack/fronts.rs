@@ -1,5 +1,5 @@
-//! Who is attacked: the peers and the floor as they are compared, those that have limits with limits, and dotd three
-//! times.
+//! The front ends that are attacked: the peers and the floor as in the comparison, those that have limits with limits,
+//! and dotd three times.
 //!
 //! Before: names. After: entries as `peers::stage` starts them. Holds: the order of the table.
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::peers::catalog::{CATALOG, DNSDIST, DOTD, Entry, STREAMS};
 
-/// What of the comparison's catalogue is attacked as it is.
+/// Entries of the comparison's catalogue that are attacked unchanged.
 const AS_COMPARED: [&str; 8] =
     ["stunnel", "haproxy", "nginx", "dnsdist", "unbound", "named", "knot", "floor-relay"];
 
@@ -40,10 +40,10 @@ fn all() -> Vec<&'static Entry> {
     compared.chain(LIMITED_FRONTS).collect()
 }
 
-/// Those that were asked for: all when none was named.
+/// The chosen ones: all when none was named.
 ///
 /// # Errors
-/// A name that none has.
+/// A name that no front end has.
 pub(super) fn wanted(only: &[String]) -> Result<Vec<&'static Entry>> {
     let is_meant = |asked: &str, name: &str| {
         name.strip_prefix(asked).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -63,7 +63,7 @@ pub(super) fn wanted(only: &[String]) -> Result<Vec<&'static Entry>> {
 mod tests {
     use super::*;
 
-    /// Goal: a family or one can be chosen, and a slip is told. Method: each kind of name.
+    /// Goal: a family or a single front end can be chosen, and a wrong name is an error. Method: each kind of name.
     #[test]
     fn chooses_fronts() {
         let names = |only: &[&str]| {

@@ -1,7 +1,7 @@
-//! A flood of clients that connect, ask once and close, and what others notice of it.
+//! A flood of clients that connect, ask once and close, and its effect on other clients.
 //!
-//! [`fronts`] say who is attacked → [`scene`] makes two namespaces with a veth pair, so that XDP is native, and starts
-//! one front end at a time → innocents are measured alone, then beside the flood → [`report`] tells both.
+//! [`fronts`] lists the front ends → [`scene`] makes two namespaces with a veth pair, so that XDP is native, and starts
+//! one front end at a time → innocent clients are measured alone, then during the flood → [`report`] shows both.
 //!
 //! Never: sends a packet beyond the namespaces that it made; leaves one of them, or a process, behind.
 
@@ -23,11 +23,12 @@ use crate::peers::{
 };
 use report::Report;
 
-/// One-query-per-connection flood from addresses of its own: CPU of each front end, and what innocent clients wait.
+/// A flood of connections with one query each, from separate addresses: CPU of each front end, and the waiting time of
+/// innocent clients.
 ///
-/// Innocents: lasting connections that ask at random times, and clients that connect for one query each. The
-/// flood: as many full handshakes as it gets, with one query each, from other addresses; at low priority on the
-/// innocents' core, so that what they wait is the front end's doing.
+/// Innocents: lasting connections that ask at random times, and clients that connect for one query each. The flood: as
+/// many full handshakes as it gets, with one query each, from other addresses; at low priority on the innocents' core,
+/// so that their waiting time comes from the front end.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "attack",
@@ -50,7 +51,7 @@ pub struct Options {
     /// Connections that the flood has open or tries to open at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub attackers: u32,
-    /// Addresses that the flood comes from
+    /// Source addresses of the flood
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub addresses: u32,
     /// Queries a second of the innocent clients

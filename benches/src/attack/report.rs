@@ -1,6 +1,6 @@
-//! What the attack showed: a table on the terminal, a file for people, one for programs, a picture.
+//! The results of the attack: a table on the terminal, a Markdown file, a JSON file, a picture.
 //!
-//! Before: rows. After: attack.md, attack.json, attack.svg. Never: a latency without the failures beside it.
+//! Before: rows. After: attack.md, attack.json, attack.svg. Never: shows a latency without the failures beside it.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ pub(super) struct Report {
     pub(super) left_out: LeftOut,
 }
 
-/// A line while it goes on.
+/// A line of progress.
 pub(super) fn tell(row: &Row) {
     eprintln!(
         "attack  {:<14} p99 {:>8} ms alone {:>8} ms under {:>5.0} handshakes/s, CPU {:.2} cores",
@@ -135,7 +135,7 @@ impl Report {
             title: title.to_owned(),
             bars: self.rows.iter().map(|row| bar(row, parts(row))).collect(),
         };
-        // Alone dark, what the flood adds light.
+        // The cost alone is dark, the part that the flood adds is light.
         let added = |quiet: f64, attacked: f64| [quiet, (attacked - quiet).max(0.0)];
         let panels = [
             panel("innocents' p99, ms", &|row| added(row.quiet.p99_us / 1e3, row.attacked.p99_us / 1e3)),

@@ -1,7 +1,7 @@
-//! The attack itself: two namespaces, one front end at a time, innocents alone and beside the flood.
+//! The attack itself: two namespaces, one front end at a time, innocent clients alone and during the flood.
 //!
-//! Before: who is attacked. After: a row for each. Holds: the addresses of both kinds of clients.
-//! Never: lets two front ends run at once; the namespaces go with their threads, whatever happens.
+//! Before: the front ends. After: a row for each. Holds: the addresses of both kinds of clients.
+//! Never: lets two front ends run at once; the namespaces go with their threads, in any case.
 
 use std::{
     net::Ipv4Addr,
@@ -41,10 +41,10 @@ const INNOCENTS: u32 = 25;
 const SETTLE: Duration = Duration::from_millis(300);
 /// The flood begins before the innocents are measured, so that first handshakes meet it too.
 const AHEAD: Duration = Duration::from_millis(700);
-/// What the flood may take longer than it should.
+/// The time by which the flood may exceed its duration.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// What innocents and the front end did in one measurement; times in µs.
+/// The results of one measurement; times in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Side {
     /// Queries on lasting connections.
@@ -57,7 +57,7 @@ pub struct Side {
     pub failures: u64,
     /// Cores that the front end had, 0 to its number of threads.
     pub cores: f64,
-    /// Busy part of its core, whoever had it: the kernel's own work is in it.
+    /// Busy part of its core, including the kernel's own work.
     pub core_busy: f64,
 }
 
@@ -72,7 +72,7 @@ pub struct Row {
     pub quiet: Side,
     /// Innocents beside the flood.
     pub attacked: Side,
-    /// Handshakes that the flood was given, a second.
+    /// Handshakes that the flood completed, a second.
     pub flood_per_second: f64,
     /// Attempts of the flood that failed, a second.
     pub refused_per_second: f64,

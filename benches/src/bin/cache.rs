@@ -1,10 +1,12 @@
-//! What the cache costs: nanoseconds a hit and an insert, octets an entry, from a thousand entries to ten million.
+//! The cost of the cache: nanoseconds a hit and an insert, octets an entry, from a thousand entries to ten million.
 //!
-//! Holds: one worker's cache filled with A responses, then asked in an order that no processor can foresee. A hit is
-//! everything that the cache adds to a query: the key, the look, the copy made ready for its client. Beside it a measure of
-//! the machine: one load from as much memory whose place is known only by the load before it. What a hit costs more in a
-//! large cache than in a small one is such loads: processors' caches and page tables, not the cache's own steps.
-//! Never: counts what reading and writing a message cost: those are the session's; or the time of others on its CPU.
+//! Holds: one worker's cache filled with A responses, then asked in an order that no processor can predict. A hit is
+//! everything that the cache adds to a query: the key, the look-up, the copy for its client. Beside it stands a measure
+//! of the machine: one load from the same amount of memory, whose address depends on the load before. The additional
+//! cost of a hit in a large cache consists of such loads: processors' caches and page tables, not the cache's own
+//! steps.
+//! Never: counts the cost of reading and writing a message, which belongs to the session, or the time of other
+//! processes on its CPU.
 
 use std::{fs, hint::black_box, time::Duration, time::Instant as Clock};
 
@@ -112,7 +114,8 @@ fn hit(cache: &mut Cache, entries: u32, now: Instant) -> f64 {
     best
 }
 
-/// Nanoseconds a load from so many octets, to the nearest power of two, each from a line that the one before names.
+/// Nanoseconds for a load from that many octets, to the nearest power of two, each from a line that the previous load
+/// names.
 fn load(octets: usize) -> f64 {
     let lines = (octets * 2 / 3 / LINE_OCTETS).max(1).next_power_of_two();
     let words = LINE_OCTETS / size_of::<usize>();

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use dot_benches::{attack, endurance, peers, scale};
 
-/// What `cargo xtask bench` becomes.
+/// The program that `cargo xtask bench` executes.
 #[derive(Parser)]
 #[command(name = "dotbench", version)]
 enum Arguments {

@@ -1,4 +1,4 @@
-//! `dotload`: loads a DNS-over-TLS server and says what its clients waited for and what it cost.
+//! `dotload`: loads a DNS-over-TLS server, and reports latencies and costs.
 //!
 //! Before: a server's address. After: a report on stdout, and an exit status that says whether every query
 //! was answered. Never: holds a decision of its own; see `dot_benches::load`.

@@ -1,10 +1,10 @@
-//! What a frame costs in the XDP program: nanoseconds per packet, by kind of packet.
+//! The cost of a frame in the XDP program: nanoseconds per packet, by kind of packet.
 //!
-//! Holds: a table over built frames, each run a million times by BPF_PROG_TEST_RUN, best of five. First with
-//! all limits and lists off, then on: what a default config costs.
-//! The floor is a frame that is not IP: the harness itself and the program's first look.
-//! A SYN that a cookie answers is rewritten, and the frame is not restored between repeats: such rows are the median of
-//! runs one at a time, with the caches that other work left, above the floor's; a SYN that passes stands beside them in both.
+//! Holds: a table over built frames, each run a million times by BPF_PROG_TEST_RUN, best of five. First with all limits
+//! and lists off, then on, as in a default config. The floor is a frame that is not IP: the harness itself and the
+//! program's first check. A SYN that a cookie answers is rewritten, and the frame is not restored between repeats: such
+//! rows are the median of runs one at a time, with the caches that other work left, above the floor's; a SYN that
+//! passes stands beside them in both.
 //! Never: repeats a frame that is rewritten.
 
 use std::fs;
@@ -30,7 +30,7 @@ const ROUNDS: u32 = 5;
 const SINGLE_RUNS: u32 = 2_001;
 const INITIAL: u32 = 7;
 
-/// All gates shut, no limits, and this machine's addresses known: what every program of ours is asked first.
+/// All gates shut, no limits, and this machine's addresses known: the setting for the first table.
 fn judged() -> Settings {
     Settings { local: 3, ..settings(Gate::Drop) }
 }
@@ -101,7 +101,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SYN that a cookie of the kernel's answers, in a namespace that always makes them.
+/// A SYN that is answered with a cookie of the kernel, in a namespace that always makes them.
 fn cookies() {
     ip("address add 2001:db8::1/64 dev here nodad");
     fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("our own namespace");
@@ -128,7 +128,7 @@ fn single(lab: &mut Lab, frame: &Frame) -> u128 {
     runs[runs.len() / 2]
 }
 
-/// What passes and goes to another CPU: the verdict alone, not the queue, nor the other CPU's work.
+/// A packet that passes and goes to another CPU: the verdict alone, not the queue, nor the other CPU's work.
 fn moves(floor: &mut Option<u128>) {
     let followers = [(tail_calls::SPREAD, maps::PROGRAM_SPREAD)];
     let Some(mut lab) = open("moves", &judged(), &followers) else { return };

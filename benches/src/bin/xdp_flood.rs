@@ -1,10 +1,11 @@
-//! What a SYN of a flood costs this machine: dropped by XDP, answered by XDP with a cookie, and handled by the stack.
+//! The cost of a SYN of a flood on this machine: dropped by XDP, answered by XDP with a cookie, and handled by the
+//! stack.
 //!
 //! Before: root, and a dotd that cargo built. After: a table of CPU nanoseconds for each frame.
 //! Holds: a raw sender on one end of a veth pair, dotd on the other. A frame's whole way (sending, the pair, XDP or the
 //! stack) runs in the sender's own context, so that the thread's CPU time is its cost; what the kernel had put off to its
 //! own threads is added. The row of frames that XDP drops first is the floor: what the way there costs anybody.
-//! Never: counts a frame that the pair refused; takes a row for what its name says without the counter that tells; leaves a
+//! Never: counts a frame that the pair refused; trusts the name of a row without the counter that proves it; leaves a
 //! flood running.
 
 use std::{
@@ -33,14 +34,14 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 
-/// Frames in a round: long enough that a tick of the kernel's own accounts is nothing.
+/// Frames in a round: enough that a tick of the kernel's accounting does not matter.
 const FRAMES: usize = 200_000;
 /// The best of so many: other programs only add.
 const ROUNDS: usize = 5;
 /// Addresses that the flood comes from, 10.128.0.0/16.
 const SOURCES: u32 = 65_536;
 
-/// What a case is about.
+/// The kind of a case.
 #[derive(Clone, Copy)]
 enum Frames {
     /// Datagrams to 853.
@@ -105,7 +106,7 @@ fn measure(config: Option<&Config>, frames: Frames) -> Result<(u64, u64)> {
         fs::write("/proc/sys/net/ipv4/tcp_syncookies", if with_cookies { "2" } else { "1" })?;
         serve(config.as_ref())
     })?;
-    // SYN-ACKs and RSTs go to somebody who is not there, as on a real wire.
+    // SYN-ACKs and RSTs go to a machine that does not exist, as on a real network.
     let client = network.client.ip(&format!("-brief link show {CLIENT_INTERFACE}"));
     let address = client.split_whitespace().nth(2).context("an Ethernet address")?;
     network.server.ip(&format!("neighbour replace {CLIENT_V4} lladdr {address} dev {SERVER_INTERFACE}"));

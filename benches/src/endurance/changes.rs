@@ -53,7 +53,7 @@ impl Due {
         Self { every, next: Instant::now() + every }
     }
 
-    /// Due now? The next counts from now: a change that took long is not made up for.
+    /// Whether the change is due. The next interval starts now: a change that took long is not made up for.
     fn is_now(&mut self) -> bool {
         let now = Instant::now();
         let is_due = now >= self.next;

@@ -1,6 +1,6 @@
 //! The scene: two namespaces, two backends, dotd with XDP, and the clients.
 //!
-//! Before: how long, how fast. After: what clients, changes and ledger said. Holds: addresses and the config.
+//! Before: duration and rate. After: the results of clients, changes and ledger. Holds: addresses and the config.
 //! Never: outlives its namespaces.
 
 use std::{
@@ -49,7 +49,7 @@ const CLIENT_BASE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const CONNECTIONS: u32 = 100;
 /// Names that are asked for in turn.
 const NAMES: usize = 1000;
-/// For what is under way when the load ends.
+/// The time for queries in flight when the load ends.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// The results of a run.
@@ -77,7 +77,7 @@ pub(super) fn config(options: &Options, folder: &Path, is_other: bool) -> Config
         .backend_with(BACKENDS[1], &format!("{transport}\nweight = {weight}"))
 }
 
-/// Starts all, asks, changes, and looks at the ledger.
+/// Starts everything, asks, changes, and checks the ledger.
 pub(super) fn run(options: &Options, keeper: &Keeper) -> Result<Seen> {
     let network = Network::new();
     network.client.ip(&format!("route add local {CLIENTS} dev lo"));

@@ -1,7 +1,7 @@
 //! System calls of a server, counted by the kernel's tracepoint: no ptrace, which would slow it tenfold.
 //!
-//! Before: a process id. After: two readings give the calls between them. Never: left on where CPU is measured:
-//! an enabled tracepoint sends every process of the machine through the slow entry of system calls.
+//! Before: a process id. After: two readings give the calls between them. Never: stays enabled while CPU is measured:
+//! an enabled tracepoint makes every process of the machine use the slow entry of system calls.
 //!
 //! Source: perf_event_open(2), PERF_TYPE_TRACEPOINT with `inherit`; tracefs, raw_syscalls/sys_enter.
 
@@ -17,9 +17,9 @@ use perf_event::{Builder, Counter, events::Tracepoint};
 
 use super::cpu::descendants;
 
-/// Where the tracepoint has its number, within tracefs.
+/// The file with the tracepoint's number, within tracefs.
 const ID: &str = "events/raw_syscalls/sys_enter/id";
-/// Where a machine has tracefs mounted, if it has: since Linux 4.1, and before.
+/// The usual mount points of tracefs: since Linux 4.1, and before.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// One counter for each thread; threads and children that begin later count with the one that made them.
@@ -50,7 +50,7 @@ impl Calls {
     /// System calls since [`Calls::of`].
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub fn count(&mut self) -> Result<u64> {
         self.0.iter_mut().map(|counter| counter.read().map_err(Into::into)).sum()
     }
@@ -68,7 +68,7 @@ fn tracepoint() -> Result<u64> {
     id.trim().parse().with_context(|| format!("the kernel calls its tracepoint {id:?}"))
 }
 
-/// What a tracefs of this thread's own says; the mount goes with the thread.
+/// The number from a tracefs that this thread mounts; the mount ends with the thread.
 fn own_tracefs() -> Result<String> {
     mounts::separate(CloneFlags::empty())
         .context("no tracefs is mounted, and none can be (it needs root, CAP_SYS_ADMIN)")?;

@@ -1,7 +1,7 @@
 //! Opens TLS sessions the way real stub resolvers do: one ticket cache for each client.
 //!
 //! Before: options. After: `connection` has a stream, and knows whether its handshake was resumed.
-//! Never: retries; an error is the caller's to count.
+//! Never: retries; the caller counts errors.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -21,7 +21,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::options::{Options, TlsVersion};
 
-/// Source addresses begin here: beside what else lives on 127.0.0.x.
+/// Source addresses begin here: beside other programs on 127.0.0.x.
 const SOURCE_BASE: u32 = u32::from_be_bytes([127, 0, 1, 0]);
 /// Tickets a client keeps: rustls servers send two at a time, others up to four.
 const TICKETS_MAX: usize = 8;
@@ -46,7 +46,7 @@ pub struct Client {
 }
 
 impl Clients {
-    /// Checks and keeps what all clients share.
+    /// Checks and keeps the configuration that all clients share.
     ///
     /// # Errors
     /// A certificate file that cannot be read, or options that contradict each other.
@@ -102,10 +102,10 @@ impl Clients {
 }
 
 impl Client {
-    /// Connects and shakes hands.
+    /// Connects and completes the handshake.
     ///
     /// # Errors
-    /// What the network or TLS said.
+    /// The error of the network or of TLS.
     pub async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let socket = if self.server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(source) = self.source {

@@ -1,8 +1,8 @@
 //! One connection: as many queries in flight as it may, each response checked against its query.
 //!
 //! Before: `client` opens sessions. After: every query is counted in the thread's tally.
-//! Holds: which slot an ID belongs to. Never: waits for a response while it could write, or the reverse:
-//! with deep pipelines both sides would wait for each other.
+//! Holds: the slot of each ID. Never: waits for a response while it could write, or the reverse: with deep pipelines
+//! both sides would wait for each other.
 //!
 //! Source: RFC 7858 §3.3, RFC 7766 §6.2.1.1 (pipelining) and §7 (responses in any order).
 
@@ -21,19 +21,19 @@ use tokio_rustls::client::TlsStream;
 
 use super::{client::Client, pacer::Lane, population::Population, threads::Share};
 
-/// A server that refuses so often in a row will not come back within this run.
+/// After this many refusals in a row the server counts as gone for this run.
 pub(super) const FAILURES_MAX: u32 = 10;
 /// First pause after a failure; doubled each time.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Time for our close_notify to go out.
+/// Time for the close_notify to be sent.
 pub(super) const CLOSING: Duration = Duration::from_millis(200);
-/// With nothing in flight there is nothing to lose patience over.
+/// Without queries in flight there is no timeout.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
 
 /// A session with its server.
 pub type Stream = TlsStream<TcpStream>;
 
-/// How a session ended, when not by an error.
+/// The end of a session without an error.
 pub(super) enum End {
     /// Nothing is left to send.
     Done,
@@ -94,20 +94,20 @@ pub async fn drive(share: Rc<Share>, client: Client, mut first: Option<Stream>, 
     }
 }
 
-/// One session, from its first query to its end. What is in flight when it fails is lost.
+/// One session, from its first query to its end. Queries in flight when it fails are lost.
 async fn serve(share: &Share, lane: Option<&Lane>, stream: Stream) -> io::Result<End> {
     let (mut reader, mut writer) = split(stream);
     let mut flight = Flight::new(share.depth, Population::Chatty);
     let result = exchange(share, lane, &mut flight, share.per_connection, &mut reader, &mut writer).await;
     share.tally.borrow_mut().lost += flight.in_flight();
     if result.is_ok() {
-        // The server may be gone by now: nothing depends on it.
+        // The server may be gone by now, which does not matter.
         let _ = timeout(CLOSING, writer.shutdown()).await;
     }
     result
 }
 
-/// Sends `allowance` queries, or what is due, and takes all responses.
+/// Sends `allowance` queries, or the queries that are due, and reads all responses.
 pub(super) async fn exchange(
     share: &Share,
     lane: Option<&Lane>,
@@ -150,7 +150,7 @@ pub(super) async fn exchange(
     }
 }
 
-/// Reads what there is.
+/// Reads everything that is available.
 async fn read(reader: &mut ReadHalf<Stream>, incoming: &mut Vec<u8>, patience: Duration) -> io::Result<()> {
     let read = timeout(patience, reader.read_buf(incoming)).await;
     let octets = read
@@ -158,7 +158,7 @@ async fn read(reader: &mut ReadHalf<Stream>, incoming: &mut Vec<u8>, patience: D
     if octets == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
-/// Encodes what is due into free slots; each counts from when it was due.
+/// Encodes queries that are due into free slots; the latency of each counts from the time when it was due.
 fn fill_from(lane: &Lane, share: &Share, flight: &mut Flight, outgoing: &mut Vec<u8>) {
     while flight.has_room() {
         let Some((query, due)) = lane.take() else { return };
@@ -230,8 +230,8 @@ fn first_message(octets: &[u8]) -> Option<(&[u8], usize)> {
     Some((message, rest.len()))
 }
 
-/// The queries in flight. An ID is its slot plus a multiple of the depth, which changes with every use, so
-/// that a response that comes twice finds nobody.
+/// The queries in flight. An ID is its slot plus a multiple of the depth, which changes with every use, so that a
+/// repeated response matches no query.
 pub(super) struct Flight {
     population: Population,
     slots: Vec<Slot>,
@@ -270,7 +270,7 @@ impl Flight {
         Some(slot.id)
     }
 
-    /// Frees the slot of this ID; `None` when nobody waits for it.
+    /// Frees the slot of this ID; `None` when no query has it.
     fn land(&mut self, id: u16) -> Option<(usize, Instant)> {
         let index = id % self.depth;
         let slot = self.slots.get_mut(usize::from(index)).filter(|slot| slot.id == id)?;

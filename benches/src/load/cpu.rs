@@ -30,11 +30,11 @@ pub struct Usage {
 pub struct Switches {
     /// It waited for something.
     pub voluntary: u64,
-    /// Another was given its CPU.
+    /// Another thread got its CPU.
     pub involuntary: u64,
 }
 
-/// One thread's.
+/// The figures of one thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadUsage {
     /// Its id.

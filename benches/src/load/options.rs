@@ -1,6 +1,6 @@
 //! The command line of `dotload`, checked.
 //!
-//! Before: words. After: every other part reads its own fields. Never: opens anything.
+//! Before: arguments. After: every other part reads its own fields. Never: opens anything.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -12,7 +12,7 @@ use clap::{Parser, ValueEnum};
 
 use super::population::Mix;
 
-/// How long a run is that nothing else bounds.
+/// The length of a run without another bound.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
 /// Loads a DNS-over-TLS server. Closed loop: each connection keeps DEPTH queries in flight and sends the next
@@ -102,7 +102,7 @@ pub struct Options {
     /// Connect from so many addresses: clients a server tells apart (IPv4; 127.0.1.0 and up on loopback)
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16_000_000))]
     pub sources: u32,
-    /// What clients are like, by parts of the connections: chatty=N,idle=N,one-shot=N
+    /// Kinds of clients, by parts of the connections: chatty=N,idle=N,one-shot=N
     #[arg(long, value_name = "NAME=PART,…", conflicts_with = "per_connection")]
     pub mix: Option<Mix>,
     /// Seconds between queries of an idle or one-shot client, on average
@@ -158,7 +158,7 @@ pub enum TlsVersion {
     /// 1.3 only.
     #[value(name = "1.3")]
     V1_3,
-    /// What the server prefers.
+    /// The version that the server prefers.
     Any,
 }
 

@@ -1,8 +1,8 @@
 //! The open loop: queries fall due at random times, whether or not the server keeps up.
 //!
-//! Before: `threads` has sessions and a rate. After: `connection` sends what is due on its lane, and counts its
-//! latency from when it was due, not from when it could be sent: a server that stalls delays all that fell
-//! due meanwhile, and that is told (no coordinated omission).
+//! Before: `threads` has sessions and a rate. After: `connection` sends the queries that are due on its lane, and
+//! counts latency from the time when a query was due, not from when it could be sent. So a server that stalls delays
+//! all queries that fall due meanwhile, and the report shows that (no coordinated omission).
 //! Holds: Poisson arrivals, each on a connection chosen at random; the kernel's timer, because tokio's
 //! counts in milliseconds. Never: waits for a response.
 //!
@@ -25,7 +25,7 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, sync::Notify, task::yield_now};
 
 use super::threads::Share;
 
-/// What is due on one connection.
+/// The queries that are due on one connection.
 #[derive(Default)]
 pub struct Lane {
     due: RefCell<VecDeque<(usize, Instant)>>,
@@ -39,7 +39,7 @@ impl Lane {
         self.due.borrow_mut().pop_front()
     }
 
-    /// Nothing is due, and nothing will be.
+    /// No query is due, and none will be.
     pub fn is_done(&self) -> bool {
         self.is_over.get() && self.due.borrow().is_empty()
     }
@@ -49,10 +49,10 @@ impl Lane {
         self.due.borrow().len() as u64
     }
 
-    /// Waits until something fell due, or nothing will any more.
+    /// Waits until a query is due, or none will be any more.
     ///
     /// # Cancel safety
-    /// A ring that nobody waited for is kept.
+    /// A notification without a waiter is kept.
     pub async fn rung(&self) {
         self.bell.notified().await;
     }
@@ -117,7 +117,7 @@ impl Timer {
         }
         let expiration = Expiration::OneShot(TimeSpec::from_duration(left));
         self.timer.set(expiration, TimerSetTimeFlags::empty())?;
-        // How often it rang, as eight octets: once.
+        // The number of expirations, as eight octets: one.
         self.rings.read_u64_le().await.map(|_| ())
     }
 }
@@ -131,7 +131,7 @@ impl Random {
         Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// From 0, and below 1.
+    /// At least 0, and below 1.
     fn fraction(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -1,8 +1,8 @@
-//! Clients as a real server meets them: a few that ask all the time, many that hardly ask, some that ask once.
+//! The clients of a real server: a few that ask all the time, many that hardly ask, some that ask once.
 //!
 //! Before: `--mix`. After: `threads` knows what each connection is, and this file drives those that are not chatty.
-//! Holds: how long they pause, and what they do when the server closes meanwhile. Never: sends faster than its pause:
-//! a server that stalls gets fewer queries of these, as from people.
+//! Holds: their pauses, and their reaction when the server closes meanwhile. Never: sends faster than its pauses: a
+//! server that stalls gets fewer queries from these clients, as from people.
 
 use std::{fmt, io, rc::Rc, str::FromStr, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
     threads::Share,
 };
 
-/// What a client is like.
+/// A kind of client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Population {
     /// Keeps its queries in flight, or takes what falls due.
@@ -92,7 +92,7 @@ impl fmt::Display for Mix {
     }
 }
 
-/// How an idle client's pause ended.
+/// The end of an idle client's pause.
 enum Waited {
     /// It may ask.
     Ask,
@@ -102,7 +102,7 @@ enum Waited {
     Closed,
 }
 
-/// Asks now and then until the run is over: over one connection, or over a new one each time.
+/// Asks from time to time until the run is over: over one connection, or over a new one each time.
 pub async fn wander(
     share: Rc<Share>,
     client: Client,
@@ -183,7 +183,7 @@ async fn pause(share: &Share, random: &mut Random, reader: Option<&mut ReadHalf<
     let mut octet = [0];
     let closed = async {
         match reader {
-            // Nothing is in flight: what comes is the end, or nothing we asked for.
+            // No query is in flight, so only the end, or something unexpected, can arrive.
             Some(reader) => drop(reader.read(&mut octet).await),
             None => std::future::pending().await,
         }

@@ -1,7 +1,6 @@
 //! A bar on the terminal while a load runs.
 //!
-//! Before: how long it will last. After: a line that goes with its end. Never: written where nobody looks: not to a
-//! file, and not with --quiet.
+//! Before: how long it will last. After: a line that goes with its end. Never: writes to a file, or with --quiet.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The queries to send, encoded once, and the check that a response answers one of them.
 //!
 //! Before: names and types. After: messages that need only their ID written in front.
-//! Never: parses beyond the question: what a server answers is not our matter, that it answers is.
+//! Never: parses beyond the question: only whether a server answers matters here, not its data.
 //!
 //! Source: RFC 1035 §4.1 (header, question), RFC 6891 §6.1 (OPT), RFC 7830 (padding).
 
@@ -14,7 +14,7 @@ use super::options::Options;
 const HEADER_OCTETS: usize = 12;
 /// Block of RFC 8467 §4.1 for queries.
 const PADDING_BLOCK_OCTETS: usize = 128;
-/// What we can take over UDP, written in OPT; over TLS it has no meaning, and 1232 is what stubs send.
+/// The UDP payload size in OPT; over TLS it has no meaning, and stub resolvers send 1232.
 const OPT_PAYLOAD_OCTETS: u16 = 1232;
 
 const TYPES: &[(&str, u16)] = &[
@@ -42,7 +42,7 @@ pub struct Query {
     question_octets: usize,
 }
 
-/// Why a message is no answer to a query.
+/// The reason why a message is no answer to a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// Shorter than a header, QR=0, or not one question.
@@ -95,7 +95,7 @@ impl Query {
     /// Checks that `response` answers this query and returns its rcode. The ID chose the query already.
     ///
     /// # Errors
-    /// [`Wrong`] says what is amiss.
+    /// [`Wrong`] has the reason.
     pub fn check(&self, response: &[u8]) -> Result<u8, Wrong> {
         let header = response.get(..HEADER_OCTETS).ok_or(Wrong::Malformed)?;
         if header[2] & 0x80 == 0 || header[4..6] != [0, 1] {

@@ -1,4 +1,4 @@
-//! The outcome for people and for programs.
+//! The outcome as text and as JSON.
 //!
 //! Before: an [`Outcome`]. After: text or JSON on stdout. Never: rounds in JSON.
 

@@ -1,4 +1,4 @@
-//! What happened to every query and every connection, counted by one thread and added up at the end.
+//! The outcomes of all queries and connections, counted by each thread and added up at the end.
 //!
 //! Before: `connection` saw it happen. After: `report` prints it. Never: loses a query: every one sent is
 //! answered, wrong in one way, or lost.
@@ -12,7 +12,7 @@ use super::{
     queries::Wrong,
 };
 
-/// Longest time a histogram tells apart.
+/// The longest time that a histogram can hold.
 const LONGEST: Duration = Duration::from_secs(600);
 /// Two digits would blur p50; four cost megabytes.
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -32,7 +32,7 @@ pub struct Tally {
     pub other_question: u64,
     /// Responses with TC=1.
     pub truncated: u64,
-    /// Responses whose ID nobody waits for; their query, if any, counts as lost.
+    /// Responses whose ID no query has; their query, if any, counts as lost.
     pub unknown_id: u64,
     /// Queries without a response when their connection ended.
     pub lost: u64,
@@ -42,9 +42,9 @@ pub struct Tally {
     pub handshakes_full: u64,
     /// Handshakes that a ticket made short.
     pub handshakes_resumed: u64,
-    /// Connections that the server closed before we did.
+    /// Connections that the server closed first.
     pub closed_by_server: u64,
-    /// What else ended connections, in the words of the system.
+    /// Other ends of connections, by the system's error text.
     pub errors: BTreeMap<String, u64>,
     /// From writing a query to reading its response, in nanoseconds.
     pub latency: Histogram<u64>,
@@ -52,7 +52,7 @@ pub struct Tally {
     pub by_population: [Histogram<u64>; 3],
     /// From connect to the end of the handshake, in nanoseconds.
     pub handshake: Histogram<u64>,
-    /// Open loop: how late we were to send what was due, in nanoseconds.
+    /// Open loop: the delay between a query being due and being sent, in nanoseconds.
     pub lag: Histogram<u64>,
 }
 
@@ -160,7 +160,7 @@ impl Tally {
         let _ = self.lag.add(&other.lag);
     }
 
-    /// Was every query answered as expected, and was there one?
+    /// Whether there was a query, and every query was answered as expected.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.sent > 0 && self.answered == self.sent && self.unknown_id == 0

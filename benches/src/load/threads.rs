@@ -1,8 +1,8 @@
 //! Spreads connections over threads, starts all clocks at once, and adds up.
 //!
 //! Before: options, queries and clients. After: an [`Outcome`] for `report`.
-//! Holds: each thread's share of the queries. Never: lets the first handshakes count as load, where
-//! connections are to live: every session stands before the clock starts.
+//! Holds: each thread's share of the queries. Never: counts the first handshakes as load if connections are lasting:
+//! every session is open before the clock starts.
 
 use std::{
     cell::{Cell, RefCell},
@@ -33,10 +33,10 @@ use super::{
 
 /// Handshakes of one thread at once while sessions are set up: a listen queue is often 128 long.
 const CONNECTING_MAX: usize = 32;
-/// How often the main thread looks whether all is done.
+/// How often the main thread checks whether everything is done.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What one thread's connections share.
+/// The state that one thread's connections share.
 pub struct Share {
     /// Everything that can be asked.
     pub queries: Arc<[Query]>,
@@ -63,7 +63,7 @@ pub struct Outcome {
     pub tally: Tally,
     /// From the common start to the last response.
     pub elapsed: Duration,
-    /// Our own CPU.
+    /// The CPU of the load generator.
     pub own: Usage,
     /// The server's CPU, with `--server-pid`.
     pub server: Option<Usage>,
@@ -108,7 +108,7 @@ impl Share {
         Some(query)
     }
 
-    /// Is there anything left to send, and time for it?
+    /// Whether there is a query left to send, and time for it.
     pub fn may_send(&self) -> bool {
         self.left.get() > 0 && self.deadline.get().is_none_or(|deadline| Instant::now() < deadline)
     }
@@ -143,7 +143,7 @@ pub fn run(options: &Options, queries: Vec<Query>, clients: &Clients) -> Result<
         let share = move || Share::new(&options, queries, number, counter).map(|share| (options, share));
         let work = move || -> Result<(Tally, Instant)> {
             let prepared = share();
-            // Whatever went wrong: the others wait here.
+            // This comes also after a failure, because the other threads wait here.
             let Ok((options, share)) = prepared else {
                 barrier.wait();
                 return prepared.map(|_| (Tally::default(), Instant::now()));
@@ -232,7 +232,7 @@ struct Party {
     client: Client,
     population: Population,
     seed: u64,
-    /// Does its connection outlive a query?
+    /// Whether its connection lasts longer than a query.
     is_lasting: bool,
 }
 

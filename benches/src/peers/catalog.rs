@@ -1,9 +1,9 @@
-//! The peers: what each is, how it is started, which template it is configured by.
+//! The peers: the kind of each, its command line, its config template.
 //!
 //! Before: a name. After: `stage` fills the template and `process` starts the program.
 //! Holds: the one table of peers. Never: looks at the machine.
 
-/// What a front end does with a query: only like is compared with like without a word.
+/// The way a front end handles a query: only front ends of the same kind are compared without a remark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Asks the backend for every query.
@@ -14,7 +14,7 @@ pub(crate) enum Kind {
     Ours,
     /// dotd with its cache.
     OursCached,
-    /// What is measured against, and no server.
+    /// A reference, which is no server.
     Floor,
 }
 
@@ -30,7 +30,7 @@ impl Kind {
     }
 }
 
-/// Who is behind a front end.
+/// The backend behind a front end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     /// NSD: a write for each answer over TCP, a datagram for each over UDP.
@@ -39,7 +39,7 @@ pub(crate) enum Backend {
     Coalescing,
 }
 
-/// Where the program is.
+/// The place of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     /// On PATH, or where administrators' programs are.
@@ -52,7 +52,7 @@ pub(crate) enum Program {
     Responder,
 }
 
-/// One peer. In arguments and template stand names to fill, in at signs: see `stage`.
+/// One peer. Arguments and template contain names between at signs, which are filled in: see `stage`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
@@ -64,14 +64,14 @@ pub(crate) struct Entry {
     pub(crate) config: &'static str,
     /// How it reaches the backend, or `none`.
     pub(crate) transport: &'static str,
-    /// Does it answer from the zone? An echo does not.
+    /// Whether it answers from the zone. An echo does not.
     pub(crate) is_answering: bool,
-    /// Is it also measured before the backend that coalesces?
+    /// Whether it is also measured with the backend that coalesces.
     pub(crate) is_coalesced: bool,
 }
 
 impl Entry {
-    /// Is it measured before this backend?
+    /// Whether it is measured with this backend.
     pub(crate) fn has(&self, backend: Backend) -> bool {
         backend == Backend::Nsd || self.is_coalesced
     }
@@ -183,7 +183,7 @@ const RELAY: Entry = Entry {
     is_coalesced: false,
 };
 
-/// Those that ask over TCP.
+/// The peers that ask over TCP.
 pub(crate) const STREAMS: Entry = Entry { transport: "tcp", is_coalesced: true, ..RELAY };
 
 pub(crate) const DNSDIST: Entry = Entry {
@@ -204,7 +204,7 @@ const FLOOR: [&str; 4] =
 
 const FLOORS: Entry = Entry { kind: Kind::Floor, program: Program::Floor, transport: "none", ..RELAY };
 
-/// The backends of all relays, told like peers.
+/// The backends of all relays, described like peers.
 pub(crate) const BACKENDS: [(Backend, Entry); 2] = [(Backend::Nsd, NSD), (Backend::Coalescing, RESPONDER)];
 
 const RESPONDER: Entry = Entry {

@@ -1,6 +1,6 @@
-//! What the project promises about its cost beside others', and whether this run shows it.
+//! The project's promises about its cost compared with others, and whether this run meets them.
 //!
-//! Before: a report. After: a row for each promise: ours, what it is held against, the ratio, met or not.
+//! Before: a report. After: a row for each promise: dotd's figure, the reference, the ratio, met or not.
 //! Holds: the one table of promises. Never: judges a latency at a rate that was not reached.
 
 use super::{
@@ -11,10 +11,10 @@ use super::{
     workloads::{WORK, Work},
 };
 
-/// Below this part of the offered rate a latency is another load's.
+/// Below this part of the offered rate a latency belongs to another load.
 const REACHED: f64 = 0.95;
 
-/// What is judged.
+/// The judged figure.
 #[derive(Clone, Copy)]
 enum Figure {
     /// Of this work, smaller is better.
@@ -25,7 +25,7 @@ enum Figure {
     Idle,
 }
 
-/// What it is held against.
+/// The reference.
 #[derive(Clone, Copy)]
 enum Measure {
     /// The best peer of the promise's kind.
@@ -48,17 +48,17 @@ struct Goal {
     limit: f64,
 }
 
-/// What became of a promise.
+/// The result for a promise.
 pub(crate) struct Judged {
     pub(crate) about: &'static str,
-    /// Which of ours, and its figure.
+    /// The dotd entry, and its figure.
     pub(crate) ours: Option<(&'static str, f64)>,
-    /// What it is held against, and its figure.
+    /// The reference, and its figure.
     pub(crate) against: Option<(&'static str, f64)>,
-    /// Ours in relation to that; ours itself where the promise is a number.
+    /// The ratio of both; dotd's figure itself if the promise is a number.
     pub(crate) ratio: Option<f64>,
     pub(crate) limit: f64,
-    /// None when nothing can be said.
+    /// `None` without figures.
     pub(crate) is_met: Option<bool>,
 }
 
@@ -119,7 +119,7 @@ const GOALS: &[Goal] = &[
     },
 ];
 
-/// Every promise of which this run has a figure of ours.
+/// Every promise for which this run has a figure of dotd.
 pub(crate) fn judge(report: &Report) -> Vec<Judged> {
     let judged = GOALS.iter().map(|goal| judge_one(report, goal));
     judged.filter(|judged| judged.ours.is_some()).collect()
@@ -175,7 +175,7 @@ fn judge_one(report: &Report, goal: &Goal) -> Judged {
     Judged { about: goal.about, ours, against, ratio, limit: goal.limit, is_met }
 }
 
-/// The floor that does what this one of ours does.
+/// The floor that does the same work as this dotd entry.
 fn floor_of(report: &Report, ours: &str) -> &'static str {
     let entry = report.peers.iter().map(|peer| peer.entry).find(|entry| entry.name == ours);
     match entry {

@@ -1,7 +1,7 @@
-//! Sessions that are only held: the first right answer of a peer, and what an idle connection weighs.
+//! Sessions that are only held: the first right answer of a peer, and the memory of an idle connection.
 //!
 //! Before: a peer that runs. After: kibibytes a connection, by three measures.
-//! Never: weighs a peer that has served a load: what it freed would hide what a connection takes.
+//! Never: measures a peer that has served a load: memory that it freed would hide the cost of a connection.
 //!
 //! Source: proc(5), `/proc/PID/smaps_rollup`. Sockets' memory in the kernel is not in it.
 
@@ -33,7 +33,8 @@ const ADDRESS: [u8; 4] = [192, 0, 2, 53];
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Handshakes at once.
 const CONNECTING_MAX: usize = 32;
-/// Connections that come and go before we weigh: what a first client makes a server allocate is no client's.
+/// Connections that open and close before the measurement: memory that a server allocates for its first client is not a
+/// cost of each connection.
 const WARM_UP: u32 = 32;
 const SETTLE: Duration = Duration::from_millis(300);
 

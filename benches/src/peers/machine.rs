@@ -1,4 +1,4 @@
-//! The machine: which cores we use, what it is, and what others took of it meanwhile.
+//! The machine: the cores in use, its description, and the time that other processes took meanwhile.
 //!
 //! Before: nothing. After: `process` pins to cores, reports describe the machine.
 //! Never: changes the machine beyond our own CPU affinity.
@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// Who runs where.
+/// The cores of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cores {
     /// The front end's worker.
@@ -23,7 +23,7 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// The first two that we may use; one for both when there is one.
+    /// The first two usable cores; one for both if there is only one.
     ///
     /// # Errors
     /// The kernel does not say.
@@ -48,7 +48,7 @@ pub(crate) fn own_cores() -> Result<Vec<usize>> {
 /// Keeps this thread, and what it starts, on one CPU.
 ///
 /// # Errors
-/// We may not run there.
+/// This process may not run there.
 pub(crate) fn pin(cpu: usize) -> Result<()> {
     pin_to(&[cpu])
 }
@@ -56,7 +56,7 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
 /// Keeps this thread, and what it starts, on these CPUs.
 ///
 /// # Errors
-/// We may run on none of them.
+/// This process may run on none of them.
 pub(crate) fn pin_to(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
@@ -123,11 +123,11 @@ fn load() -> String {
 /// The time of one CPU, in ticks of 10 ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuTime {
-    /// Somebody ran, interrupts included.
+    /// A process ran, interrupts included.
     pub(crate) busy: u64,
     /// Another guest ran.
     pub(crate) stolen: u64,
-    /// Nobody ran.
+    /// Idle.
     pub(crate) idle: u64,
 }
 

@@ -1,7 +1,7 @@
-//! The report for people who were not there: peers.md.
+//! The report as Markdown: peers.md.
 //!
-//! Before: a report. After: a file that says where, how and with what noise it was measured.
-//! Never: a figure without its unit, or a ratio without what it is to.
+//! Before: a report. After: a file that names the machine, the method and the noise of the measurement.
+//! Never: shows a figure without its unit, or a ratio without its reference.
 
 use super::{
     goals,

@@ -1,4 +1,4 @@
-//! The rounds: every kind of work, every peer in turn, so that what the machine does else meets all alike.
+//! The rounds: every kind of work, every peer in turn, so that other work of the machine affects all of them alike.
 //!
 //! Before: peers that answer. After: a [`Run`] for each load. Never: lets two loads run at once.
 
@@ -33,7 +33,7 @@ pub(crate) struct Run {
     pub(crate) figures: Result<Figures, String>,
 }
 
-/// What one load showed; times in µs.
+/// The results of one load; times in µs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
     /// Front end's CPU for each answered query.
@@ -54,7 +54,7 @@ pub(crate) struct Figures {
     pub(crate) faults: u64,
     /// The part of the handshakes that were resumed, 0 to 1.
     pub(crate) resumed_share: f64,
-    /// The part of the front end's core that others had, 0 to 1.
+    /// The part of the front end's core that other processes used, 0 to 1.
     pub(crate) others_share: f64,
     /// Open loop: the part of the offered rate that was answered, 0 to about 1; else 1.
     pub(crate) reached: f64,
@@ -77,7 +77,7 @@ pub(crate) fn run_all(pace: Pace, works: &[&'static Work], stage: &Stage, peers:
     for round in 0..pace.rounds {
         for work in works {
             let mut turn: Vec<&Peer> = peers.iter().filter(|peer| peer.backend == work.backend).collect();
-            // Another begins each round: nobody always comes after the same.
+            // Each round begins with another peer, so that none always follows the same one.
             let first = round as usize % turn.len().max(1);
             turn.rotate_left(first);
             for peer in turn {
@@ -91,8 +91,8 @@ pub(crate) fn run_all(pace: Pace, works: &[&'static Work], stage: &Stage, peers:
     runs
 }
 
-/// Counts system calls in loads of their own, a second each: the count slows what it counts. What cannot be counted
-/// is missing, with a word on stderr.
+/// Counts system calls in loads of their own, a second each: the count slows what it counts. A peer that cannot be
+/// counted is left out, with a line on stderr.
 pub(crate) fn count_calls(
     options: &Options,
     works: &[&'static Work],

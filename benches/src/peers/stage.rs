@@ -1,6 +1,6 @@
-//! What all peers share: one certificate, one zone, two backends, one client; and the start of each.
+//! The setup that all peers share: one certificate, one zone, two backends, one client; and the start of each.
 //!
-//! Before: the catalogue. After: peers that have each given a right answer.
+//! Before: the catalogue. After: running peers, each of which has given a right answer.
 //! Holds: the templates' names and values, the folder of everything written.
 //! Never: starts a service of the system's; writes outside its folder.
 
@@ -26,7 +26,7 @@ use super::{
 
 /// Names in the zone beside its apex: `host-0` and so on.
 const HOSTS: u32 = 1000;
-/// A program that has not answered by then will not.
+/// The time after which a program counts as failed.
 const READY: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(50);
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -52,7 +52,7 @@ pub(crate) struct Stage {
     address: Ipv4Addr,
     cores: Cores,
     keeper: Keeper,
-    // Before the folder: ended before that goes.
+    // Declared before the folder, so that programs end before it is removed.
     backends: Vec<Behind>,
     folder: TempDir,
 }
@@ -67,7 +67,7 @@ struct Behind {
 /// A peer that runs and answers.
 pub(crate) struct Peer {
     pub(crate) entry: &'static Entry,
-    /// Who is behind it.
+    /// Its backend.
     pub(crate) backend: Backend,
     pub(crate) version: String,
     pub(crate) address: SocketAddr,
@@ -137,8 +137,7 @@ impl Stage {
         self.folder.path().join("names")
     }
 
-    /// Starts each before each backend that it is measured before, and asks it; those that fail are left out, with
-    /// the reason.
+    /// Starts each peer with each of its backends, and asks it; those that fail are left out, with the reason.
     pub(crate) fn start_all(&self, entries: &[&'static Entry]) -> (Vec<Peer>, LeftOut) {
         let (mut peers, mut left_out) = (Vec::new(), LeftOut::new());
         for backend in self.backends.iter().map(|behind| behind.backend) {
@@ -172,7 +171,7 @@ impl Stage {
         let address = SocketAddr::from((self.address, port));
         let end = Instant::now() + READY;
         loop {
-            // Whether it runs is asked first: another's answer on its port would not count.
+            // First checks that it runs: an answer of another program on its port must not count.
             let ended = process.ended();
             match idle::ask_once(address, entry.is_answering) {
                 Ok(()) if ended.is_none() => break,
@@ -220,7 +219,7 @@ impl Stage {
         Process::start(&self.keeper, cores, &program, &arguments, &own.join("log"))
     }
 
-    /// The last that a program said, from its own folder.
+    /// The last output of a program, from its own folder.
     fn last_line(&self, own: &Path) -> String {
         let log = fs::read(own.join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);

@@ -1,7 +1,6 @@
 //! The tables on a terminal.
 //!
-//! Before: a report. After: columns that line up. Never: more than a person reads at once; the rest is in the
-//! report's files.
+//! Before: a report. After: columns that line up. Never: prints everything; the rest is in the report's files.
 
 use super::{
     goals,

@@ -1,8 +1,8 @@
-//! What a query costs when there is more of everything: connections, cached answers, workers.
+//! The cost of a query with more connections, cached answers or workers.
 //!
-//! [`steps`] start dotd (and the floor) for each count and load it → [`report`] tells cost over count.
+//! [`steps`] start dotd (and the floor) for each count and load it → [`report`] shows the cost over the count.
 //!
-//! Never: more connections than files are allowed for; what could not be tried is told.
+//! Never: opens more connections than the limit on files allows; the report names counts that were not tried.
 
 pub mod report;
 pub mod steps;
@@ -63,7 +63,7 @@ pub struct Options {
     pub report: Option<PathBuf>,
 }
 
-/// What there is more of.
+/// The quantity that grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Over {
     /// Connections, each with one query in flight.

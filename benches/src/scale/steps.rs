@@ -1,7 +1,7 @@
 //! The measurements: for each count a fresh front end, filled where it has a cache, then loaded.
 //!
-//! Before: what there is more of, and how much at most. After: a point for each count and front end.
-//! Never: counts what filling costs; goes on after a front end failed at a count.
+//! Before: the quantity that grows, and its maximum. After: a point for each count and front end.
+//! Never: counts the cost of filling; goes on after a front end failed at a count.
 
 use std::{fmt::Write, fs};
 
@@ -20,11 +20,11 @@ use crate::{
 /// One figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// What there is more of.
+    /// The quantity.
     pub over: Over,
-    /// How much.
+    /// The count.
     pub count: u32,
-    /// Whose.
+    /// The front end.
     pub front: &'static str,
     /// Its CPU for each answered query.
     pub cpu_us: f64,
@@ -34,7 +34,7 @@ pub struct Point {
     pub faults: u64,
 }
 
-/// dotd with everything that a count can be of.
+/// dotd with all quantities.
 static DOTD_AT_SCALE: Entry =
     Entry { name: "dotd", transport: "udp", config: include_str!("../../scale/dotd.toml"), ..DOTD };
 
@@ -104,7 +104,7 @@ fn point(
     let names = stage.folder().join("many-names");
     let file = if over == Over::Cache {
         fs::write(&names, many_names(count)).context("cannot write the names")?;
-        // Twice: what was given up in a hurry the first time is there after the second.
+        // Twice: queries that timed out the first time are in the cache after the second.
         for _ in 0..2 {
             load(&peer, &names, &["--connections=10", "--depth=100", &format!("--queries={count}")])?;
         }

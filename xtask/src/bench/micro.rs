@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{build, command, setup};
 
-/// More instructions than this part of the committed ones fail the check.
+/// An increase by more than this part of the committed instructions fails the check.
 const TOLERANCE: f64 = 0.05;
 const JSON: &str = "benches/report/micro.json";
 const MARKDOWN: &str = "benches/report/micro.md";
@@ -81,7 +81,7 @@ pub(super) fn check(root: &Path) -> Result<()> {
     )
 }
 
-/// What is wrong; nothing is fine.
+/// The complaints; none means success.
 fn complaints(before: &BTreeMap<String, (f64, Option<f64>)>, now: &Figures) -> Vec<String> {
     let mut complaints = Vec::new();
     for (name, count) in now {
@@ -120,7 +120,7 @@ fn count(root: &Path) -> Result<Figures> {
     let runner = setup::runner_program().filter(|program| program.is_file());
     let runner = runner.context("no gungraun-runner: `cargo xtask setup --benches` builds it")?;
     let home = build::target(root).join("gungraun");
-    // What an earlier run left would be read as this one's.
+    // Results of an earlier run would be read as results of this one.
     if home.exists() {
         fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
     }
@@ -230,8 +230,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Goal: more than a twentieth is a complaint, and so is a step on one side alone. Method: one step just within,
-    /// one beyond, one new, one gone.
+    /// Goal: an increase of more than a twentieth is a complaint, and so is a step on one side alone. Method: one step
+    /// just within, one beyond, one new, one gone.
     #[test]
     fn complains_of_regressions() {
         let before = [("a", 1000.0), ("b", 1000.0), ("gone", 1.0)];
@@ -243,7 +243,8 @@ mod tests {
         assert!(complaints[1].starts_with("new is not in") && complaints[2].starts_with("gone is in"));
     }
 
-    /// Goal: divan's medians are read in every unit, and its other lines are none. Method: lines as it prints them.
+    /// Goal: divan's medians are read in every unit, and its other lines are ignored. Method: lines as divan prints
+    /// them.
     #[test]
     fn reads_divan() {
         let read = |line| median_of(line).map(|(name, ns)| (name, ns.round()));

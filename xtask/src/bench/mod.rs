@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: dotd measured, beside its peers and frame by frame.
+//! `cargo xtask bench`: measures dotd, beside its peers and frame by frame.
 //!
 //! Before: a clone. After: a table, and a report in benches/report.
-//! Holds: which packages carry which peer. Never: measures anything itself: it builds the programs of `benches`
-//! and becomes them, or reads what they counted.
+//! Holds: the packages that contain each peer. Never: measures anything itself: it builds the programs of `benches` and
+//! executes them, or reads their results.
 
 mod micro;
 
@@ -26,7 +26,7 @@ const fn peer(program: &'static str, packages: &'static [&'static str]) -> Peer 
     Peer { program, packages }
 }
 
-/// What `bench peers` compares with, and the backend of all.
+/// The programs with which `bench peers` compares, and the backend of all.
 const PEERS: &[Peer] = &[
     peer("stunnel4", &["stunnel4"]),
     peer("haproxy", &["haproxy"]),
@@ -178,7 +178,8 @@ struct Peers {
     more: Vec<String>,
 }
 
-/// Sets up, builds, and becomes the program that measures. Returns only when that fails, but for counts.
+/// Sets up, builds, and executes the program that measures in place of this one. Returns only when that fails, or after
+/// counting instructions.
 ///
 /// # Errors
 /// Setup or the build failed, the program did not start, or a check failed.
@@ -262,7 +263,7 @@ fn become_program(program: &mut Command) -> Result<()> {
     bail!("cannot start {}: {error}", program.get_program().to_string_lossy())
 }
 
-/// Installs the packages of peers that are not here, without starting their services.
+/// Installs the packages of missing peers, without starting their services.
 fn install() -> Result<()> {
     let missing = missing(setup::is_command);
     if missing.is_empty() {
@@ -290,7 +291,7 @@ fn missing(is_command: impl Fn(&str) -> bool) -> BTreeSet<String> {
 mod tests {
     use super::*;
 
-    /// Goal: only what is missing is installed, with what belongs to it. Method: machines that lack one.
+    /// Goal: only missing packages are installed, with those that belong to them. Method: machines that lack one.
     #[test]
     fn names_missing_packages() {
         assert!(missing(|_| true).is_empty());

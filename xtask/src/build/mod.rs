@@ -1,7 +1,7 @@
 //! `cargo xtask build` and `cargo xtask build-ebpf`: dotd, and its kernel half alone.
 //!
-//! Before: a clone. After: `target/<profile>/dotd`, or `target/bpf/…/dot-ebpf` for a look at it.
-//! Never: runs what it builds, but for a profile.
+//! Before: a clone. After: `target/<profile>/dotd`, or `target/bpf/…/dot-ebpf` for inspection.
+//! Never: runs the program that it builds, except to make a profile.
 
 mod pgo;
 
@@ -28,7 +28,7 @@ pub(crate) struct Build {
     /// Optimise: link-time optimisation over everything, minutes instead of seconds
     #[arg(long)]
     pub(crate) release: bool,
-    /// Optimise for what dotd spends its time on: build, put it under load, build again
+    /// Optimise with a profile of dotd under load: build, load, build again
     #[arg(long, conflicts_with = "release")]
     pub(crate) pgo: bool,
 }
@@ -87,6 +87,6 @@ pub(crate) fn run_ebpf(root: &Path, arguments: &BuildEbpf) -> Result<()> {
 
 /// Cargo's target folder.
 pub(crate) fn target(root: &Path) -> PathBuf {
-    // Relative ones are relative to where cargo was called, and cargo runs us there.
+    // A relative path is relative to the folder in which cargo was called, and cargo runs xtask there.
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }

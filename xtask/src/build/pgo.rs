@@ -1,8 +1,8 @@
-//! `cargo xtask build --pgo`: dotd, compiled a second time with a profile of its own work.
+//! `cargo xtask build --pgo`: compiles dotd a second time, with a profile of its own work.
 //!
 //! Before: a clone, NSD, and the `llvm-profdata` of rustc's LLVM. After: `target/pgo/dotd`.
 //! Holds: the order: instrument, give it the work of `bench peers`, merge, compile.
-//! Never: touches `target/release`: what is measured there is what everybody builds.
+//! Never: touches `target/release`: measurements use the build that every user makes.
 
 use std::{
     ffi::OsString,
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{bench, command, setup};
 
-/// The work that is weighed: each kind for a second, over UDP, TCP and from the cache.
+/// The work for the profile: each kind for a second, over UDP, TCP and from the cache.
 const TRAINING: [&str; 6] = ["--quick", "--only", "dotd", "--no-calls", "--idle", "0"];
 
 /// The compiler whose profiles are written and read.
@@ -59,7 +59,7 @@ pub(super) fn run(root: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// A folder with nothing in it that everybody may write into: dotd is an ordinary user when it ends.
+/// An empty folder that every user may write to, because dotd is an ordinary user when it ends.
 fn empty(folder: &Path) -> Result<PathBuf> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -91,7 +91,7 @@ fn compile(root: &Path, folder: &Path, host: &str, flag: &OsString) -> Result<Pa
     Ok(folder.join(host).join("release/dotd"))
 }
 
-/// One profile of all that ended processes left.
+/// Merges the profiles of all ended processes into one.
 fn merge(merger: &Path, profiles: &Path, profile: &Path) -> Result<()> {
     let left: Vec<PathBuf> =
         fs::read_dir(profiles)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
@@ -120,7 +120,7 @@ impl Rustc {
         Ok(Self { sysroot: sysroot.trim().into(), host, llvm: llvm.context("rustc -vV names no LLVM")? })
     }
 
-    /// The merger of this very LLVM: profiles of another are refused or misread.
+    /// The merge tool of the same LLVM: it refuses or misreads profiles of another version.
     fn merger(&self, is_there: &dyn Fn(&Path) -> bool) -> Result<PathBuf> {
         let (host, llvm) = (&self.host, self.llvm);
         let places = [
@@ -141,8 +141,8 @@ mod tests {
     const VERSION: &str =
         "rustc 1.95.0 (x 2026-04-14)\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.2\n";
 
-    /// Goal: the merger is of rustc's LLVM, rustup's before apt's; without one the way out is named.
-    /// Method: machines that have one, another's, none.
+    /// Goal: the merge tool has the version of rustc's LLVM, rustup's before apt's; without one the error names the
+    /// remedy. Method: machines with the right tool, with that of another version, and without one.
     #[test]
     fn merger_of_the_same_llvm() {
         let rustc = Rustc::from_answers(VERSION, "/rust\n").unwrap();

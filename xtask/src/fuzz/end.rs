@@ -1,28 +1,29 @@
-//! What the end of a run says: that the target held, that it broke, or nothing of it.
+//! The outcome of a run: the target held, it broke, or the run says nothing about it.
 //!
 //! Before: libFuzzer's exit status and its log. After: which of the three, and the file that may have broken it.
-//! Never: calls a run broken that somebody ended, or one interrupted that died of itself.
+//! Never: takes a run that was ended from outside for a broken one, or a crash for an interruption.
 
 use std::{os::unix::process::ExitStatusExt, path::Path, process::ExitStatus};
 
-/// What libFuzzer exits with after INT and TERM (`-interrupted_exitcode`).
+/// libFuzzer's exit status after INT and TERM (`-interrupted_exitcode`).
 const STATUS_INTERRUPTED: i32 = 72;
-/// What it exits with when an input took too long (`-timeout_exitcode`).
+/// Its exit status when an input took too long (`-timeout_exitcode`).
 const STATUS_TIMEOUT: i32 = 70;
 
-/// HUP, INT, QUIT, KILL and TERM: from outside, where libFuzzer has not taken them.
+/// HUP, INT, QUIT, KILL and TERM: signals from outside, where libFuzzer does not handle them.
 const SIGNALS_FROM_OUTSIDE: [i32; 5] = [1, 2, 3, 9, 15];
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// No promise broke for as long as was asked.
+    /// Every assertion held for the requested time.
     Held,
-    /// Somebody ended it first.
+    /// The run was ended from outside.
     Interrupted,
-    /// An input took too long by the clock, which also runs while the process is stopped: it is to be run once more.
+    /// An input took too long by the clock, which also runs while the process is stopped: the input must be run once
+    /// more.
     Slow,
-    /// An input broke a promise.
+    /// An input made an assertion fail.
     Broke,
 }
 
@@ -59,7 +60,7 @@ mod tests {
 
     use super::{End, written};
 
-    /// Goal: only what the target did is held against it. Method: libFuzzer's statuses, a panic's among them, death by
+    /// Goal: only the target's own failures count. Method: libFuzzer's statuses, a panic's among them, death by
     /// SIGSEGV, and a real process that is killed.
     #[test]
     fn who_is_interrupted_has_not_broken() {

@@ -1,6 +1,7 @@
-//! What libFuzzer says of a run, in one line for people.
+//! libFuzzer's figures of a run, in one line.
 //!
-//! Before: its log. After: inputs run, edges reached, size of the corpus. Never: makes a number up: absent is `?`.
+//! Before: its log. After: inputs run, edges reached, size of the corpus. Never: invents a number: a missing one is
+//! `?`.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
-//! `cargo xtask fuzz`: each target of `fuzz/` under libFuzzer, on the compiler that is there, for as long as is asked.
+//! `cargo xtask fuzz`: each target of `fuzz/` under libFuzzer, with the installed compiler, for the requested time.
 //!
 //! Before: a clone, a C++ compiler. After: a line for each target with its figures, or the octets that broke it.
-//! Holds: nothing of the flags that instrument our code: `fuzz/rustc.sh` has them, all stable, so no nightly is needed.
-//! Never: passes when nothing ran, or not to its end; without a C++ compiler it says SKIPPED and why.
+//! Holds: no flags for instrumentation: `fuzz/rustc.sh` has them, all stable, so no nightly is needed.
+//! Never: passes when no target ran, or one did not run to its end; without a C++ compiler it says SKIPPED and why.
 
 mod end;
 mod figures;
@@ -19,7 +19,7 @@ use crate::{build, command, setup};
 use end::{End, written};
 use figures::Figures;
 
-/// Longest input: a DNS message with its prefix, and what a target asks for beside it.
+/// Longest input: a DNS message with its prefix, and the further octets that a target needs.
 const INPUT_OCTETS_MAX: usize = 66_000;
 /// Seconds for one input; none takes a hundredth of one.
 const INPUT_SECONDS_MAX: u32 = 20;
@@ -86,7 +86,7 @@ pub(crate) fn run(root: &Path, arguments: &Fuzz) -> Result<()> {
     if broken.is_empty() { Ok(()) } else { bail!("fuzz: broken: {}", broken.join(", ")) }
 }
 
-/// The targets that were named, or all: each has a folder of seeds (a test holds that to be so).
+/// The targets that were named, or all: each has a folder of seeds (a test checks that).
 fn chosen(root: &Path, named: &[String]) -> Result<Vec<String>> {
     let folder = root.join("fuzz/seeds");
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
@@ -102,7 +102,7 @@ fn chosen(root: &Path, named: &[String]) -> Result<Vec<String>> {
     }
 }
 
-/// Builds the binary `fuzz`: the crates of this workspace through `fuzz/rustc.sh`, all others as they are.
+/// Builds the binary `fuzz`: the crates of this workspace through `fuzz/rustc.sh`, all others without it.
 fn build_engine(root: &Path) -> Result<PathBuf> {
     let mut cargo = command::cargo(root);
     cargo.args(["build", "--package", "dot-fuzz", "--features", "engine", "--bin", "fuzz"]);
@@ -172,7 +172,7 @@ impl Run<'_> {
         Ok(command::status(engine.stdout(Stdio::null()).stderr(Stdio::null()))?.success())
     }
 
-    /// Says what broke the target.
+    /// Prints the input that broke the target.
     fn show(&self, text: &str, log: &Path, found: &Path) {
         println!("fuzz: {} BROKE; the end of {}:", self.target, log.display());
         let lines: Vec<&str> = text.lines().collect();

@@ -1,8 +1,8 @@
 //! `cargo xtask test-install`: the package on Debian with systemd as process 1, from `dpkg -i` to `dpkg -P`.
 //!
 //! Before: a dotd, packed twice. After: each suite was booted under QEMU with its kernel, and `walk.sh` went through an
-//! operator's steps there; a table says what was seen.
-//! Holds: which suites, with which kernels. Never: touches this machine's services, packages or network.
+//! operator's steps there; a table shows the results.
+//! Holds: the suites and their kernels. Never: touches this machine's services, packages or network.
 
 mod root;
 
@@ -23,7 +23,7 @@ use crate::{
 
 /// Suites, each with the series of its kernel.
 const SUITES: &[(&str, &str)] = &[("bookworm", "6.1"), ("trixie", "6.12")];
-/// A walk takes some five minutes on a machine of its own.
+/// A walk takes about five minutes on an idle machine.
 const TIME_MAX: Duration = Duration::from_secs(1_200);
 const WALK: &str = include_str!("walk.sh");
 const INIT: &str = include_str!("init.sh");
@@ -62,10 +62,10 @@ pub(crate) struct TestInstall {
     verbose: bool,
 }
 
-/// Packs, boots, and prints what was seen as a table.
+/// Packs, boots, and prints the results as a table.
 ///
 /// # Errors
-/// Something is missing, or a step failed somewhere.
+/// A program is missing, or a step failed in a suite.
 pub(crate) fn run(root: &Path, arguments: &TestInstall) -> Result<()> {
     if !arguments.no_setup {
         setup::ensure(setup::Wants { kernels: true, fresh: true, ..Default::default() })?;
@@ -101,7 +101,7 @@ pub(crate) fn run(root: &Path, arguments: &TestInstall) -> Result<()> {
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
-/// The suite's root, and behind it what the walk needs.
+/// The suite's root file system, followed by the files for the walk.
 fn pack(suite: &str, modules: &[PathBuf], packages: [&[u8]; 2], into: &Path) -> Result<()> {
     let mut more = Archive::default();
     more.device("dev/console", [5, 1]);
@@ -137,7 +137,7 @@ fn which(name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("no {name} here"))
 }
 
-/// Boots a suite, and listens to the walk.
+/// Boots a suite, and reads the output of the walk.
 fn boot(image: &Path, initramfs: &Path, is_verbose: bool) -> Result<Seen> {
     let mut qemu = Command::new("qemu-system-x86_64");
     // No hardware virtualisation: it works everywhere, and a guest within a guest may lack instructions that it claims. A
@@ -155,18 +155,18 @@ fn boot(image: &Path, initramfs: &Path, is_verbose: bool) -> Result<Seen> {
     Ok(seen)
 }
 
-/// What a walk told.
+/// The results of a walk.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
     system: String,
-    /// Name, whether it was as it should be, what was seen.
+    /// The name of a step, whether it succeeded, and its output.
     steps: Vec<(String, bool, String)>,
     is_done: bool,
 }
 
 impl Seen {
     fn hear(&mut self, line: &str) {
-        // The kernel's own messages may stand before ours, in the same line.
+        // The kernel's messages may precede the walk's in the same line.
         let Some(at) = line.find("DOTD ") else { return };
         let parts: Vec<&str> = line[at + 5..].split('|').collect();
         match parts.as_slice() {
@@ -192,7 +192,7 @@ impl Seen {
             .fold("| step | result | seen |\n|---|---|---|\n".to_owned(), |all, row| all + &row)
     }
 
-    /// What was not as it should be.
+    /// The failures.
     fn failures(&self) -> Vec<String> {
         let failed = self.steps.iter().filter(|(_, is_ok, _)| !is_ok);
         let mut failures: Vec<_> = failed.map(|(name, _, seen)| format!("{name}: {seen}")).collect();
@@ -203,7 +203,7 @@ impl Seen {
     }
 }
 
-/// What lies beside the archives, gone with us.
+/// Files beside the archives; removed with this value.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -224,7 +224,7 @@ impl Drop for Folder {
 mod tests {
     use super::*;
 
-    /// Goal: a walk that stops, or fails a step, fails. Method: what a guest says.
+    /// Goal: a walk that stops, or fails a step, fails. Method: the output of a guest.
     #[test]
     fn a_walk_is_understood() {
         let mut seen = Seen::default();

@@ -1,7 +1,7 @@
 //! Debian's root file systems, made by debootstrap and kept as archives in the user's cache.
 //!
 //! Before: a suite. After: an archive that a kernel unpacks, with systemd, the clients and the backend of the walk in it.
-//! Never: fetches what is in the cache already, or leaves the folder that the archive was made from.
+//! Never: fetches a package that is in the cache, or keeps the folder from which the archive was made.
 
 use std::{
     fs,
@@ -13,13 +13,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command, setup};
 
-/// What the walk calls, beside what every Debian has.
+/// The packages that the walk needs, beside those of every Debian.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,openssl,ca-certificates,man-db,bash-completion,knot-dnsutils,nsd";
 /// Changes when [`PACKAGES`] does.
 const EDITION: u32 = 1;
 const MIRROR: &str = "http://deb.debian.org/debian";
 
-/// The archive of a suite; made now where the cache has none.
+/// The archive of a suite; it is made if the cache has none.
 ///
 /// # Errors
 /// debootstrap or busybox failed.
@@ -58,7 +58,7 @@ fn pack(tree: &Path, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The unpacked file system, gone with us.
+/// The unpacked file system, removed with this value.
 struct Tree(PathBuf);
 
 impl Drop for Tree {

@@ -1,4 +1,4 @@
-//! Writes an archive that the kernel takes as its first file system ("newc").
+//! Writes an archive that the kernel accepts as its first file system ("newc").
 //!
 //! Before: folders and files by name. After: one file for QEMU's `-initrd`.
 //! Never: reads an archive, or keeps owners and times.
@@ -107,8 +107,8 @@ impl Archive {
 mod tests {
     use super::Archive;
 
-    /// Goal: a reader other than the kernel finds what we wrote. Method: `busybox cpio -t`, where it is here; the
-    /// header's own words anyway.
+    /// Goal: a reader other than the kernel can read the archive. Method: `busybox cpio -t`, if it is installed; the
+    /// fields of the header in any case.
     #[test]
     fn archive_is_read_back() {
         let folder = std::env::temp_dir().join(format!("dotd-cpio-{}", std::process::id()));

@@ -1,7 +1,7 @@
 //! Debian's kernels, by name from its archive, unpacked into the user's cache.
 //!
 //! Before: a series such as "6.1". After: an image that boots, and the modules that the tests need.
-//! Never: installs anything; fetches what is in the cache already.
+//! Never: installs anything; fetches a package that is in the cache.
 
 use std::{
     fs,
@@ -19,14 +19,14 @@ pub(crate) struct Kernel {
     pub(crate) series: String,
     /// Its package.
     pub(crate) name: String,
-    /// What QEMU boots.
+    /// The image that QEMU boots.
     pub(crate) image: PathBuf,
-    /// In the order in which they are loaded.
+    /// The modules, in the order in which they are loaded.
     pub(crate) modules: Vec<PathBuf>,
 }
 
-/// Interfaces for the tests (cards' host ends, bridges, tunnels), and what a tc filter hangs on before Linux 6.6; each behind what it
-/// needs.
+/// Interfaces for the tests (cards' host ends, bridges, tunnels), and the qdisc of a tc filter before Linux 6.6; each
+/// behind the modules that it needs.
 const MODULES: &[&str] = &[
     "drivers/net/veth.ko",
     "drivers/net/tun.ko",
@@ -108,7 +108,7 @@ fn fetch(cache: &Path, folder: &Path, name: &str) -> Result<()> {
         let from = work.join("tree/lib/modules").join(release).join("kernel").join(module);
         keep_module(&from, &kept).with_context(|| format!("{name} holds no {module}"))?;
     }
-    // What an older version of the list kept.
+    // Modules that an older version of the list kept.
     let _ = fs::remove_dir_all(folder);
     fs::rename(&kept, folder)?;
     fs::remove_dir_all(&work).with_context(|| work.display().to_string())

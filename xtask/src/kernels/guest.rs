@@ -1,9 +1,9 @@
-//! The guest's whole world: the tests, what they call, and a first process that runs them.
+//! The guest's file system: the tests, the programs that they call, and a first process that runs them.
 //!
 //! Before: tests built for this machine. After: an archive that a kernel boots from.
-//! Holds: which programs the guest has: busybox's shell as the first process, iproute2, the tests, and the
-//! libraries of these.
-//! Never: is linked anew for the guest: what runs there is what runs here.
+//! Holds: the programs of the guest: busybox's shell as the first process, iproute2, the tests, and the libraries of
+//! these.
+//! Never: links a program again for the guest: the guest runs the same programs as this machine.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use super::cpio::Archive;
 use crate::command;
 
-/// What the guest runs first: file systems, modules, the tests one after another, the end.
+/// The first process of the guest: file systems, modules, the tests one after another, the end.
 const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin RUST_BACKTRACE=0
 for folder in proc sys tmp run; do busybox mkdir -p /$folder; done
@@ -38,7 +38,7 @@ echo "DOTD done"
 busybox poweroff -f
 "#;
 
-/// What goes into the archive.
+/// The content of the archive.
 pub(super) struct Guest<'a> {
     /// The test binary.
     pub(super) program: &'a Path,
@@ -47,7 +47,7 @@ pub(super) struct Guest<'a> {
     pub(super) modules: &'a [PathBuf],
 }
 
-/// Builds the test binary, and says where it is.
+/// Builds the test binary, and returns its path.
 pub(super) fn build_tests(root: &Path) -> Result<PathBuf> {
     let mut cargo = command::cargo(root);
     cargo.args(["test", "--no-run", "--package", "dot-tests", "--test", "it"]);
@@ -67,7 +67,7 @@ fn executable(message: &str) -> Option<PathBuf> {
 }
 
 impl Guest<'_> {
-    /// Writes the archive; `folder` is for what lies beside it.
+    /// Writes the archive; `folder` is for the files beside it.
     pub(super) fn pack(&self, folder: &Path, into: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let mut archive = Archive::default();
@@ -97,7 +97,7 @@ impl Guest<'_> {
     }
 }
 
-/// Where a program is.
+/// The path of a program.
 fn which(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders =
@@ -108,7 +108,7 @@ fn which(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("no {name} here"))
 }
 
-/// The libraries that a program is started with, its loader among them; none for a static one.
+/// The libraries of a program, its loader among them; none for a static one.
 fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
     let ldd = Command::new("ldd").arg(program).env("LC_ALL", "C").output().context("cannot start ldd")?;
     let lines = String::from_utf8_lossy(&ldd.stdout).into_owned();
@@ -134,7 +134,7 @@ fn file_name(path: &Path) -> String {
 mod tests {
     use super::{executable, library};
 
-    /// Goal: what other programs say is understood. Method: lines as cargo and ldd write them.
+    /// Goal: the output of other programs is parsed. Method: lines as cargo and ldd write them.
     #[test]
     fn lines_of_cargo_and_ldd() {
         let message =

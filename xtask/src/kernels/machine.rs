@@ -1,6 +1,6 @@
-//! The machine: QEMU boots a kernel with an archive, and what the guest says is heard.
+//! The machine: QEMU boots a kernel with an archive, and the guest's output is read.
 //!
-//! Before: an image and an archive. After: every test's end, and what each program cost the verifier.
+//! Before: an image and an archive. After: every test's end, and the verifier's cost of each program.
 //! Never: waits longer than [`TIME_MAX`]; leaves a machine behind.
 
 use std::{
@@ -14,13 +14,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// A boot takes 8 s, the tests a minute, without virtualisation and on a machine of their own.
+/// A boot takes 8 s and the tests a minute, without virtualisation and on an idle machine.
 const TIME_MAX: Duration = Duration::from_secs(480);
 
-/// What the guest said.
+/// The guest's results.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
-    /// Its own word for itself.
+    /// The kernel's own version string.
     kernel: String,
     /// `dotd_xdp: 34087 verified instructions, …`
     pub(super) programs: Vec<String>,
@@ -34,7 +34,7 @@ pub(super) struct Said {
     is_done: bool,
 }
 
-/// Boots, and listens until the machine is off.
+/// Boots, and reads the output until the machine is off.
 pub(super) fn boot(image: &Path, initramfs: &Path, is_verbose: bool) -> Result<Said> {
     let mut qemu = Command::new("qemu-system-x86_64");
     // No hardware virtualisation: it works everywhere. Two CPUs: some tests race two of them.
@@ -49,7 +49,7 @@ pub(super) fn boot(image: &Path, initramfs: &Path, is_verbose: bool) -> Result<S
     Ok(said)
 }
 
-/// Starts a machine, hands over every line that it says, and returns the last ones when it is off.
+/// Starts a machine, passes on every line of its output, and returns the last ones when it is off.
 ///
 /// # Errors
 /// QEMU did not start, or there was no end within `time_max`.
@@ -93,7 +93,7 @@ fn tail(lines: &[String]) -> String {
     lines.iter().skip(lines.len().saturating_sub(60)).map(|line| format!("  | {line}\n")).collect()
 }
 
-/// A running QEMU, ended with us.
+/// A running QEMU, which is ended with this value.
 struct Machine(Child);
 
 impl Drop for Machine {
@@ -105,7 +105,7 @@ impl Drop for Machine {
 
 impl Said {
     fn hear(&mut self, line: &str) {
-        // The kernel's own messages may stand before ours, in the same line.
+        // The kernel's messages may precede the tests' in the same line.
         let from = line.find("DOTD ").unwrap_or(0);
         let words: Vec<&str> = line[from..].split_whitespace().collect();
         match words.as_slice() {
@@ -114,7 +114,7 @@ impl Said {
             ["DOTD", "done"] => self.is_done = true,
             ["DOTD", "no-module", module] => self.complaints.push(format!("no module {module}")),
             ["test", name, "...", .., "FAILED"] => self.complaints.push(format!("{name} failed")),
-            // Without capture a test's own lines stand between its name and its end.
+            // Without capture a test's own lines come between its name and its end.
             ["FAILED"] => self.complaints.push(format!("{} failed", self.test)),
             [.., "ok"] if words.len() == 1 || words[0] == "test" => self.passed += 1,
             ["test", name, "...", ..] => (*name).clone_into(&mut self.test),
@@ -127,12 +127,12 @@ impl Said {
         }
     }
 
-    /// In a line.
+    /// The results in one line.
     pub(super) fn summary(&self) -> String {
         format!("Linux {}, {} tests passed, {} complaints", self.kernel, self.passed, self.complaints.len())
     }
 
-    /// What is not as it should be; `tests` are the programs that must have ended well.
+    /// The failures; `tests` are the programs that must have succeeded.
     pub(super) fn failures(&self, tests: &[&str]) -> Vec<String> {
         let ended_well =
             |test: &&&str| self.ended.iter().any(|(name, status)| name == **test && status == "0");
@@ -147,7 +147,7 @@ impl Said {
 mod tests {
     use super::Said;
 
-    /// Goal: a guest that died, a test that failed or was never run are failures. Method: what a guest says.
+    /// Goal: a guest that died, a test that failed and one that never ran are failures. Method: the output of a guest.
     #[test]
     fn a_guest_is_understood() {
         let mut said = Said::default();

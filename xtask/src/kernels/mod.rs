@@ -1,10 +1,10 @@
-//! `cargo xtask test-kernels`: the kernel half on the kernels that users have, not only on ours.
+//! `cargo xtask test-kernels`: tests the kernel half on the kernels of users, not only on this machine's.
 //!
-//! Before: tests of the loader and of the programs, built by cargo. After: Debian's kernels were booted by QEMU,
-//! each loaded every program, attached them to real interfaces and passed these tests; a table says what each
-//! program cost its verifier.
-//! Holds: which kernels, which tests. Never: needs hardware virtualisation; commits or keeps a binary but in the
-//! user's cache.
+//! Before: tests of the loader and of the programs, built by cargo. After: Debian's kernels were booted by QEMU, each
+//! loaded every program, attached them to real interfaces and passed these tests; a table shows the verifier's cost of
+//! each program.
+//! Holds: the lists of kernels and tests. Never: needs hardware virtualisation; commits a binary, or keeps one outside
+//! the user's cache.
 
 mod cpio;
 mod debian;
@@ -23,8 +23,8 @@ pub(crate) use machine::listen;
 
 /// Debian's stable kernel, and the one of its next release and of this one's backports.
 const SERIES: &[&str] = &["6.1", "6.12"];
-/// What runs in the guest: does each program load and stay within its budget, does the loader attach, take over and
-/// keep working without rights, and is every verdict right.
+/// The tests in the guest: each program loads and stays within its budget; the loader attaches, takes over and works
+/// without rights; every verdict is right.
 const TESTS: &[&str] = &["xdp_object", "xdp_attach", "xdp_paths", "xdp_verdicts"];
 
 /// Arguments of `cargo xtask test-kernels`.
@@ -63,7 +63,7 @@ pub(crate) struct TestKernels {
 /// Runs the tests on each kernel.
 ///
 /// # Errors
-/// Something is missing, or a test failed somewhere.
+/// A program is missing, or a test failed on a kernel.
 pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
     if !arguments.no_setup {
         setup::ensure(setup::Wants { tests: true, kernels: true, ..Default::default() })?;
@@ -94,7 +94,7 @@ pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
-/// All of them, or the one that was asked for.
+/// All of them, or the one that was named.
 fn chosen<'a>(all: &[&'a str], only: Option<&str>) -> Vec<&'a str> {
     all.iter().copied().filter(|name| only.is_none_or(|only| only == *name)).collect()
 }

@@ -46,7 +46,7 @@ pub(super) fn lint(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Chooses the toolchain by name, whatever the cargo that runs us was told.
+/// Chooses the toolchain by name, whatever the outer cargo was told.
 fn environment<'a>(lint: &'a mut Command, toolchain: &Toolchain) -> Result<&'a mut Command> {
     let folder = toolchain.cargo.parent().context("cargo lies in a folder")?;
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -62,7 +62,7 @@ fn environment<'a>(lint: &'a mut Command, toolchain: &Toolchain) -> Result<&'a m
         .env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{arch}\"")))
 }
 
-/// The clippy beside this cargo: another one's would bring another compiler.
+/// The clippy beside this cargo: another cargo's would use another compiler.
 fn clippy(toolchain: &Toolchain) -> Option<PathBuf> {
     let clippy = toolchain.cargo.with_file_name("cargo-clippy");
     clippy.is_file().then_some(clippy)

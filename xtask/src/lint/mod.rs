@@ -1,6 +1,6 @@
-//! `cargo xtask lint`: format, clippy, documentation and dependencies, every warning an error.
+//! `cargo xtask lint`: checks format, clippy, documentation and dependencies; every warning is an error.
 //!
-//! Before: a tree that compiles. After: CI has nothing to say about form.
+//! Before: a tree that compiles. After: CI finds nothing to complain about in the form.
 //! Holds: the two passes. Host crates and the BPF crate are never linted together: one pass would unify
 //! their features and pull std into the BPF build.
 //! Never: changes a file (`cargo fmt` does).
@@ -46,7 +46,7 @@ enum Step {
 
 const ALL: [Step; 5] = [Step::Format, Step::Clippy, Step::Kernel, Step::Doc, Step::Deny];
 
-/// Runs the steps, all of them, and fails when one found something.
+/// Runs the steps, all of them, and fails if one of them found something.
 ///
 /// # Errors
 /// At least one step found something or could not run.
@@ -94,7 +94,7 @@ fn clippy(root: &Path) -> Result<()> {
 fn doc(root: &Path) -> Result<()> {
     let mut doc = command::cargo(root);
     doc.args(["doc", "--workspace", "--exclude", "dot-ebpf", "--no-deps", "--document-private-items"]);
-    // Private items are documented in the same run, so links to them lead somewhere.
+    // Private items are documented in the same run, so links to them work.
     command::run(doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"))
 }
 
@@ -103,7 +103,7 @@ fn deny(root: &Path) -> Result<()> {
         println!("SKIPPED lint deny: cargo-deny is not installed (cargo install cargo-deny --locked)");
         return Ok(());
     }
-    // Advisories come from the network and change by themselves: not a matter of this tree's form.
+    // Advisories come from the network and change independently of this tree, so they are not checked here.
     let mut deny = Command::new("cargo-deny");
     command::run(deny.current_dir(root).args(["--workspace", "check", "bans", "licenses", "sources"]))
 }

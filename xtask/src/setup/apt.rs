@@ -1,4 +1,4 @@
-//! apt, with its services kept down: what it offers, and the one call that installs.
+//! apt, without starting services: the packages on offer, and the call that installs.
 //!
 //! Before: `plan` names packages. After: they are installed, and no service was started.
 //! Never: removes a package, adds a source, or leaves a trace in /usr/sbin/policy-rc.d.
@@ -18,7 +18,7 @@ use crate::command;
 const KEEP_SERVICES_DOWN: &str = include_str!("keep_services_down.sh");
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// What apt offers, asked once a name.
+/// The packages that apt offers; each name is looked up once.
 pub(super) struct Packages {
     has_apt: bool,
     known: RefCell<BTreeMap<String, bool>>,
@@ -30,7 +30,7 @@ impl Packages {
         Self { has_apt, known: RefCell::default(), is_updated: OnceCell::new() }
     }
 
-    /// Can apt install this package?
+    /// Whether apt can install this package.
     pub(super) fn is_known(&self, name: &str) -> bool {
         if !self.has_apt {
             return false;
@@ -42,7 +42,7 @@ impl Packages {
         *self.known.borrow_mut().entry(name.to_owned()).or_insert_with(ask)
     }
 
-    /// Fetches the package lists, once a run.
+    /// Fetches the package lists, once in each run.
     pub(super) fn update(&mut self) -> Result<()> {
         if self.is_updated.set(()).is_ok() {
             command::run(Command::new("apt-get").args(["-q", "update"]))?;
@@ -86,14 +86,14 @@ fn install(names: &BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// A command line that runs what is appended to it while `policy` forbids service starts.
+/// A command line that runs the appended command while `policy` forbids service starts.
 pub(super) fn keep_services_down(policy: &Path) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", KEEP_SERVICES_DOWN, "keep_services_down"]).arg(policy);
     shell
 }
 
-/// Does `apt-cache policy` name a version that can be installed?
+/// Whether `apt-cache policy` names a version that can be installed.
 pub(super) fn has_candidate(policy: &str) -> bool {
     policy
         .lines()

@@ -1,18 +1,18 @@
-//! Every program that a test can ask for is in the table of [`super::machine`], so that setup installs it.
+//! Checks that every program that a test can ask for is in the table of [`super::machine`], so that setup installs it.
 //!
 //! Before: the sources of all tests. After: a test that would be skipped, or fail, on every fresh machine is found here.
-//! Holds: the forms in which the tests name a program. Never: asks whether the program is installed on this machine.
+//! Holds: the forms in which the tests name a program. Never: checks whether the program is installed on this machine.
 
 use std::{collections::BTreeMap, path::Path};
 
 use super::machine::TOOLS;
 
-/// Where tests and the code that they start programs with lie. `benches/src` has its own setup (`bench peers` installs the
-/// peers), but for its unit tests.
+/// The folders of tests and of the code with which they start programs. `benches/src` has its own setup (`bench peers`
+/// installs the peers), except for its unit tests.
 const FOLDERS: &[&str] =
     &["tests", "benches/tests", "benches/src/load", "dot-userspace", "fuzz", "dot-common"];
 
-/// What stands before a program's name.
+/// The text before a program's name.
 const FORMS: &[&str] =
     &["Command(\"", "Command::new(\"", "bounded(\"", "bound_to_namespace(\"", "run(&scratch, \""];
 
@@ -57,11 +57,11 @@ fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-/// Goal: setup and the tests know the same programs. Method: every program that a test's source names stands in the table,
-/// and every one of the table is named by a source, but for those of the build and of the linter.
+/// Goal: setup and the tests know the same programs. Method: every program in a test's source is in the table, and
+/// every program of the table is in a source, except those of the build and of the linter.
 #[test]
 fn setup_installs_what_tests_ask_for() {
-    /// Wanted by `cargo xtask fuzz`, and by the test of `xtask/src/kernels/cpio.rs`.
+    /// Needed by `cargo xtask fuzz`, and by the test of `xtask/src/kernels/cpio.rs`.
     const OTHERS: [&str; 2] = ["c++", "busybox"];
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
     let mut files = Vec::new();

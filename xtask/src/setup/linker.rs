@@ -1,7 +1,7 @@
-//! bpf-linker and the library sources: what comes from crates.io and rustup rather than from apt.
+//! bpf-linker and the library sources: the parts that come from crates.io and rustup instead of apt.
 //!
 //! Before: `plan` chose the LLVM. After: `bpf_object::find` finds both.
-//! Never: touches what the user's own cargo has installed, but for way 1, whose linker is the user's.
+//! Never: changes programs that the user's own cargo has installed, except in way 1, whose linker is the user's.
 
 use std::{path::Path, process::Command};
 
@@ -34,12 +34,12 @@ pub(super) fn build(llvm: u32, folder: Option<&Path>) -> Result<()> {
     if let Some(folder) = folder {
         install.arg("--root").arg(folder);
     }
-    // In the cache folder, not here: the workspace's own settings do not bind a foreign program.
+    // In the cache folder, not here: the workspace's settings must not apply to a foreign program.
     install.current_dir(std::env::temp_dir()).env("LLVM_PREFIX", prefix);
     command::run(command::without_cargo(&mut install))
 }
 
-/// Adds rust-src to nightly, with the nightly where there is none.
+/// Adds rust-src to nightly, and a nightly if there is none.
 pub(super) fn add_rust_sources(has_nightly: bool) -> Result<()> {
     let mut rustup = Command::new("rustup");
     if has_nightly {

@@ -1,8 +1,8 @@
-//! What this machine has: looked at, never changed.
+//! What this machine has; only reads, never changes anything.
 //!
-//! Before: nothing. After: `plan::decide` knows all it decides by.
+//! Before: nothing. After: `plan::decide` has all facts that it needs.
 //! Holds: the test tools and the packages they come in.
-//! Never: asks the network, or a package manager: a look takes milliseconds.
+//! Never: uses the network or a package manager: the check takes milliseconds.
 
 use std::{
     env,
@@ -18,9 +18,10 @@ use crate::bpf_object::{self, Missing, Toolchain};
 pub(crate) struct Tool {
     /// Its name on PATH.
     pub(crate) command: &'static str,
-    /// Packages that bring it, the first one known wins: Debian's name, then Ubuntu's where it differs.
+    /// The packages that contain it; the first one that apt knows is used: Debian's name, then Ubuntu's where it
+    /// differs.
     pub(crate) packages: &'static [&'static str],
-    /// Why we want it.
+    /// The reason why it is needed.
     pub(crate) purpose: &'static str,
 }
 
@@ -62,7 +63,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         purpose: "backend that reads PROXY headers",
     },
     Tool {
-        // Brings the server, which has no zones without it.
+        // This package contains the server, which has no zones without it.
         command: "pdns_server",
         packages: &["pdns-backend-bind"],
         purpose: "backend that reads PROXY headers",
@@ -114,7 +115,7 @@ const FRESH_TOOLS: &[Tool] = &[
 const BENCH_TOOLS: &[Tool] =
     &[Tool { command: "valgrind", packages: &["valgrind"], purpose: "counts instructions (bench micro)" }];
 
-/// What is asked for beside the build's needs.
+/// The tools that are wanted beside those of the build.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wants {
     /// What the tests and the linter use.
@@ -127,7 +128,7 @@ pub(crate) struct Wants {
     pub(crate) fresh: bool,
 }
 
-/// The result of a look.
+/// The facts about this machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) is_root: bool,
@@ -138,17 +139,17 @@ pub(crate) struct Machine {
     pub(crate) has_cxx_compiler: bool,
     /// Development files of these LLVMs are installed.
     pub(crate) llvms: Vec<u32>,
-    /// What the build will use, or what each way lacks.
+    /// The toolchain for the build, or the missing parts of each way.
     pub(crate) toolchain: Result<Toolchain, Missing>,
     /// LLVM of a rustup nightly, and whether `rust-src` is with it.
     pub(crate) nightly: Option<Nightly>,
     /// `/usr/bin/rustc` of Debian's rustc-web with its sources.
     pub(crate) has_debian_rustc: bool,
-    /// The linker in our cache folder.
+    /// The linker in the project's cache folder.
     pub(crate) has_linker: bool,
     /// A clippy for the compiler of way 2; asked for with the test tools only.
     pub(crate) lacks_clippy: bool,
-    /// The program that runs instruction counts is not in our cache; asked for with the bench tools only.
+    /// The program that runs instruction counts is not in the project's cache; asked for with the bench tools only.
     pub(crate) lacks_runner: bool,
     /// Empty unless tools were asked for.
     pub(crate) missing_tools: Vec<&'static Tool>,
@@ -164,7 +165,7 @@ pub(crate) struct Nightly {
 }
 
 impl Machine {
-    /// Looks at the machine.
+    /// Collects the facts.
     pub(crate) fn look(wants: Wants) -> Self {
         let toolchain = bpf_object::find();
         let is_debian = toolchain.as_ref().is_ok_and(|found| found.rustc == Path::new("/usr/bin/rustc"));
@@ -184,7 +185,7 @@ impl Machine {
                 .into_iter()
                 .filter(|llvm| Path::new(&format!("/usr/lib/llvm-{llvm}/include/llvm-c")).is_dir())
                 .collect(),
-            // Two programs are started for it, so only where the answer matters.
+            // This starts two programs, so it is done only if the answer matters.
             nightly: if toolchain.is_err() { nightly() } else { None },
             has_debian_rustc: has_debian_rustc(),
             has_linker: super::cache_folder()
@@ -196,23 +197,23 @@ impl Machine {
         }
     }
 
-    /// Nothing is missing of what was asked for.
+    /// Whether everything that was asked for is present.
     pub(crate) fn is_complete(&self) -> bool {
         let has_tools = self.missing_tools.is_empty() && !self.lacks_clippy && !self.lacks_runner;
         self.has_c_compiler && self.toolchain.is_ok() && has_tools
     }
 
-    /// The toolchain for people.
+    /// The name of the toolchain, for messages.
     pub(crate) fn toolchain_name(&self) -> &str {
         self.toolchain.as_ref().map_or("no toolchain", |toolchain| toolchain.name)
     }
 
-    /// How an ordinary user becomes root here.
+    /// The command with which an ordinary user becomes root here.
     pub(crate) fn root_hint(&self) -> &'static str {
         if self.has_sudo { "" } else { " as root" }
     }
 
-    /// The last word when neither way worked.
+    /// The last message when neither way worked.
     pub(crate) fn way_out(&self) -> &'static str {
         if self.has_rustup {
             "rustup toolchain install nightly --component rust-src, and put a bpf-linker on PATH \
@@ -223,7 +224,7 @@ impl Machine {
     }
 }
 
-/// Is there such a program on PATH, or where Debian keeps those of administrators?
+/// Whether a program is on PATH, or where Debian keeps those of administrators.
 pub(crate) fn is_command(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -244,7 +245,7 @@ fn has_debian_rustc() -> bool {
         && is_package("rustc-web")
 }
 
-/// Is this Debian package installed?
+/// Whether this Debian package is installed.
 fn is_package(name: &str) -> bool {
     let query = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", name]).output();
     query.is_ok_and(|query| query.stdout == b"installed")

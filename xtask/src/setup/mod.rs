@@ -1,8 +1,8 @@
-//! `cargo xtask setup`: what this project needs and the machine lacks is named, then installed.
+//! `cargo xtask setup`: names, then installs, what this project needs and the machine lacks.
 //!
-//! Before: a clone, and cargo. After: `build`, `run` and, with `--tests`, `test` find all they call.
-//! Holds: the order: look, decide, say, install, look again.
-//! Never: asks, starts a service, or installs what is there: a second run changes nothing.
+//! Before: a clone, and cargo. After: `build`, `run` and, with `--tests`, `test` find every program that they call.
+//! Holds: the order: check, decide, report, install, check again.
+//! Never: asks a question, starts a service, or installs a program that exists: a second run changes nothing.
 
 mod apt;
 #[cfg(test)]
@@ -62,7 +62,7 @@ pub(crate) struct Setup {
     pub(crate) dry_run: bool,
 }
 
-/// What the other verbs call: silent when nothing is missing.
+/// The function for other verbs: silent when nothing is missing.
 ///
 /// # Errors
 /// As [`run`].
@@ -79,7 +79,7 @@ pub(crate) fn ensure(wants: Wants) -> Result<()> {
     })
 }
 
-/// Installs these packages without starting their services; those that apt does not offer are named.
+/// Installs these packages without starting their services; packages that apt does not offer are reported.
 ///
 /// # Errors
 /// apt refused.
@@ -99,11 +99,11 @@ pub(crate) fn install_packages(names: &BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing, and says so first.
+/// Reports and installs what is missing.
 ///
 /// # Errors
-/// Something that the build needs could not be installed. Missing test tools are only told: the tests
-/// that need them are skipped.
+/// Something that the build needs could not be installed. Missing test tools are only reported: the tests that need
+/// them are skipped.
 pub(crate) fn run(arguments: &Setup) -> Result<()> {
     let wants = Wants {
         tests: arguments.tests,
@@ -156,7 +156,7 @@ fn install(plan: &Plan, packages: &mut apt::Packages) -> Result<()> {
     Ok(())
 }
 
-/// Names what apt refused. Whether it was needed is for [`verify`] to say.
+/// Names the packages that apt refused. [`verify`] decides whether they were needed.
 fn report_refused(names: &BTreeSet<String>) {
     for name in names {
         println!(
@@ -166,7 +166,7 @@ fn report_refused(names: &BTreeSet<String>) {
     }
 }
 
-/// An ordinary user cannot install packages: the exact commands, and what still works.
+/// The message for an ordinary user, who cannot install packages: the exact commands, and what still works.
 fn explain_root(machine: &Machine, plan: &Plan) {
     let sudo = if machine.has_sudo { "sudo " } else { "" };
     let names: BTreeSet<_> = plan.packages();
@@ -183,7 +183,7 @@ fn explain_root(machine: &Machine, plan: &Plan) {
     println!("  then `cargo xtask setup` again, as yourself.");
 }
 
-/// Looks again. What the build needs must be there now; what only tests need may be missing.
+/// Checks again. The tools of the build must be there now; tools that only tests need may be missing.
 fn verify(wants: Wants) -> Result<()> {
     let machine = Machine::look(wants);
     for tool in &machine.missing_tools {

@@ -1,14 +1,14 @@
-//! What to install: decided from a look at the machine, and from what apt offers.
+//! Decides what to install, from the facts about the machine and the packages that apt offers.
 //!
 //! Before: `machine::Machine`. After: `setup` prints the plan, then follows it.
-//! Holds: which way to a BPF compiler is taken, and why each thing is wanted.
-//! Never: touches the machine: the same look gives the same plan.
+//! Holds: the choice of a BPF compiler, and the reason for each package.
+//! Never: touches the machine: the same facts give the same plan.
 
 use std::{collections::BTreeSet, fmt, path::PathBuf};
 
 use super::machine::{Machine, Nightly, Tool};
 
-/// LLVM of Debian's rustc-web, for which our cached linker is built.
+/// LLVM of Debian's rustc-web, for which the cached linker is built.
 pub(super) const DEBIAN_LLVM: u32 = 22;
 /// The LLVM versions that bpf-linker 0.13 can be built against.
 pub(super) const LINKER_LLVMS: [u32; 3] = [21, 22, 23];
@@ -20,7 +20,7 @@ const DEBIAN_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 pub(super) enum Step {
     /// apt packages.
     Packages { names: Vec<String>, why: &'static str },
-    /// The component rust-src, with its nightly where there is none.
+    /// The component rust-src, and a nightly if there is none.
     RustSources { has_nightly: bool },
     /// bpf-linker, built by cargo against this LLVM; into a folder, or where cargo installs programs.
     Linker { llvm: u32, folder: Option<PathBuf> },
@@ -28,15 +28,15 @@ pub(super) enum Step {
     Runner,
 }
 
-/// All things to install, and what cannot be had.
+/// Everything to install, and everything that is not available.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
-    /// One line each: what is not to be had here, and why it is wanted.
+    /// One line for each tool that is not available here, with the reason why it is wanted.
     pub(super) impossible: Vec<String>,
 }
 
-/// Decides. `is_known` says whether apt can install a package.
+/// Makes the plan. `is_known` says whether apt can install a package.
 pub(super) fn decide(machine: &Machine, is_known: &dyn Fn(&str) -> bool) -> Plan {
     let mut plan = Plan::default();
     if !machine.has_c_compiler {
@@ -57,7 +57,7 @@ pub(super) fn decide(machine: &Machine, is_known: &dyn Fn(&str) -> bool) -> Plan
     plan
 }
 
-/// The way to a BPF compiler that costs least here.
+/// The cheapest way to a BPF compiler on this machine.
 fn toolchain(machine: &Machine, is_known: &dyn Fn(&str) -> bool, plan: &mut Plan) {
     let has_debian = machine.has_debian_rustc || DEBIAN_RUST.iter().all(|name| is_known(name));
     match machine.nightly {
@@ -71,7 +71,7 @@ fn toolchain(machine: &Machine, is_known: &dyn Fn(&str) -> bool, plan: &mut Plan
             if !nightly.is_some_and(|nightly| nightly.has_sources) {
                 plan.steps.push(Step::RustSources { has_nightly: nightly.is_some() });
             }
-            // A nightly that is not here yet has the newest LLVM.
+            // A nightly that is not installed yet has the newest LLVM.
             let newest = Nightly { llvm: LINKER_LLVMS[LINKER_LLVMS.len() - 1], has_sources: true };
             nightly_linker(machine, nightly.unwrap_or(newest), is_known, plan);
         }
@@ -106,7 +106,7 @@ fn nightly_linker(machine: &Machine, nightly: Nightly, is_known: &dyn Fn(&str) -
     }
 }
 
-/// The oldest LLVM that is here or on offer, bpf-linker knows and this compiler's bitcode can be read by.
+/// The oldest LLVM that is installed or on offer, that bpf-linker supports, and that can read this compiler's bitcode.
 fn linker_llvm(machine: &Machine, nightly: Nightly, is_known: &dyn Fn(&str) -> bool) -> Option<u32> {
     let is_to_be_had = |llvm: &u32| machine.llvms.contains(llvm) || is_known(&llvm_package(*llvm));
     LINKER_LLVMS.into_iter().filter(|llvm| *llvm >= nightly.llvm).find(is_to_be_had)
@@ -126,7 +126,7 @@ impl Plan {
         self.steps.iter().flat_map(names).collect()
     }
 
-    /// Something is wanted that apt does not know: its lists may be old or empty.
+    /// Whether apt does not know one of the wanted packages: its lists may be old or empty.
     pub(super) fn lacks_packages(&self) -> bool {
         !self.impossible.is_empty() || self.steps.iter().any(|step| matches!(step, Step::RustSources { .. }))
     }
@@ -158,7 +158,7 @@ impl Plan {
         }
     }
 
-    /// What bpf-linker is built with, as far as it is not here.
+    /// The missing packages for a build of bpf-linker.
     fn llvm(&mut self, machine: &Machine, llvm: u32, is_known: &dyn Fn(&str) -> bool) {
         if !machine.llvms.contains(&llvm) {
             self.want(&[&llvm_package(llvm)], "LLVM that bpf-linker is built against", is_known);

@@ -1,7 +1,7 @@
 //! gungraun-runner: the program that runs a benchmark under valgrind and keeps its counts.
 //!
-//! Before: cargo. After: `bench micro` finds it in our cache folder. Never: another version than the library's in
-//! Cargo.toml, which would refuse it.
+//! Before: cargo. After: `bench micro` finds it in the project's cache folder. Never: installs another version than
+//! that of the library in Cargo.toml, which would refuse it.
 
 use std::{path::PathBuf, process::Command};
 
@@ -12,7 +12,7 @@ use crate::command;
 /// Version of the library `gungraun`.
 pub(super) const VERSION: &str = "0.20.0";
 
-/// Where it is, or will be; none without a home.
+/// Its path, also before it is installed; `None` without a home folder.
 pub(crate) fn program() -> Option<PathBuf> {
     folder().map(|folder| folder.join("bin/gungraun-runner"))
 }
@@ -26,7 +26,7 @@ pub(super) fn build() -> Result<()> {
     let folder = folder().context("no HOME and no XDG_CACHE_HOME: set one")?;
     let mut install = Command::new("cargo");
     install.args(["install", "--quiet", "gungraun-runner", "--version", VERSION, "--locked", "--root"]);
-    // In the cache folder, not here: the workspace's own settings do not bind a foreign program.
+    // In the cache folder, not here: the workspace's settings must not apply to a foreign program.
     install.arg(folder).current_dir(std::env::temp_dir());
     command::run(command::without_cargo(&mut install))
 }
@@ -35,7 +35,7 @@ pub(super) fn build() -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Goal: library and runner are one version: the runner refuses any other. Method: the workspace's manifest.
+    /// Goal: library and runner have the same version: the runner refuses any other. Method: the workspace's manifest.
     #[test]
     fn is_the_librarys_version() {
         let manifest = include_str!("../../../Cargo.toml");

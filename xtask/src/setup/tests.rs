@@ -1,4 +1,4 @@
-//! Setup's decisions on machines we do not have, and its promise about /usr/sbin/policy-rc.d.
+//! Setup's decisions on other machines, and its promise about /usr/sbin/policy-rc.d.
 //!
 //! Before: nothing. After: a plan that forgets a machine, or a policy file left behind, fails here.
 //! Never: installs; the policy file is one in a folder of the test's own.
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::bpf_object::Missing;
 
-/// Root on a machine with apt, rustup and cc, and nothing of ours.
+/// Root on a machine with apt, rustup and cc, and none of the project's tools.
 fn bare() -> Machine {
     Machine {
         is_root: true,
@@ -75,8 +75,8 @@ fn complete_nightly_gets_a_linker_of_its_llvm() {
     assert!(plan.steps.contains(&Step::Linker { llvm: 23, folder: None }), "{plan:?}");
 }
 
-/// Goal: without Debian's packages rustup is the way. Method: an apt that knows LLVM 23 alone (as
-/// apt.llvm.org's does), a nightly without sources, then none.
+/// Goal: without Debian's packages rustup is the way. Method: an apt that knows only LLVM 23 (as that of apt.llvm.org),
+/// a nightly without sources, then none.
 #[test]
 fn other_systems_take_rustup() {
     let is_known = |name: &str| name == "llvm-23-dev" || name == "g++";
@@ -88,7 +88,7 @@ fn other_systems_take_rustup() {
     }
 }
 
-/// Goal: what cannot be had is said. Method: no rustup and an apt that knows nothing.
+/// Goal: tools that are not available are reported. Method: no rustup and an apt that knows nothing.
 #[test]
 fn says_what_cannot_be_had() {
     let machine = Machine { has_rustup: false, missing_tools: TOOLS.iter().collect(), ..bare() };
@@ -106,7 +106,7 @@ fn tool_comes_in_another_package() {
     assert_eq!(packages(&plan), ["linux-tools-common"]);
 }
 
-/// Goal: apt's and rustc's words are read right. Method: their real output.
+/// Goal: the output of apt and rustc is parsed correctly. Method: their real output.
 #[test]
 fn reads_other_programs() {
     assert!(apt::has_candidate("nsd:\n  Installed: (none)\n  Candidate: 4.6.1-1\n"));
@@ -129,7 +129,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Best effort: a folder left in /tmp harms nobody.
+        // Best effort: a folder that stays in /tmp does no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -155,8 +155,8 @@ fn policy_file_is_gone_on_every_path() {
     }
 }
 
-/// Goal: a policy file of the machine's own is back afterwards, also when an earlier run was killed outright.
-/// Method: one that is there, then the state such a kill leaves behind.
+/// Goal: a policy file of the machine's own is restored afterwards, also when an earlier run was killed. Method: an
+/// existing file, then the state after such a kill.
 #[test]
 fn policy_file_of_the_machine_is_kept() {
     let folder = Folder::new("policy-kept");

@@ -1,7 +1,7 @@
-//! `cargo xtask test --fresh`: the same command on a machine that nobody prepared.
+//! `cargo xtask test --fresh`: the same command on a new machine.
 //!
 //! Before: root, debootstrap, rustup's cargo. After: the closing line is that of a new Debian 12 with a clone of HEAD.
-//! Holds: what the new machine gets of this one: kernel, network, names, authorities, the Rust toolchain read-only.
+//! Holds: what the new machine gets from this one: kernel, network, names, authorities, the Rust toolchain read-only.
 //! Never: uses this machine's target folder, packages or mounts; leaves the new root behind.
 
 use std::{
@@ -16,7 +16,7 @@ use crate::{build, command, setup};
 /// Makes the machine, runs the test command there, and removes the machine.
 const SCRIPT: &str = include_str!("fresh.sh");
 
-/// What a new root is called, with the process that made it.
+/// The name of a new root, with the process that made it.
 const PREFIX: &str = "fresh-";
 
 /// Runs `cargo xtask test` with these filters in a fresh Debian.
@@ -59,7 +59,7 @@ fn remove_left_behind(target: &Path) {
     }
 }
 
-/// The new root; removed when nothing is mounted there any more, because its namespace has ended.
+/// The new root; it is removed when its namespace has ended, so that nothing is mounted there any more.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -76,7 +76,8 @@ impl Drop for Folder {
 mod tests {
     use super::*;
 
-    /// Goal: what a killed run left goes, what a running one uses stays. Method: a folder of each, and one of cargo's.
+    /// Goal: the folder of a killed run is removed, that of a running one stays. Method: a folder of each, and one of
+    /// cargo's.
     #[test]
     fn removes_what_a_killed_run_left() {
         let target = std::env::temp_dir().join(format!("xtask-fresh-{}", std::process::id()));

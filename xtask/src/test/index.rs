@@ -1,7 +1,7 @@
-//! Every test of the tree: where its source lies, and what cargo and the test runner call it.
+//! Every test of the tree: its source file, and its names for cargo and the test runner.
 //!
-//! Before: the sources. After: `select` finds the tests that a filter means.
-//! Holds: how a file's place gives package, target and module. Never: starts cargo; reads what a macro would make.
+//! Before: the sources. After: `select` finds the tests for a filter.
+//! Holds: the rules by which a file's path gives package, target and module. Never: starts cargo; expands macros.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// What selects it in a call of cargo.
+    /// The arguments that select it in a call of cargo.
     pub(super) fn words(&self) -> Vec<String> {
         match self {
             Self::Lib => vec!["--lib".to_owned()],

@@ -1,11 +1,11 @@
 //! Counts what a test runner prints: passed, failed, skipped with their reasons.
 //!
 //! Before: lines of `cargo test -- --show-output`. After: the closing lines of `cargo xtask test`.
-//! Never: believes that a skipped test passed.
+//! Never: counts a skipped test as passed.
 
 use std::{collections::BTreeSet, fmt::Write};
 
-/// What was seen so far.
+/// The results so far.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     passed: usize,
@@ -14,13 +14,13 @@ pub(super) struct Tally {
     skipped: BTreeSet<String>,
     failures: BTreeSet<String>,
     is_inside_successes: bool,
-    /// Tests that runners began, as they say it themselves.
+    /// Tests that runners started, by their own count.
     begun: usize,
     /// How long each test took, in milliseconds.
     times: Vec<(u64, String)>,
 }
 
-/// How many of the slowest tests the summary names.
+/// The number of slowest tests in the summary.
 const SLOWEST: usize = 10;
 
 impl Tally {
@@ -91,7 +91,7 @@ impl Tally {
         }
     }
 
-    /// Tests that runners began.
+    /// Tests that runners started.
     pub(super) fn begun(&self) -> usize {
         self.begun
     }
@@ -106,12 +106,12 @@ impl Tally {
         self.really_passed() + self.failed == 0
     }
 
-    /// A test that skips itself returns, and the runner calls it passed; an ignored one it counts apart.
+    /// A test that skips itself returns, and the runner counts it as passed; it counts ignored tests separately.
     fn really_passed(&self) -> usize {
         (self.passed + self.ignored).saturating_sub(self.skipped.len())
     }
 
-    /// The lines after everything: skipped, failed, and the numbers.
+    /// The closing lines: skipped, failed, and the numbers.
     pub(super) fn summary(&self) -> String {
         let mut text = String::from("\n");
         // Writing to a String cannot fail.
@@ -134,7 +134,7 @@ impl Tally {
     }
 }
 
-/// `ok <1.234s>`: how it ended, and its milliseconds.
+/// `ok <1.234s>`: the result of a test, and its milliseconds.
 fn timed(end: &str) -> (&str, Option<u64>) {
     let parts = end.rsplit_once(" <").and_then(|(end, time)| Some((end, time.strip_suffix("s>")?)));
     let Some((before, (seconds, thousandths))) =
@@ -184,8 +184,8 @@ test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         (tally, shown)
     }
 
-    /// Goal: skipped tests are no passed ones, whichever way they tell. Method: a runner's output with both
-    /// ways, and the file's line again, which must not count twice.
+    /// Goal: skipped tests do not count as passed, in either form of report. Method: a runner's output with both ways,
+    /// and the file's line again, which must not count twice.
     #[test]
     fn counts_skipped_apart() {
         let (mut tally, _) = tally(OUTPUT);
@@ -214,7 +214,7 @@ test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         assert!(tally("").0.is_empty());
     }
 
-    /// Goal: times are read, and neither counts nor failures suffer from them. Method: the runner's form with times.
+    /// Goal: times are read, and do not disturb counts and failures. Method: the runner's form with times.
     #[test]
     fn names_the_slowest() {
         let output = "running 3 tests\ntest a::slow ... ok <12.034s>\ntest a::fast ... ok <0.001s>\n\

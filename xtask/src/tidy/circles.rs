@@ -1,7 +1,7 @@
 //! Rule: inside a folder of dot-userspace, files do not import each other in a circle; those that do are listed, with the reason.
 //!
 //! Before: every file's imports. After: a finding for each circle that is not listed, and for each listed one that is gone.
-//! Holds: the list, which only gets shorter. Never: looks at tests, or at what a folder's mod.rs re-exports.
+//! Holds: the list, which may only get shorter. Never: looks at tests, or at what a folder's mod.rs re-exports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::{Finding, source::Source};
 
 const SOURCES: &str = "dot-userspace/src/";
 
-/// Folder, the files or subfolders of a circle (`*`: and any others), and why it is there.
+/// Folder, the files or subfolders of a circle (`*`: and any others), and the reason.
 const KNOWN: &[(&str, &[&str], &str)] = &[
     (
         "backend",
@@ -77,7 +77,7 @@ impl Imports {
         if is_test || module == "mod" {
             return;
         }
-        // The number of `super` that leads to the folder.
+        // The number of `super` that lead to the folder.
         let ups = inside.split('/').count() - usize::from(inside.ends_with("/mod.rs"));
         let mut reader = Reader { source, folder, ups, found: BTreeSet::new() };
         reader.visit_file(&source.tree);
@@ -90,7 +90,7 @@ impl Imports {
             .extend(reader.found);
     }
 
-    /// What is wrong with them.
+    /// The findings about them.
     pub(super) fn check(&self) -> Vec<Finding> {
         self.check_by(KNOWN)
     }
@@ -163,7 +163,7 @@ impl Reader<'_> {
             _ if ups == self.ups => words.get(ups).copied(),
             _ => None,
         };
-        // What begins with a capital is re-exported by the folder.
+        // A name that begins with a capital is re-exported by the folder.
         let name = inside.filter(|name| name.starts_with(|first: char| first.is_ascii_lowercase()));
         self.found.extend(name.map(str::to_owned));
     }
@@ -179,7 +179,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-/// The largest sets of files of which each imports, by way of others, every other; in the order of their names.
+/// The largest sets of files that all import each other, directly or through others; sorted by name.
 fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<&String>> {
     let reached: BTreeMap<&String, BTreeSet<&String>> =
         graph.keys().map(|from| (from, reach(graph, from))).collect();
@@ -222,8 +222,8 @@ mod tests {
         imports.check_by(known).into_iter().map(|finding| finding.what).collect()
     }
 
-    /// Goal: a circle is found through every way to write an import, also over a subfolder; what a test imports, and what
-    /// the folder re-exports, makes none; a listed circle is fine, and one that is gone is a finding. Method: small files.
+    /// Goal: a circle is found in every form of import, also through a subfolder; imports of tests and re-exports of
+    /// the folder make no circle; a listed circle is accepted, and one that is gone is a finding. Method: small files.
     #[test]
     fn circles_are_found_or_listed() {
         let a = ("dot-userspace/src/dns/a.rs", "use super::{Query, b::f};\n");

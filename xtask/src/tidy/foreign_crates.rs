@@ -1,13 +1,13 @@
 //! Rule: a foreign crate is named only in the folder that owns it.
 //!
 //! Before: a file's tokens. After: a finding for each name outside its folder.
-//! Holds: the table of owners. tests/, fuzz/, benches/ and `#[cfg(test)]` code look at the folders from outside
-//! with whatever tool fits, and are exempt.
+//! Holds: the table of owners. tests/, fuzz/, benches/ and `#[cfg(test)]` code use the folders from outside with any
+//! tool, and are exempt.
 //! Never: reads Cargo.toml; a crate that is not in the table may be used anywhere.
 
 use super::{Finding, source::Source};
 
-/// A foreign crate, as code names it, and the path prefixes that may.
+/// A foreign crate, by its name in code, and the path prefixes that may name it.
 struct Owner {
     name: &'static str,
     folders: &'static [&'static str],
@@ -32,9 +32,9 @@ const TLS: &str = "dot-userspace/src/tls";
 const XDP: &str = "dot-userspace/src/xdp";
 const XTASK: &str = "xtask/src";
 
-/// Who owns what. A prefix ends a path component, or is the beginning of a file name (`embedded_zone.rs`).
+/// The owners. A prefix ends a path component, or is the beginning of a file name (`embedded_zone.rs`).
 const OWNERS: &[Owner] = &[
-    // dot-common implements aya's Pod for its map shapes (feature `user`).
+    // dot-common implements aya's Pod for its map types (feature `user`).
     owner("aya", &[XDP, "dot-common/src"]),
     owner("aya_log", &[XDP]),
     owner("aya_ebpf", &[EBPF]),
@@ -95,7 +95,7 @@ const OWNERS: &[Owner] = &[
     owner("syn", &[TIDY]),
 ];
 
-/// Trees that look at the folders from outside.
+/// Trees that use the folders from outside.
 const EXEMPT: &[&str] = &["tests/", "fuzz/", "benches/"];
 
 /// Checks which crates a file names.
@@ -131,7 +131,7 @@ fn is_test_file(path: &str) -> bool {
     path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
 }
 
-/// Is the word at `index` the root of a path (`aya::…`, `use aya;`), and no part of another one?
+/// Whether the word at `index` is the root of a path (`aya::…`, `use aya;`), and not a part of another one.
 fn names_a_crate(source: &Source<'_>, index: usize) -> bool {
     let before = |count: usize| source.text(index.checked_sub(count));
     let after = |count: usize| source.text(Some(index + count));
@@ -146,12 +146,12 @@ fn names_a_crate(source: &Source<'_>, index: usize) -> bool {
     is_root || is_imported_whole
 }
 
-/// What a path segment ends with: a word, or the `>` of generic arguments.
+/// The end of a path segment: a word, or the `>` of generic arguments.
 fn is_word(text: &str) -> bool {
     text == ">" || text.starts_with(|first: char| first.is_alphanumeric() || first == '_')
 }
 
-/// Folders of the table that no file lies in any more.
+/// Folders of the table without files.
 pub(super) fn stale_entries(files: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for owner in OWNERS {

@@ -1,4 +1,4 @@
-//! Rule: a file says on its first line what it is, in a module header (`//!`).
+//! Rule: a file begins with a module header (`//!`) that says what it is.
 //!
 //! Before: a file's text. After: a finding, or none. Never: judges the header's style beyond its presence.
 

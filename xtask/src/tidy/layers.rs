@@ -1,7 +1,7 @@
-//! Rule: inside dot-userspace a module imports only from modules of lower layers, as ARCHITECTURE.md says it.
+//! Rule: inside dot-userspace a module imports only from modules of lower layers, as ARCHITECTURE.md lists them.
 //!
-//! Before: a file's tokens. After: a finding for each import of the same layer or a higher one; and one where the page says
-//! another order. Holds: the layers. Never: binds tests, which look at modules from where they like.
+//! Before: a file's tokens. After: a finding for each import of the same layer or a higher one; and one if the page has
+//! another order. Holds: the layers. Never: applies to tests, which may import any module.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 const SOURCES: &str = "dot-userspace/src/";
-/// What stands above all modules: it declares them, and starts the last.
+/// The file above all modules: it declares them, and starts the last.
 const TOP: [&str; 2] = ["lib", "main"];
 
 /// Checks the imports of one file.
@@ -51,7 +51,7 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
     findings
 }
 
-/// What the page says must be this table.
+/// The page must agree with this table.
 pub(super) fn check_page(root: &Path) -> Vec<Finding> {
     const PAGE: &str = "ARCHITECTURE.md";
     let page = std::fs::read_to_string(root.join(PAGE)).unwrap_or_default();

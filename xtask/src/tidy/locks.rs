@@ -1,13 +1,14 @@
-//! Rule: no lock and no atomic read-modify-write where queries go, but in the files of this list, which no query enters.
+//! Rule: no lock and no atomic read-modify-write on the query path; the files of this list may have some, because no
+//! query enters them.
 //!
 //! Before: a file's tokens. After: findings. Holds: the folders whose code workers run, and the list with its reasons.
-//! Never: looks into foreign crates; `dot-userspace/tests/allocations.rs` and the benches say what those cost.
+//! Never: looks into foreign crates; `dot-userspace/tests/allocations.rs` and the benches show their cost.
 
 use std::path::Path;
 
 use super::{Finding, source::Source};
 
-/// Where a worker does its work.
+/// The folders whose code workers run.
 const FOLDERS: &[&str] = &[
     "dot-userspace/src/backend/",
     "dot-userspace/src/cache/",
@@ -21,7 +22,7 @@ const FOLDERS: &[&str] = &[
     "dot-userspace/src/worker/",
 ];
 
-/// Where one may stand, and when it is taken.
+/// The files that may have one, and when it is taken.
 const FILES: &[(&str, &str)] = &[
     (
         "dot-userspace/src/backend/health.rs",
@@ -51,7 +52,7 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Locks, and what threads would fight for a cache line with.
+/// Locks, and operations for which threads would compete for a cache line.
 const WORDS: &[&str] = &[
     "Mutex",
     "RwLock",

@@ -1,6 +1,6 @@
-//! `cargo xtask tidy`: the rules of the house that rustc and clippy do not know, checked file by file.
+//! `cargo xtask tidy`: checks the project's own rules, which rustc and clippy do not know, file by file.
 //!
-//! Before: the tree as it lies on disk. After: `xtask::lint` and CI trust these rules.
+//! Before: the tree on disk. After: `xtask::lint` and CI rely on these rules.
 //! Holds: the walk, the order of the checks and the form of a finding; each rule has a file of its own.
 //! Never: changes a file.
 
@@ -28,7 +28,7 @@ use anyhow::{Context, Result, bail};
 use source::Source;
 pub(crate) use standards::{Covered, is_id as is_row, short};
 
-/// Its own tests are examples of what it reads.
+/// tidy's own tests contain examples of what it looks for.
 const STANDARDS_RULE: &str = "xtask/src/tidy/standards.rs";
 
 /// Arguments of `cargo xtask tidy`.
@@ -129,7 +129,7 @@ fn imports(root: &Path, files: &[String]) -> circles::Imports {
     let mut imports = circles::Imports::default();
     for path in files.iter().filter(|path| path.ends_with(".rs")) {
         let text = std::fs::read_to_string(root.join(path)).unwrap_or_default();
-        // A file that does not parse is a finding of its own.
+        // A file that cannot be parsed is a finding of its own.
         if let Ok(source) = Source::parse(path, &text) {
             imports.read(&source);
         }
@@ -187,7 +187,7 @@ pub(crate) fn files(root: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Text we write by hand: sources, documents, settings, scripts and units. Lock files are machine-made.
+/// Text that is written by hand: sources, documents, settings, scripts and units. Lock files are generated.
 fn is_text(name: &str) -> bool {
     const ENDINGS: [&str; 12] = [
         ".rs",

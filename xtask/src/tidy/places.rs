@@ -1,5 +1,5 @@
-//! Rule: the project stands alone. No text names a place on somebody's machine, or a path that leads out
-//! of the repository or to nowhere.
+//! Rule: the project stands alone. No text names a place on one developer's machine, a path that leads out of the
+//! repository, or one that does not exist.
 //!
 //! Before: a text file. After: findings. Never: follows links to the network.
 
@@ -7,11 +7,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Finding;
 
-/// Folders that exist on one person's machine and on no other. In pieces, so that this file passes itself.
+/// Folders that exist on one person's machine and on no other. Written in pieces, so that this file itself passes.
 const PRIVATE_ROOTS: &[&str] =
     &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Use", "rs/"), concat!("/wo", "rk/")];
 
-/// What may stand before an absolute path in running text.
+/// The characters that may precede an absolute path in running text.
 const PATH_OPENERS: &[char] = &[' ', '"', '\'', '`', '(', '=', ':', '[', '<', ',', '\t'];
 
 /// Unit tests of X are in X or in X/tests.rs, where Rust finds them by itself.
@@ -54,7 +54,7 @@ fn holds_absolute(line: &str, private: &str) -> bool {
         .any(|(at, _)| line[..at].chars().next_back().is_none_or(|c| PATH_OPENERS.contains(&c)))
 }
 
-/// Words of a line that climb out of their folder.
+/// Words of a line that lead out of their folder.
 fn upward_paths(line: &str) -> impl Iterator<Item = &str> {
     let is_part = |c: char| c.is_alphanumeric() || "./_-".contains(c);
     line.split(move |c| !is_part(c))
@@ -62,7 +62,7 @@ fn upward_paths(line: &str) -> impl Iterator<Item = &str> {
         .map(|word| word.trim_end_matches('.'))
 }
 
-/// Does `upward`, read from the folder of `path`, name something inside the repository?
+/// Whether `upward`, read from the folder of `path`, names something inside the repository.
 fn leads_to_something(root: &Path, path: &str, upward: &str) -> bool {
     let mut resolved: PathBuf = Path::new(path).parent().unwrap_or(Path::new("")).to_path_buf();
     for component in Path::new(upward).components() {

@@ -1,14 +1,14 @@
-//! Rule: what prose names is there: files, folders, modules, functions and tests between backquotes.
+//! Rule: files, folders, modules, functions and tests that prose names between backquotes exist.
 //!
-//! Before: pages, and the headers of Rust files. After: a finding for each name that leads nowhere.
-//! Holds: which words are taken for names of ours: a path into the repository, and `module::name` where there is such a
-//! module. Never: judges names of other projects, or of the machine.
+//! Before: pages, and the headers of Rust files. After: a finding for each name of something that does not exist.
+//! Holds: which words count as names in this project: a path into the repository, and `module::name` where there is
+//! such a module. Never: judges names of other projects, or of the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
 
-/// The tree, as prose names it.
+/// The names in the tree that prose may use.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     files: BTreeSet<String>,
@@ -17,9 +17,9 @@ pub(super) struct Names {
     words: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What may begin a path that is meant from the top.
+/// The beginnings of paths from the top of the repository.
 const ENDINGS: [&str; 8] = [".rs", ".md", ".toml", ".sh", ".json", ".conf", ".zone", ".service"];
-/// Modules of other crates, which have the names of ours.
+/// Modules of other crates that have the names of modules here.
 const FOREIGN: [&str; 3] = ["rustls", "tokio", "std"];
 
 impl Names {
@@ -47,7 +47,7 @@ impl Names {
         }
     }
 
-    /// Checks what a text names: a page whole, of a Rust file its header.
+    /// Checks the names in a text: in a whole page, or in the header of a Rust file.
     pub(super) fn check(&self, path: &str, text: &str) -> Vec<Finding> {
         let is_page = path.ends_with(".md") && !path.ends_with("CHANGELOG.md");
         let mut findings = Vec::new();
@@ -89,7 +89,7 @@ impl Names {
         findings
     }
 
-    /// Whether a link of a page leads into the tree, or away from it altogether.
+    /// Whether a link of a page leads to a file of the tree, or out of the project.
     fn is_linked(&self, from: &str, target: &str) -> bool {
         let place = target.split('#').next().unwrap_or_default().trim_end_matches('/');
         // What climbs out of its folder is `places`'s; pictures are no text, and no file of ours to the walk.
@@ -103,7 +103,7 @@ impl Names {
         self.files.contains(&path) || self.folders.contains(&path)
     }
 
-    /// Whether a name leads somewhere, or is none of ours.
+    /// Whether a name exists, or is not a name of this project.
     fn is_there(&self, from: &str, span: &str) -> bool {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:".contains(c);
         let span = span.strip_suffix("()").unwrap_or(span);
@@ -113,7 +113,8 @@ impl Names {
         let (place, name) = span.split_once("::").map_or((span, None), |(place, name)| (place, Some(name)));
         let last = name.map(|name| name.rsplit("::").next().unwrap_or(name));
         if ENDINGS.iter().any(|ending| place.ends_with(ending)) {
-            // A bare name without a folder may be a file of the reader's: only Rust files are certainly ours.
+            // A bare name without a folder may be one of the reader's files: only Rust files certainly belong to the
+            // project.
             let is_ours = place.contains('/') || place.ends_with(".rs");
             return !is_ours
                 || self.file(from, place).is_some_and(|file| last.is_none_or(|last| self.says(&file, last)));
@@ -133,7 +134,7 @@ impl Names {
         }
     }
 
-    /// The file that is meant: from the top, in the folder of the text, or by its end.
+    /// The file with this name: from the top, in the folder of the text, or by its end.
     fn file(&self, from: &str, place: &str) -> Option<String> {
         let beside = from.rsplit_once('/').map(|(folder, _)| format!("{folder}/{place}"));
         let exact =
@@ -175,8 +176,8 @@ mod tests {
         names.check(path, text).iter().map(ToString::to_string).collect()
     }
 
-    /// Goal: a name of ours that leads nowhere is found, in a page and in a header, also where a span goes over two lines.
-    /// Method: each form once, beside names that are there and names that are not ours.
+    /// Goal: a name that does not exist is found, in a page and in a header, also if a span covers two lines. Method:
+    /// each form once, beside names that exist and names outside the project.
     #[test]
     fn names_that_lead_nowhere_are_found() {
         let fine = "`dns/framing.rs::take`, `framing::take`, `dns::framing`, `dns/`, `docs/standards.md`, `rfc7766::answers`,\n\
@@ -204,7 +205,8 @@ mod tests {
         }
     }
 
-    /// Goal: a link of a page leads somewhere. Method: from the top and from a folder; to a heading, to the network, to nothing.
+    /// Goal: a broken link of a page is found. Method: links from the top and from a folder; to a heading, to the
+    /// network, to nothing.
     #[test]
     fn links_that_lead_nowhere_are_found() {
         let fine = "[a](docs/standards.md#framing), [b](https://x.example/y.md), [c](#here), [d](docs/)\n";

@@ -1,6 +1,6 @@
-//! Rule: a file fits in a head (400 lines, 600 of tests), a function on a screen (70 lines).
+//! Rule: a file has at most 400 lines (600 for tests), a function at most 70.
 //!
-//! Before: a file's text and tree. After: findings with the measured number. Never: counts closures apart.
+//! Before: a file's text and tree. After: findings with the measured number. Never: counts closures separately.
 
 use syn::{
     spanned::Spanned,
@@ -11,7 +11,7 @@ use super::{Finding, source::Source};
 
 /// Lines of a file, header and tests included.
 pub(super) const FILE_LINES_MAX: usize = 400;
-/// The same of a file that holds tests and nothing else.
+/// The same for a file that holds only tests.
 pub(super) const TEST_LINES_MAX: usize = 600;
 /// Lines of a function from `fn` to its closing brace, attributes and documentation not counted.
 pub(super) const FUNCTION_LINES_MAX: usize = 70;

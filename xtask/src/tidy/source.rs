@@ -1,7 +1,7 @@
-//! A Rust file in the two forms the rules need: its syntax tree and its flat row of tokens.
+//! A Rust file in the two forms that the rules need: its syntax tree and its list of tokens.
 //!
 //! Before: the file's text. After: `sizes` walks the tree, `foreign_crates` and `unsafety` walk the tokens.
-//! Holds: which lines are test code (`#[cfg(test)]`), which some rules do not bind.
+//! Holds: which lines are test code (`#[cfg(test)]`), to which some rules do not apply.
 //! Never: judges.
 
 use std::ops::RangeInclusive;
@@ -31,7 +31,7 @@ pub(super) struct Token {
     pub(super) line: usize,
 }
 
-/// A file that is no Rust.
+/// A file that is not valid Rust.
 pub(super) struct ParseError {
     pub(super) line: usize,
     pub(super) what: String,
@@ -41,7 +41,7 @@ impl<'a> Source<'a> {
     /// Parses `text`.
     ///
     /// # Errors
-    /// The text is no Rust file; the error has the line.
+    /// The text is not valid Rust; the error has the line.
     pub(super) fn parse(path: &'a str, text: &str) -> Result<Self, ParseError> {
         let broken = |error: syn::Error| ParseError {
             line: error.span().start().line,
@@ -56,7 +56,7 @@ impl<'a> Source<'a> {
         Ok(Self { path, tree, tokens, test_lines: tests.lines })
     }
 
-    /// Is this line inside an item under `#[cfg(test)]`?
+    /// Whether this line is inside an item under `#[cfg(test)]`.
     pub(super) fn is_test_line(&self, line: usize) -> bool {
         self.test_lines.iter().any(|lines| lines.contains(&line))
     }

@@ -1,5 +1,5 @@
-//! Rule: `docs/standards.md`, `docs/attacks.md` and the tests agree: what they say holds is tested, and what is tested
-//! stands in them.
+//! Rule: `docs/standards.md`, `docs/attacks.md` and the tests agree: each row that holds has tests, and each test that
+//! covers a row is named there.
 //!
 //! Before: a document, and every Rust file. After: findings: an id without a row, a row without its test.
 //! Holds: the form of a row and of a `Covers:` line. Never: judges whether a test tests what it says.
@@ -19,12 +19,12 @@ pub(super) struct Page {
     prefix: &'static str,
 }
 
-/// Where the rows stand.
+/// The pages with the rows.
 pub(super) const PAGES: [Page; 2] =
     [Page { path: "docs/standards.md", prefix: "C-" }, Page { path: "docs/attacks.md", prefix: "A-" }];
 /// Tests in this folder are named by their file alone.
 const TESTS: &str = "tests/tests/it/";
-/// What a row may say of itself; the second and third need a reason.
+/// The states of a row; the second and third need a reason.
 const STATES: [&str; 3] = ["holds", "deviates: ", "open: "];
 
 /// The tests of the tree by the ids that they cover: `file::name`.
@@ -35,7 +35,7 @@ pub(crate) struct Covered {
 }
 
 impl Covered {
-    /// Takes note of a file's tests.
+    /// Collects the tests of a file.
     pub(super) fn read(&mut self, path: &str, text: &str) {
         let mut documentation = String::new();
         for (number, line) in text.lines().map(str::trim).enumerate() {
@@ -71,7 +71,7 @@ impl Covered {
     }
 }
 
-/// Whether the words behind `Covers:` are no ids: the first one is none, or an issue is named.
+/// Whether the words behind `Covers:` are not ids: the first one is not, or an issue is named.
 fn points_nowhere(documentation: &str) -> bool {
     let Some((_, covers)) = documentation.split_once("Covers:") else { return false };
     let first = covers.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').find(|word| !word.is_empty());
@@ -96,7 +96,7 @@ pub(crate) fn is_id(word: &str) -> bool {
 }
 
 impl Page {
-    /// Whether an id is one of its rows'.
+    /// Whether an id belongs to one of the page's rows.
     fn has(self, word: &str) -> bool {
         word.strip_prefix(self.prefix)
             .is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit()))
@@ -161,7 +161,8 @@ mod tests {
         check(PAGES[0], document, &covered()).iter().map(ToString::to_string).collect()
     }
 
-    /// Goal: a test that covers something covers a row. Method: an issue's number alone and beside a row, and nothing.
+    /// Goal: a test that covers something covers a row. Method: an issue's number alone, an issue's number beside a
+    /// row, and nothing.
     #[test]
     fn covers_names_rows() {
         let mut covered = covered();

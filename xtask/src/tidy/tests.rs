@@ -1,7 +1,7 @@
-//! The rules of the house against samples that break each of them, and samples that must pass.
+//! The rules of tidy with samples that break each of them, and samples that must pass.
 //!
 //! Before: nothing. After: a rule that stops finding its sample fails here, not in review.
-//! Never: reads the real tree, but for the test that it is clean.
+//! Never: reads the real tree, except in the test that it is clean.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn assert_found(path: &str, body: &str, line: usize, what: &str) {
     assert!(found[0].what.contains(what), "{found:?}");
 }
 
-/// Goal: a file without a header is found. Method: three first lines that are none.
+/// Goal: a file without a header is found. Method: three first lines without one.
 #[test]
 fn rejects_missing_header() {
     for text in ["use std::fs;\n", "// A comment that is no header.\n", "", "//! stub\n"] {
@@ -50,8 +50,8 @@ fn rejects_file_over_its_limit() {
     }
 }
 
-/// Goal: a lock or an atomic that threads share is found where queries go, and nowhere else. Method: each in a folder of the
-/// workers, in a file that is listed, in a test, and in the control thread's folder.
+/// Goal: a lock or an atomic that threads share is found on the query path, and nowhere else. Method: each in a folder
+/// of the workers, in a file that is listed, in a test, and in the control thread's folder.
 #[test]
 fn rejects_locks_where_queries_go() {
     for body in [
@@ -107,8 +107,8 @@ fn rejects_foreign_crate_outside_its_room() {
     }
 }
 
-/// Goal: words that only look like a crate are let through. Method: a member, a segment, a comment,
-/// a string, a local name and a test module.
+/// Goal: words that only look like a crate are accepted. Method: a member, a segment, a comment, a string, a local name
+/// and a test module.
 #[test]
 fn accepts_names_that_are_no_foreign_crate() {
     let samples = [
@@ -144,8 +144,8 @@ fn rejects_unfinished_code() {
     }
 }
 
-/// Goal: places of one machine and paths out of the repository are found, also in documents.
-/// Method: both kinds in a README; then paths that are fine.
+/// Goal: places of one machine and paths out of the repository are found, also in documents. Method: both kinds in a
+/// README; then valid paths.
 #[test]
 fn rejects_places_outside_the_project() {
     let private = concat!("see /ho", "me/me/notes for more\n");
@@ -167,8 +167,8 @@ fn reports_a_file_that_does_not_parse() {
     assert!(found[0].what.contains("does not parse"), "{found:?}");
 }
 
-/// Goal: a module imports from lower layers alone. Method: imports of each form, upward, sideways and downward; in a test; and
-/// a module that is in no layer.
+/// Goal: an import from the same or a higher layer is found. Method: imports of each form, upward, sideways and
+/// downward; in a test; and a module that is in no layer.
 #[test]
 fn rejects_imports_from_higher_layers() {
     const BACKEND: &str = "dot-userspace/src/backend/sample.rs";
@@ -186,7 +186,7 @@ fn rejects_imports_from_higher_layers() {
     assert_found("dot-userspace/src/attic/mod.rs", "fn f() {}\n", 1, "is in no layer");
 }
 
-/// Goal: unit tests are where the rule says. Method: the two other ways that there were.
+/// Goal: unit tests in other places are found. Method: the two other places.
 #[test]
 fn rejects_unit_tests_elsewhere() {
     assert_found("dot-userspace/src/dns/edit_tests.rs", "", 1, "go to X/tests.rs");

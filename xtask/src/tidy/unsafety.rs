@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{Finding, source::Source};
 
-/// Where `unsafe` and `libc` may stand, and why no safe way exists there.
+/// The files that may use `unsafe` and `libc`, with the reason why there is no safe way.
 const FILES: &[(&str, &str)] = &[
     (
         "dot-common/src/pod.rs",

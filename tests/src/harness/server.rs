@@ -201,11 +201,21 @@ impl Server {
 
     /// Runs `dotd stats` against its control socket, as an operator does.
     ///
+    /// Counters are read one after another while workers count: in the middle of a session's end, say, its equation does not
+    /// hold for a moment. So the verb is run again a few times before a difference counts.
+    ///
     /// # Panics
     /// When the command fails or does not print JSON.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats(self.asked("stats"))
+        let mut stats = Stats(self.asked("stats"));
+        for _ in 0..5 {
+            if stats.difference() == [0; 3] {
+                break;
+            }
+            stats = Stats(self.asked("stats"));
+        }
+        stats
     }
 
     /// The output of `dotd status`, as JSON.

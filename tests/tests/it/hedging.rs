@@ -76,11 +76,18 @@ fn ask_until_hedged(session: &mut Dot, dotd: &Server) -> (u16, usize) {
     panic!("a hundred were late, and none was hedged");
 }
 
-/// Each pair of tries has one surplus answer, which comes late. Other queries that were slow on this machine count too.
-fn await_late_answers(dotd: &Server) -> Stats {
+/// Each of `pairs` tries, whose first one was held, has one answer too many, which comes late. A slow machine makes other pairs:
+/// of queries that were sent again or moved to another connection, and second tries that were not sent any more.
+fn await_late_answers(dotd: &Server, pairs: u64) -> Stats {
+    let at_most = |stats: &Stats| {
+        ["hedged", "retransmitted", "retried", "moved"]
+            .map(|label| stats.counter("backend", label))
+            .iter()
+            .sum()
+    };
     let stats = dotd.counts("what comes second is dropped", |stats| {
-        stats.counter("backend", "unmatched") + stats.counter("backend", "hedge_failed")
-            == stats.counter("backend", "hedged")
+        let late = stats.counter("backend", "unmatched") + stats.counter("backend", "hedge_failed");
+        (pairs..=at_most(stats)).contains(&late)
     });
     assert_eq!(stats.counter("backend", "failed_over"), 0, "{stats:?}");
     assert_eq!(stats.difference(), [0; 3], "{stats:?}");
@@ -108,7 +115,7 @@ fn a_late_query_is_asked_of_another_too() {
         assert_eq!(first.held(), others + 1, "{keys}: the first still has it");
         first.release();
         (0..others).for_each(|_| assert_eq!(session.receive().rdata(A), [ONE]));
-        let stats = await_late_answers(&dotd);
+        let stats = await_late_answers(&dotd, 1);
         assert!(stats.counter("backend", "hedge_won") >= 1, "{keys}: {stats:?}");
         assert!(session.is_quiet(), "{keys}: one answer");
     }
@@ -128,6 +135,7 @@ fn second_tries_are_at_most_their_percentage() {
         let dotd = Server::start(&network, &config);
         let mut session = Dot::connect(&network.client, SERVER_V4);
         warm_up(&mut session);
+        let before = dotd.stats().counter("backend", "hedged");
         let held: Vec<u16> = (900..1000).chain(9000..9300).collect();
         session.ask_all(&held.iter().copied().map(host).collect::<Vec<_>>());
         dotd.counts("every one was late", |stats| {
@@ -140,7 +148,8 @@ fn second_tries_are_at_most_their_percentage() {
         let mut answered: Vec<u16> = held.iter().map(|_| session.receive().id).collect();
         answered.sort_unstable();
         assert_eq!(answered, held, "{keys}: each has one answer");
-        let stats = await_late_answers(&dotd);
+        let pairs = dotd.stats().counter("backend", "hedged") - before;
+        let stats = await_late_answers(&dotd, pairs);
         assert!(stats.counter("backend", "hedged") >= 1, "{keys}: {stats:?}");
     }
 }
@@ -167,7 +176,7 @@ fn a_second_backends_failure_is_not_preferred() {
     assert!(session.is_quiet());
     first.release();
     (0..=others).for_each(|_| assert_eq!(session.receive().rdata(A), [ONE]));
-    await_late_answers(&dotd);
+    await_late_answers(&dotd, 1);
 }
 
 /// Goal: when both are silent there is one failure, and their later answers are dropped. Method: both hold; a deadline

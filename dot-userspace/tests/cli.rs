@@ -69,7 +69,7 @@ impl Place {
     /// Makes the self-signed certificate as a start would, and returns its PEM file and pin.
     fn self_signed(&self, folder: &str) -> (PathBuf, String) {
         let state_dir = self.path(folder);
-        let identity = certificate::load_all(&Tls::default(), &state_dir).unwrap().remove(0);
+        let identity = certificate::load_all(&Tls::default(), &state_dir, &[]).unwrap().identities.remove(0);
         (state_dir.join("self-signed.pem"), identity.spki_pin)
     }
 }

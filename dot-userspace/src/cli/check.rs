@@ -1,9 +1,11 @@
 //! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would prevent its
 //! start.
 //!
-//! Before: a config file. After: a report, or a line for each mistake.
+//! Before: a config file. After: a report that ends with `ok`, or a line for each mistake.
 //! Never: opens a listener (a running dotd would lose connections to it), writes a file, or sends a packet, except to
 //! backends when `--connect` asks for that.
+
+mod hidden;
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -25,9 +27,9 @@ use crate::{
 
 /// Prints the report, which ends with `ok`; with `connects`, after a line for each backend.
 pub(super) fn run(path: Option<&Path>, connects: bool, is_json: bool) -> Result<(), CliError> {
-    let report = check(path)?;
+    let (report, last) = check(path)?;
     if !connects {
-        return print(&(report + "ok\n"));
+        return print(&(report + &last));
     }
     let config = config::load(path)?;
     let tried = connect::all(&config).map_err(|line| CliError::Check(vec![line]))?;
@@ -37,7 +39,7 @@ pub(super) fn run(path: Option<&Path>, connects: bool, is_json: bool) -> Result<
         query::ascii(&format!("{whole:#}\n"))
     } else {
         let lines = tried.iter().map(connect::Tried::lines).collect::<String>();
-        report + &lines + if failed == 0 { "ok\n" } else { "" }
+        report + &lines + if failed == 0 { &last } else { "" }
     };
     print(&text)?;
     match failed {
@@ -49,15 +51,15 @@ pub(super) fn run(path: Option<&Path>, connects: bool, is_json: bool) -> Result<
     }
 }
 
-/// The report without its last line.
-fn check(path: Option<&Path>) -> Result<String, CliError> {
+/// The report, and its last line.
+fn check(path: Option<&Path>) -> Result<(String, String), CliError> {
     let (placed, mistakes) = config::load_what_is_sound(path)?;
     let mut config = placed.config.clone();
     let left_out = families::leave_out(&mut config, families::is_here);
     let config = &config;
     let rights = Rights::of_this_process();
     let mistakes = mistakes.iter().map(ToString::to_string).collect();
-    let mut report = Report { placed: &placed, text: String::new(), mistakes };
+    let mut report = Report { placed: &placed, text: String::new(), mistakes, unusable: 0 };
     report.source(path);
     for line in left_out {
         report.line(&format!("warning: {line}"));
@@ -67,24 +69,40 @@ fn check(path: Option<&Path>) -> Result<String, CliError> {
     report.backends(config);
     report.certificates(config);
     report.policies(config);
+    // The file that the packaged unit names.
+    if path.is_none_or(|path| path == Path::new(config::DEFAULT_PATH)) {
+        hidden::hidden(config).iter().for_each(|line| report.line(&format!("warning: {line}")));
+    }
     let has_own_port = config.listen.dot.iter().any(|address| address.port() == 853);
     report.xdp(&config.xdp, has_own_port, rights);
     for warning in unseen_by_xdp(config) {
         report.line(&format!("warning: {warning}"));
     }
-    if report.mistakes.is_empty() { Ok(report.text) } else { Err(CliError::Check(report.mistakes)) }
+    let last = match report.unusable {
+        0 => "ok\n".to_owned(),
+        count => format!("ok, but for {}: see the warnings\n", show::of(count, "certificate")),
+    };
+    if report.mistakes.is_empty() { Ok((report.text, last)) } else { Err(CliError::Check(report.mistakes)) }
 }
 
 struct Report<'a> {
     placed: &'a Placed,
     text: String,
     mistakes: Vec<String>,
+    unusable: usize,
 }
 
 impl Report<'_> {
     fn line(&mut self, line: &str) {
         self.text += line;
         self.text.push('\n');
+    }
+
+    /// Notes a certificate that prevents no start, and that clients cannot rely on.
+    fn unusable(&mut self, key: &str, message: &str) {
+        self.unusable += 1;
+        let line = format!("warning: {}{message}", self.placed.place(key));
+        self.line(&line);
     }
 
     /// Notes a mistake that prevents a start, with the place of its key.
@@ -170,8 +188,12 @@ impl Report<'_> {
     }
 
     fn certificates(&mut self, config: &Config) {
-        let state_dir = &config.server.state_dir;
-        for (index, identity) in certificate::preview_all(&config.tls, state_dir).into_iter().enumerate() {
+        let (state_dir, is_strict, now) = (&config.server.state_dir, config.tls.strict, SystemTime::now());
+        let all = certificate::preview_all(&config.tls, state_dir);
+        // With one that can be served, `run` starts.
+        let may_serve = !is_strict && all.iter().any(Result::is_ok);
+        for (index, identity) in all.into_iter().enumerate() {
+            let key = format!("tls.certificates.{index}");
             match identity {
                 Ok(Some(identity)) => {
                     let seconds = CertificateStatus::from(&identity).expires_in_seconds(SystemTime::now());
@@ -182,12 +204,18 @@ impl Report<'_> {
                     for warning in &identity.warnings {
                         self.line(&format!("warning: {warning}"));
                     }
+                    match identity.outside_validity(now) {
+                        Some(error) if is_strict => self.mistake(&key, &error.to_string()),
+                        Some(error) => self.unusable(&key, &format!("{error}; clients refuse it")),
+                        None => {}
+                    }
                 }
                 Ok(None) => {
                     let folder = state_dir.display();
                     self.line(&format!("certificate: self-signed; `dotd run` makes it in {folder}"));
                 }
-                Err(error) => self.mistake(&format!("tls.certificates.{index}"), &error.to_string()),
+                Err(error) if may_serve => self.unusable(&key, &format!("{error}; it is not served")),
+                Err(error) => self.mistake(&key, &error.to_string()),
             }
         }
         match Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation) {

@@ -42,11 +42,11 @@ pub(super) fn discovery(addresses: &[IpAddr], path: Option<&Path>) -> Result<Str
 }
 
 fn known(config: &Config, addresses: &[IpAddr]) -> Result<Known, String> {
-    let identities = certificate::load_all(&config.tls, &config.server.state_dir);
+    let loaded = certificate::load_all(&config.tls, &config.server.state_dir, &[]);
     let identities = if config.tls.certificates.is_empty() {
         Vec::new()
     } else {
-        identities.map_err(|error| error.to_string())?
+        loaded.map_err(|error| error.to_string())?.identities
     };
     let certified = Certified::all(&identities);
     let (name, certified) = Certified::designated(&certified, &config.discovery.name).ok_or(

@@ -16,6 +16,8 @@ pub(super) enum CliError {
     Certificate(#[from] CertificateError),
     #[error("{}", .0.join("\n"))]
     Check(Vec<String>),
+    #[error("{}", .0.join("\n"))]
+    Certificates(Vec<String>),
     #[error("no self-signed certificate in {} yet: `dotd run` makes it, or name a file: `dotd pin CERT`", .0.display())]
     NoPin(PathBuf),
     #[error("dotd is not running (no {}): start it with `dotd run` or name its socket with --socket", .0.display())]

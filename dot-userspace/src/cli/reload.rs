@@ -1,7 +1,7 @@
 //! `dotd reload`: has the running dotd read config and certificates again. What `systemctl reload` runs.
 //!
-//! Before: an operator has changed the config. After: it is in effect, or the exit status is 1 and the reason is
-//! printed.
+//! Before: an operator has changed the config. After: it is in effect; or a part of it is not, the exit status is 1 and the
+//! reason is printed.
 //! Never: relies on a signal, which has no answer.
 
 use std::path::Path;
@@ -16,8 +16,13 @@ pub(super) fn run(control: &ControlArguments, config: Option<&Path>) -> Result<(
     let socket = socket(control, config);
     let (body, reloaded) = ask::tell::<Reloaded>(&socket, Method::POST, "/reload", &())?;
     if control.json {
-        return print(&format!("{body}\n"));
+        print(&format!("{body}\n"))?;
+    } else {
+        let waiting =
+            reloaded.waiting.iter().map(|key| format!("{key} takes effect when dotd is restarted\n"));
+        print(&("reloaded\n".to_owned() + &waiting.collect::<String>()))?;
     }
-    let waiting = reloaded.waiting.iter().map(|key| format!("{key} takes effect when dotd is restarted\n"));
-    print(&("reloaded\n".to_owned() + &waiting.collect::<String>()))
+    let unusable = reloaded.unusable_certificates.into_iter().map(|certificate| certificate.reason);
+    let unusable: Vec<_> = unusable.collect();
+    if unusable.is_empty() { Ok(()) } else { Err(CliError::Certificates(unusable)) }
 }

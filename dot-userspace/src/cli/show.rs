@@ -56,6 +56,10 @@ pub(super) fn status(status: &Status) -> String {
     for certificate in &status.certificates {
         self::certificate(&mut text, certificate);
     }
+    let demanded = if status.is_strict { "; tls.strict is set, so /health fails" } else { "" };
+    for unusable in &status.unusable_certificates {
+        row(&mut text, "UNUSABLE", &format!("{}{demanded}", unusable.reason));
+    }
     if let Some(access) = &status.access {
         row(&mut text, "access", access);
     }
@@ -197,7 +201,7 @@ const LABEL_WIDTH: usize = 13;
 mod tests {
     use super::*;
     use crate::{
-        control::{BackendStatus, ListenerStatus},
+        control::{BackendStatus, ListenerStatus, UnusableCertificate},
         xdp::{InterfaceReport, Paths, ProgramReport},
     };
 
@@ -242,10 +246,8 @@ mod tests {
         Report { paths, syn_over, syn_over_reason, ..Report::default() }
     }
 
-    /// Goal: an operator sees every part of a status, an expired certificate loudly.
-    #[test]
-    fn status_shows_every_part() {
-        let report = Report {
+    fn kernel_half() -> Report {
+        Report {
             state: "generic".into(),
             degraded: Some("eth1: no such interface".into()),
             required: true,
@@ -272,7 +274,12 @@ mod tests {
             syn_cookies_reason: Some("no right".into()),
             notices: NoticeCounts { sent: 5, held_back: 6, lost: 7 },
             ..over_rate()
-        };
+        }
+    }
+
+    /// Goal: an operator sees every part of a status, an expired certificate loudly.
+    #[test]
+    fn status_shows_every_part() {
         let answer = Status {
             version: "0.1.0".into(),
             pid: 42,
@@ -292,9 +299,15 @@ mod tests {
                 dns_names: vec!["localhost".into()],
                 warnings: vec!["old".into()],
             }],
+            unusable_certificates: vec![UnusableCertificate {
+                name: "b.crt".into(),
+                reason: "b.crt: no such file; it is not served".into(),
+                is_served: false,
+            }],
+            is_strict: true,
             access: Some("1 prefix denied; its clients hear nothing".into()),
             policy: Vec::new(),
-            xdp: report,
+            xdp: kernel_half(),
         };
         let text = status(&answer);
         for line in [
@@ -304,6 +317,7 @@ mod tests {
             "clients      hear SERVFAIL to 41 of 100 queries, in the last 10 s\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",
+            "UNUSABLE     b.crt: no such file; it is not served; tls.strict is set, so /health fails\n",
             "access       1 prefix denied; its clients hear nothing\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
             "             attached again 3 times after a loss\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\n             at tc ingress dotd drops instead of reset and truncate, and makes no SYN cookies\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",

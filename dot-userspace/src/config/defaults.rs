@@ -41,6 +41,7 @@ impl Default for Tls {
     fn default() -> Self {
         Self {
             certificates: Vec::new(),
+            strict: false,
             min_version: TlsVersion::V1_2,
             require_ems: true,
             client_ca: PathBuf::new(),

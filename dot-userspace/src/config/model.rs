@@ -88,6 +88,8 @@ pub struct Listen {
 pub struct Tls {
     /// Chains and keys in PEM; empty: self-signed in `server.state_dir`.
     pub certificates: Vec<Certificate>,
+    /// Each certificate must be usable, and valid now: at a start and a reload, and to be ready for clients.
+    pub strict: bool,
     /// Oldest version we speak.
     pub min_version: TlsVersion,
     /// TLS 1.2 only with the extended master secret.

@@ -15,7 +15,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Body, Source, State, Status, answer};
+use super::{Body, Source, State, Status, answer, certificates};
 
 /// The request of `dotd drain` and `dotd undrain`, and the resulting state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +57,8 @@ async fn show_live(Shared(source): Shared<AnySource>) -> Response {
     Json(json!({ "state": source.status().state })).into_response()
 }
 
-/// 200 while clients can be served: dotd is not stopping and not drained, a backend is available, and XDP is in the
-/// state that the config requires. Otherwise 503, with the reason.
+/// 200 while clients can be served: dotd is not stopping and not drained, a backend is available, and XDP and certificates are
+/// in the state that the config requires. Otherwise 503, with the reason.
 async fn show_ready(Shared(source): Shared<AnySource>) -> Response {
     let status = source.status();
     let backends: Vec<_> = status
@@ -73,6 +73,7 @@ async fn show_ready(Shared(source): Shared<AnySource>) -> Response {
         "reason": unready,
         "drain": status.drain,
         "backends": backends,
+        "certificates": certificates::lines(&status.unusable_certificates),
         "xdp": { "state": status.xdp.state, "degraded": status.xdp.degraded },
     });
     (if unready.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
@@ -91,6 +92,9 @@ fn unready(status: &Status) -> Option<String> {
         && let Some(degraded) = &status.xdp.degraded
     {
         return Some(format!("xdp.required: {degraded}"));
+    }
+    if let Some(unusable) = status.unusable_certificates.first().filter(|_| status.is_strict) {
+        return Some(format!("tls.strict: {}", unusable.reason));
     }
     let is_down = |state: &str| state == "down";
     let are_down =

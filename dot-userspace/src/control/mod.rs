@@ -8,6 +8,7 @@
 mod acts;
 mod bans;
 mod cache;
+mod certificates;
 mod drain;
 mod explain;
 mod log;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use bans::{BanRequest, Banned, Banning, UnbanRequest};
 pub use cache::{FlushRequest, Flushed};
+pub use certificates::UnusableCertificate;
 pub use drain::{DrainRequest, DrainStatus};
 pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;

@@ -16,13 +16,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{Source, serve::Whole};
+use super::{Source, UnusableCertificate, serve::Whole};
 
 /// The result of a reload that took effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// Keys that have changed in the file and wait for a restart.
     pub waiting: Vec<String>,
+    /// Certificates whose files cannot be used, or that are not valid now; all else is in effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unusable_certificates: Vec<UnusableCertificate>,
 }
 
 /// The outcome of a reload, once it is over: an error is the reason why the old config stays.

@@ -17,7 +17,8 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Source, State, Status, bans, cache, drain, explain, log, metrics, policy, reload, tickets, top, trace,
+    Source, State, Status, bans, cache, certificates, drain, explain, log, metrics, policy, reload, tickets,
+    top, trace,
 };
 
 /// The state that answers need.
@@ -92,15 +93,21 @@ async fn show_metrics(Shared(source): Shared<AnySource>, headers: HeaderMap) -> 
     }
 }
 
-/// 200 while a load balancer may send clients here, 503 when it should stop: while draining, and while XDP is required
-/// and degraded.
+/// 200 while a load balancer may send clients here, 503 when it should stop: while draining, and while XDP or a certificate is
+/// less than the config requires.
 async fn show_health(Shared(source): Shared<AnySource>) -> Response {
-    let Status { state, drain, xdp, .. } = source.status();
-    let is_well = state == State::Serving && drain.is_none() && !(xdp.required && xdp.degraded.is_some());
+    let Status { state, drain, xdp, unusable_certificates, is_strict, .. } = source.status();
+    let is_well = state == State::Serving
+        && drain.is_none()
+        && !(xdp.required && xdp.degraded.is_some())
+        && (!is_strict || unusable_certificates.is_empty());
     let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut body = json!({ "state": state });
     if let Some(why) = xdp.degraded {
         body["degraded"] = json!(why);
+    }
+    if !unusable_certificates.is_empty() {
+        body["certificates"] = json!(certificates::lines(&unusable_certificates));
     }
     if xdp.paths.not_covered > 0 {
         body["paths"] = json!(xdp.paths);

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::DrainStatus;
+use super::{DrainStatus, UnusableCertificate};
 use crate::{tls::certificate::Identity, xdp};
 
 /// The running process.
@@ -41,6 +41,12 @@ pub struct Status {
     pub servfail_percent: Option<u8>,
     /// The certificates for clients.
     pub certificates: Vec<CertificateStatus>,
+    /// Certificates whose files cannot be used, or that are not valid now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unusable_certificates: Vec<UnusableCertificate>,
+    /// `tls.strict`: with one of these, dotd is not ready for clients.
+    #[serde(default)]
+    pub is_strict: bool,
     /// The clients that may ask, in a line; absent: every client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,

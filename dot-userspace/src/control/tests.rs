@@ -76,6 +76,8 @@ impl Source for Still {
                 dns_names: vec![],
                 warnings: vec![],
             }],
+            unusable_certificates: vec![],
+            is_strict: false,
             access: None,
             policy: vec![PolicyStatus {
                 name: "rpz.example".into(),

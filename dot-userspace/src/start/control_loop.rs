@@ -265,12 +265,14 @@ async fn reload(
 async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reloaded> {
     let mut config = read_config(running)?;
     families::leave_out(&mut config, families::is_here);
-    let identities = certificate::load_all(&config.tls, &running.config.server.state_dir)?;
+    let state_dir = &running.config.server.state_dir;
+    let loaded = certificate::load_all(&config.tls, state_dir, &process.identities())?;
+    let identities = &loaded.identities;
     let secured = dialer::all(&config)?;
     let zones = policies::load_aside(&config, running).await?;
-    let tickets = tickets(running, &config.tls, &identities)?;
+    let tickets = tickets(running, &config.tls, identities)?;
     let doubt = tickets.warning.clone();
-    let serving = tls::serving(&identities, &config.tls, &tickets)?;
+    let serving = tls::serving(identities, &config.tls, &tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
         anyhow::bail!("backend: the embedded one is made at start; restart dotd");
     }
@@ -290,17 +292,18 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
-    process.reloaded(&config, &running.backends, &identities);
+    running.staples_until = staples_until(identities);
+    process.reloaded(&config, &running.backends, loaded);
     process.screen_by(running.screen.clone(), &[]);
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");
     }
     running.tickets = tickets;
-    running.staples_until = staples_until(&identities);
     logging::set_level(config.log.level);
     running.config = restart::as_it_runs(&running.config, config);
     running.keeper.adopt();
-    Ok(Reloaded { waiting: waiting.into_iter().map(str::to_owned).collect() })
+    let waiting = waiting.into_iter().map(str::to_owned).collect();
+    Ok(Reloaded { waiting, unusable_certificates: process.unusable_certificates() })
 }
 
 /// The config as the keeper reads it, which may when we may not.

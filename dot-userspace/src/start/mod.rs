@@ -69,7 +69,7 @@ struct Opened {
     descriptors: u64,
     seen: [Seen; 2],
     zones: Vec<Zone>,
-    identities: Vec<certificate::Identity>,
+    loaded: certificate::Loaded,
     tickets: Tickets,
     serving: tls::Serving,
     cpus: Vec<usize>,
@@ -190,13 +190,14 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
     let descriptors = privileges::raise_descriptors();
     let seen = [Seen::now(config, files::of_certificates), Seen::now(config, files::of_zones)];
-    let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
+    let loaded = certificate::load_all(&config.tls, &config.server.state_dir, &[])?;
+    let identities = &loaded.identities;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
-    let tickets = tickets.given_under(renew::trust(&config.tls, &identities));
+    let tickets = tickets.given_under(renew::trust(&config.tls, identities));
     if let Some((_, inherited)) = left {
         tickets.read(&inherited.tickets.octets, inherited.tickets.age());
     }
-    let serving = tls::serving(&identities, &config.tls, &tickets)?;
+    let serving = tls::serving(identities, &config.tls, &tickets)?;
     let zones = policies::load(config, &[])?;
     let cpus = privileges::usable_cpus();
     let workers = worker_count(config.server.workers, cpus.len());
@@ -226,7 +227,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         descriptors,
         seen,
         zones,
-        identities,
+        loaded,
         tickets,
         serving,
         cpus,
@@ -241,7 +242,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
 
 /// Serves without rights, until a signal.
 fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper) -> anyhow::Result<()> {
-    let Opened { identities, backends, listeners, cpus, descriptors, .. } = opened;
+    let Opened { loaded, backends, listeners, cpus, descriptors, .. } = opened;
     let workers = listeners.len();
     // From here on nothing has rights, and every thread made inherits that.
     logging::write_from_now_on().context("the log thread cannot start")?;
@@ -262,7 +263,9 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
     let askers =
         Askers { flushes: flusher, reloads: reloader, events: events.clone(), keeper: keeper.clone() };
-    let process = Process::new(&config, &backends, workers, &identities, opened.kernel, sink.clone(), askers);
+    let staples_until = renew::staples_until(&loaded.identities);
+    let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
+    process.say_unusable_certificates();
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
@@ -286,7 +289,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         keeper,
         config,
         tickets: opened.tickets,
-        staples_until: renew::staples_until(&identities),
+        staples_until,
         backends,
         admission,
         descriptors,

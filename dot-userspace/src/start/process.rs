@@ -3,6 +3,7 @@
 //! Before: `start::run` has everything in place. After: every answer of the control socket is made here.
 //! Never: changes anything but by [`Process::reloaded`] and its counters.
 
+mod certificates;
 mod readiness;
 mod source;
 
@@ -41,7 +42,7 @@ use crate::{
     keeper::Keeper,
     ledger::{Counter, WorkerCounters},
     policy::{Screen, ZoneError},
-    tls::{Tickets, certificate::Identity},
+    tls::{Tickets, certificate::Loaded},
     worker::{Admission, ChargesSink, Worker},
     xdp::{BanRow, Charges, ClientReport, Notices, StatusWriter, Xdp, XdpError},
 };
@@ -101,6 +102,8 @@ pub(super) struct Process {
     /// Responses to clients, and SERVFAIL among them.
     responses: Mutex<Recent>,
     certificates: Mutex<Vec<CertificateStatus>>,
+    /// What the certificates were made of, and which could not be made.
+    loaded: Mutex<Loaded>,
     kernel: Mutex<Kernel>,
     sink: ChargesSink,
     events: EventSink,
@@ -154,7 +157,7 @@ impl Process {
         config: &Config,
         backends: &[BackendConfig],
         workers: usize,
-        identities: &[Identity],
+        loaded: Loaded,
         kernel: Kernel,
         sink: ChargesSink,
         Askers { flushes, reloads, events, keeper }: Askers,
@@ -175,7 +178,8 @@ impl Process {
             listeners: [dot, do53].concat(),
             backends: Mutex::new(KnownBackends::of(config, backends)),
             responses: Mutex::default(),
-            certificates: Mutex::new(identities.iter().map(CertificateStatus::from).collect()),
+            certificates: Mutex::new(loaded.identities.iter().map(CertificateStatus::from).collect()),
+            loaded: Mutex::new(loaded),
             kernel: Mutex::new(kernel),
             sink,
             events,
@@ -241,32 +245,18 @@ impl Process {
         self.counters.get(index).cloned().unwrap_or_default()
     }
 
-    /// A reload took effect.
-    pub(super) fn reloaded(&self, config: &Config, backends: &[BackendConfig], identities: &[Identity]) {
+    /// A reload took effect; one that met certificates that cannot be used counts as failed.
+    pub(super) fn reloaded(&self, config: &Config, backends: &[BackendConfig], loaded: Loaded) {
         lock(&self.backends).reload(config, backends);
-        self.certify(identities);
+        let is_whole = loaded.faults.is_empty();
+        self.certify(loaded);
         self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
         self.cache_entries.store(config.dns.cache_entries, Relaxed);
         *lock(&self.access) = plan::access_in_words(config);
         *lock(&self.config) = Arc::new(config.clone());
         self.events.log_connections(config.log.connections);
-        self.reloads_ok.fetch_add(1, Relaxed);
-    }
-
-    /// These certificates are served from now on; a key that clients may not know is said.
-    fn certify(&self, identities: &[Identity]) {
-        let mut certificates = lock(&self.certificates);
-        let new = CertificateStatus::after(identities, &certificates);
-        for (certificate, old) in new.iter().filter_map(|new| {
-            let old = certificates.iter().find(|old| old.name == new.name)?;
-            Some((new, old))
-        }) {
-            if let Some(warning) = certificate.other_key().filter(|warning| old.other_key() != Some(warning))
-            {
-                tracing::warn!("{warning}");
-            }
-        }
-        *certificates = new;
+        let reloads = if is_whole { &self.reloads_ok } else { &self.reloads_failed };
+        reloads.fetch_add(1, Relaxed);
     }
 
     /// Policy zones as the workers have them from now on; of some of them a newer file cannot be used.

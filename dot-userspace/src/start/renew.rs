@@ -1,7 +1,7 @@
 //! Takes new certificates, keys, backends' authorities and what belongs to them without a new config: a renewal needs no signal.
 //!
 //! Before: `files` saw that some have changed, or a stapled response is at its end. After: new handshakes use them.
-//! Never: reads the config again, or replaces anything when one part is wrong: the old ones stay, one line says why.
+//! Never: reads the config again, or replaces what was good by what is not: the old one stays, a line says why.
 
 use std::time::SystemTime;
 
@@ -14,20 +14,23 @@ use crate::{
     config,
     tls::{
         self,
-        certificate::{self, Identity},
+        certificate::{self, Identity, Loaded},
     },
     worker::Command,
 };
 
-/// Loads what the config that is being served names; on any error the old ones stay.
+/// Loads what the config that is being served names. A certificate that cannot be used is replaced by the one from before; on any
+/// other error everything stays.
 pub(super) fn renew(process: &Process, running: &mut Running) {
     match load(process, running) {
-        Ok(identities) => {
-            process.reloaded(&running.config, &running.backends, &identities);
-            tracing::info!("certificates and keys are loaded again");
-            for warning in identities.iter().flat_map(|identity| &identity.warnings) {
+        Ok(loaded) => {
+            if loaded.has_new() {
+                tracing::info!("certificates and keys are loaded again");
+            }
+            for warning in loaded.identities.iter().flat_map(|identity| &identity.warnings) {
                 tracing::warn!("{warning}");
             }
+            process.reloaded(&running.config, &running.backends, loaded);
         }
         Err(error) => {
             process.reload_failed();
@@ -40,11 +43,13 @@ pub(super) fn renew(process: &Process, running: &mut Running) {
 }
 
 /// Everything is loaded and fits before the first worker is told.
-fn load(process: &Process, running: &mut Running) -> anyhow::Result<Vec<Identity>> {
+fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
     let tls = &running.config.tls;
-    let identities = certificate::load_all(tls, &running.config.server.state_dir)?;
-    let tickets = control_loop::tickets(running, tls, &identities)?;
-    let serving = tls::serving(&identities, tls, &tickets)?;
+    let state_dir = &running.config.server.state_dir;
+    let loaded = certificate::load_again(tls, state_dir, &process.identities())?;
+    let identities = &loaded.identities;
+    let tickets = control_loop::tickets(running, tls, identities)?;
+    let serving = tls::serving(identities, tls, &tickets)?;
     let backends = backends(running)?;
     process.tickets.resume_by(&tickets);
     if backends == running.backends {
@@ -62,8 +67,8 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Vec<Identity
         tracing::warn!("{warning}");
     }
     running.tickets = tickets;
-    running.staples_until = staples_until(&identities);
-    Ok(identities)
+    running.staples_until = staples_until(identities);
+    Ok(loaded)
 }
 
 /// The backends by the same config: those whose authorities are others now are believed by the new ones.
@@ -82,7 +87,9 @@ pub(super) fn trust(tls: &config::Tls, identities: &[Identity]) -> Vec<String> {
     trust
 }
 
-/// When the first of the stapled responses is no longer true.
+/// When the first of the stapled responses is no longer true. One of a certificate from before that no longer is, stays.
 pub(super) fn staples_until(identities: &[Identity]) -> Option<SystemTime> {
-    identities.iter().filter_map(|identity| identity.staple.as_ref()?.until).min()
+    let now = SystemTime::now();
+    let ends = identities.iter().filter_map(|identity| identity.staple.as_ref()?.until);
+    ends.filter(|until| *until > now).min()
 }

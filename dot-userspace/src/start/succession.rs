@@ -60,7 +60,7 @@ pub fn could_succeed(mut config: Config, inherited: &Inheritance) -> anyhow::Res
     inherited.understands()?;
     families::leave_out(&mut config, families::is_here);
     privileges::user(&config.server.user)?;
-    let identities = certificate::load_all(&config.tls, &config.server.state_dir)?;
+    let identities = certificate::load_all(&config.tls, &config.server.state_dir, &[])?.identities;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     tls::serving(&identities, &config.tls, &tickets.given_under(renew::trust(&config.tls, &identities)))?;
     dialer::all(&config)?;

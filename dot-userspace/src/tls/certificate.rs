@@ -2,12 +2,13 @@
 //!
 //! Before: `config` names PEM files, or none. After: `tls` serves each [`Identity`]; `cli` and `control` show
 //! it.
-//! Holds: which certificates are refused (a key that is not the leaf's, a leaf that is not valid now, RSA below 2048
-//! bits, SHA-1 or MD5), and which only cause a warning (C-69).
+//! Holds: which certificates are refused (a key that is not the leaf's, RSA below 2048 bits, SHA-1 or MD5), which are
+//! served although clients refuse them (a leaf that is not valid now), and which only cause a warning (C-69).
 //! Never: opens a socket, keeps state, or returns an incomplete identity: after an error the old one stays in use.
 //!
 //! Source: RFC 7468 (PEM), RFC 5280, RFC 7858 §4.2 and RFC 7469 §2.4 (pins), RFC 9325 §4.
 
+mod all;
 mod error;
 mod examine;
 mod facts;
@@ -17,34 +18,44 @@ pub(in crate::tls) mod pem;
 use std::{
     net::IpAddr,
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rustls::{crypto::aws_lc_rs::sign::any_supported_type, sign::CertifiedKey};
+use rustls::{
+    crypto::aws_lc_rs::sign::any_supported_type,
+    sign::{CertifiedKey, SigningKey},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+pub use all::{Fault, Loaded, load_again, load_all, preview_all};
 pub use error::CertificateError;
 use examine::Leaf;
 pub(in crate::tls) use examine::names_of;
 pub use facts::{CertificateFacts, facts};
 pub use ocsp::Staple;
 
-use super::self_signed;
+use zeroize::Zeroize as _;
+
 use crate::config;
 
 /// A certificate chain with its key, ready to serve.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// Path of the certificate, or "self-signed".
     pub name: String,
+    /// What the config says of it; `None`: it is self-signed.
+    pub entry: Option<config::Certificate>,
     /// Leaf first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf's private key.
-    pub key: PrivateKeyDer<'static>,
+    /// Signs with the leaf's private key.
+    pub key: Arc<dyn SigningKey>,
     /// Base64 of SHA-256 over the leaf's SubjectPublicKeyInfo: survives renewal with the same key (C-67).
     pub spki_pin: String,
+    /// Beginning of the leaf's validity.
+    pub not_before: SystemTime,
     /// End of the leaf's validity.
     pub not_after: SystemTime,
     /// DNS names of the leaf.
@@ -57,48 +68,29 @@ pub struct Identity {
     pub warnings: Vec<String>,
 }
 
-/// Reads one chain and its key, and checks that they are one pair, valid now and strong enough.
+impl Identity {
+    /// Why a client that looks at the leaf's dates refuses it at this time.
+    #[must_use]
+    pub fn outside_validity(&self, now: SystemTime) -> Option<CertificateError> {
+        let path = || self.name.clone().into();
+        if now >= self.not_after + Duration::from_secs(1) {
+            return Some(CertificateError::Expired {
+                path: path(),
+                not_after: examine::date(self.not_after),
+            });
+        }
+        let not_before = || examine::date(self.not_before);
+        (now < self.not_before)
+            .then(|| CertificateError::NotYetValid { path: path(), not_before: not_before() })
+    }
+}
+
+/// Reads one chain and its key, and checks that they are one pair and strong enough. Validity does not matter here.
 ///
 /// # Errors
 /// [`CertificateError`] names the file and what to do.
 pub fn load(cert: &Path, key: &Path) -> Result<Identity, CertificateError> {
     load_at(cert, key, SystemTime::now())
-}
-
-/// Reads every configured certificate or, if none is configured, the self-signed one of `state_dir`.
-///
-/// # Errors
-/// The first certificate that cannot be used.
-pub fn load_all(tls: &config::Tls, state_dir: &Path) -> Result<Vec<Identity>, CertificateError> {
-    if tls.certificates.is_empty() {
-        return Ok(vec![self_signed::load_or_create(state_dir, SystemTime::now())?]);
-    }
-    tls.certificates.iter().map(load_entry).collect()
-}
-
-/// Reads what [`load_all`] would, without writing. `None` stands for a self-signed certificate that the next start
-/// makes.
-///
-/// # Errors
-/// Each certificate has its own.
-#[must_use]
-pub fn preview_all(tls: &config::Tls, state_dir: &Path) -> Vec<Result<Option<Identity>, CertificateError>> {
-    if tls.certificates.is_empty() {
-        return vec![self_signed::load_existing(state_dir, SystemTime::now())];
-    }
-    tls.certificates.iter().map(|entry| load_entry(entry).map(Some)).collect()
-}
-
-/// One entry of the config: a pair, and what is stapled to it.
-fn load_entry(entry: &config::Certificate) -> Result<Identity, CertificateError> {
-    let now = SystemTime::now();
-    let mut identity = load_at(&entry.cert, &entry.key, now)?;
-    if !entry.ocsp.as_os_str().is_empty() {
-        let (staple, warning) = ocsp::load(&entry.ocsp, &identity.chain, now)?;
-        identity.staple = staple;
-        identity.warnings.extend(warning);
-    }
-    Ok(identity)
 }
 
 /// The pin of a PEM file: of its first certificate, or of its private key if it has no certificate (a backup pin, RFC
@@ -145,33 +137,37 @@ fn load_at(cert: &Path, key: &Path, now: SystemTime) -> Result<Identity, Certifi
     Ok(identity)
 }
 
-/// Checks chain and key together.
+/// Checks chain and key together. The key's DER is wiped: what signs has its own form of it.
 pub(super) fn assemble(
     cert: &Path,
     key: &Path,
     chain: Vec<CertificateDer<'static>>,
-    secret: PrivateKeyDer<'static>,
+    mut secret: PrivateKeyDer<'static>,
     now: SystemTime,
 ) -> Result<Identity, CertificateError> {
+    let signing = any_supported_type(&secret).map_err(|_| CertificateError::unsupported_key(key));
+    secret.zeroize();
+    let signing = signing?;
     let (first, issuers) = chain.split_first().ok_or_else(|| CertificateError::no_certificate(cert))?;
     let leaf = examine::leaf(cert, first)?;
     leaf.refuse_weak(cert)?;
-    check_pair(cert, key, &chain, &secret)?;
-    leaf.refuse_outside_validity(cert, now)?;
+    check_pair(cert, key, &chain, &signing)?;
     let mut warnings = leaf.warnings(now);
     warnings.extend(examine::chain_warnings(&leaf, issuers, now));
     let warnings = warnings.into_iter().map(|warning| format!("{}: {warning}", cert.display())).collect();
-    let Leaf { spki, not_after_unix, dns_names, addresses, .. } = leaf;
+    let Leaf { spki, not_before_unix, not_after_unix, dns_names, addresses, .. } = leaf;
     Ok(Identity {
         name: cert.display().to_string(),
+        entry: None,
         spki_pin: pin(spki),
+        not_before: UNIX_EPOCH + Duration::from_secs(not_before_unix),
         not_after: UNIX_EPOCH + Duration::from_secs(not_after_unix),
         dns_names,
         addresses,
         staple: None,
         warnings,
         chain,
-        key: secret,
+        key: signing,
     })
 }
 
@@ -180,11 +176,10 @@ fn check_pair(
     cert: &Path,
     key: &Path,
     chain: &[CertificateDer<'static>],
-    secret: &PrivateKeyDer<'static>,
+    signing: &Arc<dyn SigningKey>,
 ) -> Result<(), CertificateError> {
-    let signing = any_supported_type(secret).map_err(|_| CertificateError::unsupported_key(key))?;
     let matches = |candidate: &CertificateDer<'static>| {
-        CertifiedKey::new(vec![candidate.clone()], signing.clone()).keys_match()
+        CertifiedKey::new(vec![candidate.clone()], Arc::clone(signing)).keys_match()
     };
     let mut verdicts = chain.iter().map(matches);
     match verdicts.next() {

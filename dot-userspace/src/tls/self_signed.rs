@@ -81,6 +81,9 @@ fn load_kept(path: &Path, now: SystemTime) -> Result<Identity, CertificateError>
     let text = pem::read_own(path)?;
     let (chain, key) = (pem::chain(path, &text)?, pem::key(path, &text)?);
     let mut identity = assemble(path, path, chain, key, now)?;
+    if let Some(outside) = identity.outside_validity(now) {
+        return Err(outside);
+    }
     identity.name = NAME.to_owned();
     Ok(identity)
 }

@@ -38,14 +38,6 @@ pub enum ServingError {
     /// There is no certificate.
     #[error("no certificate to serve")]
     Empty,
-    /// dotd cannot sign with this kind of key.
-    #[error("{name}: the private key cannot be used: {error}; use ECDSA P-256, P-384, Ed25519 or RSA")]
-    Key {
-        /// The certificate's file.
-        name: String,
-        /// The library's error.
-        error: rustls::Error,
-    },
     /// `tls.client_ca` has no authority.
     #[error("tls.client_ca: {0}")]
     ClientCa(#[from] CertificateError),
@@ -142,14 +134,12 @@ struct Certificates(Vec<(Vec<String>, Arc<CertifiedKey>)>);
 impl Certificates {
     fn new(identities: &[Identity]) -> Result<Self, ServingError> {
         let certified = identities.iter().map(|identity| {
-            let key = aws_lc_rs::sign::any_supported_type(&identity.key)
-                .map_err(|error| ServingError::Key { name: identity.name.clone(), error })?;
             let names = identity.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect();
-            let mut certified = CertifiedKey::new(identity.chain.clone(), key);
+            let mut certified = CertifiedKey::new(identity.chain.clone(), Arc::clone(&identity.key));
             certified.ocsp = identity.staple.as_ref().map(|staple| staple.der.clone());
-            Ok((names, Arc::new(certified)))
+            (names, Arc::new(certified))
         });
-        let certified = certified.collect::<Result<Vec<_>, ServingError>>()?;
+        let certified: Vec<_> = certified.collect();
         if certified.is_empty() { Err(ServingError::Empty) } else { Ok(Self(certified)) }
     }
 }

@@ -69,7 +69,8 @@ fn serving() -> &'static Serving {
     SERVING.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
         let tls = config::Config::default().tls;
-        let identities = certificate::load_all(&tls, folder.path()).expect("a self-signed certificate");
+        let identities =
+            certificate::load_all(&tls, folder.path(), &[]).expect("a self-signed certificate").identities;
         let tickets = Tickets::new(Path::new(""), Duration::from_secs(3600)).expect("random keys");
         tls::serving(&identities, &tls, &tickets).expect("a sound configuration")
     })

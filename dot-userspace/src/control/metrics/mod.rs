@@ -15,6 +15,7 @@ mod policy;
 pub(super) use page::hold as hold_page;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::atomic::{AtomicI64, AtomicU64},
     time::SystemTime,
@@ -99,6 +100,18 @@ fn process(registry: &mut Registry, status: &Status) {
         .map(|certificate| (vec![("name", certificate.name.clone())], certificate.expires_in_seconds(now)));
     let help = "Time until a certificate ends, negative once it has";
     gauges_of(registry, "certificate_expiry", help, Some(Unit::Seconds), ends);
+    certificates(registry, status);
+}
+
+/// Which certificates clients can rely on.
+fn certificates(registry: &mut Registry, status: &Status) {
+    let all = status.certificates.iter().map(|certificate| (certificate.name.as_str(), 1));
+    let unusable = status.unusable_certificates.iter().map(|certificate| (certificate.name.as_str(), 0));
+    // A name that is in both is unusable.
+    let usable: BTreeMap<_, i64> = all.chain(unusable).collect();
+    let rows = usable.into_iter().map(|(name, usable)| (vec![("name", name.to_owned())], usable));
+    let help = "0 while the files of a certificate cannot be used, or it is not valid now";
+    gauges(registry, "certificate_usable", help, rows);
 }
 
 /// The kernel half.

@@ -32,6 +32,8 @@ impl Source for Process {
             backends: lock(&self.backends).statuses(),
             servfail_percent: lock(&self.responses).percent(),
             certificates: lock(&self.certificates).clone(),
+            unusable_certificates: self.unusable_certificates(),
+            is_strict: self.config().tls.strict,
             access: lock(&self.access).clone(),
             policy: lock(&self.policy).statuses(),
             xdp: self.xdp(),

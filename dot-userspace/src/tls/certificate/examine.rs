@@ -14,6 +14,7 @@ use std::{
 use rustls_pki_types::CertificateDer;
 use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _, public_key::PublicKey,
+    time::ASN1Time,
 };
 
 use super::CertificateError;
@@ -22,6 +23,8 @@ use super::CertificateError;
 pub(super) struct Leaf<'a> {
     /// DER SubjectPublicKeyInfo.
     pub(super) spki: &'a [u8],
+    /// Beginning of validity, seconds since 1970.
+    pub(super) not_before_unix: u64,
     /// End of validity, seconds since 1970.
     pub(super) not_after_unix: u64,
     /// DNS names of its subjectAltName.
@@ -52,6 +55,7 @@ pub(super) fn leaf<'a>(path: &Path, der: &'a CertificateDer<'_>) -> Result<Leaf<
         .collect();
     Ok(Leaf {
         spki: parsed.tbs_certificate.subject_pki.raw,
+        not_before_unix: parsed.validity().not_before.timestamp().try_into().unwrap_or(0),
         not_after_unix: parsed.validity().not_after.timestamp().try_into().unwrap_or(0),
         dns_names,
         addresses,
@@ -81,23 +85,6 @@ impl Leaf<'_> {
         }
     }
 
-    /// Refuses a leaf before its first and after its last second.
-    pub(super) fn refuse_outside_validity(
-        &self,
-        path: &Path,
-        now: SystemTime,
-    ) -> Result<(), CertificateError> {
-        let (validity, now) = (self.parsed.validity(), unix(now));
-        let path = path.into();
-        if now > validity.not_after.timestamp() {
-            return Err(CertificateError::Expired { path, not_after: validity.not_after.to_string() });
-        }
-        if now < validity.not_before.timestamp() {
-            return Err(CertificateError::NotYetValid { path, not_before: validity.not_before.to_string() });
-        }
-        Ok(())
-    }
-
     /// Doubts about the leaf itself.
     pub(super) fn warnings(&self, now: SystemTime) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -110,7 +97,7 @@ impl Leaf<'_> {
         let validity = self.parsed.validity();
         let life = validity.not_after.timestamp() - validity.not_before.timestamp();
         let left = validity.not_after.timestamp() - unix(now);
-        if left < life / LIFE_PARTS {
+        if (0..life / LIFE_PARTS).contains(&left) {
             warnings.push(format!("ends in {} hours: renew it now", left / 3600));
         }
         warnings
@@ -177,6 +164,12 @@ fn serves(certificate: &X509Certificate<'_>) -> bool {
         Ok(Some(usage)) => usage.value.server_auth || usage.value.any,
         _ => true,
     }
+}
+
+/// A time of a certificate, for people.
+pub(super) fn date(time: SystemTime) -> String {
+    ASN1Time::from_timestamp(unix(time))
+        .map_or_else(|_| "a date beyond all calendars".to_owned(), |time| time.to_string())
 }
 
 /// Seconds since 1970, the unit in certificates.

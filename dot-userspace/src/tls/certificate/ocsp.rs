@@ -71,7 +71,7 @@ pub(super) fn load(
         Some(doubt) => {
             (None, Some(format!("{}: the OCSP response {doubt}; it is not stapled", path.display())))
         }
-        None => (Some(Staple { der: octets, until }), None),
+        None => (Some(Staple { der: octets.to_vec(), until }), None),
     })
 }
 

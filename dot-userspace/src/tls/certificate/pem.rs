@@ -19,11 +19,16 @@ use rustls_pki_types::{
     pem::{Error as PemError, PemObject as _},
 };
 
+use zeroize::Zeroizing;
+
 use super::CertificateError;
 use crate::disk;
 
+/// What a file says; wiped when it is dropped, because it may be a key.
+type Text = Zeroizing<Vec<u8>>;
+
 /// Reads a file that the config names, whole.
-pub(in crate::tls) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+pub(in crate::tls) fn read(path: &Path) -> Result<Text, CertificateError> {
     read_open(path, disk::open_named(path)).map(|(text, _)| text)
 }
 
@@ -31,7 +36,7 @@ pub(in crate::tls) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
 pub(in crate::tls) fn read_secret(
     path: &Path,
     what: &str,
-) -> Result<(Vec<u8>, Option<String>), CertificateError> {
+) -> Result<(Text, Option<String>), CertificateError> {
     let (text, mode) = read_open(path, disk::open_named(path))?;
     let is_loose = mode & EVERYBODY_READS != 0;
     let warning =
@@ -40,18 +45,20 @@ pub(in crate::tls) fn read_secret(
 }
 
 /// Reads a file that dotd itself wrote, whole.
-pub(in crate::tls) fn read_own(path: &Path) -> Result<Vec<u8>, CertificateError> {
+pub(in crate::tls) fn read_own(path: &Path) -> Result<Text, CertificateError> {
     read_open(path, disk::open_own(path)).map(|(text, _)| text)
 }
 
 /// The content and the mode of the opened file.
-fn read_open(path: &Path, opened: io::Result<File>) -> Result<(Vec<u8>, u32), CertificateError> {
+fn read_open(path: &Path, opened: io::Result<File>) -> Result<(Text, u32), CertificateError> {
     let file = opened.map_err(|source| not_opened(path, source))?;
     let metadata = file.metadata().map_err(|source| not_opened(path, source))?;
     if !metadata.is_file() {
         return Err(CertificateError::NotAFile { path: path.into() });
     }
-    let mut text = Vec::new();
+    // Large enough at once: a buffer that grows leaves copies of a key behind.
+    let octets = metadata.len().min(FILE_OCTETS_MAX) + 2;
+    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(octets).unwrap_or_default()));
     file.take(FILE_OCTETS_MAX + 1).read_to_end(&mut text).map_err(|source| not_opened(path, source))?;
     if text.len() as u64 > FILE_OCTETS_MAX {
         return Err(CertificateError::TooLarge { path: path.into(), max: FILE_OCTETS_MAX });

@@ -204,23 +204,30 @@ fn refuses_another_key() {
     );
 }
 
-/// Goal: the days before and after a certificate's life are refused, the seconds inside are not.
+/// Goal: the days before and after a certificate's life are told, the seconds inside are not.
 /// Method: the same pair at four times. Covers: C-69.
 #[test]
-fn refuses_outside_its_life() {
+fn knows_its_life() {
     let (files, key) = (Files::new(), KeyPair::generate().unwrap());
     let cert = files.write("cert.pem", issue(&key, |_| {}));
     let secret = files.write("key.pem", key.serialize_pem());
-    let now = SystemTime::now();
-    let at = |time| load_at(&cert, &secret, time);
-    let early = line(&files, &at(now - 2 * DAY).unwrap_err());
+    let (now, identity) = (SystemTime::now(), load(&cert, &secret).unwrap());
+    let at = |time| identity.outside_validity(time).map(|error| line(&files, &error));
+    let early = at(now - 2 * DAY).unwrap();
     assert!(early.starts_with("cert.pem: not valid before ") && early.contains("clock"), "{early}");
-    let late = line(&files, &at(now + 91 * DAY).unwrap_err());
+    let late = at(now + 91 * DAY).unwrap();
     assert!(late.starts_with("cert.pem: expired on ") && late.ends_with(": renew it"), "{late}");
-    let end = at(now).unwrap().not_after;
-    assert!(at(end).is_ok(), "the last second counts (RFC 5280 §4.1.2.5)");
-    let warned = at(end - DAY).unwrap().warnings;
-    assert!(warned.iter().any(|warning| warning.ends_with("ends in 24 hours: renew it now")), "{warned:?}");
+    let end = identity.not_after;
+    assert_eq!(at(end), None, "the last second counts (RFC 5280 §4.1.2.5)");
+    assert!(at(end + Duration::from_secs(1)).is_some());
+    let warned = |time| load_at(&cert, &secret, time).unwrap().warnings;
+    let ends = |warnings: &[String]| warnings.iter().any(|warning| warning.contains("renew it now"));
+    let warnings = warned(end - DAY);
+    assert!(
+        warnings.iter().any(|warning| warning.ends_with("ends in 24 hours: renew it now")),
+        "{warnings:?}"
+    );
+    assert!(!ends(&warned(now)) && !ends(&warned(end + DAY)), "it has ended");
 }
 
 /// Goal: keys and signatures that clients do not trust are refused. Method: certificates made by openssl,
@@ -294,22 +301,79 @@ fn looks_at_the_chain() {
     assert!(warnings[0].ends_with("certificate 2 of the chain is not valid now"), "{warnings:?}");
 }
 
-/// Goal: all certificates of a config come in its order, and one that is wrong is an error of all.
-#[test]
-fn loads_all_or_nothing() {
-    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+/// Two entries with sound files.
+fn two(files: &Files) -> config::Tls {
+    let key = KeyPair::generate().unwrap();
     let entry = |name: &str| config::Certificate {
         cert: files.write(&format!("{name}.pem"), issue(&key, |_| {})),
         key: files.write(&format!("{name}.key"), key.serialize_pem()),
         ocsp: PathBuf::new(),
     };
-    let mut tls = config::Tls { certificates: vec![entry("one"), entry("two")], ..config::Tls::default() };
+    config::Tls { certificates: vec![entry("one"), entry("two")], ..config::Tls::default() }
+}
+
+/// Goal: all certificates of a config come in its order; one that cannot be used keeps none of the others back, and its identity
+/// from before stays, unless all must be usable. Method: a key that is gone, with and without an identity from before; an entry
+/// that is another one now, beside a good one and alone.
+#[test]
+fn one_fault_keeps_no_other_back() {
+    let files = Files::new();
     let nowhere = files.folder.path().join("nowhere");
-    let names: Vec<_> = load_all(&tls, &nowhere).unwrap().into_iter().map(|identity| identity.name).collect();
-    assert!(names[0].ends_with("one.pem") && names[1].ends_with("two.pem"), "{names:?}");
+    let mut tls = two(&files);
+    let before = load_all(&tls, &nowhere, &[]).unwrap();
+    let names = |loaded: &Loaded| -> Vec<String> {
+        loaded
+            .identities
+            .iter()
+            .map(|identity| identity.name.rsplit('/').next().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!((names(&before), before.faults.len()), (vec!["one.pem".into(), "two.pem".into()], 0));
     assert!(!nowhere.exists(), "no self-signed certificate beside configured ones");
-    tls.certificates[1].key = files.folder.path().join("absent.key");
-    assert!(matches!(load_all(&tls, &nowhere), Err(CertificateError::Missing { .. })));
+    fs::remove_file(&tls.certificates[0].key).unwrap();
+    let at_start = load_all(&tls, &nowhere, &[]).unwrap();
+    assert_eq!((names(&at_start), at_start.faults.len()), (vec!["two.pem".into()], 1));
+    let said = at_start.faults[0].to_string();
+    assert!(said.contains("one.key: no such file") && said.ends_with("; it is not served"), "{said}");
+    let later = load_all(&tls, &nowhere, &before.identities).unwrap();
+    assert_eq!(names(&later), ["one.pem", "two.pem"]);
+    assert!(later.has_new() && later.faults[0].to_string().ends_with("; the one from before is served"));
+    tls.strict = true;
+    assert!(matches!(load_all(&tls, &nowhere, &before.identities), Err(CertificateError::Missing { .. })));
+    assert!(load_again(&tls, &nowhere, &before.identities).is_ok(), "what is served goes on");
+    tls.strict = false;
     let previews = preview_all(&tls, &nowhere);
-    assert!(previews[0].is_ok() && previews[1].is_err());
+    assert!(previews[0].is_err() && previews[1].is_ok());
+    tls.certificates.truncate(1);
+    let alone = load_all(&tls, &nowhere, &before.identities).unwrap();
+    assert!(names(&alone) == ["one.pem"] && !alone.has_new());
+    assert!(matches!(load_all(&tls, &nowhere, &[]), Err(CertificateError::Missing { .. })));
+    tls.certificates[0].key = files.folder.path().join("other.key");
+    let changed = load_all(&tls, &nowhere, &before.identities);
+    assert!(matches!(changed, Err(CertificateError::Missing { .. })), "a mistake of the config");
+}
+
+/// Goal: dates keep a certificate from being served only where the config demands it. Method: one that has expired, and one that
+/// is not valid yet.
+#[test]
+fn dates_end_nothing_unless_demanded() {
+    let (files, key) = (Files::new(), KeyPair::generate().unwrap());
+    for (from, to) in [(2001, 2002), (2124, 2125)] {
+        let issued = issue(&key, |params| {
+            params.not_before = rcgen::date_time_ymd(from, 1, 1);
+            params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        });
+        let entry = config::Certificate {
+            cert: files.write("cert.pem", issued),
+            key: files.write("key.pem", key.serialize_pem()),
+            ocsp: PathBuf::new(),
+        };
+        let mut tls = config::Tls { certificates: vec![entry], ..config::Tls::default() };
+        let loaded = load_all(&tls, files.folder.path(), &[]).unwrap();
+        assert!(
+            loaded.identities[0].outside_validity(SystemTime::now()).is_some() && loaded.faults.is_empty()
+        );
+        tls.strict = true;
+        load_all(&tls, files.folder.path(), &[]).unwrap_err();
+    }
 }

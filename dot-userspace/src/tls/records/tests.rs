@@ -11,7 +11,7 @@ use std::{
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, SupportedCipherSuite,
     SupportedProtocolVersion,
-    crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider},
+    crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider, sign::any_supported_type},
     pki_types::{PrivateKeyDer, ServerName},
     version::{TLS12, TLS13},
 };
@@ -43,8 +43,10 @@ fn identity() -> (Identity, RootCertStore) {
     let identity = Identity {
         name: "test".to_owned(),
         chain: vec![made.cert.der().clone()],
-        key: PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()),
+        entry: None,
+        key: any_supported_type(&PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into())).unwrap(),
         spki_pin: String::new(),
+        not_before: SystemTime::now(),
         not_after: SystemTime::now(),
         dns_names: Vec::new(),
         addresses: Vec::new(),

@@ -27,7 +27,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
     let mut config = Config::default();
     let folder = tempfile::tempdir().unwrap();
     config.xdp.mode = XdpMode::Off;
-    let identities = certificate::load_all(&config.tls, folder.path()).unwrap();
+    let identities = certificate::load_all(&config.tls, folder.path(), &[]).unwrap().identities;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation).unwrap();
     let settings = Settings {
         serving: tls::serving(&identities, &config.tls, &tickets).unwrap(),

@@ -63,9 +63,9 @@ pub struct Difference {
     pub connections: i64,
     /// Received + the cache's own + asked again for a policy's alias − (forwarded + responded + cached + joined + dropped as no query).
     pub queries: i64,
-    /// Forwarded + responded + cached + joined − (responses written or whose client was gone + outstanding at backends
-    /// + waiting for an equal query + outcomes of the cache's own queries + those that were replaced by a query for an
-    /// alias).
+    /// Forwarded + responded + cached + joined − (responses written or whose client was gone + outstanding at
+    /// backends + waiting for an equal query + outcomes of the cache's own queries + those that were replaced by a
+    /// query for an alias).
     pub responses: i64,
 }
 

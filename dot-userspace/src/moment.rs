@@ -12,7 +12,7 @@ use std::{
 
 /// Nanoseconds since the thread's first moment, which is 1. The difference of two is one subtraction, where that of two
 /// `Instant`s is some fifty instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Moment(NonZeroU64);
 
 thread_local! {

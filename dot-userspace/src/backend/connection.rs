@@ -17,7 +17,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{flights::Flight, ids::Ids, pool::Pool, sink::Failure, worker_backend::Backend};
+use super::{flights::Flight, ids::Ids, sink::Failure, tapped, worker_backend::Backend};
 use crate::{
     dns::{self, framing::append_message},
     ledger::Counter,
@@ -215,7 +215,7 @@ impl Connection {
     /// elsewhere.
     pub fn give(&self, backend: &Backend, slot: u16) {
         let pool = &backend.pool;
-        let Some(first_tries) = self.take(pool, slot, backend.config.pads) else {
+        let Some(first_tries) = self.take(backend, slot) else {
             return pool.try_elsewhere(slot, Failure::Full);
         };
         pool.counters.add(Counter::BackendStreamSent, 1);
@@ -224,7 +224,8 @@ impl Connection {
 
     /// Takes the query in `slot`. Returns the number of first tries: 1, or 0 if the query was given before.
     /// `None`: it cannot.
-    fn take(&self, pool: &Pool, slot: u16, pads: bool) -> Option<usize> {
+    fn take(&self, backend: &Backend, slot: u16) -> Option<usize> {
+        let pool = &backend.pool;
         let mut flights = pool.flights.borrow_mut();
         // Without a flight there is nothing to send.
         let Some(flight) = flights.get_mut(slot) else { return Some(0) };
@@ -233,10 +234,7 @@ impl Connection {
             self.depth.set(self.depth_for(flight));
         }
         flight.history.order = self.given.get();
-        let is_taken = flight.send_over(slot, &self.ids, &pool.random) && self.push(flight, pads);
-        if is_taken {
-            flight.note_sent(&pool.counters);
-        }
+        let is_taken = flight.send_over(slot, &self.ids, &pool.random) && self.push(backend, flight);
         self.given.set(self.given.get().saturating_add(u32::from(is_taken)));
         let is_first = !std::mem::replace(&mut flight.history.was_given, true);
         is_taken.then_some(usize::from(is_first))
@@ -253,7 +251,8 @@ impl Connection {
 
     /// Appends a query, whose ID is in place, to this turn's write. `pads`: the connection is encrypted, and
     /// padding hides the query's length. `false`: no frame can hold the query.
-    fn push(&self, flight: &Flight, pads: bool) -> bool {
+    fn push(&self, backend: &Backend, flight: &mut Flight) -> bool {
+        let pads = backend.config.pads;
         let write = |out: &mut Vec<u8>| {
             match flight.opt_rdata.filter(|_| pads) {
                 Some(opt_rdata) => dns::pad_query(&flight.query, opt_rdata, out),
@@ -261,7 +260,11 @@ impl Connection {
             }
             Ok::<_, Infallible>(())
         };
-        matches!(append_message(&mut self.out.borrow_mut(), write), Ok(Some(_)))
+        let mut out = self.out.borrow_mut();
+        let Ok(Some(place)) = append_message(&mut out, write) else { return false };
+        flight.note_sent(&backend.pool.counters);
+        tapped::query(&backend.config, flight, out.get(place).unwrap_or_default());
+        true
     }
 
     /// Has the queries that were given written.

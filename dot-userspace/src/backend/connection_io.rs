@@ -78,8 +78,12 @@ pub async fn live(backend: Rc<Backend>, connection: Rc<Connection>) {
         Lane::Shared | Lane::Trial | Lane::Apart => None,
     };
     let end = match dial(config, backend.timeout(), client).await {
-        Ok(Opened::Clear(tcp)) => converse(tcp, acknowledge, &backend, &connection).await,
+        Ok(Opened::Clear(tcp)) => {
+            connection.ids.note_local(tcp.local_addr().ok());
+            converse(tcp, acknowledge, &backend, &connection).await
+        }
         Ok(Opened::Secure(wire)) => {
+            connection.ids.note_local(wire.socket().local_addr().ok());
             #[expect(clippy::borrowed_box, reason = "the stream is the box: only that can be polled")]
             let acknowledge = |wire: &Box<dyn Wire>| acknowledge(wire.socket());
             converse(wire, acknowledge, &backend, &connection).await

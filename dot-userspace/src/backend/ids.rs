@@ -5,7 +5,10 @@
 //!
 //! Source: RFC 5452 §9.2 (random), RFC 7766 §7 (unique among the unanswered of a connection).
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+};
 
 use super::random::Random;
 
@@ -22,6 +25,8 @@ pub struct Ids {
     /// The latest answered query, by its number in the sequence on the connection.
     newest: Cell<u32>,
     has_reordered: Cell<bool>,
+    /// The socket's own address, once it is known.
+    local: Cell<Option<SocketAddr>>,
 }
 
 /// An ID in use.
@@ -40,6 +45,7 @@ impl Default for Ids {
             outstanding: Cell::new(0),
             newest: Cell::new(0),
             has_reordered: Cell::new(false),
+            local: Cell::new(None),
         }
     }
 }
@@ -111,6 +117,16 @@ impl Ids {
             self.has_reordered.set(true);
         }
         self.has_reordered.get()
+    }
+
+    /// Notes the socket's own address.
+    pub fn note_local(&self, local: Option<SocketAddr>) {
+        self.local.set(local);
+    }
+
+    /// The socket's own address, if it is known.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local.get()
     }
 
     /// IDs in use.

@@ -17,6 +17,7 @@ use super::{
     hedge,
     ids::Ids,
     pool::Pool,
+    tapped,
     udp::resend,
     worker_backend::Backend,
 };
@@ -121,7 +122,7 @@ impl Pool {
         let id = message.first_chunk::<2>().map(|octets| u16::from_be_bytes(*octets));
         let slot = id.and_then(|id| ids.slot_of(id));
         let unknown = Match::NotOurs(Unmatched::Id);
-        let outcome = slot.map_or(unknown, |slot| self.judge(backend, slot, message, (half, is_cut)));
+        let outcome = slot.map_or(unknown, |slot| self.judge((backend, ids), slot, message, (half, is_cut)));
         match (outcome, slot) {
             (Match::Response, Some(slot)) => {
                 self.note_answer(slot);
@@ -143,12 +144,19 @@ impl Pool {
     }
 
     /// Compares a message with the query. If it is the true response, its sink has it when this returns.
-    fn judge(&self, backend: &Backend, slot: u16, message: &[u8], (half, is_cut): (Half, bool)) -> Match {
+    fn judge(
+        &self,
+        (backend, ids): (&Backend, &Rc<Ids>),
+        slot: u16,
+        message: &[u8],
+        (half, is_cut): (Half, bool),
+    ) -> Match {
         let flights = self.flights.borrow();
         let Some(flight) = flights.get(slot) else { return Match::NotOurs(Unmatched::Id) };
         let mut asked = flight.asked;
         let question_end = usize::from(asked.question_end);
         let mut whole = self.whole.borrow_mut();
+        let received = message;
         let message = match fit(message, &flight.query, question_end) {
             Ok(Fit::Whole) => message,
             // Servers may leave the zone out of an answer to UPDATE (RFC 2136 §3.8); the connection vouches for
@@ -164,6 +172,7 @@ impl Pool {
             }
             Err(why) => return Match::NotOurs(why),
         };
+        tapped::response(&backend.config, flight, ids, half, received);
         if half == Half::Datagram && (is_cut || dns::is_truncated(message)) {
             return Match::Truncated(slot);
         }

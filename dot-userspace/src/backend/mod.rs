@@ -38,6 +38,7 @@ mod sink;
 mod streams;
 mod subnet;
 mod suspects;
+mod tapped;
 #[cfg(test)]
 mod tests;
 mod transfer;

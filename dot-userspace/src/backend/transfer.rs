@@ -8,7 +8,7 @@
 //!
 //! Source: RFC 5936 §2.2 and §4 (AXFR over TCP), RFC 1995 (IXFR), RFC 9103 (over TLS).
 
-use std::{convert::Infallible, io, rc::Rc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -23,12 +23,14 @@ use super::{
     matching::{Fit, Unmatched, fit},
     pool::Pool,
     sink::{Failure, Sink},
+    tapped,
     worker_backend::Backend,
 };
 use crate::{
     config::ClientSubnet,
     dns::{self, Asked, Progress, Query, Transfer, framing::append_message},
-    ledger::Counter,
+    events::tap::Tapped,
+    ledger::{Counter, turn_time},
 };
 
 /// Transfers of one worker at a time; each holds a connection and up to 64 KiB.
@@ -75,6 +77,8 @@ struct Relay {
     backend: Rc<Backend>,
     asked: Asked,
     query: Vec<u8>,
+    /// Our address on its connection.
+    local: Option<SocketAddr>,
     progress: Transfer,
     sink: Rc<dyn Receiver>,
     has_begun: bool,
@@ -104,6 +108,7 @@ pub fn begin(pool: &Rc<Pool>, message: &[u8], query: &Query, sink: Rc<dyn Receiv
         backend,
         asked: Asked::by(query),
         query: octets,
+        local: None,
         progress: Transfer::asked_by(message, query),
         sink,
         has_begun: false,
@@ -163,8 +168,14 @@ impl Relay {
     async fn relay(&mut self) -> Result<End, End> {
         let client = self.sink.client();
         match dial(&self.backend.config, self.backend.timeout(), client.as_ref()).await? {
-            Opened::Clear(stream) => self.carry(stream).await,
-            Opened::Secure(stream) => self.carry(stream).await,
+            Opened::Clear(stream) => {
+                self.local = stream.local_addr().ok();
+                self.carry(stream).await
+            }
+            Opened::Secure(stream) => {
+                self.local = stream.socket().local_addr().ok();
+                self.carry(stream).await
+            }
         }
     }
 
@@ -176,9 +187,13 @@ impl Relay {
         });
         self.in_time(stream.write_all(&message)).await?;
         self.in_time(stream.flush()).await?;
+        turn_time::begin(Instant::now());
+        tapped::transfer(&self.backend.config, Tapped::BackendQuery, self.asked, self.local, &self.query);
         loop {
             has_room(self.sink.as_ref()).await;
             self.read(&mut stream, &mut message).await?;
+            turn_time::begin(Instant::now());
+            tapped::transfer(&self.backend.config, Tapped::BackendResponse, self.asked, self.local, &message);
             let progress = self.progress.take(&message).ok_or(End::Broken)?;
             if let Some(id) = message.first_chunk_mut::<2>() {
                 *id = self.asked.id.to_be_bytes();

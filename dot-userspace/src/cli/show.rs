@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
-    control::{CertificateStatus, State, Status, UnmatchedStatus},
+    control::{CertificateStatus, DnstapStatus, State, Status, UnmatchedStatus},
     xdp::{BanCounts, CostCounts, NoticeCounts, Report, WorkerReport},
 };
 
@@ -64,6 +64,10 @@ pub(super) fn status(status: &Status) -> String {
         row(&mut text, "access", access);
     }
     text += &super::policy::rows(&status.policy);
+    if let Some(DnstapStatus { reader, is_connected, written, lost }) = &status.dnstap {
+        let state = if *is_connected { "connected" } else { "NOT CONNECTED" };
+        row(&mut text, "dnstap", &format!("{reader}: {state}, {written} messages written, {lost} lost"));
+    }
     text + &xdp(&status.xdp)
 }
 
@@ -240,10 +244,15 @@ mod tests {
         }
     }
 
+    fn reader() -> DnstapStatus {
+        DnstapStatus { reader: "/run/tap.sock".into(), is_connected: false, written: 8, lost: 9 }
+    }
+
     fn over_rate() -> Report {
         let paths = Paths { xdp: 1, tc: 2, not_covered: 3 };
         let (syn_over, syn_over_reason) = ("drop".into(), Some("no cookies".into()));
-        Report { paths, syn_over, syn_over_reason, ..Report::default() }
+        let (syn_cookies, syn_cookies_reason) = ("off".into(), Some("no right".into()));
+        Report { paths, syn_over, syn_over_reason, syn_cookies, syn_cookies_reason, ..Report::default() }
     }
 
     fn kernel_half() -> Report {
@@ -270,8 +279,6 @@ mod tests {
             bans: BanCounts { current: 2, made: [("operator".to_owned(), 3)].into(), displaced: 1 },
             costs: CostCounts { spent: 3, spent_total: 4 },
             workers: vec![WorkerReport { open: 5, share: 9, backlog: 2, accepting: false }],
-            syn_cookies: "off".into(),
-            syn_cookies_reason: Some("no right".into()),
             notices: NoticeCounts { sent: 5, held_back: 6, lost: 7 },
             ..over_rate()
         }
@@ -307,6 +314,7 @@ mod tests {
             is_strict: true,
             access: Some("1 prefix denied; its clients hear nothing".into()),
             policy: Vec::new(),
+            dnstap: Some(reader()),
             xdp: kernel_half(),
         };
         let text = status(&answer);
@@ -318,7 +326,7 @@ mod tests {
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",
             "UNUSABLE     b.crt: no such file; it is not served; tls.strict is set, so /health fails\n",
-            "access       1 prefix denied; its clients hear nothing\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
+            "access       1 prefix denied; its clients hear nothing\ndnstap       /run/tap.sock: NOT CONNECTED, 8 messages written, 9 lost\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
             "             attached again 3 times after a loss\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\n             at tc ingress dotd drops instead of reset and truncate, and makes no SYN cookies\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\ncosts        3 clients refused now, budgets spent so far: 4\n",

@@ -5,9 +5,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    Access, Backend, Balance, ClientAddress, ClientSubnet, Denied, Dns, Gate, LimitMode, Listen, Log,
-    LogFormat, LogLevel, Over, Policy, Port53, QueriesOver, Sandbox, Server, Session, Steering, SynCookies,
-    SynOver, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode, limit,
+    Access, Backend, Balance, ClientAddress, ClientSubnet, Denied, Dns, Dnstap, DnstapMessages, Gate,
+    LimitMode, Listen, Log, LogFormat, LogLevel, Over, Policy, Port53, QueriesOver, Sandbox, Server, Session,
+    Steering, SynCookies, SynOver, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode, limit,
 };
 
 impl Default for Server {
@@ -124,6 +124,20 @@ impl Default for Dns {
             cache_ttl_max: limit::CACHE_TTL_MAX.default,
             cache_negative_ttl_max: limit::CACHE_NEGATIVE_TTL_MAX.default,
             cache_stale: limit::CACHE_STALE.default,
+        }
+    }
+}
+
+impl Default for Dnstap {
+    fn default() -> Self {
+        Self {
+            unix: PathBuf::new(),
+            tcp: None,
+            allow_cleartext: false,
+            messages: vec![DnstapMessages::Client, DnstapMessages::Backend],
+            sample: limit::DNSTAP_SAMPLE.default,
+            client_address: ClientAddress::Full,
+            identity: String::new(),
         }
     }
 }

@@ -168,6 +168,13 @@ pub const BAN_SECONDS: Limit<u32> = Limit { default: 60, min: 1, max: 604_800 };
 /// 4 µs each they are 4 % of a core, and no crowd of stubs begins as many; 10 million as above.
 pub const SYN_FLOOD_RATE: Limit<u32> = Limit { default: 10_000, min: 1, max: 10_000_000 };
 
+/// One of so many queries for a dnstap reader. 1: all, until an operator knows what his reader can take; a million: some queries a
+/// minute of the busiest server.
+pub const DNSTAP_SAMPLE: Limit<u32> = Limit { default: 1, min: 1, max: 1_000_000 };
+
+/// Octets of `dnstap.identity`: a host name's most (RFC 1035 §2.3.4).
+pub const DNSTAP_IDENTITY_OCTETS_MAX: usize = 255;
+
 /// Octets of the control socket's path: `sun_path` of Linux less its NUL (unix(7)).
 pub const SOCKET_PATH_OCTETS_MAX: usize = 107;
 

@@ -12,7 +12,10 @@ use std::{
     path::Path,
 };
 
-use super::{Config, ConfigErrors, Mistake, consistency, names, paths, range, source::Source, unsupported};
+use super::{
+    Config, ConfigErrors, Mistake, consistency, consistency_dnstap, names, paths, range, source::Source,
+    unsupported,
+};
 
 /// Reads and checks `path`; without one, [`DEFAULT_PATH`] if it is there, else every default.
 ///
@@ -130,6 +133,7 @@ fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigError
     range::check(&config, &source, &mut mistakes);
     consistency::check(&config, &source, &mut mistakes);
     names::check(&config, &source, &mut mistakes);
+    consistency_dnstap::check(&config, &source, &mut mistakes);
     unsupported::check(&config, &source, &mut mistakes);
     mistakes.sort_by_key(|mistake| mistake.place);
     mistakes.dedup();

@@ -5,6 +5,7 @@
 
 mod consistency;
 mod consistency_access;
+mod consistency_dnstap;
 mod consistency_policy;
 mod defaults;
 mod duration;
@@ -16,6 +17,7 @@ mod messages;
 mod model;
 mod model_access;
 mod model_discovery;
+mod model_dnstap;
 mod model_log;
 mod model_policy;
 mod model_session;
@@ -39,6 +41,7 @@ pub use load::{DEFAULT_PATH, Placed, Read, load, load_placed, load_what_is_sound
 pub use model::*;
 pub use model_access::*;
 pub use model_discovery::*;
+pub use model_dnstap::*;
 pub use model_log::*;
 pub use model_policy::*;
 pub use model_session::*;

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Access, Discovery, Log, Policies, Sandbox, Session, Xdp, duration};
+use super::{Access, Discovery, Dnstap, Log, Policies, Sandbox, Session, Xdp, duration};
 
 /// The whole file. Modules get their own part, never the whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -39,6 +39,8 @@ pub struct Config {
     pub xdp: Xdp,
     /// Metrics and health over HTTP.
     pub control: Control,
+    /// Copies of DNS messages for a dnstap reader.
+    pub dnstap: Dnstap,
     /// Log level, form and privacy.
     pub log: Log,
 }

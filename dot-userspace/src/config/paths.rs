@@ -12,7 +12,13 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
     let (server, tls) = (&mut config.server, &mut config.tls);
     let certificates =
         tls.certificates.iter_mut().flat_map(|entry| [&mut entry.cert, &mut entry.key, &mut entry.ocsp]);
-    let own = [&mut server.state_dir, &mut server.run_dir, &mut tls.client_ca, &mut tls.ticket_secret];
+    let own = [
+        &mut server.state_dir,
+        &mut server.run_dir,
+        &mut tls.client_ca,
+        &mut tls.ticket_secret,
+        &mut config.dnstap.unix,
+    ];
     let of_backends = config.backend.iter_mut().map(|backend| &mut backend.ca);
     let of_zones = config.policy.zone.iter_mut().map(|zone| &mut zone.file);
     own.into_iter()
@@ -39,7 +45,7 @@ mod tests {
         let text = "[server]\nstate_dir = \"p\"\nrun_dir = \"q/p\"\n[tls]\nclient_ca = \"p\"\nticket_secret = \"p\"\n\
                     certificates = [{ cert = \"p\", key = \"/abs/p\", ocsp = \"p\" }]\n\
                     [[backend]]\naddress = \"127.0.0.1:854\"\ntransport = \"tls\"\nserver_name = \"x\"\nca = \"p\"\n\
-                    [[policy.zone]]\nname = \"rpz.test\"\nfile = \"p\"\n";
+                    [[policy.zone]]\nname = \"rpz.test\"\nfile = \"p\"\n[dnstap]\nunix = \"p\"\n";
         let config = parse(text, "/etc/dotd/dotd.toml").unwrap();
         let (server, tls) = (&config.server, &config.tls);
         assert_eq!(server.run_dir.to_str(), Some("/etc/dotd/q/p"));
@@ -53,6 +59,7 @@ mod tests {
             &entry.ocsp,
             &config.backend[0].ca,
             &config.policy.zone[0].file,
+            &config.dnstap.unix,
         ];
         for path in others {
             assert_eq!(path.to_str(), Some("/etc/dotd/p"));

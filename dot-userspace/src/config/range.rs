@@ -52,6 +52,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.within("dns.cache_ttl_max", dns.cache_ttl_max, &limit::CACHE_TTL_MAX);
     check.within("dns.cache_negative_ttl_max", dns.cache_negative_ttl_max, &limit::CACHE_NEGATIVE_TTL_MAX);
     check.within("dns.cache_stale", dns.cache_stale, &limit::CACHE_STALE);
+    check.within("dnstap.sample", config.dnstap.sample, &limit::DNSTAP_SAMPLE);
     let limits = &config.xdp.limit;
     check.within("xdp.limit.prefix_v4", limits.prefix_v4, &limit::PREFIX_V4);
     check.within("xdp.limit.prefix_v6", limits.prefix_v6, &limit::PREFIX_V6);

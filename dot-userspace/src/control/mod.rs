@@ -35,7 +35,8 @@ pub use log::LogRequest;
 pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
 pub use status::{
-    BackendStatus, CertificateStatus, ListenerStatus, PolicyStatus, State, Status, UnmatchedStatus,
+    BackendStatus, CertificateStatus, DnstapStatus, ListenerStatus, PolicyStatus, State, Status,
+    UnmatchedStatus,
 };
 
 pub use tickets::{RotateRequest, Rotated};

@@ -53,8 +53,24 @@ pub struct Status {
     /// Policy zones, in the order in which they are applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<PolicyStatus>,
+    /// Who gets copies of messages; absent: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dnstap: Option<DnstapStatus>,
     /// The kernel half.
     pub xdp: xdp::Report,
+}
+
+/// A dnstap reader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnstapStatus {
+    /// Its socket or address.
+    pub reader: String,
+    /// Whether it is there.
+    pub is_connected: bool,
+    /// Messages written to readers since dotd started.
+    pub written: u64,
+    /// Messages that reached none.
+    pub lost: u64,
 }
 
 /// One policy zone.

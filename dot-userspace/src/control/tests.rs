@@ -95,6 +95,12 @@ impl Source for Still {
                 octets: 4096,
                 error: None,
             }],
+            dnstap: Some(DnstapStatus {
+                reader: "/run/tap.sock".into(),
+                is_connected: true,
+                written: 8,
+                lost: 9,
+            }),
             xdp: self.xdp(),
         }
     }
@@ -111,6 +117,8 @@ impl Source for Still {
             log_lines_lost: 5,
             charges_lost: 6,
             events_lost: 7,
+            dnstap_written: 8,
+            dnstap_lost: 9,
         };
         let counts = Traffic::ALL.iter().zip(1001..).map(|(what, count)| (what.label().to_owned(), count));
         Snapshot {
@@ -420,6 +428,9 @@ fn metrics_are_openmetrics() {
         "dotd_log_lines_lost_total 5",
         "dotd_charges_lost_total 6",
         "dotd_events_lost_total 7",
+        "dotd_dnstap_written_total 8",
+        "dotd_dnstap_lost_total 9",
+        "dotd_dnstap_connected 1",
         "dotd_clients_spent 4",
         "dotd_budgets_spent_total 9",
         "dotd_notices_total{fate=\"sent\"} 11",

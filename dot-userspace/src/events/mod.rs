@@ -9,10 +9,12 @@ mod heavy;
 mod keys;
 mod refusals;
 mod sketch;
+pub mod tap;
 mod trace;
 
 pub use heavy::{Effort, Heaviest, Heavy, Part};
 pub use keys::{key_of, key_of_packets};
 pub use refusals::{EventSink, Events, Refused};
 pub use sketch::{Estimate, merge};
+pub use tap::TapSink;
 pub use trace::{EVENTS_MAX, Subject, TRACES_MAX, Trace, TraceEvent, Tracing, What, now_us};

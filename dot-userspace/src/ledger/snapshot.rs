@@ -54,6 +54,12 @@ pub struct ControlCounters {
     /// Refusals and other events for operators for which there was no room.
     #[serde(default)]
     pub events_lost: u64,
+    /// Messages of DNS that a dnstap reader got.
+    #[serde(default)]
+    pub dnstap_written: u64,
+    /// Messages of DNS for it that found no room, or were on their way when its connection ended.
+    #[serde(default)]
+    pub dnstap_lost: u64,
 }
 
 /// The received minus the accounted items; every field is zero when nothing is in progress.
@@ -192,14 +198,15 @@ impl fmt::Display for Snapshot {
         }
         self.write_latency(f)?;
         writeln!(f, "control")?;
-        let ControlCounters { reloads_ok, reloads_failed, log_lines_lost, charges_lost, events_lost } =
-            self.control;
+        let control = self.control;
         let rows = [
-            ("reloads_ok", reloads_ok),
-            ("reloads_failed", reloads_failed),
-            ("log_lines_lost", log_lines_lost),
-            ("charges_lost", charges_lost),
-            ("events_lost", events_lost),
+            ("reloads_ok", control.reloads_ok),
+            ("reloads_failed", control.reloads_failed),
+            ("log_lines_lost", control.log_lines_lost),
+            ("charges_lost", control.charges_lost),
+            ("events_lost", control.events_lost),
+            ("dnstap_written", control.dnstap_written),
+            ("dnstap_lost", control.dnstap_lost),
         ];
         write_rows(f, rows.map(|(label, count)| (label.to_owned(), i128::from(count))))?;
         writeln!(f, "ledger difference")?;
@@ -330,6 +337,8 @@ mod tests {
             log_lines_lost: 3,
             charges_lost: 4,
             events_lost: 5,
+            dnstap_written: 6,
+            dnstap_lost: 7,
         };
         let snapshot = Snapshot::collect(vec![packet("drop", "cleartext_853", 9)], &[worker], control);
         let text = serde_json::to_string(&snapshot).unwrap();

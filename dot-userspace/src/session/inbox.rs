@@ -240,6 +240,7 @@ impl Inbox {
         let response = octets.get(place).unwrap_or_default();
         self.shared.count_response(response, is_extended);
         self.tell(|_| traced::response(response, since, disposal));
+        self.tap_response(since, response);
         drop(octets);
         self.stamps.note(since, disposal, &self.shared.stamp_pool);
         self.note_owed();
@@ -248,7 +249,10 @@ impl Inbox {
 
     /// Appends one framed message that the ledger does not count as a response.
     fn append_uncounted(&self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Infallible>) {
-        let _ = append_message(&mut self.octets.borrow_mut(), write);
+        let mut octets = self.octets.borrow_mut();
+        let Ok(place) = append_message(&mut octets, write);
+        place.and_then(|place| octets.get(place)).into_iter().for_each(|more| self.tap_response(None, more));
+        drop(octets);
         self.note_owed();
     }
 

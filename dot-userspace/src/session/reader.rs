@@ -181,6 +181,7 @@ impl Reader {
         inbox.shared.events.heavy.add_query(inbox.client.source.ip(), message, dns::asked_name);
         inbox.tell(|names| traced::query(message, names));
         let disposition = triage(message, inbox.shared.limits().allowed);
+        inbox.tap_query(&disposition, message);
         self.malformed = match disposition.is_malformed() {
             true => self.malformed.saturating_add(1),
             false => self.malformed.saturating_sub(1),

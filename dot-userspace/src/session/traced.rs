@@ -1,12 +1,15 @@
-//! What a session tells traces of its client.
+//! What a session tells traces of its client, and a dnstap reader.
 //!
-//! Before: a message was read, or a response is ready. After: each trace of this client has an event.
-//! Never: costs more than a branch while there is no trace; holds a name unless a trace wants names.
+//! Before: a message was read, or a response is ready. After: each trace of this client has an event, and the reader a copy.
+//! Never: costs more than a branch while there is no trace and no reader; holds a name unless a trace wants names.
 
 use super::Inbox;
 use crate::{
-    dns,
-    events::What,
+    dns::{self, Disposition},
+    events::{
+        What,
+        tap::{self, OfQuery, Tapped, Way},
+    },
     ledger::{Disposal, turn_time},
     moment::Moment,
 };
@@ -45,5 +48,35 @@ impl Inbox {
     #[inline]
     pub(super) fn tell(&self, what: impl Fn(bool) -> What) {
         self.shared.events.trace.tell(self.client.source, Some(self.number.get()), what);
+    }
+
+    /// Copies a message that was read for a dnstap reader.
+    #[inline]
+    pub(super) fn tap_query(&self, disposition: &Disposition, message: &[u8]) {
+        tap_query(disposition, message, || Way::from(&self.client));
+    }
+
+    /// Copies a response, to a query that was read then.
+    #[inline]
+    pub(super) fn tap_response(&self, since: Option<Moment>, response: &[u8]) {
+        tap_response(since, response, || Way::from(&self.client));
+    }
+}
+
+/// Copies a message that was read in this turn for a dnstap reader, unless it is no query.
+#[inline]
+pub(super) fn tap_query(disposition: &Disposition, message: &[u8], way: impl FnOnce() -> Way) {
+    if tap::is_on() && !matches!(disposition, Disposition::Drop(_) | Disposition::Close(_)) {
+        let read = Some(turn_time::moment());
+        tap::tell(Tapped::ClientQuery, OfQuery { id: id_of(message), read, began: read }, way, message);
+    }
+}
+
+/// Copies a response to a client for a dnstap reader.
+#[inline]
+pub(super) fn tap_response(since: Option<Moment>, response: &[u8], way: impl FnOnce() -> Way) {
+    if tap::is_on() {
+        let query = OfQuery { id: id_of(response), read: since, began: since };
+        tap::tell(Tapped::ClientResponse, query, way, response);
     }
 }

@@ -28,7 +28,9 @@ use super::{
     process::{Process, Running},
     refusals::{self, Refusals},
     renew::{renew, staples_until, trust},
-    restart, xdp_watchdog,
+    restart,
+    tap::Tapping,
+    xdp_watchdog,
 };
 use crate::{
     backend::{BackendConfig, health},
@@ -287,7 +289,8 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     let (workers, backends) = (running.workers.len(), running.backends.len());
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
     running.screen = policies::screen(zones);
-    let settings = plan::settings(&config, serving, running.backends.clone(), running.screen.clone());
+    let tap = Tapping::renew(&mut running.tapping, &config.dnstap, process.taps())?;
+    let settings = plan::settings(&config, serving, running.backends.clone(), running.screen.clone(), tap);
     process.tickets.resume_by(&tickets);
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));

@@ -30,7 +30,7 @@ pub(super) enum Why {
 ///
 /// # Errors
 /// Workers that do not end, or that died.
-pub(super) async fn drain(process: &Process, running: Running, why: Why) -> anyhow::Result<()> {
+pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> anyhow::Result<()> {
     tracing::info!(connections = running.admission.total(), "draining");
     process.draining();
     // Where another engine serves, there is time for clients that have just shaken hands to ask.
@@ -46,8 +46,12 @@ pub(super) async fn drain(process: &Process, running: Running, why: Why) -> anyh
         let stuck = running.workers.iter().filter(|worker| !worker.is_finished()).count();
         anyhow::bail!("{stuck} of the workers do not end; their connections are cut");
     }
+    let tapping = running.tapping.take();
     let ended: Vec<bool> = running.workers.into_iter().map(crate::worker::Worker::join).collect();
     anyhow::ensure!(ended.iter().all(|is_well| *is_well), "a worker thread died while draining");
+    if let Some(tapping) = tapping {
+        tapping.end().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -15,6 +15,7 @@ mod explain;
 pub mod families;
 mod fast_open;
 mod files;
+mod frame_streams;
 pub mod journal;
 mod kept_tickets;
 mod known_backends;
@@ -29,6 +30,7 @@ mod refusals;
 mod renew;
 mod restart;
 mod succession;
+mod tap;
 mod top;
 mod trace;
 pub mod trial;
@@ -45,7 +47,7 @@ use crate::{
     backend::{BackendConfig, Embedded},
     config::{Config, Sandbox, Workers},
     confine, disk,
-    events::EventSink,
+    events::{EventSink, tap::TapCounts},
     keeper::{self, Estate, Inheritance, Keeper, Kept, Part, Sockets},
     policy::Zone,
     session::Rates,
@@ -58,6 +60,7 @@ use files::Seen;
 use listeners::ControlSocket;
 use privileges::Owner;
 use process::{Askers, Kernel, Process, Running};
+use tap::Tapping;
 
 /// Flushes of the cache, and reloads, that wait for the control thread.
 const FLUSHES_MAX: usize = 16;
@@ -252,7 +255,10 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     let admission = plan::admission(&config, descriptors, workers, backends.len());
     let rates = Arc::new(Rates::default());
     let screen = policies::screen(opened.zones);
-    let settings = plan::settings(&config, opened.serving, backends.clone(), screen.clone());
+    let taps = TapCounts::default();
+    let tapping = Tapping::start(&config.dnstap, &taps)?;
+    let tap = tapping.as_ref().map(|tapping| tapping.sink.clone());
+    let settings = plan::settings(&config, opened.serving, backends.clone(), screen.clone(), tap);
     // A start that fails says one thing; this one has not.
     let warnings = [privileges::warning(opened.user), opened.tickets.warning.as_deref()];
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
@@ -262,7 +268,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
     let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
     let askers =
-        Askers { flushes: flusher, reloads: reloader, events: events.clone(), keeper: keeper.clone() };
+        Askers { flushes: flusher, reloads: reloader, events: events.clone(), taps, keeper: keeper.clone() };
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
     process.say_unusable_certificates();
@@ -282,6 +288,8 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
     }
+    // With it goes a sink, without which the tap would not know that no more comes.
+    drop(settings);
     let lines = running.iter().map(Worker::line).collect();
     process.serve_by(Engine { workers: lines, admission: Arc::clone(&admission), rates });
     let running = Running {
@@ -295,6 +303,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         descriptors,
         workers: running,
         screen,
+        tapping,
         checks: JoinSet::new(),
         charges,
         refused,

@@ -16,6 +16,7 @@ use crate::{
     config::{self, BackendAddress, ClientSubnet, Config, Denied, Session, Transport, limit},
     control::BackendStatus,
     dns::{Allowed, Bounds},
+    events::tap::TapSink,
     ledger::BackendLines,
     policy::{Access, Screen},
     proxy::Trusted,
@@ -121,6 +122,7 @@ pub(super) fn settings(
     serving: Serving,
     backends: Vec<BackendConfig>,
     screen: Option<Arc<Screen>>,
+    tap: Option<TapSink>,
 ) -> Settings {
     Settings {
         serving,
@@ -157,6 +159,7 @@ pub(super) fn settings(
         access: Access::new(&config.access, &config.xdp.deny).map(Arc::new),
         screen,
         discovery: (config.discovery.clone(), config.listen.dot.clone()),
+        tap,
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     plan,
     policies::KnownZones,
     recent_refusals::RecentRefusals,
+    tap::Tapping,
     trace::Traces,
 };
 use crate::{
@@ -38,7 +39,7 @@ use crate::{
     cache::Forget,
     config::{self, Config},
     control::{CertificateStatus, ListenerStatus, Reloaded},
-    events::{EventSink, Refused},
+    events::{EventSink, Refused, tap::TapCounts},
     keeper::Keeper,
     ledger::{Counter, WorkerCounters},
     policy::{Screen, ZoneError},
@@ -69,6 +70,8 @@ pub(super) struct Running {
     pub workers: Vec<Worker>,
     /// Policy zones, as the workers know them.
     pub screen: Option<Arc<Screen>>,
+    /// Writes copies of messages for a dnstap reader.
+    pub tapping: Option<Tapping>,
     /// One task a backend, which asks whether it is there.
     pub checks: JoinSet<()>,
     /// What workers say that clients cost.
@@ -89,6 +92,8 @@ pub(super) struct Askers {
     pub reloads: mpsc::Sender<Reload>,
     /// Where workers tell what they do to clients.
     pub events: EventSink,
+    /// What became of copies of messages.
+    pub taps: TapCounts,
     /// Signals are for it, and ticket keys.
     pub keeper: Keeper,
 }
@@ -107,6 +112,7 @@ pub(super) struct Process {
     kernel: Mutex<Kernel>,
     sink: ChargesSink,
     events: EventSink,
+    taps: TapCounts,
     is_draining: AtomicBool,
     drained: Mutex<readiness::Drained>,
     reloads_ok: AtomicU64,
@@ -160,7 +166,7 @@ impl Process {
         loaded: Loaded,
         kernel: Kernel,
         sink: ChargesSink,
-        Askers { flushes, reloads, events, keeper }: Askers,
+        Askers { flushes, reloads, events, taps, keeper }: Askers,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
@@ -183,6 +189,7 @@ impl Process {
             kernel: Mutex::new(kernel),
             sink,
             events,
+            taps,
             is_draining: AtomicBool::new(false),
             drained: Mutex::default(),
             reloads_ok: AtomicU64::new(0),
@@ -215,6 +222,11 @@ impl Process {
     /// The config that is served.
     pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&lock(&self.config))
+    }
+
+    /// What became of copies of messages.
+    pub(super) fn taps(&self) -> &TapCounts {
+        &self.taps
     }
 
     /// Who traces whom.

@@ -57,8 +57,9 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
     } else {
         running.backends = backends;
         running.checks = control_loop::check_all(&running.backends);
-        let settings =
-            plan::settings(&running.config, serving, running.backends.clone(), running.screen.clone());
+        let tap = running.tapping.as_ref().map(|tapping| tapping.sink.clone());
+        let (backends, screen) = (running.backends.clone(), running.screen.clone());
+        let settings = plan::settings(&running.config, serving, backends, screen, tap);
         for worker in &running.workers {
             worker.tell(Command::Reload(Box::new(settings.clone())));
         }

@@ -123,7 +123,7 @@ mod tests {
     /// keys that start again, with another rotation, because a fleet's secret comes or goes.
     #[test]
     fn what_is_in_effect_is_not_said_to_wait() {
-        let changes: [Change; 9] = [
+        let changes: [Change; 10] = [
             |config| config.listen.proxy_protocol_from = vec!["192.0.2.0/24".parse().unwrap()],
             |config| config.tls.client_ca = "/ca.pem".into(),
             |config| config.session.in_flight_max = 3,
@@ -131,6 +131,7 @@ mod tests {
             |config| config.log.client_address = ClientAddress::Full,
             |config| config.log.level = LogLevel::Trace,
             |config| config.log.connections = true,
+            |config| config.dnstap.unix = "/run/tap.sock".into(),
             |config| config.xdp.limit.syn_burst = 3,
             |config| {
                 config.tls.ticket_secret = "/secret".into();

@@ -48,7 +48,7 @@ use crate::{
     cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Discovery, Policy},
     dns::Designation,
-    events::{EventSink, Events},
+    events::{EventSink, Events, TapSink, tap},
     ledger::{Counter, WorkerCounters},
     policy::{Access, Screen},
     proxy::Trusted,
@@ -95,6 +95,8 @@ pub struct Settings {
     pub screen: Option<Arc<Screen>>,
     /// What dotd says of itself: whether, under which name, and where it listens for TLS.
     pub discovery: (Discovery, Vec<SocketAddr>),
+    /// Where copies of messages go; `None`: nowhere.
+    pub tap: Option<TapSink>,
 }
 
 /// Commands of the control thread to a worker.
@@ -261,6 +263,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     shared.admit_by(settings.access.clone());
     shared.screen_by(settings.screen.clone());
     shared.describe_by(designation(&settings.discovery, &settings.serving));
+    tap::send_to(settings.tap.clone());
     let taking_turns = Rc::clone(&shared);
     spawn_local(supervise("turns", move || Rc::clone(&taking_turns).take_turns()));
     let accounts = Accounts::new(charges);
@@ -309,6 +312,7 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     while !shared.is_quiet() && Instant::now() < until {
         sleep_until(until.min(Instant::now() + DRAIN_LOOK)).await;
     }
+    tap::send_to(None);
 }
 
 fn start_backends(settings: &Settings, counters: &WorkerCounters) -> Backends {
@@ -390,6 +394,7 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
     shared.admit_by(new.access.clone());
     shared.screen_by(new.screen.clone());
     shared.describe_by(designation(&new.discovery, &new.serving));
+    tap::renew(old.tap.as_ref(), new.tap.as_ref());
     acceptor.reload(new);
     acceptor.note_fill();
 }

@@ -38,6 +38,8 @@ mod cookies;
 mod degraded;
 /// Through dotd a client gets the backend's own answer, octet for octet.
 mod differential;
+/// Copies of messages for dnstap readers: what they see, and what a slow one costs.
+mod dnstap;
 /// Cleartext DNS through the same engine (`listen.do53`).
 mod do53;
 /// Replayed, changed or stolen first flights and tickets.

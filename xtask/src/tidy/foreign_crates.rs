@@ -58,6 +58,7 @@ const OWNERS: &[Owner] = &[
     owner("toml", &[CONFIG, CLI]),
     owner("axum", &[CONTROL]),
     owner("prometheus_client", &[CONTROL]),
+    owner("prost", &["dot-userspace/src/events/tap"]),
     owner("ratatui", &["dot-userspace/src/cli/top"]),
     owner("clap", &[CLI, XTASK, "dist/src/main.rs"]),
     owner("clap_complete", &[CLI]),

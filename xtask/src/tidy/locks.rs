@@ -33,6 +33,10 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/events/trace.rs",
         "for an event of a trace that found no room, while somebody traces",
     ),
+    (
+        "dot-userspace/src/events/tap/sink.rs",
+        "for messages that found no room on their way to a dnstap reader, and by the thread that writes to it",
+    ),
     ("dot-userspace/src/ledger/traffic.rs", "when a worker begins with a backend, and when somebody looks"),
     (
         "dot-userspace/src/policy/hits.rs",

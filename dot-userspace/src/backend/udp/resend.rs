@@ -18,7 +18,7 @@ use super::{
     socket::Port,
 };
 use crate::{
-    backend::{flights::Flight, pool::SWEEP_INTERVAL, worker_backend::Backend},
+    backend::{flights::Flight, pool::SWEEP_INTERVAL, tapped, worker_backend::Backend},
     ledger::Counter,
 };
 
@@ -108,6 +108,7 @@ fn send_batch(backend: &Backend, port: &Rc<Port>, batch: &[u16]) -> bool {
             let counters = &backend.pool.counters;
             counters.add(Counter::BackendSent, sent as u64);
             counters.add(Counter::BackendRetransmitted, sent as u64);
+            tapped::sent(&backend.config, &backend.pool.flights, batch.get(..sent).unwrap_or_default());
             true
         }
         Err(error) => !is_about_the_way(backend, port, &error, batch),

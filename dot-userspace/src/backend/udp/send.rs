@@ -20,7 +20,7 @@ use super::{
     socket::Port,
 };
 use crate::{
-    backend::{flights::Half, sink::Failure, worker_backend::Backend},
+    backend::{flights::Half, sink::Failure, tapped, worker_backend::Backend},
     ledger::{Counter, turn_time},
     supervise::supervise,
 };
@@ -159,6 +159,7 @@ fn settle_batch(backend: &Rc<Backend>, port: Rc<Port>, batch: &[u16], result: io
     let (done, blocked) = match result {
         Ok(sent) => {
             counters.add(Counter::BackendSent, sent as u64);
+            tapped::sent(&backend.config, &backend.pool.flights, batch.get(..sent).unwrap_or_default());
             backend.retries.earn(sent);
             port.count_sent(sent);
             (sent, false)

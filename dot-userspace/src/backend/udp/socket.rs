@@ -45,9 +45,11 @@ impl Port {
         // Best effort too, but every Linux has the option.
         let _ = path_mtu::forbid_fragments(&socket, backend);
         socket.connect(&backend.into())?;
+        let ids = Rc::<Ids>::default();
+        ids.note_local(socket.local_addr().ok().and_then(|local| local.as_socket()));
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,
-            ids: Rc::default(),
+            ids,
             can_segment: Cell::new(true),
             sent: Cell::new(0),
             opened: Instant::now(),

@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, access, policy, discovery, session, backend, balance, dns, xdp, control, log",
+            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, access, policy, discovery, session, backend, balance, dns, xdp, control, dnstap, log",
         ],
     ),
     (
@@ -392,6 +392,23 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[log]\nconnections = true\nlevel = \"warn\"",
         &["2:15: log.connections: its lines are of level info; log.level = \"warn\" holds them back"],
+    ),
+    (
+        "[dnstap]\nunix = \"/run/tap.sock\"\ntcp = \"192.0.2.1:6000\"\nmessages = []\nsample = 0",
+        &[
+            "3:7: dnstap.tcp: there is `unix` too; one reader gets messages, so remove one of both",
+            "3:7: dnstap.tcp: 192.0.2.1:6000 would get queries in clear; needs allow_cleartext = true",
+            "4:12: dnstap.messages: is empty; write [\"client\", \"backend\"] or one of both",
+            "5:10: dnstap.sample: 0 is less than 1, the smallest permitted",
+        ],
+    ),
+    (
+        "[dnstap]\ntcp = \"0.0.0.0:6000\"",
+        &["2:7: dnstap.tcp: 0.0.0.0:6000 is no reader's address; name its host and port"],
+    ),
+    (
+        "[dnstap]\nmessages = [\"resolver\"]",
+        &["2:13: dnstap.messages: \"resolver\" is not known: it takes \"client\", \"backend\""],
     ),
     ("session = 1", &["1:11: session: invalid type: integer `1`, expected a table"]),
     (

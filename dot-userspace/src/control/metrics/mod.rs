@@ -79,7 +79,7 @@ fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Re
     each_of("fairness", &mut registry, snapshot);
     each_of("access", &mut registry, snapshot);
     policy::register(&mut registry, status, snapshot);
-    accounts(&mut registry, snapshot);
+    accounts(&mut registry, status, snapshot);
     histograms::register(&mut registry, measured);
     registry
 }
@@ -278,7 +278,7 @@ fn cache(registry: &mut Registry, snapshot: &Snapshot) {
 }
 
 /// The control thread's counts and the ledger's own check.
-fn accounts(registry: &mut Registry, snapshot: &Snapshot) {
+fn accounts(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let control = snapshot.control;
     let reloads = [("ok", control.reloads_ok), ("failed", control.reloads_failed)];
     let rows = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
@@ -288,6 +288,11 @@ fn accounts(registry: &mut Registry, snapshot: &Snapshot) {
     counter(registry, "charges_lost", help, control.charges_lost);
     let help = "Refusals and other events for operators that found no room";
     counter(registry, "events_lost", help, control.events_lost);
+    counter(registry, "dnstap_written", "Messages that a dnstap reader got", control.dnstap_written);
+    let is_connected = status.dnstap.as_ref().is_some_and(|reader| reader.is_connected);
+    gauge(registry, "dnstap_connected", "1 while a dnstap reader is there", None, is_connected.into());
+    let help = "Messages for a dnstap reader that found no room, or whose connection ended";
+    counter(registry, "dnstap_lost", help, control.dnstap_lost);
     let difference = snapshot.difference();
     let rows = [
         ("connections", difference.connections),

@@ -10,6 +10,7 @@
 //!
 //! Source: RFC 1035 §4.2.1, RFC 6891 §6.2, RFC 9715, RFC 9210 §3.
 
+mod addressee;
 mod batch;
 mod plain;
 mod sender;
@@ -22,6 +23,7 @@ use std::{
 
 use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::spawn_local, time};
 
+use addressee::Addressee;
 use batch::{BATCH_MAX, Ends, Inbound, Outbound};
 pub use plain::Plain;
 use sender::{Asking, Sender};
@@ -121,6 +123,10 @@ struct Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
+    fn addressee(&self) -> Addressee<'_> {
+        Addressee { ends: self.ends, named: self.client.as_ref() }
+    }
+
     fn asking(self, message: &[u8], query: &Query) -> Asking<'a> {
         let Self { endpoint, ends, client, source } = self;
         let octets_max = dns::datagram_octets_max(message, query);
@@ -130,7 +136,7 @@ impl<'a> Datagram<'a> {
 
 impl Recipient for Datagram<'_> {
     fn answer(&self, message: &[u8], reply: &Reply) {
-        self.endpoint.answer(self.ends, message, reply);
+        self.endpoint.answer(self.addressee(), message, reply);
     }
 
     fn forward(self, message: &[u8], query: &Query) {
@@ -145,7 +151,7 @@ impl Recipient for Datagram<'_> {
 
     /// Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
     fn transfer(self, message: &[u8], query: &Query) {
-        self.endpoint.send_to_tcp(self.ends, message, query);
+        self.endpoint.send_to_tcp(self.addressee(), message, query);
     }
 }
 
@@ -199,30 +205,32 @@ impl Endpoint {
         self.shared.events.trace.tell(source, None, |names| traced::query(message, names));
         let refusal = denial.map(|_| Refusal::ACCESS);
         let disposition = triage(message, self.shared.limits().allowed);
+        let named = client.as_ref();
+        traced::tap_query(&disposition, message, || Addressee { ends, named }.way(self));
         act_on(disposition, message, refusal, Datagram { endpoint: self, ends, client, source }, counters);
     }
 
     /// Makes the client ask over TCP (TC=1).
-    fn send_to_tcp(&self, ends: Ends, message: &[u8], query: &Query) {
+    fn send_to_tcp(&self, to: Addressee<'_>, message: &[u8], query: &Query) {
         let reply = Reply::to(query, Rcode::NO_ERROR, None);
-        self.answer_within(0, ends, message, &reply, (Some(turn_time::moment()), Disposal::Responded));
+        self.answer_within(0, to, message, &reply, (Some(turn_time::moment()), Disposal::Responded));
         self.shared.counters.add(Counter::Responded, 1);
     }
 
     /// Queues a response of dotd's own to a query that was read in this turn.
-    fn answer(&self, ends: Ends, message: &[u8], reply: &Reply) {
-        self.answer_as(ends, message, reply, (Some(turn_time::moment()), Disposal::Responded));
+    fn answer(&self, to: Addressee<'_>, message: &[u8], reply: &Reply) {
+        self.answer_as(to, message, reply, (Some(turn_time::moment()), Disposal::Responded));
     }
 
     /// Queues a response of dotd's own, which is never too long for a client.
-    fn answer_as(&self, ends: Ends, message: &[u8], reply: &Reply, measured: Measured) {
-        self.answer_within(usize::MAX, ends, message, reply, measured);
+    fn answer_as(&self, to: Addressee<'_>, message: &[u8], reply: &Reply, measured: Measured) {
+        self.answer_within(usize::MAX, to, message, reply, measured);
     }
 
     fn answer_within(
         &self,
         octets_max: usize,
-        ends: Ends,
+        to: Addressee<'_>,
         message: &[u8],
         reply: &Reply,
         measured: Measured,
@@ -232,13 +240,13 @@ impl Endpoint {
             Ok::<_, Infallible>(())
         };
         let limits = (octets_max, usize::from(reply.asked.question_end));
-        let _ = self.push((ends, measured), limits, reply.rcode.high() != 0, write);
+        let _ = self.push((to, measured), limits, reply.rcode.high() != 0, write);
     }
 
     /// Queues a backend's response.
     fn pass(
         &self,
-        ends: Ends,
+        to: Addressee<'_>,
         octets_max: usize,
         asked: Asked,
         response: &[u8],
@@ -249,17 +257,12 @@ impl Endpoint {
             self.shared.note_edit(edit);
             Ok(())
         };
-        self.push(
-            (ends, (asked.since, disposal)),
-            (octets_max, usize::from(asked.question_end)),
-            false,
-            write,
-        )
+        self.push((to, (asked.since, disposal)), (octets_max, usize::from(asked.question_end)), false, write)
     }
 
     fn push<E>(
         &self,
-        (ends, measured): (Ends, Measured),
+        (to, measured): (Addressee<'_>, Measured),
         (octets_max, question_end): (usize, usize),
         is_extended: bool,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -280,8 +283,9 @@ impl Endpoint {
         let response = waiting.octets.get(start..).unwrap_or_default();
         self.shared.count_response(response, is_extended);
         let (since, disposal) = measured;
-        self.shared.events.trace.tell(ends.client, None, |_| traced::response(response, since, disposal));
-        waiting.datagrams.push((start..waiting.octets.len(), ends, measured));
+        self.shared.events.trace.tell(to.source(), None, |_| traced::response(response, since, disposal));
+        traced::tap_response(since, response, || to.way(self));
+        waiting.datagrams.push((start..waiting.octets.len(), to.ends, measured));
         self.shared.owe(1);
         self.bell.notify_one();
         Ok(())
@@ -364,36 +368,4 @@ fn is_answerable(client: SocketAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::task::LocalSet;
-
-    use super::*;
-    use crate::{ledger::WorkerCounters, session::scripted::worker_shared};
-
-    /// Goal: an answer that waited when its sender panicked leaves as soon as there is a sender again, not only with
-    /// the next query's. Method: an answer whose wake-up went to a sender that is gone.
-    #[test]
-    fn what_waits_leaves_with_a_new_sender() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        LocalSet::new().block_on(&runtime, async {
-            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            let endpoint = Rc::new(Endpoint {
-                address: socket.local_addr().unwrap(),
-                socket,
-                shared: worker_shared(&WorkerCounters::default()),
-                waiting: RefCell::default(),
-                bell: Notify::new(),
-                spare: RefCell::default(),
-            });
-            let ends = Ends { client: client.local_addr().unwrap(), ours: None };
-            // Opcode 2, which dotd answers by itself.
-            endpoint.take(&[0xab, 0xcd, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0], ends, false);
-            endpoint.bell.notified().await;
-            spawn_local(send_all(Rc::clone(&endpoint)));
-            let mut answer = [0; 64];
-            assert_eq!(client.recv(&mut answer).await.unwrap(), 12);
-            assert_eq!(answer[..2], [0xab, 0xcd]);
-        });
-    }
-}
+mod tests;

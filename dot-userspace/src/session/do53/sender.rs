@@ -8,11 +8,11 @@
 
 use std::{
     cell::RefCell,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     rc::{Rc, Weak},
 };
 
-use super::{Endpoint, Ends};
+use super::{Addressee, Endpoint, Ends};
 use crate::{
     backend::{Broken, Failure, Sink},
     dns::{Asked, Query},
@@ -49,7 +49,7 @@ impl Asker for Asking<'_> {
 
     fn pass_made(&self, asked: Asked, response: &[u8], is_cut: bool) {
         let octets_max = if is_cut { 0 } else { self.octets_max };
-        let _ = self.endpoint.pass(self.ends, octets_max, asked, response, Disposal::Responded);
+        let _ = self.endpoint.pass(self.addressee(), octets_max, asked, response, Disposal::Responded);
     }
 
     fn is_datagram(&self) -> bool {
@@ -73,36 +73,33 @@ impl Asker for Asking<'_> {
     }
 
     fn client(&self) -> Option<Client> {
-        Some(self.client.clone().unwrap_or_else(|| client_of(self.endpoint, &self.ends)))
+        Some(self.addressee().client(self.endpoint))
     }
 
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
         let is_deferred = !self.endpoint.shared.has_datagram_share(self.row);
         if is_deferred {
             self.endpoint.shared.counters.add(Counter::DatagramsDeferred, 1);
-            self.endpoint.send_to_tcp(self.ends, message, query);
+            self.endpoint.send_to_tcp(self.addressee(), message, query);
         }
         is_deferred
     }
 }
 
 impl Asking<'_> {
+    fn addressee(&self) -> Addressee<'_> {
+        Addressee { ends: self.ends, named: self.client.as_ref() }
+    }
+
     /// Passes a response on as policy zones leave it.
     fn screened(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
         let write = |asked, response: &[u8], is_cut| {
             let octets_max = if is_cut { 0 } else { self.octets_max };
-            self.endpoint.pass(self.ends, octets_max, asked, response, disposal)
+            self.endpoint.pass(self.addressee(), octets_max, asked, response, disposal)
         };
         let shared = &self.endpoint.shared;
         screen_answer(shared, asked, response, (self.source(), true), || Some(self.expect()), write)
     }
-}
-
-/// The client of a datagram.
-fn client_of(endpoint: &Endpoint, ends: &Ends) -> Client {
-    let host = ends.ours.map_or(endpoint.address.ip(), |(host, _)| host);
-    let destination = SocketAddr::new(host, endpoint.address.port());
-    Client { source: ends.client, destination, is_datagram: true, tls: None, tlvs: None }
 }
 
 /// A datagram's sender, which waits for an answer; afterwards it is reused.
@@ -150,7 +147,7 @@ impl Sink for Sender {
     fn client(&self) -> Option<Client> {
         let owed = self.owed.borrow();
         let Owed { endpoint, ends, client, .. } = owed.as_ref()?;
-        Some(client.clone().unwrap_or_else(|| client_of(endpoint, ends)))
+        Some(Addressee { ends: *ends, named: client.as_ref() }.client(endpoint))
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
@@ -164,9 +161,10 @@ impl Sink for Sender {
     }
 
     fn failure(&self, asked: Asked, query: &[u8], failure: Failure) {
-        if let Some(Owed { endpoint, ends, .. }) = self.owed.borrow().as_ref() {
+        if let Some(Owed { endpoint, ends, client, .. }) = self.owed.borrow().as_ref() {
             let (message, reply) = failure_reply(asked, query, failure);
-            endpoint.answer_as(*ends, &message, &reply, (asked.since, Disposal::Failed));
+            let to = Addressee { ends: *ends, named: client.as_ref() };
+            endpoint.answer_as(to, &message, &reply, (asked.since, Disposal::Failed));
         }
         self.settle();
     }

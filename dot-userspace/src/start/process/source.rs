@@ -8,9 +8,9 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use super::{BAN_SECONDS, Process, lock};
 use crate::{
     control::{
-        BanRequest, Banning, Counting, DrainRequest, ExplainRequest, Explaining, FlushRequest, Flushed,
-        LogRequest, Outcome, RotateRequest, Rotated, Source, State, Status, TopRequest, TraceRequest, Traced,
-        UnbanRequest,
+        BanRequest, Banning, Counting, DnstapStatus, DrainRequest, ExplainRequest, Explaining, FlushRequest,
+        Flushed, LogRequest, Outcome, RotateRequest, Rotated, Source, State, Status, TopRequest,
+        TraceRequest, Traced, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},
@@ -36,6 +36,7 @@ impl Source for Process {
             is_strict: self.config().tls.strict,
             access: lock(&self.access).clone(),
             policy: lock(&self.policy).statuses(),
+            dnstap: self.dnstap_status(),
             xdp: self.xdp(),
         }
     }
@@ -48,6 +49,8 @@ impl Source for Process {
             log_lines_lost: logging::lines_lost(),
             charges_lost: self.sink.lost(),
             events_lost: self.events.lost(),
+            dnstap_written: self.taps.written(),
+            dnstap_lost: self.taps.lost(),
         };
         // In its own statement: the lock is taken again below.
         let backends = lock(&self.backends).counts();
@@ -134,5 +137,17 @@ impl Source for Process {
         self.tickets.rotate(request.end_old)?;
         tracing::info!(end_old = request.end_old, "session tickets have a new key");
         Ok(Rotated { end_old: request.end_old })
+    }
+}
+
+impl Process {
+    fn dnstap_status(&self) -> Option<DnstapStatus> {
+        let dnstap = &self.config().dnstap;
+        dnstap.is_on().then(|| DnstapStatus {
+            reader: dnstap.target(),
+            is_connected: self.taps.is_connected(),
+            written: self.taps.written(),
+            lost: self.taps.lost(),
+        })
     }
 }

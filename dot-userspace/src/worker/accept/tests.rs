@@ -43,6 +43,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
         access: None,
         screen: None,
         discovery: (crate::config::Discovery::default(), Vec::new()),
+        tap: None,
     };
     let counters = WorkerCounters::default();
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);

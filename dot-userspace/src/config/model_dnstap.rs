@@ -1,0 +1,55 @@
+//! The shape of `[dnstap]` in `dotd.toml`: who gets copies of DNS messages, of which, and how much of a client is in them.
+//!
+//! Before: `config::load` has the file's text. After: `start::tap` writes by it.
+//! Never: holds a default (`config::defaults` does).
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::ClientAddress;
+
+/// `[dnstap]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dnstap {
+    /// Unix socket of a reader; empty: none.
+    pub unix: PathBuf,
+    /// Address of a reader; absent or empty: none.
+    #[serde(deserialize_with = "super::parse::optional_socket")]
+    pub tcp: Option<SocketAddr>,
+    /// Permit `tcp` to an address that is not loopback: messages leave in clear.
+    pub allow_cleartext: bool,
+    /// Whose messages.
+    pub messages: Vec<DnstapMessages>,
+    /// One of so many queries.
+    pub sample: u32,
+    /// How much of a client's address is in its messages.
+    pub client_address: ClientAddress,
+    /// What dotd calls itself; empty: nothing.
+    pub identity: String,
+}
+
+impl Dnstap {
+    /// Whether somebody gets messages.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.tcp.is_some() || !self.unix.as_os_str().is_empty()
+    }
+
+    /// Where they go, as an operator writes it.
+    #[must_use]
+    pub fn target(&self) -> String {
+        self.tcp.map_or_else(|| self.unix.display().to_string(), |address| address.to_string())
+    }
+}
+
+/// One of `dnstap.messages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DnstapMessages {
+    /// Queries of clients, and the responses to them.
+    Client,
+    /// Queries to backends, and their responses.
+    Backend,
+}

@@ -1,0 +1,253 @@
+//! Copies of DNS messages on their way to a dnstap reader: those of clients, and those of backends.
+//!
+//! Before: a worker reads or writes a message, and `[dnstap]` asks for it. After: the thread that `start::tap` runs has it in a
+//! batch, as a frame.
+//! Holds: for the thread that asks, where its batches go and the batch under way.
+//! Never: costs more than a branch while there is no reader to write to, waits, or grows: a message that finds no room is lost and
+//! counted.
+//!
+//! Source: dnstap.proto (dnstap.info); the fields of a message are in `message`, its frame in Frame Streams.
+
+mod message;
+mod sink;
+
+use std::{
+    cell::{Cell, RefCell},
+    hash::{BuildHasher as _, RandomState},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ipnet::IpNet;
+use tokio::{task::spawn_local, time::sleep};
+
+use crate::{config::ClientAddress, ledger::turn_time, moment::Moment, proxy::Client};
+pub use sink::{Batch, TapCounts, TapSink};
+
+use message::Message;
+
+/// A batch is sent when it is this long…
+const BATCH_OCTETS: usize = 32 * 1024;
+/// …or this old.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// How long the wall clock is taken to run as the monotonic one does.
+const CLOCK_TIME: u64 = 10_000_000_000;
+/// Bits of a client's address that are kept where the network alone is wanted, IPv4 and IPv6: as in log lines.
+const NETWORK_BITS: (u8, u8) = (24, 56);
+
+thread_local! {
+    static IS_ON: Cell<bool> = const { Cell::new(false) };
+    static TAP: RefCell<Option<Tap>> = const { RefCell::new(None) };
+}
+
+/// A message, by its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tapped {
+    /// A client asks dotd.
+    ClientQuery,
+    /// dotd answers it.
+    ClientResponse,
+    /// dotd asks a backend.
+    BackendQuery,
+    /// That answers.
+    BackendResponse,
+}
+
+/// What carries a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A datagram.
+    Udp,
+    /// A connection in clear.
+    Tcp,
+    /// A connection within TLS.
+    Dot,
+}
+
+/// Between whom a message goes, and over what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The side that asks, where it is known.
+    pub asker: Option<SocketAddr>,
+    /// The side that is asked.
+    pub asked: SocketAddr,
+    /// What carries the message.
+    pub carrier: Carrier,
+}
+
+impl From<&Client> for Way {
+    fn from(client: &Client) -> Self {
+        let carrier = match client.tls {
+            Some(_) => Carrier::Dot,
+            None if client.is_datagram => Carrier::Udp,
+            None => Carrier::Tcp,
+        };
+        Self { asker: Some(client.source), asked: client.destination, carrier }
+    }
+}
+
+/// The query that a message belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct OfQuery {
+    /// The ID that its client chose.
+    pub id: u16,
+    /// When it was read, if that is known: with the ID it says which messages belong together.
+    pub read: Option<Moment>,
+    /// When this side sent or read it.
+    pub began: Option<Moment>,
+}
+
+/// Whether messages are wanted.
+#[inline]
+#[must_use]
+pub fn is_on() -> bool {
+    IS_ON.get()
+}
+
+/// From now on the messages of this thread go there. What waits for another place goes there first.
+pub fn send_to(sink: Option<TapSink>) {
+    IS_ON.set(sink.is_some());
+    TAP.with_borrow_mut(|tap| {
+        tap.iter_mut().for_each(Tap::send);
+        *tap = sink.map(Tap::to);
+    });
+}
+
+/// The same, unless that is where they go already.
+pub fn renew(old: Option<&TapSink>, new: Option<&TapSink>) {
+    let is_same = match (old, new) {
+        (Some(old), Some(new)) => old.is_same(new),
+        (old, new) => old.is_none() && new.is_none(),
+    };
+    if !is_same {
+        send_to(new.cloned());
+    }
+}
+
+/// Copies `message` for the reader, if it is one of those that the reader wants. Call it where [`is_on`] says so.
+#[cold]
+pub fn tell(what: Tapped, query: OfQuery, way: impl FnOnce() -> Way, message: &[u8]) {
+    TAP.with_borrow_mut(|tap| {
+        let Some(tap) = tap else { return };
+        if !tap.wants(what, query) {
+            return;
+        }
+        if tap.add(what, query, way(), message) {
+            spawn_local(async {
+                sleep(BATCH_TIME).await;
+                TAP.with_borrow_mut(|tap| tap.iter_mut().for_each(Tap::send));
+            });
+        }
+    });
+}
+
+/// What one thread has for a reader.
+struct Tap {
+    sink: TapSink,
+    batch: Batch,
+    /// A message before it is known how long it is.
+    scratch: Vec<u8>,
+    is_waiting: bool,
+    /// A moment, and the time since 1970 that it was.
+    clock: (Moment, Duration),
+    hasher: RandomState,
+}
+
+impl Tap {
+    fn to(sink: TapSink) -> Self {
+        Self {
+            sink,
+            batch: Batch::default(),
+            scratch: Vec::new(),
+            is_waiting: false,
+            clock: clock(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Whether the reader wants such messages, and the query is one of the sample: every message of it or none.
+    fn wants(&self, what: Tapped, query: OfQuery) -> bool {
+        let plan = self.sink.plan();
+        let is_wanted = match what {
+            Tapped::ClientQuery | Tapped::ClientResponse => plan.clients,
+            Tapped::BackendQuery | Tapped::BackendResponse => plan.backends,
+        };
+        is_wanted && (plan.sample <= 1 || self.is_drawn(query, plan.sample))
+    }
+
+    fn is_drawn(&self, query: OfQuery, sample: u32) -> bool {
+        let read = query.read.unwrap_or_else(turn_time::moment);
+        self.hasher.hash_one((read, query.id)).is_multiple_of(u64::from(sample))
+    }
+
+    /// Adds a message to the batch. `true`: it is the first one, and a timer must send the batch.
+    fn add(&mut self, what: Tapped, query: OfQuery, way: Way, message: &[u8]) -> bool {
+        if self.sink.is_full() {
+            self.sink.lose(1);
+            return false;
+        }
+        let now = turn_time::moment();
+        let is_query = matches!(what, Tapped::ClientQuery | Tapped::BackendQuery);
+        let began = if is_query { query.began.or(Some(now)) } else { query.began };
+        let began = began.map(|moment| self.time_of(moment));
+        let ended = (!is_query).then(|| self.time_of(now));
+        let whole = Message { what, way: self.shown(what, way), began, ended, octets: message };
+        whole.write(self.sink.plan(), &mut self.scratch, &mut self.batch.octets);
+        self.batch.frames += 1;
+        if self.batch.octets.len() >= BATCH_OCTETS {
+            self.send();
+            return false;
+        }
+        !std::mem::replace(&mut self.is_waiting, true)
+    }
+
+    /// A way with as much of the client as may be shown.
+    fn shown(&self, what: Tapped, way: Way) -> Way {
+        let is_client = matches!(what, Tapped::ClientQuery | Tapped::ClientResponse);
+        let how = self.sink.plan().client_address;
+        let asker = way.asker.filter(|_| !is_client || how != ClientAddress::None);
+        let shown = |asker: SocketAddr| match is_client && how == ClientAddress::Prefix {
+            true => SocketAddr::new(network_of(asker.ip()), 0),
+            false => SocketAddr::new(asker.ip().to_canonical(), asker.port()),
+        };
+        let asked = SocketAddr::new(way.asked.ip().to_canonical(), way.asked.port());
+        Way { asker: asker.map(shown), asked, ..way }
+    }
+
+    /// Time since 1970.
+    fn time_of(&mut self, moment: Moment) -> Duration {
+        if moment.nanoseconds_since(self.clock.0) > CLOCK_TIME {
+            self.clock = clock();
+        }
+        let (known, time) = self.clock;
+        (time + moment.since(known)).saturating_sub(known.since(moment))
+    }
+
+    fn send(&mut self) {
+        self.is_waiting = false;
+        if self.batch.frames > 0 {
+            self.sink.send(std::mem::take(&mut self.batch));
+        }
+    }
+}
+
+/// The end of a thread.
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.send();
+    }
+}
+
+fn clock() -> (Moment, Duration) {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (Moment::of(Instant::now()), since_1970)
+}
+
+fn network_of(address: IpAddr) -> IpAddr {
+    let address = address.to_canonical();
+    let bits = if address.is_ipv4() { NETWORK_BITS.0 } else { NETWORK_BITS.1 };
+    IpNet::new(address, bits).map_or(address, |network| network.trunc().addr())
+}
+
+#[cfg(test)]
+mod tests;

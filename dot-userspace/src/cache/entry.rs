@@ -3,17 +3,15 @@
 //! Before: `dns::lifetime` said that it may be kept. After: it is copied for each client that asks the same.
 //! Never: changes once it is kept; a newer response replaces it whole.
 
-use std::time::Duration;
-
 use super::Key;
 use crate::dns::HEADER_OCTETS;
 
 /// Tenths of a second since the cache was made; 13 years fit.
 pub type Tick = u32;
 /// Length of a tick.
-pub const TICK: Duration = Duration::from_millis(100);
+pub const TICK_MILLISECONDS: u32 = 100;
 /// Ticks of a second.
-pub const SECOND: Tick = 10;
+pub const SECOND: Tick = 1000 / TICK_MILLISECONDS;
 /// What an entry costs beside its octets: slot, cells, queues, ghost, and the allocator's rounding.
 pub const ENTRY_OVERHEAD_OCTETS: usize = 96;
 

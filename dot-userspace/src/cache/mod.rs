@@ -27,7 +27,7 @@ use std::{
 use tokio::time::Instant;
 
 pub use entry::ENTRY_OVERHEAD_OCTETS;
-use entry::{Entry, Freshness, SECOND, TICK, Tick};
+use entry::{Entry, Freshness, SECOND, TICK_MILLISECONDS, Tick};
 pub use key::Key;
 pub use pending::{Joined, Pending};
 use table::Table;
@@ -160,9 +160,15 @@ impl Cache {
     pub fn look(&mut self, key: &Key, now: Instant) -> Found {
         let now = self.tick(now);
         let own = self.look_for(key, now, false);
-        if matches!(own, Found::Fresh(..)) {
+        if matches!(own, Found::Fresh(..)) || key.subnet().is_none() {
             return own;
         }
+        self.look_for_all(key, now, own)
+    }
+
+    /// The answer for all subnets, where the client's own has none.
+    #[cold]
+    fn look_for_all(&mut self, key: &Key, now: Tick, own: Found) -> Found {
         let Some(shared) = key.shared() else { return own };
         match (self.look_for(&shared, now, true), own) {
             (fresh @ Found::Fresh(..), _) | (fresh, Found::Nothing) => fresh,
@@ -170,6 +176,7 @@ impl Cache {
         }
     }
 
+    #[inline]
     fn look_for(&mut self, key: &Key, now: Tick, is_for_all: bool) -> Found {
         let Some(slot) = self.slot(self.hash(key), key) else { return Found::Nothing };
         let Some(entry) = self.table.entry(slot) else { return Found::Nothing };
@@ -299,7 +306,9 @@ impl Cache {
     }
 
     fn tick(&self, now: Instant) -> Tick {
-        let ticks = now.saturating_duration_since(self.made).as_millis() / TICK.as_millis();
+        let since = now.saturating_duration_since(self.made);
+        let ticks =
+            since.as_secs() * u64::from(SECOND) + u64::from(since.subsec_millis() / TICK_MILLISECONDS);
         Tick::try_from(ticks).unwrap_or(Tick::MAX)
     }
 

@@ -28,6 +28,11 @@ impl WorkerShared {
     pub fn screen_by(&self, screen: Option<Arc<Screen>>) {
         self.screen.replace(screen);
     }
+
+    /// Whether there are zones that may change an answer.
+    pub(super) fn is_screened(&self) -> bool {
+        self.screen.borrow().is_some()
+    }
 }
 
 /// Has `message`, which `query` describes, answered as policy zones say, or by the cache and backends.

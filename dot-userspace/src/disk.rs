@@ -4,11 +4,12 @@
 //! reads, removes or gives away does so through it, and a path is never walked twice.
 //! Holds: whose symbolic links are believed: root's and our own. Another user's link leads to that user's files only, as
 //! the kernel does in sticky folders (fs.protected_symlinks), and here in every folder.
-//! Never: waits on a pipe or a device; creates anything but folders that are absent; changes anything.
+//! Never: waits on a pipe or a device; creates anything but folders that are absent, and files of dotd's own (`whole`).
 //!
 //! Source: openat2(2), path_resolution(7), proc(5) (fs.protected_symlinks, fs.protected_hardlinks).
 
 mod print;
+mod whole;
 
 use std::{
     collections::VecDeque,
@@ -31,6 +32,7 @@ use nix::{
 };
 
 pub use print::{Print, print_of};
+pub use whole::{Arrival, write_whole};
 
 /// Symbolic links followed for one path, as many as Linux follows.
 const LINKS_MAX: usize = 40;

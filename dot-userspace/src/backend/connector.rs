@@ -1,7 +1,7 @@
 //! TLS towards a backend, as a trait, so that this module needs no TLS library.
 //!
 //! Before: `start` made one from the config and the module `tls`. After: `dial` has a TLS connection.
-//! Never: falls back to cleartext.
+//! Never: falls back to cleartext: that is a backend of its own (`worker_backend`), which the memory permits.
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc};
 
@@ -10,12 +10,19 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::config::OnTlsFailure;
+use super::TlsMemory;
+use crate::{
+    config::{OnTlsFailure, TlsVersion},
+    ledger::TlsFault,
+};
 
 /// A connection that decrypts what it reads and encrypts what it writes.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
     /// The TCP connection under it, for its socket options.
     fn socket(&self) -> &TcpStream;
+
+    /// The version of TLS, and the pin of the peer's key; `None`: it cannot be read.
+    fn shown(&self) -> (TlsVersion, Option<String>);
 }
 
 /// A handshake under way.
@@ -26,6 +33,9 @@ pub trait Connector: Send + Sync {
     /// Makes the handshake. Fails if the peer is not the backend that the config describes. Dropping the future
     /// closes the connection.
     fn connect(&self, tcp: TcpStream) -> Connecting<'_>;
+
+    /// The kind of failure that a handshake ended with.
+    fn fault(&self, error: &io::Error) -> TlsFault;
 
     /// Two connectors that accept different backends have different fingerprints.
     fn fingerprint(&self) -> u64;
@@ -39,6 +49,8 @@ pub struct Tls {
     pub connector: Arc<dyn Connector>,
     /// What happens to a query when TLS fails.
     pub on_failure: OnTlsFailure,
+    /// What is remembered of its handshakes.
+    pub memory: TlsMemory,
 }
 
 impl PartialEq for Tls {

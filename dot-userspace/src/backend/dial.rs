@@ -1,6 +1,7 @@
 //! Opens a connection to a backend: TCP, then TLS if configured, then the PROXY header if configured.
 //!
-//! Before: `connection`, `transfer` or `health` needs one. After: queries may be written.
+//! Before: `connection`, `transfer` or `health` needs one. After: queries may be written; the memory of the backend's TLS
+//! knows how it went.
 //! Never: takes longer than a query's timeout, or falls back to cleartext.
 
 use std::{future::Future, io, time::Duration};
@@ -13,7 +14,10 @@ use tokio::{
 };
 
 use super::{BackendConfig, Wire};
-use crate::proxy::{Client, header};
+use crate::{
+    ledger::TlsFault,
+    proxy::{Client, header},
+};
 
 /// An open connection.
 pub enum Opened {
@@ -43,6 +47,44 @@ pub enum NotOpened {
 /// # Cancel safety
 /// Dropping the future closes the connection.
 pub async fn dial(
+    config: &BackendConfig,
+    timeout: Duration,
+    client: Option<&Client>,
+) -> Result<Opened, NotOpened> {
+    let opened = open(config, timeout, client).await;
+    if let Some(tls) = &config.tls {
+        match &opened {
+            Ok(Opened::Secure(wire)) => tls.memory.note_success(&config.name, wire.shown()),
+            Ok(Opened::Clear(_)) => {}
+            Err(NotOpened::NotSecure(error)) => {
+                tls.memory.note_failure(&config.name, tls.connector.fault(error))
+            }
+            Err(NotOpened::Unconnected(error)) if is_the_peers(error) => {
+                tls.memory.note_failure(&config.name, TlsFault::Unconnected);
+            }
+            Err(NotOpened::Unconnected(_)) => {}
+        }
+    }
+    opened
+}
+
+/// Whether the way or the peer is at fault, and not a shortage of this machine.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+    };
+    let kinds = [
+        ConnectionAborted,
+        ConnectionRefused,
+        ConnectionReset,
+        HostUnreachable,
+        NetworkUnreachable,
+        TimedOut,
+    ];
+    kinds.contains(&error.kind())
+}
+
+async fn open(
     config: &BackendConfig,
     timeout: Duration,
     client: Option<&Client>,
@@ -103,13 +145,17 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::{Connecting, Connector, Tls, tests::backend_at},
-        config::{OnTlsFailure, Transport},
+        backend::{Connecting, Connector, Tls, TlsMemory, tests::backend_at},
+        config::{OnTlsFailure, TlsVersion, Transport},
     };
 
     impl Wire for TcpStream {
         fn socket(&self) -> &TcpStream {
             self
+        }
+
+        fn shown(&self) -> (TlsVersion, Option<String>) {
+            (TlsVersion::V1_3, None)
         }
     }
 
@@ -121,6 +167,10 @@ mod tests {
             let socket = fs::read_link(format!("/proc/self/fd/{}", tcp.as_raw_fd())).unwrap();
             self.0.lock().unwrap().replace(socket);
             Box::pin(async move { Ok(Box::new(tcp) as Box<dyn Wire>) })
+        }
+
+        fn fault(&self, _: &io::Error) -> TlsFault {
+            TlsFault::Other
         }
 
         fn fingerprint(&self) -> u64 {
@@ -137,7 +187,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let socket = Arc::new(Mutex::new(None));
             let connector = Arc::new(Plain(Arc::clone(&socket)));
-            let tls = Some(Tls { connector, on_failure: OnTlsFailure::Refuse });
+            let tls = Some(Tls { connector, on_failure: OnTlsFailure::Refuse, memory: TlsMemory::default() });
             let config = backend_at(listener.local_addr().unwrap(), Transport::Tls);
             let config = BackendConfig { tls, ..config };
             let opened = dial(&config, config.timeout, None).await.ok().unwrap();

@@ -19,12 +19,16 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{BackendConfig, matching::Unmatched, outcomes, probe::probe, random::Random};
+use super::{BackendConfig, Tls, matching::Unmatched, outcomes, probe::probe, random::Random};
+use crate::config::OnTlsFailure;
 
 /// A backend is down after this many misses in a row: one lost datagram proves nothing.
 const MISSES_MAX: u32 = 3;
 /// The first check after a miss comes after this part of an interval; the time doubles up to the interval.
 const SOONEST: u32 = 8;
+/// The longest time between two looks for TLS at a backend that is asked in clear. RFC 9539 §4.3 suggests a day; an hour
+/// costs nothing, and is how long queries go on in clear after the server has its TLS back.
+const DAMPED_INTERVAL: Duration = Duration::from_secs(3600);
 /// dotd logs a backend that answers fewer queries in a hundred.
 const POOR_PERCENT: u8 = 50;
 
@@ -176,6 +180,11 @@ pub async fn watch(backend: BackendConfig) {
     let backend = BackendConfig { timeout: backend.timeout.min(backend.health_interval), ..backend };
     let mut misses: u32 = 0;
     loop {
+        if backend.stands_in.as_ref().is_some_and(|memory| !memory.is_failing()) {
+            // Nobody asks it, and a question in clear would tell that somebody is here.
+            sleep(backend.health_interval).await;
+            continue;
+        }
         let result = probe(&backend).await;
         backend.health.note(result.as_ref().err().map(ToString::to_string).unwrap_or_default());
         misses = if result.is_ok() { 0 } else { misses.saturating_add(1) };
@@ -197,15 +206,22 @@ pub async fn watch(backend: BackendConfig) {
             None => {}
         }
         let chance = Random::default().u16().unwrap_or_default();
-        sleep(pause(misses, backend.health_interval, chance)).await;
+        sleep(pause(misses, backend.health_interval, longest(&backend), chance)).await;
     }
 }
 
+/// The longest time between two checks. While another one stands in for it in clear, they thin out (RFC 9539 §4.6.5).
+fn longest(backend: &BackendConfig) -> Duration {
+    let falls_back = |tls: &Tls| tls.on_failure == OnTlsFailure::Cleartext && tls.memory.may_speak_clear();
+    let is_replaced = backend.tls.as_ref().is_some_and(falls_back);
+    if is_replaced { backend.health_interval.max(DAMPED_INTERVAL) } else { backend.health_interval }
+}
+
 /// Time until the next check. Up to a quarter of it is random, so that checks of several backends spread out.
-fn pause(misses: u32, interval: Duration, chance: u16) -> Duration {
+fn pause(misses: u32, interval: Duration, longest: Duration, chance: u16) -> Duration {
     let whole = match misses {
         0 => interval,
-        _ => (interval / SOONEST).saturating_mul(1 << (misses - 1).min(16)).min(interval),
+        _ => (interval / SOONEST).saturating_mul(1 << (misses - 1).min(16)).min(longest),
     };
     whole - whole.mul_f64(f64::from(chance) / f64::from(u16::MAX) / 4.0)
 }
@@ -227,12 +243,14 @@ mod tests {
     }
 
     /// Goal: a backend that is back is found within an interval, and a backend that is down is asked less
-    /// and less often.
+    /// and less often. Covers: C-593
     #[test]
     fn checks_thin_out_up_to_the_interval() {
         let second = Duration::from_secs(1);
-        let pauses = [1, 2, 3, 4, 5, 100].map(|misses| pause(misses, second, 0).as_millis());
+        let pauses = [1, 2, 3, 4, 5, 100].map(|misses| pause(misses, second, second, 0).as_millis());
         assert_eq!(pauses, [125, 250, 500, 1000, 1000, 1000]);
-        assert_eq!(pause(0, second, u16::MAX).as_millis(), 750);
+        assert_eq!(pause(0, second, second, u16::MAX).as_millis(), 750);
+        let damped = [4, 5, 13, 100].map(|misses| pause(misses, second, DAMPED_INTERVAL, 0).as_secs());
+        assert_eq!(damped, [1, 2, 512, 3600], "looks for TLS at a backend that is asked in clear");
     }
 }

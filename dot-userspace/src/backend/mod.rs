@@ -41,6 +41,7 @@ mod suspects;
 mod tapped;
 #[cfg(test)]
 mod tests;
+mod tls_memory;
 mod transfer;
 mod trials;
 mod udp;
@@ -57,6 +58,7 @@ use pool::Pool;
 pub use probe::{Missed, probe};
 pub use shares::Shares;
 pub use sink::{Broken, Failure, Sink};
+pub use tls_memory::{Remembered, TlsMemory};
 pub use transfer::Receiver;
 
 use crate::{
@@ -77,6 +79,9 @@ pub struct BackendConfig {
     pub transport: Transport,
     /// Its TLS settings, with [`Transport::Tls`].
     pub tls: Option<Tls>,
+    /// It stands in for a backend whose TLS fails, in clear, and is asked while this memory permits it and no other backend
+    /// can be asked.
+    pub stands_in: Option<TlsMemory>,
     /// It learns the client of a query from a PROXY header.
     pub proxy_v2: bool,
     /// Queries to it over TLS are padded (RFC 8467).

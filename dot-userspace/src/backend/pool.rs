@@ -181,14 +181,17 @@ impl Pool {
         Err(Failure::Full)
     }
 
-    /// The next backend by policy, among those that are awake and whose bit is not in `tried`.
+    /// The next backend by policy, among those that are awake and whose bit is not in `tried`. One that stands in for
+    /// another in clear comes last.
     pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<Rc<Backend>> {
-        self.choose_of(affinity, |backend| tried & backend.bit() == 0 && backend.is_awake())
+        let may = |backend: &Backend| tried & backend.bit() == 0 && backend.is_awake();
+        let chosen = self.choose_of(affinity, |backend| !backend.is_stand_in() && may(backend));
+        chosen.or_else(|| self.choose_of(affinity, |backend| backend.is_stand_in() && may(backend)))
     }
 
     /// For the case that no backend is awake: one of them may answer by now.
     fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<Rc<Backend>> {
-        self.choose_of(affinity, |_| true)
+        self.choose_of(affinity, |backend| !backend.is_stand_in())
     }
 
     fn choose_of(&self, affinity: Affinity<'_>, may: impl Fn(&Backend) -> bool) -> Option<Rc<Backend>> {
@@ -241,6 +244,9 @@ impl Pool {
         flight.late_at = if flight.may_hedge { self.hedging.watch(slot, backend, now) } else { None };
         let half = flight.half;
         drop(flights);
+        if backend.is_stand_in() {
+            self.counters.add(Counter::BackendInClear, 1);
+        }
         backend.begin();
         backend.enqueue(slot, half);
     }

@@ -49,6 +49,7 @@ pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) ->
         address,
         transport,
         tls: None,
+        stands_in: None,
         proxy_v2: false,
         pads: false,
         outstanding_max: 0,

@@ -177,8 +177,16 @@ impl Backend {
         if self.streams.is_insecure() && self.refuses_without_tls() {
             return true;
         }
+        if self.config.stands_in.as_ref().is_some_and(|memory| !memory.may_speak_clear()) {
+            return false;
+        }
         let is_over = |until: &Cell<Option<Instant>>| until.get().is_none_or(|until| until <= Instant::now());
         !self.config.health.is_down() && is_over(&self.rests_until) && is_over(&self.aside_until)
+    }
+
+    /// Whether it stands in, in clear, for a backend whose TLS fails.
+    pub fn is_stand_in(&self) -> bool {
+        self.config.stands_in.is_some()
     }
 
     /// `on_tls_failure = "refuse"`.

@@ -15,6 +15,7 @@ use super::{
     switches::SwitchVerb,
     tickets::TicketsVerb,
     upgrade::UpgradeArguments,
+    upstream::UpstreamVerb,
     watch_arguments::{TopArguments, TraceArguments},
 };
 use crate::config::parse_duration;
@@ -148,6 +149,11 @@ pub(super) enum Verb {
     /// serve, the old one serves on, the reason is printed, and the exit status is 1. The config file is read again.
     #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade(UpgradeArguments),
+    /// TLS with backends: since when, by which key, how it fails, and whether somebody strips it
+    Upstream {
+        #[command(subcommand)]
+        verb: UpstreamVerb,
+    },
     /// Ban clients for a while, and lift bans
     ///
     /// XDP drops a banned client's packets to our ports before they cost anything; clients in `xdp.allow` are let in

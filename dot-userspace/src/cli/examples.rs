@@ -129,6 +129,15 @@ EXAMPLES
   install -m 755 target/release/dotd /usr/bin/dotd && dotd upgrade
   dotd upgrade --binary /opt/dotd-next/dotd     try another build; `dotd upgrade` goes back";
 
+pub(super) const UPSTREAM_HISTORY_EXAMPLES: &str = "\
+EXAMPLES
+  dotd upstream history         since when each backend speaks TLS, by which key, and how it fails
+  dotd upstream history --json | jq '.[] | select(.suspected_since > 0).name'";
+
+pub(super) const UPSTREAM_FORGIVE_EXAMPLES: &str = "\
+EXAMPLES
+  dotd upstream forgive office  its operator has turned TLS off, and says so";
+
 pub(super) const XDP_EXAMPLES: &str = "\
 EXAMPLES
   dotd xdp show

@@ -29,6 +29,7 @@ mod tickets;
 mod top;
 mod trace;
 mod upgrade;
+mod upstream;
 mod watch_arguments;
 
 use std::{
@@ -105,6 +106,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
             trace::run(wish, &control, path.as_deref())
         }
         Verb::Top(arguments) => top::run(&arguments.wish(), &arguments.control, path.as_deref()),
+        Verb::Upstream { verb } => upstream::run(verb, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
         Verb::Policy { verb, control } => policy::run(verb, &control, path.as_deref()),

@@ -49,6 +49,9 @@ pub(super) fn status(status: &Status) -> String {
         if let Some(UnmatchedStatus { count, last }) = &backend.unmatched {
             row(&mut text, "", &format!("unmatched: {count}, last: {last}"));
         }
+        for line in backend.tls.iter().flat_map(super::upstream::warnings) {
+            row(&mut text, "", &line);
+        }
     }
     if let Some(percent) = status.servfail_percent.filter(|percent| *percent > 0) {
         row(&mut text, "clients", &format!("hear SERVFAIL to {percent} of 100 queries, in the last 10 s"));
@@ -205,7 +208,7 @@ const LABEL_WIDTH: usize = 13;
 mod tests {
     use super::*;
     use crate::{
-        control::{BackendStatus, ListenerStatus, UnusableCertificate},
+        control::{BackendStatus, ListenerStatus, TlsRow, UnusableCertificate},
         xdp::{InterfaceReport, Paths, ProgramReport},
     };
 
@@ -241,6 +244,7 @@ mod tests {
             answered_percent: Some(37),
             servfail_percent: Some(93),
             unmatched: Some(UnmatchedStatus { count: 3, last: "another question".into() }),
+            tls: Some(TlsRow { is_in_clear: true, ..TlsRow::default() }),
         }
     }
 
@@ -321,7 +325,7 @@ mod tests {
         for line in [
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
             "listener     127.0.0.1:853 (dot), fast open on\n",
-            "backend      zone: embedded, down (TLS: another key)\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n",
+            "backend      zone: embedded, down (TLS: another key)\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n             queries go to it IN CLEAR, because its TLS fails and the config permits that\n",
             "clients      hear SERVFAIL to 41 of 100 queries, in the last 10 s\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",

@@ -3,17 +3,13 @@
 //! Before: types and ranges fit. After: a config that a start can work with.
 //! Never: asks the system: what exists is for `dotd check` and `start`.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::HashSet, net::SocketAddr};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Backend, BackendAddress, Config, Gate, Mistake, OnTlsFailure, Steering, Transport, XdpMode,
-    consistency_access, consistency_policy, limit, reachable, source::Source,
+    Config, Gate, Mistake, Steering, XdpMode, consistency_access, consistency_backend, consistency_policy,
+    limit, reachable, source::Source,
 };
 
 /// Notes everything that contradicts itself or RFCs.
@@ -26,10 +22,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     consistency_access::check(&mut check, config);
     consistency_policy::check(&mut check, config);
     check.session(config);
-    for (index, backend) in config.backend.iter().enumerate() {
-        check.backend(index, backend);
-    }
-    check.backends_once(config);
+    consistency_backend::check(&mut check, config);
     check.cache(config);
     check.query_rate(config);
     check.xdp(config);
@@ -176,62 +169,6 @@ impl Check<'_, '_> {
         }
     }
 
-    fn backend(&mut self, index: usize, backend: &Backend) {
-        let at = |key: &str| format!("backend.{index}.{key}");
-        let is_tls = backend.transport == Transport::Tls;
-        match backend.address {
-            BackendAddress::Embedded if backend.transport != Transport::Udp => {
-                self.note(&at("transport"), "the embedded backend has none; remove it");
-            }
-            BackendAddress::Embedded if backend.proxy_v2 => {
-                self.note(&at("proxy_v2"), "the embedded backend takes no header; remove it");
-            }
-            BackendAddress::Embedded => {}
-            BackendAddress::Socket(address) => self.backend_address(index, backend, address),
-        }
-        if is_tls && backend.server_name.is_empty() && backend.spki_pins.is_empty() {
-            self.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to know the backend by");
-        }
-        if !is_tls && !backend.server_name.is_empty() {
-            self.note(&at("server_name"), "is used with transport = \"tls\" only; remove it");
-        }
-        if !is_tls && !backend.spki_pins.is_empty() {
-            self.note(&at("spki_pins"), "is used with transport = \"tls\" only; remove it");
-        }
-        if backend.server_name.is_empty() && !backend.ca.as_os_str().is_empty() {
-            self.note(&at("ca"), "vouches for `server_name`, which is not set; remove it or set that");
-        }
-        for (pin_index, pin) in backend.spki_pins.iter().enumerate() {
-            if STANDARD.decode(pin).is_ok_and(|digest| digest.len() == SHA256_OCTETS) {
-                continue;
-            }
-            let message =
-                format!("\"{pin}\" is not Base64 of {SHA256_OCTETS} octets; `dotd pin FILE` prints one");
-            self.note(&at(&format!("spki_pins.{pin_index}")), message);
-        }
-    }
-
-    fn backend_address(&mut self, index: usize, backend: &Backend, address: SocketAddr) {
-        let path = format!("backend.{index}.address");
-        if address.port() == 0 {
-            self.note(&path, format!("{address}: port 0 is none; use 53"));
-        }
-        let host = address.ip().to_canonical();
-        if host.is_unspecified() || is_multicast(host) {
-            self.note(&path, format!("{address} is no host's address; use \"127.0.0.1:53\""));
-        } else if !host.is_loopback() && !backend.allow_cleartext {
-            if backend.transport != Transport::Tls {
-                let message = format!(
-                    "queries to {address} would leave this machine in cleartext; set allow_cleartext = true if that network is yours"
-                );
-                self.note(&path, message);
-            } else if backend.on_tls_failure == OnTlsFailure::Cleartext {
-                let message = format!("\"cleartext\" to {address} needs allow_cleartext = true");
-                self.note(&format!("backend.{index}.on_tls_failure"), message);
-            }
-        }
-    }
-
     fn query_rate(&mut self, config: &Config) {
         let session = &config.session;
         let seconds = session.queries_burst.checked_div(session.queries_per_second).unwrap_or_default();
@@ -260,22 +197,6 @@ impl Check<'_, '_> {
                     "dns.cache_ttl_min",
                     format!("{min} is more than dns.{key}, {most}; lower it or raise that"),
                 );
-            }
-        }
-    }
-
-    fn backends_once(&mut self, config: &Config) {
-        let mut seen = Vec::new();
-        for (index, backend) in config.backend.iter().enumerate() {
-            let path = format!("backend.{index}.address");
-            if seen.contains(&backend.address) {
-                self.note(&path, "is listed twice; remove one, or raise the other's `weight`");
-            }
-            seen.push(backend.address);
-            if let BackendAddress::Socket(address) = backend.address
-                && config.listen.dot.iter().chain(&config.listen.do53).any(|at| is_reached_at(*at, address))
-            {
-                self.note(&path, format!("{address} is dotd itself; name the DNS server behind it"));
             }
         }
     }
@@ -349,17 +270,6 @@ fn ipv4_of(prefix: &IpNet) -> Option<IpNet> {
     Ipv4Net::new(v4, v6.prefix_len().checked_sub(MAPPED_BITS)?).ok().map(IpNet::V4)
 }
 
-/// Whether who listens on `listener` is met at `address`, as far as that is certain: a wildcard has every loopback address.
-fn is_reached_at(listener: SocketAddr, address: SocketAddr) -> bool {
-    let (own, host) = (listener.ip(), address.ip());
-    let is_within = own.is_unspecified() && host.is_loopback() && own.is_ipv4() == host.is_ipv4();
-    listener.port() == address.port() && (own == host || is_within)
-}
-
-fn is_multicast(host: IpAddr) -> bool {
-    host.is_multicast() || host == IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
-}
-
 /// What the kernel's `dev_valid_name` permits.
 fn is_interface_name(name: &str) -> bool {
     let is_short = (1..=limit::INTERFACE_NAME_OCTETS_MAX).contains(&name.len());
@@ -370,5 +280,3 @@ fn is_interface_name(name: &str) -> bool {
 
 /// RFC 7858 §3.1: "This port MUST NOT be port 53".
 const CLEARTEXT_PORT: u16 = 53;
-/// Octets of a SHA-256 digest.
-const SHA256_OCTETS: usize = 32;

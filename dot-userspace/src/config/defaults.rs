@@ -106,6 +106,7 @@ impl Default for Balance {
             policy: Policy::LeastOutstanding,
             health_interval: limit::HEALTH_INTERVAL.default,
             hedge_percent: limit::HEDGE_PERCENT.default,
+            downgrade_window: limit::DOWNGRADE_WINDOW.default,
         }
     }
 }

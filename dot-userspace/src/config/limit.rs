@@ -106,6 +106,11 @@ pub const HEALTH_INTERVAL: Limit<Duration> = Limit { default: s(1), min: ms(100)
 /// makes it slower.
 pub const HEDGE_PERCENT: Limit<u8> = Limit { default: 0, min: 1, max: 20 };
 
+/// For how long after its last TLS a backend is not asked in clear. A week: RFC 9539 §4.3 keeps a success for three days,
+/// and an operator is to see the alert after a long weekend. A minute is for tries; a year is a server that will never lose
+/// its TLS.
+pub const DOWNGRADE_WINDOW: Limit<Duration> = Limit { default: h(7 * 24), min: s(60), max: h(366 * 24) };
+
 /// Cached responses per worker; 0: no cache. 10 million at about 200 octets are 2 GiB.
 pub const CACHE_ENTRIES: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
 

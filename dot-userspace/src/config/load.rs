@@ -1,8 +1,7 @@
 //! A file becomes a [`Config`], or a list of everything that is wrong with it.
 //!
 //! Before: `cli` has a path, or none. After: `start` gives each module its part.
-//! Holds: the order of checks: TOML, then shape and types, then ranges, then consistency, then what this version
-//! lacks.
+//! Holds: the order of checks: TOML, then shape and types, then ranges, then consistency.
 //! Never: gives a config away that has a mistake without saying so; waits on a pipe; reads more than [`FILE_OCTETS_MAX`].
 
 use std::{
@@ -14,7 +13,6 @@ use std::{
 
 use super::{
     Config, ConfigErrors, Mistake, consistency, consistency_dnstap, names, paths, range, source::Source,
-    unsupported,
 };
 
 /// Reads and checks `path`; without one, [`DEFAULT_PATH`] if it is there, else every default.
@@ -134,7 +132,6 @@ fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigError
     consistency::check(&config, &source, &mut mistakes);
     names::check(&config, &source, &mut mistakes);
     consistency_dnstap::check(&config, &source, &mut mistakes);
-    unsupported::check(&config, &source, &mut mistakes);
     mistakes.sort_by_key(|mistake| mistake.place);
     mistakes.dedup();
     if is_toml { Ok((config, mistakes)) } else { Err(ConfigErrors { mistakes }) }

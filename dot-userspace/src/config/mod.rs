@@ -5,6 +5,7 @@
 
 mod consistency;
 mod consistency_access;
+mod consistency_backend;
 mod consistency_dnstap;
 mod consistency_policy;
 mod defaults;
@@ -29,7 +30,6 @@ mod range;
 mod reachable;
 mod sandbox;
 mod source;
-mod unsupported;
 
 #[cfg(test)]
 mod tests;

@@ -153,9 +153,15 @@ pub struct Backend {
     /// Base64 SHA-256 of its public key, `transport = "tls"`.
     #[serde(default)]
     pub spki_pins: Vec<String>,
+    /// What it must prove over TLS.
+    #[serde(default)]
+    pub profile: Profile,
     /// What to do when its TLS fails.
     #[serde(default)]
     pub on_tls_failure: OnTlsFailure,
+    /// Where it is asked in clear when its TLS fails; empty: port 53 of the same host.
+    #[serde(default, deserialize_with = "super::parse::optional_socket")]
+    pub cleartext_address: Option<SocketAddr>,
     /// Time to wait for a response.
     #[serde(default = "Backend::default_timeout", with = "duration")]
     pub timeout: Duration,
@@ -171,6 +177,17 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Where it is asked in clear when its TLS fails, if the file permits that.
+    #[must_use]
+    pub fn in_clear(&self) -> Option<SocketAddr> {
+        let BackendAddress::Socket(address) = self.address else { return None };
+        let is_permitted = self.transport == Transport::Tls
+            && self.profile == Profile::Opportunistic
+            && self.on_tls_failure == OnTlsFailure::Cleartext
+            && self.allow_cleartext;
+        is_permitted.then(|| self.cleartext_address.unwrap_or(SocketAddr::new(address.ip(), 53)))
+    }
+
     /// What status, metrics and log lines call it.
     #[must_use]
     pub fn called(&self) -> String {
@@ -216,6 +233,17 @@ impl Transport {
     }
 }
 
+/// `backend.profile` (RFC 8310 §5)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Its name, its pins, or both; no query leaves without.
+    #[default]
+    Strict,
+    /// TLS with whoever answers there, where TLS works.
+    Opportunistic,
+}
+
 /// `backend.on_tls_failure`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -240,6 +268,9 @@ pub struct Balance {
     pub health_interval: Duration,
     /// Most second tries of late queries, in a hundred queries; 0: none.
     pub hedge_percent: u8,
+    /// For how long after its last TLS a backend is not asked in clear.
+    #[serde(with = "duration")]
+    pub downgrade_window: Duration,
 }
 
 /// `balance.policy`

@@ -45,6 +45,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
         check.within(&format!("backend.{index}.weight"), backend.weight, &limit::BACKEND_WEIGHT);
     }
     check.within("balance.health_interval", config.balance.health_interval, &limit::HEALTH_INTERVAL);
+    check.within("balance.downgrade_window", config.balance.downgrade_window, &limit::DOWNGRADE_WINDOW);
     check.zero_or_within("balance.hedge_percent", config.balance.hedge_percent, &limit::HEDGE_PERCENT);
     check.zero_or_within("dns.cache_entries", config.dns.cache_entries, &limit::CACHE_ENTRIES);
     let dns = &config.dns;

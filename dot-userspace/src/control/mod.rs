@@ -22,6 +22,7 @@ mod status;
 mod tickets;
 mod top;
 mod trace;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use status::{
 pub use tickets::{RotateRequest, Rotated};
 pub use top::{Counting, Top, TopClient, TopName, TopRequest};
 pub use trace::{TraceRequest, Traced};
+pub use upstream::{ForgiveRequest, TlsRow};
 
 use axum::{
     Json,
@@ -123,6 +125,13 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The keys are shared by a fleet, or there are no random numbers.
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String>;
+    /// What is remembered of TLS with backends, those of the config first.
+    fn upstreams(&self) -> Vec<TlsRow>;
+    /// Ends the suspicion that somebody strips a backend's TLS; what is remembered then.
+    ///
+    /// # Errors
+    /// There is no such backend, or its TLS does not fail.
+    fn forgive(&self, request: &ForgiveRequest) -> Result<TlsRow, String>;
 }
 
 /// A request's body, or its fault.

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{
     Source, State, Status, bans, cache, certificates, drain, explain, log, metrics, policy, reload, tickets,
-    top, trace,
+    top, trace, upstream,
 };
 
 /// The state that answers need.
@@ -43,6 +43,7 @@ pub(super) fn socket(source: AnySource) -> Router {
         .merge(tickets::route())
         .merge(top::route())
         .merge(trace::route())
+        .merge(upstream::route())
         .fallback(async || {
             not_found(&[
                 bans::PATH,
@@ -57,6 +58,8 @@ pub(super) fn socket(source: AnySource) -> Router {
                 tickets::PATH,
                 top::PATH,
                 trace::PATH,
+                upstream::PATH,
+                upstream::FORGIVE_PATH,
                 "/xdp",
             ])
         })

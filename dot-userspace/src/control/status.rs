@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainStatus, UnusableCertificate};
+use super::{DrainStatus, TlsRow, UnusableCertificate};
 use crate::{tls::certificate::Identity, xdp};
 
 /// The running process.
@@ -143,7 +143,8 @@ pub struct BackendStatus {
     /// "embedded", "udp", "tcp" or "tls".
     pub transport: String,
     /// "up", "down", or "unchecked" until the first result; "failing" where it is up, and half of its answers or more are
-    /// SERVFAIL.
+    /// SERVFAIL; "downgrade_suspected" where somebody seems to strip its TLS; "spare" where it stands in for another one in
+    /// clear, and that one's TLS does not permit it now.
     pub state: String,
     /// The reason why the last check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,6 +158,9 @@ pub struct BackendStatus {
     /// Its messages that matched no query or check; absent if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmatched: Option<UnmatchedStatus>,
+    /// What is remembered of its TLS; absent without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsRow>,
 }
 
 /// Messages of a backend that matched no query.

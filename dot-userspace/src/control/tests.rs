@@ -15,6 +15,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    backend::Remembered,
     ledger::{
         BackendLines, ControlCounters, Counter, Measured, PacketCount, Stage, Traffic, WorkerCounters,
         latency,
@@ -34,6 +35,13 @@ struct Still {
     degraded: Mutex<Option<(&'static str, bool)>>,
     /// Gets a sender when a reload is requested; the reload then waits for that.
     reloads: Option<tokio::sync::mpsc::UnboundedSender<Told>>,
+}
+
+/// TLS with a backend, with something of each kind.
+fn tls_row() -> TlsRow {
+    let failures = [("closed".to_owned(), 3)].into();
+    let remembered = Remembered { last_success: 1, failures, suspected_since: 2, ..Remembered::default() };
+    TlsRow { name: "one".into(), is_configured: true, remembered, suspicions: 4, ..TlsRow::default() }
 }
 
 /// The channel for the outcome of a reload.
@@ -66,6 +74,7 @@ impl Source for Still {
                 answered_percent: None,
                 servfail_percent: None,
                 unmatched: None,
+                tls: Some(tls_row()),
             }],
             servfail_percent: None,
             certificates: vec![CertificateStatus {
@@ -235,6 +244,14 @@ impl Source for Still {
         Ok(Rotated { end_old: request.end_old })
     }
 
+    fn upstreams(&self) -> Vec<TlsRow> {
+        Vec::new()
+    }
+
+    fn forgive(&self, request: &ForgiveRequest) -> Result<TlsRow, String> {
+        Err(format!("no backend is called {}", request.name))
+    }
+
     fn flush_cache(&self, request: &FlushRequest) -> Result<Flushed, String> {
         Ok(Flushed { asked: request.clone(), workers: 2 })
     }
@@ -316,8 +333,21 @@ fn refuses_the_rest() {
             (
                 404,
                 &json!([
-                    "/bans", "/cache", "/drain", "/explain", "/log", "/policy", "/reload", "/status",
-                    "/stats", "/tickets", "/top", "/trace", "/xdp"
+                    "/bans",
+                    "/cache",
+                    "/drain",
+                    "/explain",
+                    "/log",
+                    "/policy",
+                    "/reload",
+                    "/status",
+                    "/stats",
+                    "/tickets",
+                    "/top",
+                    "/trace",
+                    "/upstream",
+                    "/upstream/forgive",
+                    "/xdp"
                 ])
             )
         );

@@ -237,6 +237,8 @@ counters! {
     BackendTransferred = "backend", "transferred";
     /// Queries given to another backend because theirs was silent or gone.
     BackendFailedOver = "backend", "failed_over";
+    /// Queries given to a backend in clear, because its TLS failed and the config permits that.
+    BackendInClear = "backend", "in_clear";
     /// Queries given to a second backend too, because the first took longer than usual.
     BackendHedged = "backend", "hedged";
     /// Second backends whose answer came first.

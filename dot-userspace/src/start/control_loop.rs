@@ -97,6 +97,8 @@ pub(super) fn run(
         process.pass_xdp_on();
         socket.leave();
     } else {
+        // A successor reads the file before this engine ends, and writes it from then on.
+        process.history().save();
         process.detach_xdp();
         drop(socket);
     }
@@ -207,6 +209,7 @@ async fn hear_signals(
 fn look_around(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     process.sweep();
     process.tickets.keep_rotated();
+    process.history().look(&running.backends);
     if process.has_no_xdp() {
         // With XDP its watchdog asks.
         running.keeper.hear_log(logging::pass_on);
@@ -270,7 +273,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     let state_dir = &running.config.server.state_dir;
     let loaded = certificate::load_all(&config.tls, state_dir, &process.identities())?;
     let identities = &loaded.identities;
-    let secured = dialer::all(&config)?;
+    let secured = dialer::all(&config, process.history())?;
     let zones = policies::load_aside(&config, running).await?;
     let tickets = tickets(running, &config.tls, identities)?;
     let doubt = tickets.warning.clone();
@@ -296,6 +299,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
     running.staples_until = staples_until(identities);
+    process.history().serve(&config);
     process.reloaded(&config, &running.backends, loaded);
     process.screen_by(running.screen.clone(), &[]);
     if let Some(doubt) = doubt {

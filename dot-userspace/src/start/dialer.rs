@@ -3,14 +3,16 @@
 //! Before: a checked config. After: each backend with `transport = "tls"` has what recognises it.
 //! Never: opens a connection.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use tokio::net::TcpStream;
 
+use super::tls_history::TlsHistory;
 use crate::{
     backend::{Connecting, Connector, Tls, Wire},
-    config::Config,
-    tls::{BackendTls, BackendTlsStream},
+    config::{BackendAddress, Config, Profile, TlsVersion},
+    ledger::TlsFault,
+    tls::{self, BackendTls, BackendTlsStream},
 };
 
 struct Dialer(BackendTls);
@@ -23,6 +25,10 @@ impl Connector for Dialer {
         })
     }
 
+    fn fault(&self, error: &io::Error) -> TlsFault {
+        tls::fault_of(error)
+    }
+
     fn fingerprint(&self) -> u64 {
         self.0.fingerprint()
     }
@@ -32,16 +38,23 @@ impl Wire for BackendTlsStream {
     fn socket(&self) -> &TcpStream {
         self.get_ref().0
     }
+
+    fn shown(&self) -> (TlsVersion, Option<String>) {
+        tls::shown_by(self)
+    }
 }
 
-/// The TLS of each backend, in the order of the config.
+/// The TLS of each backend, in the order of the config, with what `history` remembers of it.
 ///
 /// # Errors
 /// One line: what of which backend cannot be had.
-pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Option<Tls>>> {
+pub(super) fn all(config: &Config, history: &TlsHistory) -> anyhow::Result<Vec<Option<Tls>>> {
     let tls = config.backend.iter().map(|backend| {
         let tls = BackendTls::of(backend).map_err(anyhow::Error::msg)?;
-        Ok(tls.map(|tls| Tls { connector: Arc::new(Dialer(tls)), on_failure: backend.on_tls_failure }))
+        let (Some(tls), BackendAddress::Socket(address)) = (tls, backend.address) else { return Ok(None) };
+        let memory = history.memory_of(&backend.called(), address, &backend.server_name);
+        memory.judge_by(config.balance.downgrade_window, backend.profile == Profile::Opportunistic);
+        Ok(Some(Tls { connector: Arc::new(Dialer(tls)), on_failure: backend.on_tls_failure, memory }))
     });
     tls.collect()
 }

@@ -6,11 +6,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::plan;
+use super::{plan, tls_history::TlsHistory};
 use crate::{
-    backend::{BackendConfig, health::Health},
+    backend::{
+        BackendConfig, TlsMemory,
+        health::{Health, HealthState},
+    },
     config::Config,
-    control::{BackendStatus, UnmatchedStatus},
+    control::{BackendStatus, TlsRow, UnmatchedStatus},
     ledger::{BackendLines, Measured, Traffic, latency},
 };
 
@@ -25,6 +28,12 @@ const FAILING_PERCENT: u8 = 50;
 struct Known {
     status: BackendStatus,
     health: Health,
+    /// Of its TLS.
+    memory: Option<TlsMemory>,
+    /// Whether another one stands in for it in clear.
+    falls_back: bool,
+    /// It stands in, in clear, for the backend with this memory.
+    stands_in: Option<TlsMemory>,
     lines: BackendLines,
     recent: Recent,
 }
@@ -38,6 +47,11 @@ impl KnownBackends {
         let known = statuses.zip(backends).map(|(status, backend)| Known {
             status,
             health: backend.health.clone(),
+            memory: backend.tls.as_ref().map(|tls| tls.memory.clone()),
+            falls_back: backends
+                .iter()
+                .any(|one| one.stands_in.is_some() && one.stands_in.as_ref() == memory_of(backend)),
+            stands_in: backend.stands_in.clone(),
             lines: backend.lines.clone(),
             recent: Recent::default(),
         });
@@ -62,8 +76,9 @@ impl KnownBackends {
         }
     }
 
-    pub(super) fn statuses(&self) -> Vec<BackendStatus> {
-        self.0.iter().map(Known::status).collect()
+    /// As they are now, with what `history` remembers of their TLS.
+    pub(super) fn statuses(&self, history: &TlsHistory) -> Vec<BackendStatus> {
+        self.0.iter().map(|known| known.status(history)).collect()
     }
 
     /// What each was asked and answered, by name.
@@ -84,14 +99,29 @@ impl KnownBackends {
     }
 }
 
+fn memory_of(backend: &BackendConfig) -> Option<&TlsMemory> {
+    backend.tls.as_ref().map(|tls| &tls.memory)
+}
+
 impl Known {
-    fn status(&self) -> BackendStatus {
+    fn status(&self, history: &TlsHistory) -> BackendStatus {
         let unmatched = self.health.unmatched();
         let unmatched = unmatched.map(|(count, last)| UnmatchedStatus { count, last: last.to_string() });
         let servfail_percent = self.recent.percent();
         let is_failing = servfail_percent.is_some_and(|percent| percent >= FAILING_PERCENT);
-        let state = if is_failing && self.health.is_up() { "failing" } else { self.health.state().label() };
+        let tls = self.memory.as_ref().and_then(|memory| {
+            let is_in_clear = self.falls_back && memory.may_speak_clear();
+            Some(TlsRow { is_in_clear, ..history.row_of(memory)? })
+        });
+        let is_suspected = tls.as_ref().is_some_and(|tls| tls.remembered.suspected_since > 0);
+        let state = match self.health.state() {
+            _ if is_suspected => "downgrade_suspected",
+            _ if self.stands_in.as_ref().is_some_and(|memory| !memory.may_speak_clear()) => "spare",
+            HealthState::Up if is_failing => "failing",
+            state => state.label(),
+        };
         BackendStatus {
+            tls,
             state: state.to_owned(),
             reason: self.health.reason(),
             answered_percent: self.health.answered_percent(),

@@ -305,7 +305,7 @@ impl ControlSocket {
         let listener = listener.with_context(|| format!("{}: cannot be made", path.display()))?;
         // The folder too, where it is ours: whoever we become must be able to remove the socket at the end. Where it is
         // not, the next start does.
-        hand_over(run_dir, CONTROL_SOCKET, owner).with_context(explain)?;
+        hand_over(run_dir, &[CONTROL_SOCKET], owner).with_context(explain)?;
         listener.set_nonblocking(true)?;
         let door = open_door(&folder).with_context(explain)?;
         Ok(Self { folder, listener, door, is_left: false })

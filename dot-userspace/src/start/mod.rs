@@ -31,6 +31,7 @@ mod renew;
 mod restart;
 mod succession;
 mod tap;
+mod tls_history;
 mod top;
 mod trace;
 pub mod trial;
@@ -61,6 +62,7 @@ use listeners::ControlSocket;
 use privileges::Owner;
 use process::{Askers, Kernel, Process, Running};
 use tap::Tapping;
+use tls_history::TlsHistory;
 
 /// Flushes of the cache, and reloads, that wait for the control thread.
 const FLUSHES_MAX: usize = 16;
@@ -81,6 +83,7 @@ struct Opened {
     control_socket: ControlSocket,
     embedded: Option<Embedded>,
     backends: Vec<BackendConfig>,
+    history: TlsHistory,
     kernel: Kernel,
 }
 
@@ -216,8 +219,10 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     };
     let embedded = plan::needs_embedded(config).then(Embedded::bind).transpose();
     let embedded = embedded.context("the embedded backend finds no free loopback port")?;
-    let backends =
-        plan::backends(config, embedded.as_ref().map(Embedded::address), dialer::all(config)?, &[]);
+    let history = TlsHistory::read(&config.server.state_dir);
+    let secured = dialer::all(config, &history)?;
+    let backends = plan::backends(config, embedded.as_ref().map(Embedded::address), secured, &[]);
+    history.serve(config);
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
     let start_xdp = if left.is_some() { xdp::go_on } else { xdp::start };
     let kernel = Kernel(Some(start_xdp(&plan::xdp(config, &config.listen.do53), &sockets)?));
@@ -239,13 +244,14 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         control_socket,
         embedded,
         backends,
+        history,
         kernel,
     })
 }
 
 /// Serves without rights, until a signal.
 fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper) -> anyhow::Result<()> {
-    let Opened { loaded, backends, listeners, cpus, descriptors, .. } = opened;
+    let Opened { loaded, backends, history, listeners, cpus, descriptors, .. } = opened;
     let workers = listeners.len();
     // From here on nothing has rights, and every thread made inherits that.
     logging::write_from_now_on().context("the log thread cannot start")?;
@@ -265,10 +271,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
     let (events, refused) = EventSink::new();
     events.log_connections(config.log.connections);
-    let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
-    let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
-    let askers =
-        Askers { flushes: flusher, reloads: reloader, events: events.clone(), taps, keeper: keeper.clone() };
+    let (askers, flushes, reloads) = askers(&events, taps, &keeper, history);
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
     process.say_unusable_certificates();
@@ -313,6 +316,19 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     process.screen_by(running.screen.clone(), &[]);
     let process = Arc::new(process);
     control_loop::run(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
+}
+
+/// What the control thread hears operators and workers by, and tells the keeper by.
+fn askers(
+    events: &EventSink,
+    taps: TapCounts,
+    keeper: &Keeper,
+    history: TlsHistory,
+) -> (Askers, mpsc::Receiver<process::Flush>, mpsc::Receiver<process::Reload>) {
+    let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
+    let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
+    let (events, keeper) = (events.clone(), keeper.clone());
+    (Askers { flushes: flusher, reloads: reloader, events, taps, keeper, history }, flushes, reloads)
 }
 
 /// What failed and every cause of it, in a line; what a cause says that was said already is said once.

@@ -33,6 +33,10 @@ const DESCRIPTORS_PER_BACKEND: u64 = 16 + 256;
 /// Name, address and transport of the zone that dotd carries.
 const EMBEDDED: &str = "embedded";
 
+/// What the name of a backend ends with that stands in for another in clear. No other name has it: it is no letter of a name,
+/// and no port.
+const IN_CLEAR: &str = ":clear";
+
 /// Whether any query may go to the zone that dotd carries: nothing is configured, or it is asked for.
 pub(super) fn needs_embedded(config: &Config) -> bool {
     config.backend.is_empty()
@@ -52,6 +56,7 @@ pub(super) fn backends(
         address,
         transport: Transport::Udp,
         tls: None,
+        stands_in: None,
         proxy_v2: false,
         pads: false,
         outstanding_max: 0,
@@ -76,13 +81,27 @@ pub(super) fn backends(
         })
     });
     let mut backends: Vec<_> = configured.collect();
+    // Behind all others, as in `backend_statuses`.
+    let in_clear = config.backend.iter().filter_map(|backend| {
+        let name = backend.called();
+        let secured = backends.iter().find(|one| *one.name == *name)?;
+        Some(BackendConfig {
+            proxy_v2: backend.proxy_v2,
+            outstanding_max: secured.outstanding_max,
+            stands_in: Some(secured.tls.as_ref()?.memory.clone()),
+            ..plain(name + IN_CLEAR, backend.in_clear()?, backend.timeout, backend.weight)
+        })
+    });
+    let in_clear: Vec<_> = in_clear.collect();
+    backends.extend(in_clear);
     if let (true, Some(address)) = (backends.is_empty(), embedded) {
         let (timeout, weight) = (limit::BACKEND_TIMEOUT.default, limit::BACKEND_WEIGHT.default);
         backends.push(plain(EMBEDDED.to_owned(), address, timeout, weight));
     }
     for backend in &mut backends {
         let is_same = |one: &&BackendConfig| {
-            (one.address, one.transport, &one.tls) == (backend.address, backend.transport, &backend.tls)
+            (one.address, one.transport, &one.tls, &one.stands_in)
+                == (backend.address, backend.transport, &backend.tls, &backend.stands_in)
         };
         if let Some(same) = known.iter().find(is_same) {
             backend.health = same.health.clone();
@@ -103,6 +122,7 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
         answered_percent: None,
         servfail_percent: None,
         unmatched: None,
+        tls: None,
     };
     if config.backend.is_empty() {
         return vec![status(EMBEDDED.into(), EMBEDDED.into(), EMBEDDED)];
@@ -113,7 +133,11 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
             status(backend.called(), address.to_string(), backend.transport.label())
         }
     });
-    statuses.collect()
+    let in_clear = config.backend.iter().filter_map(|backend| {
+        let address = backend.in_clear()?.to_string();
+        Some(status(backend.called() + IN_CLEAR, address, Transport::Udp.label()))
+    });
+    statuses.chain(in_clear).collect()
 }
 
 /// What every worker works by.

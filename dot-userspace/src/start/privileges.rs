@@ -18,6 +18,7 @@ use nix::{
     unistd::{Gid, Pid, Uid, User, fchown, fchownat, geteuid, setgid, setgroups, setuid},
 };
 
+use super::tls_history::FILE_NAME as HISTORY;
 use crate::{disk, tls::SELF_SIGNED};
 
 /// A user and its group.
@@ -75,7 +76,7 @@ pub fn usable_cpus() -> Vec<usize> {
 /// # Errors
 /// As [`hand_over`].
 pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
-    if !hand_over(state_dir, SELF_SIGNED, owner)? {
+    if !hand_over(state_dir, &[SELF_SIGNED, HISTORY], owner)? {
         let folder = state_dir.display();
         tracing::warn!(
             "server.state_dir: {folder} holds what is not dotd's and stays its owner's; name a folder of its own"
@@ -92,7 +93,7 @@ pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result
 ///
 /// # Errors
 /// The folder cannot be read or given away, or another user's link leads to it.
-pub fn hand_over(folder: &Path, own: &str, owner: Option<Owner>) -> anyhow::Result<bool> {
+pub fn hand_over(folder: &Path, own: &[&str], owner: Option<Owner>) -> anyhow::Result<bool> {
     let (Some((uid, gid)), true) = (owner, folder.is_dir()) else { return Ok(true) };
     let explain = || format!("{}: cannot be given to uid {uid}", folder.display());
     let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
@@ -104,7 +105,8 @@ pub fn hand_over(folder: &Path, own: &str, owner: Option<Owner>) -> anyhow::Resu
         // It may be gone again.
         let Ok(entry) = openat(&opened, name.as_os_str(), flags, Mode::empty()) else { continue };
         let found = fstat(&entry).with_context(explain)?;
-        if name.to_string_lossy().starts_with(own) && is_own(&found, uid) {
+        let is_named = own.iter().any(|own| name.to_string_lossy().starts_with(own));
+        if is_named && is_own(&found, uid) {
             fchownat(&entry, "", user, group, AtFlags::AT_EMPTY_PATH).with_context(explain)?;
         } else {
             is_ours &= found.st_uid == uid;

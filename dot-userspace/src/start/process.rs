@@ -32,6 +32,7 @@ use super::{
     policies::KnownZones,
     recent_refusals::RecentRefusals,
     tap::Tapping,
+    tls_history::TlsHistory,
     trace::Traces,
 };
 use crate::{
@@ -96,6 +97,8 @@ pub(super) struct Askers {
     pub taps: TapCounts,
     /// Signals are for it, and ticket keys.
     pub keeper: Keeper,
+    /// What is remembered of backends' TLS.
+    pub history: TlsHistory,
 }
 
 /// What the control socket tells.
@@ -129,6 +132,7 @@ pub(super) struct Process {
     flushes: mpsc::Sender<Flush>,
     reloads: mpsc::Sender<Reload>,
     keeper: Keeper,
+    history: TlsHistory,
     pub(super) tickets: KeptTickets,
 }
 
@@ -166,7 +170,7 @@ impl Process {
         loaded: Loaded,
         kernel: Kernel,
         sink: ChargesSink,
-        Askers { flushes, reloads, events, taps, keeper }: Askers,
+        Askers { flushes, reloads, events, taps, keeper, history }: Askers,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
@@ -206,6 +210,7 @@ impl Process {
             reloads,
             tickets: KeptTickets::with(keeper.clone()),
             keeper,
+            history,
         }
     }
 
@@ -227,6 +232,11 @@ impl Process {
     /// What became of copies of messages.
     pub(super) fn taps(&self) -> &TapCounts {
         &self.taps
+    }
+
+    /// What is remembered of backends' TLS.
+    pub(super) fn history(&self) -> &TlsHistory {
+        &self.history
     }
 
     /// Who traces whom.

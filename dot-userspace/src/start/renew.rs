@@ -50,7 +50,7 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
     let identities = &loaded.identities;
     let tickets = control_loop::tickets(running, tls, identities)?;
     let serving = tls::serving(identities, tls, &tickets)?;
-    let backends = backends(running)?;
+    let backends = backends(process, running)?;
     process.tickets.resume_by(&tickets);
     if backends == running.backends {
         running.workers.iter().for_each(|worker| worker.tell(Command::Serve(serving.clone())));
@@ -73,10 +73,10 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
 }
 
 /// The backends by the same config: those whose authorities are others now are believed by the new ones.
-fn backends(running: &Running) -> anyhow::Result<Vec<BackendConfig>> {
+fn backends(process: &Process, running: &Running) -> anyhow::Result<Vec<BackendConfig>> {
     let config = &running.config;
     let embedded = plan::needs_embedded(config).then(|| control_loop::embedded_address(running)).flatten();
-    Ok(plan::backends(config, embedded, dialer::all(config)?, &running.backends))
+    Ok(plan::backends(config, embedded, dialer::all(config, process.history())?, &running.backends))
 }
 
 /// Under what a session is resumed: whoever had the old key of a certificate must not go on by a ticket that was given under

@@ -8,7 +8,10 @@ use std::{os::fd::OwnedFd, path::PathBuf};
 
 use anyhow::Context;
 
-use super::{become_two, dialer, families, in_a_line, logging, open, plan, policies, privileges, renew};
+use super::{
+    become_two, dialer, families, in_a_line, logging, open, plan, policies, privileges, renew,
+    tls_history::TlsHistory,
+};
 use crate::{
     config::{self, Config, Workers},
     confine,
@@ -63,7 +66,7 @@ pub fn could_succeed(mut config: Config, inherited: &Inheritance) -> anyhow::Res
     let identities = certificate::load_all(&config.tls, &config.server.state_dir, &[])?.identities;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     tls::serving(&identities, &config.tls, &tickets.given_under(renew::trust(&config.tls, &identities)))?;
-    dialer::all(&config)?;
+    dialer::all(&config, &TlsHistory::default())?;
     policies::load(&config, &[])?;
     xdp::try_load(&plan::xdp(&config, &config.listen.do53), &config.listen.dot)?;
     Ok(())

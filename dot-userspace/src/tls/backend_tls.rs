@@ -2,7 +2,7 @@
 //!
 //! Before: a `[[backend]]` with `transport = "tls"`. After: a stream that is the backend's own, or an error.
 //! Holds: the roots, the name, the pins, and the tickets of earlier handshakes with it.
-//! Never: believes a certificate for any reason but the configured ones, offers early data, or speaks TLS below
+//! Never: believes a certificate of a strict backend for any reason but the configured ones, offers early data, or speaks TLS below
 //! 1.2.
 //!
 //! Source: RFC 8310 §8 (name and pins: where both are set, both must hold), RFC 7858 §4.2.
@@ -17,7 +17,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{
-    CertificateError as Refused, ClientConfig, Error as TlsError, RootCertStore,
+    CertificateError as Refused, ClientConfig, Error as TlsError, ProtocolVersion, RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs as provider},
     server::ParsedCertificate,
@@ -32,7 +32,7 @@ use super::{
     server_verifier::{Rule, ServerVerifier},
     serving::ALPN_DOT,
 };
-use crate::config::Backend;
+use crate::config::{Backend, Profile, TlsVersion};
 
 /// Why a key without a configured pin is refused.
 pub(super) const WRONG_PIN: &str = "the backend's key has none of the configured pins";
@@ -63,7 +63,8 @@ impl BackendTls {
         }
         let provider = Arc::new(provider::default_provider());
         let mut believed = DefaultHasher::new();
-        (&backend.server_name, &backend.spki_pins).hash(&mut believed);
+        let is_opportunistic = backend.profile == Profile::Opportunistic;
+        (&backend.server_name, &backend.spki_pins, is_opportunistic).hash(&mut believed);
         let named = match backend.server_name.as_str() {
             "" => None,
             _ => Some(by_name(&backend.ca, Arc::clone(&provider), &mut believed)?),
@@ -74,7 +75,8 @@ impl BackendTls {
             text => ServerName::try_from(text.to_owned())
                 .map_err(|_| format!("backend {address}: server_name \"{text}\" is no name of a host"))?,
         };
-        let conditions = Conditions::new(named, backend.spki_pins.iter().filter_map(pin).collect());
+        let pins = backend.spki_pins.iter().filter_map(pin).collect();
+        let conditions = Conditions { is_opportunistic, ..Conditions::new(named, pins) };
         let verifier = ServerVerifier::new(conditions, Arc::clone(&provider));
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
         let builder = builder.map_err(|error| format!("backend {address}: {error}"))?;
@@ -102,6 +104,19 @@ impl BackendTls {
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
+}
+
+/// The version of TLS on a connection, and the pin of the key that the backend has shown; `None`: it cannot be read.
+#[must_use]
+pub fn shown_by(stream: &BackendTlsStream) -> (TlsVersion, Option<String>) {
+    let connection = stream.get_ref().1;
+    let version = match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => TlsVersion::V1_2,
+        _ => TlsVersion::V1_3,
+    };
+    let leaf = connection.peer_certificates().and_then(<[_]>::first);
+    let parsed = leaf.and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
+    (version, parsed.map(|parsed| STANDARD.encode(digest(&SHA256, &parsed.subject_public_key_info()))))
 }
 
 /// A pin as `dotd pin` prints it.
@@ -155,6 +170,8 @@ fn by_name(
 pub(super) struct Conditions {
     named: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
+    /// Whoever answers is accepted (RFC 8310 §5): an attacker who only listens learns nothing.
+    is_opportunistic: bool,
 }
 
 /// What one condition says of a certificate; `None`: it is not configured.
@@ -163,7 +180,7 @@ type Verdict = Option<Result<(), TlsError>>;
 impl Conditions {
     /// By these conditions.
     pub(super) fn new(named: Option<Arc<WebPkiServerVerifier>>, pins: Vec<Pin>) -> Self {
-        Self { named, pins }
+        Self { named, pins, is_opportunistic: false }
     }
 
     /// Whether chain and name are right, and whether the key has a pin.
@@ -198,6 +215,7 @@ impl Rule for Conditions {
         now: UnixTime,
     ) -> Result<(), TlsError> {
         match self.verdicts(leaf, chain, name, now) {
+            _ if self.is_opportunistic => Ok(()),
             // The config refuses that; rejecting every certificate is the safe failure.
             (None, None) => Err(Refused::ApplicationVerificationFailure.into()),
             (by_name, by_pin) => {

@@ -30,7 +30,7 @@ mod stream;
 mod tickets;
 mod turnstile;
 
-pub use backend_tls::{BackendTls, BackendTlsStream};
+pub use backend_tls::{BackendTls, BackendTlsStream, shown_by};
 pub use certificate::CertificateFacts;
 pub use certified::Certified;
 pub use client_ca::client_verifier;

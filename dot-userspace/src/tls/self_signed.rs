@@ -6,10 +6,8 @@
 //! Never: replaces an existing key, even in a damaged file: that would break every pinned client.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    fs, io,
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,7 +17,7 @@ use rcgen::{
 };
 
 use super::certificate::{CertificateError, Identity, assemble, pem};
-use crate::disk;
+use crate::disk::{self, Arrival, write_whole};
 
 /// The identity in `state_dir`; makes it if it is absent, renews it if it ends soon.
 pub(super) fn load_or_create(state_dir: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
@@ -103,38 +101,6 @@ fn issue(path: &Path, key: &KeyPair, now: SystemTime) -> Result<String, Certific
     params.not_after = epoch + today + LIFE;
     let certificate = params.self_signed(key).map_err(|error| not_made(path, &error))?;
     Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
-}
-
-/// How a new file replaces the old one.
-enum Arrival {
-    OnlyIfAbsent,
-    Replace,
-}
-
-/// Writes beside `path`, then renames: readers see the whole file or none.
-fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> {
-    let folder = disk::open_folder(path.parent().unwrap_or(Path::new("")))?;
-    // By the open folder from here on, because its path may lead elsewhere later.
-    let path = &disk::path_of(&folder).join(path.file_name().unwrap_or_default());
-    let draft = draft_path(path);
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let arrived = written.and_then(|()| match arrival {
-        Arrival::OnlyIfAbsent => fs::hard_link(&draft, path),
-        Arrival::Replace => fs::rename(&draft, path),
-    });
-    let _ = fs::remove_file(&draft);
-    arrived?;
-    folder.sync_all()
-}
-
-/// A separate name for each writer, in the same folder, because a rename does not cross file systems.
-fn draft_path(path: &Path) -> PathBuf {
-    path.with_extension(format!("pem.{}-{:?}", std::process::id(), std::thread::current().id()))
 }
 
 /// This machine's name, if a certificate can hold it.

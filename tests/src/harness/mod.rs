@@ -12,6 +12,7 @@ pub mod dot;
 pub mod engines;
 pub mod flood;
 pub mod message;
+pub mod middlebox;
 pub mod mounts;
 pub mod netns;
 pub mod offer;

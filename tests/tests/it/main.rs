@@ -158,6 +158,8 @@ mod switches;
 mod tls_backends;
 /// Records that carry nothing, inside an established session.
 mod tls_floods;
+/// Backends over TLS behind a box that lies: profiles, fall-back in clear, suspected downgrades.
+mod tls_profiles;
 /// Zone transfers, NOTIFY and UPDATE, where the config allows them.
 mod transfers;
 /// Another program takes dotd's place, or the old one serves on.

@@ -38,7 +38,11 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
         "udp and streams end queries by calling pool, instead of reporting them",
     ),
     ("cli", &["arguments", "*"], "a verb declares its own words, and the list of verbs names it"),
-    ("config", &["consistency", "consistency_access", "consistency_policy"], "one check in three files"),
+    (
+        "config",
+        &["consistency", "consistency_access", "consistency_backend", "consistency_policy"],
+        "one check in four files",
+    ),
     (
         "control",
         &["reload", "router", "serve"],

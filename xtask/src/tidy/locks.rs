@@ -28,6 +28,10 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/backend/health.rs",
         "why a backend is down, taken by a health check; and a count, once for a message that matches no query",
     ),
+    (
+        "dot-userspace/src/backend/tls_memory.rs",
+        "once for a connection to a backend over TLS, and when an operator or the control thread looks",
+    ),
     ("dot-userspace/src/events/refusals.rs", "for events that found no room, at most ten times a second"),
     (
         "dot-userspace/src/events/trace.rs",

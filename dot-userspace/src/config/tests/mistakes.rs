@@ -423,8 +423,28 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         "[[backend]]\naddress = \"192.0.2.1:853\"\ntransport = \"tls\"\nspki_pins = [\"abcd\"]\non_tls_failure = \"cleartext\"",
         &[
             "4:14: backend.spki_pins: \"abcd\" is not Base64 of 32 octets; `dotd pin FILE` prints one",
-            "5:18: backend.on_tls_failure: \"cleartext\" to 192.0.2.1:853 needs allow_cleartext = true",
-            "5:18: backend.on_tls_failure: not in this version of dotd; remove it or set \"next\"",
+            "5:18: backend.on_tls_failure: a strict backend is never asked in clear (RFC 8310 §5); set \"next\" or \"refuse\", or profile = \"opportunistic\"",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"\nprofile = \"opportunistic\"\non_tls_failure = \"cleartext\"\ncleartext_address = \"0.0.0.0:53\"",
+        &[
+            "5:18: backend.on_tls_failure: \"cleartext\" needs allow_cleartext = true for this backend",
+            "6:21: backend.cleartext_address: 0.0.0.0:53 is no server's address; use \"192.0.2.1:53\"",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\nprofile = \"opportunistic\"\ncleartext_address = \"127.0.0.1:54\"",
+        &[
+            "3:11: backend.profile: is used with transport = \"tls\" only; remove it",
+            "4:21: backend.cleartext_address: is used with on_tls_failure = \"cleartext\" only; remove it",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\non_tls_failure = \"cleartext\"\n[balance]\ndowngrade_window = \"1s\"",
+        &[
+            "3:18: backend.on_tls_failure: \"cleartext\" is for transport = \"tls\"; remove it",
+            "5:20: balance.downgrade_window: 1s is less than 1m, the smallest permitted",
         ],
     ),
     (

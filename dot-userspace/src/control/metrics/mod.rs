@@ -11,6 +11,7 @@ mod histograms;
 #[cfg(test)]
 mod page;
 mod policy;
+mod upstream;
 #[cfg(test)]
 pub(super) use page::hold as hold_page;
 
@@ -75,6 +76,7 @@ fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Re
     queries(&mut registry, status, snapshot);
     owed(&mut registry, snapshot);
     backends(&mut registry, status, snapshot);
+    upstream::register(&mut registry, status);
     cache(&mut registry, snapshot);
     each_of("fairness", &mut registry, snapshot);
     each_of("access", &mut registry, snapshot);

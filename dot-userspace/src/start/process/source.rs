@@ -9,8 +9,8 @@ use super::{BAN_SECONDS, Process, lock};
 use crate::{
     control::{
         BanRequest, Banning, Counting, DnstapStatus, DrainRequest, ExplainRequest, Explaining, FlushRequest,
-        Flushed, LogRequest, Outcome, RotateRequest, Rotated, Source, State, Status, TopRequest,
-        TraceRequest, Traced, UnbanRequest,
+        Flushed, ForgiveRequest, LogRequest, Outcome, RotateRequest, Rotated, Source, State, Status, TlsRow,
+        TopRequest, TraceRequest, Traced, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},
@@ -29,7 +29,7 @@ impl Source for Process {
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.counters.len(),
             listeners: self.listeners.clone(),
-            backends: lock(&self.backends).statuses(),
+            backends: lock(&self.backends).statuses(&self.history),
             servfail_percent: lock(&self.responses).percent(),
             certificates: lock(&self.certificates).clone(),
             unusable_certificates: self.unusable_certificates(),
@@ -131,6 +131,18 @@ impl Source for Process {
         // In its own statement: a list is judged without the lock.
         let screen = lock(&self.policy).screen();
         screen.ok_or("there is no policy zone: see [[policy.zone]] in docs/config.md")?.explain(question)
+    }
+
+    fn upstreams(&self) -> Vec<TlsRow> {
+        // In its own statement: the lock of the backends is taken alone.
+        let configured: Vec<_> = lock(&self.backends).statuses(&self.history);
+        let of_config = configured.into_iter().filter_map(|backend| backend.tls);
+        let others = self.history.rows().into_iter().filter(|row| !row.is_configured);
+        of_config.chain(others).collect()
+    }
+
+    fn forgive(&self, request: &ForgiveRequest) -> Result<TlsRow, String> {
+        self.history.forgive(request)
     }
 
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {

@@ -1,0 +1,397 @@
+//! What dotd remembers of TLS with one backend: since when it speaks TLS, by which key, how it fails, and whether that looks
+//! like somebody who strips TLS.
+//!
+//! Before: `dial` made a handshake, or failed to. After: the backend may be asked in clear, or not; `start` keeps the memory in a
+//! file and shows it.
+//! Holds: the rule of when cleartext is permitted: after a failure, and only if the server has not spoken TLS within the window,
+//! or an operator has forgiven it.
+//! Never: permits cleartext by itself where the config does not: then no backend stands in for this one.
+//!
+//! Source: RFC 8310 §5 and §6.5 (opportunistic profile, downgrade), RFC 9539 §4.3 to §4.6 (what a prober remembers).
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{config::TlsVersion, ledger::TlsFault};
+
+/// Failures in a row that raise suspicion: one lost connection proves nothing.
+const FAILURES_MIN: u32 = 3;
+/// How old the last success in the file may be.
+const SUCCESS_AGE_MAX: u64 = 3600;
+
+/// What is remembered of one backend. Times are in seconds since 1970; 0: never.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Remembered {
+    /// The first handshake that was done.
+    pub first_success: u64,
+    /// The last one.
+    pub last_success: u64,
+    /// The version of that one: "1.2" or "1.3".
+    pub version: String,
+    /// Base64 SHA-256 of the key that it showed.
+    pub pin: String,
+    /// The key before, where it has changed.
+    pub pin_before: String,
+    /// When it changed.
+    pub pin_changed: u64,
+    /// Failures since the last success, by kind.
+    pub failures: BTreeMap<String, u32>,
+    /// The first of them.
+    pub failing_since: u64,
+    /// Since when somebody seems to strip TLS.
+    pub suspected_since: u64,
+    /// When an operator said that this server has no TLS any more. The next success ends that.
+    pub forgiven: u64,
+}
+
+impl Remembered {
+    fn succeed(&mut self, now: u64, version: &str, pin: Option<String>) {
+        if self.first_success == 0 {
+            self.first_success = now;
+        }
+        self.last_success = now;
+        version.clone_into(&mut self.version);
+        if let Some(pin) = pin.filter(|pin| *pin != self.pin) {
+            if !self.pin.is_empty() {
+                self.pin_before = std::mem::take(&mut self.pin);
+                self.pin_changed = now;
+            }
+            self.pin = pin;
+        }
+        self.failures.clear();
+        (self.failing_since, self.suspected_since, self.forgiven) = (0, 0, 0);
+    }
+
+    fn fail(&mut self, now: u64, fault: TlsFault) {
+        let count = self.failures.entry(fault.label().to_owned()).or_default();
+        *count = count.saturating_add(1);
+        if self.failing_since == 0 {
+            self.failing_since = now;
+        }
+    }
+
+    fn all_failures(&self) -> u32 {
+        self.failures.values().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Whether it spoke TLS so lately that it still must.
+    fn must_speak(&self, now: u64, window: u64) -> bool {
+        // A clock that was set back makes the success no older.
+        self.last_success > 0 && self.forgiven == 0 && now.saturating_sub(self.last_success) < window
+    }
+
+    fn may_speak_clear(&self, now: u64, window: u64) -> bool {
+        self.all_failures() > 0 && !self.must_speak(now, window)
+    }
+
+    /// A server that must speak TLS takes connections and fails at TLS, or answers in clear and not there.
+    fn is_suspicious(&self, now: u64, window: u64, answers_in_clear: bool) -> bool {
+        let unconnected = self.failures.get(TlsFault::Unconnected.label()).copied().unwrap_or_default();
+        let in_tls = self.all_failures().saturating_sub(unconnected);
+        let is_failing = in_tls >= FAILURES_MIN || (answers_in_clear && self.all_failures() >= FAILURES_MIN);
+        is_failing && self.must_speak(now, window)
+    }
+}
+
+/// The memory of one backend. Clones share it; two are equal if they are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct TlsMemory(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    may_speak_clear: AtomicBool,
+    is_failing: AtomicBool,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    row: Remembered,
+    window: u64,
+    is_opportunistic: bool,
+    /// The last success that the file has.
+    saved_success: u64,
+    /// The file lacks something that it must have.
+    is_unsaved: bool,
+    suspicions: u64,
+    pin_changes: u64,
+}
+
+impl PartialEq for TlsMemory {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for TlsMemory {}
+
+impl TlsMemory {
+    /// The memory that a file has. Failures of before a start say nothing about now.
+    #[must_use]
+    pub fn of(row: Remembered) -> Self {
+        let memory = Self::default();
+        {
+            let mut kept = memory.kept();
+            kept.saved_success = row.last_success;
+            kept.row = Remembered { failures: BTreeMap::new(), failing_since: 0, ..row };
+        }
+        memory
+    }
+
+    /// Sets for how long after its last TLS the backend is not asked in clear, and whether its key may be any.
+    pub fn judge_by(&self, window: Duration, is_opportunistic: bool) {
+        let mut kept = self.kept();
+        (kept.window, kept.is_opportunistic) = (window.as_secs(), is_opportunistic);
+        self.publish(&kept, unix_now());
+    }
+
+    /// Whether a backend that stands in for this one may be asked. One load: workers ask for each query that finds no other
+    /// backend.
+    #[must_use]
+    pub fn may_speak_clear(&self) -> bool {
+        self.0.may_speak_clear.load(Relaxed)
+    }
+
+    /// Whether the last handshake failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.0.is_failing.load(Relaxed)
+    }
+
+    /// A handshake is done.
+    pub fn note_success(&self, name: &str, (version, pin): (TlsVersion, Option<String>)) {
+        let version = match version {
+            TlsVersion::V1_2 => "1.2",
+            TlsVersion::V1_3 => "1.3",
+        };
+        let now = unix_now();
+        let mut kept = self.kept();
+        let before = kept.row.clone();
+        kept.row.succeed(now, version, pin);
+        let is_news = before.first_success == 0 || before.version != kept.row.version || before.forgiven != 0;
+        if before.suspected_since != 0 {
+            tracing::info!(backend = name, "speaks TLS again: no downgrade is suspected any more");
+        }
+        let has_other_key =
+            kept.row.pin_changed != before.pin_changed || kept.row.pin_before != before.pin_before;
+        if has_other_key {
+            kept.pin_changes = kept.pin_changes.saturating_add(1);
+            let (old, new) = (&kept.row.pin_before, &kept.row.pin);
+            if kept.is_opportunistic {
+                tracing::warn!(
+                    backend = name,
+                    old,
+                    new,
+                    "the server has another key, and nothing proves whose it is"
+                );
+            } else {
+                tracing::info!(
+                    backend = name,
+                    old,
+                    new,
+                    "the server has another key, which its name or a pin proves"
+                );
+            }
+        }
+        let is_old = now.saturating_sub(kept.saved_success) >= SUCCESS_AGE_MAX;
+        kept.is_unsaved |= is_news || has_other_key || is_old || before.suspected_since != 0;
+        self.publish(&kept, now);
+    }
+
+    /// A handshake failed, or nobody accepted the connection.
+    pub fn note_failure(&self, name: &str, fault: TlsFault) {
+        let now = unix_now();
+        let mut kept = self.kept();
+        kept.row.fail(now, fault);
+        self.judge(&mut kept, name, now, false);
+    }
+
+    /// Looks again, as time passes; `answers_in_clear`: the backend that stands in for this one answers.
+    pub fn look(&self, name: &str, answers_in_clear: bool) {
+        let mut kept = self.kept();
+        self.judge(&mut kept, name, unix_now(), answers_in_clear);
+    }
+
+    /// An operator says that the server has no TLS any more, or that its failure is known.
+    ///
+    /// # Errors
+    /// It does not fail.
+    pub fn forgive(&self) -> Result<(), &'static str> {
+        let now = unix_now();
+        let mut kept = self.kept();
+        if kept.row.all_failures() == 0 && kept.row.suspected_since == 0 {
+            return Err("its TLS does not fail: there is nothing to forgive");
+        }
+        (kept.row.forgiven, kept.row.suspected_since) = (now, 0);
+        kept.is_unsaved = true;
+        self.publish(&kept, now);
+        Ok(())
+    }
+
+    /// What is remembered now.
+    #[must_use]
+    pub fn row(&self) -> Remembered {
+        self.kept().row.clone()
+    }
+
+    /// How often a downgrade was suspected since the start, and how often the key changed.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let kept = self.kept();
+        (kept.suspicions, kept.pin_changes)
+    }
+
+    /// Whether the file lacks something that it must have.
+    #[must_use]
+    pub fn is_unsaved(&self) -> bool {
+        self.kept().is_unsaved
+    }
+
+    /// The row for the file, which has it from now on.
+    #[must_use]
+    pub fn save(&self) -> Remembered {
+        let mut kept = self.kept();
+        (kept.saved_success, kept.is_unsaved) = (kept.row.last_success, false);
+        kept.row.clone()
+    }
+
+    fn judge(&self, kept: &mut Kept, name: &str, now: u64, answers_in_clear: bool) {
+        let is_suspected = kept.row.suspected_since != 0;
+        if !is_suspected && kept.row.is_suspicious(now, kept.window, answers_in_clear) {
+            kept.row.suspected_since = now;
+            kept.suspicions = kept.suspicions.saturating_add(1);
+            kept.is_unsaved = true;
+            tracing::warn!(
+                backend = name,
+                failures = ?kept.row.failures,
+                "downgrade suspected: the server spoke TLS lately, and fails now; it is not asked in clear. `dotd upstream \
+                 history` says more, `dotd upstream forgive` ends this"
+            );
+        } else if is_suspected && !kept.row.must_speak(now, kept.window) {
+            kept.row.suspected_since = 0;
+            kept.is_unsaved = true;
+            tracing::warn!(
+                backend = name,
+                "has not spoken TLS for balance.downgrade_window: no downgrade is suspected any more"
+            );
+        }
+        self.publish(kept, now);
+    }
+
+    fn publish(&self, kept: &Kept, now: u64) {
+        self.0.is_failing.store(kept.row.all_failures() > 0, Relaxed);
+        self.0.may_speak_clear.store(kept.row.may_speak_clear(now, kept.window), Relaxed);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400;
+    const WINDOW: u64 = 7 * DAY;
+    const BEGAN: u64 = 1_800_000_000;
+
+    fn spoke() -> Remembered {
+        let mut row = Remembered::default();
+        row.succeed(BEGAN, "1.3", Some("ONE".into()));
+        row
+    }
+
+    /// Goal: a server without a history may be asked in clear after a failure; one that spoke TLS within the window may not,
+    /// until that is over or an operator forgives it; a success ends both. Method: the rule, with a clock of its own, set back
+    /// too. Covers: A-600
+    #[test]
+    fn cleartext_needs_a_failure_and_no_history() {
+        let mut row = Remembered::default();
+        assert!(!row.may_speak_clear(BEGAN, WINDOW), "nothing has failed");
+        row.fail(BEGAN, TlsFault::Unconnected);
+        assert!(row.may_speak_clear(BEGAN, WINDOW));
+        let mut row = spoke();
+        row.fail(BEGAN, TlsFault::Closed);
+        for now in [0, BEGAN - DAY, BEGAN, BEGAN + WINDOW - 1] {
+            assert!(!row.may_speak_clear(now, WINDOW), "{now}");
+        }
+        assert!(row.may_speak_clear(BEGAN + WINDOW, WINDOW));
+        row.forgiven = BEGAN;
+        assert!(row.may_speak_clear(BEGAN, WINDOW));
+        row.succeed(BEGAN + 1, "1.3", None);
+        row.fail(BEGAN + 2, TlsFault::Closed);
+        assert!(!row.may_speak_clear(BEGAN + 2, WINDOW), "it spoke again");
+    }
+
+    /// Goal: three failures within TLS of a server that spoke it are suspicious; connections that nobody accepts are only where
+    /// the same server answers in clear; a server without a history never is. Method: each kind of failure. Covers: A-601
+    #[test]
+    fn a_downgrade_is_suspected_of_servers_that_spoke() {
+        for fault in TlsFault::ALL {
+            let (mut old, mut new) = (spoke(), Remembered::default());
+            for count in 1..=3 {
+                old.fail(BEGAN, fault);
+                new.fail(BEGAN, fault);
+                let is_enough = count == 3;
+                assert_eq!(old.is_suspicious(BEGAN, WINDOW, true), is_enough, "{fault:?} {count}");
+                let without = is_enough && fault != TlsFault::Unconnected;
+                assert_eq!(old.is_suspicious(BEGAN, WINDOW, false), without, "{fault:?} {count}");
+                assert!(!new.is_suspicious(BEGAN, WINDOW, true));
+            }
+            assert!(!old.is_suspicious(BEGAN + WINDOW, WINDOW, true));
+        }
+    }
+
+    /// Goal: another key is kept with the one before and its time; the same key, or none, is no news. Method: four handshakes.
+    /// Covers: A-602
+    #[test]
+    fn another_key_is_remembered() {
+        let mut row = spoke();
+        row.succeed(BEGAN + 1, "1.2", Some("ONE".into()));
+        row.succeed(BEGAN + 2, "1.2", None);
+        assert_eq!((row.pin_changed, &*row.pin, &*row.version), (0, "ONE", "1.2"));
+        row.succeed(BEGAN + 3, "1.3", Some("TWO".into()));
+        assert_eq!((row.pin_changed, &*row.pin, &*row.pin_before), (BEGAN + 3, "TWO", "ONE"));
+        assert_eq!((row.first_success, row.last_success), (BEGAN, BEGAN + 3));
+    }
+
+    /// Goal: what workers read follows each event, a suspicion is counted once, and only what the file must have makes it be
+    /// written. Method: a memory through success, failures, an operator's word, success.
+    #[test]
+    fn a_memory_follows_events() {
+        let memory = TlsMemory::default();
+        memory.judge_by(Duration::from_secs(WINDOW), true);
+        let shown = |pin: &str| (TlsVersion::V1_3, Some(pin.to_owned()));
+        assert_eq!(memory.forgive(), Err("its TLS does not fail: there is nothing to forgive"));
+        memory.note_success("one", shown("ONE"));
+        assert!(memory.is_unsaved() && !memory.is_failing());
+        drop(memory.save());
+        memory.note_success("one", shown("ONE"));
+        assert!(!memory.is_unsaved(), "nothing new");
+        (0..5).for_each(|_| memory.note_failure("one", TlsFault::NotTls));
+        assert!(memory.is_failing() && memory.is_unsaved() && !memory.may_speak_clear());
+        assert_eq!(memory.counts(), (1, 0));
+        assert!(memory.row().suspected_since > 0);
+        memory.forgive().unwrap();
+        assert!(memory.may_speak_clear() && memory.row().suspected_since == 0);
+        memory.note_success("one", shown("TWO"));
+        assert!(!memory.may_speak_clear() && !memory.is_failing());
+        assert_eq!(memory.counts(), (1, 1));
+        let restarted = TlsMemory::of(memory.save());
+        assert_eq!(restarted.row().pin, "TWO");
+    }
+}

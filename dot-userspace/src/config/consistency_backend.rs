@@ -1,0 +1,140 @@
+//! Backends whose keys contradict each other, or would send queries where nobody permitted them.
+//!
+//! Before: types and ranges fit. After: each backend can be asked, over TLS, or in clear where the file says so.
+//! Never: asks the system; looks whether a backend is there.
+//!
+//! Source: RFC 8310 §5 (profiles), RFC 8932 §5.1.1.
+
+use std::net::{IpAddr, SocketAddr};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::{Backend, BackendAddress, Config, OnTlsFailure, Profile, Transport, consistency::Check};
+
+/// Octets of a SHA-256 digest.
+const SHA256_OCTETS: usize = 32;
+
+/// Notes what is wrong with each backend.
+pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
+    for (index, backend) in config.backend.iter().enumerate() {
+        self::backend(check, index, backend);
+        fallback(check, index, backend);
+    }
+    once(check, config);
+}
+
+fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
+    let at = |key: &str| format!("backend.{index}.{key}");
+    let is_tls = backend.transport == Transport::Tls;
+    match backend.address {
+        BackendAddress::Embedded if backend.transport != Transport::Udp => {
+            check.note(&at("transport"), "the embedded backend has none; remove it");
+        }
+        BackendAddress::Embedded if backend.proxy_v2 => {
+            check.note(&at("proxy_v2"), "the embedded backend takes no header; remove it");
+        }
+        BackendAddress::Embedded => {}
+        BackendAddress::Socket(address) => self::address(check, index, backend, address),
+    }
+    let is_strict = backend.profile == Profile::Strict;
+    if is_tls && is_strict && backend.server_name.is_empty() && backend.spki_pins.is_empty() {
+        check.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to know the backend by");
+    }
+    if !is_tls && !backend.server_name.is_empty() {
+        check.note(&at("server_name"), "is used with transport = \"tls\" only; remove it");
+    }
+    if !is_tls && !backend.spki_pins.is_empty() {
+        check.note(&at("spki_pins"), "is used with transport = \"tls\" only; remove it");
+    }
+    if backend.server_name.is_empty() && !backend.ca.as_os_str().is_empty() {
+        check.note(&at("ca"), "vouches for `server_name`, which is not set; remove it or set that");
+    }
+    for (pin_index, pin) in backend.spki_pins.iter().enumerate() {
+        if STANDARD.decode(pin).is_ok_and(|digest| digest.len() == SHA256_OCTETS) {
+            continue;
+        }
+        let message =
+            format!("\"{pin}\" is not Base64 of {SHA256_OCTETS} octets; `dotd pin FILE` prints one");
+        check.note(&at(&format!("spki_pins.{pin_index}")), message);
+    }
+}
+
+fn address(check: &mut Check<'_, '_>, index: usize, backend: &Backend, address: SocketAddr) {
+    let path = format!("backend.{index}.address");
+    if address.port() == 0 {
+        check.note(&path, format!("{address}: port 0 is none; use 53"));
+    }
+    let host = address.ip().to_canonical();
+    if host.is_unspecified() || is_multicast(host) {
+        check.note(&path, format!("{address} is no host's address; use \"127.0.0.1:53\""));
+    } else if !host.is_loopback() && !backend.allow_cleartext && backend.transport != Transport::Tls {
+        let message = format!(
+            "queries to {address} would leave this machine in cleartext; set allow_cleartext = true if that network is yours"
+        );
+        check.note(&path, message);
+    }
+}
+
+fn once(check: &mut Check<'_, '_>, config: &Config) {
+    let mut seen = Vec::new();
+    for (index, backend) in config.backend.iter().enumerate() {
+        let path = format!("backend.{index}.address");
+        if seen.contains(&backend.address) {
+            check.note(&path, "is listed twice; remove one, or raise the other's `weight`");
+        }
+        seen.push(backend.address);
+        if let BackendAddress::Socket(address) = backend.address
+            && config.listen.dot.iter().chain(&config.listen.do53).any(|at| is_reached_at(*at, address))
+        {
+            check.note(&path, format!("{address} is dotd itself; name the DNS server behind it"));
+        }
+    }
+}
+
+/// Cleartext needs an operator's word, and is never for a strict backend (RFC 8310 §5).
+fn fallback(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
+    let at = |key: &str| format!("backend.{index}.{key}");
+    let is_tls = backend.transport == Transport::Tls;
+    if !is_tls && backend.profile == Profile::Opportunistic {
+        check.note(&at("profile"), "is used with transport = \"tls\" only; remove it");
+    }
+    if backend.on_tls_failure != OnTlsFailure::Cleartext {
+        if backend.cleartext_address.is_some() {
+            check.note(
+                &at("cleartext_address"),
+                "is used with on_tls_failure = \"cleartext\" only; remove it",
+            );
+        }
+        return;
+    }
+    if !is_tls {
+        check.note(&at("on_tls_failure"), "\"cleartext\" is for transport = \"tls\"; remove it");
+    } else if backend.profile == Profile::Strict {
+        check.note(
+            &at("on_tls_failure"),
+            "a strict backend is never asked in clear (RFC 8310 §5); set \"next\" or \"refuse\", or profile = \"opportunistic\"",
+        );
+    } else if !backend.allow_cleartext {
+        check.note(&at("on_tls_failure"), "\"cleartext\" needs allow_cleartext = true for this backend");
+    }
+    if let Some(address) = backend.cleartext_address {
+        let host = address.ip().to_canonical();
+        if address.port() == 0 || host.is_unspecified() || is_multicast(host) {
+            check.note(
+                &at("cleartext_address"),
+                format!("{address} is no server's address; use \"192.0.2.1:53\""),
+            );
+        }
+    }
+}
+
+/// Whether who listens on `listener` is met at `address`, as far as that is certain: a wildcard has every loopback address.
+fn is_reached_at(listener: SocketAddr, address: SocketAddr) -> bool {
+    let (own, host) = (listener.ip(), address.ip());
+    let is_within = own.is_unspecified() && host.is_loopback() && own.is_ipv4() == host.is_ipv4();
+    listener.port() == address.port() && (own == host || is_within)
+}
+
+fn is_multicast(host: IpAddr) -> bool {
+    host.is_multicast() || host == IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
+}

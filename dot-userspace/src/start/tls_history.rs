@@ -1,0 +1,316 @@
+//! The memories of TLS with backends, kept in a file of `state_dir`, by address and name of the server.
+//!
+//! Before: a start reads the file; `dialer` asks for the memory of each backend. After: the file has what changed, a few seconds
+//! later, and at the end.
+//! Holds: at most [`ENTRIES_MAX`] servers; those that no config has any more go first, the oldest ones.
+//! Never: stops a start because the file is gone or damaged, or writes it more than once in [`SAVE_INTERVAL`].
+
+use std::{
+    io::Read as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    backend::{BackendConfig, Remembered, TlsMemory},
+    config::{BackendAddress, Config},
+    control::{ForgiveRequest, TlsRow},
+    disk::{self, Arrival},
+};
+
+/// Its name in `state_dir`.
+pub const FILE_NAME: &str = "tls-history.json";
+/// Servers that are remembered. A config has a few; 256 is years of changes to it.
+const ENTRIES_MAX: usize = 256;
+/// 256 servers need a quarter of it.
+const FILE_OCTETS_MAX: u64 = 512 * 1024;
+/// Between two writes: a server whose TLS comes and goes must not wear a disk out.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The file.
+#[derive(Default, Serialize, Deserialize)]
+struct Kept {
+    backends: Vec<Row>,
+}
+
+/// One server in the file.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    name: String,
+    address: SocketAddr,
+    #[serde(default)]
+    server_name: String,
+    #[serde(flatten)]
+    remembered: Remembered,
+}
+
+/// One server.
+struct Entry {
+    name: String,
+    address: SocketAddr,
+    server_name: String,
+    is_configured: bool,
+    memory: TlsMemory,
+}
+
+/// All memories. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct TlsHistory(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Empty: nothing is kept.
+    path: PathBuf,
+    entries: Mutex<Vec<Entry>>,
+    saved_at: Mutex<Option<Instant>>,
+    is_saving: AtomicBool,
+    /// The last write failed.
+    has_failed: AtomicBool,
+}
+
+impl TlsHistory {
+    /// Reads the file in `state_dir`, if there is one.
+    pub(super) fn read(state_dir: &Path) -> Self {
+        let path = state_dir.join(FILE_NAME);
+        let kept = match read(&path) {
+            Ok(kept) => kept,
+            Err(why) => {
+                tracing::warn!(
+                    "{}: {why}: what was known of backends' TLS is lost, and a downgrade may go unnoticed until each has \
+                     spoken TLS again",
+                    path.display()
+                );
+                Kept::default()
+            }
+        };
+        let entries = kept.backends.into_iter().take(ENTRIES_MAX).map(|row| Entry {
+            name: row.name,
+            address: row.address,
+            server_name: row.server_name,
+            is_configured: false,
+            memory: TlsMemory::of(row.remembered),
+        });
+        Self(Arc::new(Shared { path, entries: Mutex::new(entries.collect()), ..Shared::default() }))
+    }
+
+    /// The memory of a server, which is empty if it is a new one.
+    pub(super) fn memory_of(&self, name: &str, address: SocketAddr, server_name: &str) -> TlsMemory {
+        let mut entries = self.entries();
+        let same = entries.iter_mut().find(|one| one.address == address && one.server_name == server_name);
+        if let Some(entry) = same {
+            name.clone_into(&mut entry.name);
+            return entry.memory.clone();
+        }
+        let memory = TlsMemory::default();
+        entries.push(Entry {
+            name: name.to_owned(),
+            address,
+            server_name: server_name.to_owned(),
+            is_configured: false,
+            memory: memory.clone(),
+        });
+        memory
+    }
+
+    /// This config is served from now on.
+    pub(super) fn serve(&self, config: &Config) {
+        let mut entries = self.entries();
+        for entry in &mut *entries {
+            entry.is_configured = config.backend.iter().any(|backend| {
+                backend.address == BackendAddress::Socket(entry.address)
+                    && backend.server_name == entry.server_name
+            });
+        }
+        if entries.len() > ENTRIES_MAX {
+            entries.sort_by_key(|entry| {
+                std::cmp::Reverse((entry.is_configured, entry.memory.row().last_success))
+            });
+            entries.truncate(ENTRIES_MAX);
+        }
+    }
+
+    /// What is due by the clock: suspicions, and the file.
+    pub(super) fn look(&self, backends: &[BackendConfig]) {
+        for backend in backends {
+            let Some(tls) = &backend.tls else { continue };
+            let stands_in = |one: &&BackendConfig| one.stands_in.as_ref() == Some(&tls.memory);
+            let in_clear = backends.iter().find(stands_in);
+            tls.memory.look(&backend.name, in_clear.is_some_and(|one| one.health.is_up()));
+        }
+        let is_unsaved =
+            self.0.has_failed.load(Relaxed) || self.entries().iter().any(|one| one.memory.is_unsaved());
+        let mut saved_at = self.0.saved_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = saved_at.is_none_or(|at| at.elapsed() >= SAVE_INTERVAL);
+        if is_unsaved && is_due && !self.0.is_saving.swap(true, Relaxed) {
+            *saved_at = Some(Instant::now());
+            let history = self.clone();
+            // A slow disk keeps no operator waiting.
+            tokio::task::spawn_blocking(move || {
+                history.save();
+                history.0.is_saving.store(false, Relaxed);
+            });
+        }
+    }
+
+    /// Writes the file.
+    pub(super) fn save(&self) {
+        if self.0.path.as_os_str().is_empty() {
+            return;
+        }
+        let rows = self.entries();
+        let has_news = |entry: &&Entry| entry.memory.row() != Remembered::default();
+        let backends = rows.iter().filter(has_news).map(|entry| Row {
+            name: entry.name.clone(),
+            address: entry.address,
+            server_name: entry.server_name.clone(),
+            remembered: entry.memory.save(),
+        });
+        let kept = Kept { backends: backends.collect() };
+        drop(rows);
+        if kept.backends.is_empty() {
+            return;
+        }
+        let text = serde_json::to_string_pretty(&kept).map_err(std::io::Error::other);
+        let written = text.and_then(|text| disk::write_whole(&self.0.path, &(text + "\n"), Arrival::Replace));
+        let had_failed = self.0.has_failed.swap(written.is_err(), Relaxed);
+        if let (Err(error), false) = (written, had_failed) {
+            tracing::warn!(
+                "{}: cannot be written ({error}): after a restart a downgrade may go unnoticed",
+                self.0.path.display()
+            );
+        }
+    }
+
+    /// What is remembered of the server of a backend.
+    pub(super) fn row_of(&self, memory: &TlsMemory) -> Option<TlsRow> {
+        self.entries().iter().find(|entry| entry.memory == *memory).map(Entry::row)
+    }
+
+    /// Everything, the servers of the config first.
+    pub(super) fn rows(&self) -> Vec<TlsRow> {
+        let mut rows: Vec<_> = self.entries().iter().map(Entry::row).collect();
+        rows.sort_by_key(|row| !row.is_configured);
+        rows
+    }
+
+    /// Ends a suspicion.
+    ///
+    /// # Errors
+    /// There is no such backend, or its TLS does not fail.
+    pub(super) fn forgive(&self, ForgiveRequest { name }: &ForgiveRequest) -> Result<TlsRow, String> {
+        let entries = self.entries();
+        let is_meant = |entry: &&Entry| {
+            entry.is_configured && (entry.name == *name || entry.address.to_string() == *name)
+        };
+        let entry = entries.iter().find(is_meant).ok_or_else(|| {
+            format!(
+                "no backend over TLS is called \"{}\": `dotd upstream history` lists them",
+                name.escape_debug()
+            )
+        })?;
+        entry.memory.forgive().map_err(|why| format!("{}: {why}", entry.name))?;
+        tracing::warn!(backend = entry.name, "an operator forgives that its TLS fails");
+        Ok(entry.row())
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn row(&self) -> TlsRow {
+        let (suspicions, pin_changes) = self.memory.counts();
+        TlsRow {
+            name: self.name.clone(),
+            address: self.address.to_string(),
+            server_name: self.server_name.clone(),
+            is_configured: self.is_configured,
+            is_in_clear: false,
+            remembered: self.memory.row(),
+            suspicions,
+            pin_changes,
+        }
+    }
+}
+
+/// The file, or nothing if there is none.
+fn read(path: &Path) -> Result<Kept, String> {
+    let file = match disk::open_own(path) {
+        Ok(file) => file,
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Kept::default());
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let mut text = String::new();
+    file.take(FILE_OCTETS_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > FILE_OCTETS_MAX {
+        return Err(format!("it is longer than {FILE_OCTETS_MAX} octets"));
+    }
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::TlsVersion, ledger::TlsFault};
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    /// Goal: what is known of a server survives a restart, by its address and name; a damaged file is said and costs nothing
+    /// else. Method: write, read, another name at the same address; half a file, and one with a second name. Covers: A-604
+    #[test]
+    fn a_history_survives_a_restart() {
+        let scratch = tempfile::tempdir().unwrap();
+        let history = TlsHistory::read(scratch.path());
+        let memory = history.memory_of("one", address(853), "ns.example");
+        memory.note_success("one", (TlsVersion::V1_3, Some("PIN".into())));
+        history.save();
+        let read = TlsHistory::read(scratch.path());
+        let row = read.memory_of("renamed", address(853), "ns.example").row();
+        assert_eq!((&*row.pin, &*row.version), ("PIN", "1.3"));
+        assert!(row.first_success > 0 && row.last_success >= row.first_success);
+        assert_eq!(read.memory_of("one", address(853), "else.example").row(), Remembered::default());
+        assert_eq!(read.memory_of("one", address(854), "ns.example").row(), Remembered::default());
+        let path = scratch.path().join(FILE_NAME);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"name\": \"one\"") && text.contains("\"last_success\""), "{text}");
+        for (damaged, is_read) in
+            [(&text[..text.len() / 2], false), ("", false), ("{}", false), (&*text, true)]
+        {
+            std::fs::write(&path, damaged).unwrap();
+            assert_eq!(super::read(&path).is_ok(), is_read, "{damaged}");
+            let row = TlsHistory::read(scratch.path()).memory_of("one", address(853), "ns.example").row();
+            assert_eq!(row.last_success > 0, is_read);
+        }
+    }
+
+    /// Goal: the history is bounded: a config that changes a thousand times forgets the servers that it has no more, the oldest
+    /// first. Method: a thousand servers, one of them in the config. Covers: A-605
+    #[test]
+    fn a_history_is_bounded() {
+        let history = TlsHistory::default();
+        let text = "[[backend]]\naddress = \"192.0.2.1:1\"\ntransport = \"tls\"\nserver_name = \"a.test\"";
+        let config = crate::config::parse(text, "dotd.toml").unwrap();
+        let kept = history.memory_of("kept", address(1), "a.test");
+        for port in 2..1000 {
+            history.memory_of("gone", address(port), "a.test").note_failure("gone", TlsFault::Closed);
+            history.serve(&config);
+        }
+        let rows = history.rows();
+        assert_eq!((rows.len(), &*rows[0].name, rows[0].is_configured), (ENTRIES_MAX, "kept", true));
+        assert!(history.memory_of("kept", address(1), "a.test") == kept);
+    }
+}

@@ -1,7 +1,7 @@
-//! Builds the kernel half and puts its object where `xdp::object` includes it from.
+//! Builds the kernel half and puts its object where `xdp::object` includes it.
 //!
 //! Before: cargo compiles dot-userspace. After: `OUT_DIR/dot-ebpf.o`, without debug sections.
-//! Never: installs anything; without a toolchain the build ends in one line that says what to run.
+//! Never: installs anything; without a toolchain the build ends with one line that names the command to run.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-// A private copy of xtask's file: what is public there, or used by xtask alone, is neither here.
+// A private copy of xtask's file: items that are public there, or that only xtask uses, are unused here.
 #[allow(dead_code, unreachable_pub)]
 #[path = "../xtask/src/bpf_object.rs"]
 mod bpf_object;
@@ -47,9 +47,9 @@ fn object() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Copies `from` to `to` without DWARF: a quarter of the size. BTF, maps and programs stay.
+/// Copies `from` to `to` without DWARF: a quarter of the size. BTF, maps and programs remain.
 ///
-/// False when no llvm-strip is there: the whole object loads just as well.
+/// False when there is no llvm-strip: the whole object can be loaded too.
 fn strip(from: &Path, to: &Path) -> bool {
     ["llvm-strip", "llvm-strip-22", "/usr/lib/llvm-22/bin/llvm-strip"].iter().any(|strip| {
         let run = Command::new(strip).arg("-g").arg(from).arg("-o").arg(to).output();

@@ -1,9 +1,9 @@
 //! Opens files and folders by a path that another user may have changed, and checks what was opened.
 //!
-//! Before: a path from the config, or one of our names in a folder that another user may write. After: a descriptor; whoever
-//! reads, removes or gives away does so through it, and a path is never walked twice.
-//! Holds: whose symbolic links are believed: root's and our own. Another user's link leads to that user's files only, as
-//! the kernel does in sticky folders (fs.protected_symlinks), and here in every folder.
+//! Before: a path from the config, or a name of dotd's own in a folder to which another user may write. After: a
+//! descriptor, through which callers read, remove or give away; a path is never walked twice.
+//! Holds: the rule for symbolic links: root's and dotd's own are followed. Another user's link leads to that user's
+//! files only, as in the kernel for sticky folders (fs.protected_symlinks), and here in every folder.
 //! Never: waits on a pipe or a device; creates anything but folders that are absent, and files of dotd's own (`whole`).
 //!
 //! Source: openat2(2), path_resolution(7), proc(5) (fs.protected_symlinks, fs.protected_hardlinks).
@@ -34,48 +34,49 @@ use nix::{
 pub use print::{Print, print_of};
 pub use whole::{Arrival, write_whole};
 
-/// Symbolic links followed for one path, as many as Linux follows.
+/// The most symbolic links that are followed for one path, as in Linux.
 const LINKS_MAX: usize = 40;
 
-/// What the last step of a walk may be.
+/// The allowed kinds of the last step of a walk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
-    /// Also a link.
+    /// A link is allowed too.
     Any,
-    /// No link: the name is one that dotd gives.
+    /// A link is not allowed: dotd itself gives this name.
     NoLink,
 }
 
-/// Where a walk ended.
+/// The end of a walk.
 struct Found {
     place: OwnedFd,
     /// The folder that the last step was taken in; `None` for a path without a step.
     folder: Option<OwnedFd>,
-    /// Users other than root and us whose links led there.
+    /// Users other than root and dotd's own whose links led there.
     led_by: Vec<u32>,
 }
 
-/// Who opens what the config names in this process's place; `None` where that is not theirs to open.
+/// A function that opens files of the config in place of this process; `None` if it must not open them.
 pub type Opener = Box<dyn Fn(&Path) -> Option<io::Result<File>> + Send + Sync>;
 
 /// Set once, in a process that has given up its rights.
 static OPENER: OnceLock<Opener> = OnceLock::new();
 
-/// From now on `opener` opens what the config names; the first call counts.
+/// From now on `opener` opens files that the config names; only the first call counts.
 pub fn open_through(opener: Opener) {
     let _ = OPENER.set(opener);
 }
 
-/// Opens a file that the config names, to read it, through the process with the rights, or by our own. What it is (file, folder, pipe) is the caller's to check.
+/// Opens a file that the config names, to read it, through the process with the rights, or with this process's own. The
+/// caller must check what it is (file, folder, pipe).
 ///
 /// # Errors
-/// As for any file; a link of another user that leads to a file which is not that user's; a file with a second name in a
-/// folder whose owner is neither root, nor us, nor the file's owner, or where everybody may make names.
+/// As for any file; a link of another user that leads to a file which is not that user's; a file with a second name in
+/// a folder whose owner is neither root, nor dotd's user, nor the file's owner, or in which every user may make names.
 pub fn open_named(path: &Path) -> io::Result<File> {
     OPENER.get().and_then(|opener| opener(path)).unwrap_or_else(|| open_directly(path))
 }
 
-/// The same by our own rights.
+/// The same with this process's own rights.
 ///
 /// # Errors
 /// As [`open_named`].
@@ -109,11 +110,11 @@ fn refused(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
-/// Opens a file that dotd keeps under a name of its own, to read it: the last step is no link.
+/// Opens a file that dotd keeps under a name of its own, to read it: the last step must not be a link.
 ///
 /// # Errors
-/// As for any file; a link, no regular file, a file with a second name, or one of a user who is neither root, nor us, nor
-/// the folder's owner.
+/// As for any file; a link, no regular file, a file with a second name, or one of a user who is neither root, nor
+/// dotd's user, nor the folder's owner.
 pub fn open_own(path: &Path) -> io::Result<File> {
     let Found { place, .. } = walk(path, Last::NoLink)?;
     let file = reopen(&place)?;
@@ -146,8 +147,8 @@ pub fn open_folder(path: &Path) -> io::Result<File> {
     Ok(folder.into())
 }
 
-/// Opens a folder that the config names; makes it, and the folders above it, where they are absent: within folders that are
-/// open, so that no link of another user leads elsewhere.
+/// Opens a folder that the config names; makes it and absent folders above it, each within an open folder, so that no
+/// link of another user leads elsewhere.
 ///
 /// # Errors
 /// As [`open_folder`]; a folder cannot be made.
@@ -167,7 +168,7 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<File> {
     };
     while let Some(name) = absent.pop() {
         match mkdirat(&folder, name, Mode::from_bits_truncate(mode)) {
-            // Another one was quicker.
+            // Another process was quicker.
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -177,7 +178,7 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<File> {
     Ok(folder)
 }
 
-/// Opens a folder within another one: no link, no other file system, nothing above.
+/// Opens a folder within another one, and refuses links, other file systems and `..`.
 ///
 /// # Errors
 /// There is no file of that name, or it is something else.
@@ -189,7 +190,7 @@ pub fn open_folder_in(parent: impl AsFd, name: &str) -> Result<File, Errno> {
             | ResolveFlag::RESOLVE_NO_XDEV,
     );
     match openat2(&parent, name, how) {
-        // What systemd has it say under RestrictSUIDSGID=: a filter cannot read the mode of this call.
+        // systemd makes the call fail like this under RestrictSUIDSGID=, because a filter cannot read its mode.
         Err(Errno::ENOSYS) => open_child(parent, name),
         opened => opened.map(File::from),
     }
@@ -205,13 +206,13 @@ fn open_child(parent: impl AsFd, name: &str) -> Result<File, Errno> {
     if fstat(&child)?.st_dev == fstat(&parent)?.st_dev { Ok(child.into()) } else { Err(Errno::EXDEV) }
 }
 
-/// The path of an open file or folder, which needs no look at the way to it.
+/// A path to an open file or folder that does not walk its real path again.
 #[must_use]
 pub fn path_of(open: &impl AsRawFd) -> std::path::PathBuf {
     Path::new("/proc/self/fd").join(open.as_raw_fd().to_string())
 }
 
-/// Goes step by step, each from the descriptor of the step before, and notes whose links it follows.
+/// Goes step by step, each from the descriptor of the step before, and notes the owners of the links that it follows.
 fn walk(path: &Path, last: Last) -> io::Result<Found> {
     let mut place = start(path)?;
     let mut rest: VecDeque<OsString> = names(path);
@@ -241,7 +242,7 @@ fn walk(path: &Path, last: Last) -> io::Result<Found> {
     Ok(Found { place, folder, led_by })
 }
 
-/// Where a path begins.
+/// The beginning of a path.
 fn start(path: &Path) -> io::Result<OwnedFd> {
     let root = if path.is_absolute() { "/" } else { "." };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -260,7 +261,7 @@ fn reopen(place: &OwnedFd) -> io::Result<File> {
     Ok(open(&path_of(place), flags, Mode::empty())?.into())
 }
 
-/// Whose links may lead anywhere.
+/// Whether links of this user may lead anywhere.
 fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
@@ -345,9 +346,9 @@ mod tests {
         assert!(!path.join("five").exists());
     }
 
-    /// Goal: a second name of another's file, made by the owner of a folder, or by anybody in a folder that is open to all,
-    /// does not pass for a file that the config means; an operator's own second names do. Method: hard links of a file of
-    /// root's in folders of root's, of another user, and of everybody's. As root.
+    /// Goal: a hard link to another user's file, made by the owner of a folder, or by any user in a folder that is open
+    /// to all, is not accepted as a file of the config; an operator's own hard links are. Method: hard links of a file
+    /// of root's in folders of root's, of another user, and of everybody's. As root.
     #[test]
     fn a_second_name_of_anothers_file_is_refused() {
         if !geteuid().is_root() {
@@ -375,13 +376,13 @@ mod tests {
             );
             assert_eq!(refused, why);
         }
-        // One name alone is a file like any other, wherever it lies.
+        // A file with one name alone is accepted, wherever it lies.
         fs::write(at("theirs/given"), "root's").unwrap();
         assert_eq!(content(open_named(&at("theirs/given"))).as_deref(), Ok("root's"));
     }
 
-    /// Goal: nothing waits, and a folder within another one is a folder there. Method: a pipe that nobody writes; a link,
-    /// a file and a way up in a folder's place.
+    /// Goal: opening never waits, and a folder within another one must be a real folder there. Method: a pipe that
+    /// nobody writes; a link, a file and a way up in a folder's place.
     #[test]
     fn nothing_waits_and_nothing_leads_out() {
         let scratch = tempfile::tempdir().unwrap();

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Nanoseconds since the thread's first moment, which is 1. The difference of two is one subtraction, where that of two
-/// `Instant`s is some fifty instructions.
+/// Nanoseconds since the thread's first moment, which is 1. The difference of two is one subtraction, while the
+/// difference of two `Instant`s takes about fifty instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Moment(NonZeroU64);
 
@@ -20,7 +20,7 @@ thread_local! {
 }
 
 impl Moment {
-    /// The clock said `now`; what is before the thread's first moment is that moment.
+    /// The moment for a clock time; times before the thread's first moment become that moment.
     #[must_use]
     pub fn of(now: Instant) -> Self {
         let since = FIRST.with(|first| now.saturating_duration_since(*first.get_or_init(|| now)));
@@ -28,7 +28,7 @@ impl Moment {
         Self(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
-    /// How long after `earlier` it is; nothing where it is before.
+    /// The time since `earlier`; zero if this is before it.
     #[inline]
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

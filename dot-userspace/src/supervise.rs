@@ -1,8 +1,8 @@
 //! Tasks that a worker needs: one that panics starts again.
 //!
-//! Before: a module would spawn a task that serves many. After: a panic in it ends one of its turns, and not the worker's part.
-//! A session's or a connection's own task needs none of this: it ends alone, and gives back what it held.
-//! Never: hides a panic (each is an error in the log), or spins where one follows another.
+//! Before: a module spawns a task that serves many clients. After: a panic in it ends one of its turns, and not the
+//! task. The task of a single session or connection needs no supervision: it ends alone, and frees what it held.
+//! Never: hides a panic (each is an error in the log), or restarts without a pause.
 
 use std::{
     future::poll_fn,
@@ -14,11 +14,11 @@ use std::{
 
 use tokio::time::sleep;
 
-/// Rest after a panic: what caused it may be there again at once.
+/// The pause after a panic, whose cause may still be there.
 const REST: Duration = Duration::from_millis(10);
 
-/// Runs what `make` makes to its end; where it panics, what `make` makes then. What a task holds beyond a turn must
-/// therefore lie outside of it.
+/// Runs the task that `make` returns to its end; after a panic it runs a new one. So state that must outlive a turn has
+/// to be outside of the task.
 ///
 /// # Cancel safety
 /// That of the task.
@@ -33,7 +33,7 @@ pub async fn supervise<F: Future>(what: &'static str, mut make: impl FnMut() -> 
     }
 }
 
-/// `None`: it has panicked, and is of no more use.
+/// `None`: it has panicked, and cannot be used any more.
 fn poll<F: Future>(task: Pin<&mut F>, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
     match catch_unwind(AssertUnwindSafe(|| task.poll(context))) {
         Ok(turn) => turn.map(Some),

@@ -1,8 +1,8 @@
-//! Counts what a worker asks of the allocator for a query: nothing, once it is warm. And what an idle session holds of it.
+//! Counts a worker's allocations for a query, which must be zero once it is warm, and the memory of an idle session.
 //!
 //! Before: dotd in this process with one worker, a backend over UDP, a client over TLS and one over UDP; each on threads
 //! of their own.
-//! After: an exact number, and where the first allocation came from should it not be zero.
+//! After: an exact number, and, if it is not zero, the place of the first allocation.
 //! Holds: an allocator that counts on threads named `worker-…`. Never: measures time.
 
 use std::{
@@ -34,7 +34,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-/// Queries in one write: what a busy session's turn brings.
+/// Queries in one write: as many as a busy session has in a turn.
 const BATCH: u16 = 100;
 /// Queries until every buffer has its size.
 const WARM_UP: usize = 3000;
@@ -45,10 +45,10 @@ const ROUNDS_MAX: usize = 4;
 /// Queries by UDP at once: fewer than a socket's buffer holds.
 const DATAGRAMS: u16 = 50;
 
-/// Sessions that are idle at once.
+/// The number of idle sessions.
 const SESSIONS: i64 = 100;
-/// Octets that each of them may hold. The keys of its two directions are the C library's and not in here; all of it, by
-/// the kernel's own count, is in benches/report/peers.md.
+/// Octets that each of them may hold. The keys of its two directions belong to the C library and are not included; the
+/// total, as the kernel counts it, is in benches/report/peers.md.
 const SESSION_OCTETS_MAX: i64 = 3072;
 
 #[global_allocator]
@@ -59,9 +59,9 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static IS_COUNTING: AtomicBool = AtomicBool::new(false);
 /// Whether [`HELD`] alone is kept.
 static IS_WEIGHING: AtomicBool = AtomicBool::new(false);
-/// Octets that worker threads have been given and have not given back.
+/// Octets that worker threads have allocated and not freed.
 static HELD: AtomicI64 = AtomicI64::new(0);
-/// Where the first one came from.
+/// The place of the first one.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
 thread_local! {
@@ -73,7 +73,7 @@ thread_local! {
 struct Counting;
 
 impl Counting {
-    /// Whether this is a worker's own doing.
+    /// Whether a worker made this call.
     fn is_worker() -> bool {
         if IS_INSIDE.get() {
             return false;
@@ -246,10 +246,10 @@ fn answer_all(socket: &UdpSocket) {
     }
 }
 
-/// Has `ask` warm up, then counts calls of the allocator: none, or where the first came from.
+/// Runs `ask` to warm up, then counts calls of the allocator: none, or the place of the first.
 ///
 /// How many answers share a buffer is a matter of timing, so that one may grow once more after the warm-up: it doubles,
-/// which ends within a round or two. What allocates for a query, or for a thousand, does so in every round.
+/// which ends within a round or two. Code that allocates for each query, or each thousand, does so in every round.
 fn counted(what: &str, mut ask: impl FnMut(usize)) -> Result<(), String> {
     IS_COUNTING.store(true, Relaxed);
     ask(WARM_UP);
@@ -281,7 +281,7 @@ fn weighed(port: u16) -> i64 {
         ask_one(&mut client);
         client
     };
-    // The first ones grow what all of them share.
+    // The first sessions grow buffers that all of them share.
     let first: Vec<Client> = (0..SESSIONS).map(asked).collect();
     let before = HELD.load(Relaxed);
     let clients: Vec<Client> = (0..SESSIONS).map(asked).collect();
@@ -319,7 +319,7 @@ fn a_forwarded_query_allocates_nothing() {
     socket.connect(("127.0.0.1", clear)).expect("loopback");
     socket.set_read_timeout(Some(Duration::from_secs(30))).expect("not zero");
     let by_udp = counted("by UDP", |count| ask_by_datagram(&socket, count));
-    // Last: sessions that end may allocate their last words, which is no query's.
+    // This comes last, because sessions that end may allocate for their last record, which belongs to no query.
     let held = weighed(port);
     println!("{held} octets a session that is idle");
     kill(Pid::this(), Signal::SIGTERM).expect("our own process");

@@ -1,5 +1,4 @@
-//! The binary `dotd` as a shell sees it: exit status, the line on standard error, what stands on standard
-//! output.
+//! The binary `dotd` as a shell sees it: exit status, standard error, standard output.
 //!
 //! Nothing here needs a right or opens a listener: `dotd run` has its tests in the package dot-tests.
 
@@ -15,7 +14,7 @@ use std::{
 use dot_userspace::{config::Tls, tls::certificate};
 use tempfile::TempDir;
 
-/// Runs `dotd` with these words.
+/// Runs `dotd` with these arguments.
 fn dotd(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dotd")).args(words).stdin(Stdio::null()).output().unwrap()
 }
@@ -101,8 +100,8 @@ fn absent_config_is_an_error() {
     assert_fails_with(&output, &format!("{}: {line}", absent.display()));
 }
 
-/// Goal: wrong usage ends with 2 and says how it goes. Method: no verb, a wrong one, a wrong option, a
-/// missing value.
+/// Goal: wrong usage ends with 2 and shows the right usage. Method: no verb, a wrong one, a wrong option, a missing
+/// value.
 #[test]
 fn wrong_usage_ends_with_2() {
     for words in
@@ -140,7 +139,7 @@ fn help_has_examples() {
     assert_eq!(version, format!("dotd {}\n", env!("CARGO_PKG_VERSION")));
 }
 
-/// Goal: `check` says what would happen and changes nothing. Method: before there is a certificate, and
+/// Goal: `check` reports the effect of the config and changes nothing. Method: before there is a certificate, and
 /// after.
 #[test]
 fn check_says_what_would_happen() {
@@ -161,8 +160,8 @@ fn check_says_what_would_happen() {
     assert!(output.contains(&format!("\npin-sha256=\"{pin}\"\n")) && output.ends_with("\nok\n"), "{output}");
 }
 
-/// Goal: what the file cannot show and the machine can is a mistake too, all of it at once, each with its place in
-/// the file. Method: an address, a backend's CA, a certificate and an interface that are not there.
+/// Goal: mistakes that only this machine can show are reported too, all at once, each with its place in the file.
+/// Method: an address, a backend's CA, a certificate and an interface that do not exist.
 #[test]
 fn check_looks_at_the_machine() {
     let place = Place::new(
@@ -192,8 +191,8 @@ fn check_looks_at_the_machine() {
     }
 }
 
-/// Goal: a mistake in the file hides none that only this machine can show. Method: an unknown key, and a certificate and an
-/// address that are not there. Covers: C-305
+/// Goal: a mistake in the file hides none that only this machine can show. Method: an unknown key, and a certificate
+/// and an address that do not exist. Covers: C-305
 #[test]
 fn check_says_all_at_once() {
     let place = Place::new(
@@ -219,8 +218,8 @@ fn check_waits_for_no_pipe() {
     );
 }
 
-/// Goal: a certificate with another's key is refused in one line that names both files.
-/// Method: two self-signed pairs, crossed.
+/// Goal: a certificate with the key of another one is refused in one line that names both files. Method: two
+/// self-signed pairs, crossed.
 #[test]
 fn check_refuses_a_crossed_pair() {
     let place = Place::new("");
@@ -253,7 +252,7 @@ fn self_signed_pin_stays() {
     assert_eq!(stdout(&place.dotd(&["pin"])), format!("pin-sha256=\"{first}\"\n"));
 }
 
-/// Goal: the pin is the one that everybody else computes. Method: openssl's public key and digest.
+/// Goal: the pin equals the one that other programs compute. Method: openssl's public key and digest.
 #[test]
 fn pin_is_what_openssl_computes() {
     if Command::new("openssl").arg("version").output().is_err() {
@@ -280,7 +279,7 @@ fn openssl(words: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Goal: pins of several files come in their order, and a file that is none ends it in one line.
+/// Goal: pins of several files are printed in order, and a file without a certificate is an error in one line.
 #[test]
 fn pins_of_several_files() {
     let place = Place::new("");
@@ -293,8 +292,8 @@ fn pins_of_several_files() {
     assert_fails_with(&output, &format!("{}: {line}", config.display()));
 }
 
-/// Goal: verbs that need a running dotd say that there is none, which socket they mean and the way out.
-/// Method: no socket, and a socket that nobody listens on any more.
+/// Goal: verbs that need a running dotd report that there is none, the socket that they tried, and the remedy. Method:
+/// no socket, and a socket without a listener.
 #[test]
 fn says_when_dotd_is_not_running() {
     let place = Place::new("");
@@ -311,7 +310,7 @@ fn says_when_dotd_is_not_running() {
     assert_fails_with(&dotd(&["status", "--socket", socket.to_str().unwrap()]), &line);
 }
 
-/// Goal: a socket that is not dotd's ends in one line, not in a wait or a panic. Method: a server that
+/// Goal: a socket of another program causes an error in one line, and neither a wait nor a panic. Method: a server that
 /// answers with something else, or closes at once.
 #[test]
 fn says_when_the_socket_is_not_dotds() {
@@ -325,7 +324,7 @@ fn says_when_the_socket_is_not_dotds() {
         let listener = UnixListener::bind(&socket).unwrap();
         let server = thread::spawn(move || listener.accept().unwrap().0.write_all(answer));
         let output = dotd(&["status", "--socket", socket.to_str().unwrap()]);
-        // Frees the server's thread should dotd never have come.
+        // Frees the server's thread if dotd never connected.
         let _ = UnixStream::connect(&socket);
         let _ = server.join();
         let line = stderr(&output);
@@ -335,8 +334,8 @@ fn says_when_the_socket_is_not_dotds() {
     }
 }
 
-/// Goal: a reader that leaves early, as `head` does, is no failure. Method: standard output is closed before
-/// it is read; whether dotd was quicker does not matter.
+/// Goal: a reader that leaves early, as `head` does, is no failure. Method: standard output is closed before it is
+/// read; it does not matter whether dotd was quicker.
 #[test]
 fn early_reader_is_no_failure() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_dotd"))
@@ -359,7 +358,7 @@ fn completions_know_the_verbs() {
     }
 }
 
-/// Goal: what `import` prints is a config that `check` accepts, and what it cannot read ends in one line with a way out.
+/// Goal: `import` prints a config that `check` accepts, and input that it cannot read causes one line with the remedy.
 /// Method: a stunnel service with a real certificate, in a shell's order; then a file without DNS, and a folder.
 #[test]
 fn an_imported_config_is_accepted() {

@@ -18,7 +18,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-/// A running dotd; ends with this value.
+/// A running dotd; it ends with this value.
 struct Running {
     process: Child,
     output: BufReader<ChildStdout>,
@@ -27,7 +27,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts it and waits for `ready`; returns what it said before.
+    /// Starts it and waits for `ready`; returns its output before that.
     fn start(folder: TempDir) -> (Self, Vec<String>) {
         let (dot, http) = (free_address(), free_address());
         let root = folder.path().display();
@@ -92,7 +92,7 @@ impl Running {
         kill(pid, signal).unwrap();
     }
 
-    /// Ends it as an operator does; gives the folder back for another start.
+    /// Ends it as an operator does; returns the folder for another start.
     fn stop(mut self) -> TempDir {
         self.signal(Signal::SIGTERM);
         let status = self.process.wait().unwrap();
@@ -104,7 +104,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Already ended after `stop`; after a panic this is what ends it.
+        // It has ended after `stop`; after a panic this ends it.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -115,8 +115,8 @@ fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Goal: every verb and both HTTP paths answer about the dotd that runs, in agreement with each other.
-/// Method: the config's values come back; the pin is the same from start, `pin` and `status`.
+/// Goal: every verb and both HTTP paths answer about the running dotd, and agree with each other. Method: the config's
+/// values are returned; the pin is the same from start, `pin` and `status`.
 #[test]
 fn answers_about_itself() {
     let (dotd, said) = Running::start(tempfile::tempdir().unwrap());
@@ -210,7 +210,7 @@ fn second_dotd_is_refused() {
     dotd.stop();
 }
 
-/// What `look` finds, once it finds it.
+/// Calls `look` until it finds something.
 #[track_caller]
 fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..ATTEMPTS {

@@ -1,9 +1,9 @@
-//! Fuzz targets: everything that reads octets of strangers, and what must hold whatever these are.
+//! Fuzz targets: all code that reads octets from strangers, and assertions that must hold for any octets.
 //!
 //! Before: any octets, from an engine (`src/main.rs`) or from the seeds (`tests/seeds.rs`). After: nothing, or a panic.
-//! Holds: the table of targets. Each target asks more than "no panic": it has an oracle of its own, which shares no
-//! line with dotd (`wire.rs`), or compares two ways to the same answer.
-//! Never: opens a socket, keeps state between two runs, or looks at the clock.
+//! Holds: the table of targets. Each target asks more than "no panic": it has an oracle that shares no code with dotd
+//! (`wire.rs`), or compares two ways to the same result.
+//! Never: opens a socket, keeps state between two runs, or reads the clock.
 
 pub mod targets;
 mod wire;
@@ -11,7 +11,7 @@ mod wire;
 /// One target.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// Its name: of its file, of its folder of seeds, and on the command line.
+    /// Its name, which its file and its folder of seeds have too, and which selects it.
     pub name: &'static str,
     /// Runs it once.
     pub run: fn(&[u8]),

@@ -1,4 +1,4 @@
-//! One target under libFuzzer: the engine makes octets that reach new code, the target says whether all is well.
+//! One target under libFuzzer: the engine makes octets that reach new code, and the target checks them.
 //!
 //! Before: `cargo xtask fuzz` built this with instrumentation and named a target in `DOTD_FUZZ_TARGET`. After: an
 //! end by time, or a file with the octets that broke the target.

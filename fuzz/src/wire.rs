@@ -1,7 +1,7 @@
-//! Reads DNS messages once more, slowly and on its own: the oracle of the targets.
+//! Parses DNS messages again, slowly and independently: the oracle of the targets.
 //!
-//! Before: octets that dotd took, or wrote. After: every record and where it lies, or `None`: no whole message.
-//! Never: shares a line with dotd, follows a compression pointer, allocates by a count of the header.
+//! Before: octets that dotd read or wrote. After: every record with its place, or `None`: no whole message.
+//! Never: shares code with dotd, follows a compression pointer, allocates by a count of the header.
 //!
 //! Source: RFC 1035 §4.1, RFC 6891 §6.1.2.
 
@@ -23,7 +23,7 @@ pub(crate) struct Record {
     pub(crate) is_additional: bool,
 }
 
-/// A message taken apart.
+/// A parsed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) counts: [u16; 4],
@@ -37,7 +37,7 @@ pub(crate) fn word(octets: &[u8], at: usize) -> Option<u16> {
     Some(u16::from(*octets.get(at)?) << 8 | u16::from(*octets.get(at + 1)?))
 }
 
-/// Reads a message; octets behind its last record are for the caller to judge.
+/// Reads a message; the caller judges octets behind its last record.
 pub(crate) fn read(octets: &[u8]) -> Option<Message> {
     let counts = [word(octets, 4)?, word(octets, 6)?, word(octets, 8)?, word(octets, 10)?];
     let mut at = 12;
@@ -68,7 +68,7 @@ impl Message {
     }
 }
 
-/// Whether two octets of these are a compression pointer to `start` or beyond, were there a name.
+/// Whether two octets of these would be a compression pointer to `start` or beyond in a name.
 pub(crate) fn may_point_to(octets: &[u8], start: usize) -> bool {
     (1..octets.len()).any(|at| {
         octets[at - 1] >= 0xc0 && word(octets, at - 1).is_some_and(|word| usize::from(word & 0x3fff) >= start)

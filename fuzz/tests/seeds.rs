@@ -1,11 +1,11 @@
-//! Every committed seed through its target: what an engine once found stays found, without an engine.
+//! Every committed seed through its target: a fault that an engine once found is found again, without an engine.
 
 use std::{fs, path::Path};
 
 use dot_fuzz::TARGETS;
 
-/// Goal: no seed breaks a promise, every target has seeds, every folder of seeds a target.
-/// Method: runs each file of `fuzz/seeds/<target>`.
+/// Goal: no seed makes an assertion fail, every target has seeds, and every folder of seeds has a target. Method: runs
+/// each file of `fuzz/seeds/<target>`.
 #[test]
 fn every_seed_holds() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");

@@ -1,13 +1,13 @@
-//! Tries what the engine may not do, on the thread that calls: for tests of debug builds alone.
+//! Tries forbidden acts on the calling thread: only for tests of debug builds.
 //!
-//! Before: a name of an act. After: 0 where the kernel did it, else the number of its error. Some end the process.
+//! Before: a name of an act. After: 0 if the kernel did it, else the number of its error. Some end the process.
 //! Never: is compiled into a release.
 
 use std::ffi::CStr;
 
 use nix::errno::Errno;
 
-/// An act, and what the kernel said to it.
+/// An act, and the kernel's result.
 type Act = (&'static str, fn() -> libc::c_long);
 
 /// Every act that is refused with an error.
@@ -20,7 +20,7 @@ pub const REFUSED: &[Act] = &[
     ("a packet socket", || call(libc::SYS_socket, [libc::AF_PACKET.into(), libc::SOCK_RAW.into(), 0, 0])),
     ("a raw socket", || call(libc::SYS_socket, [libc::AF_INET.into(), libc::SOCK_RAW.into(), 17, 0])),
     ("netfilter", || call(libc::SYS_socket, [libc::AF_NETLINK.into(), libc::SOCK_RAW.into(), 12, 0])),
-    // With a flag that the kernel takes from a thread alone: where it is not refused, no process is made either.
+    // With a flag that the kernel accepts only for a thread: if the call is not refused, no process is made either.
     ("another process", || call(libc::SYS_clone, [(libc::SIGCHLD | libc::CLONE_SIGHAND).into(), 0, 0, 0])),
     ("another process, newer", || call(libc::SYS_clone3, [0; 4])),
     ("code in new memory", || call(libc::SYS_mmap, [0, 4096, 5, 0x22])),
@@ -58,7 +58,7 @@ pub const DEADLY: &[Act] = &[
     ("finit_module", || call(libc::SYS_finit_module, [0; 4])),
 ];
 
-/// Each of [`REFUSED`] with the name of the kernel's error, `None` where it was done.
+/// Each of [`REFUSED`] with the name of the kernel's error, `None` if it was done.
 #[must_use]
 pub fn try_all() -> Vec<(&'static str, Option<String>)> {
     let tried = REFUSED.iter().map(|(name, act)| {
@@ -68,7 +68,7 @@ pub fn try_all() -> Vec<(&'static str, Option<String>)> {
     tried.collect()
 }
 
-/// Tries one of [`DEADLY`]; `false`: there is no such act, or the process lives.
+/// Tries one of [`DEADLY`]; `false`: there is no such act, or the process still runs.
 #[must_use]
 pub fn try_deadly(name: &str) -> bool {
     DEADLY.iter().find(|(known, _)| *known == name).is_some_and(|(_, act)| {
@@ -78,7 +78,7 @@ pub fn try_deadly(name: &str) -> bool {
 }
 
 fn call(number: libc::c_long, [one, two, three, four]: [i64; 4]) -> libc::c_long {
-    // SAFETY: arguments that the kernel would refuse at its first look, were it to look: no memory of ours is named.
+    // SAFETY: the kernel would refuse these arguments at its first check; they name no memory of this process.
     unsafe { libc::syscall(number, one, two, three, four, -1, 0) }
 }
 

@@ -1,10 +1,11 @@
-//! The system calls of an engine, and of what is behind them: the runtime, the allocator, the C library, a panic.
+//! The system calls of an engine: its own, and those of the runtime, the allocator, the C library and a panic.
 //!
-//! Before: one thread. After: seccomp refuses every other call with ENOSYS; what only an intruder would try ends the process.
-//! Holds: the list, found by running every test under strace and by reading what calls the kernel on rare ways: panics,
-//! renewals of the self-signed certificate, kernels and C libraries of other versions.
-//! Never: kills for a call that a later C library may begin to use: ENOSYS has it use what it used before, where EPERM is
-//! an error that some of them report.
+//! Before: one thread. After: seccomp refuses every other call with ENOSYS; a call that only an intruder would make
+//! ends the process.
+//! Holds: the list, found by running every test under strace and by reading the code of rare paths: panics, renewals of
+//! the self-signed certificate, kernels and C libraries of other versions.
+//! Never: kills for a call that a later C library may begin to use: ENOSYS makes it use its older call, while some
+//! libraries report EPERM as an error.
 //!
 //! Source: seccomp(2), syscalls(2).
 
@@ -15,7 +16,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
 
-/// Calls that are fine with any argument.
+/// Calls that are allowed with any argument.
 const PLAIN: &[i64] = &[
     // Sockets: sessions, backends, the control socket.
     libc::SYS_accept,
@@ -35,7 +36,7 @@ const PLAIN: &[i64] = &[
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
     libc::SYS_socketpair,
-    // Octets.
+    // Reads and writes.
     libc::SYS_close,
     libc::SYS_close_range,
     libc::SYS_dup,
@@ -64,7 +65,7 @@ const PLAIN: &[i64] = &[
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_gettime,
     libc::SYS_timerfd_settime,
-    // Files of its own (which, Landlock says): the self-signed certificate is renewed, the control socket removed.
+    // Files of its own (Landlock decides which): the self-signed certificate is renewed, the control socket removed.
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
     libc::SYS_fchmod,
@@ -124,14 +125,14 @@ const PLAIN: &[i64] = &[
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
     libc::SYS_sigaltstack,
-    // Time and chance.
+    // Time and random numbers.
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_getrandom,
     libc::SYS_gettimeofday,
     libc::SYS_nanosleep,
-    // What it is, and what the machine has.
+    // Facts about the process and the machine.
     libc::SYS_capget,
     libc::SYS_getegid,
     libc::SYS_geteuid,
@@ -173,7 +174,7 @@ const OLDER: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[i64] = &[];
 
-/// Calls of an intruder, which no version of our libraries makes: they end the process at once.
+/// Calls of an intruder, which no version of the used libraries makes: they end the process at once.
 const DEADLY: &[i64] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -185,14 +186,14 @@ const DEADLY: &[i64] = &[
     libc::SYS_ptrace,
 ];
 
-/// Refuses what is not listed.
+/// Refuses calls that are not listed.
 pub(super) fn enforce() -> Result<(), Error> {
     let deadly = DEADLY.iter().map(|call| (*call, Vec::new())).collect();
     apply_filter(&program(deadly, SeccompAction::Allow, SeccompAction::KillProcess)?)?;
     apply_filter(&program(allowed()?, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)?)
 }
 
-/// Has the kernel log what is not listed, and allow it.
+/// Makes the kernel log calls that are not listed, and allow them.
 pub(super) fn log() -> Result<(), Error> {
     apply_filter(&program(allowed()?, SeccompAction::Log, SeccompAction::Allow)?)
 }
@@ -210,15 +211,15 @@ fn allowed() -> Result<Rules, BackendError> {
         let rule = |value: u64| SeccompRule::new(vec![is(place, value)?]);
         rules.insert(call, values.into_iter().map(rule).collect::<Result<_, _>>()?);
     }
-    // A thread, and no process. clone3 hides its flags in memory: ENOSYS has the C library use this one.
+    // A thread, and no process. clone3 passes its flags in memory: ENOSYS makes the C library use this call.
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![has(0, thread, thread)?])?]);
-    // Memory is never code, but for what was mapped before.
+    // No memory becomes executable; only earlier mappings are.
     let exec = libc::PROT_EXEC as u64;
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![SeccompRule::new(vec![has(2, exec, 0)?])?]);
     }
-    // Streams and datagrams of IP and of this machine; of netlink what tells of interfaces and addresses.
+    // Streams and datagrams of IP and of this machine; and of netlink the family for interfaces and addresses.
     let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
     let of_ip = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX];
     let mut sockets = Vec::new();
@@ -231,7 +232,7 @@ fn allowed() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-/// The part of a socket's kind that is none of SOCK_NONBLOCK and SOCK_CLOEXEC.
+/// The part of a socket's type without SOCK_NONBLOCK and SOCK_CLOEXEC.
 const SOCKET_KIND: u64 = 0xf;
 
 /// Calls whose argument at a place must be one of these.
@@ -267,9 +268,9 @@ fn with_argument() -> [(i64, u8, Vec<u64>); 6] {
     ]
 }
 
-/// Of bpf(2), what reads and writes maps that are open: MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM,
-/// MAP_GET_NEXT_KEY, OBJ_GET_INFO_BY_FD, MAP_LOOKUP_AND_DELETE_ELEM, and the four of batches. None makes, loads, attaches,
-/// pins or finds anything.
+/// The commands of bpf(2) that read and write open maps: MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM,
+/// MAP_GET_NEXT_KEY, OBJ_GET_INFO_BY_FD, MAP_LOOKUP_AND_DELETE_ELEM, and the four batch commands. None makes, loads,
+/// attaches, pins or finds anything.
 const BPF_COMMANDS: [u64; 10] = [1, 2, 3, 4, 15, 21, 24, 25, 26, 27];
 
 fn is(place: u8, value: u64) -> Result<SeccompCondition, BackendError> {
@@ -284,8 +285,8 @@ fn has(place: u8, mask: u64, value: u64) -> Result<SeccompCondition, BackendErro
 mod tests {
     use super::*;
 
-    /// Goal: the filters are ones that a kernel takes, no call stands in two lists, and none that ends the process is
-    /// allowed. Method: both programs, and the lists side by side.
+    /// Goal: a kernel accepts the filters, no call is in two lists, and no call that ends the process is allowed.
+    /// Method: both programs, and the lists side by side.
     #[test]
     fn the_lists_agree_and_make_filters() {
         let allowed = allowed().unwrap();

@@ -1,9 +1,9 @@
-//! What the engine may open by a path: its own folders, and what the system says of itself. Everything else it gets from
-//! the keeper as a descriptor.
+//! The paths that the engine may open: its own folders, and the system's files about itself. It gets everything else
+//! from the keeper as a descriptor.
 //!
 //! Before: one thread. After: Landlock refuses every other path, every TCP listener, and signals to other processes, as far
 //! as this kernel can.
-//! Never: is needed for a file that the config names: those are opened by the keeper.
+//! Never: permits a file that the config names: the keeper opens those.
 //!
 //! Source: landlock(7).
 
@@ -14,10 +14,11 @@ use landlock::{
     RulesetStatus, Scope, path_beneath_rules,
 };
 
-/// Everything that the newest kernel we know can refuse; an older one refuses less.
+/// Everything that the newest known kernel can refuse; an older one refuses less.
 const NEWEST: ABI = ABI::V6;
 
-/// What may be read: of the kernel, and the system's authorities, by which backends are recognised at a reload.
+/// The readable paths: files of the kernel, and the system's certificate authorities, which a reload needs for
+/// backends.
 const READ: [&str; 9] = [
     "/proc",
     "/sys/devices/system/cpu",
@@ -30,7 +31,7 @@ const READ: [&str; 9] = [
     "/usr/local/share/ca-certificates",
 ];
 
-/// Refuses every path but these; returns what holds, in words.
+/// Refuses every path but these; returns the restrictions in force, as text.
 ///
 /// # Errors
 /// This kernel has no Landlock, or it is off.
@@ -44,7 +45,7 @@ pub(super) fn confine(folders: [&Path; 2]) -> Result<String, String> {
 
 fn restrict(folders: [&Path; 2]) -> Result<RulesetStatus, RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
-    // Files and sockets of its own are made, replaced and removed; nothing is executed, and no device is made.
+    // The engine may make, replace and remove its own files and sockets; it may execute nothing, and make no device.
     let own = read
         | AccessFs::WriteFile
         | AccessFs::Truncate

@@ -1,9 +1,9 @@
-//! Module `confine`: what the engine can still ask of the kernel once it serves, even if an attacker controls it.
+//! Module `confine`: limits what the engine can ask of the kernel while it serves, even if an attacker controls it.
 //!
 //! Before: the engine has no capability, another user perhaps, and one thread. After: that thread, and every thread that it
 //! makes, can call the kernel only as `calls` lists, and open only what `files` lists.
 //! Holds: `calls` (seccomp), `files` (Landlock), `process` (core dumps, environment, descriptors), and in debug builds
-//! `acts`, which tries what is forbidden.
+//! `acts`, which tries forbidden acts.
 //! Never: lets a kernel without these features keep dotd from serving: the log says what is missing.
 //!
 //! Source: seccomp(2), landlock(7), prctl(2) (PR_SET_DUMPABLE), close_range(2), environ(7).
@@ -20,10 +20,11 @@ pub use process::{close_inherited, forget_environment, leave_no_dump};
 
 use crate::config::Sandbox;
 
-/// Confines this thread and all that it will make. Call it while there is one, and after every right is gone.
+/// Confines this thread and all that it will make. Must be called while it is the only one, and after every right was
+/// given up.
 ///
-/// `folders`: where the engine keeps files of its own. Returns what holds now, in words, and whether all that `mode` asks
-/// for does.
+/// `folders`: the folders with the engine's own files. Returns the restrictions in force, as text, and whether
+/// everything that `mode` asks for is in force.
 pub fn confine(mode: Sandbox, folders: [&Path; 2]) -> (String, bool) {
     match mode {
         Sandbox::Off => ("the engine is not confined: server.sandbox is \"off\"".into(), false),
@@ -36,7 +37,7 @@ pub fn confine(mode: Sandbox, folders: [&Path; 2]) -> (String, bool) {
             Err(error) => (format!("the engine is not confined, and nothing is logged: {error}"), false),
         },
         Sandbox::Enforce => {
-            // In this order: Landlock needs calls that the filter refuses.
+            // The order matters: Landlock needs calls that the filter refuses.
             let files = files::confine(folders);
             let calls = calls::enforce();
             let is_whole = files.is_ok() && calls.is_ok();

@@ -1,7 +1,7 @@
-//! What a process leaves behind or brings along: core dumps, the environment, descriptors of the process that started it.
+//! Core dumps, the environment, and descriptors that a process inherits.
 //!
-//! Before: dotd was started by anybody. After: its memory is in no dump, its environment holds what it needs, and every
-//! descriptor is one that it opened.
+//! Before: any process started dotd. After: its memory is in no dump, its environment holds only what it needs, and it
+//! has opened every descriptor itself.
 //! Never: is called while there is a second thread.
 
 use std::{env, ffi::CString, io, os::fd::RawFd};
@@ -14,11 +14,12 @@ use nix::{
     },
 };
 
-/// Variables that the engine reads while it serves: where the system's authorities are, and whether a panic shows its way.
+/// Variables that the engine reads while it serves: the place of the system's authorities, and whether a panic shows a
+/// backtrace.
 const KEPT: [&str; 4] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "SSL_CERT_DIR", "SSL_CERT_FILE"];
 
-/// No core dump of this process, and only root may read or trace it. A change of the user undoes the second: call it
-/// again then.
+/// Forbids core dumps of this process, and lets only root read or trace it. A change of the user undoes the second, so
+/// it must be called again then.
 ///
 /// # Errors
 /// The kernel refused.
@@ -27,8 +28,8 @@ pub fn leave_no_dump() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-/// Overwrites and removes every variable of the environment but those that the engine reads: it may hold credentials that
-/// are for others.
+/// Overwrites and removes every variable of the environment except those that the engine reads: others may hold
+/// credentials of other programs.
 pub fn forget_environment() {
     for (name, _) in env::vars_os() {
         if KEPT.iter().any(|kept| name == *kept) {
@@ -53,13 +54,13 @@ pub fn forget_environment() {
     }
 }
 
-/// Closes every descriptor from `first` on, whatever it is. To be called before dotd has opened anything.
+/// Closes every descriptor from `first` on. Must be called before dotd has opened anything.
 pub fn close_inherited(first: RawFd) {
     let Ok(from) = libc::c_uint::try_from(first) else { return };
     // SAFETY: nothing in this process owns a descriptor above standard error yet.
     let closed = Errno::result(unsafe { libc::syscall(libc::SYS_close_range, from, libc::c_uint::MAX, 0) });
     if closed.is_err() {
-        // Before Linux 5.9; a few are all that a shell or a supervisor leaves open.
+        // Before Linux 5.9; a shell or a supervisor leaves only a few open.
         for descriptor in first..OLD_KERNEL_MAX {
             // SAFETY: as above.
             let _ = unsafe { libc::close(descriptor) };
@@ -67,5 +68,5 @@ pub fn close_inherited(first: RawFd) {
     }
 }
 
-/// Descriptors that are looked at where the kernel has no close_range.
+/// The descriptors that are closed where the kernel has no close_range.
 const OLD_KERNEL_MAX: RawFd = 1024;

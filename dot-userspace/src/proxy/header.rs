@@ -18,17 +18,17 @@ use thiserror::Error;
 
 use super::{Client, ClientTls, Named};
 
-/// What every header begins with; no TLS record and no length prefix that a DNS client sends does.
+/// The first octets of every header; no TLS record and no length prefix of a DNS client begins with them.
 pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, command, family and length.
 pub const PREAMBLE_OCTETS: usize = 16;
-/// Two IPv6 addresses and two ports: the most of what follows that we look at.
+/// Two IPv6 addresses and two ports: the most octets behind the preamble that are read.
 pub const ADDRESSES_OCTETS_MAX: usize = 36;
 /// The longest header that [`write()`] makes.
 pub const WRITTEN_OCTETS_MAX: usize =
     PREAMBLE_OCTETS + ADDRESSES_OCTETS_MAX + TLV_OCTETS_MAX + PASSED_OCTETS_MAX;
-/// Octets of a load balancer's own words that are passed on; where there are more, none is. 256: a cookie, a tenant's name, an
-/// identifier of the connection, and a datagram has still room for its query.
+/// The most octets of a load balancer's own fields that are passed on; if there are more, none is. 256: a cookie, a
+/// tenant's name, an identifier of the connection, and a datagram still has room for its query.
 pub const PASSED_OCTETS_MAX: usize = 256;
 /// ALPN `dot`, and TLS with its version.
 const TLV_OCTETS_MAX: usize = (3 + ALPN.len()) + (3 + SSL_FIXED_OCTETS + 3 + TLS13.len());
@@ -62,14 +62,15 @@ const ALPN: &[u8] = b"dot";
 const TLS12: &[u8] = b"TLSv1.2";
 const TLS13: &[u8] = b"TLSv1.3";
 
-/// The sixteen octets that every header begins with, read.
+/// The first sixteen octets of a header, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preamble {
-    /// What the addresses are; `None`: none counts, the connection's own do (LOCAL, or nothing that we know).
+    /// The kind of the addresses; `None`: they do not count, and those of the connection are used (LOCAL, or an unknown
+    /// kind).
     family: Option<Family>,
     /// The client asked by datagram.
     pub is_datagram: bool,
-    /// Octets that follow.
+    /// The number of octets that follow.
     pub octets: u16,
 }
 
@@ -79,16 +80,16 @@ enum Family {
     Inet6,
 }
 
-/// Why octets are no header that we take.
+/// The reason why octets are not accepted as a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
-    /// It does not begin as one: TLS without a header, version 1, anything.
+    /// They do not begin like a header: TLS without a header, version 1, or anything else.
     #[error("no PROXY header of version 2")]
     Signature,
     /// Another version or command.
     #[error("version and command {0:#04x}")]
     Command(u8),
-    /// No IP, or neither TCP nor UDP.
+    /// Not IP, or neither TCP nor UDP.
     #[error("address family and transport {0:#04x}")]
     Family(u8),
     /// Shorter than its addresses.
@@ -96,13 +97,13 @@ pub enum Malformed {
     Addresses(u16),
 }
 
-/// What a load balancer says beside the addresses: type, length and value of each, as they came. Cloning shares them.
+/// A load balancer's fields beside the addresses: type, length and value of each, unchanged. Cloning shares them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tlvs(Arc<[u8]>);
 
 impl Tlvs {
-    /// Those of `octets`, which follow the addresses, that hold behind us too. `None`: there are none, they do not fit into
-    /// their header, or they are more than [`PASSED_OCTETS_MAX`].
+    /// The fields among `octets`, which follow the addresses, that are valid behind dotd too. `None`: there are none,
+    /// they do not fit into their header, or they have more octets than [`PASSED_OCTETS_MAX`].
     #[must_use]
     pub fn read(octets: &[u8]) -> Option<Self> {
         let mut kept = Vec::new();
@@ -115,7 +116,7 @@ impl Tlvs {
         (1..=PASSED_OCTETS_MAX).contains(&kept.len()).then(|| Self(kept.into()))
     }
 
-    /// Appends them; where the client's TLS ended at this hop, without what they say of an earlier one.
+    /// Appends them; if the client's TLS ended at this hop, without fields about an earlier hop's TLS.
     fn write(&self, has_tls: bool, out: &mut Vec<u8>) {
         for (kind, octets) in tlvs(&self.0).flatten() {
             if !(has_tls && matches!(kind, TYPE_ALPN | TYPE_SSL)) {
@@ -125,7 +126,7 @@ impl Tlvs {
     }
 }
 
-/// Type of each, and its octets with type and length. `None` where one does not fit.
+/// Type of each, and its octets with type and length. `None` if one does not fit.
 fn tlvs(octets: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     let mut rest = octets;
     std::iter::from_fn(move || {
@@ -144,7 +145,7 @@ fn tlvs(octets: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
 /// Source and destination that a header names.
 pub type Addresses = (SocketAddr, SocketAddr);
 
-/// Reads what a header begins with.
+/// Reads the beginning of a header.
 ///
 /// # Errors
 /// [`Malformed`]: the connection cannot be used.
@@ -160,7 +161,7 @@ pub fn parse_preamble(octets: &[u8; PREAMBLE_OCTETS]) -> Result<Preamble, Malfor
         _ => return Err(Malformed::Command(*command)),
     };
     let (named, address_octets) = match (*family, is_local) {
-        // Whatever LOCAL says of addresses is to be ignored, and so is "unspecified".
+        // The addresses of LOCAL must be ignored, and those of "unspecified" too.
         (_, true) | (0, false) => (None, 0),
         (0x11 | 0x12, false) => (Some(Family::Inet), IPV4_OCTETS),
         (0x21 | 0x22, false) => (Some(Family::Inet6), ADDRESSES_OCTETS_MAX),
@@ -174,7 +175,7 @@ pub fn parse_preamble(octets: &[u8; PREAMBLE_OCTETS]) -> Result<Preamble, Malfor
 }
 
 impl Preamble {
-    /// Octets of the addresses, which come first; the rest is for others.
+    /// The octets of the addresses, which come first; the other fields follow.
     #[must_use]
     pub fn address_octets(&self) -> usize {
         match self.family {
@@ -184,7 +185,7 @@ impl Preamble {
         }
     }
 
-    /// The addresses in `octets`, which follow the preamble. `None`: the connection's own are the client's.
+    /// The addresses in `octets`, which follow the preamble. `None`: the addresses of the connection are the client's.
     ///
     /// # Errors
     /// [`Malformed::Addresses`] when fewer than [`Preamble::address_octets`] are given.
@@ -215,10 +216,10 @@ fn endpoints(source: IpAddr, destination: IpAddr, ports: &[u8]) -> Option<Addres
     ))
 }
 
-/// A whole header in front of `octets`: what it names, and its length. `Ok(None)`: not all there yet.
+/// A whole header in front of `octets`: its content and its length. `Ok(None)`: it is not complete yet.
 ///
 /// # Errors
-/// [`Malformed`]: no octets that follow would help.
+/// [`Malformed`]: further octets would not help.
 pub fn parse(octets: &[u8]) -> Result<Option<(Named, usize)>, Malformed> {
     let Some((preamble, rest)) = octets.split_first_chunk::<PREAMBLE_OCTETS>() else {
         let begins = SIGNATURE.iter().zip(octets).all(|(expected, found)| expected == found);
@@ -231,9 +232,9 @@ pub fn parse(octets: &[u8]) -> Result<Option<(Named, usize)>, Malformed> {
     Ok(Some((Named { addresses, is_datagram: preamble.is_datagram, tlvs }, PREAMBLE_OCTETS + body.len())))
 }
 
-/// Appends the header of a query that `client` asked; `None`: dotd asks on its own account (LOCAL).
+/// Appends the header of a query that `client` asked; `None`: dotd itself asks (LOCAL).
 ///
-/// The transport is the client's, as the specification wants, whatever carries the header.
+/// The transport is the client's, as the specification requires, whatever carries the header.
 pub fn write(client: Option<&Client>, out: &mut Vec<u8>) {
     out.extend_from_slice(&SIGNATURE);
     let Some(client) = client else {

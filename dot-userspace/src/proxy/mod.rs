@@ -1,9 +1,10 @@
-//! Module `proxy`: who a client is, and the header by which proxies tell each other (PROXY protocol, version 2).
+//! Module `proxy`: the client's identity, and the header by which proxies pass it on (PROXY protocol, version 2).
 //!
-//! Before: a load balancer opens a connection to us or sends a datagram, or a query leaves for a backend that wants to know.
+//! Before: a load balancer opens a connection to us or sends a datagram, or a query is sent to a backend that asks for
+//! the header.
 //! After: caps and backends see the client's own address.
 //! The line: [`receive()`] → [`header::parse`] on the listening side; [`header::write`] towards backends.
-//! Never: believes a header from whom the operator did not name; allocates by a length from the wire.
+//! Never: trusts a header from a sender that the operator did not name; allocates by a length from the wire.
 //!
 //! Source: "The PROXY protocol, versions 1 & 2", haproxy.org, sections 2.2 to 2.2.5.
 
@@ -23,26 +24,26 @@ pub use receive::{Refusal, receive};
 /// Both ends of a client's connection, and how it was secured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Client {
-    /// Where the client is.
+    /// The client's address.
     pub source: SocketAddr,
-    /// What it connected to.
+    /// The address that it connected to.
     pub destination: SocketAddr,
     /// It asked by datagram; else over a connection.
     pub is_datagram: bool,
     /// Its TLS; `None`: cleartext.
     pub tls: Option<ClientTls>,
-    /// What a load balancer said of it beside its addresses, for backends that are told who it is.
+    /// A load balancer's fields beside the addresses, for backends that get the header.
     pub tlvs: Option<Tlvs>,
 }
 
-/// Who connects through a load balancer, as that says.
+/// The client behind a load balancer, as the header names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Both ends; `None`: the connection's own are the client's (LOCAL).
+    /// Both ends; `None`: the addresses of the connection are the client's (LOCAL).
     pub addresses: Option<Addresses>,
     /// The client asked by datagram.
     pub is_datagram: bool,
-    /// What else it says.
+    /// The other fields.
     pub tlvs: Option<Tlvs>,
 }
 
@@ -51,20 +52,20 @@ pub struct Named {
 pub struct Trusted(Arc<[IpNet]>);
 
 impl Trusted {
-    /// These prefixes.
+    /// A list of these prefixes.
     #[must_use]
     pub fn new(prefixes: Arc<[IpNet]>) -> Self {
         Self(prefixes)
     }
 
-    /// Whether `sender` is one of those.
+    /// Whether `sender` is on the list.
     #[must_use]
     pub fn has(&self, sender: IpAddr) -> bool {
         !self.0.is_empty() && is_trusted(&self.0, sender)
     }
 }
 
-/// What a backend may learn of a client's TLS.
+/// The facts about a client's TLS for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientTls {
     /// TLS 1.3; else 1.2.
@@ -75,7 +76,7 @@ pub struct ClientTls {
     pub is_certified: bool,
 }
 
-/// Whether `sender` is one of those whose header counts.
+/// Whether the header of `sender` counts.
 #[must_use]
 pub fn is_trusted(trusted: &[IpNet], sender: IpAddr) -> bool {
     let sender = sender.to_canonical();

@@ -1,7 +1,7 @@
-//! Takes the header off a fresh connection of a load balancer, and not one octet more.
+//! Reads the header of a new connection from a load balancer, and not one octet more.
 //!
 //! Before: `worker::accept` has a connection from a trusted prefix. After: TLS begins with the next octet.
-//! Never: waits past the deadline, keeps what it does not read, or goes on after an invalid header.
+//! Never: waits past the deadline, keeps octets that it does not need, or goes on after an invalid header.
 
 use std::io;
 
@@ -19,13 +19,13 @@ use super::{
 /// Octets behind the addresses that are skipped at a time.
 const SKIPPED_OCTETS: usize = 256;
 
-/// Why there is no header.
+/// The reason why there is no header.
 #[derive(Debug, Error)]
 pub enum Refusal {
-    /// Not whole by the deadline.
+    /// It was not whole by the deadline.
     #[error("no whole PROXY header in time")]
     Timeout,
-    /// The sender went away.
+    /// The sender closed the connection.
     #[error("closed before its PROXY header was whole")]
     Closed,
     /// It is not a header.
@@ -39,7 +39,7 @@ pub enum Refusal {
 /// [`Refusal`]: the connection must be closed.
 ///
 /// # Cancel safety
-/// What was read is lost; the connection is of no use then.
+/// The octets that were read are lost, so the connection cannot be used any more.
 pub async fn receive<S: AsyncRead + Unpin>(stream: &mut S, deadline: Instant) -> Result<Named, Refusal> {
     timeout_at(deadline, read(stream)).await.unwrap_or(Err(Refusal::Timeout))
 }

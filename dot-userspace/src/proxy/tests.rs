@@ -1,6 +1,6 @@
-//! The header against the specification, against any octets, and against itself.
+//! The header against the specification, against any octets, and writing against reading.
 //!
-//! Before: octets written by hand, or any. After: what is read and what is written agree.
+//! Before: octets written by hand, or random ones. After: reading and writing agree.
 //! Never: opens a socket.
 
 use std::time::Duration;
@@ -39,7 +39,7 @@ fn header(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     [&SIGNATURE, &[command, family][..], &length, body].concat()
 }
 
-/// Goal: every octet is the specification's. Method: one header by hand, IPv4 over TLS 1.3 with ALPN.
+/// Goal: every octet is as in the specification. Method: one header by hand, IPv4 over TLS 1.3 with ALPN.
 #[test]
 fn writes_addresses_ports_alpn_and_tls() {
     let expected = [
@@ -62,7 +62,7 @@ fn writes_addresses_ports_alpn_and_tls() {
     assert_eq!(written(None), header(0x20, 0, &[]));
 }
 
-/// Goal: a client of the other family than our address, and one by datagram, are told right.
+/// Goal: a client of another address family than the listener's, and a client by datagram, are described correctly.
 #[test]
 fn writes_ipv6_where_one_end_is_and_the_clients_transport() {
     let mixed = client("[::ffff:192.0.2.1]:1", "[2001:db8::2]:853", None);
@@ -78,7 +78,7 @@ fn writes_ipv6_where_one_end_is_and_the_clients_transport() {
     assert_eq!(own + 256, WRITTEN_OCTETS_MAX);
 }
 
-/// Goal: LOCAL and unspecified name no client, and are no error, whatever else they hold.
+/// Goal: LOCAL and unspecified name no client, and cause no error, whatever else they contain.
 #[test]
 fn local_and_unspecified_leave_the_connections_addresses() {
     for (command, family, body) in
@@ -89,7 +89,7 @@ fn local_and_unspecified_leave_the_connections_addresses() {
     }
 }
 
-/// Goal: each lie is refused by its name.
+/// Goal: each malformed header is refused with its own reason.
 #[test]
 fn malformed_headers_are_refused_by_cause() {
     for (octets, cause) in [
@@ -106,9 +106,9 @@ fn malformed_headers_are_refused_by_cause() {
     }
 }
 
-/// Goal: what a load balancer says beside the addresses is passed on whole, but for what holds for its own header (a
-/// checksum), what is nothing, and, where the client's TLS ended here, what it says of TLS; more than a bound, or what does
-/// not fit, is not. Method: one header there and back. Covers: C-243
+/// Goal: a load balancer's fields beside the addresses are passed on, except those that are valid only for its own
+/// header (a checksum), empty ones, and, if the client's TLS ended here, those about TLS; fields beyond a bound, or
+/// that do not fit, are not. Method: one header there and back. Covers: C-243
 #[test]
 fn what_a_load_balancer_says_is_passed_on() {
     let custom = [0xe0, 0, 3, b'a', b'b', b'c'];
@@ -143,7 +143,7 @@ fn socket() -> impl Strategy<Value = SocketAddr> {
 }
 
 proptest! {
-    /// Goal: what is written is read, with anything behind it left alone, and every shorter part waits.
+    /// Goal: a written header is read back, the octets behind it are not touched, and every shorter part waits.
     #[test]
     fn reads_what_was_written(source in socket(), destination in socket(), tls: bool, behind in prop::collection::vec(any::<u8>(), 0..40)) {
         let client = Client { source, destination, is_datagram: false, tls: tls.then_some(TLS), tlvs: None };
@@ -156,7 +156,7 @@ proptest! {
         }
     }
 
-    /// Goal: no octets whatever panic or are read beyond their end; a header is as long as it says.
+    /// Goal: no octets cause a panic or a read beyond their end; a header has the length that it states.
     #[test]
     fn any_octets_have_one_outcome(begins: bool, rest in prop::collection::vec(any::<u8>(), 0..300)) {
         let octets = if begins { [&SIGNATURE[..], &rest].concat() } else { rest };
@@ -170,7 +170,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
-/// Goal: exactly the header is taken, in whatever pieces it comes, and 65,535 octets of it are only skipped.
+/// Goal: exactly the header is read, in any pieces, and 65,535 octets of it are only skipped.
 #[test]
 fn takes_the_header_and_nothing_behind_it() {
     let mut body = vec![192, 0, 2, 1, 198, 51, 100, 2, 0, 7, 3, 85];
@@ -199,7 +199,7 @@ fn takes_the_header_and_nothing_behind_it() {
     });
 }
 
-/// Goal: the three ways of not sending one are told apart.
+/// Goal: the three ways of not sending one are distinguished.
 #[test]
 fn silence_an_end_and_garbage_differ() {
     run(async {

@@ -1,4 +1,4 @@
-//! `dotd.toml`: any text is a config, or a list of mistakes that people can read.
+//! `dotd.toml`: any text is a config, or a list of readable mistakes.
 //!
 //! Before: any octets; those that are UTF-8 are a file. After: parsed twice, with the same outcome.
 //! Never: touches the file system.

@@ -1,4 +1,4 @@
-//! Framing: a stream is cut in the same places however it arrives, and what was cut can be written again.
+//! Framing: a stream is cut in the same places however it arrives, and the messages can be written again.
 //!
 //! Before: octets of a stream. After: cut whole, and from every growing part of it.
 //! Never: reads beyond the first 2,000 octets octet by octet, which would only be slow.
@@ -30,7 +30,7 @@ pub fn run(octets: &[u8]) {
     assert_eq!(growing, messages[..ending_within(&messages, STEPS_MAX)]);
 }
 
-/// Cuts what is there: the messages, the octets they took, and whether the stream is broken behind them.
+/// Cuts the stream: returns the messages, the octets they took, and whether the stream is broken behind them.
 fn cut_all(octets: &[u8]) -> (Vec<Vec<u8>>, usize, bool) {
     let (mut messages, mut used) = (Vec::new(), 0);
     loop {
@@ -46,7 +46,7 @@ fn cut_all(octets: &[u8]) -> (Vec<Vec<u8>>, usize, bool) {
     }
 }
 
-/// How many of `messages` end within so many octets of their stream.
+/// How many of `messages` end within that many octets of their stream.
 fn ending_within(messages: &[Vec<u8>], octets: usize) -> usize {
     let ends = messages.iter().scan(0, |end, message| {
         *end += message.len() + 2;

@@ -1,7 +1,9 @@
-//! The first octets of a connection: the kernel's gate never drops what the engine would take for a ClientHello.
+//! The first octets of a connection: the kernel's gate never drops octets that the engine would accept as a
+//! ClientHello.
 //!
-//! Before: octets of a TCP stream, an octet of where they are cut into segments. After: both halves have judged them.
-//! Holds: rustls, whose word counts. Never: completes a handshake.
+//! Before: octets of a TCP stream, an octet that says where they are cut into segments. After: both halves have judged
+//! them.
+//! Holds: rustls as the reference. Never: completes a handshake.
 //!
 //! Source: RFC 8446 §4.1.2 and §5.1.
 
@@ -36,7 +38,7 @@ pub fn run(octets: &[u8]) {
         }
         place += length;
     }
-    // The record's version means nothing to rustls (RFC 8446 §5.1); the gate believes those that a TLS has had, up to 3.4.
+    // rustls ignores the record's version (RFC 8446 §5.1); the gate accepts versions that TLS has had, up to 3.4.
     let has_version = stream.get(2).is_none_or(|minor| *minor <= 4);
     assert!(fits || !has_version || !is_client_hello(stream), "a ClientHello that the gate drops");
     if stream.first() == Some(&22) {
@@ -44,8 +46,8 @@ pub fn run(octets: &[u8]) {
     }
 }
 
-/// The engine's side of a handshake hears the stream: it asks for more, or refuses; nobody without a key comes to its
-/// end, and what it keeps is bounded.
+/// The engine's side of a handshake reads the stream: it asks for more, or refuses; without a key no stream completes
+/// it, and its buffer is bounded.
 fn converse(stream: &[u8], piece_octets: usize) {
     let mut dialogue = Dialogue::new(serving()).expect("a sound configuration");
     // A hello of 64 KiB in single octets would only be slow.
@@ -63,7 +65,7 @@ fn converse(stream: &[u8], piece_octets: usize) {
     }
 }
 
-/// A certificate of our own, made once.
+/// A self-signed certificate, made once.
 fn serving() -> &'static Serving {
     static SERVING: OnceLock<Serving> = OnceLock::new();
     SERVING.get_or_init(|| {
@@ -94,7 +96,7 @@ fn rustls_accepts(stream: &[u8]) -> bool {
         }
         match acceptor.accept() {
             Ok(Some(accepted)) => {
-                // Whoever chooses a certificate reads these; they must hold for any hello that was taken.
+                // The choice of a certificate reads these; they must be valid for any accepted hello.
                 let hello = accepted.client_hello();
                 let names = hello.alpn().map(|names| names.map(<[u8]>::len).sum::<usize>());
                 assert!(hello.server_name().is_none_or(|name| name.len() <= 255));

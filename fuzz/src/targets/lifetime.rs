@@ -1,6 +1,6 @@
-//! What the cache believes of a response: its TTLs stand where it says, and counting them down changes nothing else.
+//! The cache's view of a response: it finds the TTLs, and counting them down changes nothing else.
 //!
-//! Before: an octet of what was asked and an age, then a response. After: `wire` knows the same TTLs.
+//! Before: an octet for the query and one for an age, then a response. After: `wire` knows the same TTLs.
 //! Never: keeps anything.
 //!
 //! Source: RFC 2181 §8, RFC 8767 §5.2.
@@ -9,7 +9,7 @@ use dot_userspace::dns::{Bounds, STALE_TTL_SECONDS, TTLS_MAX, count_down, lifeti
 
 use crate::wire;
 
-/// 192.0.2.0/24, as a client says it.
+/// 192.0.2.0/24, as a client states it.
 const SUBNET: [u8; 11] = [0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
 const BOUNDS: Bounds = Bounds { least: 0, most: 86_400, negative_most: 3600 };
 /// Octets from TYPE to TTL.

@@ -1,6 +1,6 @@
-//! The targets, a file each: what they are given, and what must hold.
+//! The targets, a file each: their input, and their assertions.
 //!
-//! Before: octets. After: a panic where a promise is broken. Never: depends on an engine.
+//! Before: octets. After: a panic if an assertion fails. Never: depends on an engine.
 
 pub mod config;
 pub mod framing;

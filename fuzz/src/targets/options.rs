@@ -1,4 +1,4 @@
-//! The OPT edit, straight at it: a sound query and a sound response whose OPT record holds any options.
+//! The OPT edit by itself: a valid query and a valid response whose OPT record holds any options.
 //!
 //! Before: octets that are read as a list of options. After: forwarded and responded, with nothing lost.
 //! Never: spends its time on headers; `query` and `response` do that.

@@ -18,7 +18,7 @@ use dot_common::{
 };
 use dot_tests::xdp_lab::{PORTS, settings};
 
-/// Answers as two octets say; counts how often it is asked to admit.
+/// Gives answers chosen by two octets; counts the calls of `admits`.
 struct Known {
     bits: u8,
     initial: u32,
@@ -81,7 +81,7 @@ impl Knowledge for Known {
 /// Runs the target.
 ///
 /// # Panics
-/// When a packet reaches beyond its frame, or two looks at it differ.
+/// When a packet reaches beyond its frame, or two runs differ.
 pub fn run(octets: &[u8]) {
     let Some((&[choice, bits], frame)) = octets.split_first_chunk() else { return };
     let settings = chosen(choice);
@@ -136,7 +136,7 @@ fn chosen(choice: u8) -> Settings {
     settings
 }
 
-/// Any limit at all: `Known::admits` says what it says.
+/// Any limit: `Known::admits` decides.
 fn limit() -> Rate {
     Rate::new(10, 20)
 }

@@ -1,4 +1,4 @@
-//! PROXY headers of version 2: read the same however they arrive, and what is written is what is read.
+//! PROXY headers of version 2: read the same however they arrive, and read back as written.
 //!
 //! Before: octets of a connection. After: parsed whole and from each part; written again from what was read.
 //! Never: reads version 1, which dotd does not.
@@ -39,7 +39,7 @@ pub fn run(octets: &[u8]) {
                 + octets.get(14..16).map_or(0, |two| usize::from(two[0]) << 8 | usize::from(two[1]));
             assert!(octets.len() < longest.max(PREAMBLE_OCTETS), "all of it is there");
         }
-        // Not even more octets make it a header.
+        // More octets do not make it a header either.
         Err(error) => assert_eq!(parse(&[octets, &[0; 300]].concat()), Err(*error)),
     }
 }

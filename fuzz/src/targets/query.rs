@@ -1,5 +1,5 @@
-//! Query and triage: what is forwarded is what came but for this hop's own, moves nothing that a name points to, and what
-//! is answered is sound.
+//! Query and triage: a forwarded query is unchanged except for this hop's options, nothing moves to which a name
+//! points, and dotd's own answers are valid.
 //!
 //! Before: one message of a client. After: `wire` read it too, and agrees with the disposition.
 //! Never: knows what a record means.
@@ -23,7 +23,7 @@ pub fn run(octets: &[u8]) {
     let message = &octets[..octets.len().min(65_535)];
     match triage(message, Allowed::default()) {
         Disposition::Forward(query) => assert_forwarded(message, &query),
-        // Answered from what dotd knows of itself; the query was read as any other.
+        // dotd answers this by itself; the query was read like any other.
         Disposition::Describe(query) => assert!(query.question_end <= message.len()),
         Disposition::Respond(reply) => assert_answered(message, &reply),
         Disposition::Drop(DropReason::IsResponse) => assert!(message.len() >= 12 && message[2] & 0x80 != 0),
@@ -32,11 +32,11 @@ pub fn run(octets: &[u8]) {
     }
 }
 
-/// Asserts that `message` is a query, and that nothing but this hop's own is changed on its way.
+/// Asserts that `message` is a query, and that only this hop's options are changed.
 pub(super) fn assert_forwarded(message: &[u8], query: &Query) {
     let read = wire::read(message).expect("what is forwarded is whole");
     assert!(read.end == query.end && read.counts[0] == 1 && message[2] & 0xf8 == 0);
-    // What stands behind it goes nowhere.
+    // Octets behind it are not forwarded.
     let message = &message[..query.end];
     assert_eq!(read.question_end, query.question_end);
     let opts = read.opts();
@@ -78,7 +78,7 @@ pub(super) fn assert_forwarded(message: &[u8], query: &Query) {
     assert_eq!(opt.ttl >> 16 & 0xff, 0, "version 0");
 }
 
-/// Asserts that a query whose options could be read is FORMERR only where what stands behind its OPT may not move.
+/// Asserts that a query whose options could be read is FORMERR only if the records behind its OPT must not move.
 fn assert_entangled(message: &[u8]) {
     let read = wire::read(message).expect("its options were read");
     let opt = read.opts()[0];

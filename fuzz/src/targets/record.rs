@@ -1,7 +1,7 @@
-//! The record layer: no octets make it panic, what is sealed is what is opened, and no changed record opens.
+//! The record layer: no octets make it panic, sealed content opens unchanged, and no changed record opens.
 //!
 //! Before: an octet that chooses a suite, one that chooses a place, then content. After: sealed, opened, changed,
-//! refused. Never: has a secret; its keys stand here.
+//! refused. Never: has a secret; its keys are constants.
 //!
 //! Source: RFC 8446 §5, RFC 5246 §6.2.
 
@@ -35,7 +35,7 @@ pub fn run(octets: &[u8]) {
     }
 }
 
-/// Octets that nobody sealed: looked at, and never opened.
+/// Octets that were never sealed: they are read, and never open.
 fn assert_strangers_are_refused(choice: u8, octets: &[u8]) {
     match (header(octets), whole(octets)) {
         (Err(Overflow), Err(Overflow)) => {}
@@ -71,7 +71,7 @@ fn is_tls13(choice: u8) -> bool {
     choice % 4 < 2
 }
 
-/// One of the kinds of record that we speak; keys of fixed octets (rustls makes none of 128 bits from outside).
+/// One of the supported kinds of record; keys of fixed octets (rustls makes none of 128 bits from outside).
 fn cipher(choice: u8) -> Cipher {
     let (key, iv) = (AeadKey::from([0x42; 32]), Iv::from([7; 12]));
     let secrets = match choice % 2 {

@@ -1,6 +1,6 @@
-//! The response edit: any message of a backend is passed on whole and sound, or refused and forgotten.
+//! The response edit: any message of a backend is passed on whole and valid, or refused without a trace.
 //!
-//! Before: one octet of what the client asked and what this hop gives, then a message. After: `wire` read both.
+//! Before: one octet for the client's query and this hop's options, then a message. After: `wire` read both.
 //! Never: knows what a record means.
 
 use dot_userspace::dns::{Asked, Hop, Query, respond};
@@ -11,13 +11,13 @@ use crate::wire;
 /// Runs the target.
 ///
 /// # Panics
-/// When a response is changed beyond this hop's own, or is not sound.
+/// When a response is changed beyond this hop's options, or is not valid.
 pub fn run(octets: &[u8]) {
     let Some((&wishes, rest)) = octets.split_first() else { return };
     let response = &rest[..rest.len().min(65_535)];
     let hop = Hop { padding: wishes & 1 != 0, keepalive_100ms: (wishes & 2 != 0).then_some(300) };
     let mut asked = Asked::by(&Query::parse(&asking(wishes)).expect("sound"));
-    // What reaches this far has repeated the question, so it ends where the query's did.
+    // A message that gets this far has repeated the question, so its question ends where the query's does.
     let question = wire::read(response).filter(|read| read.counts[0] == 1);
     let end = question.and_then(|read| u16::try_from(read.question_end).ok());
     asked.question_end = end.unwrap_or(asked.question_end);
@@ -33,7 +33,7 @@ pub fn run(octets: &[u8]) {
     }
 }
 
-/// An OPT that stands where none may, twice, or whose options do not fit.
+/// An OPT in a wrong place, a second OPT, or one whose options do not fit.
 fn has_broken_opt(response: &[u8]) -> bool {
     let Some(read) = wire::read(response) else { return true };
     let names_are_long = read.records.iter().any(|record| record.owner_octets > 250);
@@ -54,7 +54,7 @@ pub(super) fn leads_to(response: &[u8], record: &wire::Record, start: usize) -> 
         && owner.last_chunk::<2>().is_some_and(|end| end[0] >= 0xc0 && wire::may_point_to(end, start))
 }
 
-/// Asserts that `out` is `response` for who `asked`: the ID, and in its OPT what is of this hop.
+/// Asserts that `out` is `response` for the query in `asked`: with its ID, and this hop's options in its OPT.
 pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u8]) {
     let (theirs, ours) =
         (wire::read(response).expect("whole"), wire::read(out).expect("what we write is whole"));
@@ -80,7 +80,7 @@ pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u
     assert_eq!(out[12..body_end], response[12..body_end], "every record before the OPT, octet for octet");
     assert!(out.ends_with(behind), "every record behind it too");
     let opts = ours.opts();
-    // A backend without EDNS says FORMERR or NOTIMP, without an OPT, and its client hears just that (RFC 6891 §7).
+    // A backend without EDNS says FORMERR or NOTIMP, without an OPT, and its client gets exactly that (RFC 6891 §7).
     let refuses_edns = matches!(response[3] & 0x0f, 1 | 4) && theirs_opt.is_none();
     assert_eq!(opts.len(), usize::from(asked.has_opt && !refuses_edns), "OPT for whom has OPT");
     let Some(opt) = opts.first() else {

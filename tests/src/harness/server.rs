@@ -200,9 +200,8 @@ impl Server {
     }
 
     /// Runs `dotd stats` against its control socket, as an operator does.
-    ///
-    /// Counters are read one after another while workers count: in the middle of a session's end, say, its equation does not
-    /// hold for a moment. So the verb is run again a few times before a difference counts.
+    /// Counters are read one after another while workers count: in the middle of a session's end, say, its equation does
+    /// not hold for a moment. So the verb is run again a few times before a difference counts.
     ///
     /// # Panics
     /// When the command fails or does not print JSON.
@@ -286,7 +285,7 @@ impl Server {
         self.asked("status")["backends"][index]["reason"].as_str().map(str::to_owned)
     }
 
-    /// Takes snapshots until one satisfies `as_it_must_be`.
+    /// Takes snapshots until one satisfies `is_so`.
     ///
     /// # Panics
     /// When none does in time.

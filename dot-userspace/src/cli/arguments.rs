@@ -132,6 +132,15 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Print the address of the running dotd's page, with the token by which its reader may act
+    ///
+    /// The page is on `control.http`. Whoever has the token may read it, drain dotd, ban clients and lift bans; each start of dotd has
+    /// another token.
+    #[command(after_help = PAGE_EXAMPLES)]
+    Page {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
     /// Have the running dotd read its config and certificates again
     ///
     /// Says what is in effect now, and which keys wait for a restart. When the new config, or a certificate that it names,

@@ -50,6 +50,11 @@ EXAMPLES
   dotd run                      every default; needs root for port 853 and XDP
   dotd run -c ./dotd.toml       as an ordinary user: ports from 1024, folders of your own, XDP off";
 
+pub(super) const PAGE_EXAMPLES: &str = "\
+EXAMPLES
+  dotd page                     the address, for a browser on this machine
+  dotd page --json | jq -r .url";
+
 pub(super) const CHECK_EXAMPLES: &str = "\
 EXAMPLES
   dotd check                    the default config

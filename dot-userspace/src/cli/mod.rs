@@ -17,6 +17,7 @@ mod explain;
 mod import;
 mod log;
 mod man;
+mod page;
 mod pin;
 mod policy;
 mod query;
@@ -98,6 +99,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         Verb::Stats { control } => {
             show_answer::<Snapshot>(&control, path.as_deref(), "/stats", Snapshot::to_string)
         }
+        Verb::Page { control } => page::run(&control, path.as_deref()),
         Verb::Reload { control } => reload::run(&control, path.as_deref()),
         Verb::Explain { client, control } => explain::run(client, &control, path.as_deref()),
         Verb::Upgrade(arguments) => upgrade::run(&arguments, path.as_deref()),

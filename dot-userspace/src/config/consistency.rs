@@ -115,6 +115,13 @@ impl Check<'_, '_> {
                 self.note("control.http", format!("{http} is a DNS listener's address; use another port"));
             }
         }
+        for (index, host) in config.control.page_hosts.iter().enumerate() {
+            let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
+            if host.is_empty() || !host.bytes().all(is_sign) {
+                let message = "is no host name; write one such as \"dns.example\", without a port";
+                self.note(&format!("control.page_hosts.{index}"), message);
+            }
+        }
     }
 
     /// Linux hands a packet that moves in generic mode to the stack at the wrong place, and the stack drops it.

@@ -29,6 +29,7 @@ mod paths;
 mod range;
 mod reachable;
 mod sandbox;
+mod shown;
 mod source;
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use model_policy::*;
 pub use model_session::*;
 pub use model_xdp::*;
 pub use sandbox::Sandbox;
+pub use shown::{ConfigRow, rows};
 
 /// Name of the control socket in `server.run_dir`.
 pub const CONTROL_SOCKET: &str = "control.sock";

@@ -336,7 +336,24 @@ pub enum ClientSubnet {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
-    /// Address for metrics and health; absent or empty: none.
+    /// Address for metrics, health and the page; absent or empty: none.
     #[serde(deserialize_with = "super::parse::optional_socket")]
     pub http: Option<SocketAddr>,
+    /// Who may read the page there.
+    pub page: Page,
+    /// Names by which browsers may ask for the page, beside addresses and "localhost".
+    pub page_hosts: Vec<String>,
+}
+
+/// `control.page`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Page {
+    /// There is no page.
+    Off,
+    /// Whoever has the token.
+    #[default]
+    Token,
+    /// Everybody who reaches `control.http`; acts need the token.
+    Open,
 }

@@ -84,7 +84,7 @@ pub(super) fn route() -> Router<AnySource> {
     Router::new().route(PATH, bans).layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
 }
 
-async fn ban(Shared(source): Shared<AnySource>, request: Body<BanRequest>) -> Response {
+pub(super) async fn ban(Shared(source): Shared<AnySource>, request: Body<BanRequest>) -> Response {
     let banning = match request {
         Ok(Json(request)) => source.ban(&request).map_err(|error| error.to_string()),
         Err(error) => Err(error.body_text()),
@@ -96,7 +96,7 @@ async fn ban(Shared(source): Shared<AnySource>, request: Body<BanRequest>) -> Re
     answer(Ok(Json(())), |()| banned)
 }
 
-async fn unban(Shared(source): Shared<AnySource>, request: Body<UnbanRequest>) -> Response {
+pub(super) async fn unban(Shared(source): Shared<AnySource>, request: Body<UnbanRequest>) -> Response {
     answer(request, |request| source.unban(&request))
 }
 

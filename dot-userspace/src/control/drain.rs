@@ -48,7 +48,7 @@ pub(super) fn probes() -> Router<AnySource> {
     Router::new().route(LIVE, get(show_live)).route(READY, get(show_ready))
 }
 
-async fn set(Shared(source): Shared<AnySource>, request: Body<DrainRequest>) -> Response {
+pub(super) async fn set(Shared(source): Shared<AnySource>, request: Body<DrainRequest>) -> Response {
     answer(request, |request| source.drain(request))
 }
 

@@ -13,8 +13,10 @@ mod drain;
 mod explain;
 mod log;
 mod metrics;
+mod page;
 mod places;
 mod policy;
+mod refused;
 mod reload;
 mod router;
 mod serve;
@@ -33,6 +35,8 @@ pub use certificates::UnusableCertificate;
 pub use drain::{DrainRequest, DrainStatus};
 pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;
+pub use page::{PageAccess, PageAddress};
+pub use refused::{RefusedTotal, refused};
 pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
 pub use status::{
@@ -45,6 +49,8 @@ pub use top::{Counting, Top, TopClient, TopName, TopRequest};
 pub use trace::{TraceRequest, Traced};
 pub use upstream::{ForgiveRequest, TlsRow};
 
+use std::net::SocketAddr;
+
 use axum::{
     Json,
     extract::rejection::JsonRejection,
@@ -55,6 +61,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    config::ConfigRow,
     ledger::{Measured, Snapshot},
     policy as zones, xdp,
 };
@@ -110,6 +117,12 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The text names no client, or too many traces run.
     fn trace(&self, request: &TraceRequest) -> Result<Traced, String>;
+    /// Who may read the page, and act from there.
+    fn page_access(&self) -> PageAccess;
+    /// Where HTTP is served.
+    fn http_address(&self) -> Option<SocketAddr>;
+    /// Every key of the config that runs.
+    fn config_rows(&self) -> Vec<ConfigRow>;
     /// Makes every worker remove answers from its cache.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Before: `control::serve` accepted a connection. After: one small response made from the [`Source`].
 //! Never: changes anything except through the [`Source`]; answers later than [`REQUEST_TIMEOUT`], except a reload;
-//! changes anything for HTTP.
+//! changes anything for HTTP without the token of the page.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -17,14 +17,14 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Source, State, Status, bans, cache, certificates, drain, explain, log, metrics, policy, reload, tickets,
-    top, trace, upstream,
+    Source, State, Status, bans, cache, certificates, drain, explain, log, metrics, page, policy, reload,
+    tickets, top, trace, upstream,
 };
 
 /// The state that answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/drain`, `/explain`, `/log`, `/policy`, `/reload`, `/tickets`, `/top` and
+/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/drain`, `/explain`, `/log`, `/page`, `/policy`, `/reload`, `/tickets`, `/top` and
 /// `/trace` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
@@ -39,6 +39,7 @@ pub(super) fn socket(source: AnySource) -> Router {
         .merge(drain::route())
         .merge(explain::route())
         .merge(log::route())
+        .merge(page::address_route())
         .merge(policy::route())
         .merge(tickets::route())
         .merge(top::route())
@@ -51,6 +52,7 @@ pub(super) fn socket(source: AnySource) -> Router {
                 drain::PATH,
                 explain::PATH,
                 log::PATH,
+                page::PATH,
                 policy::PATH,
                 reload::PATH,
                 "/status",
@@ -69,13 +71,14 @@ pub(super) fn socket(source: AnySource) -> Router {
         .with_state(source)
 }
 
-/// `/metrics`, `/health` and its two halves.
+/// `/metrics`, `/health` and its two halves, and the page.
 pub(super) fn http(source: AnySource) -> Router {
     Router::new()
+        .merge(page::routes(&source))
         .route("/metrics", get(show_metrics))
         .route("/health", get(show_health))
         .merge(drain::probes())
-        .fallback(async || not_found(&["/health", drain::LIVE, drain::READY, "/metrics"]))
+        .fallback(async || not_found(&[page::PAGE_PATH, "/health", drain::LIVE, drain::READY, "/metrics"]))
         .layer(middleware::from_fn(in_time))
         .with_state(source)
 }

@@ -240,6 +240,18 @@ impl Source for Still {
         Err("nobody is here".to_owned())
     }
 
+    fn page_access(&self) -> PageAccess {
+        PageAccess { page: crate::config::Page::Token, hosts: vec!["x".into()], token: Some("secret".into()) }
+    }
+
+    fn http_address(&self) -> Option<std::net::SocketAddr> {
+        Some("0.0.0.0:8853".parse().unwrap())
+    }
+
+    fn config_rows(&self) -> Vec<crate::config::ConfigRow> {
+        crate::config::rows(None, &[])
+    }
+
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {
         Ok(Rotated { end_old: request.end_old })
     }
@@ -338,6 +350,7 @@ fn refuses_the_rest() {
                     "/drain",
                     "/explain",
                     "/log",
+                    "/page",
                     "/policy",
                     "/reload",
                     "/status",
@@ -365,7 +378,7 @@ fn refuses_the_rest() {
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(
             (code, &body["paths"]),
-            (404, &json!(["/health", "/health/live", "/health/ready", "/metrics"]))
+            (404, &json!(["/", "/health", "/health/live", "/health/ready", "/metrics"]))
         );
     });
 }

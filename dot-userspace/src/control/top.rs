@@ -84,7 +84,7 @@ pub struct Counting {
 }
 
 impl Counting {
-    async fn wait(mut self) -> Top {
+    pub(super) async fn wait(mut self) -> Top {
         let (until, mut parts) = (Instant::now() + WAIT, Vec::new());
         while let Ok(Some(part)) = timeout_at(until, self.answers.recv()).await {
             parts.push(part);

@@ -24,7 +24,7 @@ use super::{
     files::{Files, Seen},
     in_a_line,
     listeners::ControlSocket,
-    logging, plan, policies,
+    logging, page_token, plan, policies,
     process::{Process, Running},
     refusals::{self, Refusals},
     renew::{renew, staples_until, trust},
@@ -66,6 +66,15 @@ pub(super) fn run(
         let source = Arc::clone(&process) as Arc<dyn Source>;
         let unix = socket.listener().context("the control socket is gone")?;
         let mut doors = JoinSet::new();
+        process.serve_file(running.keeper.config().unwrap_or_default(), &[]);
+        if http.is_some() {
+            match page_token::make(&running.config.server.run_dir) {
+                Ok(token) => drop(process.page_token.set(token)),
+                Err(error) => {
+                    tracing::warn!(%error, "server.run_dir: no token for the page, so nobody can act there")
+                }
+            }
+        }
         doors.spawn(control::serve_unix(unix, Arc::clone(&source)));
         if let Some(http) = http {
             doors.spawn(control::serve_http(http, source));
@@ -268,7 +277,7 @@ async fn reload(
 }
 
 async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reloaded> {
-    let mut config = read_config(running)?;
+    let (mut config, text) = read_config(running)?;
     families::leave_out(&mut config, families::is_here);
     let state_dir = &running.config.server.state_dir;
     let loaded = certificate::load_all(&config.tls, state_dir, &process.identities())?;
@@ -302,6 +311,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     process.history().serve(&config);
     process.reloaded(&config, &running.backends, loaded);
     process.screen_by(running.screen.clone(), &[]);
+    process.serve_file(text, &waiting);
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");
     }
@@ -314,11 +324,11 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
 }
 
 /// The config as the keeper reads it, which may when we may not.
-fn read_config(running: &Running) -> anyhow::Result<Config> {
+fn read_config(running: &Running) -> anyhow::Result<(Config, Option<String>)> {
     let file = running.path.as_deref().unwrap_or(config::DEFAULT_PATH.as_ref());
     match running.keeper.config()? {
-        Some(text) => Ok(config::parse(&text, &file.display().to_string())?),
-        None => Ok(Config::default()),
+        Some(text) => Ok((config::parse(&text, &file.display().to_string())?, Some(text))),
+        None => Ok((Config::default(), None)),
     }
 }
 

@@ -35,6 +35,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     fast_open,
+    page_token::PAGE_TOKEN,
     privileges::{Owner, hand_over},
 };
 use crate::{
@@ -345,7 +346,7 @@ impl Drop for ControlSocket {
             return;
         }
         // Left behind it would only cost the next start a line; at exit it cannot be reported.
-        for name in [CONTROL_SOCKET, KEEPER_SOCKET] {
+        for name in [CONTROL_SOCKET, KEEPER_SOCKET, PAGE_TOKEN] {
             let _ = unlinkat(&self.folder, name, UnlinkatFlags::NoRemoveDir);
         }
     }

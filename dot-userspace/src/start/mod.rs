@@ -21,6 +21,7 @@ mod kept_tickets;
 mod known_backends;
 mod listeners;
 pub mod logging;
+mod page_token;
 mod plan;
 mod policies;
 pub mod privileges;

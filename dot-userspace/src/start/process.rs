@@ -125,6 +125,10 @@ pub(super) struct Process {
     access: Mutex<Option<String>>,
     policy: Mutex<KnownZones>,
     config: Mutex<Arc<Config>>,
+    /// The text of the config file, and keys in it that wait for a restart.
+    file: Mutex<(Option<String>, Vec<String>)>,
+    /// By which an operator acts from the page; nothing where there is no page.
+    pub(super) page_token: OnceLock<Arc<str>>,
     recent: Mutex<RecentRefusals>,
     /// Nothing until workers run.
     engine: OnceLock<Engine>,
@@ -203,6 +207,8 @@ impl Process {
             access: Mutex::new(plan::access_in_words(config)),
             policy: Mutex::default(),
             config: Mutex::new(Arc::new(config.clone())),
+            file: Mutex::default(),
+            page_token: OnceLock::new(),
             recent: Mutex::default(),
             engine: OnceLock::new(),
             traces: Traces::default(),
@@ -237,6 +243,11 @@ impl Process {
     /// What is remembered of backends' TLS.
     pub(super) fn history(&self) -> &TlsHistory {
         &self.history
+    }
+
+    /// This text of the config file runs, but for these keys.
+    pub(super) fn serve_file(&self, text: Option<String>, waiting: &[&str]) {
+        *lock(&self.file) = (text, waiting.iter().map(|key| (*key).to_owned()).collect());
     }
 
     /// Who traces whom.

@@ -4,7 +4,7 @@
 //! what runs, and says it again.
 //! Never: says of a key that it waits while it is in effect, or the other way round.
 
-use crate::config::{Config, Listen, Log, Tls, Xdp, XdpLimit};
+use crate::config::{Config, Control, Listen, Log, Tls, Xdp, XdpLimit};
 
 /// Keys that take effect when dotd is restarted and are other than what runs.
 pub(super) fn needed_for(runs: &Config, new: &Config) -> Vec<&'static str> {
@@ -55,7 +55,7 @@ pub(super) fn as_it_runs(runs: &Config, new: Config) -> Config {
         server: runs.server,
         listen: Listen { proxy_protocol_from: new.listen.proxy_protocol_from, ..runs.listen },
         tls: Tls { ticket_rotation: rotation, ..new.tls },
-        control: runs.control,
+        control: Control { http: runs.control.http, ..new.control },
         log: Log { format: runs.log.format, ..new.log },
         xdp,
         ..new
@@ -123,7 +123,7 @@ mod tests {
     /// keys that start again, with another rotation, because a fleet's secret comes or goes.
     #[test]
     fn what_is_in_effect_is_not_said_to_wait() {
-        let changes: [Change; 10] = [
+        let changes: [Change; 11] = [
             |config| config.listen.proxy_protocol_from = vec!["192.0.2.0/24".parse().unwrap()],
             |config| config.tls.client_ca = "/ca.pem".into(),
             |config| config.session.in_flight_max = 3,
@@ -131,6 +131,7 @@ mod tests {
             |config| config.log.client_address = ClientAddress::Full,
             |config| config.log.level = LogLevel::Trace,
             |config| config.log.connections = true,
+            |config| config.control.page = crate::config::Page::Open,
             |config| config.dnstap.unix = "/run/tap.sock".into(),
             |config| config.xdp.limit.syn_burst = 3,
             |config| {

@@ -5,6 +5,7 @@
 
 pub mod any_certificate;
 pub mod backends;
+pub mod browser;
 pub mod capture;
 pub mod clients;
 pub mod config;

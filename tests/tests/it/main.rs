@@ -86,6 +86,8 @@ mod packages;
 mod packaging;
 /// The packet parser over generated frames: no root, no kernel.
 mod packet_properties;
+/// The page on `control.http`: in a browser, and who may act from it.
+mod page;
 /// Queries longer than the path to their backend allows (RFC 9715).
 mod path_mtu;
 /// Slow, lossy and changing backends: no query lost, nothing left behind.

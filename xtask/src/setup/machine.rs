@@ -56,6 +56,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "kresd", packages: &["knot-resolver"], purpose: "backend that reads PROXY headers" },
     Tool { command: "prometheus", packages: &["prometheus"], purpose: "scrapes dotd" },
     Tool { command: "promtool", packages: &["prometheus"], purpose: "reads the alert rules" },
+    Tool { command: "chromium", packages: &["chromium", "chromium-browser"], purpose: "shows the page" },
     Tool { command: "fstrm_capture", packages: &["fstrm-bin"], purpose: "reads dnstap from a socket" },
     Tool { command: "dnstap-read", packages: &["bind9-dnsutils", "dnsutils"], purpose: "shows dnstap" },
     Tool { command: "dnstap-ldns", packages: &["dnstap-ldns"], purpose: "shows dnstap, by other code" },

@@ -10,8 +10,7 @@ use serde::Serialize;
 
 use super::sample::Sample;
 use crate::{
-    control::{State, TopClient},
-    events::{key_of, key_of_packets},
+    control::{RefusedTotal, State, TopClient, refused},
     ledger::{Counter, Snapshot},
     xdp::{BanRow, WorkerReport},
 };
@@ -160,39 +159,18 @@ fn latency(before: &Sample, now: &Sample, seconds: f64) -> Vec<LatencyRow> {
 }
 
 fn drops(before: &Snapshot, now: &Snapshot, rate: impl Fn(u64, u64) -> f64) -> Vec<DropRow> {
-    let packets = now.packets.iter().filter(|row| row.verdict != "pass" && row.count > 0).map(|row| {
-        let same = |other: &&crate::ledger::PacketCount| {
-            (&other.verdict, &other.reason) == (&row.verdict, &row.reason)
+    let known = refused(before);
+    let row = |row: RefusedTotal| {
+        let same = |other: &&RefusedTotal| {
+            (other.by, &other.what, &other.reason) == (row.by, &row.what, &row.reason)
         };
-        let from = before.packets.iter().find(same).map_or(0, |other| other.count);
-        DropRow {
-            by: "xdp",
-            what: row.verdict.clone(),
-            reason: row.reason.clone(),
-            per_second: rate(from, row.count),
-            total: row.count,
-            key: key_of_packets(&row.reason),
-        }
-    });
-    let engine = Counter::ALL.iter().filter(|counter| is_refusal(**counter) && now.count(**counter) > 0);
-    let engine = engine.map(|counter| DropRow {
-        by: "engine",
-        what: counter.family().to_owned(),
-        reason: counter.label().to_owned(),
-        per_second: rate(before.count(*counter), now.count(*counter)),
-        total: now.count(*counter),
-        key: key_of(*counter),
-    });
-    let mut rows: Vec<_> = packets.chain(engine).collect();
+        let from = known.iter().find(same).map_or(0, |other| other.total);
+        let RefusedTotal { by, what, reason, total, key } = row;
+        DropRow { by, what, reason, per_second: rate(from, total), total, key }
+    };
+    let mut rows: Vec<_> = refused(now).into_iter().map(row).collect();
     rows.sort_by(|a, b| b.per_second.total_cmp(&a.per_second).then(b.total.cmp(&a.total)));
     rows
-}
-
-/// A counter of what was not done for a client, or was ended.
-fn is_refusal(counter: Counter) -> bool {
-    let is_end = matches!(counter, Counter::EndIdle | Counter::EndDuration | Counter::EndQueries);
-    let begins = ["refused_", "failed_", "dropped_"].iter().any(|word| counter.label().starts_with(word));
-    (begins || key_of(counter).is_some()) && !is_end
 }
 
 fn clients(before: &Sample, now: &Sample, rate: impl Fn(u64, u64) -> f64) -> Vec<ClientRow> {

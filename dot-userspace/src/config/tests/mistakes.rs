@@ -410,6 +410,14 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         "[dnstap]\nmessages = [\"resolver\"]",
         &["2:13: dnstap.messages: \"resolver\" is not known: it takes \"client\", \"backend\""],
     ),
+    (
+        "[control]\npage = \"on\"",
+        &["2:8: control.page: \"on\" is not known: it takes \"off\", \"token\", \"open\""],
+    ),
+    (
+        "[control]\npage_hosts = [\"a.example:80\"]",
+        &["2:15: control.page_hosts: is no host name; write one such as \"dns.example\", without a port"],
+    ),
     ("session = 1", &["1:11: session: invalid type: integer `1`, expected a table"]),
     (
         "[[backend]]\naddress = \"x\"\n[[backend]]\nweight = 2\n[sessions]",

@@ -3,14 +3,15 @@
 //! Before: a request of `control`. After: its answer, or what was done.
 //! Holds: nothing. Never: waits.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{BAN_SECONDS, Process, lock};
 use crate::{
+    config::{self, ConfigRow},
     control::{
         BanRequest, Banning, Counting, DnstapStatus, DrainRequest, ExplainRequest, Explaining, FlushRequest,
-        Flushed, ForgiveRequest, LogRequest, Outcome, RotateRequest, Rotated, Source, State, Status, TlsRow,
-        TopRequest, TraceRequest, Traced, UnbanRequest,
+        Flushed, ForgiveRequest, LogRequest, Outcome, PageAccess, RotateRequest, Rotated, Source, State,
+        Status, TlsRow, TopRequest, TraceRequest, Traced, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},
@@ -143,6 +144,24 @@ impl Source for Process {
 
     fn forgive(&self, request: &ForgiveRequest) -> Result<TlsRow, String> {
         self.history.forgive(request)
+    }
+
+    fn page_access(&self) -> PageAccess {
+        let control = &self.config().control;
+        PageAccess {
+            page: control.page,
+            hosts: control.page_hosts.clone(),
+            token: self.page_token.get().cloned(),
+        }
+    }
+
+    fn http_address(&self) -> Option<SocketAddr> {
+        self.config().control.http
+    }
+
+    fn config_rows(&self) -> Vec<ConfigRow> {
+        let (text, waiting) = &*lock(&self.file);
+        config::rows(text.as_deref(), waiting)
     }
 
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {

@@ -1,0 +1,172 @@
+//! The page on `control.http`: the state of dotd for a browser, and what an operator may do from there.
+//!
+//! Before: `router` has a request for the page or its parts. After: HTML, style and script as they are compiled in, the state as
+//! JSON, or an act is done.
+//! Never: asks another host for anything; acts without the token of `run_dir`; answers a request that names another host than an
+//! address or one of `control.page_hosts`, because a browser may have been led here by another site's name (DNS rebinding).
+
+mod state;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Request, State as Shared},
+    http::{HeaderMap, HeaderName, StatusCode, Uri, header, uri::Authority},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Source, bans, drain};
+use crate::config::Page;
+
+/// Who may read the page, and who may act.
+#[derive(Clone, Debug, Default)]
+pub struct PageAccess {
+    /// `control.page`.
+    pub page: Page,
+    /// Names beside addresses and "localhost" that a request may name.
+    pub hosts: Vec<String>,
+    /// The token. `None`: there is none to be had, and nobody may act.
+    pub token: Option<Arc<str>>,
+}
+
+/// Where the page is, for `dotd page`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageAddress {
+    /// An address for a browser on this machine, with the token behind `#`.
+    pub url: String,
+}
+
+type AnySource = Arc<dyn Source>;
+
+/// The routes over HTTP.
+pub(super) fn routes(source: &AnySource) -> Router<AnySource> {
+    Router::new()
+        .route("/", get(async || part("text/html; charset=utf-8", PAGE)))
+        .route("/page.css", get(async || part("text/css; charset=utf-8", STYLE)))
+        .route("/page.js", get(async || part("text/javascript; charset=utf-8", SCRIPT)))
+        .route("/api/state", get(show_state))
+        .route("/api/ban", post(bans::ban))
+        .route("/api/unban", post(bans::unban))
+        .route("/api/drain", post(drain::set))
+        .layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(source), guard))
+}
+
+/// The route on the control socket.
+pub(super) fn address_route() -> Router<AnySource> {
+    Router::new().route(PATH, get(show_address))
+}
+
+async fn show_address(Shared(source): Shared<AnySource>) -> Response {
+    let refused =
+        |error: &str| (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response();
+    let PageAccess { page, token, .. } = source.page_access();
+    let Some(http) = source.http_address() else {
+        return refused("there is no page: control.http is not set");
+    };
+    let host = match http.ip() {
+        host if !host.is_unspecified() => http.to_string(),
+        host => format!("{}:{}", if host.is_ipv4() { "127.0.0.1" } else { "[::1]" }, http.port()),
+    };
+    match (page, token) {
+        (Page::Off, _) => refused("there is no page: control.page is \"off\""),
+        (_, None) => refused("there is no token: server.run_dir cannot be written"),
+        (_, Some(token)) => Json(PageAddress { url: format!("http://{host}/#{token}") }).into_response(),
+    }
+}
+
+fn part(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn show_state(Shared(source): Shared<AnySource>, headers: HeaderMap) -> Response {
+    let can_change = has_token(&source.page_access(), &headers);
+    Json(state::state(source.as_ref(), can_change).await).into_response()
+}
+
+/// Lets a request through that may have what it asks for, and adds what browsers are to hold to.
+async fn guard(Shared(source): Shared<AnySource>, request: Request, next: Next) -> Response {
+    let access = source.page_access();
+    let refused = |status, error: &str| (status, Json(json!({ "error": error }))).into_response();
+    let (headers, path) = (request.headers(), request.uri().path());
+    let is_change = request.method() != axum::http::Method::GET;
+    let mut response = if access.page == Page::Off {
+        refused(StatusCode::NOT_FOUND, "there is no page: control.page is \"off\"")
+    } else if !is_our_name(&access, request.uri(), headers) {
+        let error = "the request names another host: use the address, or set control.page_hosts";
+        refused(StatusCode::MISDIRECTED_REQUEST, error)
+    } else if is_change && !is_from_here(headers) {
+        refused(StatusCode::FORBIDDEN, "the request comes from another site")
+    } else if (is_change || (access.page == Page::Token && path.starts_with("/api/")))
+        && !has_token(&access, headers)
+    {
+        refused(StatusCode::UNAUTHORIZED, "a token is needed: it is in page.token in server.run_dir")
+    } else {
+        next.run(request).await
+    };
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Whether a request names this host by an address, as localhost, or by a name of the config.
+fn is_our_name(access: &PageAccess, uri: &Uri, headers: &HeaderMap) -> bool {
+    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(authority) = named.or(uri.authority().map(Authority::as_str)) else { return false };
+    let Ok(authority) = authority.parse::<Authority>() else { return false };
+    let host = authority.host();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let is_known = |name: &str| name.eq_ignore_ascii_case(host);
+    bare.parse::<std::net::IpAddr>().is_ok()
+        || is_known("localhost")
+        || access.hosts.iter().any(|name| is_known(name))
+}
+
+/// Whether a request was not made by another site's page; what is no browser says nothing of that.
+fn is_from_here(headers: &HeaderMap) -> bool {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let is_same_site = text(SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
+    let host = text(header::HOST).unwrap_or_default();
+    is_same_site && text(header::ORIGIN).is_none_or(|origin| origin == format!("http://{host}"))
+}
+
+fn has_token(access: &PageAccess, headers: &HeaderMap) -> bool {
+    let said = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let (Some(token), Some(said)) = (&access.token, said) else { return false };
+    // In a time that does not depend on how much of it is right.
+    token.len() == said.len() && token.bytes().zip(said).fold(0, |sum, (one, other)| sum | (one ^ other)) == 0
+}
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// Of every answer. Nothing from elsewhere is loaded, run, framed or told.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// On the control socket.
+pub(super) const PATH: &str = "/page";
+/// Over HTTP, beside its parts.
+pub(super) const PAGE_PATH: &str = "/";
+/// An address, a number and a reason.
+const BODY_OCTETS_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests;

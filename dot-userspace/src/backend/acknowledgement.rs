@@ -1,7 +1,7 @@
 //! When the kernel acknowledges what a backend sent over TCP.
 //!
 //! Before: `connection_io` has read responses or written queries. After: it knows whether to call [`acknowledge`] now.
-//! Holds: whether an acknowledgement is owed and since when, when a query was last written, a timer.
+//! Holds: whether an acknowledgement is owed and since when, a timer.
 //! Never: acknowledges what no response waits for, or by itself what a query carries.
 //!
 //! Source: RFC 9293 §3.8.6.3 (delayed acknowledgements), §3.7.4 (Nagle's algorithm); tcp(7), TCP_QUICKACK.
@@ -15,14 +15,11 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long an acknowledgement waits after a write for a query that carries it: a busy connection writes several
-/// queries within a millisecond.
-const DELAY: Duration = Duration::from_millis(1);
-/// The same on a busy connection, after a read: its next queries come within a few milliseconds.
-const BUSY_DELAY: Duration = Duration::from_millis(5);
-/// A connection with this many unanswered queries is busy. The backend has so much to answer that an acknowledgement for
-/// each response would only make it send the next ones in smaller pieces.
-const BUSY_QUERIES_MIN: usize = 64;
+/// How long an acknowledgement waits for a query that carries it, by unanswered queries, from so many on. The more of them, the
+/// sooner the next query comes, and the more an acknowledgement for each response costs: it makes the backend send the next
+/// ones in smaller pieces.
+const DELAYS: [(usize, Duration); 3] =
+    [(64, Duration::from_millis(5)), (16, Duration::from_millis(1)), (1, Duration::ZERO)];
 
 /// Makes the kernel acknowledge what was read. The kernel would wait up to 40 ms for octets to send along, and a
 /// backend with Nagle's algorithm (NSD) holds the next small response back until then.
@@ -52,8 +49,8 @@ impl Acknowledgement {
     }
 
     /// Octets were written, with an acknowledgement.
-    pub(super) fn note_written(&mut self, now: Instant) {
-        self.owed.note_written(now);
+    pub(super) fn note_written(&mut self) {
+        self.owed.pay();
     }
 
     /// Ready: what was read is to be acknowledged now, with this many queries unanswered. Pending: nothing is owed, or a
@@ -76,15 +73,13 @@ struct Owed {
     /// Octets were read since the last acknowledgement, and no write has carried one.
     is_owed: bool,
     read_at: Instant,
-    /// Time of the last write. `None`: never.
-    wrote_at: Option<Instant>,
     /// When the first of the octets is to be acknowledged, once that was decided.
     due: Option<Instant>,
 }
 
 impl Owed {
     fn new(now: Instant) -> Self {
-        Self { is_owed: false, read_at: now, wrote_at: None, due: None }
+        Self { is_owed: false, read_at: now, due: None }
     }
 
     fn note_read(&mut self, now: Instant) {
@@ -92,33 +87,19 @@ impl Owed {
         self.read_at = now;
     }
 
-    fn note_written(&mut self, now: Instant) {
-        self.pay();
-        self.wrote_at = Some(now);
-    }
-
     fn pay(&mut self) {
         self.is_owed = false;
         self.due = None;
     }
 
-    /// When it is to be acknowledged, at or before `read_at`: at once. `None`: nothing is owed, or no response waits for it.
-    ///
-    /// For a short time after a write the next query is expected. Backends that hold small responses back then send fewer
-    /// and larger ones under load.
+    /// When it is to be acknowledged. `None`: nothing is owed, or no response waits for it.
     fn due(&mut self, outstanding: usize) -> Option<Instant> {
-        if outstanding == 0 {
+        let delay = DELAYS.iter().find(|(from, _)| outstanding >= *from).map(|(_, delay)| *delay);
+        let Some(delay) = delay.filter(|_| self.is_owed) else {
             self.pay();
-        }
-        if !self.is_owed {
             return None;
-        }
-        let first = if outstanding < BUSY_QUERIES_MIN {
-            self.wrote_at.map_or(self.read_at, |at| at + DELAY)
-        } else {
-            self.read_at + BUSY_DELAY
         };
-        Some(*self.due.get_or_insert(first))
+        Some(*self.due.get_or_insert(self.read_at + delay))
     }
 }
 
@@ -133,32 +114,23 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Goal: a response that was read is acknowledged at once where others are awaited and nothing was written lately, a
-    /// millisecond after a write, five after the first read where many are awaited; once each time. Method: times without a
-    /// clock.
+    /// Goal: a response that was read is acknowledged at once where few are awaited, within 1 and 5 ms of the first read where
+    /// more are; once each time. Method: times without a clock.
     #[test]
     fn what_is_awaited_is_not_held_up() {
         let now = Instant::now();
-        let mut owed = Owed::new(now);
-        assert_eq!(owed.due(1), None, "nothing was read");
-        owed.note_read(now);
-        assert_eq!(owed.due(1), Some(now));
-        owed.pay();
-        assert_eq!(owed.due(1), None, "it is acknowledged");
-
-        owed.note_written(now);
-        owed.note_read(now + MS / 2);
-        assert_eq!(owed.due(63), Some(now + MS), "after a write");
-        owed.pay();
-        owed.note_read(now + 100 * MS);
-        assert!(owed.due(63).unwrap() < owed.read_at, "the write is long ago");
-        owed.pay();
-
-        let read_at = now + 200 * MS;
-        owed.note_read(read_at);
-        assert_eq!(owed.due(64), Some(read_at + 5 * MS), "a busy connection");
-        owed.note_read(read_at + 4 * MS);
-        assert_eq!(owed.due(64), Some(read_at + 5 * MS), "later octets move nothing");
+        for (outstanding, delay) in
+            [(1, Duration::ZERO), (15, Duration::ZERO), (16, MS), (63, MS), (64, 5 * MS)]
+        {
+            let mut owed = Owed::new(now);
+            assert_eq!(owed.due(outstanding), None, "nothing was read");
+            owed.note_read(now + MS);
+            assert_eq!(owed.due(outstanding), Some(now + MS + delay), "{outstanding}");
+            owed.note_read(now + 3 * MS);
+            assert_eq!(owed.due(outstanding), Some(now + MS + delay), "later octets move nothing");
+            owed.pay();
+            assert_eq!(owed.due(outstanding), None, "it is acknowledged");
+        }
     }
 
     /// Goal: no acknowledgement by itself where a query carries it, or where no response is awaited. Method: a write
@@ -169,7 +141,7 @@ mod tests {
         let mut owed = Owed::new(now);
         owed.note_read(now);
         assert!(owed.due(64).is_some());
-        owed.note_written(now + MS);
+        owed.pay();
         assert_eq!(owed.due(64), None, "the write carried it");
         owed.note_read(now + 2 * MS);
         assert_eq!(owed.due(0), None, "nothing is awaited");

@@ -252,7 +252,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
                 Poll::Ready(Ok(0)) => return Err(End::Closed),
                 Poll::Ready(Ok(octets)) => {
                     self.must_flush = true;
-                    self.acknowledgement.note_written(turn_time::now());
+                    self.acknowledgement.note_written();
                     self.backend.pool.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
                     // Queries that wait have room now.

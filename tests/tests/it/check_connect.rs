@@ -38,7 +38,7 @@ const NAME: &str = "ns.dotd.test";
 fn check(network: &Network, scratch: &Scratch, backends: &[(SocketAddr, String)], words: &[&str]) -> Output {
     let config = Config::new().xdp("off").set("xdp", "interfaces", "[]");
     let config = backends.iter().fold(config, |config, (address, keys)| {
-        config.backend_with(*address, &format!("timeout = \"700ms\"\n{keys}"))
+        config.backend_with(*address, &format!("timeout = \"5s\"\n{keys}"))
     });
     let file = scratch.write("dotd.toml", config.text(&scratch.folder("state"), &scratch.folder("run")));
     let mut command = bounded(&binary().display().to_string());

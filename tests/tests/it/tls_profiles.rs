@@ -66,9 +66,9 @@ impl Stage {
         let keys = keys
             .replace("@CLEAR@", &clear.address.to_string())
             .replace("@NAME@", &format!("server_name = \"{NAME}\"\nca = \"{}\"", ca.display()));
-        let keys = format!("name = \"office\"\ntransport = \"tls\"\ntimeout = \"600ms\"\n{keys}");
+        let keys = format!("name = \"office\"\ntransport = \"tls\"\ntimeout = \"2s\"\n{keys}");
         let config = Config::new().xdp("off").set("server", "workers", "1");
-        let config = config.set("balance", "health_interval", "\"100ms\"");
+        let config = config.set("balance", "health_interval", "\"500ms\"");
         let config = config.backend_with(middlebox.address, &keys);
         let dotd = Server::launch(&network, &config, scratch, &[]);
         Self { network, secure, clear, other_key, middlebox, config, dotd, next_id: 0 }

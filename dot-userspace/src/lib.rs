@@ -48,7 +48,8 @@
 //! - [`start`] runs the engine: order of start, reload, drain. [`keeper`] is the process that keeps rights for it, and
 //!   [`confine`] takes the engine's rights away.
 //! - [`control`] serves the control socket and HTTP, [`ledger`] counts, [`events`] tells operators what was refused.
-//! - [`proxy`] has the PROXY protocol, [`disk`] opens files safely, [`moment`] is a clock of one number.
+//! - [`proxy`] has the PROXY protocol, [`disk`] opens files safely, [`moment`] is a clock of one number,
+//!   [`octets`] reads what another process wrote.
 //!
 //! ARCHITECTURE.md has the map, with an invariant for each module; docs/internals says how the parts work.
 
@@ -64,6 +65,7 @@ pub mod events;
 pub mod keeper;
 pub mod ledger;
 pub mod moment;
+pub mod octets;
 pub mod policy;
 pub mod proxy;
 pub mod session;

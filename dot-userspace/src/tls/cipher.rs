@@ -23,6 +23,8 @@ const EXPLICIT_OCTETS: usize = 8;
 pub const RECORDS_MAX: u64 = 1 << 24;
 /// Records that an exhausted key may still seal: close_notify or an alert, and the key update that replaces it.
 pub(super) const LAST_RECORDS: u64 = 16;
+/// The number of a key that another process uses: above all that it may seal.
+const GIVEN_AWAY: u64 = u64::MAX;
 /// Additional data in TLS 1.2: number, type, version, length.
 type Aad12 = [u8; 13];
 
@@ -61,6 +63,15 @@ impl Suite {
     #[must_use]
     pub fn key_octets(self) -> usize {
         self.algorithm().key_len()
+    }
+
+    /// The format of its records.
+    fn shape(self, is_tls13: bool) -> Shape {
+        match (is_tls13, self) {
+            (true, _) => Shape::Tls13,
+            (false, Self::Chacha20Poly1305) => Shape::Tls12,
+            (false, Self::Aes128Gcm | Self::Aes256Gcm) => Shape::Tls12Explicit,
+        }
     }
 }
 
@@ -102,30 +113,49 @@ impl Cipher {
     /// # Errors
     /// rustls and the AEAD disagree about a length; impossible with the suites that dotd offers.
     pub fn new((number, secrets): (u64, ConnectionTrafficSecrets), is_tls13: bool) -> Result<Self, TlsError> {
-        let is_chacha = matches!(secrets, ConnectionTrafficSecrets::Chacha20Poly1305 { .. });
-        let (algorithm, key, iv) = match &secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+        let (suite, key, iv) = match &secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Suite::Aes128Gcm, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Suite::Aes256Gcm, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (Suite::Chacha20Poly1305, key, iv),
             _ => return Err(TlsError::General("a cipher suite that dotd does not offer".into())),
         };
-        let key = UnboundKey::new(algorithm, key.as_ref()).ok();
-        let (Some(key), Ok(iv)) = (key, iv.as_ref().try_into()) else {
-            return Err(TlsError::General("a key of a length that its cipher does not have".into()));
-        };
-        let shape = match (is_tls13, is_chacha) {
-            (true, _) => Shape::Tls13,
-            (false, true) => Shape::Tls12,
-            (false, false) => Shape::Tls12Explicit,
-        };
-        Ok(Self { key: LessSafeKey::new(key), iv, number, shape })
+        let iv = iv.as_ref().try_into().ok();
+        let made = iv.and_then(|iv| Self::going_on(suite, key.as_ref(), iv, number, is_tls13));
+        made.ok_or_else(|| TlsError::General("a key of a length that its cipher does not have".into()))
+    }
+
+    /// A key that has been in use: `number` is the next record's. `None`: a key of another length than the suite's.
+    #[must_use]
+    pub fn going_on(
+        suite: Suite,
+        key: &[u8],
+        iv: [u8; NONCE_OCTETS],
+        number: u64,
+        is_tls13: bool,
+    ) -> Option<Self> {
+        let key = UnboundKey::new(suite.algorithm(), key).ok()?;
+        Some(Self { key: LessSafeKey::new(key), iv, number, shape: suite.shape(is_tls13) })
     }
 
     /// The next key of a connection in TLS 1.3: its records count from 0. `None`: a key of another length than the suite's.
     #[must_use]
     pub fn renewed(suite: Suite, key: &[u8], iv: [u8; NONCE_OCTETS]) -> Option<Self> {
-        let key = UnboundKey::new(suite.algorithm(), key).ok()?;
-        Some(Self { key: LessSafeKey::new(key), iv, number: 0, shape: Shape::Tls13 })
+        Self::going_on(suite, key, iv, 0, true)
+    }
+
+    /// The number of the next record.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The IV.
+    pub(super) fn iv(&self) -> [u8; NONCE_OCTETS] {
+        self.iv
+    }
+
+    /// Has it seal and open nothing any more: another process goes on with its numbers.
+    pub(super) fn give_away(&mut self) {
+        (self.iv, self.number) = ([0; NONCE_OCTETS], GIVEN_AWAY);
     }
 
     /// Opens the whole record in `record`, in place.
@@ -148,7 +178,7 @@ impl Cipher {
             self.key.open_in_place(nonce, Aad::from(aad), body)
         };
         let plaintext = plaintext.map_err(|_| CipherError::Forged)?;
-        self.number += 1;
+        self.number = self.number.saturating_add(1);
         // In TLS 1.3 the type and the padding count too, except for one octet (RFC 8446 §5.4).
         let type_octets = usize::from(self.shape == Shape::Tls13);
         if plaintext.len() > PLAINTEXT_OCTETS_MAX + type_octets {

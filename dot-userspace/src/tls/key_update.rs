@@ -26,6 +26,18 @@ impl Partial {
         self.octets > 0
     }
 
+    /// How many octets of it have come.
+    #[must_use]
+    pub fn octets(&self) -> u8 {
+        self.octets
+    }
+
+    /// One of which so many octets have come. `None`: it would be whole.
+    #[must_use]
+    pub fn of(octets: u8) -> Option<Self> {
+        (usize::from(octets) <= FRONT.len()).then_some(Self { octets })
+    }
+
     /// Takes the content of one record. `Some`: a KeyUpdate is complete; the value says whether it requests one in
     /// return.
     ///

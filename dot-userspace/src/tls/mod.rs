@@ -14,6 +14,7 @@ mod client_ca;
 pub mod dialogue;
 mod extended;
 mod fault;
+mod fixed_keys;
 mod handshake;
 pub mod hello;
 mod inquiry;
@@ -42,3 +43,5 @@ pub use serving::{Serving, ServingError, serving};
 pub use stream::{Read, ReadEnd, SCRATCH_OCTETS_MIN, Stream};
 pub use tickets::{Tickets, TicketsError};
 pub use turnstile::Turnstile;
+/// Octets that are overwritten when they are given back.
+pub use zeroize::Zeroizing;

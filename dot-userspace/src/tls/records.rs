@@ -6,6 +6,8 @@
 //!
 //! Source: RFC 8446 §4.6.3, §5 and §6; RFC 5246 §6 and §7.2.
 
+pub(super) mod octets;
+
 use std::ops::Range;
 
 use rustls::{Error as TlsError, ExtractedSecrets};
@@ -16,6 +18,7 @@ use super::{
         UNEXPECTED_MESSAGE, WARNING,
     },
     cipher::{Cipher, CipherError},
+    fixed_keys::FixedKeys,
     key_update::{self, NOT_REQUESTED, Partial},
     record::{self, ALERT, APPLICATION_DATA, HANDSHAKE, Header},
     secrets::{Side, TrafficSecrets},
@@ -53,12 +56,20 @@ pub struct Taken {
     pub closing: Option<Closing>,
 }
 
+/// What the keys of a connection come from.
+enum Keys {
+    /// Secrets, which make the next keys too (TLS 1.3).
+    Changing(TrafficSecrets),
+    /// The keys themselves (TLS 1.2).
+    Fixed(FixedKeys),
+}
+
 /// Both directions of an established connection.
 pub struct Records {
     opener: Cipher,
     sealer: Cipher,
-    /// Makes the next keys (TLS 1.3).
-    secrets: Option<Box<TrafficSecrets>>,
+    /// What both keys come from.
+    keys: Box<Keys>,
     /// The front of a key update, if its record ended before it did.
     partial: Partial,
     idle_records: u8,
@@ -75,10 +86,12 @@ impl Records {
     /// [`TlsError`]: a suite that we do not offer.
     pub fn new(secrets: ExtractedSecrets, traffic: Option<TrafficSecrets>) -> Result<Self, TlsError> {
         let is_tls13 = traffic.is_some();
+        let fixed = || FixedKeys::of(&secrets.rx.1, &secrets.tx.1).map(Keys::Fixed);
+        let keys = traffic.map(Keys::Changing).or_else(fixed);
         Ok(Self {
+            keys: Box::new(keys.ok_or_else(|| TlsError::General("a suite that dotd does not offer".into()))?),
             opener: Cipher::new(secrets.rx, is_tls13)?,
             sealer: Cipher::new(secrets.tx, is_tls13)?,
-            secrets: traffic.map(Box::new),
             partial: Partial::default(),
             idle_records: 0,
             warnings: 0,
@@ -88,7 +101,7 @@ impl Records {
     }
 
     fn is_tls13(&self) -> bool {
-        self.secrets.is_some()
+        matches!(*self.keys, Keys::Changing(_))
     }
 
     /// Its client may resume this session, unless the connection fails.
@@ -204,7 +217,7 @@ impl Records {
     }
 
     fn renew_keys(&mut self, is_asked: bool, replies: &mut Vec<u8>) -> Option<()> {
-        let secrets = self.secrets.as_mut()?;
+        let Keys::Changing(secrets) = &mut *self.keys else { return None };
         self.opener = secrets.renew(Side::Client, Cipher::renewed)??;
         if is_asked {
             let [kind, high, middle, low] = key_update::FRONT;

@@ -15,6 +15,7 @@ use rustls::{ConnectionTrafficSecrets, KeyLog};
 use zeroize::Zeroize;
 
 use super::cipher::{NONCE_OCTETS, Suite};
+use crate::octets::Octets;
 
 /// The longest hash of a suite that we offer: SHA-384.
 const SECRET_OCTETS_MAX: usize = 48;
@@ -43,6 +44,22 @@ impl Secret {
 
     fn octets(&self) -> &[u8] {
         self.octets.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    /// Gives the key and the IV of it (RFC 8446 §7.3).
+    fn with_key<R>(
+        &self,
+        suite: Suite,
+        with: impl FnOnce(Suite, &[u8], [u8; NONCE_OCTETS]) -> R,
+    ) -> Option<R> {
+        let (mut key, mut iv) = ([0; 32], [0; NONCE_OCTETS]);
+        let room = key.get_mut(..suite.key_octets())?;
+        expand(suite, self.octets(), b"tls13 key", room)?;
+        expand(suite, self.octets(), b"tls13 iv", &mut iv)?;
+        let made = with(suite, room, iv);
+        key.zeroize();
+        iv.zeroize();
+        Some(made)
     }
 }
 
@@ -88,7 +105,7 @@ impl TrafficSecrets {
     /// Secrets that a handshake has logged, for a connection of this suite. `None`: they have another length.
     #[must_use]
     pub fn new(suite: Suite, Handed([client, server]): Handed) -> Option<Self> {
-        let octets = hash(suite).hmac_algorithm().digest_algorithm().output_len();
+        let octets = secret_octets(suite);
         let is_whole = [&client, &server].iter().all(|secret| secret.octets().len() == octets);
         is_whole.then_some(Self { suite, client, server })
     }
@@ -106,15 +123,39 @@ impl TrafficSecrets {
         let mut next = Secret { octets: [0; SECRET_OCTETS_MAX], length: secret.length };
         let room = next.octets.get_mut(..usize::from(secret.length))?;
         expand(suite, secret.octets(), b"tls13 traffic upd", room)?;
-        let (mut key, mut iv) = ([0; 32], [0; NONCE_OCTETS]);
-        let room = key.get_mut(..suite.key_octets())?;
-        expand(suite, next.octets(), b"tls13 key", room)?;
-        expand(suite, next.octets(), b"tls13 iv", &mut iv)?;
-        let made = with(suite, room, iv);
-        key.zeroize();
-        iv.zeroize();
+        let made = next.with_key(suite, with)?;
         *secret = next;
         Some(made)
+    }
+
+    /// Gives the key and the IV that one side uses now.
+    pub fn current<R>(
+        &self,
+        side: Side,
+        with: impl FnOnce(Suite, &[u8], [u8; NONCE_OCTETS]) -> R,
+    ) -> Option<R> {
+        let secret = if side == Side::Client { &self.client } else { &self.server };
+        secret.with_key(self.suite, with)
+    }
+
+    /// Their suite.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// Appends both secrets, the client's first.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.client.octets());
+        out.extend_from_slice(self.server.octets());
+    }
+
+    /// Reads what [`TrafficSecrets::write`] wrote of a connection of this suite.
+    #[must_use]
+    pub fn read(suite: Suite, octets: &mut Octets<'_>) -> Option<Self> {
+        let count = secret_octets(suite);
+        let (client, server) = (Secret::of(octets.take(count)?)?, Secret::of(octets.take(count)?)?);
+        Some(Self { suite, client, server })
     }
 }
 
@@ -131,6 +172,11 @@ impl Suite {
     }
 }
 
+/// Octets of a secret of this suite: as many as its hash has.
+fn secret_octets(suite: Suite) -> usize {
+    hash(suite).hmac_algorithm().digest_algorithm().output_len()
+}
+
 /// The hash of a suite of TLS 1.3 (RFC 8446 §B.4).
 fn hash(suite: Suite) -> Algorithm {
     match suite {
@@ -140,9 +186,9 @@ fn hash(suite: Suite) -> Algorithm {
 }
 
 /// A length for aws-lc's HKDF.
-struct Octets(usize);
+struct Length(usize);
 
-impl KeyType for Octets {
+impl KeyType for Length {
     fn len(&self) -> usize {
         self.0
     }
@@ -154,7 +200,7 @@ fn expand(suite: Suite, secret: &[u8], label: &[u8], out: &mut [u8]) -> Option<(
     let label_length = [u8::try_from(label.len()).ok()?];
     let label = [&length[..], &label_length, label, &[0]];
     let secret = Prk::new_less_safe(hash(suite), secret);
-    secret.expand(&label, Octets(out.len())).ok()?.fill(out).ok()
+    secret.expand(&label, Length(out.len())).ok()?.fill(out).ok()
 }
 
 /// Keeps the secrets that a handshake logs for that handshake.

@@ -7,6 +7,7 @@
 use std::{
     io,
     ops::Range,
+    os::fd::{AsFd as _, OwnedFd},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,12 +20,20 @@ use tokio::{
 };
 
 use super::{
-    record::CIPHERTEXT_OCTETS_MAX,
-    records::{Closing, Records, Taken},
+    record::{CIPHERTEXT_OCTETS_MAX, HEADER_OCTETS},
+    records::{Closing, Records, Taken, octets::RECORDS_OCTETS_MAX},
 };
+use crate::octets::{Octets, put_run};
 
 /// Smallest buffer for [`Stream::poll_read`]: the longest beginning of a record, and as much again.
 pub const SCRATCH_OCTETS_MIN: usize = 2 * CIPHERTEXT_OCTETS_MAX;
+
+/// Most octets that a connection takes along of a record that is not whole, or that came with the handshake.
+const CARRY_OCTETS_MAX: usize = HEADER_OCTETS + CIPHERTEXT_OCTETS_MAX;
+/// Most octets that it takes along of those that the kernel has not taken.
+const UNSENT_OCTETS_MAX: usize = 32 * 1024;
+/// Octets of a connection's form beside these and its records.
+const FORM_OCTETS: usize = 24;
 
 /// The result of one read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -245,6 +254,37 @@ impl Stream {
             ready!(Pin::new(&mut self.tcp).poll_shutdown(context))?;
         }
         Poll::Ready(Ok(self.has_ended))
+    }
+
+    /// How much room the connection takes as octets. `None`: it cannot go on in another process: it is ending, or its client takes
+    /// too little.
+    pub fn octets_to_move(&self) -> Option<usize> {
+        let is_open = self.closing.is_none() && !self.has_ended && !self.has_parted;
+        let is_small = self.carry.len() <= CARRY_OCTETS_MAX && self.unsent.len() <= UNSENT_OCTETS_MAX;
+        (is_open && is_small).then(|| FORM_OCTETS + RECORDS_OCTETS_MAX + self.carry.len() + self.unsent.len())
+    }
+
+    /// Appends what it is beside its socket, and gives that. Nothing may be read or written afterwards; dropping it leaves the
+    /// connection open. `None`: no descriptor is left, and nothing has changed.
+    pub fn hand_over(&mut self, out: &mut Vec<u8>) -> Option<OwnedFd> {
+        let socket = self.tcp.as_fd().try_clone_to_owned().ok()?;
+        self.records.hand_over(out);
+        out.extend_from_slice(&self.written.to_be_bytes());
+        out.extend_from_slice(&[u8::from(self.is_fresh), u8::from(self.may_wait)]);
+        put_run(out, &self.carry);
+        put_run(out, &self.unsent);
+        Some(socket)
+    }
+
+    /// Goes on with a connection that another process has handed over. `None`: the octets are not its.
+    pub fn resume(tcp: TcpStream, octets: &mut Octets<'_>) -> Option<Self> {
+        let records = Records::read(octets)?;
+        let written = octets.u64()?;
+        let (is_fresh, may_wait) = (octets.u8()? == 1, octets.u8()? == 1);
+        let carry = octets.run(CARRY_OCTETS_MAX)?.to_vec();
+        let unsent = octets.run(UNSENT_OCTETS_MAX)?.to_vec();
+        let is_fresh = is_fresh && !carry.is_empty();
+        Some(Self { is_fresh, written, may_wait, ..Self::new(tcp, records, carry, unsent) })
     }
 
     /// Makes the connection end in RST when it is dropped: otherwise a peer that takes an octet now and then would keep

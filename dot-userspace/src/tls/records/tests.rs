@@ -1,6 +1,8 @@
 //! Records against rustls's own client, in memory: what one side says is what the other hears, and what is not
 //! right ends the connection with the alert for it.
 
+mod octets;
+
 use std::{
     io::{Read, Write},
     path::Path,

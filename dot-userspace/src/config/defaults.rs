@@ -84,6 +84,7 @@ impl Default for Session {
             queries_per_second: limit::QUERIES_PER_SECOND.default,
             queries_burst: limit::QUERIES_BURST.default,
             queries_over: QueriesOver::Refuse,
+            move_at_upgrade: true,
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Session {
     pub queries_burst: u32,
     /// What becomes of messages over that rate.
     pub queries_over: QueriesOver,
+    /// At an upgrade sessions go on in the next engine.
+    pub move_at_upgrade: bool,
 }
 
 /// `session.queries_over`

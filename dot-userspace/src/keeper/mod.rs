@@ -43,7 +43,7 @@ pub use self::{
     duty::Duty,
     estate::{Estate, Groups, Kept, Sockets},
     inherit::Inheritance,
-    request::{Keeper, KeeperError},
+    request::{Keeper, KeeperError, Successor},
     upgrade::{COULD_SERVE, ask_for_upgrade},
     words::State,
 };
@@ -54,8 +54,8 @@ use crate::config::Config;
 pub enum Part {
     /// The one that was started: its duty.
     Keeper(Box<Duty>),
-    /// Its child: whom it asks.
-    Engine(Keeper),
+    /// Its child: whom it asks, and at an upgrade the passage by which the sessions of the engine before come.
+    Engine(Keeper, Option<OwnedFd>),
 }
 
 /// Signals that end, reload or inform dotd, and the news of a child's end.
@@ -63,6 +63,8 @@ pub(crate) const SIGNALS: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGCHLD];
 /// The keeper's own socket in `server.run_dir`, for `dotd upgrade`.
 pub const KEEPER_SOCKET: &str = "keeper.sock";
+/// Octets that the kernel holds of sessions on their way: some hundred of them, or one with much to take along.
+const PASSAGE_OCTETS: usize = 208 * 1024;
 /// An answer of the keeper's: it may have to read a config from a slow disk, or to attach to many interfaces.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -79,6 +81,7 @@ pub fn part(config: &Config, estate: Estate, inherited: Option<&Inheritance>) ->
     }
     let (before, asker) = inherited.map(Inheritance::take_engine).transpose()?.unwrap_or_default();
     let (ours, theirs) = pair()?;
+    let (from, to) = before.is_some().then(passage).transpose()?.unzip();
     let mask = hold_signals(inherited.is_some())?;
     if inherited.is_some() {
         // It was run by another path than its own.
@@ -88,17 +91,17 @@ pub fn part(config: &Config, estate: Estate, inherited: Option<&Inheritance>) ->
     // SAFETY: there is one thread, so that no lock is held and no state half written in the child.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
-            drop(theirs);
+            drop((theirs, to));
             let engine = Engine { pid: child, socket: Some(ours), is_ready: false };
             let mut duty = Duty::new(engine, estate, config, mask)?;
-            duty.leaving = before.map(Leaving::of);
+            duty.leaving = before.map(|before| Leaving::of(before).by(from));
             duty.asker = asker.map(|socket| Asker { socket, has_asked: true });
             Ok(Part::Keeper(Box::new(duty)))
         }
         ForkResult::Child => {
             // These are the keeper's alone.
-            drop((ours, estate, before, asker));
-            Ok(Part::Engine(Keeper::new(patient(theirs)?, keeper)))
+            drop((ours, estate, before, asker, from));
+            Ok(Part::Engine(Keeper::new(patient(theirs)?, keeper), to))
         }
     }
 }
@@ -118,6 +121,14 @@ pub fn stay(inherited: &Inheritance, config: &Config, estate: Estate, reason: St
 
 fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// A pair for sessions: its first end is for the engine before, the second for the next one.
+fn passage() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (from, to) = pair()?;
+    // Whatever this machine's default is: a packet must fit, and not many wait.
+    setsockopt(&from, sockopt::SndBuf, &PASSAGE_OCTETS)?;
+    Ok((from, to))
 }
 
 /// Has the signals wait; returns those that were blocked before dotd began.

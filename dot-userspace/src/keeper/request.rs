@@ -39,6 +39,12 @@ pub enum KeeperError {
     Refused(String),
 }
 
+/// An engine that serves in this one's place.
+pub struct Successor {
+    /// By which sessions go to it; `None`: its keeper knows of none.
+    pub passage: Option<OwnedFd>,
+}
+
 /// What a look found, and what was to be logged meanwhile.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Report {
@@ -121,10 +127,11 @@ impl Keeper {
         }
     }
 
-    /// Whether another engine serves in this one's place.
+    /// The engine that serves in this one's place, if there is one.
     #[must_use]
-    pub fn is_succeeded(&self) -> bool {
-        self.ask(&Request::IsSucceeded).is_ok()
+    pub fn successor(&self) -> Option<Successor> {
+        let passage = self.ask(&Request::IsSucceeded).ok()?;
+        Some(Successor { passage: passage.map(OwnedFd::from) })
     }
 
     /// Has the keeper keep the keys of session tickets for the next engine.

@@ -12,9 +12,10 @@
 use std::{
     convert::Infallible,
     ffi::CString,
+    fs::File,
     io,
     os::{
-        fd::{AsRawFd as _, RawFd},
+        fd::{AsRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -47,6 +48,8 @@ const OURSELVES: &str = "/proc/self/exe";
 /// An engine whose place another one takes.
 pub(super) struct Leaving {
     pub(super) engine: Engine,
+    /// Its end of the passage by which sessions go to the next one.
+    pub(super) passage: Option<OwnedFd>,
     /// The next engine serves, and this one was told so.
     is_told: bool,
     /// When patience ends: with the next engine, and from when this one was told, with this one.
@@ -54,9 +57,14 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    pub(super) fn of((pid, socket): (i32, std::os::fd::OwnedFd)) -> Self {
+    pub(super) fn of((pid, socket): (i32, OwnedFd)) -> Self {
         let engine = Engine { pid: Pid::from_raw(pid), socket: Some(socket), is_ready: true };
-        Self { engine, is_told: false, until: Instant::now() + READY_TIMEOUT }
+        Self { engine, passage: None, is_told: false, until: Instant::now() + READY_TIMEOUT }
+    }
+
+    /// The same, and its sessions go by this passage.
+    pub(super) fn by(self, passage: Option<OwnedFd>) -> Self {
+        Self { passage, ..self }
     }
 }
 
@@ -97,7 +105,11 @@ impl Duty {
     /// What an engine may have while another one takes its place.
     pub(super) fn answer_leaving(&mut self, request: &Request, leaving: &Leaving) -> Answer {
         match request {
-            Request::IsSucceeded if leaving.is_told => Answer::Done(None),
+            // Without a passage its sessions end in order, as those of an engine that does not look for one.
+            Request::IsSucceeded if leaving.is_told => {
+                let passage = leaving.passage.as_ref().and_then(|passage| passage.try_clone().ok());
+                Answer::Done(passage.map(File::from))
+            }
             Request::IsSucceeded => Answer::Refused("not yet".into()),
             // The next engine tells systemd.
             Request::Notify(_) => Answer::Done(None),

@@ -56,7 +56,7 @@ pub(super) enum Request {
     Adopt,
     /// Open a file that the config names.
     Open(PathBuf),
-    /// Whether another engine serves in this one's place, which is to end then.
+    /// Whether another engine serves in this one's place, which is to end then; the answer has the passage for its sessions.
     IsSucceeded,
     /// Keep these octets for the next engine: the keys of session tickets, as `tls::Tickets` writes and reads them.
     Keep(Vec<u8>),

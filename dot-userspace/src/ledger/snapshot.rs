@@ -65,7 +65,7 @@ pub struct ControlCounters {
 /// The received minus the accounted items; every field is zero when nothing is in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Accepted − (refused + failed handshakes + session ends + open).
+    /// Accepted + adopted − (refused + failed handshakes + session ends + open).
     pub connections: i64,
     /// Received + the cache's own + asked again for a policy's alias − (forwarded + responded + cached + joined + dropped as no query).
     pub queries: i64,
@@ -152,6 +152,7 @@ impl Snapshot {
             self.family_total("session_ends"),
             self.count(Counter::Open),
         ];
+        let came = self.count(Counter::Accepted).wrapping_add(self.count(Counter::Adopted));
         let queries = [
             self.count(Counter::Forwarded),
             self.count(Counter::Responded),
@@ -173,7 +174,7 @@ impl Snapshot {
             again,
         ];
         Difference {
-            connections: less(self.count(Counter::Accepted), &connections),
+            connections: less(came, &connections),
             queries: less(asked, &queries),
             responses: less(to_answer, &responses),
         }

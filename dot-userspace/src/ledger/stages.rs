@@ -71,6 +71,8 @@ stages! {
     HandshakeResumed = Stage("handshake_resumed");
     /// Part of a handshake: the wait for its turn among others.
     HandshakeTurn = Stage("handshake_turn");
+    /// From the moment when a session was not read any more by the engine before to that when it goes on here, after an upgrade.
+    Moved = Stage("moved");
     /// From a query's being read to its being sent to a backend.
     Queue = Stage("queue");
     /// From the first response that waits for a connection to all of them being with the kernel.

@@ -63,6 +63,8 @@ counters! {
     RefusedRate = "connections", "refused_handshake_rate", end = "refused_handshake_rate";
     /// Connections closed at accept: their client may not ask.
     RefusedAccess = "connections", "refused_access", end = "refused_access";
+    /// Sessions of the engine before that go on here, after an upgrade.
+    Adopted = "connections", "adopted";
     /// `accept` failed for lack of a file descriptor or memory.
     AcceptFailed = "connections", "accept_failed";
     /// Connections open now: a gauge.
@@ -129,6 +131,8 @@ counters! {
     EndBanned = "session_ends", "banned";
     /// We are stopping.
     EndDrain = "session_ends", "drain";
+    /// Goes on in the next engine, after an upgrade.
+    EndMoved = "session_ends", "moved";
     /// dotd panicked in the session.
     EndPanic = "session_ends", "panic";
     /// Sessions that are over and whose clients have not taken all octets: a gauge.

@@ -116,6 +116,12 @@ impl Tlvs {
         (1..=PASSED_OCTETS_MAX).contains(&kept.len()).then(|| Self(kept.into()))
     }
 
+    /// As they came.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Appends them; if the client's TLS ended at this hop, without fields about an earlier hop's TLS.
     fn write(&self, has_tls: bool, out: &mut Vec<u8>) {
         for (kind, octets) in tlvs(&self.0).flatten() {

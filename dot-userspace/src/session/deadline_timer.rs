@@ -21,10 +21,10 @@ pub(super) struct DeadlineTimer {
 }
 
 impl DeadlineTimer {
-    pub(super) fn start() -> Self {
-        let started = Instant::now();
+    /// The timer of a session that began at `started`.
+    pub(super) fn since(started: Instant) -> Self {
         // So far away that it never fires before the first deadline sets it.
-        Self { started, sleep: Box::pin(sleep_until(started + Duration::from_secs(86_400))) }
+        Self { started, sleep: Box::pin(sleep_until(Instant::now() + Duration::from_secs(86_400))) }
     }
 
     pub(super) fn started(&self) -> Instant {

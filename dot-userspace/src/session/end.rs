@@ -42,6 +42,8 @@ pub enum SessionEnd {
     Banned,
     /// dotd is stopping.
     Drain,
+    /// It goes on in the next engine.
+    Moved,
 }
 
 /// A session that is over.
@@ -77,7 +79,8 @@ impl SessionEnd {
             | Self::Queries
             | Self::Denied
             | Self::Banned
-            | Self::Drain => false,
+            | Self::Drain
+            | Self::Moved => false,
         }
     }
 
@@ -100,13 +103,14 @@ impl SessionEnd {
             Self::Denied => Counter::EndDenied,
             Self::Banned => Counter::EndBanned,
             Self::Drain => Counter::EndDrain,
+            Self::Moved => Counter::EndMoved,
         }
     }
 
     /// Whether the client gets a last record: close_notify, or the alert that names the fault (RFC 8446 §6).
     #[must_use]
     pub fn is_orderly(self) -> bool {
-        !matches!(self, Self::Transport | Self::SlowReader | Self::Owed | Self::Banned)
+        !matches!(self, Self::Transport | Self::SlowReader | Self::Owed | Self::Banned | Self::Moved)
     }
 
     /// Whether unwritten responses are dropped.

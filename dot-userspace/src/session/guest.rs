@@ -79,6 +79,11 @@ impl Standing {
         self.by_address.get().or(self.by_names).map(|denial| denial.reason.counter())
     }
 
+    /// Why the names in its handshake may not ask.
+    pub(super) fn by_names(&self) -> Option<Denial> {
+        self.by_names
+    }
+
     /// Whether the session ends.
     pub(super) fn is_denied(&self) -> bool {
         [self.by_address.get(), self.by_names].into_iter().flatten().any(|denial| denial.is_silent)

@@ -71,7 +71,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn open(shared: Rc<WorkerShared>, guest: Guest) -> Rc<Self> {
+    pub(super) fn open(shared: Rc<WorkerShared>, guest: Guest, began: Instant) -> Rc<Self> {
         let (standing, client) = (Standing::of(&guest), guest.client);
         let debt = shared.debts.open(client.source.ip());
         let inbox = Rc::new(Self {
@@ -88,7 +88,7 @@ impl Inbox {
             is_cut: Cell::new(false),
             in_flight: Cell::new(0),
             number: Cell::new(0),
-            began: Moment::of(Instant::now()),
+            began: Moment::of(began),
             is_open: Cell::new(true),
             waker: RefCell::default(),
             changes: OnceCell::new(),

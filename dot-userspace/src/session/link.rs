@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     task::{Context, Poll},
 };
 
@@ -63,6 +64,12 @@ pub trait Link {
     /// # Errors
     /// The transport's error.
     fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// How much room it takes as octets. `None`: it cannot go on in another process.
+    fn octets_to_move(&self) -> Option<usize>;
+
+    /// Appends what it is beside its socket, and gives that; nothing of it may be used afterwards. `None`: it stays.
+    fn hand_over(&mut self, out: &mut Vec<u8>) -> Option<OwnedFd>;
 }
 
 impl Link for tls::Stream {
@@ -108,5 +115,13 @@ impl Link for tls::Stream {
 
     fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_discard(context, scratch)
+    }
+
+    fn octets_to_move(&self) -> Option<usize> {
+        self.octets_to_move()
+    }
+
+    fn hand_over(&mut self, out: &mut Vec<u8>) -> Option<OwnedFd> {
+        self.hand_over(out)
     }
 }

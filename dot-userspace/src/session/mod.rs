@@ -7,6 +7,7 @@
 //! another.
 
 mod banned;
+mod carried;
 mod clients;
 mod deadline_timer;
 mod discovery;
@@ -48,6 +49,7 @@ use std::{
 
 use tokio::time::Instant;
 
+pub use carried::{Carried, Departed, Moving, Outcome, age, long_ago, moment};
 use deadline_timer::DeadlineTimer;
 pub use do53::{Plain, serve_datagrams};
 pub use end::{Ended, SessionEnd};
@@ -73,8 +75,8 @@ use crate::{
     ledger::{Counter, turn_time},
 };
 
-/// Serves one session to its end, and tells `done` how it ended; `probe` shows whether it is idle. The future holds the
-/// session once: there are as many as clients, so its size matters.
+/// Serves one session, from its beginning or from where another process left it, and tells `done` how it was over; `probe` shows
+/// whether it is idle. The future holds the session once: there are as many as clients, so its size matters.
 ///
 /// # Cancel safety
 /// Dropping the future cuts the connection, and drops `done`; queries at the backends end by themselves and are
@@ -84,23 +86,31 @@ pub fn serve<L: Link>(
     shared: Rc<WorkerShared>,
     guest: Guest,
     probe: Rc<IdleProbe>,
-    done: impl FnOnce(Ended),
+    carried: Carried,
+    done: impl FnOnce(Outcome),
 ) -> impl Future<Output = ()> {
+    let began = carried.began;
     let mut session = Session {
         link,
-        reader: Reader::default(),
+        timer: DeadlineTimer::since(began),
+        reader: Reader::of(carried),
         writer: Writer::default(),
-        timer: DeadlineTimer::start(),
         closing: None,
         last_busy: None,
-        inbox: Inbox::open(Rc::clone(&shared), guest),
+        inbox: Inbox::open(Rc::clone(&shared), guest, began.into_std()),
         shared,
         probe,
     };
     session.probe.take(&session.inbox);
     session.inbox.tell(|_| What::Session);
     async move {
-        let end = poll_fn(|context| session.poll_turn(context)).await;
+        let mut end = poll_fn(|context| session.poll_turn(context)).await;
+        if end == SessionEnd::Moved {
+            match session.depart() {
+                Some(departed) => return done(Outcome::Moved(departed)),
+                None => end = SessionEnd::Drain,
+            }
+        }
         let kept = session.inbox.close();
         // Boxed: a session needs this memory only at its end.
         let left = match end.is_orderly() {
@@ -112,7 +122,7 @@ pub fn serve<L: Link>(
             session.inbox.shared.counters.add(Counter::LostOctets, lost as u64);
             session.link.reset();
         }
-        done(session.ended(end));
+        done(Outcome::Ended(session.ended(end)));
     }
 }
 
@@ -189,6 +199,9 @@ impl<L: Link> Session<L> {
 
     /// Ready when the session is over: it is closing and everything is written, or a deadline has passed.
     fn poll_end(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<SessionEnd> {
+        if self.may_move() {
+            return Poll::Ready(SessionEnd::Moved);
+        }
         loop {
             if let Some(end) = self.closing.filter(|_| self.is_quiet()) {
                 return Poll::Ready(end);

@@ -14,7 +14,7 @@ use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::{
-    Inbox, Link, SessionEnd,
+    Carried, Inbox, Link, SessionEnd,
     discovery::describe,
     disposition::{Done, Recipient, Refusal, act_on},
     end::end_of_reading,
@@ -35,7 +35,6 @@ use crate::{
 const MALFORMED_MAX: u16 = 256;
 
 /// The reader's state between turns.
-#[derive(Default)]
 pub(super) struct Reader {
     /// The beginning of an incomplete message, or messages that wait for room.
     pending: BytesMut,
@@ -49,6 +48,25 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// The reader of a session that begins, or of one that has been read by another process.
+    pub(super) fn of(carried: Carried) -> Self {
+        let Carried { idle_since, message_since, queries, malformed, pending, .. } = carried;
+        // Messages that are whole wait in the other process for room, which there may be here.
+        let is_held = !pending.is_empty();
+        let last_message = idle_since;
+        Self { pending, is_held, turn: Turn::default(), message_since, last_message, queries, malformed }
+    }
+
+    /// Octets of messages that are not handled yet.
+    pub(super) fn pending(&self) -> &[u8] {
+        &self.pending
+    }
+
+    /// Invalid messages, less the queries since.
+    pub(super) fn malformed(&self) -> u16 {
+        self.malformed
+    }
+
     /// Since when a message has been incomplete.
     pub(super) fn message_since(&self) -> Option<Instant> {
         self.message_since

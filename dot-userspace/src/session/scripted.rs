@@ -6,6 +6,7 @@
 use std::{
     cell::Cell,
     io,
+    os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -97,6 +98,15 @@ impl<F: FnMut(&mut [u8]) -> Read> Link for Scripted<F> {
 
     fn poll_discard(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.lingers { Poll::Pending } else { Poll::Ready(Ok(0)) }
+    }
+
+    /// It has no socket.
+    fn octets_to_move(&self) -> Option<usize> {
+        None
+    }
+
+    fn hand_over(&mut self, _: &mut Vec<u8>) -> Option<OwnedFd> {
+        None
     }
 }
 

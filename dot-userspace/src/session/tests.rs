@@ -15,7 +15,7 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::{
-    EVICTED_LINGERING_MAX, Ended, Guest, IdleProbe, Inbox, Link, Wanted,
+    Carried, EVICTED_LINGERING_MAX, Guest, IdleProbe, Inbox, Link, Outcome, Wanted,
     scripted::{Read, Scripted, found, worker_shared},
     serve,
     shared_answers::Asker as _,
@@ -31,7 +31,7 @@ use crate::{
 /// many sessions.
 #[test]
 fn a_session_is_small() {
-    fn octets_of<A, B, C, F>(_: impl Fn(Stream, A, B, C, fn(Ended)) -> F) -> usize {
+    fn octets_of<A, B, C, F>(_: impl Fn(Stream, A, B, C, Carried, fn(Outcome)) -> F) -> usize {
         size_of::<F>()
     }
     let octets = octets_of(serve::<Stream>);
@@ -85,7 +85,8 @@ fn a_turn_is_bounded() {
     LocalSet::new().block_on(&runtime, async {
         let (counters, asked) = (WorkerCounters::default(), Rc::new(Cell::new(0)));
         let link = endless(100, Rc::clone(&asked));
-        let mut session = pin!(serve(link, worker_shared(&counters), client(), Rc::default(), |_| ()));
+        let mut session =
+            pin!(serve(link, worker_shared(&counters), client(), Rc::default(), Carried::begun(), |_| ()));
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         let (mut turns, mut before) = (0, 0);
@@ -125,7 +126,14 @@ fn a_turn_is_bounded_by_reads_records_and_octets() {
                 scratch.fill(0xff);
                 Poll::Ready(Ok(read.clone()))
             });
-            let mut session = pin!(serve(link, worker_shared(&counters), client(), Rc::default(), |_| ()));
+            let mut session = pin!(serve(
+                link,
+                worker_shared(&counters),
+                client(),
+                Rc::default(),
+                Carried::begun(),
+                |_| ()
+            ));
             let bell = Arc::new(Bell::default());
             let waker = Waker::from(Arc::clone(&bell));
             for turn in 0..5 {
@@ -166,7 +174,8 @@ fn a_client_that_takes_all_at_once_is_heard_again() {
             scratch.iter_mut().zip(queries.drain(..octets)).for_each(|(place, octet)| *place = octet);
             found(octets)
         });
-        let mut session = pin!(serve(link, worker_shared(&counters), client(), Rc::default(), |_| ()));
+        let mut session =
+            pin!(serve(link, worker_shared(&counters), client(), Rc::default(), Carried::begun(), |_| ()));
         let bell = Arc::new(Bell::default());
         let waker = Waker::from(Arc::clone(&bell));
         let mut rung = async || {
@@ -194,7 +203,7 @@ fn an_answer_that_no_message_holds_is_servfail() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let counters = WorkerCounters::default();
-        let inbox = Inbox::open(worker_shared(&counters), client());
+        let inbox = Inbox::open(worker_shared(&counters), client(), std::time::Instant::now());
         let question = [1, b'x', 0, 0, 16, 0, 1];
         let query = [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &question].concat();
         let asked = Asked::by(&Query::parse(&query).unwrap());
@@ -233,7 +242,10 @@ fn a_lingering_session_gives_way() {
             let shared = worker_shared(&counters);
             let begin = |_| {
                 let (probe, link) = (Rc::new(IdleProbe::default()), Scripted::lingering(closed));
-                (Rc::clone(&probe), Box::pin(serve(link, Rc::clone(&shared), client(), probe, |_| ())))
+                (
+                    Rc::clone(&probe),
+                    Box::pin(serve(link, Rc::clone(&shared), client(), probe, Carried::begun(), |_| ())),
+                )
             };
             let mut sessions: Vec<_> = (0..EVICTED_LINGERING_MAX + 2).map(begin).collect();
             let probes: Vec<_> = sessions.iter().map(|(probe, _)| Rc::clone(probe)).collect();
@@ -278,8 +290,14 @@ fn a_lingering_session_gives_its_descriptor() {
             let link = Scripted::lingering(move |_: &mut [u8]| {
                 end.take().map_or(Poll::Pending, |end| Poll::Ready(Err(end)))
             });
-            let mut session =
-                pin!(serve(link, worker_shared(&counters), client(), Rc::clone(&probe), |_| ()));
+            let mut session = pin!(serve(
+                link,
+                worker_shared(&counters),
+                client(),
+                Rc::clone(&probe),
+                Carried::begun(),
+                |_| ()
+            ));
             let mut context = Context::from_waker(Waker::noop());
             assert!(session.as_mut().poll(&mut context).is_pending());
             assert!(probe.idle_since().is_some(), "it can be found");

@@ -210,7 +210,7 @@ mod tests {
         let address = std::net::SocketAddr::from(([192, 0, 2, last], 853));
         let client =
             Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
-        Inbox::open(Rc::clone(shared), client.into())
+        Inbox::open(Rc::clone(shared), client.into(), std::time::Instant::now())
     }
 
     /// Runs `body` with what a worker shares.

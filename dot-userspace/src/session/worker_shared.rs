@@ -15,7 +15,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Fill, Inbox, SessionEnd, SharedAnswers,
+    Fill, Inbox, Moving, SessionEnd, SharedAnswers,
     clients::{Clients, Row},
     limits::Limits,
     linger::Lingering,
@@ -54,6 +54,8 @@ pub struct WorkerShared {
     /// `None`: the cache is off.
     answers: RefCell<Option<Rc<SharedAnswers>>>,
     is_draining: Cell<bool>,
+    /// Whether sessions leave for the next engine.
+    pub(super) moving: Cell<Moving>,
     /// What each client uses of this worker.
     pub(super) clients: Clients,
     /// Which of them may read now.
@@ -103,6 +105,7 @@ impl WorkerShared {
             backends: RefCell::new(Rc::new(backends)),
             answers: RefCell::default(),
             is_draining: Cell::new(false),
+            moving: Cell::default(),
             clients: Clients::default(),
             turns: Turns::default(),
             rates,
@@ -318,7 +321,8 @@ impl WorkerShared {
     }
 
     pub(super) fn must_close(&self) -> Option<SessionEnd> {
-        self.is_draining.get().then_some(SessionEnd::Drain)
+        let must_move = || matches!(self.moving.get(), Moving::Now(_)).then_some(SessionEnd::Moved);
+        self.is_draining.get().then_some(SessionEnd::Drain).or_else(must_move)
     }
 
     pub(super) fn enter(&self, inbox: &Rc<Inbox>) -> u64 {
@@ -367,7 +371,7 @@ impl WorkerShared {
         }
     }
 
-    fn wake_all(&self) {
+    pub(super) fn wake_all(&self) {
         self.sessions.borrow().values().for_each(|inbox| inbox.wake());
     }
 }

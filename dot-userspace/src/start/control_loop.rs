@@ -95,7 +95,7 @@ pub(super) fn run(
         let (why, running) = hear_signals(&process, running, signals, files).await?;
         if why == Why::Succeeded {
             doors.abort_all();
-            tracing::info!("another engine serves; this one ends its sessions");
+            tracing::info!("another engine serves; this one gives its sessions to it, or ends them");
         } else {
             running.keeper.notify(keeper::State::Stopping);
         }
@@ -182,7 +182,8 @@ async fn hear_signals(
             read = reading.done(), if reading.is_busy() => policies::take(process, &mut running, read),
             _ = usr1.recv() => {}
             _ = usr2.recv() => {
-                if running.keeper.is_succeeded() {
+                running.successor = running.keeper.successor();
+                if running.successor.is_some() {
                     return Ok((Why::Succeeded, running));
                 }
             }

@@ -3,12 +3,12 @@
 //! Before: a signal, or another engine that serves in this one's place. After: no worker is left.
 //! Never: waits for a worker without end.
 
-use std::time::Duration;
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
 use super::process::{Process, Running};
-use crate::worker::Command;
+use crate::worker::{Command, Drain, passage};
 
 /// Time for sessions to end by themselves once we stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,10 +35,11 @@ pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> 
     process.draining();
     // Where another engine serves, there is time for clients that have just shaken hands to ask.
     let grace = if why == Why::Succeeded { LEAVE_GRACE } else { Duration::ZERO };
+    let passage = passage_to_successor(&mut running);
     let from = tokio::time::Instant::now() + grace;
     let until = from + DRAIN_TIMEOUT;
     for worker in &running.workers {
-        worker.tell(Command::Drain(from, until));
+        worker.tell(Command::Drain(Drain { from, until, passage: passage.clone() }));
     }
     // The control socket goes on answering while the workers finish.
     let are_finished = || running.workers.iter().all(crate::worker::Worker::is_finished);
@@ -54,6 +55,18 @@ pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> 
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The way of sessions to the next engine, where that takes them.
+fn passage_to_successor(running: &mut Running) -> Option<Arc<OwnedFd>> {
+    let passage = running.successor.take()?.passage.filter(|_| running.config.session.move_at_upgrade)?;
+    match passage::offer(&passage) {
+        Ok(()) => Some(Arc::new(passage)),
+        Err(error) => {
+            tracing::warn!("the next engine takes no sessions, they end here in order: {error}");
+            None
+        }
+    }
 }
 
 /// Waits until `are_finished`, but not beyond `until`: a worker that is stuck must not keep the process. `false`: one is.

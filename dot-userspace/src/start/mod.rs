@@ -6,6 +6,7 @@
 //! Never: serves before every part has reported its state; the process that serves never holds a right.
 
 mod announce;
+mod arrivals;
 mod banned;
 mod control_loop;
 mod dialer;
@@ -136,7 +137,7 @@ fn become_two(
             logging::flush_at_once();
             Ok(status)
         }
-        Ok(Part::Engine(keeper)) => {
+        Ok(Part::Engine(keeper, passage)) => {
             if let Some(holder) = holder {
                 holder.forget();
                 if let Some(xdp) = &mut opened.kernel.0 {
@@ -151,7 +152,7 @@ fn become_two(
             confine_engine(&config)?;
             #[cfg(feature = "debug-log")]
             opened.kernel.0.iter_mut().for_each(xdp::Xdp::pass_packet_log_on);
-            engine(opened, config, path, keeper).map(|()| 0)
+            engine(opened, config, path, (keeper, passage)).map(|()| 0)
         }
         Err(error) => {
             if let Some(mut holder) = holder.filter(|_| !inherited.is_some_and(Inheritance::is_served)) {
@@ -186,7 +187,7 @@ fn confine_engine(config: &Config) -> anyhow::Result<()> {
 pub fn run_alone(config: Config) -> anyhow::Result<()> {
     let opened = open(&config, None)?;
     privileges::drop_all(opened.user)?;
-    engine(opened, config, None, Keeper::absent())
+    engine(opened, config, None, (Keeper::absent(), None))
 }
 
 /// What an engine before left.
@@ -250,15 +251,21 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     })
 }
 
+/// Whom an engine asks, and the passage by which the sessions of the one before come.
+type Ties = (Keeper, Option<OwnedFd>);
+
 /// Serves without rights, until a signal.
-fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper) -> anyhow::Result<()> {
+fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> anyhow::Result<()> {
+    let (keeper, passage) = ties;
     let Opened { loaded, backends, history, listeners, cpus, descriptors, .. } = opened;
     let workers = listeners.len();
     // From here on nothing has rights, and every thread made inherits that.
     logging::write_from_now_on().context("the log thread cannot start")?;
-    if let Some(embedded) = opened.embedded {
-        embedded.spawn().context("the embedded backend cannot start its thread")?;
-    }
+    opened
+        .embedded
+        .map(Embedded::spawn)
+        .transpose()
+        .context("the embedded backend cannot start its thread")?;
     let admission = plan::admission(&config, descriptors, workers, backends.len());
     let rates = Arc::new(Rates::default());
     let screen = policies::screen(opened.zones);
@@ -266,9 +273,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     let tapping = Tapping::start(&config.dnstap, &taps)?;
     let tap = tapping.as_ref().map(|tapping| tapping.sink.clone());
     let settings = plan::settings(&config, opened.serving, backends.clone(), screen.clone(), tap);
-    // A start that fails says one thing; this one has not.
-    let warnings = [privileges::warning(opened.user), opened.tickets.warning.as_deref()];
-    warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
+    warn(opened.user, &opened.tickets);
     let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
     let (events, refused) = EventSink::new();
     events.log_connections(config.log.connections);
@@ -294,7 +299,8 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
     }
     // With it goes a sink, without which the tap would not know that no more comes.
     drop(settings);
-    let lines = running.iter().map(Worker::line).collect();
+    let lines: Vec<_> = running.iter().map(Worker::line).collect();
+    arrivals::take(passage.filter(|_| config.session.move_at_upgrade), &lines)?;
     process.serve_by(Engine { workers: lines, admission: Arc::clone(&admission), rates });
     let running = Running {
         path,
@@ -313,6 +319,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, keeper: Keeper)
         refused,
         flushes,
         reloads,
+        successor: None,
     };
     process.screen_by(running.screen.clone(), &[]);
     let process = Arc::new(process);
@@ -330,6 +337,12 @@ fn askers(
     let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
     let (events, keeper) = (events.clone(), keeper.clone());
     (Askers { flushes: flusher, reloads: reloader, events, taps, keeper, history }, flushes, reloads)
+}
+
+/// Logs what is doubtful: a start that fails says one thing, and this one has not failed.
+fn warn(user: Option<Owner>, tickets: &Tickets) {
+    let warnings = [privileges::warning(user), tickets.warning.as_deref()];
+    warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// What failed and every cause of it, in a line; what a cause says that was said already is said once.

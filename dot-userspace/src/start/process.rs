@@ -41,7 +41,7 @@ use crate::{
     config::{self, Config},
     control::{CertificateStatus, ListenerStatus, Reloaded},
     events::{EventSink, Refused, tap::TapCounts},
-    keeper::Keeper,
+    keeper::{Keeper, Successor},
     ledger::{Counter, WorkerCounters},
     policy::{Screen, ZoneError},
     tls::{Tickets, certificate::Loaded},
@@ -83,6 +83,8 @@ pub(super) struct Running {
     pub flushes: mpsc::Receiver<Flush>,
     /// Operators who wait for a reload.
     pub reloads: mpsc::Receiver<Reload>,
+    /// The engine that serves in this one's place.
+    pub successor: Option<Successor>,
 }
 
 /// Channels to the control thread, and the process that handles signals.

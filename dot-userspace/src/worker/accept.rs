@@ -25,14 +25,16 @@ use super::{
     charges::{Account, Accounts},
     eviction::{EvictionQueue, Group},
     is_shortage,
+    mover::Mover,
     open::Open,
     redacted_address::RedactedAddress,
+    sessions::serve,
 };
 use crate::{
     config::ClientAddress,
     ledger::Counter,
     proxy::{self, Client, Named, Trusted},
-    session::{self, Guest, IdleProbe, Link, Plain, Wanted, WorkerShared},
+    session::{self, Carried, Guest, Plain, Wanted, WorkerShared},
     supervise::supervise,
     tls::{self, Serving, Turnstile},
     xdp::StatusWriter,
@@ -53,10 +55,10 @@ const BACKLOG_MAX: usize = 1024;
 /// What new connections need; a reload changes it for later connections.
 pub(super) struct Acceptor {
     shared: Rc<WorkerShared>,
-    admission: Arc<Admission>,
-    accounts: Rc<Accounts>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) accounts: Rc<Accounts>,
     turnstile: Rc<Turnstile>,
-    eviction: Rc<EvictionQueue>,
+    pub(super) eviction: Rc<EvictionQueue>,
     status: StatusWriter,
     current: RefCell<(Serving, Duration)>,
     /// Load balancers, whose PROXY headers name the client.
@@ -66,6 +68,10 @@ pub(super) struct Acceptor {
     shaking: Rc<()>,
     /// When the log last said that no connection can be accepted.
     shortage_said: Cell<Option<Instant>>,
+    /// The listeners for connections.
+    pub(super) entries: RefCell<Vec<Entry>>,
+    /// The way to the next engine.
+    pub(super) mover: RefCell<Option<Rc<Mover>>>,
 }
 
 impl Acceptor {
@@ -87,14 +93,21 @@ impl Acceptor {
             admission,
             accounts,
             turnstile,
-            eviction: Rc::new(EvictionQueue::new()),
+            eviction: Rc::new(EvictionQueue::new(session::long_ago())),
             status,
             current,
             trusted,
             client_address: Cell::new(settings.client_address),
             shaking: Rc::default(),
             shortage_said: Cell::new(None),
+            entries: RefCell::default(),
+            mover: RefCell::default(),
         }
+    }
+
+    /// Whether a connection from there begins with a header that names its client.
+    pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
+        self.trusted.borrow().has(peer.ip())
     }
 
     /// A connection that waits cannot be accepted. If descriptors or memory are short, the session that has been idle
@@ -156,7 +169,7 @@ impl Acceptor {
 
     /// Calls `admit`. If a cap refuses, it is called again with the place of the session that has been idle longest
     /// under that cap.
-    fn with_room<T>(
+    pub(super) fn with_room<T>(
         &self,
         entry: Entry,
         client: Option<IpAddr>,
@@ -240,8 +253,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 fn admit(tcp: TcpStream, peer: SocketAddr, entry: Entry, acceptor: &Rc<Acceptor>) {
     let deadline = Instant::now() + acceptor.current.borrow().1;
-    let is_trusted = acceptor.trusted.borrow().has(peer.ip());
-    if is_trusted {
+    if acceptor.trusts(peer) {
         return match acceptor.with_room(entry, None, || acceptor.admission.admit_unknown(entry.number)) {
             Ok(place) => {
                 // The SYNs come from the load balancer, which must not be charged for its clients.
@@ -335,7 +347,7 @@ fn begin(
         }
         Transport::Do53 => {
             open.counters.add(Counter::AcceptedPlain, 1);
-            serve(Plain::new(tcp), guest, Rc::clone(acceptor), open);
+            serve(Plain::new(tcp), guest, Rc::clone(acceptor), open, Carried::begun());
         }
     }
 }
@@ -365,7 +377,7 @@ async fn converse(
             acceptor.note_handshake(&open, &guest, &handshake);
             guest.client.tls = Some(handshake.kind.client_tls());
             acceptor.recognise(&mut guest, handshake.server_name, handshake.client_names);
-            serve(handshake.stream, guest, acceptor, open);
+            serve(handshake.stream, guest, acceptor, open, Carried::begun());
         }
         Err(failure) => {
             open.end(failure.counter());
@@ -375,23 +387,6 @@ async fn converse(
             acceptor.note_fill();
         }
     }
-}
-
-/// Serves a session in a task of its own, from its beginning to its end.
-fn serve<L: Link + 'static>(link: L, guest: Guest, acceptor: Rc<Acceptor>, mut open: Open) {
-    let probe = Rc::new(IdleProbe::default());
-    let queued = open.place.take().map(|place| acceptor.eviction.take(&probe, place));
-    let shared = Rc::clone(&acceptor.shared);
-    open.panic_end = Some(Counter::EndPanic);
-    let (source, listener) = (guest.client.source, guest.listener);
-    spawn_local(session::serve(link, shared, guest, probe, move |ended| {
-        let end = ended.end;
-        open.end(end.counter());
-        open.charge(|account| account.end(end));
-        acceptor.note_end(&open, (source, listener), ended);
-        drop((queued, open));
-        acceptor.note_fill();
-    }));
 }
 
 #[cfg(test)]

@@ -170,7 +170,8 @@ fn of_end(end: SessionEnd) -> Charge {
         | SessionEnd::Owed
         | SessionEnd::Denied
         | SessionEnd::Banned
-        | SessionEnd::Drain => nothing,
+        | SessionEnd::Drain
+        | SessionEnd::Moved => nothing,
     }
 }
 

@@ -72,6 +72,11 @@ impl Acceptor {
         self.log(open, ends, counter, Some(ended));
     }
 
+    /// A session goes on in the next engine, whose log has its end.
+    pub(super) fn note_moved(&self, open: &Open, client: SocketAddr, so_far: Ended) {
+        self.tell_end(open, (client, Some(so_far.session)), Counter::EndMoved, so_far.queries);
+    }
+
     /// Writes the line of a connection between these `ends`, client and listen address.
     fn log(
         &self,

@@ -74,19 +74,25 @@ pub(super) struct Queued {
 }
 
 impl EvictionQueue {
-    pub(super) fn new() -> Self {
-        Self { began: Instant::now(), queue: RefCell::default(), next: Cell::new(0) }
+    /// An empty queue. No session has been idle since before `began`, or it counts as idle since then.
+    pub(super) fn new(began: Instant) -> Self {
+        Self { began, queue: RefCell::default(), next: Cell::new(0) }
     }
 
-    /// Adds a session with its `probe` and its `place`.
-    pub(super) fn take(self: &Rc<Self>, probe: &Rc<IdleProbe>, place: Place) -> Queued {
+    /// Adds a session with its `probe` and its `place`; `since`: it has been idle since then, not since now.
+    pub(super) fn take(
+        self: &Rc<Self>,
+        probe: &Rc<IdleProbe>,
+        place: Place,
+        since: Option<Instant>,
+    ) -> Queued {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         let candidate = Rc::new(Candidate {
             probe: Rc::clone(probe),
             number,
             groups: [Group::Prefix(place.prefix()), Group::Listener(place.listener())],
-            known_since: Cell::new(self.moment(Instant::now())),
+            known_since: Cell::new(self.moment(since.unwrap_or_else(Instant::now))),
             place: RefCell::new(Some(place)),
         });
         self.queue.borrow_mut().insert(&candidate);
@@ -191,7 +197,7 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            let eviction = Rc::new(EvictionQueue::new());
+            let eviction = Rc::new(EvictionQueue::new(Instant::now()));
             let caps = Caps { total: 100, per_prefix: 100, ..Caps::default() };
             Self { admission: Arc::new(Admission::new(caps, (32, 56), 2)), began: eviction.began, eviction }
         }
@@ -203,7 +209,7 @@ mod tests {
         fn sit_at(&self, client: &str, listener: usize) -> (Rc<IdleProbe>, Queued) {
             let probe = Rc::new(IdleProbe::default());
             let place = self.admission.admit(client.parse().unwrap(), listener).ok().unwrap();
-            let queued = self.eviction.take(&probe, place);
+            let queued = self.eviction.take(&probe, place, None);
             (probe, queued)
         }
 

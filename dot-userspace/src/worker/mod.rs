@@ -9,10 +9,15 @@ mod access;
 mod admission;
 mod charges;
 mod connection_log;
+mod connection_octets;
 mod eviction;
+mod leave;
 mod moderation;
+mod mover;
 mod open;
+pub mod passage;
 pub mod redacted_address;
+mod sessions;
 
 use std::{
     io,
@@ -23,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use nix::{
     errno::Errno,
     sched::{CpuSet, sched_setaffinity},
@@ -34,7 +39,6 @@ use tokio::{
     runtime::{Builder, Runtime},
     sync::Notify,
     task::{AbortHandle, LocalSet, spawn_local},
-    time::{Instant, sleep_until},
 };
 
 use accept::Acceptor;
@@ -42,6 +46,10 @@ use access::{Entry, Transport};
 pub use admission::{Admission, Caps, Place, Refused};
 use charges::Accounts;
 pub use charges::ChargesSink;
+pub use connection_octets::worker_of;
+pub use leave::Drain;
+use passage::Arrived;
+use sessions::ARRIVED_MAX;
 
 use crate::{
     backend::{BackendConfig, Backends},
@@ -49,7 +57,7 @@ use crate::{
     config::{ClientAddress, ClientSubnet, Discovery, Policy},
     dns::Designation,
     events::{EventSink, Events, TapSink, tap},
-    ledger::{Counter, WorkerCounters},
+    ledger::WorkerCounters,
     policy::{Access, Screen},
     proxy::Trusted,
     session::{self, Limits, Rates, WorkerShared},
@@ -57,11 +65,6 @@ use crate::{
     tls::{Certified, Serving},
     xdp::StatusWriter,
 };
-
-/// How often a draining worker checks whether it is done.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// Of a drain's time, so much is left for sessions to end in, however long handshakes take.
-const DRAIN_LAST: Duration = Duration::from_secs(1);
 
 /// How late the kernel may end a worker's pause, in nanoseconds.
 const TIMER_SLACK_NS: u64 = 1_000;
@@ -113,9 +116,8 @@ pub enum Command {
     Look(Look),
     /// Forget these cached answers, or all of them.
     Flush(Option<Forget>),
-    /// Accept nothing new; from the first time on end sessions without unfinished queries, or somewhat later where handshakes
-    /// are under way; end at the second time.
-    Drain(Instant, Instant),
+    /// Accept nothing new; sessions go on in the next engine, or end; then end.
+    Drain(Drain),
 }
 
 /// What somebody outside wants to know of a worker, or have it tell from now on.
@@ -166,10 +168,18 @@ pub struct Worker {
 #[derive(Clone)]
 pub struct Line {
     commands: Sender<Command>,
+    arrivals: Sender<Arrived>,
     bell: Arc<Notify>,
 }
 
 impl Line {
+    /// Has the worker go on with a session of the engine before. Waits while others wait for it.
+    pub fn adopt(&self, arrived: Arrived) {
+        // A worker that is gone takes none: the connection is closed.
+        let _ = self.arrivals.send(arrived);
+        self.bell.notify_one();
+    }
+
     /// Has the worker do this in its next turn.
     pub fn look(&self, look: Look) {
         self.tell(Command::Look(look));
@@ -189,6 +199,7 @@ impl Worker {
     /// The runtime, the listeners or the thread cannot be made.
     pub fn spawn(plan: Plan) -> io::Result<Self> {
         let (commands, receiver) = unbounded();
+        let (arrivals, arrived) = bounded(ARRIVED_MAX);
         let bell = Arc::new(Notify::new());
         let thread_bell = Arc::clone(&bell);
         let (ready, is_ready) = crossbeam::channel::bounded(1);
@@ -197,7 +208,7 @@ impl Worker {
                 Ok(runtime) => {
                     pin_to(plan.cpu);
                     let _ = ready.send(Ok(()));
-                    LocalSet::new().block_on(&runtime, work(plan, receiver, &thread_bell));
+                    LocalSet::new().block_on(&runtime, work(plan, (receiver, arrived), &thread_bell));
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -205,7 +216,7 @@ impl Worker {
             }
         })?;
         is_ready.recv().map_err(io::Error::other)??;
-        Ok(Self { line: Line { commands, bell }, thread })
+        Ok(Self { line: Line { commands, arrivals, bell }, thread })
     }
 
     /// Sends the worker a command, which it executes in its next turn.
@@ -253,8 +264,9 @@ fn pin_to(cpu: Option<usize>) {
 }
 
 /// The life of a worker: start its listeners, execute commands, drain.
-async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
-    let Plan { settings, counters, admission, rates, listeners, charges, events, status, .. } = plan;
+async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arrived>), bell: &Notify) {
+    sessions::look_back();
+    let Plan { index, settings, counters, admission, rates, listeners, charges, events, status, .. } = plan;
     let backends = start_backends(&settings, &counters);
     let mut shared = WorkerShared::new(settings.limits, backends, counters, rates);
     shared.events = Events::to(events);
@@ -272,8 +284,9 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
     // A worker without connections also reports how many it may have.
     acceptor.note_fill();
     let mut current = settings;
-    let (from, until) = loop {
+    let drain = loop {
         bell.notified().await;
+        acceptor.adopt_some(&arrived, bell).await;
         let mut drain = None;
         for command in commands.try_iter() {
             match command {
@@ -290,28 +303,14 @@ async fn work(plan: Plan, commands: Receiver<Command>, bell: &Notify) {
                 Command::Look(look) => look(&shared),
                 Command::Flush(Some(forget)) => shared.forget(forget),
                 Command::Flush(None) => shared.renew_cache(current.keeping),
-                Command::Drain(from, until) => drain = Some((from, until)),
+                Command::Drain(moments) => drain = Some(moments),
             }
         }
-        if let Some(moments) = drain {
-            break moments;
+        if let Some(drain) = drain {
+            break drain;
         }
     };
-    acceptor.close();
-    accepting.iter().for_each(AbortHandle::abort);
-    let (grace, latest) = (from.saturating_duration_since(Instant::now()), until - DRAIN_LAST);
-    let mut from = from;
-    while Instant::now() < from && shared.counters.get(Counter::Open) > 0 {
-        sleep_until(from.min(Instant::now() + DRAIN_LOOK)).await;
-        if acceptor.is_shaking() {
-            // Its client has the same time to ask as one whose handshake was done.
-            from = (Instant::now() + grace).min(latest);
-        }
-    }
-    shared.drain();
-    while !shared.is_quiet() && Instant::now() < until {
-        sleep_until(until.min(Instant::now() + DRAIN_LOOK)).await;
-    }
+    leave::leave(index, &acceptor, &accepting, drain).await;
     tap::send_to(None);
 }
 
@@ -328,6 +327,7 @@ fn open(listeners: Listeners, acceptor: &Rc<Acceptor>) -> Vec<AbortHandle> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(not_registered).ok()?;
         let (listener, acceptor) = (Rc::new(listener), Rc::clone(acceptor));
         let entry = Entry { transport, number, listener: listener.local_addr().ok() };
+        acceptor.note_entry(entry);
         let accept = move || accept::accept_all(Rc::clone(&listener), entry, Rc::clone(&acceptor));
         Some(spawn_local(supervise("listener", accept)).abort_handle())
     });

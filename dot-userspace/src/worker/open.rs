@@ -56,6 +56,17 @@ impl Open {
         }
     }
 
+    /// A session that goes on here. Another engine accepted its connection and shook hands then; who calls this counts it.
+    pub(super) fn going_on(
+        counters: &WorkerCounters,
+        place: Option<Place>,
+        account: Option<Account>,
+        (began, shaken): (Instant, Option<Shaken>),
+    ) -> Self {
+        counters.add(Counter::Open, 1);
+        Self { counters: counters.clone(), place, account, began, shaken, panic_end: None }
+    }
+
     /// Its handshake is done: counts it and its duration.
     pub(super) fn shook_hands(&mut self, handshake: &Handshake) {
         let kind = handshake.kind;

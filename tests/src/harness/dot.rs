@@ -119,14 +119,23 @@ impl Dot {
         self.flush();
     }
 
+    /// The record of such a change, which the caller sends.
+    ///
+    /// # Panics
+    /// Before TLS 1.3.
+    pub fn key_update(&mut self) -> Vec<u8> {
+        self.tls.refresh_traffic_keys().expect("TLS 1.3, after its handshake");
+        let mut octets = Vec::new();
+        self.tls.write_tls(&mut octets).expect("memory does not fail");
+        octets
+    }
+
     /// The same, with a pause before the record's last three octets.
     ///
     /// # Panics
     /// Before TLS 1.3, or when the connection is gone.
     pub fn update_keys_in_two_parts(&mut self, pause: Duration) {
-        self.tls.refresh_traffic_keys().expect("TLS 1.3, after its handshake");
-        let mut octets = Vec::new();
-        self.tls.write_tls(&mut octets).expect("memory does not fail");
+        let octets = self.key_update();
         let (front, rest) = octets.split_at(octets.len() - 3);
         self.send_below_tls(front);
         thread::sleep(pause);

@@ -56,7 +56,7 @@ impl Stats {
         let to_answer: i128 = answered.iter().sum();
         let again = count("policy", "asked_again");
         [
-            count("connections", "accepted")
+            count("connections", "accepted") + count("connections", "adopted")
                 - sum("connections", "refused_")
                 - sum("handshakes", "failed_")
                 - sum("session_ends", "")

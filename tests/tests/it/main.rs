@@ -76,6 +76,8 @@ mod local_users;
 mod memory;
 /// A worker that pauses to gather answers: every answer still arrives.
 mod moderation;
+/// Sessions that go on in the next engine at an upgrade.
+mod moving;
 /// Only clients with a certificate of `tls.client_ca` are served.
 mod mutual_tls;
 /// The operator's verbs: check, pin, status, stats, xdp show.

@@ -57,7 +57,7 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ("start", &["control_loop", "renew"], "one loop in two files"),
     ("tls", &["certificate", "self_signed"], "the self-signed certificate is one of those that are loaded"),
     ("tls", &["dialogue", "handshake"], "a handshake without its socket, and with it"),
-    ("worker", &["accept", "access"], "one acceptor in two files"),
+    ("worker", &["accept", "access", "sessions"], "one acceptor in three files"),
     (
         "xdp",
         &["attach", "pins", "spread", "stale", "tail_calls", "tc"],

@@ -76,7 +76,7 @@ const OWNERS: &[Owner] = &[
     owner("notify", &["dot-userspace/src/start/files.rs"]),
     owner("sd_notify", &[KEEPER]),
     owner("netlink_sys", &[XDP]),
-    // disk opens by descriptors; the keeper forks, waits and hands descriptors over; xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU; backend asks a
+    // disk opens by descriptors; the keeper forks, waits and hands descriptors over; xdp asks for the interfaces that carry our addresses (getifaddrs); a worker pins itself to its CPU, and sends descriptors; backend asks a
     // socket for its path's MTU, and `dotd query` for Fast Open.
     owner(
         "nix",
@@ -87,6 +87,7 @@ const OWNERS: &[Owner] = &[
             "dot-userspace/src/disk.rs",
             KEEPER,
             "dot-userspace/src/worker/mod.rs",
+            "dot-userspace/src/worker/passage.rs",
             "dot-userspace/src/backend/udp/path_mtu.rs",
             "dot-userspace/src/cli/query/fast_open.rs",
         ],

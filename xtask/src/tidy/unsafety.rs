@@ -73,6 +73,10 @@ const FILES: &[(&str, &str)] = &[
     ("dot-userspace/src/xdp/notices.rs", "promises tokio that the ring keeps its descriptor"),
     ("dot-userspace/src/xdp/steering.rs", "SO_ATTACH_REUSEPORT_CBPF: socket2 and nix do not have it"),
     (
+        "dot-userspace/src/worker/passage.rs",
+        "owns descriptors that the kernel received for us: nix gives numbers",
+    ),
+    (
         "dot-userspace/tests/allocations.rs",
         "an allocator that counts: the trait is unsafe, System does the work",
     ),

@@ -19,7 +19,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nzzz = 1",
         &[
-            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max, connections_per_listener_max, handshakes_per_second, queries_per_second, queries_burst, queries_over",
+            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max, connections_per_listener_max, handshakes_per_second, queries_per_second, queries_burst, queries_over, move_at_upgrade",
         ],
     ),
     (

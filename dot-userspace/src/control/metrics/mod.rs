@@ -162,7 +162,7 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     counters(registry, "notices", "Notices of clients that XDP refuses, by what became of them", rows);
 }
 
-/// Connections and handshakes. Accepted = open + every end.
+/// Connections and handshakes. Accepted + adopted = open + every end.
 fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     let open = i64::try_from(snapshot.count(Counter::Open)).unwrap_or(i64::MAX);
     // Not `connections`: OpenMetrics gives the counter below that family name.
@@ -179,6 +179,8 @@ fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     counters(registry, "connections", "Connections that ended, by how", rows);
     let accepted = snapshot.count(Counter::Accepted);
     counter(registry, "connections_accepted", "TCP connections accepted", accepted);
+    let help = "Sessions of the engine before that go on here, after an upgrade";
+    counter(registry, "connections_adopted", help, snapshot.count(Counter::Adopted));
     let failed = snapshot.count(Counter::AcceptFailed);
     counter(registry, "accept_failures", "accept() that failed for want of a resource", failed);
     let handshakes = of("handshakes").map(|counter| {

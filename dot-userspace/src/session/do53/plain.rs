@@ -8,6 +8,7 @@
 
 use std::{
     io,
+    os::fd::{AsFd as _, OwnedFd},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -20,9 +21,15 @@ use tokio::{
 };
 
 use crate::{
+    octets::{Octets, put_run},
     session::{Link, outq::unacknowledged},
     tls::{Read, ReadEnd},
 };
+
+/// Most octets that a connection takes along to another process of those that the kernel has not taken.
+const UNSENT_OCTETS_MAX: usize = 32 * 1024;
+/// Octets of its form beside these.
+const FORM_OCTETS: usize = 12;
 
 /// A connection without TLS.
 pub struct Plain {
@@ -38,6 +45,19 @@ impl Plain {
     #[must_use]
     pub fn new(tcp: TcpStream) -> Self {
         Self { tcp, unsent: Vec::new(), written: 0, has_ended: false }
+    }
+
+    /// Goes on with a connection that another process has handed over. `None`: the octets are not its.
+    #[must_use]
+    pub fn resume(tcp: TcpStream, octets: &mut Octets<'_>) -> Option<Self> {
+        let (written, unsent) = (octets.u64()?, octets.run(UNSENT_OCTETS_MAX)?.to_vec());
+        Some(Self { tcp, unsent, written, has_ended: false })
+    }
+
+    /// The connection itself, for questions to the kernel.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        &self.tcp
     }
 
     fn poll_octets(&mut self, context: &mut Context<'_>, shared: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -114,5 +134,17 @@ impl Link for Plain {
         let taken = ready!(self.poll_octets(context, scratch))?;
         self.has_ended |= taken == 0;
         Poll::Ready(Ok(taken))
+    }
+
+    fn octets_to_move(&self) -> Option<usize> {
+        let may_move = !self.has_ended && self.unsent.len() <= UNSENT_OCTETS_MAX;
+        may_move.then_some(FORM_OCTETS + self.unsent.len())
+    }
+
+    fn hand_over(&mut self, out: &mut Vec<u8>) -> Option<OwnedFd> {
+        let socket = self.tcp.as_fd().try_clone_to_owned().ok()?;
+        out.extend_from_slice(&self.written.to_be_bytes());
+        put_run(out, &self.unsent);
+        Some(socket)
     }
 }

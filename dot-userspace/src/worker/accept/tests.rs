@@ -11,7 +11,10 @@ use crate::{
     cache::Keeping,
     config::{ClientSubnet, Config, Policy, XdpMode},
     ledger::{ControlCounters, Snapshot, WorkerCounters},
-    session::scripted::{Read, Scripted, no_limits},
+    session::{
+        IdleProbe,
+        scripted::{Read, Scripted, no_limits},
+    },
     tls::{Tickets, certificate},
     worker::{Caps, ChargesSink},
     xdp,
@@ -84,7 +87,7 @@ fn a_panic_ends_one_session() {
         let client =
             Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
         let panics = Scripted::new(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
-        serve(panics, client.into(), Rc::clone(&acceptor), open);
+        serve(panics, client.into(), Rc::clone(&acceptor), open, Carried::begun());
         assert_eq!((admission.total(), acceptor.shared.counters.get(Counter::Open)), (2, 2));
         while admission.total() > 1 {
             yield_now().await;
@@ -150,8 +153,11 @@ fn only_a_shortage_takes_a_place() {
         let admission = admission_of_ten();
         let acceptor = acceptor(&admission);
         let probe = Rc::new(IdleProbe::default());
-        let queued =
-            acceptor.eviction.take(&probe, admission.admit("192.0.2.1".parse().unwrap(), 0).ok().unwrap());
+        let queued = acceptor.eviction.take(
+            &probe,
+            admission.admit("192.0.2.1".parse().unwrap(), 0).ok().unwrap(),
+            None,
+        );
         let (since, later) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
         probe.note_for_test(Some(since));
         for errno in [EPERM, EACCES, EINVAL, EPROTO] {

@@ -1,0 +1,231 @@
+//! Sessions that go on in another process: what each takes with it, and when it leaves.
+//!
+//! Before: another engine serves in this one's place, and takes sessions. After: a session has left between two of its turns, with
+//! nothing in flight; or, in the other process, it goes on as if nothing had been.
+//! Holds: the form of a session beside its link: times as ages, counts, and octets of messages that are not handled yet.
+//! Never: leaves in the middle of an answer; keeps a session from being served while it cannot leave.
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::{Ended, Link, Session, SessionEnd, WorkerShared};
+use crate::{
+    octets::{Octets, put_run},
+    policy::Denial,
+    proxy::Client,
+    tls::Zeroizing,
+};
+
+/// Most octets of messages that are not handled yet: a read, and what was there before it.
+const PENDING_OCTETS_MAX: usize = 96 * 1024;
+/// Octets of the form without those.
+const FORM_OCTETS: usize = 64;
+/// Ages are microseconds; none is above a week, which no limit of a session reaches.
+const AGE_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// The age of what has not been.
+const NEVER: u64 = u64::MAX;
+
+/// Whether sessions of a worker leave for another process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Moving {
+    /// They stay.
+    #[default]
+    No,
+    /// Each when its turn ends and no query of it is in flight.
+    WhenQuiet,
+    /// The same, and since this moment none reads another query before.
+    Now(Instant),
+}
+
+/// A session between two turns, without its link.
+pub struct Carried {
+    pub(super) began: Instant,
+    /// Since when it has been idle; `None`: it is not.
+    pub(super) idle_since: Option<Instant>,
+    /// Since when a message has been incomplete.
+    pub(super) message_since: Option<Instant>,
+    pub(super) queries: u32,
+    pub(super) malformed: u16,
+    pub(super) pending: BytesMut,
+}
+
+impl Carried {
+    /// A session that begins now.
+    #[must_use]
+    pub fn begun() -> Self {
+        Self {
+            began: Instant::now(),
+            idle_since: None,
+            message_since: None,
+            queries: 0,
+            malformed: 0,
+            pending: BytesMut::new(),
+        }
+    }
+
+    fn write(&self, now: Instant, out: &mut Vec<u8>) {
+        let ages = [Some(self.began), self.idle_since, self.message_since];
+        ages.iter().for_each(|at| out.extend_from_slice(&age(*at, now).to_be_bytes()));
+        out.extend_from_slice(&self.queries.to_be_bytes());
+        out.extend_from_slice(&self.malformed.to_be_bytes());
+        put_run(out, &self.pending);
+    }
+
+    /// Reads what another process wrote of a session. `None`: it did not write that.
+    #[must_use]
+    pub fn read(octets: &mut Octets<'_>, now: Instant) -> Option<Self> {
+        let mut moment = || octets.u64().map(|age| moment(age, now));
+        let (began, idle_since, message_since) = (moment()??, moment()?, moment()?);
+        Some(Self {
+            began,
+            idle_since,
+            message_since,
+            queries: octets.u32()?,
+            malformed: octets.u16()?,
+            pending: octets.run(PENDING_OCTETS_MAX)?.into(),
+        })
+    }
+
+    /// Since when the session has been idle.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+}
+
+/// Before anything that a session can have seen.
+#[must_use]
+pub fn long_ago() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(AGE_MAX).unwrap_or(now)
+}
+
+/// How long ago a moment was, in microseconds.
+pub fn age(at: Option<Instant>, now: Instant) -> u64 {
+    let age = at.map(|at| now.saturating_duration_since(at).min(AGE_MAX).as_micros());
+    age.map_or(NEVER, |age| u64::try_from(age).unwrap_or(NEVER))
+}
+
+/// The moment that was so long ago.
+pub fn moment(age: u64, now: Instant) -> Option<Instant> {
+    let age = (age != NEVER).then(|| Duration::from_micros(age).min(AGE_MAX));
+    // A machine that has run for less than that: as long ago as its clock can say.
+    age.map(|age| now.checked_sub(age).unwrap_or(now))
+}
+
+/// How a session was over for its worker.
+pub enum Outcome {
+    /// It ended.
+    Ended(Ended),
+    /// It goes on in another process.
+    Moved(Departed),
+}
+
+/// A session on its way.
+pub struct Departed {
+    /// Its connection.
+    pub socket: OwnedFd,
+    /// The session and its link, for [`Carried::read`] and then the link's own reader. They hold its keys.
+    pub octets: Zeroizing<Vec<u8>>,
+    /// For how long it had not been read.
+    pub paused: Duration,
+    /// Its client.
+    pub client: Client,
+    /// Why the names in its client's handshake may not ask.
+    pub by_names: Option<Denial>,
+    /// What it did so far.
+    pub so_far: Ended,
+}
+
+impl<L: Link> Session<L> {
+    /// Whether it leaves at the end of this turn.
+    pub(super) fn may_move(&self) -> bool {
+        self.shared.moving.get() != Moving::No
+            && matches!(self.closing, None | Some(SessionEnd::Moved | SessionEnd::Drain))
+            && self.inbox.is_quiet()
+            && self.reader.pending().len() <= PENDING_OCTETS_MAX
+            && self.link.octets_to_move().is_some()
+    }
+
+    /// It leaves; nothing of its link may be used afterwards. `None`: it stays, for want of a descriptor.
+    pub(super) fn depart(&mut self) -> Option<Departed> {
+        let now = Instant::now();
+        let octets_of_link = self.link.octets_to_move().filter(|_| self.may_move())?;
+        let carried = Carried {
+            began: self.timer.started(),
+            idle_since: self.idle_since(),
+            message_since: self.reader.message_since(),
+            queries: self.reader.queries(),
+            malformed: self.reader.malformed(),
+            pending: self.reader.pending().into(),
+        };
+        // All at once: a vector that grows leaves what it held behind.
+        let room = FORM_OCTETS + carried.pending.len() + octets_of_link;
+        let mut octets = Zeroizing::new(Vec::with_capacity(room));
+        carried.write(now, &mut octets);
+        let socket = self.link.hand_over(&mut octets)?;
+        let paused = match (self.shared.moving.get(), self.closing) {
+            (Moving::Now(since), Some(SessionEnd::Moved)) => now.saturating_duration_since(since),
+            _ => Duration::ZERO,
+        };
+        let (client, by_names) = (self.inbox.client.clone(), self.inbox.standing.by_names());
+        self.inbox.close();
+        Some(Departed { socket, octets, paused, client, by_names, so_far: self.ended(SessionEnd::Moved) })
+    }
+}
+
+impl WorkerShared {
+    /// Has sessions leave, or stay.
+    pub fn move_sessions(&self, moving: Moving) {
+        self.moving.set(moving);
+        if matches!(moving, Moving::Now(_)) {
+            self.wake_all();
+        }
+    }
+
+    /// The numbers of the sessions that are open, the oldest first.
+    #[must_use]
+    pub fn session_numbers(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.sessions.borrow().keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Has these sessions look whether they leave.
+    pub fn wake_these(&self, numbers: &[u64]) {
+        numbers.iter().filter_map(|number| self.session(*number)).for_each(|inbox| inbox.wake());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a session's times, counts and octets are the same in the next process. Method: one of each, and every shorter form.
+    ///
+    #[test]
+    fn a_session_is_the_same_afterwards() {
+        let now = Instant::now();
+        let before = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        let carried = Carried {
+            began: before(30),
+            idle_since: None,
+            message_since: Some(before(2)),
+            queries: 7,
+            malformed: 3,
+            pending: BytesMut::from(&b"\0\x11\0"[..]),
+        };
+        let mut form = Vec::new();
+        carried.write(now, &mut form);
+        assert!(form.len() <= FORM_OCTETS);
+        let read = Carried::read(&mut Octets::new(&form), now).unwrap();
+        assert_eq!((read.began, read.idle_since, read.message_since), (before(30), None, Some(before(2))));
+        assert_eq!((read.queries, read.malformed, &read.pending[..]), (7, 3, &b"\0\x11\0"[..]));
+        for length in 0..form.len() {
+            assert!(Carried::read(&mut Octets::new(&form[..length]), now).is_none());
+        }
+        assert_eq!(moment(NEVER - 1, now), now.checked_sub(AGE_MAX).or(Some(now)), "an age of an attacker's");
+    }
+}

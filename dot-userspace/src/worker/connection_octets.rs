@@ -1,0 +1,207 @@
+//! A connection as octets, for the engine that goes on with it: its client, its age, its handshake, and where it came in.
+//!
+//! Before: a session leaves. After: the next engine knows of its connection what `accept` and the handshake told this one.
+//! Holds: the form. What follows it is the session's, and then its link's.
+//! Never: decides anything by what it reads: an engine that was taken over may have written it.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::open::Shaken;
+use crate::{
+    octets::{Octets, put_run},
+    policy::{AccessReason, Denial},
+    proxy::{Client, ClientTls, Tlvs, header::PASSED_OCTETS_MAX},
+    session::{age, moment},
+    tls::HandshakeKind,
+};
+
+/// A connection on its way.
+pub(super) struct Connection {
+    /// The worker that served it.
+    pub(super) worker: u16,
+    /// When it was written, on a clock that all processes share.
+    pub(super) at_ns: u64,
+    /// For how long it had not been read then.
+    pub(super) paused: Duration,
+    /// When it was accepted.
+    pub(super) began: Instant,
+    pub(super) shaken: Option<Shaken>,
+    pub(super) client: Client,
+    /// The listen address at which it came in.
+    pub(super) listener: SocketAddr,
+    /// Why the names in its client's handshake may not ask.
+    pub(super) by_names: Option<Denial>,
+}
+
+const SHAKEN: u8 = 2;
+const RESUMED: u8 = 4;
+const TLS: u8 = 8;
+const TLS13: u8 = 16;
+const ALPN: u8 = 32;
+const CERTIFIED: u8 = 64;
+
+const NO_DENIAL: u8 = 0;
+const SILENT: u8 = 128;
+
+impl Connection {
+    /// Appends the form to `out`.
+    pub(super) fn write(&self, now: Instant, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.worker.to_be_bytes());
+        out.extend_from_slice(&self.at_ns.to_be_bytes());
+        let paused = u64::try_from(self.paused.as_nanos()).unwrap_or(u64::MAX);
+        out.extend_from_slice(&paused.to_be_bytes());
+        out.extend_from_slice(&age(Some(self.began), now).to_be_bytes());
+        let tls = self.client.tls;
+        let flags = [
+            (SHAKEN, self.shaken.is_some()),
+            (RESUMED, self.shaken.is_some_and(|shaken| shaken.kind.is_resumed)),
+            (TLS, tls.is_some()),
+            (TLS13, tls.is_some_and(|tls| tls.is_tls13)),
+            (ALPN, tls.is_some_and(|tls| tls.has_alpn)),
+            (CERTIFIED, tls.is_some_and(|tls| tls.is_certified)),
+        ];
+        out.push(flags.iter().filter(|(_, is_so)| *is_so).fold(0, |all, (flag, _)| all | flag));
+        let times = self.shaken.map_or([0; 2], |shaken| [shaken.hello_us, shaken.handshake_us]);
+        times.iter().for_each(|time| out.extend_from_slice(&time.to_be_bytes()));
+        for address in [self.client.source, self.client.destination, self.listener] {
+            put_address(out, address);
+        }
+        put_run(out, self.client.tlvs.as_ref().map(Tlvs::octets).unwrap_or_default());
+        out.push(code_of(self.by_names));
+    }
+
+    /// Reads what [`Connection::write`] wrote. `None`: it did not write that.
+    pub(super) fn read(octets: &mut Octets<'_>, now: Instant) -> Option<Self> {
+        let worker = octets.u16()?;
+        let (at_ns, paused) = (octets.u64()?, Duration::from_nanos(octets.u64()?));
+        let began = moment(octets.u64()?, now)?;
+        let flags = octets.u8()?;
+        let has = |flag| flags & flag != 0;
+        let tls = has(TLS).then(|| ClientTls {
+            is_tls13: has(TLS13),
+            has_alpn: has(ALPN),
+            is_certified: has(CERTIFIED),
+        });
+        let kind = tls.map(|ClientTls { is_tls13, has_alpn, is_certified }| HandshakeKind {
+            is_resumed: has(RESUMED),
+            is_tls13,
+            has_alpn,
+            is_certified,
+        });
+        let (hello_us, handshake_us) = (octets.u32()?, octets.u32()?);
+        let shaken = kind.filter(|_| has(SHAKEN)).map(|kind| Shaken { kind, hello_us, handshake_us });
+        let mut address = || take_address(octets);
+        let (source, destination, listener) = (address()?, address()?, address()?);
+        let tlvs = Tlvs::read(octets.run(PASSED_OCTETS_MAX)?);
+        let client = Client { source, destination, is_datagram: false, tls, tlvs };
+        let by_names = denial_of(octets.u8()?)?;
+        Some(Self { worker, at_ns, paused, began, shaken, client, listener, by_names })
+    }
+}
+
+/// The worker that sent this form: what it begins with.
+#[must_use]
+pub fn worker_of(octets: &[u8]) -> Option<u16> {
+    Octets::new(octets).u16()
+}
+
+fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
+    let (octets, scope) = match address {
+        SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped().octets(), 0),
+        SocketAddr::V6(v6) => (v6.ip().octets(), v6.scope_id()),
+    };
+    out.push(u8::from(address.is_ipv6()));
+    out.extend_from_slice(&octets);
+    out.extend_from_slice(&address.port().to_be_bytes());
+    out.extend_from_slice(&scope.to_be_bytes());
+}
+
+fn take_address(octets: &mut Octets<'_>) -> Option<SocketAddr> {
+    let is_ipv6 = octets.u8()? == 1;
+    let ip = Ipv6Addr::from(<[u8; 16]>::try_from(octets.take(16)?).ok()?);
+    let (port, scope) = (octets.u16()?, octets.u32()?);
+    if is_ipv6 {
+        return Some(SocketAddrV6::new(ip, port, 0, scope).into());
+    }
+    Some(SocketAddr::new(IpAddr::V4(ip.to_ipv4_mapped()?), port))
+}
+
+fn code_of(denial: Option<Denial>) -> u8 {
+    let Some(Denial { reason, is_silent }) = denial else { return NO_DENIAL };
+    let reason = match reason {
+        AccessReason::Denied => 1,
+        AccessReason::NotAllowed => 2,
+        AccessReason::ServerName => 3,
+        AccessReason::ClientName => 4,
+    };
+    if is_silent { reason | SILENT } else { reason }
+}
+
+fn denial_of(code: u8) -> Option<Option<Denial>> {
+    let reason = match code & !SILENT {
+        NO_DENIAL => return Some(None),
+        1 => AccessReason::Denied,
+        2 => AccessReason::NotAllowed,
+        3 => AccessReason::ServerName,
+        4 => AccessReason::ClientName,
+        _ => return None,
+    };
+    Some(Some(Denial { reason, is_silent: code & SILENT != 0 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(now: Instant) -> Connection {
+        let tls = ClientTls { is_tls13: true, has_alpn: false, is_certified: true };
+        let kind = HandshakeKind { is_resumed: true, is_tls13: true, has_alpn: false, is_certified: true };
+        Connection {
+            worker: 3,
+            at_ns: 4,
+            paused: Duration::from_nanos(5),
+            began: now.checked_sub(Duration::from_secs(9)).unwrap(),
+            shaken: Some(Shaken { kind, hello_us: 6, handshake_us: 7 }),
+            client: Client {
+                source: "[fe80::1%3]:40000".parse().unwrap(),
+                destination: "192.0.2.1:853".parse().unwrap(),
+                is_datagram: false,
+                tls: Some(tls),
+                tlvs: Tlvs::read(&[0xe0, 0, 1, 9]),
+            },
+            listener: "[::]:853".parse().unwrap(),
+            by_names: Some(Denial { reason: AccessReason::ClientName, is_silent: true }),
+        }
+    }
+
+    /// Goal: a connection is the same in the next engine. Method: one with everything, one with as little as possible, and every
+    /// shorter form of the first.
+    #[test]
+    fn a_connection_is_the_same_afterwards() {
+        let now = Instant::now();
+        let full = connection(now);
+        let client = Client { tls: None, tlvs: None, ..full.client.clone() };
+        let little = Connection { shaken: None, by_names: None, client, ..connection(now) };
+        for written in [&full, &little] {
+            let mut form = Vec::new();
+            written.write(now, &mut form);
+            assert_eq!(worker_of(&form), Some(3));
+            let mut octets = Octets::new(&form);
+            let read = Connection::read(&mut octets, now).expect("its own form");
+            assert!(octets.is_empty());
+            assert_eq!((read.worker, read.at_ns, read.paused, read.began), (3, 4, full.paused, full.began));
+            assert_eq!((read.client, read.listener), (written.client.clone(), full.listener));
+            assert_eq!(read.by_names, written.by_names);
+            let times = |shaken: Shaken| (shaken.kind, shaken.hello_us, shaken.handshake_us);
+            assert_eq!(read.shaken.map(times), written.shaken.map(times));
+            for length in 0..form.len() {
+                assert!(Connection::read(&mut Octets::new(&form[..length]), now).is_none(), "{length}");
+            }
+        }
+    }
+}

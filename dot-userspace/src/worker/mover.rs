@@ -1,0 +1,172 @@
+//! Sends a worker's sessions to the next engine, a few at a time.
+//!
+//! Before: another engine serves, and takes sessions. After: a session that could leave has left; the others are served on.
+//! Holds: packets for which the other engine has had no room yet: while there are any, no session is asked to leave.
+//! Never: stops a session before there is room for it, while there is time; blocks the worker.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    os::{fd::OwnedFd, unix},
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    io::Interest,
+    net::UnixDatagram,
+    task::yield_now,
+    time::{Instant, sleep},
+};
+
+use super::passage::{is_transient, send_session};
+use crate::{
+    session::{Departed, Moving, WorkerShared},
+    tls::Zeroizing,
+};
+
+/// Sessions that are asked to leave at the same time: about a millisecond of work.
+const ASKED_MAX: usize = 32;
+/// How often those are asked again that could not leave: they have queries in flight.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// A pause where the kernel lacks memory, or room for descriptors that are on their way.
+const SHORTAGE_REST: Duration = Duration::from_millis(5);
+
+/// A session, as it is sent.
+struct Packet {
+    /// What the worker writes of its connection.
+    connection: Vec<u8>,
+    /// What the session wrote, keys among it.
+    session: Zeroizing<Vec<u8>>,
+    socket: OwnedFd,
+}
+
+/// The way of a worker's sessions to the next engine.
+pub(super) struct Mover {
+    worker: u16,
+    shared: Rc<WorkerShared>,
+    /// Sockets of packets in an order (SOCK_SEQPACKET) have no type of their own.
+    passage: UnixDatagram,
+    waiting: RefCell<VecDeque<Packet>>,
+    /// One that was the first of these is being sent.
+    is_sending: Cell<bool>,
+    /// No further query is read before a session leaves.
+    is_late: Cell<bool>,
+    is_broken: Cell<bool>,
+    moved: Cell<u32>,
+}
+
+impl Mover {
+    /// Sends by `passage`, of which it keeps a descriptor of its own.
+    pub(super) fn new(worker: usize, passage: &OwnedFd, shared: Rc<WorkerShared>) -> io::Result<Self> {
+        let passage = unix::net::UnixDatagram::from(passage.try_clone()?);
+        passage.set_nonblocking(true)?;
+        let passage = UnixDatagram::from_std(passage)?;
+        Ok(Self {
+            worker: u16::try_from(worker).unwrap_or(u16::MAX),
+            shared,
+            passage,
+            waiting: RefCell::default(),
+            is_sending: Cell::new(false),
+            is_late: Cell::new(false),
+            is_broken: Cell::new(false),
+            moved: Cell::new(0),
+        })
+    }
+
+    /// The worker that it sends for.
+    pub(super) fn worker(&self) -> u16 {
+        self.worker
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.borrow().is_empty() && !self.is_sending.get()
+    }
+
+    /// Whether the other engine takes no more.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.get()
+    }
+
+    /// How many sessions have left.
+    pub(super) fn moved(&self) -> u32 {
+        self.moved.get()
+    }
+
+    /// From now on no session reads another query before it leaves.
+    pub(super) fn hurry(&self) {
+        if !self.is_broken.get() {
+            self.is_late.set(true);
+            self.shared.move_sessions(Moving::Now(Instant::now()));
+        }
+    }
+
+    /// A session has left: sends it at once where there is room, or in its order.
+    pub(super) fn send(&self, connection: Vec<u8>, departed: Departed) {
+        self.moved.set(self.moved.get().saturating_add(1));
+        let packet = Packet { connection, session: departed.octets, socket: departed.socket };
+        if self.is_idle() && self.try_send(&packet).is_ok() {
+            return;
+        }
+        self.waiting.borrow_mut().push_back(packet);
+        if !self.is_late.get() {
+            // Sessions are better served here than in a queue.
+            self.shared.move_sessions(Moving::No);
+        }
+    }
+
+    fn try_send(&self, packet: &Packet) -> io::Result<()> {
+        self.passage.try_io(Interest::WRITABLE, || self.send_packet(packet))
+    }
+
+    /// Asks sessions to leave, in their order, until all have or the other engine takes no more.
+    pub(super) async fn run(self: Rc<Self>) {
+        while !self.is_broken.get() {
+            for numbers in self.shared.session_numbers().chunks(ASKED_MAX) {
+                self.flush().await;
+                if self.is_broken.get() {
+                    return;
+                }
+                self.shared.wake_these(numbers);
+                yield_now().await;
+            }
+            self.flush().await;
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Sends what waits.
+    async fn flush(&self) {
+        loop {
+            let Some(packet) = self.waiting.borrow_mut().pop_front() else { break };
+            self.is_sending.set(true);
+            let sent = self.passage.async_io(Interest::WRITABLE, || self.send_packet(&packet)).await;
+            match sent {
+                Ok(()) => self.is_sending.set(false),
+                Err(error) if is_transient(&error) => {
+                    self.waiting.borrow_mut().push_front(packet);
+                    sleep(SHORTAGE_REST).await;
+                }
+                Err(error) => return self.break_off(&error),
+            }
+        }
+        if !self.is_late.get() {
+            self.shared.move_sessions(Moving::WhenQuiet);
+        }
+    }
+
+    /// The next engine has ended: sessions end here, in order.
+    fn break_off(&self, error: &io::Error) {
+        tracing::error!(%error, "the next engine takes no more sessions; the rest of them end here");
+        self.is_broken.set(true);
+        self.is_sending.set(false);
+        self.waiting.borrow_mut().clear();
+        self.shared.move_sessions(Moving::No);
+    }
+
+    fn send_packet(&self, packet: &Packet) -> io::Result<()> {
+        send_session(&self.passage, [&packet.connection, &packet.session], &packet.socket)
+    }
+}

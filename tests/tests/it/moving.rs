@@ -1,0 +1,233 @@
+//! Sessions that go on in the next engine when dotd is upgraded.
+//!
+//! Before: sessions at rest, at work, and in the middle of something. After: `dotd upgrade` has run, none was closed, and each is
+//! answered by the next engine; or the next engine takes none, and they have ended in order.
+
+use std::{
+    env, fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    thread,
+};
+
+use dot_tests::{
+    harness::{
+        clients::tcp,
+        config::Config,
+        dot::{Dot, End},
+        eventually,
+        message::{A, Query, framed, www},
+        netns::{CLIENT_V4, Network, SERVER_V4},
+        offer::Offer,
+        scene::{embedded, honest, scripted},
+        scratch::Scratch,
+        scripted::{Act, Received},
+        server::{Server, binary},
+        stats::Stats,
+    },
+    require,
+};
+use serde_json::Value;
+
+/// Sessions at rest, and sessions that ask without a pause: as many as a debug build makes in some seconds beside other tests, or as
+/// `DOTD_SESSIONS=10000,200` says.
+fn sessions() -> (usize, usize) {
+    let said = env::var("DOTD_SESSIONS").unwrap_or_else(|_| "250,16".to_owned());
+    let (idle, busy) = said.split_once(',').expect("two numbers");
+    (idle.parse().expect("a number"), busy.parse().expect("a number"))
+}
+
+fn config() -> Config {
+    let config = Config::new().xdp("off").set("server", "user", "\"nobody\"");
+    config.set("session", "connections_per_prefix_max", "20000").set("session", "idle_timeout", "\"10m\"")
+}
+
+fn upgrade(dotd: &Server) {
+    let before = dotd.pid();
+    let said = dotd.operate(&["upgrade"]);
+    assert!(said.is_success, "{} {}", said.text, dotd.stderr());
+    assert_ne!(dotd.pid(), before);
+}
+
+fn tls12() -> Offer {
+    Offer { is_tls12: true, ..Offer::default() }
+}
+
+/// For how long sessions were not read while they went over.
+fn pause(stats: &Stats) -> &Value {
+    let rows = stats.0["latency"].as_array().expect("rows");
+    rows.iter().find(|row| row["labels"]["stage"] == "moved").unwrap_or(&Value::Null)
+}
+
+/// Asks in clear over a connection that stays.
+fn ask_in_clear(client: &mut TcpStream) {
+    client.write_all(&framed(&www(9))).expect("it is open");
+    let mut prefix = [0; 2];
+    client.read_exact(&mut prefix).expect("it is open");
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(prefix))];
+    client.read_exact(&mut answer).expect("it is open");
+    assert!(answer.starts_with(&[0, 9]), "{answer:?}");
+}
+
+/// Goal: two upgrades, one after the other, close no session and lose no query: each session is answered before, meanwhile and
+/// after, in TLS 1.3, in TLS 1.2 and in clear, and keys are changed as before; the ledger is even on both sides. Method: sessions
+/// at rest, and others that ask without a pause; rustls's client, which ends at the first record that is not the next one.
+/// Covers: A-541, C-550, C-551, C-552.
+#[test]
+fn no_session_is_closed_by_an_upgrade() {
+    require!(Root);
+    let (network, dotd) = embedded(&config().set("listen", "do53", &format!("[\"{SERVER_V4}:53\"]")));
+    let connect = |place: usize| {
+        let offer = if place.is_multiple_of(10) { tls12() } else { Offer::default() };
+        Dot::attempt(&network.client, SERVER_V4, &offer).expect("a session")
+    };
+    let (idle_max, busy_max) = sessions();
+    let mut idle: Vec<Dot> = (0..idle_max).map(connect).collect();
+    let mut in_clear = tcp(&network.client, SocketAddr::new(SERVER_V4, 53));
+    ask_in_clear(&mut in_clear);
+    let busy: Vec<Dot> = (0..busy_max).map(connect).collect();
+    let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for mut session in busy {
+            let (is_over, answered) = (&is_over, &answered);
+            scope.spawn(move || {
+                while !is_over.load(Relaxed) {
+                    assert_eq!(session.exchange(&www(7)).rcode(), 0);
+                    answered.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        for round in 0..2_u16 {
+            upgrade(&dotd);
+            let before = answered.load(Relaxed);
+            eventually("all of them are asking", || {
+                (answered.load(Relaxed) > before + 2 * busy_max).then_some(())
+            });
+            let all = (idle_max + busy_max + 1) as u64;
+            let stats = dotd.counts("all are there", |stats| stats.counter("connections", "adopted") == all);
+            println!("upgrade {round}: {}", pause(&stats));
+            assert_eq!((stats.counter("connections", "accepted"), stats.sum("session_ends", "")), (0, 0));
+            for (place, session) in idle.iter_mut().enumerate() {
+                if !place.is_multiple_of(10) && place.is_multiple_of(3) {
+                    session.update_keys();
+                }
+                assert_eq!(session.exchange(&www(round)).rcode(), 0, "{place}");
+            }
+            ask_in_clear(&mut in_clear);
+        }
+        is_over.store(true, Relaxed);
+    });
+    let stats = dotd.counts("nothing is under way", |stats| stats.difference() == [0; 3]);
+    assert_eq!(stats.counter("connections_open", "open"), (idle_max + 1) as u64);
+    assert_eq!(pause(&stats)["count"], (idle_max + busy_max + 1) as u64);
+    drop((idle, in_clear));
+    dotd.counts("each has one end", |stats| {
+        stats.counter("connections_open", "open") == 0 && stats.difference() == [0; 3]
+    });
+    dotd.stop();
+}
+
+/// Goal: a session is in the middle of something, and goes on: half a message, half a record, a KeyUpdate of which half has come,
+/// its first octets not sent yet; queries that the old engine has asked are answered by it, and then the session leaves.
+/// Method: the other half after the upgrade; a backend that answers once the next engine is there. Covers: A-541, A-542, C-552.
+#[test]
+fn what_is_half_done_is_done_by_the_next_engine() {
+    require!(Root);
+    let script = |query: &Received| {
+        let Some(Act::Send(reply)) = honest(query).pop() else { panic!("it answers") };
+        let is_slow = query.octets.get(13) == Some(&b's');
+        vec![if is_slow { Act::Hold(reply) } else { Act::Send(reply) }]
+    };
+    let (network, backend, dotd) = scripted(config(), script);
+    let connect = || Dot::connect(&network.client, SERVER_V4);
+    let (message, mut of_message) = (framed(&www(1)), connect());
+    of_message.send(&message[..9]);
+    let mut of_record = connect();
+    let record = of_record.seal(&message);
+    of_record.send_below_tls(&record[..20]);
+    let mut of_update = connect();
+    let update = of_update.key_update();
+    of_update.send_below_tls(&update[..update.len() - 3]);
+    let silent = connect();
+    let mut asked = connect();
+    asked.ask(&Query::new(3, "slow.dotd.test", A).octets());
+    eventually("it waits", || (backend.held() == 1).then_some(()));
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| upgrade(&dotd));
+        eventually("the next engine serves", || (dotd.engines() == 2).then_some(()));
+        backend.release();
+        assert_eq!(asked.receive().rcode(), 0);
+        upgrade.join().expect("no panic");
+    });
+    dotd.counts("all are there", |stats| stats.counter("connections", "adopted") == 5);
+    of_message.send(&message[9..]);
+    of_record.send_below_tls(&record[20..]);
+    of_update.send_below_tls(&update[update.len() - 3..]);
+    of_update.ask(&www(1));
+    for session in [&mut of_message, &mut of_record, &mut of_update] {
+        assert_eq!(session.receive().rcode(), 0);
+    }
+    for mut session in [of_message, of_record, of_update, silent, asked] {
+        assert_eq!(session.exchange(&www(2)).rcode(), 0);
+    }
+    dotd.counts("nothing is under way", |stats| stats.difference() == [0; 3]);
+    dotd.stop();
+}
+
+/// Goal: a program that understands another form, and one that is told to take none, serve all the same: the old engine ends its
+/// sessions in order, as ever. Method: the built program with another number in its form; then the key. Covers: A-543, C-553.
+#[test]
+fn where_sessions_cannot_go_they_end_in_order() {
+    require!(Root);
+    let (network, keep) = (Network::new(), Scratch::new());
+    let dotd = Server::start(&network, &config());
+    let form = b"dotd sessions, form 1";
+    let mut program = fs::read(binary()).expect("built");
+    let places: Vec<usize> =
+        program.windows(form.len()).enumerate().filter(|(_, part)| part == form).map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "the form is in the program");
+    places.iter().for_each(|at| program[at + form.len() - 1] = b'2');
+    let other = keep.write("dotd-other", program);
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let said = dotd.operate(&["upgrade", "--binary", &other.display().to_string()]);
+    assert!(said.is_success, "{} {}", said.text, dotd.stderr());
+    assert_eq!(session.end(), End::CloseNotify);
+    eventually("the log says why", || {
+        dotd.stderr().contains(r#"they end here in order: it speaks "dotd sessions, form 2""#).then_some(())
+    });
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    dotd.rewrite_config(&config().set("session", "move_at_upgrade", "false"));
+    upgrade(&dotd);
+    assert_eq!(session.end(), End::CloseNotify);
+    assert_eq!(dotd.stats().counter("connections", "adopted"), 0);
+    assert!(Dot::connect(&network.client, SERVER_V4).exchange(&www(1)).rcode() == 0);
+    dotd.stop();
+}
+
+/// Goal: limits go on with a session, and the next engine's config is its: queries of a session are counted on, and a client that
+/// may not ask any more is closed. Method: two of three queries before the upgrade and one behind it; a deny list for the next
+/// one. Covers: A-544.
+#[test]
+fn limits_and_lists_hold_for_sessions_that_go_on() {
+    require!(Root);
+    let config = config().set("session", "queries_max", "3");
+    let (network, dotd) = embedded(&config);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    (0..2).for_each(|id| drop(session.exchange(&www(id))));
+    upgrade(&dotd);
+    assert_eq!(session.exchange(&www(2)).rcode(), 0);
+    assert_eq!(session.end(), End::CloseNotify);
+    dotd.counts("it has had its queries", |stats| stats.counter("session_ends", "queries") == 1);
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let denies =
+        config.set("access", "deny", &format!("[\"{CLIENT_V4}/32\"]")).set("access", "denied", "\"close\"");
+    dotd.rewrite_config(&denies);
+    upgrade(&dotd);
+    assert_eq!(session.end(), End::CloseNotify);
+    let stats = dotd.counts("it may not ask", |stats| stats.counter("session_ends", "denied") == 1);
+    assert_eq!((stats.counter("connections", "adopted"), stats.difference()), (1, [0; 3]));
+    dotd.stop();
+}

@@ -17,9 +17,9 @@ use serde_json::json;
 
 use super::{connect, error::CliError, pin, print, query, rights::Rights, show};
 use crate::{
-    config::{self, BackendAddress, Config, Placed, SynCookies, Transport, Workers, XdpMode},
+    config::{self, BackendAddress, Config, Placed, PolicyZone, SynCookies, Transport, Workers, XdpMode},
     control::CertificateStatus,
-    policy::Zone,
+    policy::{Zone, key_of},
     start::{families, privileges},
     tls::{BackendTls, Tickets, certificate, client_verifier},
     xdp,
@@ -235,6 +235,10 @@ impl Report<'_> {
 
     fn policies(&mut self, config: &Config) {
         for (index, zone) in config.policy.zone.iter().enumerate() {
+            if zone.is_transferred() {
+                self.primaries(index, zone);
+                continue;
+            }
             match Zone::load(zone) {
                 Ok(read) => {
                     let (rules, took) = (read.rules(), read.loaded().milliseconds);
@@ -251,6 +255,28 @@ impl Report<'_> {
                     }
                 }
                 Err(error) => self.mistake(&format!("policy.zone.{index}.file"), &error.to_string()),
+            }
+        }
+    }
+
+    /// The servers of a zone that is transferred: keys and authorities are read, nothing is sent.
+    fn primaries(&mut self, index: usize, zone: &PolicyZone) {
+        for (number, primary) in zone.primary.iter().enumerate() {
+            let at = |key: &str| format!("policy.zone.{index}.primary.{number}.{key}");
+            let is_signed = !primary.tsig.as_os_str().is_empty();
+            let (transport, key) = (primary.transport.label(), if is_signed { ", TSIG" } else { "" });
+            self.line(&format!(
+                "policy: {}: transferred from {} ({transport}{key})",
+                zone.name, primary.address
+            ));
+            if let Err(error) = BackendTls::of_primary(primary) {
+                self.mistake(&at("ca"), &error);
+            }
+            if let Some(error) = is_signed.then(|| key_of(&primary.tsig).err()).flatten() {
+                self.mistake(&at("tsig"), &format!("policy.zone.primary.tsig: {error}"));
+            }
+            if !has_route(primary.address) {
+                self.line(&format!("warning: no route from here to {}", primary.address));
             }
         }
     }

@@ -228,6 +228,11 @@ EXAMPLES
   dotd policy list
   dotd policy list --json | jq '.[].rules'";
 
+pub(super) const POLICY_REFRESH_EXAMPLES: &str = "\
+EXAMPLES
+  dotd policy refresh rpz.example
+  dotd policy refresh && dotd policy";
+
 pub(super) const POLICY_TEST_EXAMPLES: &str = "\
 EXAMPLES
   dotd policy test ads.example.net                which rule, of which zone and line

@@ -12,15 +12,16 @@ use super::{
     arguments::ControlArguments,
     ask,
     error::CliError,
-    examples::{POLICY_LIST_EXAMPLES, POLICY_TEST_EXAMPLES},
+    examples::{POLICY_LIST_EXAMPLES, POLICY_REFRESH_EXAMPLES, POLICY_TEST_EXAMPLES},
     print, show, show_answer, socket,
 };
 use crate::{
-    control::PolicyStatus,
+    control::{PolicyStatus, RefreshRequest, Refreshed, TransferStatus},
     policy::{Explained, Question, RuleSeen},
 };
 
 const PATH: &str = "/policy";
+const REFRESH_PATH: &str = "/policy/refresh";
 
 /// What to do with policy zones.
 #[derive(Debug, Subcommand)]
@@ -28,6 +29,16 @@ pub(super) enum PolicyVerb {
     /// Show each zone: rules, serial number, age, and why a newer file is not used
     #[command(after_help = POLICY_LIST_EXAMPLES)]
     List {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Ask the primary servers of a transferred zone at once whether there is a newer version
+    ///
+    /// Returns without waiting for them: `dotd policy` shows the outcome.
+    #[command(after_help = POLICY_REFRESH_EXAMPLES)]
+    Refresh {
+        /// The zone [default: every transferred zone]
+        zone: Option<String>,
         #[command(flatten)]
         control: ControlArguments,
     },
@@ -62,6 +73,13 @@ pub(super) fn run(
     match verb {
         None => list(control, config),
         Some(PolicyVerb::List { control }) => list(&control, config),
+        Some(PolicyVerb::Refresh { zone, control }) => {
+            let request = RefreshRequest { zone };
+            let place = socket(&control, config);
+            let (body, done) = ask::tell::<Refreshed>(&place, Method::POST, REFRESH_PATH, &request)?;
+            let text = format!("asked for: {}\n", done.zones.join(", "));
+            print(&if control.json { format!("{body}\n") } else { text })
+        }
         Some(PolicyVerb::Test { name, qtype, client, answer, control }) => {
             let question = Question { name, qtype, client, answer };
             let (body, found) =
@@ -97,11 +115,37 @@ pub(super) fn rows(zones: &[PolicyStatus]) -> String {
         if let Some(first) = &zone.first_left_out {
             show::row(&mut text, "", &format!("{} lines left out, the first: {first}", zone.left_out));
         }
+        if let Some(transfer) = &zone.transfer {
+            transferred(&mut text, transfer);
+        }
         if let Some(error) = &zone.error {
             show::row(&mut text, "", &format!("NOT READ AGAIN: {error}"));
         }
     }
     text
+}
+
+/// How a zone stands with its primary servers.
+fn transferred(text: &mut String, transfer: &TransferStatus) {
+    let duration = |seconds: u64| show::duration(i64::try_from(seconds).unwrap_or(i64::MAX));
+    let mut line = match (transfer.state.as_str(), transfer.confirmed_seconds) {
+        ("expired", _) => "EXPIRED: no rule holds until it is transferred".to_owned(),
+        (_, None) => "no version yet, no rule holds".to_owned(),
+        (_, Some(seconds)) => format!("confirmed {} ago", duration(seconds)),
+    };
+    if let Some(seconds) = transfer.next_seconds {
+        let _ = write!(line, ", asked again in {}", duration(seconds));
+    }
+    let _ = write!(line, "; {} transfers, {} failures", transfer.transfers, transfer.failures);
+    if let (Some(method), Some(server), Some(records)) =
+        (&transfer.method, &transfer.server, transfer.records)
+    {
+        let _ = write!(line, ", the last by {method} from {server}, {records} records");
+    }
+    show::row(text, "", &line);
+    if let Some(error) = &transfer.error {
+        show::row(text, "", &format!("NOT TRANSFERRED: {error}"));
+    }
 }
 
 /// Which rule decides, in lines.

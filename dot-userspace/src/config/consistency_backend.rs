@@ -49,13 +49,18 @@ fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
     if backend.server_name.is_empty() && !backend.ca.as_os_str().is_empty() {
         check.note(&at("ca"), "vouches for `server_name`, which is not set; remove it or set that");
     }
-    for (pin_index, pin) in backend.spki_pins.iter().enumerate() {
+    pins(check, &format!("backend.{index}"), &backend.spki_pins);
+}
+
+/// Pins below the key `path`.
+pub(super) fn pins(check: &mut Check<'_, '_>, path: &str, pins: &[String]) {
+    for (index, pin) in pins.iter().enumerate() {
         if STANDARD.decode(pin).is_ok_and(|digest| digest.len() == SHA256_OCTETS) {
             continue;
         }
         let message =
             format!("\"{pin}\" is not Base64 of {SHA256_OCTETS} octets; `dotd pin FILE` prints one");
-        check.note(&at(&format!("spki_pins.{pin_index}")), message);
+        check.note(&format!("{path}.spki_pins.{index}"), message);
     }
 }
 
@@ -135,6 +140,6 @@ fn is_reached_at(listener: SocketAddr, address: SocketAddr) -> bool {
     listener.port() == address.port() && (own == host || is_within)
 }
 
-fn is_multicast(host: IpAddr) -> bool {
+pub(super) fn is_multicast(host: IpAddr) -> bool {
     host.is_multicast() || host == IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
 }

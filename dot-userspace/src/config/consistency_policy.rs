@@ -5,7 +5,12 @@
 
 use std::collections::HashSet;
 
-use super::{Config, PolicyAction, consistency::Check, limit};
+use super::{
+    Config, PolicyAction, PolicyFormat, PolicyPrimary, PolicyZone, TransferTransport,
+    consistency::Check,
+    consistency_backend::{is_multicast, pins},
+    limit,
+};
 
 /// Notes what is wrong with `[policy]`.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
@@ -27,15 +32,77 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
         } else if !seen.insert(zone.name.trim_end_matches('.').to_ascii_lowercase()) {
             check.note(&at("name"), format!("\"{}\" is another zone's name; choose one for each", zone.name));
         }
-        if zone.file.as_os_str().is_empty() {
-            check.note(&at("file"), "is empty; name the file that holds the zone");
-        }
+        source(check, index, zone);
         if let PolicyAction::Cname(target) = &zone.action
             && !is_domain_name(target.strip_prefix("*.").unwrap_or(target))
         {
             check.note(&at("action"), format!("\"{}\" is no domain name", target.escape_debug()));
         }
     }
+}
+
+/// Where the rules come from: a file, or primary servers.
+fn source(check: &mut Check<'_, '_>, index: usize, zone: &PolicyZone) {
+    let at = |key: &str| format!("policy.zone.{index}.{key}");
+    match (zone.file.as_os_str().is_empty(), zone.is_transferred()) {
+        (true, false) => {
+            check.note(
+                &at("file"),
+                "is empty; name the file that holds the zone, or a `primary` to transfer it from",
+            );
+        }
+        (false, true) => check.note(&at("file"), "is not used with `primary`; remove one of them"),
+        _ => {}
+    }
+    if !zone.is_transferred() {
+        return;
+    }
+    if zone.format != PolicyFormat::Rpz {
+        check.note(&at("format"), "a zone that is transferred has format \"rpz\"; remove it");
+    }
+    if zone.primary.len() > limit::POLICY_PRIMARIES_MAX {
+        let message = format!(
+            "{} servers are more than {}, the most permitted",
+            zone.primary.len(),
+            limit::POLICY_PRIMARIES_MAX
+        );
+        check.note(&at("primary"), message);
+    }
+    for (number, primary) in zone.primary.iter().enumerate() {
+        self::primary(check, &at(&format!("primary.{number}")), primary);
+    }
+}
+
+fn primary(check: &mut Check<'_, '_>, path: &str, primary: &PolicyPrimary) {
+    let at = |key: &str| format!("{path}.{key}");
+    let (address, host) = (primary.address, primary.address.ip().to_canonical());
+    let is_tls = primary.transport == TransferTransport::Tls;
+    if address.port() == 0 || host.is_unspecified() || is_multicast(host) {
+        let port = if is_tls { 853 } else { 53 };
+        let message = format!("{address} is no server's address; use \"192.0.2.53:{port}\"");
+        check.note(&at("address"), message);
+    } else if !is_tls && primary.tsig.as_os_str().is_empty() && !host.is_loopback() && !primary.allow_unsigned
+    {
+        let message = "whoever is on the way to it could change the rules; set `tsig`, transport = \"tls\", or \
+                           allow_unsigned = true if that network is yours";
+        check.note(&at("address"), message);
+    }
+    let keys = [
+        ("server_name", !primary.server_name.is_empty()),
+        ("spki_pins", !primary.spki_pins.is_empty()),
+        ("ca", !primary.ca.as_os_str().is_empty()),
+    ];
+    let is_known = keys.iter().take(2).any(|(_, is_set)| *is_set);
+    if is_tls && !is_known {
+        check.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to know the server by");
+    }
+    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set && !is_tls) {
+        check.note(&at(key), "is used with transport = \"tls\" only; remove it");
+    }
+    if is_tls && primary.server_name.is_empty() && !primary.ca.as_os_str().is_empty() {
+        check.note(&at("ca"), "vouches for `server_name`, which is not set; remove it or set that");
+    }
+    pins(check, path, &primary.spki_pins);
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63 octets: what a metric's label and a log line can hold.

@@ -139,6 +139,9 @@ pub const PREFIX_V6: Limit<u8> = Limit { default: 56, min: 16, max: dot_common::
 /// Most `[[policy.zone]]`. 64: a query is looked up in each.
 pub const POLICY_ZONES_MAX: usize = 64;
 
+/// Most `[[policy.zone.primary]]` of a zone. 4: as many as feeds name.
+pub const POLICY_PRIMARIES_MAX: usize = 4;
+
 /// Octets of the name of a `[[policy.zone]]`: a rule's owner is a whole name in front of it.
 pub const POLICY_NAME_OCTETS_MAX: usize = 100;
 

@@ -3,7 +3,7 @@
 //! Before: `config::load` has the file's text. After: `config::consistency_policy`, then the `policy` module alone.
 //! Never: reads a zone.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -23,8 +23,12 @@ pub struct Policies {
 pub struct PolicyZone {
     /// Its name: the origin of an RPZ file, and what clients and operators hear.
     pub name: String,
-    /// Where its rules are.
+    /// Where its rules are; empty: they come from `primary`.
+    #[serde(default)]
     pub file: PathBuf,
+    /// The servers that it is transferred from, the first that has it counts.
+    #[serde(default)]
+    pub primary: Vec<PolicyPrimary>,
     /// What kind of file that is.
     #[serde(default)]
     pub format: PolicyFormat,
@@ -40,6 +44,54 @@ pub struct PolicyZone {
     /// The extended error that clients hear.
     #[serde(default)]
     pub ede: PolicyEde,
+}
+
+/// One `[[policy.zone.primary]]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyPrimary {
+    /// Its socket address.
+    pub address: SocketAddr,
+    /// How dotd speaks to it.
+    #[serde(default)]
+    pub transport: TransferTransport,
+    /// Name in its certificate, `transport = "tls"`.
+    #[serde(default)]
+    pub server_name: String,
+    /// PEM file of the authorities for `server_name`; empty: the system's.
+    #[serde(default)]
+    pub ca: PathBuf,
+    /// Base64 SHA-256 of its public key, `transport = "tls"`.
+    #[serde(default)]
+    pub spki_pins: Vec<String>,
+    /// File with the key that signs messages (TSIG); empty: none.
+    #[serde(default)]
+    pub tsig: PathBuf,
+    /// Permit a transfer that neither TLS nor a key protects.
+    #[serde(default)]
+    pub allow_unsigned: bool,
+}
+
+/// `policy.zone.primary.transport`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransferTransport {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// TLS (RFC 9103).
+    Tls,
+}
+
+impl TransferTransport {
+    /// As the config and status say it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
 }
 
 /// `policy.zone.format`
@@ -155,6 +207,12 @@ impl PolicyEde {
 }
 
 impl PolicyZone {
+    /// It comes from primary servers.
+    #[must_use]
+    pub fn is_transferred(&self) -> bool {
+        !self.primary.is_empty()
+    }
+
     pub(super) fn default_mode() -> LimitMode {
         LimitMode::Enforce
     }

@@ -20,7 +20,10 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
         &mut config.dnstap.unix,
     ];
     let of_backends = config.backend.iter_mut().map(|backend| &mut backend.ca);
-    let of_zones = config.policy.zone.iter_mut().map(|zone| &mut zone.file);
+    let of_zones = config.policy.zone.iter_mut().flat_map(|zone| {
+        let of_primaries = zone.primary.iter_mut().flat_map(|primary| [&mut primary.ca, &mut primary.tsig]);
+        of_primaries.chain([&mut zone.file])
+    });
     own.into_iter()
         .chain(certificates)
         .chain(of_backends)
@@ -45,7 +48,8 @@ mod tests {
         let text = "[server]\nstate_dir = \"p\"\nrun_dir = \"q/p\"\n[tls]\nclient_ca = \"p\"\nticket_secret = \"p\"\n\
                     certificates = [{ cert = \"p\", key = \"/abs/p\", ocsp = \"p\" }]\n\
                     [[backend]]\naddress = \"127.0.0.1:854\"\ntransport = \"tls\"\nserver_name = \"x\"\nca = \"p\"\n\
-                    [[policy.zone]]\nname = \"rpz.test\"\nfile = \"p\"\n[dnstap]\nunix = \"p\"\n";
+                    [[policy.zone]]\nname = \"rpz.test\"\nfile = \"p\"\n[[policy.zone]]\nname = \"rpz2.test\"\n\
+                    primary = [{ address = \"127.0.0.1:853\", transport = \"tls\", server_name = \"x\", ca = \"p\", tsig = \"p\" }]\n[dnstap]\nunix = \"p\"\n";
         let config = parse(text, "/etc/dotd/dotd.toml").unwrap();
         let (server, tls) = (&config.server, &config.tls);
         assert_eq!(server.run_dir.to_str(), Some("/etc/dotd/q/p"));
@@ -60,6 +64,8 @@ mod tests {
             &config.backend[0].ca,
             &config.policy.zone[0].file,
             &config.dnstap.unix,
+            &config.policy.zone[1].primary[0].ca,
+            &config.policy.zone[1].primary[0].tsig,
         ];
         for path in others {
             assert_eq!(path.to_str(), Some("/etc/dotd/p"));

@@ -91,6 +91,7 @@ const PLAIN: &[i64] = &[
     libc::SYS_statx,
     libc::SYS_umask,
     libc::SYS_unlinkat,
+    libc::SYS_utimensat,
     // Memory.
     libc::SYS_brk,
     libc::SYS_get_mempolicy,

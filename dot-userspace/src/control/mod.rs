@@ -36,12 +36,13 @@ pub use drain::{DrainRequest, DrainStatus};
 pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;
 pub use page::{PageAccess, PageAddress};
+pub use policy::{RefreshRequest, Refreshed};
 pub use refused::{RefusedTotal, refused};
 pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
 pub use status::{
     BackendStatus, CertificateStatus, DnstapStatus, ListenerStatus, PolicyStatus, State, Status,
-    UnmatchedStatus,
+    TransferStatus, UnmatchedStatus,
 };
 
 pub use tickets::{RotateRequest, Rotated};
@@ -133,6 +134,11 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// There are no zones, or the name is invalid.
     fn explain_policy(&self, question: &zones::Question) -> Result<zones::Explained, String>;
+    /// Has the primary servers of policy zones asked at once.
+    ///
+    /// # Errors
+    /// No such zone is transferred.
+    fn refresh_policy(&self, request: &RefreshRequest) -> Result<Refreshed, String>;
     /// Begins the next rotation of session tickets now.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
-//! `/policy` on the control socket: the policy zones, and the rule that decides about a name.
+//! `/policy` on the control socket: the policy zones, which rule decides about a name, and a look for newer versions.
 //!
 //! Before: `router` has the request. After: the [`Source`] has looked at the zones that workers use.
-//! Never: changes a zone, or asks a backend.
+//! Never: changes a zone, asks a backend, or waits for a primary server.
 
 use std::sync::Arc;
 
@@ -9,17 +9,39 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State as Shared},
     response::Response,
-    routing::get,
+    routing::{get, post},
 };
+use serde::{Deserialize, Serialize};
 
 use super::{Body, PolicyStatus, Source, answer};
 use crate::policy::Question;
+
+/// What `dotd policy refresh` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshRequest {
+    /// The zone; absent: every one that is transferred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// What is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// The zones whose servers are asked now.
+    pub zones: Vec<String>,
+}
 
 type AnySource = Arc<dyn Source>;
 
 /// `GET`: the zones. `POST`: a question.
 pub(super) fn route() -> Router<AnySource> {
-    Router::new().route(PATH, get(list).post(explain)).layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
+    let router = Router::new().route(PATH, get(list).post(explain)).route(REFRESH_PATH, post(refresh));
+    router.layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
+}
+
+async fn refresh(Shared(source): Shared<AnySource>, request: Body<RefreshRequest>) -> Response {
+    answer(request, |request| source.refresh_policy(&request))
 }
 
 async fn list(Shared(source): Shared<AnySource>) -> Json<Vec<PolicyStatus>> {
@@ -32,5 +54,7 @@ async fn explain(Shared(source): Shared<AnySource>, question: Body<Question>) ->
 
 /// The path.
 pub(super) const PATH: &str = "/policy";
+/// Where a look for newer versions is asked for.
+const REFRESH_PATH: &str = "/policy/refresh";
 /// Room for a name with every octet escaped, and some names and addresses of an answer.
 const BODY_OCTETS_MAX: usize = 8192;

@@ -105,7 +105,42 @@ pub struct PolicyStatus {
     pub read_milliseconds: u64,
     /// The memory that it uses.
     pub octets: u64,
+    /// How it stands with its primary servers; absent: it is read from a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<TransferStatus>,
     /// The reason why its newer file cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// How a policy zone stands with its primary servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferStatus {
+    /// "current"; "waiting" until the first answer; "failing"; "expired": no rule holds.
+    pub state: String,
+    /// Since when no server has said that the version here is its own; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_seconds: Option<u64>,
+    /// When one is asked next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_seconds: Option<u64>,
+    /// Transfers of newer versions since dotd started.
+    pub transfers: u64,
+    /// Times that no server gave an answer that could be used.
+    pub failures: u64,
+    /// The server of the last transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// "axfr" or "ixfr".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Records of the zone then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    /// Octets of the copy then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub octets: Option<u64>,
+    /// Why the last question had no answer that could be used, for each server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -102,6 +102,18 @@ impl Source for Still {
                 age_seconds: 60,
                 read_milliseconds: 1,
                 octets: 4096,
+                transfer: Some(TransferStatus {
+                    state: "current".to_owned(),
+                    confirmed_seconds: Some(3),
+                    next_seconds: Some(4),
+                    transfers: 5,
+                    failures: 6,
+                    server: Some("192.0.2.9:53".to_owned()),
+                    method: Some("ixfr".to_owned()),
+                    records: Some(7),
+                    octets: Some(4096),
+                    error: None,
+                }),
                 error: None,
             }],
             dnstap: Some(DnstapStatus {
@@ -229,6 +241,10 @@ impl Source for Still {
 
     fn explain_policy(&self, question: &Question) -> Result<Explained, String> {
         Ok(Explained { asked: question.clone(), decides: None, counted: Vec::new() })
+    }
+
+    fn refresh_policy(&self, request: &RefreshRequest) -> Result<Refreshed, String> {
+        Ok(Refreshed { zones: request.zone.clone().into_iter().collect() })
     }
 
     fn top(&self, _request: TopRequest) -> Counting {

@@ -115,7 +115,7 @@ impl<'o> Made<'o> {
 }
 
 /// Octets of RDATA before the names that may be compressed, and how many names these are (RFC 3597 §4, RFC 2782).
-fn compressible(rtype: u16) -> (usize, usize) {
+pub(super) fn compressible(rtype: u16) -> (usize, usize) {
     match rtype {
         // NS, MD, MF, CNAME, MB, MG, MR, PTR, DNAME.
         2..=5 | 7..=9 | 12 | 39 => (0, 1),

@@ -25,7 +25,9 @@ mod synthesize;
 mod transfer;
 mod triage;
 mod truncate;
+mod tsig;
 mod ttl;
+mod zone_record;
 
 pub use answers::{Answer, TYPE_A, TYPE_AAAA, TYPE_CNAME, answers, is_signed};
 pub use bare::{is_bare_error, with_question};
@@ -38,7 +40,8 @@ pub use labels::{Labels, text_of};
 pub use lifetime::{Bounds, Lifetime, TTLS_MAX, lifetime};
 pub use made::{Made, qtype_of, query_for};
 pub use name::{
-    NAME_OCTETS_MAX, asked_name, is_below, name_in_words, rdata_of, record_text, record_type, wire_name,
+    NAME_OCTETS_MAX, asked_name, is_below, is_rdata, name_in_words, rdata_of, record_text, record_type,
+    wire_name,
 };
 pub use query::{Opt, Query, QueryError, Screening, has_opt};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
@@ -48,10 +51,12 @@ pub use subnet::{
     without_subnet,
 };
 pub use synthesize::synthesize;
-pub use transfer::{Progress, Transfer};
+pub use transfer::{Part, Progress, Transfer};
 pub use triage::{Allowed, Disposition, DropReason, Reply, triage};
 pub use truncate::{datagram_octets_max, truncate};
+pub use tsig::{TsigError, TsigKey, TsigStream};
 pub use ttl::{STALE_TTL_SECONDS, count_down, make_stale};
+pub use zone_record::{Soa, ZoneRecord, is_response_to, soa_query, transfer_query};
 
 #[cfg(test)]
 mod tests;

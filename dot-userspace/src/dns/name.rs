@@ -86,6 +86,14 @@ pub fn rdata_of(rtype: u16, words: &str) -> Result<Vec<u8>, String> {
     rdata.to_bytes().map_err(|error| error.to_string())
 }
 
+/// Whether these octets are the data of a record of this type, as far as the type is known.
+#[must_use]
+pub fn is_rdata(rtype: u16, rdata: &[u8]) -> bool {
+    let Ok(length) = u16::try_from(rdata.len()) else { return false };
+    let mut decoder = BinDecoder::new(rdata);
+    RData::read(&mut decoder, RecordType::from(rtype), Restrict::new(length)).is_ok() && decoder.is_empty()
+}
+
 /// A record's type and data as a zone file has them.
 #[must_use]
 pub fn record_text(rtype: u16, rdata: &[u8]) -> String {

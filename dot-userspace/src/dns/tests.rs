@@ -347,8 +347,9 @@ proptest! {
             let additional = octets[11] & 3;
             octets[4..12].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, additional]);
         }
-        let allowed = Allowed { transfers: quiet, notify: quiet, update: quiet, strips_subnet: quiet };
+        let allowed = Allowed { transfers: quiet, notify: quiet, update: quiet, takes_notify: quiet, strips_subnet: quiet };
         match triage(&octets, allowed) {
+            Disposition::Notified(query) => prop_assert_eq!(query.opcode, 4),
             Disposition::Forward(query) | Disposition::Transfer(query) | Disposition::Describe(query) => {
                 let mut out = Vec::new();
                 forward(&octets, &query, 9, !quiet, &mut out);

@@ -2,13 +2,13 @@
 //!
 //! Before: `backend::transfer` has one message after another. After: it knows whether another will follow.
 //! Holds: the state of the transfer and two serials; nothing of the zone.
-//! Never: follows a pointer, allocates, or judges the records between the SOA records.
+//! Never: follows a pointer, allocates, or judges the records between the SOA records: it says which part they belong to.
 //!
 //! Source: RFC 5936 §2.2 (AXFR), RFC 1995 §4 (IXFR).
 
 use super::{
     HEADER_OCTETS, Query,
-    records::{Counts, owner_name_end, question_name_end, record_at, walk_tail},
+    records::{Counts, Record, owner_name_end, question_name_end, record_at, walk_tail},
     triage::TYPE_IXFR,
 };
 
@@ -50,7 +50,31 @@ pub enum Progress {
     Done,
 }
 
+/// The part of a transfer that a record belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The first SOA record: the version that is transferred.
+    First,
+    /// A record of the whole zone.
+    Zone,
+    /// A record that the newer version does not have.
+    Deleted,
+    /// A record that the newer version has beside the others.
+    Added,
+    /// The SOA record that ends the whole zone.
+    End,
+    /// A SOA record that begins or ends one of the other two parts.
+    Border,
+}
+
 impl Transfer {
+    /// A transfer of the whole zone, or of the differences from the version with the serial that is given.
+    #[must_use]
+    pub fn begin(differences_from: Option<u32>) -> Self {
+        let is_incremental = differences_from.is_some();
+        Self { is_incremental, has: differences_from, serial: 0, stage: Stage::Begin }
+    }
+
     /// The transfer that `message`, which `query` describes, asks for.
     #[must_use]
     pub fn asked_by(message: &[u8], query: &Query) -> Self {
@@ -61,6 +85,16 @@ impl Transfer {
 
     /// Takes the next message. `None`: its records do not fit into it.
     pub fn take(&mut self, message: &[u8]) -> Option<Progress> {
+        self.take_each(message, |_, _| true)
+    }
+
+    /// Takes the next message, and gives `each` the offset of every record with the part that it belongs to. `None`: its records
+    /// do not fit into it, or `each` takes one no more.
+    pub fn take_each(
+        &mut self,
+        message: &[u8],
+        mut each: impl FnMut(Part, usize) -> bool,
+    ) -> Option<Progress> {
         let counts = Counts::read(message)?;
         let question_end = match counts.question {
             0 => HEADER_OCTETS,
@@ -79,7 +113,11 @@ impl Transfer {
             offset = record.end;
             let serial =
                 if record.rtype == TYPE_SOA { Some(serial_at(message, record.start)?) } else { None };
-            if self.is_over_with(serial) {
+            let is_over = self.is_over_with(serial);
+            if !each(self.part(record), record.start) {
+                return None;
+            }
+            if is_over {
                 return Some(Progress::Done);
             }
         }
@@ -109,6 +147,20 @@ impl Transfer {
         };
         self.stage = stage;
         is_over
+    }
+}
+
+impl Transfer {
+    /// The part of the record that was just taken.
+    fn part(&self, record: Record) -> Part {
+        match (self.stage, record.rtype) {
+            (Stage::Begin | Stage::Second, _) => Part::First,
+            (Stage::Zone, TYPE_SOA) => Part::End,
+            (_, TYPE_SOA) => Part::Border,
+            (Stage::Zone, _) => Part::Zone,
+            (Stage::Deletions, _) => Part::Deleted,
+            (Stage::Additions, _) => Part::Added,
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Allowed {
     pub notify: bool,
     /// UPDATE.
     pub update: bool,
+    /// NOTIFY about zones that dotd itself has transferred.
+    pub takes_notify: bool,
     /// The client subnet is removed.
     pub strips_subnet: bool,
 }
@@ -34,7 +36,7 @@ impl Allowed {
     /// Whether messages with this opcode are parsed.
     fn has(self, opcode: u8) -> bool {
         match opcode {
-            OPCODE_NOTIFY => self.notify,
+            OPCODE_NOTIFY => self.notify || self.takes_notify,
             OPCODE_UPDATE => self.update,
             _ => false,
         }
@@ -50,6 +52,8 @@ pub enum Disposition {
     Transfer(Query),
     /// A question about `resolver.arpa`: dotd says what it is.
     Describe(Query),
+    /// A NOTIFY that may be about a zone of dotd's own.
+    Notified(Query),
     /// dotd answers.
     Respond(Reply),
     /// No answer; the session goes on.
@@ -66,7 +70,7 @@ impl Disposition {
         match self {
             Self::Respond(reply) => reply.rcode == Rcode::FORM_ERR,
             Self::Drop(_) | Self::Close(_) => true,
-            Self::Forward(_) | Self::Transfer(_) | Self::Describe(_) => false,
+            Self::Forward(_) | Self::Transfer(_) | Self::Describe(_) | Self::Notified(_) => false,
         }
     }
 }
@@ -119,6 +123,9 @@ fn triage_query(message: &[u8], query: Query, allowed: Allowed) -> Disposition {
     }
     if query.opcode == 0 && resolver_arpa::is_asked(message, query.question_end) {
         return Disposition::Describe(query);
+    }
+    if query.opcode == OPCODE_NOTIFY && allowed.takes_notify {
+        return Disposition::Notified(query);
     }
     let is_transfer = matches!(query.qtype, TYPE_AXFR | TYPE_IXFR) && query.opcode == 0;
     if is_transfer && !allowed.transfers {

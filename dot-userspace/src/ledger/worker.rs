@@ -334,6 +334,10 @@ counters! {
     PolicyByAddress = "policy", "by_address";
     /// Answers in whose place another name was asked for: the alias of a rule.
     PolicyAskedAgain = "policy", "asked_again";
+    /// NOTIFY messages of the servers that policy zones are transferred from.
+    PolicyNotified = "policy", "notified";
+    /// NOTIFY messages about other zones, from elsewhere, or with a wrong signature.
+    PolicyNotifyRefused = "policy", "notify_refused";
 }
 
 /// One worker's counters and durations. Cloning shares them.

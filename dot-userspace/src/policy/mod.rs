@@ -7,10 +7,13 @@
 
 mod access;
 mod builder;
+mod copy;
 mod explain;
 mod hits;
 mod index;
+mod key_file;
 mod lists;
+mod notified;
 mod prefixes;
 mod rpz;
 mod rules;
@@ -23,8 +26,11 @@ mod zone;
 mod tests;
 
 pub use access::{Access, AccessReason, Denial, Identity};
+pub use copy::{Arriving, Bounds, COPY_PREFIX, Draft, Unfit, copy_of, remove_drafts};
 pub use explain::{Explained, Question, RuleSeen};
 pub use index::Index;
+pub use key_file::key_of;
+pub use notified::{Notice, Notified, Sender};
 pub use prefixes::PrefixMap;
 pub use rules::{Action, Rules};
 pub use screen::{Answered, Found, Judged, OfAnswer, Ruling, Screen};

@@ -244,6 +244,7 @@ impl Reader<'_> {
             Some(number.to_be_bytes())
         };
         match rtype {
+            _ if words.get(at) == Some(b"\\#") => write_octets(words, at + 1, rtype, rdata)?,
             TYPE_PTR => rdata.extend_from_slice(self.name(words, at)?.octets()),
             TYPE_MX | TYPE_SRV => {
                 let numbers = if rtype == TYPE_MX { 1 } else { 3 };
@@ -270,6 +271,26 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// Appends the octets of a record whose type has no other form: how many there are, and their digits (RFC 3597 §5).
+fn write_octets(words: &Words, at: usize, rtype: u16, rdata: &mut Vec<u8>) -> Result<(), String> {
+    let no_octets = || format!("{} has no octets in hexadecimal as \\# says", words.rest(at));
+    let count: u16 = words.text(at).parse().map_err(|_| no_octets())?;
+    let digits = (at + 1..words.count()).flat_map(|place| words.get(place).unwrap_or_default());
+    let mut high = None;
+    for digit in digits {
+        let digit = char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit = digit.ok_or_else(no_octets)?;
+        match high.take() {
+            None => high = Some(digit),
+            Some(high) => rdata.push(high << 4 | digit),
+        }
+    }
+    if high.is_some() || rdata.len() != usize::from(count) || !dns::is_rdata(rtype, rdata) {
+        return Err(no_octets());
+    }
+    Ok(())
 }
 
 /// Appends a character string (RFC 1035 §3.3) with its escapes read.

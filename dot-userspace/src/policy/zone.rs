@@ -7,8 +7,8 @@
 use std::{
     fmt,
     fs::File,
-    io::BufReader,
-    path::PathBuf,
+    io::{self, BufReader, ErrorKind},
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -65,7 +65,8 @@ pub struct Loaded {
     pub at: SystemTime,
     /// How long it took.
     pub milliseconds: u64,
-    print: Print,
+    /// `None`: there was no file.
+    print: Option<Print>,
 }
 
 /// A policy zone.
@@ -89,6 +90,36 @@ impl Zone {
     /// # Errors
     /// The first thing that is wrong, with its line.
     pub fn load(config: &PolicyZone) -> Result<Self, ZoneError> {
+        Self::read(config, open(config))
+    }
+
+    /// Reads a copy of a transferred zone, in dotd's own folder. `Ok(None)`: there is none.
+    ///
+    /// # Errors
+    /// As [`Zone::load`].
+    pub fn load_copy(config: &PolicyZone, path: &Path) -> Result<Option<Self>, ZoneError> {
+        match disk::open_own(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            opened => Self::read(config, opened.map_err(unreadable).and_then(checked)).map(Some),
+        }
+    }
+
+    /// A zone without rules, until there are some.
+    ///
+    /// # Errors
+    /// A name in the config is none.
+    pub fn empty(config: &PolicyZone) -> Result<Self, ZoneError> {
+        let rules = Arc::new(Builder::default().build());
+        let loaded = Loaded { rules, at: SystemTime::now(), milliseconds: 0, print: None };
+        Self::of(config, loaded).map_err(|what| ZoneError {
+            zone: config.name.clone(),
+            file: config.file.clone(),
+            line: 0,
+            what,
+        })
+    }
+
+    fn read(config: &PolicyZone, opened: Result<(File, Print), String>) -> Result<Self, ZoneError> {
         let began = Instant::now();
         let error = |line: u32, what: String| ZoneError {
             zone: config.name.clone(),
@@ -96,7 +127,7 @@ impl Zone {
             line,
             what,
         };
-        let (file, print) = open(config).map_err(|what| error(0, what))?;
+        let (file, print) = opened.map_err(|what| error(0, what))?;
         let name = labels(&config.name).map_err(|what| error(0, what))?;
         let (mut lines, mut builder) =
             (Lines::new(BufReader::new(file), FILE_OCTETS_MAX), Builder::default());
@@ -107,7 +138,7 @@ impl Zone {
         outcome.map_err(|(line, what)| error(line, what))?;
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let rules = Arc::new(builder.build());
-        let loaded = Loaded { rules, at: SystemTime::now(), milliseconds, print };
+        let loaded = Loaded { rules, at: SystemTime::now(), milliseconds, print: Some(print) };
         Self::of(config, loaded).map_err(|what| error(0, what))
     }
 
@@ -148,10 +179,11 @@ impl Zone {
         self.hits.count()
     }
 
-    /// Its file is still the one that was read.
+    /// Its file is still the one that was read. A copy of a transferred zone is replaced together with the zone.
     #[must_use]
     pub fn is_as_read(&self) -> bool {
-        open(&self.config).is_ok_and(|(_, print)| print == self.loaded.print)
+        self.config.is_transferred()
+            || open(&self.config).is_ok_and(|(_, print)| Some(print) == self.loaded.print)
     }
 
     /// What the config says.
@@ -208,7 +240,14 @@ impl Zone {
 }
 
 fn open(config: &PolicyZone) -> Result<(File, Print), String> {
-    let file = disk::open_named(&config.file).map_err(|error| format!("cannot be read: {error}"))?;
+    disk::open_named(&config.file).map_err(unreadable).and_then(checked)
+}
+
+fn unreadable(error: io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
+fn checked(file: File) -> Result<(File, Print), String> {
     let found = file.metadata().map_err(|error| error.to_string())?;
     if !found.is_file() {
         return Err("is no file".to_owned());

@@ -19,6 +19,9 @@ pub(super) trait Recipient {
     /// Says which resolver this is.
     fn describe(self, message: &[u8], query: &Query);
 
+    /// Takes a NOTIFY, or has it answered as a query.
+    fn notify(self, message: &[u8], query: &Query);
+
     /// Has the zone transfer relayed, or refused if the transport has no room for one.
     fn transfer(self, message: &[u8], query: &Query);
 }
@@ -57,9 +60,10 @@ pub(super) fn act_on(
     counters: &WorkerCounters,
 ) -> Done {
     let query = match &disposition {
-        Disposition::Forward(query) | Disposition::Describe(query) | Disposition::Transfer(query) => {
-            Some(query)
-        }
+        Disposition::Forward(query)
+        | Disposition::Describe(query)
+        | Disposition::Notified(query)
+        | Disposition::Transfer(query) => Some(query),
         Disposition::Respond(_) | Disposition::Drop(_) | Disposition::Close(_) => None,
     };
     if let (Some(refusal), Some(query)) = (refusal, query) {
@@ -71,6 +75,7 @@ pub(super) fn act_on(
     match disposition {
         Disposition::Forward(query) => recipient.forward(message, &query),
         Disposition::Describe(query) => recipient.describe(message, &query),
+        Disposition::Notified(query) => recipient.notify(message, &query),
         Disposition::Transfer(query) => recipient.transfer(message, &query),
         Disposition::Respond(reply) => {
             recipient.answer(message, &reply);

@@ -24,6 +24,7 @@ mod keyed;
 mod limits;
 mod linger;
 mod link;
+mod notified;
 mod outq;
 mod owed;
 mod pace;

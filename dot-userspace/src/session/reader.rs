@@ -20,6 +20,7 @@ use super::{
     end::end_of_reading,
     fate_guard::FateGuard,
     inbox::transfer,
+    notified::notified,
     rates::Pace,
     screening::ask,
     traced,
@@ -238,6 +239,10 @@ impl Recipient for &Rc<Inbox> {
 
     fn describe(self, message: &[u8], query: &Query) {
         describe(&self.shared, message, query, self);
+    }
+
+    fn notify(self, message: &[u8], query: &Query) {
+        notified(&self.shared, message, query, self);
     }
 
     fn transfer(self, message: &[u8], query: &Query) {

@@ -31,7 +31,7 @@ use crate::{
     dns::{self, Designation, Edit, Hop},
     events::Events,
     ledger::{Counter, WorkerCounters},
-    policy::{Access, Denial, Screen},
+    policy::{Access, Denial, Notified, Screen},
     proxy::Trusted,
     tls,
 };
@@ -68,6 +68,8 @@ pub struct WorkerShared {
     access: RefCell<Option<Arc<Access>>>,
     /// What is answered otherwise; `None`: nothing.
     pub(super) screen: RefCell<Option<Arc<Screen>>>,
+    /// Zones whose primary servers send NOTIFY; `None`: there is no such zone.
+    pub(super) notified: RefCell<Option<Arc<Notified>>>,
     /// What dotd says of itself; `None`: nothing.
     pub(super) designation: RefCell<Option<Arc<Designation>>>,
     /// Where a response of dotd's own with records is made.
@@ -112,6 +114,7 @@ impl WorkerShared {
             trusted: RefCell::default(),
             access: RefCell::default(),
             screen: RefCell::default(),
+            notified: RefCell::default(),
             designation: RefCell::default(),
             made: RefCell::default(),
             owed: Cell::new(0),

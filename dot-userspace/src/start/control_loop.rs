@@ -30,7 +30,7 @@ use super::{
     renew::{renew, staples_until, trust},
     restart,
     tap::Tapping,
-    xdp_watchdog,
+    transfers, xdp_watchdog,
 };
 use crate::{
     backend::{BackendConfig, health},
@@ -180,10 +180,12 @@ async fn hear_signals(
                 }
             }
             read = reading.done(), if reading.is_busy() => policies::take(process, &mut running, read),
+            Some(arrival) = running.transfers.arrived() => policies::arrive(process, &mut running, &arrival),
             _ = usr1.recv() => {}
             _ = usr2.recv() => {
                 running.successor = running.keeper.successor();
                 if running.successor.is_some() {
+                    running.transfers.follow(&[], &[]);
                     return Ok((Why::Succeeded, running));
                 }
             }
@@ -284,6 +286,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     let loaded = certificate::load_all(&config.tls, state_dir, &process.identities())?;
     let identities = &loaded.identities;
     let secured = dialer::all(&config, process.history())?;
+    let transferred = transfers::prepare(&config, state_dir)?;
     let zones = policies::load_aside(&config, running).await?;
     let tickets = tickets(running, &config.tls, identities)?;
     let doubt = tickets.warning.clone();
@@ -301,9 +304,10 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     running.checks = check_all(&running.backends);
     let (workers, backends) = (running.workers.len(), running.backends.len());
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
-    running.screen = policies::screen(zones);
     let tap = Tapping::renew(&mut running.tapping, &config.dnstap, process.taps())?;
-    let settings = plan::settings(&config, serving, running.backends.clone(), running.screen.clone(), tap);
+    let policies = running.transfers.policies(&transferred, zones);
+    (running.screen, running.notified) = (policies.screen, policies.notified);
+    let settings = plan::settings(&config, serving, running.backends.clone(), &running.policies(), tap);
     process.tickets.resume_by(&tickets);
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));

@@ -184,7 +184,7 @@ pub(super) fn of_certificates(config: &Config) -> BTreeSet<PathBuf> {
 
 /// Every file of a policy zone.
 pub(super) fn of_zones(config: &Config) -> BTreeSet<PathBuf> {
-    config.policy.zone.iter().map(|zone| zone.file.clone()).collect()
+    config.policy.zone.iter().filter(|zone| !zone.is_transferred()).map(|zone| zone.file.clone()).collect()
 }
 
 fn prints(paths: &BTreeSet<PathBuf>) -> Vec<Option<Print>> {

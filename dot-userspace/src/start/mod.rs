@@ -36,6 +36,7 @@ mod tap;
 mod tls_history;
 mod top;
 mod trace;
+mod transfers;
 pub mod trial;
 mod xdp_watchdog;
 
@@ -65,6 +66,7 @@ use privileges::Owner;
 use process::{Askers, Kernel, Process, Running};
 use tap::Tapping;
 use tls_history::TlsHistory;
+use transfers::{Standings, Transferred, Transfers};
 
 /// Flushes of the cache, and reloads, that wait for the control thread.
 const FLUSHES_MAX: usize = 16;
@@ -76,6 +78,7 @@ struct Opened {
     descriptors: u64,
     seen: [Seen; 2],
     zones: Vec<Zone>,
+    transferred: Vec<Transferred>,
     loaded: certificate::Loaded,
     tickets: Tickets,
     serving: tls::Serving,
@@ -206,7 +209,9 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         tickets.read(&inherited.tickets.octets, inherited.tickets.age());
     }
     let serving = tls::serving(identities, &config.tls, &tickets)?;
-    let zones = policies::load(config, &[])?;
+    let state_dir = &config.server.state_dir;
+    let transferred = transfers::prepare(config, state_dir)?;
+    let zones = policies::load(config, state_dir, &[])?;
     let cpus = privileges::usable_cpus();
     let workers = worker_count(config.server.workers, cpus.len());
     let (groups, listeners) =
@@ -237,6 +242,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         descriptors,
         seen,
         zones,
+        transferred,
         loaded,
         tickets,
         serving,
@@ -260,24 +266,22 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     let Opened { loaded, backends, history, listeners, cpus, descriptors, .. } = opened;
     let workers = listeners.len();
     // From here on nothing has rights, and every thread made inherits that.
-    logging::write_from_now_on().context("the log thread cannot start")?;
-    opened
-        .embedded
-        .map(Embedded::spawn)
-        .transpose()
-        .context("the embedded backend cannot start its thread")?;
+    start_threads(opened.embedded)?;
     let admission = plan::admission(&config, descriptors, workers, backends.len());
     let rates = Arc::new(Rates::default());
-    let screen = policies::screen(opened.zones);
+    let standings = Standings::default();
+    let transfers = Transfers::start(&config.server.state_dir, standings.clone())?;
+    let policies = transfers.policies(&opened.transferred, opened.zones);
     let taps = TapCounts::default();
     let tapping = Tapping::start(&config.dnstap, &taps)?;
     let tap = tapping.as_ref().map(|tapping| tapping.sink.clone());
-    let settings = plan::settings(&config, opened.serving, backends.clone(), screen.clone(), tap);
-    warn(opened.user, &opened.tickets);
+    let settings = plan::settings(&config, opened.serving, backends.clone(), &policies, tap);
+    // A start that fails says one thing; this one has not.
+    warn([privileges::warning(opened.user), opened.tickets.warning.as_deref()]);
     let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
     let (events, refused) = EventSink::new();
     events.log_connections(config.log.connections);
-    let (askers, flushes, reloads) = askers(&events, taps, &keeper, history);
+    let (askers, flushes, reloads) = askers(&events, taps, &keeper, history, standings);
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
     process.say_unusable_certificates();
@@ -312,7 +316,9 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
         admission,
         descriptors,
         workers: running,
-        screen,
+        screen: policies.screen,
+        notified: policies.notified,
+        transfers,
         tapping,
         checks: JoinSet::new(),
         charges,
@@ -332,16 +338,23 @@ fn askers(
     taps: TapCounts,
     keeper: &Keeper,
     history: TlsHistory,
+    standings: Standings,
 ) -> (Askers, mpsc::Receiver<process::Flush>, mpsc::Receiver<process::Reload>) {
     let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
     let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
     let (events, keeper) = (events.clone(), keeper.clone());
-    (Askers { flushes: flusher, reloads: reloader, events, taps, keeper, history }, flushes, reloads)
+    let askers = Askers { flushes: flusher, reloads: reloader, events, taps, keeper, history, standings };
+    (askers, flushes, reloads)
 }
 
-/// Logs what is doubtful: a start that fails says one thing, and this one has not failed.
-fn warn(user: Option<Owner>, tickets: &Tickets) {
-    let warnings = [privileges::warning(user), tickets.warning.as_deref()];
+/// The log, and the embedded backend if there is one.
+fn start_threads(embedded: Option<Embedded>) -> anyhow::Result<()> {
+    logging::write_from_now_on().context("the log thread cannot start")?;
+    let spawned = embedded.map(Embedded::spawn).transpose();
+    spawned.map(drop).context("the embedded backend cannot start its thread")
+}
+
+fn warn(warnings: [Option<&str>; 2]) {
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
 }
 

@@ -18,7 +18,7 @@ use crate::{
     dns::{Allowed, Bounds},
     events::tap::TapSink,
     ledger::BackendLines,
-    policy::{Access, Screen},
+    policy::{Access, Notified, Screen},
     proxy::Trusted,
     session::{EVICTED_LINGERING_MAX, Limits, OwedLimits, QueryRate},
     tls::Serving,
@@ -140,12 +140,20 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     statuses.chain(in_clear).collect()
 }
 
+/// What workers know of policy zones.
+pub(super) struct Policies {
+    /// Which answers are changed.
+    pub screen: Option<Arc<Screen>>,
+    /// Zones about which a NOTIFY may come.
+    pub notified: Option<Arc<Notified>>,
+}
+
 /// What every worker works by.
 pub(super) fn settings(
     config: &Config,
     serving: Serving,
     backends: Vec<BackendConfig>,
-    screen: Option<Arc<Screen>>,
+    policies: &Policies,
     tap: Option<TapSink>,
 ) -> Settings {
     Settings {
@@ -168,6 +176,7 @@ pub(super) fn settings(
                 transfers: config.dns.transfers,
                 notify: config.dns.notify,
                 update: config.dns.update,
+                takes_notify: policies.notified.is_some(),
                 strips_subnet: config.dns.client_subnet == ClientSubnet::Strip,
             },
             owed: owed_limits(&config.session),
@@ -181,7 +190,8 @@ pub(super) fn settings(
         client_subnet: config.dns.client_subnet,
         keeping: keeping(&config.dns),
         access: Access::new(&config.access, &config.xdp.deny).map(Arc::new),
-        screen,
+        screen: policies.screen.clone(),
+        notified: policies.notified.clone(),
         discovery: (config.discovery.clone(), config.listen.dot.clone()),
         tap,
     }

@@ -1,15 +1,19 @@
-//! Policy zones: read at the start and at a reload, and again when their files change, without a pause of anything else.
+//! Policy zones: read at the start and at a reload, and again when their files change or another version of a transferred one
+//! has come, without a pause of anything else.
 //!
-//! Before: a config that names files. After: every worker has the zones, and `control` says how they are.
+//! Before: a config that names files and servers. After: every worker has the zones, and `control` says how they are.
 //! Holds: what is being read in a thread of its own, and why a newer file cannot be used.
 //! Never: replaces a zone by one that has a mistake: the old one stays, and a line names the file and its line.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::process::{Process, Running};
+use super::{
+    process::{Process, Running},
+    transfers::{Arrival, Standings, placed, unexpired},
+};
 use crate::{
     config::{Config, LimitMode, PolicyZone},
     control::PolicyStatus,
@@ -17,12 +21,14 @@ use crate::{
     worker::Command,
 };
 
-/// The zones of `config`. A zone of `known` whose file has not changed is not read again.
+/// The zones of `config`, of which those that are transferred have their copies in `state_dir`. A zone of `known` whose file has
+/// not changed is not read again.
 ///
 /// # Errors
 /// The first zone that cannot be used, with file and line.
-pub(super) fn load(config: &Config, known: &[Zone]) -> Result<Vec<Zone>, ZoneError> {
-    config.policy.zone.iter().map(|zone| kept(zone, known).map_or_else(|| read(zone, known), Ok)).collect()
+pub(super) fn load(config: &Config, state_dir: &Path, known: &[Zone]) -> Result<Vec<Zone>, ZoneError> {
+    let zones = placed(config, state_dir);
+    zones.iter().map(|zone| kept(zone, known).map_or_else(|| read(zone, known), Ok)).collect()
 }
 
 /// The same for a reload, in a thread of its own: a large file takes seconds, in which operators are answered.
@@ -31,7 +37,8 @@ pub(super) fn load(config: &Config, known: &[Zone]) -> Result<Vec<Zone>, ZoneErr
 /// As for [`load`].
 pub(super) async fn load_aside(config: &Config, running: &Running) -> anyhow::Result<Vec<Zone>> {
     let (config, known) = (config.clone(), known(running).to_vec());
-    let zones = spawn_blocking(move || load(&config, &known)).await;
+    let state_dir = running.config.server.state_dir.clone();
+    let zones = spawn_blocking(move || load(&config, &state_dir, &known)).await;
     Ok(zones.context("policy zones: the thread that read them panicked")??)
 }
 
@@ -41,7 +48,7 @@ fn kept(config: &PolicyZone, known: &[Zone]) -> Option<Zone> {
 }
 
 fn read(config: &PolicyZone, known: &[Zone]) -> Result<Zone, ZoneError> {
-    let mut zone = Zone::load(config)?;
+    let mut zone = if config.is_transferred() { copy(config)? } else { Zone::load(config)? };
     if let Some(before) = known.iter().find(|before| before.config().name == config.name) {
         zone = zone.in_place_of(before);
     }
@@ -50,9 +57,32 @@ fn read(config: &PolicyZone, known: &[Zone]) -> Result<Zone, ZoneError> {
         let file = config.file.display();
         tracing::warn!("policy zone {name}: {} lines are left out; {file}, {first}", start.left_out);
     }
+    if config.is_transferred() && start.serial.is_none() {
+        return Ok(zone);
+    }
     let rules = zone.rules().count();
     tracing::info!(zone = %name, rules, serial = start.serial, milliseconds = zone.loaded().milliseconds, "policy zone read");
     Ok(zone)
+}
+
+/// The copy of a transferred zone; without one that can be used, a zone without rules: a start does not wait for servers.
+fn copy(config: &PolicyZone) -> Result<Zone, ZoneError> {
+    let name = &config.name;
+    match Zone::load_copy(config, &config.file) {
+        Ok(Some(zone)) => match unexpired(zone) {
+            Some(zone) => return Ok(zone),
+            None => tracing::warn!(
+                "policy zone {name}: its copy has expired; no rule of it holds until it is transferred"
+            ),
+        },
+        Ok(None) => {
+            tracing::info!("policy zone {name} has no copy yet; no rule of it holds until it is transferred")
+        }
+        Err(error) => {
+            tracing::warn!("{error}; the copy is not used, no rule of the zone holds until it is transferred")
+        }
+    }
+    Zone::empty(config)
 }
 
 /// What workers ask.
@@ -115,11 +145,34 @@ pub(super) fn take(process: &Process, running: &mut Running, read: Option<Read>)
     for error in &errors {
         tracing::error!("not read, the old zone stays: {error}");
     }
+    // Another version of a transferred one may have come meanwhile.
+    let present = |zone: Zone| {
+        let name = &zone.config().name;
+        let now =
+            known(running).iter().find(|now| zone.config().is_transferred() && now.config().name == *name);
+        now.cloned().unwrap_or(zone)
+    };
+    let zones = zones.into_iter().map(present).collect();
+    give(process, running, zones, &errors);
+}
+
+/// Gives workers a zone that was transferred, if the config still has it.
+pub(super) fn arrive(process: &Process, running: &mut Running, Arrival(zone): &Arrival) {
+    let put = |present: &Zone| match zone.again(present.config()) {
+        Some(zone) => zone.in_place_of(present),
+        None => present.clone(),
+    };
+    let zones = known(running).iter().map(put).collect();
+    let errors = process.policy_errors();
+    give(process, running, zones, &errors);
+}
+
+fn give(process: &Process, running: &mut Running, zones: Vec<Zone>, errors: &[ZoneError]) {
     running.screen = screen(zones);
     for worker in &running.workers {
         worker.tell(Command::Screen(running.screen.clone()));
     }
-    process.screen_by(running.screen.clone(), &errors);
+    process.screen_by(running.screen.clone(), errors);
 }
 
 /// What the control socket says of zones.
@@ -140,8 +193,13 @@ impl KnownZones {
         self.screen.clone()
     }
 
-    /// Each zone.
-    pub(super) fn statuses(&self) -> Vec<PolicyStatus> {
+    /// Why newer files of some cannot be used.
+    pub(super) fn errors(&self) -> Vec<ZoneError> {
+        self.errors.clone()
+    }
+
+    /// Each zone; of those that are transferred, `standings` knows more.
+    pub(super) fn statuses(&self, standings: &Standings) -> Vec<PolicyStatus> {
         let now = SystemTime::now();
         let zones = self.screen.as_deref().map_or(&[][..], Screen::zones).iter();
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
@@ -162,6 +220,7 @@ impl KnownZones {
                 age_seconds: now.duration_since(loaded.at).unwrap_or_default().as_secs(),
                 read_milliseconds: loaded.milliseconds,
                 octets: count(rules.octets()),
+                transfer: config.is_transferred().then(|| standings.status(&config.name)).flatten(),
                 error: self.errors.iter().find(|error| error.zone == config.name).map(ToString::to_string),
             }
         };

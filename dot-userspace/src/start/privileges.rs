@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::tls_history::FILE_NAME as HISTORY;
-use crate::{disk, tls::SELF_SIGNED};
+use crate::{disk, policy::COPY_PREFIX, tls::SELF_SIGNED};
 
 /// A user and its group.
 pub type Owner = (u32, u32);
@@ -76,7 +76,7 @@ pub fn usable_cpus() -> Vec<usize> {
 /// # Errors
 /// As [`hand_over`].
 pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
-    if !hand_over(state_dir, &[SELF_SIGNED, HISTORY], owner)? {
+    if !hand_over(state_dir, &[SELF_SIGNED, HISTORY, COPY_PREFIX], owner)? {
         let folder = state_dir.display();
         tracing::warn!(
             "server.state_dir: {folder} holds what is not dotd's and stays its owner's; name a folder of its own"
@@ -85,7 +85,7 @@ pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result
     Ok(())
 }
 
-/// Gives `folder` to the user that dotd becomes, and what it keeps there, whose names begin with `own`. A folder that has
+/// Gives `folder` to the user that dotd becomes, and what it keeps there, whose names begin with one of `own`. A folder that has
 /// anything else in it stays whose it is, and so does that: it may be /etc. `false`: it stays another's.
 ///
 /// Only a file or socket of ours (or of that user) with one name is given away, and by its descriptor: whoever may write in

@@ -34,6 +34,7 @@ use super::{
     tap::Tapping,
     tls_history::TlsHistory,
     trace::Traces,
+    transfers::{Standings, Transfers},
 };
 use crate::{
     backend::BackendConfig,
@@ -43,7 +44,7 @@ use crate::{
     events::{EventSink, Refused, tap::TapCounts},
     keeper::{Keeper, Successor},
     ledger::{Counter, WorkerCounters},
-    policy::{Screen, ZoneError},
+    policy::{Notified, Screen, ZoneError},
     tls::{Tickets, certificate::Loaded},
     worker::{Admission, ChargesSink, Worker},
     xdp::{BanRow, Charges, ClientReport, Notices, StatusWriter, Xdp, XdpError},
@@ -73,6 +74,10 @@ pub(super) struct Running {
     pub screen: Option<Arc<Screen>>,
     /// Writes copies of messages for a dnstap reader.
     pub tapping: Option<Tapping>,
+    /// Those about which a NOTIFY may come.
+    pub notified: Option<Arc<Notified>>,
+    /// The thread that transfers them.
+    pub transfers: Transfers,
     /// One task a backend, which asks whether it is there.
     pub checks: JoinSet<()>,
     /// What workers say that clients cost.
@@ -85,6 +90,13 @@ pub(super) struct Running {
     pub reloads: mpsc::Receiver<Reload>,
     /// The engine that serves in this one's place.
     pub successor: Option<Successor>,
+}
+
+impl Running {
+    /// What workers know of policy zones.
+    pub(super) fn policies(&self) -> plan::Policies {
+        plan::Policies { screen: self.screen.clone(), notified: self.notified.clone() }
+    }
 }
 
 /// Channels to the control thread, and the process that handles signals.
@@ -101,6 +113,8 @@ pub(super) struct Askers {
     pub keeper: Keeper,
     /// What is remembered of backends' TLS.
     pub history: TlsHistory,
+    /// How transferred zones stand.
+    pub standings: Standings,
 }
 
 /// What the control socket tells.
@@ -126,6 +140,7 @@ pub(super) struct Process {
     cache_entries: AtomicU32,
     access: Mutex<Option<String>>,
     policy: Mutex<KnownZones>,
+    standings: Standings,
     config: Mutex<Arc<Config>>,
     /// The text of the config file, and keys in it that wait for a restart.
     file: Mutex<(Option<String>, Vec<String>)>,
@@ -176,7 +191,7 @@ impl Process {
         loaded: Loaded,
         kernel: Kernel,
         sink: ChargesSink,
-        Askers { flushes, reloads, events, taps, keeper, history }: Askers,
+        Askers { flushes, reloads, events, taps, keeper, history, standings }: Askers,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
@@ -208,6 +223,7 @@ impl Process {
             cache_entries: AtomicU32::new(config.dns.cache_entries),
             access: Mutex::new(plan::access_in_words(config)),
             policy: Mutex::default(),
+            standings,
             config: Mutex::new(Arc::new(config.clone())),
             file: Mutex::default(),
             page_token: OnceLock::new(),
@@ -297,6 +313,11 @@ impl Process {
     /// Policy zones as the workers have them from now on; of some of them a newer file cannot be used.
     pub(super) fn screen_by(&self, screen: Option<Arc<Screen>>, errors: &[ZoneError]) {
         *lock(&self.policy) = KnownZones::new(screen, errors.to_vec());
+    }
+
+    /// Why newer files of policy zones cannot be used.
+    pub(super) fn policy_errors(&self) -> Vec<ZoneError> {
+        lock(&self.policy).errors()
     }
 
     /// A reload changed nothing.

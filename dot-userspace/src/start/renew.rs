@@ -58,8 +58,8 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
         running.backends = backends;
         running.checks = control_loop::check_all(&running.backends);
         let tap = running.tapping.as_ref().map(|tapping| tapping.sink.clone());
-        let (backends, screen) = (running.backends.clone(), running.screen.clone());
-        let settings = plan::settings(&running.config, serving, backends, screen, tap);
+        let (backends, policies) = (running.backends.clone(), running.policies());
+        let settings = plan::settings(&running.config, serving, backends, &policies, tap);
         for worker in &running.workers {
             worker.tell(Command::Reload(Box::new(settings.clone())));
         }

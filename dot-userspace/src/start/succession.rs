@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use super::{
     become_two, dialer, families, in_a_line, logging, open, plan, policies, privileges, renew,
-    tls_history::TlsHistory,
+    tls_history::TlsHistory, transfers,
 };
 use crate::{
     config::{self, Config, Workers},
@@ -67,7 +67,8 @@ pub fn could_succeed(mut config: Config, inherited: &Inheritance) -> anyhow::Res
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     tls::serving(&identities, &config.tls, &tickets.given_under(renew::trust(&config.tls, &identities)))?;
     dialer::all(&config, &TlsHistory::default())?;
-    policies::load(&config, &[])?;
+    transfers::prepare(&config, &config.server.state_dir)?;
+    policies::load(&config, &config.server.state_dir, &[])?;
     xdp::try_load(&plan::xdp(&config, &config.listen.do53), &config.listen.dot)?;
     Ok(())
 }

@@ -1,15 +1,16 @@
-//! TLS towards a backend: who it must be, and the handshake that finds out.
+//! TLS towards a backend, or a zone's primary server: who it must be, and the handshake that finds out.
 //!
-//! Before: a `[[backend]]` with `transport = "tls"`. After: a stream that is the backend's own, or an error.
+//! Before: a `[[backend]]` or a `[[policy.zone.primary]]` with `transport = "tls"`. After: a stream that is the backend's own, or an error.
 //! Holds: the roots, the name, the pins, and the tickets of earlier handshakes with it.
 //! Never: believes a certificate of a strict backend for any reason but the configured ones, offers early data, or speaks TLS below
 //! 1.2.
 //!
-//! Source: RFC 8310 §8 (name and pins: where both are set, both must hold), RFC 7858 §4.2.
+//! Source: RFC 8310 §8 (name and pins: where both are set, both must hold), RFC 7858 §4.2, RFC 9103 §7 (TLS 1.3, ALPN `dot`).
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
+    net::SocketAddr,
     path::Path,
     sync::Arc,
 };
@@ -18,6 +19,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{
     CertificateError as Refused, ClientConfig, Error as TlsError, ProtocolVersion, RootCertStore,
+    SupportedProtocolVersion,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs as provider},
     server::ParsedCertificate,
@@ -32,7 +34,7 @@ use super::{
     server_verifier::{Rule, ServerVerifier},
     serving::ALPN_DOT,
 };
-use crate::config::{Backend, Profile, TlsVersion};
+use crate::config::{Backend, PolicyPrimary, Profile, TlsVersion, TransferTransport};
 
 /// Why a key without a configured pin is refused.
 pub(super) const WRONG_PIN: &str = "the backend's key has none of the configured pins";
@@ -51,6 +53,17 @@ pub struct BackendTls {
     fingerprint: u64,
 }
 
+/// A server, and what it must show.
+struct Peer<'c> {
+    /// Its table in the config.
+    key: &'static str,
+    address: SocketAddr,
+    server_name: &'c str,
+    ca: &'c Path,
+    spki_pins: &'c [String],
+    is_opportunistic: bool,
+}
+
 impl BackendTls {
     /// Reads what `backend` must show. `Ok(None)`: it is not asked over TLS.
     ///
@@ -61,31 +74,53 @@ impl BackendTls {
         if backend.transport != crate::config::Transport::Tls {
             return Ok(None);
         }
+        let (server_name, ca) = (backend.server_name.as_str(), backend.ca.as_path());
+        let is_opportunistic = backend.profile == Profile::Opportunistic;
+        let spki_pins = &backend.spki_pins;
+        let peer = Peer { key: "backend", address, server_name, ca, spki_pins, is_opportunistic };
+        Self::to(&peer, &[&TLS13, &TLS12]).map(Some)
+    }
+
+    /// Reads what a zone's primary server must show. `Ok(None)`: it is not asked over TLS.
+    ///
+    /// # Errors
+    /// As [`BackendTls::of`].
+    pub fn of_primary(primary: &PolicyPrimary) -> Result<Option<Self>, String> {
+        if primary.transport != TransferTransport::Tls {
+            return Ok(None);
+        }
+        let PolicyPrimary { address, server_name, ca, spki_pins, .. } = primary;
+        let (key, address) = ("policy.zone.primary", *address);
+        let peer = Peer { key, address, server_name, ca, spki_pins, is_opportunistic: false };
+        Self::to(&peer, &[&TLS13]).map(Some)
+    }
+
+    fn to(peer: &Peer<'_>, versions: &[&'static SupportedProtocolVersion]) -> Result<Self, String> {
+        let Peer { key, address, server_name, ca, spki_pins, is_opportunistic } = *peer;
         let provider = Arc::new(provider::default_provider());
         let mut believed = DefaultHasher::new();
-        let is_opportunistic = backend.profile == Profile::Opportunistic;
-        (&backend.server_name, &backend.spki_pins, is_opportunistic).hash(&mut believed);
-        let named = match backend.server_name.as_str() {
+        (server_name, spki_pins, is_opportunistic).hash(&mut believed);
+        let named = match server_name {
             "" => None,
-            _ => Some(by_name(&backend.ca, Arc::clone(&provider), &mut believed)?),
+            _ => Some(by_name(key, ca, Arc::clone(&provider), &mut believed)?),
         };
-        let name = match backend.server_name.as_str() {
+        let name = match server_name {
             // An address as a name means no SNI.
             "" => ServerName::from(address.ip()),
             text => ServerName::try_from(text.to_owned())
-                .map_err(|_| format!("backend {address}: server_name \"{text}\" is no name of a host"))?,
+                .map_err(|_| format!("{key} {address}: server_name \"{text}\" is no name of a host"))?,
         };
-        let pins = backend.spki_pins.iter().filter_map(pin).collect();
+        let pins = spki_pins.iter().filter_map(pin).collect();
         let conditions = Conditions { is_opportunistic, ..Conditions::new(named, pins) };
         let verifier = ServerVerifier::new(conditions, Arc::clone(&provider));
-        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12]);
-        let builder = builder.map_err(|error| format!("backend {address}: {error}"))?;
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
+        let builder = builder.map_err(|error| format!("{key} {address}: {error}"))?;
         let mut config =
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
         config.alpn_protocols = vec![ALPN_DOT.to_vec()];
         config.require_ems = true;
         let connector = TlsConnector::from(Arc::new(config));
-        Ok(Some(Self { connector, name, fingerprint: believed.finish() }))
+        Ok(Self { connector, name, fingerprint: believed.finish() })
     }
 
     /// Does the handshake.
@@ -129,11 +164,12 @@ pub(super) fn authorities(
     ca: &Path,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, String> {
-    by_name(ca, provider, &mut DefaultHasher::new())
+    by_name("backend", ca, provider, &mut DefaultHasher::new())
 }
 
 /// What verifies a chain up to the authorities in `ca`, or up to the system's.
 fn by_name(
+    key: &str,
     ca: &Path,
     provider: Arc<CryptoProvider>,
     believed: &mut DefaultHasher,
@@ -142,7 +178,7 @@ fn by_name(
         true => rustls_native_certs::load_native_certs().certs,
         false => {
             let read = pem::read(ca).and_then(|text| pem::chain(ca, &text));
-            read.map_err(|error: CertificateError| format!("backend.ca: {error}"))?
+            read.map_err(|error: CertificateError| format!("{key}.ca: {error}"))?
         }
     };
     let mut roots = RootCertStore::empty();
@@ -151,18 +187,16 @@ fn by_name(
         let result = roots.add(authority);
         // Of the system's some hundred, one that webpki cannot use is no reason not to start.
         if let (Err(error), false) = (result, ca.as_os_str().is_empty()) {
-            return Err(format!("backend.ca: {}: no authority for backends: {error}", ca.display()));
+            return Err(format!("{key}.ca: {}: no authority for servers: {error}", ca.display()));
         }
     }
     if roots.is_empty() {
-        return Err(
-            "backend.ca: this system has no certificate authorities; install ca-certificates, or name a \
-                    PEM file"
-                .to_owned(),
-        );
+        return Err(format!(
+            "{key}.ca: this system has no certificate authorities; install ca-certificates, or name a PEM file"
+        ));
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    verifier.map_err(|error| format!("backend.ca: {error}"))
+    verifier.map_err(|error| format!("{key}.ca: {error}"))
 }
 
 /// Accepts a certificate whose chain and name are right, and whose key has a pin: each if it is configured.

@@ -10,6 +10,7 @@ mod admission;
 mod charges;
 mod connection_log;
 mod connection_octets;
+mod designated;
 mod eviction;
 mod leave;
 mod moderation;
@@ -47,6 +48,7 @@ pub use admission::{Admission, Caps, Place, Refused};
 use charges::Accounts;
 pub use charges::ChargesSink;
 pub use connection_octets::worker_of;
+use designated::designation;
 pub use leave::Drain;
 use passage::Arrived;
 use sessions::ARRIVED_MAX;
@@ -55,14 +57,13 @@ use crate::{
     backend::{BackendConfig, Backends},
     cache::{Forget, Keeping},
     config::{ClientAddress, ClientSubnet, Discovery, Policy},
-    dns::Designation,
     events::{EventSink, Events, TapSink, tap},
     ledger::WorkerCounters,
-    policy::{Access, Screen},
+    policy::{Access, Notified, Screen},
     proxy::Trusted,
     session::{self, Limits, Rates, WorkerShared},
     supervise::supervise,
-    tls::{Certified, Serving},
+    tls::Serving,
     xdp::StatusWriter,
 };
 
@@ -96,6 +97,8 @@ pub struct Settings {
     pub access: Option<Arc<Access>>,
     /// What is answered otherwise; `None`: nothing.
     pub screen: Option<Arc<Screen>>,
+    /// Zones whose primary servers send NOTIFY; `None`: there is no such zone.
+    pub notified: Option<Arc<Notified>>,
     /// What dotd says of itself: whether, under which name, and where it listens for TLS.
     pub discovery: (Discovery, Vec<SocketAddr>),
     /// Where copies of messages go; `None`: nowhere.
@@ -274,6 +277,7 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
     shared.renew_cache(settings.keeping);
     shared.admit_by(settings.access.clone());
     shared.screen_by(settings.screen.clone());
+    shared.hear_of(settings.notified.clone());
     shared.describe_by(designation(&settings.discovery, &settings.serving));
     tap::send_to(settings.tap.clone());
     let taking_turns = Rc::clone(&shared);
@@ -347,16 +351,6 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
 }
 
-/// What dotd says of itself, by its certificates.
-fn designation(
-    (discovery, listeners): &(Discovery, Vec<SocketAddr>),
-    serving: &Serving,
-) -> Option<Arc<Designation>> {
-    let designated = Certified::designated(&serving.certified, &discovery.name);
-    let (name, certified) = designated.filter(|_| discovery.ddr)?;
-    Designation::new(name, &certified.addresses, listeners).map(Arc::new)
-}
-
 fn not_registered(error: io::Error) {
     tracing::error!(%error, "a socket cannot be registered; its worker serves without it");
 }
@@ -393,6 +387,7 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
     }
     shared.admit_by(new.access.clone());
     shared.screen_by(new.screen.clone());
+    shared.hear_of(new.notified.clone());
     shared.describe_by(designation(&new.discovery, &new.serving));
     tap::renew(old.tap.as_ref(), new.tap.as_ref());
     acceptor.reload(new);

@@ -24,7 +24,9 @@ pub fn run(octets: &[u8]) {
     match triage(message, Allowed::default()) {
         Disposition::Forward(query) => assert_forwarded(message, &query),
         // dotd answers this by itself; the query was read like any other.
-        Disposition::Describe(query) => assert!(query.question_end <= message.len()),
+        Disposition::Describe(query) | Disposition::Notified(query) => {
+            assert!(query.question_end <= message.len());
+        }
         Disposition::Respond(reply) => assert_answered(message, &reply),
         Disposition::Drop(DropReason::IsResponse) => assert!(message.len() >= 12 && message[2] & 0x80 != 0),
         Disposition::Close(DropReason::Short) => assert!(message.len() < 12),

@@ -257,6 +257,12 @@ impl Backend {
         Self::unbound_with(network, 5300, scratch, &more)
     }
 
+    /// Writes a file that it serves anew, and has it read its files again (HUP).
+    pub(super) fn rewrite(&self, name: &str, text: &str) {
+        self.scratch.write(name, text);
+        let _ = kill(Pid::from_raw(i32::try_from(self.process.pid()).expect("a pid fits")), Signal::SIGHUP);
+    }
+
     /// Its output so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -18,6 +18,7 @@ pub mod mounts;
 pub mod netns;
 pub mod offer;
 pub mod pki;
+pub mod primaries;
 pub mod process;
 pub mod proxied;
 pub mod raw_hello;

@@ -94,6 +94,8 @@ mod page;
 mod path_mtu;
 /// Slow, lossy and changing backends: no query lost, nothing left behind.
 mod patience;
+/// Policy zones from primary servers: AXFR, IXFR, NOTIFY, TSIG, over TLS; over a restart, and after their expire time.
+mod policy_transfers;
 /// `[policy]`: zones that change answers for names and addresses, compared with an Unbound that has the same zone.
 mod policy_zones;
 /// After start dotd holds no right; after its end the kernel holds nothing of dotd.

@@ -39,7 +39,8 @@ const OWNERS: &[Owner] = &[
     owner("aya_log", &[XDP]),
     owner("aya_ebpf", &[EBPF]),
     owner("aya_log_ebpf", &[EBPF]),
-    owner("aws_lc_rs", &[TLS]),
+    // TSIG needs HMAC.
+    owner("aws_lc_rs", &[TLS, "dot-userspace/src/dns/tsig.rs"]),
     owner("der", &[TLS]),
     owner("rcgen", &[TLS]),
     owner("rustls", &[TLS]),

@@ -55,9 +55,23 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         "[[policy.zone]]\nname = \"a b\"\nfile = \"\"\naction = \"cname ..\"\n[[policy.zone]]\nname = \"rpz.test\"\nfile = \"z\"\n[[policy.zone]]\nname = \"RPZ.test.\"\nfile = \"z\"",
         &[
             "2:8: policy.zone.name: \"a b\" is no domain name; write one such as \"rpz.example\"",
-            "3:8: policy.zone.file: is empty; name the file that holds the zone",
+            "3:8: policy.zone.file: is empty; name the file that holds the zone, or a `primary` to transfer it from",
             "4:10: policy.zone.action: \"..\" is no domain name",
             "9:8: policy.zone.name: \"RPZ.test.\" is another zone's name; choose one for each",
+        ],
+    ),
+    (
+        "[[policy.zone]]\nname = \"rpz.test\"\nfile = \"z\"\nformat = \"hosts\"\n[[policy.zone.primary]]\naddress = \"192.0.2.1:53\"\n\
+         [[policy.zone.primary]]\naddress = \"0.0.0.0:53\"\nserver_name = \"x\"\n[[policy.zone.primary]]\naddress = \"192.0.2.1:853\"\n\
+         transport = \"tls\"\nca = \"a.pem\"",
+        &[
+            "3:8: policy.zone.file: is not used with `primary`; remove one of them",
+            "4:10: policy.zone.format: a zone that is transferred has format \"rpz\"; remove it",
+            "6:11: policy.zone.primary.address: whoever is on the way to it could change the rules; set `tsig`, transport = \"tls\", or allow_unsigned = true if that network is yours",
+            "8:11: policy.zone.primary.address: 0.0.0.0:53 is no server's address; use \"192.0.2.53:53\"",
+            "9:15: policy.zone.primary.server_name: is used with transport = \"tls\" only; remove it",
+            "12:13: policy.zone.primary.transport: \"tls\" needs `server_name` or `spki_pins` to know the server by",
+            "13:6: policy.zone.primary.ca: vouches for `server_name`, which is not set; remove it or set that",
         ],
     ),
     (

@@ -6,10 +6,10 @@
 use prometheus_client::registry::Registry;
 
 use super::{Status, counters, each_of, gauges};
-use crate::ledger::Snapshot;
+use crate::{control::PolicyStatus, ledger::Snapshot};
 
 pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
-    let of_each = |value: fn(&crate::control::PolicyStatus) -> u64| {
+    let of_each = |value: fn(&PolicyStatus) -> u64| {
         let zones = status.policy.iter();
         zones.map(move |zone| {
             (vec![("zone", zone.name.clone())], i64::try_from(value(zone)).unwrap_or(i64::MAX))
@@ -29,10 +29,41 @@ pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snap
         "Time since each policy zone was read",
         of_each(|zone| zone.age_seconds),
     );
-    let help = "1 while a newer file of a policy zone cannot be used";
-    gauges(registry, "policy_stale", help, of_each(|zone| u64::from(zone.error.is_some())));
+    let help =
+        "1 while a newer file of a policy zone cannot be used, or its primary servers give no usable answer";
+    gauges(registry, "policy_stale", help, of_each(|zone| u64::from(is_stale(zone))));
     let help = "Rules of each policy zone that held, or would have where they are only counted";
     let hits = status.policy.iter().map(|zone| (vec![("zone", zone.name.clone())], zone.hits));
     counters(registry, "policy_hits", help, hits);
+    transfers(registry, status);
     each_of("policy", registry, snapshot);
+}
+
+fn is_stale(zone: &PolicyStatus) -> bool {
+    zone.error.is_some() || zone.transfer.as_ref().is_some_and(|transfer| transfer.error.is_some())
+}
+
+/// What is known of zones that are transferred.
+fn transfers(registry: &mut Registry, status: &Status) {
+    let transferred =
+        || status.policy.iter().filter_map(|zone| Some((zone.name.clone(), zone.transfer.as_ref()?)));
+    let labels = |name: String, result: &str| vec![("zone", name), ("result", result.to_owned())];
+    let counts = transferred().flat_map(|(name, transfer)| {
+        [
+            (labels(name.clone(), "transferred"), transfer.transfers),
+            (labels(name, "failed"), transfer.failures),
+        ]
+    });
+    let help = "Newer versions of each policy zone that were transferred, and times that no primary server gave a usable answer";
+    counters(registry, "policy_transfers", help, counts);
+    let help = "Time since a primary server of each policy zone confirmed the version here";
+    let ages = transferred().filter_map(|(name, transfer)| {
+        let seconds = i64::try_from(transfer.confirmed_seconds?).unwrap_or(i64::MAX);
+        Some((vec![("zone", name)], seconds))
+    });
+    gauges(registry, "policy_confirmed_age_seconds", help, ages);
+    let help = "1 while a policy zone has expired, so that no rule of it holds";
+    let expired =
+        transferred().map(|(name, transfer)| (vec![("zone", name)], i64::from(transfer.state == "expired")));
+    gauges(registry, "policy_expired", help, expired);
 }

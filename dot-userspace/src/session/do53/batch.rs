@@ -33,6 +33,14 @@ pub struct Ends {
     pub ours: Option<(IpAddr, u32)>,
 }
 
+impl Ends {
+    /// Whether an answer can arrive, and at one host only.
+    pub fn are_answerable(&self) -> bool {
+        let host = self.client.ip().to_canonical();
+        self.client.port() != 0 && !host.is_unspecified() && !host.is_multicast()
+    }
+}
+
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_OCTETS]);

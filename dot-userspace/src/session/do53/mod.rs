@@ -34,6 +34,7 @@ use super::{
     discovery::describe,
     disposition::{Recipient, Refusal, act_on},
     fate_guard::FateGuard,
+    notified::notified,
     screening::ask,
     traced,
 };
@@ -149,6 +150,11 @@ impl Recipient for Datagram<'_> {
         describe(&endpoint.shared, message, query, &self.asking(message, query));
     }
 
+    fn notify(self, message: &[u8], query: &Query) {
+        let endpoint = self.endpoint;
+        notified(&endpoint.shared, message, query, &self.asking(message, query));
+    }
+
     /// Only a stream has room for a zone (RFC 1995 §4, RFC 5936 §4.2): TC=1.
     fn transfer(self, message: &[u8], query: &Query) {
         self.endpoint.send_to_tcp(self.addressee(), message, query);
@@ -161,7 +167,7 @@ impl Endpoint {
         let counters = &self.shared.counters;
         let _fate = FateGuard::of(counters);
         counters.add(Counter::ReceivedDatagram, 1);
-        if is_cut || !is_answerable(ends.client) {
+        if is_cut || !ends.are_answerable() {
             return counters.add(Counter::DroppedUnanswerable, 1);
         }
         if !self.shared.trusts(ends.client.ip()) {
@@ -359,12 +365,6 @@ async fn send_all(endpoint: Rc<Endpoint>) {
             None => endpoint.bell.notified().await,
         }
     }
-}
-
-/// Whether an answer can arrive, and at one host only.
-fn is_answerable(client: SocketAddr) -> bool {
-    let host = client.ip().to_canonical();
-    client.port() != 0 && !host.is_unspecified() && !host.is_multicast()
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use crate::{
     config::{self, ConfigRow},
     control::{
         BanRequest, Banning, Counting, DnstapStatus, DrainRequest, ExplainRequest, Explaining, FlushRequest,
-        Flushed, ForgiveRequest, LogRequest, Outcome, PageAccess, RotateRequest, Rotated, Source, State,
-        Status, TlsRow, TopRequest, TraceRequest, Traced, UnbanRequest,
+        Flushed, ForgiveRequest, LogRequest, Outcome, PageAccess, RefreshRequest, Refreshed, RotateRequest,
+        Rotated, Source, State, Status, TlsRow, TopRequest, TraceRequest, Traced, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},
@@ -36,7 +36,7 @@ impl Source for Process {
             unusable_certificates: self.unusable_certificates(),
             is_strict: self.config().tls.strict,
             access: lock(&self.access).clone(),
-            policy: lock(&self.policy).statuses(),
+            policy: lock(&self.policy).statuses(&self.standings),
             dnstap: self.dnstap_status(),
             xdp: self.xdp(),
         }
@@ -162,6 +162,17 @@ impl Source for Process {
     fn config_rows(&self) -> Vec<ConfigRow> {
         let (text, waiting) = &*lock(&self.file);
         config::rows(text.as_deref(), waiting)
+    }
+
+    fn refresh_policy(&self, request: &RefreshRequest) -> Result<Refreshed, String> {
+        let zones = self.standings.ring(request.zone.as_deref().map(|zone| zone.trim_end_matches('.')));
+        match (zones.is_empty(), &request.zone) {
+            (true, Some(zone)) => {
+                Err(format!("{zone}: no policy zone with this name is transferred from a server"))
+            }
+            (true, None) => Err("no policy zone is transferred from a server".to_owned()),
+            (false, _) => Ok(Refreshed { zones }),
+        }
     }
 
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {

@@ -1,0 +1,76 @@
+//! Reads the file of a key that a zone's primary server and dotd share.
+//!
+//! Before: `policy.zone.primary.tsig` names a file. After: the key that signs queries of transfers.
+//! Holds: nothing. Never: puts the secret into an error.
+//!
+//! Source: the forms of tsig-keygen(8) and of the option -y of kdig(1) and dig(1).
+
+use std::{io::Read as _, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use crate::{disk, dns::TsigKey};
+
+/// Octets of such a file: a key has some hundred.
+const FILE_OCTETS_MAX: u64 = 16 * 1024;
+const FORM: &str = "write the file by `tsig-keygen NAME`, or as one line ALGORITHM:NAME:SECRET";
+
+/// The key in this file.
+///
+/// # Errors
+/// The line for the operator, with the file.
+pub fn key_of(path: &Path) -> Result<TsigKey, String> {
+    let mut text = String::new();
+    let opened = disk::open_named(path).and_then(|file| file.take(FILE_OCTETS_MAX).read_to_string(&mut text));
+    opened.map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+    parse(&text).map_err(|what| format!("{}: {what}", path.display()))
+}
+
+fn parse(text: &str) -> Result<TsigKey, String> {
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim());
+    let text = lines.filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    let is_between = |sign: char| sign.is_whitespace() || matches!(sign, '"' | ';' | '{' | '}');
+    let words: Vec<_> = text.split(is_between).filter(|word| !word.is_empty()).collect();
+    let (name, algorithm, secret) = match words.as_slice() {
+        [line] => {
+            let mut parts = line.splitn(3, ':');
+            match (parts.next(), parts.next(), parts.next()) {
+                (Some(algorithm), Some(name), Some(secret)) => (name, algorithm, secret),
+                // kdig takes HMAC-SHA256 where none is named.
+                (Some(name), Some(secret), None) => (name, "hmac-sha256", secret),
+                _ => return Err(format!("is no key: {FORM}")),
+            }
+        }
+        ["key", name, "algorithm", algorithm, "secret", secret]
+        | ["key", name, "secret", secret, "algorithm", algorithm] => (*name, *algorithm, *secret),
+        _ => return Err(format!("is no key: {FORM}")),
+    };
+    let secret = STANDARD.decode(secret).map_err(|_| format!("the secret is no Base64: {FORM}"))?;
+    TsigKey::new(name, algorithm, &secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: keys are read as BIND's tool writes them and as kdig takes them; an error names no secret. Covers: C-564
+    #[test]
+    fn keys_are_read_in_both_forms() {
+        let of_bind =
+            "# a key\nkey \"k.test\" {\n\talgorithm hmac-sha256;\n\tsecret \"c2VjcmV0\"; // not this\n};\n";
+        for text in [of_bind, "hmac-sha512:k.test:c2VjcmV0\n", "k.test:c2VjcmV0"] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+        for (text, why) in [
+            ("", "is no key"),
+            ("k.test", "is no key"),
+            ("hmac-md5:k.test:c2VjcmV0", "hmac-md5"),
+            ("hmac-sha256:k.test:c2Vj!cmV0", "no Base64"),
+            ("key \"k\" { algorithm hmac-sha256; };", "is no key"),
+            ("hmac-sha256:k..test:c2VjcmV0", "no domain name"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(why) && !error.contains("c2Vj"), "{text}: {error}");
+        }
+    }
+}

@@ -50,6 +50,22 @@ type Told = tokio::sync::oneshot::Sender<Result<Reloaded, String>>;
 /// The first count of [`Still`]; each counter has the next one, so that no two have the same value.
 const FIRST_COUNT: u64 = 1_000_001;
 
+/// What is said of a zone that comes by zone transfer.
+fn transfer() -> TransferStatus {
+    TransferStatus {
+        state: "current".to_owned(),
+        confirmed_seconds: Some(3),
+        next_seconds: Some(4),
+        transfers: 5,
+        failures: 6,
+        server: Some("192.0.2.9:53".to_owned()),
+        method: Some("ixfr".to_owned()),
+        records: Some(7),
+        octets: Some(4096),
+        error: None,
+    }
+}
+
 impl Source for Still {
     fn status(&self) -> Status {
         Status {
@@ -102,18 +118,7 @@ impl Source for Still {
                 age_seconds: 60,
                 read_milliseconds: 1,
                 octets: 4096,
-                transfer: Some(TransferStatus {
-                    state: "current".to_owned(),
-                    confirmed_seconds: Some(3),
-                    next_seconds: Some(4),
-                    transfers: 5,
-                    failures: 6,
-                    server: Some("192.0.2.9:53".to_owned()),
-                    method: Some("ixfr".to_owned()),
-                    records: Some(7),
-                    octets: Some(4096),
-                    error: None,
-                }),
+                transfer: Some(transfer()),
                 error: None,
             }],
             dnstap: Some(DnstapStatus {

@@ -40,7 +40,7 @@ const CRASHES_MAX: usize = 5;
 const CRASHES_WITHIN: Duration = Duration::from_secs(60);
 /// Time for an engine to begin to serve while another one serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for an engine to end once it was told to: its own drain takes 5 s and 2 s more.
+/// Time for an engine to end once it was told to: its own drain takes 13 s and 2 s more.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// This program, also where its file was replaced.
 const OURSELVES: &str = "/proc/self/exe";

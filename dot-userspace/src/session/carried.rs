@@ -33,6 +33,8 @@ pub enum Moving {
     /// They stay.
     #[default]
     No,
+    /// They stay for a moment, because the other process has no room; one that has stopped reading waits.
+    Paused,
     /// Each when its turn ends and no query of it is in flight.
     WhenQuiet,
     /// The same, and since this moment none reads another query before.
@@ -142,11 +144,16 @@ pub struct Departed {
 impl<L: Link> Session<L> {
     /// Whether it leaves at the end of this turn.
     pub(super) fn may_move(&self) -> bool {
-        self.shared.moving.get() != Moving::No
+        matches!(self.shared.moving.get(), Moving::WhenQuiet | Moving::Now(_))
             && matches!(self.closing, None | Some(SessionEnd::Moved | SessionEnd::Drain))
             && self.inbox.is_quiet()
             && self.reader.pending().len() <= PENDING_OCTETS_MAX
             && self.link.octets_to_move().is_some()
+    }
+
+    /// Whether it has stopped reading and waits until there is room for it.
+    pub(super) fn waits_to_move(&self) -> bool {
+        self.closing == Some(SessionEnd::Moved) && self.shared.moving.get() == Moving::Paused
     }
 
     /// It leaves; nothing of its link may be used afterwards. `None`: it stays, for want of a descriptor.
@@ -177,12 +184,9 @@ impl<L: Link> Session<L> {
 }
 
 impl WorkerShared {
-    /// Has sessions leave, or stay.
+    /// Has sessions leave, or stay: each when it runs next.
     pub fn move_sessions(&self, moving: Moving) {
         self.moving.set(moving);
-        if matches!(moving, Moving::Now(_)) {
-            self.wake_all();
-        }
     }
 
     /// The numbers of the sessions that are open, the oldest first.

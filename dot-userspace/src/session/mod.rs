@@ -203,6 +203,9 @@ impl<L: Link> Session<L> {
         if self.may_move() {
             return Poll::Ready(SessionEnd::Moved);
         }
+        if self.waits_to_move() {
+            return Poll::Pending;
+        }
         loop {
             if let Some(end) = self.closing.filter(|_| self.is_quiet()) {
                 return Poll::Ready(end);

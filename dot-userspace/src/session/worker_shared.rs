@@ -374,7 +374,7 @@ impl WorkerShared {
         }
     }
 
-    pub(super) fn wake_all(&self) {
+    fn wake_all(&self) {
         self.sessions.borrow().values().for_each(|inbox| inbox.wake());
     }
 }

@@ -12,6 +12,8 @@ use crate::worker::{Command, Drain, passage};
 
 /// Time for sessions to end by themselves once we stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where sessions go to the next engine, which may have to take a hundred thousand.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(12);
 /// Time for connections that have just been made to ask, before sessions without a query end: some round trips.
 const LEAVE_GRACE: Duration = Duration::from_secs(1);
 /// Time for a worker to end after that, before it is taken for stuck.
@@ -37,7 +39,7 @@ pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> 
     let grace = if why == Why::Succeeded { LEAVE_GRACE } else { Duration::ZERO };
     let passage = passage_to_successor(&mut running);
     let from = tokio::time::Instant::now() + grace;
-    let until = from + DRAIN_TIMEOUT;
+    let until = from + if passage.is_some() { MOVE_TIMEOUT } else { DRAIN_TIMEOUT };
     for worker in &running.workers {
         worker.tell(Command::Drain(Drain { from, until, passage: passage.clone() }));
     }

@@ -50,6 +50,7 @@ pub(super) async fn leave(worker: usize, acceptor: &Rc<Acceptor>, accepting: &[A
         while !shared.is_quiet() && !mover.is_broken() && Instant::now() < latest {
             sleep_until(latest.min(Instant::now() + DRAIN_LOOK)).await;
         }
+        mover.stop();
     }
     shared.drain();
     while !(shared.is_quiet() && is_sent()) && Instant::now() < until {

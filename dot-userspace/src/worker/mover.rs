@@ -51,9 +51,11 @@ pub(super) struct Mover {
     waiting: RefCell<VecDeque<Packet>>,
     /// One that was the first of these is being sent.
     is_sending: Cell<bool>,
-    /// No further query is read before a session leaves.
-    is_late: Cell<bool>,
+    /// Since when no further query is read before a session leaves.
+    late_since: Cell<Option<Instant>>,
     is_broken: Cell<bool>,
+    /// No further session leaves.
+    is_over: Cell<bool>,
     moved: Cell<u32>,
 }
 
@@ -69,8 +71,9 @@ impl Mover {
             passage,
             waiting: RefCell::default(),
             is_sending: Cell::new(false),
-            is_late: Cell::new(false),
+            late_since: Cell::new(None),
             is_broken: Cell::new(false),
+            is_over: Cell::new(false),
             moved: Cell::new(0),
         })
     }
@@ -97,10 +100,14 @@ impl Mover {
 
     /// From now on no session reads another query before it leaves.
     pub(super) fn hurry(&self) {
-        if !self.is_broken.get() {
-            self.is_late.set(true);
-            self.shared.move_sessions(Moving::Now(Instant::now()));
-        }
+        self.late_since.set(Some(Instant::now()));
+        self.go_on();
+    }
+
+    /// No further session leaves: there is time for those that have left, and for the others to end.
+    pub(super) fn stop(&self) {
+        self.is_over.set(true);
+        self.shared.move_sessions(Moving::No);
     }
 
     /// A session has left: sends it at once where there is room, or in its order.
@@ -111,9 +118,9 @@ impl Mover {
             return;
         }
         self.waiting.borrow_mut().push_back(packet);
-        if !self.is_late.get() {
+        if !self.is_over.get() {
             // Sessions are better served here than in a queue.
-            self.shared.move_sessions(Moving::No);
+            self.shared.move_sessions(Moving::Paused);
         }
     }
 
@@ -152,8 +159,13 @@ impl Mover {
                 Err(error) => return self.break_off(&error),
             }
         }
-        if !self.is_late.get() {
-            self.shared.move_sessions(Moving::WhenQuiet);
+        self.go_on();
+    }
+
+    /// Sessions leave, while there is room.
+    fn go_on(&self) {
+        if self.is_idle() && !self.is_broken.get() && !self.is_over.get() {
+            self.shared.move_sessions(self.late_since.get().map_or(Moving::WhenQuiet, Moving::Now));
         }
     }
 

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Sessions of the engine before that may wait for a worker: the others wait where they are served.
-pub(super) const ARRIVED_MAX: usize = 32;
+pub(super) const ARRIVED_MAX: usize = 128;
 
 /// The moments of this thread begin long ago: sessions that began in another engine are older than the thread.
 pub(super) fn look_back() {

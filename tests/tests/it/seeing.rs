@@ -122,12 +122,17 @@ fn every_stage_is_measured() {
         let _ = rows.swap_remove(place.unwrap_or_else(|| panic!("docs/metrics.md has no {row}")));
     }
     // A family without rows does not appear in a scrape.
-    let is_of_xdp_or_policy = |row: &&str| {
-        ["dotd_xdp_", "dotd_packets", "dotd_bans_", "dotd_policy_"]
-            .iter()
-            .any(|name| row[3..].starts_with(name))
+    let is_off_here = |row: &&str| {
+        let of_xdp_and_policy = ["dotd_xdp_", "dotd_packets", "dotd_bans_", "dotd_policy_"];
+        let of_tls_backends = [
+            "dotd_backend_tls_",
+            "dotd_backend_downgrade",
+            "dotd_backend_falls_back",
+            "dotd_backend_key_changes",
+        ];
+        of_xdp_and_policy.iter().chain(&of_tls_backends).any(|name| row[3..].starts_with(name))
     };
-    assert!(rows.iter().all(is_of_xdp_or_policy), "not in a scrape: {rows:?}");
+    assert!(rows.iter().all(is_off_here), "not in a scrape: {rows:?}");
 }
 
 /// The row of `latency` that has this value of a label, or nothing.

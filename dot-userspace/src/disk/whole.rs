@@ -3,13 +3,18 @@
 //! Before: the text is made. After: it is on the disk under its name, with mode 0600.
 //! Never: walks the path of the folder twice, or writes into a file that is there.
 //!
-//! Source: rename(2), fsync(2).
+//! Source: rename(2), RENAME_NOREPLACE; fsync(2).
 
 use std::{
     fs,
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
 };
 
 use super::{open_folder, path_of};
@@ -39,12 +44,21 @@ pub fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> 
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     let arrived = written.and_then(|()| match arrival {
-        Arrival::OnlyIfAbsent => fs::hard_link(&draft, path),
+        Arrival::OnlyIfAbsent => rename_if_absent(&draft, path),
         Arrival::Replace => fs::rename(&draft, path),
     });
     let _ = fs::remove_file(&draft);
     arrived?;
     folder.sync_all()
+}
+
+/// The file never has two names: a reader that accepts only files with one would refuse it for that moment.
+fn rename_if_absent(draft: &Path, path: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, draft, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+        // The file system cannot do it.
+        Err(Errno::EINVAL | Errno::ENOSYS) => fs::hard_link(draft, path),
+        renamed => Ok(renamed?),
+    }
 }
 
 /// A separate name for each writer, in the same folder, because a rename does not cross file systems. It begins as `path` does,

@@ -86,6 +86,7 @@ const OWNERS: &[Owner] = &[
             XDP,
             CONFINE,
             "dot-userspace/src/disk.rs",
+            "dot-userspace/src/disk/whole.rs",
             KEEPER,
             "dot-userspace/src/worker/mod.rs",
             "dot-userspace/src/worker/passage.rs",

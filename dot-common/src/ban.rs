@@ -1,6 +1,6 @@
-//! What the map BANS holds of a client: until when it is banned, why, and how many of its packets were refused.
+//! An entry of the map BANS: the end of a client's ban, its cause, and the number of refused packets.
 //!
-//! Before: the engine or an operator had enough of a client. After: [`crate::judge`] refuses its packets: all of them if an
+//! Before: the engine or an operator has banned a client. After: [`crate::judge`] refuses its packets: all of them if an
 //! operator banned it, else those that begin a connection or are datagrams.
 //! Holds: the value's shape, and who may ban. The key is a [`crate::prefix::ClientPrefix`]'s.
 //! Never: reads a clock; both halves use the kernel's monotonic one.

@@ -1,4 +1,4 @@
-//! What dotd knows of a TCP connection, and whether the first octets of its stream can be TLS.
+//! The state of a TCP connection, and whether the first octets of its stream can be TLS.
 //!
 //! Before: the learner saw our own SYN-ACK and wrote a [`Flow`]. After: [`crate::judge`] asks for the place of a
 //! segment in its stream, and whether its octets fit that place.

@@ -1,4 +1,4 @@
-//! What the judge may ask for: lists, bans, rates, flows, the clock, and where a packet came from.
+//! The data that the judge asks for: lists, bans, rates, flows, the clock, and the interface of a packet.
 //!
 //! Before: [`crate::judge`] has a question. After: dot-ebpf answers it from maps, a test from tables.
 //! Holds: the questions. Never: answers one; a costly question is asked only where its answer decides.
@@ -27,7 +27,7 @@ pub trait Knowledge {
     /// Whether a destination belongs to this machine. Asked only where its addresses are known ([`Settings::local`]).
     fn is_local(&self, flow: &FlowKey) -> bool;
 
-    /// Whether the packet came in on this interface, the loopback interface; 0: there is none.
+    /// Whether the packet arrived on the loopback interface, whose index is `own_interface`; 0: there is no such interface.
     fn is_own(&self, own_interface: u32) -> bool;
 
     /// Whether the deny list of its IP version holds a client.
@@ -67,7 +67,7 @@ pub trait Knowledge {
     /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
     fn spent_until_ns(&self, client: ClientPrefix) -> u64;
 
-    /// What is known of a client by the connections that it completed.
+    /// The proof of a client by the connections that it completed.
     fn proof(&self, client: ClientPrefix) -> Proof;
 
     /// Whether no worker accepts connections at the moment; see [`crate::worker_status::is_pressed`].

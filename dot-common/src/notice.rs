@@ -1,4 +1,4 @@
-//! What the kernel half reports about refused clients: one notice for each client, reason and minute.
+//! Notices of the kernel half about refused clients: one for each client, reason and minute.
 //!
 //! Before: [`crate::judge`] refused a packet, or would have. After: a line in the log, by the control thread.
 //! Holds: the notice's shape, the memory of sent notices (a table of fixed size, one word in each slot), and the pace

@@ -1,10 +1,10 @@
-//! What completed connections prove about a client whose SYNs are over its rate.
+//! Proofs by completed connections, for clients whose SYNs are over their rate.
 //!
 //! Before: the loader counted the connections that a client completed, which nobody can forge. After: [`crate::judge`]
 //! knows how to treat a SYN over the rate. Holds: the one word that the map PROVEN has for a client.
 //! Never: is written by a packet.
 
-/// What is known of a client.
+/// How far a client is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// It completed no connection lately: SYNs in its name may be forged.
@@ -15,7 +15,7 @@ pub enum Trust {
     Excessive,
 }
 
-/// What is known of a client, and until when. 8 octets; all zero: nothing.
+/// A proof about a client, with its end. 8 octets; all zero: no proof.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proof(u64);
@@ -35,7 +35,7 @@ impl Proof {
         Self(until_ns | Self::EXCESSIVE)
     }
 
-    /// What is known of the client at a time.
+    /// The trust that the proof gives at a time.
     #[must_use]
     #[inline(always)]
     pub const fn trust(self, now_ns: u64) -> Trust {

@@ -1,4 +1,4 @@
-//! How often a client may send something: the generic cell rate algorithm, with one number per client.
+//! A limit on the rate at which a client sends something: the generic cell rate algorithm, with one number per client.
 //!
 //! Before: [`crate::judge`] has a packet that a limit counts. After: it is within its rate, or above it.
 //! Holds: the arithmetic, and the keys of the map RATE. The number is the time at which the next packet would

@@ -1,4 +1,4 @@
-//! What the loader tells the kernel half: which ports are dotd's, and how strict each gate is.
+//! The settings that the loader gives the kernel half: the ports of dotd, and how strict each gate is.
 //!
 //! Before: the config file. After: [`crate::packet`] asks for a port's service, [`crate::judge`] for a gate's mode, and
 //! whether a list has entries. Only the loader writes; the kernel half reads.

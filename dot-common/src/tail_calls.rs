@@ -41,7 +41,7 @@ pub const fn is_over(reason: Reason) -> bool {
     matches!(reason, Reason::Proven | Reason::Unproven)
 }
 
-/// What the judging program leaves for its follower. Two 32-bit words, no padding.
+/// The data that the judging program leaves for its follower. Two 32-bit words, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {

@@ -1,4 +1,4 @@
-//! What happens to a packet, and why: the names that counters, metrics and people use.
+//! The verdict on a packet, an action and its reason, under the names that counters, metrics and people use.
 //!
 //! Before: [`crate::judge`] decided. After: [`crate::counters`] turns a verdict into a counter.
 //! Holds: every reason with its name; a name here is a label in `/metrics`, and does not change.

@@ -267,7 +267,7 @@ pub(crate) fn spent_until_ns(client: ClientPrefix) -> u64 {
     unsafe { SPENT.get(client.key()) }.map_or(0, |until_ns| *until_ns)
 }
 
-/// What is known of a client by the connections that it completed.
+/// The proof of a client by the connections that it completed.
 #[inline(always)]
 pub(crate) fn proof(client: ClientPrefix) -> Proof {
     // SAFETY: one aligned word, copied at once.

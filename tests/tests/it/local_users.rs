@@ -313,7 +313,8 @@ fn a_running_dotd_is_found_and_nobody_plays_it() {
     let script = format!("mount -t bpf bpf /sys/fs/bpf && exec {program} xdp detach");
     let elsewhere = |network: &Network| {
         let mut detach = Command::new("unshare");
-        detach.args(["--mount", "sh", "-c", &script]);
+        // The mounts of the namespace that it begins in are private, and a `/` that is no mount point cannot be made so.
+        detach.args(["--mount", "--propagation", "unchanged", "sh", "-c", &script]);
         network.server.output(detach)
     };
     let output = elsewhere(&network);

@@ -24,6 +24,8 @@ done
 
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
+# Every init mounts it; script(1), by which a test works `dotd top`, needs a terminal.
+mount -t devpts -o ptmxmode=0666 devpts "$root/dev/pts"
 mkdir -p "$root$home/.rustup" "$root$home/.cargo/bin"
 mount --bind -o ro "$rustup" "$root$home/.rustup"
 mount --bind -o ro "$cargo/bin" "$root$home/.cargo/bin"

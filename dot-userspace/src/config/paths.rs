@@ -31,6 +31,21 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
         .for_each(|path| put_before(path, folder));
 }
 
+impl Config {
+    /// Every file that this config names, and that is opened again while dotd runs.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let tls = &self.tls;
+        let certificates = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
+        let of_backends = self.backend.iter().map(|backend| &backend.ca);
+        let of_zones = self.policy.zone.iter().flat_map(|zone| {
+            zone.primary.iter().flat_map(|primary| [&primary.ca, &primary.tsig]).chain([&zone.file])
+        });
+        let files =
+            certificates.chain([&tls.client_ca, &tls.ticket_secret]).chain(of_backends).chain(of_zones);
+        files.filter(|path| !path.as_os_str().is_empty())
+    }
+}
+
 fn put_before(path: &mut PathBuf, folder: &Path) {
     if !path.as_os_str().is_empty() {
         *path = folder.join(&*path);
@@ -70,6 +85,7 @@ mod tests {
         for path in others {
             assert_eq!(path.to_str(), Some("/etc/dotd/p"));
         }
+        assert_eq!(config.files().count(), 9, "all but folders and sockets");
         let nothing = parse("", "/etc/dotd/dotd.toml").unwrap();
         assert_eq!(nothing, super::Config::default());
     }

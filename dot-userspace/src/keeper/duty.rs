@@ -362,12 +362,5 @@ fn in_memory(octets: &[u8]) -> io::Result<File> {
 
 /// Every file that a config names, and that is opened again while dotd runs.
 pub(super) fn named(config: &Config) -> Vec<PathBuf> {
-    let tls = &config.tls;
-    let certificates = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
-    let of_backends = config.backend.iter().map(|backend| &backend.ca);
-    let of_zones = config.policy.zone.iter().flat_map(|zone| {
-        zone.primary.iter().flat_map(|primary| [&primary.ca, &primary.tsig]).chain([&zone.file])
-    });
-    let files = certificates.chain([&tls.client_ca, &tls.ticket_secret]).chain(of_backends).chain(of_zones);
-    files.filter(|path| !path.as_os_str().is_empty()).cloned().collect()
+    config.files().cloned().collect()
 }

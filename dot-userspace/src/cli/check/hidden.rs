@@ -13,13 +13,8 @@ const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 /// A line for each such file.
 pub(super) fn hidden(config: &Config) -> Vec<String> {
-    let tls = &config.tls;
-    let certificates = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
-    let own = [&config.server.state_dir, &config.server.run_dir, &tls.client_ca, &tls.ticket_secret];
-    let of_backends = config.backend.iter().map(|backend| &backend.ca);
-    let of_zones = config.policy.zone.iter().map(|zone| &zone.file);
-    let all = own.into_iter().chain(certificates).chain(of_backends).chain(of_zones);
-    all.filter_map(|path| line(path)).collect()
+    let others = [&config.server.state_dir, &config.server.run_dir, &config.dnstap.unix];
+    others.into_iter().chain(config.files()).filter_map(|path| line(path)).collect()
 }
 
 fn line(path: &Path) -> Option<String> {
@@ -42,14 +37,17 @@ mod tests {
                  ticket_secret = \"{folder}/4\"\n\
                  certificates = [{{ cert = \"{folder}/5\", key = \"{folder}/6\", ocsp = \"{folder}/7\" }}]\n\
                  [[backend]]\naddress = \"127.0.0.1:854\"\ntransport = \"tls\"\nserver_name = \"x\"\nca = \"{folder}/8\"\n\
-                 [[policy.zone]]\nname = \"rpz.test\"\nfile = \"{folder}/9\"\n"
+                 [[policy.zone]]\nname = \"rpz.test\"\nfile = \"{folder}/9\"\n\
+                 [[policy.zone]]\nname = \"rpz2.test\"\nprimary = [{{ address = \"127.0.0.1:855\", transport = \"tls\", \
+                 server_name = \"x\", ca = \"{folder}/10\", tsig = \"{folder}/11\" }}]\n\
+                 [dnstap]\nunix = \"{folder}/12\"\n"
             )
         };
         let lines =
             |folder: &str| hidden(&crate::config::parse(&text(folder), "/etc/dotd/dotd.toml").unwrap());
         for folder in HIDDEN {
             let lines = lines(folder);
-            assert_eq!(lines.len(), 9, "{lines:?}");
+            assert_eq!(lines.len(), 12, "{lines:?}");
             assert!(
                 lines.iter().all(|line| line.contains(&format!("hides {folder} from dotd"))),
                 "{lines:?}"

@@ -33,7 +33,7 @@ pub enum Moving {
     /// They stay.
     #[default]
     No,
-    /// They stay for a moment, because the other process has no room; one that has stopped reading waits.
+    /// They stay for a moment, because the other process has no room; one that has stopped reading goes on.
     Paused,
     /// Each when its turn ends and no query of it is in flight.
     WhenQuiet,
@@ -151,7 +151,7 @@ impl<L: Link> Session<L> {
             && self.link.octets_to_move().is_some()
     }
 
-    /// Whether it has stopped reading and waits until there is room for it.
+    /// Whether it has stopped reading to leave, and there is no room for it.
     pub(super) fn waits_to_move(&self) -> bool {
         self.closing == Some(SessionEnd::Moved) && self.shared.moving.get() == Moving::Paused
     }

@@ -162,6 +162,9 @@ impl<L: Link> Session<L> {
             return Poll::Ready(end);
         }
         self.inbox.wake_by(context.waker());
+        if self.waits_to_move() {
+            self.closing = None;
+        }
         self.reader.begin_turn(self.inbox.begin_turn());
         let now = Instant::now();
         turn_time::begin(now);
@@ -202,9 +205,6 @@ impl<L: Link> Session<L> {
     fn poll_end(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<SessionEnd> {
         if self.may_move() {
             return Poll::Ready(SessionEnd::Moved);
-        }
-        if self.waits_to_move() {
-            return Poll::Pending;
         }
         loop {
             if let Some(end) = self.closing.filter(|_| self.is_quiet()) {

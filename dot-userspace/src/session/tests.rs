@@ -12,10 +12,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use tokio::task::LocalSet;
+use tokio::{task::LocalSet, time::Instant};
 
 use super::{
-    Carried, EVICTED_LINGERING_MAX, Guest, IdleProbe, Inbox, Link, Outcome, Wanted,
+    Carried, EVICTED_LINGERING_MAX, Guest, IdleProbe, Inbox, Link, Moving, Outcome, Wanted,
     scripted::{Read, Scripted, found, worker_shared},
     serve,
     shared_answers::Asker as _,
@@ -99,6 +99,37 @@ fn a_turn_is_bounded() {
         }
         assert!(turns > 100 && asked.get() > 400_000, "{turns} turns for {} queries", asked.get());
         assert_eq!(before, asked.get());
+    });
+}
+
+/// Goal: a session that stopped reading to leave for another process is read again while that one has no room: it may be stuck.
+/// Method: a session with an answer that is not taken yet, which keeps it here; the reads of each turn.
+#[test]
+fn a_session_that_cannot_leave_is_read_again() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let (counters, reads) = (WorkerCounters::default(), Rc::new(Cell::new(0)));
+        let counted = Rc::clone(&reads);
+        let link = Scripted::taking(Rc::default(), move |scratch: &mut [u8]| {
+            counted.set(counted.get() + 1);
+            if counted.get() > 1 {
+                return Poll::Pending;
+            }
+            scratch[..STATUS.len()].copy_from_slice(&STATUS);
+            found(STATUS.len())
+        });
+        let shared = worker_shared(&counters);
+        let mut session =
+            pin!(serve(link, Rc::clone(&shared), client(), Rc::default(), Carried::begun(), |_| ()));
+        let mut reads_of_turn = |moving| {
+            shared.move_sessions(moving);
+            let before = reads.get();
+            assert!(session.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            reads.get() - before
+        };
+        let now = Moving::Now(Instant::now());
+        assert_eq!([now, now, Moving::Paused, now].map(&mut reads_of_turn), [2, 0, 1, 1]);
+        assert_eq!(reads_of_turn(now), 0);
     });
 }
 

@@ -36,10 +36,12 @@ fn serve(passage: &OwnedFd, workers: &[Line]) {
         match passage::receive(passage, &mut room) {
             Ok(Some(arrived)) => {
                 let number = worker_of(&arrived.octets).map_or(0, usize::from);
-                if let Some(worker) = workers.get(number % workers.len().max(1)) {
-                    worker.adopt(arrived);
-                    taken += 1;
+                let Some(worker) = workers.get(number % workers.len().max(1)) else { return };
+                if !worker.adopt(arrived) {
+                    // The passage closes with this thread: the engine before keeps its other sessions, and ends them.
+                    return tracing::info!(sessions = taken, "this engine stops, and takes no more sessions");
                 }
+                taken += 1;
             }
             Ok(None) => tracing::warn!("the engine before has sent what is no session"),
             Err(error) => {

@@ -59,6 +59,13 @@ pub(super) async fn leave(worker: usize, acceptor: &Rc<Acceptor>, accepting: &[A
     if let Some(mover) = mover {
         let ended = shared.counters.get(Counter::EndDrain);
         tracing::info!(sessions = mover.moved(), ended, "sessions of a worker go on in the next engine");
+        let cut = mover.unsent();
+        if cut > 0 {
+            tracing::error!(
+                cut,
+                "the next engine has had no room for sessions that had left: their connections are cut"
+            );
+        }
     }
 }
 

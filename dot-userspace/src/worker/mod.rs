@@ -176,11 +176,13 @@ pub struct Line {
 }
 
 impl Line {
-    /// Has the worker go on with a session of the engine before. Waits while others wait for it.
-    pub fn adopt(&self, arrived: Arrived) {
-        // A worker that is gone takes none: the connection is closed.
-        let _ = self.arrivals.send(arrived);
+    /// Has the worker go on with a session of the engine before. Waits while others wait for it. `false`: it takes none any more,
+    /// and this connection is closed.
+    #[must_use]
+    pub fn adopt(&self, arrived: Arrived) -> bool {
+        let is_taken = self.arrivals.send(arrived).is_ok();
         self.bell.notify_one();
+        is_taken
     }
 
     /// Has the worker do this in its next turn.
@@ -314,6 +316,9 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
             break drain;
         }
     };
+    // Those that have come end in order with the others; no more come.
+    acceptor.adopt_all(&arrived);
+    drop(arrived);
     leave::leave(index, &acceptor, &accepting, drain).await;
     tap::send_to(None);
 }

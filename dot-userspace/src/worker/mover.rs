@@ -88,6 +88,11 @@ impl Mover {
         self.waiting.borrow().is_empty() && !self.is_sending.get()
     }
 
+    /// How many sessions have left this engine and wait to be sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.waiting.borrow().len() + usize::from(self.is_sending.get())
+    }
+
     /// Whether the other engine takes no more.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.get()
@@ -153,6 +158,7 @@ impl Mover {
             match sent {
                 Ok(()) => self.is_sending.set(false),
                 Err(error) if is_transient(&error) => {
+                    self.is_sending.set(false);
                     self.waiting.borrow_mut().push_front(packet);
                     sleep(SHORTAGE_REST).await;
                 }
@@ -171,7 +177,11 @@ impl Mover {
 
     /// The next engine has ended: sessions end here, in order.
     fn break_off(&self, error: &io::Error) {
-        tracing::error!(%error, "the next engine takes no more sessions; the rest of them end here");
+        tracing::error!(
+            %error,
+            cut = self.unsent(),
+            "the next engine takes no more sessions: connections that waited for it are cut, the others end here"
+        );
         self.is_broken.set(true);
         self.is_sending.set(false);
         self.waiting.borrow_mut().clear();

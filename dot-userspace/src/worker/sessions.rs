@@ -127,6 +127,11 @@ impl Acceptor {
         }
     }
 
+    /// Goes on with every session that has arrived.
+    pub(super) fn adopt_all(self: &Rc<Self>, arrived: &Receiver<Arrived>) {
+        arrived.try_iter().for_each(|arrived| self.adopt(arrived));
+    }
+
     /// Goes on with a session of the engine before.
     fn adopt(self: &Rc<Self>, arrived: Arrived) {
         if self.try_adopt(arrived).is_none() {

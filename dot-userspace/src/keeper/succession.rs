@@ -10,6 +10,7 @@
 //! Source: execve(2): the process, its children and its descriptors stay.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     ffi::CString,
     fs::File,
@@ -23,7 +24,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        socket::{Shutdown, shutdown},
+    },
     unistd::{Pid, execv},
 };
 
@@ -52,6 +56,8 @@ pub(super) struct Leaving {
     pub(super) passage: Option<OwnedFd>,
     /// The next engine serves, and this one was told so.
     is_told: bool,
+    /// It knows: it serves no longer. Until then it does, whatever becomes of the next one.
+    has_heard: Cell<bool>,
     /// When patience ends: with the next engine, and from when this one was told, with this one.
     until: Instant,
 }
@@ -59,12 +65,21 @@ pub(super) struct Leaving {
 impl Leaving {
     pub(super) fn of((pid, socket): (i32, OwnedFd)) -> Self {
         let engine = Engine { pid: Pid::from_raw(pid), socket: Some(socket), is_ready: true };
-        Self { engine, passage: None, is_told: false, until: Instant::now() + READY_TIMEOUT }
+        let until = Instant::now() + READY_TIMEOUT;
+        Self { engine, passage: None, is_told: false, has_heard: Cell::new(false), until }
     }
 
     /// The same, and its sessions go by this passage.
     pub(super) fn by(self, passage: Option<OwnedFd>) -> Self {
         Self { passage, ..self }
+    }
+
+    /// It has ended: nothing comes by its passage any more, whoever else holds a descriptor of it.
+    fn close(self) {
+        if let Some(passage) = self.passage {
+            // Where the next engine has closed its end, there is nothing to shut down.
+            let _ = shutdown(passage.as_raw_fd(), Shutdown::Both);
+        }
     }
 }
 
@@ -73,10 +88,10 @@ impl Duty {
     pub(super) fn look_at_engines(&mut self) -> Option<End> {
         self.look_at_leaving();
         let end = ended(self.engine.pid)?;
-        if let Some(leaving) = self.leaving.take_if(|leaving| !leaving.is_told) {
+        if let Some(leaving) = self.leaving.take_if(|leaving| !leaving.has_heard.get()) {
             self.engine = leaving.engine;
             self.say_how_it_went(Err(format!(
-                "the new engine ended {end} before it served, and the old one serves on; the log says why"
+                "the new engine ended {end} before it had taken over, and the old one serves on; the log says why"
             )));
             return None;
         }
@@ -86,6 +101,10 @@ impl Duty {
         }
         self.engine.socket = None;
         let note = format!("dotd's engine ended {end}; another one takes its place");
+        // The engine before, if there is one, gives its sessions to none now: they end in order.
+        self.tell_operator(Err(format!(
+            "the new engine ended {end} after it had begun to serve; another one takes its place, the log says why"
+        )));
         let Err(error) = self.become_program(Path::new(OURSELVES), false, note);
         tracing::error!("dotd's engine ended {end}, and no other one can be started: {error}");
         Some(end)
@@ -107,6 +126,7 @@ impl Duty {
         match request {
             // Without a passage its sessions end in order, as those of an engine that does not look for one.
             Request::IsSucceeded if leaving.is_told => {
+                leaving.has_heard.set(true);
                 let passage = leaving.passage.as_ref().and_then(|passage| passage.try_clone().ok());
                 Answer::Done(passage.map(File::from))
             }
@@ -125,7 +145,7 @@ impl Duty {
         let Some(leaving) = &mut self.leaving else { return };
         if ended(leaving.engine.pid).is_some() {
             let was_told = leaving.is_told;
-            self.leaving = None;
+            self.leaving.take().into_iter().for_each(Leaving::close);
             if was_told {
                 self.say_how_it_went(Ok(()));
             }

@@ -4,13 +4,14 @@ use std::{
     io::Read as _,
     os::fd::{AsRawFd as _, OwnedFd},
     path::PathBuf,
+    process::{Command, Stdio},
     thread,
 };
 
 use nix::{
     sys::{
         signal::SigSet,
-        socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair},
+        socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
     },
     unistd::Pid,
 };
@@ -20,6 +21,7 @@ use super::{
     duty::{Duty, Engine},
     estate::{Estate, Kept},
     request::Keeper,
+    succession::Leaving,
     words::{Answer, REQUEST_OCTETS_MAX, Request, State, VERSION},
 };
 use crate::config::{self, Certificate, Config};
@@ -135,6 +137,39 @@ fn another_version_is_refused() {
     assert_eq!(reason, format!("the keeper speaks version {VERSION}, the engine {}", VERSION + 1));
     drop((keeper, raw));
     serving.join().unwrap();
+}
+
+/// Goal: once an engine has ended, nothing reaches the next one by its passage, also where that engine gave a descriptor of it to
+/// another process; what it sent before arrives. Method: a copy of its end stays open here.
+#[test]
+fn a_passage_ends_with_its_engine() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("dotd.toml");
+    std::fs::write(&file, "").unwrap();
+    let (mut duty, _keeper, _raw) = beside(file);
+    let (from, to) = super::passage().unwrap();
+    let copy = from.try_clone().unwrap();
+    let say = |word: &[u8]| send(copy.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL);
+    say(b"before").unwrap();
+    // It waits for an end of its input that does not come: it ends by the signal that an engine is told by.
+    let mut engine = Command::new("sh");
+    let mut engine = engine.args(["-c", "read -r line"]).stdin(Stdio::piped()).spawn().unwrap();
+    let (ours, _theirs) = pair();
+    let pid = i32::try_from(engine.id()).unwrap();
+    duty.leaving = Some(Leaving::of((pid, ours)).by(Some(from)));
+    duty.note_ready();
+    let leaving = duty.leaving.take().unwrap();
+    assert!(matches!(duty.answer_leaving(&Request::IsSucceeded, &leaving), Answer::Done(Some(_))));
+    duty.leaving = Some(leaving);
+    while duty.leaving.is_some() {
+        let _ = duty.look_at_engines();
+        thread::yield_now();
+    }
+    assert!(engine.wait().is_err(), "the keeper has read its end");
+    assert!(say(b"after").is_err());
+    let mut packet = [0; 16];
+    let mut hear = || recv(to.as_raw_fd(), &mut packet, MsgFlags::empty());
+    assert_eq!((hear(), hear()), (Ok(6), Ok(0)));
 }
 
 /// Goal: every file that a reload reads is one that the keeper opens. Method: a config that names one of each kind.

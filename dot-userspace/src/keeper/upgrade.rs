@@ -204,6 +204,11 @@ impl Duty {
             Ok(()) => tracing::info!("upgraded"),
             Err(reason) => tracing::error!("not upgraded, the old engine serves on: {reason}"),
         }
+        self.tell_operator(outcome);
+    }
+
+    /// Tells the operator, if one waits.
+    pub(super) fn tell_operator(&mut self, outcome: Result<(), String>) {
         if let Some(asker) = self.asker.take() {
             let answer = outcome.map_or_else(Answer::Refused, |()| Answer::Done(None));
             // An operator that has left can read the log.

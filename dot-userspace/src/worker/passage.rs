@@ -3,8 +3,8 @@
 //! Before: the keeper gave each engine one end. After: both have said that they speak the same form, and a packet with a
 //! descriptor goes over for each session.
 //! Holds: [`FORM`], which is the first thing that is said, each way.
-//! Never: waits without end for the other engine, which may be of another build, or an attacker's; takes a packet that is not
-//! one connection.
+//! Never: has an engine that ends wait without end for the next one, which may be of another build; takes a packet that is not one
+//! connection.
 //!
 //! Source: unix(7) (SOCK_SEQPACKET, SCM_RIGHTS).
 
@@ -31,8 +31,11 @@ use crate::tls::Zeroizing;
 
 /// The form of what is said: both engines say it, and sessions go over only where it is the same.
 static FORM: &[u8] = b"dotd sessions, form 1";
-/// How long an engine waits for the other one to say its form.
+/// How long an engine waits for the next one to say its form.
 const FORM_TIMEOUT_SECONDS: i64 = 2;
+/// The next engine waits as long as the passage is there: the one before may be busy when it is told, and the keeper bounds its
+/// time.
+const NO_TIMEOUT_SECONDS: i64 = 0;
 /// Most octets of a packet: messages that are not handled yet, a part of a record, and octets that are not sent yet.
 const PACKET_OCTETS_MAX: usize = 192 * 1024;
 
@@ -50,26 +53,25 @@ pub struct Arrived {
 /// It speaks another form, says that it takes no session, or says nothing.
 pub fn offer(passage: &OwnedFd) -> io::Result<()> {
     send(passage.as_raw_fd(), FORM, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?;
-    hear_form(passage)
+    hear_form(passage, FORM_TIMEOUT_SECONDS)
 }
 
-/// Hears the form of the engine before, and says our own.
+/// Waits for the form of the engine before, and says our own.
 ///
 /// # Errors
 /// It speaks another form, or has ended.
 pub fn accept(passage: &OwnedFd) -> io::Result<()> {
-    let heard = hear_form(passage);
+    let heard = hear_form(passage, NO_TIMEOUT_SECONDS);
     // Also where it is another one: that engine says then which.
     send(passage.as_raw_fd(), FORM, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?;
     heard
 }
 
-fn hear_form(passage: &OwnedFd) -> io::Result<()> {
+fn hear_form(passage: &OwnedFd, timeout_seconds: i64) -> io::Result<()> {
     let said = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-    setsockopt(passage, sockopt::ReceiveTimeout, &TimeVal::seconds(FORM_TIMEOUT_SECONDS))?;
+    setsockopt(passage, sockopt::ReceiveTimeout, &TimeVal::seconds(timeout_seconds))?;
     let mut packet = [0; 64];
     let heard = uninterrupted(|| recv(passage.as_raw_fd(), &mut packet, MsgFlags::empty()));
-    setsockopt(passage, sockopt::ReceiveTimeout, &TimeVal::seconds(0))?;
     match heard {
         Ok(0) => Err(io::Error::other("it takes no sessions")),
         Ok(length) if packet.get(..length) == Some(FORM) => Ok(()),
@@ -200,7 +202,7 @@ mod tests {
         send(old.as_raw_fd(), b"dotd sessions, form 0", MsgFlags::empty()).unwrap();
         let both = "it speaks \"dotd sessions, form 0\", and we \"dotd sessions, form 1\"";
         assert_eq!(next.join().unwrap(), both);
-        assert!(hear_form(&old).is_ok(), "it says what it speaks");
+        assert!(hear_form(&old, FORM_TIMEOUT_SECONDS).is_ok(), "it says what it speaks");
         let (old, new) = pair();
         drop(new);
         assert!(offer(&old).is_err());

@@ -122,9 +122,7 @@ impl Server {
     /// When it has ended.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        let keeper = self.keeper_pid();
-        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("it runs");
-        children.split_whitespace().next().expect("it has a child").parse().expect("a number")
+        *self.pids().first().expect("it has a child")
     }
 
     /// The process that was started, the keeper.

@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     thread,
+    time::Duration,
 };
 
 use dot_tests::{
@@ -29,6 +30,7 @@ use dot_tests::{
     },
     require,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Sessions at rest, and sessions that ask without a pause: as many as a debug build makes in some seconds beside other tests, or as
@@ -53,6 +55,14 @@ fn upgrade(dotd: &Server) {
 
 fn tls12() -> Offer {
     Offer { is_tls12: true, ..Offer::default() }
+}
+
+/// Whether USR2 waits for a process that is stopped.
+fn is_told(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("signals");
+    let pending = u64::from_str_radix(pending.trim(), 16).expect("a mask");
+    pending & (1 << (Signal::SIGUSR2 as i32 - 1)) != 0
 }
 
 /// For how long sessions were not read while they went over.
@@ -173,6 +183,61 @@ fn what_is_half_done_is_done_by_the_next_engine() {
         assert_eq!(session.exchange(&www(2)).rcode(), 0);
     }
     dotd.counts("nothing is under way", |stats| stats.difference() == [0; 3]);
+    dotd.stop();
+}
+
+/// Goal: an engine that learns late that another one serves, because it was busy with a reload or its machine was, gives its
+/// sessions to it all the same. Method: it is stopped from before the upgrade until seconds after the next engine serves.
+///
+#[test]
+fn an_engine_that_is_late_gives_its_sessions_too() {
+    require!(Root);
+    let (network, dotd) = embedded(&config());
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    dotd.signal_engine(Signal::SIGSTOP as i32);
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| dotd.operate(&["upgrade"]));
+        eventually("the old engine is told", || is_told(dotd.pid()).then_some(()));
+        // That it is late is the subject of the test, and not a synchronisation.
+        thread::sleep(Duration::from_secs(3));
+        dotd.signal_engine(Signal::SIGCONT as i32);
+        let said = upgrade.join().expect("no panic");
+        assert!(said.is_success, "{} {}", said.text, dotd.stderr());
+    });
+    assert_eq!(session.exchange(&www(1)).rcode(), 0);
+    assert_eq!(dotd.stats().counter("connections", "adopted"), 1);
+    dotd.stop();
+}
+
+/// Goal: a next engine that dies once it serves, and before the old one knows of it, changes nothing: the old one serves on, with
+/// its sessions, and a later upgrade works; one that dies later is told to the operator. Method: the old engine is stopped until
+/// the next one is killed.
+#[test]
+fn an_engine_whose_successor_dies_serves_on() {
+    require!(Root);
+    let (network, dotd) = embedded(&config());
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let old = dotd.pid();
+    dotd.signal_engine(Signal::SIGSTOP as i32);
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| dotd.operate(&["upgrade"]));
+        eventually("the old engine is told", || is_told(old).then_some(()));
+        let next = *dotd.pids().last().expect("two of them");
+        assert_ne!(next, old);
+        dotd.signal_process(Signal::SIGKILL as i32, next);
+        let said = upgrade.join().expect("no panic");
+        assert!(
+            !said.is_success && said.has("before it had taken over, and the old one serves on"),
+            "{}",
+            said.text
+        );
+    });
+    dotd.signal_engine(Signal::SIGCONT as i32);
+    assert_eq!(session.exchange(&www(1)).rcode(), 0);
+    assert_eq!(dotd.pids(), [old]);
+    upgrade(&dotd);
+    assert_eq!(session.exchange(&www(2)).rcode(), 0);
+    assert_eq!(dotd.stats().counter("connections", "adopted"), 1);
     dotd.stop();
 }
 

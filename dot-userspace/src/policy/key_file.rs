@@ -27,7 +27,7 @@ pub fn key_of(path: &Path) -> Result<TsigKey, String> {
 }
 
 fn parse(text: &str) -> Result<TsigKey, String> {
-    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim());
+    let lines = text.lines().map(|line| without_comment(line).trim());
     let text = lines.filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
     let is_between = |sign: char| sign.is_whitespace() || matches!(sign, '"' | ';' | '{' | '}');
     let words: Vec<_> = text.split(is_between).filter(|word| !word.is_empty()).collect();
@@ -47,6 +47,16 @@ fn parse(text: &str) -> Result<TsigKey, String> {
     };
     let secret = STANDARD.decode(secret).map_err(|_| format!("the secret is no Base64: {FORM}"))?;
     TsigKey::new(name, algorithm, &secret)
+}
+
+/// A line up to its comment. A secret may have `//` in it: a comment begins where a word could.
+fn without_comment(line: &str) -> &str {
+    let is_comment = |at: &usize| {
+        let before = line.get(..*at).unwrap_or_default();
+        before.is_empty() || before.ends_with([' ', '\t', ';', '{', '}'])
+    };
+    let comment = line.match_indices("//").map(|(at, _)| at).find(is_comment);
+    comment.and_then(|at| line.get(..at)).unwrap_or(line)
 }
 
 #[cfg(test)]
@@ -71,6 +81,29 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(why) && !error.contains("c2Vj"), "{text}: {error}");
+        }
+    }
+
+    /// Goal: a secret is read whole where it has `//` in it, as one of fifty keys has; a comment is none of it. Method: both forms
+    /// sign the same query as the key that is made of the secret itself. Covers: C-564
+    #[test]
+    fn a_secret_is_no_comment() {
+        let signed = |key: &TsigKey| {
+            let mut message = vec![1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 1];
+            key.sign_query(&mut message, 1_700_000_000);
+            message
+        };
+        let (base64, octets) = ("//8A//8A", [255, 255, 0, 255, 255, 0]);
+        let expected = signed(&TsigKey::new("k.test", "hmac-sha256", &octets).unwrap());
+        for text in [
+            format!(
+                "key \"k.test\" {{\n\talgorithm hmac-sha256; // {base64}\n\tsecret \"{base64}\";\n}};//x\n"
+            ),
+            format!("// of the provider\nhmac-sha256:k.test:{base64} // the key\n"),
+            format!("k.test:{base64}"),
+        ] {
+            let key = parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(signed(&key), expected, "{text}");
         }
     }
 }

@@ -152,10 +152,12 @@ impl Drop for Draft {
 pub struct Arriving {
     target: PathBuf,
     draft: Draft,
-    /// The serial of the copy.
-    has: Option<u32>,
     first: Option<(u32, String)>,
     kind: Option<Kind>,
+    /// The version that the differences so far lead to.
+    reached: Option<u32>,
+    /// The next SOA record of differences says which version a step leads to, and not from which.
+    is_in_step: bool,
     /// The part of the last record: a transfer ends with a SOA record.
     last: Part,
     deleted: HashSet<String>,
@@ -180,9 +182,10 @@ impl Arriving {
         Ok(Self {
             target: target.to_owned(),
             draft: Draft::begin(target, bounds)?,
-            has,
             first: None,
             kind: None,
+            reached: has,
+            is_in_step: false,
             last: Part::First,
             deleted: HashSet::new(),
             added: HashMap::new(),
@@ -209,7 +212,7 @@ impl Arriving {
                     self.draft.add(line.as_bytes())?;
                 }
             }
-            Part::Border => self.begin_differences(record)?,
+            Part::Border => self.pass_border(record)?,
             Part::Deleted => {
                 let key = format!("{owner} {data}");
                 if self.added.remove(&key).is_none() {
@@ -235,13 +238,16 @@ impl Arriving {
         Ok(())
     }
 
-    fn begin_differences(&mut self, border: &ZoneRecord) -> Result<(), Unfit> {
-        if self.kind.replace(Kind::Differences).is_none() {
-            let from = border.soa().map(|soa| soa.serial);
-            if from != self.has {
-                return Err(Unfit::Differences(format!("they begin at {from:?}, not at {:?}", self.has)));
-            }
+    /// Each step begins at the version that the one before leads to; behind the last one that version is named again.
+    fn pass_border(&mut self, border: &ZoneRecord) -> Result<(), Unfit> {
+        self.kind = Some(Kind::Differences);
+        self.note_difference(0)?;
+        let serial = border.soa().map(|soa| soa.serial);
+        if !self.is_in_step && serial != self.reached {
+            let reached = self.reached;
+            return Err(Unfit::Differences(format!("a step begins at {serial:?}, not at {reached:?}")));
         }
+        (self.reached, self.is_in_step) = (serial, !self.is_in_step);
         Ok(())
     }
 
@@ -262,7 +268,7 @@ impl Arriving {
         match (self.kind, self.last) {
             (None, _) => return Ok(None),
             (Some(Kind::Whole), Part::End) => {}
-            (Some(Kind::Differences), Part::Border) => self.apply()?,
+            (Some(Kind::Differences), Part::Border) if self.has_arrived() => self.apply()?,
             (Some(Kind::Whole), _) => {
                 return Err(Unfit::Zone("the transfer ends before its last record".to_owned()));
             }
@@ -272,6 +278,11 @@ impl Arriving {
         }
         self.draft.sync()?;
         Ok(Some((self.draft, self.kind == Some(Kind::Differences))))
+    }
+
+    /// The differences lead to the version that the transfer is of.
+    fn has_arrived(&self) -> bool {
+        self.is_in_step && self.reached == self.first.as_ref().map(|(serial, _)| *serial)
     }
 
     /// Writes the copy anew without the records that go, and with those that come.

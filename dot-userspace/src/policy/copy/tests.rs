@@ -76,14 +76,19 @@ fn a_copy_follows_its_zone() {
         (Part::Border, soa(3)),
     ];
     assert!(is_about_differences(transfer(folder, Some(9), &steps)), "from another version");
-    let unknown =
-        [steps[0].clone(), steps[1].clone(), (Part::Deleted, address("x", 9)), (Part::Border, soa(3))];
+    let end = || (Part::Border, soa(3));
+    let unknown = [steps[0].clone(), steps[1].clone(), (Part::Deleted, address("x", 9)), end(), end()];
     assert!(is_about_differences(transfer(folder, Some(1), &unknown)), "a record that is not there");
     let cut = &whole[..whole.len() - 1];
     assert!(
         matches!(transfer(folder, None, cut), Err(Unfit::Zone(why)) if why.contains("before its last record"))
     );
-    assert!(is_about_differences(transfer(folder, Some(1), &steps[..5])), "cut off");
+    for end in 2..steps.len() {
+        assert!(is_about_differences(transfer(folder, Some(1), &steps[..end])), "cut off at {end}");
+    }
+    let mut skipping = steps.clone();
+    skipping[6] = (Part::Border, soa(1));
+    assert!(is_about_differences(transfer(folder, Some(1), &skipping)), "a step from another version");
     assert_eq!(lines(folder), first);
     assert_eq!(transfer(folder, Some(1), &steps).unwrap(), Some(true));
     let soa_line = lines(folder).into_iter().find(|line| line.contains(" SOA ")).unwrap();
@@ -109,6 +114,12 @@ fn a_transfer_is_bounded() {
     let steps = (0..20).map(|number| (Part::Added, address(&format!("n{number}"), 1)));
     let steps: Vec<_> = [(Part::First, soa(2)), (Part::Border, soa(1))].into_iter().chain(steps).collect();
     assert!(is_about_differences(transfer(folder, Some(1), &steps)));
+    let empty_steps =
+        (1..20).flat_map(|serial| [serial, serial + 1]).map(|serial| (Part::Border, soa(serial)));
+    let empty_steps: Vec<_> = std::iter::once((Part::First, soa(99))).chain(empty_steps).collect();
+    assert!(
+        matches!(transfer(folder, Some(1), &empty_steps), Err(Unfit::Differences(why)) if why.contains("2000 octets"))
+    );
     let other_class = ZoneRecord { class: 3, ..address("a", 1) };
     assert!(transfer(folder, None, &[(Part::First, soa(1)), (Part::Zone, other_class)]).is_err());
     assert_eq!(names(folder), Vec::<String>::new());

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::Primary;
 use crate::{
-    dns::{Progress, Soa, Transfer, TsigStream, ZoneRecord, is_response_to, soa_query, transfer_query},
+    dns::{Part, Progress, Soa, Transfer, TsigStream, ZoneRecord, is_response_to, soa_query, transfer_query},
     policy::{Arriving, Bounds, Draft, Unfit},
 };
 
@@ -70,14 +70,14 @@ async fn fetch_unbounded(
 ) -> Result<Fetched, String> {
     let mut line = Line::open(primary).await?;
     let soa = line.soa(wire).await?;
-    if let Some(Held { soa: own, rdata }) = held {
+    if let Some(Held { soa: own, .. }) = held {
         if soa.serial == own.serial {
             return Ok(Fetched::Current);
         }
         if !soa.is_newer_than(own.serial) {
-            return Err(format!("its version {} is older than the one here, {}", soa.serial, own.serial));
+            return Err(is_older(&soa, own));
         }
-        match line.transfer(wire, Some((own.serial, rdata)), copy).await {
+        match line.transfer(wire, held, Method::Differences, copy).await {
             Ok(Some((draft, true))) => return Ok(Fetched::Newer(draft, "ixfr")),
             Ok(Some((draft, false))) => return Ok(Fetched::Newer(draft, "axfr")),
             Ok(None) => tracing::debug!("no differences came; the whole zone is asked for"),
@@ -89,11 +89,18 @@ async fn fetch_unbounded(
         // The rest of the differences may still arrive on the old connection.
         line = Line::open(primary).await?;
     }
-    match line.transfer(wire, None, copy).await {
+    match line.transfer(wire, held, Method::Whole, copy).await {
         Ok(Some((draft, _))) => Ok(Fetched::Newer(draft, "axfr")),
         Ok(None) => Err("the zone ends after its first record".to_owned()),
         Err(Unfit::Differences(why) | Unfit::Zone(why)) => Err(why),
     }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Whole,
+    Differences,
 }
 
 trait Wire: AsyncRead + AsyncWrite + Unpin {}
@@ -173,16 +180,18 @@ impl<'p> Line<'p> {
             .ok_or_else(|| "it does not have the zone: no SOA record".to_owned())
     }
 
-    /// Transfers the whole zone, or the differences from a version: serial, and data of the SOA record.
+    /// Transfers the whole zone, or the differences from the version that is held.
     async fn transfer(
         &mut self,
         wire: &[u8],
-        from: Option<(u32, &[u8])>,
+        held: Option<&Held>,
+        method: Method,
         copy: &Path,
     ) -> Result<Option<(Draft, bool)>, Unfit> {
-        let query = transfer_query(id().map_err(Unfit::Zone)?, wire, from.map(|(_, rdata)| rdata));
+        let from = held.filter(|_| method == Method::Differences);
+        let query = transfer_query(id().map_err(Unfit::Zone)?, wire, from.map(|from| &*from.rdata));
         let mut sent = self.send(query, wire).await.map_err(Unfit::Zone)?;
-        let has = from.map(|(serial, _)| serial);
+        let has = from.map(|from| from.soa.serial);
         let (mut progress, mut arriving) = (Transfer::begin(has), Arriving::begin(copy, has, BOUNDS)?);
         let mut is_first = true;
         loop {
@@ -190,18 +199,17 @@ impl<'p> Line<'p> {
             // A server that has no differences may say so in many ways.
             received.map_err(|why| if has.is_some() { Unfit::Differences(why) } else { Unfit::Zone(why) })?;
             let message = &self.message;
-            let (mut failed, mut is_other) = (None, false);
+            let mut refused = None;
             let progressed = progress.take_each(message, |part, start| {
                 let Some(record) = ZoneRecord::read(message, start) else { return false };
-                is_other |= is_first && part == crate::dns::Part::First && *record.owner != *wire;
-                failed = arriving.take(part, &record).err();
-                failed.is_none() && !is_other
+                let begun = if part == Part::First { begin(&record, wire, held) } else { Ok(()) };
+                refused = begun.map_err(Unfit::Zone).and_then(|()| arriving.take(part, &record)).err();
+                refused.is_none()
             });
-            if let Some(unfit) = failed {
+            if let Some(unfit) = refused {
                 return Err(unfit);
             }
             match progressed {
-                _ if is_other => return Err(Unfit::Zone("the transfer is of another zone".to_owned())),
                 None => return Err(Unfit::Zone("a message has broken records".to_owned())),
                 Some(Progress::More) => is_first = false,
                 Some(Progress::Done) => break,
@@ -212,6 +220,22 @@ impl<'p> Line<'p> {
         }
         arriving.finish()
     }
+}
+
+/// Whether a transfer may begin with this record: the SOA record of the zone, of a version that is not older than the one here.
+fn begin(record: &ZoneRecord, wire: &[u8], held: Option<&Held>) -> Result<(), String> {
+    if *record.owner != *wire {
+        return Err("the transfer is of another zone".to_owned());
+    }
+    let soa = record.soa().ok_or("the transfer does not begin with a SOA record")?;
+    match held {
+        Some(Held { soa: own, .. }) if own.is_newer_than(soa.serial) => Err(is_older(&soa, own)),
+        _ => Ok(()),
+    }
+}
+
+fn is_older(soa: &Soa, own: &Soa) -> String {
+    format!("its version {} is older than the one here, {}", soa.serial, own.serial)
 }
 
 async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -227,3 +251,6 @@ fn id() -> Result<u16, String> {
     let [_, _, high, low] = random.to_be_bytes();
     Ok(u16::from_be_bytes([high, low]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,7 +248,7 @@ impl<'m> Tsig<'m> {
         let rdata = message.get(record.rdata..record.end)?;
         let algorithm_octets = algorithm.octets().len();
         // Names in TSIG records are not compressed (RFC 8945 §4.2).
-        let rest = rdata.get(algorithm_octets..).filter(|_| rdata.get(..algorithm_octets).is_some())?;
+        let rest = rdata.get(algorithm_octets..)?;
         let (times, rest) = rest.split_at_checked(8)?;
         let (mac, rest) = sized(rest)?;
         let (fixed, rest) = rest.split_at_checked(4)?;

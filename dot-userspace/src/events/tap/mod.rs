@@ -3,7 +3,7 @@
 //! Before: a worker reads or writes a message, and `[dnstap]` asks for it. After: the thread that `start::tap` runs has it in a
 //! batch, as a frame.
 //! Holds: for the thread that asks, where its batches go and the batch under way.
-//! Never: costs more than a branch while there is no reader to write to, waits, or grows: a message that finds no room is lost and
+//! Never: costs more than a branch while the config names no reader, waits, or grows: a message that finds no room is lost and
 //! counted.
 //!
 //! Source: dnstap.proto (dnstap.info); the fields of a message are in `message`, its frame in Frame Streams.
@@ -135,7 +135,7 @@ pub fn tell(what: Tapped, query: OfQuery, way: impl FnOnce() -> Way, message: &[
         if tap.add(what, query, way(), message) {
             spawn_local(async {
                 sleep(BATCH_TIME).await;
-                TAP.with_borrow_mut(|tap| tap.iter_mut().for_each(Tap::send));
+                TAP.with_borrow_mut(|tap| tap.iter_mut().for_each(Tap::send_by_timer));
             });
         }
     });
@@ -147,7 +147,8 @@ struct Tap {
     batch: Batch,
     /// A message before it is known how long it is.
     scratch: Vec<u8>,
-    is_waiting: bool,
+    /// A timer runs that sends the batch, if there is something in it by then.
+    has_timer: bool,
     /// A moment, and the time since 1970 that it was.
     clock: (Moment, Duration),
     hasher: RandomState,
@@ -159,7 +160,7 @@ impl Tap {
             sink,
             batch: Batch::default(),
             scratch: Vec::new(),
-            is_waiting: false,
+            has_timer: false,
             clock: clock(),
             hasher: RandomState::new(),
         }
@@ -180,7 +181,7 @@ impl Tap {
         self.hasher.hash_one((read, query.id)).is_multiple_of(u64::from(sample))
     }
 
-    /// Adds a message to the batch. `true`: it is the first one, and a timer must send the batch.
+    /// Adds a message to the batch. `true`: no timer runs, and one must send the batch.
     fn add(&mut self, what: Tapped, query: OfQuery, way: Way, message: &[u8]) -> bool {
         if self.sink.is_full() {
             self.sink.lose(1);
@@ -196,9 +197,8 @@ impl Tap {
         self.batch.frames += 1;
         if self.batch.octets.len() >= BATCH_OCTETS {
             self.send();
-            return false;
         }
-        !std::mem::replace(&mut self.is_waiting, true)
+        !std::mem::replace(&mut self.has_timer, true)
     }
 
     /// A way with as much of the client as may be shown.
@@ -223,8 +223,12 @@ impl Tap {
         (time + moment.since(known)).saturating_sub(known.since(moment))
     }
 
+    fn send_by_timer(&mut self) {
+        self.has_timer = false;
+        self.send();
+    }
+
     fn send(&mut self) {
-        self.is_waiting = false;
         if self.batch.frames > 0 {
             self.sink.send(std::mem::take(&mut self.batch));
         }

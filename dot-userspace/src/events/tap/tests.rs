@@ -226,3 +226,21 @@ fn what_finds_no_room_is_counted() {
         send_to(None);
     });
 }
+
+/// Goal: a thread has one timer for its batches, however many of them leave because they are full. Method: messages of which two fill
+/// a batch, with nobody to let a timer run; then the timer's end, and one message more.
+#[test]
+fn a_thread_has_one_timer() {
+    run(async {
+        let (sink, mut batches) = TapSink::new(&Dnstap::default(), &TapCounts::default());
+        let mut tap = Tap::to(sink);
+        turn_time::begin(tokio::time::Instant::now());
+        let (none, long) = (OfQuery { id: 1, read: None, began: None }, vec![0; 20_000]);
+        let add = |tap: &mut Tap| tap.add(Tapped::ClientResponse, none, way(Carrier::Dot), &long);
+        let timers = (0..99).filter(|_| add(&mut tap)).count();
+        assert_eq!((timers, frames(&mut batches).len()), (1, 98));
+        tap.send_by_timer();
+        assert_eq!(frames(&mut batches).len(), 1, "the timer sends what is left");
+        assert!(add(&mut tap), "and the next message needs another");
+    });
+}

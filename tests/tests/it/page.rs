@@ -103,6 +103,10 @@ fn only_who_has_the_token_acts() {
     let (code, answer) = ask("GET /api/state", named, "");
     assert!(code == 200 && answer.contains("\"can_change\":false"), "{answer}");
     assert_eq!(ask("POST /api/drain", &format!("{named}{kind}"), drain).0, 401, "reading alone is open");
+    for (origin, code) in [("https://dns.example", 200), ("https://evil.example", 403)] {
+        let by_proxy = format!("{own}{kind}origin: {origin}\r\n");
+        assert_eq!(ask("POST /api/drain", &by_proxy, drain).0, code, "a proxy that does TLS: {origin}");
+    }
     dotd.rewrite_config(&config.set("control", "page", "\"off\""));
     assert!(dotd.operate(&["reload"]).is_success);
     assert_eq!((ask("GET /", host, "").0, ask("GET /api/state", &own, "").0), (404, 404));

@@ -100,7 +100,7 @@ async fn guard(Shared(source): Shared<AnySource>, request: Request, next: Next) 
     } else if !is_our_name(&access, request.uri(), headers) {
         let error = "the request names another host: use the address, or set control.page_hosts";
         refused(StatusCode::MISDIRECTED_REQUEST, error)
-    } else if is_change && !is_from_here(headers) {
+    } else if is_change && !is_from_here(&access, headers) {
         refused(StatusCode::FORBIDDEN, "the request comes from another site")
     } else if (is_change || (access.page == Page::Token && path.starts_with("/api/")))
         && !has_token(&access, headers)
@@ -122,18 +122,27 @@ fn is_our_name(access: &PageAccess, uri: &Uri, headers: &HeaderMap) -> bool {
     let Ok(authority) = authority.parse::<Authority>() else { return false };
     let host = authority.host();
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let is_known = |name: &str| name.eq_ignore_ascii_case(host);
     bare.parse::<std::net::IpAddr>().is_ok()
-        || is_known("localhost")
-        || access.hosts.iter().any(|name| is_known(name))
+        || host.eq_ignore_ascii_case("localhost")
+        || is_of_config(access, &authority)
+}
+
+/// Whether this is one of `control.page_hosts`, at any port.
+fn is_of_config(access: &PageAccess, authority: &Authority) -> bool {
+    access.hosts.iter().any(|name| name.eq_ignore_ascii_case(authority.host()))
 }
 
 /// Whether a request was not made by another site's page; what is no browser says nothing of that.
-fn is_from_here(headers: &HeaderMap) -> bool {
+fn is_from_here(access: &PageAccess, headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let is_same_site = text(SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
     let host = text(header::HOST).unwrap_or_default();
-    is_same_site && text(header::ORIGIN).is_none_or(|origin| origin == format!("http://{host}"))
+    let is_own = |origin: &str| match origin.strip_prefix("https://") {
+        // A proxy that does TLS has a name of the config, and may name another host to us.
+        Some(name) => name.parse().is_ok_and(|name| is_of_config(access, &name)),
+        None => origin == format!("http://{host}"),
+    };
+    is_same_site && text(header::ORIGIN).is_none_or(is_own)
 }
 
 fn has_token(access: &PageAccess, headers: &HeaderMap) -> bool {

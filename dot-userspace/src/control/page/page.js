@@ -10,7 +10,7 @@ const history = { queries: [], handshakes: [], drops: [], p50: [], p99: [] };
 // The token comes behind the #, which no browser sends; it stays in this tab.
 function take_token() {
   if (location.hash.length > 1) {
-    sessionStorage.setItem("token", decodeURIComponent(location.hash.slice(1)));
+    sessionStorage.setItem("token", location.hash.slice(1));
     window.history.replaceState(null, "", location.pathname);
   }
   token = sessionStorage.getItem("token") || "";

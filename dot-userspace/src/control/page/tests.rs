@@ -41,18 +41,26 @@ fn each_guard_holds_by_itself() {
         assert!(!is_named(host), "{host}");
     }
     assert!(!is_our_name(&access, &Uri::from_static("/"), &HeaderMap::new()));
-    let from =
-        |list: &[(&str, &str)]| is_from_here(&headers(&[&[("host", "127.0.0.1:8853")], list].concat()));
+    let from = |list: &[(&str, &str)]| {
+        is_from_here(&access, &headers(&[&[("host", "127.0.0.1:8853")], list].concat()))
+    };
     assert!(from(&[]) && from(&[("origin", "http://127.0.0.1:8853"), ("sec-fetch-site", "same-origin")]));
     for (name, value) in [
         ("origin", "http://127.0.0.1:8854"),
         ("origin", "https://127.0.0.1:8853"),
         ("origin", "null"),
+        ("origin", "http://dns.example"),
+        ("origin", "https://evil.example"),
+        ("origin", "https://dns.example.evil"),
+        ("origin", "https://"),
         ("sec-fetch-site", "same-site"),
         ("sec-fetch-site", "none"),
     ] {
         assert!(!from(&[(name, value)]), "{name}: {value}");
     }
+    // A proxy that does TLS, by its name in the config.
+    assert!(from(&[("origin", "https://dns.example")]) && from(&[("origin", "https://dns.example:8443")]));
+    assert!(!from(&[("origin", "https://dns.example"), ("sec-fetch-site", "cross-site")]));
     let has = |said: &str| has_token(&access, &headers(&[("authorization", said)]));
     assert!(has("Bearer secret"));
     for said in ["", "secret", "Bearer ", "Bearer secre", "Bearer secrets", "Bearer Secret", "Basic secret"] {

@@ -25,7 +25,7 @@ pub struct ConfigRow {
 
 /// Every key, by the text of the file (`None`: there is no file) and the keys that wait for a restart.
 #[must_use]
-pub fn rows(text: Option<&str>, waiting: &[String]) -> Vec<ConfigRow> {
+pub fn rows(text: Option<&str>, waiting: &[&str]) -> Vec<ConfigRow> {
     let mut found = BTreeMap::new();
     let defaults = MANUAL.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
     for (text, from) in [(defaults, "default"), (text, "file")] {
@@ -34,8 +34,14 @@ pub fn rows(text: Option<&str>, waiting: &[String]) -> Vec<ConfigRow> {
             found.insert(key, (value, from));
         });
     }
+    // A list of tables in the file has a row for each key, in place of the default's.
+    let lists: Vec<_> = found
+        .keys()
+        .flat_map(|key| key.match_indices('.').map(|(at, _)| key.split_at(at).0.to_owned()))
+        .collect();
+    lists.iter().for_each(|list| drop(found.remove(list)));
     let row = |(key, (value, from)): (String, (String, &'static str))| {
-        let waits = waiting.contains(&key);
+        let waits = waiting.contains(&key.as_str());
         ConfigRow { key, value, from, waits }
     };
     found.into_iter().map(row).collect()
@@ -71,7 +77,7 @@ mod tests {
         let plain = rows(None, &[]);
         assert!(plain.len() > 80 && plain.iter().all(|row| row.from == "default"), "{}", plain.len());
         let text = "[session]\nidle_timeout = \"9s\"\n[[backend]]\naddress = \"127.0.0.1:53\"\n[tls]\ncertificates = [{ cert = \"c\", key = \"k\" }]\n";
-        let rows = rows(Some(text), &["session.idle_timeout".to_owned()]);
+        let rows = rows(Some(text), &["session.idle_timeout"]);
         let of = |key: &str| {
             rows.iter().find(|row| row.key == key).map(|row| (row.value.as_str(), row.from, row.waits))
         };
@@ -79,6 +85,8 @@ mod tests {
         assert_eq!(of("session.queries_max"), Some(("100000", "default", false)));
         assert_eq!(of("backend.0.address"), Some(("\"127.0.0.1:53\"", "file", false)));
         assert_eq!(of("tls.certificates.0.cert"), Some(("\"c\"", "file", false)));
+        assert_eq!(of("tls.certificates"), None, "the default is not in force");
+        assert!(plain.iter().any(|row| row.key == "tls.certificates" && row.value == "[]"));
         assert_eq!(of("xdp.limit.syn_burst"), Some(("100", "default", false)));
     }
 }

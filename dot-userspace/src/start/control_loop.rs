@@ -66,7 +66,7 @@ pub(super) fn run(
         let source = Arc::clone(&process) as Arc<dyn Source>;
         let unix = socket.listener().context("the control socket is gone")?;
         let mut doors = JoinSet::new();
-        process.serve_file(running.keeper.config().unwrap_or_default(), &[]);
+        process.serve_file(running.keeper.config().unwrap_or_default().as_deref(), &[]);
         if http.is_some() {
             match page_token::make(&running.config.server.run_dir) {
                 Ok(token) => drop(process.page_token.set(token)),
@@ -316,7 +316,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     process.history().serve(&config);
     process.reloaded(&config, &running.backends, loaded);
     process.screen_by(running.screen.clone(), &[]);
-    process.serve_file(text, &waiting);
+    process.serve_file(text.as_deref(), &waiting);
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");
     }

@@ -39,7 +39,7 @@ use super::{
 use crate::{
     backend::BackendConfig,
     cache::Forget,
-    config::{self, Config},
+    config::{self, Config, ConfigRow},
     control::{CertificateStatus, ListenerStatus, Reloaded},
     events::{EventSink, Refused, tap::TapCounts},
     keeper::{Keeper, Successor},
@@ -142,8 +142,8 @@ pub(super) struct Process {
     policy: Mutex<KnownZones>,
     standings: Standings,
     config: Mutex<Arc<Config>>,
-    /// The text of the config file, and keys in it that wait for a restart.
-    file: Mutex<(Option<String>, Vec<String>)>,
+    /// Every key of the config that runs.
+    config_rows: Mutex<Vec<ConfigRow>>,
     /// By which an operator acts from the page; nothing where there is no page.
     pub(super) page_token: OnceLock<Arc<str>>,
     recent: Mutex<RecentRefusals>,
@@ -225,7 +225,7 @@ impl Process {
             policy: Mutex::default(),
             standings,
             config: Mutex::new(Arc::new(config.clone())),
-            file: Mutex::default(),
+            config_rows: Mutex::default(),
             page_token: OnceLock::new(),
             recent: Mutex::default(),
             engine: OnceLock::new(),
@@ -264,8 +264,8 @@ impl Process {
     }
 
     /// This text of the config file runs, but for these keys.
-    pub(super) fn serve_file(&self, text: Option<String>, waiting: &[&str]) {
-        *lock(&self.file) = (text, waiting.iter().map(|key| (*key).to_owned()).collect());
+    pub(super) fn serve_file(&self, text: Option<&str>, waiting: &[&str]) {
+        *lock(&self.config_rows) = config::rows(text, waiting);
     }
 
     /// Who traces whom.

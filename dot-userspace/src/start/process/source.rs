@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{BAN_SECONDS, Process, lock};
 use crate::{
-    config::{self, ConfigRow},
+    config::ConfigRow,
     control::{
         BanRequest, Banning, Counting, DnstapStatus, DrainRequest, ExplainRequest, Explaining, FlushRequest,
         Flushed, ForgiveRequest, LogRequest, Outcome, PageAccess, RefreshRequest, Refreshed, RotateRequest,
@@ -160,8 +160,7 @@ impl Source for Process {
     }
 
     fn config_rows(&self) -> Vec<ConfigRow> {
-        let (text, waiting) = &*lock(&self.file);
-        config::rows(text.as_deref(), waiting)
+        lock(&self.config_rows).clone()
     }
 
     fn refresh_policy(&self, request: &RefreshRequest) -> Result<Refreshed, String> {

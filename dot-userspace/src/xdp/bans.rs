@@ -105,10 +105,12 @@ impl Bans {
         self.row(prefix, &owed).ok_or_else(|| wrong("the ban was over at once"))
     }
 
-    /// Bans a client for the engine. A longer ban that exists stays.
+    /// Bans a client for the engine. A longer ban that exists stays, and so does an operator's, which refuses more.
     pub(super) fn add_for(&mut self, prefix: ClientPrefix, length: Duration, cause: Cause) {
-        let end_ns = now_ns().saturating_add(nanoseconds(length));
-        if self.ends.end_of(prefix).is_some_and(|before| before >= end_ns) {
+        let now_ns = now_ns();
+        let end_ns = now_ns.saturating_add(nanoseconds(length));
+        let stays = |before: Ban| before.until_ns >= end_ns || before.is_operators() && before.stands(now_ns);
+        if self.map.get(&prefix.key(), 0).is_ok_and(stays) {
             return;
         }
         match self.insert(prefix, length, cause) {

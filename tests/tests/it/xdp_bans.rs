@@ -12,7 +12,9 @@ use std::{
 
 use dot_common::{
     ban::{Ban, Cause},
+    charge::Charge,
     maps::{BANS_MAX, MEMO_MAX},
+    prefix::ClientPrefix,
     settings::{Gate, Over, Settings},
     verdict::{Action, Reason, Verdict},
 };
@@ -36,7 +38,7 @@ use dot_tests::{
 };
 use dot_userspace::{
     config::{Xdp as XdpConfig, XdpMode},
-    xdp::{ListenerGroup, start},
+    xdp::{Charges, ListenerGroup, Xdp, start},
 };
 use nix::{
     sys::signal::Signal,
@@ -450,6 +452,38 @@ fn wrong_bans_are_refused() {
         said.text
     );
     dotd.stop();
+}
+
+/// Goal: a ban of the engine takes no operator's ban's place: it refuses less, and where limits only count nothing. Method: an
+/// operator's ban of a minute; offences for which the engine bans for an hour, before and after it.
+#[test]
+fn an_operators_ban_stays_an_operators() {
+    isolated("an_operators_ban_stays_an_operators", || {
+        let listeners = listeners("192.0.2.1:853", 1);
+        let mut config = XdpConfig { mode: XdpMode::Generic, ..XdpConfig::default() };
+        config.limit.ban_seconds = 3600;
+        let group = ListenerGroup {
+            address: listeners[0].local_addr().unwrap(),
+            sockets: vec![listeners[0].as_fd()],
+        };
+        let mut xdp = start(&config, &[group]).expect("XDP starts");
+        let client = ClientPrefix::v4(0x0a00_0001, 32);
+        let offences = Charges::from([(client, Charge::default().with(Cause::Garbage, 1_000_000))]);
+        let row = |xdp: &Xdp| {
+            let [row] = &xdp.bans()[..] else { panic!("{:?}", xdp.bans()) };
+            (row.cause.clone(), row.reason.clone(), row.seconds_left > 60)
+        };
+        xdp.charge(&offences);
+        assert_eq!(row(&xdp), ("garbage".into(), String::new(), true));
+        xdp.ban("10.0.0.1", Duration::from_secs(60), "ticket 4711").unwrap();
+        assert_eq!(row(&xdp), ("operator".into(), "ticket 4711".into(), false));
+        xdp.charge(&offences);
+        assert_eq!(row(&xdp), ("operator".into(), "ticket 4711".into(), false));
+        xdp.unban("10.0.0.1").unwrap();
+        xdp.charge(&offences);
+        assert_eq!(row(&xdp), ("garbage".into(), String::new(), true));
+        xdp.detach();
+    });
 }
 
 /// Goal: bans are bounded, and when there is no room the one that ends first gives way, and no other. Method: one ban

@@ -150,6 +150,12 @@ impl Health {
         (is_poor != was_poor.unwrap_or(false)).then_some(is_poor)
     }
 
+    /// Nothing is known any more.
+    fn forget(&self) {
+        self.0.state.store(UNCHECKED, Relaxed);
+        self.note(String::new());
+    }
+
     fn note(&self, reason: String) {
         *self.0.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
@@ -169,6 +175,7 @@ impl Health {
     }
 }
 
+const UNCHECKED: u8 = 0;
 const UP: u8 = 1;
 const DOWN: u8 = 2;
 
@@ -181,7 +188,10 @@ pub async fn watch(backend: BackendConfig) {
     let mut misses: u32 = 0;
     loop {
         if backend.stands_in.as_ref().is_some_and(|memory| !memory.is_failing()) {
-            // Nobody asks it, and a question in clear would tell that somebody is here.
+            // Nobody asks it, and a question in clear would tell that somebody is here. What was found before may be wrong by
+            // the time that it stands in again.
+            backend.health.forget();
+            misses = 0;
             sleep(backend.health_interval).await;
             continue;
         }
@@ -229,6 +239,30 @@ fn pause(misses: u32, interval: Duration, longest: Duration, chance: u16) -> Dur
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        backend::{TlsMemory, tests::backend_at},
+        config::Transport,
+    };
+
+    /// Goal: what was found of a backend that stands in for another is forgotten while nobody asks it: an old "up" would make an
+    /// outage of the server a suspected downgrade, an old "down" would keep queries from it. Method: each state and its
+    /// reason, then a watch while the other one's TLS works.
+    #[test]
+    fn a_spare_backend_has_no_old_state() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for misses in [0, MISSES_MAX] {
+            let spare = BackendConfig {
+                stands_in: Some(TlsMemory::default()),
+                ..backend_at(([127, 0, 0, 1], 9).into(), Transport::Udp)
+            };
+            let health = spare.health.clone();
+            health.learn(misses);
+            health.note("silent".to_owned());
+            assert_ne!(health.state(), HealthState::Unchecked);
+            runtime.block_on(async { drop(tokio::time::timeout(Duration::ZERO, watch(spare)).await) });
+            assert_eq!((health.state(), health.reason()), (HealthState::Unchecked, None), "{misses}");
+        }
+    }
 
     /// Goal: one miss changes nothing, three mean down, one answer means up; only changes are logged.
     #[test]

@@ -244,9 +244,6 @@ impl Pool {
         flight.late_at = if flight.may_hedge { self.hedging.watch(slot, backend, now) } else { None };
         let half = flight.half;
         drop(flights);
-        if backend.is_stand_in() {
-            self.counters.add(Counter::BackendInClear, 1);
-        }
         backend.begin();
         backend.enqueue(slot, half);
     }

@@ -5,14 +5,15 @@ use std::{rc::Rc, time::Duration};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, UdpSocket},
+    sync::Notify,
     task::LocalSet,
 };
 
-use super::{BackendConfig, Broken, Failure, Health, Sink, pool::Pool};
+use super::{BackendConfig, Broken, Failure, Health, Receiver, Sink, TlsMemory, pool::Pool, transfer};
 use crate::{
     config::{ClientSubnet, Policy, Transport},
     dns::{Asked, Query},
-    ledger::{BackendLines, WorkerCounters},
+    ledger::{BackendLines, Counter, TlsFault, WorkerCounters},
 };
 
 /// `. IN NS`, RD.
@@ -27,6 +28,24 @@ impl Sink for Ignores {
     }
 
     fn failure(&self, _: Asked, _: &[u8], _: Failure) {}
+}
+
+impl Receiver for Ignores {
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    fn changes(&self) -> Rc<Notify> {
+        Rc::default()
+    }
+
+    fn message(&self, _: &[u8], _: bool) {}
+
+    fn end(&self, _: Asked, _: &[u8], _: bool) {}
 }
 
 /// A sink for an answer that never comes.
@@ -102,6 +121,30 @@ fn limits_change_while_queries_are_in_flight() {
         let now = tokio::time::Instant::now();
         let late = pool.flights.borrow().find(|flight| flight.deadline - now > Duration::from_secs(7000));
         assert_eq!(late.len(), 1, "the second");
+    });
+}
+
+/// Goal: whatever goes in clear to a backend that stands in for another is counted, a transfer too. Method: a query and a
+/// transfer to a server of which no TLS is known and whose TLS fails.
+#[test]
+fn what_goes_in_clear_is_counted() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let memory = TlsMemory::default();
+        let config = BackendConfig {
+            stands_in: Some(memory.clone()),
+            ..backend_at("127.0.0.1:9".parse().unwrap(), Transport::Udp)
+        };
+        let counters = WorkerCounters::default();
+        let pool = Pool::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
+        let query = Query::parse(&QUERY).unwrap();
+        assert_eq!(pool.submit(&QUERY, &query, Rc::new(Ignores)), Err(Failure::Full), "nothing has failed");
+        memory.note_failure("one", TlsFault::Closed);
+        pool.submit(&QUERY, &query, Rc::new(Ignores)).unwrap();
+        let mut axfr = QUERY;
+        axfr[14] = 252;
+        transfer::begin(&pool, &axfr, &Query::parse(&axfr).unwrap(), Rc::new(Ignores)).unwrap();
+        assert_eq!(counters.get(Counter::BackendInClear), 2);
     });
 }
 

@@ -205,8 +205,11 @@ impl Backend {
         self.line.count(Traffic::Lost);
     }
 
-    /// Counts one query more.
+    /// Counts one query or transfer more.
     pub fn begin(&self) {
+        if self.is_stand_in() {
+            self.pool.counters.add(Counter::BackendInClear, 1);
+        }
         self.line.count(Traffic::Asked);
         self.outstanding.set(self.outstanding.get() + 1);
     }

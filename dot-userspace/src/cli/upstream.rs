@@ -63,7 +63,9 @@ pub(super) fn run(verb: UpstreamVerb, config: Option<&Path>) -> Result<(), CliEr
             if control.json {
                 return print(&format!("{body}\n"));
             }
-            print(&format!("{}: no downgrade is suspected until it has spoken TLS again\n", row.name))
+            let mut said = format!("{}: no downgrade is suspected until it has spoken TLS again\n", row.name);
+            warnings(&row).iter().for_each(|line| said += &format!("  {line}\n"));
+            print(&said)
         }
     }
 }

@@ -19,6 +19,7 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
     for (index, backend) in config.backend.iter().enumerate() {
         self::backend(check, index, backend);
         fallback(check, index, backend);
+        in_clear(check, config, index, backend);
     }
     once(check, config);
 }
@@ -48,6 +49,16 @@ fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
     }
     if backend.server_name.is_empty() && !backend.ca.as_os_str().is_empty() {
         check.note(&at("ca"), "vouches for `server_name`, which is not set; remove it or set that");
+    }
+    if is_tls && !is_strict {
+        let proofs =
+            [("ca", !backend.ca.as_os_str().is_empty()), ("spki_pins", !backend.spki_pins.is_empty())];
+        for (key, _) in proofs.into_iter().filter(|(_, is_set)| *is_set) {
+            check.note(
+                &at(key),
+                "is no condition for an opportunistic backend; remove it, or set profile = \"strict\"",
+            );
+        }
     }
     pins(check, &format!("backend.{index}"), &backend.spki_pins);
 }
@@ -89,7 +100,7 @@ fn once(check: &mut Check<'_, '_>, config: &Config) {
         }
         seen.push(backend.address);
         if let BackendAddress::Socket(address) = backend.address
-            && config.listen.dot.iter().chain(&config.listen.do53).any(|at| is_reached_at(*at, address))
+            && is_dotd(config, address)
         {
             check.note(&path, format!("{address} is dotd itself; name the DNS server behind it"));
         }
@@ -131,6 +142,31 @@ fn fallback(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
             );
         }
     }
+}
+
+/// Cleartext must not come back to dotd, nor reach a server that is asked over TLS.
+fn in_clear(check: &mut Check<'_, '_>, config: &Config, index: usize, backend: &Backend) {
+    let Some(address) = backend.in_clear() else { return };
+    let key = if backend.cleartext_address.is_some() { "cleartext_address" } else { "on_tls_failure" };
+    let path = format!("backend.{index}.{key}");
+    let is_over_tls = |other: &Backend| {
+        other.transport == Transport::Tls && other.address == BackendAddress::Socket(address)
+    };
+    if is_dotd(config, address) {
+        let message = format!(
+            "in clear, {address} is dotd itself; set `cleartext_address` to the DNS server behind it"
+        );
+        check.note(&path, message);
+    } else if config.backend.iter().any(is_over_tls) {
+        let message =
+            format!("{address} is a backend over TLS; set `cleartext_address` to the server's port in clear");
+        check.note(&path, message);
+    }
+}
+
+/// Whether one of dotd's own listeners is met at `address`.
+fn is_dotd(config: &Config, address: SocketAddr) -> bool {
+    config.listen.dot.iter().chain(&config.listen.do53).any(|at| is_reached_at(*at, address))
 }
 
 /// Whether who listens on `listener` is met at `address`, as far as that is certain: a wildcard has every loopback address.

@@ -309,11 +309,11 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     (running.screen, running.notified) = (policies.screen, policies.notified);
     let settings = plan::settings(&config, serving, running.backends.clone(), &running.policies(), tap);
     process.tickets.resume_by(&tickets);
+    process.history().serve(&config);
     for worker in &running.workers {
         worker.tell(Command::Reload(Box::new(settings.clone())));
     }
     running.staples_until = staples_until(identities);
-    process.history().serve(&config);
     process.reloaded(&config, &running.backends, loaded);
     process.screen_by(running.screen.clone(), &[]);
     process.serve_file(text.as_deref(), &waiting);

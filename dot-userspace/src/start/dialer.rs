@@ -1,6 +1,7 @@
 //! Joins `backend` and `tls`, which ignore each other: what secures connections to backends.
 //!
-//! Before: a checked config. After: each backend with `transport = "tls"` has what recognises it.
+//! Before: a checked config. After: each backend with `transport = "tls"` has what recognises it. Its memory gets its window
+//! when the config is served (`tls_history`).
 //! Never: opens a connection.
 
 use std::{io, sync::Arc};
@@ -10,7 +11,7 @@ use tokio::net::TcpStream;
 use super::tls_history::TlsHistory;
 use crate::{
     backend::{Connecting, Connector, Tls, Wire},
-    config::{BackendAddress, Config, Profile, TlsVersion},
+    config::{BackendAddress, Config, TlsVersion},
     ledger::TlsFault,
     tls::{self, BackendTls, BackendTlsStream},
 };
@@ -53,7 +54,6 @@ pub(super) fn all(config: &Config, history: &TlsHistory) -> anyhow::Result<Vec<O
         let tls = BackendTls::of(backend).map_err(anyhow::Error::msg)?;
         let (Some(tls), BackendAddress::Socket(address)) = (tls, backend.address) else { return Ok(None) };
         let memory = history.memory_of(&backend.called(), address, &backend.server_name);
-        memory.judge_by(config.balance.downgrade_window, backend.profile == Profile::Opportunistic);
         Ok(Some(Tls { connector: Arc::new(Dialer(tls)), on_failure: backend.on_tls_failure, memory }))
     });
     tls.collect()

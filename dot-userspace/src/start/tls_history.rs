@@ -2,7 +2,7 @@
 //!
 //! Before: a start reads the file; `dialer` asks for the memory of each backend. After: the file has what changed, a few seconds
 //! later, and at the end.
-//! Holds: at most [`ENTRIES_MAX`] servers; those that no config has any more go first, the oldest ones.
+//! Holds: the servers of the config, and others as long as all are at most [`ENTRIES_MAX`]; the oldest ones go first.
 //! Never: stops a start because the file is gone or damaged, or writes it more than once in [`SAVE_INTERVAL`].
 
 use std::{
@@ -20,17 +20,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::{BackendConfig, Remembered, TlsMemory},
-    config::{BackendAddress, Config},
+    config::{BackendAddress, Config, Profile, Transport},
     control::{ForgiveRequest, TlsRow},
     disk::{self, Arrival},
 };
 
 /// Its name in `state_dir`.
 pub const FILE_NAME: &str = "tls-history.json";
-/// Servers that are remembered. A config has a few; 256 is years of changes to it.
+/// Servers that are remembered, unless the config has more. A config has a few; 256 is years of changes to it.
 const ENTRIES_MAX: usize = 256;
-/// 256 servers need a quarter of it.
-const FILE_OCTETS_MAX: u64 = 512 * 1024;
+/// 3,000 servers need it; 256 a tenth.
+const FILE_OCTETS_MAX: u64 = 2 * 1024 * 1024;
 /// Between two writes: a server whose TLS comes and goes must not wear a disk out.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -70,6 +70,8 @@ struct Shared {
     path: PathBuf,
     entries: Mutex<Vec<Entry>>,
     saved_at: Mutex<Option<Instant>>,
+    /// Held while the file is written: an older text must not take the place of a newer one.
+    writing: Mutex<()>,
     is_saving: AtomicBool,
     /// The last write failed.
     has_failed: AtomicBool,
@@ -90,7 +92,7 @@ impl TlsHistory {
                 Kept::default()
             }
         };
-        let entries = kept.backends.into_iter().take(ENTRIES_MAX).map(|row| Entry {
+        let entries = kept.backends.into_iter().map(|row| Entry {
             name: row.name,
             address: row.address,
             server_name: row.server_name,
@@ -103,9 +105,8 @@ impl TlsHistory {
     /// The memory of a server, which is empty if it is a new one.
     pub(super) fn memory_of(&self, name: &str, address: SocketAddr, server_name: &str) -> TlsMemory {
         let mut entries = self.entries();
-        let same = entries.iter_mut().find(|one| one.address == address && one.server_name == server_name);
+        let same = entries.iter().find(|one| one.address == address && one.server_name == server_name);
         if let Some(entry) = same {
-            name.clone_into(&mut entry.name);
             return entry.memory.clone();
         }
         let memory = TlsMemory::default();
@@ -119,20 +120,29 @@ impl TlsHistory {
         memory
     }
 
-    /// This config is served from now on.
+    /// This config is served from now on: its names and its window count.
     pub(super) fn serve(&self, config: &Config) {
         let mut entries = self.entries();
         for entry in &mut *entries {
-            entry.is_configured = config.backend.iter().any(|backend| {
-                backend.address == BackendAddress::Socket(entry.address)
+            let of_config = config.backend.iter().find(|backend| {
+                backend.transport == Transport::Tls
+                    && backend.address == BackendAddress::Socket(entry.address)
                     && backend.server_name == entry.server_name
             });
+            entry.is_configured = of_config.is_some();
+            if let Some(backend) = of_config {
+                entry.name = backend.called();
+                let is_opportunistic = backend.profile == Profile::Opportunistic;
+                entry.memory.judge_by(config.balance.downgrade_window, is_opportunistic);
+            }
         }
-        if entries.len() > ENTRIES_MAX {
-            entries.sort_by_key(|entry| {
+        let configured = entries.iter().filter(|entry| entry.is_configured).count();
+        let most = ENTRIES_MAX.max(configured);
+        if entries.len() > most {
+            entries.sort_by_cached_key(|entry| {
                 std::cmp::Reverse((entry.is_configured, entry.memory.row().last_success))
             });
-            entries.truncate(ENTRIES_MAX);
+            entries.truncate(most);
         }
     }
 
@@ -164,6 +174,7 @@ impl TlsHistory {
         if self.0.path.as_os_str().is_empty() {
             return;
         }
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let rows = self.entries();
         let has_news = |entry: &&Entry| entry.memory.row() != Remembered::default();
         let backends = rows.iter().filter(has_news).map(|entry| Row {
@@ -193,9 +204,10 @@ impl TlsHistory {
         self.entries().iter().find(|entry| entry.memory == *memory).map(Entry::row)
     }
 
-    /// Everything, the servers of the config first.
+    /// Everything, the servers of the config first; others only with a history.
     pub(super) fn rows(&self) -> Vec<TlsRow> {
         let mut rows: Vec<_> = self.entries().iter().map(Entry::row).collect();
+        rows.retain(|row| row.is_configured || row.remembered != Remembered::default());
         rows.sort_by_key(|row| !row.is_configured);
         rows
     }
@@ -302,7 +314,7 @@ mod tests {
     #[test]
     fn a_history_is_bounded() {
         let history = TlsHistory::default();
-        let text = "[[backend]]\naddress = \"192.0.2.1:1\"\ntransport = \"tls\"\nserver_name = \"a.test\"";
+        let text = "[[backend]]\nname = \"kept\"\naddress = \"192.0.2.1:1\"\ntransport = \"tls\"\nserver_name = \"a.test\"";
         let config = crate::config::parse(text, "dotd.toml").unwrap();
         let kept = history.memory_of("kept", address(1), "a.test");
         for port in 2..1000 {
@@ -312,5 +324,55 @@ mod tests {
         let rows = history.rows();
         assert_eq!((rows.len(), &*rows[0].name, rows[0].is_configured), (ENTRIES_MAX, "kept", true));
         assert!(history.memory_of("kept", address(1), "a.test") == kept);
+    }
+
+    fn config(window: &str, backends: impl Iterator<Item = (String, &'static str)>) -> Config {
+        let backends = backends.map(|(address, keys)| {
+            format!("[[backend]]\naddress = \"{address}\"\nallow_cleartext = true\n{keys}\n")
+        });
+        let text = format!("[balance]\ndowngrade_window = \"{window}\"\n{}", backends.collect::<String>());
+        crate::config::parse(&text, "dotd.toml").unwrap()
+    }
+
+    /// Goal: a server of the config is never forgotten, however many there are, in the file neither. Method: more servers than
+    /// are remembered otherwise.
+    #[test]
+    fn the_servers_of_the_config_stay() {
+        let scratch = tempfile::tempdir().unwrap();
+        let history = TlsHistory::read(scratch.path());
+        let ports = 1..=2 * u16::try_from(ENTRIES_MAX).unwrap();
+        let keys = "transport = \"tls\"\nprofile = \"opportunistic\"";
+        let config = config("7d", ports.clone().map(|port| (address(port).to_string(), keys)));
+        let memories: Vec<_> =
+            ports.clone().map(|port| history.memory_of("one", address(port), "")).collect();
+        memories.iter().for_each(|memory| memory.note_success("one", (TlsVersion::V1_3, None)));
+        history.serve(&config);
+        history.save();
+        let read = TlsHistory::read(scratch.path());
+        for (port, memory) in ports.zip(&memories) {
+            assert!(history.memory_of("one", address(port), "") == *memory, "{port}");
+            assert!(read.memory_of("one", address(port), "").row().last_success > 0, "{port}");
+        }
+    }
+
+    /// Goal: the window that is served counts, and not one of a config that is refused; a backend that is asked over TCP now is
+    /// none over TLS. Method: a memory whose window is judged after each config.
+    #[test]
+    fn the_served_config_counts() {
+        let history = TlsHistory::default();
+        let one = |keys| std::iter::once((address(853).to_string(), keys));
+        let over_tls = "transport = \"tls\"\nprofile = \"opportunistic\"";
+        history.memory_of("old", address(853), "").note_success("old", (TlsVersion::V1_3, None));
+        history.serve(&config("7d", one(over_tls)));
+        let refused = config("1min", one("transport = \"tls\"\nprofile = \"opportunistic\"\nname = \"new\""));
+        let tls = super::super::dialer::all(&refused, &history).unwrap();
+        let memory = tls[0].clone().unwrap().memory;
+        memory.note_failure("old", TlsFault::Closed);
+        assert!(!memory.may_speak_clear());
+        assert_eq!((&*history.rows()[0].name, history.rows()[0].is_configured), ("192.0.2.1:853", true));
+        history.serve(&config("7d", one("transport = \"tcp\"")));
+        assert!(!history.rows()[0].is_configured);
+        history.memory_of("never served", address(9), "");
+        assert_eq!(history.rows().len(), 1, "it has neither a config nor a history");
     }
 }

@@ -100,9 +100,10 @@ impl BackendTls {
         let provider = Arc::new(provider::default_provider());
         let mut believed = DefaultHasher::new();
         (server_name, spki_pins, is_opportunistic).hash(&mut believed);
-        let named = match server_name {
-            "" => None,
-            _ => Some(by_name(key, ca, Arc::clone(&provider), &mut believed)?),
+        // For an opportunistic backend the name is the SNI alone, and no authority is needed.
+        let named = match server_name.is_empty() || is_opportunistic {
+            true => None,
+            false => Some(by_name(key, ca, Arc::clone(&provider), &mut believed)?),
         };
         let name = match server_name {
             // An address as a name means no SNI.

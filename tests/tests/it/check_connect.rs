@@ -43,6 +43,8 @@ fn check(network: &Network, scratch: &Scratch, backends: &[(SocketAddr, String)]
     let file = scratch.write("dotd.toml", config.text(&scratch.folder("state"), &scratch.folder("run")));
     let mut command = bounded(&binary().display().to_string());
     command.arg("check").arg("-c").arg(file).arg("--connect").args(words);
+    // No test here depends on the authorities of this machine: there are none.
+    command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", scratch.folder("authorities"));
     network.server.output(command)
 }
 
@@ -216,6 +218,18 @@ fn a_server_without_tcp_is_called_out() {
     assert_eq!(code, Some(0), "{said:?}");
     let warning = said[0]["warnings"][0].as_str().unwrap_or_default();
     assert!(warning.starts_with("not over TCP (not connected: Connection refused"), "{said:?}");
+}
+
+/// Goal: an opportunistic backend needs no authority, also where its config has a name for SNI. Method: one with a key that
+/// nobody vouches for, on a machine without authorities. Covers: C-590
+#[test]
+fn an_opportunistic_backend_needs_no_authority() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let server = Scripted::start_over_tls(&network, Authority::new().issue("else.test").serving(), honest);
+    let keys = over_tls(&format!("profile = \"opportunistic\"\nserver_name = \"{NAME}\""));
+    let (said, code) = tried(&network, &scratch, &[(server.address, keys)]);
+    assert_eq!((&said[0]["outcome"], code), (&"answered".into(), Some(0)), "{said:?}");
 }
 
 /// Goal: a config with a mistake sends no packet, and the embedded zone needs none. Method: both.

@@ -456,6 +456,31 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[listen]\ndo53 = [\"127.0.0.1:53\"]\n[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"\nprofile = \"opportunistic\"\non_tls_failure = \"cleartext\"\nallow_cleartext = true",
+        &[
+            "7:18: backend.on_tls_failure: in clear, 127.0.0.1:53 is dotd itself; set `cleartext_address` to the DNS server behind it",
+        ],
+    ),
+    (
+        "[listen]\ndot = [\"0.0.0.0:853\"]\n[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"\nprofile = \"opportunistic\"\non_tls_failure = \"cleartext\"\nallow_cleartext = true\ncleartext_address = \"127.0.0.1:853\"",
+        &[
+            "9:21: backend.cleartext_address: in clear, 127.0.0.1:853 is dotd itself; set `cleartext_address` to the DNS server behind it",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"192.0.2.1:853\"\ntransport = \"tls\"\nserver_name = \"a.test\"\n[[backend]]\naddress = \"192.0.2.2:853\"\ntransport = \"tls\"\nprofile = \"opportunistic\"\non_tls_failure = \"cleartext\"\nallow_cleartext = true\ncleartext_address = \"192.0.2.1:853\"",
+        &[
+            "11:21: backend.cleartext_address: 192.0.2.1:853 is a backend over TLS; set `cleartext_address` to the server's port in clear",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"192.0.2.1:853\"\ntransport = \"tls\"\nprofile = \"opportunistic\"\nserver_name = \"a.test\"\nca = \"/a.pem\"\nspki_pins = [\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]",
+        &[
+            "6:6: backend.ca: is no condition for an opportunistic backend; remove it, or set profile = \"strict\"",
+            "7:13: backend.spki_pins: is no condition for an opportunistic backend; remove it, or set profile = \"strict\"",
+        ],
+    ),
+    (
         "[[backend]]\naddress = \"127.0.0.1:53\"\nprofile = \"opportunistic\"\ncleartext_address = \"127.0.0.1:54\"",
         &[
             "3:11: backend.profile: is used with transport = \"tls\" only; remove it",

@@ -143,7 +143,10 @@ impl Source for Process {
     }
 
     fn forgive(&self, request: &ForgiveRequest) -> Result<TlsRow, String> {
-        self.history.forgive(request)
+        let row = self.history.forgive(request)?;
+        // The history does not know whether it is asked in clear now.
+        let is_it = |one: &TlsRow| (&one.address, &one.server_name) == (&row.address, &row.server_name);
+        Ok(self.upstreams().into_iter().find(is_it).unwrap_or(row))
     }
 
     fn page_access(&self) -> PageAccess {

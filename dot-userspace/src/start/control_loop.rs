@@ -82,14 +82,15 @@ pub(super) fn run(
         // Before dotd says that it is ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
         let files = Watched { certificates: Files::watch(certificates), zones: Files::watch(zones) };
+        keeper::hear().context("signals cannot be heard")?;
+        socket.serve();
+        // Before anybody else hears it: from now on the keeper has another engine follow if this one crashes.
+        running.keeper.notify(keeper::State::Ready);
         announce::announce(&process.status(), running.config.log.format);
         tracing::info!(
             milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "ready"
         );
-        keeper::hear().context("signals cannot be heard")?;
-        socket.serve();
-        running.keeper.notify(keeper::State::Ready);
         tokio::spawn(xdp_watchdog::look_after_xdp(Arc::clone(&process)));
         running.checks = check_all(&running.backends);
         let (why, running) = hear_signals(&process, running, signals, files).await?;

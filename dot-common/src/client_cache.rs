@@ -5,7 +5,7 @@
 //! Holds: the entry, its place, and what makes it void. Never: decides; an entry that somebody else's took the place of
 //! is asked for again, so that packets from anywhere cost time and nothing else.
 
-use crate::{ban::Ban, flow::FlowKey, prefix::ClientPrefix, verdict::Reason};
+use crate::{ban::Ban, flow::FlowKey, network::Network, verdict::Reason};
 
 /// What lists and bans say about a client.
 #[repr(u32)]
@@ -55,7 +55,7 @@ impl Standing {
     }
 }
 
-/// One client, by its whole address. 56 octets, no padding.
+/// One client, by its whole address. 64 octets, no padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CachedClient {
@@ -73,13 +73,13 @@ pub struct CachedClient {
     pub serial: u32,
     /// Tick of the kernel's clock in which the client was looked up: a ban ends by the clock.
     pub tick: u64,
-    /// The ban it met: the key of its [`ClientPrefix`].
-    pub ban: u64,
+    /// The network whose ban it met.
+    pub ban: Network,
     /// Packets that met the ban since, not yet added to its hits.
     pub hits: u64,
 }
 
-const _: () = assert!(size_of::<CachedClient>() == 56 && align_of::<CachedClient>() == 8);
+const _: () = assert!(size_of::<CachedClient>() == 64 && align_of::<CachedClient>() == 8);
 
 impl CachedClient {
     /// The standing of a packet's client, if the entry is this client's and nothing has changed since.
@@ -95,11 +95,11 @@ impl CachedClient {
         if standing.is_of_ban() && self.tick != tick() { None } else { Some(standing) }
     }
 
-    /// The prefix whose ban has hits that are still to be added; `None` if there are no such hits.
+    /// The network whose ban has hits that are still to be added; `None`: there are none.
     #[must_use]
     #[inline(always)]
-    pub const fn owes(&self) -> Option<ClientPrefix> {
-        if self.hits == 0 { None } else { Some(ClientPrefix::from_key(self.ban)) }
+    pub const fn owes(&self) -> Option<&Network> {
+        if self.hits == 0 { None } else { Some(&self.ban) }
     }
 
     /// Whether the hits belong to this ban, and not to one that was lifted before this one was made.
@@ -186,9 +186,9 @@ mod tests {
     /// Goal: hits are of the ban that a client met, and of no other. Method: two bans of one client.
     #[test]
     fn hits_are_of_one_ban() {
-        let prefix = ClientPrefix::v4(7, 32);
-        let cached = CachedClient { ban: prefix.key(), serial: 3, hits: 5, ..CachedClient::default() };
-        assert_eq!(cached.owes(), Some(prefix));
+        let network = Network::of_flow(&flow(7), 24, 56);
+        let cached = CachedClient { ban: network, serial: 3, hits: 5, ..CachedClient::default() };
+        assert_eq!(cached.owes(), Some(&network));
         assert_eq!(CachedClient { hits: 0, ..cached }.owes(), None);
         let ban = |serial| Ban { serial, ..Ban::default() };
         assert!(cached.met(&ban(3)) && !cached.met(&ban(4)));

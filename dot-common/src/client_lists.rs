@@ -10,56 +10,79 @@ use crate::{
     client_cache::Standing,
     flow::FlowKey,
     knowledge::Knowledge,
-    rate,
+    network::{Network, levels},
     settings::{Over, Settings, version_bit},
     verdict::Reason,
 };
 
+/// What lists and bans say about a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// What follows.
+    pub standing: Standing,
+    /// The network whose ban it is, where it is one's.
+    pub banned: Network,
+}
+
 /// What the deny list and bans say about a client. A ban that refuses this packet gets a hit; `begins` is
-/// [`crate::packet::Packet::begins`].
+/// [`crate::packet::Packet::begins`]. Of several bans the one of the longest prefix counts.
 #[inline(always)]
-pub fn standing(settings: &Settings, flow: &FlowKey, begins: bool, known: &impl Knowledge) -> Standing {
+pub fn standing(settings: &Settings, flow: &FlowKey, begins: bool, known: &impl Knowledge) -> Said {
     if settings.deny & version_bit(flow.is_v6()) != 0 && known.is_denied(flow) {
-        return Standing::Denied;
+        return Said { standing: Standing::Denied, ..Said::default() };
     }
-    let mut standing = Standing::Unbarred;
-    let refuses = |ban: &Ban| {
-        let of_ban = match ban.is_operators() {
-            true => Standing::Banned,
-            false if is_enforced(settings) && !known.is_own(settings.own_interface) => Standing::NothingNew,
-            false => return false,
-        };
-        if is_allowed(settings, flow, known) {
-            return false;
+    let mut said = Said::default();
+    let mut bits = u32::MAX;
+    for banned in asked_levels(settings, flow) {
+        if banned.bits == bits || said.standing.is_of_ban() {
+            continue;
         }
-        standing = of_ban;
-        of_ban.reason(begins).is_some()
-    };
-    // Whether the ban got a hit makes no difference here.
-    let _ = meets_ban(settings, flow, known, refuses);
-    standing
+        bits = banned.bits;
+        // Whether the ban got a hit makes no difference here.
+        let _ = known.is_banned(&banned, |ban| {
+            let standing = match ban.is_operators() {
+                _ if !ban.stands(known.now_ns()) => return false,
+                true => Standing::Banned,
+                false if is_enforced(settings) && !known.is_own(settings.own_interface) => {
+                    Standing::NothingNew
+                }
+                false => return false,
+            };
+            if is_allowed(settings, flow, known) {
+                return false;
+            }
+            said = Said { standing, banned };
+            standing.reason(begins).is_some()
+        });
+    }
+    said
 }
 
 /// Whether a ban would refuse a packet that begins something, were limits enforced.
 #[inline(always)]
 pub fn would_ban(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> bool {
-    !known.is_own(settings.own_interface)
-        && meets_ban(settings, flow, known, |_| !is_allowed(settings, flow, known))
+    if known.is_own(settings.own_interface) {
+        return false;
+    }
+    let mut bits = u32::MAX;
+    for network in asked_levels(settings, flow) {
+        if network.bits == bits {
+            continue;
+        }
+        bits = network.bits;
+        let refuses = |ban: &Ban| ban.stands(known.now_ns()) && !is_allowed(settings, flow, known);
+        if known.is_banned(&network, refuses) {
+            return true;
+        }
+    }
+    false
 }
 
-/// Whether a ban of a client stands and `refuses` its packet; then the ban gets a hit.
+/// The networks around a client that may be banned; where nobody of its IP version is, none that is.
 #[inline(always)]
-fn meets_ban(
-    settings: &Settings,
-    flow: &FlowKey,
-    known: &impl Knowledge,
-    refuses: impl FnOnce(&Ban) -> bool,
-) -> bool {
+fn asked_levels(settings: &Settings, flow: &FlowKey) -> [Network; 3] {
     let is_asked = settings.bans & version_bit(flow.is_v6()) != 0;
-    is_asked
-        && known.is_banned(rate::client(flow, settings.prefix_v4, settings.prefix_v6), |ban| {
-            ban.stands(known.now_ns()) && refuses(ban)
-        })
+    if is_asked { levels(settings, flow) } else { [Network { bits: u32::MAX, ..Network::default() }; 3] }
 }
 
 /// Whether a client is on the allow list of its IP version.

@@ -211,14 +211,14 @@ fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Ve
     if settings.syn.is_limit() && !known.admits(rate::key(class, client), &settings.syn) {
         // A SYN can be forged, a completed connection cannot: a client is charged for the latter (by the loader's
         // budget).
-        passes = match known.proof(client).trust(known.now_ns()) {
+        passes = match known.trust(settings, &packet.flow) {
             Trust::Proven if is_dot => Reason::Proven,
             Trust::Unknown if is_dot && settings.has_cookies != 0 => Reason::Unproven,
             _ => return limited(settings, reason),
         };
     }
-    if may_be_spent && known.spent_until_ns(client) > known.now_ns() {
-        return limited(settings, Reason::HandshakeCost);
+    if may_be_spent && let Some(reason) = known.spent_by(settings, &packet.flow) {
+        return limited(settings, reason);
     }
     Verdict::pass(passes)
 }

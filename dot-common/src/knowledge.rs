@@ -8,10 +8,11 @@ use crate::{
     client_lists::{standing, would_ban},
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
-    prefix::ClientPrefix,
-    proof::Proof,
+    network::Network,
+    proof::{Proof, Trust},
     rate::Rate,
     settings::Settings,
+    spent::{self, Spent},
     truncation::{self, Truncation},
     verdict::Reason,
 };
@@ -36,8 +37,8 @@ pub trait Knowledge {
     /// Whether the allow list of its IP version holds a client.
     fn is_allowed(&self, flow: &FlowKey) -> bool;
 
-    /// Whether a client has a ban that `holds`; then its hit is counted.
-    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool;
+    /// Whether a network has a ban that `holds`; then its hit is counted.
+    fn is_banned(&self, network: &Network, holds: impl FnOnce(&Ban) -> bool) -> bool;
 
     /// Why the [`standing`] of a client refuses a packet that `begins` something, or one that does not. The kernel half
     /// remembers some clients, and makes a call of it for others.
@@ -45,7 +46,7 @@ pub trait Knowledge {
     where
         Self: Sized,
     {
-        standing(settings, flow, begins, self).reason(begins)
+        standing(settings, flow, begins, self).standing.reason(begins)
     }
 
     /// [`would_ban`], in the same way.
@@ -64,11 +65,27 @@ pub trait Knowledge {
         truncation::plan(frame, located)
     }
 
-    /// Monotonic time in nanoseconds until which a client's handshake budget is spent; 0: it is not.
-    fn spent_until_ns(&self, client: ClientPrefix) -> u64;
+    /// Until when the new connections of a network are refused.
+    fn spent(&self, network: &Network) -> Spent;
 
-    /// The proof of a client by the connections that it completed.
-    fn proof(&self, client: ClientPrefix) -> Proof;
+    /// The proof of a network by the connections that it completed.
+    fn proof(&self, network: &Network) -> Proof;
+
+    /// [`spent::spent_by`]; the kernel half makes a call of it.
+    fn spent_by(&self, settings: &Settings, flow: &FlowKey) -> Option<Reason>
+    where
+        Self: Sized,
+    {
+        spent::spent_by(settings, flow, self)
+    }
+
+    /// [`spent::trust`], in the same way.
+    fn trust(&self, settings: &Settings, flow: &FlowKey) -> Trust
+    where
+        Self: Sized,
+    {
+        spent::trust(settings, flow, self)
+    }
 
     /// Whether no worker accepts connections at the moment; see [`crate::worker_status::is_pressed`].
     fn is_pressed(&self) -> bool;

@@ -4,7 +4,8 @@
 //! the order in which a packet passes them: [`frame`] reads octets within bounds → [`packet`] finds headers and ports,
 //! [`walk`] finds those behind tags and extension headers → [`judge`] decides, from [`knowledge`], [`settings`],
 //! [`flow`] and [`rate`] alone → [`verdict`] names the outcome → [`counters`] gives it a counter. Beside these:
-//! [`prefix`] (which addresses count as one client), [`ban`] (clients that are refused for a while), [`client_cache`]
+//! [`prefix`] (which addresses count as one client), [`network`] (the same at three lengths), [`spent`] (networks that have
+//! used up a budget), [`ban`] (clients that are refused for a while), [`client_cache`]
 //! (each CPU's cache of clients), [`local`] (which destinations are this machine's), [`charge`] (the costs of a
 //! client), [`truncation`] (how a query becomes its own answer), [`steer`] and [`worker_status`] (which worker gets a
 //! connection), [`tail_calls`] (what may follow the judge), [`notice`] (what the log learns of a refusal), [`maps`]
@@ -26,6 +27,7 @@ pub mod judge;
 pub mod knowledge;
 pub mod local;
 pub mod maps;
+pub mod network;
 pub mod notice;
 pub mod packet;
 #[cfg(feature = "user")]
@@ -34,6 +36,7 @@ pub mod prefix;
 pub mod proof;
 pub mod rate;
 pub mod settings;
+pub mod spent;
 pub mod steer;
 pub mod tail_calls;
 pub mod truncation;

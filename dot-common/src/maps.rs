@@ -24,13 +24,11 @@ pub const ALLOW4: &str = "ALLOW4";
 pub const ALLOW6: &str = "ALLOW6";
 /// LRU hash from [`crate::rate::key`] to the `u64` of [`crate::rate::Rate::admit`]. Written by XDP.
 pub const RATE: &str = "RATE";
-/// Hash from the key of a [`crate::prefix::ClientPrefix`] to [`crate::ban::Ban`]. Written by the loader (XDP counts
-/// hits). Not an LRU map: no packet may evict a ban.
+/// Hash from a [`crate::network::Network`] to [`crate::ban::Ban`]. Written by the loader (XDP counts hits). Not an LRU map: no packet may evict a ban.
 pub const BANS: &str = "BANS";
-/// Hash from the same key to the monotonic time, in nanoseconds, until which a client's handshake budget is spent.
-/// Written by the loader.
+/// Hash from the same key to [`crate::spent::Spent`]. Written by the loader.
 pub const SPENT: &str = "SPENT";
-/// LRU hash from the same key to the [`crate::proof::Proof`] of a client that finished connections. Written by the loader alone,
+/// LRU hash from the same key to the [`crate::proof::Proof`] of a host, or of a client prefix, that finished connections. Written by the loader alone,
 /// so that no packet spends or evicts a proof.
 pub const PROVEN: &str = "PROVEN";
 /// Per-CPU array of one answer, for its checksum. Written by XDP.

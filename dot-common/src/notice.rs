@@ -50,6 +50,7 @@ pub const fn is_noted(verdict: Verdict) -> bool {
                 | Reason::Do53SynRate
                 | Reason::Do53QueryRate
                 | Reason::HandshakeCost
+                | Reason::WideCost
                 | Reason::Banned
                 | Reason::CleartextOnDot
                 | Reason::TlsOnDo53
@@ -186,7 +187,7 @@ mod tests {
     #[test]
     fn notices_read_back() {
         let noted: Vec<_> = counters::rows().filter(|verdict| is_noted(*verdict)).collect();
-        assert_eq!(noted.len(), 8 * 2 + 1, "{noted:?}");
+        assert_eq!(noted.len(), 9 * 2 + 1, "{noted:?}");
         for verdict in noted {
             let notice = Notice { client: 1, reason: verdict.reason as u32, action: verdict.action as u32 };
             assert_eq!(notice.verdict(), Some(verdict));

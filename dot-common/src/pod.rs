@@ -12,8 +12,10 @@ use crate::{
     client_cache::CachedClient,
     flow::{Flow, FlowKey},
     frame::Located,
+    network::Network,
     proof::Proof,
     settings::Settings,
+    spent::Spent,
     worker_status::WorkerStatus,
 };
 
@@ -29,7 +31,11 @@ unsafe impl Pod for Ban {}
 unsafe impl Pod for Located {}
 // SAFETY: one u64; every bit pattern is a value.
 unsafe impl Pod for Proof {}
-// SAFETY: repr(C) integers, 56 octets asserted, so no padding; every bit pattern is a value.
+// SAFETY: repr(C) integers, 64 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for CachedClient {}
+// SAFETY: repr(C) integers, 16 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for Network {}
+// SAFETY: repr(C) integers, 16 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for Spent {}
 // SAFETY: repr(C) integers, 64 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for WorkerStatus {}

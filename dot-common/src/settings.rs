@@ -9,7 +9,7 @@
 use crate::{packet::Service, rate::Rate};
 
 /// Version of all map shapes and of their meaning: a folder of pins belongs to one schema.
-pub const SCHEMA: u32 = 6;
+pub const SCHEMA: u32 = 7;
 
 /// Most DNS-over-TLS ports.
 pub const DOT_PORTS_MAX: usize = 4;
@@ -157,8 +157,14 @@ pub struct Settings {
     /// Whether the stack answers with a cookie when a queue is full. Then a SYN above its client's rate passes, unless
     /// the client is known to complete too many connections; 0: the SYN is dropped.
     pub has_cookies: u8,
+    /// Bits of an IPv4 address that are one wider prefix; as many as of a client: there is none.
+    pub wide_v4: u8,
+    /// The same of an IPv6 address.
+    pub wide_v6: u8,
+    /// IP versions with wider prefixes that spent what they may, by [`version_bit`]; [`Settings::spent`] has these too.
+    pub spent_wide: u8,
     /// Always zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 3],
     /// Changes with every change of lists, bans, limits and local addresses, which invalidates what CPUs remember of
     /// clients and destinations; 0: nothing is remembered.
     pub generation: u32,

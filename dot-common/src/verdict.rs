@@ -117,6 +117,9 @@ reasons! {
     Do53QueryRate = "do53_query_rate", ANSWERED;
     /// A SYN to a DNS-over-TLS port whose client has spent its handshake budget.
     HandshakeCost = "cost", LIMITED;
+    /// A SYN to a DNS-over-TLS port, from a wider prefix that has spent its budget of connections or handshakes, and from a
+    /// host that has completed no handshake lately; from any host once the prefix has spent a multiple of it.
+    WideCost = "wide_cost", LIMITED;
     /// A SYN that was answered with a cookie from the kernel, or dropped because it could not be rewritten.
     SynCookie = "syn_cookie", &[Action::Answer, Action::Drop];
     /// A SYN to a DNS-over-TLS port, while no worker takes connections.

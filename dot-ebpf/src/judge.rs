@@ -10,11 +10,12 @@ use dot_common::{
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     judge::{self, Judgment, Knowledge},
+    network::Network,
     packet::{Interest, Packet, Service, parse_into},
-    prefix::ClientPrefix,
-    proof::Proof,
+    proof::{Proof, Trust},
     rate::Rate,
     settings::{Gate, Settings},
+    spent::Spent,
     truncation::Truncation,
     verdict::{Action, Reason, Verdict},
 };
@@ -151,8 +152,8 @@ impl<C: Hook> Knowledge for Kernel<'_, C> {
     }
 
     #[inline(always)]
-    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
-        maps::is_banned(client, holds)
+    fn is_banned(&self, network: &Network, holds: impl FnOnce(&Ban) -> bool) -> bool {
+        maps::is_banned(network, holds)
     }
 
     #[inline(always)]
@@ -174,13 +175,23 @@ impl<C: Hook> Knowledge for Kernel<'_, C> {
     }
 
     #[inline(always)]
-    fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
-        maps::spent_until_ns(client)
+    fn spent(&self, network: &Network) -> Spent {
+        maps::spent(network)
     }
 
     #[inline(always)]
-    fn proof(&self, client: ClientPrefix) -> Proof {
-        maps::proof(client)
+    fn proof(&self, network: &Network) -> Proof {
+        maps::proof(network)
+    }
+
+    #[inline(always)]
+    fn spent_by(&self, _: &Settings, _: &FlowKey) -> Option<Reason> {
+        subprograms::spent_by()
+    }
+
+    #[inline(always)]
+    fn trust(&self, _: &Settings, _: &FlowKey) -> Trust {
+        subprograms::trust()
     }
 
     #[inline(always)]

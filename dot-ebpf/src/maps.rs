@@ -18,14 +18,16 @@ use aya_ebpf::{
 use dot_common::{
     ban::Ban,
     client_cache::{self, CachedClient, Standing},
+    client_lists::Said,
     counters,
     flow::{Flow, FlowKey},
     maps::{BANS_MAX, CPUS_MAX, FLOWS_MAX, MEMO_MAX, PROVEN_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
+    network::Network,
     packet::Packet,
-    prefix::ClientPrefix,
     proof::Proof,
-    rate::{self, Rate},
+    rate::Rate,
     settings::Settings,
+    spent::Spent,
     verdict::Verdict,
     worker_status::WorkerStatus,
 };
@@ -48,13 +50,13 @@ static FLOWS6: LruHashMap<[u32; 9], Flow> = LruHashMap::with_max_entries(FLOWS_M
 static RATE: LruHashMap<u64, u64> = LruHashMap::with_max_entries(RATE_MAX, 0);
 
 #[map]
-static BANS: HashMap<u64, Ban> = HashMap::with_max_entries(BANS_MAX, BPF_F_NO_PREALLOC);
+static BANS: HashMap<Network, Ban> = HashMap::with_max_entries(BANS_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
-static SPENT: HashMap<u64, u64> = HashMap::with_max_entries(SPENT_MAX, BPF_F_NO_PREALLOC);
+static SPENT: HashMap<Network, Spent> = HashMap::with_max_entries(SPENT_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
-static PROVEN: LruHashMap<u64, Proof> = LruHashMap::with_max_entries(PROVEN_MAX, 0);
+static PROVEN: LruHashMap<Network, Proof> = LruHashMap::with_max_entries(PROVEN_MAX, 0);
 
 /// A UDP datagram that dotd sends: 8 octets of header, 12, 259 and 11 of message.
 const ANSWER_OCTETS: usize = 512;
@@ -187,10 +189,10 @@ pub(crate) fn offend(key: &FlowKey) -> u32 {
     }
 }
 
-/// Whether a client has a ban that `holds`; if so, the hit is counted.
+/// Whether a network has a ban that `holds`; if so, the hit is counted.
 #[inline(always)]
-pub(crate) fn is_banned(client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
-    let Some(ban) = BANS.get_ptr_mut(client.key()) else { return false };
+pub(crate) fn is_banned(network: &Network, holds: impl FnOnce(&Ban) -> bool) -> bool {
+    let Some(ban) = BANS.get_ptr_mut(network) else { return false };
     // SAFETY: a checked map value; a copy, so that it cannot change while `holds` looks at it. An update of the ban
     // replaces the whole value, and the old value stays valid until the program ends.
     if !holds(&unsafe { *ban }) {
@@ -228,27 +230,27 @@ pub(crate) fn recall(settings: &Settings, flow: &FlowKey, begins: bool) -> Optio
 /// Caches a packet's client in place of another one, whose ban first gets its outstanding hits. `generation` was read
 /// before lists and bans were looked up.
 #[inline(always)]
-pub(crate) fn memorize(settings: &Settings, flow: &FlowKey, generation: u32, standing: Standing) {
+pub(crate) fn memorize(flow: &FlowKey, generation: u32, said: &Said) {
     let Some(cached) = MEMO.get_ptr_mut(client_cache::place(flow)) else { return };
     // SAFETY: a checked map value of this CPU; no program of ours interrupts another on it.
     let cached = unsafe { &mut *cached };
     if let Some(owed) = cached.owes()
-        && let Some(ban) = BANS.get_ptr_mut(owed.key())
+        && let Some(ban) = BANS.get_ptr_mut(owed)
         // SAFETY: a checked map value, copied at once.
         && cached.met(&unsafe { *ban })
     {
         add_hits(ban, cached.hits);
     }
-    let ban = rate::client(flow, settings.prefix_v4, settings.prefix_v6).key();
     let FlowKey { client, version, .. } = *flow;
-    let serial = if standing.is_of_ban() { serial(ban) } else { 0 };
+    let Said { standing, banned: ban } = *said;
+    let serial = if standing.is_of_ban() { serial(&ban) } else { 0 };
     let standing = standing as u32;
     *cached = CachedClient { client, version, generation, standing, serial, tick: tick(), ban, hits: 0 };
 }
 
 /// The [`Ban::serial`] of a ban; 0: the ban was just removed.
 #[inline(always)]
-fn serial(ban: u64) -> u32 {
+fn serial(ban: &Network) -> u32 {
     // SAFETY: a checked map value, copied at once.
     BANS.get_ptr(ban).map_or(0, |ban| u32::from(unsafe { (*ban).serial }))
 }
@@ -260,18 +262,18 @@ fn tick() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
-/// Until when a client's handshake budget is spent; 0: it is not spent.
+/// Until when the new connections of a network are refused.
 #[inline(always)]
-pub(crate) fn spent_until_ns(client: ClientPrefix) -> u64 {
-    // SAFETY: one aligned word, copied at once.
-    unsafe { SPENT.get(client.key()) }.map_or(0, |until_ns| *until_ns)
+pub(crate) fn spent(network: &Network) -> Spent {
+    // SAFETY: two aligned words, copied at once; a write replaces the value whole.
+    unsafe { SPENT.get(network) }.copied().unwrap_or_default()
 }
 
-/// The proof of a client by the connections that it completed.
+/// The proof of a network by the connections that it completed.
 #[inline(always)]
-pub(crate) fn proof(client: ClientPrefix) -> Proof {
+pub(crate) fn proof(network: &Network) -> Proof {
     // SAFETY: one aligned word, copied at once.
-    unsafe { PROVEN.get(client.key()) }.copied().unwrap_or_default()
+    unsafe { PROVEN.get(network) }.copied().unwrap_or_default()
 }
 
 /// Whether one more packet is within its rate; if so, it is counted.

@@ -13,9 +13,11 @@ use dot_common::{
     client_cache::Standing,
     client_lists,
     frame::Located,
+    proof::Trust,
     rate::Rate,
+    spent,
     truncation::{self, Truncation},
-    verdict::Verdict,
+    verdict::{Reason, Verdict},
     walk::{self, Walked},
     worker_status,
 };
@@ -69,6 +71,32 @@ pub(crate) fn standing() -> Standing {
 pub(crate) fn would_ban() -> bool {
     dotd_would_ban() != 0
 }
+
+/// [`spent::spent_by`].
+#[inline(always)]
+pub(crate) fn spent_by() -> Option<Reason> {
+    match dotd_spent_by() {
+        0 => None,
+        WIDE => Some(Reason::WideCost),
+        _ => Some(Reason::HandshakeCost),
+    }
+}
+
+/// What [`dotd_spent_by`] says where a wider prefix refuses.
+const WIDE: u32 = 2;
+
+/// [`spent::trust`].
+#[inline(always)]
+pub(crate) fn trust() -> Trust {
+    match dotd_trust() {
+        PROVEN => Trust::Proven,
+        EXCESSIVE => Trust::Excessive,
+        _ => Trust::Unknown,
+    }
+}
+
+const PROVEN: u32 = 1;
+const EXCESSIVE: u32 = 2;
 
 /// [`worker_status::is_pressed`].
 #[inline(always)]
@@ -152,7 +180,7 @@ extern "C" fn dotd_is_local() -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn dotd_own_standing() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
-    client_lists::standing(settings, &packet.flow, packet.begins(), &Kernel::of_own()) as u32
+    client_lists::standing(settings, &packet.flow, packet.begins(), &Kernel::of_own()).standing as u32
 }
 
 #[inline(never)]
@@ -161,9 +189,9 @@ extern "C" fn dotd_standing() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
     // Read before lists and bans are looked up: a change in the meantime invalidates the answer.
     let generation = maps::generation(settings);
-    let standing = client_lists::standing(settings, &packet.flow, packet.begins(), &Kernel::of_others());
-    maps::memorize(settings, &packet.flow, generation, standing);
-    standing as u32
+    let said = client_lists::standing(settings, &packet.flow, packet.begins(), &Kernel::of_others());
+    maps::memorize(&packet.flow, generation, &said);
+    said.standing as u32
 }
 
 #[inline(never)]
@@ -171,6 +199,28 @@ extern "C" fn dotd_standing() -> u32 {
 extern "C" fn dotd_would_ban() -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
     u32::from(client_lists::would_ban(settings, &packet.flow, &Kernel::of_others()))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_spent_by() -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    match spent::spent_by(settings, &packet.flow, &Kernel::of_others()) {
+        None => 0,
+        Some(Reason::WideCost) => WIDE,
+        Some(_) => 1,
+    }
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_trust() -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    match spent::trust(settings, &packet.flow, &Kernel::of_others()) {
+        Trust::Unknown => 0,
+        Trust::Proven => PROVEN,
+        Trust::Excessive => EXCESSIVE,
+    }
 }
 
 #[inline(never)]

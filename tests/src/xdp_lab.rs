@@ -22,10 +22,11 @@ use dot_common::{
     counters,
     flow::{Flow, FlowKey},
     maps,
+    network::Network,
     notice::Fate,
-    prefix::ClientPrefix,
     proof::Proof,
     settings::Settings,
+    spent::Spent,
     tail_calls,
     verdict::{Reason, Verdict},
     worker_status::WorkerStatus,
@@ -46,8 +47,8 @@ pub struct Lab {
     settings: Array<MapData, Settings>,
     flows: Flows,
     rates: HashMap<MapData, u64, u64>,
-    bans: HashMap<MapData, u64, Ban>,
-    spent: HashMap<MapData, u64, u64>,
+    bans: HashMap<MapData, Network, Ban>,
+    spent: HashMap<MapData, Network, Spent>,
     memos: PerCpuArray<MapData, CachedClient>,
     workers: Array<MapData, WorkerStatus>,
     written: Settings,
@@ -278,7 +279,12 @@ impl Lab {
 
     /// Bans the /32 or /56 of a client.
     pub fn ban(&mut self, client: IpAddr, ban: &Ban) {
-        self.bans.insert(ClientPrefix::of(client, 32, 56).key(), ban, 0).unwrap();
+        self.ban_network(Network::of(client, 32, 56), ban);
+    }
+
+    /// Bans a network of any level.
+    pub fn ban_network(&mut self, network: Network, ban: &Ban) {
+        self.bans.insert(network, ban, 0).unwrap();
         self.renew();
     }
 
@@ -290,28 +296,43 @@ impl Lab {
         self.renew();
     }
 
-    /// The ban of a client's /32 or /56, including the hits that CPUs have not added yet.
+    /// The ban of a client's /32 or /56, with the hits that CPUs have still to add.
     #[must_use]
     pub fn banned(&self, client: IpAddr) -> Option<Ban> {
-        let client = ClientPrefix::of(client, 32, 56);
-        let ban = self.bans.get(&client.key(), 0).ok()?;
+        self.banned_network(Network::of(client, 32, 56))
+    }
+
+    /// The same of a network of any level.
+    #[must_use]
+    pub fn banned_network(&self, network: Network) -> Option<Ban> {
+        let ban = self.bans.get(&network, 0).ok()?;
         let memos = (0..maps::MEMO_MAX).map(|place| self.memos.get(&place, 0).unwrap());
         let owed =
-            |memo: &CachedClient| if memo.owes() == Some(client) && memo.met(&ban) { memo.hits } else { 0 };
+            |memo: &CachedClient| if memo.owes() == Some(&network) && memo.met(&ban) { memo.hits } else { 0 };
         let owed: u64 = memos.map(|of_all| of_all.iter().map(owed).sum::<u64>()).sum();
         Some(Ban { hits: ban.hits + owed, ..ban })
     }
 
-    /// Sets the time until which the handshake budget of a client's /32 or /56 is spent.
+    /// Says until when the /32 or /56 of a client has spent its handshake budget.
     pub fn spend(&mut self, client: IpAddr, until_ns: u64) {
-        self.spent.insert(ClientPrefix::of(client, 32, 56).key(), until_ns, 0).unwrap();
+        self.spend_network(Network::of(client, 32, 56), Spent { until_ns, all_until_ns: 0 });
     }
 
-    /// Sets what the connections of a client's /32 or /56 prove about it.
+    /// The same of a network of any level.
+    pub fn spend_network(&mut self, network: Network, spent: Spent) {
+        self.spent.insert(network, spent, 0).unwrap();
+    }
+
+    /// Says what the connections of a client's /32 or /64 say of it.
     pub fn prove(&mut self, client: IpAddr, proof: Proof) {
-        let mut proven: HashMap<_, u64, Proof> =
+        self.prove_network(Network::of_host(client), proof);
+    }
+
+    /// The same of a network of any level.
+    pub fn prove_network(&mut self, network: Network, proof: Proof) {
+        let mut proven: HashMap<_, Network, Proof> =
             HashMap::try_from(self.object.map_mut(maps::PROVEN).unwrap()).unwrap();
-        proven.insert(ClientPrefix::of(client, 32, 56).key(), proof, 0).unwrap();
+        proven.insert(network, proof, 0).unwrap();
     }
 
     /// Closes the only worker until this time; 0: it is open.

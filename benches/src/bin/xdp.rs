@@ -187,7 +187,10 @@ fn clients(lab: &mut Lab, floor: &mut Option<u128>, limited: &Settings, establis
     ];
     table(lab, floor, &banned);
     lab.set(&Settings { spent: 3, ..judged() });
-    table(lab, floor, &[("SYN, budget spent", syn().frame())]);
+    let beside = || syn().client([203, 0, 113, 1].into());
+    table(lab, floor, &[("SYN, budget spent", syn().frame()), ("SYN beside spent", beside().frame())]);
+    lab.set(&Settings { spent: 3, spent_wide: 3, ..judged() });
+    table(lab, floor, &[("SYN beside spent, wide", beside().frame())]);
 }
 
 /// One line a frame; the first frame of all is the floor.

@@ -11,10 +11,11 @@ use super::*;
 use crate::{
     ban::Ban,
     flow::FlowKey,
-    prefix::ClientPrefix,
+    network::Network,
     proof::Proof,
     rate::Rate,
     settings::{Ports, SCHEMA},
+    spent::Spent,
 };
 
 const PORTS: Ports = Ports { dot: [853, 0, 0, 0], do53: 53 };
@@ -46,17 +47,18 @@ impl Knowledge for Always {
         flow.client_words()[0] & 2 == 2
     }
 
-    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
-        let cause = (client.key() >> 24 & 1) as u32;
-        client.key() & 8 == 8 && holds(&Ban { until_ns: 1, cause, ..Ban::default() })
+    fn is_banned(&self, network: &Network, holds: impl FnOnce(&Ban) -> bool) -> bool {
+        let cause = (network.aligned >> 32 & 1) as u32;
+        network.aligned >> 32 & 8 == 8 && holds(&Ban { until_ns: 1, cause, ..Ban::default() })
     }
 
-    fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
-        client.key() & 1
+    fn spent(&self, network: &Network) -> Spent {
+        Spent { until_ns: network.aligned >> 32 & 1, all_until_ns: network.aligned >> 33 & 1 }
     }
 
-    fn proof(&self, client: ClientPrefix) -> Proof {
-        if client.key() & 2 == 2 { Proof::proven(1) } else { Proof::excessive(client.key() >> 2 & 1) }
+    fn proof(&self, network: &Network) -> Proof {
+        let word = network.aligned >> 32;
+        if word & 2 == 2 { Proof::proven(1) } else { Proof::excessive(word >> 2 & 1) }
     }
 
     fn is_pressed(&self) -> bool {

@@ -95,6 +95,11 @@ fn of_xdp(xdp: &ClientReport, line: &mut impl FnMut(&str, &str)) {
         (None, Some(percent)) => line("budget", &format!("{percent} % left for handshakes {key}")),
         (None, None) => {}
     }
+    if let Some(seconds) = xdp.wide_spent_seconds {
+        let key = "(xdp.limit.wide_connections_per_second, wide_cost_per_second)";
+        let fact = format!("{} has spent its budget: see wide_cost, for {} {key}", xdp.wide, left(seconds));
+        line("network", &fact);
+    }
     if let Some(seconds) = xdp.proven_seconds {
         line("address", &format!("shown by handshakes, which counts for {}", left(seconds)));
     }

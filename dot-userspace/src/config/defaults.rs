@@ -168,6 +168,10 @@ impl Default for XdpLimit {
         Self {
             prefix_v4: limit::PREFIX_V4.default,
             prefix_v6: limit::PREFIX_V6.default,
+            wide_v4: limit::WIDE_V4.default,
+            wide_v6: limit::WIDE_V6.default,
+            wide_connections_per_second: limit::WIDE_CONNECTIONS_PER_SECOND.default,
+            wide_cost_per_second: limit::WIDE_COST_PER_SECOND.default,
             syn_per_second: limit::SYN_PER_SECOND.default,
             syn_burst: limit::SYN_BURST.default,
             syn_over: SynOver::Cookie,

@@ -136,6 +136,20 @@ pub const PREFIX_V4: Limit<u8> = Limit { default: 32, min: 8, max: 32 };
 /// registry, and beyond 56 a client could hop within what it was given.
 pub const PREFIX_V6: Limit<u8> = Limit { default: 56, min: 16, max: dot_common::prefix::PREFIX_BITS_MAX };
 
+/// Length of a wider IPv4 prefix. 24: the longest that is routed on the internet, so that one holder has all of it.
+pub const WIDE_V4: Limit<u8> = Limit { default: 24, min: 8, max: 32 };
+
+/// Length of a wider IPv6 prefix. 48: what one site has (RFC 6177), 256 client prefixes of the usual length.
+pub const WIDE_V6: Limit<u8> = Limit { default: 48, min: 16, max: dot_common::prefix::PREFIX_BITS_MAX };
+
+/// Finished connections per second of a wider prefix; 0: no limit. 500: ten clients at their whole rate; a carrier's
+/// thousands behind a /24 keep their connections.
+pub const WIDE_CONNECTIONS_PER_SECOND: Limit<u32> = Limit { default: 500, min: 1, max: 10_000_000 };
+
+/// Handshake cost per second of a wider prefix; 0: no limit. 200: ten clients at their whole rate, and a tenth of what one
+/// core can shake.
+pub const WIDE_COST_PER_SECOND: Limit<u32> = Limit { default: 200, min: 1, max: 10_000_000 };
+
 /// Most `[[policy.zone]]`. 64: a query is looked up in each.
 pub const POLICY_ZONES_MAX: usize = 64;
 

@@ -139,6 +139,14 @@ pub struct XdpLimit {
     pub udp53_over: Over,
     /// Handshake cost per second: full 1, resumed 0.2, failed 3.
     pub handshake_cost_per_second: u32,
+    /// Length of a wider IPv4 prefix, in bits.
+    pub wide_v4: u8,
+    /// Length of a wider IPv6 prefix, in bits.
+    pub wide_v6: u8,
+    /// Finished connections per second of a wider prefix.
+    pub wide_connections_per_second: u32,
+    /// Handshake cost per second of a wider prefix.
+    pub wide_cost_per_second: u32,
     /// Length of a ban in seconds.
     pub ban_seconds: u32,
     /// TCP SYN per second of all clients together above which XDP asks for cookies.

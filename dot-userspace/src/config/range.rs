@@ -57,6 +57,12 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     let limits = &config.xdp.limit;
     check.within("xdp.limit.prefix_v4", limits.prefix_v4, &limit::PREFIX_V4);
     check.within("xdp.limit.prefix_v6", limits.prefix_v6, &limit::PREFIX_V6);
+    check.within("xdp.limit.wide_v4", limits.wide_v4, &limit::WIDE_V4);
+    check.within("xdp.limit.wide_v6", limits.wide_v6, &limit::WIDE_V6);
+    let wide = limits.wide_connections_per_second;
+    check.zero_or_within("xdp.limit.wide_connections_per_second", wide, &limit::WIDE_CONNECTIONS_PER_SECOND);
+    let wide = limits.wide_cost_per_second;
+    check.zero_or_within("xdp.limit.wide_cost_per_second", wide, &limit::WIDE_COST_PER_SECOND);
     check.zero_or_within("xdp.limit.syn_per_second", limits.syn_per_second, &limit::SYN_PER_SECOND);
     check.within("xdp.limit.syn_burst", limits.syn_burst, &limit::SYN_BURST);
     check.zero_or_within("xdp.limit.udp53_per_second", limits.udp53_per_second, &limit::UDP53_PER_SECOND);

@@ -51,6 +51,7 @@ pub fn key_of_packets(reason: &str) -> Option<&'static str> {
         Reason::DotSynRate | Reason::Do53SynRate | Reason::Proven => "xdp.limit.syn_per_second",
         Reason::Do53QueryRate => "xdp.limit.udp53_per_second",
         Reason::HandshakeCost => "xdp.limit.handshake_cost_per_second",
+        Reason::WideCost => "xdp.limit.wide_cost_per_second",
         Reason::SynCookie => "xdp.syn_cookies",
         Reason::Pressure => "session.connections_max",
         Reason::Banned => "xdp.limit.ban_seconds",

@@ -278,7 +278,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     let settings = plan::settings(&config, opened.serving, backends.clone(), &policies, tap);
     // A start that fails says one thing; this one has not.
     warn([privileges::warning(opened.user), opened.tickets.warning.as_deref()]);
-    let (sink, charges) = ChargesSink::new(config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
+    let (sink, charges) = ChargesSink::new();
     let (events, refused) = EventSink::new();
     events.log_connections(config.log.connections);
     let (askers, flushes, reloads) = askers(&events, taps, &keeper, history, standings);

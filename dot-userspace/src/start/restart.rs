@@ -28,6 +28,8 @@ pub(super) fn needed_for(runs: &Config, new: &Config) -> Vec<&'static str> {
         ("xdp.limit.syn_flood_rate", runs.xdp.limit.syn_flood_rate != new.xdp.limit.syn_flood_rate),
         ("xdp.limit.prefix_v4", runs.xdp.limit.prefix_v4 != new.xdp.limit.prefix_v4),
         ("xdp.limit.prefix_v6", runs.xdp.limit.prefix_v6 != new.xdp.limit.prefix_v6),
+        ("xdp.limit.wide_v4", runs.xdp.limit.wide_v4 != new.xdp.limit.wide_v4),
+        ("xdp.limit.wide_v6", runs.xdp.limit.wide_v6 != new.xdp.limit.wide_v6),
     ];
     changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
 }
@@ -38,6 +40,8 @@ pub(super) fn as_it_runs(runs: &Config, new: Config) -> Config {
     let limit = XdpLimit {
         prefix_v4: runs.xdp.limit.prefix_v4,
         prefix_v6: runs.xdp.limit.prefix_v6,
+        wide_v4: runs.xdp.limit.wide_v4,
+        wide_v6: runs.xdp.limit.wide_v6,
         syn_flood_rate: runs.xdp.limit.syn_flood_rate,
         ..new.xdp.limit
     };
@@ -80,7 +84,7 @@ mod tests {
     const ADDRESS: &str = "192.0.2.1:1853";
 
     /// Every key that a reload cannot change.
-    const WAITING: [(&str, Change); 18] = [
+    const WAITING: [(&str, Change); 20] = [
         ("server.workers", |config| config.server.workers = Workers::Count(3)),
         ("server.user", |config| config.server.user = "another".into()),
         ("server.state_dir", |config| config.server.state_dir = "/another".into()),
@@ -99,6 +103,8 @@ mod tests {
         ("xdp.limit.syn_flood_rate", |config| config.xdp.limit.syn_flood_rate = 3),
         ("xdp.limit.prefix_v4", |config| config.xdp.limit.prefix_v4 = 24),
         ("xdp.limit.prefix_v6", |config| config.xdp.limit.prefix_v6 = 48),
+        ("xdp.limit.wide_v4", |config| config.xdp.limit.wide_v4 = 16),
+        ("xdp.limit.wide_v6", |config| config.xdp.limit.wide_v6 = 40),
     ];
 
     /// Goal: a key that waits for a restart is named at each reload, and what runs is what ran; several are each named.

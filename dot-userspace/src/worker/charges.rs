@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use dot_common::{ban::Cause, charge::Charge, prefix::ClientPrefix};
+use dot_common::{ban::Cause, charge::Charge, network::Network};
 use tokio::{sync::mpsc, task::spawn_local, time::sleep};
 
 use crate::{session::SessionEnd, tls::HandshakeFailure, xdp::Charges};
@@ -32,8 +32,6 @@ const BATCHES_MAX: usize = 64;
 #[derive(Clone)]
 pub struct ChargesSink {
     sender: mpsc::Sender<Charges>,
-    prefix_v4: u8,
-    prefix_v6: u8,
     shared: Arc<Shared>,
 }
 
@@ -43,12 +41,12 @@ struct Shared {
 }
 
 impl ChargesSink {
-    /// A sink for client prefixes of these lengths, and the receiver of its batches. Charges are not wanted yet.
+    /// A sink, and the receiver of its batches. Charges are not wanted yet.
     #[must_use]
-    pub fn new(prefix_v4: u8, prefix_v6: u8) -> (Self, mpsc::Receiver<Charges>) {
+    pub fn new() -> (Self, mpsc::Receiver<Charges>) {
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);
         let shared = Arc::new(Shared { is_wanted: AtomicBool::new(false), lost: AtomicU64::new(0) });
-        (Self { sender, prefix_v4, prefix_v6, shared }, receiver)
+        (Self { sender, shared }, receiver)
     }
 
     /// Sets whether charges are needed: there is a budget, or there are bans.
@@ -76,17 +74,16 @@ impl Accounts {
 
     /// The account of one connection's client.
     pub(super) fn account(self: &Rc<Self>, client: IpAddr) -> Account {
-        let client = ClientPrefix::of(client, self.sink.prefix_v4, self.sink.prefix_v6);
-        Account { accounts: Rc::clone(self), client }
+        Account { accounts: Rc::clone(self), host: Network::of_host(client) }
     }
 
-    fn charge(self: &Rc<Self>, client: ClientPrefix, charge: &Charge) {
+    fn charge(self: &Rc<Self>, host: Network, charge: &Charge) {
         if *charge == Charge::default() || !self.sink.shared.is_wanted.load(Relaxed) {
             return;
         }
         let mut batch = self.batch.borrow_mut();
         let is_first = batch.is_empty();
-        batch.entry(client).or_default().add(charge);
+        batch.entry(host).or_default().add(charge);
         if batch.len() >= BATCH_CLIENTS_MAX {
             self.send(std::mem::take(&mut *batch));
         } else if is_first {
@@ -109,28 +106,28 @@ impl Accounts {
 /// Charges one connection's client.
 pub(super) struct Account {
     accounts: Rc<Accounts>,
-    client: ClientPrefix,
+    host: Network,
 }
 
 impl Account {
     /// A handshake was done.
     pub(super) fn handshake(&self, is_resumed: bool) {
-        self.accounts.charge(self.client, &Charge::handshake(is_resumed));
+        self.accounts.charge(self.host, &Charge::handshake(is_resumed));
     }
 
     /// A handshake failed.
     pub(super) fn failure(&self, failure: HandshakeFailure) {
-        self.accounts.charge(self.client, &of_failure(failure));
+        self.accounts.charge(self.host, &of_failure(failure));
     }
 
     /// A cap had no place for it.
     pub(super) fn refusal(&self) {
-        self.accounts.charge(self.client, &Charge::refusal());
+        self.accounts.charge(self.host, &Charge::refusal());
     }
 
     /// A session ended.
     pub(super) fn end(&self, end: SessionEnd) {
-        self.accounts.charge(self.client, &of_end(end));
+        self.accounts.charge(self.host, &of_end(end));
     }
 }
 
@@ -190,7 +187,7 @@ mod tests {
     #[test]
     fn charges_come_in_batches() {
         run(async {
-            let (sink, mut batches) = ChargesSink::new(32, 56);
+            let (sink, mut batches) = ChargesSink::new();
             let accounts = Accounts::new(sink.clone());
             let account = |client: &str| accounts.account(client.parse().unwrap());
             account("192.0.2.1").handshake(false);
@@ -203,7 +200,7 @@ mod tests {
             }
             let batch = batches.recv().await.unwrap();
             assert_eq!(batch.len(), 2, "{batch:?}");
-            let of = |client: &str| batch[&ClientPrefix::of(client.parse().unwrap(), 32, 56)];
+            let of = |client: &str| batch[&Network::of_host(client.parse().unwrap())];
             assert_eq!(of("192.0.2.1").units, 50);
             assert_eq!((of("2001:db8::9").units, of("2001:db8::9").worst()), (150, Some(Cause::Garbage)));
             assert!(batches.try_recv().is_err() && sink.lost() == 0);
@@ -238,7 +235,7 @@ mod tests {
     #[test]
     fn batches_without_room_are_lost_and_counted() {
         run(async {
-            let (sink, mut batches) = ChargesSink::new(32, 56);
+            let (sink, mut batches) = ChargesSink::new();
             sink.want(true);
             let accounts = Accounts::new(sink.clone());
             for client in 0..(BATCHES_MAX + 2) * BATCH_CLIENTS_MAX {

@@ -3,7 +3,7 @@
 //! Before: a caller names the client, the duration and the reason. After: XDP drops the client's packets (all of them, or
 //! for the engine those that begin something), and counts them on the ban.
 //! Holds: the map BANS, which nothing else writes, and operators' reasons, for which the map has no room.
-//! Never: bans a longer or shorter prefix than limits use: one entry is one client.
+//! Never: bans a prefix of another length than limits use: a host, a client prefix, or a wider prefix.
 //!
 //! A predecessor's bans are taken over with its pinned map, with causes and hits but without reasons in words. Bans
 //! with other prefix lengths are lifted, because their keys would mean other clients.
@@ -18,7 +18,7 @@ use dot_common::{
     ban::{Ban, Cause},
     client_cache::CachedClient,
     maps::{BANS, BANS_MAX, MEMO, MEMO_MAX},
-    prefix::ClientPrefix,
+    network::Network,
 };
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
@@ -39,13 +39,13 @@ const LENGTH_MAX: Duration = Duration::from_secs(604_800);
 
 /// Every ban.
 pub(super) struct Bans {
-    map: HashMap<MapData, u64, Ban>,
+    map: HashMap<MapData, Network, Ban>,
     /// The map in which each CPU keeps hits that are not added to their bans yet.
     cached: PerCpuArray<MapData, CachedClient>,
     /// Set when the kernel half needs new settings.
     pub(super) has_changed: bool,
     ends: Deadlines,
-    words: BTreeMap<ClientPrefix, String>,
+    words: BTreeMap<Network, String>,
     prefixes: Prefixes,
     counts: BanCounts,
     /// The number of the last ban.
@@ -53,7 +53,7 @@ pub(super) struct Bans {
 }
 
 /// Hits that CPUs have not added to a ban yet, by its client and [`Ban::serial`].
-type Owed = BTreeMap<(ClientPrefix, u32), u64>;
+type Owed = BTreeMap<(Network, u32), u64>;
 
 impl Bans {
     /// Takes the map out of the object; the bans of a predecessor in it stay.
@@ -70,9 +70,8 @@ impl Bans {
     fn adopt(&mut self) {
         let found: Vec<_> = self.map.iter().flatten().collect();
         let now_ns = now_ns();
-        for (key, ban) in found {
-            let prefix = ClientPrefix::from_key(key);
-            let is_ours = ban.bits == self.prefixes.bits(prefix);
+        for (prefix, ban) in found {
+            let is_ours = self.prefixes.has(prefix);
             if is_ours && ban.stands(now_ns) && Cause::of(ban.cause).is_some() {
                 self.ends.insert(prefix, ban.until_ns);
                 self.serial = self.serial.max(ban.serial);
@@ -106,11 +105,11 @@ impl Bans {
     }
 
     /// Bans a client for the engine. A longer ban that exists stays, and so does an operator's, which refuses more.
-    pub(super) fn add_for(&mut self, prefix: ClientPrefix, length: Duration, cause: Cause) {
+    pub(super) fn add_for(&mut self, prefix: Network, length: Duration, cause: Cause) {
         let now_ns = now_ns();
         let end_ns = now_ns.saturating_add(nanoseconds(length));
         let stays = |before: Ban| before.until_ns >= end_ns || before.is_operators() && before.stands(now_ns);
-        if self.map.get(&prefix.key(), 0).is_ok_and(stays) {
+        if self.map.get(&prefix, 0).is_ok_and(stays) {
             return;
         }
         match self.insert(prefix, length, cause) {
@@ -148,7 +147,7 @@ impl Bans {
     }
 
     /// The ban of a client.
-    pub(super) fn of(&self, client: ClientPrefix) -> Option<BanRow> {
+    pub(super) fn of(&self, client: Network) -> Option<BanRow> {
         self.ends.end_of(client)?;
         self.row(client, &self.owed())
     }
@@ -163,7 +162,7 @@ impl Bans {
         self.ends.versions()
     }
 
-    fn insert(&mut self, prefix: ClientPrefix, length: Duration, cause: Cause) -> Result<(), XdpError> {
+    fn insert(&mut self, prefix: Network, length: Duration, cause: Cause) -> Result<(), XdpError> {
         if let Some(nearest) = self.ends.in_the_way_of(prefix) {
             tracing::warn!(
                 bans = self.ends.len(),
@@ -173,12 +172,13 @@ impl Bans {
             self.erase(nearest);
         }
         let until_ns = now_ns().saturating_add(nanoseconds(length));
-        let before = self.map.get(&prefix.key(), 0).ok();
+        let before = self.map.get(&prefix, 0).ok();
         // A CPU may still hold hits of a lifted ban, which do not belong to this one.
         self.serial = self.serial.wrapping_add(1);
         let (hits, serial) = before.map_or((0, self.serial), |before| (before.hits, before.serial));
-        let ban = Ban { until_ns, hits, cause: cause as u32, bits: self.prefixes.bits(prefix), serial };
-        self.map.insert(prefix.key(), ban, 0).map_err(|error| wrong(&innermost(&error)))?;
+        let bits = u16::try_from(prefix.bits).unwrap_or_default();
+        let ban = Ban { until_ns, hits, cause: cause as u32, bits, serial };
+        self.map.insert(prefix, ban, 0).map_err(|error| wrong(&innermost(&error)))?;
         self.has_changed = true;
         self.ends.insert(prefix, until_ns);
         self.words.remove(&prefix);
@@ -186,8 +186,8 @@ impl Bans {
         Ok(())
     }
 
-    fn erase(&mut self, prefix: ClientPrefix) {
-        match self.map.remove(&prefix.key()) {
+    fn erase(&mut self, prefix: Network) {
+        match self.map.remove(&prefix) {
             Ok(()) | Err(MapError::KeyNotFound) => {}
             // The ban ends by itself; until then it only occupies its entry.
             Err(error) => tracing::error!("a ban stays in the map: {}", innermost(&error)),
@@ -203,18 +203,18 @@ impl Bans {
         for cached in (0..MEMO_MAX).filter_map(|place| self.cached.get(&place, 0).ok()) {
             for cached in cached.iter() {
                 if let Some(prefix) = cached.owes() {
-                    *owed.entry((prefix, cached.serial)).or_default() += cached.hits;
+                    *owed.entry((*prefix, cached.serial)).or_default() += cached.hits;
                 }
             }
         }
         owed
     }
 
-    fn row(&self, prefix: ClientPrefix, owed: &Owed) -> Option<BanRow> {
-        let ban = self.map.get(&prefix.key(), 0).ok()?;
+    fn row(&self, prefix: Network, owed: &Owed) -> Option<BanRow> {
+        let ban = self.map.get(&prefix, 0).ok()?;
         let left_ns = ban.until_ns.checked_sub(now_ns()).filter(|left_ns| *left_ns > 0)?;
         Some(BanRow {
-            prefix: format!("{prefix}/{}", ban.bits),
+            prefix: prefix.to_string(),
             cause: Cause::of(ban.cause)?.name().to_owned(),
             reason: self.words.get(&prefix).cloned().unwrap_or_default(),
             hits: ban.hits + owed.get(&(prefix, u32::from(ban.serial))).copied().unwrap_or_default(),
@@ -222,21 +222,23 @@ impl Bans {
         })
     }
 
-    /// The client prefix that an operator means: an address, or exactly a prefix of the length that limits use.
-    fn parse(&self, text: &str) -> Result<ClientPrefix, XdpError> {
+    /// The network that an operator means: the client prefix of an address, or a prefix as long as one of the levels.
+    fn parse(&self, text: &str) -> Result<Network, XdpError> {
         if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(self.prefixes.of_client(address));
+            return Ok(self.prefixes.levels(address).client);
         }
         let network: IpNet =
             text.parse().map_err(|_| wrong(&format!("\"{text}\" is no address and no prefix")))?;
-        let prefix = self.prefixes.of_client(network.addr());
-        let bits = self.prefixes.bits(prefix);
-        if u16::from(network.prefix_len()) != bits {
-            return Err(wrong(&format!(
-                "{network}: bans are of /{bits} (xdp.limit.prefix_v4, prefix_v6); xdp.deny takes any length"
-            )));
-        }
-        Ok(prefix)
+        let levels = self.prefixes.levels(network.addr());
+        let found = levels.distinct().find(|level| level.bits == u32::from(network.prefix_len()));
+        found.ok_or_else(|| {
+            let lengths: Vec<_> = levels.distinct().map(|level| format!("/{}", level.bits)).collect();
+            let version = if levels.host.is_v6() { "v6" } else { "v4" };
+            wrong(&format!(
+                "{network}: bans are of {} (xdp.limit.prefix_{version}, wide_{version}); xdp.deny takes any length",
+                lengths.join(", ")
+            ))
+        })
     }
 }
 

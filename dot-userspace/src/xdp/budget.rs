@@ -4,7 +4,7 @@
 //! Holds: one number for each client with a debt. A pure function of its calls.
 //! Never: reads a clock; keeps a client without a debt.
 
-use dot_common::{prefix::ClientPrefix, rate::Rate};
+use dot_common::{network::Network, rate::Rate};
 
 use super::deadlines::Deadlines;
 
@@ -31,7 +31,7 @@ impl Budgets {
     }
 
     /// Charges a client. `Some`: its budget is spent until then.
-    pub(super) fn charge(&mut self, client: ClientPrefix, units: u64, now_ns: u64) -> Option<u64> {
+    pub(super) fn charge(&mut self, client: Network, units: u64, now_ns: u64) -> Option<u64> {
         if !self.rate.is_limit() || units == 0 {
             return None;
         }
@@ -47,14 +47,14 @@ impl Budgets {
     }
 
     /// Percentage of a client's budget that is left. `None`: there is no budget.
-    pub(super) fn left_percent(&self, client: ClientPrefix, now_ns: u64) -> Option<u64> {
+    pub(super) fn left_percent(&self, client: Network, now_ns: u64) -> Option<u64> {
         let used_ns = self.whole.end_of(client).unwrap_or_default().saturating_sub(now_ns);
         let left_ns = self.rate.tolerance_ns.saturating_sub(used_ns);
         (left_ns * 100).checked_div(self.rate.tolerance_ns)
     }
 
     /// Forgets a client's debt.
-    pub(super) fn forgive(&mut self, client: ClientPrefix) {
+    pub(super) fn forgive(&mut self, client: Network) {
         self.whole.remove(client);
     }
 
@@ -72,8 +72,8 @@ mod tests {
 
     const SECOND_NS: u64 = 1_000_000_000;
 
-    fn client(number: u32) -> ClientPrefix {
-        ClientPrefix::v4(number, 32)
+    fn client(number: u32) -> Network {
+        Network::of(std::net::Ipv4Addr::from_bits(number).into(), 32, 64)
     }
 
     /// Goal: a burst is available at once, then the rate; a client beyond it gets the time until which it is refused,

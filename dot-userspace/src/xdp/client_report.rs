@@ -12,7 +12,7 @@ use dot_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Loaded, Xdp, bans::now_ns, kernel::Kernel, report::BanRow};
+use super::{Loaded, Xdp, bans::now_ns, kernel::Kernel, report::BanRow, settings::Levels};
 
 /// What the kernel half knows of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,12 @@ pub struct ClientReport {
     /// The time for which its new connections are refused, because that budget is spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_spent_seconds: Option<u64>,
+    /// The wider prefix that it belongs to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub wide: String,
+    /// The time for which new connections from that prefix are refused, because it has spent a budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wide_spent_seconds: Option<u64>,
     /// The time for which its proof of address is valid: it has completed handshakes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_seconds: Option<u64>,
@@ -66,16 +72,16 @@ impl Xdp {
     #[must_use]
     pub fn client(&self, client: IpAddr) -> Option<ClientReport> {
         let Loaded { kernel, .. } = self.kernel.as_ref()?;
-        Some(kernel.client(self.prefixes.of_client(client)))
+        Some(kernel.client(self.prefixes.of_client(client), self.prefixes.levels(client)))
     }
 }
 
 impl Kernel {
-    fn client(&self, prefix: ClientPrefix) -> ClientReport {
+    fn client(&self, prefix: ClientPrefix, levels: Levels) -> ClientReport {
         let now_ns = now_ns();
         let seconds = |end_ns: u64| end_ns.checked_sub(now_ns).map(|left| left.div_ceil(1_000_000_000));
-        let (budget_percent, spent) = self.costs.of(prefix, now_ns);
-        let proof = self.costs.proof_of(prefix, now_ns);
+        let spent = |network| self.costs.spent_until(network).and_then(seconds);
+        let proof = self.costs.proof_of(levels.host, now_ns);
         let until =
             |wanted| proof.filter(|(trust, _)| *trust == wanted).and_then(|(_, end_ns)| seconds(end_ns));
         let rates = [
@@ -97,9 +103,11 @@ impl Kernel {
             RateState::of(what, key, rate, if is_foreign { 0 } else { ahead_ns })
         };
         ClientReport {
-            ban: self.bans.of(prefix),
-            budget_percent,
-            budget_spent_seconds: spent.and_then(seconds),
+            ban: levels.distinct().find_map(|network| self.bans.of(network)),
+            budget_percent: self.costs.left_percent(levels, now_ns),
+            budget_spent_seconds: spent(levels.host).max(spent(levels.client)),
+            wide: levels.wide.to_string(),
+            wide_spent_seconds: if levels.wide == levels.client { None } else { spent(levels.wide) },
             proven_seconds: until(Trust::Proven),
             excessive_seconds: until(Trust::Excessive),
             rates: rates.into_iter().filter_map(state).collect(),

@@ -51,12 +51,14 @@ impl Xdp {
     /// Charges clients for the costs that workers report: a client whose budget is spent is refused, and one with
     /// repeated offences is banned.
     pub fn charge(&mut self, charges: &Charges) {
+        let prefixes = self.prefixes;
         let Some(Loaded { kernel, .. }) = &mut self.kernel else { return };
-        for (client, charge) in charges {
-            if let Some((length, cause)) = kernel.costs.charge(*client, charge)
-                && !kernel.lists.allow(*client)
+        for (host, charge) in charges {
+            let levels = prefixes.levels(host.address());
+            if let Some(offence) = kernel.costs.charge(levels, charge)
+                && !kernel.lists.allow(host.address())
             {
-                kernel.bans.add_for(*client, length, cause);
+                kernel.bans.add_for(offence.network, offence.length, offence.cause);
             }
         }
         if let Err(error) = kernel.tell_of_clients() {
@@ -69,9 +71,15 @@ impl Xdp {
     pub fn wants_charges(&self, config: &config::Xdp) -> bool {
         let limit = &config.limit;
         self.kernel.is_some()
-            && [limit.handshake_cost_per_second, limit.ban_seconds, limit.syn_per_second]
-                .iter()
-                .any(|key| *key != 0)
+            && [
+                limit.handshake_cost_per_second,
+                limit.ban_seconds,
+                limit.syn_per_second,
+                limit.wide_connections_per_second,
+                limit.wide_cost_per_second,
+            ]
+            .iter()
+            .any(|key| *key != 0)
     }
 
     fn loaded(&mut self) -> Result<&mut Kernel, XdpError> {

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dot_common::{prefix::ClientPrefix, settings::version_bit};
+use dot_common::{network::Network, settings::version_bit};
 
 /// Keys with their ends, in nanoseconds of any one clock.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    ends: BTreeMap<ClientPrefix, u64>,
-    by_end: BTreeSet<(u64, ClientPrefix)>,
+    ends: BTreeMap<Network, u64>,
+    by_end: BTreeSet<(u64, Network)>,
     entries_max: usize,
 }
 
@@ -24,13 +24,13 @@ impl Deadlines {
     }
 
     /// The entry that must be removed before `key` can be inserted, if the map is full.
-    pub(super) fn in_the_way_of(&self, key: ClientPrefix) -> Option<ClientPrefix> {
+    pub(super) fn in_the_way_of(&self, key: Network) -> Option<Network> {
         let is_full = self.ends.len() >= self.entries_max && !self.ends.contains_key(&key);
         self.by_end.first().filter(|_| is_full).map(|(_, nearest)| *nearest)
     }
 
     /// Notes an entry; replaces an older one with the same key.
-    pub(super) fn insert(&mut self, key: ClientPrefix, end_ns: u64) {
+    pub(super) fn insert(&mut self, key: Network, end_ns: u64) {
         if let Some(before) = self.ends.insert(key, end_ns) {
             self.by_end.remove(&(before, key));
         }
@@ -38,24 +38,24 @@ impl Deadlines {
     }
 
     /// Removes an entry.
-    pub(super) fn remove(&mut self, key: ClientPrefix) {
+    pub(super) fn remove(&mut self, key: Network) {
         if let Some(end_ns) = self.ends.remove(&key) {
             self.by_end.remove(&(end_ns, key));
         }
     }
 
     /// The end of an entry.
-    pub(super) fn end_of(&self, key: ClientPrefix) -> Option<u64> {
+    pub(super) fn end_of(&self, key: Network) -> Option<u64> {
         self.ends.get(&key).copied()
     }
 
     /// The entry that ends first, if it has ended at `now_ns`.
-    pub(super) fn over(&self, now_ns: u64) -> Option<ClientPrefix> {
+    pub(super) fn over(&self, now_ns: u64) -> Option<Network> {
         self.by_end.first().filter(|(end_ns, _)| *end_ns <= now_ns).map(|(_, key)| *key)
     }
 
     /// Every entry, by key.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ClientPrefix, u64)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Network, u64)> {
         self.ends.iter().map(|(key, end_ns)| (*key, *end_ns))
     }
 
@@ -78,8 +78,8 @@ mod tests {
 
     use super::*;
 
-    fn prefix(address: &str) -> ClientPrefix {
-        ClientPrefix::of(address.parse().unwrap(), 32, 56)
+    fn prefix(address: &str) -> Network {
+        Network::of(address.parse().unwrap(), 32, 56)
     }
 
     /// Goal: when the map is full the entry that ends first is replaced, unless the new key is there already.
@@ -106,7 +106,7 @@ mod tests {
         fn orders_agree(steps in prop::collection::vec((0u32..8, 0u64..20, 0u8..3), 0..200)) {
             let mut ends = Deadlines::new(4);
             for (client, end, step) in steps {
-                let key = ClientPrefix::v4(client, 32);
+                let key = Network::of(std::net::Ipv4Addr::from_bits(client).into(), 32, 64);
                 match step {
                     0 => ends.remove(key),
                     1 => while let Some(over) = ends.over(end) { ends.remove(over) },

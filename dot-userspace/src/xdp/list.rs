@@ -4,7 +4,7 @@
 //! Holds: the content of the tries, so that a reload knows what to add and remove.
 //! Never: empties a list to fill it again: a prefix on both the old and the new list is never off it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::{
     Ebpf,
@@ -13,7 +13,7 @@ use aya::{
         lpm_trie::{Key, LpmTrie},
     },
 };
-use dot_common::{maps, prefix::ClientPrefix, settings::version_bit};
+use dot_common::{maps, settings::version_bit};
 use ipnet::IpNet;
 
 use super::{
@@ -67,8 +67,7 @@ impl Lists {
     }
 
     /// Whether a client has no limits.
-    pub(super) fn allow(&self, client: ClientPrefix) -> bool {
-        let address = client.address();
+    pub(super) fn allow(&self, address: IpAddr) -> bool {
         self.allow.held.iter().any(|prefix| prefix.contains(&address))
     }
 

@@ -6,7 +6,7 @@
 //! `presence` (another dotd), `folder` and `pins` (objects that survive this process), `attach` and `tc` (the methods),
 //! `refusal` (the driver's reasons), `kernel` (maps), `list` (clients that are denied or allowed), `local` and `routes`
 //! (local destinations), `clients` with `bans` and `costs` (clients that are refused for a while; `budget`,
-//! `deadlines`), `proofs` (clients that have proved their address), `tail_calls`, `notices`, `cookies` and `spread`
+//! `shared_budget`, `deadlines`), `proofs` (clients that have proved their address), `tail_calls`, `notices`, `cookies` and `spread`
 //! (the programs behind the judge), `settings` (the limits), `steering` and `worker_status` (the worker of a
 //! connection), `report` (the state for operators).
 //! Never: stops the engine: everything works without XDP, and [`Report`] says why it is off. It is an error only if the
@@ -44,6 +44,7 @@ mod refusal;
 mod report;
 mod routes;
 mod settings;
+mod shared_budget;
 mod spread;
 mod stale;
 mod steering;

@@ -18,6 +18,7 @@ use dot_common::{
     counters,
     flow::Flow,
     maps::{self, BANS, BANS_MAX, COUNTERS, FLOWS_MAX, FLOWS4, FLOWS6, SETTINGS},
+    network::Network,
 };
 use nix::{
     errno::Errno,
@@ -78,7 +79,7 @@ impl Pins {
 
     /// The path of BANS, in the same way.
     pub(super) fn bans(&self) -> PathBuf {
-        self.fitting(BANS, (MapType::Hash, size_of::<u64>() as u32, size_of::<Ban>() as u32, BANS_MAX))
+        self.fitting(BANS, (MapType::Hash, size_of::<Network>() as u32, size_of::<Ban>() as u32, BANS_MAX))
     }
 
     /// The path of COUNTERS, in the same way.

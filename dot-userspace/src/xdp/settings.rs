@@ -11,6 +11,7 @@ use aya::{
 };
 use dot_common::{
     maps::SETTINGS,
+    network::Network,
     prefix::ClientPrefix,
     rate::Rate,
     settings::{DOT_PORTS_MAX, Gate, Over, Ports, SCHEMA, Settings},
@@ -30,11 +31,21 @@ use crate::config::{self, LimitMode, SynOver};
 pub(super) struct Prefixes {
     v4: u8,
     v6: u8,
+    wide_v4: u8,
+    wide_v6: u8,
 }
 
 impl Prefixes {
     pub(super) fn of(config: &config::Xdp) -> Self {
-        Self { v4: config.limit.prefix_v4, v6: config.limit.prefix_v6 }
+        let limit = &config.limit;
+        Self { v4: limit.prefix_v4, v6: limit.prefix_v6, wide_v4: limit.wide_v4, wide_v6: limit.wide_v6 }
+    }
+
+    /// The three levels of an address: host, client prefix, wider prefix.
+    pub(super) fn levels(self, address: IpAddr) -> Levels {
+        let host = Network::of_host(address);
+        let client = host.widened(self.v4, self.v6);
+        Levels { host, client, wide: client.widened(self.wide_v4, self.wide_v6) }
     }
 
     /// The client prefix of an address.
@@ -42,9 +53,27 @@ impl Prefixes {
         ClientPrefix::of(address, self.v4, self.v6)
     }
 
-    /// The length of a prefix.
-    pub(super) fn bits(self, prefix: ClientPrefix) -> u16 {
-        u16::from(if prefix.is_v6() { self.v6 } else { self.v4 })
+    /// Whether bans and budgets use networks of this length.
+    pub(super) fn has(self, network: Network) -> bool {
+        self.levels(network.address()).distinct().any(|level| level == network)
+    }
+}
+
+/// The networks around an address that have limits of their own; some of them may be equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Levels {
+    pub(super) host: Network,
+    pub(super) client: Network,
+    pub(super) wide: Network,
+}
+
+impl Levels {
+    /// Each network once, the longest first.
+    pub(super) fn distinct(self) -> impl Iterator<Item = Network> {
+        let Self { host, client, wide } = self;
+        [Some(host), (client != host).then_some(client), (wide != client).then_some(wide)]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -65,10 +94,11 @@ impl Written {
     /// Writes the settings from the config. A packet in the meantime may be judged by parts of the old and of the new
     /// settings.
     pub(super) fn apply(&mut self, config: &config::Xdp, prefixes: Prefixes) -> Result<(), XdpError> {
-        let Settings { bans, spent, local, .. } = self.current;
+        let Settings { bans, spent, spent_wide, local, .. } = self.current;
         self.syn_over = config.limit.syn_over;
         let has_cookies = u8::from(self.has_cookies());
-        self.write(Settings { bans, spent, local, has_cookies, ..settings(config, prefixes) })
+        let rest = settings(config, prefixes);
+        self.write(Settings { bans, spent, spent_wide, local, has_cookies, ..rest })
     }
 
     /// Checks whether the stack still makes cookies; writes nothing if nothing changed.
@@ -108,14 +138,19 @@ impl Written {
         self.write(Settings { local, ..self.current })
     }
 
-    /// Sets the IP versions with bans and spent budgets, and invalidates what CPUs remember of clients if necessary;
-    /// writes nothing if nothing changed.
-    pub(super) fn set_clients(&mut self, bans: u8, spent: u8, has_changed: bool) -> Result<(), XdpError> {
-        let Settings { bans: known_bans, spent: known_spent, .. } = self.current;
-        if (bans, spent) == (known_bans, known_spent) && !has_changed {
+    /// Sets the IP versions with bans, with spent budgets and with spent budgets of wider prefixes, and invalidates what
+    /// CPUs remember of clients if necessary; writes nothing if nothing changed.
+    pub(super) fn set_clients(
+        &mut self,
+        bans: u8,
+        (spent, spent_wide): (u8, u8),
+        has_changed: bool,
+    ) -> Result<(), XdpError> {
+        let settings = Settings { bans, spent, spent_wide, ..self.current };
+        if settings == self.current && !has_changed {
             return Ok(());
         }
-        self.write(Settings { bans, spent, ..self.current })
+        self.write(settings)
     }
 
     /// The generation is written last: this invalidates what packets in the meantime cached by parts of the old
@@ -152,7 +187,10 @@ fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
         do53_is_limited: u8::from(is_limited),
         local: 0,
         has_cookies: 0,
-        reserved: [0; 6],
+        wide_v4: prefixes.wide_v4.min(prefixes.v4),
+        wide_v6: prefixes.wide_v6.min(prefixes.v6),
+        spent_wide: 0,
+        reserved: [0; 3],
         generation: 0,
         own_interface: LOOPBACK,
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),

@@ -9,11 +9,12 @@ use dot_common::{
     ban::Ban,
     flow::{Flow, FlowKey},
     judge::{Knowledge, judge, judge_frame},
+    network::Network,
     packet::{Transport, parse, parse_syn_ack},
-    prefix::ClientPrefix,
     proof::Proof,
     rate::Rate,
     settings::{Gate, Settings},
+    spent::Spent,
     verdict::Action,
 };
 use dot_tests::xdp_lab::{PORTS, settings};
@@ -51,16 +52,18 @@ impl Knowledge for Known {
         self.bits & 4 != 0
     }
 
-    fn is_banned(&self, _: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+    fn is_banned(&self, _: &Network, holds: impl FnOnce(&Ban) -> bool) -> bool {
         let until_ns = if self.bits & 16 != 0 { 2_000_000 } else { 1 };
         holds(&Ban { until_ns, cause: u32::from(self.bits >> 6), ..Ban::default() })
     }
 
-    fn spent_until_ns(&self, _: ClientPrefix) -> u64 {
-        if self.bits & 32 != 0 { 2_000_000 } else { 0 }
+    fn spent(&self, network: &Network) -> Spent {
+        let until_ns = if self.bits & 32 != 0 { 2_000_000 } else { 0 };
+        let all_until_ns = if network.bits < 32 { until_ns } else { 0 };
+        Spent { until_ns, all_until_ns }
     }
 
-    fn proof(&self, _: ClientPrefix) -> Proof {
+    fn proof(&self, _: &Network) -> Proof {
         match self.bits & 66 {
             66 => Proof::proven(2_000_000),
             64 => Proof::excessive(2_000_000),
@@ -124,6 +127,7 @@ fn chosen(choice: u8) -> Settings {
     settings.deny = choice >> 2 & 3;
     settings.allow = choice >> 4 & 3;
     (settings.bans, settings.spent) = (choice >> 3 & 3, choice >> 5 & 3);
+    settings.spent_wide = settings.spent;
     settings.local = choice >> 4 & 3;
     settings.own_interface = u32::from(choice >> 7);
     settings.do53_is_limited = choice >> 1 & 1;

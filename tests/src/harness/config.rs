@@ -32,6 +32,8 @@ impl Config {
             .set("xdp.limit", "syn_per_second", "0")
             .set("xdp.limit", "udp53_per_second", "0")
             .set("xdp.limit", "handshake_cost_per_second", "0")
+            .set("xdp.limit", "wide_connections_per_second", "0")
+            .set("xdp.limit", "wide_cost_per_second", "0")
             .set("xdp.limit", "ban_seconds", "0")
     }
 

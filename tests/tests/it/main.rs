@@ -188,6 +188,8 @@ mod xdp_differential;
 mod xdp_fast_open;
 /// Floods against the real server: a client above its rate gets its rate, and others are not affected.
 mod xdp_floods;
+/// Budgets, proofs and bans at three prefix lengths.
+mod xdp_levels;
 /// Rates, frame by frame.
 mod xdp_limits;
 /// Allow and deny lists by prefix.

@@ -14,7 +14,7 @@ use dot_common::{
     ban::{Ban, Cause},
     charge::Charge,
     maps::{BANS_MAX, MEMO_MAX},
-    prefix::ClientPrefix,
+    network::Network,
     settings::{Gate, Over, Settings},
     verdict::{Action, Reason, Verdict},
 };
@@ -416,7 +416,8 @@ fn bans_expire() {
     dotd.stop();
 }
 
-/// Goal: an invalid ban is refused in a line that says why. Method: a table of wrong arguments; then dotd without XDP.
+/// Goal: what is no ban is refused in a line that says why. Method: a table of wrong words; then dotd without XDP.
+///
 #[test]
 fn wrong_bans_are_refused() {
     require!(Root, Bpf);
@@ -425,10 +426,10 @@ fn wrong_bans_are_refused() {
     for (words, line) in [
         (vec!["example.com"], "\"example.com\" is no address and no prefix"),
         (
-            vec!["192.0.2.0/24"],
-            "192.0.2.0/24: bans are of /32 (xdp.limit.prefix_v4, prefix_v6); xdp.deny takes",
+            vec!["192.0.2.0/28"],
+            "192.0.2.0/28: bans are of /32, /24 (xdp.limit.prefix_v4, wide_v4); xdp.deny takes any length",
         ),
-        (vec!["2001:db8::/64"], "2001:db8::/64: bans are of /56"),
+        (vec!["2001:db8::/60"], "2001:db8::/60: bans are of /64, /56, /48 (xdp.limit.prefix_v6, wide_v6)"),
         (vec!["192.0.2.1", "--for", "8d"], "a ban lasts from a second to a week (7d)"),
         (vec!["192.0.2.1", "--for", "0s"], "a ban lasts from a second to a week (7d)"),
         (vec!["192.0.2.1", "--reason", &long], "a reason has at most 200 octets and no control characters"),
@@ -467,7 +468,7 @@ fn an_operators_ban_stays_an_operators() {
             sockets: vec![listeners[0].as_fd()],
         };
         let mut xdp = start(&config, &[group]).expect("XDP starts");
-        let client = ClientPrefix::v4(0x0a00_0001, 32);
+        let client = Network::of_host("10.0.0.1".parse().unwrap());
         let offences = Charges::from([(client, Charge::default().with(Cause::Garbage, 1_000_000))]);
         let row = |xdp: &Xdp| {
             let [row] = &xdp.bans()[..] else { panic!("{:?}", xdp.bans()) };

@@ -14,10 +14,11 @@ use dot_common::{
     ban::{Ban, Cause},
     flow::{Flow, FlowKey},
     judge::{Knowledge, judge_frame},
-    prefix::ClientPrefix,
+    network::Network,
     proof::Proof,
     rate::Rate,
     settings::{Gate, Over, Settings},
+    spent::Spent,
     verdict::{Action, Reason, Verdict},
 };
 use dot_tests::{
@@ -81,7 +82,21 @@ const SPENT: [(IpAddr, u64); 3] = [
     (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9)), u64::MAX),
 ];
 
-/// A client that has finished handshakes: the client of built frames.
+/// Wider prefixes that have spent their budget: for hosts without a proof, for all hosts, and until a time that is over.
+const WIDE_SPENT: [(IpAddr, Spent); 4] = [
+    (CLIENT_V4_NETWORK, Spent { until_ns: u64::MAX, all_until_ns: 0 }),
+    (IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), Spent { until_ns: u64::MAX, all_until_ns: u64::MAX }),
+    (IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), Spent { until_ns: 1, all_until_ns: 1 }),
+    (
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xd, 0, 0, 0, 0, 9)),
+        Spent { until_ns: u64::MAX, all_until_ns: 0 },
+    ),
+];
+
+/// That of built frames.
+const CLIENT_V4_NETWORK: IpAddr = IpAddr::V4(dot_tests::frames::CLIENT_V4);
+
+/// A client that has finished handshakes: that of built frames.
 const PROVEN: IpAddr = IpAddr::V4(dot_tests::frames::CLIENT_V4);
 
 /// A burst of two, then one an hour: no machine is so slow that the clocks of the two sides matter.
@@ -92,7 +107,7 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 struct Known {
     flows: HashMap<FlowKey, Flow>,
     schedules: RefCell<HashMap<u64, u64>>,
-    bans: RefCell<HashMap<u64, Ban>>,
+    bans: RefCell<HashMap<Network, Ban>>,
     is_pressed: Cell<bool>,
 }
 
@@ -137,22 +152,24 @@ impl Knowledge for Known {
         if flow.is_v6() { first == 0x2001_0db8 && second >> 16 == 0xa } else { first == 0xc000_0264 }
     }
 
-    fn is_banned(&self, client: ClientPrefix, holds: impl FnOnce(&Ban) -> bool) -> bool {
+    fn is_banned(&self, network: &Network, holds: impl FnOnce(&Ban) -> bool) -> bool {
         let mut bans = self.bans.borrow_mut();
-        let Some(ban) = bans.get_mut(&client.key()) else { return false };
+        let Some(ban) = bans.get_mut(network) else { return false };
         let is_banned = holds(ban);
         ban.hits += u64::from(is_banned);
         is_banned
     }
 
-    fn spent_until_ns(&self, client: ClientPrefix) -> u64 {
-        let spent = SPENT.iter().find(|(address, _)| ClientPrefix::of(*address, 32, 56) == client);
-        // The kernel's clock is far from u64::MAX; this one is far ahead of it.
-        spent.map_or(0, |(_, until_ns)| *until_ns)
+    fn spent(&self, network: &Network) -> Spent {
+        let spent = SPENT.iter().find(|(address, ..)| Network::of(*address, 32, 56) == *network);
+        let wide = WIDE_SPENT.iter().find(|(address, ..)| Network::of(*address, 24, 48) == *network);
+        // The kernel's clock has some time left until u64::MAX; this one is far ahead of it.
+        let of_client = spent.map(|(_, until_ns)| Spent { until_ns: *until_ns, all_until_ns: 0 });
+        of_client.or(wide.map(|(_, spent)| *spent)).unwrap_or_default()
     }
 
-    fn proof(&self, client: ClientPrefix) -> Proof {
-        if ClientPrefix::of(PROVEN, 32, 56) == client { Proof::proven(u64::MAX) } else { Proof::default() }
+    fn proof(&self, network: &Network) -> Proof {
+        if Network::of_host(PROVEN) == *network { Proof::proven(u64::MAX) } else { Proof::default() }
     }
 
     fn is_pressed(&self) -> bool {
@@ -223,6 +240,10 @@ fn frame(dice: &mut Dice) -> Vec<u8> {
                 spent if spent.is_ipv6() == is_v6 => build.client(spent),
                 _ => build,
             },
+            4 => match WIDE_SPENT[dice.below(WIDE_SPENT.len())].0 {
+                spent if spent.is_ipv6() == is_v6 => build.client(spent),
+                _ => build,
+            },
             2 => match BANNED[dice.below(BANNED.len())].0 {
                 banned if banned.is_ipv6() == is_v6 => build.client(banned),
                 _ => build,
@@ -280,9 +301,12 @@ fn both_know(lab: &mut Lab) -> Known {
         let until_ns = if stands { u64::MAX } else { 1 };
         let ban = Ban { until_ns, cause: cause as u32, ..Ban::default() };
         lab.ban(client, &ban);
-        known.bans.borrow_mut().insert(ClientPrefix::of(client, 32, 56).key(), ban);
+        known.bans.borrow_mut().insert(Network::of(client, 32, 56), ban);
     }
     lab.prove(PROVEN, Proof::proven(u64::MAX));
+    for (client, spent) in WIDE_SPENT {
+        lab.spend_network(Network::of(client, 24, 48), spent);
+    }
     for (client, until_ns) in SPENT {
         lab.spend(client, until_ns);
     }
@@ -305,6 +329,7 @@ fn kernel_and_host_agree() {
             allow: dice.one_of(&[3, 3, 2, 1, 0]),
             bans: dice.one_of(&[3, 3, 2, 1, 0]),
             spent: dice.one_of(&[3, 3, 2, 1, 0]),
+            spent_wide: dice.one_of(&[3, 2, 1, 0, 0, 0]),
             local: dice.one_of(&[3, 3, 2, 1, 0]),
             own_interface: dice.one_of(&[0, 0, 0, 1]),
             do53_is_limited: dice.one_of(&[1, 1, 0]),
@@ -341,7 +366,7 @@ fn kernel_and_host_agree() {
     }
     println!("{seen:#?}");
     for (client, ..) in BANNED {
-        let key = ClientPrefix::of(client, 32, 56).key();
+        let key = Network::of(client, 32, 56);
         assert_eq!(lab.banned(client).as_ref(), known.bans.borrow().get(&key), "{client}: hits");
     }
     let missing: Vec<_> = dot_common::counters::rows()

@@ -61,8 +61,9 @@ fn object_holds_the_maps() {
     assert_eq!(shape(maps::COUNTERS), (4, 8, COUNTERS_MAX));
     assert_eq!(shape(maps::SETTINGS), (4, size_of::<Settings>(), 1));
     assert_eq!(shape(maps::RATE), (8, 8, maps::RATE_MAX));
-    assert_eq!(shape(maps::BANS), (8, size_of::<Ban>(), maps::BANS_MAX));
-    assert_eq!(shape(maps::SPENT), (8, 8, maps::SPENT_MAX));
+    assert_eq!(shape(maps::BANS), (16, size_of::<Ban>(), maps::BANS_MAX));
+    assert_eq!(shape(maps::PROVEN), (16, 8, maps::PROVEN_MAX));
+    assert_eq!(shape(maps::SPENT), (16, 16, maps::SPENT_MAX));
     assert_eq!(shape(maps::WORKERS), (4, size_of::<WorkerStatus>(), maps::WORKERS_MAX));
     assert_eq!(shape(maps::MEMO), (4, size_of::<CachedClient>(), maps::MEMO_MAX));
     assert!(matches!(object.map(maps::BANS), Some(Map::HashMap(_))), "a ban that a packet can evict is none");

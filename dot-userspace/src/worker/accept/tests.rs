@@ -53,7 +53,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
     let backends = Backends::start(&[], Policy::First, 0, ClientSubnet::Pass, &counters);
     let shared = Rc::new(WorkerShared::new(settings.limits, backends, counters, Arc::default()));
     let status = xdp::start(&config.xdp, &[]).unwrap().status_writer(0);
-    let accounts = Accounts::new(ChargesSink::new(32, 56).0);
+    let accounts = Accounts::new(ChargesSink::new().0);
     Rc::new(Acceptor::new(shared, Arc::clone(admission), accounts, status, &settings))
 }
 

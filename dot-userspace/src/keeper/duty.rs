@@ -1,11 +1,12 @@
-//! What the keeper does while engines come and go.
+//! The work of the keeper process while engines start and end.
 //!
-//! Before: [`super::part`] made two processes, and this one gave up the rights that it will not need. After: it ended as
-//! its last engine ended.
-//! Holds: one thread, which waits for a question, a signal, or a process that asks whether a dotd is here; the listening
-//! sockets, so that a connection waits where no engine is there to take it. Nothing of it waits for an engine, or for who
-//! reads the log.
-//! Never: takes what is attached off an interface because an engine crashed: the next one takes it over without a gap.
+//! Before: [`super::part`] made two processes, and this one gave up the rights that it will not
+//! need. After: the last engine has ended, and this process ends with the same status.
+//! Holds: one thread, which waits for a request of the engine, a signal, or a process that asks
+//! whether a dotd is here; the listening sockets, so that the kernel queues connections while no
+//! engine accepts them. The thread never waits for an engine or for a reader of the log.
+//! Never: detaches XDP programs or maps because an engine crashed: the next engine takes them over
+//! without a gap.
 
 use std::{
     fs::File,
@@ -41,41 +42,41 @@ use crate::{
     xdp::{Attachments as _, Holder},
 };
 
-/// Questions answered before signals are looked at again.
+/// Most requests that are answered before the keeper reads signals again.
 const QUESTIONS_MAX: usize = 64;
-/// How often clocks are looked at during an upgrade.
+/// Interval at which the keeper checks deadlines during an upgrade.
 const LOOK_MS: u16 = 50;
-/// The exit status of shells for a process that ended by a signal, without the signal's number.
+/// Shells report 128 plus the signal's number for a process that a signal ended; this is the 128.
 const SIGNALLED: u8 = 128;
 
-/// An engine, from here.
+/// An engine process, as the keeper sees it.
 pub(super) struct Engine {
     pub(super) pid: Pid,
-    /// `None` once it has closed its end.
+    /// `None` once the engine has closed its end.
     pub(super) socket: Option<OwnedFd>,
-    /// It has said that it serves.
+    /// The engine has reported that it serves.
     pub(super) is_ready: bool,
 }
 
-/// What the keeper has.
+/// The state of the keeper.
 pub struct Duty {
     pub(super) engine: Engine,
     pub(super) estate: Estate,
-    /// The one before, until it has ended.
+    /// The previous engine, until it has ended.
     pub(super) leaving: Option<Leaving>,
     /// The operator that waits for the result of an upgrade.
     pub(super) asker: Option<Asker>,
     pub(super) trial: Option<Trial>,
-    /// An operator wants it to end.
+    /// An operator has asked dotd to stop.
     pub(super) is_stopping: bool,
     signals: SignalFd,
-    /// Signals that waited before there was a keeper.
+    /// Signals that were blocked before dotd started.
     pub(super) before: SigSet,
-    /// What the config names that is served, and what the one that was read last names.
+    /// The files that the served config names, and those that the config read last names.
     named: [Vec<PathBuf>; 2],
     read: Option<String>,
     pub(super) holder: Option<Holder>,
-    /// Log lines of this process since the last look.
+    /// Takes the log lines that this process has collected since the last call.
     pub(super) lines: fn() -> Vec<Vec<u8>>,
 }
 
@@ -84,7 +85,7 @@ pub struct Duty {
 pub(super) enum End {
     Exit(i32),
     Signal(Signal),
-    /// The kernel says that it ended, and how is not to be known: by a real-time signal, which nix has no name for.
+    /// The engine ended, but nix cannot name how: a real-time signal ended it.
     Unknown,
 }
 
@@ -118,9 +119,11 @@ impl Duty {
         })
     }
 
-    /// Serves until the last engine has ended; the exit status is that engine's. After a signal this process ends by the same.
+    /// Serves until the last engine has ended. Returns that engine's exit status. If a signal ended
+    /// the engine, this process ends by the same signal.
     ///
-    /// `lines`: the log lines of this process so far, which the engine writes: this process never waits for standard error.
+    /// `lines` takes the log lines of this process so far. The engine writes them: this process
+    /// never waits for standard error.
     pub fn keep(mut self, holder: Option<Holder>, lines: fn() -> Vec<Vec<u8>>) -> u8 {
         (self.holder, self.lines) = (holder, lines);
         let end = loop {
@@ -137,7 +140,7 @@ impl Duty {
             }
         };
         match end {
-            // It ended in order, whether or not it served.
+            // The engine ended in order, whether or not it served.
             End::Exit(code @ (0 | 1)) => {
                 if let Some(holder) = &mut self.holder {
                     holder.let_go();
@@ -150,7 +153,7 @@ impl Duty {
         }
     }
 
-    /// Waits until there is something to do.
+    /// Waits until a source has something to handle.
     fn wait(&self) {
         let presence = self.holder.as_ref().and_then(Holder::presence);
         let leaving = self.leaving.as_ref().and_then(|leaving| leaving.engine.socket.as_ref());
@@ -160,11 +163,11 @@ impl Duty {
         let mut polled: Vec<_> =
             sources.flatten().map(|source| PollFd::new(source, PollFlags::POLLIN)).collect();
         let patience = if self.is_upgrading() { PollTimeout::from(LOOK_MS) } else { PollTimeout::NONE };
-        // Interrupted or not: all sources are looked at after it.
+        // All sources are checked afterwards, also if a signal interrupted the call.
         let _ = poll(&mut polled, patience);
     }
 
-    /// Answers until the engine closes its end: what [`Duty::keep`] does beside signals.
+    /// Answers until the engine closes its end: the part of [`Duty::keep`] without signals.
     #[cfg(test)]
     pub(super) fn answer_until_closed(&mut self) {
         while self.engine.socket.is_some() {
@@ -173,7 +176,7 @@ impl Duty {
         }
     }
 
-    /// Hands signals on.
+    /// Forwards signals to the engine.
     fn forward(&mut self) {
         while let Ok(Some(arrived)) = self.signals.read_signal() {
             let number =
@@ -184,7 +187,8 @@ impl Duty {
                 Some(number) => {
                     if matches!(number, Signal::SIGTERM | Signal::SIGINT) {
                         self.is_stopping = true;
-                        // No engine will accept from them any more: new clients are refused at once.
+                        // No engine will accept from these sockets any more: closing them refuses
+                        // new clients at once.
                         self.estate.sockets = None;
                     }
                     let leaving = self.leaving.as_ref().filter(|_| self.is_stopping);
@@ -205,8 +209,8 @@ impl Duty {
         self.engine.socket = self.answer_each(socket, None);
     }
 
-    /// Answers what waits in `socket`; gives it back, unless its other end is closed. `leaving`: whose it is, where that is
-    /// not the engine that serves.
+    /// Answers the requests that wait in `socket`. Returns the socket, unless its other end is
+    /// closed. `leaving`: the owner of the socket, if it is the previous engine.
     fn answer_each(&mut self, socket: Option<OwnedFd>, leaving: Option<&Leaving>) -> Option<OwnedFd> {
         let socket = socket?;
         for _ in 0..QUESTIONS_MAX {
@@ -220,7 +224,7 @@ impl Duty {
                         (Some(request), Some(leaving)) => self.answer_leaving(&request, leaving),
                         (None, _) => Answer::Refused("no such request".into()),
                     };
-                    // An engine that asks without reading gets no answers.
+                    // An engine that sends requests and reads no answers loses the answers.
                     let _ = answer.send(&socket);
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
@@ -237,7 +241,8 @@ impl Duty {
                 Answer::Refused(format!("the keeper speaks version {VERSION}, the engine {version}"))
             }
             Request::Look { has_news } => self.look(has_news),
-            // An engine that did not come to serve has no say while another one does.
+            // A new engine that has not begun to serve cannot detach anything while the old one
+            // serves.
             Request::Leave if self.leaving.is_some() => Answer::Done(None),
             Request::Leave => {
                 if let Some(holder) = &mut self.holder {
@@ -289,7 +294,7 @@ impl Duty {
             }
             Err(errors) => return Answer::Refused(errors.to_string()),
         };
-        // The engine finds the same mistakes, and says them.
+        // The engine finds the same mistakes and reports them.
         if let Ok(config) = config::parse(&read.text, &read.file) {
             self.named[1] = named(&config);
         }
@@ -310,17 +315,18 @@ impl Duty {
         }
     }
 
-    /// Ends as the engine did, so that the parent process sees it.
+    /// Ends by the same signal as the engine, so that the parent process sees it.
     fn end_by(self, number: Signal) -> u8 {
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
         let _ = raise(number);
-        // Reached where the signal's default is to do nothing.
+        // Reached if the default action of the signal is to ignore it.
         u8::try_from(i32::from(SIGNALLED) + number as i32).unwrap_or(1)
     }
 }
 
 fn hand_on(number: Signal, pid: Pid) {
-    // It has just ended, or this process lacks CAP_KILL: then its service manager has to tell it.
+    // Either the engine has just ended (ESRCH), or this process lacks CAP_KILL: then its service
+    // manager has to signal the engine.
     if let Err(errno) = kill(pid, number)
         && errno != Errno::ESRCH
     {
@@ -328,13 +334,13 @@ fn hand_on(number: Signal, pid: Pid) {
     }
 }
 
-/// How an engine ended, if it has.
+/// How the engine ended, if it has ended.
 pub(super) fn ended(engine: Pid) -> Option<End> {
     match waitpid(engine, Some(WaitPidFlag::WNOHANG)) {
         Ok(WaitStatus::Exited(_, code)) => Some(End::Exit(code)),
         Ok(WaitStatus::Signaled(_, number, _)) => Some(End::Signal(number)),
         Ok(_) | Err(Errno::EINTR) => None,
-        // Its end has been read, and its status is not one that nix knows; or another thread has read it.
+        // Another thread has already read the status, or nix does not know this status.
         Err(_) => Some(End::Unknown),
     }
 }
@@ -348,11 +354,11 @@ fn notify(state: State) {
         }
         State::Stopping => vec![NotifyState::Stopping],
     };
-    // Without systemd there is nothing to notify, which is no error.
+    // Without systemd there is no notification socket. That is no error.
     let _ = sd_notify::notify(&states);
 }
 
-/// A file without a name that holds this, from its beginning.
+/// A file in memory with this content, positioned at its beginning.
 fn in_memory(octets: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create("dotd", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(octets)?;
@@ -360,7 +366,7 @@ fn in_memory(octets: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Every file that a config names, and that is opened again while dotd runs.
+/// Every file that the config names and that dotd opens again while it runs.
 pub(super) fn named(config: &Config) -> Vec<PathBuf> {
     config.files().cloned().collect()
 }

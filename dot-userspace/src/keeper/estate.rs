@@ -1,19 +1,21 @@
-//! What outlives engines: the keeper holds it between one engine and the next.
+//! State that outlives engines: the keeper holds it between one engine and the next.
 //!
-//! Before: `start` has bound and read. After: the next engine has the same sockets, keys and config.
-//! Holds: listening sockets, so that a connection waits in the kernel while there is no engine to accept it.
-//! Never: looks into the ticket keys, which `tls::Tickets` writes and reads.
+//! Before: `start` has bound the sockets and read the config. After: the next engine has the same
+//! sockets, keys and config.
+//! Holds: the listening sockets, so that the kernel queues connections while no engine accepts
+//! them.
+//! Never: reads the ticket keys, which `tls::Tickets` writes and reads.
 
 use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// What outlives engines.
+/// State that outlives engines.
 pub struct Estate {
-    /// The config file, if one was named.
+    /// The config file, if the command line named one.
     pub path: Option<PathBuf>,
-    /// The text of the config that is served, where there is a file.
+    /// The text of the served config, if it came from a file.
     pub text: Option<String>,
     /// The listening sockets; `None` once dotd stops.
     pub sockets: Option<Sockets<OwnedFd>>,
@@ -46,7 +48,7 @@ pub struct Sockets<T> {
 }
 
 impl<T> Sockets<T> {
-    /// The same of another kind; the first error ends it.
+    /// The same sockets, each converted by `of`. Stops at the first error.
     pub(super) fn map<U, E>(&self, mut of: impl FnMut(&T) -> Result<U, E>) -> Result<Sockets<U>, E> {
         let mut groups = |groups: &Groups<T>| -> Result<Groups<U>, E> {
             let mut mapped = Vec::with_capacity(groups.len());
@@ -64,7 +66,7 @@ impl<T> Sockets<T> {
         Ok(Sockets { dot, do53, datagrams, http, control, door: of(&self.door)? })
     }
 
-    /// How many workers these are for.
+    /// The number of workers that these sockets are for.
     #[must_use]
     pub fn workers(&self) -> usize {
         let groups = [&self.dot, &self.do53, &self.datagrams];
@@ -72,23 +74,23 @@ impl<T> Sockets<T> {
     }
 }
 
-/// Octets of an engine's, and when they came.
+/// Octets that an engine left with the keeper, and when they arrived.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Kept {
-    /// As the engine sent them.
+    /// The octets as the engine sent them.
     pub octets: Vec<u8>,
-    /// Milliseconds of the monotonic clock, which goes on when the program changes.
+    /// Milliseconds of the monotonic clock, which continues when the process runs another program.
     at_ms: u64,
 }
 
 impl Kept {
-    /// They have come just now.
+    /// Octets that have just arrived.
     #[must_use]
     pub fn now(octets: Vec<u8>) -> Self {
         Self { octets, at_ms: monotonic_ms() }
     }
 
-    /// How long they have been here.
+    /// How long the keeper has held them.
     #[must_use]
     pub fn age(&self) -> Duration {
         Duration::from_millis(monotonic_ms().saturating_sub(self.at_ms))

@@ -1,10 +1,10 @@
-//! What a keeper hands to the program that takes its place: the listening sockets, the engine that still serves, and what the
-//! next engine should know.
+//! The state that a keeper passes to the program that replaces it: the listening sockets, the
+//! engine that still serves, and what the next engine needs.
 //!
-//! Before: an engine crashed, or an operator wants another program to serve. After: the same process runs a program again, by execve(2), and finds all of this by one
-//! descriptor.
-//! Holds: [`FORM`], which a program of another build looks at first.
-//! Never: leaves memory: the list is in a file without a name, and closed once it is read.
+//! Before: an engine crashed, or an operator wants another program to serve. After: the same
+//! process has run a program by execve(2), which finds this state through one descriptor.
+//! Holds: [`FORM`], which a program of another build checks first.
+//! Never: leaves a file behind: the list is in a file in memory, which is closed after it is read.
 //!
 //! Source: execve(2), memfd_create(2), fcntl(2) (FD_CLOEXEC).
 
@@ -26,49 +26,49 @@ use super::{
     words::VERSION,
 };
 
-/// The form of [`Inheritance`]. A program refuses another one.
+/// The form of [`Inheritance`]. A program rejects any other form.
 pub(super) const FORM: u8 = 1;
-/// Longest list that is read: thousands of listeners, and a config.
+/// The longest list that is read. It has room for thousands of listeners and a config.
 const LIST_OCTETS_MAX: u64 = 8 << 20;
 
-/// An engine that serves until the next one does.
+/// An engine that serves until the next one serves.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Serving {
     pub(super) pid: i32,
     pub(super) socket: RawFd,
-    /// The form of what it asks.
+    /// The version of the keeper protocol that the engine speaks.
     pub(super) words: u8,
 }
 
-/// The engine that serves, by its number and its socket, and the operator that waits.
+/// The pid and socket of the engine that serves, and the socket of the operator that waits.
 pub(super) type Taken = (Option<(i32, OwnedFd)>, Option<OwnedFd>);
 
 /// The list.
 #[derive(Serialize, Deserialize)]
 pub struct Inheritance {
     form: u8,
-    /// At an upgrade.
+    /// The engine that still serves. `Some` only during an upgrade.
     pub(super) engine: Option<Serving>,
     /// The operator that waits for the result of the upgrade.
     pub(super) asker: Option<RawFd>,
     sockets: Sockets<RawFd>,
     /// The keys of session tickets.
     pub tickets: Kept,
-    /// The config that was served, where there was a file.
+    /// The text of the served config, if it came from a file.
     pub text: Option<String>,
     program: PathBuf,
     crashes: Vec<u64>,
-    /// Log lines of this process that are not written yet.
+    /// Log lines of this process that no engine has written yet.
     pub lines: Vec<String>,
-    /// What happened.
+    /// A log line that says why this program was run.
     pub note: String,
 }
 
 impl Inheritance {
-    /// What this keeper leaves.
+    /// The state that this keeper passes on.
     ///
     /// # Errors
-    /// dotd is stopping: it holds no sockets any more.
+    /// dotd is stopping, and the keeper holds no sockets any more.
     pub(super) fn of(estate: &Estate, lines: Vec<String>, note: String) -> io::Result<Self> {
         let sockets = estate.sockets.as_ref().ok_or_else(|| io::Error::other("dotd is stopping"))?;
         Ok(Self {
@@ -85,7 +85,8 @@ impl Inheritance {
         })
     }
 
-    /// Writes it to a file that a program keeps at execve; its own descriptors are not touched.
+    /// Writes the list to a file that stays open over execve. The descriptors in the list are not
+    /// changed.
     pub(super) fn write(&self) -> io::Result<File> {
         let mut file = File::from(memfd_create("dotd", MFdFlags::empty())?);
         file.write_all(&serde_json::to_vec(self)?)?;
@@ -93,7 +94,7 @@ impl Inheritance {
         Ok(file)
     }
 
-    /// Has the next program keep every descriptor of the list, or has them close at execve again.
+    /// Sets whether every descriptor in the list stays open over execve.
     pub(super) fn keep_at_exec(&self, is_kept: bool) -> io::Result<()> {
         let flag = if is_kept { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
         let others = self.engine.iter().map(|engine| engine.socket).chain(self.asker);
@@ -101,16 +102,16 @@ impl Inheritance {
         self.sockets.map(|number| set_flag(*number, flag)).map(drop)
     }
 
-    /// Whether an engine serves meanwhile, and goes on where this program fails.
+    /// Whether an engine serves meanwhile. It continues to serve if this program fails.
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.engine.is_some()
     }
 
-    /// Whether this program understands what that engine asks of its keeper.
+    /// Checks that this program speaks the keeper protocol of that engine.
     ///
     /// # Errors
-    /// In words.
+    /// It does not; the error names both versions.
     pub fn understands(&self) -> io::Result<()> {
         match self.engine {
             Some(Serving { words, .. }) if words != VERSION => Err(io::Error::other(format!(
@@ -120,20 +121,20 @@ impl Inheritance {
         }
     }
 
-    /// Owns the engine's socket and the operator's from now on. Call it once.
+    /// Takes ownership of the engine's socket and of the operator's socket. Call it once.
     ///
     /// # Errors
-    /// One of them is not open.
+    /// One of the descriptors is not open.
     pub(super) fn take_engine(&self) -> io::Result<Taken> {
         let engine = self.engine.map(|engine| Ok((engine.pid, OwnedFd::from(adopt(engine.socket)?))));
         let asker = self.asker.map(|number| adopt(number).map(OwnedFd::from));
         Ok((engine.transpose().map_err(|error: io::Error| error)?, asker.transpose()?))
     }
 
-    /// Reads the list, and takes nothing that it names yet.
+    /// Reads the list, but takes ownership of none of its descriptors yet.
     ///
     /// # Errors
-    /// The descriptor is not open, or the list is of another build.
+    /// The descriptor is not open, or another build wrote the list in another form.
     pub fn read(descriptor: RawFd) -> io::Result<Self> {
         let file = adopt(descriptor)?;
         let mut text = Vec::new();
@@ -147,7 +148,7 @@ impl Inheritance {
         Ok(serde_json::from_slice(&text)?)
     }
 
-    /// What outlives engines, but for the sockets.
+    /// The state that outlives engines, without the sockets.
     #[must_use]
     pub fn estate(&self, path: Option<PathBuf>, text: Option<String>) -> Estate {
         Estate {
@@ -160,34 +161,36 @@ impl Inheritance {
         }
     }
 
-    /// Owns every socket of the list from now on. Call it once.
+    /// Takes ownership of every socket in the list. Call it once.
     ///
     /// # Errors
-    /// One of them is not open.
+    /// One of the descriptors is not open.
     pub fn take(&self) -> io::Result<Sockets<OwnedFd>> {
         self.sockets.map(|number| adopt(*number).map(OwnedFd::from))
     }
 }
 
-/// What every form begins with.
+/// The first field of every form.
 #[derive(Deserialize)]
 struct Form {
     form: u8,
 }
 
-/// Owns a descriptor that was open before this program began.
+/// Takes ownership of a descriptor that was open before this program started.
 fn adopt(number: RawFd) -> io::Result<File> {
     if number <= 2 {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    // Fails where it is not open.
+    // Fails if the descriptor is not open.
     set_flag(number, FdFlag::FD_CLOEXEC)?;
-    // SAFETY: it is open, and nothing in this program owns it: the list of our predecessor names it once.
+    // SAFETY: the descriptor is open, and nothing else in this program owns it: the list of the
+    // previous program contains it once.
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
 fn set_flag(number: RawFd, flag: FdFlag) -> io::Result<()> {
-    // SAFETY: borrowed for the call alone; where it is not open, the call says so.
+    // SAFETY: the descriptor is borrowed for this call only; if it is not open, the call returns an
+    // error.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl(descriptor, FcntlArg::F_SETFD(flag)).map(drop)?;
     Ok(())

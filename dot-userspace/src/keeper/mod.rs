@@ -1,13 +1,16 @@
-//! Module `keeper`: the process that was started keeps its rights, few of them, and reads nothing from the network; its
-//! child, the engine, has none and serves.
+//! Module `keeper`: the process that was started keeps a few rights and reads nothing from the
+//! network; its child process, the engine, has no rights and serves.
 //!
-//! Before: `start` has opened, loaded and attached what needs rights. After: [`part`] made two processes of one. The
-//! parent does what the child asks for by a short list of requests, forwards signals, and ends as the child ends; after a
-//! crash, and at an upgrade, there is another child.
-//! Holds: `words` (what may be asked, and its form), `duty` (the parent's work), `request` (the child's side),
-//! `succession` (one engine after another), `upgrade` (another program in the parent's place), `estate` (what outlives engines), `inherit` (its form for the program that
-//! takes the parent's place).
-//! Never: takes a path, an interface or a program from the child on trust: what the config names is all there is.
+//! Before: `start` has opened, loaded and attached everything that needs rights. After: [`part`]
+//! has made two processes of one. The parent handles the few requests of the child, forwards
+//! signals, and ends when the child ends. After a crash, and at an upgrade, it starts another
+//! child.
+//! Holds: `words` (the requests and their encoding), `duty` (the parent's work), `request` (the
+//! child's side), `succession` (one engine after another), `upgrade` (another program replaces the
+//! parent's program), `estate` (state that outlives engines), `inherit` (how that state passes to
+//! the next program).
+//! Never: accepts a path, an interface or a program from the child: it uses only those that the
+//! config names.
 //!
 //! Source: fork(2), unix(7) (SCM_RIGHTS), signalfd(2), prctl(2) (PR_SET_PDEATHSIG).
 
@@ -50,45 +53,51 @@ pub use self::{
 use self::{duty::Engine, succession::Leaving, upgrade::Asker};
 use crate::config::Config;
 
-/// Which of the two processes this is.
+/// The process that [`part`] returns in.
 pub enum Part {
-    /// The one that was started: its duty.
+    /// The parent process, with its duty.
     Keeper(Box<Duty>),
-    /// Its child: whom it asks, and at an upgrade the passage by which the sessions of the engine before come.
+    /// The child process: the keeper that it asks, and at an upgrade the passage through which it
+    /// receives the sessions of the previous engine.
     Engine(Keeper, Option<OwnedFd>),
 }
 
-/// Signals that end, reload or inform dotd, and the news of a child's end.
+/// Signals that end, reload or inform dotd, and the signal that reports the end of a child.
 pub(crate) const SIGNALS: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGCHLD];
 /// The keeper's own socket in `server.run_dir`, for `dotd upgrade`.
 pub const KEEPER_SOCKET: &str = "keeper.sock";
-/// Octets that the kernel holds of sessions on their way: some hundred of them, or one with much to take along.
+/// Socket buffer of a passage, in octets. It holds some hundred sessions, or one with many unsent
+/// octets.
 const PASSAGE_OCTETS: usize = 208 * 1024;
-/// An answer of the keeper's: it may have to read a config from a slow disk, or to attach to many interfaces.
+/// How long an engine waits for an answer. The keeper may have to read a config from a slow disk,
+/// or to attach to many interfaces.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Makes two processes of this one. In both, `SIGNALS` wait from now on: the keeper reads them, the engine lets them
-/// through when it hears them ([`hear`]). `inherited`: this program has taken the place of another one; an engine that serves
-/// still goes on until the new one does.
+/// Forks this process. `SIGNALS` are blocked in both processes from now on: the keeper reads them
+/// from a descriptor, and the engine unblocks them when it has handlers ([`hear`]). `inherited`:
+/// this program has replaced another one. An engine that still serves continues until the new one
+/// serves.
 ///
 /// # Errors
-/// There are other threads, which the child would not have; or the system has no room for another process.
+/// There are other threads, which a fork would not copy; or the system cannot create another
+/// process.
 pub fn part(config: &Config, estate: Estate, inherited: Option<&Inheritance>) -> io::Result<Part> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
-        return Err(io::Error::other(format!("{threads} threads, and one is all that a fork may have")));
+        return Err(io::Error::other(format!("{threads} threads run, and dotd can fork with only one")));
     }
     let (before, asker) = inherited.map(Inheritance::take_engine).transpose()?.unwrap_or_default();
     let (ours, theirs) = pair()?;
     let (from, to) = before.is_some().then(passage).transpose()?.unzip();
     let mask = hold_signals(inherited.is_some())?;
     if inherited.is_some() {
-        // It was run by another path than its own.
+        // The program may have been run by another path than its own, such as /proc/self/exe.
         prctl::set_name(c"dotd")?;
     }
     let keeper = getpid();
-    // SAFETY: there is one thread, so that no lock is held and no state half written in the child.
+    // SAFETY: there is one thread, so no other thread holds a lock or has half-written state in the
+    // child.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
             drop((theirs, to));
@@ -99,14 +108,15 @@ pub fn part(config: &Config, estate: Estate, inherited: Option<&Inheritance>) ->
             Ok(Part::Keeper(Box::new(duty)))
         }
         ForkResult::Child => {
-            // These are the keeper's alone.
+            // These belong to the keeper only.
             drop((ours, estate, before, asker, from));
             Ok(Part::Engine(Keeper::new(patient(theirs)?, keeper), to))
         }
     }
 }
 
-/// The keeper of an engine that serves on, because the program that was to bring another one could not start it, and why.
+/// The keeper of an engine that continues to serve, because the new program could not start another
+/// engine; `reason` says why.
 ///
 /// # Errors
 /// There is no such engine.
@@ -123,36 +133,39 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// A pair for sessions: its first end is for the engine before, the second for the next one.
+/// A socket pair for sessions: the first end is for the previous engine, the second for the next
+/// one.
 fn passage() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (from, to) = pair()?;
-    // Whatever this machine's default is: a packet must fit, and not many wait.
+    // The size is set explicitly, because the system default may be too small for one packet or
+    // queue many.
     setsockopt(&from, sockopt::SndBuf, &PASSAGE_OCTETS)?;
     Ok((from, to))
 }
 
-/// Has the signals wait; returns those that were blocked before dotd began.
+/// Blocks the signals. Returns those that were blocked before dotd started.
 fn hold_signals(is_next: bool) -> Result<SigSet, Errno> {
     let before = block()?;
-    // The parent process may have it ignored: the kernel would then keep no end of a child for us to read.
+    // The parent process may have left SIGCHLD ignored: the kernel would then discard the exit
+    // status of a child before this process reads it.
     let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action runs none of our code.
     unsafe { sigaction(Signal::SIGCHLD, &action) }?;
-    // The program before us had them wait.
+    // If another program ran in this process before, that program blocked them.
     Ok(if is_next { SigSet::empty() } else { before })
 }
 
-/// Has the kernel end this process when the keeper ends, however that ends. To be called once the user has changed: that
-/// would undo it.
+/// Makes the kernel kill this process when the keeper ends, for any reason. Call it after the
+/// change of user, which would undo it.
 ///
 /// # Errors
-/// The keeper has ended already.
+/// The keeper has already ended.
 pub fn end_with(keeper: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid() == keeper { Ok(()) } else { Err(io::Error::other("the keeper has ended")) }
 }
 
-/// Lets the signals through that have waited: to be called when they are handled.
+/// Unblocks the signals. Call it when their handlers are installed.
 ///
 /// # Errors
 /// The kernel refused.
@@ -160,14 +173,14 @@ pub fn hear() -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from_iter(SIGNALS)), None)?)
 }
 
-/// Has the signals wait; those that did so before.
+/// Blocks the signals. Returns those that were blocked before.
 fn block() -> Result<SigSet, Errno> {
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::from_iter(SIGNALS)), Some(&mut before))?;
     Ok(before)
 }
 
-/// The engine's end of the pair, which does not wait for ever.
+/// The engine's end of the pair, with a timeout for answers.
 fn patient(socket: OwnedFd) -> io::Result<OwnedFd> {
     let seconds = TimeVal::seconds(ANSWER_TIMEOUT.as_secs().cast_signed());
     setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &seconds)?;

@@ -1,9 +1,10 @@
-//! The engine's side: asks the keeper, and waits for the answer.
+//! The engine's side of the keeper protocol: sends a request and waits for the answer.
 //!
-//! Before: the engine wants what only the keeper may do. After: it is done, or the reason why not.
-//! Holds: one question at a time. Once an answer is missing, no further question is asked: answers would be taken for those
-//! of other questions.
-//! Never: is used on a worker's thread.
+//! Before: the engine needs something that only the keeper may do. After: the keeper has done it,
+//! or the error says why not.
+//! Holds: one request at a time. After a missing answer no further request is sent, because a late
+//! answer would be taken for the answer to another request.
+//! Never: runs on a worker's thread.
 
 use std::{
     fs::File,
@@ -28,34 +29,35 @@ use super::{
 };
 use crate::xdp::{Attachments, Look};
 
-/// Why something was not done.
+/// Why the keeper did not do something.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum KeeperError {
-    /// The keeper has ended, or is stuck.
+    /// The keeper has ended, or does not answer in time.
     #[error("dotd's keeper process does not answer; restart dotd")]
     Silent,
-    /// It says why.
+    /// The keeper refused and gave this reason.
     #[error("{0}")]
     Refused(String),
 }
 
-/// An engine that serves in this one's place.
+/// The engine that serves in place of this one.
 pub struct Successor {
-    /// By which sessions go to it; `None`: its keeper knows of none.
+    /// The socket through which sessions go to it. `None`: the keeper that started it knows no
+    /// passage.
     pub passage: Option<OwnedFd>,
 }
 
-/// What a look found, and what was to be logged meanwhile.
+/// The result of a look at the attachments, with the log lines that the keeper collected.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Report {
     pub(super) look: Look,
     pub(super) lines: Vec<String>,
 }
 
-/// Whom the engine asks.
+/// The engine's connection to the keeper.
 #[derive(Clone)]
 pub struct Keeper {
-    /// `None` after an answer was missing.
+    /// `None` after a missing answer.
     socket: Arc<Mutex<Option<OwnedFd>>>,
     pid: Pid,
 }
@@ -65,55 +67,55 @@ impl Keeper {
         Self { socket: Arc::new(Mutex::new(Some(socket))), pid }
     }
 
-    /// A keeper at the other end of this socket.
+    /// Speaks to a keeper at the other end of this socket.
     #[cfg(test)]
     pub fn at(socket: OwnedFd) -> Self {
         Self::new(socket, Pid::this())
     }
 
-    /// No keeper: no question is answered. For a process that serves alone.
+    /// No keeper, for a process that serves alone. Every request fails.
     #[must_use]
     pub fn absent() -> Self {
         Self { socket: Arc::new(Mutex::new(None)), pid: Pid::this() }
     }
 
-    /// The process.
+    /// The pid of the keeper.
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Says which form of questions follows.
+    /// Tells the keeper which protocol version this engine speaks.
     ///
     /// # Errors
-    /// The keeper speaks another one.
+    /// The keeper speaks another version.
     pub fn greet(&self) -> Result<(), KeeperError> {
         self.ask(&Request::Hello(VERSION)).map(drop)
     }
 
-    /// Has systemd told.
+    /// Asks the keeper to notify systemd.
     pub fn notify(&self, state: State) {
         if let Err(error) = self.ask(&Request::Notify(state)) {
-            tracing::error!("systemd is not told that this dotd is {state:?}: {error}");
+            tracing::error!("systemd was not notified of state {state:?}: {error}");
         }
     }
 
-    /// The text of the config file as it is now; `None`: there is no file, and need not be.
+    /// The present text of the config file. `None`: there is no file, and none is required.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The keeper cannot read it.
     pub fn config(&self) -> Result<Option<String>, KeeperError> {
         let Some(mut file) = self.ask(&Request::ReadConfig)? else { return Ok(None) };
         read(&mut file).map(Some)
     }
 
-    /// The config that was read last is being served.
+    /// Tells the keeper that the config that was read last is now served.
     pub fn adopt(&self) {
-        // A keeper that does not answer is noticed by the next request that needs an answer.
+        // The next request that needs an answer reports a keeper that does not answer.
         let _ = self.ask(&Request::Adopt);
     }
 
-    /// Opens a file that the config names; nothing: it names no such file.
+    /// Opens a file that the config names. `None`: the config does not name it.
     #[must_use]
     pub fn open(&self, path: &Path) -> Option<io::Result<File>> {
         match self.exchange(&Request::Open(path.to_path_buf())) {
@@ -127,17 +129,17 @@ impl Keeper {
         }
     }
 
-    /// The engine that serves in this one's place, if there is one.
+    /// The engine that serves in place of this one, if there is one.
     #[must_use]
     pub fn successor(&self) -> Option<Successor> {
         let passage = self.ask(&Request::IsSucceeded).ok()?;
         Some(Successor { passage: passage.map(OwnedFd::from) })
     }
 
-    /// Has the keeper keep the keys of session tickets for the next engine.
+    /// Leaves the keys of session tickets with the keeper, for the next engine.
     ///
     /// # Errors
-    /// The keeper has the keys from before.
+    /// The keeper still holds the previous keys.
     pub fn keep(&self, tickets: &[u8]) -> Result<(), KeeperError> {
         self.ask(&Request::Keep(tickets.to_vec())).map(drop)
     }
@@ -153,9 +155,9 @@ impl Keeper {
         }
     }
 
-    /// Asks, and waits; nothing: there was no answer, and will be none.
+    /// Sends the request and waits. `None`: there was no answer, and there will be none.
     fn exchange(&self, request: &Request) -> Option<Answer> {
-        // A poisoned lock means that another question panicked: its answer may still come.
+        // A poisoned lock means that another request panicked; its answer may still arrive.
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = socket.as_ref().and_then(|socket| exchange(socket, request).ok().flatten());
         if answer.is_none() {
@@ -171,8 +173,8 @@ fn exchange(socket: &OwnedFd, request: &Request) -> Result<Option<Answer>, Errno
     uninterrupted(until, || Answer::receive(socket))
 }
 
-/// Calls again where a signal came first: signal(7), sockets with a timeout are interrupted in spite of SA_RESTART. Nothing
-/// was sent or received then.
+/// Repeats a call that a signal interrupted: system calls on sockets with a timeout are interrupted
+/// in spite of SA_RESTART (signal(7)). Such a call has sent and received nothing.
 fn uninterrupted<T>(until: Instant, mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
@@ -189,23 +191,24 @@ fn read(file: &mut File) -> Result<String, KeeperError> {
     Ok(text)
 }
 
-/// The keeper's attachments, and where its log lines go.
+/// The keeper's attachments, and the function that takes its log lines.
 struct Kept {
     keeper: Keeper,
     log: fn(Vec<u8>),
 }
 
 impl Keeper {
-    /// What it holds, for the module `xdp` to ask; its log lines go to `log`.
+    /// The attachments of the keeper, for module `xdp`. The keeper's log lines go to `log`.
     pub fn attachments(&self, log: fn(Vec<u8>)) -> impl Attachments + use<> {
         Kept { keeper: self.clone(), log }
     }
 }
 
 impl Keeper {
-    /// Has the keeper's log lines go to `log`: for an engine without XDP, which asks for nothing else now and then.
+    /// Fetches the keeper's log lines and passes them to `log`, for an engine without XDP, which
+    /// has no other regular request.
     pub fn hear_log(&self, log: fn(Vec<u8>)) {
-        // A keeper that does not answer is missed where an answer is needed.
+        // The next request that needs an answer reports a keeper that does not answer.
         let _ = self.attachments(log).look(false);
     }
 }

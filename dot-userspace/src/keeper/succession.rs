@@ -1,11 +1,12 @@
 //! One engine after another: after a crash, and at an upgrade.
 //!
-//! Before: an engine serves. After a crash: this process runs its own program again, which takes the sockets and the kernel
-//! half over, and forks the next engine with an address space of its own. At an upgrade: the other program was tried
-//! (`upgrade`), then this process runs it; the engine that served goes on until the next one is ready, and then ends.
-//! Holds: the bound on crashes; which engine is leaving, and until when.
-//! Never: gives up an engine that serves for one that does not; restarts an engine that never served, or one that crashes
-//! again and again.
+//! Before: an engine serves. After a crash: this process has run its own program again, which takes
+//! over the sockets and the XDP half and forks the next engine with a new address space. After an
+//! upgrade: `upgrade` has tried the other program, and this process has run it; the old engine
+//! continues until the new one is ready, and then ends.
+//! Holds: the limit on crashes; which engine is leaving, and its deadline.
+//! Never: ends an engine that serves before another one serves; restarts an engine that never
+//! served, or one that crashes again and again.
 //!
 //! Source: execve(2): the process, its children and its descriptors stay.
 
@@ -38,27 +39,29 @@ use super::{
     words::{Answer, Request, VERSION},
 };
 
-/// Crashes within [`CRASHES_WITHIN`] after which there is no further engine, and the service manager decides.
+/// More crashes than this within [`CRASHES_WITHIN`], and the keeper starts no further engine; the
+/// service manager decides.
 const CRASHES_MAX: usize = 5;
 /// A minute.
 const CRASHES_WITHIN: Duration = Duration::from_secs(60);
-/// Time for an engine to begin to serve while another one serves.
+/// Time in which a new engine must begin to serve while another one serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for an engine to end once it was told to: its own drain takes 13 s and 2 s more.
+/// Time in which a replaced engine must end: its own drain takes up to 15 s.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// This program, also where its file was replaced.
+/// The program file of this process, also if another file has replaced it on disk.
 const OURSELVES: &str = "/proc/self/exe";
 
-/// An engine whose place another one takes.
+/// An engine that another one replaces.
 pub(super) struct Leaving {
     pub(super) engine: Engine,
-    /// Its end of the passage by which sessions go to the next one.
+    /// Its end of the passage through which sessions go to the next engine.
     pub(super) passage: Option<OwnedFd>,
-    /// The next engine serves, and this one was told so.
+    /// The next engine serves, and this one has been told to leave.
     is_told: bool,
-    /// It knows: it serves no longer. Until then it does, whatever becomes of the next one.
+    /// This engine has learned that it is replaced, and serves no longer. Until then it serves,
+    /// whatever happens to the next one.
     has_heard: Cell<bool>,
-    /// When patience ends: with the next engine, and from when this one was told, with this one.
+    /// The deadline of the next engine; once this engine has been told to leave, its own deadline.
     until: Instant,
 }
 
@@ -69,29 +72,31 @@ impl Leaving {
         Self { engine, passage: None, is_told: false, has_heard: Cell::new(false), until }
     }
 
-    /// The same, and its sessions go by this passage.
+    /// The same, with the passage for its sessions.
     pub(super) fn by(self, passage: Option<OwnedFd>) -> Self {
         Self { passage, ..self }
     }
 
-    /// It has ended: nothing comes by its passage any more, whoever else holds a descriptor of it.
+    /// The engine has ended: nothing arrives through its passage any more, even if another process
+    /// holds a descriptor of it.
     fn close(self) {
         if let Some(passage) = self.passage {
-            // Where the next engine has closed its end, there is nothing to shut down.
+            // If the next engine has closed its end, there is nothing to shut down.
             let _ = shutdown(passage.as_raw_fd(), Shutdown::Both);
         }
     }
 }
 
 impl Duty {
-    /// How the engine ended, if dotd ends with it. Where another engine follows after a crash, this does not return.
+    /// How the engine ended, if dotd must end with it. If another engine follows after a crash,
+    /// this call does not return.
     pub(super) fn look_at_engines(&mut self) -> Option<End> {
         self.look_at_leaving();
         let end = ended(self.engine.pid)?;
         if let Some(leaving) = self.leaving.take_if(|leaving| !leaving.has_heard.get()) {
             self.engine = leaving.engine;
             self.say_how_it_went(Err(format!(
-                "the new engine ended {end} before it had taken over, and the old one serves on; the log says why"
+                "the new engine ended {end} before it had taken over, and the old one continues to serve; the log says why"
             )));
             return None;
         }
@@ -101,7 +106,8 @@ impl Duty {
         }
         self.engine.socket = None;
         let note = format!("dotd's engine ended {end}; another one takes its place");
-        // The engine before, if there is one, gives its sessions to none now: they end in order.
+        // A previous engine, if there is one, now has no successor for its sessions: they end in
+        // order.
         self.tell_operator(Err(format!(
             "the new engine ended {end} after it had begun to serve; another one takes its place, the log says why"
         )));
@@ -110,28 +116,28 @@ impl Duty {
         Some(end)
     }
 
-    /// The engine serves: the one before it, if there is one, is told.
+    /// The engine serves. The previous engine, if there is one, is told to leave.
     pub(super) fn note_ready(&mut self) {
         self.engine.is_ready = true;
         if let Some(leaving) = self.leaving.as_mut().filter(|leaving| !leaving.is_told) {
             leaving.is_told = true;
             leaving.until = Instant::now() + LEAVE_TIMEOUT;
-            // Where it has ended already, the next look finds that.
+            // If it has already ended, the next look finds that.
             let _ = kill(leaving.engine.pid, Signal::SIGUSR2);
         }
     }
 
-    /// What an engine may have while another one takes its place.
+    /// Answers a request of an engine that is being replaced.
     pub(super) fn answer_leaving(&mut self, request: &Request, leaving: &Leaving) -> Answer {
         match request {
-            // Without a passage its sessions end in order, as those of an engine that does not look for one.
+            // Without a passage the engine drains its sessions.
             Request::IsSucceeded if leaving.is_told => {
                 leaving.has_heard.set(true);
                 let passage = leaving.passage.as_ref().and_then(|passage| passage.try_clone().ok());
                 Answer::Done(passage.map(File::from))
             }
             Request::IsSucceeded => Answer::Refused("not yet".into()),
-            // The next engine tells systemd.
+            // The next engine notifies systemd.
             Request::Notify(_) => Answer::Done(None),
             Request::Look { has_news } => self.look(*has_news),
             Request::Open(path) => self.open(path),
@@ -157,7 +163,7 @@ impl Duty {
         }
     }
 
-    /// Counts this crash; `false`: too many of late.
+    /// Counts this crash. `false`: there were too many recently.
     fn may_restart(&mut self) -> bool {
         let now = monotonic_ms() / 1000;
         self.estate.crashes.retain(|crash| now.saturating_sub(*crash) < CRASHES_WITHIN.as_secs());
@@ -165,7 +171,7 @@ impl Duty {
         self.estate.sockets.is_some() && self.estate.crashes.len() <= CRASHES_MAX
     }
 
-    /// What the next program finds. `is_served`: the engine goes on meanwhile.
+    /// The state for the next program. `is_served`: the engine continues to serve meanwhile.
     pub(super) fn list(&self, is_served: bool, lines: Vec<String>, note: String) -> io::Result<Inheritance> {
         let mut list = Inheritance::of(&self.estate, lines, note)?;
         list.engine = self.engine.socket.as_ref().filter(|_| is_served).map(|socket| Serving {
@@ -177,7 +183,7 @@ impl Duty {
         Ok(list)
     }
 
-    /// Runs `program` in this process. Returns only where that fails.
+    /// Runs `program` in this process. Returns only if that fails.
     pub(super) fn become_program(
         &self,
         program: &Path,

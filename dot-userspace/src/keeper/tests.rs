@@ -1,4 +1,4 @@
-//! What the engine may say to the keeper, and what becomes of everything else.
+//! Which requests of the engine the keeper accepts, and that it refuses all others.
 
 use std::{
     io::Read as _,
@@ -30,7 +30,7 @@ fn pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }
 
-/// A keeper whose config is this file, and what its engine holds.
+/// A keeper whose config is this file, and the engine's end.
 fn beside(path: PathBuf) -> (Duty, Keeper, OwnedFd) {
     let (ours, theirs) = pair();
     let config = config::load(Some(&path)).unwrap();
@@ -54,8 +54,9 @@ fn text(keys: &[&PathBuf]) -> String {
     format!("[tls]\ncertificates = [{}]\n", entries.collect::<Vec<_>>().join(", "))
 }
 
-/// Goal: the engine opens what the config names, as the keeper read it, and nothing else: not by another path to the same
-/// file, not after a config without it is being served. Method: two keys, one of them named; then the other way round.
+/// Goal: the engine opens only files that the config names, as the keeper read it: not by another
+/// path to the same file, and not after a config without the file is served. Method: two keys, of
+/// which the config names one; then the config names the other.
 ///
 #[test]
 fn only_what_the_config_names_is_opened() {
@@ -76,7 +77,7 @@ fn only_what_the_config_names_is_opened() {
     };
     assert_eq!(content(&one).as_deref(), Some("one"));
     assert!(content(&other).is_none() && content(&at("x").join("..").join("one.pem")).is_none());
-    // Read, but not served yet: both are open.
+    // The new config has been read but is not served yet: both files can be opened.
     std::fs::write(&file, text(&[&other])).unwrap();
     assert_eq!(keeper.config().unwrap().as_deref(), Some(&*text(&[&other])));
     assert_eq!((content(&one).as_deref(), content(&other).as_deref()), (Some("one"), Some("other")));
@@ -89,8 +90,9 @@ fn only_what_the_config_names_is_opened() {
     serving.join().unwrap();
 }
 
-/// Goal: whatever comes, the keeper answers or refuses, and goes on. Method: packets of every length and content, words of
-/// later versions, answers that are not read; a question afterwards.
+/// Goal: the keeper answers or refuses any packet, and goes on. Method: packets of every length and
+/// content, requests of later versions, answers that are not read; then a valid request. Covers:
+///
 #[test]
 fn nonsense_is_refused_and_the_next_question_answered() {
     let scratch = tempfile::tempdir().unwrap();
@@ -107,8 +109,8 @@ fn nonsense_is_refused_and_the_next_question_answered() {
     serving.join().unwrap();
 }
 
-/// Goal: unread answers stop nothing. Method: questions without end on a second thread's watch; the keeper ends
-/// when the pair is closed.
+/// Goal: unread answers do not block the keeper. Method: requests without end, watched by a second
+/// thread; the keeper ends when the pair is closed.
 #[test]
 fn unread_answers_do_not_hold_the_keeper() {
     let scratch = tempfile::tempdir().unwrap();
@@ -124,7 +126,8 @@ fn unread_answers_do_not_hold_the_keeper() {
     serving.join().unwrap();
 }
 
-/// Goal: another form of questions is refused in words. Method: a version that there is not.
+/// Goal: the keeper refuses another protocol version and says so. Method: a version that does not
+/// exist.
 #[test]
 fn another_version_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
@@ -139,8 +142,9 @@ fn another_version_is_refused() {
     serving.join().unwrap();
 }
 
-/// Goal: once an engine has ended, nothing reaches the next one by its passage, also where that engine gave a descriptor of it to
-/// another process; what it sent before arrives. Method: a copy of its end stays open here.
+/// Goal: once an engine has ended, nothing arrives at the next one through its passage, even if
+/// that engine gave a descriptor of it to another process; what it sent before arrives. Method: a
+/// copy of its end stays open here.
 #[test]
 fn a_passage_ends_with_its_engine() {
     let scratch = tempfile::tempdir().unwrap();
@@ -151,7 +155,8 @@ fn a_passage_ends_with_its_engine() {
     let copy = from.try_clone().unwrap();
     let say = |word: &[u8]| send(copy.as_raw_fd(), word, MsgFlags::MSG_NOSIGNAL);
     say(b"before").unwrap();
-    // It waits for an end of its input that does not come: it ends by the signal that an engine is told by.
+    // It waits for an end of its input that never comes, so only the signal that tells an engine to
+    // leave ends it.
     let mut engine = Command::new("sh");
     let mut engine = engine.args(["-c", "read -r line"]).stdin(Stdio::piped()).spawn().unwrap();
     let (ours, _theirs) = pair();
@@ -172,7 +177,8 @@ fn a_passage_ends_with_its_engine() {
     assert_eq!((hear(), hear()), (Ok(6), Ok(0)));
 }
 
-/// Goal: every file that a reload reads is one that the keeper opens. Method: a config that names one of each kind.
+/// Goal: the keeper can open every file that a reload reads. Method: a config that names one file
+/// of each kind.
 #[test]
 fn every_kind_of_file_is_named() {
     let mut config = Config::default();
@@ -184,7 +190,8 @@ fn every_kind_of_file_is_named() {
 }
 
 proptest! {
-    /// Goal: a request survives its form, and any octets are a request that says the same again, or none.
+    /// Goal: encoding and decoding a request gives the same request; any octets either decode to a
+    /// request that encodes to them, or are rejected.
     #[test]
     fn requests_survive_their_form(octets in prop::collection::vec(any::<u8>(), 0..64), news: bool, path in "[^\0]{1,50}") {
         if let Some(request) = Request::decode(&octets) {

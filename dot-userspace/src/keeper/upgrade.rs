@@ -1,10 +1,13 @@
-//! Another program takes the keeper's place: asked for by an operator, tried first, and run only where it could serve.
+//! Replaces the keeper's program: an operator asks for it, the keeper tries the new program first,
+//! and runs it only if it could serve.
 //!
-//! Before: `dotd upgrade` of root's, on the keeper's own socket, or USR2. After: this process runs the other program
-//! (`succession`), or goes on, and the operator learns why.
-//! Holds: one upgrade at a time; the file of the program, open, so that what was tried is what runs.
-//! Never: takes a path from an engine, which may have been taken over; runs a file that others than root and this user can
-//! change; waits for a program or for an operator.
+//! Before: root runs `dotd upgrade`, which writes to the keeper's own socket, or dotd receives
+//! SIGUSR2. After: this process runs the other program (`succession`), or continues, and the
+//! operator learns why.
+//! Holds: one upgrade at a time; the program file, open, so that the file that was tried is the
+//! file that runs.
+//! Never: accepts a path from an engine, which an attacker may control; runs a file that a user
+//! other than root and the own user can change; waits for a program or for an operator.
 //!
 //! Source: unix(7) (SO_PEERCRED), execve(2).
 
@@ -44,27 +47,28 @@ use super::{
 };
 use crate::disk;
 
-/// The word that begins a question on the keeper's own socket; a path follows, or nothing for the program that is installed.
+/// The first octet of a request on the keeper's own socket. A path follows; without a path the
+/// installed program is meant.
 const UPGRADE: u8 = b'U';
-/// What a program says that could take over, as its only line on standard output.
+/// The only line on standard output of a program that could take over.
 pub const COULD_SERVE: &str = "dotd: could take over";
-/// Time for a program to look at config, certificates and the kernel: as long as a reload may take.
+/// Time for a program to check config, certificates and the kernel: as long as a reload may take.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than a trial, a start and a drain together.
 const OUTCOME_TIMEOUT_SECONDS: i64 = 120;
-/// Of what a trial says, so much is told.
+/// Longest part of a trial's error output that is reported.
 const REASON_OCTETS_MAX: u64 = 2048;
-/// Operators that may come before signals are looked at again.
+/// Most operators that are accepted before the keeper reads signals again.
 const ASKERS_MAX: usize = 8;
 
-/// An operator on the keeper's own socket.
+/// An operator's connection to the keeper's own socket.
 pub(super) struct Asker {
     pub(super) socket: OwnedFd,
-    /// The question has come.
+    /// The request has arrived.
     pub(super) has_asked: bool,
 }
 
-/// A program that looks whether it could serve.
+/// A program that checks whether it could serve.
 pub(super) struct Trial {
     child: Child,
     output: File,
@@ -75,19 +79,19 @@ pub(super) struct Trial {
 }
 
 impl Duty {
-    /// Sources of this module to wait for.
+    /// The descriptors of this module to wait for.
     pub(super) fn upgrade_sources(&self) -> [Option<BorrowedFd<'_>>; 2] {
         let door = self.estate.sockets.as_ref().map(|sockets| sockets.door.as_fd());
         let asker = self.asker.as_ref().filter(|asker| !asker.has_asked).map(|asker| asker.socket.as_fd());
         [door, asker]
     }
 
-    /// Whether there is a clock to look at.
+    /// Whether a deadline of an upgrade is running.
     pub(super) fn is_upgrading(&self) -> bool {
         self.trial.is_some() || self.leaving.is_some()
     }
 
-    /// Accepts operators.
+    /// Accepts the connections of operators.
     pub(super) fn hear_operators(&mut self) {
         for _ in 0..ASKERS_MAX {
             let Some(sockets) = &self.estate.sockets else { return };
@@ -103,7 +107,7 @@ impl Duty {
             match refusal {
                 // An operator that does not read gets no answer.
                 Some(reason) => drop(Answer::Refused(reason.into()).send(&socket)),
-                // One that came before and has asked nothing gives way.
+                // A connection that has sent no request is dropped for the new one.
                 None => self.asker = Some(Asker { socket, has_asked: false }),
             }
         }
@@ -128,7 +132,8 @@ impl Duty {
         }
     }
 
-    /// Root, and the user that started dotd; never an engine, whose user may be the same.
+    /// Only root and the user that started dotd may ask, and never an engine, which may run as the
+    /// same user.
     fn may_ask(&self, socket: &OwnedFd) -> bool {
         let Ok(peer) = getsockopt(socket, sockopt::PeerCredentials) else { return false };
         let leaving = self.leaving.as_ref().map(|leaving| leaving.engine.pid);
@@ -137,7 +142,7 @@ impl Duty {
         !is_engine && (peer.uid() == 0 || peer.uid() == geteuid().as_raw())
     }
 
-    /// Begins to try a program; without a path the one that was started.
+    /// Starts the trial of a program; without a path, of the program that was started.
     pub(super) fn begin_upgrade(&mut self, path: Option<PathBuf>) {
         if self.is_upgrading() || self.is_stopping || !self.engine.is_ready {
             return self.say_how_it_went(Err("dotd is starting, stopping or upgrading; try again".into()));
@@ -171,7 +176,7 @@ impl Duty {
         })
     }
 
-    /// What became of the trial since the last look. Where it went well, this does not return.
+    /// Checks the result of the trial. If the program could serve, this call does not return.
     pub(super) fn look_at_trial(&mut self) {
         let Some(mut trial) = self.trial.take() else { return };
         let path = trial.path.display().to_string();
@@ -190,34 +195,36 @@ impl Duty {
             Ok(Some(status)) => {
                 let said = line(&mut trial.errors);
                 let said =
-                    if said.is_empty() { "it does not say why; is it a dotd?".to_owned() } else { said };
+                    if said.is_empty() { "it printed no reason; is it a dotd?".to_owned() } else { said };
                 format!("{path} could not serve ({status}): {said}")
             }
-            Err(error) => format!("what became of {path} is not known: {error}"),
+            Err(error) => format!("the result of {path} is not known: {error}"),
         };
         self.say_how_it_went(Err(reason));
     }
 
-    /// Tells the operator, and the log.
+    /// Reports the result to the operator and to the log.
     pub(super) fn say_how_it_went(&mut self, outcome: Result<(), String>) {
         match &outcome {
             Ok(()) => tracing::info!("upgraded"),
-            Err(reason) => tracing::error!("not upgraded, the old engine serves on: {reason}"),
+            Err(reason) => {
+                tracing::error!("the upgrade failed, and the old engine continues to serve: {reason}")
+            }
         }
         self.tell_operator(outcome);
     }
 
-    /// Tells the operator, if one waits.
+    /// Reports the result to the operator, if one waits.
     pub(super) fn tell_operator(&mut self, outcome: Result<(), String>) {
         if let Some(asker) = self.asker.take() {
             let answer = outcome.map_or_else(Answer::Refused, |()| Answer::Done(None));
-            // An operator that has left can read the log.
+            // An operator that has closed the connection finds the result in the log.
             let _ = answer.send(&asker.socket);
         }
     }
 }
 
-/// Opens a program that only root and our own user can change.
+/// Opens a program that only root and the own user can change.
 fn open_program(path: &Path) -> io::Result<File> {
     let program = disk::open_directly(path)?;
     let found = program.metadata()?;
@@ -225,27 +232,31 @@ fn open_program(path: &Path) -> io::Result<File> {
     let mode = found.permissions().mode();
     let by_group = mode & 0o020 != 0 && ![0, getegid().as_raw()].contains(&found.gid());
     if !found.is_file() || mode & 0o111 == 0 {
-        return Err(io::Error::other("it is no program; `chmod 755` it, or name another file"));
+        return Err(io::Error::other(
+            "it is not an executable file; run `chmod 755` on it, or name another file",
+        ));
     }
     if !is_ours || by_group || mode & 0o002 != 0 {
-        let why = "others than root can change it; `chown root` it and `chmod go-w` it";
+        let why = "users other than root can change it; run `chown root` and `chmod go-w` on it";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     Ok(program)
 }
 
-/// What was written, in a line.
+/// The text of the file, in one line.
 fn line(spool: &mut File) -> String {
     let mut text = Vec::new();
-    // What cannot be read was not said.
+    // If the file cannot be read, the text is empty.
     let _ = spool.rewind().and_then(|()| spool.take(REASON_OCTETS_MAX).read_to_end(&mut text));
     String::from_utf8_lossy(&text).trim().replace('\n', "; ")
 }
 
-/// Asks the keeper behind its own socket for an upgrade, and waits for the outcome; `program`: not the installed one.
+/// Asks the keeper at `door` for an upgrade, and waits for the result. `program`: the program to
+/// run instead of the installed one.
 ///
 /// # Errors
-/// No process listens there ([`KeeperError::Silent`]), or why the old engine serves on.
+/// No process listens there ([`KeeperError::Silent`]), or the keeper says why the old engine
+/// continues to serve.
 pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), KeeperError> {
     let path = program.map(|path| path.as_os_str().as_bytes()).unwrap_or_default();
     let packet = [&[UPGRADE], path].concat();
@@ -257,8 +268,8 @@ pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), Keeper
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(OUTCOME_TIMEOUT_SECONDS))?;
         connect(socket.as_raw_fd(), &UnixAddr::new(door)?)?;
         match send(socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL) {
-            // A user that may not ask is answered at once.
-            // The kernel says first that the question was not read (ECONNRESET).
+            // The keeper answers at once a user that may not ask. The kernel reports first that the
+            // request was not read (ECONNRESET).
             Ok(_) | Err(Errno::EPIPE) => match Answer::receive(&socket) {
                 Err(Errno::ECONNRESET) => Answer::receive(&socket),
                 answer => answer,
@@ -273,7 +284,7 @@ pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), Keeper
             Err(KeeperError::Refused(format!("{}: run this as root", door.display())))
         }
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => Err(KeeperError::Refused(format!(
-            "dotd is not running ({} is not there, or nobody listens): name its control socket with --socket",
+            "dotd is not running ({} does not exist, or no process listens there): name its control socket with --socket",
             door.display()
         ))),
         _ => Err(KeeperError::Silent),

@@ -1,9 +1,10 @@
-//! What the engine may ask of the keeper, octet for octet.
+//! The keeper protocol: the requests of the engine and the answers of the keeper, octet by octet.
 //!
-//! Before: a wish of the engine's. After: one packet each way, with a file beside the answer where there is one.
-//! Holds: [`VERSION`], which is the first thing that is said, for keepers and engines of different builds.
-//! Never: holds a number that the keeper would use as an index, a length or an address; takes more than
-//! [`REQUEST_OCTETS_MAX`].
+//! Before: the engine needs something from the keeper. After: one packet has gone each way; the
+//! answer may carry a file.
+//! Holds: [`VERSION`], which is sent first, for keepers and engines of different builds.
+//! Never: contains a number that the keeper would use as an index, a length or an address; accepts
+//! more than [`REQUEST_OCTETS_MAX`].
 
 use std::{
     ffi::OsStr,
@@ -21,42 +22,44 @@ use nix::{
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
 };
 
-/// The form of what follows. 2: the keeper holds ticket keys for the next engine.
+/// The version of the protocol. Version 2: the keeper holds ticket keys for the next engine.
 pub(super) const VERSION: u8 = 2;
 /// A word and a path.
 pub(super) const REQUEST_OCTETS_MAX: usize = 4 + 4096;
 /// A kind, and a reason in words.
 pub(super) const ANSWER_OCTETS_MAX: usize = 4096;
 
-/// What systemd is told.
+/// A state that the keeper reports to systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It serves.
+    /// dotd serves.
     Ready,
-    /// It reads its config again.
+    /// dotd reads its config again.
     Reloading,
-    /// It finishes its sessions.
+    /// dotd finishes its sessions.
     Stopping,
 }
 
-/// What may be asked.
+/// A request of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// First of all.
+    /// The protocol version of the engine. It is the first request.
     Hello(u8),
-    /// Look after what is attached.
+    /// Check the attachments, and repair them.
     Look { has_news: bool },
-    /// Take everything off the interfaces, for good.
+    /// Detach everything from the interfaces, for good.
     Leave,
-    /// Tell systemd.
+    /// Notify systemd.
     Notify(State),
     /// Read the config file again.
     ReadConfig,
-    /// The config that was read last is being served: files that only earlier ones named are no longer opened.
+    /// The config that was read last is now served: files that only earlier configs named are no
+    /// longer opened.
     Adopt,
     /// Open a file that the config names.
     Open(PathBuf),
-    /// Whether another engine serves in this one's place, which is to end then; the answer has the passage for its sessions.
+    /// Does another engine serve in place of this one? Then this one must end; the answer carries
+    /// the passage for its sessions.
     IsSucceeded,
     /// Keep these octets for the next engine: the keys of session tickets, as `tls::Tickets` writes and reads them.
     Keep(Vec<u8>),
@@ -85,7 +88,7 @@ impl Request {
         [&[word, argument], rest].concat()
     }
 
-    /// The request in a packet. `None`: it is not one of these.
+    /// Decodes a packet. `None`: it is no request.
     pub(super) fn decode(packet: &[u8]) -> Option<Self> {
         Some(match packet {
             [b'V', version] => Self::Hello(*version),
@@ -106,21 +109,21 @@ impl Request {
     }
 }
 
-/// What comes back.
+/// An answer of the keeper.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// Done; with what was opened or found.
+    /// Done, with the file that was opened or written.
     Done(Option<File>),
-    /// Not done, and why.
+    /// Not done, with the reason.
     Refused(String),
-    /// The system said no: errno.
+    /// A system call failed with this errno.
     Failed(i32),
     /// No config names that file.
     NotNamed,
 }
 
 impl Answer {
-    /// Sends it; a peer that does not read gets no answer.
+    /// Sends the answer; a peer that does not read gets none.
     pub(super) fn send(&self, socket: &impl AsRawFd) -> Result<(), Errno> {
         let (kind, reason, file) = match self {
             Self::Done(file) => (b'd', Vec::new(), file.as_ref()),
@@ -136,7 +139,7 @@ impl Answer {
         sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&octets)], rights, flags, None).map(drop)
     }
 
-    /// Waits for it; nothing: the other end is closed, or says what is no answer.
+    /// Waits for an answer. `None`: the other end is closed, or the packet is no answer.
     pub(super) fn receive(socket: &impl AsRawFd) -> Result<Option<Self>, Errno> {
         let mut octets = [0; ANSWER_OCTETS_MAX];
         let mut room = nix::cmsg_space!([RawFd; 1]);

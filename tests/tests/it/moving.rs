@@ -227,7 +227,7 @@ fn an_engine_whose_successor_dies_serves_on() {
         dotd.signal_process(Signal::SIGKILL as i32, next);
         let said = upgrade.join().expect("no panic");
         assert!(
-            !said.is_success && said.has("before it had taken over, and the old one serves on"),
+            !said.is_success && said.has("before it had taken over, and the old one continues to serve"),
             "{}",
             said.text
         );

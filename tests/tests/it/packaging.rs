@@ -62,7 +62,11 @@ fn a_package_restarts_only_what_cannot_hand_over() {
     for (said, status, restarts) in [
         ("upgraded: dotd 1 serves, process 2", 0, false),
         ("dotd: this one has form 9; restart dotd instead", 1, true),
-        ("dotd: dotd is not running (/run/dotd/keeper.sock is not there, or nobody listens)", 1, true),
+        (
+            "dotd: dotd is not running (/run/dotd/keeper.sock does not exist, or no process listens there)",
+            1,
+            true,
+        ),
         ("dotd: /usr/bin/dotd could not serve (exit status: 1): no certificate", 1, false),
     ] {
         for (script, words) in [

@@ -164,12 +164,12 @@ fn what_cannot_serve_takes_no_place() {
     };
     let whole = fs::read(binary()).expect("built");
     let cases = [
-        ("/bin/true".to_owned(), "it does not say why; is it a dotd?"),
+        ("/bin/true".to_owned(), "it printed no reason; is it a dotd?"),
         ("/bin/false".to_owned(), "could not serve"),
         (keep.path().join("absent").display().to_string(), "No such file"),
         (write("text", b"no program", 0o755), "cannot be run"),
-        (write("mode", &whole, 0o644), "it is no program"),
-        (write("open", &whole, 0o757), "others than root can change it"),
+        (write("mode", &whole, 0o644), "it is not an executable file"),
+        (write("open", &whole, 0o757), "users other than root can change it"),
     ];
     for (binary, reason) in &cases {
         let said = dotd.operate(&["upgrade", "--binary", binary]);
@@ -180,7 +180,9 @@ fn what_cannot_serve_takes_no_place() {
     assert!(!said.is_success && said.has("dotd.toml:2:"), "{}", said.text);
     assert_eq!((dotd.pid(), dotd.engines()), (engine, 1));
     assert!(is_served(&mut client));
-    eventually("the log says why", || dotd.stderr().contains("not upgraded, the old engine").then_some(()));
+    eventually("the log says why", || {
+        dotd.stderr().contains("the upgrade failed, and the old engine").then_some(())
+    });
     dotd.stop();
 }
 
@@ -200,7 +202,7 @@ fn a_start_that_fails_leaves_the_old_engine() {
     };
     limit("0:");
     let said = dotd.operate(&["upgrade"]);
-    assert!(!said.is_success && said.has("the old one serves on"), "{}", said.text);
+    assert!(!said.is_success && said.has("the old one continues to serve"), "{}", said.text);
     assert_eq!(dotd.pid(), engine);
     assert!(is_served(&mut client));
     limit("4096:");

@@ -1,8 +1,8 @@
 //! Ends the sessions of a client that an operator bans.
 //!
-//! Before: XDP drops the client's packets. After: its sessions on this worker end with a reset, because no answer of the
-//! client could arrive any more; the operator learns how many there were.
-//! Holds: nothing. Never: judges who is banned.
+//! Before: XDP drops the client's packets. After: its sessions on this worker end with a reset, because no answer
+//! could reach the client any more; the operator learns how many sessions ended.
+//! Holds: nothing. Never: decides which clients are banned.
 
 use ipnet::IpNet;
 

@@ -1,9 +1,10 @@
-//! Sessions that go on in another process: what each takes with it, and when it leaves.
+//! Moves sessions to another process: what each session takes with it, and when it leaves.
 //!
-//! Before: another engine serves in this one's place, and takes sessions. After: a session has left between two of its turns, with
-//! nothing in flight; or, in the other process, it goes on as if nothing had been.
-//! Holds: the form of a session beside its link: times as ages, counts, and octets of messages that are not handled yet.
-//! Never: leaves in the middle of an answer; keeps a session from being served while it cannot leave.
+//! Before: another engine serves in place of this one, and accepts sessions. After: a session has left between two
+//! turns with no query in flight; or the other process continues it without a change for the client.
+//! Holds: the encoding of a session without its link: times as ages, counts, and octets of messages that are not
+//! handled yet.
+//! Never: leaves in the middle of a response; stops serving a session that cannot leave.
 
 use std::{os::fd::OwnedFd, time::Duration};
 
@@ -18,33 +19,33 @@ use crate::{
     tls::Zeroizing,
 };
 
-/// Most octets of messages that are not handled yet: a read, and what was there before it.
+/// Most octets of messages that are not handled yet: one read, and the octets that were pending before it.
 const PENDING_OCTETS_MAX: usize = 96 * 1024;
-/// Octets of the form without those.
+/// Octets of the encoding without those.
 const FORM_OCTETS: usize = 64;
-/// Ages are microseconds; none is above a week, which no limit of a session reaches.
+/// Ages are in microseconds, and at most a week: no limit of a session is longer.
 const AGE_MAX: Duration = Duration::from_secs(7 * 86_400);
-/// The age of what has not been.
+/// The age of a time that is not set.
 const NEVER: u64 = u64::MAX;
 
-/// Whether sessions of a worker leave for another process.
+/// Whether the sessions of a worker move to another process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Moving {
-    /// They stay.
+    /// Sessions stay.
     #[default]
     No,
-    /// They stay for a moment, because the other process has no room; one that has stopped reading goes on.
+    /// Sessions stay for now, because the other process has no room. A session that has stopped reading reads again.
     Paused,
-    /// Each when its turn ends and no query of it is in flight.
+    /// Each session leaves when its turn ends and no query of it is in flight.
     WhenQuiet,
-    /// The same, and since this moment none reads another query before.
+    /// As [`Moving::WhenQuiet`]; and since this moment no session reads another query before it leaves.
     Now(Instant),
 }
 
 /// A session between two turns, without its link.
 pub struct Carried {
     pub(super) began: Instant,
-    /// Since when it has been idle; `None`: it is not.
+    /// Since when the session has been idle. `None`: it is not idle.
     pub(super) idle_since: Option<Instant>,
     /// Since when a message has been incomplete.
     pub(super) message_since: Option<Instant>,
@@ -54,7 +55,7 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// A session that begins now.
+    /// A session that starts now.
     #[must_use]
     pub fn begun() -> Self {
         Self {
@@ -75,7 +76,7 @@ impl Carried {
         put_run(out, &self.pending);
     }
 
-    /// Reads what another process wrote of a session. `None`: it did not write that.
+    /// Decodes a session that another process wrote. `None`: the octets are not a session.
     #[must_use]
     pub fn read(octets: &mut Octets<'_>, now: Instant) -> Option<Self> {
         let mut moment = || octets.u64().map(|age| moment(age, now));
@@ -90,59 +91,59 @@ impl Carried {
         })
     }
 
-    /// Since when the session has been idle.
+    /// Since when the session has been idle. `None`: it is not idle.
     #[must_use]
     pub fn idle_since(&self) -> Option<Instant> {
         self.idle_since
     }
 }
 
-/// Before anything that a session can have seen.
+/// A moment before the start of every session.
 #[must_use]
 pub fn long_ago() -> Instant {
     let now = Instant::now();
     now.checked_sub(AGE_MAX).unwrap_or(now)
 }
 
-/// How long ago a moment was, in microseconds.
+/// The time since a moment, in microseconds.
 pub fn age(at: Option<Instant>, now: Instant) -> u64 {
     let age = at.map(|at| now.saturating_duration_since(at).min(AGE_MAX).as_micros());
     age.map_or(NEVER, |age| u64::try_from(age).unwrap_or(NEVER))
 }
 
-/// The moment that was so long ago.
+/// The moment that was this long ago.
 pub fn moment(age: u64, now: Instant) -> Option<Instant> {
     let age = (age != NEVER).then(|| Duration::from_micros(age).min(AGE_MAX));
-    // A machine that has run for less than that: as long ago as its clock can say.
+    // If the machine has run for less than the age, the clock cannot represent the moment: use the present one.
     age.map(|age| now.checked_sub(age).unwrap_or(now))
 }
 
-/// How a session was over for its worker.
+/// How a session ended for its worker.
 pub enum Outcome {
-    /// It ended.
+    /// The session ended.
     Ended(Ended),
-    /// It goes on in another process.
+    /// The session continues in another process.
     Moved(Departed),
 }
 
-/// A session on its way.
+/// A session that leaves for another process.
 pub struct Departed {
     /// Its connection.
     pub socket: OwnedFd,
-    /// The session and its link, for [`Carried::read`] and then the link's own reader. They hold its keys.
+    /// The session and its link, to be decoded by [`Carried::read`] and then by the link. They contain its keys.
     pub octets: Zeroizing<Vec<u8>>,
-    /// For how long it had not been read.
+    /// How long the session had not been read.
     pub paused: Duration,
     /// Its client.
     pub client: Client,
-    /// Why the names in its client's handshake may not ask.
+    /// Why the names in the client's handshake may not ask.
     pub by_names: Option<Denial>,
-    /// What it did so far.
+    /// Counts of the session so far.
     pub so_far: Ended,
 }
 
 impl<L: Link> Session<L> {
-    /// Whether it leaves at the end of this turn.
+    /// Whether the session leaves at the end of this turn.
     pub(super) fn may_move(&self) -> bool {
         matches!(self.shared.moving.get(), Moving::WhenQuiet | Moving::Now(_))
             && matches!(self.closing, None | Some(SessionEnd::Moved | SessionEnd::Drain))
@@ -151,12 +152,13 @@ impl<L: Link> Session<L> {
             && self.link.octets_to_move().is_some()
     }
 
-    /// Whether it has stopped reading to leave, and there is no room for it.
+    /// Whether the session has stopped reading in order to leave, and the other process has no room for it.
     pub(super) fn waits_to_move(&self) -> bool {
         self.closing == Some(SessionEnd::Moved) && self.shared.moving.get() == Moving::Paused
     }
 
-    /// It leaves; nothing of its link may be used afterwards. `None`: it stays, for want of a descriptor.
+    /// Makes the session leave; its link must not be used afterwards. `None`: it stays, because a descriptor could
+    /// not be duplicated.
     pub(super) fn depart(&mut self) -> Option<Departed> {
         let now = Instant::now();
         let octets_of_link = self.link.octets_to_move().filter(|_| self.may_move())?;
@@ -168,7 +170,8 @@ impl<L: Link> Session<L> {
             malformed: self.reader.malformed(),
             pending: self.reader.pending().into(),
         };
-        // All at once: a vector that grows leaves what it held behind.
+        // The vector is allocated at its full size, because one that grows would leave copies of keys in freed
+        // memory.
         let room = FORM_OCTETS + carried.pending.len() + octets_of_link;
         let mut octets = Zeroizing::new(Vec::with_capacity(room));
         carried.write(now, &mut octets);
@@ -184,7 +187,7 @@ impl<L: Link> Session<L> {
 }
 
 impl WorkerShared {
-    /// Has sessions leave, or stay: each when it runs next.
+    /// Sets whether sessions leave or stay. Each session acts on it when it runs next.
     pub fn move_sessions(&self, moving: Moving) {
         self.moving.set(moving);
     }
@@ -197,7 +200,7 @@ impl WorkerShared {
         numbers
     }
 
-    /// Has these sessions look whether they leave.
+    /// Wakes these sessions, so that they check whether to leave.
     pub fn wake_these(&self, numbers: &[u64]) {
         numbers.iter().filter_map(|number| self.session(*number)).for_each(|inbox| inbox.wake());
     }
@@ -207,7 +210,8 @@ impl WorkerShared {
 mod tests {
     use super::*;
 
-    /// Goal: a session's times, counts and octets are the same in the next process. Method: one of each, and every shorter form.
+    /// Goal: a session's times, counts and octets are the same in the next process. Method: one session with every
+    /// field set, and every shorter prefix of its encoding.
     ///
     #[test]
     fn a_session_is_the_same_afterwards() {
@@ -230,6 +234,6 @@ mod tests {
         for length in 0..form.len() {
             assert!(Carried::read(&mut Octets::new(&form[..length]), now).is_none());
         }
-        assert_eq!(moment(NEVER - 1, now), now.checked_sub(AGE_MAX).or(Some(now)), "an age of an attacker's");
+        assert_eq!(moment(NEVER - 1, now), now.checked_sub(AGE_MAX).or(Some(now)), "an age that an attacker chose");
     }
 }

@@ -1,8 +1,8 @@
 //! Answers queries about this resolver itself (RFC 9462), over TLS and in clear.
 //!
-//! Before: `dns::triage` found a question about `resolver.arpa`, or a query asks for a service. After: the asker has SVCB
-//! records, or NODATA.
-//! Never: has a backend asked about `resolver.arpa`.
+//! Before: `dns::triage` found a question about `resolver.arpa`, or a query asks for a service. After: the asker has
+//! SVCB records, or NODATA.
+//! Never: sends a query about `resolver.arpa` to a backend.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl WorkerShared {
-    /// What dotd says of itself from now on; `None`: nothing.
+    /// Sets how dotd describes itself. `None`: it does not.
     pub fn describe_by(&self, designation: Option<Arc<Designation>>) {
         self.designation.replace(designation);
     }
@@ -36,7 +36,7 @@ pub(super) fn describe(shared: &WorkerShared, message: &[u8], query: &Query, ask
     shared.counters.add(Counter::Responded, 1);
 }
 
-/// Answers a query for a service if it is about the resolver's own name. `false`: it is not.
+/// Answers a query for a service if it is about the resolver's own name. `false`: it is about another name.
 pub(super) fn describes(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) -> bool {
     let is_own = query.qtype == TYPE_SVCB
         && query.opcode == 0

@@ -13,16 +13,16 @@ pub(super) trait Recipient {
     /// Gives it a response of dotd's own.
     fn answer(&self, message: &[u8], reply: &Reply);
 
-    /// Has the query answered, by the cache or a backend.
+    /// Makes the cache or a backend answer the query.
     fn forward(self, message: &[u8], query: &Query);
 
     /// Says which resolver this is.
     fn describe(self, message: &[u8], query: &Query);
 
-    /// Takes a NOTIFY, or has it answered as a query.
+    /// Handles a NOTIFY, or lets it be answered as a query.
     fn notify(self, message: &[u8], query: &Query);
 
-    /// Has the zone transfer relayed, or refused if the transport has no room for one.
+    /// Makes a backend transfer the zone, or refuses if the transport has no room for one.
     fn transfer(self, message: &[u8], query: &Query);
 }
 
@@ -40,14 +40,14 @@ impl Refusal {
     pub(super) const RATE: Self = Self { ede: Ede::OVER_RATE, counter: Counter::QueriesRefused };
 }
 
-/// What was done.
+/// The result for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
-    /// The message has its fate, and reading goes on.
+    /// The message was counted with its outcome, and reading continues.
     Handled,
     /// The query was refused, for the reason that the caller gave.
     Refused,
-    /// The message has no fate but its count, and framing cannot be trusted any more.
+    /// The message was counted, without an outcome, and the framing cannot be trusted any more.
     Closed,
 }
 

@@ -42,7 +42,7 @@ pub enum SessionEnd {
     Banned,
     /// dotd is stopping.
     Drain,
-    /// It goes on in the next engine.
+    /// The session continues in the next engine.
     Moved,
 }
 
@@ -60,7 +60,7 @@ pub struct Ended {
 }
 
 impl SessionEnd {
-    /// Whether dotd ended it because of the client's behaviour, or for lack of a place.
+    /// Whether dotd ended the session because of the client's behaviour, or because it had no place for it.
     #[must_use]
     pub fn is_refusal(self) -> bool {
         match self {

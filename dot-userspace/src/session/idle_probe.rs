@@ -1,8 +1,8 @@
 //! The state of a session that eviction needs, when all places are taken.
 //!
 //! Before: `worker` has a connection that may become a session. After: it knows since when the session has been idle,
-//! and can ask it to leave, also while it only waits for its client to read.
-//! Never: costs a turn of its session more than one store.
+//! and can ask it to leave, also while the session only waits for its client to read.
+//! Never: costs a turn of the session more than one store.
 
 use std::{
     cell::{Cell, RefCell},

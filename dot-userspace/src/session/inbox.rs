@@ -274,7 +274,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Appends a response as policy zones leave it.
+    /// Appends a response as policy zones change it.
     fn screened(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
         if !self.shared.is_screened() {
             return self.append_response(asked, response, disposal);
@@ -297,7 +297,7 @@ impl Inbox {
     }
 }
 
-/// However its session ended, also by a panic, no query of it counts as in flight any more.
+/// After the session has ended in any way, also by a panic, none of its queries counts as in flight.
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.shared.clients.end_queries(self.row, self.in_flight.get());

@@ -24,13 +24,13 @@ pub trait Link {
         scratch: &mut [u8],
     ) -> Poll<Result<tls::Read, tls::ReadEnd>>;
 
-    /// Whether octets have come that become readable only with more octets.
+    /// Whether part of a record has arrived, which becomes readable only with the rest.
     fn is_mid_record(&self) -> bool;
 
     /// Takes all of `content`, unless too much waits in [`Link::unsent`]; `out` is a work buffer.
     ///
     /// # Errors
-    /// The transport's error; `QuotaExceeded` when the session has lasted as long as it may.
+    /// The transport's error; `QuotaExceeded` when the session has sealed as many records as its key may.
     fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()>;
 
     /// Writes octets that the kernel has not taken. `is_answering`: a response follows, and some octets may wait for
@@ -65,10 +65,11 @@ pub trait Link {
     /// The transport's error.
     fn poll_discard(&mut self, context: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// How much room it takes as octets. `None`: it cannot go on in another process.
+    /// Room that the state of the link needs as octets. `None`: it cannot move to another process.
     fn octets_to_move(&self) -> Option<usize>;
 
-    /// Appends what it is beside its socket, and gives that; nothing of it may be used afterwards. `None`: it stays.
+    /// Appends the state of the link without its socket, and returns the socket. The link must not be used
+    /// afterwards. `None`: it stays.
     fn hand_over(&mut self, out: &mut Vec<u8>) -> Option<OwnedFd>;
 }
 

@@ -76,8 +76,9 @@ use crate::{
     ledger::{Counter, turn_time},
 };
 
-/// Serves one session, from its beginning or from where another process left it, and tells `done` how it was over; `probe` shows
-/// whether it is idle. The future holds the session once: there are as many as clients, so its size matters.
+/// Serves one session, from its start or from the state that another process handed over, and calls `done` with its
+/// outcome. `probe` shows whether the session is idle. The future holds the session only once: there are as many
+/// futures as clients, so the size matters.
 ///
 /// # Cancel safety
 /// Dropping the future cuts the connection, and drops `done`; queries at the backends end by themselves and are
@@ -150,7 +151,7 @@ impl<L> Drop for Session<L> {
 }
 
 impl<L: Link> Session<L> {
-    /// How it ended, and what it did, as far as the log needs that.
+    /// How the session ended, and its counts, if the log needs them.
     fn ended(&self, end: SessionEnd) -> Ended {
         let octets_taken = if self.shared.events.logs_connections() { self.link.taken() } else { 0 };
         Ended { end, session: self.inbox.number.get(), queries: self.reader.queries(), octets_taken }
@@ -233,7 +234,7 @@ impl<L: Link> Session<L> {
         self.inbox.is_quiet() && self.link.unsent() == 0
     }
 
-    /// Since when that has been so.
+    /// Since when no query has been in flight and no octet has waited.
     fn idle_since(&self) -> Option<Instant> {
         let last = self.reader.last_message().max(self.last_busy);
         self.is_quiet().then(|| last.unwrap_or(self.timer.started()))

@@ -1,7 +1,8 @@
-//! NOTIFY messages, over every transport: those of the servers that policy zones are transferred from.
+//! NOTIFY messages over every transport, from the primary servers of policy zones.
 //!
-//! Before: `dns::triage` found a NOTIFY, and there are such zones. After: the zone's task is awake, and the sender has an answer.
-//! Never: does anything of a transfer: that is another thread's.
+//! Before: `dns::triage` found a NOTIFY, and some policy zones have primary servers. After: the zone's task is awake,
+//! and the sender has a response.
+//! Never: transfers a zone: another thread does.
 //!
 //! Source: RFC 1996 §3.7 and §4.7, RFC 8945 §5.2 (NOTAUTH).
 
@@ -21,7 +22,7 @@ use crate::{
 const AUTHORITATIVE: u8 = 0x04;
 
 impl WorkerShared {
-    /// Which zones are asked for when a NOTIFY comes; `None`: there is none.
+    /// Sets the zones that a NOTIFY can be about. `None`: there are none.
     pub fn hear_of(&self, notified: Option<Arc<Notified>>) {
         self.notified.replace(notified);
     }
@@ -52,7 +53,7 @@ pub(super) fn notified(shared: &WorkerShared, message: &[u8], query: &Query, ask
     let asked = Asked { since: Some(turn_time::moment()), screening: Screening::Done, ..Asked::by(query) };
     let mut made = shared.made.take();
     let begun = Made::begin(message.get(..query.question_end).unwrap_or_default(), 0, &mut made);
-    // A signed answer leaves as it is: it has no OPT, because its query may have none.
+    // A signed response leaves unchanged. It has no OPT, because its query has none.
     if key.is_none() {
         begun.finish(rcode, ede, false);
     }

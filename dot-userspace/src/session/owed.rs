@@ -279,10 +279,10 @@ mod tests {
             assert_eq!(debts.most_owed(3999 * KIB), Some(expected));
             sessions[usize::try_from(expected).unwrap()].close(&debts);
         }
-        assert_eq!(debts.most_owed(3999 * KIB), None, "nobody who waits is left");
+        assert_eq!(debts.most_owed(3999 * KIB), None, "no session that waits is left");
         sessions[0].note_waiting(&debts, 0, true);
         sessions[0].set(&debts, 5000 * KIB);
-        assert_eq!(debts.most_owed(3999 * KIB), Some(0), "it is known as large as it has become");
+        assert_eq!(debts.most_owed(3999 * KIB), Some(0), "its rank follows its size");
         sessions.iter().for_each(|debt| debt.close(&debts));
         assert!(debts.waiting.borrow().is_empty() && debts.octets.get() == 0);
     }

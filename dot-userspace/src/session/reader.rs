@@ -49,10 +49,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The reader of a session that begins, or of one that has been read by another process.
+    /// The reader of a new session, or of one that another process has read so far.
     pub(super) fn of(carried: Carried) -> Self {
         let Carried { idle_since, message_since, queries, malformed, pending, .. } = carried;
-        // Messages that are whole wait in the other process for room, which there may be here.
+        // Whole messages that waited for room in the other process are pending here; there may be room now.
         let is_held = !pending.is_empty();
         let last_message = idle_since;
         Self { pending, is_held, turn: Turn::default(), message_since, last_message, queries, malformed }

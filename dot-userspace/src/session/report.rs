@@ -1,7 +1,7 @@
-//! The open sessions of a client, for an operator who asks.
+//! The open sessions of a client, on an operator's request.
 //!
-//! Before: somebody names a client's prefix. After: what its sessions on this worker do at the moment.
-//! Holds: nothing. Never: shows what was asked; costs a session anything until somebody asks.
+//! Before: an operator names a client's prefix. After: a report of its sessions on this worker.
+//! Holds: nothing. Never: shows queries; costs a session anything without such a request.
 
 use std::time::Instant;
 
@@ -14,19 +14,19 @@ use crate::moment::Moment;
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReport {
-    /// Worker and number, such as "0.17": a name for it as long as it lasts.
+    /// Worker and number, such as "0.17". It names the session until the session ends.
     pub session: String,
     /// The client's address and port.
     pub client: String,
     /// "TLS 1.3", "TLS 1.2" or "cleartext".
     pub security: String,
-    /// Since it began.
+    /// Time since it began.
     pub open_seconds: u64,
     /// Queries that wait for an answer.
     pub in_flight: usize,
     /// Octets of responses that its client has not taken.
     pub waiting_octets: usize,
-    /// Why each of its queries is REFUSED, as it is counted.
+    /// The reason why each of its queries is REFUSED, by the name of its counter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }

@@ -1,9 +1,10 @@
-//! Asks for the name that a rule of a policy zone leads to, a walled garden's for example, and answers with both.
+//! Asks for the target of an alias that a policy rule gives, such as the name of a walled garden, and answers with
+//! both.
 //!
-//! Before: `screening` found a rule that is an alias. After: its asker has the alias and what it leads to, or hears of the
-//! failure.
-//! Holds: the question, the records in front of the alias, and the alias.
-//! Never: lets a policy look at the second answer; gives its asker two outcomes.
+//! Before: `screening` found a rule that gives an alias. After: its asker has the alias and the records of its
+//! target, or the failure.
+//! Holds: the question, the records before the alias, and the alias.
+//! Never: applies policy to the second response; gives its asker two outcomes.
 //!
 //! Source: RFC 1034 §3.6.2 (aliases are followed), RFC 1035 §4.1.4.
 
@@ -25,14 +26,14 @@ use crate::{
 
 /// An alias that is being followed.
 pub(super) struct ScreenedAlias {
-    /// The query for the name that it leads to.
+    /// The query for the alias's target.
     query: Vec<u8>,
     follower: Rc<Follower>,
 }
 
-/// Waits for that.
+/// Waits for the response to that query.
 struct Follower {
-    /// The response so far, with so many answers.
+    /// The response so far. Its answer section has `answers` records.
     front: Vec<u8>,
     answers: u16,
     asked: Asked,
@@ -45,7 +46,7 @@ struct Follower {
 struct Soa(Box<[u8]>, u32, Box<[u8]>);
 
 impl ScreenedAlias {
-    /// `sink` waits for the response of `ruling`, which leads to another name.
+    /// `sink` waits for the response to `ruling`, whose alias leads to another name.
     pub(super) fn of(ruling: &Ruling<'_>, place: Place<'_>, asked: Asked, sink: Rc<dyn Sink>) -> Self {
         let mut front = Vec::new();
         let target = alias_of(ruling, place);
@@ -64,14 +65,14 @@ impl ScreenedAlias {
         Self { query, follower: Rc::new(Follower { front, answers, asked, zone, ede, sink }) }
     }
 
-    /// Asks for the name.
+    /// Sends the query for the target.
     pub(super) fn ask(&self, shared: &WorkerShared) {
         match Query::parse(&self.query) {
             Ok(query) => {
                 let query = Query { screening: Screening::Done, ..query };
                 shared_answers::ask(shared, &self.query, &query, &self.follower);
             }
-            // A name that was read cannot be one that is not.
+            // Unreachable: the name was parsed before.
             Err(_) => {
                 shared.counters.add(Counter::Responded, 1);
                 self.follower.failure(self.follower.asked, &self.query, Failure::Unreachable);
@@ -79,7 +80,7 @@ impl ScreenedAlias {
         }
     }
 
-    /// Asks when this turn is over: an answer that is being passed on holds what asking needs.
+    /// Sends the query after this turn: the response that is being passed on holds the borrows that it needs.
     pub(super) fn ask_later(self, shared: &Rc<WorkerShared>) {
         let shared = Rc::clone(shared);
         spawn_local(async move { self.ask(&shared) });
@@ -87,7 +88,7 @@ impl ScreenedAlias {
 }
 
 impl Follower {
-    /// The whole response. `None`: what came is broken.
+    /// The whole response. `None`: the second response is broken.
     fn whole(&self, question_end: usize, response: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.front.len() + response.len());
         let mut made = Made::begin(&self.front, self.answers, &mut out);
@@ -103,7 +104,7 @@ impl Follower {
 
 impl Asker for Rc<Follower> {
     fn pass(&self, asked: Asked, response: &[u8]) -> bool {
-        // From the cache: whatever comes of it is this follower's outcome.
+        // A cached response: its result is the outcome of this follower.
         self.response(asked, response).is_ok()
     }
 

@@ -1,9 +1,9 @@
 //! Answers queries by the rules of policy zones.
 //!
-//! Before: `dns::triage` said forward, for any transport; later there is an answer, from a backend or the cache.
-//! After: the asker has the response of a rule, no response, or the answer as it is.
-//! Holds: nothing; the zones are `policy`'s.
-//! Never: costs more than a branch where there is no zone; allocates for a rule that needs no other name.
+//! Before: `dns::triage` said forward, for any transport; or a response has come from a backend or the cache.
+//! After: the asker has the response of a rule, no response, or the response unchanged.
+//! Holds: nothing; the zones belong to `policy`.
+//! Never: costs more than a branch while there is no zone; allocates for a rule that needs no other name.
 
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
@@ -24,18 +24,18 @@ const CLASS_IN: u16 = 1;
 const CLASS_ANY: u16 = 255;
 
 impl WorkerShared {
-    /// From now on these zones change answers, also those of the cache.
+    /// Sets the zones that change responses from now on, also cached ones. `None`: no zone does.
     pub fn screen_by(&self, screen: Option<Arc<Screen>>) {
         self.screen.replace(screen);
     }
 
-    /// Whether there are zones that may change an answer.
+    /// Whether zones may change responses.
     pub(super) fn is_screened(&self) -> bool {
         self.screen.borrow().is_some()
     }
 }
 
-/// Has `message`, which `query` describes, answered as policy zones say, or by the cache and backends.
+/// Answers `message`, which `query` describes, by policy zones, the cache or a backend.
 pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
     if describes(shared, message, query, asker) {
         return;
@@ -67,7 +67,7 @@ fn judge(shared: &WorkerShared, screen: &Screen, message: &[u8], query: &Query, 
     shared_answers::ask(shared, message, &Query { screening, ..*query }, asker);
 }
 
-/// Acts on a rule. `Some`: the cache or a backend answers the query.
+/// Acts on a rule. `Some`: the cache or a backend answers the query instead.
 fn follow(
     shared: &WorkerShared,
     ruling: &Ruling<'_>,
@@ -109,15 +109,15 @@ fn follow(
     screening
 }
 
-/// Whether the name that a rule leads to must be asked for.
+/// Whether the target of the rule's alias must be asked for.
 fn leads_on(ruling: &Ruling<'_>, place: Place<'_>) -> bool {
     let wants_alias = matches!(dns::qtype_of(place.front, place.question_end), dns::TYPE_CNAME | 255);
     !wants_alias && alias_of(ruling, place).is_some()
 }
 
-/// Passes an answer on as policy zones leave it: `write` takes what the client gets, and whether that is cut for its
-/// datagram. `expect` is for another outcome, where one is still to come; `client` says from where it asks, and whether by
-/// datagrams.
+/// Passes a response on as policy zones change it. `write` gets the response for the client, and whether it is
+/// truncated for a datagram. `expect` returns the sink for another outcome, if one is still to come. `client` gives
+/// the client's address, and whether it asks by datagrams.
 ///
 /// # Errors
 /// The answer is broken.
@@ -153,7 +153,7 @@ pub(super) fn screen_answer(
         }
         Action::Alias(..) if leads_on(&ruling, place) => {
             match expect() {
-                // The outcome that is here is used up; another one comes.
+                // The present outcome is used up; another one comes through this sink.
                 Some(sink) => {
                     shared.counters.add(Counter::PolicyAskedAgain, 1);
                     ScreenedAlias::of(&ruling, place, asked, sink).ask_later(shared);

@@ -28,17 +28,17 @@ pub(super) trait Asker {
     fn expect(&self) -> Rc<dyn Sink>;
     /// The client.
     fn client(&self) -> Option<Client>;
-    /// From where.
+    /// Its address.
     fn source(&self) -> IpAddr;
-    /// Passes a response of a policy on; `is_cut`: as one that a datagram has no room for.
+    /// Passes a policy's response on. `is_cut`: as a truncated one, because a datagram has no room for it.
     fn pass_made(&self, asked: Asked, response: &[u8], is_cut: bool);
-    /// It asks by datagrams, and can be told to come over TCP.
+    /// Whether it asks by datagrams, and TC=1 can tell it to ask over TCP.
     fn is_datagram(&self) -> bool;
     /// Whether the query must not go to a backend now; the asker has been told.
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool;
 }
 
-/// Has `message`, which `query` describes, answered.
+/// Answers `message`, which `query` describes.
 pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
     let Some(answers) = shared.answers() else { return forward(shared, message, query, asker) };
     let told = shared.backends().told(query, || asker.client());
@@ -80,12 +80,12 @@ struct Fetching<'a> {
 }
 
 impl Fetching<'_> {
-    /// Its message up to the end of the question.
+    /// The message up to the end of the question.
     fn head(&self) -> &[u8] {
         self.message.get(..self.query.question_end).unwrap_or_default()
     }
 
-    /// Its question, as its client wrote it.
+    /// The question as the client wrote it.
     fn question(&self) -> &[u8] {
         self.head().get(HEADER_OCTETS..).unwrap_or_default()
     }

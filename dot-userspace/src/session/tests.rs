@@ -102,8 +102,10 @@ fn a_turn_is_bounded() {
     });
 }
 
-/// Goal: a session that stopped reading to leave for another process is read again while that one has no room: it may be stuck.
-/// Method: a session with an answer that is not taken yet, which keeps it here; the reads of each turn.
+/// Goal: a session that stopped reading in order to leave for another process reads again while that process has no
+/// room, because it may have to stay.
+/// Method: a session with a response that its client has not taken, which keeps it here; the reads of each turn.
+///
 #[test]
 fn a_session_that_cannot_leave_is_read_again() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -171,7 +173,7 @@ fn a_turn_is_bounded_by_reads_records_and_octets() {
                 assert!(session.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
                 assert_eq!(reads.replace(0), reads_max, "{name}, turn {turn}");
                 next_turn().await;
-                assert!(bell.0.swap(0, Relaxed) > 0, "{name}: it is heard again");
+                assert!(bell.0.swap(0, Relaxed) > 0, "{name}: it is woken again");
             }
         });
     }
@@ -309,8 +311,9 @@ fn closed(_: &mut [u8]) -> Read {
     Poll::Ready(Err(ReadEnd::Closed))
 }
 
-/// Goal: a session at its place whose descriptor is wanted ends at once, also one that ended by an error of the client, of
-/// which the last turn did not say that it is idle. Method: as above, by the way in which the client ended.
+/// Goal: a lingering session whose descriptor is needed ends at once, also one that ended by an error of the client,
+/// after a last turn that did not mark it as idle. Method: as above, for each way in which the client ended. Covers:
+///
 #[test]
 fn a_lingering_session_gives_its_descriptor() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -1,6 +1,7 @@
-//! What a session tells traces of its client, and a dnstap reader.
+//! Reports a session's messages to traces of its client and to a dnstap reader.
 //!
-//! Before: a message was read, or a response is ready. After: each trace of this client has an event, and the reader a copy.
+//! Before: a message was read, or a response is ready. After: each trace of this client has an event, and the reader
+//! has a copy.
 //! Never: costs more than a branch while there is no trace and no reader; holds a name unless a trace wants names.
 
 use super::Inbox;
@@ -14,7 +15,7 @@ use crate::{
     moment::Moment,
 };
 
-/// What a message that came is, for a trace.
+/// The event for a message that was read.
 pub(super) fn query(message: &[u8], with_names: bool) -> What {
     let name = dns::asked_name(message);
     let qtype =
@@ -27,7 +28,7 @@ pub(super) fn query(message: &[u8], with_names: bool) -> What {
     }
 }
 
-/// What a response is, for a trace.
+/// The event for a response.
 pub(super) fn response(message: &[u8], since: Option<Moment>, disposal: Disposal) -> What {
     let took = since.map(|since| turn_time::moment().nanoseconds_since(since) / 1000);
     What::Response {
@@ -44,7 +45,7 @@ fn id_of(message: &[u8]) -> u16 {
 }
 
 impl Inbox {
-    /// Tells what happened, if there is a trace of the client.
+    /// Reports an event, if there is a trace of the client.
     #[inline]
     pub(super) fn tell(&self, what: impl Fn(bool) -> What) {
         self.shared.events.trace.tell(self.client.source, Some(self.number.get()), what);
@@ -56,14 +57,14 @@ impl Inbox {
         tap_query(disposition, message, || Way::from(&self.client));
     }
 
-    /// Copies a response, to a query that was read then.
+    /// Copies a response for a dnstap reader. `since`: when its query was read.
     #[inline]
     pub(super) fn tap_response(&self, since: Option<Moment>, response: &[u8]) {
         tap_response(since, response, || Way::from(&self.client));
     }
 }
 
-/// Copies a message that was read in this turn for a dnstap reader, unless it is no query.
+/// Copies a message that was read in this turn for a dnstap reader, unless it is not a query.
 #[inline]
 pub(super) fn tap_query(disposition: &Disposition, message: &[u8], way: impl FnOnce() -> Way) {
     if tap::is_on() && !matches!(disposition, Disposition::Drop(_) | Disposition::Close(_)) {

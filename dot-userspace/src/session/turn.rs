@@ -27,7 +27,7 @@ const RECORDS_OF_UNIT: u32 = 2;
 /// Octets of a unit.
 const OCTETS_OF_UNIT: u32 = 1024;
 
-/// From so many units on a turn is the longest that any may be: more of them would allow nothing more.
+/// From this many units on a turn has its greatest length: more units allow nothing more.
 const WHOLE_UNITS: u32 = 512;
 
 /// What is left of a turn.
@@ -66,7 +66,7 @@ impl Turn {
         }
     }
 
-    /// Units that it has cost; 0 if nothing was read.
+    /// Units that the turn has used; 0 if nothing was read.
     pub(super) fn spent(self) -> u32 {
         if self.spent == 0 { 0 } else { self.spent + WRITE_UNITS }
     }
@@ -101,8 +101,8 @@ impl Turn {
 mod tests {
     use super::*;
 
-    /// Goal: a turn of many units allows what its units do, and no more than the longest. Method: every number of units around
-    /// the longest, by the parts of each.
+    /// Goal: a turn of many units allows what its units pay for, and no more than the longest turn. Method: every
+    /// number of units around the longest, for each of its limits.
     #[test]
     fn a_turn_of_many_units_is_the_longest() {
         let parts = |turn: Turn| (turn.messages, turn.reads, turn.records, turn.octets);

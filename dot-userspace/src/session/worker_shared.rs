@@ -54,30 +54,30 @@ pub struct WorkerShared {
     /// `None`: the cache is off.
     answers: RefCell<Option<Rc<SharedAnswers>>>,
     is_draining: Cell<bool>,
-    /// Whether sessions leave for the next engine.
+    /// Whether sessions move to the next engine.
     pub(super) moving: Cell<Moving>,
     /// What each client uses of this worker.
     pub(super) clients: Clients,
-    /// Which of them may read now.
+    /// Which clients may read now.
     pub(super) turns: Turns,
-    /// How much they may ask, over all workers.
+    /// How many messages clients may send, over all workers.
     rates: Arc<Rates>,
     /// Load balancers whose datagrams begin with a PROXY header.
     trusted: RefCell<Trusted>,
     /// `None`: every client may ask.
     access: RefCell<Option<Arc<Access>>>,
-    /// What is answered otherwise; `None`: nothing.
+    /// The policy zones. `None`: there are none.
     pub(super) screen: RefCell<Option<Arc<Screen>>>,
     /// Zones whose primary servers send NOTIFY; `None`: there is no such zone.
     pub(super) notified: RefCell<Option<Arc<Notified>>>,
-    /// What dotd says of itself; `None`: nothing.
+    /// How dotd describes itself. `None`: it does not.
     pub(super) designation: RefCell<Option<Arc<Designation>>>,
-    /// Where a response of dotd's own with records is made.
+    /// Buffer for a response of dotd's own with records.
     pub(super) made: RefCell<Vec<u8>>,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
     owed: Cell<usize>,
     fill: Cell<Fill>,
-    /// What this hop tells a client now.
+    /// This hop's EDNS options for clients at present.
     hop: Cell<Hop>,
     pub(super) sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
     /// Octets that wait for each session's client.
@@ -239,7 +239,7 @@ impl WorkerShared {
         self.access.borrow().as_ref()?.denies_address(listener, client)
     }
 
-    /// The cache and the askers that wait for it. `None`: it is off.
+    /// The cache and the queries that wait for its answers. `None`: the cache is off.
     pub(super) fn answers(&self) -> Option<Rc<SharedAnswers>> {
         self.answers.borrow().clone()
     }
@@ -259,14 +259,14 @@ impl WorkerShared {
         }
     }
 
-    /// No session reads another query; each ends when all is answered.
+    /// No session reads another query; each ends when all its queries are answered.
     pub fn drain(&self) {
         self.is_draining.set(true);
         self.renew_hop();
         self.wake_all();
     }
 
-    /// Whether all is answered: no session is open or lingers, and no datagram waits for its answer.
+    /// Whether all queries are answered: no session is open or lingers, and no datagram waits for its response.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.sessions.borrow().is_empty() && self.lingering.is_empty() && self.owed.get() == 0

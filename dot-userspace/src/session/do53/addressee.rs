@@ -1,7 +1,8 @@
-//! Whom an answer by UDP is for: where the datagram goes, and the client that a load balancer named.
+//! The addressee of a response by UDP: the destination of the datagram, and the client that a load balancer named.
 //!
-//! Before: a datagram was read, or its answer is ready. After: the kernel has the answer, and events are told of the client.
-//! Never: sends a datagram to an address that the datagram itself named.
+//! Before: a datagram was read, or its response is ready. After: the kernel has the response, and events name the
+//! client.
+//! Never: sends a datagram to an address that the content of a datagram named.
 
 use std::net::SocketAddr;
 
@@ -23,7 +24,7 @@ impl Addressee<'_> {
         self.named.map_or(self.ends.client, |client| client.source)
     }
 
-    /// Between whom the messages go, and over what.
+    /// The two ends and the transport of the messages.
     pub(super) fn way(&self, endpoint: &Endpoint) -> Way {
         Way::from(&self.client(endpoint))
     }

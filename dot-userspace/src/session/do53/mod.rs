@@ -54,7 +54,7 @@ const WAITING_OCTETS_MAX: usize = 4 << 20;
 /// This hop adds no EDNS option: there is no padding in clear, and no keepalive over UDP.
 const HOP: Hop = Hop { padding: false, keepalive_100ms: None };
 
-/// Answers the datagrams of one socket until the task is aborted; queries in flight are still answered then.
+/// Answers the datagrams of one socket until the task is aborted; queries in flight are answered even then.
 ///
 /// # Errors
 /// The socket's error.

@@ -26,9 +26,9 @@ use crate::{
     tls::{Read, ReadEnd},
 };
 
-/// Most octets that a connection takes along to another process of those that the kernel has not taken.
+/// Most octets not taken by the kernel that a connection carries to another process.
 const UNSENT_OCTETS_MAX: usize = 32 * 1024;
-/// Octets of its form beside these.
+/// Octets of the encoding without these.
 const FORM_OCTETS: usize = 12;
 
 /// A connection without TLS.
@@ -47,7 +47,8 @@ impl Plain {
         Self { tcp, unsent: Vec::new(), written: 0, has_ended: false }
     }
 
-    /// Goes on with a connection that another process has handed over. `None`: the octets are not its.
+    /// Continues a connection that another process has handed over. `None`: the octets are not the state of such a
+    /// connection.
     #[must_use]
     pub fn resume(tcp: TcpStream, octets: &mut Octets<'_>) -> Option<Self> {
         let (written, unsent) = (octets.u64()?, octets.run(UNSENT_OCTETS_MAX)?.to_vec());

@@ -91,7 +91,7 @@ impl Asking<'_> {
         Addressee { ends: self.ends, named: self.client.as_ref() }
     }
 
-    /// Passes a response on as policy zones leave it.
+    /// Passes a response on, as policy zones change it.
     fn screened(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
         let write = |asked, response: &[u8], is_cut| {
             let octets_max = if is_cut { 0 } else { self.octets_max };
@@ -127,7 +127,7 @@ impl Sender {
         Rc::new_cyclic(|itself| Self { owed: RefCell::default(), itself: Weak::clone(itself) })
     }
 
-    /// It has its answer, and may be reused.
+    /// The sender has its response, and may be reused.
     fn settle(&self) {
         let Some(owed) = self.owed.take() else { return };
         owed.endpoint.shared.settle(1);
@@ -139,7 +139,7 @@ impl Sender {
     }
 }
 
-/// However it ends, the worker does not wait for it any more.
+/// The worker does not wait for the sender any more, however it ends.
 impl Drop for Sender {
     fn drop(&mut self) {
         self.settle();

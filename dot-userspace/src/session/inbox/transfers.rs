@@ -46,7 +46,8 @@ impl Receiver for Inbox {
 
     fn end(&self, asked: Asked, query: &[u8], is_whole: bool) {
         if !is_whole && self.is_open.get() {
-            // The ledger has had its response: this is for the client alone (RFC 5936 §2.2).
+            // The ledger has already counted a response for this query: this message is for the client only (RFC 5936
+            // §2.2).
             let ((message, reply), hop) = (failure_reply(asked, query, Failure::Unreachable), self.hop());
             self.append_uncounted(|out| {
                 dns::synthesize(&message, &reply, hop, out);

@@ -1,55 +1,57 @@
-//! One kept response: its octets, where its TTLs stand, and until when it holds.
+//! One cached response: its octets, the positions of its TTLs, and its times.
 //!
-//! Before: `dns::lifetime` said that it may be kept. After: it is copied for each client that asks the same.
-//! Never: changes once it is kept; a newer response replaces it whole.
+//! Before: `dns::lifetime` said that it may be cached. After: it is copied for each client that asks the same
+//! question.
+//! Never: changes its octets after it was cached; a newer response replaces it whole.
 
 use super::Key;
 use crate::dns::HEADER_OCTETS;
 
-/// Tenths of a second since the cache was made; 13 years fit.
+/// Tenths of a second since the cache was made; 32 bits last for 13 years.
 pub type Tick = u32;
 /// Length of a tick.
 pub const TICK_MILLISECONDS: u32 = 100;
 /// Ticks of a second.
 pub const SECOND: Tick = 1000 / TICK_MILLISECONDS;
-/// What an entry costs beside its octets: slot, cells, queues, ghost, and the allocator's rounding.
+/// Memory of an entry beside its octets: slot, cells, queues, ghost, and the rounding of the allocator.
 pub const ENTRY_OVERHEAD_OCTETS: usize = 96;
 
-/// A kept response. Shape of the octets: `[message, its question in lower case][offset of a TTL: u16 big-endian]…[what
-/// the key holds beside the question]`.
+/// A cached response. Shape of the octets: `[message, its question in lower case][offset of a TTL: u16
+/// big-endian]…[the part of the key that is not in the question]`.
 #[derive(Debug, Default)]
 pub struct Entry {
     octets: Box<[u8]>,
     message_octets: u16,
     question_octets: u16,
     ttls: u16,
-    /// SERVFAIL.
+    /// The response is SERVFAIL.
     pub is_failure: bool,
-    /// It is for every client subnet, and was told of one.
+    /// The response is for every client subnet, and answers a query that carried one.
     pub tells_subnet: bool,
-    /// When it came.
+    /// When the response came.
     pub stored: Tick,
-    /// When it ends.
+    /// When its lifetime ends.
     pub expires: Tick,
-    /// Until when it may be given while no backend gives a newer one.
+    /// Until when it may be used as a stale answer, while no backend gives a newer one.
     pub stale_until: Tick,
-    /// When a backend last failed to give a newer one; zero: it has not.
+    /// When a backend last failed to give a newer one; zero: never.
     pub failed: Tick,
 }
 
-/// How an entry stands at a moment.
+/// The freshness of an entry at a given time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// It holds.
+    /// Its lifetime has not ended.
     Fresh,
-    /// It has ended, and may be given when there is nothing newer.
+    /// Its lifetime has ended, and it may be used if no newer response is available.
     Stale,
-    /// It is of no more use.
+    /// It may not be used any more.
     Over,
 }
 
 impl Entry {
-    /// Keeps `response`, with TTLs at the offsets `ttls`, under `key`. `None`: its lengths do not fit.
+    /// Makes an entry of `response`, with TTLs at the offsets `ttls`, under `key`. `None`: a length does not fit its
+    /// field.
     pub fn new(key: &Key, response: &[u8], ttls: &[u16]) -> Option<Self> {
         let mut octets = Vec::with_capacity(response.len() + 2 * ttls.len() + key.circumstances().len());
         octets.extend_from_slice(response);
@@ -65,7 +67,7 @@ impl Entry {
         })
     }
 
-    /// Whether it answers what `key` asks.
+    /// Whether it answers the question of `key`.
     pub fn is_for(&self, key: &Key) -> bool {
         self.question() == key.question()
             && self.octets.get(self.behind_ttls()..) == Some(key.circumstances())
@@ -77,7 +79,7 @@ impl Entry {
         self.octets.get(HEADER_OCTETS..end).unwrap_or_default()
     }
 
-    /// The response as it came, but for the case of its question.
+    /// The response as it came, except for the case of its question.
     pub fn message(&self) -> &[u8] {
         self.octets.get(..usize::from(self.message_octets)).unwrap_or_default()
     }
@@ -91,12 +93,12 @@ impl Entry {
         usize::from(self.message_octets) + 2 * usize::from(self.ttls)
     }
 
-    /// Memory that it takes.
+    /// Memory of the entry, in octets.
     pub fn cost(&self) -> usize {
         self.octets.len() + ENTRY_OVERHEAD_OCTETS
     }
 
-    /// How it stands at `now`.
+    /// Its freshness at `now`.
     pub fn freshness(&self, now: Tick) -> Freshness {
         match now {
             _ if now < self.expires => Freshness::Fresh,
@@ -105,12 +107,12 @@ impl Entry {
         }
     }
 
-    /// Ends its life: it is not given any more, not even as a stale answer.
+    /// Ends its lifetime: it is not used any more, not even as a stale answer.
     pub fn end(&mut self) {
         (self.expires, self.stale_until) = (0, 0);
     }
 
-    /// Whether it is in the last tenth of its life.
+    /// Whether it is in the last tenth of its lifetime.
     pub fn is_ending(&self, now: Tick) -> bool {
         let life = self.expires.saturating_sub(self.stored);
         self.expires.saturating_sub(now) <= life / 10

@@ -1,26 +1,27 @@
-//! From a hash to a slot: open addressing over one block of memory that never grows.
+//! Maps a hash to a slot: open addressing in one block of memory that never grows.
 //!
-//! Before: a key was hashed with a secret. After: the slots that may hold it were asked.
-//! Holds: 32 bits of each hash beside its slot, so that a look at another key's slot is rare.
-//! Never: moves more than the run of cells behind one that became free: there is no resize, and no pause.
+//! Before: a key was hashed with a secret. After: the caller has checked the slots that may contain it.
+//! Holds: 32 bits of each hash beside its slot, so that the slot of another key is rarely read.
+//! Never: moves more cells than the run after a freed cell: the table is never resized, so there is no pause for
+//! that.
 
-/// Hash in the upper half, slot plus one in the lower; zero is empty.
+/// The hash in the upper half, the slot number plus one in the lower; zero is an empty cell.
 type Cell = u64;
 
-/// The table. Twice to three times as many cells as slots, rounded up to a power of two.
+/// The table. It has twice to three times as many cells as slots, rounded up to a power of two.
 pub struct Index {
     cells: Box<[Cell]>,
     mask: usize,
 }
 
 impl Index {
-    /// An empty one for so many slots. Memory is touched as it is used, not before.
+    /// An empty table for this many slots. The kernel provides a page of its memory when it is first used.
     pub fn new(slots: usize) -> Self {
         let cells = (slots + slots / 2 + 1).next_power_of_two();
         Self { cells: vec![0; cells].into_boxed_slice(), mask: cells - 1 }
     }
 
-    /// The slot under `hash` that `is_it` takes.
+    /// The slot under `hash` for which `is_it` is true.
     pub fn find(&self, hash: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let mut place = self.home(hash);
         loop {
@@ -36,7 +37,7 @@ impl Index {
         }
     }
 
-    /// Puts `slot` under `hash`. There are always more cells than slots.
+    /// Inserts `slot` under `hash`. There are always more cells than slots.
     pub fn insert(&mut self, hash: u32, slot: u32) {
         let mut place = self.home(hash);
         while self.cells.get(place).is_some_and(|cell| *cell != 0) {
@@ -47,7 +48,7 @@ impl Index {
         }
     }
 
-    /// Takes `slot` from under `hash`, and moves up what was pushed on by it.
+    /// Removes `slot` from under `hash`, and moves back the cells that it had displaced.
     pub fn remove(&mut self, hash: u32, slot: u32) {
         let mut hole = self.home(hash);
         loop {
@@ -59,7 +60,7 @@ impl Index {
         }
         let mut place = self.next(hole);
         while let Some(cell) = self.cells.get(place).copied().filter(|cell| *cell != 0) {
-            // It may move up when its home is not between the hole and itself.
+            // A cell may move back unless its home lies between the hole and the cell.
             let from_home = place.wrapping_sub(self.home(hash_of(cell))) & self.mask;
             if from_home >= place.wrapping_sub(hole) & self.mask {
                 self.set(hole, cell);

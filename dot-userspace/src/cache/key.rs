@@ -1,9 +1,9 @@
-//! What makes two queries the same: everything that may change an answer, and nothing else.
+//! The key of a query: everything in it that may change the answer, and nothing else.
 //!
-//! Before: `triage` said forward. After: the cache looks for the key, or the query passes it by.
-//! Holds: the question with its name in lower case, RD, AD, CD, DO, whether there is an OPT, and the client subnet that a
-//! backend is sent: the client's own, or dotd's, or none.
-//! Never: gives a key to a query with anything in it whose effect on the answer is not known.
+//! Before: `triage` said forward. After: the cache looks the key up, or the query bypasses the cache.
+//! Holds: the question with its name in lower case, RD, AD, CD, DO, whether there is an OPT, and the client subnet
+//! that a backend is sent: the client's own, or dotd's, or none.
+//! Never: gives a key to a query with an element whose effect on the answer is unknown.
 //!
 //! Source: RFC 1035 §2.3.3, RFC 6895 §3.1, RFC 6840 §5.7, RFC 7871 §7.3, RFC 7873 §5.
 
@@ -16,11 +16,11 @@ use crate::dns::{
 const QUESTION_OCTETS_MAX: usize = 259;
 /// Longest client subnet: option header, family and prefix lengths, an IPv6 address.
 const SUBNET_OCTETS_MAX: usize = 24;
-/// Everything of a key.
+/// Longest key.
 const KEY_OCTETS_MAX: usize = QUESTION_OCTETS_MAX + 1 + SUBNET_OCTETS_MAX;
-/// Of the first octet of flags RD alone may be set; of the second AD and CD.
+/// Only RD may be set in the first octet of flags; only AD and CD in the second.
 const FLAGS_ALLOWED: [u8; 2] = [0x01, 0x30];
-/// In the place of a client subnet: every one. No option begins so, for it would have 65,535 octets.
+/// Stands for every client subnet. No subnet option begins like this, because it would have 65,535 octets.
 const EVERY_SUBNET: [u8; 4] = [0, 8, 0xff, 0xff];
 /// The query has an OPT.
 const HAS_OPT: u8 = 0x02;
@@ -36,11 +36,11 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of `message`, which `query` describes, of whose client's subnet backends are `told` that. `None`: it is not
-    /// for the cache.
+    /// The key of `message`, which `query` describes. `told`: what backends learn of the client's subnet. `None`: the
+    /// query is not for the cache.
     ///
-    /// Signed queries are not, nor cookies (each answer is for one client), options and flags that we do not know,
-    /// types that ask for more than records (128 to 255), and reserved classes.
+    /// Not for the cache are signed queries, cookies (each answer is for one client), options and flags that dotd
+    /// does not know, types that ask for more than records (128 to 255), and reserved classes.
     #[must_use]
     pub fn of(message: &[u8], query: &Query, told: Told) -> Option<Self> {
         let question = message.get(HEADER_OCTETS..query.question_end)?;
@@ -63,7 +63,7 @@ impl Key {
         let mut octets = [0; KEY_OCTETS_MAX];
         let (head, tail) = octets.split_at_mut_checked(question.len())?;
         head.copy_from_slice(question);
-        // Lengths of labels are below 64, so that no upper-case letter is one.
+        // The length octets of labels are below 64, so none of them is an upper-case letter.
         head.get_mut(..question.len().checked_sub(4)?)?.make_ascii_lowercase();
         let (flag, rest) = tail.split_first_mut()?;
         *flag = flags;
@@ -71,19 +71,19 @@ impl Key {
         Some(Self { octets, length: question.len() + 1 + subnet.len(), question_octets: question.len() })
     }
 
-    /// All of it.
+    /// All octets of the key.
     #[must_use]
     pub fn octets(&self) -> &[u8] {
         self.octets.get(..self.length).unwrap_or_default()
     }
 
-    /// The question in lower case, as a kept response holds it.
+    /// The question in lower case, as a cached response contains it.
     #[must_use]
     pub fn question(&self) -> &[u8] {
         self.octets.get(..self.question_octets).unwrap_or_default()
     }
 
-    /// What is not in the question.
+    /// The part of the key that is not in the question.
     #[must_use]
     pub fn circumstances(&self) -> &[u8] {
         self.octets.get(self.question_octets..self.length).unwrap_or_default()
@@ -95,13 +95,13 @@ impl Key {
         HEADER_OCTETS + self.question_octets
     }
 
-    /// The client subnet option that the backend is sent.
+    /// The client subnet option in the query to the backend.
     #[must_use]
     pub fn subnet(&self) -> Option<&[u8]> {
         self.octets.get(self.question_octets + 1..self.length).filter(|option| !option.is_empty())
     }
 
-    /// Under what an answer is kept that is for every subnet of the same family. `None`: this key's answers are its own.
+    /// The key for an answer that is for every subnet of the same family. `None`: this key has no client subnet.
     #[must_use]
     pub fn shared(&self) -> Option<Self> {
         let subnet = self.subnet().filter(|option| may_be_for_all(option))?;
@@ -124,7 +124,7 @@ impl Key {
     }
 }
 
-/// RD, AD, CD, whether there is an OPT, DO; `None` when any other bit is set, or there are other records.
+/// RD, AD, CD, whether there is an OPT, and DO. `None`: any other bit is set, or there are other records.
 fn flags(message: &[u8], query: &Query) -> Option<u8> {
     let [_, _, first, second, _, _, counts @ ..] = message.first_chunk::<HEADER_OCTETS>()?;
     let has_others = *counts != [0, 0, 0, 0, 0, u8::from(query.opt.is_some())];
@@ -136,13 +136,13 @@ fn flags(message: &[u8], query: &Query) -> Option<u8> {
 }
 
 fn edns_flags(message: &[u8], opt: Opt) -> Option<u8> {
-    // Behind the root label, TYPE and CLASS: extended rcode, version, and two octets of flags.
+    // After the root label, TYPE and CLASS come the extended rcode, the version, and two octets of flags.
     let [rcode, _, high, low] = message.get(opt.start + 5..)?.first_chunk::<4>()?;
     let is_known = (*rcode, high & 0x7f, *low) == (0, 0, 0);
     is_known.then_some(HAS_OPT | if opt.dnssec_ok { DNSSEC_OK } else { 0 })
 }
 
-/// The client subnet option, or nothing; `None` when an option stands there that is not for the cache.
+/// The client subnet option; empty without one. `None`: there is an option that is not for the cache.
 fn subnet<'a>(message: &'a [u8], query: &Query) -> Option<&'a [u8]> {
     let Some(opt) = query.opt else { return Some(&[]) };
     let mut found: &[u8] = &[];

@@ -1,11 +1,11 @@
-//! Module `cache`: responses of the backends, kept by each worker for as long as their TTLs say.
+//! Module `cache`: responses of backends, cached by each worker for as long as their TTLs allow.
 //!
-//! Before: `dns::triage` said forward. After: a copy of a kept response, or a backend is asked.
-//! The line: [`Key::of`] → [`Cache::look`] → [`Cache::write`]; and back: a response → [`Cache::keep`].
-//! Holds: one worker's entries, bounded in number and in octets; the hash is keyed, so that no client can
-//! choose names that collide.
-//! Never: shares with another worker, allocates for a hit, keeps what is for one client alone, or pauses: each
-//! step is bounded, however many entries there are.
+//! Before: `dns::triage` said forward. After: the client has a copy of a cached response, or a backend is asked.
+//! The path of a query: [`Key::of`] → [`Cache::look`] → [`Cache::write`]; the path of a response: [`Cache::keep`].
+//! Holds: the entries of one worker, limited in number and in octets; the hash is keyed, so that no client can choose
+//! names that collide.
+//! Never: shares entries with another worker, allocates for a hit, caches a response that is for one client only, or
+//! pauses: each step is bounded, however many entries there are.
 //!
 //! Source: RFC 2308, RFC 8767, RFC 7871 §7.3.
 
@@ -38,28 +38,28 @@ use crate::{
     ledger::{Counter, WorkerCounters},
 };
 
-/// Octets an entry may have on average, what it costs beside them included: `cache_entries` bounds memory too.
+/// Average octets of an entry, its overhead included: so `cache_entries` limits memory too.
 pub const ENTRY_OCTETS: usize = 512;
-/// Room of the smallest cache.
+/// Octets of the smallest cache.
 const OCTETS_MIN: usize = 64 * 1024;
-/// Rest after a backend failed to give a newer answer, before it is asked again for a stale one.
+/// After a backend failed to give a newer answer, the wait before it is asked again while a stale one is used.
 const RECHECK_TICKS: Tick = SECOND;
-/// Entries of one step of what goes over all of them.
+/// Entries that one step of a walk over all entries handles.
 const STEP_ENTRIES: usize = 4096;
 
-/// What is kept, and for how long.
+/// The limits of the cache, and how long it keeps responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keeping {
-    /// Responses, of [`ENTRY_OCTETS`] on average; 0: no cache.
+    /// Most responses, of [`ENTRY_OCTETS`] on average; 0: no cache.
     pub entries: u32,
-    /// Between what their lives must be.
+    /// Bounds of their lifetimes.
     pub bounds: dns::Bounds,
-    /// For how many seconds after its end one is given while no backend gives a newer one.
+    /// Seconds after the end of its lifetime for which a response may be used while no backend gives a newer one.
     pub stale_seconds: u32,
 }
 
 impl Keeping {
-    /// So many entries, and for the rest what holds where the config says nothing.
+    /// This many entries, and the defaults of the config for everything else.
     #[must_use]
     pub fn of(entries: u32) -> Self {
         let seconds = |limit: &Limit<Duration>| u32::try_from(limit.default.as_secs()).unwrap_or(u32::MAX);
@@ -72,19 +72,19 @@ impl Keeping {
     }
 }
 
-/// Which answers an operator wants forgotten.
+/// The answers that an operator wants removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forget {
-    /// Those for this name, in wire format and lower case…
+    /// The answers for this name, in wire format and lower case…
     pub name: Box<[u8]>,
-    /// …or for it and all below it.
+    /// …or for it and all names below it.
     pub is_suffix: bool,
-    /// Of this type alone; `None`: of each.
+    /// Only those of this type. `None`: those of every type.
     pub qtype: Option<u16>,
 }
 
 impl Forget {
-    /// Whether answers to `question`, in lower case, are to go.
+    /// Whether answers to `question`, in lower case, are removed.
     fn means(&self, question: &[u8]) -> bool {
         let Some((name, [high, low, ..])) = question.split_last_chunk::<4>() else { return false };
         let is_type = self.qtype.is_none_or(|qtype| qtype == u16::from_be_bytes([*high, *low]));
@@ -100,26 +100,28 @@ pub struct Cache {
     made: Instant,
     counters: WorkerCounters,
     keeping: Keeping,
-    /// Where TTLs stand in the response that is being kept.
+    /// Offsets of the TTLs in the response that is being cached.
     ttls: Vec<u16>,
     /// A response without its client subnet.
     bare: Vec<u8>,
-    /// What the gauges say of this cache.
+    /// The values that this cache last added to the gauges.
     shown: Cell<(u64, u64)>,
 }
 
-/// What the cache has for a key.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// An answer. `wants_refresh`: it is popular and ends soon.
+    /// An answer whose lifetime has not ended. The second value: it is popular and will end soon, so it should be
+    /// refreshed.
     Fresh(Place, bool),
-    /// An answer that has ended, for when no backend gives a newer one. `has_failed`: none did a moment ago.
+    /// A stale answer, for use if no backend gives a newer one. The second value: a backend has failed to do so just
+    /// now.
     Stale(Place, bool),
-    /// None.
+    /// There is no answer.
     Nothing,
 }
 
-/// Where an answer stands and how old it is. Good until the cache is next changed.
+/// The slot of an answer and its age. Valid until the cache is next changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     slot: u32,
@@ -154,9 +156,10 @@ impl Cache {
         }
     }
 
-    /// Looks for the answer to `key`. Counts nothing: the caller knows what became of it.
+    /// Looks for the answer to `key`. Counts nothing: the caller counts the outcome.
     ///
-    /// Of a client subnet the answer for it counts, then the one for all (RFC 7871 §7.3.1: the longest match).
+    /// The answer for the client's own subnet is preferred to the one for all subnets (RFC 7871 §7.3.1: the longest
+    /// match).
     pub fn look(&mut self, key: &Key, now: Instant) -> Found {
         let now = self.tick(now);
         let own = self.look_for(key, now, false);
@@ -166,7 +169,7 @@ impl Cache {
         self.look_for_all(key, now, own)
     }
 
-    /// The answer for all subnets, where the client's own has none.
+    /// The answer for all subnets, if there is none for the client's own.
     #[cold]
     fn look_for_all(&mut self, key: &Key, now: Tick, own: Found) -> Found {
         let Some(shared) = key.shared() else { return own };
@@ -194,8 +197,8 @@ impl Cache {
         }
     }
 
-    /// Writes the answer at `place`, which was found for `key`, for a client that wrote its question as `question`, with
-    /// TTLs as of now.
+    /// Writes the answer at `place`, which was found for `key`. The question is written as the client wrote it
+    /// (`question`), and the TTLs as of now.
     pub fn write(&self, place: Place, key: &Key, question: &[u8], out: &mut Vec<u8>) {
         out.clear();
         let Some(entry) = self.table.entry(place.slot) else { return };
@@ -214,7 +217,8 @@ impl Cache {
         }
     }
 
-    /// Keeps `response` as the answer to `key`, if it may be kept; as one for all where it says that it is.
+    /// Caches `response` as the answer to `key`, if that is permitted; as one for all subnets if the response says
+    /// so.
     pub fn keep(&mut self, key: &Key, response: &[u8], now: Instant) {
         let (mut ttls, mut bare) = (std::mem::take(&mut self.ttls), std::mem::take(&mut self.bare));
         let bounds = self.keeping.bounds;
@@ -228,7 +232,7 @@ impl Cache {
             match shared {
                 Some(shared) if is_told => self.keep_as(&shared, &bare, &ttls, lifetime, true, now),
                 Some(shared) if !tells_subnet => self.keep_as(&shared, response, &ttls, lifetime, false, now),
-                // For some alone; or its OPT stands where it cannot be edited.
+                // It is for some subnets only; or its OPT is at a place where it cannot be edited.
                 _ => self.keep_as(key, response, &ttls, lifetime, false, now),
             }
         }
@@ -261,7 +265,7 @@ impl Cache {
             && !old.is_failure
             && old.freshness(now) != Freshness::Over
         {
-            // A failure is not worth an answer.
+            // A failure does not replace an answer.
             old.failed = now.max(1);
             return;
         }
@@ -272,7 +276,7 @@ impl Cache {
         self.show_size();
     }
 
-    /// No backend gave a newer answer to `key`: the old one, if there is one, is given meanwhile.
+    /// No backend gave a newer answer to `key`: the old one, if there is one, is used meanwhile.
     pub fn note_failure(&mut self, key: &Key, now: Instant) {
         let now = self.tick(now);
         for key in key.shared().iter().chain([key]) {
@@ -283,14 +287,15 @@ impl Cache {
         }
     }
 
-    /// Forgets some entries of a cache that is no longer used. `false`: none is left.
+    /// Removes some entries of a cache that is no longer used. `false`: none is left.
     pub fn dismantle(&mut self) -> bool {
         let gone = self.table.dismantle(STEP_ENTRIES);
         self.show_size();
         gone == STEP_ENTRIES
     }
 
-    /// Ends the answers that `forget` means among some slots from `start` on. Returns where to go on.
+    /// Ends the lifetime of the answers that `forget` selects in some slots from `start` on. Returns the slot to
+    /// continue with.
     pub fn forget(&mut self, forget: &Forget, start: usize) -> Option<usize> {
         self.table.expire(start, STEP_ENTRIES, |entry| forget.means(entry.question()))
     }
@@ -312,7 +317,7 @@ impl Cache {
         Tick::try_from(ticks).unwrap_or(Tick::MAX)
     }
 
-    /// Brings the gauges to where the table is.
+    /// Updates the gauges.
     fn show_size(&self) {
         self.show(self.table.entries() as u64, self.table.octets() as u64);
     }

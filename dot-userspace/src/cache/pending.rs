@@ -1,14 +1,15 @@
-//! Queries that wait for an answer that is already being asked for.
+//! Queries that wait for an answer that has already been asked for.
 //!
-//! Before: the cache has no answer. After: the first one asks a backend, equal ones wait with it.
-//! Holds: the askers that wait for each key; there is one entry for each of the cache's queries at the backends.
-//! Never: has more than [`WAITING_MAX`] wait for one answer, or knows who they are.
+//! Before: the cache has no answer. After: the first query goes to a backend, and equal ones wait for the same
+//! answer.
+//! Holds: the askers that wait for each key; one entry for each query of the cache at a backend.
+//! Never: lets more than [`WAITING_MAX`] askers wait for one answer, or uses their content.
 
 use std::collections::HashMap;
 
 use super::Key;
 
-/// Most that wait for one answer; further ones ask for themselves.
+/// Most askers that wait for one answer; the queries of further ones go to a backend.
 const WAITING_MAX: usize = 1024;
 
 /// The waiting askers.
@@ -22,19 +23,19 @@ impl<W> Default for Pending<W> {
     }
 }
 
-/// What became of one that would wait.
+/// The result for an asker that would wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
     /// It waits with others.
     Waits,
-    /// No query is under way: the caller must ask.
+    /// No backend has been asked: the caller must ask.
     IsFirst,
-    /// Too many wait.
+    /// Too many askers wait.
     IsFull,
 }
 
 impl<W> Pending<W> {
-    /// Has the one that `waiter` makes wait, if that answer is being asked for.
+    /// Adds the asker that `waiter` makes, if a backend has been asked for that answer.
     pub fn join(&mut self, key: &Key, waiter: impl FnOnce() -> W) -> Joined {
         match self.by_key.get_mut(key.octets()) {
             None => Joined::IsFirst,
@@ -46,12 +47,12 @@ impl<W> Pending<W> {
         }
     }
 
-    /// The answer to `key` is being asked for, for `first` or without an asker.
+    /// A backend is asked for the answer to `key`, for `first` or without an asker.
     pub fn begin(&mut self, key: &Key, first: Option<W>) {
         self.by_key.insert(key.octets().into(), first.into_iter().collect());
     }
 
-    /// Whether the answer to `key` is being asked for.
+    /// Whether a backend has been asked for the answer to `key`.
     pub fn has(&self, key: &Key) -> bool {
         self.by_key.contains_key(key.octets())
     }
@@ -61,7 +62,7 @@ impl<W> Pending<W> {
         self.by_key.remove(key.octets()).unwrap_or_default()
     }
 
-    /// They wait on after all.
+    /// These askers continue to wait.
     pub fn resume(&mut self, key: &Key, waiting: Vec<W>) {
         self.by_key.insert(key.octets().into(), waiting);
     }

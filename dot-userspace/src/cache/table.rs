@@ -1,10 +1,10 @@
-//! Entries in slots, and which of them goes when room is needed: S3-FIFO.
+//! Entries in slots, and the choice of the entries to evict: S3-FIFO.
 //!
-//! Before: a response may be kept. After: it has a slot; what was asked least made room.
-//! Holds: a small queue that newcomers enter, a main queue for those that were asked again while in it, and the
-//! hashes of those that were not: an entry that comes back soon enters the main queue. So a flood of names that are asked
-//! once passes through a tenth of the memory.
-//! Never: allocates for more than was configured, or looks at more than [`LOOKS_MAX`] entries to free one.
+//! Before: a response may be cached. After: it has a slot, and entries that were seldom used were evicted for it.
+//! Holds: a small queue for new entries, a main queue for entries that were used again while they were new, and the
+//! hashes of those that were not: an entry that comes back soon enters the main queue. So a flood of names that are
+//! asked once uses a tenth of the memory.
+//! Never: allocates for more than was configured, or checks more than [`LOOKS_MAX`] entries to free one.
 //!
 //! Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, §4.
 
@@ -15,13 +15,13 @@ use super::{
     index::Index,
 };
 
-/// Part of the entries that may be newcomers.
+/// The small queue has one entry in this many.
 const SMALL_PART: usize = 10;
-/// Hits while a newcomer that make it stay.
+/// Hits that an entry in the small queue needs to enter the main queue.
 const HITS_TO_STAY: u8 = 2;
-/// Hits that are remembered.
+/// Most hits that an entry counts.
 const HITS_MAX: u8 = 3;
-/// Entries that one eviction may pass over before it takes the next one whatever it is.
+/// Most entries that one eviction skips; then it evicts the next one, whatever its hits.
 const LOOKS_MAX: usize = 64;
 
 /// A place for an entry.
@@ -39,7 +39,7 @@ pub struct Table {
     index: Index,
     small: VecDeque<u32>,
     main: VecDeque<u32>,
-    /// Hashes of newcomers that went, each at the place that its own bits give it.
+    /// Hashes of new entries that were evicted, each at a position given by its own bits.
     ghosts: Box<[u32]>,
     entries_max: usize,
     octets_max: usize,
@@ -48,7 +48,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty one. Memory is reserved now, and touched as it is used.
+    /// An empty table. Its memory is reserved now; the kernel provides a page when it is first used.
     pub fn new(entries_max: usize, octets_max: usize) -> Self {
         Self {
             slots: Vec::with_capacity(entries_max),
@@ -64,17 +64,17 @@ impl Table {
         }
     }
 
-    /// Entries now.
+    /// Number of entries.
     pub fn entries(&self) -> usize {
         self.entries
     }
 
-    /// Octets now, what entries cost beside their own included.
+    /// Octets of all entries, overhead included.
     pub fn octets(&self) -> usize {
         self.octets
     }
 
-    /// The slot under `hash` whose entry `is_it` takes.
+    /// The slot under `hash` whose entry satisfies `is_it`.
     pub fn find(&self, hash: u32, is_it: impl Fn(&Entry) -> bool) -> Option<u32> {
         self.index.find(hash, |slot| self.entry(slot).is_some_and(&is_it))
     }
@@ -84,12 +84,12 @@ impl Table {
         self.slots.get(slot as usize).filter(|slot| slot.is_taken).map(|slot| &slot.entry)
     }
 
-    /// The entry in `slot`, to change.
+    /// The entry in `slot`, mutable.
     pub fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry> {
         self.slots.get_mut(slot as usize).filter(|slot| slot.is_taken).map(|slot| &mut slot.entry)
     }
 
-    /// Remembers that `slot` was asked for. Returns how often it was before, as far as that is remembered.
+    /// Counts a hit of `slot`. Returns the hits before it, as far as they are counted.
     pub fn hit(&mut self, slot: u32) -> u8 {
         let Some(slot) = self.slots.get_mut(slot as usize) else { return 0 };
         let before = slot.hits;
@@ -99,8 +99,8 @@ impl Table {
         before
     }
 
-    /// Puts `entry` under `hash`, in the place of the one in `old` if there is one. Returns how many others went
-    /// for it. `None`: it alone is more than an eighth of the room, and is not kept.
+    /// Inserts `entry` under `hash`, replacing the entry in slot `old` if there is one. Returns how many others were
+    /// evicted. `None`: it needs more than an eighth of the memory, and is not cached.
     pub fn put(&mut self, hash: u32, old: Option<u32>, entry: Entry, now: Tick) -> Option<u64> {
         if entry.cost() > self.octets_max / 8 {
             return None;
@@ -113,7 +113,7 @@ impl Table {
             }
             evicted += 1;
         }
-        // Among those that went may be the old one.
+        // The old entry may be among those that were evicted.
         match old.and_then(|slot| self.slots.get_mut(slot as usize)).filter(|slot| slot.is_taken) {
             Some(slot) => {
                 self.octets = (self.octets + added).saturating_sub(slot.entry.cost());
@@ -144,7 +144,7 @@ impl Table {
         if self.take_ghost(hash) { self.main.push_back(slot) } else { self.small.push_back(slot) }
     }
 
-    /// Frees one entry's place. `false`: there is no entry.
+    /// Evicts one entry. `false`: there is no entry.
     fn evict(&mut self, now: Tick) -> bool {
         let small_max = (self.entries_max / SMALL_PART).max(1);
         for looks in 0.. {
@@ -172,7 +172,7 @@ impl Table {
         false
     }
 
-    /// The hits of an entry that is still of use.
+    /// The hits of an entry that is still usable.
     fn standing(&self, slot: u32, now: Tick) -> Option<u8> {
         let slot = self.slots.get(slot as usize).filter(|slot| slot.is_taken)?;
         (slot.entry.freshness(now) != Freshness::Over).then_some(slot.hits)
@@ -194,7 +194,7 @@ impl Table {
         self.empty(slot)
     }
 
-    /// Whether `hash` went not long ago; it is forgotten now.
+    /// Whether the entry of `hash` was evicted recently; its ghost is removed.
     fn take_ghost(&mut self, hash: u32) -> bool {
         let place = self.ghost_place(hash);
         self.ghosts.get_mut(place).is_some_and(|ghost| {
@@ -210,7 +210,7 @@ impl Table {
         hash as usize & (self.ghosts.len() - 1)
     }
 
-    /// Forgets the entry in `slot`, which no queue holds any more.
+    /// Frees `slot`, which is in no queue any more.
     fn empty(&mut self, slot: u32) -> bool {
         let Some(place) = self.slots.get_mut(slot as usize) else { return false };
         place.is_taken = false;
@@ -222,7 +222,7 @@ impl Table {
         true
     }
 
-    /// Forgets up to `count` entries, whichever; for a table that is no longer used. Returns how many.
+    /// Removes any `count` entries of a table that is no longer used. Returns how many there were.
     pub fn dismantle(&mut self, count: usize) -> usize {
         let mut gone = 0;
         while gone < count {
@@ -232,8 +232,8 @@ impl Table {
         gone
     }
 
-    /// Ends the life of those entries among `count` slots from `start` on that `is_meant` takes: nobody gets them
-    /// any more, and their places are free as their turn comes. Returns where to go on.
+    /// Ends the lifetime of the entries that satisfy `is_meant` among `count` slots from `start` on: they are not
+    /// used any more, and are evicted in their turn. Returns the slot to continue with.
     pub fn expire(&mut self, start: usize, count: usize, is_meant: impl Fn(&Entry) -> bool) -> Option<usize> {
         let end = start + count;
         for slot in self.slots.iter_mut().take(end).skip(start) {

@@ -1,4 +1,4 @@
-//! What the cache promises, against a map that forgets nothing and knows each end.
+//! Compares the cache with a map that keeps every response and knows when each ends.
 
 mod subnet;
 
@@ -50,13 +50,14 @@ pub(super) fn answer(query: &[u8], ttl: u32, address: [u8; 4]) -> Vec<u8> {
     message
 }
 
-/// What a client gets, and the TTL in it.
+/// The address in the response that a client gets, its TTL, and the whole response.
 fn given(cache: &mut Cache, query: &[u8], now: Instant) -> Option<([u8; 4], u32, Vec<u8>)> {
     let key = key(query).unwrap();
     let (Found::Fresh(place, _) | Found::Stale(place, _)) = cache.look(&key, now) else { return None };
     let mut out = Vec::new();
     cache.write(place, &key, &query[12..key.question_end()], &mut out);
-    // Behind the question: a pointer, TYPE, CLASS, TTL, a length, the address; and behind that, of a stale one, an OPT.
+    // After the question: a pointer, TYPE, CLASS, TTL, a length, the address; and after that, in a stale response, an
+    // OPT.
     let record = &out[key.question_end()..];
     let ttl = u32::from_be_bytes(record[6..10].try_into().unwrap());
     let address = record[12..].first_chunk::<4>().unwrap();
@@ -68,8 +69,8 @@ pub(super) fn cache(entries: u32) -> (Cache, WorkerCounters) {
     (Cache::new(Keeping::of(entries), &counters), counters)
 }
 
-/// Goal: what changes an answer keeps queries apart, and nothing else does.
-/// Method: pairs of queries that differ in one thing.
+/// Goal: queries have the same key exactly if they must have the same answer.
+/// Method: pairs of queries that differ in one element.
 #[test]
 fn a_key_is_what_changes_an_answer() {
     let of = |message: &[u8]| key(message).unwrap().octets().to_vec();
@@ -96,8 +97,8 @@ fn a_key_is_what_changes_an_answer() {
     assert_ne!(of(&near), of(&far));
 }
 
-/// Goal: what is for one client alone, or may be, passes the cache by: cookies, NSID and options that we do not
-/// know, flags that we do not know, signed queries, types and classes that are no records.
+/// Goal: queries whose answer is or may be for one client only bypass the cache: cookies, NSID and options that dotd
+/// does not know, unknown flags, signed queries, and types and classes that are not records.
 #[test]
 fn what_is_not_known_has_no_key() {
     let cookie = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -128,8 +129,8 @@ fn what_is_not_known_has_no_key() {
     }
 }
 
-/// Goal: a kept answer counts down, keeps its client's case, ends with its TTL, is then stale for 30 s with a TTL
-/// of 30, and is forgotten after that. Method: moments of one answer's life.
+/// Goal: the TTLs of a cached answer count down, and it has its client's case. It ends with its TTL, is then stale
+/// for 30 s with a TTL of 30, and is removed after that. Method: lookups at several ages of one answer.
 #[test]
 fn an_answer_lives_as_long_as_its_ttl() {
     let (mut cache, _) = cache(10);
@@ -171,9 +172,10 @@ fn a_failure_is_kept_for_a_second() {
     assert!(matches!(cache.look(&key, at(13_100)), Found::Stale(_, true)), "the failure was noted");
 }
 
-/// Goal: a flood of names that are asked once leaves alone what is asked again and again.
-/// Method: 200 popular names in a cache of 1000, five strangers between any two of their queries: by the time a name
-/// is asked again 1200 others were, so that a cache which forgets what was asked longest ago never hits.
+/// Goal: a flood of names that are asked once does not evict names that are asked again and again.
+/// Method: 200 popular names in a cache of 1000, with five other names between any two of their queries: 1200 names
+/// are asked before a popular one is asked again, so a cache that evicts the least recently used name would never
+/// have a hit.
 #[test]
 fn a_flood_of_strangers_leaves_the_popular_alone() {
     let (mut cache, counters) = cache(1000);
@@ -196,10 +198,10 @@ fn a_flood_of_strangers_leaves_the_popular_alone() {
     assert!(hits >= 1500, "{hits} of 1600");
     assert_eq!(counters.get(Counter::CacheEntries), 1000);
     let (inserts, evictions) = (counters.get(Counter::CacheInserted), counters.get(Counter::CacheEvicted));
-    assert_eq!(inserts - evictions, 1000, "whatever came and did not go is there");
+    assert_eq!(inserts - evictions, 1000, "every entry that was not evicted is there");
 }
 
-/// Goal: octets are a bound as well as entries, and an answer that would take too much is not kept.
+/// Goal: octets are limited as well as entries, and an answer that needs too many is not cached.
 #[test]
 fn octets_are_bounded() {
     let (mut cache, counters) = cache(1000);
@@ -226,7 +228,7 @@ fn octets_are_bounded() {
     assert_eq!((counters.get(Counter::CacheEntries), counters.get(Counter::CacheOctets)), (0, 0));
 }
 
-/// Goal: one name is forgotten and its neighbours are not; a cache that is given up is empty after some steps.
+/// Goal: one name is removed and its neighbours stay; a cache that is no longer used is empty after some steps.
 #[test]
 fn forgets_a_name_and_everything() {
     let (mut cache, counters) = cache(10_000);
@@ -247,7 +249,7 @@ fn forgets_a_name_and_everything() {
     assert_eq!((steps, counters.get(Counter::CacheEntries), counters.get(Counter::CacheOctets)), (2, 0, 0));
 }
 
-/// Goal: equal queries wait for one answer, up to a bound, and each is told once.
+/// Goal: equal queries wait for one answer, up to a limit, and each is answered once.
 #[test]
 fn equal_queries_wait_together() {
     let mut pending = Pending::default();
@@ -262,7 +264,7 @@ fn equal_queries_wait_together() {
     assert!(!pending.has(&key) && pending.end(&key).is_empty());
 }
 
-/// One thing that happens to a cache.
+/// One operation on a cache.
 #[derive(Clone, Debug)]
 enum Event {
     Keep { name: u8, ttl: u32, address: [u8; 4] },
@@ -283,9 +285,9 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Goal: a cache gives what was kept last and no longer than it holds; one with room for all gives all of it.
-    /// Method: any events, a cache with room for 10 of 40 names and one with room for all, beside a map of what
-    /// came and when.
+    /// Goal: a lookup gives the response that was cached last, and only within its lifetime; a cache with room for
+    /// all gives every one. Method: any operations on a cache with room for 10 of 40 names and on one with room for
+    /// all, compared with a map of responses and times.
     #[test]
     fn gives_what_was_kept_and_nothing_else(events in prop::collection::vec(event(), 1..300)) {
         let ((mut small, counters), (mut large, _)) = (cache(10), cache(1000));
@@ -321,8 +323,9 @@ proptest! {
         }
     }
 
-    /// Goal: the index finds what it holds and nothing else, whatever collides and in whatever order cells are freed.
-    /// Method: hashes from a few values, so that runs of cells form and break, beside a set.
+    /// Goal: the index finds exactly the slots that were inserted, whichever hashes collide and in whatever order
+    /// cells are freed.
+    /// Method: hashes from a few values, so that runs of cells form and break, compared with a set.
     #[test]
     fn the_index_finds_what_it_holds(steps in prop::collection::vec((0..12u32, 0..16u32, any::<bool>()), 1..200)) {
         let mut index = Index::new(16);
@@ -344,7 +347,7 @@ proptest! {
     }
 }
 
-/// Goal: a table never holds more than it may, nor loses one of its slots, however entries come and go.
+/// Goal: a table never exceeds its limits and never loses a slot, in whatever order entries come and go.
 #[test]
 fn a_table_keeps_its_bounds() {
     let mut table = Table::new(8, 64 * 1024);

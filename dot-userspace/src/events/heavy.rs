@@ -1,9 +1,9 @@
-//! Counts what clients do while an operator watches (`dotd top`).
+//! Counts the activity of clients while an operator watches (`dotd top`).
 //!
-//! Before: a worker reads a query, writes an answer, shakes hands or refuses. After: the operator has the clients that did
-//! most of each, and on request the names that clients asked for most.
-//! Holds: nothing until an operator watches, then five tables of [`sketch::ENTRIES`](super::sketch::ENTRIES) clients; they go
-//! when no request has come for [`LEASE`].
+//! Before: a worker reads a query, writes a response, completes a handshake or refuses. After: the operator has the
+//! clients with the highest counts of each kind, and on request the names that clients asked for most.
+//! Holds: nothing until an operator watches, then five tables of [`sketch::ENTRIES`](super::sketch::ENTRIES) clients;
+//! they are freed when no request has come for [`LEASE`].
 //! Never: costs more than a branch while no operator watches.
 
 use std::{
@@ -23,27 +23,27 @@ use tokio::{
 use super::sketch::{Estimate, Sketch};
 use crate::dns::NAME_OCTETS_MAX;
 
-/// How long counting goes on after the last request.
+/// How long counting continues after the last request.
 const LEASE: Duration = Duration::from_secs(15);
 
-/// What clients are compared by.
+/// The quantity that clients are compared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effort {
-    /// Messages that it sent.
+    /// Messages that the client sent.
     Queries,
-    /// Octets of its messages and of the answers.
+    /// Octets of its messages and of the responses.
     Octets,
-    /// Handshakes that were done.
+    /// Completed handshakes.
     Handshakes,
-    /// What its handshakes cost, in fifths of a full one.
+    /// Cost of its handshakes, in fifths of a full one.
     Cost,
-    /// What was refused to it.
+    /// Refusals of its connections, handshakes and queries.
     Refusals,
 }
 
 impl Effort {
-    /// Each.
+    /// Every quantity.
     pub const ALL: [Self; 5] = [Self::Queries, Self::Octets, Self::Handshakes, Self::Cost, Self::Refusals];
 
     /// Its name in an answer.
@@ -59,21 +59,21 @@ impl Effort {
     }
 }
 
-/// Counts of one worker by key, and what a key that is not there may have at most.
+/// Counts of one worker by key, and the most that a missing key may have.
 pub type Part<K> = (Vec<(K, Estimate)>, u64);
 
-/// What one worker counted.
+/// The counts of one worker.
 #[derive(Clone, Debug)]
 pub struct Heaviest {
-    /// Since it began.
+    /// Time since the worker began to count.
     pub counted_for: Duration,
-    /// By [`Effort::ALL`].
+    /// In the order of [`Effort::ALL`].
     pub clients: Vec<Part<ClientPrefix>>,
-    /// Names in wire form, in lower case; nothing unless they were asked for.
+    /// Names in wire format, in lower case. `None`: they were not asked for.
     pub names: Option<Part<Box<[u8]>>>,
 }
 
-/// Counts while an operator watches.
+/// The counts while an operator watches.
 #[derive(Default)]
 pub struct Heavy {
     is_watched: Cell<bool>,
@@ -117,7 +117,7 @@ impl Heavy {
         }
     }
 
-    /// Counts a message of a client, which asks for `name`, in wire form.
+    /// Counts a message of a client; `name` is its qname in wire format.
     #[inline]
     pub fn add_query<'a>(
         &self,
@@ -144,7 +144,7 @@ impl Heavy {
         }
     }
 
-    /// What was counted so far; counting goes on for [`LEASE`]. `bits` are the lengths of client prefixes.
+    /// The counts so far; counting continues for [`LEASE`]. `bits` are the lengths of client prefixes.
     pub fn watch(self: &Rc<Self>, bits: (u8, u8), with_names: bool) -> Heaviest {
         let now = Instant::now();
         let mut watched = self.watched.borrow_mut();
@@ -176,7 +176,7 @@ impl Heavy {
         }
     }
 
-    /// Ends the counting when no request has come for [`LEASE`].
+    /// Stops counting when no request has come for [`LEASE`].
     async fn end(self: Rc<Self>) {
         loop {
             let until = self.watched.borrow().as_ref().map(|watched| watched.until);
@@ -196,8 +196,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: nothing is counted before an operator watches and after the last one has gone; names only where they are wanted, in
-    /// one case. Method: a lease that is over soon.
+    /// Goal: nothing is counted before an operator watches and after the last one has stopped; names are counted only
+    /// on request, and without their case. Method: a lease that ends soon.
     #[test]
     fn counting_ends_with_the_last_who_watches() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -1,7 +1,7 @@
-//! Which key of the config sets each limit: so that an operator can change a refusal.
+//! The config key behind each limit, so that an operator knows how to change a refusal.
 //!
-//! Before: a counter of the engine, or a reason of the kernel half. After: the key that an operator would change.
-//! Never: names a key that the config does not have: a test holds this to docs/config.md.
+//! Before: a counter of the engine, or a reason of the kernel half. After: the key that would change it.
+//! Never: names a key that the config does not have: a test compares this with docs/config.md.
 
 use dot_common::verdict::Reason;
 
@@ -38,7 +38,7 @@ pub fn key_of(counter: Counter) -> Option<&'static str> {
     })
 }
 
-/// The key behind a packet that the kernel half dropped, would drop or answered, by the reason's name.
+/// The key behind a packet that the kernel half dropped, would have dropped or answered, by the name of the reason.
 #[must_use]
 pub fn key_of_packets(reason: &str) -> Option<&'static str> {
     let reason = Reason::ALL.iter().find(|known| known.name() == reason)?;
@@ -63,8 +63,9 @@ pub fn key_of_packets(reason: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Goal: an operator who is told a key finds it in the config, and each refusal that a limit makes names one. Method: every
-    /// counter and every reason; the key's last part begins a line in its section of docs/config.md.
+    /// Goal: every key that dotd names to an operator is in the config, and every refusal by a limit names a key.
+    /// Method: every counter and every reason; the last part of the key begins a line in its section of
+    /// docs/config.md.
     #[test]
     fn every_key_is_in_the_config() {
         let page = include_str!("../../../docs/config.md");

@@ -1,9 +1,9 @@
-//! Module `events`: what dotd does to clients, on its way to operators who want to see it.
+//! Module `events`: reports dotd's actions towards clients to operators.
 //!
-//! Before: a worker refuses a client, or a connection ends. After: the control thread has it, and a line of the log says it;
-//! `dotd top` and `dotd trace` have their answers.
-//! Holds: what operators have switched on ([`EventSink`]), and each worker's batch of refusals.
-//! Never: waits, or grows with clients: an event that finds no room is counted and lost.
+//! Before: a worker refuses a client, or a connection ends. After: the control thread has the event and writes a log
+//! line; `dotd top` and `dotd trace` have their answers.
+//! Holds: the reports that operators have switched on ([`EventSink`]), and each worker's batch of refusals.
+//! Never: waits, or grows with the number of clients: an event that finds no room is counted as lost.
 
 mod heavy;
 mod keys;

@@ -1,9 +1,10 @@
-//! Clients that a worker refused, on their way to the control thread, which writes lines of them.
+//! Collects the refusals of a worker for the control thread, which logs them.
 //!
-//! Before: a connection, a handshake, a session or a query was refused. After: the control thread has a batch, at most ten a
-//! second of each worker.
+//! Before: a connection, a handshake, a session or a query was refused. After: the control thread has a batch; each
+//! worker sends at most ten a second.
 //! Holds: a table of fixed size with a sum for each client and reason since the last batch.
-//! Never: allocates for a refusal once the worker runs, makes a system call for one, or waits: what finds no room is counted.
+//! Never: allocates for a refusal once the worker runs, makes a system call for one, or waits: refusals that find no
+//! room are counted.
 
 use std::{
     cell::RefCell,
@@ -24,27 +25,27 @@ use crate::ledger::Counter;
 
 /// Time from a batch's first refusal until it is sent.
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// Clients and reasons in a batch.
+/// Most pairs of client and reason in a batch.
 const PLACES: usize = 256;
-/// Places where one of them may be.
+/// Positions in the table at which one pair may be.
 const PROBES: usize = 4;
-/// Batches on their way, of all workers.
+/// Most batches that wait for the control thread, of all workers.
 const BATCHES_MAX: usize = 64;
 
-/// What was refused to a client, and how often since the last batch.
+/// A refusal of a client, and how often it happened since the last batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Whole: the control thread shows as much of it as it may.
+    /// The whole address; the control thread shows as much of it as the config permits.
     pub client: IpAddr,
-    /// Why, as it is counted.
+    /// The reason, by its counter.
     pub reason: Counter,
-    /// The alert that the client sent, where that is the reason.
+    /// The alert that the client sent, if that is the reason.
     pub alert: Option<u8>,
-    /// How often.
+    /// How often it happened.
     pub count: u32,
 }
 
-/// Where all workers send events, and what operators want of them.
+/// The destination of all workers' events, and which events operators want.
 #[derive(Clone)]
 pub struct EventSink {
     refusals: mpsc::Sender<Vec<Refused>>,
@@ -58,19 +59,19 @@ struct Shared {
 }
 
 impl EventSink {
-    /// A sink, and where its batches come out.
+    /// A sink, and the channel through which its batches come out.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Vec<Refused>>) {
         let (refusals, receiver) = mpsc::channel(BATCHES_MAX);
         (Self { refusals, shared: Arc::default() }, receiver)
     }
 
-    /// Whether a line is to be written for each connection that ends.
+    /// Sets whether a line is logged for each connection that ends.
     pub fn log_connections(&self, is_wanted: bool) {
         self.shared.logs_connections.store(is_wanted, Relaxed);
     }
 
-    /// Whether one is written.
+    /// Whether a line is logged for each connection that ends.
     #[must_use]
     pub fn logs_connections(&self) -> bool {
         self.shared.logs_connections.load(Relaxed)
@@ -87,7 +88,7 @@ impl EventSink {
     }
 }
 
-/// What one worker has to tell. The default tells nothing.
+/// The events of one worker. The default reports nothing.
 #[derive(Default)]
 pub struct Events {
     sink: Option<EventSink>,
@@ -99,14 +100,14 @@ pub struct Events {
 }
 
 impl Events {
-    /// Tells `sink`.
+    /// Reports to `sink`.
     #[must_use]
     pub fn to(sink: EventSink) -> Rc<Self> {
         let batch = RefCell::new(Batch { places: vec![None; PLACES], ..Batch::default() });
         Rc::new(Self { sink: Some(sink), batch, heavy: Rc::default(), trace: Tracing::default() })
     }
 
-    /// Whether a line is to be written for each connection that ends.
+    /// Whether a line is logged for each connection that ends.
     #[must_use]
     pub fn logs_connections(&self) -> bool {
         self.sink.as_ref().is_some_and(EventSink::logs_connections)
@@ -117,7 +118,7 @@ impl Events {
         self.refused_by(client, None, reason, None);
     }
 
-    /// The same in a session, or with the alert that the client sent.
+    /// As [`Events::refused`], in a session, or with the alert that the client sent.
     pub fn refused_by(
         self: &Rc<Self>,
         client: SocketAddr,
@@ -155,14 +156,14 @@ impl Events {
 #[derive(Default)]
 struct Batch {
     places: Vec<Option<Refused>>,
-    /// Of clients that found no place.
+    /// Refusals of clients that found no position.
     unlisted: u64,
     is_waiting: bool,
     hasher: RandomState,
 }
 
 impl Batch {
-    /// `true`: it is the first one, and it is not about to be sent.
+    /// `true`: it is the first refusal of a batch for which no sending is scheduled.
     fn add(&mut self, client: IpAddr, reason: Counter, alert: Option<u8>) -> bool {
         let is_first = !std::mem::replace(&mut self.is_waiting, true);
         let hash = usize::try_from(self.hasher.hash_one((client, reason, alert))).unwrap_or_default();
@@ -184,7 +185,7 @@ impl Batch {
         is_first
     }
 
-    /// What there is, and how many refusals found no place; nothing is there afterwards.
+    /// The refusals, and how many found no position. The batch is empty afterwards.
     fn take(&mut self) -> (Vec<Refused>, u64) {
         self.is_waiting = false;
         let refused = self.places.iter_mut().filter_map(Option::take).collect();
@@ -205,7 +206,8 @@ mod tests {
         LocalSet::new().block_on(&runtime, body)
     }
 
-    /// Goal: many refusals are one batch with a sum for each client and reason, and a worker without a listener does nothing.
+    /// Goal: many refusals form one batch with a sum for each client and reason, and a worker without a listener does
+    /// nothing.
     /// Method: two clients, two reasons, two alerts.
     #[test]
     fn refusals_come_in_batches() {
@@ -229,8 +231,8 @@ mod tests {
         });
     }
 
-    /// Goal: a flood of clients costs no memory, and what is not told is counted. Method: more clients than a batch has places,
-    /// and more batches than may be on their way.
+    /// Goal: a flood of clients costs no memory, and refusals that are not reported are counted. Method: more clients
+    /// than a batch has positions, and more batches than may wait.
     #[test]
     fn what_finds_no_room_is_counted() {
         run(async {

@@ -1,23 +1,24 @@
-//! Finds the keys with the highest counts among more keys than can be kept.
+//! Finds the keys with the highest counts, with fewer counters than keys.
 //!
-//! Before: something is counted for a key. After: the keys with the highest counts, each at most so much too high.
-//! Holds: [`ENTRIES`] counts. A key that has none takes the place, and the count, of the one with the lowest: so no key's count is
-//! too low, and every key with more than one in [`ENTRIES`] of all is there.
+//! Before: something is counted for a key. After: the keys with the highest counts; each count says by how much it
+//! may be too high.
+//! Holds: [`ENTRIES`] counts. A new key replaces the key with the lowest count and continues that count: so no count
+//! is too low, and every key with more than one in [`ENTRIES`] of the total is present.
 //! Never: grows; allocates for a key that is a number.
 //!
 //! Source: Metwally, Agrawal, El Abbadi: Efficient Computation of Frequent and Top-k Elements in Data Streams (Space-Saving).
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
-/// Counts of a sketch.
+/// Counters of a sketch.
 pub const ENTRIES: usize = 256;
 
 /// A key's count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
-    /// At most too high, never too low.
+    /// The count. It is never too low, and too high by at most `excess`.
     pub count: u64,
-    /// By how much it may be too high.
+    /// The most by which it may be too high.
     pub excess: u64,
 }
 
@@ -31,7 +32,7 @@ pub struct Sketch<K> {
 
 impl<K: Clone + Eq + Hash> Default for Sketch<K> {
     fn default() -> Self {
-        // Twice the room: keys come and go in the table.
+        // Twice the room, because keys are inserted and removed.
         Self {
             places: HashMap::with_capacity(2 * ENTRIES),
             keys: Vec::with_capacity(ENTRIES),
@@ -41,7 +42,7 @@ impl<K: Clone + Eq + Hash> Default for Sketch<K> {
 }
 
 impl<K: Clone + Eq + Hash> Sketch<K> {
-    /// Counts so many more for a key.
+    /// Adds `count` to a key.
     pub fn add<Q>(&mut self, key: &Q, count: u64)
     where
         K: Borrow<Q> + for<'a> From<&'a Q>,
@@ -72,7 +73,7 @@ impl<K: Clone + Eq + Hash> Sketch<K> {
         self.keys.iter().zip(self.estimates.iter().copied())
     }
 
-    /// What a key that is not there may have at most.
+    /// The most that a missing key may have.
     #[must_use]
     pub fn floor(&self) -> u64 {
         if self.keys.len() < ENTRIES {
@@ -82,7 +83,7 @@ impl<K: Clone + Eq + Hash> Sketch<K> {
     }
 }
 
-/// What several workers counted, as one; the highest counts in front, `most` at most.
+/// Merges the counts of several workers. Returns the highest `most` counts in order.
 pub fn merge<K: Clone + Ord + Hash>(parts: &[(Vec<(K, Estimate)>, u64)], most: usize) -> Vec<(K, Estimate)> {
     let floors: u64 = parts.iter().map(|(_, floor)| floor).sum();
     let mut sums: HashMap<K, (Estimate, u64)> = HashMap::new();
@@ -94,7 +95,7 @@ pub fn merge<K: Clone + Ord + Hash>(parts: &[(Vec<(K, Estimate)>, u64)], most: u
             *known += floor;
         }
     }
-    // Of workers that do not name a key, it may have as much as their lowest.
+    // A worker that does not report a key may have counted up to its lowest count for it.
     let whole = sums.into_iter().map(|(key, (sum, known))| {
         let unknown = floors.saturating_sub(known);
         (key, Estimate { count: sum.count.wrapping_add(unknown), excess: sum.excess.wrapping_add(unknown) })
@@ -109,7 +110,7 @@ pub fn merge<K: Clone + Ord + Hash>(parts: &[(Vec<(K, Estimate)>, u64)], most: u
 mod tests {
     use super::*;
 
-    /// A key that is its own name.
+    /// A key that is equal to its borrowed form.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
     struct Key(u32);
     impl From<&Key> for Key {
@@ -118,8 +119,9 @@ mod tests {
         }
     }
 
-    /// Goal: heavy keys are found among many light ones, no count is too low, none is too high by more than it says, and memory does
-    /// not grow. Method: three heavy keys between 100,000 that come once; on two workers, merged.
+    /// Goal: frequent keys are found among many rare ones, no count is too low, none is too high by more than it
+    /// says, and memory does not grow. Method: three frequent keys between 100,000 that occur once; on two workers,
+    /// merged.
     #[test]
     fn the_heavy_are_found() {
         let mut workers = [Sketch::default(), Sketch::default()];

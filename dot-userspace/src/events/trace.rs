@@ -1,9 +1,10 @@
-//! Events of one client as they happen, for `dotd trace`.
+//! Reports the events of one client as they happen, for `dotd trace`.
 //!
-//! Before: a worker accepts, shakes hands, reads a query, writes an answer, refuses or ends. After: each trace that is about that
-//! client has an event.
-//! Holds: at most [`TRACES_MAX`] traces, each with room for [`EVENTS_MAX`] events on their way.
-//! Never: costs more than a branch while there is no trace, or waits for a reader: an event that finds no room is counted and lost.
+//! Before: a worker accepts a connection, completes a handshake, reads a query, writes a response, refuses or ends.
+//! After: each trace of that client has an event.
+//! Holds: at most [`TRACES_MAX`] traces, each with room for [`EVENTS_MAX`] events that wait for the reader.
+//! Never: costs more than a branch while there is no trace, or waits for a reader: an event that finds no room is
+//! counted as lost.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,74 +21,74 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-/// Traces at the same time.
+/// Most traces at the same time.
 pub const TRACES_MAX: usize = 4;
-/// Events of a trace on their way: as many queries as a fast client asks in some tens of milliseconds.
+/// Most events of a trace that wait for its reader: as many as a fast client causes in some tens of milliseconds.
 pub const EVENTS_MAX: usize = 4096;
 
-/// The clients that a trace is about.
+/// The clients of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// All clients with an address in this prefix.
     Clients(IpNet),
-    /// One session: its worker, and its number there.
+    /// One session: the number of its worker, and its number there.
     Session(usize, u64),
 }
 
-/// One trace. Cloning shares it.
+/// One trace. Clones share its channel.
 #[derive(Clone, Debug)]
 pub struct Trace {
     /// Its number, for [`Tracing::end`].
     pub number: u64,
-    /// Its clients.
+    /// The clients.
     pub subject: Subject,
-    /// One of so many connections; 1: every one.
+    /// One connection in this many; 1: every one.
     pub sample: u32,
-    /// Whether events may hold the names that are asked for.
+    /// Whether events may contain qnames.
     pub with_names: bool,
-    /// Where events go.
+    /// The channel for events.
     pub events: mpsc::Sender<TraceEvent>,
     /// Events that found no room.
     pub lost: Arc<AtomicU64>,
 }
 
-/// Something that happened to a client.
+/// An event of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceEvent {
     /// Microseconds since 1970.
     pub at_us: u64,
-    /// The worker that saw it; absent: the kernel half.
+    /// The worker that reports it; absent: the kernel half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<usize>,
-    /// The client's address and port; of the kernel half, its prefix.
+    /// The client's address and port; in events of the kernel half, its prefix.
     pub client: String,
     /// Its session, as `dotd explain` calls it, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// What it was.
+    /// The event.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
-    /// The kernel half refused packets: at most once a minute for each reason.
+    /// The kernel half refused packets: at most one event a minute for each reason.
     Packets {
-        /// What it did.
+        /// The verdict.
         verdict: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A connection was accepted.
     Accepted {
-        /// At this address.
+        /// The listening address.
         listener: String,
     },
-    /// Something was refused, or the connection was ended for it.
+    /// dotd refused something, or ended the connection.
     Refused {
-        /// As it is counted.
+        /// The reason, by the name of its counter.
         reason: String,
         /// The key that would change it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,34 +97,34 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         alert: Option<u8>,
     },
-    /// A handshake is done.
+    /// A handshake was completed.
     Handshake {
         /// "1.2" or "1.3".
         tls: String,
-        /// By a ticket or a session.
+        /// Whether a ticket or a session was resumed.
         resumed: bool,
-        /// ALPN `dot` was chosen.
+        /// Whether ALPN `dot` was chosen.
         alpn: bool,
-        /// The name under which the client asked for dotd.
+        /// The server name in the ClientHello.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         server_name: Option<String>,
-        /// From accept to the first octets of the hello.
+        /// Time from accept to the first octets of the ClientHello.
         hello_us: u32,
-        /// From there to the keys.
+        /// Time from there until the keys are agreed on.
         handshake_us: u32,
     },
-    /// A session begins.
+    /// A session has started.
     Session,
-    /// A message came.
+    /// A message was read.
     Query {
         /// Its ID.
         id: u16,
         /// Its length.
         octets: usize,
-        /// Its type; absent where it is no query.
+        /// The qtype; absent if it is not a query.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         qtype: Option<u16>,
-        /// The name that it asks for, where names are wanted.
+        /// The qname, if names are wanted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
@@ -133,31 +134,31 @@ pub enum What {
         id: u16,
         /// Its length.
         octets: usize,
-        /// Its response code, as far as its header has it.
+        /// The response code, as far as the header contains it.
         rcode: u8,
         /// "forwarded", "cached", "responded" or "failed".
         by: String,
-        /// Since the query was read.
+        /// Time since the query was read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         took_us: Option<u64>,
     },
-    /// Responses went to the kernel.
+    /// The kernel has taken responses.
     Written {
-        /// So many octets of them.
+        /// Their octets.
         octets: usize,
     },
-    /// The connection is over.
+    /// The connection has ended.
     Ended {
-        /// How, as it is counted.
+        /// How it ended, by the name of the counter.
         end: String,
-        /// Messages that came.
+        /// Messages of the client.
         queries: u32,
-        /// Since it was accepted.
+        /// Time since it was accepted.
         open_us: u64,
     },
     /// Nothing happened for a while, or events were lost.
     Lost {
-        /// So many so far.
+        /// Events lost so far.
         events: u64,
     },
 }
@@ -177,7 +178,7 @@ impl Tracing {
         self.is_on.get()
     }
 
-    /// Begins a trace, as the worker with this number.
+    /// Starts a trace, on the worker with this number.
     pub fn begin(&self, worker: usize, trace: Trace) {
         self.worker.set(worker);
         let mut traces = self.traces.borrow_mut();
@@ -188,15 +189,15 @@ impl Tracing {
         self.is_on.set(true);
     }
 
-    /// Ends a trace.
+    /// Ends the trace with this number.
     pub fn end(&self, number: u64) {
         let mut traces = self.traces.borrow_mut();
         traces.retain(|trace| trace.number != number && !trace.events.is_closed());
         self.is_on.set(!traces.is_empty());
     }
 
-    /// Tells what happened to a client, in its session if it has one. `what` is made once it is wanted; it hears whether names
-    /// are.
+    /// Reports an event of a client, in its session if it has one. `what` is called only if a trace wants the event;
+    /// its argument says whether names are wanted.
     #[inline]
     pub fn tell(&self, client: SocketAddr, session: Option<u64>, what: impl Fn(bool) -> What) {
         if self.is_on.get() {
@@ -226,7 +227,7 @@ impl Tracing {
 }
 
 impl Trace {
-    /// Whether a connection is one of those that are told of: each event of it or none.
+    /// Whether a connection belongs to the sample: all events of a connection do, or none.
     fn has_drawn(&self, client: SocketAddr) -> bool {
         if self.sample <= 1 {
             return true;
@@ -260,8 +261,8 @@ mod tests {
         (Trace { number, subject, sample: 1, with_names: false, events, lost: Arc::default() }, receiver)
     }
 
-    /// Goal: a trace hears of its clients, or of its session, and of nobody else; names where they are wanted; nothing before it
-    /// begins and after its end. Method: two traces, two clients.
+    /// Goal: a trace gets the events of its clients or of its session, and no others; names only if they are wanted;
+    /// nothing before it starts and after its end. Method: two traces, two clients.
     #[test]
     fn a_trace_hears_of_its_own() {
         let tracing = Tracing::default();
@@ -291,11 +292,12 @@ mod tests {
         tracing.end(1);
         drop(by_session);
         tracing.end(9);
-        assert!(!tracing.is_on(), "a reader that has gone away is forgotten");
+        assert!(!tracing.is_on(), "the trace of a closed reader is removed");
     }
 
-    /// Goal: a reader that does not read loses events, and hears how many; there are only so many traces; a sample has whole
-    /// connections. Method: room for two events; one trace more than there may be; many connections.
+    /// Goal: a reader that does not read loses events, and learns how many; the number of traces is limited; a sample
+    /// contains whole connections. Method: room for two events; one trace more than permitted; many connections.
+    ///
     #[test]
     fn a_slow_reader_loses_events() {
         let tracing = Tracing::default();

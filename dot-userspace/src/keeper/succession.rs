@@ -1,7 +1,7 @@
 //! One engine after another: after a crash, and at an upgrade.
 //!
 //! Before: an engine serves. After a crash: this process has run its own program again, which takes
-//! over the sockets and the XDP half and forks the next engine with a new address space. After an
+//! over the sockets and the kernel half and forks the next engine with a new address space. After an
 //! upgrade: `upgrade` has tried the other program, and this process has run it; the old engine
 //! continues until the new one is ready, and then ends.
 //! Holds: the limit on crashes; which engine is leaving, and its deadline.

@@ -234,6 +234,10 @@ mod tests {
         for length in 0..form.len() {
             assert!(Carried::read(&mut Octets::new(&form[..length]), now).is_none());
         }
-        assert_eq!(moment(NEVER - 1, now), now.checked_sub(AGE_MAX).or(Some(now)), "an age that an attacker chose");
+        assert_eq!(
+            moment(NEVER - 1, now),
+            now.checked_sub(AGE_MAX).or(Some(now)),
+            "an age that an attacker chose"
+        );
     }
 }

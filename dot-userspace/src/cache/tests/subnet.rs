@@ -1,4 +1,4 @@
-//! Client subnets: which answers are kept once, and what each client is told (RFC 7871 §7).
+//! Client subnets: which answers are cached once, and which option each client gets (RFC 7871 §7).
 //!
 //! Before: the messages of `tests`. After: each client has the answer for its own subnet, else the one for all.
 
@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::{Cache, Found, RD, answer, cache, key, query};
 use crate::ledger::Counter;
 
-/// Goal: an answer for all subnets is kept once and told to each client as its own subnet, scope 0; one for some is its
-/// subnet's alone and counts more; who asks for no subnet, and the other family, have answers of their own. Method: answers
-/// of each kind, with an option and without. Covers: C-238
+/// Goal: an answer for all subnets is cached once, and each client gets it with its own subnet and scope 0. An answer
+/// for some subnets is for its client's subnet only, and is preferred. A client that sends no subnet, and one of the
+/// other family, have separate answers. Method: answers of each kind, with an option and without. Covers: C-238
 #[test]
 fn answers_for_every_subnet_are_kept_once() {
     let option = |family: u8, source: u8, scope: u8, address: &[u8]| {

@@ -1,7 +1,7 @@
-//! One dnstap message as octets, in a data frame of Frame Streams.
+//! Encodes one dnstap message in a data frame of Frame Streams.
 //!
-//! Before: a tap has a message, its way and its times. After: the batch has a frame more.
-//! Never: allocates beyond the batch and the scratch, which are used again.
+//! Before: a tap has a message, its addresses and its times. After: the batch has another frame.
+//! Never: allocates beyond the batch and the scratch buffer, which are reused.
 //!
 //! Source: dnstap.proto (dnstap.info); Frame Streams: a data frame is its length, 32 bits big-endian, and its octets.
 
@@ -25,15 +25,15 @@ const RD: u8 = 1;
 pub(super) struct Message<'a> {
     pub what: Tapped,
     pub way: Way,
-    /// Since 1970.
+    /// Time since 1970.
     pub began: Option<Duration>,
-    /// Of a response: when it was read or written.
+    /// For a response: the time at which it was read or written.
     pub ended: Option<Duration>,
     pub octets: &'a [u8],
 }
 
 impl Message<'_> {
-    /// Appends its frame to `out`; `scratch` is useless afterwards.
+    /// Appends the frame to `out`. The content of `scratch` has no meaning afterwards.
     pub(super) fn write(&self, plan: &Plan, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
         scratch.clear();
         self.write_fields(scratch);
@@ -65,7 +65,7 @@ impl Message<'_> {
             address(4, asker, out);
         }
         address(5, asked, out);
-        // A network has no port.
+        // A client's network has no port.
         if let Some(port) = asker.map(|asker| asker.port()).filter(|port| *port != 0) {
             uint32::encode(6, &u32::from(port), out);
         }
@@ -83,8 +83,8 @@ impl Message<'_> {
         }
     }
 
-    /// `Message.Type`. A backend that is asked with RD is one that recurses for us, and dotd its forwarder; else dotd asks as a
-    /// resolver asks authorities.
+    /// `Message.Type`. A query with RD to a backend means that the backend recurses and dotd is its forwarder;
+    /// without RD, dotd asks as a resolver asks an authoritative server.
     fn kind(&self) -> u32 {
         let is_recursive = self.octets.get(2).is_some_and(|flags| flags & RD != 0);
         match (self.what, is_recursive) {

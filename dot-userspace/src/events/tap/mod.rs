@@ -1,10 +1,10 @@
-//! Copies of DNS messages on their way to a dnstap reader: those of clients, and those of backends.
+//! Copies DNS messages of clients and backends for a dnstap reader.
 //!
-//! Before: a worker reads or writes a message, and `[dnstap]` asks for it. After: the thread that `start::tap` runs has it in a
-//! batch, as a frame.
-//! Holds: for the thread that asks, where its batches go and the batch under way.
-//! Never: costs more than a branch while the config names no reader, waits, or grows: a message that finds no room is lost and
-//! counted.
+//! Before: a worker reads or writes a message, and `[dnstap]` asks for it. After: the thread that `start::tap` runs
+//! has it as a frame in a batch.
+//! Holds: for the current thread, the sink of its batches and the unfinished batch.
+//! Never: costs more than a branch while the config names no reader, waits, or grows: a message that finds no room is
+//! counted as lost.
 //!
 //! Source: dnstap.proto (dnstap.info); the fields of a message are in `message`, its frame in Frame Streams.
 
@@ -30,9 +30,9 @@ use message::Message;
 const BATCH_OCTETS: usize = 32 * 1024;
 /// …or this old.
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// How long the wall clock is taken to run as the monotonic one does.
+/// For this long a reading of the wall clock is extrapolated by the monotonic clock, in nanoseconds.
 const CLOCK_TIME: u64 = 10_000_000_000;
-/// Bits of a client's address that are kept where the network alone is wanted, IPv4 and IPv6: as in log lines.
+/// Bits of a client's address that are kept if only its network is wanted, for IPv4 and IPv6: as in log lines.
 const NETWORK_BITS: (u8, u8) = (24, 56);
 
 thread_local! {
@@ -40,38 +40,38 @@ thread_local! {
     static TAP: RefCell<Option<Tap>> = const { RefCell::new(None) };
 }
 
-/// A message, by its way.
+/// The kind of a message: who sends it to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tapped {
-    /// A client asks dotd.
+    /// A query from a client to dotd.
     ClientQuery,
-    /// dotd answers it.
+    /// A response from dotd to a client.
     ClientResponse,
-    /// dotd asks a backend.
+    /// A query from dotd to a backend.
     BackendQuery,
-    /// That answers.
+    /// A response from a backend to dotd.
     BackendResponse,
 }
 
-/// What carries a message.
+/// The transport of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
     /// A datagram.
     Udp,
     /// A connection in clear.
     Tcp,
-    /// A connection within TLS.
+    /// A connection over TLS.
     Dot,
 }
 
-/// Between whom a message goes, and over what.
+/// The two ends of a message and its transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
-    /// The side that asks, where it is known.
+    /// The side that asks, if it is known.
     pub asker: Option<SocketAddr>,
     /// The side that is asked.
     pub asked: SocketAddr,
-    /// What carries the message.
+    /// The transport.
     pub carrier: Carrier,
 }
 
@@ -89,22 +89,22 @@ impl From<&Client> for Way {
 /// The query that a message belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct OfQuery {
-    /// The ID that its client chose.
+    /// The ID that the client chose.
     pub id: u16,
-    /// When it was read, if that is known: with the ID it says which messages belong together.
+    /// When the query was read, if that is known: together with the ID it identifies the messages of one query.
     pub read: Option<Moment>,
-    /// When this side sent or read it.
+    /// When dotd sent or read it.
     pub began: Option<Moment>,
 }
 
-/// Whether messages are wanted.
+/// Whether messages are copied.
 #[inline]
 #[must_use]
 pub fn is_on() -> bool {
     IS_ON.get()
 }
 
-/// From now on the messages of this thread go there. What waits for another place goes there first.
+/// Sets the sink of this thread's messages from now on. Messages that wait for the old sink are sent to it first.
 pub fn send_to(sink: Option<TapSink>) {
     IS_ON.set(sink.is_some());
     TAP.with_borrow_mut(|tap| {
@@ -113,7 +113,7 @@ pub fn send_to(sink: Option<TapSink>) {
     });
 }
 
-/// The same, unless that is where they go already.
+/// As [`send_to`], unless the thread already sends to that sink.
 pub fn renew(old: Option<&TapSink>, new: Option<&TapSink>) {
     let is_same = match (old, new) {
         (Some(old), Some(new)) => old.is_same(new),
@@ -124,7 +124,7 @@ pub fn renew(old: Option<&TapSink>, new: Option<&TapSink>) {
     }
 }
 
-/// Copies `message` for the reader, if it is one of those that the reader wants. Call it where [`is_on`] says so.
+/// Copies `message` for the reader, if the reader wants it. Call it only if [`is_on`].
 #[cold]
 pub fn tell(what: Tapped, query: OfQuery, way: impl FnOnce() -> Way, message: &[u8]) {
     TAP.with_borrow_mut(|tap| {
@@ -141,15 +141,15 @@ pub fn tell(what: Tapped, query: OfQuery, way: impl FnOnce() -> Way, message: &[
     });
 }
 
-/// What one thread has for a reader.
+/// The state of one thread.
 struct Tap {
     sink: TapSink,
     batch: Batch,
-    /// A message before it is known how long it is.
+    /// Buffer for a message whose length is not known yet.
     scratch: Vec<u8>,
-    /// A timer runs that sends the batch, if there is something in it by then.
+    /// A timer runs that sends the batch, unless it is empty by then.
     has_timer: bool,
-    /// A moment, and the time since 1970 that it was.
+    /// A moment, and the time since 1970 at that moment.
     clock: (Moment, Duration),
     hasher: RandomState,
 }
@@ -166,7 +166,8 @@ impl Tap {
         }
     }
 
-    /// Whether the reader wants such messages, and the query is one of the sample: every message of it or none.
+    /// Whether the reader wants such messages, and the query belongs to the sample: all messages of a query do, or
+    /// none.
     fn wants(&self, what: Tapped, query: OfQuery) -> bool {
         let plan = self.sink.plan();
         let is_wanted = match what {
@@ -201,7 +202,7 @@ impl Tap {
         !std::mem::replace(&mut self.has_timer, true)
     }
 
-    /// A way with as much of the client as may be shown.
+    /// The ends of a message, with as much of the client's address as may be shown.
     fn shown(&self, what: Tapped, way: Way) -> Way {
         let is_client = matches!(what, Tapped::ClientQuery | Tapped::ClientResponse);
         let how = self.sink.plan().client_address;
@@ -214,7 +215,7 @@ impl Tap {
         Way { asker: asker.map(shown), asked, ..way }
     }
 
-    /// Time since 1970.
+    /// The time since 1970 at `moment`.
     fn time_of(&mut self, moment: Moment) -> Duration {
         if moment.nanoseconds_since(self.clock.0) > CLOCK_TIME {
             self.clock = clock();
@@ -235,7 +236,7 @@ impl Tap {
     }
 }
 
-/// The end of a thread.
+/// Runs at the end of the thread.
 impl Drop for Tap {
     fn drop(&mut self) {
         self.send();

@@ -1,6 +1,6 @@
-//! Where the batches of all workers go, by which plan, and what became of them.
+//! The queue for the batches of all workers, what the reader wants, and counts of the messages.
 //!
-//! Before: a worker has a batch. After: the writer's thread has it, or its messages are lost and counted.
+//! Before: a worker has a batch. After: the writer's thread has it, or its messages are counted as lost.
 //! Holds: a queue of at most [`BATCHES_MAX`] batches for all workers together. Never: waits.
 
 use std::sync::{
@@ -12,31 +12,31 @@ use tokio::sync::mpsc;
 
 use crate::config::{ClientAddress, Dnstap, DnstapMessages};
 
-/// Batches on their way: 2 MiB, and some more of long messages.
+/// Most batches that wait: 2 MiB, and more if messages are long.
 const BATCHES_MAX: usize = 64;
 
-/// Frames that leave together.
+/// Frames that are sent together.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Data frames, each with its length.
     pub octets: Vec<u8>,
-    /// How many.
+    /// The number of frames.
     pub frames: u64,
 }
 
-/// What a reader gets.
+/// The messages that a reader wants, and their form.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub clients: bool,
     pub backends: bool,
-    /// One of so many queries.
+    /// One query in this many is copied.
     pub sample: u32,
     pub client_address: ClientAddress,
-    /// Empty: none.
+    /// The identity of this server; empty: none.
     pub identity: Box<[u8]>,
 }
 
-/// Frames so far, over all reloads. Cloning shares it.
+/// Counts of frames over all reloads. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct TapCounts(Arc<Counts>);
 
@@ -48,41 +48,41 @@ struct Counts {
 }
 
 impl TapCounts {
-    /// The kernel has these frames.
+    /// Counts frames that the kernel has taken.
     pub fn write(&self, frames: u64) {
         self.0.written.fetch_add(frames, Relaxed);
     }
 
-    /// These frames reach no reader.
+    /// Counts frames that reach no reader.
     pub fn lose(&self, frames: u64) {
         self.0.lost.fetch_add(frames, Relaxed);
     }
 
-    /// A reader is there, or no longer.
+    /// Sets whether a reader is connected.
     pub fn connect(&self, is_connected: bool) {
         self.0.is_connected.store(is_connected, Relaxed);
     }
 
-    /// Whether a reader is there.
+    /// Whether a reader is connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0.is_connected.load(Relaxed)
     }
 
-    /// Frames that the kernel took.
+    /// Frames that the kernel has taken.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.0.written.load(Relaxed)
     }
 
-    /// Frames that reach no reader.
+    /// Frames that reached no reader.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Relaxed)
     }
 }
 
-/// Takes batches. Cloning shares it.
+/// The sending end of the queue. Clones share it.
 #[derive(Clone, Debug)]
 pub struct TapSink {
     batches: mpsc::Sender<Batch>,
@@ -91,7 +91,7 @@ pub struct TapSink {
 }
 
 impl TapSink {
-    /// A sink by `config`, and where its batches come out.
+    /// A sink as `config` says, and the receiving end of its queue.
     #[must_use]
     pub fn new(config: &Dnstap, counts: &TapCounts) -> (Self, mpsc::Receiver<Batch>) {
         let (batches, receiver) = mpsc::channel(BATCHES_MAX);
@@ -115,7 +115,7 @@ impl TapSink {
         &self.plan
     }
 
-    /// Whether a batch would find no room.
+    /// Whether the queue has no room for another batch.
     pub(super) fn is_full(&self) -> bool {
         self.batches.capacity() == 0
     }

@@ -56,7 +56,7 @@ fn run<F: Future>(body: F) -> F::Output {
     LocalSet::new().block_on(&runtime, body)
 }
 
-/// The frames of all batches that are there.
+/// The frames of all batches in the queue.
 fn frames(batches: &mut Receiver<Batch>) -> Vec<Outer> {
     let mut found = Vec::new();
     while let Ok(batch) = batches.try_recv() {
@@ -115,7 +115,7 @@ fn each_message_has_its_fields() {
             assert_eq!((frame.kind, frame.identity.as_deref()), (1, Some(&b"resolver-1"[..])));
             assert!(frame.version.unwrap().starts_with(b"dotd "));
             let inner = frame.message.unwrap();
-            assert_eq!(inner.family, Some(1), "an IPv4 address within IPv6 is one");
+            assert_eq!(inner.family, Some(1), "an IPv4-mapped address counts as IPv4");
             assert_eq!(inner.query_address.as_deref(), Some(&[192, 0, 2, 77][..]));
             assert_eq!(inner.response_address.as_deref(), Some(&[192, 0, 2, 1][..]));
             assert_eq!((inner.query_port, inner.response_port), (Some(4242), Some(853)));
@@ -132,8 +132,8 @@ fn each_message_has_its_fields() {
     });
 }
 
-/// Goal: a sample has all messages of a query or none, and about as many queries as it should. Method: the four messages of
-/// 2,000 queries, one of four wanted. Covers: C-581
+/// Goal: a sample contains all messages of a query or none, and about as many queries as configured. Method: the four
+/// messages of 2,000 queries, with one query of four wanted. Covers: C-581
 #[test]
 fn a_sample_has_whole_queries() {
     run(async {
@@ -161,8 +161,8 @@ fn a_sample_has_whole_queries() {
     });
 }
 
-/// Goal: a reader gets no more of a client than the config says, of backends all; and only the messages that it wants. Method:
-/// each value of the key; each list of messages.
+/// Goal: a reader gets no more of a client's address than the config permits, whole addresses of backends, and only
+/// messages that it wants. Method: each value of the key; each list of messages.
 #[test]
 fn no_more_of_a_client_than_may_be_shown() {
     run(async {
@@ -199,8 +199,9 @@ fn no_more_of_a_client_than_may_be_shown() {
     });
 }
 
-/// Goal: a reader that does not read costs a bounded amount of memory, and each message that it does not get is counted; a batch
-/// that is not full is sent by itself. Method: more messages than the queue holds, and nobody takes them; then one message.
+/// Goal: a reader that does not read costs a bounded amount of memory, and each message that it does not get is
+/// counted; a batch that is not full is sent after its time. Method: more messages than the queue holds, and no
+/// reader; then one message.
 ///
 #[test]
 fn what_finds_no_room_is_counted() {
@@ -227,8 +228,9 @@ fn what_finds_no_room_is_counted() {
     });
 }
 
-/// Goal: a thread has one timer for its batches, however many of them leave because they are full. Method: messages of which two fill
-/// a batch, with nobody to let a timer run; then the timer's end, and one message more.
+/// Goal: a thread has one timer for its batches, however many batches are sent because they are full. Method: two
+/// messages fill a batch, and no runtime runs the timer; then the timer ends, and one more message comes. Covers:
+///
 #[test]
 fn a_thread_has_one_timer() {
     run(async {

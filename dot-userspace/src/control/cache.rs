@@ -38,7 +38,7 @@ impl FlushRequest {
     /// What is wrong with the name or the type, in a line.
     pub fn meant(&self) -> Result<Option<Forget>, String> {
         if self.suffix && self.name.is_none() {
-            return Err("a suffix needs a name: without one everything is forgotten".to_owned());
+            return Err("a suffix needs a name; without a name, every answer is removed".to_owned());
         }
         if self.name.is_none() && self.qtype.is_none() {
             return Ok(None);

@@ -1,22 +1,22 @@
-//! Certificates that clients cannot rely on: of which files dotd cannot use, and those that are not valid now.
+//! Certificates that clients cannot rely on: dotd cannot use their files, or they are not valid now.
 //!
-//! Before: `start` has loaded them. After: status, metrics, probes and verbs are loud about each.
-//! Never: counts a doubt: a certificate that works is not here.
+//! Before: `start` has loaded the certificates. After: status, metrics, probes and verbs report each one.
+//! Never: contains a certificate that works, even with a warning.
 
 use serde::{Deserialize, Serialize};
 
-/// One certificate that is not as the config means it.
+/// A certificate that cannot be served as the config says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnusableCertificate {
     /// Its file, or "self-signed".
     pub name: String,
-    /// Why, and what to do.
+    /// The reason, and the remedy.
     pub reason: String,
-    /// Clients still get it, or the one that the same file had before.
+    /// Clients still get this certificate, or the previous one of the same file.
     pub is_served: bool,
 }
 
-/// As probes say it: a line for each.
+/// The lines for probes, one for each certificate.
 pub(super) fn lines(unusable: &[UnusableCertificate]) -> Vec<&str> {
     unusable.iter().map(|certificate| certificate.reason.as_str()).collect()
 }

@@ -1,7 +1,7 @@
 //! `/drain` on the control socket, and the probes of load balancers over HTTP: `/health/live`, `/health/ready`.
 //!
-//! Before: `router` has the request. After: readiness is withdrawn for a while, or given back; a probe has its answer.
-//! Never: closes a connection: a client that still comes is served.
+//! Before: `router` has the request. After: readiness is withdrawn for a while, or restored; a probe has its answer.
+//! Never: closes a connection: dotd serves clients that still come.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ pub(super) async fn set(Shared(source): Shared<AnySource>, request: Body<DrainRe
     answer(request, |request| source.drain(request))
 }
 
-/// 200 as long as this thread answers: a restart would help only if it did not.
+/// 200 as long as this thread answers: a restart would help only if it did not answer.
 async fn show_live(Shared(source): Shared<AnySource>) -> Response {
     Json(json!({ "state": source.status().state })).into_response()
 }
@@ -86,7 +86,7 @@ fn unready(status: &Status) -> Option<String> {
         return Some("dotd is stopping".into());
     }
     if status.drain.is_some() {
-        return Some("an operator drains it: dotd undrain".into());
+        return Some("an operator has drained it; run `dotd undrain` to end that".into());
     }
     if status.xdp.required
         && let Some(degraded) = &status.xdp.degraded

@@ -84,7 +84,7 @@ pub trait Source: Send + Sync + 'static {
     /// Bans a client, and has the workers end its sessions; the ban as it stands.
     ///
     /// # Errors
-    /// What is wrong with the request, or why it cannot be had.
+    /// The request is invalid, or the kernel half cannot ban.
     fn ban(&self, request: &BanRequest) -> Result<Banning, xdp::XdpError>;
     /// Lifts a ban; as it stood.
     ///
@@ -113,7 +113,7 @@ pub trait Source: Send + Sync + 'static {
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String>;
     /// The busiest clients: asks the workers, which go on counting for a while.
     fn top(&self, request: TopRequest) -> Counting;
-    /// Makes every worker report what happens to a client.
+    /// Makes every worker report the events of a client.
     ///
     /// # Errors
     /// The text names no client, or too many traces run.
@@ -134,19 +134,19 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// There are no zones, or the name is invalid.
     fn explain_policy(&self, question: &zones::Question) -> Result<zones::Explained, String>;
-    /// Has the primary servers of policy zones asked at once.
+    /// Asks the primary servers of policy zones at once.
     ///
     /// # Errors
     /// No such zone is transferred.
     fn refresh_policy(&self, request: &RefreshRequest) -> Result<Refreshed, String>;
-    /// Begins the next rotation of session tickets now.
+    /// Starts the next rotation of session tickets now.
     ///
     /// # Errors
     /// The keys are shared by a fleet, or there are no random numbers.
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String>;
-    /// What is remembered of TLS with backends, those of the config first.
+    /// The history of TLS with each backend, those of the config first.
     fn upstreams(&self) -> Vec<TlsRow>;
-    /// Ends the suspicion that somebody strips a backend's TLS; what is remembered then.
+    /// Ends the suspicion that an attacker strips a backend's TLS; returns the history afterwards.
     ///
     /// # Errors
     /// There is no such backend, or its TLS does not fail.

@@ -1,6 +1,7 @@
-//! `/policy` on the control socket: the policy zones, which rule decides about a name, and a look for newer versions.
+//! `/policy` on the control socket: the policy zones, the rule that decides about a name, and a check for newer
+//! versions.
 //!
-//! Before: `router` has the request. After: the [`Source`] has looked at the zones that workers use.
+//! Before: `router` has the request. After: the [`Source`] has read the zones that workers use.
 //! Never: changes a zone, asks a backend, or waits for a primary server.
 
 use std::sync::Arc;
@@ -16,19 +17,19 @@ use serde::{Deserialize, Serialize};
 use super::{Body, PolicyStatus, Source, answer};
 use crate::policy::Question;
 
-/// What `dotd policy refresh` asks for.
+/// The request of `dotd policy refresh`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
-    /// The zone; absent: every one that is transferred.
+    /// The zone; absent: every zone that is transferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }
 
-/// What is done.
+/// The answer to a refresh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refreshed {
-    /// The zones whose servers are asked now.
+    /// The zones whose primary servers are asked now.
     pub zones: Vec<String>,
 }
 
@@ -54,7 +55,7 @@ async fn explain(Shared(source): Shared<AnySource>, question: Body<Question>) ->
 
 /// The path.
 pub(super) const PATH: &str = "/policy";
-/// Where a look for newer versions is asked for.
+/// The path of a refresh.
 const REFRESH_PATH: &str = "/policy/refresh";
 /// Room for a name with every octet escaped, and some names and addresses of an answer.
 const BODY_OCTETS_MAX: usize = 8192;

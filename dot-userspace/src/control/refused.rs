@@ -1,7 +1,7 @@
-//! What dotd refused, dropped or ended, by reason, with the key that would change it.
+//! The refusals, drops and ends by dotd's limits, by reason, with the key that would change each.
 //!
 //! Before: every counter at one moment. After: rows for `dotd top` and for the page.
-//! Never: decides what a refusal is beyond the names of counters; holds a counter.
+//! Never: classifies a refusal by anything but the name of its counter; holds a counter.
 
 use serde::Serialize;
 
@@ -10,23 +10,23 @@ use crate::{
     ledger::{Counter, Snapshot},
 };
 
-/// How often something was refused for one reason.
+/// The number of refusals for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RefusedTotal {
     /// "xdp" or "engine".
     pub by: &'static str,
-    /// What the kernel half did, or the family of the engine's counter.
+    /// The verdict of the kernel half, or the family of the engine's counter.
     pub what: String,
-    /// As it is counted.
+    /// The reason, by the name of its counter.
     pub reason: String,
-    /// So far.
+    /// The number so far.
     pub total: u64,
     /// The key that would change it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<&'static str>,
 }
 
-/// Every reason that there was.
+/// Every reason with a refusal.
 #[must_use]
 pub fn refused(stats: &Snapshot) -> Vec<RefusedTotal> {
     let packets = stats.packets.iter().filter(|row| row.verdict != "pass" && row.count > 0);
@@ -48,7 +48,7 @@ pub fn refused(stats: &Snapshot) -> Vec<RefusedTotal> {
     packets.chain(engine).collect()
 }
 
-/// A counter of what was not done for a client, or was ended.
+/// Whether a counter counts refusals, or ends by a limit.
 fn is_refusal(counter: Counter) -> bool {
     let is_end = matches!(counter, Counter::EndIdle | Counter::EndDuration | Counter::EndQueries);
     let begins = ["refused_", "failed_", "dropped_"].iter().any(|word| counter.label().starts_with(word));

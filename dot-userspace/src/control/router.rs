@@ -99,8 +99,8 @@ async fn show_metrics(Shared(source): Shared<AnySource>, headers: HeaderMap) -> 
     }
 }
 
-/// 200 while a load balancer may send clients here, 503 when it should stop: while draining, and while XDP or a certificate is
-/// less than the config requires.
+/// 200 while a load balancer may send clients here; 503 while it should not: dotd is draining, or XDP or a
+/// certificate does not meet the config's requirements.
 async fn show_health(Shared(source): Shared<AnySource>) -> Response {
     let Status { state, drain, xdp, unusable_certificates, is_strict, .. } = source.status();
     let is_well = state == State::Serving

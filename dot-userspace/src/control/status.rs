@@ -20,15 +20,15 @@ pub struct Status {
     pub version: String,
     /// Its main process, the keeper: signals are for it.
     pub pid: u32,
-    /// The process that serves.
+    /// The process that serves clients.
     #[serde(default)]
     pub engine_pid: u32,
     /// Whether dotd takes new connections.
     pub state: State,
-    /// An operator has told load balancers to send no new clients.
+    /// Set while an operator has told load balancers to send no new clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
-    /// Seconds since it was ready.
+    /// Seconds since dotd was ready.
     pub uptime_seconds: u64,
     /// Worker threads.
     pub workers: usize,
@@ -36,7 +36,7 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// The backends.
     pub backends: Vec<BackendStatus>,
-    /// SERVFAIL in a hundred responses to clients, in the last ten seconds; absent where few were written.
+    /// Percentage of SERVFAIL in responses to clients of the last ten seconds; absent if there were few responses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servfail_percent: Option<u8>,
     /// The certificates for clients.
@@ -53,7 +53,7 @@ pub struct Status {
     /// Policy zones, in the order in which they are applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<PolicyStatus>,
-    /// Who gets copies of messages; absent: nobody.
+    /// The reader of message copies; absent: there is none configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dnstap: Option<DnstapStatus>,
     /// The kernel half.
@@ -65,11 +65,11 @@ pub struct Status {
 pub struct DnstapStatus {
     /// Its socket or address.
     pub reader: String,
-    /// Whether it is there.
+    /// Whether it is connected.
     pub is_connected: bool,
     /// Messages written to readers since dotd started.
     pub written: u64,
-    /// Messages that reached none.
+    /// Messages that reached no reader.
     pub lost: u64,
 }
 
@@ -105,7 +105,7 @@ pub struct PolicyStatus {
     pub read_milliseconds: u64,
     /// The memory that it uses.
     pub octets: u64,
-    /// How it stands with its primary servers; absent: it is read from a file.
+    /// State of its transfers; absent: it is read from a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<TransferStatus>,
     /// The reason why its newer file cannot be used.
@@ -113,20 +113,20 @@ pub struct PolicyStatus {
     pub error: Option<String>,
 }
 
-/// How a policy zone stands with its primary servers.
+/// The state of a policy zone's transfers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferStatus {
-    /// "current"; "waiting" until the first answer; "failing"; "expired": no rule holds.
+    /// "current"; "waiting" until the first answer; "failing"; "expired": none of its rules applies.
     pub state: String,
-    /// Since when no server has said that the version here is its own; absent: there is none.
+    /// Seconds since a primary server confirmed the present version; absent: none has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_seconds: Option<u64>,
-    /// When one is asked next.
+    /// Seconds until the next question to a primary server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_seconds: Option<u64>,
     /// Transfers of newer versions since dotd started.
     pub transfers: u64,
-    /// Times that no server gave an answer that could be used.
+    /// Attempts for which no server gave a usable answer.
     pub failures: u64,
     /// The server of the last transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,13 +134,13 @@ pub struct TransferStatus {
     /// "axfr" or "ixfr".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Records of the zone then.
+    /// Records of the zone at the last transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
-    /// Octets of the copy then.
+    /// Octets of the saved copy at the last transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub octets: Option<u64>,
-    /// Why the last question had no answer that could be used, for each server.
+    /// The reasons why the last attempt had no usable answer, for each server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -149,9 +149,9 @@ pub struct TransferStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It takes new connections.
+    /// dotd accepts new connections.
     Serving,
-    /// It finishes its sessions, then stops.
+    /// dotd finishes its sessions, then stops.
     Draining,
 }
 
@@ -177,23 +177,23 @@ pub struct BackendStatus {
     pub address: String,
     /// "embedded", "udp", "tcp" or "tls".
     pub transport: String,
-    /// "up", "down", or "unchecked" until the first result; "failing" where it is up, and half of its answers or more are
-    /// SERVFAIL; "downgrade_suspected" where somebody seems to strip its TLS; "spare" where it stands in for another one in
-    /// clear, and that one's TLS does not permit it now.
+    /// "up", "down", or "unchecked" until the first result; "failing" if it is up and half of its answers or more are
+    /// SERVFAIL; "downgrade_suspected" if an attacker may be stripping its TLS; "spare" if it replaces another
+    /// backend in clear, and the TLS of that one does not permit it now.
     pub state: String,
     /// The reason why the last check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How many of a hundred queries it answered between its last two checks; absent where few were asked.
+    /// Percentage of queries that it answered between its last two checks; absent if there were few queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_percent: Option<u8>,
-    /// SERVFAIL in a hundred of its answers, in the last ten seconds; absent where few came.
+    /// Percentage of SERVFAIL in its answers of the last ten seconds; absent if there were few.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub servfail_percent: Option<u8>,
     /// Its messages that matched no query or check; absent if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmatched: Option<UnmatchedStatus>,
-    /// What is remembered of its TLS; absent without TLS.
+    /// The history of its TLS; absent without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsRow>,
 }
@@ -237,8 +237,8 @@ impl CertificateStatus {
 const OTHER_KEY: &str = "its key is another one since it was renewed";
 
 impl CertificateStatus {
-    /// The status of certificates that replace others. If one of the same file has another key, a warning says so until
-    /// dotd is restarted, because clients that know the old pin refuse the new key.
+    /// The status of certificates that replace others. If the certificate of a file has another key than before, a
+    /// warning says so until dotd is restarted, because clients that verify the old pin refuse the new key.
     #[must_use]
     pub fn after(identities: &[Identity], before: &[Self]) -> Vec<Self> {
         identities.iter().map(Self::from).map(|new| new.beside(before)).collect()

@@ -265,8 +265,8 @@ fn metrics_hold_every_counter() {
     }
 }
 
-/// Goal: `dotd status` and the socket use the same format. Method: the command line's own client asks, from a thread as
-/// another process would.
+/// Goal: `dotd status` and the socket use the same format. Method: the command line's own client asks, from another
+/// thread.
 #[test]
 fn is_what_the_command_line_asks() {
     let status = beside_socket(async |path| {

@@ -1,7 +1,7 @@
-//! `/top` on the control socket: the busiest clients at the moment, and histograms for the quantiles of a span.
+//! `/top` on the control socket: the busiest clients at present, and histograms for quantiles over an interval.
 //!
-//! Before: `dotd top` asks repeatedly. After: each worker counts for a while longer, and the answer has their counts so
-//! far. Never: holds the names of queries unless the request asks for names; waits longer than [`WAIT`] for a worker.
+//! Before: `dotd top` asks repeatedly. After: each worker continues to count for a while, and the answer contains the
+//! counts so far. Never: contains qnames unless the request asks for them; waits longer than [`WAIT`] for a worker.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -94,7 +94,7 @@ impl Counting {
     }
 }
 
-/// Adds the workers' counts up.
+/// Adds the counts of the workers.
 fn whole(parts: &[Heaviest], bits: (u8, u8)) -> Top {
     let mut clients: BTreeMap<ClientPrefix, TopClient> = BTreeMap::new();
     for (place, effort) in Effort::ALL.into_iter().enumerate() {

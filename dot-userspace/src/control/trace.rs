@@ -1,7 +1,8 @@
 //! `/trace` on the control socket: the events of a client, one line of JSON for each, until the reader closes.
 //!
 //! Before: an operator names a client or a session. After: events are written as they happen.
-//! Holds: the events that wait to be written. Never: waits for a reader: an event without room is lost, and the next
+//! Holds: the events that wait to be written. Never: waits for a reader: an event that finds no room is lost, and the
+//! next line says how many were lost.
 //! line says how many were.
 
 use std::{
@@ -40,9 +41,9 @@ use crate::events::{TraceEvent, What, now_us};
 pub struct TraceRequest {
     /// An address, a prefix, or a session as `dotd explain` calls it.
     pub subject: String,
-    /// One of this many connections.
+    /// One connection in this many.
     pub sample: u32,
-    /// Whether events may hold the names of queries.
+    /// Whether events may contain qnames.
     pub names: bool,
 }
 

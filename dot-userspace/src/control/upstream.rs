@@ -1,7 +1,7 @@
-//! `/upstream` on the control socket: what is remembered of TLS with each backend, and an operator's word that ends a
+//! `/upstream` on the control socket: the history of TLS with each backend, and an operator's request to end a
 //! suspicion.
 //!
-//! Before: `router` has the request. After: the [`Source`] says what it remembers, or has forgiven a backend.
+//! Before: `router` has the request. After: the [`Source`] has returned the history, or has ended a suspicion.
 //! Never: takes a body beyond [`BODY_OCTETS_MAX`].
 
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use serde::{Deserialize, Serialize};
 use super::{Body, Source, answer};
 use crate::backend::Remembered;
 
-/// TLS with one backend.
+/// The history of TLS with one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsRow {
-    /// What the config calls it; its address where it has no name.
+    /// Its name in the config; its address if it has no name.
     pub name: String,
     /// Its address.
     pub address: String,
-    /// The name that its certificate must have; empty: none.
+    /// The name that its certificate must have; empty: none is required.
     #[serde(default)]
     pub server_name: String,
-    /// Whether the config that is served has it.
+    /// Whether the served config contains it.
     pub is_configured: bool,
-    /// Queries may go to it in clear now.
+    /// Whether queries may go to it in clear now.
     pub is_in_clear: bool,
-    /// What is remembered; times in seconds since 1970.
+    /// The history; times are in seconds since 1970.
     #[serde(flatten)]
     pub remembered: Remembered,
-    /// How often a downgrade was suspected since the start.
+    /// How often a downgrade was suspected since dotd started.
     #[serde(default)]
     pub suspicions: u64,
-    /// How often its key changed since the start.
+    /// How often its key changed since dotd started.
     #[serde(default)]
     pub pin_changes: u64,
 }
 
-/// What `dotd upstream forgive` asks for.
+/// The request of `dotd upstream forgive`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForgiveRequest {
@@ -65,8 +65,8 @@ async fn forgive(Shared(source): Shared<AnySource>, request: Body<ForgiveRequest
     answer(request, |request| source.forgive(&request))
 }
 
-/// Where.
+/// The path.
 pub(super) const PATH: &str = "/upstream";
 pub(super) const FORGIVE_PATH: &str = "/upstream/forgive";
-/// A name.
+/// Room for a name.
 const BODY_OCTETS_MAX: usize = 1024;

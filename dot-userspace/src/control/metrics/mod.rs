@@ -88,11 +88,15 @@ fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Re
 
 /// The process and its certificates.
 fn process(registry: &mut Registry, status: &Status) {
-    registry.register("build", "What runs", Info::new(vec![("version", status.version.clone())]));
+    registry.register(
+        "build",
+        "Version of the running dotd",
+        Info::new(vec![("version", status.version.clone())]),
+    );
     let uptime = i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX);
     gauge(registry, "uptime", "Time since ready", Some(Unit::Seconds), uptime);
     let serving = i64::from(status.state == State::Serving);
-    gauge(registry, "serving", "1 while new connections are taken, 0 while draining", None, serving);
+    gauge(registry, "serving", "1 while dotd accepts new connections, 0 while it drains", None, serving);
     let workers = i64::try_from(status.workers).unwrap_or(i64::MAX);
     gauge(registry, "workers", "Worker threads", None, workers);
     let now = SystemTime::now();
@@ -100,7 +104,7 @@ fn process(registry: &mut Registry, status: &Status) {
         .certificates
         .iter()
         .map(|certificate| (vec![("name", certificate.name.clone())], certificate.expires_in_seconds(now)));
-    let help = "Time until a certificate ends, negative once it has";
+    let help = "Time until a certificate expires; negative after that";
     gauges_of(registry, "certificate_expiry", help, Some(Unit::Seconds), ends);
     certificates(registry, status);
 }
@@ -112,7 +116,7 @@ fn certificates(registry: &mut Registry, status: &Status) {
     // A name that is in both is unusable.
     let usable: BTreeMap<_, i64> = all.chain(unusable).collect();
     let rows = usable.into_iter().map(|(name, usable)| (vec![("name", name.to_owned())], usable));
-    let help = "0 while the files of a certificate cannot be used, or it is not valid now";
+    let help = "1 while a certificate can be used; 0 while its files cannot be used or it is not valid";
     gauges(registry, "certificate_usable", help, rows);
 }
 
@@ -126,11 +130,12 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let Paths { xdp, tc, not_covered } = status.xdp.paths;
     let paths = [("xdp", xdp), ("tc", tc), ("none", not_covered)]
         .map(|(by, count)| (vec![("covered_by", by.to_owned())], i64::try_from(count).unwrap_or(i64::MAX)));
-    let help = "Interfaces through which a listen address is reached, by what judges there";
+    let help =
+        "Interfaces through which a listen address is reached, by the programs that judge packets there";
     gauges(registry, "xdp_paths", help, paths);
     let degraded = i64::from(status.xdp.degraded.is_some());
-    gauge(registry, "xdp_degraded", "1 while XDP is less than the config wants", None, degraded);
-    counter(registry, "xdp_repairs", "What was lost and attached again", status.xdp.repairs);
+    gauge(registry, "xdp_degraded", "1 while XDP does less than the config demands", None, degraded);
+    counter(registry, "xdp_repairs", "Times that a lost XDP attachment was repaired", status.xdp.repairs);
     let packets = snapshot
         .packets
         .iter()
@@ -140,7 +145,7 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     gauge(registry, "bans", "Clients banned now", None, i64::try_from(bans.current).unwrap_or(i64::MAX));
     let made = bans.made.iter().map(|(cause, count)| (vec![("cause", cause.clone())], *count));
     counters(registry, "bans_made", "Bans made, by cause", made);
-    let help = "Bans lifted before their time for want of room";
+    let help = "Bans lifted early because the table was full";
     counter(registry, "bans_displaced", help, bans.displaced);
     let line = |value: fn(&WorkerReport) -> i64| {
         let rows = status.xdp.workers.iter().enumerate();
@@ -148,27 +153,33 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     };
     let help = "Connections of each worker";
     gauges(registry, "worker_connections_open", help, line(|row| row.open.into()));
-    let help = "Handshakes that wait for their turn at each worker";
+    let help = "Handshakes that wait for a turn at each worker";
     gauges(registry, "worker_backlog", help, line(|row| row.backlog.into()));
-    let help = "1 while a worker takes connections";
+    let help = "1 while a worker accepts connections";
     gauges(registry, "worker_accepting", help, line(|row| row.accepting.into()));
     let costs = &status.xdp.costs;
     let spent = i64::try_from(costs.spent).unwrap_or(i64::MAX);
-    gauge(registry, "clients_spent", "Clients refused now for their handshakes' cost", None, spent);
+    gauge(
+        registry,
+        "clients_spent",
+        "Clients that are refused now because of the cost of their handshakes",
+        None,
+        spent,
+    );
     counter(registry, "budgets_spent", "Times a client spent its handshake budget", costs.spent_total);
     let notices = &status.xdp.notices;
     let fates = [("sent", notices.sent), ("held_back", notices.held_back), ("lost", notices.lost)];
     let rows = fates.map(|(fate, count)| (vec![("fate", fate.to_owned())], count));
-    counters(registry, "notices", "Notices of clients that XDP refuses, by what became of them", rows);
+    counters(registry, "notices", "Notices to clients that XDP refuses, by their fate", rows);
 }
 
 /// Connections and handshakes. Accepted + adopted = open + every end.
 fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     let open = i64::try_from(snapshot.count(Counter::Open)).unwrap_or(i64::MAX);
     // Not `connections`: OpenMetrics gives the counter below that family name.
-    gauge(registry, "connections_open", "Connections now", None, open);
+    gauge(registry, "connections_open", "Open connections", None, open);
     let lingering = i64::try_from(snapshot.count(Counter::Lingering)).unwrap_or(i64::MAX);
-    let help = "Sessions that are over, and whose clients have not taken everything";
+    let help = "Sessions that have ended and whose clients have not read every response";
     gauge(registry, "sessions_lingering", help, None, lingering);
     let refused = of("connections").filter(|counter| !counter.labels().is_empty());
     let failed = of("handshakes").filter(|counter| !counter.labels().contains(&("result", "ok")));
@@ -179,10 +190,15 @@ fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     counters(registry, "connections", "Connections that ended, by how", rows);
     let accepted = snapshot.count(Counter::Accepted);
     counter(registry, "connections_accepted", "TCP connections accepted", accepted);
-    let help = "Sessions of the engine before that go on here, after an upgrade";
+    let help = "Sessions that this engine took over from the previous one at an upgrade";
     counter(registry, "connections_adopted", help, snapshot.count(Counter::Adopted));
     let failed = snapshot.count(Counter::AcceptFailed);
-    counter(registry, "accept_failures", "accept() that failed for want of a resource", failed);
+    counter(
+        registry,
+        "accept_failures",
+        "Calls of accept() that failed because a resource was exhausted",
+        failed,
+    );
     let handshakes = of("handshakes").map(|counter| {
         let labels = counter.labels().iter().map(|(name, value)| (*name, (*value).to_owned()));
         (labels.collect(), snapshot.count(*counter))
@@ -201,13 +217,13 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let dispositions = of("queries").filter(|counter| **counter != Counter::Received);
     let rows = dispositions
         .map(|counter| (vec![transport(), ("disposition", counter.label().to_owned())], count(*counter)));
-    counters(registry, "queries", "DNS messages by what became of them", rows);
+    counters(registry, "queries", "DNS messages from clients, by their fate", rows);
     let received = [("udp", Counter::ReceivedDatagram), ("tcp", Counter::ReceivedPlain)];
     let rows = received.map(|(way, counter)| (vec![("transport", way.to_owned())], count(counter)));
-    counters(registry, "do53_received", "DNS messages in clear, of those received", rows);
+    counters(registry, "do53_received", "Received DNS messages that came in clear", rows);
     for (name, help, of) in [
-        ("do53_connections", "TCP connections in clear, of those accepted", Counter::AcceptedPlain),
-        ("do53_truncated", "Responses by UDP that said TC=1", Counter::TruncatedDatagram),
+        ("do53_connections", "Accepted TCP connections in clear", Counter::AcceptedPlain),
+        ("do53_truncated", "Responses by UDP with TC=1", Counter::TruncatedDatagram),
         ("do53_send_failed", "Responses by UDP that the kernel refused to send", Counter::DatagramSendFailed),
     ] {
         counter(registry, name, help, count(of));
@@ -225,11 +241,11 @@ fn queries(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
 /// The octets that clients have not taken.
 fn owed(registry: &mut Registry, snapshot: &Snapshot) {
     let octets = i64::try_from(snapshot.count(Counter::OwedOctets)).unwrap_or(i64::MAX);
-    gauge(registry, "owed_octets", "Octets of responses that clients have not taken", None, octets);
-    let help = "Answers that became SERVFAIL, because their client takes too little of what it is owed";
+    gauge(registry, "owed_octets", "Octets of responses that clients have not read", None, octets);
+    let help = "Answers replaced by SERVFAIL because their client reads too slowly";
     counter(registry, "owed_not_kept", help, snapshot.count(Counter::NotKept));
     let lost = snapshot.count(Counter::LostOctets);
-    let help = "Octets written for clients that did not arrive, because their connection ended first";
+    let help = "Octets written for clients that did not arrive because the connection ended first";
     counter(registry, "owed_lost_octets", help, lost);
 }
 
@@ -243,20 +259,20 @@ fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
         ];
         (labels, 1)
     });
-    gauges(registry, "backend_state", "What is known of each backend", states);
+    gauges(registry, "backend_state", "State of each backend", states);
     let up = status.backends.iter().map(|backend| {
         let is_up = i64::from(backend.state != HealthState::Down.label());
         (vec![("backend", backend.name.clone())], is_up)
     });
-    gauges(registry, "backend_up", "0 while a backend misses its health checks", up);
+    gauges(registry, "backend_up", "0 while a backend fails its health checks", up);
     let of_each = |what: Traffic| {
         let named = snapshot.backends.iter();
         named.filter_map(move |(name, counts)| Some((name, *counts.get(what.label())?)))
     };
     let row = |(name, count): (&String, u64)| (vec![("backend", name.clone())], count);
-    let help = "Queries given to each backend, also those that another one had before";
+    let help = "Queries sent to each backend, including those that another backend had before";
     counters(registry, "backend_queries", help, of_each(Traffic::Asked).map(row));
-    let help = "Queries that went elsewhere or failed, because the backend gave no answer";
+    let help = "Queries that went to another backend or failed because this one gave no answer";
     counters(registry, "backend_lost", help, of_each(Traffic::Lost).map(row));
     let answers = Traffic::ANSWERS.iter().flat_map(|rcode| {
         let labels = |name: &String| vec![("backend", name.clone()), ("rcode", rcode.label().to_owned())];
@@ -273,8 +289,8 @@ fn cache(registry: &mut Registry, snapshot: &Snapshot) {
     each_of("cache", registry, snapshot);
     for (gauge_name, help, size) in [
         ("cache_entries", "Responses in the caches now", Counter::CacheEntries),
-        ("cache_octets", "Memory that they take", Counter::CacheOctets),
-        ("cache_waiting", "Queries that wait for the answer to an equal one now", Counter::CacheWaiting),
+        ("cache_octets", "Memory of the responses in the caches", Counter::CacheOctets),
+        ("cache_waiting", "Queries that wait for the answer to an equal query", Counter::CacheWaiting),
     ] {
         let size = i64::try_from(snapshot.count(size)).unwrap_or(i64::MAX);
         gauge(registry, gauge_name, help, None, size);
@@ -288,13 +304,13 @@ fn accounts(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let rows = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
     counters(registry, "reloads", "Reloads of config and certificates", rows);
     counter(registry, "log_lines_lost", "Log lines dropped", control.log_lines_lost);
-    let help = "Batches of what clients cost that found no room";
+    let help = "Batches of client costs that found no room in the queue";
     counter(registry, "charges_lost", help, control.charges_lost);
-    let help = "Refusals and other events for operators that found no room";
+    let help = "Refusals and other events for operators that found no room in the queue";
     counter(registry, "events_lost", help, control.events_lost);
-    counter(registry, "dnstap_written", "Messages that a dnstap reader got", control.dnstap_written);
+    counter(registry, "dnstap_written", "Messages that a dnstap reader received", control.dnstap_written);
     let is_connected = status.dnstap.as_ref().is_some_and(|reader| reader.is_connected);
-    gauge(registry, "dnstap_connected", "1 while a dnstap reader is there", None, is_connected.into());
+    gauge(registry, "dnstap_connected", "1 while a dnstap reader is connected", None, is_connected.into());
     let help = "Messages for a dnstap reader that found no room, or whose connection ended";
     counter(registry, "dnstap_lost", help, control.dnstap_lost);
     let difference = snapshot.difference();
@@ -304,7 +320,12 @@ fn accounts(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
         ("responses", difference.responses),
     ];
     let rows = rows.map(|(equation, count)| (vec![("equation", equation.to_owned())], count));
-    gauges(registry, "ledger_difference", "What came in less what was accounted for", rows);
+    gauges(
+        registry,
+        "ledger_difference",
+        "Messages and connections that came in, less those with a counted fate",
+        rows,
+    );
 }
 
 /// The workers' counters of a family.
@@ -312,7 +333,7 @@ fn of(family: &str) -> impl Iterator<Item = &'static Counter> {
     Counter::ALL.iter().filter(move |counter| counter.family() == family)
 }
 
-/// A metric for each counter of a family, with the help that stands beside the counter.
+/// A metric for each counter of a family, with the counter's help text.
 fn each_of(family: &str, registry: &mut Registry, snapshot: &Snapshot) {
     for one in of(family) {
         counter(registry, &format!("{family}_{}", one.label()), one.help(), snapshot.count(*one));

@@ -16,8 +16,8 @@ pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snap
         })
     };
     gauges(registry, "policy_rules", "Rules of each policy zone", of_each(|zone| zone.rules));
-    gauges(registry, "policy_octets", "Memory that each policy zone takes", of_each(|zone| zone.octets));
-    let help = "Serial number of each policy zone that has one";
+    gauges(registry, "policy_octets", "Memory of each policy zone", of_each(|zone| zone.octets));
+    let help = "Serial number of each policy zone that has an SOA record";
     let serials = status
         .policy
         .iter()
@@ -29,10 +29,9 @@ pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snap
         "Time since each policy zone was read",
         of_each(|zone| zone.age_seconds),
     );
-    let help =
-        "1 while a newer file of a policy zone cannot be used, or its primary servers give no usable answer";
+    let help = "1 while the newer file of a policy zone cannot be used, or no primary server of it gives a usable answer";
     gauges(registry, "policy_stale", help, of_each(|zone| u64::from(is_stale(zone))));
-    let help = "Rules of each policy zone that held, or would have where they are only counted";
+    let help = "Matches of each policy zone's rules, including those of zones that only count";
     let hits = status.policy.iter().map(|zone| (vec![("zone", zone.name.clone())], zone.hits));
     counters(registry, "policy_hits", help, hits);
     transfers(registry, status);
@@ -43,7 +42,7 @@ fn is_stale(zone: &PolicyStatus) -> bool {
     zone.error.is_some() || zone.transfer.as_ref().is_some_and(|transfer| transfer.error.is_some())
 }
 
-/// What is known of zones that are transferred.
+/// The metrics of zones that are transferred.
 fn transfers(registry: &mut Registry, status: &Status) {
     let transferred =
         || status.policy.iter().filter_map(|zone| Some((zone.name.clone(), zone.transfer.as_ref()?)));
@@ -54,15 +53,15 @@ fn transfers(registry: &mut Registry, status: &Status) {
             (labels(name, "failed"), transfer.failures),
         ]
     });
-    let help = "Newer versions of each policy zone that were transferred, and times that no primary server gave a usable answer";
+    let help = "Transfers of newer versions of each policy zone, and attempts for which no primary server gave a usable answer";
     counters(registry, "policy_transfers", help, counts);
-    let help = "Time since a primary server of each policy zone confirmed the version here";
+    let help = "Time since a primary server of each policy zone confirmed the present version";
     let ages = transferred().filter_map(|(name, transfer)| {
         let seconds = i64::try_from(transfer.confirmed_seconds?).unwrap_or(i64::MAX);
         Some((vec![("zone", name)], seconds))
     });
     gauges(registry, "policy_confirmed_age_seconds", help, ages);
-    let help = "1 while a policy zone has expired, so that no rule of it holds";
+    let help = "1 while a policy zone has expired and its rules do not apply";
     let expired =
         transferred().map(|(name, transfer)| (vec![("zone", name)], i64::from(transfer.state == "expired")));
     gauges(registry, "policy_expired", help, expired);

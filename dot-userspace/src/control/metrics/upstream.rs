@@ -1,7 +1,7 @@
-//! TLS with backends as OpenMetrics: since when it works, how it fails, and whether somebody seems to strip it.
+//! TLS with backends as OpenMetrics: when it last worked, how it fails, and whether an attacker may be stripping it.
 //!
 //! Before: `registry` has a status. After: `dotd_backend_tls_…`, `dotd_backend_downgrade…`.
-//! Never: puts a key or an address into a label that is no name of the config's.
+//! Never: uses a key or an address as a label, unless it is a name from the config.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,17 +13,16 @@ use crate::control::TlsRow;
 pub(super) fn register(registry: &mut Registry, status: &Status) {
     let rows = || status.backends.iter().filter_map(|backend| backend.tls.as_ref());
     let name = |row: &TlsRow| -> Labels { vec![("backend", row.name.clone())] };
-    let help =
-        "1 while a backend that spoke TLS lately fails in a way that somebody who strips TLS would cause";
+    let help = "1 while TLS with a backend that recently spoke TLS fails as an attacker who strips TLS would make it fail";
     let suspected = rows().map(|row| (name(row), i64::from(row.remembered.suspected_since > 0)));
     gauges(registry, "backend_downgrade_suspected", help, suspected);
-    let help = "Times that this was suspected";
+    let help = "Times that a downgrade of a backend's TLS was suspected";
     counters(registry, "backend_downgrades", help, rows().map(|row| (name(row), row.suspicions)));
     let help =
         "1 while queries may go to a backend in clear, because its TLS fails and the config permits that";
     let in_clear = rows().map(|row| (name(row), i64::from(row.is_in_clear)));
     gauges(registry, "backend_falls_back", help, in_clear);
-    let help = "Changes of the key that a backend shows over TLS";
+    let help = "Changes of the key in a backend's certificate";
     counters(registry, "backend_key_changes", help, rows().map(|row| (name(row), row.pin_changes)));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     let spoke = rows().filter(|row| row.remembered.last_success > 0);

@@ -1,9 +1,10 @@
-//! The page on `control.http`: the state of dotd for a browser, and what an operator may do from there.
+//! The page on `control.http`: the state of dotd for a browser, and the actions of an operator there.
 //!
-//! Before: `router` has a request for the page or its parts. After: HTML, style and script as they are compiled in, the state as
-//! JSON, or an act is done.
-//! Never: asks another host for anything; acts without the token of `run_dir`; answers a request that names another host than an
-//! address or one of `control.page_hosts`, because a browser may have been led here by another site's name (DNS rebinding).
+//! Before: `router` has a request for the page or its parts. After: the answer is compiled-in HTML, style and script,
+//! the state as JSON, or the result of an action.
+//! Never: makes a browser ask another host for anything; acts without the token of `run_dir`; answers a request whose
+//! host is neither an address nor one of `control.page_hosts`, because another site's name may have led the browser
+//! here (DNS rebinding).
 
 mod state;
 
@@ -23,21 +24,21 @@ use serde_json::json;
 use super::{Source, bans, drain};
 use crate::config::Page;
 
-/// Who may read the page, and who may act.
+/// The rights to read the page and to act from it.
 #[derive(Clone, Debug, Default)]
 pub struct PageAccess {
     /// `control.page`.
     pub page: Page,
-    /// Names beside addresses and "localhost" that a request may name.
+    /// Host names that a request may use, beside addresses and "localhost".
     pub hosts: Vec<String>,
-    /// The token. `None`: there is none to be had, and nobody may act.
+    /// The token. `None`: it could not be written, and no request may act.
     pub token: Option<Arc<str>>,
 }
 
-/// Where the page is, for `dotd page`.
+/// The address of the page, for `dotd page`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageAddress {
-    /// An address for a browser on this machine, with the token behind `#`.
+    /// A URL for a browser on this machine, with the token after `#`.
     pub url: String,
 }
 
@@ -89,7 +90,7 @@ async fn show_state(Shared(source): Shared<AnySource>, headers: HeaderMap) -> Re
     Json(state::state(source.as_ref(), can_change).await).into_response()
 }
 
-/// Lets a request through that may have what it asks for, and adds what browsers are to hold to.
+/// Checks whether a request may pass, and adds the headers that restrict browsers.
 async fn guard(Shared(source): Shared<AnySource>, request: Request, next: Next) -> Response {
     let access = source.page_access();
     let refused = |status, error: &str| (status, Json(json!({ "error": error }))).into_response();
@@ -115,7 +116,7 @@ async fn guard(Shared(source): Shared<AnySource>, request: Request, next: Next) 
     response
 }
 
-/// Whether a request names this host by an address, as localhost, or by a name of the config.
+/// Whether the host of a request is an address, localhost, or a name from the config.
 fn is_our_name(access: &PageAccess, uri: &Uri, headers: &HeaderMap) -> bool {
     let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let Some(authority) = named.or(uri.authority().map(Authority::as_str)) else { return false };
@@ -132,13 +133,14 @@ fn is_of_config(access: &PageAccess, authority: &Authority) -> bool {
     access.hosts.iter().any(|name| name.eq_ignore_ascii_case(authority.host()))
 }
 
-/// Whether a request was not made by another site's page; what is no browser says nothing of that.
+/// Whether a request came from the page itself and not from another site. Clients that are not browsers send no
+/// headers about that, and pass.
 fn is_from_here(access: &PageAccess, headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let is_same_site = text(SEC_FETCH_SITE).is_none_or(|site| site == "same-origin");
     let host = text(header::HOST).unwrap_or_default();
     let is_own = |origin: &str| match origin.strip_prefix("https://") {
-        // A proxy that does TLS has a name of the config, and may name another host to us.
+        // A proxy that does TLS is reached by a name from the config, and may use another host name towards dotd.
         Some(name) => name.parse().is_ok_and(|name| is_of_config(access, &name)),
         None => origin == format!("http://{host}"),
     };
@@ -148,7 +150,7 @@ fn is_from_here(access: &PageAccess, headers: &HeaderMap) -> bool {
 fn has_token(access: &PageAccess, headers: &HeaderMap) -> bool {
     let said = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let (Some(token), Some(said)) = (&access.token, said) else { return false };
-    // In a time that does not depend on how much of it is right.
+    // Compares in constant time, so that the time does not show how much of a token is right.
     token.len() == said.len() && token.bytes().zip(said).fold(0, |sum, (one, other)| sum | (one ^ other)) == 0
 }
 
@@ -156,7 +158,7 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Of every answer. Nothing from elsewhere is loaded, run, framed or told.
+/// Headers of every answer. They forbid browsers to load, run or embed content of other sites, and to report to them.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -170,9 +172,9 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// On the control socket.
+/// The path on the control socket.
 pub(super) const PATH: &str = "/page";
-/// Over HTTP, beside its parts.
+/// The path over HTTP.
 pub(super) const PAGE_PATH: &str = "/";
 /// An address, a number and a reason.
 const BODY_OCTETS_MAX: usize = 2048;

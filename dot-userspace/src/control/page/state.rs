@@ -1,7 +1,8 @@
-//! The state of dotd as its page shows it.
+//! The state of dotd, as its page shows it.
 //!
-//! Before: the page asks. After: one JSON object: status, totals, refusals with their keys, clients, bans, what is encrypted, config.
-//! Holds: nothing; the page makes rates of two answers. Never: holds a name that a client asked for.
+//! Before: the page asks. After: one JSON object: status, totals, refusals with their keys, clients, bans,
+//! encryption, config.
+//! Holds: nothing; the page computes rates from two answers. Never: contains a qname of a client.
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +18,11 @@ use crate::{
     xdp::BanRow,
 };
 
-/// What `/api/state` says.
+/// The answer of `/api/state`.
 #[derive(Serialize)]
 pub(super) struct PageState {
     at_ms: u64,
-    /// The token was right: the page shows what can be done.
+    /// The token was right: the page shows the actions.
     can_change: bool,
     status: Status,
     totals: BTreeMap<&'static str, u64>,
@@ -33,16 +34,16 @@ pub(super) struct PageState {
     config: Vec<ConfigRow>,
 }
 
-/// What was seen of encryption, and of what was not encrypted.
+/// Counts of encrypted and of unencrypted traffic.
 #[derive(Serialize)]
 struct Encryption {
-    /// In a sentence or two.
+    /// A summary in a sentence or two.
     says: String,
     is_well: bool,
     /// The kernel half counts packets.
     kernel: bool,
     counts: BTreeMap<&'static str, u64>,
-    /// The counts, each with what it is.
+    /// The counts with their descriptions.
     rows: Vec<(&'static str, &'static str)>,
 }
 

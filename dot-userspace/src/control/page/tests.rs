@@ -1,4 +1,4 @@
-//! Tests of the page's guards, and of what its files hold.
+//! Tests of the page's checks and of its files.
 
 use axum::http::HeaderValue;
 
@@ -11,8 +11,8 @@ fn headers(list: &[(&str, &str)]) -> HeaderMap {
     list.iter().map(pair).collect()
 }
 
-/// Goal: each guard refuses by itself what it is for, and nothing else. Method: names, origins and tokens, right and nearly right.
-///
+/// Goal: each check refuses exactly the requests that it is for, without help of the others. Method: names, origins
+/// and tokens, right and nearly right.
 #[test]
 fn each_guard_holds_by_itself() {
     let access =
@@ -58,7 +58,7 @@ fn each_guard_holds_by_itself() {
     ] {
         assert!(!from(&[(name, value)]), "{name}: {value}");
     }
-    // A proxy that does TLS, by its name in the config.
+    // A proxy that does TLS, under its name in the config.
     assert!(from(&[("origin", "https://dns.example")]) && from(&[("origin", "https://dns.example:8443")]));
     assert!(!from(&[("origin", "https://dns.example"), ("sec-fetch-site", "cross-site")]));
     let has = |said: &str| has_token(&access, &headers(&[("authorization", said)]));
@@ -72,8 +72,8 @@ fn each_guard_holds_by_itself() {
     ));
 }
 
-/// Goal: no part of the page names another host, reads text as markup, or has code that the policy would not run. Method: the words
-/// for it.
+/// Goal: no part of the page names another host, inserts text as markup, or has code that its content security policy
+/// forbids. Method: searches for the names of such functions.
 #[test]
 fn the_page_reads_no_text_as_markup() {
     for word in [

@@ -29,8 +29,9 @@ fn classic_buckets_are_cumulative_and_whole() {
     ));
 }
 
-/// Goal: Prometheus's binary form is given to a scraper that asks for it as Prometheus does, and to no other. Method: its Accept header
-/// of version 2.42 with native histograms; the length before the first family, whose name follows. Covers: C-401
+/// Goal: a scraper that asks for Prometheus's binary form as Prometheus does gets it, and no other scraper does.
+/// Method: the Accept header of Prometheus 2.42 with native histograms; the length before the first family, whose
+/// name follows. Covers: C-401
 #[test]
 fn the_binary_form_is_for_those_who_ask() {
     let asked = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\naccept: application/vnd.google.protobuf;\
@@ -54,8 +55,8 @@ fn the_binary_form_is_for_those_who_ask() {
     assert_eq!(&body[3..18], b"dotd_build_info");
 }
 
-/// Goal: docs/metrics.md lists every family of a scrape with its type, labels and meaning, and no other. Method: the page, made
-/// anew from a scrape. Covers: C-402
+/// Goal: docs/metrics.md lists every family of a scrape with its type, labels and meaning, and no other. Method: the
+/// page is generated from a scrape and compared. Covers: C-402
 #[test]
 fn the_page_of_metrics_is_what_a_scrape_has() {
     let text = beside_http(still(), async |address| ask_tcp(address, "GET /metrics").await.2);

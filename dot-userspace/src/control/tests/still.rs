@@ -41,7 +41,7 @@ pub(super) type Told = tokio::sync::oneshot::Sender<Result<Reloaded, String>>;
 /// The first count of [`Still`]; each counter has the next one, so that no two have the same value.
 pub(super) const FIRST_COUNT: u64 = 1_000_001;
 
-/// What is said of a zone that comes by zone transfer.
+/// The transfer state of a zone.
 fn transfer() -> TransferStatus {
     TransferStatus {
         state: "current".to_owned(),
@@ -249,7 +249,7 @@ impl Source for Still {
     }
 
     fn trace(&self, _request: &TraceRequest) -> Result<Traced, String> {
-        Err("nobody is here".to_owned())
+        Err("no such client".to_owned())
     }
 
     fn page_access(&self) -> PageAccess {

@@ -105,6 +105,12 @@ impl Flight {
         self.sent.as_ref().is_some_and(|(over, _)| Rc::ptr_eq(over, ids))
     }
 
+    /// How many backends had it, and one more where it was sent again.
+    pub fn tries(&self) -> u32 {
+        let backends = if self.is_once { 1 } else { self.tried.count_ones().max(1) };
+        backends + u32::from(self.history.was_resent)
+    }
+
     /// Takes it back from its socket: an answer that still comes there is late, and is dropped.
     pub fn take_back(&mut self) {
         if let Some((ids, id)) = self.sent.take() {

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     dns::{self, HEADER_OCTETS},
+    events::answered_by,
     ledger::{Counter, turn_time},
 };
 
@@ -184,7 +185,9 @@ impl Pool {
             note_answered(backend, flight, half, message);
             return Match::Withdrawn;
         }
-        match flight.sink.as_ref().map(|sink| sink.response(asked, message)) {
+        let tries = || flight.tries();
+        let pass_on = || flight.sink.as_ref().map(|sink| sink.response(asked, message));
+        match answered_by(&backend.config.name, tries, pass_on) {
             Some(Ok(())) => {
                 arrivals::note(note_answered(backend, flight, half, message));
                 if flight.history.was_resent {

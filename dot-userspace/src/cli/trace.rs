@@ -48,10 +48,11 @@ fn words(line: &str) -> Option<String> {
             let alert = alert.map(|alert| alert::name(alert).to_owned());
             format!("refused {reason}{}{}", optional("alert", &alert), optional("key", key))
         }
-        What::Handshake { tls, resumed, alpn, server_name, hello_us, handshake_us } => {
+        What::Handshake { tls, resumed, alpn, server_name, offered, fingerprint, hello_us, handshake_us } => {
             let kind = if *resumed { "resumed" } else { "full" };
             let alpn = if *alpn { ", alpn dot" } else { "" };
-            let name = optional("for", server_name);
+            let name =
+                optional("for", server_name) + &optional("of", offered) + &optional("ja4", fingerprint);
             format!(
                 "handshake TLS {tls} {kind}{alpn}{name}: hello after {hello_us} µs, done {handshake_us} µs later"
             )
@@ -61,9 +62,12 @@ fn words(line: &str) -> Option<String> {
             let kind = qtype.map(|qtype| format!(" type {qtype}")).unwrap_or_default();
             format!("query {id}{kind}{} of {octets} octets", optional("for", name))
         }
-        What::Response { id, octets, rcode, by, took_us } => {
+        What::Response { id, octets, rcode, by, took_us, backend, tries } => {
             let took = took_us.map(|took| format!(" after {took} µs")).unwrap_or_default();
-            format!("response {id} rcode {rcode} {by} of {octets} octets{took}")
+            let tries =
+                tries.filter(|tries| *tries > 1).map(|tries| format!(" at try {tries}")).unwrap_or_default();
+            let from = optional("by", backend);
+            format!("response {id} rcode {rcode} {by}{from}{tries} of {octets} octets{took}")
         }
         What::Written { octets } => format!("written {octets} octets"),
         What::Ended { end, queries, open_us } => {

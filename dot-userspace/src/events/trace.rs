@@ -108,6 +108,12 @@ pub enum What {
         /// The server name in the ClientHello.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         server_name: Option<String>,
+        /// The versions of TLS that it offered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offered: Option<String>,
+        /// JA4 of its ClientHello.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
         /// Time from accept to the first octets of the ClientHello.
         hello_us: u32,
         /// Time from there until the keys are agreed on.
@@ -141,6 +147,12 @@ pub enum What {
         /// Time since the query was read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         took_us: Option<u64>,
+        /// The backend that answered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backend: Option<String>,
+        /// How many backends had the query, and one more where it was sent again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tries: Option<u32>,
     },
     /// The kernel has taken responses.
     Written {
@@ -161,6 +173,38 @@ pub enum What {
         /// Events lost so far.
         events: u64,
     },
+}
+
+thread_local! {
+    /// Whether the worker of this thread has a trace.
+    static IS_TRACING: Cell<bool> = const { Cell::new(false) };
+    /// The backend whose answer is being passed on, and its tries.
+    static ANSWERED_BY: RefCell<Option<(Arc<str>, u32)>> = const { RefCell::new(None) };
+}
+
+/// Whether the worker of this thread has a trace, for what knows no client.
+#[inline]
+#[must_use]
+pub fn is_tracing() -> bool {
+    IS_TRACING.get()
+}
+
+/// Runs `pass_on`, in which the answer of a backend is passed on; events of it name the backend.
+#[inline]
+pub fn answered_by<T>(backend: &Arc<str>, tries: impl FnOnce() -> u32, pass_on: impl FnOnce() -> T) -> T {
+    if !IS_TRACING.get() {
+        return pass_on();
+    }
+    ANSWERED_BY.set(Some((Arc::clone(backend), tries())));
+    let passed = pass_on();
+    ANSWERED_BY.set(None);
+    passed
+}
+
+/// The backend whose answer is being passed on, and its tries.
+#[must_use]
+pub fn answering() -> Option<(Arc<str>, u32)> {
+    ANSWERED_BY.with_borrow(Clone::clone)
 }
 
 /// The traces of one worker.
@@ -187,6 +231,7 @@ impl Tracing {
             traces.push(trace);
         }
         self.is_on.set(true);
+        IS_TRACING.set(true);
     }
 
     /// Ends the trace with this number.
@@ -194,6 +239,7 @@ impl Tracing {
         let mut traces = self.traces.borrow_mut();
         traces.retain(|trace| trace.number != number && !trace.events.is_closed());
         self.is_on.set(!traces.is_empty());
+        IS_TRACING.set(!traces.is_empty());
     }
 
     /// Reports an event of a client, in its session if it has one. `what` is called only if a trace wants the event;

@@ -8,7 +8,7 @@ use super::Inbox;
 use crate::{
     dns::{self, Disposition},
     events::{
-        What,
+        What, answering,
         tap::{self, OfQuery, Tapped, Way},
     },
     ledger::{Disposal, turn_time},
@@ -31,12 +31,16 @@ pub(super) fn query(message: &[u8], with_names: bool) -> What {
 /// The event for a response.
 pub(super) fn response(message: &[u8], since: Option<Moment>, disposal: Disposal) -> What {
     let took = since.map(|since| turn_time::moment().nanoseconds_since(since) / 1000);
+    let by = answering().filter(|_| matches!(disposal, Disposal::Forwarded));
+    let (backend, tries) = by.map(|(name, tries)| (name.to_string(), tries)).unzip();
     What::Response {
         id: id_of(message),
         octets: message.len(),
         rcode: message.get(3).copied().unwrap_or_default() & 0x0f,
         by: disposal.name().to_owned(),
         took_us: took,
+        backend,
+        tries,
     }
 }
 

@@ -16,9 +16,10 @@ use rustls::{
 };
 
 use super::{
-    Serving,
+    Offer, Serving,
     certificate::names_of,
     cipher::Suite,
+    fingerprint,
     handshake::HandshakeKind,
     hello::{
         self, PROTOCOL_VERSION_ALERT, RECORD_OVERFLOW_ALERT, is_before_tls12, is_no_record, offers_session,
@@ -31,6 +32,7 @@ use super::{
     sessions::{self, OfConnection},
     steps::{Cost, Steps},
 };
+use crate::events::is_tracing;
 
 /// Most octets of the client that are kept: rustls limits a ClientHello to 64 KiB, and record headers add little.
 const INBOUND_OCTETS_MAX: usize = 80 * 1024;
@@ -71,6 +73,8 @@ pub struct Dialogue<'a> {
     session_id: Option<Vec<u8>>,
     /// The server name that the client asks for.
     server_name: Option<Box<str>>,
+    /// What the client offered, where an operator traces clients.
+    offer: Option<Box<Offer>>,
     /// The traffic secrets (TLS 1.3).
     handed: Option<Handed>,
     /// Octets to send.
@@ -81,6 +85,8 @@ pub struct Dialogue<'a> {
 pub struct Shown {
     /// The server name that the client asked for, in lower case.
     pub server_name: Option<Box<str>>,
+    /// What the client offered, where an operator traces clients.
+    pub offer: Option<Box<Offer>>,
     /// The names in its certificate, in lower case.
     pub client_names: Vec<String>,
 }
@@ -111,6 +117,7 @@ impl<'a> Dialogue<'a> {
             is_old: false,
             session_id: None,
             server_name: None,
+            offer: None,
             handed: None,
             outbound: Vec::new(),
         })
@@ -165,6 +172,9 @@ impl<'a> Dialogue<'a> {
     /// The first record is complete: it tells the kind of client.
     fn begin(&mut self) -> Result<(), TlsError> {
         (self.has_begun, self.is_old) = (true, is_before_tls12(&self.inbound));
+        if is_tracing() {
+            self.offer = fingerprint::of(&self.inbound).map(Box::new);
+        }
         if prefers_chacha(&self.inbound) {
             self.connection = UnbufferedServerConnection::new(Arc::clone(&self.serving.theirs))?;
         }
@@ -280,6 +290,7 @@ impl<'a> Dialogue<'a> {
         let certificate = self.connection.peer_certificates().and_then(<[_]>::first);
         Shown {
             server_name: self.server_name.take(),
+            offer: self.offer.take(),
             client_names: certificate.map(|leaf| names_of(leaf)).unwrap_or_default(),
         }
     }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Serving, Stream, Turnstile,
+    Offer, Serving, Stream, Turnstile,
     dialogue::{Dialogue, Shown, Step},
     records::Records,
 };
@@ -40,6 +40,8 @@ pub struct Handshake {
     pub heard_at: Instant,
     /// The server name that the client asked for, in lower case.
     pub server_name: Option<Box<str>>,
+    /// What the client offered, where an operator traces clients.
+    pub offer: Option<Box<Offer>>,
     /// The names in its certificate.
     pub client_names: Vec<String>,
 }
@@ -144,9 +146,9 @@ pub async fn accept(
 ) -> Result<Handshake, HandshakeFailure> {
     match timeout_at(deadline, shake_hands(&mut tcp, serving, turnstile)).await {
         Ok(Ok(Shaken { kind, shown, records, carry, unsent, heard_at })) => {
-            let Shown { server_name, client_names } = shown;
+            let Shown { server_name, offer, client_names } = shown;
             let stream = Stream::new(tcp, records, carry, unsent);
-            Ok(Handshake { stream, kind, heard_at, server_name, client_names })
+            Ok(Handshake { stream, kind, heard_at, server_name, offer, client_names })
         }
         Ok(Err(Failed::Tls(error))) => {
             // Boxed: a handshake needs this memory only at its end.

@@ -23,11 +23,11 @@ const FIXED_OCTETS: usize = 4 + 2 + 32;
 const SESSION_TICKET: u16 = 35;
 const PRE_SHARED_KEY: u16 = 41;
 /// A client that sends this may support TLS 1.3, where a session ID means nothing (RFC 8446 §4.1.2 and appendix D.4).
-const SUPPORTED_VERSIONS: u16 = 43;
+pub(super) const SUPPORTED_VERSIONS: u16 = 43;
 /// Suites with ChaCha20-Poly1305. Source: IANA, TLS Cipher Suites.
 const CHACHA_SUITES: [u16; 3] = [0x1303, 0xcca8, 0xcca9];
 /// Reserved values (GREASE) have this in both octets (RFC 8701 §2).
-const GREASE: u16 = 0x0a0a;
+pub(super) const GREASE: u16 = 0x0a0a;
 
 /// Whether these octets can never become a TLS record.
 #[must_use]
@@ -80,7 +80,7 @@ pub fn prefers_chacha(record: &[u8]) -> bool {
 }
 
 /// The suites of a hello, and what follows them.
-fn suites(record: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn suites(record: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = record.get(HEADER_OCTETS + FIXED_OCTETS..)?;
     let (session_id, rest) = rest.split_first()?;
     let rest = rest.get(usize::from(*session_id)..)?;
@@ -89,7 +89,7 @@ fn suites(record: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The extensions of a hello.
-fn extensions(record: &[u8]) -> Option<&[u8]> {
+pub(super) fn extensions(record: &[u8]) -> Option<&[u8]> {
     let (_, rest) = suites(record)?;
     let (methods, rest) = rest.split_first()?;
     let rest = rest.get(usize::from(*methods)..)?;
@@ -116,7 +116,7 @@ fn kinds(mut extensions: &[u8]) -> impl Iterator<Item = (u16, u16)> {
     })
 }
 
-fn split_length(octets: &[u8]) -> Option<(u16, &[u8])> {
+pub(super) fn split_length(octets: &[u8]) -> Option<(u16, &[u8])> {
     octets.split_first_chunk::<2>().map(|(number, rest)| (u16::from_be_bytes(*number), rest))
 }
 

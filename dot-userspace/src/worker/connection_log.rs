@@ -27,6 +27,8 @@ impl Acceptor {
             resumed: handshake.kind.is_resumed,
             alpn: handshake.kind.has_alpn,
             server_name: handshake.server_name.as_deref().map(str::to_owned),
+            offered: handshake.offer.as_ref().map(|offer| offer.versions.clone()),
+            fingerprint: handshake.offer.as_ref().map(|offer| offer.fingerprint.clone()),
             hello_us: open.shaken.map_or(0, |shaken| shaken.hello_us),
             handshake_us: open.shaken.map_or(0, |shaken| shaken.handshake_us),
         });

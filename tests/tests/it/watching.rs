@@ -377,7 +377,10 @@ fn a_client_is_traced() {
     );
     let response = plain.hears("response");
     assert_eq!((&response["id"], &response["by"]), (&4711.into(), &"forwarded".into()), "{response}");
-    assert!(response["took_us"].is_u64() && plain.hears("handshake")["tls"] == "1.3");
+    assert_eq!((&response["backend"], &response["tries"]), (&"embedded".into(), &1.into()), "{response}");
+    let handshake = plain.hears("handshake");
+    assert!(response["took_us"].is_u64() && handshake["tls"] == "1.3" && handshake["offered"] == "1.3 1.2");
+    assert!(handshake["fingerprint"].as_str().is_some_and(|ja4| ja4.starts_with("t13")), "{handshake}");
     assert_eq!((&ended["end"], &ended["session"]), (&"client".into(), &name.as_str().into()));
     assert_eq!(named.hears("query")["name"], "whoaskedthis.dotd.test.");
     assert_eq!(alone.hears("query")["id"], 4711);

@@ -8,8 +8,8 @@
 //! used up a budget), [`ban`] (clients that are refused for a while), [`client_cache`]
 //! (each CPU's cache of clients), [`local`] (which destinations are this machine's), [`charge`] (the costs of a
 //! client), [`truncation`] (how a query becomes its own answer), [`steer`] and [`worker_status`] (which worker gets a
-//! connection), [`tail_calls`] (what may follow the judge), [`notice`] (what the log learns of a refusal), [`maps`]
-//! (names and sizes).
+//! connection), [`tail_calls`] (what may follow the judge), [`notice`] (what the log learns of a refusal), [`traced`] (what
+//! an operator who traces clients learns), [`syn_times`] (when connections began), [`maps`] (names and sizes).
 //!
 //! Never: allocates, panics, reads a clock, holds `unsafe` beyond the Pod impls of `pod`.
 
@@ -38,7 +38,9 @@ pub mod rate;
 pub mod settings;
 pub mod spent;
 pub mod steer;
+pub mod syn_times;
 pub mod tail_calls;
+pub mod traced;
 pub mod truncation;
 pub mod verdict;
 pub mod walk;

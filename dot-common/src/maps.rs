@@ -71,8 +71,20 @@ pub const CPU_QUEUES: &str = "CPU_QUEUES";
 /// Array of the numbers of CPUs that packets are spread over. Written by the loader.
 pub const SPREAD_OVER: &str = "SPREAD_OVER";
 
+/// Array of words by [`crate::syn_times::Place`], mapped into the engine's memory. Written by the learner (workers empty
+/// slots).
+pub const SYN_TIMES: &str = "SYN_TIMES";
+/// Array of one [`crate::traced::Traced`]. Written by the loader.
+pub const TRACED: &str = "TRACED";
+/// Ring of [`crate::traced::Seen`]. Written by XDP.
+pub const TRACE_EVENTS: &str = "TRACE_EVENTS";
+/// Array of one `u64` of [`crate::rate::Rate::admit`]: the schedule of events of traces. Written by XDP.
+pub const TRACE_PACE: &str = "TRACE_PACE";
+/// Per-CPU array of one `u64`: events of traces that found no room. Written by XDP.
+pub const TRACE_LOST: &str = "TRACE_LOST";
+
 /// Every map.
-pub const ALL: [&str; 31] = [
+pub const ALL: [&str; 36] = [
     COUNTERS,
     SETTINGS,
     FLOWS4,
@@ -104,6 +116,11 @@ pub const ALL: [&str; 31] = [
     HEADERS,
     CPU_QUEUES,
     SPREAD_OVER,
+    SYN_TIMES,
+    TRACED,
+    TRACE_EVENTS,
+    TRACE_PACE,
+    TRACE_LOST,
 ];
 
 /// Connections of each IP version whose opening may be judged at the same time. An LRU map needs far more than 128 per

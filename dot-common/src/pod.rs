@@ -16,6 +16,7 @@ use crate::{
     proof::Proof,
     settings::Settings,
     spent::Spent,
+    traced::Traced,
     worker_status::WorkerStatus,
 };
 
@@ -25,6 +26,8 @@ unsafe impl Pod for FlowKey {}
 unsafe impl Pod for Flow {}
 // SAFETY: repr(C) integers, 64 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Settings {}
+// SAFETY: repr(C) integers, 160 octets asserted, so no padding; every bit pattern is a value.
+unsafe impl Pod for Traced {}
 // SAFETY: repr(C) integers, 24 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Ban {}
 // SAFETY: five u32; every bit pattern is a value.

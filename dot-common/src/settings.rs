@@ -163,8 +163,10 @@ pub struct Settings {
     pub wide_v6: u8,
     /// IP versions with wider prefixes that spent what they may, by [`version_bit`]; [`Settings::spent`] has these too.
     pub spent_wide: u8,
+    /// Whether an operator traces clients: the map TRACED has them.
+    pub traced: u8,
     /// Always zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// Changes with every change of lists, bans, limits and local addresses, which invalidates what CPUs remember of
     /// clients and destinations; 0: nothing is remembered.
     pub generation: u32,

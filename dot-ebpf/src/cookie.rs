@@ -34,6 +34,7 @@ use crate::{
     context::{Frame, Linear, opaque},
     maps, socket,
     tail_calls::{self, NOTHING_LEFT},
+    trace,
 };
 
 /// The rate of all SYNs together above which cookies are asked for; a period of 0 means always. Set by the loader
@@ -85,7 +86,11 @@ pub(crate) fn answer(context: &XdpContext) -> u32 {
         // The frame may be half rewritten: the stack must not see it.
         None => (Action::Drop, xdp_action::XDP_DROP),
     };
-    maps::count(Verdict { action, reason: Reason::SynCookie });
+    let verdict = Verdict { action, reason: Reason::SynCookie };
+    maps::count(verdict);
+    if let Some(settings) = maps::settings() {
+        trace::tell(settings, verdict);
+    }
     xdp_action
 }
 

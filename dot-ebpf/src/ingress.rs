@@ -21,7 +21,7 @@ use crate::{
     judge::{Hook, Kernel},
     maps,
     ports::OwnPorts,
-    tail_calls,
+    tail_calls, trace,
 };
 
 impl Hook for TcContext {
@@ -58,6 +58,7 @@ pub(crate) fn judge(context: &TcContext) -> i32 {
     let Some(settings) = maps::settings() else { return TC_ACT_UNSPEC };
     let verdict = judge::judge(&datagram, packet, settings, &known).verdict;
     maps::count(verdict);
+    trace::tell(settings, verdict);
     tail_calls::announce(verdict);
     match verdict.action {
         Action::Pass | Action::WouldDrop => TC_ACT_UNSPEC,

@@ -20,7 +20,7 @@ use dot_common::{
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{context::Frame, lists, maps, ports::OwnPorts, subprograms, tail_calls};
+use crate::{context::Frame, lists, maps, ports::OwnPorts, subprograms, tail_calls, trace};
 
 /// The XDP action for a frame; `None` when it is not for dotd.
 #[inline(always)]
@@ -40,6 +40,7 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     };
     let settings = maps::settings()?;
     let Judgment { verdict, truncation } = judge::judge(&frame, packet, settings, &known);
+    trace::tell(settings, verdict);
     tail_calls::begin(context, verdict);
     maps::count(verdict);
     #[cfg(feature = "debug-log")]

@@ -1,21 +1,28 @@
 //! Learns where each connection's stream begins, from dotd's own SYN-ACKs.
 //!
 //! Before: the local stack accepted a connection. After: the judge can place any segment of it in its stream.
-//! Holds: the writing of FLOWS4 and FLOWS6, and the one fact that a SYN-ACK does not contain: how much of the stream
+//! Holds: the writing of FLOWS4, FLOWS6 and SYN_TIMES, and the one fact that a SYN-ACK does not contain: how much of the stream
 //! came with the SYN.
 //! Never: trusts a client. Two SYNs would mislead a map that is filled from SYNs. They would also mislead one that is
 //! filled from cookies, because a cookie does not show which SYN it answers.
 //!
 //! Source: RFC 7413 §4.2 (Fast Open: a SYN-ACK acknowledges the SYN's octets too).
 
-use aya_ebpf::{helpers::bpf_tcp_sock, programs::TcContext};
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE, helpers::bpf_tcp_sock, macros::map, maps::Array, programs::TcContext,
+};
 use dot_common::{
     flow::{Flow, FlowKey},
     frame::Headers,
     packet::parse_syn_ack_into,
+    syn_times,
 };
 
 use crate::{maps, ports::OwnPorts, socket};
+
+/// When our stack first answered the SYN of each connection.
+#[map]
+static SYN_TIMES: Array<u64> = Array::with_max_entries(syn_times::SLOTS, BPF_F_MMAPABLE);
 
 /// The state of a listener: it sent the SYN-ACK itself, and no connection exists yet.
 const LISTENS: u32 = 10;
@@ -32,6 +39,21 @@ pub(crate) fn learn(context: &TcContext, frame: &impl Headers) {
     }
     let initial = accepted.wrapping_sub(came_with_syn(context, key));
     maps::remember(key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
+    note_answer(key);
+}
+
+/// Writes down that a connection's SYN is answered now, unless it was answered before: a SYN-ACK may be retransmitted.
+#[inline(always)]
+fn note_answer(key: &FlowKey) {
+    let place = syn_times::Place::of(key);
+    let Some(word) = SYN_TIMES.get_ptr_mut(place.slot) else { return };
+    let now_ns = maps::precise_now_ns();
+    // SAFETY: a checked map value, aligned to eight octets; another CPU or a worker may write it meanwhile, as a whole.
+    unsafe {
+        if place.age_ns(word.read_volatile(), now_ns).is_none() {
+            word.write_volatile(place.word(now_ns));
+        }
+    }
 }
 
 /// Whether the SYN-ACK belongs to a request or to a connection: a cookie belongs to no socket, nor does a forwarded

@@ -29,6 +29,7 @@ mod spread;
 mod steer;
 mod subprograms;
 mod tail_calls;
+mod trace;
 mod truncate;
 
 use aya_ebpf::{

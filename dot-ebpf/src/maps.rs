@@ -283,9 +283,8 @@ pub(crate) fn proof(network: &Network) -> Proof {
 pub(crate) fn admits(key: u64, rate: &Rate) -> bool {
     const TRIES: u32 = 3;
     const EEXIST: i32 = -17;
-    // SAFETY: no arguments, no effect. This is the precise clock: within one tick of the coarse clock only a burst
-    // would be admitted.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // Within one tick of the coarse clock only a burst would be admitted.
+    let now_ns = precise_now_ns();
     for _ in 0..TRIES {
         let Some(slot) = RATE.get_ptr_mut(key) else {
             let Some(next) = rate.admit(0, now_ns) else { return false };
@@ -306,6 +305,13 @@ pub(crate) fn admits(key: u64, rate: &Rate) -> bool {
     }
     // A client that loses three races in a row sends on several CPUs within nanoseconds.
     false
+}
+
+/// The schedule of a rate; 0: it has none.
+#[inline(always)]
+pub(crate) fn scheduled_ns(key: u64) -> u64 {
+    // SAFETY: one aligned word, copied at once.
+    unsafe { RATE.get(key) }.map_or(0, |scheduled_ns| *scheduled_ns)
 }
 
 /// Puts `new` in place of `old`, if `old` is still there.
@@ -381,4 +387,11 @@ pub(crate) fn packet() -> Option<&'static Packet> {
 pub(crate) fn now_ns() -> u64 {
     // SAFETY: no arguments, no effect.
     unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// The same with the resolution of the processor's clock.
+#[inline(always)]
+pub(crate) fn precise_now_ns() -> u64 {
+    // SAFETY: no arguments, no effect.
+    unsafe { bpf_ktime_get_ns() }
 }

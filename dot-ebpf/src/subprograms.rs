@@ -27,7 +27,7 @@ use crate::{
     context::Frame,
     datagram::{Datagram, WALKABLE_OCTETS},
     judge::Kernel,
-    lists, maps, notice, truncate,
+    lists, maps, notice, trace, truncate,
 };
 
 /// [`walk::locate`], for this CPU's packet in its map.
@@ -46,6 +46,12 @@ pub(crate) fn walk_datagram(context: &TcContext) -> Walked {
 #[inline(always)]
 pub(crate) fn note(verdict: Verdict) {
     dotd_note(verdict.reason as u32, verdict.action as u32);
+}
+
+/// [`trace::tell_packet`], for the packet that was judged last.
+#[inline(always)]
+pub(crate) fn tell(verdict: Verdict) {
+    dotd_tell(verdict.reason as u32, verdict.action as u32);
 }
 
 /// Whether the packet's destination is this machine's, if this CPU has no cache entry for it.
@@ -166,6 +172,14 @@ extern "C" fn dotd_walk_datagram(context: *mut __sk_buff) -> u32 {
 extern "C" fn dotd_note(reason: u32, action: u32) -> u32 {
     let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
     notice::note_packet(settings, packet, reason, action);
+    0
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_tell(reason: u32, action: u32) -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    trace::tell_packet(settings, packet, reason, action);
     0
 }
 

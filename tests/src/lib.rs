@@ -10,3 +10,4 @@ mod xdp_flows;
 pub mod xdp_lab;
 mod xdp_race;
 pub mod xdp_settings;
+pub mod xdp_traces;

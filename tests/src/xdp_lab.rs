@@ -42,7 +42,7 @@ pub const XDP_TX: u32 = 3;
 
 /// A loaded kernel half.
 pub struct Lab {
-    object: Ebpf,
+    pub(crate) object: Ebpf,
     counters: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
     flows: Flows,

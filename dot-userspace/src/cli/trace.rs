@@ -42,8 +42,14 @@ fn words(line: &str) -> Option<String> {
         value.as_ref().map(|value| format!(" {name} {value}")).unwrap_or_default()
     };
     let words = match &event.what {
-        What::Packets { verdict, reason } => format!("xdp: {verdict} {reason} (once a minute)"),
-        What::Accepted { listener } => format!("accepted at {listener}"),
+        What::Packet { to, verdict, reason, key, left, burst } => {
+            let rate = left.zip(*burst).map(|(left, burst)| format!(", {left} of {burst} left at once"));
+            format!("xdp: {verdict} {reason} to {to}{}{}", optional("key", key), rate.unwrap_or_default())
+        }
+        What::Accepted { listener, syn_us } => {
+            let since = syn_us.map(|syn_us| format!(", {syn_us} µs after its SYN")).unwrap_or_default();
+            format!("accepted at {listener}{since}")
+        }
         What::Refused { reason, key, alert } => {
             let alert = alert.map(|alert| alert::name(alert).to_owned());
             format!("refused {reason}{}{}", optional("alert", &alert), optional("key", key))

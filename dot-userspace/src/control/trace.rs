@@ -1,12 +1,13 @@
 //! `/trace` on the control socket: the events of a client, one line of JSON for each, until the reader closes.
 //!
 //! Before: an operator names a client or a session. After: events are written as they happen.
-//! Holds: the events that wait to be written. Never: waits for a reader: an event that finds no room is lost, and the
+//! Holds: the events that wait to be written: for some milliseconds, because those of the kernel half and of several workers
+//! arrive in another order than that of their times. Never: waits for a reader: an event that finds no room is lost, and the
 //! next line says how many were lost.
-//! line says how many were.
 
 use std::{
     convert::Infallible,
+    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -29,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::{
     sync::mpsc,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep},
 };
 
 use super::{Body, Source};
@@ -81,6 +82,10 @@ async fn trace(Shared(source): Shared<AnySource>, request: Body<TraceRequest>) -
 /// Events as lines.
 struct Lines {
     traced: Traced,
+    /// Events that wait to be put in order.
+    waiting: Vec<TraceEvent>,
+    /// When they are written.
+    due: Pin<Box<Sleep>>,
     said_lost: u64,
     beat: Interval,
     is_new: bool,
@@ -90,7 +95,31 @@ impl Lines {
     fn of(traced: Traced) -> Self {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { traced, said_lost: 0, beat, is_new: true }
+        let due = Box::pin(sleep(Duration::ZERO));
+        Self { traced, waiting: Vec::new(), due, said_lost: 0, beat, is_new: true }
+    }
+
+    /// Takes events that have arrived. `false`: there will be no more.
+    fn collect(&mut self, context: &mut Context<'_>) -> bool {
+        while self.waiting.len() < WAITING_MAX {
+            match self.traced.events.poll_recv(context) {
+                Poll::Ready(Some(event)) => {
+                    if self.waiting.is_empty() {
+                        self.due.as_mut().reset(Instant::now() + ORDER);
+                    }
+                    self.waiting.push(event);
+                }
+                Poll::Ready(None) => return false,
+                Poll::Pending => break,
+            }
+        }
+        true
+    }
+
+    /// Writes the events that wait, the earliest first.
+    fn write_waiting(&mut self, octets: &mut Vec<u8>) {
+        self.waiting.sort_by_key(|event| event.at_us);
+        self.waiting.drain(..).for_each(|event| write_line(&event, octets));
     }
 
     /// A line that says how many events were lost.
@@ -126,12 +155,13 @@ impl HttpBody for Lines {
         let mut octets = Vec::new();
         // The first tick comes at once, which tells the reader that the trace has begun.
         let is_beat = self.beat.poll_tick(context).is_ready();
-        while octets.len() < FRAME_OCTETS {
-            match self.traced.events.poll_recv(context) {
-                Poll::Ready(Some(event)) => write_line(&event, &mut octets),
-                Poll::Ready(None) if octets.is_empty() => return Poll::Ready(None),
-                Poll::Ready(None) | Poll::Pending => break,
-            }
+        let goes_on = self.collect(context);
+        if !goes_on && self.waiting.is_empty() {
+            return Poll::Ready(None);
+        }
+        let is_full = self.waiting.len() >= WAITING_MAX;
+        if !self.waiting.is_empty() && (!goes_on || is_full || self.due.as_mut().poll(context).is_ready()) {
+            self.write_waiting(&mut octets);
         }
         let has_lost = self.traced.lost.load(Relaxed) > self.said_lost;
         if std::mem::take(&mut self.is_new) || has_lost || (is_beat && octets.is_empty()) {
@@ -148,8 +178,10 @@ impl HttpBody for Lines {
 pub(super) const PATH: &str = "/trace";
 /// Room for an address and two numbers.
 const BODY_OCTETS_MAX: usize = 256;
-/// The most octets of events in one write.
-const FRAME_OCTETS: usize = 32 * 1024;
+/// The most events in one write.
+const WAITING_MAX: usize = 256;
+/// How long an event waits for earlier ones: the control thread has what the kernel half told by then.
+const ORDER: Duration = Duration::from_millis(20);
 /// The interval of lines while nothing happens: they show whether the reader has left, and keep its connection from
 /// being idle.
 const BEAT: Duration = Duration::from_secs(5);

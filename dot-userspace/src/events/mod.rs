@@ -17,5 +17,5 @@ pub use keys::{key_of, key_of_packets};
 pub use refusals::{EventSink, Events, Refused};
 pub use sketch::{Estimate, merge};
 pub use tap::TapSink;
-pub use trace::{answered_by, answering, is_tracing};
 pub use trace::{EVENTS_MAX, Subject, TRACES_MAX, Trace, TraceEvent, Tracing, What, now_us};
+pub use trace::{answered_by, answering, is_tracing};

@@ -60,7 +60,7 @@ pub struct TraceEvent {
     /// The worker that reports it; absent: the kernel half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<usize>,
-    /// The client's address and port; in events of the kernel half, its prefix.
+    /// The client's address and port.
     pub client: String,
     /// Its session, as `dotd explain` calls it, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,17 +74,31 @@ pub struct TraceEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum What {
-    /// The kernel half refused packets: at most one event a minute for each reason.
-    Packets {
-        /// The verdict.
+    /// The kernel half judged a packet that begins a connection, or refused a packet.
+    Packet {
+        /// Its destination.
+        to: String,
+        /// What happened to it.
         verdict: String,
         /// The reason.
         reason: String,
+        /// The key that would change it, where it was refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        /// So many packets of this kind the client's rate still allows at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left: Option<u64>,
+        /// Of so many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        burst: Option<u64>,
     },
     /// A connection was accepted.
     Accepted {
         /// The listening address.
         listener: String,
+        /// Since the kernel answered its SYN, where the kernel half saw that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        syn_us: Option<u32>,
     },
     /// dotd refused something, or ended the connection.
     Refused {
@@ -255,10 +269,12 @@ impl Tracing {
     fn tell_each(&self, client: SocketAddr, session: Option<u64>, what: impl Fn(bool) -> What) {
         for trace in self.traces.borrow().iter() {
             let is_meant = match trace.subject {
-                Subject::Clients(net) => net.contains(&client.ip().to_canonical()),
-                Subject::Session(worker, number) => worker == self.worker.get() && session == Some(number),
+                Subject::Clients(_) => trace.is_about(client),
+                Subject::Session(worker, number) => {
+                    worker == self.worker.get() && session == Some(number) && trace.has_drawn(client)
+                }
             };
-            if is_meant && trace.has_drawn(client) {
+            if is_meant {
                 let worker = self.worker.get();
                 trace.send(TraceEvent {
                     at_us: now_us(),
@@ -273,7 +289,14 @@ impl Tracing {
 }
 
 impl Trace {
-    /// Whether a connection belongs to the sample: all events of a connection do, or none.
+    /// Whether it is about this client, and this connection of it.
+    #[must_use]
+    pub fn is_about(&self, client: SocketAddr) -> bool {
+        let Subject::Clients(net) = self.subject else { return false };
+        net.contains(&client.ip().to_canonical()) && self.has_drawn(client)
+    }
+
+    /// Whether a connection is one of those that are told of: each event of it or none.
     fn has_drawn(&self, client: SocketAddr) -> bool {
         if self.sample <= 1 {
             return true;

@@ -5,6 +5,7 @@
 
 mod histogram;
 pub mod latency;
+mod openings;
 mod snapshot;
 mod stages;
 mod tls_fault;
@@ -15,7 +16,7 @@ mod worker;
 
 pub use histogram::{Durations, Histogram, LONGEST_LOG2, SCHEMA, SHORTEST_LOG2};
 pub use latency::{Latency, Measured};
-pub use snapshot::{ControlCounters, Difference, PacketCount, Snapshot};
+pub use snapshot::{ControlCounters, Difference, KernelQueues, PacketCount, Snapshot};
 pub use stages::{Disposal, Measure, Stage, Stages};
 pub use tls_fault::TlsFault;
 pub use traffic::{BackendLine, BackendLines, BackendSum, Traffic};

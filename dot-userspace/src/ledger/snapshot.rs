@@ -38,6 +38,18 @@ pub struct Snapshot {
     /// How long stages, queries and backends took.
     #[serde(default)]
     pub latency: Vec<Latency>,
+    /// What the kernel holds before an accept; absent where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<KernelQueues>,
+}
+
+/// What the kernel holds and dropped between SYNs and accepts, over all listeners.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelQueues {
+    /// Connections that wait for their accept.
+    pub waiting: u64,
+    /// SYNs and finished TCP handshakes that listeners dropped since they were made, because a queue was full, memory short, or no route led back.
+    pub dropped: u64,
 }
 
 /// The counters of the control thread.
@@ -187,6 +199,7 @@ impl fmt::Display for Snapshot {
         writeln!(f, "kernel packets")?;
         let seen = self.packets.iter().filter(|row| row.count != 0);
         write_rows(f, seen.map(|row| (format!("{} {}", row.verdict, row.reason), i128::from(row.count))))?;
+        self.write_openings(f)?;
         for family in self.families() {
             writeln!(f, "{}", family.replace('_', " "))?;
             let seen = self.family(family).filter(|(_, count)| *count != 0);
@@ -235,7 +248,10 @@ impl Snapshot {
 }
 
 /// Writes rows under a heading, or "none" if there are no rows.
-fn write_rows(f: &mut fmt::Formatter<'_>, rows: impl IntoIterator<Item = (String, i128)>) -> fmt::Result {
+pub(super) fn write_rows(
+    f: &mut fmt::Formatter<'_>,
+    rows: impl IntoIterator<Item = (String, i128)>,
+) -> fmt::Result {
     let mut is_empty = true;
     for (label, count) in rows {
         is_empty = false;

@@ -63,6 +63,8 @@ impl Measure {
 }
 
 stages! {
+    /// From the kernel's answer to a SYN to the accept of its connection, where the kernel half sees the answer.
+    SynToAccept = Stage("syn_to_accept");
     /// From `accept` to the first octets of a hello, of handshakes that were done.
     AcceptToHello = Stage("accept_to_hello");
     /// From the first octets of a hello to the keys, whole.

@@ -30,7 +30,7 @@ use super::{
     renew::{renew, staples_until, trust},
     restart,
     tap::Tapping,
-    transfers, xdp_watchdog,
+    trace, transfers, xdp_watchdog,
 };
 use crate::{
     backend::{BackendConfig, health},
@@ -155,7 +155,7 @@ async fn hear_signals(
     let mut watch = interval(WATCH_INTERVAL);
     let mut is_pressed = false;
     let (mut notices, mut refusals) = (process.notices(), Refusals::default());
-    let mut engine_refusals = EngineRefusals::default();
+    let (mut engine_refusals, mut told) = (EngineRefusals::default(), process.told_packets());
     let mut reading = policies::Reading::default();
     loop {
         tokio::select! {
@@ -200,9 +200,9 @@ async fn hear_signals(
             }
             heard = refusals::heard(&mut notices) => {
                 process.recent().note_packets(&heard, Instant::now());
-                process.traces().tell(&heard);
                 refusals.say(&heard, running.config.log.client_address, Instant::now());
             }
+            seen = trace::told(&mut told) => process.tell_packets(&seen),
             Some(flush) = running.flushes.recv() => {
                 running.workers.iter().for_each(|worker| worker.tell(Command::Flush(flush.clone())));
             }
@@ -221,6 +221,7 @@ async fn hear_signals(
 /// A worker has died.
 fn look_around(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     process.sweep();
+    process.trace_packets();
     process.tickets.keep_rotated();
     process.history().look(&running.backends);
     if process.has_no_xdp() {

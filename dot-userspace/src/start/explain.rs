@@ -15,7 +15,7 @@ use crate::{
     control::{ExplainRequest, Explaining, Explanation, Listed},
     session::Rates,
     worker::{Admission, Line},
-    xdp::RateState,
+    xdp::{Queues, RateState},
 };
 
 /// Sessions of a worker that an answer shows.
@@ -29,6 +29,8 @@ pub(super) struct Engine {
     pub(super) admission: Arc<Admission>,
     /// The rates of messages.
     pub(super) rates: Arc<Rates>,
+    /// What waits for an accept; `None`: the kernel does not say.
+    pub(super) queues: Option<Queues>,
 }
 
 /// The client that an operator means: an address, and all that is asked for.

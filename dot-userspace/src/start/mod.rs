@@ -90,6 +90,7 @@ struct Opened {
     backends: Vec<BackendConfig>,
     history: TlsHistory,
     kernel: Kernel,
+    queues: Option<xdp::Queues>,
 }
 
 impl Opened {
@@ -233,6 +234,9 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let sockets: Vec<_> = groups.iter().map(listeners::Group::for_xdp).collect();
     let start_xdp = if left.is_some() { xdp::go_on } else { xdp::start };
     let kernel = Kernel(Some(start_xdp(&plan::xdp(config, &config.listen.do53), &sockets)?));
+    let listeners_of = [&*config.listen.dot, &*config.listen.do53].concat();
+    // Before seccomp, which permits no more sockets of this kind.
+    let queues = xdp::Queues::open(listeners_of).ok();
     if left.is_none() {
         privileges::hand_over_state(&config.server.state_dir, user)?;
     }
@@ -254,6 +258,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         backends,
         history,
         kernel,
+        queues,
     })
 }
 
@@ -268,7 +273,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     // From here on nothing has rights, and every thread made inherits that.
     start_threads(opened.embedded)?;
     let admission = plan::admission(&config, descriptors, workers, backends.len());
-    let rates = Arc::new(Rates::default());
+    let (rates, queues) = (Arc::new(Rates::default()), opened.queues);
     let standings = Standings::default();
     let transfers = Transfers::start(&config.server.state_dir, standings.clone())?;
     let policies = transfers.policies(&opened.transferred, opened.zones);
@@ -305,7 +310,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     drop(settings);
     let lines: Vec<_> = running.iter().map(Worker::line).collect();
     arrivals::take(passage.filter(|_| config.session.move_at_upgrade), &lines)?;
-    process.serve_by(Engine { workers: lines, admission: Arc::clone(&admission), rates });
+    process.serve_by(Engine { workers: lines, admission: Arc::clone(&admission), rates, queues });
     let running = Running {
         path,
         keeper,

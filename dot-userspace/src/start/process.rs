@@ -47,7 +47,7 @@ use crate::{
     policy::{Notified, Screen, ZoneError},
     tls::{Tickets, certificate::Loaded},
     worker::{Admission, ChargesSink, Worker},
-    xdp::{BanRow, Charges, ClientReport, Notices, StatusWriter, Xdp, XdpError},
+    xdp::{BanRow, Charges, ClientReport, StatusWriter, Xdp, XdpError},
 };
 
 /// The state that only the control thread uses.
@@ -273,6 +273,11 @@ impl Process {
         &self.traces
     }
 
+    /// The kernel half.
+    pub(super) fn kernel_half(&self) -> MutexGuard<'_, Kernel> {
+        lock(&self.kernel)
+    }
+
     /// What was refused lately.
     pub(super) fn recent(&self) -> MutexGuard<'_, RecentRefusals> {
         lock(&self.recent)
@@ -359,15 +364,6 @@ impl Process {
             Some(xdp) => act(xdp),
             None => Err(XdpError::Ban { reason: "dotd is stopping".into() }),
         }
-    }
-
-    /// Takes notices of clients that the kernel half refuses.
-    pub(super) fn notices(&self) -> Option<Notices> {
-        let notices = lock(&self.kernel).0.as_mut().map_or(Ok(None), Xdp::notices);
-        notices.unwrap_or_else(|error| {
-            tracing::warn!("refused clients are not announced to us: {error}");
-            None
-        })
     }
 
     /// Looks whether the kernel half is still attached, and mends it.

@@ -14,10 +14,11 @@ use std::{
 
 use dot_common::verdict::Action;
 
+use super::process::Process;
 use crate::{
     config::ClientAddress,
     worker::redacted_address::RedactedAddress,
-    xdp::{Notices, Refusal},
+    xdp::{Notices, Refusal, Xdp},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -63,6 +64,17 @@ fn words(action: Action) -> &'static str {
         Action::Drop => "xdp drops packets of a client",
         Action::WouldDrop => "xdp would drop packets of a client, and counts",
         Action::Answer => "xdp answers queries of a client with TC=1",
+    }
+}
+
+impl Process {
+    /// Takes notices of clients that the kernel half refuses.
+    pub(super) fn notices(&self) -> Option<Notices> {
+        let notices = self.kernel_half().0.as_mut().map_or(Ok(None), Xdp::notices);
+        notices.unwrap_or_else(|error| {
+            tracing::warn!("refused clients are not announced to us: {error}");
+            None
+        })
     }
 }
 

@@ -1,25 +1,23 @@
-//! Begins and ends traces of clients, on every worker and in the kernel half's notices.
+//! Begins and ends traces of clients, on every worker and in the kernel half.
 //!
 //! Before: an operator names a client or a session. After: workers tell of it, until the reader has gone.
-//! Holds: the traces that there are, for what the kernel half refuses. Never: waits.
+//! Holds: the traces that there are, for what the kernel half tells. Never: waits.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use dot_common::prefix::ClientPrefix;
+use dot_common::{traced::Seen, verdict::Action};
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::{explain::meant, process::Process};
 use crate::{
     control::{TraceRequest, Traced},
-    events::{EVENTS_MAX, Subject, TRACES_MAX, Trace, TraceEvent, What, now_us},
+    events::{EVENTS_MAX, Subject, TRACES_MAX, Trace, TraceEvent, What, key_of_packets, now_us},
     worker::Line,
-    xdp::Refusal,
+    xdp::{ToldPacket, ToldPackets, Xdp},
 };
 
 /// Every trace.
@@ -30,22 +28,67 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    /// Tells what the kernel half refused.
-    pub(super) fn tell(&self, refusals: &[Refusal]) {
-        let traces = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Tells of packets that the kernel half judged.
+    fn tell(&self, packets: &[ToldPacket]) {
+        let (now_us, traces) = (now_us(), self.running.lock().unwrap_or_else(PoisonError::into_inner));
         for trace in traces.iter() {
-            let Subject::Clients(net) = trace.subject else { continue };
-            let is_meant = |client: ClientPrefix| net.contains::<&IpAddr>(&client.address());
-            for one in refusals.iter().filter(|one| is_meant(one.client)) {
-                let (verdict, reason) = (one.verdict.action.name().into(), one.verdict.reason.name().into());
-                trace.send(TraceEvent {
-                    at_us: now_us(),
-                    worker: None,
-                    client: one.client.to_string(),
-                    session: None,
-                    what: What::Packets { verdict, reason },
-                });
+            for packet in packets.iter().filter(|packet| trace.is_about(packet.client)) {
+                trace.send(event(packet, now_us));
             }
+        }
+    }
+
+    /// Counts packets of which the kernel half could not tell.
+    fn lose(&self, packets: u64) {
+        let traces = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_clients = traces.iter().filter(|trace| matches!(trace.subject, Subject::Clients(_)));
+        for trace in of_clients {
+            trace.lost.fetch_add(packets, Relaxed);
+        }
+    }
+
+    /// The clients that are traced.
+    fn clients(&self) -> Vec<IpNet> {
+        let traces = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let net = |trace: &Trace| match trace.subject {
+            Subject::Clients(net) => Some(net),
+            Subject::Session(..) => None,
+        };
+        traces.iter().filter_map(net).collect()
+    }
+}
+
+fn event(packet: &ToldPacket, now_us: u64) -> TraceEvent {
+    let (verdict, reason) = (packet.verdict.action, packet.verdict.reason.name());
+    let is_refused = !matches!(verdict, Action::Pass);
+    TraceEvent {
+        at_us: now_us.saturating_sub(packet.age_ns / 1000),
+        worker: None,
+        client: packet.client.to_string(),
+        session: None,
+        what: What::Packet {
+            to: packet.server.to_string(),
+            verdict: verdict.name().to_owned(),
+            reason: reason.to_owned(),
+            key: key_of_packets(reason).filter(|_| is_refused).map(str::to_owned),
+            left: packet.rate.as_ref().map(|rate| rate.left),
+            burst: packet.rate.as_ref().map(|rate| rate.burst),
+        },
+    }
+}
+
+/// Waits for packets of traced clients; for ever if none are told.
+///
+/// # Cancel safety
+/// Yes.
+pub(super) async fn told(packets: &mut Option<ToldPackets>) -> Vec<Seen> {
+    let Some(listener) = packets else { return std::future::pending().await };
+    match listener.next().await {
+        Ok(seen) => seen,
+        Err(error) => {
+            tracing::warn!("the packets of traced clients are told no more: {error}");
+            *packets = None;
+            Vec::new()
         }
     }
 }
@@ -92,12 +135,44 @@ impl Process {
             running.push(trace.clone());
         }
         let lost = Arc::clone(&trace.lost);
+        self.trace_packets();
         for (worker, line) in lines.iter().enumerate() {
             let trace = trace.clone();
             line.look(Box::new(move |shared| shared.events.trace.begin(worker, trace)));
         }
         let end = Box::new(End { traces, number, lines: lines.clone() });
         Ok(Traced { events: receiver, lost, end })
+    }
+
+    /// Takes the stream of packets of traced clients.
+    pub(super) fn told_packets(&self) -> Option<ToldPackets> {
+        let packets = self.kernel_half().0.as_mut().map_or(Ok(None), Xdp::told_packets);
+        packets.unwrap_or_else(|error| {
+            tracing::warn!("the packets of traced clients are not told: {error}");
+            None
+        })
+    }
+
+    /// Tells of packets that the kernel half judged.
+    pub(super) fn tell_packets(&self, seen: &[Seen]) {
+        let told = self.kernel_half().0.as_ref().map(|xdp| xdp.told(seen)).unwrap_or_default();
+        self.traces().tell(&told);
+    }
+
+    /// Makes the kernel half tell of the clients that are traced now; to be called every second or so.
+    pub(super) fn trace_packets(&self) {
+        let clients = self.traces().clients();
+        let lost = {
+            let mut kernel = self.kernel_half();
+            let Some(xdp) = kernel.0.as_mut() else { return };
+            if let Err(error) = xdp.trace(&clients) {
+                tracing::warn!("the packets of traced clients are not told: {error}");
+            }
+            xdp.newly_lost()
+        };
+        if lost > 0 {
+            self.traces().lose(lost);
+        }
     }
 }
 

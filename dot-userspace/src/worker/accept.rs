@@ -336,10 +336,15 @@ fn begin(
     entry: Entry,
     deadline: Instant,
     acceptor: &Rc<Acceptor>,
-    open: Open,
+    mut open: Open,
 ) {
-    acceptor.note_accepted(entry, ends.0);
-    let guest = acceptor.guest(entry, client(&tcp, ends));
+    let is_direct = ends.1.addresses.is_none();
+    let client = client(&tcp, ends);
+    if is_direct {
+        open.note_syn(&acceptor.status, &client);
+    }
+    acceptor.note_accepted(entry, &open, client.source);
+    let guest = acceptor.guest(entry, client);
     match entry.transport {
         Transport::Dot => {
             let serving = acceptor.current.borrow().0.clone();

@@ -44,9 +44,10 @@ impl Acceptor {
     }
 
     /// A connection is accepted, and its client known.
-    pub(super) fn note_accepted(&self, entry: Entry, client: SocketAddr) {
+    pub(super) fn note_accepted(&self, entry: Entry, open: &Open, client: SocketAddr) {
         self.shared().events.trace.tell(client, None, |_| What::Accepted {
             listener: entry.listener.map(|listener| listener.to_string()).unwrap_or_default(),
+            syn_us: open.syn_us,
         });
     }
 
@@ -98,6 +99,7 @@ impl Acceptor {
             tls = kind.map(version),
             resumed = kind.map(|kind| kind.is_resumed),
             alpn = kind.map(|kind| kind.has_alpn),
+            syn_us = open.syn_us,
             hello_us = open.shaken.map(|shaken| shaken.hello_us),
             handshake_us = open.shaken.map(|shaken| shaken.handshake_us),
             open_us = microseconds,

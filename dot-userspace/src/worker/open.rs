@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use super::{admission::Place, charges::Account};
 use crate::{
     ledger::{Counter, Stage, WorkerCounters},
+    proxy::Client,
     tls::{Handshake, HandshakeKind},
+    xdp::StatusWriter,
 };
 
 /// An open connection: counted in the gauge and holding a place, both until it ends.
@@ -21,6 +23,8 @@ pub(super) struct Open {
     account: Option<Account>,
     /// When it was accepted.
     pub(super) began: Instant,
+    /// From its SYN to its accept, where the kernel half saw the SYN.
+    pub(super) syn_us: Option<u32>,
     /// The times of its handshake, once it is done.
     pub(super) shaken: Option<Shaken>,
     /// The end to count if its task panics. `None`: its end is counted already.
@@ -51,6 +55,7 @@ impl Open {
             place: Some(place),
             account,
             began: Instant::now(),
+            syn_us: None,
             shaken: None,
             panic_end: Some(Counter::HandshakePanic),
         }
@@ -64,7 +69,15 @@ impl Open {
         (began, shaken): (Instant, Option<Shaken>),
     ) -> Self {
         counters.add(Counter::Open, 1);
-        Self { counters: counters.clone(), place, account, began, shaken, panic_end: None }
+        Self { counters: counters.clone(), place, account, began, syn_us: None, shaken, panic_end: None }
+    }
+
+    /// Measures how long ago its SYN came: that of its client, no load balancer's.
+    pub(super) fn note_syn(&mut self, status: &StatusWriter, client: &Client) {
+        if let Some(took) = status.since_syn(client.source, client.destination) {
+            self.counters.stages().record(Stage::SynToAccept, took);
+            self.syn_us = Some(microseconds(took));
+        }
     }
 
     /// Its handshake is done: counts it and its duration.

@@ -84,16 +84,6 @@ impl Kernel {
         let proof = self.costs.proof_of(levels.host, now_ns);
         let until =
             |wanted| proof.filter(|(trust, _)| *trust == wanted).and_then(|(_, end_ns)| seconds(end_ns));
-        let rates = [
-            (Class::DotSyn, "new connections", "xdp.limit.syn_per_second", self.settings.syn()),
-            (Class::Do53Syn, "new connections to port 53", "xdp.limit.syn_per_second", self.settings.syn()),
-            (
-                Class::Do53Query,
-                "datagrams to port 53",
-                "xdp.limit.udp53_per_second",
-                self.settings.do53_query(),
-            ),
-        ];
         let state = |(class, what, key, rate): (Class, &str, &str, Rate)| {
             let scheduled_ns = self.rates.get(&rate::key(class, prefix), 0).ok()?;
             let ahead_ns = scheduled_ns.saturating_sub(now_ns);
@@ -110,8 +100,19 @@ impl Kernel {
             wide_spent_seconds: if levels.wide == levels.client { None } else { spent(levels.wide) },
             proven_seconds: until(Trust::Proven),
             excessive_seconds: until(Trust::Excessive),
-            rates: rates.into_iter().filter_map(state).collect(),
+            rates: self.rate_rows().into_iter().filter_map(state).collect(),
         }
+    }
+
+    /// Every rate: its class, what it counts, its config key, and its value.
+    pub(super) fn rate_rows(&self) -> [(Class, &'static str, &'static str, Rate); 3] {
+        let (syn, syn_key) = (self.settings.syn(), "xdp.limit.syn_per_second");
+        let (query, query_key) = (self.settings.do53_query(), "xdp.limit.udp53_per_second");
+        [
+            (Class::DotSyn, "new connections", syn_key, syn),
+            (Class::Do53Syn, "new connections to port 53", syn_key, syn),
+            (Class::Do53Query, "datagrams to port 53", query_key, query),
+        ]
     }
 }
 

@@ -26,6 +26,7 @@ use super::{
     pins::Pins,
     settings::{Prefixes, Written},
     tail_calls::TailCalls,
+    told::Told,
     worker_status::Tables,
 };
 use crate::config;
@@ -39,6 +40,7 @@ pub(super) struct Kernel {
     pub(super) lists: Lists,
     pub(super) local: Local,
     pub(super) notices: Sent,
+    pub(super) told: Told,
     /// This map is only read here; XDP writes it.
     pub(super) rates: HashMap<MapData, u64, u64>,
     pub(super) tail_calls: TailCalls,
@@ -90,11 +92,13 @@ impl Kernel {
         let local = Local::take(&mut object)?;
         let costs = Costs::take(&mut object)?;
         let notices = Sent::take(&mut object)?;
+        let told = Told::take(&mut object)?;
         let rates =
             HashMap::try_from(take(&mut object, maps::RATE)?).map_err(|error| refused(maps::RATE, &error))?;
         tail_calls.fill_slots(&mut object)?;
         let mut programs = Programs::load(object)?;
         tables.adopt(programs.object())?;
+        tables.adopt_syn_times(programs.object())?;
         #[cfg(feature = "debug-log")]
         let packet_log = super::packet_log::take(programs.object());
         let kernel = Self {
@@ -105,6 +109,7 @@ impl Kernel {
             lists,
             local,
             notices,
+            told,
             rates,
             tail_calls,
             #[cfg(feature = "debug-log")]

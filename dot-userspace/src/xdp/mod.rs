@@ -6,9 +6,10 @@
 //! `presence` (another dotd), `folder` and `pins` (objects that survive this process), `attach` and `tc` (the methods),
 //! `refusal` (the driver's reasons), `kernel` (maps), `list` (clients that are denied or allowed), `local` and `routes`
 //! (local destinations), `clients` with `bans` and `costs` (clients that are refused for a while; `budget`,
-//! `shared_budget`, `deadlines`), `proofs` (clients that have proved their address), `tail_calls`, `notices`, `cookies` and `spread`
-//! (the programs behind the judge), `settings` (the limits), `steering` and `worker_status` (the worker of a
-//! connection), `report` (the state for operators).
+//! `shared_budget`, `deadlines`), `proofs` (clients that have proved their address), `tail_calls`, `notices`, `cookies` and
+//! `spread` (the programs behind the judge), `told` (packets of clients that an operator traces), `settings` (the limits),
+//! `steering` and `worker_status` (the worker of a connection), `syn_times` (when it began), `queues` (what waits for an
+//! accept), `ring` and `mapped` (ways into maps), `report` (the state for operators).
 //! Never: stops the engine: everything works without XDP, and [`Report`] says why it is off. It is an error only if the
 //! config requires XDP.
 
@@ -32,6 +33,7 @@ mod links;
 mod list;
 mod load;
 mod local;
+mod mapped;
 mod notices;
 pub mod object;
 #[cfg(feature = "debug-log")]
@@ -40,16 +42,20 @@ mod paths;
 mod pins;
 mod presence;
 mod proofs;
+mod queues;
 mod refusal;
 mod report;
+mod ring;
 mod routes;
 mod settings;
 mod shared_budget;
 mod spread;
 mod stale;
 mod steering;
+mod syn_times;
 mod tail_calls;
 mod tc;
+mod told;
 mod watch;
 mod worker_status;
 
@@ -67,10 +73,12 @@ pub use self::{
     holder::{Attachments, Holder, Look},
     load::{Cleared, clear},
     notices::{Notices, Refusal},
+    queues::Queues,
     report::{
         BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, Paths, ProgramReport, Report,
         WorkerReport,
     },
+    told::{ToldPacket, ToldPackets},
     watch::Watch,
     worker_status::StatusWriter,
 };

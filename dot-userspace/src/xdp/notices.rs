@@ -2,7 +2,7 @@
 //!
 //! Before: XDP refused a client for the first time in a minute. After: the control thread has a line to log.
 //! Holds: the ring, and the counts of notices sent, held back and lost. It has only descriptors, and needs no right.
-//! Never: makes the kernel wait for a reader; reads more at once than fits into a turn of the control thread.
+//! Never: makes the kernel wait for a reader.
 
 use std::io;
 
@@ -16,16 +16,13 @@ use dot_common::{
     prefix::ClientPrefix,
     verdict::Verdict,
 };
-use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     XdpError,
     attach::{refused, take},
     report::NoticeCounts,
+    ring::Ring,
 };
-
-/// The most notices that are taken in one turn.
-const BATCH_MAX: usize = 64;
 
 /// Counts of the kernel half, and the ring until it has a listener.
 pub(super) struct Sent {
@@ -53,15 +50,13 @@ impl Sent {
     /// Gives the ring to a listener, once.
     pub(super) fn listen(&mut self) -> io::Result<Option<Notices>> {
         let Some(ring) = self.ring.take() else { return Ok(None) };
-        // SAFETY: the ring owns its one descriptor, names no other, and neither leaves this `AsyncFd`.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
-        Ok(Some(Notices { ring }))
+        Ok(Some(Notices { ring: Ring::listen(ring)? }))
     }
 }
 
 /// The listener.
 pub struct Notices {
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: Ring,
 }
 
 /// A client that is refused, and the reason; reported once a minute.
@@ -82,26 +77,7 @@ impl Notices {
     /// # Cancel safety
     /// Yes: notices that were not taken are returned the next time.
     pub async fn next(&mut self) -> io::Result<Vec<Refusal>> {
-        loop {
-            let mut guard = self.ring.readable_mut().await?;
-            let mut batch = Vec::new();
-            let ring = guard.get_inner_mut();
-            let is_empty = loop {
-                if batch.len() == BATCH_MAX {
-                    break false;
-                }
-                match ring.next() {
-                    Some(octets) => batch.extend(read(&octets)),
-                    None => break true,
-                }
-            };
-            if is_empty {
-                guard.clear_ready();
-            }
-            if !batch.is_empty() {
-                return Ok(batch);
-            }
-        }
+        self.ring.next(read).await
     }
 }
 

@@ -37,8 +37,8 @@ pub(super) mod numbers {
     pub(super) const RTA_DST: u16 = 1;
     pub(super) const RTA_TABLE: u16 = 15;
     pub(super) const TABLE_LOCAL: u32 = 255;
-    pub(super) const AF_INET: u8 = 2;
-    pub(super) const AF_INET6: u8 = 10;
+    pub(in super::super) const AF_INET: u8 = 2;
+    pub(in super::super) const AF_INET6: u8 = 10;
 }
 
 /// The routes to this machine: routes of kind local, broadcast and anycast (RTN_LOCAL and its neighbours).

@@ -103,6 +103,7 @@ fn by_program(
             .map_max_entries(maps::PROVEN, 1)
             .map_max_entries(maps::MEMO, 1)
             .map_max_entries(maps::DESTINATIONS, 1)
+            .map_max_entries(maps::SYN_TIMES, 1)
             .load(OBJECT)
             .map_err(|error| refused("the BPF object", &error))?;
         let sockets = take(&mut object, maps::SOCKETS)?;

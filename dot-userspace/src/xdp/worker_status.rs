@@ -4,13 +4,12 @@
 //! kernel half read it at the next SYN, and `status` on request.
 //! Holds: one table in ordinary memory, which exists without BPF too, and the mapped table of each loaded object: aya
 //! gives each load its own maps, and sharing one by pin would need a BPF file system.
-//! Never: has two writers for an entry; reads a mapped table back.
+//! Beside it, the times at which connections began (`syn_times`).
+//! Never: has two writers for an entry; reads a mapped table of entries back.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
-    ptr::{NonNull, null_mut},
-    slice,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -28,7 +27,9 @@ use super::{
     XdpError,
     attach::{absent, take},
     bans::now_ns,
+    mapped::{Mapped, Words},
     report::WorkerReport,
+    syn_times::SynTimes,
 };
 
 /// A [`WorkerStatus`] whose words are stored one by one.
@@ -44,10 +45,15 @@ struct Cells {
 
 const _: () = assert!(size_of::<Cells>() == size_of::<WorkerStatus>());
 
+// SAFETY: atomic words, and the rest of a cache line that nothing reads.
+unsafe impl Words for Cells {}
+
 /// All tables, while the objects are loaded.
 pub(super) struct Tables {
     ours: Box<[Cells]>,
-    mapped: Vec<Mapped>,
+    mapped: Vec<Mapped<Cells>>,
+    /// When connections began, where the kernel half is loaded.
+    syn_times: Option<SynTimes>,
 }
 
 /// The same, permanently mapped.
@@ -63,7 +69,7 @@ pub struct StatusWriter {
 impl Tables {
     /// Tables for this many workers.
     pub(super) fn new(workers: usize) -> Self {
-        Self { ours: (0..workers).map(|_| Cells::default()).collect(), mapped: Vec::new() }
+        Self { ours: (0..workers).map(|_| Cells::default()).collect(), mapped: Vec::new(), syn_times: None }
     }
 
     /// The number of workers; a program needs at least one.
@@ -77,6 +83,12 @@ impl Tables {
         let mapped = Mapped::map(map.fd(), self.workers() as usize);
         let reason = |error: io::Error| XdpError::Load { what: WORKERS.into(), reason: error.to_string() };
         self.mapped.push(mapped.map_err(reason)?);
+        Ok(())
+    }
+
+    /// Takes the times at which connections began out of the object that judges packets.
+    pub(super) fn adopt_syn_times(&mut self, object: &mut Ebpf) -> Result<(), XdpError> {
+        self.syn_times = Some(SynTimes::take(object)?);
         Ok(())
     }
 
@@ -121,6 +133,12 @@ impl StatusWriter {
         }
     }
 
+    /// The time since the SYN of a connection that was just accepted; asked for once. `None`: the kernel half did not see it.
+    #[must_use]
+    pub fn since_syn(&self, client: SocketAddr, server: SocketAddr) -> Option<Duration> {
+        self.statuses.0.syn_times.as_ref()?.since(client, server)
+    }
+
     /// Reports that the worker takes no connection for a while.
     pub fn close_for(&self, length: Duration) {
         let length_ns = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
@@ -138,49 +156,11 @@ impl StatusWriter {
 
     /// This entry in every table, the one in ordinary memory first.
     fn cells(&self) -> impl Iterator<Item = &Cells> {
-        let Tables { ours, mapped } = &*self.statuses.0;
+        let Tables { ours, mapped, .. } = &*self.statuses.0;
         [&**ours]
             .into_iter()
             .chain(mapped.iter().map(Mapped::cells))
             .filter_map(|table| table.get(self.worker))
-    }
-}
-
-/// A map that is mapped into memory.
-struct Mapped {
-    cells: NonNull<Cells>,
-    count: usize,
-}
-
-// SAFETY: the memory stays mapped until the end of this value, and its words are atomic.
-unsafe impl Send for Mapped {}
-// SAFETY: as above.
-unsafe impl Sync for Mapped {}
-
-impl Mapped {
-    fn map(map: impl AsFd, count: usize) -> io::Result<Self> {
-        let (rights, descriptor) = (libc::PROT_READ | libc::PROT_WRITE, map.as_fd().as_raw_fd());
-        // SAFETY: a new mapping at an address of the kernel's choice; the map outlives its descriptor through it.
-        let start = unsafe {
-            libc::mmap(null_mut(), count * size_of::<Cells>(), rights, libc::MAP_SHARED, descriptor, 0)
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let cells = NonNull::new(start.cast::<Cells>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { cells, count })
-    }
-
-    fn cells(&self) -> &[Cells] {
-        // SAFETY: `count` cells are mapped, at a page's start, for as long as `self` is; any octets are cells.
-        unsafe { slice::from_raw_parts(self.cells.as_ptr(), self.count) }
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length; nobody has a reference that outlives `self`.
-        let _ = unsafe { libc::munmap(self.cells.as_ptr().cast(), self.count * size_of::<Cells>()) };
     }
 }
 

@@ -80,6 +80,8 @@ mod moderation;
 mod moving;
 /// Only clients with a certificate of `tls.client_ca` are served.
 mod mutual_tls;
+/// From packets to connections: what became of SYNs.
+mod openings;
 /// The operator's verbs: check, pin, status, stats, xdp show.
 mod operator;
 /// The packages of `cargo xtask dist`: what is in them, that they are the same each time, that what they install works.
@@ -216,6 +218,8 @@ mod xdp_steering;
 mod xdp_succession;
 /// Each frame to dotd's ports is counted exactly once.
 mod xdp_sums;
+/// What an operator who traces a client learns of its packets, frame by frame.
+mod xdp_trace;
 /// Every verdict and every shape of header.
 mod xdp_verdicts;
 /// Interfaces and attachments that change while dotd serves without rights.

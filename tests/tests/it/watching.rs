@@ -7,7 +7,7 @@ use std::{io::Write, net::SocketAddr};
 
 use dot_tests::{
     harness::{
-        clients::{DOT_PORT, read_to_close, tcp},
+        clients::{DOT_PORT, read_to_close, tcp, udp},
         config::Config,
         dot::Dot,
         eventually,
@@ -304,6 +304,13 @@ impl Reader {
         said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
+    /// The kinds of its events, in order, without those that say that nothing happens.
+    fn kinds(&self) -> Vec<String> {
+        let kinds =
+            self.events().into_iter().map(|event| event["event"].as_str().expect("a kind").to_owned());
+        kinds.filter(|kind| kind != "lost").collect()
+    }
+
     /// Waits for its end; returns whether it succeeded, and its standard error.
     fn ends(mut self) -> (bool, String) {
         let (mut text, complaint) = (String::new(), self.child.stderr.take());
@@ -327,7 +334,7 @@ impl Drop for Reader {
 /// Goal: `dotd trace` prints the events of a client in order, with names only on request, of one session alone if one
 /// is given, and of no other client; it ends by itself after the given number of events, and reports when dotd stops.
 /// Method: a client that fails a handshake and one that has a session with a query, under a trace of its prefix, one
-/// with names, one of another prefix. Covers: C-523
+/// with names, one of another prefix. Covers: C-523, C-584
 #[test]
 fn a_client_is_traced() {
     require!(Root);
@@ -348,12 +355,7 @@ fn a_client_is_traced() {
     let ended = eventually("the session ends", || {
         plain.events().into_iter().find(|event| event["event"] == "ended" && event["queries"] == 1)
     });
-    let kinds: Vec<String> = plain
-        .events()
-        .iter()
-        .map(|event| event["event"].as_str().expect("each has a kind").to_owned())
-        .filter(|kind| kind != "lost")
-        .collect();
+    let kinds = plain.kinds();
     let wanted = [
         "accepted",
         "refused",
@@ -399,4 +401,61 @@ fn a_client_is_traced() {
     dotd.stop();
     let (is_success, complaint) = last.ends();
     assert!(!is_success && complaint.contains("dotd has stopped"), "{complaint}");
+}
+
+/// Goal: the story of a client begins in the kernel half: its SYN with verdict, reason and what its rate still allows, before
+/// the accept, which says how long that took; a refused packet names the key. Other clients' packets are not told, and none once
+/// the trace is over. Method: a session under a trace of its client; then a ban, and a datagram to the DoT port. Covers: C-701
+#[test]
+fn a_trace_begins_with_the_syn() {
+    require!(Root, Bpf);
+    let config = Config::new().set("xdp.limit", "syn_per_second", "50").set("xdp.limit", "syn_burst", "100");
+    let (network, dotd) = embedded(&config);
+    let client = CLIENT_V4.to_string();
+    let (trace, other) = (Reader::start(&dotd, &[&client]), Reader::start(&dotd, &["203.0.113.0/24"]));
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let _ = session.exchange(&Query::new(1, "www.dotd.test", A).octets());
+    let (syn, accepted, _) = (trace.hears("packet"), trace.hears("accepted"), trace.hears("response"));
+    let at = SocketAddr::new(SERVER_V4, DOT_PORT).to_string();
+    assert_eq!((&syn["verdict"], &syn["reason"], &syn["to"]), (&"pass".into(), &"syn".into(), &at.into()));
+    assert_eq!((&syn["left"], &syn["burst"]), (&99.into(), &100.into()), "{syn}");
+    assert_eq!(syn["client"], accepted["client"]);
+    assert!(syn["key"].is_null() && accepted["syn_us"].is_u64(), "{syn} {accepted}");
+    assert!(syn["at_us"].as_u64() <= accepted["at_us"].as_u64(), "one clock: {syn} {accepted}");
+    assert_eq!(trace.kinds().get(..3), Some(&["packet", "accepted", "handshake"].map(str::to_owned)[..]));
+    assert!(dotd.operate(&["ban", "add", &client]).is_success);
+    let datagrams = udp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+    datagrams.send(b"quic?").expect("it leaves");
+    let refused = eventually("the datagram is told", || {
+        trace.events().into_iter().find(|event| event["event"] == "packet" && event["verdict"] == "drop")
+    });
+    assert_eq!((&refused["reason"], &refused["key"]), (&"banned".into(), &"xdp.limit.ban_seconds".into()));
+    assert!(other.kinds().is_empty(), "{:?}", other.events());
+}
+
+/// Goal: the time from a SYN to its accept is measured, the wait in the kernel's queue included; a connection without a SYN that
+/// the kernel half saw is not. Method: the engine is stopped while a client connects, and goes on a while later; the longest
+/// time is as long as that at least. Then without XDP. Covers: C-700
+#[test]
+fn the_wait_for_the_accept_is_measured() {
+    require!(Root, Bpf);
+    let row = |dotd: &Server| {
+        let rows = dotd.stats().0["latency"].as_array().cloned().unwrap_or_default();
+        rows.into_iter().find(|row| row["labels"]["stage"] == "syn_to_accept")
+    };
+    let (network, dotd) = embedded(&Config::new());
+    dotd.signal_engine(Signal::SIGSTOP as i32);
+    let waits = tcp(&network.client, SocketAddr::new(SERVER_V4, DOT_PORT));
+    // What is measured, and no wait for anything.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    dotd.signal_engine(Signal::SIGCONT as i32);
+    let measured = eventually("it is accepted", || row(&dotd));
+    // A bucket is 9 % wide.
+    let waited_us = measured["p999_us"].as_f64().expect("a number");
+    assert!(measured["count"] == 1 && waited_us * 1.1 >= 300_000.0, "{measured}");
+    drop((waits, dotd));
+
+    let (network, dotd) = embedded(&Config::new().xdp("off"));
+    let _session = Dot::connect(&network.client, SERVER_V4);
+    assert_eq!(row(&dotd), None);
 }

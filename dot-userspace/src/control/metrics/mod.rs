@@ -8,6 +8,7 @@
 //! Source: OpenMetrics 1.0; Prometheus exposition formats for what is binary.
 
 mod histograms;
+mod openings;
 #[cfg(test)]
 mod page;
 mod policy;
@@ -73,6 +74,7 @@ fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Re
     process(&mut registry, status);
     kernel(&mut registry, status, snapshot);
     connections(&mut registry, snapshot);
+    openings::register(&mut registry, snapshot);
     queries(&mut registry, status, snapshot);
     owed(&mut registry, snapshot);
     backends(&mut registry, status, snapshot);

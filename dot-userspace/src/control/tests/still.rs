@@ -12,8 +12,8 @@ use super::super::*;
 use crate::{
     backend::Remembered,
     ledger::{
-        BackendLines, ControlCounters, Counter, Measured, PacketCount, Stage, Traffic, WorkerCounters,
-        latency,
+        BackendLines, ControlCounters, Counter, KernelQueues, Measured, PacketCount, Stage, Traffic,
+        WorkerCounters, latency,
     },
     policy::{Explained, Question},
     xdp::{BanRow, InterfaceReport, XdpError},
@@ -141,6 +141,7 @@ impl Source for Still {
         Snapshot {
             backends: [("embedded".to_owned(), counts.collect())].into(),
             latency: self.measured().iter().filter_map(Measured::latency).collect(),
+            queues: Some(KernelQueues { waiting: 2, dropped: 1 }),
             ..Snapshot::collect(packets, &[worker], control)
         }
     }

@@ -56,7 +56,8 @@ impl Source for Process {
         // In its own statement: the lock is taken again below.
         let backends = lock(&self.backends).counts();
         let latency = self.measured().iter().filter_map(Measured::latency).collect();
-        Snapshot { backends, latency, ..Snapshot::collect(packets, &self.counters, control) }
+        let queues = self.engine().and_then(|engine| engine.queues.as_ref()?.counts().ok());
+        Snapshot { backends, latency, queues, ..Snapshot::collect(packets, &self.counters, control) }
     }
 
     fn measured(&self) -> Vec<Measured> {
